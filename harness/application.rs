@@ -1,0 +1,38 @@
+//! What a server calls: an application with a scope, a receive and a send.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::{
+    event::{Inbound, Outbound},
+    exception::Exception,
+    scope::Scope,
+};
+
+/// A future that can move between owners.
+pub type Promise<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// An ASGI application. Its call ends by returning or by raising.
+pub trait Application: Send + Sync + fmt::Debug + 'static {
+    /// Serves one connection.
+    fn call(
+        self: Arc<Self>,
+        scope: Scope,
+        receive: Box<dyn Receive>,
+        send: Box<dyn SendEvent>,
+    ) -> Promise<'static, Result<(), Exception>>;
+}
+
+/// The application's `receive`.
+pub trait Receive: Send {
+    /// The next event. Cancel safe.
+    fn receive(&mut self) -> Promise<'_, Result<Inbound, Exception>>;
+}
+
+/// The application's `send`.
+pub trait SendEvent: Send {
+    /// Hands an event to the server; raises what the server raises.
+    fn send(&mut self, event: Outbound) -> Promise<'_, Result<(), Exception>>;
+}

@@ -1,0 +1,143 @@
+//! The embedded service: the one target that has revisions.
+//!
+//! Middleware, outermost first: `scope_guard` (a malformed scope is answered, not served), `exception_guard` (what a
+//! client gets when an endpoint raises), then the routes: `endpoint` for WebSockets, `http` for plain requests with
+//! `readiness` in front of them.
+
+mod agent;
+mod credentials;
+mod endpoint;
+mod exception_guard;
+mod http;
+mod lifecycle;
+mod messages;
+mod readiness;
+mod scope_guard;
+mod settings;
+mod token;
+mod url;
+mod websocket;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+pub use settings::Variables;
+
+use self::{settings::Settings, websocket::WebSocket};
+use crate::{
+    application::{Application, Promise, Receive, SendEvent},
+    credential::{Credential, Presented},
+    dependency::Dependencies,
+    environment::Environment,
+    exception::Exception,
+    revision::Revision,
+    scope::Scope,
+};
+
+/// The service's wall clock at the start of every run, in seconds since 1970: 2026-01-01T00:00:00Z. Fixed, so that
+/// every run is the same; it goes on with tokio's clock.
+const EPOCH: i64 = 1_767_225_600;
+
+/// The service.
+#[derive(Debug)]
+pub struct Backend {
+    revision: Revision,
+    settings: Settings,
+    dependencies: Arc<dyn Dependencies>,
+    started: Instant,
+    chance: Mutex<fastrand::Rng>,
+    opened: AtomicU64,
+    open: AtomicU64,
+}
+
+impl Backend {
+    /// The service at a revision, with these environment variables. The seed decides its identifiers.
+    pub fn new(
+        revision: Revision,
+        variables: &Variables,
+        dependencies: Arc<dyn Dependencies>,
+        seed: u64,
+    ) -> Arc<Backend> {
+        Arc::new(Backend {
+            revision,
+            settings: Settings::read(variables),
+            dependencies,
+            started: Instant::now(),
+            chance: Mutex::new(fastrand::Rng::with_seed(seed)),
+            opened: AtomicU64::new(0),
+            open: AtomicU64::new(0),
+        })
+    }
+
+    /// The variables of a well-configured service in this environment.
+    pub fn variables(environment: Environment, secret: &str) -> Variables {
+        let own = format!("JWT_SECRET_{}", environment.name().to_ascii_uppercase());
+        Variables::from([("ENVIRONMENT".to_owned(), environment.name().to_owned()), (own, secret.to_owned())])
+    }
+
+    /// A credential of this kind for a user, as this service's own auth service would issue it.
+    pub fn credential(&self, kind: Credential, user: &str) -> Presented {
+        let secret = self.settings.secret.as_deref().unwrap_or_default();
+        let text = token::mint(kind, user, secret, self.now(), self.settings.environment, self.identifier());
+        Presented { kind, text, subject: user.to_owned() }
+    }
+
+    /// Texts nobody may read.
+    pub fn secrets(&self) -> Vec<String> {
+        self.settings.secret.iter().cloned().collect()
+    }
+
+    fn environment(&self) -> Environment {
+        self.settings.environment
+    }
+
+    /// Seconds since 1970.
+    fn now(&self) -> i64 {
+        EPOCH + i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX - EPOCH)
+    }
+
+    /// Seconds since 1970, with fractions, as frames carry them.
+    fn timestamp(&self) -> f64 {
+        EPOCH as f64 + self.started.elapsed().as_secs_f64()
+    }
+
+    fn identifier(&self) -> u64 {
+        self.chance.lock().unwrap_or_else(PoisonError::into_inner).u64(..)
+    }
+}
+
+impl Application for Backend {
+    fn call(
+        self: Arc<Self>,
+        scope: Scope,
+        receive: Box<dyn Receive>,
+        send: Box<dyn SendEvent>,
+    ) -> Promise<'static, Result<(), Exception>> {
+        Box::pin(async move {
+            match scope.str("type") {
+                Ok("http") => self.serve_http(scope, receive, send).await,
+                Ok("websocket") => self.serve_websocket(WebSocket::new(scope, receive, send)).await,
+                _ => Err(Exception::new("ValueError", "unknown scope type")),
+            }
+        })
+    }
+}
+
+/// Counts one open session for as long as it lives.
+struct Registration<'a>(&'a Backend);
+
+impl Backend {
+    fn register(&self) -> Registration<'_> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Registration(self)
+    }
+}
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}

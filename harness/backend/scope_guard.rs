@@ -1,0 +1,34 @@
+//! The outermost middleware: a scope that lacks what every endpoint needs is answered with 400.
+
+use super::{Backend, http::send_json, websocket::WebSocket};
+use crate::{application::SendEvent, defect::Defect, exception::Exception, scope::Scope};
+
+/// The length that the answer declares under `fixed_error_length`.
+const FIXED_LENGTH: usize = 77;
+
+impl Backend {
+    /// Answers a malformed HTTP scope; `Ok(false)` when the scope is well formed.
+    pub(super) async fn guard_http(&self, scope: &Scope, send: &mut dyn SendEvent) -> Result<bool, Exception> {
+        if is_well_formed(scope) && scope.str("method").is_ok() {
+            return Ok(false);
+        }
+        let body = self.error_body("BAD_REQUEST", "Malformed request.");
+        let length = if self.revision.has(Defect::FixedErrorLength) { FIXED_LENGTH } else { body.len() };
+        send_json(send, 400, vec![(b"content-length".to_vec(), length.to_string().into_bytes())], body).await?;
+        Ok(true)
+    }
+
+    /// Refuses a malformed WebSocket scope; `Ok(false)` when the scope is well formed.
+    pub(super) async fn guard_websocket(&self, websocket: &mut WebSocket) -> Result<bool, Exception> {
+        if is_well_formed(&websocket.scope) {
+            return Ok(false);
+        }
+        websocket.deny(400, Vec::new(), self.error_body("BAD_REQUEST", "Malformed request.")).await?;
+        Ok(true)
+    }
+}
+
+/// Whether the keys are there that the specification requires of every scope, with their types.
+fn is_well_formed(scope: &Scope) -> bool {
+    scope.str("path").is_ok() && scope.bytes("query_string").is_ok() && scope.headers().is_ok()
+}

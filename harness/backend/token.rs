@@ -1,0 +1,159 @@
+//! JSON Web Tokens: the rules a token must satisfy, and tokens that break one of them.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+use crate::{credential::Credential, environment::Environment};
+
+const ISSUER: &str = "netra-auth-service";
+const AUDIENCES: [&str; 5] = ["netra-platform", "netra-services", "netra-admin", "netra-backend", "netra-auth"];
+const AUDIENCES_IN_DEVELOPMENT: [&str; 3] = ["test", "localhost", "development"];
+
+/// The oldest a token may be, in seconds.
+const AGE_MAX: i64 = 24 * 3600;
+/// How far in the future a token may have been issued, in seconds.
+const FUTURE_MAX: i64 = 60;
+/// The longest token that is looked at, in bytes.
+const TOKEN_BYTES_MAX: usize = 8192;
+
+/// The smallest signing secret, in characters.
+pub(super) const SECRET_CHARACTERS_MIN: usize = 32;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Header<'a> {
+    alg: &'a str,
+    typ: &'a str,
+}
+
+/// The claims a token carries. Every one may be missing in what a client sends.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Claims {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exp: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iat: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    env: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_type: Option<String>,
+}
+
+/// Why a token is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It is no token at all.
+    Format,
+    /// A rule is broken.
+    Validation,
+    /// Its time is over.
+    Expired,
+}
+
+/// The user a token names, if the token satisfies every rule at this time (seconds since 1970).
+pub(super) fn verify(token: &str, secret: &str, now: i64, environment: Environment) -> Result<String, Refusal> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(Refusal::Format);
+    }
+    let mut parts = token.split('.');
+    let (Some(header), Some(claims), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Refusal::Format);
+    };
+    let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::Format);
+    let (header_bytes, signature_bytes) = (decode(header)?, decode(signature)?);
+    let algorithm: Header<'_> = serde_json::from_slice(&header_bytes).map_err(|_| Refusal::Format)?;
+    if algorithm.alg != "HS256" {
+        return Err(Refusal::Validation);
+    }
+    let mut mac = keyed(secret);
+    mac.update(&token.as_bytes()[..header.len() + 1 + claims.len()]);
+    mac.verify_slice(&signature_bytes).map_err(|_| Refusal::Validation)?;
+    let claims: Claims = serde_json::from_slice(&decode(claims)?).map_err(|_| Refusal::Validation)?;
+    satisfies(claims, now, environment)
+}
+
+fn satisfies(claims: Claims, now: i64, environment: Environment) -> Result<String, Refusal> {
+    let required = (claims.sub, claims.iss, claims.exp, claims.iat, claims.jti);
+    let (Some(subject), Some(issuer), Some(expires), Some(issued), Some(_)) = required else {
+        return Err(Refusal::Validation);
+    };
+    let in_development = environment == Environment::Development || environment == Environment::Testing;
+    let audience_fits = claims.aud.is_some_and(|audience| {
+        AUDIENCES.contains(&audience.as_str())
+            || (in_development && AUDIENCES_IN_DEVELOPMENT.contains(&audience.as_str()))
+    });
+    let environment_fits = claims.env.is_none_or(|name| name == environment.name());
+    let is_access = claims.token_type.is_none_or(|kind| kind == "access");
+    if subject.is_empty() || issuer != ISSUER || !audience_fits || !environment_fits || !is_access {
+        return Err(Refusal::Validation);
+    }
+    if expires <= now || now.saturating_sub(issued) > AGE_MAX {
+        return Err(Refusal::Expired);
+    }
+    if issued.saturating_sub(now) > FUTURE_MAX {
+        return Err(Refusal::Validation);
+    }
+    Ok(subject)
+}
+
+/// Makes a credential of this kind for a user; `id` becomes the token's `jti`.
+pub(super) fn mint(kind: Credential, user: &str, secret: &str, now: i64, environment: Environment, id: u64) -> String {
+    let good = Claims {
+        sub: Some(user.to_owned()),
+        iss: Some(ISSUER.to_owned()),
+        aud: Some(AUDIENCES[0].to_owned()),
+        exp: Some(now + 900),
+        iat: Some(now),
+        jti: Some(format!("{id:016x}")),
+        env: Some(environment.name().to_owned()),
+        token_type: Some("access".to_owned()),
+    };
+    let signed = |claims: &Claims| sign("HS256", claims, secret);
+    match kind {
+        Credential::Valid => signed(&good),
+        Credential::None | Credential::Empty => String::new(),
+        Credential::Garbage => "invalid_token".to_owned(),
+        Credential::NoScheme => "InvalidFormat".to_owned(),
+        Credential::Expired => signed(&Claims { exp: Some(now - 3600), iat: Some(now - 7200), ..good }),
+        Credential::NotYetValid => signed(&Claims { iat: Some(now + 600), exp: Some(now + 1500), ..good }),
+        Credential::WrongSignature => sign("HS256", &good, "another secret of more than thirty-two characters"),
+        Credential::WrongIssuer => signed(&Claims { iss: Some("somebody-else".to_owned()), ..good }),
+        Credential::WrongAudience => signed(&Claims { aud: Some("another-platform".to_owned()), ..good }),
+        Credential::MissingSubject => signed(&Claims { sub: None, ..good }),
+        Credential::Unsigned => {
+            let token = sign("none", &good, secret);
+            token[..=token.rfind('.').expect("a token has dots")].to_owned()
+        }
+        Credential::TwoSegments => {
+            let token = signed(&good);
+            token[..token.rfind('.').expect("a token has dots")].to_owned()
+        }
+    }
+}
+
+fn sign(algorithm: &str, claims: &Claims, secret: &str) -> String {
+    let header = Header { alg: algorithm, typ: "JWT" };
+    let part = |json: Vec<u8>| BASE64_URL_SAFE_NO_PAD.encode(json);
+    let header = part(serde_json::to_vec(&header).expect("a header is plain text"));
+    let claims = part(serde_json::to_vec(claims).expect("claims are plain text"));
+    let mut token = format!("{header}.{claims}");
+    let mut mac = keyed(secret);
+    mac.update(token.as_bytes());
+    token.push('.');
+    token.push_str(&BASE64_URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()));
+    token
+}
+
+fn keyed(secret: &str) -> Hmac<Sha256> {
+    Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length")
+}

@@ -1,0 +1,63 @@
+//! What brought an outcome about.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The cause of an outcome. One and the same cause looks different behind different servers, which is why it is
+/// judged beside the class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// Everybody did their part.
+    Clean,
+    /// The application decided so: it answered or closed on its own account.
+    Policy,
+    /// The application itself closed with 1011.
+    #[serde(rename = "app-chose-1011")]
+    AppChose1011,
+    /// An exception left the application before it accepted or answered.
+    CrashBeforeAccept,
+    /// An exception left the application after it accepted, or in the middle of an answer.
+    CrashAfterAccept,
+    /// The application returned and left the client without an answer or a close.
+    Abandoned,
+    /// Somebody broke the protocol: an illegal close, a subprotocol nobody offered, a body shorter than announced.
+    Protocol,
+    /// The server refused the request itself; the application was not called.
+    Server,
+    /// A ping went unanswered for too long.
+    Keepalive,
+    /// The connection was cut on the way.
+    Transport,
+    /// The application is still waiting for something.
+    Hang,
+    /// Nothing decides it.
+    Unknown,
+}
+
+impl Cause {
+    /// The cause's name, as cases and reports write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Clean => "clean",
+            Cause::Policy => "policy",
+            Cause::AppChose1011 => "app-chose-1011",
+            Cause::CrashBeforeAccept => "crash-before-accept",
+            Cause::CrashAfterAccept => "crash-after-accept",
+            Cause::Abandoned => "abandoned",
+            Cause::Protocol => "protocol",
+            Cause::Server => "server",
+            Cause::Keepalive => "keepalive",
+            Cause::Transport => "transport",
+            Cause::Hang => "hang",
+            Cause::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}

@@ -1,0 +1,27 @@
+//! Application and server send only what the ASGI state machine allows, and the application finishes what it began.
+
+use super::{Complaints, Evidence};
+use crate::{classify::Reading, event::Violation, transcript::What};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    evidence
+        .readings
+        .iter()
+        .flat_map(violations)
+        .map(|violation| (violation.0.clone(), violation.to_string()))
+        .collect()
+}
+
+fn violations(reading: &Reading<'_>) -> Vec<Violation> {
+    let Some(mut machine) = reading.machine() else { return Vec::new() };
+    reading
+        .events
+        .iter()
+        .filter_map(|event| match &event.what {
+            What::Received(event) => machine.on_receive(event).err(),
+            What::Sent(event) => machine.on_send(event).err(),
+            What::Returned => machine.on_return().err(),
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,33 @@
+//! A close has a code that may be sent and a reason of at most 123 bytes, both as the application asks for it and as
+//! it arrives (RFC 6455 sections 5.5 and 7.4).
+
+use super::{Complaints, Evidence};
+use crate::{close_code::CloseCode, event::Outbound, frame::Opcode, transcript::What};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    evidence
+        .transcript
+        .events
+        .iter()
+        .filter_map(|event| match &event.what {
+            What::Sent(Outbound::WebsocketClose { code, reason }) => {
+                complain("the application closed", CloseCode(*code), reason)
+            }
+            What::FrameSeen(frame) if frame.opcode == Opcode::Close => {
+                let (code, reason) = frame.close_parts();
+                complain("the client got a close", code.unwrap_or(CloseCode::NORMAL), &reason)
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn complain(who: &str, code: CloseCode, reason: &str) -> Option<(String, String)> {
+    if !code.is_sendable() {
+        Some(("code".to_owned(), format!("{who} with {code}, which may not stand in a close frame")))
+    } else if reason.len() > CloseCode::REASON_BYTES_MAX {
+        Some(("reason".to_owned(), format!("{who} with a reason of {} bytes; 123 fit", reason.len())))
+    } else {
+        None
+    }
+}

@@ -1,0 +1,136 @@
+//! The checks: each a pure function from evidence to findings, one property a file.
+//!
+//! A check never drives and never waits. What a check forbids is code; no snapshot can bless it.
+
+mod answered;
+mod asgi_conformance;
+mod body_complete;
+mod bounded_wait;
+mod class_fits_cause;
+mod control_opens;
+mod five_events_in_order;
+mod legal_close;
+mod no_drop;
+mod no_error_log;
+mod no_internal_close;
+mod no_leak_in_answers;
+mod no_server_error;
+mod opened_only_with_credential;
+mod subprotocol_offered;
+mod welcome_first;
+
+use crate::{classify::Reading, outcome::Outcome, transcript::Transcript, verdict::Finding};
+
+/// What a check may look at.
+#[derive(Debug)]
+pub struct Evidence<'a> {
+    /// The whole run.
+    pub transcript: &'a Transcript,
+    /// Its exchanges, in order.
+    pub readings: Vec<Reading<'a>>,
+    /// The outcome of each exchange.
+    pub outcomes: Vec<Outcome>,
+    /// How the valid client fared beside it.
+    pub control: &'a Outcome,
+}
+
+impl<'a> Evidence<'a> {
+    /// Gathers the evidence of a run.
+    pub fn gather(transcript: &'a Transcript, control: &'a Outcome) -> Evidence<'a> {
+        let readings: Vec<Reading<'a>> =
+            (0..transcript.exchanges()).map(|exchange| Reading::of(transcript, exchange)).collect();
+        let outcomes = readings.iter().map(Reading::outcome).collect();
+        Evidence { transcript, readings, outcomes, control }
+    }
+
+    fn exchanges(&self) -> impl Iterator<Item = (&Reading<'a>, &Outcome)> {
+        self.readings.iter().zip(&self.outcomes)
+    }
+}
+
+/// Complaints in the making: a key that tells them apart, and the text.
+type Complaints = Vec<(String, String)>;
+
+/// One check: its name, what must hold, and the function that looks.
+#[derive(Debug, Clone, Copy)]
+pub struct Check {
+    /// Its name, as cases and findings write it.
+    pub name: &'static str,
+    /// What must hold.
+    pub property: &'static str,
+    look: fn(&Evidence<'_>) -> Complaints,
+}
+
+/// Every check, in the order in which findings are listed.
+pub const ALL: &[Check] = &[
+    Check {
+        name: "no_server_error",
+        property: "no request is answered with 500, 502 or 504",
+        look: no_server_error::look,
+    },
+    Check { name: "no_internal_close", property: "no WebSocket is closed with 1011", look: no_internal_close::look },
+    Check { name: "no_drop", property: "no connection ends without an answer or a close frame", look: no_drop::look },
+    Check {
+        name: "bounded_wait",
+        property: "nothing keeps the client waiting past its limit",
+        look: bounded_wait::look,
+    },
+    Check { name: "answered", property: "no message is taken and left without an answer", look: answered::look },
+    Check { name: "class_fits_cause", property: "a refusal names what is really wrong", look: class_fits_cause::look },
+    Check { name: "welcome_first", property: "a session begins with the welcome", look: welcome_first::look },
+    Check {
+        name: "five_events_in_order",
+        property: "an agent request is answered by its five events",
+        look: five_events_in_order::look,
+    },
+    Check {
+        name: "opened_only_with_credential",
+        property: "a session opens on a valid credential only, for the user it names",
+        look: opened_only_with_credential::look,
+    },
+    Check {
+        name: "subprotocol_offered",
+        property: "the selected subprotocol is one the client offered",
+        look: subprotocol_offered::look,
+    },
+    Check {
+        name: "legal_close",
+        property: "a close has a code that may be sent and a reason of at most 123 bytes",
+        look: legal_close::look,
+    },
+    Check { name: "body_complete", property: "a body is as long as announced", look: body_complete::look },
+    Check {
+        name: "asgi_conformance",
+        property: "application and server send only what ASGI allows, and finish",
+        look: asgi_conformance::look,
+    },
+    Check {
+        name: "no_leak_in_answers",
+        property: "no secret and no internal text reaches the client",
+        look: no_leak_in_answers::look,
+    },
+    Check {
+        name: "no_error_log",
+        property: "nothing is logged as an error unless something behind the service failed",
+        look: no_error_log::look,
+    },
+    Check {
+        name: "control_opens",
+        property: "a valid client gets through before, during and after",
+        look: control_opens::look,
+    },
+];
+
+/// Everything the checks complain about.
+pub fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
+    ALL.iter()
+        .flat_map(|check| {
+            (check.look)(evidence).into_iter().map(|(key, message)| Finding { check: check.name, key, message })
+        })
+        .collect()
+}
+
+/// The names of all checks.
+pub fn names() -> Vec<&'static str> {
+    ALL.iter().map(|check| check.name).collect()
+}

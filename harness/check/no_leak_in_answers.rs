@@ -1,0 +1,41 @@
+//! No secret and no internal text reaches the client: no signing secret, no exception text, no dependency's error.
+
+use memchr::memmem;
+
+use super::{Complaints, Evidence};
+use crate::transcript::{Event, What};
+
+/// A shorter text says too little to be called a leak.
+const TEXT_BYTES_MIN: usize = 12;
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    let transcript = evidence.transcript;
+    let secrets = transcript.secrets.iter().map(|text| ("secret", text.as_str()));
+    let internal = transcript.events.iter().filter_map(|event| match &event.what {
+        What::Raised(exception) | What::CallRaised(exception) => Some(("exception", exception.message.as_str())),
+        What::DependencyCalled { error: Some(error), .. } => Some(("dependency error", error.as_str())),
+        _ => None,
+    });
+    let needles: Vec<(&str, &str)> = secrets.chain(internal).filter(|(_, text)| text.len() >= TEXT_BYTES_MIN).collect();
+    let leaks = |event: &Event| {
+        let leaked = needles.iter().find(|(_, text)| reads(event, text.as_bytes()))?;
+        Some((leaked.0.to_owned(), format!("the client can read the text of a {}", leaked.0)))
+    };
+    transcript.events.iter().filter_map(leaks).collect()
+}
+
+/// Whether the client reads this text in this event. A close reason may have been cut.
+fn reads(event: &Event, text: &[u8]) -> bool {
+    let holds = |bytes: &[u8]| memmem::find(bytes, text).is_some();
+    match &event.what {
+        What::FrameSeen(frame) => holds(&frame.payload) || ends_with_start_of(&frame.payload, text),
+        What::BodySeen { body, .. } => holds(body),
+        What::ResponseSeen(head) => head.headers.iter().any(|(_, value)| holds(value)),
+        _ => false,
+    }
+}
+
+/// Whether a payload was cut in the middle of the text.
+fn ends_with_start_of(payload: &[u8], text: &[u8]) -> bool {
+    payload.len() == 125 && (TEXT_BYTES_MIN..text.len()).any(|length| payload.ends_with(&text[..length]))
+}

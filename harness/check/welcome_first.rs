@@ -1,0 +1,26 @@
+//! A session begins with the welcome: nothing comes before it, and none closes normally without it.
+
+use super::{Complaints, Evidence};
+use crate::{classify::Reading, close_code::CloseCode, outcome::Ending};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, &outcome.ending)).collect()
+}
+
+fn complain(reading: &Reading<'_>, ending: &Ending) -> Option<(String, String)> {
+    let normal = matches!(
+        ending,
+        Ending::Parted { .. } | Ending::Left | Ending::Close { code: None | Some(CloseCode::NORMAL), .. }
+    );
+    let opened = reading.response.is_some_and(|head| head.status == 101);
+    match (&reading.welcome, reading.messages.first()) {
+        (None, _) if opened && normal => Some((
+            "missing".to_owned(),
+            format!("the session ended normally ({ending}) and had never begun: no welcome"),
+        )),
+        (Some(_), Some(first)) if first != "connection_established" && first != "connect" => {
+            Some(("late".to_owned(), format!("`{first}` came before the welcome")))
+        }
+        _ => None,
+    }
+}

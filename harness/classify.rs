@@ -1,0 +1,351 @@
+//! Derives from a transcript how an exchange ended, which class that is, and what brought it about.
+
+use crate::{
+    cause::Cause,
+    close_code::CloseCode,
+    event::{Machine, Outbound},
+    frame::{Frame, Opcode},
+    head::{RequestHead, ResponseHead, has_token, header},
+    outcome::{Class, Ending, Outcome},
+    scope::ScopeType,
+    transcript::{BodyEnd, Event, Party, Transcript, What},
+};
+
+/// What one exchange showed, gathered once and read by classification and checks alike.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    /// The exchange's events, in order.
+    pub events: Vec<&'a Event>,
+    /// The head the probe sent.
+    pub request: Option<&'a RequestHead>,
+    /// The head as it reached the server, when the server called the application.
+    pub delivered: Option<&'a RequestHead>,
+    /// The answer's head.
+    pub response: Option<&'a ResponseHead>,
+    /// The user a valid credential that reached the server names.
+    pub user: Option<&'a str>,
+    /// The welcome's `user_id`, when a welcome came.
+    pub welcome: Option<String>,
+    /// The `type` of every text message the probe read.
+    pub messages: Vec<String>,
+    /// Whether a fault acted on a dependency during the exchange.
+    pub dependency_failed: bool,
+}
+
+/// The names a welcome goes by.
+const WELCOMES: [&str; 2] = ["connection_established", "connect"];
+
+/// The message types that ask for an agent run.
+pub const AGENT_REQUESTS: [&str; 4] = ["user_message", "chat", "agent_request", "start_agent"];
+
+/// The events of one agent run, in order.
+pub const AGENT_EVENTS: [&str; 5] =
+    ["agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed"];
+
+impl<'a> Reading<'a> {
+    /// Gathers one exchange.
+    pub fn of(transcript: &'a Transcript, exchange: usize) -> Reading<'a> {
+        let mut reading = Reading {
+            events: transcript.of(exchange).collect(),
+            request: None,
+            delivered: None,
+            response: None,
+            user: None,
+            welcome: None,
+            messages: Vec::new(),
+            dependency_failed: false,
+        };
+        let mut credential = None;
+        for event in transcript.of(exchange) {
+            match &event.what {
+                What::RequestSent { head, credential: presented } => {
+                    reading.request = Some(head);
+                    credential = Some(presented);
+                }
+                What::Called { head, .. } => {
+                    reading.delivered = Some(head);
+                    reading.user = credential
+                        .filter(|credential| credential.is_valid() && credential.is_in(head))
+                        .map(|credential| credential.subject.as_str());
+                }
+                What::ResponseSeen(head) => reading.response = Some(head),
+                What::FrameSeen(frame) if frame.opcode == Opcode::Text => reading.take_message(frame),
+                What::DependencyCalled { error: Some(_), .. } => reading.dependency_failed = true,
+                _ => {}
+            }
+        }
+        reading
+    }
+
+    fn take_message(&mut self, frame: &Frame) {
+        let name = message_type(&frame.payload);
+        if self.welcome.is_none() && WELCOMES.contains(&name.as_str()) {
+            let parsed: serde_json::Value = serde_json::from_slice(&frame.payload).unwrap_or_default();
+            self.welcome = Some(parsed["data"]["user_id"].as_str().unwrap_or_default().to_owned());
+        }
+        self.messages.push(name);
+    }
+
+    /// Whether the client asked for a WebSocket.
+    pub fn asked_for_upgrade(&self) -> bool {
+        self.request.is_some_and(|head| has_token(&head.headers, "upgrade", "websocket"))
+    }
+
+    /// Whether the welcome names the user whose credential reached the server.
+    pub fn is_welcomed_as_itself(&self) -> bool {
+        match (&self.welcome, self.user) {
+            (Some(name), Some(user)) => {
+                let shown = name.trim_end_matches("...");
+                !shown.is_empty() && user.starts_with(shown)
+            }
+            _ => false,
+        }
+    }
+
+    /// How many agent runs the client asked for.
+    pub fn agent_requests(&self) -> usize {
+        self.sent_messages().filter(|name| AGENT_REQUESTS.contains(&name.as_str())).count()
+    }
+
+    /// How many whole agent runs the client saw: the five events once each and in order.
+    pub fn agent_runs(&self) -> usize {
+        let events: Vec<&str> =
+            self.messages.iter().map(String::as_str).filter(|name| AGENT_EVENTS.contains(name)).collect();
+        let runs = events.chunks(AGENT_EVENTS.len());
+        if runs.clone().all(|run| run == AGENT_EVENTS) { runs.len() } else { 0 }
+    }
+
+    fn sent_messages(&self) -> impl Iterator<Item = String> {
+        self.events.iter().filter_map(|event| match &event.what {
+            What::FrameSent(frame) if frame.opcode == Opcode::Text => Some(message_type(&frame.payload)),
+            _ => None,
+        })
+    }
+
+    /// The exception that left the application's call, and whether the WebSocket was accepted by then.
+    pub fn escaped(&self) -> Option<(&'a crate::exception::Exception, bool)> {
+        let mut accepted = false;
+        for event in &self.events {
+            match &event.what {
+                What::Sent(Outbound::WebsocketAccept { .. } | Outbound::ResponseStart { .. }) => accepted = true,
+                What::Raised(exception) => return Some((exception, accepted)),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// How the exchange ended and what that means.
+    pub fn outcome(&self) -> Outcome {
+        let ending = self.ending();
+        let cause = self.cause(&ending);
+        Outcome { class: self.class(&ending, cause), cause, closed_by: self.closed_by(&ending, cause), ending }
+    }
+
+    fn ending(&self) -> Ending {
+        let mut probe_closed = false;
+        for (index, event) in self.events.iter().enumerate() {
+            match &event.what {
+                What::ResponseSeen(head) if head.status != 101 => return self.http_ending(head.status, index),
+                What::HandshakeRefused { why } => return Ending::BadHandshake { why: why.clone() },
+                What::BadHeadSeen { .. } | What::BadFrameSeen(_) | What::EndSeen => return Ending::Drop,
+                What::DeadlinePassed { waiting_for, .. } => {
+                    let lives_on = self.events[index..].iter().any(|event| matches!(event.what, What::FrameSeen(_)));
+                    let waiting_for = waiting_for.clone();
+                    return if lives_on { Ending::Silence { waiting_for } } else { Ending::Hang { waiting_for } };
+                }
+                What::FrameSent(frame) if frame.opcode == Opcode::Close => probe_closed = true,
+                What::FrameSeen(frame) if frame.opcode == Opcode::Close => {
+                    let (code, reason) = frame.close_parts();
+                    let is_answer = probe_closed && code.is_none_or(CloseCode::is_sendable);
+                    return if is_answer { Ending::Parted { code } } else { Ending::Close { code, reason } };
+                }
+                What::Left => return Ending::Left,
+                _ => {}
+            }
+        }
+        Ending::Drop
+    }
+
+    fn http_ending(&self, status: u16, from: usize) -> Ending {
+        for event in &self.events[from..] {
+            match &event.what {
+                What::BodySeen { end, .. } if *end != BodyEnd::Truncated => {
+                    return Ending::Http { status, complete: true };
+                }
+                What::DeadlinePassed { waiting_for, .. } => {
+                    return Ending::Hang { waiting_for: waiting_for.clone() };
+                }
+                _ => {}
+            }
+        }
+        Ending::Http { status, complete: false }
+    }
+
+    fn cause(&self, ending: &Ending) -> Cause {
+        let has = |wanted: fn(&What) -> bool| self.events.iter().any(|event| wanted(&event.what));
+        if has(|what| matches!(what, What::KeepaliveExpired)) {
+            return Cause::Keepalive;
+        }
+        match self.escaped() {
+            Some((_, false)) => return Cause::CrashBeforeAccept,
+            Some((_, true)) => return Cause::CrashAfterAccept,
+            None => {}
+        }
+        if has(|what| matches!(what, What::RequestRefused { .. })) {
+            return Cause::Server;
+        }
+        if has(|what| matches!(what, What::Sent(Outbound::WebsocketClose { code: 1011, .. }))) {
+            return Cause::AppChose1011;
+        }
+        if self.was_abandoned() {
+            return Cause::Abandoned;
+        }
+        match ending {
+            Ending::BadHandshake { .. } | Ending::Http { complete: false, .. } => Cause::Protocol,
+            Ending::Close { code: Some(code), .. } if !code.is_sendable() => Cause::Protocol,
+            Ending::Http { status: 200..=299, .. } | Ending::Parted { .. } | Ending::Left => Cause::Clean,
+            Ending::Close { code: Some(CloseCode::NORMAL), .. } if self.welcome.is_some() => Cause::Clean,
+            Ending::Http { .. } | Ending::Close { .. } | Ending::Silence { .. } => Cause::Policy,
+            Ending::Hang { .. } => Cause::Hang,
+            Ending::Drop if self.delivered.is_some() => Cause::Unknown,
+            Ending::Drop => Cause::Transport,
+        }
+    }
+
+    /// Whether the application returned and left the client waiting.
+    fn was_abandoned(&self) -> bool {
+        let Some(mut machine) = self.machine() else { return false };
+        for event in &self.events {
+            match &event.what {
+                What::Sent(event) => drop(machine.on_send(event)),
+                What::Received(event) => drop(machine.on_receive(event)),
+                What::Returned => return machine.on_return().is_err(),
+                _ => {}
+            }
+        }
+        false
+    }
+
+    /// The ASGI state machine of the application's call, if there was one.
+    pub fn machine(&self) -> Option<Machine> {
+        self.events.iter().find_map(|event| match event.what {
+            What::Called { kind, .. } => Some(Machine::new(kind)),
+            _ => None,
+        })
+    }
+
+    fn class(&self, ending: &Ending, cause: Cause) -> Class {
+        let crashed = matches!(cause, Cause::CrashBeforeAccept | Cause::CrashAfterAccept | Cause::Abandoned);
+        if self.welcome.is_some() && !self.is_welcomed_as_itself() {
+            return Class::BadOpen;
+        }
+        match ending {
+            Ending::Hang { .. } => Class::BadHang,
+            Ending::Silence { .. } => Class::BadSilent,
+            Ending::Drop | Ending::BadHandshake { .. } | Ending::Http { complete: false, .. } => Class::BadDrop,
+            Ending::Http { status, .. } => self.class_of_status(*status, crashed),
+            Ending::Close { code: Some(code), reason } => self.class_of_close(*code, reason, crashed),
+            Ending::Close { code: None, .. } if crashed || self.welcome.is_none() => Class::BadMask,
+            Ending::Close { code: None, .. } => Class::GoodOpen,
+            Ending::Parted { .. } | Ending::Left => self.class_of_session(),
+        }
+    }
+
+    fn class_of_status(&self, status: u16, crashed: bool) -> Class {
+        let retry_after = self.response.is_some_and(|head| header(&head.headers, "retry-after").is_some());
+        match status {
+            200..=299 if !self.asked_for_upgrade() && !crashed => Class::GoodOpen,
+            500 | 502 | 504 => Class::BadServer,
+            503 if !retry_after => Class::BadServer,
+            503 if self.dependency_failed => Class::GoodNotReady,
+            // A refusal must have its reason in what the client did.
+            401 | 403 if self.user.is_none() && !crashed => Class::GoodAuthRefusal,
+            400 | 404 | 405 | 413 | 426 | 431 if !crashed => Class::GoodBadRequest,
+            429 if retry_after && !crashed => Class::GoodBadRequest,
+            _ => Class::BadMask,
+        }
+    }
+
+    fn class_of_close(&self, code: CloseCode, reason: &str, crashed: bool) -> Class {
+        if !code.is_sendable() || reason.len() > CloseCode::REASON_BYTES_MAX {
+            return Class::BadDrop;
+        }
+        match code {
+            CloseCode::INTERNAL | CloseCode::PRIVATE_INTERNAL => Class::BadServer,
+            _ if crashed => Class::BadMask,
+            CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE if self.dependency_failed => {
+                Class::GoodNotReady
+            }
+            CloseCode::POLICY | CloseCode::UNAUTHORIZED if self.user.is_none() && !reason.is_empty() => {
+                Class::GoodAuthRefusal
+            }
+            CloseCode::TOO_BIG => Class::GoodBadRequest,
+            CloseCode::NORMAL | CloseCode::GOING_AWAY => self.class_of_session(),
+            _ => Class::BadMask,
+        }
+    }
+
+    /// The class of a session that ended without a complaint from either side.
+    fn class_of_session(&self) -> Class {
+        let wanted = self.agent_requests();
+        if self.welcome.is_none() {
+            Class::BadMask
+        } else if self.agent_runs() >= wanted {
+            Class::GoodOpen
+        } else if self.messages.iter().any(|name| name.starts_with("error")) {
+            // The service was healthy and said that it could not.
+            Class::BadMask
+        } else {
+            Class::BadSilent
+        }
+    }
+
+    fn closed_by(&self, ending: &Ending, cause: Cause) -> Party {
+        match (ending, cause) {
+            (Ending::Parted { .. } | Ending::Left | Ending::BadHandshake { .. }, _) => Party::Probe,
+            (Ending::Hang { .. } | Ending::Silence { .. }, _) => Party::Nobody,
+            (_, Cause::Keepalive | Cause::Server | Cause::CrashBeforeAccept | Cause::Abandoned) => Party::Front,
+            (Ending::Drop, _) => Party::Front,
+            (_, Cause::CrashAfterAccept) if !self.application_closed() => Party::Front,
+            _ => Party::Application,
+        }
+    }
+
+    fn application_closed(&self) -> bool {
+        let refused = self.events.iter().any(|event| matches!(event.what, What::CallRaised(_)));
+        let closed = |event: &&Event| matches!(event.what, What::Sent(Outbound::WebsocketClose { .. }));
+        !refused && self.events.iter().any(closed)
+    }
+}
+
+/// The outcome of a whole run: of its first bad exchange, or of its last.
+pub fn outcome(transcript: &Transcript) -> Option<Outcome> {
+    let mut last = None;
+    for exchange in 0..transcript.exchanges() {
+        let outcome = Reading::of(transcript, exchange).outcome();
+        if !outcome.class.is_good() {
+            return Some(outcome);
+        }
+        last = Some(outcome);
+    }
+    last
+}
+
+/// The `type` of a JSON message; empty when it has none.
+pub fn message_type(payload: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Typed<'a> {
+        #[serde(rename = "type", borrow)]
+        name: std::borrow::Cow<'a, str>,
+    }
+    serde_json::from_slice::<Typed<'_>>(payload).map(|typed| typed.name.into_owned()).unwrap_or_default()
+}
+
+impl Reading<'_> {
+    /// Whether this was a WebSocket for the server.
+    pub fn is_websocket(&self) -> bool {
+        let websocket = |event: &&Event| matches!(event.what, What::Called { kind: ScopeType::Websocket, .. });
+        self.events.iter().any(websocket)
+    }
+}

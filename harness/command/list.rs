@@ -1,0 +1,28 @@
+//! `relapse list`: the catalogue.
+
+use clap::Args;
+use relapse::{Result, plain_table};
+
+use super::{MISUSE, Source, print, width};
+
+/// Which cases are listed.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Options {
+    /// As for `run`.
+    filters: Vec<String>,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// Lists cases, a line each.
+pub(super) fn list(options: &Options) -> Result<u8> {
+    let (catalogue, filters) = options.source.read(&options.filters)?;
+    let mut table = plain_table(width());
+    table.set_header(["case", "scenario", "reports", "what must hold"]);
+    for case in catalogue.select(&filters)? {
+        let reports = case.reports.iter().map(|number| format!("#{number}")).collect::<Vec<_>>().join(" ");
+        table.add_row([&case.name, &case.scenario, &reports, &case.summary]);
+    }
+    table.lines().for_each(|line| print(line.trim_end()));
+    Ok(if catalogue.broken.is_empty() { 0 } else { MISUSE })
+}

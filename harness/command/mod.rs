@@ -1,0 +1,133 @@
+//! Arguments, and what is done with them.
+
+mod list;
+mod run;
+mod show;
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use relapse::{Catalogue, Error, Profile, Result, render_located, servers};
+
+/// The exit code when the harness could not do its work or was misused; clap exits with the same.
+const MISUSE: u8 = 2;
+
+/// The width of what is printed where no terminal says another.
+const WIDTH: usize = 150;
+
+/// Reproduces reported WebSocket 1011s and HTTP 500s by their real mechanism, and shows that they are gone.
+///
+/// Without a command, every case runs on the embedded backend: once with the reported defect and once repaired. A
+/// case passes only when the defect shows the reported failure for the stated reason, the repaired service gives an
+/// accepted answer to the same trigger, and a valid client gets through.
+///
+/// Exit codes: 0 every case is FIXED; 1 a finding; 2 the harness could not do its work or was misused.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: run::Options,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run cases on their two twins and say what became of each.
+    Run(run::Options),
+    /// List the cases.
+    List(list::Options),
+    /// Show one case: what was reported, both conversations side by side, and what was really behind it.
+    Show(show::Options),
+}
+
+/// Where the cases are.
+#[derive(Debug, Clone, Args)]
+struct Source {
+    /// Directory of case files.
+    #[arg(long, value_name = "DIR", global = true)]
+    cases: Option<PathBuf>,
+}
+
+/// Runs the command; gives its exit code.
+pub(crate) fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let code = match arguments.command {
+        None => run::run(&arguments.run),
+        Some(Command::Run(options)) => run::run(&options),
+        Some(Command::List(options)) => list::list(&options),
+        Some(Command::Show(options)) => show::show(&options),
+    };
+    ExitCode::from(code.unwrap_or_else(|error| {
+        complain(&error);
+        MISUSE
+    }))
+}
+
+impl Source {
+    /// Reads the catalogue and complains about files that are no case. Filters that name a case file add it.
+    fn read(&self, filters: &[String]) -> Result<(Catalogue, Vec<String>)> {
+        let (files, filters): (Vec<&String>, Vec<&String>) =
+            filters.iter().partition(|filter| filter.ends_with(".toml") && Path::new(filter).is_file());
+        let mut filters: Vec<String> = filters.into_iter().cloned().collect();
+        let mut catalogue = if files.is_empty() || !filters.is_empty() {
+            Catalogue::read(&self.directory())?
+        } else {
+            Catalogue::default()
+        };
+        for file in files {
+            filters.extend(catalogue.add(Path::new(file))?);
+        }
+        catalogue.broken.iter().for_each(complain);
+        Ok((catalogue, filters))
+    }
+
+    /// The directory named, or the one of the checkout this command stands in or was built from.
+    fn directory(&self) -> PathBuf {
+        let here = PathBuf::from("fixtures/cases");
+        let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
+        match &self.cases {
+            Some(directory) => directory.clone(),
+            None if here.is_dir() => here,
+            None => built_from,
+        }
+    }
+}
+
+/// The profile with this name.
+fn server(name: &str) -> Result<Arc<Profile>> {
+    let servers = servers()?;
+    let found = servers.iter().find(|profile| profile.name == name).cloned();
+    found.ok_or_else(|| Error::unknown("server profile", name, servers.iter().map(|profile| profile.name.as_str())))
+}
+
+/// Prints a line, or more, to standard output. A reader that has left is no reason to complain.
+fn print(text: impl Display) {
+    use std::io::Write;
+    let _ = writeln!(anstream::stdout(), "{text}");
+}
+
+/// Prints what could not be done to standard error.
+fn complain(error: &Error) {
+    use std::io::Write;
+    let mut stream = anstream::stderr();
+    let mut text = match error {
+        Error::File(located) => render_located(located, true),
+        other => format!("error: could not {other}"),
+    };
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!("\n  because: {cause}"));
+        source = cause.source();
+    }
+    let _ = writeln!(stream, "{text}");
+}
+
+/// How wide standard output is.
+fn width() -> usize {
+    let terminal = console::Term::stdout();
+    if terminal.is_term() { usize::from(terminal.size().1).max(60) } else { WIDTH }
+}

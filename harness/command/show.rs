@@ -1,0 +1,45 @@
+//! `relapse show`: one case in full.
+
+use clap::Args;
+use relapse::{Conductor, Detail, Result, Trial, Verdict, render_show, servers};
+
+use super::{MISUSE, Source, print, server, width};
+
+/// Which case is shown, and how.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Options {
+    /// The case: its name, its scenario, the number of a report, or a case file. The first that fits is shown.
+    case: String,
+    /// Show it behind this server profile instead of the first it names.
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// The seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Show every ASGI event, not only what a client notices.
+    #[arg(long)]
+    full: bool,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// Shows a case; the exit code is its verdict's.
+pub(super) fn show(options: &Options) -> Result<u8> {
+    let (catalogue, filters) = options.source.read(std::slice::from_ref(&options.case))?;
+    let cases = catalogue.select(&filters)?;
+    let instead = options.profile.as_deref().map(server).transpose()?;
+    let trials = Trial::of(&cases[..1], &servers()?, instead.as_slice().first().map(std::slice::from_ref));
+    let trial = &trials[0];
+    let judgement = Conductor::default().judge(trial, options.seed);
+    let detail = if options.full { Detail::Full } else { Detail::Conversation };
+    print(render_show(trial, &judgement, options.seed, width(), detail).trim_end());
+    let others: Vec<&str> = cases[1..].iter().map(|case| case.name.as_str()).collect();
+    if !others.is_empty() {
+        print(format!("\n`{}` also selects {}", options.case, others.join(", ")));
+    }
+    Ok(match judgement.verdict {
+        Verdict::Fixed => 0,
+        Verdict::Inconclusive => MISUSE,
+        Verdict::StillBroken | Verdict::CannotReproduce | Verdict::Vacuous => 1,
+    })
+}

@@ -1,0 +1,153 @@
+//! Finds cases and profiles: the only place that reads our files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use globset::GlobBuilder;
+
+use crate::{
+    case::{Case, Known},
+    check,
+    dependency::Dependency,
+    error::{Error, nearest},
+    profile::Profile,
+};
+
+/// The server profiles, as files: their texts travel inside the binary.
+const SERVERS: [(&str, &str); 5] = [
+    ("uvicorn-0.35.toml", include_str!("../fixtures/profiles/servers/uvicorn-0.35.toml")),
+    ("uvicorn-0.54.toml", include_str!("../fixtures/profiles/servers/uvicorn-0.54.toml")),
+    ("hypercorn-0.18.toml", include_str!("../fixtures/profiles/servers/hypercorn-0.18.toml")),
+    ("daphne-4.2.toml", include_str!("../fixtures/profiles/servers/daphne-4.2.toml")),
+    ("granian-2.8.toml", include_str!("../fixtures/profiles/servers/granian-2.8.toml")),
+];
+
+/// The server profiles, the default one first.
+///
+/// # Errors
+/// When one of them cannot be read, which its own test forbids.
+pub fn servers() -> Result<Vec<Arc<Profile>>, Error> {
+    static READ: OnceLock<Vec<Arc<Profile>>> = OnceLock::new();
+    if let Some(profiles) = READ.get() {
+        return Ok(profiles.clone());
+    }
+    let profiles: Vec<Arc<Profile>> =
+        SERVERS.iter().map(|(path, text)| Profile::parse(path, text).map(Arc::new)).collect::<Result<_, _>>()?;
+    Ok(READ.get_or_init(|| profiles).clone())
+}
+
+/// The cases below a directory, and what is wrong with those that cannot be read.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    /// The cases, by name.
+    pub cases: Vec<Arc<Case>>,
+    /// The files that are no case.
+    pub broken: Vec<Error>,
+}
+
+impl Catalogue {
+    /// Reads every case file (`*.toml`) below a directory. A broken one does not keep the others from being read.
+    ///
+    /// # Errors
+    /// When there is no such directory, or no case file below it.
+    pub fn read(directory: &Path) -> Result<Catalogue, Error> {
+        let mut paths = Vec::new();
+        walk(directory, &mut paths)?;
+        paths.sort();
+        if paths.is_empty() {
+            return Err(Error::NoCases(directory.to_owned()));
+        }
+        let mut catalogue = Catalogue::default();
+        for path in paths {
+            let relative = path.strip_prefix(directory).unwrap_or(&path).with_extension("");
+            let name =
+                relative.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
+            catalogue.add_as(&name, &path)?;
+        }
+        Ok(catalogue)
+    }
+
+    /// Adds one case file, under the name of its path; gives that name when the file is a case.
+    ///
+    /// # Errors
+    /// When the profiles cannot be read, which their own test forbids.
+    pub fn add(&mut self, path: &Path) -> Result<Option<String>, Error> {
+        let name = path.display().to_string();
+        let before = self.cases.len();
+        self.add_as(&name, path)?;
+        Ok((self.cases.len() > before).then_some(name))
+    }
+
+    fn add_as(&mut self, name: &str, path: &Path) -> Result<(), Error> {
+        let profiles = servers()?;
+        let profiles: Vec<&str> = profiles.iter().map(|profile| profile.name.as_str()).collect();
+        let checks = check::names();
+        let known = Known { profiles: &profiles, checks: &checks, dependencies: Dependency::NAMES };
+        let read =
+            fs::read_to_string(path).map_err(|source| Error::Io { doing: "read", path: path.to_owned(), source });
+        match read.and_then(|text| Case::parse(&path.display().to_string(), name, &text, &known)) {
+            Ok(case) => self.cases.push(Arc::new(case)),
+            Err(error) => self.broken.push(error),
+        }
+        Ok(())
+    }
+
+    /// The cases that any of the filters selects, in the catalogue's order; all of them without a filter. A filter is
+    /// the number of a report (`508`, `#508`), a scenario (`S508-1`), a case's name or its last part, or a glob over
+    /// names.
+    ///
+    /// # Errors
+    /// When a filter selects nothing.
+    pub fn select(&self, filters: &[String]) -> Result<Vec<Arc<Case>>, Error> {
+        if filters.is_empty() {
+            return Ok(self.cases.clone());
+        }
+        for filter in filters {
+            if !self.cases.iter().any(|case| selects(filter, case)) {
+                return Err(Error::NothingSelected { filter: filter.clone(), nearest: self.nearest(filter) });
+            }
+        }
+        let selected = |case: &&Arc<Case>| filters.iter().any(|filter| selects(filter, case));
+        Ok(self.cases.iter().filter(selected).cloned().collect())
+    }
+
+    fn nearest(&self, filter: &str) -> Option<String> {
+        let names = self.cases.iter().flat_map(|case| {
+            let parts = [case.name.as_str(), last_part(&case.name), case.scenario.as_str()];
+            parts.into_iter().chain(case.reports.iter().map(String::as_str))
+        });
+        nearest(filter.trim_start_matches('#'), names).map(str::to_owned)
+    }
+}
+
+fn selects(filter: &str, case: &Case) -> bool {
+    let number = filter.strip_prefix('#').unwrap_or(filter);
+    let matches_glob = |text: &str| {
+        let glob = GlobBuilder::new(filter).case_insensitive(true).literal_separator(false).build();
+        glob.is_ok_and(|glob| glob.compile_matcher().is_match(text))
+    };
+    case.reports.iter().any(|report| report == number)
+        || case.scenario.eq_ignore_ascii_case(filter)
+        || case.name == filter
+        || last_part(&case.name) == filter
+        || matches_glob(&case.name)
+        || matches_glob(&case.scenario)
+}
+
+fn last_part(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+fn walk(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<(), Error> {
+    let failed = |source| Error::Io { doing: "read the directory", path: directory.to_owned(), source };
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            walk(&path, paths)?;
+        } else if path.extension().is_some_and(|extension| extension == "toml") {
+            paths.push(path);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! What the harness could not do.
+
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// The harness could not do its work, or was misused. Each displays as what follows "could not …".
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of ours is not what it should be.
+    #[error("read {0}")]
+    File(Box<Located>),
+    /// A path cannot be read or written.
+    #[error("{doing} {}", path.display())]
+    Io {
+        /// What was being done, such as `read`.
+        doing: &'static str,
+        /// To which path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is no such name.
+    #[error("find the {what} `{name}`{}", nearest.as_ref().map_or(String::new(), |nearest| format!(": did you mean `{nearest}`?")))]
+    UnknownName {
+        /// What kind of thing was named.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The nearest right name.
+        nearest: Option<String>,
+    },
+    /// No case file lies below a directory.
+    #[error("find any case file (*.toml) below {}", .0.display())]
+    NoCases(PathBuf),
+    /// A filter selects nothing.
+    #[error("select any case with `{filter}`{}", nearest.as_ref().map_or(String::new(), |nearest| format!(": did you mean `{nearest}`?")))]
+    NothingSelected {
+        /// The filter.
+        filter: String,
+        /// The nearest name of a case, or the nearest number of a report.
+        nearest: Option<String>,
+    },
+    /// A real socket was asked for under the paused clock.
+    #[error("open a real socket under the virtual clock: it would jump while the socket waits")]
+    RealSocketUnderVirtualClock,
+    /// The target's task died of a bug.
+    #[error("finish the run: the target panicked: {0}")]
+    TargetPanicked(String),
+    /// The target cannot host a fault.
+    #[error("inject `{fault}`: the target has no such place")]
+    NoSuchPlace {
+        /// The fault.
+        fault: String,
+    },
+}
+
+/// A mistake in a file, with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The file, as the user named it.
+    pub path: String,
+    /// The whole text.
+    pub text: String,
+    /// Where the mistake is, in bytes.
+    pub span: Range<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl Located {
+    /// Line and column of the mistake, both counted from 1.
+    pub fn line_and_column(&self) -> (usize, usize) {
+        let before = &self.text[..self.span.start.min(self.text.len())];
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|&character| character != '\n').count() + 1;
+        (line, column)
+    }
+}
+
+impl std::fmt::Display for Located {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (line, column) = self.line_and_column();
+        write!(f, "{}:{line}:{column}: {}", self.path, self.message)?;
+        self.help.as_ref().map_or(Ok(()), |help| write!(f, " ({help})"))
+    }
+}
+
+impl Error {
+    /// A mistake at a place in a file.
+    pub fn at(path: &str, text: &str, span: Range<usize>, message: impl Into<String>, help: Option<String>) -> Error {
+        let text = text.to_owned();
+        Error::File(Box::new(Located { path: path.to_owned(), text, span, message: message.into(), help }))
+    }
+
+    /// A mistake the TOML reader found; an unknown name gets the nearest right one.
+    pub fn toml(path: &str, text: &str, error: &toml::de::Error) -> Error {
+        let message = error.message().trim().replace('\n', "; ");
+        let help = suggestion(&message);
+        Error::at(path, text, error.span().unwrap_or(0..0), message, help)
+    }
+
+    /// An unknown name, with the nearest right one.
+    pub fn unknown<'a>(what: &'static str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Error {
+        Error::UnknownName { what, name: name.to_owned(), nearest: nearest(name, known).map(str::to_owned) }
+    }
+}
+
+/// The known name nearest to the one given, if any is near enough to be meant.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let similarity = |candidate: &str| {
+        // Half a name is meant more likely than a whole one with letters changed.
+        let part = if candidate.contains(name) { 0.5 } else { 0.0 };
+        part + strsim::normalized_damerau_levenshtein(name, candidate)
+    };
+    known
+        .into_iter()
+        .map(|candidate| (similarity(candidate), candidate))
+        .filter(|(similarity, _)| *similarity >= 0.4)
+        .max_by(|left, right| left.0.total_cmp(&right.0))
+        .map(|(_, candidate)| candidate)
+}
+
+/// Help for an unknown name.
+pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    nearest(name, known).map(|nearest| format!("did you mean `{nearest}`?"))
+}
+
+/// Serde lists the names it expects in backquotes, after the one it found.
+fn suggestion(message: &str) -> Option<String> {
+    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
+    let mut names = message.split('`').skip(1).step_by(2);
+    let name = names.next().filter(|_| unknown)?;
+    did_you_mean(name, names)
+}

@@ -1,0 +1,255 @@
+//! ASGI events, and the state machine both sides of a connection must obey.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::{scope::ScopeType, value::Value};
+
+/// What the application gets from `receive`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type")]
+pub enum Inbound {
+    /// The client asks for a WebSocket.
+    #[serde(rename = "websocket.connect")]
+    WebsocketConnect,
+    /// A data message; a well-formed one has exactly one of the two.
+    #[serde(rename = "websocket.receive")]
+    WebsocketReceive {
+        /// The text, for a text message.
+        text: Option<String>,
+        /// The bytes, for a binary message.
+        bytes: Option<Vec<u8>>,
+    },
+    /// The connection is over. 1005 stands for "no code" and 1006 for "no close frame" (ASGI, `websocket.disconnect`).
+    #[serde(rename = "websocket.disconnect")]
+    WebsocketDisconnect {
+        /// The close code as the server reports it.
+        code: u16,
+        /// The close reason, where the server passes it on.
+        reason: String,
+    },
+    /// A piece of a request body.
+    #[serde(rename = "http.request")]
+    HttpRequest {
+        /// The bytes.
+        body: Vec<u8>,
+        /// More pieces follow.
+        more_body: bool,
+    },
+    /// The HTTP client is gone, or the response is complete.
+    #[serde(rename = "http.disconnect")]
+    HttpDisconnect,
+}
+
+/// What the application gives to `send`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type")]
+pub enum Outbound {
+    /// Accept the WebSocket.
+    #[serde(rename = "websocket.accept")]
+    WebsocketAccept {
+        /// The subprotocol selected.
+        subprotocol: Option<String>,
+        /// Further headers of the 101 response.
+        headers: Vec<(Vec<u8>, Vec<u8>)>,
+    },
+    /// A data message; a well-formed one has exactly one of the two.
+    #[serde(rename = "websocket.send")]
+    WebsocketSend {
+        /// The text, for a text message.
+        text: Option<String>,
+        /// The bytes, for a binary message.
+        bytes: Option<Vec<u8>>,
+    },
+    /// Close the WebSocket, or refuse it when it was not accepted yet.
+    #[serde(rename = "websocket.close")]
+    WebsocketClose {
+        /// The close code; 1000 when the application names none.
+        code: u16,
+        /// The close reason.
+        reason: String,
+    },
+    /// Start an HTTP response; on a WebSocket that was not accepted, a denial response.
+    #[serde(rename = "http.response.start")]
+    ResponseStart {
+        /// The status code.
+        status: u16,
+        /// The header fields.
+        headers: Vec<(Vec<u8>, Vec<u8>)>,
+    },
+    /// A piece of a response body.
+    #[serde(rename = "http.response.body")]
+    ResponseBody {
+        /// The bytes.
+        body: Vec<u8>,
+        /// More pieces follow.
+        more_body: bool,
+    },
+    /// An event of a type the specification does not know.
+    #[serde(rename = "unknown")]
+    Unknown(Value),
+}
+
+impl Inbound {
+    /// The event's `type`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Inbound::WebsocketConnect => "websocket.connect",
+            Inbound::WebsocketReceive { .. } => "websocket.receive",
+            Inbound::WebsocketDisconnect { .. } => "websocket.disconnect",
+            Inbound::HttpRequest { .. } => "http.request",
+            Inbound::HttpDisconnect => "http.disconnect",
+        }
+    }
+}
+
+impl Outbound {
+    /// A text message.
+    pub fn text(text: impl Into<String>) -> Outbound {
+        Outbound::WebsocketSend { text: Some(text.into()), bytes: None }
+    }
+
+    /// The event's `type` on a connection of this kind: a denial response has names of its own.
+    pub fn name(&self, on: ScopeType) -> &str {
+        match (self, on) {
+            (Outbound::WebsocketAccept { .. }, _) => "websocket.accept",
+            (Outbound::WebsocketSend { .. }, _) => "websocket.send",
+            (Outbound::WebsocketClose { .. }, _) => "websocket.close",
+            (Outbound::ResponseStart { .. }, ScopeType::Http) => "http.response.start",
+            (Outbound::ResponseStart { .. }, ScopeType::Websocket) => "websocket.http.response.start",
+            (Outbound::ResponseBody { .. }, ScopeType::Http) => "http.response.body",
+            (Outbound::ResponseBody { .. }, ScopeType::Websocket) => "websocket.http.response.body",
+            (Outbound::Unknown(Value::Dict(entries)), _) => match entries.get("type") {
+                Some(Value::Str(name)) => name,
+                _ => "unknown",
+            },
+            (Outbound::Unknown(_), _) => "unknown",
+        }
+    }
+}
+
+/// Where a connection stands, as the events alone tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nothing has been answered.
+    Connecting,
+    /// A WebSocket is accepted and not yet closed by either side.
+    Open,
+    /// A response has started and its body is not complete.
+    Responding,
+    /// A response is complete, or the application sent a close.
+    Ended,
+    /// The client is gone.
+    Gone,
+}
+
+/// One breach of the ASGI specification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation(pub String);
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Follows one connection's events and says which of them the specification forbids at that point.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    kind: ScopeType,
+    state: State,
+    received_any: bool,
+}
+
+impl Machine {
+    /// The machine of a connection that was just handed to the application.
+    pub fn new(kind: ScopeType) -> Machine {
+        Machine { kind, state: State::Connecting, received_any: false }
+    }
+
+    /// Where the connection stands.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The server gives an event to the application.
+    ///
+    /// # Errors
+    /// When the server may not give this event now ("Connect", "Receive", "Disconnect", "Request" events).
+    pub fn on_receive(&mut self, event: &Inbound) -> Result<(), Violation> {
+        let first = !std::mem::replace(&mut self.received_any, true);
+        let allowed = match (event, self.kind) {
+            (Inbound::WebsocketConnect, ScopeType::Websocket) => first,
+            (Inbound::WebsocketReceive { text, bytes }, ScopeType::Websocket) => {
+                !first && matches!(self.state, State::Open | State::Ended) && text.is_some() != bytes.is_some()
+            }
+            (Inbound::WebsocketDisconnect { .. }, ScopeType::Websocket) => {
+                self.state = State::Gone;
+                !first
+            }
+            (Inbound::HttpRequest { .. }, ScopeType::Http) => true,
+            (Inbound::HttpDisconnect, ScopeType::Http) => {
+                self.state = State::Gone;
+                true
+            }
+            _ => false,
+        };
+        if allowed { Ok(()) } else { Err(Violation(format!("the server gave {} where it may not", event.name()))) }
+    }
+
+    /// The application sends an event.
+    ///
+    /// # Errors
+    /// When the application may not send this event now.
+    pub fn on_send(&mut self, event: &Outbound) -> Result<(), Violation> {
+        let next = match (event, self.kind, self.state) {
+            (Outbound::WebsocketAccept { .. }, ScopeType::Websocket, State::Connecting) => State::Open,
+            (Outbound::WebsocketClose { .. }, ScopeType::Websocket, State::Connecting | State::Open) => State::Ended,
+            (Outbound::WebsocketSend { text, bytes }, ScopeType::Websocket, State::Open)
+                if text.is_some() != bytes.is_some() =>
+            {
+                State::Open
+            }
+            (Outbound::ResponseStart { .. }, _, State::Connecting) => State::Responding,
+            (Outbound::ResponseBody { more_body, .. }, _, State::Responding) => {
+                if *more_body {
+                    State::Responding
+                } else {
+                    State::Ended
+                }
+            }
+            // Sending to a client that is gone is no mistake of the application: it could not know.
+            (Outbound::Unknown(_), _, _) => return Err(self.forbidden(event)),
+            (_, _, State::Gone) => State::Gone,
+            _ => return Err(self.forbidden(event)),
+        };
+        self.state = next;
+        Ok(())
+    }
+
+    /// The application's call ends.
+    ///
+    /// # Errors
+    /// When it leaves the client without an answer or without a close.
+    pub fn on_return(&self) -> Result<(), Violation> {
+        let complaint = match self.state {
+            State::Connecting => "the application returned without answering the request",
+            State::Open => "the application returned without closing the WebSocket",
+            State::Responding => "the application returned before its response was complete",
+            State::Ended | State::Gone => return Ok(()),
+        };
+        Err(Violation(complaint.to_owned()))
+    }
+
+    fn forbidden(&self, event: &Outbound) -> Violation {
+        let state = match self.state {
+            State::Connecting => "before anything was answered",
+            State::Open => "on an open WebSocket",
+            State::Responding => "in the middle of a response",
+            State::Ended => "after the application ended the exchange",
+            State::Gone => "after the client was gone",
+        };
+        Violation(format!("the application sent {} {state}", event.name(self.kind)))
+    }
+}

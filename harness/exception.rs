@@ -1,0 +1,53 @@
+//! An exception as Python raises one: a type and a message.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// What an application raises. `AttributeError: 'URL' object has no attribute 'query_params'` is one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Exception {
+    /// The exception's type name, such as `RuntimeError`.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// The text that `str(exception)` gives.
+    pub message: String,
+}
+
+impl Exception {
+    /// An exception of this type with this message.
+    pub fn new(type_name: &str, message: impl Into<String>) -> Exception {
+        Exception { type_name: type_name.to_owned(), message: message.into() }
+    }
+
+    /// The operation met something in a state that forbids it.
+    pub fn runtime_error(message: impl Into<String>) -> Exception {
+        Exception::new("RuntimeError", message)
+    }
+
+    /// A value has the wrong type, or a call the wrong number of arguments.
+    pub fn type_error(message: impl Into<String>) -> Exception {
+        Exception::new("TypeError", message)
+    }
+
+    /// An object lacks the attribute that was read.
+    pub fn attribute_error(class: &str, attribute: &str) -> Exception {
+        Exception::new("AttributeError", format!("'{class}' object has no attribute '{attribute}'"))
+    }
+
+    /// A name is not bound where it is used.
+    pub fn name_error(name: &str) -> Exception {
+        Exception::new("NameError", format!("name '{name}' is not defined"))
+    }
+
+    /// A dict lacks the key that was read.
+    pub fn key_error(key: &str) -> Exception {
+        Exception::new("KeyError", format!("'{key}'"))
+    }
+}
+
+impl fmt::Display for Exception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.type_name, self.message)
+    }
+}

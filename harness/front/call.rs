@@ -1,0 +1,181 @@
+//! One call of the application, and the two ends it holds: receive and send.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::{
+    application::{Application, Promise, Receive, SendEvent},
+    event::{Inbound, Outbound},
+    exception::Exception,
+    link::{Progress, Wire},
+    recorder::Scribe,
+    scope::Scope,
+    transcript::{Level, Party, What},
+};
+
+/// How many bytes `send` leaves unwritten before it waits for the client to read, as asyncio transports do.
+const HIGH_WATER_BYTES: usize = 64 * 1024;
+
+/// What a server does with the events an application sends.
+pub(super) trait Protocol: Send + 'static {
+    /// Takes an event and appends what it puts on the wire; an error is raised in the application.
+    fn take(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception>;
+}
+
+/// What application and server share for the length of one call.
+pub(super) struct Desk<P> {
+    pub(super) protocol: P,
+    outgoing: Vec<u8>,
+    inbox: VecDeque<Inbound>,
+    receiver: Option<Waker>,
+    sender: Option<Waker>,
+}
+
+/// One call of the application.
+pub(super) struct Call<P> {
+    future: Promise<'static, Result<(), Exception>>,
+    desk: Arc<Mutex<Desk<P>>>,
+    scribe: Scribe,
+    running: bool,
+}
+
+/// What happened next.
+pub(super) enum Step {
+    /// The application's call ended.
+    Ended(Result<(), Exception>),
+    /// Bytes came from the client, or its end.
+    Wire(Progress),
+}
+
+impl<P: Protocol> Call<P> {
+    pub(super) fn start(application: Arc<dyn Application>, scope: Scope, protocol: P, scribe: &Scribe) -> Call<P> {
+        let desk = Desk { protocol, outgoing: Vec::new(), inbox: VecDeque::new(), receiver: None, sender: None };
+        let desk = Arc::new(Mutex::new(desk));
+        let inlet = Inlet { desk: Arc::clone(&desk), scribe: scribe.clone() };
+        let outlet = Outlet { desk: Arc::clone(&desk), scribe: scribe.clone() };
+        let log = scribe.clone();
+        let call = application.call(scope, Box::new(inlet), Box::new(outlet));
+        let future = Box::pin(async move { log.with_log(call).await });
+        Call { future, desk, scribe: scribe.clone(), running: true }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.running
+    }
+
+    pub(super) fn desk(&self) -> MutexGuard<'_, Desk<P>> {
+        lock(&self.desk)
+    }
+
+    /// Gives an event to the application.
+    pub(super) fn deliver(&self, event: Inbound) {
+        let mut desk = self.desk();
+        desk.inbox.push_back(event);
+        if let Some(waker) = desk.receiver.take() {
+            waker.wake();
+        }
+    }
+
+    /// Lets the application run and the wire move until one of them has something to say.
+    pub(super) fn poll_step(&mut self, wire: Option<&mut Wire>, cx: &mut Context<'_>) -> Poll<Step> {
+        if self.running
+            && let Poll::Ready(result) = self.future.as_mut().poll(cx)
+        {
+            self.running = false;
+            match &result {
+                Ok(()) => self.scribe.record(Party::Application, What::Returned),
+                Err(exception) => {
+                    self.scribe.record(Party::Application, What::Raised(exception.clone()));
+                    // Every server logs an exception that leaves the application.
+                    let message = format!("Exception in ASGI application: {exception}");
+                    self.scribe.record(Party::Front, What::Logged { level: Level::Error, message });
+                }
+            }
+            return Poll::Ready(Step::Ended(result));
+        }
+        let Some(wire) = wire else { return Poll::Pending };
+        loop {
+            self.move_outgoing(wire);
+            match wire.poll_progress(cx) {
+                Poll::Ready(Progress::Flushed) => {}
+                Poll::Ready(progress) => return Poll::Ready(Step::Wire(progress)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Hands what the application sent to the wire, once the wire is empty.
+    pub(super) fn move_outgoing(&self, wire: &mut Wire) {
+        let mut desk = self.desk();
+        if wire.outgoing.is_empty() && !desk.outgoing.is_empty() {
+            std::mem::swap(&mut wire.outgoing, &mut desk.outgoing);
+            if let Some(waker) = desk.sender.take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+impl<P> Desk<P> {
+    /// The bytes the server still has to write, for what it says on its own account.
+    pub(super) fn outgoing(&mut self) -> &mut Vec<u8> {
+        &mut self.outgoing
+    }
+}
+
+fn lock<P>(desk: &Mutex<Desk<P>>) -> MutexGuard<'_, Desk<P>> {
+    // Whoever panicked with the lock did so between whole events.
+    desk.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Inlet<P> {
+    desk: Arc<Mutex<Desk<P>>>,
+    scribe: Scribe,
+}
+
+impl<P: Protocol> Receive for Inlet<P> {
+    fn receive(&mut self) -> Promise<'_, Result<Inbound, Exception>> {
+        Box::pin(poll_fn(|cx| {
+            let mut desk = lock(&self.desk);
+            match desk.inbox.pop_front() {
+                Some(event) => {
+                    self.scribe.record(Party::Application, What::Received(event.clone()));
+                    Poll::Ready(Ok(event))
+                }
+                None => {
+                    desk.receiver = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        }))
+    }
+}
+
+struct Outlet<P> {
+    desk: Arc<Mutex<Desk<P>>>,
+    scribe: Scribe,
+}
+
+impl<P: Protocol> SendEvent for Outlet<P> {
+    fn send(&mut self, event: Outbound) -> Promise<'_, Result<(), Exception>> {
+        self.scribe.record(Party::Application, What::Sent(event.clone()));
+        let mut event = Some(event);
+        Box::pin(poll_fn(move |cx| {
+            let mut desk = lock(&self.desk);
+            let desk = &mut *desk;
+            if let Some(event) = event.take()
+                && let Err(exception) = desk.protocol.take(event, &mut desk.outgoing)
+            {
+                self.scribe.record(Party::Application, What::CallRaised(exception.clone()));
+                return Poll::Ready(Err(exception));
+            }
+            if desk.outgoing.len() < HIGH_WATER_BYTES {
+                return Poll::Ready(Ok(()));
+            }
+            desk.sender = Some(cx.waker().clone());
+            Poll::Pending
+        }))
+    }
+}

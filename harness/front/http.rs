@@ -1,0 +1,245 @@
+//! One plain HTTP request: body in, answer out, as a server with this profile frames it.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use super::{
+    add_server,
+    call::{Call, Protocol, Step},
+    refuse, wait_for_end, write_answer,
+};
+use crate::{
+    application::Application,
+    event::{Inbound, Outbound},
+    exception::Exception,
+    head::{Headers, RequestHead, ResponseHead, has_token, header},
+    link::{Progress, Wire, take},
+    profile::{Answer, Effect, HttpRules, Profile, Start, WithoutLength},
+    recorder::Scribe,
+    scope::{Scope, ScopeType},
+    transcript::{Party, What},
+};
+
+/// The largest request body that is read, in bytes.
+const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// Serves one request; says whether the connection may carry another.
+pub(super) async fn serve(
+    wire: &mut Wire,
+    head: RequestHead,
+    application: Arc<dyn Application>,
+    profile: &Arc<Profile>,
+    scribe: &Scribe,
+) -> bool {
+    let reusable = keeps_alive(&head);
+    let length = header(&head.headers, "content-length").map_or(Some(0), parse_length);
+    let body = match length {
+        Some(length) if length <= BODY_BYTES_MAX => read_body(wire, length).await,
+        refused => {
+            let status = if refused.is_some() { 413 } else { 400 };
+            let answer = Answer::Http { status, content_type: String::new(), body: String::new() };
+            refuse(wire, &answer, profile, scribe).await;
+            return false;
+        }
+    };
+    let Some(body) = body else { return false };
+    let scope = Scope::build(ScopeType::Http, &head, &profile.scope);
+    let response = Response {
+        profile: Arc::clone(profile),
+        head_only: head.method == "HEAD",
+        head: None,
+        framing: None,
+        complete: false,
+        cut: false,
+    };
+    scribe.record(Party::Front, What::Called { kind: ScopeType::Http, head });
+    let mut call = Call::start(application, scope, response, scribe);
+    call.deliver(Inbound::HttpRequest { body, more_body: false });
+    loop {
+        match poll_fn(|cx| call.poll_step(Some(wire), cx)).await {
+            Step::Ended(result) => {
+                call.move_outgoing(wire);
+                let progress = call.desk().protocol.progress();
+                return finish(wire, progress, result, profile).await && reusable;
+            }
+            Step::Wire(Progress::End) => call.deliver(Inbound::HttpDisconnect),
+            Step::Wire(_) => {}
+        }
+        if call.desk().protocol.cut {
+            return false;
+        }
+    }
+}
+
+/// What the client gets when the call ended without a whole answer; says whether the connection is still usable.
+async fn finish(wire: &mut Wire, answered: Answered, result: Result<(), Exception>, profile: &Profile) -> bool {
+    let answer = match (answered, result) {
+        (Answered::Whole, _) => {
+            wire.flush().await;
+            return !wire.has_ended();
+        }
+        (Answered::Nothing, Err(_)) => &profile.http.raises,
+        (Answered::Nothing, Ok(())) => &profile.http.returns,
+        (Answered::Begun, _) => &profile.http.ends_after_start,
+    };
+    wire.flush().await;
+    if *answer == Answer::Hang {
+        wait_for_end(wire).await;
+    }
+    write_answer(&mut wire.outgoing, answer, profile);
+    false
+}
+
+async fn read_body(wire: &mut Wire, length: usize) -> Option<Vec<u8>> {
+    while wire.incoming.len() < length {
+        if wire.has_ended() {
+            return None;
+        }
+        wire.progress().await;
+    }
+    let body = wire.incoming[..length].to_vec();
+    take(&mut wire.incoming, length);
+    Some(body)
+}
+
+fn parse_length(value: &[u8]) -> Option<usize> {
+    std::str::from_utf8(value).ok()?.trim().parse().ok()
+}
+
+/// Whether the request asks to keep the connection for another one (RFC 9112 section 9.3).
+fn keeps_alive(head: &RequestHead) -> bool {
+    match head.minor_version {
+        0 => has_token(&head.headers, "connection", "keep-alive"),
+        _ => !has_token(&head.headers, "connection", "close"),
+    }
+}
+
+struct Response {
+    profile: Arc<Profile>,
+    head_only: bool,
+    head: Option<(u16, Headers)>,
+    framing: Option<Framing>,
+    complete: bool,
+    cut: bool,
+}
+
+/// How much of the answer the application has given.
+enum Answered {
+    Nothing,
+    Begun,
+    Whole,
+}
+
+#[derive(Clone, Copy)]
+enum Framing {
+    Chunked,
+    BytesLeft(u64),
+    NoBody,
+}
+
+impl Protocol for Response {
+    fn take(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        match event {
+            Outbound::ResponseStart { status, headers } if self.head.is_none() => {
+                let announced = header(&headers, "content-length").is_some();
+                self.head = Some((status, headers));
+                // Without a length the head can only be written once the first piece of the body is known.
+                if self.profile.http.start == Start::AtOnce && announced {
+                    self.framing = Some(self.write_head(outgoing, None));
+                }
+                Ok(())
+            }
+            Outbound::ResponseBody { body, more_body } if self.head.is_some() && !self.complete => {
+                let framing = match self.framing {
+                    Some(framing) => framing,
+                    None => self.write_head(outgoing, (!more_body).then_some(body.len())),
+                };
+                self.framing = Some(framing);
+                self.write_body(framing, &body, more_body, outgoing)
+            }
+            other => {
+                let name = other.name(ScopeType::Http);
+                Err(Exception::runtime_error(format!("Unexpected ASGI message '{name}'.")))
+            }
+        }
+    }
+}
+
+impl Response {
+    fn progress(&self) -> Answered {
+        match (self.complete, self.framing) {
+            (true, _) => Answered::Whole,
+            (false, Some(_)) => Answered::Begun,
+            (false, None) => Answered::Nothing,
+        }
+    }
+
+    /// Writes the head; `whole` is the body's length where all of it is there.
+    fn write_head(&mut self, outgoing: &mut Vec<u8>, whole: Option<usize>) -> Framing {
+        let (status, headers) = self.head.as_ref().expect("a body follows a start");
+        let (status, mut headers) = (*status, headers.clone());
+        let announced = header(&headers, "content-length").and_then(parse_length);
+        let added = whole.filter(|_| self.profile.http.without_length == WithoutLength::ContentLength);
+        let framing = match (announced, added) {
+            _ if self.head_only || matches!(status, 204 | 304) => Framing::NoBody,
+            (Some(length), _) => Framing::BytesLeft(length as u64),
+            (None, Some(length)) => {
+                headers.push((b"content-length".to_vec(), length.to_string().into_bytes()));
+                Framing::BytesLeft(length as u64)
+            }
+            (None, None) => {
+                headers.push((b"transfer-encoding".to_vec(), b"chunked".to_vec()));
+                Framing::Chunked
+            }
+        };
+        add_server(&mut headers, &self.profile);
+        ResponseHead { status, headers }.encode(outgoing);
+        framing
+    }
+
+    fn write_body(
+        &mut self,
+        framing: Framing,
+        body: &[u8],
+        more_body: bool,
+        outgoing: &mut Vec<u8>,
+    ) -> Result<(), Exception> {
+        match framing {
+            Framing::NoBody => {}
+            Framing::Chunked => {
+                if !body.is_empty() {
+                    outgoing.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
+                    outgoing.extend_from_slice(body);
+                    outgoing.extend_from_slice(b"\r\n");
+                }
+                if !more_body {
+                    outgoing.extend_from_slice(b"0\r\n\r\n");
+                }
+            }
+            Framing::BytesLeft(left) => {
+                let length = body.len() as u64;
+                if length > left {
+                    self.mismatch(|rules| &rules.long_body)?;
+                }
+                outgoing.extend_from_slice(body);
+                self.framing = Some(Framing::BytesLeft(left.saturating_sub(length)));
+                if !more_body && length < left {
+                    self.mismatch(|rules| &rules.short_body)?;
+                }
+            }
+        }
+        self.complete = !more_body;
+        Ok(())
+    }
+
+    fn mismatch(&mut self, effect: impl Fn(&HttpRules) -> &Effect) -> Result<(), Exception> {
+        match effect(&self.profile.http) {
+            Effect::Raises { exception, .. } => Err(exception.clone()),
+            Effect::Answers(_) => {
+                self.cut = true;
+                Ok(())
+            }
+            Effect::Ignored | Effect::Truncated => Ok(()),
+        }
+    }
+}

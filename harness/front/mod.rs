@@ -1,0 +1,101 @@
+//! The ASGI server's part, acted out by a named server profile.
+
+mod call;
+mod http;
+mod upgrade;
+mod websocket;
+
+use std::sync::Arc;
+
+use crate::{
+    application::Application,
+    head::{HeadError, Headers, RequestHead, ResponseHead},
+    link::{Link, Wire, take},
+    profile::{Answer, Profile, Reception},
+    recorder::Scribe,
+    transcript::{Party, What},
+};
+
+/// Serves one connection to its end: any number of HTTP requests, or one WebSocket.
+pub async fn serve(link: Link, application: Arc<dyn Application>, profile: Arc<Profile>, scribe: Scribe) {
+    let mut wire = Wire::new(link);
+    while let Some(head) = read_head(&mut wire, &profile, &scribe).await {
+        let application = Arc::clone(&application);
+        match upgrade::receive(&head, &profile.handshake) {
+            Reception::Accepted => {
+                return websocket::serve(wire, head, application, profile, scribe).await;
+            }
+            Reception::Http => {
+                if !http::serve(&mut wire, head, application, &profile, &scribe).await {
+                    break;
+                }
+            }
+            Reception::Refused(answer) => {
+                refuse(&mut wire, &answer, &profile, &scribe).await;
+                break;
+            }
+        }
+    }
+    wire.flush().await;
+}
+
+async fn read_head(wire: &mut Wire, profile: &Profile, scribe: &Scribe) -> Option<RequestHead> {
+    loop {
+        match RequestHead::decode(&wire.incoming) {
+            Ok(Some((head, length))) => {
+                take(&mut wire.incoming, length);
+                return Some(head);
+            }
+            Ok(None) if wire.has_ended() => return None,
+            Ok(None) => {
+                wire.progress().await;
+            }
+            Err(error) => {
+                let status = if error == HeadError::TooLarge { 431 } else { 400 };
+                let body = "Invalid HTTP request received.".to_owned();
+                let answer = Answer::Http { status, content_type: "text/plain; charset=utf-8".to_owned(), body };
+                refuse(wire, &answer, profile, scribe).await;
+                return None;
+            }
+        }
+    }
+}
+
+/// Answers a request on the server's own account.
+async fn refuse(wire: &mut Wire, answer: &Answer, profile: &Profile, scribe: &Scribe) {
+    match answer {
+        Answer::Http { status, .. } => {
+            scribe.record(Party::Front, What::RequestRefused { status: *status });
+            write_answer(&mut wire.outgoing, answer, profile);
+        }
+        Answer::Hang => wait_for_end(wire).await,
+        Answer::Close { .. } | Answer::Drop => {}
+    }
+}
+
+async fn wait_for_end(wire: &mut Wire) {
+    while !wire.has_ended() {
+        wire.progress().await;
+        wire.incoming.clear();
+    }
+}
+
+/// Writes an HTTP answer of the server's own, after which it closes.
+fn write_answer(outgoing: &mut Vec<u8>, answer: &Answer, profile: &Profile) {
+    if let Answer::Http { status, content_type, body } = answer {
+        let mut headers = vec![(b"content-length".to_vec(), body.len().to_string().into_bytes())];
+        if !content_type.is_empty() {
+            headers.push((b"content-type".to_vec(), content_type.clone().into_bytes()));
+        }
+        headers.push((b"connection".to_vec(), b"close".to_vec()));
+        add_server(&mut headers, profile);
+        ResponseHead { status: *status, headers }.encode(outgoing);
+        outgoing.extend_from_slice(body.as_bytes());
+    }
+}
+
+fn add_server(headers: &mut Headers, profile: &Profile) {
+    if !profile.server_header.is_empty() {
+        headers.push((b"server".to_vec(), profile.server_header.clone().into_bytes()));
+    }
+}

@@ -1,0 +1,509 @@
+//! One WebSocket connection, from the scope to the last byte, as a server with this profile handles it.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::time::{Instant, sleep_until};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{
+    add_server,
+    call::{Call, Protocol, Step},
+    write_answer,
+};
+use crate::{
+    application::Application,
+    close_code::CloseCode,
+    event::{Inbound, Outbound},
+    exception::Exception,
+    frame::{Frame, FrameError, Opcode},
+    head::{Headers, RequestHead, ResponseHead, header},
+    link::{Progress, Wire},
+    profile::{Answer, CloseEcho, CloseReason, Denial, Effect, Profile, Violation},
+    recorder::Scribe,
+    scope::{Scope, ScopeType},
+    transcript::{Party, What},
+};
+
+/// The largest message that is read, in bytes (uvicorn's `ws_max_size`).
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// How long a server waits for the answer to its close frame (the `websockets` library's `close_timeout`).
+const CLOSE_WAIT: Duration = Duration::from_secs(10);
+
+/// Serves one WebSocket connection to its end.
+pub(super) async fn serve(
+    wire: Wire,
+    head: RequestHead,
+    application: Arc<dyn Application>,
+    profile: Arc<Profile>,
+    scribe: Scribe,
+) {
+    let scope = Scope::build(ScopeType::Websocket, &head, &profile.scope);
+    let negotiation = Negotiation {
+        profile: Arc::clone(&profile),
+        accept_key: derive_accept_key(header(&head.headers, "sec-websocket-key").unwrap_or_default()),
+        offers: head.offered_subprotocols(),
+        phase: Phase::Connecting,
+        denial: None,
+        decided: None,
+        own_close: None,
+    };
+    scribe.record(Party::Front, What::Called { kind: ScopeType::Websocket, head });
+    let call = Call::start(application, scope, negotiation, &scribe);
+    call.deliver(Inbound::WebsocketConnect);
+    let mut connection = Connection {
+        wire: Some(wire),
+        call,
+        profile,
+        scribe,
+        message: None,
+        ending: None,
+        ping: Ping { due: None, pong_due: None },
+    };
+    connection.run().await;
+}
+
+/// Where the connection stands for the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The application has not decided.
+    Connecting,
+    /// A denial response has begun.
+    Denying,
+    /// Accepted, and nobody has closed.
+    Open,
+    /// The application's close went out.
+    Closed,
+    /// The client is gone, or the server gave the connection up.
+    Over,
+}
+
+/// The application's side of the protocol.
+struct Negotiation {
+    profile: Arc<Profile>,
+    accept_key: String,
+    offers: Vec<String>,
+    phase: Phase,
+    denial: Option<(u16, Headers, Vec<u8>)>,
+    /// What the server decided to answer by itself.
+    decided: Option<Answer>,
+    /// The code of the application's close.
+    own_close: Option<CloseCode>,
+}
+
+impl Protocol for Negotiation {
+    fn take(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        let profile = Arc::clone(&self.profile);
+        let name = event.name(ScopeType::Websocket).to_owned();
+        match (self.phase, event) {
+            (Phase::Connecting, Outbound::WebsocketAccept { subprotocol, headers }) => {
+                self.accept(subprotocol, headers, outgoing)
+            }
+            (Phase::Connecting, Outbound::WebsocketClose { .. }) => {
+                self.phase = Phase::Closed;
+                self.decided = Some(profile.before_accept.close.clone());
+                Ok(())
+            }
+            (Phase::Connecting, Outbound::ResponseStart { status, headers }) => {
+                self.phase = Phase::Denying;
+                self.denial = Some((status, headers, Vec::new()));
+                Ok(())
+            }
+            (Phase::Denying, Outbound::ResponseBody { body, more_body }) => {
+                self.deny(&body, more_body, outgoing);
+                Ok(())
+            }
+            (Phase::Connecting, Outbound::WebsocketSend { .. }) => self.suffer(&profile.before_accept.send, &name),
+            (Phase::Connecting | Phase::Denying, _) => self.suffer(&profile.before_accept.unknown_event, &name),
+            (Phase::Open, Outbound::WebsocketSend { text, bytes }) => match (text, bytes) {
+                (Some(text), _) => {
+                    Frame::new(Opcode::Text, text).encode(outgoing);
+                    Ok(())
+                }
+                (None, Some(bytes)) => {
+                    Frame::new(Opcode::Binary, bytes).encode(outgoing);
+                    Ok(())
+                }
+                (None, None) => self.suffer(&profile.after_accept.empty_send, &name),
+            },
+            (Phase::Open, Outbound::WebsocketClose { code, reason }) => self.close(CloseCode(code), &reason, outgoing),
+            (Phase::Open, Outbound::WebsocketAccept { .. }) => self.suffer(&profile.after_accept.accept_again, &name),
+            (Phase::Open, _) => self.suffer(&profile.after_accept.unknown_event, &name),
+            (Phase::Closed, _) => self.suffer(&profile.after_accept.send_after_close, &name),
+            (Phase::Over, _) => self.suffer(&profile.disconnect.send, &name),
+        }
+    }
+}
+
+impl Negotiation {
+    fn suffer(&mut self, effect: &Effect, detail: &str) -> Result<(), Exception> {
+        match effect {
+            Effect::Raises { exception, then } => {
+                self.decided.clone_from(then);
+                let message = exception.message.replace("{type}", detail).replace("{code}", detail);
+                Err(Exception { message, ..exception.clone() })
+            }
+            Effect::Answers(answer) => {
+                self.decided = Some(answer.clone());
+                Ok(())
+            }
+            Effect::Ignored | Effect::Truncated => Ok(()),
+        }
+    }
+
+    fn accept(&mut self, subprotocol: Option<String>, extra: Headers, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        if let Some(name) = &subprotocol
+            && !self.offers.contains(name)
+        {
+            let effect = self.profile.before_accept.unoffered_subprotocol.clone();
+            self.suffer(&effect, name)?;
+            if effect != Effect::Ignored {
+                return Ok(());
+            }
+        }
+        let mut headers: Headers = vec![
+            (b"upgrade".to_vec(), b"websocket".to_vec()),
+            (b"connection".to_vec(), b"Upgrade".to_vec()),
+            (b"sec-websocket-accept".to_vec(), self.accept_key.clone().into_bytes()),
+        ];
+        if let Some(name) = subprotocol {
+            headers.push((b"sec-websocket-protocol".to_vec(), name.into_bytes()));
+        }
+        headers.extend(extra);
+        add_server(&mut headers, &self.profile);
+        ResponseHead { status: 101, headers }.encode(outgoing);
+        self.phase = Phase::Open;
+        Ok(())
+    }
+
+    fn deny(&mut self, piece: &[u8], more_body: bool, outgoing: &mut Vec<u8>) {
+        let Some((_, _, body)) = self.denial.as_mut() else { return };
+        body.extend_from_slice(piece);
+        if more_body {
+            return;
+        }
+        self.phase = Phase::Closed;
+        self.decided = match (self.profile.before_accept.denial.clone(), self.denial.take()) {
+            (Denial::Sent, Some((status, mut headers, body))) => {
+                if header(&headers, "content-length").is_none() {
+                    headers.push((b"content-length".to_vec(), body.len().to_string().into_bytes()));
+                }
+                headers.push((b"connection".to_vec(), b"close".to_vec()));
+                add_server(&mut headers, &self.profile);
+                ResponseHead { status, headers }.encode(outgoing);
+                outgoing.extend_from_slice(&body);
+                Some(Answer::Drop)
+            }
+            _ => Some(Answer::Hang),
+        };
+    }
+
+    fn close(&mut self, code: CloseCode, reason: &str, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        let rules = self.profile.after_accept.clone();
+        let mut code = code;
+        if !rules.close_codes.contain(code) {
+            match rules.other_close_code {
+                Effect::Answers(Answer::Close { code: Some(instead), .. }) => code = instead,
+                effect => return self.suffer(&effect, &code.to_string()),
+            }
+        }
+        let reason = match rules.close_reason {
+            CloseReason::Kept => reason,
+            CloseReason::Lost => "",
+        };
+        let reason = match &rules.long_close_reason {
+            _ if reason.len() <= CloseCode::REASON_BYTES_MAX => reason,
+            Effect::Truncated => truncate(reason),
+            Effect::Ignored => reason,
+            effect => return self.suffer(effect, &code.to_string()),
+        };
+        Frame::close(Some(code), reason).encode(outgoing);
+        self.phase = Phase::Closed;
+        self.own_close = Some(code);
+        Ok(())
+    }
+}
+
+/// The longest start of a reason that fits a close frame and is whole characters.
+fn truncate(reason: &str) -> &str {
+    let fits = |end: &usize| reason.is_char_boundary(*end);
+    &reason[..(0..=CloseCode::REASON_BYTES_MAX).rev().find(fits).unwrap_or(0)]
+}
+
+/// How the server ends the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// As soon as everything is written.
+    Cut,
+    /// When the client answers the close frame, or at this time.
+    CloseBy(Instant),
+    /// When the client ends it.
+    Never,
+}
+
+/// When the server's next ping is due, and the answer to its last.
+struct Ping {
+    due: Option<Instant>,
+    pong_due: Option<Instant>,
+}
+
+struct Connection {
+    wire: Option<Wire>,
+    call: Call<Negotiation>,
+    profile: Arc<Profile>,
+    scribe: Scribe,
+    message: Option<(Opcode, BytesMut)>,
+    ending: Option<Ending>,
+    ping: Ping,
+}
+
+impl Connection {
+    /// Goes on until the connection is cut and the application's call has ended.
+    async fn run(&mut self) {
+        while self.wire.is_some() || self.call.is_running() {
+            match self.step().await {
+                Some(Step::Ended(result)) => self.application_ended(result),
+                Some(Step::Wire(Progress::End)) => self.client_ended(),
+                Some(Step::Wire(_)) => self.read_frames(),
+                None => self.timer_fired(),
+            }
+            if let Some(answer) = self.decided() {
+                self.answer(&answer);
+            }
+            self.follow_phase();
+            if self.ending == Some(Ending::Cut)
+                && let Some(mut wire) = self.wire.take()
+            {
+                self.call.move_outgoing(&mut wire);
+                wire.flush().await;
+                self.call.move_outgoing(&mut wire);
+                wire.flush().await;
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Option<Step> {
+        let (call, wire) = (&mut self.call, &mut self.wire);
+        let close_by = match self.ending {
+            Some(Ending::CloseBy(due)) => Some(due),
+            _ => None,
+        };
+        let due = [self.ping.due, self.ping.pong_due, close_by].into_iter().flatten().min();
+        let mut timer = pin!(due.map(sleep_until));
+        poll_fn(|cx| {
+            if let Poll::Ready(step) = call.poll_step(wire.as_mut(), cx) {
+                return Poll::Ready(Some(step));
+            }
+            match timer.as_mut().as_pin_mut() {
+                Some(timer) => timer.poll(cx).map(|()| None),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn phase(&self) -> Phase {
+        self.call.desk().protocol.phase
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        self.call.desk().protocol.phase = phase;
+    }
+
+    fn decided(&self) -> Option<Answer> {
+        self.call.desk().protocol.decided.take()
+    }
+
+    /// Starts what an accept or a close of the application brings with it.
+    fn follow_phase(&mut self) {
+        match self.phase() {
+            Phase::Open if self.ping.due.is_none() && self.profile.keepalive.ping_interval_ms > 0 => {
+                let interval = Duration::from_millis(self.profile.keepalive.ping_interval_ms);
+                self.ping.due = Some(Instant::now() + interval);
+            }
+            Phase::Closed if self.ending.is_none() => {
+                self.stop_pings();
+                self.ending = Some(Ending::CloseBy(Instant::now() + CLOSE_WAIT));
+                let own = self.call.desk().protocol.own_close.unwrap_or(CloseCode::ABNORMAL);
+                let code = self.profile.disconnect.after_own_close.unwrap_or(own.0);
+                self.call.deliver(Inbound::WebsocketDisconnect { code, reason: String::new() });
+            }
+            Phase::Connecting | Phase::Denying | Phase::Open | Phase::Closed | Phase::Over => {}
+        }
+    }
+
+    fn stop_pings(&mut self) {
+        self.ping = Ping { due: None, pong_due: None };
+    }
+
+    fn answer(&mut self, answer: &Answer) {
+        self.stop_pings();
+        let ending = match answer {
+            Answer::Http { .. } => {
+                write_answer(self.call.desk().outgoing(), answer, &self.profile);
+                Ending::Cut
+            }
+            Answer::Close { code, reason } => {
+                Frame::close(*code, reason).encode(self.call.desk().outgoing());
+                Ending::CloseBy(Instant::now() + CLOSE_WAIT)
+            }
+            Answer::Drop => Ending::Cut,
+            Answer::Hang => Ending::Never,
+        };
+        self.ending = Some(ending);
+        self.set_phase(Phase::Over);
+    }
+
+    fn application_ended(&mut self, result: Result<(), Exception>) {
+        // What it sent last may have decided something.
+        if let Some(answer) = self.decided() {
+            return self.answer(&answer);
+        }
+        let answer = match (self.phase(), result) {
+            (Phase::Connecting, Err(_)) => &self.profile.before_accept.raises,
+            (Phase::Connecting, Ok(())) => &self.profile.before_accept.returns,
+            (Phase::Open, Err(_)) => &self.profile.after_accept.raises,
+            (Phase::Open, Ok(())) => &self.profile.after_accept.returns,
+            (Phase::Denying, _) => &Answer::Drop,
+            (Phase::Closed | Phase::Over, _) => return,
+        };
+        let answer = answer.clone();
+        self.answer(&answer);
+    }
+
+    fn client_ended(&mut self) {
+        self.stop_pings();
+        self.ending = Some(Ending::Cut);
+        self.disconnect(CloseCode(self.profile.disconnect.without_frame), String::new());
+    }
+
+    /// Tells the application that the client is gone, once.
+    fn disconnect(&mut self, code: CloseCode, reason: String) {
+        if matches!(self.phase(), Phase::Connecting | Phase::Denying | Phase::Open) {
+            self.set_phase(Phase::Over);
+            self.call.deliver(Inbound::WebsocketDisconnect { code: code.0, reason });
+        }
+    }
+
+    fn timer_fired(&mut self) {
+        let now = Instant::now();
+        if matches!(self.ending, Some(Ending::CloseBy(due)) if due <= now) {
+            self.ending = Some(Ending::Cut);
+        } else if self.ping.pong_due.is_some_and(|due| due <= now) {
+            self.scribe.record(Party::Front, What::KeepaliveExpired);
+            self.disconnect(CloseCode(self.profile.keepalive.application_sees), String::new());
+            let answer = self.profile.keepalive.expired.clone();
+            self.answer(&answer);
+        } else if self.ping.due.is_some_and(|due| due <= now) {
+            let keepalive = &self.profile.keepalive;
+            Frame::new(Opcode::Ping, &b"keepalive"[..]).encode(self.call.desk().outgoing());
+            self.ping.due = Some(now + Duration::from_millis(keepalive.ping_interval_ms));
+            if keepalive.pong_timeout_ms > 0 && self.ping.pong_due.is_none() {
+                self.ping.pong_due = Some(now + Duration::from_millis(keepalive.pong_timeout_ms));
+            }
+        }
+    }
+
+    fn read_frames(&mut self) {
+        while !matches!(self.phase(), Phase::Connecting | Phase::Denying) {
+            let Some(wire) = self.wire.as_mut() else { return };
+            match Frame::decode(&mut wire.incoming, MESSAGE_BYTES_MAX as u64) {
+                Ok(Some(frame)) => self.take_frame(frame),
+                Ok(None) => return,
+                Err(FrameError::TooLong { .. }) => return self.fail(|rules| &rules.too_big),
+                Err(FrameError::Header) => return self.fail(|rules| &rules.protocol),
+            }
+        }
+    }
+
+    /// Gives the connection up because of what the client sent (RFC 6455 section 7.1.7).
+    fn fail(&mut self, answer: impl Fn(&Violation) -> &Answer) {
+        if let Some(wire) = self.wire.as_mut() {
+            wire.incoming.clear();
+        }
+        if self.phase() == Phase::Open {
+            let rules = &self.profile.violation;
+            let answer = answer(rules).clone();
+            let sent = match &answer {
+                Answer::Close { code, .. } => code.unwrap_or(CloseCode::NO_STATUS),
+                Answer::Http { .. } | Answer::Drop | Answer::Hang => CloseCode::ABNORMAL,
+            };
+            self.disconnect(rules.application_sees.map_or(sent, CloseCode), String::new());
+            self.answer(&answer);
+        }
+    }
+
+    fn take_frame(&mut self, frame: Frame) {
+        let is_control = matches!(frame.opcode, Opcode::Close | Opcode::Ping | Opcode::Pong);
+        let is_illegal = frame.mask.is_none()
+            || frame.has_reserved_bits
+            || matches!(frame.opcode, Opcode::Reserved(_))
+            || (is_control && (!frame.is_final || frame.payload.len() > 125));
+        if is_illegal {
+            return self.fail(|rules| &rules.protocol);
+        }
+        match frame.opcode {
+            Opcode::Close => self.client_closed(&frame),
+            Opcode::Ping if self.phase() == Phase::Open => {
+                Frame::new(Opcode::Pong, frame.payload).encode(self.call.desk().outgoing());
+            }
+            Opcode::Pong => self.ping.pong_due = None,
+            Opcode::Ping | Opcode::Reserved(_) => {}
+            Opcode::Text | Opcode::Binary | Opcode::Continuation => self.take_data(frame),
+        }
+    }
+
+    fn client_closed(&mut self, frame: &Frame) {
+        let (code, reason) = frame.close_parts();
+        match self.phase() {
+            Phase::Open => {
+                let rules = &self.profile.disconnect;
+                let answer = match rules.close_echo {
+                    CloseEcho::Same => Frame::close(code, &reason),
+                    CloseEcho::Normal => Frame::close(Some(CloseCode::NORMAL), ""),
+                };
+                answer.encode(self.call.desk().outgoing());
+                let seen = match code {
+                    Some(code) => rules.with_code.map_or(code, CloseCode),
+                    None => CloseCode(rules.without_code),
+                };
+                self.disconnect(seen, reason);
+            }
+            // Frames are read from the moment of the accept on.
+            Phase::Connecting | Phase::Denying | Phase::Closed | Phase::Over => {}
+        }
+        self.stop_pings();
+        self.ending = Some(Ending::Cut);
+    }
+
+    fn take_data(&mut self, frame: Frame) {
+        let (opcode, mut payload) = match (frame.opcode, self.message.take()) {
+            (Opcode::Continuation, Some((opcode, payload))) => (opcode, payload),
+            (Opcode::Continuation, None) | (_, Some(_)) => return self.fail(|rules| &rules.protocol),
+            (opcode, None) => (opcode, BytesMut::new()),
+        };
+        if payload.len() + frame.payload.len() > MESSAGE_BYTES_MAX {
+            return self.fail(|rules| &rules.too_big);
+        }
+        payload.extend_from_slice(&frame.payload);
+        if !frame.is_final {
+            self.message = Some((opcode, payload));
+            return;
+        }
+        let event = match opcode {
+            Opcode::Text => match String::from_utf8(payload.into()) {
+                Ok(text) => Inbound::WebsocketReceive { text: Some(text), bytes: None },
+                Err(_) => return self.fail(|rules| &rules.payload),
+            },
+            _ => Inbound::WebsocketReceive { text: None, bytes: Some(payload.into()) },
+        };
+        if self.phase() == Phase::Open {
+            self.call.deliver(event);
+        }
+    }
+}

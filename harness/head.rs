@@ -1,0 +1,165 @@
+//! Request and response heads of HTTP/1.1, kept as the bytes that crossed the wire.
+
+use crate::value::escape_bytes;
+
+/// Header fields in the order they were written: name and value as bytes, names in their own case.
+pub type Headers = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// The largest head either side reads, in bytes (h11's default limit).
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+const HEADERS_MAX: usize = 128;
+
+/// A request line and its header fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestHead {
+    /// The method, as written.
+    pub method: String,
+    /// The request target, as written: path and query, percent-encoded.
+    pub target: Vec<u8>,
+    /// The minor version of HTTP/1: 0 or 1.
+    pub minor_version: u8,
+    /// The header fields.
+    pub headers: Headers,
+}
+
+/// A status line and its header fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// The status code, 100 to 999.
+    pub status: u16,
+    /// The header fields.
+    pub headers: Headers,
+}
+
+/// Why a head cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeadError {
+    /// Not HTTP/1; says what is wrong with it.
+    Malformed(String),
+    /// Larger than [`HEAD_BYTES_MAX`] or more than 128 header fields.
+    TooLarge,
+}
+
+/// The value of the first header with this name, whatever its case.
+pub fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a [u8]> {
+    headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value.as_slice())
+}
+
+/// Whether a comma-separated header holds this token, whatever its case.
+pub fn has_token(headers: &Headers, name: &str, token: &str) -> bool {
+    headers
+        .iter()
+        .filter(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes()))
+        .flat_map(|(_, value)| value.split(|&byte| byte == b','))
+        .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+impl RequestHead {
+    /// Path and query string of the target, both still percent-encoded.
+    pub fn path_and_query(&self) -> (&[u8], &[u8]) {
+        match self.target.iter().position(|&byte| byte == b'?') {
+            Some(at) => (&self.target[..at], &self.target[at + 1..]),
+            None => (&self.target, b""),
+        }
+    }
+
+    /// The subprotocols offered, in order.
+    pub fn offered_subprotocols(&self) -> Vec<String> {
+        offered_subprotocols(&self.headers)
+    }
+
+    /// Appends the head's bytes to `output`.
+    pub fn encode(&self, output: &mut Vec<u8>) {
+        output.extend_from_slice(self.method.as_bytes());
+        output.push(b' ');
+        output.extend_from_slice(&self.target);
+        output.extend_from_slice(if self.minor_version == 0 { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
+        encode_headers(&self.headers, output);
+    }
+
+    /// Reads a head from the front of `input`: the head and how many bytes it took, or `None` while more are needed.
+    ///
+    /// # Errors
+    /// When the bytes are no HTTP/1 head, or too many.
+    pub fn decode(input: &[u8]) -> Result<Option<(RequestHead, usize)>, HeadError> {
+        let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut fields);
+        match request.parse(input) {
+            Ok(httparse::Status::Complete(length)) => {
+                let head = RequestHead {
+                    method: request.method.unwrap_or_default().to_owned(),
+                    target: request.path.unwrap_or_default().as_bytes().to_vec(),
+                    minor_version: request.version.unwrap_or(1),
+                    headers: owned(request.headers),
+                };
+                Ok(Some((head, length)))
+            }
+            Ok(httparse::Status::Partial) if input.len() >= HEAD_BYTES_MAX => Err(HeadError::TooLarge),
+            Ok(httparse::Status::Partial) => Ok(None),
+            Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooLarge),
+            Err(error) => Err(HeadError::Malformed(error.to_string())),
+        }
+    }
+}
+
+impl ResponseHead {
+    /// Appends the head's bytes to `output`.
+    pub fn encode(&self, output: &mut Vec<u8>) {
+        output.extend_from_slice(format!("HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status)).as_bytes());
+        encode_headers(&self.headers, output);
+    }
+
+    /// Reads a head from the front of `input`: the head and how many bytes it took, or `None` while more are needed.
+    ///
+    /// # Errors
+    /// When the bytes are no HTTP/1 head, or too many.
+    pub fn decode(input: &[u8]) -> Result<Option<(ResponseHead, usize)>, HeadError> {
+        let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut response = httparse::Response::new(&mut fields);
+        match response.parse(input) {
+            Ok(httparse::Status::Complete(length)) => {
+                let head = ResponseHead { status: response.code.unwrap_or_default(), headers: owned(response.headers) };
+                Ok(Some((head, length)))
+            }
+            Ok(httparse::Status::Partial) if input.len() >= HEAD_BYTES_MAX => Err(HeadError::TooLarge),
+            Ok(httparse::Status::Partial) => Ok(None),
+            Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooLarge),
+            Err(error) => Err(HeadError::Malformed(error.to_string())),
+        }
+    }
+}
+
+/// The subprotocols offered by these header fields, in order.
+pub fn offered_subprotocols(headers: &Headers) -> Vec<String> {
+    headers
+        .iter()
+        .filter(|(key, _)| key.eq_ignore_ascii_case(b"sec-websocket-protocol"))
+        .flat_map(|(_, value)| value.split(|&byte| byte == b','))
+        .map(|part| String::from_utf8_lossy(part.trim_ascii()).into_owned())
+        .filter(|part| !part.is_empty())
+        .collect()
+}
+
+/// A header value as text a person can read.
+pub fn readable(value: &[u8]) -> String {
+    escape_bytes(value)
+}
+
+/// The standard reason phrase of a status, or nothing for an unknown one.
+pub fn reason_phrase(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("")
+}
+
+fn owned(fields: &[httparse::Header<'_>]) -> Headers {
+    fields.iter().map(|field| (field.name.as_bytes().to_vec(), field.value.to_vec())).collect()
+}
+
+fn encode_headers(headers: &Headers, output: &mut Vec<u8>) {
+    for (name, value) in headers {
+        output.extend_from_slice(name);
+        output.extend_from_slice(b": ");
+        output.extend_from_slice(value);
+        output.extend_from_slice(b"\r\n");
+    }
+    output.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,103 @@
+//! Reproduces reported WebSocket 1011s and HTTP 500s by their real mechanism, and shows that they are gone.
+//!
+//! # The pipeline
+//!
+//! ```text
+//! probe ──link──▶ edge ──link──▶ front ──scope, receive, send──▶ application ──calls──▶ dependencies
+//! client          man in the     an ASGI server                  the fake backend
+//! (records only)  middle         (by profile)
+//! ```
+//!
+//! # The map
+//!
+//! A module imports only from ranks above its own; a suite checks that table.
+//!
+//! - *Words*, which cannot wait: [`value`] [`exception`] [`scope`] [`event`] (ASGI and its state machine), [`head`]
+//!   [`frame`] [`close_code`] (the wire), [`outcome`] [`cause`] (how an exchange ends), [`defect`] [`revision`]
+//!   [`environment`] [`credential`] (what the backend is), [`fault`] [`plan`] [`step`] [`case`] [`profile`] (what a run
+//!   is made of), [`transcript`] [`verdict`] [`trial`] [`error`] (what comes of it).
+//! - *Judgement*, pure functions of words: [`classify`] (outcome, class and cause from a transcript), [`check`] (one
+//!   property a file), [`redact`], [`report`].
+//! - *Joints*, what parties meet over: [`clock`], [`link`], [`recorder`], [`application`], [`dependency`],
+//!   [`running`].
+//! - *Machinery*, mutually blind: [`probe`], [`edge`], [`front`], [`interpose`], [`backend`], [`discover`].
+//! - *Targets*: [`target`] puts something behind the edge.
+//! - *Conduct*: [`run`] picks the clock, launches, drives and judges.
+//!
+//! # Invariants
+//!
+//! - Words cannot wait. The probe never judges, and a check never drives.
+//! - The site of a defect holds the mechanism, never the symptom; front and profile make the symptom of it.
+//! - Chance enters only through the plan's seed, and time only through tokio's clock. One seed, one transcript.
+//! - No real socket lives under the virtual clock.
+//! - What is forbidden is code; what is remembered is a snapshot. No snapshot can bless a 1011.
+//! - Every wait has a limit.
+//!
+//! The names re-exported here are the promise; the modules are open for the suites and may change.
+
+pub mod application;
+pub mod backend;
+pub mod case;
+pub mod cause;
+pub mod check;
+pub mod classify;
+pub mod clock;
+pub mod close_code;
+pub mod credential;
+pub mod defect;
+pub mod dependency;
+pub mod discover;
+pub mod edge;
+pub mod environment;
+pub mod error;
+pub mod event;
+pub mod exception;
+pub mod fault;
+pub mod frame;
+pub mod front;
+pub mod head;
+pub mod interpose;
+pub mod link;
+pub mod outcome;
+pub mod plan;
+pub mod probe;
+pub mod profile;
+pub mod recorder;
+pub mod redact;
+pub mod report;
+pub mod revision;
+pub mod run;
+pub mod running;
+pub mod scope;
+pub mod step;
+pub mod target;
+pub mod transcript;
+pub mod trial;
+pub mod value;
+pub mod verdict;
+
+pub use case::Case;
+pub use cause::Cause;
+pub use defect::Defect;
+pub use discover::{Catalogue, servers};
+pub use environment::Environment;
+pub use error::Error;
+pub use fault::Fault;
+pub use outcome::{Class, Outcome};
+pub use plan::Plan;
+pub use profile::Profile;
+pub use report::{
+    json::render as render_json,
+    located::render as render_located,
+    sequence::Detail,
+    show::render as render_show,
+    table::{plain_table, render as render_table},
+};
+pub use revision::Revision;
+pub use run::{Conductor, judge_all};
+pub use transcript::Transcript;
+pub use trial::{Report, Trial};
+pub use verdict::{Finding, Judged, Judgement, Verdict};
+
+/// What the harness itself may fail with.
+pub type Result<T = (), E = Error> = std::result::Result<T, E>;

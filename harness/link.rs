@@ -1,0 +1,229 @@
+//! One byte stream between two parties, in memory or TCP, and the buffers at its end.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::{clock::Clock, error::Error};
+
+/// How many bytes an in-memory link holds in each direction before a writer has to wait, as a socket buffer does.
+const MEMORY_BYTES_MAX: usize = 64 * 1024;
+
+/// How many bytes are read at a time. Small, because every connection has such a buffer at each end.
+const READ_BYTES: usize = 4096;
+
+/// One byte stream between two parties.
+#[derive(Debug)]
+pub enum Link {
+    /// In memory.
+    Memory(DuplexStream),
+    /// A TCP socket.
+    Tcp(TcpStream),
+}
+
+/// Listens for TCP links on loopback.
+#[derive(Debug)]
+pub struct Listener(TcpListener);
+
+impl Link {
+    /// Both ends of an in-memory link.
+    pub fn pair() -> (Link, Link) {
+        let (left, right) = tokio::io::duplex(MEMORY_BYTES_MAX);
+        (Link::Memory(left), Link::Memory(right))
+    }
+
+    /// Connects over TCP.
+    ///
+    /// # Errors
+    /// When the clock is virtual, or nobody listens.
+    pub async fn connect(address: SocketAddr, clock: Clock) -> Result<Link, Error> {
+        refuse_virtual(clock)?;
+        let stream = TcpStream::connect(address).await.map_err(|error| socket_error("connect to", address, error))?;
+        // Without it a request written in two pieces waits for a delayed acknowledgement.
+        stream.set_nodelay(true).map_err(|error| socket_error("configure", address, error))?;
+        Ok(Link::Tcp(stream))
+    }
+}
+
+impl Listener {
+    /// Listens on a loopback port that the system picks.
+    ///
+    /// # Errors
+    /// When the clock is virtual, or the system has no port.
+    pub async fn bind(clock: Clock) -> Result<Listener, Error> {
+        refuse_virtual(clock)?;
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        TcpListener::bind(loopback).await.map(Listener).map_err(|error| socket_error("listen on", loopback, error))
+    }
+
+    /// The address it listens on.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn address(&self) -> Result<SocketAddr, Error> {
+        self.0.local_addr().map_err(|error| socket_error("name", SocketAddr::from(([127, 0, 0, 1], 0)), error))
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// When the listener is broken.
+    pub async fn accept(&self) -> Result<Link, Error> {
+        let (stream, peer) = self
+            .0
+            .accept()
+            .await
+            .map_err(|error| socket_error("accept on", SocketAddr::from(([127, 0, 0, 1], 0)), error))?;
+        stream.set_nodelay(true).map_err(|error| socket_error("configure", peer, error))?;
+        Ok(Link::Tcp(stream))
+    }
+}
+
+fn refuse_virtual(clock: Clock) -> Result<(), Error> {
+    match clock {
+        Clock::Virtual => Err(Error::RealSocketUnderVirtualClock),
+        Clock::Real => Ok(()),
+    }
+}
+
+fn socket_error(doing: &'static str, address: SocketAddr, source: io::Error) -> Error {
+    Error::Io { doing, path: PathBuf::from(address.to_string()), source }
+}
+
+impl AsyncRead for Link {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Link::Memory(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Link::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Link::Memory(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Link::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Link::Memory(stream) => Pin::new(stream).poll_flush(cx),
+            Link::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Link::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
+            Link::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// What moved on a wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Bytes came in.
+    Read,
+    /// The peer ended its direction, or the stream broke.
+    End,
+    /// Everything that was to be written is written.
+    Flushed,
+}
+
+/// A link with the bytes that have come in and those that are still to go out.
+#[derive(Debug)]
+pub struct Wire {
+    link: Link,
+    /// Bytes read and not yet taken.
+    pub incoming: BytesMut,
+    /// Bytes written and not yet gone.
+    pub outgoing: Vec<u8>,
+    gone: usize,
+    ended: bool,
+}
+
+impl Wire {
+    /// Buffers for a link.
+    pub fn new(link: Link) -> Wire {
+        Wire { link, incoming: BytesMut::new(), outgoing: Vec::with_capacity(512), gone: 0, ended: false }
+    }
+
+    /// Whether the peer ended its direction.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Writes what is outgoing and reads what comes, and reports the first thing that completes.
+    pub fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
+        while self.gone < self.outgoing.len() {
+            match Pin::new(&mut self.link).poll_write(cx, &self.outgoing[self.gone..]) {
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    self.outgoing.clear();
+                    self.gone = 0;
+                    self.ended = true;
+                    return Poll::Ready(Progress::End);
+                }
+                Poll::Ready(Ok(count)) => self.gone += count,
+                Poll::Pending => break,
+            }
+            if self.gone == self.outgoing.len() {
+                self.outgoing.clear();
+                self.gone = 0;
+                return Poll::Ready(Progress::Flushed);
+            }
+        }
+        if self.ended {
+            return Poll::Pending;
+        }
+        self.incoming.reserve(READ_BYTES);
+        match tokio_read(&mut self.link, cx, &mut self.incoming) {
+            Poll::Ready(Ok(0) | Err(_)) => {
+                self.ended = true;
+                Poll::Ready(Progress::End)
+            }
+            Poll::Ready(Ok(_)) => Poll::Ready(Progress::Read),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Waits until something moves. Cancel safe.
+    pub async fn progress(&mut self) -> Progress {
+        poll_fn(|cx| self.poll_progress(cx)).await
+    }
+
+    /// Writes everything outgoing; what comes in meanwhile is kept. Cancel safe.
+    pub async fn flush(&mut self) {
+        while !self.outgoing.is_empty() {
+            self.progress().await;
+        }
+    }
+}
+
+fn tokio_read(link: &mut Link, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+    use bytes::BufMut;
+    let mut chunk = [0_u8; READ_BYTES];
+    let mut read = ReadBuf::new(&mut chunk);
+    match Pin::new(link).poll_read(cx, &mut read) {
+        Poll::Ready(Ok(())) => {
+            buffer.put_slice(read.filled());
+            Poll::Ready(Ok(read.filled().len()))
+        }
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+/// Takes `count` bytes from the front of what came in.
+pub fn take(incoming: &mut BytesMut, count: usize) {
+    incoming.advance(count);
+}

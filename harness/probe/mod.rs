@@ -1,0 +1,306 @@
+//! The client: performs steps and records what it sees. It never judges.
+
+mod body;
+mod handshake;
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use crate::{
+    close_code::CloseCode,
+    error::Error,
+    frame::{Frame, Opcode},
+    head::{ResponseHead, has_token, header},
+    link::{Wire, take},
+    recorder::{Recorder, Scribe},
+    running::Running,
+    step::{Act, Awaited, Request, Step},
+    transcript::{BodyEnd, Party, What},
+};
+
+/// The largest payload the probe reads, in bytes.
+const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
+
+/// How long the probe waits for the end of a session that its steps left open.
+const PARTING_LIMIT: Duration = Duration::from_secs(5);
+
+/// Performs the steps against a running target.
+///
+/// # Errors
+/// When no link to the target can be had. What the target does is never an error.
+pub async fn perform(steps: &[Step], recorder: &Recorder, target: &dyn Running) -> Result<(), Error> {
+    let mut chance = fastrand::Rng::with_seed(recorder.plan().seed);
+    let mut session: Option<Session> = None;
+    let mut exchanges = 0;
+    for step in steps {
+        match &step.act {
+            Act::Open(request) | Act::Request(request) => {
+                if let Some(session) = session.take() {
+                    session.part(&mut chance).await;
+                }
+                let scribe = recorder.scribe(exchanges);
+                exchanges += 1;
+                let is_upgrade = matches!(step.act, Act::Open(_));
+                let wire = Wire::new(target.connect(scribe.clone()).await?);
+                let exchange = Exchange { wire, scribe };
+                session = exchange.request(request, is_upgrade, step.limit, target, &mut chance).await;
+            }
+            act => {
+                if let Some(mut open) = session.take() {
+                    session = open.perform(act, step.limit, &mut chance).await.then_some(open);
+                }
+            }
+        }
+    }
+    if let Some(session) = session {
+        session.part(&mut chance).await;
+    }
+    Ok(())
+}
+
+/// One connection, from the request on.
+struct Exchange {
+    wire: Wire,
+    scribe: Scribe,
+}
+
+impl Exchange {
+    fn record(&self, what: What) {
+        self.scribe.record(Party::Probe, what);
+    }
+
+    fn deadline(&self, waiting_for: impl ToString, limit: Duration) {
+        self.record(What::DeadlinePassed { waiting_for: waiting_for.to_string(), limit });
+    }
+
+    /// Sends a request and reads the answer; a session when the answer opens one.
+    async fn request(
+        mut self,
+        request: &Request,
+        is_upgrade: bool,
+        limit: Duration,
+        target: &dyn Running,
+        chance: &mut fastrand::Rng,
+    ) -> Option<Session> {
+        let credential = target.credential(request.credential, &request.user);
+        let head = handshake::request_head(request, is_upgrade, &credential.text, chance);
+        head.encode(&mut self.wire.outgoing);
+        self.record(What::RequestSent { head: head.clone(), credential });
+        let Ok(response) = timeout(limit, self.read_head()).await else {
+            self.deadline("the answer to the request", limit);
+            return None;
+        };
+        let response = response?;
+        self.record(What::ResponseSeen(response.clone()));
+        if response.status != 101 {
+            self.read_body(&head.method, &response, limit).await;
+            return None;
+        }
+        if let Err(why) = handshake::verify(&head, &response, request.client) {
+            self.record(What::HandshakeRefused { why });
+            return None;
+        }
+        Some(Session { exchange: self, closing: Closing::No })
+    }
+
+    async fn read_head(&mut self) -> Option<ResponseHead> {
+        loop {
+            match ResponseHead::decode(&self.wire.incoming) {
+                Ok(Some((head, length))) => {
+                    take(&mut self.wire.incoming, length);
+                    return Some(head);
+                }
+                Ok(None) if self.wire.has_ended() => {
+                    self.record(What::EndSeen);
+                    return None;
+                }
+                Ok(None) => {
+                    self.wire.progress().await;
+                }
+                Err(error) => {
+                    self.record(What::BadHeadSeen { why: format!("{error:?}") });
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn read_body(&mut self, method: &str, head: &ResponseHead, limit: Duration) {
+        let mut reader = body::Reader::new(method, head);
+        let finished = timeout(limit, async {
+            loop {
+                let ended = self.wire.has_ended();
+                if let Some(end) = reader.read(&mut self.wire.incoming, ended) {
+                    return end;
+                }
+                self.wire.progress().await;
+            }
+        })
+        .await;
+        let body = Bytes::from(reader.into_body());
+        match finished {
+            Ok(end) => self.record(What::BodySeen { body, end }),
+            Err(_) => {
+                self.record(What::BodySeen { body, end: BodyEnd::Truncated });
+                self.deadline("the rest of the body", limit);
+            }
+        }
+    }
+}
+
+/// How far the closing handshake has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    No,
+    /// The probe's close frame is out.
+    Sent,
+    /// Both close frames are through, or the stream is over.
+    Done,
+}
+
+/// An open WebSocket.
+struct Session {
+    exchange: Exchange,
+    closing: Closing,
+}
+
+impl Session {
+    /// Performs one act; whether the session is still there for another.
+    async fn perform(&mut self, act: &Act, limit: Duration, chance: &mut fastrand::Rng) -> bool {
+        match act {
+            Act::SendText(text) => self.send(Frame::new(Opcode::Text, text.clone()), chance),
+            Act::Ping => {
+                self.send(Frame::new(Opcode::Ping, &b"probe"[..]), chance);
+                self.within(limit, "a pong", chance, |frame| frame.opcode == Opcode::Pong).await;
+            }
+            Act::Wait(Awaited::Close) => self.within(limit, "the close", chance, |_| false).await,
+            Act::Wait(awaited) => self.within(limit, awaited, chance, |frame| is_awaited(frame, awaited)).await,
+            Act::Close(code) => {
+                self.close(*code, chance);
+                self.within(limit, "the close", chance, |_| false).await;
+            }
+            Act::Leave => {
+                self.exchange.wire.flush().await;
+                self.exchange.record(What::Left);
+                return false;
+            }
+            Act::Pause => {
+                let _ = timeout(limit, self.read_until(chance, |_| false)).await;
+            }
+            Act::Open(_) | Act::Request(_) => {}
+        }
+        self.closing != Closing::Done
+    }
+
+    /// Closes what the steps left open.
+    async fn part(mut self, chance: &mut fastrand::Rng) {
+        if self.closing == Closing::No {
+            self.close(CloseCode::NORMAL, chance);
+        }
+        self.within(PARTING_LIMIT, "the close", chance, |_| false).await;
+    }
+
+    fn close(&mut self, code: CloseCode, chance: &mut fastrand::Rng) {
+        self.send(Frame::close(Some(code), ""), chance);
+        self.closing = Closing::Sent;
+    }
+
+    fn send(&mut self, frame: Frame, chance: &mut fastrand::Rng) {
+        let frame = frame.masked(chance.u32(..).to_be_bytes());
+        frame.encode(&mut self.exchange.wire.outgoing);
+        self.exchange.record(What::FrameSent(frame));
+    }
+
+    async fn within(
+        &mut self,
+        limit: Duration,
+        waiting_for: impl ToString,
+        chance: &mut fastrand::Rng,
+        found: impl Fn(&Frame) -> bool,
+    ) {
+        if bounded(limit, self.read_until(chance, found)).await.is_none() {
+            self.exchange.deadline(waiting_for, limit);
+        }
+    }
+
+    /// Reads until a frame is found or the connection is over, and answers pings and closes meanwhile.
+    async fn read_until(&mut self, chance: &mut fastrand::Rng, found: impl Fn(&Frame) -> bool) {
+        while self.closing != Closing::Done {
+            match Frame::decode(&mut self.exchange.wire.incoming, PAYLOAD_BYTES_MAX) {
+                Ok(Some(frame)) => {
+                    self.exchange.record(What::FrameSeen(frame.clone()));
+                    if frame.opcode == Opcode::Ping {
+                        self.send(Frame::new(Opcode::Pong, frame.payload.clone()), chance);
+                    }
+                    if frame.opcode == Opcode::Close {
+                        return self.answer_close(&frame, chance).await;
+                    }
+                    if found(&frame) {
+                        return;
+                    }
+                }
+                Ok(None) if self.exchange.wire.has_ended() => {
+                    self.exchange.record(What::EndSeen);
+                    self.closing = Closing::Done;
+                }
+                Ok(None) => {
+                    self.exchange.wire.progress().await;
+                }
+                Err(error) => {
+                    self.exchange.record(What::BadFrameSeen(error));
+                    self.closing = Closing::Done;
+                }
+            }
+        }
+    }
+
+    async fn answer_close(&mut self, frame: &Frame, chance: &mut fastrand::Rng) {
+        if self.closing == Closing::No {
+            self.send(Frame::close(frame.close_parts().0, ""), chance);
+        }
+        self.closing = Closing::Done;
+        // The server ends the stream first (RFC 6455 section 7.1.1); a client does not wait for it for ever.
+        while !self.exchange.wire.has_ended() {
+            self.exchange.wire.progress().await;
+        }
+        self.exchange.record(What::EndSeen);
+    }
+}
+
+async fn bounded<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    timeout(limit, future).await.ok()
+}
+
+fn is_awaited(frame: &Frame, awaited: &Awaited) -> bool {
+    if frame.opcode != Opcode::Text {
+        return false;
+    }
+    match awaited {
+        Awaited::Message(name) => message_type(&frame.payload).is_some_and(|found| found == *name),
+        Awaited::Key(key) => {
+            let parsed = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&frame.payload);
+            parsed.is_ok_and(|message| message.contains_key(key))
+        }
+        Awaited::Close => false,
+    }
+}
+
+/// The `type` of a JSON message.
+fn message_type(payload: &[u8]) -> Option<std::borrow::Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Typed<'a> {
+        #[serde(rename = "type", borrow)]
+        name: std::borrow::Cow<'a, str>,
+    }
+    serde_json::from_slice::<Typed<'_>>(payload).ok().map(|typed| typed.name)
+}
+
+/// Whether headers promise that the connection is a WebSocket from here on.
+fn upgrades(head: &ResponseHead) -> bool {
+    let upgrade = header(&head.headers, "upgrade").unwrap_or_default();
+    upgrade.eq_ignore_ascii_case(b"websocket") && has_token(&head.headers, "connection", "upgrade")
+}

@@ -1,0 +1,410 @@
+//! How a named ASGI server turns an application's behavior into bytes. Profiles are data: `fixtures/profiles/servers/`.
+
+use serde::Deserialize;
+
+use crate::{close_code::CloseCode, error::Error, exception::Exception};
+
+/// A named server's behavior, as measured.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// The profile's name, such as `uvicorn-0.35`.
+    pub name: String,
+    /// The server, with the versions of the libraries that decide its behavior.
+    pub server: String,
+    /// Where the figures come from.
+    pub source: String,
+    /// The `Server` header it adds to the application's answers; empty for none.
+    pub server_header: String,
+    /// What its scopes say.
+    pub scope: ScopeFacts,
+    /// What it refuses on its own account.
+    pub handshake: Handshake,
+    /// What a client gets while nothing is accepted.
+    pub before_accept: BeforeAccept,
+    /// What a client gets on an accepted WebSocket.
+    pub after_accept: AfterAccept,
+    /// What the application is told about the client's end.
+    pub disconnect: Disconnect,
+    /// Plain HTTP.
+    pub http: HttpRules,
+    /// What a client gets that breaks RFC 6455.
+    pub violation: Violation,
+    /// Pings of the server's own.
+    pub keepalive: Keepalive,
+}
+
+/// What a server's scopes say.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScopeFacts {
+    /// `scope["asgi"]["version"]`.
+    pub asgi_version: String,
+    /// `scope["asgi"]["spec_version"]` of a WebSocket; empty where the server leaves it out.
+    pub websocket_spec_version: String,
+    /// `scope["asgi"]["spec_version"]` of an HTTP request; empty where the server leaves it out.
+    pub http_spec_version: String,
+    /// Whether `extensions` has `websocket.http.response`, so that an upgrade can be refused with a real answer.
+    pub denial_response: bool,
+    /// Whether there is a `state` key.
+    pub state: bool,
+}
+
+/// What the server does with a faulty upgrade request.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Handshake {
+    /// No `Sec-WebSocket-Key`.
+    pub missing_key: Reception,
+    /// A key that is not 16 bytes of base64.
+    pub short_key: Reception,
+    /// No `Sec-WebSocket-Version`.
+    pub missing_version: Reception,
+    /// Another version than 13.
+    pub wrong_version: Reception,
+    /// Another method than GET.
+    pub post: Reception,
+    /// HTTP/1.0.
+    pub http_1_0: Reception,
+    /// `Connection` without `upgrade`, as proxies rewrite it.
+    pub connection_keep_alive: Reception,
+    /// No `Host`.
+    pub missing_host: Reception,
+}
+
+/// How a request is received.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RawReception")]
+pub enum Reception {
+    /// As a WebSocket.
+    Accepted,
+    /// As a plain HTTP request.
+    Http,
+    /// Not at all: this answer, and the application is not called.
+    Refused(Answer),
+}
+
+/// What the client gets.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RawEffect")]
+pub enum Answer {
+    /// An HTTP answer, after which the connection closes.
+    Http {
+        /// The status code.
+        status: u16,
+        /// The content type; empty for none.
+        content_type: String,
+        /// The body.
+        body: String,
+    },
+    /// A close frame.
+    Close {
+        /// Its code; `None` for an empty frame.
+        code: Option<CloseCode>,
+        /// Its reason.
+        reason: String,
+    },
+    /// The end of the stream.
+    Drop,
+    /// Nothing.
+    Hang,
+}
+
+/// What a mistake of the application leads to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RawEffect")]
+pub enum Effect {
+    /// The application's own call raises.
+    Raises {
+        /// What it raises. `{code}` and `{type}` in its text stand for the close code and the event's type.
+        exception: Exception,
+        /// What the server does besides; `None` where what the client sees follows from the exception alone.
+        then: Option<Answer>,
+    },
+    /// The server acts by itself.
+    Answers(Answer),
+    /// Nothing: the event is dropped, or passed on as it is.
+    Ignored,
+    /// The close reason is cut to what fits, and the close goes out.
+    Truncated,
+}
+
+/// Before the application accepted.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BeforeAccept {
+    /// The application raises.
+    pub raises: Answer,
+    /// The application returns.
+    pub returns: Answer,
+    /// The application sends a close.
+    pub close: Answer,
+    /// The application sends a denial response.
+    pub denial: Denial,
+    /// The application sends a message.
+    pub send: Effect,
+    /// The application sends an event of an unknown type.
+    pub unknown_event: Effect,
+    /// The application accepts with a subprotocol that the client did not offer.
+    pub unoffered_subprotocol: Effect,
+}
+
+/// What becomes of a denial response.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Denial {
+    /// It reaches the client.
+    Sent,
+    /// It goes nowhere.
+    Hang,
+}
+
+/// After the application accepted.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AfterAccept {
+    /// The application raises.
+    pub raises: Answer,
+    /// The application returns without a close.
+    pub returns: Answer,
+    /// The application accepts again.
+    pub accept_again: Effect,
+    /// The application sends after its own close.
+    pub send_after_close: Effect,
+    /// Which close codes of the application are written as they are.
+    pub close_codes: CloseCodes,
+    /// The application closes with another code.
+    pub other_close_code: Effect,
+    /// The application closes with a reason of more than 123 bytes.
+    pub long_close_reason: Effect,
+    /// The application sends a message with neither text nor bytes.
+    pub empty_send: Effect,
+    /// The application sends an event of an unknown type.
+    pub unknown_event: Effect,
+    /// Whether the reason of the application's close reaches the client.
+    pub close_reason: CloseReason,
+}
+
+/// Which close codes a server writes as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CloseCodes {
+    /// Those that may stand in a frame (RFC 6455 section 7.4).
+    Sendable,
+    /// 1000, and 3000 to 4999.
+    NormalAndPrivate,
+    /// All but 1005, 1006 and 1015.
+    AllButReserved,
+    /// All.
+    All,
+}
+
+impl CloseCodes {
+    /// Whether this code is written as it is.
+    pub fn contain(self, code: CloseCode) -> bool {
+        match self {
+            CloseCodes::Sendable => code.is_sendable(),
+            CloseCodes::NormalAndPrivate => matches!(code.0, 1000 | 3000..=4999),
+            CloseCodes::AllButReserved => !matches!(code.0, 1005 | 1006 | 1015),
+            CloseCodes::All => true,
+        }
+    }
+}
+
+/// What becomes of the reason in the application's close.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CloseReason {
+    /// It reaches the client.
+    Kept,
+    /// It is left out.
+    Lost,
+}
+
+/// The `websocket.disconnect` the application gets, and what the client gets for its close.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disconnect {
+    /// The code after a close frame with one; `None` for the client's own.
+    pub with_code: Option<u16>,
+    /// The code after a close frame without one.
+    pub without_code: u16,
+    /// The code after an end of stream without a close frame.
+    pub without_frame: u16,
+    /// The code after the application's own close; `None` for its own.
+    pub after_own_close: Option<u16>,
+    /// How the client's close frame is answered.
+    pub close_echo: CloseEcho,
+    /// The application sends to a client that is gone.
+    pub send: Effect,
+}
+
+/// How a server answers a close frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CloseEcho {
+    /// With the same code and reason.
+    Same,
+    /// With 1000 and no reason.
+    Normal,
+}
+
+/// Plain HTTP.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpRules {
+    /// The application raises before it answered.
+    pub raises: Answer,
+    /// The application returns before it answered.
+    pub returns: Answer,
+    /// When the head of an answer goes out.
+    pub start: Start,
+    /// The application raises, or returns, in the middle of its answer.
+    pub ends_after_start: Answer,
+    /// An answer whose whole body comes in one event and announces no length.
+    pub without_length: WithoutLength,
+    /// The body ends before its announced length: what `send` does.
+    pub short_body: Effect,
+    /// The body goes on past its announced length: what `send` does.
+    pub long_body: Effect,
+}
+
+/// When the head of an answer goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// With `http.response.start`.
+    AtOnce,
+    /// With the first `http.response.body`.
+    Held,
+}
+
+/// How a body is delimited whose length the application did not announce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WithoutLength {
+    /// In chunks.
+    Chunked,
+    /// By a length the server adds.
+    ContentLength,
+}
+
+/// What a client gets that breaks RFC 6455.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Violation {
+    /// For a frame that breaks the framing rules.
+    pub protocol: Answer,
+    /// For text that is not UTF-8.
+    pub payload: Answer,
+    /// For a message over 16 MiB.
+    pub too_big: Answer,
+    /// The code the application sees; `None` for the one that was sent.
+    pub application_sees: Option<u16>,
+}
+
+/// Pings of the server's own.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keepalive {
+    /// Time between pings, in milliseconds; 0 for none.
+    pub ping_interval_ms: u64,
+    /// How long a pong may take, in milliseconds; 0 for no limit.
+    pub pong_timeout_ms: u64,
+    /// What the client gets after that.
+    pub expired: Answer,
+    /// The code the application sees after that.
+    pub application_sees: u16,
+}
+
+impl Profile {
+    /// Reads a profile.
+    ///
+    /// # Errors
+    /// Says where in the file and what is wrong.
+    pub fn parse(path: &str, text: &str) -> Result<Profile, Error> {
+        toml::from_str(text).map_err(|error| Error::toml(path, text, &error))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawReception {
+    Name(String),
+    Answer(RawEffect),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawEffect {
+    answer: Option<String>,
+    raises: Option<String>,
+    then: Option<String>,
+    #[serde(default)]
+    status: u16,
+    #[serde(default)]
+    content_type: String,
+    #[serde(default)]
+    body: String,
+    code: Option<u16>,
+    #[serde(default)]
+    reason: String,
+}
+
+impl TryFrom<RawReception> for Reception {
+    type Error = String;
+
+    fn try_from(raw: RawReception) -> Result<Self, String> {
+        match raw {
+            RawReception::Name(name) if name == "accepted" => Ok(Reception::Accepted),
+            RawReception::Name(name) if name == "http" => Ok(Reception::Http),
+            RawReception::Name(name) => {
+                Err(format!("unknown reception `{name}`, expected `accepted`, `http` or an answer"))
+            }
+            RawReception::Answer(raw) => Answer::try_from(raw).map(Reception::Refused),
+        }
+    }
+}
+
+impl TryFrom<RawEffect> for Answer {
+    type Error = String;
+
+    fn try_from(raw: RawEffect) -> Result<Self, String> {
+        match raw.answer.as_deref() {
+            Some("http") if (100..=599).contains(&raw.status) => {
+                Ok(Answer::Http { status: raw.status, content_type: raw.content_type, body: raw.body })
+            }
+            Some("http") => Err("an `http` answer needs a `status` from 100 to 599".to_owned()),
+            Some("close") => Ok(Answer::Close { code: raw.code.map(CloseCode), reason: raw.reason }),
+            Some("drop") => Ok(Answer::Drop),
+            Some("hang") => Ok(Answer::Hang),
+            other => Err(format!(
+                "unknown answer `{}`, expected one of `http`, `close`, `drop`, `hang`",
+                other.unwrap_or_default()
+            )),
+        }
+    }
+}
+
+impl TryFrom<RawEffect> for Effect {
+    type Error = String;
+
+    fn try_from(raw: RawEffect) -> Result<Self, String> {
+        match (&raw.raises, raw.answer.as_deref()) {
+            (Some(text), None) => {
+                let (type_name, message) = text.split_once(": ").unwrap_or((text, ""));
+                let then = match raw.then.as_deref() {
+                    None => None,
+                    Some("drop") => Some(Answer::Drop),
+                    Some("hang") => Some(Answer::Hang),
+                    Some(other) => return Err(format!("unknown `then` `{other}`, expected one of `drop`, `hang`")),
+                };
+                Ok(Effect::Raises { exception: Exception::new(type_name, message), then })
+            }
+            (None, Some("ignored")) => Ok(Effect::Ignored),
+            (None, Some("truncated")) => Ok(Effect::Truncated),
+            (None, Some(_)) => Answer::try_from(raw).map(Effect::Answers),
+            _ => Err("an effect has either `raises` or `answer`".to_owned()),
+        }
+    }
+}

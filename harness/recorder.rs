@@ -1,0 +1,163 @@
+//! Writes a transcript while a run goes on.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use tokio::time::Instant;
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use crate::{
+    fault::Place,
+    plan::Plan,
+    transcript::{Event, Level, Party, Transcript, What},
+};
+
+/// The transcript of a run in the making, shared by every party.
+#[derive(Debug, Clone)]
+pub struct Recorder(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    start: Instant,
+    plan: Plan,
+    ledger: Mutex<Ledger>,
+}
+
+#[derive(Debug, Default)]
+struct Ledger {
+    events: Vec<Event>,
+    occasions: Vec<u32>,
+    fired: Vec<u32>,
+}
+
+/// The recorder's hand for one exchange.
+#[derive(Debug, Clone)]
+pub struct Scribe {
+    recorder: Recorder,
+    exchange: usize,
+}
+
+impl Recorder {
+    /// An empty transcript that begins now.
+    pub fn new(plan: Plan) -> Recorder {
+        let count = plan.faults.len();
+        let ledger = Ledger { events: Vec::with_capacity(64), occasions: vec![0; count], fired: vec![0; count] };
+        Recorder(Arc::new(Shared { start: Instant::now(), plan, ledger: Mutex::new(ledger) }))
+    }
+
+    /// The plan of the run.
+    pub fn plan(&self) -> &Plan {
+        &self.0.plan
+    }
+
+    /// A hand for an exchange.
+    pub fn scribe(&self, exchange: usize) -> Scribe {
+        Scribe { recorder: self.clone(), exchange }
+    }
+
+    /// The transcript so far.
+    pub fn transcript(&self) -> Transcript {
+        let mut ledger = self.ledger();
+        let fired = ledger.fired.clone();
+        Transcript { events: std::mem::take(&mut ledger.events), fired, ..Transcript::default() }
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // A party that panicked while recording left a whole event or none behind.
+        self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Scribe {
+    /// Writes down one thing.
+    pub fn record(&self, party: Party, what: What) {
+        let at = self.recorder.0.start.elapsed();
+        self.recorder.ledger().events.push(Event { at, exchange: self.exchange, party, what });
+    }
+
+    /// The plan of the run.
+    pub fn plan(&self) -> &Plan {
+        self.recorder.plan()
+    }
+
+    /// Whether the plan has a fault for this place.
+    pub fn has_faults_at(&self, place: Place) -> bool {
+        self.plan().faults.iter().any(|fault| fault.kind.place() == place)
+    }
+
+    /// Asks a fault of the plan whether it acts on this occasion, and counts the occasion.
+    pub fn meets(&self, index: usize) -> bool {
+        let mut ledger = self.recorder.ledger();
+        ledger.occasions[index] += 1;
+        self.plan().faults[index].trigger.acts_on(ledger.occasions[index])
+    }
+
+    /// Writes down that a fault acted.
+    pub fn fired(&self, index: usize, party: Party, detail: String) {
+        self.recorder.ledger().fired[index] += 1;
+        self.record(party, What::FaultFired { index, detail });
+    }
+
+    /// The hand for the exchange that is being polled right now, if any.
+    pub fn current() -> Option<Scribe> {
+        CURRENT.with_borrow(Clone::clone)
+    }
+
+    /// Runs a future so that whatever it logs goes into this exchange.
+    pub async fn with_log<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        std::future::poll_fn(|cx| {
+            let outer = CURRENT.replace(Some(self.clone()));
+            let polled: Poll<F::Output> = future.as_mut().poll(cx);
+            CURRENT.replace(outer);
+            polled
+        })
+        .await
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Scribe>> = const { RefCell::new(None) };
+}
+
+/// The log ledger: a tracing layer that writes each record into the exchange that is being polled.
+#[derive(Debug)]
+struct LogLedger;
+
+/// Sends this thread's log records into the transcripts, until the guard is dropped.
+pub fn capture_logs() -> tracing::subscriber::DefaultGuard {
+    tracing::subscriber::set_default(tracing_subscriber::registry().with(LogLedger))
+}
+
+impl<S: tracing::Subscriber> Layer<S> for LogLedger {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let level = match *event.metadata().level() {
+            tracing::Level::ERROR => Level::Error,
+            tracing::Level::WARN => Level::Warning,
+            tracing::Level::INFO => Level::Info,
+            tracing::Level::DEBUG | tracing::Level::TRACE => return,
+        };
+        CURRENT.with_borrow(|scribe| {
+            if let Some(scribe) = scribe {
+                let mut message = Message(String::new());
+                event.record(&mut message);
+                scribe.record(Party::Application, What::Logged { level, message: message.0 });
+            }
+        });
+    }
+}
+
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            let _ = write!(self.0, "{value:?}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The verdicts of a run as one JSON document.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{
+    cause::Cause,
+    outcome::{Class, Outcome},
+    transcript::Party,
+    trial::{Report, Trial},
+    verdict::{Finding, Judged, Judgement, Verdict},
+};
+
+/// The version of the document's shape. It grows when a key changes its meaning or goes.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    cases: Vec<CaseEntry<'a>>,
+    errors: Vec<String>,
+    summary: Summary,
+}
+
+#[derive(Serialize)]
+struct CaseEntry<'a> {
+    case: &'a str,
+    scenario: &'a str,
+    reports: &'a [String],
+    target: &'static str,
+    profile: &'a str,
+    environment: &'static str,
+    seed: u64,
+    defect: &'static str,
+    verdict: Verdict,
+    why: &'a str,
+    findings: &'a [Finding],
+    before: Option<Run<'a>>,
+    after: Option<Run<'a>>,
+    control: Option<Seen>,
+    replay: String,
+}
+
+#[derive(Serialize)]
+struct Run<'a> {
+    #[serde(flatten)]
+    seen: Seen,
+    findings: &'a [Finding],
+}
+
+#[derive(Serialize)]
+struct Seen {
+    class: Class,
+    cause: Cause,
+    outcome: String,
+    closed_by: Party,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    verdicts: BTreeMap<&'static str, usize>,
+    trials: usize,
+    requests: usize,
+    sessions: usize,
+    faults_fired: usize,
+    wall_ms: u128,
+}
+
+/// The document, indented.
+pub fn render(report: &Report) -> String {
+    let exercised = report.exercised();
+    let document = Document {
+        schema: SCHEMA,
+        cases: report.trials.iter().map(|(trial, judgement)| entry(trial, judgement, report.seed)).collect(),
+        errors: report.broken.iter().map(|error| format!("could not {error}")).collect(),
+        summary: Summary {
+            verdicts: report.counts().into_iter().map(|(verdict, count)| (verdict.name(), count)).collect(),
+            trials: report.trials.len(),
+            requests: exercised.requests,
+            sessions: exercised.sessions,
+            faults_fired: exercised.faults,
+            wall_ms: report.wall.as_millis(),
+        },
+    };
+    serde_json::to_string_pretty(&document).expect("the document holds nothing that JSON cannot write")
+}
+
+fn entry<'a>(trial: &'a Trial, judgement: &'a Judgement, seed: u64) -> CaseEntry<'a> {
+    CaseEntry {
+        case: &trial.case.name,
+        scenario: &trial.case.scenario,
+        reports: &trial.case.reports,
+        target: "backend",
+        profile: &trial.profile.name,
+        environment: trial.environment.name(),
+        seed,
+        defect: trial.case.defect.name(),
+        verdict: judgement.verdict,
+        why: &judgement.why,
+        findings: judgement.after.as_ref().map_or(&[], |after| &after.findings),
+        before: judgement.before.as_ref().map(run),
+        after: judgement.after.as_ref().map(run),
+        control: judgement.after.as_ref().map(|after| seen(&after.control)),
+        replay: trial.replay(seed),
+    }
+}
+
+fn run(judged: &Judged) -> Run<'_> {
+    Run { seen: seen(&judged.outcome), findings: &judged.findings }
+}
+
+fn seen(outcome: &Outcome) -> Seen {
+    Seen {
+        class: outcome.class,
+        cause: outcome.cause,
+        outcome: outcome.ending.to_string(),
+        closed_by: outcome.closed_by,
+    }
+}

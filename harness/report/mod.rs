@@ -1,0 +1,7 @@
+//! Renders what was found: pure functions from verdicts and transcripts to text.
+
+pub mod json;
+pub mod located;
+pub mod sequence;
+pub mod show;
+pub mod table;

@@ -1,0 +1,217 @@
+//! A transcript as a sequence of messages, one line each.
+
+use std::time::Duration;
+
+use crate::{
+    event::{Inbound, Outbound},
+    frame::{Frame, Opcode},
+    head::{Headers, RequestHead, ResponseHead, header, readable, reason_phrase},
+    redact::Redactor,
+    scope::ScopeType,
+    transcript::{BodyEnd, Event, Level, Party, Transcript, What},
+};
+
+/// The longest message that is shown whole, in characters.
+const MESSAGE_CHARACTERS_MAX: usize = 240;
+
+/// Headers every upgrade has; shown only where they are missing.
+const HANDSHAKE: [&str; 5] = ["host", "upgrade", "connection", "sec-websocket-key", "sec-websocket-version"];
+
+/// Response headers that tell a client something.
+const TELLING: [&str; 5] = ["sec-websocket-protocol", "retry-after", "www-authenticate", "upgrade", "content-length"];
+
+/// What a line shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// What a client notices, what was injected, and what went wrong inside.
+    Conversation,
+    /// The same, with every ASGI event.
+    Full,
+}
+
+/// One line of a sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// When it happened.
+    pub at: Duration,
+    /// What happened, with an arrow for what crossed the wire.
+    pub text: String,
+}
+
+/// The run as lines, without credentials, secrets and volatile values.
+pub fn lines(transcript: &Transcript, detail: Detail) -> Vec<Line> {
+    let redactor = Redactor::of(transcript);
+    let mut shown = Vec::new();
+    let mut exchange = 0;
+    for event in in_reading_order(transcript) {
+        if event.exchange != exchange {
+            exchange = event.exchange;
+            shown.push(Line { at: event.at, text: format!("--- connection {} ---", exchange + 1) });
+        }
+        if let Some(text) = line(event, detail, &redactor) {
+            shown.push(Line { at: event.at, text });
+        }
+    }
+    shown
+}
+
+fn in_reading_order(transcript: &Transcript) -> impl Iterator<Item = &Event> {
+    (0..transcript.exchanges()).flat_map(|exchange| transcript.of(exchange))
+}
+
+fn line(event: &Event, detail: Detail, redactor: &Redactor) -> Option<String> {
+    let full = detail == Detail::Full;
+    let text = match &event.what {
+        What::RequestSent { head, .. } => format!("--> {}", request(head, redactor)),
+        What::ResponseSeen(head) => format!("<-- {}", redactor.text(&response(head))),
+        What::BodySeen { end: BodyEnd::None, .. } => return None,
+        What::BodySeen { body, end } if body.is_empty() => match end {
+            BodyEnd::Truncated => "<-- no body, though one was announced".to_owned(),
+            BodyEnd::Complete | BodyEnd::None => return None,
+        },
+        What::BodySeen { body, end } => {
+            let cut = if *end == BodyEnd::Truncated { " (broken off)" } else { "" };
+            format!("<-- {}{cut}", shorten(&redactor.message(body)))
+        }
+        What::HandshakeRefused { why } => format!("x   the client gives the handshake up: {}", redactor.text(why)),
+        What::FrameSent(frame) => format!("--> {}", message(frame, redactor)),
+        What::FrameSeen(frame) => format!("<-- {}", message(frame, redactor)),
+        What::BadFrameSeen(error) => format!("<-- bytes that are no frame ({error:?})"),
+        What::BadHeadSeen { why } => format!("<-- bytes that are no answer ({why})"),
+        What::EndSeen => "<-- end of stream".to_owned(),
+        What::DeadlinePassed { waiting_for, limit } => {
+            format!("... nothing for {}, waiting for {waiting_for}", seconds(*limit))
+        }
+        What::Left => "--> end of stream".to_owned(),
+        What::FaultFired { detail, .. } => format!("!   {}: {detail}", fault_place(event.party)),
+        What::RequestRefused { status } => format!("    server refuses on its own account: {status}"),
+        What::KeepaliveExpired => "    server: ping unanswered for too long".to_owned(),
+        What::Called { kind, .. } if full => format!("    application called ({})", kind.name()),
+        What::Received(event) if full => format!("    receive: {}", inbound(event, redactor)),
+        What::Sent(event) if full => format!("    send: {}", outbound(event, redactor)),
+        What::CallRaised(exception) if full => format!("    send raised {}", redactor.text(&exception.to_string())),
+        What::Returned if full => "    application returned".to_owned(),
+        What::Raised(exception) => format!("    application raised {}", redactor.text(&exception.to_string())),
+        What::Logged { level: Level::Error, message } if !message.starts_with("Exception in ASGI") => {
+            format!("    log: ERROR {}", redactor.text(message))
+        }
+        What::Logged { level: Level::Warning, message } => format!("    log: WARNING {}", redactor.text(message)),
+        What::DependencyCalled { dependency, error: Some(error) } => {
+            format!("    {dependency} failed: {}", redactor.text(error))
+        }
+        What::DependencyCalled { dependency, error: None } if full => format!("    {dependency} answered"),
+        _ => return None,
+    };
+    Some(text)
+}
+
+fn fault_place(party: Party) -> &'static str {
+    match party {
+        Party::Dependency => "dependency",
+        Party::Front => "scope",
+        Party::Edge | Party::Probe | Party::Application | Party::Nobody => "edge",
+    }
+}
+
+fn request(head: &RequestHead, redactor: &Redactor) -> String {
+    let upgrade = header(&head.headers, "upgrade").is_some();
+    let mut text = format!("{} {}", head.method, shorten(&redactor.text(&readable(&head.target))));
+    if upgrade {
+        text.push_str(" upgrade");
+        for name in HANDSHAKE.iter().filter(|name| header(&head.headers, name).is_none()) {
+            text.push_str(&format!(", without {name}"));
+        }
+    }
+    for (name, value) in &head.headers {
+        if !HANDSHAKE.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes())) {
+            text.push_str(&format!("; {}: {}", readable(name), shorten(&redactor.text(&readable(value)))));
+        }
+    }
+    text
+}
+
+fn response(head: &ResponseHead) -> String {
+    let mut text = format!("{} {}", head.status, reason_phrase(head.status));
+    for name in TELLING {
+        // The length is told by the body, and an upgrade's headers by the 101, unless something is wrong with them.
+        let expected = (name == "upgrade" && head.status == 101) || name == "content-length";
+        if let Some(value) = header(&head.headers, name).filter(|_| !expected) {
+            text.push_str(&format!("; {name}: {}", readable(value)));
+        }
+    }
+    text
+}
+
+fn message(frame: &Frame, redactor: &Redactor) -> String {
+    match frame.opcode {
+        Opcode::Text => shorten(&redactor.message(&frame.payload)),
+        Opcode::Binary => format!("{} bytes", frame.payload.len()),
+        Opcode::Close => match frame.close_parts() {
+            (Some(code), reason) if reason.is_empty() => format!("close {code}"),
+            (Some(code), reason) => format!("close {code} {:?}", redactor.text(&reason)),
+            (None, _) => "close without code".to_owned(),
+        },
+        Opcode::Ping | Opcode::Pong | Opcode::Continuation | Opcode::Reserved(_) => frame.opcode.to_string(),
+    }
+}
+
+fn inbound(event: &Inbound, redactor: &Redactor) -> String {
+    let name = event.name();
+    match event {
+        Inbound::WebsocketReceive { text: Some(text), .. } => {
+            format!("{name} {}", shorten(&redactor.message(text.as_bytes())))
+        }
+        Inbound::WebsocketReceive { text: None, bytes } => {
+            format!("{name} {} bytes", bytes.as_ref().map_or(0, Vec::len))
+        }
+        Inbound::WebsocketDisconnect { code, reason } if reason.is_empty() => format!("{name} {code}"),
+        Inbound::WebsocketDisconnect { code, reason } => format!("{name} {code} {reason:?}"),
+        Inbound::HttpRequest { body, .. } => format!("{name} {} bytes", body.len()),
+        Inbound::WebsocketConnect | Inbound::HttpDisconnect => name.to_owned(),
+    }
+}
+
+fn outbound(event: &Outbound, redactor: &Redactor) -> String {
+    let name = event.name(ScopeType::Websocket);
+    match event {
+        Outbound::WebsocketAccept { subprotocol: Some(subprotocol), .. } => {
+            format!("{name} {}", redactor.text(subprotocol))
+        }
+        Outbound::WebsocketSend { text: Some(text), .. } => {
+            format!("{name} {}", shorten(&redactor.message(text.as_bytes())))
+        }
+        Outbound::WebsocketSend { text: None, bytes } => {
+            format!("{name} {} bytes", bytes.as_ref().map_or(0, Vec::len))
+        }
+        Outbound::WebsocketClose { code, reason } if reason.is_empty() => format!("{name} {code}"),
+        Outbound::WebsocketClose { code, reason } => format!("{name} {code} {:?}", redactor.text(reason)),
+        Outbound::ResponseStart { status, headers } => format!("response.start {status}{}", told(headers)),
+        Outbound::ResponseBody { body, more_body } => {
+            format!("response.body {} bytes{}", body.len(), if *more_body { ", more follows" } else { "" })
+        }
+        Outbound::WebsocketAccept { subprotocol: None, .. } | Outbound::Unknown(_) => name.to_owned(),
+    }
+}
+
+fn told(headers: &Headers) -> String {
+    match header(headers, "content-length") {
+        Some(length) => format!(", {} bytes announced", readable(length)),
+        None => String::new(),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(MESSAGE_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.chars().count()),
+        None => text.to_owned(),
+    }
+}
+
+/// A duration as people say it.
+pub fn seconds(duration: Duration) -> String {
+    if duration.subsec_millis() == 0 {
+        format!("{} s", duration.as_secs())
+    } else {
+        format!("{} ms", duration.as_millis())
+    }
+}

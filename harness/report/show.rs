@@ -1,0 +1,78 @@
+//! One case in full: what was reported, what happens on both twins, and how to see it again.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+
+use super::{
+    sequence::{self, Detail, Line, seconds},
+    table::plain_table,
+};
+use crate::{
+    trial::Trial,
+    verdict::{Judged, Judgement, Verdict},
+};
+
+const BOLD: Style = Style::new().bold();
+const FAINT: Style = Style::new().dimmed();
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// Renders one judged trial, at most this many characters wide.
+pub fn render(trial: &Trial, judgement: &Judgement, seed: u64, width: usize, detail: Detail) -> String {
+    let case = &trial.case;
+    let mut text = String::new();
+    let mut say = |line: String| {
+        let _ = writeln!(text, "{line}");
+    };
+    let reports = case.reports.iter().map(|number| format!("#{number}")).collect::<Vec<_>>().join(", ");
+    say(format!("{BOLD}{}{BOLD:#}  {}  {reports}", case.name, case.scenario));
+    say(format!("{}\n", case.summary));
+    say(format!("{FAINT}reported{FAINT:#}  {}", case.reported));
+    say(format!("{FAINT}behind  {FAINT:#}  {}", case.behind));
+    say(format!(
+        "{FAINT}defect  {FAINT:#}  {}, {}: {}",
+        case.defect.name(),
+        case.defect.origin(),
+        case.defect.mechanism()
+    ));
+    for fault in &case.faults {
+        say(format!("{FAINT}fault   {FAINT:#}  {fault}"));
+    }
+    say(format!("{FAINT}server  {FAINT:#}  {} in {}\n", trial.profile.server, trial.environment));
+    if let (Some(before), Some(after)) = (&judgement.before, &judgement.after) {
+        say(side_by_side(before, after, width, detail));
+        say(format!("\n{FAINT}before  {FAINT:#}  {}, ended by {}", before.outcome, before.outcome.closed_by));
+        for finding in &before.findings {
+            say(format!("          {}: {}", finding.check, finding.message));
+        }
+        say(format!("{FAINT}after   {FAINT:#}  {}, ended by {}", after.outcome, after.outcome.closed_by));
+        for finding in &after.findings {
+            say(format!("          {}: {}", finding.check, finding.message));
+        }
+        say(format!("{FAINT}control {FAINT:#}  {}", after.control));
+    }
+    let style = if judgement.verdict == Verdict::Fixed { GOOD } else { BAD };
+    say(format!("{FAINT}verdict {FAINT:#}  {style}{}{style:#} {}", judgement.verdict, judgement.why));
+    say(format!("{FAINT}again   {FAINT:#}  {}", trial.replay(seed)));
+    text
+}
+
+fn side_by_side(before: &Judged, after: &Judged, width: usize, detail: Detail) -> String {
+    let mut table = plain_table(width);
+    table.set_header(["before: the defective twin", "after: the repaired twin"]);
+    let (left, right) = (sequence::lines(&before.transcript, detail), sequence::lines(&after.transcript, detail));
+    for index in 0..left.len().max(right.len()) {
+        table.add_row([cell(left.get(index)), cell(right.get(index))]);
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// A line with its time, where time has passed.
+fn cell(line: Option<&Line>) -> String {
+    match line {
+        Some(line) if line.at.is_zero() => line.text.clone(),
+        Some(line) => format!("{}  [{}]", line.text, seconds(line.at)),
+        None => String::new(),
+    }
+}

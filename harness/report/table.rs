@@ -1,0 +1,153 @@
+//! The verdicts of a run as a table.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::{ContentArrangement, Table, presets};
+
+use crate::{
+    outcome::Outcome,
+    trial::{Report, Trial},
+    verdict::{Judged, Judgement, Verdict},
+};
+
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const FAINT: Style = Style::new().dimmed();
+
+/// A table without frames, at most this many characters wide.
+pub fn plain_table(width: usize) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(u16::try_from(width).unwrap_or(u16::MAX));
+    table
+}
+
+/// The whole report: a row for each case and each way it shows, then what is wrong, then the count.
+pub fn render(report: &Report, width: usize) -> String {
+    let mut table = plain_table(width);
+    table.set_header(["case", "behind", "defective twin", "repaired twin", "control", "verdict"]);
+    for row in fold(&report.trials) {
+        table.add_row(row.cells());
+    }
+    let mut text = paint(&table.to_string());
+    for (trial, judgement) in &report.trials {
+        if judgement.verdict != Verdict::Fixed {
+            text.push_str(&explain(trial, judgement, report.seed));
+        }
+    }
+    text.push_str(&count(report));
+    text
+}
+
+/// A case behind the servers where both twins look alike.
+struct Row<'a> {
+    trial: &'a Trial,
+    judgement: &'a Judgement,
+    servers: Vec<&'a str>,
+    is_first: bool,
+}
+
+fn fold(trials: &[(Trial, Judgement)]) -> Vec<Row<'_>> {
+    let mut rows: Vec<Row<'_>> = Vec::new();
+    for (trial, judgement) in trials {
+        let of_case = rows.iter().position(|row| row.trial.case.name == trial.case.name);
+        let alike = rows.iter_mut().find(|row| {
+            row.trial.case.name == trial.case.name
+                && row.judgement.verdict == judgement.verdict
+                && look(&row.judgement.before) == look(&judgement.before)
+                && look(&row.judgement.after) == look(&judgement.after)
+        });
+        match alike {
+            Some(row) if row.servers.contains(&trial.profile.name.as_str()) => {}
+            Some(row) => row.servers.push(&trial.profile.name),
+            None => {
+                rows.push(Row { trial, judgement, servers: vec![&trial.profile.name], is_first: of_case.is_none() });
+            }
+        }
+    }
+    rows
+}
+
+fn look(judged: &Option<Judged>) -> String {
+    judged.as_ref().map_or("-".to_owned(), |judged| show(&judged.outcome))
+}
+
+fn show(outcome: &Outcome) -> String {
+    format!("{}  {}", outcome.ending, outcome.class)
+}
+
+impl Row<'_> {
+    fn cells(&self) -> [String; 6] {
+        let name = if self.is_first { self.trial.case.name.clone() } else { String::new() };
+        let control = self.judgement.after.as_ref().map_or("-".to_owned(), |after| after.control.class.to_string());
+        [
+            name,
+            self.servers.join(" "),
+            look(&self.judgement.before),
+            look(&self.judgement.after),
+            control,
+            self.judgement.verdict.label().to_owned(),
+        ]
+    }
+}
+
+/// Colors verdicts and the header; a stream that is no terminal strips it again.
+fn paint(table: &str) -> String {
+    let mut text = String::new();
+    for (index, line) in table.lines().enumerate() {
+        let line = line.trim_end();
+        let verdict = Verdict::ALL.iter().find(|verdict| line.ends_with(verdict.label()));
+        let _ = match verdict {
+            _ if index == 0 => writeln!(text, "{FAINT}{line}{FAINT:#}"),
+            Some(verdict) => {
+                let style = if *verdict == Verdict::Fixed { GOOD } else { BAD };
+                let start = line.len() - verdict.label().len();
+                writeln!(text, "{}{style}{}{style:#}", &line[..start], &line[start..])
+            }
+            None => writeln!(text, "{line}"),
+        };
+    }
+    text
+}
+
+fn explain(trial: &Trial, judgement: &Judgement, seed: u64) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "\n{BAD}{}{BAD:#} {} behind {} in {}: {}",
+        judgement.verdict, trial.case.name, trial.profile.name, trial.environment, judgement.why
+    );
+    for finding in judgement.after.iter().flat_map(|after| &after.findings) {
+        let _ = writeln!(text, "  repaired twin, {}: {}", finding.check, finding.message);
+    }
+    let _ = writeln!(text, "  again: {}", trial.replay(seed));
+    text
+}
+
+fn count(report: &Report) -> String {
+    let cases =
+        report.trials.iter().map(|(trial, _)| trial.case.name.as_str()).collect::<std::collections::BTreeSet<_>>();
+    let verdicts: Vec<String> = report
+        .counts()
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(verdict, count)| {
+            let style = if verdict == Verdict::Fixed { GOOD } else { BAD };
+            format!("{style}{count} {verdict}{style:#}")
+        })
+        .collect();
+    let exercised = report.exercised();
+    format!(
+        "\n{} cases, {} trials: {}\n{} requests sent, {} sessions opened, {} times a fault acted; seed {}, {:.2} s\n",
+        cases.len(),
+        report.trials.len(),
+        verdicts.join(", "),
+        exercised.requests,
+        exercised.sessions,
+        exercised.faults,
+        report.seed,
+        report.wall.as_secs_f64(),
+    )
+}

@@ -1,0 +1,41 @@
+//! Which defects a backend contains.
+
+use std::fmt;
+
+use crate::defect::Defect;
+
+/// A revision of the backend: the set of its defects. The repaired revision has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Revision {
+    defects: u64,
+}
+
+impl Revision {
+    /// The revision without defects.
+    pub fn repaired() -> Revision {
+        Revision::default()
+    }
+
+    /// The revision with exactly this defect.
+    pub fn only(defect: Defect) -> Revision {
+        Revision { defects: 1 << defect as u64 }
+    }
+
+    /// Whether it contains the defect.
+    pub fn has(self, defect: Defect) -> bool {
+        self.defects & (1 << defect as u64) != 0
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names = Defect::ALL.iter().filter(|defect| self.has(**defect)).map(|defect| defect.name());
+        match names.next() {
+            None => f.write_str("repaired"),
+            Some(first) => {
+                f.write_str(first)?;
+                names.try_for_each(|name| write!(f, "+{name}"))
+            }
+        }
+    }
+}

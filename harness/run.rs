@@ -1,0 +1,214 @@
+//! Runs a case on its two twins and judges.
+
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::{
+    case::{Case, Symptom},
+    check::{self, Evidence},
+    classify,
+    clock::{Clock, Runtime},
+    close_code::CloseCode,
+    error::Error,
+    fault::Place,
+    outcome::{Class, Outcome},
+    plan::Plan,
+    probe,
+    recorder::{self, Recorder},
+    revision::Revision,
+    running::Running,
+    step::{Act, Awaited, Request, Step},
+    target::{Embedded, Transport},
+    transcript::Transcript,
+    trial::Trial,
+    verdict::{Finding, Judged, Judgement, Verdict},
+};
+
+/// How long the control may take for any single step.
+const CONTROL_LIMIT: Duration = Duration::from_secs(5);
+
+/// Runs trials one after the other, each exactly reproducible, on one virtual clock.
+#[derive(Debug)]
+pub struct Conductor {
+    runtime: Runtime,
+    _logs: tracing::subscriber::DefaultGuard,
+}
+
+impl Default for Conductor {
+    fn default() -> Self {
+        Conductor { runtime: Runtime::new(Clock::Virtual), _logs: recorder::capture_logs() }
+    }
+}
+
+impl Conductor {
+    /// Runs the case on its defective and on its repaired twin, and compares.
+    pub fn judge(&self, trial: &Trial, seed: u64) -> Judgement {
+        let run = |revision| self.run(trial, revision, seed);
+        let twins = run(Revision::only(trial.case.defect)).and_then(|before| Ok((before, run(Revision::repaired())?)));
+        match twins {
+            Ok((before, after)) => {
+                let (verdict, why) = compare(&trial.case, &trial.profile.name, &before, &after);
+                Judgement { verdict, why, before: Some(before), after: Some(after) }
+            }
+            Err(error) => Judgement {
+                verdict: Verdict::Inconclusive,
+                why: format!("could not {error}"),
+                before: None,
+                after: None,
+            },
+        }
+    }
+
+    /// Runs the case on one twin: the control before, during and after, and the case itself.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub fn run(&self, trial: &Trial, revision: Revision, seed: u64) -> Result<Judged, Error> {
+        self.runtime.block_on(async {
+            let profile = Arc::clone(&trial.profile);
+            let target = Embedded::launch(revision, trial.environment, profile, Transport::Memory, seed);
+            let judged = conduct(&trial.case, &target, seed).await;
+            target.stop().await?;
+            judged
+        })
+    }
+}
+
+/// Judges many trials, `jobs` at a time, each worker with a clock of its own; the result does not depend on how many.
+/// `done` is called after each.
+pub fn judge_all(trials: &[Trial], seed: u64, jobs: usize, done: &(dyn Fn() + Sync)) -> Vec<Judgement> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let conductor = Conductor::default();
+        let mut judged = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(trial) = trials.get(index) else { return judged };
+            judged.push((index, conductor.judge(trial, seed)));
+            done();
+        }
+    };
+    let mut judged: Vec<(usize, Judgement)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs.clamp(1, trials.len().max(1))).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    });
+    judged.sort_by_key(|(index, _)| *index);
+    judged.into_iter().map(|(_, judgement)| judgement).collect()
+}
+
+/// Performs a case and its control on a running target, and judges.
+async fn conduct(case: &Case, target: &dyn Running, seed: u64) -> Result<Judged, Error> {
+    let mut controls = vec![control(target, seed).await?];
+    let plan = case.plan(seed);
+    // A fault on a dependency meets everybody; one on the request meets only the client it was made for.
+    let shared = plan.faults.iter().any(|fault| fault.kind.place() == Place::Dependency);
+    let transcript = if shared {
+        converse(&case.steps, plan, target).await?
+    } else {
+        let (transcript, beside) = tokio::join!(converse(&case.steps, plan, target), control(target, seed));
+        controls.push(beside?);
+        transcript?
+    };
+    controls.push(control(target, seed).await?);
+    let worst = controls.iter().position(|outcome| outcome.class != Class::GoodOpen).unwrap_or(0);
+    Ok(judge(transcript, controls.swap_remove(worst)))
+}
+
+/// Performs steps under a plan and gives everything that happened.
+///
+/// # Errors
+/// When the harness could not do its work.
+pub async fn converse(steps: &[Step], plan: Plan, target: &dyn Running) -> Result<Transcript, Error> {
+    let recorder = Recorder::new(plan);
+    probe::perform(steps, &recorder, target).await?;
+    let mut transcript = recorder.transcript();
+    transcript.secrets = target.secrets();
+    Ok(transcript)
+}
+
+/// Derives the outcome of a run and lets every check look at it.
+pub fn judge(transcript: Transcript, control: Outcome) -> Judged {
+    let outcome = classify::outcome(&transcript).expect("a case opens at least one exchange");
+    let findings = check::findings(&Evidence::gather(&transcript, &control));
+    Judged { outcome, findings, transcript, control }
+}
+
+/// What a valid client does: open, be welcomed, ask an agent, close.
+pub fn control_steps() -> Vec<Step> {
+    let step = |act| Step { act, limit: CONTROL_LIMIT };
+    let wait = |name: &str| step(Act::Wait(Awaited::Message(name.to_owned())));
+    vec![
+        step(Act::Open(Request::standard("GET", "/ws"))),
+        wait("connection_established"),
+        step(Act::SendText(r#"{"type":"user_message","content":"hello"}"#.to_owned())),
+        wait("agent_completed"),
+        step(Act::Close(CloseCode::NORMAL)),
+    ]
+}
+
+async fn control(target: &dyn Running, seed: u64) -> Result<Outcome, Error> {
+    let transcript = converse(&control_steps(), Plan { seed, faults: Vec::new() }, target).await?;
+    Ok(classify::outcome(&transcript).expect("the control opens an exchange"))
+}
+
+/// What the two runs tell, and why it is not FIXED.
+fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> (Verdict, String) {
+    let idle = |judged: &Judged| judged.transcript.fired.iter().position(|&count| count == 0);
+    for (twin, judged) in [("defective", before), ("repaired", after)] {
+        if let Some(index) = idle(judged) {
+            return (Verdict::Vacuous, format!("the fault `{}` never acted on the {twin} twin", case.faults[index]));
+        }
+    }
+    let symptom = case.symptom_behind(profile);
+    if let Err(why) = shows(symptom, before) {
+        return (Verdict::CannotReproduce, why);
+    }
+    if before.findings == after.findings {
+        return (Verdict::Vacuous, "no check can tell the twins apart".to_owned());
+    }
+    if !case.accept.contains(&after.outcome.class) {
+        return (Verdict::StillBroken, format!("the repaired twin gives {}", after.outcome));
+    }
+    if after.control.class != Class::GoodOpen {
+        return (Verdict::StillBroken, format!("on the repaired twin the valid client gets {}", after.control));
+    }
+    match after.findings.first() {
+        Some(Finding { check, message, .. }) => {
+            (Verdict::StillBroken, format!("on the repaired twin {check}: {message}"))
+        }
+        None => (Verdict::Fixed, String::new()),
+    }
+}
+
+/// Whether a run shows the whole symptom.
+fn shows(symptom: &Symptom, judged: &Judged) -> Result<(), String> {
+    let Outcome { class, cause, ending, .. } = &judged.outcome;
+    let differs = |what: &str, expected: &str, found: String| {
+        Err(format!("the defective twin shows the {what} `{found}` instead of `{expected}`"))
+    };
+    if ending.to_string() != symptom.outcome {
+        return differs("outcome", &symptom.outcome, ending.to_string());
+    }
+    if *class != symptom.class {
+        return differs("class", symptom.class.name(), class.to_string());
+    }
+    if *cause != symptom.cause {
+        return differs("cause", symptom.cause.name(), cause.to_string());
+    }
+    if let Some(text) = &symptom.log
+        && !judged.transcript.logs().any(|(_, message)| message.contains(text))
+    {
+        return Err(format!("nothing in the defective twin's log says `{text}`"));
+    }
+    if let Some(text) = &symptom.reason
+        && !matches!(ending, crate::outcome::Ending::Close { reason, .. } if reason.contains(text))
+    {
+        return Err(format!("the close reason on the defective twin does not say `{text}`"));
+    }
+    match symptom.found_by.iter().find(|name| !judged.findings.iter().any(|finding| finding.check == name.as_str())) {
+        Some(silent) => Err(format!("the check {silent} does not complain about the defective twin")),
+        None => Ok(()),
+    }
+}

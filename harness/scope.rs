@@ -1,0 +1,201 @@
+//! The ASGI connection scope, built from a request head as the specification says.
+//!
+//! Section names refer to the ASGI HTTP and WebSocket message format, version 2.3 and later.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    exception::Exception,
+    head::{RequestHead, offered_subprotocols},
+    profile::ScopeFacts,
+    value::Value,
+};
+
+/// What kind of connection a scope describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ScopeType {
+    /// One HTTP request.
+    Http,
+    /// One WebSocket connection.
+    Websocket,
+}
+
+impl ScopeType {
+    /// The value of the scope's `type` key.
+    pub fn name(self) -> &'static str {
+        match self {
+            ScopeType::Http => "http",
+            ScopeType::Websocket => "websocket",
+        }
+    }
+}
+
+/// A scope as the application gets it. It can hold anything, because a fault may have been at work; the readers
+/// below fail as the same expression would in Python.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scope(pub BTreeMap<String, Value>);
+
+/// Header fields as the application reads them: lower-cased name and value.
+pub type HeaderPairs<'a> = Vec<(&'a [u8], &'a [u8])>;
+
+/// The client address every scope carries: a documentation address (RFC 5737) so that nothing depends on a real one.
+const CLIENT: (&str, i64) = ("192.0.2.10", 49152);
+const SERVER: (&str, i64) = ("127.0.0.1", 8000);
+
+impl Scope {
+    /// Builds the scope for a request ("HTTP connection scope", "WebSocket connection scope"): header names
+    /// lower-cased, `path` percent-decoded, `raw_path` and `query_string` as they were sent.
+    pub fn build(scope_type: ScopeType, head: &RequestHead, facts: &ScopeFacts) -> Scope {
+        let (raw_path, query) = head.path_and_query();
+        let mut scope = BTreeMap::new();
+        let mut put = |key: &str, value: Value| scope.insert(key.to_owned(), value);
+        let address = |(host, port): (&str, i64)| Value::List(vec![Value::from(host), Value::Int(port)]);
+        put("type", scope_type.name().into());
+        let spec_version = match scope_type {
+            ScopeType::Http => &facts.http_spec_version,
+            ScopeType::Websocket => &facts.websocket_spec_version,
+        };
+        let mut asgi = BTreeMap::from([("version".to_owned(), facts.asgi_version.as_str().into())]);
+        if !spec_version.is_empty() {
+            asgi.insert("spec_version".to_owned(), spec_version.as_str().into());
+        }
+        put("asgi", Value::Dict(asgi));
+        put("http_version", if head.minor_version == 0 { "1.0" } else { "1.1" }.into());
+        put("path", decode_path(raw_path).into());
+        put("raw_path", raw_path.to_vec().into());
+        put("query_string", query.to_vec().into());
+        put("root_path", "".into());
+        put("headers", header_pairs(head));
+        put("client", address(CLIENT));
+        put("server", address(SERVER));
+        let mut extensions = BTreeMap::new();
+        match scope_type {
+            ScopeType::Http => {
+                put("method", head.method.to_ascii_uppercase().into());
+                put("scheme", "http".into());
+            }
+            ScopeType::Websocket => {
+                put("scheme", "ws".into());
+                let offered = offered_subprotocols(&head.headers);
+                put("subprotocols", Value::List(offered.into_iter().map(Value::Str).collect()));
+                if facts.denial_response {
+                    extensions.insert("websocket.http.response".to_owned(), Value::Dict(BTreeMap::new()));
+                }
+            }
+        }
+        put("extensions", Value::Dict(extensions));
+        if facts.state {
+            put("state", Value::Dict(BTreeMap::new()));
+        }
+        Scope(scope)
+    }
+
+    /// `scope[key]`.
+    ///
+    /// # Errors
+    /// `KeyError` when the key is absent.
+    pub fn get(&self, key: &str) -> Result<&Value, Exception> {
+        self.0.get(key).ok_or_else(|| Exception::key_error(key))
+    }
+
+    /// `scope[key]`, used as a `str`.
+    ///
+    /// # Errors
+    /// `KeyError` when absent, `TypeError` when of another type.
+    pub fn str(&self, key: &str) -> Result<&str, Exception> {
+        match self.get(key)? {
+            Value::Str(value) => Ok(value),
+            other => Err(wrong_type(key, "str", other)),
+        }
+    }
+
+    /// `scope[key]`, used as `bytes`.
+    ///
+    /// # Errors
+    /// `KeyError` when absent, `TypeError` when of another type.
+    pub fn bytes(&self, key: &str) -> Result<&[u8], Exception> {
+        match self.get(key)? {
+            Value::Bytes(value) => Ok(value),
+            other => Err(wrong_type(key, "bytes", other)),
+        }
+    }
+
+    /// `scope["headers"]`, as pairs of bytes.
+    ///
+    /// # Errors
+    /// `KeyError` when absent, `TypeError` or `ValueError` when it is no iterable of byte pairs.
+    pub fn headers(&self) -> Result<HeaderPairs<'_>, Exception> {
+        let Value::List(items) = self.get("headers")? else {
+            return Err(wrong_type("headers", "list", self.get("headers")?));
+        };
+        items
+            .iter()
+            .map(|item| match item {
+                Value::List(pair) => match pair.as_slice() {
+                    [Value::Bytes(name), Value::Bytes(value)] => Ok((name.as_slice(), value.as_slice())),
+                    [name, _] => Err(wrong_type("headers", "bytes", name)),
+                    _ => Err(Exception::new("ValueError", "not enough values to unpack (expected 2)")),
+                },
+                other => Err(wrong_type("headers", "list", other)),
+            })
+            .collect()
+    }
+
+    /// The subprotocols offered; an absent key means none (the key is optional in the specification).
+    ///
+    /// # Errors
+    /// `TypeError` when the key holds something else than a list of `str`.
+    pub fn subprotocols(&self) -> Result<Vec<&str>, Exception> {
+        match self.0.get("subprotocols") {
+            None | Some(Value::None) => Ok(Vec::new()),
+            Some(Value::List(items)) => items
+                .iter()
+                .map(|item| match item {
+                    Value::Str(value) => Ok(value.as_str()),
+                    other => Err(wrong_type("subprotocols", "str", other)),
+                })
+                .collect(),
+            Some(other) => Err(wrong_type("subprotocols", "list", other)),
+        }
+    }
+
+    /// Whether the server says that it understands this extension.
+    pub fn has_extension(&self, name: &str) -> bool {
+        matches!(self.0.get("extensions"), Some(Value::Dict(extensions)) if extensions.contains_key(name))
+    }
+}
+
+fn wrong_type(key: &str, expected: &str, found: &Value) -> Exception {
+    Exception::type_error(format!("scope['{key}'] must be {expected}, not {}", found.type_name()))
+}
+
+fn header_pairs(head: &RequestHead) -> Value {
+    let pair =
+        |(name, value): &(Vec<u8>, Vec<u8>)| Value::List(vec![name.to_ascii_lowercase().into(), value.clone().into()]);
+    Value::List(head.headers.iter().map(pair).collect())
+}
+
+/// Percent-decodes a path; bytes that are not UTF-8 become U+FFFD, as Python's `unquote` has it.
+fn decode_path(raw: &[u8]) -> String {
+    String::from_utf8_lossy(&percent_decode(raw)).into_owned()
+}
+
+/// Replaces each `%NN` by its byte; anything else, a broken escape too, stays as it is.
+pub fn percent_decode(raw: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some((&first, tail)) = rest.split_first() {
+        let digits = tail.get(..2).filter(|digits| first == b'%' && digits.iter().all(u8::is_ascii_hexdigit));
+        match digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()) {
+            Some(byte) => {
+                decoded.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                decoded.push(first);
+                rest = tail;
+            }
+        }
+    }
+    decoded
+}

@@ -1,0 +1,5 @@
+//! What stands behind the edge.
+
+mod backend;
+
+pub use backend::{Embedded, Transport};

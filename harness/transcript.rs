@@ -1,0 +1,218 @@
+//! Everything that happened in one run, in one order.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    credential::Presented,
+    event::{Inbound, Outbound},
+    exception::Exception,
+    frame::{Frame, FrameError},
+    head::{RequestHead, ResponseHead},
+    scope::ScopeType,
+};
+
+/// Who did it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Party {
+    /// The client.
+    Probe,
+    /// The man in the middle.
+    Edge,
+    /// The ASGI server.
+    Front,
+    /// The application.
+    Application,
+    /// Something the application depends on.
+    Dependency,
+    /// Nobody: the connection went, or time ran out.
+    Nobody,
+}
+
+impl Party {
+    /// The party's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Party::Probe => "probe",
+            Party::Edge => "edge",
+            Party::Front => "front",
+            Party::Application => "application",
+            Party::Dependency => "dependency",
+            Party::Nobody => "nobody",
+        }
+    }
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// How serious a log record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// For information.
+    Info,
+    /// Worth a look.
+    Warning,
+    /// A fault of the service.
+    Error,
+}
+
+/// How a response body ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BodyEnd {
+    /// As announced: by its length, its last chunk, or the end of the stream where neither was announced.
+    Complete,
+    /// Before the length or the last chunk that was announced.
+    Truncated,
+    /// The head forbids a body (HEAD, 1xx, 204, 304).
+    None,
+}
+
+/// One observed thing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// The probe wrote a request head.
+    RequestSent {
+        /// The head.
+        head: RequestHead,
+        /// The credential in it.
+        credential: Presented,
+    },
+    /// The probe read a response head.
+    ResponseSeen(ResponseHead),
+    /// The probe read a response body.
+    BodySeen {
+        /// The bytes that came.
+        body: Bytes,
+        /// How it ended.
+        end: BodyEnd,
+    },
+    /// The probe refuses the handshake, as a client must (RFC 6455 section 4.1).
+    HandshakeRefused {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The probe wrote a frame.
+    FrameSent(Frame),
+    /// The probe read a frame.
+    FrameSeen(Frame),
+    /// The probe read bytes that are no frame.
+    BadFrameSeen(FrameError),
+    /// The probe read bytes that are no response head.
+    BadHeadSeen {
+        /// What is wrong with them.
+        why: String,
+    },
+    /// The probe saw the end of the stream.
+    EndSeen,
+    /// The probe's limit passed.
+    DeadlinePassed {
+        /// What it was waiting for.
+        waiting_for: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The probe ended the stream without a close frame.
+    Left,
+    /// A fault acted. The party says where.
+    FaultFired {
+        /// Its place in the plan.
+        index: usize,
+        /// What it did.
+        detail: String,
+    },
+    /// The front refused a request on its own account.
+    RequestRefused {
+        /// The status it answered with.
+        status: u16,
+    },
+    /// The front called the application.
+    Called {
+        /// As what.
+        kind: ScopeType,
+        /// The request head as it reached the front.
+        head: RequestHead,
+    },
+    /// The front closed because a ping went unanswered.
+    KeepaliveExpired,
+    /// The application received an event.
+    Received(Inbound),
+    /// The application sent an event.
+    Sent(Outbound),
+    /// The application's `send` or `receive` raised.
+    CallRaised(Exception),
+    /// The application's call returned.
+    Returned,
+    /// The application's call raised.
+    Raised(Exception),
+    /// The application logged.
+    Logged {
+        /// How serious.
+        level: Level,
+        /// The text.
+        message: String,
+    },
+    /// The application called a dependency.
+    DependencyCalled {
+        /// Which.
+        dependency: &'static str,
+        /// The error it got, if any.
+        error: Option<String>,
+    },
+}
+
+/// One observed thing, by whom, when, and in which exchange.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Time since the run began: virtual in memory, real on sockets.
+    pub at: Duration,
+    /// The exchange it belongs to, counted from 0 in the order of the steps that open one.
+    pub exchange: usize,
+    /// Who did it.
+    pub party: Party,
+    /// What it was.
+    pub what: What,
+}
+
+/// All events of one run, in order.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Transcript {
+    /// The events.
+    pub events: Vec<Event>,
+    /// How often each fault of the plan acted.
+    pub fired: Vec<u32>,
+    /// Texts that nobody but the backend may read: its signing secret.
+    pub secrets: Vec<String>,
+}
+
+impl Transcript {
+    /// How many exchanges there were.
+    pub fn exchanges(&self) -> usize {
+        self.events.iter().map(|event| event.exchange + 1).max().unwrap_or(0)
+    }
+
+    /// The events of one exchange.
+    pub fn of(&self, exchange: usize) -> impl DoubleEndedIterator<Item = &Event> {
+        self.events.iter().filter(move |event| event.exchange == exchange)
+    }
+
+    /// How many upgrades were accepted.
+    pub fn sessions(&self) -> usize {
+        self.events.iter().filter(|event| matches!(&event.what, What::ResponseSeen(head) if head.status == 101)).count()
+    }
+
+    /// The log records, in order.
+    pub fn logs(&self) -> impl Iterator<Item = (Level, &str)> {
+        self.events.iter().filter_map(|event| match &event.what {
+            What::Logged { level, message } => Some((*level, message.as_str())),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,106 @@
+//! A case in one environment behind one server, and what came of a run of many.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{
+    case::Case,
+    environment::Environment,
+    error::Error,
+    profile::Profile,
+    verdict::{Judgement, Verdict},
+};
+
+/// A case in one environment behind one server.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    /// The case.
+    pub case: Arc<Case>,
+    /// The server.
+    pub profile: Arc<Profile>,
+    /// The environment.
+    pub environment: Environment,
+}
+
+impl Trial {
+    /// The trials of these cases: each behind every server it names, or behind the given ones instead, and in each of
+    /// its environments.
+    pub fn of(cases: &[Arc<Case>], servers: &[Arc<Profile>], instead: Option<&[Arc<Profile>]>) -> Vec<Trial> {
+        let mut trials = Vec::new();
+        for case in cases {
+            let names = |profile: &&Arc<Profile>| {
+                instead.is_some() || case.profiles.as_ref().is_none_or(|names| names.contains(&profile.name))
+            };
+            for profile in instead.unwrap_or(servers).iter().filter(names) {
+                for &environment in &case.environments {
+                    trials.push(Trial { case: Arc::clone(case), profile: Arc::clone(profile), environment });
+                }
+            }
+        }
+        trials
+    }
+
+    /// The command that runs exactly this trial again.
+    pub fn replay(&self, seed: u64) -> String {
+        format!("relapse run {} --profile {} --seed {seed}", self.case.name, self.profile.name)
+    }
+}
+
+/// What came of a run of many trials.
+#[derive(Debug)]
+pub struct Report {
+    /// The trials with what was judged, in the catalogue's order.
+    pub trials: Vec<(Trial, Judgement)>,
+    /// Case files that could not be read.
+    pub broken: Vec<Error>,
+    /// The seed of every trial.
+    pub seed: u64,
+    /// How long it all took, in wall time.
+    pub wall: Duration,
+}
+
+/// What a run exercised. A run that exercised nothing proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Exercised {
+    /// Requests sent.
+    pub requests: usize,
+    /// Upgrades that were accepted.
+    pub sessions: usize,
+    /// Times a fault acted.
+    pub faults: usize,
+}
+
+impl Report {
+    /// How many trials got each verdict; every verdict is there.
+    pub fn counts(&self) -> BTreeMap<Verdict, usize> {
+        let mut counts: BTreeMap<Verdict, usize> = Verdict::ALL.iter().map(|verdict| (*verdict, 0)).collect();
+        for (_, judgement) in &self.trials {
+            *counts.entry(judgement.verdict).or_default() += 1;
+        }
+        counts
+    }
+
+    /// What the run exercised.
+    pub fn exercised(&self) -> Exercised {
+        let mut exercised = Exercised::default();
+        for judged in self.trials.iter().flat_map(|(_, judgement)| [&judgement.before, &judgement.after]).flatten() {
+            exercised.requests += judged.transcript.exchanges();
+            exercised.sessions += judged.transcript.sessions();
+            exercised.faults += judged.transcript.fired.iter().map(|&count| count as usize).sum::<usize>();
+        }
+        exercised
+    }
+
+    /// The exit code: 0 when every verdict passes, 1 when one does not, 2 when the harness could not do its work.
+    pub fn exit_code(&self) -> u8 {
+        let any = |wanted: fn(Verdict) -> bool| self.trials.iter().any(|(_, judgement)| wanted(judgement.verdict));
+        if !self.broken.is_empty() || self.trials.is_empty() || any(|verdict| verdict == Verdict::Inconclusive) {
+            2
+        } else if any(|verdict| verdict != Verdict::Fixed) {
+            1
+        } else {
+            0
+        }
+    }
+}

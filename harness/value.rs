@@ -1,0 +1,190 @@
+//! What a Python scope can hold, and its JSON form.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::Value as Json;
+
+/// A Python value as far as ASGI scopes and events need one.
+///
+/// The JSON form is plain JSON, except that bytes are `{"$bytes": "…"}` (printable ASCII as itself, `\\` for a
+/// backslash, `\xNN` for the rest), a float JSON cannot write is `{"$float": "nan" | "inf" | "-inf"}`, and a dict
+/// that has a key starting with `$` is wrapped in `{"$dict": {…}}`, so that every value survives a round trip.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// `None`.
+    None,
+    /// `True` or `False`.
+    Bool(bool),
+    /// An `int` within 64 bits; ASGI has no larger ones.
+    Int(i64),
+    /// A `float`.
+    Float(f64),
+    /// A `str`.
+    Str(String),
+    /// A `bytes`.
+    Bytes(Vec<u8>),
+    /// A `list` (ASGI writes pairs as two-item lists).
+    List(Vec<Value>),
+    /// A `dict` with `str` keys, kept in key order so that every rendering is stable.
+    Dict(BTreeMap<String, Value>),
+}
+
+impl Value {
+    /// The Python type's name, as Python's own error messages write it.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Value::None => "NoneType",
+            Value::Bool(_) => "bool",
+            Value::Int(_) => "int",
+            Value::Float(_) => "float",
+            Value::Str(_) => "str",
+            Value::Bytes(_) => "bytes",
+            Value::List(_) => "list",
+            Value::Dict(_) => "dict",
+        }
+    }
+
+    fn to_json(&self) -> Json {
+        let tagged = |tag: &str, value: Json| Json::Object([(tag.to_owned(), value)].into_iter().collect());
+        match self {
+            Value::None => Json::Null,
+            Value::Bool(value) => Json::Bool(*value),
+            Value::Int(value) => Json::from(*value),
+            Value::Float(value) => match serde_json::Number::from_f64(*value) {
+                Some(number) => Json::Number(number),
+                None if value.is_nan() => tagged("$float", Json::from("nan")),
+                None if *value > 0.0 => tagged("$float", Json::from("inf")),
+                None => tagged("$float", Json::from("-inf")),
+            },
+            Value::Str(value) => Json::String(value.clone()),
+            Value::Bytes(value) => tagged("$bytes", Json::String(escape_bytes(value))),
+            Value::List(items) => Json::Array(items.iter().map(Value::to_json).collect()),
+            Value::Dict(entries) => {
+                let plain = Json::Object(entries.iter().map(|(key, value)| (key.clone(), value.to_json())).collect());
+                if entries.keys().any(|key| key.starts_with('$')) { tagged("$dict", plain) } else { plain }
+            }
+        }
+    }
+
+    fn from_json(json: Json) -> Result<Value, String> {
+        Ok(match json {
+            Json::Null => Value::None,
+            Json::Bool(value) => Value::Bool(value),
+            Json::Number(number) => match (number.as_i64(), number.as_f64()) {
+                (Some(value), _) => Value::Int(value),
+                (None, Some(value)) if !number.is_u64() => Value::Float(value),
+                _ => return Err(format!("the number {number} does not fit in 64 bits")),
+            },
+            Json::String(value) => Value::Str(value),
+            Json::Array(items) => Value::List(items.into_iter().map(Value::from_json).collect::<Result<_, _>>()?),
+            Json::Object(entries) => return Value::from_object(entries),
+        })
+    }
+
+    fn from_object(entries: serde_json::Map<String, Json>) -> Result<Value, String> {
+        let dict = |entries: serde_json::Map<String, Json>| {
+            entries
+                .into_iter()
+                .map(|(key, value)| Ok((key, Value::from_json(value)?)))
+                .collect::<Result<_, String>>()
+                .map(Value::Dict)
+        };
+        if !entries.keys().any(|key| key.starts_with('$')) {
+            return dict(entries);
+        }
+        let mut entries = entries.into_iter();
+        match (entries.next(), entries.next()) {
+            (Some((tag, Json::String(text))), None) if tag == "$bytes" => unescape_bytes(&text).map(Value::Bytes),
+            (Some((tag, Json::String(text))), None) if tag == "$float" => match text.as_str() {
+                "nan" => Ok(Value::Float(f64::NAN)),
+                "inf" => Ok(Value::Float(f64::INFINITY)),
+                "-inf" => Ok(Value::Float(f64::NEG_INFINITY)),
+                other => Err(format!("`$float` is nan, inf or -inf, not `{other}`")),
+            },
+            (Some((tag, Json::Object(inner))), None) if tag == "$dict" => dict(inner),
+            _ => Err("a key that starts with `$` is one of `$bytes`, `$float`, `$dict`, and stands alone".to_owned()),
+        }
+    }
+}
+
+/// Writes bytes as text that a person can read and [`unescape_bytes`] can turn back.
+pub fn escape_bytes(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        match byte {
+            b'\\' => text.push_str("\\\\"),
+            0x20..=0x7e => text.push(char::from(byte)),
+            _ => text.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    text
+}
+
+/// Reads the text form of bytes.
+///
+/// # Errors
+/// Says which escape is unknown or which character is not ASCII.
+pub fn unescape_bytes(text: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(character) = rest.next() {
+        match character {
+            '\\' => match rest.next() {
+                Some('\\') => bytes.push(b'\\'),
+                Some('x') => {
+                    let digits: String = rest.by_ref().take(2).collect();
+                    let byte = u8::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 2);
+                    bytes.push(byte.ok_or_else(|| format!("`\\x{digits}` is not a byte: two hexadecimal digits"))?);
+                }
+                other => return Err(format!("unknown escape `\\{}`", other.map_or(String::new(), String::from))),
+            },
+            ascii if ascii.is_ascii() => bytes.push(ascii as u8),
+            other => return Err(format!("`{other}` is not ASCII: write its UTF-8 bytes as \\xNN")),
+        }
+    }
+    Ok(bytes)
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_json().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::from_json(Json::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_json().fmt(f)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        Value::Str(value.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(value: String) -> Self {
+        Value::Str(value)
+    }
+}
+
+impl From<Vec<u8>> for Value {
+    fn from(value: Vec<u8>) -> Self {
+        Value::Bytes(value)
+    }
+}
+
+impl<const N: usize> From<[(&str, Value); N]> for Value {
+    fn from(entries: [(&str, Value); N]) -> Self {
+        Value::Dict(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+}
