@@ -444,7 +444,7 @@ impl Reader<'_> {
         }
         let mut headers = Vec::new();
         for (name, value) in raw.headers.take().map(Spanned::into_inner).unwrap_or_default() {
-            headers.push((name.into_bytes(), value.into_bytes()));
+            headers.push((name.into(), value.into()));
         }
         let credential = raw.credential.take().map_or(credential, Spanned::into_inner);
         Ok(Request {

@@ -1,11 +1,16 @@
 //! Derives from a transcript how an exchange ended, which class that is, and what brought it about.
 
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
 use crate::{
     cause::Cause,
     close_code::CloseCode,
     event::{Machine, Outbound},
     frame::{Frame, Opcode},
     head::{RequestHead, ResponseHead, has_token, header},
+    message::message_type,
     outcome::{Class, Ending, Outcome},
     scope::ScopeType,
     transcript::{BodyEnd, Event, Party, Transcript, What},
@@ -26,8 +31,8 @@ pub struct Reading<'a> {
     pub user: Option<&'a str>,
     /// The welcome's `user_id`, when a welcome came.
     pub welcome: Option<String>,
-    /// The `type` of every text message the probe read.
-    pub messages: Vec<String>,
+    /// The `type` of every text message the probe read; empty for one that has none.
+    pub messages: Vec<Cow<'a, str>>,
     /// Whether a fault acted on a dependency during the exchange.
     pub dependency_failed: bool,
 }
@@ -77,11 +82,10 @@ impl<'a> Reading<'a> {
         reading
     }
 
-    fn take_message(&mut self, frame: &Frame) {
-        let name = message_type(&frame.payload);
-        if self.welcome.is_none() && WELCOMES.contains(&name.as_str()) {
-            let parsed: serde_json::Value = serde_json::from_slice(&frame.payload).unwrap_or_default();
-            self.welcome = Some(parsed["data"]["user_id"].as_str().unwrap_or_default().to_owned());
+    fn take_message(&mut self, frame: &'a Frame) {
+        let name = message_type(&frame.payload).unwrap_or_default();
+        if self.welcome.is_none() && WELCOMES.contains(&name.as_ref()) {
+            self.welcome = Some(serde_json::from_slice::<Welcome>(&frame.payload).unwrap_or_default().data.user_id);
         }
         self.messages.push(name);
     }
@@ -104,20 +108,20 @@ impl<'a> Reading<'a> {
 
     /// How many agent runs the client asked for.
     pub fn agent_requests(&self) -> usize {
-        self.sent_messages().filter(|name| AGENT_REQUESTS.contains(&name.as_str())).count()
+        self.sent_messages().filter(|name| AGENT_REQUESTS.contains(&name.as_ref())).count()
     }
 
     /// How many whole agent runs the client saw: the five events once each and in order.
     pub fn agent_runs(&self) -> usize {
         let events: Vec<&str> =
-            self.messages.iter().map(String::as_str).filter(|name| AGENT_EVENTS.contains(name)).collect();
+            self.messages.iter().map(Cow::as_ref).filter(|name| AGENT_EVENTS.contains(name)).collect();
         let runs = events.chunks(AGENT_EVENTS.len());
         if runs.clone().all(|run| run == AGENT_EVENTS) { runs.len() } else { 0 }
     }
 
-    fn sent_messages(&self) -> impl Iterator<Item = String> {
+    fn sent_messages(&self) -> impl Iterator<Item = Cow<'a, str>> {
         self.events.iter().filter_map(|event| match &event.what {
-            What::FrameSent(frame) if frame.opcode == Opcode::Text => Some(message_type(&frame.payload)),
+            What::FrameSent(frame) if frame.opcode == Opcode::Text => message_type(&frame.payload),
             _ => None,
         })
     }
@@ -319,27 +323,27 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// The outcome of a whole run: of its first bad exchange, or of its last.
-pub fn outcome(transcript: &Transcript) -> Option<Outcome> {
-    let mut last = None;
-    for exchange in 0..transcript.exchanges() {
-        let outcome = Reading::of(transcript, exchange).outcome();
-        if !outcome.class.is_good() {
-            return Some(outcome);
-        }
-        last = Some(outcome);
-    }
-    last
+/// What matters of a welcome.
+#[derive(Default, Deserialize)]
+struct Welcome {
+    #[serde(default)]
+    data: WelcomeData,
 }
 
-/// The `type` of a JSON message; empty when it has none.
-pub fn message_type(payload: &[u8]) -> String {
-    #[derive(serde::Deserialize)]
-    struct Typed<'a> {
-        #[serde(rename = "type", borrow)]
-        name: std::borrow::Cow<'a, str>,
-    }
-    serde_json::from_slice::<Typed<'_>>(payload).map(|typed| typed.name.into_owned()).unwrap_or_default()
+#[derive(Default, Deserialize)]
+struct WelcomeData {
+    #[serde(default)]
+    user_id: String,
+}
+
+/// Every exchange of a run.
+pub fn readings(transcript: &Transcript) -> Vec<Reading<'_>> {
+    (0..transcript.exchanges()).map(|exchange| Reading::of(transcript, exchange)).collect()
+}
+
+/// The outcome of a whole run: of its first bad exchange, or of its last.
+pub fn worst(outcomes: &[Outcome]) -> Option<&Outcome> {
+    outcomes.iter().find(|outcome| !outcome.class.is_good()).or(outcomes.last())
 }
 
 impl Reading<'_> {

@@ -75,15 +75,15 @@ impl Presented {
         if self.text.is_empty() {
             return false;
         }
-        let contains = |bytes: &[u8], needle: &[u8]| memmem::find(bytes, needle).is_some();
         let token = self.text.as_bytes();
-        contains(&head.target, token)
+        // A credential almost always stands last, and preparing a search for one costs more than looking there.
+        let holds = |bytes: &[u8], needle: &[u8]| {
+            bytes.ends_with(needle) || (bytes.len() > needle.len() && memmem::find(bytes, needle).is_some())
+        };
+        holds(&head.target, token)
             || head.headers.iter().any(|(name, value)| {
-                if name.eq_ignore_ascii_case(b"sec-websocket-protocol") {
-                    contains(value, BASE64_URL_SAFE_NO_PAD.encode(token).as_bytes()) || contains(value, token)
-                } else {
-                    contains(value, token)
-                }
+                let is_list = name.eq_ignore_ascii_case(b"sec-websocket-protocol");
+                holds(value, token) || (is_list && holds(value, BASE64_URL_SAFE_NO_PAD.encode(token).as_bytes()))
             })
     }
 }

@@ -2,19 +2,14 @@
 
 use std::fmt;
 
-use serde::Serialize;
-
-use crate::{scope::ScopeType, value::Value};
+use crate::{head::Headers, scope::ScopeType, value::Value};
 
 /// What the application gets from `receive`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "type")]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Inbound {
     /// The client asks for a WebSocket.
-    #[serde(rename = "websocket.connect")]
     WebsocketConnect,
     /// A data message; a well-formed one has exactly one of the two.
-    #[serde(rename = "websocket.receive")]
     WebsocketReceive {
         /// The text, for a text message.
         text: Option<String>,
@@ -22,7 +17,6 @@ pub enum Inbound {
         bytes: Option<Vec<u8>>,
     },
     /// The connection is over. 1005 stands for "no code" and 1006 for "no close frame" (ASGI, `websocket.disconnect`).
-    #[serde(rename = "websocket.disconnect")]
     WebsocketDisconnect {
         /// The close code as the server reports it.
         code: u16,
@@ -30,7 +24,6 @@ pub enum Inbound {
         reason: String,
     },
     /// A piece of a request body.
-    #[serde(rename = "http.request")]
     HttpRequest {
         /// The bytes.
         body: Vec<u8>,
@@ -38,24 +31,20 @@ pub enum Inbound {
         more_body: bool,
     },
     /// The HTTP client is gone, or the response is complete.
-    #[serde(rename = "http.disconnect")]
     HttpDisconnect,
 }
 
 /// What the application gives to `send`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "type")]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Outbound {
     /// Accept the WebSocket.
-    #[serde(rename = "websocket.accept")]
     WebsocketAccept {
         /// The subprotocol selected.
         subprotocol: Option<String>,
         /// Further headers of the 101 response.
-        headers: Vec<(Vec<u8>, Vec<u8>)>,
+        headers: Headers,
     },
     /// A data message; a well-formed one has exactly one of the two.
-    #[serde(rename = "websocket.send")]
     WebsocketSend {
         /// The text, for a text message.
         text: Option<String>,
@@ -63,7 +52,6 @@ pub enum Outbound {
         bytes: Option<Vec<u8>>,
     },
     /// Close the WebSocket, or refuse it when it was not accepted yet.
-    #[serde(rename = "websocket.close")]
     WebsocketClose {
         /// The close code; 1000 when the application names none.
         code: u16,
@@ -71,15 +59,13 @@ pub enum Outbound {
         reason: String,
     },
     /// Start an HTTP response; on a WebSocket that was not accepted, a denial response.
-    #[serde(rename = "http.response.start")]
     ResponseStart {
         /// The status code.
         status: u16,
         /// The header fields.
-        headers: Vec<(Vec<u8>, Vec<u8>)>,
+        headers: Headers,
     },
     /// A piece of a response body.
-    #[serde(rename = "http.response.body")]
     ResponseBody {
         /// The bytes.
         body: Vec<u8>,
@@ -87,7 +73,6 @@ pub enum Outbound {
         more_body: bool,
     },
     /// An event of a type the specification does not know.
-    #[serde(rename = "unknown")]
     Unknown(Value),
 }
 

@@ -88,6 +88,13 @@ impl Frame {
         }
     }
 
+    /// Appends the bytes of a whole, unmasked frame with this payload to `output`.
+    pub fn encode_whole(opcode: Opcode, payload: &[u8], output: &mut Vec<u8>) {
+        let header = FrameHeader { opcode: opcode.into(), ..FrameHeader::default() };
+        header.format(payload.len() as u64, output).expect("writing to a Vec succeeds");
+        output.extend_from_slice(payload);
+    }
+
     /// Appends the frame's bytes to `output`.
     pub fn encode(&self, output: &mut Vec<u8>) {
         let header = FrameHeader {

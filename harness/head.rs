@@ -1,9 +1,11 @@
 //! Request and response heads of HTTP/1.1, kept as the bytes that crossed the wire.
 
+use bytes::Bytes;
+
 use crate::value::escape_bytes;
 
 /// Header fields in the order they were written: name and value as bytes, names in their own case.
-pub type Headers = Vec<(Vec<u8>, Vec<u8>)>;
+pub type Headers = Vec<(Bytes, Bytes)>;
 
 /// The largest head either side reads, in bytes (h11's default limit).
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -15,7 +17,7 @@ pub struct RequestHead {
     /// The method, as written.
     pub method: String,
     /// The request target, as written: path and query, percent-encoded.
-    pub target: Vec<u8>,
+    pub target: Bytes,
     /// The minor version of HTTP/1: 0 or 1.
     pub minor_version: u8,
     /// The header fields.
@@ -42,7 +44,7 @@ pub enum HeadError {
 
 /// The value of the first header with this name, whatever its case.
 pub fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a [u8]> {
-    headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value.as_slice())
+    headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value.as_ref())
 }
 
 /// Whether a comma-separated header holds this token, whatever its case.
@@ -56,10 +58,10 @@ pub fn has_token(headers: &Headers, name: &str, token: &str) -> bool {
 
 impl RequestHead {
     /// Path and query string of the target, both still percent-encoded.
-    pub fn path_and_query(&self) -> (&[u8], &[u8]) {
+    pub fn path_and_query(&self) -> (Bytes, Bytes) {
         match self.target.iter().position(|&byte| byte == b'?') {
-            Some(at) => (&self.target[..at], &self.target[at + 1..]),
-            None => (&self.target, b""),
+            Some(at) => (self.target.slice(..at), self.target.slice(at + 1..)),
+            None => (self.target.clone(), Bytes::new()),
         }
     }
 
@@ -86,11 +88,12 @@ impl RequestHead {
         let mut request = httparse::Request::new(&mut fields);
         match request.parse(input) {
             Ok(httparse::Status::Complete(length)) => {
+                let parts = Parts::copy(&input[..length]);
                 let head = RequestHead {
                     method: request.method.unwrap_or_default().to_owned(),
-                    target: request.path.unwrap_or_default().as_bytes().to_vec(),
+                    target: request.path.map_or_else(Bytes::new, |path| parts.own(path.as_bytes())),
                     minor_version: request.version.unwrap_or(1),
-                    headers: owned(request.headers),
+                    headers: owned(request.headers, &parts),
                 };
                 Ok(Some((head, length)))
             }
@@ -118,7 +121,10 @@ impl ResponseHead {
         let mut response = httparse::Response::new(&mut fields);
         match response.parse(input) {
             Ok(httparse::Status::Complete(length)) => {
-                let head = ResponseHead { status: response.code.unwrap_or_default(), headers: owned(response.headers) };
+                let head = ResponseHead {
+                    status: response.code.unwrap_or_default(),
+                    headers: owned(response.headers, &Parts::copy(&input[..length])),
+                };
                 Ok(Some((head, length)))
             }
             Ok(httparse::Status::Partial) if input.len() >= HEAD_BYTES_MAX => Err(HeadError::TooLarge),
@@ -127,6 +133,11 @@ impl ResponseHead {
             Err(error) => Err(HeadError::Malformed(error.to_string())),
         }
     }
+}
+
+/// A header field.
+pub fn field(name: &'static str, value: impl Into<Bytes>) -> (Bytes, Bytes) {
+    (Bytes::from_static(name.as_bytes()), value.into())
 }
 
 /// The subprotocols offered by these header fields, in order.
@@ -150,8 +161,26 @@ pub fn reason_phrase(status: u16) -> &'static str {
     http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("")
 }
 
-fn owned(fields: &[httparse::Header<'_>]) -> Headers {
-    fields.iter().map(|field| (field.name.as_bytes().to_vec(), field.value.to_vec())).collect()
+/// The fields, as parts of one copy of the head's bytes.
+fn owned(fields: &[httparse::Header<'_>], parts: &Parts<'_>) -> Headers {
+    fields.iter().map(|field| (parts.own(field.name.as_bytes()), parts.own(field.value))).collect()
+}
+
+/// One copy of a head's bytes, of which its fields are parts.
+struct Parts<'a> {
+    borrowed: &'a [u8],
+    owned: Bytes,
+}
+
+impl<'a> Parts<'a> {
+    fn copy(head: &'a [u8]) -> Parts<'a> {
+        Parts { borrowed: head, owned: Bytes::copy_from_slice(head) }
+    }
+
+    fn own(&self, part: &[u8]) -> Bytes {
+        let start = part.as_ptr() as usize - self.borrowed.as_ptr() as usize;
+        self.owned.slice(start..start + part.len())
+    }
 }
 
 fn encode_headers(headers: &Headers, output: &mut Vec<u8>) {

@@ -34,10 +34,10 @@ impl Application for Interposed {
     ) -> Promise<'static, Result<(), Exception>> {
         for (index, fault) in self.scribe.plan().faults.iter().enumerate() {
             if let FaultKind::DropKey { key } = &fault.kind
-                && scope.0.contains_key(key)
+                && scope.0.contains_key(key.as_str())
                 && self.scribe.meets(index)
             {
-                scope.0.remove(key);
+                scope.0.remove(key.as_str());
                 self.scribe.fired(index, Party::Front, format!("dropped scope[{key:?}]"));
             }
         }

@@ -13,7 +13,7 @@
 //! A module imports only from ranks above its own; a suite checks that table.
 //!
 //! - *Words*, which cannot wait: [`value`] [`exception`] [`scope`] [`event`] (ASGI and its state machine), [`head`]
-//!   [`frame`] [`close_code`] (the wire), [`outcome`] [`cause`] (how an exchange ends), [`defect`] [`revision`]
+//!   [`frame`] [`message`] [`close_code`] (the wire), [`outcome`] [`cause`] (how an exchange ends), [`defect`] [`revision`]
 //!   [`environment`] [`credential`] (what the backend is), [`fault`] [`plan`] [`step`] [`case`] [`profile`] (what a run
 //!   is made of), [`transcript`] [`verdict`] [`trial`] [`error`] (what comes of it).
 //! - *Judgement*, pure functions of words: [`classify`] (outcome, class and cause from a transcript), [`check`] (one
@@ -58,6 +58,7 @@ pub mod front;
 pub mod head;
 pub mod interpose;
 pub mod link;
+pub mod message;
 pub mod outcome;
 pub mod plan;
 pub mod probe;

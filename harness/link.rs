@@ -1,14 +1,14 @@
 //! One byte stream between two parties, in memory or TCP, and the buffers at its end.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{clock::Clock, error::Error};
@@ -155,7 +155,7 @@ pub struct Wire {
 impl Wire {
     /// Buffers for a link.
     pub fn new(link: Link) -> Wire {
-        Wire { link, incoming: BytesMut::new(), outgoing: Vec::with_capacity(512), gone: 0, ended: false }
+        Wire { link, incoming: BytesMut::new(), outgoing: Vec::with_capacity(1024), gone: 0, ended: false }
     }
 
     /// Whether the peer ended its direction.
@@ -186,7 +186,7 @@ impl Wire {
             return Poll::Pending;
         }
         self.incoming.reserve(READ_BYTES);
-        match tokio_read(&mut self.link, cx, &mut self.incoming) {
+        match pin!(self.link.read_buf(&mut self.incoming)).poll(cx) {
             Poll::Ready(Ok(0) | Err(_)) => {
                 self.ended = true;
                 Poll::Ready(Progress::End)
@@ -206,20 +206,6 @@ impl Wire {
         while !self.outgoing.is_empty() {
             self.progress().await;
         }
-    }
-}
-
-fn tokio_read(link: &mut Link, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
-    use bytes::BufMut;
-    let mut chunk = [0_u8; READ_BYTES];
-    let mut read = ReadBuf::new(&mut chunk);
-    match Pin::new(link).poll_read(cx, &mut read) {
-        Poll::Ready(Ok(())) => {
-            buffer.put_slice(read.filled());
-            Poll::Ready(Ok(read.filled().len()))
-        }
-        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-        Poll::Pending => Poll::Pending,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::{
     case::{Case, Symptom},
     check::{self, Evidence},
-    classify,
+    classify::{self, Reading},
     clock::{Clock, Runtime},
     close_code::CloseCode,
     error::Error,
@@ -130,8 +130,9 @@ pub async fn converse(steps: &[Step], plan: Plan, target: &dyn Running) -> Resul
 
 /// Derives the outcome of a run and lets every check look at it.
 pub fn judge(transcript: Transcript, control: Outcome) -> Judged {
-    let outcome = classify::outcome(&transcript).expect("a case opens at least one exchange");
-    let findings = check::findings(&Evidence::gather(&transcript, &control));
+    let evidence = Evidence::gather(&transcript, &control);
+    let outcome = classify::worst(&evidence.outcomes).expect("a case opens at least one exchange").clone();
+    let findings = check::findings(&evidence);
     Judged { outcome, findings, transcript, control }
 }
 
@@ -150,7 +151,8 @@ pub fn control_steps() -> Vec<Step> {
 
 async fn control(target: &dyn Running, seed: u64) -> Result<Outcome, Error> {
     let transcript = converse(&control_steps(), Plan { seed, faults: Vec::new() }, target).await?;
-    Ok(classify::outcome(&transcript).expect("the control opens an exchange"))
+    let outcomes: Vec<Outcome> = classify::readings(&transcript).iter().map(Reading::outcome).collect();
+    Ok(classify::worst(&outcomes).expect("the control opens an exchange").clone())
 }
 
 /// What the two runs tell, and why it is not FIXED.

@@ -2,7 +2,10 @@
 //!
 //! Section names refer to the ASGI HTTP and WebSocket message format, version 2.3 and later.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+use bytes::Bytes;
 
 use crate::{
     exception::Exception,
@@ -33,7 +36,7 @@ impl ScopeType {
 /// A scope as the application gets it. It can hold anything, because a fault may have been at work; the readers
 /// below fail as the same expression would in Python.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Scope(pub BTreeMap<String, Value>);
+pub struct Scope(pub BTreeMap<Cow<'static, str>, Value>);
 
 /// Header fields as the application reads them: lower-cased name and value.
 pub type HeaderPairs<'a> = Vec<(&'a [u8], &'a [u8])>;
@@ -48,22 +51,22 @@ impl Scope {
     pub fn build(scope_type: ScopeType, head: &RequestHead, facts: &ScopeFacts) -> Scope {
         let (raw_path, query) = head.path_and_query();
         let mut scope = BTreeMap::new();
-        let mut put = |key: &str, value: Value| scope.insert(key.to_owned(), value);
+        let mut put = |key: &'static str, value: Value| scope.insert(Cow::Borrowed(key), value);
         let address = |(host, port): (&str, i64)| Value::List(vec![Value::from(host), Value::Int(port)]);
         put("type", scope_type.name().into());
         let spec_version = match scope_type {
             ScopeType::Http => &facts.http_spec_version,
             ScopeType::Websocket => &facts.websocket_spec_version,
         };
-        let mut asgi = BTreeMap::from([("version".to_owned(), facts.asgi_version.as_str().into())]);
+        let mut asgi = BTreeMap::from([(Cow::Borrowed("version"), facts.asgi_version.as_str().into())]);
         if !spec_version.is_empty() {
-            asgi.insert("spec_version".to_owned(), spec_version.as_str().into());
+            asgi.insert(Cow::Borrowed("spec_version"), spec_version.as_str().into());
         }
         put("asgi", Value::Dict(asgi));
         put("http_version", if head.minor_version == 0 { "1.0" } else { "1.1" }.into());
-        put("path", decode_path(raw_path).into());
-        put("raw_path", raw_path.to_vec().into());
-        put("query_string", query.to_vec().into());
+        put("path", decode_path(&raw_path).into());
+        put("raw_path", raw_path.into());
+        put("query_string", query.into());
         put("root_path", "".into());
         put("headers", header_pairs(head));
         put("client", address(CLIENT));
@@ -79,7 +82,7 @@ impl Scope {
                 let offered = offered_subprotocols(&head.headers);
                 put("subprotocols", Value::List(offered.into_iter().map(Value::Str).collect()));
                 if facts.denial_response {
-                    extensions.insert("websocket.http.response".to_owned(), Value::Dict(BTreeMap::new()));
+                    extensions.insert(Cow::Borrowed("websocket.http.response"), Value::Dict(BTreeMap::new()));
                 }
             }
         }
@@ -132,7 +135,7 @@ impl Scope {
             .iter()
             .map(|item| match item {
                 Value::List(pair) => match pair.as_slice() {
-                    [Value::Bytes(name), Value::Bytes(value)] => Ok((name.as_slice(), value.as_slice())),
+                    [Value::Bytes(name), Value::Bytes(value)] => Ok((name.as_ref(), value.as_ref())),
                     [name, _] => Err(wrong_type("headers", "bytes", name)),
                     _ => Err(Exception::new("ValueError", "not enough values to unpack (expected 2)")),
                 },
@@ -170,8 +173,11 @@ fn wrong_type(key: &str, expected: &str, found: &Value) -> Exception {
 }
 
 fn header_pairs(head: &RequestHead) -> Value {
-    let pair =
-        |(name, value): &(Vec<u8>, Vec<u8>)| Value::List(vec![name.to_ascii_lowercase().into(), value.clone().into()]);
+    let pair = |(name, value): &(Bytes, Bytes)| {
+        let is_lower = !name.iter().any(u8::is_ascii_uppercase);
+        let name = if is_lower { name.clone() } else { name.to_ascii_lowercase().into() };
+        Value::List(vec![name.into(), value.clone().into()])
+    };
     Value::List(head.headers.iter().map(pair).collect())
 }
 

@@ -1,8 +1,10 @@
 //! What a Python scope can hold, and its JSON form.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value as Json;
 
@@ -24,11 +26,11 @@ pub enum Value {
     /// A `str`.
     Str(String),
     /// A `bytes`.
-    Bytes(Vec<u8>),
+    Bytes(Bytes),
     /// A `list` (ASGI writes pairs as two-item lists).
     List(Vec<Value>),
     /// A `dict` with `str` keys, kept in key order so that every rendering is stable.
-    Dict(BTreeMap<String, Value>),
+    Dict(BTreeMap<Cow<'static, str>, Value>),
 }
 
 impl Value {
@@ -62,7 +64,9 @@ impl Value {
             Value::Bytes(value) => tagged("$bytes", Json::String(escape_bytes(value))),
             Value::List(items) => Json::Array(items.iter().map(Value::to_json).collect()),
             Value::Dict(entries) => {
-                let plain = Json::Object(entries.iter().map(|(key, value)| (key.clone(), value.to_json())).collect());
+                let plain = Json::Object(
+                    entries.iter().map(|(key, value)| (key.clone().into_owned(), value.to_json())).collect(),
+                );
                 if entries.keys().any(|key| key.starts_with('$')) { tagged("$dict", plain) } else { plain }
             }
         }
@@ -87,7 +91,7 @@ impl Value {
         let dict = |entries: serde_json::Map<String, Json>| {
             entries
                 .into_iter()
-                .map(|(key, value)| Ok((key, Value::from_json(value)?)))
+                .map(|(key, value)| Ok((Cow::Owned(key), Value::from_json(value)?)))
                 .collect::<Result<_, String>>()
                 .map(Value::Dict)
         };
@@ -96,7 +100,9 @@ impl Value {
         }
         let mut entries = entries.into_iter();
         match (entries.next(), entries.next()) {
-            (Some((tag, Json::String(text))), None) if tag == "$bytes" => unescape_bytes(&text).map(Value::Bytes),
+            (Some((tag, Json::String(text))), None) if tag == "$bytes" => {
+                unescape_bytes(&text).map(|bytes| Value::Bytes(bytes.into()))
+            }
             (Some((tag, Json::String(text))), None) if tag == "$float" => match text.as_str() {
                 "nan" => Ok(Value::Float(f64::NAN)),
                 "inf" => Ok(Value::Float(f64::INFINITY)),
@@ -177,14 +183,14 @@ impl From<String> for Value {
     }
 }
 
-impl From<Vec<u8>> for Value {
-    fn from(value: Vec<u8>) -> Self {
+impl From<Bytes> for Value {
+    fn from(value: Bytes) -> Self {
         Value::Bytes(value)
     }
 }
 
-impl<const N: usize> From<[(&str, Value); N]> for Value {
-    fn from(entries: [(&str, Value); N]) -> Self {
-        Value::Dict(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+impl<const N: usize> From<[(&'static str, Value); N]> for Value {
+    fn from(entries: [(&'static str, Value); N]) -> Self {
+        Value::Dict(entries.into_iter().map(|(key, value)| (Cow::Borrowed(key), value)).collect())
     }
 }

@@ -1,7 +1,7 @@
 //! One agent run: five events in order.
 
 use serde::Serialize;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::{Backend, exception_guard::DEPENDENCY_ERROR, messages, websocket::WebSocket};
 use crate::{defect::Defect, dependency::Dependency, exception::Exception};
@@ -27,6 +27,15 @@ enum Detail<'a> {
     Executing { tool_name: &'a str, parameters: Parameters<'a> },
     Completed { tool_name: &'a str, results: &'a str, duration: f64, success: bool },
     Finished { status: &'a str, final_response: &'a str },
+}
+
+#[derive(Serialize)]
+struct RunCompleted<'a> {
+    #[serde(rename = "type")]
+    name: &'a str,
+    user_id: &'a str,
+    status: &'a str,
+    timestamp: f64,
 }
 
 #[derive(Serialize)]
@@ -82,11 +91,12 @@ impl Backend {
 
     /// What the handler adds after the five events.
     pub(super) fn agent_response_complete(&self, user: &str) -> String {
-        messages::to_text(&json!({
-            "type": "agent_response_complete",
-            "user_id": user,
-            "status": "completed",
-            "timestamp": self.timestamp(),
-        }))
+        let timestamp = self.timestamp();
+        messages::to_text(&RunCompleted {
+            name: "agent_response_complete",
+            user_id: user,
+            status: "completed",
+            timestamp,
+        })
     }
 }

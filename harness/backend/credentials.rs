@@ -2,7 +2,7 @@
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
-use super::token::{self, Refusal};
+use super::token::{self, Key, Refusal};
 use crate::{
     defect::Defect,
     environment::Environment,
@@ -60,13 +60,13 @@ fn in_query(query: &[u8]) -> Vec<String> {
 /// The user a session may be opened for: every credential presented must be valid, and all must name the same user.
 pub(super) fn authenticate(
     presented: &[String],
-    secret: &str,
+    key: &Key,
     now: i64,
     environment: Environment,
 ) -> Result<String, Refusal> {
     let mut user = None;
     for credential in presented {
-        let subject = token::verify(credential, secret, now, environment)?;
+        let subject = token::verify(credential, key, now, environment)?;
         if user.as_ref().is_some_and(|user| *user != subject) {
             return Err(Refusal::Validation);
         }

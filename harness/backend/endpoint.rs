@@ -9,10 +9,10 @@ use super::{
     Backend, credentials,
     lifecycle::{Lifecycle, State as Life},
     messages,
-    token::Refusal,
+    token::{Key, Refusal},
     websocket::{State, WebSocket},
 };
-use crate::{close_code::CloseCode, defect::Defect, exception::Exception};
+use crate::{close_code::CloseCode, defect::Defect, exception::Exception, head::field};
 
 /// The largest message the service takes, in bytes.
 pub(super) const MESSAGE_BYTES_MAX: usize = 8192;
@@ -59,22 +59,22 @@ impl Backend {
     }
 
     async fn main_mode(&self, websocket: &mut WebSocket) -> Result<(), Exception> {
-        let secret = match &self.settings.secret {
-            Ok(secret) => secret.as_str(),
+        let key = match &self.settings.secret {
+            Ok(secret) => &secret.key,
             Err(_) => {
-                let retry = vec![(b"retry-after".to_vec(), b"10".to_vec())];
+                let retry = vec![field("retry-after", "10")];
                 let body = self.error_body("SERVICE_UNAVAILABLE", "The service is not ready.");
                 return websocket.deny(503, retry, body).await;
             }
         };
         if self.revision.has(Defect::AuthAfterAccept) {
-            return self.accept_then_authenticate(websocket, secret).await;
+            return self.accept_then_authenticate(websocket, key).await;
         }
         if self.revision.has(Defect::ReceiveBeforeAccept) {
             websocket.receive_text().await?;
         }
         let presented = credentials::presented(&websocket.scope)?;
-        let user = match credentials::authenticate(&presented, secret, self.now(), self.environment()) {
+        let user = match credentials::authenticate(&presented, key, self.now(), self.environment()) {
             Ok(user) => user,
             Err(refusal) => return self.refuse(websocket, refusal).await,
         };
@@ -94,17 +94,17 @@ impl Backend {
             Refusal::Expired => ("TOKEN_EXPIRED", "The credential has expired."),
         };
         tracing::info!("upgrade refused: {code}");
-        let challenge = vec![(b"www-authenticate".to_vec(), b"Bearer".to_vec())];
+        let challenge = vec![field("www-authenticate", "Bearer")];
         websocket.deny(401, challenge, self.error_body(code, text)).await
     }
 
     /// The order of the pre-SSOT route: accept, then look for a token in header and subprotocols.
-    async fn accept_then_authenticate(&self, websocket: &mut WebSocket, secret: &str) -> Result<(), Exception> {
+    async fn accept_then_authenticate(&self, websocket: &mut WebSocket, key: &Key) -> Result<(), Exception> {
         let offers = websocket.scope.subprotocols()?;
         let subprotocol = credentials::select_subprotocol(&offers, self.revision).unwrap_or_default();
         let presented = credentials::in_headers_and_subprotocols(&websocket.scope)?;
         websocket.accept(subprotocol).await?;
-        match credentials::authenticate(&presented, secret, self.now(), self.environment()) {
+        match credentials::authenticate(&presented, key, self.now(), self.environment()) {
             Ok(user) => self.converse(websocket, "main", &user, Lifecycle::new()).await,
             Err(_) => {
                 let text = "No JWT token found in WebSocket headers or subprotocols";
@@ -130,7 +130,6 @@ impl Backend {
             life.advance(state)?;
         }
         self.establish(websocket, mode, user).await?;
-        tracing::info!("session open");
         let result = self.receive_loop(websocket, user, &life).await;
         life.advance(Life::Closing)?;
         life.advance(Life::Closed)?;

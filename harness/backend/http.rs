@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -19,7 +20,7 @@ use crate::{
     application::{Receive, SendEvent},
     event::{Inbound, Outbound},
     exception::Exception,
-    head::Headers,
+    head::{Headers, field, header as find},
     scope::Scope,
 };
 
@@ -176,10 +177,13 @@ async fn send_response(send: &mut dyn SendEvent, response: Response) -> Result<(
     let body = to_bytes(body, RESPONSE_BYTES_MAX)
         .await
         .map_err(|error| Exception::runtime_error(format!("response body failed: {error}")))?;
-    let mut headers: Headers =
-        parts.headers.iter().map(|(name, value)| (name.as_str().into(), value.as_bytes().into())).collect();
+    let mut headers: Headers = parts
+        .headers
+        .iter()
+        .map(|(name, value)| (Bytes::copy_from_slice(name.as_ref()), Bytes::copy_from_slice(value.as_ref())))
+        .collect();
     if !parts.headers.contains_key(header::CONTENT_LENGTH) {
-        headers.push((b"content-length".to_vec(), body.len().to_string().into_bytes()));
+        headers.push(field("content-length", body.len().to_string()));
     }
     send.send(Outbound::ResponseStart { status: parts.status.as_u16(), headers }).await?;
     send.send(Outbound::ResponseBody { body: body.to_vec(), more_body: false }).await
@@ -192,9 +196,9 @@ pub(super) async fn send_json(
     mut headers: Headers,
     body: String,
 ) -> Result<(), Exception> {
-    headers.push((b"content-type".to_vec(), b"application/json".to_vec()));
-    if crate::head::header(&headers, "content-length").is_none() {
-        headers.push((b"content-length".to_vec(), body.len().to_string().into_bytes()));
+    headers.push(field("content-type", "application/json"));
+    if find(&headers, "content-length").is_none() {
+        headers.push(field("content-length", body.len().to_string()));
     }
     send.send(Outbound::ResponseStart { status, headers }).await?;
     send.send(Outbound::ResponseBody { body: body.into_bytes(), more_body: false }).await

@@ -1,7 +1,7 @@
 //! The frames the service sends.
 
 use serde::Serialize;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use super::Backend;
 use crate::{defect::Defect, exception::Exception, revision::Revision};
@@ -11,14 +11,28 @@ pub(super) const AGENT_EVENTS: [&str; 5] =
     ["agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed"];
 
 #[derive(Serialize)]
-struct ServerMessage<'a> {
+struct ServerMessage<'a, T> {
     #[serde(rename = "type")]
     name: &'a str,
-    data: Json,
+    data: T,
     timestamp: f64,
     server_id: &'a str,
     correlation_id: Option<&'a str>,
 }
+
+#[derive(Serialize)]
+struct WelcomeData<'a> {
+    mode: &'a str,
+    user_id: String,
+    connection_id: &'a str,
+    golden_path_events: [&'a str; 5],
+    features: Empty,
+    timestamp: f64,
+}
+
+/// `{}`.
+#[derive(Serialize)]
+struct Empty {}
 
 #[derive(Serialize)]
 struct ErrorMessage<'a> {
@@ -26,7 +40,7 @@ struct ErrorMessage<'a> {
     name: &'a str,
     error_code: &'a str,
     error_message: &'a str,
-    details: Json,
+    details: Empty,
     timestamp: f64,
     recovery_suggestions: [&'a str; 0],
 }
@@ -35,7 +49,7 @@ struct ErrorMessage<'a> {
 type Argument<'a> = Option<&'a str>;
 
 /// `create_server_message(msg_type, data)`, as a dynamic language calls it.
-fn create_server_message(backend: &Backend, msg_type: &str, data: Option<Json>) -> Result<String, Exception> {
+fn create_server_message(backend: &Backend, msg_type: &str, data: Option<impl Serialize>) -> Result<String, Exception> {
     let data = data.ok_or_else(|| missing_argument("create_server_message", "data"))?;
     let message = ServerMessage {
         name: msg_type,
@@ -70,14 +84,14 @@ impl CallShape {
 /// The endpoint's welcome.
 pub(super) fn welcome(backend: &Backend, mode: &str, user: &str, connection: &str) -> Result<String, Exception> {
     let user: String = user.chars().take(8).collect();
-    let data = json!({
-        "mode": mode,
-        "user_id": format!("{user}..."),
-        "connection_id": connection,
-        "golden_path_events": AGENT_EVENTS,
-        "features": {},
-        "timestamp": backend.timestamp(),
-    });
+    let data = WelcomeData {
+        mode,
+        user_id: format!("{user}..."),
+        connection_id: connection,
+        golden_path_events: AGENT_EVENTS,
+        features: Empty {},
+        timestamp: backend.timestamp(),
+    };
     create_server_message(backend, "connection_established", CallShape(backend.revision).second(data))
 }
 
@@ -92,7 +106,7 @@ pub(super) fn error(backend: &Backend, error_code: &str, text: &str) -> String {
         name: "error_message",
         error_code,
         error_message: text,
-        details: json!({}),
+        details: Empty {},
         timestamp: backend.timestamp(),
         recovery_suggestions: [],
     })
@@ -100,7 +114,9 @@ pub(super) fn error(backend: &Backend, error_code: &str, text: &str) -> String {
 
 /// Anything else the service says.
 pub(super) fn to_text(message: &impl Serialize) -> String {
-    serde_json::to_string(message).expect("frames hold nothing that JSON cannot write")
+    let mut text = Vec::with_capacity(384);
+    serde_json::to_writer(&mut text, message).expect("frames hold nothing that JSON cannot write");
+    String::from_utf8(text).expect("JSON is UTF-8")
 }
 
 impl Backend {

@@ -23,9 +23,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-pub use settings::Variables;
+pub use settings::{Settings, Variables};
 
-use self::{settings::Settings, websocket::WebSocket};
+use self::{token::Key, websocket::WebSocket};
 use crate::{
     application::{Application, Promise, Receive, SendEvent},
     credential::{Credential, Presented},
@@ -44,7 +44,7 @@ const EPOCH: i64 = 1_767_225_600;
 #[derive(Debug)]
 pub struct Backend {
     revision: Revision,
-    settings: Settings,
+    settings: Arc<Settings>,
     dependencies: Arc<dyn Dependencies>,
     started: Instant,
     chance: Mutex<fastrand::Rng>,
@@ -53,16 +53,16 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// The service at a revision, with these environment variables. The seed decides its identifiers.
+    /// The service at a revision, with these settings. The seed decides its identifiers.
     pub fn new(
         revision: Revision,
-        variables: &Variables,
+        settings: Arc<Settings>,
         dependencies: Arc<dyn Dependencies>,
         seed: u64,
     ) -> Arc<Backend> {
         Arc::new(Backend {
             revision,
-            settings: Settings::read(variables),
+            settings,
             dependencies,
             started: Instant::now(),
             chance: Mutex::new(fastrand::Rng::with_seed(seed)),
@@ -79,14 +79,15 @@ impl Backend {
 
     /// A credential of this kind for a user, as this service's own auth service would issue it.
     pub fn credential(&self, kind: Credential, user: &str) -> Presented {
-        let secret = self.settings.secret.as_deref().unwrap_or_default();
-        let text = token::mint(kind, user, secret, self.now(), self.settings.environment, self.identifier());
+        // A service without a secret accepts nothing, so that any key will do.
+        let key = self.settings.secret.as_ref().map_or_else(|_| Key::new(""), |secret| secret.key.clone());
+        let text = token::mint(kind, user, &key, self.now(), self.environment(), self.identifier());
         Presented { kind, text, subject: user.to_owned() }
     }
 
     /// Texts nobody may read.
     pub fn secrets(&self) -> Vec<String> {
-        self.settings.secret.iter().cloned().collect()
+        self.settings.secret.iter().map(|secret| secret.text.clone()).collect()
     }
 
     fn environment(&self) -> Environment {

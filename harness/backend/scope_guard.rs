@@ -1,7 +1,7 @@
 //! The outermost middleware: a scope that lacks what every endpoint needs is answered with 400.
 
 use super::{Backend, http::send_json, websocket::WebSocket};
-use crate::{application::SendEvent, defect::Defect, exception::Exception, scope::Scope};
+use crate::{application::SendEvent, defect::Defect, exception::Exception, head::field, scope::Scope};
 
 /// The length that the answer declares under `fixed_error_length`.
 const FIXED_LENGTH: usize = 77;
@@ -14,7 +14,7 @@ impl Backend {
         }
         let body = self.error_body("BAD_REQUEST", "Malformed request.");
         let length = if self.revision.has(Defect::FixedErrorLength) { FIXED_LENGTH } else { body.len() };
-        send_json(send, 400, vec![(b"content-length".to_vec(), length.to_string().into_bytes())], body).await?;
+        send_json(send, 400, vec![field("content-length", length.to_string())], body).await?;
         Ok(true)
     }
 

@@ -2,24 +2,33 @@
 
 use std::collections::BTreeMap;
 
-use super::token::SECRET_CHARACTERS_MIN;
+use super::token::{Key, SECRET_CHARACTERS_MIN};
 use crate::environment::Environment;
 
 /// Environment variables of the service's process.
 pub type Variables = BTreeMap<String, String>;
 
 /// What the backend knows about its deployment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Settings {
+#[derive(Debug, Clone)]
+pub struct Settings {
     pub(super) environment: Environment,
     /// The signing secret, or why there is none. Without one the service is not ready; it never makes one up.
-    pub(super) secret: Result<String, String>,
+    pub(super) secret: Result<Secret, String>,
+}
+
+/// The signing secret.
+#[derive(Debug, Clone)]
+pub(super) struct Secret {
+    pub(super) text: String,
+    pub(super) key: Key,
 }
 
 impl Settings {
-    pub(super) fn read(variables: &Variables) -> Settings {
+    /// Reads the variables. A broken configuration is kept as such: the service says that it is not ready.
+    pub fn read(variables: &Variables) -> Settings {
         let environment = resolve_environment(variables);
-        Settings { environment, secret: resolve_secret(environment, variables) }
+        let secret = resolve_secret(environment, variables);
+        Settings { environment, secret: secret.map(|text| Secret { key: Key::new(&text), text }) }
     }
 }
 

@@ -1,5 +1,7 @@
 //! JSON Web Tokens: the rules a token must satisfy, and tokens that break one of them.
 
+use std::borrow::Cow;
+
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
@@ -29,23 +31,24 @@ struct Header<'a> {
 
 /// The claims a token carries. Every one may be missing in what a client sends.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct Claims {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sub: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    iss: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    aud: Option<String>,
+#[serde(default)]
+pub(super) struct Claims<'a> {
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    sub: Option<Cow<'a, str>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    iss: Option<Cow<'a, str>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    aud: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exp: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     iat: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    jti: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    env: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token_type: Option<String>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    jti: Option<Cow<'a, str>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    env: Option<Cow<'a, str>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    token_type: Option<Cow<'a, str>>,
 }
 
 /// Why a token is refused.
@@ -60,7 +63,7 @@ pub(super) enum Refusal {
 }
 
 /// The user a token names, if the token satisfies every rule at this time (seconds since 1970).
-pub(super) fn verify(token: &str, secret: &str, now: i64, environment: Environment) -> Result<String, Refusal> {
+pub(super) fn verify(token: &str, key: &Key, now: i64, environment: Environment) -> Result<String, Refusal> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(Refusal::Format);
     }
@@ -75,22 +78,22 @@ pub(super) fn verify(token: &str, secret: &str, now: i64, environment: Environme
     if algorithm.alg != "HS256" {
         return Err(Refusal::Validation);
     }
-    let mut mac = keyed(secret);
+    let mut mac = key.0.clone();
     mac.update(&token.as_bytes()[..header.len() + 1 + claims.len()]);
     mac.verify_slice(&signature_bytes).map_err(|_| Refusal::Validation)?;
-    let claims: Claims = serde_json::from_slice(&decode(claims)?).map_err(|_| Refusal::Validation)?;
-    satisfies(claims, now, environment)
+    let claims = decode(claims)?;
+    satisfies(serde_json::from_slice(&claims).map_err(|_| Refusal::Validation)?, now, environment)
 }
 
-fn satisfies(claims: Claims, now: i64, environment: Environment) -> Result<String, Refusal> {
+fn satisfies(claims: Claims<'_>, now: i64, environment: Environment) -> Result<String, Refusal> {
     let required = (claims.sub, claims.iss, claims.exp, claims.iat, claims.jti);
     let (Some(subject), Some(issuer), Some(expires), Some(issued), Some(_)) = required else {
         return Err(Refusal::Validation);
     };
     let in_development = environment == Environment::Development || environment == Environment::Testing;
     let audience_fits = claims.aud.is_some_and(|audience| {
-        AUDIENCES.contains(&audience.as_str())
-            || (in_development && AUDIENCES_IN_DEVELOPMENT.contains(&audience.as_str()))
+        AUDIENCES.contains(&audience.as_ref())
+            || (in_development && AUDIENCES_IN_DEVELOPMENT.contains(&audience.as_ref()))
     });
     let environment_fits = claims.env.is_none_or(|name| name == environment.name());
     let is_access = claims.token_type.is_none_or(|kind| kind == "access");
@@ -103,22 +106,22 @@ fn satisfies(claims: Claims, now: i64, environment: Environment) -> Result<Strin
     if issued.saturating_sub(now) > FUTURE_MAX {
         return Err(Refusal::Validation);
     }
-    Ok(subject)
+    Ok(subject.into_owned())
 }
 
 /// Makes a credential of this kind for a user; `id` becomes the token's `jti`.
-pub(super) fn mint(kind: Credential, user: &str, secret: &str, now: i64, environment: Environment, id: u64) -> String {
+pub(super) fn mint(kind: Credential, user: &str, key: &Key, now: i64, environment: Environment, id: u64) -> String {
     let good = Claims {
-        sub: Some(user.to_owned()),
-        iss: Some(ISSUER.to_owned()),
-        aud: Some(AUDIENCES[0].to_owned()),
+        sub: Some(user.into()),
+        iss: Some(ISSUER.into()),
+        aud: Some(AUDIENCES[0].into()),
         exp: Some(now + 900),
         iat: Some(now),
-        jti: Some(format!("{id:016x}")),
-        env: Some(environment.name().to_owned()),
-        token_type: Some("access".to_owned()),
+        jti: Some(format!("{id:016x}").into()),
+        env: Some(environment.name().into()),
+        token_type: None,
     };
-    let signed = |claims: &Claims| sign("HS256", claims, secret);
+    let signed = |claims: &Claims<'_>| sign("HS256", claims, key);
     match kind {
         Credential::Valid => signed(&good),
         Credential::None | Credential::Empty => String::new(),
@@ -126,12 +129,14 @@ pub(super) fn mint(kind: Credential, user: &str, secret: &str, now: i64, environ
         Credential::NoScheme => "InvalidFormat".to_owned(),
         Credential::Expired => signed(&Claims { exp: Some(now - 3600), iat: Some(now - 7200), ..good }),
         Credential::NotYetValid => signed(&Claims { iat: Some(now + 600), exp: Some(now + 1500), ..good }),
-        Credential::WrongSignature => sign("HS256", &good, "another secret of more than thirty-two characters"),
-        Credential::WrongIssuer => signed(&Claims { iss: Some("somebody-else".to_owned()), ..good }),
-        Credential::WrongAudience => signed(&Claims { aud: Some("another-platform".to_owned()), ..good }),
+        Credential::WrongSignature => {
+            sign("HS256", &good, &Key::new("another secret of more than thirty-two characters"))
+        }
+        Credential::WrongIssuer => signed(&Claims { iss: Some("somebody-else".into()), ..good }),
+        Credential::WrongAudience => signed(&Claims { aud: Some("another-platform".into()), ..good }),
         Credential::MissingSubject => signed(&Claims { sub: None, ..good }),
         Credential::Unsigned => {
-            let token = sign("none", &good, secret);
+            let token = sign("none", &good, key);
             token[..=token.rfind('.').expect("a token has dots")].to_owned()
         }
         Credential::TwoSegments => {
@@ -141,19 +146,31 @@ pub(super) fn mint(kind: Credential, user: &str, secret: &str, now: i64, environ
     }
 }
 
-fn sign(algorithm: &str, claims: &Claims, secret: &str) -> String {
+fn sign(algorithm: &str, claims: &Claims<'_>, key: &Key) -> String {
     let header = Header { alg: algorithm, typ: "JWT" };
     let part = |json: Vec<u8>| BASE64_URL_SAFE_NO_PAD.encode(json);
     let header = part(serde_json::to_vec(&header).expect("a header is plain text"));
     let claims = part(serde_json::to_vec(claims).expect("claims are plain text"));
     let mut token = format!("{header}.{claims}");
-    let mut mac = keyed(secret);
+    let mut mac = key.0.clone();
     mac.update(token.as_bytes());
     token.push('.');
     token.push_str(&BASE64_URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()));
     token
 }
 
-fn keyed(secret: &str) -> Hmac<Sha256> {
-    Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length")
+/// A signing secret, made ready for use.
+#[derive(Clone)]
+pub(super) struct Key(Hmac<Sha256>);
+
+impl Key {
+    pub(super) fn new(secret: &str) -> Key {
+        Key(Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length"))
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(…)")
+    }
 }

@@ -5,7 +5,7 @@ use crate::{
     application::{Receive, SendEvent},
     event::{Inbound, Outbound},
     exception::Exception,
-    head::Headers,
+    head::{Headers, field},
     scope::Scope,
 };
 
@@ -93,8 +93,8 @@ impl WebSocket {
         if !self.scope.has_extension("websocket.http.response") {
             return self.close(1008, "").await;
         }
-        headers.push((b"content-type".to_vec(), b"application/json".to_vec()));
-        headers.push((b"content-length".to_vec(), body.len().to_string().into_bytes()));
+        headers.push(field("content-type", "application/json"));
+        headers.push(field("content-length", body.len().to_string()));
         self.send_event(Outbound::ResponseStart { status, headers }).await?;
         self.send_event(Outbound::ResponseBody { body: body.into_bytes(), more_body: false }).await
     }

@@ -1,9 +1,12 @@
 //! An agent request is answered by its five events, once each and in order, for the user who asked.
 
+use memchr::memmem::Finder;
+
 use super::{Complaints, Evidence};
 use crate::{
-    classify::{AGENT_EVENTS, Reading, message_type},
+    classify::{AGENT_EVENTS, Reading},
     frame::Opcode,
+    message::message_type,
     transcript::What,
 };
 
@@ -17,13 +20,17 @@ fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
         return None;
     }
     if seen != wanted {
-        let events = reading.messages.iter().filter(|name| AGENT_EVENTS.contains(&name.as_str())).count();
+        let events = reading.messages.iter().filter(|name| AGENT_EVENTS.contains(&name.as_ref())).count();
         let message =
             format!("{wanted} agent request(s) were answered by {seen} whole run(s), {events} event(s) in all");
         return Some(("missing".to_owned(), message));
     }
+    let mine = format!("\"user_id\":\"{}\"", reading.user?);
+    let mine = Finder::new(&mine);
     let foreign = reading.events.iter().find_map(|event| match &event.what {
-        What::FrameSeen(frame) if frame.opcode == Opcode::Text => foreign_user(&frame.payload, reading.user?),
+        What::FrameSeen(frame) if frame.opcode == Opcode::Text && mine.find(&frame.payload).is_none() => {
+            foreign_user(&frame.payload, reading.user?)
+        }
         _ => None,
     })?;
     Some(("foreign".to_owned(), format!("an event carries the foreign user {foreign:?}")))
@@ -36,7 +43,7 @@ fn foreign_user(payload: &[u8], user: &str) -> Option<String> {
         #[serde(borrow)]
         user_id: std::borrow::Cow<'a, str>,
     }
-    if !AGENT_EVENTS.contains(&message_type(payload).as_str()) {
+    if !AGENT_EVENTS.contains(&message_type(payload)?.as_ref()) {
         return None;
     }
     let addressed = serde_json::from_slice::<Addressed<'_>>(payload).ok();

@@ -19,7 +19,12 @@ mod opened_only_with_credential;
 mod subprotocol_offered;
 mod welcome_first;
 
-use crate::{classify::Reading, outcome::Outcome, transcript::Transcript, verdict::Finding};
+use crate::{
+    classify::{self, Reading},
+    outcome::Outcome,
+    transcript::Transcript,
+    verdict::Finding,
+};
 
 /// What a check may look at.
 #[derive(Debug)]
@@ -37,8 +42,7 @@ pub struct Evidence<'a> {
 impl<'a> Evidence<'a> {
     /// Gathers the evidence of a run.
     pub fn gather(transcript: &'a Transcript, control: &'a Outcome) -> Evidence<'a> {
-        let readings: Vec<Reading<'a>> =
-            (0..transcript.exchanges()).map(|exchange| Reading::of(transcript, exchange)).collect();
+        let readings = classify::readings(transcript);
         let outcomes = readings.iter().map(Reading::outcome).collect();
         Evidence { transcript, readings, outcomes, control }
     }

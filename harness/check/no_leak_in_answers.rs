@@ -1,6 +1,6 @@
 //! No secret and no internal text reaches the client: no signing secret, no exception text, no dependency's error.
 
-use memchr::memmem;
+use memchr::memmem::Finder;
 
 use super::{Complaints, Evidence};
 use crate::transcript::{Event, What};
@@ -16,19 +16,23 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
         What::DependencyCalled { error: Some(error), .. } => Some(("dependency error", error.as_str())),
         _ => None,
     });
-    let needles: Vec<(&str, &str)> = secrets.chain(internal).filter(|(_, text)| text.len() >= TEXT_BYTES_MIN).collect();
+    let needles: Vec<(&str, Finder<'_>)> = secrets
+        .chain(internal)
+        .filter(|(_, text)| text.len() >= TEXT_BYTES_MIN)
+        .map(|(kind, text)| (kind, Finder::new(text)))
+        .collect();
     let leaks = |event: &Event| {
-        let leaked = needles.iter().find(|(_, text)| reads(event, text.as_bytes()))?;
-        Some((leaked.0.to_owned(), format!("the client can read the text of a {}", leaked.0)))
+        let (kind, _) = needles.iter().find(|(_, text)| reads(event, text))?;
+        Some(((*kind).to_owned(), format!("the client can read the text of a {kind}")))
     };
     transcript.events.iter().filter_map(leaks).collect()
 }
 
 /// Whether the client reads this text in this event. A close reason may have been cut.
-fn reads(event: &Event, text: &[u8]) -> bool {
-    let holds = |bytes: &[u8]| memmem::find(bytes, text).is_some();
+fn reads(event: &Event, text: &Finder<'_>) -> bool {
+    let holds = |bytes: &[u8]| text.find(bytes).is_some();
     match &event.what {
-        What::FrameSeen(frame) => holds(&frame.payload) || ends_with_start_of(&frame.payload, text),
+        What::FrameSeen(frame) => holds(&frame.payload) || ends_with_start_of(&frame.payload, text.needle()),
         What::BodySeen { body, .. } => holds(body),
         What::ResponseSeen(head) => head.headers.iter().any(|(_, value)| holds(value)),
         _ => false,

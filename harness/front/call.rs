@@ -51,7 +51,8 @@ pub(super) enum Step {
 
 impl<P: Protocol> Call<P> {
     pub(super) fn start(application: Arc<dyn Application>, scope: Scope, protocol: P, scribe: &Scribe) -> Call<P> {
-        let desk = Desk { protocol, outgoing: Vec::new(), inbox: VecDeque::new(), receiver: None, sender: None };
+        let desk =
+            Desk { protocol, outgoing: Vec::with_capacity(1024), inbox: VecDeque::new(), receiver: None, sender: None };
         let desk = Arc::new(Mutex::new(desk));
         let inlet = Inlet { desk: Arc::clone(&desk), scribe: scribe.clone() };
         let outlet = Outlet { desk: Arc::clone(&desk), scribe: scribe.clone() };

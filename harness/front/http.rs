@@ -12,7 +12,7 @@ use crate::{
     application::Application,
     event::{Inbound, Outbound},
     exception::Exception,
-    head::{Headers, RequestHead, ResponseHead, has_token, header},
+    head::{Headers, RequestHead, ResponseHead, field, has_token, header},
     link::{Progress, Wire, take},
     profile::{Answer, Effect, HttpRules, Profile, Start, WithoutLength},
     recorder::Scribe,
@@ -184,11 +184,11 @@ impl Response {
             _ if self.head_only || matches!(status, 204 | 304) => Framing::NoBody,
             (Some(length), _) => Framing::BytesLeft(length as u64),
             (None, Some(length)) => {
-                headers.push((b"content-length".to_vec(), length.to_string().into_bytes()));
+                headers.push(field("content-length", length.to_string()));
                 Framing::BytesLeft(length as u64)
             }
             (None, None) => {
-                headers.push((b"transfer-encoding".to_vec(), b"chunked".to_vec()));
+                headers.push(field("transfer-encoding", "chunked"));
                 Framing::Chunked
             }
         };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::{
     application::Application,
-    head::{HeadError, Headers, RequestHead, ResponseHead},
+    head::{HeadError, Headers, RequestHead, ResponseHead, field},
     link::{Link, Wire, take},
     profile::{Answer, Profile, Reception},
     recorder::Scribe,
@@ -83,11 +83,11 @@ async fn wait_for_end(wire: &mut Wire) {
 /// Writes an HTTP answer of the server's own, after which it closes.
 fn write_answer(outgoing: &mut Vec<u8>, answer: &Answer, profile: &Profile) {
     if let Answer::Http { status, content_type, body } = answer {
-        let mut headers = vec![(b"content-length".to_vec(), body.len().to_string().into_bytes())];
+        let mut headers = vec![field("content-length", body.len().to_string())];
         if !content_type.is_empty() {
-            headers.push((b"content-type".to_vec(), content_type.clone().into_bytes()));
+            headers.push(field("content-type", content_type.clone()));
         }
-        headers.push((b"connection".to_vec(), b"close".to_vec()));
+        headers.push(field("connection", "close"));
         add_server(&mut headers, profile);
         ResponseHead { status: *status, headers }.encode(outgoing);
         outgoing.extend_from_slice(body.as_bytes());
@@ -96,6 +96,6 @@ fn write_answer(outgoing: &mut Vec<u8>, answer: &Answer, profile: &Profile) {
 
 fn add_server(headers: &mut Headers, profile: &Profile) {
     if !profile.server_header.is_empty() {
-        headers.push((b"server".to_vec(), profile.server_header.clone().into_bytes()));
+        headers.push(field("server", profile.server_header.clone()));
     }
 }

@@ -1,13 +1,13 @@
 //! One WebSocket connection, from the scope to the last byte, as a server with this profile handles it.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
@@ -21,7 +21,7 @@ use crate::{
     event::{Inbound, Outbound},
     exception::Exception,
     frame::{Frame, FrameError, Opcode},
-    head::{Headers, RequestHead, ResponseHead, header},
+    head::{Headers, RequestHead, ResponseHead, field, header},
     link::{Progress, Wire},
     profile::{Answer, CloseEcho, CloseReason, Denial, Effect, Profile, Violation},
     recorder::Scribe,
@@ -64,6 +64,7 @@ pub(super) async fn serve(
         message: None,
         ending: None,
         ping: Ping { due: None, pong_due: None },
+        timer: None,
     };
     connection.run().await;
 }
@@ -98,15 +99,13 @@ struct Negotiation {
 
 impl Protocol for Negotiation {
     fn take(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
-        let profile = Arc::clone(&self.profile);
-        let name = event.name(ScopeType::Websocket).to_owned();
         match (self.phase, event) {
             (Phase::Connecting, Outbound::WebsocketAccept { subprotocol, headers }) => {
                 self.accept(subprotocol, headers, outgoing)
             }
             (Phase::Connecting, Outbound::WebsocketClose { .. }) => {
                 self.phase = Phase::Closed;
-                self.decided = Some(profile.before_accept.close.clone());
+                self.decided = Some(self.profile.before_accept.close.clone());
                 Ok(())
             }
             (Phase::Connecting, Outbound::ResponseStart { status, headers }) => {
@@ -118,24 +117,29 @@ impl Protocol for Negotiation {
                 self.deny(&body, more_body, outgoing);
                 Ok(())
             }
-            (Phase::Connecting, Outbound::WebsocketSend { .. }) => self.suffer(&profile.before_accept.send, &name),
-            (Phase::Connecting | Phase::Denying, _) => self.suffer(&profile.before_accept.unknown_event, &name),
-            (Phase::Open, Outbound::WebsocketSend { text, bytes }) => match (text, bytes) {
-                (Some(text), _) => {
-                    Frame::new(Opcode::Text, text).encode(outgoing);
-                    Ok(())
-                }
-                (None, Some(bytes)) => {
-                    Frame::new(Opcode::Binary, bytes).encode(outgoing);
-                    Ok(())
-                }
-                (None, None) => self.suffer(&profile.after_accept.empty_send, &name),
-            },
+            (Phase::Open, Outbound::WebsocketSend { text: Some(text), .. }) => {
+                Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing);
+                Ok(())
+            }
+            (Phase::Open, Outbound::WebsocketSend { text: None, bytes: Some(bytes) }) => {
+                Frame::encode_whole(Opcode::Binary, &bytes, outgoing);
+                Ok(())
+            }
             (Phase::Open, Outbound::WebsocketClose { code, reason }) => self.close(CloseCode(code), &reason, outgoing),
-            (Phase::Open, Outbound::WebsocketAccept { .. }) => self.suffer(&profile.after_accept.accept_again, &name),
-            (Phase::Open, _) => self.suffer(&profile.after_accept.unknown_event, &name),
-            (Phase::Closed, _) => self.suffer(&profile.after_accept.send_after_close, &name),
-            (Phase::Over, _) => self.suffer(&profile.disconnect.send, &name),
+            (phase, event) => {
+                let profile = Arc::clone(&self.profile);
+                let (before, after) = (&profile.before_accept, &profile.after_accept);
+                let effect = match (phase, &event) {
+                    (Phase::Connecting, Outbound::WebsocketSend { .. }) => &before.send,
+                    (Phase::Connecting | Phase::Denying, _) => &before.unknown_event,
+                    (Phase::Open, Outbound::WebsocketSend { .. }) => &after.empty_send,
+                    (Phase::Open, Outbound::WebsocketAccept { .. }) => &after.accept_again,
+                    (Phase::Open, _) => &after.unknown_event,
+                    (Phase::Closed, _) => &after.send_after_close,
+                    (Phase::Over, _) => &profile.disconnect.send,
+                };
+                self.suffer(effect, event.name(ScopeType::Websocket))
+            }
         }
     }
 }
@@ -167,12 +171,12 @@ impl Negotiation {
             }
         }
         let mut headers: Headers = vec![
-            (b"upgrade".to_vec(), b"websocket".to_vec()),
-            (b"connection".to_vec(), b"Upgrade".to_vec()),
-            (b"sec-websocket-accept".to_vec(), self.accept_key.clone().into_bytes()),
+            field("upgrade", "websocket"),
+            field("connection", "Upgrade"),
+            field("sec-websocket-accept", self.accept_key.clone()),
         ];
         if let Some(name) = subprotocol {
-            headers.push((b"sec-websocket-protocol".to_vec(), name.into_bytes()));
+            headers.push(field("sec-websocket-protocol", name));
         }
         headers.extend(extra);
         add_server(&mut headers, &self.profile);
@@ -191,9 +195,9 @@ impl Negotiation {
         self.decided = match (self.profile.before_accept.denial.clone(), self.denial.take()) {
             (Denial::Sent, Some((status, mut headers, body))) => {
                 if header(&headers, "content-length").is_none() {
-                    headers.push((b"content-length".to_vec(), body.len().to_string().into_bytes()));
+                    headers.push(field("content-length", body.len().to_string()));
                 }
-                headers.push((b"connection".to_vec(), b"close".to_vec()));
+                headers.push(field("connection", "close"));
                 add_server(&mut headers, &self.profile);
                 ResponseHead { status, headers }.encode(outgoing);
                 outgoing.extend_from_slice(&body);
@@ -204,12 +208,13 @@ impl Negotiation {
     }
 
     fn close(&mut self, code: CloseCode, reason: &str, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
-        let rules = self.profile.after_accept.clone();
+        let profile = Arc::clone(&self.profile);
+        let rules = &profile.after_accept;
         let mut code = code;
         if !rules.close_codes.contain(code) {
-            match rules.other_close_code {
-                Effect::Answers(Answer::Close { code: Some(instead), .. }) => code = instead,
-                effect => return self.suffer(&effect, &code.to_string()),
+            match &rules.other_close_code {
+                Effect::Answers(Answer::Close { code: Some(instead), .. }) => code = *instead,
+                effect => return self.suffer(effect, &code.to_string()),
             }
         }
         let reason = match rules.close_reason {
@@ -260,6 +265,8 @@ struct Connection {
     message: Option<(Opcode, BytesMut)>,
     ending: Option<Ending>,
     ping: Ping,
+    /// Fires at whatever is due next.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
@@ -294,13 +301,18 @@ impl Connection {
             _ => None,
         };
         let due = [self.ping.due, self.ping.pong_due, close_by].into_iter().flatten().min();
-        let mut timer = pin!(due.map(sleep_until));
+        match (due, &mut self.timer) {
+            (None, timer) => *timer = None,
+            (Some(due), Some(timer)) if timer.deadline() == due => {}
+            (Some(due), timer) => *timer = Some(Box::pin(sleep_until(due))),
+        }
+        let timer = &mut self.timer;
         poll_fn(|cx| {
             if let Poll::Ready(step) = call.poll_step(wire.as_mut(), cx) {
                 return Poll::Ready(Some(step));
             }
-            match timer.as_mut().as_pin_mut() {
-                Some(timer) => timer.poll(cx).map(|()| None),
+            match timer {
+                Some(timer) => timer.as_mut().poll(cx).map(|()| None),
                 None => Poll::Pending,
             }
         })

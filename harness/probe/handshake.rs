@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::upgrades;
 use crate::{
     credential::{Credential, CredentialPlace},
-    head::{Headers, RequestHead, ResponseHead, header, readable},
+    head::{Headers, RequestHead, ResponseHead, field, header, readable},
     step::{Client, Request},
 };
 
@@ -47,29 +47,25 @@ pub(super) fn request_head(
         chance.fill(&mut key);
         headers.push(field("Upgrade", "websocket"));
         headers.push(field("Connection", "Upgrade"));
-        headers.push(field("Sec-WebSocket-Key", &BASE64_STANDARD.encode(key)));
+        headers.push(field("Sec-WebSocket-Key", BASE64_STANDARD.encode(key)));
         headers.push(field("Sec-WebSocket-Version", "13"));
     }
     if !offers.is_empty() {
-        headers.push(field("Sec-WebSocket-Protocol", &offers.join(", ")));
+        headers.push(field("Sec-WebSocket-Protocol", offers.join(", ")));
     }
     if presents(CredentialPlace::Header) {
         let value = match request.credential {
             Credential::NoScheme | Credential::Empty => token.to_owned(),
             _ => format!("Bearer {token}"),
         };
-        headers.push(field("Authorization", &value));
+        headers.push(field("Authorization", value));
     }
     for (name, value) in &request.headers {
         headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
         headers.push((name.clone(), value.clone()));
     }
     headers.retain(|(name, _)| !request.without.iter().any(|gone| name.eq_ignore_ascii_case(gone.as_bytes())));
-    RequestHead { method: request.method.clone(), target, minor_version: 1, headers }
-}
-
-fn field(name: &str, value: &str) -> (Vec<u8>, Vec<u8>) {
-    (name.as_bytes().to_vec(), value.as_bytes().to_vec())
+    RequestHead { method: request.method.clone(), target: target.into(), minor_version: 1, headers }
 }
 
 /// What a client must verify before it takes a 101 for a WebSocket.

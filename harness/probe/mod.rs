@@ -7,7 +7,6 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::{
@@ -16,6 +15,7 @@ use crate::{
     frame::{Frame, Opcode},
     head::{ResponseHead, has_token, header},
     link::{Wire, take},
+    message::message_type,
     recorder::{Recorder, Scribe},
     running::Running,
     step::{Act, Awaited, Request, Step},
@@ -287,16 +287,6 @@ fn is_awaited(frame: &Frame, awaited: &Awaited) -> bool {
         }
         Awaited::Close => false,
     }
-}
-
-/// The `type` of a JSON message.
-fn message_type(payload: &[u8]) -> Option<std::borrow::Cow<'_, str>> {
-    #[derive(Deserialize)]
-    struct Typed<'a> {
-        #[serde(rename = "type", borrow)]
-        name: std::borrow::Cow<'a, str>,
-    }
-    serde_json::from_slice::<Typed<'_>>(payload).ok().map(|typed| typed.name)
 }
 
 /// Whether headers promise that the connection is a WebSocket from here on.

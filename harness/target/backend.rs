@@ -1,13 +1,13 @@
 //! The embedded backend behind a front, in memory or on loopback sockets.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::task::JoinSet;
 
 use crate::{
     application::{Application, Promise},
-    backend::Backend,
+    backend::{Backend, Settings},
     clock::Clock,
     credential::{Credential, Presented},
     dependency::InMemory,
@@ -54,8 +54,7 @@ impl Embedded {
         transport: Transport,
         seed: u64,
     ) -> Embedded {
-        let variables = Backend::variables(environment, SECRET);
-        let backend = Backend::new(revision, &variables, Arc::new(InMemory), seed);
+        let backend = Backend::new(revision, settings(environment), Arc::new(InMemory), seed);
         Embedded { backend, profile, transport, tasks: Mutex::new(JoinSet::new()) }
     }
 
@@ -119,6 +118,13 @@ impl Running for Embedded {
             Ok(())
         })
     }
+}
+
+/// The settings of a well-configured backend, read once for each environment.
+fn settings(environment: Environment) -> Arc<Settings> {
+    static READ: [OnceLock<Arc<Settings>>; 4] = [const { OnceLock::new() }; 4];
+    let read = || Arc::new(Settings::read(&Backend::variables(environment, SECRET)));
+    Arc::clone(READ[environment as usize].get_or_init(read))
 }
 
 fn panic_text(panic: Box<dyn std::any::Any + Send>) -> String {

@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use mimalloc::MiMalloc;
 use relapse::{
     Environment, Plan, Revision,
     clock::{Clock, Runtime},
@@ -14,12 +15,15 @@ use relapse::{
     transcript::Party,
 };
 
+/// The command's own allocator.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 /// Upgrade with a bearer token, welcome, one user_message, five events, close 1000 both ways, transcript, all checks.
 fn one_case(runtime: &Runtime, steps: &[Step], control: &Outcome) -> Class {
     let profile = Arc::clone(&servers().expect("the profiles are readable")[0]);
     let judged = runtime.block_on(async {
-        let target =
-            Embedded::launch(Revision::repaired(), Environment::Staging, profile, Transport::Memory, 1);
+        let target = Embedded::launch(Revision::repaired(), Environment::Staging, profile, Transport::Memory, 1);
         let transcript = run::converse(steps, Plan { seed: 1, faults: Vec::new() }, &target).await;
         run::judge(transcript.expect("memory has links"), control.clone())
     });
@@ -30,12 +34,8 @@ fn one_case(runtime: &Runtime, steps: &[Step], control: &Outcome) -> Class {
 fn bench(criterion: &mut Criterion) {
     let _logs = recorder::capture_logs();
     let runtime = Runtime::new(Clock::Virtual);
-    let control = Outcome {
-        class: Class::GoodOpen,
-        cause: relapse::Cause::Clean,
-        ending: Ending::Left,
-        closed_by: Party::Probe,
-    };
+    let control =
+        Outcome { class: Class::GoodOpen, cause: relapse::Cause::Clean, ending: Ending::Left, closed_by: Party::Probe };
     let steps = run::control_steps();
     let mut group = criterion.benchmark_group("judged");
     group.throughput(Throughput::Elements(1));
