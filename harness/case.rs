@@ -149,6 +149,7 @@ struct RawStep {
     close: Option<Spanned<u16>>,
     leave: Option<Spanned<bool>>,
     pause_ms: Option<Spanned<u64>>,
+    deaf_ms: Option<Spanned<u64>>,
 
     pad_to: Option<Spanned<usize>>,
     query: Option<Spanned<String>>,
@@ -330,13 +331,7 @@ impl Reader<'_> {
         let span = step.span();
         let mut raw = step.into_inner();
         let limit = match &raw.within_ms {
-            Some(limit) => {
-                let duration = Duration::from_millis(*limit.get_ref());
-                if duration.is_zero() || duration > STEP_LIMIT_MAX {
-                    return Err(self.error(limit.span(), "a limit is between 1 and 3600000 milliseconds", None));
-                }
-                duration
-            }
+            Some(limit) => self.limit(limit)?,
             None => STEP_LIMIT,
         };
         let mut acts: Vec<(&str, Act)> = Vec::new();
@@ -378,8 +373,12 @@ impl Reader<'_> {
         }
         let mut limit = limit;
         if let Some(pause) = raw.pause_ms.take() {
-            limit = Duration::from_millis(pause.into_inner()).min(STEP_LIMIT_MAX);
+            limit = self.limit(&pause)?;
             acts.push(("pause_ms", Act::Pause));
+        }
+        if let Some(deaf) = raw.deaf_ms.take() {
+            limit = self.limit(&deaf)?;
+            acts.push(("deaf_ms", Act::Deafen));
         }
         self.no_left_over(&raw, acts.first().map(|(name, _)| *name))?;
         match acts.len() {
@@ -387,7 +386,7 @@ impl Reader<'_> {
             0 => Err(self.error(
                 span,
                 "this step does nothing",
-                Some("it needs one of `open`, `request`, `send`, `ping`, `wait`, `wait_key`, `close`, `leave`, `pause_ms`".to_owned()),
+                Some("it needs one of `open`, `request`, `send`, `ping`, `wait`, `wait_key`, `close`, `leave`, `pause_ms`, `deaf_ms`".to_owned()),
             )),
             _ => {
                 let names: Vec<&str> = acts.iter().map(|(name, _)| *name).collect();
@@ -395,6 +394,14 @@ impl Reader<'_> {
                 Err(self.error(span, format!("one step cannot both `{}`", names.join("` and `")), help))
             }
         }
+    }
+
+    fn limit(&self, limit: &Spanned<u64>) -> Result<Duration, Error> {
+        let duration = Duration::from_millis(*limit.get_ref());
+        if duration.is_zero() || duration > STEP_LIMIT_MAX {
+            return Err(self.error(limit.span(), "a limit is between 1 and 3600000 milliseconds", None));
+        }
+        Ok(duration)
     }
 
     fn only_true(&self, key: &str, value: &Spanned<bool>) -> Result<(), Error> {

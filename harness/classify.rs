@@ -154,7 +154,11 @@ impl<'a> Reading<'a> {
                 What::HandshakeRefused { why } => return Ending::BadHandshake { why: why.clone() },
                 What::BadHeadSeen { .. } | What::BadFrameSeen(_) | What::EndSeen => return Ending::Drop,
                 What::DeadlinePassed { waiting_for, .. } => {
-                    let lives_on = self.events[index..].iter().any(|event| matches!(event.what, What::FrameSeen(_)));
+                    // A pong or a close may be the server's; a message is the application's.
+                    let is_message = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary);
+                    let lives_on = self.events[index..]
+                        .iter()
+                        .any(|event| matches!(&event.what, What::FrameSeen(frame) if is_message(frame)));
                     let waiting_for = waiting_for.clone();
                     return if lives_on { Ending::Silence { waiting_for } } else { Ending::Hang { waiting_for } };
                 }

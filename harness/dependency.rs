@@ -68,7 +68,7 @@ impl Dependencies for InMemory {
                 if !meant || result.is_err() || !scribe.meets(index) {
                     continue;
                 }
-                scribe.fired(index, Party::Dependency, fault.to_string());
+                scribe.fired(index, Party::Dependency, fault.kind.to_string());
                 match &fault.kind {
                     FaultKind::Delay { delay, .. } => sleep(*delay).await,
                     FaultKind::Fail { error, .. } => {

@@ -129,16 +129,20 @@ pub struct Fault {
     pub trigger: Trigger,
 }
 
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FaultKind::Pass => f.write_str("pass everything on"),
+            FaultKind::StripHeader { header } => write!(f, "strip {header}"),
+            FaultKind::DropKey { key } => write!(f, "drop scope[{key:?}]"),
+            FaultKind::Fail { dependency, .. } => write!(f, "{dependency} fails"),
+            FaultKind::Delay { dependency, delay } => write!(f, "{dependency} takes {} ms", delay.as_millis()),
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
-            FaultKind::Pass => f.write_str("edge: pass"),
-            FaultKind::StripHeader { header } => write!(f, "edge: strip {header}"),
-            FaultKind::DropKey { key } => write!(f, "scope: drop {key}"),
-            FaultKind::Fail { dependency, .. } => write!(f, "dependency: {dependency} fails"),
-            FaultKind::Delay { dependency, delay } => {
-                write!(f, "dependency: {dependency} takes {} ms", delay.as_millis())
-            }
-        }
+        write!(f, "{}: {}", self.kind.place().name(), self.kind)
     }
 }

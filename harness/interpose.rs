@@ -38,7 +38,7 @@ impl Application for Interposed {
                 && self.scribe.meets(index)
             {
                 scope.0.remove(key.as_str());
-                self.scribe.fired(index, Party::Front, format!("dropped scope[{key:?}]"));
+                self.scribe.fired(index, Party::Front, fault.kind.to_string());
             }
         }
         Arc::clone(&self.application).call(scope, receive, send)

@@ -67,6 +67,21 @@ impl Recorder {
         Transcript { events: std::mem::take(&mut ledger.events), fired, ..Transcript::default() }
     }
 
+    /// Whether some call of the application has not ended.
+    pub fn is_application_running(&self) -> bool {
+        let calls: i32 = self
+            .ledger()
+            .events
+            .iter()
+            .map(|event| match event.what {
+                What::Called { .. } => 1,
+                What::Returned | What::Raised(_) => -1,
+                _ => 0,
+            })
+            .sum();
+        calls > 0
+    }
+
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // A party that panicked while recording left a whole event or none behind.
         self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)

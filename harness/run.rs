@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::time::sleep;
+
 use crate::{
-    case::{Case, Symptom},
+    case::Case,
     check::{self, Evidence},
     classify::{self, Reading},
     clock::{Clock, Runtime},
     close_code::CloseCode,
     error::Error,
     fault::Place,
-    outcome::{Class, Outcome},
+    outcome::{Class, Ending, Outcome},
     plan::Plan,
     probe,
     recorder::{self, Recorder},
@@ -28,6 +30,9 @@ use crate::{
 
 /// How long the control may take for any single step.
 const CONTROL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the application may take to notice that its client is gone before the transcript is closed.
+const SETTLING_TIME: Duration = Duration::from_millis(1);
 
 /// Runs trials one after the other, each exactly reproducible, on one virtual clock.
 #[derive(Debug)]
@@ -123,6 +128,10 @@ async fn conduct(case: &Case, target: &dyn Running, seed: u64) -> Result<Judged,
 pub async fn converse(steps: &[Step], plan: Plan, target: &dyn Running) -> Result<Transcript, Error> {
     let recorder = Recorder::new(plan);
     probe::perform(steps, &recorder, target).await?;
+    if recorder.is_application_running() {
+        // Under the virtual clock this ends as soon as nobody has anything left to do.
+        sleep(SETTLING_TIME).await;
+    }
     let mut transcript = recorder.transcript();
     transcript.secrets = target.secrets();
     Ok(transcript)
@@ -157,35 +166,51 @@ async fn control(target: &dyn Running, seed: u64) -> Result<Outcome, Error> {
 
 /// What the two runs tell, and why it is not FIXED.
 fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> (Verdict, String) {
-    let idle = |judged: &Judged| judged.transcript.fired.iter().position(|&count| count == 0);
-    for (twin, judged) in [("defective", before), ("repaired", after)] {
-        if let Some(index) = idle(judged) {
-            return (Verdict::Vacuous, format!("the fault `{}` never acted on the {twin} twin", case.faults[index]));
+    let verdict = || {
+        all_faults_acted(case, before).map_err(|why| (Verdict::Vacuous, format!("on the defective twin {why}")))?;
+        all_faults_acted(case, after).map_err(|why| (Verdict::Vacuous, format!("on the repaired twin {why}")))?;
+        reproduces(case, profile, before).map_err(|why| (Verdict::CannotReproduce, why))?;
+        if before.findings == after.findings {
+            return Err((Verdict::Vacuous, "no check can tell the twins apart".to_owned()));
         }
-    }
-    let symptom = case.symptom_behind(profile);
-    if let Err(why) = shows(symptom, before) {
-        return (Verdict::CannotReproduce, why);
-    }
-    if before.findings == after.findings {
-        return (Verdict::Vacuous, "no check can tell the twins apart".to_owned());
-    }
-    if !case.accept.contains(&after.outcome.class) {
-        return (Verdict::StillBroken, format!("the repaired twin gives {}", after.outcome));
-    }
-    if after.control.class != Class::GoodOpen {
-        return (Verdict::StillBroken, format!("on the repaired twin the valid client gets {}", after.control));
-    }
-    match after.findings.first() {
-        Some(Finding { check, message, .. }) => {
-            (Verdict::StillBroken, format!("on the repaired twin {check}: {message}"))
-        }
-        None => (Verdict::Fixed, String::new()),
+        holds(case, after).map_err(|why| (Verdict::StillBroken, why))
+    };
+    match verdict() {
+        Ok(()) => (Verdict::Fixed, String::new()),
+        Err(not_fixed) => not_fixed,
     }
 }
 
-/// Whether a run shows the whole symptom.
-fn shows(symptom: &Symptom, judged: &Judged) -> Result<(), String> {
+fn all_faults_acted(case: &Case, judged: &Judged) -> Result<(), String> {
+    match judged.transcript.fired.iter().position(|&count| count == 0) {
+        Some(index) => Err(format!("the fault `{}` never acted", case.faults[index])),
+        None => Ok(()),
+    }
+}
+
+/// Whether a run of the repaired twin is accepted: its class, every check, and the control.
+///
+/// # Errors
+/// Says what is not accepted.
+pub fn holds(case: &Case, after: &Judged) -> Result<(), String> {
+    if !case.accept.contains(&after.outcome.class) {
+        return Err(format!("the repaired twin gives {}", after.outcome));
+    }
+    if after.control.class != Class::GoodOpen {
+        return Err(format!("on the repaired twin the valid client gets {}", after.control));
+    }
+    match after.findings.first() {
+        Some(Finding { check, message, .. }) => Err(format!("on the repaired twin {check}: {message}")),
+        None => Ok(()),
+    }
+}
+
+/// Whether a run of the defective twin shows the whole symptom.
+///
+/// # Errors
+/// Says what is missing.
+pub fn reproduces(case: &Case, profile: &str, judged: &Judged) -> Result<(), String> {
+    let symptom = case.symptom_behind(profile);
     let Outcome { class, cause, ending, .. } = &judged.outcome;
     let differs = |what: &str, expected: &str, found: String| {
         Err(format!("the defective twin shows the {what} `{found}` instead of `{expected}`"))
@@ -205,7 +230,7 @@ fn shows(symptom: &Symptom, judged: &Judged) -> Result<(), String> {
         return Err(format!("nothing in the defective twin's log says `{text}`"));
     }
     if let Some(text) = &symptom.reason
-        && !matches!(ending, crate::outcome::Ending::Close { reason, .. } if reason.contains(text))
+        && !matches!(ending, Ending::Close { reason, .. } if reason.contains(text))
     {
         return Err(format!("the close reason on the defective twin does not say `{text}`"));
     }

@@ -37,8 +37,10 @@ pub enum Act {
     Close(CloseCode),
     /// End the stream without a close frame.
     Leave,
-    /// Do nothing for as long as the step's limit.
+    /// Go on reading for as long as the step's limit, and wait for nothing.
     Pause,
+    /// Read until the close, and answer no ping meanwhile.
+    Deafen,
 }
 
 /// A request to be written: everything a client may want to say, and to leave out.

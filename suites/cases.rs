@@ -1,1 +1,97 @@
-fn main() {}
+//! Every case as named trials: on the defective twin it must show its symptom, on the repaired one it must hold, and
+//! both conversations must look as a reviewer last saw them.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial as Named};
+use relapse::{
+    Catalogue, Conductor, Detail, Judged, Revision, Trial,
+    report::sequence::{self, seconds},
+    run, servers,
+};
+
+const SEED: u64 = 1;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    libtest_mimic::run(&arguments, trials()).exit_code()
+}
+
+/// All trials. Nothing to run, or a file that is no case, is a failing trial of its own.
+fn trials() -> Vec<Named> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
+    let (catalogue, servers) = match (Catalogue::read(&directory), servers()) {
+        (Ok(catalogue), Ok(servers)) => (catalogue, servers),
+        (Err(error), _) | (_, Err(error)) => {
+            let text = format!("could not {error}");
+            return vec![Named::test("cases are found", move || Err(text.into()))];
+        }
+    };
+    let mut named: Vec<Named> = catalogue
+        .broken
+        .iter()
+        .map(|error| {
+            let text = format!("could not {error}");
+            Named::test(text.clone(), move || Err(text.into()))
+        })
+        .collect();
+    for case in &catalogue.cases {
+        let trials = Trial::of(std::slice::from_ref(case), &servers, None);
+        for trial in &trials {
+            let label = format!("{} [{}, {}]", case.name, trial.profile.name, trial.environment);
+            let (before, after) = (trial.clone(), trial.clone());
+            named.push(Named::test(format!("reproduces {label}"), move || {
+                run::reproduces(&before.case, &before.profile.name, &perform(&before, defective(&before))?)
+                    .map_err(Failed::from)
+            }));
+            named.push(Named::test(format!("holds {label}"), move || {
+                run::holds(&after.case, &perform(&after, Revision::repaired())?).map_err(Failed::from)
+            }));
+        }
+        for (revision, of) in [(defective(&trials[0]), "defective"), (Revision::repaired(), "repaired")] {
+            let trials = trials.clone();
+            named.push(Named::test(format!("looks as reviewed {} [{of}]", case.name), move || look(&trials, revision)));
+        }
+    }
+    named
+}
+
+fn defective(trial: &Trial) -> Revision {
+    Revision::only(trial.case.defect)
+}
+
+fn perform(trial: &Trial, revision: Revision) -> Result<Judged, Failed> {
+    Conductor::default().run(trial, revision, SEED).map_err(|error| format!("could not {error}").into())
+}
+
+/// Compares the conversation behind the first server, and the outcomes behind the others, with the snapshot.
+fn look(trials: &[Trial], revision: Revision) -> Result<(), Failed> {
+    let mut text = String::new();
+    for (index, trial) in trials.iter().enumerate() {
+        let judged = perform(trial, revision)?;
+        if index == 0 {
+            text.push_str(&format!("{}\n\n", trial.case.summary));
+            for line in sequence::lines(&judged.transcript, Detail::Full) {
+                let at = if line.at.is_zero() { String::new() } else { format!("  [{}]", seconds(line.at)) };
+                text.push_str(&format!("{}{at}\n", line.text));
+            }
+            text.push('\n');
+        }
+        let label = format!("{}, {}", trial.profile.name, trial.environment);
+        text.push_str(&format!("{label}: {}, ended by {}\n", judged.outcome, judged.outcome.closed_by));
+        let mut checks: Vec<&str> = judged.findings.iter().map(|finding| finding.check).collect();
+        checks.dedup();
+        if !checks.is_empty() {
+            text.push_str(&format!("  found by {}\n", checks.join(", ")));
+        }
+    }
+    let (area, name) = trials[0].case.name.rsplit_once('/').unwrap_or(("", &trials[0].case.name));
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(format!("../snapshots/cases/{area}"));
+    settings.set_snapshot_suffix(revision.to_string());
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
+    Ok(())
+}

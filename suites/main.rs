@@ -1,1 +1,10 @@
+//! What holds for every case, server and file. One binary, so that there is one thing to link.
 
+mod command; // the built binary: output and exit codes
+mod properties; // whatever a client may write
+mod rendering; // what tables, pages and messages look like
+mod servers; // what each server profile makes of an application's behavior
+mod support; // helpers
+mod tidy; // the rules of this house
+mod wire; // real sockets, and independent implementations on the other end
+mod words; // values, scopes, frames, events

@@ -48,14 +48,14 @@ impl Rewriter {
             match &fault.kind {
                 FaultKind::Pass => {
                     if self.scribe.meets(index) {
-                        self.scribe.fired(index, Party::Edge, "passed the head on".to_owned());
+                        self.scribe.fired(index, Party::Edge, fault.kind.to_string());
                     }
                 }
                 FaultKind::StripHeader { header } => {
                     let has_name = |name: &[u8]| name.eq_ignore_ascii_case(header.as_bytes());
                     if head.headers.iter().any(|(name, _)| has_name(name)) && self.scribe.meets(index) {
                         head.headers.retain(|(name, _)| !has_name(name));
-                        self.scribe.fired(index, Party::Edge, format!("stripped {header}"));
+                        self.scribe.fired(index, Party::Edge, fault.kind.to_string());
                     }
                 }
                 FaultKind::DropKey { .. } | FaultKind::Fail { .. } | FaultKind::Delay { .. } => {}

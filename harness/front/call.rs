@@ -31,6 +31,7 @@ pub(super) struct Desk<P> {
     inbox: VecDeque<Inbound>,
     receiver: Option<Waker>,
     sender: Option<Waker>,
+    has_sent: bool,
 }
 
 /// One call of the application.
@@ -43,6 +44,8 @@ pub(super) struct Call<P> {
 
 /// What happened next.
 pub(super) enum Step {
+    /// The application sent something.
+    Sent,
     /// The application's call ended.
     Ended(Result<(), Exception>),
     /// Bytes came from the client, or its end.
@@ -51,8 +54,14 @@ pub(super) enum Step {
 
 impl<P: Protocol> Call<P> {
     pub(super) fn start(application: Arc<dyn Application>, scope: Scope, protocol: P, scribe: &Scribe) -> Call<P> {
-        let desk =
-            Desk { protocol, outgoing: Vec::with_capacity(1024), inbox: VecDeque::new(), receiver: None, sender: None };
+        let desk = Desk {
+            protocol,
+            outgoing: Vec::with_capacity(1024),
+            inbox: VecDeque::new(),
+            receiver: None,
+            sender: None,
+            has_sent: false,
+        };
         let desk = Arc::new(Mutex::new(desk));
         let inlet = Inlet { desk: Arc::clone(&desk), scribe: scribe.clone() };
         let outlet = Outlet { desk: Arc::clone(&desk), scribe: scribe.clone() };
@@ -95,6 +104,9 @@ impl<P: Protocol> Call<P> {
                 }
             }
             return Poll::Ready(Step::Ended(result));
+        }
+        if std::mem::take(&mut self.desk().has_sent) {
+            return Poll::Ready(Step::Sent);
         }
         let Some(wire) = wire else { return Poll::Pending };
         loop {
@@ -166,6 +178,7 @@ impl<P: Protocol> SendEvent for Outlet<P> {
         Box::pin(poll_fn(move |cx| {
             let mut desk = lock(&self.desk);
             let desk = &mut *desk;
+            desk.has_sent |= event.is_some();
             if let Some(event) = event.take()
                 && let Err(exception) = desk.protocol.take(event, &mut desk.outgoing)
             {

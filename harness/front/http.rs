@@ -63,7 +63,7 @@ pub(super) async fn serve(
                 return finish(wire, progress, result, profile).await && reusable;
             }
             Step::Wire(Progress::End) => call.deliver(Inbound::HttpDisconnect),
-            Step::Wire(_) => {}
+            Step::Wire(_) | Step::Sent => {}
         }
         if call.desk().protocol.cut {
             return false;

@@ -78,6 +78,8 @@ enum Phase {
     Denying,
     /// Accepted, and nobody has closed.
     Open,
+    /// Accepted, and the application's call is over; the server goes on alone.
+    Abandoned,
     /// The application's close went out.
     Closed,
     /// The client is gone, or the server gave the connection up.
@@ -136,7 +138,7 @@ impl Protocol for Negotiation {
                     (Phase::Open, Outbound::WebsocketAccept { .. }) => &after.accept_again,
                     (Phase::Open, _) => &after.unknown_event,
                     (Phase::Closed, _) => &after.send_after_close,
-                    (Phase::Over, _) => &profile.disconnect.send,
+                    (Phase::Abandoned | Phase::Over, _) => &profile.disconnect.send,
                 };
                 self.suffer(effect, event.name(ScopeType::Websocket))
             }
@@ -276,7 +278,7 @@ impl Connection {
             match self.step().await {
                 Some(Step::Ended(result)) => self.application_ended(result),
                 Some(Step::Wire(Progress::End)) => self.client_ended(),
-                Some(Step::Wire(_)) => self.read_frames(),
+                Some(Step::Wire(_) | Step::Sent) => self.read_frames(),
                 None => self.timer_fired(),
             }
             if let Some(answer) = self.decided() {
@@ -323,6 +325,11 @@ impl Connection {
         self.call.desk().protocol.phase
     }
 
+    /// Whether the server still speaks WebSocket with the client.
+    fn is_open(&self) -> bool {
+        matches!(self.phase(), Phase::Open | Phase::Abandoned)
+    }
+
     fn set_phase(&self, phase: Phase) {
         self.call.desk().protocol.phase = phase;
     }
@@ -345,7 +352,7 @@ impl Connection {
                 let code = self.profile.disconnect.after_own_close.unwrap_or(own.0);
                 self.call.deliver(Inbound::WebsocketDisconnect { code, reason: String::new() });
             }
-            Phase::Connecting | Phase::Denying | Phase::Open | Phase::Closed | Phase::Over => {}
+            Phase::Connecting | Phase::Denying | Phase::Open | Phase::Abandoned | Phase::Closed | Phase::Over => {}
         }
     }
 
@@ -354,7 +361,6 @@ impl Connection {
     }
 
     fn answer(&mut self, answer: &Answer) {
-        self.stop_pings();
         let ending = match answer {
             Answer::Http { .. } => {
                 write_answer(self.call.desk().outgoing(), answer, &self.profile);
@@ -367,6 +373,11 @@ impl Connection {
             Answer::Drop => Ending::Cut,
             Answer::Hang => Ending::Never,
         };
+        let is_abandoned = *answer == Answer::Hang && self.phase() == Phase::Open;
+        if is_abandoned {
+            return self.set_phase(Phase::Abandoned);
+        }
+        self.stop_pings();
         self.ending = Some(ending);
         self.set_phase(Phase::Over);
     }
@@ -382,7 +393,7 @@ impl Connection {
             (Phase::Open, Err(_)) => &self.profile.after_accept.raises,
             (Phase::Open, Ok(())) => &self.profile.after_accept.returns,
             (Phase::Denying, _) => &Answer::Drop,
-            (Phase::Closed | Phase::Over, _) => return,
+            (Phase::Abandoned | Phase::Closed | Phase::Over, _) => return,
         };
         let answer = answer.clone();
         self.answer(&answer);
@@ -396,7 +407,7 @@ impl Connection {
 
     /// Tells the application that the client is gone, once.
     fn disconnect(&mut self, code: CloseCode, reason: String) {
-        if matches!(self.phase(), Phase::Connecting | Phase::Denying | Phase::Open) {
+        if matches!(self.phase(), Phase::Connecting | Phase::Denying | Phase::Open | Phase::Abandoned) {
             self.set_phase(Phase::Over);
             self.call.deliver(Inbound::WebsocketDisconnect { code: code.0, reason });
         }
@@ -438,7 +449,7 @@ impl Connection {
         if let Some(wire) = self.wire.as_mut() {
             wire.incoming.clear();
         }
-        if self.phase() == Phase::Open {
+        if self.is_open() {
             let rules = &self.profile.violation;
             let answer = answer(rules).clone();
             let sent = match &answer {
@@ -461,7 +472,7 @@ impl Connection {
         }
         match frame.opcode {
             Opcode::Close => self.client_closed(&frame),
-            Opcode::Ping if self.phase() == Phase::Open => {
+            Opcode::Ping if self.is_open() => {
                 Frame::new(Opcode::Pong, frame.payload).encode(self.call.desk().outgoing());
             }
             Opcode::Pong => self.ping.pong_due = None,
@@ -473,7 +484,7 @@ impl Connection {
     fn client_closed(&mut self, frame: &Frame) {
         let (code, reason) = frame.close_parts();
         match self.phase() {
-            Phase::Open => {
+            Phase::Open | Phase::Abandoned => {
                 let rules = &self.profile.disconnect;
                 let answer = match rules.close_echo {
                     CloseEcho::Same => Frame::close(code, &reason),

@@ -104,7 +104,7 @@ impl Exchange {
             self.record(What::HandshakeRefused { why });
             return None;
         }
-        Some(Session { exchange: self, closing: Closing::No })
+        Some(Session { exchange: self, closing: Closing::No, hears_pings: true })
     }
 
     async fn read_head(&mut self) -> Option<ResponseHead> {
@@ -166,6 +166,7 @@ enum Closing {
 struct Session {
     exchange: Exchange,
     closing: Closing,
+    hears_pings: bool,
 }
 
 impl Session {
@@ -189,7 +190,13 @@ impl Session {
                 return false;
             }
             Act::Pause => {
+                // Nothing is awaited, so that nothing can come too late.
                 let _ = timeout(limit, self.read_until(chance, |_| false)).await;
+            }
+            Act::Deafen => {
+                self.hears_pings = false;
+                self.within(limit, "the close", chance, |_| false).await;
+                self.hears_pings = true;
             }
             Act::Open(_) | Act::Request(_) => {}
         }
@@ -233,7 +240,7 @@ impl Session {
             match Frame::decode(&mut self.exchange.wire.incoming, PAYLOAD_BYTES_MAX) {
                 Ok(Some(frame)) => {
                     self.exchange.record(What::FrameSeen(frame.clone()));
-                    if frame.opcode == Opcode::Ping {
+                    if frame.opcode == Opcode::Ping && self.hears_pings {
                         self.send(Frame::new(Opcode::Pong, frame.payload.clone()), chance);
                     }
                     if frame.opcode == Opcode::Close {

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The longest message that is shown whole, in characters.
-const MESSAGE_CHARACTERS_MAX: usize = 240;
+const MESSAGE_CHARACTERS_MAX: usize = 400;
 
 /// Headers every upgrade has; shown only where they are missing.
 const HANDSHAKE: [&str; 5] = ["host", "upgrade", "connection", "sec-websocket-key", "sec-websocket-version"];

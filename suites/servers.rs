@@ -1,0 +1,235 @@
+//! What each server profile makes of an application's behavior: the table that was measured on the real servers.
+//!
+//! One raw application, one mistake a row, one column a server.
+
+use std::time::Duration;
+
+use relapse::{
+    classify,
+    close_code::CloseCode,
+    event::{Inbound, Outbound},
+    exception::Exception,
+    step::{Act, Awaited, Request, Step},
+    transcript::{Transcript, What},
+    value::Value,
+};
+use rstest::rstest;
+
+use crate::support::{Ends, Scripted, converse, profile};
+
+const SERVERS: [&str; 5] = ["uvicorn-0.35", "uvicorn-0.54", "hypercorn-0.18", "daphne-4.2", "granian-2.8"];
+
+/// What the application does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Behavior {
+    RaisesBeforeAccept,
+    ReturnsBeforeAccept,
+    ClosesBeforeAccept,
+    Denies,
+    SendsBeforeAccept,
+    UnknownEventBeforeAccept,
+    RaisesAfterAccept,
+    RaisesAfterOneMessage,
+    ReturnsAfterAccept,
+    Closes1011,
+    SendsAfterClose,
+    ClosesWithReservedCode,
+    UnknownEvent,
+    SendsNothing,
+    ClosesWithLongReason,
+    AcceptsTwice,
+    SelectsUnoffered,
+}
+
+fn accept(subprotocol: Option<&str>) -> Outbound {
+    Outbound::WebsocketAccept { subprotocol: subprotocol.map(str::to_owned), headers: Vec::new() }
+}
+
+fn close(code: u16, reason: &str) -> Outbound {
+    Outbound::WebsocketClose { code, reason: reason.to_owned() }
+}
+
+fn unknown() -> Outbound {
+    Outbound::Unknown(Value::from([("type", "websocket.bogus".into())]))
+}
+
+async fn behave(behavior: Behavior, mut ends: Ends) -> Result<(), Exception> {
+    use Behavior::*;
+    ends.receive().await?;
+    let boom = || Err(Exception::new("RuntimeError", "boom"));
+    match behavior {
+        RaisesBeforeAccept => return boom(),
+        ReturnsBeforeAccept => return Ok(()),
+        ClosesBeforeAccept => return ends.send(close(4401, "x")).await,
+        Denies => {
+            ends.send(Outbound::ResponseStart { status: 401, headers: Vec::new() }).await?;
+            return ends.send(Outbound::ResponseBody { body: b"{}".to_vec(), more_body: false }).await;
+        }
+        SendsBeforeAccept => {
+            ends.send(Outbound::text("early")).await?;
+            return Ok(());
+        }
+        UnknownEventBeforeAccept => {
+            ends.send(unknown()).await?;
+            return Ok(());
+        }
+        SelectsUnoffered => ends.send(accept(Some("chat"))).await?,
+        _ => ends.send(accept(None)).await?,
+    }
+    match behavior {
+        RaisesAfterAccept => return boom(),
+        RaisesAfterOneMessage => {
+            ends.send(Outbound::text("one")).await?;
+            return boom();
+        }
+        ReturnsAfterAccept => return Ok(()),
+        Closes1011 => ends.send(close(1011, "boom reason")).await?,
+        SendsAfterClose => {
+            ends.send(close(1000, "")).await?;
+            ends.send(Outbound::text("late")).await?;
+        }
+        ClosesWithReservedCode => ends.send(close(1005, "")).await?,
+        UnknownEvent => ends.send(unknown()).await?,
+        SendsNothing => ends.send(Outbound::WebsocketSend { text: None, bytes: None }).await?,
+        ClosesWithLongReason => ends.send(close(1011, &"r".repeat(200))).await?,
+        AcceptsTwice => ends.send(accept(None)).await?,
+        _ => {}
+    }
+    while !matches!(ends.receive().await?, Inbound::WebsocketDisconnect { .. }) {}
+    Ok(())
+}
+
+fn step(act: Act) -> Step {
+    Step { act, limit: Duration::from_secs(4) }
+}
+
+fn ending(behavior: Behavior, server: &str) -> String {
+    let application = Scripted::new(move |_, ends| behave(behavior, ends));
+    let steps = [step(Act::Open(Request::standard("GET", "/"))), step(Act::Wait(Awaited::Close))];
+    let transcript = converse(application, &profile(server), &steps);
+    let outcome = classify::readings(&transcript)[0].outcome();
+    outcome.ending.to_string()
+}
+
+#[rstest]
+#[case(Behavior::RaisesBeforeAccept, ["http 500", "http 500", "http 500", "http 500", "http 403"])]
+#[case(Behavior::ReturnsBeforeAccept, ["http 500", "http 500", "http 500", "hang", "http 403"])]
+#[case(Behavior::ClosesBeforeAccept, ["http 403", "http 403", "http 403", "http 403", "http 403"])]
+#[case(Behavior::Denies, ["http 401", "http 401", "http 401", "hang", "http 401"])]
+#[case(Behavior::SendsBeforeAccept, ["http 500", "http 500", "http 500", "http 500", "http 403"])]
+#[case(Behavior::UnknownEventBeforeAccept, ["http 500", "http 500", "http 500", "hang", "http 403"])]
+#[case(Behavior::RaisesAfterAccept, ["drop (1006)", "drop (1006)", "close 1011", "close 1011", "close without code (1005)"])]
+#[case(Behavior::RaisesAfterOneMessage, ["drop (1006)", "drop (1006)", "close 1011", "close 1011", "close without code (1005)"])]
+#[case(Behavior::ReturnsAfterAccept, ["hang", "drop (1006)", "close 1011", "hang", "close without code (1005)"])]
+#[case(Behavior::Closes1011, ["close 1011", "close 1011", "close 1011", "close 1011", "close 1011"])]
+#[case(Behavior::SendsAfterClose, ["close 1000", "close 1000", "close 1000", "close 1000", "close 1000"])]
+#[case(Behavior::ClosesWithReservedCode, ["drop (1006)", "drop (1006)", "close 1000", "close 1011", "close 1005"])]
+#[case(Behavior::UnknownEvent, ["drop (1006)", "drop (1006)", "close 1011", "hang", "close without code (1005)"])]
+#[case(Behavior::SendsNothing, ["drop (1006)", "hang", "close 1011", "hang", "close without code (1005)"])]
+#[case(Behavior::ClosesWithLongReason, ["drop (1006)", "drop (1006)", "close 1011", "close 1011", "close 1011"])]
+#[case(Behavior::AcceptsTwice, ["drop (1006)", "drop (1006)", "close 1011", "close 1011", "close without code (1005)"])]
+#[case(Behavior::SelectsUnoffered, ["bad handshake (1006)", "bad handshake (1006)", "drop (1006)", "hang", "bad handshake (1006)"])]
+fn a_behavior_looks_as_measured(#[case] behavior: Behavior, #[case] expected: [&str; 5]) {
+    let seen: Vec<String> = SERVERS.iter().map(|server| ending(behavior, server)).collect();
+    assert_eq!(seen, expected, "{behavior:?} behind {SERVERS:?}");
+}
+
+/// A handshake header that is wrong, missing, or rewritten on the way.
+#[rstest]
+#[case::no_key(&["sec-websocket-key"], &[], "GET", ["http 400", "http 400", "http 400", "http 400", "http 400"])]
+#[case::short_key(&[], &[("sec-websocket-key", "short")], "GET", ["http 400", "http 400", "open", "http 400", "open"])]
+#[case::no_version(&["sec-websocket-version"], &[], "GET", ["http 400", "http 400", "http 400", "http 400", "http 400"])]
+#[case::version_8(&[], &[("sec-websocket-version", "8")], "GET", ["http 400", "http 400", "http 400", "open", "http 400"])]
+#[case::post(&[], &[], "POST", ["http 400", "http 405", "http 200", "http 405", "open"])]
+#[case::keep_alive(&[], &[("connection", "keep-alive")], "GET", ["http 200", "http 200", "http 200", "http 400", "http 200"])]
+#[case::no_host(&["host"], &[], "GET", ["http 400", "http 400", "http 400", "http 400", "open"])]
+fn a_handshake_is_received_as_measured(
+    #[case] without: &[&str],
+    #[case] headers: &[(&'static str, &'static str)],
+    #[case] method: &str,
+    #[case] expected: [&str; 5],
+) {
+    let received = SERVERS.map(|server| {
+        let application = Scripted::new(|scope, mut ends: Ends| async move {
+            ends.receive().await?;
+            if scope.str("type")? == "http" {
+                ends.send(Outbound::ResponseStart { status: 200, headers: Vec::new() }).await?;
+                return ends.send(Outbound::ResponseBody { body: Vec::new(), more_body: false }).await;
+            }
+            ends.send(accept(None)).await?;
+            while !matches!(ends.receive().await?, Inbound::WebsocketDisconnect { .. }) {}
+            Ok(())
+        });
+        let mut request = Request::standard(method, "/");
+        request.without = without.iter().map(|name| (*name).to_owned()).collect();
+        request.headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let transcript = converse(application, &profile(server), &[step(Act::Open(request))]);
+        let status = transcript.events.iter().find_map(|event| match &event.what {
+            What::ResponseSeen(head) => Some(head.status),
+            _ => None,
+        });
+        status.map_or("nothing".to_owned(), |status| match status {
+            101 => "open".to_owned(),
+            status => format!("http {status}"),
+        })
+    });
+    assert_eq!(received, expected);
+}
+
+/// What the application is told when the client ends the connection.
+#[rstest]
+#[case::close_with_code(Act::Close(CloseCode(4321)), [4321, 4321, 1006, 4321, 4321])]
+#[case::end_of_stream(Act::Leave, [1006, 1005, 1006, 1006, 1005])]
+fn the_application_is_told_as_measured(#[case] act: Act, #[case] expected: [u16; 5]) {
+    let told = SERVERS.map(|server| {
+        let application = Scripted::new(|_, mut ends: Ends| async move {
+            ends.receive().await?;
+            ends.send(accept(None)).await?;
+            ends.receive().await.map(drop)
+        });
+        let steps = [step(Act::Open(Request::standard("GET", "/"))), step(act.clone())];
+        disconnect_code(&converse(application, &profile(server), &steps))
+    });
+    assert_eq!(told, expected.map(Some));
+}
+
+fn disconnect_code(transcript: &Transcript) -> Option<u16> {
+    transcript.of(0).find_map(|event| match &event.what {
+        What::Received(Inbound::WebsocketDisconnect { code, .. }) => Some(*code),
+        _ => None,
+    })
+}
+
+/// A client that never pongs is given up after interval and limit, and only by servers that ping.
+#[rstest]
+#[case("uvicorn-0.35", Some(40), "close 1011")]
+#[case("uvicorn-0.54", Some(40), "close 1011")]
+#[case("daphne-4.2", Some(50), "drop (1006)")]
+#[case("hypercorn-0.18", None, "hang")]
+#[case("granian-2.8", None, "hang")]
+fn an_unanswered_ping_ends_the_connection_as_measured(
+    #[case] server: &str,
+    #[case] after_s: Option<u64>,
+    #[case] expected: &str,
+) {
+    let application = Scripted::new(|_, mut ends: Ends| async move {
+        ends.receive().await?;
+        ends.send(accept(None)).await?;
+        while !matches!(ends.receive().await?, Inbound::WebsocketDisconnect { .. }) {}
+        Ok(())
+    });
+    let deaf = Step { act: Act::Deafen, limit: Duration::from_secs(66) };
+    let steps = [step(Act::Open(Request::standard("GET", "/"))), deaf];
+    let transcript = converse(application, &profile(server), &steps);
+    let reading = &classify::readings(&transcript)[0];
+    assert_eq!(reading.outcome().ending.to_string(), expected);
+    dbg!(
+        &transcript
+            .events
+            .iter()
+            .map(|e| (e.at, format!("{:?}", e.what).chars().take(60).collect::<String>()))
+            .collect::<Vec<_>>()
+    );
+    let expired = transcript.events.iter().find(|event| event.what == What::KeepaliveExpired);
+    assert_eq!(expired.map(|event| event.at.as_secs()), after_s);
+}

@@ -1,0 +1,112 @@
+//! Helpers: an application made of a function, and a target that serves it.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+
+use relapse::{
+    Error, Plan, Profile, Transcript,
+    application::{Application, Promise, Receive, SendEvent},
+    clock::{Clock, Runtime},
+    credential::{Credential, Presented},
+    event::{Inbound, Outbound},
+    exception::Exception,
+    front,
+    link::Link,
+    recorder::Scribe,
+    run,
+    running::Running,
+    scope::Scope,
+    step::Step,
+};
+use tokio::task::JoinSet;
+
+/// The two ends an application holds.
+pub(crate) struct Ends {
+    receive: Box<dyn Receive>,
+    send: Box<dyn SendEvent>,
+}
+
+impl Ends {
+    pub(crate) async fn receive(&mut self) -> Result<Inbound, Exception> {
+        self.receive.receive().await
+    }
+
+    pub(crate) async fn send(&mut self, event: Outbound) -> Result<(), Exception> {
+        self.send.send(event).await
+    }
+}
+
+type Body = Box<dyn Fn(Scope, Ends) -> Promise<'static, Result<(), Exception>> + Send + Sync>;
+
+/// An application made of a function.
+pub(crate) struct Scripted(Body);
+
+impl Scripted {
+    pub(crate) fn new<F, R>(body: F) -> Arc<Scripted>
+    where
+        F: Fn(Scope, Ends) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), Exception>> + Send + 'static,
+    {
+        Arc::new(Scripted(Box::new(move |scope, ends| Box::pin(body(scope, ends)))))
+    }
+}
+
+impl fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scripted")
+    }
+}
+
+impl Application for Scripted {
+    fn call(
+        self: Arc<Self>,
+        scope: Scope,
+        receive: Box<dyn Receive>,
+        send: Box<dyn SendEvent>,
+    ) -> Promise<'static, Result<(), Exception>> {
+        (self.0)(scope, Ends { receive, send })
+    }
+}
+
+/// A front with this profile before an application, in memory.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) application: Arc<dyn Application>,
+    pub(crate) profile: Arc<Profile>,
+    pub(crate) tasks: Mutex<JoinSet<()>>,
+}
+
+impl Running for Served {
+    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Link, Error>> {
+        let (client, server) = Link::pair();
+        let (application, profile) = (Arc::clone(&self.application), Arc::clone(&self.profile));
+        self.tasks.lock().unwrap().spawn(front::serve(server, application, profile, scribe));
+        Box::pin(async { Ok(client) })
+    }
+
+    fn credential(&self, kind: Credential, user: &str) -> Presented {
+        Presented { kind, text: String::new(), subject: user.to_owned() }
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn stop(&self) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// What a client with these steps sees of an application behind a server.
+pub(crate) fn converse(application: Arc<dyn Application>, profile: &Arc<Profile>, steps: &[Step]) -> Transcript {
+    Runtime::new(Clock::Virtual).block_on(async {
+        let served = Served { application, profile: Arc::clone(profile), tasks: Mutex::default() };
+        run::converse(steps, Plan::default(), &served).await.unwrap()
+    })
+}
+
+/// The server profile with this name.
+pub(crate) fn profile(name: &str) -> Arc<Profile> {
+    relapse::servers().unwrap().into_iter().find(|profile| profile.name == name).unwrap()
+}
