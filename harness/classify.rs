@@ -90,9 +90,12 @@ impl<'a> Reading<'a> {
         self.messages.push(name);
     }
 
-    /// Whether the client asked for a WebSocket.
+    /// Whether the client asked for a WebSocket. A request that the server took for a plain one did not: a server may
+    /// ignore an upgrade that is not asked for in full (RFC 9110 section 7.8).
     pub fn asked_for_upgrade(&self) -> bool {
-        self.request.is_some_and(|head| has_token(&head.headers, "upgrade", "websocket"))
+        let plain = |event: &&Event| matches!(event.what, What::Called { kind: ScopeType::Http, .. });
+        let asked = self.request.is_some_and(|head| has_token(&head.headers, "upgrade", "websocket"));
+        asked && !self.events.iter().any(plain)
     }
 
     /// Whether the welcome names the user whose credential reached the server.
@@ -260,12 +263,24 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// The status that the application would have answered an upgrade with, had the server let it: the code of its
+    /// close before the accept, less 4000.
+    fn meant_status(&self) -> Option<u16> {
+        self.events.iter().find_map(|event| match event.what {
+            What::Sent(Outbound::WebsocketAccept { .. }) => Some(None),
+            What::Sent(Outbound::WebsocketClose { code: code @ 4400..=4599, .. }) => Some(Some(code - 4000)),
+            _ => None,
+        })?
+    }
+
     fn class_of_status(&self, status: u16, crashed: bool) -> Class {
+        // Without denial responses a server says 403 whatever is meant.
+        let status = if status == 403 { self.meant_status().unwrap_or(status) } else { status };
         let retry_after = self.response.is_some_and(|head| header(&head.headers, "retry-after").is_some());
         match status {
             200..=299 if !self.asked_for_upgrade() && !crashed => Class::GoodOpen,
             500 | 502 | 504 => Class::BadServer,
-            503 if !retry_after => Class::BadServer,
+            503 if !retry_after && self.meant_status().is_none() => Class::BadServer,
             503 if self.dependency_failed => Class::GoodNotReady,
             // A refusal must have its reason in what the client did.
             401 | 403 if self.user.is_none() && !crashed => Class::GoodAuthRefusal,
@@ -348,12 +363,4 @@ pub fn readings(transcript: &Transcript) -> Vec<Reading<'_>> {
 /// The outcome of a whole run: of its first bad exchange, or of its last.
 pub fn worst(outcomes: &[Outcome]) -> Option<&Outcome> {
     outcomes.iter().find(|outcome| !outcome.class.is_good()).or(outcomes.last())
-}
-
-impl Reading<'_> {
-    /// Whether this was a WebSocket for the server.
-    pub fn is_websocket(&self) -> bool {
-        let websocket = |event: &&Event| matches!(event.what, What::Called { kind: ScopeType::Websocket, .. });
-        self.events.iter().any(websocket)
-    }
 }

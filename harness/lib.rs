@@ -100,5 +100,10 @@ pub use transcript::Transcript;
 pub use trial::{Report, Trial};
 pub use verdict::{Finding, Judged, Judgement, Verdict};
 
+/// The README's example is a test.
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+pub struct Readme;
+
 /// What the harness itself may fail with.
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;

@@ -167,12 +167,8 @@ impl Wire {
     pub fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
         while self.gone < self.outgoing.len() {
             match Pin::new(&mut self.link).poll_write(cx, &self.outgoing[self.gone..]) {
-                Poll::Ready(Ok(0) | Err(_)) => {
-                    self.outgoing.clear();
-                    self.gone = 0;
-                    self.ended = true;
-                    return Poll::Ready(Progress::End);
-                }
+                // The peer reads no more; what it said before that is still to be read.
+                Poll::Ready(Ok(0) | Err(_)) => self.gone = self.outgoing.len(),
                 Poll::Ready(Ok(count)) => self.gone += count,
                 Poll::Pending => break,
             }

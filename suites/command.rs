@@ -1,1 +1,267 @@
-//! x
+//! The built command: what it prints, where, and its exit codes.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use rstest::rstest;
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn relapse(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    // Nothing of the caller's environment may leak in; PATH is needed by no part of the command.
+    command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments);
+    command.output().unwrap()
+}
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn without_a_command_every_case_runs_and_is_fixed() {
+    let output = relapse(&[]);
+    assert_eq!(code(&output), Some(0), "{}{}", stdout(&output), stderr(&output));
+    let text = stdout(&output);
+    assert!(text.contains("auth/s135_1_token_in_query") && text.contains("upgrade/sr1_no_offer"));
+    for verdict in ["STILL BROKEN", "CANNOT REPRODUCE", "VACUOUS", "INCONCLUSIVE"] {
+        assert!(!text.contains(verdict), "{text}");
+    }
+    assert_eq!(stderr(&output), "", "no progress where standard error is piped");
+    assert!(!text.contains('\u{1b}'), "no color where standard output is piped");
+}
+
+#[rstest]
+#[case::number("508", 10)]
+#[case::number_with_hash("#508", 10)]
+#[case::scenario("S508-1", 1)]
+#[case::scenario_in_small("s488-1", 4)]
+#[case::name("auth/s135_1_token_in_query", 1)]
+#[case::last_part("s135_1_token_in_query", 1)]
+#[case::glob("http/*", 5)]
+#[case::file("fixtures/cases/session/smsg_explicit_answers.toml", 1)]
+fn a_filter_selects(#[case] filter: &str, #[case] expected: usize) {
+    let output = relapse(&["list", filter]);
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    // A row's first line begins in the first column; what does not fit goes on below.
+    let rows = stdout(&output).lines().filter(|line| !line.starts_with("  ")).count() - 1;
+    assert_eq!(rows, expected, "{}", stdout(&output));
+}
+
+#[test]
+fn the_json_document_says_everything() {
+    let output = relapse(&["run", "S508-1", "--format", "json", "--seed", "7"]);
+    assert_eq!(code(&output), Some(0));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["schema"], 1);
+    let entries = document["cases"].as_array().unwrap();
+    assert_eq!(entries.len(), 5, "one entry a server");
+    let first = &entries[0];
+    assert_eq!(first["case"], "upgrade/s508_01_no_query");
+    assert_eq!(first["reports"], serde_json::json!(["508", "517"]));
+    assert_eq!((&first["target"], &first["profile"]), (&"backend".into(), &"uvicorn-0.35".into()));
+    assert_eq!((&first["seed"], &first["verdict"]), (&7.into(), &"fixed".into()));
+    assert_eq!(first["findings"], serde_json::json!([]));
+    let seen = |run: &Value| {
+        ["class", "cause", "outcome", "closed_by"].map(|key| run[key].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(seen(&first["before"]), ["bad-server", "crash-before-accept", "http 500", "front"]);
+    assert_eq!(seen(&first["after"]), ["good-open", "clean", "close 1000", "probe"]);
+    assert_eq!(seen(&first["control"]), ["good-open", "clean", "close 1000", "probe"]);
+    assert_eq!(document["summary"]["fixed"], 5);
+    assert_eq!(document["summary"]["still-broken"], 0);
+    assert!(document["summary"]["wall_ms"].is_u64());
+}
+
+#[test]
+fn one_job_and_two_jobs_say_the_same() {
+    let run = |jobs: &str| {
+        let output = relapse(&["run", "135", "--format", "json", "--jobs", jobs]);
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        document["cases"].clone()
+    };
+    assert_eq!(run("1"), run("2"));
+}
+
+#[test]
+fn show_tells_the_whole_story() {
+    let output = relapse(&["show", "s449_2_short_exception_text"]);
+    assert_eq!(code(&output), Some(0));
+    let text = stdout(&output);
+    for part in [
+        "#449",
+        "reported",
+        "behind",
+        "exception_as_close_reason",
+        "dependency: agent_supervisor fails",
+        "--> GET /ws upgrade",
+        "<-- close 1011",
+        "<-- close 1013",
+        "FIXED",
+        "relapse run session/s449_2_short_exception_text --profile uvicorn-0.35 --seed 1",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in\n{text}");
+    }
+    assert!(!text.contains("eyJ"), "a token is shown");
+}
+
+/// A directory with one good case, and the given text beside it.
+fn beside_a_good_case(text: &str) -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let good = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases/upgrade/sr1_no_offer.toml");
+    fs::copy(good, directory.path().join("good.toml")).unwrap();
+    fs::write(directory.path().join("broken.toml"), text).unwrap();
+    directory
+}
+
+fn good_text() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases/auth/s135_1_token_in_query.toml"))
+        .unwrap()
+}
+
+#[rstest]
+#[case::unknown_key("summary =", "sumary =", "unknown field `sumary`", "did you mean `summary`?", "broken.toml:1:1")]
+#[case::unknown_step_key("by = [", "bye = [", "unknown field `bye`", "did you mean `by`?", "broken.toml:11:1")]
+#[case::wrong_type("close = 1000", "close = \"1000\"", "invalid type", "", "broken.toml:17:9")]
+#[case::unknown_defect(
+    "auth_after_accept",
+    "auth_after_acept",
+    "unknown defect `auth_after_acept`",
+    "did you mean `auth_after_accept`?",
+    "broken.toml:6:10"
+)]
+#[case::unknown_fault(
+    "strip_header",
+    "strip_heder",
+    "unknown fault `strip_heder`",
+    "did you mean `strip_header`?",
+    "broken.toml:21:8"
+)]
+#[case::unknown_profile(
+    "\"all\"",
+    "\"uvicron-0.35\"",
+    "unknown server profile `uvicron-0.35`",
+    "did you mean `uvicorn-0.35`?",
+    "broken.toml:7:13"
+)]
+#[case::unknown_check(
+    "no_internal_close",
+    "no_internal_clos",
+    "unknown check `no_internal_clos`",
+    "did you mean `no_internal_close`?",
+    ""
+)]
+#[case::unknown_class("good-open", "good-opne", "unknown variant `good-opne`", "did you mean `good-open`?", "")]
+#[case::fault_at_the_wrong_place(
+    "place = \"edge\"",
+    "place = \"scope\"",
+    "`strip_header` does not act at the scope",
+    "write `place = \"edge\"`",
+    ""
+)]
+#[case::can_never_fire(
+    "header = \"Authorization\"",
+    "header = \"Cookie\"",
+    "this fault can never act",
+    "check its settings",
+    ""
+)]
+#[case::accepts_a_1011(
+    "accept = [\"good-open\"]",
+    "accept = [\"bad-server\"]",
+    "`bad-server` can never be accepted",
+    "good classes only",
+    ""
+)]
+#[case::no_toml("summary =", "summary", "", "", "broken.toml:1:")]
+fn a_broken_case_is_located_and_the_others_still_run(
+    #[case] from: &str,
+    #[case] to: &str,
+    #[case] message: &str,
+    #[case] help: &str,
+    #[case] place: &str,
+) {
+    let text = good_text();
+    assert!(text.contains(from), "{from}");
+    let directory = beside_a_good_case(&text.replacen(from, to, 1));
+    let output = relapse(&["run", "--cases", directory.path().to_str().unwrap()]);
+    let complaint = stderr(&output);
+    assert_eq!(code(&output), Some(2), "{complaint}");
+    assert!(complaint.contains(message) && complaint.contains(help) && complaint.contains(place), "{complaint}");
+    assert!(complaint.contains("broken.toml:"), "{complaint}");
+    assert!(stdout(&output).contains("1 FIXED"), "the good case ran: {}", stdout(&output));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_and_the_others_still_run() {
+    let directory = beside_a_good_case("");
+    fs::write(directory.path().join("broken.toml"), b"\xff\xfe not text").unwrap();
+    let output = relapse(&["run", "--cases", directory.path().to_str().unwrap()]);
+    assert_eq!(code(&output), Some(2));
+    assert!(
+        stderr(&output).contains("could not read") && stderr(&output).contains("broken.toml"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(stdout(&output).contains("1 FIXED"));
+}
+
+#[rstest]
+#[case::empty_directory(&["run", "--cases", "EMPTY"], "could not find any case file")]
+#[case::no_directory(&["run", "--cases", "EMPTY/none"], "could not read the directory")]
+#[case::selects_nothing(&["run", "509"], "did you mean `508`?")]
+#[case::selects_no_name(&["run", "s135_1_token_in_qery"], "did you mean `s135_1_token_in_query`?")]
+#[case::unknown_profile(&["run", "--profile", "uvicorn-0.53"], "did you mean `uvicorn-0.54`?")]
+#[case::unknown_option(&["run", "--profil", "x"], "--profile")]
+#[case::unknown_format(&["run", "--format", "yaml"], "human")]
+#[case::no_jobs(&["run", "--jobs", "0"], "--jobs")]
+fn misuse_is_explained(#[case] arguments: &[&str], #[case] expected: &str) {
+    let empty = TempDir::new().unwrap();
+    let path = empty.path().to_str().unwrap();
+    let arguments: Vec<String> = arguments.iter().map(|argument| argument.replace("EMPTY", path)).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let output = relapse(&arguments);
+    assert_eq!(code(&output), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "");
+}
+
+/// Each way not to be FIXED, provoked by a case that claims something untrue.
+#[rstest]
+#[case::wrong_symptom("outcome = \"close 1011\"", "outcome = \"close 1012\"", "cannot-reproduce", 1)]
+#[case::wrong_log("log = \"No JWT", "log = \"No such text", "cannot-reproduce", 1)]
+#[case::wrong_cause("cause = \"app-chose-1011\"", "cause = \"keepalive\"", "cannot-reproduce", 1)]
+#[case::silent_check("found_by = [\"no_internal_close\"]", "found_by = [\"no_drop\"]", "cannot-reproduce", 1)]
+#[case::wrong_class_accepted("accept = [\"good-open\"]", "accept = [\"good-bad-request\"]", "still-broken", 1)]
+#[case::idle_fault(
+    "header = \"Authorization\"",
+    "header = \"Authorization\"\nnth = 1\ntimes = 1\n\n[[fault]]\nplace = \"dependency\"\nkind = \"fail\"\ndependency = \"database\"\nerror = \"x\"",
+    "vacuous",
+    1
+)]
+fn a_claim_that_is_not_true_is_not_fixed(
+    #[case] from: &str,
+    #[case] to: &str,
+    #[case] verdict: &str,
+    #[case] exit: i32,
+) {
+    let text = good_text().replacen("profiles = [\"all\"]\n", "", 1);
+    assert!(text.contains(from), "{from}");
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("claim.toml");
+    fs::write(&file, text.replacen(from, to, 1)).unwrap();
+    let output = relapse(&["run", file.to_str().unwrap(), "--format", "json"]);
+    assert_eq!(code(&output), Some(exit), "{}{}", stdout(&output), stderr(&output));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["cases"][0]["verdict"], verdict, "{}", document["cases"][0]["why"]);
+    assert_ne!(document["cases"][0]["why"], "");
+}

@@ -1,5 +1,7 @@
 //! What holds for every case, server and file. One binary, so that there is one thing to link.
 
+#![expect(clippy::unwrap_used, reason = "a suite that cannot go on has failed")]
+
 mod command; // the built binary: output and exit codes
 mod properties; // whatever a client may write
 mod rendering; // what tables, pages and messages look like

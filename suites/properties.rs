@@ -1,1 +1,246 @@
-//! x
+//! Whatever upgrade request a client may write: the repaired revision gives a good class, the same seed gives the same
+//! transcript, and an edge that changes nothing changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use relapse::{
+    Detail, Environment, Fault, Plan, Profile, Revision, Transcript,
+    check::{self, Evidence},
+    classify,
+    clock::{Clock, Runtime},
+    credential::{Credential, CredentialPlace},
+    fault::{FaultKind, Trigger},
+    outcome::{Class, Outcome},
+    recorder,
+    report::sequence,
+    run, servers,
+    step::{Act, Awaited, Client, Request, Step},
+    target::{Embedded, Transport},
+    transcript::What,
+    verdict::Judged,
+};
+
+fn credentials() -> impl Strategy<Value = Credential> {
+    prop::sample::select(vec![
+        Credential::Valid,
+        Credential::Valid,
+        Credential::Valid,
+        Credential::None,
+        Credential::Empty,
+        Credential::Garbage,
+        Credential::NoScheme,
+        Credential::Expired,
+        Credential::NotYetValid,
+        Credential::WrongSignature,
+        Credential::WrongIssuer,
+        Credential::WrongAudience,
+        Credential::MissingSubject,
+        Credential::Unsigned,
+        Credential::TwoSegments,
+    ])
+}
+
+fn places() -> impl Strategy<Value = Vec<CredentialPlace>> {
+    let all = vec![
+        CredentialPlace::Header,
+        CredentialPlace::Subprotocol,
+        CredentialPlace::SubprotocolAlone,
+        CredentialPlace::Query,
+    ];
+    prop::sample::subsequence(all, 1..=2)
+}
+
+fn paths() -> impl Strategy<Value = Vec<u8>> {
+    let routes =
+        ["/ws", "/api/v1/websocket", "/websocket", "/ws/test", "/ws/health", "/health", "/", "/api/ws", "//ws"];
+    prop_oneof![
+        6 => prop::sample::select(routes.to_vec()).prop_map(|path| path.as_bytes().to_vec()),
+        1 => "/[a-zA-Z0-9%._~/-]{0,40}".prop_map(String::into_bytes),
+    ]
+}
+
+fn headers() -> impl Strategy<Value = Vec<(Bytes, Bytes)>> {
+    let names = prop_oneof![
+        3 => prop::sample::select(vec!["Origin", "User-Agent", "Cookie", "X-Forwarded-For", "X-E2E-Bypass", "Host", "Connection", "Upgrade", "Sec-WebSocket-Version", "Sec-WebSocket-Key", "Sec-WebSocket-Extensions", "Content-Length"]).prop_map(str::to_owned),
+        1 => "[A-Za-z][A-Za-z0-9-]{0,20}",
+    ];
+    let values = prop_oneof![
+        2 => "[ -~]{0,40}".prop_map(|text| text.trim().to_owned().into_bytes()),
+        1 => prop::collection::vec(prop_oneof![0x21_u8..0x7f, 0x80_u8..=0xff], 0..20),
+    ];
+    prop::collection::vec((names, values), 0..3)
+        .prop_map(|headers| headers.into_iter().map(|(name, value)| (Bytes::from(name), Bytes::from(value))).collect())
+}
+
+fn requests() -> impl Strategy<Value = Request> {
+    let standard = ["host", "upgrade", "connection", "sec-websocket-key", "sec-websocket-version"];
+    (
+        prop_oneof![9 => Just("GET"), 1 => prop::sample::select(vec!["POST", "HEAD", "OPTIONS", "BREW"])],
+        paths(),
+        prop_oneof![2 => Just(String::new()), 1 => "[a-z=&%0-9+.;]{0,60}"],
+        credentials(),
+        places(),
+        prop::collection::vec(prop::sample::select(vec!["jwt-auth", "bearer", "chat.v7", "graphql-ws"]), 0..3),
+        headers(),
+        prop_oneof![3 => Just(Vec::new()), 1 => prop::sample::subsequence(standard.to_vec(), 1..=2)],
+    )
+        .prop_map(|(method, path, query, credential, places, offers, headers, without)| Request {
+            path,
+            query: query.into_bytes(),
+            credential,
+            places,
+            offers: offers.into_iter().map(str::to_owned).collect(),
+            headers,
+            without: without.into_iter().map(str::to_owned).collect(),
+            // What a browser makes of an unselected subprotocol is the client's choice, not the service's answer.
+            client: Client::Library,
+            ..Request::standard(method, "/")
+        })
+}
+
+fn steps(request: Request) -> Vec<Step> {
+    let step = |act| Step { act, limit: Duration::from_secs(5) };
+    vec![
+        step(Act::Open(request)),
+        step(Act::Wait(Awaited::Message("connection_established".to_owned()))),
+        step(Act::SendText(r#"{"type":"chat","content":"hello"}"#.to_owned())),
+        step(Act::Wait(Awaited::Message("agent_response_complete".to_owned()))),
+    ]
+}
+
+/// Runs steps on the repaired revision.
+fn transcript(runtime: &Runtime, profile: &Arc<Profile>, steps: &[Step], plan: Plan) -> Transcript {
+    runtime.block_on(async {
+        let target = Embedded::launch(
+            Revision::repaired(),
+            Environment::Production,
+            Arc::clone(profile),
+            Transport::Memory,
+            plan.seed,
+        );
+        run::converse(steps, plan, &target).await.unwrap()
+    })
+}
+
+fn good_control() -> Outcome {
+    let runtime = Runtime::new(Clock::Virtual);
+    let transcript = transcript(&runtime, &servers().unwrap()[0], &run::control_steps(), Plan::default());
+    classify::readings(&transcript)[0].outcome()
+}
+
+fn shown(transcript: &Transcript) -> String {
+    sequence::lines(transcript, Detail::Full).into_iter().map(|line| line.text + "\n").collect()
+}
+
+fn runner() -> TestRunner {
+    // What fails once becomes a case of its own; seeds of a generator do not survive its next change.
+    TestRunner::new(ProptestConfig { failure_persistence: None, max_shrink_iters: 2000, ..ProptestConfig::default() })
+}
+
+#[test]
+fn any_upgrade_request_gets_a_good_answer_on_the_repaired_revision() {
+    let _logs = recorder::capture_logs();
+    let runtime = Runtime::new(Clock::Virtual);
+    let control = good_control();
+    assert_eq!(control.class, Class::GoodOpen);
+    let servers = servers().unwrap();
+    let mut opened = 0;
+    let mut refused = 0;
+    let seen = std::cell::RefCell::new((&mut opened, &mut refused));
+    runner()
+        .run(&(requests(), any::<u64>(), 0..servers.len()), |(request, seed, server)| {
+            let plan = Plan { seed, faults: Vec::new() };
+            let transcript = transcript(&runtime, &servers[server], &steps(request), plan);
+            let Judged { outcome, findings, transcript, .. } = run::judge(transcript, control.clone());
+            prop_assert!(
+                outcome.class.is_good(),
+                "{}: {outcome}, seed {seed}\n{}",
+                servers[server].name,
+                shown(&transcript)
+            );
+            prop_assert!(
+                findings.is_empty(),
+                "{}: {findings:#?}, seed {seed}\n{}",
+                servers[server].name,
+                shown(&transcript)
+            );
+            let mut seen = seen.borrow_mut();
+            if outcome.class == Class::GoodOpen {
+                *seen.0 += 1
+            } else {
+                *seen.1 += 1
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert!(opened > 10 && refused > 10, "both sides of the line were seen: {opened} opened, {refused} refused");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_transcript() {
+    let _logs = recorder::capture_logs();
+    let profile = &servers().unwrap()[0];
+    runner()
+        .run(&(requests(), any::<u64>()), |(request, seed)| {
+            // Each time on a runtime of its own, so that nothing can be left over from the first.
+            let run = || {
+                let plan = Plan { seed, faults: Vec::new() };
+                format!("{:?}", transcript(&Runtime::new(Clock::Virtual), profile, &steps(request.clone()), plan))
+            };
+            prop_assert_eq!(run(), run());
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn another_seed_gives_other_keys_and_masks() {
+    let profile = &servers().unwrap()[0];
+    let run = |seed| {
+        let plan = Plan { seed, faults: Vec::new() };
+        transcript(&Runtime::new(Clock::Virtual), profile, &run::control_steps(), plan)
+    };
+    assert_ne!(run(1), run(2));
+}
+
+#[test]
+fn an_edge_that_changes_nothing_is_not_seen() {
+    let _logs = recorder::capture_logs();
+    let profile = &servers().unwrap()[0];
+    let pass = Fault { kind: FaultKind::Pass, trigger: Trigger::default() };
+    runner()
+        .run(&(requests(), any::<u64>()), |(request, seed)| {
+            let run = |faults: Vec<Fault>| {
+                let runtime = Runtime::new(Clock::Virtual);
+                let transcript = transcript(&runtime, profile, &steps(request.clone()), Plan { seed, faults });
+                let fired = transcript.fired.clone();
+                let own = |what: &What| !matches!(what, What::FaultFired { .. });
+                let events: Vec<_> = transcript.events.into_iter().filter(|event| own(&event.what)).collect();
+                (by_party(events), fired)
+            };
+            let (without, _) = run(Vec::new());
+            let (with, fired) = run(vec![pass.clone()]);
+            prop_assert_eq!(with, without);
+            prop_assert_eq!(fired, vec![1]);
+            Ok(())
+        })
+        .unwrap();
+}
+
+/// Each party's events in their order. Between parties the order on one tick is the scheduler's, and one more task
+/// on the way may change it.
+fn by_party(mut events: Vec<relapse::transcript::Event>) -> Vec<String> {
+    events.sort_by_key(|event| event.party);
+    events.iter().map(|event| format!("{event:?}")).collect()
+}
+
+#[test]
+fn every_check_can_look_at_any_transcript() {
+    let control = good_control();
+    let evidence = Transcript::default();
+    assert_eq!(check::findings(&Evidence::gather(&evidence, &control)), Vec::new());
+}

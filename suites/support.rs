@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use relapse::{
     Error, Plan, Profile, Transcript,
@@ -19,7 +19,6 @@ use relapse::{
     scope::Scope,
     step::Step,
 };
-use tokio::task::JoinSet;
 
 /// The two ends an application holds.
 pub(crate) struct Ends {
@@ -69,20 +68,26 @@ impl Application for Scripted {
     }
 }
 
-/// A front with this profile before an application, in memory.
-#[derive(Debug)]
-pub(crate) struct Served {
-    pub(crate) application: Arc<dyn Application>,
-    pub(crate) profile: Arc<Profile>,
-    pub(crate) tasks: Mutex<JoinSet<()>>,
+type Connect = Box<dyn Fn(Scribe) -> Promise<'static, Result<Link, Error>>>;
+
+/// A target that is reached by a function, and knows no credentials.
+pub(crate) struct Reached(Connect);
+
+impl Reached {
+    pub(crate) fn new(connect: impl Fn(Scribe) -> Promise<'static, Result<Link, Error>> + 'static) -> Reached {
+        Reached(Box::new(connect))
+    }
 }
 
-impl Running for Served {
+impl fmt::Debug for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reached")
+    }
+}
+
+impl Running for Reached {
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Link, Error>> {
-        let (client, server) = Link::pair();
-        let (application, profile) = (Arc::clone(&self.application), Arc::clone(&self.profile));
-        self.tasks.lock().unwrap().spawn(front::serve(server, application, profile, scribe));
-        Box::pin(async { Ok(client) })
+        (self.0)(scribe)
     }
 
     fn credential(&self, kind: Credential, user: &str) -> Presented {
@@ -101,7 +106,12 @@ impl Running for Served {
 /// What a client with these steps sees of an application behind a server.
 pub(crate) fn converse(application: Arc<dyn Application>, profile: &Arc<Profile>, steps: &[Step]) -> Transcript {
     Runtime::new(Clock::Virtual).block_on(async {
-        let served = Served { application, profile: Arc::clone(profile), tasks: Mutex::default() };
+        let profile = Arc::clone(profile);
+        let served = Reached::new(move |scribe| {
+            let (client, server) = Link::pair();
+            tokio::spawn(front::serve(server, Arc::clone(&application), Arc::clone(&profile), scribe));
+            Box::pin(async { Ok(client) })
+        });
         run::converse(steps, Plan::default(), &served).await.unwrap()
     })
 }

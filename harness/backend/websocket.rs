@@ -5,7 +5,7 @@ use crate::{
     application::{Receive, SendEvent},
     event::{Inbound, Outbound},
     exception::Exception,
-    head::{Headers, field},
+    head::{Headers, field, reason_phrase},
     scope::Scope,
 };
 
@@ -85,13 +85,14 @@ impl WebSocket {
     }
 
     /// `await websocket.send_denial_response(…)`: refuses the upgrade with a real HTTP answer. A server without that
-    /// extension gets a close instead, which it turns into a bare 403.
+    /// extension makes a bare 403 of everything; it gets a close that at least says to its log what is meant, with the
+    /// private code 4000 + status.
     pub(super) async fn deny(&mut self, status: u16, mut headers: Headers, body: String) -> Result<(), Exception> {
         if self.client == State::Connecting {
             self.receive_event().await?;
         }
         if !self.scope.has_extension("websocket.http.response") {
-            return self.close(1008, "").await;
+            return self.close(4000 + status, reason_phrase(status)).await;
         }
         headers.push(field("content-type", "application/json"));
         headers.push(field("content-length", body.len().to_string()));

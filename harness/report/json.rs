@@ -59,6 +59,7 @@ struct Seen {
 
 #[derive(Serialize)]
 struct Summary {
+    #[serde(flatten)]
     verdicts: BTreeMap<&'static str, usize>,
     trials: usize,
     requests: usize,
