@@ -223,13 +223,6 @@ fn an_unanswered_ping_ends_the_connection_as_measured(
     let transcript = converse(application, &profile(server), &steps);
     let reading = &classify::readings(&transcript)[0];
     assert_eq!(reading.outcome().ending.to_string(), expected);
-    dbg!(
-        &transcript
-            .events
-            .iter()
-            .map(|e| (e.at, format!("{:?}", e.what).chars().take(60).collect::<String>()))
-            .collect::<Vec<_>>()
-    );
     let expired = transcript.events.iter().find(|event| event.what == What::KeepaliveExpired);
     assert_eq!(expired.map(|event| event.at.as_secs()), after_s);
 }
