@@ -119,15 +119,16 @@ impl<P: Protocol> Call<P> {
         }
     }
 
-    /// Hands what the application sent to the wire, once the wire is empty.
-    pub(super) fn move_outgoing(&self, wire: &mut Wire) {
-        let mut desk = self.desk();
-        if wire.outgoing.is_empty() && !desk.outgoing.is_empty() {
+    /// Hands what the application sent to the wire, once the wire is empty; says whether the wire has anything.
+    pub(super) fn move_outgoing(&self, wire: &mut Wire) -> bool {
+        if wire.outgoing.is_empty() {
+            let mut desk = self.desk();
             std::mem::swap(&mut wire.outgoing, &mut desk.outgoing);
             if let Some(waker) = desk.sender.take() {
                 waker.wake();
             }
         }
+        !wire.outgoing.is_empty()
     }
 }
 

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
@@ -281,19 +281,31 @@ impl Connection {
                 Some(Step::Wire(_) | Step::Sent) => self.read_frames(),
                 None => self.timer_fired(),
             }
-            if let Some(answer) = self.decided() {
-                self.answer(&answer);
+            let (phase, decided) = {
+                let protocol = &mut self.call.desk().protocol;
+                (protocol.phase, protocol.decided.take())
+            };
+            match decided {
+                Some(answer) => self.answer(&answer),
+                None => self.follow(phase),
             }
-            self.follow_phase();
             if self.ending == Some(Ending::Cut)
                 && let Some(mut wire) = self.wire.take()
             {
-                self.call.move_outgoing(&mut wire);
-                wire.flush().await;
-                self.call.move_outgoing(&mut wire);
-                wire.flush().await;
+                self.flush(&mut wire).await;
             }
         }
+    }
+
+    /// Writes what is still to be written before the wire is cut. A client that does not read has its limit.
+    async fn flush(&mut self, wire: &mut Wire) {
+        let call = &mut self.call;
+        let all = async move {
+            while call.move_outgoing(wire) {
+                wire.flush().await;
+            }
+        };
+        let _ = timeout(CLOSE_WAIT, all).await;
     }
 
     async fn step(&mut self) -> Option<Step> {
@@ -339,8 +351,8 @@ impl Connection {
     }
 
     /// Starts what an accept or a close of the application brings with it.
-    fn follow_phase(&mut self) {
-        match self.phase() {
+    fn follow(&mut self, phase: Phase) {
+        match phase {
             Phase::Open if self.ping.due.is_none() && self.profile.keepalive.ping_interval_ms > 0 => {
                 let interval = Duration::from_millis(self.profile.keepalive.ping_interval_ms);
                 self.ping.due = Some(Instant::now() + interval);
@@ -433,8 +445,11 @@ impl Connection {
     }
 
     fn read_frames(&mut self) {
-        while !matches!(self.phase(), Phase::Connecting | Phase::Denying) {
-            let Some(wire) = self.wire.as_mut() else { return };
+        loop {
+            let Some(wire) = self.wire.as_mut().filter(|wire| !wire.incoming.is_empty()) else { return };
+            if matches!(self.call.desk().protocol.phase, Phase::Connecting | Phase::Denying) {
+                return;
+            }
             match Frame::decode(&mut wire.incoming, MESSAGE_BYTES_MAX as u64) {
                 Ok(Some(frame)) => self.take_frame(frame),
                 Ok(None) => return,

@@ -3,10 +3,13 @@
 mod body;
 mod handshake;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::{
@@ -90,7 +93,7 @@ impl Exchange {
         let head = handshake::request_head(request, is_upgrade, &credential.text, chance);
         head.encode(&mut self.wire.outgoing);
         self.record(What::RequestSent { head: head.clone(), credential });
-        let Ok(response) = timeout(limit, self.read_head()).await else {
+        let Some(response) = bounded(limit, self.read_head()).await else {
             self.deadline("the answer to the request", limit);
             return None;
         };
@@ -131,7 +134,7 @@ impl Exchange {
 
     async fn read_body(&mut self, method: &str, head: &ResponseHead, limit: Duration) {
         let mut reader = body::Reader::new(method, head);
-        let finished = timeout(limit, async {
+        let finished = bounded(limit, async {
             loop {
                 let ended = self.wire.has_ended();
                 if let Some(end) = reader.read(&mut self.wire.incoming, ended) {
@@ -143,8 +146,8 @@ impl Exchange {
         .await;
         let body = Bytes::from(reader.into_body());
         match finished {
-            Ok(end) => self.record(What::BodySeen { body, end }),
-            Err(_) => {
+            Some(end) => self.record(What::BodySeen { body, end }),
+            None => {
                 self.record(What::BodySeen { body, end: BodyEnd::Truncated });
                 self.deadline("the rest of the body", limit);
             }
@@ -191,7 +194,7 @@ impl Session {
             }
             Act::Pause => {
                 // Nothing is awaited, so that nothing can come too late.
-                let _ = timeout(limit, self.read_until(chance, |_| false)).await;
+                let _ = bounded(limit, self.read_until(chance, |_| false)).await;
             }
             Act::Deafen => {
                 self.hears_pings = false;
@@ -278,7 +281,16 @@ impl Session {
     }
 }
 
+/// Waits for a future, but not longer than the limit.
 async fn bounded<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    // What is already on its way needs no timer: let everybody else run once, then look again.
+    for _ in 0..2 {
+        if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+            return Some(output);
+        }
+        yield_now().await;
+    }
     timeout(limit, future).await.ok()
 }
 
