@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a suite that cannot go on has failed")]
 
+mod breaks; // everything that judges, seen to fail
 mod command; // the built binary: output and exit codes
 mod properties; // whatever a client may write
 mod rendering; // what tables, pages and messages look like
