@@ -1,9 +1,11 @@
-//! How fast the pipeline is: one judged case, and a long virtual wait.
+//! How fast the pipeline is: one judged case, beside a bare pair of WebSocket ends that does the same without a
+//! backend, a transcript or a judgement, and a long virtual wait. Machines differ; the ratio of the first two does not.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use futures_util::{SinkExt, StreamExt};
 use mimalloc::MiMalloc;
 use relapse::{
     Environment, Plan, Revision,
@@ -13,6 +15,10 @@ use relapse::{
     step::{Act, Step},
     target::{Embedded, Transport},
     transcript::Party,
+};
+use tokio_tungstenite::{
+    accept_async_with_config, client_async_with_config,
+    tungstenite::{Message, client::IntoClientRequest, protocol::WebSocketConfig},
 };
 
 /// The command's own allocator.
@@ -31,6 +37,41 @@ fn one_case(runtime: &Runtime, steps: &[Step], control: &Outcome) -> Class {
     judged.outcome.class
 }
 
+/// The same conversation between two library ends: nothing is authenticated, recorded or judged.
+async fn bare_pair() {
+    let config = WebSocketConfig::default().read_buffer_size(4096);
+    let (client, server) = tokio::io::duplex(64 * 1024);
+    let serve = async move {
+        let mut socket = accept_async_with_config(server, Some(config)).await.expect("a good handshake");
+        socket.send(Message::text(EVENT)).await.expect("an open socket");
+        while let Some(Ok(message)) = socket.next().await {
+            if message.is_text() {
+                for _ in 0..6 {
+                    socket.feed(Message::text(EVENT)).await.expect("an open socket");
+                }
+                socket.flush().await.expect("an open socket");
+            }
+        }
+    };
+    let ask = async {
+        let request = "ws://relapse.test/ws".into_client_request().expect("a good request");
+        let (mut socket, _) = client_async_with_config(request, client, Some(config)).await.expect("a good handshake");
+        socket.next().await.expect("a welcome").expect("a welcome");
+        socket.send(Message::text(r#"{"type":"user_message","content":"hello"}"#)).await.expect("an open socket");
+        for _ in 0..6 {
+            socket.next().await.expect("an event").expect("an event");
+        }
+        socket.close(None).await.expect("an open socket");
+        while let Some(Ok(_)) = socket.next().await {}
+    };
+    let server = tokio::spawn(serve);
+    ask.await;
+    server.await.expect("the server ends");
+}
+
+/// As long as an agent event.
+const EVENT: &str = r#"{"type":"agent_started","user_id":"user-1","thread_id":null,"timestamp":1767225600.0,"critical":true,"attempt":null,"agent_name":"triage","task_description":"hello"}"#;
+
 fn bench(criterion: &mut Criterion) {
     let _logs = recorder::capture_logs();
     let runtime = Runtime::new(Clock::Virtual);
@@ -40,6 +81,9 @@ fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("judged");
     group.throughput(Throughput::Elements(1));
     group.bench_function("case", |bencher| bencher.iter(|| black_box(one_case(&runtime, &steps, &control))));
+    let virtual_runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let virtual_runtime = virtual_runtime.expect("a runtime needs nothing but memory");
+    group.bench_function("bare pair", |bencher| bencher.iter(|| virtual_runtime.block_on(bare_pair())));
     group.finish();
 
     let mut waiting = steps.clone();
