@@ -7,13 +7,14 @@ use serde::Deserialize;
 use crate::{
     cause::Cause,
     close_code::CloseCode,
+    credential::Presented,
     event::{Machine, Outbound},
     frame::{Frame, Opcode},
     head::{RequestHead, ResponseHead, has_token, header},
     message::message_type,
     outcome::{Class, Ending, Outcome},
     scope::ScopeType,
-    transcript::{BodyEnd, Event, Party, Transcript, What},
+    transcript::{BodyEnd, Event, Party, Service, Transcript, What},
 };
 
 /// What one exchange showed, gathered once and read by classification and checks alike.
@@ -33,15 +34,32 @@ pub struct Reading<'a> {
     pub welcome: Option<String>,
     /// The `type` of every text message the probe read; empty for one that has none.
     pub messages: Vec<Cow<'a, str>>,
-    /// Whether a fault acted on a dependency during the exchange.
+    /// Whether a call to a dependency failed during the exchange.
     pub dependency_failed: bool,
+    /// What is known of the target.
+    pub service: &'a Service,
 }
 
 /// The names a welcome goes by.
 const WELCOMES: [&str; 2] = ["connection_established", "connect"];
 
-/// The message types that ask for an agent run.
-pub const AGENT_REQUESTS: [&str; 4] = ["user_message", "chat", "agent_request", "start_agent"];
+/// How many characters of the user's name a welcome shows.
+const WELCOME_USER_CHARACTERS: usize = 8;
+
+/// The message types that ask for an agent run, aliases included.
+pub const AGENT_REQUESTS: [&str; 11] = [
+    "user_message",
+    "user",
+    "user_input",
+    "message",
+    "chat_message",
+    "chat",
+    "agent_request",
+    "agent",
+    "start_agent",
+    "execute_agent",
+    "EXECUTE_AGENT",
+];
 
 /// The events of one agent run, in order.
 pub const AGENT_EVENTS: [&str; 5] =
@@ -59,26 +77,30 @@ impl<'a> Reading<'a> {
             welcome: None,
             messages: Vec::new(),
             dependency_failed: false,
+            service: &transcript.service,
         };
         let mut credential = None;
+        let mut tampered = false;
         for event in transcript.of(exchange) {
             match &event.what {
                 What::RequestSent { head, credential: presented } => {
                     reading.request = Some(head);
                     credential = Some(presented);
                 }
-                What::Called { head, .. } => {
-                    reading.delivered = Some(head);
-                    reading.user = credential
-                        .filter(|credential| credential.is_valid() && credential.is_in(head))
-                        .map(|credential| credential.subject.as_str());
-                }
+                What::Called { head, .. } => reading.delivered = Some(head),
+                What::FaultFired { .. } if event.party == Party::Edge => tampered = true,
                 What::ResponseSeen(head) => reading.response = Some(head),
-                What::FrameSeen(frame) if frame.opcode == Opcode::Text => reading.take_message(frame),
-                What::DependencyCalled { error: Some(_), .. } => reading.dependency_failed = true,
+                What::FrameSeen(frame) if frame.opcode == Opcode::Text && frame.is_final => reading.take_message(frame),
+                What::MessageSeen(frame) if frame.opcode == Opcode::Text => reading.take_message(frame),
+                _ if is_dependency_failure(event) => reading.dependency_failed = true,
                 _ => {}
             }
         }
+        // What the application got, or, where it was not called and nobody rewrote the request, what was sent.
+        let arrived = reading.delivered.or(reading.request.filter(|_| !tampered));
+        let valid =
+            |credential: &&Presented| credential.is_valid() && arrived.is_some_and(|head| credential.is_in(head));
+        reading.user = credential.filter(valid).map(|credential| credential.subject.as_str());
         reading
     }
 
@@ -102,16 +124,17 @@ impl<'a> Reading<'a> {
     pub fn is_welcomed_as_itself(&self) -> bool {
         match (&self.welcome, self.user) {
             (Some(name), Some(user)) => {
-                let shown = name.trim_end_matches("...");
-                !shown.is_empty() && user.starts_with(shown)
+                let start: String = user.chars().take(WELCOME_USER_CHARACTERS).collect();
+                *name == user || *name == start + "..."
             }
             _ => false,
         }
     }
 
-    /// How many agent runs the client asked for.
+    /// How many agent runs the client is to see: as many as it asked for, less those whose dependency failed.
     pub fn agent_requests(&self) -> usize {
-        self.sent_messages().filter(|name| AGENT_REQUESTS.contains(&name.as_ref())).count()
+        let asked = self.sent_messages().filter(|name| AGENT_REQUESTS.contains(&name.as_ref())).count();
+        asked.saturating_sub(self.events.iter().filter(|event| is_dependency_failure(event)).count())
     }
 
     /// How many whole agent runs the client saw: the five events once each and in order.
@@ -131,10 +154,16 @@ impl<'a> Reading<'a> {
 
     /// The exception that left the application's call, and whether the WebSocket was accepted by then.
     pub fn escaped(&self) -> Option<(&'a crate::exception::Exception, bool)> {
-        let mut accepted = false;
+        let (mut accepted, mut pending) = (false, false);
         for event in &self.events {
             match &event.what {
-                What::Sent(Outbound::WebsocketAccept { .. } | Outbound::ResponseStart { .. }) => accepted = true,
+                What::Sent(Outbound::WebsocketAccept { .. } | Outbound::ResponseStart { .. }) => {
+                    pending = !accepted;
+                    accepted = true;
+                }
+                // The server did not take it.
+                What::CallRaised(_) if pending => accepted = false,
+                What::Sent(_) => pending = false,
                 What::Raised(exception) => return Some((exception, accepted)),
                 _ => {}
             }
@@ -150,7 +179,7 @@ impl<'a> Reading<'a> {
     }
 
     fn ending(&self) -> Ending {
-        let mut probe_closed = false;
+        let mut probe_closed = None;
         for (index, event) in self.events.iter().enumerate() {
             match &event.what {
                 What::ResponseSeen(head) if head.status != 101 => return self.http_ending(head.status, index),
@@ -165,10 +194,12 @@ impl<'a> Reading<'a> {
                     let waiting_for = waiting_for.clone();
                     return if lives_on { Ending::Silence { waiting_for } } else { Ending::Hang { waiting_for } };
                 }
-                What::FrameSent(frame) if frame.opcode == Opcode::Close => probe_closed = true,
-                What::FrameSeen(frame) if frame.opcode == Opcode::Close => {
+                What::FrameSent(frame) if frame.opcode == Opcode::Close => probe_closed = Some(frame.close_parts().0),
+                What::FrameSeen(frame) if frame.opcode == Opcode::Close && frame.verify().is_ok() => {
                     let (code, reason) = frame.close_parts();
-                    let is_answer = probe_closed && code.is_none_or(CloseCode::is_sendable);
+                    // An answer repeats the code, or says nothing in particular; anything else crossed it on the way.
+                    let is_answer = |sent| code == sent || code.is_none_or(|code| code == CloseCode::NORMAL);
+                    let is_answer = probe_closed.is_some_and(is_answer) && reason.is_empty();
                     return if is_answer { Ending::Parted { code } } else { Ending::Close { code, reason } };
                 }
                 What::Left => return Ending::Left,
@@ -181,7 +212,7 @@ impl<'a> Reading<'a> {
     fn http_ending(&self, status: u16, from: usize) -> Ending {
         for event in &self.events[from..] {
             match &event.what {
-                What::BodySeen { end, .. } if *end != BodyEnd::Truncated => {
+                What::BodySeen { end: BodyEnd::Complete | BodyEnd::None, .. } => {
                     return Ending::Http { status, complete: true };
                 }
                 What::DeadlinePassed { waiting_for, .. } => {
@@ -219,8 +250,10 @@ impl<'a> Reading<'a> {
             Ending::Close { code: Some(CloseCode::NORMAL), .. } if self.welcome.is_some() => Cause::Clean,
             Ending::Http { .. } | Ending::Close { .. } | Ending::Silence { .. } => Cause::Policy,
             Ending::Hang { .. } => Cause::Hang,
-            Ending::Drop if self.delivered.is_some() => Cause::Unknown,
-            Ending::Drop => Cause::Transport,
+            Ending::Drop if has(|what| matches!(what, What::BadFrameSeen(_) | What::BadHeadSeen { .. })) => {
+                Cause::Protocol
+            }
+            Ending::Drop => Cause::Unknown,
         }
     }
 
@@ -257,18 +290,18 @@ impl<'a> Reading<'a> {
             Ending::Drop | Ending::BadHandshake { .. } | Ending::Http { complete: false, .. } => Class::BadDrop,
             Ending::Http { status, .. } => self.class_of_status(*status, crashed),
             Ending::Close { code: Some(code), reason } => self.class_of_close(*code, reason, crashed),
-            Ending::Close { code: None, .. } if crashed || self.welcome.is_none() => Class::BadMask,
-            Ending::Close { code: None, .. } => Class::GoodOpen,
+            Ending::Close { code: None, .. } if crashed => Class::BadMask,
+            Ending::Close { code: None, .. } => self.class_of_session(),
             Ending::Parted { .. } | Ending::Left => self.class_of_session(),
         }
     }
 
-    /// The status that the application would have answered an upgrade with, had the server let it: the code of its
-    /// close before the accept, less 4000.
+    /// The status that the application would have refused an upgrade with, had the server let it: the code of its
+    /// close before the accept, less 4000. Only a client's own fault can be told so; an outage is not to look like one.
     fn meant_status(&self) -> Option<u16> {
         self.events.iter().find_map(|event| match event.what {
             What::Sent(Outbound::WebsocketAccept { .. }) => Some(None),
-            What::Sent(Outbound::WebsocketClose { code: code @ 4400..=4599, .. }) => Some(Some(code - 4000)),
+            What::Sent(Outbound::WebsocketClose { code: code @ 4400..=4499, .. }) => Some(Some(code - 4000)),
             _ => None,
         })?
     }
@@ -280,14 +313,49 @@ impl<'a> Reading<'a> {
         match status {
             200..=299 if !self.asked_for_upgrade() && !crashed => Class::GoodOpen,
             500 | 502 | 504 => Class::BadServer,
-            503 if !retry_after && self.meant_status().is_none() => Class::BadServer,
+            503 if !retry_after => Class::BadServer,
             503 if self.dependency_failed => Class::GoodNotReady,
             // A refusal must have its reason in what the client did.
             401 | 403 if self.user.is_none() && !crashed => Class::GoodAuthRefusal,
-            400 | 404 | 405 | 413 | 426 | 431 if !crashed => Class::GoodBadRequest,
+            400 | 404 | 405 | 413 | 426 | 431 if !crashed && !self.is_faultless() => Class::GoodBadRequest,
             429 if retry_after && !crashed => Class::GoodBadRequest,
             _ => Class::BadMask,
         }
+    }
+
+    /// Whether the request that arrived deserves no complaint: on a path that the target is known to serve, a plain
+    /// GET, or an upgrade with everything it needs, a valid credential, and an offer that the target knows, if any.
+    fn is_faultless(&self) -> bool {
+        let Some(head) = self.delivered.filter(|head| head.method == "GET") else { return false };
+        let scope_faulted =
+            |event: &&Event| matches!(event.what, What::FaultFired { .. }) && event.party == Party::Front;
+        if self.events.iter().any(scope_faulted) {
+            return false;
+        }
+        let (path, _) = head.path_and_query();
+        let is_among = |paths: &[&str]| paths.iter().any(|known| path == known.as_bytes());
+        if !self.is_websocket() {
+            return is_among(self.service.http_paths);
+        }
+        let offers = head.offered_subprotocols();
+        let knows = |offer: &String| {
+            self.service.subprotocols.iter().any(|known| {
+                offer == known || (known.ends_with('.') && offer.len() > known.len() && offer.starts_with(known))
+            })
+        };
+        is_among(self.service.websocket_paths) && self.user.is_some() && (offers.is_empty() || offers.iter().any(knows))
+    }
+
+    /// Whether the server took the request for a WebSocket.
+    fn is_websocket(&self) -> bool {
+        let websocket = |event: &&Event| matches!(event.what, What::Called { kind: ScopeType::Websocket, .. });
+        self.events.iter().any(websocket)
+    }
+
+    fn sent_too_much(&self) -> bool {
+        self.events.iter().any(|event| {
+            matches!(&event.what, What::FrameSent(frame) if frame.payload.len() > self.service.message_bytes_max)
+        })
     }
 
     fn class_of_close(&self, code: CloseCode, reason: &str, crashed: bool) -> Class {
@@ -303,7 +371,7 @@ impl<'a> Reading<'a> {
             CloseCode::POLICY | CloseCode::UNAUTHORIZED if self.user.is_none() && !reason.is_empty() => {
                 Class::GoodAuthRefusal
             }
-            CloseCode::TOO_BIG => Class::GoodBadRequest,
+            CloseCode::TOO_BIG if self.sent_too_much() => Class::GoodBadRequest,
             CloseCode::NORMAL | CloseCode::GOING_AWAY => self.class_of_session(),
             _ => Class::BadMask,
         }
@@ -340,6 +408,11 @@ impl<'a> Reading<'a> {
         let closed = |event: &&Event| matches!(event.what, What::Sent(Outbound::WebsocketClose { .. }));
         !refused && self.events.iter().any(closed)
     }
+}
+
+/// Whether something behind the service was made to fail or to be late here. The call's own error follows from it.
+pub fn is_dependency_failure(event: &Event) -> bool {
+    matches!(event.what, What::FaultFired { .. }) && event.party == Party::Dependency
 }
 
 /// What matters of a welcome.

@@ -50,6 +50,18 @@ pub struct Frame {
 pub enum FrameError {
     /// The header cannot be read.
     Header,
+    /// A server masked it (RFC 6455 section 5.1).
+    Masked,
+    /// A reserved bit or opcode without an extension that gives it a meaning (section 5.2).
+    Reserved,
+    /// A control frame is fragmented or has more than 125 bytes of payload (section 5.5).
+    Control,
+    /// A continuation without a beginning, or a beginning in the middle of a message (section 5.4).
+    Fragment,
+    /// Text, or a close reason, that is not UTF-8 (sections 5.6 and 7.1.6).
+    Utf8,
+    /// A close frame with one byte, or with a code that may not stand in one (section 7.4).
+    CloseCode,
     /// The announced payload is larger than the reader's limit.
     TooLong {
         /// Announced payload, in bytes.
@@ -76,6 +88,31 @@ impl Frame {
     /// The same frame, masked.
     pub fn masked(self, mask: [u8; 4]) -> Frame {
         Frame { mask: Some(mask), ..self }
+    }
+
+    /// What is wrong with a frame on its own account, whoever sent it.
+    ///
+    /// # Errors
+    /// Says which rule it breaks.
+    pub fn verify(&self) -> Result<(), FrameError> {
+        let is_control = matches!(self.opcode, Opcode::Close | Opcode::Ping | Opcode::Pong);
+        if self.has_reserved_bits || matches!(self.opcode, Opcode::Reserved(_)) {
+            return Err(FrameError::Reserved);
+        }
+        if is_control && (!self.is_final || self.payload.len() > 125) {
+            return Err(FrameError::Control);
+        }
+        if self.opcode != Opcode::Close {
+            return Ok(());
+        }
+        match self.payload.as_ref() {
+            [] => Ok(()),
+            [_] => Err(FrameError::CloseCode),
+            [high, low, ..] if !CloseCode(u16::from_be_bytes([*high, *low])).is_sendable() => {
+                Err(FrameError::CloseCode)
+            }
+            [_, _, reason @ ..] => std::str::from_utf8(reason).map(drop).map_err(|_| FrameError::Utf8),
+        }
     }
 
     /// Code and reason of a close frame; `None` for the code when the payload has fewer than two bytes.

@@ -19,6 +19,9 @@ const MEMORY_BYTES_MAX: usize = 64 * 1024;
 /// How many bytes are read at a time. Small, because every connection has such a buffer at each end.
 const READ_BYTES: usize = 4096;
 
+/// How many bytes are read ahead of whoever takes them: a whole message of 16 MiB with its header, and a little.
+const READ_AHEAD_BYTES_MAX: usize = (16 << 20) + 64 * 1024;
+
 /// One byte stream between two parties.
 #[derive(Debug)]
 pub enum Link {
@@ -178,7 +181,8 @@ impl Wire {
                 return Poll::Ready(Progress::Flushed);
             }
         }
-        if self.ended {
+        // Who does not take what came gets no more of it; the peer has to wait, as with a socket.
+        if self.ended || self.incoming.len() >= READ_AHEAD_BYTES_MAX {
             return Poll::Pending;
         }
         self.incoming.reserve(READ_BYTES);

@@ -19,7 +19,7 @@ impl Redactor {
     /// A redactor for the credentials and secrets of a run.
     pub fn of(transcript: &Transcript) -> Redactor {
         let mut replacements: Vec<(String, String)> =
-            transcript.secrets.iter().map(|secret| (secret.clone(), "<secret>".to_owned())).collect();
+            transcript.service.secrets.iter().map(|secret| (secret.clone(), "<secret>".to_owned())).collect();
         for event in &transcript.events {
             let What::RequestSent { credential, .. } = &event.what else { continue };
             // What is too short to be a token hides nothing and may stand anywhere.

@@ -8,6 +8,7 @@ use crate::{
     error::Error,
     link::Link,
     recorder::Scribe,
+    transcript::Service,
 };
 
 /// A launched target.
@@ -18,8 +19,8 @@ pub trait Running: fmt::Debug {
     /// A credential of this kind for a user.
     fn credential(&self, kind: Credential, user: &str) -> Presented;
 
-    /// Texts that no client may read.
-    fn secrets(&self) -> Vec<String>;
+    /// What is known of it.
+    fn service(&self) -> Service;
 
     /// Ends whatever still runs. A panic in the target comes out here, so that a target that died cannot look like
     /// one that passed.

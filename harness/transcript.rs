@@ -71,6 +71,10 @@ pub enum BodyEnd {
     Complete,
     /// Before the length or the last chunk that was announced.
     Truncated,
+    /// More bytes came than were announced.
+    Surplus,
+    /// The announcement cannot be read, or the chunks are none.
+    Malformed,
     /// The head forbids a body (HEAD, 1xx, 204, 304).
     None,
 }
@@ -103,7 +107,9 @@ pub enum What {
     FrameSent(Frame),
     /// The probe read a frame.
     FrameSeen(Frame),
-    /// The probe read bytes that are no frame.
+    /// The last frame of a fragmented message completed it.
+    MessageSeen(Frame),
+    /// The probe read a frame, or bytes, that no client may take.
     BadFrameSeen(FrameError),
     /// The probe read bytes that are no response head.
     BadHeadSeen {
@@ -181,6 +187,21 @@ pub struct Event {
     pub what: What,
 }
 
+/// What is known of a target, so that its answers can be judged.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Service {
+    /// Paths that speak WebSocket.
+    pub websocket_paths: &'static [&'static str],
+    /// Paths that answer a plain GET with 2xx.
+    pub http_paths: &'static [&'static str],
+    /// Subprotocols it knows; one that ends in a dot stands for all that begin with it.
+    pub subprotocols: &'static [&'static str],
+    /// The largest message it takes, in bytes.
+    pub message_bytes_max: usize,
+    /// Texts that nobody but the target may read: its signing secret.
+    pub secrets: Vec<String>,
+}
+
 /// All events of one run, in order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Transcript {
@@ -188,8 +209,8 @@ pub struct Transcript {
     pub events: Vec<Event>,
     /// How often each fault of the plan acted.
     pub fired: Vec<u32>,
-    /// Texts that nobody but the backend may read: its signing secret.
-    pub secrets: Vec<String>,
+    /// What is known of the target.
+    pub service: Service,
 }
 
 impl Transcript {

@@ -17,7 +17,7 @@ pub enum Verdict {
     StillBroken,
     /// The defective twin does not show the symptom.
     CannotReproduce,
-    /// The run proves nothing: a fault never acted, or no check can tell the twins apart.
+    /// The run proves nothing, because a fault never acted.
     Vacuous,
     /// The harness could not do its work.
     Inconclusive,
@@ -71,8 +71,10 @@ pub struct Finding {
 /// One run of one case on one twin, judged.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judged {
-    /// How the case's exchange ended.
+    /// How the case ended: its first bad exchange, or its last.
     pub outcome: Outcome,
+    /// How each of its exchanges ended.
+    pub outcomes: Vec<Outcome>,
     /// The checks' complaints about it.
     pub findings: Vec<Finding>,
     /// Everything that happened.

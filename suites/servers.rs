@@ -123,10 +123,10 @@ fn ending(behavior: Behavior, server: &str) -> String {
 #[case(Behavior::ReturnsAfterAccept, ["hang", "drop (1006)", "close 1011", "hang", "close without code (1005)"])]
 #[case(Behavior::Closes1011, ["close 1011", "close 1011", "close 1011", "close 1011", "close 1011"])]
 #[case(Behavior::SendsAfterClose, ["close 1000", "close 1000", "close 1000", "close 1000", "close 1000"])]
-#[case(Behavior::ClosesWithReservedCode, ["drop (1006)", "drop (1006)", "close 1000", "close 1011", "close 1005"])]
+#[case(Behavior::ClosesWithReservedCode, ["drop (1006)", "drop (1006)", "close 1000", "close 1011", "drop (1006)"])]
 #[case(Behavior::UnknownEvent, ["drop (1006)", "drop (1006)", "close 1011", "hang", "close without code (1005)"])]
 #[case(Behavior::SendsNothing, ["drop (1006)", "hang", "close 1011", "hang", "close without code (1005)"])]
-#[case(Behavior::ClosesWithLongReason, ["drop (1006)", "drop (1006)", "close 1011", "close 1011", "close 1011"])]
+#[case(Behavior::ClosesWithLongReason, ["drop (1006)", "drop (1006)", "close 1011", "close 1011", "drop (1006)"])]
 #[case(Behavior::AcceptsTwice, ["drop (1006)", "drop (1006)", "close 1011", "close 1011", "close without code (1005)"])]
 #[case(Behavior::SelectsUnoffered, ["bad handshake (1006)", "bad handshake (1006)", "drop (1006)", "hang", "bad handshake (1006)"])]
 fn a_behavior_looks_as_measured(#[case] behavior: Behavior, #[case] expected: [&str; 5]) {

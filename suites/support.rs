@@ -18,6 +18,7 @@ use relapse::{
     running::Running,
     scope::Scope,
     step::Step,
+    transcript::Service,
 };
 
 /// The two ends an application holds.
@@ -94,8 +95,8 @@ impl Running for Reached {
         Presented { kind, text: String::new(), subject: user.to_owned() }
     }
 
-    fn secrets(&self) -> Vec<String> {
-        Vec::new()
+    fn service(&self) -> Service {
+        Service::default()
     }
 
     fn stop(&self) -> Promise<'_, Result<(), Error>> {

@@ -1,10 +1,16 @@
 //! One agent run: five events in order.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::Value as Json;
+use tokio::time::timeout;
 
 use super::{Backend, exception_guard::DEPENDENCY_ERROR, messages, websocket::WebSocket};
 use crate::{defect::Defect, dependency::Dependency, exception::Exception};
+
+/// How long the supervisor may take (the readiness table's limit for it on the cloud platform).
+const SUPERVISOR_LIMIT: Duration = Duration::from_secs(2);
 
 #[derive(Serialize)]
 struct AgentEvent<'a> {
@@ -69,10 +75,11 @@ impl Backend {
             // The handler's parameters are called `user_id` and `payload`; its log line says `user_request`.
             return Err(Exception::name_error("user_request"));
         }
-        self.dependencies
-            .call(Dependency::AgentSupervisor)
-            .await
-            .map_err(|error| Exception::new(DEPENDENCY_ERROR, error.message))?;
+        let called = timeout(SUPERVISOR_LIMIT, self.dependencies.call(Dependency::AgentSupervisor)).await;
+        match called {
+            Ok(answer) => answer.map_err(|error| Exception::new(DEPENDENCY_ERROR, error.message))?,
+            Err(_) => return Err(Exception::new(DEPENDENCY_ERROR, "agent_supervisor did not answer in time")),
+        }
         let details = [
             Detail::Started { agent_name: "triage", task_description: task },
             Detail::Thinking { reasoning: "Looking for what the request needs." },

@@ -11,10 +11,20 @@ use crate::{
     scope::{Scope, percent_decode},
 };
 
-/// Subprotocols that stand for themselves and carry no token, most preferred first.
-const BARE_SUBPROTOCOLS: [&str; 6] = ["jwt-auth", "jwt", "bearer", "e2e-testing", "staging-auth", "agent_chat"];
-/// Prefixes of subprotocols that carry a token.
-const TOKEN_PREFIXES: [&str; 4] = ["jwt.", "jwt-auth.", "bearer.", "staging-auth."];
+/// Every subprotocol the service knows. Those that end in a dot carry a token behind it; the others stand for
+/// themselves, most preferred first.
+pub(super) const SUBPROTOCOLS: [&str; 10] = [
+    "jwt-auth",
+    "jwt",
+    "bearer",
+    "e2e-testing",
+    "staging-auth",
+    "agent_chat",
+    "jwt.",
+    "jwt-auth.",
+    "bearer.",
+    "staging-auth.",
+];
 /// A shorter value is no token.
 const TOKEN_BYTES_MIN: usize = 10;
 
@@ -40,7 +50,7 @@ pub(super) fn in_headers_and_subprotocols(scope: &Scope) -> Result<Vec<String>, 
 }
 
 fn token_in_subprotocol(offer: &str) -> Option<String> {
-    let value = TOKEN_PREFIXES.iter().find_map(|prefix| offer.strip_prefix(prefix))?;
+    let value = token_prefixes().find_map(|prefix| offer.strip_prefix(prefix))?;
     if value.len() < TOKEN_BYTES_MIN {
         return Some(String::new());
     }
@@ -86,8 +96,11 @@ pub(super) fn select_subprotocol(offers: &[&str], revision: Revision) -> Result<
     if revision.has(Defect::NoSubprotocolSelected) || offers.is_empty() {
         return Ok(None);
     }
-    let bare = BARE_SUBPROTOCOLS.iter().find(|known| offers.contains(known)).copied();
-    let carrying =
-        || offers.iter().copied().find(|offer| TOKEN_PREFIXES.iter().any(|prefix| offer.starts_with(prefix)));
+    let bare = SUBPROTOCOLS.into_iter().find(|known| !known.ends_with('.') && offers.contains(known));
+    let carrying = || offers.iter().copied().find(|offer| token_prefixes().any(|prefix| offer.starts_with(prefix)));
     bare.or_else(carrying).map(|name| Some(name.to_owned())).ok_or(())
+}
+
+fn token_prefixes() -> impl Iterator<Item = &'static str> {
+    SUBPROTOCOLS.into_iter().filter(|name| name.ends_with('.'))
 }

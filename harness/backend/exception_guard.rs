@@ -40,8 +40,12 @@ impl Backend {
             let code = if portable { CloseCode::PRIVATE_INTERNAL } else { CloseCode::INTERNAL };
             (code, "INTERNAL_ERROR", "Something went wrong.")
         };
-        websocket.send_text(messages::error(self, error_code, text)).await?;
-        websocket.close(code.0, text).await
+        let told = async {
+            websocket.send_text(messages::error(self, error_code, text)).await?;
+            websocket.close(code.0, text).await
+        };
+        // The client may have left in the meantime.
+        told.await.or_else(|exception| if is_disconnect(&exception) { Ok(()) } else { Err(exception) })
     }
 }
 

@@ -117,8 +117,10 @@ async fn websocket_health(Extension(service): Service) -> Response {
         "mode": "ssot_consolidated",
         "components": { "manager": true, "message_router": true, "connection_monitor": true },
     });
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(body)).into_response()
+    match ready {
+        true => Json(body).into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "10")], Json(body)).into_response(),
+    }
 }
 
 async fn websocket_config() -> Json<Value> {

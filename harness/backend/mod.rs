@@ -34,6 +34,7 @@ use crate::{
     exception::Exception,
     revision::Revision,
     scope::Scope,
+    transcript::Service,
 };
 
 /// The service's wall clock at the start of every run, in seconds since 1970: 2026-01-01T00:00:00Z. Fixed, so that
@@ -85,9 +86,25 @@ impl Backend {
         Presented { kind, text, subject: user.to_owned() }
     }
 
-    /// Texts nobody may read.
-    pub fn secrets(&self) -> Vec<String> {
-        self.settings.secret.iter().map(|secret| secret.text.clone()).collect()
+    /// What is known of the service.
+    pub fn service(&self) -> Service {
+        Service {
+            websocket_paths: &["/ws", "/api/v1/websocket", "/websocket", "/ws/test"],
+            http_paths: &[
+                "/health",
+                "/health/",
+                "/health/live",
+                "/health/ready",
+                "/ws/health",
+                "/ws/config",
+                "/ws/beacon",
+                "/ws/stats",
+                "/api/v1/websocket",
+            ],
+            subprotocols: &credentials::SUBPROTOCOLS,
+            message_bytes_max: endpoint::MESSAGE_BYTES_MAX,
+            secrets: self.settings.secret.iter().map(|secret| secret.text.clone()).collect(),
+        }
     }
 
     fn environment(&self) -> Environment {

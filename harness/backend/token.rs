@@ -10,6 +10,8 @@ use sha2::Sha256;
 use crate::{credential::Credential, environment::Environment};
 
 const ISSUER: &str = "netra-auth-service";
+/// The only `svc_id` a token may name.
+const SERVICE: &str = "netra-backend";
 const AUDIENCES: [&str; 5] = ["netra-platform", "netra-services", "netra-admin", "netra-backend", "netra-auth"];
 const AUDIENCES_IN_DEVELOPMENT: [&str; 3] = ["test", "localhost", "development"];
 
@@ -25,8 +27,10 @@ pub(super) const SECRET_CHARACTERS_MIN: usize = 32;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Header<'a> {
-    alg: &'a str,
-    typ: &'a str,
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    #[serde(borrow, default)]
+    typ: Cow<'a, str>,
 }
 
 /// The claims a token carries. Every one may be missing in what a client sends.
@@ -49,6 +53,10 @@ pub(super) struct Claims<'a> {
     env: Option<Cow<'a, str>>,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     token_type: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    svc_id: Option<Cow<'a, str>>,
 }
 
 /// Why a token is refused.
@@ -96,8 +104,9 @@ fn satisfies(claims: Claims<'_>, now: i64, environment: Environment) -> Result<S
             || (in_development && AUDIENCES_IN_DEVELOPMENT.contains(&audience.as_ref()))
     });
     let environment_fits = claims.env.is_none_or(|name| name == environment.name());
-    let is_access = claims.token_type.is_none_or(|kind| kind == "access");
-    if subject.is_empty() || issuer != ISSUER || !audience_fits || !environment_fits || !is_access {
+    let is_access = [claims.token_type, claims.kind].into_iter().flatten().all(|kind| kind == "access");
+    let service_fits = claims.svc_id.is_none_or(|service| service == SERVICE);
+    if !service_fits || subject.is_empty() || issuer != ISSUER || !audience_fits || !environment_fits || !is_access {
         return Err(Refusal::Validation);
     }
     if expires <= now || now.saturating_sub(issued) > AGE_MAX {
@@ -120,6 +129,8 @@ pub(super) fn mint(kind: Credential, user: &str, key: &Key, now: i64, environmen
         jti: Some(format!("{id:016x}").into()),
         env: Some(environment.name().into()),
         token_type: None,
+        kind: None,
+        svc_id: None,
     };
     let signed = |claims: &Claims<'_>| sign("HS256", claims, key);
     match kind {
@@ -147,7 +158,7 @@ pub(super) fn mint(kind: Credential, user: &str, key: &Key, now: i64, environmen
 }
 
 fn sign(algorithm: &str, claims: &Claims<'_>, key: &Key) -> String {
-    let header = Header { alg: algorithm, typ: "JWT" };
+    let header = Header { alg: algorithm.into(), typ: "JWT".into() };
     let part = |json: Vec<u8>| BASE64_URL_SAFE_NO_PAD.encode(json);
     let header = part(serde_json::to_vec(&header).expect("a header is plain text"));
     let claims = part(serde_json::to_vec(claims).expect("claims are plain text"));

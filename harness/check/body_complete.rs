@@ -9,11 +9,22 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
         .events
         .iter()
         .filter_map(|event| match &event.what {
-            What::BodySeen { body, end: BodyEnd::Truncated } => Some((
-                "truncated".to_owned(),
-                format!("the body broke off after {} bytes, short of its announced end", body.len()),
-            )),
+            What::BodySeen { body, end } => complain(body.len(), *end),
             _ => None,
         })
         .collect()
+}
+
+fn complain(length: usize, end: BodyEnd) -> Option<(String, String)> {
+    match end {
+        BodyEnd::Complete | BodyEnd::None => None,
+        BodyEnd::Truncated => {
+            let message = format!("the body broke off after {length} bytes, short of its announced end");
+            Some(("truncated".to_owned(), message))
+        }
+        BodyEnd::Surplus => Some(("surplus".to_owned(), format!("more came after the {length} bytes announced"))),
+        BodyEnd::Malformed => {
+            Some(("malformed".to_owned(), "the body's length or its chunks cannot be read".to_owned()))
+        }
+    }
 }

@@ -11,25 +11,26 @@ use crate::{
 };
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
-    evidence.readings.iter().filter(|reading| !reading.dependency_failed).filter_map(complain).collect()
+    evidence.readings.iter().filter_map(complain).collect()
 }
 
 fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
     let (wanted, seen) = (reading.agent_requests(), reading.agent_runs());
-    if wanted == 0 {
-        return None;
-    }
-    if seen != wanted {
-        let events = reading.messages.iter().filter(|name| AGENT_EVENTS.contains(&name.as_ref())).count();
+    let events = reading.messages.iter().filter(|name| AGENT_EVENTS.contains(&name.as_ref())).count();
+    if seen != wanted || events != wanted * AGENT_EVENTS.len() {
         let message =
             format!("{wanted} agent request(s) were answered by {seen} whole run(s), {events} event(s) in all");
         return Some(("missing".to_owned(), message));
     }
-    let mine = format!("\"user_id\":\"{}\"", reading.user?);
+    if events == 0 {
+        return None;
+    }
+    let user = reading.user.unwrap_or_default();
+    let mine = format!("\"user_id\":\"{user}\"");
     let mine = Finder::new(&mine);
     let foreign = reading.events.iter().find_map(|event| match &event.what {
         What::FrameSeen(frame) if frame.opcode == Opcode::Text && mine.find(&frame.payload).is_none() => {
-            foreign_user(&frame.payload, reading.user?)
+            foreign_user(&frame.payload, user)
         }
         _ => None,
     })?;

@@ -1,23 +1,26 @@
-//! No secret and no internal text reaches the client: no signing secret, no exception text, no dependency's error.
+//! No secret and no internal text reaches the client: no signing secret, no exception text, no dependency's error, no
+//! error log, no traceback.
 
 use memchr::memmem::Finder;
 
 use super::{Complaints, Evidence};
-use crate::transcript::{Event, What};
+use crate::transcript::{Event, Level, What};
 
 /// A shorter text says too little to be called a leak.
 const TEXT_BYTES_MIN: usize = 12;
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     let transcript = evidence.transcript;
-    let secrets = transcript.secrets.iter().map(|text| ("secret", text.as_str()));
+    let secrets = transcript.service.secrets.iter().map(|text| ("secret", text.as_str()));
     let internal = transcript.events.iter().filter_map(|event| match &event.what {
         What::Raised(exception) | What::CallRaised(exception) => Some(("exception", exception.message.as_str())),
         What::DependencyCalled { error: Some(error), .. } => Some(("dependency error", error.as_str())),
+        What::Logged { level: Level::Error, message } => Some(("log record", message.as_str())),
         _ => None,
     });
     let needles: Vec<(&str, Finder<'_>)> = secrets
         .chain(internal)
+        .chain([("traceback", "Traceback (most recent call last)")])
         .filter(|(_, text)| text.len() >= TEXT_BYTES_MIN)
         .map(|(kind, text)| (kind, Finder::new(text)))
         .collect();

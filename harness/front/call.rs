@@ -18,6 +18,9 @@ use crate::{
 /// How many bytes `send` leaves unwritten before it waits for the client to read, as asyncio transports do.
 const HIGH_WATER_BYTES: usize = 64 * 1024;
 
+/// How many events wait for the application before the server reads no further (`websockets`' `max_queue`).
+const INBOX_EVENTS_MAX: usize = 32;
+
 /// What a server does with the events an application sends.
 pub(super) trait Protocol: Send + 'static {
     /// Takes an event and appends what it puts on the wire; an error is raised in the application.
@@ -31,7 +34,7 @@ pub(super) struct Desk<P> {
     inbox: VecDeque<Inbound>,
     receiver: Option<Waker>,
     sender: Option<Waker>,
-    has_sent: bool,
+    has_moved: bool,
 }
 
 /// One call of the application.
@@ -44,8 +47,8 @@ pub(super) struct Call<P> {
 
 /// What happened next.
 pub(super) enum Step {
-    /// The application sent something.
-    Sent,
+    /// The application sent something, or made room for more.
+    Moved,
     /// The application's call ended.
     Ended(Result<(), Exception>),
     /// Bytes came from the client, or its end.
@@ -60,7 +63,7 @@ impl<P: Protocol> Call<P> {
             inbox: VecDeque::new(),
             receiver: None,
             sender: None,
-            has_sent: false,
+            has_moved: false,
         };
         let desk = Arc::new(Mutex::new(desk));
         let inlet = Inlet { desk: Arc::clone(&desk), scribe: scribe.clone() };
@@ -88,6 +91,11 @@ impl<P: Protocol> Call<P> {
         }
     }
 
+    /// Whether the application has to take something before it gets more.
+    pub(super) fn is_inbox_full(&self) -> bool {
+        self.desk().inbox.len() >= INBOX_EVENTS_MAX
+    }
+
     /// Lets the application run and the wire move until one of them has something to say.
     pub(super) fn poll_step(&mut self, wire: Option<&mut Wire>, cx: &mut Context<'_>) -> Poll<Step> {
         if self.running
@@ -105,8 +113,8 @@ impl<P: Protocol> Call<P> {
             }
             return Poll::Ready(Step::Ended(result));
         }
-        if std::mem::take(&mut self.desk().has_sent) {
-            return Poll::Ready(Step::Sent);
+        if std::mem::take(&mut self.desk().has_moved) {
+            return Poll::Ready(Step::Moved);
         }
         let Some(wire) = wire else { return Poll::Pending };
         loop {
@@ -155,6 +163,8 @@ impl<P: Protocol> Receive for Inlet<P> {
             let mut desk = lock(&self.desk);
             match desk.inbox.pop_front() {
                 Some(event) => {
+                    // There is room again for what the server did not read.
+                    desk.has_moved |= desk.inbox.len() + 1 >= INBOX_EVENTS_MAX;
                     self.scribe.record(Party::Application, What::Received(event.clone()));
                     Poll::Ready(Ok(event))
                 }
@@ -179,7 +189,7 @@ impl<P: Protocol> SendEvent for Outlet<P> {
         Box::pin(poll_fn(move |cx| {
             let mut desk = lock(&self.desk);
             let desk = &mut *desk;
-            desk.has_sent |= event.is_some();
+            desk.has_moved |= event.is_some();
             if let Some(event) = event.take()
                 && let Err(exception) = desk.protocol.take(event, &mut desk.outgoing)
             {

@@ -3,8 +3,10 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
+use tokio::time::timeout;
+
 use super::{
-    add_server,
+    FLUSH_LIMIT, add_server,
     call::{Call, Protocol, Step},
     refuse, wait_for_end, write_answer,
 };
@@ -32,11 +34,10 @@ pub(super) async fn serve(
     scribe: &Scribe,
 ) -> bool {
     let reusable = keeps_alive(&head);
-    let length = header(&head.headers, "content-length").map_or(Some(0), parse_length);
-    let body = match length {
-        Some(length) if length <= BODY_BYTES_MAX => read_body(wire, length).await,
+    let body = match body_length(&head) {
+        Ok(length) if length <= BODY_BYTES_MAX => read_body(wire, length).await,
         refused => {
-            let status = if refused.is_some() { 413 } else { 400 };
+            let status = refused.map_or_else(|status| status, |_| 413);
             let answer = Answer::Http { status, content_type: String::new(), body: String::new() };
             refuse(wire, &answer, profile, scribe).await;
             return false;
@@ -58,31 +59,38 @@ pub(super) async fn serve(
     loop {
         match poll_fn(|cx| call.poll_step(Some(wire), cx)).await {
             Step::Ended(result) => {
-                call.move_outgoing(wire);
+                flush(wire, &mut call).await;
                 let progress = call.desk().protocol.progress();
                 return finish(wire, progress, result, profile).await && reusable;
             }
             Step::Wire(Progress::End) => call.deliver(Inbound::HttpDisconnect),
-            Step::Wire(_) | Step::Sent => {}
+            Step::Wire(_) | Step::Moved => {}
         }
         if call.desk().protocol.cut {
+            flush(wire, &mut call).await;
             return false;
         }
     }
 }
 
+/// Writes everything the application sent. A client that does not read has its limit.
+async fn flush(wire: &mut Wire, call: &mut Call<Response>) {
+    let all = async move {
+        while call.move_outgoing(wire) {
+            wire.flush().await;
+        }
+    };
+    let _ = timeout(FLUSH_LIMIT, all).await;
+}
+
 /// What the client gets when the call ended without a whole answer; says whether the connection is still usable.
 async fn finish(wire: &mut Wire, answered: Answered, result: Result<(), Exception>, profile: &Profile) -> bool {
     let answer = match (answered, result) {
-        (Answered::Whole, _) => {
-            wire.flush().await;
-            return !wire.has_ended();
-        }
+        (Answered::Whole, _) => return !wire.has_ended(),
         (Answered::Nothing, Err(_)) => &profile.http.raises,
         (Answered::Nothing, Ok(())) => &profile.http.returns,
         (Answered::Begun, _) => &profile.http.ends_after_start,
     };
-    wire.flush().await;
     if *answer == Answer::Hang {
         wait_for_end(wire).await;
     }
@@ -100,6 +108,20 @@ async fn read_body(wire: &mut Wire, length: usize) -> Option<Vec<u8>> {
     let body = wire.incoming[..length].to_vec();
     take(&mut wire.incoming, length);
     Some(body)
+}
+
+/// The announced length of the request's body, or the status that refuses the announcement. A chunked body is not
+/// read: no case sends one.
+fn body_length(head: &RequestHead) -> Result<usize, u16> {
+    if header(&head.headers, "transfer-encoding").is_some() {
+        return Err(501);
+    }
+    let mut lengths = head.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"content-length"));
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(0),
+        (Some((_, value)), None) => parse_length(value).ok_or(400),
+        (Some(_), Some(_)) => Err(400),
+    }
 }
 
 fn parse_length(value: &[u8]) -> Option<usize> {

@@ -6,6 +6,9 @@ mod upgrade;
 mod websocket;
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::{
     application::Application,
@@ -36,8 +39,11 @@ pub async fn serve(link: Link, application: Arc<dyn Application>, profile: Arc<P
             }
         }
     }
-    wire.flush().await;
+    let _ = timeout(FLUSH_LIMIT, wire.flush()).await;
 }
+
+/// How long a client may take to read the end of an answer.
+const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
 async fn read_head(wire: &mut Wire, profile: &Profile, scribe: &Scribe) -> Option<RequestHead> {
     loop {

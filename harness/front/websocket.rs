@@ -278,7 +278,7 @@ impl Connection {
             match self.step().await {
                 Some(Step::Ended(result)) => self.application_ended(result),
                 Some(Step::Wire(Progress::End)) => self.client_ended(),
-                Some(Step::Wire(_) | Step::Sent) => self.read_frames(),
+                Some(Step::Wire(_) | Step::Moved) => self.read_frames(),
                 None => self.timer_fired(),
             }
             let (phase, decided) = {
@@ -447,14 +447,15 @@ impl Connection {
     fn read_frames(&mut self) {
         loop {
             let Some(wire) = self.wire.as_mut().filter(|wire| !wire.incoming.is_empty()) else { return };
-            if matches!(self.call.desk().protocol.phase, Phase::Connecting | Phase::Denying) {
+            let not_yet = matches!(self.call.desk().protocol.phase, Phase::Connecting | Phase::Denying);
+            if not_yet || self.call.is_inbox_full() {
                 return;
             }
             match Frame::decode(&mut wire.incoming, MESSAGE_BYTES_MAX as u64) {
                 Ok(Some(frame)) => self.take_frame(frame),
                 Ok(None) => return,
                 Err(FrameError::TooLong { .. }) => return self.fail(|rules| &rules.too_big),
-                Err(FrameError::Header) => return self.fail(|rules| &rules.protocol),
+                Err(_) => return self.fail(|rules| &rules.protocol),
             }
         }
     }
@@ -477,13 +478,14 @@ impl Connection {
     }
 
     fn take_frame(&mut self, frame: Frame) {
-        let is_control = matches!(frame.opcode, Opcode::Close | Opcode::Ping | Opcode::Pong);
-        let is_illegal = frame.mask.is_none()
-            || frame.has_reserved_bits
-            || matches!(frame.opcode, Opcode::Reserved(_))
-            || (is_control && (!frame.is_final || frame.payload.len() > 125));
-        if is_illegal {
+        // A client masks every frame (RFC 6455 section 5.1).
+        if frame.mask.is_none() {
             return self.fail(|rules| &rules.protocol);
+        }
+        match frame.verify() {
+            Ok(()) => {}
+            Err(FrameError::Utf8) => return self.fail(|rules| &rules.payload),
+            Err(_) => return self.fail(|rules| &rules.protocol),
         }
         match frame.opcode {
             Opcode::Close => self.client_closed(&frame),

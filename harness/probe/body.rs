@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use crate::{
-    head::{ResponseHead, has_token, header},
+    head::{ResponseHead, has_token},
     link::take,
     transcript::BodyEnd,
 };
@@ -22,18 +22,23 @@ enum Framing {
     BytesLeft(usize),
     Chunked,
     UntilEnd,
+    Unreadable,
 }
 
 impl Reader {
     pub(super) fn new(method: &str, head: &ResponseHead) -> Reader {
-        let length =
-            header(&head.headers, "content-length").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
-        let framing = if method == "HEAD" || matches!(head.status, 100..=199 | 204 | 304) {
+        let mut lengths = head.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"content-length"));
+        let parse = |value: &[u8]| std::str::from_utf8(value).ok()?.trim().parse().ok();
+        let framing = if method == "HEAD" || matches!(head.status, 204 | 304) {
             Framing::None
         } else if has_token(&head.headers, "transfer-encoding", "chunked") {
             Framing::Chunked
         } else {
-            length.map_or(Framing::UntilEnd, Framing::BytesLeft)
+            match (lengths.next(), lengths.next()) {
+                (None, _) => Framing::UntilEnd,
+                (Some((_, value)), None) => parse(value).map_or(Framing::Unreadable, Framing::BytesLeft),
+                (Some(_), Some(_)) => Framing::Unreadable,
+            }
         };
         Reader { body: Vec::new(), framing }
     }
@@ -45,8 +50,11 @@ impl Reader {
     /// Takes what has come; how the body ended, once it has.
     pub(super) fn read(&mut self, incoming: &mut BytesMut, stream_ended: bool) -> Option<BodyEnd> {
         let cut = stream_ended.then_some(BodyEnd::Truncated);
+        // The probe sends one request at a time, so that nothing may follow its answer.
+        let end = |incoming: &BytesMut| Some(if incoming.is_empty() { BodyEnd::Complete } else { BodyEnd::Surplus });
         match &mut self.framing {
             Framing::None => Some(BodyEnd::None),
+            Framing::Unreadable => Some(BodyEnd::Malformed),
             Framing::UntilEnd => {
                 let count = incoming.len();
                 self.keep(incoming, count);
@@ -57,23 +65,30 @@ impl Reader {
                 *left -= count;
                 let complete = *left == 0;
                 self.keep(incoming, count);
-                if complete { Some(BodyEnd::Complete) } else { cut }
+                if complete { end(incoming) } else { cut }
             }
             Framing::Chunked => loop {
-                let Ok(httparse::Status::Complete((line, size))) = httparse::parse_chunk_size(incoming) else {
-                    return cut;
+                let (line, size) = match httparse::parse_chunk_size(incoming) {
+                    Ok(httparse::Status::Complete(chunk)) => chunk,
+                    Ok(httparse::Status::Partial) => return cut,
+                    Err(_) => return Some(BodyEnd::Malformed),
                 };
                 let size = usize::try_from(size).unwrap_or(usize::MAX);
+                if size > BODY_BYTES_MAX {
+                    return Some(BodyEnd::Malformed);
+                }
                 // The chunk's data is followed by an empty line, and so is the last chunk.
-                let whole = line.saturating_add(size).saturating_add(2);
-                if incoming.len() < whole {
+                if incoming.len() < line + size + 2 {
                     return cut;
+                }
+                if &incoming[line + size..line + size + 2] != b"\r\n" {
+                    return Some(BodyEnd::Malformed);
                 }
                 take(incoming, line);
                 self.keep(incoming, size);
                 take(incoming, 2);
                 if size == 0 {
-                    return Some(BodyEnd::Complete);
+                    return end(incoming);
                 }
             },
         }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::{
     close_code::CloseCode,
     error::Error,
-    frame::{Frame, Opcode},
+    frame::{Frame, FrameError, Opcode},
     head::{ResponseHead, has_token, header},
     link::{Wire, take},
     message::message_type,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The largest payload the probe reads, in bytes.
-const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
+const PAYLOAD_BYTES_MAX: u64 = 16 << 20;
 
 /// How long the probe waits for the end of a session that its steps left open.
 const PARTING_LIMIT: Duration = Duration::from_secs(5);
@@ -107,7 +107,7 @@ impl Exchange {
             self.record(What::HandshakeRefused { why });
             return None;
         }
-        Some(Session { exchange: self, closing: Closing::No, hears_pings: true })
+        Some(Session { exchange: self, closing: Closing::No, hears_pings: true, message: None })
     }
 
     async fn read_head(&mut self) -> Option<ResponseHead> {
@@ -115,7 +115,10 @@ impl Exchange {
             match ResponseHead::decode(&self.wire.incoming) {
                 Ok(Some((head, length))) => {
                     take(&mut self.wire.incoming, length);
-                    return Some(head);
+                    // An interim answer says nothing yet (RFC 9110 section 15.2).
+                    if head.status == 101 || head.status >= 200 {
+                        return Some(head);
+                    }
                 }
                 Ok(None) if self.wire.has_ended() => {
                     self.record(What::EndSeen);
@@ -170,6 +173,8 @@ struct Session {
     exchange: Exchange,
     closing: Closing,
     hears_pings: bool,
+    /// The pieces of a message that is not complete.
+    message: Option<(Opcode, Vec<u8>)>,
 }
 
 impl Session {
@@ -188,7 +193,7 @@ impl Session {
                 self.within(limit, "the close", chance, |_| false).await;
             }
             Act::Leave => {
-                self.exchange.wire.flush().await;
+                let _ = bounded(limit, self.exchange.wire.flush()).await;
                 self.exchange.record(What::Left);
                 return false;
             }
@@ -243,6 +248,15 @@ impl Session {
             match Frame::decode(&mut self.exchange.wire.incoming, PAYLOAD_BYTES_MAX) {
                 Ok(Some(frame)) => {
                     self.exchange.record(What::FrameSeen(frame.clone()));
+                    let frame = match self.take(frame) {
+                        Ok(Some(frame)) => frame,
+                        Ok(None) => continue,
+                        Err(error) => {
+                            self.exchange.record(What::BadFrameSeen(error));
+                            self.closing = Closing::Done;
+                            return;
+                        }
+                    };
                     if frame.opcode == Opcode::Ping && self.hears_pings {
                         self.send(Frame::new(Opcode::Pong, frame.payload.clone()), chance);
                     }
@@ -268,6 +282,44 @@ impl Session {
         }
     }
 
+    /// Takes a frame as a client must (RFC 6455 section 5): a control frame or a whole message comes out, a piece of a
+    /// message is kept.
+    fn take(&mut self, frame: Frame) -> Result<Option<Frame>, FrameError> {
+        frame.verify()?;
+        if frame.mask.is_some() {
+            return Err(FrameError::Masked);
+        }
+        let whole = match (frame.opcode, self.message.take()) {
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, message) => {
+                self.message = message;
+                return Ok(Some(frame));
+            }
+            (Opcode::Continuation, Some((opcode, mut payload))) => {
+                payload.extend_from_slice(&frame.payload);
+                if payload.len() as u64 > PAYLOAD_BYTES_MAX {
+                    return Err(FrameError::TooLong { announced: payload.len() as u64 });
+                }
+                if !frame.is_final {
+                    self.message = Some((opcode, payload));
+                    return Ok(None);
+                }
+                let whole = Frame::new(opcode, payload);
+                self.exchange.record(What::MessageSeen(whole.clone()));
+                whole
+            }
+            (Opcode::Continuation, None) | (_, Some(_)) => return Err(FrameError::Fragment),
+            (opcode, None) if !frame.is_final => {
+                self.message = Some((opcode, frame.payload.to_vec()));
+                return Ok(None);
+            }
+            (_, None) => frame,
+        };
+        if whole.opcode == Opcode::Text && std::str::from_utf8(&whole.payload).is_err() {
+            return Err(FrameError::Utf8);
+        }
+        Ok(Some(whole))
+    }
+
     async fn answer_close(&mut self, frame: &Frame, chance: &mut fastrand::Rng) {
         if self.closing == Closing::No {
             self.send(Frame::close(frame.close_parts().0, ""), chance);
@@ -276,6 +328,7 @@ impl Session {
         // The server ends the stream first (RFC 6455 section 7.1.1); a client does not wait for it for ever.
         while !self.exchange.wire.has_ended() {
             self.exchange.wire.progress().await;
+            self.exchange.wire.incoming.clear();
         }
         self.exchange.record(What::EndSeen);
     }

@@ -65,14 +65,20 @@ fn line(event: &Event, detail: Detail, redactor: &Redactor) -> Option<String> {
         What::RequestSent { head, .. } => format!("--> {}", request(head, redactor)),
         What::ResponseSeen(head) => format!("<-- {}", redactor.text(&response(head))),
         What::BodySeen { end: BodyEnd::None, .. } => return None,
-        What::BodySeen { body, end } if body.is_empty() => match end {
-            BodyEnd::Truncated => "<-- no body, though one was announced".to_owned(),
-            BodyEnd::Complete | BodyEnd::None => return None,
-        },
-        What::BodySeen { body, end } => {
-            let cut = if *end == BodyEnd::Truncated { " (broken off)" } else { "" };
-            format!("<-- {}{cut}", shorten(&redactor.message(body)))
+        What::BodySeen { body, end: BodyEnd::Complete } if body.is_empty() => return None,
+        What::BodySeen { body, end: BodyEnd::Truncated } if body.is_empty() => {
+            "<-- no body, though one was announced".to_owned()
         }
+        What::BodySeen { body, end } => {
+            let remark = match end {
+                BodyEnd::Complete | BodyEnd::None => "",
+                BodyEnd::Truncated => " (broken off)",
+                BodyEnd::Surplus => " (and more than announced)",
+                BodyEnd::Malformed => " (chunks or length cannot be read)",
+            };
+            format!("<-- {}{remark}", shorten(&redactor.message(body)))
+        }
+        What::MessageSeen(frame) => format!("    the fragments say {}", message(frame, redactor)),
         What::HandshakeRefused { why } => format!("x   the client gives the handshake up: {}", redactor.text(why)),
         What::FrameSent(frame) => format!("--> {}", message(frame, redactor)),
         What::FrameSeen(frame) => format!("<-- {}", message(frame, redactor)),

@@ -22,6 +22,7 @@ use crate::{
     recorder::Scribe,
     revision::Revision,
     running::Running,
+    transcript::Service,
 };
 
 /// The signing secret of the embedded backend: 48 characters, and nobody's.
@@ -100,8 +101,8 @@ impl Running for Embedded {
         self.backend.credential(kind, user)
     }
 
-    fn secrets(&self) -> Vec<String> {
-        self.backend.secrets()
+    fn service(&self) -> Service {
+        self.backend.service()
     }
 
     fn stop(&self) -> Promise<'_, Result<(), Error>> {
