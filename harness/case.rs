@@ -16,7 +16,7 @@ use crate::{
     environment::Environment,
     error::{Error, did_you_mean},
     fault::{Fault, FaultKind, Place, Trigger},
-    outcome::Class,
+    outcome::{Class, Ending},
     plan::Plan,
     step::{Act, Awaited, Client, Request, Step},
     value::unescape_bytes,
@@ -24,6 +24,25 @@ use crate::{
 
 /// The profile a case runs on unless it names others: the server of the reports.
 pub const DEFAULT_PROFILE: &str = "uvicorn-0.35";
+
+/// Every key that a scope of ours can have.
+const SCOPE_KEYS: [&str; 15] = [
+    "type",
+    "asgi",
+    "http_version",
+    "method",
+    "scheme",
+    "path",
+    "raw_path",
+    "query_string",
+    "root_path",
+    "headers",
+    "client",
+    "server",
+    "subprotocols",
+    "extensions",
+    "state",
+];
 
 /// How long a step may take unless it says otherwise. Virtual time in memory.
 const STEP_LIMIT: Duration = Duration::from_secs(5);
@@ -177,7 +196,7 @@ struct RawFault {
     place: Spanned<String>,
     kind: Spanned<String>,
     header: Option<String>,
-    key: Option<String>,
+    key: Option<Spanned<String>>,
     dependency: Option<Spanned<String>>,
     error: Option<String>,
     delay_ms: Option<u64>,
@@ -195,7 +214,7 @@ struct RawExpect {
 #[serde(deny_unknown_fields)]
 struct RawSymptom {
     class: Class,
-    outcome: String,
+    outcome: Spanned<String>,
     cause: Cause,
     log: Option<String>,
     reason: Option<String>,
@@ -209,7 +228,7 @@ struct RawSymptom {
 #[serde(deny_unknown_fields)]
 struct RawOverride {
     class: Option<Class>,
-    outcome: Option<String>,
+    outcome: Option<Spanned<String>>,
     cause: Option<Cause>,
     log: Option<String>,
     reason: Option<String>,
@@ -276,7 +295,7 @@ impl Reader<'_> {
         let steps = self.steps(raw.step)?;
         let faults = raw.fault.into_iter().map(|fault| self.fault(fault, &steps)).collect::<Result<_, _>>()?;
         let accept = self.accept(raw.expect.accept)?;
-        let (symptom, symptom_on) = self.symptoms(raw.symptom)?;
+        let (symptom, symptom_on) = self.symptoms(raw.symptom, profiles.as_ref())?;
         Ok(Case {
             name: name.to_owned(),
             summary: raw.summary.into_inner(),
@@ -371,6 +390,7 @@ impl Reader<'_> {
             self.only_true("leave", &leave)?;
             acts.push(("leave", Act::Leave));
         }
+        let waits = |act: &Act| !matches!(act, Act::SendText(_) | Act::Pause | Act::Deafen);
         let mut limit = limit;
         if let Some(pause) = raw.pause_ms.take() {
             limit = self.limit(&pause)?;
@@ -381,6 +401,11 @@ impl Reader<'_> {
             acts.push(("deaf_ms", Act::Deafen));
         }
         self.no_left_over(&raw, acts.first().map(|(name, _)| *name))?;
+        if let (Some(within), [(name, act)]) = (&raw.within_ms, acts.as_slice())
+            && !waits(act)
+        {
+            return Err(self.error(within.span(), format!("a `{name}` step waits for nothing"), None));
+        }
         match acts.len() {
             1 => Ok(Step { act: acts.remove(0).1, limit }),
             0 => Err(self.error(
@@ -444,14 +469,26 @@ impl Reader<'_> {
         if !path.get_ref().starts_with('/') {
             return Err(self.error(path.span(), "a path begins with `/`", None));
         }
+        let span = path.span();
         let path = self.bytes(path)?;
-        if path.iter().any(|byte| matches!(byte, b' ' | b'?' | b'#')) {
+        if path.iter().any(|byte| matches!(byte, b' ' | b'?' | b'#' | b'\r' | b'\n')) {
             let help = Some("percent-encode it; the query has a key of its own".to_owned());
-            return Err(self.error(0..0, "a path holds no space, `?` or `#`", help));
+            return Err(self.error(span, "a path holds no space, line end, `?` or `#`", help));
         }
+        if let Some(method) = &raw.method {
+            self.token("method", method.get_ref(), method.span())?;
+        }
+        self.token("method", method, span)?;
         let mut headers = Vec::new();
-        for (name, value) in raw.headers.take().map(Spanned::into_inner).unwrap_or_default() {
-            headers.push((name.into(), value.into()));
+        if let Some(given) = raw.headers.take() {
+            let span = given.span();
+            for (name, value) in given.into_inner() {
+                self.token("header name", &name, span.clone())?;
+                if value.contains(['\r', '\n', '\0']) {
+                    return Err(self.error(span, format!("the value of `{name}` holds a line end"), None));
+                }
+                headers.push((name.into(), value.into()));
+            }
         }
         let credential = raw.credential.take().map_or(credential, Spanned::into_inner);
         Ok(Request {
@@ -470,6 +507,15 @@ impl Reader<'_> {
             without: raw.without.take().map(Spanned::into_inner).unwrap_or_default(),
             client: raw.client.take().map(Spanned::into_inner).unwrap_or_default(),
         })
+    }
+
+    /// Refuses what is no token of HTTP (RFC 9110 section 5.6.2), and would end the line it stands in.
+    fn token(&self, what: &str, text: &str, span: Range<usize>) -> Result<(), Error> {
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if !text.is_empty() && text.bytes().all(is_token) {
+            return Ok(());
+        }
+        Err(self.error(span, format!("`{text}` is no {what}"), Some("letters, digits and hyphens are safe".to_owned())))
     }
 
     fn bytes(&self, text: Spanned<String>) -> Result<Vec<u8>, Error> {
@@ -530,7 +576,10 @@ impl Reader<'_> {
         }
         let fault_kind = match kind.as_str() {
             "strip_header" => FaultKind::StripHeader { header: raw.header.ok_or_else(|| missing("header"))? },
-            "drop_key" => FaultKind::DropKey { key: raw.key.ok_or_else(|| missing("key"))? },
+            "drop_key" => {
+                let key = raw.key.as_ref().ok_or_else(|| missing("key"))?;
+                FaultKind::DropKey { key: self.one_of("scope key", key, &SCOPE_KEYS)? }
+            }
             "fail" => FaultKind::Fail {
                 dependency: dependency.ok_or_else(|| missing("dependency"))?,
                 error: raw.error.ok_or_else(|| missing("error"))?,
@@ -576,7 +625,32 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn symptoms(&self, raw: RawSymptom) -> Result<(Symptom, BTreeMap<String, Symptom>), Error> {
+    /// An outcome as reports write it.
+    fn outcome(&self, outcome: &Spanned<String>) -> Result<String, Error> {
+        let text = outcome.get_ref();
+        let number = |prefix: &str, suffix: &str| {
+            let middle = text.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
+            middle.is_some_and(|middle| middle.parse::<u16>().is_ok())
+        };
+        let is_one = Ending::FIXED_TEXTS.contains(&text.as_str())
+            || number("http ", "")
+            || number("http ", " truncated")
+            || number("close ", "");
+        if is_one {
+            return Ok(text.clone());
+        }
+        let known = Ending::FIXED_TEXTS.iter().copied().chain(["http 500", "http 400 truncated", "close 1011"]);
+        let help = did_you_mean(text, known.clone()).unwrap_or_else(|| {
+            format!("write it as in {}", known.map(|text| format!("`{text}`")).collect::<Vec<_>>().join(", "))
+        });
+        Err(self.error(outcome.span(), format!("unknown outcome `{text}`"), Some(help)))
+    }
+
+    fn symptoms(
+        &self,
+        raw: RawSymptom,
+        profiles: Option<&Vec<String>>,
+    ) -> Result<(Symptom, BTreeMap<String, Symptom>), Error> {
         if raw.found_by.get_ref().is_empty() {
             let help = Some("a symptom that no check complains about proves nothing".to_owned());
             return Err(self.error(raw.found_by.span(), "`found_by` names no check", help));
@@ -586,7 +660,7 @@ impl Reader<'_> {
         };
         let symptom = Symptom {
             class: raw.class,
-            outcome: raw.outcome,
+            outcome: self.outcome(&raw.outcome)?,
             cause: raw.cause,
             log: raw.log,
             reason: raw.reason,
@@ -595,9 +669,13 @@ impl Reader<'_> {
         let mut symptom_on = BTreeMap::new();
         for (profile, changes) in raw.on {
             let name = self.one_of("server profile", &profile, self.known.profiles)?;
+            if profiles.as_ref().is_some_and(|names| !names.contains(&name)) {
+                let help = Some("add it to `profiles`".to_owned());
+                return Err(self.error(profile.span(), format!("the case does not run behind `{name}`"), help));
+            }
             let changed = Symptom {
                 class: changes.class.unwrap_or(symptom.class),
-                outcome: changes.outcome.unwrap_or_else(|| symptom.outcome.clone()),
+                outcome: changes.outcome.map_or(Ok(symptom.outcome.clone()), |outcome| self.outcome(&outcome))?,
                 cause: changes.cause.unwrap_or(symptom.cause),
                 log: changes.log.or_else(|| symptom.log.clone()).filter(|log| !log.is_empty()),
                 reason: changes.reason.or_else(|| symptom.reason.clone()).filter(|reason| !reason.is_empty()),

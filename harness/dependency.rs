@@ -14,20 +14,17 @@ use crate::{
 /// Something the service depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dependency {
-    /// The user database.
-    Database,
     /// The component that runs agents.
     AgentSupervisor,
 }
 
 impl Dependency {
     /// Every name that cases may use.
-    pub const NAMES: &[&str] = &["database", "agent_supervisor"];
+    pub const NAMES: &[&str] = &["agent_supervisor"];
 
     /// The dependency's name.
     pub fn name(self) -> &'static str {
         match self {
-            Dependency::Database => "database",
             Dependency::AgentSupervisor => "agent_supervisor",
         }
     }

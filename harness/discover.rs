@@ -52,13 +52,13 @@ impl Catalogue {
     /// # Errors
     /// When there is no such directory, or no case file below it.
     pub fn read(directory: &Path) -> Result<Catalogue, Error> {
+        let mut catalogue = Catalogue::default();
         let mut paths = Vec::new();
-        walk(directory, &mut paths)?;
+        walk(directory, &mut paths, &mut catalogue.broken)?;
         paths.sort();
         if paths.is_empty() {
             return Err(Error::NoCases(directory.to_owned()));
         }
-        let mut catalogue = Catalogue::default();
         for path in paths {
             let relative = path.strip_prefix(directory).unwrap_or(&path).with_extension("");
             let name =
@@ -97,19 +97,19 @@ impl Catalogue {
     /// the number of a report (`508`, `#508`), a scenario (`S508-1`), a case's name or its last part, or a glob over
     /// names.
     ///
-    /// # Errors
-    /// When a filter selects nothing.
-    pub fn select(&self, filters: &[String]) -> Result<Vec<Arc<Case>>, Error> {
+    /// A filter that selects nothing is a mistake that joins the broken files; the others still select.
+    pub fn select(&mut self, filters: &[String]) -> Vec<Arc<Case>> {
         if filters.is_empty() {
-            return Ok(self.cases.clone());
+            return self.cases.clone();
         }
         for filter in filters {
             if !self.cases.iter().any(|case| selects(filter, case)) {
-                return Err(Error::NothingSelected { filter: filter.clone(), nearest: self.nearest(filter) });
+                let nearest = self.nearest(filter);
+                self.broken.push(Error::NothingSelected { filter: filter.clone(), nearest });
             }
         }
         let selected = |case: &&Arc<Case>| filters.iter().any(|filter| selects(filter, case));
-        Ok(self.cases.iter().filter(selected).cloned().collect())
+        self.cases.iter().filter(selected).cloned().collect()
     }
 
     fn nearest(&self, filter: &str) -> Option<String> {
@@ -139,12 +139,15 @@ fn last_part(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
 
-fn walk(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<(), Error> {
+/// Finds case files; a directory below that cannot be read joins the broken files.
+fn walk(directory: &Path, paths: &mut Vec<PathBuf>, broken: &mut Vec<Error>) -> Result<(), Error> {
     let failed = |source| Error::Io { doing: "read the directory", path: directory.to_owned(), source };
     for entry in fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if path.is_dir() {
-            walk(&path, paths)?;
+            if let Err(error) = walk(&path, paths, broken) {
+                broken.push(error);
+            }
         } else if path.extension().is_some_and(|extension| extension == "toml") {
             paths.push(path);
         }

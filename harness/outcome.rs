@@ -122,6 +122,12 @@ pub enum Ending {
     Left,
 }
 
+impl Ending {
+    /// The texts of the endings that carry no number.
+    pub const FIXED_TEXTS: [&str; 6] =
+        ["close without code (1005)", "drop (1006)", "bad handshake (1006)", "hang", "silence", "left"];
+}
+
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {

@@ -41,9 +41,10 @@ impl Trial {
         trials
     }
 
-    /// The command that runs exactly this trial again.
+    /// The command that runs exactly this trial again, from the same directory.
     pub fn replay(&self, seed: u64) -> String {
-        format!("relapse run {} --profile {} --seed {seed}", self.case.name, self.profile.name)
+        let (case, profile, environment) = (&self.case.name, &self.profile.name, self.environment);
+        format!("relapse run {case} --profile {profile} --environment {environment} --seed {seed}")
     }
 }
 

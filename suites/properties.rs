@@ -17,7 +17,9 @@ use relapse::{
     outcome::{Class, Outcome},
     recorder,
     report::sequence,
-    run, servers,
+    run,
+    running::Running,
+    servers,
     step::{Act, Awaited, Client, Request, Step},
     target::{Embedded, Transport},
     transcript::What,
@@ -122,8 +124,27 @@ fn transcript(runtime: &Runtime, profile: &Arc<Profile>, steps: &[Step], plan: P
             Transport::Memory,
             plan.seed,
         );
-        run::converse(steps, plan, &target).await.unwrap()
+        let transcript = run::converse(steps, plan, &target).await.unwrap();
+        target.stop().await.unwrap();
+        transcript
     })
+}
+
+/// The class that a request must get whose every part is known to be right, or wrong in its credential alone.
+fn expected(request: &Request) -> Option<Class> {
+    let known = [&b"/ws"[..], b"/api/v1/websocket", b"/websocket", b"/ws/test"].contains(&request.path.as_slice());
+    let standard = request.method == "GET" && request.headers.is_empty() && request.without.is_empty();
+    let offers_known =
+        request.offers.is_empty() || request.offers.iter().any(|name| name == "jwt-auth" || name == "bearer");
+    if !known || !standard || request.query.windows(6).any(|part| part == b"token=") {
+        return None;
+    }
+    match request.credential {
+        Credential::Valid if offers_known => Some(Class::GoodOpen),
+        // A token among the offers is an offer the service knows.
+        Credential::Valid => None,
+        _ => Some(Class::GoodAuthRefusal),
+    }
 }
 
 fn good_control() -> Outcome {
@@ -154,6 +175,7 @@ fn any_upgrade_request_gets_a_good_answer_on_the_repaired_revision() {
     runner()
         .run(&(requests(), any::<u64>(), 0..servers.len()), |(request, seed, server)| {
             let plan = Plan { seed, faults: Vec::new() };
+            let asked = request.clone();
             let transcript = transcript(&runtime, &servers[server], &steps(request), plan);
             let Judged { outcome, findings, transcript, .. } = run::judge(transcript, control.clone());
             prop_assert!(
@@ -162,6 +184,16 @@ fn any_upgrade_request_gets_a_good_answer_on_the_repaired_revision() {
                 servers[server].name,
                 shown(&transcript)
             );
+            if let Some(expected) = expected(&asked) {
+                prop_assert_eq!(
+                    outcome.class,
+                    expected,
+                    "{}, seed {}\n{}",
+                    servers[server].name,
+                    seed,
+                    shown(&transcript)
+                );
+            }
             prop_assert!(
                 findings.is_empty(),
                 "{}: {findings:#?}, seed {seed}\n{}",

@@ -51,22 +51,23 @@ fn root() -> PathBuf {
 }
 
 fn files(below: &str, extension: &str) -> Vec<(String, String)> {
-    fn walk(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, extension, found);
-            } else if path.extension().is_some_and(|other| other == extension) {
-                found.push(path);
-            }
-        }
-    }
     let mut found = Vec::new();
-    walk(&root().join(below), extension, &mut found);
+    find(&root().join(below), extension, &mut found);
     found.sort();
     assert!(!found.is_empty(), "no .{extension} below {below}");
     let name = |path: &Path| path.strip_prefix(root()).unwrap().display().to_string();
     found.into_iter().map(|path| (name(&path), fs::read_to_string(&path).unwrap())).collect()
+}
+
+fn find(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            find(&path, extension, found);
+        } else if path.extension().is_some_and(|other| other == extension) {
+            found.push(path);
+        }
+    }
 }
 
 fn rank_of(module: &str) -> Option<usize> {
@@ -75,11 +76,16 @@ fn rank_of(module: &str) -> Option<usize> {
 
 /// The modules of this crate that a file names, in imports or in paths.
 fn named_modules(text: &str) -> BTreeSet<String> {
+    named_below(text, "crate::")
+}
+
+/// The first names below a path, in imports of one or many lines and wherever else the path stands.
+fn named_below(text: &str, path: &str) -> BTreeSet<String> {
     let without_comments: String =
         text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut named = BTreeSet::new();
-    for (start, _) in without_comments.match_indices("crate::") {
-        let rest = &without_comments[start + "crate::".len()..];
+    for (start, _) in without_comments.match_indices(path) {
+        let rest = &without_comments[start + path.len()..];
         match rest.strip_prefix('{') {
             None => named.extend(first_word(rest)),
             Some(list) => {
@@ -145,10 +151,8 @@ fn words_and_judgement_cannot_wait() {
 fn the_command_sees_only_the_facade() {
     let facade = named_after(&fs::read_to_string(root().join("harness/lib.rs")).unwrap());
     for (file, text) in files("harness/command", "rs") {
-        for line in text.lines().filter(|line| line.starts_with("use relapse::")) {
-            for name in line.split(['{', '}', ',', ':', ';', ' ']).filter(|name| !name.is_empty()) {
-                assert!(matches!(name, "use" | "relapse") || facade.contains(name), "{file} names relapse::{name}");
-            }
+        for name in named_below(&text, "relapse::") {
+            assert!(facade.contains(&name), "{file} names relapse::{name}");
         }
     }
 }
@@ -235,11 +239,8 @@ fn snapshots_mirror_the_cases_and_none_is_pending() {
         .map(|rest| format!("snapshots/rendering/{}.snap", rest.split('"').next().unwrap()))
         .collect();
     assert_eq!(rendering, asked);
-    let pending: Vec<PathBuf> = fs::read_dir(root().join("snapshots/rendering"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.to_string_lossy().ends_with(".snap.new"))
-        .collect();
+    let mut pending = Vec::new();
+    find(&root().join("snapshots"), "new", &mut pending);
     assert_eq!(pending, Vec::<PathBuf>::new());
 }
 

@@ -49,8 +49,10 @@ impl Backend {
                 self.main_mode(websocket).await
             }
             "/websocket" | "/ws/test" if self.revision.has(Defect::LegacyWithoutAuth) => {
+                let mut life = Lifecycle::new();
                 websocket.accept(None).await?;
-                self.converse(websocket, "legacy", "anonymous", Lifecycle::new()).await
+                life.advance(Life::Accepted)?;
+                self.converse(websocket, "legacy", "anonymous", life).await
             }
             "/api/v1/websocket" | "/websocket" | "/ws/test" => self.main_mode(websocket).await,
             _ if self.revision.has(Defect::UnknownRouteClosed) => websocket.close(CloseCode::NORMAL.0, "").await,
@@ -83,8 +85,10 @@ impl Backend {
             let body = self.error_body("BAD_REQUEST", "None of the offered subprotocols is supported.");
             return websocket.deny(400, Vec::new(), body).await;
         };
+        let mut life = Lifecycle::new();
         websocket.accept(subprotocol).await?;
-        self.converse(websocket, "main", &user, Lifecycle::new()).await
+        life.advance(Life::Accepted)?;
+        self.converse(websocket, "main", &user, life).await
     }
 
     async fn refuse(&self, websocket: &mut WebSocket, refusal: Refusal) -> Result<(), Exception> {
@@ -103,9 +107,11 @@ impl Backend {
         let offers = websocket.scope.subprotocols()?;
         let subprotocol = credentials::select_subprotocol(&offers, self.revision).unwrap_or_default();
         let presented = credentials::in_headers_and_subprotocols(&websocket.scope)?;
+        let mut life = Lifecycle::new();
         websocket.accept(subprotocol).await?;
+        life.advance(Life::Accepted)?;
         match credentials::authenticate(&presented, key, self.now(), self.environment()) {
-            Ok(user) => self.converse(websocket, "main", &user, Lifecycle::new()).await,
+            Ok(user) => self.converse(websocket, "main", &user, life).await,
             Err(_) => {
                 let text = "No JWT token found in WebSocket headers or subprotocols";
                 tracing::warn!("{text}");
@@ -126,11 +132,11 @@ impl Backend {
         mut life: Lifecycle,
     ) -> Result<(), Exception> {
         let _registration = self.register();
-        for state in [Life::Accepted, Life::Authenticated, Life::ServicesReady, Life::ProcessingReady] {
-            life.advance(state)?;
-        }
+        life.advance(Life::Authenticated)?;
+        life.advance(Life::ServicesReady)?;
         self.establish(websocket, mode, user).await?;
-        let result = self.receive_loop(websocket, user, &life).await;
+        life.advance(Life::ProcessingReady)?;
+        let result = self.receive_loop(websocket, user, &mut life).await;
         life.advance(Life::Closing)?;
         life.advance(Life::Closed)?;
         result
@@ -158,7 +164,7 @@ impl Backend {
         websocket.close(CloseCode::INTERNAL.0, "Failed to establish connection").await
     }
 
-    async fn receive_loop(&self, websocket: &mut WebSocket, user: &str, life: &Lifecycle) -> Result<(), Exception> {
+    async fn receive_loop(&self, websocket: &mut WebSocket, user: &str, life: &mut Lifecycle) -> Result<(), Exception> {
         while self.may_receive(websocket) {
             let text = match websocket.receive_text().await {
                 Ok(text) => text,
@@ -174,10 +180,10 @@ impl Backend {
                 }
                 Err(exception) => return Err(exception),
             };
-            if !life.may_process() {
-                return Err(Exception::runtime_error("the connection is not ready to process messages"));
-            }
-            match self.answer(websocket, user, &text).await? {
+            life.advance(Life::Processing)?;
+            let next = self.answer(websocket, user, &text).await?;
+            life.advance(Life::Idle)?;
+            match next {
                 Next::Receive => {}
                 Next::Stop => websocket.close(CloseCode::NORMAL.0, "").await?,
             }

@@ -1,15 +1,17 @@
-//! The states a connection passes through before it may process messages.
+//! The states a connection passes through.
 
 use crate::exception::Exception;
 
 /// A connection's state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Connecting,
     Accepted,
     Authenticated,
     ServicesReady,
     ProcessingReady,
+    Processing,
+    Idle,
     Closing,
     Closed,
 }
@@ -29,8 +31,10 @@ impl Lifecycle {
             | (State::Accepted, State::Authenticated)
             | (State::Authenticated, State::ServicesReady)
             | (State::ServicesReady, State::ProcessingReady)
+            | (State::ProcessingReady | State::Idle, State::Processing)
+            | (State::Processing, State::Idle)
             | (State::Closing, State::Closed) => true,
-            (from, State::Closing) => from < State::Closing,
+            (from, State::Closing) => !matches!(from, State::Closing | State::Closed),
             _ => false,
         };
         if !allowed {
@@ -39,8 +43,23 @@ impl Lifecycle {
         self.0 = next;
         Ok(())
     }
+}
 
-    pub(super) fn may_process(&self) -> bool {
-        self.0 == State::ProcessingReady
+#[cfg(test)]
+mod tests {
+    use super::{Lifecycle, State};
+
+    #[test]
+    fn a_connection_skips_no_state() {
+        let mut life = Lifecycle::new();
+        assert!(life.advance(State::Processing).is_err(), "nothing is processed before the set-up is over");
+        for state in [State::Accepted, State::Authenticated, State::ServicesReady, State::ProcessingReady] {
+            life.advance(state).unwrap();
+        }
+        assert!(life.advance(State::Idle).is_err(), "only processing becomes idle");
+        for state in [State::Processing, State::Idle, State::Processing, State::Closing, State::Closed] {
+            life.advance(state).unwrap();
+        }
+        assert!(life.advance(State::Closing).is_err(), "what is closed stays closed");
     }
 }

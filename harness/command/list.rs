@@ -16,13 +16,16 @@ pub(super) struct Options {
 
 /// Lists cases, a line each.
 pub(super) fn list(options: &Options) -> Result<u8> {
-    let (catalogue, filters) = options.source.read(&options.filters)?;
+    let (cases, broken) = options.source.select(&options.filters)?;
+    if cases.is_empty() {
+        return Ok(MISUSE);
+    }
     let mut table = plain_table(width());
     table.set_header(["case", "scenario", "reports", "what must hold"]);
-    for case in catalogue.select(&filters)? {
+    for case in cases {
         let reports = case.reports.iter().map(|number| format!("#{number}")).collect::<Vec<_>>().join(" ");
         table.add_row([&case.name, &case.scenario, &reports, &case.summary]);
     }
     table.lines().for_each(|line| print(line.trim_end()));
-    Ok(if catalogue.broken.is_empty() { 0 } else { MISUSE })
+    Ok(if broken.is_empty() { 0 } else { MISUSE })
 }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use relapse::{Catalogue, Error, Profile, Result, render_located, servers};
+use relapse::{Case, Catalogue, Error, Profile, Result, render_located, servers};
 
 /// The exit code when the harness could not do its work or was misused; clap exits with the same.
 const MISUSE: u8 = 2;
@@ -68,7 +68,7 @@ pub(crate) fn main() -> ExitCode {
 }
 
 impl Source {
-    /// Reads the catalogue and complains about files that are no case. Filters that name a case file add it.
+    /// Reads the catalogue. Filters that name a case file add it.
     fn read(&self, filters: &[String]) -> Result<(Catalogue, Vec<String>)> {
         let (files, filters): (Vec<&String>, Vec<&String>) =
             filters.iter().partition(|filter| filter.ends_with(".toml") && Path::new(filter).is_file());
@@ -81,8 +81,15 @@ impl Source {
         for file in files {
             filters.extend(catalogue.add(Path::new(file))?);
         }
-        catalogue.broken.iter().for_each(complain);
         Ok((catalogue, filters))
+    }
+
+    /// The cases that the filters select; complains about whatever is broken on the way.
+    fn select(&self, filters: &[String]) -> Result<(Vec<Arc<Case>>, Vec<Error>)> {
+        let (mut catalogue, filters) = self.read(filters)?;
+        let cases = catalogue.select(&filters);
+        catalogue.broken.iter().for_each(complain);
+        Ok((cases, catalogue.broken))
     }
 
     /// The directory named, or the one of the checkout this command stands in or was built from.

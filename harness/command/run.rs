@@ -17,6 +17,9 @@ pub(super) struct Options {
     /// Run behind this server profile instead of those the cases name; may be given more than once, `all` for all.
     #[arg(long, value_name = "NAME")]
     profile: Vec<String>,
+    /// Run only in this environment; may be given more than once.
+    #[arg(long, value_name = "NAME", value_parser = ["development", "testing", "staging", "production"])]
+    environment: Vec<String>,
     /// The seed, the only source of chance. The same seed gives the same transcripts, byte for byte.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -42,26 +45,29 @@ enum Format {
 pub(super) fn run(options: &Options) -> Result<u8> {
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let start = Instant::now();
-    let (catalogue, filters) = options.source.read(&options.filters)?;
-    let cases = catalogue.select(&filters)?;
+    let (cases, broken) = options.source.select(&options.filters)?;
     let servers = servers()?;
     let instead = match options.profile.as_slice() {
         [] => None,
-        [all] if all == "all" => Some(servers.clone()),
+        names if names.iter().any(|name| name == "all") => Some(servers.clone()),
         names => Some(names.iter().map(|name| server(name)).collect::<Result<Vec<_>>>()?),
     };
-    let trials = Trial::of(&cases, &servers, instead.as_deref());
+    let mut trials = Trial::of(&cases, &servers, instead.as_deref());
+    if !options.environment.is_empty() {
+        trials.retain(|trial| options.environment.iter().any(|name| name == trial.environment.name()));
+    }
     let jobs = options.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let progress = progress(trials.len());
     let judgements = judge_all(&trials, options.seed, jobs, &|| progress.inc(1));
     progress.finish_and_clear();
     let report = Report {
         trials: trials.into_iter().zip(judgements).collect(),
-        broken: catalogue.broken,
+        broken,
         seed: options.seed,
         wall: start.elapsed(),
     };
     match options.format {
+        Format::Human if report.trials.is_empty() => {}
         Format::Human => print(render_table(&report, width()).trim_end()),
         Format::Json => print(render_json(&report)),
     }

@@ -25,15 +25,16 @@ pub(super) struct Options {
 
 /// Shows a case; the exit code is its verdict's.
 pub(super) fn show(options: &Options) -> Result<u8> {
-    let (catalogue, filters) = options.source.read(std::slice::from_ref(&options.case))?;
-    let cases = catalogue.select(&filters)?;
+    let (cases, _) = options.source.select(std::slice::from_ref(&options.case))?;
+    let Some((first, others)) = cases.split_first() else { return Ok(MISUSE) };
     let instead = options.profile.as_deref().map(server).transpose()?;
-    let trials = Trial::of(&cases[..1], &servers()?, instead.as_slice().first().map(std::slice::from_ref));
+    let trials =
+        Trial::of(std::slice::from_ref(first), &servers()?, instead.as_slice().first().map(std::slice::from_ref));
     let trial = &trials[0];
     let judgement = Conductor::default().judge(trial, options.seed);
     let detail = if options.full { Detail::Full } else { Detail::Conversation };
     print(render_show(trial, &judgement, options.seed, width(), detail).trim_end());
-    let others: Vec<&str> = cases[1..].iter().map(|case| case.name.as_str()).collect();
+    let others: Vec<&str> = others.iter().map(|case| case.name.as_str()).collect();
     if !others.is_empty() {
         print(format!("\n`{}` also selects {}", options.case, others.join(", ")));
     }

@@ -1,0 +1,337 @@
+//! What must not be taken for good: targets that misbehave in ways no case of the catalogue does.
+
+use std::time::Duration;
+
+use relapse::{
+    Class,
+    classify::{self, Reading},
+    close_code::CloseCode,
+    event::{Inbound, Outbound},
+    exception::Exception,
+    frame::{Frame, FrameError, Opcode},
+    link::Link,
+    recorder::Recorder,
+    step::{Act, Awaited, Request, Step},
+    transcript::{BodyEnd, Transcript, What},
+};
+use rstest::rstest;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{Ends, Reached, Scripted, converse, profile};
+
+fn step(act: Act) -> Step {
+    Step { act, limit: Duration::from_secs(4) }
+}
+
+fn open() -> Step {
+    step(Act::Open(Request::standard("GET", "/ws")))
+}
+
+fn wait(name: &str) -> Step {
+    step(Act::Wait(Awaited::Message(name.to_owned())))
+}
+
+fn accept() -> Outbound {
+    Outbound::WebsocketAccept { subprotocol: None, headers: Vec::new() }
+}
+
+fn reading(transcript: &Transcript) -> Reading<'_> {
+    Reading::of(transcript, 0)
+}
+
+/// An application that accepts, sends these messages, and then does what `rest` says.
+fn session(messages: &'static [&'static str], rest: Rest, steps: &[Step]) -> Transcript {
+    let application = Scripted::new(move |_, mut ends: Ends| async move {
+        ends.receive().await?;
+        ends.send(accept()).await?;
+        for message in messages {
+            ends.send(Outbound::text(*message)).await?;
+        }
+        match rest {
+            Rest::Closes(code, reason) => {
+                ends.send(Outbound::WebsocketClose { code, reason: reason.to_owned() }).await?;
+            }
+            Rest::Raises => return Err(Exception::runtime_error("boom")),
+            Rest::Listens => {}
+        }
+        while !matches!(ends.receive().await?, Inbound::WebsocketDisconnect { .. }) {}
+        Ok(())
+    });
+    converse(application, &profile("hypercorn-0.18"), steps)
+}
+
+#[derive(Clone, Copy)]
+enum Rest {
+    Closes(u16, &'static str),
+    Raises,
+    Listens,
+}
+
+const WELCOME: &str = r#"{"type":"connection_established","data":{"user_id":"user-1..."}}"#;
+
+/// A close of the server's own that crosses the client's is not an answer to it.
+#[rstest]
+#[case::chosen(Rest::Closes(1011, "boom"))]
+#[case::crashed(Rest::Raises)]
+fn a_1011_that_crosses_the_clients_close_is_still_a_1011(#[case] rest: Rest) {
+    let transcript = session(&[WELCOME], rest, &[open(), step(Act::Close(CloseCode::NORMAL))]);
+    let outcome = reading(&transcript).outcome();
+    assert_eq!(outcome.ending.to_string(), "close 1011");
+    assert!(!outcome.class.is_good(), "{outcome}");
+}
+
+#[test]
+fn events_nobody_asked_for_are_found() {
+    let event = r#"{"type":"agent_completed","user_id":"somebody-else"}"#;
+    let transcript: Transcript = session(&[], Rest::Listens, &[open()]);
+    let control = reading(&transcript).outcome();
+    let findings = |messages: &'static [&'static str]| {
+        let transcript = session(messages, Rest::Listens, &[open(), wait("agent_completed")]);
+        let evidence = relapse::check::Evidence::gather(&transcript, &control);
+        relapse::check::findings(&evidence).into_iter().map(|finding| finding.check).collect::<Vec<_>>()
+    };
+    assert!(findings(Box::leak(Box::new([WELCOME, event]))).contains(&"five_events_in_order"));
+}
+
+/// What a target may answer to a request that has nothing wrong with it.
+#[rstest]
+#[case(400, Class::BadMask)]
+#[case(401, Class::BadMask)]
+#[case(403, Class::BadMask)]
+#[case(404, Class::BadMask)]
+#[case(426, Class::BadMask)]
+#[case(500, Class::BadServer)]
+#[case(503, Class::BadServer)]
+fn a_faultless_request_is_refused_by_nobody(#[case] status: u16, #[case] expected: Class) {
+    let mut transcript = relapse_transcript(status);
+    transcript.service.websocket_paths = &["/ws"];
+    assert_eq!(reading(&transcript).outcome().class, expected);
+}
+
+/// An upgrade with a valid credential on the embedded backend, its answer replaced by this status.
+fn relapse_transcript(status: u16) -> Transcript {
+    use relapse::{
+        Environment, Plan, Revision,
+        clock::{Clock, Runtime},
+        run,
+        target::{Embedded, Transport},
+    };
+    let runtime = Runtime::new(Clock::Virtual);
+    let mut transcript = runtime.block_on(async {
+        let profile = profile("uvicorn-0.35");
+        let target = Embedded::launch(Revision::repaired(), Environment::Staging, profile, Transport::Memory, 1);
+        run::converse(&[open()], Plan::default(), &target).await.unwrap()
+    });
+    let mut answered = false;
+    transcript.events.retain_mut(|event| {
+        let keep = !answered;
+        if let What::ResponseSeen(head) = &mut event.what {
+            head.status = status;
+            answered = true;
+        }
+        keep
+    });
+    let mut last = transcript.events.last().unwrap().clone();
+    last.what = What::BodySeen { body: bytes::Bytes::new(), end: BodyEnd::Complete };
+    transcript.events.push(last);
+    transcript
+}
+
+#[rstest]
+#[case::its_own_name(r#"{"type":"connection_established","data":{"user_id":"user-1..."}}"#, true)]
+#[case::in_full(r#"{"type":"connection_established","data":{"user_id":"user-1"}}"#, true)]
+#[case::a_shorter_name(r#"{"type":"connection_established","data":{"user_id":"user..."}}"#, false)]
+#[case::a_longer_name(r#"{"type":"connection_established","data":{"user_id":"user-10..."}}"#, false)]
+#[case::nobody(r#"{"type":"connection_established","data":{}}"#, false)]
+fn a_welcome_is_for_one_user(#[case] welcome: &str, #[case] own: bool) {
+    let mut transcript = relapse_transcript(101);
+    let mut event = transcript.events.pop().unwrap();
+    event.what = What::FrameSeen(Frame::new(Opcode::Text, welcome.to_owned()));
+    transcript.events.push(event);
+    assert_eq!(reading(&transcript).is_welcomed_as_itself(), own);
+    assert_eq!(reading(&transcript).outcome().class == Class::BadOpen, !own);
+}
+
+/// A server that shakes hands and then writes these frames.
+fn frames(frames: Vec<Frame>, steps: &[Step]) -> Transcript {
+    use relapse::{Plan, clock::*, probe};
+    use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+    Runtime::new(Clock::Virtual).block_on(async {
+        let server = Reached::new(move |_| {
+            let frames = frames.clone();
+            Box::pin(async move {
+                let (client, mut server) = Link::pair();
+                tokio::spawn(async move {
+                    let mut request = vec![0; 4096];
+                    let length = server.read(&mut request).await.unwrap();
+                    let (head, _) = relapse::head::RequestHead::decode(&request[..length]).unwrap().unwrap();
+                    let key = relapse::head::header(&head.headers, "sec-websocket-key").unwrap();
+                    let mut bytes = format!(
+                        "HTTP/1.1 101 x\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: {}\r\n\r\n",
+                        derive_accept_key(key)
+                    )
+                    .into_bytes();
+                    frames.iter().for_each(|frame| frame.encode(&mut bytes));
+                    server.write_all(&bytes).await.unwrap();
+                    while server.read(&mut request).await.is_ok_and(|count| count > 0) {}
+                });
+                Ok(client)
+            })
+        });
+        let recorder = Recorder::new(Plan::default());
+        probe::perform(steps, &recorder, &server).await.unwrap();
+        recorder.transcript()
+    })
+}
+
+fn piece(opcode: Opcode, payload: &'static str, is_final: bool) -> Frame {
+    Frame { is_final, ..Frame::new(opcode, payload) }
+}
+
+#[test]
+fn a_fragmented_message_is_one_message() {
+    let pieces = vec![
+        piece(Opcode::Text, r#"{"type":"connection_"#, false),
+        piece(Opcode::Ping, "", true),
+        piece(Opcode::Continuation, r#"established"}"#, true),
+    ];
+    let transcript = frames(pieces, &[open(), wait("connection_established")]);
+    assert_eq!(reading(&transcript).messages, ["connection_established"]);
+    assert!(
+        !transcript
+            .events
+            .iter()
+            .any(|event| matches!(event.what, What::DeadlinePassed { .. }) && event.at < Duration::from_secs(5))
+    );
+}
+
+/// What no client may take (RFC 6455 section 5).
+#[rstest]
+#[case::masked(Frame::new(Opcode::Text, "x").masked([1, 2, 3, 4]), FrameError::Masked)]
+#[case::reserved_bit(Frame { has_reserved_bits: true, ..Frame::new(Opcode::Text, "x") }, FrameError::Reserved)]
+#[case::reserved_opcode(Frame::new(Opcode::Reserved(3), "x"), FrameError::Header)]
+#[case::long_ping(Frame::new(Opcode::Ping, vec![b'x'; 126]), FrameError::Control)]
+#[case::fragmented_ping(piece(Opcode::Ping, "x", false), FrameError::Control)]
+#[case::lone_continuation(piece(Opcode::Continuation, "x", true), FrameError::Fragment)]
+#[case::bad_utf8(Frame::new(Opcode::Text, vec![0xff]), FrameError::Utf8)]
+#[case::close_of_one_byte(Frame::new(Opcode::Close, vec![3]), FrameError::CloseCode)]
+#[case::close_1005(Frame::close(Some(CloseCode::NO_STATUS), ""), FrameError::CloseCode)]
+#[case::close_reason_of_200_bytes(Frame::close(Some(CloseCode::NORMAL), &"r".repeat(200)), FrameError::Control)]
+fn a_frame_that_breaks_the_protocol_ends_the_connection(#[case] frame: Frame, #[case] error: FrameError) {
+    let transcript = frames(vec![frame], &[open(), wait("anything")]);
+    assert!(transcript.events.iter().any(|event| event.what == What::BadFrameSeen(error)), "{transcript:#?}");
+    assert_eq!(reading(&transcript).outcome().class, Class::BadDrop);
+}
+
+/// A client's own breach is answered by the server, never echoed.
+#[rstest]
+#[case::reserved_code(Frame::close(Some(CloseCode::NO_STATUS), ""), "close 1002")]
+#[case::reason_of_no_utf8(Frame::new(Opcode::Close, [&[3, 232][..], &[0xff; 123]].concat()), "close 1007")]
+#[case::one_byte(Frame::new(Opcode::Close, vec![3]), "close 1002")]
+#[case::unmasked(Frame::new(Opcode::Text, "x"), "close 1002")]
+fn a_broken_frame_of_the_client_is_refused(#[case] frame: Frame, #[case] expected: &str) {
+    use relapse::{Plan, clock::*, front, probe::perform};
+    let _ = perform;
+    let answer = Runtime::new(Clock::Virtual).block_on(async {
+        let (mut client, server) = Link::pair();
+        let application = Scripted::new(|_, mut ends: Ends| async move {
+            ends.receive().await?;
+            ends.send(accept()).await?;
+            while !matches!(ends.receive().await?, Inbound::WebsocketDisconnect { .. }) {}
+            Ok(())
+        });
+        let scribe = Recorder::new(Plan::default()).scribe(0);
+        tokio::spawn(front::serve(server, application, profile("uvicorn-0.35"), scribe));
+        let mut bytes = b"GET / HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n".to_vec();
+        let frame = if expected == "close 1002" && frame.opcode == Opcode::Text { frame } else { frame.masked([1, 2, 3, 4]) };
+        frame.encode(&mut bytes);
+        client.write_all(&bytes).await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        answer
+    });
+    let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
+    let mut rest = bytes::BytesMut::from(&answer[head..]);
+    let frame = Frame::decode(&mut rest, 1 << 20).unwrap().unwrap();
+    assert_eq!(format!("close {}", frame.close_parts().0.unwrap()), expected);
+    assert!(frame.verify().is_ok());
+}
+
+/// A body that is not what its head announced.
+#[rstest]
+#[case::surplus("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabcdef", BodyEnd::Surplus)]
+#[case::two_lengths("HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 6\r\n\r\nabc", BodyEnd::Malformed)]
+#[case::no_number("HTTP/1.1 200 OK\r\ncontent-length: three\r\n\r\nabc", BodyEnd::Malformed)]
+#[case::no_chunk("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n", BodyEnd::Malformed)]
+#[case::no_line_after_a_chunk(
+    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n",
+    BodyEnd::Malformed
+)]
+#[case::interim_answers_are_skipped(
+    "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc",
+    BodyEnd::Complete
+)]
+fn a_body_is_not_taken_for_whole(#[case] answer: &'static str, #[case] expected: BodyEnd) {
+    use relapse::{Plan, clock::*, probe};
+    let transcript = Runtime::new(Clock::Virtual).block_on(async {
+        let server = Reached::new(move |_| {
+            Box::pin(async move {
+                let (client, mut server) = Link::pair();
+                server.write_all(answer.as_bytes()).await.unwrap();
+                Ok(client)
+            })
+        });
+        let recorder = Recorder::new(Plan::default());
+        let request = step(Act::Request(Request::standard("GET", "/")));
+        probe::perform(&[request], &recorder, &server).await.unwrap();
+        recorder.transcript()
+    });
+    let end = transcript.events.iter().find_map(|event| match event.what {
+        What::BodySeen { end, .. } => Some(end),
+        _ => None,
+    });
+    assert_eq!(end, Some(expected));
+    let class = classify::readings(&transcript)[0].outcome().class;
+    assert_eq!(class.is_good(), expected == BodyEnd::Complete, "{class}");
+}
+
+#[test]
+fn a_streamed_answer_arrives_whole() {
+    let application = Scripted::new(|_, mut ends: Ends| async move {
+        ends.send(Outbound::ResponseStart { status: 200, headers: Vec::new() }).await?;
+        ends.send(Outbound::ResponseBody { body: vec![b'x'; 200_000], more_body: true }).await?;
+        ends.send(Outbound::ResponseBody { body: b"tail".to_vec(), more_body: false }).await
+    });
+    let request = step(Act::Request(Request::standard("GET", "/")));
+    let transcript = converse(application, &profile("uvicorn-0.35"), &[request]);
+    let body = transcript.events.iter().find_map(|event| match &event.what {
+        What::BodySeen { body, end: BodyEnd::Complete } => Some(body.len()),
+        _ => None,
+    });
+    assert_eq!(body, Some(200_004));
+}
+
+#[test]
+fn a_client_that_leaves_a_peer_that_does_not_read_has_its_limit() {
+    let server = || {
+        Reached::new(|_| {
+            Box::pin(async {
+                let (client, server) = Link::pair();
+                tokio::spawn(async move {
+                    let _held = server;
+                    tokio::time::sleep(Duration::from_secs(1_000_000)).await;
+                });
+                Ok(client)
+            })
+        })
+    };
+    use relapse::{Plan, clock::*, probe};
+    let took = Runtime::new(Clock::Virtual).block_on(async {
+        let start = tokio::time::Instant::now();
+        let mut request = Request::standard("GET", "/");
+        request.query = vec![b'x'; 200_000];
+        probe::perform(&[step(Act::Open(request))], &Recorder::new(Plan::default()), &server()).await.unwrap();
+        start.elapsed()
+    });
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
