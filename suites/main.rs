@@ -5,6 +5,7 @@
 mod breaks; // everything that judges, seen to fail
 mod command; // the built binary: output and exit codes
 mod judgement; // what must not be taken for good
+mod messages; // what the backend answers
 mod properties; // whatever a client may write
 mod rendering; // what tables, pages and messages look like
 mod servers; // what each server profile makes of an application's behavior

@@ -150,7 +150,8 @@ impl Negotiation {
     fn suffer(&mut self, effect: &Effect, detail: &str) -> Result<(), Exception> {
         match effect {
             Effect::Raises { exception, then } => {
-                self.decided.clone_from(then);
+                // What was decided stays decided, whatever else the application tries.
+                self.decided = self.decided.take().or_else(|| then.clone());
                 let message = exception.message.replace("{type}", detail).replace("{code}", detail);
                 Err(Exception { message, ..exception.clone() })
             }
