@@ -53,7 +53,8 @@ pub fn render(trial: &Trial, judgement: &Judgement, seed: u64, width: usize, det
         say(format!("{FAINT}control {FAINT:#}  {}", after.control));
     }
     let style = if judgement.verdict == Verdict::Fixed { GOOD } else { BAD };
-    say(format!("{FAINT}verdict {FAINT:#}  {style}{}{style:#} {}", judgement.verdict, judgement.why));
+    let why = if judgement.why.is_empty() { String::new() } else { format!(": {}", judgement.why) };
+    say(format!("{FAINT}verdict {FAINT:#}  {style}{}{style:#}{why}", judgement.verdict));
     say(format!("{FAINT}again   {FAINT:#}  {}", trial.replay(seed)));
     text
 }

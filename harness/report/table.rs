@@ -1,9 +1,10 @@
 //! The verdicts of a run as a table.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 
 use crate::{
     outcome::Outcome,
@@ -14,6 +15,10 @@ use crate::{
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const FAINT: Style = Style::new().dimmed();
+
+/// The column of the control, and the width from which on it is shown.
+const CONTROL: usize = 4;
+const WIDTH_WITH_CONTROL: usize = 130;
 
 /// A table without frames, at most this many characters wide.
 pub fn plain_table(width: usize) -> Table {
@@ -27,9 +32,17 @@ pub fn plain_table(width: usize) -> Table {
 /// The whole report: a row for each case and each way it shows, then what is wrong, then the count.
 pub fn render(report: &Report, width: usize) -> String {
     let mut table = plain_table(width);
-    table.set_header(["case", "behind", "defective twin", "repaired twin", "control", "verdict"]);
+    // A narrow terminal has no room for what is the same in every row that passes.
+    let shows = |column: usize| column != CONTROL || width >= WIDTH_WITH_CONTROL;
+    let header = ["case", "behind", "defective twin", "repaired twin", "control", "verdict"];
+    table.set_header(header.into_iter().enumerate().filter(|(index, _)| shows(*index)).map(|(_, cell)| cell));
     for row in fold(&report.trials) {
-        table.add_row(row.cells());
+        let cells = row.cells(&servers_of(&report.trials, &row.trial.case.name));
+        table.add_row(cells.into_iter().enumerate().filter(|(index, _)| shows(*index)).map(|(_, cell)| cell));
+    }
+    // A name cut in two can be neither read nor copied.
+    if let Some(names) = table.column_mut(0) {
+        names.set_constraint(ColumnConstraint::ContentWidth);
     }
     let mut text = paint(&table.to_string());
     for (trial, judgement) in &report.trials {
@@ -70,6 +83,12 @@ fn fold(trials: &[(Trial, Judgement)]) -> Vec<Row<'_>> {
     rows
 }
 
+/// Behind which servers a case ran.
+fn servers_of<'a>(trials: &'a [(Trial, Judgement)], case: &str) -> BTreeSet<&'a str> {
+    let of_case = trials.iter().filter(|(trial, _)| trial.case.name == case);
+    of_case.map(|(trial, _)| trial.profile.name.as_str()).collect()
+}
+
 fn look(judged: &Option<Judged>) -> String {
     judged.as_ref().map_or("-".to_owned(), |judged| show(&judged.outcome))
 }
@@ -79,12 +98,22 @@ fn show(outcome: &Outcome) -> String {
 }
 
 impl Row<'_> {
-    fn cells(&self) -> [String; 6] {
+    /// The servers of the row, by name or by what is left out.
+    fn behind(&self, all: &BTreeSet<&str>) -> String {
+        let others: Vec<&str> = all.iter().copied().filter(|name| !self.servers.contains(name)).collect();
+        match others.as_slice() {
+            [] if all.len() > 1 => format!("all {}", all.len()),
+            [other] if all.len() > 2 => format!("all but {other}"),
+            _ => self.servers.join(" "),
+        }
+    }
+
+    fn cells(&self, all_servers: &BTreeSet<&str>) -> [String; 6] {
         let name = if self.is_first { self.trial.case.name.clone() } else { String::new() };
         let control = self.judgement.after.as_ref().map_or("-".to_owned(), |after| after.control.class.to_string());
         [
             name,
-            self.servers.join(" "),
+            self.behind(all_servers),
             look(&self.judgement.before),
             look(&self.judgement.after),
             control,
@@ -127,8 +156,7 @@ fn explain(trial: &Trial, judgement: &Judgement, seed: u64) -> String {
 }
 
 fn count(report: &Report) -> String {
-    let cases =
-        report.trials.iter().map(|(trial, _)| trial.case.name.as_str()).collect::<std::collections::BTreeSet<_>>();
+    let cases = report.trials.iter().map(|(trial, _)| trial.case.name.as_str()).collect::<BTreeSet<_>>();
     let verdicts: Vec<String> = report
         .counts()
         .into_iter()
@@ -140,7 +168,7 @@ fn count(report: &Report) -> String {
         .collect();
     let exercised = report.exercised();
     format!(
-        "\n{} cases, {} trials: {}\n{} requests sent, {} sessions opened, {} times a fault acted; seed {}, {:.2} s\n",
+        "\n{} case(s), {} trial(s): {}\n{} requests sent, {} sessions opened, {} times a fault acted; seed {}, {:.2} s\n",
         cases.len(),
         report.trials.len(),
         verdicts.join(", "),
