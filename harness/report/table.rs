@@ -19,6 +19,8 @@ const FAINT: Style = Style::new().dimmed();
 /// The column of the control, and the width from which on it is shown.
 const CONTROL: usize = 4;
 const WIDTH_WITH_CONTROL: usize = 130;
+/// The width from which on names are never cut.
+const WIDTH_WITH_WHOLE_NAMES: usize = 100;
 
 /// A table without frames, at most this many characters wide.
 pub fn plain_table(width: usize) -> Table {
@@ -41,7 +43,7 @@ pub fn render(report: &Report, width: usize) -> String {
         table.add_row(cells.into_iter().enumerate().filter(|(index, _)| shows(*index)).map(|(_, cell)| cell));
     }
     // A name cut in two can be neither read nor copied.
-    if let Some(names) = table.column_mut(0) {
+    if let Some(names) = table.column_mut(0).filter(|_| width >= WIDTH_WITH_WHOLE_NAMES) {
         names.set_constraint(ColumnConstraint::ContentWidth);
     }
     let mut text = paint(&table.to_string());
