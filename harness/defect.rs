@@ -61,6 +61,18 @@ defects! {
     UnboundNameInFallback "unbound_name_in_fallback", from "agent fallback handler (d40b36d88)";
     /// The legacy routes `/websocket` and `/ws/test` run a handler that authenticates nobody.
     LegacyWithoutAuth "legacy_without_auth", from "legacy mode (b12)";
+    /// Outside production the authentication level is RELAXED, which makes a user of whoever could not be authenticated.
+    RelaxedAuthentication "relaxed_authentication", from "permissive authentication (f1207a6de)";
+    /// The path for a failed authentication reads an attribute that the result object lacks.
+    RefusalLacksAttribute "refusal_lacks_attribute", from "permissive authentication (516d1070e)";
+    /// Outside production a header whose name merely contains `test` or `e2e` makes the endpoint trust an unverified token.
+    HeaderNameBypass "header_name_bypass", from "E2E detection (b14)";
+    /// Without a credential in header or subprotocol the authenticator reads `query_string` of the WebSocket object.
+    QueryStringOnWebsocket "query_string_on_websocket", from "#517 (recurrence in b17)";
+    /// A diagnostic record of the accepted connection puts a state enum into JSON.
+    EnumInLogRecord "enum_in_log_record", from "WebSocketState in JSON (before a0ca52663)";
+    /// The registration of a connection uses a name that is bound in another function.
+    UnboundStateRegistry "unbound_state_registry", from "#165, #172 (before 7ed1d10ba)";
     /// The error answer of the scope guard declares a length of 77 bytes, whatever its body.
     FixedErrorLength "fixed_error_length", from "#517 (before a57de9ab6)";
 }

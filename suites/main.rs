@@ -4,6 +4,7 @@
 
 mod breaks; // everything that judges, seen to fail
 mod command; // the built binary: output and exit codes
+mod credentials; // every credential, place and environment
 mod judgement; // what must not be taken for good
 mod messages; // what the backend answers
 mod properties; // whatever a client may write

@@ -9,10 +9,12 @@ use super::{
     Backend, credentials,
     lifecycle::{Lifecycle, State as Life},
     messages,
-    token::{Key, Refusal},
+    token::{self, Key, Refusal},
     websocket::{State, WebSocket},
 };
-use crate::{close_code::CloseCode, defect::Defect, exception::Exception, head::field};
+use crate::{
+    close_code::CloseCode, defect::Defect, environment::Environment, exception::Exception, head::field, scope::Scope,
+};
 
 /// The largest message the service takes, in bytes.
 pub(super) const MESSAGE_BYTES_MAX: usize = 8192;
@@ -72,11 +74,20 @@ impl Backend {
         if self.revision.has(Defect::AuthAfterAccept) {
             return self.accept_then_authenticate(websocket, key).await;
         }
+        if self.revision.has(Defect::RefusalLacksAttribute) {
+            return self.accept_then_read_result(websocket, key).await;
+        }
         if self.revision.has(Defect::ReceiveBeforeAccept) {
             websocket.receive_text().await?;
         }
         let presented = credentials::presented(&websocket.scope)?;
-        let user = match credentials::authenticate(&presented, key, self.now(), self.environment()) {
+        if self.revision.has(Defect::QueryStringOnWebsocket) {
+            let in_head = credentials::in_headers_and_subprotocols(&websocket.scope)?;
+            if credentials::authenticate(&in_head, key, self.now(), self.environment()).is_err() {
+                return self.isolated_mode_without_head_credential(websocket).await;
+            }
+        }
+        let user = match self.authenticate(websocket, key, &presented) {
             Ok(user) => user,
             Err(refusal) => return self.refuse(websocket, refusal).await,
         };
@@ -89,6 +100,20 @@ impl Backend {
         websocket.accept(subprotocol).await?;
         life.advance(Life::Accepted)?;
         self.converse(websocket, "main", &user, life).await
+    }
+
+    /// The user of a session: the one rule, and what the reported service put beside it.
+    fn authenticate(&self, websocket: &WebSocket, key: &Key, presented: &[String]) -> Result<String, Refusal> {
+        let strict = credentials::authenticate(presented, key, self.now(), self.environment());
+        let outside_production = self.environment() != Environment::Production;
+        if self.revision.has(Defect::RelaxedAuthentication) && outside_production {
+            return strict.or_else(|_| Ok(format!("relaxed_{}", self.now())));
+        }
+        if self.revision.has(Defect::HeaderNameBypass) && outside_production && looks_like_a_test(&websocket.scope) {
+            let unverified = presented.iter().find_map(|token| token::unverified_subject(token));
+            return strict.or_else(|refusal| unverified.ok_or(refusal));
+        }
+        strict
     }
 
     async fn refuse(&self, websocket: &mut WebSocket, refusal: Refusal) -> Result<(), Exception> {
@@ -123,6 +148,36 @@ impl Backend {
         }
     }
 
+    /// The order of the permissive route: accept, then look at a result that is another type when it is a failure.
+    async fn accept_then_read_result(&self, websocket: &mut WebSocket, key: &Key) -> Result<(), Exception> {
+        let offers = websocket.scope.subprotocols()?;
+        let subprotocol = credentials::select_subprotocol(&offers, self.revision).unwrap_or_default();
+        let presented = credentials::presented(&websocket.scope)?;
+        let mut life = Lifecycle::new();
+        websocket.accept(subprotocol).await?;
+        life.advance(Life::Accepted)?;
+        match credentials::authenticate(&presented, key, self.now(), self.environment()) {
+            Ok(user) => self.converse(websocket, "main", &user, life).await,
+            Err(_) => {
+                // The intended frame and close 1008 need `result.error_message`.
+                let exception = Exception::attribute_error("AuthPermissivenessResult", "error_message");
+                tracing::error!("main mode: {exception}");
+                let text = "The connection failed.";
+                websocket.send_text(messages::error(self, "CONNECTION_ERROR", text)).await?;
+                websocket.close(CloseCode::INTERNAL.0, "main mode error").await
+            }
+        }
+    }
+
+    /// The isolated mode of b17, once header and subprotocol gave no credential: it has accepted, and reads the query
+    /// where there is none.
+    async fn isolated_mode_without_head_credential(&self, websocket: &mut WebSocket) -> Result<(), Exception> {
+        websocket.accept(None).await?;
+        let exception = Exception::attribute_error("WebSocket", "query_string");
+        tracing::error!("isolated mode: {exception}");
+        websocket.close(CloseCode::INTERNAL.0, "isolated mode error").await
+    }
+
     /// Welcome, then the receive loop.
     async fn converse(
         &self,
@@ -131,7 +186,11 @@ impl Backend {
         user: &str,
         mut life: Lifecycle,
     ) -> Result<(), Exception> {
-        let _registration = self.register();
+        let _registration = self.register()?;
+        if self.revision.has(Defect::EnumInLogRecord) {
+            let state = websocket.client_state();
+            return Err(Exception::type_error(format!("Object of type {} is not JSON serializable", state.class())));
+        }
         life.advance(Life::Authenticated)?;
         life.advance(Life::ServicesReady)?;
         self.establish(websocket, mode, user).await?;
@@ -243,6 +302,18 @@ impl Backend {
         websocket.send_text(messages::to_text(&reply)).await?;
         Ok(if name == "disconnect" { Next::Stop } else { Next::Receive })
     }
+}
+
+/// The reported test for a test: some header has `test` or `e2e` in its name, and a fitting value.
+fn looks_like_a_test(scope: &Scope) -> bool {
+    let holds = |text: &[u8], parts: &[&str]| {
+        let text = String::from_utf8_lossy(text).to_ascii_lowercase();
+        parts.iter().any(|part| text.contains(part))
+    };
+    let fits = |(name, value): &(&[u8], &[u8])| {
+        holds(name, &["test", "e2e"]) && holds(value, &["e2e", "staging", "test", "true", "1"])
+    };
+    scope.headers().is_ok_and(|headers| headers.iter().any(fits))
 }
 
 /// The name behind a message type's aliases.

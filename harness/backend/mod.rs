@@ -29,6 +29,7 @@ use self::{token::Key, websocket::WebSocket};
 use crate::{
     application::{Application, Promise, Receive, SendEvent},
     credential::{Credential, Presented},
+    defect::Defect,
     dependency::Dependencies,
     environment::Environment,
     exception::Exception,
@@ -147,10 +148,13 @@ impl Application for Backend {
 struct Registration<'a>(&'a Backend);
 
 impl Backend {
-    fn register(&self) -> Registration<'_> {
+    fn register(&self) -> Result<Registration<'_>, Exception> {
+        if self.revision.has(Defect::UnboundStateRegistry) {
+            return Err(Exception::name_error("state_registry"));
+        }
         self.opened.fetch_add(1, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::Relaxed);
-        Registration(self)
+        Ok(Registration(self))
     }
 }
 

@@ -18,6 +18,13 @@ pub(super) enum State {
     Disconnected,
 }
 
+impl State {
+    /// The name of the Python class.
+    pub(super) fn class(self) -> &'static str {
+        "WebSocketState"
+    }
+}
+
 /// A WebSocket connection as an endpoint handles it.
 pub(super) struct WebSocket {
     pub(super) scope: Scope,
