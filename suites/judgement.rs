@@ -3,19 +3,26 @@
 use std::time::Duration;
 
 use relapse::{
-    Class,
+    Class, Environment, Plan, Revision,
     classify::{self, Reading},
+    clock::{Clock, Runtime},
     close_code::CloseCode,
     event::{Inbound, Outbound},
     exception::Exception,
     frame::{Frame, FrameError, Opcode},
+    front,
+    head::{RequestHead, header},
     link::Link,
+    probe,
     recorder::Recorder,
+    run,
     step::{Act, Awaited, Request, Step},
+    target::{Embedded, Transport},
     transcript::{BodyEnd, Transcript, What},
 };
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::support::{Ends, Reached, Scripted, converse, profile};
 
@@ -103,19 +110,13 @@ fn events_nobody_asked_for_are_found() {
 #[case(500, Class::BadServer)]
 #[case(503, Class::BadServer)]
 fn a_faultless_request_is_refused_by_nobody(#[case] status: u16, #[case] expected: Class) {
-    let mut transcript = relapse_transcript(status);
+    let mut transcript = answered_transcript(status);
     transcript.service.websocket_paths = &["/ws"];
     assert_eq!(reading(&transcript).outcome().class, expected);
 }
 
 /// An upgrade with a valid credential on the embedded backend, its answer replaced by this status.
-fn relapse_transcript(status: u16) -> Transcript {
-    use relapse::{
-        Environment, Plan, Revision,
-        clock::{Clock, Runtime},
-        run,
-        target::{Embedded, Transport},
-    };
+fn answered_transcript(status: u16) -> Transcript {
     let runtime = Runtime::new(Clock::Virtual);
     let mut transcript = runtime.block_on(async {
         let profile = profile("uvicorn-0.35");
@@ -144,7 +145,7 @@ fn relapse_transcript(status: u16) -> Transcript {
 #[case::a_longer_name(r#"{"type":"connection_established","data":{"user_id":"user-10..."}}"#, false)]
 #[case::nobody(r#"{"type":"connection_established","data":{}}"#, false)]
 fn a_welcome_is_for_one_user(#[case] welcome: &str, #[case] own: bool) {
-    let mut transcript = relapse_transcript(101);
+    let mut transcript = answered_transcript(101);
     let mut event = transcript.events.pop().unwrap();
     event.what = What::FrameSeen(Frame::new(Opcode::Text, welcome.to_owned()));
     transcript.events.push(event);
@@ -154,8 +155,6 @@ fn a_welcome_is_for_one_user(#[case] welcome: &str, #[case] own: bool) {
 
 /// A server that shakes hands and then writes these frames.
 fn frames(frames: Vec<Frame>, steps: &[Step]) -> Transcript {
-    use relapse::{Plan, clock::*, probe};
-    use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
     Runtime::new(Clock::Virtual).block_on(async {
         let server = Reached::new(move |_| {
             let frames = frames.clone();
@@ -164,8 +163,8 @@ fn frames(frames: Vec<Frame>, steps: &[Step]) -> Transcript {
                 tokio::spawn(async move {
                     let mut request = vec![0; 4096];
                     let length = server.read(&mut request).await.unwrap();
-                    let (head, _) = relapse::head::RequestHead::decode(&request[..length]).unwrap().unwrap();
-                    let key = relapse::head::header(&head.headers, "sec-websocket-key").unwrap();
+                    let (head, _) = RequestHead::decode(&request[..length]).unwrap().unwrap();
+                    let key = header(&head.headers, "sec-websocket-key").unwrap();
                     let mut bytes = format!(
                         "HTTP/1.1 101 x\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: {}\r\n\r\n",
                         derive_accept_key(key)
@@ -230,8 +229,6 @@ fn a_frame_that_breaks_the_protocol_ends_the_connection(#[case] frame: Frame, #[
 #[case::one_byte(Frame::new(Opcode::Close, vec![3]), "close 1002")]
 #[case::unmasked(Frame::new(Opcode::Text, "x"), "close 1002")]
 fn a_broken_frame_of_the_client_is_refused(#[case] frame: Frame, #[case] expected: &str) {
-    use relapse::{Plan, clock::*, front, probe::perform};
-    let _ = perform;
     let answer = Runtime::new(Clock::Virtual).block_on(async {
         let (mut client, server) = Link::pair();
         let application = Scripted::new(|_, mut ends: Ends| async move {
@@ -272,7 +269,6 @@ fn a_broken_frame_of_the_client_is_refused(#[case] frame: Frame, #[case] expecte
     BodyEnd::Complete
 )]
 fn a_body_is_not_taken_for_whole(#[case] answer: &'static str, #[case] expected: BodyEnd) {
-    use relapse::{Plan, clock::*, probe};
     let transcript = Runtime::new(Clock::Virtual).block_on(async {
         let server = Reached::new(move |_| {
             Box::pin(async move {
@@ -313,24 +309,21 @@ fn a_streamed_answer_arrives_whole() {
 
 #[test]
 fn a_client_that_leaves_a_peer_that_does_not_read_has_its_limit() {
-    let server = || {
-        Reached::new(|_| {
-            Box::pin(async {
-                let (client, server) = Link::pair();
-                tokio::spawn(async move {
-                    let _held = server;
-                    tokio::time::sleep(Duration::from_secs(1_000_000)).await;
-                });
-                Ok(client)
-            })
+    let server = Reached::new(|_| {
+        Box::pin(async {
+            let (client, server) = Link::pair();
+            tokio::spawn(async move {
+                let _held = server;
+                std::future::pending::<()>().await;
+            });
+            Ok(client)
         })
-    };
-    use relapse::{Plan, clock::*, probe};
+    });
     let took = Runtime::new(Clock::Virtual).block_on(async {
         let start = tokio::time::Instant::now();
         let mut request = Request::standard("GET", "/");
         request.query = vec![b'x'; 200_000];
-        probe::perform(&[step(Act::Open(request))], &Recorder::new(Plan::default()), &server()).await.unwrap();
+        probe::perform(&[step(Act::Open(request))], &Recorder::new(Plan::default()), &server).await.unwrap();
         start.elapsed()
     });
     assert!(took < Duration::from_secs(10), "{took:?}");
