@@ -1,0 +1,117 @@
+//! A case file as it is written: every key it may have, and no other.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::{
+    cause::Cause,
+    credential::{Credential, CredentialPlace},
+    environment::Environment,
+    outcome::Class,
+    step::Client,
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCase {
+    pub(super) summary: Spanned<String>,
+    pub(super) reported: Spanned<String>,
+    pub(super) behind: Spanned<String>,
+    #[serde(default)]
+    pub(super) reports: Vec<String>,
+    pub(super) scenario: String,
+    pub(super) defect: Spanned<String>,
+    pub(super) profiles: Option<Vec<Spanned<String>>>,
+    #[serde(default = "staging")]
+    pub(super) environments: Spanned<Vec<Environment>>,
+    pub(super) step: Spanned<Vec<Spanned<RawStep>>>,
+    #[serde(default)]
+    pub(super) fault: Vec<Spanned<RawFault>>,
+    pub(super) expect: RawExpect,
+    pub(super) symptom: RawSymptom,
+}
+
+fn staging() -> Spanned<Vec<Environment>> {
+    Spanned::new(0..0, vec![Environment::Staging])
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawStep {
+    pub(super) open: Option<Spanned<String>>,
+    pub(super) request: Option<Spanned<String>>,
+    pub(super) send: Option<Spanned<toml::Value>>,
+    pub(super) ping: Option<Spanned<bool>>,
+    pub(super) wait: Option<Spanned<String>>,
+    pub(super) wait_key: Option<Spanned<String>>,
+    pub(super) close: Option<Spanned<u16>>,
+    pub(super) leave: Option<Spanned<bool>>,
+    pub(super) pause_ms: Option<Spanned<u64>>,
+    pub(super) deaf_ms: Option<Spanned<u64>>,
+
+    pub(super) pad_to: Option<Spanned<usize>>,
+    pub(super) query: Option<Spanned<String>>,
+    pub(super) credential: Option<Spanned<Credential>>,
+    pub(super) by: Option<Spanned<OneOrMany>>,
+    pub(super) user: Option<Spanned<String>>,
+    pub(super) offers: Option<Spanned<Vec<String>>>,
+    pub(super) headers: Option<Spanned<BTreeMap<String, String>>>,
+    pub(super) without: Option<Spanned<Vec<String>>>,
+    pub(super) client: Option<Spanned<Client>>,
+    pub(super) method: Option<Spanned<String>>,
+    pub(super) within_ms: Option<Spanned<u64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum OneOrMany {
+    One(CredentialPlace),
+    Many(Vec<CredentialPlace>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFault {
+    pub(super) place: Spanned<String>,
+    pub(super) kind: Spanned<String>,
+    pub(super) header: Option<String>,
+    pub(super) key: Option<Spanned<String>>,
+    pub(super) dependency: Option<Spanned<String>>,
+    pub(super) error: Option<String>,
+    pub(super) delay_ms: Option<u64>,
+    pub(super) nth: Option<Spanned<u32>>,
+    pub(super) times: Option<Spanned<u32>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawExpect {
+    pub(super) accept: Spanned<Vec<Class>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSymptom {
+    pub(super) class: Class,
+    pub(super) outcome: Spanned<String>,
+    pub(super) cause: Cause,
+    pub(super) log: Option<String>,
+    pub(super) reason: Option<String>,
+    pub(super) found_by: Spanned<Vec<Spanned<String>>>,
+    #[serde(default)]
+    pub(super) on: BTreeMap<Spanned<String>, RawOverride>,
+}
+
+/// A symptom behind another server: what is not said is as behind the first; an empty text takes a demand back.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOverride {
+    pub(super) class: Option<Class>,
+    pub(super) outcome: Option<Spanned<String>>,
+    pub(super) cause: Option<Cause>,
+    pub(super) log: Option<String>,
+    pub(super) reason: Option<String>,
+    pub(super) found_by: Option<Vec<Spanned<String>>>,
+}

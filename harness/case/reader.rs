@@ -1,0 +1,525 @@
+//! Reads a case file, strictly: whatever it says is either meant and possible, or refused where it stands.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::{
+    Case, DEFAULT_PROFILE, Known, Symptom,
+    raw::{OneOrMany, RawCase, RawFault, RawStep, RawSymptom},
+};
+use crate::{
+    close_code::CloseCode,
+    credential::{Credential, CredentialPlace},
+    defect::Defect,
+    error::{Error, did_you_mean},
+    fault::{Fault, FaultKind, Place, Trigger},
+    outcome::{Class, Ending},
+    step::{Act, Awaited, Request, Step},
+    value::unescape_bytes,
+};
+
+/// Every key that a scope of ours can have.
+const SCOPE_KEYS: [&str; 15] = [
+    "type",
+    "asgi",
+    "http_version",
+    "method",
+    "scheme",
+    "path",
+    "raw_path",
+    "query_string",
+    "root_path",
+    "headers",
+    "client",
+    "server",
+    "subprotocols",
+    "extensions",
+    "state",
+];
+
+/// How long a step may take unless it says otherwise. Virtual time in memory.
+const STEP_LIMIT: Duration = Duration::from_secs(5);
+
+/// The longest limit a step may ask for.
+const STEP_LIMIT_MAX: Duration = Duration::from_secs(3600);
+
+/// Reads one case.
+pub(super) fn read(path: &str, name: &str, text: &str, known: &Known<'_>) -> Result<Case, Error> {
+    let raw: RawCase = toml::from_str(text).map_err(|error| Error::toml(path, text, &error))?;
+    Reader { path, text, known }.case(name, raw)
+}
+
+struct Reader<'a> {
+    path: &'a str,
+    text: &'a str,
+    known: &'a Known<'a>,
+}
+
+impl Reader<'_> {
+    fn error(&self, span: Range<usize>, message: impl Into<String>, help: Option<String>) -> Error {
+        Error::at(self.path, self.text, span, message, help)
+    }
+
+    fn unknown<'k>(
+        &self,
+        what: &str,
+        name: &Spanned<String>,
+        known: impl IntoIterator<Item = &'k str> + Clone,
+    ) -> Error {
+        let value = name.get_ref();
+        let help = did_you_mean(value, known.clone()).unwrap_or_else(|| {
+            format!("known are {}", known.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
+        });
+        self.error(name.span(), format!("unknown {what} `{value}`"), Some(help))
+    }
+
+    fn one_of(&self, what: &str, name: &Spanned<String>, known: &[&str]) -> Result<String, Error> {
+        if known.contains(&name.get_ref().as_str()) {
+            Ok(name.get_ref().clone())
+        } else {
+            Err(self.unknown(what, name, known.iter().copied()))
+        }
+    }
+
+    fn case(&self, name: &str, raw: RawCase) -> Result<Case, Error> {
+        for text in [&raw.summary, &raw.reported, &raw.behind] {
+            if text.get_ref().trim().is_empty() {
+                return Err(self.error(text.span(), "this text is empty", Some("say it in one sentence".to_owned())));
+            }
+        }
+        let defect = Defect::ALL
+            .iter()
+            .copied()
+            .find(|defect| defect.name() == raw.defect.get_ref())
+            .ok_or_else(|| self.unknown("defect", &raw.defect, Defect::ALL.iter().map(|defect| defect.name())))?;
+        let profiles = match raw.profiles {
+            None => Some(vec![DEFAULT_PROFILE.to_owned()]),
+            Some(names) if names.len() == 1 && names[0].get_ref() == "all" => None,
+            Some(names) => Some(
+                names
+                    .iter()
+                    .map(|name| self.one_of("server profile", name, self.known.profiles))
+                    .collect::<Result<_, _>>()?,
+            ),
+        };
+        if raw.environments.get_ref().is_empty() || profiles.as_ref().is_some_and(Vec::is_empty) {
+            let help = Some("name at least one, or leave the key out".to_owned());
+            return Err(self.error(raw.environments.span(), "this case would run nowhere", help));
+        }
+        let steps = self.steps(raw.step)?;
+        let faults = raw.fault.into_iter().map(|fault| self.fault(fault, &steps)).collect::<Result<_, _>>()?;
+        let accept = self.accept(raw.expect.accept)?;
+        let (symptom, symptom_on) = self.symptoms(raw.symptom, profiles.as_ref())?;
+        Ok(Case {
+            name: name.to_owned(),
+            summary: raw.summary.into_inner(),
+            reported: raw.reported.into_inner(),
+            behind: raw.behind.into_inner(),
+            reports: raw.reports,
+            scenario: raw.scenario,
+            defect,
+            profiles,
+            environments: raw.environments.into_inner(),
+            steps,
+            faults,
+            accept,
+            symptom,
+            symptom_on,
+        })
+    }
+
+    fn accept(&self, accept: Spanned<Vec<Class>>) -> Result<Vec<Class>, Error> {
+        let span = accept.span();
+        let accept = accept.into_inner();
+        if let Some(bad) = accept.iter().find(|class| !class.is_good()) {
+            let help = Some("a case accepts good classes only".to_owned());
+            return Err(self.error(span, format!("`{bad}` can never be accepted"), help));
+        }
+        if accept.is_empty() {
+            return Err(self.error(span, "nothing is accepted, so the case could never pass", None));
+        }
+        Ok(accept)
+    }
+
+    fn steps(&self, raw: Spanned<Vec<Spanned<RawStep>>>) -> Result<Vec<Step>, Error> {
+        let whole = raw.span();
+        let mut steps = Vec::new();
+        for step in raw.into_inner() {
+            let span = step.span();
+            let step = self.step(step)?;
+            let opens = matches!(step.act, Act::Open(_) | Act::Request(_));
+            if steps.is_empty() && !opens {
+                let help = Some("begin with `open = \"/path\"` or `request = \"GET /path\"`".to_owned());
+                return Err(self.error(span, "there is no connection yet for this step", help));
+            }
+            steps.push(step);
+        }
+        if steps.is_empty() {
+            return Err(self.error(whole, "a case needs at least one step", None));
+        }
+        Ok(steps)
+    }
+
+    fn step(&self, step: Spanned<RawStep>) -> Result<Step, Error> {
+        let span = step.span();
+        let mut raw = step.into_inner();
+        let limit = match &raw.within_ms {
+            Some(limit) => self.limit(limit)?,
+            None => STEP_LIMIT,
+        };
+        let mut acts: Vec<(&str, Act)> = Vec::new();
+        if let Some(path) = raw.open.take() {
+            acts.push(("open", Act::Open(self.request("GET", path, &mut raw, Credential::Valid)?)));
+        }
+        if let Some(line) = raw.request.take() {
+            let line_span = line.span();
+            let Some((method, path)) = line.get_ref().split_once(' ') else {
+                let help = Some("write it as in `request = \"GET /health\"`".to_owned());
+                return Err(self.error(line_span, "a request is a method and a path", help));
+            };
+            let (method, path) = (method.to_owned(), Spanned::new(line_span, path.to_owned()));
+            acts.push(("request", Act::Request(self.request(&method, path, &mut raw, Credential::None)?)));
+        }
+        if let Some(text) = raw.send.take() {
+            acts.push(("send", Act::SendText(self.message(text, raw.pad_to.take())?)));
+        }
+        if let Some(ping) = raw.ping.take() {
+            self.only_true("ping", &ping)?;
+            acts.push(("ping", Act::Ping));
+        }
+        if let Some(name) = raw.wait.take() {
+            let awaited = match name.into_inner() {
+                close if close == "close" => Awaited::Close,
+                message => Awaited::Message(message),
+            };
+            acts.push(("wait", Act::Wait(awaited)));
+        }
+        if let Some(key) = raw.wait_key.take() {
+            acts.push(("wait_key", Act::Wait(Awaited::Key(key.into_inner()))));
+        }
+        if let Some(code) = raw.close.take() {
+            acts.push(("close", Act::Close(CloseCode(code.into_inner()))));
+        }
+        if let Some(leave) = raw.leave.take() {
+            self.only_true("leave", &leave)?;
+            acts.push(("leave", Act::Leave));
+        }
+        let waits = |act: &Act| !matches!(act, Act::SendText(_) | Act::Pause | Act::Deafen);
+        let mut limit = limit;
+        if let Some(pause) = raw.pause_ms.take() {
+            limit = self.limit(&pause)?;
+            acts.push(("pause_ms", Act::Pause));
+        }
+        if let Some(deaf) = raw.deaf_ms.take() {
+            limit = self.limit(&deaf)?;
+            acts.push(("deaf_ms", Act::Deafen));
+        }
+        self.no_left_over(&raw, acts.first().map(|(name, _)| *name))?;
+        if let (Some(within), [(name, act)]) = (&raw.within_ms, acts.as_slice())
+            && !waits(act)
+        {
+            return Err(self.error(within.span(), format!("a `{name}` step waits for nothing"), None));
+        }
+        match acts.len() {
+            1 => Ok(Step { act: acts.remove(0).1, limit }),
+            0 => Err(self.error(
+                span,
+                "this step does nothing",
+                Some("it needs one of `open`, `request`, `send`, `ping`, `wait`, `wait_key`, `close`, `leave`, `pause_ms`, `deaf_ms`".to_owned()),
+            )),
+            _ => {
+                let names: Vec<&str> = acts.iter().map(|(name, _)| *name).collect();
+                let help = Some("write one step for each".to_owned());
+                Err(self.error(span, format!("one step cannot both `{}`", names.join("` and `")), help))
+            }
+        }
+    }
+
+    fn limit(&self, limit: &Spanned<u64>) -> Result<Duration, Error> {
+        let duration = Duration::from_millis(*limit.get_ref());
+        if duration.is_zero() || duration > STEP_LIMIT_MAX {
+            return Err(self.error(limit.span(), "a limit is between 1 and 3600000 milliseconds", None));
+        }
+        Ok(duration)
+    }
+
+    fn only_true(&self, key: &str, value: &Spanned<bool>) -> Result<(), Error> {
+        if *value.get_ref() {
+            return Ok(());
+        }
+        Err(self.error(value.span(), format!("`{key} = false` does nothing"), Some("leave the step out".to_owned())))
+    }
+
+    /// Keys that the step's act did not take say something that would silently not happen.
+    fn no_left_over(&self, raw: &RawStep, act: Option<&str>) -> Result<(), Error> {
+        let left_over = [
+            ("pad_to", raw.pad_to.as_ref().map(Spanned::span)),
+            ("query", raw.query.as_ref().map(Spanned::span)),
+            ("credential", raw.credential.as_ref().map(Spanned::span)),
+            ("by", raw.by.as_ref().map(Spanned::span)),
+            ("user", raw.user.as_ref().map(Spanned::span)),
+            ("offers", raw.offers.as_ref().map(Spanned::span)),
+            ("headers", raw.headers.as_ref().map(Spanned::span)),
+            ("without", raw.without.as_ref().map(Spanned::span)),
+            ("client", raw.client.as_ref().map(Spanned::span)),
+            ("method", raw.method.as_ref().map(Spanned::span)),
+        ];
+        match left_over.into_iter().find_map(|(key, span)| Some((key, span?))) {
+            None => Ok(()),
+            Some((key, span)) => {
+                let act = act.map_or("a step without an act".to_owned(), |act| format!("a `{act}` step"));
+                Err(self.error(span, format!("`{key}` means nothing in {act}"), None))
+            }
+        }
+    }
+
+    fn request(
+        &self,
+        method: &str,
+        path: Spanned<String>,
+        raw: &mut RawStep,
+        credential: Credential,
+    ) -> Result<Request, Error> {
+        if !path.get_ref().starts_with('/') {
+            return Err(self.error(path.span(), "a path begins with `/`", None));
+        }
+        let span = path.span();
+        let path = self.bytes(path)?;
+        if path.iter().any(|byte| matches!(byte, b' ' | b'?' | b'#' | b'\r' | b'\n')) {
+            let help = Some("percent-encode it; the query has a key of its own".to_owned());
+            return Err(self.error(span, "a path holds no space, line end, `?` or `#`", help));
+        }
+        if let Some(method) = &raw.method {
+            self.token("method", method.get_ref(), method.span())?;
+        }
+        self.token("method", method, span)?;
+        let mut headers = Vec::new();
+        if let Some(given) = raw.headers.take() {
+            let span = given.span();
+            for (name, value) in given.into_inner() {
+                self.token("header name", &name, span.clone())?;
+                if value.contains(['\r', '\n', '\0']) {
+                    return Err(self.error(span, format!("the value of `{name}` holds a line end"), None));
+                }
+                headers.push((name.into(), value.into()));
+            }
+        }
+        let credential = raw.credential.take().map_or(credential, Spanned::into_inner);
+        Ok(Request {
+            method: raw.method.take().map_or(method.to_owned(), Spanned::into_inner),
+            path,
+            query: raw.query.take().map_or(Ok(Vec::new()), |query| self.bytes(query))?,
+            credential,
+            places: match raw.by.take().map(Spanned::into_inner) {
+                None => vec![CredentialPlace::Header],
+                Some(OneOrMany::One(place)) => vec![place],
+                Some(OneOrMany::Many(places)) => places,
+            },
+            user: raw.user.take().map_or("user-1".to_owned(), Spanned::into_inner),
+            offers: raw.offers.take().map(Spanned::into_inner).unwrap_or_default(),
+            headers,
+            without: raw.without.take().map(Spanned::into_inner).unwrap_or_default(),
+            client: raw.client.take().map(Spanned::into_inner).unwrap_or_default(),
+        })
+    }
+
+    /// Refuses what is no token of HTTP (RFC 9110 section 5.6.2), and would end the line it stands in.
+    fn token(&self, what: &str, text: &str, span: Range<usize>) -> Result<(), Error> {
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if !text.is_empty() && text.bytes().all(is_token) {
+            return Ok(());
+        }
+        Err(self.error(span, format!("`{text}` is no {what}"), Some("letters, digits and hyphens are safe".to_owned())))
+    }
+
+    fn bytes(&self, text: Spanned<String>) -> Result<Vec<u8>, Error> {
+        unescape_bytes(text.get_ref()).map_err(|message| self.error(text.span(), message, None))
+    }
+
+    fn message(&self, value: Spanned<toml::Value>, pad_to: Option<Spanned<usize>>) -> Result<String, Error> {
+        let span = value.span();
+        let mut text = match value.into_inner() {
+            toml::Value::String(text) => text,
+            toml::Value::Table(table) => serde_json::to_string(&table)
+                .map_err(|error| self.error(span.clone(), format!("this table is no JSON: {error}"), None))?,
+            other => {
+                let help = Some("write a string, or a table that is sent as JSON".to_owned());
+                return Err(self.error(span, format!("a message is not a TOML {}", other.type_str()), help));
+            }
+        };
+        if let Some(length) = pad_to {
+            let wanted = *length.get_ref();
+            if wanted < text.len() || wanted > 64 << 20 {
+                return Err(self.error(
+                    length.span(),
+                    format!("the message already has {} bytes, and 64 MiB is the most", text.len()),
+                    None,
+                ));
+            }
+            text.extend(std::iter::repeat_n(' ', wanted - text.len()));
+        }
+        Ok(text)
+    }
+
+    fn fault(&self, raw: Spanned<RawFault>, steps: &[Step]) -> Result<Fault, Error> {
+        let span = raw.span();
+        let raw = raw.into_inner();
+        let names: Vec<&str> = FaultKind::NAMES.iter().map(|(name, _)| *name).collect();
+        let kind = self.one_of("fault", &raw.kind, &names)?;
+        let places: Vec<&str> = Place::ALL.iter().map(|place| place.name()).collect();
+        let place = self.one_of("place", &raw.place, &places)?;
+        let right_place = FaultKind::NAMES.iter().find(|(name, _)| *name == kind).map(|(_, place)| place.name());
+        if right_place != Some(place.as_str()) {
+            let help = right_place.map(|place| format!("write `place = \"{place}\"`"));
+            return Err(self.error(raw.place.span(), format!("`{kind}` does not act at the {place}"), help));
+        }
+        let missing = |key: &str| self.error(span.clone(), format!("`{kind}` needs `{key}`"), None);
+        let dependency = match &raw.dependency {
+            Some(name) => Some(self.one_of("dependency", name, self.known.dependencies)?),
+            None => None,
+        };
+        let surplus = [
+            ("header", raw.header.is_some(), kind == "strip_header"),
+            ("key", raw.key.is_some(), kind == "drop_key"),
+            ("dependency", dependency.is_some(), matches!(kind.as_str(), "fail" | "delay")),
+            ("error", raw.error.is_some(), kind == "fail"),
+            ("delay_ms", raw.delay_ms.is_some(), kind == "delay"),
+        ];
+        if let Some((key, ..)) = surplus.iter().find(|(_, given, wanted)| *given && !wanted) {
+            return Err(self.error(span, format!("`{key}` means nothing to `{kind}`"), None));
+        }
+        let fault_kind = match kind.as_str() {
+            "strip_header" => FaultKind::StripHeader { header: raw.header.ok_or_else(|| missing("header"))? },
+            "drop_key" => {
+                let key = raw.key.as_ref().ok_or_else(|| missing("key"))?;
+                FaultKind::DropKey { key: self.one_of("scope key", key, &SCOPE_KEYS)? }
+            }
+            "fail" => FaultKind::Fail {
+                dependency: dependency.ok_or_else(|| missing("dependency"))?,
+                error: raw.error.ok_or_else(|| missing("error"))?,
+            },
+            "delay" => FaultKind::Delay {
+                dependency: dependency.ok_or_else(|| missing("dependency"))?,
+                delay: Duration::from_millis(raw.delay_ms.ok_or_else(|| missing("delay_ms"))?),
+            },
+            _ => FaultKind::Pass,
+        };
+        let trigger = Trigger {
+            nth: raw.nth.as_ref().map_or(1, |nth| *nth.get_ref()),
+            times: raw.times.as_ref().map(|times| *times.get_ref()),
+        };
+        if trigger.nth == 0 || trigger.times == Some(0) {
+            return Err(self.error(span, "this fault can never act: `nth` and `times` count from 1", None));
+        }
+        self.can_act(&fault_kind, trigger, steps, span)?;
+        Ok(Fault { kind: fault_kind, trigger })
+    }
+
+    /// Refuses a fault that no step of the case could ever meet.
+    fn can_act(&self, kind: &FaultKind, trigger: Trigger, steps: &[Step], span: Range<usize>) -> Result<(), Error> {
+        let requests = steps.iter().filter_map(|step| match &step.act {
+            Act::Open(request) => Some((request, true)),
+            Act::Request(request) => Some((request, false)),
+            _ => None,
+        });
+        let occasions = match kind {
+            FaultKind::Pass | FaultKind::DropKey { .. } => requests.count(),
+            FaultKind::StripHeader { header } => {
+                requests.filter(|(request, upgrade)| carries(request, *upgrade, header)).count()
+            }
+            FaultKind::Fail { .. } | FaultKind::Delay { .. } => return Ok(()),
+        };
+        if occasions < trigger.nth as usize {
+            let message = format!(
+                "this fault can never act: the steps give it {occasions} occasion(s), and it waits for number {}",
+                trigger.nth
+            );
+            return Err(self.error(span, message, Some("check its settings against the steps".to_owned())));
+        }
+        Ok(())
+    }
+
+    /// An outcome as reports write it.
+    fn outcome(&self, outcome: &Spanned<String>) -> Result<String, Error> {
+        let text = outcome.get_ref();
+        let number = |prefix: &str, suffix: &str| {
+            let middle = text.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
+            middle.is_some_and(|middle| middle.parse::<u16>().is_ok())
+        };
+        let is_one = Ending::FIXED_TEXTS.contains(&text.as_str())
+            || number("http ", "")
+            || number("http ", " truncated")
+            || number("close ", "");
+        if is_one {
+            return Ok(text.clone());
+        }
+        let known = Ending::FIXED_TEXTS.iter().copied().chain(["http 500", "http 400 truncated", "close 1011"]);
+        let help = did_you_mean(text, known.clone()).unwrap_or_else(|| {
+            format!("write it as in {}", known.map(|text| format!("`{text}`")).collect::<Vec<_>>().join(", "))
+        });
+        Err(self.error(outcome.span(), format!("unknown outcome `{text}`"), Some(help)))
+    }
+
+    fn symptoms(
+        &self,
+        raw: RawSymptom,
+        profiles: Option<&Vec<String>>,
+    ) -> Result<(Symptom, BTreeMap<String, Symptom>), Error> {
+        if raw.found_by.get_ref().is_empty() {
+            let help = Some("a symptom that no check complains about proves nothing".to_owned());
+            return Err(self.error(raw.found_by.span(), "`found_by` names no check", help));
+        }
+        let checks = |names: &[Spanned<String>]| {
+            names.iter().map(|name| self.one_of("check", name, self.known.checks)).collect::<Result<Vec<_>, _>>()
+        };
+        let symptom = Symptom {
+            class: raw.class,
+            outcome: self.outcome(&raw.outcome)?,
+            cause: raw.cause,
+            log: raw.log,
+            reason: raw.reason,
+            found_by: checks(raw.found_by.get_ref())?,
+        };
+        let mut symptom_on = BTreeMap::new();
+        for (profile, changes) in raw.on {
+            let name = self.one_of("server profile", &profile, self.known.profiles)?;
+            if profiles.as_ref().is_some_and(|names| !names.contains(&name)) {
+                let help = Some("add it to `profiles`".to_owned());
+                return Err(self.error(profile.span(), format!("the case does not run behind `{name}`"), help));
+            }
+            let changed = Symptom {
+                class: changes.class.unwrap_or(symptom.class),
+                outcome: changes.outcome.map_or(Ok(symptom.outcome.clone()), |outcome| self.outcome(&outcome))?,
+                cause: changes.cause.unwrap_or(symptom.cause),
+                log: changes.log.or_else(|| symptom.log.clone()).filter(|log| !log.is_empty()),
+                reason: changes.reason.or_else(|| symptom.reason.clone()).filter(|reason| !reason.is_empty()),
+                found_by: changes.found_by.map_or(Ok(symptom.found_by.clone()), |names| checks(&names))?,
+            };
+            symptom_on.insert(name, changed);
+        }
+        Ok((symptom, symptom_on))
+    }
+}
+
+/// Whether a request has a header with this name.
+fn carries(request: &Request, upgrade: bool, header: &str) -> bool {
+    let header = header.to_ascii_lowercase();
+    if request.without.iter().any(|name| name.eq_ignore_ascii_case(&header)) {
+        return false;
+    }
+    let presents = request.credential != Credential::None;
+    match header.as_str() {
+        "host" => true,
+        "connection" | "upgrade" | "sec-websocket-key" | "sec-websocket-version" if upgrade => true,
+        "authorization" if presents && request.places.contains(&CredentialPlace::Header) => true,
+        "sec-websocket-protocol" if !request.offers.is_empty() => true,
+        "sec-websocket-protocol" => {
+            let carriers = [CredentialPlace::Subprotocol, CredentialPlace::SubprotocolAlone];
+            presents && request.places.iter().any(|place| carriers.contains(place))
+        }
+        other => request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(other.as_bytes())),
+    }
+}
