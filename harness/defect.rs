@@ -49,6 +49,8 @@ defects! {
     MessageCallArity "message_call_arity", from "#290, #405 (336b01f9d)";
     /// A middleware answers any exception of the endpoint with a close that carries the exception's text.
     ExceptionAsCloseReason "exception_as_close_reason", from "#449 (190a6628f)";
+    /// A middleware refuses a WebSocket scope for keys that are none of its business, and its repair is never reached.
+    ScopeKeyRefused "scope_key_refused", from "#449 (190a6628f)";
     /// The endpoint receives its first message before it accepts.
     ReceiveBeforeAccept "receive_before_accept", from "#466";
     /// The receive loop goes on after the endpoint itself has closed, because it looks at the client's state only.
@@ -73,6 +75,12 @@ defects! {
     EnumInLogRecord "enum_in_log_record", from "WebSocketState in JSON (before a0ca52663)";
     /// The registration of a connection uses a name that is bound in another function.
     UnboundStateRegistry "unbound_state_registry", from "#165, #172 (before 7ed1d10ba)";
+    /// The session middleware stands inside the one that reads the session, so that reading it fails.
+    SessionInsideAuthContext "session_inside_auth_context", from "#169, #1127 (e314db154)";
+    /// The lookup of a user reads `is_demo_mode` as an attribute of a plain dict.
+    DemoModeOnDict "demo_mode_on_dict", from "#466 (bc85b64ae)";
+    /// The exception handler turns a status into an error code, and that into a status by a table with few entries.
+    StatusRemapped "status_remapped", from "unified error handler (b14)";
     /// The error answer of the scope guard declares a length of 77 bytes, whatever its body.
     FixedErrorLength "fixed_error_length", from "#517 (before a57de9ab6)";
 }

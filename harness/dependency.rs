@@ -71,7 +71,10 @@ impl Dependencies for InMemory {
                     FaultKind::Fail { error, .. } => {
                         result = Err(DependencyError { dependency, message: error.clone() });
                     }
-                    FaultKind::Pass | FaultKind::StripHeader { .. } | FaultKind::DropKey { .. } => {}
+                    FaultKind::Pass
+                    | FaultKind::StripHeader { .. }
+                    | FaultKind::DropKey { .. }
+                    | FaultKind::SetKey { .. } => {}
                 }
             }
             let error = result.as_ref().err().map(ToString::to_string);

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::value::Value;
+
 /// Where a fault acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Place {
@@ -29,7 +31,7 @@ impl Place {
 }
 
 /// What a fault does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum FaultKind {
     /// The identity: the bytes pass as they are, on the same path as with any other edge fault.
     Pass,
@@ -42,6 +44,13 @@ pub enum FaultKind {
     DropKey {
         /// The key.
         key: String,
+    },
+    /// Puts a key into the scope, or another value under it.
+    SetKey {
+        /// The key.
+        key: String,
+        /// The value.
+        value: Value,
     },
     /// The call fails with this error.
     Fail {
@@ -61,10 +70,11 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind's name, with its place.
-    pub const NAMES: [(&str, Place); 5] = [
+    pub const NAMES: [(&str, Place); 6] = [
         ("pass", Place::Edge),
         ("strip_header", Place::Edge),
         ("drop_key", Place::Scope),
+        ("set_key", Place::Scope),
         ("fail", Place::Dependency),
         ("delay", Place::Dependency),
     ];
@@ -75,6 +85,7 @@ impl FaultKind {
             FaultKind::Pass => "pass",
             FaultKind::StripHeader { .. } => "strip_header",
             FaultKind::DropKey { .. } => "drop_key",
+            FaultKind::SetKey { .. } => "set_key",
             FaultKind::Fail { .. } => "fail",
             FaultKind::Delay { .. } => "delay",
         }
@@ -84,7 +95,9 @@ impl FaultKind {
     pub fn dependency(&self) -> Option<&str> {
         match self {
             FaultKind::Fail { dependency, .. } | FaultKind::Delay { dependency, .. } => Some(dependency),
-            FaultKind::Pass | FaultKind::StripHeader { .. } | FaultKind::DropKey { .. } => None,
+            FaultKind::Pass | FaultKind::StripHeader { .. } | FaultKind::DropKey { .. } | FaultKind::SetKey { .. } => {
+                None
+            }
         }
     }
 
@@ -92,7 +105,7 @@ impl FaultKind {
     pub fn place(&self) -> Place {
         match self {
             FaultKind::Pass | FaultKind::StripHeader { .. } => Place::Edge,
-            FaultKind::DropKey { .. } => Place::Scope,
+            FaultKind::DropKey { .. } | FaultKind::SetKey { .. } => Place::Scope,
             FaultKind::Fail { .. } | FaultKind::Delay { .. } => Place::Dependency,
         }
     }
@@ -121,7 +134,7 @@ impl Trigger {
 }
 
 /// One fault of a plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Fault {
     /// What it does.
     pub kind: FaultKind,
@@ -135,6 +148,7 @@ impl fmt::Display for FaultKind {
             FaultKind::Pass => f.write_str("pass everything on"),
             FaultKind::StripHeader { header } => write!(f, "strip {header}"),
             FaultKind::DropKey { key } => write!(f, "drop scope[{key:?}]"),
+            FaultKind::SetKey { key, value } => write!(f, "set scope[{key:?}] to {value}"),
             FaultKind::Fail { dependency, .. } => write!(f, "{dependency} fails"),
             FaultKind::Delay { dependency, delay } => write!(f, "{dependency} takes {} ms", delay.as_millis()),
         }

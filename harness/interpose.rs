@@ -33,13 +33,20 @@ impl Application for Interposed {
         send: Box<dyn SendEvent>,
     ) -> Promise<'static, Result<(), Exception>> {
         for (index, fault) in self.scribe.plan().faults.iter().enumerate() {
-            if let FaultKind::DropKey { key } = &fault.kind
-                && scope.0.contains_key(key.as_str())
-                && self.scribe.meets(index)
-            {
-                scope.0.remove(key.as_str());
-                self.scribe.fired(index, Party::Front, fault.kind.to_string());
+            let meets = match &fault.kind {
+                FaultKind::DropKey { key } => scope.0.contains_key(key.as_str()) && self.scribe.meets(index),
+                FaultKind::SetKey { .. } => self.scribe.meets(index),
+                _ => false,
+            };
+            if !meets {
+                continue;
             }
+            match &fault.kind {
+                FaultKind::DropKey { key } => drop(scope.0.remove(key.as_str())),
+                FaultKind::SetKey { key, value } => drop(scope.0.insert(key.clone().into(), value.clone())),
+                _ => {}
+            }
+            self.scribe.fired(index, Party::Front, fault.kind.to_string());
         }
         Arc::clone(&self.application).call(scope, receive, send)
     }

@@ -3,7 +3,7 @@
 use crate::fault::Fault;
 
 /// A seed and an ordered list of faults. The same plan gives the same transcript, byte for byte.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Plan {
     /// Decides masks, keys and identifiers.
     pub seed: u64,

@@ -1,7 +1,7 @@
 //! The plain HTTP routes, and the way from ASGI events to an axum router and back.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use axum::{
     Extension, Json, Router,
@@ -11,13 +11,14 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{HeaderMap, Request, StatusCode, header};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{Backend, messages::AGENT_EVENTS, readiness};
+use super::{Backend, credentials::authenticate, messages::AGENT_EVENTS, readiness};
 use crate::{
     application::{Receive, SendEvent},
+    defect::Defect,
     event::{Inbound, Outbound},
     exception::Exception,
     head::{Headers, field, header as find},
@@ -52,6 +53,7 @@ impl Backend {
             let body = self.error_body("BAD_REQUEST", "Malformed request.");
             return send_json(&mut *send, 400, Vec::new(), body).await;
         };
+        self.read_session()?;
         request.extensions_mut().insert(self);
         let response = match routes().oneshot(request).await {
             Ok(response) => response,
@@ -59,6 +61,92 @@ impl Backend {
         };
         send_response(&mut *send, response).await
     }
+}
+
+impl Backend {
+    /// The auth-context middleware's look at the session, on the cloud platform only.
+    fn read_session(&self) -> Result<(), Exception> {
+        if self.revision.has(Defect::SessionInsideAuthContext) && self.environment().is_deployed() {
+            // `hasattr(request, "session")` hides an AttributeError only.
+            let text = "SessionMiddleware must be installed to access request.session";
+            return Err(Exception::new("AssertionError", text));
+        }
+        Ok(())
+    }
+
+    /// The row of a user, made on the first request of a user that has none.
+    fn user_row(&self, user: &str) -> Result<(), HttpException> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if users.contains(user) {
+            return Ok(());
+        }
+        if self.revision.has(Defect::DemoModeOnDict) {
+            let exception = Exception::attribute_error("dict", "is_demo_mode");
+            tracing::error!("user lookup: {exception}");
+            return Err(HttpException::new(503, "Database service temporarily unavailable"));
+        }
+        users.insert(user.to_owned());
+        Ok(())
+    }
+
+    /// The application-wide exception handler: the raised status, text and headers reach the client.
+    fn answer_exception(&self, raised: &HttpException) -> Response {
+        let (status, keeps_headers) = if self.revision.has(Defect::StatusRemapped) {
+            // 403 shares its error code with 401, and what has no code of its own is an internal error.
+            let status = match raised.status {
+                401 | 403 => 401,
+                known @ (404 | 422 | 503) => known,
+                _ => 500,
+            };
+            (status, false)
+        } else {
+            (raised.status, true)
+        };
+        let body = Json(json!({ "error": true, "message": raised.text }));
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, body).into_response();
+        if let Some(seconds) = raised.retry_after_s.filter(|_| keeps_headers) {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+/// What a route raises to answer with a status.
+struct HttpException {
+    status: u16,
+    text: &'static str,
+    retry_after_s: Option<u16>,
+}
+
+impl HttpException {
+    fn new(status: u16, text: &'static str) -> HttpException {
+        HttpException { status, text, retry_after_s: None }
+    }
+}
+
+/// The threads of the user whose credential the request carries.
+async fn threads(Extension(service): Service, headers: HeaderMap) -> Response {
+    let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let presented: Vec<String> = token.into_iter().map(str::to_owned).collect();
+    let user = match &service.settings.secret {
+        Ok(secret) => authenticate(&presented, &secret.key, service.now(), service.environment())
+            .map_err(|_| HttpException::new(401, "Authentication required")),
+        Err(_) => {
+            let retry_after_s = Some(10);
+            Err(HttpException { retry_after_s, ..HttpException::new(503, "The service is not ready.") })
+        }
+    };
+    match user.and_then(|user| service.user_row(&user)) {
+        Ok(()) => Json(json!({ "threads": [] })).into_response(),
+        Err(raised) => service.answer_exception(&raised),
+    }
+}
+
+/// A route whose own limit is always reached.
+async fn limited(Extension(service): Service) -> Response {
+    let raised = HttpException { retry_after_s: Some(30), ..HttpException::new(429, "Too many requests.") };
+    service.answer_exception(&raised)
 }
 
 fn routes() -> Router {
@@ -77,6 +165,8 @@ fn routes() -> Router {
             .route("/ws/beacon", get(websocket_beacon))
             .route("/ws/stats", get(websocket_stats))
             .route("/api/v1/websocket", get(service_info))
+            .route("/api/threads/", get(threads))
+            .route("/api/limited", get(limited))
             .fallback(not_found)
             .layer(from_fn(readiness::check))
     };

@@ -18,6 +18,7 @@ mod token;
 mod url;
 mod websocket;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -52,6 +53,7 @@ pub struct Backend {
     chance: Mutex<fastrand::Rng>,
     opened: AtomicU64,
     open: AtomicU64,
+    users: Mutex<BTreeSet<String>>,
 }
 
 impl Backend {
@@ -70,6 +72,7 @@ impl Backend {
             chance: Mutex::new(fastrand::Rng::with_seed(seed)),
             opened: AtomicU64::new(0),
             open: AtomicU64::new(0),
+            users: Mutex::default(),
         })
     }
 

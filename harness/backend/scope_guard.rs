@@ -1,7 +1,9 @@
 //! The outermost middleware: a scope that lacks what every endpoint needs is answered with 400.
 
 use super::{Backend, http::send_json, websocket::WebSocket};
-use crate::{application::SendEvent, defect::Defect, exception::Exception, head::field, scope::Scope};
+use crate::{
+    application::SendEvent, close_code::CloseCode, defect::Defect, exception::Exception, head::field, scope::Scope,
+};
 
 /// The length that the answer declares under `fixed_error_length`.
 const FIXED_LENGTH: usize = 77;
@@ -20,6 +22,11 @@ impl Backend {
 
     /// Refuses a malformed WebSocket scope; `Ok(false)` when the scope is well formed.
     pub(super) async fn guard_websocket(&self, websocket: &mut WebSocket) -> Result<bool, Exception> {
+        let has_foreign_key = ["method", "query_params"].iter().any(|key| websocket.scope.get(key).is_ok());
+        if self.revision.has(Defect::ScopeKeyRefused) && has_foreign_key {
+            websocket.close(CloseCode::INTERNAL.0, "uvicorn scope validation failed").await?;
+            return Ok(true);
+        }
         if is_well_formed(&websocket.scope) {
             return Ok(false);
         }

@@ -78,6 +78,7 @@ pub(super) struct RawFault {
     pub(super) kind: Spanned<String>,
     pub(super) header: Option<String>,
     pub(super) key: Option<Spanned<String>>,
+    pub(super) value: Option<Spanned<toml::Value>>,
     pub(super) dependency: Option<Spanned<String>>,
     pub(super) error: Option<String>,
     pub(super) delay_ms: Option<u64>,

@@ -18,7 +18,7 @@ use crate::{
     fault::{Fault, FaultKind, Place, Trigger},
     outcome::{Class, Ending},
     step::{Act, Awaited, Request, Step},
-    value::unescape_bytes,
+    value::{Value, unescape_bytes},
 };
 
 /// Every key that a scope of ours can have.
@@ -383,7 +383,8 @@ impl Reader<'_> {
         };
         let surplus = [
             ("header", raw.header.is_some(), kind == "strip_header"),
-            ("key", raw.key.is_some(), kind == "drop_key"),
+            ("key", raw.key.is_some(), matches!(kind.as_str(), "drop_key" | "set_key")),
+            ("value", raw.value.is_some(), kind == "set_key"),
             ("dependency", dependency.is_some(), matches!(kind.as_str(), "fail" | "delay")),
             ("error", raw.error.is_some(), kind == "fail"),
             ("delay_ms", raw.delay_ms.is_some(), kind == "delay"),
@@ -396,6 +397,10 @@ impl Reader<'_> {
             "drop_key" => {
                 let key = raw.key.as_ref().ok_or_else(|| missing("key"))?;
                 FaultKind::DropKey { key: self.one_of("scope key", key, &SCOPE_KEYS)? }
+            }
+            "set_key" => {
+                let key = raw.key.ok_or_else(|| missing("key"))?.into_inner();
+                FaultKind::SetKey { key, value: self.value(raw.value.ok_or_else(|| missing("value"))?)? }
             }
             "fail" => FaultKind::Fail {
                 dependency: dependency.ok_or_else(|| missing("dependency"))?,
@@ -418,6 +423,13 @@ impl Reader<'_> {
         Ok(Fault { kind: fault_kind, trigger })
     }
 
+    /// A scope value in its JSON form, bytes as `{ "$bytes" = "…" }`.
+    fn value(&self, value: Spanned<toml::Value>) -> Result<Value, Error> {
+        let span = value.span();
+        let json = serde_json::to_value(value.into_inner()).and_then(serde_json::from_value);
+        json.map_err(|error| self.error(span, format!("this is no scope value: {error}"), None))
+    }
+
     /// Refuses a fault that no step of the case could ever meet.
     fn can_act(&self, kind: &FaultKind, trigger: Trigger, steps: &[Step], span: Range<usize>) -> Result<(), Error> {
         let requests = steps.iter().filter_map(|step| match &step.act {
@@ -426,7 +438,7 @@ impl Reader<'_> {
             _ => None,
         });
         let occasions = match kind {
-            FaultKind::Pass | FaultKind::DropKey { .. } => requests.count(),
+            FaultKind::Pass | FaultKind::DropKey { .. } | FaultKind::SetKey { .. } => requests.count(),
             FaultKind::StripHeader { header } => {
                 requests.filter(|(request, upgrade)| carries(request, *upgrade, header)).count()
             }

@@ -1,16 +1,16 @@
-//! No request is answered with 500, 502 or 504.
+//! No request is answered with a fault of the server: 500, 502, 504, or 503 without a word on when to come back.
 
 use super::{Complaints, Evidence};
-use crate::outcome::Ending;
+use crate::outcome::{Class, Ending, Outcome};
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
-    let status = |ending: &Ending| match ending {
-        Ending::Http { status: status @ (500 | 502 | 504), .. } => Some(*status),
+    let status = |outcome: &Outcome| match outcome.ending {
+        Ending::Http { status, .. } if outcome.class == Class::BadServer => Some(status),
         _ => None,
     };
     evidence
         .exchanges()
-        .filter_map(|(_, outcome)| Some((status(&outcome.ending)?, outcome.cause)))
+        .filter_map(|(_, outcome)| Some((status(outcome)?, outcome.cause)))
         .map(|(status, cause)| (format!("{status}:{cause}"), format!("the client got HTTP {status} ({cause})")))
         .collect()
 }

@@ -58,7 +58,10 @@ impl Rewriter {
                         self.scribe.fired(index, Party::Edge, fault.kind.to_string());
                     }
                 }
-                FaultKind::DropKey { .. } | FaultKind::Fail { .. } | FaultKind::Delay { .. } => {}
+                FaultKind::DropKey { .. }
+                | FaultKind::SetKey { .. }
+                | FaultKind::Fail { .. }
+                | FaultKind::Delay { .. } => {}
             }
         }
         *head != before
