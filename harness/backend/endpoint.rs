@@ -127,14 +127,20 @@ impl Backend {
         websocket.deny(401, challenge, self.error_body(code, text)).await
     }
 
-    /// The order of the pre-SSOT route: accept, then look for a token in header and subprotocols.
-    async fn accept_then_authenticate(&self, websocket: &mut WebSocket, key: &Key) -> Result<(), Exception> {
+    /// Accepts before anybody is known, as the reported routes did.
+    async fn accept_first(&self, websocket: &mut WebSocket) -> Result<Lifecycle, Exception> {
         let offers = websocket.scope.subprotocols()?;
         let subprotocol = credentials::select_subprotocol(&offers, self.revision).unwrap_or_default();
-        let presented = credentials::in_headers_and_subprotocols(&websocket.scope)?;
         let mut life = Lifecycle::new();
         websocket.accept(subprotocol).await?;
         life.advance(Life::Accepted)?;
+        Ok(life)
+    }
+
+    /// The order of the pre-SSOT route: accept, then look for a token in header and subprotocols.
+    async fn accept_then_authenticate(&self, websocket: &mut WebSocket, key: &Key) -> Result<(), Exception> {
+        let presented = credentials::in_headers_and_subprotocols(&websocket.scope)?;
+        let life = self.accept_first(websocket).await?;
         match credentials::authenticate(&presented, key, self.now(), self.environment()) {
             Ok(user) => self.converse(websocket, "main", &user, life).await,
             Err(_) => {
@@ -150,12 +156,8 @@ impl Backend {
 
     /// The order of the permissive route: accept, then look at a result that is another type when it is a failure.
     async fn accept_then_read_result(&self, websocket: &mut WebSocket, key: &Key) -> Result<(), Exception> {
-        let offers = websocket.scope.subprotocols()?;
-        let subprotocol = credentials::select_subprotocol(&offers, self.revision).unwrap_or_default();
         let presented = credentials::presented(&websocket.scope)?;
-        let mut life = Lifecycle::new();
-        websocket.accept(subprotocol).await?;
-        life.advance(Life::Accepted)?;
+        let life = self.accept_first(websocket).await?;
         match credentials::authenticate(&presented, key, self.now(), self.environment()) {
             Ok(user) => self.converse(websocket, "main", &user, life).await,
             Err(_) => {
