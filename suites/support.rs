@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use relapse::{
     Error, Plan, Profile, Transcript,
     application::{Application, Promise, Receive, SendEvent},
@@ -115,6 +116,16 @@ pub(crate) fn converse(application: Arc<dyn Application>, profile: &Arc<Profile>
         });
         run::converse(steps, Plan::default(), &served).await.unwrap()
     })
+}
+
+/// How properties are tried: always with the same cases, so that one tree passes or fails once and for all.
+/// `PROPTEST_RNG_SEED` and `PROPTEST_CASES` try others, and more.
+pub(crate) fn property_config() -> ProptestConfig {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    match config.rng_seed {
+        RngSeed::Random => ProptestConfig { rng_seed: RngSeed::Fixed(1), ..config },
+        RngSeed::Fixed(_) => config,
+    }
 }
 
 /// The server profile with this name.

@@ -12,7 +12,7 @@ use relapse::{
 };
 use rstest::rstest;
 
-use crate::support::profile;
+use crate::support::{profile, property_config};
 
 fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -34,7 +34,7 @@ fn any_value() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(property_config())]
 
     #[test]
     fn a_value_survives_its_json_form(value in any_value()) {
