@@ -50,10 +50,12 @@ pub struct ScopeFacts {
     pub state: bool,
 }
 
-/// What the server does with a faulty upgrade request.
+/// What the server does with an upgrade request.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Handshake {
+    /// An upgrade with nothing wrong: accepted, or a plain request for a server without a WebSocket library.
+    pub upgrade: Reception,
     /// No `Sec-WebSocket-Key`.
     pub missing_key: Reception,
     /// A key that is not 16 bytes of base64.

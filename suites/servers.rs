@@ -2,6 +2,7 @@
 //!
 //! One raw application, one mistake a row, one column a server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use relapse::{
@@ -9,6 +10,7 @@ use relapse::{
     close_code::CloseCode,
     event::{Inbound, Outbound},
     exception::Exception,
+    profile::Reception,
     step::{Act, Awaited, Request, Step},
     transcript::{Transcript, What},
     value::Value,
@@ -174,6 +176,20 @@ fn a_handshake_is_received_as_measured(
         })
     });
     assert_eq!(received, expected);
+}
+
+/// A server started without a WebSocket library hands every upgrade on as a plain request.
+#[test]
+fn without_a_websocket_library_an_upgrade_is_a_plain_request() {
+    let mut profile = (*profile("uvicorn-0.35")).clone();
+    profile.handshake.upgrade = Reception::Http;
+    let application = Scripted::new(|scope, mut ends: Ends| async move {
+        assert_eq!(scope.str("type"), Ok("http"));
+        ends.send(Outbound::ResponseStart { status: 404, headers: Vec::new() }).await?;
+        ends.send(Outbound::ResponseBody { body: Vec::new(), more_body: false }).await
+    });
+    let transcript = converse(application, &Arc::new(profile), &[step(Act::Open(Request::standard("GET", "/ws")))]);
+    assert_eq!(classify::readings(&transcript)[0].outcome().ending.to_string(), "http 404");
 }
 
 /// What the application is told when the client ends the connection.

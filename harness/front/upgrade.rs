@@ -25,7 +25,7 @@ pub(super) fn receive(head: &RequestHead, rules: &Handshake) -> Reception {
     ];
     let mut answers = broken.into_iter().filter(|(is_broken, _)| *is_broken).map(|(_, reception)| reception);
     // A rule that lets one mistake pass must not hide another that is refused.
-    answers.find(|reception| **reception != Reception::Accepted).cloned().unwrap_or(Reception::Accepted)
+    answers.find(|reception| **reception != Reception::Accepted).cloned().unwrap_or_else(|| rules.upgrade.clone())
 }
 
 /// A key is 16 bytes in base64 (RFC 6455 section 4.1).
