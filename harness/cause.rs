@@ -28,8 +28,6 @@ pub enum Cause {
     Server,
     /// A ping went unanswered for too long.
     Keepalive,
-    /// The connection was cut on the way.
-    Transport,
     /// The application is still waiting for something.
     Hang,
     /// Nothing decides it.
@@ -49,7 +47,6 @@ impl Cause {
             Cause::Protocol => "protocol",
             Cause::Server => "server",
             Cause::Keepalive => "keepalive",
-            Cause::Transport => "transport",
             Cause::Hang => "hang",
             Cause::Unknown => "unknown",
         }
