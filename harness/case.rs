@@ -7,8 +7,15 @@ mod reader;
 use std::collections::BTreeMap;
 
 use crate::{
-    cause::Cause, defect::Defect, environment::Environment, error::Error, fault::Fault, outcome::Class, plan::Plan,
-    step::Step,
+    cause::Cause,
+    defect::Defect,
+    environment::Environment,
+    error::Error,
+    fault::Fault,
+    outcome::{Class, Outcome},
+    plan::Plan,
+    revision::Revision,
+    step::{Crowd, Step},
 };
 
 /// The profile a case runs on unless it names others: the server of the reports.
@@ -25,8 +32,8 @@ pub struct Case {
     pub reported: String,
     /// One sentence: what was really behind it.
     pub behind: String,
-    /// Numbers of the issues it was reported under.
-    pub reports: Vec<String>,
+    /// The issues it was reported under, by number or by the name `fixtures/issues.toml` gives them.
+    pub issues: Vec<String>,
     /// Its row in the catalogue of scenarios, such as `S508-1`.
     pub scenario: String,
     /// The defect of the defective twin.
@@ -37,14 +44,54 @@ pub struct Case {
     pub environments: Vec<Environment>,
     /// What the client does.
     pub steps: Vec<Step>,
+    /// How many clients do it.
+    pub crowd: Crowd,
     /// Which faults act.
     pub faults: Vec<Fault>,
-    /// The classes accepted on the repaired twin; good ones only.
-    pub accept: Vec<Class>,
+    /// What is accepted on the repaired twin, for each step that opens an exchange.
+    pub accepted: Vec<Accepted>,
+    /// How many exchanges of a class there must be at least.
+    pub at_least: BTreeMap<Class, usize>,
     /// What the defective twin must show.
     pub symptom: Symptom,
     /// What it must show behind particular servers instead.
     pub symptom_on: BTreeMap<String, Symptom>,
+    /// Repairs that were claimed, each of which must be seen through.
+    pub shams: Vec<Sham>,
+}
+
+/// What is accepted of one exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// The classes; good ones only.
+    pub classes: Vec<Class>,
+    /// The ending as reports write it, where the class alone says too little.
+    pub outcome: Option<String>,
+}
+
+impl Accepted {
+    /// Whether an outcome is accepted.
+    pub fn accepts(&self, outcome: &Outcome) -> bool {
+        let ending_fits = self.outcome.as_ref().is_none_or(|ending| *ending == outcome.ending.to_string());
+        self.classes.contains(&outcome.class) && ending_fits
+    }
+}
+
+/// A repair that was claimed and is none: with it in place of the real one the case must be STILL BROKEN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sham {
+    /// What was claimed, in one sentence.
+    pub claim: String,
+    /// The backend as the claimed repair left it.
+    pub revision: Revision,
+    /// The ending it shows, as reports write it.
+    pub outcome: String,
+    /// The class it shows.
+    pub class: Class,
+    /// Checks that must complain.
+    pub found_by: Vec<String>,
+    /// What shows behind particular servers instead: ending and class.
+    pub on: BTreeMap<String, (String, Class)>,
 }
 
 /// What the defective twin must show. All of it must match.
@@ -75,6 +122,11 @@ impl Case {
         Plan { seed, faults: self.faults.clone() }
     }
 
+    /// What is accepted of an exchange; every client, and every round, opens as many as there are opening steps.
+    pub fn accepted_at(&self, exchange: usize) -> &Accepted {
+        &self.accepted[exchange % self.accepted.len()]
+    }
+
     /// Reads a case. `known_profiles` and `known_checks` are the names its file may use.
     ///
     /// # Errors
@@ -91,6 +143,6 @@ pub struct Known<'a> {
     pub profiles: &'a [&'a str],
     /// Checks.
     pub checks: &'a [&'a str],
-    /// Dependencies of the backend.
-    pub dependencies: &'a [&'a str],
+    /// Dependencies of the backend, with their operations.
+    pub dependencies: &'a [(&'a str, &'a [&'a str])],
 }

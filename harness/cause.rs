@@ -30,6 +30,8 @@ pub enum Cause {
     Keepalive,
     /// The application is still waiting for something.
     Hang,
+    /// No process listened.
+    NoListener,
     /// Nothing decides it.
     Unknown,
 }
@@ -48,6 +50,7 @@ impl Cause {
             Cause::Server => "server",
             Cause::Keepalive => "keepalive",
             Cause::Hang => "hang",
+            Cause::NoListener => "no-listener",
             Cause::Unknown => "unknown",
         }
     }

@@ -1,7 +1,9 @@
 //! Derives from a transcript how an exchange ended, which class that is, and what brought it about.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
+use memchr::memmem::Finder;
 use serde::Deserialize;
 
 use crate::{
@@ -9,6 +11,7 @@ use crate::{
     close_code::CloseCode,
     credential::Presented,
     event::{Machine, Outbound},
+    fault::{Fault, FaultKind, Place},
     frame::{Frame, Opcode},
     head::{RequestHead, ResponseHead, has_token, header},
     message::message_type,
@@ -34,8 +37,12 @@ pub struct Reading<'a> {
     pub welcome: Option<String>,
     /// The `type` of every text message the probe read; empty for one that has none.
     pub messages: Vec<Cow<'a, str>>,
-    /// Whether a call to a dependency failed during the exchange.
-    pub dependency_failed: bool,
+    /// Whether something behind the service was failing during the exchange, or had failed shortly before.
+    pub outage: bool,
+    /// Whether the process was kept away when the client wanted to connect.
+    pub absent: bool,
+    /// What is critical and was down all through the exchange.
+    pub down: Vec<&'a str>,
     /// What is known of the target.
     pub service: &'a Service,
 }
@@ -76,7 +83,9 @@ impl<'a> Reading<'a> {
             user: None,
             welcome: None,
             messages: Vec::new(),
-            dependency_failed: false,
+            outage: had_outage(transcript, exchange),
+            absent: was_absent(transcript, exchange),
+            down: down(transcript, exchange),
             service: &transcript.service,
         };
         let mut credential = None;
@@ -92,7 +101,6 @@ impl<'a> Reading<'a> {
                 What::ResponseSeen(head) => reading.response = Some(head),
                 What::FrameSeen(frame) if frame.opcode == Opcode::Text && frame.is_final => reading.take_message(frame),
                 What::MessageSeen(frame) if frame.opcode == Opcode::Text => reading.take_message(frame),
-                _ if is_dependency_failure(event) => reading.dependency_failed = true,
                 _ => {}
             }
         }
@@ -131,18 +139,47 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// How many agent runs the client is to see: as many as it asked for, less those whose dependency failed.
+    /// How many agent runs the client asked for.
     pub fn agent_requests(&self) -> usize {
-        let asked = self.sent_messages().filter(|name| AGENT_REQUESTS.contains(&name.as_ref())).count();
-        asked.saturating_sub(self.events.iter().filter(|event| is_dependency_failure(event)).count())
+        self.sent_messages().filter(|name| AGENT_REQUESTS.contains(&name.as_ref())).count()
     }
 
-    /// How many whole agent runs the client saw: the five events once each and in order.
+    /// How many agent runs the client is to see: as many as it asked for, less those of which it was told that something
+    /// behind the service had failed.
+    pub fn agent_runs_owed(&self) -> usize {
+        let asked = self.agent_requests();
+        let told = self.messages.iter().filter(|name| name.starts_with("error")).count();
+        if self.outage { asked.saturating_sub(told) } else { asked }
+    }
+
+    /// How many whole agent runs the client saw: the five events once each and in order. An outage may cut the last one
+    /// short.
     pub fn agent_runs(&self) -> usize {
-        let events: Vec<&str> =
-            self.messages.iter().map(Cow::as_ref).filter(|name| AGENT_EVENTS.contains(name)).collect();
+        let events = self.agent_events();
         let runs = events.chunks(AGENT_EVENTS.len());
-        if runs.clone().all(|run| run == AGENT_EVENTS) { runs.len() } else { 0 }
+        let is_run = |run: &&[&str]| *run == AGENT_EVENTS || (self.outage && AGENT_EVENTS.starts_with(run));
+        if runs.clone().all(|run| is_run(&run)) { events.len() / AGENT_EVENTS.len() } else { 0 }
+    }
+
+    /// The agent events the client saw, in order.
+    pub fn agent_events(&self) -> Vec<&str> {
+        self.messages.iter().map(Cow::as_ref).filter(|name| AGENT_EVENTS.contains(name)).collect()
+    }
+
+    /// The user an agent event was for, when that is another one than the session's.
+    pub fn foreign_user(&self) -> Option<String> {
+        if self.agent_events().is_empty() {
+            return None;
+        }
+        let user = self.user.unwrap_or_default();
+        let mine = format!("\"user_id\":\"{user}\"");
+        let mine = Finder::new(&mine);
+        self.events.iter().find_map(|event| match &event.what {
+            What::FrameSeen(frame) if frame.opcode == Opcode::Text && mine.find(&frame.payload).is_none() => {
+                addressee(&frame.payload).filter(|found| found != user)
+            }
+            _ => None,
+        })
     }
 
     fn sent_messages(&self) -> impl Iterator<Item = Cow<'a, str>> {
@@ -206,7 +243,8 @@ impl<'a> Reading<'a> {
                 _ => {}
             }
         }
-        Ending::Drop
+        let refused = self.events.iter().any(|event| event.what == What::ConnectionRefused);
+        if refused && self.request.is_none() { Ending::Refused } else { Ending::Drop }
     }
 
     fn http_ending(&self, status: u16, from: usize) -> Ending {
@@ -254,21 +292,35 @@ impl<'a> Reading<'a> {
                 Cause::Protocol
             }
             Ending::Drop => Cause::Unknown,
+            Ending::Refused => Cause::NoListener,
         }
     }
 
     /// Whether the application returned and left the client waiting.
     fn was_abandoned(&self) -> bool {
         let Some(mut machine) = self.machine() else { return false };
-        for event in &self.events {
+        for event in self.taken() {
             match &event.what {
                 What::Sent(event) => drop(machine.on_send(event)),
                 What::Received(event) => drop(machine.on_receive(event)),
                 What::Returned => return machine.on_return().is_err(),
+                // What happens behind the back of a client that has given up is no reason for it.
+                What::DeadlinePassed { .. } => return false,
                 _ => {}
             }
         }
         false
+    }
+
+    /// The events, without those that the application sent and the server did not take.
+    pub fn taken(&self) -> impl Iterator<Item = &'a Event> + '_ {
+        let refused = |index: usize| {
+            let next = self.events[index + 1..].iter().find(|event| event.party == Party::Application);
+            next.is_some_and(|event| matches!(event.what, What::CallRaised(_)))
+        };
+        let is_taken =
+            move |(index, event): &(usize, &&Event)| !(matches!(event.what, What::Sent(_)) && refused(*index));
+        self.events.iter().enumerate().filter(is_taken).map(|(_, event)| *event)
     }
 
     /// The ASGI state machine of the application's call, if there was one.
@@ -281,7 +333,7 @@ impl<'a> Reading<'a> {
 
     fn class(&self, ending: &Ending, cause: Cause) -> Class {
         let crashed = matches!(cause, Cause::CrashBeforeAccept | Cause::CrashAfterAccept | Cause::Abandoned);
-        if self.welcome.is_some() && !self.is_welcomed_as_itself() {
+        if self.welcome.is_some() && !self.is_welcomed_as_itself() || self.foreign_user().is_some() {
             return Class::BadOpen;
         }
         match ending {
@@ -292,7 +344,12 @@ impl<'a> Reading<'a> {
             Ending::Close { code: Some(code), reason } => self.class_of_close(*code, reason, crashed),
             Ending::Close { code: None, .. } if crashed => Class::BadMask,
             Ending::Close { code: None, .. } => self.class_of_session(),
+            // A client that gave up before it was answered has nothing to complain of.
+            Ending::Left if self.response.is_none() && self.outage => Class::GoodNotReady,
+            Ending::Left if self.response.is_none() => Class::BadHang,
             Ending::Parted { .. } | Ending::Left => self.class_of_session(),
+            Ending::Refused if self.absent => Class::GoodNotReady,
+            Ending::Refused => Class::BadServer,
         }
     }
 
@@ -308,13 +365,16 @@ impl<'a> Reading<'a> {
 
     fn class_of_status(&self, status: u16, crashed: bool) -> Class {
         // Without denial responses a server says 403 whatever is meant.
-        let status = if status == 403 { self.meant_status().unwrap_or(status) } else { status };
-        let retry_after = self.response.is_some_and(|head| header(&head.headers, "retry-after").is_some());
+        let meant = if status == 403 { self.meant_status() } else { None };
+        let status = meant.unwrap_or(status);
+        // A close before the accept has no place for a header either.
+        let retry_after =
+            meant.is_some() || self.response.is_some_and(|head| header(&head.headers, "retry-after").is_some());
         match status {
-            200..=299 if !self.asked_for_upgrade() && !crashed => Class::GoodOpen,
+            200..=299 if !self.asked_for_upgrade() && !crashed => self.class_of_success(),
             500 | 502 | 504 => Class::BadServer,
             503 if !retry_after => Class::BadServer,
-            503 if self.dependency_failed => Class::GoodNotReady,
+            503 if self.outage => Class::GoodNotReady,
             // A refusal must have its reason in what the client did.
             401 | 403 if self.user.is_none() && !crashed => Class::GoodAuthRefusal,
             400 | 404 | 405 | 413 | 426 | 431 if !crashed && !self.is_faultless() => Class::GoodBadRequest,
@@ -323,13 +383,40 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// The class of a plain request that is answered with success.
+    fn class_of_success(&self) -> Class {
+        let Some(head) = self.request else { return Class::BadMask };
+        let (path, _) = head.path_and_query();
+        let is_among = |paths: &[&str]| paths.iter().any(|known| path == known.as_bytes());
+        if is_among(self.service.protected_paths) && self.user.is_none() {
+            Class::BadOpen
+        } else if is_among(self.service.health_paths) && !self.down.is_empty() {
+            Class::BadMask
+        } else {
+            Class::GoodOpen
+        }
+    }
+
+    /// Whether the client itself did something wrong: no valid credential where one is needed, or a request that deserves
+    /// a complaint.
+    pub fn is_client_at_fault(&self) -> bool {
+        let Some(head) = self.delivered else { return false };
+        let (path, _) = head.path_and_query();
+        let is_protected = self.service.protected_paths.iter().any(|known| path == known.as_bytes());
+        self.is_scope_faulted()
+            || (self.is_websocket() && !self.is_faultless())
+            || (is_protected && self.user.is_none())
+    }
+
+    fn is_scope_faulted(&self) -> bool {
+        self.events.iter().any(|event| matches!(event.what, What::FaultFired { .. }) && event.party == Party::Front)
+    }
+
     /// Whether the request that arrived deserves no complaint: on a path that the target is known to serve, a plain
     /// GET, or an upgrade with everything it needs, a valid credential, and an offer that the target knows, if any.
     fn is_faultless(&self) -> bool {
         let Some(head) = self.delivered.filter(|head| head.method == "GET") else { return false };
-        let scope_faulted =
-            |event: &&Event| matches!(event.what, What::FaultFired { .. }) && event.party == Party::Front;
-        if self.events.iter().any(scope_faulted) {
+        if self.is_scope_faulted() {
             return false;
         }
         let (path, _) = head.path_and_query();
@@ -365,9 +452,7 @@ impl<'a> Reading<'a> {
         match code {
             CloseCode::INTERNAL | CloseCode::PRIVATE_INTERNAL => Class::BadServer,
             _ if crashed => Class::BadMask,
-            CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE if self.dependency_failed => {
-                Class::GoodNotReady
-            }
+            CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE if self.outage => Class::GoodNotReady,
             CloseCode::POLICY | CloseCode::UNAUTHORIZED if self.user.is_none() && !reason.is_empty() => {
                 Class::GoodAuthRefusal
             }
@@ -379,7 +464,7 @@ impl<'a> Reading<'a> {
 
     /// The class of a session that ended without a complaint from either side.
     fn class_of_session(&self) -> Class {
-        let wanted = self.agent_requests();
+        let wanted = self.agent_runs_owed();
         if self.welcome.is_none() {
             Class::BadMask
         } else if self.agent_runs() >= wanted {
@@ -395,7 +480,7 @@ impl<'a> Reading<'a> {
     fn closed_by(&self, ending: &Ending, cause: Cause) -> Party {
         match (ending, cause) {
             (Ending::Parted { .. } | Ending::Left | Ending::BadHandshake { .. }, _) => Party::Probe,
-            (Ending::Hang { .. } | Ending::Silence { .. }, _) => Party::Nobody,
+            (Ending::Hang { .. } | Ending::Silence { .. } | Ending::Refused, _) => Party::Nobody,
             (_, Cause::Keepalive | Cause::Server | Cause::CrashBeforeAccept | Cause::Abandoned) => Party::Front,
             (Ending::Drop, _) => Party::Front,
             (_, Cause::CrashAfterAccept) if !self.application_closed() => Party::Front,
@@ -410,9 +495,75 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Whether something behind the service was made to fail or to be late here. The call's own error follows from it.
-pub fn is_dependency_failure(event: &Event) -> bool {
-    matches!(event.what, What::FaultFired { .. }) && event.party == Party::Dependency
+/// Whether something behind the service, or its process, was made to fail or to be late here.
+pub fn is_outage(event: &Event) -> bool {
+    matches!(event.what, What::FaultFired { .. }) && matches!(event.party, Party::Dependency | Party::Process)
+}
+
+/// How long after an outage a service may still say that it is not ready: the longest that one of the reported breakers
+/// stays open.
+pub const AFTERMATH: Duration = Duration::from_secs(60);
+
+/// Whether an outage acted during an exchange, was armed when the exchange began, or had been shortly before.
+fn had_outage(transcript: &Transcript, exchange: usize) -> bool {
+    if transcript.faults.is_empty() {
+        return false;
+    }
+    let Some(start) = transcript.of(exchange).next().map(|event| event.at) else { return false };
+    let is_armed = |fault: &Fault| {
+        let trigger = fault.trigger;
+        let is_over = trigger.until.is_some_and(|until| start >= until + AFTERMATH);
+        trigger.is_steady() && trigger.from <= start && !is_over
+    };
+    let is_one = |fault: &&Fault| matches!(fault.kind.place(), Place::Dependency | Place::Process);
+    transcript.faults.iter().filter(is_one).any(is_armed)
+        || transcript
+            .events
+            .iter()
+            .filter(|event| is_outage(event))
+            .any(|event| event.exchange == exchange || (event.at <= start && start <= event.at + AFTERMATH))
+}
+
+/// Whether the fault that keeps the process away acted when an exchange ended.
+fn was_absent(transcript: &Transcript, exchange: usize) -> bool {
+    let end = transcript.of(exchange).next_back().map(|event| event.at);
+    let keeps_away = |fault: &Fault, at| fault.kind == FaultKind::Absent && fault.trigger.is_armed_at(at);
+    end.is_some_and(|at| transcript.faults.iter().any(|fault| keeps_away(fault, at)))
+}
+
+/// The critical dependencies that failed or did not answer whenever they were asked, from an exchange's start to its end.
+fn down(transcript: &Transcript, exchange: usize) -> Vec<&str> {
+    if transcript.faults.is_empty() {
+        return Vec::new();
+    }
+    let mut times = transcript.of(exchange).map(|event| event.at);
+    let Some(start) = times.next() else { return Vec::new() };
+    let end = times.next_back().unwrap_or(start);
+    let is_down = |fault: &&Fault| {
+        let is_failure = matches!(fault.kind, FaultKind::Fail { .. } | FaultKind::Hang { .. });
+        let is_asked = fault.kind.calls().is_some_and(|calls| calls.include(&calls.dependency, "ping"));
+        is_failure
+            && is_asked
+            && fault.trigger.is_steady()
+            && fault.trigger.is_armed_at(start)
+            && fault.trigger.is_armed_at(end)
+    };
+    let names = transcript.faults.iter().filter(is_down).filter_map(|fault| fault.kind.calls());
+    names.map(|calls| calls.dependency.as_str()).filter(|name| transcript.service.critical.contains(name)).collect()
+}
+
+/// The user an agent event is for; empty when it names none, nothing when it is no agent event.
+fn addressee(payload: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Addressed<'a> {
+        #[serde(borrow)]
+        user_id: Cow<'a, str>,
+    }
+    if !AGENT_EVENTS.contains(&message_type(payload)?.as_ref()) {
+        return None;
+    }
+    let addressed = serde_json::from_slice::<Addressed<'_>>(payload).ok();
+    Some(addressed.map_or_else(String::new, |event| event.user_id.into_owned()))
 }
 
 /// What matters of a welcome.

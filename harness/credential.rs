@@ -33,10 +33,35 @@ pub enum Credential {
     WrongAudience,
     /// No `sub` claim.
     MissingSubject,
+    /// No `exp` claim.
+    MissingExpiry,
+    /// No `iat` claim.
+    MissingIssueTime,
+    /// No `iss` claim.
+    MissingIssuer,
+    /// No `jti` claim.
+    MissingId,
+    /// Another environment's token.
+    WrongEnvironment,
+    /// Signed with the right secret by another algorithm than HS256.
+    WrongAlgorithm,
+    /// Longer than any token is.
+    OverLong,
+    /// Revoked by the auth service.
+    Revoked,
     /// `alg: none` and no signature.
     Unsigned,
     /// Two segments instead of three.
     TwoSegments,
+}
+
+/// What a credential is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// A JSON Web Token.
+    Token,
+    /// A ticket: an identifier that the service gave out for a token, good for one session and a short time.
+    Ticket,
 }
 
 /// Where a credential travels on an upgrade request.
@@ -49,8 +74,54 @@ pub enum CredentialPlace {
     Subprotocol,
     /// `Sec-WebSocket-Protocol: jwt.<base64url of the token>` and nothing else.
     SubprotocolAlone,
+    /// `Sec-WebSocket-Protocol: staging-auth.<base64url of the token>` and nothing else.
+    StagingSubprotocol,
     /// The query parameter `token`.
     Query,
+    /// The query parameter `ticket`, with a ticket instead of a token.
+    Ticket,
+    /// `Authorization: bearer <token>`, the scheme in lower case.
+    LowerCaseHeader,
+}
+
+impl CredentialPlace {
+    /// Every place.
+    pub const ALL: [CredentialPlace; 7] = [
+        CredentialPlace::Header,
+        CredentialPlace::Subprotocol,
+        CredentialPlace::SubprotocolAlone,
+        CredentialPlace::StagingSubprotocol,
+        CredentialPlace::Query,
+        CredentialPlace::Ticket,
+        CredentialPlace::LowerCaseHeader,
+    ];
+}
+
+impl Credential {
+    /// Every kind.
+    pub const ALL: [Credential; 21] = [
+        Credential::Valid,
+        Credential::None,
+        Credential::Empty,
+        Credential::Garbage,
+        Credential::NoScheme,
+        Credential::Expired,
+        Credential::NotYetValid,
+        Credential::WrongSignature,
+        Credential::WrongIssuer,
+        Credential::WrongAudience,
+        Credential::MissingSubject,
+        Credential::MissingExpiry,
+        Credential::MissingIssueTime,
+        Credential::MissingIssuer,
+        Credential::MissingId,
+        Credential::WrongEnvironment,
+        Credential::WrongAlgorithm,
+        Credential::OverLong,
+        Credential::Revoked,
+        Credential::Unsigned,
+        Credential::TwoSegments,
+    ];
 }
 
 /// A credential as it was put into a request.

@@ -1,33 +1,52 @@
 //! What an application depends on, behind one interface, so that faults can act on every call.
 
 use std::fmt;
+use std::future::pending;
 
 use tokio::time::sleep;
 
 use crate::{
     application::Promise,
+    exception::Exception,
     fault::FaultKind,
     recorder::Scribe,
     transcript::{Party, What},
 };
 
-/// Something the service depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Dependency {
-    /// The component that runs agents.
-    AgentSupervisor,
+/// Declares the dependencies: variant, name, and the operations an application may call.
+macro_rules! dependencies {
+    ($($(#[doc = $doc:literal])* $variant:ident $name:literal: $operations:expr;)*) => {
+        /// Something the service depends on.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Dependency { $($(#[doc = $doc])* $variant,)* }
+
+        impl Dependency {
+            /// Every dependency's name with its operations, as cases may use them.
+            pub const NAMES: &[(&str, &[&str])] = &[$(($name, &$operations),)*];
+
+            /// The dependency's name.
+            pub fn name(self) -> &'static str {
+                match self { $(Dependency::$variant => $name,)* }
+            }
+        }
+    };
 }
 
-impl Dependency {
-    /// Every name that cases may use.
-    pub const NAMES: &[&str] = &["agent_supervisor"];
-
-    /// The dependency's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Dependency::AgentSupervisor => "agent_supervisor",
-        }
-    }
+dependencies! {
+    /// Users.
+    Database "database": ["ping", "lookup"];
+    /// Tickets.
+    Redis "redis": ["ping", "get", "set"];
+    /// Tells whether a token was revoked.
+    AuthService "auth_service": ["ping", "check"];
+    /// Holds the signing secret where no variable does.
+    SecretManager "secret_manager": ["read"];
+    /// Runs agents.
+    AgentSupervisor "agent_supervisor": ["ping", "run"];
+    /// Holds the threads that agents run in.
+    ThreadService "thread_service": ["ping", "open"];
+    /// Carries an agent's events to its user's connections.
+    WebsocketBridge "websocket_bridge": ["ping", "emit"];
 }
 
 /// A call to a dependency failed.
@@ -47,8 +66,14 @@ impl fmt::Display for DependencyError {
 
 /// The dependencies of an application.
 pub trait Dependencies: Send + Sync + fmt::Debug + 'static {
-    /// Makes one call on behalf of the exchange that is being served.
-    fn call(&self, dependency: Dependency) -> Promise<'_, Result<(), DependencyError>>;
+    /// Makes one call on behalf of the exchange that is being served. It may take for ever: whoever calls has a limit.
+    fn call(&self, dependency: Dependency, operation: &'static str) -> Promise<'_, Result<(), DependencyError>>;
+
+    /// Imports a module on behalf of the process that starts.
+    ///
+    /// # Errors
+    /// `ModuleNotFoundError`.
+    fn import(&self, module: &'static str) -> Result<(), Exception>;
 }
 
 /// Dependencies that answer at once, and on which the plan's faults act under the virtual clock.
@@ -56,30 +81,41 @@ pub trait Dependencies: Send + Sync + fmt::Debug + 'static {
 pub struct InMemory;
 
 impl Dependencies for InMemory {
-    fn call(&self, dependency: Dependency) -> Promise<'_, Result<(), DependencyError>> {
+    fn call(&self, dependency: Dependency, operation: &'static str) -> Promise<'_, Result<(), DependencyError>> {
         Box::pin(async move {
             let Some(scribe) = Scribe::current() else { return Ok(()) };
             let mut result = Ok(());
             for (index, fault) in scribe.plan().faults.iter().enumerate() {
-                let meant = fault.kind.dependency() == Some(dependency.name());
+                let meant = fault.kind.calls().is_some_and(|calls| calls.include(dependency.name(), operation));
                 if !meant || result.is_err() || !scribe.meets(index) {
                     continue;
                 }
                 scribe.fired(index, Party::Dependency, fault.kind.to_string());
                 match &fault.kind {
                     FaultKind::Delay { delay, .. } => sleep(*delay).await,
+                    FaultKind::Hang { .. } => pending().await,
                     FaultKind::Fail { error, .. } => {
                         result = Err(DependencyError { dependency, message: error.clone() });
                     }
-                    FaultKind::Pass
-                    | FaultKind::StripHeader { .. }
-                    | FaultKind::DropKey { .. }
-                    | FaultKind::SetKey { .. } => {}
+                    _ => {}
                 }
             }
             let error = result.as_ref().err().map(ToString::to_string);
-            scribe.record(Party::Dependency, What::DependencyCalled { dependency: dependency.name(), error });
+            let dependency = dependency.name();
+            scribe.record(Party::Dependency, What::DependencyCalled { dependency, operation, error });
             result
         })
+    }
+
+    fn import(&self, module: &'static str) -> Result<(), Exception> {
+        let Some(scribe) = Scribe::current() else { return Ok(()) };
+        let is_missing = scribe.plan().faults.iter().any(|fault| {
+            let names = matches!(&fault.kind, FaultKind::MissingModule { module: name } if name == module);
+            names && fault.trigger.is_armed_at(scribe.elapsed())
+        });
+        if is_missing {
+            return Err(Exception::new("ModuleNotFoundError", format!("No module named '{module}'")));
+        }
+        Ok(())
     }
 }

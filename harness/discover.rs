@@ -11,6 +11,7 @@ use crate::{
     check,
     dependency::Dependency,
     error::{Error, nearest},
+    issue::Issue,
     profile::Profile,
 };
 
@@ -35,6 +36,14 @@ pub fn servers() -> Result<Vec<Arc<Profile>>, Error> {
     let profiles: Vec<Arc<Profile>> =
         SERVERS.iter().map(|(path, text)| Profile::parse(path, text).map(Arc::new)).collect::<Result<_, _>>()?;
     Ok(READ.get_or_init(|| profiles).clone())
+}
+
+/// The reported issues, in the order of their file.
+///
+/// # Errors
+/// When the file cannot be read, which its own test forbids.
+pub fn issues() -> Result<Vec<Issue>, Error> {
+    Issue::parse("issues.toml", include_str!("../fixtures/issues.toml"))
 }
 
 /// The cases below a directory, and what is wrong with those that cannot be read.
@@ -115,7 +124,7 @@ impl Catalogue {
     fn nearest(&self, filter: &str) -> Option<String> {
         let names = self.cases.iter().flat_map(|case| {
             let parts = [case.name.as_str(), last_part(&case.name), case.scenario.as_str()];
-            parts.into_iter().chain(case.reports.iter().map(String::as_str))
+            parts.into_iter().chain(case.issues.iter().map(String::as_str))
         });
         nearest(filter.trim_start_matches('#'), names).map(str::to_owned)
     }
@@ -127,7 +136,7 @@ fn selects(filter: &str, case: &Case) -> bool {
         let glob = GlobBuilder::new(filter).case_insensitive(true).literal_separator(false).build();
         glob.is_ok_and(|glob| glob.compile_matcher().is_match(text))
     };
-    case.reports.iter().any(|report| report == number)
+    case.issues.iter().any(|issue| issue.eq_ignore_ascii_case(number))
         || case.scenario.eq_ignore_ascii_case(filter)
         || case.name == filter
         || last_part(&case.name) == filter

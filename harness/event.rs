@@ -32,6 +32,10 @@ pub enum Inbound {
     },
     /// The HTTP client is gone, or the response is complete.
     HttpDisconnect,
+    /// The process starts; the application may get ready (ASGI, Lifespan Protocol).
+    LifespanStartup,
+    /// The process stops.
+    LifespanShutdown,
 }
 
 /// What the application gives to `send`.
@@ -72,6 +76,15 @@ pub enum Outbound {
         /// More pieces follow.
         more_body: bool,
     },
+    /// The application is ready to be called.
+    StartupComplete,
+    /// The application cannot start.
+    StartupFailed {
+        /// Why not.
+        message: String,
+    },
+    /// The application has cleaned up.
+    ShutdownComplete,
     /// An event of a type the specification does not know.
     Unknown(Value),
 }
@@ -85,6 +98,8 @@ impl Inbound {
             Inbound::WebsocketDisconnect { .. } => "websocket.disconnect",
             Inbound::HttpRequest { .. } => "http.request",
             Inbound::HttpDisconnect => "http.disconnect",
+            Inbound::LifespanStartup => "lifespan.startup",
+            Inbound::LifespanShutdown => "lifespan.shutdown",
         }
     }
 }
@@ -101,10 +116,13 @@ impl Outbound {
             (Outbound::WebsocketAccept { .. }, _) => "websocket.accept",
             (Outbound::WebsocketSend { .. }, _) => "websocket.send",
             (Outbound::WebsocketClose { .. }, _) => "websocket.close",
-            (Outbound::ResponseStart { .. }, ScopeType::Http) => "http.response.start",
             (Outbound::ResponseStart { .. }, ScopeType::Websocket) => "websocket.http.response.start",
-            (Outbound::ResponseBody { .. }, ScopeType::Http) => "http.response.body",
+            (Outbound::ResponseStart { .. }, _) => "http.response.start",
             (Outbound::ResponseBody { .. }, ScopeType::Websocket) => "websocket.http.response.body",
+            (Outbound::ResponseBody { .. }, _) => "http.response.body",
+            (Outbound::StartupComplete, _) => "lifespan.startup.complete",
+            (Outbound::StartupFailed { .. }, _) => "lifespan.startup.failed",
+            (Outbound::ShutdownComplete, _) => "lifespan.shutdown.complete",
             (Outbound::Unknown(Value::Dict(entries)), _) => match entries.get("type") {
                 Some(Value::Str(name)) => name,
                 _ => "unknown",
@@ -178,6 +196,8 @@ impl Machine {
                 self.state = State::Gone;
                 true
             }
+            (Inbound::LifespanStartup, ScopeType::Lifespan) => first,
+            (Inbound::LifespanShutdown, ScopeType::Lifespan) => !first,
             _ => false,
         };
         if allowed { Ok(()) } else { Err(Violation(format!("the server gave {} where it may not", event.name()))) }
@@ -196,7 +216,12 @@ impl Machine {
             {
                 State::Open
             }
-            (Outbound::ResponseStart { .. }, _, State::Connecting) => State::Responding,
+            (Outbound::StartupComplete, ScopeType::Lifespan, State::Connecting) => State::Open,
+            (Outbound::StartupFailed { .. }, ScopeType::Lifespan, State::Connecting) => State::Ended,
+            (Outbound::ShutdownComplete, ScopeType::Lifespan, State::Open) => State::Ended,
+            (Outbound::ResponseStart { .. }, ScopeType::Http | ScopeType::Websocket, State::Connecting) => {
+                State::Responding
+            }
             (Outbound::ResponseBody { more_body, .. }, _, State::Responding) => {
                 if *more_body {
                     State::Responding

@@ -14,7 +14,7 @@
 //!
 //! - *Words*, which cannot wait: [`value`] [`exception`] [`scope`] [`event`] (ASGI and its state machine), [`head`]
 //!   [`frame`] [`message`] [`close_code`] (the wire), [`outcome`] [`cause`] (how an exchange ends), [`defect`] [`revision`]
-//!   [`environment`] [`credential`] (what the backend is), [`fault`] [`plan`] [`step`] [`case`] [`profile`] (what a run
+//!   [`environment`] [`credential`] (what the backend is), [`issue`] (what was reported), [`fault`] [`plan`] [`step`] [`case`] [`profile`] (what a run
 //!   is made of), [`transcript`] [`verdict`] [`trial`] [`error`] (what comes of it).
 //! - *Judgement*, pure functions of words: [`classify`] (outcome, class and cause from a transcript), [`check`] (one
 //!   property a file), [`redact`], [`report`].
@@ -57,6 +57,7 @@ pub mod frame;
 pub mod front;
 pub mod head;
 pub mod interpose;
+pub mod issue;
 pub mod link;
 pub mod message;
 pub mod outcome;
@@ -80,10 +81,11 @@ pub mod verdict;
 pub use case::Case;
 pub use cause::Cause;
 pub use defect::Defect;
-pub use discover::{Catalogue, servers};
+pub use discover::{Catalogue, issues, servers};
 pub use environment::Environment;
 pub use error::Error;
 pub use fault::Fault;
+pub use issue::Issue;
 pub use outcome::{Class, Outcome};
 pub use plan::Plan;
 pub use profile::Profile;

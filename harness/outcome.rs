@@ -15,11 +15,11 @@ pub enum Class {
     /// A missing or bad credential was refused, and said so.
     GoodAuthRefusal,
     /// Something behind the service is not ready: 503 with `Retry-After`, close 1013, or close 4503 behind a server
-    /// that sends private codes only.
+    /// that sends private codes only. A connection refused at once while the process is kept from starting counts too.
     GoodNotReady,
     /// The request itself is at fault: 400, 404, 405, 413, 426, 429, or close 1009.
     GoodBadRequest,
-    /// HTTP 500, or close 1011.
+    /// HTTP 500, close 1011, or nothing that listens.
     BadServer,
     /// No close frame, a truncated body, an illegal close, an unusable handshake.
     BadDrop,
@@ -120,12 +120,14 @@ pub enum Ending {
     },
     /// The client left without a close frame; nothing was wrong until then.
     Left,
+    /// Nothing listened.
+    Refused,
 }
 
 impl Ending {
     /// The texts of the endings that carry no number.
-    pub const FIXED_TEXTS: [&str; 6] =
-        ["close without code (1005)", "drop (1006)", "bad handshake (1006)", "hang", "silence", "left"];
+    pub const FIXED_TEXTS: [&str; 7] =
+        ["close without code (1005)", "drop (1006)", "bad handshake (1006)", "hang", "silence", "left", "refused"];
 }
 
 impl fmt::Display for Ending {
@@ -140,6 +142,7 @@ impl fmt::Display for Ending {
             Ending::Hang { .. } => "hang".to_owned(),
             Ending::Silence { .. } => "silence".to_owned(),
             Ending::Left => "left".to_owned(),
+            Ending::Refused => "refused".to_owned(),
         };
         f.pad(&text)
     }

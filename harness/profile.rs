@@ -18,6 +18,8 @@ pub struct Profile {
     pub server_header: String,
     /// What its scopes say.
     pub scope: ScopeFacts,
+    /// How it starts an application.
+    pub lifespan: LifespanRules,
     /// What it refuses on its own account.
     pub handshake: Handshake,
     /// What a client gets while nothing is accepted.
@@ -48,6 +50,21 @@ pub struct ScopeFacts {
     pub denial_response: bool,
     /// Whether there is a `state` key.
     pub state: bool,
+}
+
+/// How the server starts an application (ASGI, Lifespan Protocol).
+///
+/// What all of them have in common is no key: nothing listens before the application has started, an import that fails
+/// and `lifespan.startup.failed` end the process, and an application that returns or raises without a word is served.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LifespanRules {
+    /// Whether it calls the application for its lifespan at all.
+    pub supported: bool,
+    /// `scope["asgi"]["spec_version"]` of the lifespan.
+    pub spec_version: String,
+    /// How long the application may take to start, in seconds; 0 for ever.
+    pub startup_timeout_s: u64,
 }
 
 /// What the server does with an upgrade request.

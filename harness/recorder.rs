@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::field::{Field, Visit};
@@ -14,7 +15,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use crate::{
     fault::Place,
     plan::Plan,
-    transcript::{Event, Level, Party, Transcript, What},
+    transcript::{Event, Level, PROCESS, Party, Transcript, What},
 };
 
 /// The transcript of a run in the making, shared by every party.
@@ -64,7 +65,8 @@ impl Recorder {
     pub fn transcript(&self) -> Transcript {
         let mut ledger = self.ledger();
         let fired = ledger.fired.clone();
-        Transcript { events: std::mem::take(&mut ledger.events), fired, ..Transcript::default() }
+        let faults = self.0.plan.faults.clone();
+        Transcript { events: std::mem::take(&mut ledger.events), faults, fired, ..Transcript::default() }
     }
 
     /// Whether some call of the application has not ended.
@@ -73,6 +75,7 @@ impl Recorder {
             .ledger()
             .events
             .iter()
+            .filter(|event| event.exchange != PROCESS)
             .map(|event| match event.what {
                 What::Called { .. } => 1,
                 What::Returned | What::Raised(_) => -1,
@@ -100,16 +103,30 @@ impl Scribe {
         self.recorder.plan()
     }
 
+    /// The exchange it writes for.
+    pub fn exchange(&self) -> usize {
+        self.exchange
+    }
+
     /// Whether the plan has a fault for this place.
     pub fn has_faults_at(&self, place: Place) -> bool {
         self.plan().faults.iter().any(|fault| fault.kind.place() == place)
     }
 
-    /// Asks a fault of the plan whether it acts on this occasion, and counts the occasion.
+    /// Asks a fault of the plan whether it acts on this occasion, and counts the occasion if the fault is armed.
     pub fn meets(&self, index: usize) -> bool {
+        let trigger = self.plan().faults[index].trigger;
+        if !trigger.is_armed_at(self.elapsed()) {
+            return false;
+        }
         let mut ledger = self.recorder.ledger();
         ledger.occasions[index] += 1;
-        self.plan().faults[index].trigger.acts_on(ledger.occasions[index])
+        trigger.acts_on(ledger.occasions[index])
+    }
+
+    /// Time since the run began.
+    pub fn elapsed(&self) -> Duration {
+        self.recorder.0.start.elapsed()
     }
 
     /// Writes down that a fault acted.

@@ -18,7 +18,18 @@ impl Revision {
 
     /// The revision with exactly this defect.
     pub fn only(defect: Defect) -> Revision {
-        Revision { defects: 1 << defect as u64 }
+        Revision::of([defect])
+    }
+
+    /// The revision with exactly these defects.
+    pub fn of(defects: impl IntoIterator<Item = Defect>) -> Revision {
+        let defects = defects.into_iter().fold(0, |set, defect| set | 1 << defect as u64);
+        Revision { defects }
+    }
+
+    /// Its defects, in the catalogue's order.
+    pub fn defects(self) -> impl Iterator<Item = Defect> {
+        Defect::ALL.iter().copied().filter(move |defect| self.has(*defect))
     }
 
     /// Whether it contains the defect.
@@ -29,7 +40,7 @@ impl Revision {
 
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut names = Defect::ALL.iter().filter(|defect| self.has(**defect)).map(|defect| defect.name());
+        let mut names = self.defects().map(Defect::name);
         match names.next() {
             None => f.write_str("repaired"),
             Some(first) => {

@@ -14,15 +14,16 @@ use crate::{
     clock::{Clock, Runtime},
     close_code::CloseCode,
     error::Error,
+    fault::{FaultKind, Place},
     outcome::{Class, Ending, Outcome},
     plan::Plan,
-    probe,
+    probe::{self, Script},
     recorder::{self, Recorder},
     revision::Revision,
     running::Running,
-    step::{Act, Awaited, Request, Step},
+    step::{Act, Awaited, Crowd, Request, Step},
     target::{Embedded, Transport},
-    transcript::Transcript,
+    transcript::{PROCESS, Residue, Transcript},
     trial::Trial,
     verdict::{Finding, Judged, Judgement, Verdict},
 };
@@ -30,8 +31,10 @@ use crate::{
 /// How long the control may take for any single step.
 const CONTROL_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the application may take to notice that its client is gone before the transcript is closed.
+/// How long the application is first given to notice that its client is gone; twice as long each further time.
 const SETTLING_TIME: Duration = Duration::from_millis(1);
+/// From when on nothing more is waited for: in all, twice this.
+const SETTLING_TIME_MAX: Duration = Duration::from_secs(8);
 
 /// Runs trials one after the other, each exactly reproducible, on one virtual clock.
 #[derive(Debug)]
@@ -50,17 +53,25 @@ impl Conductor {
     /// Runs the case on its defective and on its repaired twin, and compares.
     pub fn judge(&self, trial: &Trial, seed: u64) -> Judgement {
         let run = |revision| self.run(trial, revision, seed);
-        let twins = run(Revision::only(trial.case.defect)).and_then(|before| Ok((before, run(Revision::repaired())?)));
-        match twins {
-            Ok((before, after)) => {
-                let (verdict, why) = compare(&trial.case, &trial.profile.name, &before, &after);
-                Judgement { verdict, why, before: Some(before), after: Some(after) }
+        let runs = || {
+            let twins = (run(Revision::only(trial.case.defect))?, run(Revision::repaired())?);
+            let shams = trial.case.shams.iter().map(|sham| run(sham.revision)).collect::<Result<Vec<_>, _>>()?;
+            Ok::<_, Error>((twins, shams))
+        };
+        match runs() {
+            Ok(((before, after), shams)) => {
+                let (verdict, why) = match compare(&trial.case, &trial.profile.name, &before, &after) {
+                    (Verdict::Fixed, _) => see_through(&trial.case, &trial.profile.name, &shams),
+                    not_fixed => not_fixed,
+                };
+                Judgement { verdict, why, before: Some(before), after: Some(after), shams }
             }
             Err(error) => Judgement {
                 verdict: Verdict::Inconclusive,
                 why: format!("could not {error}"),
                 before: None,
                 after: None,
+                shams: Vec::new(),
             },
         }
     }
@@ -105,10 +116,24 @@ pub fn judge_all(trials: &[Trial], seed: u64, jobs: usize, done: &(dyn Fn() + Sy
 /// Performs a case and its control on a running target, and judges.
 async fn conduct(case: &Case, target: &dyn Running, seed: u64) -> Result<Judged, Error> {
     let mut controls = vec![control(target, seed).await?];
-    // Faults act on the exchanges of their own plan, so that the control beside the case meets none of them.
-    let (transcript, beside) = tokio::join!(converse(&case.steps, case.plan(seed), target), control(target, seed));
-    controls.push(beside?);
-    let transcript = transcript?;
+    let recorder = Recorder::new(case.plan(seed));
+    let script = Script { steps: &case.steps, crowd: case.crowd };
+    let on_process = case.faults.iter().any(|fault| fault.kind.place() == Place::Process);
+    if on_process {
+        // Nobody is served beside a process that starts.
+        target.restart(recorder.scribe(PROCESS)).await?;
+        probe::perform(script, &recorder, target).await?;
+    } else {
+        // Faults act on the exchanges of their own plan, so that the control beside the case meets none of them.
+        let (performed, beside) = tokio::join!(probe::perform(script, &recorder, target), control(target, seed));
+        performed?;
+        controls.push(beside?);
+    }
+    let transcript = finish(&recorder, target).await;
+    if case.faults.iter().any(|fault| matches!(fault.kind, FaultKind::Variable { .. })) {
+        // A process reads its variables once; another value takes another process.
+        target.restart(Recorder::new(Plan { seed, faults: Vec::new() }).scribe(PROCESS)).await?;
+    }
     controls.push(control(target, seed).await?);
     let worst = controls.iter().position(|outcome| outcome.class != Class::GoodOpen).unwrap_or(0);
     Ok(judge(transcript, controls.swap_remove(worst)))
@@ -119,15 +144,32 @@ async fn conduct(case: &Case, target: &dyn Running, seed: u64) -> Result<Judged,
 /// # Errors
 /// When the harness could not do its work.
 pub async fn converse(steps: &[Step], plan: Plan, target: &dyn Running) -> Result<Transcript, Error> {
+    converse_as(Crowd::ONE, steps, plan, target).await
+}
+
+/// The same, by many clients.
+///
+/// # Errors
+/// When the harness could not do its work.
+pub async fn converse_as(crowd: Crowd, steps: &[Step], plan: Plan, target: &dyn Running) -> Result<Transcript, Error> {
     let recorder = Recorder::new(plan);
-    probe::perform(steps, &recorder, target).await?;
-    if recorder.is_application_running() {
-        // Under the virtual clock this ends as soon as nobody has anything left to do.
-        sleep(SETTLING_TIME).await;
+    probe::perform(Script { steps, crowd }, &recorder, target).await?;
+    Ok(finish(&recorder, target).await)
+}
+
+/// Lets the application come to its end, and closes the transcript.
+async fn finish(recorder: &Recorder, target: &dyn Running) -> Transcript {
+    let mut pause = SETTLING_TIME;
+    let is_busy =
+        || recorder.is_application_running() || target.residue().is_some_and(|left| left != Residue::default());
+    while is_busy() && pause < SETTLING_TIME_MAX {
+        sleep(pause).await;
+        pause *= 2;
     }
     let mut transcript = recorder.transcript();
     transcript.service = target.service();
-    Ok(transcript)
+    transcript.residue = target.residue();
+    transcript
 }
 
 /// Derives the outcome of a run and lets every check look at it.
@@ -143,8 +185,10 @@ pub fn judge(transcript: Transcript, control: Outcome) -> Judged {
 pub fn control_steps() -> Vec<Step> {
     let step = |act| Step { act, limit: CONTROL_LIMIT };
     let wait = |name: &str| step(Act::Wait(Awaited::Message(name.to_owned())));
+    // A user of its own, so that what it holds is nobody else's.
+    let request = Request { user: "control".to_owned(), ..Request::standard("GET", "/ws") };
     vec![
-        step(Act::Open(Request::standard("GET", "/ws"))),
+        step(Act::Open(request)),
         wait("connection_established"),
         step(Act::SendText(r#"{"type":"user_message","content":"hello"}"#.to_owned())),
         wait("agent_completed"),
@@ -158,8 +202,8 @@ async fn control(target: &dyn Running, seed: u64) -> Result<Outcome, Error> {
     Ok(classify::worst(&outcomes).expect("the control opens an exchange").clone())
 }
 
-/// What the two runs tell, and why it is not FIXED.
-fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> (Verdict, String) {
+/// What two runs tell, the first one on the defective twin, and why it is not FIXED.
+pub fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> (Verdict, String) {
     let verdict = || {
         all_faults_acted(case, before).map_err(|why| (Verdict::Vacuous, format!("on the defective twin {why}")))?;
         all_faults_acted(case, after).map_err(|why| (Verdict::Vacuous, format!("on the repaired twin {why}")))?;
@@ -179,14 +223,46 @@ fn all_faults_acted(case: &Case, judged: &Judged) -> Result<(), String> {
     }
 }
 
+/// Whether every claimed repair, run in the order in which the case names them, is seen through: none is accepted in place of the real one, and each shows what is
+/// known of it.
+pub fn see_through(case: &Case, profile: &str, shams: &[Judged]) -> (Verdict, String) {
+    for (sham, judged) in case.shams.iter().zip(shams) {
+        let (outcome, class) = match sham.on.get(profile) {
+            Some((outcome, class)) => (outcome, *class),
+            None => (&sham.outcome, sham.class),
+        };
+        let ending = judged.outcome.ending.to_string();
+        let silent =
+            sham.found_by.iter().find(|name| !judged.findings.iter().any(|finding| finding.check == name.as_str()));
+        if holds(case, judged).is_ok() {
+            return (Verdict::Vacuous, format!("the sham repair {} passes for one", sham.revision));
+        } else if ending != *outcome || judged.outcome.class != class {
+            let shows = format!("shows `{ending}` ({}) instead of `{outcome}` ({class})", judged.outcome.class);
+            return (Verdict::CannotReproduce, format!("the sham repair {} {shows}", sham.revision));
+        } else if let Some(silent) = silent {
+            let why = format!("the check {silent} does not complain about the sham repair {}", sham.revision);
+            return (Verdict::CannotReproduce, why);
+        }
+    }
+    (Verdict::Fixed, String::new())
+}
+
 /// Whether a run of the repaired twin is accepted: its class, every check, and the control.
 ///
 /// # Errors
 /// Says what is not accepted.
 pub fn holds(case: &Case, after: &Judged) -> Result<(), String> {
     all_faults_acted(case, after)?;
-    if let Some(outcome) = after.outcomes.iter().find(|outcome| !case.accept.contains(&outcome.class)) {
-        return Err(format!("the repaired twin gives {outcome}"));
+    for (exchange, outcome) in after.outcomes.iter().enumerate() {
+        if !case.accepted_at(exchange).accepts(outcome) {
+            return Err(format!("connection {} on the repaired twin gives {outcome}", exchange + 1));
+        }
+    }
+    for (class, least) in &case.at_least {
+        let count = after.outcomes.iter().filter(|outcome| outcome.class == *class).count();
+        if count < *least {
+            return Err(format!("{count} of the connections on the repaired twin are {class}, and {least} must be"));
+        }
     }
     if after.control.class != Class::GoodOpen {
         return Err(format!("on the repaired twin the valid client gets {}", after.control));
@@ -218,7 +294,7 @@ pub fn reproduces(case: &Case, profile: &str, judged: &Judged) -> Result<(), Str
         return differs("cause", symptom.cause.name(), cause.to_string());
     }
     if let Some(text) = &symptom.log
-        && !judged.transcript.logs().any(|(_, message)| message.contains(text))
+        && !judged.transcript.says(text)
     {
         return Err(format!("nothing in the defective twin's log says `{text}`"));
     }

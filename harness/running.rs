@@ -4,23 +4,31 @@ use std::fmt;
 
 use crate::{
     application::Promise,
-    credential::{Credential, Presented},
+    credential::{Credential, Form, Presented},
     error::Error,
     link::Link,
     recorder::Scribe,
-    transcript::Service,
+    transcript::{Residue, Service},
 };
 
 /// A launched target.
 pub trait Running: fmt::Debug {
-    /// Opens a link to it. Everything that happens behind the link is recorded by this scribe.
-    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Link, Error>>;
+    /// Opens a link to it; `None` when nothing listens. Everything that happens behind the link is recorded by this
+    /// scribe.
+    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>>;
 
-    /// A credential of this kind for a user.
-    fn credential(&self, kind: Credential, user: &str) -> Presented;
+    /// Starts its process anew, under the process faults of the scribe's plan. What is recorded belongs to no exchange.
+    /// A target without a process of its own cannot.
+    fn restart(&self, scribe: Scribe) -> Promise<'_, Result<(), Error>>;
+
+    /// A credential of this kind for a user; a ticket where one is asked for.
+    fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented;
 
     /// What is known of it.
     fn service(&self) -> Service;
+
+    /// What it still holds now; `None` where it cannot tell.
+    fn residue(&self) -> Option<Residue>;
 
     /// Ends whatever still runs. A panic in the target comes out here, so that a target that died cannot look like
     /// one that passed.

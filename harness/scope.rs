@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{
     exception::Exception,
     head::{RequestHead, offered_subprotocols},
-    profile::ScopeFacts,
+    profile::{Profile, ScopeFacts},
     value::Value,
 };
 
@@ -21,6 +21,8 @@ pub enum ScopeType {
     Http,
     /// One WebSocket connection.
     Websocket,
+    /// The life of the server's process.
+    Lifespan,
 }
 
 impl ScopeType {
@@ -29,6 +31,7 @@ impl ScopeType {
         match self {
             ScopeType::Http => "http",
             ScopeType::Websocket => "websocket",
+            ScopeType::Lifespan => "lifespan",
         }
     }
 }
@@ -42,21 +45,24 @@ pub struct Scope(pub BTreeMap<Cow<'static, str>, Value>);
 pub type HeaderPairs<'a> = Vec<(&'a [u8], &'a [u8])>;
 
 /// The client address every scope carries: a documentation address (RFC 5737) so that nothing depends on a real one.
-const CLIENT: (&str, i64) = ("192.0.2.10", 49152);
+const CLIENT: &str = "192.0.2.10";
+/// The first of the ports that connections come from (RFC 6335 section 6), and how many there are.
+const CLIENT_PORTS: (usize, usize) = (49152, 16384);
 const SERVER: (&str, i64) = ("127.0.0.1", 8000);
 
 impl Scope {
     /// Builds the scope for a request ("HTTP connection scope", "WebSocket connection scope"): header names
-    /// lower-cased, `path` percent-decoded, `raw_path` and `query_string` as they were sent.
-    pub fn build(scope_type: ScopeType, head: &RequestHead, facts: &ScopeFacts) -> Scope {
+    /// lower-cased, `path` percent-decoded, `raw_path` and `query_string` as they were sent. Every connection comes from
+    /// another port of the same client.
+    pub fn build(scope_type: ScopeType, head: &RequestHead, facts: &ScopeFacts, connection: usize) -> Scope {
         let (raw_path, query) = head.path_and_query();
         let mut scope = BTreeMap::new();
         let mut put = |key: &'static str, value: Value| scope.insert(Cow::Borrowed(key), value);
         let address = |(host, port): (&str, i64)| Value::List(vec![Value::from(host), Value::Int(port)]);
         put("type", scope_type.name().into());
         let spec_version = match scope_type {
-            ScopeType::Http => &facts.http_spec_version,
             ScopeType::Websocket => &facts.websocket_spec_version,
+            ScopeType::Http | ScopeType::Lifespan => &facts.http_spec_version,
         };
         let mut asgi = BTreeMap::from([(Cow::Borrowed("version"), facts.asgi_version.as_str().into())]);
         if !spec_version.is_empty() {
@@ -69,7 +75,8 @@ impl Scope {
         put("query_string", query.into());
         put("root_path", "".into());
         put("headers", header_pairs(head));
-        put("client", address(CLIENT));
+        let port = CLIENT_PORTS.0 + connection % CLIENT_PORTS.1;
+        put("client", address((CLIENT, port as i64)));
         put("server", address(SERVER));
         let mut extensions = BTreeMap::new();
         match scope_type {
@@ -85,10 +92,27 @@ impl Scope {
                     extensions.insert(Cow::Borrowed("websocket.http.response"), Value::Dict(BTreeMap::new()));
                 }
             }
+            ScopeType::Lifespan => {}
         }
         put("extensions", Value::Dict(extensions));
         if facts.state {
             put("state", Value::Dict(BTreeMap::new()));
+        }
+        Scope(scope)
+    }
+
+    /// The scope of the process's life ("Lifespan Protocol").
+    pub fn lifespan(profile: &Profile) -> Scope {
+        let asgi = BTreeMap::from([
+            (Cow::Borrowed("version"), profile.scope.asgi_version.as_str().into()),
+            (Cow::Borrowed("spec_version"), profile.lifespan.spec_version.as_str().into()),
+        ]);
+        let mut scope = BTreeMap::from([
+            (Cow::Borrowed("type"), ScopeType::Lifespan.name().into()),
+            (Cow::Borrowed("asgi"), Value::Dict(asgi)),
+        ]);
+        if profile.scope.state {
+            scope.insert(Cow::Borrowed("state"), Value::Dict(BTreeMap::new()));
         }
         Scope(scope)
     }

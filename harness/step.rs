@@ -20,6 +20,29 @@ pub struct Step {
     pub limit: Duration,
 }
 
+/// How many clients perform the same steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crowd {
+    /// Users, each named by its number. One alone has the name its steps give it.
+    pub users: usize,
+    /// Clients of each user; all of them at the same time.
+    pub connections: usize,
+    /// How often each client performs the steps, one time after the other.
+    pub rounds: usize,
+}
+
+impl Crowd {
+    /// One client, once.
+    pub const ONE: Crowd = Crowd { users: 1, connections: 1, rounds: 1 };
+    /// The most that a case may ask for, in clients times rounds.
+    pub const MAX: usize = 1000;
+
+    /// How many clients there are.
+    pub fn clients(self) -> usize {
+        self.users * self.connections
+    }
+}
+
 /// An act of the client.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Act {
@@ -37,7 +60,7 @@ pub enum Act {
     Close(CloseCode),
     /// End the stream without a close frame.
     Leave,
-    /// Go on reading for as long as the step's limit, and wait for nothing.
+    /// Let the step's limit pass, and go on reading meanwhile where there is a session.
     Pause,
     /// Read until the close, and answer no ping meanwhile.
     Deafen,
@@ -66,6 +89,10 @@ pub struct Request {
     pub without: Vec<String>,
     /// How strict the client is.
     pub client: Client,
+    /// How long a client that is refused a connection tries again, with growing pauses; it does not without this.
+    pub retry: Option<Duration>,
+    /// After how long the client leaves when there is no answer yet.
+    pub give_up: Option<Duration>,
 }
 
 /// How strict a client is about the server's handshake.
@@ -93,6 +120,8 @@ impl Request {
             headers: Vec::new(),
             without: Vec::new(),
             client: Client::default(),
+            retry: None,
+            give_up: None,
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     credential::Presented,
     event::{Inbound, Outbound},
     exception::Exception,
+    fault::Fault,
     frame::{Frame, FrameError},
     head::{RequestHead, ResponseHead},
     scope::ScopeType,
@@ -29,6 +30,8 @@ pub enum Party {
     Application,
     /// Something the application depends on.
     Dependency,
+    /// The server's process: its start, its end, and what it is started with.
+    Process,
     /// Nobody: the connection went, or time ran out.
     Nobody,
 }
@@ -42,6 +45,7 @@ impl Party {
             Party::Front => "front",
             Party::Application => "application",
             Party::Dependency => "dependency",
+            Party::Process => "process",
             Party::Nobody => "nobody",
         }
     }
@@ -82,6 +86,8 @@ pub enum BodyEnd {
 /// One observed thing.
 #[derive(Debug, Clone, PartialEq)]
 pub enum What {
+    /// Nothing listened where the probe wanted to connect.
+    ConnectionRefused,
     /// The probe wrote a request head.
     RequestSent {
         /// The head.
@@ -165,10 +171,21 @@ pub enum What {
         /// The text.
         message: String,
     },
+    /// The server's process starts, and calls the application for its lifespan.
+    Starting,
+    /// The server's process ended.
+    Exited {
+        /// Why.
+        why: String,
+    },
+    /// The server's process listens.
+    Listening,
     /// The application called a dependency.
     DependencyCalled {
         /// Which.
         dependency: &'static str,
+        /// For what.
+        operation: &'static str,
         /// The error it got, if any.
         error: Option<String>,
     },
@@ -179,12 +196,25 @@ pub enum What {
 pub struct Event {
     /// Time since the run began: virtual in memory, real on sockets.
     pub at: Duration,
-    /// The exchange it belongs to, counted from 0 in the order of the steps that open one.
+    /// The exchange it belongs to, counted from 0: client by client, and of each in the order of its steps. [`PROCESS`]
+    /// for what belongs to none.
     pub exchange: usize,
     /// Who did it.
     pub party: Party,
     /// What it was.
     pub what: What,
+}
+
+/// Stands for an exchange where the life of the server's process is meant.
+pub const PROCESS: usize = usize::MAX;
+
+/// What a target still holds once every client is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Residue {
+    /// Connections that are served.
+    pub connections: usize,
+    /// Sessions in the registry.
+    pub sessions: usize,
 }
 
 /// What is known of a target, so that its answers can be judged.
@@ -194,12 +224,20 @@ pub struct Service {
     pub websocket_paths: &'static [&'static str],
     /// Paths that answer a plain GET with 2xx.
     pub http_paths: &'static [&'static str],
+    /// Paths that only a user may see.
+    pub protected_paths: &'static [&'static str],
     /// Subprotocols it knows; one that ends in a dot stands for all that begin with it.
     pub subprotocols: &'static [&'static str],
     /// The largest message it takes, in bytes.
     pub message_bytes_max: usize,
     /// Texts that nobody but the target may read: its signing secret.
     pub secrets: Vec<String>,
+    /// Paths whose answer says whether the service can do its work.
+    pub health_paths: &'static [&'static str],
+    /// Dependencies without which it cannot.
+    pub critical: Vec<&'static str>,
+    /// How a log record begins that is written once for every connection.
+    pub connection_record: &'static str,
 }
 
 /// All events of one run, in order.
@@ -207,8 +245,12 @@ pub struct Service {
 pub struct Transcript {
     /// The events.
     pub events: Vec<Event>,
-    /// How often each fault of the plan acted.
+    /// The faults of the plan.
+    pub faults: Vec<Fault>,
+    /// How often each of them acted.
     pub fired: Vec<u32>,
+    /// What the target held in the end, where it can tell.
+    pub residue: Option<Residue>,
     /// What is known of the target.
     pub service: Service,
 }
@@ -216,7 +258,7 @@ pub struct Transcript {
 impl Transcript {
     /// How many exchanges there were.
     pub fn exchanges(&self) -> usize {
-        self.events.iter().map(|event| event.exchange + 1).max().unwrap_or(0)
+        self.events.iter().filter(|event| event.exchange != PROCESS).map(|event| event.exchange + 1).max().unwrap_or(0)
     }
 
     /// The events of one exchange.
@@ -227,6 +269,13 @@ impl Transcript {
     /// How many upgrades were accepted.
     pub fn sessions(&self) -> usize {
         self.events.iter().filter(|event| matches!(&event.what, What::ResponseSeen(head) if head.status == 101)).count()
+    }
+
+    /// Whether a text stands in the log, or in the last words of the process.
+    pub fn says(&self, text: &str) -> bool {
+        let last_words =
+            self.events.iter().any(|event| matches!(&event.what, What::Exited { why } if why.contains(text)));
+        last_words || self.logs().any(|(_, message)| message.contains(text))
     }
 
     /// The log records, in order.

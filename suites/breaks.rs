@@ -1,12 +1,22 @@
-//! Everything that judges has been seen to fail: a check that never complains, a defect without effect and a repair
-//! that repairs nothing each turn some case red.
+//! Everything that judges has been seen to fail: a check that never complains, a defect without effect, a repair that
+//! repairs nothing and a sham repair each turn some case red. Which check caught what is a page for a reviewer.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use relapse::{Catalogue, Conductor, Judged, Revision, Trial, check, run, servers};
+use relapse::{Catalogue, Conductor, Judged, Revision, Trial, Verdict, check, run, servers};
 
-/// Every trial with its runs on the defective and on the repaired twin.
-fn runs() -> Vec<(Trial, Judged, Judged)> {
+use crate::support::check_page;
+
+/// A trial with its runs on the defective and on the repaired twin, and on what each sham repair left.
+struct Runs {
+    trial: Trial,
+    before: Judged,
+    after: Judged,
+    shams: Vec<Judged>,
+}
+
+fn runs() -> Vec<Runs> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
     let catalogue = Catalogue::read(&directory).unwrap();
     let conductor = Conductor::default();
@@ -15,25 +25,66 @@ fn runs() -> Vec<(Trial, Judged, Judged)> {
         .map(|trial| {
             let run = |revision| conductor.run(&trial, revision, 1).unwrap();
             let (before, after) = (run(Revision::only(trial.case.defect)), run(Revision::repaired()));
-            (trial, before, after)
+            let shams = trial.case.shams.iter().map(|sham| run(sham.revision)).collect();
+            Runs { trial, before, after, shams }
         })
         .collect()
+}
+
+/// The same run, as if one check never complained.
+fn blind(judged: &Judged, check: &str) -> Judged {
+    let mut blind = judged.clone();
+    blind.findings.retain(|finding| finding.check != check);
+    blind
 }
 
 #[test]
 fn every_break_turns_something_red() {
     let runs = runs();
-    for (trial, before, after) in &runs {
-        let label = format!("{} behind {}", trial.case.name, trial.profile.name);
-        assert!(run::reproduces(&trial.case, &trial.profile.name, after).is_err(), "a defect without effect: {label}");
-        assert!(run::holds(&trial.case, before).is_err(), "a repair that repairs nothing: {label}");
+    for Runs { trial, before, after, shams } in &runs {
+        let (case, profile) = (&trial.case, &trial.profile.name);
+        let label = format!("{} behind {profile}", case.name);
+        let compare = |before, after| run::compare(case, profile, before, after).0;
+        assert_eq!(compare(before, after), Verdict::Fixed, "{label}");
+        assert_ne!(compare(after, after), Verdict::Fixed, "a defect without effect: {label}");
+        assert_eq!(compare(before, before), Verdict::StillBroken, "a repair that repairs nothing: {label}");
+        for (sham, judged) in case.shams.iter().zip(shams) {
+            assert_eq!(compare(before, judged), Verdict::StillBroken, "the sham {}: {label}", sham.revision);
+        }
     }
     for name in check::names() {
-        let goes_red = runs.iter().any(|(trial, before, _)| {
-            let mut blind = before.clone();
-            blind.findings.retain(|finding| finding.check != name);
-            run::reproduces(&trial.case, &trial.profile.name, &blind).is_err()
+        let goes_red = runs.iter().any(|Runs { trial, before, shams, .. }| {
+            let blind_shams: Vec<Judged> = shams.iter().map(|judged| blind(judged, name)).collect();
+            let (case, profile) = (&trial.case, &trial.profile.name);
+            run::reproduces(case, profile, &blind(before, name)).is_err()
+                || run::see_through(case, profile, &blind_shams).0 != Verdict::Fixed
         });
         assert!(goes_red, "nothing notices that {name} never complains");
     }
+    check_page("catches", &catches(&runs));
+}
+
+/// Which check caught which defect, alone or beside other checks.
+fn catches(runs: &[Runs]) -> String {
+    let mut caught: BTreeMap<&str, BTreeMap<String, bool>> = BTreeMap::new();
+    for Runs { trial, before, shams, .. } in runs {
+        let sham_names = trial.case.shams.iter().map(|sham| sham.revision.to_string());
+        let named = std::iter::once(trial.case.defect.name().to_owned()).chain(sham_names);
+        for (name, judged) in named.zip(std::iter::once(before).chain(shams)) {
+            let checks: BTreeSet<&str> = judged.findings.iter().map(|finding| finding.check).collect();
+            // The control says again what the case says.
+            let others = checks.iter().filter(|check| **check != "control_opens").count();
+            for check in &checks {
+                *caught.entry(check).or_default().entry(name.clone()).or_default() |= others == 1;
+            }
+        }
+    }
+    let mut page = String::from("A check, and what it caught; * where no other check would have.\n");
+    for check in check::ALL {
+        page.push_str(&format!("\n{}: {}\n", check.name, check.property));
+        for (defect, alone) in caught.get(check.name).into_iter().flatten() {
+            page.push_str(&format!("  {} {defect}\n", if *alone { '*' } else { ' ' }));
+        }
+    }
+    page
 }

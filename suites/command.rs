@@ -41,8 +41,8 @@ fn without_a_command_every_case_runs_and_is_fixed() {
 }
 
 #[rstest]
-#[case::number("508", 10)]
-#[case::number_with_hash("#508", 10)]
+#[case::number("508", 11)]
+#[case::number_with_hash("#508", 11)]
 #[case::scenario("S508-1", 1)]
 #[case::scenario_in_small("s488-1", 4)]
 #[case::name("auth/s135_1_token_in_query", 1)]
@@ -62,12 +62,12 @@ fn the_json_document_says_everything() {
     let output = relapse(&["run", "S508-1", "--format", "json", "--seed", "7"]);
     assert_eq!(code(&output), Some(0));
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(document["schema"], 1);
+    assert_eq!(document["schema"], 2);
     let entries = document["cases"].as_array().unwrap();
     assert_eq!(entries.len(), 5, "one entry a server");
     let first = &entries[0];
     assert_eq!(first["case"], "upgrade/s508_01_no_query");
-    assert_eq!(first["reports"], serde_json::json!(["508", "517"]));
+    assert_eq!(first["issues"], serde_json::json!(["508", "517"]));
     assert_eq!((&first["target"], &first["profile"]), (&"backend".into(), &"uvicorn-0.35".into()));
     assert_eq!((&first["seed"], &first["verdict"]), (&7.into(), &"fixed".into()));
     assert_eq!(first["findings"], serde_json::json!([]));
@@ -102,7 +102,7 @@ fn show_tells_the_whole_story() {
         "reported",
         "behind",
         "exception_as_close_reason",
-        "dependency: agent_supervisor fails",
+        "dependency: agent_supervisor.run fails",
         "--> GET /ws upgrade",
         "<-- close 1011",
         "<-- close 1013",
@@ -277,7 +277,7 @@ fn a_filter_that_selects_nothing_does_not_keep_the_others_from_running() {
 #[case::wrong_class_accepted("accept = [\"good-open\"]", "accept = [\"good-bad-request\"]", "still-broken", 1)]
 #[case::idle_fault(
     "header = \"Authorization\"",
-    "header = \"Authorization\"\nnth = 1\ntimes = 1\n\n[[fault]]\nplace = \"dependency\"\nkind = \"fail\"\ndependency = \"agent_supervisor\"\nerror = \"x\"",
+    "header = \"Authorization\"\nnth = 1\ntimes = 1\n\n[[fault]]\nplace = \"dependency\"\nkind = \"fail\"\ndependency = \"secret_manager\"\nerror = \"x\"",
     "vacuous",
     1
 )]

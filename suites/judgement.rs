@@ -13,7 +13,7 @@ use relapse::{
     front,
     head::{RequestHead, header},
     link::Link,
-    probe,
+    probe::{self, Script},
     recorder::Recorder,
     run,
     step::{Act, Awaited, Request, Step},
@@ -178,7 +178,7 @@ fn frames(frames: Vec<Frame>, steps: &[Step]) -> Transcript {
             })
         });
         let recorder = Recorder::new(Plan::default());
-        probe::perform(steps, &recorder, &server).await.unwrap();
+        probe::perform(Script::of_one(steps), &recorder, &server).await.unwrap();
         recorder.transcript()
     })
 }
@@ -279,7 +279,7 @@ fn a_body_is_not_taken_for_whole(#[case] answer: &'static str, #[case] expected:
         });
         let recorder = Recorder::new(Plan::default());
         let request = step(Act::Request(Request::standard("GET", "/")));
-        probe::perform(&[request], &recorder, &server).await.unwrap();
+        probe::perform(Script::of_one(&[request]), &recorder, &server).await.unwrap();
         recorder.transcript()
     });
     let end = transcript.events.iter().find_map(|event| match event.what {
@@ -323,7 +323,9 @@ fn a_client_that_leaves_a_peer_that_does_not_read_has_its_limit() {
         let start = tokio::time::Instant::now();
         let mut request = Request::standard("GET", "/");
         request.query = vec![b'x'; 200_000];
-        probe::perform(&[step(Act::Open(request))], &Recorder::new(Plan::default()), &server).await.unwrap();
+        probe::perform(Script::of_one(&[step(Act::Open(request))]), &Recorder::new(Plan::default()), &server)
+            .await
+            .unwrap();
         start.elapsed()
     });
     assert!(took < Duration::from_secs(10), "{took:?}");

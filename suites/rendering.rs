@@ -8,6 +8,8 @@ use relapse::{
     render_located, render_show, render_table, servers,
 };
 
+use crate::support::check_page;
+
 fn trials(filter: &str) -> Vec<Trial> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
     let cases = Catalogue::read(&directory).unwrap().select(&[filter.to_owned()]);
@@ -20,18 +22,9 @@ fn report(filter: &str) -> Report {
     Report { trials: trials.into_iter().zip(judgements).collect(), broken: Vec::new(), seed: 1, wall: Duration::ZERO }
 }
 
-/// Compares with a snapshot in `snapshots/rendering/`, without color.
-fn check(name: &str, text: &str) {
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path("../snapshots/rendering");
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!(name, anstream::adapter::strip_str(text).to_string()));
-}
-
 #[test]
 fn the_table_of_verdicts() {
-    check("table", &render_table(&report("S517-2"), 150));
+    check_page("table", &render_table(&report("S517-2"), 150));
 }
 
 #[test]
@@ -43,19 +36,19 @@ fn the_table_where_not_everything_is_fixed() {
     judgement.verdict = Verdict::StillBroken;
     judgement.why = relapse::run::holds(&trial.case, &unrepaired).unwrap_err();
     judgement.after = Some(unrepaired);
-    check("table_still_broken", &render_table(&report, 150));
+    check_page("table_still_broken", &render_table(&report, 150));
 }
 
 #[test]
 fn the_json_document() {
-    check("json", &render_json(&report("S488-3")));
+    check_page("json", &render_json(&report("S488-3")));
 }
 
 #[test]
 fn one_case_in_full() {
     let trial = &trials("session/s449_2_short_exception_text")[0];
     let judgement = Conductor::default().judge(trial, 1);
-    check("show", &render_show(trial, &judgement, 1, 150, Detail::Conversation));
+    check_page("show", &render_show(trial, &judgement, 1, 150, Detail::Conversation));
 }
 
 #[test]
@@ -64,5 +57,5 @@ fn a_mistake_in_a_case_file() {
     let error =
         Error::at("cases/a.toml", text, 20..25, "unknown field `steps`", Some("did you mean `step`?".to_owned()));
     let Error::File(located) = error else { unreachable!("the constructor makes nothing else") };
-    check("located", &render_located(&located, false));
+    check_page("located", &render_located(&located, false));
 }

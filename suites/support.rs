@@ -9,7 +9,7 @@ use relapse::{
     Error, Plan, Profile, Transcript,
     application::{Application, Promise, Receive, SendEvent},
     clock::{Clock, Runtime},
-    credential::{Credential, Presented},
+    credential::{Credential, Form, Presented},
     event::{Inbound, Outbound},
     exception::Exception,
     front,
@@ -19,7 +19,7 @@ use relapse::{
     running::Running,
     scope::Scope,
     step::Step,
-    transcript::Service,
+    transcript::{Residue, Service},
 };
 
 /// The two ends an application holds.
@@ -88,16 +88,25 @@ impl fmt::Debug for Reached {
 }
 
 impl Running for Reached {
-    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Link, Error>> {
-        (self.0)(scribe)
+    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
+        let connecting = (self.0)(scribe);
+        Box::pin(async move { connecting.await.map(Some) })
     }
 
-    fn credential(&self, kind: Credential, user: &str) -> Presented {
+    fn restart(&self, _scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn credential(&self, kind: Credential, user: &str, _form: Form) -> Presented {
         Presented { kind, text: String::new(), subject: user.to_owned() }
     }
 
     fn service(&self) -> Service {
         Service::default()
+    }
+
+    fn residue(&self) -> Option<Residue> {
+        None
     }
 
     fn stop(&self) -> Promise<'_, Result<(), Error>> {
@@ -131,4 +140,13 @@ pub(crate) fn property_config() -> ProptestConfig {
 /// The server profile with this name.
 pub(crate) fn profile(name: &str) -> Arc<Profile> {
     relapse::servers().unwrap().into_iter().find(|profile| profile.name == name).unwrap()
+}
+
+/// Compares a page with its snapshot in `snapshots/rendering/`, without color.
+pub(crate) fn check_page(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("../snapshots/rendering");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, anstream::adapter::strip_str(text).to_string()));
 }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use relapse::{Catalogue, Defect, check, fault::FaultKind};
+use relapse::{Case, Catalogue, Defect, check, fault::FaultKind};
 
 /// The ranks: a module imports from its own rank only where the rank says so, and from ranks above.
 const RANKS: &[(&str, &[&str])] = &[
@@ -23,6 +24,7 @@ const RANKS: &[(&str, &[&str])] = &[
             "fault",
             "frame",
             "head",
+            "issue",
             "message",
             "outcome",
             "plan",
@@ -183,7 +185,9 @@ fn every_defect_has_one_site_and_a_case() {
     for defect in Defect::ALL {
         let sites = backend.matches(&format!("Defect::{defect:?})")).count();
         assert_eq!(sites, 1, "{} has {sites} sites", defect.name());
-        assert!(cases.cases.iter().any(|case| case.defect == *defect), "{} has no case", defect.name());
+        let is_meant =
+            |case: &Arc<Case>| case.defect == *defect || case.shams.iter().any(|sham| sham.revision.has(*defect));
+        assert!(cases.cases.iter().any(is_meant), "{} has no case", defect.name());
         assert!(!defect.origin().is_empty() && defect.mechanism().ends_with('.'), "{}", defect.name());
     }
 }
@@ -196,6 +200,9 @@ fn every_check_is_relied_on_by_a_case() {
         .iter()
         .flat_map(|case| std::iter::once(&case.symptom).chain(case.symptom_on.values()))
         .flat_map(|symptom| symptom.found_by.iter().map(String::as_str))
+        .chain(
+            cases.cases.iter().flat_map(|case| &case.shams).flat_map(|sham| sham.found_by.iter().map(String::as_str)),
+        )
         .collect();
     for name in check::names() {
         assert!(relied_on.contains(name), "no case names {name}: breaking it would turn nothing red");
@@ -232,11 +239,13 @@ fn snapshots_mirror_the_cases_and_none_is_pending() {
     let found: BTreeSet<String> = files("snapshots/cases", "snap").into_iter().map(|(file, _)| file).collect();
     assert_eq!(found, expected, "a case without its picture, or a picture without its case");
     let rendering: BTreeSet<String> = files("snapshots/rendering", "snap").into_iter().map(|(file, _)| file).collect();
-    let asked: BTreeSet<String> = fs::read_to_string(root().join("suites/rendering.rs"))
-        .unwrap()
-        .split("check(\"")
-        .skip(1)
-        .map(|rest| format!("snapshots/rendering/{}.snap", rest.split('"').next().unwrap()))
+    let asked: BTreeSet<String> = files("suites", "rs")
+        .into_iter()
+        .filter(|(file, _)| !file.ends_with("/tidy.rs"))
+        .flat_map(|(_, text)| {
+            let names = text.split("check_page(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+            names.map(|name| format!("snapshots/rendering/{name}.snap")).collect::<Vec<_>>()
+        })
         .collect();
     assert_eq!(rendering, asked);
     let mut pending = Vec::new();
@@ -252,6 +261,21 @@ fn every_profile_is_found_and_named_as_its_file() {
         .map(|(file, _)| file.rsplit('/').next().unwrap().trim_end_matches(".toml").to_owned())
         .collect();
     assert_eq!(named, filed);
+}
+
+#[test]
+fn every_issue_has_a_case_and_every_case_its_issues() {
+    let issues = relapse::issues().unwrap();
+    let keys: Vec<&str> =
+        issues.iter().flat_map(|issue| std::iter::once(&issue.key).chain(&issue.also)).map(String::as_str).collect();
+    let known: BTreeSet<&str> = keys.iter().copied().collect();
+    assert_eq!(known.len(), keys.len(), "an issue is listed twice");
+    let cases = catalogue().cases;
+    let named: BTreeSet<&str> = cases.iter().flat_map(|case| case.issues.iter().map(String::as_str)).collect();
+    assert_eq!(named, known);
+    for case in &cases {
+        assert!(!case.issues.is_empty(), "{} belongs to no issue", case.name);
+    }
 }
 
 #[test]

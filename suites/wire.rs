@@ -8,8 +8,9 @@ use futures_util::{SinkExt, StreamExt};
 use relapse::{
     Case, Catalogue, Environment, Error, Plan, Revision,
     clock::{Clock, Runtime},
+    credential::{Credential, Form},
     link::{Link, Listener},
-    probe,
+    probe::{self, Script},
     recorder::Recorder,
     run,
     running::Running as _,
@@ -86,8 +87,8 @@ fn an_independent_client_speaks_with_the_front() {
     runtime.block_on(async {
         for profile in servers().unwrap() {
             let target = Embedded::launch(Revision::repaired(), Environment::Staging, profile, Transport::Memory, 1);
-            let token = target.credential(relapse::credential::Credential::Valid, "user-1").text;
-            let link = target.connect(Recorder::new(Plan::default()).scribe(0)).await.unwrap();
+            let token = target.credential(Credential::Valid, "user-1", Form::Token).text;
+            let link = target.connect(Recorder::new(Plan::default()).scribe(0)).await.unwrap().unwrap();
             let request = format!("ws://relapse.test/ws?token={token}").into_client_request().unwrap();
             let (mut socket, response) = tokio_tungstenite::client_async(request, link).await.unwrap();
             assert_eq!(response.status(), 101);
@@ -120,7 +121,7 @@ fn the_probe_reads_an_independent_server(
         let steps = [Step { act: Act::Request(Request::standard("GET", "/health")), limit: Duration::from_secs(20) }];
         let address = *server.address();
         let remote = Reached::new(move |_| Box::pin(Link::connect(address, Clock::Real)));
-        probe::perform(&steps, &recorder, &remote).await.unwrap();
+        probe::perform(Script::of_one(&steps), &recorder, &remote).await.unwrap();
         let seen = recorder.transcript().events.into_iter().find_map(|event| match event.what {
             What::BodySeen { body, end } => Some((body, end)),
             _ => None,
@@ -153,7 +154,7 @@ fn a_body_is_read_against_what_its_head_announced(
                 Ok(client)
             })
         });
-        probe::perform(&steps, &recorder, &canned).await.unwrap();
+        probe::perform(Script::of_one(&steps), &recorder, &canned).await.unwrap();
         recorder.transcript()
     });
     let seen = transcript.events.iter().find_map(|event| match &event.what {

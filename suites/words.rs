@@ -120,7 +120,7 @@ fn a_scope_is_built_as_the_specification_says(
     let (head, length) = RequestHead::decode(bytes).unwrap().unwrap();
     assert_eq!(length, bytes.len());
     for (kind, version) in [ScopeType::Websocket, ScopeType::Http].into_iter().zip(versions) {
-        let scope = Scope::build(kind, &head, &profile(server).scope);
+        let scope = Scope::build(kind, &head, &profile(server).scope, 0);
         assert_eq!(scope.str("path"), Ok("/a b\u{e9}"));
         assert_eq!(scope.bytes("raw_path"), Ok(&b"/a%20b%C3%A9"[..]));
         assert_eq!(scope.bytes("query_string"), Ok(&b"x=%31&y="[..]));

@@ -1,16 +1,39 @@
-//! One agent run: five events in order.
+//! One agent run: a thread, the supervisor, and five events in order.
 
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value as Json;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::{Backend, exception_guard::DEPENDENCY_ERROR, messages, websocket::WebSocket};
+use super::{Backend, exception_guard::DEPENDENCY_ERROR, lock, messages, websocket::WebSocket};
 use crate::{defect::Defect, dependency::Dependency, exception::Exception};
 
-/// How long the supervisor may take (the readiness table's limit for it on the cloud platform).
-const SUPERVISOR_LIMIT: Duration = Duration::from_secs(2);
+/// How long a call of a run may take (the readiness table's limit for the supervisor on the platform).
+const CALL_LIMIT: Duration = Duration::from_secs(2);
+
+/// The agents, and the language model they need.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    has_model: bool,
+}
+
+impl Registry {
+    /// The registry of a service that starts.
+    ///
+    /// # Errors
+    /// `ValueError` without a language model.
+    pub(super) fn new(backend: &Backend) -> Result<Registry, Exception> {
+        let has_model = backend.settings.has_model;
+        if !has_model && backend.revision.has(Defect::RegistryWithoutModel) {
+            tracing::warn!("llm_manager is None in AgentRegistry");
+        } else if !has_model {
+            let text = "llm_manager is required for AgentRegistry initialization - cannot be None";
+            return Err(Exception::new("ValueError", text));
+        }
+        Ok(Registry { has_model })
+    }
+}
 
 #[derive(Serialize)]
 struct AgentEvent<'a> {
@@ -58,13 +81,20 @@ impl Backend {
         request: &Json,
     ) -> Result<(), Exception> {
         match self.run_agent(websocket, user, request).await {
+            Ok(()) => {}
             Err(exception) if exception.type_name == "NameError" => {
                 tracing::error!("agent request failed: {exception}");
                 let text = "The request could not be processed.";
-                websocket.send_text(messages::error(self, "AGENT_REQUEST_ERROR", text)).await
+                websocket.send_text(messages::error(self, "AGENT_REQUEST_ERROR", text)).await?;
             }
-            result => result,
+            // The reported handler catches what its agents raise, and returns False to a caller that does not look.
+            Err(exception) if exception.type_name == "AttributeError" => {
+                tracing::error!("agent request failed: {exception}");
+                return Ok(());
+            }
+            Err(exception) => return Err(exception),
         }
+        websocket.send_text(self.agent_response_complete(user)).await
     }
 
     async fn run_agent(&self, websocket: &mut WebSocket, user: &str, request: &Json) -> Result<(), Exception> {
@@ -75,11 +105,17 @@ impl Backend {
             // The handler's parameters are called `user_id` and `payload`; its log line says `user_request`.
             return Err(Exception::name_error("user_request"));
         }
-        let called = timeout(SUPERVISOR_LIMIT, self.dependencies.call(Dependency::AgentSupervisor)).await;
-        match called {
-            Ok(answer) => answer.map_err(|error| Exception::new(DEPENDENCY_ERROR, error.message))?,
-            Err(_) => return Err(Exception::new(DEPENDENCY_ERROR, "agent_supervisor did not answer in time")),
+        if !self.registry.get().is_some_and(|registry| registry.has_model) {
+            return Err(Exception::attribute_error("NoneType", "ask_llm"));
         }
+        let shares_context = self.revision.has(Defect::SharedRunContext);
+        if shares_context {
+            lock(&self.shared).run = Some((user.to_owned(), thread.map(str::to_owned)));
+        }
+        self.call(Dependency::ThreadService, "open").await?;
+        self.call(Dependency::AgentSupervisor, "run").await?;
+        let shared = if shares_context { lock(&self.shared).run.clone() } else { None };
+        let (user, thread) = shared.as_ref().map_or((user, thread), |(user, thread)| (user, thread.as_deref()));
         let details = [
             Detail::Started { agent_name: "triage", task_description: task },
             Detail::Thinking { reasoning: "Looking for what the request needs." },
@@ -88,16 +124,54 @@ impl Backend {
             Detail::Finished { status: "completed", final_response: "Done." },
         ];
         for (name, detail) in messages::AGENT_EVENTS.into_iter().zip(details) {
+            let attempt = self.reach_bridge().await?;
             let timestamp = self.timestamp();
             let event =
-                AgentEvent { name, user_id: user, thread_id: thread, timestamp, critical: true, attempt: None, detail };
+                AgentEvent { name, user_id: user, thread_id: thread, timestamp, critical: true, attempt, detail };
             websocket.send_text(messages::to_text(&event)).await?;
         }
         Ok(())
     }
 
+    /// Asks the bridge to carry an event, again where it fails: three times on the platform, once elsewhere. Gives the
+    /// number of the attempt that succeeded; nothing for the first.
+    async fn reach_bridge(&self) -> Result<Option<u32>, Exception> {
+        let environment = if self.revision.has(Defect::EnvironmentRulesDisagree) {
+            self.settings.environment_by_name_only
+        } else {
+            self.environment()
+        };
+        let (attempts, pause) = match environment.is_deployed() {
+            true => (3, Duration::from_secs(1)),
+            false => (1, Duration::from_millis(500)),
+        };
+        let mut attempt = 1;
+        loop {
+            match self.call(Dependency::WebsocketBridge, "emit").await {
+                Ok(()) => return Ok((attempt > 1).then_some(attempt)),
+                Err(exception) if attempt == attempts => return Err(exception),
+                Err(exception) => {
+                    tracing::warn!("event delivery, attempt {attempt}: {exception}");
+                    attempt += 1;
+                    sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    /// Calls a dependency within the limit.
+    async fn call(&self, dependency: Dependency, operation: &'static str) -> Result<(), Exception> {
+        match timeout(CALL_LIMIT, self.dependencies.call(dependency, operation)).await {
+            Ok(answer) => answer.map_err(|error| Exception::new(DEPENDENCY_ERROR, error.message)),
+            Err(_) => {
+                let text = format!("{} did not answer in time", dependency.name());
+                Err(Exception::new(DEPENDENCY_ERROR, text))
+            }
+        }
+    }
+
     /// What the handler adds after the five events.
-    pub(super) fn agent_response_complete(&self, user: &str) -> String {
+    fn agent_response_complete(&self, user: &str) -> String {
         let timestamp = self.timestamp();
         messages::to_text(&RunCompleted {
             name: "agent_response_complete",

@@ -2,10 +2,8 @@
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
-use super::token::{self, Key, Refusal};
 use crate::{
     defect::Defect,
-    environment::Environment,
     exception::Exception,
     revision::Revision,
     scope::{Scope, percent_decode},
@@ -28,8 +26,21 @@ pub(super) const SUBPROTOCOLS: [&str; 10] = [
 /// A shorter value is no token.
 const TOKEN_BYTES_MIN: usize = 10;
 
+/// The parameters of the query that carry a token, and those that carry a ticket.
+const TOKEN_PARAMETERS: [&[u8]; 4] = [b"token", b"jwt", b"auth_token", b"access_token"];
+const TICKET_PARAMETERS: [&[u8]; 3] = [b"ticket", b"auth_ticket", b"ticket_id"];
+
+/// One credential that a request carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Claimed {
+    /// A token, or what stands where one belongs.
+    Token(String),
+    /// A ticket's identifier.
+    Ticket(String),
+}
+
 /// Every credential of a request, from the header, the subprotocols and the query, in this order.
-pub(super) fn presented(scope: &Scope) -> Result<Vec<String>, Exception> {
+pub(super) fn presented(scope: &Scope) -> Result<Vec<Claimed>, Exception> {
     let mut found = in_headers_and_subprotocols(scope)?;
     found.extend(in_query(scope.bytes("query_string")?));
     Ok(found)
@@ -37,16 +48,25 @@ pub(super) fn presented(scope: &Scope) -> Result<Vec<String>, Exception> {
 
 /// The credentials of the `Authorization` header and of the subprotocols. A header that is there but names no scheme
 /// or no token counts as a credential, a bad one.
-pub(super) fn in_headers_and_subprotocols(scope: &Scope) -> Result<Vec<String>, Exception> {
+pub(super) fn in_headers_and_subprotocols(scope: &Scope) -> Result<Vec<Claimed>, Exception> {
     let mut found = Vec::new();
     for (name, value) in scope.headers()? {
         if name == b"authorization" {
-            let value = String::from_utf8_lossy(value);
-            found.push(value.strip_prefix("Bearer ").unwrap_or_default().trim().to_owned());
+            found.push(Claimed::Token(bearer(&String::from_utf8_lossy(value)).to_owned()));
         }
     }
-    found.extend(scope.subprotocols()?.into_iter().filter_map(token_in_subprotocol));
+    let offered = scope.subprotocols()?.into_iter().filter_map(token_in_subprotocol);
+    found.extend(offered.map(Claimed::Token));
     Ok(found)
+}
+
+/// The token of an `Authorization` header; empty when there is none. The scheme may be written in any case (RFC 9110
+/// section 11.1).
+pub(super) fn bearer(value: &str) -> &str {
+    match value.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+        _ => "",
+    }
 }
 
 fn token_in_subprotocol(offer: &str) -> Option<String> {
@@ -59,30 +79,23 @@ fn token_in_subprotocol(offer: &str) -> Option<String> {
     Some(token.unwrap_or_else(|| value.to_owned()))
 }
 
-fn in_query(query: &[u8]) -> Vec<String> {
-    query
-        .split(|&byte| byte == b'&')
-        .filter_map(|pair| pair.strip_prefix(b"token="))
-        .map(|value| String::from_utf8_lossy(&percent_decode(value)).into_owned())
+fn in_query(query: &[u8]) -> Vec<Claimed> {
+    let parameters = query.split(|&byte| byte == b'&').filter_map(|pair| {
+        let equals = pair.iter().position(|&byte| byte == b'=')?;
+        Some((&pair[..equals], &pair[equals + 1..]))
+    });
+    parameters
+        .filter_map(|(name, value)| {
+            let value = || String::from_utf8_lossy(&percent_decode(value)).into_owned();
+            if TOKEN_PARAMETERS.contains(&name) {
+                Some(Claimed::Token(value()))
+            } else if TICKET_PARAMETERS.contains(&name) {
+                Some(Claimed::Ticket(value()))
+            } else {
+                None
+            }
+        })
         .collect()
-}
-
-/// The user a session may be opened for: every credential presented must be valid, and all must name the same user.
-pub(super) fn authenticate(
-    presented: &[String],
-    key: &Key,
-    now: i64,
-    environment: Environment,
-) -> Result<String, Refusal> {
-    let mut user = None;
-    for credential in presented {
-        let subject = token::verify(credential, key, now, environment)?;
-        if user.as_ref().is_some_and(|user| *user != subject) {
-            return Err(Refusal::Validation);
-        }
-        user = Some(subject);
-    }
-    user.ok_or(Refusal::Format)
 }
 
 /// The subprotocol to select among those offered (RFC 6455 section 4.2.2): one of them, or none when none was
@@ -96,8 +109,11 @@ pub(super) fn select_subprotocol(offers: &[&str], revision: Revision) -> Result<
     if revision.has(Defect::NoSubprotocolSelected) || offers.is_empty() {
         return Ok(None);
     }
-    let bare = SUBPROTOCOLS.into_iter().find(|known| !known.ends_with('.') && offers.contains(known));
-    let carrying = || offers.iter().copied().find(|offer| token_prefixes().any(|prefix| offer.starts_with(prefix)));
+    let is_known = |known: &str| !revision.has(Defect::FormsNotNegotiable) || known == "jwt-auth" || known == "jwt.";
+    let bare =
+        SUBPROTOCOLS.into_iter().find(|known| !known.ends_with('.') && is_known(known) && offers.contains(known));
+    let carries = |offer: &str| token_prefixes().any(|prefix| is_known(prefix) && offer.starts_with(prefix));
+    let carrying = || offers.iter().copied().find(|offer| carries(offer));
     bare.or_else(carrying).map(|name| Some(name.to_owned())).ok_or(())
 }
 

@@ -19,6 +19,14 @@ impl Backend {
         if is_disconnect(&exception) {
             return Ok(());
         }
+        if self.revision.has(Defect::GuardRunsTwice) && websocket.application_state() == State::Connecting {
+            tracing::error!("exception in WebSocket endpoint: {exception}");
+            // "Fall back to the unprotected application".
+            if let Err(second) = self.route(websocket).await {
+                tracing::error!("exception in WebSocket endpoint: {second}");
+            }
+            return Ok(());
+        }
         if websocket.application_state() != State::Connected {
             // Before the accept the server's own answer is the honest one.
             return Err(exception);
@@ -26,6 +34,10 @@ impl Backend {
         if self.revision.has(Defect::ExceptionSwallowed) {
             tracing::error!("exception in WebSocket endpoint: {exception}");
             return Ok(());
+        }
+        if self.revision.has(Defect::ExceptionClosedNormally) {
+            tracing::error!("exception in WebSocket endpoint: {exception}");
+            return websocket.close(CloseCode::NORMAL.0, "").await;
         }
         if self.revision.has(Defect::ExceptionAsCloseReason) {
             let reason = format!("Protocol protection error: {}", exception.message);
@@ -51,6 +63,6 @@ impl Backend {
 
 /// Whether the server may refuse the codes below 3000 but 1000. One that announces no version of the specification
 /// is taken for daphne, whose protocol library raises on them.
-fn sends_private_codes_only(scope: &Scope) -> bool {
+pub(super) fn sends_private_codes_only(scope: &Scope) -> bool {
     !matches!(scope.get("asgi"), Ok(Value::Dict(asgi)) if asgi.contains_key("spec_version"))
 }

@@ -10,6 +10,8 @@ pub(super) enum State {
     Authenticated,
     ServicesReady,
     ProcessingReady,
+    /// Ready, with something missing that it can do without.
+    Degraded,
     Processing,
     Idle,
     Closing,
@@ -30,8 +32,8 @@ impl Lifecycle {
             (State::Connecting, State::Accepted)
             | (State::Accepted, State::Authenticated)
             | (State::Authenticated, State::ServicesReady)
-            | (State::ServicesReady, State::ProcessingReady)
-            | (State::ProcessingReady | State::Idle, State::Processing)
+            | (State::ServicesReady, State::ProcessingReady | State::Degraded)
+            | (State::ProcessingReady | State::Degraded | State::Idle, State::Processing)
             | (State::Processing, State::Idle)
             | (State::Closing, State::Closed) => true,
             (from, State::Closing) => !matches!(from, State::Closing | State::Closed),

@@ -26,8 +26,15 @@ struct WelcomeData<'a> {
     user_id: String,
     connection_id: &'a str,
     golden_path_events: [&'a str; 5],
-    features: Empty,
+    features: Features<'a>,
     timestamp: f64,
+}
+
+/// What a session can do, and what it has to do without.
+#[derive(Serialize)]
+struct Features<'a> {
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    degraded: &'a [&'a str],
 }
 
 /// `{}`.
@@ -82,14 +89,20 @@ impl CallShape {
 }
 
 /// The endpoint's welcome.
-pub(super) fn welcome(backend: &Backend, mode: &str, user: &str, connection: &str) -> Result<String, Exception> {
+pub(super) fn welcome(
+    backend: &Backend,
+    mode: &str,
+    user: &str,
+    connection: &str,
+    degraded: &[&str],
+) -> Result<String, Exception> {
     let user: String = user.chars().take(8).collect();
     let data = WelcomeData {
         mode,
         user_id: format!("{user}..."),
         connection_id: connection,
         golden_path_events: AGENT_EVENTS,
-        features: Empty {},
+        features: Features { degraded },
         timestamp: backend.timestamp(),
     };
     create_server_message(backend, "connection_established", CallShape(backend.revision).second(data))
@@ -112,6 +125,12 @@ pub(super) fn error(backend: &Backend, error_code: &str, text: &str) -> String {
     })
 }
 
+/// What the service says when it has not heard from the client for a while.
+pub(super) fn heartbeat(backend: &Backend, connection: &str) -> String {
+    let stamp = backend.timestamp();
+    to_text(&json!({ "type": "heartbeat", "timestamp": stamp, "connection_id": connection, "stats": {} }))
+}
+
 /// Anything else the service says.
 pub(super) fn to_text(message: &impl Serialize) -> String {
     let mut text = Vec::with_capacity(384);
@@ -120,6 +139,16 @@ pub(super) fn to_text(message: &impl Serialize) -> String {
 }
 
 impl Backend {
+    /// The body of an answer that says that the service is not ready, and what is missing.
+    pub(super) fn not_ready_body(&self, failed: &[&str]) -> String {
+        to_text(&json!({
+            "error": true,
+            "error_code": "SERVICE_UNAVAILABLE",
+            "message": "The service is not ready. Try again later.",
+            "failed_services": failed,
+        }))
+    }
+
     /// The body of an HTTP error. It names the kind of error and nothing from the inside.
     pub(super) fn error_body(&self, error_code: &str, message: &str) -> String {
         to_text(&json!({ "error": true, "error_code": error_code, "message": message }))

@@ -1,35 +1,58 @@
 //! The embedded service: the one target that has revisions.
 //!
-//! Middleware, outermost first: `scope_guard` (a malformed scope is answered, not served), `exception_guard` (what a
-//! client gets when an endpoint raises), then the routes: `endpoint` for WebSockets, `http` for plain requests with
-//! `readiness` in front of them.
+//! What an HTTP request passes, outermost first: `scope_guard` (a malformed scope is answered, not served),
+//! `relabel` (nothing, in the repaired service), then the router's middleware: CORS, `preflight` (nothing either),
+//! `session`, `auth_context`, and the routes. The session stands outside of what reads it.
+//!
+//! What a WebSocket passes: `scope_guard`, `exception_guard` (what a client gets when an endpoint raises), then
+//! `endpoint`: readiness, credential, revocation, limits, subprotocol, accept, welcome, messages. No dispatch-type
+//! middleware ever sees it, as in the reported framework.
 
 mod agent;
+mod breaker;
 mod credentials;
 mod endpoint;
 mod exception_guard;
+mod health;
 mod http;
 mod lifecycle;
+mod limits;
 mod messages;
+mod modes;
+mod preflight;
 mod readiness;
+mod relabel;
+mod routes;
 mod scope_guard;
+mod session;
 mod settings;
+mod startup;
+mod tickets;
 mod token;
 mod url;
 mod websocket;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::time::Instant;
 
 pub use settings::{Settings, Variables};
 
-use self::{token::Key, websocket::WebSocket};
+use self::{
+    agent::Registry,
+    breaker::Breaker,
+    limits::Limits,
+    settings::{Secret, SecretSource},
+    startup::Startup,
+    tickets::Tickets,
+    token::Key,
+    websocket::WebSocket,
+};
 use crate::{
     application::{Application, Promise, Receive, SendEvent},
-    credential::{Credential, Presented},
+    credential::{Credential, Form, Presented},
     defect::Defect,
     dependency::Dependencies,
     environment::Environment,
@@ -43,6 +66,9 @@ use crate::{
 /// every run is the same; it goes on with tokio's clock.
 const EPOCH: i64 = 1_767_225_600;
 
+/// The port that clients are told.
+pub const PORT: u16 = 8000;
+
 /// The service.
 #[derive(Debug)]
 pub struct Backend {
@@ -51,68 +77,157 @@ pub struct Backend {
     dependencies: Arc<dyn Dependencies>,
     started: Instant,
     chance: Mutex<fastrand::Rng>,
-    opened: AtomicU64,
-    open: AtomicU64,
+    secret: OnceLock<Secret>,
+    startup: Mutex<Startup>,
+    registry: OnceLock<Registry>,
+    breaker: Mutex<Breaker>,
+    limits: Mutex<Limits>,
+    tickets: Mutex<Tickets>,
     users: Mutex<BTreeSet<String>>,
+    opened: AtomicU64,
+    /// What the defects of a shared state share.
+    shared: Mutex<Shared>,
+    /// Whom `upgrades_wait_in_line` makes wait.
+    line: tokio::sync::Mutex<()>,
+}
+
+/// State that ought to belong to one session, where a defect shares it.
+#[derive(Debug, Default)]
+struct Shared {
+    /// The user and the thread of the run that began last.
+    run: Option<(String, Option<String>)>,
+    /// The user of the session that was authenticated last, and until when that is remembered.
+    user: Option<(String, i64)>,
 }
 
 impl Backend {
-    /// The service at a revision, with these settings. The seed decides its identifiers.
-    pub fn new(
+    /// The service as it is when it has been up for a while. The seed decides its identifiers.
+    pub fn started(
         revision: Revision,
         settings: Arc<Settings>,
         dependencies: Arc<dyn Dependencies>,
         seed: u64,
     ) -> Arc<Backend> {
-        Arc::new(Backend {
+        let backend = Backend::new(revision, settings, dependencies, seed);
+        backend.startup().complete();
+        let _ = backend.registry.set(Registry::new(&backend).unwrap_or_default());
+        Arc::new(backend)
+    }
+
+    /// The service as a server imports it; it is not started.
+    ///
+    /// # Errors
+    /// What the import raises.
+    pub fn import(
+        revision: Revision,
+        settings: Arc<Settings>,
+        dependencies: Arc<dyn Dependencies>,
+        seed: u64,
+    ) -> Result<Arc<Backend>, Exception> {
+        if revision.has(Defect::SyntaxErrorAtBoot) {
+            return Err(Exception::new("SyntaxError", "f-string: unmatched '('"));
+        }
+        let backend = Backend::new(revision, settings, dependencies, seed);
+        backend.import_rate_limiter()?;
+        Ok(Arc::new(backend))
+    }
+
+    fn new(revision: Revision, settings: Arc<Settings>, dependencies: Arc<dyn Dependencies>, seed: u64) -> Backend {
+        let mut chance = fastrand::Rng::with_seed(seed);
+        let secret = match &settings.secret {
+            SecretSource::Variable(secret) => OnceLock::from(secret.clone()),
+            SecretSource::Missing(_) if revision.has(Defect::RandomSecret) => {
+                // `secrets.token_urlsafe(32)`, in every process another.
+                OnceLock::from(Secret::new(&format!("{:032x}", chance.u128(..))))
+            }
+            SecretSource::Manager(_) | SecretSource::Missing(_) => OnceLock::new(),
+        };
+        Backend {
             revision,
+            breaker: Mutex::new(Breaker::of(settings.environment)),
+            limits: Mutex::default(),
+            tickets: Mutex::default(),
+            startup: Mutex::default(),
+            registry: OnceLock::new(),
+            secret,
             settings,
             dependencies,
             started: Instant::now(),
-            chance: Mutex::new(fastrand::Rng::with_seed(seed)),
-            opened: AtomicU64::new(0),
-            open: AtomicU64::new(0),
+            chance: Mutex::new(chance),
             users: Mutex::default(),
-        })
+            opened: AtomicU64::new(0),
+            shared: Mutex::default(),
+            line: tokio::sync::Mutex::new(()),
+        }
     }
 
     /// The variables of a well-configured service in this environment.
     pub fn variables(environment: Environment, secret: &str) -> Variables {
         let own = format!("JWT_SECRET_{}", environment.name().to_ascii_uppercase());
-        Variables::from([("ENVIRONMENT".to_owned(), environment.name().to_owned()), (own, secret.to_owned())])
+        let pairs = [
+            ("ENVIRONMENT", environment.name()),
+            (own.as_str(), secret),
+            ("LLM_API_KEY", "relapse-embedded-backend-model-key"),
+            ("E2E_OAUTH_SIMULATION_KEY", "relapse-embedded-backend-e2e-key"),
+        ];
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     /// A credential of this kind for a user, as this service's own auth service would issue it.
-    pub fn credential(&self, kind: Credential, user: &str) -> Presented {
-        // A service without a secret accepts nothing, so that any key will do.
-        let key = self.settings.secret.as_ref().map_or_else(|_| Key::new(""), |secret| secret.key.clone());
-        let text = token::mint(kind, user, &key, self.now(), self.environment(), self.identifier());
+    pub fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented {
+        // The auth service is another process: it signs with the configured secret, whatever this one has.
+        let key = Key::new(&self.settings.issuer_secret);
+        let token = || token::mint(kind, user, &key, self.now(), self.environment(), self.identifier());
+        let text = match form {
+            Form::Token => token(),
+            Form::Ticket => self.tickets().mint(kind, user, self.identifier(), self.now()).unwrap_or_else(token),
+        };
         Presented { kind, text, subject: user.to_owned() }
     }
 
     /// What is known of the service.
     pub fn service(&self) -> Service {
         Service {
-            websocket_paths: &["/ws", "/api/v1/websocket", "/websocket", "/ws/test"],
+            websocket_paths: &["/ws", "/api/v1/websocket", "/websocket", "/ws/test", "/ws/factory", "/ws/isolated"],
             http_paths: &[
                 "/health",
                 "/health/",
                 "/health/live",
                 "/health/ready",
+                "/health/startup",
                 "/ws/health",
                 "/ws/config",
                 "/ws/beacon",
                 "/ws/stats",
                 "/api/v1/websocket",
             ],
+            health_paths: &["/health", "/health/", "/health/ready", "/ws/health"],
+            protected_paths: &["/api/threads/", "/api/v1/websocket/protected"],
             subprotocols: &credentials::SUBPROTOCOLS,
             message_bytes_max: endpoint::MESSAGE_BYTES_MAX,
-            secrets: self.settings.secret.iter().map(|secret| secret.text.clone()).collect(),
+            secrets: self.secret.get().map(|secret| secret.text.clone()).into_iter().collect(),
+            critical: readiness::critical(self.environment()),
+            connection_record: endpoint::CONNECTION_RECORD,
         }
+    }
+
+    /// How many sessions it holds.
+    pub fn sessions(&self) -> usize {
+        self.limits().managers()
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        if self.revision.has(Defect::ListensElsewhere) { 8002 } else { PORT }
     }
 
     fn environment(&self) -> Environment {
         self.settings.environment
+    }
+
+    /// The key that tokens are verified with; `None` while there is none.
+    fn key(&self) -> Option<&Key> {
+        self.secret.get().map(|secret| &secret.key)
     }
 
     /// Seconds since 1970.
@@ -126,8 +241,25 @@ impl Backend {
     }
 
     fn identifier(&self) -> u64 {
-        self.chance.lock().unwrap_or_else(PoisonError::into_inner).u64(..)
+        lock(&self.chance).u64(..)
     }
+
+    fn startup(&self) -> MutexGuard<'_, Startup> {
+        lock(&self.startup)
+    }
+
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        lock(&self.limits)
+    }
+
+    fn tickets(&self) -> MutexGuard<'_, Tickets> {
+        lock(&self.tickets)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Whoever panicked with the lock did so between whole changes.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Application for Backend {
@@ -141,28 +273,9 @@ impl Application for Backend {
             match scope.str("type") {
                 Ok("http") => self.serve_http(scope, receive, send).await,
                 Ok("websocket") => self.serve_websocket(WebSocket::new(scope, receive, send)).await,
+                Ok("lifespan") => self.serve_lifespan(receive, send).await,
                 _ => Err(Exception::new("ValueError", "unknown scope type")),
             }
         })
-    }
-}
-
-/// Counts one open session for as long as it lives.
-struct Registration<'a>(&'a Backend);
-
-impl Backend {
-    fn register(&self) -> Result<Registration<'_>, Exception> {
-        if self.revision.has(Defect::UnboundStateRegistry) {
-            return Err(Exception::name_error("state_registry"));
-        }
-        self.opened.fetch_add(1, Ordering::Relaxed);
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Ok(Registration(self))
-    }
-}
-
-impl Drop for Registration<'_> {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,57 +1,165 @@
-//! The readiness middleware in front of the HTTP routes.
+//! Whether the service can do its work right now: asked on every upgrade and by every health route, remembered by
+//! nobody.
 
-use std::sync::Arc;
+use std::time::Duration;
 
-use axum::{
-    Extension,
-    extract::Request,
-    middleware::Next,
-    response::{IntoResponse, Response},
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Backend, settings::SecretSource};
+use crate::{
+    defect::Defect,
+    dependency::Dependency::{self, AgentSupervisor, AuthService, Database, Redis, ThreadService, WebsocketBridge},
+    environment::Environment,
+    exception::Exception,
 };
-use http::{HeaderMap, Method, StatusCode, header};
-use serde_json::json;
 
-use super::Backend;
-use crate::defect::Defect;
+/// How long a client is asked to wait before it comes back.
+pub(super) const RETRY_AFTER_S: &str = "10";
 
-/// Lets a request through, or answers that the service is not ready.
-pub(super) async fn check(Extension(backend): Extension<Arc<Backend>>, request: Request, next: Next) -> Response {
-    let deployed = backend.environment().is_deployed();
-    if backend.revision.has(Defect::PreflightOnPlainGet)
-        && deployed
-        && is_websocket_request(&request)
-        && !has_upgrade_headers(request.headers())
-    {
-        return enhanced_rejection(&backend);
+/// How one service is asked: limit of one attempt, attempts after the first, pause between them.
+struct Asking {
+    limit: Duration,
+    retries: u32,
+    pause: Duration,
+}
+
+const fn asking(limit_ms: u64, retries: u32, pause_ms: u64) -> Asking {
+    Asking { limit: Duration::from_millis(limit_ms), retries, pause: Duration::from_millis(pause_ms) }
+}
+
+/// How a dependency is asked, on the platform and elsewhere (the reported validator's table).
+fn table(dependency: Dependency, deployed: bool) -> Asking {
+    match (dependency, deployed) {
+        (Database, true) => asking(3000, 4, 1000),
+        (Database, false) => asking(5000, 3, 1000),
+        (Redis, true) => asking(1500, 3, 500),
+        (Redis, false) => asking(3000, 3, 1000),
+        (AuthService, true) => asking(2000, 2, 500),
+        (AuthService, false) => asking(5000, 2, 500),
+        (AgentSupervisor | ThreadService, true) => asking(2000, 3, 500),
+        (AgentSupervisor | ThreadService, false) => asking(8000, 4, 1000),
+        (_, true) => asking(1000, 2, 500),
+        (_, false) => asking(3000, 2, 500),
     }
-    next.run(request).await
 }
 
-/// The reported rule: any GET on a path that looks like a WebSocket, whether or not it asks for an upgrade.
-fn is_websocket_request(request: &Request) -> bool {
-    let path = request.uri().path();
-    request.method() == Method::GET && (path.starts_with("/ws") || path.contains("/websocket") || path.ends_with("/ws"))
+/// The limits of the two groups that are asked one after the other, before the environment's factor. The supervisor
+/// needs the threads.
+const GROUP_LIMITS: [Duration; 2] = [Duration::from_millis(1500), Duration::from_millis(1000)];
+/// The least that a group gets.
+const GROUP_LIMIT_MIN: Duration = Duration::from_millis(500);
+
+/// The environment's factor on a group's limit: its own, its margin, and half as much again on the platform.
+fn factor(environment: Environment) -> f64 {
+    match environment {
+        Environment::Production => 1.0 * 1.2 * 1.5,
+        Environment::Staging => 0.7 * 1.1 * 1.5,
+        Environment::Development | Environment::Testing => 0.3,
+    }
 }
 
-fn has_upgrade_headers(headers: &HeaderMap) -> bool {
-    headers.contains_key("sec-websocket-key") && headers.contains_key("sec-websocket-version")
+/// The dependencies without which no session opens. Without the others a session is degraded, and says so. The auth
+/// service is critical everywhere: without it nobody knows which token was revoked.
+pub(super) fn critical(environment: Environment) -> Vec<&'static str> {
+    let all = [Database, Redis, AuthService, ThreadService, AgentSupervisor, WebsocketBridge];
+    let spared = [Database, Redis];
+    let is_critical = |dependency: &Dependency| environment != Environment::Staging || !spared.contains(dependency);
+    all.into_iter().filter(is_critical).map(Dependency::name).collect()
 }
 
-/// The answer that the reported middleware itself writes.
-fn enhanced_rejection(backend: &Backend) -> Response {
-    let body = json!({
-        "error": "service_not_ready",
-        "message": "WebSocket service is not ready. Enhanced uvicorn compatibility check failed.",
-        "details": {
-            "state": "unknown",
-            "failed_services": [],
-            "environment": backend.environment().name(),
-            "retry_after_seconds": 10,
-            "cloud_run_compatible": true,
-            "uvicorn_compatible": true,
-            "issue_reference": "#449",
-        },
-    });
-    let headers = [(header::RETRY_AFTER, "10"), (header::CACHE_CONTROL, "no-cache, no-store, must-revalidate")];
-    (StatusCode::SERVICE_UNAVAILABLE, headers, axum::Json(body)).into_response()
+/// What is not ready, by name.
+#[derive(Debug, Default)]
+pub(super) struct Readiness {
+    /// What keeps sessions from being opened.
+    pub(super) failed: Vec<&'static str>,
+    /// What is missing without keeping them.
+    pub(super) degraded: Vec<&'static str>,
+}
+
+impl Readiness {
+    pub(super) fn is_ready(&self) -> bool {
+        self.failed.is_empty()
+    }
+}
+
+impl Backend {
+    /// Whether sessions can be opened. Bounded by the two groups' limits.
+    pub(super) async fn readiness(&self) -> Readiness {
+        let mut readiness = Readiness::default();
+        let is_configured = !matches!(self.settings.secret, SecretSource::Missing(_)) || self.key().is_some();
+        if !is_configured && !self.revision.has(Defect::SecretReadPerRequest) {
+            readiness.failed.push("configuration");
+            return readiness;
+        }
+        {
+            let startup = self.startup();
+            if !startup.is_complete() {
+                readiness.failed.push(startup.waiting_for.unwrap_or("startup"));
+                return readiness;
+            }
+        }
+        let critical = critical(self.environment());
+        let mut note = |dependency: Dependency, answer: Result<(), String>| {
+            let Err(why) = answer else { return };
+            let name = dependency.name();
+            tracing::warn!("readiness: {name} failed: {why}");
+            if critical.contains(&name) { readiness.failed.push(name) } else { readiness.degraded.push(name) }
+        };
+        let limit = |group: usize| GROUP_LIMITS[group].mul_f64(factor(self.environment())).max(GROUP_LIMIT_MIN);
+        let first = limit(0);
+        let answers = tokio::join!(self.ask(Database, first), self.ask(Redis, first), self.ask(AuthService, first));
+        note(Database, answers.0);
+        note(Redis, answers.1);
+        note(AuthService, answers.2);
+        let second = limit(1);
+        let agents = async {
+            match self.ask(ThreadService, second).await {
+                Ok(()) => (Ok(()), self.ask(AgentSupervisor, second).await),
+                failed => (failed, Ok(())),
+            }
+        };
+        let ((threads, supervisor), bridge) = tokio::join!(agents, self.ask(WebsocketBridge, second));
+        note(ThreadService, threads);
+        note(AgentSupervisor, supervisor);
+        note(WebsocketBridge, bridge);
+        if self.revision.has(Defect::StagingReadyOverride)
+            && self.environment() == Environment::Staging
+            && !readiness.is_ready()
+        {
+            tracing::warn!("graceful degradation: {} overridden in staging", readiness.failed.join(", "));
+            return Readiness::default();
+        }
+        readiness
+    }
+
+    /// Asks one dependency, again where it fails, within the limit.
+    async fn ask(&self, dependency: Dependency, limit: Duration) -> Result<(), String> {
+        let Asking { limit: each, retries, pause } = table(dependency, self.environment().is_deployed());
+        let end = Instant::now() + limit;
+        let mut why = String::new();
+        for attempt in 0..=retries {
+            if attempt > 0 {
+                if Instant::now() + pause >= end {
+                    break;
+                }
+                sleep(pause).await;
+            }
+            let left = each.min(end.saturating_duration_since(Instant::now()));
+            match timeout(left, self.ping(dependency)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(raised)) => why = raised.to_string(),
+                Err(_) => why = "no answer in time".to_owned(),
+            }
+        }
+        Err(why)
+    }
+
+    async fn ping(&self, dependency: Dependency) -> Result<(), Exception> {
+        if dependency == Redis && self.revision.has(Defect::RedisPropertyCalled) {
+            // `redis_manager.is_connected()`, where `is_connected` is a property.
+            return Err(Exception::type_error("'bool' object is not callable"));
+        }
+        let answer = self.dependencies.call(dependency, "ping").await;
+        answer.map_err(|error| Exception::new("DependencyError", error.message))
+    }
 }

@@ -20,6 +20,12 @@ impl Backend {
         Ok(true)
     }
 
+    /// Whether the middleware of #449 makes a WebSocket of this plain request, because it carries the headers of one.
+    pub(super) fn rewrites(&self, scope: &Scope) -> bool {
+        let asks = |(name, value): &(&[u8], &[u8])| *name == b"upgrade" && value.eq_ignore_ascii_case(b"websocket");
+        self.revision.has(Defect::HttpScopeRewritten) && scope.headers().is_ok_and(|headers| headers.iter().any(asks))
+    }
+
     /// Refuses a malformed WebSocket scope; `Ok(false)` when the scope is well formed.
     pub(super) async fn guard_websocket(&self, websocket: &mut WebSocket) -> Result<bool, Exception> {
         let has_foreign_key = ["method", "query_params"].iter().any(|key| websocket.scope.get(key).is_ok());

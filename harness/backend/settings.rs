@@ -12,8 +12,29 @@ pub type Variables = BTreeMap<String, String>;
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub(super) environment: Environment,
-    /// The signing secret, or why there is none. Without one the service is not ready; it never makes one up.
-    pub(super) secret: Result<Secret, String>,
+    /// What `ENVIRONMENT` alone says; the repaired service never asks it.
+    pub(super) environment_by_name_only: Environment,
+    /// Where the signing secret is. Without one the service is not ready; it never makes one up.
+    pub(super) secret: SecretSource,
+    /// The secret that the auth service signs with.
+    pub(super) issuer_secret: String,
+    /// Whether there is a key for the language model.
+    pub(super) has_model: bool,
+    /// `DEMO_MODE`, if it is set.
+    pub(super) demo: Option<bool>,
+    /// The key that opens the way in for end-to-end tests.
+    pub(super) e2e_key: Option<String>,
+}
+
+/// Where the signing secret is.
+#[derive(Debug, Clone)]
+pub(super) enum SecretSource {
+    /// In a variable.
+    Variable(Secret),
+    /// With the secret manager, which is asked when the service starts.
+    Manager(String),
+    /// Nowhere, and why; in words that name variables and no values.
+    Missing(String),
 }
 
 /// The signing secret.
@@ -23,12 +44,34 @@ pub(super) struct Secret {
     pub(super) key: Key,
 }
 
+impl Secret {
+    pub(super) fn new(text: &str) -> Secret {
+        Secret { key: Key::new(text), text: text.to_owned() }
+    }
+}
+
 impl Settings {
     /// Reads the variables. A broken configuration is kept as such: the service says that it is not ready.
-    pub fn read(variables: &Variables) -> Settings {
+    /// `issuer_secret` is what the auth service signs with, and what the secret manager holds.
+    pub fn read(variables: &Variables, issuer_secret: &str) -> Settings {
         let environment = resolve_environment(variables);
-        let secret = resolve_secret(environment, variables);
-        Settings { environment, secret: secret.map(|text| Secret { key: Key::new(&text), text }) }
+        let named = Variables::from_iter(variables.get_key_value("ENVIRONMENT").map(|(k, v)| (k.clone(), v.clone())));
+        let is_managed = environment == Environment::Staging && variables.contains_key("JWT_SECRET_NAME");
+        let secret = match resolve_secret(environment, variables) {
+            Ok(text) => SecretSource::Variable(Secret::new(&text)),
+            Err(_) if is_managed => SecretSource::Manager(issuer_secret.to_owned()),
+            Err(why) => SecretSource::Missing(why),
+        };
+        let is_on = |value: &String| matches!(value.to_ascii_lowercase().as_str(), "true" | "1" | "yes" | "on");
+        Settings {
+            environment,
+            environment_by_name_only: resolve_environment(&named),
+            secret,
+            issuer_secret: issuer_secret.to_owned(),
+            has_model: variables.contains_key("LLM_API_KEY"),
+            demo: variables.get("DEMO_MODE").map(is_on),
+            e2e_key: variables.get("E2E_OAUTH_SIMULATION_KEY").cloned(),
+        }
     }
 }
 

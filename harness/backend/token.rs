@@ -70,8 +70,27 @@ pub(super) enum Refusal {
     Expired,
 }
 
-/// The user a token names, if the token satisfies every rule at this time (seconds since 1970).
-pub(super) fn verify(token: &str, key: &Key, now: i64, environment: Environment) -> Result<String, Refusal> {
+/// How the identifier of a token begins that the auth service has revoked.
+const REVOKED_PREFIX: &str = "revoked-";
+
+/// A token that satisfies every rule that can be told from it alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Verified {
+    /// The user it names.
+    pub(super) user: String,
+    /// Its identifier, by which the auth service knows it.
+    id: String,
+}
+
+impl Verified {
+    /// What the auth service says about it: the embedded one has revoked every token whose identifier says so.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.id.starts_with(REVOKED_PREFIX)
+    }
+}
+
+/// What a token says, if it satisfies every rule at this time (seconds since 1970).
+pub(super) fn verify(token: &str, key: &Key, now: i64, environment: Environment) -> Result<Verified, Refusal> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(Refusal::Format);
     }
@@ -86,16 +105,17 @@ pub(super) fn verify(token: &str, key: &Key, now: i64, environment: Environment)
     if algorithm.alg != "HS256" {
         return Err(Refusal::Validation);
     }
-    let mut mac = key.0.clone();
-    mac.update(&token.as_bytes()[..header.len() + 1 + claims.len()]);
-    mac.verify_slice(&signature_bytes).map_err(|_| Refusal::Validation)?;
+    let signed = &token.as_bytes()[..header.len() + 1 + claims.len()];
+    if !key.verifies(signed, &signature_bytes) {
+        return Err(Refusal::Validation);
+    }
     let claims = decode(claims)?;
     satisfies(serde_json::from_slice(&claims).map_err(|_| Refusal::Validation)?, now, environment)
 }
 
-fn satisfies(claims: Claims<'_>, now: i64, environment: Environment) -> Result<String, Refusal> {
+fn satisfies(claims: Claims<'_>, now: i64, environment: Environment) -> Result<Verified, Refusal> {
     let required = (claims.sub, claims.iss, claims.exp, claims.iat, claims.jti);
-    let (Some(subject), Some(issuer), Some(expires), Some(issued), Some(_)) = required else {
+    let (Some(subject), Some(issuer), Some(expires), Some(issued), Some(id)) = required else {
         return Err(Refusal::Validation);
     };
     let in_development = environment == Environment::Development || environment == Environment::Testing;
@@ -115,7 +135,7 @@ fn satisfies(claims: Claims<'_>, now: i64, environment: Environment) -> Result<S
     if issued.saturating_sub(now) > FUTURE_MAX {
         return Err(Refusal::Validation);
     }
-    Ok(subject.into_owned())
+    Ok(Verified { user: subject.into_owned(), id: id.into_owned() })
 }
 
 /// The user a token names, whether or not anything about it is true.
@@ -152,6 +172,21 @@ pub(super) fn mint(kind: Credential, user: &str, key: &Key, now: i64, environmen
         Credential::WrongIssuer => signed(&Claims { iss: Some("somebody-else".into()), ..good }),
         Credential::WrongAudience => signed(&Claims { aud: Some("another-platform".into()), ..good }),
         Credential::MissingSubject => signed(&Claims { sub: None, ..good }),
+        Credential::MissingExpiry => signed(&Claims { exp: None, ..good }),
+        Credential::MissingIssueTime => signed(&Claims { iat: None, ..good }),
+        Credential::MissingIssuer => signed(&Claims { iss: None, ..good }),
+        Credential::MissingId => signed(&Claims { jti: None, ..good }),
+        Credential::WrongEnvironment => {
+            let other = match environment {
+                Environment::Production => Environment::Staging,
+                _ => Environment::Production,
+            };
+            signed(&Claims { env: Some(other.name().into()), ..good })
+        }
+        Credential::WrongAlgorithm => sign("HS512", &good, key),
+        // `svc_id` may say what it likes as far as the length is concerned.
+        Credential::OverLong => signed(&Claims { svc_id: Some("x".repeat(TOKEN_BYTES_MAX).into()), ..good }),
+        Credential::Revoked => signed(&Claims { jti: Some(format!("{REVOKED_PREFIX}{id:016x}").into()), ..good }),
         Credential::Unsigned => {
             let token = sign("none", &good, key);
             token[..=token.rfind('.').expect("a token has dots")].to_owned()
@@ -169,10 +204,9 @@ fn sign(algorithm: &str, claims: &Claims<'_>, key: &Key) -> String {
     let header = part(serde_json::to_vec(&header).expect("a header is plain text"));
     let claims = part(serde_json::to_vec(claims).expect("claims are plain text"));
     let mut token = format!("{header}.{claims}");
-    let mut mac = key.0.clone();
-    mac.update(token.as_bytes());
+    let signature = BASE64_URL_SAFE_NO_PAD.encode(key.sign(token.as_bytes()));
     token.push('.');
-    token.push_str(&BASE64_URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()));
+    token.push_str(&signature);
     token
 }
 
@@ -183,6 +217,20 @@ pub(super) struct Key(Hmac<Sha256>);
 impl Key {
     pub(super) fn new(secret: &str) -> Key {
         Key(Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length"))
+    }
+
+    /// The signature of a text.
+    pub(super) fn sign(&self, text: &[u8]) -> Vec<u8> {
+        let mut mac = self.0.clone();
+        mac.update(text);
+        mac.finalize().into_bytes().to_vec()
+    }
+
+    /// Whether a signature belongs to a text, in constant time.
+    pub(super) fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
+        let mut mac = self.0.clone();
+        mac.update(text);
+        mac.verify_slice(signature).is_ok()
     }
 }
 

@@ -109,10 +109,15 @@ impl WebSocket {
 
     async fn receive_event(&mut self) -> Result<Inbound, Exception> {
         let event = self.receive.receive().await?;
+        if self.client == State::Connecting && event != Inbound::WebsocketConnect {
+            let name = event.name();
+            let text = format!("Expected ASGI message \"websocket.connect\", but got '{name}'");
+            return Err(Exception::runtime_error(text));
+        }
         match event {
             Inbound::WebsocketConnect => self.client = State::Connected,
             Inbound::WebsocketDisconnect { .. } => self.client = State::Disconnected,
-            Inbound::WebsocketReceive { .. } | Inbound::HttpRequest { .. } | Inbound::HttpDisconnect => {}
+            _ => {}
         }
         Ok(event)
     }

@@ -20,17 +20,22 @@ pub(super) struct RawCase {
     pub(super) reported: Spanned<String>,
     pub(super) behind: Spanned<String>,
     #[serde(default)]
-    pub(super) reports: Vec<String>,
+    pub(super) issues: Vec<String>,
     pub(super) scenario: String,
     pub(super) defect: Spanned<String>,
     pub(super) profiles: Option<Vec<Spanned<String>>>,
     #[serde(default = "staging")]
     pub(super) environments: Spanned<Vec<Environment>>,
+    pub(super) users: Option<Spanned<usize>>,
+    pub(super) connections: Option<Spanned<usize>>,
+    pub(super) rounds: Option<Spanned<usize>>,
     pub(super) step: Spanned<Vec<Spanned<RawStep>>>,
     #[serde(default)]
     pub(super) fault: Vec<Spanned<RawFault>>,
     pub(super) expect: RawExpect,
     pub(super) symptom: RawSymptom,
+    #[serde(default)]
+    pub(super) sham: Vec<RawSham>,
 }
 
 fn staging() -> Spanned<Vec<Environment>> {
@@ -62,6 +67,10 @@ pub(super) struct RawStep {
     pub(super) client: Option<Spanned<Client>>,
     pub(super) method: Option<Spanned<String>>,
     pub(super) within_ms: Option<Spanned<u64>>,
+    pub(super) retry_ms: Option<Spanned<u64>>,
+    pub(super) give_up_ms: Option<Spanned<u64>>,
+    pub(super) accept: Option<Spanned<Vec<Class>>>,
+    pub(super) outcome: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -80,16 +89,44 @@ pub(super) struct RawFault {
     pub(super) key: Option<Spanned<String>>,
     pub(super) value: Option<Spanned<toml::Value>>,
     pub(super) dependency: Option<Spanned<String>>,
+    pub(super) operation: Option<Spanned<String>>,
     pub(super) error: Option<String>,
     pub(super) delay_ms: Option<u64>,
+    pub(super) module: Option<String>,
+    pub(super) name: Option<String>,
     pub(super) nth: Option<Spanned<u32>>,
+    pub(super) every: Option<Spanned<u32>>,
     pub(super) times: Option<Spanned<u32>>,
+    pub(super) from_ms: Option<u64>,
+    pub(super) until_ms: Option<u64>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawExpect {
     pub(super) accept: Spanned<Vec<Class>>,
+    #[serde(default)]
+    pub(super) at_least: BTreeMap<Class, usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSham {
+    pub(super) claim: Spanned<String>,
+    pub(super) defects: Spanned<Vec<Spanned<String>>>,
+    pub(super) outcome: Spanned<String>,
+    pub(super) class: Class,
+    pub(super) found_by: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) on: BTreeMap<Spanned<String>, RawShamOn>,
+}
+
+/// A sham behind another server: what is not said is as behind the first.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawShamOn {
+    pub(super) outcome: Option<Spanned<String>>,
+    pub(super) class: Option<Class>,
 }
 
 #[derive(Deserialize)]

@@ -9,7 +9,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
         .filter(|(_, outcome)| outcome.class == Class::BadMask)
         .map(|(reading, outcome)| {
             let credential = if reading.user.is_some() { "a valid" } else { "no valid" };
-            let behind = if reading.dependency_failed {
+            let behind = if reading.outage {
                 "something behind the service had failed"
             } else {
                 "everything behind the service was healthy"

@@ -9,13 +9,22 @@ mod bounded_wait;
 mod class_fits_cause;
 mod control_opens;
 mod five_events_in_order;
+mod health_tells_the_truth;
+mod isolation;
 mod legal_close;
 mod no_drop;
 mod no_error_log;
+mod no_error_log_for_client_fault;
 mod no_internal_close;
 mod no_leak_in_answers;
+mod no_residue;
 mod no_server_error;
+mod once_per_connection;
 mod opened_only_with_credential;
+mod ready_only_when_ready;
+mod recovers;
+mod retry_after_present;
+mod stated_reason;
 mod subprotocol_offered;
 mod welcome_first;
 
@@ -114,9 +123,46 @@ pub const ALL: &[Check] = &[
         look: no_leak_in_answers::look,
     },
     Check {
+        name: "retry_after_present",
+        property: "503 and 429 say when to come back",
+        look: retry_after_present::look,
+    },
+    Check {
+        name: "stated_reason",
+        property: "a refusal for something that is down names it",
+        look: stated_reason::look,
+    },
+    Check {
+        name: "health_tells_the_truth",
+        property: "health agrees with a real handshake",
+        look: health_tells_the_truth::look,
+    },
+    Check {
+        name: "ready_only_when_ready",
+        property: "health says ready only while everything critical answers",
+        look: ready_only_when_ready::look,
+    },
+    Check {
+        name: "recovers",
+        property: "once a fault is over clients are served again, without a restart",
+        look: recovers::look,
+    },
+    Check { name: "isolation", property: "no frame carries what belongs to another user", look: isolation::look },
+    Check {
+        name: "once_per_connection",
+        property: "the endpoint runs once for every connection",
+        look: once_per_connection::look,
+    },
+    Check { name: "no_residue", property: "nothing is left behind when every client is gone", look: no_residue::look },
+    Check {
         name: "no_error_log",
         property: "nothing is logged as an error unless something behind the service failed",
         look: no_error_log::look,
+    },
+    Check {
+        name: "no_error_log_for_client_fault",
+        property: "nothing is logged as an error for a client's own mistake",
+        look: no_error_log_for_client_fault::look,
     },
     Check {
         name: "control_opens",

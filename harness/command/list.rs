@@ -21,10 +21,10 @@ pub(super) fn list(options: &Options) -> Result<u8> {
         return Ok(MISUSE);
     }
     let mut table = plain_table(width());
-    table.set_header(["case", "scenario", "reports", "what must hold"]);
+    table.set_header(["case", "scenario", "issues", "what must hold"]);
     for case in cases {
-        let reports = case.reports.iter().map(|number| format!("#{number}")).collect::<Vec<_>>().join(" ");
-        table.add_row([&case.name, &case.scenario, &reports, &case.summary]);
+        let issues = case.issues.join(" ");
+        table.add_row([&case.name, &case.scenario, &issues, &case.summary]);
     }
     table.lines().for_each(|line| print(line.trim_end()));
     Ok(if broken.is_empty() { 0 } else { MISUSE })

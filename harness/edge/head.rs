@@ -46,10 +46,8 @@ impl Rewriter {
         let before = head.clone();
         for (index, fault) in self.scribe.plan().faults.iter().enumerate() {
             match &fault.kind {
-                FaultKind::Pass => {
-                    if self.scribe.meets(index) {
-                        self.scribe.fired(index, Party::Edge, fault.kind.to_string());
-                    }
+                FaultKind::Pass if self.scribe.meets(index) => {
+                    self.scribe.fired(index, Party::Edge, fault.kind.to_string());
                 }
                 FaultKind::StripHeader { header } => {
                     let has_name = |name: &[u8]| name.eq_ignore_ascii_case(header.as_bytes());
@@ -58,10 +56,7 @@ impl Rewriter {
                         self.scribe.fired(index, Party::Edge, fault.kind.to_string());
                     }
                 }
-                FaultKind::DropKey { .. }
-                | FaultKind::SetKey { .. }
-                | FaultKind::Fail { .. }
-                | FaultKind::Delay { .. } => {}
+                _ => {}
             }
         }
         *head != before

@@ -44,7 +44,7 @@ pub(super) async fn serve(
         }
     };
     let Some(body) = body else { return false };
-    let scope = Scope::build(ScopeType::Http, &head, &profile.scope);
+    let scope = Scope::build(ScopeType::Http, &head, &profile.scope, scribe.exchange());
     let response = Response {
         profile: Arc::clone(profile),
         head_only: head.method == "HEAD",

@@ -2,11 +2,14 @@
 
 mod call;
 mod http;
+mod lifespan;
 mod upgrade;
 mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use lifespan::{Life, live};
 
 use tokio::time::timeout;
 

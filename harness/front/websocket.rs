@@ -43,7 +43,7 @@ pub(super) async fn serve(
     profile: Arc<Profile>,
     scribe: Scribe,
 ) {
-    let scope = Scope::build(ScopeType::Websocket, &head, &profile.scope);
+    let scope = Scope::build(ScopeType::Websocket, &head, &profile.scope, scribe.exchange());
     let negotiation = Negotiation {
         profile: Arc::clone(&profile),
         accept_key: derive_accept_key(header(&head.headers, "sec-websocket-key").unwrap_or_default()),

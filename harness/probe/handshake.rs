@@ -25,17 +25,22 @@ pub(super) fn request_head(
     let mut query = request.query.clone();
     let mut offers = Vec::new();
     let presents = |place| request.credential != Credential::None && request.places.contains(&place);
-    if presents(CredentialPlace::Query) {
-        if !query.is_empty() {
-            query.push(b'&');
+    for (place, parameter) in [(CredentialPlace::Query, "token"), (CredentialPlace::Ticket, "ticket")] {
+        if presents(place) {
+            if !query.is_empty() {
+                query.push(b'&');
+            }
+            query.extend_from_slice(format!("{parameter}={token}").as_bytes());
         }
-        query.extend_from_slice(format!("token={token}").as_bytes());
     }
     if presents(CredentialPlace::Subprotocol) {
         offers.push("jwt-auth".to_owned());
     }
     if presents(CredentialPlace::Subprotocol) || presents(CredentialPlace::SubprotocolAlone) {
         offers.push(format!("jwt.{}", BASE64_URL_SAFE_NO_PAD.encode(token)));
+    }
+    if presents(CredentialPlace::StagingSubprotocol) {
+        offers.push(format!("staging-auth.{}", BASE64_URL_SAFE_NO_PAD.encode(token)));
     }
     offers.extend(request.offers.iter().cloned());
     if !query.is_empty() {
@@ -53,12 +58,14 @@ pub(super) fn request_head(
     if !offers.is_empty() {
         headers.push(field("Sec-WebSocket-Protocol", offers.join(", ")));
     }
-    if presents(CredentialPlace::Header) {
-        let value = match request.credential {
-            Credential::NoScheme | Credential::Empty => token.to_owned(),
-            _ => format!("Bearer {token}"),
-        };
-        headers.push(field("Authorization", value));
+    for (place, scheme) in [(CredentialPlace::Header, "Bearer"), (CredentialPlace::LowerCaseHeader, "bearer")] {
+        if presents(place) {
+            let value = match request.credential {
+                Credential::NoScheme | Credential::Empty => token.to_owned(),
+                _ => format!("{scheme} {token}"),
+            };
+            headers.push(field("Authorization", value));
+        }
     }
     for (name, value) in &request.headers {
         headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));

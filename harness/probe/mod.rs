@@ -9,19 +9,21 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     close_code::CloseCode,
+    credential::{CredentialPlace, Form, Presented},
     error::Error,
     frame::{Frame, FrameError, Opcode},
-    head::{ResponseHead, has_token, header},
-    link::{Wire, take},
+    head::{RequestHead, ResponseHead, has_token, header},
+    link::{Link, Wire, take},
     message::message_type,
     recorder::{Recorder, Scribe},
     running::Running,
-    step::{Act, Awaited, Request, Step},
+    step::{Act, Awaited, Crowd, Request, Step},
     transcript::{BodyEnd, Party, What},
 };
 
@@ -31,44 +33,131 @@ const PAYLOAD_BYTES_MAX: u64 = 16 << 20;
 /// How long the probe waits for the end of a session that its steps left open.
 const PARTING_LIMIT: Duration = Duration::from_secs(5);
 
-/// Performs the steps against a running target.
+/// The first pause of a client that was refused a connection; each further one is twice as long (the reported front
+/// end's reconnect: 1 s, at most 30 s).
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause of a client that was refused a connection.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// What stands for the client's user in a message.
+const USER_PLACEHOLDER: &str = "{user}";
+
+/// What is performed, and by how many clients.
+#[derive(Debug, Clone, Copy)]
+pub struct Script<'a> {
+    /// The steps of every client.
+    pub steps: &'a [Step],
+    /// The clients.
+    pub crowd: Crowd,
+}
+
+impl<'a> Script<'a> {
+    /// The steps of one client.
+    pub fn of_one(steps: &'a [Step]) -> Script<'a> {
+        Script { steps, crowd: Crowd::ONE }
+    }
+}
+
+/// Performs the steps against a running target: every client at the same time, each a step at a time.
 ///
 /// # Errors
 /// When no link to the target can be had. What the target does is never an error.
-pub async fn perform(steps: &[Step], recorder: &Recorder, target: &dyn Running) -> Result<(), Error> {
-    let mut chance = fastrand::Rng::with_seed(recorder.plan().seed);
-    let mut session: Option<Session> = None;
-    let mut exchanges = 0;
-    for step in steps {
-        match &step.act {
-            Act::Open(request) | Act::Request(request) => {
+pub async fn perform(script: Script<'_>, recorder: &Recorder, target: &dyn Running) -> Result<(), Error> {
+    let clients = (0..script.crowd.clients()).map(|number| {
+        let seed = recorder.plan().seed.wrapping_add(number as u64);
+        Client { number, script, recorder, target, chance: fastrand::Rng::with_seed(seed) }.perform()
+    });
+    try_join_all(clients).await.map(drop)
+}
+
+/// One client of a script.
+struct Client<'a> {
+    number: usize,
+    script: Script<'a>,
+    recorder: &'a Recorder,
+    target: &'a dyn Running,
+    chance: fastrand::Rng,
+}
+
+impl Client<'_> {
+    async fn perform(mut self) -> Result<(), Error> {
+        let openings = self.script.steps.iter().filter(|step| opening(step).is_some()).count();
+        for round in 0..self.script.crowd.rounds {
+            self.play((self.number * self.script.crowd.rounds + round) * openings).await?;
+        }
+        Ok(())
+    }
+
+    /// Performs the steps once; the exchanges they open are counted from `first` on.
+    async fn play(&mut self, first: usize) -> Result<(), Error> {
+        let mut session: Option<Session> = None;
+        let mut exchanges = first;
+        for step in self.script.steps {
+            if let Some(request) = opening(step) {
                 if let Some(session) = session.take() {
-                    session.part(&mut chance).await;
+                    session.part(&mut self.chance).await;
                 }
-                let scribe = recorder.scribe(exchanges);
+                let scribe = self.recorder.scribe(exchanges);
                 exchanges += 1;
-                let is_upgrade = matches!(step.act, Act::Open(_));
-                let wire = Wire::new(target.connect(scribe.clone()).await?);
-                let exchange = Exchange { wire, scribe };
-                session = exchange.request(request, is_upgrade, step.limit, target, &mut chance).await;
-            }
-            act => {
-                if let Some(mut open) = session.take() {
-                    session = open.perform(act, step.limit, &mut chance).await.then_some(open);
-                }
+                session = self.open(request, step, scribe).await?;
+            } else if let Some(mut open) = session.take() {
+                session = open.perform(&step.act, step.limit, &mut self.chance).await.then_some(open);
+            } else if step.act == Act::Pause {
+                sleep(step.limit).await;
             }
         }
+        if let Some(session) = session {
+            session.part(&mut self.chance).await;
+        }
+        Ok(())
     }
-    if let Some(session) = session {
-        session.part(&mut chance).await;
+
+    async fn open(&mut self, request: &Request, step: &Step, scribe: Scribe) -> Result<Option<Session>, Error> {
+        let Some(link) = self.connect(request, &scribe).await? else { return Ok(None) };
+        let user = match self.script.crowd.users {
+            1 => request.user.clone(),
+            users => format!("user-{}", self.number % users + 1),
+        };
+        let form = if request.places.contains(&CredentialPlace::Ticket) { Form::Ticket } else { Form::Token };
+        let credential = self.target.credential(request.credential, &user, form);
+        let exchange = Exchange { wire: Wire::new(link), scribe, user };
+        let is_upgrade = matches!(step.act, Act::Open(_));
+        let head = handshake::request_head(request, is_upgrade, &credential.text, &mut self.chance);
+        Ok(exchange.request(request, head, credential, step.limit).await)
     }
-    Ok(())
+
+    /// Connects, and tries again as long as the request says.
+    async fn connect(&self, request: &Request, scribe: &Scribe) -> Result<Option<Link>, Error> {
+        let start = Instant::now();
+        let mut pause = RETRY_PAUSE;
+        loop {
+            if let Some(link) = self.target.connect(scribe.clone()).await? {
+                return Ok(Some(link));
+            }
+            scribe.record(Party::Probe, What::ConnectionRefused);
+            if request.retry.is_none_or(|limit| start.elapsed() + pause > limit) {
+                return Ok(None);
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+        }
+    }
+}
+
+/// The request of a step that opens an exchange.
+fn opening(step: &Step) -> Option<&Request> {
+    match &step.act {
+        Act::Open(request) | Act::Request(request) => Some(request),
+        _ => None,
+    }
 }
 
 /// One connection, from the request on.
 struct Exchange {
     wire: Wire,
     scribe: Scribe,
+    /// The user the client says it is.
+    user: String,
 }
 
 impl Exchange {
@@ -84,17 +173,18 @@ impl Exchange {
     async fn request(
         mut self,
         request: &Request,
-        is_upgrade: bool,
+        head: RequestHead,
+        credential: Presented,
         limit: Duration,
-        target: &dyn Running,
-        chance: &mut fastrand::Rng,
     ) -> Option<Session> {
-        let credential = target.credential(request.credential, &request.user);
-        let head = handshake::request_head(request, is_upgrade, &credential.text, chance);
         head.encode(&mut self.wire.outgoing);
         self.record(What::RequestSent { head: head.clone(), credential });
-        let Some(response) = bounded(limit, self.read_head()).await else {
-            self.deadline("the answer to the request", limit);
+        let patience = request.give_up.unwrap_or(limit);
+        let Some(response) = bounded(patience, self.read_head()).await else {
+            match request.give_up {
+                Some(_) => self.record(What::Left),
+                None => self.deadline("the answer to the request", limit),
+            }
             return None;
         };
         let response = response?;
@@ -181,7 +271,10 @@ impl Session {
     /// Performs one act; whether the session is still there for another.
     async fn perform(&mut self, act: &Act, limit: Duration, chance: &mut fastrand::Rng) -> bool {
         match act {
-            Act::SendText(text) => self.send(Frame::new(Opcode::Text, text.clone()), chance),
+            Act::SendText(text) => {
+                let text = text.replace(USER_PLACEHOLDER, &self.exchange.user);
+                self.send(Frame::new(Opcode::Text, text), chance);
+            }
             Act::Ping => {
                 self.send(Frame::new(Opcode::Ping, &b"probe"[..]), chance);
                 self.within(limit, "a pong", chance, |frame| frame.opcode == Opcode::Pong).await;
@@ -198,8 +291,10 @@ impl Session {
                 return false;
             }
             Act::Pause => {
-                // Nothing is awaited, so that nothing can come too late.
+                // Nothing is awaited, so that nothing can come too late; the time passes whoever closes.
+                let start = Instant::now();
                 let _ = bounded(limit, self.read_until(chance, |_| false)).await;
+                sleep(limit.saturating_sub(start.elapsed())).await;
             }
             Act::Deafen => {
                 self.hears_pings = false;

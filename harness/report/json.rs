@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The version of the document's shape. It grows when a key changes its meaning or goes.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -27,7 +27,7 @@ struct Document<'a> {
 struct CaseEntry<'a> {
     case: &'a str,
     scenario: &'a str,
-    reports: &'a [String],
+    issues: &'a [String],
     target: &'static str,
     profile: &'a str,
     environment: &'static str,
@@ -91,7 +91,7 @@ fn entry<'a>(trial: &'a Trial, judgement: &'a Judgement, seed: u64) -> CaseEntry
     CaseEntry {
         case: &trial.case.name,
         scenario: &trial.case.scenario,
-        reports: &trial.case.reports,
+        issues: &trial.case.issues,
         target: "backend",
         profile: &trial.profile.name,
         environment: trial.environment.name(),

@@ -8,7 +8,7 @@ use crate::{
     head::{Headers, RequestHead, ResponseHead, header, readable, reason_phrase},
     redact::Redactor,
     scope::ScopeType,
-    transcript::{BodyEnd, Event, Level, Party, Transcript, What},
+    transcript::{BodyEnd, Event, Level, PROCESS, Party, Transcript, What},
 };
 
 /// The longest message that is shown whole, in characters.
@@ -38,25 +38,60 @@ pub struct Line {
     pub text: String,
 }
 
-/// The run as lines, without credentials, secrets and volatile values.
+/// The run as lines, without credentials, secrets and volatile values. Connections that look alike are shown once.
 pub fn lines(transcript: &Transcript, detail: Detail) -> Vec<Line> {
     let redactor = Redactor::of(transcript);
-    let mut shown = Vec::new();
-    let mut exchange = 0;
-    for event in in_reading_order(transcript) {
-        if event.exchange != exchange {
-            exchange = event.exchange;
-            shown.push(Line { at: event.at, text: format!("--- connection {} ---", exchange + 1) });
+    let of = |exchange: usize| -> Vec<Line> {
+        let mut lines: Vec<(Line, usize)> = Vec::new();
+        for event in transcript.of(exchange) {
+            let Some(text) = line(event, detail, &redactor) else { continue };
+            match lines.last_mut() {
+                Some((last, times)) if last.text == text => *times += 1,
+                _ => lines.push((Line { at: event.at, text }, 1)),
+            }
         }
-        if let Some(text) = line(event, detail, &redactor) {
-            shown.push(Line { at: event.at, text });
+        let again = |(mut line, times): (Line, usize)| {
+            if times > 1 {
+                line.text.push_str(&format!("  ({times} times)"));
+            }
+            line
+        };
+        lines.into_iter().map(again).collect()
+    };
+    let mut shown = of(PROCESS);
+    if !shown.is_empty() {
+        shown.insert(0, Line { at: Duration::ZERO, text: "--- the process ---".to_owned() });
+    }
+    let exchanges = transcript.exchanges();
+    let mut first = 0;
+    while first < exchanges {
+        let lines = of(first);
+        let texts = |exchange: usize| {
+            let user = user_of(transcript, exchange);
+            of(exchange).into_iter().map(|line| line.text.replace(user, "<user>")).collect::<Vec<_>>()
+        };
+        let these = texts(first);
+        let alike = (first + 1..exchanges).take_while(|&other| texts(other) == these).count();
+        let at = lines.first().map_or(Duration::ZERO, |line| line.at);
+        if alike > 0 {
+            let text = format!("--- connections {} to {}, all like this ---", first + 1, first + 1 + alike);
+            shown.push(Line { at, text });
+        } else if exchanges > 1 || !shown.is_empty() {
+            shown.push(Line { at, text: format!("--- connection {} ---", first + 1) });
         }
+        shown.extend(lines);
+        first += 1 + alike;
     }
     shown
 }
 
-fn in_reading_order(transcript: &Transcript) -> impl Iterator<Item = &Event> {
-    (0..transcript.exchanges()).flat_map(|exchange| transcript.of(exchange))
+/// The user that an exchange's client says it is, which is all that differs between clients of a crowd.
+fn user_of(transcript: &Transcript, exchange: usize) -> &str {
+    let user = transcript.of(exchange).find_map(|event| match &event.what {
+        What::RequestSent { credential, .. } => Some(credential.subject.as_str()),
+        _ => None,
+    });
+    user.unwrap_or("user-1")
 }
 
 fn line(event: &Event, detail: Detail, redactor: &Redactor) -> Option<String> {
@@ -102,10 +137,18 @@ fn line(event: &Event, detail: Detail, redactor: &Redactor) -> Option<String> {
             format!("    log: ERROR {}", redactor.text(message))
         }
         What::Logged { level: Level::Warning, message } => format!("    log: WARNING {}", redactor.text(message)),
-        What::DependencyCalled { dependency, error: Some(error) } => {
-            format!("    {dependency} failed: {}", redactor.text(error))
+        What::DependencyCalled { dependency, operation, error: Some(error) } => {
+            format!("    {dependency}.{operation} failed: {}", redactor.text(error))
         }
-        What::DependencyCalled { dependency, error: None } if full => format!("    {dependency} answered"),
+        // Every upgrade asks them all, and every event is carried; only what else is called tells something.
+        What::DependencyCalled { operation: "ping" | "emit" | "check", error: None, .. } => return None,
+        What::DependencyCalled { dependency, operation, error: None } if full => {
+            format!("    {dependency}.{operation} answered")
+        }
+        What::ConnectionRefused => "--> connect: refused, nothing listens".to_owned(),
+        What::Starting => "    the process starts".to_owned(),
+        What::Listening => "    the process listens".to_owned(),
+        What::Exited { why } => format!("    the process is gone: {}", redactor.text(why)),
         _ => return None,
     };
     Some(text)
@@ -115,6 +158,7 @@ fn fault_place(party: Party) -> &'static str {
     match party {
         Party::Dependency => "dependency",
         Party::Front => "scope",
+        Party::Process => "process",
         Party::Edge | Party::Probe | Party::Application | Party::Nobody => "edge",
     }
 }
@@ -173,7 +217,7 @@ fn inbound(event: &Inbound, redactor: &Redactor) -> String {
         Inbound::WebsocketDisconnect { code, reason } if reason.is_empty() => format!("{name} {code}"),
         Inbound::WebsocketDisconnect { code, reason } => format!("{name} {code} {reason:?}"),
         Inbound::HttpRequest { body, .. } => format!("{name} {} bytes", body.len()),
-        Inbound::WebsocketConnect | Inbound::HttpDisconnect => name.to_owned(),
+        _ => name.to_owned(),
     }
 }
 
@@ -195,7 +239,8 @@ fn outbound(event: &Outbound, redactor: &Redactor) -> String {
         Outbound::ResponseBody { body, more_body } => {
             format!("response.body {} bytes{}", body.len(), if *more_body { ", more follows" } else { "" })
         }
-        Outbound::WebsocketAccept { subprotocol: None, .. } | Outbound::Unknown(_) => name.to_owned(),
+        Outbound::StartupFailed { message } => format!("{name} {:?}", redactor.text(message)),
+        _ => name.to_owned(),
     }
 }
 

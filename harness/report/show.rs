@@ -9,6 +9,7 @@ use super::{
     table::plain_table,
 };
 use crate::{
+    issue,
     trial::Trial,
     verdict::{Judged, Judgement, Verdict},
 };
@@ -25,8 +26,7 @@ pub fn render(trial: &Trial, judgement: &Judgement, seed: u64, width: usize, det
     let mut say = |line: String| {
         let _ = writeln!(text, "{line}");
     };
-    let reports = case.reports.iter().map(|number| format!("#{number}")).collect::<Vec<_>>().join(", ");
-    say(format!("{BOLD}{}{BOLD:#}  {}  {reports}", case.name, case.scenario));
+    say(format!("{BOLD}{}{BOLD:#}  {}  {}", case.name, case.scenario, issue::labels(&case.issues).join(", ")));
     say(format!("{}\n", case.summary));
     say(format!("{FAINT}reported{FAINT:#}  {}", case.reported));
     say(format!("{FAINT}behind  {FAINT:#}  {}", case.behind));

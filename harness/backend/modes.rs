@@ -1,0 +1,46 @@
+//! The modes of a session. They differ in name; the rule of authentication is the same in all of them.
+
+use crate::{
+    exception::Exception,
+    scope::{Scope, percent_decode},
+};
+
+/// A session's mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Main,
+    Factory,
+    Isolated,
+    Legacy,
+}
+
+impl Mode {
+    const ALL: [Mode; 4] = [Mode::Main, Mode::Factory, Mode::Isolated, Mode::Legacy];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Mode::Main => "main",
+            Mode::Factory => "factory",
+            Mode::Isolated => "isolated",
+            Mode::Legacy => "legacy",
+        }
+    }
+
+    /// The mode of a request on `/ws`: what the query says, then what the user agent says. An unknown one is main.
+    pub(super) fn of(scope: &Scope) -> Result<Mode, Exception> {
+        let query = scope.bytes("query_string")?;
+        let asked = query.split(|&byte| byte == b'&').find_map(|pair| pair.strip_prefix(b"mode="));
+        if let Some(name) = asked.map(percent_decode) {
+            let found = Mode::ALL.into_iter().find(|mode| mode.name().as_bytes() == name);
+            return Ok(found.unwrap_or(Mode::Main));
+        }
+        let agents: Vec<u8> = scope
+            .headers()?
+            .into_iter()
+            .filter(|(name, _)| *name == b"user-agent")
+            .flat_map(|(_, value)| value.to_ascii_lowercase())
+            .collect();
+        let agents = String::from_utf8_lossy(&agents);
+        Ok([Mode::Factory, Mode::Isolated].into_iter().find(|mode| agents.contains(mode.name())).unwrap_or(Mode::Main))
+    }
+}

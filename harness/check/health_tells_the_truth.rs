@@ -1,0 +1,62 @@
+//! Health agrees with a real handshake: where a health route and an upgrade with a valid credential follow one another
+//! under the same conditions, both say that the service is ready, or neither does.
+
+use super::{Complaints, Evidence};
+use crate::{
+    classify::Reading,
+    outcome::{Class, Ending, Outcome},
+    transcript::Transcript,
+};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    let exchanges: Vec<(&Reading<'_>, &Outcome)> = evidence.exchanges().collect();
+    let says = |(reading, outcome): &(&Reading<'_>, &Outcome)| {
+        says_ready(reading, outcome)
+            .map(|ready| ("health", ready))
+            .or_else(|| is_ready(reading, outcome).map(|ready| ("the handshake", ready)))
+    };
+    exchanges
+        .windows(2)
+        .filter(|pair| same_conditions(evidence.transcript, pair[0].0, pair[1].0))
+        .filter_map(|pair| Some((says(&pair[0])?, says(&pair[1])?)))
+        .filter(|((one, first), (other, second))| one != other && first != second)
+        .map(|((one, first), (other, second))| {
+            let word = |ready| if ready { "ready" } else { "not ready" };
+            let message = format!("{one} says {}, {other} says {}", word(first), word(second));
+            (format!("{one}:{first}"), message)
+        })
+        .collect()
+}
+
+/// What a health route says; `None` for another request, or no answer.
+fn says_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
+    let (path, _) = reading.request?.path_and_query();
+    let is_health = reading.service.health_paths.iter().any(|known| path == known.as_bytes());
+    match outcome.ending {
+        Ending::Http { status, .. } if is_health => Some(status < 400),
+        _ => None,
+    }
+}
+
+/// Whether an upgrade that nothing was wrong with opened; `None` for another request.
+fn is_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
+    if !reading.asked_for_upgrade() || reading.user.is_none() {
+        return None;
+    }
+    match outcome.class {
+        Class::GoodBadRequest | Class::GoodAuthRefusal => None,
+        _ => Some(reading.welcome.is_some()),
+    }
+}
+
+/// Whether no fault began or ended between the starts of two exchanges.
+fn same_conditions(transcript: &Transcript, one: &Reading<'_>, other: &Reading<'_>) -> bool {
+    let start = |reading: &Reading<'_>| reading.events.first().map(|event| event.at);
+    let end = |reading: &Reading<'_>| reading.events.last().map(|event| event.at);
+    let (Some(first), Some(last)) = (start(one).max(start(other)), end(one).min(end(other))) else { return false };
+    let earliest = start(one).min(start(other)).unwrap_or_default();
+    transcript.faults.iter().all(|fault| {
+        let armed = |at| fault.trigger.is_armed_at(at);
+        fault.trigger.is_steady() && armed(earliest) == armed(first) && armed(earliest) == armed(last)
+    })
+}

@@ -1,0 +1,12 @@
+//! Nothing is left behind: when every client is gone no connection is served and no session is held.
+
+use super::{Complaints, Evidence};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    let Some(residue) = evidence.transcript.residue else { return Vec::new() };
+    [("connection(s)", residue.connections), ("session(s)", residue.sessions)]
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(what, count)| (what.to_owned(), format!("{count} {what} are left when every client is gone")))
+        .collect()
+}

@@ -1,0 +1,45 @@
+//! Once a fault is over, a client with nothing wrong is served again, without a restart.
+
+use std::time::Duration;
+
+use super::{Complaints, Evidence};
+use crate::{
+    classify::Reading,
+    fault::{FaultKind, Place},
+    outcome::{Class, Outcome},
+};
+
+/// How long a service may take to notice that something works again: the pause between two attempts of its start, and
+/// one attempt.
+const NOTICE: Duration = Duration::from_secs(6);
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    let faults = evidence.transcript.faults.iter();
+    let over = faults
+        .filter(|fault| matches!(fault.kind.place(), Place::Dependency | Place::Process))
+        // A start is over by itself, and what a process reads once is not over before its end.
+        .filter(|fault| !matches!(fault.kind, FaultKind::Restart | FaultKind::Variable { .. }))
+        .map(|fault| fault.trigger.until)
+        // One that never ends is followed by nothing.
+        .collect::<Option<Vec<Duration>>>();
+    let Some(over) = over.and_then(|ends| ends.into_iter().max()) else { return Vec::new() };
+    let is_after = |reading: &Reading<'_>| reading.events.first().is_some_and(|event| event.at >= over + NOTICE);
+    evidence
+        .exchanges()
+        .filter(|(reading, _)| is_after(reading) && asks_for_good(reading))
+        .filter(|(_, outcome)| outcome.class != Class::GoodOpen)
+        .map(|(_, outcome)| complain(outcome))
+        .collect()
+}
+
+/// Whether the request is one that a service in order serves.
+fn asks_for_good(reading: &Reading<'_>) -> bool {
+    let Some(request) = reading.request else { return true };
+    let (path, _) = request.path_and_query();
+    let is_health = reading.service.health_paths.iter().any(|known| path == known.as_bytes());
+    reading.user.is_some() || is_health
+}
+
+fn complain(outcome: &Outcome) -> (String, String) {
+    (outcome.ending.to_string(), format!("everything works again, and the client gets {outcome}"))
+}

@@ -1,0 +1,35 @@
+//! A refusal for something that is down names it: in the answer, or in the log beside it.
+
+use super::{Complaints, Evidence};
+use crate::{
+    classify::Reading,
+    close_code::CloseCode,
+    outcome::{Ending, Outcome},
+    transcript::What,
+};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, outcome)).collect()
+}
+
+fn complain(reading: &Reading<'_>, outcome: &Outcome) -> Option<(String, String)> {
+    let is_refusal = match &outcome.ending {
+        Ending::Http { status: 503, .. } => true,
+        Ending::Close { code: Some(code), .. } => {
+            matches!(*code, CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE)
+        }
+        _ => false,
+    };
+    if !is_refusal || reading.down.is_empty() {
+        return None;
+    }
+    let names = |text: &str| reading.down.iter().any(|name| text.contains(name));
+    let is_stated = reading.events.iter().any(|event| match &event.what {
+        What::BodySeen { body, .. } => names(&String::from_utf8_lossy(body)),
+        What::FrameSeen(frame) => names(&String::from_utf8_lossy(&frame.payload)),
+        What::Logged { message, .. } => names(message),
+        _ => false,
+    });
+    let down = reading.down.join(", ");
+    (!is_stated).then(|| (down.clone(), format!("{} says nothing of {down}, which is down", outcome.ending)))
+}

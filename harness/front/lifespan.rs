@@ -1,0 +1,115 @@
+//! The life of the server's process: the application is told to start, and served only when it says that it may be.
+
+use std::future::{pending, poll_fn};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+
+use super::call::{Call, Protocol, Step};
+use crate::{
+    application::Application,
+    event::{Inbound, Outbound},
+    exception::Exception,
+    profile::Profile,
+    recorder::Scribe,
+    scope::Scope,
+    transcript::{Party, What},
+};
+
+/// Where the process stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// The application has not said that it is ready.
+    Starting,
+    /// Connections are served.
+    Listening,
+    /// The process is gone.
+    Exited,
+}
+
+/// What an application says about its start.
+#[derive(Default)]
+struct Startup {
+    said: Option<Result<(), String>>,
+}
+
+impl Protocol for Startup {
+    fn take(&mut self, event: Outbound, _outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        match event {
+            Outbound::StartupComplete => self.said = Some(Ok(())),
+            Outbound::StartupFailed { message } => self.said = Some(Err(message)),
+            Outbound::ShutdownComplete => {}
+            _ => return Err(Exception::new("AssertionError", "unexpected event in the lifespan protocol")),
+        }
+        Ok(())
+    }
+}
+
+/// How long an application may take to stop (uvicorn waits for ever, the platform behind it for 10 s).
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Runs an application's life, from its start until it is told to stop, and tells where it stands.
+pub async fn live(
+    application: Arc<dyn Application>,
+    profile: Arc<Profile>,
+    scribe: Scribe,
+    life: watch::Sender<Life>,
+    stop: oneshot::Receiver<()>,
+) {
+    let rules = &profile.lifespan;
+    let listen = || {
+        scribe.record(Party::Process, What::Listening);
+        life.send_replace(Life::Listening);
+    };
+    let exit = |why: String| {
+        scribe.record(Party::Process, What::Exited { why });
+        life.send_replace(Life::Exited);
+    };
+    scribe.record(Party::Process, What::Starting);
+    let mut call = Call::start(application, Scope::lifespan(&profile), Startup::default(), &scribe);
+    call.deliver(Inbound::LifespanStartup);
+    let started = async {
+        loop {
+            match poll_fn(|cx| call.poll_step(None, cx)).await {
+                Step::Ended(_) => return call.desk().protocol.said.take().ok_or(()),
+                Step::Moved | Step::Wire(_) => {
+                    if let Some(said) = call.desk().protocol.said.take() {
+                        return Ok(said);
+                    }
+                }
+            }
+        }
+    };
+    let limit = if rules.startup_timeout_s == 0 { Duration::MAX } else { Duration::from_secs(rules.startup_timeout_s) };
+    match timeout(limit, started).await {
+        Err(_) => return exit(format!("the application did not start within {} s", rules.startup_timeout_s)),
+        Ok(Ok(Ok(()))) => listen(),
+        Ok(Ok(Err(message))) => return exit(format!("the application failed to start: {message}")),
+        // The call ended without a word: the application does not speak the protocol.
+        Ok(Err(())) => listen(),
+    }
+    let running = async {
+        while call.is_running() {
+            poll_fn(|cx| call.poll_step(None, cx)).await;
+        }
+        // The call is over, the process is not.
+        pending::<()>().await;
+    };
+    tokio::select! {
+        // Whoever was to say stop may be gone; then nobody waits for the end either.
+        _ = stop => {}
+        () = running => {}
+    }
+    call.deliver(Inbound::LifespanShutdown);
+    let stopped = async {
+        while call.is_running() {
+            poll_fn(|cx| call.poll_step(None, cx)).await;
+        }
+    };
+    match timeout(SHUTDOWN_LIMIT, stopped).await {
+        Ok(()) => exit("it was told to stop".to_owned()),
+        Err(_) => exit(format!("it was told to stop, and did not within {} s", SHUTDOWN_LIMIT.as_secs())),
+    }
+}
