@@ -90,6 +90,7 @@ pub use outcome::{Class, Outcome};
 pub use plan::Plan;
 pub use profile::Profile;
 pub use report::{
+    catalogue::{render_json as render_catalogue_json, render_list, render_map},
     json::render as render_json,
     located::render as render_located,
     sequence::Detail,

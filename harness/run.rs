@@ -60,8 +60,11 @@ impl Conductor {
         };
         match runs() {
             Ok(((before, after), shams)) => {
-                let (verdict, why) = match compare(&trial.case, &trial.profile.name, &before, &after) {
-                    (Verdict::Fixed, _) => see_through(&trial.case, &trial.profile.name, &shams),
+                let (case, profile) = (&trial.case, &trial.profile.name);
+                let judge = |sham: Judged| (compare(case, profile, &before, &sham).0, sham);
+                let shams = shams.into_iter().map(judge).collect::<Vec<_>>();
+                let (verdict, why) = match compare(case, profile, &before, &after) {
+                    (Verdict::Fixed, _) => see_through(case, profile, &shams),
                     not_fixed => not_fixed,
                 };
                 Judgement { verdict, why, before: Some(before), after: Some(after), shams }
@@ -225,8 +228,8 @@ fn all_faults_acted(case: &Case, judged: &Judged) -> Result<(), String> {
 
 /// Whether every claimed repair, run in the order in which the case names them, is seen through: none is accepted in place of the real one, and each shows what is
 /// known of it.
-pub fn see_through(case: &Case, profile: &str, shams: &[Judged]) -> (Verdict, String) {
-    for (sham, judged) in case.shams.iter().zip(shams) {
+pub fn see_through(case: &Case, profile: &str, shams: &[(Verdict, Judged)]) -> (Verdict, String) {
+    for (sham, (verdict, judged)) in case.shams.iter().zip(shams) {
         let (outcome, class) = match sham.on.get(profile) {
             Some((outcome, class)) => (outcome, *class),
             None => (&sham.outcome, sham.class),
@@ -234,8 +237,8 @@ pub fn see_through(case: &Case, profile: &str, shams: &[Judged]) -> (Verdict, St
         let ending = judged.outcome.ending.to_string();
         let silent =
             sham.found_by.iter().find(|name| !judged.findings.iter().any(|finding| finding.check == name.as_str()));
-        if holds(case, judged).is_ok() {
-            return (Verdict::Vacuous, format!("the sham repair {} passes for one", sham.revision));
+        if *verdict != Verdict::StillBroken {
+            return (Verdict::Vacuous, format!("the sham repair {} is not seen through: {verdict}", sham.revision));
         } else if ending != *outcome || judged.outcome.class != class {
             let shows = format!("shows `{ending}` ({}) instead of `{outcome}` ({class})", judged.outcome.class);
             return (Verdict::CannotReproduce, format!("the sham repair {} {shows}", sham.revision));

@@ -87,6 +87,8 @@ pub struct Request {
     pub headers: Headers,
     /// Headers a standard client sends and this one does not.
     pub without: Vec<String>,
+    /// The body, of type JSON; none when it is empty.
+    pub body: Vec<u8>,
     /// How strict the client is.
     pub client: Client,
     /// How long a client that is refused a connection tries again, with growing pauses; it does not without this.
@@ -119,6 +121,7 @@ impl Request {
             offers: Vec::new(),
             headers: Vec::new(),
             without: Vec::new(),
+            body: Vec::new(),
             client: Client::default(),
             retry: None,
             give_up: None,

@@ -94,6 +94,6 @@ pub struct Judgement {
     pub before: Option<Judged>,
     /// The repaired twin; `None` when the harness could not run it.
     pub after: Option<Judged>,
-    /// What each claimed repair shows, in the order in which the case names them.
-    pub shams: Vec<Judged>,
+    /// What each claimed repair shows in place of the real one, in the order in which the case names them.
+    pub shams: Vec<(Verdict, Judged)>,
 }

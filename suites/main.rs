@@ -6,10 +6,13 @@ mod breaks; // everything that judges, seen to fail
 mod command; // the built binary: output and exit codes
 mod credentials; // every credential, place and environment
 mod judgement; // what must not be taken for good
+mod lifespan; // the start and the end of a process
 mod messages; // what the backend answers
 mod properties; // whatever a client may write
+mod races; // the client leaves at every await
 mod rendering; // what tables, pages and messages look like
 mod servers; // what each server profile makes of an application's behavior
+mod service; // the embedded service's own rules
 mod support; // helpers
 mod tidy; // the rules of this house
 mod wire; // real sockets, and independent implementations on the other end

@@ -1,14 +1,19 @@
 //! What tables, pages and messages look like, as snapshots for a reviewer.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use relapse::{
-    Catalogue, Conductor, Detail, Report, Revision, Trial, Verdict, error::Error, judge_all, render_json,
-    render_located, render_show, render_table, servers,
+    Case, Catalogue, Conductor, Detail, Report, Revision, Trial, Verdict, error::Error, issues, judge_all, render_json,
+    render_list, render_located, render_map, render_show, render_table, servers,
 };
 
 use crate::support::check_page;
+
+fn catalogue() -> Vec<Arc<Case>> {
+    Catalogue::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases")).unwrap().cases
+}
 
 fn trials(filter: &str) -> Vec<Trial> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
@@ -48,7 +53,22 @@ fn the_json_document() {
 fn one_case_in_full() {
     let trial = &trials("session/s449_2_short_exception_text")[0];
     let judgement = Conductor::default().judge(trial, 1);
-    check_page("show", &render_show(trial, &judgement, 1, 150, Detail::Conversation));
+    check_page("show", &render_show(trial, &judgement, &issues().unwrap(), 1, 150, Detail::Conversation));
+}
+
+#[test]
+fn the_catalogue_by_issue() {
+    let cases = catalogue();
+    check_page("list", &render_list(&issues().unwrap(), &cases, 150));
+    check_page("map", &render_map(&issues().unwrap(), &cases));
+}
+
+#[test]
+fn a_claimed_repair_in_the_table_and_in_full() {
+    check_page("table_with_shams", &render_table(&report("SR4"), 150));
+    let trial = &trials("SR4")[0];
+    let judgement = Conductor::default().judge(trial, 1);
+    check_page("show_with_shams", &render_show(trial, &judgement, &issues().unwrap(), 1, 150, Detail::Conversation));
 }
 
 #[test]

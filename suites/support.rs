@@ -3,23 +3,26 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use relapse::{
-    Error, Plan, Profile, Transcript,
+    Environment, Error, Fault, Plan, Profile, Revision, Transcript,
     application::{Application, Promise, Receive, SendEvent},
     clock::{Clock, Runtime},
     credential::{Credential, Form, Presented},
     event::{Inbound, Outbound},
     exception::Exception,
     front,
+    head::ResponseHead,
     link::Link,
-    recorder::Scribe,
+    recorder::{self, Scribe},
     run,
     running::Running,
     scope::Scope,
-    step::Step,
-    transcript::{Residue, Service},
+    step::{Act, Awaited, Request, Step},
+    target::{Embedded, Transport},
+    transcript::{Residue, Service, What},
 };
 
 /// The two ends an application holds.
@@ -149,4 +152,49 @@ pub(crate) fn check_page(name: &str, text: &str) {
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| insta::assert_snapshot!(name, anstream::adapter::strip_str(text).to_string()));
+}
+
+/// What a client with these steps sees of the embedded backend, under these faults.
+pub(crate) fn on_backend(
+    revision: Revision,
+    environment: Environment,
+    server: &str,
+    faults: Vec<Fault>,
+    steps: &[Step],
+) -> Transcript {
+    Runtime::new(Clock::Virtual).block_on(async {
+        let _logs = recorder::capture_logs();
+        let target = Embedded::launch(revision, environment, profile(server), Transport::Memory, 1);
+        let transcript = run::converse(steps, Plan { seed: 1, faults }, &target).await.unwrap();
+        target.stop().await.unwrap();
+        transcript
+    })
+}
+
+/// A step with a limit that none of these tests reaches in good order.
+pub(crate) fn step(act: Act) -> Step {
+    Step { act, limit: Duration::from_secs(10) }
+}
+
+/// An upgrade on `/ws` with a valid credential.
+pub(crate) fn open() -> Step {
+    step(Act::Open(Request::standard("GET", "/ws")))
+}
+
+/// Waiting for a message of this type.
+pub(crate) fn wait(name: &str) -> Step {
+    step(Act::Wait(Awaited::Message(name.to_owned())))
+}
+
+/// The head and the body of the answer to a plain request.
+pub(crate) fn answer(transcript: &Transcript, exchange: usize) -> (ResponseHead, serde_json::Value) {
+    let mut found = (None, serde_json::Value::Null);
+    for event in transcript.of(exchange) {
+        match &event.what {
+            What::ResponseSeen(head) => found.0 = Some(head.clone()),
+            What::BodySeen { body, .. } => found.1 = serde_json::from_slice(body).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    (found.0.expect("an answer"), found.1)
 }

@@ -66,6 +66,7 @@ pub(super) struct RawStep {
     pub(super) without: Option<Spanned<Vec<String>>>,
     pub(super) client: Option<Spanned<Client>>,
     pub(super) method: Option<Spanned<String>>,
+    pub(super) body: Option<Spanned<toml::Value>>,
     pub(super) within_ms: Option<Spanned<u64>>,
     pub(super) retry_ms: Option<Spanned<u64>>,
     pub(super) give_up_ms: Option<Spanned<u64>>,

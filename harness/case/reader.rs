@@ -335,6 +335,7 @@ impl Reader<'_> {
             ("without", raw.without.as_ref().map(Spanned::span)),
             ("client", raw.client.as_ref().map(Spanned::span)),
             ("method", raw.method.as_ref().map(Spanned::span)),
+            ("body", raw.body.as_ref().map(Spanned::span)),
             ("retry_ms", raw.retry_ms.as_ref().map(Spanned::span)),
             ("give_up_ms", raw.give_up_ms.as_ref().map(Spanned::span)),
         ];
@@ -393,6 +394,7 @@ impl Reader<'_> {
             offers: raw.offers.take().map(Spanned::into_inner).unwrap_or_default(),
             headers,
             without: raw.without.take().map(Spanned::into_inner).unwrap_or_default(),
+            body: raw.body.take().map_or(Ok(String::new()), |body| self.message(body, None))?.into_bytes(),
             client: raw.client.take().map(Spanned::into_inner).unwrap_or_default(),
             retry: raw.retry_ms.take().map(|limit| self.limit(&limit)).transpose()?,
             give_up: raw.give_up_ms.take().map(|limit| self.limit(&limit)).transpose()?,

@@ -58,11 +58,6 @@ pub async fn live(
     life: watch::Sender<Life>,
     stop: oneshot::Receiver<()>,
 ) {
-    let rules = &profile.lifespan;
-    let listen = || {
-        scribe.record(Party::Process, What::Listening);
-        life.send_replace(Life::Listening);
-    };
     let exit = |why: String| {
         scribe.record(Party::Process, What::Exited { why });
         life.send_replace(Life::Exited);
@@ -70,37 +65,23 @@ pub async fn live(
     scribe.record(Party::Process, What::Starting);
     let mut call = Call::start(application, Scope::lifespan(&profile), Startup::default(), &scribe);
     call.deliver(Inbound::LifespanStartup);
-    let started = async {
-        loop {
-            match poll_fn(|cx| call.poll_step(None, cx)).await {
-                Step::Ended(_) => return call.desk().protocol.said.take().ok_or(()),
-                Step::Moved | Step::Wire(_) => {
-                    if let Some(said) = call.desk().protocol.said.take() {
-                        return Ok(said);
-                    }
-                }
-            }
+    let lived = async {
+        let failed = start(&mut call, profile.lifespan.startup_timeout_s).await;
+        if let Err(why) = failed {
+            return why;
         }
-    };
-    let limit = if rules.startup_timeout_s == 0 { Duration::MAX } else { Duration::from_secs(rules.startup_timeout_s) };
-    match timeout(limit, started).await {
-        Err(_) => return exit(format!("the application did not start within {} s", rules.startup_timeout_s)),
-        Ok(Ok(Ok(()))) => listen(),
-        Ok(Ok(Err(message))) => return exit(format!("the application failed to start: {message}")),
-        // The call ended without a word: the application does not speak the protocol.
-        Ok(Err(())) => listen(),
-    }
-    let running = async {
+        scribe.record(Party::Process, What::Listening);
+        life.send_replace(Life::Listening);
         while call.is_running() {
             poll_fn(|cx| call.poll_step(None, cx)).await;
         }
         // The call is over, the process is not.
-        pending::<()>().await;
+        pending().await
     };
     tokio::select! {
+        why = lived => return exit(why),
         // Whoever was to say stop may be gone; then nobody waits for the end either.
         _ = stop => {}
-        () = running => {}
     }
     call.deliver(Inbound::LifespanShutdown);
     let stopped = async {
@@ -111,5 +92,28 @@ pub async fn live(
     match timeout(SHUTDOWN_LIMIT, stopped).await {
         Ok(()) => exit("it was told to stop".to_owned()),
         Err(_) => exit(format!("it was told to stop, and did not within {} s", SHUTDOWN_LIMIT.as_secs())),
+    }
+}
+
+/// Waits until the application says that it has started, or why it has not.
+async fn start(call: &mut Call<Startup>, timeout_s: u64) -> Result<(), String> {
+    let started = async {
+        loop {
+            match poll_fn(|cx| call.poll_step(None, cx)).await {
+                // The call ended without a word: the application does not speak the protocol, and is served.
+                Step::Ended(_) => return call.desk().protocol.said.take().unwrap_or(Ok(())),
+                Step::Moved | Step::Wire(_) => {
+                    if let Some(said) = call.desk().protocol.said.take() {
+                        return said;
+                    }
+                }
+            }
+        }
+    };
+    let limit = if timeout_s == 0 { Duration::MAX } else { Duration::from_secs(timeout_s) };
+    match timeout(limit, started).await {
+        Err(_) => Err(format!("the application did not start within {timeout_s} s")),
+        Ok(Err(message)) => Err(format!("the application failed to start: {message}")),
+        Ok(Ok(())) => Ok(()),
     }
 }

@@ -67,6 +67,10 @@ pub(super) fn request_head(
             headers.push(field("Authorization", value));
         }
     }
+    if !request.body.is_empty() {
+        headers.push(field("Content-Type", "application/json"));
+        headers.push(field("Content-Length", request.body.len().to_string()));
+    }
     for (name, value) in &request.headers {
         headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
         headers.push((name.clone(), value.clone()));

@@ -178,6 +178,7 @@ impl Exchange {
         limit: Duration,
     ) -> Option<Session> {
         head.encode(&mut self.wire.outgoing);
+        self.wire.outgoing.extend_from_slice(&request.body);
         self.record(What::RequestSent { head: head.clone(), credential });
         let patience = request.give_up.unwrap_or(limit);
         let Some(response) = bounded(patience, self.read_head()).await else {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
+    case::Sham,
     cause::Cause,
+    defect::Defect,
     outcome::{Class, Outcome},
     transcript::Party,
     trial::{Report, Trial},
@@ -39,7 +41,18 @@ struct CaseEntry<'a> {
     before: Option<Run<'a>>,
     after: Option<Run<'a>>,
     control: Option<Seen>,
+    shams: Vec<ShamEntry<'a>>,
     replay: String,
+}
+
+/// A claimed repair in place of the real one.
+#[derive(Serialize)]
+struct ShamEntry<'a> {
+    claim: &'a str,
+    defects: Vec<&'static str>,
+    verdict: Verdict,
+    #[serde(flatten)]
+    run: Run<'a>,
 }
 
 #[derive(Serialize)]
@@ -103,8 +116,14 @@ fn entry<'a>(trial: &'a Trial, judgement: &'a Judgement, seed: u64) -> CaseEntry
         before: judgement.before.as_ref().map(run),
         after: judgement.after.as_ref().map(run),
         control: judgement.after.as_ref().map(|after| seen(&after.control)),
+        shams: trial.case.shams.iter().zip(&judgement.shams).map(sham).collect(),
         replay: trial.replay(seed),
     }
+}
+
+fn sham<'a>((sham, (verdict, judged)): (&'a Sham, &'a (Verdict, Judged))) -> ShamEntry<'a> {
+    let defects = sham.revision.defects().map(Defect::name).collect();
+    ShamEntry { claim: &sham.claim, defects, verdict: *verdict, run: run(judged) }
 }
 
 fn run(judged: &Judged) -> Run<'_> {

@@ -1,5 +1,6 @@
 //! Renders what was found: pure functions from verdicts and transcripts to text.
 
+pub mod catalogue;
 pub mod json;
 pub mod located;
 pub mod sequence;

@@ -9,7 +9,7 @@ use super::{
     table::plain_table,
 };
 use crate::{
-    issue,
+    issue::{self, Issue},
     trial::Trial,
     verdict::{Judged, Judgement, Verdict},
 };
@@ -20,7 +20,16 @@ const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
 /// Renders one judged trial, at most this many characters wide.
-pub fn render(trial: &Trial, judgement: &Judgement, seed: u64, width: usize, detail: Detail) -> String {
+///
+/// Of the issues those are told that the case belongs to, with what was published about them and is wrong.
+pub fn render(
+    trial: &Trial,
+    judgement: &Judgement,
+    issues: &[Issue],
+    seed: u64,
+    width: usize,
+    detail: Detail,
+) -> String {
     let case = &trial.case;
     let mut text = String::new();
     let mut say = |line: String| {
@@ -52,10 +61,22 @@ pub fn render(trial: &Trial, judgement: &Judgement, seed: u64, width: usize, det
         }
         say(format!("{FAINT}control {FAINT:#}  {}", after.control));
     }
+    for (sham, (verdict, judged)) in case.shams.iter().zip(&judgement.shams) {
+        say(format!("{FAINT}claimed {FAINT:#}  {} ({})", sham.claim, sham.revision));
+        say(format!("          in place of the repair: {}; {verdict}", judged.outcome));
+    }
     let style = if judgement.verdict == Verdict::Fixed { GOOD } else { BAD };
     let why = if judgement.why.is_empty() { String::new() } else { format!(": {}", judgement.why) };
     say(format!("{FAINT}verdict {FAINT:#}  {style}{}{style:#}{why}", judgement.verdict));
     say(format!("{FAINT}again   {FAINT:#}  {}", trial.replay(seed)));
+    let is_its = |issue: &&Issue| case.issues.iter().any(|key| *key == issue.key || issue.also.contains(key));
+    for issue in issues.iter().filter(is_its) {
+        for claim in &issue.claim {
+            let label = issue::labels(std::slice::from_ref(&issue.key)).join(" ");
+            say(format!("\n{FAINT}published about {label}{FAINT:#}  {}", claim.said));
+            say(format!("{FAINT}in truth{FAINT:#}  {}", claim.found));
+        }
+    }
     text
 }
 

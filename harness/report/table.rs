@@ -47,6 +47,7 @@ pub fn render(report: &Report, width: usize) -> String {
         names.set_constraint(ColumnConstraint::ContentWidth);
     }
     let mut text = paint(&table.to_string());
+    text.push_str(&shams(report, width));
     for (trial, judgement) in &report.trials {
         if judgement.verdict != Verdict::Fixed {
             text.push_str(&explain(trial, judgement, report.seed));
@@ -141,6 +142,30 @@ fn paint(table: &str) -> String {
         };
     }
     text
+}
+
+/// The claimed repairs, each with what it shows in place of the real one.
+fn shams(report: &Report, width: usize) -> String {
+    let mut table = plain_table(width);
+    table.set_header(["claimed repair", "of", "in place of the repair", "verdict"]);
+    let mut seen = BTreeSet::new();
+    for (trial, judgement) in &report.trials {
+        for (sham, (verdict, judged)) in trial.case.shams.iter().zip(&judgement.shams) {
+            let shown = show(&judged.outcome);
+            if seen.insert((trial.case.name.as_str(), sham.revision.to_string(), shown.clone())) {
+                table.add_row([&sham.claim, &trial.case.name, &shown, verdict.label()]);
+            }
+        }
+    }
+    if seen.is_empty() {
+        return String::new();
+    }
+    if let Some(names) = table.column_mut(1).filter(|_| width >= WIDTH_WITH_WHOLE_NAMES) {
+        names.set_constraint(ColumnConstraint::ContentWidth);
+    }
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    let (header, rows) = lines.split_first().map_or(("", &[][..]), |(header, rows)| (header.as_str(), rows));
+    format!("\n{FAINT}{header}{FAINT:#}\n{}\n", rows.join("\n"))
 }
 
 fn explain(trial: &Trial, judgement: &Judgement, seed: u64) -> String {

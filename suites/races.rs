@@ -1,0 +1,122 @@
+//! The client leaves while the application waits: at every call of a dependency, before and after the accept, in every
+//! way there is to leave. Nothing is left behind, and it is nobody's error.
+
+use std::time::Duration;
+
+use relapse::{
+    Defect, Environment, Fault, Revision, Transcript, check,
+    classify::Reading,
+    close_code::CloseCode,
+    credential::CredentialPlace,
+    fault::{Calls, FaultKind, Trigger},
+    outcome::{Ending, Outcome},
+    step::{Act, Request, Step},
+    transcript::{Level, Residue, What},
+};
+use rstest::rstest;
+
+use crate::support::{on_backend, open, step, wait};
+
+const SERVERS: [&str; 5] = ["uvicorn-0.35", "uvicorn-0.54", "hypercorn-0.18", "daphne-4.2", "granian-2.8"];
+
+/// A call that takes long enough for the client to leave meanwhile.
+fn slow(dependency: &str, operation: &str, nth: u32) -> Fault {
+    let calls = Calls { dependency: dependency.to_owned(), operation: Some(operation.to_owned()) };
+    let delay = Duration::from_millis(400);
+    Fault { kind: FaultKind::Delay { calls, delay }, trigger: Trigger { nth, times: Some(1), ..Trigger::default() } }
+}
+
+fn pause(ms: u64) -> Step {
+    Step { act: Act::Pause, limit: Duration::from_millis(ms) }
+}
+
+/// Nothing is left, nothing was logged as an error, and every call of the application has ended.
+fn assert_clean(transcript: &Transcript, label: &str) {
+    assert_eq!(transcript.residue, Some(Residue::default()), "{label}");
+    let errors: Vec<&str> =
+        transcript.logs().filter(|(level, _)| *level == Level::Error).map(|(_, message)| message).collect();
+    assert_eq!(errors, [""; 0], "{label}");
+    assert_eq!(transcript.fired, [1], "{label}: the application never waited there");
+    let count = |wanted: fn(&What) -> bool| transcript.events.iter().filter(|event| wanted(&event.what)).count();
+    let called = count(|what| matches!(what, What::Called { .. }));
+    assert_eq!(count(|what| matches!(what, What::Returned)), called, "{label}");
+}
+
+/// Before the accept a client can only go: its stream ends.
+#[rstest]
+fn the_client_leaves_before_it_is_answered(
+    #[values(
+        ("database", "ping"),
+        ("redis", "ping"),
+        ("auth_service", "ping"),
+        ("thread_service", "ping"),
+        ("agent_supervisor", "ping"),
+        ("websocket_bridge", "ping"),
+        ("redis", "get"),
+        ("auth_service", "check")
+    )]
+    at: (&str, &str),
+) {
+    for server in SERVERS {
+        let upgrade = Request {
+            give_up: Some(Duration::from_millis(200)),
+            places: vec![if at == ("redis", "get") { CredentialPlace::Ticket } else { CredentialPlace::Header }],
+            ..Request::standard("GET", "/ws")
+        };
+        let steps = [step(Act::Open(upgrade)), pause(1000)];
+        let faults = vec![slow(at.0, at.1, 1)];
+        let transcript = on_backend(Revision::repaired(), Environment::Staging, server, faults, &steps);
+        assert_eq!(Reading::of(&transcript, 0).outcome().ending, Ending::Left);
+        assert_clean(&transcript, &format!("{at:?} behind {server}"));
+    }
+}
+
+/// How a client ends its session.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    CloseFrame,
+    EndOfStream,
+    AskToDisconnect,
+}
+
+/// During an agent run a client can close, go, or ask to be let go.
+#[rstest]
+fn the_client_leaves_during_an_agent_run(
+    #[values(
+        ("thread_service", "open", 1),
+        ("agent_supervisor", "run", 1),
+        ("websocket_bridge", "emit", 1),
+        ("websocket_bridge", "emit", 2),
+        ("websocket_bridge", "emit", 3),
+        ("websocket_bridge", "emit", 4),
+        ("websocket_bridge", "emit", 5)
+    )]
+    at: (&str, &str, u32),
+    #[values(Way::CloseFrame, Way::EndOfStream, Way::AskToDisconnect)] way: Way,
+) {
+    for server in SERVERS {
+        let say = |text: &str| step(Act::SendText(text.to_owned()));
+        let mut steps = vec![open(), wait("connection_established"), say(r#"{"type":"chat","content":"x"}"#), pause(200)];
+        match way {
+            Way::CloseFrame => steps.push(step(Act::Close(CloseCode::NORMAL))),
+            Way::EndOfStream => steps.push(step(Act::Leave)),
+            Way::AskToDisconnect => steps.extend([say(r#"{"type":"disconnect"}"#), step(Act::Close(CloseCode::NORMAL))]),
+        }
+        steps.push(pause(1000));
+        let faults = vec![slow(at.0, at.1, at.2)];
+        let transcript = on_backend(Revision::repaired(), Environment::Staging, server, faults, &steps);
+        assert_clean(&transcript, &format!("{way:?} at {at:?} behind {server}"));
+    }
+}
+
+/// The same race on a service that leaks, so that the suite is known to see it.
+#[test]
+fn what_is_left_behind_is_seen() {
+    let steps = [open(), wait("connection_established"), step(Act::Leave), pause(1000)];
+    let leaky = Revision::only(Defect::ManagersLeak);
+    let transcript = on_backend(leaky, Environment::Staging, SERVERS[0], Vec::new(), &steps);
+    assert_eq!(transcript.residue, Some(Residue { connections: 0, sessions: 1 }));
+    let control: Outcome = Reading::of(&transcript, 0).outcome();
+    let findings = check::findings(&check::Evidence::gather(&transcript, &control));
+    assert!(findings.iter().any(|finding| finding.check == "no_residue"), "{findings:?}");
+}
