@@ -96,11 +96,14 @@ fn the_client_leaves_during_an_agent_run(
 ) {
     for server in SERVERS {
         let say = |text: &str| step(Act::SendText(text.to_owned()));
-        let mut steps = vec![open(), wait("connection_established"), say(r#"{"type":"chat","content":"x"}"#), pause(200)];
+        let mut steps =
+            vec![open(), wait("connection_established"), say(r#"{"type":"chat","content":"x"}"#), pause(200)];
         match way {
             Way::CloseFrame => steps.push(step(Act::Close(CloseCode::NORMAL))),
             Way::EndOfStream => steps.push(step(Act::Leave)),
-            Way::AskToDisconnect => steps.extend([say(r#"{"type":"disconnect"}"#), step(Act::Close(CloseCode::NORMAL))]),
+            Way::AskToDisconnect => {
+                steps.extend([say(r#"{"type":"disconnect"}"#), step(Act::Close(CloseCode::NORMAL))])
+            }
         }
         steps.push(pause(1000));
         let faults = vec![slow(at.0, at.1, at.2)];
