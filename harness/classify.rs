@@ -35,6 +35,8 @@ pub struct Reading<'a> {
     pub user: Option<&'a str>,
     /// The welcome's `user_id`, when a welcome came.
     pub welcome: Option<String>,
+    /// The user an agent event was for, when that is another one than the session's.
+    pub foreign_user: Option<String>,
     /// The `type` of every text message the probe read; empty for one that has none.
     pub messages: Vec<Cow<'a, str>>,
     /// Whether something behind the service was failing during the exchange, or had failed shortly before.
@@ -82,6 +84,7 @@ impl<'a> Reading<'a> {
             response: None,
             user: None,
             welcome: None,
+            foreign_user: None,
             messages: Vec::new(),
             outage: had_outage(transcript, exchange),
             absent: was_absent(transcript, exchange),
@@ -109,6 +112,7 @@ impl<'a> Reading<'a> {
         let valid =
             |credential: &&Presented| credential.is_valid() && arrived.is_some_and(|head| credential.is_in(head));
         reading.user = credential.filter(valid).map(|credential| credential.subject.as_str());
+        reading.foreign_user = reading.find_foreign_user();
         reading
     }
 
@@ -166,9 +170,8 @@ impl<'a> Reading<'a> {
         self.messages.iter().map(Cow::as_ref).filter(|name| AGENT_EVENTS.contains(name)).collect()
     }
 
-    /// The user an agent event was for, when that is another one than the session's.
-    pub fn foreign_user(&self) -> Option<String> {
-        if self.agent_events().is_empty() {
+    fn find_foreign_user(&self) -> Option<String> {
+        if !self.messages.iter().any(|name| AGENT_EVENTS.contains(&name.as_ref())) {
             return None;
         }
         let user = self.user.unwrap_or_default();
@@ -333,7 +336,7 @@ impl<'a> Reading<'a> {
 
     fn class(&self, ending: &Ending, cause: Cause) -> Class {
         let crashed = matches!(cause, Cause::CrashBeforeAccept | Cause::CrashAfterAccept | Cause::Abandoned);
-        if self.welcome.is_some() && !self.is_welcomed_as_itself() || self.foreign_user().is_some() {
+        if self.welcome.is_some() && !self.is_welcomed_as_itself() || self.foreign_user.is_some() {
             return Class::BadOpen;
         }
         match ending {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value as Json;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::{Backend, exception_guard::DEPENDENCY_ERROR, lock, messages, websocket::WebSocket};
+use super::{Backend, exception_guard::DEPENDENCY_ERROR, lock, messages, websocket::WebSocket, within};
 use crate::{defect::Defect, dependency::Dependency, exception::Exception};
 
 /// How long a call of a run may take (the readiness table's limit for the supervisor on the platform).
@@ -161,9 +161,9 @@ impl Backend {
 
     /// Calls a dependency within the limit.
     async fn call(&self, dependency: Dependency, operation: &'static str) -> Result<(), Exception> {
-        match timeout(CALL_LIMIT, self.dependencies.call(dependency, operation)).await {
-            Ok(answer) => answer.map_err(|error| Exception::new(DEPENDENCY_ERROR, error.message)),
-            Err(_) => {
+        match within(CALL_LIMIT, self.dependencies.call(dependency, operation)).await {
+            Some(answer) => answer.map_err(|error| Exception::new(DEPENDENCY_ERROR, error.message)),
+            None => {
                 let text = format!("{} did not answer in time", dependency.name());
                 Err(Exception::new(DEPENDENCY_ERROR, text))
             }

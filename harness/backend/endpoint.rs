@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::{
     Backend,
@@ -18,6 +18,7 @@ use super::{
     startup::Phase,
     token::{self, Refusal, Verified},
     websocket::{State, WebSocket},
+    within,
 };
 use crate::{
     close_code::CloseCode, defect::Defect, dependency::Dependency, environment::Environment, exception::Exception,
@@ -324,7 +325,7 @@ impl Backend {
                 }
             }
         };
-        timeout(REVOCATION_LIMIT, attempts).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+        within(REVOCATION_LIMIT, attempts).await.unwrap_or_else(|| Err("no answer in time".to_owned()))
     }
 
     async fn refuse(&self, websocket: &mut WebSocket, mode: Mode, refusal: Refusal) -> Result<(), Exception> {
@@ -508,9 +509,9 @@ impl Backend {
     ) -> Result<(), Exception> {
         let patience = receive_timeout(self.environment());
         while self.may_receive(websocket) {
-            let received = match timeout(patience, websocket.receive_text()).await {
-                Ok(received) => received,
-                Err(_) => {
+            let received = match within(patience, websocket.receive_text()).await {
+                Some(received) => received,
+                None => {
                     websocket.send_text(messages::heartbeat(self, connection)).await?;
                     continue;
                 }

@@ -33,10 +33,14 @@ mod url;
 mod websocket;
 
 use std::collections::BTreeSet;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 pub use settings::{Settings, Variables};
 
@@ -176,8 +180,8 @@ impl Backend {
     /// A credential of this kind for a user, as this service's own auth service would issue it.
     pub fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented {
         // The auth service is another process: it signs with the configured secret, whatever this one has.
-        let key = Key::new(&self.settings.issuer_secret);
-        let token = || token::mint(kind, user, &key, self.now(), self.environment(), self.identifier());
+        let key = &self.settings.issuer.key;
+        let token = || token::mint(kind, user, key, self.now(), self.environment(), self.identifier());
         let text = match form {
             Form::Token => token(),
             Form::Ticket => self.tickets().mint(kind, user, self.identifier(), self.now()).unwrap_or_else(token),
@@ -254,6 +258,16 @@ impl Backend {
 
     fn tickets(&self) -> MutexGuard<'_, Tickets> {
         lock(&self.tickets)
+    }
+}
+
+/// Waits for a future, but not longer than the limit. What is there at once costs no timer, and that is what almost every
+/// dependency is.
+async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => timeout(limit, future).await.ok(),
     }
 }
 

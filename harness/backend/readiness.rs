@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use super::{Backend, settings::SecretSource};
+use super::{Backend, settings::SecretSource, within};
 use crate::{
     defect::Defect,
     dependency::Dependency::{self, AgentSupervisor, AuthService, Database, Redis, ThreadService, WebsocketBridge},
@@ -105,13 +105,17 @@ impl Backend {
             tracing::warn!("readiness: {name} failed: {why}");
             if critical.contains(&name) { readiness.failed.push(name) } else { readiness.degraded.push(name) }
         };
-        let limit = |group: usize| GROUP_LIMITS[group].mul_f64(factor(self.environment())).max(GROUP_LIMIT_MIN);
-        let first = limit(0);
+        let span = |group: usize| {
+            let limit = GROUP_LIMITS[group].mul_f64(factor(self.environment())).max(GROUP_LIMIT_MIN);
+            let start = Instant::now();
+            (start, start + limit)
+        };
+        let first = span(0);
         let answers = tokio::join!(self.ask(Database, first), self.ask(Redis, first), self.ask(AuthService, first));
         note(Database, answers.0);
         note(Redis, answers.1);
         note(AuthService, answers.2);
-        let second = limit(1);
+        let second = span(1);
         let agents = async {
             match self.ask(ThreadService, second).await {
                 Ok(()) => (Ok(()), self.ask(AgentSupervisor, second).await),
@@ -132,26 +136,27 @@ impl Backend {
         readiness
     }
 
-    /// Asks one dependency, again where it fails, within the limit.
-    async fn ask(&self, dependency: Dependency, limit: Duration) -> Result<(), String> {
+    /// Asks one dependency, again where it fails, between the start and the end of its group.
+    async fn ask(&self, dependency: Dependency, (start, end): (Instant, Instant)) -> Result<(), String> {
         let Asking { limit: each, retries, pause } = table(dependency, self.environment().is_deployed());
-        let end = Instant::now() + limit;
-        let mut why = String::new();
-        for attempt in 0..=retries {
-            if attempt > 0 {
-                if Instant::now() + pause >= end {
-                    break;
+        let attempts = async {
+            let mut attempt = 0;
+            loop {
+                let why = match within(each, self.ping(dependency)).await {
+                    Some(Ok(())) => return Ok(()),
+                    Some(Err(raised)) => raised.to_string(),
+                    None => "no answer in time".to_owned(),
+                };
+                if attempt == retries || Instant::now() + pause >= end {
+                    return Err(why);
                 }
+                attempt += 1;
                 sleep(pause).await;
             }
-            let left = each.min(end.saturating_duration_since(Instant::now()));
-            match timeout(left, self.ping(dependency)).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(raised)) => why = raised.to_string(),
-                Err(_) => why = "no answer in time".to_owned(),
-            }
-        }
-        Err(why)
+        };
+        within(end.saturating_duration_since(start), attempts)
+            .await
+            .unwrap_or_else(|| Err("no answer in time".to_owned()))
     }
 
     async fn ping(&self, dependency: Dependency) -> Result<(), Exception> {

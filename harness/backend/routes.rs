@@ -14,7 +14,6 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::{
@@ -27,6 +26,7 @@ use super::{
     readiness::RETRY_AFTER_S,
     session::Session,
     tickets::{TTL_RANGE_S, TTL_S, Ticket},
+    within,
 };
 use crate::{
     credential::{Credential, Form},
@@ -151,11 +151,10 @@ impl Backend {
     /// The row of a user, made on the first request of a user that has none.
     async fn user_row(&self, user: &str) -> Result<(), HttpException> {
         let unavailable = || HttpException::new(503, "Database service temporarily unavailable");
-        let lookup = timeout(LOOKUP_LIMIT, self.dependencies.call(Dependency::Database, "lookup")).await;
-        let failed = match lookup {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.message),
-            Err(_) => Some("no answer in time".to_owned()),
+        let failed = match within(LOOKUP_LIMIT, self.dependencies.call(Dependency::Database, "lookup")).await {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(error.message),
+            None => Some("no answer in time".to_owned()),
         };
         if let Some(why) = failed {
             tracing::warn!("user lookup: database failed: {why}");

@@ -17,7 +17,7 @@ pub struct Settings {
     /// Where the signing secret is. Without one the service is not ready; it never makes one up.
     pub(super) secret: SecretSource,
     /// The secret that the auth service signs with.
-    pub(super) issuer_secret: String,
+    pub(super) issuer: Secret,
     /// Whether there is a key for the language model.
     pub(super) has_model: bool,
     /// `DEMO_MODE`, if it is set.
@@ -67,7 +67,7 @@ impl Settings {
             environment,
             environment_by_name_only: resolve_environment(&named),
             secret,
-            issuer_secret: issuer_secret.to_owned(),
+            issuer: Secret::new(issuer_secret),
             has_model: variables.contains_key("LLM_API_KEY"),
             demo: variables.get("DEMO_MODE").map(is_on),
             e2e_key: variables.get("E2E_OAUTH_SIMULATION_KEY").cloned(),

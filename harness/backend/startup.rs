@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::{
     Backend,
     agent::Registry,
     settings::{Secret, SecretSource},
+    within,
 };
 use crate::{
     application::{Receive, SendEvent},
@@ -155,9 +156,9 @@ impl Backend {
     pub(crate) async fn start_up(&self) {
         for phase in Phase::ALL {
             loop {
-                let attempt = timeout(ATTEMPT_LIMIT, self.attempt(phase)).await;
+                let attempt = within(ATTEMPT_LIMIT, self.attempt(phase)).await;
                 let late = || Err((self.startup().waiting_for.unwrap_or(phase.name()), "no answer in time".to_owned()));
-                let Err((name, why)) = attempt.unwrap_or_else(|_| late()) else { break };
+                let Err((name, why)) = attempt.unwrap_or_else(late) else { break };
                 tracing::warn!("startup phase {}: {name}: {why}", phase.name());
                 self.startup().waiting_for = Some(name);
                 sleep(ATTEMPT_PAUSE).await;

@@ -17,6 +17,6 @@ fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
             format!("{wanted} agent request(s) were answered by {seen} whole run(s), {events} event(s) in all");
         return Some(("missing".to_owned(), message));
     }
-    let foreign = reading.foreign_user()?;
+    let foreign = reading.foreign_user.as_ref()?;
     Some(("foreign".to_owned(), format!("an event carries the foreign user {foreign:?}")))
 }
