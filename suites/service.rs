@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use relapse::{
     Class, Defect, Environment, Fault, Revision, Transcript,
+    check::{self, Evidence},
     classify::Reading,
     close_code::CloseCode,
     credential::{Credential, CredentialPlace},
@@ -141,6 +142,32 @@ fn readiness_has_a_limit(#[case] environment: Environment, #[case] limit_ms: u12
     let answered = transcript.of(0).find(|event| matches!(event.what, What::ResponseSeen(_))).unwrap().at;
     // Tokio's timers have a resolution of one millisecond.
     assert!((limit_ms..=limit_ms + 1).contains(&answered.as_millis()), "{answered:?}");
+}
+
+/// At every half second of an outage, and before and after it, health says what a handshake at that moment gets.
+#[rstest]
+fn health_and_handshake_agree_at_every_moment(
+    #[values("auth_service", "thread_service", "agent_supervisor", "websocket_bridge")] dependency: &str,
+    #[values(Environment::Staging, Environment::Production)] environment: Environment,
+) {
+    let trigger = Trigger { from: Duration::from_secs(10), until: Some(Duration::from_secs(20)), ..Trigger::default() };
+    let outage = Fault { trigger, ..fails(dependency) };
+    let moment = [
+        plain(request("GET", "/health/ready")),
+        open(),
+        wait("connection_established"),
+        step(Act::Close(CloseCode::NORMAL)),
+        plain(request("GET", "/ws/health")),
+        Step { act: Act::Pause, limit: Duration::from_millis(500) },
+    ];
+    let steps: Vec<Step> = std::iter::repeat_n(moment, 40).flatten().collect();
+    let transcript = serve(environment, vec![outage], &steps);
+    let control = Reading::of(&transcript, 0).outcome();
+    let evidence = Evidence::gather(&transcript, &control);
+    let findings = check::findings(&evidence);
+    assert_eq!(findings, [], "{dependency} in {environment}");
+    let not_ready = evidence.outcomes.iter().filter(|outcome| outcome.class == Class::GoodNotReady).count();
+    assert!((4..100).contains(&not_ready), "{not_ready} of 120 fall into the outage");
 }
 
 /// The breaker of the auth service opens after as many failures as its environment allows, spares the service from

@@ -4,6 +4,7 @@
 use super::{Complaints, Evidence};
 use crate::{
     classify::Reading,
+    fault::Trigger,
     outcome::{Class, Ending, Outcome},
     transcript::Transcript,
 };
@@ -49,14 +50,13 @@ fn is_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
     }
 }
 
-/// Whether no fault began or ended between the starts of two exchanges.
+/// Whether no fault began or ended from the start of the first of two exchanges to the end of the last.
 fn same_conditions(transcript: &Transcript, one: &Reading<'_>, other: &Reading<'_>) -> bool {
-    let start = |reading: &Reading<'_>| reading.events.first().map(|event| event.at);
-    let end = |reading: &Reading<'_>| reading.events.last().map(|event| event.at);
-    let (Some(first), Some(last)) = (start(one).max(start(other)), end(one).min(end(other))) else { return false };
-    let earliest = start(one).min(start(other)).unwrap_or_default();
-    transcript.faults.iter().all(|fault| {
-        let armed = |at| fault.trigger.is_armed_at(at);
-        fault.trigger.is_steady() && armed(earliest) == armed(first) && armed(earliest) == armed(last)
-    })
+    let times = || one.events.iter().chain(&other.events).map(|event| event.at);
+    let (Some(start), Some(end)) = (times().min(), times().max()) else { return false };
+    let is_same = |trigger: Trigger| {
+        let changes = |at| trigger.is_armed_at(start) != trigger.is_armed_at(at);
+        trigger.is_steady() && !changes(end) && !trigger.until.is_some_and(|until| start < until && until <= end)
+    };
+    transcript.faults.iter().all(|fault| is_same(fault.trigger))
 }
