@@ -16,6 +16,7 @@ use crate::{
     plan::Plan,
     revision::Revision,
     step::{Crowd, Step},
+    transcript::Transcript,
 };
 
 /// The profile a case runs on unless it names others: the server of the reports.
@@ -67,6 +68,8 @@ pub struct Accepted {
     pub classes: Vec<Class>,
     /// The ending as reports write it, where the class alone says too little.
     pub outcome: Option<String>,
+    /// Text that the client must be able to read: in a body, a message or a close reason.
+    pub says: Option<String>,
 }
 
 impl Accepted {
@@ -74,6 +77,11 @@ impl Accepted {
     pub fn accepts(&self, outcome: &Outcome) -> bool {
         let ending_fits = self.outcome.as_ref().is_none_or(|ending| *ending == outcome.ending.to_string());
         self.classes.contains(&outcome.class) && ending_fits
+    }
+
+    /// Whether what a client reads in an exchange says what it must.
+    pub fn is_said(&self, transcript: &Transcript, exchange: usize) -> bool {
+        self.says.as_ref().is_none_or(|text| transcript.reads(exchange, text))
     }
 }
 
@@ -145,4 +153,8 @@ pub struct Known<'a> {
     pub checks: &'a [&'a str],
     /// Dependencies of the backend, with their operations.
     pub dependencies: &'a [(&'a str, &'a [&'a str])],
+    /// Environment variables of the backend.
+    pub variables: &'a [&'a str],
+    /// Modules of the backend that can be missing.
+    pub modules: &'a [&'a str],
 }

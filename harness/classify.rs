@@ -45,6 +45,8 @@ pub struct Reading<'a> {
     pub absent: bool,
     /// What is critical and was down all through the exchange.
     pub down: Vec<&'a str>,
+    /// The faults of the plan.
+    pub faults: &'a [Fault],
     /// What is known of the target.
     pub service: &'a Service,
 }
@@ -89,6 +91,7 @@ impl<'a> Reading<'a> {
             outage: had_outage(transcript, exchange),
             absent: was_absent(transcript, exchange),
             down: down(transcript, exchange),
+            faults: &transcript.faults,
             service: &transcript.service,
         };
         let mut credential = None;
@@ -306,6 +309,7 @@ impl<'a> Reading<'a> {
             match &event.what {
                 What::Sent(event) => drop(machine.on_send(event)),
                 What::Received(event) => drop(machine.on_receive(event)),
+                What::CallRaised(exception) => machine.on_send_raised(exception),
                 What::Returned => return machine.on_return().is_err(),
                 // What happens behind the back of a client that has given up is no reason for it.
                 What::DeadlinePassed { .. } => return false,
@@ -347,13 +351,21 @@ impl<'a> Reading<'a> {
             Ending::Close { code: Some(code), reason } => self.class_of_close(*code, reason, crashed),
             Ending::Close { code: None, .. } if crashed => Class::BadMask,
             Ending::Close { code: None, .. } => self.class_of_session(),
-            // A client that gave up before it was answered has nothing to complain of.
-            Ending::Left if self.response.is_none() && self.outage => Class::GoodNotReady,
+            // A client that is impatient while something is slow has nothing to complain of.
+            Ending::Left if self.response.is_none() && self.outage && self.waited() <= PATIENCE => Class::GoodNotReady,
             Ending::Left if self.response.is_none() => Class::BadHang,
             Ending::Parted { .. } | Ending::Left => self.class_of_session(),
             Ending::Refused if self.absent => Class::GoodNotReady,
             Ending::Refused => Class::BadServer,
         }
+    }
+
+    /// How long the client waited for an answer before it left.
+    fn waited(&self) -> Duration {
+        let when =
+            |wanted: fn(&What) -> bool| self.events.iter().find(|event| wanted(&event.what)).map(|event| event.at);
+        let asked = when(|what| matches!(what, What::RequestSent { .. })).unwrap_or_default();
+        when(|what| *what == What::Left).unwrap_or_default().saturating_sub(asked)
     }
 
     /// The status that the application would have refused an upgrade with, had the server let it: the code of its
@@ -391,7 +403,7 @@ impl<'a> Reading<'a> {
         let Some(head) = self.request else { return Class::BadMask };
         let (path, _) = head.path_and_query();
         let is_among = |paths: &[&str]| paths.iter().any(|known| path == known.as_bytes());
-        if is_among(self.service.protected_paths) && self.user.is_none() {
+        if self.is_protected() && self.user.is_none() {
             Class::BadOpen
         } else if is_among(self.service.health_paths) && !self.down.is_empty() {
             Class::BadMask
@@ -403,12 +415,23 @@ impl<'a> Reading<'a> {
     /// Whether the client itself did something wrong: no valid credential where one is needed, or a request that deserves
     /// a complaint.
     pub fn is_client_at_fault(&self) -> bool {
-        let Some(head) = self.delivered else { return false };
+        let misses_credential = self.is_protected() && self.user.is_none();
+        let is_malformed = self.is_scope_faulted() || (self.is_websocket() && !self.is_faultless());
+        self.delivered.is_some() && (is_malformed || misses_credential)
+    }
+
+    /// Whether only a user may make this plain request.
+    fn is_protected(&self) -> bool {
+        let Some(head) = self.request.filter(|_| !self.is_websocket()) else { return false };
         let (path, _) = head.path_and_query();
-        let is_protected = self.service.protected_paths.iter().any(|known| path == known.as_bytes());
-        self.is_scope_faulted()
-            || (self.is_websocket() && !self.is_faultless())
-            || (is_protected && self.user.is_none())
+        let is_it = |(method, known): &(&str, &str)| head.method == *method && path == known.as_bytes();
+        self.service.protected.iter().any(is_it)
+    }
+
+    /// Whether this event is one of something that was taken away from the service.
+    pub fn is_outage(&self, event: &Event) -> bool {
+        let What::FaultFired { index, .. } = event.what else { return false };
+        self.faults.get(index).is_some_and(is_outage)
     }
 
     fn is_scope_faulted(&self) -> bool {
@@ -443,9 +466,11 @@ impl<'a> Reading<'a> {
     }
 
     fn sent_too_much(&self) -> bool {
-        self.events.iter().any(|event| {
-            matches!(&event.what, What::FrameSent(frame) if frame.payload.len() > self.service.message_bytes_max)
-        })
+        let limit = self.service.message_bytes_max;
+        let is_too_much = |frame: &Frame| {
+            matches!(frame.opcode, Opcode::Text | Opcode::Binary) && limit > 0 && frame.payload.len() > limit
+        };
+        self.events.iter().any(|event| matches!(&event.what, What::FrameSent(frame) if is_too_much(frame)))
     }
 
     fn class_of_close(&self, code: CloseCode, reason: &str, crashed: bool) -> Class {
@@ -498,33 +523,72 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Whether something behind the service, or its process, was made to fail or to be late here.
-pub fn is_outage(event: &Event) -> bool {
-    matches!(event.what, What::FaultFired { .. }) && matches!(event.party, Party::Dependency | Party::Process)
+/// How long a client may be kept waiting while something is slow, before that is a hang whatever the client does.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// From which delay on a dependency counts as out: every limit of the readiness table is reached by then.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Whether a fault takes something away from the service, or only makes it a little slower.
+fn is_outage(fault: &Fault) -> bool {
+    match &fault.kind {
+        FaultKind::Delay { delay, .. } => *delay >= SLOW,
+        kind => matches!(kind.place(), Place::Dependency | Place::Process),
+    }
 }
 
 /// How long after an outage a service may still say that it is not ready: the longest that one of the reported breakers
 /// stays open.
 pub const AFTERMATH: Duration = Duration::from_secs(60);
 
-/// Whether an outage acted during an exchange, was armed when the exchange began, or had been shortly before.
+/// Whether an outage acted during an exchange, was armed when the exchange began, or had been shortly before. A
+/// dependency that is not critical is out for those exchanges only that had to ask it.
 fn had_outage(transcript: &Transcript, exchange: usize) -> bool {
     if transcript.faults.is_empty() {
         return false;
     }
     let Some(start) = transcript.of(exchange).next().map(|event| event.at) else { return false };
-    let is_armed = |fault: &Fault| {
+    let is_lasting = |fault: &Fault| {
+        let (aftermath, matters) = match &fault.kind {
+            // A start takes as long as it takes to notice that something is there.
+            FaultKind::Restart => return start <= NOTICE,
+            FaultKind::Absent | FaultKind::MissingModule { .. } => (NOTICE, true),
+            kind => (AFTERMATH, kind.calls().is_none_or(|calls| is_critical(transcript, &calls.dependency))),
+        };
         let trigger = fault.trigger;
-        let is_over = trigger.until.is_some_and(|until| start >= until + AFTERMATH);
-        trigger.is_steady() && trigger.from <= start && !is_over
+        let is_over = trigger.until.is_some_and(|until| start >= until + aftermath);
+        matters && trigger.is_steady() && trigger.from <= start && !is_over
     };
-    let is_one = |fault: &&Fault| matches!(fault.kind.place(), Place::Dependency | Place::Process);
-    transcript.faults.iter().filter(is_one).any(is_armed)
-        || transcript
-            .events
-            .iter()
-            .filter(|event| is_outage(event))
-            .any(|event| event.exchange == exchange || (event.at <= start && start <= event.at + AFTERMATH))
+    transcript.faults.iter().any(|fault| is_outage(fault) && is_lasting(fault))
+        || transcript.events.iter().any(|event| {
+            let What::FaultFired { index, .. } = event.what else { return false };
+            let Some(fault) = transcript.faults.get(index).filter(|fault| is_outage(fault)) else { return false };
+            let calls = fault.kind.calls();
+            let is_spared =
+                calls.is_some_and(|calls| calls.operation.is_none() && !is_critical(transcript, &calls.dependency));
+            if event.exchange == exchange {
+                return !is_spared || !asks_only_whether_ready(transcript, exchange);
+            }
+            calls.is_some_and(|calls| is_critical(transcript, &calls.dependency))
+                && event.at <= start
+                && start <= event.at + AFTERMATH
+        })
+}
+
+/// How long a service may take to notice that something is there again.
+pub const NOTICE: Duration = Duration::from_secs(6);
+
+/// Whether the service cannot work without this dependency. The secret manager is needed to start.
+fn is_critical(transcript: &Transcript, dependency: &str) -> bool {
+    dependency == "secret_manager" || transcript.service.critical.contains(&dependency)
+}
+
+/// Whether an exchange called dependencies only to learn whether they are there.
+fn asks_only_whether_ready(transcript: &Transcript, exchange: usize) -> bool {
+    transcript.of(exchange).all(|event| match event.what {
+        What::DependencyCalled { operation, error: Some(_), .. } => operation == "ping",
+        _ => true,
+    })
 }
 
 /// Whether the fault that keeps the process away acted when an exchange ended.

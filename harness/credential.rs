@@ -41,6 +41,14 @@ pub enum Credential {
     MissingIssuer,
     /// No `jti` claim.
     MissingId,
+    /// No `aud` claim.
+    MissingAudience,
+    /// Issued more than a day ago, though not expired.
+    TooOld,
+    /// A refresh token.
+    WrongType,
+    /// Another service's token.
+    WrongService,
     /// Another environment's token.
     WrongEnvironment,
     /// Signed with the right secret by another algorithm than HS256.
@@ -99,7 +107,7 @@ impl CredentialPlace {
 
 impl Credential {
     /// Every kind.
-    pub const ALL: [Credential; 21] = [
+    pub const ALL: [Credential; 25] = [
         Credential::Valid,
         Credential::None,
         Credential::Empty,
@@ -115,6 +123,10 @@ impl Credential {
         Credential::MissingIssueTime,
         Credential::MissingIssuer,
         Credential::MissingId,
+        Credential::MissingAudience,
+        Credential::TooOld,
+        Credential::WrongType,
+        Credential::WrongService,
         Credential::WrongEnvironment,
         Credential::WrongAlgorithm,
         Credential::OverLong,

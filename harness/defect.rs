@@ -132,6 +132,8 @@ defects! {
     ManagersLeak "managers_leak", from "#108 (before bdda41252)";
     /// An agent run keeps its user and its thread where every run of the process does.
     SharedRunContext "shared_run_context", from "multi-user isolation";
+    /// The events of a run are addressed to the thread of the run that began last.
+    SharedThread "shared_thread", from "multi-user isolation";
     /// Factory mode passes a parameter that the extractor does not have.
     FactoryUnknownParameter "factory_unknown_parameter", from "factory mode (336b01f9d)";
     /// Isolated mode calls its context manager without arguments.

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use crate::{
     application::Promise,
     exception::Exception,
-    fault::FaultKind,
+    fault::{Fault, FaultKind},
     recorder::Scribe,
     transcript::{Party, What},
 };
@@ -38,7 +38,7 @@ dependencies! {
     /// Tickets.
     Redis "redis": ["ping", "get", "set"];
     /// Tells whether a token was revoked.
-    AuthService "auth_service": ["ping", "check"];
+    AuthService "auth_service": ["check"];
     /// Holds the signing secret where no variable does.
     SecretManager "secret_manager": ["read"];
     /// Runs agents.
@@ -48,6 +48,27 @@ dependencies! {
     /// Carries an agent's events to its user's connections.
     WebsocketBridge "websocket_bridge": ["ping", "emit"];
 }
+
+/// The environment variables that the service reads. `{ENVIRONMENT}` stands for the environment's name.
+pub const VARIABLES: &[&str] = &[
+    "ENVIRONMENT",
+    "GCP_PROJECT_ID",
+    "GOOGLE_CLOUD_PROJECT",
+    "K_SERVICE",
+    "BACKEND_URL",
+    "AUTH_SERVICE_URL",
+    "TESTING",
+    "JWT_SECRET_{ENVIRONMENT}",
+    "JWT_SECRET_KEY",
+    "JWT_SECRET",
+    "JWT_SECRET_NAME",
+    "LLM_API_KEY",
+    "DEMO_MODE",
+    "E2E_OAUTH_SIMULATION_KEY",
+];
+
+/// The modules that the service imports and that can be missing.
+pub const MODULES: &[&str] = &["redis"];
 
 /// A call to a dependency failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,9 +106,14 @@ impl Dependencies for InMemory {
         Box::pin(async move {
             let Some(scribe) = Scribe::current() else { return Ok(()) };
             let mut result = Ok(());
-            for (index, fault) in scribe.plan().faults.iter().enumerate() {
-                let meant = fault.kind.calls().is_some_and(|calls| calls.include(dependency.name(), operation));
-                if !meant || result.is_err() || !scribe.meets(index) {
+            let meant =
+                |fault: &Fault| fault.kind.calls().is_some_and(|calls| calls.include(dependency.name(), operation));
+            let faults = scribe.plan().faults.iter().enumerate();
+            // Every call is an occasion for every fault, whichever of them acts.
+            let met: Vec<(usize, &Fault)> =
+                faults.filter(|(index, fault)| meant(fault) && scribe.meets(*index)).collect();
+            for (index, fault) in met {
+                if result.is_err() {
                     continue;
                 }
                 scribe.fired(index, Party::Dependency, fault.kind.to_string());
@@ -109,12 +135,12 @@ impl Dependencies for InMemory {
 
     fn import(&self, module: &'static str) -> Result<(), Exception> {
         let Some(scribe) = Scribe::current() else { return Ok(()) };
-        let is_missing = scribe.plan().faults.iter().any(|fault| {
+        for (index, fault) in scribe.plan().faults.iter().enumerate() {
             let names = matches!(&fault.kind, FaultKind::MissingModule { module: name } if name == module);
-            names && fault.trigger.is_armed_at(scribe.elapsed())
-        });
-        if is_missing {
-            return Err(Exception::new("ModuleNotFoundError", format!("No module named '{module}'")));
+            if names && scribe.meets(index) {
+                scribe.fired(index, Party::Process, fault.kind.to_string());
+                return Err(Exception::new("ModuleNotFoundError", format!("No module named '{module}'")));
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use globset::GlobBuilder;
 use crate::{
     case::{Case, Known},
     check,
-    dependency::Dependency,
+    dependency::{Dependency, MODULES, VARIABLES},
     error::{Error, nearest},
     issue::Issue,
     profile::Profile,
@@ -92,7 +92,13 @@ impl Catalogue {
         let profiles = servers()?;
         let profiles: Vec<&str> = profiles.iter().map(|profile| profile.name.as_str()).collect();
         let checks = check::names();
-        let known = Known { profiles: &profiles, checks: &checks, dependencies: Dependency::NAMES };
+        let known = Known {
+            profiles: &profiles,
+            checks: &checks,
+            dependencies: Dependency::NAMES,
+            variables: VARIABLES,
+            modules: MODULES,
+        };
         let read =
             fs::read_to_string(path).map_err(|source| Error::Io { doing: "read", path: path.to_owned(), source });
         match read.and_then(|text| Case::parse(&path.display().to_string(), name, &text, &known)) {

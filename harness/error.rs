@@ -118,7 +118,8 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     known
         .into_iter()
         .map(|candidate| (similarity(candidate), candidate))
-        .filter(|(similarity, _)| *similarity >= 0.4)
+        // In a short name every letter counts.
+        .filter(|(similarity, candidate)| *similarity >= if candidate.len() < 6 { 0.6 } else { 0.4 })
         .max_by(|left, right| left.0.total_cmp(&right.0))
         .map(|(_, candidate)| candidate)
 }

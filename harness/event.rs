@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{head::Headers, scope::ScopeType, value::Value};
+use crate::{exception::Exception, head::Headers, scope::ScopeType, value::Value};
 
 /// What the application gets from `receive`.
 #[derive(Debug, Clone, PartialEq)]
@@ -236,6 +236,14 @@ impl Machine {
         };
         self.state = next;
         Ok(())
+    }
+
+    /// The application's `send` raised this exception. An `OSError` tells it that the client is gone (ASGI, "Disconnected
+    /// Client"); servers give it names of their own.
+    pub fn on_send_raised(&mut self, exception: &Exception) {
+        if exception.is_disconnect() {
+            self.state = State::Gone;
+        }
     }
 
     /// The application's call ends.

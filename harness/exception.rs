@@ -20,6 +20,11 @@ impl Exception {
         Exception { type_name: type_name.to_owned(), message: message.into() }
     }
 
+    /// Whether a server says with it that the client is gone.
+    pub fn is_disconnect(&self) -> bool {
+        matches!(self.type_name.as_str(), "OSError" | "ClientDisconnected")
+    }
+
     /// The operation met something in a state that forbids it.
     pub fn runtime_error(message: impl Into<String>) -> Exception {
         Exception::new("RuntimeError", message)

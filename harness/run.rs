@@ -14,7 +14,7 @@ use crate::{
     clock::{Clock, Runtime},
     close_code::CloseCode,
     error::Error,
-    fault::{FaultKind, Place},
+    fault::{Fault, FaultKind, Place},
     outcome::{Class, Ending, Outcome},
     plan::Plan,
     probe::{self, Script},
@@ -220,8 +220,14 @@ pub fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> (
 }
 
 fn all_faults_acted(case: &Case, judged: &Judged) -> Result<(), String> {
-    match judged.transcript.fired.iter().position(|&count| count == 0) {
-        Some(index) => Err(format!("the fault `{}` never acted", case.faults[index])),
+    if let Some(index) = judged.transcript.fired.iter().position(|&count| count == 0) {
+        return Err(format!("the fault `{}` never acted", case.faults[index]));
+    }
+    // Without a client that comes after it, the end of a fault says nothing.
+    let last = judged.transcript.events.iter().filter(|event| event.exchange != PROCESS).map(|event| event.at).max();
+    let never_over = |fault: &&Fault| fault.trigger.until.is_some_and(|until| last.is_none_or(|last| last < until));
+    match case.faults.iter().find(never_over) {
+        Some(fault) => Err(format!("nobody came after the fault `{fault}` was over")),
         None => Ok(()),
     }
 }
@@ -257,8 +263,13 @@ pub fn see_through(case: &Case, profile: &str, shams: &[(Verdict, Judged)]) -> (
 pub fn holds(case: &Case, after: &Judged) -> Result<(), String> {
     all_faults_acted(case, after)?;
     for (exchange, outcome) in after.outcomes.iter().enumerate() {
-        if !case.accepted_at(exchange).accepts(outcome) {
+        let accepted = case.accepted_at(exchange);
+        if !accepted.accepts(outcome) {
             return Err(format!("connection {} on the repaired twin gives {outcome}", exchange + 1));
+        }
+        if !accepted.is_said(&after.transcript, exchange) {
+            let text = accepted.says.as_deref().unwrap_or_default();
+            return Err(format!("nothing that connection {} on the repaired twin reads says `{text}`", exchange + 1));
         }
     }
     for (class, least) in &case.at_least {

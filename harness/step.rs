@@ -20,6 +20,9 @@ pub struct Step {
     pub limit: Duration,
 }
 
+/// The user that a credential names unless a step names another.
+pub const DEFAULT_USER: &str = "user-1";
+
 /// How many clients perform the same steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crowd {
@@ -117,7 +120,7 @@ impl Request {
             query: Vec::new(),
             credential: Credential::Valid,
             places: vec![CredentialPlace::Header],
-            user: "user-1".to_owned(),
+            user: DEFAULT_USER.to_owned(),
             offers: Vec::new(),
             headers: Vec::new(),
             without: Vec::new(),

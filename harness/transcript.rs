@@ -224,8 +224,8 @@ pub struct Service {
     pub websocket_paths: &'static [&'static str],
     /// Paths that answer a plain GET with 2xx.
     pub http_paths: &'static [&'static str],
-    /// Paths that only a user may see.
-    pub protected_paths: &'static [&'static str],
+    /// Requests that only a user may make: method and path.
+    pub protected: &'static [(&'static str, &'static str)],
     /// Subprotocols it knows; one that ends in a dot stands for all that begin with it.
     pub subprotocols: &'static [&'static str],
     /// The largest message it takes, in bytes.
@@ -269,6 +269,16 @@ impl Transcript {
     /// How many upgrades were accepted.
     pub fn sessions(&self) -> usize {
         self.events.iter().filter(|event| matches!(&event.what, What::ResponseSeen(head) if head.status == 101)).count()
+    }
+
+    /// Whether a client can read a text in an exchange: in a body, a message or a close reason.
+    pub fn reads(&self, exchange: usize, text: &str) -> bool {
+        let holds = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(text);
+        self.of(exchange).any(|event| match &event.what {
+            What::BodySeen { body, .. } => holds(body),
+            What::FrameSeen(frame) => holds(&frame.payload),
+            _ => false,
+        })
     }
 
     /// Whether a text stands in the log, or in the last words of the process.

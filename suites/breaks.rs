@@ -53,6 +53,8 @@ fn every_break_turns_something_red() {
         }
     }
     for name in check::names() {
+        let complains = |judged: &Judged| judged.findings.iter().any(|finding| finding.check == name);
+        let is_caught = runs.iter().any(|runs| std::iter::once(&runs.before).chain(&runs.shams).any(complains));
         let goes_red = runs.iter().any(|Runs { trial, before, shams, .. }| {
             let blind_shams: Vec<(Verdict, Judged)> =
                 shams.iter().map(|judged| (Verdict::StillBroken, blind(judged, name))).collect();
@@ -60,7 +62,8 @@ fn every_break_turns_something_red() {
             run::reproduces(case, profile, &blind(before, name)).is_err()
                 || run::see_through(case, profile, &blind_shams).0 != Verdict::Fixed
         });
-        assert!(goes_red, "nothing notices that {name} never complains");
+        assert!(is_caught && goes_red, "nothing notices that {name} never complains");
+        assert!(!runs.iter().any(|runs| complains(&runs.after)), "{name} complains about a repaired twin");
     }
     check_page("catches", &catches(&runs));
 }

@@ -46,7 +46,7 @@ fn without_a_command_every_case_runs_and_is_fixed() {
 #[case::number("508", 11)]
 #[case::number_with_hash("#508", 11)]
 #[case::scenario("S508-1", 1)]
-#[case::scenario_in_small("s488-1", 4)]
+#[case::scenario_in_small("s488-1", 5)]
 #[case::name("auth/s135_1_token_in_query", 1)]
 #[case::last_part("s135_1_token_in_query", 1)]
 #[case::glob("upgrade/sr1_*", 4)]
@@ -209,6 +209,103 @@ fn good_text() -> String {
     "broken.toml:10:8"
 )]
 #[case::no_toml("summary =", "summary", "", "", "broken.toml:1:")]
+#[case::nobody("profiles =", "users = 0\nprofiles =", "nobody would perform the steps", "between 1 and 1000", "")]
+#[case::too_many("profiles =", "users = 1001\nprofiles =", "so many clients", "between 1 and 1000", "")]
+#[case::outcome_of_a_close("close = 1000", "close = 1000\noutcome = \"http 500\"", "only `open` and `request`", "", "")]
+#[case::outcome_without_space(
+    "outcome = \"close 1011\"",
+    "outcome = \"http503\"",
+    "unknown outcome",
+    "did you mean `http 503`?",
+    ""
+)]
+#[case::outcome_of_no_status("outcome = \"close 1011\"", "outcome = \"http 999\"", "unknown outcome", "", "")]
+#[case::never_gives_up("by = [", "give_up_ms = 5000\nby = [", "would never get to giving up", "within_ms", "")]
+#[case::body_of_an_upgrade("by = [", "body = \"x\"\nby = [", "an upgrade has no body", "", "")]
+#[case::at_least_of_nothing(
+    "[symptom]",
+    "[expect.at_least]\ngood-not-ready = 1\n\n[symptom]",
+    "is accepted nowhere",
+    "",
+    ""
+)]
+#[case::at_least_too_many(
+    "[symptom]",
+    "[expect.at_least]\ngood-open = 2\n\n[symptom]",
+    "the steps open 1 exchange(s)",
+    "",
+    ""
+)]
+#[case::unknown_operation(
+    "[expect]",
+    "[[fault]]\nplace = \"dependency\"\nkind = \"hang\"\ndependency = \"redis\"\noperation = \"pig\"\n\n[expect]",
+    "unknown operation `pig`",
+    "did you mean `ping`?",
+    ""
+)]
+#[case::no_delay(
+    "[expect]",
+    "[[fault]]\nplace = \"dependency\"\nkind = \"delay\"\ndependency = \"redis\"\ndelay_ms = 0\n\n[expect]",
+    "a delay of nothing does nothing",
+    "",
+    ""
+)]
+#[case::over_before_it_begins(
+    "[expect]",
+    "[[fault]]\nplace = \"dependency\"\nkind = \"hang\"\ndependency = \"redis\"\nfrom_ms = 5\nuntil_ms = 5\n\n[expect]",
+    "over before it begins",
+    "",
+    ""
+)]
+#[case::absent_for_ever(
+    "[expect]",
+    "[[fault]]\nplace = \"process\"\nkind = \"absent\"\n\n[expect]",
+    "`absent` needs `until_ms`",
+    "",
+    ""
+)]
+#[case::absent_later(
+    "[expect]",
+    "[[fault]]\nplace = \"process\"\nkind = \"absent\"\nfrom_ms = 1\nuntil_ms = 9\n\n[expect]",
+    "`absent` needs `until_ms`",
+    "",
+    ""
+)]
+#[case::unknown_module(
+    "[expect]",
+    "[[fault]]\nplace = \"process\"\nkind = \"missing_module\"\nmodule = \"reddis\"\nuntil_ms = 9\n\n[expect]",
+    "unknown module `reddis`",
+    "did you mean `redis`?",
+    ""
+)]
+#[case::unknown_variable(
+    "[expect]",
+    "[[fault]]\nplace = \"process\"\nkind = \"unset_variable\"\nname = \"ENVIROMENT\"\n\n[expect]",
+    "unknown variable `ENVIROMENT`",
+    "did you mean `ENVIRONMENT`?",
+    ""
+)]
+#[case::variable_twice(
+    "[expect]",
+    "[[fault]]\nplace = \"process\"\nkind = \"unset_variable\"\nname = \"TESTING\"\n\n[[fault]]\nplace = \"process\"\nkind = \"set_variable\"\nname = \"TESTING\"\nvalue = \"1\"\n\n[expect]",
+    "undoes another one",
+    "",
+    ""
+)]
+#[case::sham_of_nothing(
+    "[symptom]",
+    "[[sham]]\nclaim = \"x\"\ndefects = []\noutcome = \"hang\"\nclass = \"bad-hang\"\nfound_by = []\n\n[symptom]",
+    "this sham says nothing",
+    "",
+    ""
+)]
+#[case::unknown_sham(
+    "[symptom]",
+    "[[sham]]\nclaim = \"x\"\ndefects = [\"random_secre\"]\noutcome = \"hang\"\nclass = \"bad-hang\"\nfound_by = []\n\n[symptom]",
+    "unknown defect `random_secre`",
+    "did you mean `random_secret`?",
+    ""
+)]
 fn a_broken_case_is_located_and_the_others_still_run(
     #[case] from: &str,
     #[case] to: &str,

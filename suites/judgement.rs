@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use relapse::{
-    Class, Environment, Plan, Revision,
+    Class, Defect, Environment, Fault, Plan, Revision,
     classify::{self, Reading},
     clock::{Clock, Runtime},
     close_code::CloseCode,
     event::{Inbound, Outbound},
     exception::Exception,
+    fault::{Calls, FaultKind, Trigger},
     frame::{Frame, FrameError, Opcode},
     front,
     head::{RequestHead, header},
     link::Link,
+    outcome::Ending,
     probe::{self, Script},
     recorder::Recorder,
     run,
@@ -24,7 +26,7 @@ use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::support::{Ends, Reached, Scripted, converse, profile};
+use crate::support::{Ends, Reached, Scripted, converse, on_backend, profile};
 
 fn step(act: Act) -> Step {
     Step { act, limit: Duration::from_secs(4) }
@@ -329,4 +331,72 @@ fn a_client_that_leaves_a_peer_that_does_not_read_has_its_limit() {
         start.elapsed()
     });
     assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+fn findings(transcript: &Transcript) -> Vec<&'static str> {
+    let control = reading(transcript).outcome();
+    let evidence = relapse::check::Evidence::gather(transcript, &control);
+    relapse::check::findings(&evidence).into_iter().map(|finding| finding.check).collect()
+}
+
+/// Who is sent away for now is told when to come back, in seconds.
+#[rstest]
+#[case(None, Class::BadMask, true)]
+#[case(Some("30"), Class::GoodBadRequest, false)]
+#[case(Some("soon"), Class::GoodBadRequest, true)]
+fn a_429_says_when_to_come_back(#[case] retry_after: Option<&str>, #[case] class: Class, #[case] is_found: bool) {
+    let mut transcript = answered_transcript(429);
+    for event in &mut transcript.events {
+        if let What::ResponseSeen(head) = &mut event.what {
+            let field = retry_after.map(|value| (b"retry-after"[..].into(), value.to_owned().into()));
+            head.headers.retain(|(name, _)| name != "retry-after");
+            head.headers.extend(field);
+        }
+    }
+    assert_eq!(reading(&transcript).outcome().class, class);
+    assert_eq!(findings(&transcript).contains(&"retry_after_present"), is_found);
+}
+
+/// A close that speaks of a size means something only where something was too big.
+#[test]
+fn a_1009_needs_a_message_that_is_too_big() {
+    let transcript = session(&[], Rest::Closes(1009, "too big"), &[open(), step(Act::Wait(Awaited::Close))]);
+    assert_eq!(reading(&transcript).outcome().class, Class::BadMask);
+}
+
+/// A run that breaks off is a finding as long as nothing behind the service failed.
+#[test]
+fn a_partial_run_is_no_run() {
+    let messages = Box::leak(Box::new([WELCOME, r#"{"type":"agent_started","user_id":""}"#]));
+    let ask = step(Act::SendText(r#"{"type":"chat"}"#.to_owned()));
+    let transcript = session(messages, Rest::Listens, &[open(), ask, wait("agent_started")]);
+    assert!(findings(&transcript).contains(&"five_events_in_order"));
+}
+
+/// Giving up on a service that has no excuse is a hang; so is giving up late on one that has.
+#[rstest]
+#[case(200, 0, Class::BadHang)]
+#[case(200, 400, Class::BadHang)]
+#[case(200, 8000, Class::GoodNotReady)]
+#[case(6000, 8000, Class::BadHang)]
+fn giving_up_is_judged_by_the_wait(#[case] give_up_ms: u64, #[case] delay_ms: u64, #[case] expected: Class) {
+    let request = Request { give_up: Some(Duration::from_millis(give_up_ms)), ..Request::standard("GET", "/ws") };
+    let steps = [step(Act::Open(request))];
+    let transcript = if delay_ms == 0 {
+        let application = Scripted::new(|_, _: Ends| std::future::pending());
+        converse(application, &profile("uvicorn-0.35"), &steps)
+    } else {
+        let calls = Calls { dependency: "auth_service".to_owned(), operation: None };
+        let delay = FaultKind::Delay { calls, delay: Duration::from_millis(delay_ms) };
+        let fault = Fault { kind: delay, trigger: Trigger::default() };
+        let defect = Revision::only(Defect::UpgradesWaitInLine);
+        on_backend(defect, Environment::Staging, "uvicorn-0.35", vec![fault], &steps)
+    };
+    let outcome = reading(&transcript).outcome();
+    if matches!(outcome.ending, Ending::Left) {
+        assert_eq!(outcome.class, expected, "{outcome}");
+    } else {
+        // Readiness was quicker.
+        assert_eq!(outcome.class, Class::GoodNotReady, "{outcome}");
+    }
 }

@@ -3,21 +3,25 @@
 use std::time::Duration;
 
 use relapse::{
-    Class, Defect, Environment, Fault, Revision, Transcript,
+    Class, Defect, Environment, Fault, Plan, Revision, Transcript,
     check::{self, Evidence},
     classify::Reading,
+    clock::{Clock, Runtime},
     close_code::CloseCode,
     credential::{Credential, CredentialPlace},
     fault::{Calls, FaultKind, Trigger},
     head::header,
     message::message_type,
-    step::{Act, Request, Step},
+    run,
+    running::Running as _,
+    step::{Act, Awaited, Crowd, Request, Step},
+    target::{Embedded, Transport},
     transcript::What,
 };
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::support::{answer, on_backend, open, step, wait};
+use crate::support::{answer, on_backend, open, profile, step, wait};
 
 const SERVER: &str = "uvicorn-0.35";
 
@@ -174,17 +178,20 @@ fn health_and_handshake_agree_at_every_moment(
 /// then on, and lets clients in again when its time is over.
 #[test]
 fn the_auth_breaker_counts_failures_of_the_service() {
-    let calls = Calls { dependency: "auth_service".to_owned(), operation: Some("check".to_owned()) };
-    // Three attempts each: three upgrades fail, the fourth is not even tried.
-    let trigger = Trigger { times: Some(9), ..Trigger::default() };
-    let kind = FaultKind::Fail { calls, error: "connection refused".to_owned() };
+    // Of every four calls the first one is readiness's; the three attempts for the token fail, three upgrades long.
+    let fails = |nth: u32| {
+        let calls = Calls { dependency: "auth_service".to_owned(), operation: None };
+        let kind = FaultKind::Fail { calls, error: "connection refused".to_owned() };
+        Fault { kind, trigger: Trigger { nth, every: 4, times: Some(3), ..Trigger::default() } }
+    };
     let pause = Step { act: Act::Pause, limit: Duration::from_secs(16) };
     let steps = [open(), open(), open(), open(), pause, open(), wait("connection_established")];
-    let transcript = serve(Environment::Staging, vec![Fault { kind, trigger }], &steps);
+    let transcript = serve(Environment::Staging, vec![fails(2), fails(3), fails(4)], &steps);
     let classes: Vec<Class> = (0..5).map(|exchange| Reading::of(&transcript, exchange).outcome().class).collect();
     let not_ready = Class::GoodNotReady;
     assert_eq!(classes, [not_ready, not_ready, not_ready, not_ready, Class::GoodOpen]);
-    assert_eq!(transcript.fired, [9], "the open breaker asks nobody");
+    assert_eq!(transcript.fired, [3, 3, 3], "the open breaker asks nobody");
+    assert_eq!(answer(&transcript, 3).0.status, 503);
     let says = |what: &What| matches!(what, What::Logged { message, .. } if message.contains("breaker is open"));
     assert!(transcript.of(3).any(|event| says(&event.what)));
 }
@@ -388,5 +395,154 @@ fn every_mode_authenticates(#[case] path: &str, #[case] query: &str, #[case] mod
                 if String::from_utf8_lossy(&frame.payload).contains(&format!("\"mode\":\"{mode}\"")))
         };
         assert_eq!(transcript.of(0).any(names), credential == Credential::Valid);
+    }
+}
+
+fn hangs(dependency: &str, operation: &str) -> Fault {
+    let calls = Calls { dependency: dependency.to_owned(), operation: Some(operation.to_owned()) };
+    Fault { kind: FaultKind::Hang { calls }, trigger: Trigger::default() }
+}
+
+/// Every call that a client waits for has a limit, also where readiness had nothing to say against it.
+#[rstest]
+#[case("thread_service", "open")]
+#[case("agent_supervisor", "run")]
+#[case("websocket_bridge", "emit")]
+fn a_run_that_hangs_is_ended(#[case] dependency: &str, #[case] operation: &str) {
+    let ask = step(Act::SendText(r#"{"type":"chat","content":"x"}"#.to_owned()));
+    let steps = [open(), wait("connection_established"), ask, step(Act::Wait(Awaited::Close))];
+    let transcript = serve(Environment::Production, vec![hangs(dependency, operation)], &steps);
+    let outcome = Reading::of(&transcript, 0).outcome();
+    assert_eq!((outcome.class, outcome.ending.to_string().as_str()), (Class::GoodNotReady, "close 1013"));
+}
+
+/// A plain request that has to wait for a dependency is answered in time, and told when to come back.
+#[rstest]
+#[case("database", "lookup", Request::standard("GET", "/api/threads/"))]
+#[case("auth_service", "check", Request::standard("GET", "/api/threads/"))]
+#[case("redis", "set", Request::standard("POST", "/api/websocket/ticket"))]
+fn a_request_that_hangs_is_answered(#[case] dependency: &str, #[case] operation: &str, #[case] asked: Request) {
+    let limited = Step { act: Act::Request(asked), limit: Duration::from_secs(5) };
+    let transcript = serve(Environment::Staging, vec![hangs(dependency, operation)], &[limited]);
+    let (head, _) = answer(&transcript, 0);
+    assert_eq!((head.status, header(&head.headers, "retry-after").is_some()), (503, true));
+}
+
+/// A ticket cannot be looked up without Redis: nobody gets in on it, and nobody is told that it is bad.
+#[test]
+fn a_ticket_needs_redis() {
+    let calls = Calls { dependency: "redis".to_owned(), operation: Some("get".to_owned()) };
+    let kind = FaultKind::Fail { calls, error: "connection refused".to_owned() };
+    let fails = Fault { kind, trigger: Trigger::default() };
+    let upgrade = Request { places: vec![CredentialPlace::Ticket], ..Request::standard("GET", "/ws") };
+    let transcript = serve(Environment::Staging, vec![fails], &[step(Act::Open(upgrade))]);
+    assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::GoodNotReady);
+}
+
+/// Two sessions at the same time on one ticket: one of them is welcomed.
+#[test]
+fn a_ticket_is_spent_once_however_many_ask() {
+    let id = first_ticket(&json!({}));
+    let calls = Calls { dependency: "auth_service".to_owned(), operation: Some("check".to_owned()) };
+    let slow = Fault {
+        kind: FaultKind::Delay { calls, delay: Duration::from_millis(100) },
+        trigger: Trigger { nth: 2, ..Trigger::default() },
+    };
+    let steps = [step(Act::Open(with_ticket(&id))), wait("connection_established")];
+    let transcript = Runtime::new(Clock::Virtual).block_on(async {
+        let target =
+            Embedded::launch(Revision::repaired(), Environment::Staging, profile(SERVER), Transport::Memory, 1);
+        run::converse(&[plain(ask_for_ticket(json!({})))], Plan::default(), &target).await.unwrap();
+        let crowd = Crowd { users: 1, connections: 2, rounds: 1 };
+        let plan = Plan { seed: 1, faults: vec![slow] };
+        let transcript = run::converse_as(crowd, &steps, plan, &target).await.unwrap();
+        target.stop().await.unwrap();
+        transcript
+    });
+    let welcomed = (0..2).filter(|&exchange| Reading::of(&transcript, exchange).welcome.is_some()).count();
+    assert_eq!(welcomed, 1);
+    let refused = (0..2).find(|&exchange| Reading::of(&transcript, exchange).welcome.is_none()).unwrap();
+    assert_eq!(answer(&transcript, refused).0.status, 401);
+}
+
+/// A ticket that did not open a session because the user has too many is still good.
+#[test]
+fn a_refusal_for_another_reason_spends_no_ticket() {
+    let id = first_ticket(&json!({}));
+    let unknown = Request { offers: vec!["no-such-protocol".to_owned()], ..with_ticket(&id) };
+    let steps = [
+        plain(ask_for_ticket(json!({}))),
+        step(Act::Open(unknown)),
+        step(Act::Open(with_ticket(&id))),
+        wait("connection_established"),
+    ];
+    let transcript = serve(Environment::Staging, Vec::new(), &steps);
+    assert_eq!(answer(&transcript, 1).0.status, 400);
+    assert!(Reading::of(&transcript, 2).welcome.is_some());
+}
+
+/// Nothing that belongs to a user is given to nobody, or to somebody whose token is bad.
+#[rstest]
+fn what_belongs_to_a_user_needs_one(
+    #[values(
+        ("GET", "/api/threads/"),
+        ("GET", "/api/v1/websocket/protected"),
+        ("POST", "/api/session"),
+        ("POST", "/api/websocket/ticket"),
+        ("DELETE", "/api/websocket/ticket/some")
+    )]
+    route: (&str, &str),
+) {
+    for credential in Credential::ALL.into_iter().filter(|kind| *kind != Credential::Valid) {
+        let asked = Request { credential, ..Request::standard(route.0, route.1) };
+        let transcript = serve(Environment::Staging, Vec::new(), &[plain(asked)]);
+        assert_eq!(answer(&transcript, 0).0.status, 401, "{credential:?} on {route:?}");
+        assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::GoodAuthRefusal);
+    }
+}
+
+/// A user's row is made once.
+#[test]
+fn a_user_is_created_once() {
+    let asked = || plain(Request::standard("GET", "/api/threads/"));
+    let transcript = serve(Environment::Staging, Vec::new(), &[asked(), asked()]);
+    let created = [0, 1].map(|exchange| answer(&transcript, exchange).1["user_created"].clone());
+    assert_eq!(created, [json!(true), json!(false)]);
+}
+
+/// The message limit of one user is no other user's.
+#[test]
+fn one_users_messages_are_not_anothers() {
+    let ping = || step(Act::SendText(r#"{"type":"ping"}"#.to_owned()));
+    let mut steps = vec![open(), wait("connection_established")];
+    steps.extend((0..=60).map(|_| ping()));
+    steps.push(wait("error_message"));
+    let other = Request { user: "user-2".to_owned(), ..Request::standard("GET", "/ws") };
+    steps.extend([step(Act::Open(other)), wait("connection_established"), ping(), wait("pong")]);
+    let transcript = serve(Environment::Staging, Vec::new(), &steps);
+    assert_eq!(Reading::of(&transcript, 1).messages, ["connection_established", "pong"]);
+}
+
+#[rstest]
+#[case(8192, "ack")]
+#[case(8193, "error_message")]
+#[case(9001, "error_message")]
+#[case(1 << 20, "error_message")]
+fn a_message_has_a_size(#[case] size: usize, #[case] expected: &str) {
+    let mut text = r#"{"type":"some_type"}"#.to_owned();
+    text.extend(std::iter::repeat_n(' ', size - text.len()));
+    let steps = [open(), wait("connection_established"), step(Act::SendText(text)), wait(expected)];
+    let transcript = serve(Environment::Staging, Vec::new(), &steps);
+    assert_eq!(Reading::of(&transcript, 0).messages, ["connection_established", expected]);
+}
+
+/// A scope that lacks what the specification requires is refused as malformed, on both protocols.
+#[rstest]
+fn a_malformed_scope_is_a_bad_request(#[values("path", "query_string", "headers")] key: &str) {
+    let drops = || Fault { kind: FaultKind::DropKey { key: key.to_owned() }, trigger: Trigger::default() };
+    for asked in [open(), plain(request("GET", "/health"))] {
+        let transcript = serve(Environment::Staging, vec![drops()], &[asked]);
+        assert_eq!(answer(&transcript, 0).0.status, 400);
+        assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::GoodBadRequest);
     }
 }

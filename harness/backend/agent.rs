@@ -109,13 +109,18 @@ impl Backend {
             return Err(Exception::attribute_error("NoneType", "ask_llm"));
         }
         let shares_context = self.revision.has(Defect::SharedRunContext);
-        if shares_context {
+        let shares_thread = self.revision.has(Defect::SharedThread);
+        if shares_context || shares_thread {
             lock(&self.shared).run = Some((user.to_owned(), thread.map(str::to_owned)));
         }
         self.call(Dependency::ThreadService, "open").await?;
         self.call(Dependency::AgentSupervisor, "run").await?;
-        let shared = if shares_context { lock(&self.shared).run.clone() } else { None };
-        let (user, thread) = shared.as_ref().map_or((user, thread), |(user, thread)| (user, thread.as_deref()));
+        let last = lock(&self.shared).run.clone();
+        let (user, thread) = match &last {
+            Some((last_user, last_thread)) if shares_context => (last_user.as_str(), last_thread.as_deref()),
+            Some((_, last_thread)) if shares_thread => (user, last_thread.as_deref()),
+            _ => (user, thread),
+        };
         let details = [
             Detail::Started { agent_name: "triage", task_description: task },
             Detail::Thinking { reasoning: "Looking for what the request needs." },

@@ -31,11 +31,17 @@ impl Breaker {
     /// How long the caller is to wait; `None` when it may call. Once that time is over one caller is let through, and
     /// what comes of its call decides.
     pub(super) fn wait(&mut self) -> Option<Duration> {
-        let left = self.recovery.checked_sub(self.opened?.elapsed()).filter(|left| !left.is_zero());
+        self.opened?;
+        let left = self.is_open_for();
         if left.is_none() {
             self.opened = Some(Instant::now());
         }
         left
+    }
+
+    /// How long nobody is let through; `None` when somebody may be. Asking changes nothing.
+    pub(super) fn is_open_for(&self) -> Option<Duration> {
+        self.recovery.checked_sub(self.opened?.elapsed()).filter(|left| !left.is_zero())
     }
 
     pub(super) fn succeeded(&mut self) {

@@ -13,7 +13,7 @@ use super::{
     lifecycle::{Lifecycle, State as Life},
     limits, lock, messages,
     modes::Mode,
-    readiness::{RETRY_AFTER_S, Readiness},
+    readiness::Readiness,
     settings::SecretSource,
     startup::Phase,
     token::{self, Refusal, Verified},
@@ -146,7 +146,10 @@ impl Backend {
         if self.revision.has(Defect::QueryStringOnWebsocket) {
             let in_head = credentials::in_headers_and_subprotocols(&websocket.scope)?;
             if self.verify_all(&in_head).is_err() {
-                return self.isolated_mode_without_head_credential(websocket).await;
+                // `websocket.query_string.decode()`, also in the log line of a refusal.
+                return self
+                    .raise_in_mode(websocket, mode, Exception::attribute_error("WebSocket", "query_string"))
+                    .await;
             }
         }
         if let (SecretSource::Missing(why), None) = (&self.settings.secret, self.key()) {
@@ -156,7 +159,7 @@ impl Backend {
         let presented = credentials::presented(&websocket.scope)?;
         let user = match self.authenticate(&websocket.scope, &presented).await {
             Ok(user) => user,
-            Err(Denied::NotReady(name)) => return self.not_ready(websocket, &[name]).await,
+            Err(Denied::NotReady(name)) => return self.not_ready(websocket, &Readiness::lacks(name)).await,
             Err(Denied::Refused(refusal)) => return self.refuse(websocket, mode, refusal).await,
         };
         drop(line);
@@ -171,6 +174,9 @@ impl Backend {
             let body = self.error_body("BAD_REQUEST", "None of the offered subprotocols is supported.");
             return websocket.deny(400, Vec::new(), body).await;
         };
+        if let Err(refusal) = self.spend(&presented) {
+            return self.refuse(websocket, mode, refusal).await;
+        }
         let mut life = Lifecycle::new();
         websocket.accept(subprotocol).await?;
         life.advance(Life::Accepted)?;
@@ -196,18 +202,18 @@ impl Backend {
             tracing::warn!("{} not ready, connection maintained", readiness.failed.join(", "));
             return Ok(false);
         }
-        self.not_ready(websocket, &readiness.failed).await?;
+        self.not_ready(websocket, readiness).await?;
         Ok(false)
     }
 
     /// Says that the service is not ready, what is missing, and when to come back. A server without denial responses
     /// makes a bare 403 of every refusal; behind it the upgrade is accepted and closed again.
-    async fn not_ready(&self, websocket: &mut WebSocket, failed: &[&str]) -> Result<(), Exception> {
-        let names = failed.join(", ");
+    async fn not_ready(&self, websocket: &mut WebSocket, readiness: &Readiness) -> Result<(), Exception> {
+        let names = readiness.failed.join(", ");
         tracing::warn!("upgrade refused: {names} not ready");
         if websocket.scope.has_extension("websocket.http.response") {
-            let headers = vec![field("retry-after", RETRY_AFTER_S)];
-            return websocket.deny(503, headers, self.not_ready_body(failed)).await;
+            let headers = vec![field("retry-after", readiness.retry_after_s().to_string())];
+            return websocket.deny(503, headers, self.not_ready_body(&readiness.failed)).await;
         }
         self.accept_first(websocket).await?;
         let text = format!("Not ready: {names}. Try again later.");
@@ -284,12 +290,6 @@ impl Backend {
             }
             user = Some(name);
         }
-        for claimed in presented {
-            // Spent now that everything else holds, and once: another session may have been quicker.
-            if let Claimed::Ticket(id) = claimed {
-                self.tickets().redeem(id, self.now()).ok_or(Refusal::Validation)?;
-            }
-        }
         user.ok_or_else(|| Refusal::Format.into())
     }
 
@@ -310,8 +310,18 @@ impl Backend {
         presented.iter().map(verify).collect()
     }
 
+    /// Spends the tickets among the credentials, now that everything else holds. Another session may have been quicker.
+    fn spend(&self, presented: &[Claimed]) -> Result<(), Refusal> {
+        for claimed in presented {
+            if let Claimed::Ticket(id) = claimed {
+                self.tickets().redeem(id, self.now()).ok_or(Refusal::Validation)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Calls a dependency, again where it fails, within one limit.
-    async fn ask_within(&self, dependency: Dependency, operation: &'static str) -> Result<(), String> {
+    pub(super) async fn ask_within(&self, dependency: Dependency, operation: &'static str) -> Result<(), String> {
         let attempts = async {
             let mut attempt = 1;
             loop {
@@ -400,11 +410,18 @@ impl Backend {
         }
     }
 
-    /// The isolated mode of b17, once header and subprotocol gave no credential: it has accepted, and reads the query
-    /// where there is none.
-    async fn isolated_mode_without_head_credential(&self, websocket: &mut WebSocket) -> Result<(), Exception> {
-        websocket.accept(None).await?;
-        let exception = Exception::attribute_error("WebSocket", "query_string");
+    /// What an exception in the authentication of b17 becomes: isolated mode has accepted by then, and has a handler of
+    /// its own; the other modes have neither.
+    async fn raise_in_mode(
+        &self,
+        websocket: &mut WebSocket,
+        mode: Mode,
+        exception: Exception,
+    ) -> Result<(), Exception> {
+        if mode != Mode::Isolated {
+            return Err(exception);
+        }
+        self.accept_first(websocket).await?;
         tracing::error!("isolated mode: {exception}");
         websocket.close(CloseCode::INTERNAL.0, "isolated mode error").await
     }

@@ -9,7 +9,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::{Backend, readiness::RETRY_AFTER_S};
+use super::{Backend, readiness::Readiness};
 use crate::defect::Defect;
 
 type Service = Extension<Arc<Backend>>;
@@ -30,7 +30,7 @@ pub(super) async fn health(Extension(service): Service, headers: HeaderMap) -> R
                 "failed_services": readiness.failed,
                 "degraded_services": readiness.degraded,
             });
-            answer(readiness.is_ready(), body)
+            answer(&readiness, body)
         }
     };
     if let Some(version) = headers.get("api-version") {
@@ -65,7 +65,7 @@ pub(super) async fn websocket(Extension(service): Service) -> Response {
         "failed_services": readiness.failed,
         "degraded_services": readiness.degraded,
     });
-    answer(is_ready, body)
+    answer(&readiness, body)
 }
 
 /// What is said while the service starts; `None` once it has.
@@ -81,12 +81,13 @@ fn starting(service: &Backend) -> Option<Response> {
         "details": { "phase": startup.phase.name(), "waiting_for": startup.waiting_for },
         "failed_services": [startup.waiting_for.unwrap_or("startup")],
     });
-    Some(answer(false, body))
+    Some(answer(&Readiness::lacks("startup"), body))
 }
 
-fn answer(is_ready: bool, body: Value) -> Response {
-    match is_ready {
-        true => Json(body).into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, RETRY_AFTER_S)], Json(body)).into_response(),
+fn answer(readiness: &Readiness, body: Value) -> Response {
+    if readiness.is_ready() {
+        return Json(body).into_response();
     }
+    let headers = [(header::RETRY_AFTER, readiness.retry_after_s().to_string())];
+    (StatusCode::SERVICE_UNAVAILABLE, headers, Json(body)).into_response()
 }

@@ -15,6 +15,9 @@ const MANAGERS_MAX: usize = 20;
 /// The time in which messages are counted.
 const RATE_WINDOW: Duration = Duration::from_secs(60);
 
+/// From how many users on those are forgotten who have sent nothing for that time.
+const USERS_REMEMBERED: usize = 1000;
+
 /// How many messages a user may send in a minute.
 pub(super) fn messages_max(environment: Environment) -> usize {
     match environment {
@@ -43,6 +46,10 @@ impl Limits {
 
     /// Counts a message; how long the user is to wait when it is one too many.
     pub(super) fn message(&mut self, user: &str, limit: usize) -> Option<Duration> {
+        let is_recent = |at: &Instant| at.elapsed() < RATE_WINDOW;
+        if self.messages.len() > USERS_REMEMBERED && !self.messages.contains_key(user) {
+            self.messages.retain(|_, sent| sent.back().is_some_and(is_recent));
+        }
         let sent = match self.messages.get_mut(user) {
             Some(sent) => sent,
             None => self.messages.entry(user.to_owned()).or_default(),

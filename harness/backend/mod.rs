@@ -206,7 +206,12 @@ impl Backend {
                 "/api/v1/websocket",
             ],
             health_paths: &["/health", "/health/", "/health/ready", "/ws/health"],
-            protected_paths: &["/api/threads/", "/api/v1/websocket/protected"],
+            protected: &[
+                ("GET", "/api/threads/"),
+                ("GET", "/api/v1/websocket/protected"),
+                ("POST", "/api/session"),
+                ("POST", "/api/websocket/ticket"),
+            ],
             subprotocols: &credentials::SUBPROTOCOLS,
             message_bytes_max: endpoint::MESSAGE_BYTES_MAX,
             secrets: self.secret.get().map(|secret| secret.text.clone()).into_iter().collect(),
@@ -217,7 +222,8 @@ impl Backend {
 
     /// How many sessions it holds.
     pub fn sessions(&self) -> usize {
-        self.limits().managers()
+        let limits = self.limits();
+        limits.managers().max(limits.connections())
     }
 
     /// The port it listens on.

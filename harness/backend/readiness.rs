@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Backend, settings::SecretSource, within};
+use super::{Backend, lock, settings::SecretSource, within};
 use crate::{
     defect::Defect,
     dependency::Dependency::{self, AgentSupervisor, AuthService, Database, Redis, ThreadService, WebsocketBridge},
@@ -13,8 +13,8 @@ use crate::{
     exception::Exception,
 };
 
-/// How long a client is asked to wait before it comes back.
-pub(super) const RETRY_AFTER_S: &str = "10";
+/// How long a client is asked to wait before it comes back, in seconds, where nothing says more.
+pub(super) const RETRY_AFTER_S: u64 = 10;
 
 /// How one service is asked: limit of one attempt, attempts after the first, pause between them.
 struct Asking {
@@ -74,30 +74,45 @@ pub(super) struct Readiness {
     pub(super) failed: Vec<&'static str>,
     /// What is missing without keeping them.
     pub(super) degraded: Vec<&'static str>,
+    /// How long a breaker keeps calls away, where one does.
+    breaker: Option<Duration>,
 }
 
 impl Readiness {
+    /// Not ready, for want of one thing.
+    pub(super) fn lacks(name: &'static str) -> Readiness {
+        Readiness { failed: vec![name], ..Readiness::default() }
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.failed.is_empty()
+    }
+
+    /// In how many seconds a client is asked to come back.
+    pub(super) fn retry_after_s(&self) -> u64 {
+        self.breaker.map_or(RETRY_AFTER_S, |left| left.as_secs() + 1)
     }
 }
 
 impl Backend {
     /// Whether sessions can be opened. Bounded by the two groups' limits.
     pub(super) async fn readiness(&self) -> Readiness {
-        let mut readiness = Readiness::default();
         let is_configured = !matches!(self.settings.secret, SecretSource::Missing(_)) || self.key().is_some();
         if !is_configured && !self.revision.has(Defect::SecretReadPerRequest) {
-            readiness.failed.push("configuration");
-            return readiness;
+            return Readiness::lacks("configuration");
         }
         {
             let startup = self.startup();
             if !startup.is_complete() {
-                readiness.failed.push(startup.waiting_for.unwrap_or("startup"));
-                return readiness;
+                return Readiness::lacks(startup.waiting_for.unwrap_or("startup"));
             }
         }
+        let open_for = lock(&self.breaker).is_open_for();
+        if open_for.is_some() {
+            tracing::warn!("readiness: auth_service failed several times, its breaker is open");
+            return Readiness { breaker: open_for, ..Readiness::lacks("auth_service") };
+        }
+        let mut readiness = Readiness::default();
         let critical = critical(self.environment());
         let mut note = |dependency: Dependency, answer: Result<(), String>| {
             let Err(why) = answer else { return };
@@ -164,7 +179,9 @@ impl Backend {
             // `redis_manager.is_connected()`, where `is_connected` is a property.
             return Err(Exception::type_error("'bool' object is not callable"));
         }
-        let answer = self.dependencies.call(dependency, "ping").await;
+        // The auth service is asked what upgrades ask it, so that both get the same answer.
+        let operation = if dependency == AuthService { "check" } else { "ping" };
+        let answer = self.dependencies.call(dependency, operation).await;
         answer.map_err(|error| Exception::new("DependencyError", error.message))
     }
 }

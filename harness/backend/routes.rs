@@ -23,7 +23,6 @@ use super::{
     health, limits, lock,
     messages::AGENT_EVENTS,
     preflight,
-    readiness::RETRY_AFTER_S,
     session::Session,
     tickets::{TTL_RANGE_S, TTL_S, Ticket},
     within,
@@ -104,7 +103,7 @@ impl HttpException {
     fn new(status: u16, text: &'static str) -> HttpException {
         let header = match status {
             401 => Some((header::WWW_AUTHENTICATE, "Bearer")),
-            429 | 503 => Some((header::RETRY_AFTER, RETRY_AFTER_S)),
+            429 | 503 => Some((header::RETRY_AFTER, "10")),
             _ => None,
         };
         HttpException { status, text, header }
@@ -136,9 +135,9 @@ impl Backend {
 
     /// The user whose token the request carries.
     async fn caller(&self, headers: &HeaderMap) -> Result<String, HttpException> {
-        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let presented: Vec<Claimed> =
-            value.into_iter().map(|value| Claimed::Token(credentials::bearer(value).to_owned())).collect();
+        let values = headers.get_all(header::AUTHORIZATION).iter();
+        let token = |value: &HeaderValue| credentials::bearer(&String::from_utf8_lossy(value.as_bytes())).to_owned();
+        let presented: Vec<Claimed> = values.map(|value| Claimed::Token(token(value))).collect();
         if self.key().is_none() {
             return Err(HttpException::new(503, "The service is not ready."));
         }
@@ -149,7 +148,9 @@ impl Backend {
     }
 
     /// The row of a user, made on the first request of a user that has none.
-    async fn user_row(&self, user: &str) -> Result<(), HttpException> {
+    ///
+    /// Whether it was made now.
+    async fn user_row(&self, user: &str) -> Result<bool, HttpException> {
         let unavailable = || HttpException::new(503, "Database service temporarily unavailable");
         let failed = match within(LOOKUP_LIMIT, self.dependencies.call(Dependency::Database, "lookup")).await {
             Some(Ok(())) => None,
@@ -162,7 +163,7 @@ impl Backend {
         }
         let mut users = lock(&self.users);
         if users.contains(user) {
-            return Ok(());
+            return Ok(false);
         }
         if self.revision.has(Defect::DemoModeOnDict) {
             let exception = Exception::attribute_error("dict", "is_demo_mode");
@@ -170,7 +171,7 @@ impl Backend {
             return Err(unavailable());
         }
         users.insert(user.to_owned());
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -181,7 +182,7 @@ async fn threads(Extension(service): Service, headers: HeaderMap) -> Response {
         service.user_row(&user).await
     };
     match found.await {
-        Ok(()) => Json(json!({ "threads": [] })).into_response(),
+        Ok(created) => Json(json!({ "threads": [], "user_created": created })).into_response(),
         Err(raised) => service.answer_exception(&raised),
     }
 }
@@ -236,13 +237,13 @@ async fn issue_ticket(Extension(service): Service, headers: HeaderMap, body: axu
         Ok(user) => user,
         Err(raised) => return service.answer_exception(&raised),
     };
-    if let Err(error) = service.dependencies.call(Dependency::Redis, "set").await {
-        tracing::warn!("tickets: redis failed: {error}");
+    if let Err(why) = service.ask_within(Dependency::Redis, "set").await {
+        tracing::warn!("tickets: redis failed: {why}");
         return service.answer_exception(&HttpException::new(503, "Tickets are not available."));
     }
     let now = service.now();
     let ticket = Ticket { user, expires: now + ttl, single_use: asked.single_use.unwrap_or(true) };
-    let id = service.tickets().issue(ticket, service.identifier());
+    let id = service.tickets().issue(ticket, service.identifier(), now);
     let body = json!({
         "ticket_id": id,
         "created_at": now,

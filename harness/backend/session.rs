@@ -10,6 +10,9 @@ use crate::{defect::Defect, exception::Exception};
 /// The cookie's name.
 const COOKIE: &str = "session";
 
+/// What is signed begins with its purpose, so that no token is ever taken for a session.
+const PURPOSE: &str = "session:";
+
 /// How long a session lasts, in seconds.
 const AGE_MAX_S: u32 = 3600;
 
@@ -41,7 +44,8 @@ impl Backend {
 
     /// The cookie that begins a session of this user; `None` while there is no key to sign it with.
     pub(super) fn session_cookie(&self, user: &str) -> Option<String> {
-        let name = BASE64_URL_SAFE_NO_PAD.encode(user);
+        let expires = self.now() + i64::from(AGE_MAX_S);
+        let name = BASE64_URL_SAFE_NO_PAD.encode(format!("{PURPOSE}{expires}:{user}"));
         let signature = BASE64_URL_SAFE_NO_PAD.encode(self.key()?.sign(name.as_bytes()));
         let same_site = if self.environment().is_deployed() { "None; Secure" } else { "Lax" };
         Some(format!("{COOKIE}={name}.{signature}; Path=/; HttpOnly; Max-Age={AGE_MAX_S}; SameSite={same_site}"))
@@ -53,6 +57,8 @@ impl Backend {
         let (name, signature) = value.split_once('.')?;
         let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?;
         self.key()?.verifies(name.as_bytes(), &signature).then_some(())?;
-        String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(name).ok()?).ok()
+        let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(name).ok()?).ok()?;
+        let (expires, user) = text.strip_prefix(PURPOSE)?.split_once(':')?;
+        (expires.parse::<i64>().ok()? > self.now()).then(|| user.to_owned())
     }
 }

@@ -24,8 +24,9 @@ pub(super) struct Ticket {
 pub(super) struct Tickets(BTreeMap<String, Ticket>);
 
 impl Tickets {
-    /// Gives out a ticket.
-    pub(super) fn issue(&mut self, ticket: Ticket, identifier: u64) -> String {
+    /// Gives out a ticket at this time, and forgets those that are over.
+    pub(super) fn issue(&mut self, ticket: Ticket, identifier: u64, now: i64) -> String {
+        self.0.retain(|_, ticket| ticket.expires > now);
         let id = format!("ticket-{identifier:016x}{:016x}", identifier.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         self.0.insert(id.clone(), ticket);
         id
@@ -58,8 +59,9 @@ impl Tickets {
 
     /// A ticket of this kind; `None` for a kind that only tokens have, of which any token will do.
     pub(super) fn mint(&mut self, kind: Credential, user: &str, identifier: u64, now: i64) -> Option<String> {
-        let mut issue =
-            |expires, single_use| Some(self.issue(Ticket { user: user.to_owned(), expires, single_use }, identifier));
+        let mut issue = |expires, single_use| {
+            Some(self.issue(Ticket { user: user.to_owned(), expires, single_use }, identifier, now))
+        };
         match kind {
             Credential::Valid => issue(now + TTL_S, true),
             Credential::Expired => issue(now - 1, true),

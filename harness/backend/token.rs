@@ -176,6 +176,10 @@ pub(super) fn mint(kind: Credential, user: &str, key: &Key, now: i64, environmen
         Credential::MissingIssueTime => signed(&Claims { iat: None, ..good }),
         Credential::MissingIssuer => signed(&Claims { iss: None, ..good }),
         Credential::MissingId => signed(&Claims { jti: None, ..good }),
+        Credential::MissingAudience => signed(&Claims { aud: None, ..good }),
+        Credential::TooOld => signed(&Claims { iat: Some(now - AGE_MAX - 1), ..good }),
+        Credential::WrongType => signed(&Claims { token_type: Some("refresh".into()), ..good }),
+        Credential::WrongService => signed(&Claims { svc_id: Some("another-service".into()), ..good }),
         Credential::WrongEnvironment => {
             let other = match environment {
                 Environment::Production => Environment::Staging,
@@ -184,8 +188,8 @@ pub(super) fn mint(kind: Credential, user: &str, key: &Key, now: i64, environmen
             signed(&Claims { env: Some(other.name().into()), ..good })
         }
         Credential::WrongAlgorithm => sign("HS512", &good, key),
-        // `svc_id` may say what it likes as far as the length is concerned.
-        Credential::OverLong => signed(&Claims { svc_id: Some("x".repeat(TOKEN_BYTES_MAX).into()), ..good }),
+        // Nothing else is wrong with it: the identifier may be anything.
+        Credential::OverLong => signed(&Claims { jti: Some("x".repeat(TOKEN_BYTES_MAX).into()), ..good }),
         Credential::Revoked => signed(&Claims { jti: Some(format!("{REVOKED_PREFIX}{id:016x}").into()), ..good }),
         Credential::Unsigned => {
             let token = sign("none", &good, key);

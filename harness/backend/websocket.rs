@@ -145,7 +145,7 @@ impl WebSocket {
         self.application = next;
         self.send.send(event).await.map_err(|exception| {
             // The framework turns an OSError of the server into its own "client is gone".
-            if matches!(exception.type_name.as_str(), "OSError" | "ClientDisconnected") {
+            if exception.is_disconnect() {
                 self.application = State::Disconnected;
                 Exception::new(DISCONNECT, "1006")
             } else {

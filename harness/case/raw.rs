@@ -72,6 +72,7 @@ pub(super) struct RawStep {
     pub(super) give_up_ms: Option<Spanned<u64>>,
     pub(super) accept: Option<Spanned<Vec<Class>>>,
     pub(super) outcome: Option<Spanned<String>>,
+    pub(super) says: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -93,8 +94,8 @@ pub(super) struct RawFault {
     pub(super) operation: Option<Spanned<String>>,
     pub(super) error: Option<String>,
     pub(super) delay_ms: Option<u64>,
-    pub(super) module: Option<String>,
-    pub(super) name: Option<String>,
+    pub(super) module: Option<Spanned<String>>,
+    pub(super) name: Option<Spanned<String>>,
     pub(super) nth: Option<Spanned<u32>>,
     pub(super) every: Option<Spanned<u32>>,
     pub(super) times: Option<Spanned<u32>>,
@@ -107,7 +108,7 @@ pub(super) struct RawFault {
 pub(super) struct RawExpect {
     pub(super) accept: Spanned<Vec<Class>>,
     #[serde(default)]
-    pub(super) at_least: BTreeMap<Class, usize>,
+    pub(super) at_least: BTreeMap<Class, Spanned<usize>>,
 }
 
 #[derive(Deserialize)]

@@ -18,7 +18,7 @@ use crate::{
     fault::{Calls, Fault, FaultKind, Place, Trigger},
     outcome::{Class, Ending},
     revision::Revision,
-    step::{Act, Awaited, Crowd, Request, Step},
+    step::{Act, Awaited, Crowd, DEFAULT_USER, Request, Step},
     value::{Value, unescape_bytes},
 };
 
@@ -107,9 +107,15 @@ impl Reader<'_> {
             return Err(self.error(raw.environments.span(), "this case would run nowhere", help));
         }
         let accept = self.accept(raw.expect.accept)?;
+        let whole_steps = raw.step.span();
         let (steps, accepted) = self.steps(raw.step, &accept)?;
         let crowd = self.crowd([raw.users, raw.connections, raw.rounds])?;
-        let faults = raw.fault.into_iter().map(|fault| self.fault(fault, &steps, crowd)).collect::<Result<_, _>>()?;
+        let at_least = self.at_least(raw.expect.at_least, &accepted, crowd)?;
+        self.one_user_each(&steps, crowd, whole_steps)?;
+        let spans: Vec<Range<usize>> = raw.fault.iter().map(Spanned::span).collect();
+        let faults =
+            raw.fault.into_iter().map(|fault| self.fault(fault, &steps, crowd)).collect::<Result<Vec<_>, _>>()?;
+        self.no_contradiction(&faults, &spans)?;
         let (symptom, symptom_on) = self.symptoms(raw.symptom, profiles.as_ref())?;
         let shams = raw.sham.into_iter().map(|sham| self.sham(sham, profiles.as_ref())).collect::<Result<_, _>>()?;
         Ok(Case {
@@ -126,7 +132,7 @@ impl Reader<'_> {
             crowd,
             faults,
             accepted,
-            at_least: raw.expect.at_least,
+            at_least,
             symptom,
             symptom_on,
             shams,
@@ -152,9 +158,59 @@ impl Reader<'_> {
             Some(1..=Crowd::MAX) => Ok(crowd),
             _ => {
                 let help = Some("users times connections times rounds is between 1 and 1000".to_owned());
-                Err(self.error(span, "so many clients cannot be played", help))
+                let what =
+                    if all == Some(0) { "nobody would perform the steps" } else { "so many clients cannot be played" };
+                Err(self.error(span, what, help))
             }
         }
+    }
+
+    /// How many exchanges of a class there must be: of one that is accepted, and no more than there can be.
+    fn at_least(
+        &self,
+        given: BTreeMap<Class, Spanned<usize>>,
+        accepted: &[Accepted],
+        crowd: Crowd,
+    ) -> Result<BTreeMap<Class, usize>, Error> {
+        let most = accepted.len() * crowd.clients() * crowd.rounds;
+        let mut at_least = BTreeMap::new();
+        for (class, count) in given {
+            if !accepted.iter().any(|accepted| accepted.classes.contains(&class)) {
+                return Err(self.error(count.span(), format!("`{class}` is accepted nowhere"), None));
+            }
+            if !(1..=most).contains(count.get_ref()) {
+                let message = format!("the steps open {most} exchange(s); so many there can be, and at least 1");
+                return Err(self.error(count.span(), message, None));
+            }
+            at_least.insert(class, count.into_inner());
+        }
+        Ok(at_least)
+    }
+
+    /// In a crowd each user has a number; a step cannot name another one.
+    fn one_user_each(&self, steps: &[Step], crowd: Crowd, span: Range<usize>) -> Result<(), Error> {
+        let names_one = |step: &Step| matches!(&step.act, Act::Open(request) | Act::Request(request) if request.user != DEFAULT_USER);
+        if crowd.users > 1 && steps.iter().any(names_one) {
+            let help = Some("the users of a crowd are user-1, user-2 and so on".to_owned());
+            return Err(self.error(span, "a step names a user, and `users` names all of them", help));
+        }
+        Ok(())
+    }
+
+    /// Refuses process faults that undo one another.
+    fn no_contradiction(&self, faults: &[Fault], spans: &[Range<usize>]) -> Result<(), Error> {
+        for (index, fault) in faults.iter().enumerate() {
+            let undoes = |other: &&Fault| match (&fault.kind, &other.kind) {
+                (FaultKind::Absent, FaultKind::Absent) => true,
+                (FaultKind::Variable { name, .. }, FaultKind::Variable { name: other, .. }) => name == other,
+                _ => false,
+            };
+            if faults[..index].iter().any(|other| undoes(&other)) {
+                let message = format!("this fault undoes another one: {fault}");
+                return Err(self.error(spans[index].clone(), message, None));
+            }
+        }
+        Ok(())
     }
 
     fn accept(&self, accept: Spanned<Vec<Class>>) -> Result<Vec<Class>, Error> {
@@ -182,12 +238,16 @@ impl Reader<'_> {
             let span = step.span();
             let classes = step.get_mut().accept.take();
             let outcome = step.get_mut().outcome.take();
-            let own = classes.as_ref().map(Spanned::span).or_else(|| outcome.as_ref().map(Spanned::span));
+            let says = step.get_mut().says.take();
+            let own = classes
+                .as_ref()
+                .map(Spanned::span)
+                .or_else(|| [&outcome, &says].into_iter().flatten().next().map(Spanned::span));
             let step = self.step(step)?;
             if matches!(step.act, Act::Open(_) | Act::Request(_)) {
                 let classes = classes.map_or(Ok(accept.to_vec()), |classes| self.accept(classes))?;
                 let outcome = outcome.map(|outcome| self.outcome(&outcome)).transpose()?;
-                accepted.push(Accepted { classes, outcome });
+                accepted.push(Accepted { classes, outcome, says: says.map(Spanned::into_inner) });
             } else if let Some(span) = own {
                 return Err(self.error(span, "only `open` and `request` have an outcome of their own", None));
             } else if accepted.is_empty() && step.act != Act::Pause {
@@ -240,6 +300,14 @@ impl Reader<'_> {
             None => STEP_LIMIT,
         };
         let mut acts: Vec<(&str, Act)> = Vec::new();
+        let give_up = raw.give_up_ms.as_ref().map(|give_up| (give_up.span(), *give_up.get_ref()));
+        if let Some((span, _)) = give_up.filter(|(_, ms)| u128::from(*ms) >= limit.as_millis()) {
+            let help = Some("let it be less than `within_ms`, which is 5000 unless it is said".to_owned());
+            return Err(self.error(span, "the client would never get to giving up", help));
+        }
+        if let (Some(body), Some(_)) = (&raw.body, &raw.open) {
+            return Err(self.error(body.span(), "an upgrade has no body", None));
+        }
         if let Some(path) = raw.open.take() {
             acts.push(("open", Act::Open(self.request("GET", path, &mut raw, Credential::Valid)?)));
         }
@@ -390,7 +458,7 @@ impl Reader<'_> {
                 Some(OneOrMany::One(place)) => vec![place],
                 Some(OneOrMany::Many(places)) => places,
             },
-            user: raw.user.take().map_or("user-1".to_owned(), Spanned::into_inner),
+            user: raw.user.take().map_or(DEFAULT_USER.to_owned(), Spanned::into_inner),
             offers: raw.offers.take().map(Spanned::into_inner).unwrap_or_default(),
             headers,
             without: raw.without.take().map(Spanned::into_inner).unwrap_or_default(),
@@ -468,8 +536,16 @@ impl Reader<'_> {
             let help = Some("`until_ms` is later than `from_ms`".to_owned());
             return Err(self.error(span, "this fault is over before it begins", help));
         }
+        if [raw.from_ms, raw.until_ms, raw.delay_ms]
+            .iter()
+            .flatten()
+            .any(|&ms| u128::from(ms) > STEP_LIMIT_MAX.as_millis())
+        {
+            return Err(self.error(span, "a time is at most 3600000 milliseconds", None));
+        }
         let ends = matches!(fault_kind, FaultKind::Absent | FaultKind::MissingModule { .. });
-        if fault_kind.place() == Place::Process && (!trigger.is_steady() || trigger.until.is_some() != ends) {
+        let is_timed = !trigger.is_steady() || !trigger.from.is_zero();
+        if fault_kind.place() == Place::Process && (is_timed || trigger.until.is_some() != ends) {
             let message = if ends {
                 format!("`{kind}` needs `until_ms`, and nothing else says when it acts")
             } else {
@@ -517,18 +593,24 @@ impl Reader<'_> {
                 calls: self.calls(raw)?.ok_or_else(|| missing("dependency"))?,
                 error: raw.error.take().ok_or_else(|| missing("error"))?,
             },
-            "delay" => FaultKind::Delay {
-                calls: self.calls(raw)?.ok_or_else(|| missing("dependency"))?,
-                delay: Duration::from_millis(raw.delay_ms.ok_or_else(|| missing("delay_ms"))?),
-            },
+            "delay" => {
+                let delay_ms = raw.delay_ms.ok_or_else(|| missing("delay_ms"))?;
+                if delay_ms == 0 {
+                    return Err(self.error(span.clone(), "a delay of nothing does nothing", None));
+                }
+                let calls = self.calls(raw)?.ok_or_else(|| missing("dependency"))?;
+                FaultKind::Delay { calls, delay: Duration::from_millis(delay_ms) }
+            }
             "hang" => FaultKind::Hang { calls: self.calls(raw)?.ok_or_else(|| missing("dependency"))? },
             "restart" => FaultKind::Restart,
             "absent" => FaultKind::Absent,
             "missing_module" => {
-                FaultKind::MissingModule { module: raw.module.take().ok_or_else(|| missing("module"))? }
+                let module = raw.module.as_ref().ok_or_else(|| missing("module"))?;
+                FaultKind::MissingModule { module: self.one_of("module", module, self.known.modules)? }
             }
             "set_variable" => {
-                let name = raw.name.take().ok_or_else(|| missing("name"))?;
+                let name = raw.name.as_ref().ok_or_else(|| missing("name"))?;
+                let name = self.one_of("variable", name, self.known.variables)?;
                 let value = raw.value.take().ok_or_else(|| missing("value"))?;
                 let span = value.span();
                 let toml::Value::String(value) = value.into_inner() else {
@@ -537,7 +619,8 @@ impl Reader<'_> {
                 FaultKind::Variable { name, value: Some(value) }
             }
             "unset_variable" => {
-                FaultKind::Variable { name: raw.name.take().ok_or_else(|| missing("name"))?, value: None }
+                let name = raw.name.as_ref().ok_or_else(|| missing("name"))?;
+                FaultKind::Variable { name: self.one_of("variable", name, self.known.variables)?, value: None }
             }
             _ => FaultKind::Pass,
         })
@@ -598,7 +681,8 @@ impl Reader<'_> {
         let text = outcome.get_ref();
         let number = |prefix: &str, suffix: &str| {
             let middle = text.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
-            middle.is_some_and(|middle| middle.parse::<u16>().is_ok())
+            let range = if prefix == "http " { 200..=599 } else { 1000..=4999 };
+            middle.and_then(|middle| middle.parse::<u16>().ok()).is_some_and(|number| range.contains(&number))
         };
         let is_one = Ending::FIXED_TEXTS.contains(&text.as_str())
             || number("http ", "")
@@ -608,7 +692,10 @@ impl Reader<'_> {
             return Ok(text.clone());
         }
         let known = Ending::FIXED_TEXTS.iter().copied().chain(["http 500", "http 400 truncated", "close 1011"]);
-        let help = did_you_mean(text, known.clone()).unwrap_or_else(|| {
+        let number: String = text.chars().filter(char::is_ascii_digit).collect();
+        let spaced = ["http", "close"].iter().find(|word| text.trim_start().starts_with(**word) && number.len() >= 3);
+        let spaced = spaced.map(|word| format!("did you mean `{word} {number}`?")).filter(|_| !text.contains(' '));
+        let help = spaced.or_else(|| did_you_mean(text, known.clone())).unwrap_or_else(|| {
             format!("write it as in {}", known.map(|text| format!("`{text}`")).collect::<Vec<_>>().join(", "))
         });
         Err(self.error(outcome.span(), format!("unknown outcome `{text}`"), Some(help)))

@@ -1,7 +1,11 @@
 //! Application and server send only what the ASGI state machine allows, and the application finishes what it began.
 
 use super::{Complaints, Evidence};
-use crate::{classify::Reading, event::Violation, transcript::What};
+use crate::{
+    classify::Reading,
+    event::Violation,
+    transcript::{Event, What},
+};
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence
@@ -14,12 +18,19 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
 
 fn violations(reading: &Reading<'_>) -> Vec<Violation> {
     let Some(mut machine) = reading.machine() else { return Vec::new() };
+    // Whoever leaves before it is answered cannot say what it is owed.
+    let has_left = |event: &&&Event| event.what == What::Left && reading.response.is_none();
     reading
         .events
         .iter()
+        .take_while(|event| !has_left(event))
         .filter_map(|event| match &event.what {
             What::Received(event) => machine.on_receive(event).err(),
             What::Sent(event) => machine.on_send(event).err(),
+            What::CallRaised(exception) => {
+                machine.on_send_raised(exception);
+                None
+            }
             What::Returned => machine.on_return().err(),
             _ => None,
         })

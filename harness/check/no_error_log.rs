@@ -2,7 +2,7 @@
 
 use super::{Complaints, Evidence};
 use crate::{
-    classify::{Reading, is_outage},
+    classify::Reading,
     transcript::{Level, What},
 };
 
@@ -13,7 +13,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
 
 /// The errors logged in an exchange before anything behind the service failed.
 pub(super) fn errors<'a>(reading: &'a Reading<'_>) -> impl Iterator<Item = (String, String)> + 'a {
-    let before_outage = reading.events.iter().take_while(|event| !is_outage(event));
+    let before_outage = reading.events.iter().take_while(|event| !reading.is_outage(event));
     before_outage.filter_map(|event| match &event.what {
         What::Logged { level: Level::Error, message } => {
             Some((message.clone(), format!("logged as an error: {message}")))

@@ -1,11 +1,11 @@
-//! No request is answered with a fault of the server: 500, 502, 504, or 503 without a word on when to come back.
+//! No request is answered with a fault of the server: 500, 502, or 504. A 503 is the matter of `retry_after_present`.
 
 use super::{Complaints, Evidence};
 use crate::outcome::{Class, Ending, Outcome};
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     let status = |outcome: &Outcome| match outcome.ending {
-        Ending::Http { status, .. } if outcome.class == Class::BadServer => Some(status),
+        Ending::Http { status, .. } if outcome.class == Class::BadServer && status != 503 => Some(status),
         _ => None,
     };
     evidence

@@ -4,14 +4,11 @@ use std::time::Duration;
 
 use super::{Complaints, Evidence};
 use crate::{
-    classify::Reading,
+    classify::{NOTICE, Reading},
     fault::{FaultKind, Place},
+    head::header,
     outcome::{Class, Outcome},
 };
-
-/// How long a service may take to notice that something works again: the pause between two attempts of its start, and
-/// one attempt.
-const NOTICE: Duration = Duration::from_secs(6);
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     let faults = evidence.transcript.faults.iter();
@@ -27,6 +24,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence
         .exchanges()
         .filter(|(reading, _)| is_after(reading) && asks_for_good(reading))
+        .filter(|(reading, _)| !was_told_to_wait(evidence, reading))
         .filter(|(_, outcome)| outcome.class != Class::GoodOpen)
         .map(|(_, outcome)| complain(outcome))
         .collect()
@@ -38,6 +36,20 @@ fn asks_for_good(reading: &Reading<'_>) -> bool {
     let (path, _) = request.path_and_query();
     let is_health = reading.service.health_paths.iter().any(|known| path == known.as_bytes());
     reading.user.is_some() || is_health
+}
+
+/// Whether the client had been told to come back later than it did.
+fn was_told_to_wait(evidence: &Evidence<'_>, reading: &Reading<'_>) -> bool {
+    let start = |reading: &Reading<'_>| reading.events.first().map(|event| event.at);
+    let Some(now) = start(reading) else { return false };
+    let told = evidence.readings.iter().filter_map(|other| {
+        let at = other.events.last()?.at;
+        let is_earlier = start(other).is_some_and(|start| start < now);
+        let head = other.response.filter(|head| head.status == 503 && is_earlier)?;
+        let seconds = std::str::from_utf8(header(&head.headers, "retry-after")?).ok()?.parse().ok()?;
+        Some(at + Duration::from_secs(seconds))
+    });
+    told.max().is_some_and(|until| now < until)
 }
 
 fn complain(outcome: &Outcome) -> (String, String) {

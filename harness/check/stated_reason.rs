@@ -1,4 +1,4 @@
-//! A refusal for something that is down names it: in the answer, or in the log beside it.
+//! A refusal for something that is down names it in the answer.
 
 use super::{Complaints, Evidence};
 use crate::{
@@ -23,11 +23,10 @@ fn complain(reading: &Reading<'_>, outcome: &Outcome) -> Option<(String, String)
     if !is_refusal || reading.down.is_empty() {
         return None;
     }
-    let names = |text: &str| reading.down.iter().any(|name| text.contains(name));
+    let names = |text: &str| reading.down.iter().any(|name| text.contains(*name));
     let is_stated = reading.events.iter().any(|event| match &event.what {
         What::BodySeen { body, .. } => names(&String::from_utf8_lossy(body)),
         What::FrameSeen(frame) => names(&String::from_utf8_lossy(&frame.payload)),
-        What::Logged { message, .. } => names(message),
         _ => false,
     });
     let down = reading.down.join(", ");

@@ -63,20 +63,14 @@ fn entry<'a>(key: &'a str, issue: &'a Issue, cases: Vec<&'a Case>) -> Entry<'a> 
     let shams = cases.iter().flat_map(|case| &case.shams);
     let symptoms = cases.iter().flat_map(|case| std::iter::once(&case.symptom).chain(case.symptom_on.values()));
     let found_by = symptoms.flat_map(|symptom| &symptom.found_by).chain(shams.clone().flat_map(|sham| &sham.found_by));
-    let defects: BTreeSet<&str> = cases.iter().map(|case| case.defect.name()).collect();
+    let defects = cases.iter().map(|case| case.defect.name()).collect();
     Entry {
         issue: key,
         also: &issue.also,
         title: &issue.title,
         behind: &issue.behind,
         checks: found_by.map(String::as_str).collect(),
-        shams: shams
-            .flat_map(|sham| sham.revision.defects())
-            .map(Defect::name)
-            .collect::<BTreeSet<_>>()
-            .difference(&defects)
-            .copied()
-            .collect(),
+        shams: cases.iter().flat_map(|case| shams_of(case)).collect(),
         defects,
         cases: cases
             .into_iter()
@@ -90,23 +84,24 @@ fn entry<'a>(key: &'a str, issue: &'a Issue, cases: Vec<&'a Case>) -> Entry<'a> 
     }
 }
 
-/// The catalogue for a reader, at most this many characters wide. A case that belongs to several issues stands with the
-/// first.
+/// The defects that the claimed repairs of a case brought, beside what they left.
+fn shams_of(case: &Case) -> impl Iterator<Item = &'static str> {
+    let brought = case.shams.iter().flat_map(|sham| sham.revision.defects());
+    brought.filter(|defect| *defect != case.defect).map(Defect::name)
+}
+
+/// The catalogue for a reader, at most this many characters wide. A case that belongs to several issues stands with each.
 pub fn render_list(issues: &[Issue], cases: &[Arc<Case>], width: usize) -> String {
     let mut text = String::new();
-    let mut listed: BTreeSet<&str> = BTreeSet::new();
     for entry in entries(issues, cases) {
         let mut table = plain_table(width.saturating_sub(2));
-        for row in entry.cases.iter().filter(|row| listed.insert(row.case)) {
+        for row in &entry.cases {
             table.add_row([row.case, row.scenario, row.summary]);
         }
         let keys: Vec<String> = std::iter::once(entry.issue.to_owned()).chain(entry.also.iter().cloned()).collect();
         let _ = writeln!(text, "{BOLD}{}{BOLD:#}  {}", labels(&keys).join(" "), entry.title);
         if !entry.behind.is_empty() {
             let _ = writeln!(text, "{FAINT}really{FAINT:#}  {}", entry.behind);
-        }
-        if table.row_count() == 0 {
-            let _ = writeln!(text, "  its cases stand with {}", elsewhere(&entry));
         }
         for column in table.column_iter_mut().take(2) {
             column.set_constraint(ColumnConstraint::ContentWidth);
@@ -117,12 +112,6 @@ pub fn render_list(issues: &[Issue], cases: &[Arc<Case>], width: usize) -> Strin
         text.push('\n');
     }
     text
-}
-
-/// The issues that an entry's cases stand with.
-fn elsewhere(entry: &Entry<'_>) -> String {
-    let firsts: BTreeSet<String> = entry.cases.iter().filter_map(|row| row.issues.first().cloned()).collect();
-    labels(&firsts.into_iter().collect::<Vec<_>>()).join(", ")
 }
 
 /// The map from issues to cases, defects and checks, as a Markdown table.

@@ -49,6 +49,8 @@ pub struct Embedded {
     profile: Arc<Profile>,
     transport: Transport,
     seed: u64,
+    /// What credentials come from while the service itself is not there: the auth service is another process.
+    issuer: Arc<Backend>,
     process: Arc<Mutex<Process>>,
     tasks: Mutex<JoinSet<()>>,
     connections: Arc<AtomicUsize>,
@@ -92,9 +94,11 @@ impl Embedded {
     ) -> Embedded {
         let backend = Backend::started(revision, settings(environment), Arc::new(InMemory), seed);
         let (_, life) = watch::channel(Life::Listening);
+        let issuer = Arc::clone(&backend);
         let process = Arc::new(Mutex::new(Process { backend: Some(backend), life, stop: None }));
         let tasks = Mutex::new(JoinSet::new());
-        Embedded { revision, environment, profile, transport, seed, process, tasks, connections: Arc::default() }
+        let connections = Arc::default();
+        Embedded { revision, environment, profile, transport, seed, issuer, process, tasks, connections }
     }
 
     fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
@@ -123,6 +127,11 @@ impl Embedded {
         process.backend.clone().filter(|backend| listens && backend.port() == PORT)
     }
 
+    /// The service as far as it is there, or what it was.
+    fn backend(&self) -> Arc<Backend> {
+        lock(&self.process).backend.clone().unwrap_or_else(|| Arc::clone(&self.issuer))
+    }
+
     /// Ends the process: what it serves is cut off.
     async fn end(&self) -> Result<(), Error> {
         let stop = lock(&self.process).stop.take();
@@ -143,16 +152,21 @@ impl Embedded {
         Ok(())
     }
 
+    /// The name of a variable, which may be the environment's own.
+    fn variable_name(&self, name: &str) -> String {
+        name.replace("{ENVIRONMENT}", &self.environment.name().to_ascii_uppercase())
+    }
+
     /// The variables of a process that starts under the process faults of a plan.
     fn variables(&self, scribe: &Scribe) -> Variables {
         let mut variables = Backend::variables(self.environment, SECRET);
         for fault in &scribe.plan().faults {
             match &fault.kind {
                 FaultKind::Variable { name, value: Some(value) } => {
-                    variables.insert(name.clone(), value.clone());
+                    variables.insert(self.variable_name(name), value.clone());
                 }
                 FaultKind::Variable { name, value: None } => {
-                    variables.remove(name);
+                    variables.remove(&self.variable_name(name));
                 }
                 _ => {}
             }
@@ -234,11 +248,21 @@ impl Running for Embedded {
             self.end().await?;
             let mut absent = None;
             for (index, fault) in scribe.plan().faults.iter().enumerate() {
-                if fault.kind.place() == Place::Process {
+                let acts = match &fault.kind {
+                    FaultKind::Restart => true,
+                    FaultKind::Absent => {
+                        absent = fault.trigger.until;
+                        true
+                    }
+                    FaultKind::Variable { name, value } => {
+                        let before = Backend::variables(self.environment, SECRET);
+                        before.get(&self.variable_name(name)) != value.as_ref()
+                    }
+                    // A module is missing when somebody imports it.
+                    _ => false,
+                };
+                if acts {
                     scribe.fired(index, Party::Process, fault.kind.to_string());
-                }
-                if fault.kind == FaultKind::Absent {
-                    absent = fault.trigger.until;
                 }
             }
             let (_, life) = watch::channel(Life::Exited);
@@ -255,17 +279,11 @@ impl Running for Embedded {
     }
 
     fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented {
-        static NOBODY: OnceLock<Arc<Backend>> = OnceLock::new();
-        let backend = lock(&self.process).backend.clone();
-        let issuer = || Backend::started(self.revision, settings(self.environment), Arc::new(InMemory), self.seed);
-        // Tokens come from the auth service, which is there whether or not this service is.
-        backend.unwrap_or_else(|| Arc::clone(NOBODY.get_or_init(issuer))).credential(kind, user, form)
+        self.backend().credential(kind, user, form)
     }
 
     fn service(&self) -> Service {
-        let backend = lock(&self.process).backend.clone();
-        let issuer = || Backend::started(self.revision, settings(self.environment), Arc::new(InMemory), self.seed);
-        backend.unwrap_or_else(issuer).service()
+        self.backend().service()
     }
 
     fn residue(&self) -> Option<Residue> {
