@@ -19,7 +19,8 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
 fn violations(reading: &Reading<'_>) -> Vec<Violation> {
     let Some(mut machine) = reading.machine() else { return Vec::new() };
     // Whoever leaves before it is answered cannot say what it is owed.
-    let has_left = |event: &&&Event| event.what == What::Left && reading.response.is_none();
+    let gives_up = |what: &What| matches!(what, What::Left | What::DeadlinePassed { .. });
+    let has_left = |event: &&&Event| gives_up(&event.what) && reading.response.is_none();
     reading
         .events
         .iter()
