@@ -153,7 +153,7 @@ impl Presented {
         self.kind == Credential::Valid
     }
 
-    /// Whether a request head carries the credential, as itself or as base64url.
+    /// Whether a request head carries the credential where credentials travel, as itself or as base64url.
     pub fn is_in(&self, head: &RequestHead) -> bool {
         if self.text.is_empty() {
             return false;
@@ -166,7 +166,8 @@ impl Presented {
         holds(&head.target, token)
             || head.headers.iter().any(|(name, value)| {
                 let is_list = name.eq_ignore_ascii_case(b"sec-websocket-protocol");
-                holds(value, token) || (is_list && holds(value, BASE64_URL_SAFE_NO_PAD.encode(token).as_bytes()))
+                let carries = is_list || name.eq_ignore_ascii_case(b"authorization");
+                carries && (holds(value, token) || holds(value, BASE64_URL_SAFE_NO_PAD.encode(token).as_bytes()))
             })
     }
 }

@@ -1,8 +1,11 @@
 //! A hardship injected from outside while a case runs.
 
+mod head_edit;
+
 use std::fmt;
 use std::time::Duration;
 
+pub use self::head_edit::HeadEdit;
 use crate::value::Value;
 
 /// Where a fault acts.
@@ -63,11 +66,8 @@ impl fmt::Display for Calls {
 pub enum FaultKind {
     /// The identity: the bytes pass as they are, on the same path as with any other edge fault.
     Pass,
-    /// Removes every header with this name from the request head, as load balancers do.
-    StripHeader {
-        /// The header's name, in any case.
-        header: String,
-    },
+    /// Changes the request head on its way.
+    Head(HeadEdit),
     /// Removes a key from the scope.
     DropKey {
         /// The key.
@@ -119,9 +119,16 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind's name, with its place.
-    pub const NAMES: [(&str, Place); 12] = [
+    pub const NAMES: [(&str, Place); 19] = [
         ("pass", Place::Edge),
         ("strip_header", Place::Edge),
+        ("rename_header", Place::Edge),
+        ("duplicate_header", Place::Edge),
+        ("capitalize_header", Place::Edge),
+        ("set_header", Place::Edge),
+        ("set_query", Place::Edge),
+        ("set_path", Place::Edge),
+        ("set_method", Place::Edge),
         ("drop_key", Place::Scope),
         ("set_key", Place::Scope),
         ("fail", Place::Dependency),
@@ -138,7 +145,7 @@ impl FaultKind {
     pub fn name(&self) -> &'static str {
         match self {
             FaultKind::Pass => "pass",
-            FaultKind::StripHeader { .. } => "strip_header",
+            FaultKind::Head(edit) => edit.name(),
             FaultKind::DropKey { .. } => "drop_key",
             FaultKind::SetKey { .. } => "set_key",
             FaultKind::Fail { .. } => "fail",
@@ -220,7 +227,7 @@ impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FaultKind::Pass => f.write_str("pass everything on"),
-            FaultKind::StripHeader { header } => write!(f, "strip {header}"),
+            FaultKind::Head(edit) => edit.fmt(f),
             FaultKind::DropKey { key } => write!(f, "drop scope[{key:?}]"),
             FaultKind::SetKey { key, value } => write!(f, "set scope[{key:?}] to {value}"),
             FaultKind::Fail { calls, .. } => write!(f, "{calls} fails"),

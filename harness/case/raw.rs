@@ -87,7 +87,11 @@ pub(super) enum OneOrMany {
 pub(super) struct RawFault {
     pub(super) place: Spanned<String>,
     pub(super) kind: Spanned<String>,
-    pub(super) header: Option<String>,
+    pub(super) header: Option<Spanned<String>>,
+    pub(super) to: Option<Spanned<String>>,
+    pub(super) query: Option<Spanned<String>>,
+    pub(super) path: Option<Spanned<String>>,
+    pub(super) method: Option<Spanned<String>>,
     pub(super) key: Option<Spanned<String>>,
     pub(super) value: Option<Spanned<toml::Value>>,
     pub(super) dependency: Option<Spanned<String>>,

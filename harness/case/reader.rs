@@ -15,7 +15,7 @@ use crate::{
     credential::{Credential, CredentialPlace},
     defect::Defect,
     error::{Error, did_you_mean},
-    fault::{Calls, Fault, FaultKind, Place, Trigger},
+    fault::{Calls, Fault, FaultKind, HeadEdit, Place, Trigger},
     outcome::{Class, Ending},
     revision::Revision,
     step::{Act, Awaited, Crowd, DEFAULT_USER, Request, Step},
@@ -561,9 +561,13 @@ impl Reader<'_> {
     fn no_surplus(&self, kind: &str, raw: &RawFault, span: Range<usize>) -> Result<(), Error> {
         let on_calls = matches!(kind, "fail" | "delay" | "hang");
         let surplus = [
-            ("header", raw.header.is_some(), kind == "strip_header"),
+            ("header", raw.header.is_some(), kind.ends_with("_header")),
+            ("to", raw.to.is_some(), kind == "rename_header"),
+            ("query", raw.query.is_some(), kind == "set_query"),
+            ("path", raw.path.is_some(), kind == "set_path"),
+            ("method", raw.method.is_some(), kind == "set_method"),
             ("key", raw.key.is_some(), matches!(kind, "drop_key" | "set_key")),
-            ("value", raw.value.is_some(), matches!(kind, "set_key" | "set_variable")),
+            ("value", raw.value.is_some(), matches!(kind, "set_key" | "set_variable" | "set_header")),
             ("dependency", raw.dependency.is_some(), on_calls),
             ("operation", raw.operation.is_some(), on_calls),
             ("error", raw.error.is_some(), kind == "fail"),
@@ -580,7 +584,8 @@ impl Reader<'_> {
     fn fault_kind(&self, kind: &str, raw: &mut RawFault, span: Range<usize>) -> Result<FaultKind, Error> {
         let missing = |key: &str| self.error(span.clone(), format!("`{kind}` needs `{key}`"), None);
         Ok(match kind {
-            "strip_header" => FaultKind::StripHeader { header: raw.header.take().ok_or_else(|| missing("header"))? },
+            "strip_header" | "rename_header" | "duplicate_header" | "capitalize_header" | "set_header"
+            | "set_query" | "set_path" | "set_method" => FaultKind::Head(self.head_edit(kind, raw, &missing)?),
             "drop_key" => {
                 let key = raw.key.as_ref().ok_or_else(|| missing("key"))?;
                 FaultKind::DropKey { key: self.one_of("scope key", key, &SCOPE_KEYS)? }
@@ -626,6 +631,55 @@ impl Reader<'_> {
         })
     }
 
+    /// What a fault does to the request head.
+    fn head_edit(&self, kind: &str, raw: &mut RawFault, missing: &dyn Fn(&str) -> Error) -> Result<HeadEdit, Error> {
+        let name = |given: &mut Option<Spanned<String>>, key: &str| {
+            let given = given.take().ok_or_else(|| missing(key))?;
+            self.token("header name", given.get_ref(), given.span())?;
+            Ok(given.into_inner())
+        };
+        let one_line = |given: Option<Spanned<String>>, key: &str| {
+            let given = given.ok_or_else(|| missing(key))?;
+            let span = given.span();
+            let bytes = self.bytes(given)?;
+            if bytes.iter().any(|byte| matches!(byte, b'\r' | b'\n' | b'\0')) {
+                return Err(self.error(span, "this text holds a line end", None));
+            }
+            Ok(bytes)
+        };
+        Ok(match kind {
+            "strip_header" => HeadEdit::Strip { header: name(&mut raw.header, "header")? },
+            "rename_header" => {
+                HeadEdit::Rename { header: name(&mut raw.header, "header")?, to: name(&mut raw.to, "to")? }
+            }
+            "duplicate_header" => HeadEdit::Duplicate { header: name(&mut raw.header, "header")? },
+            "capitalize_header" => HeadEdit::Capitalize { header: name(&mut raw.header, "header")? },
+            "set_header" => {
+                let header = name(&mut raw.header, "header")?;
+                let value = raw.value.take().ok_or_else(|| missing("value"))?;
+                let span = value.span();
+                let toml::Value::String(value) = value.into_inner() else {
+                    return Err(self.error(span, "the value of a header is a text", None));
+                };
+                HeadEdit::Set { header, value: one_line(Some(Spanned::new(span, value)), "value")? }
+            }
+            "set_query" => HeadEdit::Query { query: one_line(raw.query.take(), "query")? },
+            "set_path" => {
+                let span = raw.path.as_ref().map_or(0..0, Spanned::span);
+                let path = one_line(raw.path.take(), "path")?;
+                if !path.starts_with(b"/") || path.contains(&b' ') || path.contains(&b'?') {
+                    return Err(self.error(span, "a path begins with `/` and holds no space and no `?`", None));
+                }
+                HeadEdit::Path { path }
+            }
+            _ => {
+                let method = raw.method.take().ok_or_else(|| missing("method"))?;
+                self.token("method", method.get_ref(), method.span())?;
+                HeadEdit::Method { method: method.into_inner() }
+            }
+        })
+    }
+
     /// Which dependency calls a fault names.
     fn calls(&self, raw: &RawFault) -> Result<Option<Calls>, Error> {
         let Some(dependency) = &raw.dependency else { return Ok(None) };
@@ -660,8 +714,9 @@ impl Reader<'_> {
         });
         let occasions = match kind {
             FaultKind::Pass | FaultKind::DropKey { .. } | FaultKind::SetKey { .. } => requests.count(),
-            FaultKind::StripHeader { header } => {
-                requests.filter(|(request, upgrade)| carries(request, *upgrade, header)).count()
+            FaultKind::Head(edit) => {
+                let can = |header| move |(request, upgrade): &(&Request, bool)| carries(request, *upgrade, header);
+                edit.needs().map_or(requests.clone().count(), |header| requests.filter(can(header)).count())
             }
             _ => return Ok(()),
         };

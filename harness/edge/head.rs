@@ -49,12 +49,9 @@ impl Rewriter {
                 FaultKind::Pass if self.scribe.meets(index) => {
                     self.scribe.fired(index, Party::Edge, fault.kind.to_string());
                 }
-                FaultKind::StripHeader { header } => {
-                    let has_name = |name: &[u8]| name.eq_ignore_ascii_case(header.as_bytes());
-                    if head.headers.iter().any(|(name, _)| has_name(name)) && self.scribe.meets(index) {
-                        head.headers.retain(|(name, _)| !has_name(name));
-                        self.scribe.fired(index, Party::Edge, fault.kind.to_string());
-                    }
+                FaultKind::Head(edit) if edit.applies_to(head) && self.scribe.meets(index) => {
+                    edit.apply(head);
+                    self.scribe.fired(index, Party::Edge, fault.kind.to_string());
                 }
                 _ => {}
             }

@@ -1,0 +1,77 @@
+//! A request that is changed on its way: what each server and the service make of it, and that only what was meant is
+//! changed.
+
+use relapse::{
+    Class, Environment, Fault, Revision,
+    classify::Reading,
+    fault::{FaultKind, HeadEdit, Trigger},
+    head::header,
+    profile::Reception,
+    transcript::What,
+};
+use rstest::rstest;
+
+use crate::support::{on_backend, open, profile, wait};
+
+const SERVERS: [&str; 5] = ["uvicorn-0.35", "uvicorn-0.54", "hypercorn-0.18", "daphne-4.2", "granian-2.8"];
+
+fn name(text: &str) -> String {
+    text.to_owned()
+}
+
+#[rstest]
+#[case::stripped(HeadEdit::Strip { header: name("authorization") }, Class::GoodAuthRefusal)]
+#[case::renamed(HeadEdit::Rename { header: name("Authorization"), to: name("X-Forwarded-Authorization") }, Class::GoodAuthRefusal)]
+#[case::twice(HeadEdit::Duplicate { header: name("Authorization") }, Class::GoodOpen)]
+#[case::in_capitals(HeadEdit::Capitalize { header: name("Authorization") }, Class::GoodOpen)]
+#[case::placeholder(HeadEdit::Set { header: name("Authorization"), value: b"{authorization}".to_vec() }, Class::GoodAuthRefusal)]
+#[case::one_more(HeadEdit::Set { header: name("X-Forwarded-For"), value: b"203.0.113.7".to_vec() }, Class::GoodOpen)]
+#[case::not_ascii(HeadEdit::Set { header: name("X-Note"), value: b"caf\xe9".to_vec() }, Class::GoodOpen)]
+#[case::query(HeadEdit::Query { query: b"utm_source=x".to_vec() }, Class::GoodOpen)]
+#[case::bad_token_added(HeadEdit::Query { query: b"token=x".to_vec() }, Class::BadMask)]
+#[case::path(HeadEdit::Path { path: b"/moved".to_vec() }, Class::GoodBadRequest)]
+fn a_changed_request_gets_what_it_deserves(#[case] edit: HeadEdit, #[case] expected: Class) {
+    for server in SERVERS {
+        let fault = Fault { kind: FaultKind::Head(edit.clone()), trigger: Trigger::default() };
+        let steps = [open(), wait("connection_established")];
+        let transcript = on_backend(Revision::repaired(), Environment::Staging, server, vec![fault], &steps);
+        assert_eq!(transcript.fired, [1], "{edit} behind {server}");
+        // A second credential is nothing that the classification knows of; the service refuses two that disagree.
+        let outcome = Reading::of(&transcript, 0).outcome();
+        assert_eq!(outcome.class, expected, "{edit} behind {server}: {outcome}");
+    }
+}
+
+/// Another method is no upgrade (RFC 6455 section 4.1), except for a server that does not look.
+#[test]
+fn an_upgrade_is_a_get() {
+    for server in SERVERS {
+        let edit = HeadEdit::Method { method: name("POST") };
+        let fault = Fault { kind: FaultKind::Head(edit), trigger: Trigger::default() };
+        let steps = [open(), wait("connection_established")];
+        let transcript = on_backend(Revision::repaired(), Environment::Staging, server, vec![fault], &steps);
+        let looks = profile(server).handshake.post != Reception::Accepted;
+        let expected = if looks { Class::GoodBadRequest } else { Class::GoodOpen };
+        assert_eq!((Reading::of(&transcript, 0).outcome().class, looks), (expected, server != "granian-2.8"));
+    }
+}
+
+/// An edit changes the header that it names, and everything else arrives as it was sent.
+#[test]
+fn nothing_else_is_changed() {
+    let edit = HeadEdit::Set { header: name("Host"), value: b"[::1".to_vec() };
+    let fault = Fault { kind: FaultKind::Head(edit), trigger: Trigger::default() };
+    let transcript = on_backend(Revision::repaired(), Environment::Staging, SERVERS[0], vec![fault], &[open()]);
+    let reading = Reading::of(&transcript, 0);
+    let (sent, delivered) = (reading.request.unwrap(), reading.delivered.unwrap());
+    assert_eq!((&sent.method, &sent.target), (&delivered.method, &delivered.target));
+    let without_host = |head: &relapse::head::RequestHead| {
+        let others = head.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(b"host"));
+        others.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(without_host(sent), without_host(delivered));
+    assert_eq!(header(&delivered.headers, "host"), Some(&b"[::1"[..]));
+    assert!(
+        transcript.of(0).any(|event| matches!(&event.what, What::FaultFired { detail, .. } if detail.contains("Host")))
+    );
+}
