@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use crate::{
     application::Promise,
     exception::Exception,
-    fault::{Fault, FaultKind},
+    fault::{Fault, FaultKind, Place},
     recorder::Scribe,
     transcript::{Party, What},
 };
@@ -90,6 +90,12 @@ pub trait Dependencies: Send + Sync + fmt::Debug + 'static {
     /// Makes one call on behalf of the exchange that is being served. It may take for ever: whoever calls has a limit.
     fn call(&self, dependency: Dependency, operation: &'static str) -> Promise<'_, Result<(), DependencyError>>;
 
+    /// Makes the call, if it can be made without waiting; whether it was made, and succeeded. One that has to wait, or
+    /// may fail, is left to [`Dependencies::call`].
+    fn answers_at_once(&self, _dependency: Dependency, _operation: &'static str) -> bool {
+        false
+    }
+
     /// Imports a module on behalf of the process that starts.
     ///
     /// # Errors
@@ -102,6 +108,18 @@ pub trait Dependencies: Send + Sync + fmt::Debug + 'static {
 pub struct InMemory;
 
 impl Dependencies for InMemory {
+    fn answers_at_once(&self, dependency: Dependency, operation: &'static str) -> bool {
+        Scribe::with_current(|scribe| {
+            if scribe.has_faults_at(Place::Dependency) {
+                return false;
+            }
+            let dependency = dependency.name();
+            scribe.record(Party::Dependency, What::DependencyCalled { dependency, operation, error: None });
+            true
+        })
+        .unwrap_or(true)
+    }
+
     fn call(&self, dependency: Dependency, operation: &'static str) -> Promise<'_, Result<(), DependencyError>> {
         Box::pin(async move {
             let Some(scribe) = Scribe::current() else { return Ok(()) };

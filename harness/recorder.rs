@@ -140,6 +140,11 @@ impl Scribe {
         CURRENT.with_borrow(Clone::clone)
     }
 
+    /// Does something with that hand, without taking hold of it.
+    pub fn with_current<T>(act: impl FnOnce(&Scribe) -> T) -> Option<T> {
+        CURRENT.with_borrow(|scribe| scribe.as_ref().map(act))
+    }
+
     /// Runs a future so that whatever it logs goes into this exchange.
     pub async fn with_log<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);

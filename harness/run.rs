@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use crate::{
@@ -30,6 +31,9 @@ use crate::{
 
 /// How long the control may take for any single step.
 const CONTROL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How many turns everybody gets before any time passes.
+const SETTLING_TURNS: usize = 4;
 
 /// How long the application is first given to notice that its client is gone; twice as long each further time.
 const SETTLING_TIME: Duration = Duration::from_millis(1);
@@ -165,6 +169,12 @@ async fn finish(recorder: &Recorder, target: &dyn Running) -> Transcript {
     let mut pause = SETTLING_TIME;
     let is_busy =
         || recorder.is_application_running() || target.residue().is_some_and(|left| left != Residue::default());
+    // Almost always everybody is done as soon as everybody has had a turn.
+    for _ in 0..SETTLING_TURNS {
+        if is_busy() {
+            yield_now().await;
+        }
+    }
     while is_busy() && pause < SETTLING_TIME_MAX {
         sleep(pause).await;
         pause *= 2;

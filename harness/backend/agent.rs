@@ -166,7 +166,7 @@ impl Backend {
 
     /// Calls a dependency within the limit.
     async fn call(&self, dependency: Dependency, operation: &'static str) -> Result<(), Exception> {
-        match within(CALL_LIMIT, self.dependencies.call(dependency, operation)).await {
+        match within(CALL_LIMIT, self.ask(dependency, operation)).await {
             Some(answer) => answer.map_err(|error| Exception::new(DEPENDENCY_ERROR, error.message)),
             None => {
                 let text = format!("{} did not answer in time", dependency.name());

@@ -98,8 +98,8 @@ impl Backend {
             "/ws" => {
                 let parameter_source =
                     if self.revision.has(Defect::QueryParamsOnUrl) { "query_params" } else { "query" };
-                let parameters = websocket.url()?.attribute(parameter_source)?.len();
-                tracing::info!("{parameters} bytes of query");
+                let has_query = !websocket.url()?.attribute(parameter_source)?.is_empty();
+                tracing::debug!("connection with a query: {has_query}");
                 let mode = Mode::of(&websocket.scope)?;
                 self.enter(websocket, mode).await
             }
@@ -325,7 +325,7 @@ impl Backend {
         let attempts = async {
             let mut attempt = 1;
             loop {
-                match self.dependencies.call(dependency, operation).await {
+                match self.ask(dependency, operation).await {
                     Ok(()) => return Ok(()),
                     Err(error) if attempt == REVOCATION_ATTEMPTS => return Err(error.message),
                     Err(_) => {

@@ -58,7 +58,7 @@ use crate::{
     application::{Application, Promise, Receive, SendEvent},
     credential::{Credential, Form, Presented},
     defect::Defect,
-    dependency::Dependencies,
+    dependency::{Dependencies, Dependency, DependencyError},
     environment::Environment,
     exception::Exception,
     revision::Revision,
@@ -229,6 +229,14 @@ impl Backend {
     /// The port it listens on.
     pub fn port(&self) -> u16 {
         if self.revision.has(Defect::ListensElsewhere) { 8002 } else { PORT }
+    }
+
+    /// Calls a dependency. It may take for ever: whoever calls has a limit.
+    async fn ask(&self, dependency: Dependency, operation: &'static str) -> Result<(), DependencyError> {
+        if self.dependencies.answers_at_once(dependency, operation) {
+            return Ok(());
+        }
+        self.dependencies.call(dependency, operation).await
     }
 
     fn environment(&self) -> Environment {

@@ -126,18 +126,22 @@ impl Backend {
             (start, start + limit)
         };
         let first = span(0);
-        let answers = tokio::join!(self.ask(Database, first), self.ask(Redis, first), self.ask(AuthService, first));
+        let answers = tokio::join!(
+            self.is_there(Database, first),
+            self.is_there(Redis, first),
+            self.is_there(AuthService, first)
+        );
         note(Database, answers.0);
         note(Redis, answers.1);
         note(AuthService, answers.2);
         let second = span(1);
         let agents = async {
-            match self.ask(ThreadService, second).await {
-                Ok(()) => (Ok(()), self.ask(AgentSupervisor, second).await),
+            match self.is_there(ThreadService, second).await {
+                Ok(()) => (Ok(()), self.is_there(AgentSupervisor, second).await),
                 failed => (failed, Ok(())),
             }
         };
-        let ((threads, supervisor), bridge) = tokio::join!(agents, self.ask(WebsocketBridge, second));
+        let ((threads, supervisor), bridge) = tokio::join!(agents, self.is_there(WebsocketBridge, second));
         note(ThreadService, threads);
         note(AgentSupervisor, supervisor);
         note(WebsocketBridge, bridge);
@@ -152,7 +156,7 @@ impl Backend {
     }
 
     /// Asks one dependency, again where it fails, between the start and the end of its group.
-    async fn ask(&self, dependency: Dependency, (start, end): (Instant, Instant)) -> Result<(), String> {
+    async fn is_there(&self, dependency: Dependency, (start, end): (Instant, Instant)) -> Result<(), String> {
         let Asking { limit: each, retries, pause } = table(dependency, self.environment().is_deployed());
         let attempts = async {
             let mut attempt = 0;
@@ -181,7 +185,7 @@ impl Backend {
         }
         // The auth service is asked what upgrades ask it, so that both get the same answer.
         let operation = if dependency == AuthService { "check" } else { "ping" };
-        let answer = self.dependencies.call(dependency, operation).await;
+        let answer = self.ask(dependency, operation).await;
         answer.map_err(|error| Exception::new("DependencyError", error.message))
     }
 }

@@ -152,7 +152,7 @@ impl Backend {
     /// Whether it was made now.
     async fn user_row(&self, user: &str) -> Result<bool, HttpException> {
         let unavailable = || HttpException::new(503, "Database service temporarily unavailable");
-        let failed = match within(LOOKUP_LIMIT, self.dependencies.call(Dependency::Database, "lookup")).await {
+        let failed = match within(LOOKUP_LIMIT, self.ask(Dependency::Database, "lookup")).await {
             Some(Ok(())) => None,
             Some(Err(error)) => Some(error.message),
             None => Some("no answer in time".to_owned()),

@@ -204,7 +204,7 @@ impl Backend {
 
     async fn reach(&self, dependency: Dependency) -> Result<(), Obstacle> {
         self.startup().waiting_for = Some(dependency.name());
-        self.dependencies.call(dependency, "ping").await.map_err(|error| (dependency.name(), error.message))
+        self.ask(dependency, "ping").await.map_err(|error| (dependency.name(), error.message))
     }
 
     /// The signing secret, when it is the secret manager that holds it.
@@ -215,7 +215,7 @@ impl Backend {
         match &self.settings.secret {
             SecretSource::Manager(text) => {
                 self.startup().waiting_for = Some("secret_manager");
-                let read = self.dependencies.call(Dependency::SecretManager, "read").await;
+                let read = self.ask(Dependency::SecretManager, "read").await;
                 read.map_err(|error| ("secret_manager", error.message))?;
                 let _ = self.secret.set(Secret::new(text));
                 Ok(())
