@@ -431,7 +431,16 @@ impl<'a> Reading<'a> {
     /// Whether this event is one of something that was taken away from the service.
     pub fn is_outage(&self, event: &Event) -> bool {
         let What::FaultFired { index, .. } = event.what else { return false };
-        self.faults.get(index).is_some_and(is_outage)
+        self.faults.get(index).is_some_and(|fault| is_outage(fault, self.service))
+    }
+
+    /// The dependencies that failed this exchange.
+    pub fn failing(&self) -> Vec<&'a str> {
+        let fired = self.events.iter().filter(|event| self.is_outage(event)).filter_map(|event| match event.what {
+            What::FaultFired { index, .. } => self.faults.get(index)?.kind.calls(),
+            _ => None,
+        });
+        fired.map(|calls| calls.dependency.as_str()).collect()
     }
 
     fn is_scope_faulted(&self) -> bool {
@@ -526,13 +535,10 @@ impl<'a> Reading<'a> {
 /// How long a client may be kept waiting while something is slow, before that is a hang whatever the client does.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// From which delay on a dependency counts as out: every limit of the readiness table is reached by then.
-const SLOW: Duration = Duration::from_secs(1);
-
 /// Whether a fault takes something away from the service, or only makes it a little slower.
-fn is_outage(fault: &Fault) -> bool {
+fn is_outage(fault: &Fault, service: &Service) -> bool {
     match &fault.kind {
-        FaultKind::Delay { delay, .. } => *delay >= SLOW,
+        FaultKind::Delay { delay, .. } => *delay >= service.slow,
         kind => matches!(kind.place(), Place::Dependency | Place::Process),
     }
 }
@@ -559,15 +565,17 @@ fn had_outage(transcript: &Transcript, exchange: usize) -> bool {
         let is_over = trigger.until.is_some_and(|until| start >= until + aftermath);
         matters && trigger.is_steady() && trigger.from <= start && !is_over
     };
-    transcript.faults.iter().any(|fault| is_outage(fault) && is_lasting(fault))
+    transcript.faults.iter().any(|fault| is_outage(fault, &transcript.service) && is_lasting(fault))
         || transcript.events.iter().any(|event| {
-            let What::FaultFired { index, .. } = event.what else { return false };
-            let Some(fault) = transcript.faults.get(index).filter(|fault| is_outage(fault)) else { return false };
+            let What::FaultFired { index, operation, .. } = event.what else { return false };
+            let Some(fault) = transcript.faults.get(index).filter(|fault| is_outage(fault, &transcript.service)) else {
+                return false;
+            };
             let calls = fault.kind.calls();
-            let is_spared =
-                calls.is_some_and(|calls| calls.operation.is_none() && !is_critical(transcript, &calls.dependency));
             if event.exchange == exchange {
-                return !is_spared || !asks_only_whether_ready(transcript, exchange);
+                // Readiness asks what is not critical as well, and does not fail for it.
+                let is_critical = calls.is_none_or(|calls| is_critical(transcript, &calls.dependency));
+                return is_critical || operation != Some("ping");
             }
             calls.is_some_and(|calls| is_critical(transcript, &calls.dependency))
                 && event.at <= start
@@ -581,14 +589,6 @@ pub const NOTICE: Duration = Duration::from_secs(6);
 /// Whether the service cannot work without this dependency. The secret manager is needed to start.
 fn is_critical(transcript: &Transcript, dependency: &str) -> bool {
     dependency == "secret_manager" || transcript.service.critical.contains(&dependency)
-}
-
-/// Whether an exchange called dependencies only to learn whether they are there.
-fn asks_only_whether_ready(transcript: &Transcript, exchange: usize) -> bool {
-    transcript.of(exchange).all(|event| match event.what {
-        What::DependencyCalled { operation, error: Some(_), .. } => operation == "ping",
-        _ => true,
-    })
 }
 
 /// Whether the fault that keeps the process away acted when an exchange ended.

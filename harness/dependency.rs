@@ -134,7 +134,7 @@ impl Dependencies for InMemory {
                 if result.is_err() {
                     continue;
                 }
-                scribe.fired(index, Party::Dependency, fault.kind.to_string());
+                scribe.fired_on_call(index, operation);
                 match &fault.kind {
                     FaultKind::Delay { delay, .. } => sleep(*delay).await,
                     FaultKind::Hang { .. } => pending().await,

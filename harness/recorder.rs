@@ -132,7 +132,21 @@ impl Scribe {
     /// Writes down that a fault acted.
     pub fn fired(&self, index: usize, party: Party, detail: String) {
         self.recorder.ledger().fired[index] += 1;
-        self.record(party, What::FaultFired { index, detail });
+        self.record(party, What::FaultFired { index, detail, operation: None });
+    }
+
+    /// Writes down that a fault acted on a call of a dependency.
+    pub fn fired_on_call(&self, index: usize, operation: &'static str) {
+        self.recorder.ledger().fired[index] += 1;
+        let kind = &self.plan().faults[index].kind;
+        let detail = match kind.calls() {
+            // What is meant for every call acted on this one.
+            Some(calls) if calls.operation.is_none() => {
+                kind.to_string().replacen(&calls.dependency, &format!("{}.{operation}", calls.dependency), 1)
+            }
+            _ => kind.to_string(),
+        };
+        self.record(Party::Dependency, What::FaultFired { index, detail, operation: Some(operation) });
     }
 
     /// The hand for the exchange that is being polled right now, if any.

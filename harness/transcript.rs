@@ -139,6 +139,8 @@ pub enum What {
         index: usize,
         /// What it did.
         detail: String,
+        /// The operation it acted on, where it acted on a call.
+        operation: Option<&'static str>,
     },
     /// The front refused a request on its own account.
     RequestRefused {
@@ -236,6 +238,8 @@ pub struct Service {
     pub health_paths: &'static [&'static str],
     /// Dependencies without which it cannot.
     pub critical: Vec<&'static str>,
+    /// From which delay on it may give a dependency up.
+    pub slow: Duration,
     /// How a log record begins that is written once for every connection.
     pub connection_record: &'static str,
 }

@@ -9,6 +9,7 @@ mod edge; // a request that is changed on its way
 mod judgement; // what must not be taken for good
 mod lifespan; // the start and the end of a process
 mod messages; // what the backend answers
+mod plans; // whatever fails behind the service
 mod properties; // whatever a client may write
 mod races; // the client leaves at every await
 mod rendering; // what tables, pages and messages look like

@@ -216,6 +216,7 @@ impl Backend {
             message_bytes_max: endpoint::MESSAGE_BYTES_MAX,
             secrets: self.secret.get().map(|secret| secret.text.clone()).into_iter().collect(),
             critical: readiness::critical(self.environment()),
+            slow: readiness::slow(self.environment()),
             connection_record: endpoint::CONNECTION_RECORD,
         }
     }

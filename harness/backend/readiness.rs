@@ -58,6 +58,17 @@ fn factor(environment: Environment) -> f64 {
     }
 }
 
+/// What a group may take.
+fn group_limit(group: usize, environment: Environment) -> Duration {
+    GROUP_LIMITS[group].mul_f64(factor(environment)).max(GROUP_LIMIT_MIN)
+}
+
+/// From which delay on a dependency may be given up: the shorter group asks two of them, one after the other, beside
+/// a third.
+pub(super) fn slow(environment: Environment) -> Duration {
+    group_limit(1, environment) / 3
+}
+
 /// The dependencies without which no session opens. Without the others a session is degraded, and says so. The auth
 /// service is critical everywhere: without it nobody knows which token was revoked.
 pub(super) fn critical(environment: Environment) -> Vec<&'static str> {
@@ -121,9 +132,8 @@ impl Backend {
             if critical.contains(&name) { readiness.failed.push(name) } else { readiness.degraded.push(name) }
         };
         let span = |group: usize| {
-            let limit = GROUP_LIMITS[group].mul_f64(factor(self.environment())).max(GROUP_LIMIT_MIN);
             let start = Instant::now();
-            (start, start + limit)
+            (start, start + group_limit(group, self.environment()))
         };
         let first = span(0);
         let answers = tokio::join!(

@@ -92,11 +92,13 @@ pub(super) fn router() -> Router {
     ROUTER.get_or_init(build).clone()
 }
 
-/// What a route raises to answer with a status: status, text, and a header.
+/// What a route raises to answer with a status.
 struct HttpException {
     status: u16,
     text: &'static str,
     header: Option<(HeaderName, &'static str)>,
+    /// What is missing, for a 503.
+    lacks: Option<&'static str>,
 }
 
 impl HttpException {
@@ -106,7 +108,12 @@ impl HttpException {
             429 | 503 => Some((header::RETRY_AFTER, "10")),
             _ => None,
         };
-        HttpException { status, text, header }
+        HttpException { status, text, header, lacks: None }
+    }
+
+    /// Not ready, for want of one thing.
+    fn lacks(name: &'static str) -> HttpException {
+        HttpException { lacks: Some(name), ..HttpException::new(503, "The service is not ready.") }
     }
 }
 
@@ -124,7 +131,11 @@ impl Backend {
         } else {
             (raised.status, true)
         };
-        let body = Json(json!({ "error": true, "message": raised.text }));
+        let mut body = json!({ "error": true, "message": raised.text });
+        if let Some(name) = raised.lacks {
+            body["failed_services"] = json!([name]);
+        }
+        let body = Json(body);
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, body).into_response();
         if let Some((name, value)) = raised.header.clone().filter(|_| keeps_headers) {
@@ -139,11 +150,11 @@ impl Backend {
         let token = |value: &HeaderValue| credentials::bearer(&String::from_utf8_lossy(value.as_bytes())).to_owned();
         let presented: Vec<Claimed> = values.map(|value| Claimed::Token(token(value))).collect();
         if self.key().is_none() {
-            return Err(HttpException::new(503, "The service is not ready."));
+            return Err(HttpException::lacks("configuration"));
         }
         self.authenticate_strictly(&presented).await.map_err(|denied| match denied {
             Denied::Refused(_) => HttpException::new(401, "Authentication required"),
-            Denied::NotReady(_) => HttpException::new(503, "The service is not ready."),
+            Denied::NotReady(name) => HttpException::lacks(name),
         })
     }
 
@@ -151,7 +162,8 @@ impl Backend {
     ///
     /// Whether it was made now.
     async fn user_row(&self, user: &str) -> Result<bool, HttpException> {
-        let unavailable = || HttpException::new(503, "Database service temporarily unavailable");
+        let text = "Database service temporarily unavailable";
+        let unavailable = || HttpException { lacks: Some("database"), ..HttpException::new(503, text) };
         let failed = match within(LOOKUP_LIMIT, self.ask(Dependency::Database, "lookup")).await {
             Some(Ok(())) => None,
             Some(Err(error)) => Some(error.message),
@@ -206,9 +218,10 @@ async fn session(Extension(session): Extension<Session>) -> Json<Value> {
 
 /// Begins a session for the user whose token the request carries.
 async fn begin_session(Extension(service): Service, headers: HeaderMap) -> Response {
-    let begun = service.caller(&headers).await.and_then(|user| {
-        service.session_cookie(&user).ok_or_else(|| HttpException::new(503, "The service is not ready."))
-    });
+    let begun = service
+        .caller(&headers)
+        .await
+        .and_then(|user| service.session_cookie(&user).ok_or_else(|| HttpException::lacks("configuration")));
     match begun {
         Ok(cookie) => ([(header::SET_COOKIE, cookie)], Json(json!({ "status": "ok" }))).into_response(),
         Err(raised) => service.answer_exception(&raised),
@@ -239,7 +252,7 @@ async fn issue_ticket(Extension(service): Service, headers: HeaderMap, body: axu
     };
     if let Err(why) = service.ask_within(Dependency::Redis, "set").await {
         tracing::warn!("tickets: redis failed: {why}");
-        return service.answer_exception(&HttpException::new(503, "Tickets are not available."));
+        return service.answer_exception(&HttpException::lacks("redis"));
     }
     let now = service.now();
     let ticket = Ticket { user, expires: now + ttl, single_use: asked.single_use.unwrap_or(true) };

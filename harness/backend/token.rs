@@ -243,3 +243,37 @@ impl std::fmt::Debug for Key {
         f.write_str("Key(…)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::{AGE_MAX, AUDIENCES, Claims, FUTURE_MAX, ISSUER, satisfies};
+    use crate::environment::Environment;
+
+    const NOW: i64 = 1_767_225_600;
+
+    /// The edges of a token's time: when it was issued and when it expires, from now.
+    #[rstest]
+    #[case::fresh(0, 900, true)]
+    #[case::a_clock_ahead(FUTURE_MAX, 900, true)]
+    #[case::too_far_ahead(FUTURE_MAX + 1, 900, false)]
+    #[case::a_day_old(-AGE_MAX, 900, true)]
+    #[case::too_old(-AGE_MAX - 1, 900, false)]
+    #[case::last_second(0, 1, true)]
+    #[case::expired(0, 0, false)]
+    #[case::far_future(i64::MAX - NOW, i64::MAX - NOW, false)]
+    #[case::far_past(i64::MIN, 900, false)]
+    fn a_token_has_its_time(#[case] issued: i64, #[case] expires: i64, #[case] is_good: bool) {
+        let claims = Claims {
+            sub: Some("u".into()),
+            iss: Some(ISSUER.into()),
+            aud: Some(AUDIENCES[0].into()),
+            iat: Some(NOW.saturating_add(issued)),
+            exp: Some(NOW.saturating_add(expires)),
+            jti: Some("1".into()),
+            ..Claims::default()
+        };
+        assert_eq!(satisfies(claims, NOW, Environment::Staging).is_ok(), is_good);
+    }
+}

@@ -6,7 +6,7 @@ use crate::{
     classify::Reading,
     fault::Trigger,
     outcome::{Class, Ending, Outcome},
-    transcript::Transcript,
+    transcript::{Transcript, What},
 };
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
@@ -46,8 +46,18 @@ fn is_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
     }
     match outcome.class {
         Class::GoodBadRequest | Class::GoodAuthRefusal => None,
+        // What was asked for this client alone says nothing of the service.
+        _ if asked_for_itself(reading) => None,
         _ => Some(reading.welcome.is_some()),
     }
+}
+
+/// Whether a call failed that readiness does not make.
+fn asked_for_itself(reading: &Reading<'_>) -> bool {
+    reading.events.iter().any(|event| match event.what {
+        What::FaultFired { operation: Some(operation), .. } => operation != "ping" && operation != "check",
+        _ => false,
+    })
 }
 
 /// Whether no fault began or ended from the start of the first of two exchanges to the end of the last.

@@ -23,7 +23,9 @@ fn complain(reading: &Reading<'_>, outcome: &Outcome) -> Option<(String, String)
     if !is_refusal || reading.down.is_empty() {
         return None;
     }
-    let names = |text: &str| reading.down.iter().any(|name| text.contains(*name));
+    // Whoever names one thing that failed it has said enough; nobody has to look for what else is down.
+    let failing = reading.failing();
+    let names = |text: &str| reading.down.iter().chain(&failing).any(|name| text.contains(*name));
     let is_stated = reading.events.iter().any(|event| match &event.what {
         What::BodySeen { body, .. } => names(&String::from_utf8_lossy(body)),
         What::FrameSeen(frame) => names(&String::from_utf8_lossy(&frame.payload)),

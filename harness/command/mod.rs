@@ -38,7 +38,7 @@ struct Arguments {
 enum Command {
     /// Run cases on their two twins and say what became of each.
     Run(run::Options),
-    /// List the cases.
+    /// List the issues: what was reported, what was really behind it, and the cases.
     List(list::Options),
     /// Show one case: what was reported, both conversations side by side, and what was really behind it.
     Show(show::Options),
