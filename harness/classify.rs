@@ -148,15 +148,45 @@ impl<'a> Reading<'a> {
 
     /// How many agent runs the client asked for.
     pub fn agent_requests(&self) -> usize {
-        self.sent_messages().filter(|name| AGENT_REQUESTS.contains(&name.as_ref())).count()
+        self.events.iter().filter(|event| is_agent_request(&event.what)).count()
     }
 
-    /// How many agent runs the client is to see: as many as it asked for, less those of which it was told that something
-    /// behind the service had failed.
+    /// How many agent runs the client is to see: as many as it asked for and waited for, less those of which it was told
+    /// that something behind the service had failed.
     pub fn agent_runs_owed(&self) -> usize {
-        let asked = self.agent_requests();
+        let asked = self.agent_requests() - self.agent_requests_given_up();
         let told = self.messages.iter().filter(|name| name.starts_with("error")).count();
         if self.outage { asked.saturating_sub(told) } else { asked }
+    }
+
+    /// How many agent requests the client turned away from before anything could be expected of them.
+    fn agent_requests_given_up(&self) -> usize {
+        let is_parting = |what: &What| match what {
+            What::FrameSent(frame) => frame.opcode == Opcode::Close,
+            What::Left => true,
+            _ => false,
+        };
+        let ends_it = |what: &What| match what {
+            What::FrameSeen(frame) if frame.opcode == Opcode::Text => {
+                message_type(&frame.payload).is_some_and(|name| {
+                    name == AGENT_EVENTS[4] || name == "agent_response_complete" || name.starts_with("error")
+                })
+            }
+            What::DeadlinePassed { .. } => true,
+            What::FrameSeen(frame) => frame.opcode == Opcode::Close,
+            _ => false,
+        };
+        let asks_to_be_let_go = |what: &What| matches!(what, What::FrameSent(frame) if message_type(&frame.payload).is_some_and(|name| name == "disconnect"));
+        let is_given_up = |(index, asked): (usize, &&Event)| {
+            if self.events[..index].iter().any(|event| asks_to_be_let_go(&event.what)) {
+                return true;
+            }
+            let what_follows =
+                self.events[index..].iter().find(|event| is_parting(&event.what) || ends_it(&event.what));
+            what_follows.is_some_and(|event| is_parting(&event.what) && event.at.saturating_sub(asked.at) < PATIENCE)
+        };
+        let requests = self.events.iter().enumerate().filter(|(_, event)| is_agent_request(&event.what));
+        requests.filter(|(index, event)| is_given_up((*index, event))).count()
     }
 
     /// How many whole agent runs the client saw: the five events once each and in order. An outage may cut the last one
@@ -164,7 +194,8 @@ impl<'a> Reading<'a> {
     pub fn agent_runs(&self) -> usize {
         let events = self.agent_events();
         let runs = events.chunks(AGENT_EVENTS.len());
-        let is_run = |run: &&[&str]| *run == AGENT_EVENTS || (self.outage && AGENT_EVENTS.starts_with(run));
+        let may_be_cut = self.outage || self.agent_requests_given_up() > 0;
+        let is_run = |run: &&[&str]| *run == AGENT_EVENTS || (may_be_cut && AGENT_EVENTS.starts_with(run));
         if runs.clone().all(|run| is_run(&run)) { events.len() / AGENT_EVENTS.len() } else { 0 }
     }
 
@@ -184,13 +215,6 @@ impl<'a> Reading<'a> {
             What::FrameSeen(frame) if frame.opcode == Opcode::Text && mine.find(&frame.payload).is_none() => {
                 addressee(&frame.payload).filter(|found| found != user)
             }
-            _ => None,
-        })
-    }
-
-    fn sent_messages(&self) -> impl Iterator<Item = Cow<'a, str>> {
-        self.events.iter().filter_map(|event| match &event.what {
-            What::FrameSent(frame) if frame.opcode == Opcode::Text => message_type(&frame.payload),
             _ => None,
         })
     }
@@ -617,6 +641,12 @@ fn down(transcript: &Transcript, exchange: usize) -> Vec<&str> {
     };
     let names = transcript.faults.iter().filter(is_down).filter_map(|fault| fault.kind.calls());
     names.map(|calls| calls.dependency.as_str()).filter(|name| transcript.service.critical.contains(name)).collect()
+}
+
+fn is_agent_request(what: &What) -> bool {
+    let What::FrameSent(frame) = what else { return false };
+    frame.opcode == Opcode::Text
+        && message_type(&frame.payload).is_some_and(|name| AGENT_REQUESTS.contains(&name.as_ref()))
 }
 
 /// The user an agent event is for; empty when it names none, nothing when it is no agent event.

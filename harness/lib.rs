@@ -22,7 +22,7 @@
 //!   [`running`].
 //! - *Machinery*, mutually blind: [`probe`], [`edge`], [`front`], [`interpose`], [`backend`], [`discover`].
 //! - *Targets*: [`target`] puts something behind the edge.
-//! - *Conduct*: [`run`] picks the clock, launches, drives and judges.
+//! - *Conduct*: [`run`] picks the clock, launches, drives and judges; [`hunt`] draws what is run.
 //!
 //! # Invariants
 //!
@@ -56,6 +56,7 @@ pub mod fault;
 pub mod frame;
 pub mod front;
 pub mod head;
+pub mod hunt;
 pub mod interpose;
 pub mod issue;
 pub mod link;
@@ -85,6 +86,7 @@ pub use discover::{Catalogue, issues, servers};
 pub use environment::Environment;
 pub use error::Error;
 pub use fault::Fault;
+pub use hunt::{Campaign, Hunt, hunt_all};
 pub use issue::Issue;
 pub use outcome::{Class, Outcome};
 pub use plan::Plan;
@@ -93,7 +95,7 @@ pub use report::{
     catalogue::{render_json as render_catalogue_json, render_list, render_map},
     json::render as render_json,
     located::render as render_located,
-    sequence::Detail,
+    sequence::{Detail, lines as sequence_lines},
     show::render as render_show,
     table::{plain_table, render as render_table},
 };

@@ -22,8 +22,8 @@ impl Redactor {
             transcript.service.secrets.iter().map(|secret| (secret.clone(), "<secret>".to_owned())).collect();
         for event in &transcript.events {
             let What::RequestSent { credential, .. } = &event.what else { continue };
-            // What is too short to be a token hides nothing and may stand anywhere.
-            if credential.text.len() < 40 {
+            // What is too short to be a token or a ticket hides nothing and may stand anywhere.
+            if credential.text.len() < 24 {
                 continue;
             }
             let kind = serde_json::to_value(credential.kind).ok();

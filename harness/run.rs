@@ -14,11 +14,13 @@ use crate::{
     classify::{self, Reading},
     clock::{Clock, Runtime},
     close_code::CloseCode,
+    environment::Environment,
     error::Error,
     fault::{Fault, FaultKind, Place},
     outcome::{Class, Ending, Outcome},
     plan::Plan,
     probe::{self, Script},
+    profile::Profile,
     recorder::{self, Recorder},
     revision::Revision,
     running::Running,
@@ -94,6 +96,34 @@ impl Conductor {
             let judged = conduct(&trial.case, &target, seed).await;
             target.stop().await?;
             judged
+        })
+    }
+}
+
+impl Conductor {
+    /// Runs a script under a plan on the embedded backend, and gives everything that happened.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub fn converse(
+        &self,
+        revision: Revision,
+        environment: Environment,
+        profile: &Arc<Profile>,
+        crowd: Crowd,
+        steps: &[Step],
+        plan: Plan,
+    ) -> Result<Transcript, Error> {
+        self.runtime.block_on(async {
+            let target = Embedded::launch(revision, environment, Arc::clone(profile), Transport::Memory, plan.seed);
+            let recorder = Recorder::new(plan);
+            if recorder.plan().faults.iter().any(|fault| fault.kind.place() == Place::Process) {
+                target.restart(recorder.scribe(PROCESS)).await?;
+            }
+            probe::perform(Script { steps, crowd }, &recorder, &target).await?;
+            let transcript = finish(&recorder, &target).await;
+            target.stop().await?;
+            Ok(transcript)
         })
     }
 }

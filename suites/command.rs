@@ -347,6 +347,8 @@ fn a_file_that_cannot_be_read_is_named_and_the_others_still_run() {
 #[case::unknown_option(&["run", "--profil", "x"], "--profile")]
 #[case::unknown_format(&["run", "--format", "yaml"], "human")]
 #[case::no_jobs(&["run", "--jobs", "0"], "--jobs")]
+#[case::unknown_defect(&["hunt", "--defect", "manager_leak"], "did you mean `managers_leak`?")]
+#[case::no_cases(&["hunt", "--cases", "0"], "--cases")]
 fn misuse_is_explained(#[case] arguments: &[&str], #[case] expected: &str) {
     let empty = TempDir::new().unwrap();
     let path = empty.path().to_str().unwrap();
@@ -366,6 +368,28 @@ fn a_filter_that_selects_nothing_does_not_keep_the_others_from_running() {
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document["cases"].as_array().map(Vec::len), Some(10));
     assert_eq!(document["errors"].as_array().map(Vec::len), Some(1));
+}
+
+#[rstest]
+#[case::repaired(&["hunt", "--cases", "60"], 0, "0 finding(s)")]
+#[case::defective(&["hunt", "--cases", "20", "--defect", "managers_leak"], 1, "no_residue")]
+#[case::json(&["hunt", "--cases", "20", "--defect", "managers_leak", "--format", "json"], 1, "\"key\": \"no_residue")]
+fn a_hunt_says_what_it_found(#[case] arguments: &[&str], #[case] exit: i32, #[case] expected: &str) {
+    let output = relapse(arguments);
+    assert_eq!(code(&output), Some(exit), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains(expected), "{}", stdout(&output));
+}
+
+/// What a hunt found is found again by the line that it prints.
+#[test]
+fn a_finding_is_found_again() {
+    let output = relapse(&["hunt", "--cases", "60", "--defect", "exception_swallowed"]);
+    let text = stdout(&output);
+    let again = text.lines().find_map(|line| line.strip_prefix("again: relapse ")).expect("a replay line");
+    let key = text.split("  ").next().unwrap();
+    let replayed = relapse(&again.split(' ').collect::<Vec<_>>());
+    assert_eq!(code(&replayed), Some(1));
+    assert!(stdout(&replayed).contains(key), "{again} does not show {key}");
 }
 
 /// Each way not to be FIXED, provoked by a case that claims something untrue.

@@ -369,7 +369,9 @@ fn a_1009_needs_a_message_that_is_too_big() {
 fn a_partial_run_is_no_run() {
     let messages = Box::leak(Box::new([WELCOME, r#"{"type":"agent_started","user_id":""}"#]));
     let ask = step(Act::SendText(r#"{"type":"chat"}"#.to_owned()));
-    let transcript = session(messages, Rest::Listens, &[open(), ask, wait("agent_started")]);
+    // Who goes at once is owed nothing; this client waits.
+    let pause = Step { act: Act::Pause, limit: Duration::from_secs(6) };
+    let transcript = session(messages, Rest::Listens, &[open(), ask, wait("agent_started"), pause]);
     assert!(findings(&transcript).contains(&"five_events_in_order"));
 }
 

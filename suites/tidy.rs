@@ -42,7 +42,7 @@ const RANKS: &[(&str, &[&str])] = &[
     ("joints", &["application", "clock", "dependency", "link", "recorder", "running"]),
     ("machinery", &["backend", "discover", "edge", "front", "interpose", "probe"]),
     ("targets", &["target"]),
-    ("conduct", &["run"]),
+    ("conduct", &["hunt", "run"]),
 ];
 
 /// Ranks whose modules do not see one another.

@@ -171,8 +171,7 @@ impl Backend {
         };
         let selected = credentials::select_subprotocol(&websocket.scope.subprotocols()?, self.revision);
         let Ok(subprotocol) = selected else {
-            let body = self.error_body("BAD_REQUEST", "None of the offered subprotocols is supported.");
-            return websocket.deny(400, Vec::new(), body).await;
+            return self.refuse_offers(websocket).await;
         };
         if let Err(refusal) = self.spend(&presented) {
             return self.refuse(websocket, mode, refusal).await;
@@ -215,12 +214,21 @@ impl Backend {
             let headers = vec![field("retry-after", readiness.retry_after_s().to_string())];
             return websocket.deny(503, headers, self.not_ready_body(&readiness.failed)).await;
         }
+        if credentials::select_subprotocol(&websocket.scope.subprotocols()?, self.revision).is_err() {
+            // It cannot be accepted, not even to be told; and it is wrong in good times too.
+            return self.refuse_offers(websocket).await;
+        }
         self.accept_first(websocket).await?;
         let text = format!("Not ready: {names}. Try again later.");
         websocket.send_text(messages::error(self, "SERVICE_UNAVAILABLE", &text)).await?;
         let private = sends_private_codes_only(&websocket.scope);
         let code = if private { CloseCode::PRIVATE_UNAVAILABLE } else { CloseCode::TRY_AGAIN_LATER };
         websocket.close(code.0, text).await
+    }
+
+    async fn refuse_offers(&self, websocket: &mut WebSocket) -> Result<(), Exception> {
+        let body = self.error_body("BAD_REQUEST", "None of the offered subprotocols is supported.");
+        websocket.deny(400, Vec::new(), body).await
     }
 
     /// The user of a session: the one rule, and what the reported service put beside it.

@@ -10,9 +10,10 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
 fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
     let (wanted, seen) = (reading.agent_runs_owed(), reading.agent_runs());
     let events = reading.agent_events().len();
-    // An outage may cut a run short, and never adds one.
-    let limit = if reading.outage { reading.agent_requests() } else { wanted } * AGENT_EVENTS.len();
-    if seen < wanted || events > limit || (events < limit && !reading.outage) {
+    // An outage, or a client that turns away, may cut a run short, and never adds one.
+    let may_be_cut = reading.outage || wanted < reading.agent_requests();
+    let limit = if may_be_cut { reading.agent_requests() } else { wanted } * AGENT_EVENTS.len();
+    if seen < wanted || events > limit || (events < limit && !may_be_cut) {
         let message =
             format!("{wanted} agent request(s) were answered by {seen} whole run(s), {events} event(s) in all");
         return Some(("missing".to_owned(), message));

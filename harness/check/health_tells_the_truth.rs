@@ -34,7 +34,9 @@ fn says_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
     let (path, _) = reading.request?.path_and_query();
     let is_health = reading.service.health_paths.iter().any(|known| path == known.as_bytes());
     match outcome.ending {
-        Ending::Http { status, .. } if is_health => Some(status < 400),
+        Ending::Http { status: 200..=299, .. } if is_health => Some(true),
+        // Only the service's own 503; a request that the server refuses says nothing of it.
+        Ending::Http { status: 503, .. } if is_health && reading.delivered.is_some() => Some(false),
         _ => None,
     }
 }

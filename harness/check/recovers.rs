@@ -14,8 +14,8 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     let faults = evidence.transcript.faults.iter();
     let over = faults
         .filter(|fault| matches!(fault.kind.place(), Place::Dependency | Place::Process))
-        // A start is over by itself, and what a process reads once is not over before its end.
-        .filter(|fault| !matches!(fault.kind, FaultKind::Restart | FaultKind::Variable { .. }))
+        // A start is over by itself.
+        .filter(|fault| fault.kind != FaultKind::Restart)
         .map(|fault| fault.trigger.until)
         // One that never ends is followed by nothing.
         .collect::<Option<Vec<Duration>>>();
@@ -25,7 +25,10 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
         .exchanges()
         .filter(|(reading, _)| is_after(reading) && asks_for_good(reading))
         .filter(|(reading, _)| !was_told_to_wait(evidence, reading))
-        .filter(|(_, outcome)| outcome.class != Class::GoodOpen)
+        // What the client itself does wrong is wrong in good times too.
+        .filter(|(_, outcome)| {
+            !matches!(outcome.class, Class::GoodOpen | Class::GoodAuthRefusal | Class::GoodBadRequest)
+        })
         .map(|(_, outcome)| complain(outcome))
         .collect()
 }

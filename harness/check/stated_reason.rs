@@ -4,6 +4,7 @@ use super::{Complaints, Evidence};
 use crate::{
     classify::Reading,
     close_code::CloseCode,
+    fault::Place,
     outcome::{Ending, Outcome},
     transcript::What,
 };
@@ -20,7 +21,9 @@ fn complain(reading: &Reading<'_>, outcome: &Outcome) -> Option<(String, String)
         }
         _ => false,
     };
-    if !is_refusal || reading.down.is_empty() {
+    // A process that starts, or lacks something, has reasons of its own, which only the case knows.
+    let may_have_another = reading.faults.iter().any(|fault| fault.kind.place() == Place::Process);
+    if !is_refusal || may_have_another || reading.down.is_empty() {
         return None;
     }
     // Whoever names one thing that failed it has said enough; nobody has to look for what else is down.

@@ -1,5 +1,6 @@
 //! Arguments, and what is done with them.
 
+mod hunt;
 mod list;
 mod run;
 mod show;
@@ -38,6 +39,8 @@ struct Arguments {
 enum Command {
     /// Run cases on their two twins and say what became of each.
     Run(run::Options),
+    /// Look for failures that nobody reported: drawn scripts and faults, judged by the same checks, and shrunk.
+    Hunt(hunt::Options),
     /// List the issues: what was reported, what was really behind it, and the cases.
     List(list::Options),
     /// Show one case: what was reported, both conversations side by side, and what was really behind it.
@@ -48,7 +51,7 @@ enum Command {
 #[derive(Debug, Clone, Args)]
 struct Source {
     /// Directory of case files.
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR")]
     cases: Option<PathBuf>,
 }
 
@@ -58,6 +61,7 @@ pub(crate) fn main() -> ExitCode {
     let code = match arguments.command {
         None => run::run(&arguments.run),
         Some(Command::Run(options)) => run::run(&options),
+        Some(Command::Hunt(options)) => hunt::hunt(&options),
         Some(Command::List(options)) => list::list(&options),
         Some(Command::Show(options)) => show::show(&options),
     };

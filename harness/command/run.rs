@@ -57,7 +57,7 @@ pub(super) fn run(options: &Options) -> Result<u8> {
         trials.retain(|trial| options.environment.iter().any(|name| name == trial.environment.name()));
     }
     let jobs = options.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
-    let progress = progress(trials.len());
+    let progress = progress(trials.len(), "trials");
     let judgements = judge_all(&trials, options.seed, jobs, &|| progress.inc(1));
     progress.finish_and_clear();
     let report = Report {
@@ -75,8 +75,8 @@ pub(super) fn run(options: &Options) -> Result<u8> {
 }
 
 /// A bar on a terminal, nothing where standard error is piped.
-fn progress(length: usize) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{bar:40} {pos}/{len} trials").unwrap_or_else(|_| ProgressStyle::default_bar());
+pub(super) fn progress(length: usize, what: &str) -> ProgressBar {
+    let template = format!("{{bar:40}} {{pos}}/{{len}} {what}, {{per_sec}}");
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::with_draw_target(Some(length as u64), ProgressDrawTarget::stderr()).with_style(style)
 }
