@@ -47,7 +47,8 @@ fn defects_are_found_without_their_cases() {
 #[test]
 fn the_findings_do_not_depend_on_the_workers() {
     let run = |jobs| {
-        let hunt = Hunt { stops_at_first: false, ..hunt(Revision::only(Defect::HealthConstant), 300) };
+        let defects = [Defect::HealthConstant, Defect::ManagersLeak, Defect::MetricsLackAttribute];
+        let hunt = Hunt { stops_at_first: false, ..hunt(Revision::of(defects), 200) };
         let campaign = hunt_all(&hunt, jobs, &|| {}).unwrap();
         let found = campaign.found.iter().map(|found| format!("{} {} {:?}", found.key, found.seed, found.drawn));
         (campaign.cases, campaign.sessions, found.collect::<Vec<_>>())

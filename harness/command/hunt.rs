@@ -50,6 +50,9 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
         Format::Human => {
             for found in &campaign.found {
                 print(format!("{}  {}", found.key, found.message));
+                for (key, message) in &found.also {
+                    print(format!("  {key}  {message}"));
+                }
                 let server = &hunt.servers[found.drawn.server].name;
                 let crowd = found.drawn.crowd;
                 let many = if crowd.clients() * crowd.rounds > 1 {
@@ -116,6 +119,7 @@ fn json(campaign: &Campaign) -> String {
             serde_json::json!({
                 "key": found.key,
                 "message": found.message,
+                "also": found.also.iter().map(|(key, _)| key).collect::<Vec<_>>(),
                 "seed": found.seed,
                 "environment": found.drawn.environment.name(),
                 "faults": found.drawn.faults.iter().map(ToString::to_string).collect::<Vec<_>>(),

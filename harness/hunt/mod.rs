@@ -28,6 +28,8 @@ pub struct Found {
     pub key: String,
     /// The complaint, with its evidence.
     pub message: String,
+    /// What else is complained of in the same smallest case: key and message.
+    pub also: Vec<(String, String)>,
     /// The seed that drew it.
     pub seed: u64,
     /// The smallest thing that still shows it.
@@ -76,17 +78,43 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, done: &(dyn Fn() + Sync)) -> Result<Ca
     let part = |job: u64| {
         let (start, end) = (hunt.cases * job / jobs, hunt.cases * (job + 1) / jobs);
         let hunt = Hunt { seed: hunt.seed.wrapping_add(start), cases: end - start, ..hunt.clone() };
-        Conductor::default().hunt(&hunt, &|| done())
+        Conductor::default().scan(&hunt, &|| done())
     };
-    let parts: Vec<Result<Campaign, Error>> = std::thread::scope(|scope| {
+    let parts: Vec<Result<Scan, Error>> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs).map(|job| scope.spawn(move || part(job))).collect();
         workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     });
-    let mut whole = Campaign::default();
+    let mut whole = Scan::default();
     for part in parts {
         whole.add(part?);
     }
-    Ok(whole)
+    Conductor::default().conclude(hunt, whole)
+}
+
+/// What was drawn and run, and which draws complained of something first.
+#[derive(Debug, Default)]
+struct Scan {
+    campaign: Campaign,
+    /// For each complaint the first case that has it, counted from the hunt's own first.
+    first: BTreeMap<String, u64>,
+}
+
+impl Scan {
+    /// Adds the scan of the cases that follow.
+    fn add(&mut self, next: Scan) {
+        let before = self.campaign.cases;
+        self.campaign.cases += next.campaign.cases;
+        self.campaign.sessions += next.campaign.sessions;
+        for (class, count) in next.campaign.classes {
+            *self.campaign.classes.entry(class).or_default() += count;
+        }
+        for (kind, count) in next.campaign.faults {
+            *self.campaign.faults.entry(kind).or_default() += count;
+        }
+        for (key, case) in next.first {
+            self.first.entry(key).or_insert(before + case);
+        }
+    }
 }
 
 impl Conductor {
@@ -95,20 +123,43 @@ impl Conductor {
     /// # Errors
     /// When the harness could not do its work.
     pub fn hunt(&self, hunt: &Hunt, done: &dyn Fn()) -> Result<Campaign, Error> {
-        let mut campaign = Campaign::default();
-        let mut known = BTreeSet::new();
-        for seed in (0..hunt.cases).map(|case| hunt.seed.wrapping_add(case)) {
+        self.conclude(hunt, self.scan(hunt, done)?)
+    }
+
+    fn scan(&self, hunt: &Hunt, done: &dyn Fn()) -> Result<Scan, Error> {
+        let mut scan = Scan::default();
+        for case in 0..hunt.cases {
+            let seed = hunt.seed.wrapping_add(case);
             let drawn = draw(seed, hunt.servers.len());
             let transcript = self.play(hunt, &drawn, seed)?;
-            campaign.count(&drawn, &transcript);
+            scan.campaign.count(&drawn, &transcript);
             for (key, _) in complaints(&transcript) {
-                if known.insert(key.clone()) {
-                    campaign.found.push(self.shrink(hunt, key, drawn.clone(), seed)?);
-                }
+                scan.first.entry(key).or_insert(case);
             }
             done();
-            if hunt.stops_at_first && !campaign.found.is_empty() {
+            if hunt.stops_at_first && !scan.first.is_empty() {
                 break;
+            }
+        }
+        Ok(scan)
+    }
+
+    /// Shrinks what complained first, in the order of the cases. What the smallest case complains of beside it is the
+    /// same finding, seen by another check.
+    fn conclude(&self, hunt: &Hunt, scan: Scan) -> Result<Campaign, Error> {
+        let Scan { mut campaign, first } = scan;
+        let mut known = BTreeSet::new();
+        let cases: BTreeSet<u64> = first.values().copied().collect();
+        for seed in cases.into_iter().map(|case| hunt.seed.wrapping_add(case)) {
+            let drawn = draw(seed, hunt.servers.len());
+            for (key, _) in complaints(&self.play(hunt, &drawn, seed)?) {
+                if known.contains(&key) {
+                    continue;
+                }
+                let found = self.shrink(hunt, key, drawn.clone(), seed)?;
+                known.insert(found.key.clone());
+                known.extend(found.also.iter().map(|(key, _)| key.clone()));
+                campaign.found.push(found);
             }
         }
         Ok(campaign)
@@ -137,9 +188,9 @@ impl Conductor {
             break;
         }
         let transcript = self.play(hunt, &smallest, seed)?;
-        let message = complaints(&transcript).into_iter().find(|(other, _)| *other == key);
-        let message = message.map(|(_, message)| message).unwrap_or_default();
-        Ok(Found { key, message, seed, drawn: smallest, transcript })
+        let (own, also): (Vec<_>, Vec<_>) = complaints(&transcript).into_iter().partition(|(other, _)| *other == key);
+        let message = own.into_iter().next().map(|(_, message)| message).unwrap_or_default();
+        Ok(Found { key, message, also, seed, drawn: smallest, transcript })
     }
 }
 
@@ -185,23 +236,6 @@ impl Campaign {
     /// Whether anything was reached at all: an upgrade, and a fault.
     pub fn reached_anything(&self) -> bool {
         self.sessions > 0 && self.faults.values().any(|&count| count > 0)
-    }
-
-    /// Adds the campaign of the seeds that follow. What both found stays as the first found it.
-    fn add(&mut self, next: Campaign) {
-        self.cases += next.cases;
-        self.sessions += next.sessions;
-        for (class, count) in next.classes {
-            *self.classes.entry(class).or_default() += count;
-        }
-        for (kind, count) in next.faults {
-            *self.faults.entry(kind).or_default() += count;
-        }
-        for found in next.found {
-            if !self.found.iter().any(|known| known.key == found.key) {
-                self.found.push(found);
-            }
-        }
     }
 
     fn count(&mut self, drawn: &Drawn, transcript: &Transcript) {
