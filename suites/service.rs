@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relapse::{
-    Class, Defect, Environment, Fault, Plan, Revision, Transcript,
+    Class, Conductor, Defect, Environment, Fault, Plan, Revision, Transcript,
     check::{self, Evidence},
     classify::Reading,
     clock::{Clock, Runtime},
@@ -545,4 +545,22 @@ fn a_malformed_scope_is_a_bad_request(#[values("path", "query_string", "headers"
         assert_eq!(answer(&transcript, 0).0.status, 400);
         assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::GoodBadRequest);
     }
+}
+
+/// What a session can do without keeps the service from starting no more than from serving.
+#[rstest]
+fn a_start_does_not_wait_for_what_is_not_critical(#[values("database", "redis")] dependency: &str) {
+    let restart = Fault { kind: FaultKind::Restart, trigger: Trigger::default() };
+    let start = |environment| {
+        let pause = Step { act: Act::Pause, limit: Duration::from_secs(10) };
+        let steps = [pause, open(), wait("connection_established")];
+        let plan = Plan { seed: 1, faults: vec![restart.clone(), fails(dependency)] };
+        let conductor = Conductor::default();
+        let crowd = Crowd::ONE;
+        let transcript =
+            conductor.converse(Revision::repaired(), environment, &profile(SERVER), crowd, &steps, plan).unwrap();
+        Reading::of(&transcript, 0).outcome().class
+    };
+    assert_eq!(start(Environment::Staging), Class::GoodOpen);
+    assert_eq!(start(Environment::Production), Class::GoodNotReady);
 }

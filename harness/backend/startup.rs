@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     Backend,
     agent::Registry,
+    readiness,
     settings::{Secret, SecretSource},
     within,
 };
@@ -152,7 +153,8 @@ impl Backend {
         send.send(Outbound::ShutdownComplete).await
     }
 
-    /// Runs the phases, each as often as it takes.
+    /// Runs the phases, each as often as it takes. What the service can do without is tried once: a session is then
+    /// degraded, as it is when the same thing fails later.
     pub(crate) async fn start_up(&self) {
         for phase in Phase::ALL {
             loop {
@@ -160,6 +162,11 @@ impl Backend {
                 let late = || Err((self.startup().waiting_for.unwrap_or(phase.name()), "no answer in time".to_owned()));
                 let Err((name, why)) = attempt.unwrap_or_else(late) else { break };
                 tracing::warn!("startup phase {}: {name}: {why}", phase.name());
+                let is_spared = matches!(phase, Phase::Database | Phase::Cache)
+                    && !readiness::critical(self.environment()).contains(&name);
+                if is_spared {
+                    break;
+                }
                 self.startup().waiting_for = Some(name);
                 sleep(ATTEMPT_PAUSE).await;
             }
