@@ -3,8 +3,8 @@
 
 use super::{Complaints, Evidence};
 use crate::{
-    classify::Reading,
-    fault::Trigger,
+    classify::{NOTICE, Reading},
+    fault::{Fault, Place, Trigger},
     outcome::{Class, Ending, Outcome},
     transcript::{Transcript, What},
 };
@@ -70,5 +70,10 @@ fn same_conditions(transcript: &Transcript, one: &Reading<'_>, other: &Reading<'
         let changes = |at| trigger.is_armed_at(start) != trigger.is_armed_at(at);
         trigger.is_steady() && !changes(end) && !trigger.until.is_some_and(|until| start < until && until <= end)
     };
-    transcript.faults.iter().all(|fault| is_same(fault.trigger))
+    // While a process starts, what is true changes as soon as time passes.
+    let starts = |fault: &Fault| {
+        fault.kind.place() == Place::Process && start <= fault.trigger.until.unwrap_or_default() + NOTICE
+    };
+    let may_have_started = start < end && transcript.faults.iter().any(starts);
+    !may_have_started && transcript.faults.iter().all(|fault| is_same(fault.trigger))
 }
