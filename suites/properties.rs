@@ -28,23 +28,7 @@ use relapse::{
 };
 
 fn credentials() -> impl Strategy<Value = Credential> {
-    prop::sample::select(vec![
-        Credential::Valid,
-        Credential::Valid,
-        Credential::Valid,
-        Credential::None,
-        Credential::Empty,
-        Credential::Garbage,
-        Credential::NoScheme,
-        Credential::Expired,
-        Credential::NotYetValid,
-        Credential::WrongSignature,
-        Credential::WrongIssuer,
-        Credential::WrongAudience,
-        Credential::MissingSubject,
-        Credential::Unsigned,
-        Credential::TwoSegments,
-    ])
+    prop_oneof![1 => Just(Credential::Valid), 4 => prop::sample::select(Credential::ALL.to_vec())]
 }
 
 fn places() -> impl Strategy<Value = Vec<CredentialPlace>> {

@@ -1,8 +1,8 @@
 //! The embedded service: the one target that has revisions.
 //!
 //! What an HTTP request passes, outermost first: `scope_guard` (a malformed scope is answered, not served),
-//! `relabel` (nothing, in the repaired service), then the router's middleware: CORS, `preflight` (nothing either),
-//! `session`, `auth_context`, and the routes. The session stands outside of what reads it.
+//! `relabel` (nothing, in the repaired service), `session` and inside of it the auth context, which reads the session;
+//! then the router's own middleware, CORS and `preflight` (nothing either), and the `routes`.
 //!
 //! What a WebSocket passes: `scope_guard`, `exception_guard` (what a client gets when an endpoint raises), then
 //! `endpoint`: readiness, credential, revocation, limits, subprotocol, accept, welcome, messages. No dispatch-type
