@@ -32,6 +32,8 @@ pub enum Cause {
     Hang,
     /// No process listened.
     NoListener,
+    /// What was injected between client and application.
+    Injected,
     /// Nothing decides it.
     Unknown,
 }
@@ -51,6 +53,7 @@ impl Cause {
             Cause::Keepalive => "keepalive",
             Cause::Hang => "hang",
             Cause::NoListener => "no-listener",
+            Cause::Injected => "injected",
             Cause::Unknown => "unknown",
         }
     }

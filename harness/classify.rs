@@ -1,6 +1,7 @@
 //! Derives from a transcript how an exchange ended, which class that is, and what brought it about.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use memchr::memmem::Finder;
@@ -11,12 +12,13 @@ use crate::{
     close_code::CloseCode,
     credential::Presented,
     event::{Machine, Outbound},
-    fault::{Fault, FaultKind, Place},
+    exception::Exception,
+    fault::{CallFault, EventFault, Fault, FaultKind, HeadEdit, Place, ProcessFault, ScopeEdit, StreamFault},
     frame::{Frame, Opcode},
     head::{RequestHead, ResponseHead, has_token, header},
     message::message_type,
     outcome::{Class, Ending, Outcome},
-    scope::ScopeType,
+    scope::{ScopeType, keys},
     transcript::{BodyEnd, Event, Party, Service, Transcript, What},
 };
 
@@ -102,8 +104,10 @@ impl<'a> Reading<'a> {
                     reading.request = Some(head);
                     credential = Some(presented);
                 }
-                What::Called { head, .. } => reading.delivered = Some(head),
-                What::FaultFired { .. } if event.party == Party::Edge => tampered = true,
+                What::Called { head, .. } => drop(reading.delivered.get_or_insert(head)),
+                What::FaultFired { index, .. } if event.party == Party::Edge => {
+                    tampered |= matches!(transcript.faults[*index].kind, FaultKind::Head(_));
+                }
                 What::ResponseSeen(head) => reading.response = Some(head),
                 What::FrameSeen(frame) if frame.opcode == Opcode::Text && frame.is_final => reading.take_message(frame),
                 What::MessageSeen(frame) if frame.opcode == Opcode::Text => reading.take_message(frame),
@@ -161,32 +165,35 @@ impl<'a> Reading<'a> {
 
     /// How many agent requests the client turned away from before anything could be expected of them.
     fn agent_requests_given_up(&self) -> usize {
-        let is_parting = |what: &What| match what {
-            What::FrameSent(frame) => frame.opcode == Opcode::Close,
-            What::Left => true,
-            _ => false,
-        };
-        let ends_it = |what: &What| match what {
-            What::FrameSeen(frame) if frame.opcode == Opcode::Text => {
-                message_type(&frame.payload).is_some_and(|name| {
-                    name == AGENT_EVENTS[4] || name == "agent_response_complete" || name.starts_with("error")
-                })
+        // They are answered one after the other, in the order in which they were sent.
+        let mut waiting: VecDeque<Duration> = VecDeque::new();
+        let (mut given_up, mut is_let_go, mut answered) = (0, false, Duration::ZERO);
+        for event in &self.events {
+            match &event.what {
+                what if is_agent_request(what) && is_let_go => given_up += 1,
+                what if is_agent_request(what) => waiting.push_back(event.at),
+                // Who closes, leaves or reads no more has turned away.
+                What::FrameSent(Frame { opcode: Opcode::Close, .. }) | What::Left | What::StoppedReading => {
+                    let since = |asked: Duration| event.at.saturating_sub(asked.max(answered));
+                    given_up += waiting.drain(..).filter(|asked| since(*asked) < PATIENCE).count();
+                }
+                What::FrameSent(frame) => {
+                    is_let_go |= message_type(&frame.payload).is_some_and(|name| name == "disconnect")
+                }
+                // Who is told that something failed is told so for everything that still waits.
+                What::FrameSeen(frame) if self.outage && says_not_ready(frame) => given_up += waiting.drain(..).count(),
+                What::FrameSeen(Frame { opcode: Opcode::Close, .. }) | What::DeadlinePassed { .. } => waiting.clear(),
+                What::FrameSeen(frame) if frame.opcode == Opcode::Text => {
+                    let ends_it = |name: Cow<'_, str>| name == AGENT_EVENTS[4] || name.starts_with("error");
+                    if message_type(&frame.payload).is_some_and(ends_it) {
+                        waiting.pop_front();
+                        answered = event.at;
+                    }
+                }
+                _ => {}
             }
-            What::DeadlinePassed { .. } => true,
-            What::FrameSeen(frame) => frame.opcode == Opcode::Close,
-            _ => false,
-        };
-        let asks_to_be_let_go = |what: &What| matches!(what, What::FrameSent(frame) if message_type(&frame.payload).is_some_and(|name| name == "disconnect"));
-        let is_given_up = |(index, asked): (usize, &&Event)| {
-            if self.events[..index].iter().any(|event| asks_to_be_let_go(&event.what)) {
-                return true;
-            }
-            let what_follows =
-                self.events[index..].iter().find(|event| is_parting(&event.what) || ends_it(&event.what));
-            what_follows.is_some_and(|event| is_parting(&event.what) && event.at.saturating_sub(asked.at) < PATIENCE)
-        };
-        let requests = self.events.iter().enumerate().filter(|(_, event)| is_agent_request(&event.what));
-        requests.filter(|(index, event)| is_given_up((*index, event))).count()
+        }
+        given_up
     }
 
     /// How many whole agent runs the client saw: the five events once each and in order. An outage may cut the last one
@@ -220,7 +227,7 @@ impl<'a> Reading<'a> {
     }
 
     /// The exception that left the application's call, and whether the WebSocket was accepted by then.
-    pub fn escaped(&self) -> Option<(&'a crate::exception::Exception, bool)> {
+    pub fn escaped(&self) -> Option<(&'a Exception, bool)> {
         let (mut accepted, mut pending) = (false, false);
         for event in &self.events {
             match &event.what {
@@ -242,7 +249,105 @@ impl<'a> Reading<'a> {
     pub fn outcome(&self) -> Outcome {
         let ending = self.ending();
         let cause = self.cause(&ending);
-        Outcome { class: self.class(&ending, cause), cause, closed_by: self.closed_by(&ending, cause), ending }
+        let class = self.class(&ending, cause);
+        let closed_by = self.closed_by(&ending, cause);
+        if !class.is_good() && class != Class::BadOpen && self.is_broken_by_fault(&ending, cause) {
+            return Outcome { class: Class::Unclean, cause: Cause::Injected, closed_by, ending };
+        }
+        Outcome { class, cause, closed_by, ending }
+    }
+
+    /// The faults that acted in this exchange.
+    pub fn acted(&self) -> impl Iterator<Item = &'a FaultKind> + '_ {
+        self.events.iter().filter_map(|event| match event.what {
+            What::FaultFired { index, .. } => self.faults.get(index).map(|fault| &fault.kind),
+            _ => None,
+        })
+    }
+
+    /// Whether what was injected between client and server, or between server and application, changed what either of
+    /// them got to see, so that what the client saw is not the service's alone.
+    pub fn is_distorted(&self) -> bool {
+        self.acted().any(|kind| match kind {
+            FaultKind::Answer(_) | FaultKind::Event { .. } | FaultKind::Head(HeadEdit::Follow { .. }) => true,
+            FaultKind::Frame { fault, .. } => !fault.is_harmless(),
+            FaultKind::Stream { fault, .. } => matches!(
+                fault,
+                StreamFault::Cut { .. }
+                    | StreamFault::Reset { .. }
+                    | StreamFault::Stall { .. }
+                    | StreamFault::Silence {}
+            ),
+            FaultKind::Head(_) | FaultKind::Scope(_) | FaultKind::Call { .. } | FaultKind::Process(_) => false,
+        })
+    }
+
+    /// Whether the server did to the application what the specification forbids.
+    pub fn is_abused(&self) -> bool {
+        self.acted().any(|kind| matches!(kind, FaultKind::Event { events, fault } if !fault.legality(events).is_legal))
+    }
+
+    /// Whether anything acted on what the application received and sent.
+    pub fn has_event_faults(&self) -> bool {
+        self.acted().any(|kind| matches!(kind, FaultKind::Event { .. }))
+    }
+
+    /// Whether the server keeps the application from ever learning that its client is gone.
+    pub fn is_held(&self) -> bool {
+        self.acted().any(|kind| match kind {
+            FaultKind::Event { fault, .. } => {
+                let is_slow =
+                    |fault: &EventFault| matches!(fault, EventFault::SendDelays { delay } if delay.0 > PATIENCE);
+                let hangs =
+                    matches!(fault, EventFault::ReceiveHangs {} | EventFault::SendHangs {} | EventFault::Drop {});
+                hangs || is_slow(fault)
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether a bad ending is the doing of what was injected, and not the service's.
+    fn is_broken_by_fault(&self, ending: &Ending, cause: Cause) -> bool {
+        let (mut on_wire, mut on_answer, mut on_events) = (false, false, false);
+        for kind in self.acted() {
+            match kind {
+                FaultKind::Answer(_) | FaultKind::Head(HeadEdit::Follow { .. }) => (on_wire, on_answer) = (true, true),
+                FaultKind::Stream { .. } | FaultKind::Frame { .. } => on_wire = true,
+                FaultKind::Event { .. } => on_events = true,
+                FaultKind::Head(_) | FaultKind::Scope(_) | FaultKind::Call { .. } | FaultKind::Process(_) => {}
+            }
+        }
+        // An answer that the application did not give.
+        let is_servers_own = |status: u16| {
+            let gives = |what: &What| matches!(what, What::Sent(Outbound::ResponseStart { status: sent, .. }) if *sent == status);
+            !self.taken().any(|event| gives(&event.what))
+        };
+        match (cause, ending) {
+            // The key that the answer's key was made of was another one.
+            (_, Ending::BadHandshake { .. }) if self.acted().any(|kind| matches!(kind, FaultKind::Head(_))) => true,
+            (Cause::CrashBeforeAccept | Cause::CrashAfterAccept, _) => self.is_escape_injected(),
+            (Cause::AppChose1011, _) => self.is_abused(),
+            (Cause::Abandoned, _) => on_events,
+            // A request that is no request any more.
+            (Cause::Server, _) => on_wire || self.acted().any(|kind| matches!(kind, FaultKind::Head(_))),
+            (_, Ending::Http { complete: true, status }) => {
+                on_answer || self.is_abused() || (on_events && is_servers_own(*status))
+            }
+            _ => on_wire || on_events,
+        }
+    }
+
+    /// Whether the exception that left the application follows from what the server did to it, or is one that the
+    /// specification asks for.
+    pub fn is_escape_injected(&self) -> bool {
+        let Some((escaped, _)) = self.escaped() else { return false };
+        let follows = |kind: &FaultKind| match kind {
+            FaultKind::Event { fault: EventFault::Cancel {}, .. } => escaped.is_cancellation(),
+            // An application raises on a type of scope that it does not know (ASGI, Applications).
+            FaultKind::Scope(ScopeEdit::Drop { key } | ScopeEdit::Set { key, .. }) => key == "type",
+            _ => false,
+        };
+        self.is_abused() || self.acted().any(follows)
     }
 
     fn ending(&self) -> Ending {
@@ -376,12 +481,19 @@ impl<'a> Reading<'a> {
             Ending::Close { code: None, .. } if crashed => Class::BadMask,
             Ending::Close { code: None, .. } => self.class_of_session(),
             // A client that is impatient while something is slow has nothing to complain of.
-            Ending::Left if self.response.is_none() && self.outage && self.waited() <= PATIENCE => Class::GoodNotReady,
+            Ending::Left if self.response.is_none() && self.is_slowed_down() && self.waited() <= PATIENCE => {
+                Class::GoodNotReady
+            }
             Ending::Left if self.response.is_none() => Class::BadHang,
             Ending::Parted { .. } | Ending::Left => self.class_of_session(),
             Ending::Refused if self.absent => Class::GoodNotReady,
             Ending::Refused => Class::BadServer,
         }
+    }
+
+    /// Whether anything behind the service kept it waiting.
+    fn is_slowed_down(&self) -> bool {
+        self.outage || self.events.iter().any(|event| self.is_outage(event))
     }
 
     /// How long the client waited for an answer before it left.
@@ -415,7 +527,7 @@ impl<'a> Reading<'a> {
             503 if !retry_after => Class::BadServer,
             503 if self.outage => Class::GoodNotReady,
             // A refusal must have its reason in what the client did.
-            401 | 403 if self.user.is_none() && !crashed => Class::GoodAuthRefusal,
+            401 | 403 if (self.user.is_none() || self.may_have_lost_credential()) && !crashed => Class::GoodAuthRefusal,
             400 | 404 | 405 | 413 | 426 | 431 if !crashed && !self.is_faultless() => Class::GoodBadRequest,
             429 if retry_after && !crashed => Class::GoodBadRequest,
             _ => Class::BadMask,
@@ -424,12 +536,9 @@ impl<'a> Reading<'a> {
 
     /// The class of a plain request that is answered with success.
     fn class_of_success(&self) -> Class {
-        let Some(head) = self.request else { return Class::BadMask };
-        let (path, _) = head.path_and_query();
-        let is_among = |paths: &[&str]| paths.iter().any(|known| path == known.as_bytes());
         if self.is_protected() && self.user.is_none() {
             Class::BadOpen
-        } else if is_among(self.service.health_paths) && !self.down.is_empty() {
+        } else if self.asks_for_health() && !self.down.is_empty() {
             Class::BadMask
         } else {
             Class::GoodOpen
@@ -444,9 +553,19 @@ impl<'a> Reading<'a> {
         self.delivered.is_some() && (is_malformed || misses_credential)
     }
 
+    /// Whether the request reads a health route.
+    pub fn asks_for_health(&self) -> bool {
+        let Some(head) = self.request.filter(|head| matches!(head.method.as_str(), "GET" | "HEAD")) else {
+            return false;
+        };
+        let (path, _) = head.path_and_query();
+        self.service.health_paths.iter().any(|known| path == known.as_bytes())
+    }
+
     /// Whether only a user may make this plain request.
     fn is_protected(&self) -> bool {
-        let Some(head) = self.request.filter(|_| !self.is_websocket()) else { return false };
+        let is_plain = !self.is_websocket() && !self.is_scope_rewritten();
+        let Some(head) = self.request.filter(|_| is_plain) else { return false };
         let (path, _) = head.path_and_query();
         let is_it = |(method, known): &(&str, &str)| head.method == *method && path == known.as_bytes();
         self.service.protected.iter().any(is_it)
@@ -467,15 +586,40 @@ impl<'a> Reading<'a> {
         fired.map(|calls| calls.dependency.as_str()).collect()
     }
 
+    /// Whether the application got a scope that the specification does not allow.
     fn is_scope_faulted(&self) -> bool {
-        self.events.iter().any(|event| matches!(event.what, What::FaultFired { .. }) && event.party == Party::Front)
+        let kind = if self.is_websocket() { ScopeType::Websocket } else { ScopeType::Http };
+        self.acted().any(|fault| matches!(fault, FaultKind::Scope(edit) if !edit.legality(kind).is_legal))
+    }
+
+    /// Whether the application got a scope that says something else than the request did.
+    fn is_scope_rewritten(&self) -> bool {
+        let is_standard = |key: &String| keys::ALL.iter().any(|known| known.name == key);
+        self.acted().any(|kind| match kind {
+            FaultKind::Scope(ScopeEdit::Set { key, .. }) => is_standard(key),
+            FaultKind::Scope(ScopeEdit::Headers { .. }) => true,
+            _ => false,
+        })
+    }
+
+    /// Whether what carries credentials and offers was changed on the way, so that nobody can say what was made of them.
+    pub fn may_have_lost_credential(&self) -> bool {
+        let carries = |key: &str| matches!(key, "headers" | "query_string" | "subprotocols");
+        self.acted().any(|kind| match kind {
+            FaultKind::Head(HeadEdit::Set { header, .. } | HeadEdit::Add { header, .. }) => {
+                ["authorization", "sec-websocket-protocol"].iter().any(|name| header.eq_ignore_ascii_case(name))
+            }
+            FaultKind::Scope(ScopeEdit::Drop { key } | ScopeEdit::Set { key, .. }) => carries(key),
+            FaultKind::Scope(ScopeEdit::Headers { .. }) => true,
+            _ => false,
+        })
     }
 
     /// Whether the request that arrived deserves no complaint: on a path that the target is known to serve, a plain
     /// GET, or an upgrade with everything it needs, a valid credential, and an offer that the target knows, if any.
     fn is_faultless(&self) -> bool {
         let Some(head) = self.delivered.filter(|head| head.method == "GET") else { return false };
-        if self.is_scope_faulted() {
+        if self.is_scope_faulted() || self.is_scope_rewritten() {
             return false;
         }
         let (path, _) = head.path_and_query();
@@ -562,7 +706,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Whether a fault takes something away from the service, or only makes it a little slower.
 fn is_outage(fault: &Fault, service: &Service) -> bool {
     match &fault.kind {
-        FaultKind::Delay { delay, .. } => *delay >= service.slow,
+        FaultKind::Call { fault: CallFault::Delay { delay }, .. } => delay.0 >= service.slow,
         kind => matches!(kind.place(), Place::Dependency | Place::Process),
     }
 }
@@ -581,8 +725,8 @@ fn had_outage(transcript: &Transcript, exchange: usize) -> bool {
     let is_lasting = |fault: &Fault| {
         let (aftermath, matters) = match &fault.kind {
             // A start takes as long as it takes to notice that something is there.
-            FaultKind::Restart => return start <= NOTICE,
-            FaultKind::Absent | FaultKind::MissingModule { .. } => (NOTICE, true),
+            FaultKind::Process(ProcessFault::Restart {}) => return start <= NOTICE,
+            FaultKind::Process(fault) if fault.ends() => (NOTICE, true),
             kind => (AFTERMATH, kind.calls().is_none_or(|calls| is_critical(transcript, &calls.dependency))),
         };
         let trigger = fault.trigger;
@@ -618,7 +762,8 @@ fn is_critical(transcript: &Transcript, dependency: &str) -> bool {
 /// Whether the fault that keeps the process away acted when an exchange ended.
 fn was_absent(transcript: &Transcript, exchange: usize) -> bool {
     let end = transcript.of(exchange).next_back().map(|event| event.at);
-    let keeps_away = |fault: &Fault, at| fault.kind == FaultKind::Absent && fault.trigger.is_armed_at(at);
+    let keeps_away =
+        |fault: &Fault, at| fault.kind == FaultKind::Process(ProcessFault::Absent {}) && fault.trigger.is_armed_at(at);
     end.is_some_and(|at| transcript.faults.iter().any(|fault| keeps_away(fault, at)))
 }
 
@@ -631,7 +776,7 @@ fn down(transcript: &Transcript, exchange: usize) -> Vec<&str> {
     let Some(start) = times.next() else { return Vec::new() };
     let end = times.next_back().unwrap_or(start);
     let is_down = |fault: &&Fault| {
-        let is_failure = matches!(fault.kind, FaultKind::Fail { .. } | FaultKind::Hang { .. });
+        let is_failure = matches!(&fault.kind, FaultKind::Call { fault, .. } if fault.is_failure());
         let is_asked = fault.kind.calls().is_some_and(|calls| calls.include(&calls.dependency, "ping"));
         is_failure
             && is_asked
@@ -641,6 +786,12 @@ fn down(transcript: &Transcript, exchange: usize) -> Vec<&str> {
     };
     let names = transcript.faults.iter().filter(is_down).filter_map(|fault| fault.kind.calls());
     names.map(|calls| calls.dependency.as_str()).filter(|name| transcript.service.critical.contains(name)).collect()
+}
+
+/// Whether this is a close for something that is not ready.
+fn says_not_ready(frame: &Frame) -> bool {
+    let code = frame.close_parts().0;
+    frame.opcode == Opcode::Close && matches!(code, Some(CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE))
 }
 
 fn is_agent_request(what: &What) -> bool {

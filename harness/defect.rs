@@ -55,6 +55,8 @@ defects! {
     ReceiveBeforeAccept "receive_before_accept", from "#466";
     /// The receive loop goes on after the endpoint itself has closed, because it looks at the client's state only.
     ReceiveAfterOwnClose "receive_after_own_close", from "#466, #888, #1061 (before 5065d5b91)";
+    /// The receive loop takes whatever `receive` raises for something that passes, pauses, and goes on.
+    LoopGoesOn "loop_goes_on", from "#888, #1061 (before 5065d5b91)";
     /// A message over the configured size is discarded without an answer.
     OversizeMessageDropped "oversize_message_dropped", from "message size limit of the pre-SSOT route";
     /// A middleware catches every exception of an accepted WebSocket and returns.

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::future::pending;
 
+use bytes::Bytes;
+use serde::Deserialize;
 use tokio::time::sleep;
 
 use crate::{
     application::Promise,
     exception::Exception,
-    fault::{Fault, FaultKind, Place},
+    fault::{CallFault, Fault, FaultKind, Place, ProcessFault},
     recorder::Scribe,
     transcript::{Party, What},
 };
@@ -85,10 +87,33 @@ impl fmt::Display for DependencyError {
     }
 }
 
+/// What a dependency in order answers.
+const ANSWER: &[u8] = br#"{"ok":true}"#;
+
+/// An answer as an application understands it.
+#[derive(Deserialize)]
+struct Answer {
+    ok: bool,
+}
+
+/// Reads an answer, as a client library does that decodes JSON and looks for what it asked for.
+///
+/// # Errors
+/// When it is no answer, or only a part of one.
+pub fn read_answer(dependency: Dependency, answer: &[u8]) -> Result<(), DependencyError> {
+    let failed = |message: String| DependencyError { dependency, message };
+    match serde_json::from_slice::<Answer>(answer) {
+        Ok(Answer { ok: true }) => Ok(()),
+        Ok(Answer { ok: false }) => Err(failed(format!("{} did not do it", dependency.name()))),
+        Err(error) => Err(failed(format!("cannot decode the answer of {}: {error}", dependency.name()))),
+    }
+}
+
 /// The dependencies of an application.
 pub trait Dependencies: Send + Sync + fmt::Debug + 'static {
-    /// Makes one call on behalf of the exchange that is being served. It may take for ever: whoever calls has a limit.
-    fn call(&self, dependency: Dependency, operation: &'static str) -> Promise<'_, Result<(), DependencyError>>;
+    /// Makes one call on behalf of the exchange that is being served, and gives the answer as it came. It may take for
+    /// ever: whoever calls has a limit.
+    fn call(&self, dependency: Dependency, operation: &'static str) -> Promise<'_, Result<Bytes, DependencyError>>;
 
     /// Makes the call, if it can be made without waiting; whether it was made, and succeeded. One that has to wait, or
     /// may fail, is left to [`Dependencies::call`].
@@ -120,10 +145,10 @@ impl Dependencies for InMemory {
         .unwrap_or(true)
     }
 
-    fn call(&self, dependency: Dependency, operation: &'static str) -> Promise<'_, Result<(), DependencyError>> {
+    fn call(&self, dependency: Dependency, operation: &'static str) -> Promise<'_, Result<Bytes, DependencyError>> {
         Box::pin(async move {
-            let Some(scribe) = Scribe::current() else { return Ok(()) };
-            let mut result = Ok(());
+            let mut result = Ok(Bytes::from_static(ANSWER));
+            let Some(scribe) = Scribe::current() else { return result };
             let meant =
                 |fault: &Fault| fault.kind.calls().is_some_and(|calls| calls.include(dependency.name(), operation));
             let faults = scribe.plan().faults.iter().enumerate();
@@ -135,13 +160,17 @@ impl Dependencies for InMemory {
                     continue;
                 }
                 scribe.fired_on_call(index, operation);
-                match &fault.kind {
-                    FaultKind::Delay { delay, .. } => sleep(*delay).await,
-                    FaultKind::Hang { .. } => pending().await,
-                    FaultKind::Fail { error, .. } => {
+                let FaultKind::Call { fault, .. } = &fault.kind else { continue };
+                match fault {
+                    CallFault::Delay { delay } => sleep(delay.0).await,
+                    CallFault::Hang {} => pending().await,
+                    CallFault::Fail { error } => {
                         result = Err(DependencyError { dependency, message: error.clone() });
                     }
-                    _ => {}
+                    CallFault::Garbage { answer } => result = Ok(answer.clone().into()),
+                    CallFault::Half {} => {
+                        result = result.map(|answer: Bytes| answer.slice(..answer.len() / 2));
+                    }
                 }
             }
             let error = result.as_ref().err().map(ToString::to_string);
@@ -154,7 +183,9 @@ impl Dependencies for InMemory {
     fn import(&self, module: &'static str) -> Result<(), Exception> {
         let Some(scribe) = Scribe::current() else { return Ok(()) };
         for (index, fault) in scribe.plan().faults.iter().enumerate() {
-            let names = matches!(&fault.kind, FaultKind::MissingModule { module: name } if name == module);
+            let missing =
+                |fault: &ProcessFault| matches!(fault, ProcessFault::MissingModule { module: name } if name == module);
+            let names = matches!(&fault.kind, FaultKind::Process(fault) if missing(fault));
             if names && scribe.meets(index) {
                 scribe.fired(index, Party::Process, fault.kind.to_string());
                 return Err(Exception::new("ModuleNotFoundError", format!("No module named '{module}'")));

@@ -4,6 +4,22 @@ use std::fmt;
 
 use crate::{exception::Exception, head::Headers, scope::ScopeType, value::Value};
 
+/// The types of the events that HTTP and WebSocket have, in both directions.
+pub const EVENT_NAMES: [&str; 12] = [
+    "websocket.connect",
+    "websocket.receive",
+    "websocket.disconnect",
+    "websocket.accept",
+    "websocket.send",
+    "websocket.close",
+    "websocket.http.response.start",
+    "websocket.http.response.body",
+    "http.request",
+    "http.disconnect",
+    "http.response.start",
+    "http.response.body",
+];
+
 /// What the application gets from `receive`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Inbound {
@@ -36,6 +52,8 @@ pub enum Inbound {
     LifespanStartup,
     /// The process stops.
     LifespanShutdown,
+    /// A dict that is no event of the specification: of an unknown type, or with keys missing or of another type.
+    Invalid(Value),
 }
 
 /// What the application gives to `send`.
@@ -90,8 +108,43 @@ pub enum Outbound {
 }
 
 impl Inbound {
+    /// The event that a dict stands for.
+    pub fn from_value(value: &Value) -> Inbound {
+        let invalid = || Inbound::Invalid(value.clone());
+        let Value::Dict(entries) = value else { return invalid() };
+        let text = |key: &str| match entries.get(key) {
+            None | Some(Value::None) => Some(None),
+            Some(Value::Str(text)) => Some(Some(text.clone())),
+            Some(_) => None,
+        };
+        let bytes = |key: &str| match entries.get(key) {
+            None | Some(Value::None) => Some(None),
+            Some(Value::Bytes(bytes)) => Some(Some(bytes.to_vec())),
+            Some(_) => None,
+        };
+        let event = match entries.get("type") {
+            Some(Value::Str(name)) => match name.as_str() {
+                "websocket.connect" => Some(Inbound::WebsocketConnect),
+                "websocket.receive" => text("text").zip(bytes("bytes")).and_then(|(text, bytes)| {
+                    // Exactly one of the two is there.
+                    (text.is_some() != bytes.is_some()).then_some(Inbound::WebsocketReceive { text, bytes })
+                }),
+                "websocket.disconnect" => match entries.get("code") {
+                    Some(Value::Int(code)) => u16::try_from(*code).ok().zip(text("reason")).map(|(code, reason)| {
+                        Inbound::WebsocketDisconnect { code, reason: reason.unwrap_or_default() }
+                    }),
+                    _ => None,
+                },
+                "http.disconnect" => Some(Inbound::HttpDisconnect),
+                _ => None,
+            },
+            _ => None,
+        };
+        event.unwrap_or_else(invalid)
+    }
+
     /// The event's `type`.
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Inbound::WebsocketConnect => "websocket.connect",
             Inbound::WebsocketReceive { .. } => "websocket.receive",
@@ -100,6 +153,7 @@ impl Inbound {
             Inbound::HttpDisconnect => "http.disconnect",
             Inbound::LifespanStartup => "lifespan.startup",
             Inbound::LifespanShutdown => "lifespan.shutdown",
+            Inbound::Invalid(value) => type_of(value),
         }
     }
 }
@@ -123,12 +177,19 @@ impl Outbound {
             (Outbound::StartupComplete, _) => "lifespan.startup.complete",
             (Outbound::StartupFailed { .. }, _) => "lifespan.startup.failed",
             (Outbound::ShutdownComplete, _) => "lifespan.shutdown.complete",
-            (Outbound::Unknown(Value::Dict(entries)), _) => match entries.get("type") {
-                Some(Value::Str(name)) => name,
-                _ => "unknown",
-            },
-            (Outbound::Unknown(_), _) => "unknown",
+            (Outbound::Unknown(value), _) => type_of(value),
         }
+    }
+}
+
+/// The `type` of a dict that is no event.
+fn type_of(value: &Value) -> &str {
+    match value {
+        Value::Dict(entries) => match entries.get("type") {
+            Some(Value::Str(name)) => name,
+            _ => "unknown",
+        },
+        _ => "unknown",
     }
 }
 

@@ -20,6 +20,22 @@ impl Exception {
         Exception { type_name: type_name.to_owned(), message: message.into() }
     }
 
+    /// What a coroutine gets from whatever it awaits when it is cancelled. No `except Exception` catches it.
+    pub const CANCELLED: &str = "CancelledError";
+
+    /// Reads `Type: text`; without a type it is a `RuntimeError`.
+    pub fn parse(text: &str) -> Exception {
+        match text.split_once(": ") {
+            Some((type_name, message)) if !type_name.contains(' ') => Exception::new(type_name, message),
+            _ => Exception::runtime_error(text),
+        }
+    }
+
+    /// Whether it ends a cancelled coroutine.
+    pub fn is_cancellation(&self) -> bool {
+        self.type_name == Exception::CANCELLED
+    }
+
     /// Whether a server says with it that the client is gone.
     pub fn is_disconnect(&self) -> bool {
         matches!(self.type_name.as_str(), "OSError" | "ClientDisconnected")

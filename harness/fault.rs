@@ -1,20 +1,44 @@
 //! A hardship injected from outside while a case runs.
+//!
+//! Each place has a file, and in it each fault is one entry: its name, what it does, its settings, and how it is shown.
+//! What reads and writes case files, lists the catalogue and checks the documents follows from the entries.
 
+mod answer;
+mod call;
+mod event;
+mod frame;
 mod head_edit;
+mod process;
+mod scope_edit;
+pub mod setting;
+mod stream;
+mod trigger;
 
 use std::fmt;
 use std::time::Duration;
 
-pub use self::head_edit::HeadEdit;
-use crate::value::Value;
+use self::setting::{Settings, Unfit, Written};
+pub use self::{
+    answer::AnswerEdit,
+    call::{CallFault, Calls},
+    event::{EventFault, Events},
+    frame::{Breach, Carries, FrameFault, Frames},
+    head_edit::{HeadEdit, Version},
+    process::ProcessFault,
+    scope_edit::{HeaderForm, ScopeEdit},
+    stream::{Direction, StreamFault},
+    trigger::Trigger,
+};
 
 /// Where a fault acts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// Between client and server: heads, frames, bytes.
     Edge,
     /// On the scope handed to the application.
     Scope,
+    /// On what the application receives and sends.
+    Event,
     /// On a call to something the application depends on.
     Dependency,
     /// On the server's process: how it is started, and with what.
@@ -23,194 +47,220 @@ pub enum Place {
 
 impl Place {
     /// Every place.
-    pub const ALL: [Place; 4] = [Place::Edge, Place::Scope, Place::Dependency, Place::Process];
+    pub const ALL: [Place; 5] = [Place::Edge, Place::Scope, Place::Event, Place::Dependency, Place::Process];
 
     /// The place's name, as cases write it.
     pub fn name(self) -> &'static str {
         match self {
             Place::Edge => "edge",
             Place::Scope => "scope",
+            Place::Event => "event",
             Place::Dependency => "dependency",
             Place::Process => "process",
         }
     }
 }
 
-/// Which calls of the application a dependency fault acts on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Calls {
-    /// The dependency.
-    pub dependency: String,
-    /// The operation; `None` for every one.
-    pub operation: Option<String>,
+/// One kind of fault, as the catalogue lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// Its name, as cases write it.
+    pub name: &'static str,
+    /// Where it acts.
+    pub place: Place,
+    /// What it does.
+    pub does: &'static str,
+    /// The keys of its own settings.
+    pub keys: &'static [&'static str],
 }
 
-impl Calls {
-    /// Whether a call is meant.
-    pub fn include(&self, dependency: &str, operation: &str) -> bool {
-        self.dependency == dependency && self.operation.as_ref().is_none_or(|meant| meant == operation)
+/// Whether the ASGI specification allows what a fault does, and the sentence that says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Legality {
+    /// Whether a server that keeps to the specification may do so. What it may not do is hostile.
+    pub is_legal: bool,
+    /// The sentence, with its section.
+    pub sentence: &'static str,
+}
+
+impl Legality {
+    /// Allowed.
+    pub const fn legal(sentence: &'static str) -> Legality {
+        Legality { is_legal: true, sentence }
     }
-}
 
-impl fmt::Display for Calls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.operation {
-            None => f.write_str(&self.dependency),
-            Some(operation) => write!(f, "{}.{operation}", self.dependency),
-        }
+    /// Not allowed.
+    pub const fn hostile(sentence: &'static str) -> Legality {
+        Legality { is_legal: false, sentence }
     }
 }
 
 /// What a fault does.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FaultKind {
-    /// The identity: the bytes pass as they are, on the same path as with any other edge fault.
-    Pass,
-    /// Changes the request head on its way.
+    /// To a request on its way.
     Head(HeadEdit),
-    /// Removes a key from the scope.
-    DropKey {
-        /// The key.
-        key: String,
+    /// To an answer on its way.
+    Answer(AnswerEdit),
+    /// To the bytes of a connection.
+    Stream {
+        /// Which way they go.
+        direction: Direction,
+        /// What happens to them.
+        fault: StreamFault,
     },
-    /// Puts a key into the scope, or another value under it.
-    SetKey {
-        /// The key.
-        key: String,
-        /// The value.
-        value: Value,
+    /// To the frames of a WebSocket.
+    Frame {
+        /// Which frames.
+        frames: Frames,
+        /// What happens to them.
+        fault: FrameFault,
     },
-    /// The call fails with this error.
-    Fail {
+    /// To the scope.
+    Scope(ScopeEdit),
+    /// To what the application receives and sends.
+    Event {
+        /// Which events.
+        events: Events,
+        /// What happens to them.
+        fault: EventFault,
+    },
+    /// To a call of a dependency.
+    Call {
         /// Which calls.
         calls: Calls,
-        /// The error's text, as the dependency's client library words it.
-        error: String,
+        /// What happens to them.
+        fault: CallFault,
     },
-    /// The call answers only after this delay.
-    Delay {
-        /// Which calls.
-        calls: Calls,
-        /// The delay.
-        delay: Duration,
-    },
-    /// The call never answers; whoever waits has to give up.
-    Hang {
-        /// Which calls.
-        calls: Calls,
-    },
-    /// The process is started anew as the case begins.
-    Restart,
-    /// The process is gone as the case begins, and is started anew when the fault is over.
-    Absent,
-    /// The process is started anew, and a module cannot be imported until the fault is over.
-    MissingModule {
-        /// The module's name.
-        module: String,
-    },
-    /// The process is started anew with another value of an environment variable, or without it.
-    Variable {
-        /// The variable's name.
-        name: String,
-        /// Its value; `None` when it is not set.
-        value: Option<String>,
-    },
+    /// To the process.
+    Process(ProcessFault),
 }
 
 impl FaultKind {
-    /// Every kind's name, with its place.
-    pub const NAMES: [(&str, Place); 19] = [
-        ("pass", Place::Edge),
-        ("strip_header", Place::Edge),
-        ("rename_header", Place::Edge),
-        ("duplicate_header", Place::Edge),
-        ("capitalize_header", Place::Edge),
-        ("set_header", Place::Edge),
-        ("set_query", Place::Edge),
-        ("set_path", Place::Edge),
-        ("set_method", Place::Edge),
-        ("drop_key", Place::Scope),
-        ("set_key", Place::Scope),
-        ("fail", Place::Dependency),
-        ("delay", Place::Dependency),
-        ("hang", Place::Dependency),
-        ("restart", Place::Process),
-        ("absent", Place::Process),
-        ("missing_module", Place::Process),
-        ("set_variable", Place::Process),
-        ("unset_variable", Place::Process),
-    ];
+    /// Every kind.
+    pub fn all() -> impl Iterator<Item = &'static Kind> {
+        [
+            HeadEdit::KINDS,
+            AnswerEdit::KINDS,
+            StreamFault::KINDS,
+            FrameFault::KINDS,
+            ScopeEdit::KINDS,
+            EventFault::KINDS,
+            CallFault::KINDS,
+            ProcessFault::KINDS,
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// The keys that say what a kind acts on, beside those of its own settings.
+    pub fn selecting_keys(kind: &str) -> &'static [&'static str] {
+        let is_of = |kinds: &[Kind]| kinds.iter().any(|known| known.name == kind);
+        if is_of(StreamFault::KINDS) {
+            &["direction"]
+        } else if is_of(FrameFault::KINDS) {
+            &Frames::KEYS
+        } else if is_of(EventFault::KINDS) {
+            &Events::KEYS
+        } else if is_of(CallFault::KINDS) {
+            &Calls::KEYS
+        } else {
+            &[]
+        }
+    }
+
+    /// Reads a kind by its name; nothing when there is no such kind.
+    pub fn read(kind: &str, settings: &mut Settings) -> Option<Result<FaultKind, Unfit>> {
+        if let Some(edit) = HeadEdit::read(kind, settings) {
+            return Some(edit.map(FaultKind::Head));
+        }
+        if let Some(edit) = AnswerEdit::read(kind, settings) {
+            return Some(edit.map(FaultKind::Answer));
+        }
+        if let Some(edit) = ScopeEdit::read(kind, settings) {
+            return Some(edit.map(FaultKind::Scope));
+        }
+        if let Some(fault) = ProcessFault::read(kind, settings) {
+            return Some(fault.map(FaultKind::Process));
+        }
+        if let Some(fault) = StreamFault::read(kind, settings) {
+            let direction = settings.take("direction");
+            return Some(fault.and_then(|fault| Ok(FaultKind::Stream { direction: direction?, fault })));
+        }
+        if let Some(fault) = FrameFault::read(kind, settings) {
+            let frames = Frames::read(settings);
+            return Some(fault.and_then(|fault| Ok(FaultKind::Frame { frames: frames?, fault })));
+        }
+        if let Some(fault) = EventFault::read(kind, settings) {
+            let events = Events::read(settings);
+            return Some(fault.and_then(|fault| Ok(FaultKind::Event { events: events?, fault })));
+        }
+        let fault = CallFault::read(kind, settings)?;
+        let calls = Calls::read(settings);
+        Some(fault.and_then(|fault| Ok(FaultKind::Call { calls: calls?, fault })))
+    }
+
+    /// Its settings, as [`FaultKind::read`] takes them.
+    pub fn write(&self) -> Written {
+        let mut written = Written::new();
+        match self {
+            FaultKind::Head(edit) => edit.write(&mut written),
+            FaultKind::Answer(edit) => edit.write(&mut written),
+            FaultKind::Stream { direction, fault } => {
+                setting::put(&mut written, "direction", direction);
+                fault.write(&mut written);
+            }
+            FaultKind::Frame { frames, fault } => {
+                frames.write(&mut written);
+                fault.write(&mut written);
+            }
+            FaultKind::Scope(edit) => edit.write(&mut written),
+            FaultKind::Event { events, fault } => {
+                events.write(&mut written);
+                fault.write(&mut written);
+            }
+            FaultKind::Call { calls, fault } => {
+                calls.write(&mut written);
+                fault.write(&mut written);
+            }
+            FaultKind::Process(fault) => fault.write(&mut written),
+        }
+        written
+    }
 
     /// The kind's name, as cases write it.
     pub fn name(&self) -> &'static str {
         match self {
-            FaultKind::Pass => "pass",
             FaultKind::Head(edit) => edit.name(),
-            FaultKind::DropKey { .. } => "drop_key",
-            FaultKind::SetKey { .. } => "set_key",
-            FaultKind::Fail { .. } => "fail",
-            FaultKind::Delay { .. } => "delay",
-            FaultKind::Hang { .. } => "hang",
-            FaultKind::Restart => "restart",
-            FaultKind::Absent => "absent",
-            FaultKind::MissingModule { .. } => "missing_module",
-            FaultKind::Variable { value: Some(_), .. } => "set_variable",
-            FaultKind::Variable { value: None, .. } => "unset_variable",
+            FaultKind::Answer(edit) => edit.name(),
+            FaultKind::Stream { fault, .. } => fault.name(),
+            FaultKind::Frame { fault, .. } => fault.name(),
+            FaultKind::Scope(edit) => edit.name(),
+            FaultKind::Event { fault, .. } => fault.name(),
+            FaultKind::Call { fault, .. } => fault.name(),
+            FaultKind::Process(fault) => fault.name(),
+        }
+    }
+
+    /// Where it acts.
+    pub fn place(&self) -> Place {
+        match self {
+            FaultKind::Head(_) | FaultKind::Answer(_) | FaultKind::Stream { .. } | FaultKind::Frame { .. } => {
+                Place::Edge
+            }
+            FaultKind::Scope(_) => Place::Scope,
+            FaultKind::Event { .. } => Place::Event,
+            FaultKind::Call { .. } => Place::Dependency,
+            FaultKind::Process(_) => Place::Process,
         }
     }
 
     /// The dependency calls it acts on, if any.
     pub fn calls(&self) -> Option<&Calls> {
         match self {
-            FaultKind::Fail { calls, .. } | FaultKind::Delay { calls, .. } | FaultKind::Hang { calls } => Some(calls),
+            FaultKind::Call { calls, .. } => Some(calls),
             _ => None,
         }
-    }
-
-    /// Where it acts.
-    pub fn place(&self) -> Place {
-        let name = self.name();
-        FaultKind::NAMES.iter().find(|(known, _)| *known == name).map_or(Place::Process, |(_, place)| *place)
-    }
-}
-
-/// When a fault acts: on the `nth` occasion and every `every`th one from there, at most `times` times, from a moment of
-/// the run until another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trigger {
-    /// The first occasion it acts on, counted from 1.
-    pub nth: u32,
-    /// The distance to the next occasion; 2 makes a dependency flap.
-    pub every: u32,
-    /// How often it acts; `None` for every time.
-    pub times: Option<u32>,
-    /// The moment it begins, since the run began.
-    pub from: Duration,
-    /// The moment it is over; `None` for never.
-    pub until: Option<Duration>,
-}
-
-impl Default for Trigger {
-    fn default() -> Self {
-        Trigger { nth: 1, every: 1, times: None, from: Duration::ZERO, until: None }
-    }
-}
-
-impl Trigger {
-    /// Whether it acts on this occasion, counted from 1.
-    pub fn acts_on(&self, occasion: u32) -> bool {
-        let Some(since) = occasion.checked_sub(self.nth) else { return false };
-        since % self.every == 0 && self.times.is_none_or(|times| since / self.every < times)
-    }
-
-    /// Whether a moment of the run lies between its beginning and its end.
-    pub fn is_armed_at(&self, at: Duration) -> bool {
-        at >= self.from && self.until.is_none_or(|until| at < until)
-    }
-
-    /// Whether it acts on every occasion while it is armed.
-    pub fn is_steady(&self) -> bool {
-        self.nth == 1 && self.every == 1 && self.times.is_none()
     }
 }
 
@@ -223,21 +273,28 @@ pub struct Fault {
     pub trigger: Trigger,
 }
 
+impl From<FaultKind> for Fault {
+    /// The fault on every occasion.
+    fn from(kind: FaultKind) -> Fault {
+        Fault { kind, trigger: Trigger::default() }
+    }
+}
+
 impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FaultKind::Pass => f.write_str("pass everything on"),
             FaultKind::Head(edit) => edit.fmt(f),
-            FaultKind::DropKey { key } => write!(f, "drop scope[{key:?}]"),
-            FaultKind::SetKey { key, value } => write!(f, "set scope[{key:?}] to {value}"),
-            FaultKind::Fail { calls, .. } => write!(f, "{calls} fails"),
-            FaultKind::Delay { calls, delay } => write!(f, "{calls} takes {} ms", delay.as_millis()),
-            FaultKind::Hang { calls } => write!(f, "{calls} never answers"),
-            FaultKind::Restart => f.write_str("the process is started anew"),
-            FaultKind::Absent => f.write_str("no process is there"),
-            FaultKind::MissingModule { module } => write!(f, "the module {module} cannot be imported"),
-            FaultKind::Variable { name, value: Some(value) } => write!(f, "{name} is {value:?}"),
-            FaultKind::Variable { name, value: None } => write!(f, "{name} is not set"),
+            FaultKind::Answer(edit) => edit.fmt(f),
+            FaultKind::Stream { direction: Direction::Both, fault } => fault.fmt(f),
+            FaultKind::Stream { direction: Direction::ToServer, fault } => write!(f, "{fault}, to the server"),
+            FaultKind::Stream { direction: Direction::ToClient, fault } => write!(f, "{fault}, to the client"),
+            FaultKind::Frame { frames, fault } => write!(f, "{fault} a {frames}"),
+            FaultKind::Scope(edit) => edit.fmt(f),
+            FaultKind::Event { events, fault } => write!(f, "{fault} {events}"),
+            // What a failing dependency says stands beside the call itself.
+            FaultKind::Call { calls, fault: CallFault::Fail { .. } } => write!(f, "{calls} fails"),
+            FaultKind::Call { calls, fault } => write!(f, "{calls} {fault}"),
+            FaultKind::Process(fault) => fault.fmt(f),
         }
     }
 }
@@ -252,33 +309,5 @@ impl fmt::Display for Fault {
             (from, None) => write!(f, ", from {} s on", seconds(from)),
             (from, Some(until)) => write!(f, ", from {} s until {} s", seconds(from), seconds(until)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use rstest::rstest;
-
-    use super::Trigger;
-
-    #[rstest]
-    #[case::always(Trigger::default(), &[1, 2, 3, 4, 5])]
-    #[case::later(Trigger { nth: 3, ..Trigger::default() }, &[3, 4, 5])]
-    #[case::once(Trigger { nth: 2, times: Some(1), ..Trigger::default() }, &[2])]
-    #[case::flapping(Trigger { every: 2, ..Trigger::default() }, &[1, 3, 5])]
-    #[case::flapping_twice(Trigger { nth: 2, every: 2, times: Some(1), ..Trigger::default() }, &[2])]
-    fn a_trigger_counts_occasions(#[case] trigger: Trigger, #[case] expected: &[u32]) {
-        let acts: Vec<u32> = (1..=5).filter(|&occasion| trigger.acts_on(occasion)).collect();
-        assert_eq!(acts, expected);
-    }
-
-    #[test]
-    fn a_trigger_has_a_beginning_and_an_end() {
-        let seconds = Duration::from_secs;
-        let trigger = Trigger { from: seconds(2), until: Some(seconds(4)), ..Trigger::default() };
-        let armed: Vec<u64> = (0..6).filter(|&at| trigger.is_armed_at(seconds(at))).collect();
-        assert_eq!(armed, [2, 3]);
     }
 }

@@ -1,17 +1,23 @@
-//! Lets the plan's scope faults act between a server and its application.
+//! Lets the plan's scope and event faults act between a server and its application.
 
+use std::collections::VecDeque;
+use std::future::pending;
 use std::sync::Arc;
+
+use tokio::time::sleep;
 
 use crate::{
     application::{Application, Promise, Receive, SendEvent},
+    event::{Inbound, Outbound},
     exception::Exception,
-    fault::FaultKind,
+    fault::{EventFault, FaultKind, Place},
     recorder::Scribe,
-    scope::Scope,
-    transcript::Party,
+    scope::{Scope, ScopeType},
+    transcript::{Party, What},
+    value::Value,
 };
 
-/// An application behind scope faults.
+/// An application behind scope and event faults.
 #[derive(Debug)]
 pub struct Interposed {
     application: Arc<dyn Application>,
@@ -32,22 +38,121 @@ impl Application for Interposed {
         receive: Box<dyn Receive>,
         send: Box<dyn SendEvent>,
     ) -> Promise<'static, Result<(), Exception>> {
+        let on = match scope.0.get("type") {
+            Some(Value::Str(name)) if name == ScopeType::Http.name() => ScopeType::Http,
+            _ => ScopeType::Websocket,
+        };
         for (index, fault) in self.scribe.plan().faults.iter().enumerate() {
-            let meets = match &fault.kind {
-                FaultKind::DropKey { key } => scope.0.contains_key(key.as_str()) && self.scribe.meets(index),
-                FaultKind::SetKey { .. } => self.scribe.meets(index),
-                _ => false,
-            };
-            if !meets {
-                continue;
+            let FaultKind::Scope(edit) = &fault.kind else { continue };
+            if edit.applies_to(&scope) && self.scribe.meets(index) {
+                edit.apply(&mut scope);
+                self.scribe.fired(index, Party::Front, fault.kind.to_string());
             }
-            match &fault.kind {
-                FaultKind::DropKey { key } => drop(scope.0.remove(key.as_str())),
-                FaultKind::SetKey { key, value } => drop(scope.0.insert(key.clone().into(), value.clone())),
-                _ => {}
-            }
-            self.scribe.fired(index, Party::Front, fault.kind.to_string());
         }
-        Arc::clone(&self.application).call(scope, receive, send)
+        if !self.scribe.has_faults_at(Place::Event) {
+            return Arc::clone(&self.application).call(scope, receive, send);
+        }
+        let scribe = self.scribe.clone();
+        let inlet = Inlet { receive, scribe: scribe.clone(), held: VecDeque::new() };
+        let outlet = Outlet { send, scribe, on };
+        Arc::clone(&self.application).call(scope, Box::new(inlet), Box::new(outlet))
+    }
+}
+
+/// The plan's event faults that act on this event now, each counted.
+fn acting(scribe: &Scribe, event: &str, on_send: bool) -> Vec<EventFault> {
+    let mut acting = Vec::new();
+    for (index, fault) in scribe.plan().faults.iter().enumerate() {
+        let FaultKind::Event { events, fault: what } = &fault.kind else { continue };
+        // A call can be cancelled wherever it waits.
+        let is_meant = what.is_on_send() == on_send || *what == EventFault::Cancel {};
+        if is_meant && events.include(event) && scribe.meets(index) {
+            scribe.fired(index, Party::Front, fault.kind.to_string());
+            acting.push(what.clone());
+        }
+    }
+    acting
+}
+
+/// What a cancelled coroutine gets from whatever it awaits.
+fn cancelled() -> Exception {
+    Exception::new(Exception::CANCELLED, "")
+}
+
+struct Inlet {
+    receive: Box<dyn Receive>,
+    scribe: Scribe,
+    /// What is given before the server is asked again.
+    held: VecDeque<Inbound>,
+}
+
+impl Inlet {
+    fn raise(&self, exception: Exception) -> Exception {
+        self.scribe.record(Party::Application, What::CallRaised(exception.clone()));
+        exception
+    }
+
+    async fn next(&mut self) -> Result<Inbound, Exception> {
+        'next: loop {
+            if let Some(event) = self.held.pop_front() {
+                return Ok(event);
+            }
+            let event = self.receive.receive().await?;
+            for fault in acting(&self.scribe, event.name(), false) {
+                match fault {
+                    EventFault::Give { given } => self.held.push_back(Inbound::from_value(&given)),
+                    EventFault::Drop {} => continue 'next,
+                    EventFault::Repeat {} => self.held.push_back(event.clone()),
+                    EventFault::ReceiveRaises { error } => return Err(self.raise(Exception::parse(&error))),
+                    EventFault::ReceiveHangs {} => pending().await,
+                    EventFault::Cancel {} => return Err(self.raise(cancelled())),
+                    EventFault::SendRaises { .. } | EventFault::SendDelays { .. } | EventFault::SendHangs {} => {}
+                }
+            }
+            self.held.push_back(event);
+        }
+    }
+}
+
+impl Receive for Inlet {
+    fn receive(&mut self) -> Promise<'_, Result<Inbound, Exception>> {
+        Box::pin(async {
+            let event = self.next().await?;
+            self.scribe.record(Party::Application, What::Received(event.clone()));
+            Ok(event)
+        })
+    }
+}
+
+struct Outlet {
+    send: Box<dyn SendEvent>,
+    scribe: Scribe,
+    on: ScopeType,
+}
+
+impl SendEvent for Outlet {
+    fn send(&mut self, event: Outbound) -> Promise<'_, Result<(), Exception>> {
+        Box::pin(async move {
+            self.scribe.record(Party::Application, What::Sent(event.clone()));
+            for fault in acting(&self.scribe, event.name(self.on), true) {
+                let exception = match fault {
+                    EventFault::SendRaises { error } => Exception::parse(&error),
+                    EventFault::Cancel {} => cancelled(),
+                    EventFault::SendDelays { delay } => {
+                        sleep(delay.0).await;
+                        continue;
+                    }
+                    EventFault::SendHangs {} => pending().await,
+                    _ => continue,
+                };
+                self.scribe.record(Party::Application, What::CallRaised(exception.clone()));
+                return Err(exception);
+            }
+            let sent = self.send.send(event).await;
+            if let Err(exception) = &sent {
+                self.scribe.record(Party::Application, What::CallRaised(exception.clone()));
+            }
+            sent
+        })
     }
 }

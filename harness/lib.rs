@@ -85,7 +85,7 @@ pub use defect::Defect;
 pub use discover::{Catalogue, issues, servers};
 pub use environment::Environment;
 pub use error::Error;
-pub use fault::Fault;
+pub use fault::{Fault, Place};
 pub use hunt::{Campaign, Hunt, hunt_all};
 pub use issue::Issue;
 pub use outcome::{Class, Outcome};

@@ -19,6 +19,9 @@ pub enum Class {
     GoodNotReady,
     /// The request itself is at fault: 400, 404, 405, 413, 426, 429, or close 1009.
     GoodBadRequest,
+    /// What was injected between client and application broke the exchange; whether the service is in order, other
+    /// exchanges and the service's own ledger must say.
+    Unclean,
     /// HTTP 500, close 1011, or nothing that listens.
     BadServer,
     /// No close frame, a truncated body, an illegal close, an unusable handshake.
@@ -35,11 +38,12 @@ pub enum Class {
 
 impl Class {
     /// Every class, good ones first.
-    pub const ALL: [Class; 10] = [
+    pub const ALL: [Class; 11] = [
         Class::GoodOpen,
         Class::GoodAuthRefusal,
         Class::GoodNotReady,
         Class::GoodBadRequest,
+        Class::Unclean,
         Class::BadServer,
         Class::BadDrop,
         Class::BadHang,
@@ -50,7 +54,10 @@ impl Class {
 
     /// Whether a client can live with it.
     pub fn is_good(self) -> bool {
-        matches!(self, Class::GoodOpen | Class::GoodAuthRefusal | Class::GoodNotReady | Class::GoodBadRequest)
+        matches!(
+            self,
+            Class::GoodOpen | Class::GoodAuthRefusal | Class::GoodNotReady | Class::GoodBadRequest | Class::Unclean
+        )
     }
 
     /// The class's name, as cases and reports write it.
@@ -60,6 +67,7 @@ impl Class {
             Class::GoodAuthRefusal => "good-auth-refusal",
             Class::GoodNotReady => "good-not-ready",
             Class::GoodBadRequest => "good-bad-request",
+            Class::Unclean => "unclean",
             Class::BadServer => "bad-server",
             Class::BadDrop => "bad-drop",
             Class::BadHang => "bad-hang",

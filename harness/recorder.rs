@@ -1,6 +1,7 @@
 //! Writes a transcript while a run goes on.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::pin;
@@ -29,11 +30,14 @@ struct Shared {
     ledger: Mutex<Ledger>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Ledger {
     events: Vec<Event>,
     occasions: Vec<u32>,
     fired: Vec<u32>,
+    /// The step that the client of an exchange is performing, counted from 1.
+    steps: BTreeMap<usize, usize>,
+    chance: fastrand::Rng,
 }
 
 /// The recorder's hand for one exchange.
@@ -47,7 +51,14 @@ impl Recorder {
     /// An empty transcript that begins now.
     pub fn new(plan: Plan) -> Recorder {
         let count = plan.faults.len();
-        let ledger = Ledger { events: Vec::with_capacity(64), occasions: vec![0; count], fired: vec![0; count] };
+        let ledger = Ledger {
+            events: Vec::with_capacity(64),
+            occasions: vec![0; count],
+            fired: vec![0; count],
+            steps: BTreeMap::new(),
+            // The faults' own chance, apart from that of masks and keys.
+            chance: fastrand::Rng::with_seed(plan.seed ^ 0xFA17),
+        };
         Recorder(Arc::new(Shared { start: Instant::now(), plan, ledger: Mutex::new(ledger) }))
     }
 
@@ -120,8 +131,24 @@ impl Scribe {
             return false;
         }
         let mut ledger = self.recorder.ledger();
+        if trigger.step.is_some_and(|step| ledger.steps.get(&self.exchange) != Some(&step)) {
+            return false;
+        }
         ledger.occasions[index] += 1;
-        trigger.acts_on(ledger.occasions[index])
+        let acts = trigger.acts_on(ledger.occasions[index]);
+        acts && (trigger.percent == 100 || ledger.chance.u8(..100) < trigger.percent)
+    }
+
+    /// The client of this exchange performs a step, counted from 1.
+    pub fn at_step(&self, step: usize) {
+        if self.plan().faults.iter().any(|fault| fault.trigger.step.is_some()) {
+            self.recorder.ledger().steps.insert(self.exchange, step);
+        }
+    }
+
+    /// A number up to the most, from the plan's seed.
+    pub fn chance(&self, most: u32) -> u32 {
+        self.recorder.ledger().chance.u32(0..=most)
     }
 
     /// Time since the run began.

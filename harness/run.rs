@@ -39,8 +39,9 @@ const SETTLING_TURNS: usize = 4;
 
 /// How long the application is first given to notice that its client is gone; twice as long each further time.
 const SETTLING_TIME: Duration = Duration::from_millis(1);
-/// From when on nothing more is waited for: in all, twice this.
-const SETTLING_TIME_MAX: Duration = Duration::from_secs(8);
+/// From when on nothing more is waited for: in all, twice this. Longer than anything that is drawn keeps bytes on their
+/// way.
+const SETTLING_TIME_MAX: Duration = Duration::from_secs(128);
 
 /// Runs trials one after the other, each exactly reproducible, on one virtual clock.
 #[derive(Debug)]
@@ -167,7 +168,7 @@ async fn conduct(case: &Case, target: &dyn Running, seed: u64) -> Result<Judged,
         controls.push(beside?);
     }
     let transcript = finish(&recorder, target).await;
-    if case.faults.iter().any(|fault| matches!(fault.kind, FaultKind::Variable { .. })) {
+    if case.faults.iter().any(|fault| matches!(&fault.kind, FaultKind::Process(fault) if fault.variable().is_some())) {
         // A process reads its variables once; another value takes another process.
         target.restart(Recorder::new(Plan { seed, faults: Vec::new() }).scribe(PROCESS)).await?;
     }

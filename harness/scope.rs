@@ -2,6 +2,8 @@
 //!
 //! Section names refer to the ASGI HTTP and WebSocket message format, version 2.3 and later.
 
+pub mod keys;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -144,6 +146,18 @@ impl Scope {
         match self.get(key)? {
             Value::Bytes(value) => Ok(value),
             other => Err(wrong_type(key, "bytes", other)),
+        }
+    }
+
+    /// The query string; on a WebSocket an absent one, and `None`, is an empty one.
+    ///
+    /// # Errors
+    /// `KeyError` when a request lacks it, `TypeError` when it is no `bytes`.
+    pub fn query(&self) -> Result<&[u8], Exception> {
+        let is_websocket = self.0.get("type").is_some_and(|kind| *kind == Value::from(ScopeType::Websocket.name()));
+        match self.0.get("query_string") {
+            None | Some(Value::None) if is_websocket => Ok(&[]),
+            _ => self.bytes("query_string"),
         }
     }
 

@@ -55,6 +55,8 @@ pub enum Act {
     Request(Request),
     /// Send a text message.
     SendText(String),
+    /// Send a binary message.
+    SendBytes(Vec<u8>),
     /// Send a ping frame and wait for the pong frame.
     Ping,
     /// Read until this is seen.
@@ -67,6 +69,8 @@ pub enum Act {
     Pause,
     /// Read until the close, and answer no ping meanwhile.
     Deafen,
+    /// Let the step's limit pass, and read nothing meanwhile, so that what is sent has to wait.
+    Freeze,
 }
 
 /// A request to be written: everything a client may want to say, and to leave out.

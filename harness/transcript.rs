@@ -133,6 +133,8 @@ pub enum What {
     },
     /// The probe ended the stream without a close frame.
     Left,
+    /// The probe reads no more for a while.
+    StoppedReading,
     /// A fault acted. The party says where.
     FaultFired {
         /// Its place in the plan.

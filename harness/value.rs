@@ -12,7 +12,8 @@ use serde_json::Value as Json;
 ///
 /// The JSON form is plain JSON, except that bytes are `{"$bytes": "…"}` (printable ASCII as itself, `\\` for a
 /// backslash, `\xNN` for the rest), a float JSON cannot write is `{"$float": "nan" | "inf" | "-inf"}`, and a dict
-/// that has a key starting with `$` is wrapped in `{"$dict": {…}}`, so that every value survives a round trip.
+/// that has a key starting with `$` is wrapped in `{"$dict": {…}}`, so that every value survives a round trip. Where
+/// there is no null, as in TOML, `{"$none": true}` is read as one.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// `None`.
@@ -110,7 +111,11 @@ impl Value {
                 other => Err(format!("`$float` is nan, inf or -inf, not `{other}`")),
             },
             (Some((tag, Json::Object(inner))), None) if tag == "$dict" => dict(inner),
-            _ => Err("a key that starts with `$` is one of `$bytes`, `$float`, `$dict`, and stands alone".to_owned()),
+            (Some((tag, Json::Bool(true))), None) if tag == "$none" => Ok(Value::None),
+            _ => {
+                let known = "`$bytes`, `$float`, `$none`, `$dict`";
+                Err(format!("a key that starts with `$` is one of {known}, and stands alone"))
+            }
         }
     }
 }

@@ -246,7 +246,7 @@ fn good_text() -> String {
 #[case::no_delay(
     "[expect]",
     "[[fault]]\nplace = \"dependency\"\nkind = \"delay\"\ndependency = \"redis\"\ndelay_ms = 0\n\n[expect]",
-    "a delay of nothing does nothing",
+    "`delay_ms` must be a time of 1 to 3600000 milliseconds",
     "",
     ""
 )]

@@ -4,7 +4,7 @@
 use relapse::{
     Class, Environment, Fault, Revision,
     classify::Reading,
-    fault::{FaultKind, HeadEdit, Trigger},
+    fault::{FaultKind, HeadEdit, Trigger, setting::Token},
     head::header,
     profile::Reception,
     transcript::What,
@@ -15,8 +15,8 @@ use crate::support::{on_backend, open, profile, wait};
 
 const SERVERS: [&str; 5] = ["uvicorn-0.35", "uvicorn-0.54", "hypercorn-0.18", "daphne-4.2", "granian-2.8"];
 
-fn name(text: &str) -> String {
-    text.to_owned()
+fn name(text: &str) -> Token {
+    text.into()
 }
 
 #[rstest]
@@ -24,12 +24,12 @@ fn name(text: &str) -> String {
 #[case::renamed(HeadEdit::Rename { header: name("Authorization"), to: name("X-Forwarded-Authorization") }, Class::GoodAuthRefusal)]
 #[case::twice(HeadEdit::Duplicate { header: name("Authorization") }, Class::GoodOpen)]
 #[case::in_capitals(HeadEdit::Capitalize { header: name("Authorization") }, Class::GoodOpen)]
-#[case::placeholder(HeadEdit::Set { header: name("Authorization"), value: b"{authorization}".to_vec() }, Class::GoodAuthRefusal)]
-#[case::one_more(HeadEdit::Set { header: name("X-Forwarded-For"), value: b"203.0.113.7".to_vec() }, Class::GoodOpen)]
-#[case::not_ascii(HeadEdit::Set { header: name("X-Note"), value: b"caf\xe9".to_vec() }, Class::GoodOpen)]
-#[case::query(HeadEdit::Query { query: b"utm_source=x".to_vec() }, Class::GoodOpen)]
-#[case::bad_token_added(HeadEdit::Query { query: b"token=x".to_vec() }, Class::BadMask)]
-#[case::path(HeadEdit::Path { path: b"/moved".to_vec() }, Class::GoodBadRequest)]
+#[case::placeholder(HeadEdit::Set { header: name("Authorization"), value: b"{authorization}".to_vec().into() }, Class::GoodAuthRefusal)]
+#[case::one_more(HeadEdit::Set { header: name("X-Forwarded-For"), value: b"203.0.113.7".to_vec().into() }, Class::GoodOpen)]
+#[case::not_ascii(HeadEdit::Set { header: name("X-Note"), value: b"caf\xe9".to_vec().into() }, Class::GoodOpen)]
+#[case::query(HeadEdit::Query { query: b"utm_source=x".to_vec().into() }, Class::GoodOpen)]
+#[case::bad_token_added(HeadEdit::Query { query: b"token=x".to_vec().into() }, Class::BadMask)]
+#[case::path(HeadEdit::Path { path: b"/moved".to_vec().into() }, Class::GoodBadRequest)]
 fn a_changed_request_gets_what_it_deserves(#[case] edit: HeadEdit, #[case] expected: Class) {
     for server in SERVERS {
         let fault = Fault { kind: FaultKind::Head(edit.clone()), trigger: Trigger::default() };
@@ -59,7 +59,7 @@ fn an_upgrade_is_a_get() {
 /// An edit changes the header that it names, and everything else arrives as it was sent.
 #[test]
 fn nothing_else_is_changed() {
-    let edit = HeadEdit::Set { header: name("Host"), value: b"[::1".to_vec() };
+    let edit = HeadEdit::Set { header: name("Host"), value: b"[::1".to_vec().into() };
     let fault = Fault { kind: FaultKind::Head(edit), trigger: Trigger::default() };
     let transcript = on_backend(Revision::repaired(), Environment::Staging, SERVERS[0], vec![fault], &[open()]);
     let reading = Reading::of(&transcript, 0);

@@ -1,9 +1,22 @@
 //! The hunt: it finds nothing on the repaired service, and finds defects without their cases.
 
-use relapse::{Conductor, Defect, Hunt, Revision, fault::Place, hunt::draw, hunt_all, servers};
+use relapse::{
+    Conductor, Defect, Hunt, Revision,
+    fault::Place,
+    hunt::{Aim, draw},
+    hunt_all, servers,
+};
 
 fn hunt(revision: Revision, cases: u64) -> Hunt {
-    Hunt { revision, servers: servers().unwrap(), seed: 1, cases, stops_at_first: true }
+    Hunt {
+        revision,
+        servers: servers().unwrap(),
+        seed: 1,
+        cases,
+        stops_at_first: true,
+        places: Place::ALL.to_vec(),
+        legal_only: false,
+    }
 }
 
 /// Defects that take a hunt more than this many cases.
@@ -61,14 +74,13 @@ fn the_findings_do_not_depend_on_the_workers() {
 /// What is drawn varies: every place is faulted, and every server and environment met.
 #[test]
 fn draws_reach_everywhere() {
-    let drawn: Vec<_> = (0..500).map(|seed| draw(seed, 5)).collect();
-    let places = [Place::Edge, Place::Scope, Place::Dependency, Place::Process];
-    for place in places {
+    let drawn: Vec<_> = (0..500).map(|seed| draw(seed, &Aim::everything(5))).collect();
+    for place in Place::ALL {
         assert!(drawn.iter().any(|drawn| drawn.faults.iter().any(|fault| fault.kind.place() == place)), "{place:?}");
     }
     for server in 0..5 {
         assert!(drawn.iter().any(|drawn| drawn.server == server));
     }
     assert!(drawn.iter().any(|drawn| drawn.faults.is_empty()));
-    assert_eq!(draw(7, 5), draw(7, 5));
+    assert_eq!(draw(7, &Aim::everything(5)), draw(7, &Aim::everything(5)));
 }

@@ -9,7 +9,7 @@ use relapse::{
     close_code::CloseCode,
     event::{Inbound, Outbound},
     exception::Exception,
-    fault::{Calls, FaultKind, Trigger},
+    fault::{CallFault, Calls, FaultKind, Trigger},
     frame::{Frame, FrameError, Opcode},
     front,
     head::{RequestHead, header},
@@ -389,7 +389,8 @@ fn giving_up_is_judged_by_the_wait(#[case] give_up_ms: u64, #[case] delay_ms: u6
         converse(application, &profile("uvicorn-0.35"), &steps)
     } else {
         let calls = Calls { dependency: "auth_service".to_owned(), operation: None };
-        let delay = FaultKind::Delay { calls, delay: Duration::from_millis(delay_ms) };
+        let delay =
+            FaultKind::Call { calls, fault: CallFault::Delay { delay: Duration::from_millis(delay_ms).into() } };
         let fault = Fault { kind: delay, trigger: Trigger::default() };
         let defect = Revision::only(Defect::UpgradesWaitInLine);
         on_backend(defect, Environment::Staging, "uvicorn-0.35", vec![fault], &steps)

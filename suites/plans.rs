@@ -11,7 +11,7 @@ use relapse::{
     close_code::CloseCode,
     credential::{Credential, CredentialPlace},
     dependency::Dependency,
-    fault::{Calls, FaultKind, HeadEdit, Trigger},
+    fault::{CallFault, Calls, FaultKind, HeadEdit, Trigger},
     outcome::Ending,
     step::{Act, Awaited, Request, Step},
     transcript::Party,
@@ -84,18 +84,21 @@ fn faults() -> impl Strategy<Value = Vec<Fault>> {
     });
     let dependency =
         (calls, 0_u8..3, prop_oneof![1_u64..1000, 1000_u64..100_000]).prop_map(|(calls, kind, delay)| match kind {
-            0 => FaultKind::Fail { calls, error: "connection to 10.0.3.7:5432 refused".to_owned() },
-            1 => FaultKind::Hang { calls },
-            _ => FaultKind::Delay { calls, delay: Duration::from_millis(delay) },
+            0 => FaultKind::Call {
+                calls,
+                fault: CallFault::Fail { error: "connection to 10.0.3.7:5432 refused".to_owned() },
+            },
+            1 => FaultKind::Call { calls, fault: CallFault::Hang {} },
+            _ => FaultKind::Call { calls, fault: CallFault::Delay { delay: Duration::from_millis(delay).into() } },
         });
     let header = || {
         prop::sample::select(vec!["Authorization", "Sec-WebSocket-Protocol", "Host", "X-Nothing"])
             .prop_map(str::to_owned)
     };
     let edit = prop_oneof![
-        header().prop_map(|header| HeadEdit::Strip { header }),
-        header().prop_map(|header| HeadEdit::Capitalize { header }),
-        Just(HeadEdit::Set { header: "X-Forwarded-For".to_owned(), value: b"203.0.113.7".to_vec() }),
+        header().prop_map(|header| HeadEdit::Strip { header: header.into() }),
+        header().prop_map(|header| HeadEdit::Capitalize { header: header.into() }),
+        Just(HeadEdit::Set { header: "X-Forwarded-For".into(), value: b"203.0.113.7".to_vec().into() }),
     ]
     .prop_map(FaultKind::Head);
     let window = prop_oneof![
@@ -109,6 +112,7 @@ fn faults() -> impl Strategy<Value = Vec<Fault>> {
             times: None,
             from: Duration::from_millis(from),
             until: until.map(Duration::from_millis),
+            ..Trigger::default()
         });
     let fault = (prop_oneof![4 => dependency, 1 => edit], trigger).prop_map(|(kind, trigger)| Fault { kind, trigger });
     prop::collection::vec(fault, 0..3)

@@ -14,7 +14,7 @@ use relapse::{
     classify,
     clock::{Clock, Runtime},
     credential::{Credential, CredentialPlace},
-    fault::{FaultKind, Trigger},
+    fault::{FaultKind, HeadEdit, Trigger},
     outcome::{Class, Outcome},
     recorder,
     report::sequence,
@@ -229,7 +229,7 @@ fn another_seed_gives_other_keys_and_masks() {
 fn an_edge_that_changes_nothing_is_not_seen() {
     let _logs = recorder::capture_logs();
     let profile = &servers().unwrap()[0];
-    let pass = Fault { kind: FaultKind::Pass, trigger: Trigger::default() };
+    let pass = Fault { kind: FaultKind::Head(HeadEdit::Pass {}), trigger: Trigger::default() };
     runner()
         .run(&(requests(), any::<u64>()), |(request, seed)| {
             let run = |faults: Vec<Fault>| {

@@ -8,7 +8,7 @@ use relapse::{
     classify::Reading,
     close_code::CloseCode,
     credential::CredentialPlace,
-    fault::{Calls, FaultKind, Trigger},
+    fault::{CallFault, Calls, FaultKind, Trigger},
     outcome::{Ending, Outcome},
     step::{Act, Request, Step},
     transcript::{Level, Party, Residue, What},
@@ -23,7 +23,10 @@ const SERVERS: [&str; 5] = ["uvicorn-0.35", "uvicorn-0.54", "hypercorn-0.18", "d
 fn slow(dependency: &str, operation: &str, nth: u32) -> Fault {
     let calls = Calls { dependency: dependency.to_owned(), operation: Some(operation.to_owned()) };
     let delay = Duration::from_millis(400);
-    Fault { kind: FaultKind::Delay { calls, delay }, trigger: Trigger { nth, times: Some(1), ..Trigger::default() } }
+    Fault {
+        kind: FaultKind::Call { calls, fault: CallFault::Delay { delay: delay.into() } },
+        trigger: Trigger { nth, times: Some(1), ..Trigger::default() },
+    }
 }
 
 fn pause(ms: u64) -> Step {

@@ -9,7 +9,7 @@ use relapse::{
     clock::{Clock, Runtime},
     close_code::CloseCode,
     credential::{Credential, CredentialPlace},
-    fault::{Calls, FaultKind, Trigger},
+    fault::{CallFault, Calls, FaultKind, ProcessFault, ScopeEdit, Trigger},
     head::header,
     message::message_type,
     run,
@@ -40,7 +40,10 @@ fn serve(environment: Environment, faults: Vec<Fault>, steps: &[Step]) -> Transc
 
 fn fails(dependency: &str) -> Fault {
     let calls = Calls { dependency: dependency.to_owned(), operation: None };
-    Fault { kind: FaultKind::Fail { calls, error: "connection refused".to_owned() }, trigger: Trigger::default() }
+    Fault {
+        kind: FaultKind::Call { calls, fault: CallFault::Fail { error: "connection refused".to_owned() } },
+        trigger: Trigger::default(),
+    }
 }
 
 /// What a route raises is what goes out, and what the reported handler made of it instead.
@@ -139,7 +142,7 @@ fn what_is_critical_decides(
 #[case(Environment::Production, 2700)]
 fn readiness_has_a_limit(#[case] environment: Environment, #[case] limit_ms: u128) {
     let calls = Calls { dependency: "auth_service".to_owned(), operation: None };
-    let hangs = Fault { kind: FaultKind::Hang { calls }, trigger: Trigger::default() };
+    let hangs = Fault { kind: FaultKind::Call { calls, fault: CallFault::Hang {} }, trigger: Trigger::default() };
     let transcript = serve(environment, vec![hangs], &[open()]);
     let (head, body) = answer(&transcript, 0);
     assert_eq!((head.status, &body["failed_services"]), (503, &json!(["auth_service"])));
@@ -181,7 +184,7 @@ fn the_auth_breaker_counts_failures_of_the_service() {
     // Of every four calls the first one is readiness's; the three attempts for the token fail, three upgrades long.
     let fails = |nth: u32| {
         let calls = Calls { dependency: "auth_service".to_owned(), operation: None };
-        let kind = FaultKind::Fail { calls, error: "connection refused".to_owned() };
+        let kind = FaultKind::Call { calls, fault: CallFault::Fail { error: "connection refused".to_owned() } };
         Fault { kind, trigger: Trigger { nth, every: 4, times: Some(3), ..Trigger::default() } }
     };
     let pause = Step { act: Act::Pause, limit: Duration::from_secs(16) };
@@ -400,7 +403,7 @@ fn every_mode_authenticates(#[case] path: &str, #[case] query: &str, #[case] mod
 
 fn hangs(dependency: &str, operation: &str) -> Fault {
     let calls = Calls { dependency: dependency.to_owned(), operation: Some(operation.to_owned()) };
-    Fault { kind: FaultKind::Hang { calls }, trigger: Trigger::default() }
+    Fault { kind: FaultKind::Call { calls, fault: CallFault::Hang {} }, trigger: Trigger::default() }
 }
 
 /// Every call that a client waits for has a limit, also where readiness had nothing to say against it.
@@ -432,7 +435,7 @@ fn a_request_that_hangs_is_answered(#[case] dependency: &str, #[case] operation:
 #[test]
 fn a_ticket_needs_redis() {
     let calls = Calls { dependency: "redis".to_owned(), operation: Some("get".to_owned()) };
-    let kind = FaultKind::Fail { calls, error: "connection refused".to_owned() };
+    let kind = FaultKind::Call { calls, fault: CallFault::Fail { error: "connection refused".to_owned() } };
     let fails = Fault { kind, trigger: Trigger::default() };
     let upgrade = Request { places: vec![CredentialPlace::Ticket], ..Request::standard("GET", "/ws") };
     let transcript = serve(Environment::Staging, vec![fails], &[step(Act::Open(upgrade))]);
@@ -445,7 +448,7 @@ fn a_ticket_is_spent_once_however_many_ask() {
     let id = first_ticket(&json!({}));
     let calls = Calls { dependency: "auth_service".to_owned(), operation: Some("check".to_owned()) };
     let slow = Fault {
-        kind: FaultKind::Delay { calls, delay: Duration::from_millis(100) },
+        kind: FaultKind::Call { calls, fault: CallFault::Delay { delay: Duration::from_millis(100).into() } },
         trigger: Trigger { nth: 2, ..Trigger::default() },
     };
     let steps = [step(Act::Open(with_ticket(&id))), wait("connection_established")];
@@ -536,10 +539,24 @@ fn a_message_has_a_size(#[case] size: usize, #[case] expected: &str) {
     assert_eq!(Reading::of(&transcript, 0).messages, ["connection_established", expected]);
 }
 
+/// A WebSocket without a query string has an empty one (ASGI, WebSocket connection scope).
+#[test]
+fn a_websocket_may_lack_its_query_string() {
+    for kind in [
+        ScopeEdit::Drop { key: "query_string".to_owned() },
+        ScopeEdit::Set { key: "query_string".to_owned(), value: relapse::value::Value::None },
+    ] {
+        let steps = [open(), wait("connection_established")];
+        let transcript = serve(Environment::Staging, vec![FaultKind::Scope(kind).into()], &steps);
+        assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::GoodOpen);
+    }
+}
+
 /// A scope that lacks what the specification requires is refused as malformed, on both protocols.
 #[rstest]
-fn a_malformed_scope_is_a_bad_request(#[values("path", "query_string", "headers")] key: &str) {
-    let drops = || Fault { kind: FaultKind::DropKey { key: key.to_owned() }, trigger: Trigger::default() };
+fn a_malformed_scope_is_a_bad_request(#[values("path", "headers")] key: &str) {
+    let drops =
+        || Fault { kind: FaultKind::Scope(ScopeEdit::Drop { key: key.to_owned() }), trigger: Trigger::default() };
     for asked in [open(), plain(request("GET", "/health"))] {
         let transcript = serve(Environment::Staging, vec![drops()], &[asked]);
         assert_eq!(answer(&transcript, 0).0.status, 400);
@@ -550,7 +567,7 @@ fn a_malformed_scope_is_a_bad_request(#[values("path", "query_string", "headers"
 /// What a session can do without keeps the service from starting no more than from serving.
 #[rstest]
 fn a_start_does_not_wait_for_what_is_not_critical(#[values("database", "redis")] dependency: &str) {
-    let restart = Fault { kind: FaultKind::Restart, trigger: Trigger::default() };
+    let restart = Fault { kind: FaultKind::Process(ProcessFault::Restart {}), trigger: Trigger::default() };
     let start = |environment| {
         let pause = Step { act: Act::Pause, limit: Duration::from_secs(10) };
         let steps = [pause, open(), wait("connection_established")];

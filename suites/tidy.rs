@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use relapse::{Case, Catalogue, Defect, check, fault::FaultKind};
+use relapse::{Case, Catalogue, Class, Defect, check, fault::FaultKind};
 
 /// The ranks: a module imports from its own rank only where the rank says so, and from ranks above.
 const RANKS: &[(&str, &[&str])] = &[
@@ -220,11 +220,15 @@ fn every_check_stands_in_a_file_of_its_name() {
 #[test]
 fn the_formats_are_documented() {
     let page = fs::read_to_string(root().join("fixtures/README.md")).unwrap();
-    for (name, _) in FaultKind::NAMES {
-        assert!(page.contains(&format!("`{name}`")), "fixtures/README.md does not explain the fault {name}");
-    }
-    for name in check::names() {
-        assert!(page.contains(&format!("`{name}`")), "fixtures/README.md does not explain the check {name}");
+    let code = |keys: &mut dyn Iterator<Item = &&str>| keys.map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+    let faults = FaultKind::all().map(|kind| {
+        let keys = code(&mut FaultKind::selecting_keys(kind.name).iter().chain(kind.keys));
+        format!("| `{}` | `{}` | {keys} | {} |\n", kind.place.name(), kind.name, kind.does.trim())
+    });
+    let checks = check::ALL.iter().map(|check| format!("| `{}` | {} |\n", check.name, check.property));
+    let classes = Class::ALL.iter().map(|class| format!("| `{class}` |"));
+    for row in faults.chain(checks).chain(classes) {
+        assert!(page.contains(&row), "fixtures/README.md lacks the row\n{row}");
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) enum Claimed {
 /// Every credential of a request, from the header, the subprotocols and the query, in this order.
 pub(super) fn presented(scope: &Scope) -> Result<Vec<Claimed>, Exception> {
     let mut found = in_headers_and_subprotocols(scope)?;
-    found.extend(in_query(scope.bytes("query_string")?));
+    found.extend(in_query(scope.query()?));
     Ok(found)
 }
 

@@ -17,7 +17,7 @@ use super::{
     settings::SecretSource,
     startup::Phase,
     token::{self, Refusal, Verified},
-    websocket::{State, WebSocket},
+    websocket::{State, WebSocket, is_disconnect},
     within,
 };
 use crate::{
@@ -44,6 +44,9 @@ const REVOCATION_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long the reported cache remembers a user, in seconds.
 const USER_CACHE_S: i64 = 300;
+
+/// How long the reported loop pauses when `receive` raised.
+const LOOP_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a client is asked to wait when it has too many connections, in seconds (the reported backoff).
 const CONNECTION_BACKOFF_S: &str = "5";
@@ -82,10 +85,13 @@ impl From<Refusal> for Denied {
 impl Backend {
     /// Serves one WebSocket connection.
     pub(super) async fn serve_websocket(&self, mut websocket: WebSocket) -> Result<(), Exception> {
-        if self.guard_websocket(&mut websocket).await? {
-            return Ok(());
-        }
-        match self.route(&mut websocket).await {
+        let served = async {
+            if self.guard_websocket(&mut websocket).await? {
+                return Ok(());
+            }
+            self.route(&mut websocket).await
+        };
+        match served.await {
             Ok(()) => Ok(()),
             Err(exception) => self.guard_exception(&mut websocket, exception).await,
         }
@@ -510,6 +516,9 @@ impl Backend {
             Err(exception) => Err(exception),
         };
         let Err(exception) = welcomed else { return Ok(()) };
+        if is_disconnect(&exception) || exception.is_cancellation() {
+            return Err(exception);
+        }
         let reported = self.report_failed_setup(websocket).await;
         // The clean-up runs whatever became of the report.
         if websocket.application_state() == State::Connected {
@@ -533,7 +542,8 @@ impl Backend {
         life: &mut Lifecycle,
     ) -> Result<(), Exception> {
         let patience = receive_timeout(self.environment());
-        while self.may_receive(websocket) {
+        let goes_on = self.revision.has(Defect::LoopGoesOn);
+        while goes_on || self.may_receive(websocket) {
             let received = match within(patience, websocket.receive_text()).await {
                 Some(received) => received,
                 None => {
@@ -543,13 +553,19 @@ impl Backend {
             };
             let text = match received {
                 Ok(text) => text,
+                Err(exception) if goes_on => {
+                    tracing::warn!("error in message loop: {exception}");
+                    sleep(LOOP_PAUSE).await;
+                    continue;
+                }
                 // A binary message has no text.
-                Err(exception) if exception.type_name == "KeyError" => {
+                Err(exception) if exception == Exception::key_error("text") => {
                     let text = "Only text messages are understood.";
                     websocket.send_text(messages::error(self, "UNSUPPORTED_DATA", text)).await?;
                     continue;
                 }
-                Err(exception) if exception.type_name == "RuntimeError" => {
+                // The framework lets nobody receive who has closed.
+                Err(exception) if websocket.application_state() != State::Connected => {
                     tracing::error!("error in message loop: {exception}");
                     break;
                 }

@@ -19,6 +19,9 @@ impl Backend {
         if is_disconnect(&exception) {
             return Ok(());
         }
+        if exception.is_cancellation() {
+            return Err(exception);
+        }
         if self.revision.has(Defect::GuardRunsTwice) && websocket.application_state() == State::Connecting {
             tracing::error!("exception in WebSocket endpoint: {exception}");
             // "Fall back to the unprotected application".

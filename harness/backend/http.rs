@@ -30,15 +30,22 @@ impl Backend {
         receive: Box<dyn Receive>,
         mut send: Box<dyn SendEvent>,
     ) -> Result<(), Exception> {
-        if self.guard_http(&scope, &mut *send).await? {
-            return Ok(());
-        }
         if self.rewrites(&scope) {
             return self.serve_websocket(WebSocket::new(scope, receive, send)).await;
         }
-        match Arc::clone(&self).dispatch(&scope, receive, &mut *send).await {
-            Ok(()) => Ok(()),
-            Err(exception) => self.relabel(exception, &mut *send).await,
+        let served = async {
+            if self.guard_http(&scope, &mut *send).await? {
+                return Ok(());
+            }
+            match Arc::clone(&self).dispatch(&scope, receive, &mut *send).await {
+                Ok(()) => Ok(()),
+                Err(exception) => self.relabel(exception, &mut *send).await,
+            }
+        };
+        match served.await {
+            // Nobody is there to be answered.
+            Err(exception) if exception.is_disconnect() => Ok(()),
+            served => served,
         }
     }
 

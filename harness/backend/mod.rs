@@ -58,7 +58,7 @@ use crate::{
     application::{Application, Promise, Receive, SendEvent},
     credential::{Credential, Form, Presented},
     defect::Defect,
-    dependency::{Dependencies, Dependency, DependencyError},
+    dependency::{Dependencies, Dependency, DependencyError, read_answer},
     environment::Environment,
     exception::Exception,
     revision::Revision,
@@ -237,7 +237,8 @@ impl Backend {
         if self.dependencies.answers_at_once(dependency, operation) {
             return Ok(());
         }
-        self.dependencies.call(dependency, operation).await
+        let answer = self.dependencies.call(dependency, operation).await?;
+        read_answer(dependency, &answer)
     }
 
     fn environment(&self) -> Environment {

@@ -28,7 +28,7 @@ impl Mode {
 
     /// The mode of a request on `/ws`: what the query says, then what the user agent says. An unknown one is main.
     pub(super) fn of(scope: &Scope) -> Result<Mode, Exception> {
-        let query = scope.bytes("query_string")?;
+        let query = scope.query()?;
         let asked = query.split(|&byte| byte == b'&').find_map(|pair| pair.strip_prefix(b"mode="));
         if let Some(name) = asked.map(percent_decode) {
             let found = Mode::ALL.into_iter().find(|mode| mode.name().as_bytes() == name);

@@ -11,7 +11,7 @@ const FIXED_LENGTH: usize = 77;
 impl Backend {
     /// Answers a malformed HTTP scope; `Ok(false)` when the scope is well formed.
     pub(super) async fn guard_http(&self, scope: &Scope, send: &mut dyn SendEvent) -> Result<bool, Exception> {
-        if is_well_formed(scope) && scope.str("method").is_ok() {
+        if is_well_formed(scope) && scope.bytes("query_string").is_ok() && scope.str("method").is_ok() {
             return Ok(false);
         }
         let body = self.error_body("BAD_REQUEST", "Malformed request.");
@@ -33,7 +33,7 @@ impl Backend {
             websocket.close(CloseCode::INTERNAL.0, "uvicorn scope validation failed").await?;
             return Ok(true);
         }
-        if is_well_formed(&websocket.scope) {
+        if is_well_formed(&websocket.scope) && websocket.scope.subprotocols().is_ok() {
             return Ok(false);
         }
         websocket.deny(400, Vec::new(), self.error_body("BAD_REQUEST", "Malformed request.")).await?;
@@ -41,7 +41,7 @@ impl Backend {
     }
 }
 
-/// Whether the keys are there that the specification requires of every scope, with their types.
+/// Whether the keys that every route reads are there as the specification has them.
 fn is_well_formed(scope: &Scope) -> bool {
-    scope.str("path").is_ok() && scope.bytes("query_string").is_ok() && scope.headers().is_ok()
+    scope.str("path").is_ok() && scope.query().is_ok() && scope.headers().is_ok()
 }

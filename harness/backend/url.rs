@@ -15,7 +15,7 @@ impl Url {
         Ok(Url {
             scheme: scope.str("scheme").unwrap_or("ws").to_owned(),
             path: scope.str("path")?.to_owned(),
-            query: String::from_utf8_lossy(scope.bytes("query_string")?).into_owned(),
+            query: String::from_utf8_lossy(scope.query()?).into_owned(),
         })
     }
 

@@ -70,6 +70,10 @@ impl WebSocket {
         if self.application != State::Connected {
             return Err(Exception::runtime_error("WebSocket is not connected. Need to call \"accept\" first."));
         }
+        if self.client == State::Disconnected {
+            let text = "Cannot call \"receive\" once a disconnect message has been received.";
+            return Err(Exception::runtime_error(text));
+        }
         match self.receive_event().await? {
             Inbound::WebsocketReceive { text: Some(text), .. } => Ok(text),
             Inbound::WebsocketReceive { .. } => Err(Exception::key_error("text")),

@@ -55,6 +55,8 @@ pub(super) struct RawStep {
     pub(super) leave: Option<Spanned<bool>>,
     pub(super) pause_ms: Option<Spanned<u64>>,
     pub(super) deaf_ms: Option<Spanned<u64>>,
+    pub(super) freeze_ms: Option<Spanned<u64>>,
+    pub(super) send_bytes: Option<Spanned<String>>,
 
     pub(super) pad_to: Option<Spanned<usize>>,
     pub(super) query: Option<Spanned<String>>,
@@ -67,6 +69,7 @@ pub(super) struct RawStep {
     pub(super) client: Option<Spanned<Client>>,
     pub(super) method: Option<Spanned<String>>,
     pub(super) body: Option<Spanned<toml::Value>>,
+    pub(super) body_bytes: Option<Spanned<String>>,
     pub(super) within_ms: Option<Spanned<u64>>,
     pub(super) retry_ms: Option<Spanned<u64>>,
     pub(super) give_up_ms: Option<Spanned<u64>>,
@@ -82,30 +85,8 @@ pub(super) enum OneOrMany {
     Many(Vec<CredentialPlace>),
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawFault {
-    pub(super) place: Spanned<String>,
-    pub(super) kind: Spanned<String>,
-    pub(super) header: Option<Spanned<String>>,
-    pub(super) to: Option<Spanned<String>>,
-    pub(super) query: Option<Spanned<String>>,
-    pub(super) path: Option<Spanned<String>>,
-    pub(super) method: Option<Spanned<String>>,
-    pub(super) key: Option<Spanned<String>>,
-    pub(super) value: Option<Spanned<toml::Value>>,
-    pub(super) dependency: Option<Spanned<String>>,
-    pub(super) operation: Option<Spanned<String>>,
-    pub(super) error: Option<String>,
-    pub(super) delay_ms: Option<u64>,
-    pub(super) module: Option<Spanned<String>>,
-    pub(super) name: Option<Spanned<String>>,
-    pub(super) nth: Option<Spanned<u32>>,
-    pub(super) every: Option<Spanned<u32>>,
-    pub(super) times: Option<Spanned<u32>>,
-    pub(super) from_ms: Option<u64>,
-    pub(super) until_ms: Option<u64>,
-}
+/// A fault: which settings it may have depends on its kind.
+pub(super) type RawFault = BTreeMap<Spanned<String>, Spanned<toml::Value>>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

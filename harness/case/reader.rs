@@ -1,7 +1,7 @@
 //! Reads a case file, strictly: whatever it says is either meant and possible, or refused where it stands.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use toml::Spanned;
@@ -15,31 +15,20 @@ use crate::{
     credential::{Credential, CredentialPlace},
     defect::Defect,
     error::{Error, did_you_mean},
-    fault::{Calls, Fault, FaultKind, HeadEdit, Place, Trigger},
+    event::EVENT_NAMES,
+    fault::{
+        Calls, Fault, FaultKind, Place, ProcessFault, ScopeEdit, Trigger,
+        setting::{Settings, Unfit, is_token},
+    },
     outcome::{Class, Ending},
     revision::Revision,
+    scope::keys,
     step::{Act, Awaited, Crowd, DEFAULT_USER, Request, Step},
-    value::{Value, unescape_bytes},
+    value::unescape_bytes,
 };
 
-/// Every key that a scope of ours can have.
-const SCOPE_KEYS: [&str; 15] = [
-    "type",
-    "asgi",
-    "http_version",
-    "method",
-    "scheme",
-    "path",
-    "raw_path",
-    "query_string",
-    "root_path",
-    "headers",
-    "client",
-    "server",
-    "subprotocols",
-    "extensions",
-    "state",
-];
+/// More frames than any case has in one connection.
+const FRAMES_MAX: usize = 1 << 20;
 
 /// How long a step may take unless it says otherwise. Virtual time in memory.
 const STEP_LIMIT: Duration = Duration::from_secs(5);
@@ -201,8 +190,11 @@ impl Reader<'_> {
     fn no_contradiction(&self, faults: &[Fault], spans: &[Range<usize>]) -> Result<(), Error> {
         for (index, fault) in faults.iter().enumerate() {
             let undoes = |other: &&Fault| match (&fault.kind, &other.kind) {
-                (FaultKind::Absent, FaultKind::Absent) => true,
-                (FaultKind::Variable { name, .. }, FaultKind::Variable { name: other, .. }) => name == other,
+                (FaultKind::Process(ProcessFault::Absent {}), FaultKind::Process(ProcessFault::Absent {})) => true,
+                (FaultKind::Process(fault), FaultKind::Process(other)) => {
+                    let name = |fault: &ProcessFault| fault.variable().map(|(name, _)| name.to_owned());
+                    name(fault).is_some() && name(fault) == name(other)
+                }
                 _ => false,
             };
             if faults[..index].iter().any(|other| undoes(&other)) {
@@ -250,7 +242,7 @@ impl Reader<'_> {
                 accepted.push(Accepted { classes, outcome, says: says.map(Spanned::into_inner) });
             } else if let Some(span) = own {
                 return Err(self.error(span, "only `open` and `request` have an outcome of their own", None));
-            } else if accepted.is_empty() && step.act != Act::Pause {
+            } else if accepted.is_empty() && !matches!(step.act, Act::Pause | Act::Freeze) {
                 let help = Some("begin with `open = \"/path\"` or `request = \"GET /path\"`".to_owned());
                 return Err(self.error(span, "there is no connection yet for this step", help));
             }
@@ -305,8 +297,13 @@ impl Reader<'_> {
             let help = Some("let it be less than `within_ms`, which is 5000 unless it is said".to_owned());
             return Err(self.error(span, "the client would never get to giving up", help));
         }
-        if let (Some(body), Some(_)) = (&raw.body, &raw.open) {
-            return Err(self.error(body.span(), "an upgrade has no body", None));
+        let bodies = [raw.body.as_ref().map(Spanned::span), raw.body_bytes.as_ref().map(Spanned::span)];
+        match bodies {
+            [Some(span), _] | [_, Some(span)] if raw.open.is_some() => {
+                return Err(self.error(span, "an upgrade has no body", None));
+            }
+            [Some(_), Some(span)] => return Err(self.error(span, "a request has one body", None)),
+            _ => {}
         }
         if let Some(path) = raw.open.take() {
             acts.push(("open", Act::Open(self.request("GET", path, &mut raw, Credential::Valid)?)));
@@ -344,7 +341,8 @@ impl Reader<'_> {
             self.only_true("leave", &leave)?;
             acts.push(("leave", Act::Leave));
         }
-        let waits = |act: &Act| !matches!(act, Act::SendText(_) | Act::Pause | Act::Deafen);
+        let waits =
+            |act: &Act| !matches!(act, Act::SendText(_) | Act::SendBytes(_) | Act::Pause | Act::Deafen | Act::Freeze);
         let mut limit = limit;
         if let Some(pause) = raw.pause_ms.take() {
             limit = self.limit(&pause)?;
@@ -353,6 +351,13 @@ impl Reader<'_> {
         if let Some(deaf) = raw.deaf_ms.take() {
             limit = self.limit(&deaf)?;
             acts.push(("deaf_ms", Act::Deafen));
+        }
+        if let Some(freeze) = raw.freeze_ms.take() {
+            limit = self.limit(&freeze)?;
+            acts.push(("freeze_ms", Act::Freeze));
+        }
+        if let Some(bytes) = raw.send_bytes.take() {
+            acts.push(("send_bytes", Act::SendBytes(self.bytes(bytes)?)));
         }
         self.no_left_over(&raw, acts.first().map(|(name, _)| *name))?;
         if let (Some(within), [(name, act)]) = (&raw.within_ms, acts.as_slice())
@@ -365,7 +370,7 @@ impl Reader<'_> {
             0 => Err(self.error(
                 span,
                 "this step does nothing",
-                Some("it needs one of `open`, `request`, `send`, `ping`, `wait`, `wait_key`, `close`, `leave`, `pause_ms`, `deaf_ms`".to_owned()),
+                Some("it needs one of `open`, `request`, `send`, `ping`, `wait`, `wait_key`, `close`, `leave`, `pause_ms`, `deaf_ms`, `freeze_ms`, `send_bytes`".to_owned()),
             )),
             _ => {
                 let names: Vec<&str> = acts.iter().map(|(name, _)| *name).collect();
@@ -404,6 +409,7 @@ impl Reader<'_> {
             ("client", raw.client.as_ref().map(Spanned::span)),
             ("method", raw.method.as_ref().map(Spanned::span)),
             ("body", raw.body.as_ref().map(Spanned::span)),
+            ("body_bytes", raw.body_bytes.as_ref().map(Spanned::span)),
             ("retry_ms", raw.retry_ms.as_ref().map(Spanned::span)),
             ("give_up_ms", raw.give_up_ms.as_ref().map(Spanned::span)),
         ];
@@ -441,7 +447,8 @@ impl Reader<'_> {
             let span = given.span();
             for (name, value) in given.into_inner() {
                 self.token("header name", &name, span.clone())?;
-                if value.contains(['\r', '\n', '\0']) {
+                let value = self.bytes(Spanned::new(span.clone(), value))?;
+                if value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | b'\0')) {
                     return Err(self.error(span, format!("the value of `{name}` holds a line end"), None));
                 }
                 headers.push((name.into(), value.into()));
@@ -462,7 +469,10 @@ impl Reader<'_> {
             offers: raw.offers.take().map(Spanned::into_inner).unwrap_or_default(),
             headers,
             without: raw.without.take().map(Spanned::into_inner).unwrap_or_default(),
-            body: raw.body.take().map_or(Ok(String::new()), |body| self.message(body, None))?.into_bytes(),
+            body: match raw.body_bytes.take() {
+                Some(bytes) => self.bytes(bytes)?,
+                None => raw.body.take().map_or(Ok(String::new()), |body| self.message(body, None))?.into_bytes(),
+            },
             client: raw.client.take().map(Spanned::into_inner).unwrap_or_default(),
             retry: raw.retry_ms.take().map(|limit| self.limit(&limit)).transpose()?,
             give_up: raw.give_up_ms.take().map(|limit| self.limit(&limit)).transpose()?,
@@ -471,8 +481,7 @@ impl Reader<'_> {
 
     /// Refuses what is no token of HTTP (RFC 9110 section 5.6.2), and would end the line it stands in.
     fn token(&self, what: &str, text: &str, span: Range<usize>) -> Result<(), Error> {
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if !text.is_empty() && text.bytes().all(is_token) {
+        if is_token(text) {
             return Ok(());
         }
         Err(self.error(span, format!("`{text}` is no {what}"), Some("letters, digits and hyphens are safe".to_owned())))
@@ -509,43 +518,28 @@ impl Reader<'_> {
 
     fn fault(&self, raw: Spanned<RawFault>, steps: &[Step], crowd: Crowd) -> Result<Fault, Error> {
         let span = raw.span();
-        let mut raw = raw.into_inner();
-        let names: Vec<&str> = FaultKind::NAMES.iter().map(|(name, _)| *name).collect();
-        let kind = self.one_of("fault", &raw.kind, &names)?;
+        let mut given = GivenFault { reader: self, whole: span.clone(), settings: BTreeMap::new() };
+        for (key, value) in raw.into_inner() {
+            given.settings.insert(key.get_ref().clone(), (key.span(), value));
+        }
+        let kinds: Vec<&str> = FaultKind::all().map(|kind| kind.name).collect();
+        let kind = self.one_of("fault", &given.text("kind")?, &kinds)?;
         let places: Vec<&str> = Place::ALL.iter().map(|place| place.name()).collect();
-        let place = self.one_of("place", &raw.place, &places)?;
-        let right_place = FaultKind::NAMES.iter().find(|(name, _)| *name == kind).map(|(_, place)| place.name());
+        let given_place = given.text("place")?;
+        let place = self.one_of("place", &given_place, &places)?;
+        let right_place = FaultKind::all().find(|known| known.name == kind).map(|known| known.place.name());
         if right_place != Some(place.as_str()) {
             let help = right_place.map(|place| format!("write `place = \"{place}\"`"));
-            return Err(self.error(raw.place.span(), format!("`{kind}` does not act at the {place}"), help));
+            return Err(self.error(given_place.span(), format!("`{kind}` does not act at the {place}"), help));
         }
-        self.no_surplus(&kind, &raw, span.clone())?;
-        let fault_kind = self.fault_kind(&kind, &mut raw, span.clone())?;
-        let trigger = Trigger {
-            nth: raw.nth.as_ref().map_or(1, |nth| *nth.get_ref()),
-            every: raw.every.as_ref().map_or(1, |every| *every.get_ref()),
-            times: raw.times.as_ref().map(|times| *times.get_ref()),
-            from: Duration::from_millis(raw.from_ms.unwrap_or(0)),
-            until: raw.until_ms.map(Duration::from_millis),
+        let trigger = given.trigger(steps.len())?;
+        let fault_kind = given.kind(&kind)?;
+        let (ends, is_process) = match &fault_kind {
+            FaultKind::Process(fault) => (fault.ends(), true),
+            _ => (false, false),
         };
-        if trigger.nth == 0 || trigger.every == 0 || trigger.times == Some(0) {
-            let help = Some("`nth`, `every` and `times` count from 1".to_owned());
-            return Err(self.error(span, "this fault can never act", help));
-        }
-        if trigger.until.is_some_and(|until| until <= trigger.from) {
-            let help = Some("`until_ms` is later than `from_ms`".to_owned());
-            return Err(self.error(span, "this fault is over before it begins", help));
-        }
-        if [raw.from_ms, raw.until_ms, raw.delay_ms]
-            .iter()
-            .flatten()
-            .any(|&ms| u128::from(ms) > STEP_LIMIT_MAX.as_millis())
-        {
-            return Err(self.error(span, "a time is at most 3600000 milliseconds", None));
-        }
-        let ends = matches!(fault_kind, FaultKind::Absent | FaultKind::MissingModule { .. });
         let is_timed = !trigger.is_steady() || !trigger.from.is_zero();
-        if fault_kind.place() == Place::Process && (is_timed || trigger.until.is_some() != ends) {
+        if is_process && (is_timed || trigger.until.is_some() != ends) {
             let message = if ends {
                 format!("`{kind}` needs `until_ms`, and nothing else says when it acts")
             } else {
@@ -555,147 +549,6 @@ impl Reader<'_> {
         }
         self.can_act(&fault_kind, trigger, steps, crowd, span)?;
         Ok(Fault { kind: fault_kind, trigger })
-    }
-
-    /// Settings that the kind does not take say something that would silently not happen.
-    fn no_surplus(&self, kind: &str, raw: &RawFault, span: Range<usize>) -> Result<(), Error> {
-        let on_calls = matches!(kind, "fail" | "delay" | "hang");
-        let surplus = [
-            ("header", raw.header.is_some(), kind.ends_with("_header")),
-            ("to", raw.to.is_some(), kind == "rename_header"),
-            ("query", raw.query.is_some(), kind == "set_query"),
-            ("path", raw.path.is_some(), kind == "set_path"),
-            ("method", raw.method.is_some(), kind == "set_method"),
-            ("key", raw.key.is_some(), matches!(kind, "drop_key" | "set_key")),
-            ("value", raw.value.is_some(), matches!(kind, "set_key" | "set_variable" | "set_header")),
-            ("dependency", raw.dependency.is_some(), on_calls),
-            ("operation", raw.operation.is_some(), on_calls),
-            ("error", raw.error.is_some(), kind == "fail"),
-            ("delay_ms", raw.delay_ms.is_some(), kind == "delay"),
-            ("module", raw.module.is_some(), kind == "missing_module"),
-            ("name", raw.name.is_some(), matches!(kind, "set_variable" | "unset_variable")),
-        ];
-        match surplus.iter().find(|(_, given, wanted)| *given && !wanted) {
-            Some((key, ..)) => Err(self.error(span, format!("`{key}` means nothing to `{kind}`"), None)),
-            None => Ok(()),
-        }
-    }
-
-    fn fault_kind(&self, kind: &str, raw: &mut RawFault, span: Range<usize>) -> Result<FaultKind, Error> {
-        let missing = |key: &str| self.error(span.clone(), format!("`{kind}` needs `{key}`"), None);
-        Ok(match kind {
-            "strip_header" | "rename_header" | "duplicate_header" | "capitalize_header" | "set_header"
-            | "set_query" | "set_path" | "set_method" => FaultKind::Head(self.head_edit(kind, raw, &missing)?),
-            "drop_key" => {
-                let key = raw.key.as_ref().ok_or_else(|| missing("key"))?;
-                FaultKind::DropKey { key: self.one_of("scope key", key, &SCOPE_KEYS)? }
-            }
-            "set_key" => {
-                let key = raw.key.take().ok_or_else(|| missing("key"))?.into_inner();
-                FaultKind::SetKey { key, value: self.value(raw.value.take().ok_or_else(|| missing("value"))?)? }
-            }
-            "fail" => FaultKind::Fail {
-                calls: self.calls(raw)?.ok_or_else(|| missing("dependency"))?,
-                error: raw.error.take().ok_or_else(|| missing("error"))?,
-            },
-            "delay" => {
-                let delay_ms = raw.delay_ms.ok_or_else(|| missing("delay_ms"))?;
-                if delay_ms == 0 {
-                    return Err(self.error(span.clone(), "a delay of nothing does nothing", None));
-                }
-                let calls = self.calls(raw)?.ok_or_else(|| missing("dependency"))?;
-                FaultKind::Delay { calls, delay: Duration::from_millis(delay_ms) }
-            }
-            "hang" => FaultKind::Hang { calls: self.calls(raw)?.ok_or_else(|| missing("dependency"))? },
-            "restart" => FaultKind::Restart,
-            "absent" => FaultKind::Absent,
-            "missing_module" => {
-                let module = raw.module.as_ref().ok_or_else(|| missing("module"))?;
-                FaultKind::MissingModule { module: self.one_of("module", module, self.known.modules)? }
-            }
-            "set_variable" => {
-                let name = raw.name.as_ref().ok_or_else(|| missing("name"))?;
-                let name = self.one_of("variable", name, self.known.variables)?;
-                let value = raw.value.take().ok_or_else(|| missing("value"))?;
-                let span = value.span();
-                let toml::Value::String(value) = value.into_inner() else {
-                    return Err(self.error(span, "the value of an environment variable is a text", None));
-                };
-                FaultKind::Variable { name, value: Some(value) }
-            }
-            "unset_variable" => {
-                let name = raw.name.as_ref().ok_or_else(|| missing("name"))?;
-                FaultKind::Variable { name: self.one_of("variable", name, self.known.variables)?, value: None }
-            }
-            _ => FaultKind::Pass,
-        })
-    }
-
-    /// What a fault does to the request head.
-    fn head_edit(&self, kind: &str, raw: &mut RawFault, missing: &dyn Fn(&str) -> Error) -> Result<HeadEdit, Error> {
-        let name = |given: &mut Option<Spanned<String>>, key: &str| {
-            let given = given.take().ok_or_else(|| missing(key))?;
-            self.token("header name", given.get_ref(), given.span())?;
-            Ok(given.into_inner())
-        };
-        let one_line = |given: Option<Spanned<String>>, key: &str| {
-            let given = given.ok_or_else(|| missing(key))?;
-            let span = given.span();
-            let bytes = self.bytes(given)?;
-            if bytes.iter().any(|byte| matches!(byte, b'\r' | b'\n' | b'\0')) {
-                return Err(self.error(span, "this text holds a line end", None));
-            }
-            Ok(bytes)
-        };
-        Ok(match kind {
-            "strip_header" => HeadEdit::Strip { header: name(&mut raw.header, "header")? },
-            "rename_header" => {
-                HeadEdit::Rename { header: name(&mut raw.header, "header")?, to: name(&mut raw.to, "to")? }
-            }
-            "duplicate_header" => HeadEdit::Duplicate { header: name(&mut raw.header, "header")? },
-            "capitalize_header" => HeadEdit::Capitalize { header: name(&mut raw.header, "header")? },
-            "set_header" => {
-                let header = name(&mut raw.header, "header")?;
-                let value = raw.value.take().ok_or_else(|| missing("value"))?;
-                let span = value.span();
-                let toml::Value::String(value) = value.into_inner() else {
-                    return Err(self.error(span, "the value of a header is a text", None));
-                };
-                HeadEdit::Set { header, value: one_line(Some(Spanned::new(span, value)), "value")? }
-            }
-            "set_query" => HeadEdit::Query { query: one_line(raw.query.take(), "query")? },
-            "set_path" => {
-                let span = raw.path.as_ref().map_or(0..0, Spanned::span);
-                let path = one_line(raw.path.take(), "path")?;
-                if !path.starts_with(b"/") || path.contains(&b' ') || path.contains(&b'?') {
-                    return Err(self.error(span, "a path begins with `/` and holds no space and no `?`", None));
-                }
-                HeadEdit::Path { path }
-            }
-            _ => {
-                let method = raw.method.take().ok_or_else(|| missing("method"))?;
-                self.token("method", method.get_ref(), method.span())?;
-                HeadEdit::Method { method: method.into_inner() }
-            }
-        })
-    }
-
-    /// Which dependency calls a fault names.
-    fn calls(&self, raw: &RawFault) -> Result<Option<Calls>, Error> {
-        let Some(dependency) = &raw.dependency else { return Ok(None) };
-        let names: Vec<&str> = self.known.dependencies.iter().map(|(name, _)| *name).collect();
-        let name = self.one_of("dependency", dependency, &names)?;
-        let operations =
-            self.known.dependencies.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, all)| all);
-        let operation = raw.operation.as_ref().map(|given| self.one_of("operation", given, operations)).transpose()?;
-        Ok(Some(Calls { dependency: name, operation }))
-    }
-
-    /// A scope value in its JSON form, bytes as `{ "$bytes" = "…" }`.
-    fn value(&self, value: Spanned<toml::Value>) -> Result<Value, Error> {
-        let span = value.span();
-        let json = serde_json::to_value(value.into_inner()).and_then(serde_json::from_value);
-        json.map_err(|error| self.error(span, format!("this is no scope value: {error}"), None))
     }
 
     /// Refuses a fault that no step of the case could ever meet.
@@ -713,7 +566,8 @@ impl Reader<'_> {
             _ => None,
         });
         let occasions = match kind {
-            FaultKind::Pass | FaultKind::DropKey { .. } | FaultKind::SetKey { .. } => requests.count(),
+            FaultKind::Scope(_) | FaultKind::Answer(_) => requests.count(),
+            FaultKind::Frame { .. } => requests.filter(|(_, upgrade)| *upgrade).count() * FRAMES_MAX,
             FaultKind::Head(edit) => {
                 let can = |header| move |(request, upgrade): &(&Request, bool)| carries(request, *upgrade, header);
                 edit.needs().map_or(requests.clone().count(), |header| requests.filter(can(header)).count())
@@ -797,6 +651,132 @@ impl Reader<'_> {
         Ok((symptom, symptom_on))
     }
 }
+
+/// A fault as its file gives it, taken apart setting by setting.
+struct GivenFault<'a> {
+    reader: &'a Reader<'a>,
+    /// Where the whole fault stands.
+    whole: Range<usize>,
+    /// Where each key stands, and its value.
+    settings: BTreeMap<String, (Range<usize>, Spanned<toml::Value>)>,
+}
+
+impl GivenFault<'_> {
+    fn text(&mut self, key: &str) -> Result<Spanned<String>, Error> {
+        let Some((_, value)) = self.settings.remove(key) else {
+            return Err(self.reader.error(self.whole.clone(), format!("this fault has no `{key}`"), None));
+        };
+        let span = value.span();
+        match value.into_inner() {
+            toml::Value::String(text) => Ok(Spanned::new(span, text)),
+            _ => Err(self.reader.error(span, format!("`{key}` is a text"), None)),
+        }
+    }
+
+    /// A number within a range, if it is given.
+    fn number(&mut self, key: &str, range: RangeInclusive<i64>, help: &str) -> Result<Option<u64>, Error> {
+        let Some((_, value)) = self.settings.remove(key) else { return Ok(None) };
+        let number = value.get_ref().as_integer().filter(|number| range.contains(number));
+        let number = number.and_then(|number| u64::try_from(number).ok());
+        number.map(Some).ok_or_else(|| {
+            let message = format!("`{key}` is a number from {} to {}", range.start(), range.end());
+            self.reader.error(value.span(), message, Some(help.to_owned()))
+        })
+    }
+
+    fn trigger(&mut self, steps: usize) -> Result<Trigger, Error> {
+        const COUNTS: &str = "occasions are counted from 1";
+        const TIMES: &str = "a time is at most an hour";
+        let most = i64::from(u32::MAX);
+        let small = |number: Option<u64>| number.and_then(|number| u32::try_from(number).ok());
+        let steps = i64::try_from(steps).unwrap_or(i64::MAX);
+        let default = Trigger::default();
+        let (from, until) =
+            (self.number("from_ms", 0..=3_600_000, TIMES)?, self.number("until_ms", 0..=3_600_000, TIMES)?);
+        if until.is_some_and(|until| until <= from.unwrap_or(0)) {
+            let help = Some("`until_ms` is later than `from_ms`".to_owned());
+            return Err(self.reader.error(self.whole.clone(), "this fault is over before it begins", help));
+        }
+        Ok(Trigger {
+            nth: small(self.number("nth", 1..=most, COUNTS)?).unwrap_or(default.nth),
+            every: small(self.number("every", 1..=most, COUNTS)?).unwrap_or(default.every),
+            times: small(self.number("times", 1..=most, COUNTS)?),
+            percent: self
+                .number("percent", 1..=100, "100 is always")?
+                .and_then(|percent| u8::try_from(percent).ok())
+                .unwrap_or(default.percent),
+            from: Duration::from_millis(from.unwrap_or(0)),
+            until: until.map(Duration::from_millis),
+            step: self
+                .number("step", 1..=steps, "steps are counted from 1")?
+                .and_then(|step| usize::try_from(step).ok()),
+        })
+    }
+
+    /// The kind with its settings, all of which it must know.
+    fn kind(self, kind: &str) -> Result<FaultKind, Error> {
+        let mut settings = Settings::default();
+        let mut spans = BTreeMap::new();
+        for (key, (key_span, value)) in self.settings {
+            spans.insert(key.clone(), (key_span, value.span()));
+            settings.0.insert(key, value.into_inner());
+        }
+        let (reader, whole) = (self.reader, self.whole);
+        let place_of = |key: &str| spans.get(key).map_or(whole.clone(), |(_, value)| value.clone());
+        let read = FaultKind::read(kind, &mut settings).expect("the kind is known");
+        let fault = read.map_err(|Unfit { key, message }| match message {
+            None => reader.error(whole.clone(), format!("`{kind}` needs `{key}`"), None),
+            Some(message) => reader.error(place_of(key), format!("`{key}` must be {message}"), None),
+        })?;
+        if let Some(key) = settings.0.keys().next() {
+            let own = FaultKind::all().filter(|known| known.name == kind).flat_map(|known| known.keys);
+            let known = own.chain(FaultKind::selecting_keys(kind)).copied().chain(TRIGGER_KEYS);
+            let span = spans.get(key).map_or(whole.clone(), |(key, _)| key.clone());
+            return Err(reader.error(span, format!("`{key}` means nothing to `{kind}`"), did_you_mean(key, known)));
+        }
+        let known = |what: &str, key: &str, name: &str, names: &[&str]| {
+            reader.one_of(what, &Spanned::new(place_of(key), name.to_owned()), names).map(drop)
+        };
+        match &fault {
+            FaultKind::Call { calls: Calls { dependency, operation }, .. } => {
+                let dependencies = reader.known.dependencies;
+                let names: Vec<&str> = dependencies.iter().map(|(name, _)| *name).collect();
+                known("dependency", "dependency", dependency, &names)?;
+                let operations =
+                    dependencies.iter().find(|(name, _)| name == dependency).map_or(&[][..], |(_, all)| all);
+                if let Some(operation) = operation {
+                    known("operation", "operation", operation, operations)?;
+                }
+            }
+            FaultKind::Scope(ScopeEdit::Drop { key }) => {
+                let names: Vec<&str> = keys::ALL.iter().map(|key| key.name).collect();
+                known("scope key", "key", key, &names)?;
+            }
+            FaultKind::Event { events, .. } => {
+                if let Some(name) = &events.0 {
+                    known("event", "event", name, &EVENT_NAMES)?;
+                }
+            }
+            FaultKind::Process(ProcessFault::MissingModule { module }) => {
+                known("module", "module", module, reader.known.modules)?;
+            }
+            FaultKind::Process(fault) => {
+                if let Some((name, _)) = fault.variable() {
+                    known("variable", "name", name, reader.known.variables)?;
+                }
+            }
+            FaultKind::Head(_)
+            | FaultKind::Answer(_)
+            | FaultKind::Stream { .. }
+            | FaultKind::Frame { .. }
+            | FaultKind::Scope(_) => {}
+        }
+        Ok(fault)
+    }
+}
+
+/// The keys that say when a fault acts.
+const TRIGGER_KEYS: [&str; 7] = ["nth", "every", "times", "percent", "from_ms", "until_ms", "step"];
 
 /// Whether a request has a header with this name.
 fn carries(request: &Request, upgrade: bool, header: &str) -> bool {

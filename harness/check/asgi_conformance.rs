@@ -3,7 +3,7 @@
 use super::{Complaints, Evidence};
 use crate::{
     classify::Reading,
-    event::Violation,
+    event::{Machine, Violation},
     transcript::{Event, What},
 };
 
@@ -26,7 +26,13 @@ fn violations(reading: &Reading<'_>) -> Vec<Violation> {
         .iter()
         .take_while(|event| !has_left(event))
         .filter_map(|event| match &event.what {
-            What::Received(event) => machine.on_receive(event).err(),
+            // Another request on the same connection.
+            What::Called { kind, .. } => {
+                machine = Machine::new(*kind);
+                None
+            }
+            // What was injected is no breach of the server's.
+            What::Received(event) => machine.on_receive(event).err().filter(|_| !reading.has_event_faults()),
             What::Sent(event) => machine.on_send(event).err(),
             What::CallRaised(exception) => {
                 machine.on_send_raised(exception);

@@ -5,9 +5,8 @@ use crate::transcript::{BodyEnd, What};
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence
-        .transcript
-        .events
-        .iter()
+        .plain()
+        .flat_map(|reading| &reading.events)
         .filter_map(|event| match &event.what {
             What::BodySeen { body, end } => complain(body.len(), *end),
             _ => None,

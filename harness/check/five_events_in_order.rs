@@ -4,7 +4,7 @@ use super::{Complaints, Evidence};
 use crate::classify::{AGENT_EVENTS, Reading};
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
-    evidence.readings.iter().filter_map(complain).collect()
+    evidence.plain().filter_map(complain).collect()
 }
 
 fn complain(reading: &Reading<'_>) -> Option<(String, String)> {

@@ -31,8 +31,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
 
 /// What a health route says; `None` for another request, or no answer.
 fn says_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
-    let (path, _) = reading.request?.path_and_query();
-    let is_health = reading.service.health_paths.iter().any(|known| path == known.as_bytes());
+    let is_health = reading.asks_for_health();
     match outcome.ending {
         Ending::Http { status: 200..=299, .. } if is_health => Some(true),
         // Only the service's own 503; a request that the server refuses says nothing of it.
@@ -48,6 +47,8 @@ fn is_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
     }
     match outcome.class {
         Class::GoodBadRequest | Class::GoodAuthRefusal => None,
+        // Who leaves before the answer does not learn it.
+        _ if outcome.ending == Ending::Left && reading.response.is_none() => None,
         // What was asked for this client alone says nothing of the service.
         _ if asked_for_itself(reading) => None,
         _ => Some(reading.welcome.is_some()),

@@ -5,21 +5,20 @@ use super::{Complaints, Evidence};
 use crate::{close_code::CloseCode, event::Outbound, frame::Opcode, transcript::What};
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
-    evidence
-        .transcript
-        .events
-        .iter()
-        .filter_map(|event| match &event.what {
-            What::Sent(Outbound::WebsocketClose { code, reason }) => {
-                complain("the application closed", CloseCode(*code), reason)
-            }
-            What::FrameSeen(frame) if frame.opcode == Opcode::Close => {
-                let (code, reason) = frame.close_parts();
-                complain("the client got a close", code.unwrap_or(CloseCode::NORMAL), &reason)
-            }
-            _ => None,
-        })
-        .collect()
+    let own = evidence.readings.iter().flat_map(|reading| &reading.events).filter_map(|event| match &event.what {
+        What::Sent(Outbound::WebsocketClose { code, reason }) => {
+            complain("the application closed", CloseCode(*code), reason)
+        }
+        _ => None,
+    });
+    let seen = evidence.plain().flat_map(|reading| &reading.events).filter_map(|event| match &event.what {
+        What::FrameSeen(frame) if frame.opcode == Opcode::Close => {
+            let (code, reason) = frame.close_parts();
+            complain("the client got a close", code.unwrap_or(CloseCode::NORMAL), &reason)
+        }
+        _ => None,
+    });
+    own.chain(seen).collect()
 }
 
 fn complain(who: &str, code: CloseCode, reason: &str) -> Option<(String, String)> {

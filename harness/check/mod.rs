@@ -9,12 +9,14 @@ mod bounded_wait;
 mod class_fits_cause;
 mod control_opens;
 mod five_events_in_order;
+mod handler_ends;
 mod health_tells_the_truth;
 mod isolation;
 mod legal_close;
 mod no_drop;
 mod no_error_log;
 mod no_error_log_for_client_fault;
+mod no_escaped_exception;
 mod no_internal_close;
 mod no_leak_in_answers;
 mod no_residue;
@@ -30,7 +32,7 @@ mod welcome_first;
 
 use crate::{
     classify::{self, Reading},
-    outcome::Outcome,
+    outcome::{Class, Outcome},
     transcript::Transcript,
     verdict::Finding,
 };
@@ -56,8 +58,16 @@ impl<'a> Evidence<'a> {
         Evidence { transcript, readings, outcomes, control }
     }
 
+    /// The exchanges in which what the client saw is what the service did: nothing that was injected stood between.
     fn exchanges(&self) -> impl Iterator<Item = (&Reading<'a>, &Outcome)> {
-        self.readings.iter().zip(&self.outcomes)
+        let is_plain =
+            |(reading, outcome): &(&Reading<'a>, &Outcome)| outcome.class != Class::Unclean && !reading.is_distorted();
+        self.readings.iter().zip(&self.outcomes).filter(is_plain)
+    }
+
+    /// The readings of those exchanges.
+    fn plain(&self) -> impl Iterator<Item = &Reading<'a>> {
+        self.exchanges().map(|(reading, _)| reading)
     }
 }
 
@@ -121,6 +131,16 @@ pub const ALL: &[Check] = &[
         name: "no_leak_in_answers",
         property: "no secret and no internal text reaches the client",
         look: no_leak_in_answers::look,
+    },
+    Check {
+        name: "no_escaped_exception",
+        property: "no exception leaves the application",
+        look: no_escaped_exception::look,
+    },
+    Check {
+        name: "handler_ends",
+        property: "the application's call ends once its client is gone",
+        look: handler_ends::look,
     },
     Check {
         name: "retry_after_present",

@@ -3,18 +3,21 @@
 use super::{Complaints, Evidence};
 use crate::{
     classify::Reading,
-    transcript::{Level, What},
+    transcript::{Level, Party, What},
 };
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     let faultless = |reading: &&Reading<'_>| !reading.is_client_at_fault();
-    evidence.readings.iter().filter(faultless).flat_map(errors).collect()
+    evidence.readings.iter().filter(|reading| !reading.is_abused()).filter(faultless).flat_map(errors).collect()
 }
 
 /// The errors logged in an exchange before anything behind the service failed.
 pub(super) fn errors<'a>(reading: &'a Reading<'_>) -> impl Iterator<Item = (String, String)> + 'a {
     let before_outage = reading.events.iter().take_while(|event| !reading.is_outage(event));
-    before_outage.filter_map(|event| match &event.what {
+    // Servers log whatever leaves an application; what they gave it themselves is their own matter.
+    let is_echo = reading.is_escape_injected();
+    let own = before_outage.filter(move |event| !(is_echo && event.party == Party::Front));
+    own.filter_map(|event| match &event.what {
         What::Logged { level: Level::Error, message } => {
             Some((message.clone(), format!("logged as an error: {message}")))
         }

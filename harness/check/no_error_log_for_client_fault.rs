@@ -6,5 +6,5 @@ use crate::classify::Reading;
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     let at_fault = |reading: &&Reading<'_>| reading.is_client_at_fault();
-    evidence.readings.iter().filter(at_fault).flat_map(errors).collect()
+    evidence.readings.iter().filter(|reading| !reading.is_abused()).filter(at_fault).flat_map(errors).collect()
 }

@@ -1,9 +1,13 @@
 //! Nothing is left behind: when every client is gone no connection is served and no session is held.
 
 use super::{Complaints, Evidence};
+use crate::classify::Reading;
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     let Some(residue) = evidence.transcript.residue else { return Vec::new() };
+    if evidence.readings.iter().any(Reading::is_held) {
+        return Vec::new();
+    }
     [("connection(s)", residue.connections), ("session(s)", residue.sessions)]
         .into_iter()
         .filter(|(_, count)| *count > 0)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Complaints, Evidence};
 use crate::{
     classify::{NOTICE, Reading},
-    fault::{FaultKind, Place},
+    fault::{FaultKind, Place, ProcessFault},
     head::header,
     outcome::{Class, Outcome},
 };
@@ -15,7 +15,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     let over = faults
         .filter(|fault| matches!(fault.kind.place(), Place::Dependency | Place::Process))
         // A start is over by itself.
-        .filter(|fault| fault.kind != FaultKind::Restart)
+        .filter(|fault| fault.kind != FaultKind::Process(ProcessFault::Restart {}))
         .map(|fault| fault.trigger.until)
         // One that never ends is followed by nothing.
         .collect::<Option<Vec<Duration>>>();
@@ -35,10 +35,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
 
 /// Whether the request is one that a service in order serves.
 fn asks_for_good(reading: &Reading<'_>) -> bool {
-    let Some(request) = reading.request else { return true };
-    let (path, _) = request.path_and_query();
-    let is_health = reading.service.health_paths.iter().any(|known| path == known.as_bytes());
-    reading.user.is_some() || is_health
+    reading.request.is_none() || reading.user.is_some() || reading.asks_for_health()
 }
 
 /// Whether the client had been told to come back later than it did.

@@ -23,7 +23,9 @@ fn complain(reading: &Reading<'_>, outcome: &Outcome) -> Option<(String, String)
     };
     // A process that starts, or lacks something, has reasons of its own, which only the case knows.
     let may_have_another = reading.faults.iter().any(|fault| fault.kind.place() == Place::Process);
-    if !is_refusal || may_have_another || reading.down.is_empty() {
+    // The answer to HEAD has no place for a reason.
+    let has_body = reading.request.is_none_or(|head| head.method != "HEAD");
+    if !is_refusal || !has_body || may_have_another || reading.down.is_empty() {
         return None;
     }
     // Whoever names one thing that failed it has said enough; nobody has to look for what else is down.
@@ -31,7 +33,7 @@ fn complain(reading: &Reading<'_>, outcome: &Outcome) -> Option<(String, String)
     let names = |text: &str| reading.down.iter().chain(&failing).any(|name| text.contains(*name));
     let is_stated = reading.events.iter().any(|event| match &event.what {
         What::BodySeen { body, .. } => names(&String::from_utf8_lossy(body)),
-        What::FrameSeen(frame) => names(&String::from_utf8_lossy(&frame.payload)),
+        What::FrameSeen(frame) | What::MessageSeen(frame) => names(&String::from_utf8_lossy(&frame.payload)),
         _ => false,
     });
     let down = reading.down.join(", ");

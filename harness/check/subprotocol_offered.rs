@@ -6,8 +6,8 @@ use crate::head::{header, readable};
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence
-        .readings
-        .iter()
+        .plain()
+        .filter(|reading| !reading.may_have_lost_credential())
         .filter_map(|reading| {
             let response = reading.response.filter(|head| head.status == 101)?;
             let offers = reading.request?.offered_subprotocols();

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use relapse::{Campaign, Defect, Detail, Error, Hunt, Result, Revision, hunt_all, sequence_lines, servers};
+use relapse::{Campaign, Defect, Detail, Error, Hunt, Place, Result, Revision, hunt_all, sequence_lines, servers};
 
 use super::{MISUSE, print, run::progress};
 
@@ -41,7 +41,15 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
     let start = Instant::now();
     let defects = options.defect.iter().map(|name| defect(name)).collect::<Result<Vec<_>>>()?;
     let revision = Revision::of(defects);
-    let hunt = Hunt { revision, servers: servers()?, seed: options.seed, cases: options.cases, stops_at_first: false };
+    let hunt = Hunt {
+        revision,
+        servers: servers()?,
+        seed: options.seed,
+        cases: options.cases,
+        stops_at_first: false,
+        places: Place::ALL.to_vec(),
+        legal_only: false,
+    };
     let jobs = options.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let progress = progress(usize::try_from(options.cases).unwrap_or(usize::MAX), "cases");
     let campaign = hunt_all(&hunt, jobs, &|| progress.inc(1))?;

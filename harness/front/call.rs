@@ -9,6 +9,7 @@ use crate::{
     application::{Application, Promise, Receive, SendEvent},
     event::{Inbound, Outbound},
     exception::Exception,
+    fault::Place,
     link::{Progress, Wire},
     recorder::Scribe,
     scope::Scope,
@@ -66,8 +67,10 @@ impl<P: Protocol> Call<P> {
             has_moved: false,
         };
         let desk = Arc::new(Mutex::new(desk));
-        let inlet = Inlet { desk: Arc::clone(&desk), scribe: scribe.clone() };
-        let outlet = Outlet { desk: Arc::clone(&desk), scribe: scribe.clone() };
+        // What acts between here and the application keeps the ledger of what it really gets and gives.
+        let ledger = (!scribe.has_faults_at(Place::Event)).then(|| scribe.clone());
+        let inlet = Inlet { desk: Arc::clone(&desk), ledger: ledger.clone() };
+        let outlet = Outlet { desk: Arc::clone(&desk), ledger };
         let log = scribe.clone();
         let call = application.call(scope, Box::new(inlet), Box::new(outlet));
         let future = Box::pin(async move { log.with_log(call).await });
@@ -154,7 +157,7 @@ fn lock<P>(desk: &Mutex<Desk<P>>) -> MutexGuard<'_, Desk<P>> {
 
 struct Inlet<P> {
     desk: Arc<Mutex<Desk<P>>>,
-    scribe: Scribe,
+    ledger: Option<Scribe>,
 }
 
 impl<P: Protocol> Receive for Inlet<P> {
@@ -165,7 +168,9 @@ impl<P: Protocol> Receive for Inlet<P> {
                 Some(event) => {
                     // There is room again for what the server did not read.
                     desk.has_moved |= desk.inbox.len() + 1 >= INBOX_EVENTS_MAX;
-                    self.scribe.record(Party::Application, What::Received(event.clone()));
+                    if let Some(ledger) = &self.ledger {
+                        ledger.record(Party::Application, What::Received(event.clone()));
+                    }
                     Poll::Ready(Ok(event))
                 }
                 None => {
@@ -179,12 +184,14 @@ impl<P: Protocol> Receive for Inlet<P> {
 
 struct Outlet<P> {
     desk: Arc<Mutex<Desk<P>>>,
-    scribe: Scribe,
+    ledger: Option<Scribe>,
 }
 
 impl<P: Protocol> SendEvent for Outlet<P> {
     fn send(&mut self, event: Outbound) -> Promise<'_, Result<(), Exception>> {
-        self.scribe.record(Party::Application, What::Sent(event.clone()));
+        if let Some(ledger) = &self.ledger {
+            ledger.record(Party::Application, What::Sent(event.clone()));
+        }
         let mut event = Some(event);
         Box::pin(poll_fn(move |cx| {
             let mut desk = lock(&self.desk);
@@ -193,7 +200,9 @@ impl<P: Protocol> SendEvent for Outlet<P> {
             if let Some(event) = event.take()
                 && let Err(exception) = desk.protocol.take(event, &mut desk.outgoing)
             {
-                self.scribe.record(Party::Application, What::CallRaised(exception.clone()));
+                if let Some(ledger) = &self.ledger {
+                    ledger.record(Party::Application, What::CallRaised(exception.clone()));
+                }
                 return Poll::Ready(Err(exception));
             }
             if desk.outgoing.len() < HIGH_WATER_BYTES {

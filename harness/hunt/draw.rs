@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::hardship;
 use crate::{
     close_code::CloseCode,
     credential::{Credential, CredentialPlace},
-    dependency::{Dependency, MODULES},
     environment::Environment,
-    fault::{Calls, Fault, FaultKind, HeadEdit, Trigger},
+    fault::{Fault, Place},
     step::{Act, Awaited, Client, Crowd, Request, Step},
-    value::Value,
 };
 
 /// Longer than anything that the service may take, all its attempts together. Virtual time.
@@ -39,14 +38,43 @@ impl Drawn {
     }
 }
 
-/// Draws one. The same seed gives the same.
-pub fn draw(seed: u64, servers: usize) -> Drawn {
-    let mut chance = Rng::with_seed(seed);
+/// What may be drawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aim {
+    /// How many servers there are.
+    pub servers: usize,
+    /// The places that faults may act at.
+    pub places: Vec<Place>,
+    /// Whether servers keep to the ASGI specification.
+    pub legal_only: bool,
+}
+
+impl Aim {
+    /// Everything, behind so many servers.
+    pub fn everything(servers: usize) -> Aim {
+        Aim { servers, places: Place::ALL.to_vec(), legal_only: false }
+    }
+}
+
+/// Draws one. The same seed and aim give the same.
+pub fn draw(seed: u64, aim: &Aim) -> Drawn {
+    // Seeds that follow one another are to have nothing in common.
+    let mut chance = Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     // Swarm testing: each draw leaves most kinds out, so that those it has meet one another.
-    let has_faults = chance.u8(..10) < 7;
-    let mut visits: Vec<Vec<Step>> = (0..chance.usize(1..=5)).map(|_| visit(&mut chance)).collect();
-    let faults = if has_faults { (0..chance.usize(1..=2)).map(|_| fault(&mut chance)).collect() } else { Vec::new() };
-    let crowd = match chance.u8(..20) {
+    let count = match chance.u8(..10) {
+        _ if aim.places.is_empty() => 0,
+        0..=2 => 0,
+        3..=7 => 1,
+        _ => 2,
+    };
+    let places: Vec<Place> = (0..count).map(|_| hardship::place(&mut chance, &aim.places)).collect();
+    let mut visits = vec![visit(&mut chance)];
+    // What fails is followed by somebody who notices.
+    let most = if places.iter().any(|place| matches!(place, Place::Dependency | Place::Process)) { 4 } else { 2 };
+    while visits.len() < most && chance.bool() {
+        visits.push(visit(&mut chance));
+    }
+    let crowd = match chance.u8(..32) {
         0 => Crowd { users: chance.usize(2..=4), connections: chance.usize(1..=2), rounds: 1 },
         1 => Crowd { connections: 12, ..Crowd::ONE },
         2 => Crowd { rounds: 22, ..Crowd::ONE },
@@ -56,11 +84,14 @@ pub fn draw(seed: u64, servers: usize) -> Drawn {
         // Many clients stay below what one user may send in a minute.
         visits.truncate(1);
     }
+    let steps = visits.iter().map(Vec::len).sum();
+    let faults = places.into_iter().map(|place| hardship::fault(&mut chance, place, aim.legal_only, steps)).collect();
     let environments = [Environment::Development, Environment::Testing, Environment::Staging, Environment::Production];
-    Drawn { visits, crowd, faults, environment: one(&mut chance, &environments), server: chance.usize(..servers) }
+    Drawn { visits, crowd, faults, environment: one(&mut chance, &environments), server: chance.usize(..aim.servers) }
 }
 
-fn one<T: Clone>(chance: &mut Rng, from: &[T]) -> T {
+/// One of these.
+pub(super) fn one<T: Clone>(chance: &mut Rng, from: &[T]) -> T {
     from[chance.usize(..from.len())].clone()
 }
 
@@ -75,34 +106,100 @@ fn credential(chance: &mut Rng) -> Credential {
 fn visit(chance: &mut Rng) -> Vec<Step> {
     match chance.u8(..10) {
         0..=5 => session(chance),
-        6..=7 => vec![step(Act::Request(plain(chance)))],
+        6..=8 => vec![step(Act::Request(plain(chance)))],
         _ => vec![Step { act: Act::Pause, limit: Duration::from_millis(chance.u64(1..40_000)) }],
     }
 }
 
+/// Header fields as text.
+const HEADERS: [(&str, &[u8]); 12] = [
+    ("X-Latest-Thing", b"1"),
+    ("X-Test-Run", b"1"),
+    ("X-E2E-Test", b"true"),
+    ("User-Agent", b"factory-client/1.0"),
+    ("Origin", b"null"),
+    ("Cookie", b"session=eyJhbGciOiJub25lIn0.tampered"),
+    ("Cookie", b"caf\xe9=\xff; session"),
+    ("X-Forwarded-For", b"203.0.113.7, , unknown"),
+    ("X-Forwarded-Proto", b"https, gopher"),
+    ("X-Forwarded-Host", b"["),
+    ("Accept-Language", b"\xff\xfe"),
+    ("Connection", b"close"),
+];
+
+fn header(chance: &mut Rng, request: &mut Request) {
+    let (name, value) = one(chance, &HEADERS);
+    let is_upgrade = request.method == "GET" && name == "Connection";
+    if !is_upgrade {
+        request.headers.push((name.as_bytes().into(), value.into()));
+    }
+}
+
 fn plain(chance: &mut Rng) -> Request {
-    const PATHS: [&str; 12] = [
-        "/health",
-        "/health/ready",
-        "/health/live",
-        "/ws/health",
-        "/ws/config",
-        "/ws/beacon",
-        "/ws/stats",
-        "/api/threads/",
-        "/api/v1/websocket",
-        "/api/v1/websocket/protected",
-        "/ws",
-        "/no/such/path",
+    const PATHS: [&[u8]; 24] = [
+        b"/health",
+        b"/health",
+        b"/health/ready",
+        b"/health/ready",
+        b"/health/live",
+        b"/ws/health",
+        b"/ws/health",
+        b"/ws/config",
+        b"/ws/beacon",
+        b"/ws/stats",
+        b"/ws/stats",
+        b"/api/threads/",
+        b"/api/threads/",
+        b"/api/session",
+        b"/api/v1/websocket",
+        b"/api/v1/websocket/protected",
+        b"/ws",
+        b"/no/such/path",
+        b"/%00",
+        b"/%ff%fe/",
+        b"/../../etc/passwd",
+        b"/health/./live",
+        b"//health",
+        b"/*",
     ];
-    let mut request = Request::standard("GET", one(chance, &PATHS));
+    const METHODS: [&str; 8] = ["POST", "PUT", "HEAD", "OPTIONS", "DELETE", "PROPFIND", "get", "BREW"];
+    const BODIES: [(&str, &[u8]); 9] = [
+        ("application/json", b"{\"type\":\"ping\"}"),
+        ("application/json", b"{\"type\":"),
+        ("application/json", b"\xff\xfe{}"),
+        ("application/json", b"{\"a\":NaN,\"b\":1e999}"),
+        ("application/json", b"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["),
+        ("application/json; charset=\"", b"{}"),
+        ("multipart/form-data", b"--x\r\n\r\n--x--"),
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1"),
+        ("text/plain", b""),
+    ];
+    const ROUTES_WITH_BODY: [&[u8]; 4] = [b"/ws/beacon", b"/ws/beacon", b"/api/session", b"/api/threads/"];
+    let mut request = Request::standard("GET", "/");
+    request.path = one(chance, &PATHS).to_vec();
     request.credential = credential(chance);
-    if chance.u8(..10) == 0 {
-        // An upgrade that was lost on the way.
-        request.headers = vec![
-            (b"Upgrade"[..].into(), b"websocket"[..].into()),
-            (b"Connection"[..].into(), b"keep-alive"[..].into()),
-        ];
+    match chance.u8(..10) {
+        0 => {
+            // An upgrade that was lost on the way.
+            request.headers = vec![
+                (b"Upgrade"[..].into(), b"websocket"[..].into()),
+                (b"Connection"[..].into(), b"keep-alive"[..].into()),
+            ];
+        }
+        1 => request.method = one(chance, &METHODS).to_owned(),
+        2 => {
+            let (content_type, body) = one(chance, &BODIES);
+            request.method = "POST".to_owned();
+            request.path = one(chance, &ROUTES_WITH_BODY).to_vec();
+            request.headers = vec![(b"Content-Type"[..].into(), content_type.into())];
+            request.body = body.to_vec();
+        }
+        3 => header(chance, &mut request),
+        4 => {
+            request.path = one(chance, &[&b"/ws/stats"[..], b"/api/threads/", b"/health/ready"]).to_vec();
+            request.give_up = Some(Duration::from_millis(one(chance, &[1, 100, 4000])));
+        }
+        _ => {}
     }
     request
 }
@@ -120,30 +217,51 @@ fn session(chance: &mut Rng) -> Vec<Step> {
         "/api/v1/websocket",
         "/v1/ws",
     ];
-    const QUERIES: [&str; 6] = ["", "", "", "a=b&a=&c=%C3%A9%FF", "mode=isolated", "mode=legacy"];
-    const HEADERS: [(&[u8], &[u8]); 3] =
-        [(b"X-Latest-Thing", b"1"), (b"User-Agent", b"factory-client/1.0"), (b"Origin", b"null")];
+    const QUERIES: [&[u8]; 10] = [
+        b"",
+        b"",
+        b"",
+        b"",
+        b"a=b&a=&c=%C3%A9%FF",
+        b"mode=isolated",
+        b"mode=legacy",
+        b"mode=factory&mode=main",
+        b"token",
+        b"%zz&=&%",
+    ];
     let mut request = Request {
         credential: credential(chance),
         places: vec![one(chance, &CredentialPlace::ALL)],
-        query: one(chance, &QUERIES).as_bytes().to_vec(),
+        query: one(chance, &QUERIES).to_vec(),
         user: one(chance, &["user-1", "user-2", "u"]).to_owned(),
         // What was offered may be lost on the way; that is a browser's matter, not the service's.
         client: Client::Library,
         ..Request::standard("GET", one(chance, &PATHS))
     };
-    if chance.u8(..5) == 0 {
-        let (name, value) = one(chance, &HEADERS);
-        request.headers = vec![(name.into(), value.into())];
+    if chance.u8(..4) == 0 {
+        header(chance, &mut request);
     }
     if chance.u8(..10) == 0 {
         request.offers = vec![one(chance, &["jwt-auth", "e2e-testing", "graphql-ws"]).to_owned()];
+    }
+    if chance.u8(..16) == 0 {
+        request.give_up = Some(Duration::from_millis(one(chance, &[1, 500, 4000])));
     }
     let mut steps = vec![step(Act::Open(request)), wait("connection_established")];
     for _ in 0..chance.usize(..=2) {
         say(chance, &mut steps);
     }
-    steps.push(step(if chance.bool() { Act::Close(CloseCode::NORMAL) } else { Act::Leave }));
+    match chance.u8(..16) {
+        0 => steps.push(Step { act: Act::Freeze, limit: Duration::from_millis(one(chance, &[100, 30_000])) }),
+        1 => steps.push(Step { act: Act::Pause, limit: Duration::from_secs(one(chance, &[1, 70])) }),
+        2 => steps.push(step(Act::Ping)),
+        _ => {}
+    }
+    steps.push(step(match chance.u8(..8) {
+        0..=3 => Act::Close(CloseCode::NORMAL),
+        4 => Act::Close(one(chance, &[CloseCode::GOING_AWAY, CloseCode(3000), CloseCode(4999)])),
+        _ => Act::Leave,
+    }));
     steps
 }
 
@@ -153,82 +271,23 @@ fn wait(name: &str) -> Step {
 
 /// A message, and the wait for its answer.
 fn say(chance: &mut Rng, steps: &mut Vec<Step>) {
-    let (text, answer) = match chance.u8(..8) {
-        0..=2 => (
-            r#"{"type":"chat","content":"hello","thread_id":"thread of {user}"}"#.to_owned(),
-            "agent_response_complete",
-        ),
-        3 => (r#"{"type":"ping"}"#.to_owned(), "pong"),
-        4 => (r#"{"type":"no_such_type"}"#.to_owned(), "ack"),
-        5 => ("not json".to_owned(), "error_message"),
-        6 => (format!("{:8193}", r#"{"type":"ping"}"#), "error_message"),
-        _ => (r#"{"type":"disconnect"}"#.to_owned(), "disconnect_acknowledged"),
-    };
-    steps.push(step(Act::SendText(text)));
-    steps.push(wait(answer));
-}
-
-fn fault(chance: &mut Rng) -> Fault {
-    match chance.u8(..20) {
-        0..=11 => Fault { kind: dependency(chance), trigger: trigger(chance) },
-        12..=15 => Fault { kind: FaultKind::Head(edit(chance)), trigger: Trigger::default() },
-        16..=17 => Fault { kind: scope(chance), trigger: Trigger::default() },
-        _ => process(chance),
-    }
-}
-
-fn trigger(chance: &mut Rng) -> Trigger {
-    let rarely = |chance: &mut Rng, most| if chance.u8(..5) == 0 { chance.u32(1..=most) } else { 1 };
-    let (nth, every) = (rarely(chance, 5), rarely(chance, 3));
-    let from = if chance.u8(..5) < 2 { chance.u64(..20_000) } else { 0 };
-    let until = chance.bool().then(|| Duration::from_millis(from + chance.u64(1..40_000)));
-    Trigger { nth, every, times: None, from: Duration::from_millis(from), until }
-}
-
-fn dependency(chance: &mut Rng) -> FaultKind {
-    let (name, operations) = one(chance, Dependency::NAMES);
-    let operation = chance.bool().then(|| one(chance, operations).to_owned());
-    let calls = Calls { dependency: name.to_owned(), operation };
-    match chance.u8(..3) {
-        0 => FaultKind::Fail { calls, error: "connection to 10.0.3.7:5432 refused".to_owned() },
-        1 => FaultKind::Hang { calls },
-        _ => {
-            let most = one(chance, &[100, 1000, 100_000]);
-            FaultKind::Delay { calls, delay: Duration::from_millis(chance.u64(1..=most)) }
+    const AGENT: &str = r#"{"type":"chat","content":"hello","thread_id":"thread of {user}"}"#;
+    let (act, answer) = match chance.u8(..16) {
+        0..=5 => (Act::SendText(AGENT.to_owned()), "agent_response_complete"),
+        6..=7 => (Act::SendText(r#"{"type":"ping"}"#.to_owned()), "pong"),
+        8 => (Act::SendText(r#"{"type":"no_such_type"}"#.to_owned()), "ack"),
+        9 => (Act::SendText("not json".to_owned()), "error_message"),
+        10 => (Act::SendText(format!("{:8193}", r#"{"type":"ping"}"#)), "error_message"),
+        11 => (Act::SendText(r#"{"type":null}"#.to_owned()), "ack"),
+        12 => (Act::SendText("[1,2]".to_owned()), "error_message"),
+        13 => (Act::SendBytes(b"\x00\xff".to_vec()), "error_message"),
+        14 => {
+            // Nobody waits for the answer to this one.
+            steps.push(step(Act::SendText(AGENT.to_owned())));
+            return;
         }
-    }
-}
-
-fn edit(chance: &mut Rng) -> HeadEdit {
-    let header = one(chance, &["Authorization", "Sec-WebSocket-Protocol", "Host", "User-Agent"]).to_owned();
-    match chance.u8(..4) {
-        0 => HeadEdit::Capitalize { header },
-        1 => HeadEdit::Rename { header: "Authorization".to_owned(), to: "X-Forwarded-Authorization".to_owned() },
-        2 => HeadEdit::Set { header: "X-Forwarded-For".to_owned(), value: b"203.0.113.7".to_vec() },
-        _ => HeadEdit::Strip { header: one(chance, &["Authorization", "Sec-WebSocket-Protocol"]).to_owned() },
-    }
-}
-
-/// Keys that a scope need not have, and one that it must.
-fn scope(chance: &mut Rng) -> FaultKind {
-    match chance.u8(..4) {
-        0 => FaultKind::SetKey { key: "method".to_owned(), value: Value::from("GET") },
-        1 => FaultKind::SetKey { key: "query_params".to_owned(), value: Value::None },
-        2 => FaultKind::DropKey { key: one(chance, &["state", "client", "server", "root_path"]).to_owned() },
-        _ => FaultKind::DropKey { key: one(chance, &["path", "query_string", "headers"]).to_owned() },
-    }
-}
-
-fn process(chance: &mut Rng) -> Fault {
-    let until = Some(Duration::from_millis(chance.u64(1..20_000)));
-    let timed = Trigger { until, ..Trigger::default() };
-    let always = Trigger::default();
-    let unset = |name: &str| FaultKind::Variable { name: name.to_owned(), value: None };
-    match chance.u8(..5) {
-        0 => Fault { kind: FaultKind::Absent, trigger: timed },
-        1 => Fault { kind: FaultKind::MissingModule { module: one(chance, MODULES).to_owned() }, trigger: timed },
-        2 => Fault { kind: unset("LLM_API_KEY"), trigger: always },
-        3 => Fault { kind: unset("JWT_SECRET_{ENVIRONMENT}"), trigger: always },
-        _ => Fault { kind: FaultKind::Restart, trigger: always },
-    }
+        _ => (Act::SendText(r#"{"type":"disconnect"}"#.to_owned()), "disconnect_acknowledged"),
+    };
+    steps.push(step(act));
+    steps.push(wait(answer));
 }

@@ -1,17 +1,19 @@
 //! Looks for what nobody reported: draws scripts and plans, runs them, judges, and shrinks what fails.
 
 mod draw;
+mod hardship;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
-pub use draw::{Drawn, draw};
+pub use draw::{Aim, Drawn, draw};
 
 use crate::{
     cause::Cause,
     check::{self, Evidence},
     error::Error,
+    fault::{Place, Trigger},
     outcome::{Class, Ending, Outcome},
     plan::Plan,
     profile::Profile,
@@ -66,6 +68,17 @@ pub struct Hunt {
     pub cases: u64,
     /// Whether the first finding ends it.
     pub stops_at_first: bool,
+    /// The places that faults may act at.
+    pub places: Vec<Place>,
+    /// Whether servers keep to the ASGI specification.
+    pub legal_only: bool,
+}
+
+impl Hunt {
+    /// What may be drawn.
+    fn aim(&self) -> Aim {
+        Aim { servers: self.servers.len(), places: self.places.clone(), legal_only: self.legal_only }
+    }
 }
 
 /// Hunts with many workers at a time, each with a clock of its own; the result does not depend on how many. `done` is
@@ -128,9 +141,10 @@ impl Conductor {
 
     fn scan(&self, hunt: &Hunt, done: &dyn Fn()) -> Result<Scan, Error> {
         let mut scan = Scan::default();
+        let aim = hunt.aim();
         for case in 0..hunt.cases {
             let seed = hunt.seed.wrapping_add(case);
-            let drawn = draw(seed, hunt.servers.len());
+            let drawn = draw(seed, &aim);
             let transcript = self.play(hunt, &drawn, seed)?;
             scan.campaign.count(&drawn, &transcript);
             for (key, _) in complaints(&transcript) {
@@ -148,10 +162,10 @@ impl Conductor {
     /// same finding, seen by another check.
     fn conclude(&self, hunt: &Hunt, scan: Scan) -> Result<Campaign, Error> {
         let Scan { mut campaign, first } = scan;
-        let mut known = BTreeSet::new();
+        let (mut known, aim) = (BTreeSet::new(), hunt.aim());
         let cases: BTreeSet<u64> = first.values().copied().collect();
         for seed in cases.into_iter().map(|case| hunt.seed.wrapping_add(case)) {
-            let drawn = draw(seed, hunt.servers.len());
+            let drawn = draw(seed, &aim);
             for (key, _) in complaints(&self.play(hunt, &drawn, seed)?) {
                 if known.contains(&key) {
                     continue;
@@ -214,14 +228,18 @@ fn smaller(drawn: &Drawn) -> Vec<Drawn> {
         // The first step opens, without it the others mean nothing; a message goes with the wait for its answer.
         for (index, step) in steps.iter().enumerate().skip(1) {
             match step.act {
-                Act::SendText(_) => candidates.push(with(&|drawn| drop(drawn.visits[visit].drain(index..index + 2)))),
+                Act::SendText(_) | Act::SendBytes(_) => {
+                    let waits = steps.get(index + 1).is_some_and(|next| matches!(next.act, Act::Wait(_)));
+                    let end = index + 1 + usize::from(waits);
+                    candidates.push(with(&|drawn| drop(drawn.visits[visit].drain(index..end))));
+                }
                 Act::Wait(_) => {}
                 _ => candidates.push(with(&|drawn| drop(drawn.visits[visit].remove(index)))),
             }
         }
     }
     for (index, fault) in drawn.faults.iter().enumerate() {
-        let simplest = crate::fault::Trigger { until: fault.trigger.until, ..crate::fault::Trigger::default() };
+        let simplest = Trigger { until: fault.trigger.until, ..Trigger::default() };
         if fault.trigger != simplest {
             candidates.push(with(&|drawn| drawn.faults[index].trigger = simplest));
         }

@@ -92,17 +92,19 @@ impl Client<'_> {
     async fn play(&mut self, first: usize) -> Result<(), Error> {
         let mut session: Option<Session> = None;
         let mut exchanges = first;
-        for step in self.script.steps {
+        for (number, step) in self.script.steps.iter().enumerate() {
             if let Some(request) = opening(step) {
                 if let Some(session) = session.take() {
                     session.part(&mut self.chance).await;
                 }
                 let scribe = self.recorder.scribe(exchanges);
+                scribe.at_step(number + 1);
                 exchanges += 1;
                 session = self.open(request, step, scribe).await?;
             } else if let Some(mut open) = session.take() {
+                open.exchange.scribe.at_step(number + 1);
                 session = open.perform(&step.act, step.limit, &mut self.chance).await.then_some(open);
-            } else if step.act == Act::Pause {
+            } else if matches!(step.act, Act::Pause | Act::Freeze) {
                 sleep(step.limit).await;
             }
         }
@@ -275,6 +277,11 @@ impl Session {
             Act::SendText(text) => {
                 let text = text.replace(USER_PLACEHOLDER, &self.exchange.user);
                 self.send(Frame::new(Opcode::Text, text), chance);
+            }
+            Act::SendBytes(bytes) => self.send(Frame::new(Opcode::Binary, bytes.clone()), chance),
+            Act::Freeze => {
+                self.exchange.record(What::StoppedReading);
+                sleep(limit).await;
             }
             Act::Ping => {
                 self.send(Frame::new(Opcode::Ping, &b"probe"[..]), chance);

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use crate::{
     event::{Inbound, Outbound},
+    fault::Fault,
     frame::{Frame, Opcode},
     head::{Headers, RequestHead, ResponseHead, header, readable, reason_phrase},
     redact::Redactor,
     scope::ScopeType,
-    transcript::{BodyEnd, Event, Level, PROCESS, Party, Transcript, What},
+    transcript::{BodyEnd, Event, Level, PROCESS, Transcript, What},
 };
 
 /// The longest message that is shown whole, in characters.
@@ -44,7 +45,7 @@ pub fn lines(transcript: &Transcript, detail: Detail) -> Vec<Line> {
     let of = |exchange: usize| -> Vec<Line> {
         let mut lines: Vec<(Line, usize)> = Vec::new();
         for event in transcript.of(exchange) {
-            let Some(text) = line(event, detail, &redactor) else { continue };
+            let Some(text) = line(event, &transcript.faults, detail, &redactor) else { continue };
             match lines.last_mut() {
                 Some((last, times)) if last.text == text => *times += 1,
                 _ => lines.push((Line { at: event.at, text }, 1)),
@@ -94,7 +95,7 @@ fn user_of(transcript: &Transcript, exchange: usize) -> &str {
     user.unwrap_or("user-1")
 }
 
-fn line(event: &Event, detail: Detail, redactor: &Redactor) -> Option<String> {
+fn line(event: &Event, faults: &[Fault], detail: Detail, redactor: &Redactor) -> Option<String> {
     let full = detail == Detail::Full;
     let text = match &event.what {
         What::RequestSent { head, .. } => format!("--> {}", request(head, redactor)),
@@ -124,7 +125,10 @@ fn line(event: &Event, detail: Detail, redactor: &Redactor) -> Option<String> {
             format!("... nothing for {}, waiting for {waiting_for}", seconds(*limit))
         }
         What::Left => "--> end of stream".to_owned(),
-        What::FaultFired { detail, .. } => format!("!   {}: {detail}", fault_place(event.party)),
+        What::StoppedReading => "x   the client stops reading".to_owned(),
+        What::FaultFired { index, detail, .. } => {
+            format!("!   {}: {detail}", faults.get(*index).map_or("", |fault| fault.kind.place().name()))
+        }
         What::RequestRefused { status } => format!("    server refuses on its own account: {status}"),
         What::KeepaliveExpired => "    server: ping unanswered for too long".to_owned(),
         What::Called { kind, .. } if full => format!("    application called ({})", kind.name()),
@@ -152,15 +156,6 @@ fn line(event: &Event, detail: Detail, redactor: &Redactor) -> Option<String> {
         _ => return None,
     };
     Some(text)
-}
-
-fn fault_place(party: Party) -> &'static str {
-    match party {
-        Party::Dependency => "dependency",
-        Party::Front => "scope",
-        Party::Process => "process",
-        Party::Edge | Party::Probe | Party::Application | Party::Nobody => "edge",
-    }
 }
 
 fn request(head: &RequestHead, redactor: &Redactor) -> String {

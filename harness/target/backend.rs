@@ -18,7 +18,7 @@ use crate::{
     edge,
     environment::Environment,
     error::Error,
-    fault::{FaultKind, Place},
+    fault::{FaultKind, Place, ProcessFault},
     front::{self, Life},
     interpose::Interposed,
     link::{Link, Listener},
@@ -161,14 +161,11 @@ impl Embedded {
     fn variables(&self, scribe: &Scribe) -> Variables {
         let mut variables = Backend::variables(self.environment, SECRET);
         for fault in &scribe.plan().faults {
-            match &fault.kind {
-                FaultKind::Variable { name, value: Some(value) } => {
-                    variables.insert(self.variable_name(name), value.clone());
-                }
-                FaultKind::Variable { name, value: None } => {
-                    variables.remove(&self.variable_name(name));
-                }
-                _ => {}
+            let FaultKind::Process(fault) = &fault.kind else { continue };
+            match fault.variable() {
+                Some((name, Some(value))) => drop(variables.insert(self.variable_name(name), value.to_owned())),
+                Some((name, None)) => drop(variables.remove(&self.variable_name(name))),
+                None => {}
             }
         }
         variables
@@ -231,7 +228,7 @@ impl Running for Embedded {
                 server = behind;
             }
             let mut application: Arc<dyn Application> = backend as _;
-            if scribe.has_faults_at(Place::Scope) {
+            if scribe.has_faults_at(Place::Scope) || scribe.has_faults_at(Place::Event) {
                 application = Interposed::new(application, scribe.clone());
             }
             let (profile, served) = (Arc::clone(&self.profile), Served::begin(&self.connections));
@@ -248,18 +245,17 @@ impl Running for Embedded {
             self.end().await?;
             let mut absent = None;
             for (index, fault) in scribe.plan().faults.iter().enumerate() {
-                let acts = match &fault.kind {
-                    FaultKind::Restart => true,
-                    FaultKind::Absent => {
-                        absent = fault.trigger.until;
-                        true
-                    }
-                    FaultKind::Variable { name, value } => {
+                let FaultKind::Process(what) = &fault.kind else { continue };
+                if *what == (ProcessFault::Absent {}) {
+                    absent = fault.trigger.until;
+                }
+                let acts = match what.variable() {
+                    Some((name, value)) => {
                         let before = Backend::variables(self.environment, SECRET);
-                        before.get(&self.variable_name(name)) != value.as_ref()
+                        before.get(&self.variable_name(name)).map(String::as_str) != value
                     }
                     // A module is missing when somebody imports it.
-                    _ => false,
+                    None => !matches!(what, ProcessFault::MissingModule { .. }),
                 };
                 if acts {
                     scribe.fired(index, Party::Process, fault.kind.to_string());

@@ -1,0 +1,30 @@
+//! Once the client is gone the application's call ends within its limit.
+
+use std::time::Duration;
+
+use super::{Complaints, Evidence};
+use crate::{classify::Reading, transcript::What};
+
+/// How long a call may go on without its client: longer than the longest that the service itself waits for anything.
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    evidence.readings.iter().filter(|reading| !reading.is_held()).filter_map(complain).collect()
+}
+
+fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
+    let when = |wanted: fn(&What) -> bool| reading.events.iter().rev().find(|event| wanted(&event.what));
+    when(|what| matches!(what, What::Called { .. }))?;
+    let gone = when(|what| match what {
+        What::EndSeen | What::Left | What::BodySeen { .. } | What::DeadlinePassed { .. } => true,
+        What::BadFrameSeen(_) | What::BadHeadSeen { .. } | What::HandshakeRefused { .. } => true,
+        _ => false,
+    });
+    let Some(ended) = when(|what| matches!(what, What::Returned | What::Raised(_))) else {
+        let message = "every client is gone, and the application's call has not ended";
+        return Some(("running".to_owned(), message.to_owned()));
+    };
+    let late = ended.at.saturating_sub(gone?.at);
+    let message = || format!("the application's call ended {} s after its client was gone", late.as_secs());
+    (late > LIMIT).then(|| ("late".to_owned(), message()))
+}

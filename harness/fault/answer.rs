@@ -1,0 +1,62 @@
+//! What a man in the middle can do to the answer to a request.
+
+use super::setting::{Line, Raw, Token, faults};
+use crate::{
+    fault::setting::Count,
+    head::{Headers, ResponseHead},
+};
+
+faults! {
+    /// One change of an answer on its way to the client.
+    AnswerEdit at Edge;
+    /// answers in the server's place with a page of the middlebox's own, as load balancers do with 502 and 503
+    Hijack "hijack_answer" {
+        /// The status.
+        status: Count as "status",
+        /// The page.
+        body: String as "body",
+    } "answer {status} in the server's place";
+    /// replaces a header of the answer, or adds it: a wrong accept key, a subprotocol that nobody offered
+    Set "set_answer_header" {
+        /// The header's name.
+        header: Token as "header",
+        /// Its value.
+        value: Line as "value",
+    } "set {header} of the answer to {value}";
+    /// removes a header of the answer
+    Strip "strip_answer_header" {
+        /// The header's name, in any case.
+        header: Token as "header",
+    } "strip {header} of the answer";
+    /// writes bytes right behind the answer's head: a 101 with a body
+    Follow "follow_answer" {
+        /// The bytes.
+        bytes: Raw as "bytes",
+    } "send {bytes} right behind the answer's head";
+}
+
+impl AnswerEdit {
+    /// Whether there is anything to act on.
+    pub fn applies_to(&self, head: &ResponseHead) -> bool {
+        match self {
+            AnswerEdit::Strip { header } => head.headers.iter().any(|(name, _)| is_name(name, header)),
+            AnswerEdit::Hijack { .. } | AnswerEdit::Set { .. } | AnswerEdit::Follow { .. } => true,
+        }
+    }
+
+    /// Changes the headers.
+    pub fn apply(&self, headers: &mut Headers) {
+        match self {
+            AnswerEdit::Set { header, value } => {
+                headers.retain(|(name, _)| !is_name(name, header));
+                headers.push((header.0.clone().into(), value.0.clone().into()));
+            }
+            AnswerEdit::Strip { header } => headers.retain(|(name, _)| !is_name(name, header)),
+            AnswerEdit::Hijack { .. } | AnswerEdit::Follow { .. } => {}
+        }
+    }
+}
+
+fn is_name(name: &[u8], header: &str) -> bool {
+    name.eq_ignore_ascii_case(header.as_bytes())
+}

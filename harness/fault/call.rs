@@ -1,0 +1,73 @@
+//! What can happen to a call of something the service depends on.
+
+use std::fmt;
+
+use super::setting::{Settings, Time, Unfit, Written, faults, put};
+
+/// Which calls of the application a dependency fault acts on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Calls {
+    /// The dependency.
+    pub dependency: String,
+    /// The operation; `None` for every one.
+    pub operation: Option<String>,
+}
+
+impl Calls {
+    /// The keys of these settings.
+    pub const KEYS: [&str; 2] = ["dependency", "operation"];
+
+    /// Whether a call is meant.
+    pub fn include(&self, dependency: &str, operation: &str) -> bool {
+        self.dependency == dependency && self.operation.as_ref().is_none_or(|meant| meant == operation)
+    }
+
+    pub(super) fn read(settings: &mut Settings) -> Result<Calls, Unfit> {
+        Ok(Calls { dependency: settings.take("dependency")?, operation: settings.take("operation")? })
+    }
+
+    pub(super) fn write(&self, written: &mut Written) {
+        put(written, "dependency", &self.dependency);
+        put(written, "operation", &self.operation);
+    }
+}
+
+impl fmt::Display for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.operation {
+            None => f.write_str(&self.dependency),
+            Some(operation) => write!(f, "{}.{operation}", self.dependency),
+        }
+    }
+}
+
+faults! {
+    /// One hardship of a dependency. An occasion is a call.
+    CallFault at Dependency;
+    /// fails the call with this error
+    Fail "fail" {
+        /// The error's text, as the dependency's client library words it.
+        error: String as "error",
+    } "fails: {error}";
+    /// answers only after this delay
+    Delay "delay" {
+        /// The delay.
+        delay: Time as "delay_ms",
+    } "takes {delay}";
+    /// never answers; whoever waits has to give up
+    Hang "hang" {} "never answers";
+    /// answers something that is no answer
+    Garbage "garbage" {
+        /// What it answers.
+        answer: String as "answer",
+    } "answers {answer:?}";
+    /// answers the first half of its answer
+    Half "half_answer" {} "answers half";
+}
+
+impl CallFault {
+    /// Whether whoever calls gets no answer that can be used.
+    pub fn is_failure(&self) -> bool {
+        !matches!(self, CallFault::Delay { .. })
+    }
+}

@@ -1,0 +1,45 @@
+//! What can happen to the server's process.
+
+use super::setting::faults;
+
+faults! {
+    /// One hardship of the process, as the case begins.
+    ProcessFault at Process;
+    /// starts the process anew
+    Restart "restart" {} "the process is started anew";
+    /// keeps the process away until the fault is over, and starts it anew then
+    Absent "absent" {} "no process is there";
+    /// starts the process anew, and a module cannot be imported until the fault is over
+    MissingModule "missing_module" {
+        /// The module's name.
+        module: String as "module",
+    } "the module {module} cannot be imported";
+    /// starts the process anew with another value of an environment variable
+    SetVariable "set_variable" {
+        /// The variable's name.
+        name: String as "name",
+        /// Its value.
+        value: String as "value",
+    } "{name} is {value:?}";
+    /// starts the process anew without an environment variable
+    UnsetVariable "unset_variable" {
+        /// The variable's name.
+        name: String as "name",
+    } "{name} is not set";
+}
+
+impl ProcessFault {
+    /// The variable it sets or unsets: its name, and its value if it has one.
+    pub fn variable(&self) -> Option<(&str, Option<&str>)> {
+        match self {
+            ProcessFault::SetVariable { name, value } => Some((name, Some(value))),
+            ProcessFault::UnsetVariable { name } => Some((name, None)),
+            ProcessFault::Restart {} | ProcessFault::Absent {} | ProcessFault::MissingModule { .. } => None,
+        }
+    }
+
+    /// Whether it lasts until a moment that has to be named.
+    pub fn ends(&self) -> bool {
+        matches!(self, ProcessFault::Absent {} | ProcessFault::MissingModule { .. })
+    }
+}
