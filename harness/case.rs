@@ -3,12 +3,12 @@
 
 mod raw;
 mod reader;
+mod writer;
 
 use std::collections::BTreeMap;
 
 use crate::{
     cause::Cause,
-    defect::Defect,
     environment::Environment,
     error::Error,
     fault::Fault,
@@ -37,8 +37,8 @@ pub struct Case {
     pub issues: Vec<String>,
     /// Its row in the catalogue of scenarios, such as `S508-1`.
     pub scenario: String,
-    /// The defect of the defective twin.
-    pub defect: Defect,
+    /// The defective twin. The repaired revision where there is none: what was found once must not be found again.
+    pub twin: Revision,
     /// The server profiles it runs on; `None` for every one.
     pub profiles: Option<Vec<String>>,
     /// The environments it runs in.
@@ -49,6 +49,10 @@ pub struct Case {
     pub crowd: Crowd,
     /// Which faults act.
     pub faults: Vec<Fault>,
+    /// The seed it needs; `None` when any will do.
+    pub seed: Option<u64>,
+    /// Whether the valid client comes only after the case, not before and beside it.
+    pub is_alone: bool,
     /// What is accepted on the repaired twin, for each step that opens an exchange.
     pub accepted: Vec<Accepted>,
     /// How many exchanges of a class there must be at least.
@@ -141,6 +145,11 @@ impl Case {
     /// Says where in the file and what is wrong, with the nearest right name.
     pub fn parse(path: &str, name: &str, text: &str, known: &Known<'_>) -> Result<Case, Error> {
         reader::read(path, name, text, known)
+    }
+
+    /// The case's file: reading it gives the same case.
+    pub fn print(&self) -> String {
+        writer::write(self)
     }
 }
 

@@ -493,7 +493,7 @@ impl<'a> Reading<'a> {
 
     /// Whether anything behind the service kept it waiting.
     fn is_slowed_down(&self) -> bool {
-        self.outage || self.events.iter().any(|event| self.is_outage(event))
+        self.outage || self.acted().any(|kind| matches!(kind, FaultKind::Call { .. }))
     }
 
     /// How long the client waited for an answer before it left.
@@ -565,7 +565,7 @@ impl<'a> Reading<'a> {
     /// Whether only a user may make this plain request.
     fn is_protected(&self) -> bool {
         let is_plain = !self.is_websocket() && !self.is_scope_rewritten();
-        let Some(head) = self.request.filter(|_| is_plain) else { return false };
+        let Some(head) = self.delivered.or(self.request).filter(|_| is_plain) else { return false };
         let (path, _) = head.path_and_query();
         let is_it = |(method, known): &(&str, &str)| head.method == *method && path == known.as_bytes();
         self.service.protected.iter().any(is_it)
@@ -751,6 +751,9 @@ fn had_outage(transcript: &Transcript, exchange: usize) -> bool {
         })
 }
 
+/// How long a process takes to listen once it is started.
+const START: Duration = Duration::from_millis(100);
+
 /// How long a service may take to notice that something is there again.
 pub const NOTICE: Duration = Duration::from_secs(6);
 
@@ -762,8 +765,11 @@ fn is_critical(transcript: &Transcript, dependency: &str) -> bool {
 /// Whether the fault that keeps the process away acted when an exchange ended.
 fn was_absent(transcript: &Transcript, exchange: usize) -> bool {
     let end = transcript.of(exchange).next_back().map(|event| event.at);
-    let keeps_away =
-        |fault: &Fault, at| fault.kind == FaultKind::Process(ProcessFault::Absent {}) && fault.trigger.is_armed_at(at);
+    // What is started when the fault is over does not listen at that very moment.
+    let keeps_away = |fault: &Fault, at: Duration| {
+        let is_meant = fault.kind == FaultKind::Process(ProcessFault::Absent {});
+        is_meant && fault.trigger.is_armed_at(at.saturating_sub(START))
+    };
     end.is_some_and(|at| transcript.faults.iter().any(|fault| keeps_away(fault, at)))
 }
 

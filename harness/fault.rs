@@ -170,34 +170,33 @@ impl FaultKind {
     }
 
     /// Reads a kind by its name; nothing when there is no such kind.
-    pub fn read(kind: &str, settings: &mut Settings) -> Option<Result<FaultKind, Unfit>> {
-        if let Some(edit) = HeadEdit::read(kind, settings) {
-            return Some(edit.map(FaultKind::Head));
+    ///
+    /// # Errors
+    /// When a setting is missing, or is not what it must be.
+    pub fn read(kind: &str, settings: &mut Settings) -> Result<Option<FaultKind>, Unfit> {
+        if let Some(edit) = HeadEdit::read(kind, settings)? {
+            return Ok(Some(FaultKind::Head(edit)));
         }
-        if let Some(edit) = AnswerEdit::read(kind, settings) {
-            return Some(edit.map(FaultKind::Answer));
+        if let Some(edit) = AnswerEdit::read(kind, settings)? {
+            return Ok(Some(FaultKind::Answer(edit)));
         }
-        if let Some(edit) = ScopeEdit::read(kind, settings) {
-            return Some(edit.map(FaultKind::Scope));
+        if let Some(edit) = ScopeEdit::read(kind, settings)? {
+            return Ok(Some(FaultKind::Scope(edit)));
         }
-        if let Some(fault) = ProcessFault::read(kind, settings) {
-            return Some(fault.map(FaultKind::Process));
+        if let Some(fault) = ProcessFault::read(kind, settings)? {
+            return Ok(Some(FaultKind::Process(fault)));
         }
-        if let Some(fault) = StreamFault::read(kind, settings) {
-            let direction = settings.take("direction");
-            return Some(fault.and_then(|fault| Ok(FaultKind::Stream { direction: direction?, fault })));
+        if let Some(fault) = StreamFault::read(kind, settings)? {
+            return Ok(Some(FaultKind::Stream { direction: settings.take("direction")?, fault }));
         }
-        if let Some(fault) = FrameFault::read(kind, settings) {
-            let frames = Frames::read(settings);
-            return Some(fault.and_then(|fault| Ok(FaultKind::Frame { frames: frames?, fault })));
+        if let Some(fault) = FrameFault::read(kind, settings)? {
+            return Ok(Some(FaultKind::Frame { frames: Frames::read(settings)?, fault }));
         }
-        if let Some(fault) = EventFault::read(kind, settings) {
-            let events = Events::read(settings);
-            return Some(fault.and_then(|fault| Ok(FaultKind::Event { events: events?, fault })));
+        if let Some(fault) = EventFault::read(kind, settings)? {
+            return Ok(Some(FaultKind::Event { events: Events::read(settings)?, fault }));
         }
-        let fault = CallFault::read(kind, settings)?;
-        let calls = Calls::read(settings);
-        Some(fault.and_then(|fault| Ok(FaultKind::Call { calls: calls?, fault })))
+        let Some(fault) = CallFault::read(kind, settings)? else { return Ok(None) };
+        Ok(Some(FaultKind::Call { calls: Calls::read(settings)?, fault }))
     }
 
     /// Its settings, as [`FaultKind::read`] takes them.

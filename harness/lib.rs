@@ -86,7 +86,10 @@ pub use discover::{Catalogue, issues, servers};
 pub use environment::Environment;
 pub use error::Error;
 pub use fault::{Fault, Place};
-pub use hunt::{Campaign, Hunt, hunt_all};
+pub use hunt::{
+    Campaign, Found, Hunt, HuntReport, Reached, hunt_all,
+    report::{Detection, render_detection},
+};
 pub use issue::Issue;
 pub use outcome::{Class, Outcome};
 pub use plan::Plan;

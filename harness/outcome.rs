@@ -60,6 +60,11 @@ impl Class {
         )
     }
 
+    /// The classes that a client can live with.
+    pub fn good() -> impl Iterator<Item = Class> {
+        Class::ALL.into_iter().filter(|class| class.is_good())
+    }
+
     /// The class's name, as cases and reports write it.
     pub fn name(self) -> &'static str {
         match self {

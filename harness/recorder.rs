@@ -67,6 +67,11 @@ impl Recorder {
         &self.0.plan
     }
 
+    /// Time since the run began.
+    pub fn elapsed(&self) -> Duration {
+        self.0.start.elapsed()
+    }
+
     /// A hand for an exchange.
     pub fn scribe(&self, exchange: usize) -> Scribe {
         Scribe { recorder: self.clone(), exchange }
@@ -105,7 +110,7 @@ impl Recorder {
 impl Scribe {
     /// Writes down one thing.
     pub fn record(&self, party: Party, what: What) {
-        let at = self.recorder.0.start.elapsed();
+        let at = self.recorder.elapsed();
         self.recorder.ledger().events.push(Event { at, exchange: self.exchange, party, what });
     }
 
@@ -153,7 +158,7 @@ impl Scribe {
 
     /// Time since the run began.
     pub fn elapsed(&self) -> Duration {
-        self.recorder.0.start.elapsed()
+        self.recorder.elapsed()
     }
 
     /// Writes down that a fault acted.

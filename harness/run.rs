@@ -60,8 +60,11 @@ impl Conductor {
     /// Runs the case on its defective and on its repaired twin, and compares.
     pub fn judge(&self, trial: &Trial, seed: u64) -> Judgement {
         let run = |revision| self.run(trial, revision, seed);
+        if trial.case.twin == Revision::repaired() {
+            return judge_again(&trial.case, run(Revision::repaired()));
+        }
         let runs = || {
-            let twins = (run(Revision::only(trial.case.defect))?, run(Revision::repaired())?);
+            let twins = (run(trial.case.twin)?, run(Revision::repaired())?);
             let shams = trial.case.shams.iter().map(|sham| run(sham.revision)).collect::<Result<Vec<_>, _>>()?;
             Ok::<_, Error>((twins, shams))
         };
@@ -76,13 +79,7 @@ impl Conductor {
                 };
                 Judgement { verdict, why, before: Some(before), after: Some(after), shams }
             }
-            Err(error) => Judgement {
-                verdict: Verdict::Inconclusive,
-                why: format!("could not {error}"),
-                before: None,
-                after: None,
-                shams: Vec::new(),
-            },
+            Err(error) => inconclusive(&error),
         }
     }
 
@@ -91,6 +88,7 @@ impl Conductor {
     /// # Errors
     /// When the harness could not do its work.
     pub fn run(&self, trial: &Trial, revision: Revision, seed: u64) -> Result<Judged, Error> {
+        let seed = trial.case.seed.unwrap_or(seed);
         self.runtime.block_on(async {
             let profile = Arc::clone(&trial.profile);
             let target = Embedded::launch(revision, trial.environment, profile, Transport::Memory, seed);
@@ -151,15 +149,40 @@ pub fn judge_all(trials: &[Trial], seed: u64, jobs: usize, done: &(dyn Fn() + Sy
     judged.into_iter().map(|(_, judgement)| judgement).collect()
 }
 
+fn inconclusive(error: &Error) -> Judgement {
+    let why = format!("could not {error}");
+    Judgement { verdict: Verdict::Inconclusive, why, before: None, after: None, shams: Vec::new() }
+}
+
+/// Judges a case that has no defective twin: what was found once, and is on record in its file, must not be found again.
+fn judge_again(case: &Case, run: Result<Judged, Error>) -> Judgement {
+    let judged = match run {
+        Ok(judged) => judged,
+        Err(error) => return inconclusive(&error),
+    };
+    let (verdict, why) = match all_faults_acted(case, &judged) {
+        Err(why) => (Verdict::CannotReproduce, why),
+        Ok(()) => {
+            holds(case, &judged).map_or_else(|why| (Verdict::StillBroken, why), |()| (Verdict::Fixed, String::new()))
+        }
+    };
+    Judgement { verdict, why, before: None, after: Some(judged), shams: Vec::new() }
+}
+
 /// Performs a case and its control on a running target, and judges.
 async fn conduct(case: &Case, target: &dyn Running, seed: u64) -> Result<Judged, Error> {
-    let mut controls = vec![control(target, seed).await?];
+    let mut controls = Vec::new();
+    if !case.is_alone {
+        controls.push(control(target, seed).await?);
+    }
     let recorder = Recorder::new(case.plan(seed));
     let script = Script { steps: &case.steps, crowd: case.crowd };
     let on_process = case.faults.iter().any(|fault| fault.kind.place() == Place::Process);
     if on_process {
         // Nobody is served beside a process that starts.
         target.restart(recorder.scribe(PROCESS)).await?;
+        probe::perform(script, &recorder, target).await?;
+    } else if case.is_alone {
         probe::perform(script, &recorder, target).await?;
     } else {
         // Faults act on the exchanges of their own plan, so that the control beside the case meets none of them.
@@ -171,6 +194,10 @@ async fn conduct(case: &Case, target: &dyn Running, seed: u64) -> Result<Judged,
     if case.faults.iter().any(|fault| matches!(&fault.kind, FaultKind::Process(fault) if fault.variable().is_some())) {
         // A process reads its variables once; another value takes another process.
         target.restart(Recorder::new(Plan { seed, faults: Vec::new() }).scribe(PROCESS)).await?;
+    }
+    if case.is_alone {
+        let over = case.faults.iter().filter_map(|fault| fault.trigger.until).max();
+        sleep(over.map_or(Duration::ZERO, |over| over + classify::AFTERMATH).saturating_sub(recorder.elapsed())).await;
     }
     controls.push(control(target, seed).await?);
     let worst = controls.iter().position(|outcome| outcome.class != Class::GoodOpen).unwrap_or(0);
@@ -249,7 +276,10 @@ async fn control(target: &dyn Running, seed: u64) -> Result<Outcome, Error> {
 /// What two runs tell, the first one on the defective twin, and why it is not FIXED.
 pub fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> (Verdict, String) {
     let verdict = || {
-        all_faults_acted(case, before).map_err(|why| (Verdict::Vacuous, format!("on the defective twin {why}")))?;
+        // A hunt was not told which twin has to meet the faults.
+        if !case.is_alone {
+            all_faults_acted(case, before).map_err(|why| (Verdict::Vacuous, format!("on the defective twin {why}")))?;
+        }
         all_faults_acted(case, after).map_err(|why| (Verdict::Vacuous, format!("on the repaired twin {why}")))?;
         reproduces(case, profile, before).map_err(|why| (Verdict::CannotReproduce, why))?;
         holds(case, after).map_err(|why| (Verdict::StillBroken, why))
@@ -263,6 +293,10 @@ pub fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> (
 fn all_faults_acted(case: &Case, judged: &Judged) -> Result<(), String> {
     if let Some(index) = judged.transcript.fired.iter().position(|&count| count == 0) {
         return Err(format!("the fault `{}` never acted", case.faults[index]));
+    }
+    if case.is_alone {
+        // The valid client comes when every fault is over.
+        return Ok(());
     }
     // Without a client that comes after it, the end of a fault says nothing.
     let last = judged.transcript.events.iter().filter(|event| event.exchange != PROCESS).map(|event| event.at).max();
@@ -333,7 +367,9 @@ pub fn holds(case: &Case, after: &Judged) -> Result<(), String> {
 /// # Errors
 /// Says what is missing.
 pub fn reproduces(case: &Case, profile: &str, judged: &Judged) -> Result<(), String> {
-    all_faults_acted(case, judged)?;
+    if !case.is_alone {
+        all_faults_acted(case, judged)?;
+    }
     let symptom = case.symptom_behind(profile);
     let Outcome { class, cause, ending, .. } = &judged.outcome;
     let differs = |what: &str, expected: &str, found: String| {

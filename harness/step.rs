@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     close_code::CloseCode,
@@ -19,6 +19,9 @@ pub struct Step {
     /// How long it waits for the answer, where there is one.
     pub limit: Duration,
 }
+
+/// How long a step may take unless it says otherwise. Virtual time in memory.
+pub const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The user that a credential names unless a step names another.
 pub const DEFAULT_USER: &str = "user-1";
@@ -105,7 +108,7 @@ pub struct Request {
 }
 
 /// How strict a client is about the server's handshake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Client {
     /// It insists on a subprotocol when it offered some (WHATWG WebSockets, "establish a WebSocket connection").

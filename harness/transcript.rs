@@ -244,6 +244,10 @@ pub struct Service {
     pub slow: Duration,
     /// How a log record begins that is written once for every connection.
     pub connection_record: &'static str,
+    /// How many connections a user may have at a time; 0 where that is not known.
+    pub connections_max: usize,
+    /// How often the delivery of an event is tried before it is given up; 0 where that is not known.
+    pub delivery_attempts: usize,
 }
 
 /// All events of one run, in order.

@@ -24,7 +24,7 @@ fn runs() -> Vec<Runs> {
         .into_iter()
         .map(|trial| {
             let run = |revision| conductor.run(&trial, revision, 1).unwrap();
-            let (before, after) = (run(Revision::only(trial.case.defect)), run(Revision::repaired()));
+            let (before, after) = (run(trial.case.twin), run(Revision::repaired()));
             let shams = trial.case.shams.iter().map(|sham| run(sham.revision)).collect();
             Runs { trial, before, after, shams }
         })
@@ -73,7 +73,7 @@ fn catches(runs: &[Runs]) -> String {
     let mut caught: BTreeMap<&str, BTreeMap<String, bool>> = BTreeMap::new();
     for Runs { trial, before, shams, .. } in runs {
         let sham_names = trial.case.shams.iter().map(|sham| sham.revision.to_string());
-        let named = std::iter::once(trial.case.defect.name().to_owned()).chain(sham_names);
+        let named = std::iter::once(trial.case.twin.to_string()).chain(sham_names);
         for (name, judged) in named.zip(std::iter::once(before).chain(shams)) {
             let checks: BTreeSet<&str> = judged.findings.iter().map(|finding| finding.check).collect();
             // The control says again what the case says.

@@ -58,7 +58,7 @@ fn trials() -> Vec<Named> {
 }
 
 fn defective(trial: &Trial) -> Revision {
-    Revision::only(trial.case.defect)
+    trial.case.twin
 }
 
 fn perform(trial: &Trial, revision: Revision) -> Result<Judged, Failed> {

@@ -65,7 +65,7 @@ fn the_json_document_says_everything() {
     let output = relapse(&["run", "S508-1", "--format", "json", "--seed", "7"]);
     assert_eq!(code(&output), Some(0));
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(document["schema"], 2);
+    assert_eq!(document["schema"], 3);
     let entries = document["cases"].as_array().unwrap();
     assert_eq!(entries.len(), 5, "one entry a server");
     let first = &entries[0];
@@ -374,6 +374,11 @@ fn a_filter_that_selects_nothing_does_not_keep_the_others_from_running() {
 #[case::repaired(&["hunt", "--cases", "60"], 0, "0 finding(s)")]
 #[case::defective(&["hunt", "--cases", "20", "--defect", "managers_leak"], 1, "no_residue")]
 #[case::json(&["hunt", "--cases", "20", "--defect", "managers_leak", "--format", "json"], 1, "\"key\": \"no_residue")]
+#[case::legal(&["hunt", "--cases", "60", "--legal-only", "--faults", "scope,event"], 0, "0 finding(s)")]
+#[case::nothing_reached(&["hunt", "--cases", "1", "--seed", "3", "--faults", "process"], 2, "0 finding(s)")]
+#[case::no_shard(&["hunt", "--shard", "5/4"], 2, "")]
+#[case::no_place(&["hunt", "--faults", "scop"], 2, "")]
+#[case::no_time(&["hunt", "--time", "soon"], 2, "")]
 fn a_hunt_says_what_it_found(#[case] arguments: &[&str], #[case] exit: i32, #[case] expected: &str) {
     let output = relapse(arguments);
     assert_eq!(code(&output), Some(exit), "{}{}", stdout(&output), stderr(&output));
@@ -383,13 +388,83 @@ fn a_hunt_says_what_it_found(#[case] arguments: &[&str], #[case] exit: i32, #[ca
 /// What a hunt found is found again by the line that it prints.
 #[test]
 fn a_finding_is_found_again() {
-    let output = relapse(&["hunt", "--cases", "60", "--defect", "exception_swallowed"]);
-    let text = stdout(&output);
-    let again = text.lines().find_map(|line| line.strip_prefix("again: relapse ")).expect("a replay line");
-    let key = text.split("  ").next().unwrap();
-    let replayed = relapse(&again.split(' ').collect::<Vec<_>>());
+    let arguments = ["hunt", "--cases", "60", "--defect", "exception_as_close_reason", "--seed", "640"];
+    let again = |output: &Output| {
+        let text = stdout(output);
+        let line = text.lines().find_map(|line| line.strip_prefix("again: relapse ")).expect("a replay line");
+        line.split(' ').map(str::to_owned).collect::<Vec<_>>()
+    };
+    let key = "no_leak_in_answers: exception";
+    let output = relapse(&arguments);
+    assert!(stdout(&output).contains(key), "{}", stdout(&output));
+    let replayed = relapse(&again(&output).iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(code(&replayed), Some(1));
-    assert!(stdout(&replayed).contains(key), "{again} does not show {key}");
+    assert!(stdout(&replayed).contains(key), "{}", stdout(&replayed));
+    // As a capsule it is gone on the repaired service, and replayed before the next hunt.
+    let directory = tempfile::tempdir().unwrap();
+    let capsules = directory.path().to_str().unwrap();
+    let kept = relapse(&[&arguments[..], &["--capsules", capsules]].concat());
+    let replayed = relapse(&again(&kept).iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(code(&replayed), Some(0), "{}{}", stdout(&replayed), stderr(&replayed));
+    assert!(stdout(&replayed).contains("1 FIXED"), "{}", stdout(&replayed));
+    let next = relapse(&["hunt", "--cases", "60", "--capsules", capsules]);
+    assert!(stdout(&next).starts_with("1 capsule(s) replayed, 1 FIXED\n"), "{}", stdout(&next));
+    assert_eq!(code(&next), Some(0));
+}
+
+/// A capsule that is still broken, or no case at all, fails the hunt that replays it.
+#[test]
+fn a_hunt_fails_on_a_capsule_that_is_not_fixed() {
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/capsules/loop_goes_on.toml")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let capsule = directory.path().join("capsule.toml");
+    let hunt = || relapse(&["hunt", "--cases", "60", "--capsules", directory.path().to_str().unwrap()]);
+    fs::write(&capsule, text.replace("accept = [\"good-open\"]", "accept = [\"good-not-ready\"]")).unwrap();
+    assert_eq!(code(&hunt()), Some(1));
+    fs::write(&capsule, "summary = 1").unwrap();
+    assert_eq!(code(&hunt()), Some(2));
+}
+
+/// The parts of a campaign, hunted apart, make the whole.
+#[test]
+fn the_parts_of_a_campaign_merge() {
+    let directory = tempfile::tempdir().unwrap();
+    let none = directory.path().join("none");
+    let hunt = |more: &[&str]| {
+        let always = ["hunt", "--cases", "90", "--defect", "managers_leak", "--format", "json"];
+        stdout(&relapse(&[&always[..], more].concat()))
+    };
+    let paths: Vec<String> = (1..=3)
+        .map(|part| {
+            let path = directory.path().join(format!("{part}.json"));
+            fs::write(&path, hunt(&["--shard", &format!("{part}/3")])).unwrap();
+            path.display().to_string()
+        })
+        .collect();
+    let mut arguments = vec!["hunt", "--format", "json", "--merge"];
+    arguments.extend(paths.iter().map(String::as_str));
+    let merged = relapse(&arguments);
+    assert_eq!(code(&merged), Some(1));
+    let [merged, whole]: [Value; 2] = [stdout(&merged), hunt(&[])].map(|text| serde_json::from_str(&text).unwrap());
+    assert_eq!(merged["reached"], whole["reached"]);
+    assert_eq!(merged["found"][0]["key"], whole["found"][0]["key"]);
+    assert_eq!(merged["seeds"], serde_json::json!([[1, 30], [31, 30], [61, 30]]));
+    let absent = relapse(&["hunt", "--merge", none.to_str().unwrap()]);
+    assert_eq!(code(&absent), Some(2));
+}
+
+/// The figures of a detection: found soon, or named as not found.
+#[test]
+fn a_detection_says_what_it_takes() {
+    let output = relapse(&["hunt", "--detection", "--cases", "3"]);
+    let text = stdout(&output);
+    assert_eq!(code(&output), Some(1), "three cases are too few: {text}");
+    assert!(text.contains("shared_thread") && text.contains("> 3"), "{text}");
+    assert!(
+        text.lines().any(|line| line.contains("query_params_on_url") && line.contains("no_server_error")),
+        "{text}"
+    );
 }
 
 /// Each way not to be FIXED, provoked by a case that claims something untrue.

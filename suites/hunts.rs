@@ -1,86 +1,237 @@
-//! The hunt: it finds nothing on the repaired service, and finds defects without their cases.
+//! The hunt: it finds nothing on the repaired service, finds every defect without its case, and keeps what it finds.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use relapse::{
-    Conductor, Defect, Hunt, Revision,
-    fault::Place,
-    hunt::{Aim, draw},
-    hunt_all, servers,
+    Case, Catalogue, Conductor, Defect, Detail, Hunt, Revision, Trial, Verdict,
+    classify::readings,
+    fault::{FaultKind, Place},
+    hunt::{Aim, Drawn, draw},
+    hunt_all,
+    outcome::Class,
+    scope::ScopeType,
+    sequence_lines, servers,
+    step::Act,
 };
 
-fn hunt(revision: Revision, cases: u64) -> Hunt {
-    Hunt {
-        revision,
-        servers: servers().unwrap(),
-        seed: 1,
-        cases,
-        stops_at_first: true,
-        places: Place::ALL.to_vec(),
-        legal_only: false,
-    }
+use crate::support::{check_snapshot, property_config};
+
+/// Within how many cases a hunt must find any defect.
+const CASES_MAX: u64 = 20_000;
+
+fn capsules() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/capsules")
 }
 
-/// Defects that take a hunt more than this many cases.
-const FEW: u64 = 200;
-const TAKE_MORE: [Defect; 10] = [
-    // Found, after more cases than a suite may take.
-    Defect::HeaderNameBypass,
-    Defect::StatusRemapped,
-    Defect::StagingReadyOverride,
-    Defect::SharedRunContext,
-    Defect::SharedThread,
-    // Not found: a wrong environment and a wrong key of a limit break no rule that a client can see, two guards do
-    // nothing without another defect, and a line is no hang as long as it is short.
-    Defect::EnvironmentRulesDisagree,
-    Defect::LimitsKeyedByPort,
-    Defect::RelabellingGuard,
-    Defect::GuardRunsTwice,
-    Defect::UpgradesWaitInLine,
-];
+fn hunt(revision: Revision, cases: u64) -> Hunt {
+    Hunt::on(revision, servers().unwrap(), cases)
+}
+
+/// The capsule of a defect, as it is filed.
+fn filed(defect: Defect) -> (String, Arc<Case>) {
+    let path = capsules().join(format!("{}.toml", defect.name()));
+    let mut catalogue = Catalogue::default();
+    catalogue.add(&path).unwrap();
+    assert!(catalogue.broken.is_empty(), "{:?}", catalogue.broken);
+    (fs::read_to_string(&path).unwrap(), catalogue.cases.remove(0))
+}
+
+/// How many steps a script has besides the waits for what they ask for.
+fn steps(drawn: &Drawn) -> usize {
+    drawn.steps().iter().filter(|step| !matches!(step.act, Act::Wait(_))).count()
+}
 
 #[test]
 fn nothing_is_found_on_the_repaired_service() {
-    let campaign = Conductor::default().hunt(&hunt(Revision::repaired(), 500), &|| {}).unwrap();
-    let found: Vec<_> = campaign.found.iter().map(|found| (found.seed, &found.key, &found.message)).collect();
-    assert_eq!(found, [], "`relapse hunt --seed N --cases 1` shows it");
-    assert!(campaign.reached_anything(), "{campaign:?}");
-}
-
-#[test]
-fn defects_are_found_without_their_cases() {
-    let conductor = Conductor::default();
-    for defect in Defect::ALL.iter().filter(|defect| !TAKE_MORE.contains(defect)) {
-        let campaign = conductor.hunt(&hunt(Revision::only(*defect), FEW), &|| {}).unwrap();
-        let found = campaign.found.first().unwrap_or_else(|| panic!("{} is not found", defect.name()));
-        assert!(found.drawn.faults.len() <= 2, "{}: {:?}", defect.name(), found.drawn.faults);
-        assert!(found.drawn.visits.len() <= 3, "{}: {:?}", defect.name(), found.drawn.visits);
+    let cases = u64::from(property_config().cases);
+    for places in [Place::ALL.to_vec()].into_iter().chain(Place::ALL.map(|place| vec![place])) {
+        let hunt = Hunt { places, ..hunt(Revision::repaired(), cases) };
+        let campaign = Conductor::default().hunt(&hunt).unwrap();
+        let found: Vec<_> = campaign.found.iter().map(|found| (found.seed, &found.key, &found.message)).collect();
+        assert_eq!(found, [], "at {:?}; `relapse hunt --seed N --cases 1` shows it", hunt.places);
+        assert!(campaign.reached.is_something(true), "{:?}", campaign.reached);
     }
 }
 
-/// The same seeds give the same findings, however many workers look.
+/// The seed of each filed capsule lies within the bound, finds the defect alone, and shrinks it to that capsule.
+///
+/// `relapse hunt --detection --capsules fixtures/capsules` files them anew when what is drawn has changed.
+#[test]
+fn every_defect_is_found_without_its_case() {
+    let conductor = Conductor::default();
+    let mut soon = 0;
+    for &defect in Defect::ALL {
+        let (text, case) = filed(defect);
+        let seed = case.seed.unwrap();
+        assert!((1..=CASES_MAX).contains(&seed), "{} takes {seed} cases", defect.name());
+        soon += usize::from(seed <= CASES_MAX / 10);
+        let found = conductor.detect(defect, &Hunt { seed, ..hunt(Revision::repaired(), 1) }).unwrap();
+        let found = found.unwrap_or_else(|| panic!("{} is not found", defect.name()));
+        assert!(found.drawn.faults.len() <= 2, "{}: {:?}", defect.name(), found.drawn.faults);
+        assert!(steps(&found.drawn) <= 4, "{}: {:?}", defect.name(), found.drawn.visits);
+        assert_eq!(found.capsule.print(), text, "{}", defect.name());
+    }
+    assert!(soon * 10 >= Defect::ALL.len() * 9, "{soon} within {}", CASES_MAX / 10);
+}
+
+/// A capsule stands for itself, whatever is drawn from its seed: what it found is on the defective twin, and gone on
+/// the repaired one. The conversation it was shrunk to is reviewed.
+#[test]
+fn every_capsule_is_fixed() {
+    let catalogue = Catalogue::read(&capsules()).unwrap();
+    assert!(catalogue.broken.is_empty(), "{:?}", catalogue.broken);
+    let conductor = Conductor::default();
+    for trial in Trial::of(&catalogue.cases, &servers().unwrap(), None) {
+        let judgement = conductor.judge(&trial, 1);
+        assert_eq!(judgement.verdict, Verdict::Fixed, "{}: {}", trial.case.name, judgement.why);
+        let Some(before) = judgement.before else { continue };
+        let mut page = format!("{}\nbehind {} in {}\n\n", trial.case.reported, trial.profile.name, trial.environment);
+        for line in sequence_lines(&before.transcript, Detail::Conversation) {
+            page.push_str(&format!("{}\n", line.text));
+        }
+        check_snapshot("capsules", &trial.case.name, &page);
+    }
+}
+
+/// What was found once and has no defective twin is FIXED as long as it is not found again.
+#[test]
+fn a_capsule_without_a_twin_is_judged_by_what_happens_now() {
+    let (_, case) = filed(Defect::QueryParamsOnUrl);
+    let conductor = Conductor::default();
+    let trial = |case: Case| Trial::of(&[Arc::new(case)], &servers().unwrap(), None).remove(0);
+    let alone = Case { twin: Revision::repaired(), ..Case::clone(&case) };
+    assert_eq!(conductor.judge(&trial(alone.clone()), 1).verdict, Verdict::Fixed);
+    // Its own accepted class is not what happens.
+    let mut broken = alone.clone();
+    broken.accepted.iter_mut().for_each(|accepted| accepted.classes = vec![Class::GoodNotReady]);
+    assert_eq!(conductor.judge(&trial(broken), 1).verdict, Verdict::StillBroken);
+    // A trigger that does not come about any more proves nothing.
+    let never = FaultKind::read("drop_key", &mut keys("query_params")).unwrap().unwrap();
+    let unmet = Case { faults: vec![never.into()], ..alone };
+    assert_eq!(conductor.judge(&trial(unmet), 1).verdict, Verdict::CannotReproduce);
+}
+
+fn keys(key: &str) -> relapse::fault::setting::Settings {
+    relapse::fault::setting::Settings([("key".to_owned(), key.into())].into_iter().collect())
+}
+
+/// What is found is written so that reading it gives the same case, whatever was drawn.
+#[test]
+fn whatever_is_drawn_survives_its_file() {
+    let conductor = Conductor::default();
+    let directory = tempfile::tempdir().unwrap();
+    let aim = Aim::everything(5);
+    let (_, model) = filed(Defect::QueryParamsOnUrl);
+    for seed in 0..2 * u64::from(property_config().cases) {
+        let drawn = draw(seed, &aim);
+        let openings = drawn.steps().iter().filter(|step| matches!(step.act, Act::Open(_) | Act::Request(_))).count();
+        if openings == 0 {
+            continue;
+        }
+        let case = Case {
+            steps: drawn.steps(),
+            crowd: drawn.crowd,
+            faults: drawn.faults,
+            environments: vec![drawn.environment],
+            seed: Some(seed.wrapping_mul(u64::MAX / 7)),
+            accepted: vec![model.accepted[0].clone(); openings],
+            ..Case::clone(&model)
+        };
+        let path = directory.path().join("drawn.toml");
+        fs::write(&path, case.print()).unwrap();
+        let mut catalogue = Catalogue::default();
+        catalogue.add(&path).unwrap();
+        // A fault that no step can meet is drawn now and then, and refused in a file.
+        if let Some(refused) = catalogue.broken.first() {
+            assert!(refused.to_string().contains("can never act"), "{refused}\n{}", case.print());
+            continue;
+        }
+        let again = Case { name: case.name.clone(), ..Case::clone(&catalogue.cases[0]) };
+        assert_eq!(again, case, "{}", case.print());
+    }
+    drop(conductor);
+}
+
+/// The same seeds give the same findings, however many workers look, and however the hunt is shared.
 #[test]
 fn the_findings_do_not_depend_on_the_workers() {
-    let run = |jobs| {
-        let defects = [Defect::HealthConstant, Defect::ManagersLeak, Defect::MetricsLackAttribute];
-        let hunt = Hunt { stops_at_first: false, ..hunt(Revision::of(defects), 200) };
-        let campaign = hunt_all(&hunt, jobs, &|| {}).unwrap();
+    let defects = [Defect::HealthConstant, Defect::ManagersLeak, Defect::MetricsLackAttribute];
+    let whole = hunt(Revision::of(defects), 400);
+    let run = |hunt: &Hunt, jobs| hunt_all(hunt, jobs, &|_, _| true).unwrap();
+    let keys = |hunt: &Hunt, jobs| {
+        let campaign = run(hunt, jobs);
         let found = campaign.found.iter().map(|found| format!("{} {} {:?}", found.key, found.seed, found.drawn));
-        (campaign.cases, campaign.sessions, found.collect::<Vec<_>>())
+        (campaign.reached, found.collect::<Vec<_>>())
     };
-    let (one, three) = (run(1), run(3));
-    assert!(!one.2.is_empty());
+    let (one, three) = (keys(&whole, 1), keys(&whole, 3));
+    assert!(!one.1.is_empty());
     assert_eq!(one, three);
+    let mut shared = relapse::Reached::default();
+    (1..=3).for_each(|number| shared.add(&run(&whole.clone().shard(number, 3), 2).reached));
+    assert_eq!(shared, one.0);
 }
 
-/// What is drawn varies: every place is faulted, and every server and environment met.
+/// The same seed gives the same transcript, byte for byte, on a conductor that has done other things before too.
+#[test]
+fn one_seed_gives_one_transcript() {
+    let play = |conductor: &Conductor, seed| {
+        let drawn = draw(seed, &Aim::everything(5));
+        let plan = relapse::Plan { seed, faults: drawn.faults.clone() };
+        let profile = &servers().unwrap()[drawn.server];
+        let (environment, steps) = (drawn.environment, drawn.steps());
+        conductor.converse(Revision::repaired(), environment, profile, drawn.crowd, &steps, plan).unwrap()
+    };
+    let used = Conductor::default();
+    for seed in 0..u64::from(property_config().cases) {
+        let (first, again) = (play(&used, seed), play(&Conductor::default(), seed));
+        assert_eq!(format!("{first:?}"), format!("{again:?}"), "seed {seed}");
+    }
+}
+
+/// What is drawn varies: every kind of fault, every server and every environment is met.
 #[test]
 fn draws_reach_everywhere() {
-    let drawn: Vec<_> = (0..500).map(|seed| draw(seed, &Aim::everything(5))).collect();
-    for place in Place::ALL {
-        assert!(drawn.iter().any(|drawn| drawn.faults.iter().any(|fault| fault.kind.place() == place)), "{place:?}");
-    }
-    for server in 0..5 {
-        assert!(drawn.iter().any(|drawn| drawn.server == server));
-    }
+    let drawn: Vec<_> = (0..5000).map(|seed| draw(seed, &Aim::everything(5))).collect();
+    let kinds: BTreeSet<&str> = drawn.iter().flat_map(|drawn| &drawn.faults).map(|fault| fault.kind.name()).collect();
+    let missed: Vec<&str> = FaultKind::all().map(|kind| kind.name).filter(|name| !kinds.contains(name)).collect();
+    assert_eq!(missed, Vec::<&str>::new());
+    let met: BTreeSet<_> = drawn.iter().map(|drawn| (drawn.server, drawn.environment)).collect();
+    assert_eq!(met.len(), 5 * 4);
     assert!(drawn.iter().any(|drawn| drawn.faults.is_empty()));
     assert_eq!(draw(7, &Aim::everything(5)), draw(7, &Aim::everything(5)));
+}
+
+/// With `--faults` nothing acts elsewhere, and with `--legal-only` nothing that the specification forbids.
+#[test]
+fn draws_keep_to_their_aim() {
+    let aim = Aim { legal_only: true, places: vec![Place::Scope, Place::Event], ..Aim::everything(5) };
+    let faults: Vec<_> = (0..2000).flat_map(|seed| draw(seed, &aim).faults).map(|fault| fault.kind).collect();
+    assert!(faults.len() > 500);
+    for kind in faults {
+        let is_legal = match &kind {
+            FaultKind::Scope(edit) => {
+                [ScopeType::Http, ScopeType::Websocket].iter().all(|on| edit.legality(*on).is_legal)
+            }
+            FaultKind::Event { events, fault } => fault.legality(events).is_legal,
+            _ => false,
+        };
+        assert!(is_legal, "{kind}");
+    }
+    assert!((0..200).all(|seed| draw(seed, &Aim { places: Vec::new(), ..aim.clone() }).faults.is_empty()));
+}
+
+/// Every bad class is complained of by a check too: a capsule can name what found it.
+#[test]
+fn no_bad_class_goes_without_a_check() {
+    let conductor = Conductor::default();
+    for &defect in Defect::ALL {
+        let (_, case) = filed(defect);
+        let trial = Trial::of(&[case], &servers().unwrap(), None).remove(0);
+        let judged = conductor.run(&trial, trial.case.twin, 1).unwrap();
+        let is_bad = readings(&judged.transcript).iter().any(|reading| !reading.outcome().class.is_good());
+        assert!(!is_bad || judged.findings.iter().any(|finding| finding.check != "control_opens"), "{}", defect.name());
+    }
 }

@@ -6,6 +6,7 @@ mod breaks; // everything that judges, seen to fail
 mod command; // the built binary: output and exit codes
 mod credentials; // every credential, place and environment
 mod edge; // a request that is changed on its way
+mod faults;
 mod hunts; // what nobody reported
 mod judgement; // what must not be taken for good
 mod lifespan; // the start and the end of a process

@@ -1,6 +1,7 @@
 //! Whatever upgrade request a client may write: the repaired revision gives a good class, the same seed gives the same
 //! transcript, and an edge that changes nothing changes nothing.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use relapse::{
-    Detail, Environment, Fault, Plan, Profile, Revision, Transcript,
+    Case, Catalogue, Detail, Environment, Fault, Plan, Profile, Revision, Transcript,
     check::{self, Evidence},
     classify,
     clock::{Clock, Runtime},
@@ -261,4 +262,20 @@ fn every_check_can_look_at_any_transcript() {
     let control = good_control();
     let evidence = Transcript::default();
     assert_eq!(check::findings(&Evidence::gather(&evidence, &control)), Vec::new());
+}
+
+/// What is written of a case reads as the same case again.
+#[test]
+fn a_case_survives_its_file() {
+    let cases = Catalogue::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases")).unwrap().cases;
+    let directory = tempfile::tempdir().unwrap();
+    for case in cases {
+        let path = directory.path().join("case.toml");
+        std::fs::write(&path, case.print()).unwrap();
+        let mut catalogue = Catalogue::default();
+        catalogue.add(&path).unwrap();
+        assert!(catalogue.broken.is_empty(), "{}: {:?}\n{}", case.name, catalogue.broken, case.print());
+        let again = Case { name: case.name.clone(), ..Case::clone(&catalogue.cases[0]) };
+        assert_eq!(again, *case, "{}", case.print());
+    }
 }

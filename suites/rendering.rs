@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relapse::{
-    Case, Catalogue, Conductor, Detail, Report, Revision, Trial, Verdict, error::Error, issues, judge_all, render_json,
+    Case, Catalogue, Conductor, Detail, Report, Trial, Verdict, error::Error, issues, judge_all, render_json,
     render_list, render_located, render_map, render_show, render_table, servers,
 };
 
@@ -37,7 +37,7 @@ fn the_table_where_not_everything_is_fixed() {
     let mut report = report("S466-*");
     let (trial, judgement) = &mut report.trials[0];
     // The same defect on both twins: what a repair that does nothing looks like.
-    let unrepaired = Conductor::default().run(trial, Revision::only(trial.case.defect), 1).unwrap();
+    let unrepaired = Conductor::default().run(trial, trial.case.twin, 1).unwrap();
     judgement.verdict = Verdict::StillBroken;
     judgement.why = relapse::run::holds(&trial.case, &unrepaired).unwrap_err();
     judgement.after = Some(unrepaired);

@@ -147,11 +147,16 @@ pub(crate) fn profile(name: &str) -> Arc<Profile> {
 
 /// Compares a page with its snapshot in `snapshots/rendering/`, without color.
 pub(crate) fn check_page(name: &str, text: &str) {
+    check_snapshot("rendering", name, &anstream::adapter::strip_str(text).to_string());
+}
+
+/// Compares a text with its snapshot in a directory of `snapshots/`.
+pub(crate) fn check_snapshot(directory: &str, name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path("../snapshots/rendering");
+    settings.set_snapshot_path(format!("../snapshots/{directory}"));
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!(name, anstream::adapter::strip_str(text).to_string()));
+    settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
 /// What a client with these steps sees of the embedded backend, under these faults.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use relapse::{Case, Catalogue, Class, Defect, check, fault::FaultKind};
+use relapse::{Case, Catalogue, Class, Defect, Revision, check, fault::FaultKind};
 
 /// The ranks: a module imports from its own rank only where the rank says so, and from ranks above.
 const RANKS: &[(&str, &[&str])] = &[
@@ -185,8 +185,9 @@ fn every_defect_has_one_site_and_a_case() {
     for defect in Defect::ALL {
         let sites = backend.matches(&format!("Defect::{defect:?})")).count();
         assert_eq!(sites, 1, "{} has {sites} sites", defect.name());
-        let is_meant =
-            |case: &Arc<Case>| case.defect == *defect || case.shams.iter().any(|sham| sham.revision.has(*defect));
+        let is_meant = |case: &Arc<Case>| {
+            case.twin == Revision::only(*defect) || case.shams.iter().any(|sham| sham.revision.has(*defect))
+        };
         assert!(cases.cases.iter().any(is_meant), "{} has no case", defect.name());
         assert!(!defect.origin().is_empty() && defect.mechanism().ends_with('.'), "{}", defect.name());
     }
@@ -220,7 +221,8 @@ fn every_check_stands_in_a_file_of_its_name() {
 #[test]
 fn the_formats_are_documented() {
     let page = fs::read_to_string(root().join("fixtures/README.md")).unwrap();
-    let code = |keys: &mut dyn Iterator<Item = &&str>| keys.map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+    let code =
+        |keys: &mut dyn Iterator<Item = &&str>| keys.map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
     let faults = FaultKind::all().map(|kind| {
         let keys = code(&mut FaultKind::selecting_keys(kind.name).iter().chain(kind.keys));
         format!("| `{}` | `{}` | {keys} | {} |\n", kind.place.name(), kind.name, kind.does.trim())
@@ -236,7 +238,7 @@ fn the_formats_are_documented() {
 fn snapshots_mirror_the_cases_and_none_is_pending() {
     let mut expected = BTreeSet::new();
     for case in catalogue().cases {
-        for revision in [case.defect.name(), "repaired"] {
+        for revision in [case.twin.to_string(), "repaired".to_owned()] {
             expected.insert(format!("snapshots/cases/{}@{revision}.snap", case.name));
         }
     }
@@ -252,6 +254,16 @@ fn snapshots_mirror_the_cases_and_none_is_pending() {
         })
         .collect();
     assert_eq!(rendering, asked);
+    let names = |below: &str, extension: &str| -> BTreeSet<String> {
+        let name =
+            |(file, _): (String, String)| file.rsplit('/').next().unwrap().trim_end_matches(extension).to_owned();
+        files(below, extension).into_iter().map(name).collect()
+    };
+    assert_eq!(
+        names("snapshots/capsules", "snap"),
+        names("fixtures/capsules", "toml"),
+        "a capsule without its picture"
+    );
     let mut pending = Vec::new();
     find(&root().join("snapshots"), "new", &mut pending);
     assert_eq!(pending, Vec::<PathBuf>::new());

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use tokio::time::sleep;
 
 use super::{Backend, exception_guard::DEPENDENCY_ERROR, lock, messages, websocket::WebSocket, within};
-use crate::{defect::Defect, dependency::Dependency, exception::Exception};
+use crate::{defect::Defect, dependency::Dependency, environment::Environment, exception::Exception};
 
 /// How long a call of a run may take (the readiness table's limit for the supervisor on the platform).
 const CALL_LIMIT: Duration = Duration::from_secs(2);
@@ -70,6 +70,14 @@ struct RunCompleted<'a> {
 #[derive(Serialize)]
 struct Parameters<'a> {
     query: &'a str,
+}
+
+/// How often the delivery of an event is tried, and how long each further attempt waits.
+pub(super) fn delivery(environment: Environment) -> (u32, Duration) {
+    match environment.is_deployed() {
+        true => (3, Duration::from_secs(1)),
+        false => (1, Duration::from_millis(500)),
+    }
 }
 
 impl Backend {
@@ -146,10 +154,7 @@ impl Backend {
         } else {
             self.environment()
         };
-        let (attempts, pause) = match environment.is_deployed() {
-            true => (3, Duration::from_secs(1)),
-            false => (1, Duration::from_millis(500)),
-        };
+        let (attempts, pause) = delivery(environment);
         let mut attempt = 1;
         loop {
             match self.call(Dependency::WebsocketBridge, "emit").await {

@@ -174,7 +174,13 @@ impl Backend {
             ("LLM_API_KEY", "relapse-embedded-backend-model-key"),
             ("E2E_OAUTH_SIMULATION_KEY", "relapse-embedded-backend-e2e-key"),
         ];
-        pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        let mut variables: Variables =
+            pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        if environment.is_deployed() {
+            // The platform names the service by itself.
+            variables.insert("K_SERVICE".to_owned(), format!("relapse-backend-{environment}"));
+        }
+        variables
     }
 
     /// A credential of this kind for a user, as this service's own auth service would issue it.
@@ -218,6 +224,8 @@ impl Backend {
             critical: readiness::critical(self.environment()),
             slow: readiness::slow(self.environment()),
             connection_record: endpoint::CONNECTION_RECORD,
+            connections_max: limits::CONNECTIONS_MAX,
+            delivery_attempts: agent::delivery(self.environment()).0 as usize,
         }
     }
 

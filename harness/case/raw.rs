@@ -22,13 +22,18 @@ pub(super) struct RawCase {
     #[serde(default)]
     pub(super) issues: Vec<String>,
     pub(super) scenario: String,
-    pub(super) defect: Spanned<String>,
+    pub(super) defect: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) defects: Vec<Spanned<String>>,
     pub(super) profiles: Option<Vec<Spanned<String>>>,
     #[serde(default = "staging")]
     pub(super) environments: Spanned<Vec<Environment>>,
     pub(super) users: Option<Spanned<usize>>,
     pub(super) connections: Option<Spanned<usize>>,
     pub(super) rounds: Option<Spanned<usize>>,
+    pub(super) seed: Option<i64>,
+    #[serde(default)]
+    pub(super) alone: bool,
     pub(super) step: Spanned<Vec<Spanned<RawStep>>>,
     #[serde(default)]
     pub(super) fault: Vec<Spanned<RawFault>>,

@@ -23,15 +23,12 @@ use crate::{
     outcome::{Class, Ending},
     revision::Revision,
     scope::keys,
-    step::{Act, Awaited, Crowd, DEFAULT_USER, Request, Step},
+    step::{Act, Awaited, Crowd, DEFAULT_LIMIT, DEFAULT_USER, Request, Step},
     value::unescape_bytes,
 };
 
 /// More frames than any case has in one connection.
 const FRAMES_MAX: usize = 1 << 20;
-
-/// How long a step may take unless it says otherwise. Virtual time in memory.
-const STEP_LIMIT: Duration = Duration::from_secs(5);
 
 /// The longest limit a step may ask for.
 const STEP_LIMIT_MAX: Duration = Duration::from_secs(3600);
@@ -80,7 +77,12 @@ impl Reader<'_> {
                 return Err(self.error(text.span(), "this text is empty", Some("say it in one sentence".to_owned())));
             }
         }
-        let defect = self.defect(&raw.defect)?;
+        if let (Some(one), [_, ..]) = (&raw.defect, raw.defects.as_slice()) {
+            let help = Some("name one with `defect`, or some with `defects`".to_owned());
+            return Err(self.error(one.span(), "the defective twin is named twice", help));
+        }
+        let defects = raw.defect.iter().chain(&raw.defects).map(|name| self.defect(name));
+        let twin = Revision::of(defects.collect::<Result<Vec<_>, _>>()?);
         let profiles = match raw.profiles {
             None => Some(vec![DEFAULT_PROFILE.to_owned()]),
             Some(names) if names.len() == 1 && names[0].get_ref() == "all" => None,
@@ -105,7 +107,7 @@ impl Reader<'_> {
         let faults =
             raw.fault.into_iter().map(|fault| self.fault(fault, &steps, crowd)).collect::<Result<Vec<_>, _>>()?;
         self.no_contradiction(&faults, &spans)?;
-        let (symptom, symptom_on) = self.symptoms(raw.symptom, profiles.as_ref())?;
+        let (symptom, symptom_on) = self.symptoms(raw.symptom, profiles.as_ref(), twin)?;
         let shams = raw.sham.into_iter().map(|sham| self.sham(sham, profiles.as_ref())).collect::<Result<_, _>>()?;
         Ok(Case {
             name: name.to_owned(),
@@ -114,12 +116,14 @@ impl Reader<'_> {
             behind: raw.behind.into_inner(),
             issues: raw.issues,
             scenario: raw.scenario,
-            defect,
+            twin,
             profiles,
             environments: raw.environments.into_inner(),
             steps,
             crowd,
             faults,
+            seed: raw.seed.map(|seed| u64::from_ne_bytes(seed.to_ne_bytes())),
+            is_alone: raw.alone,
             accepted,
             at_least,
             symptom,
@@ -289,7 +293,7 @@ impl Reader<'_> {
         let mut raw = step.into_inner();
         let limit = match &raw.within_ms {
             Some(limit) => self.limit(limit)?,
-            None => STEP_LIMIT,
+            None => DEFAULT_LIMIT,
         };
         let mut acts: Vec<(&str, Act)> = Vec::new();
         let give_up = raw.give_up_ms.as_ref().map(|give_up| (give_up.span(), *give_up.get_ref()));
@@ -614,9 +618,11 @@ impl Reader<'_> {
         &self,
         raw: RawSymptom,
         profiles: Option<&Vec<String>>,
+        twin: Revision,
     ) -> Result<(Symptom, BTreeMap<String, Symptom>), Error> {
         // No check complains about a good class; there the case's own expectations tell the twins apart.
-        if raw.found_by.get_ref().is_empty() && !raw.class.is_good() {
+        let is_told_apart = twin == Revision::repaired() || raw.class.is_good();
+        if raw.found_by.get_ref().is_empty() && !is_told_apart {
             let help = Some("a symptom that no check complains about proves nothing".to_owned());
             return Err(self.error(raw.found_by.span(), "`found_by` names no check", help));
         }
@@ -723,11 +729,11 @@ impl GivenFault<'_> {
         }
         let (reader, whole) = (self.reader, self.whole);
         let place_of = |key: &str| spans.get(key).map_or(whole.clone(), |(_, value)| value.clone());
-        let read = FaultKind::read(kind, &mut settings).expect("the kind is known");
-        let fault = read.map_err(|Unfit { key, message }| match message {
+        let read = FaultKind::read(kind, &mut settings).map_err(|Unfit { key, message }| match message {
             None => reader.error(whole.clone(), format!("`{kind}` needs `{key}`"), None),
             Some(message) => reader.error(place_of(key), format!("`{key}` must be {message}"), None),
-        })?;
+        });
+        let fault = read?.expect("the kind is known");
         if let Some(key) = settings.0.keys().next() {
             let own = FaultKind::all().filter(|known| known.name == kind).flat_map(|known| known.keys);
             let known = own.chain(FaultKind::selecting_keys(kind)).copied().chain(TRIGGER_KEYS);

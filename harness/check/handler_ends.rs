@@ -15,11 +15,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
 fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
     let when = |wanted: fn(&What) -> bool| reading.events.iter().rev().find(|event| wanted(&event.what));
     when(|what| matches!(what, What::Called { .. }))?;
-    let gone = when(|what| match what {
-        What::EndSeen | What::Left | What::BodySeen { .. } | What::DeadlinePassed { .. } => true,
-        What::BadFrameSeen(_) | What::BadHeadSeen { .. } | What::HandshakeRefused { .. } => true,
-        _ => false,
-    });
+    let gone = when(|what| matches!(what, What::EndSeen | What::Left | What::BodySeen { .. }));
     let Some(ended) = when(|what| matches!(what, What::Returned | What::Raised(_))) else {
         let message = "every client is gone, and the application's call has not ended";
         return Some(("running".to_owned(), message.to_owned()));

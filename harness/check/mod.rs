@@ -8,11 +8,13 @@ mod body_complete;
 mod bounded_wait;
 mod class_fits_cause;
 mod control_opens;
+mod delivery_retried;
 mod five_events_in_order;
 mod handler_ends;
 mod health_tells_the_truth;
 mod isolation;
 mod legal_close;
+mod limits_hold;
 mod no_drop;
 mod no_error_log;
 mod no_error_log_for_client_fault;
@@ -172,6 +174,16 @@ pub const ALL: &[Check] = &[
         name: "once_per_connection",
         property: "the endpoint runs once for every connection",
         look: once_per_connection::look,
+    },
+    Check {
+        name: "limits_hold",
+        property: "no user has more connections at a time than the service lets one have",
+        look: limits_hold::look,
+    },
+    Check {
+        name: "delivery_retried",
+        property: "an event whose delivery fails is tried again as often as it is to be",
+        look: delivery_retried::look,
     },
     Check { name: "no_residue", property: "nothing is left behind when every client is gone", look: no_residue::look },
     Check {

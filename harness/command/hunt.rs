@@ -1,30 +1,82 @@
 //! `relapse hunt`: scripts and faults that nobody reported.
 
-use std::time::Instant;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use relapse::{Campaign, Defect, Detail, Error, Hunt, Place, Result, Revision, hunt_all, sequence_lines, servers};
+use relapse::{
+    Campaign, Conductor, Defect, Detection, Error, Found, Hunt, HuntReport, Place, Reached, Result, Revision, Verdict,
+    hunt_all, render_detection, servers,
+};
 
-use super::{MISUSE, print, run::progress};
+use super::{
+    print,
+    replay::{capsule_directory, replay_all},
+    run::progress,
+    width,
+};
+
+/// How many cases are drawn unless something else limits the hunt.
+const CASES: u64 = 2000;
+/// The same, for each defect that is to be detected.
+const CASES_PER_DEFECT: u64 = 20_000;
+/// How many cases a hunt has that ends by the clock.
+const CASES_MAX: u64 = 1_000_000_000;
 
 /// What is hunted, and how long.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Options {
-    /// How many cases are drawn.
-    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    cases: u64,
+    /// What is hunted on.
+    #[arg(long, value_enum, default_value_t = Target::Backend)]
+    target: Target,
+    /// How many cases are drawn: 2000, or 20000 for each defect with --detection, unless --time ends the hunt.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=CASES_MAX))]
+    cases: Option<u64>,
+    /// How long to hunt, as in `60s` or `5m`; the cases are not the same from machine to machine then.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    time: Option<Duration>,
     /// The seed of the first case; each further one has the next.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Hunt one part of so many, as in `2/4`: the parts of a campaign have no seed in common, and their JSON documents
+    /// merge.
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Shard>,
+    /// Only faults at these places.
+    #[arg(long, value_name = "PLACE", value_delimiter = ',', value_parser = ["edge", "scope", "event", "dependency", "process"])]
+    faults: Vec<String>,
+    /// Let servers do only what the ASGI specification allows.
+    #[arg(long)]
+    legal_only: bool,
     /// Hunt on a service with this defect instead of the repaired one; may be given more than once.
     #[arg(long, value_name = "NAME")]
     defect: Vec<String>,
+    /// Hunt on each defect alone, with no hint, until it is found, and print the figures.
+    #[arg(long, conflicts_with_all = ["defect", "shard", "time"])]
+    detection: bool,
+    /// Join the JSON documents of a campaign's parts instead of hunting.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["detection", "defect", "shard", "time", "cases"])]
+    merge: Vec<PathBuf>,
+    /// Where capsules are replayed from first and written to: `fixtures/capsules`, or `capsules` where there is no
+    /// `fixtures`. Of what is found on a service with defects none is written unless this is given.
+    #[arg(long, value_name = "DIR")]
+    capsules: Option<PathBuf>,
     /// How many cases run at a time; as many as there are cores without it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
     /// How to print what was found.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Target {
+    /// The embedded backend.
+    Backend,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -35,115 +87,186 @@ enum Format {
     Json,
 }
 
-/// Hunts; the exit code is 1 when something was found, and 2 when nothing was reached.
-pub(super) fn hunt(options: &Options) -> Result<u8> {
-    #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
-    let start = Instant::now();
-    let defects = options.defect.iter().map(|name| defect(name)).collect::<Result<Vec<_>>>()?;
-    let revision = Revision::of(defects);
-    let hunt = Hunt {
-        revision,
-        servers: servers()?,
-        seed: options.seed,
-        cases: options.cases,
-        stops_at_first: false,
-        places: Place::ALL.to_vec(),
-        legal_only: false,
-    };
-    let jobs = options.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
-    let progress = progress(usize::try_from(options.cases).unwrap_or(usize::MAX), "cases");
-    let campaign = hunt_all(&hunt, jobs, &|| progress.inc(1))?;
-    progress.finish_and_clear();
-    match options.format {
-        Format::Human => {
-            for found in &campaign.found {
-                print(format!("{}  {}", found.key, found.message));
-                for (key, message) in &found.also {
-                    print(format!("  {key}  {message}"));
-                }
-                let server = &hunt.servers[found.drawn.server].name;
-                let crowd = found.drawn.crowd;
-                let many = if crowd.clients() * crowd.rounds > 1 {
-                    format!(
-                        "; {} user(s) on {} connection(s) each, {} time(s)",
-                        crowd.users, crowd.connections, crowd.rounds
-                    )
-                } else {
-                    String::new()
-                };
-                print(format!("behind {server} in {}{many}, shrunk from seed {}", found.drawn.environment, found.seed));
-                for line in sequence_lines(&found.transcript, Detail::Conversation) {
-                    print(format!("  {}", line.text));
-                }
-                let defects: String = options.defect.iter().map(|name| format!(" --defect {name}")).collect();
-                print(format!("again: relapse hunt --seed {} --cases 1{defects}\n", found.seed));
-            }
-            let seconds = start.elapsed().as_secs_f64();
-            print(summary(&campaign, seconds));
-        }
-        Format::Json => print(json(&campaign)),
-    }
-    Ok(match (campaign.found.is_empty(), campaign.reached_anything() || options.cases < ENOUGH) {
-        (false, _) => 1,
-        (true, true) => 0,
-        (true, false) => MISUSE,
-    })
+/// One part of many, counted from 1.
+#[derive(Debug, Clone, Copy)]
+struct Shard {
+    number: u64,
+    of: u64,
 }
 
-/// From how many cases on a hunt must have reached something.
-const ENOUGH: u64 = 20;
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Shard, String> {
+        let parts = text.split_once('/').and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
+        match parts {
+            Some((number, of)) if (1..=of).contains(&number) && of <= CASES_MAX => Ok(Shard { number, of }),
+            _ => Err("write it as in `2/4`: the second of four parts".to_owned()),
+        }
+    }
+}
+
+/// Hunts; the exit code is 1 when something was found, and 2 when nothing was reached.
+pub(super) fn hunt(options: &Options) -> Result<u8> {
+    if !options.merge.is_empty() {
+        return merge(options);
+    }
+    let Target::Backend = options.target;
+    let defects = options.defect.iter().map(|name| defect(name)).collect::<Result<Vec<_>>>()?;
+    let cases = match (options.cases, options.time, options.detection) {
+        (Some(cases), ..) => cases,
+        (None, Some(_), _) => CASES_MAX,
+        (None, None, true) => CASES_PER_DEFECT,
+        (None, None, false) => CASES,
+    };
+    let mut hunt = Hunt::on(Revision::of(defects), servers()?, cases);
+    hunt.seed = options.seed;
+    hunt.legal_only = options.legal_only;
+    if !options.faults.is_empty() {
+        hunt.places =
+            Place::ALL.into_iter().filter(|place| options.faults.iter().any(|name| name == place.name())).collect();
+    }
+    if let Some(Shard { number, of }) = options.shard {
+        hunt = hunt.shard(number, of);
+    }
+    let jobs = options.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    if options.detection {
+        return detect(options, &hunt, jobs);
+    }
+    let is_human = options.format == Format::Human;
+    let directory = capsule_directory(options.capsules.as_deref());
+    let replayed = replay_all(&directory, jobs)?;
+    if let Some(report) = replayed.as_ref().filter(|_| is_human) {
+        let fixed = report.counts()[&Verdict::Fixed];
+        print(format!("{} capsule(s) replayed, {fixed} FIXED", report.trials.len() + report.broken.len()));
+    }
+    #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
+    let start = Instant::now();
+    let campaign = watched(&hunt, jobs, options.time, start)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let writes = hunt.revision == Revision::repaired() || options.capsules.is_some();
+    let kept = keep(&campaign, &directory, writes)?;
+    let defects: String = options.defect.iter().map(|name| format!(" --defect {name}")).collect();
+    let report = HuntReport::of(&hunt, &campaign, |found| {
+        match kept.iter().find(|(seed, key, _)| (*seed, key) == (found.seed, &found.key)) {
+            Some((.., path)) => (path.clone(), format!("relapse replay {path}")),
+            None => (String::new(), format!("relapse hunt --seed {} --cases 1{defects}", found.seed)),
+        }
+    });
+    if is_human {
+        print(report.findings() + report.coverage().trim_end());
+        print(format!("{:.0} cases/s", campaign.reached.cases as f64 / seconds.max(0.001)));
+    } else {
+        print(report.to_json());
+    }
+    let replayed = replayed.map_or(0, |report| report.exit_code());
+    Ok(report.exit_code().max(replayed))
+}
+
+/// Hunts with a bar that says what is reached.
+fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> Result<Campaign> {
+    let progress = progress(usize::try_from(hunt.cases).unwrap_or(usize::MAX), "cases");
+    let so_far: Mutex<(Reached, BTreeSet<String>)> = Mutex::default();
+    let watch = |reached: &Reached, complaints: &BTreeSet<String>| {
+        let mut so_far = so_far.lock().unwrap_or_else(PoisonError::into_inner);
+        so_far.0.add(reached);
+        so_far.1.extend(complaints.iter().cloned());
+        let (classes, kinds, complaints) = (so_far.0.classes.len(), so_far.0.faults.len(), so_far.1.len());
+        progress.inc(reached.cases);
+        progress.set_message(format!("{classes} classes, {kinds} kinds of fault, {complaints} complaint(s)"));
+        time.is_none_or(|time| start.elapsed() < time)
+    };
+    let campaign = hunt_all(hunt, jobs, &watch)?;
+    progress.finish_and_clear();
+    Ok(campaign)
+}
+
+/// Writes the capsule of each finding: seed, key and path of each.
+fn keep(campaign: &Campaign, directory: &Path, writes: bool) -> Result<Vec<(u64, String, String)>> {
+    campaign
+        .found
+        .iter()
+        .filter(|_| writes)
+        .map(|found| Ok((found.seed, found.key.clone(), write(found, directory, &found.capsule.name)?)))
+        .collect()
+}
+
+/// Writes one capsule; gives its path.
+fn write(found: &Found, directory: &Path, name: &str) -> Result<String> {
+    let path = directory.join(format!("{name}.toml"));
+    let failed = |source| Error::Io { doing: "write", path: path.clone(), source };
+    fs::create_dir_all(directory).map_err(failed)?;
+    fs::write(&path, found.capsule.print()).map_err(failed)?;
+    Ok(path.display().to_string())
+}
+
+/// Hunts on each defect alone; the exit code is 1 when one is not found.
+fn detect(options: &Options, hunt: &Hunt, jobs: usize) -> Result<u8> {
+    let progress = progress(Defect::ALL.len(), "defects");
+    let next = Mutex::new(Defect::ALL.iter().copied().enumerate());
+    let worker = || {
+        let conductor = Conductor::default();
+        let mut detected = Vec::new();
+        loop {
+            let taken = next.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((index, defect)) = taken else { return Ok(detected) };
+            detected.push((index, defect, conductor.detect(defect, hunt)?));
+            progress.inc(1);
+        }
+    };
+    let parts: Vec<Result<Vec<_>>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(worker)).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    progress.finish_and_clear();
+    let mut detected: Vec<_> = parts.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    detected.sort_by_key(|(index, ..)| *index);
+    if let Some(directory) = &options.capsules {
+        for (_, defect, found) in &detected {
+            if let Some(found) = found {
+                write(found, directory, defect.name())?;
+            }
+        }
+    }
+    let detections: Vec<Detection<'_>> =
+        detected.iter().map(|(_, defect, found)| Detection { defect: defect.name(), found: found.as_ref() }).collect();
+    match options.format {
+        Format::Human => print(render_detection(&detections, hunt.cases, width())),
+        Format::Json => {
+            let rows: Vec<_> = detections
+                .iter()
+                .map(|row| serde_json::json!({ "defect": row.defect, "cases": row.found.map(|found| found.number), "found_by": row.found.map(|found| &found.key) }))
+                .collect();
+            print(serde_json::json!({ "schema": 1, "limit": hunt.cases, "detections": rows }));
+        }
+    }
+    Ok(u8::from(detected.iter().any(|(.., found)| found.is_none())))
+}
+
+/// Joins the documents of a campaign's parts.
+fn merge(options: &Options) -> Result<u8> {
+    let mut whole: Option<HuntReport> = None;
+    for path in &options.merge {
+        let failed = |source| Error::Io { doing: "read", path: path.clone(), source };
+        let text = fs::read_to_string(path).map_err(failed)?;
+        let part = HuntReport::parse(&text).map_err(|why| failed(std::io::Error::other(why)))?;
+        match &mut whole {
+            None => whole = Some(part),
+            Some(whole) => whole.merge(part),
+        }
+    }
+    let report = whole.expect("there is at least one file");
+    match options.format {
+        Format::Human => print(report.findings() + report.coverage().trim_end()),
+        Format::Json => print(report.to_json()),
+    }
+    Ok(report.exit_code())
+}
 
 fn defect(name: &str) -> Result<Defect> {
     let found = Defect::ALL.iter().copied().find(|defect| defect.name() == name);
     found.ok_or_else(|| Error::unknown("defect", name, Defect::ALL.iter().map(|defect| defect.name())))
-}
-
-fn summary(campaign: &Campaign, seconds: f64) -> String {
-    let classes: Vec<String> = campaign.classes.iter().map(|(class, count)| format!("{count} {class}")).collect();
-    let faults: Vec<String> = campaign
-        .faults
-        .iter()
-        .filter(|(_, count)| **count > 0)
-        .map(|(kind, count)| format!("{count} {kind}"))
-        .collect();
-    format!(
-        "{} case(s), {} finding(s), {:.0} cases/s\n{} upgrades accepted; connections: {}\nfaults acted: {}",
-        campaign.cases,
-        campaign.found.len(),
-        campaign.cases as f64 / seconds.max(0.001),
-        campaign.sessions,
-        classes.join(", "),
-        if faults.is_empty() { "none".to_owned() } else { faults.join(", ") },
-    )
-}
-
-fn json(campaign: &Campaign) -> String {
-    let found: Vec<_> = campaign
-        .found
-        .iter()
-        .map(|found| {
-            let lines = sequence_lines(&found.transcript, Detail::Conversation);
-            let conversation: Vec<String> = lines.into_iter().map(|line| line.text).collect();
-            serde_json::json!({
-                "key": found.key,
-                "message": found.message,
-                "also": found.also.iter().map(|(key, _)| key).collect::<Vec<_>>(),
-                "seed": found.seed,
-                "environment": found.drawn.environment.name(),
-                "faults": found.drawn.faults.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "conversation": conversation,
-            })
-        })
-        .collect();
-    let classes: serde_json::Map<_, _> =
-        campaign.classes.iter().map(|(class, count)| (class.name().to_owned(), (*count).into())).collect();
-    let document = serde_json::json!({
-        "schema": 1,
-        "cases": campaign.cases,
-        "sessions": campaign.sessions,
-        "classes": classes,
-        "faults": campaign.faults,
-        "found": found,
-    });
-    serde_json::to_string_pretty(&document).expect("names and texts are JSON")
 }

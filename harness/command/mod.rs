@@ -2,6 +2,7 @@
 
 mod hunt;
 mod list;
+mod replay;
 mod run;
 mod show;
 
@@ -41,6 +42,11 @@ enum Command {
     Run(run::Options),
     /// Look for failures that nobody reported: drawn scripts and faults, judged by the same checks, and shrunk.
     Hunt(hunt::Options),
+    /// Run capsules, which are what hunts found, and say what became of each.
+    ///
+    /// A capsule is a case with concrete values. FIXED means that what was found is gone; STILL BROKEN that it is not;
+    /// CANNOT REPRODUCE that the trigger does not come about any more.
+    Replay(replay::Options),
     /// List the issues: what was reported, what was really behind it, and the cases.
     List(list::Options),
     /// Show one case: what was reported, both conversations side by side, and what was really behind it.
@@ -62,6 +68,7 @@ pub(crate) fn main() -> ExitCode {
         None => run::run(&arguments.run),
         Some(Command::Run(options)) => run::run(&options),
         Some(Command::Hunt(options)) => hunt::hunt(&options),
+        Some(Command::Replay(options)) => replay::replay(&options),
         Some(Command::List(options)) => list::list(&options),
         Some(Command::Show(options)) => show::show(&options),
     };

@@ -76,7 +76,7 @@ pub(super) fn run(options: &Options) -> Result<u8> {
 
 /// A bar on a terminal, nothing where standard error is piped.
 pub(super) fn progress(length: usize, what: &str) -> ProgressBar {
-    let template = format!("{{bar:40}} {{pos}}/{{len}} {what}, {{per_sec}}");
+    let template = format!("{{bar:40}} {{pos}}/{{len}} {what}, {{per_sec}} {{msg}}");
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::with_draw_target(Some(length as u64), ProgressDrawTarget::stderr()).with_style(style)
 }

@@ -164,7 +164,7 @@ impl Stream {
     pub(super) fn hand_over(&mut self, outgoing: &mut Vec<u8>) -> Option<End> {
         let is_sliced = self.shape.as_ref().is_some_and(|shape| shape.slice.is_some());
         let now = Instant::now();
-        while self.due().is_some_and(|due| due <= now) && !(is_sliced && !outgoing.is_empty()) {
+        while self.due().is_some_and(|due| due <= now) && (!is_sliced || outgoing.is_empty()) {
             let (_, piece) = self.queue.pop_front()?;
             self.waiting -= piece.len();
             if let Some(limit) = self.carry(&piece, outgoing) {

@@ -66,6 +66,11 @@ faults! {
 }
 
 impl CallFault {
+    /// Whether whoever calls gets any answer, a useless one too, without waiting for long.
+    pub fn answers(&self) -> bool {
+        !matches!(self, CallFault::Delay { .. } | CallFault::Hang {})
+    }
+
     /// Whether whoever calls gets no answer that can be used.
     pub fn is_failure(&self) -> bool {
         !matches!(self, CallFault::Delay { .. })

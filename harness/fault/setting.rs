@@ -97,10 +97,10 @@ macro_rules! faults {
             pub(in crate::fault) fn read(
                 kind: &str,
                 settings: &mut crate::fault::setting::Settings,
-            ) -> Option<Result<$name, crate::fault::setting::Unfit>> {
+            ) -> Result<Option<$name>, crate::fault::setting::Unfit> {
                 match kind {
-                    $($kind => Some((|| Ok($name::$variant { $($field: settings.take($key)?),* }))()),)*
-                    _ => None,
+                    $($kind => Ok(Some($name::$variant { $($field: settings.take($key)?),* })),)*
+                    _ => Ok(None),
                 }
             }
 

@@ -10,7 +10,7 @@ use crate::{
     credential::{Credential, CredentialPlace},
     environment::Environment,
     fault::{Fault, Place},
-    step::{Act, Awaited, Client, Crowd, Request, Step},
+    step::{Act, Awaited, Client, Crowd, DEFAULT_LIMIT, DEFAULT_USER, Request, Step},
 };
 
 /// Longer than anything that the service may take, all its attempts together. Virtual time.
@@ -64,25 +64,47 @@ pub fn draw(seed: u64, aim: &Aim) -> Drawn {
     let count = match chance.u8(..10) {
         _ if aim.places.is_empty() => 0,
         0..=2 => 0,
-        3..=7 => 1,
+        3..=6 => 1,
         _ => 2,
     };
-    let places: Vec<Place> = (0..count).map(|_| hardship::place(&mut chance, &aim.places)).collect();
+    let mut places: Vec<Place> = (0..count).map(|_| hardship::place(&mut chance, &aim.places)).collect();
     let mut visits = vec![visit(&mut chance)];
-    // What fails is followed by somebody who notices.
-    let most = if places.iter().any(|place| matches!(place, Place::Dependency | Place::Process)) { 4 } else { 2 };
-    while visits.len() < most && chance.bool() {
-        visits.push(visit(&mut chance));
+    if let [Place::Process, others @ ..] = places.as_mut_slice() {
+        // One process is enough; what it depends on may fail too. Somebody comes when it should have started.
+        others
+            .iter_mut()
+            .filter(|_| aim.places.contains(&Place::Dependency))
+            .for_each(|place| *place = Place::Dependency);
+        if chance.bool() {
+            visits.push(vec![pause(&mut chance)]);
+        }
+        visits.push(session(&mut chance, true));
+    } else {
+        // What fails is followed by somebody who notices.
+        let most = if places.contains(&Place::Dependency) { 4 } else { 2 };
+        while visits.len() < most && chance.bool() {
+            visits.push(visit(&mut chance));
+        }
     }
-    let crowd = match chance.u8(..32) {
-        0 => Crowd { users: chance.usize(2..=4), connections: chance.usize(1..=2), rounds: 1 },
-        1 => Crowd { connections: 12, ..Crowd::ONE },
-        2 => Crowd { rounds: 22, ..Crowd::ONE },
+    let crowd = match chance.u8(..64) {
+        0..=5 => Crowd { users: chance.usize(2..=4), connections: chance.usize(1..=2), rounds: 1 },
+        6..=7 => Crowd { connections: 12, ..Crowd::ONE },
+        8 => Crowd { rounds: 22, ..Crowd::ONE },
         _ => Crowd::ONE,
     };
     if crowd != Crowd::ONE {
         // Many clients stay below what one user may send in a minute.
         visits.truncate(1);
+    }
+    if crowd.users > 1 {
+        // What one does is nobody else's business while both do it.
+        visits = vec![session(&mut chance, true)];
+        // Each has a name of its own.
+        for step in visits.iter_mut().flatten() {
+            if let Act::Open(request) | Act::Request(request) = &mut step.act {
+                DEFAULT_USER.clone_into(&mut request.user);
+            }
+        }
     }
     let steps = visits.iter().map(Vec::len).sum();
     let faults = places.into_iter().map(|place| hardship::fault(&mut chance, place, aim.legal_only, steps)).collect();
@@ -96,7 +118,8 @@ pub(super) fn one<T: Clone>(chance: &mut Rng, from: &[T]) -> T {
 }
 
 fn step(act: Act) -> Step {
-    Step { act, limit: LIMIT }
+    let waits = !matches!(act, Act::SendText(_) | Act::SendBytes(_));
+    Step { act, limit: if waits { LIMIT } else { DEFAULT_LIMIT } }
 }
 
 fn credential(chance: &mut Rng) -> Credential {
@@ -105,10 +128,14 @@ fn credential(chance: &mut Rng) -> Credential {
 
 fn visit(chance: &mut Rng) -> Vec<Step> {
     match chance.u8(..10) {
-        0..=5 => session(chance),
+        0..=5 => session(chance, false),
         6..=8 => vec![step(Act::Request(plain(chance)))],
-        _ => vec![Step { act: Act::Pause, limit: Duration::from_millis(chance.u64(1..40_000)) }],
+        _ => vec![pause(chance)],
     }
+}
+
+fn pause(chance: &mut Rng) -> Step {
+    Step { act: Act::Pause, limit: Duration::from_millis(chance.u64(1..40_000)) }
 }
 
 /// Header fields as text.
@@ -201,10 +228,13 @@ fn plain(chance: &mut Rng) -> Request {
         }
         _ => {}
     }
+    // As the table of a file has them.
+    request.headers.sort();
     request
 }
 
-fn session(chance: &mut Rng) -> Vec<Step> {
+/// A session; one that talks asks an agent first of all.
+fn session(chance: &mut Rng, talks: bool) -> Vec<Step> {
     const PATHS: [&str; 10] = [
         "/ws",
         "/ws",
@@ -241,6 +271,7 @@ fn session(chance: &mut Rng) -> Vec<Step> {
     if chance.u8(..4) == 0 {
         header(chance, &mut request);
     }
+    request.headers.sort();
     if chance.u8(..10) == 0 {
         request.offers = vec![one(chance, &["jwt-auth", "e2e-testing", "graphql-ws"]).to_owned()];
     }
@@ -248,11 +279,14 @@ fn session(chance: &mut Rng) -> Vec<Step> {
         request.give_up = Some(Duration::from_millis(one(chance, &[1, 500, 4000])));
     }
     let mut steps = vec![step(Act::Open(request)), wait("connection_established")];
+    if talks {
+        ask(&mut steps);
+    }
     for _ in 0..chance.usize(..=2) {
         say(chance, &mut steps);
     }
     match chance.u8(..16) {
-        0 => steps.push(Step { act: Act::Freeze, limit: Duration::from_millis(one(chance, &[100, 30_000])) }),
+        0 => steps.push(Step { act: Act::Freeze, limit: Duration::from_millis(one(chance, &[100, 15_000])) }),
         1 => steps.push(Step { act: Act::Pause, limit: Duration::from_secs(one(chance, &[1, 70])) }),
         2 => steps.push(step(Act::Ping)),
         _ => {}
@@ -269,11 +303,19 @@ fn wait(name: &str) -> Step {
     step(Act::Wait(Awaited::Message(name.to_owned())))
 }
 
+/// What asks an agent.
+const AGENT: &str = r#"{"type":"chat","content":"hello","thread_id":"thread of {user}"}"#;
+
+/// A question to an agent, and the wait for the last word of its answer.
+fn ask(steps: &mut Vec<Step>) {
+    steps.push(step(Act::SendText(AGENT.to_owned())));
+    steps.push(wait("agent_response_complete"));
+}
+
 /// A message, and the wait for its answer.
 fn say(chance: &mut Rng, steps: &mut Vec<Step>) {
-    const AGENT: &str = r#"{"type":"chat","content":"hello","thread_id":"thread of {user}"}"#;
     let (act, answer) = match chance.u8(..16) {
-        0..=5 => (Act::SendText(AGENT.to_owned()), "agent_response_complete"),
+        0..=5 => return ask(steps),
         6..=7 => (Act::SendText(r#"{"type":"ping"}"#.to_owned()), "pong"),
         8 => (Act::SendText(r#"{"type":"no_such_type"}"#.to_owned()), "ack"),
         9 => (Act::SendText("not json".to_owned()), "error_message"),

@@ -33,7 +33,7 @@ pub(super) fn place(chance: &mut Rng, places: &[Place]) -> Place {
         Place::Scope,
         Place::Scope,
         Place::Event,
-        Place::Event,
+        Place::Process,
         Place::Process,
     ];
     let drawn = one(chance, &WEIGHED);
@@ -86,7 +86,13 @@ fn trigger(chance: &mut Rng) -> Trigger {
 
 fn call(chance: &mut Rng) -> FaultKind {
     let (name, operations) = one(chance, Dependency::NAMES);
-    let operation = chance.bool().then(|| one(chance, operations).to_owned());
+    // The last one is what sessions ask for.
+    let operation = match chance.u8(..6) {
+        0..=1 => None,
+        2 => operations.first(),
+        _ => operations.last(),
+    };
+    let operation = operation.map(|operation| (*operation).to_owned());
     let calls = Calls { dependency: name.to_owned(), operation };
     let fault = match chance.u8(..16) {
         0..=4 => CallFault::Fail { error: "connection to 10.0.3.7:5432 refused".to_owned() },
@@ -177,7 +183,7 @@ fn head_edit(chance: &mut Rng) -> HeadEdit {
     ];
     const QUERIES: [&[u8]; 6] = [b"", b"utm_source=x&utm_source=y", b"%", b"a=%ff%fe", b"caf\xc3\xa9=\xff", b"&&==&"];
     let header = token(one(chance, &HEADERS));
-    match chance.u8(..22) {
+    match chance.u8(..24) {
         0..=3 => HeadEdit::Strip { header: token(one(chance, &["Authorization", "Sec-WebSocket-Protocol"])) },
         4 => HeadEdit::Strip { header },
         5 => HeadEdit::Rename { header: token("Authorization"), to: token("X-Forwarded-Authorization") },
@@ -203,6 +209,8 @@ fn head_edit(chance: &mut Rng) -> HeadEdit {
         18 => HeadEdit::PadQuery { bytes: Count(one(chance, &[100, 9000])) },
         19 => HeadEdit::Path { path: Path(one(chance, &[&b"/moved"[..], b"/%2e%2e/ws", b"/ws/", b"//ws"]).to_vec()) },
         20 => HeadEdit::Version { version: Version::Old },
+        21 => HeadEdit::Method { method: token(one(chance, &["POST", "get", "BREW"])) },
+        22 => HeadEdit::Pass {},
         _ => {
             const FOLLOWING: [&[u8]; 4] = [
                 b"\x81\x84\x00\x00\x00\x00ping",
@@ -380,13 +388,13 @@ fn process(chance: &mut Rng) -> Fault {
     let always = Trigger::default();
     let unset = |name: &str| ProcessFault::UnsetVariable { name: name.to_owned() };
     let set = |name: &str, value: &str| ProcessFault::SetVariable { name: name.to_owned(), value: value.to_owned() };
-    let (fault, trigger) = match chance.u8(..8) {
+    let (fault, trigger) = match chance.u8(..9) {
         0 => (ProcessFault::Absent {}, timed),
         1 => (ProcessFault::MissingModule { module: one(chance, MODULES).to_owned() }, timed),
         2 => (unset("LLM_API_KEY"), always),
         3 => (unset("JWT_SECRET_{ENVIRONMENT}"), always),
-        4 => (unset("ENVIRONMENT"), always),
-        5 => (set("ENVIRONMENT", one(chance, &["development", "staging", "production", "nonsense"])), always),
+        4..=6 => (unset("ENVIRONMENT"), always),
+        7 => (set("ENVIRONMENT", one(chance, &["development", "staging", "production", "nonsense"])), always),
         _ => (ProcessFault::Restart {}, always),
     };
     Fault { kind: FaultKind::Process(fault), trigger }

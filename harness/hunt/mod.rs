@@ -1,32 +1,44 @@
-//! Looks for what nobody reported: draws scripts and plans, runs them, judges, and shrinks what fails.
+//! Looks for what nobody reported: draws scripts and plans, runs them, judges, shrinks what fails, and keeps it as a
+//! capsule, which is a case like any other.
 
+mod capsule;
 mod draw;
 mod hardship;
+pub mod report;
+mod shrink;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use draw::{Aim, Drawn, draw};
+pub use report::HuntReport;
+use serde::{Deserialize, Serialize};
 
 use crate::{
+    case::Case,
     cause::Cause,
     check::{self, Evidence},
+    classify,
+    defect::Defect,
     error::Error,
-    fault::{Place, Trigger},
+    fault::{FaultKind, Place},
     outcome::{Class, Ending, Outcome},
     plan::Plan,
     profile::Profile,
     revision::Revision,
     run::Conductor,
-    step::{Act, Crowd},
     transcript::{Party, Transcript},
 };
+
+/// How many cases a worker takes at a time.
+const CHUNK: u64 = 64;
 
 /// Something that a hunt found.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// What tells it from other findings: the class or the check, and what it complains of.
+    /// What tells it from other findings: the check or the class, and what it complains of.
     pub key: String,
     /// The complaint, with its evidence.
     pub message: String,
@@ -34,23 +46,36 @@ pub struct Found {
     pub also: Vec<(String, String)>,
     /// The seed that drew it.
     pub seed: u64,
+    /// Which case of the hunt it was, counted from 1.
+    pub number: u64,
     /// The smallest thing that still shows it.
     pub drawn: Drawn,
     /// What happens then.
     pub transcript: Transcript,
+    /// The case that shows it again.
+    pub capsule: Case,
 }
 
-/// What a hunt did. One that reached nothing proves nothing.
-#[derive(Debug, Default)]
-pub struct Campaign {
+/// What a hunt reached. One that reached nothing proves nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
     /// How many cases were drawn and judged.
     pub cases: u64,
+    /// How many upgrades were accepted.
+    pub sessions: u64,
     /// How often each class was reached.
     pub classes: BTreeMap<Class, u64>,
     /// How often each kind of fault acted.
-    pub faults: BTreeMap<&'static str, u64>,
-    /// How many upgrades were accepted.
-    pub sessions: u64,
+    pub faults: BTreeMap<String, u64>,
+    /// How many exchanges ended in each way: the ending as reports write it, and what brought it about.
+    pub endings: BTreeMap<String, u64>,
+}
+
+/// What a hunt did.
+#[derive(Debug, Default)]
+pub struct Campaign {
+    /// What it reached.
+    pub reached: Reached,
     /// What was found, each once.
     pub found: Vec<Found>,
 }
@@ -75,82 +100,158 @@ pub struct Hunt {
 }
 
 impl Hunt {
+    /// A hunt for anything, from seed 1 on.
+    pub fn on(revision: Revision, servers: Vec<Arc<Profile>>, cases: u64) -> Hunt {
+        Hunt {
+            revision,
+            servers,
+            seed: 1,
+            cases,
+            stops_at_first: false,
+            places: Place::ALL.to_vec(),
+            legal_only: false,
+        }
+    }
+
+    /// The part of it that one of so many machines hunts, counted from 1. The parts have no seed in common.
+    pub fn shard(self, number: u64, of: u64) -> Hunt {
+        let (start, end) = (self.cases * (number - 1) / of, self.cases * number / of);
+        Hunt { seed: self.seed.wrapping_add(start), cases: end - start, ..self }
+    }
+
     /// What may be drawn.
     fn aim(&self) -> Aim {
         Aim { servers: self.servers.len(), places: self.places.clone(), legal_only: self.legal_only }
     }
+
+    /// The case with this number, counted from 0.
+    fn draw(&self, number: u64) -> (Drawn, u64) {
+        let seed = self.seed.wrapping_add(number);
+        (draw(seed, &self.aim()), seed)
+    }
 }
 
-/// Hunts with many workers at a time, each with a clock of its own; the result does not depend on how many. `done` is
-/// called after each case.
+/// How a hunt goes on. The answer says whether it is to.
+pub type Watch<'a> = &'a (dyn Fn(&Reached, &BTreeSet<String>) -> bool + Sync);
+
+/// Hunts with many workers at a time, each with a clock of its own; unless it is stopped, the result does not depend on
+/// how many. `watch` is told what each chunk of cases reached and which complaints it had.
 ///
 /// # Errors
 /// When the harness could not do its work.
-pub fn hunt_all(hunt: &Hunt, jobs: usize, done: &(dyn Fn() + Sync)) -> Result<Campaign, Error> {
-    let jobs = jobs.clamp(1, usize::try_from(hunt.cases).unwrap_or(usize::MAX).max(1)) as u64;
-    let part = |job: u64| {
-        let (start, end) = (hunt.cases * job / jobs, hunt.cases * (job + 1) / jobs);
-        let hunt = Hunt { seed: hunt.seed.wrapping_add(start), cases: end - start, ..hunt.clone() };
-        Conductor::default().scan(&hunt, &|| done())
+pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, Error> {
+    let chunks = hunt.cases.div_ceil(CHUNK);
+    let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let worker = || {
+        let conductor = Conductor::default();
+        let mut scans = Vec::new();
+        while !is_over.load(Ordering::Relaxed) {
+            let chunk = next.fetch_add(1, Ordering::Relaxed);
+            if chunk >= chunks {
+                break;
+            }
+            let cases = chunk * CHUNK..(chunk * CHUNK + CHUNK).min(hunt.cases);
+            let scan = conductor.scan(hunt, cases)?;
+            let goes_on = watch(&scan.reached, &scan.first.keys().cloned().collect());
+            if !goes_on || (hunt.stops_at_first && !scan.first.is_empty()) {
+                is_over.store(true, Ordering::Relaxed);
+            }
+            scans.push(scan);
+        }
+        Ok(scans)
     };
-    let parts: Vec<Result<Scan, Error>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs).map(|job| scope.spawn(move || part(job))).collect();
+    let jobs = u64::try_from(jobs).unwrap_or(1).clamp(1, chunks.max(1));
+    let parts: Vec<Result<Vec<Scan>, Error>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     });
     let mut whole = Scan::default();
-    for part in parts {
-        whole.add(part?);
+    for scan in parts.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
+        whole.add(scan);
     }
     Conductor::default().conclude(hunt, whole)
 }
 
-/// What was drawn and run, and which draws complained of something first.
+/// What was drawn and run, and which cases complained of something first.
 #[derive(Debug, Default)]
 struct Scan {
-    campaign: Campaign,
-    /// For each complaint the first case that has it, counted from the hunt's own first.
+    reached: Reached,
+    /// For each complaint the number of the first case that has it.
     first: BTreeMap<String, u64>,
 }
 
 impl Scan {
-    /// Adds the scan of the cases that follow.
-    fn add(&mut self, next: Scan) {
-        let before = self.campaign.cases;
-        self.campaign.cases += next.campaign.cases;
-        self.campaign.sessions += next.campaign.sessions;
-        for (class, count) in next.campaign.classes {
-            *self.campaign.classes.entry(class).or_default() += count;
+    fn add(&mut self, other: Scan) {
+        self.reached.add(&other.reached);
+        for (key, case) in other.first {
+            let first = self.first.entry(key).or_insert(case);
+            *first = case.min(*first);
         }
-        for (kind, count) in next.campaign.faults {
-            *self.campaign.faults.entry(kind).or_default() += count;
+    }
+}
+
+impl Reached {
+    /// Adds what another part of the hunt reached.
+    pub fn add(&mut self, other: &Reached) {
+        fn join<K: Ord + Clone>(into: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
+            for (key, count) in from {
+                *into.entry(key.clone()).or_default() += count;
+            }
         }
-        for (key, case) in next.first {
-            self.first.entry(key).or_insert(before + case);
+        self.cases += other.cases;
+        self.sessions += other.sessions;
+        join(&mut self.classes, &other.classes);
+        join(&mut self.faults, &other.faults);
+        join(&mut self.endings, &other.endings);
+    }
+
+    /// Whether anything was reached at all: an upgrade, and, where there may be any, a fault.
+    pub fn is_something(&self, may_have_faults: bool) -> bool {
+        self.sessions > 0 && (!may_have_faults || self.faults.values().any(|&count| count > 0))
+    }
+
+    /// The kinds of fault that never acted, of those at these places.
+    pub fn missed(&self, places: &[Place]) -> Vec<&'static str> {
+        let kinds = FaultKind::all().filter(|kind| places.contains(&kind.place));
+        kinds.map(|kind| kind.name).filter(|name| !self.faults.contains_key(*name)).collect()
+    }
+
+    fn count(&mut self, drawn: &Drawn, transcript: &Transcript) {
+        self.cases += 1;
+        self.sessions += transcript.sessions() as u64;
+        for reading in classify::readings(transcript) {
+            let Outcome { class, cause, ending, .. } = reading.outcome();
+            *self.classes.entry(class).or_default() += 1;
+            *self.endings.entry(format!("{ending}; {cause}")).or_default() += 1;
+        }
+        for (fault, count) in drawn.faults.iter().zip(&transcript.fired) {
+            if *count > 0 {
+                *self.faults.entry(fault.kind.name().to_owned()).or_default() += u64::from(*count);
+            }
         }
     }
 }
 
 impl Conductor {
-    /// Hunts. `done` is called after each case.
+    /// Hunts on this thread alone.
     ///
     /// # Errors
     /// When the harness could not do its work.
-    pub fn hunt(&self, hunt: &Hunt, done: &dyn Fn()) -> Result<Campaign, Error> {
-        self.conclude(hunt, self.scan(hunt, done)?)
+    pub fn hunt(&self, hunt: &Hunt) -> Result<Campaign, Error> {
+        self.conclude(hunt, self.scan(hunt, 0..hunt.cases)?)
     }
 
-    fn scan(&self, hunt: &Hunt, done: &dyn Fn()) -> Result<Scan, Error> {
+    fn scan(&self, hunt: &Hunt, cases: std::ops::Range<u64>) -> Result<Scan, Error> {
         let mut scan = Scan::default();
-        let aim = hunt.aim();
-        for case in 0..hunt.cases {
-            let seed = hunt.seed.wrapping_add(case);
-            let drawn = draw(seed, &aim);
-            let transcript = self.play(hunt, &drawn, seed)?;
-            scan.campaign.count(&drawn, &transcript);
-            for (key, _) in complaints(&transcript) {
-                scan.first.entry(key).or_insert(case);
+        for number in cases {
+            let (drawn, seed) = hunt.draw(number);
+            let played = self.play(hunt, &drawn, seed)?;
+            if let Ok(transcript) = &played {
+                scan.reached.count(&drawn, transcript);
             }
-            done();
+            for (key, _) in complaints(&played) {
+                scan.first.entry(key).or_insert(number);
+            }
             if hunt.stops_at_first && !scan.first.is_empty() {
                 break;
             }
@@ -161,115 +262,65 @@ impl Conductor {
     /// Shrinks what complained first, in the order of the cases. What the smallest case complains of beside it is the
     /// same finding, seen by another check.
     fn conclude(&self, hunt: &Hunt, scan: Scan) -> Result<Campaign, Error> {
-        let Scan { mut campaign, first } = scan;
-        let (mut known, aim) = (BTreeSet::new(), hunt.aim());
-        let cases: BTreeSet<u64> = first.values().copied().collect();
-        for seed in cases.into_iter().map(|case| hunt.seed.wrapping_add(case)) {
-            let drawn = draw(seed, &aim);
+        let Scan { reached, first } = scan;
+        let mut found: Vec<Found> = Vec::new();
+        let mut known = BTreeSet::new();
+        for number in first.values().copied().collect::<BTreeSet<u64>>() {
+            if hunt.stops_at_first && !found.is_empty() {
+                break;
+            }
+            let (drawn, seed) = hunt.draw(number);
             for (key, _) in complaints(&self.play(hunt, &drawn, seed)?) {
                 if known.contains(&key) {
                     continue;
                 }
-                let found = self.shrink(hunt, key, drawn.clone(), seed)?;
-                known.insert(found.key.clone());
-                known.extend(found.also.iter().map(|(key, _)| key.clone()));
-                campaign.found.push(found);
+                let new = self.keep(hunt, key, drawn.clone(), seed, number + 1)?;
+                known.insert(new.key.clone());
+                known.extend(new.also.iter().map(|(key, _)| key.clone()));
+                found.push(new);
             }
         }
-        Ok(campaign)
+        Ok(Campaign { reached, found })
     }
 
-    fn play(&self, hunt: &Hunt, drawn: &Drawn, seed: u64) -> Result<Transcript, Error> {
+    /// Shrinks what was found and makes a capsule of it.
+    fn keep(&self, hunt: &Hunt, key: String, drawn: Drawn, seed: u64, number: u64) -> Result<Found, Error> {
+        let drawn = self.shrink(hunt, &key, drawn, seed)?;
+        let played = self.play(hunt, &drawn, seed)?;
+        let (own, also): (Vec<_>, Vec<_>) = complaints(&played).into_iter().partition(|(other, _)| *other == key);
+        let message = own.into_iter().next().map(|(_, message)| message).unwrap_or_default();
+        let capsule = self.capsule(hunt, &key, &message, &drawn, seed)?;
+        Ok(Found { key, message, also, seed, number, drawn, transcript: played.unwrap_or_default(), capsule })
+    }
+
+    /// Finds a defect alone, with no hint of what it is; nothing when so many cases do not show it.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub fn detect(&self, defect: Defect, hunt: &Hunt) -> Result<Option<Found>, Error> {
+        let hunt = Hunt { revision: Revision::only(defect), stops_at_first: true, ..hunt.clone() };
+        Ok(self.hunt(&hunt)?.found.into_iter().next())
+    }
+
+    /// Runs what was drawn: everything that happened, or the text of a panic.
+    fn play(&self, hunt: &Hunt, drawn: &Drawn, seed: u64) -> Result<Result<Transcript, String>, Error> {
         let plan = Plan { seed, faults: drawn.faults.clone() };
         let profile = &hunt.servers[drawn.server];
-        self.converse(hunt.revision, drawn.environment, profile, drawn.crowd, &drawn.steps(), plan)
-    }
-
-    /// Takes away whatever can be taken away while the same complaint remains.
-    fn shrink(&self, hunt: &Hunt, key: String, drawn: Drawn, seed: u64) -> Result<Found, Error> {
-        let mut smallest = drawn;
-        let shows = |candidate: &Drawn| -> Result<bool, Error> {
-            let transcript = self.play(hunt, candidate, seed)?;
-            Ok(complaints(&transcript).iter().any(|(other, _)| *other == key))
-        };
-        'again: loop {
-            for candidate in smaller(&smallest) {
-                if shows(&candidate)? {
-                    smallest = candidate;
-                    continue 'again;
-                }
-            }
-            break;
-        }
-        let transcript = self.play(hunt, &smallest, seed)?;
-        let (own, also): (Vec<_>, Vec<_>) = complaints(&transcript).into_iter().partition(|(other, _)| *other == key);
-        let message = own.into_iter().next().map(|(_, message)| message).unwrap_or_default();
-        Ok(Found { key, message, also, seed, drawn: smallest, transcript })
-    }
-}
-
-/// Everything that is one step smaller: fewer visits, fewer faults, fewer clients, fewer steps in a visit, a simpler
-/// trigger, the first server.
-fn smaller(drawn: &Drawn) -> Vec<Drawn> {
-    let with = |change: &dyn Fn(&mut Drawn)| {
-        let mut candidate = drawn.clone();
-        change(&mut candidate);
-        candidate
-    };
-    let mut candidates = Vec::new();
-    if drawn.visits.len() > 1 {
-        candidates.extend((0..drawn.visits.len()).map(|index| with(&|drawn| drop(drawn.visits.remove(index)))));
-    }
-    candidates.extend((0..drawn.faults.len()).map(|index| with(&|drawn| drop(drawn.faults.remove(index)))));
-    if drawn.crowd != Crowd::ONE {
-        candidates.push(with(&|drawn| drawn.crowd = Crowd::ONE));
-    }
-    for (visit, steps) in drawn.visits.iter().enumerate() {
-        // The first step opens, without it the others mean nothing; a message goes with the wait for its answer.
-        for (index, step) in steps.iter().enumerate().skip(1) {
-            match step.act {
-                Act::SendText(_) | Act::SendBytes(_) => {
-                    let waits = steps.get(index + 1).is_some_and(|next| matches!(next.act, Act::Wait(_)));
-                    let end = index + 1 + usize::from(waits);
-                    candidates.push(with(&|drawn| drop(drawn.visits[visit].drain(index..end))));
-                }
-                Act::Wait(_) => {}
-                _ => candidates.push(with(&|drawn| drop(drawn.visits[visit].remove(index)))),
-            }
-        }
-    }
-    for (index, fault) in drawn.faults.iter().enumerate() {
-        let simplest = Trigger { until: fault.trigger.until, ..Trigger::default() };
-        if fault.trigger != simplest {
-            candidates.push(with(&|drawn| drawn.faults[index].trigger = simplest));
-        }
-    }
-    if drawn.server != 0 {
-        candidates.push(with(&|drawn| drawn.server = 0));
-    }
-    candidates
-}
-
-impl Campaign {
-    /// Whether anything was reached at all: an upgrade, and a fault.
-    pub fn reached_anything(&self) -> bool {
-        self.sessions > 0 && self.faults.values().any(|&count| count > 0)
-    }
-
-    fn count(&mut self, drawn: &Drawn, transcript: &Transcript) {
-        self.cases += 1;
-        self.sessions += transcript.sessions() as u64;
-        for reading in crate::classify::readings(transcript) {
-            *self.classes.entry(reading.outcome().class).or_default() += 1;
-        }
-        for (fault, count) in drawn.faults.iter().zip(&transcript.fired) {
-            *self.faults.entry(fault.kind.name()).or_default() += u64::from(*count);
+        match self.converse(hunt.revision, drawn.environment, profile, drawn.crowd, &drawn.steps(), plan) {
+            Ok(transcript) => Ok(Ok(transcript)),
+            // A target that dies is found, and does not end the hunt.
+            Err(Error::TargetPanicked(text)) => Ok(Err(text)),
+            Err(error) => Err(error),
         }
     }
 }
 
 /// Everything that is wrong with a run, each with what tells it from other complaints.
-fn complaints(transcript: &Transcript) -> Vec<(String, String)> {
+fn complaints(played: &Result<Transcript, String>) -> Vec<(String, String)> {
+    let transcript = match played {
+        Ok(transcript) => transcript,
+        Err(panic) => return vec![("panic".to_owned(), format!("the target panicked: {panic}"))],
+    };
     // Nobody is beside the clients of a hunt.
     let control =
         Outcome { class: Class::GoodOpen, cause: Cause::Clean, ending: Ending::Left, closed_by: Party::Probe };
@@ -278,7 +329,9 @@ fn complaints(transcript: &Transcript) -> Vec<(String, String)> {
     let bad: Vec<(String, String)> =
         bad.map(|outcome| (format!("{}: {}", outcome.class, outcome.cause), outcome.to_string())).collect();
     let found = check::findings(&evidence).into_iter();
-    bad.into_iter()
-        .chain(found.map(|finding| (format!("{}: {}", finding.check, finding.key), finding.message)))
-        .collect()
+    let found = found.map(|finding| (format!("{}: {}", finding.check, finding.key), finding.message));
+    let mut all: Vec<(String, String)> = found.chain(bad).collect();
+    let mut seen = BTreeSet::new();
+    all.retain(|(key, _)| seen.insert(key.clone()));
+    all
 }

@@ -63,7 +63,7 @@ fn entry<'a>(key: &'a str, issue: &'a Issue, cases: Vec<&'a Case>) -> Entry<'a> 
     let shams = cases.iter().flat_map(|case| &case.shams);
     let symptoms = cases.iter().flat_map(|case| std::iter::once(&case.symptom).chain(case.symptom_on.values()));
     let found_by = symptoms.flat_map(|symptom| &symptom.found_by).chain(shams.clone().flat_map(|sham| &sham.found_by));
-    let defects = cases.iter().map(|case| case.defect.name()).collect();
+    let defects = cases.iter().flat_map(|case| case.twin.defects()).map(Defect::name).collect();
     Entry {
         issue: key,
         also: &issue.also,
@@ -87,7 +87,7 @@ fn entry<'a>(key: &'a str, issue: &'a Issue, cases: Vec<&'a Case>) -> Entry<'a> 
 /// The defects that the claimed repairs of a case brought, beside what they left.
 fn shams_of(case: &Case) -> impl Iterator<Item = &'static str> {
     let brought = case.shams.iter().flat_map(|sham| sham.revision.defects());
-    brought.filter(|defect| *defect != case.defect).map(Defect::name)
+    brought.filter(|defect| !case.twin.has(*defect)).map(Defect::name)
 }
 
 /// The catalogue for a reader, at most this many characters wide. A case that belongs to several issues stands with each.

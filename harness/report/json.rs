@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The version of the document's shape. It grows when a key changes its meaning or goes.
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -34,7 +34,7 @@ struct CaseEntry<'a> {
     profile: &'a str,
     environment: &'static str,
     seed: u64,
-    defect: &'static str,
+    defects: Vec<&'static str>,
     verdict: Verdict,
     why: &'a str,
     findings: &'a [Finding],
@@ -109,7 +109,7 @@ fn entry<'a>(trial: &'a Trial, judgement: &'a Judgement, seed: u64) -> CaseEntry
         profile: &trial.profile.name,
         environment: trial.environment.name(),
         seed,
-        defect: trial.case.defect.name(),
+        defects: trial.case.twin.defects().map(Defect::name).collect(),
         verdict: judgement.verdict,
         why: &judgement.why,
         findings: judgement.after.as_ref().map_or(&[], |after| &after.findings),

@@ -39,12 +39,10 @@ pub fn render(
     say(format!("{}\n", case.summary));
     say(format!("{FAINT}reported{FAINT:#}  {}", case.reported));
     say(format!("{FAINT}behind  {FAINT:#}  {}", case.behind));
-    say(format!(
-        "{FAINT}defect  {FAINT:#}  {}, {}: {}",
-        case.defect.name(),
-        case.defect.origin(),
-        case.defect.mechanism()
-    ));
+    for defect in case.twin.defects() {
+        let (name, origin, mechanism) = (defect.name(), defect.origin(), defect.mechanism());
+        say(format!("{FAINT}defect  {FAINT:#}  {name}, {origin}: {mechanism}"));
+    }
     for fault in &case.faults {
         say(format!("{FAINT}fault   {FAINT:#}  {fault}"));
     }

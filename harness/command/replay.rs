@@ -1,0 +1,88 @@
+//! `relapse replay`: what hunts found, again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use relapse::{Catalogue, Report, Result, Trial, judge_all, render_json, render_table, servers};
+
+use super::{MISUSE, complain, print, run::progress, width};
+
+/// Which capsules are replayed.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Options {
+    /// Capsule files; all of `--capsules` without one.
+    capsule: Vec<PathBuf>,
+    /// Where capsules are: `fixtures/capsules`, or `capsules` where there is no `fixtures`.
+    #[arg(long, value_name = "DIR")]
+    capsules: Option<PathBuf>,
+    /// How to print the verdicts.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// How many capsules run at a time; as many as there are cores without it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A table.
+    Human,
+    /// One JSON document.
+    Json,
+}
+
+/// Replays capsules; the exit code is the report's.
+pub(super) fn replay(options: &Options) -> Result<u8> {
+    let jobs = options.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    let directory = capsule_directory(options.capsules.as_deref());
+    let report =
+        if options.capsule.is_empty() { replay_all(&directory, jobs)? } else { Some(judge(&options.capsule, jobs)?) };
+    let Some(report) = report else {
+        print(format!("there is no capsule in {}", directory.display()));
+        return Ok(MISUSE);
+    };
+    report.broken.iter().for_each(complain);
+    match options.format {
+        Format::Human if report.trials.is_empty() => {}
+        Format::Human => print(render_table(&report, width()).trim_end()),
+        Format::Json => print(render_json(&report)),
+    }
+    Ok(report.exit_code())
+}
+
+/// The directory named, or where capsules are kept here.
+pub(super) fn capsule_directory(named: Option<&Path>) -> PathBuf {
+    match named {
+        Some(directory) => directory.to_owned(),
+        None if Path::new("fixtures").is_dir() => PathBuf::from("fixtures/capsules"),
+        None => PathBuf::from("capsules"),
+    }
+}
+
+/// Replays every capsule of a directory; nothing where there is none.
+pub(super) fn replay_all(directory: &Path, jobs: usize) -> Result<Option<Report>> {
+    let Ok(entries) = fs::read_dir(directory) else { return Ok(None) };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut paths: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
+    paths.sort();
+    if paths.is_empty() { Ok(None) } else { judge(&paths, jobs).map(Some) }
+}
+
+fn judge(paths: &[PathBuf], jobs: usize) -> Result<Report> {
+    /// Capsules bring their own.
+    const SEED: u64 = 1;
+    #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
+    let start = Instant::now();
+    let mut catalogue = Catalogue::default();
+    for path in paths {
+        catalogue.add(path)?;
+    }
+    let trials = Trial::of(&catalogue.cases, &servers()?, None);
+    let progress = progress(trials.len(), "capsules");
+    let judgements = judge_all(&trials, SEED, jobs, &|| progress.inc(1));
+    progress.finish_and_clear();
+    let trials = trials.into_iter().zip(judgements).collect();
+    Ok(Report { trials, broken: catalogue.broken, seed: SEED, wall: start.elapsed() })
+}

@@ -1,0 +1,123 @@
+//! Makes a case of what was found.
+
+use std::sync::Arc;
+
+use super::{Drawn, Hunt};
+use crate::{
+    case::{Accepted, Case, Symptom},
+    check,
+    error::Error,
+    outcome::Class,
+    revision::Revision,
+    run::Conductor,
+    step::Act,
+    trial::Trial,
+    verdict::Judged,
+};
+
+/// How many characters of a finding stand in the name of its capsule.
+const NAME_CHARACTERS: usize = 48;
+
+impl Conductor {
+    /// The capsule of what was found: an ordinary case with concrete values. On a revision with defects that one is
+    /// its defective twin; otherwise it records what must not be found again.
+    pub(super) fn capsule(
+        &self,
+        hunt: &Hunt,
+        key: &str,
+        message: &str,
+        drawn: &Drawn,
+        seed: u64,
+    ) -> Result<Case, Error> {
+        let profile = Arc::clone(&hunt.servers[drawn.server]);
+        let steps = drawn.steps();
+        let openings = steps.iter().filter(|step| matches!(step.act, Act::Open(_) | Act::Request(_))).count();
+        let check = key.split(':').next().unwrap_or(key);
+        let property = check::ALL
+            .iter()
+            .find(|known| known.name == check)
+            .map_or("every outcome is a good one", |check| check.property);
+        let mechanisms: Vec<&str> = hunt.revision.defects().map(|defect| defect.mechanism()).collect();
+        let mut case = Case {
+            name: format!("{}_{seed}", slug(key)),
+            summary: format!("Nothing breaks the rule that {property}."),
+            reported: format!("A hunt found, with seed {seed}: {message}"),
+            behind: if mechanisms.is_empty() { "Not known yet.".to_owned() } else { mechanisms.join(" ") },
+            issues: Vec::new(),
+            scenario: "hunt".to_owned(),
+            twin: hunt.revision,
+            profiles: Some(vec![profile.name.clone()]),
+            environments: vec![drawn.environment],
+            steps,
+            crowd: drawn.crowd,
+            faults: drawn.faults.clone(),
+            seed: Some(seed),
+            is_alone: true,
+            accepted: vec![Accepted { classes: Class::good().collect(), outcome: None, says: None }; openings],
+            at_least: std::collections::BTreeMap::new(),
+            symptom: Symptom {
+                class: Class::BadServer,
+                outcome: "hang".to_owned(),
+                cause: crate::cause::Cause::Unknown,
+                log: None,
+                reason: None,
+                found_by: Vec::new(),
+            },
+            symptom_on: std::collections::BTreeMap::new(),
+            shams: Vec::new(),
+        };
+        let run = |revision| {
+            let trial =
+                Trial { case: Arc::new(case.clone()), profile: Arc::clone(&profile), environment: drawn.environment };
+            match self.run(&trial, revision, seed) {
+                Ok(judged) => Ok(Some(judged)),
+                Err(Error::TargetPanicked(_)) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        let (before, after) = (run(hunt.revision)?, run(Revision::repaired())?);
+        if let Some(before) = before {
+            case.symptom = symptom(&before);
+        }
+        if let Some(after) = after.filter(|_| hunt.revision != Revision::repaired()) {
+            for (opening, accepted) in case.accepted.iter_mut().enumerate() {
+                let classes = after.outcomes.iter().skip(opening).step_by(openings).map(|outcome| outcome.class);
+                let mut classes: Vec<Class> = classes.filter(|class| class.is_good()).collect();
+                classes.sort_unstable();
+                classes.dedup();
+                if !classes.is_empty() {
+                    accepted.classes = classes;
+                }
+            }
+        }
+        Ok(case)
+    }
+}
+
+fn symptom(judged: &Judged) -> Symptom {
+    let mut found_by: Vec<String> = judged
+        .findings
+        .iter()
+        .map(|finding| finding.check)
+        // The valid client that comes afterwards says again what the case says.
+        .filter(|name| *name != "control_opens")
+        .map(str::to_owned)
+        .collect();
+    found_by.dedup();
+    Symptom {
+        class: judged.outcome.class,
+        outcome: judged.outcome.ending.to_string(),
+        cause: judged.outcome.cause,
+        log: None,
+        reason: None,
+        found_by,
+    }
+}
+
+/// The finding as a part of a file's name.
+fn slug(key: &str) -> String {
+    let words = key.to_lowercase();
+    let words = words.split(|character: char| !character.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let slug = words.collect::<Vec<_>>().join("_");
+    slug.chars().take(NAME_CHARACTERS).collect::<String>().trim_end_matches('_').to_owned()
+}

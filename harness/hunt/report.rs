@@ -1,0 +1,239 @@
+//! What a hunt is told as: a document that merges with those of other machines, and a page for people.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Campaign, Found, Hunt, Reached};
+use crate::{
+    fault::{FaultKind, Place},
+    report::{
+        sequence::{self, Detail},
+        table::plain_table,
+    },
+    step::Act,
+};
+
+/// The document's version.
+const SCHEMA: u32 = 2;
+
+/// What a hunt, or many parts of one, did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HuntReport {
+    schema: u32,
+    /// The first seed of each part, and how many follow it.
+    pub seeds: Vec<(u64, u64)>,
+    /// The places that faults could act at.
+    pub places: Vec<String>,
+    /// What was reached.
+    pub reached: Reached,
+    /// What was found, each once.
+    pub found: Vec<FoundReport>,
+}
+
+/// One finding.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FoundReport {
+    /// What tells it from others.
+    pub key: String,
+    /// The complaint.
+    pub message: String,
+    /// What else the smallest case complains of.
+    pub also: Vec<String>,
+    /// The seed that drew it.
+    pub seed: u64,
+    /// The server.
+    pub server: String,
+    /// The environment.
+    pub environment: String,
+    /// How many clients.
+    pub clients: String,
+    /// The faults that are left.
+    pub faults: Vec<String>,
+    /// The smallest conversation.
+    pub conversation: Vec<String>,
+    /// Where its capsule was written; empty where it was not.
+    pub capsule: String,
+    /// The command that shows it again.
+    pub again: String,
+}
+
+impl HuntReport {
+    /// What a hunt did. `kept` says where the capsule of each finding was written, and which command shows it again.
+    pub fn of(hunt: &Hunt, campaign: &Campaign, kept: impl Fn(&Found) -> (String, String)) -> HuntReport {
+        let found = campaign.found.iter().map(|found| {
+            let (capsule, again) = kept(found);
+            let lines = sequence::lines(&found.transcript, Detail::Conversation);
+            let crowd = found.drawn.crowd;
+            let clients =
+                format!("{} user(s), {} connection(s) each, {} time(s)", crowd.users, crowd.connections, crowd.rounds);
+            FoundReport {
+                key: found.key.clone(),
+                message: found.message.clone(),
+                also: found.also.iter().map(|(key, _)| key.clone()).collect(),
+                seed: found.seed,
+                server: hunt.servers[found.drawn.server].name.clone(),
+                environment: found.drawn.environment.name().to_owned(),
+                clients: if crowd.clients() * crowd.rounds > 1 { clients } else { String::new() },
+                faults: found.drawn.faults.iter().map(ToString::to_string).collect(),
+                conversation: lines.into_iter().map(|line| line.text).collect(),
+                capsule,
+                again,
+            }
+        });
+        HuntReport {
+            schema: SCHEMA,
+            seeds: vec![(hunt.seed, campaign.reached.cases)],
+            places: hunt.places.iter().map(|place| place.name().to_owned()).collect(),
+            reached: campaign.reached.clone(),
+            found: found.collect(),
+        }
+    }
+
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// When it is none, or of another version.
+    pub fn parse(text: &str) -> Result<HuntReport, String> {
+        let report: HuntReport = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        if report.schema == SCHEMA {
+            Ok(report)
+        } else {
+            Err(format!("it has schema {}, and this command reads schema {SCHEMA}", report.schema))
+        }
+    }
+
+    /// The document.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("names and texts are JSON")
+    }
+
+    /// Joins another part of the same campaign. What both found stands once, from the lower seed.
+    pub fn merge(&mut self, other: HuntReport) {
+        self.seeds.extend(other.seeds);
+        self.seeds.sort_unstable();
+        self.reached.add(&other.reached);
+        self.places.extend(other.places);
+        self.places.sort();
+        self.places.dedup();
+        self.found.extend(other.found);
+        self.found.sort_by_key(|found| found.seed);
+        let mut known = std::collections::BTreeSet::new();
+        self.found.retain(|found| {
+            let is_new = !known.contains(&found.key);
+            known.insert(found.key.clone());
+            known.extend(found.also.iter().cloned());
+            is_new
+        });
+    }
+
+    /// The exit code: 1 when something was found, 2 when nothing was reached.
+    pub fn exit_code(&self) -> u8 {
+        let may_have_faults = !self.places.is_empty();
+        match (self.found.is_empty(), self.reached.is_something(may_have_faults)) {
+            (false, _) => 1,
+            (true, true) => 0,
+            (true, false) => 2,
+        }
+    }
+
+    /// Each finding with its conversation.
+    pub fn findings(&self) -> String {
+        let mut text = String::new();
+        for found in &self.found {
+            let _ = writeln!(text, "{}  {}", found.key, found.message);
+            for also in &found.also {
+                let _ = writeln!(text, "  also {also}");
+            }
+            let clients = if found.clients.is_empty() { String::new() } else { format!("; {}", found.clients) };
+            let _ = writeln!(
+                text,
+                "behind {} in {}{clients}, shrunk from seed {}",
+                found.server, found.environment, found.seed
+            );
+            for line in &found.conversation {
+                let _ = writeln!(text, "  {line}");
+            }
+            let _ = writeln!(text, "again: {}\n", found.again);
+        }
+        text
+    }
+
+    /// What was reached: cases, classes, endings, and which kinds of fault acted and which never did.
+    pub fn coverage(&self) -> String {
+        let Reached { cases, sessions, classes, faults, endings } = &self.reached;
+        let connections: u64 = classes.values().sum();
+        let of_all = |count: &u64| format!("{count} ({:.1} %)", 100.0 * *count as f64 / connections.max(1) as f64);
+        let classes: Vec<String> = classes.iter().map(|(class, count)| format!("{class} {}", of_all(count))).collect();
+        let mut text = format!(
+            "{cases} case(s), {} finding(s); {sessions} upgrades accepted\n{connections} connections in {} ways: {}\n",
+            self.found.len(),
+            endings.len(),
+            classes.join(", ")
+        );
+        for place in Place::ALL.iter().filter(|place| self.places.iter().any(|name| name == place.name())) {
+            let kinds: Vec<&str> = FaultKind::all().filter(|kind| kind.place == *place).map(|kind| kind.name).collect();
+            let acted = kinds.iter().filter_map(|kind| faults.get(*kind)).sum::<u64>();
+            let missed: Vec<&str> = kinds.iter().copied().filter(|kind| !faults.contains_key(*kind)).collect();
+            let _ = write!(
+                text,
+                "{:<10} {acted} times a fault acted, {} of {} kinds",
+                place.name(),
+                kinds.len() - missed.len(),
+                kinds.len()
+            );
+            let _ = if missed.is_empty() { writeln!(text) } else { writeln!(text, "; never {}", missed.join(", ")) };
+        }
+        text
+    }
+}
+
+/// One defect, and how the hunt found it.
+#[derive(Debug)]
+pub struct Detection<'a> {
+    /// The defect's name.
+    pub defect: &'a str,
+    /// What was found; `None` when so many cases do not show it.
+    pub found: Option<&'a Found>,
+}
+
+/// The figures of a detection: for each defect after how many cases it was found, by what, and how small it became.
+pub fn render_detection(detections: &[Detection<'_>], most: u64, width: usize) -> String {
+    let mut table = plain_table(width);
+    table.set_header(["defect", "cases", "faults", "steps", "found by"]);
+    for Detection { defect, found } in detections {
+        match found {
+            Some(found) => table.add_row([
+                (*defect).to_owned(),
+                found.number.to_string(),
+                found.drawn.faults.len().to_string(),
+                steps(found).to_string(),
+                found.key.clone(),
+            ]),
+            None => {
+                table.add_row([(*defect).to_owned(), format!("> {most}"), String::new(), String::new(), String::new()])
+            }
+        };
+    }
+    let numbers = || detections.iter().filter_map(|detection| detection.found).map(|found| found.number);
+    let within = |limit: u64| numbers().filter(|number| *number <= limit).count();
+    let small = |found: &&Found| found.drawn.faults.len() <= 2 && steps(found) <= 4;
+    let small = detections.iter().filter_map(|detection| detection.found).filter(small).count();
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    format!(
+        "{}\n\n{} of {} defects found; {} within 200 cases, {} within 2000, {} within {most}; {small} with at most two faults and four steps",
+        lines.join("\n"),
+        numbers().count(),
+        detections.len(),
+        within(200),
+        within(2000),
+        within(most),
+    )
+}
+
+/// How many steps the smallest case has; the waits for what the steps before them ask for are not counted.
+fn steps(found: &Found) -> usize {
+    found.drawn.steps().iter().filter(|step| !matches!(step.act, Act::Wait(_))).count()
+}

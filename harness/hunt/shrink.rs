@@ -1,0 +1,119 @@
+//! Makes what was found smaller: whatever can be taken away is taken away while the same complaint remains.
+
+use super::{Drawn, Hunt, complaints};
+use crate::{
+    environment::Environment,
+    error::Error,
+    fault::{FaultKind, ScopeEdit, Trigger},
+    run::Conductor,
+    step::{Act, Client, Crowd, DEFAULT_USER, Request},
+    value::Value,
+};
+
+impl Conductor {
+    /// The smallest thing found that still shows the complaint.
+    pub(super) fn shrink(&self, hunt: &Hunt, key: &str, drawn: Drawn, seed: u64) -> Result<Drawn, Error> {
+        let mut smallest = drawn;
+        'again: loop {
+            for candidate in smaller(&smallest) {
+                if complaints(&self.play(hunt, &candidate, seed)?).iter().any(|(other, _)| other == key) {
+                    smallest = candidate;
+                    continue 'again;
+                }
+            }
+            return Ok(smallest);
+        }
+    }
+}
+
+/// Everything that is one step smaller or simpler, what saves most first. Each is strictly simpler, so that this ends.
+fn smaller(drawn: &Drawn) -> Vec<Drawn> {
+    let mut candidates = Vec::new();
+    let mut with = |change: &dyn Fn(&mut Drawn)| {
+        let mut candidate = drawn.clone();
+        change(&mut candidate);
+        let steps = candidate.visits.iter().map(Vec::len).sum();
+        for fault in &mut candidate.faults {
+            fault.trigger.step = fault.trigger.step.map(|step| step.min(steps));
+        }
+        if candidate != *drawn {
+            candidates.push(candidate);
+        }
+    };
+    if drawn.visits.len() > 1 {
+        (0..drawn.visits.len()).for_each(|index| with(&|drawn| drop(drawn.visits.remove(index))));
+    }
+    (0..drawn.faults.len()).for_each(|index| with(&|drawn| drop(drawn.faults.remove(index))));
+    with(&|drawn| drawn.crowd = Crowd::ONE);
+    with(&|drawn| drawn.crowd.connections = 1);
+    with(&|drawn| drawn.crowd.users = 1);
+    with(&|drawn| drawn.crowd.rounds = (drawn.crowd.rounds / 2).max(1));
+    with(&|drawn| drawn.crowd.rounds = (drawn.crowd.rounds - 1).max(1));
+    with(&|drawn| drawn.crowd.connections = (drawn.crowd.connections - 1).max(1));
+    for (visit, steps) in drawn.visits.iter().enumerate() {
+        // The first step opens, without it the others mean nothing; a message goes with the wait for its answer.
+        for (index, step) in steps.iter().enumerate().skip(1) {
+            let is_waited_for = steps.get(index + 1).is_some_and(|next| matches!(next.act, Act::Wait(_)));
+            let end = match step.act {
+                Act::SendText(_) | Act::SendBytes(_) => index + 1 + usize::from(is_waited_for),
+                _ => index + 1,
+            };
+            with(&|drawn| drop(drawn.visits[visit].drain(index..end)));
+        }
+        for (index, step) in steps.iter().enumerate() {
+            let (Act::Open(request) | Act::Request(request)) = &step.act else { continue };
+            for simpler in simpler_requests(request) {
+                with(&|drawn| match &mut drawn.visits[visit][index].act {
+                    Act::Open(request) | Act::Request(request) => *request = simpler.clone(),
+                    _ => {}
+                });
+            }
+        }
+    }
+    for (index, fault) in drawn.faults.iter().enumerate() {
+        let ends = matches!(&fault.kind, FaultKind::Process(fault) if fault.ends());
+        let trigger = fault.trigger;
+        let lasting = Trigger { until: trigger.until.filter(|_| ends), ..Trigger::default() };
+        with(&|drawn| drawn.faults[index].trigger = lasting);
+        with(&|drawn| drawn.faults[index].trigger.from = lasting.from);
+        with(&|drawn| drawn.faults[index].trigger.until = lasting.until);
+        with(&|drawn| drawn.faults[index].trigger.percent = 100);
+        with(&|drawn| drawn.faults[index].trigger.every = 1);
+        with(&|drawn| drawn.faults[index].trigger.times = None);
+        if let FaultKind::Scope(ScopeEdit::Set { key, value }) = &fault.kind
+            && *value != Value::None
+        {
+            let kind = FaultKind::Scope(ScopeEdit::Set { key: key.clone(), value: Value::None });
+            with(&|drawn| drawn.faults[index].kind = kind.clone());
+        }
+    }
+    with(&|drawn| drawn.server = 0);
+    with(&|drawn| drawn.environment = Environment::Staging);
+    candidates
+}
+
+/// The same request with one thing less to say.
+fn simpler_requests(request: &Request) -> Vec<Request> {
+    let plain = Request::standard(&request.method, "/ws");
+    let with = |change: &dyn Fn(&mut Request)| {
+        let mut simpler = request.clone();
+        change(&mut simpler);
+        simpler
+    };
+    vec![
+        with(&|request| request.headers.clear()),
+        with(&|request| request.offers.clear()),
+        with(&|request| request.query.clear()),
+        with(&|request| request.body.clear()),
+        with(&|request| request.give_up = None),
+        with(&|request| request.user = DEFAULT_USER.to_owned()),
+        with(&|request| request.credential = plain.credential),
+        with(&|request| request.places.clone_from(&plain.places)),
+        with(&|request| request.client = Client::default()),
+        with(&|request| {
+            if request.path.starts_with(b"/ws") || request.path.starts_with(b"/v1") || request.path == b"/websocket" {
+                request.path.clone_from(&plain.path);
+            }
+        }),
+    ]
+}

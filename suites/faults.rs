@@ -1,0 +1,440 @@
+//! Each fault does what it says, and what it breaks is told from what the service breaks.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use relapse::{
+    Cause, Class, Environment, Fault, Revision, Transcript,
+    classify::Reading,
+    close_code::CloseCode,
+    event::Outbound,
+    fault::{
+        AnswerEdit, Breach, CallFault, Calls, Carries, Direction, EventFault, Events, FaultKind, FrameFault, Frames,
+        HeadEdit, HeaderForm, ScopeEdit, StreamFault, Trigger,
+        setting::{Count, Settings, Time},
+    },
+    frame::Opcode,
+    head::RequestHead,
+    outcome::Ending,
+    scope::{Scope, ScopeType, keys},
+    servers,
+    step::{Act, Request},
+    transcript::{BodyEnd, What},
+    value::Value,
+};
+use rstest::rstest;
+
+use crate::support::{on_backend, open, property_config, step, wait};
+
+const SERVER: &str = "uvicorn-0.35";
+
+fn session() -> Vec<relapse::step::Step> {
+    let ask = r#"{"type":"user_message","content":"hello"}"#.to_owned();
+    vec![
+        open(),
+        wait("connection_established"),
+        step(Act::SendText(ask)),
+        wait("agent_completed"),
+        step(Act::Close(CloseCode::NORMAL)),
+    ]
+}
+
+fn under(faults: Vec<Fault>, steps: &[relapse::step::Step]) -> Transcript {
+    on_backend(Revision::repaired(), Environment::Staging, SERVER, faults, steps)
+}
+
+fn any_frame(direction: Direction) -> Frames {
+    Frames { direction, carries: None, containing: None }
+}
+
+fn frames(direction: Direction, fault: FrameFault) -> FaultKind {
+    FaultKind::Frame { frames: any_frame(direction), fault }
+}
+
+fn once(kind: FaultKind, nth: u32) -> Fault {
+    Fault { kind, trigger: Trigger { nth, times: Some(1), ..Trigger::default() } }
+}
+
+fn count(transcript: &Transcript, wanted: impl Fn(&What) -> bool) -> usize {
+    transcript.events.iter().filter(|event| wanted(&event.what)).count()
+}
+
+fn outcome(transcript: &Transcript) -> relapse::Outcome {
+    Reading::of(transcript, 0).outcome()
+}
+
+/// What only delays, slices or cuts messages in the middle is not noticed: the same session, frame for frame.
+#[rstest]
+#[case::delayed(FaultKind::Stream { direction: Direction::Both, fault: StreamFault::Delay { delay: Time(Duration::from_millis(200)) } })]
+#[case::jittered(FaultKind::Stream { direction: Direction::Both, fault: StreamFault::Jitter { most: Time(Duration::from_millis(200)) } })]
+#[case::throttled(FaultKind::Stream { direction: Direction::ToClient, fault: StreamFault::Throttle { rate: Count(10_000) } })]
+#[case::single_bytes(FaultKind::Stream { direction: Direction::Both, fault: StreamFault::Slice { bytes: Count(1) } })]
+#[case::joined(once(frames(Direction::ToClient, FrameFault::Join {}), 2))]
+#[case::no_such_frame(FaultKind::Frame {
+    frames: Frames { containing: Some("no such text".to_owned()), ..any_frame(Direction::Both) },
+    fault: FrameFault::Drop {},
+})]
+fn what_is_only_carried_otherwise_arrives(#[case] fault: impl Into<Fault>) {
+    let fault = fault.into();
+    let changed = under(vec![fault.clone()], &session());
+    assert_eq!(outcome(&changed).class, Class::GoodOpen, "{fault}: {}", outcome(&changed));
+    let untouched = under(Vec::new(), &session());
+    assert_eq!(Reading::of(&changed, 0).messages, Reading::of(&untouched, 0).messages, "{fault}");
+    let waits = !fault.to_string().contains("no such text");
+    assert_eq!(changed.fired.iter().any(|&count| count > 0), waits, "{fault}");
+}
+
+/// A message in two pieces is the same message.
+#[test]
+fn a_split_message_is_one_message() {
+    let transcript = under(vec![frames(Direction::Both, FrameFault::Split {}).into()], &session());
+    assert_eq!(outcome(&transcript).class, Class::GoodOpen);
+    assert_eq!(count(&transcript, |what| matches!(what, What::MessageSeen(_))), 7);
+}
+
+/// What the edge breaks is its own doing: never a class that accuses the service.
+#[rstest]
+#[case::cut(StreamFault::Cut { after: Count(400) }, Ending::Drop)]
+#[case::reset(StreamFault::Reset { after: Count(400) }, Ending::Drop)]
+#[case::stalled(StreamFault::Stall { after: Count(400) }, Ending::Hang { waiting_for: String::new() })]
+#[case::silent(StreamFault::Silence {}, Ending::Hang { waiting_for: String::new() })]
+fn a_broken_stream_is_unclean(#[case] fault: StreamFault, #[case] expected: Ending) {
+    let kind = FaultKind::Stream { direction: Direction::ToClient, fault };
+    let transcript = under(vec![kind.clone().into()], &session());
+    let outcome = outcome(&transcript);
+    assert_eq!((outcome.class, outcome.cause), (Class::Unclean, Cause::Injected), "{kind}: {outcome}");
+    let is_same = std::mem::discriminant(&outcome.ending) == std::mem::discriminant(&expected);
+    assert!(is_same, "{kind}: {outcome}");
+    assert_eq!(transcript.fired, [1], "{kind}");
+    assert_eq!(transcript.residue, Some(relapse::transcript::Residue::default()), "{kind}");
+}
+
+/// Every server gives a client up that breaks RFC 6455, the application ends, and nobody calls that a drop.
+#[rstest]
+fn a_violation_of_ours_is_unclean(
+    #[values("uvicorn-0.35", "uvicorn-0.54", "hypercorn-0.18", "daphne-4.2", "granian-2.8")] server: &str,
+) {
+    for &rule in Breach::ALL {
+        let fault = once(frames(Direction::ToServer, FrameFault::Break { rule }), 1);
+        let transcript = on_backend(Revision::repaired(), Environment::Staging, server, vec![fault], &session());
+        let outcome = outcome(&transcript);
+        assert_eq!(
+            (outcome.class, outcome.cause),
+            (Class::Unclean, Cause::Injected),
+            "{rule} behind {server}: {outcome}"
+        );
+        assert_eq!(count(&transcript, |what| matches!(what, What::Returned)), 1, "{rule} behind {server}");
+        assert_eq!(transcript.residue, Some(relapse::transcript::Residue::default()), "{rule} behind {server}");
+    }
+}
+
+/// A code that may not be sent is refused by whoever gets it, and one that may ends the session.
+#[rstest]
+#[case(1000, true)]
+#[case(1012, true)]
+#[case(4000, true)]
+#[case(999, false)]
+#[case(1005, false)]
+#[case(1006, false)]
+#[case(1015, false)]
+#[case(5000, false)]
+fn the_edge_closes_with_any_code(#[case] code: usize, #[case] legal: bool) {
+    let close = FrameFault::Close { code: Count(code), reason: "idle".to_owned() };
+    let transcript = under(vec![once(frames(Direction::ToClient, close), 2)], &session());
+    let refused = count(&transcript, |what| matches!(what, What::BadFrameSeen(_)));
+    assert_eq!(refused, usize::from(!legal), "{code}");
+    assert!(outcome(&transcript).class.is_good(), "{code}: {}", outcome(&transcript));
+    assert_eq!(count(&transcript, |what| matches!(what, What::Returned)), 1, "{code}");
+}
+
+#[rstest]
+#[case::dropped(FrameFault::Drop {}, 0)]
+#[case::twice(FrameFault::Duplicate {}, 2)]
+#[case::flooded(FrameFault::Inject { carries: Carries::Ping, payload: b"x".to_vec().into(), count: Count(300) }, 1)]
+fn a_frame_is_carried_as_often_as_it_says(#[case] fault: FrameFault, #[case] expected: usize) {
+    let kind =
+        FaultKind::Frame { frames: Frames { carries: Some(Carries::Text), ..any_frame(Direction::ToServer) }, fault };
+    let transcript = under(vec![once(kind.clone(), 1)], &session());
+    let received = |what: &What| matches!(what, What::Received(event) if event.name() == "websocket.receive");
+    assert_eq!(count(&transcript, received), expected, "{kind}");
+    let pongs = |what: &What| matches!(what, What::FrameSeen(frame) if frame.opcode == Opcode::Pong);
+    assert_eq!(count(&transcript, pongs), if kind.name() == "inject_frame" { 300 } else { 0 });
+}
+
+/// The fault acts while the client performs one step, and on frames that say something.
+#[test]
+fn a_frame_fault_is_aimed() {
+    let said = Frames { containing: Some("tool_executing".to_owned()), ..any_frame(Direction::ToClient) };
+    let kind = FaultKind::Frame { frames: said, fault: FrameFault::Drop {} };
+    let at = |step| Fault { kind: kind.clone(), trigger: Trigger { step: Some(step), ..Trigger::default() } };
+    let lost = under(vec![at(4)], &session());
+    assert!(!Reading::of(&lost, 0).messages.iter().any(|name| name == "tool_executing"));
+    assert_eq!((outcome(&lost).class, lost.fired), (Class::Unclean, vec![1]));
+    assert_eq!(under(vec![at(2)], &session()).fired, [0]);
+}
+
+/// What a middlebox answers in the server's place is not the service's answer, which ran and ended.
+#[test]
+fn a_hijacked_answer_is_not_the_services() {
+    let kind = FaultKind::Answer(AnswerEdit::Hijack { status: Count(502), body: "<html>".to_owned() });
+    for steps in [session(), vec![step(Act::Request(Request::standard("GET", "/health")))]] {
+        let transcript = under(vec![kind.clone().into()], &steps);
+        let outcome = outcome(&transcript);
+        assert_eq!(outcome.ending, Ending::Http { status: 502, complete: true });
+        assert_eq!(outcome.class, Class::Unclean);
+        assert_eq!(count(&transcript, |what| matches!(what, What::Returned)), 1);
+    }
+}
+
+#[rstest]
+#[case::accept_key(AnswerEdit::Set { header: "Sec-WebSocket-Accept".into(), value: b"x".to_vec().into() })]
+#[case::subprotocol(AnswerEdit::Set { header: "Sec-WebSocket-Protocol".into(), value: b"x".to_vec().into() })]
+#[case::no_upgrade(AnswerEdit::Strip { header: "Upgrade".into() })]
+#[case::body(AnswerEdit::Follow { bytes: b"<html>".to_vec().into() })]
+fn a_spoilt_handshake_is_given_up(#[case] edit: AnswerEdit) {
+    let transcript = under(vec![FaultKind::Answer(edit.clone()).into()], &session());
+    assert_eq!(outcome(&transcript).class, Class::Unclean, "{edit}: {}", outcome(&transcript));
+    let gives_up = |what: &What| matches!(what, What::HandshakeRefused { .. } | What::BadFrameSeen(_));
+    assert_eq!(count(&transcript, gives_up), 1, "{edit}");
+}
+
+/// A first frame in the same write as the upgrade is answered once the session is open, and another request after its
+/// own answer.
+#[test]
+fn what_follows_a_request_is_taken_after_it() {
+    let ping = b"\x81\x8f\x00\x00\x00\x00{\"type\":\"ping\"}".to_vec();
+    let kind = FaultKind::Head(HeadEdit::Follow { bytes: ping.into() });
+    let transcript = under(vec![kind.into()], &[open(), wait("connection_established"), wait("pong")]);
+    assert_eq!(outcome(&transcript).class, Class::GoodOpen);
+    let again = b"GET /health HTTP/1.1\r\nHost: relapse.test\r\n\r\n".to_vec();
+    let kind = FaultKind::Head(HeadEdit::Follow { bytes: again.into() });
+    let transcript = under(vec![kind.into()], &[step(Act::Request(Request::standard("GET", "/health")))]);
+    assert_eq!(count(&transcript, |what| matches!(what, What::Called { .. })), 2);
+    assert_eq!(count(&transcript, |what| matches!(what, What::BodySeen { end: BodyEnd::Surplus, .. })), 1);
+}
+
+/// Whatever a client asks for, the scope that each server makes of it obeys the specification.
+#[test]
+fn scopes_obey_the_specification() {
+    let header = ("[a-zA-Z-]{1,12}", prop::collection::vec(0x20_u8..=0xff, 0..20));
+    let head = ("[A-Z]{1,8}", "/[ -~]{0,30}", prop::collection::vec(header, 0..8), 0_u8..2);
+    TestRunner::new(property_config())
+        .run(&head, |(method, target, fields, minor_version)| {
+            let headers = fields.into_iter().map(|(name, value)| (name.into_bytes().into(), value.into())).collect();
+            let head = RequestHead { method, target: target.into_bytes().into(), minor_version, headers };
+            for profile in servers().unwrap() {
+                for kind in [ScopeType::Http, ScopeType::Websocket] {
+                    let scope = Scope::build(kind, &head, &profile.scope, 0);
+                    prop_assert_eq!(keys::breaches(kind, &scope), vec![], "{}: {:?}", profile.name, scope);
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+/// What is labeled legal is served, and what is labeled hostile is served or refused, on either protocol and behind
+/// every server. Nothing of it is an error of the service.
+#[rstest]
+fn any_scope_is_taken(
+    #[values("uvicorn-0.35", "uvicorn-0.54", "hypercorn-0.18", "daphne-4.2", "granian-2.8")] server: &str,
+) {
+    let values = [
+        Value::None,
+        Value::Bool(true),
+        Value::Int(-1),
+        Value::Float(0.5),
+        Value::from(""),
+        Value::from("text"),
+        Value::Bytes(bytes::Bytes::from_static(b"\xff")),
+        Value::List(vec![Value::None]),
+        Value::List(vec!["/run/app.sock".into(), Value::None]),
+        Value::from([]),
+    ];
+    let edits = keys::ALL.iter().flat_map(|key| {
+        let set = values.iter().map(|value| ScopeEdit::Set { key: key.name.to_owned(), value: value.clone() });
+        set.chain([ScopeEdit::Drop { key: key.name.to_owned() }])
+    });
+    let edits = edits.chain(HeaderForm::ALL.iter().map(|form| ScopeEdit::Headers { form: *form }));
+    let ask = [open(), wait("connection_established")];
+    for edit in edits {
+        for (on, steps) in [
+            (ScopeType::Websocket, ask.to_vec()),
+            (ScopeType::Http, vec![step(Act::Request(Request::standard("GET", "/health")))]),
+        ] {
+            let fault = FaultKind::Scope(edit.clone());
+            let transcript = on_backend(Revision::repaired(), Environment::Staging, server, vec![fault.into()], &steps);
+            let outcome = outcome(&transcript);
+            let label = format!("{edit} on {} behind {server}: {outcome}", on.name());
+            assert!(outcome.class.is_good(), "{label}");
+            let legality = edit.legality(on);
+            // What says something else than the request did is answered for what it says.
+            let says_the_same = matches!(&edit, ScopeEdit::Drop { key } if key != "subprotocols");
+            if legality.is_legal && says_the_same {
+                assert_eq!(outcome.class, Class::GoodOpen, "{label}; {}", legality.sentence);
+            }
+        }
+    }
+}
+
+fn on_event(event: &str, fault: EventFault) -> FaultKind {
+    FaultKind::Event { events: Events(Some(event.to_owned())), fault }
+}
+
+fn disconnect(code: i64) -> Value {
+    Value::from([("type", "websocket.disconnect".into()), ("code", Value::Int(code))])
+}
+
+/// A server tells by an `OSError` that the client is gone (ASGI, Disconnected Client): the application ends quietly,
+/// whenever it is told, over WebSocket and HTTP.
+#[rstest]
+fn a_send_that_fails_ends_the_call(
+    #[values("websocket.accept", "websocket.send", "websocket.close", "http.response.start", "http.response.body")]
+    event: &str,
+    #[values(1, 2, 4)] nth: u32,
+) {
+    let error = "OSError: [Errno 32] Broken pipe".to_owned();
+    let fault = once(on_event(event, EventFault::SendRaises { error }), nth);
+    let disconnecting = vec![
+        open(),
+        wait("connection_established"),
+        step(Act::SendText(r#"{"type":"disconnect"}"#.to_owned())),
+        step(Act::Leave),
+    ];
+    for steps in [session(), disconnecting, vec![step(Act::Request(Request::standard("GET", "/health")))]] {
+        let transcript = under(vec![fault.clone()], &steps);
+        let raised = count(&transcript, |what| {
+            matches!(what, What::Raised(_) | What::Logged { level: relapse::transcript::Level::Error, .. })
+        });
+        assert_eq!(raised, 0, "{event} {nth}: {:?}", transcript.events.last());
+        assert!(outcome(&transcript).class.is_good(), "{event} {nth}: {}", outcome(&transcript));
+        assert_eq!(transcript.residue, Some(relapse::transcript::Residue::default()));
+    }
+}
+
+/// A client may be gone at any moment, and a server may say so with any code.
+#[rstest]
+fn an_early_disconnect_ends_the_call(#[values(1000, 1001, 1005, 1006, 1012)] code: i64, #[values(1, 2)] nth: u32) {
+    let fault = once(on_event("websocket.receive", EventFault::Give { given: disconnect(code) }), nth);
+    let mut steps = session();
+    steps.insert(2, step(Act::SendText(r#"{"type":"ping"}"#.to_owned())));
+    let transcript = under(vec![fault], &steps);
+    assert_eq!(transcript.fired, [1]);
+    assert_eq!(count(&transcript, |what| matches!(what, What::Returned)), 1);
+    assert_eq!(count(&transcript, |what| matches!(what, What::Raised(_))), 0);
+}
+
+/// An application raises on an event that is none (ASGI, Error Handling), and that is not held against it.
+#[rstest]
+#[case::connect_twice("websocket.connect", EventFault::Repeat {})]
+#[case::unknown("websocket.receive", EventFault::Give { given: Value::from([("type", "websocket.x".into())]) })]
+#[case::no_type("websocket.receive", EventFault::Give { given: Value::from([]) })]
+#[case::disconnect_without_code("websocket.receive", EventFault::Give { given: Value::from([("type", "websocket.disconnect".into())]) })]
+#[case::message_before_connect("websocket.connect", EventFault::Give { given: Value::from([("type", "websocket.receive".into()), ("text", "x".into())]) })]
+#[case::neither("websocket.receive", EventFault::Give { given: Value::from([("type", "websocket.receive".into()), ("text", Value::None)]) })]
+#[case::both("websocket.receive", EventFault::Give {
+    given: Value::from([("type", "websocket.receive".into()), ("text", "x".into()), ("bytes", Value::Bytes(bytes::Bytes::new()))]),
+})]
+#[case::raising("websocket.receive", EventFault::ReceiveRaises { error: "RuntimeError: gone".to_owned() })]
+#[case::cancelled("websocket.receive", EventFault::Cancel {})]
+fn a_server_that_misbehaves_is_not_the_service(#[case] event: &str, #[case] fault: EventFault) {
+    let transcript = under(vec![once(on_event(event, fault.clone()), 1)], &session());
+    assert_eq!(transcript.fired, [1], "{fault}");
+    assert!(outcome(&transcript).class.is_good(), "{fault}: {}", outcome(&transcript));
+    assert_eq!(count(&transcript, |what| matches!(what, What::Returned | What::Raised(_))), 1, "{fault}");
+    assert_eq!(transcript.residue, Some(relapse::transcript::Residue::default()), "{fault}");
+}
+
+/// Who is cancelled says nothing more: no frame, no close, no log.
+#[rstest]
+fn a_cancelled_call_is_silent(#[values(1, 2, 3, 4, 5, 6, 7, 8)] nth: u32) {
+    let fault = once(FaultKind::Event { events: Events(None), fault: EventFault::Cancel {} }, nth);
+    let transcript = under(vec![fault], &session());
+    let cancelled = transcript
+        .events
+        .iter()
+        .position(|event| matches!(&event.what, What::CallRaised(exception) if exception.is_cancellation()));
+    let after = &transcript.events[cancelled.unwrap()..];
+    assert!(!after.iter().any(|event| matches!(event.what, What::Sent(_))), "{nth}");
+    assert!(
+        after.iter().any(|event| matches!(&event.what, What::Raised(exception) if exception.is_cancellation())),
+        "{nth}"
+    );
+}
+
+/// A dependency that answers nonsense, or half an answer, has failed, and what it said is for nobody else to read.
+#[rstest]
+fn an_answer_that_is_none_is_a_failure(
+    #[values("auth_service", "database", "agent_supervisor", "thread_service", "websocket_bridge")] dependency: &str,
+    #[values("", "null", "[]", "{\"ok\":1}", "<html>secret of the upstream</html>", "{\"ok\":false}")] answer: &str,
+) {
+    let calls = || Calls { dependency: dependency.to_owned(), operation: None };
+    let garbage = FaultKind::Call { calls: calls(), fault: CallFault::Garbage { answer: answer.to_owned() } };
+    let half = FaultKind::Call { calls: calls(), fault: CallFault::Half {} };
+    for kind in [garbage, half] {
+        let transcript = under(vec![kind.clone().into()], &session());
+        let outcome = outcome(&transcript);
+        let is_critical = transcript.service.critical.contains(&dependency);
+        assert_eq!(outcome.class, if is_critical { Class::GoodNotReady } else { Class::GoodOpen }, "{kind}: {outcome}");
+        assert!(!transcript.reads(0, "secret of the upstream"), "{kind}");
+    }
+}
+
+/// A chance of one half acts now and then, and the same seed decides the same.
+#[test]
+fn a_chance_is_decided_by_the_seed() {
+    let calls = Calls { dependency: "websocket_bridge".to_owned(), operation: Some("emit".to_owned()) };
+    let kind = FaultKind::Call { calls, fault: CallFault::Delay { delay: Time(Duration::from_millis(1)) } };
+    let fault = Fault { kind, trigger: Trigger { percent: 50, ..Trigger::default() } };
+    let steps: Vec<_> = std::iter::repeat_n(session(), 8).flatten().collect();
+    let fired = |_| under(vec![fault.clone()], &steps).fired[0];
+    let (first, again) = (fired(1), fired(2));
+    assert_eq!(first, again);
+    assert!((10..30).contains(&first), "{first} of 40");
+}
+
+/// What a client does not read has to wait, and the service waits with it.
+#[test]
+fn a_client_that_reads_nothing_gets_everything_later() {
+    let mut steps = session();
+    steps.insert(3, relapse::step::Step { act: Act::Freeze, limit: Duration::from_secs(10) });
+    let transcript = under(Vec::new(), &steps);
+    assert_eq!(outcome(&transcript).class, Class::GoodOpen);
+    assert_eq!(count(&transcript, |what| matches!(what, What::StoppedReading)), 1);
+}
+
+/// The settings of every kind are read as they are written, and none is forgotten.
+#[test]
+fn settings_survive_their_file() {
+    let mut kinds = std::collections::BTreeSet::new();
+    for seed in 0..5000 {
+        for fault in relapse::hunt::draw(seed, &relapse::hunt::Aim::everything(5)).faults {
+            let settings = fault.kind.write().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+            let mut settings = Settings(settings);
+            let read = FaultKind::read(fault.kind.name(), &mut settings).unwrap().unwrap();
+            assert_eq!(read, fault.kind);
+            assert!(settings.0.is_empty(), "{}: {settings:?}", fault.kind);
+            kinds.insert(fault.kind.name());
+        }
+    }
+    assert_eq!(kinds.len(), FaultKind::all().count());
+    let names: std::collections::BTreeSet<&str> = FaultKind::all().map(|kind| kind.name).collect();
+    assert_eq!(names.len(), FaultKind::all().count(), "a name is given twice");
+}
+
+/// The application's own misuse of `send` is its own, however many faults there are.
+#[test]
+fn a_defect_is_not_excused_by_a_fault_beside_it() {
+    let steps = session();
+    let slow = FaultKind::Stream {
+        direction: Direction::Both,
+        fault: StreamFault::Delay { delay: Time(Duration::from_millis(10)) },
+    };
+    let defect = Revision::only(relapse::Defect::QueryParamsOnUrl);
+    let transcript = on_backend(defect, Environment::Staging, SERVER, vec![slow.into()], &steps);
+    assert_eq!(outcome(&transcript).class, Class::BadServer);
+    let raised = |what: &What| matches!(what, What::Raised(_));
+    assert_eq!(count(&transcript, raised), 1);
+    assert_eq!(count(&transcript, |what| matches!(what, What::Sent(Outbound::WebsocketAccept { .. }))), 0);
+}
