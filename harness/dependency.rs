@@ -173,7 +173,9 @@ impl Dependencies for InMemory {
                     }
                 }
             }
-            let error = result.as_ref().err().map(ToString::to_string);
+            // What the caller makes of the answer is what it got.
+            let read = result.as_ref().map_err(Clone::clone).and_then(|answer| read_answer(dependency, answer));
+            let error = read.err().map(|error| error.to_string());
             let dependency = dependency.name();
             scribe.record(Party::Dependency, What::DependencyCalled { dependency, operation, error });
             result

@@ -6,12 +6,12 @@ mod breaks; // everything that judges, seen to fail
 mod command; // the built binary: output and exit codes
 mod credentials; // every credential, place and environment
 mod edge; // a request that is changed on its way
-mod faults;
+mod faults; // each fault does what it says
 mod hunts; // what nobody reported
 mod judgement; // what must not be taken for good
 mod lifespan; // the start and the end of a process
 mod messages; // what the backend answers
-mod plans; // whatever fails behind the service
+mod plans; // whatever clients do and whatever fails
 mod properties; // whatever a client may write
 mod races; // the client leaves at every await
 mod rendering; // what tables, pages and messages look like

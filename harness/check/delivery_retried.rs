@@ -1,7 +1,7 @@
-//! An event whose delivery fails is tried again as often as the environment asks for, and no more often.
+//! An event whose delivery fails is tried again, as often as the environment asks for, before the client is told.
 
 use super::{Complaints, Evidence};
-use crate::{classify::Reading, fault::FaultKind, transcript::What};
+use crate::{classify::Reading, fault::FaultKind, frame::Opcode, transcript::What};
 
 /// The call that delivers an event.
 const DELIVERY: (&str, &str) = ("websocket_bridge", "emit");
@@ -20,27 +20,25 @@ fn complaints(reading: &Reading<'_>, due: usize) -> Vec<(String, String)> {
     if reading.acted().any(is_silent) {
         return Vec::new();
     }
-    let answers = reading.events.iter().filter_map(|event| match &event.what {
+    // For a client that turns away nothing more is delivered.
+    let parts = |what: &What| match what {
+        What::FrameSent(frame) => frame.opcode == Opcode::Close,
+        What::Left | What::EndSeen | What::StoppedReading => true,
+        _ => false,
+    };
+    let beside = reading.events.iter().take_while(|event| !parts(&event.what));
+    let answers = beside.filter_map(|event| match &event.what {
         What::DependencyCalled { dependency, operation, error } if (*dependency, *operation) == DELIVERY => {
             Some(error.is_some())
         }
         _ => None,
     });
-    let (mut failed, mut found) = (0, Vec::new());
-    let mut judge = |attempts: usize, has_given_up: bool| {
-        if attempts > due || (has_given_up && attempts > 0 && attempts < due) {
-            let text = format!("the delivery of an event was tried {attempts} time(s); {due} are due");
-            found.push((attempts.to_string(), text));
-        }
-    };
-    for is_failure in answers {
-        failed = if is_failure { failed + 1 } else { 0 };
-        // The next failure is another event's once all attempts are made.
-        if failed == due {
-            judge(failed, true);
-            failed = 0;
-        }
+    // The next failure is another event's once all attempts are made.
+    let failed = answers.fold(0, |failed, is_failure| if is_failure { (failed + 1) % due } else { 0 });
+    let was_told = reading.messages.iter().any(|name| name.starts_with("error"));
+    if failed == 0 || !was_told {
+        return Vec::new();
     }
-    judge(failed, true);
-    found
+    let text = format!("the client was told after {failed} attempt(s) to deliver an event; {due} are due");
+    vec![(failed.to_string(), text)]
 }

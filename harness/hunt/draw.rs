@@ -86,10 +86,10 @@ pub fn draw(seed: u64, aim: &Aim) -> Drawn {
             visits.push(visit(&mut chance));
         }
     }
-    let crowd = match chance.u8(..64) {
-        0..=5 => Crowd { users: chance.usize(2..=4), connections: chance.usize(1..=2), rounds: 1 },
-        6..=7 => Crowd { connections: 12, ..Crowd::ONE },
-        8 => Crowd { rounds: 22, ..Crowd::ONE },
+    let crowd = match chance.u8(..128) {
+        0..=9 => Crowd { users: chance.usize(2..=4), connections: chance.usize(1..=2), rounds: 1 },
+        10..=11 => Crowd { connections: 12, ..Crowd::ONE },
+        12 => Crowd { rounds: 22, ..Crowd::ONE },
         _ => Crowd::ONE,
     };
     if crowd != Crowd::ONE {

@@ -263,11 +263,17 @@ fn frame(chance: &mut Rng) -> FrameFault {
                 one(chance, &[&b""[..], b"{}", b"[", b"null", b"\"\\ud800\"", b"{\"type\":\"chat\"}"]).to_vec()
             ),
         },
-        7 => FrameFault::Inject {
-            carries: one(chance, Carries::ALL),
-            payload: Raw(one(chance, &[&b""[..], b"{\"type\":\"ping\"}", b"\x03\xe8", b"\x03\xed"]).to_vec()),
-            count: Count(one(chance, &[1, 1, 3, 200])),
-        },
+        7 => {
+            let carries = one(chance, Carries::ALL);
+            // More messages than a user may send in a minute would be refused to all clients of that user.
+            let is_control = matches!(carries, Carries::Ping | Carries::Pong);
+            let payloads = [&b""[..], b"{\"type\":\"ping\"}", b"\x03\xe8", b"\x03\xed"];
+            FrameFault::Inject {
+                carries,
+                payload: Raw(one(chance, &payloads).to_vec()),
+                count: Count(if is_control { one(chance, &[1, 3, 200]) } else { chance.usize(1..=3) }),
+            }
+        }
         8 => FrameFault::Suppress {},
         9..=10 => FrameFault::Close {
             code: Count(one(chance, &[1000, 1001, 1005, 1006, 1011, 1012, 1015, 999, 4000, 5000])),

@@ -20,7 +20,6 @@ use crate::{
     case::Case,
     cause::Cause,
     check::{self, Evidence},
-    classify,
     defect::Defect,
     error::Error,
     fault::{FaultKind, Place},
@@ -216,12 +215,11 @@ impl Reached {
         kinds.map(|kind| kind.name).filter(|name| !self.faults.contains_key(*name)).collect()
     }
 
-    fn count(&mut self, drawn: &Drawn, transcript: &Transcript) {
+    fn count(&mut self, drawn: &Drawn, transcript: &Transcript, outcomes: &[Outcome]) {
         self.cases += 1;
         self.sessions += transcript.sessions() as u64;
-        for reading in classify::readings(transcript) {
-            let Outcome { class, cause, ending, .. } = reading.outcome();
-            *self.classes.entry(class).or_default() += 1;
+        for Outcome { class, cause, ending, .. } in outcomes {
+            *self.classes.entry(*class).or_default() += 1;
             *self.endings.entry(format!("{ending}; {cause}")).or_default() += 1;
         }
         for (fault, count) in drawn.faults.iter().zip(&transcript.fired) {
@@ -246,10 +244,8 @@ impl Conductor {
         for number in cases {
             let (drawn, seed) = hunt.draw(number);
             let played = self.play(hunt, &drawn, seed)?;
-            if let Ok(transcript) = &played {
-                scan.reached.count(&drawn, transcript);
-            }
-            for (key, _) in complaints(&played) {
+            let looked = look(&played, &mut |outcomes, transcript| scan.reached.count(&drawn, transcript, outcomes));
+            for (key, _) in looked {
                 scan.first.entry(key).or_insert(number);
             }
             if hunt.stops_at_first && !scan.first.is_empty() {
@@ -317,6 +313,14 @@ impl Conductor {
 
 /// Everything that is wrong with a run, each with what tells it from other complaints.
 fn complaints(played: &Result<Transcript, String>) -> Vec<(String, String)> {
+    look(played, &mut |_, _| {})
+}
+
+/// The same, and what the run reached.
+fn look(
+    played: &Result<Transcript, String>,
+    reached: &mut dyn FnMut(&[Outcome], &Transcript),
+) -> Vec<(String, String)> {
     let transcript = match played {
         Ok(transcript) => transcript,
         Err(panic) => return vec![("panic".to_owned(), format!("the target panicked: {panic}"))],
@@ -325,9 +329,9 @@ fn complaints(played: &Result<Transcript, String>) -> Vec<(String, String)> {
     let control =
         Outcome { class: Class::GoodOpen, cause: Cause::Clean, ending: Ending::Left, closed_by: Party::Probe };
     let evidence = Evidence::gather(transcript, &control);
+    reached(&evidence.outcomes, transcript);
     let bad = evidence.outcomes.iter().filter(|outcome| !outcome.class.is_good());
-    let bad: Vec<(String, String)> =
-        bad.map(|outcome| (format!("{}: {}", outcome.class, outcome.cause), outcome.to_string())).collect();
+    let bad = bad.map(|outcome| (format!("{}: {}", outcome.class, outcome.cause), outcome.to_string()));
     let found = check::findings(&evidence).into_iter();
     let found = found.map(|finding| (format!("{}: {}", finding.check, finding.key), finding.message));
     let mut all: Vec<(String, String)> = found.chain(bad).collect();

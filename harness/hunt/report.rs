@@ -14,6 +14,9 @@ use crate::{
     step::Act,
 };
 
+/// How many kinds that never acted are named.
+const MISSED_MAX: usize = 4;
+
 /// The document's version.
 const SCHEMA: u32 = 2;
 
@@ -184,7 +187,10 @@ impl HuntReport {
                 kinds.len() - missed.len(),
                 kinds.len()
             );
-            let _ = if missed.is_empty() { writeln!(text) } else { writeln!(text, "; never {}", missed.join(", ")) };
+            let more = missed.len().saturating_sub(MISSED_MAX);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let missed = missed[..missed.len().min(MISSED_MAX)].join(", ");
+            let _ = if missed.is_empty() { writeln!(text) } else { writeln!(text, "; never {missed}{more}") };
         }
         text
     }

@@ -59,6 +59,20 @@ pub fn render(
         }
         say(format!("{FAINT}control {FAINT:#}  {}", after.control));
     }
+    if let (None, Some(after)) = (&judgement.before, &judgement.after) {
+        for line in sequence::lines(&after.transcript, detail) {
+            say(format!(" {}", cell(Some(&line))));
+        }
+        say(format!(
+            "\n{FAINT}found   {FAINT:#}  {} ({}; {})",
+            case.symptom.outcome, case.symptom.class, case.symptom.cause
+        ));
+        say(format!("{FAINT}now     {FAINT:#}  {}, ended by {}", after.outcome, after.outcome.closed_by));
+        for finding in &after.findings {
+            say(format!("          {}: {}", finding.check, finding.message));
+        }
+        say(format!("{FAINT}control {FAINT:#}  {}", after.control));
+    }
     for (sham, (verdict, judged)) in case.shams.iter().zip(&judgement.shams) {
         say(format!("{FAINT}claimed {FAINT:#}  {} ({})", sham.claim, sham.revision));
         say(format!("          in place of the repair: {}; {verdict}", judged.outcome));

@@ -1,5 +1,6 @@
-//! How fast the pipeline is: one judged case, beside a bare pair of WebSocket ends that does the same without a
-//! backend, a transcript or a judgement, and a long virtual wait. Machines differ; the ratio of the first two does not.
+//! How fast the pipeline is: one judged case, and one that a hunt draws, runs and judges, beside a bare pair of
+//! WebSocket ends that does the same as the first without a backend, a transcript or a judgement, and a long virtual
+//! wait. Machines differ; the ratios to the bare pair do not.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::{SinkExt, StreamExt};
 use mimalloc::MiMalloc;
 use relapse::{
-    Environment, Plan, Revision,
+    Conductor, Environment, Hunt, Plan, Revision,
     clock::{Clock, Runtime},
     outcome::{Class, Ending, Outcome},
     recorder, run, servers,
@@ -84,6 +85,19 @@ fn bench(criterion: &mut Criterion) {
     let virtual_runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let virtual_runtime = virtual_runtime.expect("a runtime needs nothing but memory");
     group.bench_function("bare pair", |bencher| bencher.iter(|| virtual_runtime.block_on(bare_pair())));
+    group.finish();
+
+    const DRAWN: u64 = 256;
+    let conductor = Conductor::default();
+    let hunt = Hunt::on(Revision::repaired(), servers().expect("the profiles are readable"), DRAWN);
+    let mut group = criterion.benchmark_group("hunted");
+    group.throughput(Throughput::Elements(DRAWN));
+    group.bench_function("256 cases", |bencher| {
+        bencher.iter(|| {
+            let campaign = conductor.hunt(&hunt).expect("memory has links");
+            assert!(campaign.found.is_empty() && campaign.reached.cases == DRAWN);
+        });
+    });
     group.finish();
 
     let mut waiting = steps.clone();
