@@ -13,7 +13,9 @@ use crate::{
     credential::Presented,
     event::{Machine, Outbound},
     exception::Exception,
-    fault::{CallFault, EventFault, Fault, FaultKind, HeadEdit, Place, ProcessFault, ScopeEdit, StreamFault},
+    fault::{
+        CallFault, EventFault, Fault, FaultKind, FrameFault, HeadEdit, Place, ProcessFault, ScopeEdit, StreamFault,
+    },
     frame::{Frame, Opcode},
     head::{RequestHead, ResponseHead, has_token, header},
     message::message_type,
@@ -268,18 +270,7 @@ impl<'a> Reading<'a> {
     /// Whether what was injected between client and server, or between server and application, changed what either of
     /// them got to see, so that what the client saw is not the service's alone.
     pub fn is_distorted(&self) -> bool {
-        self.acted().any(|kind| match kind {
-            FaultKind::Answer(_) | FaultKind::Event { .. } | FaultKind::Head(HeadEdit::Follow { .. }) => true,
-            FaultKind::Frame { fault, .. } => !fault.is_harmless(),
-            FaultKind::Stream { fault, .. } => matches!(
-                fault,
-                StreamFault::Cut { .. }
-                    | StreamFault::Reset { .. }
-                    | StreamFault::Stall { .. }
-                    | StreamFault::Silence {}
-            ),
-            FaultKind::Head(_) | FaultKind::Scope(_) | FaultKind::Call { .. } | FaultKind::Process(_) => false,
-        })
+        self.acted().any(|kind| effect(kind) == Effect::Distorts)
     }
 
     /// Whether the server did to the application what the specification forbids.
@@ -292,44 +283,55 @@ impl<'a> Reading<'a> {
         self.acted().any(|kind| matches!(kind, FaultKind::Event { .. }))
     }
 
-    /// Whether the server keeps the application from ever learning that its client is gone.
+    /// Whether the application is kept from ever learning that its client is gone, or learns it very late.
     pub fn is_held(&self) -> bool {
         self.acted().any(|kind| match kind {
-            FaultKind::Event { fault, .. } => {
-                let is_slow =
-                    |fault: &EventFault| matches!(fault, EventFault::SendDelays { delay } if delay.0 > PATIENCE);
-                let hangs =
-                    matches!(fault, EventFault::ReceiveHangs {} | EventFault::SendHangs {} | EventFault::Drop {});
-                hangs || is_slow(fault)
-            }
+            FaultKind::Event { events, fault } => match fault {
+                EventFault::ReceiveHangs {} | EventFault::SendHangs {} => true,
+                EventFault::Drop {} => events.include("websocket.disconnect") || events.include("http.disconnect"),
+                EventFault::SendDelays { delay } => delay.0 > PATIENCE,
+                _ => false,
+            },
+            FaultKind::Stream { fault: StreamFault::Throttle { rate }, .. } => rate.0 < THROTTLED_BYTES_PER_S,
             _ => false,
         })
     }
 
     /// Whether a bad ending is the doing of what was injected, and not the service's.
     fn is_broken_by_fault(&self, ending: &Ending, cause: Cause) -> bool {
-        let (mut on_wire, mut on_answer, mut on_events) = (false, false, false);
+        let (mut on_wire, mut on_answer, mut on_events, mut slows, mut spoils) = (false, false, false, false, false);
         for kind in self.acted() {
+            let effect = effect(kind);
+            slows |= effect == Effect::Slows;
             match kind {
-                FaultKind::Answer(_) | FaultKind::Head(HeadEdit::Follow { .. }) => (on_wire, on_answer) = (true, true),
-                FaultKind::Stream { .. } | FaultKind::Frame { .. } => on_wire = true,
+                _ if effect != Effect::Distorts => {}
+                FaultKind::Answer(_) => (on_wire, on_answer) = (true, true),
                 FaultKind::Event { .. } => on_events = true,
-                FaultKind::Head(_) | FaultKind::Scope(_) | FaultKind::Call { .. } | FaultKind::Process(_) => {}
+                _ => on_wire = true,
             }
+            // What ends the head early leaves the rest of it to be taken for another request.
+            spoils |= matches!(kind, FaultKind::Head(HeadEdit::Fold { .. } | HeadEdit::Truncate { .. }));
         }
         // An answer that the application did not give.
         let is_servers_own = |status: u16| {
             let gives = |what: &What| matches!(what, What::Sent(Outbound::ResponseStart { status: sent, .. }) if *sent == status);
             !self.taken().any(|event| gives(&event.what))
         };
+        // Who leaves so soon cannot have waited for what is only a little late.
+        let is_impatient = self.response.is_none() && self.waited() <= NOTICED && self.acted().any(takes_time);
         match (cause, ending) {
-            // The key that the answer's key was made of was another one.
-            (_, Ending::BadHandshake { .. }) if self.acted().any(|kind| matches!(kind, FaultKind::Head(_))) => true,
+            (_, Ending::Left) if is_impatient => true,
+            // What the answer was made of was another key, or other offers.
+            (_, Ending::BadHandshake { .. }) if self.acted().any(rewrites_handshake) => true,
             (Cause::CrashBeforeAccept | Cause::CrashAfterAccept, _) => self.is_escape_injected(),
             (Cause::AppChose1011, _) => self.is_abused(),
             (Cause::Abandoned, _) => on_events,
-            // A request that is no request any more.
-            (Cause::Server, _) => on_wire || self.acted().any(|kind| matches!(kind, FaultKind::Head(_))),
+            // Time alone explains what came too late, or was not waited for.
+            (Cause::Keepalive, _)
+            | (_, Ending::Hang { .. } | Ending::Silence { .. } | Ending::Left | Ending::Parted { .. }) => {
+                on_wire || on_events || slows
+            }
+            (Cause::Server, _) => on_wire || spoils,
             (_, Ending::Http { complete: true, status }) => {
                 on_answer || self.is_abused() || (on_events && is_servers_own(*status))
             }
@@ -698,6 +700,66 @@ impl<'a> Reading<'a> {
         let closed = |event: &&Event| matches!(event.what, What::Sent(Outbound::WebsocketClose { .. }));
         !refused && self.events.iter().any(closed)
     }
+}
+
+/// What a fault between client and application does to what either of them sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// Nothing that anybody could notice, or nothing but another request, which is judged as what it says.
+    None,
+    /// Things come later, so much that somebody may have stopped waiting.
+    Slows,
+    /// Something is missing, changed, or there that nobody said.
+    Distorts,
+}
+
+/// From which delay on somebody may have stopped waiting.
+const NOTICED: Duration = Duration::from_millis(500);
+
+/// Below which rate a stream is so slow, in bytes a second.
+const THROTTLED_BYTES_PER_S: usize = 2000;
+
+fn effect(kind: &FaultKind) -> Effect {
+    let slows = |slows: bool| if slows { Effect::Slows } else { Effect::None };
+    match kind {
+        FaultKind::Answer(_) | FaultKind::Head(HeadEdit::Follow { .. }) => Effect::Distorts,
+        FaultKind::Stream { fault, .. } => match fault {
+            StreamFault::Delay { delay: time } | StreamFault::Jitter { most: time } => slows(time.0 >= NOTICED),
+            StreamFault::Throttle { rate } => slows(rate.0 < THROTTLED_BYTES_PER_S),
+            StreamFault::Slice { .. } => Effect::None,
+            StreamFault::Cut { .. }
+            | StreamFault::Reset { .. }
+            | StreamFault::Stall { .. }
+            | StreamFault::Silence {} => Effect::Distorts,
+        },
+        FaultKind::Frame { fault, .. } => match fault {
+            FrameFault::Split {} => Effect::None,
+            FrameFault::Delay { delay } => slows(delay.0 >= NOTICED),
+            _ => Effect::Distorts,
+        },
+        FaultKind::Event { fault: EventFault::SendDelays { delay }, .. } => slows(delay.0 >= NOTICED),
+        FaultKind::Event { .. } => Effect::Distorts,
+        FaultKind::Head(_) | FaultKind::Scope(_) | FaultKind::Call { .. } | FaultKind::Process(_) => Effect::None,
+    }
+}
+
+/// Whether a fault carries anything later, however little.
+fn takes_time(kind: &FaultKind) -> bool {
+    match kind {
+        FaultKind::Stream { fault, .. } => {
+            matches!(fault, StreamFault::Delay { .. } | StreamFault::Jitter { .. } | StreamFault::Throttle { .. })
+        }
+        FaultKind::Event { fault, .. } => matches!(fault, EventFault::SendDelays { .. }),
+        _ => false,
+    }
+}
+
+/// Whether a fault changes what the answer to a handshake is made of.
+fn rewrites_handshake(kind: &FaultKind) -> bool {
+    let FaultKind::Head(edit) = kind else { return false };
+    edit.header().is_some_and(|header| {
+        ["sec-websocket-key", "sec-websocket-protocol"].iter().any(|name| header.eq_ignore_ascii_case(name))
+    })
 }
 
 /// How long a client may be kept waiting while something is slow, before that is a hang whatever the client does.

@@ -53,25 +53,29 @@ impl Application for Interposed {
             return Arc::clone(&self.application).call(scope, receive, send);
         }
         let scribe = self.scribe.clone();
-        let inlet = Inlet { receive, scribe: scribe.clone(), held: VecDeque::new() };
+        let inlet = Inlet { receive, scribe: scribe.clone(), held: VecDeque::new(), hangs: false };
         let outlet = Outlet { send, scribe, on };
         Arc::clone(&self.application).call(scope, Box::new(inlet), Box::new(outlet))
     }
 }
 
-/// The plan's event faults that act on this event now, each counted.
-fn acting(scribe: &Scribe, event: &str, on_send: bool) -> Vec<EventFault> {
-    let mut acting = Vec::new();
+/// The plan's event faults that meet this event, by their place in the plan.
+fn met(scribe: &Scribe, event: &str, on_send: bool) -> Vec<(usize, EventFault)> {
+    let mut met = Vec::new();
     for (index, fault) in scribe.plan().faults.iter().enumerate() {
         let FaultKind::Event { events, fault: what } = &fault.kind else { continue };
         // A call can be cancelled wherever it waits.
         let is_meant = what.is_on_send() == on_send || *what == EventFault::Cancel {};
         if is_meant && events.include(event) && scribe.meets(index) {
-            scribe.fired(index, Party::Front, fault.kind.to_string());
-            acting.push(what.clone());
+            met.push((index, what.clone()));
         }
     }
-    acting
+    met
+}
+
+/// Counts a fault that acts now.
+fn fired(scribe: &Scribe, index: usize) {
+    scribe.fired(index, Party::Front, scribe.plan().faults[index].kind.to_string());
 }
 
 /// What a cancelled coroutine gets from whatever it awaits.
@@ -84,6 +88,8 @@ struct Inlet {
     scribe: Scribe,
     /// What is given before the server is asked again.
     held: VecDeque<Inbound>,
+    /// `receive` never returns again.
+    hangs: bool,
 }
 
 impl Inlet {
@@ -94,17 +100,24 @@ impl Inlet {
 
     async fn next(&mut self) -> Result<Inbound, Exception> {
         'next: loop {
+            if self.hangs {
+                return pending().await;
+            }
             if let Some(event) = self.held.pop_front() {
                 return Ok(event);
             }
             let event = self.receive.receive().await?;
-            for fault in acting(&self.scribe, event.name(), false) {
+            for (index, fault) in met(&self.scribe, event.name(), false) {
+                fired(&self.scribe, index);
                 match fault {
                     EventFault::Give { given } => self.held.push_back(Inbound::from_value(&given)),
                     EventFault::Drop {} => continue 'next,
                     EventFault::Repeat {} => self.held.push_back(event.clone()),
                     EventFault::ReceiveRaises { error } => return Err(self.raise(Exception::parse(&error))),
-                    EventFault::ReceiveHangs {} => pending().await,
+                    EventFault::ReceiveHangs {} => {
+                        self.hangs = true;
+                        continue 'next;
+                    }
                     EventFault::Cancel {} => return Err(self.raise(cancelled())),
                     EventFault::SendRaises { .. } | EventFault::SendDelays { .. } | EventFault::SendHangs {} => {}
                 }
@@ -134,7 +147,8 @@ impl SendEvent for Outlet {
     fn send(&mut self, event: Outbound) -> Promise<'_, Result<(), Exception>> {
         Box::pin(async move {
             self.scribe.record(Party::Application, What::Sent(event.clone()));
-            for fault in acting(&self.scribe, event.name(self.on), true) {
+            for (index, fault) in met(&self.scribe, event.name(self.on), true) {
+                fired(&self.scribe, index);
                 let exception = match fault {
                     EventFault::SendRaises { error } => Exception::parse(&error),
                     EventFault::Cancel {} => cancelled(),

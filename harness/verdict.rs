@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{outcome::Outcome, transcript::Transcript};
 
 /// What two runs of one case, on the defective and on the repaired twin, tell. Only [`Verdict::Fixed`] passes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Reproduced on the defective twin for the stated reason; accepted on the repaired one, and a valid client gets

@@ -438,3 +438,134 @@ fn a_defect_is_not_excused_by_a_fault_beside_it() {
     assert_eq!(count(&transcript, raised), 1);
     assert_eq!(count(&transcript, |what| matches!(what, What::Sent(Outbound::WebsocketAccept { .. }))), 0);
 }
+
+/// A fault that changes nothing anybody could notice excuses nothing: what every case shows on its defective twin is
+/// classed the same beside it.
+#[rstest]
+#[case::sliced(FaultKind::Stream { direction: Direction::Both, fault: StreamFault::Slice { bytes: Count(7) } })]
+#[case::delayed(FaultKind::Stream { direction: Direction::Both, fault: StreamFault::Delay { delay: Time(Duration::from_millis(1)) } })]
+#[case::split(frames(Direction::ToServer, FrameFault::Split {}))]
+#[case::sending(FaultKind::Event { events: Events(None), fault: EventFault::SendDelays { delay: Time(Duration::from_millis(1)) } })]
+#[case::capitals(FaultKind::Head(HeadEdit::Capitalize { header: "Host".into() }))]
+#[case::passed(FaultKind::Head(HeadEdit::Pass {}))]
+fn a_harmless_fault_excuses_nothing(#[case] kind: FaultKind) {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
+    let conductor = relapse::Conductor::default();
+    let mut looked_at = 0;
+    for case in relapse::Catalogue::read(&directory).unwrap().cases {
+        let mut with = relapse::Case::clone(&case);
+        with.faults.push(kind.clone().into());
+        let servers = servers().unwrap();
+        let trial = |case: relapse::Case| {
+            relapse::Trial::of(&[std::sync::Arc::new(case)], &servers, Some(&servers[..1])).remove(0)
+        };
+        let run = |case: relapse::Case| conductor.run(&trial(case), with.twin, 1).unwrap();
+        let (before, beside) = (run(relapse::Case::clone(&case)), run(with.clone()));
+        assert_eq!(beside.outcome.class, before.outcome.class, "{} with {kind}: {}", case.name, beside.outcome);
+        looked_at += usize::from(beside.transcript.fired.last().is_some_and(|&count| count > 0));
+    }
+    assert!(looked_at > 20, "{kind} acted in {looked_at} cases");
+}
+
+/// What the application decided itself stays its own, whatever acted on the way.
+#[rstest]
+#[case::chose_1011(relapse::Defect::UnknownTypeRaises, FrameFault::Duplicate {}, Class::BadServer)]
+#[case::swallowed(relapse::Defect::MessageCallArity, FrameFault::Split {}, Class::BadMask)]
+fn a_frame_fault_does_not_excuse_the_application(
+    #[case] defect: relapse::Defect,
+    #[case] fault: FrameFault,
+    #[case] expected: Class,
+) {
+    let say = step(Act::SendText(r#"{"type":"no_such_type"}"#.to_owned()));
+    let steps = [open(), wait("connection_established"), say, wait("ack")];
+    let fault = once(frames(Direction::Both, fault), 1);
+    let transcript = on_backend(Revision::only(defect), Environment::Staging, SERVER, vec![fault], &steps);
+    assert_eq!(outcome(&transcript).class, expected, "{}", outcome(&transcript));
+}
+
+/// When frames are carried, and in which order.
+#[rstest]
+#[case::swapped(FrameFault::Swap {}, &["agent_thinking", "agent_started", "tool_executing"], 0)]
+#[case::delayed(FrameFault::Delay { delay: Time(Duration::from_secs(3)) }, &["agent_started", "agent_thinking", "tool_executing"], 3)]
+fn frames_arrive_as_the_fault_says(#[case] fault: FrameFault, #[case] expected: &[&str], #[case] after_s: u64) {
+    let started = Frames { containing: Some("agent_started\"".to_owned()), ..any_frame(Direction::ToClient) };
+    let kind = FaultKind::Frame { frames: started, fault };
+    let trigger = Trigger { nth: 2, times: Some(1), ..Trigger::default() };
+    // The welcome names the agent events too.
+    let transcript = under(vec![Fault { kind: kind.clone(), trigger }], &session());
+    let reading = Reading::of(&transcript, 0);
+    assert_eq!(reading.messages[1..4], *expected, "{kind}");
+    let texts = |event: &&relapse::transcript::Event| matches!(&event.what, What::FrameSeen(frame) if frame.opcode == Opcode::Text);
+    let times: Vec<u64> = transcript.events.iter().filter(texts).map(|event| event.at.as_secs()).collect();
+    assert_eq!(times[1], after_s, "{kind}");
+}
+
+/// What is held for the next frame goes with it, and not before.
+#[test]
+fn a_joined_frame_waits_for_the_next_one() {
+    let started = Frames { containing: Some("agent_completed".to_owned()), ..any_frame(Direction::ToClient) };
+    let join = Fault {
+        kind: FaultKind::Frame { frames: started, fault: FrameFault::Join {} },
+        trigger: Trigger { nth: 2, times: Some(1), ..Trigger::default() },
+    };
+    let calls = Calls { dependency: "websocket_bridge".to_owned(), operation: None };
+    let slow = FaultKind::Call { calls, fault: CallFault::Delay { delay: Time(Duration::from_millis(400)) } };
+    let transcript = under(vec![join, slow.into()], &session());
+    let seen = |name: &str| {
+        let is_it = |event: &&relapse::transcript::Event| matches!(&event.what, What::FrameSeen(frame) if memchr_find(&frame.payload, &format!("\"type\":\"{name}\"")));
+        transcript.events.iter().find(is_it).map(|event| event.at)
+    };
+    assert_eq!(transcript.fired[0], 1);
+    assert_eq!(seen("agent_completed"), seen("agent_response_complete"));
+}
+
+fn memchr_find(payload: &[u8], text: &str) -> bool {
+    String::from_utf8_lossy(payload).contains(text)
+}
+
+/// Jitter takes time, and an event that is repeated comes twice.
+#[test]
+fn jitter_takes_time_and_a_repeated_event_comes_twice() {
+    let jitter = StreamFault::Jitter { most: Time(Duration::from_secs(2)) };
+    let transcript =
+        under(vec![FaultKind::Stream { direction: Direction::ToClient, fault: jitter }.into()], &session());
+    let welcomed = transcript.events.iter().find(|event| matches!(event.what, What::FrameSeen(_))).unwrap().at;
+    assert!(welcomed > Duration::ZERO && welcomed <= Duration::from_secs(4), "{welcomed:?}");
+    let repeat = on_event("websocket.receive", EventFault::Repeat {});
+    let ping = step(Act::SendText(r#"{"type":"ping"}"#.to_owned()));
+    let transcript =
+        under(vec![repeat.into()], &[open(), wait("connection_established"), ping, wait("pong"), wait("pong")]);
+    assert_eq!(outcome(&transcript).class, Class::GoodOpen, "{}", outcome(&transcript));
+}
+
+/// However much waits on its way, all of it arrives when the sender is gone.
+#[test]
+fn a_slow_edge_loses_nothing() {
+    use relapse::{
+        Plan,
+        clock::{Clock, Runtime},
+        edge,
+        link::Link,
+        recorder::Recorder,
+    };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    for size in [1_usize << 10, 1 << 20, 3 << 20] {
+        let received = Runtime::new(Clock::Virtual).block_on(async {
+            let delay = StreamFault::Delay { delay: Time(Duration::from_secs(1)) };
+            let faults = vec![FaultKind::Stream { direction: Direction::Both, fault: delay }.into()];
+            let recorder = Recorder::new(Plan { seed: 1, faults });
+            let ((mut client, near), (far, mut server)) = (Link::pair(), Link::pair());
+            let carried = tokio::spawn(edge::relay(near, far, recorder.scribe(0)));
+            let send = async {
+                client.write_all(&vec![b'x'; size]).await.unwrap();
+                client.shutdown().await.unwrap();
+            };
+            let mut received = Vec::new();
+            let (_, read) = tokio::join!(send, server.read_to_end(&mut received));
+            read.unwrap();
+            carried.await.unwrap();
+            received.len()
+        });
+        assert_eq!(received, size);
+    }
+}

@@ -1,7 +1,9 @@
 //! An event whose delivery fails is tried again, as often as the environment asks for, before the client is told.
 
 use super::{Complaints, Evidence};
-use crate::{classify::Reading, fault::FaultKind, frame::Opcode, transcript::What};
+use crate::{
+    classify::Reading, event::Outbound, fault::FaultKind, frame::Opcode, message::message_type, transcript::What,
+};
 
 /// The call that delivers an event.
 const DELIVERY: (&str, &str) = ("websocket_bridge", "emit");
@@ -26,16 +28,21 @@ fn complaints(reading: &Reading<'_>, due: usize) -> Vec<(String, String)> {
         What::Left | What::EndSeen | What::StoppedReading => true,
         _ => false,
     };
-    let beside = reading.events.iter().take_while(|event| !parts(&event.what));
-    let answers = beside.filter_map(|event| match &event.what {
-        What::DependencyCalled { dependency, operation, error } if (*dependency, *operation) == DELIVERY => {
-            Some(error.is_some())
+    let mut failed = 0;
+    let mut was_told = false;
+    for event in reading.events.iter().take_while(|event| !parts(&event.what)) {
+        match &event.what {
+            What::DependencyCalled { dependency, operation, error } if (*dependency, *operation) == DELIVERY => {
+                // The next failure is another event's once all attempts are made.
+                failed = if error.is_some() { (failed + 1) % due } else { 0 };
+                was_told = false;
+            }
+            What::Sent(Outbound::WebsocketSend { text: Some(text), .. }) => {
+                was_told |= message_type(text.as_bytes()).is_some_and(|name| name.starts_with("error"));
+            }
+            _ => {}
         }
-        _ => None,
-    });
-    // The next failure is another event's once all attempts are made.
-    let failed = answers.fold(0, |failed, is_failure| if is_failure { (failed + 1) % due } else { 0 });
-    let was_told = reading.messages.iter().any(|name| name.starts_with("error"));
+    }
     if failed == 0 || !was_told {
         return Vec::new();
     }

@@ -16,10 +16,13 @@ fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
     let when = |wanted: fn(&What) -> bool| reading.events.iter().rev().find(|event| wanted(&event.what));
     when(|what| matches!(what, What::Called { .. }))?;
     let gone = when(|what| matches!(what, What::EndSeen | What::Left | What::BodySeen { .. }));
-    let Some(ended) = when(|what| matches!(what, What::Returned | What::Raised(_))) else {
+    let count = |wanted: fn(&What) -> bool| reading.events.iter().filter(|event| wanted(&event.what)).count();
+    let has_ended = |what: &What| matches!(what, What::Returned | What::Raised(_));
+    if count(|what| matches!(what, What::Called { .. })) > count(has_ended) {
         let message = "every client is gone, and the application's call has not ended";
         return Some(("running".to_owned(), message.to_owned()));
-    };
+    }
+    let ended = when(has_ended)?;
     let late = ended.at.saturating_sub(gone?.at);
     let message = || format!("the application's call ended {} s after its client was gone", late.as_secs());
     (late > LIMIT).then(|| ("late".to_owned(), message()))

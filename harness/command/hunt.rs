@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use relapse::{
     Campaign, Conductor, Defect, Detection, Error, Found, Hunt, HuntReport, Place, Reached, Result, Revision, Verdict,
-    hunt_all, render_detection, servers,
+    hunt_all, render_detection, render_table, servers,
 };
 
 use super::{
-    print,
+    MISUSE, complain, complain_of, print,
     replay::{capsule_directory, replay_all},
     run::progress,
     width,
@@ -59,7 +59,7 @@ pub(super) struct Options {
     #[arg(long, conflicts_with_all = ["defect", "shard", "time"])]
     detection: bool,
     /// Join the JSON documents of a campaign's parts instead of hunting.
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["detection", "defect", "shard", "time", "cases"])]
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["detection", "defect", "shard", "time", "cases", "seed", "faults", "legal_only", "capsules", "jobs"])]
     merge: Vec<PathBuf>,
     /// Where capsules are replayed from first and written to: `fixtures/capsules`, or `capsules` where there is no
     /// `fixtures`. Of what is found on a service with defects none is written unless this is given.
@@ -135,32 +135,68 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
     }
     let is_human = options.format == Format::Human;
     let directory = capsule_directory(options.capsules.as_deref());
+    let writes = hunt.revision == Revision::repaired() || options.capsules.is_some();
     let replayed = replay_all(&directory, jobs)?;
-    if let Some(report) = replayed.as_ref().filter(|_| is_human) {
+    if let Some(report) = &replayed {
+        report.broken.iter().for_each(complain);
         let fixed = report.counts()[&Verdict::Fixed];
-        print(format!("{} capsule(s) replayed, {fixed} FIXED", report.trials.len() + report.broken.len()));
+        let all = report.trials.len() + report.broken.len();
+        if is_human {
+            print(format!("{all} capsule(s) replayed, {fixed} FIXED"));
+        }
+        if is_human && fixed < report.trials.len() {
+            print(render_table(report, width()));
+        }
     }
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let start = Instant::now();
     let campaign = watched(&hunt, jobs, options.time, start)?;
     let seconds = start.elapsed().as_secs_f64();
-    let writes = hunt.revision == Revision::repaired() || options.capsules.is_some();
-    let kept = keep(&campaign, &directory, writes)?;
-    let defects: String = options.defect.iter().map(|name| format!(" --defect {name}")).collect();
-    let report = HuntReport::of(&hunt, &campaign, |found| {
+    let mut kept = Vec::new();
+    let written = if writes { keep(&campaign, &directory, &mut kept) } else { Ok(()) };
+    let aim = aim(options);
+    let mut report = HuntReport::of(&hunt, &campaign, |found| {
         match kept.iter().find(|(seed, key, _)| (*seed, key) == (found.seed, &found.key)) {
             Some((.., path)) => (path.clone(), format!("relapse replay {path}")),
-            None => (String::new(), format!("relapse hunt --seed {} --cases 1{defects}", found.seed)),
+            None => (String::new(), format!("relapse hunt --seed {} --cases 1{aim}", found.seed)),
         }
     });
+    report.replayed = replayed
+        .iter()
+        .flat_map(|report| &report.trials)
+        .map(|(trial, judgement)| (trial.case.name.clone(), judgement.verdict))
+        .collect();
     if is_human {
         print(report.findings() + report.coverage().trim_end());
         print(format!("{:.0} cases/s", campaign.reached.cases as f64 / seconds.max(0.001)));
     } else {
         print(report.to_json());
     }
+    // What was found is told before it is said that it could not be kept.
+    written?;
     let replayed = replayed.map_or(0, |report| report.exit_code());
-    Ok(report.exit_code().max(replayed))
+    Ok(exit_code(&report).max(replayed))
+}
+
+/// The exit code of a hunt; one that reached nothing says so.
+fn exit_code(report: &HuntReport) -> u8 {
+    let code = report.exit_code();
+    if code == MISUSE {
+        complain_of("the hunt proves nothing: no upgrade was accepted, or no fault acted; let it have more cases");
+    }
+    code
+}
+
+/// The arguments that decide what a seed draws, and on which revision.
+fn aim(options: &Options) -> String {
+    let mut aim: String = options.defect.iter().map(|name| format!(" --defect {name}")).collect();
+    if !options.faults.is_empty() {
+        aim.push_str(&format!(" --faults {}", options.faults.join(",")));
+    }
+    if options.legal_only {
+        aim.push_str(" --legal-only");
+    }
+    aim
 }
 
 /// Hunts with a bar that says what is reached.
@@ -181,14 +217,21 @@ fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> 
     Ok(campaign)
 }
 
-/// Writes the capsule of each finding: seed, key and path of each.
-fn keep(campaign: &Campaign, directory: &Path, writes: bool) -> Result<Vec<(u64, String, String)>> {
-    campaign
-        .found
-        .iter()
-        .filter(|_| writes)
-        .map(|found| Ok((found.seed, found.key.clone(), write(found, directory, &found.capsule.name)?)))
-        .collect()
+/// Writes the capsule of each finding, as far as that is possible; `kept` gets seed, key and path of each.
+fn keep(campaign: &Campaign, directory: &Path, kept: &mut Vec<(u64, String, String)>) -> Result {
+    for found in &campaign.found {
+        // Two findings of one seed may have names that begin alike.
+        let names = std::iter::once(found.capsule.name.clone())
+            .chain((2..).map(|number| format!("{}_{number}", found.capsule.name)));
+        let is_free = |name: &String| {
+            let path = directory.join(format!("{name}.toml")).display().to_string();
+            !kept.iter().any(|(.., taken)| *taken == path)
+        };
+        let name = names.into_iter().find(is_free).unwrap_or_default();
+        let path = write(found, directory, &name)?;
+        kept.push((found.seed, found.key.clone(), path));
+    }
+    Ok(())
 }
 
 /// Writes one capsule; gives its path.
@@ -255,7 +298,7 @@ fn merge(options: &Options) -> Result<u8> {
         let part = HuntReport::parse(&text).map_err(|why| failed(std::io::Error::other(why)))?;
         match &mut whole {
             None => whole = Some(part),
-            Some(whole) => whole.merge(part),
+            Some(whole) => whole.merge(part).map_err(|why| failed(std::io::Error::other(why)))?,
         }
     }
     let report = whole.expect("there is at least one file");
@@ -263,7 +306,7 @@ fn merge(options: &Options) -> Result<u8> {
         Format::Human => print(report.findings() + report.coverage().trim_end()),
         Format::Json => print(report.to_json()),
     }
-    Ok(report.exit_code())
+    Ok(exit_code(&report))
 }
 
 fn defect(name: &str) -> Result<Defect> {

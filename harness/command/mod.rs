@@ -144,6 +144,12 @@ fn complain(error: &Error) {
     let _ = writeln!(stream, "{text}");
 }
 
+/// Prints a complaint in the command's own words to standard error.
+fn complain_of(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(anstream::stderr(), "error: {text}");
+}
+
 /// How wide standard output is.
 fn width() -> usize {
     let terminal = console::Term::stdout();

@@ -1,11 +1,12 @@
 //! `relapse replay`: what hunts found, again.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use relapse::{Catalogue, Report, Result, Trial, judge_all, render_json, render_table, servers};
+use relapse::{Catalogue, Error, Report, Result, Trial, judge_all, render_json, render_table, servers};
 
 use super::{MISUSE, complain, print, run::progress, width};
 
@@ -63,7 +64,11 @@ pub(super) fn capsule_directory(named: Option<&Path>) -> PathBuf {
 
 /// Replays every capsule of a directory; nothing where there is none.
 pub(super) fn replay_all(directory: &Path, jobs: usize) -> Result<Option<Report>> {
-    let Ok(entries) = fs::read_dir(directory) else { return Ok(None) };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(Error::Io { doing: "read the directory", path: directory.to_owned(), source }),
+    };
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let mut paths: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
     paths.sort();

@@ -16,8 +16,12 @@ use crate::{
 /// The largest payload that is read as a frame, in bytes.
 const PAYLOAD_BYTES_MAX: u64 = 16 << 20;
 
-/// How often faults act on the frames of one connection and direction. Two that answer one another go no further.
-const ACTS_MAX: usize = 1000;
+/// How often faults act on the frames of one connection and direction, each frame that they inject counted. Two that
+/// answer one another go no further.
+const ACTS_MAX: usize = 500;
+
+/// How much is injected at a time at most, in bytes, whatever was asked for.
+const INJECTED_BYTES_MAX: usize = 1 << 20;
 
 /// What masks a frame of the edge's own. The key may be anything (RFC 6455 section 5.3).
 const MASK: [u8; 4] = [0x72, 0x65, 0x6c, 0x61];
@@ -98,6 +102,7 @@ impl Mangler {
                 Err(_) => self.is_opaque = true,
             }
         }
+        self.release(there);
         there.push(incoming.to_vec(), Duration::ZERO);
         incoming.clear();
         None
@@ -116,9 +121,11 @@ impl Mangler {
             return None;
         }
         let mut bytes = fate.before;
-        match &fate.instead {
-            Some(instead) => bytes.extend_from_slice(instead),
-            None => (0..fate.copies).for_each(|_| frame.encode(&mut bytes)),
+        for _ in 0..fate.copies {
+            match &fate.instead {
+                Some(instead) => bytes.extend_from_slice(instead),
+                None => frame.encode(&mut bytes),
+            }
         }
         match fate.waits {
             Waits::ToGoTogether => self.before_next.append(&mut bytes),
@@ -165,8 +172,13 @@ impl Mangler {
                     fate.instead = Some(encoded(&replaced));
                 }
                 FrameFault::Inject { carries, payload, count } => {
+                    self.acts += count.0;
                     let own = self.masked(Frame::new(carries.opcode(), payload.0.clone()));
-                    (0..count.0).for_each(|_| own.encode(&mut fate.before));
+                    for _ in 0..count.0 {
+                        if fate.before.len() < INJECTED_BYTES_MAX {
+                            own.encode(&mut fate.before);
+                        }
+                    }
                 }
                 FrameFault::Suppress {} => self.is_suppressed = true,
                 FrameFault::Close { code, reason } => {

@@ -14,7 +14,11 @@ use std::time::Duration;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use self::{frames::Mangler, head::Exchange, stream::Stream};
+use self::{
+    frames::Mangler,
+    head::Exchange,
+    stream::{Shape, Stream},
+};
 use crate::{
     fault::Direction,
     link::{Link, Wire, take},
@@ -38,12 +42,13 @@ enum End {
 
 /// Carries one connection until either side, or a fault, ends it.
 pub async fn relay(client: Link, server: Link, scribe: Scribe) {
+    let (there, back) = Shape::decide(&scribe);
     let mut relay = Relay {
         client: Wire::new(client),
         server: Wire::new(server),
         exchange: Exchange::new(scribe.clone()),
-        to_server: Lane::new(Direction::ToServer, &scribe),
-        to_client: Lane::new(Direction::ToClient, &scribe),
+        to_server: Lane::new(Direction::ToServer, there, &scribe),
+        to_client: Lane::new(Direction::ToClient, back, &scribe),
     };
     if relay.carry_all().await == End::Finished {
         let (client, server) = (&mut relay.client, &mut relay.server);
@@ -58,8 +63,8 @@ struct Lane {
 }
 
 impl Lane {
-    fn new(direction: Direction, scribe: &Scribe) -> Lane {
-        Lane { frames: Mangler::new(direction, scribe.clone()), stream: Stream::new(direction, scribe.clone()) }
+    fn new(direction: Direction, shape: Shape, scribe: &Scribe) -> Lane {
+        Lane { frames: Mangler::new(direction, scribe.clone()), stream: Stream::new(shape, scribe.clone()) }
     }
 }
 
@@ -79,7 +84,8 @@ impl Relay {
                 return end;
             }
             // What one side said before it ended is still delivered, as a kernel would.
-            let is_through = |wire: &Wire, lane: &Lane| wire.has_ended() && lane.stream.is_empty();
+            let is_through =
+                |wire: &Wire, lane: &Lane| wire.has_ended() && wire.incoming.is_empty() && lane.stream.is_empty();
             if is_through(&self.client, &self.to_server) || is_through(&self.server, &self.to_client) {
                 return End::Finished;
             }
@@ -154,11 +160,13 @@ impl Relay {
                 }
             }
         }
-        if self.client.has_ended() {
-            self.to_server.frames.release(&mut self.to_server.stream);
-        }
-        if self.server.has_ended() {
-            self.to_client.frames.release(&mut self.to_client.stream);
+        for (wire, lane) in [(&mut self.client, &mut self.to_server), (&mut self.server, &mut self.to_client)] {
+            // What is not whole when a side ends never will be.
+            if wire.has_ended() && lane.stream.waiting() < HIGH_WATER_BYTES {
+                lane.frames.release(&mut lane.stream);
+                lane.stream.push(wire.incoming.to_vec(), Duration::ZERO);
+                wire.incoming.clear();
+            }
         }
         let cut = self.to_server.stream.hand_over(&mut self.server.outgoing);
         let cut = cut.or(self.to_client.stream.hand_over(&mut self.client.outgoing));

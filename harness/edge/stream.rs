@@ -17,10 +17,9 @@ const PIECES_PER_SECOND: usize = 10;
 
 /// The bytes of one direction that are under way.
 pub(super) struct Stream {
-    direction: Direction,
     scribe: Scribe,
-    /// What acts on this connection; known from its first bytes on.
-    shape: Option<Shape>,
+    /// What acts on this connection.
+    shape: Shape,
     queue: VecDeque<(Instant, Vec<u8>)>,
     waiting: usize,
     last_due: Option<Instant>,
@@ -30,9 +29,9 @@ pub(super) struct Stream {
     is_silent: bool,
 }
 
-/// What acts on a connection.
+/// What acts on one direction of a connection.
 #[derive(Default)]
-struct Shape {
+pub(super) struct Shape {
     delay: Duration,
     /// The most that a piece is delayed by chance.
     jitter: Duration,
@@ -51,12 +50,64 @@ enum Limit {
     Stalls,
 }
 
+impl Shape {
+    /// Asks the plan what acts on a connection: on the way to the server, and on the way to the client.
+    pub(super) fn decide(scribe: &Scribe) -> (Shape, Shape) {
+        let (mut to_server, mut to_client) = (Shape::default(), Shape::default());
+        for (index, fault) in scribe.plan().faults.iter().enumerate() {
+            let FaultKind::Stream { direction, fault: what } = &fault.kind else { continue };
+            if !scribe.meets(index) {
+                continue;
+            }
+            for (shape, one) in [(&mut to_server, Direction::ToServer), (&mut to_client, Direction::ToClient)] {
+                if direction.includes(one) {
+                    shape.add(what, index);
+                }
+            }
+            // The others act when their moment comes.
+            let acts_at_once = matches!(
+                what,
+                StreamFault::Delay { .. }
+                    | StreamFault::Jitter { .. }
+                    | StreamFault::Throttle { .. }
+                    | StreamFault::Slice { .. }
+            );
+            if acts_at_once {
+                scribe.fired(index, Party::Edge, fault.kind.to_string());
+            }
+        }
+        (to_server, to_client)
+    }
+
+    /// Adds what one fault does; of two that limit the same the stricter one counts.
+    fn add(&mut self, what: &StreamFault, index: usize) {
+        fn least(limit: &mut Option<usize>, new: usize) {
+            *limit = Some(limit.map_or(new, |old| old.min(new)));
+        }
+        let limit = match what {
+            StreamFault::Delay { delay } => return self.delay += delay.0,
+            StreamFault::Jitter { most } => return self.jitter += most.0,
+            StreamFault::Throttle { rate } => return least(&mut self.bytes_per_second, rate.0),
+            StreamFault::Slice { bytes } => return least(&mut self.slice, bytes.0),
+            StreamFault::Silence {} => {
+                self.silence.get_or_insert(index);
+                return;
+            }
+            StreamFault::Cut { after } => (after.0, Limit::Ends(End::Finished), index),
+            StreamFault::Reset { after } => (after.0, Limit::Ends(End::Reset), index),
+            StreamFault::Stall { after } => (after.0, Limit::Stalls, index),
+        };
+        if self.limit.is_none_or(|(after, ..)| limit.0 < after) {
+            self.limit = Some(limit);
+        }
+    }
+}
+
 impl Stream {
-    pub(super) fn new(direction: Direction, scribe: Scribe) -> Stream {
+    pub(super) fn new(shape: Shape, scribe: Scribe) -> Stream {
         Stream {
-            direction,
             scribe,
-            shape: None,
+            shape,
             queue: VecDeque::new(),
             waiting: 0,
             last_due: None,
@@ -94,16 +145,11 @@ impl Stream {
         if bytes.is_empty() {
             return;
         }
-        if self.shape.is_none() {
-            self.shape = Some(self.decide());
-        }
-        let Some(shape) = &self.shape else { return };
-        if let Some(index) = shape.silence.filter(|_| self.is_upgraded) {
+        if let Some(index) = self.shape.silence.take_if(|_| self.is_upgraded) {
             self.scribe.fired(index, Party::Edge, self.scribe.plan().faults[index].kind.to_string());
             self.is_silent = true;
-            self.shape = Some(Shape::default());
         }
-        let Some(shape) = &self.shape else { return };
+        let shape = &self.shape;
         if self.is_silent {
             return;
         }
@@ -128,41 +174,9 @@ impl Stream {
         self.last_due = Some(due);
     }
 
-    /// Asks the plan what acts on this connection.
-    fn decide(&self) -> Shape {
-        let mut shape = Shape::default();
-        for (index, fault) in self.scribe.plan().faults.iter().enumerate() {
-            let FaultKind::Stream { direction, fault: what } = &fault.kind else { continue };
-            if !direction.includes(self.direction) || !self.scribe.meets(index) {
-                continue;
-            }
-            match what {
-                StreamFault::Delay { delay } => shape.delay += delay.0,
-                StreamFault::Jitter { most } => shape.jitter += most.0,
-                StreamFault::Throttle { rate } => shape.bytes_per_second = Some(rate.0),
-                StreamFault::Slice { bytes } => shape.slice = Some(bytes.0),
-                // These act when their moment comes.
-                StreamFault::Cut { after } => shape.limit = Some((after.0, Limit::Ends(End::Finished), index)),
-                StreamFault::Reset { after } => shape.limit = Some((after.0, Limit::Ends(End::Reset), index)),
-                StreamFault::Stall { after } => shape.limit = Some((after.0, Limit::Stalls, index)),
-                StreamFault::Silence {} => shape.silence = Some(index),
-            }
-            if !matches!(
-                what,
-                StreamFault::Cut { .. }
-                    | StreamFault::Reset { .. }
-                    | StreamFault::Stall { .. }
-                    | StreamFault::Silence {}
-            ) {
-                self.scribe.fired(index, Party::Edge, fault.kind.to_string());
-            }
-        }
-        shape
-    }
-
     /// Hands over what is due; how that ends the connection. Pieces go one at a time where their size is a fault's.
     pub(super) fn hand_over(&mut self, outgoing: &mut Vec<u8>) -> Option<End> {
-        let is_sliced = self.shape.as_ref().is_some_and(|shape| shape.slice.is_some());
+        let is_sliced = self.shape.slice.is_some();
         let now = Instant::now();
         while self.due().is_some_and(|due| due <= now) && (!is_sliced || outgoing.is_empty()) {
             let (_, piece) = self.queue.pop_front()?;
@@ -184,8 +198,7 @@ impl Stream {
 
     /// Carries a piece as far as a limit lets it; when the limit is reached, how that ends the connection.
     fn carry(&mut self, piece: &[u8], outgoing: &mut Vec<u8>) -> Option<Option<End>> {
-        let limit = self.shape.as_ref().and_then(|shape| shape.limit);
-        let reached = limit.filter(|(after, ..)| self.carried + piece.len() >= *after);
+        let reached = self.shape.limit.filter(|(after, ..)| self.carried + piece.len() >= *after);
         let Some((after, what, index)) = reached else {
             self.carried += piece.len();
             outgoing.extend_from_slice(piece);
@@ -194,9 +207,7 @@ impl Stream {
         outgoing.extend_from_slice(&piece[..after - self.carried]);
         self.carried = after;
         self.scribe.fired(index, Party::Edge, self.scribe.plan().faults[index].kind.to_string());
-        if let Some(shape) = &mut self.shape {
-            shape.limit = None;
-        }
+        self.shape.limit = None;
         self.is_silent = true;
         self.queue.clear();
         self.waiting = 0;

@@ -165,10 +165,3 @@ faults! {
         rule: Breach as "rule",
     } "break the rule `{rule}` with";
 }
-
-impl FrameFault {
-    /// Whether what goes on is still a WebSocket by the book, only a slower or a differently cut one.
-    pub fn is_harmless(&self) -> bool {
-        matches!(self, FrameFault::Split {} | FrameFault::Join {})
-    }
-}

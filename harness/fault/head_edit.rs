@@ -114,6 +114,16 @@ faults! {
 }
 
 impl HeadEdit {
+    /// The header it changes, if it changes one.
+    pub fn header(&self) -> Option<&str> {
+        match self {
+            HeadEdit::Pad { header, .. } | HeadEdit::Set { header, .. } | HeadEdit::Add { header, .. } => Some(header),
+            // The value stays as it is.
+            HeadEdit::Capitalize { .. } | HeadEdit::Move { .. } => None,
+            edit => edit.needs(),
+        }
+    }
+
     /// The header that must be there for the edit to act.
     pub fn needs(&self) -> Option<&str> {
         match self {

@@ -221,12 +221,12 @@ wrapped! {
     Raw(Vec<u8>);
     /// A time of 1 ms to 1 h.
     Time(Duration);
-    /// A number from 1 on, to 64 Mi.
+    /// A number from 1 to 1 Mi.
     Count(usize);
 }
 
 /// The largest [`Count`].
-const COUNT_MAX: i64 = 64 << 20;
+const COUNT_MAX: i64 = 1 << 20;
 
 impl Setting for Token {
     fn read(value: toml::Value) -> Result<Token, String> {
@@ -306,7 +306,7 @@ impl Setting for Count {
         count
             .and_then(|count| usize::try_from(count).ok())
             .map(Count)
-            .ok_or_else(|| "a number from 1 to 67108864".to_owned())
+            .ok_or_else(|| "a number from 1 to 1048576".to_owned())
     }
 
     fn write(&self) -> Option<toml::Value> {

@@ -216,7 +216,6 @@ impl Reached {
     }
 
     fn count(&mut self, drawn: &Drawn, transcript: &Transcript, outcomes: &[Outcome]) {
-        self.cases += 1;
         self.sessions += transcript.sessions() as u64;
         for Outcome { class, cause, ending, .. } in outcomes {
             *self.classes.entry(*class).or_default() += 1;
@@ -244,6 +243,7 @@ impl Conductor {
         for number in cases {
             let (drawn, seed) = hunt.draw(number);
             let played = self.play(hunt, &drawn, seed)?;
+            scan.reached.cases += 1;
             let looked = look(&played, &mut |outcomes, transcript| scan.reached.count(&drawn, transcript, outcomes));
             for (key, _) in looked {
                 scan.first.entry(key).or_insert(number);

@@ -1,5 +1,6 @@
 //! What a hunt is told as: a document that merges with those of other machines, and a page for people.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +13,14 @@ use crate::{
         table::plain_table,
     },
     step::Act,
+    verdict::Verdict,
 };
 
 /// How many kinds that never acted are named.
 const MISSED_MAX: usize = 4;
+
+/// From how many cases on a hunt must have reached something.
+const ENOUGH: u64 = 20;
 
 /// The document's version.
 const SCHEMA: u32 = 2;
@@ -25,12 +30,18 @@ const SCHEMA: u32 = 2;
 #[serde(deny_unknown_fields)]
 pub struct HuntReport {
     schema: u32,
-    /// The first seed of each part, and how many follow it.
+    /// The revision that was hunted on.
+    pub revision: String,
+    /// Whether servers kept to the ASGI specification.
+    pub legal_only: bool,
+    /// The first seed of each part, and how many cases it had.
     pub seeds: Vec<(u64, u64)>,
     /// The places that faults could act at.
     pub places: Vec<String>,
     /// What was reached.
     pub reached: Reached,
+    /// What became of the capsules that were replayed first.
+    pub replayed: BTreeMap<String, Verdict>,
     /// What was found, each once.
     pub found: Vec<FoundReport>,
 }
@@ -88,6 +99,9 @@ impl HuntReport {
         });
         HuntReport {
             schema: SCHEMA,
+            revision: hunt.revision.to_string(),
+            legal_only: hunt.legal_only,
+            replayed: BTreeMap::new(),
             seeds: vec![(hunt.seed, campaign.reached.cases)],
             places: hunt.places.iter().map(|place| place.name().to_owned()).collect(),
             reached: campaign.reached.clone(),
@@ -114,31 +128,44 @@ impl HuntReport {
     }
 
     /// Joins another part of the same campaign. What both found stands once, from the lower seed.
-    pub fn merge(&mut self, other: HuntReport) {
+    ///
+    /// # Errors
+    /// When it is a part of another campaign, or one that is there already.
+    pub fn merge(&mut self, other: HuntReport) -> Result<(), String> {
+        if (&self.revision, &self.places, self.legal_only) != (&other.revision, &other.places, other.legal_only) {
+            return Err("it belongs to another campaign: the revision or the faults differ".to_owned());
+        }
+        let overlaps = |(seed, cases): &(u64, u64)| {
+            let meets =
+                |(other, count): &(u64, u64)| other.wrapping_sub(*seed) < *cases || seed.wrapping_sub(*other) < *count;
+            self.seeds.iter().any(meets)
+        };
+        if other.seeds.iter().any(overlaps) {
+            return Err("some of its seeds are in another part already".to_owned());
+        }
         self.seeds.extend(other.seeds);
         self.seeds.sort_unstable();
         self.reached.add(&other.reached);
-        self.places.extend(other.places);
-        self.places.sort();
-        self.places.dedup();
+        self.replayed.extend(other.replayed);
         self.found.extend(other.found);
         self.found.sort_by_key(|found| found.seed);
-        let mut known = std::collections::BTreeSet::new();
+        let mut known = BTreeSet::new();
         self.found.retain(|found| {
             let is_new = !known.contains(&found.key);
             known.insert(found.key.clone());
             known.extend(found.also.iter().cloned());
             is_new
         });
+        Ok(())
     }
 
-    /// The exit code: 1 when something was found, 2 when nothing was reached.
+    /// The exit code: 1 when something was found, 2 when nothing was reached although there were cases enough.
     pub fn exit_code(&self) -> u8 {
-        let may_have_faults = !self.places.is_empty();
-        match (self.found.is_empty(), self.reached.is_something(may_have_faults)) {
+        let is_enough = self.reached.cases == 0 || self.reached.cases >= ENOUGH;
+        match (self.found.is_empty(), is_enough && !self.reached.is_something(!self.places.is_empty())) {
             (false, _) => 1,
-            (true, true) => 0,
-            (true, false) => 2,
+            (true, false) => 0,
+            (true, true) => 2,
         }
     }
 
