@@ -26,7 +26,8 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
         .collect();
     let leaks = |event: &Event| {
         let (kind, _) = needles.iter().find(|(_, text)| reads(event, text))?;
-        Some(((*kind).to_owned(), format!("the client can read the text of a {kind}")))
+        let article = if kind.starts_with('e') { "an" } else { "a" };
+        Some(((*kind).to_owned(), format!("the client can read the text of {article} {kind}")))
     };
     transcript.events.iter().filter_map(leaks).collect()
 }

@@ -1,7 +1,7 @@
 //! The man in the middle: carries bytes between client and server, and lets the plan's edge faults act on them.
 //!
 //! Whatever no fault acts on passes byte for byte. What a connection carries is first a request and its answer
-//! ([`head`]), then, after an upgrade, frames ([`frames`]); all of it is bytes with a way to go ([`stream`]).
+//! (`head`), then, after an upgrade, frames (`frames`); all of it is bytes with a way to go (`stream`).
 
 mod frames;
 mod head;
