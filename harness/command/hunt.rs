@@ -16,7 +16,7 @@ use relapse::{
 use super::{
     MISUSE, complain, complain_of, print,
     replay::{capsule_directory, replay_all},
-    run::progress,
+    run::{progress, progress_by_time},
     width,
 };
 
@@ -201,7 +201,10 @@ fn aim(options: &Options) -> String {
 
 /// Hunts with a bar that says what is reached.
 fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> Result<Campaign> {
-    let progress = progress(usize::try_from(hunt.cases).unwrap_or(usize::MAX), "cases");
+    let progress = match time {
+        None => progress(usize::try_from(hunt.cases).unwrap_or(usize::MAX), "cases"),
+        Some(_) => progress_by_time("cases"),
+    };
     let so_far: Mutex<(Reached, BTreeSet<String>)> = Mutex::default();
     let watch = |reached: &Reached, complaints: &BTreeSet<String>| {
         let mut so_far = so_far.lock().unwrap_or_else(PoisonError::into_inner);
@@ -209,7 +212,9 @@ fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> 
         so_far.1.extend(complaints.iter().cloned());
         let (classes, kinds, complaints) = (so_far.0.classes.len(), so_far.0.faults.len(), so_far.1.len());
         progress.inc(reached.cases);
-        progress.set_message(format!("{classes} classes, {kinds} kinds of fault, {complaints} complaint(s)"));
+        let rate = so_far.0.cases as f64 / start.elapsed().as_secs_f64().max(0.001);
+        let message = format!("{rate:.0}/s; {classes} classes, {kinds} kinds of fault, {complaints} complaint(s)");
+        progress.set_message(message);
         time.is_none_or(|time| start.elapsed() < time)
     };
     let campaign = hunt_all(hunt, jobs, &watch)?;

@@ -76,7 +76,15 @@ pub(super) fn run(options: &Options) -> Result<u8> {
 
 /// A bar on a terminal, nothing where standard error is piped.
 pub(super) fn progress(length: usize, what: &str) -> ProgressBar {
-    let template = format!("{{bar:40}} {{pos}}/{{len}} {what}, {{per_sec}} {{msg}}");
-    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(Some(length as u64), ProgressDrawTarget::stderr()).with_style(style)
+    styled(Some(length as u64), &format!("{{bar:40}} {{pos}}/{{len}} {what} {{msg}}"))
+}
+
+/// The same, for work that ends by the clock.
+pub(super) fn progress_by_time(what: &str) -> ProgressBar {
+    styled(None, &format!("{{spinner}} {{elapsed}} {{pos}} {what} {{msg}}"))
+}
+
+fn styled(length: Option<u64>, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr()).with_style(style)
 }
