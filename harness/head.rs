@@ -47,6 +47,11 @@ pub fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a [u8]> {
     headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value.as_ref())
 }
 
+/// Whether a field's name is this one, whatever its case (RFC 9110 section 5.1).
+pub fn is_name(name: &[u8], wanted: &str) -> bool {
+    name.eq_ignore_ascii_case(wanted.as_bytes())
+}
+
 /// Whether a comma-separated header holds this token, whatever its case.
 pub fn has_token(headers: &Headers, name: &str, token: &str) -> bool {
     headers

@@ -22,7 +22,8 @@
 //!   [`running`].
 //! - *Machinery*, mutually blind: [`probe`], [`edge`], [`front`], [`interpose`], [`backend`], [`discover`].
 //! - *Targets*: [`target`] puts something behind the edge.
-//! - *Conduct*: [`run`] picks the clock, launches, drives and judges; [`hunt`] draws what is run.
+//! - *Conduct*: [`run`] picks the clock, launches, drives and judges; [`hunt`] draws what is run, shrinks what
+//!   fails and keeps it.
 //!
 //! # Invariants
 //!

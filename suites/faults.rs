@@ -512,14 +512,14 @@ fn a_joined_frame_waits_for_the_next_one() {
     let slow = FaultKind::Call { calls, fault: CallFault::Delay { delay: Time(Duration::from_millis(400)) } };
     let transcript = under(vec![join, slow.into()], &session());
     let seen = |name: &str| {
-        let is_it = |event: &&relapse::transcript::Event| matches!(&event.what, What::FrameSeen(frame) if memchr_find(&frame.payload, &format!("\"type\":\"{name}\"")));
+        let is_it = |event: &&relapse::transcript::Event| matches!(&event.what, What::FrameSeen(frame) if holds(&frame.payload, &format!("\"type\":\"{name}\"")));
         transcript.events.iter().find(is_it).map(|event| event.at)
     };
     assert_eq!(transcript.fired[0], 1);
     assert_eq!(seen("agent_completed"), seen("agent_response_complete"));
 }
 
-fn memchr_find(payload: &[u8], text: &str) -> bool {
+fn holds(payload: &[u8], text: &str) -> bool {
     String::from_utf8_lossy(payload).contains(text)
 }
 

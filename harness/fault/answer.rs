@@ -3,7 +3,7 @@
 use super::setting::{Line, Raw, Token, faults};
 use crate::{
     fault::setting::Count,
-    head::{Headers, ResponseHead},
+    head::{Headers, ResponseHead, is_name},
 };
 
 faults! {
@@ -55,8 +55,4 @@ impl AnswerEdit {
             AnswerEdit::Hijack { .. } | AnswerEdit::Follow { .. } => {}
         }
     }
-}
-
-fn is_name(name: &[u8], header: &str) -> bool {
-    name.eq_ignore_ascii_case(header.as_bytes())
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::setting::{Count, Line, Path, Raw, Token, faults, names};
-use crate::head::RequestHead;
+use crate::head::{RequestHead, is_name};
 
 names! {
     /// The minor version of HTTP/1.
@@ -236,10 +236,6 @@ fn drop_hop_by_hop(head: &mut RequestHead) {
         HOP_BY_HOP.iter().any(|known| name == known.as_bytes()) || named.contains(&name)
     };
     head.headers.retain(|(name, _)| !is_dropped(name));
-}
-
-fn is_name(name: &[u8], header: &str) -> bool {
-    name.eq_ignore_ascii_case(header.as_bytes())
 }
 
 fn target(path: &[u8], query: &[u8]) -> Bytes {

@@ -22,7 +22,7 @@ use crate::{
     check::{self, Evidence},
     defect::Defect,
     error::Error,
-    fault::{FaultKind, Place},
+    fault::Place,
     outcome::{Class, Ending, Outcome},
     plan::Plan,
     profile::Profile,
@@ -207,12 +207,6 @@ impl Reached {
     /// Whether anything was reached at all: an upgrade, and, where there may be any, a fault.
     pub fn is_something(&self, may_have_faults: bool) -> bool {
         self.sessions > 0 && (!may_have_faults || self.faults.values().any(|&count| count > 0))
-    }
-
-    /// The kinds of fault that never acted, of those at these places.
-    pub fn missed(&self, places: &[Place]) -> Vec<&'static str> {
-        let kinds = FaultKind::all().filter(|kind| places.contains(&kind.place));
-        kinds.map(|kind| kind.name).filter(|name| !self.faults.contains_key(*name)).collect()
     }
 
     fn count(&mut self, drawn: &Drawn, transcript: &Transcript, outcomes: &[Outcome]) {
