@@ -292,7 +292,7 @@ impl<'a> Reading<'a> {
                 EventFault::SendDelays { delay } => delay.0 > PATIENCE,
                 _ => false,
             },
-            FaultKind::Stream { fault: StreamFault::Throttle { rate }, .. } => rate.0 < THROTTLED_BYTES_PER_S,
+            FaultKind::Stream { fault: StreamFault::Throttle { rate }, .. } => rate.0 < HELD_BYTES_PER_S,
             _ => false,
         })
     }
@@ -325,7 +325,7 @@ impl<'a> Reading<'a> {
             (_, Ending::BadHandshake { .. }) if self.acted().any(rewrites_handshake) => true,
             (Cause::CrashBeforeAccept | Cause::CrashAfterAccept, _) => self.is_escape_injected(),
             (Cause::AppChose1011, _) => self.is_abused(),
-            (Cause::Abandoned, _) => on_events,
+            (Cause::Abandoned, _) => self.is_abused(),
             // Time alone explains what came too late, or was not waited for.
             (Cause::Keepalive, _)
             | (_, Ending::Hang { .. } | Ending::Silence { .. } | Ending::Left | Ending::Parted { .. }) => {
@@ -715,6 +715,9 @@ enum Effect {
 
 /// From which delay on somebody may have stopped waiting.
 const NOTICED: Duration = Duration::from_millis(500);
+
+/// Below which rate the end of a client may not get through before the run is over, in bytes a second.
+const HELD_BYTES_PER_S: usize = 300;
 
 /// Below which rate a stream is so slow, in bytes a second.
 const THROTTLED_BYTES_PER_S: usize = 2000;
