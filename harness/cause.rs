@@ -28,6 +28,8 @@ pub enum Cause {
     Server,
     /// A ping went unanswered for too long.
     Keepalive,
+    /// The server was told to stop, and ended the exchange.
+    Shutdown,
     /// The application is still waiting for something.
     Hang,
     /// No process listened.
@@ -51,6 +53,7 @@ impl Cause {
             Cause::Protocol => "protocol",
             Cause::Server => "server",
             Cause::Keepalive => "keepalive",
+            Cause::Shutdown => "shutdown",
             Cause::Hang => "hang",
             Cause::NoListener => "no-listener",
             Cause::Injected => "injected",

@@ -21,7 +21,7 @@ use crate::{
     message::message_type,
     outcome::{Class, Ending, Outcome},
     scope::{ScopeType, keys},
-    transcript::{BodyEnd, Event, Party, Service, Transcript, What},
+    transcript::{BodyEnd, Event, PROCESS, Party, Service, Transcript, What},
 };
 
 /// What one exchange showed, gathered once and read by classification and checks alike.
@@ -182,6 +182,11 @@ impl<'a> Reading<'a> {
                 What::FrameSent(frame) => {
                     is_let_go |= message_type(&frame.payload).is_some_and(|name| name == "disconnect")
                 }
+                // Nobody is left who could answer.
+                What::CutShort => {
+                    given_up += waiting.drain(..).count();
+                    is_let_go = true;
+                }
                 // Who is told that something failed is told so for everything that still waits.
                 What::FrameSeen(frame) if self.outage && says_not_ready(frame) => given_up += waiting.drain(..).count(),
                 What::FrameSeen(Frame { opcode: Opcode::Close, .. }) | What::DeadlinePassed { .. } => waiting.clear(),
@@ -253,6 +258,9 @@ impl<'a> Reading<'a> {
         let cause = self.cause(&ending);
         let class = self.class(&ending, cause);
         let closed_by = self.closed_by(&ending, cause);
+        if cause == Cause::Shutdown && !class.is_good() && class != Class::BadOpen {
+            return Outcome { class: Class::Unclean, cause, closed_by, ending };
+        }
         if !class.is_good() && class != Class::BadOpen && self.is_broken_by_fault(&ending, cause) {
             return Outcome { class: Class::Unclean, cause: Cause::Injected, closed_by, ending };
         }
@@ -349,7 +357,18 @@ impl<'a> Reading<'a> {
             FaultKind::Scope(ScopeEdit::Drop { key } | ScopeEdit::Set { key, .. }) => key == "type",
             _ => false,
         };
-        self.is_abused() || self.acted().any(follows)
+        self.is_raised_by_stop(escaped) || self.is_abused() || self.acted().any(follows)
+    }
+
+    /// Whether an exception is what a server that stops raises in the application: a cancellation, or from `send` what
+    /// the specification does not provide for (it provides for an `OSError`, which an application can deal with).
+    fn is_raised_by_stop(&self, exception: &Exception) -> bool {
+        let mut after = self.events.iter().skip_while(|event| event.what != What::CutShort);
+        let is_raised = |event: &&Event| match &event.what {
+            What::CallRaised(raised) => raised == exception && !raised.is_disconnect(),
+            _ => false,
+        };
+        after.next().is_some() && (exception.is_cancellation() || after.any(is_raised))
     }
 
     fn ending(&self) -> Ending {
@@ -403,6 +422,9 @@ impl<'a> Reading<'a> {
         let has = |wanted: fn(&What) -> bool| self.events.iter().any(|event| wanted(&event.what));
         if has(|what| matches!(what, What::KeepaliveExpired)) {
             return Cause::Keepalive;
+        }
+        if has(|what| matches!(what, What::CutShort)) {
+            return Cause::Shutdown;
         }
         match self.escaped() {
             Some((_, false)) => return Cause::CrashBeforeAccept,
@@ -638,6 +660,11 @@ impl<'a> Reading<'a> {
         is_among(self.service.websocket_paths) && self.user.is_some() && (offers.is_empty() || offers.iter().any(knows))
     }
 
+    /// Whether the server ended the exchange because it stopped.
+    pub fn is_cut_short(&self) -> bool {
+        self.events.iter().any(|event| event.what == What::CutShort)
+    }
+
     /// Whether the server took the request for a WebSocket.
     fn is_websocket(&self) -> bool {
         let websocket = |event: &&Event| matches!(event.what, What::Called { kind: ScopeType::Websocket, .. });
@@ -660,6 +687,7 @@ impl<'a> Reading<'a> {
             CloseCode::INTERNAL | CloseCode::PRIVATE_INTERNAL => Class::BadServer,
             _ if crashed => Class::BadMask,
             CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE if self.outage => Class::GoodNotReady,
+            CloseCode::GOING_AWAY | CloseCode::SERVICE_RESTART if self.is_cut_short() => Class::GoodNotReady,
             CloseCode::POLICY | CloseCode::UNAUTHORIZED if self.user.is_none() && !reason.is_empty() => {
                 Class::GoodAuthRefusal
             }
@@ -688,7 +716,9 @@ impl<'a> Reading<'a> {
         match (ending, cause) {
             (Ending::Parted { .. } | Ending::Left | Ending::BadHandshake { .. }, _) => Party::Probe,
             (Ending::Hang { .. } | Ending::Silence { .. } | Ending::Refused, _) => Party::Nobody,
-            (_, Cause::Keepalive | Cause::Server | Cause::CrashBeforeAccept | Cause::Abandoned) => Party::Front,
+            (_, Cause::Keepalive | Cause::Shutdown | Cause::Server | Cause::CrashBeforeAccept | Cause::Abandoned) => {
+                Party::Front
+            }
             (Ending::Drop, _) => Party::Front,
             (_, Cause::CrashAfterAccept) if !self.application_closed() => Party::Front,
             _ => Party::Application,
@@ -772,7 +802,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 fn is_outage(fault: &Fault, service: &Service) -> bool {
     match &fault.kind {
         FaultKind::Call { fault: CallFault::Delay { delay }, .. } => delay.0 >= service.slow,
-        kind => matches!(kind.place(), Place::Dependency | Place::Process),
+        kind => kind.place() == Place::Dependency || kind.acts_on_process(),
     }
 }
 
@@ -787,10 +817,25 @@ fn had_outage(transcript: &Transcript, exchange: usize) -> bool {
         return false;
     }
     let Some(start) = transcript.of(exchange).next().map(|event| event.at) else { return false };
-    let is_lasting = |fault: &Fault| {
+    let is_lasting = |(index, fault): (usize, &Fault)| {
+        if !is_outage(fault, &transcript.service) {
+            return false;
+        }
         let (aftermath, matters) = match &fault.kind {
             // A start takes as long as it takes to notice that something is there.
             FaultKind::Process(ProcessFault::Restart {}) => return start <= NOTICE,
+            FaultKind::Process(ProcessFault::ShutDown { at }) => {
+                let end = transcript.of(exchange).next_back().map_or(start, |event| event.at);
+                return is_replaced(transcript, at.0, start, end);
+            }
+            FaultKind::Event { events, fault } if events.are_of_lifespan() => {
+                // An application that was told of its start what no server may tell need never be ready.
+                let noticed = |from: Duration| start <= from + NOTICE;
+                return start <= NOTICE
+                    || acted_on_process(transcript, index).is_some_and(|at| {
+                        !fault.legality(events).is_legal || listens_from(transcript, at).is_none_or(noticed)
+                    });
+            }
             FaultKind::Process(fault) if fault.ends() => (NOTICE, true),
             kind => (AFTERMATH, kind.calls().is_none_or(|calls| is_critical(transcript, &calls.dependency))),
         };
@@ -798,7 +843,7 @@ fn had_outage(transcript: &Transcript, exchange: usize) -> bool {
         let is_over = trigger.until.is_some_and(|until| start >= until + aftermath);
         matters && trigger.is_steady() && trigger.from <= start && !is_over
     };
-    transcript.faults.iter().any(|fault| is_outage(fault, &transcript.service) && is_lasting(fault))
+    transcript.faults.iter().enumerate().any(is_lasting)
         || transcript.events.iter().any(|event| {
             let What::FaultFired { index, operation, .. } = event.what else { return false };
             let Some(fault) = transcript.faults.get(index).filter(|fault| is_outage(fault, &transcript.service)) else {
@@ -816,6 +861,25 @@ fn had_outage(transcript: &Transcript, exchange: usize) -> bool {
         })
 }
 
+/// Whether something happens while a process that is told to stop at some time starts, while it stops, or while the next
+/// one starts.
+pub fn is_replaced(transcript: &Transcript, stop: Duration, start: Duration, end: Duration) -> bool {
+    let is_settled = |from: Duration| start > from + NOTICE;
+    start <= NOTICE || (stop <= end && !listens_from(transcript, stop).is_some_and(is_settled))
+}
+
+/// When a process next listened, from a moment on.
+pub fn listens_from(transcript: &Transcript, from: Duration) -> Option<Duration> {
+    let listens = |event: &&Event| event.what == What::Listening && event.at >= from;
+    transcript.of(PROCESS).find(listens).map(|event| event.at)
+}
+
+/// When a fault first acted on the process itself.
+fn acted_on_process(transcript: &Transcript, index: usize) -> Option<Duration> {
+    let acts = |event: &&Event| matches!(event.what, What::FaultFired { index: acted, .. } if acted == index);
+    transcript.of(PROCESS).find(acts).map(|event| event.at)
+}
+
 /// How long a process takes to listen once it is started.
 const START: Duration = Duration::from_millis(100);
 
@@ -831,11 +895,16 @@ fn is_critical(transcript: &Transcript, dependency: &str) -> bool {
 fn was_absent(transcript: &Transcript, exchange: usize) -> bool {
     let end = transcript.of(exchange).next_back().map(|event| event.at);
     // What is started when the fault is over does not listen at that very moment.
-    let keeps_away = |fault: &Fault, at: Duration| {
-        let is_meant = fault.kind == FaultKind::Process(ProcessFault::Absent {});
-        is_meant && fault.trigger.is_armed_at(at.saturating_sub(START))
+    let keeps_away = |(index, fault): (usize, &Fault), at: Duration| match &fault.kind {
+        FaultKind::Process(ProcessFault::Absent {}) => fault.trigger.is_armed_at(at.saturating_sub(START)),
+        FaultKind::Process(ProcessFault::ShutDown { at: stop }) => {
+            stop.0 <= at && listens_from(transcript, stop.0).is_none_or(|from| at <= from + START)
+        }
+        FaultKind::Event { events, .. } if events.are_of_lifespan() => acted_on_process(transcript, index)
+            .is_some_and(|acted| listens_from(transcript, acted).is_none_or(|from| at <= from + START)),
+        _ => false,
     };
-    end.is_some_and(|at| transcript.faults.iter().any(|fault| keeps_away(fault, at)))
+    end.is_some_and(|at| transcript.faults.iter().enumerate().any(|fault| keeps_away(fault, at)))
 }
 
 /// The critical dependencies that failed or did not answer whenever they were asked, from an exchange's start to its end.

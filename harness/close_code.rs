@@ -25,6 +25,8 @@ impl CloseCode {
     pub const TOO_BIG: CloseCode = CloseCode(1009);
     /// An internal error of the server.
     pub const INTERNAL: CloseCode = CloseCode(1011);
+    /// The service restarts; come again (IANA registry).
+    pub const SERVICE_RESTART: CloseCode = CloseCode(1012);
     /// Try again later (IANA registry).
     pub const TRY_AGAIN_LATER: CloseCode = CloseCode(1013);
     /// The application range's counterpart of 1013, for servers that send no other codes than 1000 and private ones.

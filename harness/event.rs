@@ -5,7 +5,7 @@ use std::fmt;
 use crate::{exception::Exception, head::Headers, scope::ScopeType, value::Value};
 
 /// The types of the events that HTTP and WebSocket have, in both directions.
-pub const EVENT_NAMES: [&str; 12] = [
+pub const EVENT_NAMES: [&str; 17] = [
     "websocket.connect",
     "websocket.receive",
     "websocket.disconnect",
@@ -18,6 +18,11 @@ pub const EVENT_NAMES: [&str; 12] = [
     "http.disconnect",
     "http.response.start",
     "http.response.body",
+    "lifespan.startup",
+    "lifespan.startup.complete",
+    "lifespan.startup.failed",
+    "lifespan.shutdown",
+    "lifespan.shutdown.complete",
 ];
 
 /// What the application gets from `receive`.

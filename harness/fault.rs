@@ -254,6 +254,15 @@ impl FaultKind {
         }
     }
 
+    /// Whether only a process meets it that starts, or stops.
+    pub fn acts_on_process(&self) -> bool {
+        match self {
+            FaultKind::Process(_) => true,
+            FaultKind::Event { events, .. } => events.are_of_lifespan(),
+            _ => false,
+        }
+    }
+
     /// The dependency calls it acts on, if any.
     pub fn calls(&self) -> Option<&Calls> {
         match self {

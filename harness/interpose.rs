@@ -40,11 +40,12 @@ impl Application for Interposed {
     ) -> Promise<'static, Result<(), Exception>> {
         let on = match scope.0.get("type") {
             Some(Value::Str(name)) if name == ScopeType::Http.name() => ScopeType::Http,
+            Some(Value::Str(name)) if name == ScopeType::Lifespan.name() => ScopeType::Lifespan,
             _ => ScopeType::Websocket,
         };
         for (index, fault) in self.scribe.plan().faults.iter().enumerate() {
             let FaultKind::Scope(edit) = &fault.kind else { continue };
-            if edit.applies_to(&scope) && self.scribe.meets(index) {
+            if on != ScopeType::Lifespan && edit.applies_to(&scope) && self.scribe.meets(index) {
                 edit.apply(&mut scope);
                 self.scribe.fired(index, Party::Front, fault.kind.to_string());
             }
@@ -119,7 +120,10 @@ impl Inlet {
                         continue 'next;
                     }
                     EventFault::Cancel {} => return Err(self.raise(cancelled())),
-                    EventFault::SendRaises { .. } | EventFault::SendDelays { .. } | EventFault::SendHangs {} => {}
+                    EventFault::SendRaises { .. }
+                    | EventFault::SendDelays { .. }
+                    | EventFault::SendHangs {}
+                    | EventFault::StartupFails { .. } => {}
                 }
             }
             self.held.push_back(event);
@@ -144,7 +148,7 @@ struct Outlet {
 }
 
 impl SendEvent for Outlet {
-    fn send(&mut self, event: Outbound) -> Promise<'_, Result<(), Exception>> {
+    fn send(&mut self, mut event: Outbound) -> Promise<'_, Result<(), Exception>> {
         Box::pin(async move {
             self.scribe.record(Party::Application, What::Sent(event.clone()));
             for (index, fault) in met(&self.scribe, event.name(self.on), true) {
@@ -157,6 +161,10 @@ impl SendEvent for Outlet {
                         continue;
                     }
                     EventFault::SendHangs {} => pending().await,
+                    EventFault::StartupFails { message } => {
+                        event = Outbound::StartupFailed { message };
+                        continue;
+                    }
                     _ => continue,
                 };
                 self.scribe.record(Party::Application, What::CallRaised(exception.clone()));

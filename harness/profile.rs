@@ -34,6 +34,8 @@ pub struct Profile {
     pub violation: Violation,
     /// Pings of the server's own.
     pub keepalive: Keepalive,
+    /// What becomes of everybody when it is told to stop.
+    pub shutdown: Shutdown,
 }
 
 /// What a server's scopes say.
@@ -336,6 +338,53 @@ pub struct Keepalive {
     pub application_sees: u16,
 }
 
+/// What becomes of everybody when the server is told to stop (SIGTERM).
+///
+/// What all of them have in common is no key: a connection that carries no request is closed, and the application's
+/// lifespan ends after its calls.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shutdown {
+    /// What meets a client that comes now.
+    pub connects: Connects,
+    /// An upgrade that the application has not decided.
+    pub pending: Stop,
+    /// The code the application sees on such an upgrade; `None` when it is told nothing.
+    pub pending_sees: Option<u16>,
+    /// What `send` does on such an upgrade then.
+    pub pending_send: Effect,
+    /// An accepted WebSocket.
+    pub open: Stop,
+    /// The code the application sees on it; `None` when it is told nothing.
+    pub open_sees: Option<u16>,
+    /// A plain request that is not answered yet.
+    pub request: Stop,
+    /// Whether the application's call is cancelled when its client was answered; otherwise the server waits for it.
+    pub cancels: bool,
+    /// After how long calls that go on are cancelled, in seconds; 0 for never.
+    pub grace_s: u64,
+}
+
+/// What meets a client that connects to a server which was told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Connects {
+    /// Nothing listens any more.
+    Refused,
+    /// The connection is made, and nobody serves it until the process is gone.
+    Queued,
+}
+
+/// What becomes of a call when the server is told to stop.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RawStop")]
+pub enum Stop {
+    /// It goes on as if nothing had happened.
+    GoesOn,
+    /// The client gets this at once.
+    Answers(Answer),
+}
+
 impl Profile {
     /// Reads a profile.
     ///
@@ -349,6 +398,13 @@ impl Profile {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum RawReception {
+    Name(String),
+    Answer(RawEffect),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawStop {
     Name(String),
     Answer(RawEffect),
 }
@@ -381,6 +437,18 @@ impl TryFrom<RawReception> for Reception {
                 Err(format!("unknown reception `{name}`, expected `accepted`, `http` or an answer"))
             }
             RawReception::Answer(raw) => Answer::try_from(raw).map(Reception::Refused),
+        }
+    }
+}
+
+impl TryFrom<RawStop> for Stop {
+    type Error = String;
+
+    fn try_from(raw: RawStop) -> Result<Self, String> {
+        match raw {
+            RawStop::Name(name) if name == "goes-on" => Ok(Stop::GoesOn),
+            RawStop::Name(name) => Err(format!("unknown stop `{name}`, expected `goes-on` or an answer")),
+            RawStop::Answer(raw) => Answer::try_from(raw).map(Stop::Answers),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     close_code::CloseCode,
     environment::Environment,
     error::Error,
-    fault::{Fault, FaultKind, Place},
+    fault::{Fault, FaultKind},
     outcome::{Class, Ending, Outcome},
     plan::Plan,
     probe::{self, Script},
@@ -116,7 +116,7 @@ impl Conductor {
         self.runtime.block_on(async {
             let target = Embedded::launch(revision, environment, Arc::clone(profile), Transport::Memory, plan.seed);
             let recorder = Recorder::new(plan);
-            if recorder.plan().faults.iter().any(|fault| fault.kind.place() == Place::Process) {
+            if recorder.plan().faults.iter().any(|fault| fault.kind.acts_on_process()) {
                 target.restart(recorder.scribe(PROCESS)).await?;
             }
             probe::perform(Script { steps, crowd }, &recorder, &target).await?;
@@ -177,7 +177,7 @@ async fn conduct(case: &Case, target: &dyn Running, seed: u64) -> Result<Judged,
     }
     let recorder = Recorder::new(case.plan(seed));
     let script = Script { steps: &case.steps, crowd: case.crowd };
-    let on_process = case.faults.iter().any(|fault| fault.kind.place() == Place::Process);
+    let on_process = case.faults.iter().any(|fault| fault.kind.acts_on_process());
     if on_process {
         // Nobody is served beside a process that starts.
         target.restart(recorder.scribe(PROCESS)).await?;
@@ -191,8 +191,12 @@ async fn conduct(case: &Case, target: &dyn Running, seed: u64) -> Result<Judged,
         controls.push(beside?);
     }
     let transcript = finish(&recorder, target).await;
-    if case.faults.iter().any(|fault| matches!(&fault.kind, FaultKind::Process(fault) if fault.variable().is_some())) {
-        // A process reads its variables once; another value takes another process.
+    let outlives = |fault: &Fault| match &fault.kind {
+        FaultKind::Process(fault) => fault.variable().is_some(),
+        kind => kind.acts_on_process(),
+    };
+    if case.faults.iter().any(outlives) {
+        // A process reads its variables once, and starts once; anything else takes another process.
         target.restart(Recorder::new(Plan { seed, faults: Vec::new() }).scribe(PROCESS)).await?;
     }
     if case.is_alone {

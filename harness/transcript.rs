@@ -158,6 +158,8 @@ pub enum What {
     },
     /// The front closed because a ping went unanswered.
     KeepaliveExpired,
+    /// The front ended the exchange because it was told to stop.
+    CutShort,
     /// The application received an event.
     Received(Inbound),
     /// The application sent an event.
@@ -177,6 +179,8 @@ pub enum What {
     },
     /// The server's process starts, and calls the application for its lifespan.
     Starting,
+    /// The server's process was told to stop (SIGTERM).
+    Stopping,
     /// The server's process ended.
     Exited {
         /// Why.

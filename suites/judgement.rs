@@ -240,7 +240,7 @@ fn a_broken_frame_of_the_client_is_refused(#[case] frame: Frame, #[case] expecte
             Ok(())
         });
         let scribe = Recorder::new(Plan::default()).scribe(0);
-        tokio::spawn(front::serve(server, application, profile("uvicorn-0.35"), scribe));
+        tokio::spawn(front::serve(server, application, profile("uvicorn-0.35"), scribe, None));
         let mut bytes = b"GET / HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n".to_vec();
         let frame = if expected == "close 1002" && frame.opcode == Opcode::Text { frame } else { frame.masked([1, 2, 3, 4]) };
         frame.encode(&mut bytes);

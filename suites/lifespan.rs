@@ -6,20 +6,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relapse::{
-    Plan,
+    Cause, Conductor, Environment, Fault, Plan, Revision, classify,
     clock::{Clock, Runtime},
     event::{Inbound, Machine, Outbound},
     exception::Exception,
+    fault::{CallFault, Calls, EventFault, Events, FaultKind, ProcessFault, Trigger, setting::Time},
+    frame::Opcode,
     front::{self, Life},
+    link::Link,
     recorder::Recorder,
+    run,
     scope::ScopeType,
-    transcript::{PROCESS, Transcript, What},
+    step::{Act, Awaited, Crowd, Request, Step},
+    transcript::{Event, PROCESS, Transcript, What},
 };
 use rstest::rstest;
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
-use crate::support::{Ends, Scripted, profile};
+use crate::support::{Ends, Reached, Scripted, open, profile, step, wait};
 
 /// What the application does with its lifespan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,4 +149,219 @@ fn the_state_machine_knows_the_lifespan() {
     machine.on_send(&Outbound::ShutdownComplete).unwrap();
     let mut other = Machine::new(ScopeType::Websocket);
     assert!(other.on_send(&Outbound::StartupComplete).is_err());
+}
+
+/// What the application is at when its server is told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// A session: it waits for messages.
+    Session,
+    /// An upgrade that it accepts two seconds later.
+    Upgrade,
+    /// A plain request that it answers two seconds later.
+    Request,
+    /// A plain request that it never answers.
+    StuckRequest,
+}
+
+async fn serve(at: At, mut ends: Ends) -> Result<(), Exception> {
+    ends.receive().await?;
+    let accept = Outbound::WebsocketAccept { subprotocol: None, headers: Vec::new() };
+    match at {
+        At::Session => ends.send(accept).await?,
+        At::Upgrade => {
+            sleep(STOP_AT + Duration::from_secs(2)).await;
+            // What a careful application does with a client that is gone by then.
+            let _ = ends.send(accept).await;
+        }
+        At::Request => {
+            sleep(STOP_AT + Duration::from_secs(2)).await;
+            ends.send(Outbound::ResponseStart { status: 200, headers: Vec::new() }).await?;
+            return ends.send(Outbound::ResponseBody { body: b"ok".to_vec(), more_body: false }).await;
+        }
+        At::StuckRequest => pending().await,
+    }
+    while !matches!(ends.receive().await?, Inbound::WebsocketDisconnect { .. }) {}
+    Ok(())
+}
+
+const STOP_AT: Duration = Duration::from_secs(1);
+const KILL_AFTER: Duration = Duration::from_secs(10);
+
+/// How a client ends whose server is told to stop, how many seconds after that, and what the application is told.
+fn stopped(at: At, server: &str) -> String {
+    let transcript = Runtime::new(Clock::Virtual).block_on(async {
+        let (life, watched) = watch::channel(Life::Listening);
+        let profile = profile(server);
+        let served = Reached::new(move |scribe| {
+            let (client, server) = Link::pair();
+            let application = Scripted::new(move |_, ends| serve(at, ends));
+            tokio::spawn(front::serve(server, application, Arc::clone(&profile), scribe, Some(watched.clone())));
+            Box::pin(async { Ok(client) })
+        });
+        tokio::spawn(async move {
+            sleep(STOP_AT).await;
+            life.send_replace(Life::Stopping);
+            sleep(KILL_AFTER).await;
+            life.send_replace(Life::Exited);
+        });
+        let limit = Duration::from_secs(30);
+        let step = |act| Step { act, limit };
+        let steps = match at {
+            At::Session | At::Upgrade => {
+                vec![step(Act::Open(Request::standard("GET", "/"))), step(Act::Wait(Awaited::Close))]
+            }
+            At::Request | At::StuckRequest => vec![step(Act::Request(Request::standard("GET", "/")))],
+        };
+        run::converse(&steps, Plan::default(), &served).await.unwrap()
+    });
+    let ended = |event: &&Event| {
+        let is_last_word = match &event.what {
+            What::FrameSeen(frame) => frame.opcode == Opcode::Close,
+            What::ResponseSeen(head) => head.status != 101,
+            what => *what == What::EndSeen,
+        };
+        is_last_word.then_some(event.at)
+    };
+    let at = transcript.events.iter().find_map(|event| ended(&event)).unwrap() - STOP_AT;
+    let told = transcript.events.iter().find_map(|event| match &event.what {
+        What::Received(Inbound::WebsocketDisconnect { code, .. }) => Some(format!(", told {code}")),
+        What::Raised(exception) => Some(format!(", {}", exception.type_name)),
+        _ => None,
+    });
+    let outcome = classify::readings(&transcript)[0].outcome();
+    assert_eq!(outcome.cause == Cause::Shutdown, told.is_some(), "{at:?} behind {server}: {outcome}");
+    format!("{} at {}{}", outcome.ending, at.as_secs(), told.unwrap_or_default())
+}
+
+/// What was measured on the real servers, with SIGTERM; the kill is the platform's.
+#[rstest]
+#[case(At::Session, [
+    "close 1012 at 0, told 1012",
+    "close 1012 at 0, told 1012",
+    "close 1011 at 3, CancelledError",
+    "drop (1006) at 0, CancelledError",
+    "drop (1006) at 0, CancelledError",
+])]
+#[case(At::Upgrade, [
+    "http 500 at 0, told 1006",
+    "http 500 at 0, told 1006",
+    "close 1011 at 3, CancelledError",
+    "drop (1006) at 0, CancelledError",
+    "drop (1006) at 2, CancelledError",
+])]
+#[case(At::Request, ["http 200 at 2", "http 200 at 2", "http 200 at 2", "drop (1006) at 0, CancelledError", "http 200 at 2"])]
+#[case(At::StuckRequest, [
+    "drop (1006) at 10, CancelledError",
+    "drop (1006) at 10, CancelledError",
+    "http 500 at 3, CancelledError",
+    "drop (1006) at 0, CancelledError",
+    "drop (1006) at 10, CancelledError",
+])]
+fn a_server_that_is_told_to_stop(#[case] at: At, #[case] expected: [&str; 5]) {
+    let servers = ["uvicorn-0.35", "uvicorn-0.54", "hypercorn-0.18", "daphne-4.2", "granian-2.8"];
+    for (server, expected) in servers.into_iter().zip(expected) {
+        assert_eq!(stopped(at, server), expected, "{at:?} behind {server}");
+    }
+}
+
+/// What each exchange of these steps comes to on the embedded backend, and the transcript.
+fn outcomes(server: &str, faults: Vec<Fault>, steps: &[Step]) -> (Vec<String>, Transcript) {
+    let plan = Plan { seed: 1, faults };
+    let (revision, one) = (Revision::repaired(), Crowd::ONE);
+    let conductor = Conductor::default();
+    let transcript = conductor.converse(revision, Environment::Staging, &profile(server), one, steps, plan).unwrap();
+    let outcomes = classify::readings(&transcript).iter().map(|reading| reading.outcome().to_string()).collect();
+    (outcomes, transcript)
+}
+
+fn leave() -> Step {
+    step(Act::Leave)
+}
+
+fn pause(seconds: u64) -> Step {
+    Step { act: Act::Pause, limit: Duration::from_secs(seconds) }
+}
+
+fn stop_at(seconds: u64) -> Fault {
+    FaultKind::Process(ProcessFault::ShutDown { at: Time(Duration::from_secs(seconds)) }).into()
+}
+
+/// Nobody is told 1011 for a deployment but behind the one server that cancels; whoever comes back is served.
+#[rstest]
+#[case("uvicorn-0.35", "close 1012 (good-not-ready; shutdown)")]
+#[case("uvicorn-0.54", "close 1012 (good-not-ready; shutdown)")]
+#[case("hypercorn-0.18", "close 1011 (unclean; shutdown)")]
+#[case("daphne-4.2", "drop (1006) (unclean; shutdown)")]
+#[case("granian-2.8", "drop (1006) (unclean; shutdown)")]
+fn a_deployment_ends_sessions(#[case] server: &str, #[case] expected: &str) {
+    let until_closed = Step { act: Act::Wait(Awaited::Close), limit: Duration::from_secs(20) };
+    let steps = [
+        open(),
+        wait("connection_established"),
+        until_closed,
+        pause(1),
+        open(),
+        wait("connection_established"),
+        leave(),
+    ];
+    let (outcomes, transcript) = outcomes(server, vec![stop_at(1)], &steps);
+    assert_eq!(outcomes, [expected, "left (good-open; clean)"]);
+    assert_eq!(transcript.fired, [1]);
+    let life: Vec<&What> = transcript.of(PROCESS).map(|event| &event.what).collect();
+    let count = |what: &What| life.iter().filter(|found| **found == what).count();
+    assert_eq!((count(&What::Listening), count(&What::Stopping)), (2, 1), "{life:?}");
+    assert!(life.iter().any(|what| matches!(what, What::Exited { why } if why == "it was told to stop")), "{life:?}");
+}
+
+/// A server may go on taking connections that it does not serve any more.
+#[rstest]
+#[case("uvicorn-0.35", "refused (good-not-ready; no-listener)")]
+#[case("hypercorn-0.18", "drop (1006) (unclean; shutdown)")]
+fn who_comes_while_a_server_stops(#[case] server: &str, #[case] expected: &str) {
+    let calls = Calls { dependency: "database".to_owned(), operation: None };
+    let trigger = Trigger { from: Duration::from_millis(500), ..Trigger::default() };
+    let stuck = Fault { kind: FaultKind::Call { calls, fault: CallFault::Hang {} }, trigger };
+    let request = |give_up| {
+        let give_up = Some(Duration::from_millis(give_up));
+        step(Act::Request(Request { give_up, ..Request::standard("GET", "/api/threads/") }))
+    };
+    // The first is gone when the server is told to stop, and its call is not over.
+    let steps = [pause(1), request(1500), request(20_000)];
+    let (outcomes, _) = outcomes(server, vec![stop_at(2), stuck], &steps);
+    assert_eq!(outcomes[1], expected);
+}
+
+/// A start can go wrong between server and application.
+#[rstest]
+#[case("lifespan.startup", EventFault::Drop {}, "refused (good-not-ready; no-listener)")]
+#[case("lifespan.startup", EventFault::ReceiveHangs {}, "refused (good-not-ready; no-listener)")]
+#[case(
+    "lifespan.startup",
+    EventFault::ReceiveRaises { error: "RuntimeError: no lifespan here".to_owned() },
+    "http 503 (good-not-ready; policy)",
+)]
+#[case("lifespan.startup.complete", EventFault::SendHangs {}, "refused (good-not-ready; no-listener)")]
+#[case(
+    "lifespan.startup.complete",
+    EventFault::StartupFails { message: "no database".to_owned() },
+    "refused (good-not-ready; no-listener)",
+)]
+#[case(
+    "lifespan.startup.complete",
+    EventFault::SendDelays { delay: Time(Duration::from_secs(3)) },
+    "refused (good-not-ready; no-listener)",
+)]
+fn a_start_that_is_tampered_with(#[case] event: &str, #[case] fault: EventFault, #[case] expected: &str) {
+    let is_late = matches!(fault, EventFault::SendDelays { .. });
+    let kind = FaultKind::Event { events: Events(Some(event.to_owned())), fault };
+    let steps = [open(), leave(), pause(5), open(), wait("connection_established"), leave()];
+    let (outcomes, transcript) = outcomes("uvicorn-0.35", vec![kind.clone().into()], &steps);
+    assert_eq!(outcomes[0], expected);
+    // Only a start that is late is over some day.
+    assert_eq!(outcomes[1], if is_late { "left (good-open; clean)" } else { expected });
+    assert_eq!(transcript.fired, [1]);
+    // A server that knows no lifespan has nothing to tamper with.
+    let (outcomes, transcript) = self::outcomes("daphne-4.2", vec![kind.into()], &steps);
+    assert_eq!((outcomes[1].as_str(), transcript.fired), ("left (good-open; clean)", vec![0]));
 }

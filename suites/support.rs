@@ -123,7 +123,7 @@ pub(crate) fn converse(application: Arc<dyn Application>, profile: &Arc<Profile>
         let profile = Arc::clone(profile);
         let served = Reached::new(move |scribe| {
             let (client, server) = Link::pair();
-            tokio::spawn(front::serve(server, Arc::clone(&application), Arc::clone(&profile), scribe));
+            tokio::spawn(front::serve(server, Arc::clone(&application), Arc::clone(&profile), scribe, None));
             Box::pin(async { Ok(client) })
         });
         run::converse(steps, Plan::default(), &served).await.unwrap()

@@ -17,7 +17,7 @@ use crate::{
     error::{Error, did_you_mean},
     event::EVENT_NAMES,
     fault::{
-        Calls, Fault, FaultKind, Place, ProcessFault, ScopeEdit, Trigger,
+        Calls, EventFault, Fault, FaultKind, Place, ProcessFault, ScopeEdit, Trigger,
         setting::{Settings, Unfit, is_token},
     },
     outcome::{Class, Ending},
@@ -550,6 +550,12 @@ impl Reader<'_> {
                 format!("`{kind}` acts as the case begins; nothing else says when")
             };
             return Err(self.error(span, message, None));
+        }
+        if let FaultKind::Event { events, fault: EventFault::StartupFails { .. } } = &fault_kind
+            && !events.include("lifespan.startup.complete")
+        {
+            let help = Some("write `event = \"lifespan.startup.complete\"`".to_owned());
+            return Err(self.error(span, format!("`{kind}` acts on the end of a start and on nothing else"), help));
         }
         self.can_act(&fault_kind, trigger, steps, crowd, span)?;
         Ok(Fault { kind: fault_kind, trigger })

@@ -1,7 +1,7 @@
 //! Nothing keeps the client waiting past its limit.
 
 use super::{Complaints, Evidence};
-use crate::outcome::Ending;
+use crate::outcome::{Class, Ending};
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence
@@ -10,6 +10,10 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
             Ending::Hang { waiting_for } => {
                 let message = format!("the client waited for {waiting_for} until its limit passed ({})", outcome.cause);
                 Some((waiting_for.clone(), message))
+            }
+            Ending::Left if outcome.class == Class::BadHang => {
+                let message = "the client gave up before it had any answer, and nothing it needed was slow".to_owned();
+                Some(("any answer".to_owned(), message))
             }
             _ => None,
         })

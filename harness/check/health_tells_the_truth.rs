@@ -3,8 +3,8 @@
 
 use super::{Complaints, Evidence};
 use crate::{
-    classify::{NOTICE, Reading},
-    fault::{Fault, Place, Trigger},
+    classify::{NOTICE, Reading, is_replaced},
+    fault::{Fault, FaultKind, ProcessFault, Trigger},
     outcome::{Class, Ending, Outcome},
     transcript::{Transcript, What},
 };
@@ -72,8 +72,9 @@ fn same_conditions(transcript: &Transcript, one: &Reading<'_>, other: &Reading<'
         trigger.is_steady() && !changes(end) && !trigger.until.is_some_and(|until| start < until && until <= end)
     };
     // While a process starts, what is true changes as soon as time passes.
-    let starts = |fault: &Fault| {
-        fault.kind.place() == Place::Process && start <= fault.trigger.until.unwrap_or_default() + NOTICE
+    let starts = |fault: &Fault| match &fault.kind {
+        FaultKind::Process(ProcessFault::ShutDown { at }) => is_replaced(transcript, at.0, start, end),
+        kind => kind.acts_on_process() && start <= fault.trigger.until.unwrap_or_default() + NOTICE,
     };
     let may_have_started = start < end && transcript.faults.iter().any(starts);
     !may_have_started && transcript.faults.iter().all(|fault| is_same(fault.trigger))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Complaints, Evidence};
 use crate::{
-    classify::{NOTICE, Reading},
+    classify::{NOTICE, Reading, listens_from},
     fault::{FaultKind, Place, ProcessFault},
     head::header,
     outcome::{Class, Outcome},
@@ -13,10 +13,13 @@ use crate::{
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     let faults = evidence.transcript.faults.iter();
     let over = faults
-        .filter(|fault| matches!(fault.kind.place(), Place::Dependency | Place::Process))
+        .filter(|fault| fault.kind.place() == Place::Dependency || fault.kind.acts_on_process())
         // A start is over by itself.
         .filter(|fault| fault.kind != FaultKind::Process(ProcessFault::Restart {}))
-        .map(|fault| fault.trigger.until)
+        .map(|fault| match &fault.kind {
+            FaultKind::Process(ProcessFault::ShutDown { at }) => listens_from(evidence.transcript, at.0),
+            _ => fault.trigger.until,
+        })
         // One that never ends is followed by nothing.
         .collect::<Option<Vec<Duration>>>();
     let Some(over) = over.and_then(|ends| ends.into_iter().max()) else { return Vec::new() };

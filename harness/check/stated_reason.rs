@@ -4,7 +4,6 @@ use super::{Complaints, Evidence};
 use crate::{
     classify::Reading,
     close_code::CloseCode,
-    fault::Place,
     outcome::{Ending, Outcome},
     transcript::What,
 };
@@ -22,7 +21,7 @@ fn complain(reading: &Reading<'_>, outcome: &Outcome) -> Option<(String, String)
         _ => false,
     };
     // A process that starts, or lacks something, has reasons of its own, which only the case knows.
-    let may_have_another = reading.faults.iter().any(|fault| fault.kind.place() == Place::Process);
+    let may_have_another = reading.faults.iter().any(|fault| fault.kind.acts_on_process());
     // The answer to HEAD has no place for a reason.
     let has_body = reading.request.is_none_or(|head| head.method != "HEAD");
     if !is_refusal || !has_body || may_have_another || reading.down.is_empty() {

@@ -6,9 +6,12 @@ use super::{
 };
 use crate::{event::Inbound, value::Value};
 
-/// Which events an event fault acts on, by their type; `None` for every one.
+/// Which events an event fault acts on, by their type; `None` for every one but those of the lifespan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Events(pub Option<String>);
+
+/// How the types of the lifespan's events begin.
+const LIFESPAN: &str = "lifespan.";
 
 impl Events {
     /// The keys of these settings.
@@ -16,7 +19,12 @@ impl Events {
 
     /// Whether an event of this type is meant.
     pub fn include(&self, name: &str) -> bool {
-        self.0.as_ref().is_none_or(|meant| meant == name)
+        self.0.as_ref().map_or(!name.starts_with(LIFESPAN), |meant| meant == name)
+    }
+
+    /// Whether events of the lifespan are meant, which only a process that starts or stops meets.
+    pub fn are_of_lifespan(&self) -> bool {
+        self.0.as_ref().is_some_and(|meant| meant.starts_with(LIFESPAN))
     }
 
     pub(super) fn read(settings: &mut Settings) -> Result<Events, Unfit> {
@@ -65,6 +73,11 @@ faults! {
     } "send takes {delay} for";
     /// never returns from `send`
     SendHangs "send_hangs" {} "send never returns from";
+    /// tells the server that the start failed, where the application said that it is complete
+    StartupFails "startup_fails" {
+        /// What the server is told.
+        message: String as "message",
+    } "the server is told {message:?} instead of";
     /// cancels the application's call in the middle of `receive` or `send`, as a server does that shuts down
     Cancel "cancel" {} "the call is cancelled at";
 }
@@ -72,13 +85,28 @@ faults! {
 impl EventFault {
     /// Whether it acts on what the application sends.
     pub fn is_on_send(&self) -> bool {
-        matches!(self, EventFault::SendRaises { .. } | EventFault::SendDelays { .. } | EventFault::SendHangs {})
+        matches!(
+            self,
+            EventFault::SendRaises { .. }
+                | EventFault::SendDelays { .. }
+                | EventFault::SendHangs {}
+                | EventFault::StartupFails { .. }
+        )
     }
 
     /// Whether a server may do so, and what says it.
     pub fn legality(&self, events: &Events) -> Legality {
         let before = events.0.as_deref().unwrap_or_default();
         match self {
+            EventFault::StartupFails { .. } => Legality::legal(
+                "Sent by the application when it has failed to complete its startup. If a server sees this it should [...] exit (Lifespan, Startup Failed).",
+            ),
+            EventFault::SendDelays { .. } => Legality::legal(
+                "send [...] will return once the send has been completed or the connection has been closed (Applications).",
+            ),
+            _ if events.are_of_lifespan() => Legality::hostile(
+                "Sent to the application when the server is ready to startup and receive connections, but before it has started to do so (Lifespan, Startup).",
+            ),
             EventFault::Give { given } => match (Inbound::from_value(given), before) {
                 // A client can be gone at any time, once the application knows of it.
                 (Inbound::WebsocketDisconnect { .. }, "websocket.receive" | "websocket.disconnect")
@@ -105,9 +133,6 @@ impl EventFault {
                 "If send is called after the client has disconnected, the server should raise a server-specific subclass of OSError (Disconnected Client).",
             ),
             EventFault::SendRaises { .. } => Legality::hostile(
-                "send [...] will return once the send has been completed or the connection has been closed (Applications).",
-            ),
-            EventFault::SendDelays { .. } => Legality::legal(
                 "send [...] will return once the send has been completed or the connection has been closed (Applications).",
             ),
             EventFault::SendHangs {} => Legality::hostile(

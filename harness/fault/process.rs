@@ -1,6 +1,6 @@
 //! What can happen to the server's process.
 
-use super::setting::faults;
+use super::setting::{Time, faults};
 
 faults! {
     /// One hardship of the process, as the case begins.
@@ -26,6 +26,11 @@ faults! {
         /// The variable's name.
         name: String as "name",
     } "{name} is not set";
+    /// starts the process anew as the case begins, tells it to stop at this time (SIGTERM), kills it where it does not within 10 s, and starts another when it is gone
+    ShutDown "shut_down" {
+        /// When, since the case began.
+        at: Time as "at_ms",
+    } "the process is told to stop at {at}";
 }
 
 impl ProcessFault {
@@ -34,7 +39,10 @@ impl ProcessFault {
         match self {
             ProcessFault::SetVariable { name, value } => Some((name, Some(value))),
             ProcessFault::UnsetVariable { name } => Some((name, None)),
-            ProcessFault::Restart {} | ProcessFault::Absent {} | ProcessFault::MissingModule { .. } => None,
+            ProcessFault::Restart {}
+            | ProcessFault::Absent {}
+            | ProcessFault::MissingModule { .. }
+            | ProcessFault::ShutDown { .. } => None,
         }
     }
 

@@ -1,10 +1,14 @@
 //! One call of the application, and the two ends it holds: receive and send.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future, pending, poll_fn};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use tokio::time::Sleep;
+
+use super::{Life, Stop, cancelled};
 use crate::{
     application::{Application, Promise, Receive, SendEvent},
     event::{Inbound, Outbound},
@@ -56,6 +60,16 @@ pub(super) enum Step {
     Wire(Progress),
 }
 
+/// What a connection has to deal with next.
+pub(super) enum Next {
+    /// The call, or its client.
+    Step(Step),
+    /// The process of the server.
+    Stop(Life),
+    /// The connection's own timer.
+    Timer,
+}
+
 impl<P: Protocol> Call<P> {
     pub(super) fn start(application: Arc<dyn Application>, scope: Scope, protocol: P, scribe: &Scribe) -> Call<P> {
         let desk = Desk {
@@ -79,6 +93,15 @@ impl<P: Protocol> Call<P> {
 
     pub(super) fn is_running(&self) -> bool {
         self.running
+    }
+
+    /// Cancels the call: whatever it awaits is never heard of again.
+    pub(super) fn cancel(&mut self) {
+        if self.running {
+            self.running = false;
+            self.future = Box::pin(pending());
+            self.scribe.record(Party::Application, What::Raised(cancelled()));
+        }
     }
 
     pub(super) fn desk(&self) -> MutexGuard<'_, Desk<P>> {
@@ -128,6 +151,28 @@ impl<P: Protocol> Call<P> {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// The same, until the server is told to stop, or the timer fires.
+    pub(super) async fn next(
+        &mut self,
+        mut wire: Option<&mut Wire>,
+        stop: &mut Stop,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+    ) -> Next {
+        poll_fn(|cx| {
+            if let Poll::Ready(step) = self.poll_step(wire.as_deref_mut(), cx) {
+                return Poll::Ready(Next::Step(step));
+            }
+            if let Poll::Ready(life) = stop.poll_next(cx) {
+                return Poll::Ready(Next::Stop(life));
+            }
+            match timer {
+                Some(timer) => timer.as_mut().poll(cx).map(|()| Next::Timer),
+                None => Poll::Pending,
+            }
+        })
+        .await
     }
 
     /// Hands what the application sent to the wire, once the wire is empty; says whether the wire has anything.

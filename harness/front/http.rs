@@ -1,14 +1,14 @@
 //! One plain HTTP request: body in, answer out, as a server with this profile frames it.
 
-use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{
-    FLUSH_LIMIT, add_server,
-    call::{Call, Protocol, Step},
-    refuse, wait_for_end, write_answer,
+    FLUSH_LIMIT, Life, Stop, add_server,
+    call::{Call, Next, Protocol, Step},
+    cancelled, refuse, wait_for_end, write_answer,
 };
 use crate::{
     application::Application,
@@ -16,7 +16,7 @@ use crate::{
     exception::Exception,
     head::{Headers, RequestHead, ResponseHead, field, has_token, header},
     link::{Progress, Wire, take},
-    profile::{Answer, Effect, HttpRules, Profile, Start, WithoutLength},
+    profile::{self, Answer, Effect, HttpRules, Profile, Start, WithoutLength},
     recorder::Scribe,
     scope::{Scope, ScopeType},
     transcript::{Party, What},
@@ -32,6 +32,7 @@ pub(super) async fn serve(
     application: Arc<dyn Application>,
     profile: &Arc<Profile>,
     scribe: &Scribe,
+    stop: &mut Stop,
 ) -> bool {
     let reusable = keeps_alive(&head);
     let body = match body_length(&head) {
@@ -56,21 +57,52 @@ pub(super) async fn serve(
     scribe.record(Party::Front, What::Called { kind: ScopeType::Http, head });
     let mut call = Call::start(application, scope, response, scribe);
     call.deliver(Inbound::HttpRequest { body, more_body: false });
+    let rules = &profile.shutdown;
+    let (mut is_stopping, mut grace) = (false, None);
     loop {
-        match poll_fn(|cx| call.poll_step(Some(wire), cx)).await {
-            Step::Ended(result) => {
-                flush(wire, &mut call).await;
-                let progress = call.desk().protocol.progress();
-                return finish(wire, progress, result, profile).await && reusable;
+        let ended = match call.next(Some(&mut *wire), stop, &mut grace).await {
+            Next::Step(Step::Ended(result)) => Some(result),
+            Next::Step(Step::Wire(Progress::End)) => {
+                call.deliver(Inbound::HttpDisconnect);
+                None
             }
-            Step::Wire(Progress::End) => call.deliver(Inbound::HttpDisconnect),
-            Step::Wire(_) | Step::Moved => {}
+            Next::Step(Step::Wire(_) | Step::Moved) => None,
+            Next::Stop(Life::Exited) => {
+                cut_short(&mut call, scribe);
+                return false;
+            }
+            Next::Stop(_) => {
+                if let profile::Stop::Answers(answer) = &rules.request {
+                    cut_short(&mut call, scribe);
+                    flush(wire, &mut call).await;
+                    write_answer(&mut wire.outgoing, answer, profile);
+                    return false;
+                }
+                is_stopping = true;
+                grace = (rules.grace_s > 0).then(|| Box::pin(sleep(Duration::from_secs(rules.grace_s))));
+                None
+            }
+            Next::Timer => {
+                cut_short(&mut call, scribe);
+                Some(Err(cancelled()))
+            }
+        };
+        if let Some(result) = ended {
+            flush(wire, &mut call).await;
+            let progress = call.desk().protocol.progress();
+            return finish(wire, progress, result, profile).await && reusable && !is_stopping;
         }
         if call.desk().protocol.cut {
             flush(wire, &mut call).await;
             return false;
         }
     }
+}
+
+/// Cancels the call because the server stops.
+fn cut_short(call: &mut Call<Response>, scribe: &Scribe) {
+    scribe.record(Party::Front, What::CutShort);
+    call.cancel();
 }
 
 /// Writes everything the application sent. A client that does not read has its limit.

@@ -25,6 +25,8 @@ pub enum Life {
     Starting,
     /// Connections are served.
     Listening,
+    /// The process was told to stop, and ends what it still serves.
+    Stopping,
     /// The process is gone.
     Exited,
 }
@@ -70,8 +72,7 @@ pub async fn live(
         if let Err(why) = failed {
             return why;
         }
-        scribe.record(Party::Process, What::Listening);
-        life.send_replace(Life::Listening);
+        listen(&scribe, &life);
         while call.is_running() {
             poll_fn(|cx| call.poll_step(None, cx)).await;
         }
@@ -92,6 +93,20 @@ pub async fn live(
     match timeout(SHUTDOWN_LIMIT, stopped).await {
         Ok(()) => exit("it was told to stop".to_owned()),
         Err(_) => exit(format!("it was told to stop, and did not within {} s", SHUTDOWN_LIMIT.as_secs())),
+    }
+}
+
+/// From now on connections are served, unless the process was told to stop by then.
+pub fn listen(scribe: &Scribe, life: &watch::Sender<Life>) {
+    let starts = |life: &mut Life| {
+        let starts = *life == Life::Starting;
+        if starts {
+            *life = Life::Listening;
+        }
+        starts
+    };
+    if life.send_if_modified(starts) {
+        scribe.record(Party::Process, What::Listening);
     }
 }
 

@@ -3,18 +3,22 @@
 mod call;
 mod http;
 mod lifespan;
+mod stop;
 mod upgrade;
 mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use lifespan::{Life, live};
+pub use lifespan::{Life, listen, live};
 
+use tokio::sync::watch;
 use tokio::time::timeout;
 
+use self::stop::Stop;
 use crate::{
     application::Application,
+    exception::Exception,
     head::{HeadError, Headers, RequestHead, ResponseHead, field},
     link::{Link, Wire, take},
     profile::{Answer, Profile, Reception},
@@ -22,17 +26,38 @@ use crate::{
     transcript::{Party, What},
 };
 
-/// Serves one connection to its end: any number of HTTP requests, or one WebSocket.
-pub async fn serve(link: Link, application: Arc<dyn Application>, profile: Arc<Profile>, scribe: Scribe) {
+/// Serves one connection to its end: any number of HTTP requests, or one WebSocket. Where the life of the process is
+/// given, the connection ends with it.
+pub async fn serve(
+    link: Link,
+    application: Arc<dyn Application>,
+    profile: Arc<Profile>,
+    scribe: Scribe,
+    life: Option<watch::Receiver<Life>>,
+) {
     let mut wire = Wire::new(link);
-    while let Some(head) = read_head(&mut wire, &profile, &scribe).await {
+    let mut stop = Stop::watching(life);
+    let mut is_served = false;
+    loop {
+        let head = tokio::select! {
+            biased;
+            head = read_head(&mut wire, &profile, &scribe) => head,
+            _ = stop.next() => {
+                if !is_served {
+                    scribe.record(Party::Front, What::CutShort);
+                }
+                None
+            }
+        };
+        let Some(head) = head else { break };
+        is_served = true;
         let application = Arc::clone(&application);
         match upgrade::receive(&head, &profile.handshake) {
             Reception::Accepted => {
-                return websocket::serve(wire, head, application, profile, scribe).await;
+                return websocket::serve(wire, head, application, profile, scribe, stop).await;
             }
             Reception::Http => {
-                if !http::serve(&mut wire, head, application, &profile, &scribe).await {
+                if !http::serve(&mut wire, head, application, &profile, &scribe, &mut stop).await {
                     break;
                 }
             }
@@ -43,6 +68,11 @@ pub async fn serve(link: Link, application: Arc<dyn Application>, profile: Arc<P
         }
     }
     let _ = timeout(FLUSH_LIMIT, wire.flush()).await;
+}
+
+/// What a cancelled coroutine gets from whatever it awaits.
+fn cancelled() -> Exception {
+    Exception::new(Exception::CANCELLED, "")
 }
 
 /// How long a client may take to read the end of an answer.

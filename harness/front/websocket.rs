@@ -1,9 +1,7 @@
 //! One WebSocket connection, from the scope to the last byte, as a server with this profile handles it.
 
-use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -11,9 +9,9 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
-    add_server,
-    call::{Call, Protocol, Step},
-    write_answer,
+    Life, Stop, add_server,
+    call::{Call, Next, Protocol, Step},
+    cancelled, write_answer,
 };
 use crate::{
     application::Application,
@@ -23,7 +21,7 @@ use crate::{
     frame::{Frame, FrameError, Opcode},
     head::{Headers, RequestHead, ResponseHead, field, header},
     link::{Progress, Wire},
-    profile::{Answer, CloseEcho, CloseReason, Denial, Effect, Profile, Violation},
+    profile::{self, Answer, CloseEcho, CloseReason, Denial, Effect, Profile, Violation},
     recorder::Scribe,
     scope::{Scope, ScopeType},
     transcript::{Party, What},
@@ -42,6 +40,7 @@ pub(super) async fn serve(
     application: Arc<dyn Application>,
     profile: Arc<Profile>,
     scribe: Scribe,
+    stop: Stop,
 ) {
     let scope = Scope::build(ScopeType::Websocket, &head, &profile.scope, scribe.exchange());
     let negotiation = Negotiation {
@@ -65,6 +64,9 @@ pub(super) async fn serve(
         ending: None,
         ping: Ping { due: None, pong_due: None },
         timer: None,
+        stop,
+        is_stopping: false,
+        cancel_at: None,
     };
     connection.run().await;
 }
@@ -84,6 +86,8 @@ enum Phase {
     Closed,
     /// The client is gone, or the server gave the connection up.
     Over,
+    /// The server stopped before the application decided.
+    Stopped,
 }
 
 /// The application's side of the protocol.
@@ -139,6 +143,7 @@ impl Protocol for Negotiation {
                     (Phase::Open, _) => &after.unknown_event,
                     (Phase::Closed, _) => &after.send_after_close,
                     (Phase::Abandoned | Phase::Over, _) => &profile.disconnect.send,
+                    (Phase::Stopped, _) => &profile.shutdown.pending_send,
                 };
                 self.suffer(effect, event.name(ScopeType::Websocket))
             }
@@ -270,17 +275,24 @@ struct Connection {
     ping: Ping,
     /// Fires at whatever is due next.
     timer: Option<Pin<Box<Sleep>>>,
+    stop: Stop,
+    /// Whether the server was told to stop.
+    is_stopping: bool,
+    /// When the application's call is cancelled.
+    cancel_at: Option<Instant>,
 }
 
 impl Connection {
     /// Goes on until the connection is cut and the application's call has ended.
     async fn run(&mut self) {
         while self.wire.is_some() || self.call.is_running() {
-            match self.step().await {
-                Some(Step::Ended(result)) => self.application_ended(result),
-                Some(Step::Wire(Progress::End)) => self.client_ended(),
-                Some(Step::Wire(_) | Step::Moved) => self.read_frames(),
-                None => self.timer_fired(),
+            match self.next().await {
+                Next::Step(Step::Ended(result)) => self.application_ended(result),
+                Next::Step(Step::Wire(Progress::End)) => self.client_ended(),
+                Next::Step(Step::Wire(_) | Step::Moved) => self.read_frames(),
+                Next::Timer => self.timer_fired(),
+                Next::Stop(Life::Exited) => return self.kill(),
+                Next::Stop(_) => self.server_stops(),
             }
             let (phase, decided) = {
                 let protocol = &mut self.call.desk().protocol;
@@ -309,29 +321,65 @@ impl Connection {
         let _ = timeout(CLOSE_WAIT, all).await;
     }
 
-    async fn step(&mut self) -> Option<Step> {
+    async fn next(&mut self) -> Next {
         let (call, wire) = (&mut self.call, &mut self.wire);
         let close_by = match self.ending {
             Some(Ending::CloseBy(due)) => Some(due),
             _ => None,
         };
-        let due = [self.ping.due, self.ping.pong_due, close_by].into_iter().flatten().min();
+        let due = [self.ping.due, self.ping.pong_due, close_by, self.cancel_at].into_iter().flatten().min();
         match (due, &mut self.timer) {
             (None, timer) => *timer = None,
             (Some(due), Some(timer)) if timer.deadline() == due => {}
             (Some(due), timer) => *timer = Some(Box::pin(sleep_until(due))),
         }
-        let timer = &mut self.timer;
-        poll_fn(|cx| {
-            if let Poll::Ready(step) = call.poll_step(wire.as_mut(), cx) {
-                return Poll::Ready(Some(step));
+        call.next(wire.as_mut(), &mut self.stop, &mut self.timer).await
+    }
+
+    /// Does what the server does to a connection when it is told to stop.
+    fn server_stops(&mut self) {
+        self.is_stopping = true;
+        let grace = Duration::from_secs(self.profile.shutdown.grace_s);
+        self.cancel_at = (!grace.is_zero()).then(|| Instant::now() + grace);
+        let rules = &self.profile.shutdown;
+        match self.phase() {
+            Phase::Connecting | Phase::Denying => {
+                let (rule, sees) = (rules.pending.clone(), rules.pending_sees);
+                if self.cut_short(&rule, sees) {
+                    self.set_phase(Phase::Stopped);
+                }
             }
-            match timer {
-                Some(timer) => timer.as_mut().poll(cx).map(|()| None),
-                None => Poll::Pending,
-            }
-        })
-        .await
+            Phase::Open | Phase::Abandoned => self.stop_session(),
+            Phase::Closed | Phase::Over | Phase::Stopped => {}
+        }
+    }
+
+    fn stop_session(&mut self) {
+        let rules = &self.profile.shutdown;
+        let (rule, sees) = (rules.open.clone(), rules.open_sees);
+        self.cut_short(&rule, sees);
+    }
+
+    /// Ends the connection because the server stops, if that is the rule; says whether it is.
+    fn cut_short(&mut self, rule: &profile::Stop, sees: Option<u16>) -> bool {
+        let profile::Stop::Answers(answer) = rule else { return false };
+        self.scribe.record(Party::Front, What::CutShort);
+        if self.profile.shutdown.cancels {
+            self.call.cancel();
+        }
+        if let Some(code) = sees {
+            self.disconnect(CloseCode(code), String::new());
+        }
+        self.answer(answer);
+        true
+    }
+
+    /// The process is gone, and everything with it.
+    fn kill(&mut self) {
+        if self.call.is_running() {
+            self.scribe.record(Party::Front, What::CutShort);
+            self.call.cancel();
+        }
     }
 
     fn phase(&self) -> Phase {
@@ -354,6 +402,9 @@ impl Connection {
     /// Starts what an accept or a close of the application brings with it.
     fn follow(&mut self, phase: Phase) {
         match phase {
+            Phase::Open if self.is_stopping && self.profile.shutdown.open != profile::Stop::GoesOn => {
+                self.stop_session();
+            }
             Phase::Open if self.ping.due.is_none() && self.profile.keepalive.ping_interval_ms > 0 => {
                 let interval = Duration::from_millis(self.profile.keepalive.ping_interval_ms);
                 self.ping.due = Some(Instant::now() + interval);
@@ -365,7 +416,7 @@ impl Connection {
                 let code = self.profile.disconnect.after_own_close.unwrap_or(own.0);
                 self.call.deliver(Inbound::WebsocketDisconnect { code, reason: String::new() });
             }
-            Phase::Connecting | Phase::Denying | Phase::Open | Phase::Abandoned | Phase::Closed | Phase::Over => {}
+            _ => {}
         }
     }
 
@@ -406,7 +457,7 @@ impl Connection {
             (Phase::Open, Err(_)) => &self.profile.after_accept.raises,
             (Phase::Open, Ok(())) => &self.profile.after_accept.returns,
             (Phase::Denying, _) => &Answer::Drop,
-            (Phase::Abandoned | Phase::Closed | Phase::Over, _) => return,
+            (Phase::Abandoned | Phase::Closed | Phase::Over | Phase::Stopped, _) => return,
         };
         let answer = answer.clone();
         self.answer(&answer);
@@ -430,6 +481,13 @@ impl Connection {
         let now = Instant::now();
         if matches!(self.ending, Some(Ending::CloseBy(due)) if due <= now) {
             self.ending = Some(Ending::Cut);
+        } else if self.cancel_at.is_some_and(|due| due <= now) {
+            self.cancel_at = None;
+            if self.call.is_running() {
+                self.scribe.record(Party::Front, What::CutShort);
+                self.call.cancel();
+                self.application_ended(Err(cancelled()));
+            }
         } else if self.ping.pong_due.is_some_and(|due| due <= now) {
             self.scribe.record(Party::Front, What::KeepaliveExpired);
             self.disconnect(CloseCode(self.profile.keepalive.application_sees), String::new());
@@ -516,7 +574,7 @@ impl Connection {
                 self.disconnect(seen, reason);
             }
             // Frames are read from the moment of the accept on.
-            Phase::Connecting | Phase::Denying | Phase::Closed | Phase::Over => {}
+            Phase::Connecting | Phase::Denying | Phase::Closed | Phase::Over | Phase::Stopped => {}
         }
         self.stop_pings();
         self.ending = Some(Ending::Cut);

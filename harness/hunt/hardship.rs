@@ -344,6 +344,9 @@ fn event(chance: &mut Rng) -> (Events, EventFault) {
         "KeyError: 'websocket'",
         "RuntimeError: missing upgrade",
     ];
+    if chance.u8(..16) == 0 {
+        return lifespan(chance);
+    }
     let some = |chance: &mut Rng, names: &[&str]| Events((chance.u8(..5) > 0).then(|| one(chance, names).to_owned()));
     let fault = match chance.u8(..14) {
         0..=2 => EventFault::Give { given: given(chance) },
@@ -362,6 +365,22 @@ fn event(chance: &mut Rng) -> (Events, EventFault) {
         _ => some(chance, &RECEIVED),
     };
     (events, fault)
+}
+
+/// What can happen to a start.
+fn lifespan(chance: &mut Rng) -> (Events, EventFault) {
+    let raised = || "RuntimeError: no lifespan here".to_owned();
+    let (event, fault) = match chance.u8(..8) {
+        0 => ("lifespan.startup", EventFault::Drop {}),
+        1 => ("lifespan.startup", EventFault::Repeat {}),
+        2 => ("lifespan.startup", EventFault::ReceiveRaises { error: raised() }),
+        3 => ("lifespan.startup", EventFault::Give { given: given(chance) }),
+        4 => ("lifespan.startup.complete", EventFault::SendRaises { error: raised() }),
+        5 => ("lifespan.startup.complete", EventFault::SendHangs {}),
+        6 => ("lifespan.startup.complete", EventFault::SendDelays { delay: time(chance, 20_000) }),
+        _ => ("lifespan.startup.complete", EventFault::StartupFails { message: "no database".to_owned() }),
+    };
+    (Events(Some(event.to_owned())), fault)
 }
 
 /// An event that comes where none was to come.
@@ -394,13 +413,14 @@ fn process(chance: &mut Rng) -> Fault {
     let always = Trigger::default();
     let unset = |name: &str| ProcessFault::UnsetVariable { name: name.to_owned() };
     let set = |name: &str, value: &str| ProcessFault::SetVariable { name: name.to_owned(), value: value.to_owned() };
-    let (fault, trigger) = match chance.u8(..9) {
+    let (fault, trigger) = match chance.u8(..11) {
         0 => (ProcessFault::Absent {}, timed),
         1 => (ProcessFault::MissingModule { module: one(chance, MODULES).to_owned() }, timed),
         2 => (unset("LLM_API_KEY"), always),
         3 => (unset("JWT_SECRET_{ENVIRONMENT}"), always),
         4..=6 => (unset("ENVIRONMENT"), always),
-        7 => (set("ENVIRONMENT", one(chance, &["development", "staging", "production", "nonsense"])), always),
+        7..=8 => (ProcessFault::ShutDown { at: Time(Duration::from_millis(chance.u64(1..20_000))) }, always),
+        9 => (set("ENVIRONMENT", one(chance, &["development", "staging", "production", "nonsense"])), always),
         _ => (ProcessFault::Restart {}, always),
     };
     Fault { kind: FaultKind::Process(fault), trigger }

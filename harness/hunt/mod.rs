@@ -8,6 +8,7 @@ pub mod report;
 mod shrink;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,15 +21,17 @@ use crate::{
     case::Case,
     cause::Cause,
     check::{self, Evidence},
+    classify::{AGENT_EVENTS, Reading},
     defect::Defect,
     error::Error,
+    event::Inbound,
     fault::Place,
     outcome::{Class, Ending, Outcome},
     plan::Plan,
     profile::Profile,
     revision::Revision,
     run::Conductor,
-    transcript::{Party, Transcript},
+    transcript::{Party, Transcript, What},
 };
 
 /// How many cases a worker takes at a time.
@@ -66,6 +69,8 @@ pub struct Reached {
     pub classes: BTreeMap<Class, u64>,
     /// How often each kind of fault acted.
     pub faults: BTreeMap<String, u64>,
+    /// How many exchanges came to each [`STATES`] of their life.
+    pub states: BTreeMap<String, u64>,
     /// How many exchanges ended in each way: the ending as reports write it, and what brought it about.
     pub endings: BTreeMap<String, u64>,
 }
@@ -201,6 +206,7 @@ impl Reached {
         self.sessions += other.sessions;
         join(&mut self.classes, &other.classes);
         join(&mut self.faults, &other.faults);
+        join(&mut self.states, &other.states);
         join(&mut self.endings, &other.endings);
     }
 
@@ -209,18 +215,66 @@ impl Reached {
         self.sessions > 0 && (!may_have_faults || self.faults.values().any(|&count| count > 0))
     }
 
-    fn count(&mut self, drawn: &Drawn, transcript: &Transcript, outcomes: &[Outcome]) {
+    fn count(&mut self, drawn: &Drawn, transcript: &Transcript, evidence: &Evidence<'_>) {
+        for reading in &evidence.readings {
+            let reached = STATES.iter().zip(states(reading)).filter(|(_, is_reached)| *is_reached);
+            reached.for_each(|(state, _)| count(&mut self.states, state, 1));
+        }
+        let outcomes = &evidence.outcomes;
         self.sessions += transcript.sessions() as u64;
+        let mut ended = String::new();
         for Outcome { class, cause, ending, .. } in outcomes {
             *self.classes.entry(*class).or_default() += 1;
-            *self.endings.entry(format!("{ending}; {cause}")).or_default() += 1;
+            ended.clear();
+            let _ = write!(ended, "{ending}; {cause}");
+            count(&mut self.endings, &ended, 1);
         }
-        for (fault, count) in drawn.faults.iter().zip(&transcript.fired) {
-            if *count > 0 {
-                *self.faults.entry(fault.kind.name().to_owned()).or_default() += u64::from(*count);
-            }
+        for (fault, fired) in drawn.faults.iter().zip(&transcript.fired).filter(|(_, fired)| **fired > 0) {
+            count(&mut self.faults, fault.kind.name(), u64::from(*fired));
         }
     }
+}
+
+/// Counts something under its name, which is almost always known already.
+fn count(counts: &mut BTreeMap<String, u64>, name: &str, more: u64) {
+    match counts.get_mut(name) {
+        Some(count) => *count += more,
+        None => drop(counts.insert(name.to_owned(), more)),
+    }
+}
+
+/// The states of an exchange's life that a hunt is to come to.
+pub const STATES: [&str; 9] = [
+    "no listener",
+    "called",
+    "accepted",
+    "welcomed",
+    "agent answered",
+    "told of the end",
+    "call raised",
+    "cancelled",
+    "cut short by a stop",
+];
+
+/// Which of them an exchange came to.
+fn states(reading: &Reading<'_>) -> [bool; STATES.len()] {
+    let mut reached = [false; STATES.len()];
+    for event in &reading.events {
+        let state = match &event.what {
+            What::ConnectionRefused => 0,
+            What::Called { .. } => 1,
+            What::ResponseSeen(head) if head.status == 101 => 2,
+            What::Received(Inbound::WebsocketDisconnect { .. } | Inbound::HttpDisconnect) => 5,
+            What::CallRaised(_) => 6,
+            What::Raised(exception) if exception.is_cancellation() => 7,
+            What::CutShort => 8,
+            _ => continue,
+        };
+        reached[state] = true;
+    }
+    reached[3] = reading.welcome.is_some();
+    reached[4] = reading.messages.iter().any(|name| name == AGENT_EVENTS[4]);
+    reached
 }
 
 impl Conductor {
@@ -238,7 +292,7 @@ impl Conductor {
             let (drawn, seed) = hunt.draw(number);
             let played = self.play(hunt, &drawn, seed)?;
             scan.reached.cases += 1;
-            let looked = look(&played, &mut |outcomes, transcript| scan.reached.count(&drawn, transcript, outcomes));
+            let looked = look(&played, &mut |evidence, transcript| scan.reached.count(&drawn, transcript, evidence));
             for (key, _) in looked {
                 scan.first.entry(key).or_insert(number);
             }
@@ -313,7 +367,7 @@ fn complaints(played: &Result<Transcript, String>) -> Vec<(String, String)> {
 /// The same, and what the run reached.
 fn look(
     played: &Result<Transcript, String>,
-    reached: &mut dyn FnMut(&[Outcome], &Transcript),
+    reached: &mut dyn FnMut(&Evidence<'_>, &Transcript),
 ) -> Vec<(String, String)> {
     let transcript = match played {
         Ok(transcript) => transcript,
@@ -323,7 +377,7 @@ fn look(
     let control =
         Outcome { class: Class::GoodOpen, cause: Cause::Clean, ending: Ending::Left, closed_by: Party::Probe };
     let evidence = Evidence::gather(transcript, &control);
-    reached(&evidence.outcomes, transcript);
+    reached(&evidence, transcript);
     let bad = evidence.outcomes.iter().filter(|outcome| !outcome.class.is_good());
     let bad = bad.map(|outcome| (format!("{}: {}", outcome.class, outcome.cause), outcome.to_string()));
     let found = check::findings(&evidence).into_iter();

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Campaign, Found, Hunt, Reached};
+use super::{Campaign, Found, Hunt, Reached, STATES};
 use crate::{
     fault::{FaultKind, Place},
     report::{
@@ -23,7 +23,7 @@ const MISSED_MAX: usize = 4;
 const ENOUGH: u64 = 20;
 
 /// The document's version.
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 
 /// What a hunt, or many parts of one, did.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -193,7 +193,7 @@ impl HuntReport {
 
     /// What was reached: cases, classes, endings, and which kinds of fault acted and which never did.
     pub fn coverage(&self) -> String {
-        let Reached { cases, sessions, classes, faults, endings } = &self.reached;
+        let Reached { cases, sessions, classes, faults, states, endings } = &self.reached;
         let connections: u64 = classes.values().sum();
         let of_all = |count: &u64| format!("{count} ({:.1} %)", 100.0 * *count as f64 / connections.max(1) as f64);
         let classes: Vec<String> = classes.iter().map(|(class, count)| format!("{class} {}", of_all(count))).collect();
@@ -203,6 +203,10 @@ impl HuntReport {
             endings.len(),
             classes.join(", ")
         );
+        let came: Vec<String> =
+            STATES.iter().filter_map(|state| Some(format!("{state} {}", states.get(*state)?))).collect();
+        let missed: Vec<&str> = STATES.iter().copied().filter(|state| !states.contains_key(*state)).collect();
+        let _ = writeln!(text, "states     {}{}", came.join(", "), never(&missed));
         for place in Place::ALL.iter().filter(|place| self.places.iter().any(|name| name == place.name())) {
             let kinds: Vec<&str> = FaultKind::all().filter(|kind| kind.place == *place).map(|kind| kind.name).collect();
             let acted = kinds.iter().filter_map(|kind| faults.get(*kind)).sum::<u64>();
@@ -214,13 +218,20 @@ impl HuntReport {
                 kinds.len() - missed.len(),
                 kinds.len()
             );
-            let more = missed.len().saturating_sub(MISSED_MAX);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let missed = missed[..missed.len().min(MISSED_MAX)].join(", ");
-            let _ = if missed.is_empty() { writeln!(text) } else { writeln!(text, "; never {missed}{more}") };
+            let _ = writeln!(text, "{}", never(&missed));
         }
         text
     }
+}
+
+/// What was never reached, by name as far as that is not too much.
+fn never(missed: &[&str]) -> String {
+    if missed.is_empty() {
+        return String::new();
+    }
+    let more = missed.len().saturating_sub(MISSED_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("; never {}{more}", missed[..missed.len().min(MISSED_MAX)].join(", "))
 }
 
 /// One defect, and how the hunt found it.

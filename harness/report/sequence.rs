@@ -130,6 +130,7 @@ fn line(event: &Event, faults: &[Fault], detail: Detail, redactor: &Redactor) ->
             format!("!   {}: {detail}", faults.get(*index).map_or("", |fault| fault.kind.place().name()))
         }
         What::RequestRefused { status } => format!("    server refuses on its own account: {status}"),
+        What::CutShort => "    server: stops, and does not wait for this".to_owned(),
         What::KeepaliveExpired => "    server: ping unanswered for too long".to_owned(),
         What::Called { kind, .. } if full => format!("    application called ({})", kind.name()),
         What::Received(event) if full => format!("    receive: {}", inbound(event, redactor)),
@@ -152,6 +153,7 @@ fn line(event: &Event, faults: &[Fault], detail: Detail, redactor: &Redactor) ->
         What::ConnectionRefused => "--> connect: refused, nothing listens".to_owned(),
         What::Starting => "    the process starts".to_owned(),
         What::Listening => "    the process listens".to_owned(),
+        What::Stopping => "    the process is told to stop".to_owned(),
         What::Exited { why } => format!("    the process is gone: {}", redactor.text(why)),
         _ => return None,
     };

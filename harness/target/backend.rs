@@ -1,13 +1,12 @@
 //! The embedded backend behind a front, in memory or on loopback sockets.
 
 use std::future::{Future, pending};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     application::{Application, Promise},
@@ -18,11 +17,11 @@ use crate::{
     edge,
     environment::Environment,
     error::Error,
-    fault::{FaultKind, Place, ProcessFault},
+    fault::{Fault, FaultKind, Place, ProcessFault},
     front::{self, Life},
     interpose::Interposed,
     link::{Link, Listener},
-    profile::Profile,
+    profile::{Connects, Profile},
     recorder::Scribe,
     revision::Revision,
     running::Running,
@@ -53,22 +52,23 @@ pub struct Embedded {
     issuer: Arc<Backend>,
     process: Arc<Mutex<Process>>,
     tasks: Mutex<JoinSet<()>>,
-    connections: Arc<AtomicUsize>,
+    /// How many connections are served.
+    connections: watch::Sender<usize>,
 }
 
 /// Counts one connection for as long as it is served.
-struct Served(Arc<AtomicUsize>);
+struct Served(watch::Sender<usize>);
 
 impl Served {
-    fn begin(connections: &Arc<AtomicUsize>) -> Served {
-        connections.fetch_add(1, Ordering::Relaxed);
-        Served(Arc::clone(connections))
+    fn begin(connections: &watch::Sender<usize>) -> Served {
+        connections.send_modify(|count| *count += 1);
+        Served(connections.clone())
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.send_modify(|count| *count -= 1);
     }
 }
 
@@ -77,7 +77,7 @@ impl Drop for Served {
 struct Process {
     /// The application; `None` when it could not be imported.
     backend: Option<Arc<Backend>>,
-    life: watch::Receiver<Life>,
+    life: watch::Sender<Life>,
     /// Tells it to stop; `None` for a process that was never started before our eyes.
     stop: Option<oneshot::Sender<()>>,
 }
@@ -93,11 +93,11 @@ impl Embedded {
         seed: u64,
     ) -> Embedded {
         let backend = Backend::started(revision, settings(environment), Arc::new(InMemory), seed);
-        let (_, life) = watch::channel(Life::Listening);
+        let (life, _) = watch::channel(Life::Listening);
         let issuer = Arc::clone(&backend);
         let process = Arc::new(Mutex::new(Process { backend: Some(backend), life, stop: None }));
         let tasks = Mutex::new(JoinSet::new());
-        let connections = Arc::default();
+        let (connections, _) = watch::channel(0);
         Embedded { revision, environment, profile, transport, seed, issuer, process, tasks, connections }
     }
 
@@ -127,6 +127,22 @@ impl Embedded {
         process.backend.clone().filter(|backend| listens && backend.port() == PORT)
     }
 
+    /// A connection that is made and that nobody serves, where the server is one that leaves it so while it stops.
+    async fn queue(&self, scribe: Scribe) -> Result<Option<Link>, Error> {
+        let mut life = lock(&self.process).life.subscribe();
+        let is_stopping = *life.borrow() == Life::Stopping;
+        if !is_stopping || self.profile.shutdown.connects == Connects::Refused {
+            return Ok(None);
+        }
+        let (client, server) = self.pair().await?;
+        self.spawn(async move {
+            let _ = life.wait_for(|life| *life == Life::Exited).await;
+            scribe.record(Party::Process, What::CutShort);
+            drop(server);
+        });
+        Ok(Some(client))
+    }
+
     /// The service as far as it is there, or what it was.
     fn backend(&self) -> Arc<Backend> {
         lock(&self.process).backend.clone().unwrap_or_else(|| Arc::clone(&self.issuer))
@@ -136,7 +152,7 @@ impl Embedded {
     async fn end(&self) -> Result<(), Error> {
         let stop = lock(&self.process).stop.take();
         if let Some(stop) = stop {
-            let mut life = lock(&self.process).life.clone();
+            let mut life = lock(&self.process).life.subscribe();
             let _ = stop.send(());
             let _ = life.wait_for(|life| *life == Life::Exited).await;
         }
@@ -172,46 +188,99 @@ impl Embedded {
     }
 
     /// Starts a process: imports the application, and runs its life.
-    fn start(&self, scribe: &Scribe) -> impl Future<Output = ()> + Send + 'static {
+    fn start(&self, scribe: &Scribe, seed: u64) -> impl Future<Output = ()> + Send + 'static {
         let settings = Arc::new(Settings::read(&self.variables(scribe), SECRET));
-        let (revision, profile, seed) = (self.revision, Arc::clone(&self.profile), self.seed);
+        let (revision, profile) = (self.revision, Arc::clone(&self.profile));
         let (process, scribe) = (Arc::clone(&self.process), scribe.clone());
         async move {
             let imported = async { Backend::import(revision, settings, Arc::new(InMemory), seed) };
             let imported = scribe.with_log(imported).await;
-            let (sender, life) = watch::channel(Life::Starting);
+            let (life, mut watched) = watch::channel(Life::Starting);
             let (stop, stopped) = oneshot::channel();
             match imported {
                 Err(exception) => {
                     // The server names what it could not import, and is gone.
                     scribe.record(Party::Process, What::Exited { why: exception.to_string() });
-                    sender.send_replace(Life::Exited);
+                    life.send_replace(Life::Exited);
                     *lock(&process) = Process { backend: None, life, stop: None };
                 }
                 Ok(backend) => {
-                    let backend_too = Some(Arc::clone(&backend));
-                    *lock(&process) = Process { backend: backend_too, life, stop: Some(stop) };
-                    if profile.lifespan.supported {
-                        front::live(backend, profile, scribe, sender, stopped).await;
-                    } else {
-                        // Nobody tells the application to start; it begins by itself.
-                        scribe.record(Party::Process, What::Listening);
-                        sender.send_replace(Life::Listening);
-                        let started = async {
-                            scribe.with_log(backend.start_up()).await;
-                            pending::<()>().await;
-                        };
-                        tokio::select! {
-                            _ = stopped => {}
-                            () = started => {}
-                        }
-                        sender.send_replace(Life::Exited);
+                    *lock(&process) =
+                        Process { backend: Some(Arc::clone(&backend)), life: life.clone(), stop: Some(stop) };
+                    let lived = live(backend, profile, scribe, life, stopped);
+                    tokio::select! {
+                        () = lived => {}
+                        // It was killed.
+                        _ = watched.wait_for(|life| *life == Life::Exited) => {}
                     }
                 }
             }
         }
     }
+
+    /// Tells the process to stop at a time, kills it where it does not, and starts another.
+    fn shut_down(&self, index: usize, at: Duration, scribe: &Scribe) -> impl Future<Output = ()> + Send + 'static {
+        // What this one makes up the next one does not make up again.
+        let next = self.start(scribe, self.seed.wrapping_add(1 + index as u64));
+        let (process, scribe) = (Arc::clone(&self.process), scribe.clone());
+        let mut connections = self.connections.subscribe();
+        async move {
+            sleep(at.saturating_sub(scribe.elapsed())).await;
+            let (life, stop) = {
+                let mut process = lock(&process);
+                (process.life.clone(), process.stop.take())
+            };
+            // Nothing is there that could be told.
+            let Some(stop) = stop.filter(|_| *life.borrow() != Life::Exited) else { return };
+            scribe.fired(index, Party::Process, scribe.plan().faults[index].kind.to_string());
+            scribe.record(Party::Process, What::Stopping);
+            life.send_replace(Life::Stopping);
+            let stops = async {
+                let _ = connections.wait_for(|count| *count == 0).await;
+                let _ = stop.send(());
+                let _ = life.subscribe().wait_for(|life| *life == Life::Exited).await;
+            };
+            if timeout(KILLED_AFTER, stops).await.is_err() {
+                let why = format!("it was killed {} s after it was told to stop", KILLED_AFTER.as_secs());
+                scribe.record(Party::Process, What::Exited { why });
+                life.send_replace(Life::Exited);
+            }
+            next.await;
+        }
+    }
 }
+
+/// Runs the life of a process that imported its application.
+async fn live(
+    backend: Arc<Backend>,
+    profile: Arc<Profile>,
+    scribe: Scribe,
+    life: watch::Sender<Life>,
+    stopped: oneshot::Receiver<()>,
+) {
+    if profile.lifespan.supported {
+        let application: Arc<dyn Application> = match scribe.has_faults_at(Place::Event) {
+            true => Interposed::new(backend, scribe.clone()),
+            false => backend,
+        };
+        return front::live(application, profile, scribe, life, stopped).await;
+    }
+    // Nobody tells the application to start; it begins by itself.
+    front::listen(&scribe, &life);
+    let started = async {
+        scribe.with_log(backend.start_up()).await;
+        pending::<()>().await;
+    };
+    tokio::select! {
+        _ = stopped => {}
+        () = started => {}
+    }
+    scribe.record(Party::Process, What::Exited { why: "it was told to stop".to_owned() });
+    life.send_replace(Life::Exited);
+}
+
+/// How long a process may take to stop before it is killed (Cloud Run's).
+const KILLED_AFTER: Duration = Duration::from_secs(10);
 
 /// How long a restart waits for the process to listen. One that takes longer is watched from outside, as any client
 /// would.
@@ -220,7 +289,7 @@ const START_PATIENCE: Duration = Duration::from_millis(1);
 impl Running for Embedded {
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
-            let Some(backend) = self.listening() else { return Ok(None) };
+            let Some(backend) = self.listening() else { return self.queue(scribe).await };
             let (client, mut server) = self.pair().await?;
             if scribe.has_faults_at(Place::Edge) {
                 let (inner, behind) = self.pair().await?;
@@ -232,8 +301,10 @@ impl Running for Embedded {
                 application = Interposed::new(application, scribe.clone());
             }
             let (profile, served) = (Arc::clone(&self.profile), Served::begin(&self.connections));
+            let may_stop = |fault: &Fault| matches!(fault.kind, FaultKind::Process(ProcessFault::ShutDown { .. }));
+            let life = scribe.plan().faults.iter().any(may_stop).then(|| lock(&self.process).life.subscribe());
             self.spawn(async move {
-                front::serve(server, application, profile, scribe).await;
+                front::serve(server, application, profile, scribe, life).await;
                 drop(served);
             });
             Ok(Some(client))
@@ -254,22 +325,27 @@ impl Running for Embedded {
                         let before = Backend::variables(self.environment, SECRET);
                         before.get(&self.variable_name(name)).map(String::as_str) != value
                     }
-                    // A module is missing when somebody imports it.
-                    None => !matches!(what, ProcessFault::MissingModule { .. }),
+                    // A module is missing when somebody imports it, and a process stops when it is told to.
+                    None => !matches!(what, ProcessFault::MissingModule { .. } | ProcessFault::ShutDown { .. }),
                 };
                 if acts {
                     scribe.fired(index, Party::Process, fault.kind.to_string());
                 }
             }
-            let (_, life) = watch::channel(Life::Exited);
+            let (life, _) = watch::channel(Life::Exited);
             *lock(&self.process) = Process { backend: None, life, stop: None };
-            let started = self.start(&scribe);
+            let started = self.start(&scribe, self.seed);
             let pause = absent.unwrap_or_default().saturating_sub(scribe.elapsed());
             self.spawn(async move {
                 sleep(pause).await;
                 started.await;
             });
             sleep(START_PATIENCE).await;
+            for (index, fault) in scribe.plan().faults.iter().enumerate() {
+                if let FaultKind::Process(ProcessFault::ShutDown { at }) = &fault.kind {
+                    self.spawn(self.shut_down(index, at.0, &scribe));
+                }
+            }
             Ok(())
         })
     }
@@ -284,7 +360,7 @@ impl Running for Embedded {
 
     fn residue(&self) -> Option<Residue> {
         let sessions = lock(&self.process).backend.as_ref().map_or(0, |backend| backend.sessions());
-        Some(Residue { connections: self.connections.load(Ordering::Relaxed), sessions })
+        Some(Residue { connections: *self.connections.borrow(), sessions })
     }
 
     fn stop(&self) -> Promise<'_, Result<(), Error>> {

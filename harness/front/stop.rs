@@ -1,0 +1,41 @@
+//! How a connection learns that its server's process stops.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use tokio::sync::watch;
+
+use super::Life;
+use crate::application::Promise;
+
+/// Tells a connection that its server's process stops: once when the process is told to, and once when it is gone.
+pub(super) struct Stop {
+    /// Gives the news, and what to wait for next. `None` where nobody watches the process, or it is gone.
+    news: Option<Promise<'static, (Life, watch::Receiver<Life>)>>,
+}
+
+impl Stop {
+    pub(super) fn watching(life: Option<watch::Receiver<Life>>) -> Stop {
+        Stop { news: life.map(|life| news(life, false)) }
+    }
+
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Life> {
+        let Some(waiting) = self.news.as_mut() else { return Poll::Pending };
+        let (stands, life) = ready!(waiting.as_mut().poll(cx));
+        self.news = (stands != Life::Exited).then(|| news(life, true));
+        Poll::Ready(stands)
+    }
+
+    pub(super) async fn next(&mut self) -> Life {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+}
+
+fn news(mut life: watch::Receiver<Life>, is_told: bool) -> Promise<'static, (Life, watch::Receiver<Life>)> {
+    Box::pin(async move {
+        let is_news = |life: &Life| *life == Life::Exited || (*life == Life::Stopping && !is_told);
+        // A process that nobody holds is gone.
+        let stands = life.wait_for(is_news).await.map_or(Life::Exited, |stands| *stands);
+        (stands, life)
+    })
+}
