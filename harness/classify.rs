@@ -313,7 +313,7 @@ impl<'a> Reading<'a> {
             slows |= effect == Effect::Slows;
             match kind {
                 _ if effect != Effect::Distorts => {}
-                FaultKind::Answer(_) => (on_wire, on_answer) = (true, true),
+                FaultKind::Answer(_) | FaultKind::Connection(_) => (on_wire, on_answer) = (true, true),
                 FaultKind::Event { .. } => on_events = true,
                 _ => on_wire = true,
             }
@@ -755,7 +755,7 @@ const THROTTLED_BYTES_PER_S: usize = 2000;
 fn effect(kind: &FaultKind) -> Effect {
     let slows = |slows: bool| if slows { Effect::Slows } else { Effect::None };
     match kind {
-        FaultKind::Answer(_) | FaultKind::Head(HeadEdit::Follow { .. }) => Effect::Distorts,
+        FaultKind::Answer(_) | FaultKind::Connection(_) | FaultKind::Head(HeadEdit::Follow { .. }) => Effect::Distorts,
         FaultKind::Stream { fault, .. } => match fault {
             StreamFault::Delay { delay: time } | StreamFault::Jitter { most: time } => slows(time.0 >= NOTICED),
             StreamFault::Throttle { rate } => slows(rate.0 < THROTTLED_BYTES_PER_S),

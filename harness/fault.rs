@@ -5,6 +5,7 @@
 
 mod answer;
 mod call;
+mod connection;
 mod event;
 mod frame;
 mod head_edit;
@@ -21,6 +22,7 @@ use self::setting::{Settings, Unfit, Written};
 pub use self::{
     answer::AnswerEdit,
     call::{CallFault, Calls},
+    connection::ConnectionFault,
     event::{EventFault, Events},
     frame::{Breach, Carries, FrameFault, Frames},
     head_edit::{HeadEdit, Version},
@@ -102,6 +104,8 @@ pub enum FaultKind {
     Head(HeadEdit),
     /// To an answer on its way.
     Answer(AnswerEdit),
+    /// To a whole connection.
+    Connection(ConnectionFault),
     /// To the bytes of a connection.
     Stream {
         /// Which way they go.
@@ -142,6 +146,7 @@ impl FaultKind {
         [
             HeadEdit::KINDS,
             AnswerEdit::KINDS,
+            ConnectionFault::KINDS,
             StreamFault::KINDS,
             FrameFault::KINDS,
             ScopeEdit::KINDS,
@@ -180,6 +185,9 @@ impl FaultKind {
         if let Some(edit) = AnswerEdit::read(kind, settings)? {
             return Ok(Some(FaultKind::Answer(edit)));
         }
+        if let Some(fault) = ConnectionFault::read(kind, settings)? {
+            return Ok(Some(FaultKind::Connection(fault)));
+        }
         if let Some(edit) = ScopeEdit::read(kind, settings)? {
             return Ok(Some(FaultKind::Scope(edit)));
         }
@@ -205,6 +213,7 @@ impl FaultKind {
         match self {
             FaultKind::Head(edit) => edit.write(&mut written),
             FaultKind::Answer(edit) => edit.write(&mut written),
+            FaultKind::Connection(fault) => fault.write(&mut written),
             FaultKind::Stream { direction, fault } => {
                 setting::put(&mut written, "direction", direction);
                 fault.write(&mut written);
@@ -232,6 +241,7 @@ impl FaultKind {
         match self {
             FaultKind::Head(edit) => edit.name(),
             FaultKind::Answer(edit) => edit.name(),
+            FaultKind::Connection(fault) => fault.name(),
             FaultKind::Stream { fault, .. } => fault.name(),
             FaultKind::Frame { fault, .. } => fault.name(),
             FaultKind::Scope(edit) => edit.name(),
@@ -244,9 +254,11 @@ impl FaultKind {
     /// Where it acts.
     pub fn place(&self) -> Place {
         match self {
-            FaultKind::Head(_) | FaultKind::Answer(_) | FaultKind::Stream { .. } | FaultKind::Frame { .. } => {
-                Place::Edge
-            }
+            FaultKind::Head(_)
+            | FaultKind::Answer(_)
+            | FaultKind::Connection(_)
+            | FaultKind::Stream { .. }
+            | FaultKind::Frame { .. } => Place::Edge,
             FaultKind::Scope(_) => Place::Scope,
             FaultKind::Event { .. } => Place::Event,
             FaultKind::Call { .. } => Place::Dependency,
@@ -293,6 +305,7 @@ impl fmt::Display for FaultKind {
         match self {
             FaultKind::Head(edit) => edit.fmt(f),
             FaultKind::Answer(edit) => edit.fmt(f),
+            FaultKind::Connection(fault) => fault.fmt(f),
             FaultKind::Stream { direction: Direction::Both, fault } => fault.fmt(f),
             FaultKind::Stream { direction: Direction::ToServer, fault } => write!(f, "{fault}, to the server"),
             FaultKind::Stream { direction: Direction::ToClient, fault } => write!(f, "{fault}, to the client"),

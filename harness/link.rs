@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{clock::Clock, error::Error};
@@ -55,15 +55,42 @@ impl Link {
     }
 }
 
+impl Link {
+    /// Ends the link in good order (FIN), and lets the peer do the same: what it still says is not answered with a
+    /// reset that could destroy what it has not read yet.
+    pub async fn finish(mut self) {
+        if let Link::Tcp(stream) = &mut self {
+            let _ = stream.shutdown().await;
+            let mut rest = [0; READ_BYTES];
+            while matches!(stream.read(&mut rest).await, Ok(1..)) {}
+        }
+    }
+
+    /// Breaks the link: the peer is told that it broke (RST), and what is under way is lost. In memory the peer sees
+    /// the end.
+    pub fn reset(self) {
+        if let Link::Tcp(stream) = self {
+            let _ = stream.set_zero_linger();
+        }
+    }
+}
+
 impl Listener {
     /// Listens on a loopback port that the system picks.
     ///
     /// # Errors
     /// When the clock is virtual, or the system has no port.
     pub async fn bind(clock: Clock) -> Result<Listener, Error> {
+        Listener::bind_to(clock, SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    /// Listens on an address; port 0 lets the system pick one.
+    ///
+    /// # Errors
+    /// When the clock is virtual, or the address is taken or nobody's.
+    pub async fn bind_to(clock: Clock, address: SocketAddr) -> Result<Listener, Error> {
         refuse_virtual(clock)?;
-        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        TcpListener::bind(loopback).await.map(Listener).map_err(|error| socket_error("listen on", loopback, error))
+        TcpListener::bind(address).await.map(Listener).map_err(|error| socket_error("listen on", address, error))
     }
 
     /// The address it listens on.
@@ -159,6 +186,11 @@ impl Wire {
     /// Buffers for a link.
     pub fn new(link: Link) -> Wire {
         Wire { link, incoming: BytesMut::new(), outgoing: Vec::with_capacity(1024), gone: 0, ended: false }
+    }
+
+    /// The link, with what was read from it and not taken.
+    pub fn into_link(self) -> (Link, BytesMut) {
+        (self.link, self.incoming)
     }
 
     /// Whether the peer ended its direction.

@@ -1,8 +1,8 @@
 //! Writes a transcript while a run goes on.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,17 +27,85 @@ pub struct Recorder(Arc<Shared>);
 struct Shared {
     start: Instant,
     plan: Plan,
+    tally: Arc<Mutex<Tally>>,
     ledger: Mutex<Ledger>,
+    tap: Option<Tap>,
 }
 
 #[derive(Debug)]
 struct Ledger {
     events: Vec<Event>,
-    occasions: Vec<u32>,
-    fired: Vec<u32>,
     /// The step that the client of an exchange is performing, counted from 1.
     steps: BTreeMap<usize, usize>,
+}
+
+/// How often the faults of a plan had an occasion, and how often they acted.
+#[derive(Debug)]
+pub struct Tally {
+    occasions: Vec<u32>,
+    fired: Vec<u32>,
     chance: fastrand::Rng,
+    /// Faults that do not act any more, by their place in the plan.
+    disarmed: BTreeSet<usize>,
+    /// No fault acts for now.
+    is_paused: bool,
+}
+
+impl Tally {
+    /// Nothing has acted. Chance comes from the seed.
+    pub fn new(seed: u64) -> Tally {
+        // The faults' own chance, apart from that of masks and keys.
+        let chance = fastrand::Rng::with_seed(seed ^ 0xFA17);
+        Tally { occasions: Vec::new(), fired: Vec::new(), chance, disarmed: BTreeSet::new(), is_paused: false }
+    }
+
+    /// Makes room for a plan of so many faults.
+    pub fn grow(&mut self, faults: usize) {
+        self.occasions.resize(faults, 0);
+        self.fired.resize(faults, 0);
+    }
+
+    /// How often each fault acted.
+    pub fn fired(&self) -> &[u32] {
+        &self.fired
+    }
+
+    /// A fault acts no more.
+    pub fn disarm(&mut self, index: usize) {
+        self.disarmed.insert(index);
+    }
+
+    /// Whether a fault may still act.
+    pub fn is_armed(&self, index: usize) -> bool {
+        !self.disarmed.contains(&index)
+    }
+
+    /// Lets no fault act, or all of them again.
+    pub fn pause(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
+    }
+
+    /// Whether no fault acts for now.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+}
+
+/// Gets every event of a recorder that keeps none.
+#[derive(Clone)]
+pub struct Tap(Arc<dyn Fn(Event) + Send + Sync>);
+
+impl Tap {
+    /// Gives each event to a function.
+    pub fn new(take: impl Fn(Event) + Send + Sync + 'static) -> Tap {
+        Tap(Arc::new(take))
+    }
+}
+
+impl fmt::Debug for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tap")
+    }
 }
 
 /// The recorder's hand for one exchange.
@@ -50,16 +118,18 @@ pub struct Scribe {
 impl Recorder {
     /// An empty transcript that begins now.
     pub fn new(plan: Plan) -> Recorder {
-        let count = plan.faults.len();
-        let ledger = Ledger {
-            events: Vec::with_capacity(64),
-            occasions: vec![0; count],
-            fired: vec![0; count],
-            steps: BTreeMap::new(),
-            // The faults' own chance, apart from that of masks and keys.
-            chance: fastrand::Rng::with_seed(plan.seed ^ 0xFA17),
-        };
-        Recorder(Arc::new(Shared { start: Instant::now(), plan, ledger: Mutex::new(ledger) }))
+        let mut tally = Tally::new(plan.seed);
+        tally.grow(plan.faults.len());
+        let ledger = Ledger { events: Vec::with_capacity(64), steps: BTreeMap::new() };
+        let tally = Arc::new(Mutex::new(tally));
+        Recorder(Arc::new(Shared { start: Instant::now(), plan, tally, ledger: Mutex::new(ledger), tap: None }))
+    }
+
+    /// A recorder that keeps nothing and gives each event away as it comes. Its faults share their count with others,
+    /// and their time begins at `start`.
+    pub fn passing_on(plan: Plan, tally: Arc<Mutex<Tally>>, start: Instant, tap: Tap) -> Recorder {
+        let ledger = Ledger { events: Vec::new(), steps: BTreeMap::new() };
+        Recorder(Arc::new(Shared { start, plan, tally, ledger: Mutex::new(ledger), tap: Some(tap) }))
     }
 
     /// The plan of the run.
@@ -79,10 +149,10 @@ impl Recorder {
 
     /// The transcript so far.
     pub fn transcript(&self) -> Transcript {
-        let mut ledger = self.ledger();
-        let fired = ledger.fired.clone();
+        let events = std::mem::take(&mut self.ledger().events);
+        let fired = self.tally().fired.clone();
         let faults = self.0.plan.faults.clone();
-        Transcript { events: std::mem::take(&mut ledger.events), faults, fired, ..Transcript::default() }
+        Transcript { events, faults, fired, ..Transcript::default() }
     }
 
     /// Whether some call of the application has not ended.
@@ -101,6 +171,11 @@ impl Recorder {
         calls > 0
     }
 
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        // Whoever panicked while counting counted one too few.
+        self.0.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // A party that panicked while recording left a whole event or none behind.
         self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
@@ -110,8 +185,11 @@ impl Recorder {
 impl Scribe {
     /// Writes down one thing.
     pub fn record(&self, party: Party, what: What) {
-        let at = self.recorder.elapsed();
-        self.recorder.ledger().events.push(Event { at, exchange: self.exchange, party, what });
+        let event = Event { at: self.recorder.elapsed(), exchange: self.exchange, party, what };
+        match &self.recorder.0.tap {
+            None => self.recorder.ledger().events.push(event),
+            Some(Tap(take)) => take(event),
+        }
     }
 
     /// The plan of the run.
@@ -135,13 +213,16 @@ impl Scribe {
         if !trigger.is_armed_at(self.elapsed()) {
             return false;
         }
-        let mut ledger = self.recorder.ledger();
-        if trigger.step.is_some_and(|step| ledger.steps.get(&self.exchange) != Some(&step)) {
+        if trigger.step.is_some_and(|step| self.recorder.ledger().steps.get(&self.exchange) != Some(&step)) {
             return false;
         }
-        ledger.occasions[index] += 1;
-        let acts = trigger.acts_on(ledger.occasions[index]);
-        acts && (trigger.percent == 100 || ledger.chance.u8(..100) < trigger.percent)
+        let mut tally = self.recorder.tally();
+        if tally.is_paused || tally.disarmed.contains(&index) {
+            return false;
+        }
+        tally.occasions[index] += 1;
+        let acts = trigger.acts_on(tally.occasions[index]);
+        acts && (trigger.percent == 100 || tally.chance.u8(..100) < trigger.percent)
     }
 
     /// The client of this exchange performs a step, counted from 1.
@@ -153,7 +234,7 @@ impl Scribe {
 
     /// A number up to the most, from the plan's seed.
     pub fn chance(&self, most: u32) -> u32 {
-        self.recorder.ledger().chance.u32(0..=most)
+        self.recorder.tally().chance.u32(0..=most)
     }
 
     /// Time since the run began.
@@ -163,13 +244,13 @@ impl Scribe {
 
     /// Writes down that a fault acted.
     pub fn fired(&self, index: usize, party: Party, detail: String) {
-        self.recorder.ledger().fired[index] += 1;
+        self.recorder.tally().fired[index] += 1;
         self.record(party, What::FaultFired { index, detail, operation: None });
     }
 
     /// Writes down that a fault acted on a call of a dependency.
     pub fn fired_on_call(&self, index: usize, operation: &'static str) {
-        self.recorder.ledger().fired[index] += 1;
+        self.recorder.tally().fired[index] += 1;
         let kind = &self.plan().faults[index].kind;
         let detail = match kind.calls() {
             // What is meant for every call acted on this one.
@@ -238,7 +319,7 @@ impl<S: tracing::Subscriber> Layer<S> for LogLedger {
 struct Message(String);
 
 impl Visit for Message {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             let _ = write!(self.0, "{value:?}");
         }

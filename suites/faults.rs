@@ -555,7 +555,7 @@ fn a_slow_edge_loses_nothing() {
             let faults = vec![FaultKind::Stream { direction: Direction::Both, fault: delay }.into()];
             let recorder = Recorder::new(Plan { seed: 1, faults });
             let ((mut client, near), (far, mut server)) = (Link::pair(), Link::pair());
-            let carried = tokio::spawn(edge::relay(near, far, recorder.scribe(0)));
+            let carried = tokio::spawn(edge::relay(near, Some(far), recorder.scribe(0), None));
             let send = async {
                 client.write_all(&vec![b'x'; size]).await.unwrap();
                 client.shutdown().await.unwrap();

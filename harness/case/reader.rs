@@ -779,6 +779,7 @@ impl GivenFault<'_> {
             }
             FaultKind::Head(_)
             | FaultKind::Answer(_)
+            | FaultKind::Connection(_)
             | FaultKind::Stream { .. }
             | FaultKind::Frame { .. }
             | FaultKind::Scope(_) => {}

@@ -53,7 +53,8 @@ struct Fate {
     copies: usize,
     delay: Duration,
     waits: Waits,
-    close: Option<(CloseCode, String)>,
+    /// The fault that closes, and with what.
+    close: Option<(usize, CloseCode, String)>,
 }
 
 /// Whether a frame waits for the next one.
@@ -88,14 +89,19 @@ impl Mangler {
     }
 
     /// Takes whole frames, lets faults act, and carries what is left of them; how that ends the connection.
-    pub(super) fn carry(&mut self, incoming: &mut BytesMut, there: &mut Stream, back: &mut Stream) -> Option<End> {
+    pub(super) fn carry(
+        &mut self,
+        incoming: &mut BytesMut,
+        there: &mut Stream,
+        back: &mut Stream,
+    ) -> Option<(End, usize)> {
         while !self.is_opaque {
             match Frame::decode(incoming, PAYLOAD_BYTES_MAX) {
                 Ok(Some(frame)) => {
-                    if let Some((code, reason)) = self.take(&frame, there) {
+                    if let Some((index, code, reason)) = self.take(&frame, there) {
                         self.release(there);
                         self.close(code, &reason, there, back);
-                        return Some(End::Finished);
+                        return Some((End::Finished, index));
                     }
                 }
                 Ok(None) => return None,
@@ -115,7 +121,7 @@ impl Mangler {
         there.push(waiting, Duration::ZERO);
     }
 
-    fn take(&mut self, frame: &Frame, there: &mut Stream) -> Option<(CloseCode, String)> {
+    fn take(&mut self, frame: &Frame, there: &mut Stream) -> Option<(usize, CloseCode, String)> {
         let fate = self.decide(frame);
         if self.is_suppressed {
             return None;
@@ -183,7 +189,8 @@ impl Mangler {
                 FrameFault::Suppress {} => self.is_suppressed = true,
                 FrameFault::Close { code, reason } => {
                     fate.copies = 0;
-                    fate.close = Some((CloseCode(u16::try_from(code.0).unwrap_or(u16::MAX)), reason.clone()));
+                    let code = CloseCode(u16::try_from(code.0).unwrap_or(u16::MAX));
+                    fate.close = Some((index, code, reason.clone()));
                 }
                 FrameFault::Break { rule } => fate.instead = Some(self.broken(*rule, frame)),
             }

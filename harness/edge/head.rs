@@ -1,47 +1,75 @@
-//! Edge faults on the first request of a connection and on its answer.
+//! Edge faults on requests and on their answers, one after the other as a connection carries them.
+
+use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-use super::End;
+use super::{Carried, End, Journal, body::Body};
 use crate::{
     fault::{AnswerEdit, FaultKind, HeadEdit},
-    head::{RequestHead, ResponseHead, field},
+    head::{RequestHead, ResponseHead, field, has_token},
     link::take,
     recorder::Scribe,
     transcript::Party,
 };
 
-/// The first request of a connection and its answer; everything after them passes as it is.
+/// The requests of a connection and their answers, until the server switches protocols.
 pub(super) struct Exchange {
     scribe: Scribe,
+    journal: Option<Journal>,
     edits_answers: bool,
-    request: Progress,
-    answer: Progress,
+    request: Reading,
+    answer: Reading,
+    /// What was asked and is not answered, in order.
+    asked: VecDeque<Asked>,
     upgraded: bool,
-    /// The length of the request's body, and what is to follow it.
-    following: Option<(usize, Vec<u8>)>,
+    /// What is to follow the request whose body is coming.
+    following: Vec<u8>,
+    /// How many answers have begun.
+    answers: usize,
 }
 
-/// How much of a head is through.
+/// What is read next of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    Coming,
-    Through,
+enum Reading {
+    Head,
+    Body(Body),
+    /// Whatever comes passes as it is: an upgrade is asked for and not answered.
+    Undecided,
+    /// Whatever comes passes as it is: frames, or what is no HTTP/1.
+    Opaque,
+}
+
+/// What has to be known of a request to read its answer.
+struct Asked {
+    is_head: bool,
+    is_upgrade: bool,
 }
 
 impl Exchange {
-    pub(super) fn new(scribe: Scribe) -> Exchange {
+    pub(super) fn new(scribe: Scribe, journal: Option<Journal>) -> Exchange {
         let edits_answers = scribe.plan().faults.iter().any(|fault| matches!(fault.kind, FaultKind::Answer(_)));
-        let (request, answer) = (Progress::Coming, Progress::Coming);
-        Exchange { scribe, edits_answers, request, answer, upgraded: false, following: None }
+        Exchange {
+            scribe,
+            journal,
+            edits_answers,
+            request: Reading::Head,
+            answer: Reading::Head,
+            asked: VecDeque::new(),
+            upgraded: false,
+            following: Vec::new(),
+            answers: 0,
+        }
     }
 
-    pub(super) fn is_request_through(&self) -> bool {
-        self.request == Progress::Through
+    /// Whether what comes from the client is nothing that is read here.
+    pub(super) fn is_request_opaque(&self) -> bool {
+        matches!(self.request, Reading::Opaque | Reading::Undecided)
     }
 
-    pub(super) fn is_answer_through(&self) -> bool {
-        self.answer == Progress::Through
+    /// Whether what comes from the server is nothing that is read here.
+    pub(super) fn is_answer_opaque(&self) -> bool {
+        self.answer == Reading::Opaque
     }
 
     /// Whether the server switched protocols.
@@ -49,27 +77,40 @@ impl Exchange {
         self.upgraded
     }
 
-    /// Takes the request's head once it is whole.
+    /// Whether a request waits for its answer to begin.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// Whether nothing was asked yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.request == Reading::Head && self.answers == 0 && self.asked.is_empty()
+    }
+
+    /// How many answers have begun.
+    pub(super) fn answers(&self) -> usize {
+        self.answers
+    }
+
+    /// Carries requests as far as they have come.
     pub(super) fn request(&mut self, incoming: &mut BytesMut, carried: &mut Vec<u8>) {
-        if self.request == Progress::Coming {
-            match RequestHead::decode(incoming) {
-                Ok(None) => return,
-                Ok(Some((head, length))) => {
-                    self.request = Progress::Through;
-                    self.take_request(head, length, incoming, carried);
+        loop {
+            match &mut self.request {
+                Reading::Head => match RequestHead::decode(incoming) {
+                    Ok(None) => return,
+                    Ok(Some((head, length))) => self.take_request(head, length, incoming, carried),
+                    Err(_) => self.request = Reading::Opaque,
+                },
+                Reading::Body(body) => {
+                    if !body.carry(incoming, carried) {
+                        return;
+                    }
+                    carried.append(&mut self.following);
+                    let is_upgrade = self.asked.back().is_some_and(|asked| asked.is_upgrade);
+                    self.request = if is_upgrade { Reading::Undecided } else { Reading::Head };
                 }
-                Err(_) => self.request = Progress::Through,
+                Reading::Undecided | Reading::Opaque => return,
             }
-        }
-        // What follows a request follows its body.
-        if let Some((body, _)) = &mut self.following {
-            let count = incoming.len().min(*body);
-            carried.extend_from_slice(&incoming[..count]);
-            take(incoming, count);
-            *body -= count;
-        }
-        if let Some((_, bytes)) = self.following.take_if(|(body, _)| *body == 0) {
-            carried.extend_from_slice(&bytes);
         }
     }
 
@@ -81,9 +122,7 @@ impl Exchange {
             if edit.applies_to(&head) && self.scribe.meets(index) {
                 edit.apply(&mut head);
                 if let HeadEdit::Follow { bytes } = edit {
-                    let (body, following) = self.following.get_or_insert_default();
-                    *body = body_length(&before);
-                    following.extend_from_slice(bytes);
+                    self.following.extend_from_slice(bytes);
                 }
                 self.scribe.fired(index, Party::Edge, fault.kind.to_string());
             }
@@ -94,39 +133,82 @@ impl Exchange {
             head.encode(carried);
         }
         take(incoming, length);
+        self.request = Reading::Body(Body::of_request(&before));
+        let is_upgrade = has_token(&before.headers, "connection", "upgrade");
+        self.asked.push_back(Asked { is_head: before.method == "HEAD", is_upgrade });
+        if let Some(journal) = &self.journal {
+            journal(Carried::Request(&before));
+        }
     }
 
-    /// Takes the answer's head once it is whole; how that ends the connection, if it does.
-    pub(super) fn answer(&mut self, incoming: &mut BytesMut, carried: &mut Vec<u8>) -> Option<End> {
-        while self.answer == Progress::Coming {
-            let (head, length) = match ResponseHead::decode(incoming) {
-                Ok(None) => return None,
-                Ok(Some(decoded)) => decoded,
-                Err(_) => {
-                    self.answer = Progress::Through;
-                    return None;
+    /// Carries answers as far as they have come; how that ends the connection, if it does.
+    pub(super) fn answer(&mut self, incoming: &mut BytesMut, carried: &mut Vec<u8>) -> Option<(End, usize)> {
+        loop {
+            match &mut self.answer {
+                Reading::Head => match ResponseHead::decode(incoming) {
+                    Ok(None) => return None,
+                    Ok(Some((head, length))) => {
+                        if let Some(end) = self.take_answer(&head, length, incoming, carried) {
+                            return Some(end);
+                        }
+                    }
+                    Err(_) => self.answer = Reading::Opaque,
+                },
+                Reading::Body(body) => {
+                    if !body.carry(incoming, carried) {
+                        return None;
+                    }
+                    self.answer = Reading::Head;
                 }
-            };
-            self.upgraded = head.status == 101;
-            if head.status == 101 || head.status >= 200 {
-                self.answer = Progress::Through;
+                Reading::Undecided | Reading::Opaque => return None,
             }
-            if self.edits_answers && self.answer == Progress::Through {
-                return self.take_answer(&head, length, incoming, carried);
-            }
-            carried.extend_from_slice(&incoming[..length]);
-            take(incoming, length);
         }
-        None
     }
 
     fn take_answer(
+        &mut self,
+        before: &ResponseHead,
+        length: usize,
+        incoming: &mut BytesMut,
+        carried: &mut Vec<u8>,
+    ) -> Option<(End, usize)> {
+        if before.status < 200 && before.status != 101 {
+            // There is another answer to come (RFC 9110 section 15.2).
+            carried.extend_from_slice(&incoming[..length]);
+            take(incoming, length);
+            return None;
+        }
+        let asked = self.asked.pop_front();
+        self.answers += 1;
+        self.upgraded = before.status == 101;
+        if self.upgraded {
+            (self.request, self.answer) = (Reading::Opaque, Reading::Opaque);
+        } else {
+            let to_head = asked.as_ref().is_some_and(|asked| asked.is_head);
+            self.answer = Reading::Body(Body::of_answer(before, to_head));
+            if self.request == Reading::Undecided {
+                // Refused: what the client says next is another request.
+                self.request = Reading::Head;
+            }
+        }
+        if let Some(journal) = &self.journal {
+            journal(Carried::Answer(before));
+        }
+        if self.edits_answers {
+            return self.edit_answer(before, length, incoming, carried);
+        }
+        carried.extend_from_slice(&incoming[..length]);
+        take(incoming, length);
+        None
+    }
+
+    fn edit_answer(
         &self,
         before: &ResponseHead,
         length: usize,
         incoming: &mut BytesMut,
         carried: &mut Vec<u8>,
-    ) -> Option<End> {
+    ) -> Option<(End, usize)> {
         let mut head = before.clone();
         let mut following = Vec::new();
         for (index, fault) in self.scribe.plan().faults.iter().enumerate() {
@@ -137,15 +219,8 @@ impl Exchange {
             self.scribe.fired(index, Party::Edge, fault.kind.to_string());
             match edit {
                 AnswerEdit::Hijack { status, body } => {
-                    let headers = vec![
-                        field("content-type", "text/html"),
-                        field("content-length", body.len().to_string()),
-                        field("connection", "close"),
-                    ];
-                    let status = u16::try_from(status.0).unwrap_or(502);
-                    ResponseHead { status, headers }.encode(carried);
-                    carried.extend_from_slice(body.as_bytes());
-                    return Some(End::Finished);
+                    write_page(u16::try_from(status.0).unwrap_or(502), body, carried);
+                    return Some((End::Finished, index));
                 }
                 AnswerEdit::Follow { bytes } => following.extend_from_slice(bytes),
                 AnswerEdit::Set { .. } | AnswerEdit::Strip { .. } => edit.apply(&mut head.headers),
@@ -162,8 +237,13 @@ impl Exchange {
     }
 }
 
-/// How many bytes of body a request announces.
-fn body_length(head: &RequestHead) -> usize {
-    let announced = crate::head::header(&head.headers, "content-length");
-    announced.and_then(|value| std::str::from_utf8(value).ok()?.trim().parse().ok()).unwrap_or(0)
+/// Writes a page of the edge's own, after which the connection ends.
+pub(super) fn write_page(status: u16, body: &str, carried: &mut Vec<u8>) {
+    let headers = vec![
+        field("content-type", "text/html"),
+        field("content-length", body.len().to_string()),
+        field("connection", "close"),
+    ];
+    ResponseHead { status, headers }.encode(carried);
+    carried.extend_from_slice(body.as_bytes());
 }

@@ -1,28 +1,39 @@
 //! The man in the middle: carries bytes between client and server, and lets the plan's edge faults act on them.
 //!
-//! Whatever no fault acts on passes byte for byte. What a connection carries is first a request and its answer
-//! (`head`), then, after an upgrade, frames (`frames`); all of it is bytes with a way to go (`stream`).
+//! Whatever no fault acts on passes byte for byte. What a connection carries is first requests and their answers
+//! (`head`, `body`), then, after an upgrade, frames (`frames`); all of it is bytes with a way to go (`stream`), on a
+//! connection that may have its time (`limits`). Where nothing can act any more, it is only carried (`pass`).
 
+mod body;
 mod frames;
 mod head;
+mod limits;
+mod pass;
 mod stream;
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use self::{
     frames::Mangler,
     head::Exchange,
+    limits::Limits,
+    pass::Scanner,
     stream::{Shape, Stream},
 };
 use crate::{
+    close_code::CloseCode,
     fault::Direction,
-    link::{Link, Wire, take},
+    head::{RequestHead, ResponseHead},
+    link::{Link, Progress, Wire},
     recorder::Scribe,
+    transcript::Party,
 };
 
 /// How many bytes may wait for one side before the other is not read any further.
@@ -40,31 +51,123 @@ enum End {
     Reset,
 }
 
-/// Carries one connection until either side, or a fault, ends it.
-pub async fn relay(client: Link, server: Link, scribe: Scribe) {
+/// Who ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The client.
+    Client,
+    /// The server.
+    Server,
+    /// A fault, by its place in the plan.
+    Fault(usize),
+}
+
+/// What went one way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Bytes, before any fault acted on them.
+    pub bytes: u64,
+    /// Whole messages; counted where there is a journal.
+    pub messages: u64,
+}
+
+/// How a connection ended, and what it had carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passage {
+    /// Who ended it.
+    pub ended: Ended,
+    /// What came from the client.
+    pub from_client: Load,
+    /// What came from the server.
+    pub from_server: Load,
+}
+
+/// What passes, as it is told while it does.
+#[derive(Debug)]
+pub enum Carried<'a> {
+    /// A request, as the client wrote it.
+    Request(&'a RequestHead),
+    /// An answer, as the server wrote it.
+    Answer(&'a ResponseHead),
+    /// A close frame.
+    Close {
+        /// Who sent it: the probe stands for the client, the front for the server.
+        by: Party,
+        /// Its code.
+        code: Option<CloseCode>,
+        /// Its reason.
+        reason: String,
+    },
+}
+
+/// Is told what passes.
+pub type Journal = Arc<dyn Fn(Carried<'_>) + Send + Sync>;
+
+/// Carries one connection until either side, or a fault, ends it. `server` is nothing where the server cannot be
+/// reached.
+pub async fn relay(client: Link, server: Option<Link>, scribe: Scribe, journal: Option<Journal>) -> Passage {
     let (there, back) = Shape::decide(&scribe);
-    let mut relay = Relay {
+    let limits = Limits::decide(&scribe);
+    let server = server.unwrap_or_else(|| Link::pair().0);
+    let relay = Relay {
         client: Wire::new(client),
         server: Wire::new(server),
-        exchange: Exchange::new(scribe.clone()),
-        to_server: Lane::new(Direction::ToServer, there, &scribe),
-        to_client: Lane::new(Direction::ToClient, back, &scribe),
+        exchange: Exchange::new(scribe.clone(), journal.clone()),
+        to_server: Lane::new(Direction::ToServer, there, &scribe, journal.clone()),
+        to_client: Lane::new(Direction::ToClient, back, &scribe, journal),
+        limits,
+        scribe,
+        last: Instant::now(),
+        asked: None,
     };
-    if relay.carry_all().await == End::Finished {
-        let (client, server) = (&mut relay.client, &mut relay.server);
-        let _ = timeout(FLUSH_LIMIT, async { tokio::join!(client.flush(), server.flush()) }).await;
-    }
+    relay.carry_all().await
 }
 
 /// One direction of a connection.
 struct Lane {
     frames: Mangler,
     stream: Stream,
+    scanner: Scanner,
+    /// How much of what came in has been looked at already.
+    scanned: usize,
 }
 
 impl Lane {
-    fn new(direction: Direction, shape: Shape, scribe: &Scribe) -> Lane {
-        Lane { frames: Mangler::new(direction, scribe.clone()), stream: Stream::new(shape, scribe.clone()) }
+    fn new(direction: Direction, shape: Shape, scribe: &Scribe, journal: Option<Journal>) -> Lane {
+        let by = if direction == Direction::ToServer { Party::Probe } else { Party::Front };
+        Lane {
+            frames: Mangler::new(direction, scribe.clone()),
+            stream: Stream::new(shape, scribe.clone()),
+            scanner: Scanner::new(by, journal),
+            scanned: 0,
+        }
+    }
+
+    /// Carries what is no head and no body; how that ends the connection.
+    fn carry(&mut self, incoming: &mut BytesMut, back: &mut Stream, is_upgraded: bool) -> Option<(End, usize)> {
+        if incoming.is_empty() {
+            return None;
+        }
+        self.scanner.scan(&incoming[self.scanned..]);
+        let end = if is_upgraded && self.frames.has_faults() {
+            self.frames.carry(incoming, &mut self.stream, back)
+        } else {
+            self.stream.push(incoming.to_vec(), Duration::ZERO);
+            incoming.clear();
+            None
+        };
+        self.scanned = incoming.len();
+        end
+    }
+
+    /// Whether nothing will ever act on it any more, and nothing is under way.
+    fn is_plain(&self) -> bool {
+        !self.frames.has_faults() && self.stream.is_plain()
+    }
+
+    fn upgraded(&mut self) {
+        self.stream.upgraded();
+        self.scanner.upgraded();
     }
 }
 
@@ -74,45 +177,132 @@ struct Relay {
     exchange: Exchange,
     to_server: Lane,
     to_client: Lane,
+    limits: Limits,
+    scribe: Scribe,
+    /// When anything last came from either side.
+    last: Instant,
+    /// Since when the oldest request waits for its answer, and how many answers there had been.
+    asked: Option<(Instant, usize)>,
 }
 
 impl Relay {
-    /// Carries everything; how it ends.
-    async fn carry_all(&mut self) -> End {
-        loop {
-            if let Some(end) = self.carry() {
-                return end;
+    /// Carries everything.
+    async fn carry_all(mut self) -> Passage {
+        let (end, ended) = loop {
+            if let Some((end, index)) = self.carry() {
+                break (end, Ended::Fault(index));
+            }
+            if self.can_only_pass() {
+                return self.pass().await;
             }
             // What one side said before it ended is still delivered, as a kernel would.
             let is_through =
                 |wire: &Wire, lane: &Lane| wire.has_ended() && wire.incoming.is_empty() && lane.stream.is_empty();
-            if is_through(&self.client, &self.to_server) || is_through(&self.server, &self.to_client) {
-                return End::Finished;
+            // Who answers in the server's place waits for something to answer.
+            let may_yet_ask = self.limits.missing.is_some() && self.exchange.is_fresh() && !self.client.has_ended();
+            if is_through(&self.server, &self.to_client) && !may_yet_ask {
+                let answered = self.limits.missing.take().filter(|_| self.exchange.is_waiting());
+                break match answered {
+                    Some(page) => (End::Finished, self.answer_with(&page)),
+                    None => (End::Finished, Ended::Server),
+                };
             }
-            let due = [&self.to_server, &self.to_client].into_iter().filter_map(|lane| lane.stream.due()).min();
-            if due.is_some_and(|due| due <= Instant::now()) && self.can_hand_over() {
+            if is_through(&self.client, &self.to_server) {
+                break (End::Finished, Ended::Client);
+            }
+            let now = Instant::now();
+            let since = self.waits_since(now);
+            let limit = self.limits.due(self.last, since);
+            if let Some((_, index)) = limit.filter(|(due, _)| *due <= now) {
+                break (End::Finished, self.time_is_over(index));
+            }
+            let lanes = [&self.to_server, &self.to_client].into_iter().filter_map(|lane| lane.stream.due()).min();
+            if lanes.is_some_and(|due| due <= now) && self.can_hand_over() {
                 // Another piece is to go; whoever reads has its turn first.
                 yield_now().await;
                 continue;
             }
+            let due = lanes.filter(|due| *due > now).into_iter().chain(limit.map(|(due, _)| due)).min();
             let (client, server) = (&mut self.client, &mut self.server);
             let moved = poll_fn(|cx| match client.poll_progress(cx) {
                 Poll::Ready(progress) => Poll::Ready(progress),
                 Poll::Pending => server.poll_progress(cx),
             });
-            match due.filter(|due| *due > Instant::now()) {
-                None => {
-                    moved.await;
-                }
+            let progress = match due {
+                None => Some(moved.await),
                 Some(due) => {
                     tokio::select! {
                         biased;
-                        _ = moved => {}
-                        () = sleep_until(due) => {}
+                        progress = moved => Some(progress),
+                        () = sleep_until(due) => None,
                     }
                 }
+            };
+            if progress == Some(Progress::Read) {
+                self.last = Instant::now();
             }
+        };
+        let (from_client, from_server) = (self.to_server.scanner.load(), self.to_client.scanner.load());
+        if end == End::Finished {
+            let (client, server) = (&mut self.client, &mut self.server);
+            let _ = timeout(FLUSH_LIMIT, async { tokio::join!(client.flush(), server.flush()) }).await;
         }
+        let (client, server) = (self.client.into_link().0, self.server.into_link().0);
+        part(client, server, end).await;
+        Passage { ended, from_client, from_server }
+    }
+
+    /// Whether what comes from now on needs only be carried.
+    fn can_only_pass(&self) -> bool {
+        self.exchange.is_request_opaque()
+            && self.exchange.is_answer_opaque()
+            && self.to_server.is_plain()
+            && self.to_client.is_plain()
+    }
+
+    async fn pass(mut self) -> Passage {
+        let _ = timeout(FLUSH_LIMIT, async { tokio::join!(self.client.flush(), self.server.flush()) }).await;
+        let ((mut client, from_client), (mut server, from_server)) = (self.client.into_link(), self.server.into_link());
+        let there = (&mut client, &from_client, self.to_server.scanner);
+        let back = (&mut server, &from_server, self.to_client.scanner);
+        let (ended, from_client, from_server) = pass::pass(there, back, &self.limits).await;
+        if let Ended::Fault(index) = ended {
+            self.scribe.fired(index, Party::Edge, self.scribe.plan().faults[index].kind.to_string());
+        }
+        part(client, server, End::Finished).await;
+        Passage { ended, from_client, from_server }
+    }
+
+    /// Since when a request waits for its answer to begin.
+    fn waits_since(&mut self, now: Instant) -> Option<Instant> {
+        if !self.exchange.is_waiting() {
+            self.asked = None;
+            return None;
+        }
+        let answers = self.exchange.answers();
+        let since = self.asked.filter(|(_, before)| *before == answers).map_or(now, |(since, _)| since);
+        self.asked = Some((since, answers));
+        Some(since)
+    }
+
+    /// Answers in the server's place.
+    fn answer_with(&mut self, page: &limits::Page) -> Ended {
+        self.to_client.stream.hand_over_all(&mut self.client.outgoing);
+        head::write_page(page.status, &page.body, &mut self.client.outgoing);
+        self.fire(page.index)
+    }
+
+    /// Ends the connection because its time is over.
+    fn time_is_over(&mut self, index: usize) -> Ended {
+        match self.limits.late.take_if(|(_, page)| page.index == index) {
+            Some((_, page)) => self.answer_with(&page),
+            None => self.fire(index),
+        }
+    }
+
+    fn fire(&self, index: usize) -> Ended {
+        self.scribe.fired(index, Party::Edge, self.scribe.plan().faults[index].kind.to_string());
+        Ended::Fault(index)
     }
 
     /// Whether a piece that is due has nothing before it.
@@ -121,43 +311,35 @@ impl Relay {
             || (self.to_client.stream.is_due() && self.client.outgoing.is_empty())
     }
 
-    /// Moves what came in on either side as far as it gets.
-    fn carry(&mut self) -> Option<End> {
+    /// Moves what came in on either side as far as it gets; how that ends the connection, and by which fault.
+    fn carry(&mut self) -> Option<(End, usize)> {
         let mut end = None;
         if self.to_server.stream.waiting() < HIGH_WATER_BYTES {
             let incoming = &mut self.client.incoming;
-            let mut carried = Vec::new();
+            let (before, mut carried) = (incoming.len(), Vec::new());
             self.exchange.request(incoming, &mut carried);
+            self.to_server.scanner.pass_by(before - incoming.len());
             self.to_server.stream.push(carried, Duration::ZERO);
-            if self.exchange.is_request_through() && !incoming.is_empty() {
-                if self.exchange.is_upgraded() && self.to_server.frames.has_faults() {
-                    end = self.to_server.frames.carry(incoming, &mut self.to_server.stream, &mut self.to_client.stream);
-                } else {
-                    self.to_server.stream.push(incoming.to_vec(), Duration::ZERO);
-                    let count = incoming.len();
-                    take(incoming, count);
-                }
-            }
         }
         if self.to_client.stream.waiting() < HIGH_WATER_BYTES {
             let incoming = &mut self.server.incoming;
-            let mut carried = Vec::new();
+            let (before, mut carried) = (incoming.len(), Vec::new());
             let was_upgraded = self.exchange.is_upgraded();
-            end = end.or(self.exchange.answer(incoming, &mut carried));
+            end = self.exchange.answer(incoming, &mut carried);
+            self.to_client.scanner.pass_by(before - incoming.len());
             self.to_client.stream.push(carried, Duration::ZERO);
             if self.exchange.is_upgraded() && !was_upgraded {
-                self.to_server.stream.upgraded();
-                self.to_client.stream.upgraded();
+                self.to_server.upgraded();
+                self.to_client.upgraded();
             }
-            if end.is_none() && self.exchange.is_answer_through() && !incoming.is_empty() {
-                if self.exchange.is_upgraded() && self.to_client.frames.has_faults() {
-                    let (there, back) = (&mut self.to_client.stream, &mut self.to_server.stream);
-                    end = end.or(self.to_client.frames.carry(incoming, there, back));
-                } else {
-                    self.to_client.stream.push(incoming.to_vec(), Duration::ZERO);
-                    let count = incoming.len();
-                    take(incoming, count);
-                }
+        }
+        if end.is_none() && !self.can_only_pass() {
+            let (upgraded, there, back) = (self.exchange.is_upgraded(), &mut self.to_server, &mut self.to_client);
+            if self.exchange.is_request_opaque() && there.stream.waiting() < HIGH_WATER_BYTES {
+                end = there.carry(&mut self.client.incoming, &mut back.stream, upgraded);
+            }
+            if end.is_none() && self.exchange.is_answer_opaque() && back.stream.waiting() < HIGH_WATER_BYTES {
+                end = back.carry(&mut self.server.incoming, &mut there.stream, upgraded);
             }
         }
         for (wire, lane) in [(&mut self.client, &mut self.to_server), (&mut self.server, &mut self.to_client)] {
@@ -170,14 +352,27 @@ impl Relay {
         }
         let cut = self.to_server.stream.hand_over(&mut self.server.outgoing);
         let cut = cut.or(self.to_client.stream.hand_over(&mut self.client.outgoing));
-        match end {
+        if let Some((End::Finished, _)) = end {
             // What a fault of frames or answers said last is still said.
-            Some(End::Finished) => {
-                self.to_server.stream.hand_over_all(&mut self.server.outgoing);
-                self.to_client.stream.hand_over_all(&mut self.client.outgoing);
-                end
-            }
-            _ => end.or(cut),
+            self.to_server.stream.hand_over_all(&mut self.server.outgoing);
+            self.to_client.stream.hand_over_all(&mut self.client.outgoing);
+        }
+        end.or(cut)
+    }
+}
+
+/// How long the sides may take to part once everything is said.
+const PARTING_LIMIT: Duration = Duration::from_secs(1);
+
+/// Ends both links as the connection ended.
+async fn part(client: Link, server: Link, end: End) {
+    match end {
+        End::Reset => {
+            client.reset();
+            server.reset();
+        }
+        End::Finished => {
+            let _ = timeout(PARTING_LIMIT, async { tokio::join!(client.finish(), server.finish()) }).await;
         }
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Stream {
 }
 
 /// What acts on one direction of a connection.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 pub(super) struct Shape {
     delay: Duration,
     /// The most that a piece is delayed by chance.
@@ -44,7 +44,7 @@ pub(super) struct Shape {
 }
 
 /// What happens when so many bytes are carried.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Limit {
     Ends(End),
     Stalls,
@@ -122,6 +122,11 @@ impl Stream {
         self.waiting
     }
 
+    /// Whether nothing will ever act on it any more, and nothing is under way.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.is_silent && self.queue.is_empty() && self.shape == Shape::default()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -175,7 +180,7 @@ impl Stream {
     }
 
     /// Hands over what is due; how that ends the connection. Pieces go one at a time where their size is a fault's.
-    pub(super) fn hand_over(&mut self, outgoing: &mut Vec<u8>) -> Option<End> {
+    pub(super) fn hand_over(&mut self, outgoing: &mut Vec<u8>) -> Option<(End, usize)> {
         let is_sliced = self.shape.slice.is_some();
         let now = Instant::now();
         while self.due().is_some_and(|due| due <= now) && (!is_sliced || outgoing.is_empty()) {
@@ -197,7 +202,7 @@ impl Stream {
     }
 
     /// Carries a piece as far as a limit lets it; when the limit is reached, how that ends the connection.
-    fn carry(&mut self, piece: &[u8], outgoing: &mut Vec<u8>) -> Option<Option<End>> {
+    fn carry(&mut self, piece: &[u8], outgoing: &mut Vec<u8>) -> Option<Option<(End, usize)>> {
         let reached = self.shape.limit.filter(|(after, ..)| self.carried + piece.len() >= *after);
         let Some((after, what, index)) = reached else {
             self.carried += piece.len();
@@ -212,7 +217,7 @@ impl Stream {
         self.queue.clear();
         self.waiting = 0;
         Some(match what {
-            Limit::Ends(end) => Some(end),
+            Limit::Ends(end) => Some((end, index)),
             Limit::Stalls => None,
         })
     }

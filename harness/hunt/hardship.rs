@@ -8,8 +8,9 @@ use super::draw::one;
 use crate::{
     dependency::{Dependency, MODULES},
     fault::{
-        AnswerEdit, Breach, CallFault, Calls, Carries, Direction, EventFault, Events, Fault, FaultKind, FrameFault,
-        Frames, HeadEdit, HeaderForm, Place, ProcessFault, ScopeEdit, StreamFault, Trigger, Version,
+        AnswerEdit, Breach, CallFault, Calls, Carries, ConnectionFault, Direction, EventFault, Events, Fault,
+        FaultKind, FrameFault, Frames, HeadEdit, HeaderForm, Place, ProcessFault, ScopeEdit, StreamFault, Trigger,
+        Version,
         setting::{Count, Line, Path, Raw, Time, Token},
     },
     scope::{ScopeType, keys},
@@ -123,9 +124,10 @@ fn time(chance: &mut Rng, most: u64) -> Time {
 }
 
 fn edge(chance: &mut Rng, steps: usize) -> Fault {
-    match chance.u8(..16) {
+    match chance.u8(..17) {
         0..=6 => FaultKind::Head(head_edit(chance)).into(),
         7 => FaultKind::Answer(answer_edit(chance)).into(),
+        16 => FaultKind::Connection(connection(chance)).into(),
         8..=10 => {
             let direction = one(chance, Direction::ALL);
             Fault { kind: FaultKind::Stream { direction, fault: stream(chance) }, trigger: occasionally(chance, 2) }
@@ -233,6 +235,16 @@ fn answer_edit(chance: &mut Rng) -> AnswerEdit {
         3 => AnswerEdit::Set { header: token("Sec-WebSocket-Protocol"), value: line(b"nobody-offered-this") },
         4 => AnswerEdit::Strip { header: token(one(chance, &["Upgrade", "Connection", "Content-Length"])) },
         _ => AnswerEdit::Follow { bytes: Raw(b"<html>hello</html>".to_vec()) },
+    }
+}
+
+fn connection(chance: &mut Rng) -> ConnectionFault {
+    let body = "<html>upstream</html>".to_owned();
+    match chance.u8(..4) {
+        0 => ConnectionFault::Lifetime { after: time(chance, 60_000) },
+        1 => ConnectionFault::Idle { after: time(chance, 60_000) },
+        2 => ConnectionFault::LateAnswer { after: time(chance, 20_000), status: Count(504), body },
+        _ => ConnectionFault::MissingAnswer { status: Count(502), body },
     }
 }
 

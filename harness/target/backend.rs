@@ -17,7 +17,7 @@ use crate::{
     edge,
     environment::Environment,
     error::Error,
-    fault::{Fault, FaultKind, Place, ProcessFault},
+    fault::{ConnectionFault, Fault, FaultKind, Place, ProcessFault},
     front::{self, Life},
     interpose::Interposed,
     link::{Link, Listener},
@@ -127,14 +127,24 @@ impl Embedded {
         process.backend.clone().filter(|backend| listens && backend.port() == PORT)
     }
 
-    /// A connection that is made and that nobody serves, where the server is one that leaves it so while it stops.
-    async fn queue(&self, scribe: Scribe) -> Result<Option<Link>, Error> {
+    /// A connection while nothing listens: to a man in the middle that answers in the server's place, or to a server
+    /// that stops and leaves its clients waiting.
+    async fn without_listener(&self, scribe: Scribe) -> Result<Option<Link>, Error> {
         let mut life = lock(&self.process).life.subscribe();
-        let is_stopping = *life.borrow() == Life::Stopping;
-        if !is_stopping || self.profile.shutdown.connects == Connects::Refused {
+        let is_queued = *life.borrow() == Life::Stopping && self.profile.shutdown.connects == Connects::Queued;
+        let answers =
+            |fault: &Fault| matches!(fault.kind, FaultKind::Connection(ConnectionFault::MissingAnswer { .. }));
+        let is_answered = scribe.plan().faults.iter().any(answers);
+        if !is_queued && !is_answered {
             return Ok(None);
         }
         let (client, server) = self.pair().await?;
+        if is_answered {
+            self.spawn(async move {
+                edge::relay(server, None, scribe, None).await;
+            });
+            return Ok(Some(client));
+        }
         self.spawn(async move {
             let _ = life.wait_for(|life| *life == Life::Exited).await;
             scribe.record(Party::Process, What::CutShort);
@@ -289,11 +299,14 @@ const START_PATIENCE: Duration = Duration::from_millis(1);
 impl Running for Embedded {
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
-            let Some(backend) = self.listening() else { return self.queue(scribe).await };
+            let Some(backend) = self.listening() else { return self.without_listener(scribe).await };
             let (client, mut server) = self.pair().await?;
             if scribe.has_faults_at(Place::Edge) {
                 let (inner, behind) = self.pair().await?;
-                self.spawn(edge::relay(server, inner, scribe.clone()));
+                let relay = edge::relay(server, Some(inner), scribe.clone(), None);
+                self.spawn(async move {
+                    relay.await;
+                });
                 server = behind;
             }
             let mut application: Arc<dyn Application> = backend as _;

@@ -1,0 +1,80 @@
+//! Edge faults on a whole connection: how long it may live, and who answers when the server does not.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    fault::{ConnectionFault, FaultKind},
+    recorder::Scribe,
+};
+
+/// What limits a connection.
+#[derive(Default)]
+pub(super) struct Limits {
+    began: Option<Instant>,
+    lifetime: Option<(Duration, usize)>,
+    idle: Option<(Duration, usize)>,
+    /// What is answered when the server does not begin to for so long.
+    pub(super) late: Option<(Duration, Page)>,
+    /// What is answered when the server is not there.
+    pub(super) missing: Option<Page>,
+}
+
+/// An answer in the server's place.
+pub(super) struct Page {
+    pub(super) status: u16,
+    pub(super) body: String,
+    /// The fault it is of.
+    pub(super) index: usize,
+}
+
+impl Limits {
+    /// Asks the plan what limits a connection that begins now. Of two limits of a kind the stricter one counts.
+    pub(super) fn decide(scribe: &Scribe) -> Limits {
+        let mut limits = Limits::default();
+        for (index, fault) in scribe.plan().faults.iter().enumerate() {
+            let FaultKind::Connection(what) = &fault.kind else { continue };
+            if !scribe.meets(index) {
+                continue;
+            }
+            let page = |status: usize, body: &str| Page {
+                status: u16::try_from(status).unwrap_or(502),
+                body: body.to_owned(),
+                index,
+            };
+            limits.began = Some(Instant::now());
+            let is_stricter = |old: Option<Duration>, new: Duration| old.is_none_or(|old| new < old);
+            match what {
+                ConnectionFault::Lifetime { after } if is_stricter(limits.lifetime.map(|(old, _)| old), after.0) => {
+                    limits.lifetime = Some((after.0, index));
+                }
+                ConnectionFault::Idle { after } if is_stricter(limits.idle.map(|(old, _)| old), after.0) => {
+                    limits.idle = Some((after.0, index));
+                }
+                ConnectionFault::LateAnswer { after, status, body }
+                    if is_stricter(limits.late.as_ref().map(|(old, _)| *old), after.0) =>
+                {
+                    limits.late = Some((after.0, page(status.0, body)));
+                }
+                ConnectionFault::MissingAnswer { status, body } => {
+                    limits.missing.get_or_insert_with(|| page(status.0, body));
+                }
+                ConnectionFault::Lifetime { .. }
+                | ConnectionFault::Idle { .. }
+                | ConnectionFault::LateAnswer { .. } => {}
+            }
+        }
+        limits
+    }
+
+    /// When the connection's time is over, and by which fault: from when anything last came, and since when a request
+    /// waits for its answer.
+    pub(super) fn due(&self, last: Instant, waits_since: Option<Instant>) -> Option<(Instant, usize)> {
+        let began = self.began?;
+        let lifetime = self.lifetime.map(|(after, index)| (began + after, index));
+        let idle = self.idle.map(|(after, index)| (last + after, index));
+        let late = self.late.as_ref().zip(waits_since).map(|((after, page), since)| (since + *after, page.index));
+        [lifetime, idle, late].into_iter().flatten().min_by_key(|(due, _)| *due)
+    }
+}

@@ -1,0 +1,34 @@
+//! What a load balancer does with a whole connection: how long it may live, and what it says in the server's place.
+
+use super::setting::{Count, Time, faults};
+
+faults! {
+    /// One hardship of a connection. An occasion is a connection.
+    ConnectionFault at Edge;
+    /// ends the connection so long after it began, whatever it carries
+    Lifetime "lifetime" {
+        /// The time.
+        after: Time as "after_ms",
+    } "end the connection {after} after it began";
+    /// ends the connection when nothing went either way for so long
+    Idle "idle" {
+        /// The time.
+        after: Time as "after_ms",
+    } "end the connection after {after} without a byte";
+    /// answers in the server's place when it has not begun to answer a request for so long
+    LateAnswer "late_answer" {
+        /// The time.
+        after: Time as "after_ms",
+        /// The status.
+        status: Count as "status",
+        /// The page.
+        body: String as "body",
+    } "answer {status} in the server's place after {after}";
+    /// answers in the server's place when it cannot be reached, or ends the connection without an answer
+    MissingAnswer "missing_answer" {
+        /// The status.
+        status: Count as "status",
+        /// The page.
+        body: String as "body",
+    } "answer {status} in the place of a server that is not there";
+}
