@@ -3,6 +3,7 @@
 
 mod raw;
 mod reader;
+mod short;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -153,6 +154,23 @@ impl Case {
     }
 }
 
+/// Reads the faults of an edge from a text, each a `[[fault]]` as case files have them; the place may be left out.
+///
+/// # Errors
+/// Says where in the text and what is wrong, with the nearest right name.
+pub fn read_faults(path: &str, text: &str) -> Result<Vec<Fault>, Error> {
+    reader::read_faults(path, text, &Known::NOTHING)
+}
+
+/// Reads a fault from one line: its kind and its settings, as in `strip_header header=Authorization`. Where no
+/// dependency is known there is only an edge.
+///
+/// # Errors
+/// Says what is wrong, with the nearest right name.
+pub fn read_fault(line: &str, known: &Known<'_>) -> Result<Fault, Error> {
+    short::read(line, known)
+}
+
 /// The names a case file may use besides those of this crate's own enums.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
@@ -166,4 +184,10 @@ pub struct Known<'a> {
     pub variables: &'a [&'a str],
     /// Modules of the backend that can be missing.
     pub modules: &'a [&'a str],
+}
+
+impl Known<'_> {
+    /// No names at all: there is nothing but an edge.
+    pub const NOTHING: Known<'static> =
+        Known { profiles: &[], checks: &[], dependencies: &[], variables: &[], modules: &[] };
 }

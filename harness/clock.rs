@@ -14,7 +14,7 @@ pub enum Clock {
     Real,
 }
 
-/// A current-thread runtime with its clock. One serves any number of runs, one after the other.
+/// A runtime with its clock. One serves any number of runs, one after the other.
 #[derive(Debug)]
 pub struct Runtime {
     clock: Clock,
@@ -31,6 +31,12 @@ impl Runtime {
         };
         let inner = builder.build().expect("a current-thread runtime needs nothing but memory and one epoll handle");
         Runtime { clock, inner }
+    }
+
+    /// A runtime for a server that stands until it is told to stop: the wall clock, on every core.
+    pub fn standing() -> Runtime {
+        let inner = runtime::Builder::new_multi_thread().enable_all().build();
+        Runtime { clock: Clock::Real, inner: inner.expect("threads are there") }
     }
 
     /// The clock it keeps.

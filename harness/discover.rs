@@ -7,10 +7,12 @@ use std::sync::{Arc, OnceLock};
 use globset::GlobBuilder;
 
 use crate::{
-    case::{Case, Known},
+    balancer::Balancer,
+    case::{Case, Known, read_fault},
     check,
     dependency::{Dependency, MODULES, VARIABLES},
     error::{Error, nearest},
+    fault::Fault,
     issue::Issue,
     profile::Profile,
 };
@@ -38,12 +40,52 @@ pub fn servers() -> Result<Vec<Arc<Profile>>, Error> {
     Ok(READ.get_or_init(|| profiles).clone())
 }
 
+/// The load balancers, as files: their texts travel inside the binary.
+const BALANCERS: [(&str, &str); 7] = [
+    ("gcp-https.toml", include_str!("../fixtures/profiles/balancers/gcp-https.toml")),
+    ("cloud-run.toml", include_str!("../fixtures/profiles/balancers/cloud-run.toml")),
+    ("alb.toml", include_str!("../fixtures/profiles/balancers/alb.toml")),
+    ("nginx.toml", include_str!("../fixtures/profiles/balancers/nginx.toml")),
+    ("nginx-websocket.toml", include_str!("../fixtures/profiles/balancers/nginx-websocket.toml")),
+    ("traefik.toml", include_str!("../fixtures/profiles/balancers/traefik.toml")),
+    ("cloudflare.toml", include_str!("../fixtures/profiles/balancers/cloudflare.toml")),
+];
+
+/// The load balancers.
+///
+/// # Errors
+/// When one of them cannot be read, which its own test forbids.
+pub fn balancers() -> Result<Vec<Balancer>, Error> {
+    BALANCERS.iter().map(|(path, text)| Balancer::parse(path, text)).collect()
+}
+
 /// The reported issues, in the order of their file.
 ///
 /// # Errors
 /// When the file cannot be read, which its own test forbids.
 pub fn issues() -> Result<Vec<Issue>, Error> {
     Issue::parse("issues.toml", include_str!("../fixtures/issues.toml"))
+}
+
+/// The names of the embedded backend.
+const BACKEND: Known<'static> =
+    Known { profiles: &[], checks: &[], dependencies: Dependency::NAMES, variables: VARIABLES, modules: MODULES };
+
+/// Reads a fault of the embedded backend, or of the edge before it, from one line, as in
+/// `hang dependency=database until_ms=5000`.
+///
+/// # Errors
+/// Says what is wrong, with the nearest right name.
+pub fn read_backend_fault(line: &str) -> Result<Fault, Error> {
+    read_fault(line, &BACKEND)
+}
+
+/// Reads a fault of an edge before anything else from one line, as in `strip_header header=Authorization`.
+///
+/// # Errors
+/// Says what is wrong, with the nearest right name.
+pub fn read_edge_fault(line: &str) -> Result<Fault, Error> {
+    read_fault(line, &Known::NOTHING)
 }
 
 /// The cases below a directory, and what is wrong with those that cannot be read.
@@ -92,13 +134,7 @@ impl Catalogue {
         let profiles = servers()?;
         let profiles: Vec<&str> = profiles.iter().map(|profile| profile.name.as_str()).collect();
         let checks = check::names();
-        let known = Known {
-            profiles: &profiles,
-            checks: &checks,
-            dependencies: Dependency::NAMES,
-            variables: VARIABLES,
-            modules: MODULES,
-        };
+        let known = Known { profiles: &profiles, checks: &checks, ..BACKEND };
         let read =
             fs::read_to_string(path).map_err(|source| Error::Io { doing: "read", path: path.to_owned(), source });
         match read.and_then(|text| Case::parse(&path.display().to_string(), name, &text, &known)) {

@@ -19,6 +19,10 @@ pub enum Environment {
 }
 
 impl Environment {
+    /// Every environment.
+    pub const ALL: [Environment; 4] =
+        [Environment::Development, Environment::Testing, Environment::Staging, Environment::Production];
+
     /// The value that `ENVIRONMENT` carries for it.
     pub fn name(self) -> &'static str {
         match self {

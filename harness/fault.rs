@@ -293,6 +293,31 @@ pub struct Fault {
     pub trigger: Trigger,
 }
 
+impl Fault {
+    /// The same fault with every time multiplied.
+    pub fn scaled(&self, factor: f64) -> Fault {
+        let scale = |time: Duration| time.mul_f64(factor);
+        let scaled = self.kind.write().into_iter().map(|(key, value)| {
+            let value = match value {
+                // Milliseconds, of which none is to become nothing.
+                toml::Value::Integer(time) if key.ends_with("_ms") => {
+                    toml::Value::Integer(((time as f64 * factor).round() as i64).max(1))
+                }
+                other => other,
+            };
+            (key.to_owned(), value)
+        });
+        let mut settings = Settings(scaled.collect());
+        // A time that is shortened is a time.
+        let kind = FaultKind::read(self.kind.name(), &mut settings).ok().flatten();
+        let Trigger { from, until, .. } = self.trigger;
+        Fault {
+            kind: kind.unwrap_or_else(|| self.kind.clone()),
+            trigger: Trigger { from: scale(from), until: until.map(scale), ..self.trigger },
+        }
+    }
+}
+
 impl From<FaultKind> for Fault {
     /// The fault on every occasion.
     fn from(kind: FaultKind) -> Fault {

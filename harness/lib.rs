@@ -14,15 +14,15 @@
 //!
 //! - *Words*, which cannot wait: [`value`] [`exception`] [`scope`] [`event`] (ASGI and its state machine), [`head`]
 //!   [`frame`] [`message`] [`close_code`] (the wire), [`outcome`] [`cause`] (how an exchange ends), [`defect`] [`revision`]
-//!   [`environment`] [`credential`] (what the backend is), [`issue`] (what was reported), [`fault`] [`plan`] [`step`] [`case`] [`profile`] (what a run
-//!   is made of), [`transcript`] [`verdict`] [`trial`] [`error`] (what comes of it).
+//!   [`environment`] [`credential`] (what the backend is), [`issue`] (what was reported), [`fault`] [`plan`] [`step`] [`case`] [`profile`] [`balancer`] (what a
+//!   run is made of), [`transcript`] [`verdict`] [`trial`] [`error`] (what comes of it).
 //! - *Judgement*, pure functions of words: [`classify`] (outcome, class and cause from a transcript), [`check`] (one
 //!   property a file), [`redact`], [`report`].
 //! - *Joints*, what parties meet over: [`clock`], [`link`], [`recorder`], [`application`], [`dependency`],
 //!   [`running`].
 //! - *Machinery*, mutually blind: [`probe`], [`edge`], [`front`], [`interpose`], [`backend`], [`discover`].
 //! - *Targets*: [`target`] puts something behind the edge.
-//! - *Conduct*: [`run`] picks the clock, launches, drives and judges; [`hunt`] draws what is run, shrinks what
+//! - *Conduct*: [`run`] picks the clock, launches, drives and judges; [`stand`] and [`proxy`] stand on a port; [`hunt`] draws what is run, shrinks what
 //!   fails and keeps it.
 //!
 //! # Invariants
@@ -38,6 +38,7 @@
 
 pub mod application;
 pub mod backend;
+pub mod balancer;
 pub mod case;
 pub mod cause;
 pub mod check;
@@ -66,6 +67,7 @@ pub mod outcome;
 pub mod plan;
 pub mod probe;
 pub mod profile;
+pub mod proxy;
 pub mod recorder;
 pub mod redact;
 pub mod report;
@@ -73,6 +75,7 @@ pub mod revision;
 pub mod run;
 pub mod running;
 pub mod scope;
+pub mod stand;
 pub mod step;
 pub mod target;
 pub mod transcript;
@@ -80,10 +83,12 @@ pub mod trial;
 pub mod value;
 pub mod verdict;
 
+pub use balancer::Balancer;
 pub use case::Case;
 pub use cause::Cause;
+pub use clock::{Clock, Runtime};
 pub use defect::Defect;
-pub use discover::{Catalogue, issues, servers};
+pub use discover::{Catalogue, balancers, issues, read_backend_fault, read_edge_fault, servers};
 pub use environment::Environment;
 pub use error::Error;
 pub use fault::{Fault, Place};
@@ -92,9 +97,11 @@ pub use hunt::{
     report::{Detection, render_detection},
 };
 pub use issue::Issue;
+pub use link::Listener;
 pub use outcome::{Class, Outcome};
 pub use plan::Plan;
 pub use profile::Profile;
+pub use proxy::{Desk, Entry, Noted, Proxy, Setup as ProxySetup, Upstream, control::serve as serve_control};
 pub use report::{
     catalogue::{render_json as render_catalogue_json, render_list, render_map},
     json::render as render_json,
@@ -105,6 +112,7 @@ pub use report::{
 };
 pub use revision::Revision;
 pub use run::{Conductor, judge_all};
+pub use stand::{Setup as StandSetup, Stand};
 pub use transcript::Transcript;
 pub use trial::{Report, Trial};
 pub use verdict::{Finding, Judged, Judgement, Verdict};

@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::client::TlsStream;
 
 use crate::{clock::Clock, error::Error};
 
@@ -29,6 +31,8 @@ pub enum Link {
     Memory(DuplexStream),
     /// A TCP socket.
     Tcp(TcpStream),
+    /// A TCP socket behind TLS.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// Listens for TCP links on loopback.
@@ -59,18 +63,20 @@ impl Link {
     /// Ends the link in good order (FIN), and lets the peer do the same: what it still says is not answered with a
     /// reset that could destroy what it has not read yet.
     pub async fn finish(mut self) {
-        if let Link::Tcp(stream) = &mut self {
-            let _ = stream.shutdown().await;
+        if !matches!(self, Link::Memory(_)) {
+            let _ = self.shutdown().await;
             let mut rest = [0; READ_BYTES];
-            while matches!(stream.read(&mut rest).await, Ok(1..)) {}
+            while matches!(self.read(&mut rest).await, Ok(1..)) {}
         }
     }
 
     /// Breaks the link: the peer is told that it broke (RST), and what is under way is lost. In memory the peer sees
     /// the end.
     pub fn reset(self) {
-        if let Link::Tcp(stream) = self {
-            let _ = stream.set_zero_linger();
+        match self {
+            Link::Memory(_) => {}
+            Link::Tcp(stream) => drop(stream.set_zero_linger()),
+            Link::Tls(stream) => drop(stream.get_ref().0.set_zero_linger()),
         }
     }
 }
@@ -106,14 +112,44 @@ impl Listener {
     /// # Errors
     /// When the listener is broken.
     pub async fn accept(&self) -> Result<Link, Error> {
-        let (stream, peer) = self
-            .0
-            .accept()
-            .await
-            .map_err(|error| socket_error("accept on", SocketAddr::from(([127, 0, 0, 1], 0)), error))?;
-        stream.set_nodelay(true).map_err(|error| socket_error("configure", peer, error))?;
-        Ok(Link::Tcp(stream))
+        Ok(self.accept_from().await?.0)
     }
+
+    /// The next connection, and where it comes from.
+    ///
+    /// # Errors
+    /// When the listener is broken.
+    pub async fn accept_from(&self) -> Result<(Link, SocketAddr), Error> {
+        loop {
+            match self.0.accept().await {
+                Ok((stream, peer)) => {
+                    // A peer that is gone already shows soon enough.
+                    let _ = stream.set_nodelay(true);
+                    return Ok((Link::Tcp(stream), peer));
+                }
+                // The peer gave up, or there are no more files for now (accept(2)); others will come.
+                Err(error) if is_passing(&error) => tokio::time::sleep(ACCEPT_PAUSE).await,
+                Err(error) => return Err(socket_error("accept on", self.address()?, error)),
+            }
+        }
+    }
+
+    /// The listener itself, for whoever serves HTTP on it.
+    pub fn into_inner(self) -> TcpListener {
+        self.0
+    }
+}
+
+/// How long no connection is taken where the system has no more files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether a listener lives on after an error.
+fn is_passing(error: &io::Error) -> bool {
+    const NO_FILES: [i32; 2] = [23, 24];
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    ) || error.raw_os_error().is_some_and(|code| NO_FILES.contains(&code))
 }
 
 fn refuse_virtual(clock: Clock) -> Result<(), Error> {
@@ -132,6 +168,7 @@ impl AsyncRead for Link {
         match self.get_mut() {
             Link::Memory(stream) => Pin::new(stream).poll_read(cx, buffer),
             Link::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Link::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
         }
     }
 }
@@ -141,6 +178,7 @@ impl AsyncWrite for Link {
         match self.get_mut() {
             Link::Memory(stream) => Pin::new(stream).poll_write(cx, bytes),
             Link::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Link::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
         }
     }
 
@@ -148,6 +186,7 @@ impl AsyncWrite for Link {
         match self.get_mut() {
             Link::Memory(stream) => Pin::new(stream).poll_flush(cx),
             Link::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Link::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
 
@@ -155,6 +194,7 @@ impl AsyncWrite for Link {
         match self.get_mut() {
             Link::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
             Link::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Link::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
     }
 }

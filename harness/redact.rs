@@ -35,6 +35,11 @@ impl Redactor {
         Redactor { replacements }
     }
 
+    /// A redactor for secrets alone.
+    pub fn of_secrets(secrets: &[String]) -> Redactor {
+        Redactor { replacements: secrets.iter().map(|secret| (secret.clone(), "<secret>".to_owned())).collect() }
+    }
+
     /// The text without credentials and secrets.
     pub fn text(&self, text: &str) -> String {
         let mut text = text.to_owned();

@@ -12,6 +12,7 @@ const RANKS: &[(&str, &[&str])] = &[
     (
         "words",
         &[
+            "balancer",
             "case",
             "cause",
             "close_code",
@@ -42,7 +43,7 @@ const RANKS: &[(&str, &[&str])] = &[
     ("joints", &["application", "clock", "dependency", "link", "recorder", "running"]),
     ("machinery", &["backend", "discover", "edge", "front", "interpose", "probe"]),
     ("targets", &["target"]),
-    ("conduct", &["hunt", "run"]),
+    ("conduct", &["hunt", "proxy", "run", "stand"]),
 ];
 
 /// Ranks whose modules do not see one another.

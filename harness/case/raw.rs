@@ -43,6 +43,13 @@ pub(super) struct RawCase {
     pub(super) sham: Vec<RawSham>,
 }
 
+/// The faults of a file that may hold anything else.
+#[derive(Deserialize)]
+pub(super) struct RawFaults {
+    #[serde(default)]
+    pub(super) fault: Vec<Spanned<RawFault>>,
+}
+
 fn staging() -> Spanned<Vec<Environment>> {
     Spanned::new(0..0, vec![Environment::Staging])
 }

@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::{
     Accepted, Case, DEFAULT_PROFILE, Known, Sham, Symptom,
-    raw::{OneOrMany, RawCase, RawFault, RawSham, RawStep, RawSymptom},
+    raw::{OneOrMany, RawCase, RawFault, RawFaults, RawSham, RawStep, RawSymptom},
 };
 use crate::{
     close_code::CloseCode,
@@ -37,6 +37,13 @@ const STEP_LIMIT_MAX: Duration = Duration::from_secs(3600);
 pub(super) fn read(path: &str, name: &str, text: &str, known: &Known<'_>) -> Result<Case, Error> {
     let raw: RawCase = toml::from_str(text).map_err(|error| Error::toml(path, text, &error))?;
     Reader { path, text, known }.case(name, raw)
+}
+
+/// Reads the faults of a file, `[[fault]]` each. Where no dependency is known there is only an edge.
+pub(super) fn read_faults(path: &str, text: &str, known: &Known<'_>) -> Result<Vec<Fault>, Error> {
+    let raw: RawFaults = toml::from_str(text).map_err(|error| Error::toml(path, text, &error))?;
+    let reader = Reader { path, text, known };
+    raw.fault.into_iter().map(|fault| reader.free_fault(fault)).collect()
 }
 
 struct Reader<'a> {
@@ -520,14 +527,40 @@ impl Reader<'_> {
         Ok(text)
     }
 
-    fn fault(&self, raw: Spanned<RawFault>, steps: &[Step], crowd: Crowd) -> Result<Fault, Error> {
+    /// A fault that belongs to no case.
+    fn free_fault(&self, raw: Spanned<RawFault>) -> Result<Fault, Error> {
         let span = raw.span();
-        let mut given = GivenFault { reader: self, whole: span.clone(), settings: BTreeMap::new() };
+        let (mut given, kind) = self.given(raw)?;
+        if given.settings.contains_key("step") {
+            return Err(self.error(span, "`step` needs a script, and there is none here", None));
+        }
+        let known = FaultKind::all().find(|known| known.name == kind);
+        let place = known.map_or(Place::Edge, |known| known.place);
+        if place != Place::Edge && self.known.dependencies.is_empty() {
+            let message = format!("`{kind}` acts at the {}, and there is only an edge here", place.name());
+            return Err(self.error(span, message, None));
+        }
+        if given.settings.contains_key("place") {
+            self.one_of("place", &given.text("place")?, &[place.name()])?;
+        }
+        let trigger = given.trigger(1)?;
+        Ok(Fault { kind: given.kind(&kind)?, trigger })
+    }
+
+    /// The settings of a fault, and its kind.
+    fn given(&self, raw: Spanned<RawFault>) -> Result<(GivenFault<'_>, String), Error> {
+        let mut given = GivenFault { reader: self, whole: raw.span(), settings: BTreeMap::new() };
         for (key, value) in raw.into_inner() {
             given.settings.insert(key.get_ref().clone(), (key.span(), value));
         }
         let kinds: Vec<&str> = FaultKind::all().map(|kind| kind.name).collect();
         let kind = self.one_of("fault", &given.text("kind")?, &kinds)?;
+        Ok((given, kind))
+    }
+
+    fn fault(&self, raw: Spanned<RawFault>, steps: &[Step], crowd: Crowd) -> Result<Fault, Error> {
+        let span = raw.span();
+        let (mut given, kind) = self.given(raw)?;
         let places: Vec<&str> = Place::ALL.iter().map(|place| place.name()).collect();
         let given_place = given.text("place")?;
         let place = self.one_of("place", &given_place, &places)?;

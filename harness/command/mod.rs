@@ -2,8 +2,10 @@
 
 mod hunt;
 mod list;
+mod proxy;
 mod replay;
 mod run;
+mod serve;
 mod show;
 
 use std::fmt::Display;
@@ -47,6 +49,14 @@ enum Command {
     /// A capsule is a case with concrete values. FIXED means that what was found is gone; STILL BROKEN that it is not;
     /// CANNOT REPRODUCE that the trigger does not come about any more.
     Replay(replay::Options),
+    /// Stand as the embedded backend on a loopback port, repaired or with defects, until Ctrl-C.
+    ///
+    /// Prints a valid token and commands to try; every connection is logged as it happens.
+    Serve(serve::Options),
+    /// Stand between clients and a server as a faulty edge, until Ctrl-C.
+    ///
+    /// What no fault acts on passes byte for byte. Every connection is logged, with who closed it and why.
+    Proxy(proxy::Options),
     /// List the issues: what was reported, what was really behind it, and the cases.
     List(list::Options),
     /// Show one case: what was reported, both conversations side by side, and what was really behind it.
@@ -69,6 +79,8 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Run(options)) => run::run(&options),
         Some(Command::Hunt(options)) => hunt::hunt(&options),
         Some(Command::Replay(options)) => replay::replay(&options),
+        Some(Command::Serve(options)) => serve::serve(&options),
+        Some(Command::Proxy(options)) => proxy::proxy(&options),
         Some(Command::List(options)) => list::list(&options),
         Some(Command::Show(options)) => show::show(&options),
     };
@@ -148,6 +160,16 @@ fn complain(error: &Error) {
 fn complain_of(text: &str) {
     use std::io::Write;
     let _ = writeln!(anstream::stderr(), "error: {text}");
+}
+
+/// Waits for Ctrl-C, or for whatever else asks a program to stop.
+async fn until_told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminated) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated.recv() => {}
+    }
 }
 
 /// How wide standard output is.

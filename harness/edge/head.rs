@@ -116,6 +116,9 @@ impl Exchange {
 
     /// Lets each fault act on the head. An unchanged head passes byte for byte.
     fn take_request(&mut self, before: RequestHead, length: usize, incoming: &mut BytesMut, carried: &mut Vec<u8>) {
+        if let Some(journal) = &self.journal {
+            journal(Carried::Request(&before));
+        }
         let mut head = before.clone();
         for (index, fault) in self.scribe.plan().faults.iter().enumerate() {
             let FaultKind::Head(edit) = &fault.kind else { continue };
@@ -136,9 +139,6 @@ impl Exchange {
         self.request = Reading::Body(Body::of_request(&before));
         let is_upgrade = has_token(&before.headers, "connection", "upgrade");
         self.asked.push_back(Asked { is_head: before.method == "HEAD", is_upgrade });
-        if let Some(journal) = &self.journal {
-            journal(Carried::Request(&before));
-        }
     }
 
     /// Carries answers as far as they have come; how that ends the connection, if it does.
@@ -240,7 +240,7 @@ impl Exchange {
 /// Writes a page of the edge's own, after which the connection ends.
 pub(super) fn write_page(status: u16, body: &str, carried: &mut Vec<u8>) {
     let headers = vec![
-        field("content-type", "text/html"),
+        field("content-type", if body.starts_with('<') { "text/html" } else { "text/plain; charset=utf-8" }),
         field("content-length", body.len().to_string()),
         field("connection", "close"),
     ];

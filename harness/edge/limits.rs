@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
-    fault::{ConnectionFault, FaultKind},
+    fault::{ConnectionFault, Direction, FaultKind},
     recorder::Scribe,
 };
 
@@ -14,11 +14,33 @@ use crate::{
 pub(super) struct Limits {
     began: Option<Instant>,
     lifetime: Option<(Duration, usize)>,
-    idle: Option<(Duration, usize)>,
+    idle: Option<(Duration, Direction, usize)>,
     /// What is answered when the server does not begin to for so long.
     pub(super) late: Option<(Duration, Page)>,
     /// What is answered when the server is not there.
     pub(super) missing: Option<Page>,
+}
+
+/// When anything last came.
+#[derive(Clone, Copy)]
+pub(super) struct Last {
+    pub(super) from_client: Instant,
+    pub(super) from_server: Instant,
+}
+
+impl Last {
+    pub(super) fn now() -> Last {
+        let now = Instant::now();
+        Last { from_client: now, from_server: now }
+    }
+
+    fn of(self, direction: Direction) -> Instant {
+        match direction {
+            Direction::ToServer => self.from_client,
+            Direction::ToClient => self.from_server,
+            Direction::Both => self.from_client.max(self.from_server),
+        }
+    }
 }
 
 /// An answer in the server's place.
@@ -49,8 +71,10 @@ impl Limits {
                 ConnectionFault::Lifetime { after } if is_stricter(limits.lifetime.map(|(old, _)| old), after.0) => {
                     limits.lifetime = Some((after.0, index));
                 }
-                ConnectionFault::Idle { after } if is_stricter(limits.idle.map(|(old, _)| old), after.0) => {
-                    limits.idle = Some((after.0, index));
+                ConnectionFault::Idle { direction, after }
+                    if is_stricter(limits.idle.map(|(old, ..)| old), after.0) =>
+                {
+                    limits.idle = Some((after.0, *direction, index));
                 }
                 ConnectionFault::LateAnswer { after, status, body }
                     if is_stricter(limits.late.as_ref().map(|(old, _)| *old), after.0) =>
@@ -68,12 +92,12 @@ impl Limits {
         limits
     }
 
-    /// When the connection's time is over, and by which fault: from when anything last came, and since when a request
-    /// waits for its answer.
-    pub(super) fn due(&self, last: Instant, waits_since: Option<Instant>) -> Option<(Instant, usize)> {
+    /// When the connection's time is over, and by which fault: from when anything last came from either side, and since
+    /// when a request waits for its answer.
+    pub(super) fn due(&self, last: Last, waits_since: Option<Instant>) -> Option<(Instant, usize)> {
         let began = self.began?;
         let lifetime = self.lifetime.map(|(after, index)| (began + after, index));
-        let idle = self.idle.map(|(after, index)| (last + after, index));
+        let idle = self.idle.map(|(after, direction, index)| (last.of(direction) + after, index));
         let late = self.late.as_ref().zip(waits_since).map(|((after, page), since)| (since + *after, page.index));
         [lifetime, idle, late].into_iter().flatten().min_by_key(|(due, _)| *due)
     }

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use self::{
     frames::Mangler,
     head::Exchange,
-    limits::Limits,
+    limits::{Last, Limits},
     pass::Scanner,
     stream::{Shape, Stream},
 };
@@ -76,6 +76,8 @@ pub struct Load {
 pub struct Passage {
     /// Who ended it.
     pub ended: Ended,
+    /// Whether it carried a WebSocket.
+    pub upgraded: bool,
     /// What came from the client.
     pub from_client: Load,
     /// What came from the server.
@@ -117,7 +119,7 @@ pub async fn relay(client: Link, server: Option<Link>, scribe: Scribe, journal: 
         to_client: Lane::new(Direction::ToClient, back, &scribe, journal),
         limits,
         scribe,
-        last: Instant::now(),
+        last: Last::now(),
         asked: None,
     };
     relay.carry_all().await
@@ -180,7 +182,7 @@ struct Relay {
     limits: Limits,
     scribe: Scribe,
     /// When anything last came from either side.
-    last: Instant,
+    last: Last,
     /// Since when the oldest request waits for its answer, and how many answers there had been.
     asked: Option<(Instant, usize)>,
 }
@@ -225,8 +227,8 @@ impl Relay {
             let due = lanes.filter(|due| *due > now).into_iter().chain(limit.map(|(due, _)| due)).min();
             let (client, server) = (&mut self.client, &mut self.server);
             let moved = poll_fn(|cx| match client.poll_progress(cx) {
-                Poll::Ready(progress) => Poll::Ready(progress),
-                Poll::Pending => server.poll_progress(cx),
+                Poll::Ready(progress) => Poll::Ready((Direction::ToServer, progress)),
+                Poll::Pending => server.poll_progress(cx).map(|progress| (Direction::ToClient, progress)),
             });
             let progress = match due {
                 None => Some(moved.await),
@@ -238,18 +240,21 @@ impl Relay {
                     }
                 }
             };
-            if progress == Some(Progress::Read) {
-                self.last = Instant::now();
+            match progress {
+                Some((Direction::ToServer, Progress::Read)) => self.last.from_client = Instant::now(),
+                Some((Direction::ToClient, Progress::Read)) => self.last.from_server = Instant::now(),
+                _ => {}
             }
         };
         let (from_client, from_server) = (self.to_server.scanner.load(), self.to_client.scanner.load());
+        let upgraded = self.exchange.is_upgraded();
         if end == End::Finished {
             let (client, server) = (&mut self.client, &mut self.server);
             let _ = timeout(FLUSH_LIMIT, async { tokio::join!(client.flush(), server.flush()) }).await;
         }
         let (client, server) = (self.client.into_link().0, self.server.into_link().0);
         part(client, server, end).await;
-        Passage { ended, from_client, from_server }
+        Passage { ended, upgraded, from_client, from_server }
     }
 
     /// Whether what comes from now on needs only be carried.
@@ -265,12 +270,12 @@ impl Relay {
         let ((mut client, from_client), (mut server, from_server)) = (self.client.into_link(), self.server.into_link());
         let there = (&mut client, &from_client, self.to_server.scanner);
         let back = (&mut server, &from_server, self.to_client.scanner);
-        let (ended, from_client, from_server) = pass::pass(there, back, &self.limits).await;
+        let (ended, from_client, from_server) = pass::pass(there, back, &self.limits, self.last).await;
         if let Ended::Fault(index) = ended {
             self.scribe.fired(index, Party::Edge, self.scribe.plan().faults[index].kind.to_string());
         }
         part(client, server, End::Finished).await;
-        Passage { ended, from_client, from_server }
+        Passage { ended, upgraded: self.exchange.is_upgraded(), from_client, from_server }
     }
 
     /// Since when a request waits for its answer to begin.

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Carried, Ended, Journal, Limits, Load};
+use super::{Carried, Ended, Journal, Last, Limits, Load};
 use crate::{close_code::CloseCode, link::Link, transcript::Party};
 
 /// How many bytes are carried at a time in each direction: at first, and where that is not enough.
@@ -73,26 +73,29 @@ pub(super) async fn pass(
     client: (&mut Link, &BytesMut, Scanner),
     server: (&mut Link, &BytesMut, Scanner),
     limits: &Limits,
+    mut last: Last,
 ) -> (Ended, Load, Load) {
     let (client, from_client, to_server) = client;
     let (server, from_server, to_client) = server;
     let mut there = Half::new(from_client, to_server);
     let mut back = Half::new(from_server, to_client);
-    let mut last = Instant::now();
-    let due = |last: Instant| limits.due(last, None).map(|(due, _)| due);
-    let mut timer: Option<Pin<Box<Sleep>>> = due(last).map(|due| Box::pin(sleep_until(due)));
+    let due = limits.due(last, None);
+    let mut timer: Option<Pin<Box<Sleep>>> = due.map(|(due, _)| Box::pin(sleep_until(due)));
     let ended = poll_fn(|cx| {
         loop {
-            let mut moved = false;
-            if there.poll(cx, client, server, &mut moved).is_ready() {
+            let (mut came, mut went) = (false, false);
+            if there.poll(cx, client, server, &mut came).is_ready() {
                 return Poll::Ready(Ended::Client);
             }
-            if back.poll(cx, server, client, &mut moved).is_ready() {
+            if back.poll(cx, server, client, &mut went).is_ready() {
                 return Poll::Ready(Ended::Server);
             }
             let Some(timer) = timer.as_mut() else { return Poll::Pending };
-            if moved {
-                last = Instant::now();
+            if came {
+                last.from_client = Instant::now();
+            }
+            if went {
+                last.from_server = Instant::now();
             }
             match timer.as_mut().poll(cx) {
                 Poll::Pending => return Poll::Pending,

@@ -1,6 +1,9 @@
 //! What a load balancer does with a whole connection: how long it may live, and what it says in the server's place.
 
-use super::setting::{Count, Time, faults};
+use super::{
+    setting::{Count, Time, faults},
+    stream::Direction,
+};
 
 faults! {
     /// One hardship of a connection. An occasion is a connection.
@@ -10,8 +13,10 @@ faults! {
         /// The time.
         after: Time as "after_ms",
     } "end the connection {after} after it began";
-    /// ends the connection when nothing went either way for so long
+    /// ends the connection when nothing came in this direction, or in either, for so long
     Idle "idle" {
+        /// The direction that counts.
+        direction: Direction as "direction",
         /// The time.
         after: Time as "after_ms",
     } "end the connection after {after} without a byte";

@@ -41,6 +41,8 @@ faults! {
         /// The header's name, in any case.
         header: Token as "header",
     } "write {header} in capitals";
+    /// writes the name of every header in lower case
+    Lower "lower_names" {} "write every header's name in lower case";
     /// continues a header's value on the next line, which RFC 9112 section 5.2 tells senders not to do
     Fold "fold_header" {
         /// The header's name, in any case.
@@ -135,6 +137,7 @@ impl HeadEdit {
             | HeadEdit::Move { header }
             | HeadEdit::Truncate { header, .. } => Some(header),
             HeadEdit::Pass {}
+            | HeadEdit::Lower {}
             | HeadEdit::Pad { .. }
             | HeadEdit::Set { .. }
             | HeadEdit::Add { .. }
@@ -174,6 +177,9 @@ impl HeadEdit {
                     .iter_mut()
                     .filter(named(header))
                     .for_each(|(name, _)| *name = name.to_ascii_uppercase().into());
+            }
+            HeadEdit::Lower {} => {
+                head.headers.iter_mut().for_each(|(name, _)| *name = name.to_ascii_lowercase().into());
             }
             HeadEdit::Fold { header } => {
                 let fold = |value: &Bytes| [b"\r\n ".as_slice(), value].concat();
@@ -285,6 +291,10 @@ mod tests {
     #[case(
         HeadEdit::Capitalize { header: "host".into() },
         "GET /ws?a=b HTTP/1.1\r\nHOST: x\r\nCookie: c=1\r\ncookie: d=2\r\n{rest}\r\n"
+    )]
+    #[case(
+        HeadEdit::Lower {},
+        "GET /ws?a=b HTTP/1.1\r\nhost: x\r\ncookie: c=1\r\ncookie: d=2\r\nconnection: close, X-Own\r\nx-own: 1\r\n\r\n"
     )]
     #[case(
         HeadEdit::Fold { header: "host".into() },

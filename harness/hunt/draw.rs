@@ -108,8 +108,13 @@ pub fn draw(seed: u64, aim: &Aim) -> Drawn {
     }
     let steps = visits.iter().map(Vec::len).sum();
     let faults = places.into_iter().map(|place| hardship::fault(&mut chance, place, aim.legal_only, steps)).collect();
-    let environments = [Environment::Development, Environment::Testing, Environment::Staging, Environment::Production];
-    Drawn { visits, crowd, faults, environment: one(&mut chance, &environments), server: chance.usize(..aim.servers) }
+    Drawn {
+        visits,
+        crowd,
+        faults,
+        environment: one(&mut chance, &Environment::ALL),
+        server: chance.usize(..aim.servers),
+    }
 }
 
 /// One of these.

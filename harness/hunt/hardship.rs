@@ -185,7 +185,7 @@ fn head_edit(chance: &mut Rng) -> HeadEdit {
     ];
     const QUERIES: [&[u8]; 6] = [b"", b"utm_source=x&utm_source=y", b"%", b"a=%ff%fe", b"caf\xc3\xa9=\xff", b"&&==&"];
     let header = token(one(chance, &HEADERS));
-    match chance.u8(..24) {
+    match chance.u8(..25) {
         0..=3 => HeadEdit::Strip { header: token(one(chance, &["Authorization", "Sec-WebSocket-Protocol"])) },
         4 => HeadEdit::Strip { header },
         5 => HeadEdit::Rename { header: token("Authorization"), to: token("X-Forwarded-Authorization") },
@@ -213,6 +213,7 @@ fn head_edit(chance: &mut Rng) -> HeadEdit {
         20 => HeadEdit::Version { version: Version::Old },
         21 => HeadEdit::Method { method: token(one(chance, &["POST", "get", "BREW"])) },
         22 => HeadEdit::Pass {},
+        23 => HeadEdit::Lower {},
         _ => {
             const FOLLOWING: [&[u8]; 4] = [
                 b"\x81\x84\x00\x00\x00\x00ping",
@@ -242,7 +243,7 @@ fn connection(chance: &mut Rng) -> ConnectionFault {
     let body = "<html>upstream</html>".to_owned();
     match chance.u8(..4) {
         0 => ConnectionFault::Lifetime { after: time(chance, 60_000) },
-        1 => ConnectionFault::Idle { after: time(chance, 60_000) },
+        1 => ConnectionFault::Idle { direction: one(chance, Direction::ALL), after: time(chance, 60_000) },
         2 => ConnectionFault::LateAnswer { after: time(chance, 20_000), status: Count(504), body },
         _ => ConnectionFault::MissingAnswer { status: Count(502), body },
     }

@@ -86,6 +86,20 @@ pub fn lines(transcript: &Transcript, detail: Detail) -> Vec<Line> {
     shown
 }
 
+/// One event of a server, as it happens. Where there is no probe, the call tells what the client asked.
+pub fn narrate(event: &Event, faults: &[Fault], redactor: &Redactor) -> Option<String> {
+    match &event.what {
+        What::Called { head, .. } => {
+            let upgrade = if header(&head.headers, "upgrade").is_some() { " upgrade" } else { "" };
+            // The values of a query may be credentials.
+            let (path, query) = head.path_and_query();
+            let query = if query.is_empty() { "" } else { "?…" };
+            Some(format!("--> {} {}{query}{upgrade}", head.method, shorten(&readable(&path))))
+        }
+        _ => line(event, faults, Detail::Full, redactor),
+    }
+}
+
 /// The user that an exchange's client says it is, which is all that differs between clients of a crowd.
 fn user_of(transcript: &Transcript, exchange: usize) -> &str {
     let user = transcript.of(exchange).find_map(|event| match &event.what {

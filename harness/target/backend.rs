@@ -153,6 +153,37 @@ impl Embedded {
         Ok(Some(client))
     }
 
+    /// Serves one connection to its end, with whatever the plan has for it behind the edge.
+    fn serve(&self, backend: Arc<Backend>, server: Link, scribe: Scribe) -> impl Future<Output = ()> + Send + 'static {
+        let mut application: Arc<dyn Application> = backend as _;
+        if scribe.has_faults_at(Place::Scope) || scribe.has_faults_at(Place::Event) {
+            application = Interposed::new(application, scribe.clone());
+        }
+        let (profile, served) = (Arc::clone(&self.profile), Served::begin(&self.connections));
+        let may_stop = |fault: &Fault| matches!(fault.kind, FaultKind::Process(ProcessFault::ShutDown { .. }));
+        let life = scribe.plan().faults.iter().any(may_stop).then(|| lock(&self.process).life.subscribe());
+        async move {
+            front::serve(server, application, profile, scribe, life).await;
+            drop(served);
+        }
+    }
+
+    /// Serves a connection that somebody made from outside; at once over where nothing listens.
+    pub fn attend(&self, mut server: Link, scribe: Scribe) {
+        // What has ended is not kept.
+        while self.tasks().try_join_next().is_some() {}
+        let Some(backend) = self.listening() else { return };
+        if scribe.has_faults_at(Place::Edge) {
+            let (inner, behind) = Link::pair();
+            let relay = edge::relay(server, Some(inner), scribe.clone(), None);
+            self.spawn(async move {
+                relay.await;
+            });
+            server = behind;
+        }
+        self.spawn(self.serve(backend, server, scribe));
+    }
+
     /// The service as far as it is there, or what it was.
     fn backend(&self) -> Arc<Backend> {
         lock(&self.process).backend.clone().unwrap_or_else(|| Arc::clone(&self.issuer))
@@ -309,17 +340,7 @@ impl Running for Embedded {
                 });
                 server = behind;
             }
-            let mut application: Arc<dyn Application> = backend as _;
-            if scribe.has_faults_at(Place::Scope) || scribe.has_faults_at(Place::Event) {
-                application = Interposed::new(application, scribe.clone());
-            }
-            let (profile, served) = (Arc::clone(&self.profile), Served::begin(&self.connections));
-            let may_stop = |fault: &Fault| matches!(fault.kind, FaultKind::Process(ProcessFault::ShutDown { .. }));
-            let life = scribe.plan().faults.iter().any(may_stop).then(|| lock(&self.process).life.subscribe());
-            self.spawn(async move {
-                front::serve(server, application, profile, scribe, life).await;
-                drop(served);
-            });
+            self.spawn(self.serve(backend, server, scribe));
             Ok(Some(client))
         })
     }

@@ -1,0 +1,131 @@
+//! What a proxy writes down of the connections it carries.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::edge::Load;
+
+/// One line of a proxy's log.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Entry {
+    /// Time since the proxy began, in milliseconds.
+    pub at_ms: u64,
+    /// The connection, counted from 1.
+    pub connection: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: Noted,
+}
+
+/// What happened on a connection.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Noted {
+    /// It was made.
+    Opened {
+        /// The client's address.
+        client: String,
+    },
+    /// There was no room for it.
+    Refused {
+        /// How many connections are carried at most.
+        most: usize,
+    },
+    /// The upstream cannot be reached.
+    Unreachable {
+        /// Why not.
+        why: String,
+    },
+    /// The client asked.
+    Request {
+        /// The method.
+        method: String,
+        /// Path and query; the query's values are left out, for they may be secret.
+        target: String,
+        /// Whether it asks for a WebSocket.
+        upgrade: bool,
+    },
+    /// The server answered.
+    Answer {
+        /// The status.
+        status: u16,
+    },
+    /// A fault acted.
+    Fault {
+        /// The fault's number.
+        number: usize,
+        /// What it did.
+        detail: String,
+    },
+    /// A close frame passed.
+    Close {
+        /// `client` or `server`.
+        by: &'static str,
+        /// Its code; nothing when it has none.
+        code: Option<u16>,
+        /// Its reason.
+        reason: String,
+    },
+    /// It ended.
+    Closed {
+        /// `client`, `server`, or the number of a fault as `fault 2`.
+        by: String,
+        /// How.
+        why: String,
+        /// How long it lasted, in milliseconds.
+        lasted_ms: u64,
+        /// What came from the client.
+        from_client: Carriage,
+        /// What came from the server.
+        from_server: Carriage,
+    },
+}
+
+/// What came from one side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Carriage {
+    /// Bytes.
+    pub bytes: u64,
+    /// WebSocket messages.
+    pub messages: u64,
+}
+
+impl From<Load> for Carriage {
+    fn from(load: Load) -> Carriage {
+        Carriage { bytes: load.bytes, messages: load.messages }
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>9.3}  #{:<4} ", self.at_ms as f64 / 1000.0, self.connection)?;
+        match &self.what {
+            Noted::Opened { client } => write!(f, "opened by {client}"),
+            Noted::Refused { most } => write!(f, "refused: {most} connections are carried already"),
+            Noted::Unreachable { why } => write!(f, "the upstream cannot be reached: {why}"),
+            Noted::Request { method, target, upgrade } => {
+                write!(f, "--> {method} {target}{}", if *upgrade { " upgrade" } else { "" })
+            }
+            Noted::Answer { status } => write!(f, "<-- {status}"),
+            Noted::Fault { number, detail } => write!(f, "!   fault {number}: {detail}"),
+            Noted::Close { by, code, reason } => {
+                write!(f, "{} close", if *by == "client" { "-->" } else { "<--" })?;
+                match code {
+                    Some(code) => write!(f, " {code}")?,
+                    None => f.write_str(" without code")?,
+                }
+                if reason.is_empty() { Ok(()) } else { write!(f, " {reason:?}") }
+            }
+            Noted::Closed { by, why, lasted_ms, from_client, from_server } => write!(
+                f,
+                "closed by {by}: {why}; {:.3} s, {} bytes there, {} back, {} and {} messages",
+                *lasted_ms as f64 / 1000.0,
+                from_client.bytes,
+                from_server.bytes,
+                from_client.messages,
+                from_server.messages
+            ),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Where a proxy carries its connections to.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{ClientConfig, RootCertStore, pki_types::ServerName},
+};
+
+use crate::link::Link;
+
+/// How long a connection to the upstream may take to come about.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// A server behind the proxy.
+#[derive(Clone)]
+pub struct Upstream {
+    host: String,
+    port: u16,
+    tls: Option<TlsConnector>,
+}
+
+impl Upstream {
+    /// Host and port, as a URL has them.
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// Whether it is on this machine.
+    pub fn is_loopback(&self) -> bool {
+        let is_loopback = |address: std::net::IpAddr| address.is_loopback();
+        self.host == "localhost" || self.host.parse().is_ok_and(is_loopback)
+    }
+
+    /// Opens a link to it.
+    ///
+    /// # Errors
+    /// Says why there is none.
+    pub async fn connect(&self) -> Result<Link, String> {
+        let connecting = async {
+            let stream =
+                TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| error.to_string())?;
+            stream.set_nodelay(true).map_err(|error| error.to_string())?;
+            let Some(tls) = &self.tls else { return Ok(Link::Tcp(stream)) };
+            let name = ServerName::try_from(self.host.clone()).map_err(|error| error.to_string())?;
+            let stream = tls.connect(name, stream).await.map_err(|error| error.to_string())?;
+            Ok(Link::Tls(Box::new(stream)))
+        };
+        let late = |_| format!("no connection within {} s", CONNECT_LIMIT.as_secs());
+        timeout(CONNECT_LIMIT, connecting).await.map_err(late).flatten()
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Upstream").field(&self.authority()).field(&self.tls.is_some()).finish()
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.tls.is_some() { "https" } else { "http" }, self.authority())
+    }
+}
+
+impl FromStr for Upstream {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Upstream, String> {
+        const HELP: &str = "write a URL, as in `http://127.0.0.1:8000`";
+        let uri: http::Uri = text.parse().map_err(|error| format!("{error}: {HELP}"))?;
+        let (is_tls, port) = match uri.scheme_str() {
+            Some("http" | "ws") => (false, 80),
+            Some("https" | "wss") => (true, 443),
+            Some(other) => return Err(format!("the scheme `{other}` is none of http, https, ws and wss")),
+            None => return Err(format!("no scheme: {HELP}")),
+        };
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err("the path belongs to the client, which keeps it: name scheme, host and port only".to_owned());
+        }
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| format!("no host: {HELP}"))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok(Upstream { host, port: uri.port_u16().unwrap_or(port), tls: is_tls.then(tls) })
+    }
+}
+
+/// TLS as browsers have it: the certificates of the public authorities.
+fn tls() -> TlsConnector {
+    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::Upstream;
+
+    #[rstest]
+    #[case("http://127.0.0.1:8000", "http://127.0.0.1:8000", true)]
+    #[case("ws://localhost", "http://localhost:80", true)]
+    #[case("wss://example.org/", "https://example.org:443", false)]
+    #[case("http://[::1]:9", "http://[::1]:9", true)]
+    fn a_url_is_read(#[case] text: &str, #[case] shown: &str, #[case] is_loopback: bool) {
+        let upstream: Upstream = text.parse().unwrap();
+        assert_eq!((upstream.to_string().as_str(), upstream.is_loopback()), (shown, is_loopback));
+    }
+
+    #[rstest]
+    #[case("127.0.0.1:8000", "scheme")]
+    #[case("ftp://127.0.0.1", "`ftp`")]
+    #[case("http://127.0.0.1/ws", "path belongs to the client")]
+    #[case("http://", "")]
+    fn what_is_none_is_refused(#[case] text: &str, #[case] why: &str) {
+        let error = text.parse::<Upstream>().unwrap_err();
+        assert!(error.contains(why), "{error}");
+    }
+}

@@ -1,0 +1,519 @@
+//! The standing man in the middle, on real sockets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use relapse::{
+    Desk, Entry, Environment, Fault, Noted, Plan, Proxy, ProxySetup, Revision, balancers, classify,
+    clock::{Clock, Runtime},
+    edge,
+    event::{Inbound, Outbound},
+    exception::Exception,
+    fault::FaultKind,
+    front,
+    link::{Link, Listener},
+    read_edge_fault, run,
+    scope::ScopeType,
+    serve_control,
+    step::{Act, Awaited, Request, Step},
+    transcript::What,
+};
+use rstest::rstest;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::broadcast::Receiver;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode};
+
+use crate::support::{Ends, Reached, Scripted, on_backend, open, profile, step};
+
+/// Longer than anything here takes in good order.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A proxy in front of an address, and its log.
+struct Standing {
+    address: SocketAddr,
+    desk: Desk,
+    entries: Receiver<Arc<Entry>>,
+}
+
+impl Standing {
+    async fn before(upstream: SocketAddr, faults: &[&str], connections_max: usize) -> Standing {
+        let faults = faults.iter().map(|line| read_edge_fault(line).unwrap()).collect();
+        Standing::with(upstream, faults, connections_max).await
+    }
+
+    async fn with(upstream: SocketAddr, faults: Vec<Fault>, connections_max: usize) -> Standing {
+        let setup = ProxySetup {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            upstream: format!("http://{upstream}").parse().unwrap(),
+            faults,
+            seed: 1,
+            connections_max,
+        };
+        let proxy = Proxy::bind(setup).await.unwrap();
+        let (address, desk) = (proxy.address().unwrap(), proxy.desk());
+        let entries = desk.entries();
+        tokio::spawn(proxy.run());
+        Standing { address, desk, entries }
+    }
+
+    /// The next entry that is wanted.
+    async fn entry<T>(&mut self, wanted: impl Fn(&Noted) -> Option<T>) -> T {
+        let found = async {
+            loop {
+                let entry = self.entries.recv().await.unwrap();
+                if let Some(found) = wanted(&entry.what) {
+                    return found;
+                }
+            }
+        };
+        timeout(LIMIT, found).await.unwrap()
+    }
+
+    /// Who closed the next connection that ends, and how.
+    async fn closed(&mut self) -> (String, String) {
+        self.entry(|what| match what {
+            Noted::Closed { by, why, .. } => Some((by.clone(), why.clone())),
+            _ => None,
+        })
+        .await
+    }
+}
+
+fn on_sockets<T>(future: impl Future<Output = T>) -> T {
+    Runtime::new(Clock::Real).block_on(async { timeout(LIMIT, future).await.expect("it hangs") })
+}
+
+/// A WebSocket server that answers every message with the same; `1011` makes it close so.
+async fn echo_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
+                while let Some(Ok(message)) = socket.next().await {
+                    if message == Message::text("1011") {
+                        let frame = tokio_tungstenite::tungstenite::protocol::CloseFrame {
+                            code: CloseCode::Error,
+                            reason: "boom".into(),
+                        };
+                        let _ = socket.close(Some(frame)).await;
+                    } else if message.is_text() || message.is_binary() {
+                        let _ = socket.send(message).await;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+async fn client(address: SocketAddr) -> tokio_tungstenite::WebSocketStream<TcpStream> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    tokio_tungstenite::client_async(format!("ws://{address}/echo"), stream).await.unwrap().0
+}
+
+/// A server that keeps what one client says, and answers with given bytes before it ends.
+async fn raw_server(answer: Vec<u8>) -> (SocketAddr, tokio::task::JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let heard = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut heard = vec![0; 64 * 1024];
+        let count = stream.read(&mut heard).await.unwrap();
+        heard.truncate(count);
+        stream.write_all(&answer).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut heard)).await;
+        heard
+    });
+    (address, heard)
+}
+
+const UPGRADE: &str = "GET /ws?token=secret HTTP/1.1\r\nHoSt:  odd\r\nX-A:\tb \r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n\u{1}early";
+const POST: &str = "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+
+/// Without faults, with none that is armed, and while they are held, every byte passes as it is.
+#[rstest]
+fn what_no_fault_acts_on_passes_byte_for_byte(
+    #[values(UPGRADE, POST, "garbage that is no HTTP\r\n\r\n\u{0}")] said: &str,
+    #[values(
+        "HTTP/1.1 101 Odd  Reason\r\nX:  y \r\n\r\n\u{2}frames?",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.0 200 OK\r\n\r\nuntil the end",
+        "no HTTP either"
+    )]
+    answer: &str,
+    #[values("none", "removed", "paused")] faults: &str,
+) {
+    let acts = ["strip_header header=Host", "delay_bytes delay_ms=1", "drop_frame", "hijack_answer status=503 body=x"];
+    on_sockets(async {
+        let (upstream, heard) = raw_server(answer.into()).await;
+        let mut proxy = Standing::before(upstream, if faults == "none" { &[] } else { &acts }, 10).await;
+        match faults {
+            "removed" => (1..=acts.len()).for_each(|number| assert!(proxy.desk.remove(number))),
+            "paused" => proxy.desk.pause(true),
+            _ => {}
+        }
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let mut seen = Vec::new();
+        stream.read_to_end(&mut seen).await.unwrap();
+        drop(stream);
+        assert_eq!(String::from_utf8_lossy(&seen), answer);
+        assert_eq!(String::from_utf8_lossy(&heard.await.unwrap()), said);
+        proxy.closed().await;
+        assert_eq!(proxy.desk.counts().acted, 0);
+    });
+}
+
+/// Who closed, and how, is told for every connection.
+#[rstest]
+#[case("1011", &[], "server", "close 1011 \"boom\"")]
+#[case("bye", &[], "client", "close 1000")]
+#[case("leave", &[], "client", "end of stream without a close frame")]
+#[case("hello", &["close_with code=4000 reason=enough direction=to-server nth=1"], "fault 1", "a fault ended it")]
+#[case("hello", &["cut after_bytes=131 direction=to-client"], "fault 1", "a fault ended it")]
+#[case("wait", &["lifetime after_ms=50"], "fault 1", "a fault ended it")]
+#[case("wait", &["idle after_ms=50"], "fault 1", "a fault ended it")]
+fn who_closed_is_told(#[case] said: &str, #[case] faults: &[&str], #[case] by: &str, #[case] why: &str) {
+    on_sockets(async {
+        let mut proxy = Standing::before(echo_server().await, faults, 10).await;
+        let mut socket = client(proxy.address).await;
+        match said {
+            "bye" => socket.close(Some(close_normal())).await.unwrap(),
+            "leave" => drop(socket.get_mut().shutdown().await),
+            "wait" => {}
+            text => socket.send(Message::text(text)).await.unwrap(),
+        }
+        while let Some(Ok(_)) = socket.next().await {}
+        drop(socket);
+        assert_eq!(proxy.closed().await, (by.to_owned(), why.to_owned()));
+    });
+}
+
+fn close_normal() -> tokio_tungstenite::tungstenite::protocol::CloseFrame {
+    tokio_tungstenite::tungstenite::protocol::CloseFrame { code: CloseCode::Normal, reason: "".into() }
+}
+
+/// Requests of one connection are read one after the other, and so are their answers.
+#[test]
+fn a_fault_acts_on_every_request_of_a_connection() {
+    on_sockets(async {
+        let upstream = wiremock::MockServer::start().await;
+        let stripped = wiremock::matchers::header_exists("authorization");
+        wiremock::Mock::given(stripped).respond_with(wiremock::ResponseTemplate::new(500)).mount(&upstream).await;
+        let any = wiremock::matchers::any();
+        let chunked = wiremock::ResponseTemplate::new(200).set_body_string("x".repeat(50_000));
+        wiremock::Mock::given(any).respond_with(chunked).mount(&upstream).await;
+        let proxy = Standing::before(*upstream.address(), &["strip_header header=Authorization"], 10).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        for _ in 0..3 {
+            stream
+                .write_all(b"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: y\r\nContent-Length: 3\r\n\r\nabc")
+                .await
+                .unwrap();
+            let mut seen = Vec::new();
+            while !String::from_utf8_lossy(&seen).contains(&"x".repeat(50_000)) {
+                assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0, "{}", String::from_utf8_lossy(&seen));
+            }
+            assert!(seen.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&seen[..40]));
+        }
+        assert_eq!(proxy.desk.faults()[0].acted, 3);
+    });
+}
+
+/// What a load balancer answers where its server is not there.
+#[rstest]
+#[case("", "HTTP/1.1 502", "relapse: http://")]
+#[case("alb", "HTTP/1.1 502", "<center><h1>502 Bad Gateway</h1></center>")]
+#[case("cloudflare", "HTTP/1.1 521", "Web server is down")]
+#[case("traefik", "HTTP/1.1 502", "Bad Gateway")]
+fn a_server_that_is_not_there_is_answered_for(#[case] balancer: &str, #[case] status: &str, #[case] body: &str) {
+    on_sockets(async {
+        // Nobody listens where somebody just did.
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let mut proxy = Standing::with(nobody, faults_of(balancer), 10).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut seen = String::new();
+        stream.read_to_string(&mut seen).await.unwrap();
+        assert!(seen.starts_with(status) && seen.contains(body), "{seen}");
+        drop(stream);
+        let why = proxy.entry(|what| matches!(what, Noted::Unreachable { .. }).then_some(())).await;
+        assert_eq!(why, ());
+        assert_eq!(proxy.closed().await.0.starts_with("fault"), !balancer.is_empty());
+    });
+}
+
+fn faults_of(balancer: &str) -> Vec<Fault> {
+    let found = balancers().unwrap().into_iter().find(|known| known.name == balancer);
+    found.map_or_else(Vec::new, |balancer| balancer.faults)
+}
+
+/// An application that accepts, and is silent from then on.
+async fn session(mut ends: Ends) -> Result<(), Exception> {
+    ends.receive().await?;
+    let head = Outbound::WebsocketAccept { subprotocol: None, headers: Vec::new() };
+    ends.send(head).await?;
+    while !matches!(ends.receive().await?, Inbound::WebsocketDisconnect { .. }) {}
+    Ok(())
+}
+
+/// A load balancer does the same in memory on virtual time and on sockets on shortened real time.
+#[rstest]
+#[case("gcp-https", Some(30))]
+#[case("cloud-run", Some(300))]
+#[case("alb", Some(60))]
+#[case("nginx", None)]
+#[case("nginx-websocket", Some(60))]
+#[case("cloudflare", Some(100))]
+fn a_load_balancer_ends_a_silent_session(#[case] name: &str, #[case] after_s: Option<u64>) {
+    let limit = Duration::from_secs(400);
+    let silent = [open(), Step { act: Act::Wait(Awaited::Close), limit }];
+    let transcript = Runtime::new(Clock::Virtual).block_on(async {
+        let faults = faults_of(name);
+        let target = Reached::new(move |scribe| {
+            let ((client, near), (far, server)) = (Link::pair(), Link::pair());
+            let application = Scripted::new(|_, ends| session(ends));
+            let relay = edge::relay(near, Some(far), scribe.clone(), None);
+            tokio::spawn(relay);
+            // This server does not ping.
+            tokio::spawn(front::serve(server, application, profile("hypercorn-0.18"), scribe, None));
+            Box::pin(async { Ok(client) })
+        });
+        run::converse(&silent, Plan { seed: 1, faults }, &target).await.unwrap()
+    });
+    let outcome = classify::readings(&transcript)[0].outcome();
+    let Some(after_s) = after_s else {
+        // An upgrade that is not passed on is no upgrade.
+        let called = transcript.events.iter().find_map(|event| match &event.what {
+            What::Called { kind, .. } => Some(*kind),
+            _ => None,
+        });
+        assert_eq!(called, Some(ScopeType::Http));
+        return;
+    };
+    assert_eq!(outcome.to_string(), "drop (1006) (unclean; injected)");
+    let ended = transcript.events.iter().find(|event| event.what == What::EndSeen).unwrap();
+    assert_eq!(ended.at.as_secs(), after_s);
+    let on_wire = on_sockets(async {
+        let faults = faults_of(name).iter().map(|fault| fault.scaled(0.1 / after_s as f64)).collect();
+        let mut proxy = Standing::with(echo_server().await, faults, 10).await;
+        let mut socket = client(proxy.address).await;
+        let end = socket.next().await;
+        assert!(!matches!(end, Some(Ok(_))), "{end:?}");
+        proxy.closed().await
+    });
+    assert!(on_wire.0.starts_with("fault"), "{on_wire:?}");
+}
+
+/// Every balancer says where its figures come from, and does something.
+#[test]
+fn balancers_have_sources() {
+    for balancer in balancers().unwrap() {
+        assert!(balancer.source.contains("https://"), "{}", balancer.name);
+        assert!(!balancer.faults.is_empty() && !balancer.title.is_empty(), "{}", balancer.name);
+        let is_upstream =
+            |fault: &Fault| matches!(&fault.kind, FaultKind::Connection(kind) if kind.name() == "missing_answer");
+        assert!(balancer.faults.iter().any(is_upstream), "{}", balancer.name);
+    }
+}
+
+/// No more connections than are allowed, and whoever is refused is told so.
+#[test]
+fn there_is_room_for_so_many() {
+    on_sockets(async {
+        let proxy = Standing::before(echo_server().await, &[], 2).await;
+        let mut kept = vec![client(proxy.address).await, client(proxy.address).await];
+        let mut third = TcpStream::connect(proxy.address).await.unwrap();
+        let mut seen = String::new();
+        third.read_to_string(&mut seen).await.unwrap();
+        assert!(seen.starts_with("HTTP/1.1 503") && seen.to_ascii_lowercase().contains("retry-after"), "{seen}");
+        let counts = proxy.desk.counts();
+        assert_eq!((counts.open, counts.accepted, counts.refused), (2, 3, 1));
+        for socket in &mut kept {
+            socket.send(Message::text("still here")).await.unwrap();
+            assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("still here"));
+        }
+    });
+}
+
+/// Many at a time, and none loses a frame.
+#[test]
+fn many_sessions_at_a_time() {
+    const SESSIONS: usize = 200;
+    on_sockets(async {
+        let proxy = Standing::before(echo_server().await, &["strip_header header=Origin"], SESSIONS).await;
+        let sessions = (0..SESSIONS).map(|number| async move {
+            let mut socket = client(proxy.address).await;
+            for round in 0..5 {
+                let text = Message::text(format!("{number}.{round}"));
+                socket.send(text.clone()).await.unwrap();
+                assert_eq!(socket.next().await.unwrap().unwrap(), text);
+            }
+            socket
+        });
+        let kept = futures_util::future::join_all(sessions).await;
+        assert_eq!(proxy.desk.counts().open, SESSIONS);
+        drop(kept);
+    });
+}
+
+/// Whatever either side does, the proxy goes on for everybody else.
+#[rstest]
+#[case::endless_headers("GET / HTTP/1.1\r\n{a: b\r\n}", "")]
+#[case::garbage("\u{0}\u{1}\u{2}\u{3}\u{4}", "\u{5}\u{6}")]
+#[case::a_frame_of_a_gibibyte(UPGRADE, "HTTP/1.1 101 x\r\n\r\n\u{1}\u{7f}\u{0}\u{0}\u{0}\u{0}\u{40}\u{0}\u{0}\u{0}{x}")]
+#[case::an_endless_answer("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n{a: b\r\n}")]
+#[case::a_huge_chunk(POST, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\n{x}")]
+#[case::a_length_that_is_none("POST / HTTP/1.1\r\ncontent-length: 99999999999999999999\r\n\r\n{x}", "")]
+fn a_hostile_side_ends_nothing_else(#[case] said: &str, #[case] answer: &str) {
+    // What stands between braces is repeated until the other side gives up, or there was a lot of it.
+    fn repeated(text: &str) -> Vec<u8> {
+        match text.split_once('{') {
+            None => text.into(),
+            Some((start, rest)) => [start, &rest[..rest.len() - 1].repeat(4 << 20)[..4 << 20]].concat().into_bytes(),
+        }
+    }
+    on_sockets(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = listener.local_addr().unwrap();
+        let answer = repeated(answer);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let answer = answer.clone();
+                tokio::spawn(async move {
+                    let mut first = [0; 5];
+                    let is_guest = stream.read_exact(&mut first).await.is_ok() && &first == b"GUEST";
+                    let _ = stream.write_all(if is_guest { b"welcome" } else { &answer }).await;
+                    let _ = timeout(Duration::from_millis(200), stream.read_to_end(&mut Vec::new())).await;
+                });
+            }
+        });
+        let faults = ["drop_frame containing=never", "set_answer_header header=X value=y", "strip_header header=Y"];
+        let proxy = Standing::before(upstream, &faults, 10).await;
+        let mut hostile = TcpStream::connect(proxy.address).await.unwrap();
+        let mut seen = Vec::new();
+        let (_, _) = tokio::join!(
+            timeout(Duration::from_millis(500), async {
+                let (mut read, mut write) = hostile.split();
+                let said = repeated(said);
+                tokio::join!(write.write_all(&said), read.read_to_end(&mut seen))
+            }),
+            async {
+                // Beside it, and after it, somebody else is served.
+                for _ in 0..2 {
+                    let mut guest = TcpStream::connect(proxy.address).await.unwrap();
+                    guest.write_all(b"GUEST\r\n\r\n").await.unwrap();
+                    let mut heard = vec![0; 7];
+                    guest.read_exact(&mut heard).await.unwrap();
+                    assert_eq!(heard, b"welcome");
+                }
+            }
+        );
+        drop(hostile);
+    });
+}
+
+/// Faults are listed, added, removed and held while the proxy runs; pages in browsers are sent away.
+#[test]
+fn a_proxy_is_controlled_over_http() {
+    async fn ask(address: SocketAddr, request: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("{request}\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut seen = String::new();
+        stream.read_to_string(&mut seen).await.unwrap();
+        seen
+    }
+    on_sockets(async {
+        let proxy = Standing::before(echo_server().await, &["strip_header header=Origin"], 10).await;
+        let listener = Listener::bind(Clock::Real).await.unwrap();
+        let control = listener.address().unwrap();
+        tokio::spawn(serve_control(listener, proxy.desk.clone()));
+        let listed = ask(control, "GET /faults HTTP/1.1", "").await;
+        assert!(listed.contains(r#"{"number":1,"fault":"edge: strip Origin","acted":0,"armed":true}"#), "{listed}");
+        let close = "[[fault]]\nkind = \"close_with\"\ncode = 4001\nreason = \"added\"\ndirection = \"to-client\"\n";
+        assert!(ask(control, "POST /faults HTTP/1.1", close).await.contains(r#"{"added":[2]}"#));
+        let wrong = ask(control, "POST /faults HTTP/1.1", "[[fault]]\nkind = \"close_wit\"\n").await;
+        assert!(wrong.starts_with("HTTP/1.1 400") && wrong.contains("did you mean `close_with`?"), "{wrong}");
+        let mut socket = client(proxy.address).await;
+        socket.send(Message::text("hello")).await.unwrap();
+        let closed = socket.next().await.unwrap().unwrap();
+        assert!(matches!(&closed, Message::Close(Some(frame)) if frame.code == CloseCode::Library(4001)), "{closed:?}");
+        assert!(ask(control, "POST /pause HTTP/1.1", "").await.starts_with("HTTP/1.1 204"));
+        assert!(ask(control, "GET / HTTP/1.1", "").await.contains(r#""paused":true"#));
+        let mut socket = client(proxy.address).await;
+        socket.send(Message::text("hello")).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
+        assert!(ask(control, "POST /resume HTTP/1.1", "").await.starts_with("HTTP/1.1 204"));
+        assert!(ask(control, "DELETE /faults/2 HTTP/1.1", "").await.starts_with("HTTP/1.1 204"));
+        assert!(ask(control, "DELETE /faults/3 HTTP/1.1", "").await.starts_with("HTTP/1.1 404"));
+        socket.send(Message::text("again")).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("again"));
+        assert!(ask(control, "GET /faults HTTP/1.1\r\norigin: null", "").await.starts_with("HTTP/1.1 403"));
+    });
+}
+
+/// The log is read as lines of JSON while it is written.
+#[test]
+fn the_log_is_read_as_it_comes() {
+    on_sockets(async {
+        let proxy = Standing::before(echo_server().await, &[], 10).await;
+        let listener = Listener::bind(Clock::Real).await.unwrap();
+        let control = listener.address().unwrap();
+        tokio::spawn(serve_control(listener, proxy.desk.clone()));
+        let mut events = TcpStream::connect(control).await.unwrap();
+        events.write_all(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n") {
+            events.read_buf(&mut seen).await.unwrap();
+        }
+        let mut socket = client(proxy.address).await;
+        socket.close(Some(close_normal())).await.unwrap();
+        while socket.next().await.is_some() {}
+        drop(socket);
+        while !String::from_utf8_lossy(&seen).contains(r#""event":"closed","by":"client","why":"close 1000""#) {
+            assert_ne!(events.read_buf(&mut seen).await.unwrap(), 0, "{}", String::from_utf8_lossy(&seen));
+        }
+        let text = String::from_utf8(seen).unwrap();
+        for part in
+            [r#""event":"request","method":"GET","target":"/echo","upgrade":true"#, r#""event":"answer","status":101"#]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    });
+}
+
+/// A fault that resets is seen as a reset.
+#[test]
+fn a_reset_is_a_reset_on_sockets() {
+    on_sockets(async {
+        let proxy = Standing::before(echo_server().await, &["reset after_bytes=10 direction=to-client"], 10).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+        let head = format!("GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{key}\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let error = stream.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    });
+}
+
+/// A request waits no longer than a balancer lets it.
+#[test]
+fn an_answer_that_is_late_is_given_in_the_servers_place() {
+    let faults = vec![read_edge_fault("late_answer after_ms=100 status=504 body=late").unwrap()];
+    let calls = relapse::fault::Calls { dependency: "agent_supervisor".to_owned(), operation: None };
+    let hang = FaultKind::Call { calls, fault: relapse::fault::CallFault::Hang {} };
+    let faults = faults.into_iter().chain([hang.into()]).collect();
+    let steps = [step(Act::Request(Request::standard("GET", "/health/ready")))];
+    let transcript = on_backend(Revision::repaired(), Environment::Production, "uvicorn-0.35", faults, &steps);
+    let outcome = classify::readings(&transcript)[0].outcome();
+    assert_eq!(outcome.to_string(), "http 504 (unclean; injected)");
+}
