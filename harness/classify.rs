@@ -21,7 +21,7 @@ use crate::{
     message::message_type,
     outcome::{Class, Ending, Outcome},
     scope::{ScopeType, keys},
-    transcript::{BodyEnd, Event, PROCESS, Party, Service, Transcript, What},
+    transcript::{BodyEnd, Event, PROCESS, Party, Service, Transcript, What, Words},
 };
 
 /// What one exchange showed, gathered once and read by classification and checks alike.
@@ -55,30 +55,8 @@ pub struct Reading<'a> {
     pub service: &'a Service,
 }
 
-/// The names a welcome goes by.
-const WELCOMES: [&str; 2] = ["connection_established", "connect"];
-
 /// How many characters of the user's name a welcome shows.
 const WELCOME_USER_CHARACTERS: usize = 8;
-
-/// The message types that ask for an agent run, aliases included.
-pub const AGENT_REQUESTS: [&str; 11] = [
-    "user_message",
-    "user",
-    "user_input",
-    "message",
-    "chat_message",
-    "chat",
-    "agent_request",
-    "agent",
-    "start_agent",
-    "execute_agent",
-    "EXECUTE_AGENT",
-];
-
-/// The events of one agent run, in order.
-pub const AGENT_EVENTS: [&str; 5] =
-    ["agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed"];
 
 impl<'a> Reading<'a> {
     /// Gathers one exchange.
@@ -127,7 +105,7 @@ impl<'a> Reading<'a> {
 
     fn take_message(&mut self, frame: &'a Frame) {
         let name = message_type(&frame.payload).unwrap_or_default();
-        if self.welcome.is_none() && WELCOMES.contains(&name.as_ref()) {
+        if self.welcome.is_none() && self.service.words.welcomes.contains(&name.as_ref()) {
             self.welcome = Some(serde_json::from_slice::<Welcome>(&frame.payload).unwrap_or_default().data.user_id);
         }
         self.messages.push(name);
@@ -144,6 +122,7 @@ impl<'a> Reading<'a> {
     /// Whether the welcome names the user whose credential reached the server.
     pub fn is_welcomed_as_itself(&self) -> bool {
         match (&self.welcome, self.user) {
+            (Some(_), Some(_)) if !self.service.words.name_user => true,
             (Some(name), Some(user)) => {
                 let start: String = user.chars().take(WELCOME_USER_CHARACTERS).collect();
                 *name == user || *name == start + "..."
@@ -152,9 +131,15 @@ impl<'a> Reading<'a> {
         }
     }
 
+    fn is_agent_request(&self, what: &What) -> bool {
+        let What::FrameSent(frame) = what else { return false };
+        frame.opcode == Opcode::Text
+            && message_type(&frame.payload).is_some_and(|name| self.service.words.requests.contains(&name.as_ref()))
+    }
+
     /// How many agent runs the client asked for.
     pub fn agent_requests(&self) -> usize {
-        self.events.iter().filter(|event| is_agent_request(&event.what)).count()
+        self.events.iter().filter(|event| self.is_agent_request(&event.what)).count()
     }
 
     /// How many agent runs the client is to see: as many as it asked for and waited for, less those of which it was told
@@ -172,8 +157,8 @@ impl<'a> Reading<'a> {
         let (mut given_up, mut is_let_go, mut answered) = (0, false, Duration::ZERO);
         for event in &self.events {
             match &event.what {
-                what if is_agent_request(what) && is_let_go => given_up += 1,
-                what if is_agent_request(what) => waiting.push_back(event.at),
+                what if self.is_agent_request(what) && is_let_go => given_up += 1,
+                what if self.is_agent_request(what) => waiting.push_back(event.at),
                 // Who closes, leaves or reads no more has turned away.
                 What::FrameSent(Frame { opcode: Opcode::Close, .. }) | What::Left | What::StoppedReading => {
                     let since = |asked: Duration| event.at.saturating_sub(asked.max(answered));
@@ -191,7 +176,8 @@ impl<'a> Reading<'a> {
                 What::FrameSeen(frame) if self.outage && says_not_ready(frame) => given_up += waiting.drain(..).count(),
                 What::FrameSeen(Frame { opcode: Opcode::Close, .. }) | What::DeadlinePassed { .. } => waiting.clear(),
                 What::FrameSeen(frame) if frame.opcode == Opcode::Text => {
-                    let ends_it = |name: Cow<'_, str>| name == AGENT_EVENTS[4] || name.starts_with("error");
+                    let last = self.service.words.events.last();
+                    let ends_it = |name: Cow<'_, str>| Some(&name.as_ref()) == last || name.starts_with("error");
                     if message_type(&frame.payload).is_some_and(ends_it) {
                         waiting.pop_front();
                         answered = event.at;
@@ -206,20 +192,21 @@ impl<'a> Reading<'a> {
     /// How many whole agent runs the client saw: the five events once each and in order. An outage may cut the last one
     /// short.
     pub fn agent_runs(&self) -> usize {
-        let events = self.agent_events();
-        let runs = events.chunks(AGENT_EVENTS.len());
+        let (events, whole) = (self.agent_events(), self.service.words.events);
+        let runs = events.chunks(whole.len().max(1));
         let may_be_cut = self.outage || self.agent_requests_given_up() > 0;
-        let is_run = |run: &&[&str]| *run == AGENT_EVENTS || (may_be_cut && AGENT_EVENTS.starts_with(run));
-        if runs.clone().all(|run| is_run(&run)) { events.len() / AGENT_EVENTS.len() } else { 0 }
+        let is_run = |run: &&[&str]| *run == whole || (may_be_cut && whole.starts_with(run));
+        if runs.clone().all(|run| is_run(&run)) { events.len() / whole.len().max(1) } else { 0 }
     }
 
     /// The agent events the client saw, in order.
     pub fn agent_events(&self) -> Vec<&str> {
-        self.messages.iter().map(Cow::as_ref).filter(|name| AGENT_EVENTS.contains(name)).collect()
+        self.messages.iter().map(Cow::as_ref).filter(|name| self.service.words.events.contains(name)).collect()
     }
 
     fn find_foreign_user(&self) -> Option<String> {
-        if !self.messages.iter().any(|name| AGENT_EVENTS.contains(&name.as_ref())) {
+        let words = &self.service.words;
+        if !words.name_user || !self.messages.iter().any(|name| words.events.contains(&name.as_ref())) {
             return None;
         }
         let user = self.user.unwrap_or_default();
@@ -227,7 +214,7 @@ impl<'a> Reading<'a> {
         let mine = Finder::new(&mine);
         self.events.iter().find_map(|event| match &event.what {
             What::FrameSeen(frame) if frame.opcode == Opcode::Text && mine.find(&frame.payload).is_none() => {
-                addressee(&frame.payload).filter(|found| found != user)
+                addressee(&frame.payload, words).filter(|found| found != user)
             }
             _ => None,
         })
@@ -642,7 +629,9 @@ impl<'a> Reading<'a> {
     /// Whether the request that arrived deserves no complaint: on a path that the target is known to serve, a plain
     /// GET, or an upgrade with everything it needs, a valid credential, and an offer that the target knows, if any.
     fn is_faultless(&self) -> bool {
-        let Some(head) = self.delivered.filter(|head| head.method == "GET") else { return false };
+        // Where nothing is known of the inside, what was sent has to stand for what arrived.
+        let sent = self.request.filter(|_| self.service.is_opaque);
+        let Some(head) = self.delivered.or(sent).filter(|head| head.method == "GET") else { return false };
         if self.is_scope_faulted() || self.is_scope_rewritten() {
             return false;
         }
@@ -934,20 +923,14 @@ fn says_not_ready(frame: &Frame) -> bool {
     frame.opcode == Opcode::Close && matches!(code, Some(CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE))
 }
 
-fn is_agent_request(what: &What) -> bool {
-    let What::FrameSent(frame) = what else { return false };
-    frame.opcode == Opcode::Text
-        && message_type(&frame.payload).is_some_and(|name| AGENT_REQUESTS.contains(&name.as_ref()))
-}
-
 /// The user an agent event is for; empty when it names none, nothing when it is no agent event.
-fn addressee(payload: &[u8]) -> Option<String> {
+fn addressee(payload: &[u8], words: &Words) -> Option<String> {
     #[derive(Deserialize)]
     struct Addressed<'a> {
         #[serde(borrow)]
         user_id: Cow<'a, str>,
     }
-    if !AGENT_EVENTS.contains(&message_type(payload)?.as_ref()) {
+    if !words.events.contains(&message_type(payload)?.as_ref()) {
         return None;
     }
     let addressed = serde_json::from_slice::<Addressed<'_>>(payload).ok();

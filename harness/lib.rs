@@ -14,15 +14,16 @@
 //!
 //! - *Words*, which cannot wait: [`value`] [`exception`] [`scope`] [`event`] (ASGI and its state machine), [`head`]
 //!   [`frame`] [`message`] [`close_code`] (the wire), [`outcome`] [`cause`] (how an exchange ends), [`defect`] [`revision`]
-//!   [`environment`] [`credential`] (what the backend is), [`issue`] (what was reported), [`fault`] [`plan`] [`step`] [`case`] [`profile`] [`balancer`] (what a
-//!   run is made of), [`transcript`] [`verdict`] [`trial`] [`error`] (what comes of it).
+//!   [`environment`] [`credential`] (what the backend is), [`issue`] (what was reported), [`fault`] [`plan`] [`step`] [`case`] [`profile`] [`balancer`] [`binding`] (what
+//!   a run is made of), [`transcript`] [`verdict`] [`trial`] [`error`] (what comes of it).
 //! - *Judgement*, pure functions of words: [`classify`] (outcome, class and cause from a transcript), [`check`] (one
 //!   property a file), [`redact`], [`report`].
-//! - *Joints*, what parties meet over: [`clock`], [`link`], [`recorder`], [`application`], [`dependency`],
+//! - *Joints*, what parties meet over: [`clock`], [`link`], [`upstream`], [`recorder`], [`application`], [`dependency`],
 //!   [`running`].
 //! - *Machinery*, mutually blind: [`probe`], [`edge`], [`front`], [`interpose`], [`backend`], [`discover`].
 //! - *Targets*: [`target`] puts something behind the edge.
-//! - *Conduct*: [`run`] picks the clock, launches, drives and judges; [`stand`] and [`proxy`] stand on a port; [`hunt`] draws what is run, shrinks what
+//! - *Conduct*: [`run`] picks the clock, launches, drives and judges; [`stand`] and [`proxy`] stand on a port;
+//!   [`validate`] looks at a deployment; [`hunt`] draws what is run, shrinks what
 //!   fails and keeps it.
 //!
 //! # Invariants
@@ -39,6 +40,7 @@
 pub mod application;
 pub mod backend;
 pub mod balancer;
+pub mod binding;
 pub mod case;
 pub mod cause;
 pub mod check;
@@ -80,10 +82,13 @@ pub mod step;
 pub mod target;
 pub mod transcript;
 pub mod trial;
+pub mod upstream;
+pub mod validate;
 pub mod value;
 pub mod verdict;
 
 pub use balancer::Balancer;
+pub use binding::{Binding, COMMAND_LIMIT};
 pub use case::Case;
 pub use cause::Cause;
 pub use clock::{Clock, Runtime};
@@ -101,7 +106,7 @@ pub use link::Listener;
 pub use outcome::{Class, Outcome};
 pub use plan::Plan;
 pub use profile::Profile;
-pub use proxy::{Desk, Entry, Noted, Proxy, Setup as ProxySetup, Upstream, control::serve as serve_control};
+pub use proxy::{Desk, Entry, Noted, Proxy, Setup as ProxySetup, control::serve as serve_control};
 pub use report::{
     catalogue::{render_json as render_catalogue_json, render_list, render_map},
     json::render as render_json,
@@ -115,6 +120,8 @@ pub use run::{Conductor, judge_all};
 pub use stand::{Setup as StandSetup, Stand};
 pub use transcript::Transcript;
 pub use trial::{Report, Trial};
+pub use upstream::Upstream;
+pub use validate::{Validation, validate};
 pub use verdict::{Finding, Judged, Judgement, Verdict};
 
 /// The README's example is a test.

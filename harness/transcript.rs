@@ -250,8 +250,49 @@ pub struct Service {
     pub connection_record: &'static str,
     /// How many connections a user may have at a time; 0 where that is not known.
     pub connections_max: usize,
+    /// What its messages are called.
+    pub words: Words,
+    /// Whether nothing is known of what happens inside: only the wire is seen.
+    pub is_opaque: bool,
     /// How often the delivery of an event is tried before it is given up; 0 where that is not known.
     pub delivery_attempts: usize,
+}
+
+/// What the messages of a session are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Words {
+    /// The names a welcome goes by.
+    pub welcomes: &'static [&'static str],
+    /// The message types that ask for an agent run, aliases included.
+    pub requests: &'static [&'static str],
+    /// The events of one agent run, in order.
+    pub events: &'static [&'static str],
+    /// Whether welcome and events say for which user they are.
+    pub name_user: bool,
+}
+
+impl Default for Words {
+    /// The embedded backend's.
+    fn default() -> Words {
+        Words {
+            welcomes: &["connection_established", "connect"],
+            requests: &[
+                "user_message",
+                "user",
+                "user_input",
+                "message",
+                "chat_message",
+                "chat",
+                "agent_request",
+                "agent",
+                "start_agent",
+                "execute_agent",
+                "EXECUTE_AGENT",
+            ],
+            events: &["agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed"],
+            name_user: true,
+        }
+    }
 }
 
 /// All events of one run, in order.

@@ -13,6 +13,7 @@ const RANKS: &[(&str, &[&str])] = &[
         "words",
         &[
             "balancer",
+            "binding",
             "case",
             "cause",
             "close_code",
@@ -40,10 +41,10 @@ const RANKS: &[(&str, &[&str])] = &[
         ],
     ),
     ("judgement", &["check", "classify", "redact", "report"]),
-    ("joints", &["application", "clock", "dependency", "link", "recorder", "running"]),
+    ("joints", &["application", "clock", "dependency", "link", "recorder", "running", "upstream"]),
     ("machinery", &["backend", "discover", "edge", "front", "interpose", "probe"]),
     ("targets", &["target"]),
-    ("conduct", &["hunt", "proxy", "run", "stand"]),
+    ("conduct", &["hunt", "proxy", "run", "stand", "validate"]),
 ];
 
 /// Ranks whose modules do not see one another.

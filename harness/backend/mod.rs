@@ -63,7 +63,7 @@ use crate::{
     exception::Exception,
     revision::Revision,
     scope::Scope,
-    transcript::Service,
+    transcript::{Service, Words},
 };
 
 /// The service's wall clock at the start of every run, in seconds since 1970: 2026-01-01T00:00:00Z. Fixed, so that
@@ -225,6 +225,8 @@ impl Backend {
             slow: readiness::slow(self.environment()),
             connection_record: endpoint::CONNECTION_RECORD,
             connections_max: limits::CONNECTIONS_MAX,
+            words: Words::default(),
+            is_opaque: false,
             delivery_attempts: agent::delivery(self.environment()).0 as usize,
         }
     }

@@ -1,7 +1,7 @@
 //! An agent request is answered by its five events, once each and in order, for the user who asked.
 
 use super::{Complaints, Evidence};
-use crate::classify::{AGENT_EVENTS, Reading};
+use crate::classify::Reading;
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence.plain().filter_map(complain).collect()
@@ -12,7 +12,7 @@ fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
     let events = reading.agent_events().len();
     // An outage, or a client that turns away, may cut a run short, and never adds one.
     let may_be_cut = reading.outage || wanted < reading.agent_requests();
-    let limit = if may_be_cut { reading.agent_requests() } else { wanted } * AGENT_EVENTS.len();
+    let limit = if may_be_cut { reading.agent_requests() } else { wanted } * reading.service.words.events.len();
     if seen < wanted || events > limit || (events < limit && !may_be_cut) {
         let message =
             format!("{wanted} agent request(s) were answered by {seen} whole run(s), {events} event(s) in all");

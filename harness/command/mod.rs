@@ -7,6 +7,7 @@ mod replay;
 mod run;
 mod serve;
 mod show;
+mod validate;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,10 @@ enum Command {
     ///
     /// What no fault acts on passes byte for byte. Every connection is logged, with who closed it and why.
     Proxy(proxy::Options),
+    /// Look at a deployment: health, upgrades with and without credentials, the events of one request.
+    ///
+    /// Exit codes: 0 everything is as it has to be; 1 something is not; 2 the harness could not do its work or was misused.
+    Validate(validate::Options),
     /// List the issues: what was reported, what was really behind it, and the cases.
     List(list::Options),
     /// Show one case: what was reported, both conversations side by side, and what was really behind it.
@@ -81,6 +86,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Replay(options)) => replay::replay(&options),
         Some(Command::Serve(options)) => serve::serve(&options),
         Some(Command::Proxy(options)) => proxy::proxy(&options),
+        Some(Command::Validate(options)) => validate::validate(&options),
         Some(Command::List(options)) => list::list(&options),
         Some(Command::Show(options)) => show::show(&options),
     };

@@ -21,7 +21,7 @@ use crate::{
     case::Case,
     cause::Cause,
     check::{self, Evidence},
-    classify::{AGENT_EVENTS, Reading},
+    classify::Reading,
     defect::Defect,
     error::Error,
     event::Inbound,
@@ -273,7 +273,7 @@ fn states(reading: &Reading<'_>) -> [bool; STATES.len()] {
         reached[state] = true;
     }
     reached[3] = reading.welcome.is_some();
-    reached[4] = reading.messages.iter().any(|name| name == AGENT_EVENTS[4]);
+    reached[4] = reading.messages.iter().any(|name| Some(&name.as_ref()) == reading.service.words.events.last());
     reached
 }
 

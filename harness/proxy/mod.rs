@@ -5,7 +5,6 @@
 
 pub mod control;
 mod entry;
-mod upstream;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,10 +15,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
-pub use self::{
-    entry::{Carriage, Entry, Noted},
-    upstream::Upstream,
-};
+pub use self::entry::{Carriage, Entry, Noted};
 use crate::{
     clock::Clock,
     edge::{self, Carried, Ended, Passage},
@@ -30,6 +26,7 @@ use crate::{
     plan::Plan,
     recorder::{Recorder, Tally, Tap},
     transcript::{Party, What},
+    upstream::Upstream,
 };
 
 /// How many log entries wait for whoever reads them slowly.

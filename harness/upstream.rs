@@ -1,4 +1,4 @@
-//! Where a proxy carries its connections to.
+//! A server that listens somewhere, named by a URL.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ use crate::link::Link;
 /// How long a connection to the upstream may take to come about.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// A server behind the proxy.
+/// A server that listens somewhere.
 #[derive(Clone)]
 pub struct Upstream {
     host: String,
@@ -26,6 +26,11 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// Its host.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// Host and port, as a URL has them.
     pub fn authority(&self) -> String {
         if self.host.contains(':') {

@@ -1,0 +1,168 @@
+//! How a server that is not ours is spoken to: `relapse.toml`.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::{
+    credential::CredentialPlace,
+    error::Error,
+    transcript::{Service, Words},
+};
+
+/// What a server calls things.
+#[derive(Debug, Clone, PartialEq, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Binding {
+    /// Where it is.
+    pub paths: Paths,
+    /// How a client says who it is.
+    pub credential: CredentialBinding,
+    /// What is said in a session.
+    pub messages: Messages,
+}
+
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Paths {
+    /// Where it speaks WebSocket.
+    pub websocket: String,
+    /// Where it says whether it can do its work.
+    pub health: Vec<String>,
+}
+
+impl Default for Paths {
+    fn default() -> Paths {
+        Paths { websocket: "/ws".to_owned(), health: vec!["/health".to_owned()] }
+    }
+}
+
+/// How a client says who it is. Of `literal`, `env` and `command` there is one, or none where nobody needs to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CredentialBinding {
+    /// The valid token itself.
+    pub literal: Option<String>,
+    /// The environment variable that holds it.
+    pub env: Option<String>,
+    /// The shell command that prints it.
+    pub command: Option<String>,
+    /// A token that must be refused.
+    pub invalid: String,
+    /// Where it travels.
+    pub place: CredentialPlace,
+}
+
+impl Default for CredentialBinding {
+    fn default() -> CredentialBinding {
+        let (literal, env, command) = (None, None, None);
+        CredentialBinding { literal, env, command, invalid: "invalid_token".to_owned(), place: CredentialPlace::Header }
+    }
+}
+
+impl CredentialBinding {
+    /// Whether there is a valid credential at all.
+    pub fn is_needed(&self) -> bool {
+        self.literal.is_some() || self.env.is_some() || self.command.is_some()
+    }
+}
+
+/// What is said in a session.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Messages {
+    /// The `type` of the message that greets; empty for none.
+    pub welcome: String,
+    /// What the client says, whole; empty for nothing.
+    pub request: String,
+    /// The `type` of each message that answers, in order.
+    pub events: Vec<String>,
+}
+
+impl Default for Messages {
+    fn default() -> Messages {
+        let words = Words::default();
+        Messages {
+            welcome: words.welcomes[0].to_owned(),
+            request: r#"{"type":"user_message","content":"hello"}"#.to_owned(),
+            events: words.events.iter().map(|&event| event.to_owned()).collect(),
+        }
+    }
+}
+
+/// How long a command that prints a token may take.
+pub const COMMAND_LIMIT: Duration = Duration::from_secs(10);
+
+impl Binding {
+    /// Reads a binding.
+    ///
+    /// # Errors
+    /// Says where in the file and what is wrong.
+    pub fn parse(path: &str, text: &str) -> Result<Binding, Error> {
+        let binding: Binding = toml::from_str(text).map_err(|error| Error::toml(path, text, &error))?;
+        let refuse = |message: &str| {
+            let span = text.find("credential").map_or(0..0, |at| at..at + "credential".len());
+            Err(Error::at(path, text, span, message.to_owned(), None))
+        };
+        let CredentialBinding { literal, env, command, .. } = &binding.credential;
+        if [literal.is_some(), env.is_some(), command.is_some()].into_iter().filter(|given| *given).count() > 1 {
+            return refuse("the credential is given more than once: name one of `literal`, `env` and `command`");
+        }
+        Ok(binding)
+    }
+
+    /// What is known of the server, so that its answers can be judged. A binding is read once and lives as long as the
+    /// process.
+    pub fn service(&self) -> Service {
+        let forever = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
+        let all = |texts: Vec<&str>| -> &'static [&'static str] {
+            Box::leak(texts.into_iter().map(forever).collect::<Vec<_>>().into_boxed_slice())
+        };
+        let health = all(self.paths.health.iter().map(String::as_str).collect());
+        let request_type = crate::message::message_type(self.messages.request.as_bytes());
+        let words = Words {
+            welcomes: all(vec![self.messages.welcome.as_str()]),
+            requests: all(request_type.iter().map(|name| name.as_ref()).collect()),
+            events: all(self.messages.events.iter().map(String::as_str).collect()),
+            name_user: false,
+        };
+        Service {
+            websocket_paths: all(vec![self.paths.websocket.as_str()]),
+            http_paths: health,
+            health_paths: health,
+            words,
+            is_opaque: true,
+            ..Service::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Binding;
+    use crate::{credential::CredentialPlace, error::Error};
+
+    #[test]
+    fn what_is_left_out_is_the_embedded_backends() {
+        assert_eq!(Binding::parse("relapse.toml", "").unwrap(), Binding::default());
+        let text = "[paths]\nwebsocket = \"/stream\"\n[credential]\nenv = \"TOKEN\"\nplace = \"query\"\n";
+        let binding = Binding::parse("relapse.toml", text).unwrap();
+        assert_eq!((binding.paths.websocket.as_str(), binding.credential.place), ("/stream", CredentialPlace::Query));
+        assert!(binding.credential.is_needed() && !Binding::default().credential.is_needed());
+    }
+
+    #[test]
+    fn mistakes_are_located() {
+        for (text, message) in [
+            ("[paths]\nwebsockets = \"/ws\"\n", "unknown field `websockets`"),
+            ("[credential]\nenv = \"A\"\nliteral = \"b\"\n", "more than once"),
+            ("[credential]\nplace = \"body\"\n", "unknown variant `body`"),
+        ] {
+            match Binding::parse("relapse.toml", text) {
+                Err(Error::File(located)) => assert!(located.message.contains(message), "{}", located.message),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
