@@ -1,33 +1,37 @@
 //! Real sockets, and independent implementations on the other end of the line.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use relapse::{
-    Case, Catalogue, Environment, Error, Plan, Revision,
+    Case, Catalogue, Environment, Error, Plan, Revision, Trial,
     clock::{Clock, Runtime},
     credential::{Credential, Form},
     link::{Link, Listener},
     probe::{self, Script},
-    recorder::Recorder,
+    recorder::{self, Recorder},
+    redact::Redactor,
+    report::sequence::narrate,
     run,
     running::Running as _,
     servers,
     step::{Act, Request, Step},
     target::{Embedded, Transport},
-    transcript::{BodyEnd, What},
+    transcript::{BodyEnd, Party, Transcript, What},
 };
 use rstest::rstest;
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{
     Message,
     client::IntoClientRequest,
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-use crate::support::{Reached, profile};
+use crate::support::Reached;
 
 #[test]
 fn no_real_socket_lives_under_the_virtual_clock() {
@@ -39,45 +43,89 @@ fn no_real_socket_lives_under_the_virtual_clock() {
     assert!(matches!(refused, (Error::RealSocketUnderVirtualClock, Error::RealSocketUnderVirtualClock)));
 }
 
-fn case(name: &str) -> Arc<Case> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
-    Catalogue::read(&directory).unwrap().select(&[name.to_owned()]).remove(0)
+/// Longer than anything takes that waits for nothing.
+const NO_TIME: Duration = Duration::from_millis(200);
+
+/// Longer than any of them takes on sockets.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What each party did in each exchange, as it is shown, without the times.
+type Ledgers = BTreeMap<(usize, Party), Vec<String>>;
+
+fn ledgers(transcript: &Transcript) -> Ledgers {
+    let redactor = Redactor::of(transcript);
+    let mut ledgers = Ledgers::new();
+    for event in &transcript.events {
+        if let Some(text) = narrate(event, &transcript.faults, &redactor) {
+            ledgers.entry((event.exchange, event.party)).or_default().push(without_time(&text));
+        }
+    }
+    ledgers
 }
 
-/// A case gives the same outcome over TCP as in memory.
-#[rstest]
-#[case("upgrade/s508_01_no_query")]
-#[case("auth/s135_1_token_in_query")]
-#[case("http/s488_1_health")]
-#[case("session/smsg_explicit_answers")]
-fn a_case_ends_alike_in_memory_and_on_sockets(#[case] name: &str) {
-    let case = case(name);
-    let revisions = [case.twin, Revision::repaired()];
-    // A silent defect would be waited for in real time.
-    let revisions = if name.contains("smsg") { &revisions[1..] } else { &revisions[..] };
-    for &revision in revisions {
-        let [memory, sockets] = [Clock::Virtual, Clock::Real].map(|clock| {
-            let runtime = Runtime::new(clock);
-            runtime.block_on(async {
-                let transport = match clock {
-                    Clock::Virtual => Transport::Memory,
-                    Clock::Real => Transport::Tcp(Listener::bind(clock).await.unwrap()),
-                };
-                let target = Embedded::launch(revision, Environment::Staging, profile("uvicorn-0.35"), transport, 1);
-                let transcript = run::converse(&case.steps, case.plan(1), &target).await.unwrap();
-                target.stop().await.unwrap();
-                let control = relapse::Outcome {
-                    class: relapse::Class::GoodOpen,
-                    cause: relapse::Cause::Clean,
-                    ending: relapse::outcome::Ending::Left,
-                    closed_by: relapse::transcript::Party::Probe,
-                };
-                let judged = run::judge(transcript, control);
-                (judged.outcome, judged.findings)
-            })
-        });
-        assert_eq!(memory, sockets, "{name} at {revision}");
+/// A line without what is left of time in it: how long to stay away, and how long an answer is that tells an uptime.
+fn without_time(line: &str) -> String {
+    let marks = ["; retry-after: ", "response.body ", " bytes announced"];
+    let Some(mark) = marks.iter().find(|mark| line.contains(**mark)) else { return line.to_owned() };
+    // The length stands before the mark; of the status before it nothing is to be lost.
+    let from = if *mark == marks[2] { line.find(", ").unwrap_or(0) } else { line.find(mark).unwrap_or(0) };
+    let (kept, timed) = line.split_at(from);
+    format!("{kept}{}", timed.replace(|character: char| character.is_ascii_digit(), ""))
+}
+
+fn perform(trial: &Trial, revision: Revision, clock: Clock) -> Transcript {
+    let (case, profile) = (&trial.case, Arc::clone(&trial.profile));
+    Runtime::new(clock).block_on(async {
+        let _logs = recorder::capture_logs();
+        let transport = match clock {
+            Clock::Virtual => Transport::Memory,
+            Clock::Real => Transport::Tcp(Listener::bind(clock).await.unwrap()),
+        };
+        let target = Embedded::launch(revision, trial.environment, profile, transport, 1);
+        let performed = run::converse_as(case.crowd, &case.steps, case.plan(1), &target);
+        // What leaves something behind is watched for minutes; that is for the virtual clock alone.
+        let transcript = timeout(LIMIT, performed).await.map_or_else(|_| Transcript::default(), Result::unwrap);
+        target.stop().await.unwrap();
+        transcript
+    })
+}
+
+/// Every case that waits for nothing does the same over TCP as in memory, party by party.
+#[test]
+fn cases_are_alike_in_memory_and_on_sockets() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
+    let cases = Catalogue::read(&directory).unwrap().cases;
+    let on_process = |case: &Case| case.faults.iter().any(|fault| fault.kind.acts_on_process());
+    // A time that a fault or a step names is waited for; who is one of a crowd is a matter of chance on sockets.
+    let waits = |case: &Case| {
+        case.steps.iter().any(|step| matches!(step.act, Act::Pause | Act::Freeze))
+            || case.faults.iter().any(|fault| !fault.trigger.from.is_zero() || fault.trigger.until.is_some())
+    };
+    let (mut compared, mut differences) = (0, BTreeSet::new());
+    for trial in Trial::of(&cases, &servers().unwrap(), None) {
+        if on_process(&trial.case) || waits(&trial.case) || trial.case.crowd.clients() > 1 {
+            continue;
+        }
+        for revision in [trial.case.twin, Revision::repaired()] {
+            let memory = perform(&trial, revision, Clock::Virtual);
+            if memory.events.last().is_none_or(|event| event.at > NO_TIME) {
+                continue;
+            }
+            let sockets = perform(&trial, revision, Clock::Real);
+            let name = format!("{} behind {} at {revision}", trial.case.name, trial.profile.name);
+            let (memory, sockets) = (ledgers(&memory), ledgers(&sockets));
+            for key in memory.keys().chain(sockets.keys()).filter(|key| memory.get(key) != sockets.get(key)) {
+                differences.insert(format!(
+                    "{name}: {key:?}: {:#?} instead of {:#?}",
+                    sockets.get(key),
+                    memory.get(key)
+                ));
+            }
+            compared += 1;
+        }
     }
+    assert!(differences.is_empty(), "{} differences: {differences:#?}", differences.len());
+    assert!(compared >= 300, "{compared} runs were compared");
 }
 
 /// The `tokio-tungstenite` client opens a session on the embedded backend and closes it.
