@@ -18,6 +18,7 @@ mod races; // the client leaves at every await
 mod rendering; // what tables, pages and messages look like
 mod servers; // what each server profile makes of an application's behavior
 mod service; // the embedded service's own rules
+mod standing; // what stands on a port, and what looks at it
 mod support; // helpers
 mod tidy; // the rules of this house
 mod wire; // real sockets, and independent implementations on the other end

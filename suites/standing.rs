@@ -1,0 +1,182 @@
+//! What stands on a port, and what looks at it: the embedded backend, and the check of a deployment.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use relapse::{
+    Binding, Defect, Environment, Revision, Stand, StandSetup, Upstream, Validation,
+    clock::{Clock, Runtime},
+    read_backend_fault, validate,
+};
+use rstest::rstest;
+use tokio::time::timeout;
+
+use crate::support::profile;
+
+/// Longer than anything here takes in good order.
+const LIMIT: Duration = Duration::from_secs(20);
+
+const BINDING: &str = "[credential]\nliteral = \"given by the test\"\n";
+
+/// What the check of a backend finds.
+fn check(revision: Revision, fault: Option<&str>, binding: &str) -> Validation {
+    Runtime::new(Clock::Real).block_on(async {
+        let setup = StandSetup {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            revision,
+            profile: profile("uvicorn-0.35"),
+            environment: Environment::Staging,
+            faults: fault.map(|line| read_backend_fault(line).unwrap()).into_iter().collect(),
+            seed: 1,
+        };
+        let stand = Stand::bind(setup).await.unwrap();
+        let (address, token) = (stand.address().unwrap(), stand.token("user-1"));
+        let upstream: Upstream = format!("ws://{address}").parse().unwrap();
+        let binding = Binding::parse("relapse.toml", binding).unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let checked = async {
+            let validation = validate(&upstream, &binding, &token, Duration::from_secs(3)).await.unwrap();
+            stop.send(()).unwrap();
+            validation
+        };
+        let running = stand.run(Arc::new(|_| {}), async { drop(stopped.await) });
+        let (validation, ran) = timeout(LIMIT, async { tokio::join!(checked, running) }).await.expect("it hangs");
+        ran.unwrap();
+        validation
+    })
+}
+
+/// Each row of the check has been seen to fail.
+#[rstest]
+#[case::repaired(None, None, BINDING, &[])]
+#[case::crash(Some("handler_is_a_function"), None, BINDING, &["one request"])]
+#[case::no_health(None, Some("hang dependency=agent_supervisor"), BINDING, &["GET /health", "upgrade with no credential", "upgrade with a bad credential", "upgrade with a valid credential"])]
+#[case::another_path(None, None, "[paths]\nwebsocket = \"/nowhere\"\n[credential]\nliteral = \"x\"\n", &["upgrade with no credential", "upgrade with a bad credential", "upgrade with a valid credential", "/health and the handshake"])]
+#[case::no_credential_is_named(None, None, "", &["upgrade", "/health and the handshake"])]
+#[case::other_events(None, None, "[credential]\nliteral = \"x\"\n[messages]\nevents = [\"agent_started\", \"agent_completed\", \"agent_thinking\"]\n", &["one request"])]
+#[case::everybody_enters(Some("relaxed_authentication"), None, BINDING, &["upgrade with no credential", "upgrade with a bad credential"])]
+fn a_deployment_is_looked_at(
+    #[case] defect: Option<&str>,
+    #[case] fault: Option<&str>,
+    #[case] binding: &str,
+    #[case] failing: &[&str],
+) {
+    let named = |name: &str| Defect::ALL.iter().copied().find(|defect| defect.name() == name).unwrap();
+    let validation = check(Revision::of(defect.map(named)), fault, binding);
+    let found: Vec<&str> = validation.rows.iter().filter(|row| !row.passes).map(|row| row.tried.as_str()).collect();
+    assert_eq!(found, failing, "{validation:#?}");
+    assert_eq!(validation.passes(), failing.is_empty());
+    assert_eq!(validation.server, "uvicorn");
+}
+
+/// A command that stands until it is told to stop.
+struct Standing {
+    child: Child,
+    /// What it prints first, up to a line that says how to go on.
+    first: Vec<String>,
+}
+
+impl Standing {
+    fn start(arguments: &[&str]) -> Standing {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));
+        let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+        let mut first = Vec::new();
+        loop {
+            let line = lines.next().expect("it says how to stop it").unwrap();
+            let is_last = line.contains("Ctrl-C stops");
+            first.push(line);
+            if is_last {
+                return Standing { child, first };
+            }
+        }
+    }
+
+    fn address(&self) -> String {
+        let word = self.first[0].split(' ').next().unwrap();
+        word.trim_start_matches("http://").to_owned()
+    }
+
+    /// Interrupts it; its exit code, and what else it printed.
+    fn stop(mut self) -> (Option<i32>, String) {
+        let interrupted = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
+        assert!(interrupted.success());
+        let mut rest = String::new();
+        self.child.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        // What a failed test leaves behind.
+        let _ = self.child.kill();
+    }
+}
+
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut seen = String::new();
+    stream.read_to_string(&mut seen).unwrap();
+    seen
+}
+
+/// `serve` behind `proxy`, as an engineer starts them, until Ctrl-C.
+#[test]
+fn two_commands_stand_until_they_are_interrupted() {
+    let served = Standing::start(&["serve", "--defect", "metrics_lack_attribute"]);
+    let upstream = format!("http://{}", served.address());
+    assert!(served.first[0].contains("metrics_lack_attribute behind uvicorn-0.35 in staging"), "{:?}", served.first);
+    assert!(served.first.iter().any(|line| line.trim_start().starts_with("TOKEN=ey")), "{:?}", served.first);
+    let fault = "set_answer_header header=X-Edge value=here";
+    let proxied = Standing::start(&["proxy", "--upstream", &upstream, "--lb", "alb", "--fault", fault]);
+    assert!(
+        proxied.first.iter().any(|line| line == "  fault 8: edge: set X-Edge of the answer to \"here\""),
+        "{:?}",
+        proxied.first
+    );
+    let seen = get(&proxied.address(), "/health?token=secret");
+    assert!(seen.starts_with("HTTP/1.1 200") && seen.contains("X-Edge: here"), "{seen}");
+    let (code, log) = proxied.stop();
+    assert_eq!(code, Some(0), "{log}");
+    for part in ["--> GET /health?token=…", "<-- 200", "closed by", "1 connection(s), 0 refused", "fault 1 never acted"]
+    {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    assert!(!log.contains("secret"), "{log}");
+    let (code, log) = served.stop();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("--> GET /health") && log.ends_with("stopped\n"), "{log}");
+}
+
+/// What cannot be is told at once, with the nearest right name.
+#[rstest]
+#[case(&["proxy", "--upstream", "127.0.0.1:1"], "no scheme")]
+#[case(&["proxy", "--upstream", "http://127.0.0.1:1", "--lb", "gcp-http"], "did you mean `gcp-https`?")]
+#[case(&["proxy", "--upstream", "http://127.0.0.1:1", "--fault", "cut after_byte=1"], "`cut` needs `after_bytes`")]
+#[case(&["proxy", "--upstream", "http://127.0.0.1:1", "--control", "0.0.0.0:0"], "--control must be an address of this machine")]
+#[case(&["serve", "--defect", "metrics_lack_atribute"], "did you mean `metrics_lack_attribute`?")]
+#[case(&["serve", "--report", "9999"], "select any case with `9999`")]
+#[case(&["serve", "--listen", "192.0.2.1:1"], "listen on 192.0.2.1:1")]
+#[case(&["validate", "--target", "wss://example.org"], "--allow-host example.org")]
+#[case(&["validate", "--target", "ws://127.0.0.1:1", "--binding", "no/such.toml"], "read no/such.toml")]
+fn misuse_is_told(#[case] arguments: &[&str], #[case] message: &str) {
+    let output = Command::new(env!("CARGO_BIN_EXE_relapse")).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(message), "{said}");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+/// Nobody there is a failure of the deployment, not of the harness.
+#[test]
+fn a_deployment_that_is_not_there_fails() {
+    let arguments = ["validate", "--target", "ws://127.0.0.1:1", "--wait", "1ms", "--format", "json"];
+    let output = Command::new(env!("CARGO_BIN_EXE_relapse")).args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["rows"][0]["got"], "refused");
+}
