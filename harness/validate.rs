@@ -52,6 +52,9 @@ impl Validation {
     }
 }
 
+/// How long a server that accepted may take to close what it does not want.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(3);
+
 /// Tries a deployment once. Each wait has this limit.
 ///
 /// # Errors
@@ -78,7 +81,9 @@ pub async fn validate(
     }
     if binding.credential.is_needed() {
         for (credential, said) in [(Credential::None, "no"), (Credential::Garbage, "a bad")] {
-            let transcript = tried.perform(vec![tried.open(credential), tried.step(Act::Leave)]).await?;
+            // Some servers accept first and refuse then.
+            let refusal = Step { act: Act::Wait(Awaited::Close), limit: limit.min(REFUSAL_LIMIT) };
+            let transcript = tried.perform(vec![tried.open(credential), refusal]).await?;
             let outcome = Reading::of(&transcript, 0).outcome();
             let refused = outcome.class == Class::GoodAuthRefusal;
             let what = format!("upgrade with {said} credential");

@@ -1,6 +1,6 @@
 //! What stands on a port, and what looks at it: the embedded backend, and the check of a deployment.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -57,6 +57,7 @@ fn check(revision: Revision, fault: Option<&str>, binding: &str) -> Validation {
 #[case::another_path(None, None, "[paths]\nwebsocket = \"/nowhere\"\n[credential]\nliteral = \"x\"\n", &["upgrade with no credential", "upgrade with a bad credential", "upgrade with a valid credential", "/health and the handshake"])]
 #[case::no_credential_is_named(None, None, "", &["upgrade", "/health and the handshake"])]
 #[case::other_events(None, None, "[credential]\nliteral = \"x\"\n[messages]\nevents = [\"agent_started\", \"agent_completed\", \"agent_thinking\"]\n", &["one request"])]
+#[case::refused_after_the_accept(Some("auth_after_accept"), None, BINDING, &["upgrade with no credential", "upgrade with a bad credential"])]
 #[case::everybody_enters(Some("relaxed_authentication"), None, BINDING, &["upgrade with no credential", "upgrade with a bad credential"])]
 fn a_deployment_is_looked_at(
     #[case] defect: Option<&str>,
@@ -82,17 +83,20 @@ struct Standing {
 impl Standing {
     fn start(arguments: &[&str]) -> Standing {
         let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));
-        let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-        let mut first = Vec::new();
-        loop {
-            let line = lines.next().expect("it says how to stop it").unwrap();
-            let is_last = line.contains("Ctrl-C stops");
-            first.push(line);
-            if is_last {
-                return Standing { child, first };
+        let child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut standing = Standing { child, first: Vec::new() };
+        // A line at a time: what comes later is read when it stops.
+        let output = standing.child.stdout.as_mut().unwrap();
+        while !standing.first.last().is_some_and(|line: &String| line.contains("Ctrl-C stops")) {
+            let mut line = Vec::new();
+            let mut byte = [0];
+            while byte != *b"\n" {
+                output.read_exact(&mut byte).expect("it says how to stop it");
+                line.push(byte[0]);
             }
+            standing.first.push(String::from_utf8(line).unwrap().trim_end().to_owned());
         }
+        standing
     }
 
     fn address(&self) -> String {
