@@ -47,6 +47,9 @@ pub enum Error {
     /// The target's task died of a bug.
     #[error("finish the run: the target panicked: {0}")]
     TargetPanicked(String),
+    /// The target was to get no more requests than it got.
+    #[error("make another request: the target was to get no more; see --max-requests")]
+    TooManyRequests,
     /// The target cannot host a fault.
     #[error("inject `{fault}`: the target has no such place")]
     NoSuchPlace {

@@ -23,7 +23,7 @@
 //! - *Machinery*, mutually blind: [`probe`], [`edge`], [`front`], [`interpose`], [`backend`], [`discover`].
 //! - *Targets*: [`target`] puts something behind the edge.
 //! - *Conduct*: [`run`] picks the clock, launches, drives and judges; [`stand`] and [`proxy`] stand on a port;
-//!   [`validate`] looks at a deployment; [`hunt`] draws what is run, shrinks what
+//!   [`validate`] looks at a deployment, [`bound`] judges cases on one; [`hunt`] draws what is run, shrinks what
 //!   fails and keeps it.
 //!
 //! # Invariants
@@ -41,6 +41,7 @@ pub mod application;
 pub mod backend;
 pub mod balancer;
 pub mod binding;
+pub mod bound;
 pub mod case;
 pub mod cause;
 pub mod check;
@@ -89,6 +90,7 @@ pub mod verdict;
 
 pub use balancer::Balancer;
 pub use binding::{Binding, COMMAND_LIMIT};
+pub use bound::{Servers, judge_bound};
 pub use case::Case;
 pub use cause::Cause;
 pub use clock::{Clock, Runtime};
@@ -118,6 +120,7 @@ pub use report::{
 pub use revision::Revision;
 pub use run::{Conductor, judge_all};
 pub use stand::{Setup as StandSetup, Stand};
+pub use target::Url;
 pub use transcript::Transcript;
 pub use trial::{Report, Trial};
 pub use upstream::Upstream;

@@ -294,7 +294,11 @@ pub fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> (
     }
 }
 
-fn all_faults_acted(case: &Case, judged: &Judged) -> Result<(), String> {
+/// Whether every fault of a case acted, and, where it is to be over, was over.
+///
+/// # Errors
+/// Says which did not.
+pub fn all_faults_acted(case: &Case, judged: &Judged) -> Result<(), String> {
     if let Some(index) = judged.transcript.fired.iter().position(|&count| count == 0) {
         return Err(format!("the fault `{}` never acted", case.faults[index]));
     }

@@ -24,6 +24,18 @@ pub struct Trial {
 }
 
 impl Trial {
+    /// The trials of these cases on a server behind a URL, whatever kind of server it is. `like` stands for what is not
+    /// known of it.
+    pub fn behind(url: &str, cases: &[Arc<Case>], like: &Profile) -> Vec<Trial> {
+        let profile = Arc::new(Profile { name: url.to_owned(), ..like.clone() });
+        let trial = |case: &Arc<Case>| Trial {
+            case: Arc::clone(case),
+            profile: Arc::clone(&profile),
+            environment: case.environments.first().copied().unwrap_or(Environment::Staging),
+        };
+        cases.iter().map(trial).collect()
+    }
+
     /// The trials of these cases: each behind every server it names, or behind the given ones instead, and in each of
     /// its environments.
     pub fn of(cases: &[Arc<Case>], servers: &[Arc<Profile>], instead: Option<&[Arc<Profile>]>) -> Vec<Trial> {
@@ -41,9 +53,17 @@ impl Trial {
         trials
     }
 
+    /// Whether it runs on a server that is not ours.
+    pub fn is_foreign(&self) -> bool {
+        self.profile.name.contains("://")
+    }
+
     /// The command that runs exactly this trial again, from the same directory.
     pub fn replay(&self, seed: u64) -> String {
         let (case, profile, environment) = (&self.case.name, &self.profile.name, self.environment);
+        if self.is_foreign() {
+            return format!("relapse run {case} --target {profile} --seed {seed}");
+        }
         format!("relapse run {case} --profile {profile} --environment {environment} --seed {seed}")
     }
 }
@@ -93,15 +113,16 @@ impl Report {
         exercised
     }
 
-    /// The exit code: 0 when every verdict passes, 1 when one does not, 2 when the harness could not do its work.
+    /// The exit code: 0 when every verdict passes, 1 when one does not, 2 when the harness could not do its work. What
+    /// cannot be said to a server that is not ours is left out, as long as anything can.
     pub fn exit_code(&self) -> u8 {
-        let any = |wanted: fn(Verdict) -> bool| self.trials.iter().any(|(_, judgement)| wanted(judgement.verdict));
-        if !self.broken.is_empty() || self.trials.is_empty() || any(|verdict| verdict == Verdict::Inconclusive) {
+        let is_open = |judgement: &Judgement| judgement.verdict == Verdict::Inconclusive;
+        let conclusive = self.trials.iter().filter(|(trial, judgement)| !(trial.is_foreign() && is_open(judgement)));
+        let verdicts: Vec<Verdict> = conclusive.map(|(_, judgement)| judgement.verdict).collect();
+        if !self.broken.is_empty() || verdicts.is_empty() || verdicts.contains(&Verdict::Inconclusive) {
             2
-        } else if any(|verdict| verdict != Verdict::Fixed) {
-            1
         } else {
-            0
+            u8::from(verdicts.iter().any(|verdict| *verdict != Verdict::Fixed))
         }
     }
 }

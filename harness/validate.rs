@@ -52,6 +52,9 @@ impl Validation {
     }
 }
 
+/// More requests than one look takes.
+const REQUESTS_MAX: usize = 100;
+
 /// How long a server that accepted may take to close what it does not want.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(3);
 
@@ -65,7 +68,7 @@ pub async fn validate(
     token: &str,
     limit: Duration,
 ) -> Result<Validation, Error> {
-    let target = Url::new(upstream.clone(), binding, token.to_owned());
+    let target = Url::new(upstream.clone(), binding, token.to_owned(), REQUESTS_MAX, Duration::ZERO);
     let tried = Tried { target, binding, authority: upstream.authority(), limit };
     let mut validation = Validation { rows: Vec::new(), server: String::new() };
     let mut healthy = Vec::new();

@@ -157,6 +157,52 @@ fn two_commands_stand_until_they_are_interrupted() {
     assert!(log.contains("--> GET /health") && log.ends_with("stopped\n"), "{log}");
 }
 
+/// The same cases, faults and checks on two servers that are not ours: what was broken before and is not after, what
+/// cannot be said to them, and what is accepted on both.
+#[test]
+fn cases_run_on_servers_that_are_not_ours() {
+    let before = Standing::start(&["serve", "--defect", "auth_after_accept"]);
+    let after = Standing::start(&["serve"]);
+    let line = after.first.iter().find(|line| line.contains("TOKEN=")).unwrap();
+    let token = line.split_once("TOKEN=").unwrap().1.split(' ').next().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let binding = directory.path().join("relapse.toml");
+    std::fs::write(&binding, "[credential]\nenv = \"RELAPSE_TEST_TOKEN\"\n").unwrap();
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_relapse"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["run", "--format", "json", "--binding", binding.to_str().unwrap()])
+            .args(arguments)
+            .env("RELAPSE_TEST_TOKEN", token)
+            .output()
+            .unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let verdicts =
+            document["cases"].as_array().into_iter().flatten().map(|trial| {
+                (trial["case"].as_str().unwrap().to_owned(), trial["verdict"].as_str().unwrap().to_owned())
+            });
+        (output.status.code(), verdicts.collect::<std::collections::BTreeMap<_, _>>())
+    };
+    let cases =
+        ["auth/s508_07_no_credential", "upgrade/sr1_*", "process/sr9_startup_fails", "auth/s508_08_invalid_token"];
+    let (old, new) = (format!("http://{}", before.address()), format!("http://{}", after.address()));
+    let (code, verdicts) = run(&[&["--before", &old, "--after", &new], &cases[..]].concat());
+    assert_eq!(verdicts["auth/s508_07_no_credential"], "fixed", "{verdicts:?}");
+    assert_eq!(verdicts["auth/s508_08_invalid_token"], "fixed", "{verdicts:?}");
+    assert_eq!(verdicts["process/sr9_startup_fails"], "inconclusive", "{verdicts:?}");
+    assert_eq!(verdicts["upgrade/sr1_no_offer"], "cannot-reproduce", "{verdicts:?}");
+    assert_eq!(code, Some(1));
+    let (code, verdicts) = run(&["--target", &old, cases[0]]);
+    assert_eq!((code, verdicts[cases[0]].as_str()), (Some(1), "still-broken"));
+    let (code, verdicts) = run(&["--target", &new, cases[0], cases[2]]);
+    assert_eq!((code, verdicts[cases[0]].as_str()), (Some(0), "fixed"));
+    // Nothing that could be said is no pass.
+    assert_eq!(run(&["--target", &new, cases[2]]).0, Some(2));
+    // And a budget is kept.
+    let (code, verdicts) = run(&["--target", &new, "--max-requests", "1", cases[0]]);
+    assert_eq!((code, verdicts[cases[0]].as_str()), (Some(2), "inconclusive"));
+}
+
 /// What cannot be is told at once, with the nearest right name.
 #[rstest]
 #[case(&["proxy", "--upstream", "127.0.0.1:1"], "no scheme")]

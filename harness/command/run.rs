@@ -1,12 +1,20 @@
 //! `relapse run`: cases on their twins, with a table of verdicts.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use relapse::{Report, Result, Trial, judge_all, render_json, render_table, servers};
+use relapse::{
+    Case, Clock, Error, Profile, Report, Result, Runtime, Servers, Trial, Upstream, Url, judge_all, judge_bound,
+    render_json, render_table, servers,
+};
 
-use super::{Source, print, server, width};
+use super::{
+    MISUSE, Source, complain_of, print, server,
+    validate::{Foreign, token},
+    width,
+};
 
 /// Which cases run, and how.
 #[derive(Debug, Clone, Args)]
@@ -31,6 +39,28 @@ pub(super) struct Options {
     jobs: Option<u16>,
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    url: UrlOptions,
+}
+
+/// Cases on servers that are not ours.
+#[derive(Debug, Clone, Args)]
+struct UrlOptions {
+    /// Run on this server instead of the embedded backend: `http://`, `https://`, `ws://` or `wss://`, host and port. FIXED
+    /// then says that the trigger gives an accepted answer; that it ever failed only --before shows.
+    #[arg(long, visible_alias = "after", value_name = "URL")]
+    target: Option<Upstream>,
+    /// The server that should show what was reported.
+    #[arg(long, value_name = "URL", requires = "target")]
+    before: Option<Upstream>,
+    #[command(flatten)]
+    foreign: Foreign,
+    /// How many requests each server gets at most.
+    #[arg(long, value_name = "N", default_value_t = 1000, requires = "target")]
+    max_requests: usize,
+    /// How many requests each server gets in a second at most: as many as come on this machine, 10 elsewhere.
+    #[arg(long, value_name = "N", requires = "target", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,6 +77,9 @@ pub(super) fn run(options: &Options) -> Result<u8> {
     let start = Instant::now();
     let (cases, broken) = options.source.select(&options.filters)?;
     let servers = servers()?;
+    if let Some(target) = &options.url.target {
+        return run_on(options, target, &cases, broken, &servers[0], start);
+    }
     let instead = match options.profile.as_slice() {
         [] => None,
         names if names.iter().any(|name| name == "all") => Some(servers.clone()),
@@ -60,19 +93,62 @@ pub(super) fn run(options: &Options) -> Result<u8> {
     let progress = progress(trials.len(), "trials");
     let judgements = judge_all(&trials, options.seed, jobs, &|| progress.inc(1));
     progress.finish_and_clear();
-    let report = Report {
-        trials: trials.into_iter().zip(judgements).collect(),
-        broken,
-        seed: options.seed,
-        wall: start.elapsed(),
-    };
+    let trials = trials.into_iter().zip(judgements).collect();
+    Ok(tell(options, &Report { trials, broken, seed: options.seed, wall: start.elapsed() }))
+}
+
+/// Prints a report; its exit code.
+fn tell(options: &Options, report: &Report) -> u8 {
     match options.format {
         Format::Human if report.trials.is_empty() => {}
-        Format::Human => print(render_table(&report, width()).trim_end()),
-        Format::Json => print(render_json(&report)),
+        Format::Human => print(render_table(report, width()).trim_end()),
+        Format::Json => print(render_json(report)),
     }
-    Ok(report.exit_code())
+    report.exit_code()
 }
+
+/// Runs the cases on servers that are not ours.
+fn run_on(
+    options: &Options,
+    target: &Upstream,
+    cases: &[Arc<Case>],
+    broken: Vec<Error>,
+    like: &Profile,
+    start: Instant,
+) -> Result<u8> {
+    let url = &options.url;
+    if !url.foreign.allows(target) || !url.before.as_ref().is_none_or(|before| url.foreign.allows(before)) {
+        return Ok(MISUSE);
+    }
+    let binding = url.foreign.binding()?;
+    let trials = Trial::behind(&target.to_string(), cases, like);
+    let progress = progress(trials.len(), "cases");
+    let judged = Runtime::new(Clock::Real).block_on(async {
+        let token = token(&binding).await?;
+        let server = |upstream: &Upstream| {
+            let rate = url.rate.or((!upstream.is_loopback()).then_some(RATE));
+            let pause = rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate);
+            Url::new(upstream.clone(), &binding, token.clone(), url.max_requests, pause)
+        };
+        let (before, after) = (url.before.as_ref().map(server), server(target));
+        let servers = Servers { binding: binding.clone(), before, after };
+        Ok::<_, String>(judge_bound(cases, &servers, options.seed, || progress.inc(1)).await)
+    });
+    progress.finish_and_clear();
+    match judged {
+        Ok(judgements) => {
+            let trials = trials.into_iter().zip(judgements).collect();
+            Ok(tell(options, &Report { trials, broken, seed: options.seed, wall: start.elapsed() }))
+        }
+        Err(why) => {
+            complain_of(&why);
+            Ok(MISUSE)
+        }
+    }
+}
+
+/// How many requests a second a server gets that is not on this machine.
+const RATE: u32 = 10;
 
 /// A bar on a terminal, nothing where standard error is piped.
 pub(super) fn progress(length: usize, what: &str) -> ProgressBar {

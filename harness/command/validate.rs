@@ -37,7 +37,14 @@ pub(super) struct Options {
 pub(super) struct Target {
     /// The server: `http://`, `https://`, `ws://` or `wss://`, host and port.
     #[arg(long, value_name = "URL")]
-    pub(super) target: Upstream,
+    target: Upstream,
+    #[command(flatten)]
+    foreign: Foreign,
+}
+
+/// How a server that is not ours is spoken to.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Foreign {
     /// How it is spoken to; `relapse.toml` where there is one, and what the embedded backend speaks where there is none.
     #[arg(long, value_name = "FILE")]
     binding: Option<PathBuf>,
@@ -54,11 +61,11 @@ enum Format {
     Json,
 }
 
-impl Target {
-    /// Whether it may be contacted; complains where it may not.
-    pub(super) fn is_allowed(&self) -> bool {
-        let host = self.target.host();
-        let is_allowed = self.target.is_loopback() || self.allow_host.iter().any(|allowed| allowed == host);
+impl Foreign {
+    /// Whether a server may be contacted; complains where it may not.
+    pub(super) fn allows(&self, upstream: &Upstream) -> bool {
+        let host = upstream.host();
+        let is_allowed = upstream.is_loopback() || self.allow_host.iter().any(|allowed| allowed == host);
         if !is_allowed {
             complain_of(&format!(
                 "{host} is not this machine; name it with `--allow-host {host}` if it may be contacted"
@@ -67,7 +74,7 @@ impl Target {
         is_allowed
     }
 
-    fn binding(&self) -> Result<Binding> {
+    pub(super) fn binding(&self) -> Result<Binding> {
         let here = PathBuf::from("relapse.toml");
         let Some(path) = self.binding.clone().or_else(|| here.is_file().then_some(here)) else {
             return Ok(Binding::default());
@@ -82,7 +89,7 @@ impl Target {
 ///
 /// # Errors
 /// Says which variable is not set, or what the command did instead of printing a token.
-async fn token(binding: &Binding) -> std::result::Result<String, String> {
+pub(super) async fn token(binding: &Binding) -> std::result::Result<String, String> {
     let credential = &binding.credential;
     if let Some(name) = &credential.env {
         return std::env::var(name)
@@ -106,10 +113,10 @@ async fn token(binding: &Binding) -> std::result::Result<String, String> {
 
 /// Looks at a deployment; the exit code is 1 when anything is not as it has to be.
 pub(super) fn validate(options: &Options) -> Result<u8> {
-    if !options.target.is_allowed() {
+    if !options.target.foreign.allows(&options.target.target) {
         return Ok(MISUSE);
     }
-    let binding = options.target.binding()?;
+    let binding = options.target.foreign.binding()?;
     Runtime::new(Clock::Real).block_on(async {
         let token = match token(&binding).await {
             Ok(token) => token,

@@ -105,7 +105,7 @@ fn entry<'a>(trial: &'a Trial, judgement: &'a Judgement, seed: u64) -> CaseEntry
         case: &trial.case.name,
         scenario: &trial.case.scenario,
         issues: &trial.case.issues,
-        target: "backend",
+        target: if trial.is_foreign() { "url" } else { "backend" },
         profile: &trial.profile.name,
         environment: trial.environment.name(),
         seed,

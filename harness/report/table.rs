@@ -36,7 +36,9 @@ pub fn render(report: &Report, width: usize) -> String {
     let mut table = plain_table(width);
     // A narrow terminal has no room for what is the same in every row that passes.
     let shows = |column: usize| column != CONTROL || width >= WIDTH_WITH_CONTROL;
-    let header = ["case", "behind", "defective twin", "repaired twin", "control", "verdict"];
+    let is_foreign = report.trials.iter().any(|(trial, _)| trial.is_foreign());
+    let (before, after) = if is_foreign { ("before", "after") } else { ("defective twin", "repaired twin") };
+    let header = ["case", "behind", before, after, "control", "verdict"];
     table.set_header(header.into_iter().enumerate().filter(|(index, _)| shows(*index)).map(|(_, cell)| cell));
     for row in fold(&report.trials) {
         let cells = row.cells(&servers_of(&report.trials, &row.trial.case.name));
@@ -52,6 +54,9 @@ pub fn render(report: &Report, width: usize) -> String {
         if judgement.verdict != Verdict::Fixed {
             text.push_str(&explain(trial, judgement, report.seed));
         }
+    }
+    if !text.ends_with('\n') {
+        text.push('\n');
     }
     text.push_str(&count(report));
     text
@@ -170,13 +175,18 @@ fn shams(report: &Report, width: usize) -> String {
 
 fn explain(trial: &Trial, judgement: &Judgement, seed: u64) -> String {
     let mut text = String::new();
+    if trial.is_foreign() && judgement.verdict == Verdict::Inconclusive {
+        // What cannot be said to a server is no complaint about it.
+        return format!("\n{} {}: {}", judgement.verdict, trial.case.name, judgement.why);
+    }
     let _ = writeln!(
         text,
         "\n{BAD}{}{BAD:#} {} behind {} in {}: {}",
         judgement.verdict, trial.case.name, trial.profile.name, trial.environment, judgement.why
     );
     for finding in judgement.after.iter().flat_map(|after| &after.findings) {
-        let _ = writeln!(text, "  repaired twin, {}: {}", finding.check, finding.message);
+        let who = if trial.is_foreign() { "after" } else { "repaired twin" };
+        let _ = writeln!(text, "  {who}, {}: {}", finding.check, finding.message);
     }
     let _ = writeln!(text, "  again: {}", trial.replay(seed));
     text

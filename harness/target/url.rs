@@ -1,5 +1,10 @@
 //! Anything that listens: a server of which only the wire is seen.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
 use crate::{
     application::Promise,
     binding::Binding,
@@ -23,19 +28,55 @@ pub struct Url {
     valid: String,
     /// A token that it must refuse.
     invalid: String,
+    /// The pause between two requests.
+    pause: Duration,
+    budget: Mutex<Budget>,
 }
 
 impl Url {
-    /// The server behind this URL, which takes this token.
-    pub fn new(upstream: Upstream, binding: &Binding, valid: String) -> Url {
-        let service = Service { secrets: Vec::new(), ..binding.service() };
-        Url { upstream, service, valid, invalid: binding.credential.invalid.clone() }
+    /// The server behind this URL, which takes this token, and gets at most so many requests, with a pause between two.
+    pub fn new(upstream: Upstream, binding: &Binding, valid: String, requests_max: usize, pause: Duration) -> Url {
+        let budget = Mutex::new(Budget { left: requests_max, next: Instant::now() });
+        let (service, invalid) = (binding.service(), binding.credential.invalid.clone());
+        Url { upstream, service, valid, invalid, pause, budget }
     }
+}
+
+impl Url {
+    /// Host and port, as its clients name it.
+    pub fn authority(&self) -> String {
+        self.upstream.authority()
+    }
+
+    /// Makes room for another request, or says that there were enough; waits its turn.
+    async fn enter(&self) -> Result<(), Error> {
+        let wait = {
+            let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            if budget.left == 0 {
+                return Err(Error::TooManyRequests);
+            }
+            budget.left -= 1;
+            let now = Instant::now();
+            let turn = budget.next.max(now);
+            budget.next = turn + self.pause;
+            turn.saturating_duration_since(now)
+        };
+        sleep(wait).await;
+        Ok(())
+    }
+}
+
+/// How many requests may still be made, and when the next one.
+#[derive(Debug)]
+struct Budget {
+    left: usize,
+    next: Instant,
 }
 
 impl Running for Url {
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
+            self.enter().await?;
             let server = self.upstream.connect().await.ok();
             if !scribe.has_faults_at(Place::Edge) {
                 return Ok(server);

@@ -1,0 +1,224 @@
+//! Cases on servers that are not ours: each is said in the server's own words, as far as it can be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{
+    binding::Binding,
+    case::{Accepted, Case},
+    credential::{Credential, CredentialPlace},
+    error::Error,
+    fault::Place,
+    message::message_type,
+    plan::Plan,
+    run::{self, control_steps},
+    step::{Act, Awaited, Request, Step},
+    target::Url,
+    transcript::Words,
+    verdict::{Judged, Judgement, Verdict},
+};
+
+/// The longest that a case may pause, and any wait of it may last: time is real.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// A message that only the embedded backend sends behind the last event.
+const LAST_WORD: &str = "agent_response_complete";
+
+/// The servers that cases are judged on.
+#[derive(Debug)]
+pub struct Servers {
+    /// How both are spoken to.
+    pub binding: Binding,
+    /// What should show the failure; nothing where only one server is looked at.
+    pub before: Option<Url>,
+    /// What should not.
+    pub after: Url,
+}
+
+impl Servers {
+    /// Judges a case. What cannot be said to these servers is INCONCLUSIVE. Without a server from before nothing shows
+    /// that the case ever failed: FIXED then says only that it does not.
+    pub async fn judge(&self, case: &Case, seed: u64) -> Judgement {
+        let judged = async {
+            let after = self.run(case, &self.after, seed).await?;
+            let before = match &self.before {
+                Some(before) => Some(self.run(case, before, seed).await?),
+                None => None,
+            };
+            Ok::<_, String>((before, after))
+        };
+        match judged.await {
+            Err(why) => Judgement { verdict: Verdict::Inconclusive, why, before: None, after: None, shams: Vec::new() },
+            Ok((before, (bound, after))) => {
+                let (verdict, why) = compare(&bound, before.as_ref().map(|(_, before)| before), &after);
+                Judgement {
+                    verdict,
+                    why,
+                    before: before.map(|(_, before)| before),
+                    after: Some(after),
+                    shams: Vec::new(),
+                }
+            }
+        }
+    }
+
+    async fn run(&self, case: &Case, server: &Url, seed: u64) -> Result<(Case, Judged), String> {
+        let bound = bind(case, &self.binding, server)?;
+        let control = steps(&control_steps(), &self.binding, server)?;
+        let failed = |error: Error| format!("could not {error}");
+        let mut controls = vec![perform(&control, Plan { seed, faults: Vec::new() }, server).await.map_err(failed)?];
+        let transcript = run::converse_as(bound.crowd, &bound.steps, bound.plan(seed), server).await.map_err(failed)?;
+        controls.push(perform(&control, Plan { seed, faults: Vec::new() }, server).await.map_err(failed)?);
+        let worst = controls.into_iter().min_by_key(|outcome| outcome.class.is_good());
+        Ok((bound, run::judge(transcript, worst.expect("there are two"))))
+    }
+}
+
+async fn perform(steps: &[Step], plan: Plan, server: &Url) -> Result<crate::outcome::Outcome, Error> {
+    let transcript = run::converse(steps, plan, server).await?;
+    let readings = crate::classify::readings(&transcript);
+    Ok(readings.first().expect("the control opens an exchange").outcome())
+}
+
+/// What one or two servers tell.
+fn compare(case: &Case, before: Option<&Judged>, after: &Judged) -> (Verdict, String) {
+    let acted =
+        |judged: &Judged, which: &str| run::all_faults_acted(case, judged).map_err(|why| format!("{which} {why}"));
+    let vacuous = before
+        .map_or(Ok(()), |before| acted(before, "on the server from before"))
+        .and_then(|()| acted(after, "on the server from after"));
+    if let Err(why) = vacuous {
+        return (Verdict::Vacuous, why);
+    }
+    if before.is_some_and(|before| run::holds(case, before).is_ok()) {
+        return (Verdict::CannotReproduce, "the server from before is accepted as well".to_owned());
+    }
+    match run::holds(case, after) {
+        Ok(()) => (Verdict::Fixed, String::new()),
+        Err(why) => (Verdict::StillBroken, why.replace("the repaired twin", "this server")),
+    }
+}
+
+/// The case in a server's own words.
+///
+/// # Errors
+/// Says why it cannot be said to this server.
+pub fn bind(case: &Case, binding: &Binding, server: &Url) -> Result<Case, String> {
+    if let Some(fault) = case.faults.iter().find(|fault| fault.kind.place() != Place::Edge) {
+        let place = fault.kind.place().name();
+        return Err(format!("`{fault}` needs the {place}, and of a server behind a URL only the edge is reached"));
+    }
+    if case.crowd.users > 1 {
+        return Err("it needs several users, and the binding has a credential for one".to_owned());
+    }
+    // What is said, and which of several fitting codes, is the embedded backend's own.
+    let accepted = case.accepted.iter().map(|accepted| Accepted { outcome: None, says: None, ..accepted.clone() });
+    Ok(Case { steps: steps(&case.steps, binding, server)?, accepted: accepted.collect(), ..case.clone() })
+}
+
+fn steps(steps: &[Step], binding: &Binding, server: &Url) -> Result<Vec<Step>, String> {
+    let words = Words::default();
+    let mut bound = Vec::new();
+    for step in steps {
+        let act = match &step.act {
+            Act::Open(request) => Act::Open(open(request, binding, server)?),
+            Act::Request(request) => Act::Request(plain(request, binding, server)?),
+            Act::Wait(Awaited::Message(name)) if words.welcomes.contains(&name.as_str()) => {
+                if binding.messages.welcome.is_empty() {
+                    continue;
+                }
+                Act::Wait(Awaited::Message(binding.messages.welcome.clone()))
+            }
+            Act::Wait(Awaited::Message(name)) => match event(name, &words, binding)? {
+                Some(name) => Act::Wait(Awaited::Message(name)),
+                None => continue,
+            },
+            Act::SendText(text) if is_request(text, &words) => {
+                if binding.messages.request.is_empty() {
+                    return Err("it asks for something, and the binding has no request".to_owned());
+                }
+                Act::SendText(binding.messages.request.clone())
+            }
+            Act::Pause | Act::Freeze if step.limit > PAUSE_MAX => {
+                return Err(format!("it pauses for {} s, and time is real here", step.limit.as_secs()));
+            }
+            act => act.clone(),
+        };
+        let is_pause = matches!(act, Act::Pause | Act::Freeze);
+        bound.push(Step { act, limit: if is_pause { step.limit } else { step.limit.min(PAUSE_MAX) } });
+    }
+    Ok(bound)
+}
+
+fn is_request(text: &str, words: &Words) -> bool {
+    message_type(text.as_bytes()).is_some_and(|name| words.requests.contains(&name.as_ref()))
+}
+
+/// What the server calls an event; nothing where it is waited for already.
+fn event(name: &str, words: &Words, binding: &Binding) -> Result<Option<String>, String> {
+    if name == LAST_WORD {
+        return Ok(binding.messages.events.last().cloned());
+    }
+    match words.events.iter().position(|event| *event == name) {
+        // The last one stands for the last one, however many there are.
+        Some(at) if at + 1 == words.events.len() => Ok(binding.messages.events.last().cloned()),
+        Some(at) => Ok(binding.messages.events.get(at).cloned()),
+        None => Err(format!("it waits for a `{name}` message, which only the embedded backend sends")),
+    }
+}
+
+fn open(request: &Request, binding: &Binding, server: &Url) -> Result<Request, String> {
+    let path = String::from_utf8_lossy(&request.path);
+    if path != "/ws" {
+        return Err(format!("it opens `{path}`, and the binding knows one path for WebSockets"));
+    }
+    let path = binding.paths.websocket.clone();
+    bound(Request { path: path.into_bytes(), ..request.clone() }, binding, server)
+}
+
+fn plain(request: &Request, binding: &Binding, server: &Url) -> Result<Request, String> {
+    let path = String::from_utf8_lossy(&request.path).into_owned();
+    let health = &binding.paths.health;
+    let path = match path.as_str() {
+        known if health.iter().any(|path| path == known) => path,
+        "/health" if !health.is_empty() => health[0].clone(),
+        _ => return Err(format!("it requests `{path}`, which is none of the binding's health paths")),
+    };
+    bound(Request { path: path.into_bytes(), ..request.clone() }, binding, server)
+}
+
+/// With the server's own name, and a credential that the binding has, where the binding puts it.
+fn bound(mut request: Request, binding: &Binding, server: &Url) -> Result<Request, String> {
+    use Credential::{Empty, Garbage, NoScheme, None, Valid};
+    match request.credential {
+        None => {}
+        _ if !binding.credential.is_needed() => {
+            return Err("it presents a credential, and the binding has none".to_owned());
+        }
+        Valid | Empty | Garbage | NoScheme => {
+            if request.places != [CredentialPlace::Header] && request.places != [binding.credential.place] {
+                return Err("its credential travels where the binding's does not".to_owned());
+            }
+            request.places = vec![binding.credential.place];
+        }
+        other => {
+            let kind = serde_json::to_value(other).ok();
+            let kind = kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
+            return Err(format!("it needs a credential that is {kind}, and nobody here can make one"));
+        }
+    }
+    if !request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"host")) {
+        request.headers.push((b"Host"[..].into(), server.authority().into()));
+    }
+    Ok(request)
+}
+
+/// Judges cases one after the other. `done` is called after each.
+pub async fn judge_bound(cases: &[Arc<Case>], servers: &Servers, seed: u64, done: impl Fn()) -> Vec<Judgement> {
+    let mut judged = Vec::new();
+    for case in cases {
+        judged.push(servers.judge(case, seed).await);
+        done();
+    }
+    judged
+}
