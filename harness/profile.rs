@@ -91,6 +91,14 @@ pub struct Handshake {
     pub connection_keep_alive: Reception,
     /// No `Host`.
     pub missing_host: Reception,
+    /// Two `Host`s.
+    pub two_hosts: Reception,
+    /// Two `Sec-WebSocket-Key`s.
+    pub two_keys: Reception,
+    /// Two `Sec-WebSocket-Version`s.
+    pub two_versions: Reception,
+    /// A method that RFC 9110 does not know.
+    pub unknown_method: Reception,
 }
 
 /// How a request is received.

@@ -21,5 +21,6 @@ mod service; // the embedded service's own rules
 mod standing; // what stands on a port, and what looks at it
 mod support; // helpers
 mod tidy; // the rules of this house
+mod upgrades; // every opening handshake behind every server
 mod wire; // real sockets, and independent implementations on the other end
 mod words; // values, scopes, frames, events

@@ -3,7 +3,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
-    head::{RequestHead, has_token, header},
+    head::{RequestHead, has_token, header, is_name},
     profile::{Handshake, Reception},
 };
 
@@ -13,11 +13,16 @@ pub(super) fn receive(head: &RequestHead, rules: &Handshake) -> Reception {
         return Reception::Http;
     }
     let value = |name| header(&head.headers, name);
+    let is_doubled = |wanted| head.headers.iter().filter(|(name, _)| is_name(name, wanted)).count() > 1;
     let broken = [
         (!has_token(&head.headers, "connection", "upgrade"), &rules.connection_keep_alive),
+        (!METHODS.contains(&head.method.as_str()), &rules.unknown_method),
         (head.method != "GET", &rules.post),
         (head.minor_version == 0, &rules.http_1_0),
         (value("host").is_none(), &rules.missing_host),
+        (is_doubled("host"), &rules.two_hosts),
+        (is_doubled("sec-websocket-key"), &rules.two_keys),
+        (is_doubled("sec-websocket-version"), &rules.two_versions),
         (value("sec-websocket-version").is_none(), &rules.missing_version),
         (value("sec-websocket-version").is_some_and(|version| version != b"13"), &rules.wrong_version),
         (value("sec-websocket-key").is_none(), &rules.missing_key),
@@ -27,6 +32,9 @@ pub(super) fn receive(head: &RequestHead, rules: &Handshake) -> Reception {
     // A rule that lets one mistake pass must not hide another that is refused.
     answers.find(|reception| **reception != Reception::Accepted).cloned().unwrap_or_else(|| rules.upgrade.clone())
 }
+
+/// The methods of RFC 9110 section 9, and PATCH (RFC 5789).
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
 /// A key is 16 bytes in base64 (RFC 6455 section 4.1).
 fn is_key(key: &[u8]) -> bool {
