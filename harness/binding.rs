@@ -122,7 +122,7 @@ impl Binding {
         let health = all(self.paths.health.iter().map(String::as_str).collect());
         let request_type = crate::message::message_type(self.messages.request.as_bytes());
         let words = Words {
-            welcomes: all(vec![self.messages.welcome.as_str()]),
+            welcomes: all([self.messages.welcome.as_str()].into_iter().filter(|name| !name.is_empty()).collect()),
             requests: all(request_type.iter().map(|name| name.as_ref()).collect()),
             events: all(self.messages.events.iter().map(String::as_str).collect()),
             name_user: false,

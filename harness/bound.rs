@@ -66,7 +66,12 @@ impl Servers {
         let bound = bind(case, &self.binding, server)?;
         let control = steps(&control_steps(), &self.binding, server)?;
         let failed = |error: Error| format!("could not {error}");
-        let mut controls = vec![perform(&control, Plan { seed, faults: Vec::new() }, server).await.map_err(failed)?];
+        let first = perform(&control, Plan { seed, faults: Vec::new() }, server).await.map_err(failed)?;
+        if !first.class.is_good() {
+            // A server that is down, or has had enough of us, says nothing about the case.
+            return Err(format!("before anything was tried the valid client of {} gets {first}", server.authority()));
+        }
+        let mut controls = vec![first];
         let transcript = run::converse_as(bound.crowd, &bound.steps, bound.plan(seed), server).await.map_err(failed)?;
         controls.push(perform(&control, Plan { seed, faults: Vec::new() }, server).await.map_err(failed)?);
         let worst = controls.into_iter().min_by_key(|outcome| outcome.class.is_good());
@@ -91,7 +96,14 @@ fn compare(case: &Case, before: Option<&Judged>, after: &Judged) -> (Verdict, St
         return (Verdict::Vacuous, why);
     }
     if before.is_some_and(|before| run::holds(case, before).is_ok()) {
-        return (Verdict::CannotReproduce, "the server from before is accepted as well".to_owned());
+        let why = match run::holds(case, after) {
+            Ok(()) => "the server from before is accepted as well".to_owned(),
+            Err(why) => format!(
+                "the server from before is accepted, and the one from after is not: {}",
+                why.replace("the repaired twin", "it")
+            ),
+        };
+        return (Verdict::CannotReproduce, why);
     }
     match run::holds(case, after) {
         Ok(()) => (Verdict::Fixed, String::new()),

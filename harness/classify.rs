@@ -133,8 +133,10 @@ impl<'a> Reading<'a> {
 
     fn is_agent_request(&self, what: &What) -> bool {
         let What::FrameSent(frame) = what else { return false };
-        frame.opcode == Opcode::Text
-            && message_type(&frame.payload).is_some_and(|name| self.service.words.requests.contains(&name.as_ref()))
+        let requests = self.service.words.requests;
+        // Where requests have no type, whatever the client says is one.
+        let is_one = || message_type(&frame.payload).is_some_and(|name| requests.contains(&name.as_ref()));
+        frame.opcode == Opcode::Text && ((self.service.is_opaque && requests.is_empty()) || is_one())
     }
 
     /// How many agent runs the client asked for.
@@ -689,7 +691,7 @@ impl<'a> Reading<'a> {
     /// The class of a session that ended without a complaint from either side.
     fn class_of_session(&self) -> Class {
         let wanted = self.agent_runs_owed();
-        if self.welcome.is_none() {
+        if self.welcome.is_none() && !self.service.words.welcomes.is_empty() {
             Class::BadMask
         } else if self.agent_runs() >= wanted {
             Class::GoodOpen

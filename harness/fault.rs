@@ -348,6 +348,22 @@ impl fmt::Display for FaultKind {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.kind.place().name(), self.kind)?;
+        let Trigger { nth, every, times, percent, step, .. } = self.trigger;
+        if nth > 1 {
+            write!(f, ", from occasion {nth} on")?;
+        }
+        if every > 1 {
+            write!(f, ", on every {every}.")?;
+        }
+        if let Some(times) = times {
+            write!(f, ", {times} time(s)")?;
+        }
+        if percent < 100 {
+            write!(f, ", in {percent} % of them")?;
+        }
+        if let Some(step) = step {
+            write!(f, ", during step {step}")?;
+        }
         let seconds = |at: Duration| at.as_secs_f64();
         match (self.trigger.from, self.trigger.until) {
             (Duration::ZERO, None) => Ok(()),

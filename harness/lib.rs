@@ -23,7 +23,7 @@
 //! - *Machinery*, mutually blind: [`probe`], [`edge`], [`front`], [`interpose`], [`backend`], [`discover`].
 //! - *Targets*: [`target`] puts something behind the edge.
 //! - *Conduct*: [`run`] picks the clock, launches, drives and judges; [`stand`] and [`proxy`] stand on a port;
-//!   [`validate`] looks at a deployment, [`bound`] judges cases on one; [`hunt`] draws what is run, shrinks what
+//!   [`mod@validate`] looks at a deployment, [`bound`] judges cases on one; [`hunt`] draws what is run, shrinks what
 //!   fails and keeps it.
 //!
 //! # Invariants

@@ -220,12 +220,21 @@ pub struct Wire {
     pub outgoing: Vec<u8>,
     gone: usize,
     ended: bool,
+    /// The peer broke the link instead of ending it.
+    broken: bool,
 }
 
 impl Wire {
     /// Buffers for a link.
     pub fn new(link: Link) -> Wire {
-        Wire { link, incoming: BytesMut::new(), outgoing: Vec::with_capacity(1024), gone: 0, ended: false }
+        Wire {
+            link,
+            incoming: BytesMut::new(),
+            outgoing: Vec::with_capacity(1024),
+            gone: 0,
+            ended: false,
+            broken: false,
+        }
     }
 
     /// The link, with what was read from it and not taken.
@@ -236,6 +245,17 @@ impl Wire {
     /// Whether the peer ended its direction.
     pub fn has_ended(&self) -> bool {
         self.ended
+    }
+
+    /// Whether the peer broke the link (RST) instead of ending it.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Tells the peer that nothing more comes (FIN), once everything is written; it may still say something.
+    pub async fn end(&mut self) {
+        self.flush().await;
+        let _ = self.link.shutdown().await;
     }
 
     /// Writes what is outgoing and reads what comes, and reports the first thing that completes.
@@ -259,11 +279,12 @@ impl Wire {
         }
         self.incoming.reserve(READ_BYTES);
         match pin!(self.link.read_buf(&mut self.incoming)).poll(cx) {
-            Poll::Ready(Ok(0) | Err(_)) => {
+            Poll::Ready(Ok(1..)) => Poll::Ready(Progress::Read),
+            Poll::Ready(end) => {
                 self.ended = true;
+                self.broken = end.is_err();
                 Poll::Ready(Progress::End)
             }
-            Poll::Ready(Ok(_)) => Poll::Ready(Progress::Read),
             Poll::Pending => Poll::Pending,
         }
     }

@@ -62,7 +62,7 @@ impl Trial {
     pub fn replay(&self, seed: u64) -> String {
         let (case, profile, environment) = (&self.case.name, &self.profile.name, self.environment);
         if self.is_foreign() {
-            return format!("relapse run {case} --target {profile} --seed {seed}");
+            return format!("relapse run {case} --target {profile} --seed {seed}, with --binding and --before as here");
         }
         format!("relapse run {case} --profile {profile} --environment {environment} --seed {seed}")
     }

@@ -24,6 +24,8 @@ use crate::{
 /// What was found out about a deployment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Validation {
+    /// Whether everything is as it has to be.
+    pub passes: bool,
     /// Each thing that was tried, in order.
     pub rows: Vec<Row>,
     /// What its answers say it is; empty where they say nothing.
@@ -45,13 +47,6 @@ pub struct Row {
     pub took_ms: Option<u64>,
 }
 
-impl Validation {
-    /// Whether everything is as it has to be.
-    pub fn passes(&self) -> bool {
-        !self.rows.is_empty() && self.rows.iter().all(|row| row.passes)
-    }
-}
-
 /// More requests than one look takes.
 const REQUESTS_MAX: usize = 100;
 
@@ -70,7 +65,7 @@ pub async fn validate(
 ) -> Result<Validation, Error> {
     let target = Url::new(upstream.clone(), binding, token.to_owned(), REQUESTS_MAX, Duration::ZERO);
     let tried = Tried { target, binding, authority: upstream.authority(), limit };
-    let mut validation = Validation { rows: Vec::new(), server: String::new() };
+    let mut validation = Validation { passes: false, rows: Vec::new(), server: String::new() };
     let mut healthy = Vec::new();
     for path in &binding.paths.health {
         let transcript = tried.perform(vec![tried.get(path)]).await?;
@@ -78,7 +73,9 @@ pub async fn validate(
         validation.note_server(&reading);
         let outcome = reading.outcome();
         let is_ready = reading.response.is_some_and(|head| (200..300).contains(&head.status));
-        healthy.push((path, is_ready));
+        if reading.response.is_some() {
+            healthy.push((path, is_ready));
+        }
         let got = outcome.ending.to_string();
         validation.rows.push(row(format!("GET {path}"), "2xx", got, is_ready, answered(&transcript)));
     }
@@ -111,7 +108,8 @@ pub async fn validate(
         let is_good = outcome.class == Class::GoodOpen;
         validation.rows.push(row("a session".to_owned(), "closes in good order", shown(&outcome), is_good, None));
     }
-    for (path, is_ready) in healthy {
+    // Who does not answer at all agrees with nobody.
+    for (path, is_ready) in healthy.into_iter().filter(|_| reading.response.is_some()) {
         let says = |is: bool| if is { "ready" } else { "not ready" };
         let got = format!("{} and {}", says(is_ready), says(opened));
         let what = format!("{path} and the handshake");
@@ -124,6 +122,7 @@ pub async fn validate(
             validation.rows.push(row(finding.check.to_owned(), "nothing to complain of", finding.message, false, None));
         }
     }
+    validation.passes = !validation.rows.is_empty() && validation.rows.iter().all(|row| row.passes);
     Ok(validation)
 }
 

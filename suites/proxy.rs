@@ -177,6 +177,7 @@ fn what_no_fault_acts_on_passes_byte_for_byte(
 #[case("1011", &[], "server", "close 1011 \"boom\"")]
 #[case("bye", &[], "client", "close 1000")]
 #[case("leave", &[], "client", "end of stream without a close frame")]
+#[case("1011", &["drop_frame opcode=close direction=to-client"], "client", "end of stream without a close frame; the server had said close 1011 \"boom\"")]
 #[case("hello", &["close_with code=4000 reason=enough direction=to-server nth=1"], "fault 1", "a fault ended it")]
 #[case("hello", &["cut after_bytes=131 direction=to-client"], "fault 1", "a fault ended it")]
 #[case("wait", &["lifetime after_ms=50"], "fault 1", "a fault ended it")]
@@ -191,7 +192,8 @@ fn who_closed_is_told(#[case] said: &str, #[case] faults: &[&str], #[case] by: &
             "wait" => {}
             text => socket.send(Message::text(text)).await.unwrap(),
         }
-        while let Some(Ok(_)) = socket.next().await {}
+        // Who hears nothing of a close leaves some day.
+        let _ = timeout(Duration::from_millis(300), async { while let Some(Ok(_)) = socket.next().await {} }).await;
         drop(socket);
         assert_eq!(proxy.closed().await, (by.to_owned(), why.to_owned()));
     });
@@ -516,4 +518,59 @@ fn an_answer_that_is_late_is_given_in_the_servers_place() {
     let transcript = on_backend(Revision::repaired(), Environment::Production, "uvicorn-0.35", faults, &steps);
     let outcome = classify::readings(&transcript)[0].outcome();
     assert_eq!(outcome.to_string(), "http 504 (unclean; injected)");
+}
+
+/// A client that asked and says nothing more still gets its answer, and a server that breaks off is seen to.
+#[rstest]
+#[case::half_closed(false, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", "end of stream")]
+#[case::reset(true, "", "reset")]
+fn an_end_is_carried_as_it_is(#[case] resets: bool, #[case] expected: &str, #[case] why: &str) {
+    on_sockets(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut heard = Vec::new();
+            if resets {
+                let _ = stream.read_buf(&mut heard).await;
+                return stream.set_zero_linger().unwrap();
+            }
+            // Only now that the client is through is it answered.
+            stream.read_to_end(&mut heard).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        });
+        let mut proxy = Standing::before(upstream, &[], 10).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        if !resets {
+            stream.shutdown().await.unwrap();
+        }
+        let mut seen = String::new();
+        let end = stream.read_to_string(&mut seen).await;
+        assert_eq!((seen.as_str(), end.is_err()), (expected, resets));
+        drop(stream);
+        assert_eq!(proxy.closed().await, ("server".to_owned(), why.to_owned()));
+    });
+}
+
+/// A balancer that gives up on a server says so, and does not cut off whoever waits for that.
+#[rstest]
+#[case("alb", "HTTP/1.1 504")]
+#[case("gcp-https", "HTTP/1.1 502")]
+#[case("cloud-run", "HTTP/1.1 504")]
+#[case("cloudflare", "HTTP/1.1 524")]
+#[case("nginx", "HTTP/1.1 504")]
+fn a_server_that_never_answers_is_answered_for(#[case] balancer: &str, #[case] status: &str) {
+    on_sockets(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = listener.local_addr().unwrap();
+        let faults = faults_of(balancer).iter().map(|fault| fault.scaled(0.001)).collect();
+        let proxy = Standing::with(upstream, faults, 10).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let (_silent, _) = listener.accept().await.unwrap();
+        let mut seen = String::new();
+        stream.read_to_string(&mut seen).await.unwrap();
+        assert!(seen.starts_with(status), "{seen}");
+    });
 }

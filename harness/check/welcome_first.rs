@@ -12,13 +12,18 @@ fn complain(reading: &Reading<'_>, ending: &Ending) -> Option<(String, String)> 
         ending,
         Ending::Parted { .. } | Ending::Left | Ending::Close { code: None | Some(CloseCode::NORMAL), .. }
     );
+    let welcomes = reading.service.words.welcomes;
+    if welcomes.is_empty() {
+        // Nobody greets here.
+        return None;
+    }
     let opened = reading.response.is_some_and(|head| head.status == 101);
     match (&reading.welcome, reading.messages.first()) {
         (None, _) if opened && normal => Some((
             "missing".to_owned(),
             format!("the session ended normally ({ending}) and had never begun: no welcome"),
         )),
-        (Some(_), Some(first)) if first != "connection_established" && first != "connect" => {
+        (Some(_), Some(first)) if !welcomes.contains(&first.as_ref()) => {
             Some(("late".to_owned(), format!("`{first}` came before the welcome")))
         }
         _ => None,

@@ -41,7 +41,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run cases on their two twins and say what became of each.
+    /// Run cases on their two twins, or on servers of yours, and say what became of each.
+    ///
+    /// Exit codes: 0 every case is FIXED; 1 a finding; 2 the harness could not do its work or was misused. On servers of
+    /// yours what is INCONCLUSIVE because it cannot be said to them is left out, as long as anything can.
     Run(run::Options),
     /// Look for failures that nobody reported: drawn scripts and faults, judged by the same checks, and shrunk.
     Hunt(hunt::Options),

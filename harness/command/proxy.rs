@@ -108,6 +108,9 @@ fn edge_faults_of(path: &std::path::Path) -> Result<Vec<Fault>> {
     for fault in others {
         complain_of(&format!("`{fault}` of {name} cannot act here: there is only an edge"));
     }
+    if edge.is_empty() {
+        complain_of(&format!("{name} has no fault of the edge: nothing of it acts here"));
+    }
     Ok(edge)
 }
 
@@ -145,8 +148,8 @@ pub(super) fn proxy(options: &Options) -> Result<u8> {
         if options.format == Format::Human {
             let counts = desk.counts();
             print(format!(
-                "{} connection(s), {} refused; {} times a fault acted",
-                counts.accepted, counts.refused, counts.acted
+                "{} connection(s), {} refused, {} cut off now; {} times a fault acted",
+                counts.accepted, counts.refused, counts.open, counts.acted
             ));
             for fault in desk.faults().iter().filter(|fault| fault.acted == 0) {
                 print(format!("fault {} never acted: {}", fault.number, fault.fault));

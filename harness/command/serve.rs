@@ -85,6 +85,8 @@ fn introduce(options: &Options, revision: Revision, faults: &[Fault], token: &st
     print(format!(
         "  curl -i -N -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' \\\n    -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' -H \"Authorization: Bearer $TOKEN\" http://{address}/ws"
     ));
-    print(format!("  new WebSocket(\"ws://{address}/ws\", [\"jwt-auth\", \"jwt.\" + btoa(TOKEN)])"));
+    print(format!(
+        "  new WebSocket(\"ws://{address}/ws\", [\"jwt-auth\", \"jwt.\" + btoa(TOKEN).replace(/=+$/, \"\")])"
+    ));
     print("  Ctrl-C stops");
 }

@@ -92,8 +92,9 @@ impl Foreign {
 pub(super) async fn token(binding: &Binding) -> std::result::Result<String, String> {
     let credential = &binding.credential;
     if let Some(name) = &credential.env {
-        return std::env::var(name)
-            .map_err(|_| format!("the variable {name} is not set, and the binding says that it holds the token"));
+        let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+        return value
+            .ok_or_else(|| format!("the variable {name} is not set, and the binding says that it holds the token"));
     }
     let Some(command) = &credential.command else { return Ok(credential.literal.clone().unwrap_or_default()) };
     let run = tokio::process::Command::new("sh").arg("-c").arg(command).kill_on_drop(true).output();
@@ -134,7 +135,7 @@ pub(super) fn validate(options: &Options) -> Result<u8> {
         let bar = progress_by_time("tries");
         let mut validation = once().await?;
         bar.inc(1);
-        while let Some(limit) = options.wait.filter(|limit| !validation.passes() && began.elapsed() < *limit) {
+        while let Some(limit) = options.wait.filter(|limit| !validation.passes && began.elapsed() < *limit) {
             let failing = failing(&validation);
             bar.set_message(failing);
             tokio::time::sleep(Duration::from_millis(500).min(limit)).await;
@@ -145,12 +146,12 @@ pub(super) fn validate(options: &Options) -> Result<u8> {
         match options.format {
             Format::Human => {
                 print(table(&validation));
-                let said = if validation.passes() { "passes" } else { "FAILS" };
+                let said = if validation.passes { "passes" } else { "FAILS" };
                 print(format!("{said} after {:.1} s", began.elapsed().as_secs_f64()));
             }
             Format::Json => print(serde_json::to_string_pretty(&validation).unwrap_or_default()),
         }
-        Ok(u8::from(!validation.passes()))
+        Ok(u8::from(!validation.passes))
     })
 }
 
@@ -165,8 +166,8 @@ async fn watch<F: Future<Output = Result<Validation>>>(options: &Options, once: 
             () = stop.as_mut() => break,
         };
         tries += 1;
-        passed += u32::from(validation.passes());
-        if !validation.passes() {
+        passed += u32::from(validation.passes);
+        if !validation.passes {
             last_failure = Some(failing(&validation));
         }
         match options.format {
@@ -174,7 +175,7 @@ async fn watch<F: Future<Output = Result<Validation>>>(options: &Options, once: 
             Format::Human => {
                 let rate = 100.0 * f64::from(passed) / f64::from(tries);
                 let last = last_failure.as_ref().map_or(String::new(), |last| format!("; last failure: {last}"));
-                let said = if validation.passes() { "passes" } else { "FAILS " };
+                let said = if validation.passes { "passes" } else { "FAILS " };
                 print(format!("{said}  {passed} of {tries} ({rate:.0} %){last}"));
             }
         }

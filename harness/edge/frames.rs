@@ -135,8 +135,9 @@ impl Mangler {
         }
         match fate.waits {
             Waits::ToGoTogether => self.before_next.append(&mut bytes),
-            Waits::ToGoBehind => self.behind_next.append(&mut bytes),
-            Waits::No => {
+            Waits::ToGoBehind if self.behind_next.is_empty() => self.behind_next.append(&mut bytes),
+            // One that waits goes behind this one, even if this was to wait too.
+            Waits::ToGoBehind | Waits::No => {
                 let mut whole = std::mem::take(&mut self.before_next);
                 whole.append(&mut bytes);
                 whole.append(&mut self.behind_next);

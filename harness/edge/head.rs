@@ -82,6 +82,11 @@ impl Exchange {
         !self.asked.is_empty()
     }
 
+    /// Whether an answer is to come, or is coming.
+    pub(super) fn is_busy(&self) -> bool {
+        self.is_waiting() || matches!(self.answer, Reading::Body(_))
+    }
+
     /// Whether nothing was asked yet.
     pub(super) fn is_fresh(&self) -> bool {
         self.request == Reading::Head && self.answers == 0 && self.asked.is_empty()

@@ -99,6 +99,7 @@ impl Limits {
         let lifetime = self.lifetime.map(|(after, index)| (began + after, index));
         let idle = self.idle.map(|(after, direction, index)| (last.of(direction) + after, index));
         let late = self.late.as_ref().zip(waits_since).map(|((after, page), since)| (since + *after, page.index));
-        [lifetime, idle, late].into_iter().flatten().min_by_key(|(due, _)| *due)
+        // Who answers for a server that is late cuts no client off that still waits for that.
+        late.or_else(|| [lifetime, idle].into_iter().flatten().min_by_key(|(due, _)| *due))
     }
 }

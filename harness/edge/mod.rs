@@ -42,6 +42,9 @@ const HIGH_WATER_BYTES: usize = 1 << 20;
 /// How long either side may take to read what had arrived when the other one ended.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a client that says nothing more, and may be gone, is waited for with an answer.
+const HALF_CLOSED_LIMIT: Duration = Duration::from_secs(60);
+
 /// How a fault ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -78,6 +81,10 @@ pub struct Passage {
     pub ended: Ended,
     /// Whether it carried a WebSocket.
     pub upgraded: bool,
+    /// Whether whoever ended it broke it (RST).
+    pub is_reset: bool,
+    /// How long it lasted.
+    pub lasted: Duration,
     /// What came from the client.
     pub from_client: Load,
     /// What came from the server.
@@ -120,7 +127,9 @@ pub async fn relay(client: Link, server: Option<Link>, scribe: Scribe, journal: 
         limits,
         scribe,
         last: Last::now(),
+        began: Instant::now(),
         asked: None,
+        half_closed: None,
     };
     relay.carry_all().await
 }
@@ -183,6 +192,9 @@ struct Relay {
     scribe: Scribe,
     /// When anything last came from either side.
     last: Last,
+    began: Instant,
+    /// Since when the client says nothing more, and waits for an answer.
+    half_closed: Option<Instant>,
     /// Since when the oldest request waits for its answer, and how many answers there had been.
     asked: Option<(Instant, usize)>,
 }
@@ -206,13 +218,21 @@ impl Relay {
                 let answered = self.limits.missing.take().filter(|_| self.exchange.is_waiting());
                 break match answered {
                     Some(page) => (End::Finished, self.answer_with(&page)),
-                    None => (End::Finished, Ended::Server),
+                    None => (broken(&self.server), Ended::Server),
                 };
             }
-            if is_through(&self.client, &self.to_server) {
+            let now = Instant::now();
+            if self.half_closed.is_some_and(|since| since + HALF_CLOSED_LIMIT <= now) {
                 break (End::Finished, Ended::Client);
             }
-            let now = Instant::now();
+            if is_through(&self.client, &self.to_server) && self.half_closed.is_none() {
+                if self.client.is_broken() || self.exchange.is_upgraded() || !self.exchange.is_busy() {
+                    break (broken(&self.client), Ended::Client);
+                }
+                // Who asked and says nothing more may still read the answer.
+                self.half_closed = Some(now);
+                let _ = timeout(FLUSH_LIMIT, self.server.end()).await;
+            }
             let since = self.waits_since(now);
             let limit = self.limits.due(self.last, since);
             if let Some((_, index)) = limit.filter(|(due, _)| *due <= now) {
@@ -224,7 +244,8 @@ impl Relay {
                 yield_now().await;
                 continue;
             }
-            let due = lanes.filter(|due| *due > now).into_iter().chain(limit.map(|(due, _)| due)).min();
+            let due = lanes.filter(|due| *due > now).into_iter().chain(limit.map(|(due, _)| due));
+            let due = due.chain(self.half_closed.map(|since| since + HALF_CLOSED_LIMIT)).min();
             let (client, server) = (&mut self.client, &mut self.server);
             let moved = poll_fn(|cx| match client.poll_progress(cx) {
                 Poll::Ready(progress) => Poll::Ready((Direction::ToServer, progress)),
@@ -247,14 +268,14 @@ impl Relay {
             }
         };
         let (from_client, from_server) = (self.to_server.scanner.load(), self.to_client.scanner.load());
-        let upgraded = self.exchange.is_upgraded();
+        let (upgraded, lasted, is_reset) = (self.exchange.is_upgraded(), self.began.elapsed(), end == End::Reset);
         if end == End::Finished {
             let (client, server) = (&mut self.client, &mut self.server);
             let _ = timeout(FLUSH_LIMIT, async { tokio::join!(client.flush(), server.flush()) }).await;
         }
         let (client, server) = (self.client.into_link().0, self.server.into_link().0);
         part(client, server, end).await;
-        Passage { ended, upgraded, from_client, from_server }
+        Passage { ended, upgraded, is_reset, lasted, from_client, from_server }
     }
 
     /// Whether what comes from now on needs only be carried.
@@ -270,12 +291,13 @@ impl Relay {
         let ((mut client, from_client), (mut server, from_server)) = (self.client.into_link(), self.server.into_link());
         let there = (&mut client, &from_client, self.to_server.scanner);
         let back = (&mut server, &from_server, self.to_client.scanner);
-        let (ended, from_client, from_server) = pass::pass(there, back, &self.limits, self.last).await;
+        let (ended, end, from_client, from_server) = pass::pass(there, back, &self.limits, self.last).await;
+        let (lasted, is_reset) = (self.began.elapsed(), end == End::Reset);
         if let Ended::Fault(index) = ended {
             self.scribe.fired(index, Party::Edge, self.scribe.plan().faults[index].kind.to_string());
         }
-        part(client, server, End::Finished).await;
-        Passage { ended, upgraded: self.exchange.is_upgraded(), from_client, from_server }
+        part(client, server, end).await;
+        Passage { ended, upgraded: self.exchange.is_upgraded(), is_reset, lasted, from_client, from_server }
     }
 
     /// Since when a request waits for its answer to begin.
@@ -364,6 +386,11 @@ impl Relay {
         }
         end.or(cut)
     }
+}
+
+/// How a side that ended its link wants the other's to end.
+fn broken(wire: &Wire) -> End {
+    if wire.is_broken() { End::Reset } else { End::Finished }
 }
 
 /// How long the sides may take to part once everything is said.

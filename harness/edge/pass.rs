@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Carried, Ended, Journal, Last, Limits, Load};
+use super::{Carried, End, Ended, Journal, Last, Limits, Load};
 use crate::{close_code::CloseCode, link::Link, transcript::Party};
 
 /// How many bytes are carried at a time in each direction: at first, and where that is not enough.
@@ -21,6 +21,8 @@ struct Half {
     start: usize,
     end: usize,
     has_ended: bool,
+    /// It was broken (RST) instead of ended.
+    is_broken: bool,
     /// The last piece filled the buffer.
     is_tight: bool,
     scanner: Scanner,
@@ -31,7 +33,8 @@ impl Half {
     fn new(already: &BytesMut, scanner: Scanner) -> Half {
         let mut buffer = vec![0; PIECE_BYTES.max(already.len())];
         buffer[..already.len()].copy_from_slice(already);
-        let mut half = Half { buffer, start: 0, end: already.len(), has_ended: false, is_tight: false, scanner };
+        let mut half =
+            Half { buffer, start: 0, end: already.len(), has_ended: false, is_broken: false, is_tight: false, scanner };
         half.scanner.scan(already);
         half
     }
@@ -61,7 +64,7 @@ impl Half {
                     *moved = true;
                     self.is_tight = self.end == self.buffer.len() && self.end < PIECE_BYTES_MAX;
                 }
-                Poll::Ready(_) => self.has_ended = true,
+                Poll::Ready(end) => (self.has_ended, self.is_broken) = (true, end.is_err()),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -74,7 +77,7 @@ pub(super) async fn pass(
     server: (&mut Link, &BytesMut, Scanner),
     limits: &Limits,
     mut last: Last,
-) -> (Ended, Load, Load) {
+) -> (Ended, End, Load, Load) {
     let (client, from_client, to_server) = client;
     let (server, from_server, to_client) = server;
     let mut there = Half::new(from_client, to_server);
@@ -108,7 +111,13 @@ pub(super) async fn pass(
         }
     })
     .await;
-    (ended, there.scanner.load, back.scanner.load)
+    let is_broken = match ended {
+        Ended::Client => there.is_broken,
+        Ended::Server => back.is_broken,
+        Ended::Fault(_) => false,
+    };
+    let end = if is_broken { End::Reset } else { End::Finished };
+    (ended, end, there.scanner.load, back.scanner.load)
 }
 
 /// Follows the frames of one direction by their headers alone: counts messages, and tells of a close.

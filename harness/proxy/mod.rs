@@ -8,6 +8,7 @@ mod entry;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -264,7 +265,6 @@ impl Desk {
     }
 
     async fn carry(&self, link: Link, client: SocketAddr, number: u64) {
-        let began = Instant::now();
         self.note(number, Noted::Opened { client: client.to_string() });
         let mut faults = self.state().faults.clone();
         let mut tally = Arc::clone(&self.0.tally);
@@ -288,12 +288,14 @@ impl Desk {
                 None
             }
         };
-        let desk = self.clone();
+        let (desk, acted) = (self.clone(), Arc::new(AtomicBool::new(false)));
+        let acts = Arc::clone(&acted);
         let closes = Arc::new(Mutex::new(None::<(&'static str, String)>));
         let tap = Tap::new(move |event| {
             if let What::FaultFired { index, detail, .. } = event.what
                 && !is_own
             {
+                acts.store(true, Ordering::Relaxed);
                 desk.note(number, Noted::Fault { number: index + 1, detail });
             }
         });
@@ -303,8 +305,8 @@ impl Desk {
         let journal = move |carried: Carried<'_>| desk.take(number, &carried, &first_close);
         let passage = edge::relay(link, server, recorder.scribe(0), Some(Arc::new(journal))).await;
         let close = closes.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let lasted_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.note(number, closed(passage, is_own, close, lasted_ms));
+        let has_acted = acted.load(Ordering::Relaxed);
+        self.note(number, closed(passage, is_own, close, has_acted));
     }
 
     fn take(&self, number: u64, carried: &Carried<'_>, first_close: &Mutex<Option<(&'static str, String)>>) {
@@ -343,17 +345,24 @@ fn shown_target(target: &[u8]) -> String {
 }
 
 /// Who closed a connection, and why.
-fn closed(passage: Passage, is_own: bool, close: Option<(&'static str, String)>, lasted_ms: u64) -> Noted {
+fn closed(passage: Passage, is_own: bool, close: Option<(&'static str, String)>, has_acted: bool) -> Noted {
+    let ended = if passage.ended == Ended::Client { "client" } else { "server" };
+    let how = match (passage.is_reset, passage.upgraded) {
+        (true, _) => "reset",
+        (false, true) => "end of stream without a close frame",
+        (false, false) => "end of stream",
+    };
     let (by, why) = match (passage.ended, close) {
         (Ended::Fault(_), _) if is_own => ("proxy".to_owned(), "the upstream cannot be reached".to_owned()),
         (Ended::Fault(index), _) => (format!("fault {}", index + 1), "a fault ended it".to_owned()),
-        (_, Some((by, said))) => (by.to_owned(), said),
-        (ended, None) => {
-            let by = if ended == Ended::Client { "client" } else { "server" };
-            let how = if passage.upgraded { "end of stream without a close frame" } else { "end of stream" };
-            (by.to_owned(), how.to_owned())
+        // What one side said may never have come to the other.
+        (_, Some((by, said))) if has_acted && by != ended => {
+            (ended.to_owned(), format!("{how}; the {by} had said {said}"))
         }
+        (_, Some((by, said))) => (by.to_owned(), said),
+        (_, None) => (ended.to_owned(), how.to_owned()),
     };
+    let lasted_ms = u64::try_from(passage.lasted.as_millis()).unwrap_or(u64::MAX);
     Noted::Closed {
         by,
         why,
