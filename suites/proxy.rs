@@ -22,7 +22,7 @@ use relapse::{
 };
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::broadcast::Receiver;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode};
@@ -238,8 +238,10 @@ fn a_fault_acts_on_every_request_of_a_connection() {
 #[case("traefik", "HTTP/1.1 502", "Bad Gateway")]
 fn a_server_that_is_not_there_is_answered_for(#[case] balancer: &str, #[case] status: &str, #[case] body: &str) {
     on_sockets(async {
-        // Nobody listens where somebody just did.
-        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        // A port that is taken, and nobody listens on it.
+        let taken = TcpSocket::new_v4().unwrap();
+        taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let nobody = taken.local_addr().unwrap();
         let mut proxy = Standing::with(nobody, faults_of(balancer), 10).await;
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -370,6 +372,7 @@ fn many_sessions_at_a_time() {
 /// Whatever either side does, the proxy goes on for everybody else.
 #[rstest]
 #[case::endless_headers("GET / HTTP/1.1\r\n{a: b\r\n}", "")]
+#[case::endless_requests("{GET / HTTP/1.1\r\n\r\n}", "")]
 #[case::garbage("\u{0}\u{1}\u{2}\u{3}\u{4}", "\u{5}\u{6}")]
 #[case::a_frame_of_a_gibibyte(UPGRADE, "HTTP/1.1 101 x\r\n\r\n\u{1}\u{7f}\u{0}\u{0}\u{0}\u{0}\u{40}\u{0}\u{0}\u{0}{x}")]
 #[case::an_endless_answer("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n{a: b\r\n}")]

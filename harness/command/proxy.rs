@@ -114,6 +114,9 @@ fn edge_faults_of(path: &std::path::Path) -> Result<Vec<Fault>> {
     Ok(edge)
 }
 
+/// How long connections that are ending anyway may take when the proxy is told to stop.
+const ENDING_LIMIT: Duration = Duration::from_millis(1500);
+
 /// Stands until it is told to stop.
 pub(super) fn proxy(options: &Options) -> Result<u8> {
     let faults = options.faults.read(read_edge_fault)?;
@@ -138,13 +141,26 @@ pub(super) fn proxy(options: &Options) -> Result<u8> {
             let (listening, control) = (proxy.address()?, control.address()?);
             print(serde_json::json!({"event": "listening", "address": listening, "control": control}));
         }
-        let entries = desk.entries();
+        let mut entries = desk.entries();
+        let running = tokio::spawn(proxy.run());
+        let standing = running.abort_handle();
         tokio::select! {
-            stopped = proxy.run() => stopped?,
+            stopped = running => stopped.unwrap_or(Ok(()))?,
             stopped = serve_control(control, desk.clone()) => stopped?,
-            () = log(entries, desk.clone(), options.format) => {}
+            () = log(&mut entries, desk.clone(), options.format) => {}
             () = until_told_to_stop() => {}
         }
+        // What is about to end may end, and be told.
+        let ending = async {
+            while desk.counts().open > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(ENDING_LIMIT, ending).await;
+        while let Ok(entry) = entries.try_recv() {
+            show(&entry, options.format);
+        }
+        standing.abort();
         if options.format == Format::Human {
             let counts = desk.counts();
             print(format!(
@@ -169,7 +185,7 @@ fn introduce(options: &Options, proxy: &Proxy, control: &Listener) -> Result<()>
 }
 
 /// Prints the log as it comes, and on a terminal how many connections there are.
-async fn log(mut entries: Receiver<std::sync::Arc<Entry>>, desk: Desk, format: Format) {
+async fn log(entries: &mut Receiver<std::sync::Arc<Entry>>, desk: Desk, format: Format) {
     let bar = progress_by_time("connections");
     let mut tick = tokio::time::interval(Duration::from_millis(250));
     loop {

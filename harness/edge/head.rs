@@ -13,6 +13,9 @@ use crate::{
     transcript::Party,
 };
 
+/// How many requests of a connection may wait for their answers.
+const ASKED_MAX: usize = 1000;
+
 /// The requests of a connection and their answers, until the server switches protocols.
 pub(super) struct Exchange {
     scribe: Scribe,
@@ -101,6 +104,8 @@ impl Exchange {
     pub(super) fn request(&mut self, incoming: &mut BytesMut, carried: &mut Vec<u8>) {
         loop {
             match &mut self.request {
+                // Who asks and asks, and is not answered, has to wait.
+                Reading::Head if self.asked.len() >= ASKED_MAX => return,
                 Reading::Head => match RequestHead::decode(incoming) {
                     Ok(None) => return,
                     Ok(Some((head, length))) => self.take_request(head, length, incoming, carried),
