@@ -6,10 +6,12 @@ use std::time::Duration;
 use crate::{
     binding::Binding,
     case::{Accepted, Case},
+    classify,
     credential::{Credential, CredentialPlace},
     error::Error,
     fault::Place,
     message::message_type,
+    outcome::Outcome,
     plan::Plan,
     run::{self, control_steps},
     step::{Act, Awaited, Request, Step},
@@ -79,9 +81,9 @@ impl Servers {
     }
 }
 
-async fn perform(steps: &[Step], plan: Plan, server: &Url) -> Result<crate::outcome::Outcome, Error> {
+async fn perform(steps: &[Step], plan: Plan, server: &Url) -> Result<Outcome, Error> {
     let transcript = run::converse(steps, plan, server).await?;
-    let readings = crate::classify::readings(&transcript);
+    let readings = classify::readings(&transcript);
     Ok(readings.first().expect("the control opens an exchange").outcome())
 }
 

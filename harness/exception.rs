@@ -31,6 +31,11 @@ impl Exception {
         }
     }
 
+    /// What a cancelled coroutine gets from whatever it awaits.
+    pub fn cancelled() -> Exception {
+        Exception::new(Exception::CANCELLED, "")
+    }
+
     /// Whether it ends a cancelled coroutine.
     pub fn is_cancellation(&self) -> bool {
         self.type_name == Exception::CANCELLED

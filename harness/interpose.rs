@@ -79,11 +79,6 @@ fn fired(scribe: &Scribe, index: usize) {
     scribe.fired(index, Party::Front, scribe.plan().faults[index].kind.to_string());
 }
 
-/// What a cancelled coroutine gets from whatever it awaits.
-fn cancelled() -> Exception {
-    Exception::new(Exception::CANCELLED, "")
-}
-
 struct Inlet {
     receive: Box<dyn Receive>,
     scribe: Scribe,
@@ -119,7 +114,7 @@ impl Inlet {
                         self.hangs = true;
                         continue 'next;
                     }
-                    EventFault::Cancel {} => return Err(self.raise(cancelled())),
+                    EventFault::Cancel {} => return Err(self.raise(Exception::cancelled())),
                     EventFault::SendRaises { .. }
                     | EventFault::SendDelays { .. }
                     | EventFault::SendHangs {}
@@ -155,7 +150,7 @@ impl SendEvent for Outlet {
                 fired(&self.scribe, index);
                 let exception = match fault {
                     EventFault::SendRaises { error } => Exception::parse(&error),
-                    EventFault::Cancel {} => cancelled(),
+                    EventFault::Cancel {} => Exception::cancelled(),
                     EventFault::SendDelays { delay } => {
                         sleep(delay.0).await;
                         continue;

@@ -8,10 +8,12 @@ use serde::Serialize;
 use crate::{
     binding::Binding,
     check::{self, Evidence},
-    classify::{self, Reading},
+    classify::Reading,
     close_code::CloseCode,
     credential::Credential,
     error::Error,
+    head::{header, readable},
+    message::message_type,
     outcome::{Class, Outcome},
     plan::Plan,
     run,
@@ -128,9 +130,9 @@ pub async fn validate(
 
 impl Validation {
     fn note_server(&mut self, reading: &Reading<'_>) {
-        let named = reading.response.and_then(|head| crate::head::header(&head.headers, "server"));
+        let named = reading.response.and_then(|head| header(&head.headers, "server"));
         if let Some(name) = named.filter(|_| self.server.is_empty()) {
-            self.server = crate::head::readable(name);
+            self.server = readable(name);
         }
     }
 }
@@ -216,13 +218,11 @@ fn answered(transcript: &Transcript) -> Option<Duration> {
 
 /// How long the first event took after the request.
 fn first_event(transcript: &Transcript) -> Option<Duration> {
-    let readings = classify::readings(transcript);
     let first = *transcript.service.words.events.first()?;
     let asked = when(transcript, |what| matches!(what, What::FrameSent(_)))?;
     let is_first = |what: &What| match what {
-        What::FrameSeen(frame) => crate::message::message_type(&frame.payload).is_some_and(|name| name == first),
+        What::FrameSeen(frame) => message_type(&frame.payload).is_some_and(|name| name == first),
         _ => false,
     };
-    readings.first()?;
     Some(when(transcript, is_first)?.saturating_sub(asked))
 }

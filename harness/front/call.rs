@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::time::Sleep;
 
-use super::{Life, Stop, cancelled};
+use super::{Life, Stop};
 use crate::{
     application::{Application, Promise, Receive, SendEvent},
     event::{Inbound, Outbound},
@@ -100,7 +100,7 @@ impl<P: Protocol> Call<P> {
         if self.running {
             self.running = false;
             self.future = Box::pin(pending());
-            self.scribe.record(Party::Application, What::Raised(cancelled()));
+            self.scribe.record(Party::Application, What::Raised(Exception::cancelled()));
         }
     }
 

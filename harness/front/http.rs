@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     FLUSH_LIMIT, Life, Stop, add_server,
     call::{Call, Next, Protocol, Step},
-    cancelled, refuse, wait_for_end, write_answer,
+    refuse, wait_for_end, write_answer,
 };
 use crate::{
     application::Application,
@@ -84,7 +84,7 @@ pub(super) async fn serve(
             }
             Next::Timer => {
                 cut_short(&mut call, scribe);
-                Some(Err(cancelled()))
+                Some(Err(Exception::cancelled()))
             }
         };
         if let Some(result) = ended {

@@ -18,7 +18,6 @@ use tokio::time::timeout;
 use self::stop::Stop;
 use crate::{
     application::Application,
-    exception::Exception,
     head::{HeadError, Headers, RequestHead, ResponseHead, field},
     link::{Link, Wire, take},
     profile::{Answer, Profile, Reception},
@@ -68,11 +67,6 @@ pub async fn serve(
         }
     }
     let _ = timeout(FLUSH_LIMIT, wire.flush()).await;
-}
-
-/// What a cancelled coroutine gets from whatever it awaits.
-fn cancelled() -> Exception {
-    Exception::new(Exception::CANCELLED, "")
 }
 
 /// How long a client may take to read the end of an answer.

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::{
     Life, Stop, add_server,
     call::{Call, Next, Protocol, Step},
-    cancelled, write_answer,
+    write_answer,
 };
 use crate::{
     application::Application,
@@ -486,7 +486,7 @@ impl Connection {
             if self.call.is_running() {
                 self.scribe.record(Party::Front, What::CutShort);
                 self.call.cancel();
-                self.application_ended(Err(cancelled()));
+                self.application_ended(Err(Exception::cancelled()));
             }
         } else if self.ping.pong_due.is_some_and(|due| due <= now) {
             self.scribe.record(Party::Front, What::KeepaliveExpired);

@@ -72,7 +72,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     faults: Vec<Fault>,
-    open: usize,
+    /// Without how often faults acted, which their tally knows.
     counts: Counts,
 }
 
@@ -174,7 +174,7 @@ struct Present(Desk);
 
 impl Drop for Present {
     fn drop(&mut self) {
-        self.0.state().open -= 1;
+        self.0.state().counts.open -= 1;
     }
 }
 
@@ -197,7 +197,7 @@ impl Desk {
     pub fn counts(&self) -> Counts {
         let state = self.state();
         let acted = self.tally().fired().iter().map(|&count| u64::from(count)).sum();
-        Counts { open: state.open, acted, ..state.counts }
+        Counts { acted, ..state.counts }
     }
 
     /// Every fault, those that were removed too.
@@ -253,15 +253,15 @@ impl Desk {
 
     /// A connection came: its number, and whether there is room for it.
     fn enter(&self) -> (u64, bool) {
-        let mut state = self.state();
-        state.counts.accepted += 1;
-        let has_room = state.open < self.0.connections_max;
+        let counts = &mut self.state().counts;
+        counts.accepted += 1;
+        let has_room = counts.open < self.0.connections_max;
         if has_room {
-            state.open += 1;
+            counts.open += 1;
         } else {
-            state.counts.refused += 1;
+            counts.refused += 1;
         }
-        (state.counts.accepted, has_room)
+        (counts.accepted, has_room)
     }
 
     async fn carry(&self, link: Link, client: SocketAddr, number: u64) {
