@@ -1,7 +1,6 @@
 //! The credentials a client can present, and the places it can present them in.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use memchr::memmem;
 use serde::{Deserialize, Serialize};
 
 use crate::head::RequestHead;
@@ -159,9 +158,9 @@ impl Presented {
             return false;
         }
         let token = self.text.as_bytes();
-        // A credential almost always stands last, and preparing a search for one costs more than looking there.
+        // A credential almost always stands last and fills most of where it stands: preparing a search costs more.
         let holds = |bytes: &[u8], needle: &[u8]| {
-            bytes.ends_with(needle) || (bytes.len() > needle.len() && memmem::find(bytes, needle).is_some())
+            bytes.ends_with(needle) || bytes.windows(needle.len()).any(|window| window == needle)
         };
         holds(&head.target, token)
             || head.headers.iter().any(|(name, value)| {

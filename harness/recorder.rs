@@ -210,7 +210,7 @@ impl Scribe {
     /// Asks a fault of the plan whether it acts on this occasion, and counts the occasion if the fault is armed.
     pub fn meets(&self, index: usize) -> bool {
         let trigger = self.plan().faults[index].trigger;
-        if !trigger.is_armed_at(self.elapsed()) {
+        if !trigger.is_always_armed() && !trigger.is_armed_at(self.elapsed()) {
             return false;
         }
         if trigger.step.is_some_and(|step| self.recorder.ledger().steps.get(&self.exchange) != Some(&step)) {

@@ -170,7 +170,13 @@ impl Stream {
             Some(rate) => (rate / PIECES_PER_SECOND).max(1),
             None => shape.slice.unwrap_or(bytes.len()),
         };
-        for piece in bytes.chunks(piece.min(shape.slice.unwrap_or(piece))) {
+        let piece = piece.min(shape.slice.unwrap_or(piece));
+        if piece >= bytes.len() && shape.bytes_per_second.is_none() {
+            self.queue.push_back((due, bytes));
+            self.last_due = Some(due);
+            return;
+        }
+        for piece in bytes.chunks(piece) {
             if let Some(rate) = shape.bytes_per_second {
                 due += Duration::from_secs_f64(piece.len() as f64 / rate as f64);
             }
@@ -181,6 +187,9 @@ impl Stream {
 
     /// Hands over what is due; how that ends the connection. Pieces go one at a time where their size is a fault's.
     pub(super) fn hand_over(&mut self, outgoing: &mut Vec<u8>) -> Option<(End, usize)> {
+        if self.queue.is_empty() {
+            return None;
+        }
         let is_sliced = self.shape.slice.is_some();
         let now = Instant::now();
         while self.due().is_some_and(|due| due <= now) && (!is_sliced || outgoing.is_empty()) {

@@ -40,6 +40,11 @@ impl Trigger {
         at >= self.from && self.until.is_none_or(|until| at < until)
     }
 
+    /// Whether there is no time at which it is not armed.
+    pub fn is_always_armed(&self) -> bool {
+        self.from.is_zero() && self.until.is_none()
+    }
+
     /// Whether it acts on every occasion while it is armed.
     pub fn is_steady(&self) -> bool {
         self.nth == 1 && self.every == 1 && self.times.is_none() && self.percent == 100 && self.step.is_none()

@@ -317,14 +317,19 @@ fn ask(steps: &mut Vec<Step>) {
     steps.push(wait("agent_response_complete"));
 }
 
+/// What asks whether the service is there.
+const PING: &str = r#"{"type":"ping"}"#;
+/// One byte more than a message may have.
+const TOO_MANY_BYTES: usize = 8193;
+
 /// A message, and the wait for its answer.
 fn say(chance: &mut Rng, steps: &mut Vec<Step>) {
     let (act, answer) = match chance.u8(..16) {
         0..=5 => return ask(steps),
-        6..=7 => (Act::SendText(r#"{"type":"ping"}"#.to_owned()), "pong"),
+        6..=7 => (Act::SendText(PING.to_owned()), "pong"),
         8 => (Act::SendText(r#"{"type":"no_such_type"}"#.to_owned()), "ack"),
         9 => (Act::SendText("not json".to_owned()), "error_message"),
-        10 => (Act::SendText(format!("{:8193}", r#"{"type":"ping"}"#)), "error_message"),
+        10 => (Act::SendText([PING, &" ".repeat(TOO_MANY_BYTES - PING.len())].concat()), "error_message"),
         11 => (Act::SendText(r#"{"type":null}"#.to_owned()), "ack"),
         12 => (Act::SendText("[1,2]".to_owned()), "error_message"),
         13 => (Act::SendBytes(b"\x00\xff".to_vec()), "error_message"),
