@@ -128,6 +128,30 @@ pub trait Dependencies: Send + Sync + fmt::Debug + 'static {
     fn import(&self, module: &'static str) -> Result<(), Exception>;
 }
 
+/// The faults of the plan that act on a call that is made now, each with its place in the plan. Every call is an
+/// occasion for every fault, whichever of them acts.
+pub fn faults_met<'a>(scribe: &'a Scribe, dependency: Dependency, operation: &str) -> Vec<(usize, &'a CallFault)> {
+    let meant = |(index, fault): (usize, &'a Fault)| match &fault.kind {
+        FaultKind::Call { calls, fault } if calls.include(dependency.name(), operation) => Some((index, fault)),
+        _ => None,
+    };
+    let faults = scribe.plan().faults.iter().enumerate().filter_map(meant);
+    faults.filter(|(index, _)| scribe.meets(*index)).collect()
+}
+
+/// Writes down a call that came back. What the caller makes of the answer is what it got.
+pub fn record_call(
+    scribe: &Scribe,
+    dependency: Dependency,
+    operation: &'static str,
+    result: &Result<Bytes, DependencyError>,
+) {
+    let read = result.as_ref().map_err(Clone::clone).and_then(|answer| read_answer(dependency, answer));
+    let error = read.err().map(|error| error.to_string());
+    let dependency = dependency.name();
+    scribe.record(Party::Dependency, What::DependencyCalled { dependency, operation, error });
+}
+
 /// Dependencies that answer at once, and on which the plan's faults act under the virtual clock.
 #[derive(Debug, Clone, Copy)]
 pub struct InMemory;
@@ -149,18 +173,11 @@ impl Dependencies for InMemory {
         Box::pin(async move {
             let mut result = Ok(Bytes::from_static(ANSWER));
             let Some(scribe) = Scribe::current() else { return result };
-            let meant =
-                |fault: &Fault| fault.kind.calls().is_some_and(|calls| calls.include(dependency.name(), operation));
-            let faults = scribe.plan().faults.iter().enumerate();
-            // Every call is an occasion for every fault, whichever of them acts.
-            let met: Vec<(usize, &Fault)> =
-                faults.filter(|(index, fault)| meant(fault) && scribe.meets(*index)).collect();
-            for (index, fault) in met {
+            for (index, fault) in faults_met(&scribe, dependency, operation) {
                 if result.is_err() {
                     continue;
                 }
                 scribe.fired_on_call(index, operation);
-                let FaultKind::Call { fault, .. } = &fault.kind else { continue };
                 match fault {
                     CallFault::Delay { delay } => sleep(delay.0).await,
                     CallFault::Hang {} => pending().await,
@@ -173,11 +190,7 @@ impl Dependencies for InMemory {
                     }
                 }
             }
-            // What the caller makes of the answer is what it got.
-            let read = result.as_ref().map_err(Clone::clone).and_then(|answer| read_answer(dependency, answer));
-            let error = read.err().map(|error| error.to_string());
-            let dependency = dependency.name();
-            scribe.record(Party::Dependency, What::DependencyCalled { dependency, operation, error });
+            record_call(&scribe, dependency, operation, &result);
             result
         })
     }

@@ -14,6 +14,7 @@ use crate::{
     classify::{self, Reading},
     clock::{Clock, Runtime},
     close_code::CloseCode,
+    dependency::{Dependencies, InMemory},
     environment::Environment,
     error::Error,
     fault::{Fault, FaultKind},
@@ -47,16 +48,27 @@ const SETTLING_TIME_MAX: Duration = Duration::from_secs(128);
 #[derive(Debug)]
 pub struct Conductor {
     runtime: Runtime,
+    dependencies: Arc<dyn Dependencies>,
     _logs: tracing::subscriber::DefaultGuard,
 }
 
 impl Default for Conductor {
     fn default() -> Self {
-        Conductor { runtime: Runtime::new(Clock::Virtual), _logs: recorder::capture_logs() }
+        Conductor::depending_on(Arc::new(InMemory))
     }
 }
 
 impl Conductor {
+    /// One whose backends depend on these dependencies instead of on those in memory.
+    pub fn depending_on(dependencies: Arc<dyn Dependencies>) -> Conductor {
+        Conductor { runtime: Runtime::new(Clock::Virtual), dependencies, _logs: recorder::capture_logs() }
+    }
+
+    fn launch(&self, revision: Revision, environment: Environment, profile: &Arc<Profile>, seed: u64) -> Embedded {
+        let (dependencies, profile) = (Arc::clone(&self.dependencies), Arc::clone(profile));
+        Embedded::depending_on(dependencies, revision, environment, profile, Transport::Memory, seed)
+    }
+
     /// Runs the case on its defective and on its repaired twin, and compares.
     pub fn judge(&self, trial: &Trial, seed: u64) -> Judgement {
         let run = |revision| self.run(trial, revision, seed);
@@ -90,8 +102,7 @@ impl Conductor {
     pub fn run(&self, trial: &Trial, revision: Revision, seed: u64) -> Result<Judged, Error> {
         let seed = trial.case.seed.unwrap_or(seed);
         self.runtime.block_on(async {
-            let profile = Arc::clone(&trial.profile);
-            let target = Embedded::launch(revision, trial.environment, profile, Transport::Memory, seed);
+            let target = self.launch(revision, trial.environment, &trial.profile, seed);
             let judged = conduct(&trial.case, &target, seed).await;
             target.stop().await?;
             judged
@@ -114,7 +125,7 @@ impl Conductor {
         plan: Plan,
     ) -> Result<Transcript, Error> {
         self.runtime.block_on(async {
-            let target = Embedded::launch(revision, environment, Arc::clone(profile), Transport::Memory, plan.seed);
+            let target = self.launch(revision, environment, profile, plan.seed);
             let recorder = Recorder::new(plan);
             if recorder.plan().faults.iter().any(|fault| fault.kind.acts_on_process()) {
                 target.restart(recorder.scribe(PROCESS)).await?;

@@ -5,6 +5,7 @@
 mod breaks; // everything that judges, seen to fail
 mod command; // the built binary: output and exit codes
 mod credentials; // every credential, place and environment
+mod dependencies; // what the service depends on, over HTTP
 mod edge; // a request that is changed on its way
 mod faults; // each fault does what it says
 mod hunts; // what nobody reported

@@ -13,7 +13,7 @@ use crate::{
     backend::{Backend, PORT, Settings, Variables},
     clock::Clock,
     credential::{Credential, Form, Presented},
-    dependency::InMemory,
+    dependency::{Dependencies, InMemory},
     edge,
     environment::Environment,
     error::Error,
@@ -47,6 +47,7 @@ pub struct Embedded {
     environment: Environment,
     profile: Arc<Profile>,
     transport: Transport,
+    dependencies: Arc<dyn Dependencies>,
     seed: u64,
     /// What credentials come from while the service itself is not there: the auth service is another process.
     issuer: Arc<Backend>,
@@ -92,13 +93,25 @@ impl Embedded {
         transport: Transport,
         seed: u64,
     ) -> Embedded {
-        let backend = Backend::started(revision, settings(environment), Arc::new(InMemory), seed);
+        Embedded::depending_on(Arc::new(InMemory), revision, environment, profile, transport, seed)
+    }
+
+    /// The same, with dependencies of the caller's own.
+    pub fn depending_on(
+        dependencies: Arc<dyn Dependencies>,
+        revision: Revision,
+        environment: Environment,
+        profile: Arc<Profile>,
+        transport: Transport,
+        seed: u64,
+    ) -> Embedded {
+        let backend = Backend::started(revision, settings(environment), Arc::clone(&dependencies), seed);
         let (life, _) = watch::channel(Life::Listening);
         let issuer = Arc::clone(&backend);
         let process = Arc::new(Mutex::new(Process { backend: Some(backend), life, stop: None }));
         let tasks = Mutex::new(JoinSet::new());
         let (connections, _) = watch::channel(0);
-        Embedded { revision, environment, profile, transport, seed, issuer, process, tasks, connections }
+        Embedded { revision, environment, profile, transport, dependencies, seed, issuer, process, tasks, connections }
     }
 
     fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
@@ -232,9 +245,10 @@ impl Embedded {
     fn start(&self, scribe: &Scribe, seed: u64) -> impl Future<Output = ()> + Send + 'static {
         let settings = Arc::new(Settings::read(&self.variables(scribe), SECRET));
         let (revision, profile) = (self.revision, Arc::clone(&self.profile));
-        let (process, scribe) = (Arc::clone(&self.process), scribe.clone());
+        let (process, scribe, dependencies) =
+            (Arc::clone(&self.process), scribe.clone(), Arc::clone(&self.dependencies));
         async move {
-            let imported = async { Backend::import(revision, settings, Arc::new(InMemory), seed) };
+            let imported = async { Backend::import(revision, settings, dependencies, seed) };
             let imported = scribe.with_log(imported).await;
             let (life, mut watched) = watch::channel(Life::Starting);
             let (stop, stopped) = oneshot::channel();
