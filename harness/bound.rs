@@ -6,15 +6,16 @@ use std::time::Duration;
 use crate::{
     binding::Binding,
     case::{Accepted, Case},
-    classify,
+    classify::{self, Reading},
     credential::{Credential, CredentialPlace},
     error::Error,
+    explain::{Explanation, Kind},
     fault::Place,
     message::message_type,
-    outcome::Outcome,
     plan::Plan,
+    profile::Profile,
     run::{self, control_steps},
-    step::{Act, Awaited, Request, Step},
+    step::{Act, Awaited, Client, Request, Step},
     target::Url,
     transcript::Words,
     verdict::{Judged, Judgement, Verdict},
@@ -23,8 +24,9 @@ use crate::{
 /// The longest that a case may pause, and any wait of it may last: time is real.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// A message that only the embedded backend sends behind the last event.
-const LAST_WORD: &str = "agent_response_complete";
+/// What the embedded backend sends behind the last event, and what it answers a ping with: for another server the last
+/// event stands for both.
+const LAST_WORDS: [&str; 2] = ["agent_response_complete", "pong"];
 
 /// The servers that cases are judged on.
 #[derive(Debug)]
@@ -32,9 +34,57 @@ pub struct Servers {
     /// How both are spoken to.
     pub binding: Binding,
     /// What should show the failure; nothing where only one server is looked at.
-    pub before: Option<Url>,
+    pub before: Option<Server>,
     /// What should not.
-    pub after: Url,
+    pub after: Server,
+}
+
+/// A server, and what it is known to be.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it is.
+    pub url: Url,
+    /// Which of the known servers it is like, so that its failures can be explained.
+    pub kind: Kind,
+}
+
+/// How long an answer may take that only says who answers.
+const RECOGNIZING_LIMIT: Duration = Duration::from_secs(3);
+
+impl Server {
+    /// Finds out which known server answers: by a plain request where the binding has a path for one, and by an upgrade
+    /// that every server refuses in words of its own. One that does not answer, or may not be asked as often, is like
+    /// none.
+    pub async fn recognize(url: Url, binding: &Binding, known: &[Arc<Profile>]) -> Server {
+        let authority = url.authority();
+        let standard = |path: &str| Request {
+            credential: Credential::None,
+            headers: vec![(b"Host"[..].into(), authority.clone().into())],
+            client: Client::Library,
+            ..Request::standard("GET", path)
+        };
+        let keyless = Request { without: vec!["Sec-WebSocket-Key".to_owned()], ..standard(&binding.paths.websocket) };
+        let mut acts = vec![Act::Open(keyless)];
+        acts.extend(binding.paths.health.first().map(|path| Act::Request(standard(path))));
+        let mut transcripts = Vec::new();
+        for act in acts {
+            let step = Step { act, limit: RECOGNIZING_LIMIT };
+            match run::converse(&[step], Plan { seed: 1, faults: Vec::new() }, &url).await {
+                Ok(transcript) => transcripts.push(transcript),
+                Err(_) => return Server { url, kind: Kind::default() },
+            }
+        }
+        let readings: Vec<Reading<'_>> = transcripts.iter().map(|transcript| Reading::of(transcript, 0)).collect();
+        let kind = Kind::of(known, &readings, readings.first());
+        Server { url, kind }
+    }
+
+    /// What may have brought about that a run ended as it did.
+    fn explain(&self, judged: &Judged) -> Option<Explanation> {
+        let readings = classify::readings(&judged.transcript);
+        let at = judged.outcomes.iter().position(|outcome| *outcome == judged.outcome)?;
+        self.kind.explain(readings.get(at)?, &judged.outcome.ending)
+    }
 }
 
 impl Servers {
@@ -52,7 +102,11 @@ impl Servers {
         match judged.await {
             Err(why) => Judgement { verdict: Verdict::Inconclusive, why, before: None, after: None, shams: Vec::new() },
             Ok((before, (bound, after))) => {
-                let (verdict, why) = compare(&bound, before.as_ref().map(|(_, before)| before), &after);
+                let (verdict, mut why) = compare(&bound, before.as_ref().map(|(_, before)| before), &after);
+                let explained = self.after.explain(&after).filter(|_| !after.outcome.class.is_good());
+                if let Some(explanation) = explained.filter(|_| verdict != Verdict::Fixed) {
+                    why.push_str(&format!("; {explanation}"));
+                }
                 Judgement {
                     verdict,
                     why,
@@ -64,27 +118,31 @@ impl Servers {
         }
     }
 
-    async fn run(&self, case: &Case, server: &Url, seed: u64) -> Result<(Case, Judged), String> {
-        let bound = bind(case, &self.binding, server)?;
-        let control = steps(&control_steps(), &self.binding, server)?;
+    async fn run(&self, case: &Case, server: &Server, seed: u64) -> Result<(Case, Judged), String> {
+        let bound = bind(case, &self.binding, &server.url)?;
+        let control = steps(&control_steps(), &self.binding, &server.url)?;
         let failed = |error: Error| format!("could not {error}");
-        let first = perform(&control, Plan { seed, faults: Vec::new() }, server).await.map_err(failed)?;
-        if !first.class.is_good() {
+        let perform_control = async || {
+            let plan = Plan { seed, faults: Vec::new() };
+            run::converse(&control, plan, &server.url).await.map_err(failed)
+        };
+        let first = perform_control().await?;
+        let reading = Reading::of(&first, 0);
+        let outcome = reading.outcome();
+        if !outcome.class.is_good() {
             // A server that is down, or has had enough of us, says nothing about the case.
-            return Err(format!("before anything was tried the valid client of {} gets {first}", server.authority()));
+            let explained = server.kind.explain(&reading, &outcome.ending);
+            let explained = explained.map_or(String::new(), |explanation| format!("; {explanation}"));
+            let authority = server.url.authority();
+            return Err(format!("before anything was tried the valid client of {authority} gets {outcome}{explained}"));
         }
-        let mut controls = vec![first];
-        let transcript = run::converse_as(bound.crowd, &bound.steps, bound.plan(seed), server).await.map_err(failed)?;
-        controls.push(perform(&control, Plan { seed, faults: Vec::new() }, server).await.map_err(failed)?);
+        let mut controls = vec![outcome];
+        let plan = bound.plan(seed);
+        let transcript = run::converse_as(bound.crowd, &bound.steps, plan, &server.url).await.map_err(failed)?;
+        controls.push(Reading::of(&perform_control().await?, 0).outcome());
         let worst = controls.into_iter().min_by_key(|outcome| outcome.class.is_good());
         Ok((bound, run::judge(transcript, worst.expect("there are two"))))
     }
-}
-
-async fn perform(steps: &[Step], plan: Plan, server: &Url) -> Result<Outcome, Error> {
-    let transcript = run::converse(steps, plan, server).await?;
-    let readings = classify::readings(&transcript);
-    Ok(readings.first().expect("the control opens an exchange").outcome())
 }
 
 /// What one or two servers tell.
@@ -143,11 +201,16 @@ fn steps(steps: &[Step], binding: &Binding, server: &Url) -> Result<Vec<Step>, S
                 }
                 Act::Wait(Awaited::Message(binding.messages.welcome.clone()))
             }
+            // Whatever asks for a sign of life asks in the server's own words.
+            Act::SendText(text) if is_of_type(text, &["ping"]) => match binding.messages.request.as_str() {
+                "" => continue,
+                request => Act::SendText(request.to_owned()),
+            },
             Act::Wait(Awaited::Message(name)) => match event(name, &words, binding)? {
                 Some(name) => Act::Wait(Awaited::Message(name)),
                 None => continue,
             },
-            Act::SendText(text) if is_request(text, &words) => {
+            Act::SendText(text) if is_of_type(text, words.requests) => {
                 if binding.messages.request.is_empty() {
                     return Err("it asks for something, and the binding has no request".to_owned());
                 }
@@ -164,13 +227,13 @@ fn steps(steps: &[Step], binding: &Binding, server: &Url) -> Result<Vec<Step>, S
     Ok(bound)
 }
 
-fn is_request(text: &str, words: &Words) -> bool {
-    message_type(text.as_bytes()).is_some_and(|name| words.requests.contains(&name.as_ref()))
+fn is_of_type(text: &str, names: &[&str]) -> bool {
+    message_type(text.as_bytes()).is_some_and(|name| names.contains(&name.as_ref()))
 }
 
 /// What the server calls an event; nothing where it is waited for already.
 fn event(name: &str, words: &Words, binding: &Binding) -> Result<Option<String>, String> {
-    if name == LAST_WORD {
+    if LAST_WORDS.contains(&name) {
         return Ok(binding.messages.events.last().cloned());
     }
     match words.events.iter().position(|event| *event == name) {

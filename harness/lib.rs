@@ -16,8 +16,8 @@
 //!   [`frame`] [`message`] [`close_code`] (the wire), [`outcome`] [`cause`] (how an exchange ends), [`defect`] [`revision`]
 //!   [`environment`] [`credential`] (what the backend is), [`issue`] (what was reported), [`fault`] [`plan`] [`step`] [`case`] [`profile`] [`balancer`] [`binding`] (what
 //!   a run is made of), [`transcript`] [`verdict`] [`trial`] [`error`] (what comes of it).
-//! - *Judgement*, pure functions of words: [`classify`] (outcome, class and cause from a transcript), [`check`] (one
-//!   property a file), [`redact`], [`report`].
+//! - *Judgement*, pure functions of words: [`classify`] (outcome, class and cause from a transcript), [`explain`] (cause
+//!   where only the wire is seen), [`check`] (one property a file), [`redact`], [`report`].
 //! - *Joints*, what parties meet over: [`clock`], [`link`], [`upstream`], [`recorder`], [`application`], [`dependency`],
 //!   [`running`].
 //! - *Machinery*, mutually blind: [`probe`], [`edge`], [`front`], [`interpose`], [`backend`], [`discover`].
@@ -57,6 +57,7 @@ pub mod environment;
 pub mod error;
 pub mod event;
 pub mod exception;
+pub mod explain;
 pub mod fault;
 pub mod frame;
 pub mod front;
@@ -90,7 +91,7 @@ pub mod verdict;
 
 pub use balancer::Balancer;
 pub use binding::{Binding, COMMAND_LIMIT};
-pub use bound::{Servers, judge_bound};
+pub use bound::{Server, Servers, judge_bound};
 pub use case::Case;
 pub use cause::Cause;
 pub use clock::{Clock, Runtime};

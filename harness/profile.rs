@@ -101,6 +101,31 @@ pub struct Handshake {
     pub unknown_method: Reception,
 }
 
+impl Handshake {
+    /// Every answer it refuses a request with.
+    pub fn refusals(&self) -> impl Iterator<Item = &Answer> {
+        let all = [
+            &self.upgrade,
+            &self.missing_key,
+            &self.short_key,
+            &self.missing_version,
+            &self.wrong_version,
+            &self.post,
+            &self.http_1_0,
+            &self.connection_keep_alive,
+            &self.missing_host,
+            &self.two_hosts,
+            &self.two_keys,
+            &self.two_versions,
+            &self.unknown_method,
+        ];
+        all.into_iter().filter_map(|reception| match reception {
+            Reception::Refused(answer) => Some(answer),
+            Reception::Accepted | Reception::Http => None,
+        })
+    }
+}
+
 /// How a request is received.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawReception")]
@@ -156,6 +181,17 @@ pub enum Effect {
     Ignored,
     /// The close reason is cut to what fits, and the close goes out.
     Truncated,
+}
+
+impl Effect {
+    /// What the client gets at once, where it gets something, and whether the application's call raises besides.
+    pub fn answer(&self) -> Option<(&Answer, bool)> {
+        match self {
+            Effect::Raises { then, .. } => then.as_ref().map(|answer| (answer, true)),
+            Effect::Answers(answer) => Some((answer, false)),
+            Effect::Ignored | Effect::Truncated => None,
+        }
+    }
 }
 
 /// Before the application accepted.
@@ -391,6 +427,16 @@ pub enum Stop {
     GoesOn,
     /// The client gets this at once.
     Answers(Answer),
+}
+
+impl Stop {
+    /// What the client gets, where it gets something.
+    pub fn answer(&self) -> Option<&Answer> {
+        match self {
+            Stop::Answers(answer) => Some(answer),
+            Stop::GoesOn => None,
+        }
+    }
 }
 
 impl Profile {

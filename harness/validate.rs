@@ -7,10 +7,12 @@ use serde::Serialize;
 
 use crate::{
     binding::Binding,
+    bound::Server,
     check::{self, Evidence},
     classify::Reading,
     close_code::CloseCode,
     credential::Credential,
+    discover,
     error::Error,
     head::{header, readable},
     message::message_type,
@@ -32,6 +34,10 @@ pub struct Validation {
     pub rows: Vec<Row>,
     /// What its answers say it is; empty where they say nothing.
     pub server: String,
+    /// Which of the known servers it is like, and by what that was seen.
+    pub kind: String,
+    /// What may have brought failures about.
+    pub notes: Vec<String>,
 }
 
 /// One thing that was tried.
@@ -66,8 +72,10 @@ pub async fn validate(
     limit: Duration,
 ) -> Result<Validation, Error> {
     let target = Url::new(upstream.clone(), binding, token.to_owned(), REQUESTS_MAX, Duration::ZERO);
-    let tried = Tried { target, binding, authority: upstream.authority(), limit };
-    let mut validation = Validation { passes: false, rows: Vec::new(), server: String::new() };
+    let server = Server::recognize(target, binding, &discover::servers()?).await;
+    let tried = Tried { server, binding, authority: upstream.authority(), limit };
+    let (kind, notes) = (tried.server.kind.to_string(), Vec::new());
+    let mut validation = Validation { passes: false, rows: Vec::new(), server: String::new(), kind, notes };
     let mut healthy = Vec::new();
     for path in &binding.paths.health {
         let transcript = tried.perform(vec![tried.get(path)]).await?;
@@ -99,6 +107,11 @@ pub async fn validate(
     let opened = reading.response.is_some_and(|head| head.status == 101);
     let what = if binding.credential.is_needed() { "upgrade with a valid credential" } else { "upgrade" };
     validation.rows.push(row(what.to_owned(), "101", opening(&reading, &outcome), opened, answered(&transcript)));
+    if !outcome.class.is_good()
+        && let Some(explanation) = tried.server.kind.explain(&reading, &outcome.ending)
+    {
+        validation.notes.push(format!("{}: {explanation}", outcome.ending));
+    }
     let is_talking = opened && !(binding.messages.request.is_empty() || binding.messages.events.is_empty());
     if is_talking {
         let (events, seen) = (binding.messages.events.len(), reading.agent_events().len());
@@ -139,7 +152,7 @@ impl Validation {
 
 /// A deployment that is being tried.
 struct Tried<'a> {
-    target: Url,
+    server: Server,
     binding: &'a Binding,
     authority: String,
     limit: Duration,
@@ -147,7 +160,7 @@ struct Tried<'a> {
 
 impl Tried<'_> {
     async fn perform(&self, steps: Vec<Step>) -> Result<Transcript, Error> {
-        run::converse(&steps, Plan { seed: 1, faults: Vec::new() }, &self.target).await
+        run::converse(&steps, Plan { seed: 1, faults: Vec::new() }, &self.server.url).await
     }
 
     fn step(&self, act: Act) -> Step {

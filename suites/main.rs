@@ -7,6 +7,7 @@ mod command; // the built binary: output and exit codes
 mod credentials; // every credential, place and environment
 mod dependencies; // what the service depends on, over HTTP
 mod edge; // a request that is changed on its way
+mod explaining; // what the wire alone tells of a cause
 mod faults; // each fault does what it says
 mod hunts; // what nobody reported
 mod judgement; // what must not be taken for good

@@ -40,7 +40,7 @@ const RANKS: &[(&str, &[&str])] = &[
             "verdict",
         ],
     ),
-    ("judgement", &["check", "classify", "redact", "report"]),
+    ("judgement", &["check", "classify", "explain", "redact", "report"]),
     ("joints", &["application", "clock", "dependency", "link", "recorder", "running", "upstream"]),
     ("machinery", &["backend", "discover", "edge", "front", "interpose", "probe"]),
     ("targets", &["target"]),

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relapse::{
-    Case, Clock, Error, Profile, Report, Result, Runtime, Servers, Trial, Upstream, Url, judge_all, judge_bound,
-    render_json, render_table, servers,
+    Case, Clock, Error, Profile, Report, Result, Runtime, Server, Servers, Trial, Upstream, Url, judge_all,
+    judge_bound, render_json, render_table, servers,
 };
 
 use super::{
@@ -78,7 +78,7 @@ pub(super) fn run(options: &Options) -> Result<u8> {
     let (cases, broken) = options.source.select(&options.filters)?;
     let servers = servers()?;
     if let Some(target) = &options.url.target {
-        return run_on(options, target, &cases, broken, &servers[0], start);
+        return run_on(options, target, &cases, broken, &servers, start);
     }
     let instead = match options.profile.as_slice() {
         [] => None,
@@ -113,7 +113,7 @@ fn run_on(
     target: &Upstream,
     cases: &[Arc<Case>],
     broken: Vec<Error>,
-    like: &Profile,
+    known: &[Arc<Profile>],
     start: Instant,
 ) -> Result<u8> {
     let url = &options.url;
@@ -121,7 +121,7 @@ fn run_on(
         return Ok(MISUSE);
     }
     let binding = url.foreign.binding()?;
-    let trials = Trial::behind(&target.to_string(), cases, like);
+    let trials = Trial::behind(&target.to_string(), cases, &known[0]);
     let progress = progress(trials.len(), "cases");
     let judged = Runtime::new(Clock::Real).block_on(async {
         let token = token(&binding).await?;
@@ -130,7 +130,11 @@ fn run_on(
             let pause = rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate);
             Url::new(upstream.clone(), &binding, token.clone(), url.max_requests, pause)
         };
-        let (before, after) = (url.before.as_ref().map(server), server(target));
+        let before = match &url.before {
+            Some(before) => Some(Server::recognize(server(before), &binding, known).await),
+            None => None,
+        };
+        let after = Server::recognize(server(target), &binding, known).await;
         let servers = Servers { binding: binding.clone(), before, after };
         Ok::<_, String>(judge_bound(cases, &servers, options.seed, || progress.inc(1)).await)
     });

@@ -202,6 +202,7 @@ fn table(validation: &Validation) -> String {
         table.add_row([mark, &row.tried, &row.expected, &row.got, &took]);
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    let server = if validation.server.is_empty() { "" } else { &format!("\nserver: {}", validation.server) };
-    format!("{}\n{server}", lines.join("\n"))
+    let named = if validation.server.is_empty() { String::new() } else { format!("{}, ", validation.server) };
+    let notes: String = validation.notes.iter().map(|note| format!("\n{note}")).collect();
+    format!("{}\n\nserver: {named}{}{notes}", lines.join("\n"), validation.kind)
 }

@@ -1,0 +1,208 @@
+//! What the end of an exchange tells of its cause where only the wire is seen: which known server answers, and in which
+//! situations that server ends an exchange so.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{
+    cause::Cause,
+    classify::Reading,
+    close_code::CloseCode,
+    head::header,
+    outcome::Ending,
+    profile::{Answer, Denial, Effect, Keepalive, Profile, Reception},
+    transcript::What,
+};
+
+/// The known servers that a server may be, by its answers.
+#[derive(Debug, Clone, Default)]
+pub struct Kind {
+    /// Their profiles; none where nothing is recognized.
+    pub profiles: Vec<Arc<Profile>>,
+    /// What they were recognized by.
+    pub by: &'static str,
+}
+
+impl Kind {
+    /// Recognizes a server by the `Server` header of its answers, and by that to an upgrade without a
+    /// `Sec-WebSocket-Key`. A proxy may put its own name into the header, and a proxy may answer in its place: then
+    /// nothing is recognized.
+    pub fn of(servers: &[Arc<Profile>], answers: &[Reading<'_>], without_key: Option<&Reading<'_>>) -> Kind {
+        let names: Vec<&[u8]> =
+            answers.iter().filter_map(|reading| header(&reading.response?.headers, "server")).collect();
+        let is_named = |profile: &&Arc<Profile>| {
+            !profile.server_header.is_empty() && names.contains(&profile.server_header.as_bytes())
+        };
+        let answers_so = |profile: &&Arc<Profile>| match (&profile.handshake.missing_key, without_key) {
+            (Reception::Refused(answer), Some(reading)) => is_answer(answer, reading) && tells_something(answer),
+            _ => false,
+        };
+        let named: Vec<_> = servers.iter().filter(is_named).cloned().collect();
+        let alike: Vec<_> = servers.iter().filter(answers_so).cloned().collect();
+        let both: Vec<_> = named.iter().filter(answers_so).cloned().collect();
+        match (named.is_empty(), alike.is_empty(), both.is_empty()) {
+            (false, _, false) => Kind { profiles: both, by: "its Server header, and how it refuses a bad handshake" },
+            (false, ..) => Kind { profiles: named, by: "its Server header" },
+            // A name that nobody knows is that of a proxy, or of a server that is not in the profiles.
+            (true, false, _) => Kind { profiles: alike, by: "how it refuses a bad handshake" },
+            (true, true, _) => Kind::default(),
+        }
+    }
+
+    /// What may have brought the end of an exchange about, the likeliest first; nothing where no server is recognized, or
+    /// none of them ends an exchange so.
+    pub fn explain(&self, reading: &Reading<'_>, ending: &Ending) -> Option<Explanation> {
+        let mut causes = Vec::new();
+        for profile in &self.profiles {
+            for cause in situations(profile, reading, ending) {
+                if !causes.contains(&cause) {
+                    causes.push(cause);
+                }
+            }
+        }
+        let servers = self.profiles.iter().map(|profile| profile.name.clone()).collect();
+        (!causes.is_empty()).then_some(Explanation { servers, causes })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.profiles.is_empty() {
+            return f.write_str("none that is known");
+        }
+        let names: Vec<&str> = self.profiles.iter().map(|profile| profile.name.as_str()).collect();
+        write!(f, "like {}, by {}", names.join(" or "), self.by)
+    }
+}
+
+/// What may have brought the end of an exchange about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The names of the profiles it rests on.
+    pub servers: Vec<String>,
+    /// What may have been the cause, the likeliest first. One alone is certain, as far as the server is the one it was
+    /// taken for.
+    pub causes: Vec<Cause>,
+}
+
+impl Explanation {
+    /// Whether there is one cause only.
+    pub fn is_certain(&self) -> bool {
+        self.causes.len() == 1
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let causes: Vec<&str> = self.causes.iter().map(|cause| said(*cause)).collect();
+        let certainty = if self.is_certain() { "certain" } else { "the likeliest first" };
+        write!(f, "behind {} that is: {} ({certainty})", self.servers.join(" or "), causes.join("; or "))
+    }
+}
+
+/// A cause as a sentence about somebody else's application.
+fn said(cause: Cause) -> &'static str {
+    match cause {
+        Cause::CrashBeforeAccept => "an exception left the application before it accepted",
+        Cause::CrashAfterAccept => "an exception left the application after it accepted",
+        Cause::Abandoned => "the application returned and left the client waiting",
+        Cause::AppChose1011 => "the application itself closed with 1011",
+        Cause::Policy => "the application itself decided so",
+        Cause::Keepalive => "a ping of the server went unanswered",
+        Cause::Shutdown => "the server was told to stop",
+        Cause::Server => "the server refused the request itself",
+        Cause::Protocol => "the server took what the client sent for a breach of RFC 6455",
+        other => other.name(),
+    }
+}
+
+/// The situations in which a server ends an exchange so, the likeliest first.
+fn situations(profile: &Profile, reading: &Reading<'_>, ending: &Ending) -> Vec<Cause> {
+    let is = |answer: &Answer| ends_so(answer, reading, ending);
+    let opened =
+        reading.events.iter().find(|event| matches!(&event.what, What::ResponseSeen(head) if head.status == 101));
+    let mut causes = Vec::new();
+    let mut may_be = |is_it: bool, cause: Cause| {
+        if is_it && !causes.contains(&cause) {
+            causes.push(cause);
+        }
+    };
+    let is_upgrade = reading.request.is_some_and(|head| header(&head.headers, "upgrade").is_some());
+    if !is_upgrade {
+        let http = &profile.http;
+        may_be(is(&http.raises), Cause::CrashBeforeAccept);
+        may_be(is(&http.returns), Cause::Abandoned);
+        let is_cut = matches!(ending, Ending::Http { complete: false, .. } | Ending::Drop);
+        may_be(is_cut && http.ends_after_start == Answer::Drop, Cause::CrashAfterAccept);
+        may_be(matches!(ending, Ending::Http { complete: true, .. }), Cause::Policy);
+        return causes;
+    }
+    let Some(opened) = opened else {
+        let before = &profile.before_accept;
+        may_be(is(&before.raises), Cause::CrashBeforeAccept);
+        may_be(is(&before.returns), Cause::Abandoned);
+        may_be(is(&before.close), Cause::Policy);
+        for (answer, raises) in [&before.send, &before.unoffered_subprotocol].into_iter().filter_map(Effect::answer) {
+            may_be(is(answer), if raises { Cause::CrashBeforeAccept } else { Cause::Policy });
+        }
+        may_be(profile.handshake.refusals().any(is), Cause::Server);
+        may_be(profile.shutdown.pending.answer().is_some_and(is), Cause::Shutdown);
+        // A denial response may be anything.
+        let is_answer = matches!(ending, Ending::Http { .. }) && before.denial == Denial::Sent;
+        may_be(is_answer && profile.scope.denial_response, Cause::Policy);
+        return causes;
+    };
+    let lasted = reading.events.last().map_or(Duration::ZERO, |event| event.at.saturating_sub(opened.at));
+    let after = &profile.after_accept;
+    may_be(is_expired(&profile.keepalive, lasted) && is(&profile.keepalive.expired), Cause::Keepalive);
+    may_be(is(&after.raises), Cause::CrashAfterAccept);
+    may_be(is(&after.returns), Cause::Abandoned);
+    if let Ending::Close { code: Some(code), .. } = ending {
+        let own = if *code == CloseCode::INTERNAL { Cause::AppChose1011 } else { Cause::Policy };
+        may_be(after.close_codes.contain(*code), own);
+        let breaches = [&profile.violation.protocol, &profile.violation.payload, &profile.violation.too_big];
+        may_be(breaches.into_iter().any(is), Cause::Protocol);
+    }
+    // What the application may say and the server does not, or should not have passed on.
+    let is_broken = reading.events.iter().any(|event| matches!(event.what, What::BadFrameSeen(_)));
+    may_be(is_broken && after.long_close_reason == Effect::Ignored, Cause::Policy);
+    let unsaid = [&after.other_close_code, &after.long_close_reason, &after.accept_again, &after.send_after_close];
+    for (answer, raises) in unsaid.into_iter().filter_map(Effect::answer) {
+        may_be(is(answer), if raises { Cause::CrashAfterAccept } else { Cause::Policy });
+    }
+    may_be(profile.shutdown.open.answer().is_some_and(is), Cause::Shutdown);
+    causes
+}
+
+/// Whether a session lasted long enough for a ping of the server to go unanswered.
+fn is_expired(keepalive: &Keepalive, lasted: Duration) -> bool {
+    keepalive.ping_interval_ms > 0
+        && lasted >= Duration::from_millis(keepalive.ping_interval_ms + keepalive.pong_timeout_ms)
+}
+
+/// Whether an exchange ended with this answer.
+fn ends_so(answer: &Answer, reading: &Reading<'_>, ending: &Ending) -> bool {
+    match (answer, ending) {
+        (Answer::Http { .. }, Ending::Http { .. }) => is_answer(answer, reading),
+        (Answer::Close { code, reason }, Ending::Close { code: seen, reason: said }) => code == seen && reason == said,
+        (Answer::Drop, Ending::Drop) | (Answer::Hang, Ending::Hang { .. } | Ending::Silence { .. }) => true,
+        _ => false,
+    }
+}
+
+/// Whether an HTTP answer is this one: its status, and its body where one is known.
+fn is_answer(answer: &Answer, reading: &Reading<'_>) -> bool {
+    let Answer::Http { status, body, .. } = answer else { return false };
+    let seen = reading.events.iter().find_map(|event| match &event.what {
+        What::BodySeen { body, .. } => Some(body.as_ref()),
+        _ => None,
+    });
+    reading.response.is_some_and(|head| head.status == *status)
+        && (body.is_empty() || seen.is_some_and(|seen| seen == body.as_bytes()))
+}
+
+/// Whether an answer is unlike anybody else's.
+fn tells_something(answer: &Answer) -> bool {
+    matches!(answer, Answer::Http { body, .. } if !body.is_empty())
+}
