@@ -23,7 +23,7 @@
 //! - *Machinery*, mutually blind: [`probe`], [`edge`], [`front`], [`interpose`], [`backend`], [`discover`].
 //! - *Targets*: [`target`] puts something behind the edge.
 //! - *Conduct*: [`run`] picks the clock, launches, drives and judges; [`stand`] and [`proxy`] stand on a port;
-//!   [`mod@validate`] looks at a deployment, [`bound`] judges cases on one; [`hunt`] draws what is run, shrinks what
+//!   [`mod@init`] finds out how a deployment is spoken to, [`mod@validate`] looks at it, [`bound`] judges cases on it; [`hunt`] draws what is run, shrinks what
 //!   fails and keeps it.
 //!
 //! # Invariants
@@ -63,6 +63,7 @@ pub mod frame;
 pub mod front;
 pub mod head;
 pub mod hunt;
+pub mod init;
 pub mod interpose;
 pub mod issue;
 pub mod link;
@@ -104,6 +105,7 @@ pub use hunt::{
     Campaign, Found, Hunt, HuntReport, Reached, hunt_all,
     report::{Detection, render_detection},
 };
+pub use init::{Acquaintance, init as get_acquainted};
 pub use issue::Issue;
 pub use link::Listener;
 pub use outcome::{Class, Outcome};

@@ -214,6 +214,42 @@ fn cases_run_on_servers_that_are_not_ours() {
     assert_eq!((code, verdicts[cases[0]].as_str()), (Some(2), "inconclusive"));
 }
 
+/// A binding that `init` wrote is one that `validate` passes with.
+#[rstest]
+#[case::refuses_at_the_handshake(&["serve"])]
+#[case::refuses_after_the_accept(&["serve", "--defect", "auth_after_accept"])]
+fn a_server_is_made_acquainted_with(#[case] serve: &[&str]) {
+    let served = Standing::start(serve);
+    let line = served.first.iter().find(|line| line.contains("TOKEN=")).unwrap();
+    let token = line.split_once("TOKEN=").unwrap().1.split(' ').next().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let target = format!("http://{}", served.address());
+    let relapse = |command: &str, more: &[&str]| {
+        let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+        relapse.current_dir(directory.path()).args([command, "--target", &target]).args(more);
+        relapse.env("RELAPSE_TEST_TOKEN", token).output().unwrap()
+    };
+    // Without a token nothing opens, and the file says what to do.
+    let output = relapse("init", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let written = std::fs::read_to_string(directory.path().join("relapse.toml")).unwrap();
+    assert!(written.contains("--token-env or --token-command names one"), "{written}");
+    // What is there already is not lost.
+    assert_eq!(relapse("init", &["--token-env", "RELAPSE_TEST_TOKEN"]).status.code(), Some(2));
+    assert_eq!(std::fs::read_to_string(directory.path().join("relapse.toml")).unwrap(), written);
+    let output = relapse("init", &["--token-env", "RELAPSE_TEST_TOKEN", "--force"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let written = std::fs::read_to_string(directory.path().join("relapse.toml")).unwrap();
+    for part in
+        ["websocket = \"/ws\"", "env = \"RELAPSE_TEST_TOKEN\"", "\"connection_established\"", "\"agent_started\""]
+    {
+        assert!(written.contains(part), "{part}: {written}");
+    }
+    let validated = relapse("validate", &["--format", "json"]);
+    let passes: serde_json::Value = serde_json::from_slice(&validated.stdout).unwrap();
+    assert_eq!(passes["passes"], serve.len() == 1, "{passes:#}");
+}
+
 /// What cannot be is told at once, with the nearest right name.
 #[rstest]
 #[case(&["proxy", "--upstream", "127.0.0.1:1"], "no scheme")]
@@ -225,6 +261,8 @@ fn cases_run_on_servers_that_are_not_ours() {
 #[case(&["serve", "--listen", "192.0.2.1:1"], "listen on 192.0.2.1:1")]
 #[case(&["validate", "--target", "wss://example.org"], "--allow-host example.org")]
 #[case(&["validate", "--target", "ws://127.0.0.1:1", "--binding", "no/such.toml"], "read no/such.toml")]
+#[case(&["init", "--target", "ws://127.0.0.1:1", "--binding", "no/such.toml"], "connect to 127.0.0.1:1")]
+#[case(&["init", "--target", "ws://example.org"], "--allow-host example.org")]
 fn misuse_is_told(#[case] arguments: &[&str], #[case] message: &str) {
     let output = Command::new(env!("CARGO_BIN_EXE_relapse")).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

@@ -44,7 +44,7 @@ const RANKS: &[(&str, &[&str])] = &[
     ("joints", &["application", "clock", "dependency", "link", "recorder", "running", "upstream"]),
     ("machinery", &["backend", "discover", "edge", "front", "interpose", "probe"]),
     ("targets", &["target"]),
-    ("conduct", &["bound", "hunt", "proxy", "run", "stand", "validate"]),
+    ("conduct", &["bound", "hunt", "init", "proxy", "run", "stand", "validate"]),
 ];
 
 /// Ranks whose modules do not see one another.

@@ -1,6 +1,7 @@
 //! Arguments, and what is done with them.
 
 mod hunt;
+mod init;
 mod list;
 mod proxy;
 mod replay;
@@ -65,6 +66,11 @@ enum Command {
     ///
     /// Exit codes: 0 everything is as it has to be; 1 something is not; 2 the harness could not do its work or was misused.
     Validate(validate::Options),
+    /// Find out how a server is spoken to, and write it down as a `relapse.toml`.
+    ///
+    /// Asks common paths for health and WebSockets, tries a token in every place where tokens travel, and says what
+    /// clients commonly say. Exit codes: 0 a session opened; 1 none did; 2 the harness could not do its work or was misused.
+    Init(init::Options),
     /// List the issues: what was reported, what was really behind it, and the cases.
     List(list::Options),
     /// Show one case: what was reported, both conversations side by side, and what was really behind it.
@@ -90,6 +96,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Serve(options)) => serve::serve(&options),
         Some(Command::Proxy(options)) => proxy::proxy(&options),
         Some(Command::Validate(options)) => validate::validate(&options),
+        Some(Command::Init(options)) => init::init(&options),
         Some(Command::List(options)) => list::list(&options),
         Some(Command::Show(options)) => show::show(&options),
     };

@@ -152,7 +152,7 @@ fn run_on(
 }
 
 /// How many requests a second a server gets that is not on this machine.
-const RATE: u32 = 10;
+pub(super) const RATE: u32 = 10;
 
 /// A bar on a terminal, nothing where standard error is piped.
 pub(super) fn progress(length: usize, what: &str) -> ProgressBar {

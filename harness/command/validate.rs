@@ -37,9 +37,9 @@ pub(super) struct Options {
 pub(super) struct Target {
     /// The server: `http://`, `https://`, `ws://` or `wss://`, host and port.
     #[arg(long, value_name = "URL")]
-    target: Upstream,
+    pub(super) target: Upstream,
     #[command(flatten)]
-    foreign: Foreign,
+    pub(super) foreign: Foreign,
 }
 
 /// How a server that is not ours is spoken to.
@@ -47,7 +47,7 @@ pub(super) struct Target {
 pub(super) struct Foreign {
     /// How it is spoken to; `relapse.toml` where there is one, and what the embedded backend speaks where there is none.
     #[arg(long, value_name = "FILE")]
-    binding: Option<PathBuf>,
+    pub(super) binding: Option<PathBuf>,
     /// A host that may be contacted although it is not this machine; may be given more than once.
     #[arg(long, value_name = "HOST")]
     allow_host: Vec<String>,
