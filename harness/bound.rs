@@ -15,7 +15,7 @@ use crate::{
     plan::Plan,
     profile::Profile,
     run::{self, control_steps},
-    step::{Act, Awaited, Client, Request, Step},
+    step::{Act, Awaited, Client, DEFAULT_USER, Request, Step},
     target::Url,
     transcript::Words,
     verdict::{Judged, Judgement, Verdict},
@@ -126,22 +126,27 @@ impl Servers {
             let plan = Plan { seed, faults: Vec::new() };
             run::converse(&control, plan, &server.url).await.map_err(failed)
         };
-        let first = perform_control().await?;
-        let reading = Reading::of(&first, 0);
-        let outcome = reading.outcome();
-        if !outcome.class.is_good() {
-            // A server that is down, or has had enough of us, says nothing about the case.
-            let explained = server.kind.explain(&reading, &outcome.ending);
-            let explained = explained.map_or(String::new(), |explanation| format!("; {explanation}"));
-            let authority = server.url.authority();
-            return Err(format!("before anything was tried the valid client of {authority} gets {outcome}{explained}"));
+        let mut controls = Vec::new();
+        if !case.is_alone {
+            let first = perform_control().await?;
+            let reading = Reading::of(&first, 0);
+            let outcome = reading.outcome();
+            if !outcome.class.is_good() {
+                // A server that is down, or has had enough of us, says nothing about the case.
+                let explained = server.kind.explain(&reading, &outcome.ending);
+                let explained = explained.map_or(String::new(), |explanation| format!("; {explanation}"));
+                let authority = server.url.authority();
+                let why =
+                    format!("before anything was tried the valid client of {authority} gets {outcome}{explained}");
+                return Err(why);
+            }
+            controls.push(outcome);
         }
-        let mut controls = vec![outcome];
         let plan = bound.plan(seed);
         let transcript = run::converse_as(bound.crowd, &bound.steps, plan, &server.url).await.map_err(failed)?;
         controls.push(Reading::of(&perform_control().await?, 0).outcome());
         let worst = controls.into_iter().min_by_key(|outcome| outcome.class.is_good());
-        Ok((bound, run::judge(transcript, worst.expect("there are two"))))
+        Ok((bound, run::judge(transcript, worst.expect("there is one behind every case"))))
     }
 }
 
@@ -183,9 +188,54 @@ pub fn bind(case: &Case, binding: &Binding, server: &Url) -> Result<Case, String
     if case.crowd.users > 1 {
         return Err("it needs several users, and the binding has a credential for one".to_owned());
     }
+    if case.is_capsule() {
+        // What a hunt found is said as it was found.
+        let steps = case.steps.iter().cloned().filter_map(|step| in_the_words_of(binding, server, step)).collect();
+        return Ok(Case { steps, ..case.clone() });
+    }
     // What is said, and which of several fitting codes, is the embedded backend's own.
     let accepted = case.accepted.iter().map(|accepted| Accepted { outcome: None, says: None, ..accepted.clone() });
     Ok(Case { steps: steps(&case.steps, binding, server)?, accepted: accepted.collect(), ..case.clone() })
+}
+
+/// A step of nobody's own, as it can be said to a server: its path for WebSockets, its credential, its messages. What
+/// only the embedded backend understands is said as it stands, and what only that one answers is not waited for. There is
+/// one user, and it is patient: how fast somebody else's server answers is not known.
+pub fn in_the_words_of(binding: &Binding, server: &Url, step: Step) -> Option<Step> {
+    let words = Words::default();
+    let request = |request: Request| {
+        use Credential::{Empty, Garbage, NoScheme, None, Valid};
+        let credential = match request.credential {
+            _ if !binding.credential.is_needed() => None,
+            kind @ (Valid | None | Empty | NoScheme) => kind,
+            _ => Garbage,
+        };
+        let places = vec![binding.credential.place];
+        let own = Request { credential, places, user: DEFAULT_USER.to_owned(), give_up: Option::None, ..request };
+        bound(own, binding, server).ok()
+    };
+    let act = match step.act {
+        Act::Open(asked) => {
+            Act::Open(Request { path: binding.paths.websocket.clone().into_bytes(), ..request(asked)? })
+        }
+        Act::Request(asked) => Act::Request(request(asked)?),
+        Act::SendText(text) if is_of_type(&text, words.requests) || is_of_type(&text, &["ping"]) => {
+            Act::SendText(Some(binding.messages.request.clone()).filter(|request| !request.is_empty())?)
+        }
+        Act::Wait(Awaited::Message(name)) => {
+            let is_own = binding.messages.events.contains(&name) || binding.messages.welcome == name;
+            let said = match name.as_str() {
+                _ if is_own => Some(name),
+                name if words.welcomes.contains(&name) => {
+                    Some(binding.messages.welcome.clone()).filter(|welcome| !welcome.is_empty())
+                }
+                name => event(name, &words, binding).ok().flatten(),
+            };
+            Act::Wait(Awaited::Message(said?))
+        }
+        act => act,
+    };
+    Some(Step { act, ..step })
 }
 
 fn steps(steps: &[Step], binding: &Binding, server: &Url) -> Result<Vec<Step>, String> {

@@ -66,6 +66,9 @@ pub struct Case {
     pub shams: Vec<Sham>,
 }
 
+/// The scenario of what a hunt found.
+pub const HUNTED: &str = "hunt";
+
 /// What is accepted of one exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
@@ -128,6 +131,11 @@ impl Case {
     /// What the defective twin must show behind this server.
     pub fn symptom_behind(&self, profile: &str) -> &Symptom {
         self.symptom_on.get(profile).unwrap_or(&self.symptom)
+    }
+
+    /// Whether a hunt wrote it.
+    pub fn is_capsule(&self) -> bool {
+        self.scenario == HUNTED
     }
 
     /// The plan with this seed.

@@ -33,6 +33,8 @@ pub struct Reading<'a> {
     pub request: Option<&'a RequestHead>,
     /// The head as it reached the server, when the server called the application.
     pub delivered: Option<&'a RequestHead>,
+    /// The head as it left the edge, where nothing is known of the inside.
+    pub passed_on: Option<Cow<'a, RequestHead>>,
     /// The answer's head.
     pub response: Option<&'a ResponseHead>,
     /// The user a valid credential that reached the server names.
@@ -65,6 +67,7 @@ impl<'a> Reading<'a> {
             events: transcript.of(exchange).collect(),
             request: None,
             delivered: None,
+            passed_on: None,
             response: None,
             user: None,
             welcome: None,
@@ -94,13 +97,30 @@ impl<'a> Reading<'a> {
                 _ => {}
             }
         }
+        reading.passed_on = reading.request.filter(|_| reading.service.is_opaque).map(|head| reading.edited(head));
         // What the application got, or, where it was not called and nobody rewrote the request, what was sent.
-        let arrived = reading.delivered.or(reading.request.filter(|_| !tampered));
+        let arrived = match &reading.passed_on {
+            Some(head) => Some(head.as_ref()),
+            None => reading.delivered.or(reading.request.filter(|_| !tampered)),
+        };
         let valid =
             |credential: &&Presented| credential.is_valid() && arrived.is_some_and(|head| credential.is_in(head));
-        reading.user = credential.filter(valid).map(|credential| credential.subject.as_str());
+        let user = credential.filter(valid).map(|credential| credential.subject.as_str());
+        reading.user = user;
         reading.foreign_user = reading.find_foreign_user();
         reading
+    }
+
+    /// A head as the edge left it.
+    fn edited(&self, head: &'a RequestHead) -> Cow<'a, RequestHead> {
+        let mut edited = Cow::Borrowed(head);
+        for event in self.events.iter().filter(|event| event.party == Party::Edge) {
+            let What::FaultFired { index, .. } = event.what else { continue };
+            if let Some(FaultKind::Head(edit)) = self.faults.get(index).map(|fault| &fault.kind) {
+                edit.apply(edited.to_mut());
+            }
+        }
+        edited
     }
 
     fn take_message(&mut self, frame: &'a Frame) {
@@ -114,6 +134,13 @@ impl<'a> Reading<'a> {
     /// Whether the client asked for a WebSocket. A request that the server took for a plain one did not: a server may
     /// ignore an upgrade that is not asked for in full (RFC 9110 section 7.8).
     pub fn asked_for_upgrade(&self) -> bool {
+        if let Some(head) = &self.passed_on {
+            let is_whole =
+                ["sec-websocket-key", "sec-websocket-version"].iter().all(|name| header(&head.headers, name).is_some());
+            return is_whole
+                && has_token(&head.headers, "upgrade", "websocket")
+                && has_token(&head.headers, "connection", "upgrade");
+        }
         let plain = |event: &&Event| matches!(event.what, What::Called { kind: ScopeType::Http, .. });
         let asked = self.request.is_some_and(|head| has_token(&head.headers, "upgrade", "websocket"));
         asked && !self.events.iter().any(plain)
@@ -631,10 +658,16 @@ impl<'a> Reading<'a> {
     /// Whether the request that arrived deserves no complaint: on a path that the target is known to serve, a plain
     /// GET, or an upgrade with everything it needs, a valid credential, and an offer that the target knows, if any.
     fn is_faultless(&self) -> bool {
-        // Where nothing is known of the inside, what was sent has to stand for what arrived.
-        let sent = self.request.filter(|_| self.service.is_opaque);
-        let Some(head) = self.delivered.or(sent).filter(|head| head.method == "GET") else { return false };
+        // Where nothing is known of the inside, what was passed on has to stand for what arrived.
+        let Some(head) = self.delivered.or(self.passed_on.as_deref()).filter(|head| head.method == "GET") else {
+            return false;
+        };
         if self.is_scope_faulted() || self.is_scope_rewritten() {
+            return false;
+        }
+        // Nobody can say what a server makes of a head that was changed on its way.
+        let changes = |kind: &FaultKind| matches!(kind, FaultKind::Head(edit) if *edit != (HeadEdit::Pass {}));
+        if self.passed_on.is_some() && self.acted().any(changes) {
             return false;
         }
         let (path, _) = head.path_and_query();
@@ -659,7 +692,7 @@ impl<'a> Reading<'a> {
     /// Whether the server took the request for a WebSocket.
     fn is_websocket(&self) -> bool {
         let websocket = |event: &&Event| matches!(event.what, What::Called { kind: ScopeType::Websocket, .. });
-        self.events.iter().any(websocket)
+        self.events.iter().any(websocket) || (self.service.is_opaque && self.asked_for_upgrade())
     }
 
     fn sent_too_much(&self) -> bool {

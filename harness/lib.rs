@@ -102,7 +102,7 @@ pub use environment::Environment;
 pub use error::Error;
 pub use fault::{Fault, Place};
 pub use hunt::{
-    Campaign, Found, Hunt, HuntReport, Reached, hunt_all,
+    Campaign, Foreign, Found, Hunt, HuntReport, Reached, hunt_all,
     report::{Detection, render_detection},
 };
 pub use init::{Acquaintance, init as get_acquainted};

@@ -250,6 +250,44 @@ fn a_server_is_made_acquainted_with(#[case] serve: &[&str]) {
     assert_eq!(passes["passes"], serve.len() == 1, "{passes:#}");
 }
 
+/// A hunt on a server that is not ours finds what is wrong on the wire, explains it, and keeps a capsule that runs on any
+/// server; on a server in order it finds nothing.
+#[test]
+fn servers_that_are_not_ours_are_hunted_on() {
+    let (broken, repaired) = (
+        Standing::start(&["serve", "--profile", "daphne-4.2", "--defect", "query_params_on_url"]),
+        Standing::start(&["serve"]),
+    );
+    let line = repaired.first.iter().find(|line| line.contains("TOKEN=")).unwrap();
+    let token = line.split_once("TOKEN=").unwrap().1.split(' ').next().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("relapse.toml"), "[credential]\nenv = \"RELAPSE_TEST_TOKEN\"\n").unwrap();
+    let relapse = |arguments: &[&str]| {
+        let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+        relapse.current_dir(directory.path()).args(arguments).env("RELAPSE_TEST_TOKEN", token);
+        let output = relapse.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (at_broken, at_repaired) = (format!("http://{}", broken.address()), format!("http://{}", repaired.address()));
+    let (code, found) = relapse(&["hunt", "--target", &at_broken, "--cases", "8"]);
+    assert_eq!(code, Some(1), "{found}");
+    for part in ["no_server_error: 500", "an exception left the application before it accepted", "(like daphne-4.2, by"]
+    {
+        assert!(found.contains(part), "{part}: {found}");
+    }
+    let again = found.lines().find_map(|line| line.strip_prefix("again: relapse ")).unwrap();
+    let again: Vec<&str> = again.split(' ').collect();
+    let (code, said) = relapse(&again);
+    assert!(code == Some(1) && said.contains("STILL BROKEN"), "{said}");
+    let (code, said) = relapse(&["run", again[1], "--before", &at_broken, "--after", &at_repaired]);
+    assert!(code == Some(0) && said.contains("FIXED"), "{said}");
+    let (code, said) = relapse(&["hunt", "--target", &at_repaired, "--cases", "16"]);
+    assert!(code == Some(0) && said.contains("16 case(s), 0 finding(s)"), "{said}");
+    // Half of what may be asked is for looking again at what was found.
+    let (code, said) = relapse(&["hunt", "--target", &at_broken, "--cases", "50", "--max-requests", "12"]);
+    assert!(code == Some(1) && said.contains("finding(s)") && !said.contains("50 case(s)"), "{said}");
+}
+
 /// What cannot be is told at once, with the nearest right name.
 #[rstest]
 #[case(&["proxy", "--upstream", "127.0.0.1:1"], "no scheme")]
@@ -262,6 +300,9 @@ fn a_server_is_made_acquainted_with(#[case] serve: &[&str]) {
 #[case(&["validate", "--target", "wss://example.org"], "--allow-host example.org")]
 #[case(&["validate", "--target", "ws://127.0.0.1:1", "--binding", "no/such.toml"], "read no/such.toml")]
 #[case(&["init", "--target", "ws://127.0.0.1:1", "--binding", "no/such.toml"], "connect to 127.0.0.1:1")]
+#[case(&["hunt", "--target", "ws://example.org"], "--allow-host example.org")]
+#[case(&["hunt", "--target", "backen"], "no scheme")]
+#[case(&["hunt", "--target", "ws://127.0.0.1:1", "--faults", "scope"], "only the edge is reached")]
 #[case(&["init", "--target", "ws://example.org"], "--allow-host example.org")]
 fn misuse_is_told(#[case] arguments: &[&str], #[case] message: &str) {
     let output = Command::new(env!("CARGO_BIN_EXE_relapse")).args(arguments).output().unwrap();

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use relapse::{
-    Campaign, Conductor, Defect, Detection, Error, Found, Hunt, HuntReport, Place, Reached, Result, Revision, Verdict,
-    hunt_all, render_detection, render_table, servers,
+    Campaign, Clock, Conductor, Defect, Detection, Error, Foreign as ForeignPrey, Found, Hunt, HuntReport, Place,
+    Reached, Result, Revision, Runtime, Upstream, Verdict, hunt_all, render_detection, render_table, servers,
 };
 
 use super::{
     MISUSE, complain, complain_of, print,
     replay::{capsule_directory, replay_all},
-    run::{progress, progress_by_time},
+    run::{Allowance, progress, progress_by_time},
+    validate::{Foreign, token},
     width,
 };
 
@@ -24,16 +25,24 @@ use super::{
 const CASES: u64 = 2000;
 /// The same, for each defect that is to be detected.
 const CASES_PER_DEFECT: u64 = 20_000;
+/// The same, on a server of somebody's own.
+const CASES_ON_A_SERVER: u64 = 200;
 /// How many cases a hunt has that ends by the clock.
 const CASES_MAX: u64 = 1_000_000_000;
 
 /// What is hunted, and how long.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Options {
-    /// What is hunted on.
-    #[arg(long, value_enum, default_value_t = Target::Backend)]
+    /// What is hunted on: the embedded backend, or a server of yours, `http://`, `https://`, `ws://` or `wss://`, host and
+    /// port. Faults then act on the way to it only, and times are real.
+    #[arg(long, value_name = "backend|URL", default_value = "backend")]
     target: Target,
-    /// How many cases are drawn: 2000, or 20000 for each defect with --detection, unless --time ends the hunt.
+    #[command(flatten)]
+    foreign: Foreign,
+    #[command(flatten)]
+    allowance: Allowance,
+    /// How many cases are drawn: 2000, or 20000 for each defect with --detection, or 200 on a server of yours, unless --time
+    /// ends the hunt.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=CASES_MAX))]
     cases: Option<u64>,
     /// How long to hunt, as in `60s` or `5m`; the cases are not the same from machine to machine then.
@@ -73,10 +82,20 @@ pub(super) struct Options {
     format: Format,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone)]
 enum Target {
     /// The embedded backend.
     Backend,
+    /// A server that is not ours.
+    Server(Upstream),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Target, String> {
+        if text == "backend" { Ok(Target::Backend) } else { text.parse().map(Target::Server) }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -111,7 +130,9 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
     if !options.merge.is_empty() {
         return merge(options);
     }
-    let Target::Backend = options.target;
+    if let Target::Server(upstream) = &options.target {
+        return hunt_on(options, upstream);
+    }
     let defects = options.defect.iter().map(|name| defect(name)).collect::<Result<Vec<_>>>()?;
     let cases = match (options.cases, options.time, options.detection) {
         (Some(cases), ..) => cases,
@@ -151,22 +172,39 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let start = Instant::now();
     let campaign = watched(&hunt, jobs, options.time, start)?;
-    let seconds = start.elapsed().as_secs_f64();
-    let mut kept = Vec::new();
-    let written = if writes { keep(&campaign, &directory, &mut kept) } else { Ok(()) };
-    let aim = aim(options);
-    let mut report = HuntReport::of(&hunt, &campaign, |found| {
-        match kept.iter().find(|(seed, key, _)| (*seed, key) == (found.seed, &found.key)) {
-            Some((.., path)) => (path.clone(), format!("relapse replay {path}")),
-            None => (String::new(), format!("relapse hunt --seed {} --cases 1{aim}", found.seed)),
-        }
-    });
-    report.replayed = replayed
+    let verdicts: Vec<(String, Verdict)> = replayed
         .iter()
         .flat_map(|report| &report.trials)
         .map(|(trial, judgement)| (trial.case.name.clone(), judgement.verdict))
         .collect();
-    if is_human {
+    let code = tell(options, &hunt, &campaign, start, writes.then_some(&directory), &verdicts)?;
+    Ok(code.max(replayed.map_or(0, |report| report.exit_code())))
+}
+
+/// Keeps what was found where there is a directory for it, and prints everything; the exit code of the hunt.
+fn tell(
+    options: &Options,
+    hunt: &Hunt,
+    campaign: &Campaign,
+    start: Instant,
+    directory: Option<&PathBuf>,
+    replayed: &[(String, Verdict)],
+) -> Result<u8> {
+    let seconds = start.elapsed().as_secs_f64();
+    let mut kept = Vec::new();
+    let written = directory.map_or(Ok(()), |directory| keep(campaign, directory, &mut kept));
+    let aim = aim(options);
+    let mut report = HuntReport::of(hunt, campaign, |found| {
+        match kept.iter().find(|(seed, key, _)| (*seed, key) == (found.seed, &found.key)) {
+            Some((.., path)) => match &options.target {
+                Target::Backend => (path.clone(), format!("relapse replay {path}")),
+                Target::Server(upstream) => (path.clone(), format!("relapse run {path} --target {upstream}")),
+            },
+            None => (String::new(), format!("relapse hunt --seed {} --cases 1{aim}", found.seed)),
+        }
+    });
+    report.replayed = replayed.iter().cloned().collect();
+    if options.format == Format::Human {
         print(report.findings() + report.coverage().trim_end());
         print(format!("{:.0} cases/s", campaign.reached.cases as f64 / seconds.max(0.001)));
     } else {
@@ -174,8 +212,42 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
     }
     // What was found is told before it is said that it could not be kept.
     written?;
-    let replayed = replayed.map_or(0, |report| report.exit_code());
-    Ok(exit_code(&report).max(replayed))
+    Ok(exit_code(&report))
+}
+
+/// Hunts on a server that is not ours.
+fn hunt_on(options: &Options, upstream: &Upstream) -> Result<u8> {
+    let is_for_the_backend = options.detection || options.legal_only || !options.defect.is_empty();
+    if is_for_the_backend || options.faults.iter().any(|place| place != Place::Edge.name()) {
+        complain_of(
+            "of a server behind a URL only the edge is reached: leave out --detection, --legal-only, --defect and other --faults than `edge`",
+        );
+        return Ok(MISUSE);
+    }
+    if !options.foreign.allows(upstream) {
+        return Ok(MISUSE);
+    }
+    let binding = options.foreign.binding()?;
+    let token = match Runtime::new(Clock::Real).block_on(token(&binding)) {
+        Ok(token) => token,
+        Err(why) => {
+            complain_of(&why);
+            return Ok(MISUSE);
+        }
+    };
+    let servers = servers()?;
+    let url = options.allowance.server(upstream, &binding, &token);
+    let cases = options.cases.unwrap_or(if options.time.is_some() { CASES_MAX } else { CASES_ON_A_SERVER });
+    let mut hunt = Hunt::on_foreign(ForeignPrey::new(url, binding, &servers), servers, cases);
+    hunt.seed = options.seed;
+    if let Some(Shard { number, of }) = options.shard {
+        hunt = hunt.shard(number, of);
+    }
+    #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
+    let start = Instant::now();
+    let campaign = watched(&hunt, 1, options.time, start)?;
+    let directory = options.capsules.clone().unwrap_or_else(|| PathBuf::from("capsules"));
+    tell(options, &hunt, &campaign, start, Some(&directory), &[])
 }
 
 /// The exit code of a hunt; one that reached nothing says so.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relapse::{
-    Case, Clock, Error, Profile, Report, Result, Runtime, Server, Servers, Trial, Upstream, Url, judge_all,
+    Binding, Case, Clock, Error, Profile, Report, Result, Runtime, Server, Servers, Trial, Upstream, Url, judge_all,
     judge_bound, render_json, render_table, servers,
 };
 
@@ -55,12 +55,28 @@ struct UrlOptions {
     before: Option<Upstream>,
     #[command(flatten)]
     foreign: Foreign,
+    #[command(flatten)]
+    allowance: Allowance,
+}
+
+/// How much a server that is not ours is asked.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Allowance {
     /// How many requests each server gets at most.
     #[arg(long, value_name = "N", default_value_t = 1000, requires = "target")]
     max_requests: usize,
     /// How many requests each server gets in a second at most: as many as come on this machine, 10 elsewhere.
     #[arg(long, value_name = "N", requires = "target", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: Option<u32>,
+}
+
+impl Allowance {
+    /// The server, to be asked so much.
+    pub(super) fn server(&self, upstream: &Upstream, binding: &Binding, token: &str) -> Url {
+        let rate = self.rate.or((!upstream.is_loopback()).then_some(RATE));
+        let pause = rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate);
+        Url::new(upstream.clone(), binding, token.to_owned(), self.max_requests, pause)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -125,11 +141,7 @@ fn run_on(
     let progress = progress(trials.len(), "cases");
     let judged = Runtime::new(Clock::Real).block_on(async {
         let token = token(&binding).await?;
-        let server = |upstream: &Upstream| {
-            let rate = url.rate.or((!upstream.is_loopback()).then_some(RATE));
-            let pause = rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate);
-            Url::new(upstream.clone(), &binding, token.clone(), url.max_requests, pause)
-        };
+        let server = |upstream: &Upstream| url.allowance.server(upstream, &binding, &token);
         let before = match &url.before {
             Some(before) => Some(Server::recognize(server(before), &binding, known).await),
             None => None,

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Drawn, Hunt};
+use super::{Drawn, Hunt, nobody_beside};
 use crate::{
-    case::{Accepted, Case, Symptom},
+    case::{Accepted, Case, HUNTED, Symptom},
     check,
     error::Error,
     outcome::Class,
     revision::Revision,
-    run::Conductor,
+    run::{Conductor, judge},
     step::Act,
+    transcript::Transcript,
     trial::Trial,
     verdict::Judged,
 };
@@ -20,13 +21,15 @@ const NAME_CHARACTERS: usize = 48;
 
 impl Conductor {
     /// The capsule of what was found: an ordinary case with concrete values. On a revision with defects that one is
-    /// its defective twin; otherwise it records what must not be found again.
+    /// its defective twin; otherwise it records what must not be found again. On a server that is not ours the symptom
+    /// is what was seen.
     pub(super) fn capsule(
         &self,
         hunt: &Hunt,
         key: &str,
         message: &str,
         drawn: &Drawn,
+        seen: Option<&Transcript>,
         seed: u64,
     ) -> Result<Case, Error> {
         let profile = Arc::clone(&hunt.servers[drawn.server]);
@@ -44,7 +47,7 @@ impl Conductor {
             reported: format!("A hunt found, with seed {seed}: {message}"),
             behind: if mechanisms.is_empty() { "Not known yet.".to_owned() } else { mechanisms.join(" ") },
             issues: Vec::new(),
-            scenario: "hunt".to_owned(),
+            scenario: HUNTED.to_owned(),
             twin: hunt.revision,
             profiles: Some(vec![profile.name.clone()]),
             environments: vec![drawn.environment],
@@ -75,6 +78,12 @@ impl Conductor {
                 Err(error) => Err(error),
             }
         };
+        if hunt.foreign.is_some() {
+            if let Some(transcript) = seen.filter(|transcript| !transcript.events.is_empty()) {
+                case.symptom = symptom(&judge(transcript.clone(), nobody_beside()));
+            }
+            return Ok(case);
+        }
         let (before, after) = (run(hunt.revision)?, run(Revision::repaired())?);
         if let Some(before) = before {
             case.symptom = symptom(&before);

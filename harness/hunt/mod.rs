@@ -3,17 +3,20 @@
 
 mod capsule;
 mod draw;
+mod foreign;
 mod hardship;
 pub mod report;
 mod shrink;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt::Write as _;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use draw::{Aim, Drawn, draw};
+pub use foreign::Foreign;
 pub use report::HuntReport;
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +104,8 @@ pub struct Hunt {
     pub places: Vec<Place>,
     /// Whether servers keep to the ASGI specification.
     pub legal_only: bool,
+    /// The server that is not ours and is hunted on instead of the embedded backend. It is hunted on by one worker.
+    pub foreign: Option<Arc<Foreign>>,
 }
 
 impl Hunt {
@@ -114,7 +119,14 @@ impl Hunt {
             stops_at_first: false,
             places: Place::ALL.to_vec(),
             legal_only: false,
+            foreign: None,
         }
+    }
+
+    /// A hunt on a server that is not ours, where faults act only on the way to it.
+    pub fn on_foreign(foreign: Foreign, servers: Vec<Arc<Profile>>, cases: u64) -> Hunt {
+        let hunt = Hunt::on(Revision::repaired(), servers, cases);
+        Hunt { places: vec![Place::Edge], foreign: Some(Arc::new(foreign)), ..hunt }
     }
 
     /// The part of it that one of so many machines hunts, counted from 1. The parts have no seed in common.
@@ -131,7 +143,8 @@ impl Hunt {
     /// The case with this number, counted from 0.
     fn draw(&self, number: u64) -> (Drawn, u64) {
         let seed = self.seed.wrapping_add(number);
-        (draw(seed, &self.aim()), seed)
+        let drawn = draw(seed, &self.aim());
+        (self.foreign.iter().fold(drawn, |drawn, foreign| foreign.adapt(drawn)), seed)
     }
 }
 
@@ -180,16 +193,29 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, 
 #[derive(Debug, Default)]
 struct Scan {
     reached: Reached,
-    /// For each complaint the number of the first case that has it.
-    first: BTreeMap<String, u64>,
+    /// For each complaint the first case that has it.
+    first: BTreeMap<String, First>,
+}
+
+/// The first case that has a complaint.
+#[derive(Debug)]
+struct First {
+    number: u64,
+    /// The complaint's words there.
+    message: String,
+    /// What happened there, on a server that need not do it again.
+    seen: Option<Arc<Transcript>>,
 }
 
 impl Scan {
     fn add(&mut self, other: Scan) {
         self.reached.add(&other.reached);
-        for (key, case) in other.first {
-            let first = self.first.entry(key).or_insert(case);
-            *first = case.min(*first);
+        for (key, first) in other.first {
+            match self.first.entry(key) {
+                Entry::Vacant(entry) => drop(entry.insert(first)),
+                Entry::Occupied(mut entry) if first.number < entry.get().number => drop(entry.insert(first)),
+                Entry::Occupied(_) => {}
+            }
         }
     }
 }
@@ -289,12 +315,21 @@ impl Conductor {
     fn scan(&self, hunt: &Hunt, cases: std::ops::Range<u64>) -> Result<Scan, Error> {
         let mut scan = Scan::default();
         for number in cases {
+            if hunt.foreign.as_ref().is_some_and(|foreign| !foreign.may_go_on()) {
+                break;
+            }
             let (drawn, seed) = hunt.draw(number);
-            let played = self.play(hunt, &drawn, seed)?;
+            let played = match self.play(hunt, &drawn, seed) {
+                Err(Error::TooManyRequests) => break,
+                played => played?,
+            };
             scan.reached.cases += 1;
             let looked = look(&played, &mut |evidence, transcript| scan.reached.count(&drawn, transcript, evidence));
-            for (key, _) in looked {
-                scan.first.entry(key).or_insert(number);
+            let kept = hunt.foreign.is_some() && looked.iter().any(|(key, _)| !scan.first.contains_key(key));
+            let kept = kept.then(|| played.ok()).flatten().map(Arc::new);
+            for (key, message) in looked {
+                let seen = kept.clone();
+                scan.first.entry(key).or_insert(First { number, message, seen });
             }
             if hunt.stops_at_first && !scan.first.is_empty() {
                 break;
@@ -309,31 +344,60 @@ impl Conductor {
         let Scan { reached, first } = scan;
         let mut found: Vec<Found> = Vec::new();
         let mut known = BTreeSet::new();
-        for number in first.values().copied().collect::<BTreeSet<u64>>() {
+        for number in first.values().map(|first| first.number).collect::<BTreeSet<u64>>() {
             if hunt.stops_at_first && !found.is_empty() {
                 break;
             }
             let (drawn, seed) = hunt.draw(number);
-            for (key, _) in complaints(&self.play(hunt, &drawn, seed)?) {
+            let played = match self.play(hunt, &drawn, seed) {
+                Err(Error::TooManyRequests) => Ok(Transcript::default()),
+                played => played?,
+            };
+            for (key, _) in complaints(&played) {
                 if known.contains(&key) {
                     continue;
                 }
-                let new = self.keep(hunt, key, drawn.clone(), seed, number + 1)?;
+                let new = self.keep(hunt, key, (drawn.clone(), played.clone()), seed, number + 1)?;
                 known.insert(new.key.clone());
                 known.extend(new.also.iter().map(|(key, _)| key.clone()));
                 found.push(new);
             }
         }
+        // A server that is not ours need not do twice what it did once.
+        let mut once: BTreeMap<u64, Vec<(String, First)>> = BTreeMap::new();
+        for (key, first) in first.into_iter().filter(|(key, _)| hunt.foreign.is_some() && !known.contains(key)) {
+            once.entry(first.number).or_default().push((key, first));
+        }
+        for (number, mut complaints) in once {
+            let (key, First { message, seen, .. }) = complaints.remove(0);
+            let also = complaints.into_iter().map(|(key, first)| (key, first.message)).collect();
+            let message = format!("{message} (seen once, and not when it was tried again)");
+            let (drawn, seed) = hunt.draw(number);
+            let transcript = seen.map_or_else(Transcript::default, Arc::unwrap_or_clone);
+            let capsule = self.capsule(hunt, &key, &message, &drawn, Some(&transcript), seed)?;
+            found.push(Found { key, message, also, seed, number: number + 1, drawn, transcript, capsule });
+        }
         Ok(Campaign { reached, found })
     }
 
     /// Shrinks what was found and makes a capsule of it.
-    fn keep(&self, hunt: &Hunt, key: String, drawn: Drawn, seed: u64, number: u64) -> Result<Found, Error> {
-        let drawn = self.shrink(hunt, &key, drawn, seed)?;
-        let played = self.play(hunt, &drawn, seed)?;
+    fn keep(
+        &self,
+        hunt: &Hunt,
+        key: String,
+        (drawn, played): (Drawn, Played),
+        seed: u64,
+        number: u64,
+    ) -> Result<Found, Error> {
+        let (drawn, played) = self.shrink(hunt, &key, drawn, played, seed)?;
         let (own, also): (Vec<_>, Vec<_>) = complaints(&played).into_iter().partition(|(other, _)| *other == key);
-        let message = own.into_iter().next().map(|(_, message)| message).unwrap_or_default();
-        let capsule = self.capsule(hunt, &key, &message, &drawn, seed)?;
+        let mut message = own.into_iter().next().map(|(_, message)| message).unwrap_or_default();
+        if let (Some(foreign), Ok(transcript)) = (&hunt.foreign, &played)
+            && let Some(explanation) = foreign.explain(transcript)
+        {
+            let _ = write!(message, "; {explanation}");
+        }
+        let capsule = self.capsule(hunt, &key, &message, &drawn, played.as_ref().ok(), seed)?;
         Ok(Found { key, message, also, seed, number, drawn, transcript: played.unwrap_or_default(), capsule })
     }
 
@@ -346,8 +410,11 @@ impl Conductor {
         Ok(self.hunt(&hunt)?.found.into_iter().next())
     }
 
-    /// Runs what was drawn: everything that happened, or the text of a panic.
-    fn play(&self, hunt: &Hunt, drawn: &Drawn, seed: u64) -> Result<Result<Transcript, String>, Error> {
+    /// Runs what was drawn.
+    fn play(&self, hunt: &Hunt, drawn: &Drawn, seed: u64) -> Result<Played, Error> {
+        if let Some(foreign) = &hunt.foreign {
+            return foreign.play(drawn, seed).map(Ok);
+        }
         let plan = Plan { seed, faults: drawn.faults.clone() };
         let profile = &hunt.servers[drawn.server];
         match self.converse(hunt.revision, drawn.environment, profile, drawn.crowd, &drawn.steps(), plan) {
@@ -359,23 +426,26 @@ impl Conductor {
     }
 }
 
+/// The control of a hunt: nobody is beside its clients.
+fn nobody_beside() -> Outcome {
+    Outcome { class: Class::GoodOpen, cause: Cause::Clean, ending: Ending::Left, closed_by: Party::Probe }
+}
+
+/// Everything that happened, or the text of a panic.
+type Played = Result<Transcript, String>;
+
 /// Everything that is wrong with a run, each with what tells it from other complaints.
-fn complaints(played: &Result<Transcript, String>) -> Vec<(String, String)> {
+fn complaints(played: &Played) -> Vec<(String, String)> {
     look(played, &mut |_, _| {})
 }
 
 /// The same, and what the run reached.
-fn look(
-    played: &Result<Transcript, String>,
-    reached: &mut dyn FnMut(&Evidence<'_>, &Transcript),
-) -> Vec<(String, String)> {
+fn look(played: &Played, reached: &mut dyn FnMut(&Evidence<'_>, &Transcript)) -> Vec<(String, String)> {
     let transcript = match played {
         Ok(transcript) => transcript,
         Err(panic) => return vec![("panic".to_owned(), format!("the target panicked: {panic}"))],
     };
-    // Nobody is beside the clients of a hunt.
-    let control =
-        Outcome { class: Class::GoodOpen, cause: Cause::Clean, ending: Ending::Left, closed_by: Party::Probe };
+    let control = nobody_beside();
     let evidence = Evidence::gather(transcript, &control);
     reached(&evidence, transcript);
     let bad = evidence.outcomes.iter().filter(|outcome| !outcome.class.is_good());

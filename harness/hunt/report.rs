@@ -58,9 +58,9 @@ pub struct FoundReport {
     pub also: Vec<String>,
     /// The seed that drew it.
     pub seed: u64,
-    /// The server.
+    /// The server: its profile, or where it is.
     pub server: String,
-    /// The environment.
+    /// The environment; empty where it is not known.
     pub environment: String,
     /// How many clients.
     pub clients: String,
@@ -88,8 +88,14 @@ impl HuntReport {
                 message: found.message.clone(),
                 also: found.also.iter().map(|(key, _)| key.clone()).collect(),
                 seed: found.seed,
-                server: hunt.servers[found.drawn.server].name.clone(),
-                environment: found.drawn.environment.name().to_owned(),
+                server: match &hunt.foreign {
+                    Some(foreign) => foreign.name(),
+                    None => hunt.servers[found.drawn.server].name.clone(),
+                },
+                environment: match &hunt.foreign {
+                    Some(_) => String::new(),
+                    None => found.drawn.environment.name().to_owned(),
+                },
                 clients: if crowd.clients() * crowd.rounds > 1 { clients } else { String::new() },
                 faults: found.drawn.faults.iter().map(ToString::to_string).collect(),
                 conversation: lines.into_iter().map(|line| line.text).collect(),
@@ -178,11 +184,11 @@ impl HuntReport {
                 let _ = writeln!(text, "  also {also}");
             }
             let clients = if found.clients.is_empty() { String::new() } else { format!("; {}", found.clients) };
-            let _ = writeln!(
-                text,
-                "behind {} in {}{clients}, shrunk from seed {}",
-                found.server, found.environment, found.seed
-            );
+            let whereabouts = match found.environment.as_str() {
+                "" => format!("at {}", found.server),
+                environment => format!("behind {} in {environment}", found.server),
+            };
+            let _ = writeln!(text, "{whereabouts}{clients}, shrunk from seed {}", found.seed);
             for line in &found.conversation {
                 let _ = writeln!(text, "  {line}");
             }

@@ -1,6 +1,6 @@
 //! Makes what was found smaller: whatever can be taken away is taken away while the same complaint remains.
 
-use super::{Drawn, Hunt, complaints};
+use super::{Drawn, Hunt, Played, complaints};
 use crate::{
     environment::Environment,
     error::Error,
@@ -11,13 +11,25 @@ use crate::{
 };
 
 impl Conductor {
-    /// The smallest thing found that still shows the complaint.
-    pub(super) fn shrink(&self, hunt: &Hunt, key: &str, drawn: Drawn, seed: u64) -> Result<Drawn, Error> {
-        let mut smallest = drawn;
+    /// The smallest thing found that still shows the complaint, and what happened then. What was found is small enough
+    /// where a server that is not ours may not be asked any more.
+    pub(super) fn shrink(
+        &self,
+        hunt: &Hunt,
+        key: &str,
+        drawn: Drawn,
+        played: Played,
+        seed: u64,
+    ) -> Result<(Drawn, Played), Error> {
+        let mut smallest = (drawn, played);
         'again: loop {
-            for candidate in smaller(&smallest) {
-                if complaints(&self.play(hunt, &candidate, seed)?).iter().any(|(other, _)| other == key) {
-                    smallest = candidate;
+            for candidate in smaller(&smallest.0) {
+                let played = match self.play(hunt, &candidate, seed) {
+                    Err(Error::TooManyRequests) => return Ok(smallest),
+                    played => played?,
+                };
+                if complaints(&played).iter().any(|(other, _)| other == key) {
+                    smallest = (candidate, played);
                     continue 'again;
                 }
             }

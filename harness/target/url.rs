@@ -36,7 +36,7 @@ pub struct Url {
 impl Url {
     /// The server behind this URL, which takes this token, and gets at most so many requests, with a pause between two.
     pub fn new(upstream: Upstream, binding: &Binding, valid: String, requests_max: usize, pause: Duration) -> Url {
-        let budget = Mutex::new(Budget { left: requests_max, next: Instant::now() });
+        let budget = Mutex::new(Budget { left: requests_max, half: requests_max / 2, next: Instant::now() });
         let (service, invalid) = (binding.service(), binding.credential.invalid.clone());
         Url { upstream, service, valid, invalid, pause, budget }
     }
@@ -46,6 +46,12 @@ impl Url {
     /// Host and port, as its clients name it.
     pub fn authority(&self) -> String {
         self.upstream.authority()
+    }
+
+    /// Whether half of the requests may still be made.
+    pub fn is_half_left(&self) -> bool {
+        let budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        budget.left > budget.half
     }
 
     /// Makes room for another request, or says that there were enough; waits its turn.
@@ -70,6 +76,8 @@ impl Url {
 #[derive(Debug)]
 struct Budget {
     left: usize,
+    /// Half of what there was.
+    half: usize,
     next: Instant,
 }
 
