@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -51,6 +52,9 @@ pub struct Stand {
     redactor: Arc<Redactor>,
     start: Instant,
 }
+
+/// How long a server that stops lets its clients go on. Somebody waits for the prompt.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Is given each line of the log.
 pub type Tell = Arc<dyn Fn(String) + Send + Sync>;
@@ -111,6 +115,7 @@ impl Stand {
             stopped = serving => stopped?,
             () = stop => {}
         }
+        self.target.tell_to_stop(STOP_PATIENCE).await;
         self.target.stop().await
     }
 

@@ -6,13 +6,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use relapse::{
     Binding, Defect, Environment, Revision, Stand, StandSetup, Upstream, Validation,
     clock::{Clock, Runtime},
+    link::Link,
     read_backend_fault, validate,
 };
 use rstest::rstest;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::profile;
 
@@ -21,17 +24,23 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 const BINDING: &str = "[credential]\nliteral = \"given by the test\"\n";
 
+/// The repaired backend in staging, on any port.
+fn setup() -> StandSetup {
+    StandSetup {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        revision: Revision::repaired(),
+        profile: profile("uvicorn-0.35"),
+        environment: Environment::Staging,
+        faults: Vec::new(),
+        seed: 1,
+    }
+}
+
 /// What the check of a backend finds.
 fn check(revision: Revision, fault: Option<&str>, binding: &str) -> Validation {
     Runtime::new(Clock::Real).block_on(async {
-        let setup = StandSetup {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            revision,
-            profile: profile("uvicorn-0.35"),
-            environment: Environment::Staging,
-            faults: fault.map(|line| read_backend_fault(line).unwrap()).into_iter().collect(),
-            seed: 1,
-        };
+        let faults = fault.map(|line| read_backend_fault(line).unwrap()).into_iter().collect();
+        let setup = StandSetup { revision, faults, ..setup() };
         let stand = Stand::bind(setup).await.unwrap();
         let (address, token) = (stand.address().unwrap(), stand.token("user-1"));
         let upstream: Upstream = format!("ws://{address}").parse().unwrap();
@@ -77,6 +86,34 @@ fn a_deployment_is_looked_at(
     assert_eq!(validation.kind, "like uvicorn-0.35, by its Server header, and how it refuses a bad handshake");
     let explained = validation.notes.join("\n").contains("the application itself closed with 1011 (certain)");
     assert_eq!(explained, defect == Some("handler_is_a_function"), "{:?}", validation.notes);
+}
+
+/// Whoever is connected when a server is told to stop is told so too, as that server does.
+#[rstest]
+#[case::says_so("uvicorn-0.35", Some(1012))]
+#[case::without_a_word("granian-2.8", None)]
+fn clients_are_told_when_it_stops(#[case] server: &str, #[case] expected: Option<u16>) {
+    Runtime::new(Clock::Real).block_on(async {
+        let setup = StandSetup { profile: profile(server), ..setup() };
+        let stand = Stand::bind(setup).await.unwrap();
+        let address = stand.address().unwrap();
+        let url = format!("ws://{address}/ws?token={}", stand.token("user-1"));
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let client = async {
+            let link = Link::connect(address, Clock::Real).await.unwrap();
+            let (mut socket, _) = tokio_tungstenite::client_async(url, link).await.unwrap();
+            assert!(socket.next().await.unwrap().unwrap().is_text());
+            stop.send(()).unwrap();
+            match socket.next().await {
+                Some(Ok(Message::Close(Some(frame)))) => Some(u16::from(frame.code)),
+                _ => None,
+            }
+        };
+        let running = stand.run(Arc::new(|_| {}), async { drop(stopped.await) });
+        let (code, ran) = timeout(LIMIT, async { tokio::join!(client, running) }).await.expect("it hangs");
+        ran.unwrap();
+        assert_eq!(code, expected);
+    });
 }
 
 /// A command that stands until it is told to stop.

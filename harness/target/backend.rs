@@ -167,14 +167,20 @@ impl Embedded {
     }
 
     /// Serves one connection to its end, with whatever the plan has for it behind the edge.
-    fn serve(&self, backend: Arc<Backend>, server: Link, scribe: Scribe) -> impl Future<Output = ()> + Send + 'static {
+    /// It is told of the end of the process where that may come.
+    fn serve(
+        &self,
+        backend: Arc<Backend>,
+        server: Link,
+        scribe: Scribe,
+        may_stop: bool,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let mut application: Arc<dyn Application> = backend as _;
         if scribe.has_faults_at(Place::Scope) || scribe.has_faults_at(Place::Event) {
             application = Interposed::new(application, scribe.clone());
         }
         let (profile, served) = (Arc::clone(&self.profile), Served::begin(&self.connections));
-        let may_stop = |fault: &Fault| matches!(fault.kind, FaultKind::Process(ProcessFault::ShutDown { .. }));
-        let life = scribe.plan().faults.iter().any(may_stop).then(|| lock(&self.process).life.subscribe());
+        let life = may_stop.then(|| lock(&self.process).life.subscribe());
         async move {
             front::serve(server, application, profile, scribe, life).await;
             drop(served);
@@ -194,7 +200,15 @@ impl Embedded {
             });
             server = behind;
         }
-        self.spawn(self.serve(backend, server, scribe));
+        self.spawn(self.serve(backend, server, scribe, true));
+    }
+
+    /// Tells the process to stop: whoever is served gets what this server does then. Those that the server lets go on have
+    /// this long.
+    pub async fn tell_to_stop(&self, patience: Duration) {
+        lock(&self.process).life.send_replace(Life::Stopping);
+        let mut connections = self.connections.subscribe();
+        let _ = timeout(patience, connections.wait_for(|count| *count == 0)).await;
     }
 
     /// The service as far as it is there, or what it was.
@@ -354,7 +368,9 @@ impl Running for Embedded {
                 });
                 server = behind;
             }
-            self.spawn(self.serve(backend, server, scribe));
+            let stops = |fault: &Fault| matches!(fault.kind, FaultKind::Process(ProcessFault::ShutDown { .. }));
+            let may_stop = scribe.plan().faults.iter().any(stops);
+            self.spawn(self.serve(backend, server, scribe, may_stop));
             Ok(Some(client))
         })
     }
