@@ -133,6 +133,7 @@ impl Binding {
             health_paths: health,
             words,
             is_opaque: true,
+            is_open: !self.credential.is_needed(),
             ..Service::default()
         }
     }

@@ -15,14 +15,18 @@ use crate::{
     plan::Plan,
     profile::Profile,
     run::{self, control_steps},
+    running::Running,
     step::{Act, Awaited, Client, DEFAULT_USER, Request, Step},
-    target::Url,
+    target::{Python, Url},
     transcript::Words,
     verdict::{Judged, Judgement, Verdict},
 };
 
-/// The longest that a case may pause, and any wait of it may last: time is real.
+/// The longest that a case may pause, and any wait of it may last, where time is real.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// The name of what has none.
+const IN_MEMORY: &str = "relapse.test";
 
 /// What the embedded backend sends behind the last event, and what it answers a ping with: for another server the last
 /// event stands for both.
@@ -39,22 +43,37 @@ pub struct Servers {
     pub after: Server,
 }
 
-/// A server, and what it is known to be.
+/// Something that is not ours, and what it is known to be.
 #[derive(Debug)]
 pub struct Server {
-    /// Where it is.
-    pub url: Url,
-    /// Which of the known servers it is like, so that its failures can be explained.
+    /// How it is reached.
+    pub reach: Reach,
+    /// Which of the known servers it is like, so that its failures can be explained. Where its own ledger tells what
+    /// happened, nobody needs to.
     pub kind: Kind,
+}
+
+/// How something that is not ours is reached.
+#[derive(Debug)]
+pub enum Reach {
+    /// Over sockets, behind a URL.
+    Url(Box<Url>),
+    /// As an application in an interpreter, behind a front.
+    Python(Box<Python>),
 }
 
 /// How long an answer may take that only says who answers.
 const RECOGNIZING_LIMIT: Duration = Duration::from_secs(3);
 
 impl Server {
-    /// Finds out which known server answers: by a plain request where the binding has a path for one, and by an upgrade
-    /// that every server refuses in words of its own. One that does not answer, or may not be asked as often, is like
-    /// none.
+    /// An application in an interpreter.
+    pub fn python(python: Python) -> Server {
+        Server { reach: Reach::Python(Box::new(python)), kind: Kind::default() }
+    }
+
+    /// Finds out which known server answers behind a URL: by a plain request where the binding has a path for one, and by
+    /// an upgrade that every server refuses in words of its own. One that does not answer, or may not be asked as often, is
+    /// like none.
     pub async fn recognize(url: Url, binding: &Binding, known: &[Arc<Profile>]) -> Server {
         let authority = url.authority();
         let standard = |path: &str| Request {
@@ -71,12 +90,55 @@ impl Server {
             let step = Step { act, limit: RECOGNIZING_LIMIT };
             match run::converse(&[step], Plan { seed: 1, faults: Vec::new() }, &url).await {
                 Ok(transcript) => transcripts.push(transcript),
-                Err(_) => return Server { url, kind: Kind::default() },
+                Err(_) => return Server { reach: Reach::Url(Box::new(url)), kind: Kind::default() },
             }
         }
         let readings: Vec<Reading<'_>> = transcripts.iter().map(|transcript| Reading::of(transcript, 0)).collect();
         let kind = Kind::of(known, &readings, readings.first());
-        Server { url, kind }
+        Server { reach: Reach::Url(Box::new(url)), kind }
+    }
+
+    /// What runs there.
+    pub fn running(&self) -> &dyn Running {
+        match &self.reach {
+            Reach::Url(url) => url.as_ref(),
+            Reach::Python(python) => python.as_ref(),
+        }
+    }
+
+    /// Ends what a case left behind, so that it is not taken for the next one's.
+    ///
+    /// # Errors
+    /// When it panicked.
+    pub async fn clear(&self) -> Result<(), Error> {
+        match &self.reach {
+            Reach::Url(_) => Ok(()),
+            Reach::Python(python) => python.clear().await,
+        }
+    }
+
+    /// Its name in a `Host` header.
+    pub fn authority(&self) -> String {
+        match &self.reach {
+            Reach::Url(url) => url.authority(),
+            Reach::Python(_) => IN_MEMORY.to_owned(),
+        }
+    }
+
+    /// Where faults can act.
+    pub fn places(&self) -> &'static [Place] {
+        match &self.reach {
+            Reach::Url(_) => &[Place::Edge],
+            Reach::Python(_) => &[Place::Edge, Place::Scope, Place::Event],
+        }
+    }
+
+    /// The longest that a case may pause, and any wait of it may last, where time is real.
+    fn patience(&self) -> Option<Duration> {
+        match &self.reach {
+            Reach::Url(_) => Some(PAUSE_MAX),
+            Reach::Python(_) => None,
+        }
     }
 
     /// What may have brought about that a run ended as it did.
@@ -119,12 +181,12 @@ impl Servers {
     }
 
     async fn run(&self, case: &Case, server: &Server, seed: u64) -> Result<(Case, Judged), String> {
-        let bound = bind(case, &self.binding, &server.url)?;
-        let control = steps(&control_steps(), &self.binding, &server.url)?;
+        let bound = bind(case, &self.binding, server)?;
+        let control = steps(&control_steps(), &self.binding, server)?;
         let failed = |error: Error| format!("could not {error}");
         let perform_control = async || {
             let plan = Plan { seed, faults: Vec::new() };
-            run::converse(&control, plan, &server.url).await.map_err(failed)
+            run::converse(&control, plan, server.running()).await.map_err(failed)
         };
         let mut controls = Vec::new();
         if !case.is_alone {
@@ -135,7 +197,7 @@ impl Servers {
                 // A server that is down, or has had enough of us, says nothing about the case.
                 let explained = server.kind.explain(&reading, &outcome.ending);
                 let explained = explained.map_or(String::new(), |explanation| format!("; {explanation}"));
-                let authority = server.url.authority();
+                let authority = server.authority();
                 let why =
                     format!("before anything was tried the valid client of {authority} gets {outcome}{explained}");
                 return Err(why);
@@ -143,7 +205,8 @@ impl Servers {
             controls.push(outcome);
         }
         let plan = bound.plan(seed);
-        let transcript = run::converse_as(bound.crowd, &bound.steps, plan, &server.url).await.map_err(failed)?;
+        let transcript = run::converse_as(bound.crowd, &bound.steps, plan, server.running()).await.map_err(failed)?;
+        server.clear().await.map_err(failed)?;
         controls.push(Reading::of(&perform_control().await?, 0).outcome());
         let worst = controls.into_iter().min_by_key(|outcome| outcome.class.is_good());
         Ok((bound, run::judge(transcript, worst.expect("there is one behind every case"))))
@@ -180,10 +243,14 @@ fn compare(case: &Case, before: Option<&Judged>, after: &Judged) -> (Verdict, St
 ///
 /// # Errors
 /// Says why it cannot be said to this server.
-pub fn bind(case: &Case, binding: &Binding, server: &Url) -> Result<Case, String> {
-    if let Some(fault) = case.faults.iter().find(|fault| fault.kind.place() != Place::Edge) {
+pub fn bind(case: &Case, binding: &Binding, server: &Server) -> Result<Case, String> {
+    if let Some(fault) = case.faults.iter().find(|fault| !server.places().contains(&fault.kind.place())) {
         let place = fault.kind.place().name();
-        return Err(format!("`{fault}` needs the {place}, and of a server behind a URL only the edge is reached"));
+        let reached = match &server.reach {
+            Reach::Url(_) => "of a server behind a URL only the edge is reached",
+            Reach::Python(_) => "of a Python application only what is in front of it is reached",
+        };
+        return Err(format!("`{fault}` needs the {place}, and {reached}"));
     }
     if case.crowd.users > 1 {
         return Err("it needs several users, and the binding has a credential for one".to_owned());
@@ -201,7 +268,7 @@ pub fn bind(case: &Case, binding: &Binding, server: &Url) -> Result<Case, String
 /// A step of nobody's own, as it can be said to a server: its path for WebSockets, its credential, its messages. What
 /// only the embedded backend understands is said as it stands, and what only that one answers is not waited for. There is
 /// one user, and it is patient: how fast somebody else's server answers is not known.
-pub fn in_the_words_of(binding: &Binding, server: &Url, step: Step) -> Option<Step> {
+pub fn in_the_words_of(binding: &Binding, server: &Server, step: Step) -> Option<Step> {
     let words = Words::default();
     let request = |request: Request| {
         use Credential::{Empty, Garbage, NoScheme, None, Valid};
@@ -238,7 +305,7 @@ pub fn in_the_words_of(binding: &Binding, server: &Url, step: Step) -> Option<St
     Some(Step { act, ..step })
 }
 
-fn steps(steps: &[Step], binding: &Binding, server: &Url) -> Result<Vec<Step>, String> {
+fn steps(steps: &[Step], binding: &Binding, server: &Server) -> Result<Vec<Step>, String> {
     let words = Words::default();
     let mut bound = Vec::new();
     for step in steps {
@@ -266,13 +333,12 @@ fn steps(steps: &[Step], binding: &Binding, server: &Url) -> Result<Vec<Step>, S
                 }
                 Act::SendText(binding.messages.request.clone())
             }
-            Act::Pause | Act::Freeze if step.limit > PAUSE_MAX => {
+            Act::Pause | Act::Freeze if server.patience().is_some_and(|patience| step.limit > patience) => {
                 return Err(format!("it pauses for {} s, and time is real here", step.limit.as_secs()));
             }
             act => act.clone(),
         };
-        let is_pause = matches!(act, Act::Pause | Act::Freeze);
-        bound.push(Step { act, limit: if is_pause { step.limit } else { step.limit.min(PAUSE_MAX) } });
+        bound.push(Step { act, limit: server.patience().map_or(step.limit, |patience| step.limit.min(patience)) });
     }
     Ok(bound)
 }
@@ -294,7 +360,7 @@ fn event(name: &str, words: &Words, binding: &Binding) -> Result<Option<String>,
     }
 }
 
-fn open(request: &Request, binding: &Binding, server: &Url) -> Result<Request, String> {
+fn open(request: &Request, binding: &Binding, server: &Server) -> Result<Request, String> {
     let path = String::from_utf8_lossy(&request.path);
     if path != "/ws" {
         return Err(format!("it opens `{path}`, and the binding knows one path for WebSockets"));
@@ -303,7 +369,7 @@ fn open(request: &Request, binding: &Binding, server: &Url) -> Result<Request, S
     bound(Request { path: path.into_bytes(), ..request.clone() }, binding, server)
 }
 
-fn plain(request: &Request, binding: &Binding, server: &Url) -> Result<Request, String> {
+fn plain(request: &Request, binding: &Binding, server: &Server) -> Result<Request, String> {
     let path = String::from_utf8_lossy(&request.path).into_owned();
     let health = &binding.paths.health;
     let path = match path.as_str() {
@@ -315,10 +381,12 @@ fn plain(request: &Request, binding: &Binding, server: &Url) -> Result<Request, 
 }
 
 /// With the server's own name, and a credential that the binding has, where the binding puts it.
-fn bound(mut request: Request, binding: &Binding, server: &Url) -> Result<Request, String> {
+fn bound(mut request: Request, binding: &Binding, server: &Server) -> Result<Request, String> {
     use Credential::{Empty, Garbage, NoScheme, None, Valid};
     match request.credential {
         None => {}
+        // Who lets anybody in lets in a valid client too.
+        Valid if !binding.credential.is_needed() => request.credential = None,
         _ if !binding.credential.is_needed() => {
             return Err("it presents a credential, and the binding has none".to_owned());
         }

@@ -50,12 +50,30 @@ pub enum Error {
     /// The target was to get no more requests than it got.
     #[error("make another request: the target was to get no more; see --max-requests")]
     TooManyRequests,
+    /// A Python application cannot be run.
+    #[error("run the application: {}{}", .0.message, if .0.details.is_empty() { String::new() } else { format!("\n{}", .0.details) })]
+    Python(Box<Trouble>),
     /// The target cannot host a fault.
     #[error("inject `{fault}`: the target has no such place")]
     NoSuchPlace {
         /// The fault.
         fault: String,
     },
+}
+
+/// Why a Python application cannot be loaded, does not start, or is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What is wrong, and what to do.
+    pub message: String,
+    /// The traceback, or the last that was printed; empty where there is none.
+    pub details: String,
+}
+
+impl From<Trouble> for Error {
+    fn from(trouble: Trouble) -> Error {
+        Error::Python(Box::new(trouble))
+    }
 }
 
 /// A mistake in a file, with its place.

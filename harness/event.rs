@@ -1,6 +1,9 @@
 //! ASGI events, and the state machine both sides of a connection must obey.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use bytes::Bytes;
 
 use crate::{exception::Exception, head::Headers, scope::ScopeType, value::Value};
 
@@ -148,6 +151,30 @@ impl Inbound {
         event.unwrap_or_else(invalid)
     }
 
+    /// The dict that an application gets.
+    pub fn to_value(&self) -> Value {
+        let optional = |text: &Option<String>| text.as_ref().map_or(Value::None, |text| Value::Str(text.clone()));
+        let mut entries: Vec<(&'static str, Value)> = match self {
+            Inbound::Invalid(value) => return value.clone(),
+            Inbound::WebsocketReceive { text, bytes } => {
+                let bytes = bytes.as_ref().map_or(Value::None, |bytes| Value::Bytes(bytes.clone().into()));
+                vec![("text", optional(text)), ("bytes", bytes)]
+            }
+            Inbound::WebsocketDisconnect { code, reason } => {
+                vec![("code", Value::Int((*code).into())), ("reason", Value::Str(reason.clone()))]
+            }
+            Inbound::HttpRequest { body, more_body } => {
+                vec![("body", Value::Bytes(body.clone().into())), ("more_body", Value::Bool(*more_body))]
+            }
+            Inbound::WebsocketConnect
+            | Inbound::HttpDisconnect
+            | Inbound::LifespanStartup
+            | Inbound::LifespanShutdown => Vec::new(),
+        };
+        entries.push(("type", Value::Str(self.name().to_owned())));
+        Value::Dict(entries.into_iter().map(|(key, value)| (Cow::Borrowed(key), value)).collect())
+    }
+
     /// The event's `type`.
     pub fn name(&self) -> &str {
         match self {
@@ -169,6 +196,60 @@ impl Outbound {
         Outbound::WebsocketSend { text: Some(text.into()), bytes: None }
     }
 
+    /// The event that a dict stands for. One with a key of another type than the specification gives it is unknown.
+    pub fn from_value(value: &Value) -> Outbound {
+        Outbound::read(value).unwrap_or_else(|| Outbound::Unknown(value.clone()))
+    }
+
+    fn read(value: &Value) -> Option<Outbound> {
+        let Value::Dict(entries) = value else { return None };
+        // What is left out is there with its default; what is there has a type.
+        let text = |key: &str| match entries.get(key) {
+            None | Some(Value::None) => Some(None),
+            Some(Value::Str(text)) => Some(Some(text.clone())),
+            Some(_) => None,
+        };
+        let bytes = |key: &str| match entries.get(key) {
+            None | Some(Value::None) => Some(None),
+            Some(Value::Bytes(bytes)) => Some(Some(bytes.to_vec())),
+            Some(_) => None,
+        };
+        let number = |key: &str, default: u16| match entries.get(key) {
+            None | Some(Value::None) => Some(default),
+            Some(Value::Int(number)) => u16::try_from(*number).ok(),
+            Some(_) => None,
+        };
+        let headers = || match entries.get("headers") {
+            None | Some(Value::None) => Some(Headers::new()),
+            Some(Value::List(pairs)) => pairs.iter().map(header).collect(),
+            Some(_) => None,
+        };
+        let Some(Value::Str(name)) = entries.get("type") else { return None };
+        Some(match name.as_str() {
+            "websocket.accept" => Outbound::WebsocketAccept { subprotocol: text("subprotocol")?, headers: headers()? },
+            "websocket.send" => Outbound::WebsocketSend { text: text("text")?, bytes: bytes("bytes")? },
+            "websocket.close" => {
+                Outbound::WebsocketClose { code: number("code", 1000)?, reason: text("reason")?.unwrap_or_default() }
+            }
+            "http.response.start" | "websocket.http.response.start" => {
+                let status = entries.get("status").and_then(|_| number("status", 0))?;
+                Outbound::ResponseStart { status, headers: headers()? }
+            }
+            "http.response.body" | "websocket.http.response.body" => {
+                let more_body = match entries.get("more_body") {
+                    None | Some(Value::None) => false,
+                    Some(Value::Bool(more)) => *more,
+                    Some(_) => return None,
+                };
+                Outbound::ResponseBody { body: bytes("body")?.unwrap_or_default(), more_body }
+            }
+            "lifespan.startup.complete" => Outbound::StartupComplete,
+            "lifespan.startup.failed" => Outbound::StartupFailed { message: text("message")?.unwrap_or_default() },
+            "lifespan.shutdown.complete" => Outbound::ShutdownComplete,
+            _ => return None,
+        })
+    }
+
     /// The event's `type` on a connection of this kind: a denial response has names of its own.
     pub fn name(&self, on: ScopeType) -> &str {
         match (self, on) {
@@ -184,6 +265,17 @@ impl Outbound {
             (Outbound::ShutdownComplete, _) => "lifespan.shutdown.complete",
             (Outbound::Unknown(value), _) => type_of(value),
         }
+    }
+}
+
+/// A header field of a dict: a name and a value, both bytes.
+fn header(pair: &Value) -> Option<(Bytes, Bytes)> {
+    match pair {
+        Value::List(pair) => match pair.as_slice() {
+            [Value::Bytes(name), Value::Bytes(value)] => Some((name.clone(), value.clone())),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

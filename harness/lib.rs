@@ -20,7 +20,7 @@
 //!   where only the wire is seen), [`check`] (one property a file), [`redact`], [`report`].
 //! - *Joints*, what parties meet over: [`clock`], [`link`], [`upstream`], [`recorder`], [`application`], [`dependency`],
 //!   [`running`].
-//! - *Machinery*, mutually blind: [`probe`], [`edge`], [`front`], [`interpose`], [`backend`], [`discover`].
+//! - *Machinery*, mutually blind: [`probe`], [`edge`], [`front`], [`interpose`], [`backend`], [`python`], [`discover`].
 //! - *Targets*: [`target`] puts something behind the edge.
 //! - *Conduct*: [`run`] picks the clock, launches, drives and judges; [`stand`] and [`proxy`] stand on a port;
 //!   [`mod@init`] finds out how a deployment is spoken to, [`mod@validate`] looks at it, [`bound`] judges cases on it; [`hunt`] draws what is run, shrinks what
@@ -73,6 +73,7 @@ pub mod plan;
 pub mod probe;
 pub mod profile;
 pub mod proxy;
+pub mod python;
 pub mod recorder;
 pub mod redact;
 pub mod report;
@@ -92,7 +93,7 @@ pub mod verdict;
 
 pub use balancer::Balancer;
 pub use binding::{Binding, COMMAND_LIMIT};
-pub use bound::{Server, Servers, judge_bound};
+pub use bound::{Reach, Server, Servers, judge_bound};
 pub use case::Case;
 pub use cause::Cause;
 pub use clock::{Clock, Runtime};
@@ -112,6 +113,7 @@ pub use outcome::{Class, Outcome};
 pub use plan::Plan;
 pub use profile::Profile;
 pub use proxy::{Desk, Entry, Noted, Proxy, Setup as ProxySetup, control::serve as serve_control};
+pub use python::Site as PythonSite;
 pub use report::{
     catalogue::{render_json as render_catalogue_json, render_list, render_map},
     json::render as render_json,
@@ -123,7 +125,7 @@ pub use report::{
 pub use revision::Revision;
 pub use run::{Conductor, judge_all};
 pub use stand::{Setup as StandSetup, Stand};
-pub use target::Url;
+pub use target::{Python as PythonTarget, Url};
 pub use transcript::Transcript;
 pub use trial::{Report, Trial};
 pub use upstream::Upstream;

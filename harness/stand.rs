@@ -109,7 +109,7 @@ impl Stand {
                 let (link, _) = self.listener.accept_from().await?;
                 self.target.attend(link, self.scribe(number, &tell));
             }
-            Ok(())
+            Ok::<_, Error>(())
         };
         tokio::select! {
             stopped = serving => stopped?,

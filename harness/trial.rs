@@ -24,8 +24,8 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// The trials of these cases on a server behind a URL, whatever kind of server it is. `like` stands for what is not
-    /// known of it.
+    /// The trials of these cases on something that is not ours, by the name that `--target` has for it. `like` stands for
+    /// what is not known of it.
     pub fn behind(url: &str, cases: &[Arc<Case>], like: &Profile) -> Vec<Trial> {
         let profile = Arc::new(Profile { name: url.to_owned(), ..like.clone() });
         let trial = |case: &Arc<Case>| Trial {
@@ -55,7 +55,7 @@ impl Trial {
 
     /// Whether it runs on a server that is not ours.
     pub fn is_foreign(&self) -> bool {
-        self.profile.name.contains("://")
+        self.profile.name.contains(':')
     }
 
     /// The command that runs exactly this trial again, from the same directory.

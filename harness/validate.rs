@@ -160,7 +160,7 @@ struct Tried<'a> {
 
 impl Tried<'_> {
     async fn perform(&self, steps: Vec<Step>) -> Result<Transcript, Error> {
-        run::converse(&steps, Plan { seed: 1, faults: Vec::new() }, &self.server.url).await
+        run::converse(&steps, Plan { seed: 1, faults: Vec::new() }, self.server.running()).await
     }
 
     fn step(&self, act: Act) -> Step {

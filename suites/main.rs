@@ -16,6 +16,7 @@ mod messages; // what the backend answers
 mod plans; // whatever clients do and whatever fails
 mod properties; // whatever a client may write
 mod proxy; // the standing man in the middle
+mod python; // applications of somebody else, in an interpreter
 mod races; // the client leaves at every await
 mod rendering; // what tables, pages and messages look like
 mod servers; // what each server profile makes of an application's behavior

@@ -339,7 +339,7 @@ fn servers_that_are_not_ours_are_hunted_on() {
 #[case(&["init", "--target", "ws://127.0.0.1:1", "--binding", "no/such.toml"], "connect to 127.0.0.1:1")]
 #[case(&["hunt", "--target", "ws://example.org"], "--allow-host example.org")]
 #[case(&["hunt", "--target", "backen"], "no scheme")]
-#[case(&["hunt", "--target", "ws://127.0.0.1:1", "--faults", "scope"], "only the edge is reached")]
+#[case(&["hunt", "--target", "ws://127.0.0.1:1", "--faults", "scope"], "at the edge one can")]
 #[case(&["init", "--target", "ws://example.org"], "--allow-host example.org")]
 fn misuse_is_told(#[case] arguments: &[&str], #[case] message: &str) {
     let output = Command::new(env!("CARGO_BIN_EXE_relapse")).args(arguments).output().unwrap();

@@ -42,7 +42,7 @@ const RANKS: &[(&str, &[&str])] = &[
     ),
     ("judgement", &["check", "classify", "explain", "redact", "report"]),
     ("joints", &["application", "clock", "dependency", "link", "recorder", "running", "upstream"]),
-    ("machinery", &["backend", "discover", "edge", "front", "interpose", "probe"]),
+    ("machinery", &["backend", "discover", "edge", "front", "interpose", "probe", "python"]),
     ("targets", &["target"]),
     ("conduct", &["bound", "hunt", "init", "proxy", "run", "stand", "validate"]),
 ];

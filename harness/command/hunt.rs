@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use relapse::{
     Campaign, Clock, Conductor, Defect, Detection, Error, Foreign as ForeignPrey, Found, Hunt, HuntReport, Place,
-    Reached, Result, Revision, Runtime, Upstream, Verdict, hunt_all, render_detection, render_table, servers,
+    Reached, Result, Revision, Runtime, Verdict, hunt_all, render_detection, render_table, servers,
 };
 
 use super::{
     MISUSE, complain, complain_of, print,
     replay::{capsule_directory, replay_all},
     run::{Allowance, progress, progress_by_time},
+    target::{Named, PythonOptions, Way},
     validate::{Foreign, token},
     width,
 };
@@ -33,10 +34,16 @@ const CASES_MAX: u64 = 1_000_000_000;
 /// What is hunted, and how long.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Options {
-    /// What is hunted on: the embedded backend, or a server of yours, `http://`, `https://`, `ws://` or `wss://`, host and
-    /// port. Faults then act on the way to it only, and times are real.
-    #[arg(long, value_name = "backend|URL", default_value = "backend")]
+    /// What is hunted on: the embedded backend; or a server of yours, `http://`, `https://`, `ws://` or `wss://`, host and
+    /// port, where faults act on the way to it only and times are real; or a Python application of yours,
+    /// `asgi:package.module:app`, where faults act on scopes and events too and time is virtual.
+    #[arg(long, value_name = "backend|URL|asgi:MODULE:APP", default_value = "backend")]
     target: Target,
+    #[command(flatten)]
+    python: PythonOptions,
+    /// The server profile in front of a Python application.
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
     #[command(flatten)]
     foreign: Foreign,
     #[command(flatten)]
@@ -86,15 +93,15 @@ pub(super) struct Options {
 enum Target {
     /// The embedded backend.
     Backend,
-    /// A server that is not ours.
-    Server(Upstream),
+    /// Something that is not ours.
+    Own(Named),
 }
 
 impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Target, String> {
-        if text == "backend" { Ok(Target::Backend) } else { text.parse().map(Target::Server) }
+        if text == "backend" { Ok(Target::Backend) } else { text.parse().map(Target::Own) }
     }
 }
 
@@ -130,8 +137,8 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
     if !options.merge.is_empty() {
         return merge(options);
     }
-    if let Target::Server(upstream) = &options.target {
-        return hunt_on(options, upstream);
+    if let Target::Own(target) = &options.target {
+        return hunt_on(options, target);
     }
     let defects = options.defect.iter().map(|name| defect(name)).collect::<Result<Vec<_>>>()?;
     let cases = match (options.cases, options.time, options.detection) {
@@ -198,7 +205,7 @@ fn tell(
         match kept.iter().find(|(seed, key, _)| (*seed, key) == (found.seed, &found.key)) {
             Some((.., path)) => match &options.target {
                 Target::Backend => (path.clone(), format!("relapse replay {path}")),
-                Target::Server(upstream) => (path.clone(), format!("relapse run {path} --target {upstream}")),
+                Target::Own(target) => (path.clone(), format!("relapse run {path} --target {}", quoted(target))),
             },
             None => (String::new(), format!("relapse hunt --seed {} --cases 1{aim}", found.seed)),
         }
@@ -215,16 +222,19 @@ fn tell(
     Ok(exit_code(&report))
 }
 
-/// Hunts on a server that is not ours.
-fn hunt_on(options: &Options, upstream: &Upstream) -> Result<u8> {
-    let is_for_the_backend = options.detection || options.legal_only || !options.defect.is_empty();
-    if is_for_the_backend || options.faults.iter().any(|place| place != Place::Edge.name()) {
-        complain_of(
-            "of a server behind a URL only the edge is reached: leave out --detection, --legal-only, --defect and other --faults than `edge`",
-        );
+/// A target as a shell takes it.
+fn quoted(target: &Named) -> String {
+    let text = target.to_string();
+    if text.contains(' ') { format!("'{text}'") } else { text }
+}
+
+/// Hunts on what is not ours.
+fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
+    if options.detection || !options.defect.is_empty() {
+        complain_of("--detection and --defect are about the embedded backend");
         return Ok(MISUSE);
     }
-    if !options.foreign.allows(upstream) {
+    if !target.is_allowed(&options.foreign) {
         return Ok(MISUSE);
     }
     let binding = options.foreign.binding()?;
@@ -235,10 +245,22 @@ fn hunt_on(options: &Options, upstream: &Upstream) -> Result<u8> {
             return Ok(MISUSE);
         }
     };
-    let servers = servers()?;
-    let url = options.allowance.server(upstream, &binding, &token);
-    let cases = options.cases.unwrap_or(if options.time.is_some() { CASES_MAX } else { CASES_ON_A_SERVER });
-    let mut hunt = Hunt::on_foreign(ForeignPrey::new(url, binding, &servers), servers, cases);
+    let (allowance, python) = (&options.allowance, &options.python);
+    let profile = options.profile.as_deref();
+    let way = Way { allowance, python, profile, seed: options.seed };
+    let runtime = Runtime::new(target.clock());
+    let server = target.reach(&runtime, way, &binding, &token)?;
+    if let Some(place) = options.faults.iter().find(|place| !server.places().iter().any(|known| known.name() == *place))
+    {
+        let known: Vec<&str> = server.places().iter().map(|place| place.name()).collect();
+        complain_of(&format!("no fault can act at the {place} of this target; at the {} one can", known.join(", ")));
+        return Ok(MISUSE);
+    }
+    let usual = if target.clock() == Clock::Real { CASES_ON_A_SERVER } else { CASES };
+    let cases = options.cases.unwrap_or(if options.time.is_some() { CASES_MAX } else { usual });
+    let mut hunt = Hunt::on_foreign(ForeignPrey::new(server, binding, runtime), servers()?, cases);
+    hunt.legal_only = options.legal_only;
+    hunt.places.retain(|place| options.faults.is_empty() || options.faults.iter().any(|name| name == place.name()));
     hunt.seed = options.seed;
     if let Some(Shard { number, of }) = options.shard {
         hunt = hunt.shard(number, of);

@@ -8,6 +8,7 @@ mod replay;
 mod run;
 mod serve;
 mod show;
+mod target;
 mod validate;
 
 use std::fmt::Display;

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relapse::{
-    Binding, Case, Clock, Error, Profile, Report, Result, Runtime, Server, Servers, Trial, Upstream, Url, judge_all,
+    Binding, Case, Clock, Error, Profile, Report, Result, Runtime, Servers, Trial, Upstream, Url, judge_all,
     judge_bound, render_json, render_table, servers,
 };
 
 use super::{
     MISUSE, Source, complain_of, print, server,
+    target::{Named, PythonOptions, Way, tell_notes},
     validate::{Foreign, token},
     width,
 };
@@ -46,13 +47,16 @@ pub(super) struct Options {
 /// Cases on servers that are not ours.
 #[derive(Debug, Clone, Args)]
 struct UrlOptions {
-    /// Run on this server instead of the embedded backend: `http://`, `https://`, `ws://` or `wss://`, host and port. FIXED
-    /// then says that the trigger gives an accepted answer; that it ever failed only --before shows.
-    #[arg(long, visible_alias = "after", value_name = "URL")]
-    target: Option<Upstream>,
-    /// The server that should show what was reported.
-    #[arg(long, value_name = "URL", requires = "target")]
-    before: Option<Upstream>,
+    /// Run on this instead of the embedded backend: a server, `http://`, `https://`, `ws://` or `wss://`, host and port, or a
+    /// Python application, `asgi:package.module:app`, and ` @ DIR` behind it where it is elsewhere. FIXED then says that the
+    /// trigger gives an accepted answer; that it ever failed only --before shows.
+    #[arg(long, visible_alias = "after", value_name = "URL|asgi:MODULE:APP")]
+    target: Option<Named>,
+    /// The one that should show what was reported.
+    #[arg(long, value_name = "URL|asgi:MODULE:APP", requires = "target")]
+    before: Option<Named>,
+    #[command(flatten)]
+    python: PythonOptions,
     #[command(flatten)]
     foreign: Foreign,
     #[command(flatten)]
@@ -123,44 +127,46 @@ fn tell(options: &Options, report: &Report) -> u8 {
     report.exit_code()
 }
 
-/// Runs the cases on servers that are not ours.
+/// Runs the cases on what is not ours.
 fn run_on(
     options: &Options,
-    target: &Upstream,
+    target: &Named,
     cases: &[Arc<Case>],
     broken: Vec<Error>,
     known: &[Arc<Profile>],
     start: Instant,
 ) -> Result<u8> {
     let url = &options.url;
-    if !url.foreign.allows(target) || !url.before.as_ref().is_none_or(|before| url.foreign.allows(before)) {
+    let all: Vec<&Named> = url.before.iter().chain([target]).collect();
+    if !all.iter().all(|named| named.is_allowed(&url.foreign)) {
+        return Ok(MISUSE);
+    }
+    if all.iter().any(|named| named.clock() != target.clock()) {
+        complain_of("a server behind a URL and a Python application cannot be compared: name two of a kind");
         return Ok(MISUSE);
     }
     let binding = url.foreign.binding()?;
-    let trials = Trial::behind(&target.to_string(), cases, &known[0]);
-    let progress = progress(trials.len(), "cases");
-    let judged = Runtime::new(Clock::Real).block_on(async {
-        let token = token(&binding).await?;
-        let server = |upstream: &Upstream| url.allowance.server(upstream, &binding, &token);
-        let before = match &url.before {
-            Some(before) => Some(Server::recognize(server(before), &binding, known).await),
-            None => None,
-        };
-        let after = Server::recognize(server(target), &binding, known).await;
-        let servers = Servers { binding: binding.clone(), before, after };
-        Ok::<_, String>(judge_bound(cases, &servers, options.seed, || progress.inc(1)).await)
-    });
-    progress.finish_and_clear();
-    match judged {
-        Ok(judgements) => {
-            let trials = trials.into_iter().zip(judgements).collect();
-            Ok(tell(options, &Report { trials, broken, seed: options.seed, wall: start.elapsed() }))
-        }
+    let token = match Runtime::new(Clock::Real).block_on(token(&binding)) {
+        Ok(token) => token,
         Err(why) => {
             complain_of(&why);
-            Ok(MISUSE)
+            return Ok(MISUSE);
         }
-    }
+    };
+    let runtime = Runtime::new(target.clock());
+    let (allowance, python) = (&url.allowance, &url.python);
+    let profile = options.profile.first().map(String::as_str);
+    let way = Way { allowance, python, profile, seed: options.seed };
+    let reach = |named: &Named| named.reach(&runtime, way, &binding, &token);
+    let before = url.before.as_ref().map(reach).transpose()?;
+    let servers = Servers { binding: binding.clone(), before, after: reach(target)? };
+    let trials = Trial::behind(&target.to_string(), cases, &known[0]);
+    let progress = progress(trials.len(), "cases");
+    let judgements = runtime.block_on(judge_bound(cases, &servers, options.seed, || progress.inc(1)));
+    progress.finish_and_clear();
+    servers.before.iter().chain([&servers.after]).for_each(tell_notes);
+    let trials = trials.into_iter().zip(judgements).collect();
+    Ok(tell(options, &Report { trials, broken, seed: options.seed, wall: start.elapsed() }))
 }
 
 /// How many requests a second a server gets that is not on this machine.

@@ -1,24 +1,22 @@
 //! Hunting on a server that is not ours: what was drawn, in the server's own words, on the wall clock and within its
 //! budget.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Drawn;
 use crate::{
     binding::Binding,
-    bound::{Server, in_the_words_of},
+    bound::{Reach, Server, in_the_words_of},
     classify,
-    clock::{Clock, Runtime},
+    clock::Runtime,
     environment::Environment,
     error::Error,
     explain::Explanation,
-    fault::{Fault, Place},
+    fault::Place,
     plan::Plan,
-    profile::Profile,
     run,
     step::{Act, Crowd, Step},
-    target::Url,
     transcript::Transcript,
 };
 
@@ -37,46 +35,59 @@ pub struct Foreign {
 }
 
 impl Foreign {
-    /// Finds out which known server answers, and keeps a clock for it.
-    pub fn new(url: Url, binding: Binding, known: &[Arc<Profile>]) -> Foreign {
-        let runtime = Runtime::new(Clock::Real);
-        let server = runtime.block_on(Server::recognize(url, &binding, known));
+    /// What is hunted on, on the clock that it was reached with.
+    pub fn new(server: Server, binding: Binding, runtime: Runtime) -> Foreign {
         Foreign { server, binding, runtime: Mutex::new(runtime) }
     }
 
-    /// What was drawn, in the server's own words: one client, faults on the way to it only, and times that somebody can
-    /// wait for. The same again gives the same.
+    /// Where faults can act.
+    pub(super) fn places(&self) -> &'static [Place] {
+        self.server.places()
+    }
+
+    /// What was drawn, as far as it can be done there: one client, faults where they can act, and times that somebody can
+    /// wait for.
     pub(super) fn adapt(&self, drawn: Drawn) -> Drawn {
-        let say = |steps: Vec<Step>| -> Vec<Step> {
-            let said = steps.into_iter().filter_map(|step| in_the_words_of(&self.binding, &self.server.url, step));
-            let bounded = said.map(|step| {
-                let is_pause = matches!(step.act, Act::Pause | Act::Freeze);
-                Step { limit: step.limit.min(if is_pause { PAUSE_MAX } else { STEP_MAX }), ..step }
-            });
-            bounded.collect()
-        };
-        let faults = drawn.faults.into_iter().filter(|fault| fault.kind.place() == Place::Edge);
-        let visits = drawn.visits.into_iter().map(say).filter(|visit| !visit.is_empty());
+        let faults = drawn.faults.into_iter().filter(|fault| self.places().contains(&fault.kind.place()));
         Drawn {
-            visits: visits.collect(),
+            visits: drawn.visits,
             crowd: Crowd::ONE,
-            faults: faults.map(|fault: Fault| fault.scaled(TIME_SCALE)).collect(),
+            faults: faults.map(|fault| if self.is_real() { fault.scaled(TIME_SCALE) } else { fault }).collect(),
             environment: Environment::Staging,
             server: 0,
         }
     }
 
-    /// Runs what was adapted. One client at a time: what is somebody else's is not to be flooded.
+    fn is_real(&self) -> bool {
+        matches!(self.server.reach, Reach::Url(_))
+    }
+
+    /// A step in the server's own words.
+    fn say(&self, step: Step) -> Option<Step> {
+        let step = in_the_words_of(&self.binding, &self.server, step)?;
+        Some(match step.act {
+            _ if !self.is_real() => step,
+            Act::Pause | Act::Freeze => Step { limit: step.limit.min(PAUSE_MAX), ..step },
+            _ => Step { limit: step.limit.min(STEP_MAX), ..step },
+        })
+    }
+
+    /// Runs what was adapted, in the server's own words. One client at a time: what is somebody else's is not to be flooded.
     pub(super) fn play(&self, drawn: &Drawn, seed: u64) -> Result<Transcript, Error> {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = Plan { seed, faults: drawn.faults.clone() };
-        runtime.block_on(run::converse(&drawn.steps(), plan, &self.server.url))
+        let steps: Vec<Step> = drawn.steps().into_iter().filter_map(|step| self.say(step)).collect();
+        runtime.block_on(async {
+            let transcript = run::converse(&steps, plan, self.server.running()).await;
+            self.server.clear().await?;
+            transcript
+        })
     }
 
     /// Where it is, and what it is like.
     pub(super) fn name(&self) -> String {
-        let Server { url, kind } = &self.server;
-        if kind.profiles.is_empty() { url.authority() } else { format!("{} ({kind})", url.authority()) }
+        let (kind, authority) = (&self.server.kind, self.server.authority());
+        if kind.profiles.is_empty() { authority } else { format!("{authority} ({kind})") }
     }
 
     /// What may have brought the worst of these endings about.
@@ -89,6 +100,9 @@ impl Foreign {
 
     /// Whether so much of the budget is left that more can be tried; the rest is for looking at what was found.
     pub(super) fn may_go_on(&self) -> bool {
-        self.server.url.is_half_left()
+        match &self.server.reach {
+            Reach::Url(url) => url.is_half_left(),
+            Reach::Python(_) => true,
+        }
     }
 }

@@ -126,7 +126,7 @@ impl Hunt {
     /// A hunt on a server that is not ours, where faults act only on the way to it.
     pub fn on_foreign(foreign: Foreign, servers: Vec<Arc<Profile>>, cases: u64) -> Hunt {
         let hunt = Hunt::on(Revision::repaired(), servers, cases);
-        Hunt { places: vec![Place::Edge], foreign: Some(Arc::new(foreign)), ..hunt }
+        Hunt { places: foreign.places().to_vec(), foreign: Some(Arc::new(foreign)), ..hunt }
     }
 
     /// The part of it that one of so many machines hunts, counted from 1. The parts have no seed in common.

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::connections::Connections;
 use crate::{
     application::{Application, Promise},
     backend::{Backend, PORT, Settings, Variables},
@@ -52,25 +52,7 @@ pub struct Embedded {
     /// What credentials come from while the service itself is not there: the auth service is another process.
     issuer: Arc<Backend>,
     process: Arc<Mutex<Process>>,
-    tasks: Mutex<JoinSet<()>>,
-    /// How many connections are served.
-    connections: watch::Sender<usize>,
-}
-
-/// Counts one connection for as long as it is served.
-struct Served(watch::Sender<usize>);
-
-impl Served {
-    fn begin(connections: &watch::Sender<usize>) -> Served {
-        connections.send_modify(|count| *count += 1);
-        Served(connections.clone())
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
-    }
+    connections: Connections,
 }
 
 /// One process of the service: what was imported, and where it stands.
@@ -109,17 +91,12 @@ impl Embedded {
         let (life, _) = watch::channel(Life::Listening);
         let issuer = Arc::clone(&backend);
         let process = Arc::new(Mutex::new(Process { backend: Some(backend), life, stop: None }));
-        let tasks = Mutex::new(JoinSet::new());
-        let (connections, _) = watch::channel(0);
-        Embedded { revision, environment, profile, transport, dependencies, seed, issuer, process, tasks, connections }
-    }
-
-    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+        let connections = Connections::new();
+        Embedded { revision, environment, profile, transport, dependencies, seed, issuer, process, connections }
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks().spawn(task);
+        self.connections.spawn(task);
     }
 
     async fn pair(&self) -> Result<(Link, Link), Error> {
@@ -166,31 +143,16 @@ impl Embedded {
         Ok(Some(client))
     }
 
-    /// Serves one connection to its end, with whatever the plan has for it behind the edge.
-    /// It is told of the end of the process where that may come.
-    fn serve(
-        &self,
-        backend: Arc<Backend>,
-        server: Link,
-        scribe: Scribe,
-        may_stop: bool,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        let mut application: Arc<dyn Application> = backend as _;
-        if scribe.has_faults_at(Place::Scope) || scribe.has_faults_at(Place::Event) {
-            application = Interposed::new(application, scribe.clone());
-        }
-        let (profile, served) = (Arc::clone(&self.profile), Served::begin(&self.connections));
+    /// Serves one connection. It is told of the end of the process where that may come.
+    fn serve(&self, backend: Arc<Backend>, server: Link, scribe: Scribe, may_stop: bool) {
         let life = may_stop.then(|| lock(&self.process).life.subscribe());
-        async move {
-            front::serve(server, application, profile, scribe, life).await;
-            drop(served);
-        }
+        self.connections.serve(backend, server, Arc::clone(&self.profile), scribe, life);
     }
 
     /// Serves a connection that somebody made from outside; at once over where nothing listens.
     pub fn attend(&self, mut server: Link, scribe: Scribe) {
         // What has ended is not kept.
-        while self.tasks().try_join_next().is_some() {}
+        self.connections.forget_ended();
         let Some(backend) = self.listening() else { return };
         if scribe.has_faults_at(Place::Edge) {
             let (inner, behind) = Link::pair();
@@ -200,14 +162,14 @@ impl Embedded {
             });
             server = behind;
         }
-        self.spawn(self.serve(backend, server, scribe, true));
+        self.serve(backend, server, scribe, true);
     }
 
     /// Tells the process to stop: whoever is served gets what this server does then. Those that the server lets go on have
     /// this long.
     pub async fn tell_to_stop(&self, patience: Duration) {
         lock(&self.process).life.send_replace(Life::Stopping);
-        let mut connections = self.connections.subscribe();
+        let mut connections = self.connections.served();
         let _ = timeout(patience, connections.wait_for(|count| *count == 0)).await;
     }
 
@@ -224,16 +186,7 @@ impl Embedded {
             let _ = stop.send(());
             let _ = life.wait_for(|life| *life == Life::Exited).await;
         }
-        let mut tasks = std::mem::take(&mut *self.tasks());
-        tasks.abort_all();
-        while let Some(joined) = tasks.join_next().await {
-            if let Err(error) = joined
-                && error.is_panic()
-            {
-                return Err(Error::TargetPanicked(panic_text(error.into_panic())));
-            }
-        }
-        Ok(())
+        self.connections.end().await
     }
 
     /// The name of a variable, which may be the environment's own.
@@ -292,7 +245,7 @@ impl Embedded {
         // What this one makes up the next one does not make up again.
         let next = self.start(scribe, self.seed.wrapping_add(1 + index as u64));
         let (process, scribe) = (Arc::clone(&self.process), scribe.clone());
-        let mut connections = self.connections.subscribe();
+        let mut connections = self.connections.served();
         async move {
             sleep(at.saturating_sub(scribe.elapsed())).await;
             let (life, stop) = {
@@ -370,7 +323,7 @@ impl Running for Embedded {
             }
             let stops = |fault: &Fault| matches!(fault.kind, FaultKind::Process(ProcessFault::ShutDown { .. }));
             let may_stop = scribe.plan().faults.iter().any(stops);
-            self.spawn(self.serve(backend, server, scribe, may_stop));
+            self.serve(backend, server, scribe, may_stop);
             Ok(Some(client))
         })
     }
@@ -424,7 +377,7 @@ impl Running for Embedded {
 
     fn residue(&self) -> Option<Residue> {
         let sessions = lock(&self.process).backend.as_ref().map_or(0, |backend| backend.sessions());
-        Some(Residue { connections: *self.connections.borrow(), sessions })
+        Some(Residue { connections: *self.connections.served().borrow(), sessions })
     }
 
     fn stop(&self) -> Promise<'_, Result<(), Error>> {
@@ -442,11 +395,4 @@ fn settings(environment: Environment) -> Arc<Settings> {
     static READ: [OnceLock<Arc<Settings>>; 4] = [const { OnceLock::new() }; 4];
     let read = || Arc::new(Settings::read(&Backend::variables(environment, SECRET), SECRET));
     Arc::clone(READ[environment as usize].get_or_init(read))
-}
-
-fn panic_text(panic: Box<dyn std::any::Any + Send>) -> String {
-    match panic.downcast::<String>() {
-        Ok(text) => *text,
-        Err(panic) => panic.downcast::<&str>().map_or("no message".to_owned(), |text| (*text).to_owned()),
-    }
 }

@@ -1,0 +1,161 @@
+//! What `--target` names: a server behind a URL, or a Python application.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use relapse::{Binding, Clock, Profile, PythonSite, PythonTarget, Reach, Result, Runtime, Server, Upstream, servers};
+
+use super::{complain_of, run::Allowance, server, validate::Foreign};
+
+/// Something of the user's own.
+#[derive(Debug, Clone)]
+pub(super) enum Named {
+    /// A server behind a URL.
+    Url(Upstream),
+    /// `asgi:package.module:attribute`, and after ` @ ` the directory it is in.
+    Python {
+        /// `package.module:attribute`.
+        app: String,
+        /// Its directory.
+        directory: Option<PathBuf>,
+    },
+}
+
+impl FromStr for Named {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Named, String> {
+        let Some(python) = text.strip_prefix("asgi:") else { return text.parse().map(Named::Url) };
+        let (app, directory) = match python.split_once(" @ ") {
+            Some((app, directory)) => (app.trim(), Some(PathBuf::from(directory.trim()))),
+            None => (python, None),
+        };
+        match app.split_once(':') {
+            Some((module, attribute)) if !module.is_empty() && !attribute.is_empty() => {
+                Ok(Named::Python { app: app.to_owned(), directory })
+            }
+            _ => Err("write it as in `asgi:package.module:app`".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Named::Url(upstream) => write!(f, "{upstream}"),
+            Named::Python { app, directory: None } => write!(f, "asgi:{app}"),
+            Named::Python { app, directory: Some(directory) } => write!(f, "asgi:{app} @ {}", directory.display()),
+        }
+    }
+}
+
+/// How a Python application is loaded.
+#[derive(Debug, Clone, Args)]
+pub(super) struct PythonOptions {
+    /// The interpreter of a Python application: `.venv/bin/python` in its directory, the active virtual environment's, or
+    /// `python3`, whichever is there first.
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
+    /// The directory of a Python application; this one without it.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// An environment variable for a Python application; may be given more than once.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    env: Vec<(String, String)>,
+    /// The attribute is a function that makes the application.
+    #[arg(long)]
+    factory: bool,
+    /// How long a Python application may keep its event loop to itself before it is taken for stuck.
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
+    blocked_limit: Duration,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    parts
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| "write it as in `NAME=value`".to_owned())
+}
+
+impl PythonOptions {
+    fn site(&self, app: &str, directory: Option<&Path>) -> PythonSite {
+        let directory = directory.or(self.dir.as_deref()).unwrap_or(Path::new(".")).to_owned();
+        let directory = directory.canonicalize().unwrap_or(directory);
+        let of_its_own = directory.join(".venv/bin/python");
+        let active = std::env::var_os("VIRTUAL_ENV").map(|home| Path::new(&home).join("bin/python"));
+        let python = match (&self.python, active) {
+            (Some(python), _) => python.clone(),
+            (None, _) if of_its_own.is_file() => of_its_own,
+            (None, Some(active)) if active.is_file() => active,
+            (None, _) => PathBuf::from("python3"),
+        };
+        // What runs elsewhere is named from there.
+        let python = if python.components().count() > 1 { python.canonicalize().unwrap_or(python) } else { python };
+        PythonSite {
+            app: app.to_owned(),
+            factory: self.factory,
+            python,
+            directory,
+            environment: self.env.clone(),
+            blocked_limit: self.blocked_limit,
+        }
+    }
+}
+
+/// Everything that says how something of the user's own is reached.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) allowance: &'a Allowance,
+    pub(super) python: &'a PythonOptions,
+    /// The profile of the server in front of a Python application; the first that is known without one.
+    pub(super) profile: Option<&'a str>,
+    pub(super) seed: u64,
+}
+
+impl Named {
+    /// The clock it is reached on.
+    pub(super) fn clock(&self) -> Clock {
+        match self {
+            Named::Url(_) => Clock::Real,
+            Named::Python { .. } => Clock::Virtual,
+        }
+    }
+
+    /// Whether it may be contacted; complains where it may not.
+    pub(super) fn is_allowed(&self, foreign: &Foreign) -> bool {
+        match self {
+            Named::Url(upstream) => foreign.allows(upstream),
+            Named::Python { .. } => true,
+        }
+    }
+
+    /// Reaches it.
+    pub(super) fn reach(&self, runtime: &Runtime, way: Way<'_>, binding: &Binding, token: &str) -> Result<Server> {
+        match self {
+            Named::Url(upstream) => {
+                let url = way.allowance.server(upstream, binding, token);
+                Ok(runtime.block_on(Server::recognize(url, binding, &servers()?)))
+            }
+            Named::Python { app, directory } => {
+                let site = way.python.site(app, directory.as_deref());
+                let profile: std::sync::Arc<Profile> = match way.profile {
+                    Some(name) => server(name)?,
+                    None => servers()?.swap_remove(0),
+                };
+                let launched = PythonTarget::launch(site, binding, token.to_owned(), profile, way.seed);
+                let (python, _) = runtime.block_on(launched)?;
+                Ok(Server::python(python))
+            }
+        }
+    }
+}
+
+/// Says what virtual time does not wait for, as far as it was noticed.
+pub(super) fn tell_notes(server: &Server) {
+    if let Reach::Python(python) = &server.reach {
+        python.notes().iter().for_each(|note| complain_of(note));
+    }
+}

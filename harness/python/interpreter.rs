@@ -1,0 +1,508 @@
+//! A Python interpreter with somebody's application in it, and the conversation with it: one batch of commands, one
+//! answer, and nothing moves on our side until that is there.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{BufReader, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::marshal;
+use crate::{error::Trouble, value::Value};
+
+/// What runs in the interpreter.
+const SHIM: &str = include_str!("shim.py");
+
+/// How long an import may take.
+const IMPORT_LIMIT: Duration = Duration::from_secs(60);
+/// How long a stuck interpreter may take to say where it is.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
+/// How many lines of what it prints are kept.
+const PRINTED_LINES_MAX: usize = 100;
+/// The longest answer.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// Whose application it is, and where.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// `package.module:attribute`.
+    pub app: String,
+    /// Whether the attribute is a function that makes the application.
+    pub factory: bool,
+    /// The interpreter: a path, or a name to be found in `PATH`.
+    pub python: PathBuf,
+    /// The directory it runs in, first in `sys.path`.
+    pub directory: PathBuf,
+    /// Environment variables beside our own.
+    pub environment: Vec<(String, String)>,
+    /// How long the application may keep its event loop to itself before it is taken for stuck. Real time.
+    pub blocked_limit: Duration,
+}
+
+/// How long an application usually may.
+pub const BLOCKED_LIMIT: Duration = Duration::from_secs(20);
+
+/// What an application told about itself when it was loaded.
+#[derive(Debug, Clone, Default)]
+pub struct Introduction {
+    /// Python's version.
+    pub python: String,
+    /// The framework; empty where it is none that is known.
+    pub framework: String,
+    /// The versions of the packages that matter.
+    pub versions: BTreeMap<String, String>,
+    /// Its routes, as far as it tells.
+    pub routes: Vec<Route>,
+}
+
+/// A route of an application.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Its path, with parameters in braces.
+    pub path: String,
+    /// Whether it speaks WebSocket.
+    pub is_websocket: bool,
+    /// Its methods, for HTTP.
+    pub methods: Vec<String>,
+    /// The query parameters that it cannot do without.
+    pub required: Vec<String>,
+}
+
+/// What happened to a call.
+#[derive(Debug)]
+pub(super) enum Happening {
+    /// It awaits `receive`.
+    Receive,
+    /// It awaits `send`.
+    Send(Value),
+    /// It returned.
+    Returned,
+    /// It raised: type, message, and the innermost place in the application's own code.
+    Raised(String, String, String),
+    /// It logged something: level as Python numbers it, and the text.
+    Logged(i64, String),
+    /// The interpreter is gone.
+    Died(Trouble),
+}
+
+/// A running interpreter.
+#[derive(Debug)]
+pub struct Interpreter {
+    conversation: Mutex<Conversation>,
+    /// When its clock began.
+    epoch: Instant,
+    /// When its next timer is to fire, on its clock.
+    timer: watch::Sender<Option<u64>>,
+}
+
+#[derive(Debug)]
+struct Conversation {
+    child: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+    printed: Arc<Mutex<VecDeque<String>>>,
+    blocked_limit: Duration,
+    calls: BTreeMap<i64, mpsc::UnboundedSender<Happening>>,
+    next: i64,
+    died: Option<Trouble>,
+    /// What the harness should know: threads and sockets that virtual time does not wait for.
+    notes: Vec<String>,
+}
+
+impl Interpreter {
+    /// Starts an interpreter and loads the application.
+    ///
+    /// # Errors
+    /// Says why it cannot be loaded, and what to do.
+    pub fn start(site: &Site, seed: u64) -> Result<(Interpreter, Introduction), Trouble> {
+        let mut command = Command::new(&site.python);
+        command.arg("-c").arg(SHIM).current_dir(&site.directory).process_group(0);
+        command.env("PYTHONHASHSEED", "0").env("PYTHONUNBUFFERED", "1").envs(site.environment.iter().cloned());
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = spawned.map_err(|error| Trouble {
+            message: match error.kind() {
+                ErrorKind::NotFound if !site.directory.is_dir() => {
+                    format!("the directory {} is not there", site.directory.display())
+                }
+                ErrorKind::NotFound => {
+                    format!("there is no `{}`; --python names an interpreter", site.python.display())
+                }
+                _ => format!("`{}` cannot be started: {error}", site.python.display()),
+            },
+            details: String::new(),
+        })?;
+        let printed = Arc::new(Mutex::new(VecDeque::new()));
+        let (Some(to), Some(from), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            unreachable!("all three are piped");
+        };
+        keep_lines(errors, Arc::clone(&printed));
+        let (timer, _) = watch::channel(None);
+        let mut conversation = Conversation {
+            child,
+            to,
+            from: BufReader::with_capacity(64 * 1024, from),
+            printed,
+            blocked_limit: site.blocked_limit,
+            calls: BTreeMap::new(),
+            next: 1,
+            died: None,
+            notes: Vec::new(),
+        };
+        let settings = dict([
+            ("app", Value::Str(site.app.clone())),
+            ("factory", Value::Bool(site.factory)),
+            ("path", Value::List(vec![Value::Str(site.directory.display().to_string())])),
+            ("clock", "virtual".into()),
+            ("seed", Value::Int((seed & 0x7FFF_FFFF) as i64)),
+            ("log_level", Value::Int(20)),
+        ]);
+        let introduced = conversation.say(&settings, IMPORT_LIMIT)?;
+        let interpreter = Interpreter { conversation: Mutex::new(conversation), epoch: Instant::now(), timer };
+        let introduction = introduction(&introduced)?;
+        Ok((interpreter, introduction))
+    }
+
+    /// Something to watch the next timer by, on the interpreter's clock, in nanoseconds.
+    pub(super) fn timer(&self) -> watch::Receiver<Option<u64>> {
+        self.timer.subscribe()
+    }
+
+    /// When a time on the interpreter's clock is.
+    pub(super) fn instant(&self, at: u64) -> Instant {
+        self.epoch + Duration::from_nanos(at)
+    }
+
+    /// Starts a call: its number, and what happens to it.
+    pub(super) fn call(&self, scope: Value) -> (i64, mpsc::UnboundedReceiver<Happening>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let id = {
+            let mut conversation = self.lock();
+            let id = conversation.next;
+            conversation.next += 1;
+            conversation.calls.insert(id, sender);
+            id
+        };
+        self.tell(vec![command("call", id, [scope])]);
+        (id, receiver)
+    }
+
+    /// The server is done with a call.
+    pub(super) fn forget(&self, id: i64, is_over: bool) {
+        if self.lock().calls.remove(&id).is_none() || is_over {
+            return;
+        }
+        self.tell(vec![command("forget", id, []), command("cancel", id, [])]);
+    }
+
+    /// Gives commands, and lets the application run until it is idle.
+    pub(super) fn tell(&self, commands: Vec<Value>) {
+        let mut conversation = self.lock();
+        if let Some(trouble) = conversation.died.clone() {
+            conversation.tell_of_death(&trouble);
+            return;
+        }
+        let now = i64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(i64::MAX);
+        let batch = Value::List(vec![Value::Int(now), Value::List(commands)]);
+        let limit = conversation.blocked_limit;
+        match conversation.say(&batch, limit) {
+            Ok(Value::List(answer)) => {
+                let mut answer = answer.into_iter();
+                let next = match answer.next() {
+                    Some(Value::Int(at)) => u64::try_from(at).ok(),
+                    _ => None,
+                };
+                if let Some(Value::List(events)) = answer.next() {
+                    events.into_iter().for_each(|event| conversation.take(event));
+                }
+                self.timer.send_replace(next);
+            }
+            Ok(other) => conversation.die(Trouble {
+                message: format!("the interpreter answered a {}", other.type_name()),
+                details: String::new(),
+            }),
+            Err(trouble) => conversation.die(trouble),
+        }
+    }
+
+    /// Why it is gone, if it is.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.lock().died.clone()
+    }
+
+    /// What was noticed that virtual time does not wait for, each once.
+    pub fn notes(&self) -> Vec<String> {
+        self.lock().notes.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Conversation> {
+        // Whoever panicked did so between whole batches, or the pipe tells.
+        self.conversation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Conversation {
+    /// Sends one message and waits for the answer.
+    fn say(&mut self, message: &Value, limit: Duration) -> Result<Value, Trouble> {
+        let mut frame = vec![0; 4];
+        marshal::write(message, &mut frame);
+        let length = (frame.len() - 4) as u32;
+        frame[..4].copy_from_slice(&length.to_le_bytes());
+        if self.to.write_all(&frame).and_then(|()| self.to.flush()).is_err() {
+            return Err(self.gone());
+        }
+        let mut head = [0; 4];
+        self.read(&mut head, limit)?;
+        let length = u32::from_le_bytes(head) as usize;
+        if length > ANSWER_BYTES_MAX {
+            return Err(Trouble { message: format!("it answered {length} bytes at once"), details: self.last_words() });
+        }
+        let mut answer = vec![0; length];
+        self.read(&mut answer, limit)?;
+        marshal::read(&answer)
+            .map_err(|why| Trouble { message: format!("its answer cannot be read: {why}"), details: self.last_words() })
+    }
+
+    fn read(&mut self, into: &mut [u8], limit: Duration) -> Result<(), Trouble> {
+        let mut filled = 0;
+        while filled < into.len() {
+            if self.from.buffer().is_empty() && !is_readable(self.from.get_ref(), limit) {
+                return Err(self.stuck(limit));
+            }
+            match self.from.read(&mut into[filled..]) {
+                Ok(0) => return Err(self.gone()),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Err(self.gone()),
+            }
+        }
+        Ok(())
+    }
+
+    /// It did not answer: where it is stuck, as far as it tells, and its end.
+    fn stuck(&mut self, limit: Duration) -> Trouble {
+        self.signal(Signal::USR1);
+        let _ = is_readable(self.from.get_ref(), LAST_WORDS_LIMIT);
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+        Trouble {
+            message: format!(
+                "the application kept its event loop to itself for {} s: something in it blocks, as time.sleep or a socket \
+                 without asyncio does; --blocked-limit gives it more",
+                limit.as_secs_f64()
+            ),
+            details: self.last_words(),
+        }
+    }
+
+    fn gone(&mut self) -> Trouble {
+        self.signal(Signal::KILL);
+        let how = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        Trouble { message: format!("the interpreter ended: {how}"), details: self.last_words() }
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, signal);
+        }
+    }
+
+    /// The last that it printed.
+    fn last_words(&self) -> String {
+        let lines = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+
+    fn die(&mut self, trouble: Trouble) {
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+        self.tell_of_death(&trouble);
+        self.died = Some(trouble);
+    }
+
+    fn tell_of_death(&mut self, trouble: &Trouble) {
+        for (_, call) in std::mem::take(&mut self.calls) {
+            // Who does not listen any more need not know.
+            let _ = call.send(Happening::Died(trouble.clone()));
+        }
+    }
+
+    /// Passes on one thing that happened.
+    fn take(&mut self, event: Value) {
+        let Value::List(parts) = event else { return };
+        let mut parts = parts.into_iter();
+        let kind = text(parts.next());
+        let (id, happening) = match kind.as_str() {
+            "note" => return self.notes.push(text(parts.next())),
+            "fatal" => {
+                let message = "the harness's part in the interpreter failed".to_owned();
+                return self.die(Trouble { message, details: text(parts.next()) });
+            }
+            "receive" => (parts.next(), Happening::Receive),
+            "send" => (parts.next(), Happening::Send(parts.next().unwrap_or(Value::None))),
+            "returned" => (parts.next(), Happening::Returned),
+            "raised" => {
+                let id = parts.next();
+                let (name, message) = (text(parts.next()), text(parts.next()));
+                (id, Happening::Raised(name, message, innermost(parts.next())))
+            }
+            "log" => {
+                let (id, level) = (parts.next(), parts.next());
+                let (_logger, message) = (parts.next(), text(parts.next()));
+                let level = if let Some(Value::Int(level)) = level { level } else { 20 };
+                (id, Happening::Logged(level, message))
+            }
+            "unhandled" => {
+                let id = parts.next();
+                let (name, message) = (text(parts.next()), text(parts.next()));
+                let at = innermost(parts.next());
+                (id, Happening::Logged(40, format!("Task exception was never retrieved: {name}: {message}{at}")))
+            }
+            _ => return,
+        };
+        if let Some(Value::Int(id)) = id
+            && let Some(call) = self.calls.get(&id)
+        {
+            let _ = call.send(happening);
+        }
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        // Whatever it started goes with it.
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether something can be read within the limit. Real time: nothing else moves meanwhile.
+fn is_readable(from: &ChildStdout, limit: Duration) -> bool {
+    let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
+    let mut fds = [PollFd::from_borrowed_fd(from.as_fd(), PollFlags::IN)];
+    loop {
+        match poll(&mut fds, Some(&limit)) {
+            Ok(count) => return count > 0,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return true,
+        }
+    }
+}
+
+/// Keeps the last lines of what the interpreter prints.
+fn keep_lines(mut from: impl Read + Send + 'static, lines: Arc<Mutex<VecDeque<String>>>) {
+    std::thread::spawn(move || {
+        let (mut chunk, mut line) = ([0; 4096], Vec::new());
+        while let Ok(count @ 1..) = from.read(&mut chunk) {
+            for &byte in &chunk[..count] {
+                if byte == b'\n' || line.len() >= 4096 {
+                    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                    if lines.len() == PRINTED_LINES_MAX {
+                        lines.pop_front();
+                    }
+                    lines.push_back(String::from_utf8_lossy(&line).into_owned());
+                    line.clear();
+                } else {
+                    line.push(byte);
+                }
+            }
+        }
+    });
+}
+
+/// A command about a call.
+pub(super) fn command<const N: usize>(name: &str, id: i64, more: [Value; N]) -> Value {
+    let mut parts = vec![name.into(), Value::Int(id)];
+    parts.extend(more);
+    Value::List(parts)
+}
+
+fn dict<const N: usize>(entries: [(&'static str, Value); N]) -> Value {
+    Value::Dict(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
+}
+
+fn text(value: Option<Value>) -> String {
+    match value {
+        Some(Value::Str(text)) => text,
+        _ => String::new(),
+    }
+}
+
+/// The innermost frame, as a place in the application's code.
+fn innermost(frames: Option<Value>) -> String {
+    let Some(Value::List(frames)) = frames else { return String::new() };
+    let Some(Value::List(frame)) = frames.into_iter().next_back() else { return String::new() };
+    match frame.as_slice() {
+        [Value::Str(file), Value::Int(line), Value::Str(function)] => format!(" ({file}:{line} in {function})"),
+        _ => String::new(),
+    }
+}
+
+/// What the application told about itself.
+fn introduction(told: &Value) -> Result<Introduction, Trouble> {
+    let Value::Dict(told) = told else {
+        return Err(Trouble { message: "the interpreter did not introduce itself".to_owned(), details: String::new() });
+    };
+    let get = |key: &str| text(told.get(key).cloned());
+    if told.get("ok") != Some(&Value::Bool(true)) {
+        let mut message = get("message");
+        if let Some(Value::List(near)) = told.get("near")
+            && let Some(Value::Str(near)) = near.first()
+        {
+            message.push_str(&format!(" Did you mean `{near}`?"));
+        }
+        let mut details = get("traceback");
+        if let (Some(Value::List(searched)), "module-not-found") = (told.get("searched"), get("kind").as_str()) {
+            let searched = searched.iter().map(|path| text(Some(path.clone()))).filter(|path| !path.is_empty());
+            details = format!("searched in {}", searched.collect::<Vec<_>>().join(", "));
+        }
+        return Err(Trouble { message, details });
+    }
+    let versions = match told.get("versions") {
+        Some(Value::Dict(versions)) => {
+            versions.iter().map(|(name, version)| (name.clone().into_owned(), text(Some(version.clone())))).collect()
+        }
+        _ => BTreeMap::new(),
+    };
+    let routes = match told.get("routes") {
+        Some(Value::List(routes)) => routes.iter().filter_map(route).collect(),
+        _ => Vec::new(),
+    };
+    Ok(Introduction { python: get("python"), framework: get("framework"), versions, routes })
+}
+
+fn route(told: &Value) -> Option<Route> {
+    let Value::Dict(told) = told else { return None };
+    let get = |key: &str| text(told.get(key).cloned());
+    let texts = |key: &str| match told.get(key) {
+        Some(Value::List(items)) => items.iter().map(|item| text(Some(item.clone()))).collect(),
+        _ => Vec::new(),
+    };
+    let required = match told.get("query") {
+        Some(Value::List(parameters)) => parameters
+            .iter()
+            .filter_map(|parameter| match parameter {
+                Value::Dict(parameter) if parameter.get("required") == Some(&Value::Bool(true)) => {
+                    Some(text(parameter.get("name").cloned()))
+                }
+                _ => None,
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+    let kind = get("kind");
+    (kind != "mount").then(|| Route {
+        path: get("path"),
+        is_websocket: kind == "websocket",
+        methods: texts("methods"),
+        required,
+    })
+}

@@ -1,0 +1,1012 @@
+"""Runs an ASGI app in lockstep with the harness that started this process.
+
+The harness plays the ASGI server.  It sends a batch of commands with the current time; this
+process runs the event loop until nothing is left to do at that time, answers with all that
+happened and with the time of the next timer, and blocks until the next batch comes.  The clock of
+the loop is the harness's, so a sleep costs nothing and a run can be repeated exactly.
+
+Messages are `marshal` version 2 with a 4-byte little-endian length in front, on the pipes that
+were fd 0 and fd 1 at the start.
+
+    first     harness: dict of settings                  shim: dict about the app, see `introduce`
+    batch     harness: (now_ns, [command, ...])          shim: (next_timer_ns or None, [event, ...])
+
+    commands  call id scope        give id event          raise id receive|send type message
+              sent id              credit id bool         cancel id    forget id    stop
+    events    receive id           send id event          returned id
+              raised id type message frames module        left id task_names
+              log id level logger message trace           unhandled id type message frames
+              note text            fatal text
+
+`give` and `raise ... receive` are kept for the next receive() if none waits; `sent` and
+`raise ... send` without a waiting send() do nothing.  On the real clock, batches that come together
+share one answer, more answers follow when something happens later, and timers are in nanoseconds
+of the monotonic clock.
+"""
+
+import asyncio
+import atexit
+import builtins
+import concurrent.futures
+import contextvars
+import difflib
+import faulthandler
+import gc
+import importlib
+import inspect
+import logging
+import marshal
+import math
+import os
+import pkgutil
+import random
+import re
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections import deque
+
+OWN_FILE = (lambda: 0).__code__.co_filename
+FRAMES = 20  # of a traceback, the innermost
+DEPTH = 50  # of nested values from the app
+FLOOD = 4096  # events in one answer, after which sends on credit wait for the next batch
+NEVER = 9e9  # seconds: a later timer is not reported, it would not fit 64 bits
+FRAMEWORKS = ("fastapi", "starlette", "quart", "django", "channels", "litestar")
+PACKAGES = ("starlette", "fastapi", "uvicorn", "anyio", "django", "channels", "quart", "litestar")
+
+# The call in whose context the code runs; the tasks that a call starts inherit it.
+current_call = contextvars.ContextVar("current_call", default=None)
+
+
+class ClientDisconnected(OSError):
+    """What uvicorn raises from send() once the client is gone."""
+
+
+# ---------------------------------------------------------------- values and texts of the app
+
+SCALARS = frozenset((str, bytes, int, bool, float, type(None)))
+EXACT = (
+    (str, str.__str__),
+    (bytes, lambda value: memoryview(value).tobytes()),
+    (int, int.__int__),
+    (float, float.__float__),
+)
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def render(how, value, limit=None):
+    """`how(value)`, cut, without addresses of objects; "" if the app's own code for it raises."""
+    try:
+        return ADDRESS.sub(" at 0x…", how(value))[:limit]
+    except BaseException:
+        return ""
+
+
+def plain(value, inside=()):
+    """A copy of `value` in exact built-in types; `inside` has the ids of what it is nested in."""
+    kind = type(value)
+    if kind in SCALARS:
+        return value
+    # Not isinstance(): an object can lie about its class, as mocks do.
+    for base, exact in EXACT:
+        if issubclass(kind, base):
+            return exact(value)
+    if issubclass(kind, (dict, list, tuple)) and len(inside) < DEPTH and id(value) not in inside:
+        inside += (id(value),)
+        if issubclass(kind, dict):
+            return {plain(k, inside): plain(v, inside) for k, v in dict.items(value)}
+        base = list if issubclass(kind, list) else tuple
+        return base([plain(item, inside) for item in base.__iter__(value)])
+    return ("unmarshallable", kind.__name__, render(repr, value, 200))
+
+
+def snapshot(event):
+    """The event as it is now.  marshal itself would let buffers pass as bytes and sets as sets."""
+    if type(event) is not dict:
+        return plain(event)
+    for key, value in event.items():
+        if type(value) not in SCALARS or type(key) is not str:
+            return plain(event)
+    return event.copy()
+
+
+def leaf(exc):
+    """The only exception of a group, however deep: anyio's task groups wrap what they raise."""
+    while any(base.__name__ == "BaseExceptionGroup" for base in type(exc).__mro__):
+        if len(exc.exceptions) != 1:
+            break
+        exc = exc.exceptions[0]
+    return exc
+
+
+def failure(exc):
+    """What events tell about an exception: type, message, frames, and the module of the type."""
+    exc = leaf(exc)
+    frames = [
+        (frame.f_code.co_filename, line or 0, frame.f_code.co_name)
+        for frame, line in traceback.walk_tb(exc.__traceback__)
+        if frame.f_code.co_filename != OWN_FILE
+    ]
+    kind = type(exc)
+    return kind.__name__, render(str, exc, 2000), frames[-FRAMES:], kind.__module__
+
+
+def is_foreign(filename):
+    """True for a file that is neither this one nor a part of Python's import machinery."""
+    hidden = filename.startswith("<frozen importlib") or filename == importlib.__file__
+    return filename != OWN_FILE and not hidden
+
+
+def format_trace(exc):
+    """The traceback as Python prints it, without the frames that are not the app's."""
+    report = traceback.TracebackException(type(exc), exc, exc.__traceback__)
+    parts = [report]
+    while parts:
+        part = parts.pop()
+        part.stack[:] = [frame for frame in part.stack if is_foreign(frame.filename)]
+        parts += filter(None, (part.__cause__, part.__context__))
+        parts += getattr(part, "exceptions", None) or ()
+    return "".join(report.format())
+
+
+# ---------------------------------------------------------------- the pipes
+
+
+class Wire:
+    """The two pipes to the harness.  Takes them away from fd 0 and fd 1, where the app prints."""
+
+    def __init__(self):
+        self.source, self.sink = self.pipes = [os.dup(0), os.dup(1)]
+        os.set_blocking(self.source, True)
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.close(null)
+        os.dup2(2, 1)
+        if sys.stdout is not None:
+            sys.stdout.reconfigure(line_buffering=True)
+        # A forked child must not keep the pipes open when this process is gone.
+        os.register_at_fork(after_in_child=self.close)
+        self.buffer = bytearray()
+
+    def close(self):
+        while self.pipes:
+            os.close(self.pipes.pop())
+
+    def fill(self):
+        """Reads what there is, and waits if there is nothing; the end of the harness is ours."""
+        chunk = os.read(self.source, 65536)
+        if not chunk:
+            os._exit(0)
+        self.buffer += chunk
+
+    def take(self):
+        """The next message if all of it has come, else None."""
+        buffer = self.buffer
+        if len(buffer) < 4:
+            return None
+        end = 4 + int.from_bytes(buffer[:4], "little")
+        if len(buffer) < end:
+            return None
+        message = marshal.loads(buffer[4:end])
+        del buffer[:end]
+        return message
+
+    def read(self):
+        """Waits for the next message."""
+        message = self.take()
+        while message is None:
+            self.fill()
+            message = self.take()
+        return message
+
+    def write(self, message):
+        """Sends one message, in one piece if the pipe takes it."""
+        try:
+            body = marshal.dumps(message, 2)
+        except ValueError:
+            body = marshal.dumps(plain(message), 2)
+        data = len(body).to_bytes(4, "little") + body
+        try:
+            sent = os.write(self.sink, data)
+            while sent < len(data):
+                sent += os.write(self.sink, memoryview(data)[sent:])
+        except BrokenPipeError:
+            os._exit(0)
+
+
+# ---------------------------------------------------------------- the loop and its clock
+
+
+class LockstepSelector(selectors.DefaultSelector):
+    """Where the loop would wait for I/O, it hands over to the session."""
+
+    poll = selectors.DefaultSelector.select
+    turn = None  # the session's method
+
+    def select(self, timeout=None):
+        return self.turn(timeout)
+
+
+class LockstepLoop(asyncio.SelectorEventLoop):
+    """An event loop with the clock of the harness, which knows its jobs in worker threads."""
+
+    def __init__(self, selector):
+        super().__init__(selector)
+        self.now_ns = 0
+        self.now = 0.0
+        self._clock_resolution = 1e-9
+        self.jobs = set()
+        self.executors = weakref.WeakSet()
+
+    def time(self):
+        return self.now
+
+    def deadline(self):
+        """The time of the next timer in nanoseconds.  The loop has just dropped cancelled heads."""
+        timers = self._scheduled
+        if timers and timers[0]._when < NEVER:
+            return round(timers[0]._when * 1e9)
+        return None
+
+    def advance(self, now_ns):
+        """Sets the clock; it never goes back."""
+        if now_ns > self.now_ns:
+            self.now_ns = now_ns
+            self.now = max(self.now, now_ns / 1e9)
+            self.catch_up(self.deadline())
+
+    def catch_up(self, due):
+        """True if the next timer is `due` in the present nanosecond; it will then really run.
+
+        A float deadline can lie a hair behind the float of its nanosecond.  The clock goes to the
+        deadline itself, so that code which compares the two never sees "not yet" again and again.
+        """
+        if due is None or due > self.now_ns:
+            return False
+        when = self._scheduled[0]._when
+        self.now = max(self.now, when)
+        # A clock of many months is coarser than the resolution.
+        while self.now + self._clock_resolution <= when:
+            self.now = math.nextafter(self.now, math.inf)
+        return True
+
+    def create_task(self, coro, **options):
+        """As usual, and the task knows the call that it belongs to."""
+        task = super().create_task(coro, **options)
+        context = options.get("context")
+        call = current_call.get() if context is None else context.get(current_call)
+        if call is not None:
+            call.tasks += 1
+            task.lockstep_call = call
+        return task
+
+    def run_in_executor(self, executor, func, *args):
+        """As usual, and the job is counted until its result is on the way to the loop."""
+        self._check_closed()
+        if executor is None:
+            executor = self._default_executor
+            if executor is None:
+                executor = concurrent.futures.ThreadPoolExecutor(thread_name_prefix="asyncio")
+                self.set_default_executor(executor)
+        job = executor.submit(func, *args)
+        future = asyncio.wrap_future(job, loop=self)
+        self.executors.add(executor)
+        self.jobs.add(job)
+        # After wrap_future, whose callback must run first: it wakes the loop.
+        job.add_done_callback(self.jobs.discard)
+        return future
+
+    def busy(self, patient):
+        """True while worker threads get on without the loop, so that time must stand still.
+
+        A job in a thread can itself wait for the loop (anyio.from_thread, async_to_sync).  With
+        such a job, a queued one may never start: it counts only as long as the caller is `patient`.
+        """
+        workers = [thread for thread in threading.enumerate() if has_anyio_job(thread)]
+        jobs = list(self.jobs)
+        running = len(workers) + sum(job.running() for job in jobs)
+        queued = len(workers) + len(jobs) - running
+        if not running and not queued:
+            return False
+        waiting = sum(map(waits_for_loop, workers + self.pool_threads()))
+        return running > waiting or queued > 0 and (patient or not waiting)
+
+    def pool_threads(self):
+        """The threads of the executors that the app has used through the loop."""
+        return [thread for pool in self.executors for thread in getattr(pool, "_threads", ())]
+
+
+def is_anyio_worker(thread):
+    return type(thread).__name__ == "WorkerThread" and type(thread).__module__.startswith("anyio.")
+
+
+def has_anyio_job(thread):
+    """True from the moment anyio queues a job for the thread until the loop has its result."""
+    return is_anyio_worker(thread) and thread.queue.unfinished_tasks > 0
+
+
+def stack(thread):
+    """The frames of a thread, innermost first."""
+    frame = sys._current_frames().get(thread.ident)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def waits_for_loop(thread):
+    """How many calls on the thread's stack wait for a future that only the loop can finish.
+
+    Such a future is neither done nor running: a job of an executor would be running.
+    """
+    count = 0
+    for frame in stack(thread):
+        name = {"result": "self", "run_until_future": "future"}.get(frame.f_code.co_name)
+        future = frame.f_locals.get(name) if name else None
+        if isinstance(future, concurrent.futures.Future):
+            count += not future.done() and not future.running()
+    return count
+
+
+def is_own_thread(thread):
+    """True for a thread that the app itself runs; a pool's thread only while it has a job."""
+    if thread is threading.main_thread() or is_anyio_worker(thread):
+        return False
+    target = getattr(getattr(thread, "_target", None), "__module__", "")
+    if target == "concurrent.futures.thread":
+        job = concurrent.futures.thread._WorkItem.run.__code__
+        return any(frame.f_code is job for frame in stack(thread))
+    # The rest, but for the two threads of a process pool.
+    kind = type(thread).__module__
+    return target != "multiprocessing.queues" and kind != "concurrent.futures.process"
+
+
+# ---------------------------------------------------------------- calls
+
+
+def settle(future, item):
+    """Ends the wait with `item`; an exception is raised there, even if nobody waits any more."""
+    if isinstance(item, BaseException):
+        future.set_exception(item)
+        future.exception()  # asyncio would otherwise complain that nobody looked at it
+    else:
+        future.set_result(item)
+
+
+def build_exception(name, message):
+    """The built-in exception of that name, or RuntimeError("name: message")."""
+    special = {"CancelledError": asyncio.CancelledError, "ClientDisconnected": ClientDisconnected}
+    kind = special.get(name) or getattr(builtins, name, None)
+    # A future refuses StopIteration.
+    if isinstance(kind, type) and issubclass(kind, BaseException) and kind is not StopIteration:
+        try:
+            return kind(message)
+        except TypeError:
+            pass
+    return RuntimeError(f"{name}: {message}")
+
+
+class Call:
+    """One run of the app, with the receive and the send it was given."""
+
+    __slots__ = ("id", "loop", "events", "flood", "task", "tasks", "receives", "sends", "inbox",
+                 "credit", "started", "forgotten")
+
+    def __init__(self, ident, session):
+        self.id = ident
+        self.loop = session.loop
+        self.events = session.events
+        self.flood = session.flood
+        self.task = None
+        self.tasks = 0  # started in the context of this call, its own one too
+        self.receives = deque()
+        self.sends = deque()
+        self.inbox = deque()  # events, or exceptions to raise, that no receive has taken
+        self.credit = False
+        self.started = False
+        self.forgotten = False
+
+    def report(self, kind, *details):
+        if not self.forgotten:
+            self.events.append((kind, self.id) + details)
+
+    async def run(self, app, scope, finished):
+        """Calls the app.  Whatever it raises is its result and never harms the loop."""
+        self.started = True
+        try:
+            await app(scope, self.receive, self.send)
+        except BaseException as exc:
+            self.report("raised", *failure(exc))
+        else:
+            self.report("returned")
+        self.task = None  # the task refers to the call, too
+        finished(self)
+
+    def cancel(self):
+        if self.started:
+            self.task.cancel()
+        else:
+            # Cancelled now, `run` would not even begin, and nothing would be reported.
+            self.loop.call_soon(self.task.cancel)
+
+    async def receive(self):
+        """ASGI receive()."""
+        if self.forgotten:
+            await self.loop.create_future()
+        self.events.append(("receive", self.id))
+        future = self.loop.create_future()
+        self.receives.append(future)
+        if self.inbox:
+            self.serve()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # The event came together with the cancellation: the next receive gets it.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self.inbox.appendleft(future.result())
+                self.serve()
+            raise
+
+    def give(self, item):
+        self.inbox.append(item)
+        self.serve()
+
+    def serve(self):
+        """Gives what has come to the receives that wait, the oldest first."""
+        while self.inbox and self.receives:
+            future = self.receives.popleft()
+            if not future.done():
+                settle(future, self.inbox.popleft())
+
+    async def send(self, event):
+        """ASGI send()."""
+        if self.forgotten:
+            await self.loop.create_future()
+        event = snapshot(event)
+        self.events.append(("send", self.id, event))
+        waits = self.sends
+        if self.credit and type(event) is dict and event.get("type") == "websocket.send":
+            if len(self.events) < FLOOD:
+                return
+            # An app that sends without end would never come to rest.
+            waits = self.flood
+        future = self.loop.create_future()
+        waits.append(future)
+        await future
+
+    def release(self, item=None):
+        """Ends the oldest send that waits, if there is one."""
+        while self.sends:
+            future = self.sends.popleft()
+            if not future.done():
+                settle(future, item)
+                break
+
+
+# ---------------------------------------------------------------- the session
+
+
+class LogTap(logging.Handler):
+    """Turns log records into events of the call in whose context they were written."""
+
+    def __init__(self, events, level):
+        super().__init__(level)
+        self.events = events
+
+    def emit(self, record):
+        call = current_call.get()
+        if call is not None and call.forgotten:
+            return
+        # The arguments can be wrong for the format.
+        message = render(logging.LogRecord.getMessage, record) or render(str, record.msg)
+        exc = record.exc_info[1] if record.exc_info else None
+        trace = record.exc_text if exc is None else render(format_trace, exc)
+        self.events.append(
+            ("log", call and call.id, record.levelno, record.name, message, trace))
+
+    def install(self):
+        """Puts itself on the root logger, again if the app's own configuration took it off."""
+        root = logging.getLogger()
+        if self not in root.handlers:
+            root.addHandler(self)
+        if root.level > self.level:
+            root.setLevel(self.level)
+
+
+class Session:
+    """Obeys the harness's commands and collects the events for the answers."""
+
+    def __init__(self, wire, settings):
+        self.wire = wire
+        self.settings = settings
+        self.real = settings.get("clock") == "real"
+        self.events = []
+        self.calls = {}
+        self.ended = []  # calls that returned and had started tasks
+        self.flood = deque()
+        self.noted = set()
+        self.state = {}
+        self.owes_answer = False
+        self.app = None
+        self.selector = LockstepSelector()
+        self.selector.turn = self.turn_real if self.real else self.turn_virtual
+        self.loop = LockstepLoop(self.selector)
+        self.loop.default_exception_handler = self.unhandled
+        if self.real:
+            self.loop.time = time.monotonic
+            self.selector.register(wire.source, selectors.EVENT_READ)
+        self.files = self.selector.get_map()
+        self.own_files = len(self.files)
+        self.stopping = False
+        self.stopped = self.loop.create_future()
+        self.tap = LogTap(self.events, settings.get("log_level", logging.INFO))
+
+    # -- the loop
+
+    def run(self):
+        """Loads the app and obeys until the harness says stop."""
+        self.tap.install()
+        logging.captureWarnings(True)
+        asyncio.set_event_loop(self.loop)
+        main = self.loop.create_task(self.serve())
+        while not main.done():
+            try:
+                # Not run_forever: anyio ties its worker threads to the task that is run here.
+                self.loop.run_until_complete(main)
+            except (KeyboardInterrupt, SystemExit) as exc:
+                # asyncio lets these two out of a task of the app; the server would end here.
+                self.events.append(("unhandled", None) + failure(exc)[:3])
+        self.loop.close()
+        self.wire.write((None, []))
+
+    async def serve(self):
+        # Inside the running loop, as uvicorn does it.
+        self.app, reply = introduce(self.settings)
+        self.wire.write(reply)
+        if self.app is None:
+            leave()
+        self.tap.install()
+        gc.freeze()
+        await self.stopped
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    def turn_virtual(self, timeout):
+        """One select() of the loop.  With nothing left to do now, the harness has its turn."""
+        has_files = len(self.files) > self.own_files
+        if timeout == 0 or self.stopping:
+            return self.selector.poll(0) if has_files else []
+        next_timer = self.loop.deadline()
+        if self.loop.catch_up(next_timer):
+            return []
+        has_threads = threading.active_count() > 1
+        ready = self.wait_for_threads() if has_threads else self.selector.poll(0)
+        if not ready:
+            if self.owes_answer:
+                if has_threads:
+                    self.note_threads()
+                if has_files:
+                    self.note_files()
+                self.answer(next_timer)
+            self.obey(self.wire.read())
+        return ready
+
+    def wait_for_threads(self):
+        """What is ready once the worker threads rest, or as soon as one of them wakes the loop."""
+        pause = 0.0002
+        while True:
+            # In this order: a job that ends in between has already made the selector ready.
+            busy = self.loop.busy(patient=pause < 0.05)
+            ready = self.selector.poll(pause if busy else 0)
+            if ready or not busy:
+                return ready
+            pause = min(2 * pause, 0.05)
+
+    def turn_real(self, timeout):
+        """One select() of the loop on the real clock, where batches come at any time."""
+        ready = self.selector.poll(0)
+        if not ready and timeout != 0 and not self.stopping:
+            if self.owes_answer or self.events or self.ended:
+                self.answer(self.loop.deadline())
+            ready = self.selector.poll(timeout)
+        batches = [item for item in ready if item[0].fd == self.wire.source]
+        if batches:
+            ready.remove(batches[0])
+            self.wire.fill()
+            message = self.wire.take()
+            while message is not None:
+                self.obey(message)
+                message = self.wire.take()
+        return ready
+
+    # -- answers
+
+    def answer(self, next_timer):
+        """Sends the events.  The list stays the same object: threads may be adding to it."""
+        if self.ended:
+            self.look_for_left()
+        events = self.events[:]
+        self.wire.write((self.loop.now_ns if self.flood else next_timer, events))
+        del self.events[:len(events)]
+        self.owes_answer = False
+
+    def note_threads(self):
+        known = self.loop.pool_threads()
+        for thread in threading.enumerate():
+            if thread not in known and is_own_thread(thread):
+                self.note(f"a thread of the app's own is running: {thread.name}")
+
+    def note_files(self):
+        for fd in list(self.files)[self.own_files:]:
+            self.note(f"the app waits on {describe_file(fd)}")
+
+    def look_for_left(self):
+        """Reports the tasks that returned calls have left running."""
+        for call in self.ended:
+            names = [task.get_name() for task in asyncio.all_tasks(self.loop)
+                     if getattr(task, "lockstep_call", None) is call]
+            if names:
+                # all_tasks() has no order; this one puts Task-9 before Task-10.
+                call.report("left", sorted(names, key=lambda name: (len(name), name)))
+        self.ended.clear()
+
+    def note(self, text):
+        if text not in self.noted:
+            self.noted.add(text)
+            self.events.append(("note", f"{text}; use --clock real"))
+
+    def unhandled(self, context):
+        """An exception that nobody awaited, as asyncio reports it."""
+        exc = context.get("exception")
+        if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+            return  # `run` has reported it
+        source = context.get("task") or context.get("future")
+        call = getattr(source, "lockstep_call", None) or current_call.get()
+        if call is None and "handle" in context:
+            call = context["handle"]._context.get(current_call)
+        if call is not None and call.forgotten:
+            return
+        if exc is None:
+            name = f" ({source.get_name()})" if isinstance(source, asyncio.Task) else ""
+            details = ("", render(str, context.get("message", ""), 2000) + name, [])
+        else:
+            details = failure(exc)[:3]
+        self.events.append(("unhandled", call and call.id) + details)
+
+    # -- commands
+
+    def obey(self, batch):
+        """Applies one batch.  The commands only schedule; the loop does the rest."""
+        now_ns, commands = batch
+        self.owes_answer = True
+        if not self.real:
+            self.loop.advance(now_ns)
+        while self.flood:
+            future = self.flood.popleft()
+            if not future.done():
+                future.set_result(None)
+        for command in commands:
+            name = command[0]
+            if name == "call":
+                self.start(*command[1:])
+            elif name == "stop":
+                self.stopping = True
+                self.stopped.set_result(None)
+            else:
+                call = self.calls.get(command[1])
+                # On the real clock a call can end while a command for it is under way.
+                if call is not None:
+                    OBEY[name](call, *command[2:])
+
+    def start(self, ident, scope):
+        """Starts the app on a scope."""
+        self.tap.install()
+        state = scope.get("state")
+        if isinstance(state, dict):
+            if scope.get("type") == "lifespan":
+                self.state.update(state)
+                scope["state"] = self.state
+            else:
+                scope["state"] = {**self.state, **state}
+        call = self.calls[ident] = Call(ident, self)
+        token = current_call.set(call)
+        try:
+            call.task = self.loop.create_task(call.run(self.app, scope, self.finished))
+        finally:
+            current_call.reset(token)
+
+    def finished(self, call):
+        if self.calls.get(call.id) is call:
+            del self.calls[call.id]
+        if call.tasks > 1:
+            self.ended.append(call)
+
+
+OBEY = {
+    "give": Call.give,
+    "sent": Call.release,
+    "credit": lambda call, credit: setattr(call, "credit", credit),
+    "cancel": Call.cancel,
+    "forget": lambda call: setattr(call, "forgotten", True),
+    "raise": lambda call, on, name, message: (call.give if on == "receive" else call.release)(
+        build_exception(name, message)),
+}
+
+
+def describe_file(fd):
+    """A file descriptor with the address behind it, for a note."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        return f"a file or pipe (fd {fd})"
+    try:
+        address = sock.getpeername()
+    except OSError:
+        address = sock.getsockname()
+    finally:
+        sock.detach()  # the file stays the app's
+    return f"a socket (fd {fd}, {address})"
+
+
+# ---------------------------------------------------------------- loading the app
+
+
+class LoadError(Exception):
+    """Why the app cannot be run, in the words of the reply."""
+
+    def __init__(self, kind, message, exc=None, **details):
+        super().__init__(message)
+        self.reply = {
+            "ok": False, "kind": kind, "message": message, "searched": [], "near": [],
+            "traceback": render(format_trace, exc) if exc else "", **details,
+        }
+
+
+def introduce(settings):
+    """The app, or None, and the reply to the settings."""
+    reply = {"python": ".".join(map(str, sys.version_info[:3])), "pid": os.getpid()}
+    if settings.get("seed") is not None:
+        random.seed(settings["seed"])
+    if sys.path and os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(OWN_FILE)):
+        del sys.path[0]  # where this file is, which is no place of the app's
+    sys.path[:0] = settings.get("path", ())
+    try:
+        app = load(settings["app"], settings.get("factory", False))
+    except LoadError as error:
+        return None, {**reply, **error.reply}
+    reply.update(ok=True, framework=framework(app), versions=versions(), routes=routes(app))
+    return asgi3(app), reply
+
+
+def load(target, factory):
+    """The object that `package.module:attribute` names, called first if it is a factory."""
+    name, _, attribute = target.partition(":")
+    found = module = load_module(name)
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as exc:
+            near = [key for key, value in vars(module).items()
+                    if callable(value) and framework(value)]
+            near += difflib.get_close_matches(part, dir(found), 5, 0.5)
+            near = list(dict.fromkeys(near))
+            hint = f" Did you mean {name}:{near[0]}?" if near else ""
+            what = f"has no attribute {part!r}." if part else "is only half of module:attribute."
+            raise LoadError("no-attribute", f"{name} {what}{hint}", near=near) from exc
+    if factory:
+        found = call_factory(target, found)
+    elif is_factory(found):
+        raise LoadError("factory-needed", f"{target} is a function without arguments that makes "
+                        "the app, not the app itself. Add --factory.")
+    if not callable(found):
+        raise LoadError("not-callable", f"{target} is no ASGI app: its type, "
+                        f"{type(found).__name__}, cannot be called.")
+    return found
+
+
+def load_module(name):
+    try:
+        return importlib.import_module(name)
+    except SystemExit as exc:
+        raise LoadError("exited", f"{name} ended the process during its import, with exit code "
+                        f"{exc.code}. Put such code under `if __name__ == \"__main__\":`.", exc)
+    except BaseException as exc:
+        raise explain_import(name, exc)
+
+
+def explain_import(name, exc):
+    """The LoadError for an import that failed."""
+    missing = exc.name if isinstance(exc, ModuleNotFoundError) else None
+    if missing and f"{name}.".startswith(f"{missing}."):
+        near = near_modules(missing)
+        hint = f" Did you mean {near[0]}?" if near else " Is the working directory right?"
+        return LoadError("module-not-found", f"There is no module {missing}.{hint}", exc,
+                         searched=list(sys.path), near=near)
+    frames = failure(exc)[2]
+    if missing:
+        message = (f"{name} needs the module {missing}, which {sys.executable} does not have. "
+                   "Install it there, or use the Python of the app's environment.")
+    elif isinstance(exc, KeyError) and frames and frames[-1][0] == os.getenv.__code__.co_filename:
+        message = (f"{name} wants the environment variable {exc.args[0]}. "
+                   f"Set it with --env {exc.args[0]}=VALUE.")
+    else:
+        message = f"The import of {name} failed: {type(exc).__name__}: {render(str, exc, 2000)}"
+    return LoadError("import-error", message, exc)
+
+
+def near_modules(missing):
+    """Modules that are there, with a name like the missing one."""
+    parent, _, last = missing.removesuffix(".py").replace("/", ".").rpartition(".")
+    path = getattr(sys.modules.get(parent), "__path__", None) if parent else sys.path
+    names = [module.name for module in pkgutil.iter_modules(path)] if path else []
+    near = difflib.get_close_matches(last, names, 5, 0.6)
+    return [f"{parent}.{name}" if parent else name for name in near]
+
+
+def call_factory(target, factory):
+    try:
+        app = factory()
+    except SystemExit as exc:
+        raise LoadError("exited", f"{target}() ended the process, exit code {exc.code}.", exc)
+    except BaseException as exc:
+        raise LoadError("factory-failed", f"The factory {target} failed: {type(exc).__name__}: "
+                        f"{render(str, exc, 2000)}", exc)
+    if inspect.iscoroutine(app):
+        app.close()
+        raise LoadError("not-callable", f"The factory {target} is async; it must be a plain def.")
+    return app
+
+
+def is_factory(found):
+    """True for a plain function that takes nothing, which can only be there to make the app."""
+    if not inspect.isfunction(found) or inspect.iscoroutinefunction(found):
+        return False
+    kinds = [parameter.kind for parameter in inspect.signature(found).parameters.values()]
+    return takes(found, 0) and inspect.Parameter.VAR_POSITIONAL not in kinds
+
+
+def takes(function, count):
+    try:
+        inspect.signature(function).bind(*range(count))
+        return True
+    except (TypeError, ValueError):
+        return False
+
+
+def asgi3(app):
+    """The app with the interface of ASGI 3; an ASGI 2 app, by uvicorn's guess, is wrapped."""
+    if inspect.isclass(app):
+        double = not hasattr(app, "__await__")
+    else:
+        double = not inspect.iscoroutinefunction(app if inspect.isfunction(app) else app.__call__)
+    # uvicorn's guess is wrong for a plain function that returns the coroutine of another one.
+    if not double or takes(app, 3):
+        return app
+
+    async def single(scope, receive, send):
+        await app(scope)(receive, send)
+
+    return single
+
+
+def framework(app):
+    """The framework that made the app, by the modules of its classes."""
+    tops = [str(base.__module__).partition(".")[0] for base in type(app).__mro__]
+    return next((top for top in tops if top in FRAMEWORKS), None)
+
+
+def versions():
+    from importlib import metadata
+
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            pass
+    return found
+
+
+def routes(app):
+    """The routes of a Starlette or FastAPI app, also one that middleware is wrapped around."""
+    found = []
+    try:
+        for _ in range(10):
+            if isinstance(getattr(app, "routes", None), list):
+                collect_routes(app.routes, "", found)
+                break
+            app = app.app
+    except Exception:
+        pass
+    return found
+
+
+def collect_routes(items, prefix, found):
+    """Adds the routes to `found`; what cannot be read is left out."""
+    for item in items:
+        try:
+            # Newer FastAPI keeps an included router as one item with its routes made on demand.
+            if hasattr(item, "effective_candidates"):
+                collect_routes(item.effective_candidates(), prefix, found)
+            else:
+                collect_route(getattr(item, "starlette_route", None) or item, prefix, found)
+        except Exception:
+            continue
+
+
+def collect_route(route, prefix, found):
+    classes = [base.__name__ for base in type(route).__mro__]
+    path = prefix + getattr(route, "path", "")
+    kind = "http"
+    if "Mount" in classes or "Host" in classes:
+        kind = "mount"
+    elif "WebSocketRoute" in classes:
+        kind = "websocket"
+    entry = {"path": path, "kind": kind, "methods": sorted(getattr(route, "methods", None) or ()),
+             "name": getattr(route, "name", None), "query": [], "headers": [], "params": []}
+    collect_parameters(getattr(route, "dependant", None), entry)
+    found.append(plain(entry))
+    if kind == "mount":
+        collect_routes(route.routes or (), path, found)
+
+
+def collect_parameters(dependant, entry):
+    """Adds what FastAPI reads from the request for this route and for its dependencies."""
+    if dependant is None:
+        return
+    fields = {"query": dependant.query_params, "headers": dependant.header_params,
+              "params": dependant.path_params}
+    for place in fields:
+        for field in fields[place]:
+            kind = getattr(field, "type_", None) or field.field_info.annotation
+            required = getattr(field, "required", None)
+            if required is None:
+                required = field.field_info.is_required()
+            parameter = {"name": field.alias, "required": bool(required),
+                         "type": kind.__name__ if type(kind) is type else str(kind)}
+            if parameter not in entry[place]:
+                entry[place].append(parameter)
+    for nested in dependant.dependencies:
+        collect_parameters(nested, entry)
+
+
+# ---------------------------------------------------------------- the process
+
+
+def leave():
+    """Ends the process without waiting for threads, which an app may have left running."""
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+    except (AttributeError, OSError, ValueError):
+        pass  # the app closed it
+    os._exit(0)
+
+
+def main():
+    wire = Wire()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
+    settings = wire.read()
+    if sys.version_info < (3, 9):
+        wire.write({"python": sys.version.split()[0], "pid": os.getpid(), "ok": False,
+                    "kind": "python-too-old", "searched": [], "near": [], "traceback": "",
+                    "message": f"{sys.executable} is Python {sys.version.split()[0]}; 3.9 or newer "
+                               "is needed. Name another one with --python."})
+        os._exit(0)
+    try:
+        Session(wire, settings).run()
+        leave()
+    except BaseException:
+        wire.write((None, [("fatal", traceback.format_exc())]))
+        os._exit(70)
+
+
+if __name__ == "__main__":
+    main()

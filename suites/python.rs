@@ -1,0 +1,278 @@
+//! Python applications: loaded, driven in lockstep, judged, hunted on, and kept in check.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use relapse::{
+    Binding, Plan, PythonSite, PythonTarget, Transcript,
+    classify::{self, Reading},
+    clock::{Clock, Runtime},
+    error::Trouble,
+    python::BLOCKED_LIMIT,
+    run,
+    running::Running as _,
+    step::{Act, Step},
+    transcript::{Level, What},
+};
+use rstest::rstest;
+
+use crate::support::{open, profile, step, wait};
+
+/// The interpreter, or nothing where there is none. CI takes nothing for a failure.
+fn python() -> Option<PathBuf> {
+    let is_there = Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !is_there {
+        assert!(std::env::var_os("CI").is_none(), "CI needs python3");
+        #[expect(clippy::print_stderr, reason = "what is skipped is told loudly")]
+        {
+            eprintln!("SKIPPED: there is no python3, so nothing about Python applications is tried");
+        }
+    }
+    is_there.then(|| PathBuf::from("python3"))
+}
+
+fn apps() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/apps")
+}
+
+fn site(python: &Path, directory: &Path, app: &str) -> PythonSite {
+    PythonSite {
+        app: app.to_owned(),
+        factory: false,
+        python: python.to_owned(),
+        directory: directory.to_owned(),
+        environment: Vec::new(),
+        blocked_limit: BLOCKED_LIMIT,
+    }
+}
+
+fn binding() -> Binding {
+    let path = apps().join("relapse.toml");
+    Binding::parse("relapse.toml", &std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// What becomes of each of these scripts, one after the other, on one application behind a server.
+fn converse(site: PythonSite, server: &str, scripts: &[&[Step]]) -> Result<Vec<Transcript>, Trouble> {
+    Runtime::new(Clock::Virtual).block_on(async {
+        let (target, _) = PythonTarget::launch(site, &binding(), String::new(), profile(server), 1).await?;
+        let mut transcripts = Vec::new();
+        for steps in scripts {
+            let plan = Plan { seed: 1, faults: Vec::new() };
+            transcripts.push(run::converse(steps, plan, &target).await.unwrap());
+            target.clear().await.unwrap();
+        }
+        target.stop().await.unwrap();
+        Ok(transcripts)
+    })
+}
+
+/// The same on a module with this text.
+fn converse_with(text: &str, scripts: &[&[Step]]) -> Option<Result<Vec<Transcript>, Trouble>> {
+    let python = python()?;
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("service.py"), text).unwrap();
+    let site = PythonSite { blocked_limit: Duration::from_secs(2), ..site(&python, directory.path(), "service:app") };
+    Some(converse(site, "uvicorn-0.35", scripts))
+}
+
+fn ending(transcript: &Transcript) -> String {
+    Reading::of(transcript, 0).outcome().to_string()
+}
+
+fn said(transcript: &Transcript) -> String {
+    let logged = transcript.events.iter().filter_map(|event| match &event.what {
+        What::Logged { level: Level::Error | Level::Info, message } => Some(message.as_str()),
+        _ => None,
+    });
+    logged.collect::<Vec<_>>().join("\n")
+}
+
+/// A session: open, be greeted, ask, be answered, close.
+fn session(request: &str) -> Vec<Step> {
+    vec![
+        open(),
+        wait("welcome"),
+        step(Act::SendText(request.to_owned())),
+        Step { limit: Duration::from_secs(100), ..wait("done") },
+        step(Act::Close(relapse::close_code::CloseCode::NORMAL)),
+    ]
+}
+
+#[test]
+fn an_application_is_driven() {
+    let Some(python) = python() else { return };
+    let transcripts = converse(site(&python, &apps(), "raw:app"), "uvicorn-0.35", &[&session(r#"{"type":"ask"}"#)]);
+    assert_eq!(ending(&transcripts.unwrap()[0]), "close 1000 (good-open; clean)");
+}
+
+/// What an application sleeps passes at once, and exactly.
+#[test]
+fn an_application_sleeps_on_our_clock() {
+    let Some(python) = python() else { return };
+    let transcripts = converse(site(&python, &apps(), "raw:app"), "hypercorn-0.18", &[&session(r#"{"type":"nap"}"#)]);
+    let transcripts = transcripts.unwrap();
+    assert_eq!(ending(&transcripts[0]), "close 1000 (good-open; clean)");
+    let when = |name: &str| {
+        let seen = transcripts[0].events.iter().find(|event| match &event.what {
+            What::FrameSeen(frame) => String::from_utf8_lossy(&frame.payload).contains(name),
+            _ => false,
+        });
+        seen.unwrap().at
+    };
+    assert_eq!(when("done") - when("welcome"), Duration::from_secs(90));
+}
+
+/// The same twice is the same, byte for byte.
+#[test]
+fn runs_are_repeatable() {
+    let Some(python) = python() else { return };
+    let scripts: [&[Step]; 2] = [&session(r#"{"type":"ask"}"#), &session(r#"{"type":"nap"}"#)];
+    let once = || format!("{:?}", converse(site(&python, &apps(), "raw:app"), "uvicorn-0.35", &scripts).unwrap());
+    assert_eq!(once(), once());
+}
+
+/// The same crash is another ending behind every server, as with the embedded backend.
+#[rstest]
+#[case("query", "uvicorn-0.35", "http 500 (bad-server; crash-before-accept)")]
+#[case("query", "granian-2.8", "http 403 (bad-mask; crash-before-accept)")]
+#[case("after_accept", "uvicorn-0.35", "drop (1006) (bad-drop; crash-after-accept)")]
+#[case("after_accept", "hypercorn-0.18", "close 1011 (bad-server; crash-after-accept)")]
+#[case("after_accept", "daphne-4.2", "close 1011 (bad-server; crash-after-accept)")]
+fn crashes_are_the_servers_to_show(#[case] defect: &str, #[case] server: &str, #[case] expected: &str) {
+    let Some(python) = python() else { return };
+    let environment = vec![("DEFECT".to_owned(), defect.to_owned())];
+    let site = PythonSite { environment, ..site(&python, &apps(), "raw:app") };
+    let transcripts = converse(site, server, &[&session(r#"{"type":"ask"}"#)]).unwrap();
+    assert_eq!(ending(&transcripts[0]), expected);
+    // And the application's own ledger says what it was, and where.
+    let raised = transcripts[0].events.iter().find_map(|event| match &event.what {
+        What::Raised(exception) => Some(exception.type_name.clone()),
+        _ => None,
+    });
+    assert_eq!(raised.unwrap(), if defect == "query" { "KeyError" } else { "AttributeError" });
+    assert!(said(&transcripts[0]).contains("raw.py:"), "{}", said(&transcripts[0]));
+}
+
+/// Whatever is wrong with an application is said with what to do.
+#[rstest]
+#[case::no_module("no_such_module:app", "", "no_such_module")]
+#[case::no_attribute("service:ap", "async def app(scope, receive, send): pass", "Did you mean `app`?")]
+#[case::not_callable("service:app", "app = 3", "cannot be called")]
+#[case::a_factory("service:app", "def app(): pass", "--factory")]
+#[case::its_own_import("service:app", "import no_such_package", "no_such_package")]
+#[case::an_error("service:app", "1 / 0", "ZeroDivisionError")]
+#[case::a_variable("service:app", "import os\nos.environ['DATABASE_URL']", "--env DATABASE_URL=")]
+#[case::an_exit("service:app", "raise SystemExit(3)", "exit")]
+#[case::no_start(
+    "service:app",
+    "async def app(scope, receive, send):\n    await receive()\n    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})",
+    "no database"
+)]
+fn trouble_is_told(#[case] app: &str, #[case] text: &str, #[case] expected: &str) {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("service.py"), text).unwrap();
+    let trouble = converse(site(&python, directory.path(), app), "uvicorn-0.35", &[]).unwrap_err();
+    let mut told = trouble.message.clone();
+    let _ = write!(told, "\n{}", trouble.details);
+    assert!(told.contains(expected), "{told}");
+}
+
+#[test]
+fn a_missing_interpreter_is_told() {
+    let trouble = converse(site(Path::new("no-such-python"), &apps(), "raw:app"), "uvicorn-0.35", &[]).unwrap_err();
+    assert!(trouble.message.contains("there is no `no-such-python`; --python names"), "{}", trouble.message);
+    let trouble = converse(site(Path::new("python3"), Path::new("/no/such"), "raw:app"), "uvicorn-0.35", &[]);
+    assert!(trouble.unwrap_err().message.contains("the directory /no/such is not there"));
+}
+
+const ACCEPTS: &str = "
+import os, time
+async def app(scope, receive, send):
+    if scope['type'] == 'lifespan':
+        raise NotImplementedError
+    await receive()
+    await send({'type': 'websocket.accept'})
+";
+
+/// An application that ends its process, or keeps its loop to itself, is told of, and another process follows.
+#[rstest]
+#[case::exits("    os._exit(3)", "the interpreter ended: exit status: 3")]
+#[case::blocks("    time.sleep(1000)", "kept its event loop to itself for 2 s")]
+#[case::forks_and_dies(
+    "    os.fork() or time.sleep(1000)\n    os.kill(os.getpid(), 9)",
+    "the interpreter ended: signal: 9"
+)]
+fn an_application_that_dies_is_followed_by_another(#[case] body: &str, #[case] expected: &str) {
+    let open = [open(), wait("anything")];
+    let Some(transcripts) = converse_with(&format!("{ACCEPTS}{body}\n"), &[&open, &open]) else { return };
+    for transcript in transcripts.unwrap() {
+        assert!(said(&transcript).contains(expected), "{}", said(&transcript));
+        assert!(!classify::readings(&transcript)[0].outcome().class.is_good());
+    }
+}
+
+/// What it prints is its own business.
+#[test]
+fn rubbish_on_standard_output_harms_nobody() {
+    let body = "    print('\\x00rubbish' * 100_000, flush=True)\n    await send({'type': 'websocket.close'})\n";
+    let scripts: &[&[Step]] = &[&[open(), wait("anything")]];
+    let Some(transcripts) = converse_with(&format!("{ACCEPTS}{body}"), scripts) else { return };
+    assert_eq!(ending(&transcripts.unwrap()[0]), "close 1000 (bad-mask; policy)");
+}
+
+/// A client that leaves is told to the application, and its call is not left behind.
+#[test]
+fn a_cancelled_call_is_over() {
+    let Some(python) = python() else { return };
+    let leave: &[Step] = &[open(), wait("welcome"), step(Act::Leave)];
+    let transcripts = converse(site(&python, &apps(), "raw:app"), "uvicorn-0.35", &[leave, leave]).unwrap();
+    for transcript in transcripts {
+        assert!(transcript.events.iter().any(|event| event.what == What::Returned), "{transcript:#?}");
+        assert_eq!(transcript.residue.unwrap().connections, 0);
+    }
+}
+
+/// As an engineer does: a hunt on an application finds a planted mistake and keeps it; the capsule is STILL BROKEN on it
+/// and FIXED against the one in order.
+#[rstest]
+#[case("query", "KeyError")]
+#[case("after_accept", "AttributeError")]
+#[case("early_disconnect", "KeyError")]
+fn a_planted_mistake_is_found_and_seen_to_be_gone(#[case] defect: &str, #[case] exception: &str) {
+    if python().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (before, after) = (directory.path().join("before"), directory.path().join("after"));
+    for (place, defect) in [(&before, defect), (&after, "")] {
+        std::fs::create_dir(place).unwrap();
+        let text = std::fs::read_to_string(apps().join("raw.py")).unwrap();
+        let text = text.replace("os.environ.get(\"DEFECT\", \"\")", &format!("{defect:?}"));
+        std::fs::write(place.join("raw.py"), text).unwrap();
+    }
+    std::fs::copy(apps().join("relapse.toml"), directory.path().join("relapse.toml")).unwrap();
+    let relapse = |arguments: &[&str]| {
+        let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+        let output = relapse.current_dir(directory.path()).args(arguments).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    // Without faults: what a client alone can do.
+    let hunt = ["hunt", "--target", "asgi:raw:app @ before", "--cases", "60", "--faults", "edge"];
+    let (code, found) = relapse(&hunt);
+    assert_eq!(code, Some(1), "{found}");
+    let finding = found.split("\n\n").find(|finding| finding.contains(exception)).unwrap_or_else(|| panic!("{found}"));
+    assert!(finding.contains("application raised"), "{finding}");
+    let again = finding.lines().find_map(|line| line.strip_prefix("again: relapse run ")).unwrap();
+    let capsule = again.split(' ').next().unwrap();
+    let (code, said) = relapse(&["run", capsule, "--target", "asgi:raw:app @ before"]);
+    assert!(code == Some(1) && said.contains("STILL BROKEN"), "{said}");
+    let (code, said) =
+        relapse(&["run", capsule, "--before", "asgi:raw:app @ before", "--after", "asgi:raw:app @ after"]);
+    assert!(code == Some(0) && said.contains("FIXED"), "{said}");
+    let (code, said) = relapse(&["hunt", "--target", "asgi:raw:app @ after", "--cases", "60", "--faults", "edge"]);
+    assert!(code == Some(0), "{said}");
+}
