@@ -15,7 +15,7 @@ use crate::{
     plan::Plan,
     profile::Profile,
     run::{self, control_steps},
-    step::{Act, Awaited, Client, DEFAULT_USER, Request, Step},
+    step::{Act, Awaited, DEFAULT_USER, Request, Step},
     target::Url,
     transcript::Words,
     verdict::{Judged, Judgement, Verdict},
@@ -57,12 +57,7 @@ impl Server {
     /// none.
     pub async fn recognize(url: Url, binding: &Binding, known: &[Arc<Profile>]) -> Server {
         let authority = url.authority();
-        let standard = |path: &str| Request {
-            credential: Credential::None,
-            headers: vec![(b"Host"[..].into(), authority.clone().into())],
-            client: Client::Library,
-            ..Request::standard("GET", path)
-        };
+        let standard = |path: &str| binding.request(&authority, path, Credential::None);
         let keyless = Request { without: vec!["Sec-WebSocket-Key".to_owned()], ..standard(&binding.paths.websocket) };
         let mut acts = vec![Act::Open(keyless)];
         acts.extend(binding.paths.health.first().map(|path| Act::Request(standard(path))));
