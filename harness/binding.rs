@@ -5,8 +5,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::{
-    credential::CredentialPlace,
+    close_code::CloseCode,
+    credential::{Credential, CredentialPlace},
     error::Error,
+    step::{Act, Awaited, Client, Request, Step},
     transcript::{Service, Words},
 };
 
@@ -112,6 +114,52 @@ impl Binding {
         Ok(binding)
     }
 
+    /// As the embedded backend is spoken to in as few words as can be. It issues its credentials itself.
+    pub fn embedded() -> Binding {
+        Binding {
+            credential: CredentialBinding { literal: Some(String::new()), ..CredentialBinding::default() },
+            messages: Messages {
+                request: r#"{"type":"ping"}"#.to_owned(),
+                events: vec!["pong".to_owned()],
+                ..Messages::default()
+            },
+            ..Binding::default()
+        }
+    }
+
+    /// A request with this credential, where it belongs, to the server with this host and port.
+    pub fn request(&self, authority: &str, path: &str, credential: Credential) -> Request {
+        Request {
+            credential,
+            places: vec![self.credential.place],
+            headers: vec![(b"Host"[..].into(), authority.to_owned().into_bytes().into())],
+            client: Client::Library,
+            ..Request::standard("GET", path)
+        }
+    }
+
+    /// The upgrade of a valid client.
+    pub fn upgrade(&self, authority: &str) -> Request {
+        let credential = if self.credential.is_needed() { Credential::Valid } else { Credential::None };
+        self.request(authority, &self.paths.websocket, credential)
+    }
+
+    /// A whole session of a valid client, each step of which has this limit.
+    pub fn session(&self, authority: &str, limit: Duration) -> Vec<Step> {
+        let step = |act| Step { act, limit };
+        let wait = |name: &String| step(Act::Wait(Awaited::Message(name.clone())));
+        let mut steps = vec![step(Act::Open(self.upgrade(authority)))];
+        if !self.messages.welcome.is_empty() {
+            steps.push(wait(&self.messages.welcome));
+        }
+        if !self.messages.request.is_empty() {
+            steps.push(step(Act::SendText(self.messages.request.clone())));
+            steps.extend(self.messages.events.last().map(wait));
+        }
+        steps.push(step(Act::Close(CloseCode::NORMAL)));
+        steps
+    }
+
     /// What is known of the server, so that its answers can be judged. A binding is read once and lives as long as the
     /// process.
     pub fn service(&self) -> Service {
@@ -133,7 +181,7 @@ impl Binding {
             health_paths: health,
             words,
             is_opaque: true,
-            is_open: !self.credential.is_needed(),
+            is_public: !self.credential.is_needed(),
             ..Service::default()
         }
     }

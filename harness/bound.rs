@@ -16,7 +16,7 @@ use crate::{
     profile::Profile,
     run::{self, control_steps},
     running::Running,
-    step::{Act, Awaited, Client, DEFAULT_USER, Request, Step},
+    step::{Act, Awaited, DEFAULT_USER, Request, Step},
     target::{Python, Url},
     transcript::Words,
     verdict::{Judged, Judgement, Verdict},
@@ -76,12 +76,7 @@ impl Server {
     /// like none.
     pub async fn recognize(url: Url, binding: &Binding, known: &[Arc<Profile>]) -> Server {
         let authority = url.authority();
-        let standard = |path: &str| Request {
-            credential: Credential::None,
-            headers: vec![(b"Host"[..].into(), authority.clone().into())],
-            client: Client::Library,
-            ..Request::standard("GET", path)
-        };
+        let standard = |path: &str| binding.request(&authority, path, Credential::None);
         let keyless = Request { without: vec!["Sec-WebSocket-Key".to_owned()], ..standard(&binding.paths.websocket) };
         let mut acts = vec![Act::Open(keyless)];
         acts.extend(binding.paths.health.first().map(|path| Act::Request(standard(path))));

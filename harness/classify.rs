@@ -103,9 +103,9 @@ impl<'a> Reading<'a> {
             Some(head) => Some(head.as_ref()),
             None => reading.delivered.or(reading.request.filter(|_| !tampered)),
         };
-        let is_open = reading.service.is_open;
+        let is_public = reading.service.is_public;
         let valid = |credential: &&Presented| {
-            is_open || (credential.is_valid() && arrived.is_some_and(|head| credential.is_in(head)))
+            is_public || credential.is_valid() && arrived.is_some_and(|head| credential.is_in(head))
         };
         let user = credential.filter(valid).map(|credential| credential.subject.as_str());
         reading.user = user;

@@ -29,6 +29,8 @@ impl CloseCode {
     pub const SERVICE_RESTART: CloseCode = CloseCode(1012);
     /// Try again later (IANA registry).
     pub const TRY_AGAIN_LATER: CloseCode = CloseCode(1013);
+    /// A gateway got a bad answer (IANA registry).
+    pub const BAD_GATEWAY: CloseCode = CloseCode(1014);
     /// The application range's counterpart of 1013, for servers that send no other codes than 1000 and private ones.
     pub const PRIVATE_UNAVAILABLE: CloseCode = CloseCode(4503);
     /// The application range's counterpart of 1011, for the same servers.

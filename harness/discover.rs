@@ -10,6 +10,7 @@ use crate::{
     balancer::Balancer,
     case::{Case, Known, read_fault},
     check,
+    conformance::FrameCase,
     dependency::{Dependency, MODULES, VARIABLES},
     error::{Error, nearest},
     fault::Fault,
@@ -65,6 +66,38 @@ pub fn balancers() -> Result<Vec<Balancer>, Error> {
 /// When the file cannot be read, which its own test forbids.
 pub fn issues() -> Result<Vec<Issue>, Error> {
     Issue::parse("issues.toml", include_str!("../fixtures/issues.toml"))
+}
+
+/// The cases of RFC 6455, as files in the order of its sections: their texts travel inside the binary.
+const CONFORMANCE: [(&str, &str); 8] = [
+    ("5.1-masking.toml", include_str!("../fixtures/conformance/5.1-masking.toml")),
+    ("5.2-base-framing.toml", include_str!("../fixtures/conformance/5.2-base-framing.toml")),
+    ("5.4-fragmentation.toml", include_str!("../fixtures/conformance/5.4-fragmentation.toml")),
+    ("5.5-control-frames.toml", include_str!("../fixtures/conformance/5.5-control-frames.toml")),
+    ("5.6-utf8.toml", include_str!("../fixtures/conformance/5.6-utf8.toml")),
+    ("7.1-closing-handshake.toml", include_str!("../fixtures/conformance/7.1-closing-handshake.toml")),
+    ("7.4-close-codes.toml", include_str!("../fixtures/conformance/7.4-close-codes.toml")),
+    ("10.4-limits.toml", include_str!("../fixtures/conformance/10.4-limits.toml")),
+];
+
+/// The cases of RFC 6455 that any of the filters selects, all of them without one. A filter is a case's name or its
+/// last part, a section, or a glob over names.
+///
+/// # Errors
+/// When a filter selects nothing, with the nearest right name.
+pub fn frame_cases(filters: &[String]) -> Result<Vec<Arc<FrameCase>>, Error> {
+    let groups = CONFORMANCE.iter().map(|(path, text)| FrameCase::parse(path, text));
+    let cases: Vec<FrameCase> = groups.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    let selects = |filter: &String, case: &FrameCase| {
+        case.section == *filter || last_part(&case.name) == filter || matches_glob(filter, &case.name)
+    };
+    if let Some(filter) = filters.iter().find(|filter| !cases.iter().any(|case| selects(filter, case))) {
+        let names = cases.iter().flat_map(|case| [case.name.as_str(), last_part(&case.name), &case.section]);
+        let nearest = nearest(filter, names).map(str::to_owned);
+        return Err(Error::NothingSelected { filter: filter.clone(), nearest });
+    }
+    let selected = |case: &FrameCase| filters.is_empty() || filters.iter().any(|filter| selects(filter, case));
+    Ok(cases.into_iter().filter(selected).map(Arc::new).collect())
 }
 
 /// The names of the embedded backend.
@@ -174,16 +207,17 @@ impl Catalogue {
 
 fn selects(filter: &str, case: &Case) -> bool {
     let number = filter.strip_prefix('#').unwrap_or(filter);
-    let matches_glob = |text: &str| {
-        let glob = GlobBuilder::new(filter).case_insensitive(true).literal_separator(false).build();
-        glob.is_ok_and(|glob| glob.compile_matcher().is_match(text))
-    };
     case.issues.iter().any(|issue| issue.eq_ignore_ascii_case(number))
         || case.scenario.eq_ignore_ascii_case(filter)
         || case.name == filter
         || last_part(&case.name) == filter
-        || matches_glob(&case.name)
-        || matches_glob(&case.scenario)
+        || matches_glob(filter, &case.name)
+        || matches_glob(filter, &case.scenario)
+}
+
+fn matches_glob(filter: &str, text: &str) -> bool {
+    let glob = GlobBuilder::new(filter).case_insensitive(true).literal_separator(false).build();
+    glob.is_ok_and(|glob| glob.compile_matcher().is_match(text))
 }
 
 fn last_part(name: &str) -> &str {

@@ -118,9 +118,14 @@ impl Error {
 
     /// A mistake the TOML reader found; an unknown name gets the nearest right one.
     pub fn toml(path: &str, text: &str, error: &toml::de::Error) -> Error {
+        Error::toml_in(path, text, error.span().unwrap_or(0..0), error)
+    }
+
+    /// The same, for a part of a file that is read on its own.
+    pub fn toml_in(path: &str, text: &str, span: Range<usize>, error: &toml::de::Error) -> Error {
         let message = error.message().trim().replace('\n', "; ");
         let help = suggestion(&message);
-        Error::at(path, text, error.span().unwrap_or(0..0), message, help)
+        Error::at(path, text, span, message, help)
     }
 
     /// An unknown name, with the nearest right one.

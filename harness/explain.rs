@@ -161,7 +161,8 @@ fn situations(profile: &Profile, reading: &Reading<'_>, ending: &Ending) -> Vec<
     if let Ending::Close { code: Some(code), .. } = ending {
         let own = if *code == CloseCode::INTERNAL { Cause::AppChose1011 } else { Cause::Policy };
         may_be(after.close_codes.contain(*code), own);
-        let breaches = [&profile.violation.protocol, &profile.violation.payload, &profile.violation.too_big];
+        let rules = &profile.violation;
+        let breaches = [&rules.protocol, &rules.close_code, &rules.payload, &rules.too_big];
         may_be(breaches.into_iter().any(is), Cause::Protocol);
     }
     // What the application may say and the server does not, or should not have passed on.

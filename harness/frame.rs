@@ -35,8 +35,8 @@ pub enum Opcode {
 pub struct Frame {
     /// The last frame of its message.
     pub is_final: bool,
-    /// Any of the three reserved bits is set.
-    pub has_reserved_bits: bool,
+    /// The reserved bits that are set: 4 is RSV1, 2 is RSV2, 1 is RSV3.
+    pub reserved_bits: u8,
     /// What it carries.
     pub opcode: Opcode,
     /// The masking key, when the frame is masked.
@@ -69,10 +69,23 @@ pub enum FrameError {
     },
 }
 
+/// How a frame's header announces its payload (RFC 6455 section 5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// In as few bytes as can be, which is the only right way.
+    Shortest,
+    /// In two bytes where fewer would do.
+    InTwoBytes,
+    /// In eight bytes where fewer would do.
+    InEightBytes,
+    /// As another length than the payload has, in eight bytes.
+    Claimed(u64),
+}
+
 impl Frame {
     /// A whole, unmasked frame.
     pub fn new(opcode: Opcode, payload: impl Into<Bytes>) -> Frame {
-        Frame { is_final: true, has_reserved_bits: false, opcode, mask: None, payload: payload.into() }
+        Frame { is_final: true, reserved_bits: 0, opcode, mask: None, payload: payload.into() }
     }
 
     /// A close frame; without a code the payload is empty.
@@ -96,7 +109,7 @@ impl Frame {
     /// Says which rule it breaks.
     pub fn verify(&self) -> Result<(), FrameError> {
         let is_control = matches!(self.opcode, Opcode::Close | Opcode::Ping | Opcode::Pong);
-        if self.has_reserved_bits || matches!(self.opcode, Opcode::Reserved(_)) {
+        if self.reserved_bits != 0 || matches!(self.opcode, Opcode::Reserved(_)) {
             return Err(FrameError::Reserved);
         }
         if is_control && (!self.is_final || self.payload.len() > 125) {
@@ -134,19 +147,39 @@ impl Frame {
 
     /// Appends the frame's bytes to `output`.
     pub fn encode(&self, output: &mut Vec<u8>) {
-        let header = FrameHeader {
-            is_final: self.is_final,
-            rsv1: self.has_reserved_bits,
-            rsv2: false,
-            rsv3: false,
-            opcode: self.opcode.into(),
-            mask: self.mask,
-        };
-        header.format(self.payload.len() as u64, output).expect("writing to a Vec succeeds");
+        self.encode_announcing(Length::Shortest, output);
+    }
+
+    /// The same, with a header that announces the payload in its own way.
+    pub fn encode_announcing(&self, length: Length, output: &mut Vec<u8>) {
+        let bit = |is_set: bool, place: u8| u8::from(is_set) << place;
+        output.push(bit(self.is_final, 7) | (self.reserved_bits & 7) << 4 | u8::from(OpCode::from(self.opcode)));
+        let mask_bit = bit(self.mask.is_some(), 7);
+        let payload_bytes = self.payload.len() as u64;
+        match (length, payload_bytes) {
+            (Length::Claimed(claimed), _) => wide(mask_bit, claimed, output),
+            (Length::InEightBytes, bytes) => wide(mask_bit, bytes, output),
+            (Length::Shortest, short @ 0..=125) => output.push(mask_bit | short as u8),
+            (Length::Shortest | Length::InTwoBytes, bytes @ 0..=0xffff) => {
+                output.push(mask_bit | 126);
+                output.extend_from_slice(&(bytes as u16).to_be_bytes());
+            }
+            (Length::Shortest | Length::InTwoBytes, bytes) => wide(mask_bit, bytes, output),
+        }
+        output.extend(self.mask.iter().flatten());
         let start = output.len();
         output.extend_from_slice(&self.payload);
         if let Some(mask) = self.mask {
             apply_mask(&mut output[start..], mask);
+        }
+    }
+
+    /// Whether the header at the front of `input` announces its payload in as few bytes as can be, as far as it has come.
+    pub fn announces_shortest(input: &[u8]) -> bool {
+        match input.get(1).map(|byte| byte & 0x7f) {
+            Some(126) => input.get(2..4).is_none_or(|length| u16::from_be_bytes([length[0], length[1]]) > 125),
+            Some(127) => input.get(2..8).is_none_or(|high| high.iter().any(|&byte| byte != 0)),
+            _ => true,
         }
     }
 
@@ -174,12 +207,65 @@ impl Frame {
         }
         Ok(Some(Frame {
             is_final: header.is_final,
-            has_reserved_bits: header.rsv1 || header.rsv2 || header.rsv3,
+            reserved_bits: u8::from(header.rsv1) << 2 | u8::from(header.rsv2) << 1 | u8::from(header.rsv3),
             opcode: header.opcode.into(),
             mask: header.mask,
             payload: payload.freeze(),
         }))
     }
+}
+
+/// Puts the frames of a server together as a client must (RFC 6455 section 5.4).
+#[derive(Debug, Default)]
+pub struct Assembly {
+    /// The pieces of a message that is not complete.
+    message: Option<(Opcode, Vec<u8>)>,
+}
+
+impl Assembly {
+    /// Takes a frame: a control frame or a whole message comes out, a piece of a message is kept.
+    ///
+    /// # Errors
+    /// Says which rule it breaks; [`FrameError::TooLong`] when the message would have more than `payload_bytes_max`.
+    pub fn take(&mut self, frame: Frame, payload_bytes_max: u64) -> Result<Option<Frame>, FrameError> {
+        frame.verify()?;
+        if frame.mask.is_some() {
+            return Err(FrameError::Masked);
+        }
+        let whole = match (frame.opcode, self.message.take()) {
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, message) => {
+                self.message = message;
+                return Ok(Some(frame));
+            }
+            (Opcode::Continuation, Some((opcode, mut payload))) => {
+                payload.extend_from_slice(&frame.payload);
+                if payload.len() as u64 > payload_bytes_max {
+                    return Err(FrameError::TooLong { announced: payload.len() as u64 });
+                }
+                if !frame.is_final {
+                    self.message = Some((opcode, payload));
+                    return Ok(None);
+                }
+                Frame::new(opcode, payload)
+            }
+            (Opcode::Continuation, None) | (_, Some(_)) => return Err(FrameError::Fragment),
+            (opcode, None) if !frame.is_final => {
+                self.message = Some((opcode, frame.payload.to_vec()));
+                return Ok(None);
+            }
+            (_, None) => frame,
+        };
+        if whole.opcode == Opcode::Text && std::str::from_utf8(&whole.payload).is_err() {
+            return Err(FrameError::Utf8);
+        }
+        Ok(Some(whole))
+    }
+}
+
+/// Writes a length in eight bytes.
+fn wide(mask_bit: u8, length: u64, output: &mut Vec<u8>) {
+    output.push(mask_bit | 127);
+    output.extend_from_slice(&length.to_be_bytes());
 }
 
 fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
@@ -190,6 +276,13 @@ fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
     }
     for (byte, key) in chunks.into_remainder().iter_mut().zip(mask) {
         *byte ^= key;
+    }
+}
+
+impl Opcode {
+    /// The opcode with this number, of which the lower four bits count.
+    pub fn numbered(number: u8) -> Opcode {
+        OpCode::from(number & 0x0f).into()
     }
 }
 

@@ -17,14 +17,15 @@
 //!   [`environment`] [`credential`] (what the backend is), [`issue`] (what was reported), [`fault`] [`plan`] [`step`] [`case`] [`profile`] [`balancer`] [`binding`] (what
 //!   a run is made of), [`transcript`] [`verdict`] [`trial`] [`error`] (what comes of it).
 //! - *Judgement*, pure functions of words: [`classify`] (outcome, class and cause from a transcript), [`explain`] (cause
-//!   where only the wire is seen), [`check`] (one property a file), [`redact`], [`report`].
+//!   where only the wire is seen), [`check`] (one property a file), [`conformance`] (what RFC 6455 asks of frames, and how
+//!   far it is kept), [`redact`], [`report`].
 //! - *Joints*, what parties meet over: [`clock`], [`link`], [`upstream`], [`recorder`], [`application`], [`dependency`],
 //!   [`running`].
 //! - *Machinery*, mutually blind: [`probe`], [`edge`], [`front`], [`interpose`], [`backend`], [`python`], [`discover`].
 //! - *Targets*: [`target`] puts something behind the edge.
 //! - *Conduct*: [`run`] picks the clock, launches, drives and judges; [`stand`] and [`proxy`] stand on a port;
-//!   [`mod@init`] finds out how a deployment is spoken to, [`mod@validate`] looks at it, [`bound`] judges cases on it; [`hunt`] draws what is run, shrinks what
-//!   fails and keeps it.
+//!   [`mod@init`] finds out how a deployment is spoken to, [`mod@validate`] looks at it, [`bound`] judges cases on it,
+//!   [`mod@conform`] tries how it takes frames; [`hunt`] draws what is run, shrinks what fails and keeps it.
 //!
 //! # Invariants
 //!
@@ -48,6 +49,8 @@ pub mod check;
 pub mod classify;
 pub mod clock;
 pub mod close_code;
+pub mod conform;
+pub mod conformance;
 pub mod credential;
 pub mod defect;
 pub mod dependency;
@@ -97,8 +100,10 @@ pub use bound::{Reach, Server, Servers, judge_bound};
 pub use case::Case;
 pub use cause::Cause;
 pub use clock::{Clock, Runtime};
+pub use conform::{PATIENCE, Peer, conform, conform_embedded};
+pub use conformance::{Conformance, FrameCase};
 pub use defect::Defect;
-pub use discover::{Catalogue, balancers, issues, read_backend_fault, read_edge_fault, servers};
+pub use discover::{Catalogue, balancers, frame_cases, issues, read_backend_fault, read_edge_fault, servers};
 pub use environment::Environment;
 pub use error::Error;
 pub use fault::{Fault, Place};
@@ -116,6 +121,7 @@ pub use proxy::{Desk, Entry, Noted, Proxy, Setup as ProxySetup, control::serve a
 pub use python::Site as PythonSite;
 pub use report::{
     catalogue::{render_json as render_catalogue_json, render_list, render_map},
+    conformance::{render as render_conformance, render_json as render_conformance_json},
     json::render as render_json,
     located::render as render_located,
     sequence::{Detail, lines as sequence_lines},

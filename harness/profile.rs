@@ -354,18 +354,58 @@ pub enum WithoutLength {
     ContentLength,
 }
 
-/// What a client gets that breaks RFC 6455.
+/// What a client gets that breaks RFC 6455. The stream ends right behind it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Violation {
     /// For a frame that breaks the framing rules.
     pub protocol: Answer,
+    /// For a close frame with a code that may not stand in one.
+    pub close_code: Answer,
     /// For text that is not UTF-8.
     pub payload: Answer,
+    /// When that is noticed in a message of many fragments.
+    pub text: TextCheck,
     /// For a message over 16 MiB.
     pub too_big: Answer,
+    /// When that is noticed of a frame.
+    pub length: LengthCheck,
+    /// What it takes for a violation of the framing rules, and others do not.
+    pub refuses: Vec<Strictness>,
     /// The code the application sees; `None` for the one that was sent.
     pub application_sees: Option<u16>,
+}
+
+/// When text that is not UTF-8 is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TextCheck {
+    /// With the fragment that it stands in.
+    AtOnce,
+    /// When the message is whole.
+    WhenWhole,
+}
+
+/// When a frame that is too big is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LengthCheck {
+    /// With its header, which announces its length.
+    Announced,
+    /// When so much of it has come. A control frame is measured by its header all the same.
+    Received,
+}
+
+/// What some servers take for a violation, and others do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strictness {
+    /// A length that is told in more bytes than it needs (RFC 6455 section 5.2).
+    LongLength,
+    /// A close frame between the fragments of a message, where RFC 6455 section 5.4 allows it.
+    CloseInsideMessage,
+    /// The close code 1014, which was registered after the RFC.
+    BadGateway,
 }
 
 /// Pings of the server's own.

@@ -10,7 +10,6 @@ use crate::{
     bound::Server,
     check::{self, Evidence},
     classify::Reading,
-    close_code::CloseCode,
     credential::Credential,
     discover,
     error::Error,
@@ -19,7 +18,7 @@ use crate::{
     outcome::{Class, Outcome},
     plan::Plan,
     run,
-    step::{Act, Awaited, Client, Request, Step},
+    step::{Act, Awaited, Step},
     target::Url,
     transcript::{Transcript, What},
     upstream::Upstream,
@@ -100,7 +99,7 @@ pub async fn validate(
             validation.rows.push(row(what, "refused for that", shown(&outcome), refused, answered(&transcript)));
         }
     }
-    let transcript = tried.perform(tried.session()).await?;
+    let transcript = tried.perform(binding.session(&tried.authority, limit)).await?;
     let reading = Reading::of(&transcript, 0);
     validation.note_server(&reading);
     let outcome = reading.outcome();
@@ -167,38 +166,12 @@ impl Tried<'_> {
         Step { act, limit: self.limit }
     }
 
-    fn request(&self, path: &str, credential: Credential) -> Request {
-        Request {
-            credential,
-            places: vec![self.binding.credential.place],
-            headers: vec![(b"Host"[..].into(), self.authority.clone().into())],
-            client: Client::Library,
-            ..Request::standard("GET", path)
-        }
-    }
-
     fn get(&self, path: &str) -> Step {
-        self.step(Act::Request(self.request(path, Credential::None)))
+        self.step(Act::Request(self.binding.request(&self.authority, path, Credential::None)))
     }
 
     fn open(&self, credential: Credential) -> Step {
-        self.step(Act::Open(self.request(&self.binding.paths.websocket, credential)))
-    }
-
-    fn session(&self) -> Vec<Step> {
-        let messages = &self.binding.messages;
-        let wait = |name: &String| self.step(Act::Wait(Awaited::Message(name.clone())));
-        let credential = if self.binding.credential.is_needed() { Credential::Valid } else { Credential::None };
-        let mut steps = vec![self.open(credential)];
-        if !messages.welcome.is_empty() {
-            steps.push(wait(&messages.welcome));
-        }
-        if !messages.request.is_empty() {
-            steps.push(self.step(Act::SendText(messages.request.clone())));
-            steps.extend(messages.events.last().map(wait));
-        }
-        steps.push(self.step(Act::Close(CloseCode::NORMAL)));
-        steps
+        self.step(Act::Open(self.binding.request(&self.authority, &self.binding.paths.websocket, credential)))
     }
 }
 

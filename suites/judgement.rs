@@ -209,7 +209,7 @@ fn a_fragmented_message_is_one_message() {
 /// What no client may take (RFC 6455 section 5).
 #[rstest]
 #[case::masked(Frame::new(Opcode::Text, "x").masked([1, 2, 3, 4]), FrameError::Masked)]
-#[case::reserved_bit(Frame { has_reserved_bits: true, ..Frame::new(Opcode::Text, "x") }, FrameError::Reserved)]
+#[case::reserved_bit(Frame { reserved_bits: 4, ..Frame::new(Opcode::Text, "x") }, FrameError::Reserved)]
 #[case::reserved_opcode(Frame::new(Opcode::Reserved(3), "x"), FrameError::Header)]
 #[case::long_ping(Frame::new(Opcode::Ping, vec![b'x'; 126]), FrameError::Control)]
 #[case::fragmented_ping(piece(Opcode::Ping, "x", false), FrameError::Control)]

@@ -4,6 +4,7 @@
 
 mod breaks; // everything that judges, seen to fail
 mod command; // the built binary: output and exit codes
+mod conformance; // how servers keep RFC 6455, frame by frame
 mod credentials; // every credential, place and environment
 mod dependencies; // what the service depends on, over HTTP
 mod edge; // a request that is changed on its way

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use relapse::{Case, Catalogue, Class, Defect, Revision, check, fault::FaultKind};
+use relapse::{Case, Catalogue, Class, Defect, Revision, check, conformance::Behavior, fault::FaultKind};
 
 /// The ranks: a module imports from its own rank only where the rank says so, and from ranks above.
 const RANKS: &[(&str, &[&str])] = &[
@@ -40,11 +40,11 @@ const RANKS: &[(&str, &[&str])] = &[
             "verdict",
         ],
     ),
-    ("judgement", &["check", "classify", "explain", "redact", "report"]),
+    ("judgement", &["check", "classify", "conformance", "explain", "redact", "report"]),
     ("joints", &["application", "clock", "dependency", "link", "recorder", "running", "upstream"]),
     ("machinery", &["backend", "discover", "edge", "front", "interpose", "probe", "python"]),
     ("targets", &["target"]),
-    ("conduct", &["bound", "hunt", "init", "proxy", "run", "stand", "validate"]),
+    ("conduct", &["bound", "conform", "hunt", "init", "proxy", "run", "stand", "validate"]),
 ];
 
 /// Ranks whose modules do not see one another.
@@ -231,7 +231,8 @@ fn the_formats_are_documented() {
     });
     let checks = check::ALL.iter().map(|check| format!("| `{}` | {} |\n", check.name, check.property));
     let classes = Class::ALL.iter().map(|class| format!("| `{class}` |"));
-    for row in faults.chain(checks).chain(classes) {
+    let behaviors = Behavior::ALL.iter().map(|behavior| format!("| `{behavior}` |"));
+    for row in faults.chain(checks).chain(classes).chain(behaviors) {
         assert!(page.contains(&row), "fixtures/README.md lacks the row\n{row}");
     }
 }
@@ -279,6 +280,14 @@ fn every_profile_is_found_and_named_as_its_file() {
         .map(|(file, _)| file.rsplit('/').next().unwrap().trim_end_matches(".toml").to_owned())
         .collect();
     assert_eq!(named, filed);
+}
+
+#[test]
+fn every_frame_case_is_found() {
+    let found: BTreeSet<String> = relapse::frame_cases(&[]).unwrap().iter().map(|case| case.name.clone()).collect();
+    let filed: usize =
+        files("fixtures/conformance", "toml").iter().map(|(_, text)| text.matches("[[case]]").count()).sum();
+    assert_eq!(found.len(), filed);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Arguments, and what is done with them.
 
+mod conform;
 mod hunt;
 mod init;
 mod list;
@@ -72,6 +73,15 @@ enum Command {
     /// Asks common paths for health and WebSockets, tries a token in every place where tokens travel, and says what
     /// clients commonly say. Exit codes: 0 a session opened; 1 none did; 2 the harness could not do its work or was misused.
     Init(init::Options),
+    /// See how far a server keeps RFC 6455 sections 5 to 7: the embedded backend behind every server profile, or a server
+    /// of yours.
+    ///
+    /// Each case is a conversation on a connection of its own, and is `ok`, `non-strict` (it may be tolerated), `unclean`
+    /// (no close frame), `wrong-code` or `failed`. A valid client has to get through before and after.
+    ///
+    /// Exit codes: 0 everything is ok or non-strict; 1 something is worse; 2 the harness could not do its work, was misused,
+    /// or the valid client did not get through.
+    Conform(conform::Options),
     /// List the issues: what was reported, what was really behind it, and the cases.
     List(list::Options),
     /// Show one case: what was reported, both conversations side by side, and what was really behind it.
@@ -98,6 +108,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Proxy(options)) => proxy::proxy(&options),
         Some(Command::Validate(options)) => validate::validate(&options),
         Some(Command::Init(options)) => init::init(&options),
+        Some(Command::Conform(options)) => conform::conform(&options),
         Some(Command::List(options)) => list::list(&options),
         Some(Command::Show(options)) => show::show(&options),
     };
@@ -149,6 +160,14 @@ fn server(name: &str) -> Result<Arc<Profile>> {
     let servers = servers()?;
     let found = servers.iter().find(|profile| profile.name == name).cloned();
     found.ok_or_else(|| Error::unknown("server profile", name, servers.iter().map(|profile| profile.name.as_str())))
+}
+
+/// The profiles with these names; `all` names all of them.
+fn servers_named(names: &[String]) -> Result<Vec<Arc<Profile>>> {
+    if names.iter().any(|name| name == "all") {
+        return servers();
+    }
+    names.iter().map(|name| server(name)).collect()
 }
 
 /// Prints a line, or more, to standard output. A reader that has left is no reason to complain.

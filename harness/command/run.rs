@@ -11,7 +11,7 @@ use relapse::{
 };
 
 use super::{
-    MISUSE, Source, complain_of, print, server,
+    MISUSE, Source, complain_of, print, servers_named,
     target::{Named, PythonOptions, Way, tell_notes},
     validate::{Foreign, token},
     width,
@@ -100,11 +100,7 @@ pub(super) fn run(options: &Options) -> Result<u8> {
     if let Some(target) = &options.url.target {
         return run_on(options, target, &cases, broken, &servers, start);
     }
-    let instead = match options.profile.as_slice() {
-        [] => None,
-        names if names.iter().any(|name| name == "all") => Some(servers.clone()),
-        names => Some(names.iter().map(|name| server(name)).collect::<Result<Vec<_>>>()?),
-    };
+    let instead = if options.profile.is_empty() { None } else { Some(servers_named(&options.profile)?) };
     let mut trials = Trial::of(&cases, &servers, instead.as_deref());
     if !options.environment.is_empty() {
         trials.retain(|trial| options.environment.iter().any(|name| name == trial.environment.name()));

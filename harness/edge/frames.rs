@@ -216,7 +216,7 @@ impl Mangler {
     fn broken(&self, rule: Breach, frame: &Frame) -> Vec<u8> {
         let own = |opcode, payload: Bytes| self.masked(Frame::new(opcode, payload));
         let broken = match rule {
-            Breach::ReservedBit => Frame { has_reserved_bits: true, ..frame.clone() },
+            Breach::ReservedBit => Frame { reserved_bits: 4, ..frame.clone() },
             Breach::ReservedOpcode => own(Opcode::Reserved(3), frame.payload.clone()),
             Breach::Mask if self.direction == Direction::ToServer => Frame { mask: None, ..frame.clone() },
             Breach::Mask => frame.clone().masked(MASK),

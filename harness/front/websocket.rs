@@ -21,7 +21,9 @@ use crate::{
     frame::{Frame, FrameError, Opcode},
     head::{Headers, RequestHead, ResponseHead, field, header},
     link::{Progress, Wire},
-    profile::{self, Answer, CloseEcho, CloseReason, Denial, Effect, Profile, Violation},
+    profile::{
+        self, Answer, CloseEcho, CloseReason, Denial, Effect, LengthCheck, Profile, Strictness, TextCheck, Violation,
+    },
     recorder::Scribe,
     scope::{Scope, ScopeType},
     transcript::{Party, What},
@@ -265,12 +267,35 @@ struct Ping {
     pong_due: Option<Instant>,
 }
 
+/// A message that is not complete.
+struct Message {
+    opcode: Opcode,
+    payload: BytesMut,
+    /// How many bytes of it are known to be whole characters.
+    checked: usize,
+}
+
+impl Message {
+    /// Whether it is binary, or what has come of it is UTF-8 up to a character that may be cut.
+    fn may_become_text(&mut self) -> bool {
+        if self.opcode != Opcode::Text {
+            return true;
+        }
+        match std::str::from_utf8(&self.payload[self.checked..]) {
+            Ok(_) => self.checked = self.payload.len(),
+            Err(error) if error.error_len().is_some() => return false,
+            Err(error) => self.checked += error.valid_up_to(),
+        }
+        true
+    }
+}
+
 struct Connection {
     wire: Option<Wire>,
     call: Call<Negotiation>,
     profile: Arc<Profile>,
     scribe: Scribe,
-    message: Option<(Opcode, BytesMut)>,
+    message: Option<Message>,
     ending: Option<Ending>,
     ping: Ping,
     /// Fires at whatever is due next.
@@ -510,13 +535,28 @@ impl Connection {
             if not_yet || self.call.is_inbox_full() {
                 return;
             }
+            let rules = &self.profile.violation;
+            if rules.refuses.contains(&Strictness::LongLength) && !Frame::announces_shortest(&wire.incoming) {
+                return self.fail(|rules| &rules.protocol);
+            }
             match Frame::decode(&mut wire.incoming, MESSAGE_BYTES_MAX as u64) {
                 Ok(Some(frame)) => self.take_frame(frame),
                 Ok(None) => return,
+                Err(FrameError::TooLong { announced }) if self.is_awaited(announced) => return,
                 Err(FrameError::TooLong { .. }) => return self.fail(|rules| &rules.too_big),
                 Err(_) => return self.fail(|rules| &rules.protocol),
             }
         }
+    }
+
+    /// Whether the server waits for a frame that announces more than it takes.
+    fn is_awaited(&self, announced: u64) -> bool {
+        let rules = &self.profile.violation;
+        let come = self.wire.as_ref().map_or(&[][..], |wire| &wire.incoming);
+        let is_data = come.first().is_some_and(|first| first & 0x08 == 0);
+        // The highest bit of a length is 0 (RFC 6455 section 5.2).
+        let is_length = announced >> 63 == 0;
+        rules.length == LengthCheck::Received && is_data && is_length && come.len() <= MESSAGE_BYTES_MAX
     }
 
     /// Gives the connection up because of what the client sent (RFC 6455 section 7.1.7).
@@ -533,18 +573,39 @@ impl Connection {
             };
             self.disconnect(rules.application_sees.map_or(sent, CloseCode), String::new());
             self.answer(&answer);
+            if matches!(answer, Answer::Close { .. }) {
+                // Whatever the client has to say to that is not waited for.
+                self.ending = Some(Ending::Cut);
+            }
+        }
+    }
+
+    /// The rule that a frame breaks in this server's eyes.
+    fn broken_rule(&self, frame: &Frame) -> Option<fn(&Violation) -> &Answer> {
+        // A client masks every frame (RFC 6455 section 5.1).
+        if frame.mask.is_none() {
+            return Some(|rules| &rules.protocol);
+        }
+        let refuses = |what| self.profile.violation.refuses.contains(&what);
+        let code = || frame.close_parts().0;
+        match frame.verify() {
+            Err(FrameError::Utf8) => Some(|rules| &rules.payload),
+            Err(FrameError::CloseCode) if code().is_some() => Some(|rules| &rules.close_code),
+            Err(_) => Some(|rules| &rules.protocol),
+            Ok(()) if frame.opcode != Opcode::Close => None,
+            Ok(()) if refuses(Strictness::BadGateway) && code() == Some(CloseCode::BAD_GATEWAY) => {
+                Some(|rules| &rules.close_code)
+            }
+            Ok(()) if refuses(Strictness::CloseInsideMessage) && self.message.is_some() => {
+                Some(|rules| &rules.protocol)
+            }
+            Ok(()) => None,
         }
     }
 
     fn take_frame(&mut self, frame: Frame) {
-        // A client masks every frame (RFC 6455 section 5.1).
-        if frame.mask.is_none() {
-            return self.fail(|rules| &rules.protocol);
-        }
-        match frame.verify() {
-            Ok(()) => {}
-            Err(FrameError::Utf8) => return self.fail(|rules| &rules.payload),
-            Err(_) => return self.fail(|rules| &rules.protocol),
+        if let Some(rule) = self.broken_rule(&frame) {
+            return self.fail(rule);
         }
         match frame.opcode {
             Opcode::Close => self.client_closed(&frame),
@@ -581,19 +642,23 @@ impl Connection {
     }
 
     fn take_data(&mut self, frame: Frame) {
-        let (opcode, mut payload) = match (frame.opcode, self.message.take()) {
-            (Opcode::Continuation, Some((opcode, payload))) => (opcode, payload),
+        let mut message = match (frame.opcode, self.message.take()) {
+            (Opcode::Continuation, Some(message)) => message,
             (Opcode::Continuation, None) | (_, Some(_)) => return self.fail(|rules| &rules.protocol),
-            (opcode, None) => (opcode, BytesMut::new()),
+            (opcode, None) => Message { opcode, payload: BytesMut::new(), checked: 0 },
         };
-        if payload.len() + frame.payload.len() > MESSAGE_BYTES_MAX {
+        if message.payload.len() + frame.payload.len() > MESSAGE_BYTES_MAX {
             return self.fail(|rules| &rules.too_big);
         }
-        payload.extend_from_slice(&frame.payload);
+        message.payload.extend_from_slice(&frame.payload);
         if !frame.is_final {
-            self.message = Some((opcode, payload));
+            if self.profile.violation.text == TextCheck::AtOnce && !message.may_become_text() {
+                return self.fail(|rules| &rules.payload);
+            }
+            self.message = Some(message);
             return;
         }
+        let Message { opcode, payload, .. } = message;
         let event = match opcode {
             Opcode::Text => match String::from_utf8(payload.into()) {
                 Ok(text) => Inbound::WebsocketReceive { text: Some(text), bytes: None },

@@ -17,7 +17,7 @@ use crate::{
     close_code::CloseCode,
     credential::{CredentialPlace, Form, Presented},
     error::Error,
-    frame::{Frame, FrameError, Opcode},
+    frame::{Assembly, Frame, FrameError, Opcode},
     head::{RequestHead, ResponseHead, has_token, header},
     link::{Link, Wire, take},
     message::message_type,
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The largest payload the probe reads, in bytes.
-const PAYLOAD_BYTES_MAX: u64 = 16 << 20;
+pub const PAYLOAD_BYTES_MAX: u64 = 16 << 20;
 
 /// How long the probe waits for the end of a session that its steps left open.
 const PARTING_LIMIT: Duration = Duration::from_secs(5);
@@ -63,11 +63,25 @@ impl<'a> Script<'a> {
 /// # Errors
 /// When no link to the target can be had. What the target does is never an error.
 pub async fn perform(script: Script<'_>, recorder: &Recorder, target: &dyn Running) -> Result<(), Error> {
-    let clients = (0..script.crowd.clients()).map(|number| {
-        let seed = recorder.plan().seed.wrapping_add(number as u64);
-        Client { number, script, recorder, target, chance: fastrand::Rng::with_seed(seed) }.perform()
-    });
+    let clients = (0..script.crowd.clients()).map(|number| Client::new(number, script, recorder, target).perform());
     try_join_all(clients).await.map(drop)
+}
+
+/// Opens a WebSocket, and hands its wire over to whoever goes on alone; nothing where it does not come about, and the
+/// recorder knows why.
+///
+/// # Errors
+/// When no link to the target can be had.
+pub async fn open(
+    request: &Request,
+    limit: Duration,
+    recorder: &Recorder,
+    target: &dyn Running,
+) -> Result<Option<Wire>, Error> {
+    let step = Step { act: Act::Open(request.clone()), limit };
+    let mut client = Client::new(0, Script::of_one(std::slice::from_ref(&step)), recorder, target);
+    let session = client.open(request, &step, recorder.scribe(0)).await?;
+    Ok(session.map(|session| session.exchange.wire))
 }
 
 /// One client of a script.
@@ -79,7 +93,12 @@ struct Client<'a> {
     chance: fastrand::Rng,
 }
 
-impl Client<'_> {
+impl<'a> Client<'a> {
+    fn new(number: usize, script: Script<'a>, recorder: &'a Recorder, target: &'a dyn Running) -> Client<'a> {
+        let seed = recorder.plan().seed.wrapping_add(number as u64);
+        Client { number, script, recorder, target, chance: fastrand::Rng::with_seed(seed) }
+    }
+
     async fn perform(mut self) -> Result<(), Error> {
         let openings = self.script.steps.iter().filter(|step| opening(step).is_some()).count();
         for round in 0..self.script.crowd.rounds {
@@ -200,7 +219,7 @@ impl Exchange {
             self.record(What::HandshakeRefused { why });
             return None;
         }
-        Some(Session { exchange: self, closing: Closing::No, hears_pings: true, message: None })
+        Some(Session { exchange: self, closing: Closing::No, hears_pings: true, assembly: Assembly::default() })
     }
 
     async fn read_head(&mut self) -> Option<ResponseHead> {
@@ -266,8 +285,7 @@ struct Session {
     exchange: Exchange,
     closing: Closing,
     hears_pings: bool,
-    /// The pieces of a message that is not complete.
-    message: Option<(Opcode, Vec<u8>)>,
+    assembly: Assembly,
 }
 
 impl Session {
@@ -385,42 +403,14 @@ impl Session {
         }
     }
 
-    /// Takes a frame as a client must (RFC 6455 section 5): a control frame or a whole message comes out, a piece of a
-    /// message is kept.
+    /// Takes a frame as a client must: a control frame or a whole message comes out, a piece of a message is kept.
     fn take(&mut self, frame: Frame) -> Result<Option<Frame>, FrameError> {
-        frame.verify()?;
-        if frame.mask.is_some() {
-            return Err(FrameError::Masked);
+        let is_last_piece = frame.opcode == Opcode::Continuation && frame.is_final;
+        let taken = self.assembly.take(frame, PAYLOAD_BYTES_MAX)?;
+        if let Some(whole) = taken.as_ref().filter(|_| is_last_piece) {
+            self.exchange.record(What::MessageSeen(whole.clone()));
         }
-        let whole = match (frame.opcode, self.message.take()) {
-            (Opcode::Close | Opcode::Ping | Opcode::Pong, message) => {
-                self.message = message;
-                return Ok(Some(frame));
-            }
-            (Opcode::Continuation, Some((opcode, mut payload))) => {
-                payload.extend_from_slice(&frame.payload);
-                if payload.len() as u64 > PAYLOAD_BYTES_MAX {
-                    return Err(FrameError::TooLong { announced: payload.len() as u64 });
-                }
-                if !frame.is_final {
-                    self.message = Some((opcode, payload));
-                    return Ok(None);
-                }
-                let whole = Frame::new(opcode, payload);
-                self.exchange.record(What::MessageSeen(whole.clone()));
-                whole
-            }
-            (Opcode::Continuation, None) | (_, Some(_)) => return Err(FrameError::Fragment),
-            (opcode, None) if !frame.is_final => {
-                self.message = Some((opcode, frame.payload.to_vec()));
-                return Ok(None);
-            }
-            (_, None) => frame,
-        };
-        if whole.opcode == Opcode::Text && std::str::from_utf8(&whole.payload).is_err() {
-            return Err(FrameError::Utf8);
-        }
-        Ok(Some(whole))
+        Ok(taken)
     }
 
     async fn answer_close(&mut self, frame: &Frame, chance: &mut fastrand::Rng) {

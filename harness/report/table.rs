@@ -12,9 +12,9 @@ use crate::{
     verdict::{Judged, Judgement, Verdict},
 };
 
-const GOOD: Style = AnsiColor::Green.on_default().bold();
-const BAD: Style = AnsiColor::Red.on_default().bold();
-const FAINT: Style = Style::new().dimmed();
+pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
+pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+pub(super) const FAINT: Style = Style::new().dimmed();
 
 /// The column of the control, and the width from which on it is shown.
 const CONTROL: usize = 4;
@@ -44,11 +44,9 @@ pub fn render(report: &Report, width: usize) -> String {
         let cells = row.cells(&servers_of(&report.trials, &row.trial.case.name));
         table.add_row(cells.into_iter().enumerate().filter(|(index, _)| shows(*index)).map(|(_, cell)| cell));
     }
-    // A name cut in two can be neither read nor copied.
-    if let Some(names) = table.column_mut(0).filter(|_| width >= WIDTH_WITH_WHOLE_NAMES) {
-        names.set_constraint(ColumnConstraint::ContentWidth);
-    }
-    let mut text = paint(&table.to_string());
+    keep_names_whole(&mut table, 0, width);
+    let verdicts = Verdict::ALL.map(|verdict| (verdict.label(), if verdict == Verdict::Fixed { GOOD } else { BAD }));
+    let mut text = paint(&table.to_string(), &verdicts);
     text.push_str(&shams(report, width));
     for (trial, judgement) in &report.trials {
         if judgement.verdict != Verdict::Fixed {
@@ -106,22 +104,12 @@ fn show(outcome: &Outcome) -> String {
 }
 
 impl Row<'_> {
-    /// The servers of the row, by name or by what is left out.
-    fn behind(&self, all: &BTreeSet<&str>) -> String {
-        let others: Vec<&str> = all.iter().copied().filter(|name| !self.servers.contains(name)).collect();
-        match others.as_slice() {
-            [] if all.len() > 1 => format!("all {}", all.len()),
-            [other] if all.len() > 2 => format!("all but {other}"),
-            _ => self.servers.join(" "),
-        }
-    }
-
     fn cells(&self, all_servers: &BTreeSet<&str>) -> [String; 6] {
         let name = if self.is_first { self.trial.case.name.clone() } else { String::new() };
         let control = self.judgement.after.as_ref().map_or("-".to_owned(), |after| after.control.class.to_string());
         [
             name,
-            self.behind(all_servers),
+            behind(&self.servers, all_servers),
             look(&self.judgement.before),
             look(&self.judgement.after),
             control,
@@ -130,18 +118,34 @@ impl Row<'_> {
     }
 }
 
-/// Colors verdicts and the header; a stream that is no terminal strips it again.
-fn paint(table: &str) -> String {
+/// Some of all servers, by name or by what is left out.
+pub(super) fn behind(servers: &[&str], all: &BTreeSet<&str>) -> String {
+    let others: Vec<&str> = all.iter().copied().filter(|name| !servers.contains(name)).collect();
+    match others.as_slice() {
+        [] if all.len() > 1 => format!("all {}", all.len()),
+        [other] if all.len() > 2 => format!("all but {other}"),
+        _ => servers.join(" "),
+    }
+}
+
+/// Keeps the names of a column as they are, where there is room: a name cut in two can be neither read nor copied.
+pub(super) fn keep_names_whole(table: &mut Table, column: usize, width: usize) {
+    if let Some(names) = table.column_mut(column).filter(|_| width >= WIDTH_WITH_WHOLE_NAMES) {
+        names.set_constraint(ColumnConstraint::ContentWidth);
+    }
+}
+
+/// Colors the header, and each row by the label it ends with; a stream that is no terminal strips it again.
+pub(super) fn paint(table: &str, labels: &[(&str, Style)]) -> String {
     let mut text = String::new();
     for (index, line) in table.lines().enumerate() {
         let line = line.trim_end();
-        let verdict = Verdict::ALL.iter().find(|verdict| line.ends_with(verdict.label()));
-        let _ = match verdict {
+        let label = labels.iter().find(|(label, _)| line.ends_with(label));
+        let _ = match label {
             _ if index == 0 => writeln!(text, "{FAINT}{line}{FAINT:#}"),
-            Some(verdict) => {
-                let style = if *verdict == Verdict::Fixed { GOOD } else { BAD };
-                let start = line.len() - verdict.label().len();
-                writeln!(text, "{}{style}{}{style:#}", &line[..start], &line[start..])
+            Some((label, style)) => {
+                let (start, label) = line.split_at(line.len() - label.len());
+                writeln!(text, "{start}{style}{label}{style:#}")
             }
             None => writeln!(text, "{line}"),
         };
@@ -165,9 +169,7 @@ fn shams(report: &Report, width: usize) -> String {
     if seen.is_empty() {
         return String::new();
     }
-    if let Some(names) = table.column_mut(1).filter(|_| width >= WIDTH_WITH_WHOLE_NAMES) {
-        names.set_constraint(ColumnConstraint::ContentWidth);
-    }
+    keep_names_whole(&mut table, 1, width);
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     let (header, rows) = lines.split_first().map_or(("", &[][..]), |(header, rows)| (header.as_str(), rows));
     format!("\n{FAINT}{header}{FAINT:#}\n{}\n", rows.join("\n"))
