@@ -105,7 +105,7 @@ pub use conformance::{Conformance, FrameCase};
 pub use defect::Defect;
 pub use discover::{Catalogue, balancers, frame_cases, issues, read_backend_fault, read_edge_fault, servers};
 pub use environment::Environment;
-pub use error::Error;
+pub use error::{Error, did_you_mean};
 pub use fault::{Fault, Place};
 pub use hunt::{
     Campaign, Foreign, Found, Hunt, HuntReport, Reached, hunt_all,

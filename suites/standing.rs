@@ -126,20 +126,33 @@ struct Standing {
 impl Standing {
     fn start(arguments: &[&str]) -> Standing {
         let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));
-        let child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.args(arguments).spawn().unwrap();
         let mut standing = Standing { child, first: Vec::new() };
-        // A line at a time: what comes later is read when it stops.
-        let output = standing.child.stdout.as_mut().unwrap();
-        while !standing.first.last().is_some_and(|line: &String| line.contains("Ctrl-C stops")) {
+        standing.read_until("Ctrl-C stops");
+        standing
+    }
+
+    /// Reads a line at a time, up to one with this in it: what comes later is read when it stops.
+    fn read_until(&mut self, text: &str) {
+        let output = self.child.stdout.as_mut().unwrap();
+        while !self.first.last().is_some_and(|line: &String| line.contains(text)) {
             let mut line = Vec::new();
             let mut byte = [0];
             while byte != *b"\n" {
-                output.read_exact(&mut byte).expect("it says how to stop it");
+                output.read_exact(&mut byte).expect("it goes on");
                 line.push(byte[0]);
             }
-            standing.first.push(String::from_utf8(line).unwrap().trim_end().to_owned());
+            self.first.push(String::from_utf8(line).unwrap().trim_end().to_owned());
         }
-        standing
+    }
+
+    /// Kills it; everything it complained of.
+    fn errors(mut self) -> String {
+        self.child.kill().unwrap();
+        let mut errors = String::new();
+        self.child.stderr.as_mut().unwrap().read_to_string(&mut errors).unwrap();
+        errors
     }
 
     fn address(&self) -> String {
@@ -203,6 +216,26 @@ fn two_commands_stand_until_they_are_interrupted() {
     let (code, log) = served.stop();
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("--> GET /health") && log.ends_with("stopped\n"), "{log}");
+}
+
+/// What is typed at a standing proxy is done, and what makes no sense is said.
+#[test]
+fn a_proxy_takes_orders() {
+    let mut proxied = Standing::start(&["proxy", "--upstream", "http://127.0.0.1:1"]);
+    let orders = "add cut after_bytes=7\nadd cut\nremove 1\nremove 1\nadd pass\npause\nresum\nlist\nhelp\n";
+    proxied.child.stdin.take().unwrap().write_all(orders.as_bytes()).unwrap();
+    // The last line of the last answer.
+    proxied.read_until("  help ");
+    let done = proxied.first.join("\n");
+    for part in ["fault 1: edge: ", "fault 1 is gone", "fault 2: edge: ", "  paused", "(0 times)"] {
+        assert!(done.contains(part), "{part}: {done}");
+    }
+    assert!(!done.split("  paused").nth(1).unwrap().contains("fault 1:"), "{done}");
+    let errors = proxied.errors();
+    for part in ["`cut` needs `after_bytes`", "there is no fault \"1\"", "`resum` is no order: did you mean `resume`?"]
+    {
+        assert!(errors.contains(part), "{part}: {errors}");
+    }
 }
 
 /// The same cases, faults and checks on two servers that are not ours: what was broken before and is not after, what

@@ -4,6 +4,7 @@ mod conform;
 mod hunt;
 mod init;
 mod list;
+mod orders;
 mod proxy;
 mod replay;
 mod run;

@@ -10,8 +10,9 @@ use relapse::{
     read_edge_fault, serve_control,
 };
 use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::sync::mpsc;
 
-use super::{MISUSE, Source, complain_of, print, run::progress_by_time, until_told_to_stop};
+use super::{MISUSE, Source, complain_of, orders, print, run::progress_by_time, until_told_to_stop};
 
 /// Where it stands, what it carries to, and what acts on the way.
 #[derive(Debug, Clone, Args)]
@@ -180,13 +181,15 @@ fn introduce(options: &Options, proxy: &Proxy, control: &Listener) -> Result<()>
     for fault in proxy.desk().faults() {
         print(format!("  fault {}: {}", fault.number, fault.fault));
     }
-    print(format!("control: curl http://{}/faults, /events; Ctrl-C stops", control.address()?));
+    print(format!("control: curl http://{}/faults, /events; or type `help`; Ctrl-C stops", control.address()?));
     Ok(())
 }
 
-/// Prints the log as it comes, and on a terminal how many connections there are.
+/// Prints the log as it comes, and on a terminal how many connections there are; takes orders meanwhile.
 async fn log(entries: &mut Receiver<std::sync::Arc<Entry>>, desk: Desk, format: Format) {
     let bar = progress_by_time("connections");
+    // Whoever reads JSON does not talk.
+    let mut lines = (format == Format::Human).then(orders::lines);
     let mut tick = tokio::time::interval(Duration::from_millis(250));
     loop {
         tokio::select! {
@@ -195,12 +198,21 @@ async fn log(entries: &mut Receiver<std::sync::Arc<Entry>>, desk: Desk, format: 
                 Err(RecvError::Lagged(missed)) => complain_of(&format!("{missed} line(s) of the log are missing: they came too fast")),
                 Err(RecvError::Closed) => return,
             },
+            Some(line) = next(&mut lines) => bar.suspend(|| orders::obey(&line, &desk)),
             _ = tick.tick() => {
                 let counts = desk.counts();
                 bar.set_position(counts.accepted);
                 bar.set_message(format!("{} open, {} refused, {} times a fault acted", counts.open, counts.refused, counts.acted));
             }
         }
+    }
+}
+
+/// The next line, where somebody talks.
+async fn next(lines: &mut Option<mpsc::UnboundedReceiver<String>>) -> Option<String> {
+    match lines {
+        Some(lines) => lines.recv().await,
+        None => None,
     }
 }
 

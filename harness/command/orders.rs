@@ -1,0 +1,67 @@
+//! What can be said to a standing proxy on its terminal: one order a line.
+
+use std::io::BufRead;
+
+use relapse::{Desk, did_you_mean, read_edge_fault};
+use tokio::sync::mpsc;
+
+use super::{complain, complain_of, print};
+
+/// The orders, each with what it does.
+const ORDERS: [(&str, &str); 6] = [
+    ("list", "the faults, and how often each acted"),
+    ("add FAULT", "another fault for connections to come, as --fault takes it"),
+    ("remove N", "no such fault any more"),
+    ("pause", "no fault acts"),
+    ("resume", "they act again"),
+    ("help", "this list"),
+];
+
+/// Every line of standard input. A terminal that closes, or none at all, gives no orders.
+pub(super) fn lines() -> mpsc::UnboundedReceiver<String> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    // Nothing but a thread of its own waits for a terminal without keeping the others waiting.
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            if line.map_or(true, |line| sender.send(line).is_err()) {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Does what a line says; complains where it says nothing.
+pub(super) fn obey(line: &str, desk: &Desk) {
+    let (order, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+    match order {
+        "" => {}
+        "list" => {
+            for fault in desk.faults().iter().filter(|fault| fault.armed) {
+                print(format!("  fault {}: {} ({} times)", fault.number, fault.fault, fault.acted));
+            }
+            print(if desk.is_paused() { "  paused" } else { "  acting" });
+        }
+        "add" => match read_edge_fault(rest.trim()) {
+            Ok(fault) => print(format!("  fault {}: {fault}", desk.add(fault.clone()))),
+            Err(error) => complain(&error),
+        },
+        "remove" => match rest.trim().parse() {
+            Ok(number) if desk.faults().iter().any(|fault| fault.number == number && fault.armed) => {
+                desk.remove(number);
+                print(format!("  fault {number} is gone"));
+            }
+            _ => complain_of(&format!("there is no fault {:?}; `list` shows their numbers", rest.trim())),
+        },
+        "pause" | "resume" => {
+            desk.pause(order == "pause");
+            print(if order == "pause" { "  paused" } else { "  acting" });
+        }
+        "help" => ORDERS.iter().for_each(|(order, what)| print(format!("  {order:<10} {what}"))),
+        unknown => {
+            let names = ORDERS.iter().map(|(order, _)| order.split(' ').next().unwrap_or_default());
+            let help = did_you_mean(unknown, names).unwrap_or_else(|| "`help` lists the orders".to_owned());
+            complain_of(&format!("`{unknown}` is no order: {help}"));
+        }
+    }
+}
