@@ -12,7 +12,7 @@ use tokio_rustls::{
     rustls::{ClientConfig, RootCertStore, pki_types::ServerName},
 };
 
-use crate::link::Link;
+use crate::{application::Promise, link::Link};
 
 /// How long a connection to the upstream may take to come about.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -44,6 +44,15 @@ impl Upstream {
     pub fn is_loopback(&self) -> bool {
         let is_loopback = |address: std::net::IpAddr| address.is_loopback();
         self.host == "localhost" || self.host.parse().is_ok_and(is_loopback)
+    }
+
+    /// Opens links to it, one after the other.
+    pub fn redial(&self) -> Box<dyn Fn() -> Promise<'static, Option<Link>> + Send + Sync> {
+        let upstream = self.clone();
+        Box::new(move || {
+            let upstream = upstream.clone();
+            Box::pin(async move { upstream.connect().await.ok() })
+        })
     }
 
     /// Opens a link to it.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -315,6 +316,54 @@ fn a_load_balancer_ends_a_silent_session(#[case] name: &str, #[case] after_s: Op
         proxy.closed().await
     });
     assert!(on_wire.0.starts_with("fault"), "{on_wire:?}");
+}
+
+/// A server that reads a request and ends the connection, so many times, and then answers; how often it was asked.
+async fn reluctant_server(times: usize) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, asked) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await;
+            if count.fetch_add(1, Ordering::Relaxed) >= times {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            }
+        }
+    });
+    (address, asked)
+}
+
+/// A request that may be made again is made once more, on another connection; no other is, and none twice.
+#[rstest]
+#[case::a_get("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 1, "HTTP/1.1 200 OK", 2)]
+#[case::answered_at_once("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 0, "HTTP/1.1 200 OK", 1)]
+#[case::once_only("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 2, "", 2)]
+#[case::a_post("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 1, "", 1)]
+#[case::a_get_with_a_body("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", 1, "", 1)]
+#[case::an_upgrade("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 1, "", 1)]
+fn a_balancer_asks_once_more(
+    #[case] request: &str,
+    #[case] refuses: usize,
+    #[case] expected: &str,
+    #[case] expected_asked: usize,
+) {
+    on_sockets(async {
+        let (upstream, asked) = reluctant_server(refuses).await;
+        let proxy = Standing::before(upstream, &["retry_request"], 10).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut seen = Vec::new();
+        // Who is not answered sees the end, in whatever way.
+        let _ = stream.read_to_end(&mut seen).await;
+        let seen = String::from_utf8(seen).unwrap();
+        assert!(seen.starts_with(expected) && seen.is_empty() == expected.is_empty(), "{seen}");
+        assert_eq!(asked.load(Ordering::Relaxed), expected_asked);
+        assert_eq!(proxy.desk.counts().acted, u64::from(expected_asked == 2));
+    });
 }
 
 /// Every balancer says where its figures come from, and does something.

@@ -188,6 +188,18 @@ fn a_missing_interpreter_is_told() {
     assert!(trouble.unwrap_err().message.contains("the directory /no/such is not there"));
 }
 
+/// The harness's part in the interpreter has tests of its own, in its own language.
+#[test]
+fn the_part_in_the_interpreter_keeps_its_word() {
+    let Some(python) = python() else { return };
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/shim");
+    let mut command = Command::new(python);
+    command.args(["-B", "-m", "unittest", "-q"]).current_dir(tests);
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("Ran 6"), "{told}");
+}
+
 const ACCEPTS: &str = "
 import os, time
 async def app(scope, receive, send):

@@ -30,6 +30,8 @@ pub(super) struct Exchange {
     following: Vec<u8>,
     /// How many answers have begun.
     answers: usize,
+    /// The request that waits for its answer, as it was passed on, where it may be made again.
+    again: Option<Vec<u8>>,
 }
 
 /// What is read next of one direction.
@@ -62,7 +64,15 @@ impl Exchange {
             upgraded: false,
             following: Vec::new(),
             answers: 0,
+            again: None,
         }
+    }
+
+    /// The only request that waits for its answer, as it was passed on, if it may be made again: a GET or HEAD (RFC 9110
+    /// section 9.2.2) without a body that asks for no upgrade, of whose answer nothing has come.
+    pub(super) fn again(&mut self) -> Option<Vec<u8>> {
+        let is_alone = self.asked.len() == 1 && self.answer == Reading::Head && self.request == Reading::Head;
+        self.again.take_if(|_| is_alone)
     }
 
     /// Whether what comes from the client is nothing that is read here.
@@ -140,14 +150,18 @@ impl Exchange {
                 self.scribe.fired(index, Party::Edge, fault.kind.to_string());
             }
         }
+        let start = carried.len();
         if head == before {
             carried.extend_from_slice(&incoming[..length]);
         } else {
             head.encode(carried);
         }
         take(incoming, length);
-        self.request = Reading::Body(Body::of_request(&before));
+        let body = Body::of_request(&before);
+        self.request = Reading::Body(body);
         let is_upgrade = has_token(&before.headers, "connection", "upgrade");
+        let is_repeatable = matches!(before.method.as_str(), "GET" | "HEAD") && body == Body::Bytes(0) && !is_upgrade;
+        self.again = is_repeatable.then(|| carried[start..].to_vec());
         self.asked.push_back(Asked { is_head: before.method == "HEAD", is_upgrade });
     }
 

@@ -19,6 +19,8 @@ pub(super) struct Limits {
     pub(super) late: Option<(Duration, Page)>,
     /// What is answered when the server is not there.
     pub(super) missing: Option<Page>,
+    /// The fault that asks once more.
+    pub(super) retry: Option<usize>,
 }
 
 /// When anything last came.
@@ -84,6 +86,7 @@ impl Limits {
                 ConnectionFault::MissingAnswer { status, body } => {
                     limits.missing.get_or_insert_with(|| page(status.0, body));
                 }
+                ConnectionFault::Retry {} => limits.retry = limits.retry.or(Some(index)),
                 ConnectionFault::Lifetime { .. }
                 | ConnectionFault::Idle { .. }
                 | ConnectionFault::LateAnswer { .. } => {}

@@ -11,6 +11,7 @@ mod limits;
 mod pass;
 mod stream;
 
+use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -28,8 +29,9 @@ use self::{
     stream::{Shape, Stream},
 };
 use crate::{
+    application::Promise,
     close_code::CloseCode,
-    fault::Direction,
+    fault::{ConnectionFault, Direction, Fault, FaultKind},
     head::{RequestHead, ResponseHead},
     link::{Link, Progress, Wire},
     recorder::Scribe,
@@ -112,9 +114,38 @@ pub enum Carried<'a> {
 /// Is told what passes.
 pub type Journal = Arc<dyn Fn(Carried<'_>) + Send + Sync>;
 
-/// Carries one connection until either side, or a fault, ends it. `server` is nothing where the server cannot be
-/// reached.
-pub async fn relay(client: Link, server: Option<Link>, scribe: Scribe, journal: Option<Journal>) -> Passage {
+/// Makes another connection to the server; nothing where it cannot be reached.
+pub type Redial = Box<dyn Fn() -> Promise<'static, Option<Link>> + Send + Sync>;
+
+/// The way to the server.
+pub struct Way {
+    /// A connection to it; nothing where it cannot be reached.
+    pub link: Option<Link>,
+    /// What makes another, for a fault that asks once more.
+    pub again: Option<Redial>,
+}
+
+impl From<Option<Link>> for Way {
+    fn from(link: Option<Link>) -> Way {
+        Way { link, again: None }
+    }
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Way").field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
+/// Whether a plan has a fault that asks once more, so that it needs a way to do so.
+pub fn asks_again(scribe: &Scribe) -> bool {
+    let asks = |fault: &Fault| matches!(fault.kind, FaultKind::Connection(ConnectionFault::Retry {}));
+    scribe.plan().faults.iter().any(asks)
+}
+
+/// Carries one connection until either side, or a fault, ends it.
+pub async fn relay(client: Link, server: impl Into<Way>, scribe: Scribe, journal: Option<Journal>) -> Passage {
+    let Way { link: server, again } = server.into();
     let (there, back) = Shape::decide(&scribe);
     let limits = Limits::decide(&scribe);
     let server = server.unwrap_or_else(|| Link::pair().0);
@@ -130,6 +161,7 @@ pub async fn relay(client: Link, server: Option<Link>, scribe: Scribe, journal: 
         began: Instant::now(),
         asked: None,
         half_closed: None,
+        again,
     };
     relay.carry_all().await
 }
@@ -197,6 +229,8 @@ struct Relay {
     half_closed: Option<Instant>,
     /// Since when the oldest request waits for its answer, and how many answers there had been.
     asked: Option<(Instant, usize)>,
+    /// Makes another connection to the server.
+    again: Option<Redial>,
 }
 
 impl Relay {
@@ -215,6 +249,9 @@ impl Relay {
             // Who answers in the server's place waits for something to answer.
             let may_yet_ask = self.limits.missing.is_some() && self.exchange.is_fresh() && !self.client.has_ended();
             if is_through(&self.server, &self.to_client) && !may_yet_ask {
+                if self.ask_again().await {
+                    continue;
+                }
                 let answered = self.limits.missing.take().filter(|_| self.exchange.is_waiting());
                 break match answered {
                     Some(page) => (End::Finished, self.answer_with(&page)),
@@ -310,6 +347,18 @@ impl Relay {
         let since = self.asked.filter(|(_, before)| *before == answers).map_or(now, |(since, _)| since);
         self.asked = Some((since, answers));
         Some(since)
+    }
+
+    /// Asks once more on another connection, where a fault does and what was asked allows it.
+    async fn ask_again(&mut self) -> bool {
+        let Some(index) = self.limits.retry else { return false };
+        let (Some(redial), Some(request)) = (&self.again, self.exchange.again()) else { return false };
+        self.limits.retry = None;
+        let Some(link) = redial().await else { return false };
+        self.fire(index);
+        self.server = Wire::new(link);
+        self.server.outgoing = request;
+        true
     }
 
     /// Answers in the server's place.

@@ -36,4 +36,6 @@ faults! {
         /// The page.
         body: String as "body",
     } "answer {status} in the place of a server that is not there";
+    /// asks once more, on another connection, when the server ends the connection without an answer to a GET or HEAD
+    Retry "retry_request" {} "ask once more where the server does not answer";
 }

@@ -241,10 +241,11 @@ fn answer_edit(chance: &mut Rng) -> AnswerEdit {
 
 fn connection(chance: &mut Rng) -> ConnectionFault {
     let body = "<html>upstream</html>".to_owned();
-    match chance.u8(..4) {
+    match chance.u8(..5) {
         0 => ConnectionFault::Lifetime { after: time(chance, 60_000) },
         1 => ConnectionFault::Idle { direction: one(chance, Direction::ALL), after: time(chance, 60_000) },
         2 => ConnectionFault::LateAnswer { after: time(chance, 20_000), status: Count(504), body },
+        3 => ConnectionFault::Retry {},
         _ => ConnectionFault::MissingAnswer { status: Count(502), body },
     }
 }

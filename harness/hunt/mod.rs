@@ -360,7 +360,10 @@ impl Conductor {
                 let new = self.keep(hunt, key, (drawn.clone(), played.clone()), seed, number + 1)?;
                 known.insert(new.key.clone());
                 known.extend(new.also.iter().map(|(key, _)| key.clone()));
-                found.push(new);
+                // What cannot be had without something that was found before is that, in another dress.
+                if !found.iter().any(|old| new.also.iter().any(|(key, _)| *key == old.key)) {
+                    found.push(new);
+                }
             }
         }
         // A server that is not ours need not do twice what it did once.

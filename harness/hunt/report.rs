@@ -212,7 +212,8 @@ impl HuntReport {
         let came: Vec<String> =
             STATES.iter().filter_map(|state| Some(format!("{state} {}", states.get(*state)?))).collect();
         let missed: Vec<&str> = STATES.iter().copied().filter(|state| !states.contains_key(*state)).collect();
-        let _ = writeln!(text, "states     {}{}", came.join(", "), never(&missed));
+        let came = if came.is_empty() { "none of those that are told apart".to_owned() } else { came.join(", ") };
+        let _ = writeln!(text, "states     {came}{}", never(&missed));
         for place in Place::ALL.iter().filter(|place| self.places.iter().any(|name| name == place.name())) {
             let kinds: Vec<&str> = FaultKind::all().filter(|kind| kind.place == *place).map(|kind| kind.name).collect();
             let acted = kinds.iter().filter_map(|kind| faults.get(*kind)).sum::<u64>();

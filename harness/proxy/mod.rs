@@ -19,7 +19,7 @@ use tokio::time::Instant;
 pub use self::entry::{Carriage, Entry, Noted};
 use crate::{
     clock::Clock,
-    edge::{self, Carried, Ended, Passage},
+    edge::{self, Carried, Ended, Passage, Way},
     error::Error,
     fault::{ConnectionFault, Fault, FaultKind, setting::Count},
     head::{ResponseHead, field, has_token, readable},
@@ -303,7 +303,9 @@ impl Desk {
         let recorder = Recorder::passing_on(plan, tally, self.0.start, tap);
         let (desk, first_close) = (self.clone(), Arc::clone(&closes));
         let journal = move |carried: Carried<'_>| desk.take(number, &carried, &first_close);
-        let passage = edge::relay(link, server, recorder.scribe(0), Some(Arc::new(journal))).await;
+        let scribe = recorder.scribe(0);
+        let again = edge::asks_again(&scribe).then(|| self.0.upstream.redial());
+        let passage = edge::relay(link, Way { link: server, again }, scribe, Some(Arc::new(journal))).await;
         let close = closes.lock().unwrap_or_else(PoisonError::into_inner).take();
         let has_acted = acted.load(Ordering::Relaxed);
         self.note(number, closed(passage, is_own, close, has_acted));

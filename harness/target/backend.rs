@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     credential::{Credential, Form, Presented},
     dependency::{Dependencies, InMemory},
-    edge,
+    edge::{self, Way},
     environment::Environment,
     error::Error,
     fault::{ConnectionFault, Fault, FaultKind, Place, ProcessFault},
@@ -52,7 +52,7 @@ pub struct Embedded {
     /// What credentials come from while the service itself is not there: the auth service is another process.
     issuer: Arc<Backend>,
     process: Arc<Mutex<Process>>,
-    connections: Connections,
+    connections: Arc<Connections>,
 }
 
 /// One process of the service: what was imported, and where it stands.
@@ -91,7 +91,7 @@ impl Embedded {
         let (life, _) = watch::channel(Life::Listening);
         let issuer = Arc::clone(&backend);
         let process = Arc::new(Mutex::new(Process { backend: Some(backend), life, stop: None }));
-        let connections = Connections::new();
+        let connections = Arc::new(Connections::new());
         Embedded { revision, environment, profile, transport, dependencies, seed, issuer, process, connections }
     }
 
@@ -315,7 +315,9 @@ impl Running for Embedded {
             let (client, mut server) = self.pair().await?;
             if scribe.has_faults_at(Place::Edge) {
                 let (inner, behind) = self.pair().await?;
-                let relay = edge::relay(server, Some(inner), scribe.clone(), None);
+                let redial = || self.connections.redial(Arc::clone(&backend) as _, &self.profile, &scribe);
+                let way = Way { link: Some(inner), again: edge::asks_again(&scribe).then(redial) };
+                let relay = edge::relay(server, way, scribe.clone(), None);
                 self.spawn(async move {
                     relay.await;
                 });

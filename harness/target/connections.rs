@@ -1,6 +1,6 @@
 //! The connections that a target of ours serves.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     application::Application,
+    edge::Redial,
     error::Error,
     fault::Place,
     front::{self, Life},
@@ -82,6 +83,21 @@ impl Connections {
             front::serve(server, application, profile, scribe, life).await;
             drop(served);
         });
+    }
+
+    /// Makes another connection in memory, to the same application, for a man in the middle that asks once more.
+    pub(super) fn redial(
+        self: &Arc<Self>,
+        application: Arc<dyn Application>,
+        profile: &Arc<Profile>,
+        scribe: &Scribe,
+    ) -> Redial {
+        let (connections, profile, scribe) = (Arc::clone(self), Arc::clone(profile), scribe.clone());
+        Box::new(move || {
+            let (near, far) = Link::pair();
+            connections.serve(Arc::clone(&application), far, Arc::clone(&profile), scribe.clone(), None);
+            Box::pin(ready(Some(near)))
+        })
     }
 
     /// Cuts off whatever still runs. A panic in it comes out here, so that a target that died cannot look like one that

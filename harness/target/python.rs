@@ -11,7 +11,7 @@ use crate::{
     application::Promise,
     binding::Binding,
     credential::{Credential, Form, Presented},
-    edge,
+    edge::{self, Way},
     error::{Error, Trouble},
     fault::Place,
     front::{self, Life},
@@ -42,7 +42,7 @@ pub struct Python {
     process: Mutex<Arc<Process>>,
     /// What lives as long as the process.
     background: Connections,
-    connections: Connections,
+    connections: Arc<Connections>,
 }
 
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Python {
         let (process, introduction) = start(&site, &profile, seed, &background).await?;
         let service = Service { is_opaque: false, ..binding.service() };
         let invalid = binding.credential.invalid.clone();
-        let (process, connections) = (Mutex::new(Arc::new(process)), Connections::new());
+        let (process, connections) = (Mutex::new(Arc::new(process)), Arc::new(Connections::new()));
         let python = Python { site, profile, service, valid, invalid, seed, process, background, connections };
         Ok((python, introduction))
     }
@@ -147,16 +147,18 @@ impl Running for Python {
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
             let interpreter = self.interpreter().await?;
+            let application = PythonApplication::new(interpreter);
             let (client, mut server) = Link::pair();
             if scribe.has_faults_at(Place::Edge) {
                 let (inner, behind) = Link::pair();
-                let relay = edge::relay(server, Some(inner), scribe.clone(), None);
+                let redial = || self.connections.redial(Arc::clone(&application) as _, &self.profile, &scribe);
+                let way = Way { link: Some(inner), again: edge::asks_again(&scribe).then(redial) };
+                let relay = edge::relay(server, way, scribe.clone(), None);
                 self.connections.spawn(async move {
                     relay.await;
                 });
                 server = behind;
             }
-            let application = PythonApplication::new(interpreter);
             self.connections.serve(application, server, Arc::clone(&self.profile), scribe, None);
             Ok(Some(client))
         })

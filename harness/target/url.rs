@@ -9,7 +9,7 @@ use crate::{
     application::Promise,
     binding::Binding,
     credential::{Credential, Form, Presented},
-    edge,
+    edge::{self, Way},
     error::Error,
     fault::Place,
     link::Link,
@@ -90,7 +90,8 @@ impl Running for Url {
                 return Ok(server);
             }
             let (client, near) = Link::pair();
-            tokio::spawn(edge::relay(near, server, scribe, None));
+            let again = edge::asks_again(&scribe).then(|| self.upstream.redial());
+            tokio::spawn(edge::relay(near, Way { link: server, again }, scribe, None));
             Ok(Some(client))
         })
     }

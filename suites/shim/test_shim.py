@@ -1,0 +1,1161 @@
+"""Tests of the harness's part in an interpreter, which run it as a process.
+
+`python3 -m unittest test_shim` here; what needs a framework is skipped where that is not installed.
+"""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import unittest
+
+from driver import SHIM, Shim, http_scope, websocket_scope
+
+SECOND = 10**9
+HAS_STARLETTE = importlib.util.find_spec("starlette") is not None
+HAS_FASTAPI = importlib.util.find_spec("fastapi") is not None
+HAS_ASGIREF = importlib.util.find_spec("asgiref") is not None
+CONNECT = {"type": "websocket.connect"}
+
+
+class ShimCase(unittest.TestCase):
+    maxDiff = None
+
+    def setUp(self):
+        # A test that hangs would hang for ever in a read.
+        signal.signal(signal.SIGALRM, lambda *_: self.fail("too slow"))
+        signal.alarm(20)
+        self.addCleanup(signal.alarm, 0)
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        self.folder = os.path.realpath(holder.name)
+        self.shims = []
+
+    def tearDown(self):
+        for shim in self.shims:
+            if shim.process.poll() is None:
+                shim.process.kill()
+            shim.end()
+
+    def write(self, name, source):
+        path = os.path.join(self.folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write(textwrap.dedent(source))
+        return path
+
+    def start(self, source=None, app="main:app", **settings):
+        if source is not None:
+            self.write("main.py", source)
+        shim = Shim(self.folder, app, **settings)
+        self.shims.append(shim)
+        return shim
+
+    def run_app(self, source, **settings):
+        shim = self.start(source, **settings)
+        self.assertTrue(shim.hello["ok"], shim.hello)
+        return shim
+
+    def refused(self, kind, source=None, app="main:app", **settings):
+        shim = self.start(source, app, **settings)
+        self.assertEqual((shim.hello["ok"], shim.hello.get("kind")), (False, kind), shim.hello)
+        self.assertNotIn("shim.py", shim.hello["traceback"])
+        self.assertNotIn("importlib", shim.hello["traceback"])
+        self.assertEqual(shim.end()[0], 0)
+        return shim.hello
+
+
+class Loading(ShimCase):
+    def test_reply(self):
+        shim = self.run_app("async def app(scope, receive, send): pass")
+        self.assertEqual(shim.hello["python"], sys.version.split()[0])
+        self.assertEqual(shim.hello["pid"], shim.process.pid)
+        self.assertIsNone(shim.hello["framework"])
+        self.assertEqual(shim.hello["routes"], [])
+        self.assertEqual("starlette" in shim.hello["versions"], HAS_STARLETTE)
+
+    def test_module_not_found(self):
+        self.write("service.py", "")
+        reply = self.refused("module-not-found", app="servise:app")
+        self.assertEqual(reply["near"][0], "service")
+        self.assertEqual(reply["searched"][0], self.folder)
+        self.assertNotIn(os.path.dirname(SHIM), reply["searched"])
+        self.assertIn("servise", reply["message"])
+
+    def test_module_of_package_not_found(self):
+        self.write("pkg/__init__.py", "")
+        self.write("pkg/main.py", "")
+        reply = self.refused("module-not-found", app="pkg.mian:app")
+        self.assertEqual(reply["near"], ["pkg.main"])
+        self.refused("module-not-found", app="nopkg.main:app")
+
+    def test_file_name_given(self):
+        reply = self.refused("module-not-found", "app = 1", app="main.py:app")
+        self.assertEqual(reply["near"][0], "main")
+
+    def test_other_module_missing(self):
+        reply = self.refused("import-error", "import surely_not_here")
+        self.assertIn("surely_not_here", reply["message"])
+        self.assertIn(sys.executable, reply["message"])
+        self.assertIn("main.py", reply["traceback"])
+
+    def test_import_error(self):
+        reply = self.refused("import-error", "x = 1 / 0")
+        self.assertIn("ZeroDivisionError: division by zero", reply["message"])
+        self.assertTrue(reply["traceback"].startswith("Traceback"))
+        reply = self.refused("import-error", "def broken(:")
+        self.assertIn("SyntaxError", reply["message"])
+
+    def test_environment_variable(self):
+        reply = self.refused("import-error", "import os\nkey = os.environ['RELAPSE_KEY']")
+        self.assertIn("--env RELAPSE_KEY=VALUE", reply["message"])
+        reply = self.refused("import-error", "{}['RELAPSE_KEY']")
+        self.assertNotIn("--env", reply["message"])
+
+    def test_exited(self):
+        reply = self.refused("exited", "import sys; sys.exit(3)")
+        self.assertIn("3", reply["message"])
+
+    def test_no_attribute(self):
+        reply = self.refused("no-attribute", "application = print", app="main:aplication")
+        self.assertEqual(reply["near"], ["application"])
+        self.refused("no-attribute", "", app="main")
+        self.refused("no-attribute", "class a: pass", app="main:a.b")
+
+    def test_dotted_attribute(self):
+        shim = self.start("class holder:\n    async def app(scope, receive, send): pass",
+                          app="main:holder.app")
+        self.assertTrue(shim.hello["ok"])
+
+    def test_not_callable(self):
+        self.assertIn("int", self.refused("not-callable", "app = 3")["message"])
+
+    def test_factory(self):
+        source = """
+            def app(debug=False, a=1, b=2):
+                async def inner(scope, receive, send): print("inner")
+                return inner
+            """
+        self.refused("factory-needed", source)
+        shim = self.run_app(source, factory=True)
+        self.assertEqual(shim.events(("call", 1, http_scope())), [("returned", 1)])
+
+    def test_factory_failed(self):
+        reply = self.refused("factory-failed", "def app(): raise ValueError('no config')",
+                             factory=True)
+        self.assertIn("ValueError: no config", reply["message"])
+        self.assertIn("in app", reply["traceback"])
+        self.refused("not-callable", "async def app(): pass", factory=True)
+        self.refused("not-callable", "def app(): pass", factory=True)
+        self.refused("exited", "def app(): raise SystemExit(1)", factory=True)
+
+    def test_star_arguments_are_no_factory(self):
+        shim = self.run_app("async def real(scope, receive, send): pass\n"
+                            "def app(*args): return real(*args)")
+        self.assertEqual(shim.events(("call", 1, http_scope())), [("returned", 1)])
+
+    def test_asgi2_class(self):
+        shim = self.run_app("""
+            class app:
+                def __init__(self, scope):
+                    self.scope = scope
+                async def __call__(self, receive, send):
+                    await send({"type": self.scope["type"]})
+            """)
+        self.assertEqual(shim.events(("call", 1, http_scope())), [("send", 1, {"type": "http"})])
+
+    def test_asgi2_function(self):
+        shim = self.run_app("""
+            def app(scope):
+                async def instance(receive, send):
+                    await send({"type": scope["type"]})
+                return instance
+            """)
+        self.assertEqual(shim.events(("call", 1, http_scope())), [("send", 1, {"type": "http"})])
+
+    def test_callable_object(self):
+        shim = self.run_app("""
+            class App:
+                async def __call__(self, scope, receive, send):
+                    await send({"type": "x"})
+            app = App()
+            """)
+        self.assertEqual(shim.events(("call", 1, http_scope())), [("send", 1, {"type": "x"})])
+
+    def test_import_in_running_loop(self):
+        shim = self.run_app("""
+            import asyncio
+            lock = asyncio.Lock()
+            task = asyncio.get_running_loop().create_task(asyncio.sleep(1, "early"))
+            async def app(scope, receive, send):
+                async with lock:
+                    await send({"type": await task})
+            """)
+        timer, events = shim.batch(("call", 1, http_scope()))
+        self.assertEqual((timer, events), (SECOND, []))
+        self.assertEqual(shim.events(at=timer), [("send", 1, {"type": "early"})])
+
+    def test_seed(self):
+        source = """
+            import random
+            value = random.random()
+            async def app(scope, receive, send): await send({"type": value})
+            """
+        values = {repr(self.run_app(source, seed=7).events(("call", 1, {"type": "x"})))
+                  for _ in range(2)}
+        self.assertEqual(len(values), 1)
+
+    @unittest.skipUnless(HAS_FASTAPI, "needs fastapi")
+    def test_routes(self):
+        shim = self.run_app("""
+            from typing import Optional
+            from fastapi import APIRouter, Depends, FastAPI, Header, WebSocket
+            from starlette.middleware.cors import CORSMiddleware
+            from starlette.routing import Mount, Route
+            from starlette.applications import Starlette
+
+            def token(x_token: str = Header()): pass
+            inner = APIRouter(prefix="/a")
+            @inner.websocket("/ws/{room}")
+            async def ws(w: WebSocket, room: int, q: str, page: Optional[int] = None,
+                         t=Depends(token)): pass
+            @inner.post("/items", name="add")
+            def add(limit: int = 3): pass
+            outer = APIRouter()
+            outer.include_router(inner, prefix="/v1")
+            api = FastAPI()
+            api.include_router(outer, prefix="/api")
+            api.mount("/sub", Starlette(routes=[Mount("/deep", routes=[Route("/x", add)])]), "sub")
+            app = CORSMiddleware(api)
+            """)
+        self.assertTrue(shim.hello["ok"])
+        self.assertEqual(shim.hello["framework"], "starlette")
+        routes = {route["path"]: route for route in shim.hello["routes"]}
+        self.assertEqual(routes["/sub"]["kind"], "mount")
+        self.assertEqual(routes["/sub/deep/x"]["methods"], ["GET", "HEAD"])
+        self.assertEqual(routes["/api/v1/a/items"]["methods"], ["POST"])
+        self.assertEqual(routes["/api/v1/a/items"]["query"],
+                         [{"name": "limit", "required": False, "type": "int"}])
+        ws = routes["/api/v1/a/ws/{room}"]
+        self.assertEqual((ws["kind"], ws["name"], ws["methods"]), ("websocket", "ws", []))
+        self.assertEqual(ws["query"][0], {"name": "q", "required": True, "type": "str"})
+        self.assertEqual((ws["query"][1]["name"], ws["query"][1]["required"]), ("page", False))
+        self.assertEqual(ws["headers"], [{"name": "x-token", "required": True, "type": "str"}])
+        self.assertEqual(ws["params"], [{"name": "room", "required": True, "type": "int"}])
+
+    def test_odd_routes(self):
+        shim = self.run_app("""
+            class Bad:
+                @property
+                def path(self): raise RuntimeError
+            class App:
+                routes = [Bad(), 3, None]
+                async def __call__(self, scope, receive, send): pass
+            class Worse:
+                @property
+                def routes(self): raise RuntimeError
+                async def __call__(self, scope, receive, send): pass
+            app, worse = App(), Worse()
+            """)
+        self.assertEqual([route["path"] for route in shim.hello["routes"]], [""] * 2)
+        self.assertTrue(self.start(app="main:worse").hello["ok"])
+
+
+class Conversation(ShimCase):
+    def test_receive_and_send(self):
+        shim = self.run_app("""
+            async def app(scope, receive, send):
+                event = await receive()
+                await send({"type": "echo", "got": event, "path": scope["path"]})
+                await receive()
+            """)
+        self.assertEqual(shim.batch(("call", 7, http_scope("/p"))), (None, [("receive", 7)]))
+        self.assertEqual(shim.events(("give", 7, CONNECT)),
+                         [("send", 7, {"type": "echo", "got": CONNECT, "path": "/p"})])
+        self.assertEqual(shim.events(), [])
+        self.assertEqual(shim.events(("give", 7, CONNECT)), [])
+        self.assertEqual(shim.events(("sent", 7)), [("receive", 7), ("returned", 7)])
+        self.assertEqual(shim.events(("sent", 7), ("give", 9, {})), [])
+
+    def test_oldest_first(self):
+        shim = self.run_app("""
+            import asyncio
+            async def app(scope, receive, send):
+                async def one(n):
+                    event = await receive()
+                    await send({"type": n, "got": event["n"]})
+                await asyncio.gather(one(1), one(2), one(3))
+            """)
+        self.assertEqual(shim.events(("call", 1, http_scope())), [("receive", 1)] * 3)
+        self.assertEqual(shim.events(("give", 1, {"n": 1}), ("give", 1, {"n": 2})),
+                         [("send", 1, {"type": 1, "got": 1}), ("send", 1, {"type": 2, "got": 2})])
+        self.assertEqual(shim.events(("give", 1, {"n": 3}), ("sent", 1), ("sent", 1)),
+                         [("send", 1, {"type": 3, "got": 3})])
+        self.assertEqual(shim.events(("sent", 1)), [("returned", 1)])
+
+    def test_cancelled_receive_loses_nothing(self):
+        shim = self.run_app("""
+            import asyncio
+            async def app(scope, receive, send):
+                try:
+                    await asyncio.wait_for(receive(), 5)
+                except asyncio.TimeoutError:
+                    await send({"type": "timeout"})
+                task = asyncio.ensure_future(receive())
+                await send({"type": "two"})
+                task.cancel()     # together with the event
+                try:
+                    await task
+                except asyncio.CancelledError:
+                    pass
+                await send(await receive())
+            """)
+        self.assertEqual(shim.batch(("call", 1, http_scope())), (5 * SECOND, [("receive", 1)]))
+        self.assertEqual(shim.events(at=5 * SECOND), [("send", 1, {"type": "timeout"})])
+        self.assertEqual(shim.events(("sent", 1)), [("send", 1, {"type": "two"}), ("receive", 1)])
+        self.assertEqual(shim.events(("sent", 1), ("give", 1, {"n": 1}), ("give", 1, {"n": 2})),
+                         [("receive", 1), ("send", 1, {"n": 1})])
+
+    def test_raise(self):
+        shim = self.run_app("""
+            import asyncio
+            async def app(scope, receive, send):
+                for action in (receive, lambda: send({"type": "x"})):
+                    while True:
+                        try:
+                            event = await action()
+                            if event is None or event["type"] == "next": break
+                        except BaseException as e:
+                            print(type(e).__mro__[:2], e)
+                            await receive() if action is not receive else None
+                            kinds = [c.__name__ for c in type(e).__mro__[:2]]
+                            import logging; logging.info("%s %s", kinds, e)
+            """)
+        shim.events(("call", 1, http_scope()))
+
+        def raised(name, message="m"):
+            return shim.events(("raise", 1, "receive", name, message))[0][4]
+
+        self.assertEqual(raised("OSError"), "['OSError', 'Exception'] m")
+        self.assertEqual(raised("ConnectionResetError"),
+                         "['ConnectionResetError', 'ConnectionError'] m")
+        self.assertEqual(raised("ClientDisconnected", ""), "['ClientDisconnected', 'OSError'] ")
+        self.assertTrue(raised("CancelledError").startswith("['CancelledError'"))
+        self.assertEqual(raised("Whatever"), "['RuntimeError', 'Exception'] Whatever: m")
+        self.assertEqual(raised("StopIteration"), "['RuntimeError', 'Exception'] StopIteration: m")
+        self.assertEqual(raised("UnicodeDecodeError"),
+                         "['RuntimeError', 'Exception'] UnicodeDecodeError: m")
+        self.assertEqual(raised("print"), "['RuntimeError', 'Exception'] print: m")
+        self.assertEqual(shim.events(("give", 1, {"type": "next"}))[0][0], "send")
+        self.assertEqual(shim.events(("raise", 1, "send", "OSError", "gone")), [("receive", 1)])
+        self.assertEqual(shim.events(("give", 1, {}))[0][4], "['OSError', 'Exception'] gone")
+        self.assertEqual(shim.events(("sent", 1)), [("returned", 1)])
+
+    def test_raise_before_receive(self):
+        shim = self.run_app("""
+            async def app(scope, receive, send):
+                await send({"type": "x"})
+                await receive()
+            """)
+        shim.events(("call", 1, http_scope()))
+        events = shim.events(("raise", 1, "receive", "OSError", "gone"), ("sent", 1))
+        self.assertEqual(events[1][:4], ("raised", 1, "OSError", "gone"))
+
+    def test_credit(self):
+        shim = self.run_app("""
+            async def app(scope, receive, send):
+                await send({"type": "websocket.accept"})
+                event = {"type": "websocket.send", "n": 0}
+                for n in range(3):
+                    event["n"] = n
+                    await send(event)
+                await send({"type": "websocket.close"})
+            """)
+        self.assertEqual(len(shim.events(("call", 1, websocket_scope()), ("credit", 1, True))), 1)
+        events = shim.events(("sent", 1))
+        self.assertEqual([event[2].get("n") for event in events], [0, 1, 2, None])
+        self.assertEqual(shim.events(("sent", 1)), [("returned", 1)])
+        shim.events(("call", 2, websocket_scope()), ("credit", 2, True), ("credit", 2, False))
+        self.assertEqual(len(shim.events(("sent", 2))), 1)
+
+    def test_endless_sends_on_credit(self):
+        shim = self.run_app("""
+            async def app(scope, receive, send):
+                while True:
+                    await send({"type": "websocket.send"})
+            """)
+        timer, events = shim.batch(("call", 1, websocket_scope()), ("credit", 1, True), at=5)
+        self.assertEqual((timer, len(events)), (5, 4096))
+        self.assertEqual(len(shim.events()), 4096)
+        timer, events = shim.batch(("credit", 1, False))
+        self.assertEqual((timer, len(events)), (None, 1))
+        self.assertEqual(shim.events(("cancel", 1))[0][:3], ("raised", 1, "CancelledError"))
+
+    def test_cancel_and_forget(self):
+        shim = self.run_app("""
+            import logging
+            async def app(scope, receive, send):
+                try:
+                    await receive()
+                finally:
+                    logging.warning("bye")
+            """)
+        shim.events(("call", 1, http_scope()), ("call", 2, http_scope()))
+        self.assertEqual([event[:4] for event in shim.events(("cancel", 1))],
+                         [("log", 1, 30, "root"), ("raised", 1, "CancelledError", "")])
+        self.assertEqual(shim.events(("forget", 2)), [])
+        self.assertEqual(shim.events(("cancel", 2)), [])
+
+    def test_cancel_at_once(self):
+        shim = self.run_app("async def app(scope, receive, send): await receive()")
+        events = shim.events(("call", 1, http_scope()), ("cancel", 1))
+        self.assertEqual([event[0] for event in events], ["receive", "raised"])
+        events = shim.events(("call", 2, http_scope()), ("give", 2, {}), ("cancel", 2))
+        self.assertEqual(events, [("receive", 2), ("returned", 2)])
+
+    def test_forgotten_call_waits(self):
+        shim = self.run_app("""
+            async def app(scope, receive, send):
+                await send({})
+                await (send({}) if scope["path"] == "/s" else receive())
+            """)
+        shim.events(("call", 1, http_scope("/s")), ("call", 2, http_scope("/r")))
+        self.assertEqual(shim.events(("forget", 1), ("forget", 2), ("sent", 1), ("sent", 2)), [])
+        self.assertEqual(shim.batch(("cancel", 1), ("cancel", 2)), (None, []))
+
+    def test_state(self):
+        shim = self.run_app("""
+            async def app(scope, receive, send):
+                if scope["type"] == "lifespan":
+                    scope["state"]["db"] = "pool"
+                    await send({"type": "lifespan.startup.complete"})
+                else:
+                    state = scope["state"]
+                    state["mine"] = scope["path"]
+                    await send({"type": "state", "state": state})
+            """)
+        shim.events(("call", 0, {"type": "lifespan", "state": {}}))
+        for ident, path in enumerate(("/a", "/b"), 1):
+            scope = {**http_scope(path), "state": {"given": ident}}
+            self.assertEqual(
+                shim.events(("call", ident, scope))[0][2]["state"],
+                {"db": "pool", "given": ident, "mine": path})
+        events = shim.events(("call", 3, http_scope()))
+        self.assertEqual(events[0][:4], ("raised", 3, "KeyError", "'state'"))
+
+    def test_raised(self):
+        path = self.write("helper.py", "def fail(text):\n    raise KeyError(text)\n")
+        shim = self.run_app("""
+            import helper
+            async def app(scope, receive, send):
+                await receive()
+                helper.fail(repr(object()) + "x" * 3000)
+            """)
+        shim.events(("call", 1, http_scope()))
+        (event,) = shim.events(("give", 1, {}))
+        kind, ident, name, message, frames, module = event
+        self.assertEqual((kind, ident, name, module), ("raised", 1, "KeyError", "builtins"))
+        self.assertEqual(len(message), 2000)
+        self.assertIn("<object object at 0x…>", message)
+        self.assertEqual(frames, [(os.path.join(self.folder, "main.py"), 5, "app"),
+                                  (path, 2, "fail")])
+
+    def test_raised_special(self):
+        shim = self.run_app("""
+            import sys
+            class Odd(Exception):
+                def __str__(self): raise RuntimeError
+            def deep(n):
+                if n: deep(n - 1)
+                raise ValueError("deep")
+            async def app(scope, receive, send):
+                path = scope["path"]
+                if path == "/odd": raise Odd()
+                if path == "/exit": sys.exit(4)
+                if path == "/int": raise KeyboardInterrupt
+                if path == "/deep": deep(40)
+                if path == "/group":
+                    raise BaseExceptionGroup("g", [ExceptionGroup("h", [ValueError("leaf")])])
+                if path == "/two":
+                    raise ExceptionGroup("g", [ValueError("1"), ValueError("2")])
+            """)
+
+        def raised(path):
+            (event,) = shim.events(("call", path, http_scope(path)))
+            return event
+
+        self.assertEqual(raised("/odd")[2:4] + raised("/odd")[5:], ("Odd", "", "main"))
+        self.assertEqual(raised("/exit")[2:4], ("SystemExit", "4"))
+        self.assertEqual(raised("/int")[2:4], ("KeyboardInterrupt", ""))
+        self.assertEqual([frame[2] for frame in raised("/deep")[4]], ["deep"] * 20)
+        if sys.version_info >= (3, 11):
+            self.assertEqual(raised("/group")[2:4], ("ValueError", "leaf"))
+            self.assertEqual(raised("/two")[2:4], ("ExceptionGroup", "g (2 sub-exceptions)"))
+        self.assertEqual(raised("/fine"), ("returned", "/fine"))
+
+    def test_app_that_is_not_async(self):
+        shim = self.run_app("class App:\n    def __call__(self, a, b, c): pass\napp = App()")
+        (event,) = shim.events(("call", 1, http_scope()))
+        self.assertEqual(event[:3] + event[4:5], ("raised", 1, "TypeError", []))
+
+    def test_exit_in_a_child_task(self):
+        shim = self.run_app("""
+            import asyncio, sys
+            async def child(): sys.exit(3)
+            async def app(scope, receive, send):
+                task = asyncio.create_task(child())
+                await receive()
+                await send({"type": "still here"})
+            """)
+        events = shim.events(("call", 1, http_scope()))
+        self.assertEqual(events[0], ("receive", 1))
+        self.assertEqual(events[1][:4], ("unhandled", None, "SystemExit", "3"))
+        self.assertEqual(shim.events(("give", 1, {})), [("send", 1, {"type": "still here"})])
+
+    def test_left(self):
+        shim = self.run_app("""
+            import asyncio
+            async def child(): await asyncio.sleep(60)
+            async def app(scope, receive, send):
+                tasks = [asyncio.create_task(child()) for _ in range(12)]
+                tasks.append(asyncio.create_task(asyncio.sleep(0)))
+                tasks[3].cancel()
+                if scope["path"] == "/tidy":
+                    for task in tasks: task.cancel()
+            """)
+        timer, events = shim.batch(("call", 1, http_scope()))
+        self.assertEqual(events[0], ("returned", 1))
+        self.assertEqual(events[1][:2], ("left", 1))
+        names = events[1][2]
+        self.assertEqual(len(names), 11)
+        self.assertEqual(names, sorted(names, key=lambda name: int(name.split("-")[1])))
+        self.assertEqual(timer, 60 * SECOND)
+        self.assertEqual(shim.events(("call", 2, http_scope("/tidy"))), [("returned", 2)])
+        self.assertEqual(shim.batch(at=60 * SECOND), (None, []))
+
+    def test_odd_values(self):
+        shim = self.run_app("""
+            import collections, enum
+            class Kind(str, enum.Enum):
+                SEND = "websocket.send"
+            class Number(enum.IntEnum):
+                ONE = 1
+            class Text(str): pass
+            class Data(bytes): pass
+            class Float(float): pass
+            class Bad:
+                def __repr__(self): raise SystemExit
+            class Liar:
+                __class__ = str
+                def __repr__(self): return "liar"
+            Pair = collections.namedtuple("Pair", "a b")
+            loop = []; loop.append(loop); loop.append(loop)
+            deep = []
+            for _ in range(100): deep = [deep]
+            event = collections.OrderedDict(
+                type=Kind.SEND, text=bytearray(b"x"), view=memoryview(b"x"), one=Number.ONE,
+                data=Data(b"d"), real=Float(0.5), pair=Pair(Text("t"), None), bad=Bad(),
+                liar=Liar(), some={1}, thing=object, loop=loop, big=1 << 80, deep=deep, gone=...,
+                headers=[(b"a", bytearray(b"b"))], flag=True, odd="\\ud800")
+            event[Text("key")] = {Number.ONE: 1, frozenset((1,)): 2}
+            async def app(scope, receive, send):
+                await send({"nested": event} if scope["path"] == "/nested" else event)
+                await send(bytearray(b"not even a dict"))
+            """)
+        (event,) = shim.events(("call", 1, http_scope()))
+        got = event[2]
+        deep = got.pop("deep")
+        for _ in range(40):
+            (deep,) = deep
+        self.assertEqual(got.pop("view")[:2], ("unmarshallable", "memoryview"))
+        self.assertEqual(got, {
+            "type": "websocket.send", "text": ("unmarshallable", "bytearray", "bytearray(b'x')"),
+            "one": 1, "data": b"d", "real": 0.5, "pair": ("t", None),
+            "bad": ("unmarshallable", "Bad", ""), "liar": ("unmarshallable", "Liar", "liar"),
+            "some": ("unmarshallable", "set", "{1}"),
+            "thing": ("unmarshallable", "type", "<class 'object'>"),
+            "loop": [("unmarshallable", "list", "[[...], [...]]")] * 2, "big": 1 << 80,
+            "gone": ("unmarshallable", "ellipsis", "Ellipsis"), "flag": True, "odd": "\ud800",
+            "headers": [(b"a", ("unmarshallable", "bytearray", "bytearray(b'b')"))],
+            "key": {1: 1, ("unmarshallable", "frozenset", "frozenset({1})"): 2}})
+        self.assertIs(type(got["type"]), str)
+        self.assertIs(got["flag"], True)
+        self.assertEqual(shim.events(("sent", 1))[0][2][:2], ("unmarshallable", "bytearray"))
+        (event,) = shim.events(("call", 2, http_scope("/nested")))
+        self.assertEqual(event[2]["nested"]["type"], "websocket.send")
+
+    def test_large_event(self):
+        shim = self.run_app("""
+            async def app(scope, receive, send):
+                await send({"type": "big", "bytes": (await receive())["bytes"]})
+            """)
+        shim.events(("call", 1, http_scope()))
+        data = bytes(range(256)) * 20000
+        self.assertEqual(shim.events(("give", 1, {"bytes": data}))[0][2]["bytes"], data)
+
+
+class Logging(ShimCase):
+    def test_attribution(self):
+        shim = self.run_app("""
+            import asyncio, logging
+            log = logging.getLogger("app.x")
+            async def child(n):
+                await asyncio.sleep(1)
+                log.info("child of %s", n)
+            async def app(scope, receive, send):
+                n = scope["path"]
+                log.info("start %s", n)
+                await receive()
+                task = asyncio.create_task(child(n))
+                log.debug("never seen")
+                await task
+                log.error("end %s %r", n, object())
+            logging.warning("import")
+            """)
+        events = shim.events(("call", 1, http_scope("/1")), ("call", 2, http_scope("/2")))
+        self.assertEqual(events, [
+            ("log", None, 30, "root", "import", None),
+            ("log", 1, 20, "app.x", "start /1", None), ("receive", 1),
+            ("log", 2, 20, "app.x", "start /2", None), ("receive", 2)])
+        self.assertEqual(shim.batch(("give", 2, {}), ("give", 1, {})), (SECOND, []))
+        self.assertEqual(shim.events(at=SECOND), [
+            ("log", 2, 20, "app.x", "child of /2", None),
+            ("log", 1, 20, "app.x", "child of /1", None),
+            ("log", 2, 40, "app.x", "end /2 <object object at 0x…>", None), ("returned", 2),
+            ("log", 1, 40, "app.x", "end /1 <object object at 0x…>", None), ("returned", 1)])
+
+    def test_exception_and_warning(self):
+        shim = self.run_app("""
+            import logging, warnings
+            async def app(scope, receive, send):
+                try:
+                    await send({})
+                except OSError:
+                    logging.exception("failed")
+                warnings.warn("old thing", UserWarning)
+                logging.info("%d %d", "wrong")
+            """)
+        shim.events(("call", 1, http_scope()))
+        events = shim.events(("raise", 1, "send", "OSError", "gone"))
+        self.assertEqual(events[0][:5], ("log", 1, 40, "root", "failed"))
+        self.assertTrue(events[0][5].startswith("Traceback"))
+        self.assertIn("OSError: gone", events[0][5])
+        self.assertNotIn("shim.py", events[0][5])
+        self.assertEqual(events[1][1:4], (1, 30, "py.warnings"))
+        self.assertIn("UserWarning: old thing", events[1][4])
+        self.assertEqual(events[2][4], "%d %d")
+
+    def test_own_configuration(self):
+        shim = self.run_app("""
+            import logging, logging.config
+            async def app(scope, receive, send):
+                if scope["type"] == "lifespan":
+                    logging.config.dictConfig({"version": 1, "root": {"level": "ERROR"}})
+                logging.info("here")
+            logging.basicConfig(force=True, format="own %(message)s")
+            logging.error("import")
+            """)
+        self.assertEqual(shim.events(("call", 1, http_scope()))[0][4], "here")
+        shim.events(("call", 2, {"type": "lifespan"}))
+        self.assertEqual(shim.events(("call", 3, http_scope()))[0][4], "here")
+        self.assertIn("own import", shim.stop()[2])
+
+    def test_level(self):
+        shim = self.run_app("""
+            import logging
+            logging.getLogger().setLevel(logging.DEBUG)
+            async def app(scope, receive, send):
+                logging.info("i"); logging.warning("w")
+            """, log_level=30)
+        self.assertEqual([event[0] for event in shim.events(("call", 1, http_scope()))],
+                         ["log", "returned"])
+
+    def test_unhandled(self):
+        shim = self.run_app("""
+            import asyncio
+            async def child(): raise ValueError("lost")
+            async def app(scope, receive, send):
+                asyncio.create_task(child())
+                await receive()
+                asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+                await receive()
+            """)
+        events = shim.events(("call", 1, http_scope()))
+        self.assertEqual(events[0], ("receive", 1))
+        self.assertEqual(events[1][:4], ("unhandled", 1, "ValueError", "lost"))
+        self.assertEqual(events[1][4], [(os.path.join(self.folder, "main.py"), 3, "child")])
+        events = shim.events(("give", 1, {}))
+        self.assertEqual(events[1][:4], ("unhandled", 1, "ZeroDivisionError", "division by zero"))
+
+    def test_unhandled_without_exception(self):
+        shim = self.run_app("""
+            import asyncio, gc
+            async def child(): await asyncio.get_running_loop().create_future()
+            async def app(scope, receive, send):
+                asyncio.create_task(child(), name="lost")
+                await asyncio.sleep(0)
+                gc.collect()
+            """)
+        event = shim.events(("call", 1, http_scope()))[0]
+        message = "Task was destroyed but it is pending! (lost)"
+        self.assertEqual(event, ("unhandled", 1, "", message, []))
+
+
+class Time(ShimCase):
+    def test_sleep(self):
+        shim = self.run_app("""
+            import asyncio
+            async def app(scope, receive, send):
+                loop = asyncio.get_running_loop()
+                await asyncio.sleep(90)
+                await send({"now": loop.time()})
+                try:
+                    await asyncio.wait_for(receive(), 0.5)
+                except asyncio.TimeoutError:
+                    await send({"now": loop.time()})
+            """)
+        started = time.monotonic()
+        self.assertEqual(shim.batch(("call", 1, http_scope())), (90 * SECOND, []))
+        self.assertEqual(shim.batch(at=89 * SECOND), (90 * SECOND, []))
+        self.assertEqual(shim.events(at=90 * SECOND), [("send", 1, {"now": 90.0})])
+        timer, events = shim.batch(("sent", 1), at=100 * SECOND)
+        self.assertEqual((timer, events), (100 * SECOND + SECOND // 2, [("receive", 1)]))
+        self.assertEqual(shim.events(at=timer), [("send", 1, {"now": 100.5})])
+        self.assertLess(time.monotonic() - started, 5)
+
+    def test_no_drift(self):
+        shim = self.run_app("""
+            import asyncio
+            async def app(scope, receive, send):
+                loop = asyncio.get_running_loop()
+                while True:
+                    end = loop.time() + 0.1
+                    await asyncio.sleep(0.1)
+                    assert loop.time() >= end
+            """)
+        timer, _ = shim.batch(("call", 1, http_scope()))
+        for step in range(1, 2000):
+            self.assertEqual(timer, step * SECOND // 10)
+            timer, events = shim.batch(at=timer)
+            self.assertEqual(events, [])
+
+    def test_odd_deadlines(self):
+        shim = self.run_app("""
+            import asyncio
+            async def app(scope, receive, send):
+                loop = asyncio.get_running_loop()
+                for delay in (1e-9, 1e-10, 1.23456789012345e-3, 0.1 + 0.2, 1 / 3, 1e8, 1 / 3):
+                    end = loop.time() + delay
+                    while loop.time() < end:      # as anyio's deadlines do
+                        done = loop.create_future()
+                        loop.call_at(end, done.set_result, None)
+                        await done
+                loop.call_later(float("inf"), print)
+                loop.call_later(1e10, print)
+                await send({"type": "done"})
+            """)
+        timer, events = shim.batch(("call", 1, http_scope()))
+        turns = 0
+        while not events:
+            turns += 1
+            self.assertLess(turns, 20)
+            self.assertGreater(timer, shim.now)
+            timer, events = shim.batch(at=timer)
+        self.assertIsNone(timer)
+
+    def test_clock_never_goes_back(self):
+        shim = self.run_app("""
+            import asyncio
+            async def app(scope, receive, send):
+                await send({"now": asyncio.get_running_loop().time()})
+            """)
+        shim.events(at=5 * SECOND)
+        self.assertEqual(shim.events(("call", 1, http_scope()), at=SECOND)[0][2], {"now": 5.0})
+
+    def test_cancelled_timers(self):
+        shim = self.run_app("""
+            import asyncio
+            async def app(scope, receive, send):
+                loop = asyncio.get_running_loop()
+                handles = [loop.call_later(n, print) for n in range(1, 500)]
+                await receive()
+                for handle in handles[:-1]: handle.cancel()
+                await receive()
+                handles[-1].cancel()
+            """)
+        self.assertEqual(shim.batch(("call", 1, http_scope()))[0], SECOND)
+        self.assertEqual(shim.batch(("give", 1, {}))[0], 499 * SECOND)
+        self.assertEqual(shim.batch(("give", 1, {})), (None, [("returned", 1)]))
+
+
+class Threads(ShimCase):
+    def test_to_thread(self):
+        shim = self.run_app("""
+            import asyncio, logging, time
+            def work(n):
+                time.sleep(0.05)
+                logging.info("worked %s", n)
+                return n
+            async def app(scope, receive, send):
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(None, time.sleep, 0.02)
+                if hasattr(asyncio, "to_thread"):
+                    await asyncio.wait_for(asyncio.to_thread(work, 1), 0.001)
+                await asyncio.gather(*(loop.run_in_executor(None, time.sleep, 0.02) for _ in "12"))
+                await send({"now": loop.time()})
+            """)
+        events = shim.events(("call", 1, http_scope()))
+        self.assertEqual(events, [("log", 1, 20, "root", "worked 1", None),
+                                  ("send", 1, {"now": 0.0})])
+
+    def test_abandoned_job(self):
+        shim = self.run_app("""
+            import asyncio, logging, time
+            def work():
+                time.sleep(0.2)
+                logging.info("worked")
+            async def app(scope, receive, send):
+                asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)
+                await asyncio.to_thread(work)
+            """)
+        events = shim.events(("call", 1, http_scope()))
+        self.assertEqual([event[0] for event in events], ["raised", "log"])
+
+    def test_process_pool(self):
+        shim = self.run_app("""
+            import asyncio, concurrent.futures
+            async def app(scope, receive, send):
+                with concurrent.futures.ProcessPoolExecutor(1) as pool:
+                    loop = asyncio.get_running_loop()
+                    await send({"type": await loop.run_in_executor(pool, max, 1, 2)})
+            """)
+        self.assertEqual(shim.events(("call", 1, http_scope())), [("send", 1, {"type": 2})])
+        self.assertEqual(shim.events(("sent", 1)), [("returned", 1)])
+
+    def test_thread_that_waits_for_the_loop(self):
+        shim = self.run_app("""
+            import asyncio
+            from concurrent.futures import ThreadPoolExecutor
+            pool = ThreadPoolExecutor(1)
+            async def app(scope, receive, send):
+                loop = asyncio.get_running_loop()
+                def work():
+                    asyncio.run_coroutine_threadsafe(asyncio.sleep(30), loop).result()
+                jobs = [loop.run_in_executor(pool, work) for _ in "12"]
+                await asyncio.gather(*jobs)
+                await send({"now": loop.time()})
+            """)
+        self.assertEqual(shim.batch(("call", 1, http_scope())), (30 * SECOND, []))
+        self.assertEqual(shim.batch(at=30 * SECOND), (60 * SECOND, []))
+        self.assertEqual(shim.events(at=60 * SECOND), [("send", 1, {"now": 60.0})])
+
+    @unittest.skipUnless(HAS_ASGIREF, "needs asgiref")
+    def test_asgiref(self):
+        shim = self.run_app("""
+            import asyncio, time
+            from asgiref.sync import async_to_sync, sync_to_async
+            def deep():
+                time.sleep(0.02)
+                async_to_sync(asyncio.sleep)(7)
+            async def middle():
+                await sync_to_async(deep)()
+                await asyncio.sleep(3)
+            def outer():
+                async_to_sync(middle)()
+            async def app(scope, receive, send):
+                await sync_to_async(outer)()
+                await send({"now": asyncio.get_running_loop().time()})
+            """)
+        self.assertEqual(shim.batch(("call", 1, http_scope())), (7 * SECOND, []))
+        self.assertEqual(shim.batch(at=7 * SECOND), (10 * SECOND, []))
+        self.assertEqual(shim.events(at=10 * SECOND), [("send", 1, {"now": 10.0})])
+
+    def test_notes(self):
+        shim = self.run_app("""
+            import asyncio, concurrent.futures, socket, threading, time
+            pool = concurrent.futures.ThreadPoolExecutor(1)
+            server = socket.create_server(("127.0.0.1", 0))
+            async def app(scope, receive, send):
+                threading.Thread(target=time.sleep, args=(60,), name="mine", daemon=True).start()
+                reader, writer = await asyncio.open_connection(*server.getsockname())
+                job = pool.submit(time.sleep, 60)
+                await send({"fd": writer.get_extra_info("socket").fileno(),
+                            "name": server.getsockname()})
+            """)
+        events = shim.events(("call", 1, http_scope()))
+        while not events or events[0][0] != "send":    # the connection is real I/O
+            events = [event for event in events + shim.events() if event[0] != "note"] or []
+        shim2 = self.start()
+        notes, details = [], None
+        events = shim2.events(("call", 1, http_scope()))
+        for _ in range(100):
+            notes += [event[1] for event in events if event[0] == "note"]
+            details = details or next((e[2] for e in events if e[0] == "send"), None)
+            events = shim2.events()
+            time.sleep(0.005)
+        self.assertEqual(len(notes), len(set(notes)))
+        self.assertIn("a thread of the app's own is running: mine; use --clock real", notes)
+        self.assertIn("a thread of the app's own is running: ThreadPoolExecutor-0_0; "
+                      "use --clock real", notes)
+        self.assertIn(f"the app waits on a socket (fd {details['fd']}, {details['name']}); "
+                      "use --clock real", notes)
+        self.assertEqual(len(notes), 3)
+
+    @unittest.skipUnless(HAS_STARLETTE, "needs starlette")
+    def test_starlette_sync_endpoint(self):
+        shim = self.run_app("""
+            import time, anyio, anyio.from_thread
+            async def now():
+                return str(anyio.current_time())
+            from starlette.applications import Starlette
+            from starlette.responses import PlainTextResponse
+            from starlette.routing import Route, WebSocketRoute
+            def sync(request):
+                time.sleep(0.05)
+                return PlainTextResponse(anyio.from_thread.run(now))
+            def waits(request):
+                anyio.from_thread.run(anyio.sleep, 5)
+                return PlainTextResponse(anyio.from_thread.run(now))
+            async def ws(socket):
+                await socket.accept()
+                async for text in socket.iter_text():
+                    await socket.send_text(text.upper())
+            app = Starlette(routes=[Route("/sync", sync), Route("/waits", waits),
+                                    WebSocketRoute("/ws", ws)])
+            """)
+        self.assertEqual(shim.hello["framework"], "starlette")
+        for ident in range(1, 40):
+            events = shim.events(("call", ident, http_scope("/sync")))
+            self.assertEqual(events[-1][2]["status"], 200, events)
+            (event,) = shim.events(("sent", ident))
+            self.assertEqual(event[2]["body"], b"0.0" if ident < 3 else b"1.0")
+            self.assertEqual(shim.events(("sent", ident)), [("returned", ident)])
+            shim.batch(at=SECOND if ident >= 2 else 0)
+        self.assertEqual(shim.batch(("call", "w", http_scope("/waits"))), (6 * SECOND, []))
+        self.assertEqual(shim.events(at=6 * SECOND)[0][2]["status"], 200)
+        self.assertEqual(shim.events(("sent", "w"))[0][2]["body"], b"6.0")
+        self.assertEqual(shim.events(("call", 99, websocket_scope())), [("receive", 99)])
+        shim.events(("give", 99, CONNECT))
+        shim.events(("sent", 99))
+        (event,) = shim.events(("give", 99, {"type": "websocket.receive", "text": "abc"}))
+        self.assertEqual(event[2], {"type": "websocket.send", "text": "ABC"})
+        shim.events(("sent", 99))
+        events = shim.events(("give", 99, {"type": "websocket.disconnect", "code": 1000}))
+        self.assertEqual(events, [("returned", 99)])
+        self.assertEqual(shim.stop()[1], 0)
+
+    @unittest.skipUnless(HAS_STARLETTE, "needs starlette")
+    def test_concurrent_sync_endpoints(self):
+        shim = self.run_app("""
+            import time
+            from starlette.applications import Starlette
+            from starlette.responses import PlainTextResponse
+            from starlette.routing import Route
+            def sync(request):
+                time.sleep(0.02)
+                return PlainTextResponse("x")
+            app = Starlette(routes=[Route("/", sync)])
+            """)
+        started = time.monotonic()
+        idents = list(range(50))
+        events = shim.events(*(("call", ident, http_scope()) for ident in idents))
+        self.assertEqual(sorted(event[1] for event in events), idents)
+        self.assertLess(time.monotonic() - started, 5)
+
+
+class RealClock(ShimCase):
+    def drain(self, shim, count):
+        """Reads answers until `count` events have come."""
+        events = []
+        while len(events) < count:
+            events += shim.read()[1]
+        return events
+
+    def test_real(self):
+        shim = self.run_app("""
+            import asyncio, threading, time
+            async def app(scope, receive, send):
+                await receive()
+                started = time.monotonic()
+                loop = asyncio.get_running_loop()
+                await asyncio.sleep(0.05)
+                done = asyncio.Event()
+                def work():
+                    time.sleep(0.05)
+                    loop.call_soon_threadsafe(done.set)
+                threading.Thread(target=work).start()
+                await done.wait()
+                await send({"took": time.monotonic() - started})
+            """, clock="real")
+        self.assertEqual(shim.batch(("call", 1, http_scope())), (None, [("receive", 1)]))
+        timer, events = shim.batch(("give", 1, {}))
+        self.assertEqual(events, [])
+        self.assertLess(abs(timer / 1e9 - time.monotonic()), 1)
+        (event,) = self.drain(shim, 1)
+        self.assertTrue(0.1 <= event[2]["took"] < 1, event)
+        shim.write((0, [("sent", 1)]))
+        shim.write((0, []))
+        self.assertEqual(self.drain(shim, 1), [("returned", 1)])
+        shim.write((0, [("stop",)]))
+        answer = shim.read()
+        while shim.process.poll() is None and answer != (None, []):
+            answer = shim.read()
+        self.assertEqual(shim.end()[0], 0)
+
+    def test_command_while_it_works(self):
+        shim = self.run_app("""
+            import asyncio
+            async def app(scope, receive, send):
+                while True:
+                    await asyncio.sleep(0)
+            """, clock="real")
+        shim.write((0, [("call", 1, http_scope())]))
+        time.sleep(0.05)
+        shim.write((0, [("cancel", 1)]))
+        self.assertEqual(self.drain(shim, 1)[0][:3], ("raised", 1, "CancelledError"))
+
+
+class Process(ShimCase):
+    def test_output_goes_to_stderr(self):
+        shim = self.run_app("""
+            import os, sys
+            print("at import")
+            async def app(scope, receive, send):
+                print("printed"); os.write(1, b"raw\\n"); os.system("echo child")
+                sys.stdin.close()
+                try:
+                    os.close(0)
+                except OSError:
+                    pass
+                await receive()
+            """)
+        shim.events(("call", 1, http_scope()))
+        self.assertEqual(shim.events(("give", 1, {})), [("returned", 1)])
+        answer, code, errors = shim.stop()
+        self.assertEqual((answer, code), ((None, []), 0))
+        self.assertEqual(errors.split("\n")[:4], ["at import", "printed", "raw", "child"])
+
+    def test_stop(self):
+        shim = self.run_app("""
+            import asyncio, atexit, threading, time
+            atexit.register(print, "at exit")
+            async def app(scope, receive, send):
+                threading.Thread(target=time.sleep, args=(60,)).start()
+                try:
+                    await asyncio.sleep(1000)
+                finally:
+                    print("cleaned up")
+                    await asyncio.sleep(1000)
+            """)
+        shim.events(("call", 1, http_scope()))
+        started = time.monotonic()
+        answer, code, errors = shim.stop()
+        self.assertEqual((answer, code), ((None, []), 0))
+        self.assertEqual(errors, "cleaned up\nat exit\n")
+        self.assertLess(time.monotonic() - started, 2)
+
+    def test_harness_gone(self):
+        shim = self.run_app("async def app(scope, receive, send): await receive()")
+        shim.events(("call", 1, http_scope()))
+        self.assertEqual(shim.end(), (0, ""))
+
+    def test_fatal(self):
+        shim = self.run_app("async def app(scope, receive, send): await receive()")
+        shim.events(("call", 1, http_scope()))
+        timer, events = shim.batch(("nonsense", 1))
+        self.assertEqual((timer, events[0][0], len(events)), (None, "fatal", 1))
+        self.assertIn("nonsense", events[0][1])
+        self.assertEqual(shim.end()[0], 70)
+
+    def test_signals(self):
+        shim = self.run_app("""
+            import time
+            async def app(scope, receive, send): time.sleep(0.5)
+            """)
+        shim.process.send_signal(signal.SIGINT)
+        shim.write((0, [("call", 1, http_scope())]))
+        time.sleep(0.2)
+        shim.process.send_signal(signal.SIGUSR1)
+        self.assertEqual(shim.read()[1], [("returned", 1)])
+        errors = shim.stop()[2]
+        self.assertIn("main.py\", line 3 in app", errors)
+
+    def test_fork(self):
+        shim = self.run_app("""
+            import os, time
+            async def app(scope, receive, send):
+                if os.fork() == 0:
+                    if os.fork() == 0:
+                        time.sleep(1)
+                    os._exit(0)
+                os.wait()
+            """)
+        self.assertEqual(shim.events(("call", 1, http_scope())), [("returned", 1)])
+        shim.process.kill()
+        started = time.monotonic()
+        with self.assertRaises(EOFError):
+            shim.process.stderr.close()
+            shim.process.stderr = open(os.devnull, "rb")
+            shim.read()
+        self.assertLess(time.monotonic() - started, 0.8)
+
+    def test_deterministic(self):
+        source = """
+            import asyncio, logging, random
+            async def child(n, send):
+                await asyncio.sleep(random.random())
+                logging.info("%r %s %s", object(), n, {"a", "b", "c"})
+                await send({"n": n, "task": asyncio.current_task().get_name()})
+            async def app(scope, receive, send):
+                tasks = [asyncio.create_task(child(n, send)) for n in range(5)]
+                await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
+                raise RuntimeError(f"{object()}")
+            """
+
+        def run():
+            shim = self.run_app(source)
+            timer, events = shim.batch(("call", 1, http_scope()), ("call", 2, http_scope()))
+            while timer is not None:
+                timer, _ = shim.batch(("sent", 1), ("sent", 2), at=timer)
+            return shim.raw[1:]
+
+        first, second = run(), run()
+        self.assertEqual(first, second)
+        self.assertGreater(len(first), 10)
+
+    def test_old_python(self):
+        for version in ("3.7", "3.8"):
+            python = next(iter(__import__("glob").glob(
+                os.path.expanduser(f"~/.pyenv/versions/{version}*/bin/python"))), None)
+            if python is None:
+                continue
+            with self.subTest(version):
+                reply = self.refused("python-too-old", "", python=python)
+                self.assertIn(version, reply["message"])
+
+    def test_run_from_a_string(self):
+        """The harness may pass the source with -c instead of a file."""
+        self.write("main.py", "async def app(scope, receive, send): raise ValueError")
+        with open(SHIM) as file:
+            source = file.read()
+        process = subprocess.Popen([sys.executable, "-c", source], cwd=self.folder,
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        shim = Shim.__new__(Shim)
+        shim.process, shim.raw, shim.now = process, [], 0
+        process.stderr = open(os.devnull)
+        shim.write({"app": "main:app", "path": [self.folder]})
+        self.assertTrue(shim.read()["ok"])
+        frames = shim.events(("call", 1, http_scope()))[0][4]
+        self.assertEqual([frame[2] for frame in frames], ["app"])
+        process.stdin.close()
+        process.stdout.close()
+        process.stderr.close()
+        self.assertEqual(process.wait(), 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
