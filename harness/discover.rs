@@ -42,7 +42,7 @@ pub fn servers() -> Result<Vec<Arc<Profile>>, Error> {
 }
 
 /// The load balancers, as files: their texts travel inside the binary.
-const BALANCERS: [(&str, &str); 7] = [
+const BALANCERS: [(&str, &str); 8] = [
     ("gcp-https.toml", include_str!("../fixtures/profiles/balancers/gcp-https.toml")),
     ("cloud-run.toml", include_str!("../fixtures/profiles/balancers/cloud-run.toml")),
     ("alb.toml", include_str!("../fixtures/profiles/balancers/alb.toml")),
@@ -50,6 +50,7 @@ const BALANCERS: [(&str, &str); 7] = [
     ("nginx-websocket.toml", include_str!("../fixtures/profiles/balancers/nginx-websocket.toml")),
     ("traefik.toml", include_str!("../fixtures/profiles/balancers/traefik.toml")),
     ("cloudflare.toml", include_str!("../fixtures/profiles/balancers/cloudflare.toml")),
+    ("envoy.toml", include_str!("../fixtures/profiles/balancers/envoy.toml")),
 ];
 
 /// The load balancers.

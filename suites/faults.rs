@@ -15,7 +15,7 @@ use relapse::{
         setting::{Count, Settings, Time},
     },
     frame::Opcode,
-    head::RequestHead,
+    head::{RequestHead, header},
     outcome::Ending,
     scope::{Scope, ScopeType, keys},
     servers,
@@ -197,6 +197,23 @@ fn a_spoilt_handshake_is_given_up(#[case] edit: AnswerEdit) {
     assert_eq!(outcome(&transcript).class, Class::Unclean, "{edit}: {}", outcome(&transcript));
     let gives_up = |what: &What| matches!(what, What::HandshakeRefused { .. } | What::BadFrameSeen(_));
     assert_eq!(count(&transcript, gives_up), 1, "{edit}");
+}
+
+/// A refused upgrade that says it is one is a refusal all the same; another answer stays as it is.
+#[test]
+fn a_refusal_may_keep_the_headers_of_an_upgrade() {
+    let keep = || vec![FaultKind::Answer(AnswerEdit::KeepUpgrade {}).into()];
+    let refused = Request { credential: relapse::credential::Credential::None, ..Request::standard("GET", "/ws") };
+    let transcript = under(keep(), &[step(Act::Open(refused))]);
+    assert_eq!((outcome(&transcript).class, transcript.fired.as_slice()), (Class::GoodAuthRefusal, &[1][..]));
+    let seen = transcript.events.iter().find_map(|event| match &event.what {
+        What::ResponseSeen(head) => Some(head.clone()),
+        _ => None,
+    });
+    let seen = seen.unwrap();
+    assert_eq!((seen.status, header(&seen.headers, "upgrade")), (401, Some(&b"websocket"[..])));
+    assert_eq!(under(keep(), &session()).fired, [0]);
+    assert_eq!(under(keep(), &[step(Act::Request(Request::standard("GET", "/nowhere")))]).fired, [0]);
 }
 
 /// A first frame in the same write as the upgrade is answered once the session is open, and another request after its

@@ -237,6 +237,7 @@ fn a_fault_acts_on_every_request_of_a_connection() {
 #[case("alb", "HTTP/1.1 502", "<center><h1>502 Bad Gateway</h1></center>")]
 #[case("cloudflare", "HTTP/1.1 521", "Web server is down")]
 #[case("traefik", "HTTP/1.1 502", "Bad Gateway")]
+#[case("envoy", "HTTP/1.1 503", "upstream connect error")]
 fn a_server_that_is_not_there_is_answered_for(#[case] balancer: &str, #[case] status: &str, #[case] body: &str) {
     on_sockets(async {
         // A port that is taken, and nobody listens on it.
@@ -278,6 +279,7 @@ async fn session(mut ends: Ends) -> Result<(), Exception> {
 #[case("nginx", None)]
 #[case("nginx-websocket", Some(60))]
 #[case("cloudflare", Some(100))]
+#[case("envoy", Some(300))]
 fn a_load_balancer_ends_a_silent_session(#[case] name: &str, #[case] after_s: Option<u64>) {
     let limit = Duration::from_secs(400);
     let silent = [open(), Step { act: Act::Wait(Awaited::Close), limit }];

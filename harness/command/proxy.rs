@@ -46,7 +46,8 @@ pub(super) struct Faults {
     /// `cut after_bytes=300 direction=to-client nth=2`; may be given more than once. `fixtures/README.md` lists the kinds.
     #[arg(long, value_name = "FAULT")]
     fault: Vec<String>,
-    /// Behave as this load balancer does: gcp-https, cloud-run, alb, nginx, nginx-websocket, traefik or cloudflare.
+    /// Behave as this load balancer does: gcp-https, cloud-run, alb, nginx, nginx-websocket, traefik, cloudflare or
+    /// envoy.
     #[arg(long, value_name = "NAME")]
     lb: Option<String>,
     /// The edge faults of this case file.

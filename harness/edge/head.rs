@@ -219,7 +219,8 @@ impl Exchange {
             journal(Carried::Answer(before));
         }
         if self.edits_answers {
-            return self.edit_answer(before, length, incoming, carried);
+            let to_upgrade = asked.is_some_and(|asked| asked.is_upgrade);
+            return self.edit_answer(before, to_upgrade, length, incoming, carried);
         }
         carried.extend_from_slice(&incoming[..length]);
         take(incoming, length);
@@ -229,6 +230,7 @@ impl Exchange {
     fn edit_answer(
         &self,
         before: &ResponseHead,
+        to_upgrade: bool,
         length: usize,
         incoming: &mut BytesMut,
         carried: &mut Vec<u8>,
@@ -237,7 +239,7 @@ impl Exchange {
         let mut following = Vec::new();
         for (index, fault) in self.scribe.plan().faults.iter().enumerate() {
             let FaultKind::Answer(edit) = &fault.kind else { continue };
-            if !edit.applies_to(&head) || !self.scribe.meets(index) {
+            if !edit.applies_to(&head, to_upgrade) || !self.scribe.meets(index) {
                 continue;
             }
             self.scribe.fired(index, Party::Edge, fault.kind.to_string());
@@ -247,7 +249,9 @@ impl Exchange {
                     return Some((End::Finished, index));
                 }
                 AnswerEdit::Follow { bytes } => following.extend_from_slice(bytes),
-                AnswerEdit::Set { .. } | AnswerEdit::Strip { .. } => edit.apply(&mut head.headers),
+                AnswerEdit::Set { .. } | AnswerEdit::Strip { .. } | AnswerEdit::KeepUpgrade {} => {
+                    edit.apply(&mut head.headers);
+                }
             }
         }
         if head == *before {

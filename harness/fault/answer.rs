@@ -3,7 +3,7 @@
 use super::setting::{Line, Raw, Token, faults};
 use crate::{
     fault::setting::Count,
-    head::{Headers, ResponseHead, is_name},
+    head::{Headers, ResponseHead, field, is_name},
 };
 
 faults! {
@@ -33,12 +33,15 @@ faults! {
         /// The bytes.
         bytes: Raw as "bytes",
     } "send {bytes} right behind the answer's head";
+    /// leaves `Connection: upgrade` and `Upgrade: websocket` in an answer that refuses the upgrade, as Envoy did
+    KeepUpgrade "keep_upgrade" {} "keep Connection and Upgrade in an answer that refuses the upgrade";
 }
 
 impl AnswerEdit {
-    /// Whether there is anything to act on.
-    pub fn applies_to(&self, head: &ResponseHead) -> bool {
+    /// Whether there is anything to act on in the answer to a request, which may have asked for an upgrade.
+    pub fn applies_to(&self, head: &ResponseHead, to_upgrade: bool) -> bool {
         match self {
+            AnswerEdit::KeepUpgrade {} => to_upgrade && head.status >= 400,
             AnswerEdit::Strip { header } => head.headers.iter().any(|(name, _)| is_name(name, header)),
             AnswerEdit::Hijack { .. } | AnswerEdit::Set { .. } | AnswerEdit::Follow { .. } => true,
         }
@@ -52,6 +55,11 @@ impl AnswerEdit {
                 headers.push((header.0.clone().into(), value.0.clone().into()));
             }
             AnswerEdit::Strip { header } => headers.retain(|(name, _)| !is_name(name, header)),
+            AnswerEdit::KeepUpgrade {} => {
+                headers.retain(|(name, _)| !is_name(name, "connection") && !is_name(name, "upgrade"));
+                headers.push(field("connection", "upgrade"));
+                headers.push(field("upgrade", "websocket"));
+            }
             AnswerEdit::Hijack { .. } | AnswerEdit::Follow { .. } => {}
         }
     }

@@ -234,7 +234,10 @@ fn answer_edit(chance: &mut Rng) -> AnswerEdit {
         },
         2 => AnswerEdit::Set { header: token("Sec-WebSocket-Accept"), value: line(b"bm90IHRoZSBrZXk=") },
         3 => AnswerEdit::Set { header: token("Sec-WebSocket-Protocol"), value: line(b"nobody-offered-this") },
-        4 => AnswerEdit::Strip { header: token(one(chance, &["Upgrade", "Connection", "Content-Length"])) },
+        4 => match one(chance, &["Upgrade", "Connection", "Content-Length", ""]) {
+            "" => AnswerEdit::KeepUpgrade {},
+            header => AnswerEdit::Strip { header: token(header) },
+        },
         _ => AnswerEdit::Follow { bytes: Raw(b"<html>hello</html>".to_vec()) },
     }
 }
