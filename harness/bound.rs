@@ -12,11 +12,12 @@ use crate::{
     explain::{Explanation, Kind},
     fault::Place,
     message::message_type,
+    outcome::{Class, Ending, Outcome},
     plan::Plan,
     profile::Profile,
     run::{self, control_steps},
     running::Running,
-    step::{Act, Awaited, DEFAULT_USER, Request, Step},
+    step::{Act, Awaited, Client, DEFAULT_USER, Request, Step},
     target::{Python, Url},
     transcript::Words,
     verdict::{Judged, Judgement, Verdict},
@@ -136,6 +137,35 @@ impl Server {
         }
     }
 
+    /// How a valid client fares, and what may have brought about that it fares badly.
+    async fn perform_control(&self, binding: &Binding, seed: u64) -> Result<(Outcome, String), String> {
+        let control = steps(&control_steps(), binding, self)?;
+        let plan = Plan { seed, faults: Vec::new() };
+        let failed = |error: Error| format!("could not {error}");
+        let transcript = run::converse(&control, plan, self.running()).await.map_err(failed)?;
+        self.clear().await.map_err(failed)?;
+        let reading = Reading::of(&transcript, 0);
+        let outcome = reading.outcome();
+        let explained = self.kind.explain(&reading, &outcome.ending).filter(|_| !outcome.class.is_good());
+        Ok((outcome, explained.map_or(String::new(), |explanation| format!("; {explanation}"))))
+    }
+
+    /// How a valid client fares.
+    ///
+    /// # Errors
+    /// When it gets no say: nobody is there, nothing answers, it is refused, or the server has had enough of us. That it
+    /// is met by a failure is no error: it may be the very one that was reported.
+    pub async fn control(&self, binding: &Binding, seed: u64) -> Result<Outcome, String> {
+        let (outcome, explained) = self.perform_control(binding, seed).await?;
+        let is_mute = matches!(outcome.ending, Ending::Refused | Ending::Hang { .. });
+        let is_refused = matches!(outcome.ending, Ending::Http { status: 401 | 403 | 429, .. });
+        if outcome.class == Class::GoodOpen || !(outcome.class.is_good() || is_mute || is_refused) {
+            return Ok(outcome);
+        }
+        let authority = self.authority();
+        Err(format!("before anything was tried the valid client of {authority} gets {outcome}{explained}"))
+    }
+
     /// What may have brought about that a run ended as it did.
     fn explain(&self, judged: &Judged) -> Option<Explanation> {
         let readings = classify::readings(&judged.transcript);
@@ -177,32 +207,15 @@ impl Servers {
 
     async fn run(&self, case: &Case, server: &Server, seed: u64) -> Result<(Case, Judged), String> {
         let bound = bind(case, &self.binding, server)?;
-        let control = steps(&control_steps(), &self.binding, server)?;
         let failed = |error: Error| format!("could not {error}");
-        let perform_control = async || {
-            let plan = Plan { seed, faults: Vec::new() };
-            run::converse(&control, plan, server.running()).await.map_err(failed)
-        };
         let mut controls = Vec::new();
         if !case.is_alone {
-            let first = perform_control().await?;
-            let reading = Reading::of(&first, 0);
-            let outcome = reading.outcome();
-            if !outcome.class.is_good() {
-                // A server that is down, or has had enough of us, says nothing about the case.
-                let explained = server.kind.explain(&reading, &outcome.ending);
-                let explained = explained.map_or(String::new(), |explanation| format!("; {explanation}"));
-                let authority = server.authority();
-                let why =
-                    format!("before anything was tried the valid client of {authority} gets {outcome}{explained}");
-                return Err(why);
-            }
-            controls.push(outcome);
+            controls.push(server.control(&self.binding, seed).await?);
         }
         let plan = bound.plan(seed);
         let transcript = run::converse_as(bound.crowd, &bound.steps, plan, server.running()).await.map_err(failed)?;
         server.clear().await.map_err(failed)?;
-        controls.push(Reading::of(&perform_control().await?, 0).outcome());
+        controls.push(server.perform_control(&self.binding, seed).await?.0);
         let worst = controls.into_iter().min_by_key(|outcome| outcome.class.is_good());
         Ok((bound, run::judge(transcript, worst.expect("there is one behind every case"))))
     }
@@ -273,7 +286,8 @@ pub fn in_the_words_of(binding: &Binding, server: &Server, step: Step) -> Option
             _ => Garbage,
         };
         let places = vec![binding.credential.place];
-        let own = Request { credential, places, user: DEFAULT_USER.to_owned(), give_up: Option::None, ..request };
+        let (user, client) = (DEFAULT_USER.to_owned(), Client::Library);
+        let own = Request { credential, places, user, client, give_up: Option::None, ..request };
         bound(own, binding, server).ok()
     };
     let act = match step.act {
@@ -359,6 +373,9 @@ fn open(request: &Request, binding: &Binding, server: &Server) -> Result<Request
     let path = String::from_utf8_lossy(&request.path);
     if path != "/ws" {
         return Err(format!("it opens `{path}`, and the binding knows one path for WebSockets"));
+    }
+    if !binding.credential.is_needed() && request.credential != Credential::Valid {
+        return Err("it is about a client without a valid credential, and the binding has none".to_owned());
     }
     let path = binding.paths.websocket.clone();
     bound(Request { path: path.into_bytes(), ..request.clone() }, binding, server)

@@ -570,6 +570,8 @@ impl<'a> Reading<'a> {
             503 if self.outage => Class::GoodNotReady,
             // A refusal must have its reason in what the client did.
             401 | 403 if (self.user.is_none() || self.may_have_lost_credential()) && !crashed => Class::GoodAuthRefusal,
+            // ASGI servers answer 403 where an application that has no such path closes before it accepts.
+            403 if !self.service.words.name_user && !crashed && !self.is_faultless() => Class::GoodBadRequest,
             400 | 404 | 405 | 413 | 426 | 431 if !crashed && !self.is_faultless() => Class::GoodBadRequest,
             429 if retry_after && !crashed => Class::GoodBadRequest,
             _ => Class::BadMask,

@@ -56,7 +56,7 @@ fn requests() -> [String; 2] {
 }
 
 /// How long an answer may take.
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(3);
 /// How long a session is listened to before it is said to be quiet.
 const QUIET: Duration = Duration::from_millis(700);
 /// How long the answers to a request are listened to.
@@ -92,7 +92,7 @@ pub async fn init(upstream: &Upstream, token: &str, paths: &[String], pause: Dur
     let mut asked = Asked { authority: upstream.authority(), url, named: String::new() };
     let (health, about_health) = asked.health().await?;
     binding.paths.health = health;
-    let (path, opens, about_path) = asked.websocket(paths).await?;
+    let (path, opens, about_path) = asked.websocket(paths, !token.is_empty()).await?;
     binding.paths.websocket = path;
     let (place, about_credential) = match opens {
         Opens::ToAnyone => (None, "It opens without a credential.".to_owned()),
@@ -203,6 +203,10 @@ impl Asked {
             let answer = answer(&transcript, path);
             let status = reading.response.map(|head| head.status);
             match &elsewhere {
+                // Who says nothing to the first question says nothing to the others.
+                None if matches!(reading.outcome().ending, Ending::Hang { .. }) => {
+                    return Ok((found, format!("It does not answer plain requests within {} s.", LIMIT.as_secs())));
+                }
                 None => elsewhere = Some(answer),
                 // Some servers have a page for every path.
                 Some(elsewhere) if *elsewhere == answer => {}
@@ -219,11 +223,17 @@ impl Asked {
 
     /// Where it speaks WebSocket: the first path that opens, or the first that is refused in another way than a path
     /// which nobody has.
-    async fn websocket(&mut self, paths: &[String]) -> Result<(String, Opens, String), Error> {
+    async fn websocket(&mut self, paths: &[String], has_token: bool) -> Result<(String, Opens, String), Error> {
         let nowhere = self.open(NOWHERE, None).await?;
+        let is_mute = matches!(Reading::of(&nowhere, 0).outcome().ending, Ending::Hang { .. });
         let nowhere = answer(&nowhere, NOWHERE);
         let mut refused = None;
-        let all: Vec<&str> = paths.iter().map(String::as_str).chain(WEBSOCKET_PATHS).collect();
+        let common = WEBSOCKET_PATHS.into_iter().filter(|path| !paths.iter().any(|given| given == path));
+        let mut all: Vec<&str> = paths.iter().map(String::as_str).chain(common).collect();
+        if is_mute {
+            // One more is tried, in case it knows that one.
+            all.truncate(paths.len().max(1));
+        }
         for &path in &all {
             let transcript = self.open(path, None).await?;
             if is_open(&transcript) {
@@ -231,12 +241,20 @@ impl Asked {
             }
             let answer = answer(&transcript, path);
             if answer != nowhere && !answer.starts_with("http 404") {
-                refused.get_or_insert((path, answer.lines().next().unwrap_or_default().to_owned()));
+                let opens =
+                    if transcript.sessions() > 0 { "It opens here and ends with" } else { "It refuses here with" };
+                refused.get_or_insert((path, format!("{opens} {}", answer.lines().next().unwrap_or_default())));
             }
         }
         if let Some((path, answer)) = refused {
-            let said = format!("It refuses here with {answer}, as it does not elsewhere.");
+            let said = format!("{answer}, as it does not elsewhere.");
             return Ok((path.to_owned(), Opens::Refused, said));
+        }
+        // Where a refusal looks the same everywhere, the token tells where there is anything.
+        for &path in all.iter().filter(|_| has_token) {
+            if self.place(path).await?.0.is_some() {
+                return Ok((path.to_owned(), Opens::Refused, "A session opens here with the token.".to_owned()));
+            }
         }
         let given = paths.first().cloned();
         let opens = if given.is_some() { Opens::Refused } else { Opens::Nowhere };
@@ -273,6 +291,11 @@ impl Asked {
             ];
             let seen = texts(&self.perform(&steps).await?);
             let answers: Vec<String> = seen.into_iter().skip(greeting.len()).collect();
+            if !answers.is_empty() && answers.iter().all(String::is_empty) {
+                binding.messages.request = request;
+                binding.messages.events = Vec::new();
+                return Ok("What was said; the answers have no `type`, so they are not waited for.".to_owned());
+            }
             let is_answer = |name: &String| !name.is_empty() && !name.contains("error");
             if !answers.is_empty() && answers.iter().all(is_answer) {
                 binding.messages.request = request;
@@ -294,7 +317,10 @@ fn step(act: Act, limit: Duration) -> Step {
 /// Whether a session opened and stayed open.
 fn is_open(transcript: &Transcript) -> bool {
     let reading = Reading::of(transcript, 0);
-    reading.response.is_some_and(|head| head.status == 101) && reading.outcome().closed_by == Party::Probe
+    let outcome = reading.outcome();
+    transcript.sessions() > 0
+        && outcome.closed_by == Party::Probe
+        && !matches!(outcome.ending, Ending::BadHandshake { .. })
 }
 
 /// An answer as one compares it: how it ended, and its body without the path.

@@ -158,7 +158,7 @@ fn crashes_are_the_servers_to_show(#[case] defect: &str, #[case] server: &str, #
 /// Whatever is wrong with an application is said with what to do.
 #[rstest]
 #[case::no_module("no_such_module:app", "", "no_such_module")]
-#[case::no_attribute("service:ap", "async def app(scope, receive, send): pass", "Did you mean `app`?")]
+#[case::no_attribute("service:ap", "async def app(scope, receive, send): pass", "Did you mean service:app?")]
 #[case::not_callable("service:app", "app = 3", "cannot be called")]
 #[case::a_factory("service:app", "def app(): pass", "--factory")]
 #[case::its_own_import("service:app", "import no_such_package", "no_such_package")]
@@ -198,6 +198,23 @@ fn the_part_in_the_interpreter_keeps_its_word() {
     let output = command.output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && told.contains("Ran 6"), "{told}");
+}
+
+/// The interpreter of a virtual environment is a link, and found by its own name.
+#[test]
+fn a_virtual_environment_is_taken_as_it_is() {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let home = directory.path().join(".venv/bin");
+    std::fs::create_dir_all(&home).unwrap();
+    let path = Command::new(python).args(["-c", "import sys; print(sys.executable)"]).output().unwrap().stdout;
+    std::os::unix::fs::symlink(String::from_utf8(path).unwrap().trim(), home.join("python")).unwrap();
+    let service = "import sys\nraise RuntimeError(sys.executable)\n";
+    std::fs::write(directory.path().join("service.py"), service).unwrap();
+    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    let output = relapse.current_dir(directory.path()).args(["hunt", "--target", "asgi:service:app"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && told.contains(".venv/bin/python"), "{told}");
 }
 
 const ACCEPTS: &str = "

@@ -17,7 +17,7 @@ use super::{
     MISUSE, complain, complain_of, print,
     replay::{capsule_directory, replay_all},
     run::{Allowance, progress, progress_by_time},
-    target::{Named, PythonOptions, Way},
+    target::{Named, PythonOptions, Way, quoted},
     validate::{Foreign, token},
     width,
 };
@@ -65,9 +65,12 @@ pub(super) struct Options {
     /// Only faults at these places.
     #[arg(long, value_name = "PLACE", value_delimiter = ',', value_parser = ["edge", "scope", "event", "dependency", "process"])]
     faults: Vec<String>,
-    /// Let servers do only what the ASGI specification allows.
+    /// Let servers do only what the ASGI specification allows. It is so anyway on a Python application of yours.
     #[arg(long)]
     legal_only: bool,
+    /// Let servers break the ASGI specification in front of a Python application of yours too.
+    #[arg(long, conflicts_with = "legal_only")]
+    hostile: bool,
     /// Hunt on a service with this defect instead of the repaired one; may be given more than once.
     #[arg(long, value_name = "NAME")]
     defect: Vec<String>,
@@ -205,7 +208,11 @@ fn tell(
         match kept.iter().find(|(seed, key, _)| (*seed, key) == (found.seed, &found.key)) {
             Some((.., path)) => match &options.target {
                 Target::Backend => (path.clone(), format!("relapse replay {path}")),
-                Target::Own(target) => (path.clone(), format!("relapse run {path} --target {}", quoted(target))),
+                Target::Own(target) => {
+                    let more = options.python.arguments() + &options.foreign.arguments();
+                    let target = quoted(&target.to_string());
+                    (path.clone(), format!("relapse run {} --target {target}{more}", quoted(path)))
+                }
             },
             None => (String::new(), format!("relapse hunt --seed {} --cases 1{aim}", found.seed)),
         }
@@ -220,12 +227,6 @@ fn tell(
     // What was found is told before it is said that it could not be kept.
     written?;
     Ok(exit_code(&report))
-}
-
-/// A target as a shell takes it.
-fn quoted(target: &Named) -> String {
-    let text = target.to_string();
-    if text.contains(' ') { format!("'{text}'") } else { text }
 }
 
 /// Hunts on what is not ours.
@@ -258,8 +259,14 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     }
     let usual = if target.clock() == Clock::Real { CASES_ON_A_SERVER } else { CASES };
     let cases = options.cases.unwrap_or(if options.time.is_some() { CASES_MAX } else { usual });
-    let mut hunt = Hunt::on_foreign(ForeignPrey::new(server, binding, runtime), servers()?, cases);
-    hunt.legal_only = options.legal_only;
+    let prey = ForeignPrey::new(server, binding, runtime);
+    if let Err(why) = prey.greet(options.seed) {
+        complain_of(&format!("a hunt would prove nothing: {why}"));
+        return Ok(MISUSE);
+    }
+    let mut hunt = Hunt::on_foreign(prey, servers()?, cases);
+    // What no server does is nobody's to repair, unless it is asked for.
+    hunt.legal_only = !options.hostile;
     hunt.places.retain(|place| options.faults.is_empty() || options.faults.iter().any(|name| name == place.name()));
     hunt.seed = options.seed;
     if let Some(Shard { number, of }) = options.shard {

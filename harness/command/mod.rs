@@ -199,6 +199,12 @@ fn complain_of(text: &str) {
     let _ = writeln!(anstream::stderr(), "error: {text}");
 }
 
+/// Says what is good to know to standard error.
+fn note(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(anstream::stderr(), "note: {text}");
+}
+
 /// Waits for Ctrl-C, or for whatever else asks a program to stop.
 async fn until_told_to_stop() {
     use tokio::signal::unix::{SignalKind, signal};

@@ -3,12 +3,16 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Once;
 use std::time::Duration;
 
 use clap::Args;
-use relapse::{Binding, Clock, Profile, PythonSite, PythonTarget, Reach, Result, Runtime, Server, Upstream, servers};
+use relapse::{
+    Binding, Clock, Profile, PythonSite, PythonTarget, Reach, Result, Runtime, Server, Upstream, end_interpreters,
+    servers,
+};
 
-use super::{complain_of, run::Allowance, server, validate::Foreign};
+use super::{note, run::Allowance, server, until_told_to_stop, validate::Foreign};
 
 /// Something of the user's own.
 #[derive(Debug, Clone)]
@@ -81,6 +85,23 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 impl PythonOptions {
+    /// The arguments that say the same.
+    pub(super) fn arguments(&self) -> String {
+        let mut arguments = String::new();
+        let mut add = |name: &str, value: &str| {
+            arguments.push_str(&format!(" {name} {}", quoted(value)));
+        };
+        let paths = [("--python", &self.python), ("--dir", &self.dir)];
+        paths.iter().filter_map(|(name, path)| Some((name, path.as_ref()?))).for_each(|(name, path)| {
+            add(name, &path.display().to_string());
+        });
+        self.env.iter().for_each(|(name, value)| add("--env", &format!("{name}={value}")));
+        if self.factory {
+            arguments.push_str(" --factory");
+        }
+        arguments
+    }
+
     fn site(&self, app: &str, directory: Option<&Path>) -> PythonSite {
         let directory = directory.or(self.dir.as_deref()).unwrap_or(Path::new(".")).to_owned();
         let directory = directory.canonicalize().unwrap_or(directory);
@@ -92,8 +113,10 @@ impl PythonOptions {
             (None, Some(active)) if active.is_file() => active,
             (None, _) => PathBuf::from("python3"),
         };
-        // What runs elsewhere is named from there.
-        let python = if python.components().count() > 1 { python.canonicalize().unwrap_or(python) } else { python };
+        // What runs elsewhere is named from there. A virtual environment is found by the name of its interpreter, which is a
+        // link to another one's.
+        let python =
+            if python.components().count() > 1 { std::path::absolute(&python).unwrap_or(python) } else { python };
         PythonSite {
             app: app.to_owned(),
             factory: self.factory,
@@ -103,6 +126,12 @@ impl PythonOptions {
             blocked_limit: self.blocked_limit,
         }
     }
+}
+
+/// A text as a shell takes it.
+pub(super) fn quoted(text: &str) -> String {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_./:=@,+".contains(character);
+    if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// Everything that says how something of the user's own is reached.
@@ -140,6 +169,7 @@ impl Named {
                 Ok(runtime.block_on(Server::recognize(url, binding, &servers()?)))
             }
             Named::Python { app, directory } => {
+                end_interpreters_with_us();
                 let site = way.python.site(app, directory.as_deref());
                 let profile: std::sync::Arc<Profile> = match way.profile {
                     Some(name) => server(name)?,
@@ -153,9 +183,24 @@ impl Named {
     }
 }
 
+/// Whoever tells us to end ends the interpreters too, wherever their applications are stuck.
+fn end_interpreters_with_us() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::thread::spawn(|| {
+            Runtime::new(Clock::Real).block_on(until_told_to_stop());
+            end_interpreters();
+            std::process::exit(INTERRUPTED);
+        });
+    });
+}
+
+/// The exit code of what Ctrl-C ended, as shells have it.
+const INTERRUPTED: i32 = 130;
+
 /// Says what virtual time does not wait for, as far as it was noticed.
 pub(super) fn tell_notes(server: &Server) {
     if let Reach::Python(python) = &server.reach {
-        python.notes().iter().for_each(|note| complain_of(note));
+        python.notes().iter().for_each(|text| note(text));
     }
 }

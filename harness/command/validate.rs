@@ -8,7 +8,7 @@ use relapse::{
     Binding, COMMAND_LIMIT, Clock, Error, Result, Runtime, Upstream, Validation, plain_table, validate as try_it,
 };
 
-use super::{MISUSE, complain_of, print, run::progress_by_time, until_told_to_stop, width};
+use super::{MISUSE, complain_of, note, print, run::progress_by_time, target::quoted, until_told_to_stop, width};
 
 /// What is looked at, and how long.
 #[derive(Debug, Clone, Args)]
@@ -74,9 +74,19 @@ impl Foreign {
         is_allowed
     }
 
+    /// The arguments that say the same.
+    pub(super) fn arguments(&self) -> String {
+        let binding = self.binding.iter().map(|path| format!(" --binding {}", quoted(&path.display().to_string())));
+        let hosts = self.allow_host.iter().map(|host| format!(" --allow-host {}", quoted(host)));
+        binding.chain(hosts).collect()
+    }
+
     pub(super) fn binding(&self) -> Result<Binding> {
         let here = PathBuf::from("relapse.toml");
         let Some(path) = self.binding.clone().or_else(|| here.is_file().then_some(here)) else {
+            note(
+                "there is no relapse.toml here: it is spoken to as the embedded backend is, which `relapse init` or --binding can mend",
+            );
             return Ok(Binding::default());
         };
         let read = std::fs::read_to_string(&path);

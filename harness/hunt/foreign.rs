@@ -12,8 +12,9 @@ use crate::{
     clock::Runtime,
     environment::Environment,
     error::Error,
+    exception::Exception,
     explain::Explanation,
-    fault::Place,
+    fault::{EventFault, Fault, FaultKind, Place},
     plan::Plan,
     run,
     step::{Act, Crowd, Step},
@@ -40,6 +41,15 @@ impl Foreign {
         Foreign { server, binding, runtime: Mutex::new(runtime) }
     }
 
+    /// Looks whether a valid client gets a say there, without which a hunt proves nothing.
+    ///
+    /// # Errors
+    /// Says what it gets instead.
+    pub fn greet(&self, seed: u64) -> Result<(), String> {
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        runtime.block_on(self.server.control(&self.binding, seed)).map(drop)
+    }
+
     /// Where faults can act.
     pub(super) fn places(&self) -> &'static [Place] {
         self.server.places()
@@ -48,7 +58,14 @@ impl Foreign {
     /// What was drawn, as far as it can be done there: one client, faults where they can act, and times that somebody can
     /// wait for.
     pub(super) fn adapt(&self, drawn: Drawn) -> Drawn {
+        // A send that raises because the client is gone may leave the application: servers take it for that ("Disconnected
+        // Client" of the ASGI specification).
+        let tells_of_the_end = |fault: &Fault| match &fault.kind {
+            FaultKind::Event { fault: EventFault::SendRaises { error }, .. } => Exception::parse(error).is_disconnect(),
+            _ => false,
+        };
         let faults = drawn.faults.into_iter().filter(|fault| self.places().contains(&fault.kind.place()));
+        let faults = faults.filter(|fault| !tells_of_the_end(fault));
         Drawn {
             visits: drawn.visits,
             crowd: Crowd::ONE,

@@ -1,7 +1,7 @@
 //! A Python interpreter with somebody's application in it, and the conversation with it: one batch of commands, one
 //! answer, and nothing moves on our side until that is there.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
@@ -23,10 +23,14 @@ const SHIM: &str = include_str!("shim.py");
 
 /// How long an import may take.
 const IMPORT_LIMIT: Duration = Duration::from_secs(60);
+/// How the trouble with an application begins that does not answer.
+const STUCK: &str = "the application kept its event loop to itself";
 /// How long a stuck interpreter may take to say where it is.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 /// How many lines of what it prints are kept.
 const PRINTED_LINES_MAX: usize = 100;
+/// How many of them are told.
+const LAST_LINES_MAX: usize = 20;
 /// The longest answer.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
@@ -93,6 +97,22 @@ pub(super) enum Happening {
     Died(Trouble),
 }
 
+/// The process groups of the interpreters that run.
+static GROUPS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// Ends every interpreter, and whatever it started: for a process that is told to end itself.
+pub fn end_all() {
+    for group in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        kill_group(*group, Signal::KILL);
+    }
+}
+
+fn kill_group(group: u32, signal: Signal) {
+    if let Some(group) = i32::try_from(group).ok().and_then(Pid::from_raw) {
+        let _ = kill_process_group(group, signal);
+    }
+}
+
 /// A running interpreter.
 #[derive(Debug)]
 pub struct Interpreter {
@@ -139,6 +159,7 @@ impl Interpreter {
             },
             details: String::new(),
         })?;
+        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).insert(child.id());
         let printed = Arc::new(Mutex::new(VecDeque::new()));
         let (Some(to), Some(from), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
@@ -165,7 +186,11 @@ impl Interpreter {
             ("seed", Value::Int((seed & 0x7FFF_FFFF) as i64)),
             ("log_level", Value::Int(20)),
         ]);
-        let introduced = conversation.say(&settings, IMPORT_LIMIT)?;
+        let introduced = conversation.say(&settings, IMPORT_LIMIT).map_err(|trouble| {
+            let late = trouble.message.starts_with(STUCK);
+            let message = format!("the import of {} took longer than {} s", site.app, IMPORT_LIMIT.as_secs());
+            Trouble { message: if late { message } else { trouble.message }, details: trouble.details }
+        })?;
         let interpreter = Interpreter { conversation: Mutex::new(conversation), epoch: Instant::now(), timer };
         let introduction = introduction(&introduced)?;
         Ok((interpreter, introduction))
@@ -295,7 +320,7 @@ impl Conversation {
         let _ = self.child.wait();
         Trouble {
             message: format!(
-                "the application kept its event loop to itself for {} s: something in it blocks, as time.sleep or a socket \
+                "{STUCK} for {} s: something in it blocks, as time.sleep or a socket \
                  without asyncio does; --blocked-limit gives it more",
                 limit.as_secs_f64()
             ),
@@ -310,15 +335,14 @@ impl Conversation {
     }
 
     fn signal(&self, signal: Signal) {
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, signal);
-        }
+        kill_group(self.child.id(), signal);
     }
 
     /// The last that it printed.
     fn last_words(&self) -> String {
         let lines = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+        let skipped = lines.len().saturating_sub(LAST_LINES_MAX);
+        lines.iter().skip(skipped).map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 
     fn die(&mut self, trouble: Trouble) {
@@ -381,6 +405,7 @@ impl Drop for Conversation {
         // Whatever it started goes with it.
         self.signal(Signal::KILL);
         let _ = self.child.wait();
+        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.child.id());
     }
 }
 
@@ -453,12 +478,7 @@ fn introduction(told: &Value) -> Result<Introduction, Trouble> {
     };
     let get = |key: &str| text(told.get(key).cloned());
     if told.get("ok") != Some(&Value::Bool(true)) {
-        let mut message = get("message");
-        if let Some(Value::List(near)) = told.get("near")
-            && let Some(Value::Str(near)) = near.first()
-        {
-            message.push_str(&format!(" Did you mean `{near}`?"));
-        }
+        let message = get("message");
         let mut details = get("traceback");
         if let (Some(Value::List(searched)), "module-not-found") = (told.get("searched"), get("kind").as_str()) {
             let searched = searched.iter().map(|path| text(Some(path.clone()))).filter(|path| !path.is_empty());

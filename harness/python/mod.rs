@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
-pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, Route, Site};
+pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, Route, Site, end_all};
 use self::interpreter::{Happening, command};
 use crate::{
     application::{Application, Promise, Receive, SendEvent},

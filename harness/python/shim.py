@@ -659,7 +659,7 @@ class Session:
     def note(self, text):
         if text not in self.noted:
             self.noted.add(text)
-            self.events.append(("note", f"{text}; use --clock real"))
+            self.events.append(("note", f"{text}; virtual time does not wait for it"))
 
     def unhandled(self, context):
         """An exception that nobody awaited, as asyncio reports it."""

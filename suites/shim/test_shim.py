@@ -898,11 +898,11 @@ class Threads(ShimCase):
             events = shim2.events()
             time.sleep(0.005)
         self.assertEqual(len(notes), len(set(notes)))
-        self.assertIn("a thread of the app's own is running: mine; use --clock real", notes)
+        self.assertIn("a thread of the app's own is running: mine; virtual time does not wait for it", notes)
         self.assertIn("a thread of the app's own is running: ThreadPoolExecutor-0_0; "
-                      "use --clock real", notes)
+                      "virtual time does not wait for it", notes)
         self.assertIn(f"the app waits on a socket (fd {details['fd']}, {details['name']}); "
-                      "use --clock real", notes)
+                      "virtual time does not wait for it", notes)
         self.assertEqual(len(notes), 3)
 
     @unittest.skipUnless(HAS_STARLETTE, "needs starlette")
