@@ -134,7 +134,7 @@ fn on_small_server(manner: Manner, case: &str) -> Conformance {
             binding: &binding,
             name: upstream.to_string(),
             authority: upstream.authority(),
-            patience: Duration::from_secs(1),
+            patience: Duration::from_secs(3),
             seed: 1,
         };
         let found = conform(&cases(&[case]), &peer, || {}).await;
@@ -258,7 +258,7 @@ fn on_independent_server(arguments: &[&str]) -> Output {
 
 #[test]
 fn the_command_tries_an_independent_server() {
-    let output = on_independent_server(&["conform", "--limit", "1s", "--format", "json"]);
+    let output = on_independent_server(&["conform", "--limit", "5s", "--format", "json"]);
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let found = &document["servers"][0];
     assert_eq!(found["trouble"], serde_json::Value::Null);

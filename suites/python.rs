@@ -73,7 +73,7 @@ fn converse_with(text: &str, scripts: &[&[Step]]) -> Option<Result<Vec<Transcrip
     let python = python()?;
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("service.py"), text).unwrap();
-    let site = PythonSite { blocked_limit: Duration::from_secs(2), ..site(&python, directory.path(), "service:app") };
+    let site = PythonSite { blocked_limit: Duration::from_secs(4), ..site(&python, directory.path(), "service:app") };
     Some(converse(site, "uvicorn-0.35", scripts))
 }
 
@@ -229,7 +229,7 @@ async def app(scope, receive, send):
 /// An application that ends its process, or keeps its loop to itself, is told of, and another process follows.
 #[rstest]
 #[case::exits("    os._exit(3)", "the interpreter ended: exit status: 3")]
-#[case::blocks("    time.sleep(1000)", "kept its event loop to itself for 2 s")]
+#[case::blocks("    time.sleep(1000)", "kept its event loop to itself for 4 s")]
 #[case::forks_and_dies(
     "    os.fork() or time.sleep(1000)\n    os.kill(os.getpid(), 9)",
     "the interpreter ended: signal: 9"

@@ -85,7 +85,7 @@ impl Foreign {
         let here = PathBuf::from("relapse.toml");
         let Some(path) = self.binding.clone().or_else(|| here.is_file().then_some(here)) else {
             note(
-                "there is no relapse.toml here: it is spoken to as the embedded backend is, which `relapse init` or --binding can mend",
+                "no relapse.toml here, so it is spoken to as the embedded backend; `relapse init` writes one, --binding names one",
             );
             return Ok(Binding::default());
         };

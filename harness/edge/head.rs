@@ -21,6 +21,7 @@ pub(super) struct Exchange {
     scribe: Scribe,
     journal: Option<Journal>,
     edits_answers: bool,
+    asks_again: bool,
     request: Reading,
     answer: Reading,
     /// What was asked and is not answered, in order.
@@ -54,10 +55,12 @@ struct Asked {
 impl Exchange {
     pub(super) fn new(scribe: Scribe, journal: Option<Journal>) -> Exchange {
         let edits_answers = scribe.plan().faults.iter().any(|fault| matches!(fault.kind, FaultKind::Answer(_)));
+        let asks_again = super::asks_again(&scribe);
         Exchange {
             scribe,
             journal,
             edits_answers,
+            asks_again,
             request: Reading::Head,
             answer: Reading::Head,
             asked: VecDeque::new(),
@@ -160,7 +163,10 @@ impl Exchange {
         let body = Body::of_request(&before);
         self.request = Reading::Body(body);
         let is_upgrade = has_token(&before.headers, "connection", "upgrade");
-        let is_repeatable = matches!(before.method.as_str(), "GET" | "HEAD") && body == Body::Bytes(0) && !is_upgrade;
+        let is_repeatable = self.asks_again
+            && matches!(before.method.as_str(), "GET" | "HEAD")
+            && body == Body::Bytes(0)
+            && !is_upgrade;
         self.again = is_repeatable.then(|| carried[start..].to_vec());
         self.asked.push_back(Asked { is_head: before.method == "HEAD", is_upgrade });
     }
