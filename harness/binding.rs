@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{
     close_code::CloseCode,
-    credential::{Credential, CredentialPlace},
+    credential::{Credential, CredentialPlace, Presented},
     error::Error,
     step::{Act, Awaited, Client, Request, Step},
     transcript::{Service, Words},
@@ -67,6 +67,28 @@ impl CredentialBinding {
     /// Whether there is a valid credential at all.
     pub fn is_needed(&self) -> bool {
         self.literal.is_some() || self.env.is_some() || self.command.is_some()
+    }
+}
+
+/// The tokens of a server that is not ours: nobody here can make others.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// One that it takes; empty where it needs none.
+    valid: String,
+    /// One that it must refuse.
+    invalid: String,
+}
+
+impl Tokens {
+    /// The token that somebody got for a binding, and the binding's own that is none.
+    pub fn of(binding: &Binding, valid: String) -> Tokens {
+        Tokens { valid, invalid: binding.credential.invalid.clone() }
+    }
+
+    /// The nearest there is to a credential of this kind.
+    pub fn present(&self, kind: Credential, user: &str) -> Presented {
+        let text = if kind == Credential::Valid { &self.valid } else { &self.invalid };
+        Presented { kind, text: text.clone(), subject: user.to_owned() }
     }
 }
 
@@ -181,6 +203,7 @@ impl Binding {
             health_paths: health,
             words,
             is_opaque: true,
+            is_foreign: true,
             is_public: !self.credential.is_needed(),
             ..Service::default()
         }

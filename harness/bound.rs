@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::{
     binding::Binding,
     case::{Accepted, Case},
+    cause::Cause,
     classify::{self, Reading},
     credential::{Credential, CredentialPlace},
     error::Error,
@@ -19,7 +20,7 @@ use crate::{
     running::Running,
     step::{Act, Awaited, Client, DEFAULT_USER, Request, Step},
     target::{Python, Url},
-    transcript::Words,
+    transcript::{Party, Words},
     verdict::{Judged, Judgement, Verdict},
 };
 
@@ -166,6 +167,29 @@ impl Server {
         Err(format!("before anything was tried the valid client of {authority} gets {outcome}{explained}"))
     }
 
+    /// Says of each exchange what brought its end about, where the server's kind leaves no doubt.
+    fn tell(&self, mut judged: Judged) -> Judged {
+        let tell = |(reading, outcome): (&Reading<'_>, &Outcome)| {
+            let explained = self.kind.explain(reading, &outcome.ending).filter(Explanation::is_certain);
+            match explained.filter(|_| outcome.cause == Cause::Unknown) {
+                None => outcome.clone(),
+                Some(explanation) => {
+                    let cause = explanation.causes[0];
+                    let is_decided = matches!(cause, Cause::AppChose1011 | Cause::Policy);
+                    let closed_by = if is_decided { Party::Application } else { outcome.closed_by };
+                    Outcome { cause, closed_by, ..outcome.clone() }
+                }
+            }
+        };
+        let readings = classify::readings(&judged.transcript);
+        let outcomes: Vec<Outcome> = readings.iter().zip(&judged.outcomes).map(tell).collect();
+        if let Some(at) = judged.outcomes.iter().position(|outcome| *outcome == judged.outcome) {
+            judged.outcome = outcomes[at].clone();
+        }
+        judged.outcomes = outcomes;
+        judged
+    }
+
     /// What may have brought about that a run ended as it did.
     fn explain(&self, judged: &Judged) -> Option<Explanation> {
         let readings = classify::readings(&judged.transcript);
@@ -217,7 +241,7 @@ impl Servers {
         server.clear().await.map_err(failed)?;
         controls.push(server.perform_control(&self.binding, seed).await?.0);
         let worst = controls.into_iter().min_by_key(|outcome| outcome.class.is_good());
-        Ok((bound, run::judge(transcript, worst.expect("there is one behind every case"))))
+        Ok((bound, server.tell(run::judge(transcript, worst.expect("there is one behind every case")))))
     }
 }
 

@@ -14,7 +14,8 @@ use crate::{
     event::{Machine, Outbound},
     exception::Exception,
     fault::{
-        CallFault, EventFault, Fault, FaultKind, FrameFault, HeadEdit, Place, ProcessFault, ScopeEdit, StreamFault,
+        AnswerEdit, CallFault, ConnectionFault, EventFault, Fault, FaultKind, FrameFault, HeadEdit, Place,
+        ProcessFault, ScopeEdit, StreamFault, setting::Count,
     },
     frame::{Frame, Opcode},
     head::{RequestHead, ResponseHead, has_token, header},
@@ -463,6 +464,12 @@ impl<'a> Reading<'a> {
             Ending::Close { code: Some(code), .. } if !code.is_sendable() => Cause::Protocol,
             Ending::Http { status: 200..=299, .. } | Ending::Parted { .. } | Ending::Left => Cause::Clean,
             Ending::Close { code: Some(CloseCode::NORMAL), .. } if self.welcome.is_some() => Cause::Clean,
+            // What failed inside cannot be seen from outside; the server's kind may tell.
+            Ending::Http { status: 500.., .. } | Ending::Close { code: Some(CloseCode::INTERNAL), .. }
+                if self.service.is_opaque =>
+            {
+                Cause::Unknown
+            }
             Ending::Http { .. } | Ending::Close { .. } | Ending::Silence { .. } => Cause::Policy,
             Ending::Hang { .. } => Cause::Hang,
             Ending::Drop if has(|what| matches!(what, What::BadFrameSeen(_) | What::BadHeadSeen { .. })) => {
@@ -571,7 +578,7 @@ impl<'a> Reading<'a> {
             // A refusal must have its reason in what the client did.
             401 | 403 if (self.user.is_none() || self.may_have_lost_credential()) && !crashed => Class::GoodAuthRefusal,
             // ASGI servers answer 403 where an application that has no such path closes before it accepts.
-            403 if !self.service.words.name_user && !crashed && !self.is_faultless() => Class::GoodBadRequest,
+            403 if self.service.is_foreign && !crashed && !self.is_faultless() => Class::GoodBadRequest,
             400 | 404 | 405 | 413 | 426 | 431 if !crashed && !self.is_faultless() => Class::GoodBadRequest,
             429 if retry_after && !crashed => Class::GoodBadRequest,
             _ => Class::BadMask,
@@ -742,15 +749,35 @@ impl<'a> Reading<'a> {
 
     fn closed_by(&self, ending: &Ending, cause: Cause) -> Party {
         match (ending, cause) {
+            _ if self.is_ended_by_edge(ending) => Party::Edge,
             (Ending::Parted { .. } | Ending::Left | Ending::BadHandshake { .. }, _) => Party::Probe,
             (Ending::Hang { .. } | Ending::Silence { .. } | Ending::Refused, _) => Party::Nobody,
             (_, Cause::Keepalive | Cause::Shutdown | Cause::Server | Cause::CrashBeforeAccept | Cause::Abandoned) => {
                 Party::Front
             }
-            (Ending::Drop, _) => Party::Front,
+            (Ending::Drop, _) | (_, Cause::Unknown) => Party::Front,
             (_, Cause::CrashAfterAccept) if !self.application_closed() => Party::Front,
             _ => Party::Application,
         }
+    }
+
+    /// Whether a fault ended the exchange as the client saw it end: cut it off, or answered or closed in the server's place.
+    fn is_ended_by_edge(&self, ending: &Ending) -> bool {
+        let is_answer =
+            |status: &Count| matches!(ending, Ending::Http { status: seen, .. } if usize::from(*seen) == status.0);
+        let is_close =
+            |code: &Count| matches!(ending, Ending::Close { code: Some(seen), .. } if usize::from(seen.0) == code.0);
+        let is_cut = matches!(ending, Ending::Drop | Ending::Http { complete: false, .. });
+        self.acted().any(|kind| match kind {
+            FaultKind::Stream { fault: StreamFault::Cut { .. } | StreamFault::Reset { .. }, .. }
+            | FaultKind::Connection(ConnectionFault::Lifetime { .. } | ConnectionFault::Idle { .. }) => is_cut,
+            FaultKind::Answer(AnswerEdit::Hijack { status, .. })
+            | FaultKind::Connection(
+                ConnectionFault::LateAnswer { status, .. } | ConnectionFault::MissingAnswer { status, .. },
+            ) => is_answer(status),
+            FaultKind::Frame { fault: FrameFault::Close { code, .. }, .. } => is_close(code),
+            _ => false,
+        })
     }
 
     fn application_closed(&self) -> bool {

@@ -108,7 +108,7 @@ impl Frame {
     /// # Errors
     /// Says which rule it breaks.
     pub fn verify(&self) -> Result<(), FrameError> {
-        let is_control = matches!(self.opcode, Opcode::Close | Opcode::Ping | Opcode::Pong);
+        let is_control = self.opcode.is_control();
         if self.reserved_bits != 0 || matches!(self.opcode, Opcode::Reserved(_)) {
             return Err(FrameError::Reserved);
         }
@@ -280,6 +280,11 @@ fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
 }
 
 impl Opcode {
+    /// Whether its frames are about the connection (section 5.5) and carry no message.
+    pub fn is_control(self) -> bool {
+        matches!(self, Opcode::Close | Opcode::Ping | Opcode::Pong)
+    }
+
     /// The opcode with this number, of which the lower four bits count.
     pub fn numbered(number: u8) -> Opcode {
         OpCode::from(number & 0x0f).into()

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 
-use crate::{clock::Clock, error::Error};
+use crate::{application::Promise, clock::Clock, error::Error};
 
 /// How many bytes an in-memory link holds in each direction before a writer has to wait, as a socket buffer does.
 const MEMORY_BYTES_MAX: usize = 64 * 1024;
@@ -34,6 +34,9 @@ pub enum Link {
     /// A TCP socket behind TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
+
+/// Makes another link to the same peer; nothing where it cannot be reached.
+pub type Redial = Box<dyn Fn() -> Promise<'static, Option<Link>> + Send + Sync>;
 
 /// Listens for TCP links on loopback.
 #[derive(Debug)]

@@ -254,6 +254,8 @@ pub struct Service {
     pub words: Words,
     /// Whether nothing is known of what happens inside: only the wire is seen.
     pub is_opaque: bool,
+    /// Whether it is a service that is not ours, of which only what its binding says is known.
+    pub is_foreign: bool,
     /// Whether anybody may have a session, so that nobody needs a credential.
     pub is_public: bool,
     /// How often the delivery of an event is tried before it is given up; 0 where that is not known.

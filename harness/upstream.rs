@@ -12,7 +12,7 @@ use tokio_rustls::{
     rustls::{ClientConfig, RootCertStore, pki_types::ServerName},
 };
 
-use crate::{application::Promise, link::Link};
+use crate::link::{Link, Redial};
 
 /// How long a connection to the upstream may take to come about.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ impl Upstream {
     }
 
     /// Opens links to it, one after the other.
-    pub fn redial(&self) -> Box<dyn Fn() -> Promise<'static, Option<Link>> + Send + Sync> {
+    pub fn redial(&self) -> Redial {
         let upstream = self.clone();
         Box::new(move || {
             let upstream = upstream.clone();

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, mpsc as blocking};
 use std::time::Duration;
@@ -39,7 +40,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate, matchers};
 
 /// Those that are other services, and are spoken to over HTTP.
@@ -80,10 +81,25 @@ enum Hardship {
     Halved,
     /// Never passes it on.
     Held,
+    /// Takes the connection only after a while: until then the client is not connected.
+    Unaccepted(Duration),
+}
+
+impl Hardship {
+    fn is_before_the_request(self) -> bool {
+        matches!(self, Hardship::Unaccepted(_))
+    }
+}
+
+/// Where the delay of a call is: the one that waits cannot tell.
+#[derive(Debug, Clone, Copy)]
+enum Slow {
+    ToConnect,
+    ToAnswer,
 }
 
 /// A call as the plan has it: what is answered, and what becomes of that on its way.
-fn meet(scribe: &Scribe, dependency: Dependency, operation: &'static str) -> (Answer, Hardship) {
+fn meet(scribe: &Scribe, dependency: Dependency, operation: &'static str, slow: Slow) -> (Answer, Hardship) {
     let mut answer = Answer { status: 200, body: r#"{"ok":true}"#.to_owned() };
     let mut delay = Duration::ZERO;
     for (index, fault) in faults_met(scribe, dependency, operation) {
@@ -99,7 +115,11 @@ fn meet(scribe: &Scribe, dependency: Dependency, operation: &'static str) -> (An
             CallFault::Fail { error } => answer = Answer { status: 500, body: error.clone() },
         }
     }
-    (answer, Hardship::Delayed(delay))
+    let hardship = match slow {
+        Slow::ToConnect if !delay.is_zero() => Hardship::Unaccepted(delay),
+        _ => Hardship::Delayed(delay),
+    };
+    (answer, hardship)
 }
 
 /// A connection whose port is free again as soon as it is closed: there are thousands. Whoever closes it has read
@@ -118,6 +138,12 @@ async fn pipe(
     held: mpsc::UnboundedSender<()>,
     mut go_on: mpsc::UnboundedReceiver<()>,
 ) -> io::Result<()> {
+    if hardship.is_before_the_request() {
+        let _ = held.send(());
+        let _ = go_on.recv().await;
+        // Whoever fills the queue is taken out of it; who waits behind is heard when it asks again, a second later.
+        let _ = listener.accept().await?;
+    }
     let (mut client, _) = listener.accept().await?;
     if hardship == Hardship::Reset {
         client.read_u8().await?;
@@ -132,8 +158,10 @@ async fn pipe(
         read = from_server.read_to_end(&mut answer) => drop(read?),
         Err(error) = copy(&mut from_client, &mut to_server) => return Err(error),
     }
-    let _ = held.send(());
-    let _ = go_on.recv().await;
+    if !hardship.is_before_the_request() {
+        let _ = held.send(());
+        let _ = go_on.recv().await;
+    }
     let body = answer.windows(4).position(|window| window == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
     if hardship == Hardship::Halved {
         answer.truncate(body + (answer.len() - body) / 2);
@@ -172,13 +200,17 @@ async fn ask(
     let address = socket.local_addr().map_err(|error| said(&error))?;
     // A port that is taken and not listened on refuses.
     let mut pipes = JoinSet::new();
-    let _refusing = if hardship == Hardship::Refused {
-        Some(socket)
+    let (mut _refusing, mut _filling) = (None, None);
+    if hardship == Hardship::Refused {
+        _refusing = Some(socket);
     } else {
-        let listener = socket.listen(1).map_err(|error| said(&error))?;
+        // A queue with room for one (listen(2)): behind it nobody is heard.
+        let listener = socket.listen(0).map_err(|error| said(&error))?;
+        if hardship.is_before_the_request() {
+            _filling = Some(connect(address).await.map_err(|error| said(&error))?);
+        }
         pipes.spawn(pipe(listener, upstream, hardship, held, go_on));
-        None
-    };
+    }
     let stream = connect(address).await.map_err(|error| said(&error))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| said(&error))?;
@@ -215,6 +247,7 @@ impl Still {
 #[derive(Debug)]
 struct OverHttp {
     server: SocketAddr,
+    slow: Slow,
     /// How many calls went over the wire.
     calls: AtomicUsize,
 }
@@ -228,7 +261,7 @@ impl OverHttp {
     ) -> Result<Bytes, DependencyError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let failed = |message: String| DependencyError { dependency, message };
-        let (answer, hardship) = meet(scribe, dependency, operation);
+        let (answer, hardship) = meet(scribe, dependency, operation, self.slow);
         let (held, mut is_held) = mpsc::unbounded_channel();
         let (go_on, told) = mpsc::unbounded_channel();
         let path = format!("/{}/{operation}", dependency.name());
@@ -244,7 +277,7 @@ impl OverHttp {
                     still = None;
                     match hardship {
                         Hardship::Held => std::future::pending().await,
-                        Hardship::Delayed(delay) if !delay.is_zero() => sleep(delay).await,
+                        Hardship::Delayed(delay) | Hardship::Unaccepted(delay) if !delay.is_zero() => sleep(delay).await,
                         _ => {}
                     }
                     still.replace(Still::keep());
@@ -302,13 +335,13 @@ struct BothWays {
 }
 
 impl BothWays {
-    fn new() -> BothWays {
+    fn new(slow: Slow) -> BothWays {
         let server = WIRE.block_on(async {
             let server = MockServer::start().await;
             Mock::given(matchers::method("POST")).respond_with(Obliging).mount(&server).await;
             server
         });
-        let over_http = Arc::new(OverHttp { server: *server.address(), calls: AtomicUsize::new(0) });
+        let over_http = Arc::new(OverHttp { server: *server.address(), slow, calls: AtomicUsize::new(0) });
         let wire = Conductor::depending_on(Arc::clone(&over_http) as _);
         BothWays { server, over_http, memory: Conductor::default(), wire }
     }
@@ -337,7 +370,7 @@ fn trials_about_services() -> Vec<Trial> {
 /// Every case in which such a service fails, is slow or hangs comes to the same over HTTP.
 #[test]
 fn services_over_http_fail_as_services_in_memory_do() {
-    let both = BothWays::new();
+    let both = BothWays::new(Slow::ToAnswer);
     let mut compared = 0;
     for trial in trials_about_services() {
         for revision in [trial.case.twin, Revision::repaired()] {
@@ -357,16 +390,17 @@ fn services_over_http_fail_as_services_in_memory_do() {
 /// Whatever else can happen to a call comes to the same over HTTP: each case with every other hardship in the place of
 /// its own.
 #[rstest]
-#[case::refused(CallFault::Fail { error: "connection refused".to_owned() })]
-#[case::reset(CallFault::Fail { error: "connection reset by peer".to_owned() })]
-#[case::server_error(CallFault::Fail { error: "the connection pool is exhausted".to_owned() })]
-#[case::slow(CallFault::Delay { delay: Time(Duration::from_millis(400)) })]
-#[case::too_slow(CallFault::Delay { delay: Time(Duration::from_secs(15)) })]
-#[case::hanging(CallFault::Hang {})]
-#[case::garbage(CallFault::Garbage { answer: "<html>502 Bad Gateway</html>".to_owned() })]
-#[case::half(CallFault::Half {})]
-fn every_hardship_is_the_same_over_http(#[case] hardship: CallFault) {
-    let both = BothWays::new();
+#[case::refused(Slow::ToAnswer, CallFault::Fail { error: "connection refused".to_owned() })]
+#[case::reset(Slow::ToAnswer, CallFault::Fail { error: "connection reset by peer".to_owned() })]
+#[case::server_error(Slow::ToAnswer, CallFault::Fail { error: "the connection pool is exhausted".to_owned() })]
+#[case::slow(Slow::ToAnswer, CallFault::Delay { delay: Time(Duration::from_millis(400)) })]
+#[case::too_slow(Slow::ToAnswer, CallFault::Delay { delay: Time(Duration::from_secs(15)) })]
+#[case::too_slow_to_connect(Slow::ToConnect, CallFault::Delay { delay: Time(Duration::from_secs(15)) })]
+#[case::hanging(Slow::ToAnswer, CallFault::Hang {})]
+#[case::garbage(Slow::ToAnswer, CallFault::Garbage { answer: "<html>502 Bad Gateway</html>".to_owned() })]
+#[case::half(Slow::ToAnswer, CallFault::Half {})]
+fn every_hardship_is_the_same_over_http(#[case] slow: Slow, #[case] hardship: CallFault) {
+    let both = BothWays::new(slow);
     let mut compared = 0;
     for trial in trials_about_services().into_iter().filter(|trial| trial.profile.name == "uvicorn-0.35") {
         let mut case = Case::clone(&trial.case);
@@ -380,4 +414,23 @@ fn every_hardship_is_the_same_over_http(#[case] hardship: CallFault) {
         compared += 1;
     }
     assert!(compared >= 10, "{compared} runs were compared");
+}
+
+/// Who is not taken is not connected; once there is room, the call goes its way.
+#[test]
+fn a_connection_can_be_slow_to_come_about() {
+    let both = BothWays::new(Slow::ToConnect);
+    let answered = WIRE.block_on(async {
+        let ((held, mut is_held), (go_on, told)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+        let body = serde_json::to_vec(&Answer { status: 200, body: "late".to_owned() }).unwrap();
+        let hardship = Hardship::Unaccepted(Duration::from_secs(1));
+        let mut asked = pin!(ask(both.over_http.server, "/auth_service/check".to_owned(), body, hardship, held, told));
+        let patience = Duration::from_millis(300);
+        assert!(timeout(patience, &mut asked).await.is_err(), "it is answered before it is taken");
+        is_held.recv().await.unwrap();
+        assert_eq!(both.server.received_requests().await.unwrap().len(), 0);
+        go_on.send(()).unwrap();
+        timeout(Duration::from_secs(30), asked).await.unwrap()
+    });
+    assert_eq!(answered.unwrap(), (200, Bytes::from_static(b"late")));
 }

@@ -373,6 +373,10 @@ fn servers_that_are_not_ours_are_hunted_on() {
 #[case(&["hunt", "--target", "ws://example.org"], "--allow-host example.org")]
 #[case(&["hunt", "--target", "backen"], "no scheme")]
 #[case(&["hunt", "--target", "ws://127.0.0.1:1", "--faults", "scope"], "at the edge one can")]
+#[case(&["hunt", "--hostile"], "--target asgi:module:app")]
+#[case(&["hunt", "--target", "ws://127.0.0.1:1", "--profile", "daphne-4.2"], "a server of yours is what it is")]
+#[case(&["run", "--dir", "."], "no Python application to load with --dir .")]
+#[case(&["run", "--target", "ws://127.0.0.1:1", "--factory"], "no Python application to load with --factory")]
 #[case(&["init", "--target", "ws://example.org"], "--allow-host example.org")]
 fn misuse_is_told(#[case] arguments: &[&str], #[case] message: &str) {
     let output = Command::new(env!("CARGO_BIN_EXE_relapse")).args(arguments).output().unwrap();

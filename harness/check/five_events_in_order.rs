@@ -1,10 +1,17 @@
 //! An agent request is answered by its five events, once each and in order, for the user who asked.
 
 use super::{Complaints, Evidence};
-use crate::classify::Reading;
+use crate::{classify::Reading, transcript::What};
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence.plain().filter_map(complain).collect()
+}
+
+/// Whether the client sent messages that are no requests.
+fn says_something_else(reading: &Reading<'_>) -> bool {
+    let is_message = |what: &What| matches!(what, What::FrameSent(frame) if !frame.opcode.is_control());
+    let messages = reading.events.iter().filter(|event| is_message(&event.what)).count();
+    messages > reading.agent_requests()
 }
 
 fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
@@ -13,8 +20,8 @@ fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
     // An outage, or a client that turns away, may cut a run short, and never adds one.
     let may_be_cut = reading.outage || wanted < reading.agent_requests();
     let limit = if may_be_cut { reading.agent_requests() } else { wanted } * reading.service.words.events.len();
-    // A service that is not ours may answer whatever it likes besides.
-    let is_too_much = events > limit && reading.service.words.name_user;
+    // What a service that is not ours makes of other messages than requests is its own matter.
+    let is_too_much = events > limit && !(reading.service.is_foreign && says_something_else(reading));
     if seen < wanted || is_too_much || (events < limit && !may_be_cut) {
         let message =
             format!("{wanted} agent request(s) were answered by {seen} whole run(s), {events} event(s) in all");

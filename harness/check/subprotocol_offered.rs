@@ -16,9 +16,9 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
                     Some(("foreign".to_owned(), format!("the server selected `{selected}`, which was not offered")))
                 }
                 Some(_) => None,
-                // A service that is not ours may know no subprotocol (RFC 6455 section 4.2.2).
+                // Who knows no subprotocol selects none (RFC 6455 section 4.2.2).
+                None if reading.service.subprotocols.is_empty() => None,
                 // Offers that were stripped on the way are not the server's to answer.
-                None if !reading.service.words.name_user => None,
                 None => {
                     let count = reading.delivered?.offered_subprotocols().len();
                     let message = format!("the server selected none of {count} subprotocol(s)");

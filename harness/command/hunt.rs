@@ -143,6 +143,15 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
     if let Target::Own(target) = &options.target {
         return hunt_on(options, target);
     }
+    if options.python.is_out_of_place() {
+        return Ok(MISUSE);
+    }
+    if options.hostile || options.profile.is_some() {
+        complain_of(
+            "--hostile and --profile are about a Python application of yours: `--target asgi:module:app` names one",
+        );
+        return Ok(MISUSE);
+    }
     let defects = options.defect.iter().map(|name| defect(name)).collect::<Result<Vec<_>>>()?;
     let cases = match (options.cases, options.time, options.detection) {
         (Some(cases), ..) => cases,
@@ -234,6 +243,15 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     if options.detection || !options.defect.is_empty() {
         complain_of("--detection and --defect are about the embedded backend");
         return Ok(MISUSE);
+    }
+    if matches!(target, Named::Url(_)) {
+        if options.python.is_out_of_place() {
+            return Ok(MISUSE);
+        }
+        if options.hostile || options.profile.is_some() {
+            complain_of("--hostile and --profile are about a Python application; a server of yours is what it is");
+            return Ok(MISUSE);
+        }
     }
     if !target.is_allowed(&options.foreign) {
         return Ok(MISUSE);

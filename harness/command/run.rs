@@ -100,6 +100,9 @@ pub(super) fn run(options: &Options) -> Result<u8> {
     if let Some(target) = &options.url.target {
         return run_on(options, target, &cases, broken, &servers, start);
     }
+    if options.url.python.is_out_of_place() {
+        return Ok(MISUSE);
+    }
     let instead = if options.profile.is_empty() { None } else { Some(servers_named(&options.profile)?) };
     let mut trials = Trial::of(&cases, &servers, instead.as_deref());
     if !options.environment.is_empty() {
@@ -133,6 +136,13 @@ fn run_on(
     start: Instant,
 ) -> Result<u8> {
     let url = &options.url;
+    if matches!(target, Named::Url(_)) && url.python.is_out_of_place() {
+        return Ok(MISUSE);
+    }
+    if options.profile.len() > 1 {
+        complain_of("one --profile stands in front of an application of yours");
+        return Ok(MISUSE);
+    }
     let all: Vec<&Named> = url.before.iter().chain([target]).collect();
     if !all.iter().all(|named| named.is_allowed(&url.foreign)) {
         return Ok(MISUSE);

@@ -12,7 +12,7 @@ use relapse::{
     servers,
 };
 
-use super::{note, run::Allowance, server, until_told_to_stop, validate::Foreign};
+use super::{complain_of, note, run::Allowance, server, until_told_to_stop, validate::Foreign};
 
 /// Something of the user's own.
 #[derive(Debug, Clone)]
@@ -85,6 +85,18 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 impl PythonOptions {
+    /// Whether anything is said about a Python application; complains where there is none.
+    pub(super) fn is_out_of_place(&self) -> bool {
+        let is_given = !self.arguments().is_empty();
+        if is_given {
+            complain_of(&format!(
+                "there is no Python application to load with{}: `--target asgi:module:app` names one",
+                self.arguments()
+            ));
+        }
+        is_given
+    }
+
     /// The arguments that say the same.
     pub(super) fn arguments(&self) -> String {
         let mut arguments = String::new();

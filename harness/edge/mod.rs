@@ -29,11 +29,10 @@ use self::{
     stream::{Shape, Stream},
 };
 use crate::{
-    application::Promise,
     close_code::CloseCode,
     fault::{ConnectionFault, Direction, Fault, FaultKind},
     head::{RequestHead, ResponseHead},
-    link::{Link, Progress, Wire},
+    link::{Link, Progress, Redial, Wire},
     recorder::Scribe,
     transcript::Party,
 };
@@ -113,9 +112,6 @@ pub enum Carried<'a> {
 
 /// Is told what passes.
 pub type Journal = Arc<dyn Fn(Carried<'_>) + Send + Sync>;
-
-/// Makes another connection to the server; nothing where it cannot be reached.
-pub type Redial = Box<dyn Fn() -> Promise<'static, Option<Link>> + Send + Sync>;
 
 /// The way to the server.
 pub struct Way {

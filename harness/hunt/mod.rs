@@ -344,15 +344,17 @@ impl Conductor {
         let Scan { reached, first } = scan;
         let mut found: Vec<Found> = Vec::new();
         let mut known = BTreeSet::new();
+        let mut looked = BTreeSet::new();
         for number in first.values().map(|first| first.number).collect::<BTreeSet<u64>>() {
             if hunt.stops_at_first && !found.is_empty() {
                 break;
             }
             let (drawn, seed) = hunt.draw(number);
             let played = match self.play(hunt, &drawn, seed) {
-                Err(Error::TooManyRequests) => Ok(Transcript::default()),
+                Err(Error::TooManyRequests) => break,
                 played => played?,
             };
+            looked.insert(number);
             for (key, _) in complaints(&played) {
                 if known.contains(&key) {
                     continue;
@@ -374,7 +376,11 @@ impl Conductor {
         for (number, mut complaints) in once {
             let (key, First { message, seen, .. }) = complaints.remove(0);
             let also = complaints.into_iter().map(|(key, first)| (key, first.message)).collect();
-            let message = format!("{message} (seen once, and not when it was tried again)");
+            let again = match looked.contains(&number) {
+                true => "and not when it was tried again",
+                false => "and no request was left to look again",
+            };
+            let message = format!("{message} (seen once, {again})");
             let (drawn, seed) = hunt.draw(number);
             let transcript = seen.map_or_else(Transcript::default, Arc::unwrap_or_clone);
             let capsule = self.capsule(hunt, &key, &message, &drawn, Some(&transcript), seed)?;

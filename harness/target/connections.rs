@@ -8,12 +8,11 @@ use tokio::task::JoinSet;
 
 use crate::{
     application::Application,
-    edge::Redial,
     error::Error,
     fault::Place,
     front::{self, Life},
     interpose::Interposed,
-    link::Link,
+    link::{Link, Redial},
     profile::Profile,
     recorder::Scribe,
 };

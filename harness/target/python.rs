@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::connections::Connections;
 use crate::{
     application::Promise,
-    binding::Binding,
+    binding::{Binding, Tokens},
     credential::{Credential, Form, Presented},
     edge::{self, Way},
     error::{Error, Trouble},
@@ -34,10 +34,7 @@ pub struct Python {
     site: Site,
     profile: Arc<Profile>,
     service: Service,
-    /// A token that it takes; empty where it needs none.
-    valid: String,
-    /// A token that it must refuse.
-    invalid: String,
+    tokens: Tokens,
     seed: u64,
     process: Mutex<Arc<Process>>,
     /// What lives as long as the process.
@@ -67,9 +64,9 @@ impl Python {
         let background = Connections::new();
         let (process, introduction) = start(&site, &profile, seed, &background).await?;
         let service = Service { is_opaque: false, ..binding.service() };
-        let invalid = binding.credential.invalid.clone();
+        let tokens = Tokens::of(binding, valid);
         let (process, connections) = (Mutex::new(Arc::new(process)), Arc::new(Connections::new()));
-        let python = Python { site, profile, service, valid, invalid, seed, process, background, connections };
+        let python = Python { site, profile, service, tokens, seed, process, background, connections };
         Ok((python, introduction))
     }
 
@@ -170,8 +167,7 @@ impl Running for Python {
     }
 
     fn credential(&self, kind: Credential, user: &str, _form: Form) -> Presented {
-        let text = if kind == Credential::Valid { &self.valid } else { &self.invalid };
-        Presented { kind, text: text.clone(), subject: user.to_owned() }
+        self.tokens.present(kind, user)
     }
 
     fn service(&self) -> Service {

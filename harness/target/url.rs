@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     application::Promise,
-    binding::Binding,
+    binding::{Binding, Tokens},
     credential::{Credential, Form, Presented},
     edge::{self, Way},
     error::Error,
@@ -24,10 +24,7 @@ use crate::{
 pub struct Url {
     upstream: Upstream,
     service: Service,
-    /// A token that it takes; empty where it needs none.
-    valid: String,
-    /// A token that it must refuse.
-    invalid: String,
+    tokens: Tokens,
     /// The pause between two requests.
     pause: Duration,
     budget: Mutex<Budget>,
@@ -37,8 +34,8 @@ impl Url {
     /// The server behind this URL, which takes this token, and gets at most so many requests, with a pause between two.
     pub fn new(upstream: Upstream, binding: &Binding, valid: String, requests_max: usize, pause: Duration) -> Url {
         let budget = Mutex::new(Budget { left: requests_max, half: requests_max / 2, next: Instant::now() });
-        let (service, invalid) = (binding.service(), binding.credential.invalid.clone());
-        Url { upstream, service, valid, invalid, pause, budget }
+        let tokens = Tokens::of(binding, valid);
+        Url { upstream, service: binding.service(), tokens, pause, budget }
     }
 }
 
@@ -102,8 +99,7 @@ impl Running for Url {
     }
 
     fn credential(&self, kind: Credential, user: &str, _form: Form) -> Presented {
-        let text = if kind == Credential::Valid { &self.valid } else { &self.invalid };
-        Presented { kind, text: text.clone(), subject: user.to_owned() }
+        self.tokens.present(kind, user)
     }
 
     fn service(&self) -> Service {
