@@ -118,7 +118,7 @@ pub use outcome::{Class, Outcome};
 pub use plan::Plan;
 pub use profile::Profile;
 pub use proxy::{Desk, Entry, Noted, Proxy, Setup as ProxySetup, control::serve as serve_control};
-pub use python::{Site as PythonSite, end_all as end_interpreters};
+pub use python::{Requirements as PythonRequirements, Site as PythonSite, end_all as end_interpreters};
 pub use report::{
     catalogue::{render_json as render_catalogue_json, render_list, render_map},
     conformance::{render as render_conformance, render_json as render_conformance_json},

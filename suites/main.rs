@@ -26,5 +26,6 @@ mod standing; // what stands on a port, and what looks at it
 mod support; // helpers
 mod tidy; // the rules of this house
 mod upgrades; // every opening handshake behind every server
+mod venvs; // what applications and servers are installed in
 mod wire; // real sockets, and independent implementations on the other end
 mod words; // values, scopes, frames, events

@@ -1,21 +1,23 @@
 //! A Python interpreter with somebody's application in it, and the conversation with it: one batch of commands, one
 //! answer, and nothing moves on our side until that is there.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::marshal;
+use super::{
+    group::{Group, Printed},
+    marshal,
+};
 use crate::{error::Trouble, value::Value};
 
 /// What runs in the interpreter.
@@ -27,10 +29,6 @@ const IMPORT_LIMIT: Duration = Duration::from_secs(60);
 const STUCK: &str = "the application kept its event loop to itself";
 /// How long a stuck interpreter may take to say where it is.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
-/// How many lines of what it prints are kept.
-const PRINTED_LINES_MAX: usize = 100;
-/// How many of them are told.
-const LAST_LINES_MAX: usize = 20;
 /// The longest answer.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
@@ -97,22 +95,6 @@ pub(super) enum Happening {
     Died(Trouble),
 }
 
-/// The process groups of the interpreters that run.
-static GROUPS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
-
-/// Ends every interpreter, and whatever it started: for a process that is told to end itself.
-pub fn end_all() {
-    for group in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        kill_group(*group, Signal::KILL);
-    }
-}
-
-fn kill_group(group: u32, signal: Signal) {
-    if let Some(group) = i32::try_from(group).ok().and_then(Pid::from_raw) {
-        let _ = kill_process_group(group, signal);
-    }
-}
-
 /// A running interpreter.
 #[derive(Debug)]
 pub struct Interpreter {
@@ -125,10 +107,10 @@ pub struct Interpreter {
 
 #[derive(Debug)]
 struct Conversation {
-    child: Child,
+    group: Group,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
-    printed: Arc<Mutex<VecDeque<String>>>,
+    printed: Printed,
     blocked_limit: Duration,
     calls: BTreeMap<i64, mpsc::UnboundedSender<Happening>>,
     next: i64,
@@ -144,31 +126,20 @@ impl Interpreter {
     /// Says why it cannot be loaded, and what to do.
     pub fn start(site: &Site, seed: u64) -> Result<(Interpreter, Introduction), Trouble> {
         let mut command = Command::new(&site.python);
-        command.arg("-c").arg(SHIM).current_dir(&site.directory).process_group(0);
+        command.arg("-c").arg(SHIM).current_dir(&site.directory);
         command.env("PYTHONHASHSEED", "0").env("PYTHONUNBUFFERED", "1").envs(site.environment.iter().cloned());
-        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut child = spawned.map_err(|error| Trouble {
-            message: match error.kind() {
-                ErrorKind::NotFound if !site.directory.is_dir() => {
-                    format!("the directory {} is not there", site.directory.display())
-                }
-                ErrorKind::NotFound => {
-                    format!("there is no `{}`; --python names an interpreter", site.python.display())
-                }
-                _ => format!("`{}` cannot be started: {error}", site.python.display()),
-            },
-            details: String::new(),
-        })?;
-        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).insert(child.id());
-        let printed = Arc::new(Mutex::new(VecDeque::new()));
+        let spawned = Group::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let mut group = spawned.map_err(|error| not_started(&site.python, &site.directory, &error))?;
+        let child = &mut group.child;
         let (Some(to), Some(from), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             unreachable!("all three are piped");
         };
-        keep_lines(errors, Arc::clone(&printed));
+        let printed = Printed::default();
+        printed.keep(errors);
         let (timer, _) = watch::channel(None);
         let mut conversation = Conversation {
-            child,
+            group,
             to,
             from: BufReader::with_capacity(64 * 1024, from),
             printed,
@@ -288,12 +259,17 @@ impl Conversation {
         self.read(&mut head, limit)?;
         let length = u32::from_le_bytes(head) as usize;
         if length > ANSWER_BYTES_MAX {
-            return Err(Trouble { message: format!("it answered {length} bytes at once"), details: self.last_words() });
+            return Err(Trouble {
+                message: format!("it answered {length} bytes at once"),
+                details: self.printed.last(),
+            });
         }
         let mut answer = vec![0; length];
         self.read(&mut answer, limit)?;
-        marshal::read(&answer)
-            .map_err(|why| Trouble { message: format!("its answer cannot be read: {why}"), details: self.last_words() })
+        marshal::read(&answer).map_err(|why| Trouble {
+            message: format!("its answer cannot be read: {why}"),
+            details: self.printed.last(),
+        })
     }
 
     fn read(&mut self, into: &mut [u8], limit: Duration) -> Result<(), Trouble> {
@@ -314,40 +290,26 @@ impl Conversation {
 
     /// It did not answer: where it is stuck, as far as it tells, and its end.
     fn stuck(&mut self, limit: Duration) -> Trouble {
-        self.signal(Signal::USR1);
+        self.group.signal(Signal::USR1);
         let _ = is_readable(self.from.get_ref(), LAST_WORDS_LIMIT);
-        self.signal(Signal::KILL);
-        let _ = self.child.wait();
+        let _ = self.group.end();
         Trouble {
             message: format!(
                 "{STUCK} for {} s: something in it blocks, as time.sleep or a socket \
                  without asyncio does; --blocked-limit gives it more",
                 limit.as_secs_f64()
             ),
-            details: self.last_words(),
+            details: self.printed.last(),
         }
     }
 
     fn gone(&mut self) -> Trouble {
-        self.signal(Signal::KILL);
-        let how = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-        Trouble { message: format!("the interpreter ended: {how}"), details: self.last_words() }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_group(self.child.id(), signal);
-    }
-
-    /// The last that it printed.
-    fn last_words(&self) -> String {
-        let lines = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
-        let skipped = lines.len().saturating_sub(LAST_LINES_MAX);
-        lines.iter().skip(skipped).map(String::as_str).collect::<Vec<_>>().join("\n")
+        let how = self.group.end().map_or_else(|error| error.to_string(), |status| status.to_string());
+        Trouble { message: format!("the interpreter ended: {how}"), details: self.printed.last() }
     }
 
     fn die(&mut self, trouble: Trouble) {
-        self.signal(Signal::KILL);
-        let _ = self.child.wait();
+        let _ = self.group.end();
         self.tell_of_death(&trouble);
         self.died = Some(trouble);
     }
@@ -400,15 +362,6 @@ impl Conversation {
     }
 }
 
-impl Drop for Conversation {
-    fn drop(&mut self) {
-        // Whatever it started goes with it.
-        self.signal(Signal::KILL);
-        let _ = self.child.wait();
-        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.child.id());
-    }
-}
-
 /// Whether something can be read within the limit. Real time: nothing else moves meanwhile.
 fn is_readable(from: &ChildStdout, limit: Duration) -> bool {
     let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
@@ -422,25 +375,14 @@ fn is_readable(from: &ChildStdout, limit: Duration) -> bool {
     }
 }
 
-/// Keeps the last lines of what the interpreter prints.
-fn keep_lines(mut from: impl Read + Send + 'static, lines: Arc<Mutex<VecDeque<String>>>) {
-    std::thread::spawn(move || {
-        let (mut chunk, mut line) = ([0; 4096], Vec::new());
-        while let Ok(count @ 1..) = from.read(&mut chunk) {
-            for &byte in &chunk[..count] {
-                if byte == b'\n' || line.len() >= 4096 {
-                    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-                    if lines.len() == PRINTED_LINES_MAX {
-                        lines.pop_front();
-                    }
-                    lines.push_back(String::from_utf8_lossy(&line).into_owned());
-                    line.clear();
-                } else {
-                    line.push(byte);
-                }
-            }
-        }
-    });
+/// Why an interpreter cannot be started.
+pub(super) fn not_started(python: &Path, directory: &Path, error: &std::io::Error) -> Trouble {
+    let message = match error.kind() {
+        ErrorKind::NotFound if !directory.is_dir() => format!("the directory {} is not there", directory.display()),
+        ErrorKind::NotFound => format!("there is no `{}`; --python names an interpreter", python.display()),
+        _ => format!("`{}` cannot be started: {error}", python.display()),
+    };
+    Trouble { message, details: String::new() }
 }
 
 /// A command about a call.

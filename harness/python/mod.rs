@@ -1,15 +1,19 @@
 //! Somebody's Python ASGI application, run in lockstep: it moves only while we wait for it, and its clock is ours.
 
+mod group;
 mod interpreter;
 mod marshal;
+mod venv;
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
-pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, Route, Site, end_all};
+pub use self::group::end_all;
+pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, Route, Site};
 use self::interpreter::{Happening, command};
+pub use self::venv::{Requirements, cache};
 use crate::{
     application::{Application, Promise, Receive, SendEvent},
     event::Outbound,
