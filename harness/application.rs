@@ -35,4 +35,12 @@ pub trait Receive: Send {
 pub trait SendEvent: Send {
     /// Hands an event to the server; raises what the server raises.
     fn send(&mut self, event: Outbound) -> Promise<'_, Result<(), Exception>>;
+
+    /// Something to ask how many bytes of messages, with their headers, `send` would take now without waiting or raising.
+    fn credit(&self) -> Credit {
+        Arc::new(|| 0)
+    }
 }
+
+/// Tells how many bytes of messages would be taken now.
+pub type Credit = Arc<dyn Fn() -> usize + Send + Sync>;

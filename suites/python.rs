@@ -197,7 +197,7 @@ fn the_part_in_the_interpreter_keeps_its_word() {
     command.args(["-B", "-m", "unittest", "-q"]).current_dir(tests);
     let output = command.output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && told.contains("Ran 6"), "{told}");
+    assert!(output.status.success() && !told.contains("Ran 0 tests"), "{told}");
 }
 
 /// The interpreter of a virtual environment is a link, and found by its own name.

@@ -10,7 +10,7 @@ use tokio::time::Sleep;
 
 use super::{Life, Stop};
 use crate::{
-    application::{Application, Promise, Receive, SendEvent},
+    application::{Application, Credit, Promise, Receive, SendEvent},
     event::{Inbound, Outbound},
     exception::Exception,
     fault::Place,
@@ -30,6 +30,11 @@ const INBOX_EVENTS_MAX: usize = 32;
 pub(super) trait Protocol: Send + 'static {
     /// Takes an event and appends what it puts on the wire; an error is raised in the application.
     fn take(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception>;
+
+    /// Whether it would take a WebSocket message now.
+    fn takes_messages(&self) -> bool {
+        false
+    }
 }
 
 /// What application and server share for the length of one call.
@@ -256,5 +261,15 @@ impl<P: Protocol> SendEvent for Outlet<P> {
             desk.sender = Some(cx.waker().clone());
             Poll::Pending
         }))
+    }
+
+    fn credit(&self) -> Credit {
+        let desk = Arc::clone(&self.desk);
+        Arc::new(move || {
+            let desk = lock(&desk);
+            // The message that reaches the mark waits.
+            let room = (HIGH_WATER_BYTES - 1).saturating_sub(desk.outgoing.len());
+            if desk.protocol.takes_messages() { room } else { 0 }
+        })
     }
 }

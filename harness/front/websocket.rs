@@ -151,6 +151,10 @@ impl Protocol for Negotiation {
             }
         }
     }
+
+    fn takes_messages(&self) -> bool {
+        self.phase == Phase::Open
+    }
 }
 
 impl Negotiation {

@@ -85,6 +85,8 @@ pub(super) enum Happening {
     Receive,
     /// It awaits `send`.
     Send(Value),
+    /// It sent on credit, and went on.
+    Sent(Value),
     /// It returned.
     Returned,
     /// It raised: type, message, and the innermost place in the application's own code.
@@ -125,6 +127,7 @@ impl Interpreter {
     /// # Errors
     /// Says why it cannot be loaded, and what to do.
     pub fn start(site: &Site, seed: u64) -> Result<(Interpreter, Introduction), Trouble> {
+        super::core::share();
         let mut command = Command::new(&site.python);
         command.arg("-c").arg(SHIM).current_dir(&site.directory);
         command.env("PYTHONHASHSEED", "0").env("PYTHONUNBUFFERED", "1").envs(site.environment.iter().cloned());
@@ -334,6 +337,7 @@ impl Conversation {
             }
             "receive" => (parts.next(), Happening::Receive),
             "send" => (parts.next(), Happening::Send(parts.next().unwrap_or(Value::None))),
+            "sent" => (parts.next(), Happening::Sent(parts.next().unwrap_or(Value::None))),
             "returned" => (parts.next(), Happening::Returned),
             "raised" => {
                 let id = parts.next();

@@ -1,13 +1,19 @@
 //! Somebody's Python ASGI application, run in lockstep: it moves only while we wait for it, and its clock is ours.
 
+mod core;
 mod group;
 mod interpreter;
 mod marshal;
 mod venv;
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use tokio::sync::mpsc;
+use tokio::task::coop::unconstrained;
 use tokio::time::sleep_until;
 
 pub use self::group::end_all;
@@ -15,7 +21,7 @@ pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, Route, Sit
 use self::interpreter::{Happening, command};
 pub use self::venv::{Requirements, cache};
 use crate::{
-    application::{Application, Promise, Receive, SendEvent},
+    application::{Application, Credit, Promise, Receive, SendEvent},
     event::Outbound,
     exception::Exception,
     recorder::Scribe,
@@ -46,11 +52,22 @@ impl Application for PythonApplication {
             let (id, happenings) = self.0.call(Value::Dict(scope.0));
             let mut call = Call { interpreter: Arc::clone(&self.0), id, is_over: false };
             let (wanted, wants) = mpsc::unbounded_channel();
-            let result = tokio::select! {
-                biased;
-                result = attend(&self.0, id, happenings, send, wanted) => result,
-                () = give(&self.0, id, wants, receive) => unreachable!("it gives for as long as it is asked"),
-            };
+            let (credit, has_given) = (send.credit(), AtomicBool::new(false));
+            let mut attends = pin!(attend(&self.0, id, happenings, send, wanted));
+            let mut gives = pin!(give(&self.0, id, wants, receive, credit, &has_given));
+            let result = poll_fn(|cx| {
+                loop {
+                    if let Poll::Ready(result) = attends.as_mut().poll(cx) {
+                        return Poll::Ready(result);
+                    }
+                    // What it gets may make it send, and that is attended to before anything else moves.
+                    let _ = gives.as_mut().poll(cx);
+                    if !has_given.swap(false, Ordering::Relaxed) {
+                        return Poll::Pending;
+                    }
+                }
+            });
+            let result = result.await;
             call.is_over = true;
             result
         })
@@ -78,19 +95,20 @@ async fn attend(
     mut send: Box<dyn SendEvent>,
     wanted: mpsc::UnboundedSender<()>,
 ) -> Result<(), Exception> {
+    let credit = send.credit();
     let log = |level, message| {
         Scribe::with_current(|scribe| scribe.record(Party::Application, What::Logged { level, message }));
     };
-    while let Some(happening) = happenings.recv().await {
+    // What has happened is attended to at once, however much it is.
+    while let Some(happening) = unconstrained(happenings.recv()).await {
         match happening {
             Happening::Receive => drop(wanted.send(())),
-            Happening::Send(event) => {
-                let sent = send.send(Outbound::from_value(&event)).await;
-                interpreter.tell(vec![match sent {
-                    Ok(()) => command("sent", id, []),
-                    Err(exception) => raise(id, "send", exception),
-                }]);
-            }
+            Happening::Send(event) => match send.send(Outbound::from_value(&event)).await {
+                Ok(()) => interpreter.tell(with_credit(id, command("sent", id, []), &credit)),
+                Err(exception) => interpreter.tell(vec![raise(id, "send", exception)]),
+            },
+            // Nothing moved between the promise that it would be taken and this.
+            Happening::Sent(event) => send.send(Outbound::from_value(&event)).await?,
             Happening::Returned => return Ok(()),
             Happening::Raised(type_name, message, place) => {
                 if !place.is_empty() {
@@ -121,14 +139,25 @@ async fn give(
     id: i64,
     mut wants: mpsc::UnboundedReceiver<()>,
     mut receive: Box<dyn Receive>,
+    credit: Credit,
+    has_given: &AtomicBool,
 ) {
     while wants.recv().await.is_some() {
-        interpreter.tell(vec![match receive.receive().await {
-            Ok(event) => command("give", id, [event.to_value()]),
-            Err(exception) => raise(id, "receive", exception),
-        }]);
+        match receive.receive().await {
+            Ok(event) => interpreter.tell(with_credit(id, command("give", id, [event.to_value()]), &credit)),
+            Err(exception) => interpreter.tell(vec![raise(id, "receive", exception)]),
+        }
+        has_given.store(true, Ordering::Relaxed);
     }
     std::future::pending().await
+}
+
+/// A command, and how much the call may send before it has to wait for us: a round trip for every message is saved.
+fn with_credit(id: i64, command_of_call: Value, credit: &Credit) -> Vec<Value> {
+    match i64::try_from(credit()) {
+        Ok(bytes @ 1..) => vec![command_of_call, command("credit", id, [Value::Int(bytes)])],
+        _ => vec![command_of_call],
+    }
 }
 
 fn raise(id: i64, on: &'static str, exception: Exception) -> Value {

@@ -12,18 +12,21 @@ were fd 0 and fd 1 at the start.
     batch     harness: (now_ns, [command, ...])          shim: (next_timer_ns or None, [event, ...])
 
     commands  call id scope        give id event          raise id receive|send type message
-              sent id              credit id bool         cancel id    forget id    stop
-    events    receive id           send id event          returned id
+              sent id              credit id bytes        cancel id    forget id    stop
+    events    receive id           send id event          sent id event    returned id
               raised id type message frames module        left id task_names
               log id level logger message trace           unhandled id type message frames
               note text            fatal text
 
 `give` and `raise ... receive` are kept for the next receive() if none waits; `sent` and
-`raise ... send` without a waiting send() do nothing.  On the real clock, batches that come together
+`raise ... send` without a waiting send() do nothing.  A call with credit need not wait for its
+messages: as many bytes of them as the harness is sure to take are only told, as `sent`; the credit
+ends with the answer.  On the real clock, batches that come together
 share one answer, more answers follow when something happens later, and timers are in nanoseconds
 of the monotonic clock.
 """
 
+import _thread
 import asyncio
 import atexit
 import builtins
@@ -54,7 +57,7 @@ from collections import deque
 OWN_FILE = (lambda: 0).__code__.co_filename
 FRAMES = 20  # of a traceback, the innermost
 DEPTH = 50  # of nested values from the app
-FLOOD = 4096  # events in one answer, after which sends on credit wait for the next batch
+HEADER = 14  # bytes of a frame's header, at most
 NEVER = 9e9  # seconds: a later timer is not reported, it would not fit 64 bits
 FRAMEWORKS = ("fastapi", "starlette", "quart", "django", "channels", "litestar")
 PACKAGES = ("starlette", "fastapi", "uvicorn", "anyio", "django", "channels", "quart", "litestar")
@@ -179,7 +182,9 @@ class Wire:
 
     def fill(self):
         """Reads what there is, and waits if there is nothing; the end of the harness is ours."""
-        chunk = os.read(self.source, 65536)
+        self.keep(os.read(self.source, 65536))
+
+    def keep(self, chunk):
         if not chunk:
             os._exit(0)
         self.buffer += chunk
@@ -198,6 +203,12 @@ class Wire:
 
     def read(self):
         """Waits for the next message."""
+        if not self.buffer:
+            # Almost always one read is one message.
+            chunk = os.read(self.source, 65536)
+            if len(chunk) >= 4 and len(chunk) == 4 + int.from_bytes(chunk[:4], "little"):
+                return marshal.loads(memoryview(chunk)[4:])
+            self.keep(chunk)
         message = self.take()
         while message is None:
             self.fill()
@@ -377,6 +388,15 @@ def settle(future, item):
         future.set_result(item)
 
 
+def message_size(event):
+    """How many bytes a message is on the wire, at most; 0 for what a server might not take."""
+    if type(event) is dict and event.get("type") == "websocket.send" and len(event) == 2:
+        data = event.get("text", event.get("bytes"))
+        if type(data) is bytes if "bytes" in event else type(data) is str and data.isascii():
+            return len(data) + HEADER
+    return 0
+
+
 def build_exception(name, message):
     """The built-in exception of that name, or RuntimeError("name: message")."""
     special = {"CancelledError": asyncio.CancelledError, "ClientDisconnected": ClientDisconnected}
@@ -393,20 +413,19 @@ def build_exception(name, message):
 class Call:
     """One run of the app, with the receive and the send it was given."""
 
-    __slots__ = ("id", "loop", "events", "flood", "task", "tasks", "receives", "sends", "inbox",
-                 "credit", "started", "forgotten")
+    __slots__ = ("id", "loop", "events", "task", "tasks", "receives", "sends", "inbox", "credit",
+                 "started", "forgotten")
 
     def __init__(self, ident, session):
         self.id = ident
         self.loop = session.loop
         self.events = session.events
-        self.flood = session.flood
         self.task = None
         self.tasks = 0  # started in the context of this call, its own one too
         self.receives = deque()
         self.sends = deque()
         self.inbox = deque()  # events, or exceptions to raise, that no receive has taken
-        self.credit = False
+        self.credit = 0
         self.started = False
         self.forgotten = False
 
@@ -467,15 +486,15 @@ class Call:
         if self.forgotten:
             await self.loop.create_future()
         event = snapshot(event)
-        self.events.append(("send", self.id, event))
-        waits = self.sends
-        if self.credit and type(event) is dict and event.get("type") == "websocket.send":
-            if len(self.events) < FLOOD:
+        if self.credit:
+            size = message_size(event)
+            if size and size <= self.credit:
+                self.credit -= size
+                self.events.append(("sent", self.id, event))
                 return
-            # An app that sends without end would never come to rest.
-            waits = self.flood
+        self.events.append(("send", self.id, event))
         future = self.loop.create_future()
-        waits.append(future)
+        self.sends.append(future)
         await future
 
     def release(self, item=None):
@@ -527,7 +546,7 @@ class Session:
         self.events = []
         self.calls = {}
         self.ended = []  # calls that returned and had started tasks
-        self.flood = deque()
+        self.credited = []  # calls that may send without waiting, until the answer
         self.noted = set()
         self.state = {}
         self.owes_answer = False
@@ -585,9 +604,14 @@ class Session:
         next_timer = self.loop.deadline()
         if self.loop.catch_up(next_timer):
             return []
-        has_threads = threading.active_count() > 1
-        ready = self.wait_for_threads() if has_threads else self.selector.poll(0)
-        if not ready:
+        has_threads = _thread._count() > 0
+        if has_threads:
+            ready = self.wait_for_threads()
+        else:
+            # Without threads nobody but the app's own files can wake the loop; one that has just
+            # ended may have left something to do.
+            ready = self.selector.poll(0) if has_files else []
+        if not ready and not self.loop._ready:
             if self.owes_answer:
                 if has_threads:
                     self.note_threads()
@@ -632,8 +656,10 @@ class Session:
         if self.ended:
             self.look_for_left()
         events = self.events[:]
-        self.wire.write((self.loop.now_ns if self.flood else next_timer, events))
+        self.wire.write((next_timer, events))
         del self.events[:len(events)]
+        while self.credited:
+            self.credited.pop().credit = 0
         self.owes_answer = False
 
     def note_threads(self):
@@ -687,10 +713,6 @@ class Session:
         self.owes_answer = True
         if not self.real:
             self.loop.advance(now_ns)
-        while self.flood:
-            future = self.flood.popleft()
-            if not future.done():
-                future.set_result(None)
         for command in commands:
             name = command[0]
             if name == "call":
@@ -701,7 +723,12 @@ class Session:
             else:
                 call = self.calls.get(command[1])
                 # On the real clock a call can end while a command for it is under way.
-                if call is not None:
+                if call is None:
+                    continue
+                if name == "credit":
+                    call.credit = command[2]
+                    self.credited.append(call)
+                else:
                     OBEY[name](call, *command[2:])
 
     def start(self, ident, scope):
@@ -731,7 +758,6 @@ class Session:
 OBEY = {
     "give": Call.give,
     "sent": Call.release,
-    "credit": lambda call, credit: setattr(call, "credit", credit),
     "cancel": Call.cancel,
     "forget": lambda call: setattr(call, "forgotten", True),
     "raise": lambda call, on, name, message: (call.give if on == "receive" else call.release)(

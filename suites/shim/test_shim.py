@@ -369,30 +369,46 @@ class Conversation(ShimCase):
         shim = self.run_app("""
             async def app(scope, receive, send):
                 await send({"type": "websocket.accept"})
-                event = {"type": "websocket.send", "n": 0}
-                for n in range(3):
-                    event["n"] = n
-                    await send(event)
+                for text in ("0123456789", "é", b"0123456789", "x" * 80, "0123456789"):
+                    await send({"type": "websocket.send", "text" if type(text) is str else "bytes": text})
                 await send({"type": "websocket.close"})
             """)
-        self.assertEqual(len(shim.events(("call", 1, websocket_scope()), ("credit", 1, True))), 1)
-        events = shim.events(("sent", 1))
-        self.assertEqual([event[2].get("n") for event in events], [0, 1, 2, None])
+        shim.events(("call", 1, websocket_scope()))
+        # What need not be ASCII may be refused, so that its send waits.
+        events = shim.events(("sent", 1), ("credit", 1, 100))
+        self.assertEqual([event[0] for event in events], ["sent", "send"])
+        # 24 of 100 bytes are for the first; the next does not fit into what is left.
+        events = shim.events(("sent", 1), ("credit", 1, 100))
+        self.assertEqual([event[0] for event in events], ["sent", "send"])
+        self.assertEqual(events[1][2]["text"], "x" * 80)
+        # The credit is over.
+        self.assertEqual([event[0] for event in shim.events(("sent", 1))], ["send"])
+        self.assertEqual(shim.events(("sent", 1))[0][2], {"type": "websocket.close"})
         self.assertEqual(shim.events(("sent", 1)), [("returned", 1)])
-        shim.events(("call", 2, websocket_scope()), ("credit", 2, True), ("credit", 2, False))
-        self.assertEqual(len(shim.events(("sent", 2))), 1)
+
+    def test_credit_is_for_messages(self):
+        shim = self.run_app("""
+            async def app(scope, receive, send):
+                for event in ({"type": "websocket.send"}, {"type": "websocket.send", "text": 1},
+                              {"type": "websocket.send", "text": "a", "bytes": b"b"},
+                              {"type": "websocket.send", "text": None, "bytes": b"b"},
+                              {"type": "http.response.body", "body": b""}, "websocket.send"):
+                    await send(event)
+            """)
+        shim.events(("call", 1, websocket_scope()), ("credit", 1, 1000))
+        for _ in range(5):
+            events = shim.events(("sent", 1), ("credit", 1, 1000))
+            self.assertEqual([event[0] for event in events], ["send"])
+        self.assertEqual(shim.events(("sent", 1)), [("returned", 1)])
 
     def test_endless_sends_on_credit(self):
         shim = self.run_app("""
             async def app(scope, receive, send):
                 while True:
-                    await send({"type": "websocket.send"})
+                    await send({"type": "websocket.send", "text": ""})
             """)
-        timer, events = shim.batch(("call", 1, websocket_scope()), ("credit", 1, True), at=5)
-        self.assertEqual((timer, len(events)), (5, 4096))
-        self.assertEqual(len(shim.events()), 4096)
-        timer, events = shim.batch(("credit", 1, False))
-        self.assertEqual((timer, len(events)), (None, 1))
+        events = shim.events(("call", 1, websocket_scope()), ("credit", 1, 14000))
+        self.assertEqual([event[0] for event in events], ["sent"] * 1000 + ["send"])
         self.assertEqual(shim.events(("cancel", 1))[0][:3], ("raised", 1, "CancelledError"))
 
     def test_cancel_and_forget(self):
