@@ -8,6 +8,7 @@ use crate::{
     case::{Accepted, Case},
     cause::Cause,
     classify::{self, Reading},
+    clock::Clock,
     credential::{Credential, CredentialPlace},
     error::Error,
     explain::{Explanation, Kind},
@@ -114,6 +115,22 @@ impl Server {
         }
     }
 
+    /// What was noticed that virtual time does not wait for.
+    pub fn notes(&self) -> Vec<String> {
+        match &self.reach {
+            Reach::Url(_) => Vec::new(),
+            Reach::Python(python) => python.notes(),
+        }
+    }
+
+    /// The clock that it keeps.
+    pub fn clock(&self) -> Clock {
+        match &self.reach {
+            Reach::Url(_) => Clock::Real,
+            Reach::Python(python) => python.clock(),
+        }
+    }
+
     /// Its name in a `Host` header.
     pub fn authority(&self) -> String {
         match &self.reach {
@@ -132,10 +149,7 @@ impl Server {
 
     /// The longest that a case may pause, and any wait of it may last, where time is real.
     fn patience(&self) -> Option<Duration> {
-        match &self.reach {
-            Reach::Url(_) => Some(PAUSE_MAX),
-            Reach::Python(_) => None,
-        }
+        (self.clock() == Clock::Real).then_some(PAUSE_MAX)
     }
 
     /// How a valid client fares, and what may have brought about that it fares badly.

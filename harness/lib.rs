@@ -108,7 +108,7 @@ pub use environment::Environment;
 pub use error::{Error, did_you_mean};
 pub use fault::{Fault, Place};
 pub use hunt::{
-    Campaign, Foreign, Found, Hunt, HuntReport, Reached, hunt_all,
+    Campaign, Foreign, Found, Hunt, HuntReport, Reached, Reaching, hunt_all,
     report::{Detection, render_detection},
 };
 pub use init::{Acquaintance, init as get_acquainted};

@@ -45,6 +45,8 @@ fn site(python: &Path, directory: &Path, app: &str) -> PythonSite {
         directory: directory.to_owned(),
         environment: Vec::new(),
         blocked_limit: BLOCKED_LIMIT,
+        clock: Clock::Virtual,
+        fresh: false,
     }
 }
 
@@ -55,7 +57,7 @@ fn binding() -> Binding {
 
 /// What becomes of each of these scripts, one after the other, on one application behind a server.
 fn converse(site: PythonSite, server: &str, scripts: &[&[Step]]) -> Result<Vec<Transcript>, Trouble> {
-    Runtime::new(Clock::Virtual).block_on(async {
+    Runtime::new(site.clock).block_on(async {
         let (target, _) = PythonTarget::launch(site, &binding(), String::new(), profile(server), 1).await?;
         let mut transcripts = Vec::new();
         for steps in scripts {
@@ -264,6 +266,14 @@ fn a_cancelled_call_is_over() {
     }
 }
 
+/// The command in a directory: its exit code, and what it said.
+fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    let output = relapse.current_dir(directory).args(arguments).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
 /// As an engineer does: a hunt on an application finds a planted mistake and keeps it; the capsule is STILL BROKEN on it
 /// and FIXED against the one in order.
 #[rstest]
@@ -283,12 +293,7 @@ fn a_planted_mistake_is_found_and_seen_to_be_gone(#[case] defect: &str, #[case] 
         std::fs::write(place.join("raw.py"), text).unwrap();
     }
     std::fs::copy(apps().join("relapse.toml"), directory.path().join("relapse.toml")).unwrap();
-    let relapse = |arguments: &[&str]| {
-        let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
-        let output = relapse.current_dir(directory.path()).args(arguments).output().unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8(said).unwrap())
-    };
+    let relapse = |arguments: &[&str]| relapse(directory.path(), arguments);
     // Without faults: what a client alone can do.
     let hunt = ["hunt", "--target", "asgi:raw:app @ before", "--cases", "60", "--faults", "edge"];
     let (code, found) = relapse(&hunt);
@@ -304,4 +309,83 @@ fn a_planted_mistake_is_found_and_seen_to_be_gone(#[case] defect: &str, #[case] 
     assert!(code == Some(0) && said.contains("FIXED"), "{said}");
     let (code, said) = relapse(&["hunt", "--target", "asgi:raw:app @ after", "--cases", "60", "--faults", "edge"]);
     assert!(code == Some(0), "{said}");
+}
+
+/// An application with threads of its own is right in real time, and the advice says so.
+#[test]
+fn an_application_with_a_thread_keeps_real_time() {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let body = "
+    import asyncio, threading
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    threading.Thread(target=lambda: (time.sleep(0.3), loop.call_soon_threadsafe(done.set))).start()
+    await done.wait()
+    await send({'type': 'websocket.send', 'text': '{\"type\": \"welcome\"}'})
+    await receive()
+";
+    std::fs::write(directory.path().join("service.py"), format!("{ACCEPTS}{body}")).unwrap();
+    let scripts: &[&[Step]] = &[
+        &[open(), wait("welcome"), step(Act::Close(relapse::close_code::CloseCode::NORMAL))],
+        &[open(), wait("welcome")],
+    ];
+    let site = PythonSite { clock: Clock::Real, ..site(&python, directory.path(), "service:app") };
+    let transcripts = converse(site, "uvicorn-0.54", scripts).unwrap();
+    assert_eq!(ending(&transcripts[0]), "close 1000 (good-open; clean)");
+    assert!(transcripts[1].events.iter().any(|event| event.what == What::Returned), "{:#?}", transcripts[1]);
+    let app = "asgi:service:app";
+    let (_, told) = relapse(directory.path(), &["run", "s508_02_query", "--target", app]);
+    assert!(told.contains("a thread of the app's own") && told.contains("--clock real"), "{told}");
+}
+
+/// On the real clock too whoever blocks or dies is told of.
+#[rstest]
+#[case::blocks("    time.sleep(1000)", "kept its event loop to itself for 1 s")]
+#[case::exits("    os._exit(3)", "the interpreter ended: exit status: 3")]
+fn trouble_is_told_in_real_time(#[case] body: &str, #[case] expected: &str) {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("service.py"), format!("{ACCEPTS}{body}\n")).unwrap();
+    let (clock, blocked_limit) = (Clock::Real, Duration::from_secs(1));
+    let site = PythonSite { clock, blocked_limit, ..site(&python, directory.path(), "service:app") };
+    let transcripts = converse(site, "uvicorn-0.35", &[&[open(), wait("anything")]]).unwrap();
+    assert!(said(&transcripts[0]).contains(expected), "{}", said(&transcripts[0]));
+}
+
+/// What an application remembers is not there in the next case where each has an interpreter of its own.
+#[rstest]
+#[case(false, &["1", "2"])]
+#[case(true, &["1", "1"])]
+fn each_case_can_have_an_interpreter_of_its_own(#[case] fresh: bool, #[case] expected: &[&str]) {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let body = "    seen.append(1)\n    await send({'type': 'websocket.close', 'reason': str(len(seen))})\n";
+    std::fs::write(directory.path().join("service.py"), format!("seen = []\n{ACCEPTS}{body}")).unwrap();
+    let site = PythonSite { fresh, ..site(&python, directory.path(), "service:app") };
+    let look: &[Step] = &[open(), wait("anything")];
+    let transcripts = converse(site, "uvicorn-0.54", &[look, look]).unwrap();
+    let reasons = transcripts.iter().map(|transcript| match Reading::of(transcript, 0).outcome().ending {
+        relapse::outcome::Ending::Close { reason, .. } => reason,
+        other => panic!("{other}"),
+    });
+    assert_eq!(reasons.collect::<Vec<_>>(), expected);
+}
+
+/// How many workers hunt is nothing that a hunt finds.
+#[test]
+fn workers_find_together_what_one_finds() {
+    if python().is_none() {
+        return;
+    }
+    let found = |jobs: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        let target = format!("asgi:raw:app @ {}", apps().display());
+        let arguments = ["hunt", "--target", &target, "--env", "DEFECT=early_disconnect", "--cases", "200"];
+        let binding = apps().join("relapse.toml");
+        let more = ["--binding", binding.to_str().unwrap(), "--format", "json", "--jobs", jobs];
+        let (code, told) = relapse(directory.path(), &[&arguments[..], &more[..]].concat());
+        assert_eq!(code, Some(1), "{told}");
+        told
+    };
+    assert_eq!(found("1"), found("3"));
 }

@@ -17,7 +17,7 @@ use super::{
     MISUSE, complain, complain_of, print,
     replay::{capsule_directory, replay_all},
     run::{Allowance, progress, progress_by_time},
-    target::{Named, PythonOptions, Way, quoted},
+    target::{Named, PythonOptions, Way, ask_first, quoted, tell_notes, was_asked_to_end},
     validate::{Foreign, token},
     width,
 };
@@ -169,7 +169,7 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
     if let Some(Shard { number, of }) = options.shard {
         hunt = hunt.shard(number, of);
     }
-    let jobs = options.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    let jobs = jobs(options);
     if options.detection {
         return detect(options, &hunt, jobs);
     }
@@ -267,7 +267,8 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     let (allowance, python) = (&options.allowance, &options.python);
     let profile = options.profile.as_deref();
     let way = Way { allowance, python, profile, seed: options.seed };
-    let runtime = Runtime::new(target.clock());
+    let clock = target.clock(python);
+    let runtime = Runtime::new(clock);
     let server = target.reach(&runtime, way, &binding, &token)?;
     if let Some(place) = options.faults.iter().find(|place| !server.places().iter().any(|known| known.name() == *place))
     {
@@ -275,9 +276,13 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
         complain_of(&format!("no fault can act at the {place} of this target; at the {} one can", known.join(", ")));
         return Ok(MISUSE);
     }
-    let usual = if target.clock() == Clock::Real { CASES_ON_A_SERVER } else { CASES };
+    let usual = if clock == Clock::Real { CASES_ON_A_SERVER } else { CASES };
     let cases = options.cases.unwrap_or(if options.time.is_some() { CASES_MAX } else { usual });
-    let prey = ForeignPrey::new(server, binding, runtime);
+    let once_more = target.once_more(way, &binding, &token)?;
+    let mut prey = ForeignPrey::new(server, binding, runtime);
+    if let Some(once_more) = once_more {
+        prey = prey.for_many(once_more);
+    }
     if let Err(why) = prey.greet(options.seed) {
         complain_of(&format!("a hunt would prove nothing: {why}"));
         return Ok(MISUSE);
@@ -292,9 +297,17 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     }
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let start = Instant::now();
-    let campaign = watched(&hunt, 1, options.time, start)?;
+    let campaign = watched(&hunt, jobs(options), options.time, start)?;
+    if let Some(prey) = &hunt.foreign {
+        tell_notes(prey.notes());
+    }
     let directory = options.capsules.clone().unwrap_or_else(|| PathBuf::from("capsules"));
     tell(options, &hunt, &campaign, start, Some(&directory), &[])
+}
+
+/// How many workers hunt.
+fn jobs(options: &Options) -> usize {
+    options.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
 }
 
 /// The exit code of a hunt; one that reached nothing says so.
@@ -334,8 +347,9 @@ fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> 
         let rate = so_far.0.cases as f64 / start.elapsed().as_secs_f64().max(0.001);
         let message = format!("{rate:.0}/s; {classes} classes, {kinds} kinds of fault, {complaints} complaint(s)");
         progress.set_message(message);
-        time.is_none_or(|time| start.elapsed() < time)
+        time.is_none_or(|time| start.elapsed() < time) && !was_asked_to_end()
     };
+    ask_first();
     let campaign = hunt_all(hunt, jobs, &watch)?;
     progress.finish_and_clear();
     Ok(campaign)

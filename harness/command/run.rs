@@ -147,7 +147,7 @@ fn run_on(
     if !all.iter().all(|named| named.is_allowed(&url.foreign)) {
         return Ok(MISUSE);
     }
-    if all.iter().any(|named| named.clock() != target.clock()) {
+    if all.iter().any(|named| named.clock(&url.python) != target.clock(&url.python)) {
         complain_of("a server behind a URL and a Python application cannot be compared: name two of a kind");
         return Ok(MISUSE);
     }
@@ -159,7 +159,7 @@ fn run_on(
             return Ok(MISUSE);
         }
     };
-    let runtime = Runtime::new(target.clock());
+    let runtime = Runtime::new(target.clock(&url.python));
     let (allowance, python) = (&url.allowance, &url.python);
     let profile = options.profile.first().map(String::as_str);
     let way = Way { allowance, python, profile, seed: options.seed };
@@ -170,7 +170,7 @@ fn run_on(
     let progress = progress(trials.len(), "cases");
     let judgements = runtime.block_on(judge_bound(cases, &servers, options.seed, || progress.inc(1)));
     progress.finish_and_clear();
-    servers.before.iter().chain([&servers.after]).for_each(tell_notes);
+    tell_notes(servers.before.iter().chain([&servers.after]).flat_map(|server| server.notes()));
     let trials = trials.into_iter().zip(judgements).collect();
     Ok(tell(options, &Report { trials, broken, seed: options.seed, wall: start.elapsed() }))
 }

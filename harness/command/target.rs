@@ -1,15 +1,16 @@
 //! What `--target` names: a server behind a URL, or a Python application.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use relapse::{
-    Binding, Clock, Profile, PythonSite, PythonTarget, Reach, Result, Runtime, Server, Upstream, end_interpreters,
-    servers,
+    Binding, Clock, PythonSite, PythonTarget, Reaching, Result, Runtime, Server, Upstream, end_interpreters, servers,
 };
 
 use super::{complain_of, note, run::Allowance, server, until_told_to_stop, validate::Foreign};
@@ -75,6 +76,31 @@ pub(super) struct PythonOptions {
     /// How long a Python application may keep its event loop to itself before it is taken for stuck.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
     blocked_limit: Duration,
+    /// The clock of a Python application's event loop: virtual time costs nothing and is exact; real time is for threads,
+    /// sockets, files and processes of the application's own.
+    #[arg(long, value_enum, default_value_t = LoopClock::Virtual)]
+    clock: LoopClock,
+    /// Give each case a Python interpreter of its own.
+    #[arg(long)]
+    fresh: bool,
+}
+
+/// The clock of an event loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LoopClock {
+    /// Ours.
+    Virtual,
+    /// The wall clock.
+    Real,
+}
+
+impl From<LoopClock> for Clock {
+    fn from(clock: LoopClock) -> Clock {
+        match clock {
+            LoopClock::Virtual => Clock::Virtual,
+            LoopClock::Real => Clock::Real,
+        }
+    }
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -108,9 +134,9 @@ impl PythonOptions {
             add(name, &path.display().to_string());
         });
         self.env.iter().for_each(|(name, value)| add("--env", &format!("{name}={value}")));
-        if self.factory {
-            arguments.push_str(" --factory");
-        }
+        let switches =
+            [("--factory", self.factory), ("--clock real", self.clock == LoopClock::Real), ("--fresh", self.fresh)];
+        switches.iter().filter(|(_, is_set)| *is_set).for_each(|(name, _)| arguments.push_str(&format!(" {name}")));
         arguments
     }
 
@@ -136,6 +162,8 @@ impl PythonOptions {
             directory,
             environment: self.env.clone(),
             blocked_limit: self.blocked_limit,
+            clock: self.clock.into(),
+            fresh: self.fresh,
         }
     }
 }
@@ -158,10 +186,10 @@ pub(super) struct Way<'a> {
 
 impl Named {
     /// The clock it is reached on.
-    pub(super) fn clock(&self) -> Clock {
+    pub(super) fn clock(&self, python: &PythonOptions) -> Clock {
         match self {
             Named::Url(_) => Clock::Real,
-            Named::Python { .. } => Clock::Virtual,
+            Named::Python { .. } => python.clock.into(),
         }
     }
 
@@ -180,19 +208,54 @@ impl Named {
                 let url = way.allowance.server(upstream, binding, token);
                 Ok(runtime.block_on(Server::recognize(url, binding, &servers()?)))
             }
-            Named::Python { app, directory } => {
-                end_interpreters_with_us();
-                let site = way.python.site(app, directory.as_deref());
-                let profile: std::sync::Arc<Profile> = match way.profile {
-                    Some(name) => server(name)?,
-                    None => servers()?.swap_remove(0),
-                };
-                let launched = PythonTarget::launch(site, binding, token.to_owned(), profile, way.seed);
-                let (python, _) = runtime.block_on(launched)?;
-                Ok(Server::python(python))
-            }
+            Named::Python { app, directory } => launcher(app, directory.as_deref(), way, binding, token)?(runtime),
         }
     }
+
+    /// Something that reaches it once more, for another worker; nothing where it is there once.
+    pub(super) fn once_more(&self, way: Way<'_>, binding: &Binding, token: &str) -> Result<Option<Box<Reaching>>> {
+        match self {
+            Named::Url(_) => Ok(None),
+            Named::Python { app, directory } => launcher(app, directory.as_deref(), way, binding, token).map(Some),
+        }
+    }
+}
+
+/// Starts an interpreter with an application in it.
+fn launcher(
+    app: &str,
+    directory: Option<&Path>,
+    way: Way<'_>,
+    binding: &Binding,
+    token: &str,
+) -> Result<Box<Reaching>> {
+    end_interpreters_with_us();
+    let site = way.python.site(app, directory);
+    let profile = match way.profile {
+        Some(name) => server(name)?,
+        None => servers()?.swap_remove(0),
+    };
+    let (binding, token, seed) = (binding.clone(), token.to_owned(), way.seed);
+    Ok(Box::new(move |runtime: &Runtime| {
+        let launched = PythonTarget::launch(site.clone(), &binding, token.clone(), Arc::clone(&profile), seed);
+        let (python, _) = runtime.block_on(launched)?;
+        Ok(Server::python(python))
+    }))
+}
+
+/// Whether the first Ctrl-C only asks, and whether it did.
+static ASKS_FIRST: AtomicBool = AtomicBool::new(false);
+static WAS_ASKED: AtomicBool = AtomicBool::new(false);
+
+/// From now on the first Ctrl-C asks for an end in good order, and only the second one ends everything.
+pub(super) fn ask_first() {
+    ASKS_FIRST.store(true, Ordering::Relaxed);
+    end_interpreters_with_us();
+}
+
+/// Whether an end was asked for.
+pub(super) fn was_asked_to_end() -> bool {
+    WAS_ASKED.load(Ordering::Relaxed)
 }
 
 /// Whoever tells us to end ends the interpreters too, wherever their applications are stuck.
@@ -200,7 +263,13 @@ fn end_interpreters_with_us() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         std::thread::spawn(|| {
-            Runtime::new(Clock::Real).block_on(until_told_to_stop());
+            let runtime = Runtime::new(Clock::Real);
+            runtime.block_on(until_told_to_stop());
+            if ASKS_FIRST.load(Ordering::Relaxed) {
+                WAS_ASKED.store(true, Ordering::Relaxed);
+                note("what was found so far is shrunk and told; once more ends everything");
+                runtime.block_on(until_told_to_stop());
+            }
             end_interpreters();
             std::process::exit(INTERRUPTED);
         });
@@ -210,9 +279,11 @@ fn end_interpreters_with_us() {
 /// The exit code of what Ctrl-C ended, as shells have it.
 const INTERRUPTED: i32 = 130;
 
-/// Says what virtual time does not wait for, as far as it was noticed.
-pub(super) fn tell_notes(server: &Server) {
-    if let Reach::Python(python) = &server.reach {
-        python.notes().iter().for_each(|text| note(text));
+/// Says what virtual time does not wait for, as far as it was noticed, each once, and what to do.
+pub(super) fn tell_notes(notes: impl IntoIterator<Item = String>) {
+    let notes: BTreeSet<String> = notes.into_iter().collect();
+    notes.iter().for_each(|text| note(text));
+    if !notes.is_empty() {
+        note("--clock real waits for such things, in real time");
     }
 }

@@ -1,7 +1,10 @@
 //! Hunting on a server that is not ours: what was drawn, in the server's own words, on the wall clock and within its
 //! budget.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
+use std::thread::{ThreadId, current};
 use std::time::Duration;
 
 use super::Drawn;
@@ -9,11 +12,11 @@ use crate::{
     binding::Binding,
     bound::{Reach, Server, in_the_words_of},
     classify,
-    clock::Runtime,
+    clock::{Clock, Runtime},
     environment::Environment,
     error::Error,
     exception::Exception,
-    explain::Explanation,
+    explain::{Explanation, Kind},
     fault::{EventFault, Fault, FaultKind, Place},
     plan::Plan,
     run,
@@ -27,18 +30,75 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// How much shorter the times of drawn faults are than where time costs nothing.
 const TIME_SCALE: f64 = 0.05;
 
-/// A server that is not ours, as something to hunt on.
-#[derive(Debug)]
+/// A server that is not ours, as something to hunt on. Each worker has one of its own, where there can be more than one.
 pub struct Foreign {
-    server: Server,
     binding: Binding,
-    runtime: Mutex<Runtime>,
+    /// What is the same of all of them.
+    authority: String,
+    kind: Kind,
+    places: &'static [Place],
+    clock: Clock,
+    reach: Option<Box<Reaching>>,
+    seats: Mutex<HashMap<ThreadId, Seat>>,
+}
+
+/// Reaches the same once more.
+pub type Reaching = dyn Fn(&Runtime) -> Result<Server, Error> + Send + Sync;
+
+/// What one worker hunts on, on the clock that it was reached with.
+#[derive(Debug)]
+struct Seat {
+    server: Server,
+    runtime: Runtime,
+}
+
+impl fmt::Debug for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Foreign").field("authority", &self.authority).finish_non_exhaustive()
+    }
 }
 
 impl Foreign {
-    /// What is hunted on, on the clock that it was reached with.
+    /// What is hunted on, on the clock that it was reached with, by the thread that calls.
     pub fn new(server: Server, binding: Binding, runtime: Runtime) -> Foreign {
-        Foreign { server, binding, runtime: Mutex::new(runtime) }
+        Foreign {
+            binding,
+            authority: server.authority(),
+            kind: server.kind.clone(),
+            places: server.places(),
+            clock: server.clock(),
+            reach: None,
+            seats: Mutex::new(HashMap::from([(current().id(), Seat { server, runtime })])),
+        }
+    }
+
+    /// The same, where each further worker reaches one of its own.
+    #[must_use]
+    pub fn for_many(self, reach: Box<Reaching>) -> Foreign {
+        Foreign { reach: Some(reach), ..self }
+    }
+
+    /// Whether more than one worker can hunt on it.
+    pub(super) fn is_for_many(&self) -> bool {
+        self.reach.is_some()
+    }
+
+    /// Does something with what this thread hunts on.
+    fn with_seat<T>(&self, then: impl FnOnce(&Seat) -> T) -> Result<T, Error> {
+        let own = current().id();
+        let seats = || self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = seats().remove(&own);
+        let seat = match (taken, &self.reach) {
+            (Some(seat), _) => seat,
+            (None, Some(reach)) => {
+                let runtime = Runtime::new(self.clock);
+                Seat { server: reach(&runtime)?, runtime }
+            }
+            (None, None) => unreachable!("one worker hunts on what there is once"),
+        };
+        let done = then(&seat);
+        seats().insert(own, seat);
+        Ok(done)
     }
 
     /// Looks whether a valid client gets a say there, without which a hunt proves nothing.
@@ -46,13 +106,18 @@ impl Foreign {
     /// # Errors
     /// Says what it gets instead.
     pub fn greet(&self, seed: u64) -> Result<(), String> {
-        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
-        runtime.block_on(self.server.control(&self.binding, seed)).map(drop)
+        let greet = |seat: &Seat| seat.runtime.block_on(seat.server.control(&self.binding, seed)).map(drop);
+        self.with_seat(greet).map_err(|error| format!("could not {error}"))?
+    }
+
+    /// What was noticed that virtual time does not wait for.
+    pub fn notes(&self) -> Vec<String> {
+        self.with_seat(|seat| seat.server.notes()).unwrap_or_default()
     }
 
     /// Where faults can act.
     pub(super) fn places(&self) -> &'static [Place] {
-        self.server.places()
+        self.places
     }
 
     /// What was drawn, as far as it can be done there: one client, faults where they can act, and times that somebody can
@@ -76,12 +141,12 @@ impl Foreign {
     }
 
     fn is_real(&self) -> bool {
-        matches!(self.server.reach, Reach::Url(_))
+        self.clock == Clock::Real
     }
 
     /// A step in the server's own words.
-    fn say(&self, step: Step) -> Option<Step> {
-        let step = in_the_words_of(&self.binding, &self.server, step)?;
+    fn say(&self, server: &Server, step: Step) -> Option<Step> {
+        let step = in_the_words_of(&self.binding, server, step)?;
         Some(match step.act {
             _ if !self.is_real() => step,
             Act::Pause | Act::Freeze => Step { limit: step.limit.min(PAUSE_MAX), ..step },
@@ -91,20 +156,21 @@ impl Foreign {
 
     /// Runs what was adapted, in the server's own words. One client at a time: what is somebody else's is not to be flooded.
     pub(super) fn play(&self, drawn: &Drawn, seed: u64) -> Result<Transcript, Error> {
-        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = Plan { seed, faults: drawn.faults.clone() };
-        let steps: Vec<Step> = drawn.steps().into_iter().filter_map(|step| self.say(step)).collect();
-        runtime.block_on(async {
-            let transcript = run::converse(&steps, plan, self.server.running()).await;
-            self.server.clear().await?;
-            transcript
-        })
+        self.with_seat(|Seat { server, runtime }| {
+            let steps: Vec<Step> = drawn.steps().into_iter().filter_map(|step| self.say(server, step)).collect();
+            runtime.block_on(async {
+                let transcript = run::converse(&steps, plan, server.running()).await;
+                server.clear().await?;
+                transcript
+            })
+        })?
     }
 
     /// Where it is, and what it is like.
     pub(super) fn name(&self) -> String {
-        let (kind, authority) = (&self.server.kind, self.server.authority());
-        if kind.profiles.is_empty() { authority } else { format!("{authority} ({kind})") }
+        let Foreign { kind, authority, .. } = self;
+        if kind.profiles.is_empty() { authority.clone() } else { format!("{authority} ({kind})") }
     }
 
     /// What may have brought the worst of these endings about.
@@ -112,14 +178,15 @@ impl Foreign {
         let readings = classify::readings(transcript);
         let mut ended = readings.iter().map(|reading| (reading, reading.outcome()));
         let (reading, outcome) = ended.rfind(|(_, outcome)| !outcome.class.is_good())?;
-        self.server.kind.explain(reading, &outcome.ending)
+        self.kind.explain(reading, &outcome.ending)
     }
 
     /// Whether so much of the budget is left that more can be tried; the rest is for looking at what was found.
     pub(super) fn may_go_on(&self) -> bool {
-        match &self.server.reach {
+        let may = self.with_seat(|seat| match &seat.server.reach {
             Reach::Url(url) => url.is_half_left(),
             Reach::Python(_) => true,
-        }
+        });
+        may.unwrap_or(true)
     }
 }

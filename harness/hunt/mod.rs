@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use draw::{Aim, Drawn, draw};
-pub use foreign::Foreign;
+pub use foreign::{Foreign, Reaching};
 pub use report::HuntReport;
 use serde::{Deserialize, Serialize};
 
@@ -104,7 +104,7 @@ pub struct Hunt {
     pub places: Vec<Place>,
     /// Whether servers keep to the ASGI specification.
     pub legal_only: bool,
-    /// The server that is not ours and is hunted on instead of the embedded backend. It is hunted on by one worker.
+    /// The server that is not ours and is hunted on instead of the embedded backend.
     pub foreign: Option<Arc<Foreign>>,
 }
 
@@ -177,10 +177,16 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, 
         }
         Ok(scans)
     };
-    let jobs = u64::try_from(jobs).unwrap_or(1).clamp(1, chunks.max(1));
+    let jobs = match &hunt.foreign {
+        Some(foreign) if !foreign.is_for_many() => 1,
+        _ => u64::try_from(jobs).unwrap_or(1).clamp(1, chunks.max(1)),
+    };
     let parts: Vec<Result<Vec<Scan>, Error>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        // This thread works too: what it has reached already need not be reached once more.
+        let workers: Vec<_> = (1..jobs).map(|_| scope.spawn(worker)).collect();
+        let own = worker();
+        let others = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        std::iter::once(own).chain(others.collect::<Vec<_>>()).collect()
     });
     let mut whole = Scan::default();
     for scan in parts.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {

@@ -1,12 +1,12 @@
 //! A Python interpreter with somebody's application in it, and the conversation with it: one batch of commands, one
-//! answer, and nothing moves on our side until that is there.
+//! answer, and nothing moves on our side until that is there. On the real clock answers come when they come.
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,7 +18,7 @@ use super::{
     group::{Group, Printed},
     marshal,
 };
-use crate::{error::Trouble, value::Value};
+use crate::{clock::Clock, error::Trouble, value::Value};
 
 /// What runs in the interpreter.
 const SHIM: &str = include_str!("shim.py");
@@ -29,6 +29,8 @@ const IMPORT_LIMIT: Duration = Duration::from_secs(60);
 const STUCK: &str = "the application kept its event loop to itself";
 /// How long a stuck interpreter may take to say where it is.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
+/// How often it is looked whether an interpreter on the real clock is stuck.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The longest answer.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
@@ -47,6 +49,10 @@ pub struct Site {
     pub environment: Vec<(String, String)>,
     /// How long the application may keep its event loop to itself before it is taken for stuck. Real time.
     pub blocked_limit: Duration,
+    /// The clock of its event loop: ours, in lockstep; or the real one, where it has threads or files of its own.
+    pub clock: Clock,
+    /// Whether each case has an interpreter of its own.
+    pub fresh: bool,
 }
 
 /// How long an application usually may.
@@ -100,7 +106,11 @@ pub(super) enum Happening {
 /// A running interpreter.
 #[derive(Debug)]
 pub struct Interpreter {
-    conversation: Mutex<Conversation>,
+    pipes: Mutex<Pipes>,
+    calls: Arc<Mutex<Calls>>,
+    group: Arc<Mutex<Group>>,
+    clock: Clock,
+    blocked_limit: Duration,
     /// When its clock began.
     epoch: Instant,
     /// When its next timer is to fire, on its clock.
@@ -108,17 +118,30 @@ pub struct Interpreter {
 }
 
 #[derive(Debug)]
-struct Conversation {
-    group: Group,
+struct Pipes {
     to: ChildStdin,
+    /// Where answers are awaited in lockstep; on the real clock another thread listens.
+    ear: Option<Ear>,
+}
+
+/// Where an interpreter's answers come from.
+#[derive(Debug)]
+struct Ear {
     from: BufReader<ChildStdout>,
+    group: Arc<Mutex<Group>>,
     printed: Printed,
-    blocked_limit: Duration,
-    calls: BTreeMap<i64, mpsc::UnboundedSender<Happening>>,
+}
+
+/// The calls that run, and what is known of their interpreter.
+#[derive(Debug, Default)]
+struct Calls {
+    running: BTreeMap<i64, mpsc::UnboundedSender<Happening>>,
     next: i64,
     died: Option<Trouble>,
     /// What the harness should know: threads and sockets that virtual time does not wait for.
     notes: Vec<String>,
+    /// Since when an answer is owed, on the real clock.
+    owed: Option<Instant>,
 }
 
 impl Interpreter {
@@ -127,50 +150,66 @@ impl Interpreter {
     /// # Errors
     /// Says why it cannot be loaded, and what to do.
     pub fn start(site: &Site, seed: u64) -> Result<(Interpreter, Introduction), Trouble> {
-        super::core::share();
+        if site.clock == Clock::Virtual {
+            super::core::share();
+        }
         let mut command = Command::new(&site.python);
         command.arg("-c").arg(SHIM).current_dir(&site.directory);
         command.env("PYTHONHASHSEED", "0").env("PYTHONUNBUFFERED", "1").envs(site.environment.iter().cloned());
         let spawned = Group::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
         let mut group = spawned.map_err(|error| not_started(&site.python, &site.directory, &error))?;
         let child = &mut group.child;
-        let (Some(to), Some(from), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        let (Some(mut to), Some(from), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             unreachable!("all three are piped");
         };
         let printed = Printed::default();
         printed.keep(errors);
-        let (timer, _) = watch::channel(None);
-        let mut conversation = Conversation {
-            group,
-            to,
-            from: BufReader::with_capacity(64 * 1024, from),
-            printed,
-            blocked_limit: site.blocked_limit,
-            calls: BTreeMap::new(),
-            next: 1,
-            died: None,
-            notes: Vec::new(),
-        };
+        let group = Arc::new(Mutex::new(group));
+        let from = BufReader::with_capacity(64 * 1024, from);
+        let mut ear = Ear { from, group: Arc::clone(&group), printed };
         let settings = dict([
             ("app", Value::Str(site.app.clone())),
             ("factory", Value::Bool(site.factory)),
             ("path", Value::List(vec![Value::Str(site.directory.display().to_string())])),
-            ("clock", "virtual".into()),
+            ("clock", if site.clock == Clock::Virtual { "virtual" } else { "real" }.into()),
             ("seed", Value::Int((seed & 0x7FFF_FFFF) as i64)),
             ("log_level", Value::Int(20)),
         ]);
-        let introduced = conversation.say(&settings, IMPORT_LIMIT).map_err(|trouble| {
+        let introduced = say(&mut to, &settings).map_err(|_| ear.gone()).and_then(|()| ear.hear(IMPORT_LIMIT));
+        let introduced = introduced.map_err(|trouble| {
             let late = trouble.message.starts_with(STUCK);
             let message = format!("the import of {} took longer than {} s", site.app, IMPORT_LIMIT.as_secs());
             Trouble { message: if late { message } else { trouble.message }, details: trouble.details }
         })?;
-        let interpreter = Interpreter { conversation: Mutex::new(conversation), epoch: Instant::now(), timer };
         let introduction = introduction(&introduced)?;
+        let calls = Arc::new(Mutex::new(Calls { next: 1, ..Calls::default() }));
+        let ear = match site.clock {
+            Clock::Virtual => Some(ear),
+            Clock::Real => {
+                let (calls, limit) = (Arc::clone(&calls), site.blocked_limit);
+                std::thread::spawn(move || listen(ear, &calls, limit));
+                None
+            }
+        };
+        let interpreter = Interpreter {
+            pipes: Mutex::new(Pipes { to, ear }),
+            calls,
+            group,
+            clock: site.clock,
+            blocked_limit: site.blocked_limit,
+            epoch: Instant::now(),
+            timer: watch::channel(None).0,
+        };
         Ok((interpreter, introduction))
     }
 
-    /// Something to watch the next timer by, on the interpreter's clock, in nanoseconds.
+    /// The clock that the application's loop keeps.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Something to watch the next timer by, on the interpreter's clock, in nanoseconds. On the real clock it has its own.
     pub(super) fn timer(&self) -> watch::Receiver<Option<u64>> {
         self.timer.subscribe()
     }
@@ -184,10 +223,10 @@ impl Interpreter {
     pub(super) fn call(&self, scope: Value) -> (i64, mpsc::UnboundedReceiver<Happening>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let id = {
-            let mut conversation = self.lock();
-            let id = conversation.next;
-            conversation.next += 1;
-            conversation.calls.insert(id, sender);
+            let mut calls = lock(&self.calls);
+            let id = calls.next;
+            calls.next += 1;
+            calls.running.insert(id, sender);
             id
         };
         self.tell(vec![command("call", id, [scope])]);
@@ -196,76 +235,103 @@ impl Interpreter {
 
     /// The server is done with a call.
     pub(super) fn forget(&self, id: i64, is_over: bool) {
-        if self.lock().calls.remove(&id).is_none() || is_over {
+        if lock(&self.calls).running.remove(&id).is_none() || is_over {
             return;
         }
         self.tell(vec![command("forget", id, []), command("cancel", id, [])]);
     }
 
-    /// Gives commands, and lets the application run until it is idle.
+    /// Gives commands. In lockstep the application then runs until it is idle, before anything else does.
     pub(super) fn tell(&self, commands: Vec<Value>) {
-        let mut conversation = self.lock();
-        if let Some(trouble) = conversation.died.clone() {
-            conversation.tell_of_death(&trouble);
+        let mut pipes = lock(&self.pipes);
+        if let Some(trouble) = self.trouble() {
+            lock(&self.calls).tell_of_death(&trouble);
             return;
         }
         let now = i64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(i64::MAX);
         let batch = Value::List(vec![Value::Int(now), Value::List(commands)]);
-        let limit = conversation.blocked_limit;
-        match conversation.say(&batch, limit) {
-            Ok(Value::List(answer)) => {
-                let mut answer = answer.into_iter();
-                let next = match answer.next() {
-                    Some(Value::Int(at)) => u64::try_from(at).ok(),
-                    _ => None,
-                };
-                if let Some(Value::List(events)) = answer.next() {
-                    events.into_iter().for_each(|event| conversation.take(event));
+        let Pipes { to, ear } = &mut *pipes;
+        match ear {
+            None => {
+                lock(&self.calls).owed.get_or_insert_with(Instant::now);
+                // Whoever listens knows why it is gone.
+                let _ = say(to, &batch);
+            }
+            Some(ear) => {
+                let answer = say(to, &batch).map_err(|_| ear.gone()).and_then(|()| ear.hear(self.blocked_limit));
+                let mut calls = lock(&self.calls);
+                let next = calls.take(answer);
+                if calls.died.is_some() {
+                    let _ = lock(&self.group).end();
                 }
                 self.timer.send_replace(next);
             }
-            Ok(other) => conversation.die(Trouble {
-                message: format!("the interpreter answered a {}", other.type_name()),
-                details: String::new(),
-            }),
-            Err(trouble) => conversation.die(trouble),
         }
     }
 
     /// Why it is gone, if it is.
     pub fn trouble(&self) -> Option<Trouble> {
-        self.lock().died.clone()
+        lock(&self.calls).died.clone()
     }
 
     /// What was noticed that virtual time does not wait for, each once.
     pub fn notes(&self) -> Vec<String> {
-        self.lock().notes.clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Conversation> {
-        // Whoever panicked did so between whole batches, or the pipe tells.
-        self.conversation.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.calls).notes.clone()
     }
 }
 
-impl Conversation {
-    /// Sends one message and waits for the answer.
-    fn say(&mut self, message: &Value, limit: Duration) -> Result<Value, Trouble> {
-        let mut frame = vec![0; 4];
-        marshal::write(message, &mut frame);
-        let length = (frame.len() - 4) as u32;
-        frame[..4].copy_from_slice(&length.to_le_bytes());
-        if self.to.write_all(&frame).and_then(|()| self.to.flush()).is_err() {
-            return Err(self.gone());
+impl Drop for Interpreter {
+    fn drop(&mut self) {
+        // Whoever listens hears of it.
+        let _ = lock(&self.group).end();
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Whoever panicked did so between whole batches, or the pipe tells.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sends one message.
+fn say(to: &mut ChildStdin, message: &Value) -> std::io::Result<()> {
+    let mut frame = vec![0; 4];
+    marshal::write(message, &mut frame);
+    let length = (frame.len() - 4) as u32;
+    frame[..4].copy_from_slice(&length.to_le_bytes());
+    to.write_all(&frame)?;
+    to.flush()
+}
+
+/// Passes on what an interpreter tells whenever it does, on the real clock, until it ends.
+fn listen(mut ear: Ear, calls: &Mutex<Calls>, blocked_limit: Duration) {
+    loop {
+        if ear.from.buffer().is_empty() && !is_readable(ear.from.get_ref(), LOOK_EVERY) {
+            let is_stuck = lock(calls).owed.is_some_and(|since| since.elapsed() > blocked_limit);
+            if is_stuck {
+                let trouble = ear.stuck(blocked_limit);
+                return lock(calls).die(trouble);
+            }
+            continue;
         }
+        let answer = ear.hear(blocked_limit);
+        let mut calls = lock(calls);
+        calls.owed = None;
+        calls.take(answer);
+        if calls.died.is_some() {
+            return;
+        }
+    }
+}
+
+impl Ear {
+    /// Waits for one message.
+    fn hear(&mut self, limit: Duration) -> Result<Value, Trouble> {
         let mut head = [0; 4];
         self.read(&mut head, limit)?;
         let length = u32::from_le_bytes(head) as usize;
         if length > ANSWER_BYTES_MAX {
-            return Err(Trouble {
-                message: format!("it answered {length} bytes at once"),
-                details: self.printed.last(),
-            });
+            let message = format!("it answered {length} bytes at once");
+            return Err(Trouble { message, details: self.printed.last() });
         }
         let mut answer = vec![0; length];
         self.read(&mut answer, limit)?;
@@ -293,9 +359,9 @@ impl Conversation {
 
     /// It did not answer: where it is stuck, as far as it tells, and its end.
     fn stuck(&mut self, limit: Duration) -> Trouble {
-        self.group.signal(Signal::USR1);
+        lock(&self.group).signal(Signal::USR1);
         let _ = is_readable(self.from.get_ref(), LAST_WORDS_LIMIT);
-        let _ = self.group.end();
+        let _ = lock(&self.group).end();
         Trouble {
             message: format!(
                 "{STUCK} for {} s: something in it blocks, as time.sleep or a socket \
@@ -307,25 +373,52 @@ impl Conversation {
     }
 
     fn gone(&mut self) -> Trouble {
-        let how = self.group.end().map_or_else(|error| error.to_string(), |status| status.to_string());
+        let how = lock(&self.group).end().map_or_else(|error| error.to_string(), |status| status.to_string());
         Trouble { message: format!("the interpreter ended: {how}"), details: self.printed.last() }
+    }
+}
+
+impl Calls {
+    /// Passes on an answer; when the next timer is to fire.
+    fn take(&mut self, answer: Result<Value, Trouble>) -> Option<u64> {
+        let answer = answer.and_then(|answer| match answer {
+            Value::List(parts) => Ok(parts),
+            other => {
+                let message = format!("the interpreter answered a {}", other.type_name());
+                Err(Trouble { message, details: String::new() })
+            }
+        });
+        let mut parts = match answer {
+            Ok(parts) => parts.into_iter(),
+            Err(trouble) => {
+                self.die(trouble);
+                return None;
+            }
+        };
+        let next = match parts.next() {
+            Some(Value::Int(at)) => u64::try_from(at).ok(),
+            _ => None,
+        };
+        if let Some(Value::List(events)) = parts.next() {
+            events.into_iter().for_each(|event| self.happen(event));
+        }
+        next
     }
 
     fn die(&mut self, trouble: Trouble) {
-        let _ = self.group.end();
         self.tell_of_death(&trouble);
         self.died = Some(trouble);
     }
 
     fn tell_of_death(&mut self, trouble: &Trouble) {
-        for (_, call) in std::mem::take(&mut self.calls) {
+        for (_, call) in std::mem::take(&mut self.running) {
             // Who does not listen any more need not know.
             let _ = call.send(Happening::Died(trouble.clone()));
         }
     }
 
     /// Passes on one thing that happened.
-    fn take(&mut self, event: Value) {
+    fn happen(&mut self, event: Value) {
         let Value::List(parts) = event else { return };
         let mut parts = parts.into_iter();
         let kind = text(parts.next());
@@ -359,7 +452,7 @@ impl Conversation {
             _ => return,
         };
         if let Some(Value::Int(id)) = id
-            && let Some(call) = self.calls.get(&id)
+            && let Some(call) = self.running.get(&id)
         {
             let _ = call.send(happening);
         }

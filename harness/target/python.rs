@@ -1,6 +1,6 @@
 //! Somebody's Python ASGI application behind a front, in memory and under the virtual clock.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -10,6 +10,7 @@ use super::connections::Connections;
 use crate::{
     application::Promise,
     binding::{Binding, Tokens},
+    clock::Clock,
     credential::{Credential, Form, Presented},
     edge::{self, Way},
     error::{Error, Trouble},
@@ -36,7 +37,8 @@ pub struct Python {
     service: Service,
     tokens: Tokens,
     seed: u64,
-    process: Mutex<Arc<Process>>,
+    /// Nothing where the next case has one of its own.
+    process: Mutex<Option<Arc<Process>>>,
     /// What lives as long as the process.
     background: Connections,
     connections: Arc<Connections>,
@@ -65,37 +67,46 @@ impl Python {
         let (process, introduction) = start(&site, &profile, seed, &background).await?;
         let service = Service { is_opaque: false, ..binding.service() };
         let tokens = Tokens::of(binding, valid);
-        let (process, connections) = (Mutex::new(Arc::new(process)), Arc::new(Connections::new()));
+        let (process, connections) = (Mutex::new(Some(Arc::new(process))), Arc::new(Connections::new()));
         let python = Python { site, profile, service, tokens, seed, process, background, connections };
         Ok((python, introduction))
     }
 
-    /// Ends the connections that are still served.
+    /// Ends the connections that are still served, and the interpreter where each case has one of its own.
     ///
     /// # Errors
-    /// When one of them panicked.
+    /// When something panicked.
     pub async fn clear(&self) -> Result<(), Error> {
-        self.connections.end().await
+        self.connections.end().await?;
+        if self.site.fresh {
+            *self.process() = None;
+            self.background.end().await?;
+        }
+        Ok(())
+    }
+
+    /// The clock that the application's loop keeps.
+    pub fn clock(&self) -> Clock {
+        self.site.clock
     }
 
     /// What virtual time does not wait for, as far as it was noticed.
     pub fn notes(&self) -> Vec<String> {
-        self.process().interpreter.notes()
+        self.process().as_ref().map_or_else(Vec::new, |process| process.interpreter.notes())
     }
 
-    fn process(&self) -> Arc<Process> {
-        Arc::clone(&self.process.lock().unwrap_or_else(PoisonError::into_inner))
+    fn process(&self) -> MutexGuard<'_, Option<Arc<Process>>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The interpreter that connections reach: another one where the last died.
     async fn interpreter(&self) -> Result<Arc<Interpreter>, Trouble> {
-        let process = self.process();
-        if process.interpreter.trouble().is_none() {
+        if let Some(process) = self.process().as_ref().filter(|process| process.interpreter.trouble().is_none()) {
             return Ok(Arc::clone(&process.interpreter));
         }
         let (process, _) = start(&self.site, &self.profile, self.seed, &self.background).await?;
         let interpreter = Arc::clone(&process.interpreter);
-        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(process);
+        *self.process() = Some(Arc::new(process));
         Ok(interpreter)
     }
 }
@@ -109,7 +120,9 @@ async fn start(
 ) -> Result<(Process, Introduction), Trouble> {
     let (interpreter, introduction) = Interpreter::start(site, seed)?;
     let interpreter = Arc::new(interpreter);
-    background.spawn(keep_time(Arc::clone(&interpreter)));
+    if site.clock == Clock::Virtual {
+        background.spawn(keep_time(Arc::clone(&interpreter)));
+    }
     if !profile.lifespan.supported {
         return Ok((Process { interpreter, _stop: None }, introduction));
     }

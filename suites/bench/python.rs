@@ -46,6 +46,8 @@ impl Driven {
             directory: Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/bench"),
             environment: Vec::new(),
             blocked_limit: BLOCKED_LIMIT,
+            clock: Clock::Virtual,
+            fresh: false,
         };
         let binding = Binding::parse("bench", BINDING).expect("a good binding");
         let runtime = Runtime::new(Clock::Virtual);
