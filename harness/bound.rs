@@ -20,7 +20,7 @@ use crate::{
     run::{self, control_steps},
     running::Running,
     step::{Act, Awaited, Client, DEFAULT_USER, Request, Step},
-    target::{Python, Url},
+    target::{Python, Served, Url},
     transcript::{Party, Words},
     verdict::{Judged, Judgement, Verdict},
 };
@@ -63,6 +63,8 @@ pub enum Reach {
     Url(Box<Url>),
     /// As an application in an interpreter, behind a front.
     Python(Box<Python>),
+    /// Over sockets, as an application behind a real server.
+    Served(Box<Served>),
 }
 
 /// How long an answer may take that only says who answers.
@@ -72,6 +74,11 @@ impl Server {
     /// An application in an interpreter.
     pub fn python(python: Python) -> Server {
         Server { reach: Reach::Python(Box::new(python)), kind: Kind::default() }
+    }
+
+    /// An application behind a real server.
+    pub fn served(served: Served) -> Server {
+        Server { reach: Reach::Served(Box::new(served)), kind: Kind::default() }
     }
 
     /// Finds out which known server answers behind a URL: by a plain request where the binding has a path for one, and by
@@ -101,6 +108,7 @@ impl Server {
         match &self.reach {
             Reach::Url(url) => url.as_ref(),
             Reach::Python(python) => python.as_ref(),
+            Reach::Served(served) => served.as_ref(),
         }
     }
 
@@ -112,13 +120,17 @@ impl Server {
         match &self.reach {
             Reach::Url(_) => Ok(()),
             Reach::Python(python) => python.clear().await,
+            Reach::Served(served) => {
+                served.clear();
+                Ok(())
+            }
         }
     }
 
     /// What was noticed that virtual time does not wait for.
     pub fn notes(&self) -> Vec<String> {
         match &self.reach {
-            Reach::Url(_) => Vec::new(),
+            Reach::Url(_) | Reach::Served(_) => Vec::new(),
             Reach::Python(python) => python.notes(),
         }
     }
@@ -126,7 +138,7 @@ impl Server {
     /// The clock that it keeps.
     pub fn clock(&self) -> Clock {
         match &self.reach {
-            Reach::Url(_) => Clock::Real,
+            Reach::Url(_) | Reach::Served(_) => Clock::Real,
             Reach::Python(python) => python.clock(),
         }
     }
@@ -136,13 +148,14 @@ impl Server {
         match &self.reach {
             Reach::Url(url) => url.authority(),
             Reach::Python(_) => IN_MEMORY.to_owned(),
+            Reach::Served(served) => served.authority(),
         }
     }
 
     /// Where faults can act.
     pub fn places(&self) -> &'static [Place] {
         match &self.reach {
-            Reach::Url(_) => &[Place::Edge],
+            Reach::Url(_) | Reach::Served(_) => &[Place::Edge],
             Reach::Python(_) => &[Place::Edge, Place::Scope, Place::Event],
         }
     }
@@ -295,6 +308,7 @@ pub fn bind(case: &Case, binding: &Binding, server: &Server) -> Result<Case, Str
         let reached = match &server.reach {
             Reach::Url(_) => "of a server behind a URL only the edge is reached",
             Reach::Python(_) => "of a Python application only what is in front of it is reached",
+            Reach::Served(_) => "of an application behind a real server only the edge is reached",
         };
         return Err(format!("`{fault}` needs the {place}, and {reached}"));
     }

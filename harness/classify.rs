@@ -450,7 +450,7 @@ impl<'a> Reading<'a> {
             Some((_, true)) => return Cause::CrashAfterAccept,
             None => {}
         }
-        if has(|what| matches!(what, What::RequestRefused { .. })) {
+        if has(|what| matches!(what, What::RequestRefused { .. })) || self.is_refused_by_real_server() {
             return Cause::Server;
         }
         if has(|what| matches!(what, What::Sent(Outbound::WebsocketClose { code: 1011, .. }))) {
@@ -470,6 +470,8 @@ impl<'a> Reading<'a> {
             {
                 Cause::Unknown
             }
+            // A server whose application lives on says so of its own accord in one place.
+            Ending::Close { code: Some(CloseCode::INTERNAL), .. } if self.service.is_served => Cause::Keepalive,
             Ending::Http { .. } | Ending::Close { .. } | Ending::Silence { .. } => Cause::Policy,
             Ending::Hang { .. } => Cause::Hang,
             Ending::Drop if has(|what| matches!(what, What::BadFrameSeen(_) | What::BadHeadSeen { .. })) => {
@@ -478,6 +480,13 @@ impl<'a> Reading<'a> {
             Ending::Drop => Cause::Unknown,
             Ending::Refused => Cause::NoListener,
         }
+    }
+
+    /// Whether a real server answered, and neither called the application nor was spared the answer by the edge.
+    fn is_refused_by_real_server(&self) -> bool {
+        let is_answered = self.response.is_some_and(|head| head.status != 101);
+        let answers = |kind: &FaultKind| matches!(kind, FaultKind::Answer(_) | FaultKind::Connection(_));
+        self.service.is_served && is_answered && self.machine().is_none() && !self.acted().any(answers)
     }
 
     /// Whether the application returned and left the client waiting.

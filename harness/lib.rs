@@ -118,7 +118,10 @@ pub use outcome::{Class, Outcome};
 pub use plan::Plan;
 pub use profile::Profile;
 pub use proxy::{Desk, Entry, Noted, Proxy, Setup as ProxySetup, control::serve as serve_control};
-pub use python::{Requirements as PythonRequirements, Site as PythonSite, end_all as end_interpreters};
+pub use python::{
+    Installation as PythonInstallation, Requirements as PythonRequirements, START_LIMIT, Server as PythonServer,
+    ServerChoice, Site as PythonSite, end_all as end_interpreters,
+};
 pub use report::{
     catalogue::{render_json as render_catalogue_json, render_list, render_map},
     conformance::{render as render_conformance, render_json as render_conformance_json},
@@ -131,7 +134,7 @@ pub use report::{
 pub use revision::Revision;
 pub use run::{Conductor, judge_all};
 pub use stand::{Setup as StandSetup, Stand};
-pub use target::{Python as PythonTarget, Url};
+pub use target::{Python as PythonTarget, Served, Url};
 pub use transcript::Transcript;
 pub use trial::{Report, Trial};
 pub use upstream::Upstream;

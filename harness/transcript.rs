@@ -254,6 +254,8 @@ pub struct Service {
     pub words: Words,
     /// Whether nothing is known of what happens inside: only the wire is seen.
     pub is_opaque: bool,
+    /// Whether a real server stands in front of it, of whose own decisions only the wire tells.
+    pub is_served: bool,
     /// Whether it is a service that is not ours, of which only what its binding says is known.
     pub is_foreign: bool,
     /// Whether anybody may have a session, so that nobody needs a credential.

@@ -20,6 +20,7 @@ mod proxy; // the standing man in the middle
 mod python; // applications of somebody else, in an interpreter
 mod races; // the client leaves at every await
 mod rendering; // what tables, pages and messages look like
+mod served; // applications of somebody else, behind real servers
 mod servers; // what each server profile makes of an application's behavior
 mod service; // the embedded service's own rules
 mod standing; // what stands on a port, and what looks at it

@@ -21,7 +21,7 @@ use rstest::rstest;
 use crate::support::{open, profile, step, wait};
 
 /// The interpreter, or nothing where there is none. CI takes nothing for a failure.
-fn python() -> Option<PathBuf> {
+pub(crate) fn python() -> Option<PathBuf> {
     let is_there = Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
     if !is_there {
         assert!(std::env::var_os("CI").is_none(), "CI needs python3");
@@ -33,11 +33,11 @@ fn python() -> Option<PathBuf> {
     is_there.then(|| PathBuf::from("python3"))
 }
 
-fn apps() -> PathBuf {
+pub(crate) fn apps() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/apps")
 }
 
-fn site(python: &Path, directory: &Path, app: &str) -> PythonSite {
+pub(crate) fn site(python: &Path, directory: &Path, app: &str) -> PythonSite {
     PythonSite {
         app: app.to_owned(),
         factory: false,
@@ -50,7 +50,7 @@ fn site(python: &Path, directory: &Path, app: &str) -> PythonSite {
     }
 }
 
-fn binding() -> Binding {
+pub(crate) fn binding() -> Binding {
     let path = apps().join("relapse.toml");
     Binding::parse("relapse.toml", &std::fs::read_to_string(path).unwrap()).unwrap()
 }

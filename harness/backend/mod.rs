@@ -227,6 +227,7 @@ impl Backend {
             connections_max: limits::CONNECTIONS_MAX,
             words: Words::default(),
             is_opaque: false,
+            is_served: false,
             is_foreign: false,
             is_public: false,
             delivery_attempts: agent::delivery(self.environment()).0 as usize,

@@ -253,9 +253,10 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
             return Ok(MISUSE);
         }
     }
-    if !target.is_allowed(&options.foreign) {
+    if !target.is_allowed(&options.foreign) || options.python.contradicts(options.profile.is_some()) {
         return Ok(MISUSE);
     }
+    let clock = target.clock(&options.python);
     let binding = options.foreign.binding()?;
     let token = match Runtime::new(Clock::Real).block_on(token(&binding)) {
         Ok(token) => token,
@@ -267,7 +268,6 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     let (allowance, python) = (&options.allowance, &options.python);
     let profile = options.profile.as_deref();
     let way = Way { allowance, python, profile, seed: options.seed };
-    let clock = target.clock(python);
     let runtime = Runtime::new(clock);
     let server = target.reach(&runtime, way, &binding, &token)?;
     if let Some(place) = options.faults.iter().find(|place| !server.places().iter().any(|known| known.name() == *place))

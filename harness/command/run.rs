@@ -147,7 +147,11 @@ fn run_on(
     if !all.iter().all(|named| named.is_allowed(&url.foreign)) {
         return Ok(MISUSE);
     }
-    if all.iter().any(|named| named.clock(&url.python) != target.clock(&url.python)) {
+    if options.url.python.contradicts(!options.profile.is_empty()) {
+        return Ok(MISUSE);
+    }
+    let clock = target.clock(&url.python);
+    if all.iter().any(|named| named.clock(&url.python) != clock) {
         complain_of("a server behind a URL and a Python application cannot be compared: name two of a kind");
         return Ok(MISUSE);
     }
@@ -159,14 +163,14 @@ fn run_on(
             return Ok(MISUSE);
         }
     };
-    let runtime = Runtime::new(target.clock(&url.python));
+    let runtime = Runtime::new(clock);
     let (allowance, python) = (&url.allowance, &url.python);
     let profile = options.profile.first().map(String::as_str);
     let way = Way { allowance, python, profile, seed: options.seed };
     let reach = |named: &Named| named.reach(&runtime, way, &binding, &token);
     let before = url.before.as_ref().map(reach).transpose()?;
     let servers = Servers { binding: binding.clone(), before, after: reach(target)? };
-    let trials = Trial::behind(&target.to_string(), cases, &known[0]);
+    let trials = Trial::behind(&format!("{target}{}", url.python.server_argument()), cases, &known[0]);
     let progress = progress(trials.len(), "cases");
     let judgements = runtime.block_on(judge_bound(cases, &servers, options.seed, || progress.inc(1)));
     progress.finish_and_clear();

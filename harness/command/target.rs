@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use relapse::{
-    Binding, Clock, PythonSite, PythonTarget, Reaching, Result, Runtime, Server, Upstream, end_interpreters, servers,
+    Binding, Clock, PythonInstallation, PythonServer, PythonSite, PythonTarget, Reaching, Result, Runtime, START_LIMIT,
+    Served, Server, ServerChoice, Upstream, end_interpreters, servers,
 };
 
 use super::{complain_of, note, run::Allowance, server, until_told_to_stop, validate::Foreign};
@@ -73,6 +74,12 @@ pub(super) struct PythonOptions {
     /// The attribute is a function that makes the application.
     #[arg(long)]
     factory: bool,
+    /// Run a Python application behind this server, on real sockets and in real time, instead of a profile: `uvicorn`,
+    /// `hypercorn`, `daphne` or `granian`, with `==VERSION` behind it where that matters, and `uvicorn[websockets]`,
+    /// `uvicorn[sansio]` or `uvicorn[wsproto]` for one of its implementations. It is taken from the application's interpreter;
+    /// where --python and `.venv` name none, and it is not there, it is installed in an environment of its own.
+    #[arg(long, value_name = "NAME[==VERSION]")]
+    server: Option<ServerChoice>,
     /// How long a Python application may keep its event loop to itself before it is taken for stuck.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
     blocked_limit: Duration,
@@ -123,6 +130,11 @@ impl PythonOptions {
         is_given
     }
 
+    /// The argument that names the server, behind a target.
+    pub(super) fn server_argument(&self) -> String {
+        self.server.as_ref().map_or(String::new(), |server| format!(" --server {}", quoted(&server.to_string())))
+    }
+
     /// The arguments that say the same.
     pub(super) fn arguments(&self) -> String {
         let mut arguments = String::new();
@@ -137,25 +149,26 @@ impl PythonOptions {
         let switches =
             [("--factory", self.factory), ("--clock real", self.clock == LoopClock::Real), ("--fresh", self.fresh)];
         switches.iter().filter(|(_, is_set)| *is_set).for_each(|(name, _)| arguments.push_str(&format!(" {name}")));
-        arguments
+        arguments + &self.server_argument()
     }
 
-    fn site(&self, app: &str, directory: Option<&Path>) -> PythonSite {
+    /// Where the application is, and whether its interpreter was chosen.
+    fn site(&self, app: &str, directory: Option<&Path>) -> (PythonSite, bool) {
         let directory = directory.or(self.dir.as_deref()).unwrap_or(Path::new(".")).to_owned();
         let directory = directory.canonicalize().unwrap_or(directory);
         let of_its_own = directory.join(".venv/bin/python");
         let active = std::env::var_os("VIRTUAL_ENV").map(|home| Path::new(&home).join("bin/python"));
-        let python = match (&self.python, active) {
-            (Some(python), _) => python.clone(),
-            (None, _) if of_its_own.is_file() => of_its_own,
-            (None, Some(active)) if active.is_file() => active,
-            (None, _) => PathBuf::from("python3"),
+        let (python, is_chosen) = match (&self.python, active) {
+            (Some(python), _) => (python.clone(), true),
+            (None, _) if of_its_own.is_file() => (of_its_own, true),
+            (None, Some(active)) if active.is_file() => (active, true),
+            (None, _) => (PathBuf::from("python3"), false),
         };
         // What runs elsewhere is named from there. A virtual environment is found by the name of its interpreter, which is a
         // link to another one's.
         let python =
             if python.components().count() > 1 { std::path::absolute(&python).unwrap_or(python) } else { python };
-        PythonSite {
+        let site = PythonSite {
             app: app.to_owned(),
             factory: self.factory,
             python,
@@ -164,7 +177,20 @@ impl PythonOptions {
             blocked_limit: self.blocked_limit,
             clock: self.clock.into(),
             fresh: self.fresh,
+        };
+        (site, is_chosen)
+    }
+
+    /// Whether a real server is to stand in front of a Python application, and something else that plays one, or that only
+    /// goes without; complains.
+    pub(super) fn contradicts(&self, profile: bool) -> bool {
+        let is_both = self.server.is_some() && (profile || self.fresh);
+        if is_both {
+            complain_of(
+                "--server runs a real server: --profile plays one, and --fresh is for interpreters without one",
+            );
         }
+        is_both
     }
 }
 
@@ -189,6 +215,7 @@ impl Named {
     pub(super) fn clock(&self, python: &PythonOptions) -> Clock {
         match self {
             Named::Url(_) => Clock::Real,
+            Named::Python { .. } if python.server.is_some() => Clock::Real,
             Named::Python { .. } => python.clock.into(),
         }
     }
@@ -230,12 +257,21 @@ fn launcher(
     token: &str,
 ) -> Result<Box<Reaching>> {
     end_interpreters_with_us();
-    let site = way.python.site(app, directory);
+    let (site, is_chosen) = way.python.site(app, directory);
+    let (binding, token, seed) = (binding.clone(), token.to_owned(), way.seed);
+    if let Some(server) = way.python.server.clone() {
+        let python = server.interpreter(&site.python, is_chosen, &note)?;
+        let site = PythonSite { python, ..site };
+        let installation = PythonInstallation { site, server, flags: Vec::new(), start_limit: START_LIMIT };
+        return Ok(Box::new(move |runtime: &Runtime| {
+            let (server, _) = runtime.block_on(PythonServer::start(installation.clone()))?;
+            Ok(Server::served(Served::new(server, &binding, token.clone())))
+        }));
+    }
     let profile = match way.profile {
         Some(name) => server(name)?,
         None => servers()?.swap_remove(0),
     };
-    let (binding, token, seed) = (binding.clone(), token.to_owned(), way.seed);
     Ok(Box::new(move |runtime: &Runtime| {
         let launched = PythonTarget::launch(site.clone(), &binding, token.clone(), Arc::clone(&profile), seed);
         let (python, _) = runtime.block_on(launched)?;

@@ -185,7 +185,7 @@ impl Foreign {
     pub(super) fn may_go_on(&self) -> bool {
         let may = self.with_seat(|seat| match &seat.server.reach {
             Reach::Url(url) => url.is_half_left(),
-            Reach::Python(_) => true,
+            Reach::Python(_) | Reach::Served(_) => true,
         });
         may.unwrap_or(true)
     }

@@ -21,7 +21,7 @@ use super::{
 use crate::{clock::Clock, error::Trouble, value::Value};
 
 /// What runs in the interpreter.
-const SHIM: &str = include_str!("shim.py");
+pub(super) const SHIM: &str = include_str!("shim.py");
 
 /// How long an import may take.
 const IMPORT_LIMIT: Duration = Duration::from_secs(60);
@@ -493,7 +493,8 @@ fn dict<const N: usize>(entries: [(&'static str, Value); N]) -> Value {
     Value::Dict(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
 }
 
-fn text(value: Option<Value>) -> String {
+/// A text, or nothing.
+pub(super) fn text(value: Option<Value>) -> String {
     match value {
         Some(Value::Str(text)) => text,
         _ => String::new(),
@@ -501,7 +502,7 @@ fn text(value: Option<Value>) -> String {
 }
 
 /// The innermost frame, as a place in the application's code.
-fn innermost(frames: Option<Value>) -> String {
+pub(super) fn innermost(frames: Option<Value>) -> String {
     let Some(Value::List(frames)) = frames else { return String::new() };
     let Some(Value::List(frame)) = frames.into_iter().next_back() else { return String::new() };
     match frame.as_slice() {

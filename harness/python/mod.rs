@@ -1,9 +1,12 @@
-//! Somebody's Python ASGI application, run in lockstep: it moves only while we wait for it, and its clock is ours.
+//! Somebody's Python ASGI application: run in lockstep, where it moves only while we wait for it and its clock is ours, or
+//! behind a real server, where a witness tells what the two say to one another.
 
 mod core;
 mod group;
 mod interpreter;
+mod ledger;
 mod marshal;
+mod server;
 mod venv;
 
 use std::future::{Future, poll_fn};
@@ -19,6 +22,7 @@ use tokio::time::sleep_until;
 pub use self::group::end_all;
 pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, Route, Site};
 use self::interpreter::{Happening, command};
+pub use self::server::{Installation, START_LIMIT, Server, ServerChoice, Software};
 pub use self::venv::{Requirements, cache};
 use crate::{
     application::{Application, Credit, Promise, Receive, SendEvent},

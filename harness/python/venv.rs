@@ -93,6 +93,11 @@ impl Requirements {
         Some(Requirements { name: (*name).to_owned(), text: (*text).to_owned(), file: None })
     }
 
+    /// Whether a package, at its version or without one, is known with every other package pinned.
+    pub fn is_pinned(package: &str) -> bool {
+        Requirements::pinned(package).is_some()
+    }
+
     fn of_file(path: PathBuf) -> Result<Requirements, Trouble> {
         let text = read_with_named(&path, 0)?;
         let name = path.display().to_string();
@@ -225,6 +230,19 @@ fn ask(python: &Path) -> Result<String, Trouble> {
                     platform.machine(), sys.base_prefix, sep='\\n')";
     run(own(python).args(["-c", question]), python, ASK_LIMIT)?
         .map_err(|said| trouble(format!("`{}` is no interpreter of Python", python.display()), said))
+}
+
+/// The versions of packages that an interpreter has; nothing for one that it has not.
+pub(super) fn versions(python: &Path, packages: &[&str]) -> Result<Vec<(String, Option<String>)>, Trouble> {
+    let question = "import sys\nfrom importlib import metadata\nfor name in sys.argv[1:]:\n    \
+                    try: print(name, metadata.version(name))\n    except metadata.PackageNotFoundError: print(name)";
+    let said = run(own(python).arg("-c").arg(question).args(packages), python, ASK_LIMIT)?
+        .map_err(|said| trouble(format!("`{}` is no interpreter of Python", python.display()), said))?;
+    let line = |line: &str| match line.split_once(' ') {
+        Some((name, version)) => (name.to_owned(), Some(version.to_owned())),
+        None => (line.to_owned(), None),
+    };
+    Ok(said.lines().map(line).collect())
 }
 
 /// Where environments are kept: `RELAPSE_CACHE`, `XDG_CACHE_HOME/relapse`, or `~/.cache/relapse`.

@@ -3,8 +3,10 @@
 mod backend;
 mod connections;
 mod python;
+mod served;
 mod url;
 
 pub use backend::{Embedded, Transport};
 pub use python::Python;
+pub use served::Served;
 pub use url::Url;

@@ -1,0 +1,438 @@
+//! A real server with somebody's application in it, behind a witness, on a loopback port.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{sleep, timeout};
+
+use super::{
+    group::{Group, Printed},
+    interpreter::{Interpreter, Introduction, SHIM, Site, not_started},
+    ledger::{Ledger, Lifespan},
+    venv::{self, Requirements},
+};
+use crate::{
+    clock::Clock,
+    error::{Trouble, did_you_mean},
+    link::Link,
+    recorder::Scribe,
+    transcript::{Party, What},
+};
+
+/// What runs in front of the application.
+const WITNESS: &str = include_str!("witness.py");
+
+/// How long a server usually may take to start.
+pub const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long it may take to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// How often it is looked whether it has.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How long a connection to it may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Which server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Software {
+    /// <https://www.uvicorn.org>
+    Uvicorn,
+    /// <https://hypercorn.readthedocs.io>
+    Hypercorn,
+    /// <https://github.com/django/daphne>
+    Daphne,
+    /// <https://github.com/emmett-framework/granian>
+    Granian,
+}
+
+impl Software {
+    /// All of them.
+    pub const ALL: [Software; 4] = [Software::Uvicorn, Software::Hypercorn, Software::Daphne, Software::Granian];
+
+    /// The name of its package and of its module.
+    pub fn name(self) -> &'static str {
+        match self {
+            Software::Uvicorn => "uvicorn",
+            Software::Hypercorn => "hypercorn",
+            Software::Daphne => "daphne",
+            Software::Granian => "granian",
+        }
+    }
+
+    /// The packages that decide how it behaves.
+    pub fn decisive(self) -> &'static [&'static str] {
+        match self {
+            Software::Uvicorn => &["uvicorn", "websockets", "wsproto", "h11", "httptools", "uvloop"],
+            Software::Hypercorn => &["hypercorn", "wsproto", "h11"],
+            Software::Daphne => &["daphne", "autobahn", "twisted"],
+            Software::Granian => &["granian"],
+        }
+    }
+}
+
+/// A server as a user names it: `uvicorn`, `hypercorn==0.18.0`, `uvicorn[wsproto]==0.35.0`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerChoice {
+    /// Which.
+    pub software: Software,
+    /// Which of uvicorn's implementations of WebSocket: `websockets`, `sansio` or `wsproto`; its own choice without one.
+    pub implementation: Option<String>,
+    /// Its version; any without one.
+    pub version: Option<String>,
+}
+
+/// Uvicorn's implementations of WebSocket, by our name and its own.
+const IMPLEMENTATIONS: [(&str, &str); 3] =
+    [("websockets", "websockets"), ("sansio", "websockets-sansio"), ("wsproto", "wsproto")];
+
+impl FromStr for ServerChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ServerChoice, String> {
+        let (server, version) = match text.split_once("==") {
+            Some((server, version)) if !version.is_empty() => (server, Some(version.to_owned())),
+            Some(_) => return Err("write the version as in `uvicorn==0.35.0`".to_owned()),
+            None => (text, None),
+        };
+        let (name, implementation) = match server.split_once('[') {
+            Some((name, rest)) => (name, Some(rest.strip_suffix(']').ok_or("a `]` is missing")?)),
+            None => (server, None),
+        };
+        let known = Software::ALL.map(Software::name);
+        let software = Software::ALL
+            .into_iter()
+            .find(|software| software.name() == name)
+            .ok_or_else(|| did_you_mean(name, known).unwrap_or_else(|| format!("it is one of {}", known.join(", "))))?;
+        let implementation = match implementation {
+            Some(_) if software != Software::Uvicorn => {
+                return Err(format!("{name} has one implementation of WebSocket"));
+            }
+            Some(other) if !IMPLEMENTATIONS.iter().any(|(known, _)| *known == other) => {
+                let known = IMPLEMENTATIONS.map(|(known, _)| known);
+                return Err(did_you_mean(other, known)
+                    .unwrap_or_else(|| format!("in the brackets stands one of {}", known.join(", "))));
+            }
+            implementation => implementation.map(str::to_owned),
+        };
+        Ok(ServerChoice { software, implementation, version })
+    }
+}
+
+impl fmt::Display for ServerChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.software.name())?;
+        self.implementation.as_ref().map_or(Ok(()), |name| write!(f, "[{name}]"))?;
+        self.version.as_ref().map_or(Ok(()), |version| write!(f, "=={version}"))
+    }
+}
+
+impl ServerChoice {
+    /// The package, as pip names it.
+    fn package(&self) -> String {
+        let name = self.software.name();
+        self.version.as_ref().map_or(name.to_owned(), |version| format!("{name}=={version}"))
+    }
+
+    /// What has to be installed to run it, with nothing of the application's.
+    ///
+    /// # Errors
+    /// When its version is none.
+    pub fn requirements(&self) -> Result<Requirements, Trouble> {
+        let package = self.package();
+        match self.software {
+            // By itself it has no implementation of WebSocket.
+            Software::Uvicorn if !Requirements::is_pinned(&package) => {
+                Requirements::of_packages(&[&package, "websockets", "wsproto"])
+            }
+            _ => Requirements::of_packages(&[&package]),
+        }
+    }
+
+    /// Whether an interpreter has it, at its version.
+    ///
+    /// # Errors
+    /// Says what is missing there, and what to do.
+    pub fn is_in(&self, python: &Path) -> Result<(), Trouble> {
+        let found = venv::versions(python, &[self.software.name()])?.pop().and_then(|(_, version)| version);
+        let (shown, package) = (python.display(), self.package());
+        let message = match (&self.version, found) {
+            (_, None) => format!(
+                "`{shown}` has no {}: install it there with `{shown} -m pip install {package}`",
+                self.software.name()
+            ),
+            (Some(wanted), Some(found)) if *wanted != found => {
+                format!(
+                    "`{shown}` has {} {found}: install the other with `{shown} -m pip install {package}`",
+                    self.software.name()
+                )
+            }
+            _ => return Ok(()),
+        };
+        Err(Trouble { message, details: String::new() })
+    }
+
+    /// The interpreter that runs it: the given one where it has it. Where it has not, and nobody chose it for the
+    /// application, one of an environment of ours, which has nothing else.
+    ///
+    /// # Errors
+    /// Says what is missing, and what to do.
+    pub fn interpreter(&self, python: &Path, is_chosen: bool, tell: &dyn Fn(&str)) -> Result<PathBuf, Trouble> {
+        match self.is_in(python) {
+            Ok(()) => Ok(python.to_owned()),
+            Err(trouble) if is_chosen => Err(trouble),
+            Err(_) => self.requirements()?.install(python, tell),
+        }
+    }
+
+    /// Its arguments, to listen on a port of loopback.
+    fn arguments(&self, port: u16) -> Vec<String> {
+        let port = port.to_string();
+        let mut arguments = vec!["-m".to_owned(), self.software.name().to_owned()];
+        arguments.extend(
+            match self.software {
+                Software::Uvicorn => vec!["--host", "127.0.0.1", "--port", &port, "--no-access-log"],
+                // Its only worker is the process itself.
+                Software::Hypercorn => vec!["--bind", "127.0.0.1:{port}", "--workers", "0"],
+                Software::Daphne => vec!["--bind", "127.0.0.1", "--port", &port, "--verbosity", "0"],
+                Software::Granian => vec!["--interface", "asgi", "--host", "127.0.0.1", "--port", &port],
+            }
+            .into_iter()
+            .map(|argument| argument.replace("{port}", &port)),
+        );
+        let implementation = self.implementation.as_ref();
+        if let Some((_, flag)) = IMPLEMENTATIONS.iter().find(|(name, _)| implementation.is_some_and(|own| own == name))
+        {
+            arguments.extend(["--ws".to_owned(), (*flag).to_owned()]);
+        }
+        arguments
+    }
+}
+
+/// A server, and the application for it.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    /// The application, and an interpreter that has the server.
+    pub site: Site,
+    /// The server.
+    pub server: ServerChoice,
+    /// Arguments of the server beside our own.
+    pub flags: Vec<String>,
+    /// How long it may take to start. Real time.
+    pub start_limit: Duration,
+}
+
+/// A server that runs, with its witness.
+#[derive(Debug)]
+pub struct Server {
+    installation: Installation,
+    port: u16,
+    /// Nobody else gets the port meanwhile.
+    _reserved: TcpSocket,
+    directory: TempDir,
+    process: Mutex<Process>,
+}
+
+#[derive(Debug)]
+struct Process {
+    // Before the ledger, so that nobody is left who would write into it.
+    group: Group,
+    printed: Printed,
+    ledger: Arc<Ledger>,
+}
+
+impl Server {
+    /// Loads an application once to see whether it can be, and starts its server.
+    ///
+    /// # Errors
+    /// Says why the application cannot be loaded, or the server does not start, and what to do.
+    pub async fn start(installation: Installation) -> Result<(Server, Introduction), Trouble> {
+        // In lockstep it would keep this thread, and the server with it, on one core.
+        let looked_at = Site { clock: Clock::Real, ..installation.site.clone() };
+        let (_, introduction) = Interpreter::start(&looked_at, 0)?;
+        let (reserved, port) =
+            reserve().map_err(|error| trouble(format!("no port of this machine can be had: {error}")))?;
+        let directory = lay_out().map_err(|error| trouble(format!("no temporary files can be written: {error}")))?;
+        let process = Mutex::new(launch(&installation, port, directory.path()).await?);
+        let server = Server { installation, port, _reserved: reserved, directory, process };
+        Ok((server, introduction))
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// Opens a link to it, for what this scribe writes down; nothing when it does not listen. A server that ended by itself
+    /// is followed by another, and its end is written down.
+    ///
+    /// # Errors
+    /// When the next one does not start.
+    pub async fn connect(&self, scribe: &Scribe) -> Result<Option<Link>, Trouble> {
+        let ended = {
+            let mut process = self.process();
+            let ended = process.group.child.try_wait().ok().flatten();
+            ended.map(|status| format!("{} ended: {status}\n{}", self.installation.server, process.printed.last()))
+        };
+        if let Some(why) = ended {
+            scribe.record(Party::Process, What::Exited { why: why.trim_end().to_owned() });
+            let process = launch(&self.installation, self.port, self.directory.path()).await?;
+            *self.process() = process;
+        }
+        let ledger = Arc::clone(&self.process().ledger);
+        let Ok(Ok(stream)) = timeout(CONNECT_LIMIT, TcpStream::connect(self.address())).await else { return Ok(None) };
+        if stream.set_nodelay(true).is_err() {
+            return Ok(None);
+        }
+        let Ok(own) = stream.local_addr() else { return Ok(None) };
+        ledger.expect(own.port(), scribe);
+        Ok(Some(Link::Tcp(stream)))
+    }
+
+    /// How many calls of the application go on. Everything that it told until now is written down by then.
+    pub fn running(&self) -> usize {
+        let ledger = Arc::clone(&self.process().ledger);
+        ledger.running()
+    }
+
+    /// What is told from now on belongs to no exchange of before.
+    pub fn forget(&self) {
+        self.process().ledger.forget();
+    }
+
+    /// Tells it to stop (SIGTERM).
+    pub fn terminate(&self) {
+        let id = i32::try_from(self.process().group.child.id()).ok().and_then(Pid::from_raw);
+        let _ = id.map(|id| kill_process(id, Signal::TERM));
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.process().group.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    /// Tells it to stop, and ends it where it does not within 5 s.
+    pub async fn stop(&self) {
+        self.terminate();
+        let ended = async {
+            while !self.has_ended() {
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        let _ = timeout(STOP_LIMIT, ended).await;
+        let _ = self.process().group.end();
+    }
+
+    fn process(&self) -> MutexGuard<'_, Process> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A port of loopback that nobody else is given, bound and not listened on, so that a server may take it.
+fn reserve() -> io::Result<(TcpSocket, u16)> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let port = socket.local_addr()?.port();
+    Ok((socket, port))
+}
+
+/// What the server imports, in a directory of its own.
+fn lay_out() -> io::Result<TempDir> {
+    let directory = tempfile::Builder::new().prefix("relapse-").tempdir()?;
+    std::fs::write(directory.path().join("relapse_shim.py"), SHIM)?;
+    std::fs::write(directory.path().join("relapse_witness.py"), WITNESS)?;
+    Ok(directory)
+}
+
+/// Starts the process of a server, and waits until it listens.
+async fn launch(installation: &Installation, port: u16, directory: &Path) -> Result<Process, Trouble> {
+    let Installation { site, server: choice, flags, start_limit } = installation;
+    let socket = directory.join("ledger");
+    let _ = std::fs::remove_file(&socket);
+    let ledger = Ledger::open(&socket)
+        .map_err(|error| trouble(format!("no socket can be had in {}: {error}", directory.display())))?;
+    let mut command = Command::new(&site.python);
+    command.args(choice.arguments(port)).args(flags).arg("relapse_witness:app").current_dir(&site.directory);
+    let mut path = directory.as_os_str().to_owned();
+    if let Some(more) = std::env::var_os("PYTHONPATH").filter(|more| !more.is_empty()) {
+        path.push(":");
+        path.push(more);
+    }
+    command.env("PYTHONPATH", path).env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env("RELAPSE_APP", &site.app).env("RELAPSE_LEDGER", &socket).envs(site.environment.iter().cloned());
+    if site.factory {
+        command.env("RELAPSE_FACTORY", "1");
+    }
+    let (output, input) = io::pipe().map_err(|error| trouble(format!("no pipe can be had: {error}")))?;
+    let errors = input.try_clone().map_err(|error| trouble(format!("no pipe can be had: {error}")))?;
+    command.stdin(Stdio::null()).stdout(input).stderr(errors);
+    let spawned = Group::spawn(&mut command);
+    drop(command);
+    let group = spawned.map_err(|error| not_started(&site.python, &site.directory, &error))?;
+    let printed = Printed::default();
+    printed.keep(output);
+    let mut process = Process { group, printed, ledger: Arc::new(ledger) };
+    let listening = async {
+        loop {
+            if let Some(why) = why_not(&mut process, choice) {
+                return Err(why);
+            }
+            let is_ready = match process.ledger.standing() {
+                (is_loaded, Lifespan::Untold) => is_loaded && choice.software == Software::Daphne,
+                (_, lifespan) => lifespan == Lifespan::Started,
+            };
+            if is_ready && TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+                return Ok(());
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    };
+    match timeout(*start_limit, listening).await {
+        Ok(Ok(())) => Ok(process),
+        Ok(Err(trouble)) => Err(trouble),
+        Err(_) => {
+            let what = match process.ledger.standing() {
+                (false, _) => "the import of the application goes on",
+                (true, Lifespan::Starting) => "the application has not said `lifespan.startup.complete`",
+                (true, _) => "it does not listen",
+            };
+            let message = format!("{choice} did not start within {} s: {what}", start_limit.as_secs());
+            Err(Trouble { message, details: process.printed.last() })
+        }
+    }
+}
+
+/// Why a server will not listen any more, if so.
+fn why_not(process: &mut Process, choice: &ServerChoice) -> Option<Trouble> {
+    let standing = process.ledger.standing();
+    if let Some(trouble) = process.ledger.trouble() {
+        return Some(trouble);
+    }
+    let message = match standing {
+        (_, Lifespan::Failed(why)) => format!("the application failed to start: {why}"),
+        _ => {
+            let status = process.group.child.try_wait().ok().flatten()?;
+            let said = process.printed.last();
+            if said.contains("ddress already in use") || said.contains("Errno 98") {
+                format!("{choice} finds its port taken: start again")
+            } else {
+                format!("{choice} ended before it listened: {status}")
+            }
+        }
+    };
+    // What it printed last comes with its end.
+    let _ = process.group.end();
+    Some(Trouble { message, details: process.printed.last() })
+}
+
+fn trouble(message: String) -> Trouble {
+    Trouble { message, details: String::new() }
+}

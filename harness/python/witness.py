@@ -1,0 +1,164 @@
+"""Tells the harness what a server and its app say to one another, and changes none of it.
+
+The server loads `relapse_witness:app`, which is the app that RELAPSE_APP names, with a witness in
+front.  RELAPSE_LEDGER is the Unix socket of the harness; each process that imports this file makes
+a connection of its own.  Messages are `marshal` version 2 with a 4-byte little-endian length in
+front, and go out before what they tell of goes on.
+
+    loaded                    trouble message traceback        log number level message
+    call number scope         received number event            sent number event
+    returned number           raised number type message frames            over number
+    raised_in number type message                              by the server, in receive() or send()
+"""
+
+import asyncio
+import contextvars
+import itertools
+import logging
+import marshal
+import os
+import socket
+import sys
+import threading
+
+import relapse_shim as shim
+
+# The call in whose context the code runs; what it logs belongs to it.
+current_call = contextvars.ContextVar("relapse_call", default=None)
+
+
+class Line:
+    """The connection to the harness.  Whoever loses it goes on without."""
+
+    def __init__(self, path):
+        self.path = path
+        self.open()
+        os.register_at_fork(after_in_child=self.open)
+
+    def open(self):
+        # A signal may come in the middle of a message, and log.
+        self.lock = threading.RLock()
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.broken = self.socket.connect_ex(self.path) != 0
+
+    def tell(self, *message):
+        try:
+            body = marshal.dumps(message, 2)
+        except ValueError:
+            body = marshal.dumps(shim.plain(message), 2)
+        with self.lock:
+            if self.broken:
+                return
+            try:
+                self.socket.sendall(len(body).to_bytes(4, "little") + body)
+            except OSError:
+                self.broken = True
+
+
+line = Line(os.environ["RELAPSE_LEDGER"])
+
+
+def describe(scope):
+    """The scope, without what the app itself keeps in it."""
+    if not isinstance(scope, dict):
+        return shim.plain(scope)
+    told = {**scope, "state": {}} if "state" in scope else scope
+    return shim.plain(told)
+
+
+def tap_logs():
+    """Tells every record that is logged, whatever handlers the server and the app have."""
+    pass_on = logging.Logger.callHandlers
+
+    def tell_and_pass_on(logger, record):
+        if record.levelno >= logging.INFO:
+            text = shim.render(logging.LogRecord.getMessage, record) or shim.render(str, record.msg)
+            text, _, trace = text.partition("\nTraceback (most recent call last):\n")
+            text = ": ".join([text, *trace.strip().splitlines()[-1:]])
+            exc = record.exc_info[1] if record.exc_info else None
+            if exc is not None:
+                exc = shim.leaf(exc)
+                text = f"{text.strip()}: {type(exc).__name__}: {shim.render(str, exc, 2000)}"
+            line.tell("log", current_call.get(), record.levelno, text)
+        return pass_on(logger, record)
+
+    logging.Logger.callHandlers = tell_and_pass_on
+
+
+def tell_soon(*message):
+    """Tells what is so when the code that runs now, the server's too, has come to its next await."""
+    try:
+        asyncio.get_running_loop().call_soon(line.tell, *message)
+    except RuntimeError:
+        line.tell(*message)
+
+
+def qualified(exc):
+    """The name of an exception's type as a traceback has it, and one for all that tell that the client is gone."""
+    kind = type(exc)
+    if kind.__module__ == "builtins":
+        return kind.__name__
+    return "ClientDisconnected" if isinstance(exc, OSError) else f"{kind.__module__}.{kind.__name__}"
+
+
+def witnessed(app):
+    """The app with a witness in front."""
+    numbers = itertools.count(1)
+
+    async def witness(scope, receive, send):
+        number = next(numbers)
+        current_call.set(number)
+        line.tell("call", number, describe(scope))
+        raised = []  # by the server, in receive() and send()
+
+        def tell_raised(exc):
+            raised.append(exc)
+            line.tell("raised_in", number, qualified(exc), shim.render(str, exc, 2000))
+
+        async def witnessed_receive():
+            try:
+                event = await receive()
+            except Exception as exc:
+                tell_raised(exc)
+                raise
+            line.tell("received", number, shim.snapshot(event))
+            return event
+
+        async def witnessed_send(event):
+            line.tell("sent", number, shim.snapshot(event))
+            try:
+                return await send(event)
+            except Exception as exc:
+                tell_raised(exc)
+                raise
+
+        try:
+            result = await app(scope, witnessed_receive, witnessed_send)
+        except BaseException as exc:
+            name, text, frames, _ = shim.failure(exc)
+            cause = shim.leaf(exc)
+            name = qualified(cause) if any(cause is other for other in raised) else name
+            line.tell("raised", number, name, text, frames)
+            raise
+        else:
+            line.tell("returned", number)
+            return result
+        finally:
+            tell_soon("over", number)
+
+    return witness
+
+
+def load():
+    sys.path.insert(0, os.getcwd())
+    try:
+        app = shim.load(os.environ["RELAPSE_APP"], "RELAPSE_FACTORY" in os.environ)
+    except shim.LoadError as error:
+        line.tell("trouble", error.reply["message"], error.reply["traceback"])
+        raise
+    return shim.asgi3(app)
+
+
+app = witnessed(load())
+tap_logs()
+line.tell("loaded")

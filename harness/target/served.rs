@@ -1,0 +1,97 @@
+//! Somebody's Python ASGI application behind a real server, on real sockets.
+
+use std::sync::Arc;
+
+use crate::{
+    application::Promise,
+    binding::{Binding, Tokens},
+    credential::{Credential, Form, Presented},
+    edge::{self, Way},
+    error::Error,
+    fault::Place,
+    link::{Link, Redial},
+    python::Server,
+    recorder::Scribe,
+    running::Running,
+    transcript::{Residue, Service},
+};
+
+/// A Python application behind a real server. The wire is seen, and by a witness also what server and application say to
+/// one another.
+#[derive(Debug)]
+pub struct Served {
+    server: Arc<Server>,
+    service: Service,
+    tokens: Tokens,
+}
+
+impl Served {
+    /// The application of a server, spoken to as the binding says; it takes this token.
+    pub fn new(server: Server, binding: &Binding, valid: String) -> Served {
+        let service = Service { is_opaque: false, is_served: true, ..binding.service() };
+        Served { server: Arc::new(server), service, tokens: Tokens::of(binding, valid) }
+    }
+
+    /// Host and port, as its clients name it.
+    pub fn authority(&self) -> String {
+        self.server.address().to_string()
+    }
+
+    /// What is told from now on belongs to no exchange of before.
+    pub fn clear(&self) {
+        self.server.forget();
+    }
+
+    /// The server.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Makes another connection, for a man in the middle that asks once more.
+    fn redial(&self, scribe: &Scribe) -> Redial {
+        let (server, scribe) = (Arc::clone(&self.server), scribe.clone());
+        Box::new(move || {
+            let (server, scribe) = (Arc::clone(&server), scribe.clone());
+            Box::pin(async move { server.connect(&scribe).await.ok().flatten() })
+        })
+    }
+}
+
+impl Running for Served {
+    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
+        Box::pin(async move {
+            let link = self.server.connect(&scribe).await?;
+            if !scribe.has_faults_at(Place::Edge) {
+                return Ok(link);
+            }
+            let (client, near) = Link::pair();
+            let again = edge::asks_again(&scribe).then(|| self.redial(&scribe));
+            tokio::spawn(edge::relay(near, Way { link, again }, scribe, None));
+            Ok(Some(client))
+        })
+    }
+
+    fn restart(&self, _scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+        let fault = "anything on the process of a Python application".to_owned();
+        Box::pin(async move { Err(Error::NoSuchPlace { fault }) })
+    }
+
+    fn credential(&self, kind: Credential, user: &str, _form: Form) -> Presented {
+        self.tokens.present(kind, user)
+    }
+
+    fn service(&self) -> Service {
+        self.service.clone()
+    }
+
+    fn residue(&self) -> Option<Residue> {
+        Some(Residue { connections: self.server.running(), sessions: 0 })
+    }
+
+    fn stop(&self) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async {
+            self.server.stop().await;
+            Ok(())
+        })
+    }
+}

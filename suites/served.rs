@@ -1,0 +1,292 @@
+//! Python applications behind real servers: the same class and cause as where only a profile of the server stands, and
+//! whatever is wrong is told.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use relapse::{
+    Plan, PythonInstallation, PythonServer, PythonSite, PythonTarget, Served, ServerChoice, Transcript, classify,
+    clock::{Clock, Runtime},
+    error::Trouble,
+    python::START_LIMIT,
+    run,
+    running::Running as _,
+    step::{Act, Awaited, Request, Step},
+    transcript::What,
+};
+use rstest::rstest;
+
+use crate::{
+    python::{binding, python, site},
+    support::profile,
+};
+
+/// An interpreter that has this server; nothing where there is none, or the package index cannot be reached. CI takes
+/// that for a failure.
+pub(crate) fn interpreter(server: &ServerChoice) -> Option<PathBuf> {
+    let python = python()?;
+    match server.interpreter(&python, false, &|_| {}) {
+        Ok(python) => Some(python),
+        Err(trouble) => {
+            assert!(std::env::var_os("CI").is_none(), "{}\n{}", trouble.message, trouble.details);
+            #[expect(clippy::print_stderr, reason = "what is skipped is told loudly")]
+            {
+                eprintln!("SKIPPED: {}, so nothing behind {server} is tried", trouble.message);
+            }
+            None
+        }
+    }
+}
+
+/// One application, whose path says what it does.
+const SERVICE: &str = r#"
+import asyncio, logging
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            event = await receive()
+            await send({"type": event["type"] + ".complete"})
+            if event["type"] == "lifespan.shutdown":
+                return
+    path = scope["path"]
+    await receive()
+    if path == "/raises":
+        raise KeyError("room")
+    if path == "/returns":
+        return
+    if path == "/refuses":
+        return await send({"type": "websocket.close", "code": 4401})
+    if path == "/denies":
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+        return await send({"type": "websocket.http.response.body", "body": b"{}"})
+    if path == "/health":
+        logging.getLogger("service").error("not well")
+        await send({"type": "http.response.start", "status": 500, "headers": []})
+        return await send({"type": "http.response.body", "body": b"down"})
+    await send({"type": "websocket.accept"})
+    if path == "/accepts_and_raises":
+        raise AttributeError("'str' object has no attribute 'name'")
+    if path == "/accepts_and_returns":
+        return
+    if path == "/internal":
+        await send({"type": "websocket.close", "code": 1011, "reason": "boom"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+"#;
+
+/// Long enough for a busy machine; what hangs costs as much.
+const LIMIT: Duration = Duration::from_secs(2);
+
+fn visits() -> Vec<(&'static str, Vec<Step>)> {
+    let step = |act| Step { act, limit: LIMIT };
+    let paths = [
+        "/raises",
+        "/returns",
+        "/refuses",
+        "/denies",
+        "/accepts_and_raises",
+        "/accepts_and_returns",
+        "/internal",
+        "/ok",
+    ];
+    let open = |path: &str| step(Act::Open(Request::standard("GET", path)));
+    let mut visits: Vec<_> = paths.map(|path| (path, vec![open(path), step(Act::Wait(Awaited::Close))])).into();
+    visits.push(("/health", vec![step(Act::Request(Request::standard("GET", "/health")))]));
+    let keyless = Request { without: vec!["Sec-WebSocket-Key".to_owned()], ..Request::standard("GET", "/ok") };
+    visits.push(("a handshake without a key", vec![step(Act::Open(keyless))]));
+    visits
+}
+
+fn installation(server: &str, directory: &Path) -> Option<PythonInstallation> {
+    let server: ServerChoice = server.parse().unwrap();
+    let site = site(&interpreter(&server)?, directory, "service:app");
+    Some(PythonInstallation { site, server, flags: Vec::new(), start_limit: START_LIMIT })
+}
+
+fn write(text: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("service.py"), text).unwrap();
+    directory
+}
+
+fn endings(transcripts: Vec<Transcript>) -> Vec<String> {
+    let ending = |transcript: &Transcript| classify::readings(transcript)[0].outcome().to_string();
+    visits().iter().zip(&transcripts).map(|((path, _), transcript)| format!("{path}: {}", ending(transcript))).collect()
+}
+
+/// What the real server shows, and what the ledger behind it tells, is judged as where a profile plays the server.
+#[rstest]
+#[case("uvicorn==0.35.0", "uvicorn-0.35")]
+#[case("uvicorn==0.54.0", "uvicorn-0.54")]
+#[case("hypercorn==0.18.0", "hypercorn-0.18")]
+#[case("daphne==4.2.3", "daphne-4.2")]
+#[case("granian==2.8.7", "granian-2.8")]
+fn a_real_server_is_judged_as_its_profile(#[case] server: &str, #[case] like: &str) {
+    let directory = write(SERVICE);
+    let Some(installation) = installation(server, directory.path()) else { return };
+    let site = installation.site.clone();
+    let real = Runtime::new(Clock::Real).block_on(async {
+        let (server, _) = PythonServer::start(installation).await.unwrap();
+        let served = Served::new(server, &binding(), String::new());
+        let mut transcripts = Vec::new();
+        for (_, steps) in visits() {
+            transcripts.push(run::converse(&steps, Plan::default(), &served).await.unwrap());
+            served.clear();
+        }
+        served.stop().await.unwrap();
+        transcripts
+    });
+    let logged = real[8].logs().any(|(_, message)| message == "not well");
+    assert!(logged, "what the application logs is in the transcript: {:#?}", real[8]);
+    let played = Runtime::new(Clock::Virtual).block_on(async {
+        let launched = PythonTarget::launch(site, &binding(), String::new(), profile(like), 1).await;
+        let (target, _) = launched.unwrap();
+        let mut transcripts = Vec::new();
+        for (_, steps) in visits() {
+            transcripts.push(run::converse(&steps, Plan::default(), &target).await.unwrap());
+            target.clear().await.unwrap();
+        }
+        transcripts
+    });
+    assert_eq!(endings(real), endings(played));
+}
+
+const LIFESPAN: &str = "
+import os, sys, asyncio
+async def app(scope, receive, send):
+    if scope['type'] == 'lifespan':
+        await receive()
+";
+
+fn trouble(installation: PythonInstallation) -> String {
+    let Trouble { message, details } =
+        Runtime::new(Clock::Real).block_on(PythonServer::start(installation)).unwrap_err();
+    format!("{message}\n{details}")
+}
+
+/// Whatever keeps a server from starting is told.
+#[rstest]
+#[case::no_module("no_such_module:app", "", "There is no module no_such_module")]
+#[case::its_own_import("service:app", "import no_such_package", "no_such_package")]
+#[case::lifespan_failed(
+    "service:app",
+    "        await send({'type': 'lifespan.startup.failed', 'message': 'no database'})",
+    "the application failed to start: no database"
+)]
+#[case::exits(
+    "service:app",
+    "        print('out of luck')\n        os._exit(3)",
+    "ended before it listened: exit status: 3"
+)]
+#[case::hangs(
+    "service:app",
+    "        await asyncio.sleep(1000)",
+    "uvicorn==0.35.0 did not start within 4 s: the application has not said `lifespan.startup.complete`"
+)]
+#[case::blocks(
+    "service:app",
+    "if 'relapse_witness' in sys.modules:\n    import time\n    time.sleep(1000)",
+    "did not start within 4 s: the import of the application goes on"
+)]
+fn a_server_that_does_not_start_is_told(#[case] app: &str, #[case] text: &str, #[case] expected: &str) {
+    let directory = write(&format!("{LIFESPAN}{text}\n"));
+    let Some(installation) = installation("uvicorn==0.35.0", directory.path()) else { return };
+    let site = PythonSite { app: app.to_owned(), ..installation.site };
+    let told = trouble(PythonInstallation { site, start_limit: Duration::from_secs(4), ..installation });
+    assert!(told.contains(expected), "{told}");
+}
+
+/// A server that its application ends is told of, and another follows on the same port.
+#[test]
+fn a_server_that_dies_is_followed_by_another() {
+    let text =
+        "import os\nasync def app(scope, receive, send):\n    if scope['type'] != 'lifespan':\n        os._exit(3)\n";
+    let directory = write(text);
+    let Some(installation) = installation("uvicorn==0.35.0", directory.path()) else { return };
+    Runtime::new(Clock::Real).block_on(async {
+        let (server, _) = PythonServer::start(installation).await.unwrap();
+        let served = Served::new(server, &binding(), String::new());
+        let steps = [Step { act: Act::Request(Request::standard("GET", "/")), limit: LIMIT }];
+        for number in 0..2 {
+            let transcript = run::converse(&steps, Plan::default(), &served).await.unwrap();
+            assert_eq!(classify::readings(&transcript)[0].outcome().ending.to_string(), "drop (1006)");
+            let exited = transcript.events.iter().any(|event| matches!(event.what, What::Exited { .. }));
+            assert_eq!(exited, number == 1, "{transcript:#?}");
+        }
+    });
+}
+
+/// An interpreter that was chosen for an application has its server, or it is said what to do.
+#[test]
+fn a_server_that_is_not_there_is_told() {
+    let Some(python) = python() else { return };
+    let directory = write(SERVICE);
+    let bare = directory.path().join("bare");
+    let made = Command::new(python).args(["-m", "venv", "--without-pip"]).arg(&bare).status().unwrap();
+    assert!(made.success());
+    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    relapse.current_dir(directory.path()).args(["run", "--target", "asgi:service:app", "--server", "daphne==4.2.3"]);
+    let output = relapse.arg("--python").arg(bare.join("bin/python")).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && told.contains("has no daphne: install it there with"), "{told}");
+}
+
+/// Who is told to end ends the server too, and whatever that started.
+#[test]
+fn nothing_is_left_of_a_server() {
+    // It never starts, and its process says which it is.
+    let text = "
+import os, sys, time
+if 'relapse_witness' in sys.modules:
+    child = os.fork()
+    if child == 0:
+        time.sleep(1000)
+    open('pids', 'w').write(f'{os.getpid()} {child}\\n')
+    time.sleep(1000)
+async def app(scope, receive, send): pass
+";
+    let directory = write(text);
+    let server: ServerChoice = "uvicorn==0.35.0".parse().unwrap();
+    let Some(python) = interpreter(&server) else { return };
+    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    relapse.current_dir(directory.path()).args([
+        "run",
+        "--target",
+        "asgi:service:app",
+        "--server",
+        "uvicorn",
+        "--python",
+    ]);
+    let mut relapse = relapse.arg(python).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    // It says first how the application is spoken to, and then nothing.
+    let pids = directory.path().join("pids");
+    let read = || std::fs::read_to_string(&pids).ok().filter(|text| text.ends_with('\n'));
+    let text = wait_for("the server's process", read);
+    assert!(Command::new("kill").args(["-INT", &relapse.id().to_string()]).status().unwrap().success());
+    assert_eq!(relapse.wait().unwrap().code(), Some(130));
+    let mut said = String::new();
+    BufReader::new(relapse.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    for pid in text.split_whitespace() {
+        // Gone, or dead and not yet waited for by whoever inherits it.
+        let is_gone = || {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            (status.is_empty() || status.contains(") Z ")).then_some(())
+        };
+        wait_for("the end of it", is_gone);
+    }
+}
+
+/// Looks again until something is there, for 20 s at most.
+fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+    for _ in 0..2000 {
+        if let Some(found) = look() {
+            return found;
+        }
+        #[expect(clippy::disallowed_methods, reason = "a process of somebody else tells nobody when it is so far")]
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{what} was waited for in vain");
+}
