@@ -12,12 +12,32 @@ pub struct Exception {
     pub type_name: String,
     /// The text that `str(exception)` gives.
     pub message: String,
+    /// Where it was raised, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<CodePlace>,
+}
+
+/// A place in an application's code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CodePlace {
+    /// The file, from the application's directory where it is in there.
+    pub file: String,
+    /// The line, counted from 1.
+    pub line: u32,
+    /// The function.
+    pub function: String,
+}
+
+impl fmt::Display for CodePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{} in {}", self.file, self.line, self.function)
+    }
 }
 
 impl Exception {
     /// An exception of this type with this message.
     pub fn new(type_name: &str, message: impl Into<String>) -> Exception {
-        Exception { type_name: type_name.to_owned(), message: message.into() }
+        Exception { type_name: type_name.to_owned(), message: message.into(), place: None }
     }
 
     /// What a coroutine gets from whatever it awaits when it is cancelled. No `except Exception` catches it.

@@ -105,11 +105,11 @@ pub use conformance::{Conformance, FrameCase};
 pub use defect::Defect;
 pub use discover::{Catalogue, balancers, frame_cases, issues, read_backend_fault, read_edge_fault, servers};
 pub use environment::Environment;
-pub use error::{Error, did_you_mean};
+pub use error::{Error, Trouble, did_you_mean};
 pub use fault::{Fault, Place};
 pub use hunt::{
-    Campaign, Foreign, Found, Hunt, HuntReport, Reached, Reaching, hunt_all,
-    report::{Detection, render_detection},
+    Campaign, Change, Fate, Foreign, Found, FoundReport, Hunt, HuntReport, Reached, Reaching, hunt_all,
+    report::{Detection, coverage, render_detection},
 };
 pub use init::{Acquaintance, init as get_acquainted};
 pub use issue::Issue;

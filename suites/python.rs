@@ -10,7 +10,7 @@ use relapse::{
     classify::{self, Reading},
     clock::{Clock, Runtime},
     error::Trouble,
-    python::BLOCKED_LIMIT,
+    python::{BLOCKED_LIMIT, MEMORY_LIMIT},
     run,
     running::Running as _,
     step::{Act, Step},
@@ -47,6 +47,7 @@ pub(crate) fn site(python: &Path, directory: &Path, app: &str) -> PythonSite {
         blocked_limit: BLOCKED_LIMIT,
         clock: Clock::Virtual,
         fresh: false,
+        memory_limit: MEMORY_LIMIT,
     }
 }
 
@@ -150,11 +151,13 @@ fn crashes_are_the_servers_to_show(#[case] defect: &str, #[case] server: &str, #
     assert_eq!(ending(&transcripts[0]), expected);
     // And the application's own ledger says what it was, and where.
     let raised = transcripts[0].events.iter().find_map(|event| match &event.what {
-        What::Raised(exception) => Some(exception.type_name.clone()),
+        What::Raised(exception) => Some(exception.clone()),
         _ => None,
     });
-    assert_eq!(raised.unwrap(), if defect == "query" { "KeyError" } else { "AttributeError" });
-    assert!(said(&transcripts[0]).contains("raw.py:"), "{}", said(&transcripts[0]));
+    let raised = raised.unwrap();
+    assert_eq!(raised.type_name, if defect == "query" { "KeyError" } else { "AttributeError" });
+    let place = raised.place.unwrap();
+    assert_eq!((place.file.as_str(), place.function.as_str()), ("raw.py", "converse"));
 }
 
 /// Whatever is wrong with an application is said with what to do.
@@ -242,6 +245,24 @@ fn an_application_that_dies_is_followed_by_another(#[case] body: &str, #[case] e
     for transcript in transcripts.unwrap() {
         assert!(said(&transcript).contains(expected), "{}", said(&transcript));
         assert!(!classify::readings(&transcript)[0].outcome().class.is_good());
+    }
+}
+
+/// An application that eats memory is stopped at its limit, and is there for the next case.
+#[test]
+fn an_application_that_eats_memory_is_stopped() {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let body = "    hog = []\n    while True:\n        hog.append(bytearray(1 << 20))\n";
+    std::fs::write(directory.path().join("service.py"), format!("{ACCEPTS}{body}")).unwrap();
+    let site = PythonSite { memory_limit: 256 << 20, ..site(&python, directory.path(), "service:app") };
+    let open = [open(), wait("anything")];
+    for transcript in converse(site, "uvicorn-0.54", &[&open, &open]).unwrap() {
+        let raised = transcript.events.iter().find_map(|event| match &event.what {
+            What::Raised(exception) => Some(exception.type_name.clone()),
+            _ => None,
+        });
+        assert_eq!(raised.as_deref(), Some("MemoryError"), "{}", said(&transcript));
     }
 }
 
@@ -388,4 +409,37 @@ fn workers_find_together_what_one_finds() {
         told
     };
     assert_eq!(found("1"), found("3"));
+}
+
+/// Two versions are hunted on with the same seeds, and what the change did is told.
+#[rstest]
+#[case::repaired("query", "", 0, &["broken by the change: 0", "still broken: 0", "fixed by the change: 1"])]
+#[case::broken("", "query", 1, &["broken by the change: 1", "still broken: 0", "fixed by the change: 0"])]
+#[case::unchanged("after_accept", "after_accept", 1, &["broken by the change: 0", "still broken: 1", "fixed by the change: 0"])]
+#[case::otherwise("early_disconnect", "after_accept", 1, &["broken in another way since the change: 1", "fixed by the change: 0"])]
+fn what_a_change_did_is_told(#[case] before: &str, #[case] after: &str, #[case] code: i32, #[case] expected: &[&str]) {
+    if python().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for (place, defect) in [("before", before), ("after", after)] {
+        let place = directory.path().join(place);
+        std::fs::create_dir(&place).unwrap();
+        let text = std::fs::read_to_string(apps().join("raw.py")).unwrap();
+        std::fs::write(place.join("raw.py"), text.replace("os.environ.get(\"DEFECT\", \"\")", &format!("{defect:?}")))
+            .unwrap();
+    }
+    std::fs::copy(apps().join("relapse.toml"), directory.path().join("relapse.toml")).unwrap();
+    let hunt = ["hunt", "--before", "asgi:raw:app @ before", "--after", "asgi:raw:app @ after"];
+    let (found, told) = relapse(directory.path(), &[&hunt[..], &["--cases", "20", "--faults", "edge"]].concat());
+    assert_eq!(found, Some(code), "{told}");
+    assert!(expected.iter().all(|line| told.contains(line)), "{told}");
+}
+
+/// What is meant as a directory and is none is not asked of a package index.
+#[test]
+fn a_directory_that_is_not_there_is_no_package() {
+    let directory = tempfile::tempdir().unwrap();
+    let (code, told) = relapse(directory.path(), &["hunt", "--target", "asgi:raw:app @ befor"]);
+    assert!(code == Some(2) && told.contains("there is no directory `befor`"), "{told}");
 }

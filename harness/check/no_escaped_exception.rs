@@ -14,7 +14,11 @@ fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
         return None;
     }
     let when = if accepted { "after" } else { "before" };
-    // The text may name a user or a thread; the type does not.
-    let key = format!("{} {when} the accept", exception.type_name);
-    Some((key, format!("{exception} left the application {when} it had answered")))
+    // The text may name a user or a thread, and a line moves with every change; type and function do not.
+    let (function, place) = match &exception.place {
+        Some(place) => (format!(" in {}", place.function), format!(" ({place})")),
+        None => Default::default(),
+    };
+    let key = format!("{}{function} {when} the accept", exception.type_name);
+    Some((key, format!("{exception}{place} left the application {when} it had answered")))
 }

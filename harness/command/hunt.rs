@@ -1,6 +1,6 @@
 //! `relapse hunt`: scripts and faults that nobody reported.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use relapse::{
-    Campaign, Clock, Conductor, Defect, Detection, Error, Foreign as ForeignPrey, Found, Hunt, HuntReport, Place,
-    Reached, Result, Revision, Runtime, Verdict, hunt_all, render_detection, render_table, servers,
+    Binding, Campaign, Change, Clock, Conductor, Defect, Detection, Error, Fate, Foreign as ForeignPrey, Found,
+    FoundReport, Hunt, HuntReport, Place, Reached, Result, Revision, Runtime, Verdict, coverage, hunt_all,
+    render_detection, render_table, servers,
 };
 
 use super::{
@@ -37,8 +38,12 @@ pub(super) struct Options {
     /// What is hunted on: the embedded backend; or a server of yours, `http://`, `https://`, `ws://` or `wss://`, host and
     /// port, where faults act on the way to it only and times are real; or a Python application of yours,
     /// `asgi:package.module:app`, where faults act on scopes and events too and time is virtual.
-    #[arg(long, value_name = "backend|URL|asgi:MODULE:APP", default_value = "backend")]
+    #[arg(long, visible_alias = "after", value_name = "backend|URL|asgi:MODULE:APP", default_value = "backend")]
     target: Target,
+    /// Hunt on this version of it too, with the same seeds, and tell what the change from it to --target fixed and what it
+    /// broke.
+    #[arg(long, value_name = "URL|asgi:MODULE:APP", requires = "target", conflicts_with_all = ["detection", "defect", "shard", "merge"])]
+    before: Option<Named>,
     #[command(flatten)]
     python: PythonOptions,
     /// The server profile in front of a Python application.
@@ -143,6 +148,10 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
     if let Target::Own(target) = &options.target {
         return hunt_on(options, target);
     }
+    if options.before.is_some() {
+        complain_of("--before is about something of yours: `--target` names its other version");
+        return Ok(MISUSE);
+    }
     if options.python.is_out_of_place() {
         return Ok(MISUSE);
     }
@@ -211,21 +220,8 @@ fn tell(
 ) -> Result<u8> {
     let seconds = start.elapsed().as_secs_f64();
     let mut kept = Vec::new();
-    let written = directory.map_or(Ok(()), |directory| keep(campaign, directory, &mut kept));
-    let aim = aim(options);
-    let mut report = HuntReport::of(hunt, campaign, |found| {
-        match kept.iter().find(|(seed, key, _)| (*seed, key) == (found.seed, &found.key)) {
-            Some((.., path)) => match &options.target {
-                Target::Backend => (path.clone(), format!("relapse replay {path}")),
-                Target::Own(target) => {
-                    let more = options.python.arguments() + &options.foreign.arguments();
-                    let target = quoted(&target.to_string());
-                    (path.clone(), format!("relapse run {} --target {target}{more}", quoted(path)))
-                }
-            },
-            None => (String::new(), format!("relapse hunt --seed {} --cases 1{aim}", found.seed)),
-        }
-    });
+    let written = directory.map_or(Ok(()), |directory| keep(&campaign.found, directory, &mut kept));
+    let mut report = HuntReport::of(hunt, campaign, |found| again(options, found, &kept));
     report.replayed = replayed.iter().cloned().collect();
     if options.format == Format::Human {
         print(report.findings() + report.coverage().trim_end());
@@ -235,7 +231,24 @@ fn tell(
     }
     // What was found is told before it is said that it could not be kept.
     written?;
-    Ok(exit_code(&report))
+    Ok(exit_code(report.exit_code()))
+}
+
+/// Where something that was found is kept, and the command that shows it again.
+fn again(options: &Options, found: &Found, kept: &[(u64, String, String)]) -> (String, String) {
+    let Some((.., path)) = kept.iter().find(|(seed, key, _)| (*seed, key) == (found.seed, &found.key)) else {
+        return (String::new(), format!("relapse hunt --seed {} --cases 1{}", found.seed, aim(options)));
+    };
+    let again = match &options.target {
+        Target::Backend => format!("relapse replay {path}"),
+        Target::Own(target) => {
+            let before = options.before.iter().map(|before| format!(" --before {}", quoted(&before.to_string())));
+            let before: String = before.collect();
+            let more = options.python.arguments() + &options.foreign.arguments();
+            format!("relapse run {}{before} --target {}{more}", quoted(path), quoted(&target.to_string()))
+        }
+    };
+    (path.clone(), again)
 }
 
 /// Hunts on what is not ours.
@@ -253,10 +266,11 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
             return Ok(MISUSE);
         }
     }
-    if !target.is_allowed(&options.foreign) || options.python.contradicts(options.profile.is_some()) {
+    let versions: Vec<&Named> = options.before.iter().chain([target]).collect();
+    let is_allowed = |named: &&Named| named.is_allowed(&options.foreign) && named.is_comparable(target);
+    if !versions.iter().all(is_allowed) || options.python.contradicts(options.profile.is_some()) {
         return Ok(MISUSE);
     }
-    let clock = target.clock(&options.python);
     let binding = options.foreign.binding()?;
     let token = match Runtime::new(Clock::Real).block_on(token(&binding)) {
         Ok(token) => token,
@@ -265,27 +279,87 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
             return Ok(MISUSE);
         }
     };
-    let (allowance, python) = (&options.allowance, &options.python);
+    #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
+    let start = Instant::now();
+    let mut hunted = Vec::new();
+    for named in versions {
+        let Some(hunt) = hunt_for(options, named, &binding, &token)? else { return Ok(MISUSE) };
+        let campaign = watched(&hunt, jobs(options), options.time, start)?;
+        tell_notes(hunt.foreign.iter().flat_map(|prey| prey.notes()));
+        hunted.push((hunt, campaign));
+    }
+    let Some((hunt, campaign)) = hunted.pop() else { unreachable!("one version is there") };
+    let directory = options.capsules.clone().unwrap_or_else(|| PathBuf::from("capsules"));
+    let Some((old, before)) = hunted.pop() else {
+        return tell(options, &hunt, &campaign, start, Some(&directory), &[]);
+    };
+    let progress = progress(before.found.len() + campaign.found.len(), "findings tried on both");
+    let change = Change::between((&old, before), (&hunt, campaign), || progress.inc(1))?;
+    progress.finish_and_clear();
+    tell_change(options, &hunt, &change, &directory)
+}
+
+/// What a change did.
+fn tell_change(options: &Options, hunt: &Hunt, change: &Change, directory: &Path) -> Result<u8> {
+    let mut kept = Vec::new();
+    let written = keep(change.fates.iter().map(|(_, found, _)| found), directory, &mut kept);
+    let pages = |fate: Fate| {
+        let of_fate = change.fates.iter().filter(move |(other, ..)| *other == fate);
+        of_fate.map(|(_, found, _)| FoundReport::of(hunt, found, again(options, found, &kept))).collect::<Vec<_>>()
+    };
+    let places: Vec<String> = hunt.places.iter().map(|place| place.name().to_owned()).collect();
+    if options.format == Format::Human {
+        for fate in Fate::ALL {
+            let pages = pages(fate);
+            if pages.is_empty() && matches!(fate, Fate::Changed | Fate::Unclear) {
+                continue;
+            }
+            print(format!("{}: {}", fate.title(), pages.len()));
+            if !pages.is_empty() {
+                print(format!("\n{}", pages.iter().map(FoundReport::page).collect::<String>().trim_end()));
+                print("");
+            }
+        }
+        for (when, reached) in ["before", "after"].iter().zip(&change.reached) {
+            let found = change.fates.iter().filter(|(.., on_after)| *on_after == (*when == "after")).count();
+            print(format!("{when}: {}", coverage(reached, found, &places).trim_end()));
+        }
+    } else {
+        let fates: BTreeMap<Fate, Vec<FoundReport>> = Fate::ALL.into_iter().map(|fate| (fate, pages(fate))).collect();
+        let [before, after] = &change.reached;
+        print(serde_json::json!({ "schema": 1, "found": fates, "before": before, "after": after }));
+    }
+    written?;
+    Ok(exit_code(change.exit_code(!hunt.places.is_empty())))
+}
+
+/// Everything that says how versions are reached.
+fn way(options: &Options) -> Way<'_> {
     let profile = options.profile.as_deref();
-    let way = Way { allowance, python, profile, seed: options.seed };
+    Way { allowance: &options.allowance, python: &options.python, profile, seed: options.seed }
+}
+
+/// A hunt on something that is not ours; complains where there can be none.
+fn hunt_for(options: &Options, target: &Named, binding: &Binding, token: &str) -> Result<Option<Hunt>> {
+    let (way, clock) = (way(options), target.clock(&options.python));
     let runtime = Runtime::new(clock);
-    let server = target.reach(&runtime, way, &binding, &token)?;
+    let server = target.reach(&runtime, way, binding, token)?;
     if let Some(place) = options.faults.iter().find(|place| !server.places().iter().any(|known| known.name() == *place))
     {
         let known: Vec<&str> = server.places().iter().map(|place| place.name()).collect();
         complain_of(&format!("no fault can act at the {place} of this target; at the {} one can", known.join(", ")));
-        return Ok(MISUSE);
+        return Ok(None);
     }
     let usual = if clock == Clock::Real { CASES_ON_A_SERVER } else { CASES };
     let cases = options.cases.unwrap_or(if options.time.is_some() { CASES_MAX } else { usual });
-    let once_more = target.once_more(way, &binding, &token)?;
-    let mut prey = ForeignPrey::new(server, binding, runtime);
+    let once_more = target.once_more(way, binding, token)?;
+    let mut prey = ForeignPrey::new(server, binding.clone(), runtime);
     if let Some(once_more) = once_more {
         prey = prey.for_many(once_more);
     }
     if let Err(why) = prey.greet(options.seed) {
         complain_of(&format!("a hunt would prove nothing: {why}"));
-        return Ok(MISUSE);
+        return Ok(None);
     }
     let mut hunt = Hunt::on_foreign(prey, servers()?, cases);
     // What no server does is nobody's to repair, unless it is asked for.
@@ -295,14 +369,7 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     if let Some(Shard { number, of }) = options.shard {
         hunt = hunt.shard(number, of);
     }
-    #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
-    let start = Instant::now();
-    let campaign = watched(&hunt, jobs(options), options.time, start)?;
-    if let Some(prey) = &hunt.foreign {
-        tell_notes(prey.notes());
-    }
-    let directory = options.capsules.clone().unwrap_or_else(|| PathBuf::from("capsules"));
-    tell(options, &hunt, &campaign, start, Some(&directory), &[])
+    Ok(Some(hunt))
 }
 
 /// How many workers hunt.
@@ -311,8 +378,7 @@ fn jobs(options: &Options) -> usize {
 }
 
 /// The exit code of a hunt; one that reached nothing says so.
-fn exit_code(report: &HuntReport) -> u8 {
-    let code = report.exit_code();
+fn exit_code(code: u8) -> u8 {
     if code == MISUSE {
         complain_of("the hunt proves nothing: no upgrade was accepted, or no fault acted; let it have more cases");
     }
@@ -356,8 +422,12 @@ fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> 
 }
 
 /// Writes the capsule of each finding, as far as that is possible; `kept` gets seed, key and path of each.
-fn keep(campaign: &Campaign, directory: &Path, kept: &mut Vec<(u64, String, String)>) -> Result {
-    for found in &campaign.found {
+fn keep<'a>(
+    found: impl IntoIterator<Item = &'a Found>,
+    directory: &Path,
+    kept: &mut Vec<(u64, String, String)>,
+) -> Result {
+    for found in found {
         // Two findings of one seed may have names that begin alike.
         let names = std::iter::once(found.capsule.name.clone())
             .chain((2..).map(|number| format!("{}_{number}", found.capsule.name)));
@@ -444,7 +514,7 @@ fn merge(options: &Options) -> Result<u8> {
         Format::Human => print(report.findings() + report.coverage().trim_end()),
         Format::Json => print(report.to_json()),
     }
-    Ok(exit_code(&report))
+    Ok(exit_code(report.exit_code()))
 }
 
 fn defect(name: &str) -> Result<Defect> {

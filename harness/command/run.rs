@@ -144,15 +144,8 @@ fn run_on(
         return Ok(MISUSE);
     }
     let all: Vec<&Named> = url.before.iter().chain([target]).collect();
-    if !all.iter().all(|named| named.is_allowed(&url.foreign)) {
-        return Ok(MISUSE);
-    }
-    if options.url.python.contradicts(!options.profile.is_empty()) {
-        return Ok(MISUSE);
-    }
-    let clock = target.clock(&url.python);
-    if all.iter().any(|named| named.clock(&url.python) != clock) {
-        complain_of("a server behind a URL and a Python application cannot be compared: name two of a kind");
+    let is_allowed = |named: &&Named| named.is_allowed(&url.foreign) && named.is_comparable(target);
+    if !all.iter().all(is_allowed) || url.python.contradicts(!options.profile.is_empty()) {
         return Ok(MISUSE);
     }
     let binding = url.foreign.binding()?;
@@ -163,7 +156,7 @@ fn run_on(
             return Ok(MISUSE);
         }
     };
-    let runtime = Runtime::new(clock);
+    let runtime = Runtime::new(target.clock(&url.python));
     let (allowance, python) = (&url.allowance, &url.python);
     let profile = options.profile.first().map(String::as_str);
     let way = Way { allowance, python, profile, seed: options.seed };

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use relapse::{
-    Binding, Clock, PythonInstallation, PythonServer, PythonSite, PythonTarget, Reaching, Result, Runtime, START_LIMIT,
-    Served, Server, ServerChoice, Upstream, end_interpreters, servers,
+    Binding, Clock, PythonInstallation, PythonRequirements, PythonServer, PythonSite, PythonTarget, Reaching, Result,
+    Runtime, START_LIMIT, Served, Server, ServerChoice, Trouble, Upstream, end_interpreters, servers,
 };
 
 use super::{complain_of, note, run::Allowance, server, until_told_to_stop, validate::Foreign};
@@ -21,12 +21,12 @@ use super::{complain_of, note, run::Allowance, server, until_told_to_stop, valid
 pub(super) enum Named {
     /// A server behind a URL.
     Url(Upstream),
-    /// `asgi:package.module:attribute`, and after ` @ ` the directory it is in.
+    /// `asgi:package.module:attribute`, and after ` @ ` each the directory it is in and the packages it runs with.
     Python {
         /// `package.module:attribute`.
         app: String,
-        /// Its directory.
-        directory: Option<PathBuf>,
+        /// Its directory, and packages as pip knows them.
+        places: Vec<String>,
     },
 }
 
@@ -35,13 +35,11 @@ impl FromStr for Named {
 
     fn from_str(text: &str) -> Result<Named, String> {
         let Some(python) = text.strip_prefix("asgi:") else { return text.parse().map(Named::Url) };
-        let (app, directory) = match python.split_once(" @ ") {
-            Some((app, directory)) => (app.trim(), Some(PathBuf::from(directory.trim()))),
-            None => (python, None),
-        };
+        let mut parts = python.split(" @ ").map(|part| part.trim().to_owned());
+        let app = parts.next().unwrap_or_default();
         match app.split_once(':') {
             Some((module, attribute)) if !module.is_empty() && !attribute.is_empty() => {
-                Ok(Named::Python { app: app.to_owned(), directory })
+                Ok(Named::Python { app, places: parts.collect() })
             }
             _ => Err("write it as in `asgi:package.module:app`".to_owned()),
         }
@@ -52,8 +50,10 @@ impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Named::Url(upstream) => write!(f, "{upstream}"),
-            Named::Python { app, directory: None } => write!(f, "asgi:{app}"),
-            Named::Python { app, directory: Some(directory) } => write!(f, "asgi:{app} @ {}", directory.display()),
+            Named::Python { app, places } => {
+                write!(f, "asgi:{app}")?;
+                places.iter().try_for_each(|place| write!(f, " @ {place}"))
+            }
         }
     }
 }
@@ -83,6 +83,9 @@ pub(super) struct PythonOptions {
     /// How long a Python application may keep its event loop to itself before it is taken for stuck.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
     blocked_limit: Duration,
+    /// How much memory a Python application may have, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(16..=1 << 30))]
+    memory_limit: u64,
     /// The clock of a Python application's event loop: virtual time costs nothing and is exact; real time is for threads,
     /// sockets, files and processes of the application's own.
     #[arg(long, value_enum, default_value_t = LoopClock::Virtual)]
@@ -153,8 +156,22 @@ impl PythonOptions {
     }
 
     /// Where the application is, and whether its interpreter was chosen.
-    fn site(&self, app: &str, directory: Option<&Path>) -> (PythonSite, bool) {
-        let directory = directory.or(self.dir.as_deref()).unwrap_or(Path::new(".")).to_owned();
+    fn site(&self, app: &str, places: &[String]) -> Result<(PythonSite, bool)> {
+        let (mut directory, mut packages) = (self.dir.clone().unwrap_or_else(|| PathBuf::from(".")), None);
+        for place in places {
+            // What is meant as a directory and is none must not be asked of a package index.
+            let is_packages = place.contains(['=', '<', '>', '~', '!']) || place.ends_with(".txt");
+            match Path::new(place).is_dir() {
+                true => directory = PathBuf::from(place),
+                false if is_packages => packages = Some(PythonRequirements::of(place, Path::new("."))?),
+                false => {
+                    let message = format!(
+                        "there is no directory `{place}`; packages are written with a version, as in `starlette==0.47.3`"
+                    );
+                    return Err(Trouble { message, details: String::new() }.into());
+                }
+            }
+        }
         let directory = directory.canonicalize().unwrap_or(directory);
         let of_its_own = directory.join(".venv/bin/python");
         let active = std::env::var_os("VIRTUAL_ENV").map(|home| Path::new(&home).join("bin/python"));
@@ -168,6 +185,10 @@ impl PythonOptions {
         // link to another one's.
         let python =
             if python.components().count() > 1 { std::path::absolute(&python).unwrap_or(python) } else { python };
+        let (python, is_chosen) = match packages {
+            None => (python, is_chosen),
+            Some(packages) => (packages.install(&python, &|text| note(text))?, true),
+        };
         let site = PythonSite {
             app: app.to_owned(),
             factory: self.factory,
@@ -177,8 +198,9 @@ impl PythonOptions {
             blocked_limit: self.blocked_limit,
             clock: self.clock.into(),
             fresh: self.fresh,
+            memory_limit: self.memory_limit << 20,
         };
-        (site, is_chosen)
+        Ok((site, is_chosen))
     }
 
     /// Whether a real server is to stand in front of a Python application, and something else that plays one, or that only
@@ -220,6 +242,15 @@ impl Named {
         }
     }
 
+    /// Whether it is of the kind of another version; complains where it is not.
+    pub(super) fn is_comparable(&self, other: &Named) -> bool {
+        let is_alike = matches!(self, Named::Url(_)) == matches!(other, Named::Url(_));
+        if !is_alike {
+            complain_of("a server behind a URL and a Python application cannot be compared: name two of a kind");
+        }
+        is_alike
+    }
+
     /// Whether it may be contacted; complains where it may not.
     pub(super) fn is_allowed(&self, foreign: &Foreign) -> bool {
         match self {
@@ -235,7 +266,7 @@ impl Named {
                 let url = way.allowance.server(upstream, binding, token);
                 Ok(runtime.block_on(Server::recognize(url, binding, &servers()?)))
             }
-            Named::Python { app, directory } => launcher(app, directory.as_deref(), way, binding, token)?(runtime),
+            Named::Python { app, places } => launcher(app, places, way, binding, token)?(runtime),
         }
     }
 
@@ -243,21 +274,15 @@ impl Named {
     pub(super) fn once_more(&self, way: Way<'_>, binding: &Binding, token: &str) -> Result<Option<Box<Reaching>>> {
         match self {
             Named::Url(_) => Ok(None),
-            Named::Python { app, directory } => launcher(app, directory.as_deref(), way, binding, token).map(Some),
+            Named::Python { app, places } => launcher(app, places, way, binding, token).map(Some),
         }
     }
 }
 
 /// Starts an interpreter with an application in it.
-fn launcher(
-    app: &str,
-    directory: Option<&Path>,
-    way: Way<'_>,
-    binding: &Binding,
-    token: &str,
-) -> Result<Box<Reaching>> {
+fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token: &str) -> Result<Box<Reaching>> {
     end_interpreters_with_us();
-    let (site, is_chosen) = way.python.site(app, directory);
+    let (site, is_chosen) = way.python.site(app, places)?;
     let (binding, token, seed) = (binding.clone(), token.to_owned(), way.seed);
     if let Some(server) = way.python.server.clone() {
         let python = server.interpreter(&site.python, is_chosen, &note)?;

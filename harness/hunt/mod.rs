@@ -7,6 +7,7 @@ mod foreign;
 mod hardship;
 pub mod report;
 mod shrink;
+mod versions;
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -17,8 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use draw::{Aim, Drawn, draw};
 pub use foreign::{Foreign, Reaching};
-pub use report::HuntReport;
+pub use report::{FoundReport, HuntReport};
 use serde::{Deserialize, Serialize};
+pub use versions::{Change, Fate};
 
 use crate::{
     case::Case,
@@ -39,6 +41,9 @@ use crate::{
 
 /// How many cases a worker takes at a time.
 const CHUNK: u64 = 64;
+
+/// From how many cases on a hunt must have reached something.
+const ENOUGH: u64 = 20;
 
 /// Something that a hunt found.
 #[derive(Debug, Clone)]
@@ -242,9 +247,11 @@ impl Reached {
         join(&mut self.endings, &other.endings);
     }
 
-    /// Whether anything was reached at all: an upgrade, and, where there may be any, a fault.
-    pub fn is_something(&self, may_have_faults: bool) -> bool {
-        self.sessions > 0 && (!may_have_faults || self.faults.values().any(|&count| count > 0))
+    /// Whether nothing was reached although there were cases enough: no upgrade, or, where there may be any, no fault.
+    pub fn is_nothing(&self, may_have_faults: bool) -> bool {
+        let is_enough = self.cases == 0 || self.cases >= ENOUGH;
+        let has_acted = self.faults.values().any(|&count| count > 0);
+        is_enough && (self.sessions == 0 || may_have_faults && !has_acted)
     }
 
     fn count(&mut self, drawn: &Drawn, transcript: &Transcript, evidence: &Evidence<'_>) {
@@ -368,8 +375,7 @@ impl Conductor {
                 let new = self.keep(hunt, key, (drawn.clone(), played.clone()), seed, number + 1)?;
                 known.insert(new.key.clone());
                 known.extend(new.also.iter().map(|(key, _)| key.clone()));
-                // What cannot be had without something that was found before is that, in another dress.
-                if !found.iter().any(|old| new.also.iter().any(|(key, _)| *key == old.key)) {
+                if !found.iter().any(|old| is_in_another_dress(&new, old)) {
                     found.push(new);
                 }
             }
@@ -439,6 +445,13 @@ impl Conductor {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether something was found before: it cannot be had without that, or the same exception is behind both.
+fn is_in_another_dress(new: &Found, old: &Found) -> bool {
+    let is_of_old = |key: &String| *key == old.key || old.also.iter().any(|(other, _)| other == key);
+    let is_exception = |key: &str| key.starts_with("no_escaped_exception: ") && key.contains(" in ");
+    new.also.iter().any(|(key, _)| *key == old.key || is_exception(key) && is_of_old(key))
 }
 
 /// The control of a hunt: nobody is beside its clients.

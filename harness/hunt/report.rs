@@ -19,9 +19,6 @@ use crate::{
 /// How many kinds that never acted are named.
 const MISSED_MAX: usize = 4;
 
-/// From how many cases on a hunt must have reached something.
-const ENOUGH: u64 = 20;
-
 /// The document's version.
 const SCHEMA: u32 = 3;
 
@@ -74,35 +71,59 @@ pub struct FoundReport {
     pub again: String,
 }
 
+impl FoundReport {
+    /// What was found in a hunt, where its capsule was written, and which command shows it again.
+    pub fn of(hunt: &Hunt, found: &Found, (capsule, again): (String, String)) -> FoundReport {
+        let lines = sequence::lines(&found.transcript, Detail::Conversation);
+        let crowd = found.drawn.crowd;
+        let clients =
+            format!("{} user(s), {} connection(s) each, {} time(s)", crowd.users, crowd.connections, crowd.rounds);
+        FoundReport {
+            key: found.key.clone(),
+            message: found.message.clone(),
+            also: found.also.iter().map(|(key, _)| key.clone()).collect(),
+            seed: found.seed,
+            server: match &hunt.foreign {
+                Some(foreign) => foreign.name(),
+                None => hunt.servers[found.drawn.server].name.clone(),
+            },
+            environment: match &hunt.foreign {
+                Some(_) => String::new(),
+                None => found.drawn.environment.name().to_owned(),
+            },
+            clients: if crowd.clients() * crowd.rounds > 1 { clients } else { String::new() },
+            faults: found.drawn.faults.iter().map(ToString::to_string).collect(),
+            conversation: lines.into_iter().map(|line| line.text).collect(),
+            capsule,
+            again,
+        }
+    }
+
+    /// The complaint, and the conversation that shows it.
+    pub fn page(&self) -> String {
+        let mut text = String::new();
+        let _ = writeln!(text, "{}  {}", self.key, self.message);
+        for also in &self.also {
+            let _ = writeln!(text, "  also {also}");
+        }
+        let clients = if self.clients.is_empty() { String::new() } else { format!("; {}", self.clients) };
+        let whereabouts = match self.environment.as_str() {
+            "" => format!("at {}", self.server),
+            environment => format!("behind {} in {environment}", self.server),
+        };
+        let _ = writeln!(text, "{whereabouts}{clients}, shrunk from seed {}", self.seed);
+        for line in &self.conversation {
+            let _ = writeln!(text, "  {line}");
+        }
+        let _ = writeln!(text, "again: {}\n", self.again);
+        text
+    }
+}
+
 impl HuntReport {
     /// What a hunt did. `kept` says where the capsule of each finding was written, and which command shows it again.
     pub fn of(hunt: &Hunt, campaign: &Campaign, kept: impl Fn(&Found) -> (String, String)) -> HuntReport {
-        let found = campaign.found.iter().map(|found| {
-            let (capsule, again) = kept(found);
-            let lines = sequence::lines(&found.transcript, Detail::Conversation);
-            let crowd = found.drawn.crowd;
-            let clients =
-                format!("{} user(s), {} connection(s) each, {} time(s)", crowd.users, crowd.connections, crowd.rounds);
-            FoundReport {
-                key: found.key.clone(),
-                message: found.message.clone(),
-                also: found.also.iter().map(|(key, _)| key.clone()).collect(),
-                seed: found.seed,
-                server: match &hunt.foreign {
-                    Some(foreign) => foreign.name(),
-                    None => hunt.servers[found.drawn.server].name.clone(),
-                },
-                environment: match &hunt.foreign {
-                    Some(_) => String::new(),
-                    None => found.drawn.environment.name().to_owned(),
-                },
-                clients: if crowd.clients() * crowd.rounds > 1 { clients } else { String::new() },
-                faults: found.drawn.faults.iter().map(ToString::to_string).collect(),
-                conversation: lines.into_iter().map(|line| line.text).collect(),
-                capsule,
-                again,
-            }
-        });
+        let found = campaign.found.iter().map(|found| FoundReport::of(hunt, found, kept(found)));
         HuntReport {
             schema: SCHEMA,
             revision: hunt.revision.to_string(),
@@ -165,10 +186,9 @@ impl HuntReport {
         Ok(())
     }
 
-    /// The exit code: 1 when something was found, 2 when nothing was reached although there were cases enough.
+    /// The exit code: 1 when something was found, 2 when nothing was reached.
     pub fn exit_code(&self) -> u8 {
-        let is_enough = self.reached.cases == 0 || self.reached.cases >= ENOUGH;
-        match (self.found.is_empty(), is_enough && !self.reached.is_something(!self.places.is_empty())) {
+        match (self.found.is_empty(), self.reached.is_nothing(!self.places.is_empty())) {
             (false, _) => 1,
             (true, false) => 0,
             (true, true) => 2,
@@ -177,58 +197,46 @@ impl HuntReport {
 
     /// Each finding with its conversation.
     pub fn findings(&self) -> String {
-        let mut text = String::new();
-        for found in &self.found {
-            let _ = writeln!(text, "{}  {}", found.key, found.message);
-            for also in &found.also {
-                let _ = writeln!(text, "  also {also}");
-            }
-            let clients = if found.clients.is_empty() { String::new() } else { format!("; {}", found.clients) };
-            let whereabouts = match found.environment.as_str() {
-                "" => format!("at {}", found.server),
-                environment => format!("behind {} in {environment}", found.server),
-            };
-            let _ = writeln!(text, "{whereabouts}{clients}, shrunk from seed {}", found.seed);
-            for line in &found.conversation {
-                let _ = writeln!(text, "  {line}");
-            }
-            let _ = writeln!(text, "again: {}\n", found.again);
-        }
-        text
+        self.found.iter().map(FoundReport::page).collect()
     }
 
     /// What was reached: cases, classes, endings, and which kinds of fault acted and which never did.
     pub fn coverage(&self) -> String {
-        let Reached { cases, sessions, classes, faults, states, endings } = &self.reached;
-        let connections: u64 = classes.values().sum();
-        let of_all = |count: &u64| format!("{count} ({:.1} %)", 100.0 * *count as f64 / connections.max(1) as f64);
-        let classes: Vec<String> = classes.iter().map(|(class, count)| format!("{class} {}", of_all(count))).collect();
-        let mut text = format!(
-            "{cases} case(s), {} finding(s); {sessions} upgrades accepted\n{connections} connections in {} ways: {}\n",
-            self.found.len(),
-            endings.len(),
-            classes.join(", ")
-        );
-        let came: Vec<String> =
-            STATES.iter().filter_map(|state| Some(format!("{state} {}", states.get(*state)?))).collect();
-        let missed: Vec<&str> = STATES.iter().copied().filter(|state| !states.contains_key(*state)).collect();
-        let came = if came.is_empty() { "none of those that are told apart".to_owned() } else { came.join(", ") };
-        let _ = writeln!(text, "states     {came}{}", never(&missed));
-        for place in Place::ALL.iter().filter(|place| self.places.iter().any(|name| name == place.name())) {
-            let kinds: Vec<&str> = FaultKind::all().filter(|kind| kind.place == *place).map(|kind| kind.name).collect();
-            let acted = kinds.iter().filter_map(|kind| faults.get(*kind)).sum::<u64>();
-            let missed: Vec<&str> = kinds.iter().copied().filter(|kind| !faults.contains_key(*kind)).collect();
-            let _ = write!(
-                text,
-                "{:<10} {acted} times a fault acted, {} of {} kinds",
-                place.name(),
-                kinds.len() - missed.len(),
-                kinds.len()
-            );
-            let _ = writeln!(text, "{}", never(&missed));
-        }
-        text
+        coverage(&self.reached, self.found.len(), &self.places)
     }
+}
+
+/// What was reached with faults at these places.
+pub fn coverage(reached: &Reached, found: usize, places: &[String]) -> String {
+    let Reached { cases, sessions, classes, faults, states, endings } = reached;
+    let connections: u64 = classes.values().sum();
+    let of_all = |count: &u64| format!("{count} ({:.1} %)", 100.0 * *count as f64 / connections.max(1) as f64);
+    let classes: Vec<String> = classes.iter().map(|(class, count)| format!("{class} {}", of_all(count))).collect();
+    let mut text = format!(
+        "{cases} case(s), {} finding(s); {sessions} upgrades accepted\n{connections} connections in {} ways: {}\n",
+        found,
+        endings.len(),
+        classes.join(", ")
+    );
+    let came: Vec<String> =
+        STATES.iter().filter_map(|state| Some(format!("{state} {}", states.get(*state)?))).collect();
+    let missed: Vec<&str> = STATES.iter().copied().filter(|state| !states.contains_key(*state)).collect();
+    let came = if came.is_empty() { "none of those that are told apart".to_owned() } else { came.join(", ") };
+    let _ = writeln!(text, "states     {came}{}", never(&missed));
+    for place in Place::ALL.iter().filter(|place| places.iter().any(|name| name == place.name())) {
+        let kinds: Vec<&str> = FaultKind::all().filter(|kind| kind.place == *place).map(|kind| kind.name).collect();
+        let acted = kinds.iter().filter_map(|kind| faults.get(*kind)).sum::<u64>();
+        let missed: Vec<&str> = kinds.iter().copied().filter(|kind| !faults.contains_key(*kind)).collect();
+        let _ = write!(
+            text,
+            "{:<10} {acted} times a fault acted, {} of {} kinds",
+            place.name(),
+            kinds.len() - missed.len(),
+            kinds.len()
+        );
+        let _ = writeln!(text, "{}", never(&missed));
+    }
+    text
 }
 
 /// What was never reached, by name as far as that is not too much.

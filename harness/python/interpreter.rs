@@ -18,7 +18,12 @@ use super::{
     group::{Group, Printed},
     marshal,
 };
-use crate::{clock::Clock, error::Trouble, value::Value};
+use crate::{
+    clock::Clock,
+    error::Trouble,
+    exception::{CodePlace, Exception},
+    value::Value,
+};
 
 /// What runs in the interpreter.
 pub(super) const SHIM: &str = include_str!("shim.py");
@@ -53,10 +58,15 @@ pub struct Site {
     pub clock: Clock,
     /// Whether each case has an interpreter of its own.
     pub fresh: bool,
+    /// How much memory its process may have, in bytes.
+    pub memory_limit: u64,
 }
 
 /// How long an application usually may.
 pub const BLOCKED_LIMIT: Duration = Duration::from_secs(20);
+
+/// How much memory an application usually may have, in bytes.
+pub const MEMORY_LIMIT: u64 = 4 << 30;
 
 /// What an application told about itself when it was loaded.
 #[derive(Debug, Clone, Default)]
@@ -95,8 +105,8 @@ pub(super) enum Happening {
     Sent(Value),
     /// It returned.
     Returned,
-    /// It raised: type, message, and the innermost place in the application's own code.
-    Raised(String, String, String),
+    /// It raised.
+    Raised(Exception),
     /// It logged something: level as Python numbers it, and the text.
     Logged(i64, String),
     /// The interpreter is gone.
@@ -137,6 +147,8 @@ struct Ear {
 struct Calls {
     running: BTreeMap<i64, mpsc::UnboundedSender<Happening>>,
     next: i64,
+    /// Where the application's own code is.
+    directory: PathBuf,
     died: Option<Trouble>,
     /// What the harness should know: threads and sockets that virtual time does not wait for.
     notes: Vec<String>,
@@ -175,6 +187,7 @@ impl Interpreter {
             ("clock", if site.clock == Clock::Virtual { "virtual" } else { "real" }.into()),
             ("seed", Value::Int((seed & 0x7FFF_FFFF) as i64)),
             ("log_level", Value::Int(20)),
+            ("memory_limit", Value::Int(i64::try_from(site.memory_limit).unwrap_or(i64::MAX))),
         ]);
         let introduced = say(&mut to, &settings).map_err(|_| ear.gone()).and_then(|()| ear.hear(IMPORT_LIMIT));
         let introduced = introduced.map_err(|trouble| {
@@ -183,7 +196,7 @@ impl Interpreter {
             Trouble { message: if late { message } else { trouble.message }, details: trouble.details }
         })?;
         let introduction = introduction(&introduced)?;
-        let calls = Arc::new(Mutex::new(Calls { next: 1, ..Calls::default() }));
+        let calls = Arc::new(Mutex::new(Calls { next: 1, directory: site.directory.clone(), ..Calls::default() }));
         let ear = match site.clock {
             Clock::Virtual => Some(ear),
             Clock::Real => {
@@ -434,8 +447,7 @@ impl Calls {
             "returned" => (parts.next(), Happening::Returned),
             "raised" => {
                 let id = parts.next();
-                let (name, message) = (text(parts.next()), text(parts.next()));
-                (id, Happening::Raised(name, message, innermost(parts.next())))
+                (id, Happening::Raised(exception(&mut parts, &self.directory)))
             }
             "log" => {
                 let (id, level) = (parts.next(), parts.next());
@@ -445,9 +457,9 @@ impl Calls {
             }
             "unhandled" => {
                 let id = parts.next();
-                let (name, message) = (text(parts.next()), text(parts.next()));
-                let at = innermost(parts.next());
-                (id, Happening::Logged(40, format!("Task exception was never retrieved: {name}: {message}{at}")))
+                let exception = exception(&mut parts, &self.directory);
+                let place = exception.place.iter().map(|place| format!(" ({place})")).collect::<String>();
+                (id, Happening::Logged(40, format!("Task exception was never retrieved: {exception}{place}")))
             }
             _ => return,
         };
@@ -501,14 +513,27 @@ pub(super) fn text(value: Option<Value>) -> String {
     }
 }
 
-/// The innermost frame, as a place in the application's code.
-pub(super) fn innermost(frames: Option<Value>) -> String {
-    let Some(Value::List(frames)) = frames else { return String::new() };
-    let Some(Value::List(frame)) = frames.into_iter().next_back() else { return String::new() };
-    match frame.as_slice() {
-        [Value::Str(file), Value::Int(line), Value::Str(function)] => format!(" ({file}:{line} in {function})"),
-        _ => String::new(),
-    }
+/// Type, message and frames of an exception. Its place is the innermost in the application's own code, which is in this
+/// directory; where it has none there, the innermost of all.
+pub(super) fn exception(parts: &mut impl Iterator<Item = Value>, directory: &Path) -> Exception {
+    let (type_name, message) = (text(parts.next()), text(parts.next()));
+    let Some(Value::List(frames)) = parts.next() else { return Exception { type_name, message, place: None } };
+    let places = frames.into_iter().rev().filter_map(|frame| match frame {
+        Value::List(parts) => match <[Value; 3]>::try_from(parts) {
+            Ok([Value::Str(file), Value::Int(line), Value::Str(function)]) => {
+                let own = Path::new(&file).strip_prefix(directory).ok().map(Path::to_path_buf);
+                let own = own.filter(|own| !own.components().any(|part| part.as_os_str() == "site-packages"));
+                let name = own.as_ref().map_or(file, |own| own.display().to_string());
+                let place = CodePlace { file: name, line: u32::try_from(line).unwrap_or(0), function };
+                Some((own.is_some(), place))
+            }
+            _ => None,
+        },
+        _ => None,
+    });
+    let places: Vec<(bool, CodePlace)> = places.collect();
+    let own = places.iter().position(|(is_own, _)| *is_own).unwrap_or(0);
+    Exception { type_name, message, place: places.into_iter().nth(own).map(|(_, place)| place) }
 }
 
 /// What the application told about itself.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
-    interpreter::{innermost, text},
+    interpreter::{exception, text},
     marshal,
 };
 use crate::{
@@ -66,6 +66,8 @@ struct Book {
     lifespan: Lifespan,
     is_loaded: bool,
     trouble: Option<Trouble>,
+    /// Where the application's own code is.
+    directory: PathBuf,
 }
 
 /// A process of the server.
@@ -81,10 +83,11 @@ struct Call {
 }
 
 impl Ledger {
-    /// Listens for witnesses on a socket of this path.
-    pub(super) fn open(path: &Path) -> io::Result<Ledger> {
+    /// Listens for witnesses on a socket of this path. The application's own code is in this directory.
+    pub(super) fn open(path: &Path, directory: &Path) -> io::Result<Ledger> {
         let listener = UnixListener::bind(path)?;
         let book = Book {
+            directory: directory.to_owned(),
             witnesses: Vec::new(),
             exchanges: BTreeMap::new(),
             latest: None,
@@ -261,7 +264,7 @@ impl Book {
             name => {
                 let Some(call) = self.calls.get(&key) else { return };
                 let (kind, scribe) = (call.kind, call.scribe.clone());
-                let what = happened(name, &mut parts);
+                let what = happened(name, &mut parts, &self.directory);
                 if kind == ScopeType::Lifespan {
                     self.live(&what);
                 } else if let Some(scribe) = scribe {
@@ -319,19 +322,13 @@ impl Book {
 type Entries = BTreeMap<std::borrow::Cow<'static, str>, Value>;
 
 /// What a witness told of a call.
-fn happened(name: &str, parts: &mut std::vec::IntoIter<Value>) -> Vec<What> {
-    let mut exception = || Exception::new(&text(parts.next()), text(parts.next()));
+fn happened(name: &str, parts: &mut std::vec::IntoIter<Value>, directory: &Path) -> Vec<What> {
     match name {
         "received" => vec![What::Received(inbound(&parts.next().unwrap_or(Value::None)))],
         "sent" => vec![What::Sent(Outbound::from_value(&parts.next().unwrap_or(Value::None)))],
-        "raised_in" => vec![What::CallRaised(exception())],
+        "raised_in" => vec![What::CallRaised(Exception::new(&text(parts.next()), text(parts.next())))],
         "returned" => vec![What::Returned],
-        "raised" => {
-            let exception = exception();
-            let place = innermost(parts.next());
-            let logged = What::Logged { level: Level::Info, message: format!("raised{place}") };
-            if place.is_empty() { vec![What::Raised(exception)] } else { vec![logged, What::Raised(exception)] }
-        }
+        "raised" => vec![What::Raised(exception(parts, directory))],
         _ => Vec::new(),
     }
 }

@@ -20,7 +20,7 @@ use tokio::task::coop::unconstrained;
 use tokio::time::sleep_until;
 
 pub use self::group::end_all;
-pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, Route, Site};
+pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, MEMORY_LIMIT, Route, Site};
 use self::interpreter::{Happening, command};
 pub use self::server::{Installation, START_LIMIT, Server, ServerChoice, Software};
 pub use self::venv::{Requirements, cache};
@@ -114,12 +114,7 @@ async fn attend(
             // Nothing moved between the promise that it would be taken and this.
             Happening::Sent(event) => send.send(Outbound::from_value(&event)).await?,
             Happening::Returned => return Ok(()),
-            Happening::Raised(type_name, message, place) => {
-                if !place.is_empty() {
-                    log(Level::Info, format!("raised{place}"));
-                }
-                return Err(Exception { type_name, message });
-            }
+            Happening::Raised(exception) => return Err(exception),
             Happening::Logged(level, message) => {
                 let level = match level {
                     40.. => Level::Error,

@@ -357,7 +357,7 @@ async fn launch(installation: &Installation, port: u16, directory: &Path) -> Res
     let Installation { site, server: choice, flags, start_limit } = installation;
     let socket = directory.join("ledger");
     let _ = std::fs::remove_file(&socket);
-    let ledger = Ledger::open(&socket)
+    let ledger = Ledger::open(&socket, &site.directory)
         .map_err(|error| trouble(format!("no socket can be had in {}: {error}", directory.display())))?;
     let mut command = Command::new(&site.python);
     command.args(choice.arguments(port)).args(flags).arg("relapse_witness:app").current_dir(&site.directory);

@@ -44,6 +44,7 @@ import os
 import pkgutil
 import random
 import re
+import resource
 import selectors
 import signal
 import socket
@@ -1005,6 +1006,14 @@ def collect_parameters(dependant, entry):
 # ---------------------------------------------------------------- the process
 
 
+def limit_memory(size):
+    """Lets the process have so many bytes of memory of its own; then Python raises MemoryError."""
+    if size:
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        soft = size if hard == resource.RLIM_INFINITY else min(size, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
 def leave():
     """Ends the process without waiting for threads, which an app may have left running."""
     atexit._run_exitfuncs()
@@ -1020,6 +1029,7 @@ def main():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
     settings = wire.read()
+    limit_memory(settings.get("memory_limit"))
     if sys.version_info < (3, 9):
         wire.write({"python": sys.version.split()[0], "pid": os.getpid(), "ok": False,
                     "kind": "python-too-old", "searched": [], "near": [], "traceback": "",

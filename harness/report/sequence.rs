@@ -151,7 +151,10 @@ fn line(event: &Event, faults: &[Fault], detail: Detail, redactor: &Redactor) ->
         What::Sent(event) if full => format!("    send: {}", outbound(event, redactor)),
         What::CallRaised(exception) if full => format!("    send raised {}", redactor.text(&exception.to_string())),
         What::Returned if full => "    application returned".to_owned(),
-        What::Raised(exception) => format!("    application raised {}", redactor.text(&exception.to_string())),
+        What::Raised(exception) => {
+            let place = exception.place.iter().map(|place| format!(" ({place})")).collect::<String>();
+            format!("    application raised {}{place}", redactor.text(&exception.to_string()))
+        }
         What::Logged { level: Level::Error, message } if !message.starts_with("Exception in ASGI") => {
             format!("    log: ERROR {}", redactor.text(message))
         }

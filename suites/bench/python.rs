@@ -14,7 +14,7 @@ use relapse::{
     Binding, Plan, PythonSite, PythonTarget,
     clock::{Clock, Runtime},
     outcome::{Class, Ending, Outcome},
-    python::BLOCKED_LIMIT,
+    python::{BLOCKED_LIMIT, MEMORY_LIMIT},
     recorder, run, servers,
     step::Step,
     transcript::Party,
@@ -48,6 +48,7 @@ impl Driven {
             blocked_limit: BLOCKED_LIMIT,
             clock: Clock::Virtual,
             fresh: false,
+            memory_limit: MEMORY_LIMIT,
         };
         let binding = Binding::parse("bench", BINDING).expect("a good binding");
         let runtime = Runtime::new(Clock::Virtual);
