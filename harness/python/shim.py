@@ -37,6 +37,7 @@ import faulthandler
 import gc
 import importlib
 import inspect
+import json
 import logging
 import marshal
 import math
@@ -808,6 +809,7 @@ def introduce(settings):
     except LoadError as error:
         return None, {**reply, **error.reply}
     reply.update(ok=True, framework=framework(app), versions=versions(), routes=routes(app))
+    reply["guesses"] = [] if reply["routes"] else guess_routes(app)
     return asgi3(app), reply
 
 
@@ -941,16 +943,22 @@ def versions():
 
 
 def routes(app):
-    """The routes of a Starlette or FastAPI app, also one that middleware is wrapped around."""
+    """The routes of a Starlette or FastAPI app, also one that middleware is wrapped around.
+
+    Of an app that has only an OpenAPI document they are what that says.
+    """
     found = []
-    try:
-        for _ in range(10):
+    for _ in range(10):
+        try:
             if isinstance(getattr(app, "routes", None), list):
                 collect_routes(app.routes, "", found)
                 break
+            if callable(getattr(app, "openapi", None)):
+                collect_documented(app.openapi(), found)
+                break
             app = app.app
-    except Exception:
-        pass
+        except Exception:
+            break
     return found
 
 
@@ -975,12 +983,33 @@ def collect_route(route, prefix, found):
         kind = "mount"
     elif "WebSocketRoute" in classes:
         kind = "websocket"
-    entry = {"path": path, "kind": kind, "methods": sorted(getattr(route, "methods", None) or ()),
-             "name": getattr(route, "name", None), "query": [], "headers": [], "params": []}
+    endpoint = getattr(route, "endpoint", None)
+    methods = getattr(route, "methods", None) or handled_methods(endpoint)
+    entry = new_entry(path, kind, methods, getattr(route, "name", None))
     collect_parameters(getattr(route, "dependant", None), entry)
+    for name, convertor in (getattr(route, "param_convertors", None) or {}).items():
+        if name not in [known["name"] for known in entry["params"]]:
+            value = {"IntegerConvertor": "1", "FloatConvertor": "1.5", "PathConvertor": "a/b",
+                     "UUIDConvertor": UUID}.get(type(convertor).__name__, "a")
+            entry["params"].append(
+                {"name": name, "required": True, "type": type(convertor).__name__, "good": value})
+    if kind != "mount":
+        entry["words"] = words_of(endpoint, *dependencies(getattr(route, "dependant", None)))
     found.append(plain(entry))
     if kind == "mount":
         collect_routes(route.routes or (), path, found)
+
+
+def new_entry(path, kind, methods, name):
+    return {"path": path, "kind": kind, "methods": sorted(methods or ()), "name": name,
+            "query": [], "headers": [], "params": [], "cookies": [], "content_type": "",
+            "body": "", "words": []}
+
+
+def handled_methods(endpoint):
+    """The methods of a class-based endpoint, which its route does not name."""
+    names = ("GET", "POST", "PUT", "PATCH", "DELETE")
+    return [name for name in names if inspect.isclass(endpoint) and hasattr(endpoint, name.lower())]
 
 
 def collect_parameters(dependant, entry):
@@ -988,19 +1017,203 @@ def collect_parameters(dependant, entry):
     if dependant is None:
         return
     fields = {"query": dependant.query_params, "headers": dependant.header_params,
-              "params": dependant.path_params}
+              "params": dependant.path_params, "cookies": dependant.cookie_params}
     for place in fields:
         for field in fields[place]:
             kind = getattr(field, "type_", None) or field.field_info.annotation
-            required = getattr(field, "required", None)
-            if required is None:
-                required = field.field_info.is_required()
-            parameter = {"name": field.alias, "required": bool(required),
-                         "type": kind.__name__ if type(kind) is type else str(kind)}
+            parameter = {"name": field.alias, "required": is_required(field),
+                         "type": kind.__name__ if type(kind) is type else str(kind),
+                         "good": as_text(example_of(field))}
             if parameter not in entry[place]:
                 entry[place].append(parameter)
+    collect_body(dependant.body_params, entry)
     for nested in dependant.dependencies:
         collect_parameters(nested, entry)
+
+
+def is_required(field):
+    required = getattr(field, "required", None)
+    return bool(field.field_info.is_required() if required is None else required)
+
+
+def collect_body(fields, entry):
+    """Adds a body that the route takes, as far as it is one of texts."""
+    if not fields or entry["body"]:
+        return
+    examples = {field.alias: example_of(field) for field in fields}
+    kinds = [type(field.field_info).__name__ for field in fields]
+    if "File" in kinds or "Form" in kinds:
+        entry["content_type"] = "application/x-www-form-urlencoded"
+        entry["body"] = "&".join(f"{name}={as_text(value)}" for name, value in examples.items())
+        return
+    is_embedded = len(fields) > 1 or getattr(fields[0].field_info, "embed", False)
+    entry["content_type"] = "application/json"
+    entry["body"] = json.dumps(examples if is_embedded else next(iter(examples.values())))
+
+
+def example_of(field):
+    """A value that the field takes, by its JSON schema."""
+    adapter = getattr(field, "_type_adapter", None)
+    if adapter is None:
+        from pydantic import TypeAdapter
+        adapter = TypeAdapter(field.field_info.annotation)
+    schema = adapter.json_schema()
+    return example(schema, schema)
+
+
+UUID = "12345678-1234-4234-8234-123456789abc"
+FORMATS = {"uuid": UUID, "date": "2026-01-02", "date-time": "2026-01-02T03:04:05Z",
+           "time": "03:04:05", "email": "a@example.org", "uri": "http://127.0.0.1/",
+           "duration": "PT1S", "ipv4": "127.0.0.1", "binary": "a"}
+
+
+def example(schema, root, depth=0):
+    """A value of a JSON schema whose references are to `root`."""
+    if not isinstance(schema, dict) or depth > 10:
+        return None
+    if "$ref" in schema:
+        found = root
+        for part in schema["$ref"].removeprefix("#/").split("/"):
+            found = found[part]
+        return example(found, root, depth + 1)
+    for key in ("const", "default", "example"):
+        if schema.get(key) is not None:
+            return schema[key]
+    for key in ("examples", "enum"):
+        if schema.get(key):
+            return schema[key][0]
+    for key in ("anyOf", "oneOf", "allOf"):
+        if schema.get(key):
+            options = [option for option in schema[key] if option.get("type") != "null"]
+            return example(options[0], root, depth + 1) if options else None
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        kind = next((one for one in kind if one != "null"), None)
+    if kind in ("integer", "number"):
+        least = schema.get("minimum", schema.get("exclusiveMinimum", 0))
+        most = schema.get("maximum", schema.get("exclusiveMaximum", least + 2))
+        value = least + 1 if least + 1 <= most else least
+        if schema.get("multipleOf"):
+            value = -(-value // schema["multipleOf"]) * schema["multipleOf"]
+        return value
+    if kind == "boolean":
+        return True
+    if kind == "array":
+        count = max(schema.get("minItems", 1), 1)
+        return [example(schema.get("items", {}), root, depth + 1) for _ in range(count)]
+    if kind == "object" or "properties" in schema:
+        wanted = schema.get("required", ())
+        return {name: example(value, root, depth + 1)
+                for name, value in schema.get("properties", {}).items() if name in wanted}
+    text = FORMATS.get(schema.get("format"), "a")
+    return text if len(text) >= schema.get("minLength", 0) else "a" * schema["minLength"]
+
+
+def as_text(value):
+    """A value as it stands in a query, a header or a path."""
+    if isinstance(value, (list, tuple)):
+        value = value[0] if value else ""
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value)
+
+
+def collect_documented(document, found):
+    """Adds the operations of an OpenAPI document."""
+    for path, operations in document.get("paths", {}).items():
+        for method, operation in operations.items():
+            if not isinstance(operation, dict) or method.upper() not in METHODS:
+                continue
+            entry = new_entry(path, "http", [method.upper()], operation.get("operationId"))
+            places = {"query": "query", "header": "headers", "path": "params", "cookie": "cookies"}
+            for parameter in operation.get("parameters", []) + operations.get("parameters", []):
+                place = places.get(parameter.get("in"))
+                if place:
+                    entry[place].append({
+                        "name": parameter["name"], "required": bool(parameter.get("required")),
+                        "type": str(parameter.get("schema", {}).get("type", "string")),
+                        "good": as_text(example(parameter.get("schema", {}), document))})
+            content = operation.get("requestBody", {}).get("content", {})
+            if "application/json" in content:
+                entry["content_type"] = "application/json"
+                schema = content["application/json"].get("schema", {})
+                entry["body"] = json.dumps(example(schema, document))
+            found.append(plain(entry))
+
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+
+
+def guess_routes(app):
+    """The paths that the code around a bare app names; nobody knows what is there."""
+    try:
+        function = inspect.unwrap(app) if inspect.isroutine(app) else type(app).__call__
+        module = sys.modules[function.__module__]
+        texts = texts_of(*(value for value in vars(module).values()
+                           if getattr(value, "__module__", None) == module.__name__))
+    except Exception:
+        texts = []
+    paths = [text for text in texts if is_path(text)]
+    found = []
+    for path in list(dict.fromkeys(paths))[:PATHS] or ["/ws", "/"]:
+        for kind, methods in (("websocket", ()), ("http", ("GET", "POST"))):
+            entry = new_entry(path, kind, methods, None)
+            entry["words"] = [text for text in texts if is_word(text)][:WORDS]
+            found.append(plain(entry))
+    return found
+
+
+PATHS = 16  # of a bare app
+WORDS = 24  # of one endpoint
+is_path = re.compile(r"/[A-Za-z0-9_./-]*").fullmatch
+is_word = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,23}").fullmatch
+
+
+def words_of(*functions):
+    """What the code of an endpoint calls things: names of parameters, keys of messages, values."""
+    try:
+        return list(dict.fromkeys(filter(is_word, texts_of(*functions))))[:WORDS]
+    except Exception:
+        return []
+
+
+def dependencies(dependant):
+    """The functions that FastAPI calls before an endpoint."""
+    for nested in getattr(dependant, "dependencies", ()):
+        yield nested.call
+        yield from dependencies(nested)
+
+
+def texts_of(*values):
+    """The texts that stand in the code of functions and classes, in order."""
+    found, seen = [], set()
+
+    def visit(value):
+        value = inspect.unwrap(value) if callable(value) else value
+        if inspect.isclass(value):
+            for item in vars(value).values():
+                visit(getattr(item, "__func__", item))
+        elif inspect.ismethod(value):
+            visit(value.__func__)
+        elif inspect.isfunction(value):
+            read(value.__code__)
+
+    def read(code):
+        if code in seen:
+            return
+        seen.add(code)
+        is_first = True
+        for const in code.co_consts:
+            if inspect.iscode(const):
+                read(const)
+            # The first one may be the docstring.
+            for text in const if isinstance(const, (tuple, frozenset)) else (const,):
+                text = text.decode("latin-1") if isinstance(text, bytes) else text
+                if isinstance(text, str) and not (is_first and " " in text):
+                    found.append(text)
+            is_first = False
+
+    for value in values:
+        visit(value)
+    return found
 
 
 # ---------------------------------------------------------------- the process

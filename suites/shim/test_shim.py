@@ -4,6 +4,7 @@
 """
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -239,13 +240,80 @@ class Loading(ShimCase):
         self.assertEqual(routes["/sub/deep/x"]["methods"], ["GET", "HEAD"])
         self.assertEqual(routes["/api/v1/a/items"]["methods"], ["POST"])
         self.assertEqual(routes["/api/v1/a/items"]["query"],
-                         [{"name": "limit", "required": False, "type": "int"}])
+                         [{"name": "limit", "required": False, "type": "int", "good": "3"}])
         ws = routes["/api/v1/a/ws/{room}"]
         self.assertEqual((ws["kind"], ws["name"], ws["methods"]), ("websocket", "ws", []))
-        self.assertEqual(ws["query"][0], {"name": "q", "required": True, "type": "str"})
+        self.assertEqual(
+            ws["query"][0], {"name": "q", "required": True, "type": "str", "good": "a"})
         self.assertEqual((ws["query"][1]["name"], ws["query"][1]["required"]), ("page", False))
-        self.assertEqual(ws["headers"], [{"name": "x-token", "required": True, "type": "str"}])
-        self.assertEqual(ws["params"], [{"name": "room", "required": True, "type": "int"}])
+        self.assertEqual(
+            ws["headers"], [{"name": "x-token", "required": True, "type": "str", "good": "a"}])
+        self.assertEqual(ws["params"],
+                         [{"name": "room", "required": True, "type": "int", "good": "1"}])
+
+    @unittest.skipUnless(HAS_FASTAPI, "needs fastapi")
+    def test_examples(self):
+        shim = self.run_app("""
+            import enum, uuid
+            from typing import Annotated, Optional
+            from fastapi import Body, Cookie, Depends, FastAPI, Query
+            from pydantic import BaseModel, Field
+
+            class Kind(str, enum.Enum):
+                small = "small"
+                large = "large"
+            class Part(BaseModel):
+                size: int = Field(ge=5)
+                kind: Kind
+            class Order(BaseModel):
+                name: str = Field(min_length=3)
+                parts: list[Part]
+                note: Optional[str] = None
+            def session(visit: str = Cookie()): return {"user_id": visit}
+            app = FastAPI()
+            @app.put("/orders/{order}")
+            async def put(order: uuid.UUID, body: Order, page: Annotated[int, Query(gt=2)],
+                          user=Depends(session)):
+                return user["user_id"], "colour"
+            @app.post("/two")
+            def two(a: int = Body(), b: str = Body()): pass
+            """)
+        routes = {route["path"]: route for route in shim.hello["routes"]}
+        put = routes["/orders/{order}"]
+        self.assertEqual([p["good"] for p in put["params"] + put["query"] + put["cookies"]],
+                         ["12345678-1234-4234-8234-123456789abc", "3", "a"])
+        self.assertEqual(json.loads(put["body"]),
+                         {"name": "aaa", "parts": [{"size": 6, "kind": "small"}]})
+        self.assertEqual(put["words"], ["user_id", "colour"])
+        self.assertEqual((routes["/two"]["body"], routes["/two"]["content_type"]),
+                         ('{"a": 1, "b": "a"}', "application/json"))
+
+    def test_documented_routes(self):
+        shim = self.run_app("""
+            class App:
+                def openapi(self):
+                    size = {"name": "size", "in": "query", "required": True,
+                            "schema": {"type": "integer", "minimum": 9}}
+                    return {"paths": {"/boxes/{box}": {
+                        "parameters": [{"name": "box", "in": "path", "schema": {"enum": ["x"]}}],
+                        "get": {"parameters": [size]}, "summary": "boxes"}}}
+                async def __call__(self, scope, receive, send): pass
+            app = App()
+            """)
+        [route] = shim.hello["routes"]
+        self.assertEqual((route["path"], route["methods"]), ("/boxes/{box}", ["GET"]))
+        self.assertEqual([p["good"] for p in route["query"] + route["params"]], ["10", "x"])
+
+    def test_guesses(self):
+        shim = self.run_app("""
+            async def app(scope, receive, send):
+                if scope["path"] == "/ws": await talk(send)
+            async def talk(send): await send({"type": "welcome", "n": (b"lobby",)})
+            """)
+        self.assertEqual(shim.hello["routes"], [])
+        ws, http = shim.hello["guesses"]
+        self.assertEqual((ws["path"], ws["kind"], http["kind"]), ("/ws", "websocket", "http"))
+        self.assertEqual(set(ws["words"]), {"path", "type", "welcome", "n", "lobby"})
 
     def test_odd_routes(self):
         shim = self.run_app("""
