@@ -136,6 +136,20 @@ impl Binding {
         Ok(binding)
     }
 
+    /// Of an application that nobody has described: its own routes say where it is, and nobody knows what it says.
+    pub fn unknown() -> Binding {
+        Binding {
+            paths: Paths { websocket: String::new(), health: Vec::new() },
+            credential: CredentialBinding::default(),
+            messages: Messages { welcome: String::new(), request: String::new(), events: Vec::new() },
+        }
+    }
+
+    /// Whether nobody has described it.
+    pub fn is_unknown(&self) -> bool {
+        self.paths.websocket.is_empty()
+    }
+
     /// As the embedded backend is spoken to in as few words as can be. It issues its credentials itself.
     pub fn embedded() -> Binding {
         Binding {
@@ -189,6 +203,9 @@ impl Binding {
         let all = |texts: Vec<&str>| -> &'static [&'static str] {
             Box::leak(texts.into_iter().map(forever).collect::<Vec<_>>().into_boxed_slice())
         };
+        if self.is_unknown() {
+            return Service { is_public: !self.credential.is_needed(), ..Service::unknown(true, false) };
+        }
         let health = all(self.paths.health.iter().map(String::as_str).collect());
         let request_type = crate::message::message_type(self.messages.request.as_bytes());
         let words = Words {

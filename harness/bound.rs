@@ -17,6 +17,7 @@ use crate::{
     outcome::{Class, Ending, Outcome},
     plan::Plan,
     profile::Profile,
+    route::Route,
     run::{self, control_steps},
     running::Running,
     step::{Act, Awaited, Client, DEFAULT_USER, Request, Step},
@@ -54,6 +55,8 @@ pub struct Server {
     /// Which of the known servers it is like, so that its failures can be explained. Where its own ledger tells what
     /// happened, nobody needs to.
     pub kind: Kind,
+    /// Where it is, as it tells itself or somebody told; none of a server behind a URL.
+    pub routes: Vec<Route>,
 }
 
 /// How something that is not ours is reached.
@@ -67,18 +70,21 @@ pub enum Reach {
     Served(Box<Served>),
 }
 
+/// How long a greeting may take, on the application's own clock.
+const GREETING_LIMIT: Duration = Duration::from_secs(30);
+
 /// How long an answer may take that only says who answers.
 const RECOGNIZING_LIMIT: Duration = Duration::from_secs(3);
 
 impl Server {
-    /// An application in an interpreter.
-    pub fn python(python: Python) -> Server {
-        Server { reach: Reach::Python(Box::new(python)), kind: Kind::default() }
+    /// An application in an interpreter, with its routes.
+    pub fn python(python: Python, routes: Vec<Route>) -> Server {
+        Server { reach: Reach::Python(Box::new(python)), kind: Kind::default(), routes }
     }
 
     /// An application behind a real server.
-    pub fn served(served: Served) -> Server {
-        Server { reach: Reach::Served(Box::new(served)), kind: Kind::default() }
+    pub fn served(served: Served, routes: Vec<Route>) -> Server {
+        Server { reach: Reach::Served(Box::new(served)), kind: Kind::default(), routes }
     }
 
     /// Finds out which known server answers behind a URL: by a plain request where the binding has a path for one, and by
@@ -95,12 +101,14 @@ impl Server {
             let step = Step { act, limit: RECOGNIZING_LIMIT };
             match run::converse(&[step], Plan { seed: 1, faults: Vec::new() }, &url).await {
                 Ok(transcript) => transcripts.push(transcript),
-                Err(_) => return Server { reach: Reach::Url(Box::new(url)), kind: Kind::default() },
+                Err(_) => {
+                    return Server { reach: Reach::Url(Box::new(url)), kind: Kind::default(), routes: Vec::new() };
+                }
             }
         }
         let readings: Vec<Reading<'_>> = transcripts.iter().map(|transcript| Reading::of(transcript, 0)).collect();
         let kind = Kind::of(known, &readings, readings.first());
-        Server { reach: Reach::Url(Box::new(url)), kind }
+        Server { reach: Reach::Url(Box::new(url)), kind, routes: Vec::new() }
     }
 
     /// What runs there.
@@ -167,6 +175,9 @@ impl Server {
 
     /// How a valid client fares, and what may have brought about that it fares badly.
     async fn perform_control(&self, binding: &Binding, seed: u64) -> Result<(Outcome, String), String> {
+        if binding.is_unknown() {
+            return Ok((self.greet_somewhere(binding, seed).await?, String::new()));
+        }
         let control = steps(&control_steps(), binding, self)?;
         let plan = Plan { seed, faults: Vec::new() };
         let failed = |error: Error| format!("could not {error}");
@@ -176,6 +187,55 @@ impl Server {
         let outcome = reading.outcome();
         let explained = self.kind.explain(&reading, &outcome.ending).filter(|_| !outcome.class.is_good());
         Ok((outcome, explained.map_or(String::new(), |explanation| format!("; {explanation}"))))
+    }
+
+    /// How the plainest request fares that a route should let in.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub async fn greet(&self, route: &Route, binding: &Binding, seed: u64) -> Result<Outcome, String> {
+        let failed = |error: Error| format!("could not {error}");
+        let steps: Vec<Step> = route
+            .greeting(GREETING_LIMIT)
+            .into_iter()
+            .filter_map(|step| as_said(binding, &self.authority(), step))
+            .collect();
+        let plan = Plan { seed, faults: Vec::new() };
+        let transcript = run::converse(&steps, plan, self.running()).await.map_err(failed)?;
+        self.clear().await.map_err(failed)?;
+        Ok(Reading::of(&transcript, 0).outcome())
+    }
+
+    /// Forgets the routes where nobody is: those that refuse the plainest request as a path is refused that nobody has.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub async fn forget_unfound(&mut self, binding: &Binding, seed: u64) -> Result<(), String> {
+        for route in std::mem::take(&mut self.routes) {
+            let outcome = self.greet(&route, binding, seed).await?;
+            if !matches!(outcome.ending, Ending::Http { status: 403..=405, .. }) {
+                self.routes.push(route);
+            }
+        }
+        Ok(())
+    }
+
+    /// How it fares where nobody has said how the application is spoken to: at the first route that lets it in.
+    async fn greet_somewhere(&self, binding: &Binding, seed: u64) -> Result<Outcome, String> {
+        let (sessions, requests): (Vec<&Route>, Vec<&Route>) = self.routes.iter().partition(|route| route.is_websocket);
+        let mut worst: Option<Outcome> = None;
+        for route in sessions.into_iter().chain(requests) {
+            let outcome = self.greet(route, binding, seed).await?;
+            if outcome.class == Class::GoodOpen {
+                return Ok(outcome);
+            }
+            if worst.as_ref().is_none_or(|worst| worst.class.is_good() && !outcome.class.is_good()) {
+                worst = Some(outcome);
+            }
+        }
+        worst.ok_or_else(|| {
+            "it tells no routes: `--path` names one, or a relapse.toml says how it is spoken to".to_owned()
+        })
     }
 
     /// How a valid client fares.
@@ -189,6 +249,14 @@ impl Server {
         let is_refused = matches!(outcome.ending, Ending::Http { status: 401 | 403 | 429, .. });
         if outcome.class == Class::GoodOpen || !(outcome.class.is_good() || is_mute || is_refused) {
             return Ok(outcome);
+        }
+        if binding.is_unknown() {
+            let asked: Vec<String> = self.routes.iter().map(ToString::to_string).collect();
+            return Err(format!(
+                "none of its routes lets the plainest request in ({}), the last word is {outcome}; `--path` names one \
+                 with the query it needs, or a relapse.toml says how it is spoken to",
+                asked.join("; ")
+            ));
         }
         let authority = self.authority();
         Err(format!("before anything was tried the valid client of {authority} gets {outcome}{explained}"))
@@ -315,9 +383,14 @@ pub fn bind(case: &Case, binding: &Binding, server: &Server) -> Result<Case, Str
     if case.crowd.users > 1 {
         return Err("it needs several users, and the binding has a credential for one".to_owned());
     }
+    if case.is_by_route() {
+        let steps = case.steps.iter().cloned().filter_map(|step| as_said(binding, &server.authority(), step)).collect();
+        return Ok(Case { steps, ..case.clone() });
+    }
     if case.is_capsule() {
         // What a hunt found is said as it was found.
-        let steps = case.steps.iter().cloned().filter_map(|step| in_the_words_of(binding, server, step)).collect();
+        let steps =
+            case.steps.iter().cloned().filter_map(|step| in_the_words_of(binding, &server.authority(), step)).collect();
         return Ok(Case { steps, ..case.clone() });
     }
     // What is said, and which of several fitting codes, is the embedded backend's own.
@@ -328,20 +401,9 @@ pub fn bind(case: &Case, binding: &Binding, server: &Server) -> Result<Case, Str
 /// A step of nobody's own, as it can be said to a server: its path for WebSockets, its credential, its messages. What
 /// only the embedded backend understands is said as it stands, and what only that one answers is not waited for. There is
 /// one user, and it is patient: how fast somebody else's server answers is not known.
-pub fn in_the_words_of(binding: &Binding, server: &Server, step: Step) -> Option<Step> {
+pub fn in_the_words_of(binding: &Binding, authority: &str, step: Step) -> Option<Step> {
     let words = Words::default();
-    let request = |request: Request| {
-        use Credential::{Empty, Garbage, NoScheme, None, Valid};
-        let credential = match request.credential {
-            _ if !binding.credential.is_needed() => None,
-            kind @ (Valid | None | Empty | NoScheme) => kind,
-            _ => Garbage,
-        };
-        let places = vec![binding.credential.place];
-        let (user, client) = (DEFAULT_USER.to_owned(), Client::Library);
-        let own = Request { credential, places, user, client, give_up: Option::None, ..request };
-        bound(own, binding, server).ok()
-    };
+    let request = |request: Request| introduced(Request { give_up: None, ..request }, binding, authority);
     let act = match step.act {
         Act::Open(asked) => {
             Act::Open(Request { path: binding.paths.websocket.clone().into_bytes(), ..request(asked)? })
@@ -364,6 +426,29 @@ pub fn in_the_words_of(binding: &Binding, server: &Server, step: Step) -> Option
         act => act,
     };
     Some(Step { act, ..step })
+}
+
+/// A step that is said in an application's own words: only its credential is put where the binding has it.
+pub fn as_said(binding: &Binding, authority: &str, step: Step) -> Option<Step> {
+    let act = match step.act {
+        Act::Open(asked) => Act::Open(introduced(asked, binding, authority)?),
+        Act::Request(asked) => Act::Request(introduced(asked, binding, authority)?),
+        act => act,
+    };
+    Some(Step { act, ..step })
+}
+
+/// A request of one client, with a credential as the binding has it, where the binding puts it.
+fn introduced(request: Request, binding: &Binding, authority: &str) -> Option<Request> {
+    use Credential::{Empty, Garbage, NoScheme, None, Valid};
+    let credential = match request.credential {
+        _ if !binding.credential.is_needed() => None,
+        kind @ (Valid | None | Empty | NoScheme) => kind,
+        _ => Garbage,
+    };
+    let places = vec![binding.credential.place];
+    let (user, client) = (DEFAULT_USER.to_owned(), Client::Library);
+    bound(Request { credential, places, user, client, ..request }, binding, authority).ok()
 }
 
 fn steps(steps: &[Step], binding: &Binding, server: &Server) -> Result<Vec<Step>, String> {
@@ -430,7 +515,7 @@ fn open(request: &Request, binding: &Binding, server: &Server) -> Result<Request
         return Err("it is about a client without a valid credential, and the binding has none".to_owned());
     }
     let path = binding.paths.websocket.clone();
-    bound(Request { path: path.into_bytes(), ..request.clone() }, binding, server)
+    bound(Request { path: path.into_bytes(), ..request.clone() }, binding, &server.authority())
 }
 
 fn plain(request: &Request, binding: &Binding, server: &Server) -> Result<Request, String> {
@@ -441,11 +526,11 @@ fn plain(request: &Request, binding: &Binding, server: &Server) -> Result<Reques
         "/health" if !health.is_empty() => health[0].clone(),
         _ => return Err(format!("it requests `{path}`, which is none of the binding's health paths")),
     };
-    bound(Request { path: path.into_bytes(), ..request.clone() }, binding, server)
+    bound(Request { path: path.into_bytes(), ..request.clone() }, binding, &server.authority())
 }
 
 /// With the server's own name, and a credential that the binding has, where the binding puts it.
-fn bound(mut request: Request, binding: &Binding, server: &Server) -> Result<Request, String> {
+fn bound(mut request: Request, binding: &Binding, authority: &str) -> Result<Request, String> {
     use Credential::{Empty, Garbage, NoScheme, None, Valid};
     match request.credential {
         None => {}
@@ -467,7 +552,7 @@ fn bound(mut request: Request, binding: &Binding, server: &Server) -> Result<Req
         }
     }
     if !request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"host")) {
-        request.headers.push((b"Host"[..].into(), server.authority().into()));
+        request.headers.push((b"Host"[..].into(), authority.to_owned().into()));
     }
     Ok(request)
 }

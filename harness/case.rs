@@ -69,6 +69,9 @@ pub struct Case {
 /// The scenario of what a hunt found.
 pub const HUNTED: &str = "hunt";
 
+/// The scenario of what a hunt found by an application's own routes: it is said in that application's words.
+pub const HUNTED_BY_ROUTE: &str = "hunt by route";
+
 /// What is accepted of one exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
@@ -135,7 +138,12 @@ impl Case {
 
     /// Whether a hunt wrote it.
     pub fn is_capsule(&self) -> bool {
-        self.scenario == HUNTED
+        self.scenario == HUNTED || self.is_by_route()
+    }
+
+    /// Whether a hunt wrote it that went by the routes of an application, so that it is said in that one's own words.
+    pub fn is_by_route(&self) -> bool {
+        self.scenario == HUNTED_BY_ROUTE
     }
 
     /// The plan with this seed.

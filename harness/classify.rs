@@ -11,7 +11,7 @@ use crate::{
     cause::Cause,
     close_code::CloseCode,
     credential::Presented,
-    event::{Machine, Outbound},
+    event::{Inbound, Machine, Outbound},
     exception::Exception,
     fault::{
         AnswerEdit, CallFault, ConnectionFault, EventFault, Fault, FaultKind, FrameFault, HeadEdit, Place,
@@ -64,6 +64,11 @@ const WELCOME_USER_CHARACTERS: usize = 8;
 impl<'a> Reading<'a> {
     /// Gathers one exchange.
     pub fn of(transcript: &'a Transcript, exchange: usize) -> Reading<'a> {
+        let asked = transcript.of(exchange).find_map(|event| match &event.what {
+            What::RequestSent { head, .. } => Some(head.path_and_query().0),
+            _ => None,
+        });
+        let service = &transcript.service;
         let mut reading = Reading {
             events: transcript.of(exchange).collect(),
             request: None,
@@ -78,7 +83,7 @@ impl<'a> Reading<'a> {
             absent: was_absent(transcript, exchange),
             down: down(transcript, exchange),
             faults: &transcript.faults,
-            service: &transcript.service,
+            service: asked.map_or(service, |path| service.at(&path)),
         };
         let mut credential = None;
         let mut tampered = false;
@@ -134,6 +139,15 @@ impl<'a> Reading<'a> {
         self.messages.push(name);
     }
 
+    /// Whether the application may go on for as long as it likes: behind a whole answer, where nothing is known of it.
+    pub fn may_go_on(&self) -> bool {
+        let is_whole = |event: &Event| match &event.what {
+            What::BodySeen { end, .. } => matches!(end, BodyEnd::Complete | BodyEnd::None),
+            _ => false,
+        };
+        self.service.is_unknown() && self.events.iter().any(|event| is_whole(event))
+    }
+
     /// Whether the client asked for a WebSocket. A request that the server took for a plain one did not: a server may
     /// ignore an upgrade that is not asked for in full (RFC 9110 section 7.8).
     pub fn asked_for_upgrade(&self) -> bool {
@@ -167,6 +181,15 @@ impl<'a> Reading<'a> {
         // Where requests have no type, whatever the client says is one.
         let is_one = || message_type(&frame.payload).is_some_and(|name| requests.contains(&name.as_ref()));
         frame.opcode == Opcode::Text && ((self.service.is_opaque && requests.is_empty()) || is_one())
+    }
+
+    /// Whether the client said anything that is no request as its binding has it.
+    pub fn says_something_else(&self) -> bool {
+        let is_message = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary);
+        self.events.iter().any(|event| match &event.what {
+            What::FrameSent(frame) => is_message(frame) && !self.is_agent_request(&event.what),
+            _ => false,
+        })
     }
 
     /// How many agent runs the client asked for.
@@ -376,7 +399,19 @@ impl<'a> Reading<'a> {
             FaultKind::Scope(ScopeEdit::Drop { key } | ScopeEdit::Set { key, .. }) => key == "type",
             _ => false,
         };
-        self.is_raised_by_stop(escaped) || self.is_abused() || self.acted().any(follows)
+        self.is_raised_by_stop(escaped) || self.is_passed_on(escaped) || self.is_abused() || self.acted().any(follows)
+    }
+
+    /// Whether an exception only passes on that the client is gone, which the server itself had told the application: as
+    /// `send` raised it, or in the framework's own word for that. Servers are to catch it (ASGI, "Disconnected Client").
+    fn is_passed_on(&self, exception: &Exception) -> bool {
+        let tells = |event: &&Event| match &event.what {
+            What::CallRaised(raised) => raised.is_disconnect(),
+            // Of a request there is nothing left to answer.
+            What::Received(Inbound::HttpDisconnect) => exception.is_broken_off(),
+            _ => false,
+        };
+        (exception.is_disconnect() || exception.is_broken_off()) && self.events.iter().any(tells)
     }
 
     /// Whether an exception is what a server that stops raises in the application: a cancellation, or from `send` what
@@ -428,6 +463,9 @@ impl<'a> Reading<'a> {
                 What::BodySeen { end: BodyEnd::Complete | BodyEnd::None, .. } => {
                     return Ending::Http { status, complete: true };
                 }
+                // Who has seen enough of an answer without end goes.
+                What::Left => return Ending::Left,
+                What::DeadlinePassed { .. } if self.is_stream() => return Ending::Left,
                 What::DeadlinePassed { waiting_for, .. } => {
                     return Ending::Hang { waiting_for: waiting_for.clone() };
                 }
@@ -435,6 +473,15 @@ impl<'a> Reading<'a> {
             }
         }
         Ending::Http { status, complete: false }
+    }
+
+    /// Whether a service that is not ours answers with pieces of which nobody knows how many are to come.
+    fn is_stream(&self) -> bool {
+        let begins = |event: &Event| matches!(&event.what, What::BodySeen { body, .. } if !body.is_empty());
+        let is_endless = |head: &ResponseHead| header(&head.headers, "content-length").is_none();
+        self.service.is_foreign
+            && self.response.is_some_and(is_endless)
+            && self.events.iter().any(|event| begins(event))
     }
 
     fn cause(&self, ending: &Ending) -> Cause {
@@ -542,6 +589,8 @@ impl<'a> Reading<'a> {
             Ending::Left if self.response.is_none() && self.is_slowed_down() && self.waited() <= PATIENCE => {
                 Class::GoodNotReady
             }
+            // Nobody knows how long an application may take that is not ours.
+            Ending::Left if self.response.is_none() && self.service.is_unknown() => Class::GoodNotReady,
             Ending::Left if self.response.is_none() => Class::BadHang,
             Ending::Parted { .. } | Ending::Left => self.class_of_session(),
             Ending::Refused if self.absent => Class::GoodNotReady,
@@ -590,6 +639,8 @@ impl<'a> Reading<'a> {
             403 if self.service.is_foreign && !crashed && !self.is_faultless() => Class::GoodBadRequest,
             400 | 404 | 405 | 413 | 426 | 431 if !crashed && !self.is_faultless() => Class::GoodBadRequest,
             429 if retry_after && !crashed => Class::GoodBadRequest,
+            // What a service that is not ours has against a request is its own rule.
+            300..=499 | 501 if self.service.is_foreign && !crashed && !self.is_faultless() => Class::GoodBadRequest,
             _ => Class::BadMask,
         }
     }
@@ -728,6 +779,7 @@ impl<'a> Reading<'a> {
             return Class::BadDrop;
         }
         match code {
+            CloseCode::PRIVATE_INTERNAL if self.service.is_unknown() && !crashed => Class::GoodBadRequest,
             CloseCode::INTERNAL | CloseCode::PRIVATE_INTERNAL => Class::BadServer,
             _ if crashed => Class::BadMask,
             CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE if self.outage => Class::GoodNotReady,
@@ -737,6 +789,10 @@ impl<'a> Reading<'a> {
             }
             CloseCode::TOO_BIG if self.sent_too_much() => Class::GoodBadRequest,
             CloseCode::NORMAL | CloseCode::GOING_AWAY => self.class_of_session(),
+            // So is what it has against a session of which nothing is known, or in which something odd was said.
+            _ if self.service.is_unknown() || (self.service.is_foreign && self.says_something_else()) => {
+                Class::GoodBadRequest
+            }
             _ => Class::BadMask,
         }
     }

@@ -250,6 +250,16 @@ impl Outbound {
         })
     }
 
+    /// Whether it refuses a WebSocket that was not accepted, in whatever words: servers read nothing but the type then,
+    /// and FastAPI gives a list as the reason.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Outbound::WebsocketClose { .. } => true,
+            Outbound::Unknown(value) => type_of(value) == "websocket.close",
+            _ => false,
+        }
+    }
+
     /// The event's `type` on a connection of this kind: a denial response has names of its own.
     pub fn name(&self, on: ScopeType) -> &str {
         match (self, on) {
@@ -368,7 +378,8 @@ impl Machine {
     pub fn on_send(&mut self, event: &Outbound) -> Result<(), Violation> {
         let next = match (event, self.kind, self.state) {
             (Outbound::WebsocketAccept { .. }, ScopeType::Websocket, State::Connecting) => State::Open,
-            (Outbound::WebsocketClose { .. }, ScopeType::Websocket, State::Connecting | State::Open) => State::Ended,
+            (event, ScopeType::Websocket, State::Connecting) if event.is_refusal() => State::Ended,
+            (Outbound::WebsocketClose { .. }, ScopeType::Websocket, State::Open) => State::Ended,
             (Outbound::WebsocketSend { text, bytes }, ScopeType::Websocket, State::Open)
                 if text.is_some() != bytes.is_some() =>
             {

@@ -66,6 +66,11 @@ impl Exception {
         matches!(self.type_name.as_str(), "OSError" | "ClientDisconnected")
     }
 
+    /// Whether a framework says with it that the client is gone: Starlette's words for that.
+    pub fn is_broken_off(&self) -> bool {
+        matches!(self.type_name.as_str(), "WebSocketDisconnect" | "ClientDisconnect")
+    }
+
     /// The operation met something in a state that forbids it.
     pub fn runtime_error(message: impl Into<String>) -> Exception {
         Exception::new("RuntimeError", message)

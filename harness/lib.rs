@@ -14,7 +14,7 @@
 //!
 //! - *Words*, which cannot wait: [`value`] [`exception`] [`scope`] [`event`] (ASGI and its state machine), [`head`]
 //!   [`frame`] [`message`] [`close_code`] (the wire), [`outcome`] [`cause`] (how an exchange ends), [`defect`] [`revision`]
-//!   [`environment`] [`credential`] (what the backend is), [`issue`] (what was reported), [`fault`] [`plan`] [`step`] [`case`] [`profile`] [`balancer`] [`binding`] (what
+//!   [`environment`] [`credential`] (what the backend is), [`issue`] (what was reported), [`fault`] [`plan`] [`step`] [`route`] [`case`] [`profile`] [`balancer`] [`binding`] (what
 //!   a run is made of), [`transcript`] [`verdict`] [`trial`] [`error`] (what comes of it).
 //! - *Judgement*, pure functions of words: [`classify`] (outcome, class and cause from a transcript), [`explain`] (cause
 //!   where only the wire is seen), [`check`] (one property a file), [`conformance`] (what RFC 6455 asks of frames, and how
@@ -81,6 +81,7 @@ pub mod recorder;
 pub mod redact;
 pub mod report;
 pub mod revision;
+pub mod route;
 pub mod run;
 pub mod running;
 pub mod scope;
@@ -119,8 +120,8 @@ pub use plan::Plan;
 pub use profile::Profile;
 pub use proxy::{Desk, Entry, Noted, Proxy, Setup as ProxySetup, control::serve as serve_control};
 pub use python::{
-    Installation as PythonInstallation, Requirements as PythonRequirements, START_LIMIT, Server as PythonServer,
-    ServerChoice, Site as PythonSite, end_all as end_interpreters,
+    Installation as PythonInstallation, Introduction as PythonIntroduction, Requirements as PythonRequirements,
+    START_LIMIT, Server as PythonServer, ServerChoice, Site as PythonSite, end_all as end_interpreters,
 };
 pub use report::{
     catalogue::{render_json as render_catalogue_json, render_list, render_map},
@@ -132,6 +133,7 @@ pub use report::{
     table::{plain_table, render as render_table},
 };
 pub use revision::Revision;
+pub use route::Route;
 pub use run::{Conductor, judge_all};
 pub use stand::{Setup as StandSetup, Stand};
 pub use target::{Python as PythonTarget, Served, Url};

@@ -264,6 +264,47 @@ pub struct Service {
     pub delivery_attempts: usize,
 }
 
+impl Service {
+    /// Of which nothing is known but what happens: what it says to a request is its own rule.
+    pub const fn unknown(is_opaque: bool, is_served: bool) -> Service {
+        Service {
+            websocket_paths: &[],
+            http_paths: &[],
+            protected: &[],
+            subprotocols: &[],
+            message_bytes_max: 0,
+            secrets: Vec::new(),
+            health_paths: &[],
+            critical: Vec::new(),
+            slow: Duration::ZERO,
+            connection_record: "",
+            connections_max: 0,
+            words: Words { welcomes: &[], requests: &[], events: &[], name_user: false },
+            is_opaque,
+            is_served,
+            is_foreign: true,
+            is_public: true,
+            delivery_attempts: 0,
+        }
+    }
+
+    /// Whether nothing is known of it.
+    pub fn is_unknown(&self) -> bool {
+        self.is_foreign && self.websocket_paths.is_empty()
+    }
+
+    /// What is known of it at a path: a binding tells of its own paths only.
+    pub fn at(&self, path: &[u8]) -> &Service {
+        static UNKNOWN: [Service; 3] =
+            [Service::unknown(false, false), Service::unknown(true, false), Service::unknown(false, true)];
+        let is_known = |paths: &[&str]| paths.iter().any(|known| path == known.as_bytes());
+        match self.is_foreign && !is_known(self.websocket_paths) && !is_known(self.http_paths) {
+            true => &UNKNOWN[usize::from(self.is_opaque) + 2 * usize::from(self.is_served)],
+            false => self,
+        }
+    }
+}
+
 /// What the messages of a session are called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Words {

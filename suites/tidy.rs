@@ -32,6 +32,7 @@ const RANKS: &[(&str, &[&str])] = &[
             "plan",
             "profile",
             "revision",
+            "route",
             "scope",
             "step",
             "transcript",

@@ -1,12 +1,17 @@
 //! A body is as long as its head announced, and a chunked one has its last chunk.
 
 use super::{Complaints, Evidence};
-use crate::transcript::{BodyEnd, What};
+use crate::{
+    outcome::Ending,
+    transcript::{BodyEnd, What},
+};
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence
-        .plain()
-        .flat_map(|reading| &reading.events)
+        .exchanges()
+        // Who leaves an answer without end does not see its end.
+        .filter(|(_, outcome)| outcome.ending != Ending::Left)
+        .flat_map(|(reading, _)| &reading.events)
         .filter_map(|event| match &event.what {
             What::BodySeen { body, end } => complain(body.len(), *end),
             _ => None,

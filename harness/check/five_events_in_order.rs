@@ -1,17 +1,10 @@
 //! An agent request is answered by its five events, once each and in order, for the user who asked.
 
 use super::{Complaints, Evidence};
-use crate::{classify::Reading, transcript::What};
+use crate::classify::Reading;
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence.plain().filter_map(complain).collect()
-}
-
-/// Whether the client sent messages that are no requests.
-fn says_something_else(reading: &Reading<'_>) -> bool {
-    let is_message = |what: &What| matches!(what, What::FrameSent(frame) if !frame.opcode.is_control());
-    let messages = reading.events.iter().filter(|event| is_message(&event.what)).count();
-    messages > reading.agent_requests()
 }
 
 fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
@@ -21,7 +14,7 @@ fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
     let may_be_cut = reading.outage || wanted < reading.agent_requests();
     let limit = if may_be_cut { reading.agent_requests() } else { wanted } * reading.service.words.events.len();
     // What a service that is not ours makes of other messages than requests is its own matter.
-    let is_too_much = events > limit && !(reading.service.is_foreign && says_something_else(reading));
+    let is_too_much = events > limit && !(reading.service.is_foreign && reading.says_something_else());
     if seen < wanted || is_too_much || (events < limit && !may_be_cut) {
         let message =
             format!("{wanted} agent request(s) were answered by {seen} whole run(s), {events} event(s) in all");

@@ -9,7 +9,7 @@ use crate::{classify::Reading, transcript::What};
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
-    evidence.readings.iter().filter(|reading| !reading.is_held()).filter_map(complain).collect()
+    evidence.readings.iter().filter(|reading| !reading.is_held() && !reading.may_go_on()).filter_map(complain).collect()
 }
 
 fn complain(reading: &Reading<'_>) -> Option<(String, String)> {

@@ -2,10 +2,17 @@
 //! it arrives (RFC 6455 sections 5.5 and 7.4).
 
 use super::{Complaints, Evidence};
-use crate::{close_code::CloseCode, event::Outbound, frame::Opcode, transcript::What};
+use crate::{
+    classify::Reading,
+    close_code::CloseCode,
+    event::Outbound,
+    frame::Opcode,
+    transcript::{Event, What},
+};
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
-    let own = evidence.readings.iter().flat_map(|reading| &reading.events).filter_map(|event| match &event.what {
+    let own = evidence.readings.iter().filter(|reading| may_close(reading)).flat_map(|reading| &reading.events);
+    let own = own.filter_map(|event| match &event.what {
         What::Sent(Outbound::WebsocketClose { code, reason }) => {
             complain("the application closed", CloseCode(*code), reason)
         }
@@ -19,6 +26,13 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
         _ => None,
     });
     own.chain(seen).collect()
+}
+
+/// Whether a close of the application becomes a close frame. One that refuses becomes a 403, and of an application that is
+/// not ours nobody needs its code.
+fn may_close(reading: &Reading<'_>) -> bool {
+    let accepts = |event: &Event| matches!(event.what, What::Sent(Outbound::WebsocketAccept { .. }));
+    !reading.service.is_foreign || reading.events.iter().any(|event| accepts(event))
 }
 
 fn complain(who: &str, code: CloseCode, reason: &str) -> Option<(String, String)> {

@@ -11,6 +11,9 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence.readings.iter().filter(|reading| !reading.is_abused()).filter(faultless).flat_map(errors).collect()
 }
 
+/// How the log record of an exception begins that a task of the application raised and nobody awaited.
+const UNHANDLED: &str = "Task exception was never retrieved";
+
 /// The errors logged in an exchange before anything behind the service failed, or its server stopped.
 pub(super) fn errors<'a>(reading: &'a Reading<'_>) -> impl Iterator<Item = (String, String)> + 'a {
     let before_outage =
@@ -18,7 +21,10 @@ pub(super) fn errors<'a>(reading: &'a Reading<'_>) -> impl Iterator<Item = (Stri
     // Servers log whatever leaves an application; what they gave it themselves is their own matter.
     let is_echo = reading.is_escape_injected();
     let own = before_outage.filter(move |event| !(is_echo && event.party == Party::Front));
-    own.filter_map(|event| match &event.what {
+    // What an application writes down of which nothing is known is its own matter, unless nobody took what was raised.
+    let is_its_matter = |message: &str| reading.service.is_unknown() && !message.starts_with(UNHANDLED);
+    own.filter_map(move |event| match &event.what {
+        What::Logged { message, .. } if event.party == Party::Application && is_its_matter(message) => None,
         What::Logged { level: Level::Error, message } => {
             Some((message.clone(), format!("logged as an error: {message}")))
         }

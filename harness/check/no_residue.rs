@@ -1,11 +1,10 @@
 //! Nothing is left behind: when every client is gone no connection is served and no session is held.
 
 use super::{Complaints, Evidence};
-use crate::classify::Reading;
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     let Some(residue) = evidence.transcript.residue else { return Vec::new() };
-    if evidence.readings.iter().any(Reading::is_held) {
+    if evidence.readings.iter().any(|reading| reading.is_held() || reading.may_go_on()) {
         return Vec::new();
     }
     [("connection(s)", residue.connections), ("session(s)", residue.sessions)]

@@ -10,6 +10,9 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
 
 fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
     let head = reading.response.filter(|head| matches!(head.status, 429 | 503))?;
+    if head.status == 429 && reading.service.is_unknown() {
+        return None;
+    }
     let seconds = header(&head.headers, "retry-after").and_then(|value| std::str::from_utf8(value).ok());
     match seconds {
         None => Some((head.status.to_string(), format!("{} does not say when to come back", head.status))),

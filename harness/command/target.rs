@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use relapse::{
-    Binding, Clock, PythonInstallation, PythonRequirements, PythonServer, PythonSite, PythonTarget, Reaching, Result,
-    Runtime, START_LIMIT, Served, Server, ServerChoice, Trouble, Upstream, end_interpreters, servers,
+    Binding, Clock, PythonInstallation, PythonIntroduction, PythonRequirements, PythonServer, PythonSite, PythonTarget,
+    Reaching, Result, Route, Runtime, START_LIMIT, Served, Server, ServerChoice, Trouble, Upstream, end_interpreters,
+    servers,
 };
 
 use super::{complain_of, note, run::Allowance, server, until_told_to_stop, validate::Foreign};
@@ -71,6 +72,10 @@ pub(super) struct PythonOptions {
     /// An environment variable for a Python application; may be given more than once.
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
+    /// A route of a Python application beside those it tells itself, `ws:/path` or `GET /path?name=value`; may be given
+    /// more than once.
+    #[arg(long, value_name = "ROUTE", value_parser = Route::parse)]
+    path: Vec<Route>,
     /// The attribute is a function that makes the application.
     #[arg(long)]
     factory: bool,
@@ -149,6 +154,7 @@ impl PythonOptions {
             add(name, &path.display().to_string());
         });
         self.env.iter().for_each(|(name, value)| add("--env", &format!("{name}={value}")));
+        self.path.iter().for_each(|route| add("--path", &route.said()));
         let switches =
             [("--factory", self.factory), ("--clock real", self.clock == LoopClock::Real), ("--fresh", self.fresh)];
         switches.iter().filter(|(_, is_set)| *is_set).for_each(|(name, _)| arguments.push_str(&format!(" {name}")));
@@ -251,6 +257,21 @@ impl Named {
         is_alike
     }
 
+    /// How it is spoken to. Of an application behind a real server only those routes are known that are named.
+    pub(super) fn binding(&self, foreign: &Foreign, python: &PythonOptions) -> Result<Binding> {
+        let has_routes = python.server.is_none() || !python.path.is_empty();
+        match self {
+            Named::Python { .. } if has_routes && !foreign.has_binding() => {
+                note(
+                    "no relapse.toml here, so it is visited by its own routes, and what is said there is made up; a \
+                     relapse.toml with its paths, credential and messages lets more of it be judged",
+                );
+                Ok(Binding::unknown())
+            }
+            _ => foreign.binding(),
+        }
+    }
+
     /// Whether it may be contacted; complains where it may not.
     pub(super) fn is_allowed(&self, foreign: &Foreign) -> bool {
         match self {
@@ -284,13 +305,14 @@ fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token
     end_interpreters_with_us();
     let (site, is_chosen) = way.python.site(app, places)?;
     let (binding, token, seed) = (binding.clone(), token.to_owned(), way.seed);
+    let named = way.python.path.clone();
     if let Some(server) = way.python.server.clone() {
         let python = server.interpreter(&site.python, is_chosen, &note)?;
         let site = PythonSite { python, ..site };
         let installation = PythonInstallation { site, server, flags: Vec::new(), start_limit: START_LIMIT };
         return Ok(Box::new(move |runtime: &Runtime| {
             let (server, _) = runtime.block_on(PythonServer::start(installation.clone()))?;
-            Ok(Server::served(Served::new(server, &binding, token.clone())))
+            Ok(Server::served(Served::new(server, &binding, token.clone()), named.clone()))
         }));
     }
     let profile = match way.profile {
@@ -299,8 +321,16 @@ fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token
     };
     Ok(Box::new(move |runtime: &Runtime| {
         let launched = PythonTarget::launch(site.clone(), &binding, token.clone(), Arc::clone(&profile), seed);
-        let (python, _) = runtime.block_on(launched)?;
-        Ok(Server::python(python))
+        let (python, introduction) = runtime.block_on(launched)?;
+        let PythonIntroduction { routes, guesses, .. } = introduction;
+        let mut server = Server::python(python, named.iter().cloned().chain(routes).collect());
+        if server.routes.is_empty() && binding.is_unknown() {
+            // What its code looks as if it had is taken where nobody says more.
+            server.routes = guesses;
+            let forgotten = runtime.block_on(server.forget_unfound(&binding, seed));
+            forgotten.unwrap_or_else(|why| complain_of(&why));
+        }
+        Ok(server)
     }))
 }
 

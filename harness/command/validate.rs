@@ -81,9 +81,19 @@ impl Foreign {
         binding.chain(hosts).collect()
     }
 
-    pub(super) fn binding(&self) -> Result<Binding> {
+    /// Where the binding is, if anywhere.
+    fn path(&self) -> Option<PathBuf> {
         let here = PathBuf::from("relapse.toml");
-        let Some(path) = self.binding.clone().or_else(|| here.is_file().then_some(here)) else {
+        self.binding.clone().or_else(|| here.is_file().then_some(here))
+    }
+
+    /// Whether anybody has said how it is spoken to.
+    pub(super) fn has_binding(&self) -> bool {
+        self.path().is_some()
+    }
+
+    pub(super) fn binding(&self) -> Result<Binding> {
+        let Some(path) = self.path() else {
             note(
                 "no relapse.toml here, so it is spoken to as the embedded backend; `relapse init` writes one, --binding names one",
             );

@@ -45,6 +45,8 @@ pub(super) struct Desk<P> {
     receiver: Option<Waker>,
     sender: Option<Waker>,
     has_moved: bool,
+    /// Whether `send` told the application that its client is gone.
+    told_gone: bool,
 }
 
 /// One call of the application.
@@ -84,6 +86,7 @@ impl<P: Protocol> Call<P> {
             receiver: None,
             sender: None,
             has_moved: false,
+            told_gone: false,
         };
         let desk = Arc::new(Mutex::new(desk));
         // What acts between here and the application keeps the ledger of what it really gets and gives.
@@ -137,9 +140,12 @@ impl<P: Protocol> Call<P> {
                 Ok(()) => self.scribe.record(Party::Application, What::Returned),
                 Err(exception) => {
                     self.scribe.record(Party::Application, What::Raised(exception.clone()));
-                    // Every server logs an exception that leaves the application.
-                    let message = format!("Exception in ASGI application: {exception}");
-                    self.scribe.record(Party::Front, What::Logged { level: Level::Error, message });
+                    // Every server logs an exception that leaves the application, but for the one it raised itself to
+                    // say that the client is gone (uvicorn's ClientDisconnected; ASGI, "Disconnected Client").
+                    if !(exception.is_disconnect() && self.desk().told_gone) {
+                        let message = format!("Exception in ASGI application: {exception}");
+                        self.scribe.record(Party::Front, What::Logged { level: Level::Error, message });
+                    }
                 }
             }
             return Poll::Ready(Step::Ended(result));
@@ -250,6 +256,7 @@ impl<P: Protocol> SendEvent for Outlet<P> {
             if let Some(event) = event.take()
                 && let Err(exception) = desk.protocol.take(event, &mut desk.outgoing)
             {
+                desk.told_gone |= exception.is_disconnect();
                 if let Some(ledger) = &self.ledger {
                     ledger.record(Party::Application, What::CallRaised(exception.clone()));
                 }

@@ -111,7 +111,7 @@ impl Protocol for Negotiation {
             (Phase::Connecting, Outbound::WebsocketAccept { subprotocol, headers }) => {
                 self.accept(subprotocol, headers, outgoing)
             }
-            (Phase::Connecting, Outbound::WebsocketClose { .. }) => {
+            (Phase::Connecting, refusal) if refusal.is_refusal() => {
                 self.phase = Phase::Closed;
                 self.decided = Some(self.profile.before_accept.close.clone());
                 Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Drawn, Hunt, nobody_beside};
 use crate::{
-    case::{Accepted, Case, HUNTED, Symptom},
+    case::{Accepted, Case, HUNTED, HUNTED_BY_ROUTE, Symptom},
     check,
     error::Error,
     outcome::Class,
@@ -41,13 +41,14 @@ impl Conductor {
             .find(|known| known.name == check)
             .map_or("every outcome is a good one", |check| check.property);
         let mechanisms: Vec<&str> = hunt.revision.defects().map(|defect| defect.mechanism()).collect();
+        let is_by_route = hunt.foreign.as_ref().is_some_and(|foreign| foreign.is_by_route());
         let mut case = Case {
             name: format!("{}_{seed}", slug(key)),
             summary: format!("Nothing breaks the rule that {property}."),
             reported: format!("A hunt found, with seed {seed}: {message}"),
             behind: if mechanisms.is_empty() { "Not known yet.".to_owned() } else { mechanisms.join(" ") },
             issues: Vec::new(),
-            scenario: HUNTED.to_owned(),
+            scenario: if is_by_route { HUNTED_BY_ROUTE } else { HUNTED }.to_owned(),
             twin: hunt.revision,
             profiles: Some(vec![profile.name.clone()]),
             environments: vec![drawn.environment],

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Longer than anything that the service may take, all its attempts together. Virtual time.
-const LIMIT: Duration = Duration::from_secs(120);
+pub(super) const LIMIT: Duration = Duration::from_secs(120);
 
 /// What is tried: what clients do, and what acts on the way.
 #[derive(Debug, Clone, PartialEq)]
@@ -159,7 +159,8 @@ const HEADERS: [(&str, &[u8]); 12] = [
     ("Connection", b"close"),
 ];
 
-fn header(chance: &mut Rng, request: &mut Request) {
+/// A header that clients, and what stands before them, send now and then.
+pub(super) fn header(chance: &mut Rng, request: &mut Request) {
     let (name, value) = one(chance, &HEADERS);
     let is_upgrade = request.method == "GET" && name == "Connection";
     if !is_upgrade {

@@ -1,24 +1,26 @@
 //! Hunting on a server that is not ours: what was drawn, in the server's own words, on the wall clock and within its
 //! budget.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{ThreadId, current};
 use std::time::Duration;
 
-use super::Drawn;
+use super::{Drawn, visit};
 use crate::{
     binding::Binding,
-    bound::{Reach, Server, in_the_words_of},
+    bound::{Reach, Server, as_said, in_the_words_of},
+    check::Evidence,
     classify,
     clock::{Clock, Runtime},
     environment::Environment,
     error::Error,
-    exception::Exception,
     explain::{Explanation, Kind},
-    fault::{EventFault, Fault, FaultKind, Place},
+    fault::Place,
+    outcome::Class,
     plan::Plan,
+    route::Route,
     run,
     step::{Act, Crowd, Step},
     transcript::Transcript,
@@ -38,6 +40,7 @@ pub struct Foreign {
     kind: Kind,
     places: &'static [Place],
     clock: Clock,
+    routes: Vec<Route>,
     reach: Option<Box<Reaching>>,
     seats: Mutex<HashMap<ThreadId, Seat>>,
 }
@@ -67,6 +70,7 @@ impl Foreign {
             kind: server.kind.clone(),
             places: server.places(),
             clock: server.clock(),
+            routes: server.routes.clone(),
             reach: None,
             seats: Mutex::new(HashMap::from([(current().id(), Seat { server, runtime })])),
         }
@@ -115,6 +119,27 @@ impl Foreign {
         self.with_seat(|seat| seat.server.notes()).unwrap_or_default()
     }
 
+    /// Whether it is hunted on by its own routes.
+    pub(super) fn is_by_route(&self) -> bool {
+        !self.routes.is_empty()
+    }
+
+    /// Counts which routes let somebody in.
+    pub(super) fn count(&self, reached: &mut BTreeMap<String, u64>, evidence: &Evidence<'_>) {
+        for (reading, outcome) in evidence.readings.iter().zip(&evidence.outcomes) {
+            let Some(head) = reading.request else { continue };
+            let path = head.path_and_query().0;
+            let is_it = |route: &&Route| {
+                route.is_websocket == reading.asked_for_upgrade()
+                    && (route.is_websocket || route.methods.contains(&head.method))
+                    && route.has_path(&path)
+            };
+            if let Some(route) = self.routes.iter().find(is_it) {
+                *reached.entry(route.to_string()).or_default() += u64::from(outcome.class == Class::GoodOpen);
+            }
+        }
+    }
+
     /// Where faults can act.
     pub(super) fn places(&self) -> &'static [Place] {
         self.places
@@ -122,17 +147,11 @@ impl Foreign {
 
     /// What was drawn, as far as it can be done there: one client, faults where they can act, and times that somebody can
     /// wait for.
-    pub(super) fn adapt(&self, drawn: Drawn) -> Drawn {
-        // A send that raises because the client is gone may leave the application: servers take it for that ("Disconnected
-        // Client" of the ASGI specification).
-        let tells_of_the_end = |fault: &Fault| match &fault.kind {
-            FaultKind::Event { fault: EventFault::SendRaises { error }, .. } => Exception::parse(error).is_disconnect(),
-            _ => false,
-        };
+    pub(super) fn adapt(&self, drawn: Drawn, seed: u64) -> Drawn {
         let faults = drawn.faults.into_iter().filter(|fault| self.places().contains(&fault.kind.place()));
-        let faults = faults.filter(|fault| !tells_of_the_end(fault));
+        let visits = if self.is_by_route() { self.by_route(drawn.visits, seed) } else { drawn.visits };
         Drawn {
-            visits: drawn.visits,
+            visits,
             crowd: Crowd::ONE,
             faults: faults.map(|fault| if self.is_real() { fault.scaled(TIME_SCALE) } else { fault }).collect(),
             environment: Environment::Staging,
@@ -140,13 +159,41 @@ impl Foreign {
         }
     }
 
+    /// The visits, to the application's own routes. Where somebody said how it is spoken to, some stay as they are, in the
+    /// binding's words.
+    fn by_route(&self, visits: Vec<Vec<Step>>, seed: u64) -> Vec<Vec<Step>> {
+        let mut chance = fastrand::Rng::with_seed(seed.wrapping_mul(0xD1B5_4A32_D192_ED03));
+        let (sessions, requests): (Vec<&Route>, Vec<&Route>) = self.routes.iter().partition(|route| route.is_websocket);
+        let in_own_words = |visit: Vec<Step>| -> Vec<Step> {
+            visit.into_iter().filter_map(|step| in_the_words_of(&self.binding, &self.authority, step)).collect()
+        };
+        let all: Vec<&Route> = self.routes.iter().collect();
+        let mut by_route = |visit: Vec<Step>| {
+            let like = match visit.first().map(|step| &step.act) {
+                // The paths that servers and middleware trip over are the same everywhere.
+                Some(Act::Request(_)) if chance.u8(..8) == 0 => return in_own_words(visit),
+                Some(Act::Open(_)) if !self.binding.is_unknown() && chance.usize(..=sessions.len()) <= 1 => {
+                    return in_own_words(visit);
+                }
+                Some(Act::Open(_)) => &sessions,
+                Some(Act::Request(_)) => &requests,
+                _ => return visit,
+            };
+            let among = if like.is_empty() || chance.bool() { &all } else { like };
+            let route = among[chance.usize(..among.len())];
+            visit::visit(&mut chance, route)
+        };
+        visits.into_iter().map(&mut by_route).collect()
+    }
+
     fn is_real(&self) -> bool {
         self.clock == Clock::Real
     }
 
     /// A step in the server's own words.
-    fn say(&self, server: &Server, step: Step) -> Option<Step> {
-        let step = in_the_words_of(&self.binding, server, step)?;
+    fn say(&self, step: Step) -> Option<Step> {
+        let say = if self.is_by_route() { as_said } else { in_the_words_of };
+        let step = say(&self.binding, &self.authority, step)?;
         Some(match step.act {
             _ if !self.is_real() => step,
             Act::Pause | Act::Freeze => Step { limit: step.limit.min(PAUSE_MAX), ..step },
@@ -158,7 +205,7 @@ impl Foreign {
     pub(super) fn play(&self, drawn: &Drawn, seed: u64) -> Result<Transcript, Error> {
         let plan = Plan { seed, faults: drawn.faults.clone() };
         self.with_seat(|Seat { server, runtime }| {
-            let steps: Vec<Step> = drawn.steps().into_iter().filter_map(|step| self.say(server, step)).collect();
+            let steps: Vec<Step> = drawn.steps().into_iter().filter_map(|step| self.say(step)).collect();
             runtime.block_on(async {
                 let transcript = run::converse(&steps, plan, server.running()).await;
                 server.clear().await?;

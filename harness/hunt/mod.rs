@@ -8,6 +8,7 @@ mod hardship;
 pub mod report;
 mod shrink;
 mod versions;
+mod visit;
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -79,6 +80,9 @@ pub struct Reached {
     pub faults: BTreeMap<String, u64>,
     /// How many exchanges came to each [`STATES`] of their life.
     pub states: BTreeMap<String, u64>,
+    /// How often each route of an application let somebody in; 0 for one that was visited and never did.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub routes: BTreeMap<String, u64>,
     /// How many exchanges ended in each way: the ending as reports write it, and what brought it about.
     pub endings: BTreeMap<String, u64>,
 }
@@ -149,7 +153,7 @@ impl Hunt {
     fn draw(&self, number: u64) -> (Drawn, u64) {
         let seed = self.seed.wrapping_add(number);
         let drawn = draw(seed, &self.aim());
-        (self.foreign.iter().fold(drawn, |drawn, foreign| foreign.adapt(drawn)), seed)
+        (self.foreign.iter().fold(drawn, |drawn, foreign| foreign.adapt(drawn, seed)), seed)
     }
 }
 
@@ -244,14 +248,16 @@ impl Reached {
         join(&mut self.classes, &other.classes);
         join(&mut self.faults, &other.faults);
         join(&mut self.states, &other.states);
+        join(&mut self.routes, &other.routes);
         join(&mut self.endings, &other.endings);
     }
 
-    /// Whether nothing was reached although there were cases enough: no upgrade, or, where there may be any, no fault.
+    /// Whether nothing was reached although there were cases enough: no upgrade and no route, or, where there may be any, no fault.
     pub fn is_nothing(&self, may_have_faults: bool) -> bool {
         let is_enough = self.cases == 0 || self.cases >= ENOUGH;
         let has_acted = self.faults.values().any(|&count| count > 0);
-        is_enough && (self.sessions == 0 || may_have_faults && !has_acted)
+        let is_let_in = self.sessions > 0 || self.routes.values().any(|&count| count > 0);
+        is_enough && (!is_let_in || may_have_faults && !has_acted)
     }
 
     fn count(&mut self, drawn: &Drawn, transcript: &Transcript, evidence: &Evidence<'_>) {
@@ -337,7 +343,10 @@ impl Conductor {
                 played => played?,
             };
             scan.reached.cases += 1;
-            let looked = look(&played, &mut |evidence, transcript| scan.reached.count(&drawn, transcript, evidence));
+            let looked = look(&played, &mut |evidence, transcript| {
+                scan.reached.count(&drawn, transcript, evidence);
+                hunt.foreign.iter().for_each(|foreign| foreign.count(&mut scan.reached.routes, evidence));
+            });
             let kept = hunt.foreign.is_some() && looked.iter().any(|(key, _)| !scan.first.contains_key(key));
             let kept = kept.then(|| played.ok()).flatten().map(Arc::new);
             for (key, message) in looked {

@@ -208,7 +208,7 @@ impl HuntReport {
 
 /// What was reached with faults at these places.
 pub fn coverage(reached: &Reached, found: usize, places: &[String]) -> String {
-    let Reached { cases, sessions, classes, faults, states, endings } = reached;
+    let Reached { cases, sessions, classes, faults, states, routes, endings } = reached;
     let connections: u64 = classes.values().sum();
     let of_all = |count: &u64| format!("{count} ({:.1} %)", 100.0 * *count as f64 / connections.max(1) as f64);
     let classes: Vec<String> = classes.iter().map(|(class, count)| format!("{class} {}", of_all(count))).collect();
@@ -223,6 +223,11 @@ pub fn coverage(reached: &Reached, found: usize, places: &[String]) -> String {
     let missed: Vec<&str> = STATES.iter().copied().filter(|state| !states.contains_key(*state)).collect();
     let came = if came.is_empty() { "none of those that are told apart".to_owned() } else { came.join(", ") };
     let _ = writeln!(text, "states     {came}{}", never(&missed));
+    if !routes.is_empty() {
+        let closed: Vec<&str> = routes.iter().filter(|(_, count)| **count == 0).map(|(name, _)| &**name).collect();
+        let open = routes.len() - closed.len();
+        let _ = writeln!(text, "routes     {open} of {} let somebody in{}", routes.len(), never(&closed));
+    }
     for place in Place::ALL.iter().filter(|place| places.iter().any(|name| name == place.name())) {
         let kinds: Vec<&str> = FaultKind::all().filter(|kind| kind.place == *place).map(|kind| kind.name).collect();
         let acted = kinds.iter().filter_map(|kind| faults.get(*kind)).sum::<u64>();

@@ -21,9 +21,10 @@ impl Conductor {
         played: Played,
         seed: u64,
     ) -> Result<(Drawn, Played), Error> {
+        let is_by_route = hunt.foreign.as_ref().is_some_and(|foreign| foreign.is_by_route());
         let mut smallest = (drawn, played);
         'again: loop {
-            for candidate in smaller(&smallest.0) {
+            for candidate in smaller(&smallest.0, is_by_route) {
                 let played = match self.play(hunt, &candidate, seed) {
                     Err(Error::TooManyRequests) => return Ok(smallest),
                     played => played?,
@@ -39,7 +40,9 @@ impl Conductor {
 }
 
 /// Everything that is one step smaller or simpler, what saves most first. Each is strictly simpler, so that this ends.
-fn smaller(drawn: &Drawn) -> Vec<Drawn> {
+///
+/// What is said in an application's own words has further ones.
+fn smaller(drawn: &Drawn, is_by_route: bool) -> Vec<Drawn> {
     let mut candidates = Vec::new();
     let mut with = |change: &dyn Fn(&mut Drawn)| {
         let mut candidate = drawn.clone();
@@ -74,11 +77,18 @@ fn smaller(drawn: &Drawn) -> Vec<Drawn> {
         }
         for (index, step) in steps.iter().enumerate() {
             let (Act::Open(request) | Act::Request(request)) = &step.act else { continue };
-            for simpler in simpler_requests(request) {
+            let simpler = if is_by_route { simpler_of_its_own(request) } else { simpler_requests(request) };
+            for simpler in simpler {
                 with(&|drawn| match &mut drawn.visits[visit][index].act {
                     Act::Open(request) | Act::Request(request) => *request = simpler.clone(),
                     _ => {}
                 });
+            }
+        }
+        for (index, step) in steps.iter().enumerate().filter(|_| is_by_route) {
+            let Act::SendText(text) = &step.act else { continue };
+            for simpler in simpler_json(text.as_bytes()) {
+                with(&|drawn| drawn.visits[visit][index].act = Act::SendText(simpler.clone()));
             }
         }
     }
@@ -128,4 +138,37 @@ fn simpler_requests(request: &Request) -> Vec<Request> {
             }
         }),
     ]
+}
+
+/// The same, where nothing is known of what the request says: any part of it may be one too many.
+fn simpler_of_its_own(request: &Request) -> Vec<Request> {
+    let with = |change: &dyn Fn(&mut Request)| {
+        let mut simpler = request.clone();
+        change(&mut simpler);
+        simpler
+    };
+    let path = request.path.clone();
+    let mut simpler: Vec<Request> =
+        simpler_requests(request).into_iter().filter(|simpler| simpler.path == path).collect();
+    simpler.extend((0..request.headers.len()).map(|at| with(&|request| drop(request.headers.remove(at)))));
+    let pairs: Vec<&[u8]> = request.query.split(|&byte| byte == b'&').collect();
+    simpler.extend(
+        (0..pairs.len())
+            .map(|at| with(&|request| request.query = [&pairs[..at], &pairs[at + 1..]].concat().join(&b'&'))),
+    );
+    simpler.extend(
+        simpler_json(&request.body).into_iter().map(|body| with(&|request| request.body = body.clone().into_bytes())),
+    );
+    simpler
+}
+
+/// A JSON object with one entry less.
+fn simpler_json(text: &[u8]) -> Vec<String> {
+    let Ok(serde_json::Value::Object(entries)) = serde_json::from_slice(text) else { return Vec::new() };
+    let without = |name: &String| {
+        let mut less = entries.clone();
+        less.remove(name);
+        serde_json::Value::Object(less).to_string()
+    };
+    entries.keys().map(without).collect()
 }

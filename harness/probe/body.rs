@@ -15,7 +15,13 @@ const BODY_BYTES_MAX: usize = 16 << 20;
 pub(super) struct Reader {
     body: Vec<u8>,
     framing: Framing,
+    /// How often something came.
+    pieces: usize,
 }
+
+/// After how many pieces, or bytes, of an answer that does not say how long it is a client has seen enough.
+const PIECES_MAX: usize = 500;
+const ENDLESS_BYTES_MAX: usize = 1 << 20;
 
 enum Framing {
     None,
@@ -40,7 +46,14 @@ impl Reader {
                 (Some(_), Some(_)) => Framing::Unreadable,
             }
         };
-        Reader { body: Vec::new(), framing }
+        Reader { body: Vec::new(), framing, pieces: 0 }
+    }
+
+    /// Whether so much of an answer without end has come that it need not be read on.
+    pub(super) fn has_enough(&mut self) -> bool {
+        self.pieces += 1;
+        let is_endless = matches!(self.framing, Framing::Chunked | Framing::UntilEnd);
+        is_endless && (self.pieces > PIECES_MAX || self.body.len() >= ENDLESS_BYTES_MAX)
     }
 
     pub(super) fn into_body(self) -> Vec<u8> {

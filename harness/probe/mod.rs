@@ -253,7 +253,10 @@ impl Exchange {
             loop {
                 let ended = self.wire.has_ended();
                 if let Some(end) = reader.read(&mut self.wire.incoming, ended) {
-                    return end;
+                    return Some(end);
+                }
+                if reader.has_enough() {
+                    return None;
                 }
                 self.wire.progress().await;
             }
@@ -261,7 +264,11 @@ impl Exchange {
         .await;
         let body = Bytes::from(reader.into_body());
         match finished {
-            Some(end) => self.record(What::BodySeen { body, end }),
+            Some(Some(end)) => self.record(What::BodySeen { body, end }),
+            Some(None) => {
+                self.record(What::BodySeen { body, end: BodyEnd::Truncated });
+                self.record(What::Left);
+            }
             None => {
                 self.record(What::BodySeen { body, end: BodyEnd::Truncated });
                 self.deadline("the rest of the body", limit);

@@ -22,6 +22,7 @@ use crate::{
     clock::Clock,
     error::Trouble,
     exception::{CodePlace, Exception},
+    route::{Parameter, Route},
     value::Value,
 };
 
@@ -79,19 +80,8 @@ pub struct Introduction {
     pub versions: BTreeMap<String, String>,
     /// Its routes, as far as it tells.
     pub routes: Vec<Route>,
-}
-
-/// A route of an application.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Its path, with parameters in braces.
-    pub path: String,
-    /// Whether it speaks WebSocket.
-    pub is_websocket: bool,
-    /// Its methods, for HTTP.
-    pub methods: Vec<String>,
-    /// The query parameters that it cannot do without.
-    pub required: Vec<String>,
+    /// Where it tells none: what its code looks as if it had.
+    pub guesses: Vec<Route>,
 }
 
 /// What happened to a call.
@@ -557,12 +547,25 @@ fn introduction(told: &Value) -> Result<Introduction, Trouble> {
         }
         _ => BTreeMap::new(),
     };
-    let routes = match told.get("routes") {
+    let routes = |key: &str| match told.get(key) {
         Some(Value::List(routes)) => routes.iter().filter_map(route).collect(),
         _ => Vec::new(),
     };
-    Ok(Introduction { python: get("python"), framework: get("framework"), versions, routes })
+    let (mut routes, guesses): (Vec<Route>, Vec<Route>) = (routes("routes"), routes("guesses"));
+    // Somebody asks for something below what is mounted only where that tells no routes of its own.
+    let is_told = |route: &Route, told: &[Route]| {
+        route
+            .path
+            .strip_suffix(BELOW)
+            .is_some_and(|mount| told.iter().any(|other| other.path.starts_with(mount) && other.path != route.path))
+    };
+    let told = routes.clone();
+    routes.retain(|route| !is_told(route, &told));
+    Ok(Introduction { python: get("python"), framework: get("framework"), versions, routes, guesses })
 }
+
+/// What is asked for below something that is mounted.
+const BELOW: &str = "/a-file";
 
 fn route(told: &Value) -> Option<Route> {
     let Value::Dict(told) = told else { return None };
@@ -571,23 +574,32 @@ fn route(told: &Value) -> Option<Route> {
         Some(Value::List(items)) => items.iter().map(|item| text(Some(item.clone()))).collect(),
         _ => Vec::new(),
     };
-    let required = match told.get("query") {
-        Some(Value::List(parameters)) => parameters
-            .iter()
-            .filter_map(|parameter| match parameter {
-                Value::Dict(parameter) if parameter.get("required") == Some(&Value::Bool(true)) => {
-                    Some(text(parameter.get("name").cloned()))
-                }
-                _ => None,
-            })
-            .collect(),
+    let parameters = |key: &str| match told.get(key) {
+        Some(Value::List(items)) => items.iter().filter_map(parameter).collect(),
         _ => Vec::new(),
     };
-    let kind = get("kind");
-    (kind != "mount").then(|| Route {
-        path: get("path"),
+    // Of what is mounted and has no routes to tell, somebody asks for something below it.
+    let (kind, is_mount) = (get("kind"), get("kind") == "mount");
+    let path = if is_mount { get("path") + BELOW } else { get("path") };
+    let any = |methods: Vec<String>| if methods.is_empty() { vec!["GET".to_owned()] } else { methods };
+    let methods = if kind == "websocket" { Vec::new() } else { any(texts("methods")) };
+    path.starts_with('/').then(|| Route {
+        path,
         is_websocket: kind == "websocket",
-        methods: texts("methods"),
-        required,
+        methods,
+        params: parameters("params"),
+        query: parameters("query"),
+        headers: parameters("headers"),
+        cookies: parameters("cookies"),
+        content_type: get("content_type"),
+        body: get("body"),
+        words: texts("words"),
     })
+}
+
+fn parameter(told: &Value) -> Option<Parameter> {
+    let Value::Dict(told) = told else { return None };
+    let get = |key: &str| text(told.get(key).cloned());
+    let is_required = told.get("required") == Some(&Value::Bool(true));
+    Some(Parameter { name: get("name"), is_required, good: get("good") })
 }

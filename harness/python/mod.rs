@@ -20,7 +20,7 @@ use tokio::task::coop::unconstrained;
 use tokio::time::sleep_until;
 
 pub use self::group::end_all;
-pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, MEMORY_LIMIT, Route, Site};
+pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, MEMORY_LIMIT, Site};
 use self::interpreter::{Happening, command};
 pub use self::server::{Installation, START_LIMIT, Server, ServerChoice, Software};
 pub use self::venv::{Requirements, cache};
