@@ -16,7 +16,7 @@ use relapse::{
     outcome::{Class, Ending, Outcome},
     python::{BLOCKED_LIMIT, MEMORY_LIMIT},
     recorder, run, servers,
-    step::Step,
+    step::{Act, Step},
     transcript::Party,
 };
 
@@ -55,7 +55,7 @@ impl Driven {
         let profile = Arc::clone(&servers().expect("the profiles are readable")[0]);
         let launched = runtime.block_on(PythonTarget::launch(site, &binding, String::new(), profile, 1));
         let (target, _) = launched.expect("the application loads");
-        let steps = binding.session("relapse.test", Duration::from_secs(5));
+        let steps = binding.session("relapse.test", Duration::from_secs(100));
         Driven { runtime, target, steps }
     }
 
@@ -102,6 +102,14 @@ fn bench(criterion: &mut Criterion) {
         });
     }
     group.finish();
+
+    let mut waiting = Driven::launch(&python, "service:raw", false);
+    for step in &mut waiting.steps {
+        if let Act::SendText(text) = &mut step.act {
+            *text = r#"{"type":"user_message","content":"nap"}"#.to_owned();
+        }
+    }
+    criterion.bench_function("90 virtual seconds in Python", |bencher| bencher.iter(|| waiting.one_case()));
 }
 
 criterion_group!(benches, bench);

@@ -3,6 +3,7 @@
 Accept, one message, five events, close by the client.
 """
 
+import asyncio
 import json
 import sys
 import time
@@ -15,7 +16,9 @@ async def raw(scope, receive, send):
         raise NotImplementedError
     await receive()
     await send({"type": "websocket.accept"})
-    while (await receive())["type"] == "websocket.receive":
+    while (event := await receive())["type"] == "websocket.receive":
+        if "nap" in event["text"]:
+            await asyncio.sleep(90)
         for name in EVENTS:
             await send({"type": "websocket.send", "text": json.dumps({"type": name})})
 
