@@ -183,7 +183,10 @@ fn judge_again(case: &Case, run: Result<Judged, Error>) -> Judgement {
 }
 
 /// Performs a case and its control on a running target, and judges.
-async fn conduct(case: &Case, target: &dyn Running, seed: u64) -> Result<Judged, Error> {
+///
+/// # Errors
+/// When the harness could not do its work.
+pub async fn conduct(case: &Case, target: &dyn Running, seed: u64) -> Result<Judged, Error> {
     let mut controls = Vec::new();
     if !case.is_alone {
         controls.push(control(target, seed).await?);

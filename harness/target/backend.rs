@@ -1,5 +1,6 @@
 //! The embedded backend behind a front, in memory or on loopback sockets.
 
+use std::fmt;
 use std::future::{Future, pending};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::{
     edge::{self, Way},
     environment::Environment,
     error::Error,
+    exception::Exception,
     fault::{ConnectionFault, Fault, FaultKind, Place, ProcessFault},
     front::{self, Life},
     interpose::Interposed,
@@ -29,7 +31,7 @@ use crate::{
 };
 
 /// The signing secret of the embedded backend: 48 characters, and nobody's.
-const SECRET: &str = "relapse-embedded-backend-signing-secret-00000000";
+pub const SECRET: &str = "relapse-embedded-backend-signing-secret-00000000";
 
 /// What a running target's links are made of.
 #[derive(Debug)]
@@ -40,17 +42,87 @@ pub enum Transport {
     Tcp(Listener),
 }
 
-/// The embedded backend, running.
+/// Where the processes of a service come from: its code, at a revision.
+pub trait Software: fmt::Debug + Send + Sync + 'static {
+    /// A process that has been up for a while.
+    fn started(&self, environment: Environment, seed: u64) -> Arc<dyn Program>;
+
+    /// A process as a server starts it: imported under these variables, and not started. The scribe is of whoever starts
+    /// it.
+    ///
+    /// # Errors
+    /// What the import raises.
+    fn import(&self, variables: &Variables, seed: u64, scribe: &Scribe) -> Result<Arc<dyn Program>, Exception>;
+}
+
+/// What one process of a service runs.
+pub trait Program: Application {
+    /// Starts by itself, where the server has no lifespan.
+    fn start_up(self: Arc<Self>) -> Promise<'static, ()>;
+
+    /// A credential of this kind for a user, as the service's own auth service would issue it.
+    fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented;
+
+    /// What is known of the service.
+    fn service(&self) -> Service;
+
+    /// How many sessions it holds.
+    fn sessions(&self) -> usize;
+
+    /// The port it listens on.
+    fn port(&self) -> u16;
+}
+
+/// The embedded backend as it stands at a revision.
+#[derive(Debug)]
+struct Source {
+    revision: Revision,
+    dependencies: Arc<dyn Dependencies>,
+}
+
+impl Software for Source {
+    fn started(&self, environment: Environment, seed: u64) -> Arc<dyn Program> {
+        Backend::started(self.revision, settings(environment), Arc::clone(&self.dependencies), seed)
+    }
+
+    fn import(&self, variables: &Variables, seed: u64, _scribe: &Scribe) -> Result<Arc<dyn Program>, Exception> {
+        let settings = Arc::new(Settings::read(variables, SECRET));
+        Ok(Backend::import(self.revision, settings, Arc::clone(&self.dependencies), seed)?)
+    }
+}
+
+impl Program for Backend {
+    fn start_up(self: Arc<Self>) -> Promise<'static, ()> {
+        Box::pin(async move { Backend::start_up(&self).await })
+    }
+
+    fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented {
+        Backend::credential(self, kind, user, form)
+    }
+
+    fn service(&self) -> Service {
+        Backend::service(self)
+    }
+
+    fn sessions(&self) -> usize {
+        Backend::sessions(self)
+    }
+
+    fn port(&self) -> u16 {
+        Backend::port(self)
+    }
+}
+
+/// The embedded backend, running; or other software in its place.
 #[derive(Debug)]
 pub struct Embedded {
-    revision: Revision,
+    software: Arc<dyn Software>,
     environment: Environment,
     profile: Arc<Profile>,
     transport: Transport,
-    dependencies: Arc<dyn Dependencies>,
     seed: u64,
     /// What credentials come from while the service itself is not there: the auth service is another process.
-    issuer: Arc<Backend>,
+    issuer: Arc<dyn Program>,
     process: Arc<Mutex<Process>>,
     connections: Arc<Connections>,
 }
@@ -59,7 +131,7 @@ pub struct Embedded {
 #[derive(Debug)]
 struct Process {
     /// The application; `None` when it could not be imported.
-    backend: Option<Arc<Backend>>,
+    program: Option<Arc<dyn Program>>,
     life: watch::Sender<Life>,
     /// Tells it to stop; `None` for a process that was never started before our eyes.
     stop: Option<oneshot::Sender<()>>,
@@ -87,12 +159,23 @@ impl Embedded {
         transport: Transport,
         seed: u64,
     ) -> Embedded {
-        let backend = Backend::started(revision, settings(environment), Arc::clone(&dependencies), seed);
+        Embedded::running(Arc::new(Source { revision, dependencies }), environment, profile, transport, seed)
+    }
+
+    /// The same with other software, which answers as the backend does.
+    pub fn running(
+        software: Arc<dyn Software>,
+        environment: Environment,
+        profile: Arc<Profile>,
+        transport: Transport,
+        seed: u64,
+    ) -> Embedded {
+        let program = software.started(environment, seed);
         let (life, _) = watch::channel(Life::Listening);
-        let issuer = Arc::clone(&backend);
-        let process = Arc::new(Mutex::new(Process { backend: Some(backend), life, stop: None }));
+        let issuer = Arc::clone(&program);
+        let process = Arc::new(Mutex::new(Process { program: Some(program), life, stop: None }));
         let connections = Arc::new(Connections::new());
-        Embedded { revision, environment, profile, transport, dependencies, seed, issuer, process, connections }
+        Embedded { software, environment, profile, transport, seed, issuer, process, connections }
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -111,10 +194,10 @@ impl Embedded {
     }
 
     /// The application that connections reach now; `None` when nothing listens.
-    fn listening(&self) -> Option<Arc<Backend>> {
+    fn listening(&self) -> Option<Arc<dyn Program>> {
         let process = lock(&self.process);
         let listens = *process.life.borrow() == Life::Listening;
-        process.backend.clone().filter(|backend| listens && backend.port() == PORT)
+        process.program.clone().filter(|program| listens && program.port() == PORT)
     }
 
     /// A connection while nothing listens: to a man in the middle that answers in the server's place, or to a server
@@ -144,16 +227,16 @@ impl Embedded {
     }
 
     /// Serves one connection. It is told of the end of the process where that may come.
-    fn serve(&self, backend: Arc<Backend>, server: Link, scribe: Scribe, may_stop: bool) {
+    fn serve(&self, program: Arc<dyn Program>, server: Link, scribe: Scribe, may_stop: bool) {
         let life = may_stop.then(|| lock(&self.process).life.subscribe());
-        self.connections.serve(backend, server, Arc::clone(&self.profile), scribe, life);
+        self.connections.serve(program, server, Arc::clone(&self.profile), scribe, life);
     }
 
     /// Serves a connection that somebody made from outside; at once over where nothing listens.
     pub fn attend(&self, mut server: Link, scribe: Scribe) {
         // What has ended is not kept.
         self.connections.forget_ended();
-        let Some(backend) = self.listening() else { return };
+        let Some(program) = self.listening() else { return };
         if scribe.has_faults_at(Place::Edge) {
             let (inner, behind) = Link::pair();
             let relay = edge::relay(server, Some(inner), scribe.clone(), None);
@@ -162,7 +245,7 @@ impl Embedded {
             });
             server = behind;
         }
-        self.serve(backend, server, scribe, true);
+        self.serve(program, server, scribe, true);
     }
 
     /// Tells the process to stop: whoever is served gets what this server does then. Those that the server lets go on have
@@ -174,8 +257,8 @@ impl Embedded {
     }
 
     /// The service as far as it is there, or what it was.
-    fn backend(&self) -> Arc<Backend> {
-        lock(&self.process).backend.clone().unwrap_or_else(|| Arc::clone(&self.issuer))
+    fn program(&self) -> Arc<dyn Program> {
+        lock(&self.process).program.clone().unwrap_or_else(|| Arc::clone(&self.issuer))
     }
 
     /// Ends the process: what it serves is cut off.
@@ -210,12 +293,11 @@ impl Embedded {
 
     /// Starts a process: imports the application, and runs its life.
     fn start(&self, scribe: &Scribe, seed: u64) -> impl Future<Output = ()> + Send + 'static {
-        let settings = Arc::new(Settings::read(&self.variables(scribe), SECRET));
-        let (revision, profile) = (self.revision, Arc::clone(&self.profile));
-        let (process, scribe, dependencies) =
-            (Arc::clone(&self.process), scribe.clone(), Arc::clone(&self.dependencies));
+        let variables = self.variables(scribe);
+        let (software, profile) = (Arc::clone(&self.software), Arc::clone(&self.profile));
+        let (process, scribe) = (Arc::clone(&self.process), scribe.clone());
         async move {
-            let imported = async { Backend::import(revision, settings, dependencies, seed) };
+            let imported = async { software.import(&variables, seed, &scribe) };
             let imported = scribe.with_log(imported).await;
             let (life, mut watched) = watch::channel(Life::Starting);
             let (stop, stopped) = oneshot::channel();
@@ -224,12 +306,12 @@ impl Embedded {
                     // The server names what it could not import, and is gone.
                     scribe.record(Party::Process, What::Exited { why: exception.to_string() });
                     life.send_replace(Life::Exited);
-                    *lock(&process) = Process { backend: None, life, stop: None };
+                    *lock(&process) = Process { program: None, life, stop: None };
                 }
-                Ok(backend) => {
+                Ok(program) => {
                     *lock(&process) =
-                        Process { backend: Some(Arc::clone(&backend)), life: life.clone(), stop: Some(stop) };
-                    let lived = live(backend, profile, scribe, life, stopped);
+                        Process { program: Some(Arc::clone(&program)), life: life.clone(), stop: Some(stop) };
+                    let lived = live(program, profile, scribe, life, stopped);
                     tokio::select! {
                         () = lived => {}
                         // It was killed.
@@ -274,7 +356,7 @@ impl Embedded {
 
 /// Runs the life of a process that imported its application.
 async fn live(
-    backend: Arc<Backend>,
+    program: Arc<dyn Program>,
     profile: Arc<Profile>,
     scribe: Scribe,
     life: watch::Sender<Life>,
@@ -282,15 +364,15 @@ async fn live(
 ) {
     if profile.lifespan.supported {
         let application: Arc<dyn Application> = match scribe.has_faults_at(Place::Event) {
-            true => Interposed::new(backend, scribe.clone()),
-            false => backend,
+            true => Interposed::new(program, scribe.clone()),
+            false => program,
         };
         return front::live(application, profile, scribe, life, stopped).await;
     }
     // Nobody tells the application to start; it begins by itself.
     front::listen(&scribe, &life);
     let started = async {
-        scribe.with_log(backend.start_up()).await;
+        scribe.with_log(program.start_up()).await;
         pending::<()>().await;
     };
     tokio::select! {
@@ -311,11 +393,11 @@ const START_PATIENCE: Duration = Duration::from_millis(1);
 impl Running for Embedded {
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
-            let Some(backend) = self.listening() else { return self.without_listener(scribe).await };
+            let Some(program) = self.listening() else { return self.without_listener(scribe).await };
             let (client, mut server) = self.pair().await?;
             if scribe.has_faults_at(Place::Edge) {
                 let (inner, behind) = self.pair().await?;
-                let redial = || self.connections.redial(Arc::clone(&backend) as _, &self.profile, &scribe);
+                let redial = || self.connections.redial(Arc::clone(&program) as _, &self.profile, &scribe);
                 let way = Way { link: Some(inner), again: edge::asks_again(&scribe).then(redial) };
                 let relay = edge::relay(server, way, scribe.clone(), None);
                 self.spawn(async move {
@@ -325,7 +407,7 @@ impl Running for Embedded {
             }
             let stops = |fault: &Fault| matches!(fault.kind, FaultKind::Process(ProcessFault::ShutDown { .. }));
             let may_stop = scribe.plan().faults.iter().any(stops);
-            self.serve(backend, server, scribe, may_stop);
+            self.serve(program, server, scribe, may_stop);
             Ok(Some(client))
         })
     }
@@ -352,7 +434,7 @@ impl Running for Embedded {
                 }
             }
             let (life, _) = watch::channel(Life::Exited);
-            *lock(&self.process) = Process { backend: None, life, stop: None };
+            *lock(&self.process) = Process { program: None, life, stop: None };
             let started = self.start(&scribe, self.seed);
             let pause = absent.unwrap_or_default().saturating_sub(scribe.elapsed());
             self.spawn(async move {
@@ -370,15 +452,15 @@ impl Running for Embedded {
     }
 
     fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented {
-        self.backend().credential(kind, user, form)
+        self.program().credential(kind, user, form)
     }
 
     fn service(&self) -> Service {
-        self.backend().service()
+        self.program().service()
     }
 
     fn residue(&self) -> Option<Residue> {
-        let sessions = lock(&self.process).backend.as_ref().map_or(0, |backend| backend.sessions());
+        let sessions = lock(&self.process).program.as_ref().map_or(0, |program| program.sessions());
         Some(Residue { connections: *self.connections.served().borrow(), sessions })
     }
 

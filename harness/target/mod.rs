@@ -6,7 +6,7 @@ mod python;
 mod served;
 mod url;
 
-pub use backend::{Embedded, Transport};
+pub use backend::{Embedded, Program, SECRET, Software, Transport};
 pub use python::Python;
 pub use served::Served;
 pub use url::Url;
