@@ -280,6 +280,8 @@ impl<'a> Reading<'a> {
         let (mut accepted, mut pending) = (false, false);
         for event in &self.events {
             match &event.what {
+                // What a framework answers to an exception before it lets it through accepts nothing.
+                What::Sent(Outbound::ResponseStart { status: 500, .. }) => {}
                 What::Sent(Outbound::WebsocketAccept { .. } | Outbound::ResponseStart { .. }) => {
                     pending = !accepted;
                     accepted = true;

@@ -131,7 +131,9 @@ fn situations(profile: &Profile, reading: &Reading<'_>, ending: &Ending) -> Vec<
     let is_upgrade = reading.request.is_some_and(|head| header(&head.headers, "upgrade").is_some());
     if !is_upgrade {
         let http = &profile.http;
-        may_be(is(&http.raises), Cause::CrashBeforeAccept);
+        // Frameworks answer an exception themselves, before they let the server see it.
+        let is_error = matches!(ending, Ending::Http { status: 500, complete: true });
+        may_be(is_error || is(&http.raises), Cause::CrashBeforeAccept);
         may_be(is(&http.returns), Cause::Abandoned);
         let is_cut = matches!(ending, Ending::Http { complete: false, .. } | Ending::Drop);
         may_be(is_cut && http.ends_after_start == Answer::Drop, Cause::CrashAfterAccept);

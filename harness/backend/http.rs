@@ -8,11 +8,12 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{Request, header};
+use tokio::sync::Mutex;
 use tower::ServiceExt;
 
 use super::{Backend, routes, routes::Raised, websocket::WebSocket};
 use crate::{
-    application::{Receive, SendEvent},
+    application::{Promise, Receive, SendEvent},
     event::{Inbound, Outbound},
     exception::Exception,
     head::{Headers, field, header as find},
@@ -23,8 +24,29 @@ use crate::{
 const RESPONSE_BYTES_MAX: usize = 1 << 20;
 
 impl Backend {
-    /// Serves one HTTP request.
+    /// Serves one HTTP request. What the framework has around everything answers an exception with 500, where nothing was
+    /// answered yet, and lets it through all the same.
     pub(super) async fn serve_http(
+        self: Arc<Self>,
+        scope: Scope,
+        receive: Box<dyn Receive>,
+        send: Box<dyn SendEvent>,
+    ) -> Result<(), Exception> {
+        let mut watched = Watched(Arc::new(Mutex::new((send, false))));
+        let served = self.serve_inside(scope, receive, Box::new(watched.clone())).await;
+        if let Err(exception) = &served
+            && !exception.is_cancellation()
+            && !watched.0.lock().await.1
+        {
+            let headers = vec![field("content-length", "21"), field("content-type", "text/plain; charset=utf-8")];
+            watched.send(Outbound::ResponseStart { status: 500, headers }).await?;
+            let body = b"Internal Server Error".to_vec();
+            watched.send(Outbound::ResponseBody { body, more_body: false }).await?;
+        }
+        served
+    }
+
+    async fn serve_inside(
         self: Arc<Self>,
         scope: Scope,
         receive: Box<dyn Receive>,
@@ -66,6 +88,7 @@ impl Backend {
             let body = self.error_body("BAD_REQUEST", "Malformed request.");
             return send_json(send, 400, Vec::new(), body).await;
         };
+        let is_streamed = self.environment().is_deployed();
         let session = self.session(request.headers());
         self.read_session(session.as_ref())?;
         request.extensions_mut().insert(session.unwrap_or_default());
@@ -77,7 +100,22 @@ impl Backend {
         if let Some(Raised(exception)) = response.extensions_mut().remove() {
             return Err(exception);
         }
-        send_response(send, response).await
+        // The auth-context middleware, which stands on the platform only, hands bodies on as streams.
+        send_response(send, response, is_streamed).await
+    }
+}
+
+/// `send`, and whether an answer was begun with it.
+#[derive(Clone)]
+struct Watched(Arc<Mutex<(Box<dyn SendEvent>, bool)>>);
+
+impl SendEvent for Watched {
+    fn send(&mut self, event: Outbound) -> Promise<'_, Result<(), Exception>> {
+        Box::pin(async {
+            let mut held = self.0.lock().await;
+            held.1 |= matches!(event, Outbound::ResponseStart { .. });
+            held.0.send(event).await
+        })
     }
 }
 
@@ -99,7 +137,7 @@ fn to_request(scope: &Scope, body: Vec<u8>) -> Result<Option<Request<Body>>, Exc
     Ok(request.body(Body::from(body)).ok())
 }
 
-async fn send_response(send: &mut dyn SendEvent, response: Response) -> Result<(), Exception> {
+async fn send_response(send: &mut dyn SendEvent, response: Response, is_streamed: bool) -> Result<(), Exception> {
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, RESPONSE_BYTES_MAX)
         .await
@@ -113,7 +151,11 @@ async fn send_response(send: &mut dyn SendEvent, response: Response) -> Result<(
         headers.push(field("content-length", body.len().to_string()));
     }
     send.send(Outbound::ResponseStart { status: parts.status.as_u16(), headers }).await?;
-    send.send(Outbound::ResponseBody { body: body.to_vec(), more_body: false }).await
+    if !is_streamed || body.is_empty() {
+        return send.send(Outbound::ResponseBody { body: body.to_vec(), more_body: false }).await;
+    }
+    send.send(Outbound::ResponseBody { body: body.to_vec(), more_body: true }).await?;
+    send.send(Outbound::ResponseBody { body: Vec::new(), more_body: false }).await
 }
 
 /// Sends a whole JSON answer; its length is among the headers, or added.

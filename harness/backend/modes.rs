@@ -26,21 +26,17 @@ impl Mode {
         }
     }
 
-    /// The mode of a request on `/ws`: what the query says, then what the user agent says. An unknown one is main.
+    /// The mode of a request on `/ws`: what the query says, then what the user agent says. An unknown one is main. As the
+    /// framework has it, the last parameter of a name counts, and the first header.
     pub(super) fn of(scope: &Scope) -> Result<Mode, Exception> {
         let query = scope.query()?;
-        let asked = query.split(|&byte| byte == b'&').find_map(|pair| pair.strip_prefix(b"mode="));
+        let asked = query.split(|&byte| byte == b'&').filter_map(|pair| pair.strip_prefix(b"mode=")).next_back();
         if let Some(name) = asked.map(percent_decode) {
             let found = Mode::ALL.into_iter().find(|mode| mode.name().as_bytes() == name);
             return Ok(found.unwrap_or(Mode::Main));
         }
-        let agents: Vec<u8> = scope
-            .headers()?
-            .into_iter()
-            .filter(|(name, _)| *name == b"user-agent")
-            .flat_map(|(_, value)| value.to_ascii_lowercase())
-            .collect();
-        let agents = String::from_utf8_lossy(&agents);
-        Ok([Mode::Factory, Mode::Isolated].into_iter().find(|mode| agents.contains(mode.name())).unwrap_or(Mode::Main))
+        let agent = scope.headers()?.into_iter().find(|(name, _)| *name == b"user-agent");
+        let agent = agent.map(|(_, value)| String::from_utf8_lossy(value).to_ascii_lowercase()).unwrap_or_default();
+        Ok([Mode::Factory, Mode::Isolated].into_iter().find(|mode| agent.contains(mode.name())).unwrap_or(Mode::Main))
     }
 }

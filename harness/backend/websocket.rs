@@ -1,5 +1,8 @@
 //! The framework's WebSocket object, with the states and the error texts of Starlette 0.47.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use super::url::Url;
 use crate::{
     application::{Receive, SendEvent},
@@ -7,6 +10,7 @@ use crate::{
     exception::Exception,
     head::{Headers, field, reason_phrase},
     scope::Scope,
+    value::Value,
 };
 
 /// Where one side of the connection stands.
@@ -78,6 +82,18 @@ impl WebSocket {
             Inbound::WebsocketReceive { text: Some(text), .. } => Ok(text),
             Inbound::WebsocketReceive { .. } => Err(Exception::key_error("text")),
             Inbound::WebsocketDisconnect { code, .. } => Err(Exception::new(DISCONNECT, code.to_string())),
+            // The framework looks at the type of an event alone.
+            Inbound::Invalid(Value::Dict(mut event)) if is_of_type(&event, "websocket.receive") => {
+                match event.remove("text") {
+                    Some(Value::Str(text)) => Ok(text),
+                    None | Some(Value::None) => Err(Exception::key_error("text")),
+                    Some(other) => Err(Exception::attribute_error(other.type_name(), "encode")),
+                }
+            }
+            Inbound::Invalid(Value::Dict(event)) if is_of_type(&event, "websocket.disconnect") => {
+                let code = event.get("code").ok_or_else(|| Exception::key_error("code"))?;
+                Err(Exception::new(DISCONNECT, code.to_string()))
+            }
             other => Err(Exception::runtime_error(format!(
                 "Expected ASGI message \"websocket.receive\" or \"websocket.disconnect\", but got '{}'",
                 other.name()
@@ -118,9 +134,9 @@ impl WebSocket {
             let text = format!("Expected ASGI message \"websocket.connect\", but got '{name}'");
             return Err(Exception::runtime_error(text));
         }
-        match event {
-            Inbound::WebsocketConnect => self.client = State::Connected,
-            Inbound::WebsocketDisconnect { .. } => self.client = State::Disconnected,
+        match event.name() {
+            "websocket.connect" => self.client = State::Connected,
+            "websocket.disconnect" => self.client = State::Disconnected,
             _ => {}
         }
         Ok(event)
@@ -157,6 +173,10 @@ impl WebSocket {
             }
         })
     }
+}
+
+fn is_of_type(event: &BTreeMap<Cow<'static, str>, Value>, name: &str) -> bool {
+    event.get("type").is_some_and(|found| *found == Value::from(name.to_owned()))
 }
 
 /// Whether an exception says that the client is gone, which is nobody's mistake.
