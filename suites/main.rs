@@ -23,9 +23,11 @@ mod rendering; // what tables, pages and messages look like
 mod served; // applications of somebody else, behind real servers
 mod servers; // what each server profile makes of an application's behavior
 mod service; // the embedded service's own rules
+mod stage; // the twin in Python, as software of a target
 mod standing; // what stands on a port, and what looks at it
 mod support; // helpers
 mod tidy; // the rules of this house
+mod twin; // the backend held against the real frameworks
 mod upgrades; // every opening handshake behind every server
 mod venvs; // what applications and servers are installed in
 mod wire; // real sockets, and independent implementations on the other end

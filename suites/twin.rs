@@ -1,0 +1,157 @@
+//! The embedded backend is held against the real thing: the same service on Starlette and on FastAPI, case by case.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use relapse::{
+    Case, Catalogue, Conductor, Defect, Judged, Revision, Trial, Verdict,
+    run::{compare, conduct, holds, reproduces, see_through},
+    running::Running as _,
+    servers,
+    target::{Embedded, Transport},
+};
+use rstest::rstest;
+
+use crate::stage::{self, FACES, Stage};
+
+const SEED: u64 = 1;
+
+/// The defects that the twin does not have, and why.
+const NOT_ON_THE_TWIN: [(Defect, &str); 2] = [
+    (Defect::SyntaxErrorAtBoot, "the f-string is legal since Python 3.12, so that it is a mistake of one interpreter"),
+    (Defect::ListensElsewhere, "the server has the port, and the application never learns it"),
+];
+
+/// What is not alike on both, and why.
+const NOT_ALIKE: [(&str, &str); 1] = [(
+    "fixtures/capsules/oversize_message_dropped.toml",
+    "the client's patience ends at the very moment of a heartbeat, and either of them may come first",
+)];
+
+fn is_on_the_twin(revision: Revision) -> bool {
+    NOT_ON_THE_TWIN.iter().all(|(defect, _)| !revision.has(*defect))
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+fn read_case(path: &Path) -> Arc<Case> {
+    let mut catalogue = Catalogue::default();
+    catalogue.add(path).unwrap();
+    catalogue.cases.pop().unwrap_or_else(|| panic!("{:?}", catalogue.broken))
+}
+
+/// A case on the twin.
+fn on_twin(stage: &Stage, trial: &Trial, face: &'static str, revision: Revision) -> Judged {
+    let (twin, profile) = (stage.twin(face, revision), Arc::clone(&trial.profile));
+    let seed = trial.case.seed.unwrap_or(SEED);
+    stage.block_on(async {
+        let target = Embedded::running(twin, trial.environment, profile, Transport::Memory, seed);
+        let judged = conduct(&trial.case, &target, seed).await.unwrap();
+        target.stop().await.unwrap();
+        judged
+    })
+}
+
+/// What both have to have in common: how every connection and the valid client ended, who ended it, what that is and what
+/// brought it about, and which checks complain.
+fn seen(judged: &Judged) -> String {
+    let show = |outcome: &relapse::Outcome| format!("{outcome}, ended by {}\n", outcome.closed_by);
+    let outcomes: String = judged.outcomes.iter().map(show).collect();
+    let checks: BTreeSet<&str> = judged.findings.iter().map(|finding| finding.check).collect();
+    format!("{outcomes}found by {checks:?}\nvalid client: {}", show(&judged.control))
+}
+
+/// Runs a case on the embedded backend and on both faces of the twin, behind all of its servers and in all of its
+/// environments, with its defect, without, and with what was claimed to be a repair.
+fn check_case(path: &Path) {
+    let case = read_case(path);
+    if !is_on_the_twin(case.twin) || NOT_ALIKE.iter().any(|(name, _)| path.ends_with(name)) {
+        return;
+    }
+    let Some(python) = stage::python() else { return };
+    Stage::with(python, |stage| {
+        let conductor = Conductor::default();
+        for trial in Trial::of(&[case], &servers().unwrap(), None) {
+            let revisions: Vec<Revision> = [trial.case.twin, Revision::repaired()]
+                .into_iter()
+                .chain(trial.case.shams.iter().map(|sham| sham.revision))
+                .collect();
+            let expected: Vec<String> =
+                revisions.iter().map(|&revision| seen(&conductor.run(&trial, revision, SEED).unwrap())).collect();
+            for face in FACES {
+                let label = format!("{} [{}, {}] on {face}", trial.case.name, trial.profile.name, trial.environment);
+                let judged: Vec<Judged> =
+                    revisions.iter().map(|&revision| on_twin(stage, &trial, face, revision)).collect();
+                for ((revision, judged), expected) in revisions.iter().zip(&judged).zip(&expected) {
+                    assert_eq!(seen(judged), *expected, "{label}, {revision}: the twin, then the embedded backend");
+                }
+                check_verdict(&trial, &label, judged);
+            }
+        }
+    });
+}
+
+/// What the case demands, it demands of the twin: the stated reason in its log too.
+fn check_verdict(trial: &Trial, label: &str, mut judged: Vec<Judged>) {
+    let (case, profile) = (&trial.case, &trial.profile.name);
+    let shams = judged.split_off(2);
+    let (before, after) = (&judged[0], &judged[1]);
+    reproduces(case, profile, before).unwrap_or_else(|why| panic!("{label}: {why}"));
+    holds(case, after).unwrap_or_else(|why| panic!("{label}: {why}"));
+    let shams: Vec<_> = shams.into_iter().map(|sham| (compare(case, profile, before, &sham).0, sham)).collect();
+    let (verdict, why) = see_through(case, profile, &shams);
+    assert_eq!(verdict, Verdict::Fixed, "{label}: {why}");
+}
+
+#[rstest]
+fn the_backend_does_as_the_frameworks_do(#[files("fixtures/cases/**/*.toml")] path: PathBuf) {
+    check_case(&path);
+}
+
+/// What hunts found is no less true.
+#[rstest]
+fn what_was_found_is_found_on_the_frameworks(#[files("fixtures/capsules/*.toml")] path: PathBuf) {
+    check_case(&path);
+}
+
+/// Every defect has one site in the twin, or a reason why not.
+#[test]
+fn the_twin_has_the_defects_of_the_backend() {
+    let mut code = String::new();
+    for entry in std::fs::read_dir(root().join("fixtures/apps/twin")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "py") {
+            code.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+    for defect in Defect::ALL {
+        let name = defect.name();
+        let sites = code.matches(&format!("has(Defect.{})", name.to_uppercase())).count();
+        let is_named = code.contains(&format!("{} = \"{name}\"", name.to_uppercase()));
+        let expected = usize::from(is_on_the_twin(Revision::only(*defect)));
+        assert_eq!((sites, usize::from(is_named)), (expected, expected), "{name}");
+    }
+    // Every exception is one.
+    assert!(NOT_ALIKE.iter().all(|(path, reason)| root().join(path).is_file() && !reason.is_empty()));
+}
+
+/// The same seed twice gives the same, byte for byte, in the same interpreter and in another.
+#[test]
+fn runs_are_repeatable() {
+    let Some(python) = stage::python() else { return };
+    let servers = servers().unwrap();
+    for name in ["outage/s135_4_parallel_upgrades", "session/siso_interleaved_runs", "process/s517_3_import_failure"] {
+        let case = read_case(&root().join(format!("fixtures/cases/{name}.toml")));
+        let trial = &Trial::of(&[case], &servers, None)[0];
+        for face in FACES {
+            let once = |stage: &Stage| format!("{:?}", on_twin(stage, trial, face, trial.case.twin).transcript);
+            let (first, second) = Stage::with(python, |stage| (once(stage), once(stage)));
+            assert!(first == second, "{name} on {face}");
+            let other = once(&Stage::start(python));
+            assert!(first == other, "{name} on {face}, in another interpreter");
+        }
+    }
+}
