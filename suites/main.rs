@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a suite that cannot go on has failed")]
 
+mod behind; // the twin behind real servers
 mod breaks; // everything that judges, seen to fail
 mod command; // the built binary: output and exit codes
 mod conformance; // how servers keep RFC 6455, frame by frame

@@ -29,7 +29,7 @@ const NOT_ALIKE: [(&str, &str); 1] = [(
     "the client's patience ends at the very moment of a heartbeat, and either of them may come first",
 )];
 
-fn is_on_the_twin(revision: Revision) -> bool {
+pub(crate) fn is_on_the_twin(revision: Revision) -> bool {
     NOT_ON_THE_TWIN.iter().all(|(defect, _)| !revision.has(*defect))
 }
 

@@ -291,6 +291,8 @@ impl Book {
         let port = match scope.get("client") {
             Some(Value::List(client)) => match client.as_slice() {
                 [_, Value::Int(port)] => u16::try_from(*port).ok().filter(|port| *port > 0),
+                // Granian writes it as a text.
+                [_, Value::Str(port)] => port.parse().ok(),
                 _ => None,
             },
             _ => None,

@@ -1,0 +1,271 @@
+//! The twin behind real servers: every case that needs no more than the wire, and no long wait, ends there as where a
+//! profile plays the server.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use relapse::{
+    Binding, Case, Catalogue, Conductor, Environment, Error, Outcome, Plan, PythonInstallation, PythonServer, Revision,
+    Served, Trial,
+    application::Promise,
+    backend::{Backend, Settings, Variables},
+    classify::{self, Reading},
+    clock::{Clock, Runtime},
+    credential::{Credential, CredentialPlace, Form, Presented},
+    dependency::InMemory,
+    fault::{CallFault, Fault, FaultKind, Place},
+    head::field,
+    link::Link,
+    python::START_LIMIT,
+    recorder::Scribe,
+    run,
+    running::Running,
+    step::{Act, Crowd, Step},
+    target::SECRET,
+    transcript::{Residue, Service},
+};
+use rstest::rstest;
+
+use crate::{
+    python::{apps, site},
+    stage::{EPOCH, interpreter_with},
+    support::{check_page, profile},
+    twin::is_on_the_twin,
+};
+
+const SEED: u64 = 1;
+
+/// The servers, by the profiles that are measured on them.
+const SERVERS: [&str; 5] = ["uvicorn-0.35", "uvicorn-0.54", "hypercorn-0.18", "daphne-4.2", "granian-2.8"];
+
+/// How many cases run at a time: most of their time they wait.
+const CASES_AT_A_TIME: usize = 8;
+
+/// How long a case may wait for anything but an answer.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// What ends otherwise behind a real server, behind which, and why. Daphne gives a handshake up after 5 s, which is as long
+/// as these cases wait; and what it makes of a subprotocol that nobody offered ends its look after calls that crashed, for
+/// every connection from then on.
+const NOT_ALIKE: [(&str, &str, &str); 4] = [
+    ("outage/s135_4_parallel_upgrades", "", "how many get through in their time is the machine's"),
+    ("upgrade/sr1_no_offer", "daphne-4.2", "it keeps daphne from noticing crashes"),
+    ("upgrade/sr1_token_alone", "daphne-4.2", "it keeps daphne from noticing crashes"),
+    ("upgrade/sr1_unknown_offer", "daphne-4.2", "it keeps daphne from noticing crashes"),
+];
+
+/// The twin behind a real server. Credentials are what the embedded backend's own auth service issues.
+#[derive(Debug)]
+struct Behind<'a> {
+    served: &'a Served,
+    issuer: Arc<Backend>,
+}
+
+impl Running for Behind<'_> {
+    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
+        self.served.connect(scribe)
+    }
+
+    fn restart(&self, scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+        self.served.restart(scribe)
+    }
+
+    fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented {
+        self.issuer.credential(kind, user, form)
+    }
+
+    fn service(&self) -> Service {
+        Service { is_served: true, ..self.issuer.service() }
+    }
+
+    fn residue(&self) -> Option<Residue> {
+        // Whoever asks knows from then on what the server told until now; but it serves other cases too.
+        let _ = self.served.residue();
+        None
+    }
+
+    fn stop(&self) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// Why a case cannot run on a real server; `None` when it can.
+fn why_not(case: &Case, server: &str) -> Option<String> {
+    let differs = |(name, on, _): &&(&str, &str, &str)| case.name == *name && (on.is_empty() || *on == server);
+    if let Some((_, _, reason)) = NOT_ALIKE.iter().find(differs) {
+        return Some((*reason).to_owned());
+    }
+    if !is_on_the_twin(case.twin) {
+        return Some("the twin does not have its defect".to_owned());
+    }
+    let other = |fault: &&Fault| !matches!(fault.kind.place(), Place::Edge | Place::Dependency);
+    if let Some(fault) = case.faults.iter().find(other) {
+        return Some(format!("`{fault}` acts where a real server lets nobody"));
+    }
+    let passing = |fault: &&Fault| fault.kind.calls().is_some() && state(fault).is_none();
+    if let Some(fault) = case.faults.iter().find(passing) {
+        return Some(format!("`{fault}` comes and goes, and the twin is told of its dependencies once"));
+    }
+    let waits = |step: &&Step| matches!(step.act, Act::Pause | Act::Deafen | Act::Freeze) && step.limit > PAUSE_MAX;
+    if let Some(step) = case.steps.iter().find(waits) {
+        return Some(format!("it waits for {} s", step.limit.as_secs()));
+    }
+    let is_ticket = |step: &Step| match &step.act {
+        Act::Open(request) | Act::Request(request) => request.places.contains(&CredentialPlace::Ticket),
+        _ => false,
+    };
+    case.steps.iter().any(is_ticket).then(|| "nobody puts its ticket into the twin".to_owned())
+}
+
+/// What a fault of a dependency is called where it is there from the start and stays.
+fn state(fault: &Fault) -> Option<String> {
+    let FaultKind::Call { calls, fault: what } = &fault.kind else { return None };
+    if !fault.trigger.is_steady() || fault.trigger.until.is_some() {
+        return None;
+    }
+    let operation = calls.operation.as_ref().map(|operation| format!(".{operation}")).unwrap_or_default();
+    let state = match what {
+        CallFault::Fail { error } => format!("down:{error}"),
+        CallFault::Delay { delay } => format!("slow:{}", delay.0.as_millis()),
+        CallFault::Hang {} => "hanging".to_owned(),
+        CallFault::Garbage { .. } | CallFault::Half {} => return None,
+    };
+    Some(format!("{}{operation}={state}", calls.dependency))
+}
+
+/// Steps, said to the one service that is meant for a case.
+fn to_service(
+    mut steps: Vec<Step>,
+    case: &Case,
+    number: usize,
+    revision: Revision,
+    environment: Environment,
+) -> Vec<Step> {
+    let defects: Vec<&str> = revision.defects().map(|defect| defect.name()).collect();
+    let dependencies: Vec<String> = case.faults.iter().filter_map(state).collect();
+    let named = serde_json::json!({
+        "NUMBER": number.to_string(),
+        "ENVIRONMENT": environment.name(),
+        "DEFECTS": defects.join(","),
+        "DEPENDENCIES": dependencies.join(";"),
+    });
+    for step in &mut steps {
+        if let Act::Open(request) | Act::Request(request) = &mut step.act {
+            request.headers.push(field("X-Twin", named.to_string()));
+        }
+    }
+    steps
+}
+
+/// The variables that all services of a server have in common.
+fn variables() -> Vec<(String, String)> {
+    let mut variables = Backend::variables(Environment::Development, SECRET);
+    variables.remove("ENVIRONMENT");
+    variables.insert("JWT_SECRET_KEY".to_owned(), SECRET.to_owned());
+    variables.insert("EPOCH".to_owned(), EPOCH.to_owned());
+    variables.insert("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned());
+    variables.into_iter().collect()
+}
+
+/// An interpreter with a server and the twin; nothing where there is no Python.
+fn installation(server: &str, like: &str, face: &str) -> Option<PythonInstallation> {
+    let python = interpreter_with(&format!("fixtures/requirements/twin/{like}.txt"))?;
+    let site = site(&python, &apps(), &format!("twin.many:{face}"));
+    let site = relapse::PythonSite { environment: variables(), ..site };
+    Some(PythonInstallation { site, server: server.parse().unwrap(), flags: Vec::new(), start_limit: START_LIMIT })
+}
+
+fn catalogue() -> Vec<Arc<Case>> {
+    Catalogue::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases")).unwrap().cases
+}
+
+/// Ending, class and cause of every connection. Which of many clients comes first is nobody's to say.
+fn seen(case: &Case, outcomes: &[Outcome]) -> Vec<String> {
+    let mut seen: Vec<String> = outcomes.iter().map(Outcome::to_string).collect();
+    if case.crowd != Crowd::ONE {
+        seen.sort();
+    }
+    seen
+}
+
+#[rstest]
+#[case("uvicorn==0.35.0", "uvicorn-0.35", "starlette")]
+#[case("uvicorn==0.54.0", "uvicorn-0.54", "fastapi")]
+#[case("hypercorn==0.18.0", "hypercorn-0.18", "starlette")]
+#[case("daphne==4.2.3", "daphne-4.2", "fastapi")]
+#[case("granian==2.8.7", "granian-2.8", "starlette")]
+fn the_twin_ends_as_the_backend_behind_a_profile(#[case] server: &str, #[case] like: &str, #[case] face: &str) {
+    let Some(installation) = installation(server, like, face) else { return };
+    let profile = profile(like);
+    let conductor = Conductor::default();
+    let mut runs = Vec::new();
+    for case in catalogue().iter().filter(|case| why_not(case, like).is_none()) {
+        for trial in Trial::of(std::slice::from_ref(case), &[Arc::clone(&profile)], None) {
+            for revision in [case.twin, Revision::repaired()] {
+                let played = conductor.run(&trial, revision, SEED).unwrap();
+                runs.push((trial.clone(), revision, seen(case, &played.outcomes)));
+            }
+        }
+    }
+    let different: Vec<String> = Runtime::new(Clock::Real).block_on(async {
+        let (server, _) = PythonServer::start(installation).await.unwrap();
+        let served = Served::new(server, &Binding::default(), String::new());
+        let runs = stream::iter(runs.into_iter().enumerate().map(|(number, (trial, revision, played))| {
+            let served = &served;
+            async move {
+                let real = on_server(served, &trial, revision, number).await;
+                let label = format!("{} [{}] {revision}", trial.case.name, trial.environment);
+                (real != played).then(|| format!("{label}\n  real   {real:?}\n  played {played:?}\n"))
+            }
+        }));
+        let different = runs.buffer_unordered(CASES_AT_A_TIME).filter_map(|difference| async { difference });
+        let different = different.collect().await;
+        served.stop().await.unwrap();
+        different
+    });
+    assert!(different.is_empty(), "{}", different.concat());
+}
+
+async fn on_server(served: &Served, trial: &Trial, revision: Revision, number: usize) -> Vec<String> {
+    let variables: Variables = Backend::variables(trial.environment, SECRET);
+    let settings = Arc::new(Settings::read(&variables, SECRET));
+    let issuer = Backend::started(Revision::repaired(), settings, Arc::new(InMemory), SEED);
+    let target = Behind { served, issuer };
+    let to_service = |steps| to_service(steps, &trial.case, number, revision, trial.environment);
+    let (steps, control) = (to_service(trial.case.steps.clone()), to_service(run::control_steps()));
+    // A valid client comes before and beside, as on the embedded backend; but what fails for the case fails for it too.
+    let beside = async {
+        if trial.case.faults.iter().all(|fault| fault.kind.calls().is_none()) {
+            run::converse(&control, Plan::default(), &target).await.unwrap();
+        }
+    };
+    run::converse(&control, Plan::default(), &target).await.unwrap();
+    let performed = run::converse_as(trial.case.crowd, &steps, trial.case.plan(SEED), &target);
+    let (performed, ()) = tokio::join!(performed, beside);
+    let transcript = performed.unwrap();
+    let outcomes: Vec<Outcome> = classify::readings(&transcript).iter().map(Reading::outcome).collect();
+    seen(&trial.case, &outcomes)
+}
+
+/// What is left out is looked at when it changes.
+#[test]
+fn what_is_left_out_behind_real_servers() {
+    let mut page = String::new();
+    for case in catalogue() {
+        let mut reasons: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for server in SERVERS {
+            if let Some(reason) = why_not(&case, server) {
+                reasons.entry(reason).or_default().push(server);
+            }
+        }
+        for (reason, servers) in reasons {
+            let on = if servers.len() == SERVERS.len() { "all".to_owned() } else { servers.join(" ") };
+            let _ = writeln!(page, "{} [{on}]: {reason}", case.name);
+        }
+    }
+    check_page("left_out_behind_servers", &page);
+}
