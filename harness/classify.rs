@@ -799,10 +799,25 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Whether the client turned away as soon as it was let in, before a service that is not ours could greet it.
+    pub fn turned_away_at_once(&self) -> bool {
+        let when = |is_it: fn(&What) -> bool| self.events.iter().find(|event| is_it(&event.what)).map(|event| event.at);
+        let opened = when(|what| matches!(what, What::ResponseSeen(head) if head.status == 101));
+        let turned = when(|what| match what {
+            What::Left => true,
+            What::FrameSent(frame) => frame.opcode == Opcode::Close,
+            _ => false,
+        });
+        let is_at_once = |(opened, turned): (Duration, Duration)| turned.saturating_sub(opened) < NOTICED;
+        self.service.is_foreign && self.welcome.is_none() && opened.zip(turned).is_some_and(is_at_once)
+    }
+
     /// The class of a session that ended without a complaint from either side.
     fn class_of_session(&self) -> Class {
         let wanted = self.agent_runs_owed();
-        if self.welcome.is_none() && !self.service.words.welcomes.is_empty() {
+        if self.turned_away_at_once() {
+            Class::GoodOpen
+        } else if self.welcome.is_none() && !self.service.words.welcomes.is_empty() {
             Class::BadMask
         } else if self.agent_runs() >= wanted {
             Class::GoodOpen

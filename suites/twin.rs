@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use relapse::{
@@ -9,7 +10,7 @@ use relapse::{
     run::{compare, conduct, holds, reproduces, see_through},
     running::Running as _,
     servers,
-    target::{Embedded, Transport},
+    target::{Embedded, SECRET, Transport},
 };
 use rstest::rstest;
 
@@ -154,4 +155,27 @@ fn runs_are_repeatable() {
             assert!(first == other, "{name} on {face}, in another interpreter");
         }
     }
+}
+
+/// As an engineer does: a hunt with no hint finds what was reported, and on the twin in order nothing.
+#[rstest]
+#[case::in_order("starlette", "", "")]
+#[case::in_order_too("fastapi", "", "")]
+#[case("starlette", "query_params_on_url", "'URL' object has no attribute 'query_params'")]
+#[case("fastapi", "enum_in_log_record", "Object of type WebSocketState is not JSON serializable")]
+#[case("starlette", "receive_before_accept", "Need to call \"accept\" first")]
+#[case("fastapi", "session_inside_auth_context", "SessionMiddleware must be installed")]
+#[case("starlette", "relaxed_authentication", "opened_only_with_credential")]
+fn a_hunt_finds_what_was_reported(#[case] face: &str, #[case] defect: &str, #[case] expected: &str) {
+    let Some(python) = stage::python() else { return };
+    let capsules = tempfile::tempdir().unwrap();
+    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    relapse.current_dir(root()).env("JWT_SECRET_KEY", SECRET).env("ENVIRONMENT", "staging").env("LLM_API_KEY", "none");
+    relapse.args(["hunt", "--cases", "200", "--dir", "fixtures/apps", "--binding", "fixtures/apps/twin.toml"]);
+    relapse.args(["--env", &format!("DEFECTS={defect}"), "--env", "E2E_OAUTH_SIMULATION_KEY=none"]);
+    relapse.args(["--env", "PYTHONDONTWRITEBYTECODE=1", "--target", &format!("asgi:twin.{face}_app:app")]);
+    let output = relapse.arg("--python").arg(python).arg("--capsules").arg(capsules.path()).output().unwrap();
+    let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(i32::from(!defect.is_empty())), "{told}");
+    assert!(told.contains(expected), "{told}");
 }

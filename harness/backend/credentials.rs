@@ -84,6 +84,8 @@ fn in_query(query: &[u8]) -> Vec<Claimed> {
         let equals = pair.iter().position(|&byte| byte == b'=')?;
         Some((&pair[..equals], &pair[equals + 1..]))
     });
+    // An empty one is none.
+    let parameters = parameters.filter(|(_, value)| !value.is_empty());
     parameters
         .filter_map(|(name, value)| {
             let value = || String::from_utf8_lossy(&percent_decode(value)).into_owned();

@@ -49,8 +49,10 @@ fn is_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
         Class::GoodBadRequest | Class::GoodAuthRefusal => None,
         // Who leaves before the answer does not learn it.
         _ if outcome.ending == Ending::Left && reading.response.is_none() => None,
+        _ if reading.turned_away_at_once() => None,
         // What was asked for this client alone says nothing of the service.
         _ if asked_for_itself(reading) => None,
+        _ if reading.service.words.welcomes.is_empty() => Some(reading.response.is_some_and(|head| head.status == 101)),
         _ => Some(reading.welcome.is_some()),
     }
 }

@@ -19,7 +19,7 @@ fn complain(reading: &Reading<'_>, ending: &Ending) -> Option<(String, String)> 
     }
     let opened = reading.response.is_some_and(|head| head.status == 101);
     match (&reading.welcome, reading.messages.first()) {
-        (None, _) if opened && normal => Some((
+        (None, _) if opened && normal && !reading.turned_away_at_once() => Some((
             "missing".to_owned(),
             format!("the session ended normally ({ending}) and had never begun: no welcome"),
         )),
