@@ -128,6 +128,7 @@ pub use report::{
     conformance::{render as render_conformance, render_json as render_conformance_json},
     json::render as render_json,
     located::render as render_located,
+    pytest::Loaded as LoadedApplication,
     sequence::{Detail, lines as sequence_lines},
     show::render as render_show,
     table::{plain_table, render as render_table},

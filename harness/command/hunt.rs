@@ -4,24 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use relapse::{
     Binding, Campaign, Change, Clock, Conductor, Defect, Detection, Error, Fate, Foreign as ForeignPrey, Found,
-    FoundReport, Hunt, HuntReport, Place, Reached, Result, Revision, Runtime, Verdict, coverage, hunt_all,
+    FoundReport, Hunt, HuntReport, Place, Profile, Reached, Result, Revision, Runtime, Verdict, coverage, hunt_all,
     render_detection, render_table, servers,
 };
 
 use super::{
     MISUSE, complain, complain_of, print,
+    pytest::Tests,
     replay::{capsule_directory, replay_all},
     run::{Allowance, progress, progress_by_time},
+    server,
     target::{Named, PythonOptions, Way, ask_first, quoted, tell_notes, was_asked_to_end},
     validate::{Foreign, token},
     width,
 };
+
+/// The seed and the key of something that was found, and the path of its capsule.
+type Kept = (u64, String, String);
 
 /// How many cases are drawn unless something else limits the hunt.
 const CASES: u64 = 2000;
@@ -89,6 +94,10 @@ pub(super) struct Options {
     /// `fixtures`. Of what is found on a service with defects none is written unless this is given.
     #[arg(long, value_name = "DIR")]
     capsules: Option<PathBuf>,
+    /// Write each thing found on a Python application as a test that needs nothing but the application: into this
+    /// directory, or this file, `NAME.py`.
+    #[arg(long, value_name = "DIR|FILE", conflicts_with = "before")]
+    write_pytest: Option<PathBuf>,
     /// How many cases run at a time; as many as there are cores without it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
@@ -155,9 +164,9 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
     if options.python.is_out_of_place() {
         return Ok(MISUSE);
     }
-    if options.hostile || options.profile.is_some() {
+    if options.hostile || options.profile.is_some() || options.write_pytest.is_some() {
         complain_of(
-            "--hostile and --profile are about a Python application of yours: `--target asgi:module:app` names one",
+            "--hostile, --profile and --write-pytest are about a Python application of yours: `--target asgi:module:app` names one",
         );
         return Ok(MISUSE);
     }
@@ -205,7 +214,7 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
         .flat_map(|report| &report.trials)
         .map(|(trial, judgement)| (trial.case.name.clone(), judgement.verdict))
         .collect();
-    let code = tell(options, &hunt, &campaign, start, writes.then_some(&directory), &verdicts)?;
+    let (code, _) = tell(options, &hunt, &campaign, start, writes.then_some(&directory), &verdicts)?;
     Ok(code.max(replayed.map_or(0, |report| report.exit_code())))
 }
 
@@ -217,7 +226,7 @@ fn tell(
     start: Instant,
     directory: Option<&PathBuf>,
     replayed: &[(String, Verdict)],
-) -> Result<u8> {
+) -> Result<(u8, Vec<Kept>)> {
     let seconds = start.elapsed().as_secs_f64();
     let mut kept = Vec::new();
     let written = directory.map_or(Ok(()), |directory| keep(&campaign.found, directory, &mut kept));
@@ -231,11 +240,11 @@ fn tell(
     }
     // What was found is told before it is said that it could not be kept.
     written?;
-    Ok(exit_code(report.exit_code()))
+    Ok((exit_code(report.exit_code()), kept))
 }
 
 /// Where something that was found is kept, and the command that shows it again.
-fn again(options: &Options, found: &Found, kept: &[(u64, String, String)]) -> (String, String) {
+fn again(options: &Options, found: &Found, kept: &[Kept]) -> (String, String) {
     let Some((.., path)) = kept.iter().find(|(seed, key, _)| (*seed, key) == (found.seed, &found.key)) else {
         return (String::new(), format!("relapse hunt --seed {} --cases 1{}", found.seed, aim(options)));
     };
@@ -255,6 +264,10 @@ fn again(options: &Options, found: &Found, kept: &[(u64, String, String)]) -> (S
 fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     if options.detection || !options.defect.is_empty() {
         complain_of("--detection and --defect are about the embedded backend");
+        return Ok(MISUSE);
+    }
+    if options.write_pytest.is_some() && (matches!(target, Named::Url(_)) || options.python.is_served()) {
+        complain_of("--write-pytest is about a Python application that is run in lockstep: `--target asgi:module:app`");
         return Ok(MISUSE);
     }
     if matches!(target, Named::Url(_)) {
@@ -291,12 +304,26 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     let Some((hunt, campaign)) = hunted.pop() else { unreachable!("one version is there") };
     let directory = options.capsules.clone().unwrap_or_else(|| PathBuf::from("capsules"));
     let Some((old, before)) = hunted.pop() else {
-        return tell(options, &hunt, &campaign, start, Some(&directory), &[]);
+        let (code, kept) = tell(options, &hunt, &campaign, start, Some(&directory), &[])?;
+        if let (Some(path), Some(site)) = (&options.write_pytest, target.site(&options.python)?) {
+            let profile = profile_in_front(options)?;
+            let tests = Tests { path, site, binding: &binding, token: &token, profile: &profile };
+            tests.write(&campaign.found, |found| again(options, found, &kept))?;
+        }
+        return Ok(code);
     };
     let progress = progress(before.found.len() + campaign.found.len(), "findings tried on both");
     let change = Change::between((&old, before), (&hunt, campaign), || progress.inc(1))?;
     progress.finish_and_clear();
     tell_change(options, &hunt, &change, &directory)
+}
+
+/// The profile of the server in front of a Python application.
+fn profile_in_front(options: &Options) -> Result<Arc<Profile>> {
+    match &options.profile {
+        Some(name) => server(name),
+        None => Ok(servers()?.swap_remove(0)),
+    }
 }
 
 /// What a change did.
@@ -422,11 +449,7 @@ fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> 
 }
 
 /// Writes the capsule of each finding, as far as that is possible; `kept` gets seed, key and path of each.
-fn keep<'a>(
-    found: impl IntoIterator<Item = &'a Found>,
-    directory: &Path,
-    kept: &mut Vec<(u64, String, String)>,
-) -> Result {
+fn keep<'a>(found: impl IntoIterator<Item = &'a Found>, directory: &Path, kept: &mut Vec<Kept>) -> Result {
     for found in found {
         // Two findings of one seed may have names that begin alike.
         let names = std::iter::once(found.capsule.name.clone())

@@ -6,6 +6,7 @@ mod init;
 mod list;
 mod orders;
 mod proxy;
+mod pytest;
 mod replay;
 mod run;
 mod serve;

@@ -138,6 +138,11 @@ impl PythonOptions {
         is_given
     }
 
+    /// Whether a real server stands in front of a Python application.
+    pub(super) fn is_served(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// The argument that names the server, behind a target.
     pub(super) fn server_argument(&self) -> String {
         self.server.as_ref().map_or(String::new(), |server| format!(" --server {}", quoted(&server.to_string())))
@@ -288,6 +293,14 @@ impl Named {
                 Ok(runtime.block_on(Server::recognize(url, binding, &servers()?)))
             }
             Named::Python { app, places } => launcher(app, places, way, binding, token)?(runtime),
+        }
+    }
+
+    /// Where a Python application is; nothing of a server behind a URL.
+    pub(super) fn site(&self, python: &PythonOptions) -> Result<Option<PythonSite>> {
+        match self {
+            Named::Url(_) => Ok(None),
+            Named::Python { app, places } => Ok(Some(python.site(app, places)?.0)),
         }
     }
 

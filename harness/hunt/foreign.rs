@@ -14,6 +14,7 @@ use crate::{
     check::Evidence,
     classify,
     clock::{Clock, Runtime},
+    credential::Credential,
     environment::Environment,
     error::Error,
     explain::{Explanation, Kind},
@@ -181,7 +182,16 @@ impl Foreign {
             };
             let among = if like.is_empty() || chance.bool() { &all } else { like };
             let route = among[chance.usize(..among.len())];
-            visit::visit(&mut chance, route)
+            let mut visit = visit::visit(&mut chance, route);
+            // As a file has it that says nothing of it.
+            for step in visit.iter_mut().filter(|_| !self.binding.credential.is_needed()) {
+                match &mut step.act {
+                    Act::Open(request) => request.credential = Credential::Valid,
+                    Act::Request(request) => request.credential = Credential::None,
+                    _ => {}
+                }
+            }
+            visit
         };
         visits.into_iter().map(&mut by_route).collect()
     }

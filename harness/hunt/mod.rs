@@ -35,6 +35,7 @@ use crate::{
     outcome::{Class, Ending, Outcome},
     plan::Plan,
     profile::Profile,
+    report::pytest::{Heading, Loaded, render as render_pytest},
     revision::Revision,
     run::Conductor,
     transcript::{Party, Transcript, What},
@@ -65,6 +66,18 @@ pub struct Found {
     pub transcript: Transcript,
     /// The case that shows it again.
     pub capsule: Case,
+}
+
+impl Found {
+    /// A test in Python that shows it and needs nothing but the application, which this profile stood in front of; nothing
+    /// where it is about more than what an application receives and sends. `name` is made of letters, digits and `_`.
+    pub fn pytest(&self, name: &str, again: &str, loaded: &Loaded, profile: &Profile) -> Option<String> {
+        let control = nobody_beside();
+        let evidence = Evidence::gather(&self.transcript, &control);
+        let keys = std::iter::once(self.key.as_str()).chain(self.also.iter().map(|(key, _)| key.as_str())).collect();
+        let heading = Heading { name, keys, message: &self.message, seed: self.seed, again, loaded };
+        render_pytest(&heading, &evidence, profile)
+    }
 }
 
 /// What a hunt reached. One that reached nothing proves nothing.

@@ -2,6 +2,7 @@
 
 use super::{Drawn, Hunt, Played, complaints};
 use crate::{
+    credential::Credential,
     environment::Environment,
     error::Error,
     fault::{FaultKind, ScopeEdit, Trigger},
@@ -147,9 +148,11 @@ fn simpler_of_its_own(request: &Request) -> Vec<Request> {
         change(&mut simpler);
         simpler
     };
-    let path = request.path.clone();
-    let mut simpler: Vec<Request> =
-        simpler_requests(request).into_iter().filter(|simpler| simpler.path == path).collect();
+    let is_less = |simpler: &Request| {
+        let introduces = request.credential == Credential::None && simpler.credential != Credential::None;
+        simpler.path == request.path && !introduces
+    };
+    let mut simpler: Vec<Request> = simpler_requests(request).into_iter().filter(is_less).collect();
     simpler.extend((0..request.headers.len()).map(|at| with(&|request| drop(request.headers.remove(at)))));
     let pairs: Vec<&[u8]> = request.query.split(|&byte| byte == b'&').collect();
     simpler.extend(

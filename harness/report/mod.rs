@@ -4,6 +4,7 @@ pub mod catalogue;
 pub mod conformance;
 pub mod json;
 pub mod located;
+pub mod pytest;
 pub mod sequence;
 pub mod show;
 pub mod table;

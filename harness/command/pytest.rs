@@ -1,0 +1,108 @@
+//! What a hunt found on a Python application, as tests in Python.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use relapse::{Binding, Clock, Error, Found, LoadedApplication, Profile, PythonSite, Result, Runtime};
+
+use super::note;
+
+/// How long a test may take that is tried once.
+const TRY_LIMIT: Duration = Duration::from_secs(120);
+
+/// Where tests are written, and what they say of the application.
+#[derive(Debug)]
+pub(super) struct Tests<'a> {
+    /// A directory, or one file.
+    pub(super) path: &'a Path,
+    /// Where the application is.
+    pub(super) site: PythonSite,
+    pub(super) binding: &'a Binding,
+    pub(super) token: &'a str,
+    /// The server in front of it.
+    pub(super) profile: &'a Profile,
+}
+
+impl Tests<'_> {
+    /// Writes a test for each finding, tries it, and says whether it fails as it is to. `again` gives the capsule of a
+    /// finding and the command that shows it.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub(super) fn write(&self, found: &[Found], again: impl Fn(&Found) -> (String, String)) -> Result {
+        let is_file = self.path.extension().is_some_and(|extension| extension == "py");
+        for (number, found) in found.iter().enumerate() {
+            let (capsule, again) = again(found);
+            let name = Path::new(&capsule)
+                .file_stem()
+                .map_or(found.capsule.name.clone(), |stem| stem.to_string_lossy().into_owned());
+            let path = match (is_file, number) {
+                (false, _) => self.path.join(format!("test_{name}.py")),
+                (true, 0) => self.path.to_owned(),
+                (true, _) => self.path.with_file_name(format!("{}_{}.py", stem(self.path), number + 1)),
+            };
+            let Some(text) = found.pytest(&name, &again, &self.loaded(&path), self.profile) else {
+                note(&format!("no test for {}: it is about what the server makes of the application", found.key));
+                continue;
+            };
+            let failed = |source| Error::Io { doing: "write", path: path.clone(), source };
+            fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
+            fs::write(&path, text).map_err(failed)?;
+            note(&self.tried(&path));
+        }
+        Ok(())
+    }
+
+    fn loaded(&self, path: &Path) -> LoadedApplication {
+        let credential = &self.binding.credential;
+        let secret = match (&credential.env, &credential.command) {
+            (Some(name), _) => Some(format!("os.environ[{name:?}]")),
+            (None, Some(command)) => Some(format!("os.popen({command:?}).read().strip()")),
+            (None, None) => None,
+        };
+        let own = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let own = own.parent().map(|parent| parent.canonicalize().unwrap_or(parent.to_owned())).unwrap_or_default();
+        LoadedApplication {
+            app: self.site.app.clone(),
+            factory: self.site.factory,
+            directory: between(&own, &self.site.directory).display().to_string(),
+            environment: self.site.environment.clone(),
+            secret: secret.map(|expression| (self.token.to_owned(), expression)),
+        }
+    }
+
+    /// Runs a test once, and says what became of it.
+    fn tried(&self, path: &Path) -> String {
+        let run = async {
+            let mut python = tokio::process::Command::new(&self.site.python);
+            tokio::time::timeout(TRY_LIMIT, python.arg(path).kill_on_drop(true).output()).await
+        };
+        let shown = path.display();
+        let output = match Runtime::new(Clock::Real).block_on(run) {
+            Err(_) => return format!("{shown}: written; it did not end within {} s", TRY_LIMIT.as_secs()),
+            Ok(Err(error)) => return format!("{shown}: written; it could not be tried: {error}"),
+            Ok(Ok(output)) => output,
+        };
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+        match (output.status.success(), last.split_once("AssertionError: ")) {
+            (true, _) => format!("{shown}: written, and it passes: played alone nothing is wrong, so it shows nothing"),
+            (false, Some((_, why))) => format!("{shown}: written; it fails, as it is to: {why}"),
+            (false, None) => format!("{shown}: written; it cannot play that: {last}"),
+        }
+    }
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The way from one directory to another.
+fn between(from: &Path, to: &Path) -> PathBuf {
+    let (from, to): (Vec<Component<'_>>, Vec<Component<'_>>) = (from.components().collect(), to.components().collect());
+    let common = from.iter().zip(&to).take_while(|(one, other)| one == other).count();
+    let up = std::iter::repeat_n(Component::ParentDir, from.len() - common);
+    let way: PathBuf = up.chain(to[common..].iter().copied()).collect();
+    if way.as_os_str().is_empty() { PathBuf::from(".") } else { way }
+}
