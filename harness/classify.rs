@@ -396,7 +396,10 @@ impl<'a> Reading<'a> {
     pub fn is_escape_injected(&self) -> bool {
         let Some((escaped, _)) = self.escaped() else { return false };
         let follows = |kind: &FaultKind| match kind {
-            FaultKind::Event { fault: EventFault::Cancel {}, .. } => escaped.is_cancellation(),
+            // Frameworks make other exceptions of a cancellation (Starlette's `RuntimeError: No response returned.`).
+            FaultKind::Event { fault: EventFault::Cancel {}, .. } => {
+                escaped.is_cancellation() || self.service.is_foreign
+            }
             // An application raises on a type of scope that it does not know (ASGI, Applications).
             FaultKind::Scope(ScopeEdit::Drop { key } | ScopeEdit::Set { key, .. }) => key == "type",
             _ => false,

@@ -42,12 +42,13 @@ impl Tests<'_> {
                 (true, 0) => self.path.to_owned(),
                 (true, _) => self.path.with_file_name(format!("{}_{}.py", stem(self.path), number + 1)),
             };
+            let failed = |source| Error::Io { doing: "write", path: path.clone(), source };
+            // The way to the application is told from a directory that is there.
+            fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
             let Some(text) = found.pytest(&name, &again, &self.loaded(&path), self.profile) else {
                 note(&format!("no test for {}: it is about what the server makes of the application", found.key));
                 continue;
             };
-            let failed = |source| Error::Io { doing: "write", path: path.clone(), source };
-            fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
             fs::write(&path, text).map_err(failed)?;
             note(&self.tried(&path));
         }

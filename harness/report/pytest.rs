@@ -274,7 +274,7 @@ impl Writer<'_> {
         let sends: Vec<String> = sends
             .into_iter()
             .map(|(number, (second, error))| {
-                let error = error.map_or("None".to_owned(), |exception| raised(exception));
+                let error = error.map_or("None".to_owned(), raised);
                 format!("{number}: ({}, {error})", seconds(second))
             })
             .collect();
@@ -385,7 +385,7 @@ fn plays<'a>(reading: &Reading<'a>, kind: ScopeType, start: f64) -> (Receives<'a
 /// The last thing that the application did until some time.
 fn last_act<'a>(reading: &Reading<'a>, until: std::time::Duration) -> Option<&'a What> {
     let is_act = |what: &What| matches!(what, What::Sent(_) | What::Received(_));
-    reading.events.iter().filter(|event| event.at <= until && is_act(&event.what)).map(|event| &event.what).last()
+    reading.events.iter().filter(|event| event.at <= until && is_act(&event.what)).map(|event| &event.what).next_back()
 }
 
 /// A time, where anybody notices it.

@@ -1,0 +1,194 @@
+//! Applications that are visited by their own routes: what is found, what is none, and the tests that are written of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use relapse::{
+    Binding, Plan, PythonTarget, Transcript,
+    cause::Cause,
+    check::{Evidence, findings},
+    clock::{Clock, Runtime},
+    outcome::{Class, Ending, Outcome},
+    run,
+    running::Running as _,
+    step::{Act, Request, Step},
+    transcript::Party,
+};
+use rstest::rstest;
+
+use crate::{
+    python::{apps, python, site},
+    support::{check_page, open, profile, step},
+};
+
+/// What the command says in a directory.
+fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_relapse")).current_dir(directory).args(arguments).output().unwrap();
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+/// An application of the fixtures in a directory, with the mistake that is named, or in order.
+fn put(app: &str, defect: &str, directory: &Path) {
+    let text = fs::read_to_string(apps().join(app)).unwrap();
+    let named = text.replace("os.environ.get(\"DEFECT\", \"\")", &format!("{defect:?}"));
+    fs::create_dir_all(directory).unwrap();
+    fs::write(directory.join(app), named).unwrap();
+}
+
+/// What a test in Python says of the application beside it: whether it passes, and the last line.
+fn test(python: &Path, path: &Path) -> (bool, String) {
+    let output = Command::new(python).arg("-B").arg(path).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (output.status.success(), said.lines().last().unwrap_or_default().to_owned())
+}
+
+/// As an engineer does who has written nothing down: the hunt goes by the routes, the capsule and the test show what it
+/// found, and both tell that it is repaired.
+fn check_from_hunt_to_repair(python: &Path, app: &str, defect: &str, exception: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let (here, module) = (directory.path(), app.trim_end_matches(".py"));
+    put(app, defect, &here.join("before"));
+    put(app, "", &here.join("after"));
+    let at = |place: &str| format!("asgi:{module}:app @ {place}");
+    let python_option = ["--python", python.to_str().unwrap()];
+    let hunt = ["hunt", "--target", &at("before"), "--cases", "300", "--faults", "edge", "--write-pytest", "tests"];
+    let (code, told) = relapse(here, &[&hunt[..], &python_option].concat());
+    let finding = told.split("\n\n").find(|finding| finding.contains(exception)).unwrap_or_else(|| panic!("{told}"));
+    assert_eq!(code, Some(1), "{told}");
+
+    let again = finding.lines().find_map(|line| line.strip_prefix("again: relapse run ")).unwrap();
+    let capsule = again.split(' ').next().unwrap();
+    let run = ["run", capsule, "--before", &at("before"), "--after", &at("after")];
+    let (code, said) = relapse(here, &[&run[..], &python_option].concat());
+    assert!(code == Some(0) && said.contains("FIXED"), "{said}");
+
+    let name = Path::new(capsule).file_stem().unwrap().to_str().unwrap();
+    let path = here.join(format!("tests/test_{name}.py"));
+    let (passes, why) = test(python, &path);
+    assert!(!passes && why.starts_with(&format!("AssertionError: {exception}")), "{why}");
+    put(app, "", &here.join("before"));
+    assert_eq!(test(python, &path), (true, String::new()));
+    let (code, told) = relapse(here, &[&hunt[..], &python_option].concat());
+    assert_eq!(code, Some(0), "{told}");
+}
+
+/// Of an application without a framework the routes are what its code names.
+#[rstest]
+#[case("after_accept", "AttributeError")]
+#[case("early_disconnect", "KeyError")]
+fn a_bare_application_is_visited_where_its_code_says(#[case] defect: &str, #[case] exception: &str) {
+    let Some(python) = python() else { return };
+    check_from_hunt_to_repair(&python, "raw.py", defect, exception);
+}
+
+/// Of one on FastAPI they are what its routes say.
+#[rstest]
+#[case("query", "KeyError")]
+#[case("after_accept", "KeyError")]
+#[case("early_disconnect", "KeyError")]
+fn an_application_is_visited_by_its_routes(#[case] defect: &str, #[case] exception: &str) {
+    let Some(python) = crate::stage::python() else { return };
+    check_from_hunt_to_repair(python, "shop.py", defect, exception);
+}
+
+/// What an application in order answers to whatever it is asked is no finding.
+#[rstest]
+fn nothing_is_found_on_an_application_in_order(#[values("fast", "plain")] app: &str) {
+    let Some(python) = crate::stage::python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let target = format!("asgi:orderly:{app} @ {}", apps().display());
+    let hunt = ["hunt", "--target", &target, "--python", python.to_str().unwrap(), "--cases", "200"];
+    let (code, told) = relapse(directory.path(), &hunt);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("let somebody in"), "{told}");
+}
+
+/// The test of a finding, as it is written.
+#[test]
+fn a_test_is_written_as_an_engineer_reads_it() {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    put("raw.py", "early_disconnect", &directory.path().join("src"));
+    let hunt = ["hunt", "--target", "asgi:raw:app @ src", "--cases", "64", "--faults", "edge"];
+    let more = ["--write-pytest", "tests/test_raw.py", "--python", python.to_str().unwrap()];
+    let (_, told) = relapse(directory.path(), &[&hunt[..], &more[..]].concat());
+    assert!(told.contains("tests/test_raw.py: written; it fails, as it is to: KeyError('text')"), "{told}");
+    check_page("found_as_pytest", &fs::read_to_string(directory.path().join("tests/test_raw.py")).unwrap());
+}
+
+/// Whoever cannot be reached is told what to say.
+#[rstest]
+#[case::nowhere("async def app(scope, receive, send):\n    pass\n", "returned without")]
+#[case::refused(
+    "async def app(scope, receive, send):\n    if scope['type'] == 'http':\n        \
+     await send({'type': 'http.response.start', 'status': 404})\n        await send({'type': 'http.response.body'})\n    \
+     elif scope['type'] == 'websocket':\n        await send({'type': 'websocket.close'})\n",
+    "`--path` names one"
+)]
+fn an_application_that_lets_nobody_in_is_told_of(#[case] text: &str, #[case] expected: &str) {
+    if python().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("service.py"), text).unwrap();
+    let (code, told) = relapse(directory.path(), &["hunt", "--target", "asgi:service:app", "--cases", "30"]);
+    assert!(code != Some(0) && told.contains(expected), "{told}");
+}
+
+/// A route that is named is visited with the query it needs.
+#[test]
+fn a_route_that_is_named_is_visited() {
+    if python().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    put("raw.py", "query", directory.path());
+    let hunt = ["hunt", "--target", "asgi:raw:app", "--path", "ws:/ws?room=a", "--cases", "100", "--faults", "edge"];
+    let (code, told) = relapse(directory.path(), &hunt);
+    assert!(code == Some(1) && told.contains("KeyError") && told.contains("--path 'ws:/ws?room=a'"), "{told}");
+    let (code, told) = relapse(directory.path(), &["hunt", "--target", "asgi:raw:app", "--path", "/ws"]);
+    assert!(code == Some(2) && told.contains("write it as in `ws:/path`"), "{told}");
+}
+
+/// What becomes of a script on a module, of which nobody has said how it is spoken to.
+fn played(python: PathBuf, text: &str, steps: &[Step]) -> Transcript {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("service.py"), text).unwrap();
+    let site = site(&python, directory.path(), "service:app");
+    Runtime::new(Clock::Virtual).block_on(async {
+        let binding = Binding::unknown();
+        let launched = PythonTarget::launch(site, &binding, String::new(), profile("uvicorn-0.35"), 1);
+        let (target, _) = launched.await.unwrap();
+        let transcript = run::converse(steps, Plan { seed: 1, faults: Vec::new() }, &target).await.unwrap();
+        target.clear().await.unwrap();
+        target.stop().await.unwrap();
+        transcript
+    })
+}
+
+/// The keys of everything that is found in a transcript.
+fn found(transcript: &Transcript) -> Vec<String> {
+    let (class, cause) = (Class::GoodOpen, Cause::Clean);
+    let control = Outcome { class, cause, ending: Ending::Left, closed_by: Party::Probe };
+    let evidence = Evidence::gather(transcript, &control);
+    findings(&evidence).into_iter().map(|finding| format!("{}: {}", finding.check, finding.key)).collect()
+}
+
+/// A client that is gone before it is accepted: `send` says so, and whoever passes that on is not at fault, in whichever
+/// word of its framework; whoever makes something else of it is.
+#[rstest]
+#[case::as_it_came("raise", true)]
+#[case::as_starlette_says_it("raise type('WebSocketDisconnect', (Exception,), {})(1006)", true)]
+#[case::as_a_mistake("raise KeyError('socket')", false)]
+fn that_the_client_is_gone_may_be_passed_on(#[case] then: &str, #[case] is_in_order: bool) {
+    let Some(python) = python() else { return };
+    let text = format!(
+        "import asyncio\nasync def app(scope, receive, send):\n    if scope['type'] != 'websocket':\n        raise ValueError\n    \
+         await asyncio.sleep(1)\n    try:\n        await send({{'type': 'websocket.accept'}})\n    except OSError:\n        {then}\n"
+    );
+    let Step { act: Act::Open(request), .. } = open() else { unreachable!("it opens") };
+    let leaves = Request { give_up: Some(std::time::Duration::from_millis(100)), ..request };
+    let found = found(&played(python, &text, &[step(Act::Open(leaves))]));
+    assert_eq!(found.is_empty(), is_in_order, "{found:?}");
+}
