@@ -25,7 +25,8 @@
 //! - *Targets*: [`target`] puts something behind the edge.
 //! - *Conduct*: [`run`] picks the clock, launches, drives and judges; [`stand`] and [`proxy`] stand on a port;
 //!   [`mod@init`] finds out how a deployment is spoken to, [`mod@validate`] looks at it, [`bound`] judges cases on it,
-//!   [`mod@conform`] tries how it takes frames; [`hunt`] draws what is run, shrinks what fails and keeps it.
+//!   [`mod@conform`] tries how it takes frames; [`mod@measure`] finds out what a real
+//!   server's profile says; [`hunt`] draws what is run, shrinks what fails and keeps it.
 //!
 //! # Invariants
 //!
@@ -70,6 +71,7 @@ pub mod init;
 pub mod interpose;
 pub mod issue;
 pub mod link;
+pub mod measure;
 pub mod message;
 pub mod outcome;
 pub mod plan;
@@ -115,6 +117,7 @@ pub use hunt::{
 pub use init::{Acquaintance, init as get_acquainted};
 pub use issue::Issue;
 pub use link::Listener;
+pub use measure::{Measurement, measure};
 pub use outcome::{Class, Outcome};
 pub use plan::Plan;
 pub use profile::Profile;

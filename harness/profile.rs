@@ -1,6 +1,10 @@
 //! How a named ASGI server turns an application's behavior into bytes. Profiles are data: `fixtures/profiles/servers/`.
 
-use serde::Deserialize;
+mod rows;
+
+use serde::{Deserialize, Serialize};
+
+pub use rows::{Row, Written};
 
 use crate::{close_code::CloseCode, error::Error, exception::Exception};
 
@@ -215,7 +219,7 @@ pub struct BeforeAccept {
 }
 
 /// What becomes of a denial response.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Denial {
     /// It reaches the client.
@@ -251,7 +255,7 @@ pub struct AfterAccept {
 }
 
 /// Which close codes a server writes as they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CloseCodes {
     /// Those that may stand in a frame (RFC 6455 section 7.4).
@@ -277,7 +281,7 @@ impl CloseCodes {
 }
 
 /// What becomes of the reason in the application's close.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CloseReason {
     /// It reaches the client.
@@ -305,7 +309,7 @@ pub struct Disconnect {
 }
 
 /// How a server answers a close frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CloseEcho {
     /// With the same code and reason.
@@ -335,7 +339,7 @@ pub struct HttpRules {
 }
 
 /// When the head of an answer goes out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Start {
     /// With `http.response.start`.
@@ -345,7 +349,7 @@ pub enum Start {
 }
 
 /// How a body is delimited whose length the application did not announce.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WithoutLength {
     /// In chunks.
@@ -377,7 +381,7 @@ pub struct Violation {
 }
 
 /// When text that is not UTF-8 is noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TextCheck {
     /// With the fragment that it stands in.
@@ -387,7 +391,7 @@ pub enum TextCheck {
 }
 
 /// When a frame that is too big is noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LengthCheck {
     /// With its header, which announces its length.
@@ -397,7 +401,7 @@ pub enum LengthCheck {
 }
 
 /// What some servers take for a violation, and others do not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strictness {
     /// A length that is told in more bytes than it needs (RFC 6455 section 5.2).
@@ -443,14 +447,15 @@ pub struct Shutdown {
     pub open_sees: Option<u16>,
     /// A plain request that is not answered yet.
     pub request: Stop,
-    /// Whether the application's call is cancelled when its client was answered; otherwise the server waits for it.
+    /// Whether the application's call is cancelled, or ends with the process, when its client was answered; otherwise the
+    /// server waits for it.
     pub cancels: bool,
     /// After how long calls that go on are cancelled, in seconds; 0 for never.
     pub grace_s: u64,
 }
 
 /// What meets a client that connects to a server which was told to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Connects {
     /// Nothing listens any more.

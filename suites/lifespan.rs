@@ -241,14 +241,14 @@ fn stopped(at: At, server: &str) -> String {
     "close 1012 at 0, told 1012",
     "close 1011 at 3, CancelledError",
     "drop (1006) at 0, CancelledError",
-    "drop (1006) at 0, CancelledError",
+    "drop (1006) at 0, told 1005",
 ])]
 #[case(At::Upgrade, [
     "http 500 at 0, told 1006",
     "http 500 at 0, told 1006",
     "close 1011 at 3, CancelledError",
     "drop (1006) at 0, CancelledError",
-    "drop (1006) at 2, CancelledError",
+    "drop (1006) at 2, told 1005",
 ])]
 #[case(At::Request, ["http 200 at 2", "http 200 at 2", "http 200 at 2", "drop (1006) at 0, CancelledError", "http 200 at 2"])]
 #[case(At::StuckRequest, [

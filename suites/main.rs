@@ -23,6 +23,7 @@ mod races; // the client leaves at every await
 mod rendering; // what tables, pages and messages look like
 mod served; // applications of somebody else, behind real servers
 mod servers; // what each server profile makes of an application's behavior
+mod servers_real; // the servers themselves, held against their profiles
 mod service; // the embedded service's own rules
 mod stage; // the twin in Python, as software of a target
 mod standing; // what stands on a port, and what looks at it

@@ -145,7 +145,7 @@ fn a_behavior_looks_as_measured(#[case] behavior: Behavior, #[case] expected: [&
 #[case::post(&[], &[], "POST", ["http 400", "http 405", "http 200", "http 405", "open"])]
 #[case::keep_alive(&[], &[("connection", "keep-alive")], "GET", ["http 200", "http 200", "http 200", "http 400", "http 200"])]
 #[case::no_host(&["host"], &[], "GET", ["http 400", "http 400", "http 400", "http 400", "open"])]
-#[case::unknown_method(&[], &[], "BREW", ["http 400", "http 400", "http 200", "http 405", "open"])]
+#[case::unknown_method(&[], &[], "BREW", ["http 400", "http 405", "http 200", "http 405", "open"])]
 fn a_handshake_is_received_as_measured(
     #[case] without: &[&str],
     #[case] headers: &[(&'static str, &'static str)],

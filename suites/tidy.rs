@@ -45,7 +45,7 @@ const RANKS: &[(&str, &[&str])] = &[
     ("joints", &["application", "clock", "dependency", "link", "recorder", "running", "upstream"]),
     ("machinery", &["backend", "discover", "edge", "front", "interpose", "probe", "python"]),
     ("targets", &["target"]),
-    ("conduct", &["bound", "conform", "hunt", "init", "proxy", "run", "stand", "validate"]),
+    ("conduct", &["bound", "conform", "hunt", "init", "measure", "proxy", "run", "stand", "validate"]),
 ];
 
 /// Ranks whose modules do not see one another.

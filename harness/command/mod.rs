@@ -5,6 +5,7 @@ mod hunt;
 mod init;
 mod list;
 mod orders;
+mod profile;
 mod proxy;
 mod pytest;
 mod replay;
@@ -84,6 +85,9 @@ enum Command {
     /// Exit codes: 0 everything is ok or non-strict; 1 something is worse; 2 the harness could not do its work, was misused,
     /// or the valid client did not get through.
     Conform(conform::Options),
+    /// Look after server profiles, the data that says how each server treats an application.
+    #[command(subcommand)]
+    Profile(profile::Command),
     /// List the issues: what was reported, what was really behind it, and the cases.
     List(list::Options),
     /// Show one case: what was reported, both conversations side by side, and what was really behind it.
@@ -111,6 +115,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Validate(options)) => validate::validate(&options),
         Some(Command::Init(options)) => init::init(&options),
         Some(Command::Conform(options)) => conform::conform(&options),
+        Some(Command::Profile(command)) => profile::profile(&command),
         Some(Command::List(options)) => list::list(&options),
         Some(Command::Show(options)) => show::show(&options),
     };

@@ -363,7 +363,7 @@ pub(super) fn was_asked_to_end() -> bool {
 }
 
 /// Whoever tells us to end ends the interpreters too, wherever their applications are stuck.
-fn end_interpreters_with_us() {
+pub(super) fn end_interpreters_with_us() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         std::thread::spawn(|| {

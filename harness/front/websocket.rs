@@ -78,6 +78,8 @@ pub(super) async fn serve(
 enum Phase {
     /// The application has not decided.
     Connecting,
+    /// The application accepted, and nobody hears of it.
+    Lost,
     /// A denial response has begun.
     Denying,
     /// Accepted, and nobody has closed.
@@ -138,7 +140,7 @@ impl Protocol for Negotiation {
                 let profile = Arc::clone(&self.profile);
                 let (before, after) = (&profile.before_accept, &profile.after_accept);
                 let effect = match (phase, &event) {
-                    (Phase::Connecting, Outbound::WebsocketSend { .. }) => &before.send,
+                    (Phase::Connecting, Outbound::WebsocketSend { .. }) | (Phase::Lost, _) => &before.send,
                     (Phase::Connecting | Phase::Denying, _) => &before.unknown_event,
                     (Phase::Open, Outbound::WebsocketSend { .. }) => &after.empty_send,
                     (Phase::Open, Outbound::WebsocketAccept { .. }) => &after.accept_again,
@@ -181,6 +183,7 @@ impl Negotiation {
             let effect = self.profile.before_accept.unoffered_subprotocol.clone();
             self.suffer(&effect, name)?;
             if effect != Effect::Ignored {
+                self.phase = Phase::Lost;
                 return Ok(());
             }
         }
@@ -372,7 +375,7 @@ impl Connection {
         self.cancel_at = (!grace.is_zero()).then(|| Instant::now() + grace);
         let rules = &self.profile.shutdown;
         match self.phase() {
-            Phase::Connecting | Phase::Denying => {
+            Phase::Connecting | Phase::Lost | Phase::Denying => {
                 let (rule, sees) = (rules.pending.clone(), rules.pending_sees);
                 if self.cut_short(&rule, sees) {
                     self.set_phase(Phase::Stopped);
@@ -393,11 +396,15 @@ impl Connection {
     fn cut_short(&mut self, rule: &profile::Stop, sees: Option<u16>) -> bool {
         let profile::Stop::Answers(answer) = rule else { return false };
         self.scribe.record(Party::Front, What::CutShort);
-        if self.profile.shutdown.cancels {
-            self.call.cancel();
-        }
-        if let Some(code) = sees {
-            self.disconnect(CloseCode(code), String::new());
+        let cancels = self.profile.shutdown.cancels;
+        match sees {
+            Some(code) => {
+                self.disconnect(CloseCode(code), String::new());
+                // It has a turn to do something about that.
+                self.cancel_at = if cancels { Some(Instant::now()) } else { self.cancel_at };
+            }
+            None if cancels => self.call.cancel(),
+            None => {}
         }
         self.answer(answer);
         true
@@ -472,7 +479,9 @@ impl Connection {
         }
         self.stop_pings();
         self.ending = Some(ending);
-        self.set_phase(Phase::Over);
+        if self.phase() != Phase::Lost {
+            self.set_phase(Phase::Over);
+        }
     }
 
     fn application_ended(&mut self, result: Result<(), Exception>) {
@@ -486,7 +495,7 @@ impl Connection {
             (Phase::Open, Err(_)) => &self.profile.after_accept.raises,
             (Phase::Open, Ok(())) => &self.profile.after_accept.returns,
             (Phase::Denying, _) => &Answer::Drop,
-            (Phase::Abandoned | Phase::Closed | Phase::Over | Phase::Stopped, _) => return,
+            (Phase::Lost | Phase::Abandoned | Phase::Closed | Phase::Over | Phase::Stopped, _) => return,
         };
         let answer = answer.clone();
         self.answer(&answer);
@@ -500,7 +509,7 @@ impl Connection {
 
     /// Tells the application that the client is gone, once.
     fn disconnect(&mut self, code: CloseCode, reason: String) {
-        if matches!(self.phase(), Phase::Connecting | Phase::Denying | Phase::Open | Phase::Abandoned) {
+        if matches!(self.phase(), Phase::Connecting | Phase::Lost | Phase::Denying | Phase::Open | Phase::Abandoned) {
             self.set_phase(Phase::Over);
             self.call.deliver(Inbound::WebsocketDisconnect { code: code.0, reason });
         }
@@ -547,6 +556,8 @@ impl Connection {
                 Ok(Some(frame)) => self.take_frame(frame),
                 Ok(None) => return,
                 Err(FrameError::TooLong { announced }) if self.is_awaited(announced) => return,
+                // A server that counts what comes takes a length that cannot be for another mistake.
+                Err(FrameError::TooLong { .. }) if self.counts_on() => return self.fail(|rules| &rules.protocol),
                 Err(FrameError::TooLong { .. }) => return self.fail(|rules| &rules.too_big),
                 Err(_) => return self.fail(|rules| &rules.protocol),
             }
@@ -555,12 +566,17 @@ impl Connection {
 
     /// Whether the server waits for a frame that announces more than it takes.
     fn is_awaited(&self, announced: u64) -> bool {
-        let rules = &self.profile.violation;
         let come = self.wire.as_ref().map_or(&[][..], |wire| &wire.incoming);
         let is_data = come.first().is_some_and(|first| first & 0x08 == 0);
         // The highest bit of a length is 0 (RFC 6455 section 5.2).
         let is_length = announced >> 63 == 0;
-        rules.length == LengthCheck::Received && is_data && is_length && come.len() <= MESSAGE_BYTES_MAX
+        is_data && is_length && self.counts_on()
+    }
+
+    /// Whether the server looks at what has come, and that is not too much.
+    fn counts_on(&self) -> bool {
+        let come = self.wire.as_ref().map_or(0, |wire| wire.incoming.len());
+        self.profile.violation.length == LengthCheck::Received && come <= MESSAGE_BYTES_MAX
     }
 
     /// Gives the connection up because of what the client sent (RFC 6455 section 7.1.7).
@@ -639,7 +655,7 @@ impl Connection {
                 self.disconnect(seen, reason);
             }
             // Frames are read from the moment of the accept on.
-            Phase::Connecting | Phase::Denying | Phase::Closed | Phase::Over | Phase::Stopped => {}
+            Phase::Connecting | Phase::Lost | Phase::Denying | Phase::Closed | Phase::Over | Phase::Stopped => {}
         }
         self.stop_pings();
         self.ending = Some(Ending::Cut);

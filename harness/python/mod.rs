@@ -23,7 +23,7 @@ pub use self::group::end_all;
 pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, MEMORY_LIMIT, Site};
 use self::interpreter::{Happening, command};
 pub use self::server::{Installation, START_LIMIT, Server, ServerChoice, Software};
-pub use self::venv::{Requirements, cache};
+pub use self::venv::{Requirements, cache, version, versions};
 use crate::{
     application::{Application, Credit, Promise, Receive, SendEvent},
     event::Outbound,

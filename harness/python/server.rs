@@ -199,8 +199,7 @@ impl ServerChoice {
         arguments.extend(
             match self.software {
                 Software::Uvicorn => vec!["--host", "127.0.0.1", "--port", &port, "--no-access-log"],
-                // Its only worker is the process itself.
-                Software::Hypercorn => vec!["--bind", "127.0.0.1:{port}", "--workers", "0"],
+                Software::Hypercorn => vec!["--bind", "127.0.0.1:{port}"],
                 Software::Daphne => vec!["--bind", "127.0.0.1", "--port", &port, "--verbosity", "0"],
                 Software::Granian => vec!["--interface", "asgi", "--host", "127.0.0.1", "--port", &port],
             }
@@ -249,7 +248,7 @@ struct Process {
 }
 
 impl Server {
-    /// Loads an application once to see whether it can be, and starts its server.
+    /// Loads an application once to see whether it can be, which blocks, and starts its server.
     ///
     /// # Errors
     /// Says why the application cannot be loaded, or the server does not start, and what to do.
@@ -257,12 +256,19 @@ impl Server {
         // In lockstep it would keep this thread, and the server with it, on one core.
         let looked_at = Site { clock: Clock::Real, ..installation.site.clone() };
         let (_, introduction) = Interpreter::start(&looked_at, 0)?;
+        Ok((Server::run(installation).await?, introduction))
+    }
+
+    /// Starts the server of an application that can be loaded.
+    ///
+    /// # Errors
+    /// Says why it does not start.
+    pub async fn run(installation: Installation) -> Result<Server, Trouble> {
         let (reserved, port) =
             reserve().map_err(|error| trouble(format!("no port of this machine can be had: {error}")))?;
         let directory = lay_out().map_err(|error| trouble(format!("no temporary files can be written: {error}")))?;
         let process = Mutex::new(launch(&installation, port, directory.path()).await?);
-        let server = Server { installation, port, _reserved: reserved, directory, process };
-        Ok((server, introduction))
+        Ok(Server { installation, port, _reserved: reserved, directory, process })
     }
 
     /// Where it listens.

@@ -232,8 +232,19 @@ fn ask(python: &Path) -> Result<String, Trouble> {
         .map_err(|said| trouble(format!("`{}` is no interpreter of Python", python.display()), said))
 }
 
-/// The versions of packages that an interpreter has; nothing for one that it has not.
-pub(super) fn versions(python: &Path, packages: &[&str]) -> Result<Vec<(String, Option<String>)>, Trouble> {
+/// An interpreter's version. Blocks.
+///
+/// # Errors
+/// When it is none.
+pub fn version(python: &Path) -> Result<String, Trouble> {
+    Ok(ask(python)?.lines().next().unwrap_or_default().to_owned())
+}
+
+/// The versions of packages that an interpreter has; nothing for one that it has not. Blocks.
+///
+/// # Errors
+/// When it is no interpreter.
+pub fn versions(python: &Path, packages: &[&str]) -> Result<Vec<(String, Option<String>)>, Trouble> {
     let question = "import sys\nfrom importlib import metadata\nfor name in sys.argv[1:]:\n    \
                     try: print(name, metadata.version(name))\n    except metadata.PackageNotFoundError: print(name)";
     let said = run(own(python).arg("-c").arg(question).args(packages), python, ASK_LIMIT)?

@@ -1,0 +1,54 @@
+//! The servers themselves, held against the data of their profiles, row by row.
+
+use relapse::{
+    Measurement, ServerChoice,
+    clock::{Clock, Runtime},
+    measure,
+};
+
+use crate::{served::interpreter, support::profile};
+
+/// Every server with the name of its profile, and the rows that it does not show.
+const SERVERS: [(&str, &str, &[&str]); 5] = [
+    ("uvicorn[websockets]==0.35.0", "uvicorn-0.35", &[]),
+    ("uvicorn[sansio]==0.54.0", "uvicorn-0.54", &[]),
+    // It pings and waits for nothing, and an upgrade that is pending is not told that it stops.
+    (
+        "hypercorn==0.18.0",
+        "hypercorn-0.18",
+        &["keepalive.application_sees", "shutdown.open_sees", "shutdown.pending_send"],
+    ),
+    // It tells no code of a close frame without one, and nothing where it stops.
+    ("daphne==4.2.3", "daphne-4.2", &["disconnect.without_code", "shutdown.open_sees", "shutdown.pending_send"]),
+    // It sends no pings, tells a pending upgrade nothing of its end, and may end before it has told everybody else.
+    (
+        "granian==2.8.7",
+        "granian-2.8",
+        &["keepalive.expired", "keepalive.application_sees", "shutdown.open_sees", "shutdown.pending_send"],
+    ),
+];
+
+/// What takes too long to see of any of them.
+const SLOW: [&str; 3] = ["lifespan.startup_timeout_s", "keepalive.ping_interval_ms", "keepalive.pong_timeout_ms"];
+
+fn measured(server: &str) -> Option<Measurement> {
+    let server: ServerChoice = server.parse().unwrap();
+    let python = interpreter(&server)?;
+    Some(Runtime::new(Clock::Real).block_on(measure(&server, &python)).unwrap())
+}
+
+/// Every row of a profile is what its server does, but for those that cannot be seen. One server is measured at a time:
+/// some give a client a second to answer.
+#[test]
+fn servers_do_as_their_profiles_say() {
+    let mut wrong = Vec::new();
+    for (server, name, unseen) in SERVERS {
+        let Some(measured) = measured(server) else { return };
+        let profile = profile(name);
+        wrong.extend(measured.differences(&profile).iter().map(|row| format!("{name}: {row}")));
+        let mut missing = measured.unmeasured(&profile);
+        missing.retain(|name| !SLOW.iter().chain(unseen).any(|known| known == name));
+        wrong.extend(missing.iter().map(|row| format!("{name}: {row} is not measured")));
+    }
+    assert_eq!(wrong, [""; 0]);
+}
