@@ -14,6 +14,21 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
 /// How the log record of an exception begins that a task of the application raised and nobody awaited.
 const UNHANDLED: &str = "Task exception was never retrieved";
 
+/// What of a log record is the same each time: of an exception its type, of anything else all but its numbers. What
+/// somebody else's service writes down may name what is there once.
+fn steady(message: &str) -> String {
+    if let Some(exception) = message.strip_prefix(ESCAPED) {
+        let type_name = exception.split(':').next().unwrap_or(exception);
+        return format!("{ESCAPED}{type_name}");
+    }
+    let pieces = message.as_bytes().chunk_by(|one, other| one.is_ascii_digit() == other.is_ascii_digit());
+    let steady = pieces.map(|piece| if piece[0].is_ascii_digit() { &b"0"[..] } else { piece });
+    String::from_utf8_lossy(&steady.collect::<Vec<_>>().concat()).into_owned()
+}
+
+/// How a server logs an exception that left the application.
+const ESCAPED: &str = "Exception in ASGI application: ";
+
 /// The errors logged in an exchange before anything behind the service failed, or its server stopped.
 pub(super) fn errors<'a>(reading: &'a Reading<'_>) -> impl Iterator<Item = (String, String)> + 'a {
     let before_outage =
@@ -26,7 +41,8 @@ pub(super) fn errors<'a>(reading: &'a Reading<'_>) -> impl Iterator<Item = (Stri
     own.filter_map(move |event| match &event.what {
         What::Logged { message, .. } if event.party == Party::Application && is_its_matter(message) => None,
         What::Logged { level: Level::Error, message } => {
-            Some((message.clone(), format!("logged as an error: {message}")))
+            let key = if reading.service.is_foreign { steady(message) } else { message.clone() };
+            Some((key, format!("logged as an error: {message}")))
         }
         _ => None,
     })
