@@ -10,16 +10,16 @@ use relapse::{
     Plan, PythonInstallation, PythonServer, PythonSite, PythonTarget, Served, ServerChoice, Transcript, classify,
     clock::{Clock, Runtime},
     error::Trouble,
-    python::START_LIMIT,
+    python::{Requirements, START_LIMIT},
     run,
     running::Running as _,
-    step::{Act, Awaited, Request, Step},
+    step::{Act, Awaited, Client, Request, Step},
     transcript::What,
 };
 use rstest::rstest;
 
 use crate::{
-    python::{binding, python, site},
+    python::{apps, binding, python, site},
     support::profile,
 };
 
@@ -27,13 +27,18 @@ use crate::{
 /// that for a failure.
 pub(crate) fn interpreter(server: &ServerChoice) -> Option<PathBuf> {
     let python = python()?;
-    match server.interpreter(&python, false, &|_| {}) {
-        Ok(python) => Some(python),
+    installed(&server.interpreter(&python, false, &|_| {}), &server.to_string())
+}
+
+/// An interpreter, or nothing where its environment cannot be made.
+fn installed(made: &Result<PathBuf, Trouble>, what: &str) -> Option<PathBuf> {
+    match made {
+        Ok(python) => Some(python.clone()),
         Err(trouble) => {
             assert!(std::env::var_os("CI").is_none(), "{}\n{}", trouble.message, trouble.details);
             #[expect(clippy::print_stderr, reason = "what is skipped is told loudly")]
             {
-                eprintln!("SKIPPED: {}, so nothing behind {server} is tried", trouble.message);
+                eprintln!("SKIPPED: {}, so nothing with {what} is tried", trouble.message);
             }
             None
         }
@@ -289,4 +294,66 @@ fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
         std::thread::sleep(Duration::from_millis(10));
     }
     panic!("{what} was waited for in vain");
+}
+
+/// What the reports say of the transport, on the framework and the server of their time: the row, what the client gets, and
+/// what the application raised.
+const REPORTED: [(&str, &str, &str); 19] = [
+    ("/raises", "http 500", "'URL' object has no attribute 'query_params'"),
+    ("/closes", "http 403", ""),
+    ("/returns", "http 500", ""),
+    ("/receives", "http 500", "WebSocket is not connected. Need to call \"accept\" first."),
+    ("/sends", "http 500", "\"websocket.http.response.start\", but got 'websocket.send'"),
+    ("/refuses", "http 401", ""),
+    ("/violates", "http 403", ""),
+    ("/denies", "http 401", ""),
+    ("/selects", "bad handshake (1006)", ""),
+    ("/accepts-then-raises", "drop (1006)", "'URL' object has no attribute 'query_params'"),
+    ("/accepts-then-returns", "hang", ""),
+    ("/accepts-then-closes_and_receives", "close 1000", "WebSocket is not connected. Need to call \"accept\" first."),
+    ("/accepts-then-accepts", "drop (1006)", "Expected ASGI message"),
+    ("/accepts-then-closes_reserved", "drop (1006)", "invalid status code"),
+    ("/accepts-then-closes_long", "drop (1006)", "control frame too long"),
+    ("/accepts-then-closes_long_and_swallows", "hang", ""),
+    ("/accepts-then-violates", "close 1008", ""),
+    ("/accepts-then-refuses", "drop (1006)", "but got 'websocket.http.response.start'"),
+    ("/no/such/path", "http 403", ""),
+];
+
+#[test]
+fn the_transport_is_as_reported() {
+    let Some(python) = python() else { return };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let requirements = Requirements::of("fixtures/requirements/reported.txt", root).unwrap();
+    let Some(python) = installed(&requirements.install(&python, &|_| {}), "reported.txt") else { return };
+    let site = site(&python, &apps(), "reported:app");
+    let server = "uvicorn==0.35.0".parse().unwrap();
+    let installation = PythonInstallation { site, server, flags: Vec::new(), start_limit: START_LIMIT };
+    let seen = Runtime::new(Clock::Real).block_on(async {
+        let (server, _) = PythonServer::start(installation).await.unwrap();
+        let served = Served::new(server, &binding(), String::new());
+        let step = |act| Step { act, limit: LIMIT };
+        let mut seen = Vec::new();
+        for (path, ..) in REPORTED {
+            let open = Request { client: Client::Library, ..Request::standard("GET", path) };
+            let steps = [step(Act::Open(open)), step(Act::Wait(Awaited::Close))];
+            let transcript = run::converse(&steps, Plan::default(), &served).await.unwrap();
+            served.clear();
+            let raised = transcript.events.iter().find_map(|event| match &event.what {
+                What::Raised(exception) => Some(exception.message.clone()),
+                _ => None,
+            });
+            let ending = classify::readings(&transcript)[0].outcome().ending.to_string();
+            seen.push((path, ending, raised.unwrap_or_default()));
+        }
+        // A path that only WebSockets have is none for anybody else.
+        let steps = [step(Act::Request(Request::standard("GET", "/raises")))];
+        let transcript = run::converse(&steps, Plan::default(), &served).await.unwrap();
+        assert_eq!(classify::readings(&transcript)[0].outcome().ending.to_string(), "http 404");
+        seen
+    });
+    for ((path, ending, raised), (_, expected, message)) in seen.iter().zip(REPORTED) {
+        let is_raised = if message.is_empty() { raised.is_empty() } else { raised.contains(message) };
+        assert!(ending == expected && is_raised, "{path}: {ending}, {raised:?}; reported: {expected}, {message:?}");
+    }
 }
