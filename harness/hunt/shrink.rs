@@ -5,8 +5,9 @@ use crate::{
     credential::Credential,
     environment::Environment,
     error::Error,
-    fault::{FaultKind, ScopeEdit, Trigger},
+    fault::{Fault, FaultKind, ScopeEdit, Trigger},
     run::Conductor,
+    scope::ScopeType,
     step::{Act, Client, Crowd, DEFAULT_USER, Request},
     value::Value,
 };
@@ -25,7 +26,7 @@ impl Conductor {
         let is_by_route = hunt.foreign.as_ref().is_some_and(|foreign| foreign.is_by_route());
         let mut smallest = (drawn, played);
         'again: loop {
-            for candidate in smaller(&smallest.0, is_by_route) {
+            for candidate in smaller(&smallest.0, is_by_route).into_iter().filter(|drawn| may_be(hunt, drawn)) {
                 let played = match self.play(hunt, &candidate, seed) {
                     Err(Error::TooManyRequests) => return Ok(smallest),
                     played => played?,
@@ -38,6 +39,15 @@ impl Conductor {
             return Ok(smallest);
         }
     }
+}
+
+/// Whether a hunt that lets servers do only what is legal may try it: what is simpler need not be.
+fn may_be(hunt: &Hunt, drawn: &Drawn) -> bool {
+    let is_legal = |fault: &Fault| match &fault.kind {
+        FaultKind::Scope(edit) => [ScopeType::Http, ScopeType::Websocket].iter().all(|on| edit.legality(*on).is_legal),
+        _ => true,
+    };
+    !hunt.legal_only || drawn.faults.iter().all(is_legal)
 }
 
 /// Everything that is one step smaller or simpler, what saves most first. Each is strictly simpler, so that this ends.
