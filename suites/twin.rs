@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use relapse::{
     Case, Catalogue, Conductor, Defect, Judged, Revision, Trial, Verdict,
+    event::Outbound,
+    message::message_type,
     run::{compare, conduct, holds, reproduces, see_through},
     running::Running as _,
     servers,
     target::{Embedded, SECRET, Transport},
+    transcript::{Event, What},
 };
 use rstest::rstest;
 
@@ -57,12 +60,35 @@ fn on_twin(stage: &Stage, trial: &Trial, face: &'static str, revision: Revision)
 }
 
 /// What both have to have in common: how every connection and the valid client ended, who ended it, what that is and what
-/// brought it about, and which checks complain.
+/// brought it about, which checks complain, and what the application sent, and when.
 fn seen(judged: &Judged) -> String {
     let show = |outcome: &relapse::Outcome| format!("{outcome}, ended by {}\n", outcome.closed_by);
     let outcomes: String = judged.outcomes.iter().map(show).collect();
     let checks: BTreeSet<&str> = judged.findings.iter().map(|finding| finding.check).collect();
-    format!("{outcomes}found by {checks:?}\nvalid client: {}", show(&judged.control))
+    // Which of many exchanges goes on first at one moment is nobody's to say.
+    let exchanges = 0..judged.transcript.exchanges();
+    let sent: String = exchanges.flat_map(|exchange| judged.transcript.of(exchange).filter_map(sent)).collect();
+    format!("{outcomes}found by {checks:?}\nvalid client: {}{sent}", show(&judged.control))
+}
+
+/// What the application sent, without what is in it.
+fn sent(event: &Event) -> Option<String> {
+    let What::Sent(sent) = &event.what else { return None };
+    let sent = match sent {
+        // Behind the first dot stands a token, of which there are no two.
+        Outbound::WebsocketAccept { subprotocol, .. } => {
+            format!("accept {:?}", subprotocol.as_deref().and_then(|name| name.split('.').next()))
+        }
+        Outbound::WebsocketSend { text, .. } => {
+            let text = text.clone().unwrap_or_default();
+            message_type(text.as_bytes()).unwrap_or_default().into_owned()
+        }
+        Outbound::WebsocketClose { code, reason } => format!("close {code} {reason:?}"),
+        Outbound::ResponseStart { status, .. } => format!("status {status}"),
+        Outbound::ResponseBody { more_body, .. } => format!("body, more {more_body}"),
+        other => format!("{other:?}"),
+    };
+    Some(format!("{} at {:?}: {sent}\n", event.exchange + 1, event.at))
 }
 
 /// Runs a case on the embedded backend and on both faces of the twin, behind all of its servers and in all of its
