@@ -804,15 +804,18 @@ impl<'a> Reading<'a> {
 
     /// Whether the client turned away as soon as it was let in, before a service that is not ours could greet it.
     pub fn turned_away_at_once(&self) -> bool {
-        let when = |is_it: fn(&What) -> bool| self.events.iter().find(|event| is_it(&event.what)).map(|event| event.at);
-        let opened = when(|what| matches!(what, What::ResponseSeen(head) if head.status == 101));
-        let turned = when(|what| match what {
-            What::Left => true,
-            What::FrameSent(frame) => frame.opcode == Opcode::Close,
-            _ => false,
+        let is_close = |frame: &Frame| frame.opcode == Opcode::Close;
+        let opened =
+            self.events.iter().find(|event| matches!(&event.what, What::ResponseSeen(head) if head.status == 101));
+        let ended = self.events.iter().find(|event| match &event.what {
+            What::FrameSent(frame) | What::FrameSeen(frame) => is_close(frame),
+            what => *what == What::Left,
         });
-        let is_at_once = |(opened, turned): (Duration, Duration)| turned.saturating_sub(opened) < NOTICED;
-        self.service.is_foreign && self.welcome.is_none() && opened.zip(turned).is_some_and(is_at_once)
+        // Whoever answers a close did not turn away.
+        let is_at_once = |(opened, ended): (&&Event, &&Event)| {
+            !matches!(ended.what, What::FrameSeen(_)) && ended.at.saturating_sub(opened.at) < NOTICED
+        };
+        self.service.is_foreign && self.welcome.is_none() && opened.zip(ended).is_some_and(is_at_once)
     }
 
     /// The class of a session that ended without a complaint from either side.

@@ -160,6 +160,10 @@ fn with_credit(id: i64, command_of_call: Value, credit: &Credit) -> Vec<Value> {
 }
 
 fn raise(id: i64, on: &'static str, exception: Exception) -> Value {
+    if exception.is_cancellation() {
+        // A server cancels the call, wherever in it somebody waits.
+        return command("cancel", id, []);
+    }
     command("raise", id, [on.into(), Value::Str(exception.type_name), Value::Str(exception.message)])
 }
 
