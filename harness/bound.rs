@@ -77,14 +77,14 @@ const GREETING_LIMIT: Duration = Duration::from_secs(30);
 const RECOGNIZING_LIMIT: Duration = Duration::from_secs(3);
 
 impl Server {
-    /// An application in an interpreter, with its routes.
-    pub fn python(python: Python, routes: Vec<Route>) -> Server {
-        Server { reach: Reach::Python(Box::new(python)), kind: Kind::default(), routes }
+    /// An application in an interpreter.
+    pub fn python(python: Python) -> Server {
+        Server { reach: Reach::Python(Box::new(python)), kind: Kind::default(), routes: Vec::new() }
     }
 
     /// An application behind a real server.
-    pub fn served(served: Served, routes: Vec<Route>) -> Server {
-        Server { reach: Reach::Served(Box::new(served)), kind: Kind::default(), routes }
+    pub fn served(served: Served) -> Server {
+        Server { reach: Reach::Served(Box::new(served)), kind: Kind::default(), routes: Vec::new() }
     }
 
     /// Finds out which known server answers behind a URL: by a plain request where the binding has a path for one, and by

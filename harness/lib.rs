@@ -123,8 +123,8 @@ pub use plan::Plan;
 pub use profile::Profile;
 pub use proxy::{Desk, Entry, Noted, Proxy, Setup as ProxySetup, control::serve as serve_control};
 pub use python::{
-    Installation as PythonInstallation, Introduction as PythonIntroduction, Requirements as PythonRequirements,
-    START_LIMIT, Server as PythonServer, ServerChoice, Site as PythonSite, end_all as end_interpreters,
+    Installation as PythonInstallation, Requirements as PythonRequirements, START_LIMIT, Server as PythonServer,
+    ServerChoice, Site as PythonSite, end_all as end_interpreters,
 };
 pub use report::{
     catalogue::{render_json as render_catalogue_json, render_list, render_map},

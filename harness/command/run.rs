@@ -148,7 +148,7 @@ fn run_on(
     if !all.iter().all(is_allowed) || url.python.contradicts(!options.profile.is_empty()) {
         return Ok(MISUSE);
     }
-    let binding = target.binding(&url.foreign, &url.python)?;
+    let binding = target.binding(&url.foreign)?;
     let token = match Runtime::new(Clock::Real).block_on(token(&binding)) {
         Ok(token) => token,
         Err(why) => {

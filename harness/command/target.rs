@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use relapse::{
-    Binding, Clock, PythonInstallation, PythonIntroduction, PythonRequirements, PythonServer, PythonSite, PythonTarget,
-    Reaching, Result, Route, Runtime, START_LIMIT, Served, Server, ServerChoice, Trouble, Upstream, end_interpreters,
-    servers,
+    Binding, Clock, Profile, PythonInstallation, PythonRequirements, PythonServer, PythonSite, PythonTarget, Reaching,
+    Result, Route, Runtime, START_LIMIT, Served, Server, ServerChoice, Trouble, Upstream, end_interpreters, servers,
 };
 
 use super::{complain_of, note, run::Allowance, server, until_told_to_stop, validate::Foreign};
@@ -262,19 +261,16 @@ impl Named {
         is_alike
     }
 
-    /// How it is spoken to. Of an application behind a real server only those routes are known that are named.
-    pub(super) fn binding(&self, foreign: &Foreign, python: &PythonOptions) -> Result<Binding> {
-        let has_routes = python.server.is_none() || !python.path.is_empty();
-        match self {
-            Named::Python { .. } if has_routes && !foreign.has_binding() => {
-                note(
-                    "no relapse.toml here, so it is visited by its own routes, and what is said there is made up; a \
-                     relapse.toml with its paths, credential and messages lets more of it be judged",
-                );
-                Ok(Binding::unknown())
-            }
-            _ => foreign.binding(),
+    /// How it is spoken to.
+    pub(super) fn binding(&self, foreign: &Foreign) -> Result<Binding> {
+        if matches!(self, Named::Url(_)) || foreign.has_binding() {
+            return foreign.binding();
         }
+        note(
+            "no relapse.toml here, so it is visited by its own routes, and what is said there is made up; a relapse.toml with \
+             its paths, credential and messages lets more of it be judged",
+        );
+        Ok(Binding::unknown())
     }
 
     /// Whether it may be contacted; complains where it may not.
@@ -319,32 +315,50 @@ fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token
     let (site, is_chosen) = way.python.site(app, places)?;
     let (binding, token, seed) = (binding.clone(), token.to_owned(), way.seed);
     let named = way.python.path.clone();
-    if let Some(server) = way.python.server.clone() {
-        let python = server.interpreter(&site.python, is_chosen, &note)?;
-        let site = PythonSite { python, ..site };
-        let installation = PythonInstallation { site, server, flags: Vec::new(), start_limit: START_LIMIT };
-        return Ok(Box::new(move |runtime: &Runtime| {
-            let (server, _) = runtime.block_on(PythonServer::start(installation.clone()))?;
-            Ok(Server::served(Served::new(server, &binding, token.clone()), named.clone()))
-        }));
-    }
-    let profile = match way.profile {
-        Some(name) => server(name)?,
-        None => servers()?.swap_remove(0),
+    let behind = match way.python.server.clone() {
+        Some(server) => {
+            let python = server.interpreter(&site.python, is_chosen, &note)?;
+            Behind::Server(server, PythonSite { python, ..site })
+        }
+        None => {
+            let profile = match way.profile {
+                Some(name) => server(name)?,
+                None => servers()?.swap_remove(0),
+            };
+            Behind::Profile(profile, site)
+        }
     };
     Ok(Box::new(move |runtime: &Runtime| {
-        let launched = PythonTarget::launch(site.clone(), &binding, token.clone(), Arc::clone(&profile), seed);
-        let (python, introduction) = runtime.block_on(launched)?;
-        let PythonIntroduction { routes, guesses, .. } = introduction;
-        let mut server = Server::python(python, named.iter().cloned().chain(routes).collect());
-        if server.routes.is_empty() && binding.is_unknown() {
+        let (mut reached, introduction) = match &behind {
+            Behind::Server(server, site) => {
+                let (site, server) = (site.clone(), server.clone());
+                let installation = PythonInstallation { site, server, flags: Vec::new(), start_limit: START_LIMIT };
+                let (server, introduction) = runtime.block_on(PythonServer::start(installation))?;
+                (Server::served(Served::new(server, &binding, token.clone())), introduction)
+            }
+            Behind::Profile(profile, site) => {
+                let launched = PythonTarget::launch(site.clone(), &binding, token.clone(), Arc::clone(profile), seed);
+                let (python, introduction) = runtime.block_on(launched)?;
+                (Server::python(python), introduction)
+            }
+        };
+        reached.routes = named.iter().cloned().chain(introduction.routes).collect();
+        if reached.routes.is_empty() && binding.is_unknown() {
             // What its code looks as if it had is taken where nobody says more.
-            server.routes = guesses;
-            let forgotten = runtime.block_on(server.forget_unfound(&binding, seed));
+            reached.routes = introduction.guesses;
+            let forgotten = runtime.block_on(reached.forget_unfound(&binding, seed));
             forgotten.unwrap_or_else(|why| complain_of(&why));
         }
-        Ok(server)
+        Ok(reached)
     }))
+}
+
+/// What stands in front of a Python application.
+enum Behind {
+    /// One of the known servers, played by its profile.
+    Profile(Arc<Profile>, PythonSite),
+    /// A real one.
+    Server(ServerChoice, PythonSite),
 }
 
 /// Whether the first Ctrl-C only asks, and whether it did.
