@@ -6,14 +6,15 @@ use std::process::Command;
 use std::sync::Arc;
 
 use relapse::{
-    Case, Catalogue, Conductor, Defect, Judged, Revision, Trial, Verdict,
+    Case, Catalogue, Conductor, Defect, Judged, Place, Plan, Revision, Trial, Verdict,
     event::Outbound,
+    hunt::{Aim, complaints_of, draw},
     message::message_type,
-    run::{compare, conduct, holds, reproduces, see_through},
+    run::{compare, conduct, converse_as, holds, reproduces, see_through},
     running::Running as _,
     servers,
     target::{Embedded, SECRET, Transport},
-    transcript::{Event, What},
+    transcript::{Event, Transcript, What},
 };
 use rstest::rstest;
 
@@ -142,6 +143,44 @@ fn the_backend_does_as_the_frameworks_do(#[files("fixtures/cases/**/*.toml")] pa
 #[rstest]
 fn what_was_found_is_found_on_the_frameworks(#[files("fixtures/capsules/*.toml")] path: PathBuf) {
     check_case(&path);
+}
+
+/// What a hunt with no hint draws first that shows a defect of the embedded backend shows it on the frameworks too: with
+/// the same seeds it finds all of them there, in as many cases.
+#[rstest]
+fn a_hunt_finds_the_defects_of_the_frameworks(#[files("fixtures/capsules/*.toml")] path: PathBuf) {
+    let case = read_case(&path);
+    if !is_on_the_twin(case.twin) {
+        return;
+    }
+    let Some(python) = stage::python() else { return };
+    let (servers, seed) = (servers().unwrap(), case.seed.unwrap());
+    let drawn = draw(seed, &Aim { servers: servers.len(), places: Place::ALL.to_vec(), legal_only: false });
+    let plan = Plan { seed, faults: drawn.faults.clone() };
+    let profile = &servers[drawn.server];
+    // What complains; the words of a framework, and its places, are its own.
+    let complains = |transcript: &Transcript| {
+        let keys = complaints_of(transcript).into_iter().map(|(key, _)| key);
+        keys.map(|key| key.split(": ").next().unwrap_or_default().to_owned()).collect::<BTreeSet<_>>()
+    };
+    let conductor = Conductor::default();
+    let played =
+        conductor.converse(case.twin, drawn.environment, profile, drawn.crowd, &drawn.steps(), plan.clone()).unwrap();
+    let expected = complains(&played);
+    assert!(!expected.is_empty(), "{} is not found by the hunt that its capsule is from", path.display());
+    Stage::with(python, |stage| {
+        for (face, revision) in FACES.iter().flat_map(|face| [(face, case.twin), (face, Revision::repaired())]) {
+            let twin = stage.twin(face, revision);
+            let played = stage.block_on(async {
+                let target = Embedded::running(twin, drawn.environment, Arc::clone(profile), Transport::Memory, seed);
+                let played = converse_as(drawn.crowd, &drawn.steps(), plan.clone(), &target).await.unwrap();
+                target.stop().await.unwrap();
+                played
+            });
+            let expected = if revision == case.twin { expected.clone() } else { BTreeSet::new() };
+            assert_eq!(complains(&played), expected, "{}, {revision} on {face}", path.display());
+        }
+    });
 }
 
 /// Every defect has one site in the twin, or a reason why not.

@@ -489,12 +489,20 @@ fn complaints(played: &Played) -> Vec<(String, String)> {
     look(played, &mut |_, _| {})
 }
 
+/// The same of a run that went to its end.
+pub fn complaints_of(transcript: &Transcript) -> Vec<(String, String)> {
+    look_at(transcript, &mut |_, _| {})
+}
+
 /// The same, and what the run reached.
 fn look(played: &Played, reached: &mut dyn FnMut(&Evidence<'_>, &Transcript)) -> Vec<(String, String)> {
-    let transcript = match played {
-        Ok(transcript) => transcript,
-        Err(panic) => return vec![("panic".to_owned(), format!("the target panicked: {panic}"))],
-    };
+    match played {
+        Ok(transcript) => look_at(transcript, reached),
+        Err(panic) => vec![("panic".to_owned(), format!("the target panicked: {panic}"))],
+    }
+}
+
+fn look_at(transcript: &Transcript, reached: &mut dyn FnMut(&Evidence<'_>, &Transcript)) -> Vec<(String, String)> {
     let control = nobody_beside();
     let evidence = Evidence::gather(transcript, &control);
     reached(&evidence, transcript);
