@@ -128,7 +128,7 @@ impl Conductor {
     ) -> Result<Transcript, Error> {
         self.runtime.block_on(async {
             let target = self.launch(revision, environment, profile, plan.seed);
-            let transcript = converse_as(crowd, steps, plan, &target).await?;
+            let transcript = start_and_converse(crowd, steps, plan, &target).await?;
             target.stop().await?;
             Ok(transcript)
         })
@@ -227,11 +227,26 @@ pub async fn converse(steps: &[Step], plan: Plan, target: &dyn Running) -> Resul
     converse_as(Crowd::ONE, steps, plan, target).await
 }
 
-/// The same, by many clients. Where the plan has faults of the process, it is started anew under them before anybody comes.
+/// The same, by many clients.
 ///
 /// # Errors
 /// When the harness could not do its work.
 pub async fn converse_as(crowd: Crowd, steps: &[Step], plan: Plan, target: &dyn Running) -> Result<Transcript, Error> {
+    let recorder = Recorder::new(plan);
+    probe::perform(Script { steps, crowd }, &recorder, target).await?;
+    Ok(finish(&recorder, target).await)
+}
+
+/// The same. Where the plan has faults of the process, that is started anew under them before anybody comes.
+///
+/// # Errors
+/// When the harness could not do its work, or the target has no process of its own.
+pub async fn start_and_converse(
+    crowd: Crowd,
+    steps: &[Step],
+    plan: Plan,
+    target: &dyn Running,
+) -> Result<Transcript, Error> {
     let recorder = Recorder::new(plan);
     if recorder.plan().faults.iter().any(|fault| fault.kind.acts_on_process()) {
         target.restart(recorder.scribe(PROCESS)).await?;

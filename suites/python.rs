@@ -266,6 +266,19 @@ fn an_application_that_eats_memory_is_stopped() {
     }
 }
 
+/// An application that sends without end, and looks at nobody, ends with the patience of its client.
+#[rstest]
+#[case::to_a_client("    while True:\n        await send({'type': 'websocket.send', 'text': 'more'})\n")]
+#[case::to_nobody(
+    "    while True:\n        try:\n            await send({'type': 'websocket.send', 'bytes': b'', 'text': None})\n        except Exception:\n            pass\n"
+)]
+fn an_application_that_sends_without_end_ends_nobody(#[case] body: &str) {
+    let scripts: &[&[Step]] = &[&[open(), step(Act::Freeze), step(Act::Leave)], &[open(), step(Act::Leave)]];
+    let Some(transcripts) = converse_with(&format!("{ACCEPTS}{body}"), scripts) else { return };
+    let counts = transcripts.unwrap().into_iter().map(|transcript| transcript.events.len());
+    counts.for_each(|count| assert!((1..100_000).contains(&count), "{count} events"));
+}
+
 /// What it prints is its own business.
 #[test]
 fn rubbish_on_standard_output_harms_nobody() {

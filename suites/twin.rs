@@ -10,7 +10,7 @@ use relapse::{
     event::Outbound,
     hunt::{Aim, complaints_of, draw},
     message::message_type,
-    run::{compare, conduct, converse_as, holds, reproduces, see_through},
+    run::{compare, conduct, holds, reproduces, see_through, start_and_converse},
     running::Running as _,
     servers,
     target::{Embedded, SECRET, Transport},
@@ -173,7 +173,7 @@ fn a_hunt_finds_the_defects_of_the_frameworks(#[files("fixtures/capsules/*.toml"
             let twin = stage.twin(face, revision);
             let played = stage.block_on(async {
                 let target = Embedded::running(twin, drawn.environment, Arc::clone(profile), Transport::Memory, seed);
-                let played = converse_as(drawn.crowd, &drawn.steps(), plan.clone(), &target).await.unwrap();
+                let played = start_and_converse(drawn.crowd, &drawn.steps(), plan.clone(), &target).await.unwrap();
                 target.stop().await.unwrap();
                 played
             });

@@ -211,13 +211,13 @@ fn note(text: &str) {
     let _ = writeln!(anstream::stderr(), "note: {text}");
 }
 
-/// Waits for Ctrl-C, or for whatever else asks a program to stop.
-async fn until_told_to_stop() {
+/// Waits for Ctrl-C, or for whatever else asks a program to stop; says whether it was Ctrl-C.
+async fn until_told_to_stop() -> bool {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut terminated) = signal(SignalKind::terminate()) else { return std::future::pending().await };
     tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminated.recv() => {}
+        _ = tokio::signal::ctrl_c() => true,
+        _ = terminated.recv() => false,
     }
 }
 

@@ -49,7 +49,10 @@ pub(super) fn serve(options: &Options) -> Result<u8> {
         let setup = StandSetup { listen, revision, profile, environment, faults: faults.clone(), seed };
         let stand = Stand::bind(setup).await?;
         introduce(options, revision, &faults, &stand.token("user-1"), stand.address()?);
-        stand.run(Arc::new(print), until_told_to_stop()).await?;
+        let stop = async {
+            let _ = until_told_to_stop().await;
+        };
+        stand.run(Arc::new(print), stop).await?;
         print("stopped");
         Ok(0)
     })

@@ -382,8 +382,8 @@ pub(super) fn end_interpreters_with_us() {
     ONCE.call_once(|| {
         std::thread::spawn(|| {
             let runtime = Runtime::new(Clock::Real);
-            runtime.block_on(until_told_to_stop());
-            if ASKS_FIRST.load(Ordering::Relaxed) {
+            let is_interrupt = runtime.block_on(until_told_to_stop());
+            if is_interrupt && ASKS_FIRST.load(Ordering::Relaxed) {
                 WAS_ASKED.store(true, Ordering::Relaxed);
                 note("what was found so far is shrunk and told; once more ends everything");
                 runtime.block_on(until_told_to_stop());

@@ -183,7 +183,7 @@ async fn watch<F: Future<Output = Result<Validation>>>(options: &Options, once: 
     loop {
         let validation = tokio::select! {
             validation = once() => validation?,
-            () = stop.as_mut() => break,
+            _ = stop.as_mut() => break,
         };
         tries += 1;
         passed += u32::from(validation.passes);
@@ -201,7 +201,7 @@ async fn watch<F: Future<Output = Result<Validation>>>(options: &Options, once: 
         }
         tokio::select! {
             () = tokio::time::sleep(options.every) => {}
-            () = stop.as_mut() => break,
+            _ = stop.as_mut() => break,
         }
     }
     Ok(u8::from(passed < tries || tries == 0))

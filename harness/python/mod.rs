@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use tokio::sync::mpsc;
-use tokio::task::coop::unconstrained;
-use tokio::time::sleep_until;
+use tokio::task::coop::{consume_budget, unconstrained};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 pub use self::group::end_all;
 pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, MEMORY_LIMIT, Site};
@@ -25,7 +25,7 @@ use self::interpreter::{Happening, command};
 pub use self::server::{Installation, START_LIMIT, Server, ServerChoice, Software};
 pub use self::venv::{Requirements, cache, version, versions};
 use crate::{
-    application::{Application, Credit, Promise, Receive, SendEvent},
+    application::{Application, Promise, Receive, SendEvent},
     event::Outbound,
     exception::Exception,
     recorder::Scribe,
@@ -56,9 +56,11 @@ impl Application for PythonApplication {
             let (id, happenings) = self.0.call(Value::Dict(scope.0));
             let mut call = Call { interpreter: Arc::clone(&self.0), id, is_over: false };
             let (wanted, wants) = mpsc::unbounded_channel();
-            let (credit, has_given) = (send.credit(), AtomicBool::new(false));
-            let mut attends = pin!(attend(&self.0, id, happenings, send, wanted));
-            let mut gives = pin!(give(&self.0, id, wants, receive, credit, &has_given));
+            let (credit, has_given, is_sending) = (send.credit(), AtomicBool::new(false), AtomicBool::new(false));
+            // What is sent on credit must not come before what waits.
+            let credit_of_given = || if is_sending.load(Ordering::Relaxed) { 0 } else { credit() };
+            let mut attends = pin!(attend(&self.0, id, happenings, send, wanted, &is_sending));
+            let mut gives = pin!(give(&self.0, id, wants, receive, &credit_of_given, &has_given));
             let result = poll_fn(|cx| {
                 loop {
                     if let Poll::Ready(result) = attends.as_mut().poll(cx) {
@@ -98,8 +100,9 @@ async fn attend(
     mut happenings: mpsc::UnboundedReceiver<Happening>,
     mut send: Box<dyn SendEvent>,
     wanted: mpsc::UnboundedSender<()>,
+    is_sending: &AtomicBool,
 ) -> Result<(), Exception> {
-    let credit = send.credit();
+    let (credit, mut pace) = (send.credit(), Pace::new());
     let log = |level, message| {
         Scribe::with_current(|scribe| scribe.record(Party::Application, What::Logged { level, message }));
     };
@@ -107,10 +110,16 @@ async fn attend(
     while let Some(happening) = unconstrained(happenings.recv()).await {
         match happening {
             Happening::Receive => drop(wanted.send(())),
-            Happening::Send(event) => match send.send(Outbound::from_value(&event)).await {
-                Ok(()) => interpreter.tell(with_credit(id, command("sent", id, []), &credit)),
-                Err(exception) => interpreter.tell(vec![raise(id, "send", exception)]),
-            },
+            Happening::Send(event) => {
+                is_sending.store(true, Ordering::Relaxed);
+                pace.keep().await;
+                let sent = send.send(Outbound::from_value(&event)).await;
+                is_sending.store(false, Ordering::Relaxed);
+                match sent {
+                    Ok(()) => interpreter.tell(with_credit(id, command("sent", id, []), &*credit)),
+                    Err(exception) => interpreter.tell(vec![raise(id, "send", exception)]),
+                }
+            }
             // Nothing moved between the promise that it would be taken and this.
             Happening::Sent(event) => send.send(Outbound::from_value(&event)).await?,
             Happening::Returned => return Ok(()),
@@ -132,18 +141,50 @@ async fn attend(
     Err(Exception::cancelled())
 }
 
+/// How fast an application sends. One that sends without end at one moment would never let time go on, so that no limit
+/// of anybody would come: the more it sends, the longer that takes.
+struct Pace {
+    sends: u32,
+    at: Instant,
+    pause: Duration,
+}
+
+impl Pace {
+    /// How many sends take no time at one moment, and how long the next one after them takes. Each time it takes twice as
+    /// long.
+    const SENDS_AT_ONCE: u32 = 1000;
+    const PAUSE: Duration = Duration::from_millis(1);
+
+    fn new() -> Pace {
+        Pace { sends: 0, at: Instant::now(), pause: Pace::PAUSE }
+    }
+
+    /// Before each send. Others have their turn.
+    async fn keep(&mut self) {
+        consume_budget().await;
+        if Instant::now() != self.at {
+            *self = Pace::new();
+        }
+        self.sends += 1;
+        if self.sends > Pace::SENDS_AT_ONCE {
+            sleep(self.pause).await;
+            *self = Pace { sends: 0, at: Instant::now(), pause: 2 * self.pause };
+        }
+    }
+}
+
 /// Gives the next event whenever one is asked for.
 async fn give(
     interpreter: &Interpreter,
     id: i64,
     mut wants: mpsc::UnboundedReceiver<()>,
     mut receive: Box<dyn Receive>,
-    credit: Credit,
+    credit: &(dyn Fn() -> usize + Sync),
     has_given: &AtomicBool,
 ) {
     while wants.recv().await.is_some() {
         match receive.receive().await {
-            Ok(event) => interpreter.tell(with_credit(id, command("give", id, [event.to_value()]), &credit)),
+            Ok(event) => interpreter.tell(with_credit(id, command("give", id, [event.to_value()]), credit)),
             Err(exception) => interpreter.tell(vec![raise(id, "receive", exception)]),
         }
         has_given.store(true, Ordering::Relaxed);
@@ -152,7 +193,7 @@ async fn give(
 }
 
 /// A command, and how much the call may send before it has to wait for us: a round trip for every message is saved.
-fn with_credit(id: i64, command_of_call: Value, credit: &Credit) -> Vec<Value> {
+fn with_credit(id: i64, command_of_call: Value, credit: &dyn Fn() -> usize) -> Vec<Value> {
     match i64::try_from(credit()) {
         Ok(bytes @ 1..) => vec![command_of_call, command("credit", id, [Value::Int(bytes)])],
         _ => vec![command_of_call],
