@@ -18,8 +18,11 @@ pub trait Running: fmt::Debug {
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>>;
 
     /// Starts its process anew, under the process faults of the scribe's plan. What is recorded belongs to no exchange.
-    /// A target without a process of its own cannot.
-    fn restart(&self, scribe: Scribe) -> Promise<'_, Result<(), Error>>;
+    /// A target whose process is not ours cannot.
+    fn restart(&self, _scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+        let fault = "anything on the process of what is not ours".to_owned();
+        Box::pin(async move { Err(Error::NoSuchPlace { fault }) })
+    }
 
     /// A credential of this kind for a user; a ticket where one is asked for.
     fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented;

@@ -71,11 +71,6 @@ impl Running for Served {
         })
     }
 
-    fn restart(&self, _scribe: Scribe) -> Promise<'_, Result<(), Error>> {
-        let fault = "anything on the process of a Python application".to_owned();
-        Box::pin(async move { Err(Error::NoSuchPlace { fault }) })
-    }
-
     fn credential(&self, kind: Credential, user: &str, _form: Form) -> Presented {
         self.tokens.present(kind, user)
     }

@@ -93,11 +93,6 @@ impl Running for Url {
         })
     }
 
-    fn restart(&self, _scribe: Scribe) -> Promise<'_, Result<(), Error>> {
-        let fault = "anything on the process of a server behind a URL".to_owned();
-        Box::pin(async move { Err(Error::NoSuchPlace { fault }) })
-    }
-
     fn credential(&self, kind: Credential, user: &str, _form: Form) -> Presented {
         self.tokens.present(kind, user)
     }
