@@ -20,6 +20,7 @@ use rstest::rstest;
 
 use crate::{
     python::{apps, binding, python, site},
+    stage::install_all,
     support::profile,
 };
 
@@ -27,6 +28,7 @@ use crate::{
 /// that for a failure.
 pub(crate) fn interpreter(server: &ServerChoice) -> Option<PathBuf> {
     let python = python()?;
+    install_all(&python);
     installed(&server.interpreter(&python, false, &|_| {}), &server.to_string())
 }
 
@@ -324,6 +326,7 @@ const REPORTED: [(&str, &str, &str); 19] = [
 fn the_transport_is_as_reported() {
     let Some(python) = python() else { return };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    install_all(&python);
     let requirements = Requirements::of("fixtures/requirements/reported.txt", root).unwrap();
     let Some(python) = installed(&requirements.install(&python, &|_| {}), "reported.txt") else { return };
     let site = site(&python, &apps(), "reported:app");

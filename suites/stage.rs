@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -88,9 +88,26 @@ pub(crate) fn python() -> Option<&'static Path> {
     FOUND.get_or_init(|| interpreter_with("fixtures/requirements/twin.txt")).as_deref()
 }
 
+/// Makes every environment there is before the first is used: whoever tries something in real time is not to share the
+/// machine with pip. What cannot be made is told where it is wanted.
+pub(crate) fn install_all(python: &Path) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/requirements");
+        let files = [root.join("twin"), root].into_iter().flat_map(|directory| std::fs::read_dir(directory).unwrap());
+        let mut files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
+        files.sort();
+        for file in files {
+            let requirements = Requirements::of(&file.display().to_string(), Path::new("/")).unwrap();
+            let _ = requirements.install(python, &|_| {});
+        }
+    });
+}
+
 /// An interpreter that has what a requirements file names. CI takes nothing for a failure.
 pub(crate) fn interpreter_with(requirements: &str) -> Option<PathBuf> {
     let python = crate::python::python()?;
+    install_all(&python);
     let requirements = Requirements::of(requirements, Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
     #[expect(clippy::print_stderr, reason = "what takes long, and what is skipped, is told loudly")]
     let tell = |text: &str| eprintln!("{text}");
