@@ -21,9 +21,9 @@ were fd 0 and fd 1 at the start.
 `give` and `raise ... receive` are kept for the next receive() if none waits; `sent` and
 `raise ... send` without a waiting send() do nothing.  A call with credit need not wait for its
 messages: as many bytes of them as the harness is sure to take are only told, as `sent`; the credit
-ends with the answer.  On the real clock, batches that come together
-share one answer, more answers follow when something happens later, and timers are in nanoseconds
-of the monotonic clock.
+ends with the answer.  On the real clock there is none, batches that come together share one answer,
+more answers follow when something happens later, and timers are in nanoseconds of the monotonic
+clock.
 """
 
 import _thread
@@ -728,8 +728,10 @@ class Session:
                 if call is None:
                     continue
                 if name == "credit":
-                    call.credit = command[2]
-                    self.credited.append(call)
+                    # On the real clock the harness moves while the app does.
+                    if not self.real:
+                        call.credit = command[2]
+                        self.credited.append(call)
                 else:
                     OBEY[name](call, *command[2:])
 

@@ -1059,6 +1059,15 @@ class RealClock(ShimCase):
             events += shim.read()[1]
         return events
 
+    def test_no_credit_on_the_real_clock(self):
+        shim = self.run_app("""
+            async def app(scope, receive, send):
+                await receive()
+                await send({"type": "websocket.send", "text": "a"})
+            """, clock="real")
+        events = shim.events(("call", 1, websocket_scope()), ("give", 1, {}), ("credit", 1, 1000))
+        self.assertEqual([event[0] for event in events], ["receive", "send"])
+
     def test_real(self):
         shim = self.run_app("""
             import asyncio, threading, time
