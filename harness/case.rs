@@ -15,6 +15,7 @@ use crate::{
     fault::Fault,
     outcome::{Class, Outcome},
     plan::Plan,
+    profile::version_of,
     revision::Revision,
     step::{Crowd, Step},
     transcript::Transcript,
@@ -113,6 +114,18 @@ pub struct Sham {
     pub on: BTreeMap<String, (String, Class)>,
 }
 
+impl Sham {
+    /// The ending and the class it shows behind this server.
+    pub fn shows_behind(&self, profile: &str) -> (&str, Class) {
+        on_server(&self.on, profile).map_or((&self.outcome, self.class), |(outcome, class)| (outcome, *class))
+    }
+}
+
+/// What is said of a server; of its version where nothing is said of its implementation of WebSocket.
+fn on_server<'a, T>(said: &'a BTreeMap<String, T>, profile: &str) -> Option<&'a T> {
+    said.get(profile).or_else(|| said.get(version_of(profile)))
+}
+
 /// What the defective twin must show. All of it must match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Symptom {
@@ -133,7 +146,7 @@ pub struct Symptom {
 impl Case {
     /// What the defective twin must show behind this server.
     pub fn symptom_behind(&self, profile: &str) -> &Symptom {
-        self.symptom_on.get(profile).unwrap_or(&self.symptom)
+        on_server(&self.symptom_on, profile).unwrap_or(&self.symptom)
     }
 
     /// Whether a hunt wrote it.

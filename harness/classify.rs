@@ -371,8 +371,13 @@ impl<'a> Reading<'a> {
         };
         // Who leaves so soon cannot have waited for what is only a little late.
         let is_impatient = self.response.is_none() && self.waited() <= NOTICED && self.acted().any(takes_time);
+        // An upgrade is a GET (RFC 6455 section 4.1); whoever else asks for one may never be answered.
+        let is_no_upgrade = self.asked_for_upgrade()
+            && self.machine().is_none()
+            && self.acted().any(|kind| matches!(kind, FaultKind::Head(HeadEdit::Method { .. })));
         match (cause, ending) {
             (_, Ending::Left) if is_impatient => true,
+            (_, Ending::Hang { .. } | Ending::Left) if is_no_upgrade => true,
             // What the answer was made of was another key, or other offers.
             (_, Ending::BadHandshake { .. }) if self.acted().any(rewrites_handshake) => true,
             (Cause::CrashBeforeAccept | Cause::CrashAfterAccept, _) => self.is_escape_injected(),

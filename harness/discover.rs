@@ -19,9 +19,13 @@ use crate::{
 };
 
 /// The server profiles, as files: their texts travel inside the binary.
-const SERVERS: [(&str, &str); 5] = [
+const SERVERS: [(&str, &str); 9] = [
     ("uvicorn-0.35.toml", include_str!("../fixtures/profiles/servers/uvicorn-0.35.toml")),
     ("uvicorn-0.54.toml", include_str!("../fixtures/profiles/servers/uvicorn-0.54.toml")),
+    ("uvicorn-0.35-sansio.toml", include_str!("../fixtures/profiles/servers/uvicorn-0.35-sansio.toml")),
+    ("uvicorn-0.35-wsproto.toml", include_str!("../fixtures/profiles/servers/uvicorn-0.35-wsproto.toml")),
+    ("uvicorn-0.54-websockets.toml", include_str!("../fixtures/profiles/servers/uvicorn-0.54-websockets.toml")),
+    ("uvicorn-0.54-wsproto.toml", include_str!("../fixtures/profiles/servers/uvicorn-0.54-wsproto.toml")),
     ("hypercorn-0.18.toml", include_str!("../fixtures/profiles/servers/hypercorn-0.18.toml")),
     ("daphne-4.2.toml", include_str!("../fixtures/profiles/servers/daphne-4.2.toml")),
     ("granian-2.8.toml", include_str!("../fixtures/profiles/servers/granian-2.8.toml")),
@@ -216,7 +220,8 @@ fn selects(filter: &str, case: &Case) -> bool {
         || matches_glob(filter, &case.scenario)
 }
 
-fn matches_glob(filter: &str, text: &str) -> bool {
+/// Whether a glob, in any case, is one of a text; what is none matches nothing.
+pub fn matches_glob(filter: &str, text: &str) -> bool {
     let glob = GlobBuilder::new(filter).case_insensitive(true).literal_separator(false).build();
     glob.is_ok_and(|glob| glob.compile_matcher().is_match(text))
 }

@@ -35,11 +35,12 @@ impl Kind {
             !profile.server_header.is_empty() && names.contains(&profile.server_header.as_bytes())
         };
         let answers_so = |profile: &&Arc<Profile>| match (&profile.handshake.missing_key, without_key) {
-            (Reception::Refused(answer), Some(reading)) => is_answer(answer, reading) && tells_something(answer),
+            (Reception::Refused(answer), Some(reading)) => is_answer(answer, reading),
             _ => false,
         };
+        let is_unlike_others = |profile: &&Arc<Profile>| matches!(&profile.handshake.missing_key, Reception::Refused(answer) if tells_something(answer));
         let named: Vec<_> = servers.iter().filter(is_named).cloned().collect();
-        let alike: Vec<_> = servers.iter().filter(answers_so).cloned().collect();
+        let alike: Vec<_> = servers.iter().filter(answers_so).filter(is_unlike_others).cloned().collect();
         let both: Vec<_> = named.iter().filter(answers_so).cloned().collect();
         match (named.is_empty(), alike.is_empty(), both.is_empty()) {
             (false, _, false) => Kind { profiles: both, by: "its Server header, and how it refuses a bad handshake" },
@@ -194,15 +195,14 @@ fn ends_so(answer: &Answer, reading: &Reading<'_>, ending: &Ending) -> bool {
     }
 }
 
-/// Whether an HTTP answer is this one: its status, and its body where one is known.
+/// Whether an HTTP answer is this one: its status and its body.
 fn is_answer(answer: &Answer, reading: &Reading<'_>) -> bool {
     let Answer::Http { status, body, .. } = answer else { return false };
     let seen = reading.events.iter().find_map(|event| match &event.what {
         What::BodySeen { body, .. } => Some(body.as_ref()),
         _ => None,
     });
-    reading.response.is_some_and(|head| head.status == *status)
-        && (body.is_empty() || seen.is_some_and(|seen| seen == body.as_bytes()))
+    reading.response.is_some_and(|head| head.status == *status) && seen.unwrap_or_default() == body.as_bytes()
 }
 
 /// Whether an answer is unlike anybody else's.

@@ -8,11 +8,17 @@ pub use rows::{Row, Written};
 
 use crate::{close_code::CloseCode, error::Error, exception::Exception};
 
+/// The name of a server's profile without its implementation of WebSocket: `uvicorn-0.54` of `uvicorn-0.54-wsproto`.
+pub fn version_of(name: &str) -> &str {
+    name.match_indices('-').nth(1).map_or(name, |(at, _)| &name[..at])
+}
+
 /// A named server's behavior, as measured.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// The profile's name, such as `uvicorn-0.35`.
+    /// The profile's name: the server and its version, as in `uvicorn-0.35`, and its implementation of WebSocket where that
+    /// is not the one it has of itself, as in `uvicorn-0.35-wsproto`.
     pub name: String,
     /// The server, with the versions of the libraries that decide its behavior.
     pub server: String,

@@ -348,20 +348,17 @@ pub fn all_faults_acted(case: &Case, judged: &Judged) -> Result<(), String> {
     }
 }
 
-/// Whether every claimed repair, run in the order in which the case names them, is seen through: none is accepted in place of the real one, and each shows what is
-/// known of it.
+/// Whether every claimed repair, run in the order in which the case names them, is seen through: none is accepted in place
+/// of the real one, and each shows what is known of it.
 pub fn see_through(case: &Case, profile: &str, shams: &[(Verdict, Judged)]) -> (Verdict, String) {
     for (sham, (verdict, judged)) in case.shams.iter().zip(shams) {
-        let (outcome, class) = match sham.on.get(profile) {
-            Some((outcome, class)) => (outcome, *class),
-            None => (&sham.outcome, sham.class),
-        };
+        let (outcome, class) = sham.shows_behind(profile);
         let ending = judged.outcome.ending.to_string();
         let silent =
             sham.found_by.iter().find(|name| !judged.findings.iter().any(|finding| finding.check == name.as_str()));
         if *verdict != Verdict::StillBroken {
             return (Verdict::Vacuous, format!("the sham repair {} is not seen through: {verdict}", sham.revision));
-        } else if ending != *outcome || judged.outcome.class != class {
+        } else if ending != outcome || judged.outcome.class != class {
             let shows = format!("shows `{ending}` ({}) instead of `{outcome}` ({class})", judged.outcome.class);
             return (Verdict::CannotReproduce, format!("the sham repair {} {shows}", sham.revision));
         } else if let Some(silent) = silent {

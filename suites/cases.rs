@@ -7,7 +7,10 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Failed, Trial as Named};
 use relapse::{
     Catalogue, Conductor, Detail, Judged, Revision, Trial,
-    report::sequence::{self, seconds},
+    report::{
+        sequence::{self, seconds},
+        table::behind,
+    },
     run, servers,
 };
 
@@ -65,9 +68,10 @@ fn perform(trial: &Trial, revision: Revision) -> Result<Judged, Failed> {
     Conductor::default().run(trial, revision, SEED).map_err(|error| format!("could not {error}").into())
 }
 
-/// Compares the conversation behind the first server, and the outcomes behind the others, with the snapshot.
+/// Compares the conversation behind the first server, and the outcomes behind all of them, with the snapshot.
 fn look(trials: &[Trial], revision: Revision) -> Result<(), Failed> {
     let mut text = String::new();
+    let mut outcomes: Vec<(String, Vec<&str>)> = Vec::new();
     for (index, trial) in trials.iter().enumerate() {
         let judged = perform(trial, revision)?;
         if index == 0 {
@@ -78,13 +82,21 @@ fn look(trials: &[Trial], revision: Revision) -> Result<(), Failed> {
             }
             text.push('\n');
         }
-        let label = format!("{}, {}", trial.profile.name, trial.environment);
-        text.push_str(&format!("{label}: {}, ended by {}\n", judged.outcome, judged.outcome.closed_by));
+        let mut outcome = format!("{}: {}, ended by {}\n", trial.environment, judged.outcome, judged.outcome.closed_by);
         let mut checks: Vec<&str> = judged.findings.iter().map(|finding| finding.check).collect();
         checks.dedup();
         if !checks.is_empty() {
-            text.push_str(&format!("  found by {}\n", checks.join(", ")));
+            outcome.push_str(&format!("  found by {}\n", checks.join(", ")));
         }
+        match outcomes.iter_mut().find(|(known, _)| *known == outcome) {
+            Some((_, servers)) => servers.push(&trial.profile.name),
+            None => outcomes.push((outcome, vec![&trial.profile.name])),
+        }
+    }
+    let servers = servers().map_err(|error| format!("could not {error}"))?;
+    let all = servers.iter().map(|profile| profile.name.as_str()).collect();
+    for (outcome, of) in outcomes {
+        text.push_str(&format!("{}, {outcome}", behind(&of, &all)));
     }
     let (area, name) = trials[0].case.name.rsplit_once('/').unwrap_or(("", &trials[0].case.name));
     let mut settings = insta::Settings::clone_current();

@@ -113,7 +113,8 @@ fn a_broken_stream_is_unclean(#[case] fault: StreamFault, #[case] expected: Endi
 /// Every server gives a client up that breaks RFC 6455, the application ends, and nobody calls that a drop.
 #[rstest]
 fn a_violation_of_ours_is_unclean(
-    #[values("uvicorn-0.35", "uvicorn-0.54", "hypercorn-0.18", "daphne-4.2", "granian-2.8")] server: &str,
+    #[values("uvicorn-0.35", "uvicorn-0.54", "uvicorn-0.54-wsproto", "hypercorn-0.18", "daphne-4.2", "granian-2.8")]
+    server: &str,
 ) {
     for &rule in Breach::ALL {
         let fault = once(frames(Direction::ToServer, FrameFault::Break { rule }), 1);
@@ -255,7 +256,8 @@ fn scopes_obey_the_specification() {
 /// every server. Nothing of it is an error of the service.
 #[rstest]
 fn any_scope_is_taken(
-    #[values("uvicorn-0.35", "uvicorn-0.54", "hypercorn-0.18", "daphne-4.2", "granian-2.8")] server: &str,
+    #[values("uvicorn-0.35", "uvicorn-0.54", "uvicorn-0.54-wsproto", "hypercorn-0.18", "daphne-4.2", "granian-2.8")]
+    server: &str,
 ) {
     let values = [
         Value::None,

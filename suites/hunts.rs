@@ -122,7 +122,7 @@ fn keys(key: &str) -> relapse::fault::setting::Settings {
 #[test]
 fn whatever_is_drawn_survives_its_file() {
     let directory = tempfile::tempdir().unwrap();
-    let aim = Aim::everything(5);
+    let aim = Aim::everything(9);
     let (_, model) = filed(Defect::QueryParamsOnUrl);
     for seed in 0..2 * u64::from(property_config().cases) {
         let drawn = draw(seed, &aim);
@@ -180,7 +180,7 @@ fn the_findings_do_not_depend_on_the_workers() {
 #[test]
 fn one_seed_gives_one_transcript() {
     let play = |conductor: &Conductor, seed| {
-        let drawn = draw(seed, &Aim::everything(5));
+        let drawn = draw(seed, &Aim::everything(9));
         let plan = relapse::Plan { seed, faults: drawn.faults.clone() };
         let profile = &servers().unwrap()[drawn.server];
         let (environment, steps) = (drawn.environment, drawn.steps());
@@ -196,20 +196,20 @@ fn one_seed_gives_one_transcript() {
 /// What is drawn varies: every kind of fault, every server and every environment is met.
 #[test]
 fn draws_reach_everywhere() {
-    let drawn: Vec<_> = (0..5000).map(|seed| draw(seed, &Aim::everything(5))).collect();
+    let drawn: Vec<_> = (0..5000).map(|seed| draw(seed, &Aim::everything(9))).collect();
     let kinds: BTreeSet<&str> = drawn.iter().flat_map(|drawn| &drawn.faults).map(|fault| fault.kind.name()).collect();
     let missed: Vec<&str> = FaultKind::all().map(|kind| kind.name).filter(|name| !kinds.contains(name)).collect();
     assert_eq!(missed, Vec::<&str>::new());
     let met: BTreeSet<_> = drawn.iter().map(|drawn| (drawn.server, drawn.environment)).collect();
-    assert_eq!(met.len(), 5 * 4);
+    assert_eq!(met.len(), 9 * 4);
     assert!(drawn.iter().any(|drawn| drawn.faults.is_empty()));
-    assert_eq!(draw(7, &Aim::everything(5)), draw(7, &Aim::everything(5)));
+    assert_eq!(draw(7, &Aim::everything(9)), draw(7, &Aim::everything(9)));
 }
 
 /// With `--faults` nothing acts elsewhere, and with `--legal-only` nothing that the specification forbids.
 #[test]
 fn draws_keep_to_their_aim() {
-    let aim = Aim { legal_only: true, places: vec![Place::Scope, Place::Event], ..Aim::everything(5) };
+    let aim = Aim { legal_only: true, places: vec![Place::Scope, Place::Event], ..Aim::everything(9) };
     let faults: Vec<_> = (0..2000).flat_map(|seed| draw(seed, &aim).faults).map(|fault| fault.kind).collect();
     assert!(faults.len() > 500);
     for kind in faults {

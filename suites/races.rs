@@ -15,9 +15,7 @@ use relapse::{
 };
 use rstest::rstest;
 
-use crate::support::{on_backend, open, step, wait};
-
-const SERVERS: [&str; 5] = ["uvicorn-0.35", "uvicorn-0.54", "hypercorn-0.18", "daphne-4.2", "granian-2.8"];
+use crate::support::{SERVERS, on_backend, open, step, wait};
 
 /// A call that takes long enough for the client to leave meanwhile.
 fn slow(dependency: &str, operation: &str, nth: u32) -> Fault {

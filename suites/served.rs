@@ -10,6 +10,7 @@ use relapse::{
     Plan, PythonInstallation, PythonServer, PythonSite, PythonTarget, Served, ServerChoice, Transcript, classify,
     clock::{Clock, Runtime},
     error::Trouble,
+    head::header,
     python::{Requirements, START_LIMIT},
     run,
     running::Running as _,
@@ -120,8 +121,12 @@ fn write(text: &str) -> tempfile::TempDir {
 }
 
 fn endings(transcripts: Vec<Transcript>) -> Vec<String> {
-    let ending = |transcript: &Transcript| classify::readings(transcript)[0].outcome().to_string();
-    visits().iter().zip(&transcripts).map(|((path, _), transcript)| format!("{path}: {}", ending(transcript))).collect()
+    let outcome = |transcript: &Transcript| classify::readings(transcript)[0].outcome().to_string();
+    visits()
+        .iter()
+        .zip(&transcripts)
+        .map(|((path, _), transcript)| format!("{path}: {}", outcome(transcript)))
+        .collect()
 }
 
 /// What the real server shows, and what the ledger behind it tells, is judged as where a profile plays the server.
@@ -300,13 +305,15 @@ fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
 
 /// What the reports say of the transport, on the framework and the server of their time: the row, what the client gets, and
 /// what the application raised.
-const REPORTED: [(&str, &str, &str); 19] = [
+const REPORTED: [(&str, &str, &str); 21] = [
     ("/raises", "http 500", "'URL' object has no attribute 'query_params'"),
     ("/closes", "http 403", ""),
     ("/returns", "http 500", ""),
     ("/receives", "http 500", "WebSocket is not connected. Need to call \"accept\" first."),
     ("/sends", "http 500", "\"websocket.http.response.start\", but got 'websocket.send'"),
     ("/refuses", "http 401", ""),
+    ("/forbids", "http 401", ""),
+    ("/limits", "http 500", ""),
     ("/violates", "http 403", ""),
     ("/denies", "http 401", ""),
     ("/selects", "bad handshake (1006)", ""),
@@ -322,41 +329,81 @@ const REPORTED: [(&str, &str, &str); 19] = [
     ("/no/such/path", "http 403", ""),
 ];
 
+/// The reports' application behind the server of their time, with these arguments.
+fn reported(flags: &[&str]) -> Option<PythonInstallation> {
+    let python = python()?;
+    install_all(&python);
+    let requirements =
+        Requirements::of("fixtures/requirements/reported.txt", Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let python = installed(&requirements.install(&python, &|_| {}), "reported.txt")?;
+    let (site, server) = (site(&python, &apps(), "reported:app"), "uvicorn==0.35.0".parse().unwrap());
+    let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+    Some(PythonInstallation { site, server, flags, start_limit: START_LIMIT })
+}
+
+/// What a client of the reports' application sees that does this, and waits for the end.
+async fn visit(served: &Served, act: Act) -> Transcript {
+    let step = |act| Step { act, limit: LIMIT };
+    let transcript =
+        run::converse(&[step(act), step(Act::Wait(Awaited::Close))], Plan::default(), served).await.unwrap();
+    served.clear();
+    transcript
+}
+
+fn ending(transcript: &Transcript) -> String {
+    classify::readings(transcript)[0].outcome().ending.to_string()
+}
+
+/// A client that takes what Python's own takes.
+fn library(path: &str) -> Request {
+    Request { client: Client::Library, ..Request::standard("GET", path) }
+}
+
 #[test]
 fn the_transport_is_as_reported() {
-    let Some(python) = python() else { return };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    install_all(&python);
-    let requirements = Requirements::of("fixtures/requirements/reported.txt", root).unwrap();
-    let Some(python) = installed(&requirements.install(&python, &|_| {}), "reported.txt") else { return };
-    let site = site(&python, &apps(), "reported:app");
-    let server = "uvicorn==0.35.0".parse().unwrap();
-    let installation = PythonInstallation { site, server, flags: Vec::new(), start_limit: START_LIMIT };
+    let Some(installation) = reported(&[]) else { return };
     let seen = Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
         let served = Served::new(server, &binding(), String::new());
-        let step = |act| Step { act, limit: LIMIT };
         let mut seen = Vec::new();
         for (path, ..) in REPORTED {
-            let open = Request { client: Client::Library, ..Request::standard("GET", path) };
-            let steps = [step(Act::Open(open)), step(Act::Wait(Awaited::Close))];
-            let transcript = run::converse(&steps, Plan::default(), &served).await.unwrap();
-            served.clear();
+            let transcript = visit(&served, Act::Open(library(path))).await;
             let raised = transcript.events.iter().find_map(|event| match &event.what {
                 What::Raised(exception) => Some(exception.message.clone()),
                 _ => None,
             });
-            let ending = classify::readings(&transcript)[0].outcome().ending.to_string();
-            seen.push((path, ending, raised.unwrap_or_default()));
+            seen.push((path, ending(&transcript), raised.unwrap_or_default()));
         }
         // A path that only WebSockets have is none for anybody else.
-        let steps = [step(Act::Request(Request::standard("GET", "/raises")))];
-        let transcript = run::converse(&steps, Plan::default(), &served).await.unwrap();
-        assert_eq!(classify::readings(&transcript)[0].outcome().ending.to_string(), "http 404");
+        let plain = visit(&served, Act::Request(Request::standard("GET", "/raises"))).await;
+        assert_eq!(ending(&plain), "http 404");
+        // The handler of exceptions loses their headers; the framework's own keeps them.
+        for (path, expected) in [("/limits", None), ("/refuses", Some(&b"5"[..]))] {
+            let refused = visit(&served, Act::Open(library(path))).await;
+            let reading = &classify::readings(&refused)[0];
+            assert_eq!(header(&reading.response.unwrap().headers, "retry-after"), expected, "{path}");
+        }
+        // A server that selects nothing of what was offered is left by browsers only.
+        let offers = vec!["chat".to_owned()];
+        for (client, expected) in [(Client::Library, "hang"), (Client::Browser, "bad handshake (1006)")] {
+            let open = Request { client, offers: offers.clone(), ..library("/accepts-then-receives") };
+            assert_eq!(ending(&visit(&served, Act::Open(open)).await), expected, "{client:?}");
+        }
         seen
     });
     for ((path, ending, raised), (_, expected, message)) in seen.iter().zip(REPORTED) {
         let is_raised = if message.is_empty() { raised.is_empty() } else { raised.contains(message) };
         assert!(ending == expected && is_raised, "{path}: {ending}, {raised:?}; reported: {expected}, {message:?}");
     }
+}
+
+/// Without a library for WebSockets the server of the reports takes an upgrade for a plain request.
+#[test]
+fn without_a_websocket_library_an_upgrade_is_lost() {
+    let Some(installation) = reported(&["--ws", "none"]) else { return };
+    Runtime::new(Clock::Real).block_on(async {
+        let (server, _) = PythonServer::start(installation).await.unwrap();
+        let served = Served::new(server, &binding(), String::new());
+        assert_eq!(ending(&visit(&served, Act::Open(library("/accepts"))).await), "http 404");
+    });
 }

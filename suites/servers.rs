@@ -19,7 +19,15 @@ use rstest::rstest;
 
 use crate::support::{Ends, Scripted, converse, profile};
 
-const SERVERS: [&str; 5] = ["uvicorn-0.35", "uvicorn-0.54", "hypercorn-0.18", "daphne-4.2", "granian-2.8"];
+const SERVERS: [&str; 7] = [
+    "uvicorn-0.35",
+    "uvicorn-0.54",
+    "uvicorn-0.54-websockets",
+    "uvicorn-0.54-wsproto",
+    "hypercorn-0.18",
+    "daphne-4.2",
+    "granian-2.8",
+];
 
 /// What the application does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,43 +122,43 @@ fn ending(behavior: Behavior, server: &str) -> String {
 }
 
 #[rstest]
-#[case(Behavior::RaisesBeforeAccept, ["http 500", "http 500", "http 500", "http 500", "http 403"])]
-#[case(Behavior::ReturnsBeforeAccept, ["http 500", "http 500", "http 500", "hang", "http 403"])]
-#[case(Behavior::ClosesBeforeAccept, ["http 403", "http 403", "http 403", "http 403", "http 403"])]
-#[case(Behavior::Denies, ["http 401", "http 401", "http 401", "hang", "http 401"])]
-#[case(Behavior::SendsBeforeAccept, ["http 500", "http 500", "http 500", "http 500", "http 403"])]
-#[case(Behavior::UnknownEventBeforeAccept, ["http 500", "http 500", "http 500", "hang", "http 403"])]
-#[case(Behavior::RaisesAfterAccept, ["drop (1006)", "drop (1006)", "close 1011", "close 1011", "close without code (1005)"])]
-#[case(Behavior::RaisesAfterOneMessage, ["drop (1006)", "drop (1006)", "close 1011", "close 1011", "close without code (1005)"])]
-#[case(Behavior::ReturnsAfterAccept, ["hang", "drop (1006)", "close 1011", "hang", "close without code (1005)"])]
-#[case(Behavior::Closes1011, ["close 1011", "close 1011", "close 1011", "close 1011", "close 1011"])]
-#[case(Behavior::SendsAfterClose, ["close 1000", "close 1000", "close 1000", "close 1000", "close 1000"])]
-#[case(Behavior::ClosesWithReservedCode, ["drop (1006)", "drop (1006)", "close 1000", "close 1011", "drop (1006)"])]
-#[case(Behavior::UnknownEvent, ["drop (1006)", "drop (1006)", "close 1011", "hang", "close without code (1005)"])]
-#[case(Behavior::SendsNothing, ["drop (1006)", "hang", "close 1011", "hang", "close without code (1005)"])]
-#[case(Behavior::ClosesWithLongReason, ["drop (1006)", "drop (1006)", "close 1011", "close 1011", "drop (1006)"])]
-#[case(Behavior::AcceptsTwice, ["drop (1006)", "drop (1006)", "close 1011", "close 1011", "close without code (1005)"])]
-#[case(Behavior::SelectsUnoffered, ["bad handshake (1006)", "bad handshake (1006)", "drop (1006)", "hang", "bad handshake (1006)"])]
-fn a_behavior_looks_as_measured(#[case] behavior: Behavior, #[case] expected: [&str; 5]) {
+#[case(Behavior::RaisesBeforeAccept, ["http 500", "http 500", "http 500", "http 500", "http 500", "http 500", "http 403"])]
+#[case(Behavior::ReturnsBeforeAccept, ["http 500", "http 500", "http 500", "http 500", "http 500", "hang", "http 403"])]
+#[case(Behavior::ClosesBeforeAccept, ["http 403", "http 403", "http 403", "http 403", "http 403", "http 403", "http 403"])]
+#[case(Behavior::Denies, ["http 401", "http 401", "http 401", "http 401", "http 401", "hang", "http 401"])]
+#[case(Behavior::SendsBeforeAccept, ["http 500", "http 500", "http 500", "http 500", "http 500", "http 500", "http 403"])]
+#[case(Behavior::UnknownEventBeforeAccept, ["http 500", "http 500", "http 500", "http 500", "http 500", "hang", "http 403"])]
+#[case(Behavior::RaisesAfterAccept, ["drop (1006)", "drop (1006)", "drop (1006)", "drop (1006)", "close 1011", "close 1011", "close without code (1005)"])]
+#[case(Behavior::RaisesAfterOneMessage, ["drop (1006)", "drop (1006)", "drop (1006)", "drop (1006)", "close 1011", "close 1011", "close without code (1005)"])]
+#[case(Behavior::ReturnsAfterAccept, ["hang", "drop (1006)", "drop (1006)", "drop (1006)", "close 1011", "hang", "close without code (1005)"])]
+#[case(Behavior::Closes1011, ["close 1011", "close 1011", "close 1011", "close 1011", "close 1011", "close 1011", "close 1011"])]
+#[case(Behavior::SendsAfterClose, ["close 1000", "close 1000", "close 1000", "close 1000", "close 1000", "close 1000", "close 1000"])]
+#[case(Behavior::ClosesWithReservedCode, ["drop (1006)", "drop (1006)", "drop (1006)", "close 1000", "close 1000", "close 1011", "drop (1006)"])]
+#[case(Behavior::UnknownEvent, ["drop (1006)", "drop (1006)", "drop (1006)", "drop (1006)", "close 1011", "hang", "close without code (1005)"])]
+#[case(Behavior::SendsNothing, ["drop (1006)", "hang", "drop (1006)", "drop (1006)", "close 1011", "hang", "close without code (1005)"])]
+#[case(Behavior::ClosesWithLongReason, ["drop (1006)", "drop (1006)", "drop (1006)", "close 1011", "close 1011", "close 1011", "drop (1006)"])]
+#[case(Behavior::AcceptsTwice, ["drop (1006)", "drop (1006)", "drop (1006)", "drop (1006)", "close 1011", "close 1011", "close without code (1005)"])]
+#[case(Behavior::SelectsUnoffered, ["bad handshake (1006)", "bad handshake (1006)", "bad handshake (1006)", "drop (1006)", "drop (1006)", "hang", "bad handshake (1006)"])]
+fn a_behavior_looks_as_measured(#[case] behavior: Behavior, #[case] expected: [&str; 7]) {
     let seen: Vec<String> = SERVERS.iter().map(|server| ending(behavior, server)).collect();
     assert_eq!(seen, expected, "{behavior:?} behind {SERVERS:?}");
 }
 
 /// A handshake header that is wrong, missing, or rewritten on the way.
 #[rstest]
-#[case::no_key(&["sec-websocket-key"], &[], "GET", ["http 400", "http 400", "http 400", "http 400", "http 400"])]
-#[case::short_key(&[], &[("sec-websocket-key", "short")], "GET", ["http 400", "http 400", "open", "http 400", "open"])]
-#[case::no_version(&["sec-websocket-version"], &[], "GET", ["http 400", "http 400", "http 400", "http 400", "http 400"])]
-#[case::version_8(&[], &[("sec-websocket-version", "8")], "GET", ["http 400", "http 400", "http 400", "open", "http 400"])]
-#[case::post(&[], &[], "POST", ["http 400", "http 405", "http 200", "http 405", "open"])]
-#[case::keep_alive(&[], &[("connection", "keep-alive")], "GET", ["http 200", "http 200", "http 200", "http 400", "http 200"])]
-#[case::no_host(&["host"], &[], "GET", ["http 400", "http 400", "http 400", "http 400", "open"])]
-#[case::unknown_method(&[], &[], "BREW", ["http 400", "http 405", "http 200", "http 405", "open"])]
+#[case::no_key(&["sec-websocket-key"], &[], "GET", ["http 400", "http 400", "http 400", "http 400", "http 400", "http 400", "http 400"])]
+#[case::short_key(&[], &[("sec-websocket-key", "short")], "GET", ["http 400", "http 400", "http 400", "open", "open", "http 400", "open"])]
+#[case::no_version(&["sec-websocket-version"], &[], "GET", ["http 400", "http 400", "http 400", "http 400", "http 400", "http 400", "http 400"])]
+#[case::version_8(&[], &[("sec-websocket-version", "8")], "GET", ["http 400", "http 400", "http 400", "http 426", "http 400", "open", "http 400"])]
+#[case::post(&[], &[], "POST", ["http 400", "http 405", "http 400", "http 400", "http 200", "http 405", "open"])]
+#[case::keep_alive(&[], &[("connection", "keep-alive")], "GET", ["http 200", "http 200", "http 200", "http 200", "http 200", "http 400", "http 200"])]
+#[case::no_host(&["host"], &[], "GET", ["http 400", "http 400", "http 400", "http 400", "http 400", "http 400", "open"])]
+#[case::unknown_method(&[], &[], "BREW", ["http 400", "http 405", "http 400", "http 400", "http 200", "http 405", "open"])]
 fn a_handshake_is_received_as_measured(
     #[case] without: &[&str],
     #[case] headers: &[(&'static str, &'static str)],
     #[case] method: &str,
-    #[case] expected: [&str; 5],
+    #[case] expected: [&str; 7],
 ) {
     let received = SERVERS.map(|server| {
         let application = Scripted::new(|scope, mut ends: Ends| async move {
@@ -195,9 +203,9 @@ fn without_a_websocket_library_an_upgrade_is_a_plain_request() {
 
 /// What the application is told when the client ends the connection.
 #[rstest]
-#[case::close_with_code(Act::Close(CloseCode(4321)), [4321, 4321, 1006, 4321, 4321])]
-#[case::end_of_stream(Act::Leave, [1006, 1005, 1006, 1006, 1005])]
-fn the_application_is_told_as_measured(#[case] act: Act, #[case] expected: [u16; 5]) {
+#[case::close_with_code(Act::Close(CloseCode(4321)), [4321, 4321, 4321, 4321, 1006, 4321, 4321])]
+#[case::end_of_stream(Act::Leave, [1006, 1005, 1006, 1005, 1006, 1006, 1005])]
+fn the_application_is_told_as_measured(#[case] act: Act, #[case] expected: [u16; 7]) {
     let told = SERVERS.map(|server| {
         let application = Scripted::new(|_, mut ends: Ends| async move {
             ends.receive().await?;
@@ -221,6 +229,10 @@ fn disconnect_code(transcript: &Transcript) -> Option<u16> {
 #[rstest]
 #[case("uvicorn-0.35", Some(40), "close 1011")]
 #[case("uvicorn-0.54", Some(40), "close 1011")]
+#[case("uvicorn-0.54-websockets", Some(40), "close 1011")]
+#[case("uvicorn-0.54-wsproto", Some(40), "close 1011")]
+#[case("uvicorn-0.35-sansio", None, "hang")]
+#[case("uvicorn-0.35-wsproto", None, "hang")]
 #[case("daphne-4.2", Some(50), "drop (1006)")]
 #[case("hypercorn-0.18", None, "hang")]
 #[case("granian-2.8", None, "hang")]

@@ -9,9 +9,14 @@ use relapse::{
 use crate::{served::interpreter, support::profile};
 
 /// Every server with the name of its profile, and the rows that it does not show.
-const SERVERS: [(&str, &str, &[&str]); 5] = [
+const SERVERS: [(&str, &str, &[&str]); 9] = [
     ("uvicorn[websockets]==0.35.0", "uvicorn-0.35", &[]),
     ("uvicorn[sansio]==0.54.0", "uvicorn-0.54", &[]),
+    // These sent no pings then.
+    ("uvicorn[sansio]==0.35.0", "uvicorn-0.35-sansio", &["keepalive.application_sees"]),
+    ("uvicorn[wsproto]==0.35.0", "uvicorn-0.35-wsproto", &["keepalive.application_sees"]),
+    ("uvicorn[websockets]==0.54.0", "uvicorn-0.54-websockets", &[]),
+    ("uvicorn[wsproto]==0.54.0", "uvicorn-0.54-wsproto", &[]),
     // It pings and waits for nothing, and an upgrade that is pending is not told that it stops.
     (
         "hypercorn==0.18.0",

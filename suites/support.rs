@@ -25,6 +25,19 @@ use relapse::{
     transcript::{Residue, Service, What},
 };
 
+/// The profiles of servers, by name.
+pub(crate) const SERVERS: [&str; 9] = [
+    "uvicorn-0.35",
+    "uvicorn-0.54",
+    "uvicorn-0.35-sansio",
+    "uvicorn-0.35-wsproto",
+    "uvicorn-0.54-websockets",
+    "uvicorn-0.54-wsproto",
+    "hypercorn-0.18",
+    "daphne-4.2",
+    "granian-2.8",
+];
+
 /// The two ends an application holds.
 pub(crate) struct Ends {
     receive: Box<dyn Receive>,

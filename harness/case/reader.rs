@@ -265,6 +265,20 @@ impl Reader<'_> {
         Ok((steps, accepted))
     }
 
+    /// The servers that a key names, with spaces between, behind which a case runs.
+    fn servers(&self, key: &Spanned<String>, profiles: Option<&Vec<String>>) -> Result<Vec<String>, Error> {
+        let name_of = |name: &str| {
+            let name = Spanned::new(key.span(), name.to_owned());
+            let name = self.one_of("server profile", &name, self.known.profiles)?;
+            if profiles.is_some_and(|names| !names.contains(&name)) {
+                let help = Some("add it to `profiles`".to_owned());
+                return Err(self.error(key.span(), format!("the case does not run behind `{name}`"), help));
+            }
+            Ok(name)
+        };
+        key.get_ref().split_whitespace().map(name_of).collect()
+    }
+
     fn sham(&self, raw: RawSham, profiles: Option<&Vec<String>>) -> Result<Sham, Error> {
         if raw.claim.get_ref().trim().is_empty() || raw.defects.get_ref().is_empty() {
             let help = Some("say what was claimed, and name the defects of the tree it left".to_owned());
@@ -274,12 +288,10 @@ impl Reader<'_> {
         let outcome = self.outcome(&raw.outcome)?;
         let mut on = BTreeMap::new();
         for (profile, changes) in raw.on {
-            let name = self.one_of("server profile", &profile, self.known.profiles)?;
-            if profiles.is_some_and(|names| !names.contains(&name)) {
-                return Err(self.error(profile.span(), format!("the case does not run behind `{name}`"), None));
-            }
             let ending = changes.outcome.map_or(Ok(outcome.clone()), |outcome| self.outcome(&outcome))?;
-            on.insert(name, (ending, changes.class.unwrap_or(raw.class)));
+            for name in self.servers(&profile, profiles)? {
+                on.insert(name, (ending.clone(), changes.class.unwrap_or(raw.class)));
+            }
         }
         Ok(Sham {
             claim: raw.claim.into_inner(),
@@ -678,11 +690,6 @@ impl Reader<'_> {
         };
         let mut symptom_on = BTreeMap::new();
         for (profile, changes) in raw.on {
-            let name = self.one_of("server profile", &profile, self.known.profiles)?;
-            if profiles.as_ref().is_some_and(|names| !names.contains(&name)) {
-                let help = Some("add it to `profiles`".to_owned());
-                return Err(self.error(profile.span(), format!("the case does not run behind `{name}`"), help));
-            }
             let changed = Symptom {
                 class: changes.class.unwrap_or(symptom.class),
                 outcome: changes.outcome.map_or(Ok(symptom.outcome.clone()), |outcome| self.outcome(&outcome))?,
@@ -691,7 +698,9 @@ impl Reader<'_> {
                 reason: changes.reason.or_else(|| symptom.reason.clone()).filter(|reason| !reason.is_empty()),
                 found_by: changes.found_by.map_or(Ok(symptom.found_by.clone()), |names| checks(&names))?,
             };
-            symptom_on.insert(name, changed);
+            for name in self.servers(&profile, profiles)? {
+                symptom_on.insert(name, changed.clone());
+            }
         }
         Ok((symptom, symptom_on))
     }

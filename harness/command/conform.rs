@@ -23,8 +23,8 @@ pub(super) struct Options {
     /// What to try: the name of a case or its last part, a section as in `5.5.2`, or a glob over names as in `5.5*`. All
     /// cases without one.
     patterns: Vec<String>,
-    /// Behind which server profile the embedded backend stands; may be given more than once, `all` for all, which is what
-    /// stands without it.
+    /// Behind which server profile the embedded backend stands; may be given more than once, as a glob too; all
+    /// without it.
     #[arg(long, visible_alias = "profile", value_name = "NAME", conflicts_with = "target")]
     server: Vec<String>,
     /// Try this server instead of the embedded backend: `http://`, `https://`, `ws://` or `wss://`, host and port.

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use relapse::{Case, Catalogue, Error, Profile, Result, render_located, servers};
+use relapse::{Case, Catalogue, Error, Profile, Result, discover::matches_glob, render_located, servers};
 
 /// The exit code when the harness could not do its work or was misused; clap exits with the same.
 const MISUSE: u8 = 2;
@@ -169,12 +169,20 @@ fn server(name: &str) -> Result<Arc<Profile>> {
     found.ok_or_else(|| Error::unknown("server profile", name, servers.iter().map(|profile| profile.name.as_str())))
 }
 
-/// The profiles with these names; `all` names all of them.
+/// The profiles with these names, in their order; `all` names all of them, and globs name some.
 fn servers_named(names: &[String]) -> Result<Vec<Arc<Profile>>> {
-    if names.iter().any(|name| name == "all") {
-        return servers();
+    let mut named: Vec<Arc<Profile>> = Vec::new();
+    for name in names {
+        let glob = if name == "all" { "*" } else { name };
+        let mut matching = servers()?;
+        matching.retain(|profile| matches_glob(glob, &profile.name));
+        if matching.is_empty() {
+            server(name)?;
+        }
+        matching.retain(|profile| !named.contains(profile));
+        named.extend(matching);
     }
-    names.iter().map(|name| server(name)).collect()
+    Ok(named)
 }
 
 /// Prints a line, or more, to standard output. A reader that has left is no reason to complain.

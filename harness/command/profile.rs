@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
-use relapse::{Clock, Error, Result, Runtime, ServerChoice, measure, servers};
+use relapse::{Clock, Error, Profile, Result, Runtime, ServerChoice, measure, profile::version_of, servers};
 
 use super::{complain_of, note, print, server, target::end_interpreters_with_us};
 
@@ -30,7 +31,8 @@ pub(super) struct Options {
     /// An interpreter that has the server; without one it is installed in an environment of its own.
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
-    /// The profile to compare with, and to keep from what is not measured: the one with the name that is written without it.
+    /// The profile to compare with, and to keep from what is not measured; without it the one with the name that is written,
+    /// or else the one of the server's version.
     #[arg(long, value_name = "NAME")]
     like: Option<String>,
     /// Where the profile is written to; to standard output without it.
@@ -48,7 +50,7 @@ pub(super) fn profile(command: &Command) -> Result<u8> {
     let name = name_of(&options.server, &measured.server);
     let known = match &options.like {
         Some(name) => Some(server(name)?),
-        None => servers()?.into_iter().find(|profile| profile.name == name),
+        None => known(&name)?,
     };
     #[expect(clippy::disallowed_methods, reason = "the day of a measurement stands in its file")]
     let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
@@ -61,6 +63,9 @@ pub(super) fn profile(command: &Command) -> Result<u8> {
         complain_of(&format!("no profile {name} is known; --like names another to compare with"));
         return Ok(super::MISUSE);
     };
+    if known.name != name {
+        note(&format!("compared with {}", known.name));
+    }
     let unmeasured = measured.unmeasured(&known);
     if !unmeasured.is_empty() {
         note(&format!("not measured, and kept from {}: {}", known.name, unmeasured.join(", ")));
@@ -68,6 +73,13 @@ pub(super) fn profile(command: &Command) -> Result<u8> {
     let differences = measured.differences(&known);
     differences.iter().for_each(|difference| note(&format!("{}: {difference}", known.name)));
     Ok(u8::from(!differences.is_empty()))
+}
+
+/// The known profile of a server: the one of its version where there is none of its implementation of WebSocket.
+fn known(name: &str) -> Result<Option<Arc<Profile>>> {
+    let servers = servers()?;
+    let named = |name: &str| servers.iter().find(|profile| profile.name == name).cloned();
+    Ok(named(name).or_else(|| named(version_of(name))))
 }
 
 /// The name of a server's profile: with the first two numbers of its version, and its implementation where one was named.

@@ -23,7 +23,8 @@ pub(super) struct Options {
     /// What to run: the number of a report (`508` or `#508`), a scenario (`S508-1`), the name of a case, a glob over
     /// names, or a case file. All cases without one.
     filters: Vec<String>,
-    /// Run behind this server profile instead of those the cases name; may be given more than once, `all` for all.
+    /// Run behind this server profile instead of those the cases name; may be given more than once, as a glob too, and `all`
+    /// for all.
     #[arg(long, value_name = "NAME")]
     profile: Vec<String>,
     /// Run only in this environment; may be given more than once.

@@ -85,6 +85,7 @@ impl Measurement {
         let rows: Vec<_> = like.rows().into_iter().enumerate().map(|(at, found)| row(at, found)).collect();
         let kept = match (known, self.unmeasured(like).join(", ")) {
             (_, missing) if missing.is_empty() => String::new(),
+            (Some(known), missing) if known.name == name => format!("; not measured again: {missing}"),
             (Some(known), missing) => format!("; kept from {}: {missing}", known.name),
             (None, missing) => format!("; not measured: {missing}"),
         };

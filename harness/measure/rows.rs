@@ -26,7 +26,7 @@ use crate::{
     python::Software,
     recorder::Recorder,
     step::{Act, Request},
-    transcript::{Party, Transcript, What},
+    transcript::{Event, Party, Transcript, What},
 };
 
 /// What was measured.
@@ -397,6 +397,13 @@ async fn keepalive(stage: Option<&Stage>) -> Result<Rows, Error> {
     let mut rows = Rows::default();
     let Some(stage) = stage else { return Ok(rows) };
     let deaf = stage.perform(&Scene::opened("/receive/accept/wait", vec![Act::Deafen])).await?;
+    let is_ping = |event: &Event| matches!(&event.what, What::FrameSeen(frame) if frame.opcode == Opcode::Ping);
+    if !deaf.events.iter().any(is_ping) {
+        rows.put("keepalive", "ping_interval_ms", &0_u64);
+    }
+    if answer(&deaf) == Answer::Hang {
+        rows.put("keepalive", "pong_timeout_ms", &0_u64);
+    }
     rows.put("keepalive", "expired", &answer(&deaf));
     if let Some(code) = told(&deaf).filter(|_| answer(&deaf) != Answer::Hang) {
         rows.put("keepalive", "application_sees", &code);

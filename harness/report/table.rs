@@ -8,6 +8,7 @@ use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 
 use crate::{
     outcome::Outcome,
+    profile::version_of,
     trial::{Report, Trial},
     verdict::{Judged, Judgement, Verdict},
 };
@@ -118,14 +119,30 @@ impl Row<'_> {
     }
 }
 
-/// Some of all servers, by name or by what is left out.
-pub(super) fn behind(servers: &[&str], all: &BTreeSet<&str>) -> String {
+/// Some of all servers, by name or, where that is shorter, by what is left out.
+pub fn behind(servers: &[&str], all: &BTreeSet<&str>) -> String {
     let others: Vec<&str> = all.iter().copied().filter(|name| !servers.contains(name)).collect();
-    match others.as_slice() {
-        [] if all.len() > 1 => format!("all {}", all.len()),
-        [other] if all.len() > 2 => format!("all but {other}"),
-        _ => servers.join(" "),
+    let (named, left_out) = (versions(servers, all), versions(&others, all));
+    match left_out.as_slice() {
+        [] if all.len() > 1 => "all".to_owned(),
+        [_, ..] if left_out.len() < named.len() => format!("all but {}", left_out.join(" ")),
+        _ => named.join(" "),
     }
+}
+
+/// Their names; one with a star for every implementation of WebSocket of one version.
+fn versions(servers: &[&str], all: &BTreeSet<&str>) -> Vec<String> {
+    let mut names = Vec::new();
+    for server in servers {
+        let version = version_of(server);
+        let mut implementations = all.iter().filter(|name| version_of(name) == version);
+        let is_whole = implementations.clone().count() > 1 && implementations.all(|name| servers.contains(name));
+        let name = if is_whole { format!("{version}*") } else { (*server).to_owned() };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// Keeps the names of a column as they are, where there is room: a name cut in two can be neither read nor copied.
