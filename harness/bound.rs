@@ -135,6 +135,18 @@ impl Server {
         }
     }
 
+    /// Tells it to stop where its process is ours, and waits until it has; what was wrong with that.
+    ///
+    /// # Errors
+    /// When something panicked.
+    pub async fn shut_down(&self) -> Result<Vec<String>, Error> {
+        match &self.reach {
+            Reach::Url(_) => Ok(Vec::new()),
+            Reach::Python(python) => python.shut_down().await,
+            Reach::Served(served) => Ok(served.shut_down().await.into_iter().collect()),
+        }
+    }
+
     /// What was noticed that virtual time does not wait for.
     pub fn notes(&self) -> Vec<String> {
         match &self.reach {

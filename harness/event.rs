@@ -111,6 +111,11 @@ pub enum Outbound {
     },
     /// The application has cleaned up.
     ShutdownComplete,
+    /// The application could not clean up.
+    ShutdownFailed {
+        /// Why not.
+        message: String,
+    },
     /// An event of a type the specification does not know.
     Unknown(Value),
 }
@@ -246,6 +251,7 @@ impl Outbound {
             "lifespan.startup.complete" => Outbound::StartupComplete,
             "lifespan.startup.failed" => Outbound::StartupFailed { message: text("message")?.unwrap_or_default() },
             "lifespan.shutdown.complete" => Outbound::ShutdownComplete,
+            "lifespan.shutdown.failed" => Outbound::ShutdownFailed { message: text("message")?.unwrap_or_default() },
             _ => return None,
         })
     }
@@ -273,6 +279,7 @@ impl Outbound {
             (Outbound::StartupComplete, _) => "lifespan.startup.complete",
             (Outbound::StartupFailed { .. }, _) => "lifespan.startup.failed",
             (Outbound::ShutdownComplete, _) => "lifespan.shutdown.complete",
+            (Outbound::ShutdownFailed { .. }, _) => "lifespan.shutdown.failed",
             (Outbound::Unknown(value), _) => type_of(value),
         }
     }
@@ -387,7 +394,9 @@ impl Machine {
             }
             (Outbound::StartupComplete, ScopeType::Lifespan, State::Connecting) => State::Open,
             (Outbound::StartupFailed { .. }, ScopeType::Lifespan, State::Connecting) => State::Ended,
-            (Outbound::ShutdownComplete, ScopeType::Lifespan, State::Open) => State::Ended,
+            (Outbound::ShutdownComplete | Outbound::ShutdownFailed { .. }, ScopeType::Lifespan, State::Open) => {
+                State::Ended
+            }
             (Outbound::ResponseStart { .. }, ScopeType::Http | ScopeType::Websocket, State::Connecting) => {
                 State::Responding
             }

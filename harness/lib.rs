@@ -18,7 +18,7 @@
 //!   a run is made of), [`transcript`] [`verdict`] [`trial`] [`error`] (what comes of it).
 //! - *Judgement*, pure functions of words: [`classify`] (outcome, class and cause from a transcript), [`explain`] (cause
 //!   where only the wire is seen), [`check`] (one property a file), [`conformance`] (what RFC 6455 asks of frames, and how
-//!   far it is kept), [`redact`], [`report`].
+//!   far it is kept), [`shutdown`] (how a process ended), [`redact`], [`report`].
 //! - *Joints*, what parties meet over: [`clock`], [`link`], [`upstream`], [`recorder`], [`application`], [`dependency`],
 //!   [`running`].
 //! - *Machinery*, mutually blind: [`probe`], [`edge`], [`front`], [`interpose`], [`backend`], [`python`], [`discover`].
@@ -87,6 +87,7 @@ pub mod route;
 pub mod run;
 pub mod running;
 pub mod scope;
+pub mod shutdown;
 pub mod stand;
 pub mod step;
 pub mod target;

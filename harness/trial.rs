@@ -75,6 +75,8 @@ pub struct Report {
     pub trials: Vec<(Trial, Judgement)>,
     /// Case files that could not be read.
     pub broken: Vec<Error>,
+    /// What was wrong with the end of an application that is not ours, when it was told to stop.
+    pub shutdown: Vec<String>,
     /// The seed of every trial.
     pub seed: u64,
     /// How long it all took, in wall time.
@@ -113,7 +115,8 @@ impl Report {
         exercised
     }
 
-    /// The exit code: 0 when every verdict passes, 1 when one does not, 2 when the harness could not do its work. What
+    /// The exit code: 0 when every verdict passes, 1 when one does not or an application does not end
+    /// in good order, 2 when the harness could not do its work. What
     /// cannot be said to a server that is not ours is left out, as long as anything can.
     pub fn exit_code(&self) -> u8 {
         let is_open = |judgement: &Judgement| judgement.verdict == Verdict::Inconclusive;
@@ -122,7 +125,7 @@ impl Report {
         if !self.broken.is_empty() || verdicts.is_empty() || verdicts.contains(&Verdict::Inconclusive) {
             2
         } else {
-            u8::from(verdicts.iter().any(|verdict| *verdict != Verdict::Fixed))
+            u8::from(verdicts.iter().any(|verdict| *verdict != Verdict::Fixed) || !self.shutdown.is_empty())
         }
     }
 }

@@ -13,7 +13,7 @@ use relapse::{
     python::{BLOCKED_LIMIT, MEMORY_LIMIT},
     run,
     running::Running as _,
-    step::{Act, Step},
+    step::{Act, Request, Step},
     transcript::{Level, What},
 };
 use rstest::rstest;
@@ -91,6 +91,138 @@ fn said(transcript: &Transcript) -> String {
     });
     logged.collect::<Vec<_>>().join("\n")
 }
+
+/// An application whose lifespan does something when it is told to stop.
+pub(crate) fn that_ends(with: &str) -> String {
+    format!(
+        "
+import asyncio, os, time
+async def app(scope, receive, send):
+    if scope['type'] == 'lifespan':
+        await receive()
+        await send({{'type': 'lifespan.startup.complete'}})
+        await receive()
+        {with}
+        return
+    await receive()
+    await send({{'type': 'http.response.start', 'status': 200, 'headers': []}})
+    await send({{'type': 'http.response.body', 'body': b'ok'}})
+"
+    )
+}
+
+/// What an application does when it is told to stop is told, once, wherever it runs; what is in order is not.
+#[rstest]
+#[case::in_order("await send({'type': 'lifespan.shutdown.complete'})", "")]
+#[case::says_nothing("pass", "")]
+#[case::stays_on("await send({'type': 'lifespan.shutdown.complete'}); await asyncio.sleep(1000)", "")]
+#[case::raises(
+    "raise KeyError('pool')",
+    "KeyError: 'pool' (service.py:8 in app) left the application's lifespan when it"
+)]
+#[case::fails(
+    "await send({'type': 'lifespan.shutdown.failed', 'message': 'Traceback\\nKeyError: 1'})",
+    "the application says that its shutdown failed: KeyError: 1"
+)]
+#[case::hangs("await asyncio.sleep(1000)", "did not end: it was told to stop, and did not within 10 s")]
+#[case::blocks("time.sleep(1000)", "the application kept its event loop to itself")]
+#[case::exits("os._exit(3)", "left the application's lifespan when it was told to stop")]
+fn the_end_of_an_application_is_looked_at(
+    #[case] with: &str,
+    #[case] expected: &str,
+    #[values(false, true)] fresh: bool,
+) {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("service.py"), that_ends(with)).unwrap();
+    let site = site(&python, directory.path(), "service:app");
+    let site = PythonSite { fresh, blocked_limit: Duration::from_secs(1), ..site };
+    let complaints = Runtime::new(Clock::Virtual).block_on(async {
+        let (target, _) =
+            PythonTarget::launch(site, &binding(), String::new(), profile("uvicorn-0.54"), 1).await.unwrap();
+        for _ in 0..2 {
+            let steps = [step(Act::Request(Request::standard("GET", "/")))];
+            run::converse(&steps, Plan::default(), &target).await.unwrap();
+            target.clear().await.unwrap();
+        }
+        target.shut_down().await.unwrap()
+    });
+    let is_told = complaints.len() == 1 && complaints[0].contains(expected);
+    assert!(if expected.is_empty() { complaints.is_empty() } else { is_told }, "{complaints:?}");
+}
+
+/// A process that is not there any more was told of where it went.
+#[test]
+fn who_died_before_is_not_told_to_stop() {
+    let text = that_ends("raise KeyError('pool')")
+        .replace("    await receive()\n    await send", "    os._exit(3)\n    await send");
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("service.py"), text).unwrap();
+    let site = site(&python, directory.path(), "service:app");
+    let complaints = Runtime::new(Clock::Virtual).block_on(async {
+        let (target, _) =
+            PythonTarget::launch(site, &binding(), String::new(), profile("uvicorn-0.54"), 1).await.unwrap();
+        let steps = [step(Act::Request(Request::standard("GET", "/")))];
+        run::converse(&steps, Plan::default(), &target).await.unwrap();
+        target.shut_down().await.unwrap()
+    });
+    assert_eq!(complaints, [""; 0]);
+}
+
+/// The command fails for it: by its exit code, in its table and in its document.
+#[rstest]
+#[case::run(&["run", "--path", "GET /", "--target", "asgi:service:app"])]
+#[case::hunt(&["hunt", "--cases", "30", "--path", "GET /", "--target", "asgi:service:app"])]
+#[case::hunt_on_two(
+    &["hunt", "--cases", "30", "--path", "GET /", "--before", "asgi:service:app", "--target", "asgi:service:app"]
+)]
+fn a_bad_end_fails_the_command(#[case] arguments: &[&str]) {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    for (with, code) in [("pass", 0), ("raise KeyError('pool')", 1)] {
+        std::fs::write(directory.path().join("service.py"), that_ends(with)).unwrap();
+        std::fs::write(directory.path().join("plain.toml"), PLAIN).unwrap();
+        for format in ["human", "json"] {
+            let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+            relapse
+                .current_dir(directory.path())
+                .args(arguments)
+                .args(["--format", format])
+                .arg("--python")
+                .arg(&python);
+            if arguments[0] == "run" {
+                relapse.arg("plain.toml");
+            }
+            let output = relapse.output().unwrap();
+            let told = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(output.status.code(), Some(code), "{told}{}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(told.contains("KeyError: 'pool' (service.py:8 in app) left"), code == 1, "{told}");
+        }
+    }
+}
+
+/// A request that is answered.
+const PLAIN: &str = r#"
+summary = "A request is answered."
+reported = "Nothing."
+behind = "Nothing."
+scenario = "hunt"
+alone = true
+
+[[step]]
+request = "GET /"
+credential = "none"
+
+[expect]
+accept = ["good-open"]
+
+[symptom]
+outcome = "http 500"
+class = "bad-server"
+cause = "crash-before-accept"
+found_by = ["no_server_error"]
+"#;
 
 /// A session: open, be greeted, ask, be answered, close.
 fn session(request: &str) -> Vec<Step> {

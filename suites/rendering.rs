@@ -24,7 +24,13 @@ fn trials(filter: &str) -> Vec<Trial> {
 fn report(filter: &str) -> Report {
     let trials = trials(filter);
     let judgements = judge_all(&trials, 1, 1, &|| {});
-    Report { trials: trials.into_iter().zip(judgements).collect(), broken: Vec::new(), seed: 1, wall: Duration::ZERO }
+    Report {
+        trials: trials.into_iter().zip(judgements).collect(),
+        broken: Vec::new(),
+        shutdown: Vec::new(),
+        seed: 1,
+        wall: Duration::ZERO,
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ use relapse::{
 use rstest::rstest;
 
 use crate::{
-    python::{apps, binding, python, site},
+    python::{apps, binding, python, site, that_ends},
     stage::install_all,
     support::profile,
 };
@@ -229,6 +229,29 @@ fn a_server_that_dies_is_followed_by_another() {
             assert_eq!(exited, number == 1, "{transcript:#?}");
         }
     });
+}
+
+/// How an application ends when its server is told to stop is told, whichever that is. Daphne tells it nothing.
+#[rstest]
+#[case::uvicorn("uvicorn==0.54.0", "raise KeyError('pool')", "KeyError: 'pool' (service.py:8 in app) left")]
+#[case::uvicorn_in_order("uvicorn==0.54.0", "await send({'type': 'lifespan.shutdown.complete'})", "")]
+#[case::uvicorn_late(
+    "uvicorn==0.54.0",
+    "await asyncio.sleep(1000)",
+    "uvicorn==0.54.0 did not end within 5 s of SIGTERM"
+)]
+#[case::hypercorn("hypercorn==0.18.0", "raise KeyError('pool')", "KeyError: 'pool' (service.py:8 in app) left")]
+#[case::hypercorn_in_order("hypercorn==0.18.0", "await send({'type': 'lifespan.shutdown.complete'})", "")]
+#[case::granian("granian==2.8.7", "raise KeyError('pool')", "KeyError: 'pool' (service.py:8 in app) left")]
+#[case::daphne("daphne==4.2.3", "raise KeyError('pool')", "")]
+fn the_end_behind_a_server_is_looked_at(#[case] server: &str, #[case] with: &str, #[case] expected: &str) {
+    let directory = write(&that_ends(with));
+    let Some(installation) = installation(server, directory.path()) else { return };
+    let complaint = Runtime::new(Clock::Real).block_on(async {
+        let (server, _) = PythonServer::start(installation).await.unwrap();
+        Served::new(server, &binding(), String::new()).shut_down().await.unwrap_or_default()
+    });
+    assert!(if expected.is_empty() { complaint.is_empty() } else { complaint.contains(expected) }, "{complaint}");
 }
 
 /// An interpreter that was chosen for an application has its server, or it is said what to do.

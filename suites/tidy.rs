@@ -41,7 +41,7 @@ const RANKS: &[(&str, &[&str])] = &[
             "verdict",
         ],
     ),
-    ("judgement", &["check", "classify", "conformance", "explain", "redact", "report"]),
+    ("judgement", &["check", "classify", "conformance", "explain", "redact", "report", "shutdown"]),
     ("joints", &["application", "clock", "dependency", "link", "recorder", "running", "upstream"]),
     ("machinery", &["backend", "discover", "edge", "front", "interpose", "probe", "python"]),
     ("targets", &["target"]),

@@ -232,6 +232,7 @@ fn tell(
     let written = directory.map_or(Ok(()), |directory| keep(&campaign.found, directory, &mut kept));
     let mut report = HuntReport::of(hunt, campaign, |found| again(options, found, &kept));
     report.replayed = replayed.iter().cloned().collect();
+    report.shutdown = shut_down(hunt)?;
     if options.format == Format::Human {
         print(report.findings() + report.coverage().trim_end());
         print(format!("{:.0} cases/s", campaign.reached.cases as f64 / seconds.max(0.001)));
@@ -241,6 +242,11 @@ fn tell(
     // What was found is told before it is said that it could not be kept.
     written?;
     Ok((exit_code(report.exit_code()), kept))
+}
+
+/// Tells an application of the user's to stop; what was wrong with that.
+fn shut_down(hunt: &Hunt) -> Result<BTreeSet<String>> {
+    hunt.foreign.as_ref().map_or(Ok(BTreeSet::new()), |foreign| foreign.shut_down())
 }
 
 /// Where something that was found is kept, and the command that shows it again.
@@ -315,6 +321,8 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     let progress = progress(before.found.len() + campaign.found.len(), "findings tried on both");
     let change = Change::between((&old, before), (&hunt, campaign), || progress.inc(1))?;
     progress.finish_and_clear();
+    // How the old one ended is nobody's to repair.
+    shut_down(&old)?;
     tell_change(options, &hunt, &change, &directory)
 }
 
@@ -335,6 +343,7 @@ fn tell_change(options: &Options, hunt: &Hunt, change: &Change, directory: &Path
         of_fate.map(|(_, found, _)| FoundReport::of(hunt, found, again(options, found, &kept))).collect::<Vec<_>>()
     };
     let places: Vec<String> = hunt.places.iter().map(|place| place.name().to_owned()).collect();
+    let shutdown = shut_down(hunt)?;
     if options.format == Format::Human {
         for fate in Fate::ALL {
             let pages = pages(fate);
@@ -347,6 +356,7 @@ fn tell_change(options: &Options, hunt: &Hunt, change: &Change, directory: &Path
                 print("");
             }
         }
+        shutdown.iter().for_each(|complaint| print(format!("shutdown: {complaint}\n")));
         for (when, reached) in ["before", "after"].iter().zip(&change.reached) {
             let found = change.fates.iter().filter(|(.., on_after)| *on_after == (*when == "after")).count();
             print(format!("{when}: {}", coverage(reached, found, &places).trim_end()));
@@ -354,10 +364,12 @@ fn tell_change(options: &Options, hunt: &Hunt, change: &Change, directory: &Path
     } else {
         let fates: BTreeMap<Fate, Vec<FoundReport>> = Fate::ALL.into_iter().map(|fate| (fate, pages(fate))).collect();
         let [before, after] = &change.reached;
-        print(serde_json::json!({ "schema": 1, "found": fates, "before": before, "after": after }));
+        print(
+            serde_json::json!({ "schema": 1, "found": fates, "shutdown": shutdown, "before": before, "after": after }),
+        );
     }
     written?;
-    Ok(exit_code(change.exit_code(!hunt.places.is_empty())))
+    Ok(exit_code(change.exit_code(!hunt.places.is_empty()).max(u8::from(!shutdown.is_empty()))))
 }
 
 /// Everything that says how versions are reached.

@@ -89,5 +89,5 @@ fn judge(paths: &[PathBuf], jobs: usize) -> Result<Report> {
     let judgements = judge_all(&trials, SEED, jobs, &|| progress.inc(1));
     progress.finish_and_clear();
     let trials = trials.into_iter().zip(judgements).collect();
-    Ok(Report { trials, broken: catalogue.broken, seed: SEED, wall: start.elapsed() })
+    Ok(Report { trials, broken: catalogue.broken, shutdown: Vec::new(), seed: SEED, wall: start.elapsed() })
 }

@@ -114,7 +114,7 @@ pub(super) fn run(options: &Options) -> Result<u8> {
     let judgements = judge_all(&trials, options.seed, jobs, &|| progress.inc(1));
     progress.finish_and_clear();
     let trials = trials.into_iter().zip(judgements).collect();
-    Ok(tell(options, &Report { trials, broken, seed: options.seed, wall: start.elapsed() }))
+    Ok(tell(options, &Report { trials, broken, shutdown: Vec::new(), seed: options.seed, wall: start.elapsed() }))
 }
 
 /// Prints a report; its exit code.
@@ -169,8 +169,12 @@ fn run_on(
     let judgements = runtime.block_on(judge_bound(cases, &servers, options.seed, || progress.inc(1)));
     progress.finish_and_clear();
     tell_notes(servers.before.iter().chain([&servers.after]).flat_map(|server| server.notes()));
+    if let Some(before) = &servers.before {
+        runtime.block_on(before.shut_down())?;
+    }
+    let shutdown = runtime.block_on(servers.after.shut_down())?;
     let trials = trials.into_iter().zip(judgements).collect();
-    Ok(tell(options, &Report { trials, broken, seed: options.seed, wall: start.elapsed() }))
+    Ok(tell(options, &Report { trials, broken, shutdown, seed: options.seed, wall: start.elapsed() }))
 }
 
 /// How many requests a second a server gets that is not on this machine.

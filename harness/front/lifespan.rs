@@ -31,18 +31,19 @@ pub enum Life {
     Exited,
 }
 
-/// What an application says about its start.
+/// What an application says about its start and its end.
 #[derive(Default)]
-struct Startup {
-    said: Option<Result<(), String>>,
+struct Said {
+    start: Option<Result<(), String>>,
+    has_shut_down: bool,
 }
 
-impl Protocol for Startup {
+impl Protocol for Said {
     fn take(&mut self, event: Outbound, _outgoing: &mut Vec<u8>) -> Result<(), Exception> {
         match event {
-            Outbound::StartupComplete => self.said = Some(Ok(())),
-            Outbound::StartupFailed { message } => self.said = Some(Err(message)),
-            Outbound::ShutdownComplete => {}
+            Outbound::StartupComplete => self.start = Some(Ok(())),
+            Outbound::StartupFailed { message } => self.start = Some(Err(message)),
+            Outbound::ShutdownComplete | Outbound::ShutdownFailed { .. } => self.has_shut_down = true,
             _ => return Err(Exception::new("AssertionError", "unexpected event in the lifespan protocol")),
         }
         Ok(())
@@ -65,7 +66,7 @@ pub async fn live(
         life.send_replace(Life::Exited);
     };
     scribe.record(Party::Process, What::Starting);
-    let mut call = Call::start(application, Scope::lifespan(&profile), Startup::default(), &scribe);
+    let mut call = Call::start(application, Scope::lifespan(&profile), Said::default(), &scribe);
     call.deliver(Inbound::LifespanStartup);
     let lived = async {
         let failed = start(&mut call, profile.lifespan.startup_timeout_s).await;
@@ -86,7 +87,8 @@ pub async fn live(
     }
     call.deliver(Inbound::LifespanShutdown);
     let stopped = async {
-        while call.is_running() {
+        // Servers do not wait for the end of a call that has said that it is done.
+        while call.is_running() && !call.desk().protocol.has_shut_down {
             poll_fn(|cx| call.poll_step(None, cx)).await;
         }
     };
@@ -111,14 +113,14 @@ pub fn listen(scribe: &Scribe, life: &watch::Sender<Life>) {
 }
 
 /// Waits until the application says that it has started, or why it has not.
-async fn start(call: &mut Call<Startup>, timeout_s: u64) -> Result<(), String> {
+async fn start(call: &mut Call<Said>, timeout_s: u64) -> Result<(), String> {
     let started = async {
         loop {
             match poll_fn(|cx| call.poll_step(None, cx)).await {
                 // The call ended without a word: the application does not speak the protocol, and is served.
-                Step::Ended(_) => return call.desk().protocol.said.take().unwrap_or(Ok(())),
+                Step::Ended(_) => return call.desk().protocol.start.take().unwrap_or(Ok(())),
                 Step::Moved | Step::Wire(_) => {
-                    if let Some(said) = call.desk().protocol.said.take() {
+                    if let Some(said) = call.desk().protocol.start.take() {
                         return said;
                     }
                 }

@@ -1,7 +1,7 @@
 //! Hunting on a server that is not ours: what was drawn, in the server's own words, on the wall clock and within its
 //! budget.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{ThreadId, current};
@@ -118,6 +118,19 @@ impl Foreign {
     /// What was noticed that virtual time does not wait for.
     pub fn notes(&self) -> Vec<String> {
         self.with_seat(|seat| seat.server.notes()).unwrap_or_default()
+    }
+
+    /// Tells whatever was hunted on to stop, and waits until it has; what was wrong with that, each once.
+    ///
+    /// # Errors
+    /// When something panicked.
+    pub fn shut_down(&self) -> Result<BTreeSet<String>, Error> {
+        let seats = std::mem::take(&mut *self.seats.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut complaints = BTreeSet::new();
+        for Seat { server, runtime } in seats.into_values() {
+            complaints.extend(runtime.block_on(server.shut_down())?);
+        }
+        Ok(complaints)
     }
 
     /// Whether it is hunted on by its own routes.

@@ -41,6 +41,9 @@ pub struct HuntReport {
     pub replayed: BTreeMap<String, Verdict>,
     /// What was found, each once.
     pub found: Vec<FoundReport>,
+    /// What was wrong with the end of an application that is not ours, when it was told to stop.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub shutdown: BTreeSet<String>,
 }
 
 /// One finding.
@@ -133,6 +136,7 @@ impl HuntReport {
             places: hunt.places.iter().map(|place| place.name().to_owned()).collect(),
             reached: campaign.reached.clone(),
             found: found.collect(),
+            shutdown: BTreeSet::new(),
         }
     }
 
@@ -174,6 +178,7 @@ impl HuntReport {
         self.seeds.sort_unstable();
         self.reached.add(&other.reached);
         self.replayed.extend(other.replayed);
+        self.shutdown.extend(other.shutdown);
         self.found.extend(other.found);
         self.found.sort_by_key(|found| found.seed);
         let mut known = BTreeSet::new();
@@ -188,21 +193,22 @@ impl HuntReport {
 
     /// The exit code: 1 when something was found, 2 when nothing was reached.
     pub fn exit_code(&self) -> u8 {
-        match (self.found.is_empty(), self.reached.is_nothing(!self.places.is_empty())) {
+        match (self.found.is_empty() && self.shutdown.is_empty(), self.reached.is_nothing(!self.places.is_empty())) {
             (false, _) => 1,
             (true, false) => 0,
             (true, true) => 2,
         }
     }
 
-    /// Each finding with its conversation.
+    /// Each finding with its conversation, and what was wrong with the end.
     pub fn findings(&self) -> String {
-        self.found.iter().map(FoundReport::page).collect()
+        let ends = self.shutdown.iter().map(|complaint| format!("shutdown: {complaint}\n\n"));
+        self.found.iter().map(FoundReport::page).chain(ends).collect()
     }
 
     /// What was reached: cases, classes, endings, and which kinds of fault acted and which never did.
     pub fn coverage(&self) -> String {
-        coverage(&self.reached, self.found.len(), &self.places)
+        coverage(&self.reached, self.found.len() + self.shutdown.len(), &self.places)
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     head::RequestHead,
     recorder::Scribe,
     scope::ScopeType,
+    shutdown,
     transcript::{Level, Party, What},
     value::Value,
 };
@@ -64,6 +65,8 @@ struct Book {
     /// The calls that go on, by witness and number.
     calls: BTreeMap<(usize, i64), Call>,
     lifespan: Lifespan,
+    /// What it received and sent there.
+    lived: Vec<What>,
     is_loaded: bool,
     trouble: Option<Trouble>,
     /// Where the application's own code is.
@@ -93,6 +96,7 @@ impl Ledger {
             latest: None,
             calls: BTreeMap::new(),
             lifespan: Lifespan::Untold,
+            lived: Vec::new(),
             is_loaded: false,
             trouble: None,
         };
@@ -135,6 +139,13 @@ impl Ledger {
         let mut book = self.shared.book();
         book.take_all();
         (book.is_loaded, book.lifespan.clone())
+    }
+
+    /// What was wrong with the application's end, if anything.
+    pub(super) fn complaint_of_the_end(&self) -> Option<String> {
+        let mut book = self.shared.book();
+        book.take_all();
+        shutdown::complaint(&book.lived)
     }
 
     /// Why the application cannot be loaded, if so.
@@ -266,7 +277,7 @@ impl Book {
                 let (kind, scribe) = (call.kind, call.scribe.clone());
                 let what = happened(name, &mut parts, &self.directory);
                 if kind == ScopeType::Lifespan {
-                    self.live(&what);
+                    self.live(what);
                 } else if let Some(scribe) = scribe {
                     what.into_iter().for_each(|what| scribe.record(Party::Application, what));
                 }
@@ -306,8 +317,8 @@ impl Book {
     }
 
     /// The lifespan goes on.
-    fn live(&mut self, what: &[What]) {
-        for what in what {
+    fn live(&mut self, what: Vec<What>) {
+        for what in &what {
             match what {
                 What::Sent(Outbound::StartupComplete) => self.lifespan = Lifespan::Started,
                 What::Sent(Outbound::StartupFailed { message }) => self.lifespan = Lifespan::Failed(message.clone()),
@@ -318,6 +329,7 @@ impl Book {
                 _ => {}
             }
         }
+        self.lived.extend(what);
     }
 }
 

@@ -324,16 +324,19 @@ impl Server {
         self.process().group.child.try_wait().is_ok_and(|status| status.is_some())
     }
 
-    /// Tells it to stop, and ends it where it does not within 5 s.
-    pub async fn stop(&self) {
+    /// Tells it to stop, and ends it where it does not within 5 s; what was wrong with that, if anything.
+    pub async fn stop(&self) -> Option<String> {
         self.terminate();
         let ended = async {
             while !self.has_ended() {
                 sleep(LOOK_AGAIN).await;
             }
         };
-        let _ = timeout(STOP_LIMIT, ended).await;
-        let _ = self.process().group.end();
+        let is_late = timeout(STOP_LIMIT, ended).await.is_err();
+        let mut process = self.process();
+        let _ = process.group.end();
+        let late = || format!("{} did not end within {} s of SIGTERM", self.installation.server, STOP_LIMIT.as_secs());
+        process.ledger.complaint_of_the_end().or_else(|| is_late.then(late))
     }
 
     fn process(&self) -> MutexGuard<'_, Process> {

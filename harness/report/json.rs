@@ -21,6 +21,7 @@ const SCHEMA: u32 = 3;
 struct Document<'a> {
     schema: u32,
     cases: Vec<CaseEntry<'a>>,
+    shutdown: &'a [String],
     errors: Vec<String>,
     summary: Summary,
 }
@@ -87,6 +88,7 @@ pub fn render(report: &Report) -> String {
     let document = Document {
         schema: SCHEMA,
         cases: report.trials.iter().map(|(trial, judgement)| entry(trial, judgement, report.seed)).collect(),
+        shutdown: &report.shutdown,
         errors: report.broken.iter().map(|error| format!("could not {error}")).collect(),
         summary: Summary {
             verdicts: report.counts().into_iter().map(|(verdict, count)| (verdict.name(), count)).collect(),

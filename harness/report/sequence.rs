@@ -253,7 +253,9 @@ fn outbound(event: &Outbound, redactor: &Redactor) -> String {
         Outbound::ResponseBody { body, more_body } => {
             format!("response.body {} bytes{}", body.len(), if *more_body { ", more follows" } else { "" })
         }
-        Outbound::StartupFailed { message } => format!("{name} {:?}", redactor.text(message)),
+        Outbound::StartupFailed { message } | Outbound::ShutdownFailed { message } => {
+            format!("{name} {:?}", redactor.text(message))
+        }
         _ => name.to_owned(),
     }
 }

@@ -57,6 +57,9 @@ pub fn render(report: &Report, width: usize) -> String {
     if !text.ends_with('\n') {
         text.push('\n');
     }
+    for complaint in &report.shutdown {
+        let _ = writeln!(text, "\n{BAD}FAILED{BAD:#} shutdown: {complaint}");
+    }
     text.push_str(&count(report));
     text
 }

@@ -1,5 +1,6 @@
 //! Somebody's Python ASGI application behind a front, in memory and under the virtual clock.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::{
     python::{Interpreter, Introduction, PythonApplication, Site, keep_time},
     recorder::{Recorder, Scribe},
     running::Running,
+    shutdown,
     transcript::{Level, PROCESS, Residue, Service, Transcript, What},
 };
 
@@ -38,7 +40,9 @@ pub struct Python {
     tokens: Tokens,
     seed: u64,
     /// Nothing where the next case has one of its own.
-    process: Mutex<Option<Arc<Process>>>,
+    process: Mutex<Option<Process>>,
+    /// What was wrong with the ends of processes.
+    complaints: Mutex<BTreeSet<String>>,
     /// What lives as long as the process.
     background: Connections,
     connections: Arc<Connections>,
@@ -47,8 +51,28 @@ pub struct Python {
 #[derive(Debug)]
 struct Process {
     interpreter: Arc<Interpreter>,
+    /// Nothing where the server has none.
+    lifespan: Option<Lifespan>,
+}
+
+/// The lifespan of an application.
+#[derive(Debug)]
+struct Lifespan {
     /// Tells it to stop; whoever drops it tells nothing.
-    _stop: Option<oneshot::Sender<()>>,
+    stop: oneshot::Sender<()>,
+    life: watch::Receiver<Life>,
+    recorder: Recorder,
+}
+
+impl Process {
+    /// Tells the application to stop, and waits until it has, which has a limit; what was wrong with that, if anything.
+    async fn shut_down(self) -> Option<String> {
+        // What died before was told where it died.
+        let Lifespan { stop, mut life, recorder } = self.lifespan.filter(|_| self.interpreter.trouble().is_none())?;
+        let _ = stop.send(());
+        let _ = life.wait_for(|life| *life == Life::Exited).await;
+        shutdown::complaint(recorder.transcript().events.iter().map(|event| &event.what))
+    }
 }
 
 impl Python {
@@ -67,8 +91,9 @@ impl Python {
         let (process, introduction) = start(&site, &profile, seed, &background).await?;
         let service = Service { is_opaque: false, ..binding.service() };
         let tokens = Tokens::of(binding, valid);
-        let (process, connections) = (Mutex::new(Some(Arc::new(process))), Arc::new(Connections::new()));
-        let python = Python { site, profile, service, tokens, seed, process, background, connections };
+        let (process, connections) = (Mutex::new(Some(process)), Arc::new(Connections::new()));
+        let complaints = Mutex::default();
+        let python = Python { site, profile, service, tokens, seed, process, complaints, background, connections };
         Ok((python, introduction))
     }
 
@@ -79,10 +104,30 @@ impl Python {
     pub async fn clear(&self) -> Result<(), Error> {
         self.connections.end().await?;
         if self.site.fresh {
-            *self.process() = None;
-            self.background.end().await?;
+            self.end_process().await?;
         }
         Ok(())
+    }
+
+    /// Tells the application to stop, and waits until it has; what was wrong with that, and with the ends of others before
+    /// it.
+    ///
+    /// # Errors
+    /// When something panicked.
+    pub async fn shut_down(&self) -> Result<Vec<String>, Error> {
+        self.connections.end().await?;
+        self.end_process().await?;
+        let complaints = std::mem::take(&mut *self.complaints.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(complaints.into_iter().collect())
+    }
+
+    async fn end_process(&self) -> Result<(), Error> {
+        let process = self.process().take();
+        if let Some(process) = process {
+            let complaint = process.shut_down().await;
+            self.complaints.lock().unwrap_or_else(PoisonError::into_inner).extend(complaint);
+        }
+        self.background.end().await
     }
 
     /// The clock that the application's loop keeps.
@@ -95,7 +140,7 @@ impl Python {
         self.process().as_ref().map_or_else(Vec::new, |process| process.interpreter.notes())
     }
 
-    fn process(&self) -> MutexGuard<'_, Option<Arc<Process>>> {
+    fn process(&self) -> MutexGuard<'_, Option<Process>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -106,7 +151,7 @@ impl Python {
         }
         let (process, _) = start(&self.site, &self.profile, self.seed, &self.background).await?;
         let interpreter = Arc::clone(&process.interpreter);
-        *self.process() = Some(Arc::new(process));
+        *self.process() = Some(process);
         Ok(interpreter)
     }
 }
@@ -124,19 +169,20 @@ async fn start(
         background.spawn(keep_time(Arc::clone(&interpreter)));
     }
     if !profile.lifespan.supported {
-        return Ok((Process { interpreter, _stop: None }, introduction));
+        return Ok((Process { interpreter, lifespan: None }, introduction));
     }
     let recorder = Recorder::new(Plan { seed, faults: Vec::new() });
-    let (life, mut watched) = watch::channel(Life::Starting);
+    let (life, watched) = watch::channel(Life::Starting);
     let (stop, stopped) = oneshot::channel();
     let application = PythonApplication::new(Arc::clone(&interpreter));
     background.spawn(front::live(application, Arc::clone(profile), recorder.scribe(PROCESS), life, stopped));
-    let is_up = timeout(START_LIMIT, watched.wait_for(|life| *life != Life::Starting)).await;
-    let is_up = matches!(is_up, Ok(Ok(life)) if *life == Life::Listening);
+    let mut lifespan = Lifespan { stop, life: watched, recorder };
+    let began = async { lifespan.life.wait_for(|life| *life != Life::Starting).await.map(|life| *life) };
+    let is_up = matches!(timeout(START_LIMIT, began).await, Ok(Ok(Life::Listening)));
     if is_up && interpreter.trouble().is_none() {
-        return Ok((Process { interpreter, _stop: Some(stop) }, introduction));
+        return Ok((Process { interpreter, lifespan: Some(lifespan) }, introduction));
     }
-    Err(interpreter.trouble().unwrap_or_else(|| why_not(&recorder.transcript())))
+    Err(interpreter.trouble().unwrap_or_else(|| why_not(&lifespan.recorder.transcript())))
 }
 
 /// Why an application did not start, by what it said.
@@ -188,8 +234,8 @@ impl Running for Python {
 
     fn stop(&self) -> Promise<'_, Result<(), Error>> {
         Box::pin(async {
-            self.connections.end().await?;
-            self.background.end().await
+            self.shut_down().await?;
+            Ok(())
         })
     }
 }

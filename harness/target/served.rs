@@ -47,6 +47,11 @@ impl Served {
         &self.server
     }
 
+    /// Tells the server to stop, and waits until it has; what was wrong with that, if anything.
+    pub async fn shut_down(&self) -> Option<String> {
+        self.server.stop().await
+    }
+
     /// Makes another connection, for a man in the middle that asks once more.
     fn redial(&self, scribe: &Scribe) -> Redial {
         let (server, scribe) = (Arc::clone(&self.server), scribe.clone());
@@ -85,7 +90,7 @@ impl Running for Served {
 
     fn stop(&self) -> Promise<'_, Result<(), Error>> {
         Box::pin(async {
-            self.server.stop().await;
+            self.shut_down().await;
             Ok(())
         })
     }

@@ -1,0 +1,37 @@
+//! Whether an application ended in good order when its process was told to stop, by the events of its lifespan.
+
+use crate::{
+    event::{Inbound, Outbound},
+    transcript::What,
+};
+
+/// What was wrong with the end of an application that had started; nothing where it ended in good order, or has no
+/// lifespan (ASGI, Lifespan Protocol).
+pub fn complaint<'a>(lifespan: impl IntoIterator<Item = &'a What>) -> Option<String> {
+    let (mut has_started, mut was_told, mut is_over) = (false, false, false);
+    let mut failed = None;
+    for what in lifespan {
+        match what {
+            What::Sent(Outbound::StartupComplete) => has_started = true,
+            What::Received(Inbound::LifespanShutdown) => was_told = true,
+            What::Sent(Outbound::ShutdownComplete) | What::Returned => is_over = true,
+            What::Sent(Outbound::ShutdownFailed { message }) => {
+                is_over = true;
+                // A framework gives its whole traceback, with the exception at its end.
+                let last = message.trim_end().lines().last().unwrap_or_default();
+                failed = Some(format!("the application says that its shutdown failed: {last}"));
+            }
+            What::Raised(exception) if exception.is_cancellation() => is_over = true,
+            What::Raised(exception) if has_started => {
+                let place = exception.place.iter().map(|place| format!(" ({place})")).collect::<String>();
+                let when = if was_told { "when it was told to stop" } else { "while it served" };
+                return Some(format!("{exception}{place} left the application's lifespan {when}"));
+            }
+            What::Exited { why } if was_told && !is_over && failed.is_none() => {
+                failed = Some(format!("the application did not end: {why}"));
+            }
+            _ => {}
+        }
+    }
+    failed
+}
