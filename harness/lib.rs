@@ -118,7 +118,7 @@ pub use hunt::{
 pub use init::{Acquaintance, init as get_acquainted};
 pub use issue::Issue;
 pub use link::Listener;
-pub use measure::{Measurement, measure};
+pub use measure::Measurement;
 pub use outcome::{Class, Outcome};
 pub use plan::Plan;
 pub use profile::Profile;

@@ -3,7 +3,7 @@
 use relapse::{
     Measurement, ServerChoice,
     clock::{Clock, Runtime},
-    measure,
+    measure::{Slow, measure},
 };
 
 use crate::{served::interpreter, support::profile};
@@ -39,7 +39,7 @@ const SLOW: [&str; 3] = ["lifespan.startup_timeout_s", "keepalive.ping_interval_
 fn measured(server: &str) -> Option<Measurement> {
     let server: ServerChoice = server.parse().unwrap();
     let python = interpreter(&server)?;
-    Some(Runtime::new(Clock::Real).block_on(measure(&server, &python)).unwrap())
+    Some(Runtime::new(Clock::Real).block_on(measure(&server, &python, Slow::LeftOut)).unwrap())
 }
 
 /// Every row of a profile is what its server does, but for those that cannot be seen. One server is measured at a time:

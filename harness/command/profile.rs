@@ -6,7 +6,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
-use relapse::{Clock, Error, Profile, Result, Runtime, ServerChoice, measure, profile::version_of, servers};
+use relapse::{
+    Clock, Error, Profile, Result, Runtime, ServerChoice,
+    measure::{Slow, measure},
+    profile::version_of,
+    servers,
+};
 
 use super::{complain_of, note, print, server, target::end_interpreters_with_us};
 
@@ -35,6 +40,10 @@ pub(super) struct Options {
     /// or else the one of the server's version.
     #[arg(long, value_name = "NAME")]
     like: Option<String>,
+    /// Measure too what a server does only after a long time: how often it pings, how long it waits for a pong, and how long
+    /// for an application that never starts. That takes 75 s more.
+    #[arg(long)]
+    slow: bool,
     /// Where the profile is written to; to standard output without it.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -46,7 +55,8 @@ pub(super) fn profile(command: &Command) -> Result<u8> {
     end_interpreters_with_us();
     let asked = options.python.clone().unwrap_or_else(|| PathBuf::from("python3"));
     let python = options.server.interpreter(&asked, options.python.is_some(), &note)?;
-    let measured = Runtime::new(Clock::Real).block_on(measure(&options.server, &python))?;
+    let slow = if options.slow { Slow::Watched } else { Slow::LeftOut };
+    let measured = Runtime::new(Clock::Real).block_on(measure(&options.server, &python, slow))?;
     let name = name_of(&options.server, &measured.server);
     let known = match &options.like {
         Some(name) => Some(server(name)?),

@@ -59,7 +59,7 @@ impl Measurement {
         let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
         let differs = |row: &Row| {
             let measured = self.rows.get(&(row.section, row.key))?;
-            (*measured != row.value)
+            (!is_as_known(row, measured))
                 .then(|| format!("{}: {} is measured as {}", row.name(), shown(&row.value), shown(measured)))
         };
         let header = (self.server_header != profile.server_header)
@@ -78,6 +78,7 @@ impl Measurement {
     pub fn print(&self, name: &str, date: &str, known: Option<&Profile>, like: &Profile) -> String {
         let kept = known.map(Profile::rows);
         let row = |at: usize, row: Row| match (self.rows.get(&(row.section, row.key)), &kept) {
+            (Some(value), Some(kept)) if is_as_known(&kept[at], value) => (kept[at].clone(), true),
             (Some(value), _) => (Row { value: value.clone(), ..row }, true),
             (None, Some(kept)) => (kept[at].clone(), true),
             (None, None) => (row, false),
@@ -85,7 +86,7 @@ impl Measurement {
         let rows: Vec<_> = like.rows().into_iter().enumerate().map(|(at, found)| row(at, found)).collect();
         let kept = match (known, self.unmeasured(like).join(", ")) {
             (_, missing) if missing.is_empty() => String::new(),
-            (Some(known), missing) if known.name == name => format!("; not measured again: {missing}"),
+            (Some(known), missing) if known.name == name => format!("; not seen: {missing}"),
             (Some(known), missing) => format!("; kept from {}: {missing}", known.name),
             (None, missing) => format!("; not measured: {missing}"),
         };
@@ -100,11 +101,30 @@ impl Measurement {
     }
 }
 
-/// Measures a server that an interpreter has. The clock is real, and it takes some ten seconds.
+/// The times that are measured as they come, and how many of their units are a second.
+const TIMES: [(&str, &str, i64); 3] = [
+    ("lifespan", "startup_timeout_s", 1),
+    ("keepalive", "ping_interval_ms", 1000),
+    ("keepalive", "pong_timeout_ms", 1000),
+];
+/// How far such a time may come from what the server was told: daphne looks every 2 s, and hypercorn takes some to end.
+const TIME_TOLERANCE_S: i64 = 5;
+
+/// Whether a row is measured as it is known.
+fn is_as_known(known: &Row, measured: &Option<String>) -> bool {
+    let number = |value: &Option<String>| value.as_ref()?.parse().ok().filter(|number: &i64| *number > 0);
+    let time = TIMES.iter().find(|(section, key, _)| (*section, *key) == (known.section, known.key));
+    let times = number(&known.value).zip(number(measured)).zip(time);
+    let is_near =
+        times.is_some_and(|((known, measured), (.., unit))| (known - measured).abs() <= TIME_TOLERANCE_S * unit);
+    is_near || known.value == *measured
+}
+
+/// Measures a server that an interpreter has. The clock is real, and it takes some ten seconds; with what is slow 75 s.
 ///
 /// # Errors
 /// When the server does not start, or does not serve.
-pub async fn measure(choice: &ServerChoice, python: &Path) -> Result<Measurement, Error> {
+pub async fn measure(choice: &ServerChoice, python: &Path, slow: Slow) -> Result<Measurement, Error> {
     let bench = Bench::set_up(choice, python).map_err(|error| Trouble {
         message: format!("no temporary files can be written: {error}"),
         details: String::new(),
@@ -114,9 +134,21 @@ pub async fn measure(choice: &ServerChoice, python: &Path) -> Result<Measurement
     let implementation = choice.implementation.as_ref().map(|name| format!("implementation {name}"));
     let server = named.chain(implementation).collect::<Vec<_>>().join(", ");
     let python_version = version(python)?;
-    let measured = rows::all(&bench).await?;
+    let mut measured = rows::all(&bench).await?;
+    if slow == Slow::Watched {
+        measured.rows.extend(rows::slow(&bench).await?.rows);
+    }
     let server_header = measured.server_header;
     Ok(Measurement { server, python: python_version, rows: measured.rows, server_header })
+}
+
+/// Whether a server is watched for as long as it takes to see what it does of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slow {
+    /// For 75 s.
+    Watched,
+    /// It is not.
+    LeftOut,
 }
 
 /// Where servers are measured.
@@ -135,19 +167,29 @@ impl Bench {
 
     /// Starts the server.
     async fn start(&self, flags: &[&str]) -> Result<Stage, Error> {
+        self.start_with(flags, &[], START_LIMIT).await
+    }
+
+    /// Starts it in this environment, within this time.
+    async fn start_with(
+        &self,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+        start_limit: Duration,
+    ) -> Result<Stage, Error> {
         let site = Site {
             app: "measured:app".to_owned(),
             factory: false,
             python: self.python.clone(),
             directory: self.directory.path().to_owned(),
-            environment: Vec::new(),
+            environment: environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
             blocked_limit: BLOCKED_LIMIT,
             clock: Clock::Real,
             fresh: false,
             memory_limit: MEMORY_LIMIT,
         };
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let installation = Installation { site, server: self.choice.clone(), flags, start_limit: START_LIMIT };
+        let installation = Installation { site, server: self.choice.clone(), flags, start_limit };
         let server = Server::run(installation).await?;
         Ok(Stage { served: Served::new(server, &Binding::default(), String::new()) })
     }
@@ -202,7 +244,12 @@ impl Stage {
 
     /// Performs a scene; what was seen and told of it.
     async fn perform(&self, scene: &Scene) -> Result<Transcript, Error> {
-        let step = |act: &Act| Step { act: act.clone(), limit: PATIENCE };
+        self.perform_within(scene, PATIENCE).await
+    }
+
+    /// Performs a scene whose steps may take this long.
+    async fn perform_within(&self, scene: &Scene, limit: Duration) -> Result<Transcript, Error> {
+        let step = |act: &Act| Step { act: act.clone(), limit };
         let steps: Vec<Step> = std::iter::once(&scene.opening).chain(&scene.then).map(step).collect();
         let recorder = Recorder::new(Plan { seed: 1, faults: scene.faults.clone() });
         probe::perform(Script::of_one(&steps), &recorder, &self.served).await?;
@@ -229,5 +276,21 @@ impl Stage {
         let performed = join_all(scenes.iter().map(|scene| self.perform(scene))).await;
         let transcripts: Vec<Transcript> = performed.into_iter().collect::<Result<_, Error>>()?;
         Ok(transcripts.try_into().expect("there are as many as there were scenes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Row, is_as_known};
+
+    #[test]
+    fn a_time_is_measured_as_near_as_a_server_keeps_it() {
+        let known = |section, key, value: &str| Row { section, key, value: Some(value.to_owned()) };
+        let interval = known("keepalive", "ping_interval_ms", "20000");
+        for (measured, expected) in [("20000", true), ("22000", true), ("26000", false), ("0", false)] {
+            assert_eq!(is_as_known(&interval, &Some(measured.to_owned())), expected, "{measured}");
+        }
+        assert!(!is_as_known(&interval, &None));
+        assert!(!is_as_known(&known("keepalive", "application_sees", "1005"), &Some("1006".to_owned())));
     }
 }

@@ -74,6 +74,50 @@ pub(super) async fn all(bench: &Bench) -> Result<Rows, Error> {
     Ok(rows)
 }
 
+/// Measures what a server does of itself, and only after a long time: how often it pings, how long it waits for a pong, and
+/// how long for an application that never starts.
+pub(super) async fn slow(bench: &Bench) -> Result<Rows, Error> {
+    let (pings, starts) = tokio::join!(pings(bench), starts(bench));
+    let (mut rows, starts) = (pings?, starts?);
+    rows.rows.extend(starts.rows);
+    Ok(rows)
+}
+
+/// What a client that answers no ping sees of a server that is left as it is.
+async fn pings(bench: &Bench) -> Result<Rows, Error> {
+    let stage = bench.start(&[]).await?;
+    let deaf = Scene::opened("/receive/accept/wait", vec![Act::Deafen]);
+    let transcript = stage.perform_within(&deaf, LONG_WATCH).await?;
+    let at =
+        |is_it: &dyn Fn(&What) -> bool| transcript.events.iter().find(|event| is_it(&event.what)).map(|event| event.at);
+    let opened = at(&|what| matches!(what, What::ResponseSeen(_)));
+    let pinged = at(&|what| matches!(what, What::FrameSeen(frame) if frame.opcode == Opcode::Ping));
+    let ended = at(&|what| match what {
+        What::FrameSeen(frame) => frame.opcode == Opcode::Close,
+        What::EndSeen => true,
+        _ => false,
+    });
+    let between = |from: Option<Duration>, to: Option<Duration>| {
+        let seconds = from.zip(to).map_or(0, |(from, to)| to.saturating_sub(from).as_secs_f64().round() as u64);
+        1000 * seconds
+    };
+    let mut rows = Rows::default();
+    rows.put("keepalive", "ping_interval_ms", &between(opened, pinged));
+    rows.put("keepalive", "pong_timeout_ms", &between(pinged, ended));
+    Ok(rows)
+}
+
+/// When a server gives an application up that never starts; 0 for one that has not by then.
+async fn starts(bench: &Bench) -> Result<Rows, Error> {
+    let began = Instant::now();
+    let started = bench.start_with(&[], &[("MEASURED_START", "never")], LONG_WATCH).await;
+    let took = began.elapsed();
+    let given_up = started.is_err() && took < LONG_WATCH;
+    let mut rows = Rows::default();
+    rows.put("lifespan", "startup_timeout_s", &if given_up { took.as_secs() } else { 0 });
+    Ok(rows)
+}
+
 /// What scopes say, and the lifespan's.
 async fn scope(stage: &Stage) -> Result<Rows, Error> {
     let mut rows = Rows::default();
@@ -410,6 +454,9 @@ async fn keepalive(stage: Option<&Stage>) -> Result<Rows, Error> {
     }
     Ok(rows)
 }
+
+/// How long a server is watched that may do something of itself: longer than any known one takes.
+const LONG_WATCH: Duration = Duration::from_secs(75);
 
 /// How long calls that go on are watched after a server was told to stop.
 const GRACE_WATCHED: Duration = Duration::from_millis(4500);
