@@ -14,7 +14,7 @@
 //!
 //! - *Words*, which cannot wait: [`value`] [`exception`] [`scope`] [`event`] (ASGI and its state machine), [`head`]
 //!   [`frame`] [`message`] [`close_code`] (the wire), [`outcome`] [`cause`] (how an exchange ends), [`defect`] [`revision`]
-//!   [`environment`] [`credential`] (what the backend is), [`issue`] (what was reported), [`fault`] [`plan`] [`step`] [`route`] [`case`] [`profile`] [`balancer`] [`binding`] (what
+//!   [`environment`] [`credential`] (what the backend is), [`issue`] (what was reported), [`fault`] [`plan`] [`step`] [`route`] [`recorded`] [`case`] [`profile`] [`balancer`] [`binding`] (what
 //!   a run is made of), [`transcript`] [`verdict`] [`trial`] [`error`] (what comes of it).
 //! - *Judgement*, pure functions of words: [`classify`] (outcome, class and cause from a transcript), [`explain`] (cause
 //!   where only the wire is seen), [`check`] (one property a file), [`conformance`] (what RFC 6455 asks of frames, and how
@@ -79,6 +79,7 @@ pub mod probe;
 pub mod profile;
 pub mod proxy;
 pub mod python;
+pub mod recorded;
 pub mod recorder;
 pub mod redact;
 pub mod report;
@@ -124,9 +125,10 @@ pub use plan::Plan;
 pub use profile::Profile;
 pub use proxy::{Desk, Entry, Noted, Proxy, Setup as ProxySetup, control::serve as serve_control};
 pub use python::{
-    Installation as PythonInstallation, Requirements as PythonRequirements, START_LIMIT, Server as PythonServer,
-    ServerChoice, Site as PythonSite, end_all as end_interpreters,
+    BLOCKED_LIMIT, Installation as PythonInstallation, MEMORY_LIMIT, Requirements as PythonRequirements, START_LIMIT,
+    Server as PythonServer, ServerChoice, Site as PythonSite, end_all as end_interpreters,
 };
+pub use recorded::{Recorded, learn as learn_routes};
 pub use report::{
     catalogue::{render_json as render_catalogue_json, render_list, render_map},
     conformance::{render as render_conformance, render_json as render_conformance_json},

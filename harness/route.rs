@@ -31,6 +31,10 @@ pub struct Route {
     pub content_type: String,
     /// A body that it takes.
     pub body: String,
+    /// The subprotocols that a client offers there.
+    pub offers: Vec<String>,
+    /// Messages that a client sent there.
+    pub messages: Vec<String>,
     /// What its code calls things: names of parameters, keys of messages, values.
     pub words: Vec<String>,
 }
@@ -123,6 +127,7 @@ impl Route {
         };
         let mut request =
             Request { path: self.filled(good), client: Client::Library, ..Request::standard(method, "/") };
+        request.offers.clone_from(&self.offers);
         let required = |parameters: &'_ [Parameter]| -> Vec<Parameter> {
             parameters.iter().filter(|parameter| parameter.is_required).cloned().collect()
         };

@@ -31,6 +31,7 @@ const RANKS: &[(&str, &[&str])] = &[
             "outcome",
             "plan",
             "profile",
+            "recorded",
             "revision",
             "route",
             "scope",

@@ -151,6 +151,106 @@ fn a_route_that_is_named_is_visited() {
     assert!(code == Some(2) && told.contains("write it as in `ws:/path`"), "{told}");
 }
 
+/// An application whose mistake lies behind what only a client of its own says: a subprotocol, a room, a first message with a
+/// table in it.
+const SPOKEN_TO: &str = "
+import json
+
+async def app(scope, receive, send):
+    if scope['type'] == 'http':
+        await send({'type': 'http.response.start', 'status': 404, 'headers': []})
+        return await send({'type': 'http.response.body'})
+    if scope['type'] == 'lifespan':
+        return
+    await receive()
+    if scope['query_string'] != b'room=kitchen' or 'orders.v2' not in scope['subprotocols']:
+        return await send({'type': 'websocket.close', 'code': 4400})
+    await send({'type': 'websocket.accept', 'subprotocol': 'orders.v2'})
+    while True:
+        event = await receive()
+        if event['type'] == 'websocket.disconnect':
+            return
+        try:
+            order = json.loads(event.get('text') or '')
+        except ValueError:
+            continue
+        if isinstance(order, dict) and order.get('do') == 'place' and isinstance(order.get('order'), dict):
+            order['order']['dishes']
+";
+
+/// What a browser saved of a session.
+const SAVED: &str = r#"{"log": {"entries": [{
+    "request": {"method": "GET", "url": "wss://shop.test/service?room=kitchen", "headers": [
+        {"name": "Sec-WebSocket-Protocol", "value": "orders.v2"}, {"name": "Cookie", "value": "session=1"}]},
+    "response": {"status": 101},
+    "_webSocketMessages": [
+        {"type": "send", "opcode": 1, "data": "{\"do\": \"place\", \"order\": {\"dishes\": [1], \"table\": 2}}"}]
+}]}}"#;
+
+/// The same as a case.
+const SAVED_AS_A_CASE: &str = r#"
+summary = "An order is placed."
+reported = "Nothing."
+behind = "Nothing."
+scenario = "order"
+alone = true
+
+[[step]]
+open = "/service"
+query = "room=kitchen"
+credential = "none"
+offers = ["orders.v2"]
+
+[[step]]
+send = '{"do":"place","order":{"dishes":[1],"table":2}}'
+
+[expect]
+accept = ["good-open"]
+
+[symptom]
+outcome = "drop (1006)"
+class = "bad-drop"
+cause = "crash-after-accept"
+found_by = ["no_drop"]
+"#;
+
+/// What a good conversation shows, a hunt goes on from; without one it does not get so far.
+#[rstest]
+#[case::an_archive("good.har", SAVED)]
+#[case::a_case("good.toml", SAVED_AS_A_CASE)]
+fn a_recorded_conversation_is_learned_from(#[case] name: &str, #[case] text: &str) {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("service.py"), SPOKEN_TO).unwrap();
+    fs::write(directory.path().join(name), text).unwrap();
+    let hunt = ["hunt", "--cases", "200", "--faults", "edge", "--target", "asgi:service:app"];
+    let hunt = [&hunt[..], &["--python", python.to_str().unwrap()]].concat();
+    let (code, told) = relapse(directory.path(), &[&hunt[..], &["--recorded", name]].concat());
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("KeyError: 'dishes' (service.py:23 in app)"), "{told}");
+    let left_out = told.matches("good.har: left out, as credentials are in them: cookie;").count();
+    assert_eq!(left_out, usize::from(name == "good.har"), "{told}");
+    let again = told.lines().find_map(|line| line.strip_prefix("again: relapse ")).unwrap();
+    assert!(again.contains(&format!(" --recorded {name}")), "{again}");
+    let (code, told) = relapse(directory.path(), &[&hunt[..], &["--path", "ws:/service?room=kitchen"]].concat());
+    assert!(code == Some(2) && !told.contains("KeyError"), "{told}");
+}
+
+/// What cannot be learned from is told.
+#[rstest]
+#[case::not_there("good.har", None, "could not read the recording")]
+#[case::no_archive("good.har", Some("{}"), "good.har: it is no HAR file: missing field `log`")]
+#[case::no_case("good.toml", Some("summary = 1"), "good.toml:1")]
+fn what_is_no_recording_is_told(#[case] name: &str, #[case] text: Option<&str>, #[case] expected: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("service.py"), SPOKEN_TO).unwrap();
+    if let Some(text) = text {
+        fs::write(directory.path().join(name), text).unwrap();
+    }
+    let (code, told) = relapse(directory.path(), &["hunt", "--target", "asgi:service:app", "--recorded", name]);
+    assert!(code == Some(2) && told.contains(expected), "{told}");
+}
+
 /// What becomes of a script on a module, of which nobody has said how it is spoken to.
 fn played(python: PathBuf, text: &str, steps: &[Step]) -> Transcript {
     let directory = tempfile::tempdir().unwrap();

@@ -290,6 +290,7 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     if !versions.iter().all(is_allowed) || options.python.contradicts(options.profile.is_some()) {
         return Ok(MISUSE);
     }
+    options.python.tell_left_out()?;
     let binding = target.binding(&options.foreign)?;
     let token = match Runtime::new(Clock::Real).block_on(token(&binding)) {
         Ok(token) => token,

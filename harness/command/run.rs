@@ -149,6 +149,7 @@ fn run_on(
     if !all.iter().all(is_allowed) || url.python.contradicts(!options.profile.is_empty()) {
         return Ok(MISUSE);
     }
+    url.python.tell_left_out()?;
     let binding = target.binding(&url.foreign)?;
     let token = match Runtime::new(Clock::Real).block_on(token(&binding)) {
         Ok(token) => token,

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use relapse::{
-    Binding, Clock, Profile, PythonInstallation, PythonRequirements, PythonServer, PythonSite, PythonTarget, Reaching,
-    Result, Route, Runtime, START_LIMIT, Served, Server, ServerChoice, Trouble, Upstream, end_interpreters, servers,
+    BLOCKED_LIMIT, Binding, Catalogue, Clock, Error, MEMORY_LIMIT, Profile, PythonInstallation, PythonRequirements,
+    PythonServer, PythonSite, PythonTarget, Reaching, Recorded, Result, Route, Runtime, START_LIMIT, Served, Server,
+    ServerChoice, Trouble, Upstream, end_interpreters, learn_routes, servers,
 };
 
 use super::{complain_of, note, run::Allowance, server, until_told_to_stop, validate::Foreign};
@@ -75,6 +76,10 @@ pub(super) struct PythonOptions {
     /// more than once.
     #[arg(long, value_name = "ROUTE", value_parser = Route::parse)]
     path: Vec<Route>,
+    /// A good conversation with a Python application, from which its routes learn what they take: a HAR file, as browsers and
+    /// proxies save one, or a case file; may be given more than once. Credentials in it are left out.
+    #[arg(long, value_name = "FILE")]
+    recorded: Vec<PathBuf>,
     /// The attribute is a function that makes the application.
     #[arg(long)]
     factory: bool,
@@ -159,6 +164,13 @@ impl PythonOptions {
         });
         self.env.iter().for_each(|(name, value)| add("--env", &format!("{name}={value}")));
         self.path.iter().for_each(|route| add("--path", &route.said()));
+        self.recorded.iter().for_each(|path| add("--recorded", &path.display().to_string()));
+        if self.blocked_limit != BLOCKED_LIMIT {
+            add("--blocked-limit", &humantime::format_duration(self.blocked_limit).to_string());
+        }
+        if self.memory_limit << 20 != MEMORY_LIMIT {
+            add("--memory-limit", &self.memory_limit.to_string());
+        }
         let switches =
             [("--factory", self.factory), ("--clock real", self.clock == LoopClock::Real), ("--fresh", self.fresh)];
         switches.iter().filter(|(_, is_set)| *is_set).for_each(|(name, _)| arguments.push_str(&format!(" {name}")));
@@ -211,6 +223,30 @@ impl PythonOptions {
             memory_limit: self.memory_limit << 20,
         };
         Ok((site, is_chosen))
+    }
+
+    /// What the recordings tell of an application's routes.
+    fn recorded(&self) -> Result<Vec<Route>> {
+        let mut routes = Vec::new();
+        for path in &self.recorded {
+            learn_routes(&mut routes, &read_recorded(path)?.routes);
+        }
+        Ok(routes)
+    }
+
+    /// Says what of the recordings is not used.
+    pub(super) fn tell_left_out(&self) -> Result<()> {
+        for path in &self.recorded {
+            let left_out: Vec<String> = read_recorded(path)?.left_out.into_iter().collect();
+            if !left_out.is_empty() {
+                note(&format!(
+                    "{}: left out, as credentials are in them: {}; a relapse.toml says where a credential goes",
+                    path.display(),
+                    left_out.join(", ")
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Whether a real server is to stand in front of a Python application, and something else that plays one, or that only
@@ -314,7 +350,7 @@ fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token
     end_interpreters_with_us();
     let (site, is_chosen) = way.python.site(app, places)?;
     let (binding, token, seed) = (binding.clone(), token.to_owned(), way.seed);
-    let named = way.python.path.clone();
+    let (named, recorded) = (way.python.path.clone(), way.python.recorded()?);
     let behind = match way.python.server.clone() {
         Some(server) => {
             let python = server.interpreter(&site.python, is_chosen, &note)?;
@@ -343,14 +379,34 @@ fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token
             }
         };
         reached.routes = named.iter().cloned().chain(introduction.routes).collect();
-        if reached.routes.is_empty() && binding.is_unknown() {
+        if reached.routes.is_empty() && recorded.is_empty() && binding.is_unknown() {
             // What its code looks as if it had is taken where nobody says more.
             reached.routes = introduction.guesses;
             let forgotten = runtime.block_on(reached.forget_unfound(&binding, seed));
             forgotten.unwrap_or_else(|why| complain_of(&why));
         }
+        learn_routes(&mut reached.routes, &recorded);
         Ok(reached)
     }))
+}
+
+/// What a file with a good conversation tells.
+fn read_recorded(path: &Path) -> Result<Recorded> {
+    if path.extension().is_some_and(|extension| extension == "toml") {
+        let mut catalogue = Catalogue::default();
+        catalogue.add(path)?;
+        return match (catalogue.broken.pop(), catalogue.cases.pop()) {
+            (Some(broken), _) => Err(broken),
+            (None, case) => Ok(case.map_or_else(Recorded::default, |case| Recorded::of_steps(&case.steps))),
+        };
+    }
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+        doing: "read the recording",
+        path: path.to_owned(),
+        source,
+    })?;
+    let told = |why: String| Trouble { message: format!("{}: {why}", path.display()), details: String::new() };
+    Ok(Recorded::read_har(&text).map_err(told)?)
 }
 
 /// What stands in front of a Python application.

@@ -68,6 +68,7 @@ fn session(chance: &mut Rng, route: &Route) -> Vec<Step> {
         request.offers = vec![word(chance, route).filter(|_| chance.bool()).unwrap_or(offer.to_owned())];
     }
     let mut steps = vec![step(Act::Open(request))];
+    steps.extend(said(chance, &route.messages).into_iter().map(|text| step(Act::SendText(text))));
     for _ in 0..chance.usize(..=3) {
         match chance.u8(..4) {
             0 => steps.push(pause(Duration::from_millis(one(chance, &[1, 100, 1000, 35_000])))),
@@ -84,6 +85,22 @@ fn session(chance: &mut Rng, route: &Route) -> Vec<Step> {
         _ => Act::Leave,
     }));
     steps
+}
+
+/// What a client said there before, from its first word on; in one message something may be missing or of another type.
+fn said(chance: &mut Rng, messages: &[String]) -> Vec<String> {
+    if messages.is_empty() || chance.u8(..4) == 0 {
+        return Vec::new();
+    }
+    let mut said = messages[..chance.usize(1..=messages.len())].to_vec();
+    if chance.bool() {
+        let at = chance.usize(..said.len());
+        said[at] = match serde_json::from_str(&said[at]) {
+            Ok(value) => spoilt(chance, value).to_string(),
+            Err(_) => said[at].chars().take(said[at].len() / 2).collect(),
+        };
+    }
+    said
 }
 
 fn request(chance: &mut Rng, route: &Route) -> Request {

@@ -365,13 +365,16 @@ impl Ear {
         lock(&self.group).signal(Signal::USR1);
         let _ = is_readable(self.from.get_ref(), LAST_WORDS_LIMIT);
         let _ = lock(&self.group).end();
+        // Where we are in it is nobody's concern.
+        let said = self.printed.last();
+        let frames: Vec<&str> = said.lines().filter(|line| !line.starts_with("  File \"<string>\"")).collect();
         Trouble {
             message: format!(
                 "{STUCK} for {} s: something in it blocks, as time.sleep or a socket \
                  without asyncio does; --blocked-limit gives it more",
                 limit.as_secs_f64()
             ),
-            details: self.printed.last(),
+            details: frames.join("\n"),
         }
     }
 
@@ -594,6 +597,7 @@ fn route(told: &Value) -> Option<Route> {
         content_type: get("content_type"),
         body: get("body"),
         words: texts("words"),
+        ..Route::default()
     })
 }
 

@@ -1,0 +1,426 @@
+//! A good conversation that somebody recorded, and what it tells of an application's routes: a HAR file, as browsers and
+//! proxies save one, or the steps of a case.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use crate::{
+    route::{Parameter, Route},
+    scope::percent_decode,
+    step::{Act, Request, Step},
+};
+
+/// What a recording tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Where requests and sessions were let in, each route once.
+    pub routes: Vec<Route>,
+    /// The names of headers and query parameters that carry credentials: what is in them is nobody else's.
+    pub left_out: BTreeSet<String>,
+}
+
+/// How many messages of a route are kept, and how long they may be.
+const MESSAGES_MAX: usize = 64;
+const MESSAGE_BYTES_MAX: usize = 16 << 10;
+
+/// The longest word.
+const WORD_BYTES_MAX: usize = 24;
+/// How many words of a recording a route takes over.
+const WORDS_MAX: usize = 48;
+
+/// What clients, proxies and browsers send by themselves: beginnings of names.
+const STANDARD: [&str; 27] = [
+    "accept",
+    "access-control-",
+    "cache-control",
+    "connection",
+    "content-",
+    "dnt",
+    "expect",
+    "forwarded",
+    "host",
+    "if-",
+    "keep-alive",
+    "origin",
+    "pragma",
+    "priority",
+    "proxy-connection",
+    "range",
+    "referer",
+    "sec-",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "via",
+    "x-forwarded-",
+    "x-real-ip",
+    ":",
+];
+
+/// What names of credentials have in them.
+const SECRET: [&str; 8] = ["auth", "cookie", "csrf", "key", "password", "secret", "session", "token"];
+
+#[derive(Deserialize)]
+struct Har {
+    log: HarLog,
+}
+
+#[derive(Deserialize)]
+struct HarLog {
+    entries: Vec<HarEntry>,
+}
+
+#[derive(Deserialize)]
+struct HarEntry {
+    request: HarRequest,
+    response: HarResponse,
+    #[serde(default, rename = "_webSocketMessages")]
+    messages: Vec<HarMessage>,
+}
+
+#[derive(Deserialize)]
+struct HarRequest {
+    method: String,
+    url: String,
+    #[serde(default)]
+    headers: Vec<HarHeader>,
+    #[serde(rename = "postData")]
+    body: Option<HarBody>,
+}
+
+#[derive(Deserialize)]
+struct HarHeader {
+    name: String,
+    value: String,
+}
+
+#[derive(Deserialize)]
+struct HarBody {
+    #[serde(default, rename = "mimeType")]
+    content_type: String,
+    #[serde(default)]
+    text: String,
+}
+
+#[derive(Deserialize)]
+struct HarResponse {
+    status: i64,
+}
+
+#[derive(Deserialize)]
+struct HarMessage {
+    #[serde(rename = "type")]
+    direction: String,
+    opcode: u8,
+    data: String,
+}
+
+impl HarEntry {
+    /// Whether it was let in.
+    fn is_good(&self) -> bool {
+        matches!(self.response.status, 101 | 200..=299 | 304)
+    }
+
+    /// Host and port, and what follows them; nothing of a URL that is not HTTP's or WebSocket's.
+    fn place(&self) -> Option<(&str, &str)> {
+        let (scheme, rest) = self.request.url.split_once("://")?;
+        let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        matches!(scheme, "http" | "https" | "ws" | "wss").then(|| rest.split_at(at))
+    }
+
+    fn is_websocket(&self) -> bool {
+        self.response.status == 101 || self.request.url.starts_with("ws")
+    }
+}
+
+impl Recorded {
+    /// Reads a HAR file (HTTP Archive 1.2, with the WebSocket messages that Chromium, Firefox and mitmproxy add). What was
+    /// not let in is left out, and so is whatever is not on the host that WebSockets were opened on, or else on the one with
+    /// most requests.
+    ///
+    /// # Errors
+    /// When it is none, or nothing in it was let in.
+    pub fn read_har(text: &str) -> Result<Recorded, String> {
+        let har: Har = serde_json::from_str(text).map_err(|error| format!("it is no HAR file: {error}"))?;
+        let good: Vec<&HarEntry> = har.log.entries.iter().filter(|entry| entry.is_good()).collect();
+        let mut hosts: BTreeMap<&str, (bool, usize)> = BTreeMap::new();
+        for entry in &good {
+            let Some((host, _)) = entry.place() else { continue };
+            let (has_sessions, count) = hosts.entry(host).or_default();
+            *has_sessions |= entry.is_websocket();
+            *count += 1;
+        }
+        let Some((&own, _)) = hosts.iter().max_by_key(|(_, weight)| **weight) else {
+            return Err("nothing in it was let in".to_owned());
+        };
+        let mut recorded = Recorded::default();
+        for entry in good {
+            let Some((_, target)) = entry.place().filter(|(host, _)| *host == own) else { continue };
+            let target = target.split('#').next().unwrap_or_default();
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let headers = entry.request.headers.iter();
+            let mut route = Route {
+                path: if path.is_empty() { "/" } else { path }.to_owned(),
+                is_websocket: entry.is_websocket(),
+                methods: if entry.is_websocket() { Vec::new() } else { vec![entry.request.method.clone()] },
+                query: recorded.query(query.as_bytes()),
+                headers: recorded.headers(headers.map(|header| (header.name.as_str(), header.value.as_str()))),
+                ..Route::default()
+            };
+            let offered = |header: &&HarHeader| header.name.eq_ignore_ascii_case("sec-websocket-protocol");
+            if let Some(header) = entry.request.headers.iter().find(offered) {
+                route.offers = header.value.split(',').map(|offer| offer.trim().to_owned()).collect();
+            }
+            if let Some(body) = &entry.request.body {
+                route.content_type.clone_from(&body.content_type);
+                route.body.clone_from(&body.text);
+            }
+            for message in &entry.messages {
+                if message.direction == "send" && message.opcode == 1 {
+                    add_message(&mut route, &message.data);
+                }
+            }
+            recorded.add(route);
+        }
+        Ok(recorded)
+    }
+
+    /// What the steps of a case tell.
+    pub fn of_steps(steps: &[Step]) -> Recorded {
+        let mut recorded = Recorded::default();
+        let mut current: Option<Route> = None;
+        for step in steps {
+            match &step.act {
+                Act::Open(request) | Act::Request(request) => {
+                    recorded.routes.extend(current.take());
+                    current = Some(recorded.route(request, matches!(step.act, Act::Open(_))));
+                }
+                Act::SendText(text) => current.iter_mut().for_each(|route| add_message(route, text)),
+                _ => {}
+            }
+        }
+        recorded.routes.extend(current);
+        for route in std::mem::take(&mut recorded.routes) {
+            recorded.add(route);
+        }
+        recorded
+    }
+
+    fn route(&mut self, request: &Request, is_websocket: bool) -> Route {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let headers: Vec<(String, String)> =
+            request.headers.iter().map(|(name, value)| (text(name), text(value))).collect();
+        Route {
+            path: text(&request.path),
+            is_websocket,
+            methods: if is_websocket { Vec::new() } else { vec![request.method.clone()] },
+            query: self.query(&request.query),
+            headers: self.headers(headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
+            offers: request.offers.clone(),
+            content_type: if request.body.is_empty() { "" } else { "application/json" }.to_owned(),
+            body: text(&request.body),
+            ..Route::default()
+        }
+    }
+
+    /// The parameters of a query, without credentials.
+    fn query(&mut self, query: &[u8]) -> Vec<Parameter> {
+        let pairs = query.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty());
+        let pairs: Vec<(String, String)> = pairs
+            .map(|pair| {
+                let at = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
+                (form_decoded(&pair[..at]), form_decoded(pair.get(at + 1..).unwrap_or_default()))
+            })
+            .collect();
+        self.parameters(pairs.into_iter())
+    }
+
+    /// The headers that are the application's own, without credentials.
+    fn headers<'a>(&mut self, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Parameter> {
+        let named = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+        let own = named.filter(|(name, _)| !STANDARD.iter().any(|standard| name.starts_with(standard)));
+        self.parameters(own)
+    }
+
+    fn parameters(&mut self, pairs: impl Iterator<Item = (String, String)>) -> Vec<Parameter> {
+        let mut parameters = Vec::new();
+        for (name, good) in pairs {
+            let lower = name.to_ascii_lowercase();
+            if SECRET.iter().any(|secret| lower.contains(secret)) {
+                self.left_out.insert(name);
+            } else {
+                parameters.push(Parameter { name, is_required: true, good });
+            }
+        }
+        parameters
+    }
+
+    /// Adds a route, or what it says to the same one.
+    fn add(&mut self, mut route: Route) {
+        for text in [&route.body].into_iter().chain(&route.messages) {
+            words_of(text, &mut route.words);
+        }
+        learn(&mut self.routes, &[route]);
+    }
+}
+
+/// Lets routes learn from recorded ones: values that were let in, and what is said there. What is none of them joins them.
+pub fn learn(routes: &mut Vec<Route>, recorded: &[Route]) {
+    for known in recorded {
+        let is_it = |route: &&mut Route| {
+            route.is_websocket == known.is_websocket
+                && (route.is_websocket || known.methods.iter().all(|method| route.methods.contains(method)))
+                && route.has_path(known.path.as_bytes())
+        };
+        match routes.iter_mut().find(is_it) {
+            Some(route) => learn_one(route, known),
+            None => routes.push(known.clone()),
+        }
+    }
+}
+
+fn learn_one(route: &mut Route, known: &Route) {
+    let (pattern, path): (Vec<&str>, Vec<&str>) = (route.path.split('/').collect(), known.path.split('/').collect());
+    if pattern.len() == path.len() {
+        for (segment, good) in pattern.iter().zip(path) {
+            let Some(name) = segment.strip_prefix('{').and_then(|segment| segment.strip_suffix('}')) else { continue };
+            let name = name.split(':').next().unwrap_or(name).to_owned();
+            let good = String::from_utf8_lossy(&percent_decode(good.as_bytes())).into_owned();
+            take_over(&mut route.params, &[Parameter { name, is_required: true, good }]);
+        }
+    }
+    take_over(&mut route.query, &known.query);
+    take_over(&mut route.headers, &known.headers);
+    if !known.body.is_empty() {
+        route.body.clone_from(&known.body);
+        route.content_type.clone_from(&known.content_type);
+    }
+    if !known.offers.is_empty() {
+        route.offers.clone_from(&known.offers);
+    }
+    known.messages.iter().for_each(|message| add_message(route, message));
+    for word in &known.words {
+        add_word(word, &mut route.words);
+    }
+}
+
+/// Values that were let in, for what is known, and what is not.
+fn take_over(parameters: &mut Vec<Parameter>, recorded: &[Parameter]) {
+    for known in recorded {
+        match parameters.iter_mut().find(|parameter| parameter.name.eq_ignore_ascii_case(&known.name)) {
+            Some(parameter) => parameter.good.clone_from(&known.good),
+            None => parameters.push(known.clone()),
+        }
+    }
+}
+
+fn add_message(route: &mut Route, message: &str) {
+    let has_room = route.messages.len() < MESSAGES_MAX && message.len() <= MESSAGE_BYTES_MAX;
+    if has_room && !route.messages.iter().any(|known| known == message) {
+        route.messages.push(message.to_owned());
+    }
+}
+
+/// The keys of a JSON text, and its texts that are single words.
+fn words_of(text: &str, words: &mut Vec<String>) {
+    fn visit(value: &Json, words: &mut Vec<String>) {
+        match value {
+            Json::Object(entries) => entries.iter().for_each(|(key, value)| {
+                add_word(key, words);
+                visit(value, words);
+            }),
+            Json::Array(items) => items.iter().for_each(|item| visit(item, words)),
+            Json::String(text) => add_word(text, words),
+            Json::Null | Json::Bool(_) | Json::Number(_) => {}
+        }
+    }
+    if let Ok(value) = serde_json::from_str(text) {
+        visit(&value, words);
+    }
+}
+
+fn add_word(word: &str, words: &mut Vec<String>) {
+    let is_word = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    let fits = (1..=WORD_BYTES_MAX).contains(&word.len()) && words.len() < WORDS_MAX;
+    if is_word && fits && !words.iter().any(|known| known == word) {
+        words.push(word.to_owned());
+    }
+}
+
+/// A part of a query as forms have it (WHATWG URL, `application/x-www-form-urlencoded`).
+fn form_decoded(part: &[u8]) -> String {
+    let spaced: Vec<u8> = part.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect();
+    String::from_utf8_lossy(&percent_decode(&spaced)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Recorded, learn};
+    use crate::route::Route;
+
+    const HAR: &str = r#"{"log": {"entries": [
+        {"request": {"method": "GET", "url": "https://cdn.test/a.js", "headers": []}, "response": {"status": 200}},
+        {"request": {"method": "GET", "url": "https://cdn.test/b.js", "headers": []}, "response": {"status": 200}},
+        {"request": {"method": "GET", "url": "https://shop.test/nobody", "headers": []}, "response": {"status": 404}},
+        {"request": {"method": "POST", "url": "https://shop.test/orders/7%20b?page=2&q=a+b&token=abc", "headers": [
+            {"name": "User-Agent", "value": "x"}, {"name": "Authorization", "value": "Bearer abc"},
+            {"name": "X-Tenant", "value": "blue"}],
+            "postData": {"mimeType": "application/json", "text": "{\"name\": \"pen\"}"}}, "response": {"status": 201}},
+        {"request": {"method": "GET", "url": "wss://shop.test/chat?room=1", "headers": [
+            {"name": "Sec-WebSocket-Protocol", "value": "graphql-ws, v1"}]},
+         "response": {"status": 101},
+         "_webSocketMessages": [
+            {"type": "send", "time": 1, "opcode": 1, "data": "{\"type\": \"join\"}"},
+            {"type": "receive", "time": 1, "opcode": 1, "data": "{\"type\": \"joined\"}"},
+            {"type": "send", "time": 1, "opcode": 2, "data": "AAA="}]}
+    ]}}"#;
+
+    #[test]
+    fn an_archive_tells_what_was_let_in_where_sessions_were() {
+        let Recorded { routes, left_out } = Recorded::read_har(HAR).unwrap();
+        let told: Vec<String> = routes.iter().map(Route::said).collect();
+        assert_eq!(told, ["POST /orders/7%20b?page=2&q=a b", "ws:/chat?room=1"]);
+        assert_eq!(left_out.into_iter().collect::<Vec<_>>(), ["authorization", "token"]);
+        assert_eq!((routes[0].headers.len(), routes[0].headers[0].good.as_str()), (1, "blue"));
+        assert_eq!(
+            (routes[0].body.as_str(), &routes[0].words[..]),
+            ("{\"name\": \"pen\"}", &["name", "pen"].map(String::from)[..])
+        );
+        assert_eq!(
+            (&routes[1].messages[..], &routes[1].offers[..]),
+            (&["{\"type\": \"join\"}".to_owned()][..], &["graphql-ws", "v1"].map(String::from)[..])
+        );
+    }
+
+    #[test]
+    fn an_application_s_own_routes_learn() {
+        let mut routes = vec![
+            Route::parse("GET /orders/{number}").unwrap(),
+            Route { path: "/orders/{number:int}".to_owned(), ..Route::parse("POST /orders?page=1").unwrap() },
+            Route::parse("ws:/chat").unwrap(),
+        ];
+        learn(&mut routes, &Recorded::read_har(HAR).unwrap().routes);
+        assert_eq!(routes.len(), 3, "{routes:#?}");
+        assert!(routes[0].params.is_empty(), "it has another method");
+        let request = routes[1].good_request("POST");
+        assert_eq!(String::from_utf8_lossy(&request.path), "/orders/7%20b");
+        assert_eq!(String::from_utf8_lossy(&request.query), "page=2&q=a%20b");
+        assert_eq!(request.body, b"{\"name\": \"pen\"}");
+        assert_eq!(routes[2].good_request("GET").offers, ["graphql-ws", "v1"]);
+        learn(&mut routes, &[Route::parse("ws:/other").unwrap()]);
+        assert_eq!(routes.len(), 4);
+    }
+
+    #[test]
+    fn what_is_no_recording_is_told() {
+        for (text, expected) in
+            [("{", "it is no HAR file: "), ("{\"log\": {\"entries\": []}}", "nothing in it was let in")]
+        {
+            assert!(Recorded::read_har(text).unwrap_err().starts_with(expected));
+        }
+    }
+}
