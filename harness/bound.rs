@@ -405,9 +405,7 @@ pub fn in_the_words_of(binding: &Binding, authority: &str, step: Step) -> Option
     let words = Words::default();
     let request = |request: Request| introduced(Request { give_up: None, ..request }, binding, authority);
     let act = match step.act {
-        Act::Open(asked) => {
-            Act::Open(Request { path: binding.paths.websocket.clone().into_bytes(), ..request(asked)? })
-        }
+        Act::Open(asked) => Act::Open(binding.at_websocket(request(asked)?)),
         Act::Request(asked) => Act::Request(request(asked)?),
         Act::SendText(text) if is_of_type(&text, words.requests) || is_of_type(&text, &["ping"]) => {
             Act::SendText(Some(binding.messages.request.clone()).filter(|request| !request.is_empty())?)
@@ -514,8 +512,7 @@ fn open(request: &Request, binding: &Binding, server: &Server) -> Result<Request
     if !binding.credential.is_needed() && request.credential != Credential::Valid {
         return Err("it is about a client without a valid credential, and the binding has none".to_owned());
     }
-    let path = binding.paths.websocket.clone();
-    bound(Request { path: path.into_bytes(), ..request.clone() }, binding, &server.authority())
+    bound(binding.at_websocket(request.clone()), binding, &server.authority())
 }
 
 fn plain(request: &Request, binding: &Binding, server: &Server) -> Result<Request, String> {
