@@ -163,15 +163,22 @@ impl Binding {
         }
     }
 
-    /// A request with this credential, where it belongs, to the server with this host and port.
+    /// A request with this credential, where it belongs, to the server with this host and port. The path may have a query
+    /// behind it.
     pub fn request(&self, authority: &str, path: &str, credential: Credential) -> Request {
-        Request {
+        let request = Request {
             credential,
             places: vec![self.credential.place],
             headers: vec![(b"Host"[..].into(), authority.to_owned().into_bytes().into())],
             client: Client::Library,
-            ..Request::standard("GET", path)
-        }
+            ..Request::standard("GET", "/")
+        };
+        at(request, path)
+    }
+
+    /// A request to where it speaks WebSocket.
+    pub fn at_websocket(&self, request: Request) -> Request {
+        at(request, &self.paths.websocket)
     }
 
     /// The upgrade of a valid client.
@@ -215,7 +222,7 @@ impl Binding {
             name_user: false,
         };
         Service {
-            websocket_paths: all(vec![self.paths.websocket.as_str()]),
+            websocket_paths: all(vec![split(&self.paths.websocket).0]),
             http_paths: health,
             health_paths: health,
             words,
@@ -225,6 +232,19 @@ impl Binding {
             ..Service::default()
         }
     }
+}
+
+/// A path, and the query behind it; empty for none.
+fn split(target: &str) -> (&str, &str) {
+    target.split_once('?').unwrap_or((target, ""))
+}
+
+/// A request to a path. What the path has for a query comes before the request's own.
+fn at(request: Request, target: &str) -> Request {
+    let (path, query) = split(target);
+    let parts = [query.as_bytes(), &request.query];
+    let query = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(&b'&');
+    Request { path: path.as_bytes().to_vec(), query, ..request }
 }
 
 #[cfg(test)]
@@ -239,6 +259,16 @@ mod tests {
         let binding = Binding::parse("relapse.toml", text).unwrap();
         assert_eq!((binding.paths.websocket.as_str(), binding.credential.place), ("/stream", CredentialPlace::Query));
         assert!(binding.credential.is_needed() && !Binding::default().credential.is_needed());
+    }
+
+    #[test]
+    fn a_path_may_have_a_query() {
+        let binding = Binding::parse("relapse.toml", "[paths]\nwebsocket = \"/rooms/1?q=a\"\n").unwrap();
+        let mut asked = binding.upgrade("host");
+        assert_eq!((asked.path.as_slice(), asked.query.as_slice()), (&b"/rooms/1"[..], &b"q=a"[..]));
+        asked.query = b"size=3".to_vec();
+        assert_eq!(binding.at_websocket(asked).query, b"q=a&size=3");
+        assert_eq!(binding.service().websocket_paths, ["/rooms/1"]);
     }
 
     #[test]

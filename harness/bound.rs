@@ -55,6 +55,8 @@ pub struct Server {
     /// Which of the known servers it is like, so that its failures can be explained. Where its own ledger tells what
     /// happened, nobody needs to.
     pub kind: Kind,
+    /// What it is, where it was put there for this; empty of a server that somebody else runs.
+    pub setting: String,
     /// Where it is, as it tells itself or somebody told; none of a server behind a URL.
     pub routes: Vec<Route>,
 }
@@ -79,18 +81,29 @@ const RECOGNIZING_LIMIT: Duration = Duration::from_secs(3);
 impl Server {
     /// An application in an interpreter.
     pub fn python(python: Python) -> Server {
-        Server { reach: Reach::Python(Box::new(python)), kind: Kind::default(), routes: Vec::new() }
+        Server::of(Reach::Python(Box::new(python)))
     }
 
     /// An application behind a real server.
     pub fn served(served: Served) -> Server {
-        Server { reach: Reach::Served(Box::new(served)), kind: Kind::default(), routes: Vec::new() }
+        Server::of(Reach::Served(Box::new(served)))
+    }
+
+    /// A server behind a URL, like none that is known until it is recognized.
+    pub fn url(url: Url) -> Server {
+        Server::of(Reach::Url(Box::new(url)))
+    }
+
+    fn of(reach: Reach) -> Server {
+        Server { reach, kind: Kind::default(), setting: String::new(), routes: Vec::new() }
     }
 
     /// Finds out which known server answers behind a URL: by a plain request where the binding has a path for one, and by
     /// an upgrade that every server refuses in words of its own. One that does not answer, or may not be asked as often, is
-    /// like none.
-    pub async fn recognize(url: Url, binding: &Binding, known: &[Arc<Profile>]) -> Server {
+    /// like none. What was put there for this is known already.
+    pub async fn recognize(&mut self, binding: &Binding, known: &[Arc<Profile>]) {
+        let Reach::Url(url) = &self.reach else { return };
+        self.kind = Kind::default();
         let authority = url.authority();
         let standard = |path: &str| binding.request(&authority, path, Credential::None);
         let keyless = Request { without: vec!["Sec-WebSocket-Key".to_owned()], ..standard(&binding.paths.websocket) };
@@ -99,16 +112,18 @@ impl Server {
         let mut transcripts = Vec::new();
         for act in acts {
             let step = Step { act, limit: RECOGNIZING_LIMIT };
-            match run::converse(&[step], Plan { seed: 1, faults: Vec::new() }, &url).await {
+            match run::converse(&[step], Plan { seed: 1, faults: Vec::new() }, url.as_ref()).await {
                 Ok(transcript) => transcripts.push(transcript),
-                Err(_) => {
-                    return Server { reach: Reach::Url(Box::new(url)), kind: Kind::default(), routes: Vec::new() };
-                }
+                Err(_) => return,
             }
         }
         let readings: Vec<Reading<'_>> = transcripts.iter().map(|transcript| Reading::of(transcript, 0)).collect();
-        let kind = Kind::of(known, &readings, readings.first());
-        Server { reach: Reach::Url(Box::new(url)), kind, routes: Vec::new() }
+        self.kind = Kind::of(known, &readings, readings.first());
+    }
+
+    /// What it is, or which known server it is like.
+    pub fn described(&self) -> String {
+        if self.setting.is_empty() { self.kind.to_string() } else { self.setting.clone() }
     }
 
     /// What runs there.
@@ -417,9 +432,7 @@ pub fn in_the_words_of(binding: &Binding, authority: &str, step: Step) -> Option
     let words = Words::default();
     let request = |request: Request| introduced(Request { give_up: None, ..request }, binding, authority);
     let act = match step.act {
-        Act::Open(asked) => {
-            Act::Open(Request { path: binding.paths.websocket.clone().into_bytes(), ..request(asked)? })
-        }
+        Act::Open(asked) => Act::Open(binding.at_websocket(request(asked)?)),
         Act::Request(asked) => Act::Request(request(asked)?),
         Act::SendText(text) if is_of_type(&text, words.requests) || is_of_type(&text, &["ping"]) => {
             Act::SendText(Some(binding.messages.request.clone()).filter(|request| !request.is_empty())?)
@@ -526,8 +539,7 @@ fn open(request: &Request, binding: &Binding, server: &Server) -> Result<Request
     if !binding.credential.is_needed() && request.credential != Credential::Valid {
         return Err("it is about a client without a valid credential, and the binding has none".to_owned());
     }
-    let path = binding.paths.websocket.clone();
-    bound(Request { path: path.into_bytes(), ..request.clone() }, binding, &server.authority())
+    bound(binding.at_websocket(request.clone()), binding, &server.authority())
 }
 
 fn plain(request: &Request, binding: &Binding, server: &Server) -> Result<Request, String> {

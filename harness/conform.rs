@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     binding::Binding,
+    bound::Server,
     classify::Reading,
     clock::{Clock, Runtime},
     close_code::CloseCode,
@@ -46,6 +47,8 @@ const EMBEDDED: &str = "relapse.test";
 pub struct Peer<'a> {
     /// The target.
     pub target: &'a dyn Running,
+    /// The same, where it keeps what a conversation left behind; nothing where there is nothing to clear.
+    pub server: Option<&'a Server>,
     /// How it is spoken to.
     pub binding: &'a Binding,
     /// Its name in reports.
@@ -70,7 +73,8 @@ pub async fn conform(cases: &[Arc<FrameCase>], peer: &Peer<'_>, done: impl Fn())
         let mut results = Vec::new();
         for variant in &case.variants {
             connections += 1;
-            results.push(peer.converse(case, variant, connections).await);
+            let result = peer.converse(case, variant, connections).await;
+            results.push(peer.clear().await.and(result));
         }
         conformance.tried.push(Tried { case: Arc::clone(case), results });
         done();
@@ -100,7 +104,8 @@ pub fn conform_embedded(
         let (revision, environment) = (Revision::repaired(), Environment::Staging);
         let target = Embedded::launch(revision, environment, Arc::clone(profile), transport, seed);
         let (name, authority, binding) = (profile.name.clone(), EMBEDDED.to_owned(), Binding::embedded());
-        let peer = Peer { target: &target, binding: &binding, name, authority, patience: PATIENCE, seed };
+        let (binding, patience) = (&binding, PATIENCE);
+        let peer = Peer { target: &target, server: None, binding, name, authority, patience, seed };
         let conformance = conform(cases, &peer, done).await;
         target.stop().await?;
         Ok(conformance)
@@ -113,10 +118,17 @@ impl Peer<'_> {
         let steps = self.binding.session(&self.authority, OPENING_LIMIT);
         let plan = Plan { seed: self.seed, faults: Vec::new() };
         let transcript = run::converse(&steps, plan, self.target).await.map_err(|error| failed(&error))?;
+        self.clear().await?;
         match Reading::of(&transcript, 0).outcome() {
             outcome if outcome.class == Class::GoodOpen => Ok(()),
             outcome => Err(format!("a valid client gets {outcome}")),
         }
+    }
+
+    /// Ends what a conversation left behind, so that it is not taken for the next one's.
+    async fn clear(&self) -> Result<(), String> {
+        let Some(server) = self.server else { return Ok(()) };
+        server.clear().await.map_err(|error| failed(&error))
     }
 
     /// Has one conversation of a case, on the so-many-th connection.

@@ -1,6 +1,6 @@
 //! Finds out how a server that is not ours is spoken to, as far as asking tells, and writes it down as a binding.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use crate::{
     binding::Binding,
     bound::Server,
     classify::Reading,
+    clock::Clock,
     close_code::CloseCode,
     credential::{Credential, CredentialPlace},
     discover,
@@ -18,11 +19,10 @@ use crate::{
     message::message_type,
     outcome::Ending,
     plan::Plan,
+    route::Route,
     run,
-    step::{Act, Client, Request, Step},
-    target::Url,
+    step::{Act, Request, Step},
     transcript::{Party, Transcript, What},
-    upstream::Upstream,
 };
 
 /// Where servers commonly say how they are.
@@ -43,6 +43,24 @@ const HEALTH_PATHS: [&str; 10] = [
 const WEBSOCKET_PATHS: [&str; 10] =
     ["/ws", "/ws/", "/websocket", "/api/v1/websocket", "/api/ws", "/socket", "/stream", "/chat", "/events", "/"];
 
+/// What the last part of a path is called where an application says how it is.
+const HEALTH_NAMES: [&str; 14] = [
+    "health",
+    "healthz",
+    "healthy",
+    "healthcheck",
+    "ready",
+    "readyz",
+    "readiness",
+    "live",
+    "livez",
+    "liveness",
+    "alive",
+    "status",
+    "ping",
+    "heartbeat",
+];
+
 /// Where nobody has anything.
 const NOWHERE: &str = "/relapse-asks-for-what-is-nowhere";
 
@@ -51,7 +69,7 @@ const PLACES: [CredentialPlace; 4] =
     [CredentialPlace::Header, CredentialPlace::Query, CredentialPlace::Subprotocol, CredentialPlace::SubprotocolAlone];
 
 /// What a client may say first: the embedded backend's own request, and a question that many servers answer.
-fn requests() -> [String; 2] {
+fn requests_in_common() -> [String; 2] {
     [Binding::default().messages.request, r#"{"type":"ping"}"#.to_owned()]
 }
 
@@ -61,8 +79,8 @@ const LIMIT: Duration = Duration::from_secs(3);
 const QUIET: Duration = Duration::from_millis(700);
 /// How long the answers to a request are listened to.
 const ANSWERS: Duration = Duration::from_secs(2);
-/// More than is ever asked.
-const REQUESTS_MAX: usize = 100;
+/// How many words of an application are tried as the `type` of a request.
+const WORDS_MAX: usize = 40;
 
 /// What was found out about a server.
 #[derive(Debug)]
@@ -75,28 +93,28 @@ pub struct Acquaintance {
     pub opens: bool,
     /// What was found out about its paths, its credential and its messages, a sentence each.
     pub remarks: [String; 4],
+    /// What was noticed that virtual time does not wait for.
+    pub notes: Vec<String>,
 }
 
-/// Asks a server. With a token it is tried in every place where tokens travel; `paths` are tried before those where
-/// servers commonly speak WebSocket.
+/// Asks a server. With a token it is tried in every place where tokens travel. The routes that somebody named come first,
+/// then those that an application tells itself, and then where servers commonly are.
 ///
 /// # Errors
 /// When nobody is there, or the harness could not do its work; what the server answers is never an error.
-pub async fn init(upstream: &Upstream, token: &str, paths: &[String], pause: Duration) -> Result<Acquaintance, Error> {
+pub async fn init(mut server: Server, named: &[Route], has_token: bool) -> Result<Acquaintance, Error> {
     let mut binding = Binding::default();
-    if !token.is_empty() {
-        binding.credential.literal = Some(token.to_owned());
-    }
-    let url = Url::new(upstream.clone(), &binding, token.to_owned(), REQUESTS_MAX, pause);
-    let known = discover::servers()?;
-    let mut asked = Asked { authority: upstream.authority(), url, named: String::new() };
-    let (health, about_health) = asked.health().await?;
+    let told = std::mem::take(&mut server.routes);
+    let told: Vec<Route> = told.into_iter().filter(|route| !named.contains(route)).collect();
+    let mut asked = Asked { authority: server.authority(), server, named: String::new() };
+    let (health, about_health) = asked.health(&health_paths(named, &told)).await?;
     binding.paths.health = health;
-    let (path, opens, about_path) = asked.websocket(paths, !token.is_empty()).await?;
+    let (path, opens, about_path) = asked.websocket(&Paths::of(named, &told), has_token).await?;
+    let words = words_of(named.iter().chain(&told), &path);
     binding.paths.websocket = path;
     let (place, about_credential) = match opens {
         Opens::ToAnyone => (None, "It opens without a credential.".to_owned()),
-        Opens::Refused if token.is_empty() => (
+        Opens::Refused if !has_token => (
             None,
             "It refuses without a credential, and none was given: --token-env or --token-command names one.".to_owned(),
         ),
@@ -104,25 +122,92 @@ pub async fn init(upstream: &Upstream, token: &str, paths: &[String], pause: Dur
         Opens::Nowhere => (None, "No session opened, so nothing is known of it.".to_owned()),
     };
     binding.credential.place = place.unwrap_or(binding.credential.place);
-    if opens == Opens::ToAnyone {
-        binding.credential.literal = None;
+    if has_token && opens != Opens::ToAnyone {
+        // Whoever writes the binding down says where the token comes from.
+        binding.credential.literal = Some(String::new());
     }
     let opens = opens == Opens::ToAnyone || place.is_some();
     let about_messages = if opens {
-        asked.messages(&mut binding).await?
+        asked.messages(&mut binding, &words).await?
     } else {
         "No session opened, so these are the embedded backend's.".to_owned()
     };
-    let named = std::mem::take(&mut asked.named);
-    let server = Server::recognize(asked.url, &binding, &known).await;
-    let server = if named.is_empty() { server.kind.to_string() } else { format!("{named}, {}", server.kind) };
-    Ok(Acquaintance { binding, server, opens, remarks: [about_health, about_path, about_credential, about_messages] })
+    let Asked { mut server, named, .. } = asked;
+    server.recognize(&binding, &discover::servers()?).await;
+    let (described, notes) = (server.described(), server.notes());
+    let server = if named.is_empty() { described } else { format!("{named}, {described}") };
+    let remarks = [about_health, about_path, about_credential, about_messages];
+    Ok(Acquaintance { binding, server, opens, remarks, notes })
+}
+
+/// Where it may say how it is: where somebody says so, and where an application has a route that is called so and asks for
+/// nothing.
+fn health_paths(named: &[Route], told: &[Route]) -> Vec<String> {
+    let is_named_so = |route: &&Route| {
+        let last = route.path.rsplit('/').find(|part| !part.is_empty()).unwrap_or_default().to_ascii_lowercase();
+        let mut words = last.split(|character: char| !character.is_ascii_alphanumeric());
+        words.any(|word| HEALTH_NAMES.contains(&word)) && !route.path.contains('{')
+    };
+    let is_get = |route: &&Route| !route.is_websocket && route.methods.iter().any(|method| method == "GET");
+    let told = told.iter().filter(is_named_so);
+    unique(named.iter().chain(told).filter(is_get).map(plainest).chain(HEALTH_PATHS.map(str::to_owned)))
+}
+
+/// Each once, in order.
+fn unique(paths: impl Iterator<Item = String>) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in paths {
+        if !found.contains(&path) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The path of the plainest request to a route, with the query that it cannot do without.
+fn plainest(route: &Route) -> String {
+    let request = route.good_request("GET");
+    let query = if request.query.is_empty() { Vec::new() } else { [b"?", request.query.as_slice()].concat() };
+    String::from_utf8_lossy(&[request.path, query].concat()).into_owned()
+}
+
+/// What the code behind a path calls things.
+fn words_of<'a>(routes: impl Iterator<Item = &'a Route>, path: &str) -> Vec<String> {
+    let mut behind = routes.filter(|route| route.is_websocket && plainest(route) == path);
+    behind.next().map_or_else(Vec::new, |route| route.words.clone())
+}
+
+/// Where a server may speak WebSocket.
+struct Paths {
+    /// Where somebody says that it does.
+    named: Vec<String>,
+    /// Where it says so itself.
+    told: Vec<String>,
+    /// Where its code names a path, and nobody knows for what.
+    guessed: Vec<String>,
+}
+
+impl Paths {
+    fn of(named: &[Route], told: &[Route]) -> Paths {
+        let is_session = |route: &&Route| route.is_websocket;
+        let is_plain_too = |route: &Route| told.iter().any(|other| !other.is_websocket && other.path == route.path);
+        let (guessed, told): (Vec<&Route>, Vec<&Route>) =
+            told.iter().filter(is_session).partition(|route| is_plain_too(route));
+        let paths = |routes: Vec<&Route>| unique(routes.into_iter().map(plainest));
+        let named = named.iter().filter(is_session).collect();
+        Paths { named: paths(named), told: paths(told), guessed: paths(guessed) }
+    }
+
+    /// Those that are known, the surest first.
+    fn known(&self) -> Vec<String> {
+        unique(self.named.iter().chain(&self.told).chain(&self.guessed).cloned())
+    }
 }
 
 impl Acquaintance {
     /// A `relapse.toml`, with what was found out beside each part. `token` is the line that says where the token comes
     /// from; empty for none.
-    pub fn to_toml(&self, upstream: &Upstream, token: &str) -> String {
+    pub fn to_toml(&self, target: &dyn Display, token: &str) -> String {
         let Binding { paths, credential, messages } = &self.binding;
         let text = |text: &str| toml::Value::from(text).to_string();
         let list =
@@ -130,7 +215,7 @@ impl Acquaintance {
         let [about_health, about_path, about_credential, about_messages] = &self.remarks;
         let place = serde_json::to_value(credential.place).ok();
         let place = place.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
-        let mut file = format!("# How {upstream} is spoken to.\n# The server: {}.\n", self.server);
+        let mut file = format!("# How {target} is spoken to.\n# The server: {}.\n", self.server);
         let _ = write!(file, "\n[paths]\n# {about_path}\nwebsocket = {}\n", text(&paths.websocket));
         let _ = writeln!(file, "# {about_health}\nhealth = {}", list(&paths.health));
         let _ = write!(file, "\n[credential]\n# {about_credential}\n");
@@ -154,7 +239,7 @@ enum Opens {
 
 /// A server that is being asked.
 struct Asked {
-    url: Url,
+    server: Server,
     authority: String,
     /// What it calls itself.
     named: String,
@@ -162,7 +247,9 @@ struct Asked {
 
 impl Asked {
     async fn perform(&mut self, steps: &[Step]) -> Result<Transcript, Error> {
-        let transcript = run::converse(steps, Plan { seed: 1, faults: Vec::new() }, &self.url).await?;
+        let plan = Plan { seed: 1, faults: Vec::new() };
+        let transcript = run::converse(steps, plan, self.server.running()).await?;
+        self.server.clear().await?;
         let named = Reading::of(&transcript, 0).response.and_then(|head| header(&head.headers, "server")).map(readable);
         if self.named.is_empty() {
             self.named = named.unwrap_or_default();
@@ -171,13 +258,9 @@ impl Asked {
     }
 
     fn request(&self, path: &str, place: Option<CredentialPlace>) -> Request {
-        Request {
-            credential: if place.is_some() { Credential::Valid } else { Credential::None },
-            places: place.into_iter().collect(),
-            headers: vec![(b"Host"[..].into(), self.authority.clone().into())],
-            client: Client::Library,
-            ..Request::standard("GET", path)
-        }
+        let credential = if place.is_some() { Credential::Valid } else { Credential::None };
+        let request = Binding::default().request(&self.authority, path, credential);
+        Request { places: place.into_iter().collect(), ..request }
     }
 
     /// Opens a session, and listens where there is one.
@@ -190,10 +273,10 @@ impl Asked {
         self.perform(&[open, step(Act::Pause, QUIET)]).await
     }
 
-    async fn health(&mut self) -> Result<(Vec<String>, String), Error> {
+    async fn health(&mut self, paths: &[String]) -> Result<(Vec<String>, String), Error> {
         let mut found = Vec::new();
         let mut elsewhere = None;
-        for path in [NOWHERE].into_iter().chain(HEALTH_PATHS) {
+        for path in std::iter::once(NOWHERE).chain(paths.iter().map(String::as_str)) {
             let transcript = self.perform(&[step(Act::Request(self.request(path, None)), LIMIT)]).await?;
             let reading = Reading::of(&transcript, 0);
             if reading.outcome().ending == Ending::Refused {
@@ -216,28 +299,36 @@ impl Asked {
         }
         let said = match found.is_empty() {
             false => "These answer with 2xx or 503, and other paths do not.".to_owned(),
-            true => format!("None of {} answers with 2xx or 503.", HEALTH_PATHS.join(", ")),
+            true => format!("None of {} answers with 2xx or 503.", paths.join(", ")),
         };
         Ok((found, said))
     }
 
     /// Where it speaks WebSocket: the first path that opens, or the first that is refused in another way than a path
     /// which nobody has.
-    async fn websocket(&mut self, paths: &[String], has_token: bool) -> Result<(String, Opens, String), Error> {
+    async fn websocket(&mut self, paths: &Paths, has_token: bool) -> Result<(String, Opens, String), Error> {
         let nowhere = self.open(NOWHERE, None).await?;
         let is_mute = matches!(Reading::of(&nowhere, 0).outcome().ending, Ending::Hang { .. });
         let nowhere = answer(&nowhere, NOWHERE);
         let mut refused = None;
-        let common = WEBSOCKET_PATHS.into_iter().filter(|path| !paths.iter().any(|given| given == path));
-        let mut all: Vec<&str> = paths.iter().map(String::as_str).chain(common).collect();
+        let known = paths.known();
+        let others = |path: &str| {
+            let others: Vec<&str> = paths.told.iter().map(String::as_str).filter(|other| *other != path).collect();
+            match others.is_empty() {
+                true => String::new(),
+                false => format!(" It tells of {} too: put the one here that matters.", others.join(", ")),
+            }
+        };
+        let mut all = unique(known.iter().cloned().chain(WEBSOCKET_PATHS.map(str::to_owned)));
         if is_mute {
             // One more is tried, in case it knows that one.
-            all.truncate(paths.len().max(1));
+            all.truncate(known.len().max(1));
         }
-        for &path in &all {
+        for path in &all {
             let transcript = self.open(path, None).await?;
             if is_open(&transcript) {
-                return Ok((path.to_owned(), Opens::ToAnyone, "A session opens here.".to_owned()));
+                let said = format!("A session opens here.{}", others(path));
+                return Ok((path.clone(), Opens::ToAnyone, said));
             }
             let answer = answer(&transcript, path);
             if answer != nowhere && !answer.starts_with("http 404") {
@@ -247,16 +338,21 @@ impl Asked {
             }
         }
         if let Some((path, answer)) = refused {
-            let said = format!("{answer}, as it does not elsewhere.");
-            return Ok((path.to_owned(), Opens::Refused, said));
+            let said = format!("{answer}, as it does not elsewhere.{}", others(path));
+            return Ok((path.clone(), Opens::Refused, said));
         }
         // Where a refusal looks the same everywhere, the token tells where there is anything.
-        for &path in all.iter().filter(|_| has_token) {
+        for path in all.iter().filter(|_| has_token) {
             if self.place(path).await?.0.is_some() {
-                return Ok((path.to_owned(), Opens::Refused, "A session opens here with the token.".to_owned()));
+                let said = format!("A session opens here with the token.{}", others(path));
+                return Ok((path.clone(), Opens::Refused, said));
             }
         }
-        let given = paths.first().cloned();
+        if let Some(path) = paths.told.first().filter(|_| paths.named.is_empty()) {
+            let said = format!("It tells of this path, and no session opens here.{}", others(path));
+            return Ok((path.clone(), Opens::Refused, said));
+        }
+        let given = paths.named.first().cloned();
         let opens = if given.is_some() { Opens::Refused } else { Opens::Nowhere };
         let said = format!("None of {} differs from a path that nobody has; --path names another.", all.join(", "));
         Ok((given.unwrap_or_else(|| WEBSOCKET_PATHS[0].to_owned()), opens, said))
@@ -276,12 +372,19 @@ impl Asked {
     }
 
     /// What greets, what may be said, and what is answered.
-    async fn messages(&mut self, binding: &mut Binding) -> Result<String, Error> {
+    async fn messages(&mut self, binding: &mut Binding, words: &[String]) -> Result<String, Error> {
         let place = binding.credential.is_needed().then_some(binding.credential.place);
         let path = binding.paths.websocket.clone();
         let greeting = texts(&self.open(&path, place).await?);
         binding.messages.welcome = greeting.first().cloned().unwrap_or_default();
-        for request in requests() {
+        let mut requests = requests_in_common().to_vec();
+        if self.server.clock() == Clock::Virtual {
+            // Where waiting costs nothing, what its code calls things is said too.
+            let of_type = |word: &String| serde_json::json!({ "type": word }).to_string();
+            requests.extend(words.iter().take(WORDS_MAX).map(of_type));
+        }
+        let mut untyped = None;
+        for request in &requests {
             let steps = [
                 step(Act::Open(self.request(&path, place)), LIMIT),
                 step(Act::Pause, QUIET),
@@ -292,21 +395,31 @@ impl Asked {
             let seen = texts(&self.perform(&steps).await?);
             let answers: Vec<String> = seen.into_iter().skip(greeting.len()).collect();
             if !answers.is_empty() && answers.iter().all(String::is_empty) {
-                binding.messages.request = request;
-                binding.messages.events = Vec::new();
-                return Ok("What was said; the answers have no `type`, so they are not waited for.".to_owned());
+                untyped.get_or_insert(request);
             }
             let is_answer = |name: &String| !name.is_empty() && !name.contains("error");
             if !answers.is_empty() && answers.iter().all(is_answer) {
-                binding.messages.request = request;
+                binding.messages.request.clone_from(request);
                 binding.messages.events = answers;
                 return Ok("What greets, what was said, and the `type` of each answer.".to_owned());
             }
         }
-        binding.messages.request = String::new();
         binding.messages.events = Vec::new();
-        let tried = requests().join(" nor ");
-        Ok(format!("Neither {tried} was answered; put a request of yours here, and the `type` of each answer."))
+        if let Some(request) = untyped {
+            binding.messages.request.clone_from(request);
+            return Ok("What was said; the answers have no `type`, so they are not waited for.".to_owned());
+        }
+        binding.messages.request = String::new();
+        let tried: Vec<&str> = requests.iter().map(String::as_str).take(requests_in_common().len()).collect();
+        let more = if requests.len() > tried.len() { ", nor a `type` that its code has a word for," } else { "" };
+        let tried = tried.join(" nor ");
+        let advice = match self.server.clock() {
+            Clock::Real if !words.is_empty() => " Without --server its code's own words are tried too.",
+            _ => "",
+        };
+        Ok(format!(
+            "Neither {tried}{more} was answered; put a request of yours here, and the `type` of each answer.{advice}"
+        ))
     }
 }
 

@@ -1,5 +1,5 @@
 //! The check of a deployment: health, an upgrade with and without credentials, the events of one request, and whether
-//! health and the handshake say the same.
+//! health and the handshake say the same; of an application that nobody has described, what its own routes answer.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     binding::Binding,
-    bound::Server,
+    bound::{self, Server},
     check::{self, Evidence},
     classify::Reading,
     credential::Credential,
@@ -17,11 +17,11 @@ use crate::{
     message::message_type,
     outcome::{Class, Outcome},
     plan::Plan,
+    redact::Redactor,
+    route::Route,
     run,
     step::{Act, Awaited, Step},
-    target::Url,
     transcript::{Transcript, What},
-    upstream::Upstream,
 };
 
 /// What was found out about a deployment.
@@ -33,7 +33,7 @@ pub struct Validation {
     pub rows: Vec<Row>,
     /// What its answers say it is; empty where they say nothing.
     pub server: String,
-    /// Which of the known servers it is like, and by what that was seen.
+    /// Which of the known servers it is like, and by what that was seen; or which one was put in front of an application.
     pub kind: String,
     /// What may have brought failures about.
     pub notes: Vec<String>,
@@ -54,9 +54,6 @@ pub struct Row {
     pub took_ms: Option<u64>,
 }
 
-/// More requests than one look takes.
-const REQUESTS_MAX: usize = 100;
-
 /// How long a server that accepted may take to close what it does not want.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(3);
 
@@ -64,77 +61,15 @@ const REFUSAL_LIMIT: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// When the harness could not do its work; what the server does is never an error.
-pub async fn validate(
-    upstream: &Upstream,
-    binding: &Binding,
-    token: &str,
-    limit: Duration,
-) -> Result<Validation, Error> {
-    let target = Url::new(upstream.clone(), binding, token.to_owned(), REQUESTS_MAX, Duration::ZERO);
-    let server = Server::recognize(target, binding, &discover::servers()?).await;
-    let tried = Tried { server, binding, authority: upstream.authority(), limit };
-    let (kind, notes) = (tried.server.kind.to_string(), Vec::new());
+pub async fn validate(server: &mut Server, binding: &Binding, limit: Duration) -> Result<Validation, Error> {
+    // It may have been replaced since the last look.
+    server.recognize(binding, &discover::servers()?).await;
+    let tried = Tried { server, binding, authority: server.authority(), limit };
+    let (kind, notes) = (server.described(), Vec::new());
     let mut validation = Validation { passes: false, rows: Vec::new(), server: String::new(), kind, notes };
-    let mut healthy = Vec::new();
-    for path in &binding.paths.health {
-        let transcript = tried.perform(vec![tried.get(path)]).await?;
-        let reading = Reading::of(&transcript, 0);
-        validation.note_server(&reading);
-        let outcome = reading.outcome();
-        let is_ready = reading.response.is_some_and(|head| (200..300).contains(&head.status));
-        if reading.response.is_some() {
-            healthy.push((path, is_ready));
-        }
-        let got = outcome.ending.to_string();
-        validation.rows.push(row(format!("GET {path}"), "2xx", got, is_ready, answered(&transcript)));
-    }
-    if binding.credential.is_needed() {
-        for (credential, said) in [(Credential::None, "no"), (Credential::Garbage, "a bad")] {
-            // Some servers accept first and refuse then.
-            let refusal = Step { act: Act::Wait(Awaited::Close), limit: limit.min(REFUSAL_LIMIT) };
-            let transcript = tried.perform(vec![tried.open(credential), refusal]).await?;
-            let outcome = Reading::of(&transcript, 0).outcome();
-            let refused = outcome.class == Class::GoodAuthRefusal;
-            let what = format!("upgrade with {said} credential");
-            validation.rows.push(row(what, "refused for that", shown(&outcome), refused, answered(&transcript)));
-        }
-    }
-    let transcript = tried.perform(binding.session(&tried.authority, limit)).await?;
-    let reading = Reading::of(&transcript, 0);
-    validation.note_server(&reading);
-    let outcome = reading.outcome();
-    let opened = reading.response.is_some_and(|head| head.status == 101);
-    let what = if binding.credential.is_needed() { "upgrade with a valid credential" } else { "upgrade" };
-    validation.rows.push(row(what.to_owned(), "101", opening(&reading, &outcome), opened, answered(&transcript)));
-    if !outcome.class.is_good()
-        && let Some(explanation) = tried.server.kind.explain(&reading, &outcome.ending)
-    {
-        validation.notes.push(format!("{}: {explanation}", outcome.ending));
-    }
-    let is_talking = opened && !(binding.messages.request.is_empty() || binding.messages.events.is_empty());
-    if is_talking {
-        let (events, seen) = (binding.messages.events.len(), reading.agent_events().len());
-        let is_whole = outcome.class == Class::GoodOpen && reading.agent_runs() > 0;
-        let got = if is_whole { format!("all {events}") } else { format!("{seen}; {}", shown(&outcome)) };
-        let expected = format!("{events} events in order");
-        validation.rows.push(row("one request".to_owned(), &expected, got, is_whole, first_event(&transcript)));
-    } else if opened {
-        let is_good = outcome.class == Class::GoodOpen;
-        validation.rows.push(row("a session".to_owned(), "closes in good order", shown(&outcome), is_good, None));
-    }
-    // Who does not answer at all agrees with nobody.
-    for (path, is_ready) in healthy.into_iter().filter(|_| reading.response.is_some()) {
-        let says = |is: bool| if is { "ready" } else { "not ready" };
-        let got = format!("{} and {}", says(is_ready), says(opened));
-        let what = format!("{path} and the handshake");
-        validation.rows.push(row(what, "say the same", got, is_ready == opened, None));
-    }
-    let control = Outcome { class: Class::GoodOpen, ..outcome.clone() };
-    for finding in check::findings(&Evidence::gather(&transcript, &control)) {
-        // What the rows say already is not said twice.
-        if outcome.class.is_good() {
-            validation.rows.push(row(finding.check.to_owned(), "nothing to complain of", finding.message, false, None));
-        }
+    match binding.is_unknown() {
+        true => tried.routes(&mut validation).await?,
+        false => tried.service(&mut validation).await?,
     }
     validation.passes = !validation.rows.is_empty() && validation.rows.iter().all(|row| row.passes);
     Ok(validation)
@@ -151,7 +86,7 @@ impl Validation {
 
 /// A deployment that is being tried.
 struct Tried<'a> {
-    server: Server,
+    server: &'a Server,
     binding: &'a Binding,
     authority: String,
     limit: Duration,
@@ -159,7 +94,115 @@ struct Tried<'a> {
 
 impl Tried<'_> {
     async fn perform(&self, steps: Vec<Step>) -> Result<Transcript, Error> {
-        run::converse(&steps, Plan { seed: 1, faults: Vec::new() }, self.server.running()).await
+        let transcript = run::converse(&steps, Plan { seed: 1, faults: Vec::new() }, self.server.running()).await?;
+        self.server.clear().await?;
+        Ok(transcript)
+    }
+
+    /// Tries what the binding says.
+    async fn service(&self, validation: &mut Validation) -> Result<(), Error> {
+        let mut healthy = Vec::new();
+        for path in &self.binding.paths.health {
+            let transcript = self.perform(vec![self.get(path)]).await?;
+            let reading = Reading::of(&transcript, 0);
+            validation.note_server(&reading);
+            let outcome = reading.outcome();
+            let is_ready = reading.response.is_some_and(|head| (200..300).contains(&head.status));
+            if reading.response.is_some() {
+                healthy.push((path, is_ready));
+            }
+            let got = outcome.ending.to_string();
+            validation.rows.push(row(format!("GET {path}"), "2xx", got, is_ready, answered(&transcript)));
+            self.explain(&transcript, &outcome, validation);
+        }
+        if self.binding.credential.is_needed() {
+            for (credential, said) in [(Credential::None, "no"), (Credential::Garbage, "a bad")] {
+                // Some servers accept first and refuse then.
+                let refusal = Step { act: Act::Wait(Awaited::Close), limit: self.limit.min(REFUSAL_LIMIT) };
+                let transcript = self.perform(vec![self.open(credential), refusal]).await?;
+                let outcome = Reading::of(&transcript, 0).outcome();
+                let refused = outcome.class == Class::GoodAuthRefusal;
+                let what = format!("upgrade with {said} credential");
+                validation.rows.push(row(what, "refused for that", shown(&outcome), refused, answered(&transcript)));
+            }
+        }
+        let transcript = self.perform(self.binding.session(&self.authority, self.limit)).await?;
+        let reading = Reading::of(&transcript, 0);
+        validation.note_server(&reading);
+        let outcome = reading.outcome();
+        let opened = reading.response.is_some_and(|head| head.status == 101);
+        let what = if self.binding.credential.is_needed() { "upgrade with a valid credential" } else { "upgrade" };
+        validation.rows.push(row(what.to_owned(), "101", opening(&reading, &outcome), opened, answered(&transcript)));
+        self.explain(&transcript, &outcome, validation);
+        let is_talking =
+            opened && !(self.binding.messages.request.is_empty() || self.binding.messages.events.is_empty());
+        if is_talking {
+            let (events, seen) = (self.binding.messages.events.len(), reading.agent_events().len());
+            let is_whole = outcome.class == Class::GoodOpen && reading.agent_runs() > 0;
+            let got = if is_whole { format!("all {events}") } else { format!("{seen}; {}", shown(&outcome)) };
+            let expected = format!("{events} events in order");
+            validation.rows.push(row("one request".to_owned(), &expected, got, is_whole, first_event(&transcript)));
+        } else if opened {
+            let is_good = outcome.class == Class::GoodOpen;
+            validation.rows.push(row("a session".to_owned(), "closes in good order", shown(&outcome), is_good, None));
+        }
+        // Who does not answer at all agrees with nobody.
+        for (path, is_ready) in healthy.into_iter().filter(|_| reading.response.is_some()) {
+            let says = |is: bool| if is { "ready" } else { "not ready" };
+            let got = format!("{} and {}", says(is_ready), says(opened));
+            let what = format!("{path} and the handshake");
+            validation.rows.push(row(what, "say the same", got, is_ready == opened, None));
+        }
+        let complaints = complaints(&transcript, &outcome);
+        validation.rows.extend(complaints.map(|(check, message)| row(check, NO_COMPLAINT, message, false, None)));
+        Ok(())
+    }
+
+    /// Tries the routes that an application has by what it tells: each has to let the plainest request in, or to refuse it
+    /// in order. What may change something is not asked for.
+    async fn routes(&self, validation: &mut Validation) -> Result<(), Error> {
+        let (asked, left): (Vec<Route>, Vec<Route>) = self.server.routes.iter().cloned().partition(is_harmless);
+        for route in asked.into_iter().map(plainest) {
+            let greeting = route.greeting(self.limit).into_iter();
+            let steps = greeting.filter_map(|step| bound::as_said(self.binding, &self.authority, step)).collect();
+            let transcript = self.perform(steps).await?;
+            let reading = Reading::of(&transcript, 0);
+            validation.note_server(&reading);
+            let outcome = reading.outcome();
+            let got = shown(&outcome);
+            let took = answered(&transcript);
+            validation.rows.push(row(route.to_string(), "in good order", got, outcome.class.is_good(), took));
+            let complaints = complaints(&transcript, &outcome);
+            validation.rows.extend(
+                complaints.map(|(check, message)| row(format!("{route}: {check}"), NO_COMPLAINT, message, false, None)),
+            );
+            self.explain(&transcript, &outcome, validation);
+        }
+        let left: Vec<String> = left.iter().map(Route::to_string).collect();
+        if !left.is_empty() {
+            validation.notes.push(format!("not asked, as it may change something: {}", left.join("; ")));
+        }
+        Ok(())
+    }
+
+    /// Notes what may have brought a failure about.
+    fn explain(&self, transcript: &Transcript, outcome: &Outcome, validation: &mut Validation) {
+        if outcome.class.is_good() {
+            return;
+        }
+        let raised = transcript.of(0).find_map(|event| match &event.what {
+            What::Raised(exception) => Some(exception),
+            _ => None,
+        });
+        if let Some(exception) = raised {
+            let place = exception.place.as_ref().map_or(String::new(), |place| format!(" ({place})"));
+            let redactor = Redactor::of(transcript);
+            let note =
+                format!("{}: the application raised {}{place}", outcome.ending, redactor.text(&exception.to_string()));
+            validation.notes.push(note);
+        } else if let Some(explanation) = self.server.kind.explain(&Reading::of(transcript, 0), &outcome.ending) {
+            validation.notes.push(format!("{}: {explanation}", outcome.ending));
+        }
     }
 
     fn step(&self, act: Act) -> Step {
@@ -172,6 +215,32 @@ impl Tried<'_> {
 
     fn open(&self, credential: Credential) -> Step {
         self.step(Act::Open(self.binding.request(&self.authority, &self.binding.paths.websocket, credential)))
+    }
+}
+
+/// Of a row that only says what is wrong.
+const NO_COMPLAINT: &str = "nothing to complain of";
+
+/// What the checks complain of where the exchange ended well; what the rows say already is not said twice.
+fn complaints(transcript: &Transcript, outcome: &Outcome) -> impl Iterator<Item = (String, String)> {
+    let control = Outcome { class: Class::GoodOpen, ..outcome.clone() };
+    let findings = match outcome.class.is_good() {
+        true => check::findings(&Evidence::gather(transcript, &control)),
+        false => Vec::new(),
+    };
+    findings.into_iter().map(|finding| (finding.check.to_owned(), finding.message))
+}
+
+/// Whether asking changes nothing, as far as HTTP promises (RFC 9110 section 9.2.1).
+fn is_harmless(route: &Route) -> bool {
+    route.is_websocket || route.methods.is_empty() || route.methods.iter().any(|method| method == "GET")
+}
+
+/// The same route, asked for with GET.
+fn plainest(route: Route) -> Route {
+    match route.is_websocket {
+        true => route,
+        false => Route { methods: vec!["GET".to_owned()], ..route },
     }
 }
 

@@ -131,6 +131,7 @@ fn on_small_server(manner: Manner, case: &str) -> Conformance {
         let url = Url::new(upstream.clone(), &binding, String::new(), 100, Duration::ZERO);
         let peer = Peer {
             target: &url,
+            server: None,
             binding: &binding,
             name: upstream.to_string(),
             authority: upstream.authority(),
@@ -293,9 +294,15 @@ fn without_a_valid_session_nothing_is_concluded() {
 /// What cannot be is told at once, with the nearest right name.
 #[rstest]
 #[case(&["conform", "ping-emty"], "select any case with `ping-emty`: did you mean `ping-empty`?")]
-#[case(&["conform", "--server", "uvicorn-0.45"], "did you mean `uvicorn-0.54`?")]
+#[case(&["conform", "--profile", "uvicorn-0.45"], "did you mean `uvicorn-0.54`?")]
+#[case(&["conform", "--server", "uvicorn-0.54"], "`--profile uvicorn-0.54` plays the server")]
+#[case(&["conform", "--server", "uvicorn"], "`--target asgi:module:app` names one")]
 #[case(&["conform", "--target", "wss://example.org"], "--allow-host example.org")]
-#[case(&["conform", "--limit", "1s"], "--target <URL>")]
+#[case(&["conform", "--target", "ws://127.0.0.1:1", "--profile", "daphne-4.2"], "a server of yours is what it is")]
+#[case(&["conform", "--target", "asgi:raw:app", "--server", "uvicorn", "--profile", "daphne-4.2"], "--server runs a real server")]
+#[case(&["conform", "--target", "asgi:raw:app", "--allow-host", "here"], "a Python application runs on this machine")]
+#[case(&["conform", "--target", "asgi:raw:app", "--dir", "fixtures/apps"], "`relapse init --target asgi:raw:app --dir fixtures/apps` writes a relapse.toml")]
+#[case(&["conform", "--limit", "1s"], "--target <URL|asgi:MODULE:APP>")]
 fn misuse_is_told(#[case] arguments: &[&str], #[case] message: &str) {
     let output = Command::new(env!("CARGO_BIN_EXE_relapse")).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use relapse::{
-    Binding, Defect, Environment, Revision, Stand, StandSetup, Upstream, Validation,
+    Binding, Defect, Environment, Revision, Server, Stand, StandSetup, Url, Validation,
     clock::{Clock, Runtime},
     link::Link,
     read_backend_fault, validate,
@@ -43,11 +43,12 @@ fn check(revision: Revision, fault: Option<&str>, binding: &str) -> Validation {
         let setup = StandSetup { revision, faults, ..setup() };
         let stand = Stand::bind(setup).await.unwrap();
         let (address, token) = (stand.address().unwrap(), stand.token("user-1"));
-        let upstream: Upstream = format!("ws://{address}").parse().unwrap();
         let binding = Binding::parse("relapse.toml", binding).unwrap();
+        let upstream = format!("ws://{address}").parse().unwrap();
+        let mut server = Server::url(Url::new(upstream, &binding, token, 100, Duration::ZERO));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let checked = async {
-            let validation = validate(&upstream, &binding, &token, Duration::from_secs(3)).await.unwrap();
+            let validation = validate(&mut server, &binding, Duration::from_secs(3)).await.unwrap();
             stop.send(()).unwrap();
             validation
         };
@@ -379,6 +380,20 @@ fn servers_that_are_not_ours_are_hunted_on() {
 #[case(&["run", "--dir", "."], "no Python application to load with --dir .")]
 #[case(&["run", "--target", "ws://127.0.0.1:1", "--factory"], "no Python application to load with --factory")]
 #[case(&["init", "--target", "ws://example.org"], "--allow-host example.org")]
+#[case(&["init", "--target", "ws://127.0.0.1:1", "--path", "/chat"], "write it as in `ws:/path`")]
+#[case(&["init", "--target", "ws://127.0.0.1:1", "--dir", "."], "no Python application to load with --dir .")]
+#[case(&["validate", "--target", "ws://127.0.0.1:1", "--server", "uvicorn"], "no Python application to load with --server uvicorn")]
+#[case(&["validate", "--target", "ws://127.0.0.1:1", "--profile", "daphne-4.2"], "a server of yours is what it is")]
+#[case(&["run", "--target", "ws://127.0.0.1:1", "--profile", "daphne-4.2"], "a server of yours is what it is")]
+#[case(&["validate", "--target", "asgi:service"], "write it as in `asgi:package.module:app`")]
+#[case(&["validate", "--target", "asgi:service:app", "--wait", "1s"], "--server runs it behind a real server")]
+#[case(&["validate", "--target", "asgi:service:app", "--watch"], "--server runs it behind a real server")]
+#[case(&["validate", "--target", "asgi:service:app", "--allow-host", "here"], "a Python application runs on this machine")]
+#[case(&["hunt", "--target", "asgi:service:app", "--allow-host", "here"], "a Python application runs on this machine")]
+#[case(&["init", "--target", "asgi:service:app", "--server", "uvicorn", "--profile", "daphne-4.2"], "--server runs a real server")]
+#[case(&["init", "--target", "asgi:service:app", "--token-env", "RELAPSE_NO_TOKEN"], "the variable RELAPSE_NO_TOKEN is not set")]
+#[case(&["init", "--target", "asgi:service:app", "--dir", "no/such"], "the directory no/such is not there")]
+#[case(&["validate", "--target", "asgi:service:app", "--profile", "uvicorn-0.45"], "did you mean `uvicorn-0.54`?")]
 fn misuse_is_told(#[case] arguments: &[&str], #[case] message: &str) {
     let output = Command::new(env!("CARGO_BIN_EXE_relapse")).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

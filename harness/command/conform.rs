@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use relapse::{
-    Clock, Conformance, FrameCase, PATIENCE, Peer, Result, Runtime, Upstream, conform as try_all, conform_embedded,
+    Clock, Conformance, FrameCase, PATIENCE, Peer, Profile, Result, Runtime, conform as try_all, conform_embedded,
     frame_cases, render_conformance, render_conformance_json, servers,
 };
 
@@ -13,7 +13,7 @@ use super::{
     MISUSE, complain_of, print,
     run::{Allowance, progress},
     servers_named,
-    validate::{Foreign, token},
+    target::{Foreign, Guesses, Named, PythonOptions, Way, quoted, tell_notes},
     width,
 };
 
@@ -23,13 +23,17 @@ pub(super) struct Options {
     /// What to try: the name of a case or its last part, a section as in `5.5.2`, or a glob over names as in `5.5*`. All
     /// cases without one.
     patterns: Vec<String>,
-    /// Behind which server profile the embedded backend stands; may be given more than once, as a glob too; all
-    /// without it.
-    #[arg(long, visible_alias = "profile", value_name = "NAME", conflicts_with = "target")]
-    server: Vec<String>,
-    /// Try this server instead of the embedded backend: `http://`, `https://`, `ws://` or `wss://`, host and port.
-    #[arg(long, value_name = "URL")]
-    target: Option<Upstream>,
+    /// The server profile in front of the embedded backend, or of a Python application; may be given more than once, as a
+    /// glob too; all without it.
+    #[arg(long, value_name = "NAME")]
+    profile: Vec<String>,
+    /// Try this instead of the embedded backend: a server, `http://`, `https://`, `ws://` or `wss://`, host and port; or a
+    /// Python application, `asgi:package.module:app`, and ` @ DIR` behind it where it is elsewhere. What frames come to is a
+    /// matter of the server: --server tries a real one with the application in it.
+    #[arg(long, value_name = "URL|asgi:MODULE:APP")]
+    target: Option<Named>,
+    #[command(flatten)]
+    python: PythonOptions,
     #[command(flatten)]
     foreign: Foreign,
     #[command(flatten)]
@@ -58,7 +62,8 @@ enum Format {
 pub(super) fn conform(options: &Options) -> Result<u8> {
     let cases = frame_cases(&options.patterns)?;
     let found = match &options.target {
-        Some(target) => on_url(options, target, &cases)?,
+        Some(target) => on_own(options, target, &cases)?,
+        None if options.python.is_out_of_place() => Vec::new(),
         None => on_embedded(options, &cases)?,
     };
     match options.format {
@@ -69,8 +74,13 @@ pub(super) fn conform(options: &Options) -> Result<u8> {
     Ok(found.iter().map(Conformance::exit_code).max().unwrap_or(MISUSE))
 }
 
+/// The profiles that are meant.
+fn profiles(options: &Options) -> Result<Vec<Arc<Profile>>> {
+    if options.profile.is_empty() { servers() } else { servers_named(&options.profile) }
+}
+
 fn on_embedded(options: &Options, cases: &[Arc<FrameCase>]) -> Result<Vec<Conformance>> {
-    let servers = if options.server.is_empty() { servers() } else { servers_named(&options.server) }?;
+    let servers = profiles(options)?;
     let progress = progress(cases.len() * servers.len(), "cases");
     let behind = |profile| conform_embedded(cases, profile, Clock::Virtual, options.seed, || progress.inc(1));
     let found = servers.iter().map(behind).collect();
@@ -78,26 +88,54 @@ fn on_embedded(options: &Options, cases: &[Arc<FrameCase>]) -> Result<Vec<Confor
     found
 }
 
-/// Nothing where the server may not or cannot be asked, which is complained of.
-fn on_url(options: &Options, target: &Upstream, cases: &[Arc<FrameCase>]) -> Result<Vec<Conformance>> {
-    if !options.foreign.allows(target) {
+/// Nothing where it may not or cannot be asked, which is complained of.
+fn on_own(options: &Options, target: &Named, cases: &[Arc<FrameCase>]) -> Result<Vec<Conformance>> {
+    if !target.is_in_order(&options.python, &options.profile, &options.foreign) {
         return Ok(Vec::new());
     }
-    let binding = options.foreign.binding()?;
-    let found = Runtime::new(Clock::Real).block_on(async {
-        let url = options.allowance.server(target, &binding, &token(&binding).await?);
+    let Some((binding, token)) = target.introduced(&options.foreign)? else { return Ok(Vec::new()) };
+    if binding.is_unknown() {
+        complain_of(&format!(
+            "what is answered has to be known: `relapse init --target {}{}` writes a relapse.toml",
+            quoted(&target.to_string()),
+            options.python.arguments()
+        ));
+        return Ok(Vec::new());
+    }
+    if binding.messages.request.is_empty() || binding.messages.events.is_empty() {
+        complain_of(
+            "what is asked and answered has to be known: put `request` and `events` into the relapse.toml, under [messages]",
+        );
+        return Ok(Vec::new());
+    }
+    // By name, and the profile that plays it where one does.
+    let servers: Vec<(String, Option<String>)> = match options.python.server_name() {
+        Some(server) => vec![(server, None)],
+        None if target.is_python() => {
+            profiles(options)?.iter().map(|profile| (profile.name.clone(), Some(profile.name.clone()))).collect()
+        }
+        None => vec![(target.to_string(), None)],
+    };
+    let progress = progress(cases.len() * servers.len(), "cases");
+    let (mut found, mut notes) = (Vec::new(), Vec::new());
+    for (name, profile) in servers {
+        let (allowance, python, profile) = (&options.allowance, &options.python, profile.as_deref());
+        let runtime = Runtime::new(target.clock(python));
+        let way = Way { allowance, python, profile, guesses: Guesses::Checked, seed: options.seed };
+        let server = target.reach_unseen(&runtime, way, &binding, &token)?;
         let peer = Peer {
-            target: &url,
+            target: server.running(),
+            server: Some(&server),
             binding: &binding,
-            name: target.to_string(),
-            authority: target.authority(),
+            name,
+            authority: server.authority(),
             patience: options.limit.unwrap_or(PATIENCE),
             seed: options.seed,
         };
-        let progress = progress(cases.len(), "cases");
-        let found = try_all(cases, &peer, || progress.inc(1)).await;
-        progress.finish_and_clear();
-        Ok(found)
-    });
-    Ok(found.map_err(|why: String| complain_of(&why)).into_iter().collect())
+        found.push(runtime.block_on(try_all(cases, &peer, || progress.inc(1))));
+        notes.extend(server.notes());
+    }
+    progress.finish_and_clear();
+    tell_notes(notes);
+    Ok(found)
 }

@@ -20,8 +20,7 @@ use super::{
     replay::{capsule_directory, replay_all},
     run::{Allowance, progress, progress_by_time},
     server,
-    target::{Named, PythonOptions, Way, ask_first, quoted, tell_notes, was_asked_to_end},
-    validate::{Foreign, token},
+    target::{Foreign, Guesses, Named, PythonOptions, Way, ask_first, quoted, tell_notes, was_asked_to_end},
     width,
 };
 
@@ -276,29 +275,19 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
         complain_of("--write-pytest is about a Python application that is run in lockstep: `--target asgi:module:app`");
         return Ok(MISUSE);
     }
-    if matches!(target, Named::Url(_)) {
-        if options.python.is_out_of_place() {
-            return Ok(MISUSE);
-        }
-        if options.hostile || options.profile.is_some() {
-            complain_of("--hostile and --profile are about a Python application; a server of yours is what it is");
-            return Ok(MISUSE);
-        }
+    if matches!(target, Named::Url(_)) && options.hostile {
+        complain_of("--hostile is about a Python application; a server of yours is what it is");
+        return Ok(MISUSE);
     }
     let versions: Vec<&Named> = options.before.iter().chain([target]).collect();
-    let is_allowed = |named: &&Named| named.is_allowed(&options.foreign) && named.is_comparable(target);
-    if !versions.iter().all(is_allowed) || options.python.contradicts(options.profile.is_some()) {
+    let is_in_order = |named: &&Named| {
+        named.is_comparable(target) && named.is_in_order(&options.python, options.profile.as_slice(), &options.foreign)
+    };
+    if !versions.iter().all(is_in_order) {
         return Ok(MISUSE);
     }
     options.python.tell_left_out()?;
-    let binding = target.binding(&options.foreign)?;
-    let token = match Runtime::new(Clock::Real).block_on(token(&binding)) {
-        Ok(token) => token,
-        Err(why) => {
-            complain_of(&why);
-            return Ok(MISUSE);
-        }
-    };
+    let Some((binding, token)) = target.introduced(&options.foreign)? else { return Ok(MISUSE) };
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let start = Instant::now();
     let mut hunted = Vec::new();
@@ -376,7 +365,8 @@ fn tell_change(options: &Options, hunt: &Hunt, change: &Change, directory: &Path
 /// Everything that says how versions are reached.
 fn way(options: &Options) -> Way<'_> {
     let profile = options.profile.as_deref();
-    Way { allowance: &options.allowance, python: &options.python, profile, seed: options.seed }
+    let (allowance, python) = (&options.allowance, &options.python);
+    Way { allowance, python, profile, guesses: Guesses::Checked, seed: options.seed }
 }
 
 /// A hunt on something that is not ours; complains where there can be none.
@@ -455,7 +445,7 @@ fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> 
         progress.set_message(message);
         time.is_none_or(|time| start.elapsed() < time) && !was_asked_to_end()
     };
-    ask_first();
+    ask_first("what was found so far is shrunk and told; once more ends everything");
     let campaign = hunt_all(hunt, jobs, &watch)?;
     progress.finish_and_clear();
     Ok(campaign)

@@ -67,17 +67,20 @@ enum Command {
     ///
     /// What no fault acts on passes byte for byte. Every connection is logged, with who closed it and why.
     Proxy(proxy::Options),
-    /// Look at a deployment: health, upgrades with and without credentials, the events of one request.
+    /// Look at a deployment, or at a Python application: health, upgrades with and without credentials, the events of one
+    /// request.
+    ///
+    /// An application that no `relapse.toml` describes is looked at by its own routes.
     ///
     /// Exit codes: 0 everything is as it has to be; 1 something is not; 2 the harness could not do its work or was misused.
     Validate(validate::Options),
-    /// Find out how a server is spoken to, and write it down as a `relapse.toml`.
+    /// Find out how a server or a Python application is spoken to, and write it down as a `relapse.toml`.
     ///
-    /// Asks common paths for health and WebSockets, tries a token in every place where tokens travel, and says what
+    /// Asks the routes that an application tells, and common paths, for health and WebSockets, tries a token in every place where tokens travel, and says what
     /// clients commonly say. Exit codes: 0 a session opened; 1 none did; 2 the harness could not do its work or was misused.
     Init(init::Options),
-    /// See how far a server keeps RFC 6455 sections 5 to 7: the embedded backend behind every server profile, or a server
-    /// of yours.
+    /// See how far a server keeps RFC 6455 sections 5 to 7: the embedded backend behind every server profile, a server of
+    /// yours, or a Python application behind a real server or every profile.
     ///
     /// Each case is a conversation on a connection of its own, and is `ok`, `non-strict` (it may be tolerated), `unclean`
     /// (no close frame), `wrong-code` or `failed`. A valid client has to get through before and after.

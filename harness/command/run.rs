@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relapse::{
-    Binding, Case, Clock, Error, Profile, Report, Result, Runtime, Servers, Trial, Upstream, Url, judge_all,
-    judge_bound, render_json, render_table, servers,
+    Binding, Case, Error, Profile, Report, Result, Runtime, Servers, Trial, Upstream, Url, judge_all, judge_bound,
+    render_json, render_table, servers,
 };
 
 use super::{
     MISUSE, Source, complain_of, print, servers_named,
-    target::{Named, PythonOptions, Way, tell_notes},
-    validate::{Foreign, token},
+    target::{Foreign, Guesses, Named, PythonOptions, Way, tell_notes},
     width,
 };
 
@@ -76,6 +75,9 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
+    /// For a command that asks little, whatever the answers are.
+    pub(super) const UNLIMITED: Allowance = Allowance { max_requests: usize::MAX, rate: None };
+
     /// The server, to be asked so much.
     pub(super) fn server(&self, upstream: &Upstream, binding: &Binding, token: &str) -> Url {
         let rate = self.rate.or((!upstream.is_loopback()).then_some(RATE));
@@ -137,31 +139,22 @@ fn run_on(
     start: Instant,
 ) -> Result<u8> {
     let url = &options.url;
-    if matches!(target, Named::Url(_)) && url.python.is_out_of_place() {
-        return Ok(MISUSE);
-    }
     if options.profile.len() > 1 {
         complain_of("one --profile stands in front of an application of yours");
         return Ok(MISUSE);
     }
     let all: Vec<&Named> = url.before.iter().chain([target]).collect();
-    let is_allowed = |named: &&Named| named.is_allowed(&url.foreign) && named.is_comparable(target);
-    if !all.iter().all(is_allowed) || url.python.contradicts(!options.profile.is_empty()) {
+    let is_in_order =
+        |named: &&Named| named.is_comparable(target) && named.is_in_order(&url.python, &options.profile, &url.foreign);
+    if !all.iter().all(is_in_order) {
         return Ok(MISUSE);
     }
     url.python.tell_left_out()?;
-    let binding = target.binding(&url.foreign)?;
-    let token = match Runtime::new(Clock::Real).block_on(token(&binding)) {
-        Ok(token) => token,
-        Err(why) => {
-            complain_of(&why);
-            return Ok(MISUSE);
-        }
-    };
+    let Some((binding, token)) = target.introduced(&url.foreign)? else { return Ok(MISUSE) };
     let runtime = Runtime::new(target.clock(&url.python));
     let (allowance, python) = (&url.allowance, &url.python);
     let profile = options.profile.first().map(String::as_str);
-    let way = Way { allowance, python, profile, seed: options.seed };
+    let way = Way { allowance, python, profile, guesses: Guesses::Checked, seed: options.seed };
     let reach = |named: &Named| named.reach(&runtime, way, &binding, &token);
     let before = url.before.as_ref().map(reach).transpose()?;
     let servers = Servers { binding: binding.clone(), before, after: reach(target)? };

@@ -5,17 +5,17 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use relapse::{
-    BLOCKED_LIMIT, Binding, Catalogue, Clock, Error, MEMORY_LIMIT, Profile, PythonInstallation, PythonRequirements,
-    PythonServer, PythonSite, PythonTarget, Reaching, Recorded, Result, Route, Runtime, START_LIMIT, Served, Server,
-    ServerChoice, Trouble, Upstream, end_interpreters, learn_routes, servers,
+    BLOCKED_LIMIT, Binding, COMMAND_LIMIT, Catalogue, Clock, Error, MEMORY_LIMIT, Profile, PythonInstallation,
+    PythonRequirements, PythonServer, PythonSite, PythonTarget, Reaching, Recorded, Result, Route, Runtime,
+    START_LIMIT, Served, Server, ServerChoice, Trouble, Upstream, end_interpreters, learn_routes, servers,
 };
 
-use super::{complain_of, note, run::Allowance, server, until_told_to_stop, validate::Foreign};
+use super::{complain_of, note, run::Allowance, server, servers_named, until_told_to_stop};
 
 /// Something of the user's own.
 #[derive(Debug, Clone)]
@@ -59,6 +59,33 @@ impl fmt::Display for Named {
     }
 }
 
+/// Something of the user's own, and everything that says how it is reached, for a command that looks at one thing.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Own {
+    /// What it is: a server, `http://`, `https://`, `ws://` or `wss://`, host and port; or a Python application,
+    /// `asgi:package.module:app`, and ` @ DIR` behind it where it is elsewhere.
+    #[arg(long, value_name = "URL|asgi:MODULE:APP")]
+    pub(super) target: Named,
+    #[command(flatten)]
+    pub(super) python: PythonOptions,
+    /// The server profile in front of a Python application.
+    #[arg(long, value_name = "NAME")]
+    pub(super) profile: Option<String>,
+    #[command(flatten)]
+    pub(super) foreign: Foreign,
+}
+
+/// How a server that is not ours is spoken to.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Foreign {
+    /// How it is spoken to; `relapse.toml` where there is one, and what the embedded backend speaks where there is none.
+    #[arg(long, value_name = "FILE")]
+    pub(super) binding: Option<PathBuf>,
+    /// A host that may be contacted although it is not this machine; may be given more than once.
+    #[arg(long, value_name = "HOST")]
+    allow_host: Vec<String>,
+}
+
 /// How a Python application is loaded.
 #[derive(Debug, Clone, Args)]
 pub(super) struct PythonOptions {
@@ -72,10 +99,10 @@ pub(super) struct PythonOptions {
     /// An environment variable for a Python application; may be given more than once.
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
-    /// A route of a Python application beside those it tells itself, `ws:/path` or `GET /path?name=value`; may be given
-    /// more than once.
+    /// A route beside those that a Python application tells itself, `ws:/path` or `GET /path?name=value`; may be given more
+    /// than once.
     #[arg(long, value_name = "ROUTE", value_parser = Route::parse)]
-    path: Vec<Route>,
+    pub(super) path: Vec<Route>,
     /// A good conversation with a Python application, from which its routes learn what they take: a HAR file, as browsers and
     /// proxies save one, or a case file; may be given more than once. Credentials in it are left out.
     #[arg(long, value_name = "FILE")]
@@ -87,7 +114,7 @@ pub(super) struct PythonOptions {
     /// `hypercorn`, `daphne` or `granian`, with `==VERSION` behind it where that matters, and `uvicorn[websockets]`,
     /// `uvicorn[sansio]` or `uvicorn[wsproto]` for one of its implementations. It is taken from the application's interpreter;
     /// where --python and `.venv` name none, and it is not there, it is installed in an environment of its own.
-    #[arg(long, value_name = "NAME[==VERSION]")]
+    #[arg(long, value_name = "NAME[==VERSION]", value_parser = real_server)]
     server: Option<ServerChoice>,
     /// How long a Python application may keep its event loop to itself before it is taken for stuck.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
@@ -122,6 +149,14 @@ impl From<LoopClock> for Clock {
     }
 }
 
+/// A real server. Who names a profile is told so.
+fn real_server(text: &str) -> Result<ServerChoice, String> {
+    text.parse().map_err(|why: String| match servers_named(&[text.to_owned()]) {
+        Ok(_) => format!("that names a profile: `--profile {text}` plays the server; {why}"),
+        Err(_) => why,
+    })
+}
+
 fn variable(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
     parts
@@ -145,6 +180,11 @@ impl PythonOptions {
     /// Whether a real server stands in front of a Python application.
     pub(super) fn is_served(&self) -> bool {
         self.server.is_some()
+    }
+
+    /// The name of the real server in front of a Python application.
+    pub(super) fn server_name(&self) -> Option<String> {
+        self.server.as_ref().map(ServerChoice::to_string)
     }
 
     /// The argument that names the server, behind a target.
@@ -251,7 +291,7 @@ impl PythonOptions {
 
     /// Whether a real server is to stand in front of a Python application, and something else that plays one, or that only
     /// goes without; complains.
-    pub(super) fn contradicts(&self, profile: bool) -> bool {
+    fn contradicts(&self, profile: bool) -> bool {
         let is_both = self.server.is_some() && (profile || self.fresh);
         if is_both {
             complain_of(
@@ -268,6 +308,15 @@ pub(super) fn quoted(text: &str) -> String {
     if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
+/// What becomes of the routes that the code of an application only looks as if it had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guesses {
+    /// Those are left where somebody is.
+    Checked,
+    /// All are left, for whoever finds out.
+    Kept,
+}
+
 /// Everything that says how something of the user's own is reached.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Way<'a> {
@@ -275,6 +324,7 @@ pub(super) struct Way<'a> {
     pub(super) python: &'a PythonOptions,
     /// The profile of the server in front of a Python application; the first that is known without one.
     pub(super) profile: Option<&'a str>,
+    pub(super) guesses: Guesses,
     pub(super) seed: u64,
 }
 
@@ -288,42 +338,68 @@ impl Named {
         }
     }
 
+    /// Whether it is a Python application.
+    pub(super) fn is_python(&self) -> bool {
+        matches!(self, Named::Python { .. })
+    }
+
     /// Whether it is of the kind of another version; complains where it is not.
     pub(super) fn is_comparable(&self, other: &Named) -> bool {
-        let is_alike = matches!(self, Named::Url(_)) == matches!(other, Named::Url(_));
+        let is_alike = self.is_python() == other.is_python();
         if !is_alike {
             complain_of("a server behind a URL and a Python application cannot be compared: name two of a kind");
         }
         is_alike
     }
 
+    /// Whether what is said beside it goes with it, and it may be contacted; complains where it is not so.
+    pub(super) fn is_in_order(&self, python: &PythonOptions, profiles: &[String], foreign: &Foreign) -> bool {
+        match self {
+            Named::Url(_) if python.is_out_of_place() => false,
+            Named::Url(_) if !profiles.is_empty() => {
+                complain_of("--profile is about a Python application; a server of yours is what it is");
+                false
+            }
+            Named::Url(upstream) => foreign.allows(upstream),
+            Named::Python { .. } => !foreign.is_out_of_place() && !python.contradicts(!profiles.is_empty()),
+        }
+    }
+
+    /// How it is spoken to, and the valid token; nothing where that cannot be had, which is complained of.
+    pub(super) fn introduced(&self, foreign: &Foreign) -> Result<Option<(Binding, String)>> {
+        let binding = self.binding(foreign)?;
+        Ok(valid_token(&binding).map(|token| (binding, token)))
+    }
+
     /// How it is spoken to.
-    pub(super) fn binding(&self, foreign: &Foreign) -> Result<Binding> {
+    fn binding(&self, foreign: &Foreign) -> Result<Binding> {
         if matches!(self, Named::Url(_)) || foreign.has_binding() {
             return foreign.binding();
         }
         note(
             "no relapse.toml here, so it is visited by its own routes, and what is said there is made up; a relapse.toml with \
-             its paths, credential and messages lets more of it be judged",
+             its paths, credential and messages, which `relapse init` writes, lets more of it be judged",
         );
         Ok(Binding::unknown())
     }
 
-    /// Whether it may be contacted; complains where it may not.
-    pub(super) fn is_allowed(&self, foreign: &Foreign) -> bool {
-        match self {
-            Named::Url(upstream) => foreign.allows(upstream),
-            Named::Python { .. } => true,
-        }
+    /// Reaches it, and finds out which server answers.
+    pub(super) fn reach(&self, runtime: &Runtime, way: Way<'_>, binding: &Binding, token: &str) -> Result<Server> {
+        let mut server = self.reach_unseen(runtime, way, binding, token)?;
+        runtime.block_on(server.recognize(binding, &servers()?));
+        Ok(server)
     }
 
-    /// Reaches it.
-    pub(super) fn reach(&self, runtime: &Runtime, way: Way<'_>, binding: &Binding, token: &str) -> Result<Server> {
+    /// Reaches it, whoever answers: a server behind a URL is not asked for anything yet.
+    pub(super) fn reach_unseen(
+        &self,
+        runtime: &Runtime,
+        way: Way<'_>,
+        binding: &Binding,
+        token: &str,
+    ) -> Result<Server> {
         match self {
-            Named::Url(upstream) => {
-                let url = way.allowance.server(upstream, binding, token);
-                Ok(runtime.block_on(Server::recognize(url, binding, &servers()?)))
-            }
+            Named::Url(upstream) => Ok(Server::url(way.allowance.server(upstream, binding, token))),
             Named::Python { app, places } => launcher(app, places, way, binding, token)?(runtime),
         }
     }
@@ -345,11 +421,124 @@ impl Named {
     }
 }
 
+impl Own {
+    /// Whether everything that is said goes together, and it may be contacted; complains where it is not so.
+    pub(super) fn is_in_order(&self) -> bool {
+        self.is_in_order_with(&self.python)
+    }
+
+    /// The same, where a server behind a URL has routes too that somebody can name.
+    pub(super) fn is_in_order_by_path(&self) -> bool {
+        self.is_in_order_with(&PythonOptions { path: Vec::new(), ..self.python.clone() })
+    }
+
+    fn is_in_order_with(&self, python: &PythonOptions) -> bool {
+        self.target.is_in_order(python, self.profile.as_slice(), &self.foreign)
+    }
+
+    /// The clock it is reached on.
+    pub(super) fn clock(&self) -> Clock {
+        self.target.clock(&self.python)
+    }
+
+    /// Reaches it, whoever answers.
+    pub(super) fn reach(&self, runtime: &Runtime, binding: &Binding, token: &str, guesses: Guesses) -> Result<Server> {
+        let (allowance, profile) = (&Allowance::UNLIMITED, self.profile.as_deref());
+        let way = Way { allowance, python: &self.python, profile, guesses, seed: 1 };
+        self.target.reach_unseen(runtime, way, binding, token)
+    }
+}
+
+impl Foreign {
+    /// Whether a server may be contacted; complains where it may not.
+    fn allows(&self, upstream: &Upstream) -> bool {
+        let host = upstream.host();
+        let is_allowed = upstream.is_loopback() || self.allow_host.iter().any(|allowed| allowed == host);
+        if !is_allowed {
+            complain_of(&format!(
+                "{host} is not this machine; name it with `--allow-host {host}` if it may be contacted"
+            ));
+        }
+        is_allowed
+    }
+
+    /// Whether a host may be contacted where nobody is contacted at all; complains.
+    fn is_out_of_place(&self) -> bool {
+        let is_given = !self.allow_host.is_empty();
+        if is_given {
+            complain_of("--allow-host is about a server behind a URL; a Python application runs on this machine");
+        }
+        is_given
+    }
+
+    /// The arguments that say the same.
+    pub(super) fn arguments(&self) -> String {
+        let binding = self.binding.iter().map(|path| format!(" --binding {}", quoted(&path.display().to_string())));
+        let hosts = self.allow_host.iter().map(|host| format!(" --allow-host {}", quoted(host)));
+        binding.chain(hosts).collect()
+    }
+
+    /// Where the binding is, if anywhere.
+    fn path(&self) -> Option<PathBuf> {
+        let here = PathBuf::from("relapse.toml");
+        self.binding.clone().or_else(|| here.is_file().then_some(here))
+    }
+
+    /// Whether anybody has said how it is spoken to.
+    fn has_binding(&self) -> bool {
+        self.path().is_some()
+    }
+
+    fn binding(&self) -> Result<Binding> {
+        let Some(path) = self.path() else {
+            note(
+                "no relapse.toml here, so it is spoken to as the embedded backend; `relapse init` writes one, --binding names one",
+            );
+            return Ok(Binding::default());
+        };
+        let read = std::fs::read_to_string(&path);
+        let text = read.map_err(|source| Error::Io { doing: "read", path: path.clone(), source })?;
+        Binding::parse(&path.display().to_string(), &text)
+    }
+}
+
+/// The valid token that a binding names, empty where it names none; nothing where it cannot be had, which is complained of.
+pub(super) fn valid_token(binding: &Binding) -> Option<String> {
+    Runtime::new(Clock::Real).block_on(token(binding)).map_err(|why| complain_of(&why)).ok()
+}
+
+/// The valid token that a binding names; empty where it names none.
+///
+/// # Errors
+/// Says which variable is not set, or what the command did instead of printing a token.
+async fn token(binding: &Binding) -> std::result::Result<String, String> {
+    let credential = &binding.credential;
+    if let Some(name) = &credential.env {
+        let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+        return value
+            .ok_or_else(|| format!("the variable {name} is not set, and the binding says that it holds the token"));
+    }
+    let Some(command) = &credential.command else { return Ok(credential.literal.clone().unwrap_or_default()) };
+    let run = tokio::process::Command::new("sh").arg("-c").arg(command).kill_on_drop(true).output();
+    let output = match tokio::time::timeout(COMMAND_LIMIT, run).await {
+        Err(_) => return Err(format!("`{command}` printed no token within {} s", COMMAND_LIMIT.as_secs())),
+        Ok(Err(error)) => return Err(format!("`{command}` cannot be run: {error}")),
+        Ok(Ok(output)) => output,
+    };
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() && !text.is_empty() {
+        Ok(text)
+    } else {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(format!("`{command}` gave no token ({}): {said}", output.status))
+    }
+}
+
 /// Starts an interpreter with an application in it.
 fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token: &str) -> Result<Box<Reaching>> {
     end_interpreters_with_us();
     let (site, is_chosen) = way.python.site(app, places)?;
-    let (binding, token, seed) = (binding.clone(), token.to_owned(), way.seed);
+    let (binding, token, seed, guesses) = (binding.clone(), token.to_owned(), way.seed, way.guesses);
     let (named, recorded) = (way.python.path.clone(), way.python.recorded()?);
     let behind = match way.python.server.clone() {
         Some(server) => {
@@ -367,23 +556,27 @@ fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token
     Ok(Box::new(move |runtime: &Runtime| {
         let (mut reached, introduction) = match &behind {
             Behind::Server(server, site) => {
-                let (site, server) = (site.clone(), server.clone());
+                let (site, server, setting) = (site.clone(), server.clone(), format!("the real one ({server})"));
                 let installation = PythonInstallation { site, server, flags: Vec::new(), start_limit: START_LIMIT };
                 let (server, introduction) = runtime.block_on(PythonServer::start(installation))?;
-                (Server::served(Served::new(server, &binding, token.clone())), introduction)
+                let served = Server::served(Served::new(server, &binding, token.clone()));
+                (Server { setting, ..served }, introduction)
             }
             Behind::Profile(profile, site) => {
                 let launched = PythonTarget::launch(site.clone(), &binding, token.clone(), Arc::clone(profile), seed);
                 let (python, introduction) = runtime.block_on(launched)?;
-                (Server::python(python), introduction)
+                let setting = format!("played by the profile {}", profile.name);
+                (Server { setting, ..Server::python(python) }, introduction)
             }
         };
         reached.routes = named.iter().cloned().chain(introduction.routes).collect();
         if reached.routes.is_empty() && recorded.is_empty() && binding.is_unknown() {
             // What its code looks as if it had is taken where nobody says more.
             reached.routes = introduction.guesses;
-            let forgotten = runtime.block_on(reached.forget_unfound(&binding, seed));
-            forgotten.unwrap_or_else(|why| complain_of(&why));
+            if guesses == Guesses::Checked {
+                let forgotten = runtime.block_on(reached.forget_unfound(&binding, seed));
+                forgotten.unwrap_or_else(|why| complain_of(&why));
+            }
         }
         learn_routes(&mut reached.routes, &recorded);
         Ok(reached)
@@ -417,13 +610,13 @@ enum Behind {
     Server(ServerChoice, PythonSite),
 }
 
-/// Whether the first Ctrl-C only asks, and whether it did.
-static ASKS_FIRST: AtomicBool = AtomicBool::new(false);
+/// What the first Ctrl-C is told where it only asks, and whether it did.
+static ASKS_FIRST: OnceLock<&str> = OnceLock::new();
 static WAS_ASKED: AtomicBool = AtomicBool::new(false);
 
-/// From now on the first Ctrl-C asks for an end in good order, and only the second one ends everything.
-pub(super) fn ask_first() {
-    ASKS_FIRST.store(true, Ordering::Relaxed);
+/// From now on the first Ctrl-C asks for an end in good order, which is said, and only the second one ends everything.
+pub(super) fn ask_first(said: &'static str) {
+    ASKS_FIRST.get_or_init(|| said);
     end_interpreters_with_us();
 }
 
@@ -439,9 +632,9 @@ pub(super) fn end_interpreters_with_us() {
         std::thread::spawn(|| {
             let runtime = Runtime::new(Clock::Real);
             let is_interrupt = runtime.block_on(until_told_to_stop());
-            if is_interrupt && ASKS_FIRST.load(Ordering::Relaxed) {
+            if is_interrupt && let Some(said) = ASKS_FIRST.get() {
                 WAS_ASKED.store(true, Ordering::Relaxed);
-                note("what was found so far is shrunk and told; once more ends everything");
+                note(said);
                 runtime.block_on(until_told_to_stop());
             }
             end_interpreters();

@@ -1,0 +1,259 @@
+//! Applications of somebody else that are looked at, made acquainted with, and tried frame by frame: in memory, and behind
+//! real servers.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use relapse::ServerChoice;
+use rstest::rstest;
+use serde_json::Value as Json;
+
+use crate::{
+    python::{apps, python},
+    served::interpreter,
+    stage,
+};
+
+/// What the command prints in a directory, with its exit code; what it complains of comes behind.
+fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    relapse.current_dir(directory).args(arguments).env("RELAPSE_TEST_TOKEN", TOKEN);
+    let output = relapse.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// The rows that fail, and what is noted.
+fn failing(document: &str) -> (Vec<String>, String) {
+    let found: Json = serde_json::from_str(document).unwrap_or_else(|error| panic!("{error}: {document}"));
+    let rows = found["rows"].as_array().unwrap().iter().filter(|row| row["passes"] == false);
+    let notes = found["notes"].as_array().unwrap().iter().map(|note| note.as_str().unwrap());
+    let rows: Vec<String> = rows.map(|row| row["tried"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(found["passes"], rows.is_empty());
+    (rows, notes.collect::<Vec<_>>().join("\n"))
+}
+
+const TOKEN: &str = "a-token-of-more-than-24-characters";
+
+/// A service without a framework, whose code has a word for what it is asked.
+const SERVICE: &str = r#"
+import json
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    if scope["type"] == "http":
+        status = 200 if scope["path"] == "/live" else 404
+        await send({"type": "http.response.start", "status": status})
+        return await send({"type": "http.response.body"})
+    await receive()
+    if scope["path"] != "/feed" or dict(scope["headers"]).get(b"authorization") != b"Bearer TOKEN":
+        return await send({"type": "websocket.close"})
+    await send({"type": "websocket.accept"})
+    while True:
+        event = await receive()
+        if event["type"] == "websocket.disconnect":
+            return
+        kind = json.loads(event.get("text") or "{}").get("type")
+        answer = "subscribed" if kind == "subscribe" else "error"
+        await send({"type": "websocket.send", "text": json.dumps({"type": answer})})
+"#;
+
+fn put(text: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("service.py"), text.replace("TOKEN", TOKEN)).unwrap();
+    directory
+}
+
+/// From an application alone to its conformance: what `init` writes is what the others need.
+#[test]
+fn an_application_is_made_acquainted_with() {
+    if python().is_none() {
+        return;
+    }
+    let directory = put(SERVICE);
+    let relapse = |arguments: &[&str]| relapse(directory.path(), arguments);
+    let target = ["--target", "asgi:service:app"];
+    let (code, _, told) = relapse(&[&["conform"], &target[..]].concat());
+    assert!(code == Some(2) && told.contains("`relapse init --target asgi:service:app` writes"), "{told}");
+    let token = ["--token-env", "RELAPSE_TEST_TOKEN"];
+    let (code, written, told) = relapse(&[&["init"], &target[..], &token[..]].concat());
+    assert_eq!(code, Some(0), "{written}{told}");
+    for part in [
+        "# How asgi:service:app is spoken to.",
+        "A session opens here with the token.",
+        "played by the profile uvicorn-0.35",
+        "websocket = \"/feed\"",
+        "health = [\"/live\"]",
+        "env = \"RELAPSE_TEST_TOKEN\"",
+        "request = '{\"type\":\"subscribe\"}'",
+        "events = [\"subscribed\"]",
+    ] {
+        assert!(written.contains(part), "{part}: {written}");
+    }
+    let (code, document, _) = relapse(&[&["validate", "--format", "json"], &target[..]].concat());
+    assert_eq!((code, failing(&document).0), (Some(0), Vec::new()), "{document}");
+    let conform = ["conform", "5.5.2", "--format", "json", "--profile", "uvicorn-0.35", "--profile", "granian-2.8"];
+    let (code, document, told) = relapse(&[&conform[..], &target[..]].concat());
+    assert_eq!(code, Some(0), "{document}{told}");
+    let found: Json = serde_json::from_str(&document).unwrap();
+    let servers = found["servers"].as_array().unwrap().iter().map(|server| server["server"].as_str().unwrap());
+    assert_eq!(servers.collect::<Vec<_>>(), ["uvicorn-0.35", "granian-2.8"]);
+}
+
+/// Without a binding an application is looked at by its own routes; with one, by that. What raised is said with its place.
+#[rstest]
+#[case::in_order("", &[], &[])]
+#[case::before_the_accept("query", &["ws:/ws"], &["upgrade", "/health and the handshake"])]
+#[case::after_the_accept("after_accept", &["ws:/ws"], &["one request"])]
+fn an_application_is_looked_at(#[case] defect: &str, #[case] by_route: &[&str], #[case] by_binding: &[&str]) {
+    if python().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (target, defect) = (format!("asgi:raw:app @ {}", apps().display()), format!("DEFECT={defect}"));
+    let validate = ["validate", "--target", &target, "--env", &defect, "--format", "json"];
+    let binding = apps().join("relapse.toml");
+    for (binding, expected) in [(None, by_route), (Some(binding.to_str().unwrap()), by_binding)] {
+        let binding: Vec<&str> = binding.into_iter().flat_map(|path| ["--binding", path]).collect();
+        let (code, document, told) = relapse(directory.path(), &[&validate[..], &binding].concat());
+        let (rows, notes) = failing(&document);
+        assert_eq!(rows, expected, "{document}{told}");
+        assert_eq!(code, Some(i32::from(!expected.is_empty())));
+        assert_eq!(notes.contains("(raw.py:"), !expected.is_empty(), "{notes}");
+    }
+}
+
+/// Routes come before paths that are common, with the values and the query that they need.
+const ROUTES: &str = r#"
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+
+app = FastAPI()
+
+@app.get("/health")
+async def common():
+    return {}
+
+@app.get("/internal/readiness")
+async def ready():
+    return {}
+
+@app.get("/readings/{number}")
+async def reading(number: int):
+    return {}
+
+@app.post("/status")
+async def change():
+    raise RuntimeError("it was changed")
+
+@app.websocket("/rooms/{room}")
+async def converse(websocket: WebSocket, room: int, name: str):
+    await websocket.accept()
+    await websocket.send_json({"type": "welcome", "room": room})
+    try:
+        async for text in websocket.iter_text():
+            await websocket.send_json({"type": "said"})
+    except WebSocketDisconnect:
+        return
+
+@app.websocket("/ws")
+async def other(websocket: WebSocket):
+    await websocket.accept()
+    await websocket.receive()
+"#;
+
+#[test]
+fn an_application_is_asked_where_it_says_that_it_is() {
+    let Some(python) = stage::python() else { return };
+    let directory = put(ROUTES);
+    let relapse = |command: &str, more: &[&str]| {
+        let arguments = [command, "--target", "asgi:service:app", "--python", python.to_str().unwrap()];
+        relapse(directory.path(), &[&arguments[..], more].concat())
+    };
+    // What may change something is not asked for.
+    let (code, document, told) = relapse("validate", &["--format", "json"]);
+    let (rows, notes) = failing(&document);
+    assert!(
+        code == Some(0) && rows.is_empty() && notes.contains("not asked, as it may change something: POST /status")
+    );
+    assert!(told.contains("no relapse.toml here"), "{told}");
+    let (code, written, told) = relapse("init", &[]);
+    assert_eq!(code, Some(0), "{told}");
+    for part in [
+        "websocket = \"/rooms/1?name=a\"",
+        "It tells of /ws too",
+        "health = [\"/health\", \"/internal/readiness\"]",
+        "events = [\"said\"]",
+    ] {
+        assert!(written.contains(part), "{part}: {written}");
+    }
+    let (code, document, _) = relapse("validate", &["--format", "json"]);
+    assert_eq!((code, failing(&document).0), (Some(0), Vec::new()), "{document}");
+    // What somebody names comes before what it tells.
+    let named = ["--path", "ws:/ws", "--path", "GET /internal/readiness", "--binding", "named.toml"];
+    let (code, written, told) = relapse("init", &named);
+    assert_eq!(code, Some(0), "{told}");
+    for part in ["websocket = \"/ws\"", "health = [\"/internal/readiness\", \"/health\"]"] {
+        assert!(written.contains(part), "{part}: {written}");
+    }
+}
+
+/// Behind a real server all three say what they say of any server.
+#[rstest]
+#[case("uvicorn==0.35.0", "close 1002", 0)]
+#[case("hypercorn==0.18.0", "drop (1006)", 1)]
+fn an_application_behind_a_real_server_is_asked(#[case] server: &str, #[case] evidence: &str, #[case] exit: i32) {
+    let choice: ServerChoice = server.parse().unwrap();
+    let Some(python) = interpreter(&choice) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let target = format!("asgi:raw:app @ {}", apps().display());
+    let relapse = |command: &str, more: &[&str]| {
+        let arguments = [command, "--target", &target, "--server", server, "--python", python.to_str().unwrap()];
+        relapse(directory.path(), &[&arguments[..], more].concat())
+    };
+    let (code, written, told) = relapse("init", &[]);
+    assert_eq!(code, Some(0), "{told}");
+    for part in [&format!("the real one ({server})"), "websocket = \"/ws\"", "health = [\"/health\"]", "\"welcome\""] {
+        assert!(written.contains(part), "{part}: {written}");
+    }
+    let binding = apps().join("relapse.toml");
+    let binding = ["--binding", binding.to_str().unwrap(), "--format", "json"];
+    let (code, document, _) = relapse("validate", &[&["--wait", "10s"], &binding[..]].concat());
+    assert_eq!((code, failing(&document).0), (Some(0), Vec::new()), "{document}");
+    let mistaken = [&["--env", "DEFECT=after_accept"], &binding[..]].concat();
+    let (code, document, _) = relapse("validate", &mistaken);
+    let (rows, notes) = failing(&document);
+    assert!(code == Some(1) && rows == ["one request"] && notes.contains("(raw.py:"), "{document}");
+    let (code, document, told) = relapse("conform", &[&["fragmented", "ping-empty"], &binding[..]].concat());
+    assert_eq!(code, Some(exit), "{document}{told}");
+    let found: Json = serde_json::from_str(&document).unwrap();
+    let found = &found["servers"][0];
+    assert_eq!(found["server"], server);
+    let cases = found["cases"].as_array().unwrap();
+    let fragmented = cases.iter().find(|case| case["case"] == "5.5-control-frames/fragmented").unwrap();
+    assert_eq!(fragmented["evidence"], evidence);
+}
+
+/// Whoever watches an application behind a real server ends it with Ctrl-C, in good order.
+#[test]
+fn an_application_behind_a_real_server_is_watched() {
+    let server = "uvicorn==0.35.0";
+    let Some(python) = interpreter(&server.parse().unwrap()) else { return };
+    let target = format!("asgi:raw:app @ {}", apps().display());
+    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    relapse.args(["validate", "--watch", "--every", "100ms", "--target", &target, "--server", server, "--binding"]);
+    relapse.arg(apps().join("relapse.toml")).arg("--python").arg(python);
+    let mut relapse = relapse.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(relapse.stdout.take().unwrap());
+    let mut lines = String::new();
+    output.read_line(&mut lines).unwrap();
+    output.read_line(&mut lines).unwrap();
+    assert!(Command::new("kill").args(["-INT", &relapse.id().to_string()]).status().unwrap().success());
+    output.read_to_string(&mut lines).unwrap();
+    let mut told = String::new();
+    relapse.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert_eq!(relapse.wait().unwrap().code(), Some(0), "{lines}{told}");
+    assert!(lines.starts_with("passes  1 of 1 (100 %)\npasses  2 of 2 (100 %)\n"), "{lines}");
+    assert!(told.contains("it ends in good order"), "{told}");
+}
