@@ -173,6 +173,7 @@ fn who_died_before_is_not_told_to_stop() {
 /// The command fails for it: by its exit code, in its table and in its document.
 #[rstest]
 #[case::run(&["run", "--path", "GET /", "--target", "asgi:service:app"])]
+#[case::validate(&["validate", "--path", "GET /", "--target", "asgi:service:app"])]
 #[case::hunt(&["hunt", "--cases", "30", "--path", "GET /", "--target", "asgi:service:app"])]
 #[case::hunt_on_two(
     &["hunt", "--cases", "30", "--path", "GET /", "--before", "asgi:service:app", "--target", "asgi:service:app"]
@@ -195,8 +196,8 @@ fn a_bad_end_fails_the_command(#[case] arguments: &[&str]) {
                 relapse.arg("plain.toml");
             }
             let output = relapse.output().unwrap();
-            let told = String::from_utf8_lossy(&output.stdout);
-            assert_eq!(output.status.code(), Some(code), "{told}{}", String::from_utf8_lossy(&output.stderr));
+            let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert_eq!(output.status.code(), Some(code), "{told}");
             assert_eq!(told.contains("KeyError: 'pool' (service.py:8 in app) left"), code == 1, "{told}");
         }
     }

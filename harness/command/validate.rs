@@ -65,7 +65,9 @@ pub(super) fn validate(options: &Options) -> Result<u8> {
         }
     });
     tell_notes(server.notes());
-    code
+    let shutdown = runtime.block_on(server.shut_down())?;
+    shutdown.iter().for_each(|complaint| complain_of(&format!("shutdown: {complaint}")));
+    Ok(code?.max(u8::from(!shutdown.is_empty())))
 }
 
 impl Options {
