@@ -12,7 +12,7 @@ use crate::{
     classify::Reading,
     clock::{Clock, Runtime},
     close_code::CloseCode,
-    conformance::{Conformance, Event, Expected, FrameCase, Judged, Saw, Tried, Variant, Written, judge},
+    conformance::{Behavior, Conformance, Event, Expected, FrameCase, Judged, Saw, Tried, Variant, Written, judge},
     environment::Environment,
     error::Error,
     frame::{Assembly, Frame, Opcode},
@@ -27,7 +27,7 @@ use crate::{
     running::Running,
     step::Request,
     target::{Embedded, Transport},
-    transcript::Transcript,
+    transcript::{Transcript, What},
 };
 
 /// How long the client waits for what does not come, unless it is told otherwise.
@@ -140,7 +140,8 @@ impl Peer<'_> {
         let mut chance = fastrand::Rng::with_seed(seed);
         let written = variant.write(&messages.request, &mut chance)?;
         // A user of its own, so that nobody has too many connections or says too much.
-        let mut session = Session::new(self.open(format!("user-{number}"), seed).await?, chance);
+        let (wire, recorder) = self.open(format!("user-{number}"), seed).await?;
+        let mut session = Session::new(wire, chance);
         session.be_greeted(&messages.welcome).await?;
         session.awaited = answer.clone();
         session.has_closed = variant.closes();
@@ -161,22 +162,42 @@ impl Peer<'_> {
             matches!(case.expected, Expected::Answers { .. }) && session.replies() >= owed.replies.len()
         };
         session.read(self.patience, is_answered).await;
-        let judged = judge(&case.expected, &owed, &session.events);
+        let mut judged = judge(&case.expected, &owed, &session.events);
         if session.replies() > 0 {
             session.part(self.patience).await;
+        }
+        if let Some(raised) = self.raised(&recorder).filter(|_| judged.behavior > Behavior::NonStrict) {
+            judged.evidence.push_str(&format!("; the application raised {raised}"));
         }
         Ok(judged)
     }
 
-    /// Opens a session for a user.
-    async fn open(&self, user: String, seed: u64) -> Result<Wire, String> {
+    /// What left the application meanwhile, where its ledger tells: that is not the server's doing.
+    fn raised(&self, recorder: &Recorder) -> Option<String> {
+        // Everything that was told until now is written down by then.
+        self.target.residue();
+        recorder.transcript().events.iter().find_map(|event| match &event.what {
+            What::Raised(exception)
+                if !(exception.is_cancellation() || exception.is_disconnect() || exception.is_broken_off()) =>
+            {
+                Some(exception.located())
+            }
+            _ => None,
+        })
+    }
+
+    /// Opens a session for a user, and who writes down what happens in it.
+    async fn open(&self, user: String, seed: u64) -> Result<(Wire, Recorder), String> {
         let request = Request { user, ..self.binding.upgrade(&self.authority) };
         let recorder = Recorder::new(Plan { seed, faults: Vec::new() });
         let opened = probe::open(&request, OPENING_LIMIT, &recorder, self.target).await;
-        opened.map_err(|error| failed(&error))?.ok_or_else(|| {
-            let transcript = Transcript { service: self.target.service(), ..recorder.transcript() };
-            format!("no session: {}", Reading::of(&transcript, 0).outcome())
-        })
+        match opened.map_err(|error| failed(&error))? {
+            Some(wire) => Ok((wire, recorder)),
+            None => {
+                let transcript = Transcript { service: self.target.service(), ..recorder.transcript() };
+                Err(format!("no session: {}", Reading::of(&transcript, 0).outcome()))
+            }
+        }
     }
 }
 

@@ -71,6 +71,12 @@ impl Exception {
         matches!(self.type_name.as_str(), "WebSocketDisconnect" | "ClientDisconnect")
     }
 
+    /// Type, message and place, as in `KeyError: 'room' (service.py:8 in chat)`.
+    pub fn located(&self) -> String {
+        let place = self.place.iter().map(|place| format!(" ({place})")).collect::<String>();
+        format!("{self}{place}")
+    }
+
     /// The operation met something in a state that forbids it.
     pub fn runtime_error(message: impl Into<String>) -> Exception {
         Exception::new("RuntimeError", message)

@@ -23,9 +23,8 @@ pub fn complaint<'a>(lifespan: impl IntoIterator<Item = &'a What>) -> Option<Str
             }
             What::Raised(exception) if exception.is_cancellation() => is_over = true,
             What::Raised(exception) if has_started => {
-                let place = exception.place.iter().map(|place| format!(" ({place})")).collect::<String>();
                 let when = if was_told { "when it was told to stop" } else { "while it served" };
-                return Some(format!("{exception}{place} left the application's lifespan {when}"));
+                return Some(format!("{} left the application's lifespan {when}", exception.located()));
             }
             What::Exited { why } if was_told && !is_over && failed.is_none() => {
                 failed = Some(format!("the application did not end: {why}"));

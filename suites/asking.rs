@@ -102,6 +102,25 @@ fn an_application_is_made_acquainted_with() {
     assert_eq!(servers.collect::<Vec<_>>(), ["uvicorn-0.35", "granian-2.8"]);
 }
 
+/// What the application itself made of a frame is not taken for the server's doing.
+#[test]
+fn frames_that_the_application_falls_over_are_told() {
+    if python().is_none() {
+        return;
+    }
+    let decodes = r#"event["bytes"].decode() if event.get("bytes") else event["text"]"#;
+    let directory = put(&SERVICE.replace(r#"event.get("text") or "{}""#, decodes));
+    let binding = format!(
+        "[paths]\nwebsocket = \"/feed\"\n[credential]\nliteral = \"{TOKEN}\"\nplace = \"header\"\n[messages]\nwelcome = \"\"\n\
+         request = '{{\"type\":\"subscribe\"}}'\nevents = [\"subscribed\"]\n"
+    );
+    std::fs::write(directory.path().join("relapse.toml"), binding).unwrap();
+    let conform = ["conform", "binary-is-no-text", "--target", "asgi:service:app", "--profile", "uvicorn-0.54"];
+    let (code, table, told) = relapse(directory.path(), &conform);
+    assert_eq!(code, Some(1), "{table}{told}");
+    assert!(table.contains("the application raised UnicodeDecodeError"), "{table}{told}");
+}
+
 /// Without a binding an application is looked at by its own routes; with one, by that. What raised is said with its place.
 #[rstest]
 #[case::in_order("", &[], &[])]

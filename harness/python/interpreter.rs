@@ -451,8 +451,7 @@ impl Calls {
             "unhandled" => {
                 let id = parts.next();
                 let exception = exception(&mut parts, &self.directory);
-                let place = exception.place.iter().map(|place| format!(" ({place})")).collect::<String>();
-                (id, Happening::Logged(40, format!("Task exception was never retrieved: {exception}{place}")))
+                (id, Happening::Logged(40, format!("Task exception was never retrieved: {}", exception.located())))
             }
             _ => return,
         };
