@@ -338,9 +338,11 @@ fn the_part_in_the_interpreter_keeps_its_word() {
     assert!(output.status.success() && !told.contains("Ran 0 tests"), "{told}");
 }
 
-/// The interpreter of a virtual environment is a link, and found by its own name.
-#[test]
-fn a_virtual_environment_is_taken_as_it_is() {
+/// The interpreter of a virtual environment is a link, and found by its own name; beside the application, or here.
+#[rstest]
+#[case::beside_the_application("asgi:service:app")]
+#[case::here("asgi:service:app @ before")]
+fn a_virtual_environment_is_taken_as_it_is(#[case] target: &str) {
     let Some(python) = python() else { return };
     let directory = tempfile::tempdir().unwrap();
     let home = directory.path().join(".venv/bin");
@@ -348,9 +350,11 @@ fn a_virtual_environment_is_taken_as_it_is() {
     let path = Command::new(python).args(["-c", "import sys; print(sys.executable)"]).output().unwrap().stdout;
     std::os::unix::fs::symlink(String::from_utf8(path).unwrap().trim(), home.join("python")).unwrap();
     let service = "import sys\nraise RuntimeError(sys.executable)\n";
-    std::fs::write(directory.path().join("service.py"), service).unwrap();
+    let place = target.split_once(" @ ").map_or(directory.path().to_owned(), |(_, name)| directory.path().join(name));
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::write(place.join("service.py"), service).unwrap();
     let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
-    let output = relapse.current_dir(directory.path()).args(["hunt", "--target", "asgi:service:app"]).output().unwrap();
+    let output = relapse.current_dir(directory.path()).args(["hunt", "--target", target]).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(2) && told.contains(".venv/bin/python"), "{told}");
 }

@@ -89,8 +89,8 @@ pub(super) struct Foreign {
 /// How a Python application is loaded.
 #[derive(Debug, Clone, Args)]
 pub(super) struct PythonOptions {
-    /// The interpreter of a Python application: `.venv/bin/python` in its directory, the active virtual environment's, or
-    /// `python3`, whichever is there first.
+    /// The interpreter of a Python application: `.venv/bin/python` in its directory or in this one, the active virtual
+    /// environment's, or `python3`, whichever is there first.
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
     /// The directory of a Python application; this one without it.
@@ -235,13 +235,14 @@ impl PythonOptions {
             }
         }
         let directory = directory.canonicalize().unwrap_or(directory);
-        let of_its_own = directory.join(".venv/bin/python");
+        let beside = [&directory, Path::new(".")].map(|place| place.join(".venv/bin/python"));
         let active = std::env::var_os("VIRTUAL_ENV").map(|home| Path::new(&home).join("bin/python"));
         let (python, is_chosen) = match (&self.python, active) {
             (Some(python), _) => (python.clone(), true),
-            (None, _) if of_its_own.is_file() => (of_its_own, true),
-            (None, Some(active)) if active.is_file() => (active, true),
-            (None, _) => (PathBuf::from("python3"), false),
+            (None, active) => {
+                let known = beside.into_iter().chain(active).find(|python| python.is_file());
+                known.map_or((PathBuf::from("python3"), false), |python| (python, true))
+            }
         };
         // What runs elsewhere is named from there. A virtual environment is found by the name of its interpreter, which is a
         // link to another one's.
