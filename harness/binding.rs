@@ -22,6 +22,8 @@ pub struct Binding {
     pub credential: CredentialBinding,
     /// What is said in a session.
     pub messages: Messages,
+    /// How much one client may have.
+    pub limits: Limits,
 }
 
 /// Where a server is.
@@ -32,11 +34,44 @@ pub struct Paths {
     pub websocket: String,
     /// Where it says whether it can do its work.
     pub health: Vec<String>,
+    /// What only a user may ask for: `GET /path`.
+    pub protected: Vec<Protected>,
+}
+
+/// A plain request that only a user may make.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Protected {
+    /// The method.
+    pub method: String,
+    /// The path.
+    pub path: String,
+}
+
+impl TryFrom<String> for Protected {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Protected, String> {
+        match text.split_once(' ') {
+            Some((method, path)) if method.bytes().all(|byte| byte.is_ascii_uppercase()) && path.starts_with('/') => {
+                Ok(Protected { method: method.to_owned(), path: path.to_owned() })
+            }
+            _ => Err(format!("`{text}` is no request: write it as in `GET /path`")),
+        }
+    }
+}
+
+/// How much one client may have; 0 for what is not known.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// How many connections a user may have at a time.
+    pub connections: usize,
 }
 
 impl Default for Paths {
     fn default() -> Paths {
-        Paths { websocket: "/ws".to_owned(), health: vec!["/health".to_owned()] }
+        Paths { websocket: "/ws".to_owned(), health: vec!["/health".to_owned()], protected: Vec::new() }
     }
 }
 
@@ -54,12 +89,15 @@ pub struct CredentialBinding {
     pub invalid: String,
     /// Where it travels.
     pub place: CredentialPlace,
+    /// Where else it may travel.
+    pub also: Vec<CredentialPlace>,
 }
 
 impl Default for CredentialBinding {
     fn default() -> CredentialBinding {
         let (literal, env, command) = (None, None, None);
-        CredentialBinding { literal, env, command, invalid: "invalid_token".to_owned(), place: CredentialPlace::Header }
+        let (invalid, place) = ("invalid_token".to_owned(), CredentialPlace::Header);
+        CredentialBinding { literal, env, command, invalid, place, also: Vec::new() }
     }
 }
 
@@ -67,6 +105,11 @@ impl CredentialBinding {
     /// Whether there is a valid credential at all.
     pub fn is_needed(&self) -> bool {
         self.literal.is_some() || self.env.is_some() || self.command.is_some()
+    }
+
+    /// Everywhere it may travel, where it usually does first.
+    pub fn places(&self) -> impl Iterator<Item = CredentialPlace> + '_ {
+        std::iter::once(self.place).chain(self.also.iter().copied())
     }
 }
 
@@ -85,10 +128,13 @@ impl Tokens {
         Tokens { valid, invalid: binding.credential.invalid.clone() }
     }
 
-    /// The nearest there is to a credential of this kind.
+    /// The nearest there is to a credential of this kind: some can be made of a valid one.
     pub fn present(&self, kind: Credential, user: &str) -> Presented {
-        let text = if kind == Credential::Valid { &self.valid } else { &self.invalid };
-        Presented { kind, text: text.clone(), subject: user.to_owned() }
+        let text = match kind {
+            Credential::Valid => self.valid.clone(),
+            kind => kind.forged(&self.valid).unwrap_or_else(|| self.invalid.clone()),
+        };
+        Presented { kind, text, subject: user.to_owned() }
     }
 }
 
@@ -102,6 +148,8 @@ pub struct Messages {
     pub request: String,
     /// The `type` of each message that answers, in order.
     pub events: Vec<String>,
+    /// The subprotocols that it speaks, beside those that carry a credential.
+    pub subprotocols: Vec<String>,
 }
 
 impl Default for Messages {
@@ -111,6 +159,7 @@ impl Default for Messages {
             welcome: words.welcomes[0].to_owned(),
             request: r#"{"type":"user_message","content":"hello"}"#.to_owned(),
             events: words.events.iter().map(|&event| event.to_owned()).collect(),
+            subprotocols: Vec::new(),
         }
     }
 }
@@ -133,15 +182,23 @@ impl Binding {
         if [literal.is_some(), env.is_some(), command.is_some()].into_iter().filter(|given| *given).count() > 1 {
             return refuse("the credential is given more than once: name one of `literal`, `env` and `command`");
         }
+        if binding.credential.also.contains(&CredentialPlace::Ticket) {
+            return refuse("a ticket is no other place for the token: the service gives it out");
+        }
         Ok(binding)
     }
 
     /// Of an application that nobody has described: its own routes say where it is, and nobody knows what it says.
     pub fn unknown() -> Binding {
         Binding {
-            paths: Paths { websocket: String::new(), health: Vec::new() },
-            credential: CredentialBinding::default(),
-            messages: Messages { welcome: String::new(), request: String::new(), events: Vec::new() },
+            paths: Paths { websocket: String::new(), health: Vec::new(), protected: Vec::new() },
+            messages: Messages {
+                welcome: String::new(),
+                request: String::new(),
+                events: Vec::new(),
+                subprotocols: Vec::new(),
+            },
+            ..Binding::default()
         }
     }
 
@@ -214,6 +271,11 @@ impl Binding {
             return Service { is_public: !self.credential.is_needed(), ..Service::unknown(true, false) };
         }
         let health = all(self.paths.health.iter().map(String::as_str).collect());
+        let protected = self.paths.protected.iter().map(|request| (forever(&request.method), forever(&request.path)));
+        let protected: Vec<(&'static str, &'static str)> = protected.collect();
+        let spoken = self.messages.subprotocols.iter().map(|name| forever(name));
+        let carrying = self.credential.places().flat_map(CredentialPlace::subprotocols).copied();
+        let subprotocols: Vec<&'static str> = carrying.chain(spoken).collect();
         let request_type = crate::message::message_type(self.messages.request.as_bytes());
         let words = Words {
             welcomes: all([self.messages.welcome.as_str()].into_iter().filter(|name| !name.is_empty()).collect()),
@@ -225,6 +287,9 @@ impl Binding {
             websocket_paths: all(vec![split(&self.paths.websocket).0]),
             http_paths: health,
             health_paths: health,
+            protected: Box::leak(protected.into_boxed_slice()),
+            subprotocols: Box::leak(subprotocols.into_boxed_slice()),
+            connections_max: self.limits.connections,
             words,
             is_opaque: true,
             is_foreign: true,
@@ -277,6 +342,8 @@ mod tests {
             ("[paths]\nwebsockets = \"/ws\"\n", "unknown field `websockets`"),
             ("[credential]\nenv = \"A\"\nliteral = \"b\"\n", "more than once"),
             ("[credential]\nplace = \"body\"\n", "unknown variant `body`"),
+            ("[credential]\nalso = [\"ticket\"]\n", "no other place"),
+            ("[paths]\nprotected = [\"/api\"]\n", "write it as in `GET /path`"),
         ] {
             match Binding::parse("relapse.toml", text) {
                 Err(Error::File(located)) => assert!(located.message.contains(message), "{}", located.message),

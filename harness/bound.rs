@@ -434,6 +434,8 @@ pub fn in_the_words_of(binding: &Binding, authority: &str, step: Step) -> Option
     let act = match step.act {
         Act::Open(asked) => Act::Open(binding.at_websocket(request(asked)?)),
         Act::Request(asked) => Act::Request(request(asked)?),
+        // Its own request, however long it was made.
+        Act::SendText(text) if text.trim_end_matches(' ') == binding.messages.request => Act::SendText(text),
         Act::SendText(text) if is_of_type(&text, words.requests) || is_of_type(&text, &["ping"]) => {
             Act::SendText(Some(binding.messages.request.clone()).filter(|request| !request.is_empty())?)
         }
@@ -469,11 +471,13 @@ fn introduced(request: Request, binding: &Binding, authority: &str) -> Option<Re
     let credential = match request.credential {
         _ if !binding.credential.is_needed() => None,
         kind @ (Valid | None | Empty | NoScheme) => kind,
+        kind if Credential::FORGED.contains(&kind) => kind,
         _ => Garbage,
     };
-    let places = vec![binding.credential.place];
+    let mut known = binding.credential.places().filter(|place| request.places.contains(place));
+    let places = vec![known.next().unwrap_or(binding.credential.place)];
     let (user, client) = (DEFAULT_USER.to_owned(), Client::Library);
-    bound(Request { credential, places, user, client, ..request }, binding, authority).ok()
+    Some(addressed(Request { credential, places, user, client, ..request }, authority))
 }
 
 fn steps(steps: &[Step], binding: &Binding, server: &Server) -> Result<Vec<Step>, String> {
@@ -564,10 +568,13 @@ fn bound(mut request: Request, binding: &Binding, authority: &str) -> Result<Req
             return Err("it presents a credential, and the binding has none".to_owned());
         }
         Valid | Empty | Garbage | NoScheme => {
-            if request.places != [CredentialPlace::Header] && request.places != [binding.credential.place] {
-                return Err("its credential travels where the binding's does not".to_owned());
+            let is_known = |place: &CredentialPlace| binding.credential.places().any(|known| known == *place);
+            if !request.places.iter().all(is_known) {
+                if request.places != [CredentialPlace::Header] {
+                    return Err("its credential travels where the binding's does not".to_owned());
+                }
+                request.places = vec![binding.credential.place];
             }
-            request.places = vec![binding.credential.place];
         }
         other => {
             let kind = serde_json::to_value(other).ok();
@@ -575,10 +582,15 @@ fn bound(mut request: Request, binding: &Binding, authority: &str) -> Result<Req
             return Err(format!("it needs a credential that is {kind}, and nobody here can make one"));
         }
     }
+    Ok(addressed(request, authority))
+}
+
+/// A request that names the server.
+fn addressed(mut request: Request, authority: &str) -> Request {
     if !request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"host")) {
         request.headers.push((b"Host"[..].into(), authority.to_owned().into()));
     }
-    Ok(request)
+    request
 }
 
 /// Judges cases one after the other. `done` is called after each.

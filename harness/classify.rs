@@ -50,6 +50,8 @@ pub struct Reading<'a> {
     pub outage: bool,
     /// Whether the process was kept away when the client wanted to connect.
     pub absent: bool,
+    /// Whether there may be more connections than a service that is not ours lets a user have, which refuses them as it likes.
+    pub is_crowded: bool,
     /// What is critical and was down all through the exchange.
     pub down: Vec<&'a str>,
     /// The faults of the plan.
@@ -81,6 +83,7 @@ impl<'a> Reading<'a> {
             messages: Vec::new(),
             outage: had_outage(transcript, exchange),
             absent: was_absent(transcript, exchange),
+            is_crowded: service.is_foreign && (1..transcript.exchanges()).contains(&service.connections_max),
             down: down(transcript, exchange),
             faults: &transcript.faults,
             service: asked.map_or(service, |path| service.at(&path)),
@@ -180,7 +183,34 @@ impl<'a> Reading<'a> {
         let requests = self.service.words.requests;
         // Where requests have no type, whatever the client says is one.
         let is_one = || message_type(&frame.payload).is_some_and(|name| requests.contains(&name.as_ref()));
-        frame.opcode == Opcode::Text && ((self.service.is_opaque && requests.is_empty()) || is_one())
+        // How long a request may be is a rule of whoever is asked.
+        let is_usual = !self.service.is_foreign || frame.payload.len() <= LARGE_BYTES;
+        frame.opcode == Opcode::Text && is_usual && ((self.service.is_opaque && requests.is_empty()) || is_one())
+    }
+
+    /// How long a request was that is longer than usual, and was neither answered nor refused although the client waited and
+    /// nothing kept anything back.
+    pub fn ignored_request(&self) -> Option<usize> {
+        let is_kept_back = || self.acted().any(|kind| effect(kind) != Effect::None || takes_time(kind));
+        if !self.service.is_foreign || self.service.words.events.is_empty() || is_kept_back() {
+            return None;
+        }
+        self.events.iter().enumerate().find_map(|(index, event)| {
+            let What::FrameSent(frame) = &event.what else { return None };
+            let says = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary | Opcode::Close);
+            let is_large = frame.opcode == Opcode::Text && frame.payload.len() > LARGE_BYTES;
+            let names_one = || {
+                message_type(&frame.payload).is_some_and(|name| self.service.words.requests.contains(&name.as_ref()))
+            };
+            // What the client did next, or was answered.
+            let next = self.events[index + 1..].iter().find(|event| match &event.what {
+                What::FrameSent(frame) | What::FrameSeen(frame) | What::MessageSeen(frame) => says(frame),
+                what => matches!(what, What::Left | What::EndSeen | What::BadFrameSeen(_)),
+            })?;
+            let is_next_sent = matches!(next.what, What::FrameSent(_) | What::Left);
+            let is_ignored = is_next_sent && next.at.saturating_sub(event.at) >= LARGE_PATIENCE;
+            (is_large && is_ignored && names_one()).then_some(frame.payload.len())
+        })
     }
 
     /// Whether the client said anything that is no request as its binding has it.
@@ -600,7 +630,7 @@ impl<'a> Reading<'a> {
                 Class::GoodNotReady
             }
             // Nobody knows how long an application may take that is not ours.
-            Ending::Left if self.response.is_none() && self.service.is_unknown() => Class::GoodNotReady,
+            Ending::Left if self.response.is_none() && self.service.is_foreign => Class::GoodNotReady,
             Ending::Left if self.response.is_none() => Class::BadHang,
             Ending::Parted { .. } | Ending::Left => self.class_of_session(),
             Ending::Refused if self.absent => Class::GoodNotReady,
@@ -743,7 +773,7 @@ impl<'a> Reading<'a> {
         let Some(head) = self.delivered.or(self.passed_on.as_deref()).filter(|head| head.method == "GET") else {
             return false;
         };
-        if self.is_scope_faulted() || self.is_scope_rewritten() {
+        if self.is_scope_faulted() || self.is_scope_rewritten() || self.is_crowded {
             return false;
         }
         // Nobody can say what a server makes of a head that was changed on its way.
@@ -757,11 +787,7 @@ impl<'a> Reading<'a> {
             return is_among(self.service.http_paths);
         }
         let offers = head.offered_subprotocols();
-        let knows = |offer: &String| {
-            self.service.subprotocols.iter().any(|known| {
-                offer == known || (known.ends_with('.') && offer.len() > known.len() && offer.starts_with(known))
-            })
-        };
+        let knows = |offer: &String| self.service.knows_subprotocol(offer);
         is_among(self.service.websocket_paths) && self.user.is_some() && (offers.is_empty() || offers.iter().any(knows))
     }
 
@@ -800,7 +826,10 @@ impl<'a> Reading<'a> {
             CloseCode::TOO_BIG if self.sent_too_much() => Class::GoodBadRequest,
             CloseCode::NORMAL | CloseCode::GOING_AWAY => self.class_of_session(),
             // So is what it has against a session of which nothing is known, or in which something odd was said.
-            _ if self.service.is_unknown() || (self.service.is_foreign && self.says_something_else()) => {
+            _ if self.service.is_unknown()
+                || self.is_crowded
+                || (self.service.is_foreign && self.says_something_else()) =>
+            {
                 Class::GoodBadRequest
             }
             _ => Class::BadMask,
@@ -942,6 +971,11 @@ fn rewrites_handshake(kind: &FaultKind) -> bool {
         ["sec-websocket-key", "sec-websocket-protocol"].iter().any(|name| header.eq_ignore_ascii_case(name))
     })
 }
+
+/// From how many bytes on a request is longer than usual.
+pub const LARGE_BYTES: usize = 8192;
+/// How long a client waits for whatever is said to such a request.
+pub const LARGE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a client may be kept waiting while something is slow, before that is a hang whatever the client does.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -102,6 +102,16 @@ impl CredentialPlace {
         CredentialPlace::Ticket,
         CredentialPlace::LowerCaseHeader,
     ];
+
+    /// The subprotocols that a client offers there; one that ends in a dot stands for all that begin with it.
+    pub fn subprotocols(self) -> &'static [&'static str] {
+        match self {
+            CredentialPlace::Subprotocol => &["jwt-auth", "jwt."],
+            CredentialPlace::SubprotocolAlone => &["jwt."],
+            CredentialPlace::StagingSubprotocol => &["staging-auth."],
+            _ => &[],
+        }
+    }
 }
 
 impl Credential {
@@ -133,7 +143,35 @@ impl Credential {
         Credential::Unsigned,
         Credential::TwoSegments,
     ];
+
+    /// The kinds that can be made of a valid JSON Web Token by whoever does not know the secret.
+    pub const FORGED: [Credential; 4] =
+        [Credential::WrongSignature, Credential::Unsigned, Credential::TwoSegments, Credential::OverLong];
+
+    /// A credential of this kind, made of a valid one; nothing where it cannot be, or that one is no JSON Web Token.
+    pub fn forged(self, valid: &str) -> Option<String> {
+        let (signed, signature) = valid.rsplit_once('.')?;
+        let (header, claims) = signed.split_once('.')?;
+        let header: serde_json::Value =
+            BASE64_URL_SAFE_NO_PAD.decode(header).ok().and_then(|header| serde_json::from_slice(&header).ok())?;
+        header.get("alg")?;
+        // The last character need not count; the first one does.
+        let another = if signature.starts_with('A') { 'B' } else { 'A' };
+        match self {
+            Credential::WrongSignature => Some(format!("{signed}.{another}{}", signature.get(1..)?)),
+            Credential::Unsigned => {
+                let header = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#);
+                Some(format!("{header}.{claims}."))
+            }
+            Credential::TwoSegments => Some(signed.to_owned()),
+            Credential::OverLong => Some(format!("{valid}{}", "A".repeat(OVER_LONG))),
+            _ => None,
+        }
+    }
 }
+
+/// How many characters too many an over-long token has.
+const OVER_LONG: usize = 8192;
 
 /// A credential as it was put into a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,5 +206,25 @@ impl Presented {
                 let carries = is_list || name.eq_ignore_ascii_case(b"authorization");
                 carries && (holds(value, token) || holds(value, BASE64_URL_SAFE_NO_PAD.encode(token).as_bytes()))
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Credential;
+
+    #[test]
+    fn a_token_is_forged_of_a_valid_one() {
+        let valid = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.ABC";
+        let forged = |kind: Credential| kind.forged(valid).unwrap();
+        assert_eq!(forged(Credential::WrongSignature), "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.BBC");
+        assert_eq!(forged(Credential::Unsigned), "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJzdWIiOiJhIn0.");
+        assert_eq!(forged(Credential::TwoSegments), "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0");
+        assert!(Credential::FORGED.iter().all(|kind| kind.forged(valid).is_some_and(|text| text != valid)));
+        assert_eq!(Credential::Expired.forged(valid), None);
+        // What is no JSON Web Token is not understood.
+        for opaque in ["secret", "a.b.c", "eyJhbGciOiJIUzI1NiJ9", "bm90.anNvbg.x"] {
+            assert!(Credential::FORGED.iter().all(|kind| kind.forged(opaque).is_none()), "{opaque}");
+        }
     }
 }

@@ -208,7 +208,7 @@ impl Acquaintance {
     /// A `relapse.toml`, with what was found out beside each part. `token` is the line that says where the token comes
     /// from; empty for none.
     pub fn to_toml(&self, target: &dyn Display, token: &str) -> String {
-        let Binding { paths, credential, messages } = &self.binding;
+        let Binding { paths, credential, messages, .. } = &self.binding;
         let text = |text: &str| toml::Value::from(text).to_string();
         let list =
             |texts: &[String]| toml::Value::from(texts.iter().map(String::as_str).collect::<Vec<_>>()).to_string();

@@ -293,12 +293,20 @@ impl Service {
         self.is_foreign && self.websocket_paths.is_empty()
     }
 
+    /// Whether it knows a subprotocol.
+    pub fn knows_subprotocol(&self, offer: &str) -> bool {
+        self.subprotocols.iter().any(|known| {
+            offer == *known || (known.ends_with('.') && offer.len() > known.len() && offer.starts_with(known))
+        })
+    }
+
     /// What is known of it at a path: a binding tells of its own paths only.
     pub fn at(&self, path: &[u8]) -> &Service {
         static UNKNOWN: [Service; 3] =
             [Service::unknown(false, false), Service::unknown(true, false), Service::unknown(false, true)];
         let is_known = |paths: &[&str]| paths.iter().any(|known| path == known.as_bytes());
-        match self.is_foreign && !is_known(self.websocket_paths) && !is_known(self.http_paths) {
+        let is_protected = self.protected.iter().any(|(_, known)| path == known.as_bytes());
+        match self.is_foreign && !is_known(self.websocket_paths) && !is_known(self.http_paths) && !is_protected {
             true => &UNKNOWN[usize::from(self.is_opaque) + 2 * usize::from(self.is_served)],
             false => self,
         }

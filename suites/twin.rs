@@ -6,7 +6,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use relapse::{
-    Case, Catalogue, Conductor, Defect, Judged, Place, Plan, Revision, Trial, Verdict,
+    Binding, Case, Catalogue, Clock, Conductor, Defect, Foreign, Hunt, Judged, Place, Plan, PythonSite, PythonTarget,
+    Revision, Runtime, Server, Trial, Verdict,
     event::Outbound,
     hunt::{Aim, complaints_of, draw},
     message::message_type,
@@ -18,7 +19,11 @@ use relapse::{
 };
 use rstest::rstest;
 
-use crate::stage::{self, FACES, Stage};
+use crate::{
+    python::{apps, site},
+    stage::{self, FACES, Stage},
+    support::profile,
+};
 
 const SEED: u64 = 1;
 
@@ -243,4 +248,170 @@ fn a_hunt_finds_what_was_reported(#[case] face: &str, #[case] defect: &str, #[ca
     let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert_eq!(output.status.code(), Some(i32::from(!defect.is_empty())), "{told}");
     assert!(told.contains(expected), "{told}");
+}
+
+/// From which seed on a hunt from outside draws what shows each defect, on which of the two faces it is tried.
+const SEEN_FROM_OUTSIDE: [(Defect, &str, u64); 38] = [
+    (Defect::QueryParamsOnUrl, "starlette", 4),
+    (Defect::PreflightOnPlainGet, "starlette", 13),
+    (Defect::AuthAfterAccept, "starlette", 6),
+    (Defect::JwtAuthAlwaysSelected, "starlette", 4),
+    (Defect::NoSubprotocolSelected, "starlette", 5),
+    (Defect::MessageCallArity, "starlette", 2),
+    (Defect::ScopeKeyRefused, "starlette", 30),
+    (Defect::ReceiveBeforeAccept, "starlette", 2),
+    (Defect::ReceiveAfterOwnClose, "fastapi", 60),
+    (Defect::LoopGoesOn, "starlette", 4),
+    (Defect::OversizeMessageDropped, "starlette", 21),
+    (Defect::UnboundNameInFallback, "starlette", 5),
+    (Defect::LegacyWithoutAuth, "starlette", 244),
+    (Defect::RelaxedAuthentication, "starlette", 14),
+    (Defect::RefusalLacksAttribute, "starlette", 6),
+    (Defect::HeaderNameBypass, "starlette", 273),
+    (Defect::QueryStringOnWebsocket, "starlette", 6),
+    (Defect::EnumInLogRecord, "fastapi", 4),
+    (Defect::UnboundStateRegistry, "starlette", 4),
+    (Defect::SessionInsideAuthContext, "starlette", 1),
+    (Defect::DemoModeOnDict, "starlette", 145),
+    (Defect::UpgradesWaitInLine, "starlette", 4526),
+    (Defect::ImportInFactory, "starlette", 4),
+    (Defect::MetricsLackAttribute, "starlette", 26),
+    (Defect::BreakerCountsClients, "starlette", 14),
+    (Defect::DemoByDefault, "starlette", 14),
+    (Defect::UserCacheWithoutIdentity, "fastapi", 14),
+    (Defect::LimitsKeyedByPort, "starlette", 58),
+    (Defect::ManagersLeak, "starlette", 1),
+    (Defect::FactoryUnknownParameter, "starlette", 22),
+    (Defect::IsolatedScopeArguments, "starlette", 17),
+    (Defect::IsolatedRefusalTooLong, "starlette", 100),
+    (Defect::FormsNotNegotiable, "starlette", 101),
+    (Defect::HandlerIsAFunction, "starlette", 5),
+    (Defect::UnknownTypeRaises, "starlette", 30),
+    (Defect::HttpScopeRewritten, "fastapi", 283),
+    (Defect::AuthExcludesEverything, "starlette", 74),
+    (Defect::RelabellingGuard, "starlette", 12),
+];
+
+/// The defects that nobody outside can tell from a service in order, and why.
+const NOT_SEEN_FROM_OUTSIDE: [(Defect, &str); 23] = [
+    (
+        Defect::UnknownRouteClosed,
+        "the frameworks do so of their own accord, so that every application on them would be complained of",
+    ),
+    (
+        Defect::ExceptionAsCloseReason,
+        "it is about what becomes of an exception, and a service in order raises none that a client can bring about",
+    ),
+    (
+        Defect::ExceptionSwallowed,
+        "it is about what becomes of an exception, and a service in order raises none that a client can bring about",
+    ),
+    (
+        Defect::StatusRemapped,
+        "the statuses that it changes are those for what is down; a client brings about those only that it leaves alone",
+    ),
+    (Defect::NameErrorAtImport, "it shows where a package is not installed that the twin's requirements name"),
+    (Defect::StartupGivesUp, "it shows when something behind the service fails, which no client can bring about"),
+    (Defect::ListensWhenStarted, "it shows while a process starts, and a hunt comes when that is over"),
+    (Defect::QueuedBeforeStartup, "it shows while a process starts, and a hunt comes when that is over"),
+    (
+        Defect::SecretReadPerRequest,
+        "it shows in a process that lacks a variable, and a hunt leaves the variables alone",
+    ),
+    (Defect::RandomSecret, "it shows in a process that lacks a variable, and a hunt leaves the variables alone"),
+    (
+        Defect::RegistryWithoutModel,
+        "it shows in a process that lacks a variable, and a hunt leaves the variables alone",
+    ),
+    (
+        Defect::EnvironmentRulesDisagree,
+        "it shows when something behind the service fails, which no client can bring about",
+    ),
+    (Defect::ReadinessFailOpen, "it shows when something behind the service fails, which no client can bring about"),
+    (Defect::StagingReadyOverride, "it shows when something behind the service fails, which no client can bring about"),
+    (Defect::HealthConstant, "it shows when something behind the service fails, which no client can bring about"),
+    (Defect::ComponentCloseCodes, "it shows when something behind the service fails, which no client can bring about"),
+    (Defect::ConnectionMaintained, "it shows when something behind the service fails, which no client can bring about"),
+    (
+        Defect::RedisPropertyCalled,
+        "what is not critical is said to be degraded, and nobody outside knows that it is not",
+    ),
+    (
+        Defect::SharedRunContext,
+        "runs of two users meet where one of them has to wait, and what is asked answers at once",
+    ),
+    (Defect::SharedThread, "runs of two users meet where one of them has to wait, and what is asked answers at once"),
+    (
+        Defect::GuardRunsTwice,
+        "it is about what becomes of an exception, and a service in order raises none that a client can bring about",
+    ),
+    (
+        Defect::ExceptionClosedNormally,
+        "it is about what becomes of an exception, and a service in order raises none that a client can bring about",
+    ),
+    (Defect::FixedErrorLength, "it answers a scope that no server may make"),
+];
+
+/// How many cases a hunt from outside is given, from that seed on.
+const CASES_FROM_OUTSIDE: u64 = 64;
+
+/// A hunt from outside on a face of the twin: its routes, and what its binding says.
+fn from_outside(python: &Path, face: &str, defect: Option<Defect>) -> Hunt {
+    let variables = [
+        ("JWT_SECRET_KEY", SECRET),
+        ("ENVIRONMENT", "staging"),
+        ("LLM_API_KEY", "none"),
+        ("E2E_OAUTH_SIMULATION_KEY", "none"),
+        ("DEFECTS", defect.map_or("", Defect::name)),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+    ];
+    let environment = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let site = PythonSite { environment, ..site(python, &apps(), &format!("twin.{face}_app:app")) };
+    let mut tokens = Command::new(python);
+    tokens.current_dir(apps()).args(["-m", "twin.tokens", "user-1"]).envs(variables);
+    let token = String::from_utf8(tokens.output().unwrap().stdout).unwrap().trim().to_owned();
+    let binding = std::fs::read_to_string(apps().join("twin.toml")).unwrap();
+    let binding = Binding::parse("twin.toml", &binding).unwrap();
+    let runtime = Runtime::new(Clock::Virtual);
+    let launched = PythonTarget::launch(site, &binding, token, profile("uvicorn-0.35"), 1);
+    let (target, introduction) = runtime.block_on(launched).unwrap();
+    let server = Server { routes: introduction.routes, ..Server::python(target) };
+    let foreign = Foreign::new(server, binding, runtime);
+    foreign.greet(1).unwrap();
+    Hunt { legal_only: true, ..Hunt::on_foreign(foreign, servers().unwrap(), CASES_FROM_OUTSIDE) }
+}
+
+/// What a hunt from outside finds first, of a defect that it can see.
+#[rstest]
+fn a_hunt_from_outside_finds_the_defects(#[values(0, 1, 2, 3)] quarter: usize) {
+    let Some(python) = stage::python() else { return };
+    let conductor = Conductor::default();
+    for (defect, face, seed) in SEEN_FROM_OUTSIDE.into_iter().skip(quarter).step_by(4) {
+        let hunt = Hunt { seed, ..from_outside(python, face, Some(defect)) };
+        let complaints = conductor.first_complaints(&hunt).unwrap();
+        assert!(complaints.is_some(), "{} on {face}, from seed {seed} on", defect.name());
+    }
+}
+
+/// With the same seeds it finds nothing on the twin in order.
+#[rstest]
+fn a_hunt_from_outside_finds_nothing_on_the_twin_in_order(#[values("starlette", "fastapi")] face: &str) {
+    let Some(python) = stage::python() else { return };
+    let (conductor, hunt) = (Conductor::default(), from_outside(python, face, None));
+    for (_, _, seed) in SEEN_FROM_OUTSIDE {
+        let campaign = conductor.hunt(&Hunt { seed, cases: 1, ..hunt.clone() }).unwrap();
+        let found: Vec<_> = campaign.found.iter().map(|found| (found.seed, &found.key, &found.message)).collect();
+        assert_eq!(found, [], "on {face}");
+    }
+}
+
+/// A hunt from outside sees every defect of the twin, or there is a reason why not.
+#[test]
+fn every_defect_is_seen_from_outside_or_has_a_reason() {
+    let seen = SEEN_FROM_OUTSIDE.iter().map(|(defect, ..)| *defect);
+    let unseen = NOT_SEEN_FROM_OUTSIDE.iter().chain(&NOT_ON_THE_TWIN).map(|(defect, _)| *defect);
+    let mut named: Vec<Defect> = seen.chain(unseen).collect();
+    named.sort_unstable();
+    assert_eq!(named, Defect::ALL);
+    assert!(NOT_SEEN_FROM_OUTSIDE.iter().all(|(_, reason)| !reason.is_empty()));
 }

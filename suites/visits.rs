@@ -9,6 +9,7 @@ use relapse::{
     cause::Cause,
     check::{Evidence, findings},
     clock::{Clock, Runtime},
+    close_code::CloseCode,
     outcome::{Class, Ending, Outcome},
     run,
     running::Running as _,
@@ -19,7 +20,7 @@ use rstest::rstest;
 
 use crate::{
     python::{apps, python, site},
-    support::{check_page, open, profile, step},
+    support::{check_page, open, profile, step, wait},
 };
 
 /// What the command says in a directory.
@@ -253,11 +254,15 @@ fn what_is_no_recording_is_told(#[case] name: &str, #[case] text: Option<&str>, 
 
 /// What becomes of a script on a module, of which nobody has said how it is spoken to.
 fn played(python: PathBuf, text: &str, steps: &[Step]) -> Transcript {
+    played_as(Binding::unknown(), python, text, steps)
+}
+
+/// The same, spoken to as a binding says.
+fn played_as(binding: Binding, python: PathBuf, text: &str, steps: &[Step]) -> Transcript {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("service.py"), text).unwrap();
     let site = site(&python, directory.path(), "service:app");
     Runtime::new(Clock::Virtual).block_on(async {
-        let binding = Binding::unknown();
         let launched = PythonTarget::launch(site, &binding, String::new(), profile("uvicorn-0.35"), 1);
         let (target, _) = launched.await.unwrap();
         let transcript = run::converse(steps, Plan { seed: 1, faults: Vec::new() }, &target).await.unwrap();
@@ -291,4 +296,38 @@ fn that_the_client_is_gone_may_be_passed_on(#[case] then: &str, #[case] is_in_or
     let leaves = Request { give_up: Some(std::time::Duration::from_millis(100)), ..request };
     let found = found(&played(python, &text, &[step(Act::Open(leaves))]));
     assert_eq!(found.is_empty(), is_in_order, "{found:?}");
+}
+
+/// A long request is answered, or refused: by a message, or by a close. Whoever lets it lie is told of.
+#[rstest]
+#[case::answered("await say('done')", true)]
+#[case::refused("await say('too_long')", true)]
+#[case::closed("await send({'type': 'websocket.close', 'code': 1009})\n        return", true)]
+#[case::ignored("continue", false)]
+fn a_long_request_is_not_ignored(#[case] then: &str, #[case] is_in_order: bool) {
+    let Some(python) = python() else { return };
+    let text = format!(
+        "async def app(scope, receive, send):\n    if scope['type'] != 'websocket':\n        raise ValueError\n    \
+         async def say(name):\n        await send({{'type': 'websocket.send', 'text': '{{\"type\":\"%s\"}}' % name}})\n    \
+         await receive()\n    await send({{'type': 'websocket.accept'}})\n    while True:\n        \
+         event = await receive()\n        if event['type'] != 'websocket.receive':\n            return\n        \
+         if len(event['text']) < 9000:\n            await say('done')\n            continue\n        {then}\n"
+    );
+    let binding = Binding::parse(
+        "relapse.toml",
+        "[messages]\nwelcome = \"\"\nrequest = '{\"type\":\"ask\"}'\nevents = [\"done\"]\n",
+    );
+    let pause = Step { act: Act::Pause, limit: std::time::Duration::from_secs(10) };
+    let ask = r#"{"type":"ask"}"#;
+    let steps = [
+        open(),
+        step(Act::SendText(format!("{ask:<9000}"))),
+        pause,
+        step(Act::SendText(ask.to_owned())),
+        wait("done"),
+        step(Act::Close(CloseCode::NORMAL)),
+    ];
+    let found = found(&played_as(binding.unwrap(), python, &text, &steps));
+    let expected: &[&str] = if is_in_order { &[] } else { &["answered: a long request"] };
+    assert_eq!(found, expected);
 }

@@ -6,12 +6,16 @@ use crate::outcome::Ending;
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence
         .exchanges()
-        .filter_map(|(_, outcome)| match &outcome.ending {
+        .filter_map(|(reading, outcome)| match &outcome.ending {
             Ending::Silence { waiting_for } => {
                 let message = format!("the session lives on, but {waiting_for} never came");
                 Some((waiting_for.clone(), message))
             }
-            _ => None,
+            _ => {
+                let bytes = reading.ignored_request()?;
+                let message = format!("a request of {bytes} bytes was neither answered nor refused");
+                Some(("a long request".to_owned(), message))
+            }
         })
         .collect()
 }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{ThreadId, current};
 use std::time::Duration;
 
-use super::{Drawn, visit};
+use super::{Drawn, promise, visit};
 use crate::{
     binding::Binding,
     bound::{Reach, Server, as_said, in_the_words_of},
@@ -159,18 +159,29 @@ impl Foreign {
         self.places
     }
 
-    /// What was drawn, as far as it can be done there: one client, faults where they can act, and times that somebody can
-    /// wait for.
+    /// What was drawn, as far as it can be done there: clients for whom there is room, faults where they can act, and times
+    /// that somebody can wait for.
     pub(super) fn adapt(&self, drawn: Drawn, seed: u64) -> Drawn {
         let faults = drawn.faults.into_iter().filter(|fault| self.places().contains(&fault.kind.place()));
-        let visits = if self.is_by_route() { self.by_route(drawn.visits, seed) } else { drawn.visits };
+        let (visits, crowd) = self.as_promised(seed).unwrap_or_else(|| {
+            let visits = if self.is_by_route() { self.by_route(drawn.visits, seed) } else { drawn.visits };
+            (visits, Crowd::ONE)
+        });
         Drawn {
             visits,
-            crowd: Crowd::ONE,
+            crowd,
             faults: faults.map(|fault| if self.is_real() { fault.scaled(TIME_SCALE) } else { fault }).collect(),
             environment: Environment::Staging,
             server: 0,
         }
+    }
+
+    /// Some clients are about what the binding says: where somebody said how it is spoken to. Many at a time come only where
+    /// time, and so everything, is ours.
+    fn as_promised(&self, seed: u64) -> Option<promise::Clients> {
+        let mut chance = fastrand::Rng::with_seed(seed.wrapping_mul(0xA24B_AED4_963E_E407));
+        let is_one = !self.binding.is_unknown() && chance.u8(..4) == 0;
+        is_one.then(|| promise::draw(&mut chance, &self.binding, !self.is_real())).flatten()
     }
 
     /// The visits, to the application's own routes. Where somebody said how it is spoken to, some stay as they are, in the
@@ -224,13 +235,13 @@ impl Foreign {
         })
     }
 
-    /// Runs what was adapted, in the server's own words. One client at a time: what is somebody else's is not to be flooded.
+    /// Runs what was adapted, in the server's own words.
     pub(super) fn play(&self, drawn: &Drawn, seed: u64) -> Result<Transcript, Error> {
         let plan = Plan { seed, faults: drawn.faults.clone() };
         self.with_seat(|Seat { server, runtime }| {
             let steps: Vec<Step> = drawn.steps().into_iter().filter_map(|step| self.say(step)).collect();
             runtime.block_on(async {
-                let transcript = run::converse(&steps, plan, server.running()).await;
+                let transcript = run::converse_as(drawn.crowd, &steps, plan, server.running()).await;
                 server.clear().await?;
                 transcript
             })

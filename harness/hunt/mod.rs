@@ -5,6 +5,7 @@ mod capsule;
 mod draw;
 mod foreign;
 mod hardship;
+mod promise;
 pub mod report;
 mod shrink;
 mod versions;
@@ -342,6 +343,18 @@ impl Conductor {
     /// When the harness could not do its work.
     pub fn hunt(&self, hunt: &Hunt) -> Result<Campaign, Error> {
         self.conclude(hunt, self.scan(hunt, 0..hunt.cases)?)
+    }
+
+    /// What the first case complains of that complains at all, as it was drawn: its seed, and what tells the complaints
+    /// from others.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub fn first_complaints(&self, hunt: &Hunt) -> Result<Option<(u64, Vec<String>)>, Error> {
+        let hunt = Hunt { stops_at_first: true, ..hunt.clone() };
+        let first = self.scan(&hunt, 0..hunt.cases)?.first;
+        let number = first.values().map(|first| first.number).next();
+        Ok(number.map(|number| (hunt.seed.wrapping_add(number), first.into_keys().collect())))
     }
 
     fn scan(&self, hunt: &Hunt, cases: std::ops::Range<u64>) -> Result<Scan, Error> {

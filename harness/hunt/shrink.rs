@@ -96,7 +96,9 @@ fn smaller(drawn: &Drawn, is_by_route: bool) -> Vec<Drawn> {
                 });
             }
         }
-        for (index, step) in steps.iter().enumerate().filter(|_| is_by_route) {
+        // Who waits for an answer goes on saying what is answered.
+        let is_waited_for = |index: usize| steps[index + 1..].iter().any(|later| matches!(later.act, Act::Wait(_)));
+        for (index, step) in steps.iter().enumerate().filter(|(index, _)| is_by_route && !is_waited_for(*index)) {
             let Act::SendText(text) = &step.act else { continue };
             for simpler in simpler_json(text.as_bytes()) {
                 with(&|drawn| drawn.visits[visit][index].act = Act::SendText(simpler.clone()));
