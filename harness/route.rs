@@ -29,8 +29,10 @@ pub struct Route {
     pub cookies: Vec<Parameter>,
     /// The type of the body that it takes; empty for none.
     pub content_type: String,
-    /// A body that it takes.
+    /// A body that it takes, with nothing that it can do without.
     pub body: String,
+    /// One with everything that it takes; empty where that is no other.
+    pub full_body: String,
     /// The subprotocols that a client offers there.
     pub offers: Vec<String>,
     /// Messages that a client sent there.
@@ -142,12 +144,19 @@ impl Route {
             request.headers.push(field("cookie".to_owned(), cookies.join("; ")));
         }
         if self.has_body(method) && !self.body.is_empty() {
-            request.body = self.body.clone().into_bytes();
-            request.headers.push(field("content-type".to_owned(), self.content_type.clone()));
+            self.give_body(&mut request, &self.body);
         }
         // As the table of a file has them.
         request.headers.sort();
         request
+    }
+
+    /// Gives a request this body, of the type that the route takes.
+    pub fn give_body(&self, request: &mut Request, body: &str) {
+        request.body = body.as_bytes().to_vec();
+        request.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(b"content-type"));
+        request.headers.push((b"content-type"[..].into(), self.content_type.clone().into()));
+        request.headers.sort();
     }
 
     /// What a valid client does there: one request, or a session in which it only listens for a moment.

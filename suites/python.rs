@@ -326,6 +326,18 @@ fn a_missing_interpreter_is_told() {
     assert!(trouble.unwrap_err().message.contains("the directory /no/such is not there"));
 }
 
+/// What it tells of an application on a framework is tried with the frameworks.
+#[test]
+fn the_part_in_the_interpreter_tells_the_routes() {
+    let Some(python) = crate::stage::python() else { return };
+    let mut command = Command::new(python);
+    command.args(["-B", "-m", "unittest", "-q"]).current_dir(apps().join("../../suites/shim"));
+    command.args(["test_routes", "test_examples", "test_bodies"].map(|name| format!("test_shim.Loading.{name}")));
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !told.contains("skipped"), "{told}");
+}
+
 /// The harness's part in the interpreter has tests of its own, in its own language.
 #[test]
 fn the_part_in_the_interpreter_keeps_its_word() {

@@ -102,7 +102,27 @@ fn nothing_is_found_on_an_application_in_order(#[values("fast", "plain")] app: &
     let hunt = ["hunt", "--target", &target, "--python", python.to_str().unwrap(), "--cases", "200"];
     let (code, told) = relapse(directory.path(), &hunt);
     assert_eq!(code, Some(0), "{told}");
-    assert!(told.contains("let somebody in"), "{told}");
+    let routes = told.lines().find(|line| line.starts_with("routes")).unwrap_or_else(|| panic!("{told}"));
+    // A file is taken where one is asked for.
+    assert!(routes.contains("let somebody in") && !routes.contains("/files"), "{told}");
+}
+
+/// What a body need not have is there now and then, and a form of parts is one, with a part of it missing or empty.
+#[test]
+fn bodies_are_drawn_with_all_that_they_may_have() {
+    let Some(python) = crate::stage::python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let text = "from typing import Optional\nfrom fastapi import FastAPI, UploadFile\nfrom pydantic import BaseModel\n\n\n\
+                class Order(BaseModel):\n    name: str\n    note: Optional[str] = None\n\n\napp = FastAPI()\n\n\n\
+                @app.post('/order')\ndef order(order: Order):\n    return {}[order.note] if order.note else {}\n\n\n\
+                @app.post('/file')\nasync def file(file: UploadFile):\n    return (await file.read())[0]\n";
+    fs::write(directory.path().join("service.py"), text).unwrap();
+    let hunt = ["hunt", "--target", "asgi:service:app", "--python", python.to_str().unwrap(), "--cases", "200"];
+    let (code, told) = relapse(directory.path(), &[&hunt[..], &["--faults", "edge"]].concat());
+    assert_eq!(code, Some(1), "{told}");
+    for found in ["KeyError: 'a' (service.py", "IndexError: index out of range (service.py"] {
+        assert!(told.contains(found), "{found}: {told}");
+    }
 }
 
 /// The test of a finding, as it is written.

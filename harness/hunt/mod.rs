@@ -482,11 +482,13 @@ impl Conductor {
     }
 }
 
-/// Whether something was found before: it cannot be had without that, or the same exception is behind both.
+/// Whether something was found before: it cannot be had without that, or the same exception is behind both. Of two
+/// exceptions that look alike from outside each is one.
 fn is_in_another_dress(new: &Found, old: &Found) -> bool {
     let is_of_old = |key: &String| *key == old.key || old.also.iter().any(|(other, _)| other == key);
     let is_exception = |key: &str| key.starts_with("no_escaped_exception: ") && key.contains(" in ");
-    new.also.iter().any(|(key, _)| *key == old.key || is_exception(key) && is_of_old(key))
+    let is_another = is_exception(&new.key);
+    new.also.iter().any(|(key, _)| !is_another && *key == old.key || is_exception(key) && is_of_old(key))
 }
 
 /// The control of a hunt: nobody is beside its clients.

@@ -110,6 +110,9 @@ fn request(chance: &mut Rng, route: &Route) -> Request {
         (_, methods) => one(chance, methods),
     };
     let mut request = asked(chance, route, &method);
+    if route.has_body(&method) && !route.full_body.is_empty() && chance.u8(..3) == 0 {
+        route.give_body(&mut request, &route.full_body);
+    }
     if route.has_body(&method) && chance.bool() {
         spoil_body(chance, route, &mut request);
     }
@@ -218,6 +221,9 @@ fn spoil_header(chance: &mut Rng, route: &Route, request: &mut Request) {
 fn spoil_body(chance: &mut Rng, route: &Route, request: &mut Request) {
     let good = request.body.clone();
     let is_json = route.content_type.is_empty() || route.content_type == "application/json";
+    if route.content_type.starts_with("multipart/") && chance.u8(..4) != 0 {
+        return spoil_parts(chance, route, request);
+    }
     request.body = match chance.u8(..12) {
         0 => Vec::new(),
         1 => good[..good.len() / 2].to_vec(),
@@ -238,6 +244,44 @@ fn spoil_body(chance: &mut Rng, route: &Route, request: &mut Request) {
         request.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(b"content-type"));
         request.headers.push((b"content-type"[..].into(), odd.into()));
         request.headers.sort();
+    }
+}
+
+/// Makes a form of parts odd: a part missing, doubled, without its name, or with a file without a name or content; the
+/// end missing; another boundary, or none.
+fn spoil_parts(chance: &mut Rng, route: &Route, request: &mut Request) {
+    let text = String::from_utf8_lossy(&request.body).into_owned();
+    let boundary = route.content_type.split_once("boundary=").map_or("", |(_, boundary)| boundary);
+    let delimiter = format!("--{boundary}\r\n");
+    let end = format!("--{boundary}--\r\n");
+    let whole = text.strip_suffix(&end).unwrap_or(&text);
+    let mut parts: Vec<String> = whole.split(&delimiter).skip(1).map(str::to_owned).collect();
+    let at = if parts.is_empty() { 0 } else { chance.usize(..parts.len()) };
+    let mut says = route.content_type.clone();
+    let mut last = end.clone();
+    match (chance.u8(..9), parts.get_mut(at)) {
+        (0, Some(_)) => drop(parts.remove(at)),
+        (1, Some(part)) => *part = part.replace("filename=\"a.txt\"", "filename=\"\""),
+        (2, Some(part)) => {
+            let content = part.find("\r\n\r\n").map_or(part.len(), |start| start + 4);
+            *part = [&part[..content], "\r\n"].concat();
+        }
+        (3, Some(part)) => *part = part.replace("; name=", "; nome="),
+        (4, Some(part)) => {
+            let twice = part.clone();
+            parts.push(twice);
+        }
+        (5, _) => last.clear(),
+        (6, _) => last.truncate(end.len() / 2),
+        (7, _) => says = "multipart/form-data; boundary=another".to_owned(),
+        _ => says = one(chance, &["multipart/form-data", "application/x-www-form-urlencoded"]).to_owned(),
+    }
+    let body: String = parts.iter().map(|part| delimiter.clone() + part).collect();
+    route.give_body(request, &(body + &last));
+    for (name, value) in &mut request.headers {
+        if name.eq_ignore_ascii_case(b"content-type") {
+            *value = says.clone().into();
+        }
     }
 }
 

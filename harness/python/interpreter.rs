@@ -595,6 +595,7 @@ fn route(told: &Value) -> Option<Route> {
         cookies: parameters("cookies"),
         content_type: get("content_type"),
         body: get("body"),
+        full_body: get("full_body"),
         words: texts("words"),
         ..Route::default()
     })

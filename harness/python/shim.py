@@ -55,6 +55,7 @@ import time
 import traceback
 import weakref
 from collections import deque
+from urllib.parse import quote_plus
 
 OWN_FILE = (lambda: 0).__code__.co_filename
 FRAMES = 20  # of a traceback, the innermost
@@ -1005,7 +1006,7 @@ def collect_route(route, prefix, found):
 def new_entry(path, kind, methods, name):
     return {"path": path, "kind": kind, "methods": sorted(methods or ()), "name": name,
             "query": [], "headers": [], "params": [], "cookies": [], "content_type": "",
-            "body": "", "words": []}
+            "body": "", "full_body": "", "words": []}
 
 
 def handled_methods(endpoint):
@@ -1039,28 +1040,78 @@ def is_required(field):
 
 
 def collect_body(fields, entry):
-    """Adds a body that the route takes, as far as it is one of texts."""
-    if not fields or entry["body"]:
+    """Adds a body that the route takes: with what it cannot do without, and with everything."""
+    if not fields or entry["body"] or entry["full_body"]:
         return
-    examples = {field.alias: example_of(field) for field in fields}
     kinds = [type(field.field_info).__name__ for field in fields]
     if "File" in kinds or "Form" in kinds:
-        entry["content_type"] = "application/x-www-form-urlencoded"
-        entry["body"] = "&".join(f"{name}={as_text(value)}" for name, value in examples.items())
-        return
+        form = [(field.alias, is_required(field), type(field.field_info).__name__ == "File",
+                 example_of(field), example_of(field, True)) for field in fields]
+        return put_form(form, entry)
     is_embedded = len(fields) > 1 or getattr(fields[0].field_info, "embed", False)
+    if is_embedded:
+        least = {field.alias: example_of(field) for field in fields if is_required(field)}
+        most = {field.alias: example_of(field, True) for field in fields}
+    else:
+        least, most = example_of(fields[0]), example_of(fields[0], True)
+    put_json(least, most, entry)
+
+
+def put_json(least, most, entry):
     entry["content_type"] = "application/json"
-    entry["body"] = json.dumps(examples if is_embedded else next(iter(examples.values())))
+    entry["body"] = json.dumps(least)
+    entry["full_body"] = json.dumps(most) if most != least else ""
 
 
-def example_of(field):
-    """A value that the field takes, by its JSON schema."""
+BOUNDARY = "relapse-form-boundary"
+
+
+def put_form(form, entry):
+    """Adds the bodies of a form; a field is its name, whether it is required, whether it is a file,
+    and a value of it, with what it cannot do without and with everything."""
+    has_files = any(is_file for _, _, is_file, _, _ in form)
+    write = write_parts if has_files else write_pairs
+    least = [(name, is_file, value) for name, required, is_file, value, _ in form if required]
+    most = [(name, is_file, value) for name, _, is_file, _, value in form]
+    entry["content_type"] = "application/x-www-form-urlencoded"
+    if has_files:
+        entry["content_type"] = f"multipart/form-data; boundary={BOUNDARY}"
+    entry["body"], full = write(flat(least)), write(flat(most))
+    entry["full_body"] = full if full != entry["body"] else ""
+
+
+def flat(form):
+    """A model in a form has fields of its own."""
+    for name, is_file, value in form:
+        if isinstance(value, dict) and not is_file:
+            yield from ((inner, False, value[inner]) for inner in value)
+        else:
+            yield name, is_file, value
+
+
+def write_pairs(form):
+    return "&".join(f"{quote_plus(name)}={quote_plus(as_text(value))}" for name, _, value in form)
+
+
+def write_parts(form):
+    """The parts of a form with files (RFC 7578)."""
+    text = ""
+    for name, is_file, value in form:
+        head = f'Content-Disposition: form-data; name="{name}"'
+        if is_file:
+            head += '; filename="a.txt"\r\nContent-Type: text/plain'
+        text += f"--{BOUNDARY}\r\n{head}\r\n\r\n{as_text(value)}\r\n"
+    return f"{text}--{BOUNDARY}--\r\n"
+
+
+def example_of(field, everything=False):
+    """A value that the field takes, by its JSON schema: with what it can do without, or not."""
     adapter = getattr(field, "_type_adapter", None)
     if adapter is None:
         from pydantic import TypeAdapter
         adapter = TypeAdapter(field.field_info.annotation)
     schema = adapter.json_schema()
-    return example(schema, schema)
+    return example(schema, schema, everything=everything)
 
 
 UUID = "12345678-1234-4234-8234-123456789abc"
@@ -1069,15 +1120,15 @@ FORMATS = {"uuid": UUID, "date": "2026-01-02", "date-time": "2026-01-02T03:04:05
            "duration": "PT1S", "ipv4": "127.0.0.1", "binary": "a"}
 
 
-def example(schema, root, depth=0):
-    """A value of a JSON schema whose references are to `root`."""
+def example(schema, root, depth=0, everything=False, inside=()):
+    """A value of a JSON schema whose references are to `root`; those in `inside` are being followed."""
+    def within(schema, *entered):
+        return example(schema, root, depth + 1, everything, (*inside, *entered))
+
     if not isinstance(schema, dict) or depth > 10:
         return None
     if "$ref" in schema:
-        found = root
-        for part in schema["$ref"].removeprefix("#/").split("/"):
-            found = found[part]
-        return example(found, root, depth + 1)
+        return within(document_part(root, schema["$ref"]), schema["$ref"])
     for key in ("const", "default", "example"):
         if schema.get(key) is not None:
             return schema[key]
@@ -1087,7 +1138,7 @@ def example(schema, root, depth=0):
     for key in ("anyOf", "oneOf", "allOf"):
         if schema.get(key):
             options = [option for option in schema[key] if option.get("type") != "null"]
-            return example(options[0], root, depth + 1) if options else None
+            return within(options[0]) if options else None
     kind = schema.get("type")
     if isinstance(kind, list):
         kind = next((one for one in kind if one != "null"), None)
@@ -1102,13 +1153,26 @@ def example(schema, root, depth=0):
         return True
     if kind == "array":
         count = max(schema.get("minItems", 1), 1)
-        return [example(schema.get("items", {}), root, depth + 1) for _ in range(count)]
+        return [within(schema.get("items", {})) for _ in range(count)]
     if kind == "object" or "properties" in schema:
-        wanted = schema.get("required", ())
-        return {name: example(value, root, depth + 1)
-                for name, value in schema.get("properties", {}).items() if name in wanted}
+        required = schema.get("required", ())
+        return {name: within(value) for name, value in schema.get("properties", {}).items()
+                if name in required or (everything and not leads_back(value, inside))}
     text = FORMATS.get(schema.get("format"), "a")
     return text if len(text) >= schema.get("minLength", 0) else "a" * schema["minLength"]
+
+
+def document_part(root, reference):
+    """What a reference names."""
+    for part in reference.removeprefix("#/").split("/"):
+        root = root[part]
+    return root
+
+
+def leads_back(schema, inside):
+    """Whether a schema names one that is being followed, so that it could go on for ever."""
+    text = json.dumps(schema, default=str)
+    return any(json.dumps({"$ref": name})[1:-1] in text for name in inside)
 
 
 def as_text(value):
@@ -1134,11 +1198,31 @@ def collect_documented(document, found):
                         "type": str(parameter.get("schema", {}).get("type", "string")),
                         "good": as_text(example(parameter.get("schema", {}), document))})
             content = operation.get("requestBody", {}).get("content", {})
-            if "application/json" in content:
-                entry["content_type"] = "application/json"
-                schema = content["application/json"].get("schema", {})
-                entry["body"] = json.dumps(example(schema, document))
+            collect_documented_body(content, document, entry)
             found.append(plain(entry))
+
+
+def collect_documented_body(content, document, entry):
+    """Adds the bodies that an OpenAPI document describes."""
+    forms = ("multipart/form-data", "application/x-www-form-urlencoded")
+    kind = next((kind for kind in ("application/json", *forms) if kind in content), None)
+    if kind is None:
+        return
+    schema = content[kind].get("schema", {})
+    least, most = example(schema, document), example(schema, document, everything=True)
+    if kind not in forms:
+        return put_json(least, most, entry)
+    while isinstance(schema, dict) and "$ref" in schema:
+        schema = document_part(document, schema["$ref"])
+    properties = schema.get("properties", {})
+    put_form([(name, name in least, is_file(properties.get(name, {})), least.get(name), value)
+              for name, value in (most or {}).items()], entry)
+
+
+def is_file(schema):
+    """Whether a value of a JSON schema, or each item of it, is a file."""
+    schema = schema.get("items", schema)
+    return schema.get("format") == "binary" or "contentMediaType" in schema
 
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")

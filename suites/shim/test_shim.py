@@ -19,6 +19,7 @@ from driver import SHIM, Shim, http_scope, websocket_scope
 SECOND = 10**9
 HAS_STARLETTE = importlib.util.find_spec("starlette") is not None
 HAS_FASTAPI = importlib.util.find_spec("fastapi") is not None
+HAS_MULTIPART = importlib.util.find_spec("python_multipart") is not None
 HAS_ASGIREF = importlib.util.find_spec("asgiref") is not None
 CONNECT = {"type": "websocket.connect"}
 
@@ -287,6 +288,65 @@ class Loading(ShimCase):
         self.assertEqual(put["words"], ["user_id", "colour"])
         self.assertEqual((routes["/two"]["body"], routes["/two"]["content_type"]),
                          ('{"a": 1, "b": "a"}', "application/json"))
+
+    @unittest.skipUnless(HAS_FASTAPI and HAS_MULTIPART, "needs fastapi and python-multipart")
+    def test_bodies(self):
+        shim = self.run_app("""
+            from typing import List, Optional
+            from fastapi import Body, FastAPI, File, Form, UploadFile
+            from pydantic import BaseModel
+
+            class Node(BaseModel):
+                name: str
+                size: int = 3
+                note: Optional[str] = None
+                children: Optional[List["Node"]] = None
+            app = FastAPI()
+            @app.post("/node")
+            def node(node: Node): pass
+            @app.post("/two")
+            def two(a: int = Body(), b: str = Body("c")): pass
+            @app.post("/form")
+            def form(name: str = Form(), size: int = Form(7)): pass
+            @app.post("/file")
+            def file(file: UploadFile, name: str = Form("a b"), more: Optional[UploadFile] = None): pass
+            """)
+        routes = {route["path"]: route for route in shim.hello["routes"]}
+        self.assertEqual(json.loads(routes["/node"]["body"]), {"name": "a"})
+        # What would lead back to itself is left out.
+        self.assertEqual(json.loads(routes["/node"]["full_body"]), {"name": "a", "size": 3, "note": "a"})
+        self.assertEqual([json.loads(routes["/two"][key]) for key in ("body", "full_body")],
+                         [{"a": 1}, {"a": 1, "b": "c"}])
+        self.assertEqual([routes["/form"][key] for key in ("content_type", "body", "full_body")],
+                         ["application/x-www-form-urlencoded", "name=a", "name=a&size=7"])
+        self.assertEqual(routes["/file"]["content_type"],
+                         "multipart/form-data; boundary=relapse-form-boundary")
+        part = ("--relapse-form-boundary\r\nContent-Disposition: form-data; name=\"file\"; "
+                "filename=\"a.txt\"\r\nContent-Type: text/plain\r\n\r\na\r\n")
+        self.assertEqual(routes["/file"]["body"], part + "--relapse-form-boundary--\r\n")
+        full = routes["/file"]["full_body"]
+        self.assertEqual(full.count("--relapse-form-boundary\r\n"), 3, full)
+        self.assertIn('name="name"\r\n\r\na b\r\n', full)
+        self.assertIn('name="more"; filename="a.txt"', full)
+
+    def test_documented_bodies(self):
+        shim = self.run_app("""
+            class App:
+                def openapi(self):
+                    text, file = {"type": "string"}, {"type": "string", "format": "binary"}
+                    schema = {"type": "object", "required": ["file"],
+                              "properties": {"file": {"type": "array", "items": file}, "name": text}}
+                    content = {"multipart/form-data": {"schema": {"$ref": "#/components/schemas/Form"}}}
+                    return {"paths": {"/file": {"post": {"requestBody": {"content": content}}}},
+                            "components": {"schemas": {"Form": schema}}}
+                async def __call__(self, scope, receive, send): pass
+            app = App()
+            """)
+        route = shim.hello["routes"][0]
+        self.assertEqual(route["content_type"], "multipart/form-data; boundary=relapse-form-boundary")
+        self.assertIn('name="file"; filename="a.txt"', route["body"])
+        self.assertNotIn('name="name"', route["body"])
+        self.assertIn('name="name"\r\n\r\na\r\n', route["full_body"])
 
     def test_documented_routes(self):
         shim = self.run_app("""
