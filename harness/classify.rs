@@ -384,7 +384,7 @@ impl<'a> Reading<'a> {
         let (mut on_wire, mut on_answer, mut on_events, mut slows, mut spoils) = (false, false, false, false, false);
         for kind in self.acted() {
             let effect = effect(kind);
-            slows |= effect == Effect::Slows;
+            slows |= effect == Effect::Slows || self.is_too_long_for(kind);
             match kind {
                 _ if effect != Effect::Distorts => {}
                 FaultKind::Answer(_) | FaultKind::Connection(_) => (on_wire, on_answer) = (true, true),
@@ -424,6 +424,16 @@ impl<'a> Reading<'a> {
             }
             _ => on_wire || on_events,
         }
+    }
+
+    /// Whether what the client said takes so long at the rate of a fault that everything behind it comes too late.
+    fn is_too_long_for(&self, kind: &FaultKind) -> bool {
+        let FaultKind::Stream { fault: StreamFault::Throttle { rate }, .. } = kind else { return false };
+        let sent = self.events.iter().filter_map(|event| match &event.what {
+            What::FrameSent(frame) => Some(frame.payload.len()),
+            _ => None,
+        });
+        sent.max().is_some_and(|bytes| bytes as f64 / rate.0 as f64 >= PATIENCE.as_secs_f64())
     }
 
     /// Whether the exception that left the application follows from what the server did to it, or is one that the

@@ -10,11 +10,12 @@ use relapse::{
     check::{Evidence, findings},
     clock::{Clock, Runtime},
     close_code::CloseCode,
+    fault::{Direction, Fault, FaultKind, StreamFault, Trigger, setting},
     outcome::{Class, Ending, Outcome},
     run,
     running::Running as _,
     step::{Act, Request, Step},
-    transcript::Party,
+    transcript::{Party, What},
 };
 use rstest::rstest;
 
@@ -279,13 +280,18 @@ fn played(python: PathBuf, text: &str, steps: &[Step]) -> Transcript {
 
 /// The same, spoken to as a binding says.
 fn played_as(binding: Binding, python: PathBuf, text: &str, steps: &[Step]) -> Transcript {
+    played_under(Vec::new(), binding, python, text, steps)
+}
+
+/// The same, where something acts on the way.
+fn played_under(faults: Vec<Fault>, binding: Binding, python: PathBuf, text: &str, steps: &[Step]) -> Transcript {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("service.py"), text).unwrap();
     let site = site(&python, directory.path(), "service:app");
     Runtime::new(Clock::Virtual).block_on(async {
         let launched = PythonTarget::launch(site, &binding, String::new(), profile("uvicorn-0.35"), 1);
         let (target, _) = launched.await.unwrap();
-        let transcript = run::converse(steps, Plan { seed: 1, faults: Vec::new() }, &target).await.unwrap();
+        let transcript = run::converse(steps, Plan { seed: 1, faults }, &target).await.unwrap();
         target.clear().await.unwrap();
         target.stop().await.unwrap();
         transcript
@@ -350,4 +356,29 @@ fn a_long_request_is_not_ignored(#[case] then: &str, #[case] is_in_order: bool) 
     let found = found(&played_as(binding.unwrap(), python, &text, &steps));
     let expected: &[&str] = if is_in_order { &[] } else { &["answered: a long request"] };
     assert_eq!(found, expected);
+}
+
+/// What is long takes its time on a slow way, and what comes too late behind it is nobody's fault.
+#[test]
+fn a_long_request_on_a_slow_way_is_no_finding() {
+    let Some(python) = python() else { return };
+    let text = "async def app(scope, receive, send):\n    if scope['type'] != 'websocket':\n        raise ValueError\n    \
+                await receive()\n    await send({'type': 'websocket.accept'})\n    \
+                while (await receive())['type'] == 'websocket.receive':\n        pass\n";
+    let slow = Fault {
+        kind: FaultKind::Stream {
+            direction: Direction::ToServer,
+            fault: StreamFault::Throttle { rate: setting::Count(10_000) },
+        },
+        trigger: Trigger::default(),
+    };
+    let steps = [
+        open(),
+        step(Act::SendText("a".repeat(1 << 20))),
+        Step { act: Act::Pause, limit: std::time::Duration::from_secs(90) },
+        step(Act::Close(CloseCode::NORMAL)),
+    ];
+    let transcript = played_under(vec![slow], Binding::unknown(), python, text, &steps);
+    assert!(transcript.events.iter().any(|event| event.what == What::KeepaliveExpired), "it is as slow as that");
+    assert_eq!(found(&transcript), [""; 0]);
 }
