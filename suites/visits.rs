@@ -258,6 +258,51 @@ fn a_recorded_conversation_is_learned_from(#[case] name: &str, #[case] text: &st
     assert!(code == Some(2) && !told.contains("KeyError"), "{told}");
 }
 
+/// An application that remembers whom it has let in, and fails from one of them on.
+fn that_remembers(from: usize) -> String {
+    format!(
+        "
+seen = 0
+
+async def app(scope, receive, send):
+    global seen
+    if scope['type'] != 'websocket':
+        if scope['type'] == 'http':
+            await send({{'type': 'http.response.start', 'status': 404, 'headers': []}})
+            await send({{'type': 'http.response.body'}})
+        return
+    await receive()
+    await send({{'type': 'websocket.accept'}})
+    seen += 1
+    if seen >= {from}:
+        raise KeyError(seen)
+    while (await receive())['type'] != 'websocket.disconnect':
+        pass
+"
+    )
+}
+
+/// What was found in an interpreter that had served others is found in one of its own too, or it is said that it is not: a
+/// capsule that shows nothing would say FIXED of what is not.
+#[rstest]
+#[case::within_a_case(2, true)]
+#[case::over_many_cases(20, false)]
+fn what_is_found_shows_in_an_interpreter_of_its_own(#[case] from: usize, #[case] shows: bool) {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("service.py"), that_remembers(from)).unwrap();
+    let target = ["--target", "asgi:service:app", "--path", "ws:/", "--python", python.to_str().unwrap()];
+    let hunt = ["hunt", "--cases", "100", "--jobs", "1", "--faults", "edge"];
+    let (code, told) = relapse(directory.path(), &[&hunt[..], &target].concat());
+    assert_eq!(code, Some(1), "{told}");
+    let finding = told.split("\n\n").find(|finding| finding.contains("KeyError")).unwrap();
+    assert_eq!(!finding.contains("and not in one of its own)"), shows, "{finding}");
+    let again = finding.lines().find_map(|line| line.strip_prefix("again: relapse run ")).unwrap();
+    let capsule = again.split(' ').next().unwrap();
+    let (code, told) = relapse(directory.path(), &[&["run", capsule], &target[..]].concat());
+    assert_eq!((code == Some(1), told.contains("STILL BROKEN")), (shows, shows), "{told}");
+}
+
 /// What cannot be learned from is told.
 #[rstest]
 #[case::not_there("good.har", None, "could not read the recording")]

@@ -115,6 +115,19 @@ impl Foreign {
         self.with_seat(greet).map_err(|error| format!("could not {error}"))?
     }
 
+    /// Whether it can be had in a process that has served nobody yet, at a price that can be paid for each finding.
+    pub(super) fn can_begin_anew(&self) -> bool {
+        self.with_seat(|seat| matches!(seat.server.reach, Reach::Python(_))).unwrap_or(false)
+    }
+
+    /// Lets what is played next meet a process that has served nobody yet.
+    pub(super) fn begin_anew(&self) -> Result<(), Error> {
+        self.with_seat(|Seat { server, runtime }| match &server.reach {
+            Reach::Python(python) => runtime.block_on(python.begin_anew()),
+            Reach::Url(_) | Reach::Served(_) => Ok(()),
+        })?
+    }
+
     /// What was noticed that virtual time does not wait for.
     pub fn notes(&self) -> Vec<String> {
         self.with_seat(|seat| seat.server.notes()).unwrap_or_default()

@@ -48,6 +48,19 @@ const CHUNK: u64 = 64;
 /// From how many cases on a hunt must have reached something.
 const ENOUGH: u64 = 20;
 
+/// How many cases are tried alone where one shows what was found only after others.
+const TRIED_ALONE: usize = 32;
+
+/// The smallest thing that shows a complaint.
+struct Smallest {
+    drawn: Drawn,
+    played: Played,
+    /// The case that it is of, counted from 0.
+    number: u64,
+    /// Whether a process shows it that has served nobody else, where there can be one.
+    is_confirmed: bool,
+}
+
 /// Something that a hunt found.
 #[derive(Debug, Clone)]
 pub struct Found {
@@ -163,9 +176,14 @@ impl Hunt {
         Aim { servers: self.servers.len(), places: self.places.clone(), legal_only: self.legal_only }
     }
 
+    /// The seed of the case with this number, counted from 0.
+    fn seed_of(&self, number: u64) -> u64 {
+        self.seed.wrapping_add(number)
+    }
+
     /// The case with this number, counted from 0.
     fn draw(&self, number: u64) -> (Drawn, u64) {
-        let seed = self.seed.wrapping_add(number);
+        let seed = self.seed_of(number);
         let drawn = draw(seed, &self.aim());
         (self.foreign.iter().fold(drawn, |drawn, foreign| foreign.adapt(drawn, seed)), seed)
     }
@@ -354,7 +372,7 @@ impl Conductor {
         let hunt = Hunt { stops_at_first: true, ..hunt.clone() };
         let first = self.scan(&hunt, 0..hunt.cases)?.first;
         let number = first.values().map(|first| first.number).next();
-        Ok(number.map(|number| (hunt.seed.wrapping_add(number), first.into_keys().collect())))
+        Ok(number.map(|number| (hunt.seed_of(number), first.into_keys().collect())))
     }
 
     fn scan(&self, hunt: &Hunt, cases: std::ops::Range<u64>) -> Result<Scan, Error> {
@@ -407,7 +425,7 @@ impl Conductor {
                 if known.contains(&key) {
                     continue;
                 }
-                let new = self.keep(hunt, key, (drawn.clone(), played.clone()), seed, number + 1)?;
+                let new = self.keep(hunt, key, (drawn.clone(), played.clone()), number)?;
                 known.insert(new.key.clone());
                 known.extend(new.also.iter().map(|(key, _)| key.clone()));
                 if !found.iter().any(|old| is_in_another_dress(&new, old)) {
@@ -437,15 +455,9 @@ impl Conductor {
     }
 
     /// Shrinks what was found and makes a capsule of it.
-    fn keep(
-        &self,
-        hunt: &Hunt,
-        key: String,
-        (drawn, played): (Drawn, Played),
-        seed: u64,
-        number: u64,
-    ) -> Result<Found, Error> {
-        let (drawn, played) = self.shrink(hunt, &key, drawn, played, seed)?;
+    fn keep(&self, hunt: &Hunt, key: String, found: (Drawn, Played), number: u64) -> Result<Found, Error> {
+        let Smallest { drawn, played, number, is_confirmed } = self.shrink_and_confirm(hunt, &key, found, number)?;
+        let seed = hunt.seed_of(number);
         let (own, also): (Vec<_>, Vec<_>) = complaints(&played).into_iter().partition(|(other, _)| *other == key);
         let mut message = own.into_iter().next().map(|(_, message)| message).unwrap_or_default();
         if let (Some(foreign), Ok(transcript)) = (&hunt.foreign, &played)
@@ -453,8 +465,46 @@ impl Conductor {
         {
             let _ = write!(message, "; {explanation}");
         }
+        if !is_confirmed {
+            message.push_str(" (seen again only in a process that had served other cases, and not in one of its own)");
+        }
         let capsule = self.capsule(hunt, &key, &message, &drawn, played.as_ref().ok(), seed)?;
-        Ok(Found { key, message, also, seed, number, drawn, transcript: played.unwrap_or_default(), capsule })
+        let (number, transcript) = (number + 1, played.unwrap_or_default());
+        Ok(Found { key, message, also, seed, number, drawn, transcript, capsule })
+    }
+
+    /// The smallest thing that still shows a complaint which the case with this number, counted from 0, has; where there can
+    /// be one, in a process that has served nobody else.
+    fn shrink_and_confirm(
+        &self,
+        hunt: &Hunt,
+        key: &str,
+        found: (Drawn, Played),
+        number: u64,
+    ) -> Result<Smallest, Error> {
+        let seed = hunt.seed_of(number);
+        let (drawn, played) = self.shrink(hunt, key, found, &|drawn| self.play(hunt, drawn, seed))?;
+        let Some(foreign) = hunt.foreign.as_ref().filter(|foreign| foreign.can_begin_anew()) else {
+            return Ok(Smallest { drawn, played, number, is_confirmed: true });
+        };
+        let anew = |drawn: &Drawn, seed| {
+            foreign.begin_anew()?;
+            self.play(hunt, drawn, seed)
+        };
+        let confirmed = anew(&drawn, seed)?;
+        if complains(&confirmed, key) {
+            return Ok(Smallest { drawn, played: confirmed, number, is_confirmed: true });
+        }
+        // What other cases had left behind was a part of it. There may be one that shows it alone.
+        for number in (number..hunt.cases).take(TRIED_ALONE) {
+            let (whole, seed) = hunt.draw(number);
+            let shown = anew(&whole, seed)?;
+            if complains(&shown, key) {
+                let (drawn, played) = self.shrink(hunt, key, (whole, shown), &|drawn| anew(drawn, seed))?;
+                return Ok(Smallest { drawn, played, number, is_confirmed: true });
+            }
+        }
+        Ok(Smallest { drawn, played, number, is_confirmed: false })
     }
 
     /// Finds a defect alone, with no hint of what it is; nothing when so many cases do not show it.
@@ -502,6 +552,11 @@ type Played = Result<Transcript, String>;
 /// Everything that is wrong with a run, each with what tells it from other complaints.
 fn complaints(played: &Played) -> Vec<(String, String)> {
     look(played, &mut |_, _| {})
+}
+
+/// Whether a run has this complaint.
+fn complains(played: &Played, key: &str) -> bool {
+    complaints(played).iter().any(|(other, _)| other == key)
 }
 
 /// The same of a run that went to its end.

@@ -1,6 +1,6 @@
 //! Makes what was found smaller: whatever can be taken away is taken away while the same complaint remains.
 
-use super::{Drawn, Hunt, Played, complaints};
+use super::{Drawn, Hunt, Played, complains};
 use crate::{
     credential::Credential,
     environment::Environment,
@@ -13,25 +13,24 @@ use crate::{
 };
 
 impl Conductor {
-    /// The smallest thing found that still shows the complaint, and what happened then. What was found is small enough
-    /// where a server that is not ours may not be asked any more.
+    /// The smallest thing found that still shows the complaint when it is played so, and what happened then. What was found
+    /// is small enough where a server that is not ours may not be asked any more.
     pub(super) fn shrink(
         &self,
         hunt: &Hunt,
         key: &str,
-        drawn: Drawn,
-        played: Played,
-        seed: u64,
+        (drawn, played): (Drawn, Played),
+        play: &dyn Fn(&Drawn) -> Result<Played, Error>,
     ) -> Result<(Drawn, Played), Error> {
         let is_by_route = hunt.foreign.as_ref().is_some_and(|foreign| foreign.is_by_route());
         let mut smallest = (drawn, played);
         'again: loop {
             for candidate in smaller(&smallest.0, is_by_route).into_iter().filter(|drawn| may_be(hunt, drawn)) {
-                let played = match self.play(hunt, &candidate, seed) {
+                let played = match play(&candidate) {
                     Err(Error::TooManyRequests) => return Ok(smallest),
                     played => played?,
                 };
-                if complaints(&played).iter().any(|(other, _)| other == key) {
+                if complains(&played, key) {
                     smallest = (candidate, played);
                     continue 'again;
                 }

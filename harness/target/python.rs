@@ -109,6 +109,16 @@ impl Python {
         Ok(())
     }
 
+    /// Ends the interpreter, without a word: the next connection reaches one that has served nobody.
+    ///
+    /// # Errors
+    /// When something panicked.
+    pub async fn begin_anew(&self) -> Result<(), Error> {
+        self.connections.end().await?;
+        *self.process() = None;
+        self.background.end().await
+    }
+
     /// Tells the application to stop, and waits until it has; what was wrong with that, and with the ends of others before
     /// it.
     ///
