@@ -9,7 +9,7 @@ use crate::{
     cause::Cause,
     classify::{self, Reading},
     clock::Clock,
-    credential::{Credential, CredentialPlace},
+    credential::{Credential, CredentialPlace, Form},
     error::Error,
     explain::{Explanation, Kind},
     fault::Place,
@@ -17,6 +17,7 @@ use crate::{
     outcome::{Class, Ending, Outcome},
     plan::Plan,
     profile::Profile,
+    redact::Redactor,
     route::Route,
     run::{self, control_steps},
     running::Running,
@@ -155,11 +156,16 @@ impl Server {
     /// # Errors
     /// When something panicked.
     pub async fn shut_down(&self) -> Result<Vec<String>, Error> {
-        match &self.reach {
-            Reach::Url(_) => Ok(Vec::new()),
-            Reach::Python(python) => python.shut_down().await,
-            Reach::Served(served) => Ok(served.shut_down().await.into_iter().collect()),
-        }
+        let complaints = match &self.reach {
+            Reach::Url(_) => Vec::new(),
+            Reach::Python(python) => python.shut_down().await?,
+            Reach::Served(served) => served.shut_down().await.into_iter().collect(),
+        };
+        let mut secrets = self.running().service().secrets;
+        secrets.push(self.running().credential(Credential::Valid, DEFAULT_USER, Form::Token).text);
+        secrets.retain(|secret| !secret.is_empty());
+        let redactor = Redactor::of_secrets(&secrets);
+        Ok(complaints.iter().map(|complaint| redactor.text(complaint)).collect())
     }
 
     /// What was noticed that virtual time does not wait for.

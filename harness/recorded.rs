@@ -17,7 +17,7 @@ use crate::{
 pub struct Recorded {
     /// Where requests and sessions were let in, each route once.
     pub routes: Vec<Route>,
-    /// The names of headers and query parameters that carry credentials: what is in them is nobody else's.
+    /// The names of headers, parameters and keys that carry credentials: what is in them is nobody else's.
     pub left_out: BTreeSet<String>,
 }
 
@@ -61,8 +61,13 @@ const STANDARD: [&str; 27] = [
     ":",
 ];
 
-/// What names of credentials have in them.
+/// What names of credentials have in them, in a head, and in what is said.
 const SECRET: [&str; 8] = ["auth", "cookie", "csrf", "key", "password", "secret", "session", "token"];
+const SECRET_SAID: [&str; 9] =
+    ["api_key", "apikey", "authorization", "credential", "passphrase", "passwd", "password", "secret", "token"];
+
+/// What stands where a credential stood.
+const LEFT_OUT: &str = "left-out";
 
 #[derive(Deserialize)]
 struct Har {
@@ -177,11 +182,11 @@ impl Recorded {
             }
             if let Some(body) = &entry.request.body {
                 route.content_type.clone_from(&body.content_type);
-                route.body.clone_from(&body.text);
+                route.body = recorded.said(&body.text, &body.content_type);
             }
             for message in &entry.messages {
                 if message.direction == "send" && message.opcode == 1 {
-                    add_message(&mut route, &message.data);
+                    add_message(&mut route, &recorded.said(&message.data, ""));
                 }
             }
             recorded.add(route);
@@ -199,7 +204,10 @@ impl Recorded {
                     recorded.routes.extend(current.take());
                     current = Some(recorded.route(request, matches!(step.act, Act::Open(_))));
                 }
-                Act::SendText(text) => current.iter_mut().for_each(|route| add_message(route, text)),
+                Act::SendText(text) => {
+                    let text = recorded.said(text, "");
+                    current.iter_mut().for_each(|route| add_message(route, &text));
+                }
                 _ => {}
             }
         }
@@ -222,7 +230,7 @@ impl Recorded {
             headers: self.headers(headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
             offers: request.offers.clone(),
             content_type: if request.body.is_empty() { "" } else { "application/json" }.to_owned(),
-            body: text(&request.body),
+            body: self.said(&text(&request.body), ""),
             ..Route::default()
         }
     }
@@ -246,6 +254,25 @@ impl Recorded {
         self.parameters(own)
     }
 
+    /// What somebody said, JSON or a form, without credentials.
+    fn said(&mut self, text: &str, content_type: &str) -> String {
+        if content_type.starts_with("application/x-www-form-urlencoded") {
+            let pairs = text.split('&').map(|pair| match pair.split_once('=') {
+                Some((name, _)) if is_secret_said(name) => {
+                    self.left_out.insert(name.to_owned());
+                    format!("{name}={LEFT_OUT}")
+                }
+                _ => pair.to_owned(),
+            });
+            return pairs.collect::<Vec<_>>().join("&");
+        }
+        let Ok(whole) = serde_json::from_str::<Json>(text) else { return text.to_owned() };
+        let mut cleaned = whole.clone();
+        leave_out(&mut cleaned, &mut self.left_out);
+        // Whatever has none stays as it was written.
+        if cleaned == whole { text.to_owned() } else { cleaned.to_string() }
+    }
+
     fn parameters(&mut self, pairs: impl Iterator<Item = (String, String)>) -> Vec<Parameter> {
         let mut parameters = Vec::new();
         for (name, good) in pairs {
@@ -265,6 +292,30 @@ impl Recorded {
             words_of(text, &mut route.words);
         }
         learn(&mut self.routes, &[route]);
+    }
+}
+
+/// Whether what is said under this name is a credential.
+fn is_secret_said(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    SECRET_SAID.iter().any(|secret| lower.contains(secret))
+}
+
+/// Puts something else in the place of every credential; the names that they stood under are kept.
+fn leave_out(value: &mut Json, names: &mut BTreeSet<String>) {
+    match value {
+        Json::Object(entries) => {
+            for (key, value) in entries {
+                if is_secret_said(key) && !value.is_object() && !value.is_array() {
+                    names.insert(key.clone());
+                    *value = LEFT_OUT.into();
+                } else {
+                    leave_out(value, names);
+                }
+            }
+        }
+        Json::Array(items) => items.iter_mut().for_each(|item| leave_out(item, names)),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
     }
 }
 
@@ -394,6 +445,21 @@ mod tests {
             (&routes[1].messages[..], &routes[1].offers[..]),
             (&["{\"type\": \"join\"}".to_owned()][..], &["graphql-ws", "v1"].map(String::from)[..])
         );
+    }
+
+    #[test]
+    fn what_is_said_has_no_credentials() {
+        let mut recorded = Recorded::default();
+        for (said, content_type, expected) in [
+            (r#"{"user": {"Password": "x"}, "n": 1}"#, "", r#"{"n":1,"user":{"Password":"left-out"}}"#),
+            (r#"[{"access_token": 7}]"#, "application/json", r#"[{"access_token":"left-out"}]"#),
+            ("name=ann&password=x", "application/x-www-form-urlencoded", "name=ann&password=left-out"),
+            (r#"{ "key": "ArrowUp" }"#, "", r#"{ "key": "ArrowUp" }"#),
+            ("no json", "", "no json"),
+        ] {
+            assert_eq!(recorded.said(said, content_type), expected);
+        }
+        assert_eq!(recorded.left_out.into_iter().collect::<Vec<_>>(), ["Password", "access_token", "password"]);
     }
 
     #[test]

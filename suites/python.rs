@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use relapse::{
-    Binding, Plan, PythonSite, PythonTarget, Transcript,
+    Binding, Plan, PythonSite, PythonTarget, Server, Transcript,
     classify::{self, Reading},
     clock::{Clock, Runtime},
     error::Trouble,
@@ -168,6 +168,21 @@ fn who_died_before_is_not_told_to_stop() {
         target.shut_down().await.unwrap()
     });
     assert_eq!(complaints, [""; 0]);
+}
+
+/// What an application says at its end is told without the token that it was given.
+#[test]
+fn an_end_is_told_without_the_token() {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("service.py"), that_ends("raise KeyError('a-secret-token')")).unwrap();
+    let site = site(&python, directory.path(), "service:app");
+    let complaints = Runtime::new(Clock::Virtual).block_on(async {
+        let token = "a-secret-token".to_owned();
+        let (target, _) = PythonTarget::launch(site, &binding(), token, profile("uvicorn-0.54"), 1).await.unwrap();
+        Server::python(target).shut_down().await.unwrap()
+    });
+    assert!(complaints[0].starts_with("KeyError: '<secret>' (service.py:8 in app)"), "{complaints:?}");
 }
 
 /// The command fails for it: by its exit code, in its table and in its document.
