@@ -270,8 +270,9 @@ impl Binding {
         if self.is_unknown() {
             return Service { is_public: !self.credential.is_needed(), ..Service::unknown(true, false) };
         }
-        let health = all(self.paths.health.iter().map(String::as_str).collect());
-        let protected = self.paths.protected.iter().map(|request| (forever(&request.method), forever(&request.path)));
+        let health = all(self.paths.health.iter().map(|path| split(path).0).collect());
+        let protected =
+            self.paths.protected.iter().map(|request| (forever(&request.method), forever(split(&request.path).0)));
         let protected: Vec<(&'static str, &'static str)> = protected.collect();
         let spoken = self.messages.subprotocols.iter().map(|name| forever(name));
         let carrying = self.credential.places().flat_map(CredentialPlace::subprotocols).copied();

@@ -1,7 +1,7 @@
 //! Derives from a transcript how an exchange ended, which class that is, and what brought it about.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use memchr::memmem::Finder;
@@ -83,7 +83,7 @@ impl<'a> Reading<'a> {
             messages: Vec::new(),
             outage: had_outage(transcript, exchange),
             absent: was_absent(transcript, exchange),
-            is_crowded: service.is_foreign && (1..transcript.exchanges()).contains(&service.connections_max),
+            is_crowded: service.is_foreign && (1..most_at_once(transcript)).contains(&service.connections_max),
             down: down(transcript, exchange),
             faults: &transcript.faults,
             service: asked.map_or(service, |path| service.at(&path)),
@@ -980,6 +980,19 @@ fn rewrites_handshake(kind: &FaultKind) -> bool {
     edit.header().is_some_and(|header| {
         ["sec-websocket-key", "sec-websocket-protocol"].iter().any(|name| header.eq_ignore_ascii_case(name))
     })
+}
+
+/// How many exchanges went on at one time, at most.
+fn most_at_once(transcript: &Transcript) -> usize {
+    let own = || transcript.events.iter().enumerate().filter(|(_, event)| event.exchange != PROCESS);
+    let last: BTreeMap<usize, usize> = own().map(|(at, event)| (event.exchange, at)).collect();
+    let (mut begun, mut going_on, mut most) = (BTreeSet::new(), 0, 0);
+    for (at, event) in own() {
+        going_on += usize::from(begun.insert(event.exchange));
+        most = most.max(going_on);
+        going_on -= usize::from(last[&event.exchange] == at);
+    }
+    most
 }
 
 /// From how many bytes on a request is longer than usual.

@@ -22,6 +22,7 @@ use crate::{
     probe::{self, PAYLOAD_BYTES_MAX},
     profile::Profile,
     recorder::{self, Recorder},
+    redact::Redactor,
     revision::Revision,
     run,
     running::Running,
@@ -176,11 +177,13 @@ impl Peer<'_> {
     fn raised(&self, recorder: &Recorder) -> Option<String> {
         // Everything that was told until now is written down by then.
         self.target.residue();
-        recorder.transcript().events.iter().find_map(|event| match &event.what {
+        let transcript = recorder.transcript();
+        let redactor = Redactor::of(&transcript);
+        transcript.events.iter().find_map(|event| match &event.what {
             What::Raised(exception)
                 if !(exception.is_cancellation() || exception.is_disconnect() || exception.is_broken_off()) =>
             {
-                Some(exception.located())
+                Some(redactor.text(&exception.located()))
             }
             _ => None,
         })

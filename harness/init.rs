@@ -173,8 +173,8 @@ fn plainest(route: &Route) -> String {
 
 /// What the code behind a path calls things.
 fn words_of<'a>(routes: impl Iterator<Item = &'a Route>, path: &str) -> Vec<String> {
-    let mut behind = routes.filter(|route| route.is_websocket && plainest(route) == path);
-    behind.next().map_or_else(Vec::new, |route| route.words.clone())
+    let behind = routes.filter(|route| route.is_websocket && plainest(route) == path);
+    unique(behind.flat_map(|route| route.words.iter().cloned()))
 }
 
 /// Where a server may speak WebSocket.

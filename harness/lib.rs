@@ -128,7 +128,7 @@ pub use python::{
     BLOCKED_LIMIT, Installation as PythonInstallation, MEMORY_LIMIT, Requirements as PythonRequirements, START_LIMIT,
     Server as PythonServer, ServerChoice, Site as PythonSite, end_all as end_interpreters,
 };
-pub use recorded::{Recorded, learn as learn_routes};
+pub use recorded::{Recorded, is_secret, learn as learn_routes};
 pub use report::{
     catalogue::{render_json as render_catalogue_json, render_list, render_map},
     conformance::{render as render_conformance, render_json as render_conformance_json},

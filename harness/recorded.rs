@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use crate::{
+    credential::CredentialPlace,
     route::{Parameter, Route},
     scope::percent_decode,
     step::{Act, Request, Step},
@@ -30,9 +31,10 @@ const WORD_BYTES_MAX: usize = 24;
 /// How many words of a recording a route takes over.
 const WORDS_MAX: usize = 48;
 
-/// What clients, proxies and browsers send by themselves: beginnings of names.
-const STANDARD: [&str; 27] = [
+/// What clients, proxies and browsers send by themselves: names, and beginnings of names where they end in a dash.
+const STANDARD: [&str; 29] = [
     "accept",
+    "accept-",
     "access-control-",
     "cache-control",
     "connection",
@@ -54,6 +56,7 @@ const STANDARD: [&str; 27] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "upgrade-",
     "user-agent",
     "via",
     "x-forwarded-",
@@ -61,10 +64,24 @@ const STANDARD: [&str; 27] = [
     ":",
 ];
 
-/// What names of credentials have in them, in a head, and in what is said.
-const SECRET: [&str; 8] = ["auth", "cookie", "csrf", "key", "password", "secret", "session", "token"];
-const SECRET_SAID: [&str; 9] =
-    ["api_key", "apikey", "authorization", "credential", "passphrase", "passwd", "password", "secret", "token"];
+/// What names of credentials have in them; and further ones that only those in a head have.
+const SECRET: [&str; 11] = [
+    "api_key",
+    "apikey",
+    "authorization",
+    "credential",
+    "jwt",
+    "passphrase",
+    "passwd",
+    "password",
+    "secret",
+    "ticket",
+    "token",
+];
+const SECRET_IN_HEAD: [&str; 7] = ["auth", "bearer", "cookie", "csrf", "key", "session", "signature"];
+
+/// From how many characters on a subprotocol is no name.
+const OFFER_LENGTH_MAX: usize = 64;
 
 /// What stands where a credential stood.
 const LEFT_OUT: &str = "left-out";
@@ -120,7 +137,7 @@ struct HarResponse {
 struct HarMessage {
     #[serde(rename = "type")]
     direction: String,
-    opcode: u8,
+    opcode: i64,
     data: String,
 }
 
@@ -150,7 +167,8 @@ impl Recorded {
     /// # Errors
     /// When it is none, or nothing in it was let in.
     pub fn read_har(text: &str) -> Result<Recorded, String> {
-        let har: Har = serde_json::from_str(text).map_err(|error| format!("it is no HAR file: {error}"))?;
+        let har: Har = serde_json::from_str(text.trim_start_matches('\u{feff}'))
+            .map_err(|error| format!("it is no HAR file: {error}"))?;
         let good: Vec<&HarEntry> = har.log.entries.iter().filter(|entry| entry.is_good()).collect();
         let mut hosts: BTreeMap<&str, (bool, usize)> = BTreeMap::new();
         for entry in &good {
@@ -178,7 +196,7 @@ impl Recorded {
             };
             let offered = |header: &&HarHeader| header.name.eq_ignore_ascii_case("sec-websocket-protocol");
             if let Some(header) = entry.request.headers.iter().find(offered) {
-                route.offers = header.value.split(',').map(|offer| offer.trim().to_owned()).collect();
+                route.offers = recorded.offers(header.value.split(',').map(str::trim));
             }
             if let Some(body) = &entry.request.body {
                 route.content_type.clone_from(&body.content_type);
@@ -222,15 +240,20 @@ impl Recorded {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let headers: Vec<(String, String)> =
             request.headers.iter().map(|(name, value)| (text(name), text(value))).collect();
+        let content_type = match headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+            _ if request.body.is_empty() => String::new(),
+            Some((_, value)) => value.clone(),
+            None => "application/json".to_owned(),
+        };
         Route {
             path: text(&request.path),
             is_websocket,
             methods: if is_websocket { Vec::new() } else { vec![request.method.clone()] },
             query: self.query(&request.query),
             headers: self.headers(headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
-            offers: request.offers.clone(),
-            content_type: if request.body.is_empty() { "" } else { "application/json" }.to_owned(),
-            body: self.said(&text(&request.body), ""),
+            offers: self.offers(request.offers.iter().map(String::as_str)),
+            body: self.said(&text(&request.body), &content_type),
+            content_type,
             ..Route::default()
         }
     }
@@ -250,15 +273,35 @@ impl Recorded {
     /// The headers that are the application's own, without credentials.
     fn headers<'a>(&mut self, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Parameter> {
         let named = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
-        let own = named.filter(|(name, _)| !STANDARD.iter().any(|standard| name.starts_with(standard)));
+        let is_standard = |name: &str| {
+            STANDARD.iter().any(|standard| match standard.ends_with(['-', ':']) {
+                true => name.starts_with(standard),
+                false => name == *standard,
+            })
+        };
+        let own = named.filter(|(name, _)| !is_standard(name));
         self.parameters(own)
+    }
+
+    /// Subprotocols without those that carry a credential.
+    fn offers<'a>(&mut self, offers: impl Iterator<Item = &'a str>) -> Vec<String> {
+        let is_name = |offer: &&str| {
+            let known = [CredentialPlace::Subprotocol, CredentialPlace::StagingSubprotocol];
+            let mut carries = known.iter().flat_map(|place| place.subprotocols()).filter(|form| form.ends_with('.'));
+            !carries.any(|form| offer.starts_with(form)) && offer.len() <= OFFER_LENGTH_MAX
+        };
+        let (names, carrying): (Vec<&str>, Vec<&str>) = offers.partition(is_name);
+        if !carrying.is_empty() {
+            self.left_out.insert("Sec-WebSocket-Protocol".to_owned());
+        }
+        names.into_iter().map(str::to_owned).collect()
     }
 
     /// What somebody said, JSON or a form, without credentials.
     fn said(&mut self, text: &str, content_type: &str) -> String {
         if content_type.starts_with("application/x-www-form-urlencoded") {
             let pairs = text.split('&').map(|pair| match pair.split_once('=') {
-                Some((name, _)) if is_secret_said(name) => {
+                Some((name, _)) if is_secret(name) => {
                     self.left_out.insert(name.to_owned());
                     format!("{name}={LEFT_OUT}")
                 }
@@ -277,7 +320,7 @@ impl Recorded {
         let mut parameters = Vec::new();
         for (name, good) in pairs {
             let lower = name.to_ascii_lowercase();
-            if SECRET.iter().any(|secret| lower.contains(secret)) {
+            if is_secret(&name) || SECRET_IN_HEAD.iter().any(|secret| lower.contains(secret)) {
                 self.left_out.insert(name);
             } else {
                 parameters.push(Parameter { name, is_required: true, good });
@@ -295,10 +338,10 @@ impl Recorded {
     }
 }
 
-/// Whether what is said under this name is a credential.
-fn is_secret_said(name: &str) -> bool {
+/// Whether what stands under this name is a credential.
+pub fn is_secret(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
-    SECRET_SAID.iter().any(|secret| lower.contains(secret))
+    SECRET.iter().any(|secret| lower.contains(secret))
 }
 
 /// Puts something else in the place of every credential; the names that they stood under are kept.
@@ -306,7 +349,7 @@ fn leave_out(value: &mut Json, names: &mut BTreeSet<String>) {
     match value {
         Json::Object(entries) => {
             for (key, value) in entries {
-                if is_secret_said(key) && !value.is_object() && !value.is_array() {
+                if is_secret(key) && !value.is_object() && !value.is_array() {
                     names.insert(key.clone());
                     *value = LEFT_OUT.into();
                 } else {
@@ -419,23 +462,23 @@ mod tests {
         {"request": {"method": "GET", "url": "https://shop.test/nobody", "headers": []}, "response": {"status": 404}},
         {"request": {"method": "POST", "url": "https://shop.test/orders/7%20b?page=2&q=a+b&token=abc", "headers": [
             {"name": "User-Agent", "value": "x"}, {"name": "Authorization", "value": "Bearer abc"},
-            {"name": "X-Tenant", "value": "blue"}],
+            {"name": "Tenant", "value": "blue"}],
             "postData": {"mimeType": "application/json", "text": "{\"name\": \"pen\"}"}}, "response": {"status": 201}},
         {"request": {"method": "GET", "url": "wss://shop.test/chat?room=1", "headers": [
-            {"name": "Sec-WebSocket-Protocol", "value": "graphql-ws, v1"}]},
+            {"name": "Sec-WebSocket-Protocol", "value": "graphql-ws, v1, jwt.abc"}]},
          "response": {"status": 101},
          "_webSocketMessages": [
             {"type": "send", "time": 1, "opcode": 1, "data": "{\"type\": \"join\"}"},
             {"type": "receive", "time": 1, "opcode": 1, "data": "{\"type\": \"joined\"}"},
-            {"type": "send", "time": 1, "opcode": 2, "data": "AAA="}]}
+            {"type": "error", "time": 1, "opcode": -1, "data": "gone"}, {"type": "send", "time": 1, "opcode": 2, "data": "AAA="}]}
     ]}}"#;
 
     #[test]
     fn an_archive_tells_what_was_let_in_where_sessions_were() {
-        let Recorded { routes, left_out } = Recorded::read_har(HAR).unwrap();
+        let Recorded { routes, left_out } = Recorded::read_har(&format!("\u{feff}{HAR}")).unwrap();
         let told: Vec<String> = routes.iter().map(Route::said).collect();
         assert_eq!(told, ["POST /orders/7%20b?page=2&q=a b", "ws:/chat?room=1"]);
-        assert_eq!(left_out.into_iter().collect::<Vec<_>>(), ["authorization", "token"]);
+        assert_eq!(left_out.into_iter().collect::<Vec<_>>(), ["Sec-WebSocket-Protocol", "authorization", "token"]);
         assert_eq!((routes[0].headers.len(), routes[0].headers[0].good.as_str()), (1, "blue"));
         assert_eq!(
             (routes[0].body.as_str(), &routes[0].words[..]),

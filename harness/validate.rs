@@ -37,6 +37,9 @@ pub struct Validation {
     pub kind: String,
     /// What may have brought failures about.
     pub notes: Vec<String>,
+    /// What was wrong with the end of an application that is not ours, when it was told to stop; whoever tells it to is the
+    /// one who knows.
+    pub shutdown: Vec<String>,
 }
 
 /// One thing that was tried.
@@ -66,7 +69,8 @@ pub async fn validate(server: &mut Server, binding: &Binding, limit: Duration) -
     server.recognize(binding, &discover::servers()?).await;
     let tried = Tried { server, binding, authority: server.authority(), limit };
     let (kind, notes) = (server.described(), Vec::new());
-    let mut validation = Validation { passes: false, rows: Vec::new(), server: String::new(), kind, notes };
+    let mut validation =
+        Validation { passes: false, rows: Vec::new(), server: String::new(), kind, notes, shutdown: Vec::new() };
     match binding.is_unknown() {
         true => tried.routes(&mut validation).await?,
         false => tried.service(&mut validation).await?,

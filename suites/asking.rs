@@ -121,6 +121,18 @@ fn frames_that_the_application_falls_over_are_told() {
     assert!(table.contains("the application raised UnicodeDecodeError"), "{table}{told}");
 }
 
+/// Where whatever could be asked may change something, nothing was tried, and that is said.
+#[test]
+fn what_cannot_be_asked_is_no_failure() {
+    if python().is_none() {
+        return;
+    }
+    let directory = put(SERVICE);
+    let validate = ["validate", "--target", "asgi:service:app", "--path", "POST /orders"];
+    let (code, table, told) = relapse(directory.path(), &validate);
+    assert!(code == Some(2) && told.contains("--path names what may be asked for"), "{table}{told}");
+}
+
 /// Without a binding an application is looked at by its own routes; with one, by that. What raised is said with its place.
 #[rstest]
 #[case::in_order("", &[], &[])]

@@ -169,6 +169,20 @@ fn a_route_that_is_named_is_visited() {
     let hunt = ["hunt", "--target", "asgi:raw:app", "--path", "ws:/ws?room=a", "--cases", "100", "--faults", "edge"];
     let (code, told) = relapse(directory.path(), &hunt);
     assert!(code == Some(1) && told.contains("KeyError") && told.contains("--path 'ws:/ws?room=a'"), "{told}");
+    // What it says to run is the same, with nothing in it that is secret.
+    let more =
+        ["--env", "API_TOKEN=hidden", "--env", "PLACE=here", "--profile", "hypercorn-0.18", "--write-pytest", "tests"];
+    let (code, told) = relapse(directory.path(), &[&hunt[..], &more].concat());
+    assert_eq!(code, Some(1), "{told}");
+    for part in
+        [" --profile hypercorn-0.18", " --env API_TOKEN=\"$API_TOKEN\"", " --env PLACE=here", "it fails, as it is to"]
+    {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let tests = fs::read_dir(directory.path().join("tests")).unwrap();
+    let written: String = tests.map(|test| fs::read_to_string(test.unwrap().path()).unwrap()).collect();
+    assert!(!told.contains("hidden") && !written.contains("hidden"), "{told}{written}");
+    assert!(written.contains("os.environ[\"API_TOKEN\"]") || written.contains("os.environ['API_TOKEN']"), "{written}");
     let (code, told) = relapse(directory.path(), &["hunt", "--target", "asgi:raw:app", "--path", "/ws"]);
     assert!(code == Some(2) && told.contains("write it as in `ws:/path`"), "{told}");
 }

@@ -258,7 +258,8 @@ fn again(options: &Options, found: &Found, kept: &[Kept]) -> (String, String) {
         Target::Own(target) => {
             let before = options.before.iter().map(|before| format!(" --before {}", quoted(&before.to_string())));
             let before: String = before.collect();
-            let more = options.python.arguments() + &options.foreign.arguments();
+            let profile: String = options.profile.iter().map(|name| format!(" --profile {name}")).collect();
+            let more = profile + &options.python.arguments() + &options.foreign.arguments();
             format!("relapse run {}{before} --target {}{more}", quoted(path), quoted(&target.to_string()))
         }
     };
@@ -292,8 +293,14 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     let start = Instant::now();
     let mut hunted = Vec::new();
     for named in versions {
-        let Some(hunt) = hunt_for(options, named, &binding, &token)? else { return Ok(MISUSE) };
-        let campaign = watched(&hunt, jobs(options), options.time, start)?;
+        let Some(mut hunt) = hunt_for(options, named, &binding, &token)? else { return Ok(MISUSE) };
+        // What the time was enough for on the first one is tried on the other.
+        let time = options.time.filter(|_| hunted.is_empty());
+        if let Some((_, first)) = hunted.last() {
+            let first: &Campaign = first;
+            hunt.cases = first.reached.cases;
+        }
+        let campaign = watched(&hunt, jobs(options), time, start)?;
         tell_notes(hunt.foreign.iter().flat_map(|prey| prey.notes()));
         hunted.push((hunt, campaign));
     }

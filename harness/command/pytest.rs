@@ -77,6 +77,7 @@ impl Tests<'_> {
     fn tried(&self, path: &Path) -> String {
         let run = async {
             let mut python = tokio::process::Command::new(&self.site.python);
+            python.envs(self.site.environment.iter().cloned());
             tokio::time::timeout(TRY_LIMIT, python.arg(path).kill_on_drop(true).output()).await
         };
         let shown = path.display();

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use relapse::{
     BLOCKED_LIMIT, Binding, COMMAND_LIMIT, Catalogue, Clock, Error, MEMORY_LIMIT, Profile, PythonInstallation,
     PythonRequirements, PythonServer, PythonSite, PythonTarget, Reaching, Recorded, Result, Route, Runtime,
-    START_LIMIT, Served, Server, ServerChoice, Trouble, Upstream, end_interpreters, learn_routes, servers,
+    START_LIMIT, Served, Server, ServerChoice, Trouble, Upstream, end_interpreters, is_secret, learn_routes, servers,
 };
 
 use super::{complain_of, note, run::Allowance, server, servers_named, until_told_to_stop};
@@ -202,7 +202,16 @@ impl PythonOptions {
         paths.iter().filter_map(|(name, path)| Some((name, path.as_ref()?))).for_each(|(name, path)| {
             add(name, &path.display().to_string());
         });
-        self.env.iter().for_each(|(name, value)| add("--env", &format!("{name}={value}")));
+        for (name, value) in &self.env {
+            // What is secret is not written down: whoever runs the line has it.
+            match is_secret(name) {
+                true => arguments.push_str(&format!(" --env {name}=\"${name}\"")),
+                false => arguments.push_str(&format!(" --env {}", quoted(&format!("{name}={value}")))),
+            }
+        }
+        let mut add = |name: &str, value: &str| {
+            arguments.push_str(&format!(" {name} {}", quoted(value)));
+        };
         self.path.iter().for_each(|route| add("--path", &route.said()));
         self.recorded.iter().for_each(|path| add("--recorded", &path.display().to_string()));
         if self.blocked_limit != BLOCKED_LIMIT {
@@ -444,6 +453,7 @@ impl Own {
 
     /// Reaches it, whoever answers.
     pub(super) fn reach(&self, runtime: &Runtime, binding: &Binding, token: &str, guesses: Guesses) -> Result<Server> {
+        self.python.tell_left_out()?;
         let (allowance, profile) = (&Allowance::UNLIMITED, self.profile.as_deref());
         let way = Way { allowance, python: &self.python, profile, guesses, seed: 1 };
         self.target.reach_unseen(runtime, way, binding, token)

@@ -65,9 +65,7 @@ pub(super) fn validate(options: &Options) -> Result<u8> {
         }
     });
     tell_notes(server.notes());
-    let shutdown = runtime.block_on(server.shut_down())?;
-    shutdown.iter().for_each(|complaint| complain_of(&format!("shutdown: {complaint}")));
-    Ok(code?.max(u8::from(!shutdown.is_empty())))
+    code
 }
 
 impl Options {
@@ -99,6 +97,12 @@ async fn look(options: &Options, server: &mut Server, binding: &Binding) -> Resu
         bar.inc(1);
     }
     bar.finish_and_clear();
+    if validation.rows.is_empty() {
+        complain_of("there is nothing that can be tried without changing anything: --path names what may be asked for");
+        return Ok(MISUSE);
+    }
+    validation.shutdown = server.shut_down().await?;
+    validation.passes &= validation.shutdown.is_empty();
     match options.format {
         Format::Human => {
             print(table(&validation));
@@ -163,6 +167,7 @@ fn table(validation: &Validation) -> String {
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     let named = if validation.server.is_empty() { String::new() } else { format!("{}, ", validation.server) };
-    let notes: String = validation.notes.iter().map(|note| format!("\n{note}")).collect();
+    let ends = validation.shutdown.iter().map(|complaint| format!("shutdown: {complaint}"));
+    let notes: String = validation.notes.iter().cloned().chain(ends).map(|note| format!("\n{note}")).collect();
     format!("{}\n\nserver: {named}{}{notes}", lines.join("\n"), validation.kind)
 }

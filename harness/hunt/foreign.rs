@@ -130,7 +130,8 @@ impl Foreign {
 
     /// What was noticed that virtual time does not wait for.
     pub fn notes(&self) -> Vec<String> {
-        self.with_seat(|seat| seat.server.notes()).unwrap_or_default()
+        let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        seats.values().flat_map(|seat| seat.server.notes()).collect()
     }
 
     /// Tells whatever was hunted on to stop, and waits until it has; what was wrong with that, each once.

@@ -46,7 +46,7 @@ const ODD_HEADERS: [&[u8]; 8] = [b"", b" ", b"abc", b"-1", b"\xff\xfe", b"caf\xc
 const LONG: usize = 9000;
 const LONG_BODY: usize = 200_000;
 
-/// The client closes, or leaves, or lets time pass.
+/// A step, with the time that it may take.
 fn step(act: Act) -> Step {
     let waits = !matches!(act, Act::SendText(_) | Act::SendBytes(_));
     Step { act, limit: if waits { LIMIT } else { DEFAULT_LIMIT } }
@@ -220,7 +220,8 @@ fn spoil_header(chance: &mut Rng, route: &Route, request: &mut Request) {
 /// Makes the body of a request odd.
 fn spoil_body(chance: &mut Rng, route: &Route, request: &mut Request) {
     let good = request.body.clone();
-    let is_json = route.content_type.is_empty() || route.content_type == "application/json";
+    let kind = route.content_type.split(';').next().unwrap_or_default();
+    let is_json = kind.is_empty() || kind == "application/json";
     if route.content_type.starts_with("multipart/") && chance.u8(..4) != 0 {
         return spoil_parts(chance, route, request);
     }

@@ -1120,6 +1120,9 @@ FORMATS = {"uuid": UUID, "date": "2026-01-02", "date-time": "2026-01-02T03:04:05
            "duration": "PT1S", "ipv4": "127.0.0.1", "binary": "a"}
 
 
+FULL_DEPTH = 5  # of values with all that they may have: what is below has what it must have
+
+
 def example(schema, root, depth=0, everything=False, inside=()):
     """A value of a JSON schema whose references are to `root`; those in `inside` are being followed."""
     def within(schema, *entered):
@@ -1157,7 +1160,8 @@ def example(schema, root, depth=0, everything=False, inside=()):
     if kind == "object" or "properties" in schema:
         required = schema.get("required", ())
         return {name: within(value) for name, value in schema.get("properties", {}).items()
-                if name in required or (everything and not leads_back(value, inside))}
+                if name in required
+                or (everything and depth < FULL_DEPTH and not leads_back(value, inside))}
     text = FORMATS.get(schema.get("format"), "a")
     return text if len(text) >= schema.get("minLength", 0) else "a" * schema["minLength"]
 
@@ -1212,7 +1216,9 @@ def collect_documented_body(content, document, entry):
     least, most = example(schema, document), example(schema, document, everything=True)
     if kind not in forms:
         return put_json(least, most, entry)
-    while isinstance(schema, dict) and "$ref" in schema:
+    for _ in range(10):
+        if "$ref" not in schema:
+            break
         schema = document_part(document, schema["$ref"])
     properties = schema.get("properties", {})
     put_form([(name, name in least, is_file(properties.get(name, {})), least.get(name), value)

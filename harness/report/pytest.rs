@@ -13,6 +13,7 @@ use crate::{
     fault::{EventFault, FaultKind},
     outcome::{Class, Ending},
     profile::Profile,
+    recorded::is_secret,
     scope::{Scope, ScopeType},
     transcript::What,
     value::Value,
@@ -104,7 +105,10 @@ pub fn render(heading: &Heading<'_>, evidence: &Evidence<'_>, profile: &Profile)
         quote(&loaded.app),
         if loaded.factory { "True" } else { "False" },
         quote(&loaded.directory),
-        writer.dict(loaded.environment.iter().map(|(name, value)| (name.as_str(), quote(value)))),
+        writer.dict(loaded.environment.iter().map(|(name, value)| {
+            // What is secret is not written down.
+            (name.as_str(), if is_secret(name) { format!("os.environ[{}]", quote(name)) } else { quote(value) })
+        })),
     );
     if let Some((_, expression)) = &loaded.secret {
         let _ = writeln!(text, "TOKEN = {expression}");

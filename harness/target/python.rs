@@ -43,6 +43,8 @@ pub struct Python {
     process: Mutex<Option<Process>>,
     /// What was wrong with the ends of processes.
     complaints: Mutex<BTreeSet<String>>,
+    /// What was noticed of processes that are gone.
+    noticed: Mutex<BTreeSet<String>>,
     /// What lives as long as the process.
     background: Connections,
     connections: Arc<Connections>,
@@ -92,8 +94,9 @@ impl Python {
         let service = Service { is_opaque: false, ..binding.service() };
         let tokens = Tokens::of(binding, valid);
         let (process, connections) = (Mutex::new(Some(process)), Arc::new(Connections::new()));
-        let complaints = Mutex::default();
-        let python = Python { site, profile, service, tokens, seed, process, complaints, background, connections };
+        let (complaints, noticed) = (Mutex::default(), Mutex::default());
+        let python =
+            Python { site, profile, service, tokens, seed, process, complaints, noticed, background, connections };
         Ok((python, introduction))
     }
 
@@ -115,7 +118,7 @@ impl Python {
     /// When something panicked.
     pub async fn begin_anew(&self) -> Result<(), Error> {
         self.connections.end().await?;
-        *self.process() = None;
+        drop(self.take_process());
         self.background.end().await
     }
 
@@ -132,8 +135,7 @@ impl Python {
     }
 
     async fn end_process(&self) -> Result<(), Error> {
-        let process = self.process().take();
-        if let Some(process) = process {
+        if let Some(process) = self.take_process() {
             let complaint = process.shut_down().await;
             self.complaints.lock().unwrap_or_else(PoisonError::into_inner).extend(complaint);
         }
@@ -147,7 +149,16 @@ impl Python {
 
     /// What virtual time does not wait for, as far as it was noticed.
     pub fn notes(&self) -> Vec<String> {
-        self.process().as_ref().map_or_else(Vec::new, |process| process.interpreter.notes())
+        let mut notes = self.noticed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        notes.extend(self.process().iter().flat_map(|process| process.interpreter.notes()));
+        notes.into_iter().collect()
+    }
+
+    /// Takes the process away; what was noticed of it stays.
+    fn take_process(&self) -> Option<Process> {
+        let process = self.process().take()?;
+        self.noticed.lock().unwrap_or_else(PoisonError::into_inner).extend(process.interpreter.notes());
+        Some(process)
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Process>> {
@@ -159,6 +170,7 @@ impl Python {
         if let Some(process) = self.process().as_ref().filter(|process| process.interpreter.trouble().is_none()) {
             return Ok(Arc::clone(&process.interpreter));
         }
+        drop(self.take_process());
         let (process, _) = start(&self.site, &self.profile, self.seed, &self.background).await?;
         let interpreter = Arc::clone(&process.interpreter);
         *self.process() = Some(process);
