@@ -83,7 +83,9 @@ impl<'a> Reading<'a> {
             messages: Vec::new(),
             outage: had_outage(transcript, exchange),
             absent: was_absent(transcript, exchange),
-            is_crowded: service.is_foreign && (1..most_at_once(transcript)).contains(&service.connections_max),
+            is_crowded: service.is_foreign
+                && service.connections_max > 0
+                && most_at_once(transcript) > service.connections_max,
             down: down(transcript, exchange),
             faults: &transcript.faults,
             service: asked.map_or(service, |path| service.at(&path)),
