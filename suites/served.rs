@@ -378,7 +378,7 @@ fn ending(transcript: &Transcript) -> String {
 }
 
 /// A client that takes what Python's own takes.
-fn library(path: &str) -> Request {
+fn lenient(path: &str) -> Request {
     Request { client: Client::Library, ..Request::standard("GET", path) }
 }
 
@@ -390,7 +390,7 @@ fn the_transport_is_as_reported() {
         let served = Served::new(server, &binding(), String::new());
         let mut seen = Vec::new();
         for (path, ..) in REPORTED {
-            let transcript = visit(&served, Act::Open(library(path))).await;
+            let transcript = visit(&served, Act::Open(lenient(path))).await;
             let raised = transcript.events.iter().find_map(|event| match &event.what {
                 What::Raised(exception) => Some(exception.message.clone()),
                 _ => None,
@@ -402,14 +402,14 @@ fn the_transport_is_as_reported() {
         assert_eq!(ending(&plain), "http 404");
         // The handler of exceptions loses their headers; the framework's own keeps them.
         for (path, expected) in [("/limits", None), ("/refuses", Some(&b"5"[..]))] {
-            let refused = visit(&served, Act::Open(library(path))).await;
+            let refused = visit(&served, Act::Open(lenient(path))).await;
             let reading = &classify::readings(&refused)[0];
             assert_eq!(header(&reading.response.unwrap().headers, "retry-after"), expected, "{path}");
         }
         // A server that selects nothing of what was offered is left by browsers only.
         let offers = vec!["chat".to_owned()];
         for (client, expected) in [(Client::Library, "hang"), (Client::Browser, "bad handshake (1006)")] {
-            let open = Request { client, offers: offers.clone(), ..library("/accepts-then-receives") };
+            let open = Request { client, offers: offers.clone(), ..lenient("/accepts-then-receives") };
             assert_eq!(ending(&visit(&served, Act::Open(open)).await), expected, "{client:?}");
         }
         seen
@@ -427,6 +427,6 @@ fn without_a_websocket_library_an_upgrade_is_lost() {
     Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
         let served = Served::new(server, &binding(), String::new());
-        assert_eq!(ending(&visit(&served, Act::Open(library("/accepts"))).await), "http 404");
+        assert_eq!(ending(&visit(&served, Act::Open(lenient("/accepts"))).await), "http 404");
     });
 }
