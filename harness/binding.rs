@@ -1,21 +1,27 @@
 //! How a server that is not ours is spoken to: `relapse.toml`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::{
     close_code::CloseCode,
     credential::{Credential, CredentialPlace, Presented},
     error::Error,
-    step::{Act, Awaited, Client, Request, Step},
-    transcript::{Service, Words},
+    route::Route,
+    step::{Act, Awaited, Client, DEFAULT_USER, Request, Step},
+    transcript::{Knowledge, Service, Words},
+    trial::TargetKind,
 };
 
 /// What a server calls things.
-#[derive(Debug, Clone, PartialEq, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Binding {
+    /// Whether there is a service file.
+    #[serde(skip)]
+    pub knowledge: Knowledge,
     /// Where it is.
     pub paths: Paths,
     /// How a client says who it is.
@@ -24,14 +30,95 @@ pub struct Binding {
     pub messages: Messages,
     /// How much one client may have.
     pub limits: Limits,
+    /// Users beside the one of `[credential]`, each with a token of their own.
+    pub users: BTreeMap<String, User>,
+    /// The valid tokens of these users, once they are read.
+    #[serde(skip)]
+    pub user_tokens: BTreeMap<String, String>,
+}
+
+impl Default for Binding {
+    fn default() -> Binding {
+        Binding {
+            knowledge: Knowledge::File,
+            paths: Paths::default(),
+            credential: CredentialBinding::default(),
+            messages: Messages::default(),
+            limits: Limits::default(),
+            users: BTreeMap::new(),
+            user_tokens: BTreeMap::new(),
+        }
+    }
+}
+
+/// A user with a token of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RawUser")]
+pub struct User {
+    /// Where the token comes from.
+    pub source: TokenSource,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawUser {
+    literal: Option<String>,
+    env: Option<String>,
+    command: Option<String>,
+}
+
+impl TryFrom<RawUser> for User {
+    type Error = String;
+
+    fn try_from(raw: RawUser) -> Result<User, String> {
+        let source = TokenSource::of(raw.literal, raw.env, raw.command)?;
+        let source = source.ok_or("a user has a token: name one of `literal`, `env` and `command`")?;
+        Ok(User { source })
+    }
+}
+
+/// Where a valid token comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenSource {
+    /// The service file holds it.
+    Literal(String),
+    /// An environment variable holds it.
+    Env(String),
+    /// A shell command prints it.
+    Command(String),
+    /// The target issues it itself.
+    Issued,
+}
+
+impl TokenSource {
+    fn of(
+        literal: Option<String>,
+        env: Option<String>,
+        command: Option<String>,
+    ) -> Result<Option<TokenSource>, String> {
+        let literal = literal.map(TokenSource::Literal);
+        let mut given = literal.into_iter().chain(env.map(TokenSource::Env)).chain(command.map(TokenSource::Command));
+        match (given.next(), given.next()) {
+            (_, Some(_)) => {
+                Err("the credential is given more than once: name one of `literal`, `env` and `command`".to_owned())
+            }
+            (source, None) => Ok(source),
+        }
+    }
+}
+
+/// Reads a text; the empty one stands for none.
+fn text_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Some(String::deserialize(deserializer)?).filter(|text| !text.is_empty()))
 }
 
 /// Where a server is.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Paths {
-    /// Where it speaks WebSocket.
-    pub websocket: String,
+    /// Where it speaks WebSocket; `None` where it does not.
+    #[serde(deserialize_with = "text_or_none")]
+    pub websocket: Option<String>,
     /// Where it says whether it can do its work.
     pub health: Vec<String>,
     /// What only a user may ask for: `GET /path`.
@@ -71,40 +158,105 @@ pub struct Limits {
 
 impl Default for Paths {
     fn default() -> Paths {
-        Paths { websocket: "/ws".to_owned(), health: vec!["/health".to_owned()], protected: Vec::new() }
+        Paths { websocket: Some("/ws".to_owned()), health: vec!["/health".to_owned()], protected: Vec::new() }
     }
 }
 
-/// How a client says who it is. Of `literal`, `env` and `command` there is one, or none where nobody needs to.
+/// How a client says who it is.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(try_from = "RawCredential")]
 pub struct CredentialBinding {
-    /// The valid token itself.
-    pub literal: Option<String>,
-    /// The environment variable that holds it.
-    pub env: Option<String>,
-    /// The shell command that prints it.
-    pub command: Option<String>,
+    /// Where the valid token comes from; `None` where the service needs none.
+    pub source: Option<TokenSource>,
     /// A token that must be refused.
     pub invalid: String,
     /// Where it travels.
     pub place: CredentialPlace,
     /// Where else it may travel.
     pub also: Vec<CredentialPlace>,
+    /// Routes where it travels elsewhere.
+    pub routes: Vec<RouteCredential>,
+}
+
+/// Where the credential travels on one route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteCredential {
+    /// The route.
+    pub route: Route,
+    /// The place.
+    pub place: CredentialPlace,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawCredential {
+    literal: Option<String>,
+    env: Option<String>,
+    command: Option<String>,
+    invalid: String,
+    place: CredentialPlace,
+    also: Vec<CredentialPlace>,
+    route: Vec<RawRouteCredential>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRouteCredential {
+    route: String,
+    place: CredentialPlace,
+}
+
+impl Default for RawCredential {
+    fn default() -> RawCredential {
+        let CredentialBinding { invalid, place, also, .. } = CredentialBinding::default();
+        RawCredential { literal: None, env: None, command: None, invalid, place, also, route: Vec::new() }
+    }
+}
+
+impl TryFrom<RawCredential> for CredentialBinding {
+    type Error = String;
+
+    fn try_from(raw: RawCredential) -> Result<CredentialBinding, String> {
+        let source = TokenSource::of(raw.literal, raw.env, raw.command)?;
+        if raw.also.contains(&CredentialPlace::Ticket) {
+            return Err("a ticket is no other place for the token: the service gives it out".to_owned());
+        }
+        let route = |raw: RawRouteCredential| {
+            Ok::<_, String>(RouteCredential { route: Route::parse(&raw.route)?, place: raw.place })
+        };
+        let routes = raw.route.into_iter().map(route).collect::<Result<_, _>>()?;
+        Ok(CredentialBinding { source, invalid: raw.invalid, place: raw.place, also: raw.also, routes })
+    }
 }
 
 impl Default for CredentialBinding {
     fn default() -> CredentialBinding {
-        let (literal, env, command) = (None, None, None);
-        let (invalid, place) = ("invalid_token".to_owned(), CredentialPlace::Header);
-        CredentialBinding { literal, env, command, invalid, place, also: Vec::new() }
+        CredentialBinding {
+            source: None,
+            invalid: "invalid_token".to_owned(),
+            place: CredentialPlace::Header,
+            also: Vec::new(),
+            routes: Vec::new(),
+        }
     }
 }
 
 impl CredentialBinding {
     /// Whether there is a valid credential at all.
     pub fn is_needed(&self) -> bool {
-        self.literal.is_some() || self.env.is_some() || self.command.is_some()
+        self.source.is_some()
+    }
+
+    /// Where it travels on a route that has a place of its own.
+    pub fn place_on(&self, kind: RequestKind<'_>, path: &[u8]) -> Option<CredentialPlace> {
+        let is_it = |route: &Route| match kind {
+            RequestKind::Upgrade => route.is_websocket,
+            RequestKind::Plain(method) => {
+                !route.is_websocket && (route.methods.is_empty() || route.methods.iter().any(|known| known == method))
+            }
+        };
+        let own = self.routes.iter().find(|own| is_it(&own.route) && own.route.has_path(path));
+        own.map(|own| own.place)
     }
 
     /// Everywhere it may travel, where it usually does first.
@@ -113,11 +265,22 @@ impl CredentialBinding {
     }
 }
 
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestKind<'a> {
+    /// A WebSocket.
+    Upgrade,
+    /// A plain answer, by this method.
+    Plain(&'a str),
+}
+
 /// The tokens of a server that is not ours: nobody here can make others.
 #[derive(Debug, Clone)]
 pub struct Tokens {
     /// One that it takes; empty where it needs none.
     valid: String,
+    /// Those of its other users.
+    by_user: BTreeMap<String, String>,
     /// One that it must refuse.
     invalid: String,
 }
@@ -125,14 +288,16 @@ pub struct Tokens {
 impl Tokens {
     /// The token that somebody got for a binding, and the binding's own that is none.
     pub fn of(binding: &Binding, valid: String) -> Tokens {
-        Tokens { valid, invalid: binding.credential.invalid.clone() }
+        let by_user = binding.user_tokens.clone();
+        Tokens { valid, by_user, invalid: binding.credential.invalid.clone() }
     }
 
     /// The nearest there is to a credential of this kind: some can be made of a valid one.
     pub fn present(&self, kind: Credential, user: &str) -> Presented {
+        let valid = self.by_user.get(user).unwrap_or(&self.valid);
         let text = match kind {
-            Credential::Valid => self.valid.clone(),
-            kind => kind.forged(&self.valid).unwrap_or_else(|| self.invalid.clone()),
+            Credential::Valid => valid.clone(),
+            kind => kind.forged(valid).unwrap_or_else(|| self.invalid.clone()),
         };
         Presented { kind, text, subject: user.to_owned() }
     }
@@ -142,10 +307,12 @@ impl Tokens {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Messages {
-    /// The `type` of the message that greets; empty for none.
-    pub welcome: String,
-    /// What the client says, whole; empty for nothing.
-    pub request: String,
+    /// The `type` of the message that greets, if one does.
+    #[serde(deserialize_with = "text_or_none")]
+    pub welcome: Option<String>,
+    /// The client's whole message, if it sends one.
+    #[serde(deserialize_with = "text_or_none")]
+    pub request: Option<String>,
     /// The `type` of each message that answers, in order.
     pub events: Vec<String>,
     /// The subprotocols that it speaks, beside those that carry a credential.
@@ -156,8 +323,8 @@ impl Default for Messages {
     fn default() -> Messages {
         let words = Words::default();
         Messages {
-            welcome: words.welcomes[0].to_owned(),
-            request: r#"{"type":"user_message","content":"hello"}"#.to_owned(),
+            welcome: words.welcomes.first().map(|&name| name.to_owned()),
+            request: Some(r#"{"type":"user_message","content":"hello"}"#.to_owned()),
             events: words.events.iter().map(|&event| event.to_owned()).collect(),
             subprotocols: Vec::new(),
         }
@@ -173,46 +340,35 @@ impl Binding {
     /// # Errors
     /// Says where in the file and what is wrong.
     pub fn parse(path: &str, text: &str) -> Result<Binding, Error> {
-        let binding: Binding = toml::from_str(text).map_err(|error| Error::toml(path, text, &error))?;
-        let refuse = |message: &str| {
-            let span = text.find("credential").map_or(0..0, |at| at..at + "credential".len());
-            Err(Error::at(path, text, span, message.to_owned(), None))
-        };
-        let CredentialBinding { literal, env, command, .. } = &binding.credential;
-        if [literal.is_some(), env.is_some(), command.is_some()].into_iter().filter(|given| *given).count() > 1 {
-            return refuse("the credential is given more than once: name one of `literal`, `env` and `command`");
-        }
-        if binding.credential.also.contains(&CredentialPlace::Ticket) {
-            return refuse("a ticket is no other place for the token: the service gives it out");
-        }
-        Ok(binding)
+        toml::from_str(text).map_err(|error| Error::toml(path, text, &error))
     }
 
-    /// Of an application that nobody has described: its own routes say where it is, and nobody knows what it says.
+    /// The binding of a service without a service file: its own routes say where it is.
     pub fn unknown() -> Binding {
         Binding {
-            paths: Paths { websocket: String::new(), health: Vec::new(), protected: Vec::new() },
-            messages: Messages {
-                welcome: String::new(),
-                request: String::new(),
-                events: Vec::new(),
-                subprotocols: Vec::new(),
-            },
+            knowledge: Knowledge::None,
+            paths: Paths { websocket: None, health: Vec::new(), protected: Vec::new() },
+            messages: Messages { welcome: None, request: None, events: Vec::new(), subprotocols: Vec::new() },
             ..Binding::default()
         }
     }
 
-    /// Whether nobody has described it.
+    /// Whether there is no service file.
     pub fn is_unknown(&self) -> bool {
-        self.paths.websocket.is_empty()
+        self.knowledge == Knowledge::None
+    }
+
+    /// Whether the service file has a user by this name.
+    pub fn has_user(&self, name: &str) -> bool {
+        name == DEFAULT_USER || self.users.contains_key(name)
     }
 
     /// As the embedded backend is spoken to in as few words as can be. It issues its credentials itself.
     pub fn embedded() -> Binding {
         Binding {
-            credential: CredentialBinding { literal: Some(String::new()), ..CredentialBinding::default() },
+            credential: CredentialBinding { source: Some(TokenSource::Issued), ..CredentialBinding::default() },
             messages: Messages {
-                request: r#"{"type":"ping"}"#.to_owned(),
+                request: Some(r#"{"type":"ping"}"#.to_owned()),
                 events: vec!["pong".to_owned()],
                 ..Messages::default()
             },
@@ -233,31 +389,36 @@ impl Binding {
         at(request, path)
     }
 
-    /// A request to where it speaks WebSocket.
+    /// A request to where it speaks WebSocket; as it is where the service file names no such path.
     pub fn at_websocket(&self, request: Request) -> Request {
-        at(request, &self.paths.websocket)
+        match &self.paths.websocket {
+            Some(path) => at(request, path),
+            None => request,
+        }
     }
 
-    /// The upgrade of a valid client.
-    pub fn upgrade(&self, authority: &str) -> Request {
+    /// The upgrade of a valid client; `None` where the service file names no path for it.
+    pub fn upgrade(&self, authority: &str) -> Option<Request> {
+        let path = self.paths.websocket.as_ref()?;
         let credential = if self.credential.is_needed() { Credential::Valid } else { Credential::None };
-        self.request(authority, &self.paths.websocket, credential)
+        let request = self.request(authority, path, credential);
+        let place = self.credential.place_on(RequestKind::Upgrade, &request.path);
+        Some(Request { places: vec![place.unwrap_or(self.credential.place)], ..request })
     }
 
-    /// A whole session of a valid client, each step of which has this limit.
-    pub fn session(&self, authority: &str, limit: Duration) -> Vec<Step> {
+    /// A whole session of a valid client, each step of which has this limit; `None` where the service file names no path
+    /// for it.
+    pub fn session(&self, authority: &str, limit: Duration) -> Option<Vec<Step>> {
         let step = |act| Step { act, limit };
         let wait = |name: &String| step(Act::Wait(Awaited::Message(name.clone())));
-        let mut steps = vec![step(Act::Open(self.upgrade(authority)))];
-        if !self.messages.welcome.is_empty() {
-            steps.push(wait(&self.messages.welcome));
-        }
-        if !self.messages.request.is_empty() {
-            steps.push(step(Act::SendText(self.messages.request.clone())));
+        let mut steps = vec![step(Act::Open(self.upgrade(authority)?))];
+        steps.extend(self.messages.welcome.iter().map(wait));
+        if let Some(request) = &self.messages.request {
+            steps.push(step(Act::SendText(request.clone())));
             steps.extend(self.messages.events.last().map(wait));
         }
         steps.push(step(Act::Close(CloseCode::NORMAL)));
-        steps
+        Some(steps)
     }
 
     /// What is known of the server, so that its answers can be judged. A binding is read once and lives as long as the
@@ -268,7 +429,7 @@ impl Binding {
             Box::leak(texts.into_iter().map(forever).collect::<Vec<_>>().into_boxed_slice())
         };
         if self.is_unknown() {
-            return Service { is_public: !self.credential.is_needed(), ..Service::unknown(true, false) };
+            return Service { is_public: !self.credential.is_needed(), ..Service::unknown(TargetKind::Url) };
         }
         let health = all(self.paths.health.iter().map(|path| split(path).0).collect());
         let protected =
@@ -277,23 +438,24 @@ impl Binding {
         let spoken = self.messages.subprotocols.iter().map(|name| forever(name));
         let carrying = self.credential.places().flat_map(CredentialPlace::subprotocols).copied();
         let subprotocols: Vec<&'static str> = carrying.chain(spoken).collect();
-        let request_type = crate::message::message_type(self.messages.request.as_bytes());
+        let request_type =
+            self.messages.request.as_ref().and_then(|request| crate::message::message_type(request.as_bytes()));
         let words = Words {
-            welcomes: all([self.messages.welcome.as_str()].into_iter().filter(|name| !name.is_empty()).collect()),
+            welcomes: all(self.messages.welcome.iter().map(String::as_str).collect()),
             requests: all(request_type.iter().map(|name| name.as_ref()).collect()),
             events: all(self.messages.events.iter().map(String::as_str).collect()),
             name_user: false,
         };
         Service {
-            websocket_paths: all(vec![split(&self.paths.websocket).0]),
+            websocket_paths: all(self.paths.websocket.iter().map(|path| split(path).0).collect()),
             http_paths: health,
             health_paths: health,
             protected: Box::leak(protected.into_boxed_slice()),
             subprotocols: Box::leak(subprotocols.into_boxed_slice()),
             connections_max: self.limits.connections,
             words,
-            is_opaque: true,
-            is_foreign: true,
+            kind: TargetKind::Url,
+            knowledge: self.knowledge,
             is_public: !self.credential.is_needed(),
             ..Service::default()
         }
@@ -323,14 +485,15 @@ mod tests {
         assert_eq!(Binding::parse("relapse.toml", "").unwrap(), Binding::default());
         let text = "[paths]\nwebsocket = \"/stream\"\n[credential]\nenv = \"TOKEN\"\nplace = \"query\"\n";
         let binding = Binding::parse("relapse.toml", text).unwrap();
-        assert_eq!((binding.paths.websocket.as_str(), binding.credential.place), ("/stream", CredentialPlace::Query));
+        assert_eq!(binding.paths.websocket.as_deref(), Some("/stream"));
+        assert_eq!(binding.credential.place, CredentialPlace::Query);
         assert!(binding.credential.is_needed() && !Binding::default().credential.is_needed());
     }
 
     #[test]
     fn a_path_may_have_a_query() {
         let binding = Binding::parse("relapse.toml", "[paths]\nwebsocket = \"/rooms/1?q=a\"\n").unwrap();
-        let mut asked = binding.upgrade("host");
+        let mut asked = binding.upgrade("host").unwrap();
         assert_eq!((asked.path.as_slice(), asked.query.as_slice()), (&b"/rooms/1"[..], &b"q=a"[..]));
         asked.query = b"size=3".to_vec();
         assert_eq!(binding.at_websocket(asked).query, b"q=a&size=3");
@@ -345,6 +508,8 @@ mod tests {
             ("[credential]\nplace = \"body\"\n", "unknown variant `body`"),
             ("[credential]\nalso = [\"ticket\"]\n", "no other place"),
             ("[paths]\nprotected = [\"/api\"]\n", "write it as in `GET /path`"),
+            ("[users.bob]\n", "name one of `literal`, `env` and `command`"),
+            ("[[credential.route]]\nroute = \"rooms\"\nplace = \"query\"\n", "rooms"),
         ] {
             match Binding::parse("relapse.toml", text) {
                 Err(Error::File(located)) => assert!(located.message.contains(message), "{}", located.message),

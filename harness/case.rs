@@ -1,6 +1,7 @@
 //! One case: what was reported, what the client does, which faults act, and what is accepted. `fixtures/README.md`
 //! documents the file format.
 
+mod claim;
 mod raw;
 mod reader;
 mod short;
@@ -8,12 +9,15 @@ mod writer;
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
+
+pub use claim::{ExceptionClaim, PlaceClaim, Symptom};
+
 use crate::{
-    cause::Cause,
     environment::Environment,
     error::Error,
     fault::Fault,
-    outcome::{Class, Outcome},
+    outcome::{Class, Outcome, OutcomePattern},
     plan::Plan,
     profile::version_of,
     revision::Revision,
@@ -32,13 +36,17 @@ pub struct Case {
     /// One line: what must hold.
     pub summary: String,
     /// One sentence: what was reported.
-    pub reported: String,
+    pub reported: Option<String>,
     /// One sentence: what was really behind it.
-    pub behind: String,
+    pub behind: Option<String>,
     /// The issues it was reported under, by number or by the name `fixtures/issues.toml` gives them.
     pub issues: Vec<String>,
     /// Its row in the catalogue of scenarios, such as `S508-1`.
-    pub scenario: String,
+    pub scenario: Option<String>,
+    /// Who wrote it.
+    pub origin: Origin,
+    /// Whose paths and messages its steps name.
+    pub vocabulary: Vocabulary,
     /// The defective twin. The repaired revision where there is none: what was found once must not be found again.
     pub twin: Revision,
     /// The server profiles it runs on; `None` for every one.
@@ -55,31 +63,50 @@ pub struct Case {
     pub seed: Option<u64>,
     /// Whether the valid client comes only after the case, not before and beside it.
     pub is_alone: bool,
+    /// The steps of its healthy client; `None` where the target or the case's own first request says them.
+    pub control: Option<Vec<Step>>,
     /// What is accepted on the repaired twin, for each step that opens an exchange.
     pub accepted: Vec<Accepted>,
     /// How many exchanges of a class there must be at least.
     pub at_least: BTreeMap<Class, usize>,
-    /// What the defective twin must show.
-    pub symptom: Symptom,
+    /// What the version with the bug must show; `None` where the case claims nothing.
+    pub symptom: Option<Symptom>,
     /// What it must show behind particular servers instead.
     pub symptom_on: BTreeMap<String, Symptom>,
     /// Repairs that were claimed, each of which must be seen through.
     pub shams: Vec<Sham>,
 }
 
-/// The scenario of what a hunt found.
-pub const HUNTED: &str = "hunt";
+/// Who wrote a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// A person, from a report.
+    #[default]
+    Report,
+    /// A hunt: the case is a reproducer.
+    Hunt,
+}
 
-/// The scenario of what a hunt found by an application's own routes: it is said in that application's words.
-pub const HUNTED_BY_ROUTE: &str = "hunt by route";
+/// Whose paths and messages the steps of a case name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vocabulary {
+    /// The built-in backend's. On any other target the service file translates them.
+    Backend,
+    /// Those of the app that it runs on. The steps are performed as they are written.
+    Own,
+}
 
 /// What is accepted of one exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
     /// The classes; good ones only.
     pub classes: Vec<Class>,
-    /// The ending as reports write it, where the class alone says too little.
-    pub outcome: Option<String>,
+    /// Outcomes that are accepted whatever their class; none of them a failure.
+    pub patterns: Vec<OutcomePattern>,
+    /// The outcome, where the class alone says too little.
+    pub outcome: Option<OutcomePattern>,
     /// Text that the client must be able to read: in a body, a message or a close reason.
     pub says: Option<String>,
 }
@@ -87,8 +114,13 @@ pub struct Accepted {
 impl Accepted {
     /// Whether an outcome is accepted.
     pub fn accepts(&self, outcome: &Outcome) -> bool {
-        let ending_fits = self.outcome.as_ref().is_none_or(|ending| *ending == outcome.ending.to_string());
-        self.classes.contains(&outcome.class) && ending_fits
+        let is_named = self.outcome.is_none_or(|pattern| pattern.fits(&outcome.ending));
+        is_named && (self.classes.contains(&outcome.class) || self.names(outcome))
+    }
+
+    /// Whether an outcome is accepted by its pattern, whatever its class.
+    pub fn names(&self, outcome: &Outcome) -> bool {
+        self.patterns.iter().any(|pattern| pattern.fits(&outcome.ending))
     }
 
     /// Whether what a client reads in an exchange says what it must.
@@ -104,20 +136,20 @@ pub struct Sham {
     pub claim: String,
     /// The backend as the claimed repair left it.
     pub revision: Revision,
-    /// The ending it shows, as reports write it.
-    pub outcome: String,
+    /// The outcome it shows.
+    pub outcome: OutcomePattern,
     /// The class it shows.
     pub class: Class,
     /// Checks that must complain.
     pub found_by: Vec<String>,
-    /// What shows behind particular servers instead: ending and class.
-    pub on: BTreeMap<String, (String, Class)>,
+    /// What shows behind particular servers instead: outcome and class.
+    pub on: BTreeMap<String, (OutcomePattern, Class)>,
 }
 
 impl Sham {
-    /// The ending and the class it shows behind this server.
-    pub fn shows_behind(&self, profile: &str) -> (&str, Class) {
-        on_server(&self.on, profile).map_or((&self.outcome, self.class), |(outcome, class)| (outcome, *class))
+    /// The outcome and the class it shows behind this server.
+    pub fn shows_behind(&self, profile: &str) -> (OutcomePattern, Class) {
+        on_server(&self.on, profile).copied().unwrap_or((self.outcome, self.class))
     }
 }
 
@@ -126,37 +158,15 @@ fn on_server<'a, T>(said: &'a BTreeMap<String, T>, profile: &str) -> Option<&'a 
     said.get(profile).or_else(|| said.get(version_of(profile)))
 }
 
-/// What the defective twin must show. All of it must match.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Symptom {
-    /// The outcome's class.
-    pub class: Class,
-    /// The ending as reports write it, such as `http 500`.
-    pub outcome: String,
-    /// The cause.
-    pub cause: Cause,
-    /// Text that must stand in the log or in the exception.
-    pub log: Option<String>,
-    /// Text that the close reason must hold.
-    pub reason: Option<String>,
-    /// Checks that must complain.
-    pub found_by: Vec<String>,
-}
-
 impl Case {
-    /// What the defective twin must show behind this server.
-    pub fn symptom_behind(&self, profile: &str) -> &Symptom {
-        on_server(&self.symptom_on, profile).unwrap_or(&self.symptom)
+    /// What the version with the bug must show behind this server.
+    pub fn symptom_behind(&self, profile: &str) -> Option<&Symptom> {
+        on_server(&self.symptom_on, profile).or(self.symptom.as_ref())
     }
 
-    /// Whether a hunt wrote it.
-    pub fn is_capsule(&self) -> bool {
-        self.scenario == HUNTED || self.is_by_route()
-    }
-
-    /// Whether a hunt wrote it that went by the routes of an application, so that it is said in that one's own words.
-    pub fn is_by_route(&self) -> bool {
-        self.scenario == HUNTED_BY_ROUTE
+    /// Its row in the catalogue of scenarios; its name where it has none.
+    pub fn label(&self) -> &str {
+        self.scenario.as_deref().unwrap_or(&self.name)
     }
 
     /// The plan with this seed.

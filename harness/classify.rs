@@ -83,7 +83,7 @@ impl<'a> Reading<'a> {
             messages: Vec::new(),
             outage: had_outage(transcript, exchange),
             absent: was_absent(transcript, exchange),
-            is_crowded: service.is_foreign
+            is_crowded: service.is_foreign()
                 && service.connections_max > 0
                 && most_at_once(transcript) > service.connections_max,
             down: down(transcript, exchange),
@@ -108,7 +108,7 @@ impl<'a> Reading<'a> {
                 _ => {}
             }
         }
-        reading.passed_on = reading.request.filter(|_| reading.service.is_opaque).map(|head| reading.edited(head));
+        reading.passed_on = reading.request.filter(|_| reading.service.is_opaque()).map(|head| reading.edited(head));
         // What the application got, or, where it was not called and nobody rewrote the request, what was sent.
         let arrived = match &reading.passed_on {
             Some(head) => Some(head.as_ref()),
@@ -186,15 +186,15 @@ impl<'a> Reading<'a> {
         // Where requests have no type, whatever the client says is one.
         let is_one = || message_type(&frame.payload).is_some_and(|name| requests.contains(&name.as_ref()));
         // How long a request may be is a rule of whoever is asked.
-        let is_usual = !self.service.is_foreign || frame.payload.len() <= LARGE_BYTES;
-        frame.opcode == Opcode::Text && is_usual && ((self.service.is_opaque && requests.is_empty()) || is_one())
+        let is_usual = !self.service.is_foreign() || frame.payload.len() <= LARGE_BYTES;
+        frame.opcode == Opcode::Text && is_usual && ((self.service.is_opaque() && requests.is_empty()) || is_one())
     }
 
     /// How long a request was that is longer than usual, and was neither answered nor refused although the client waited and
     /// nothing kept anything back.
     pub fn ignored_request(&self) -> Option<usize> {
         let is_kept_back = || self.acted().any(|kind| effect(kind) != Effect::None || takes_time(kind));
-        if !self.service.is_foreign || self.service.words.events.is_empty() || is_kept_back() {
+        if !self.service.is_foreign() || self.service.words.events.is_empty() || is_kept_back() {
             return None;
         }
         self.events.iter().enumerate().find_map(|(index, event)| {
@@ -445,7 +445,7 @@ impl<'a> Reading<'a> {
         let follows = |kind: &FaultKind| match kind {
             // Frameworks make other exceptions of a cancellation (Starlette's `RuntimeError: No response returned.`).
             FaultKind::Event { fault: EventFault::Cancel {}, .. } => {
-                escaped.is_cancellation() || self.service.is_foreign
+                escaped.is_cancellation() || self.service.is_foreign()
             }
             // An application raises on a type of scope that it does not know (ASGI, Applications).
             FaultKind::Scope(ScopeEdit::Drop { key } | ScopeEdit::Set { key, .. }) => key == "type",
@@ -478,6 +478,13 @@ impl<'a> Reading<'a> {
     }
 
     fn ending(&self) -> Ending {
+        let not_started = self.events.iter().find_map(|event| match &event.what {
+            What::NotStarted { why, .. } => Some(why.clone()),
+            _ => None,
+        });
+        if let Some(why) = not_started {
+            return Ending::NotStarted { why };
+        }
         let mut probe_closed = None;
         for (index, event) in self.events.iter().enumerate() {
             match &event.what {
@@ -531,7 +538,7 @@ impl<'a> Reading<'a> {
     fn is_stream(&self) -> bool {
         let begins = |event: &Event| matches!(&event.what, What::BodySeen { body, .. } if !body.is_empty());
         let is_endless = |head: &ResponseHead| header(&head.headers, "content-length").is_none();
-        self.service.is_foreign
+        self.service.is_foreign()
             && self.response.is_some_and(is_endless)
             && self.events.iter().any(|event| begins(event))
     }
@@ -565,19 +572,19 @@ impl<'a> Reading<'a> {
             Ending::Close { code: Some(CloseCode::NORMAL), .. } if self.welcome.is_some() => Cause::Clean,
             // What failed inside cannot be seen from outside; the server's kind may tell.
             Ending::Http { status: 500.., .. } | Ending::Close { code: Some(CloseCode::INTERNAL), .. }
-                if self.service.is_opaque =>
+                if self.service.is_opaque() =>
             {
                 Cause::Unknown
             }
             // A server whose application lives on says so of its own accord in one place.
-            Ending::Close { code: Some(CloseCode::INTERNAL), .. } if self.service.is_served => Cause::Keepalive,
+            Ending::Close { code: Some(CloseCode::INTERNAL), .. } if self.service.is_served() => Cause::Keepalive,
             Ending::Http { .. } | Ending::Close { .. } | Ending::Silence { .. } => Cause::Policy,
             Ending::Hang { .. } => Cause::Hang,
             Ending::Drop if has(|what| matches!(what, What::BadFrameSeen(_) | What::BadHeadSeen { .. })) => {
                 Cause::Protocol
             }
             Ending::Drop => Cause::Unknown,
-            Ending::Refused => Cause::NoListener,
+            Ending::Refused | Ending::NotStarted { .. } => Cause::NoListener,
         }
     }
 
@@ -585,7 +592,7 @@ impl<'a> Reading<'a> {
     fn is_refused_by_real_server(&self) -> bool {
         let is_answered = self.response.is_some_and(|head| head.status != 101);
         let answers = |kind: &FaultKind| matches!(kind, FaultKind::Answer(_) | FaultKind::Connection(_));
-        self.service.is_served && is_answered && self.machine().is_none() && !self.acted().any(answers)
+        self.service.is_served() && is_answered && self.machine().is_none() && !self.acted().any(answers)
     }
 
     /// Whether the application returned and left the client waiting.
@@ -642,11 +649,11 @@ impl<'a> Reading<'a> {
                 Class::GoodNotReady
             }
             // Nobody knows how long an application may take that is not ours.
-            Ending::Left if self.response.is_none() && self.service.is_foreign => Class::GoodNotReady,
+            Ending::Left if self.response.is_none() && self.service.is_foreign() => Class::GoodNotReady,
             Ending::Left if self.response.is_none() => Class::BadHang,
             Ending::Parted { .. } | Ending::Left => self.class_of_session(),
             Ending::Refused if self.absent => Class::GoodNotReady,
-            Ending::Refused => Class::BadServer,
+            Ending::Refused | Ending::NotStarted { .. } => Class::BadServer,
         }
     }
 
@@ -688,11 +695,11 @@ impl<'a> Reading<'a> {
             // A refusal must have its reason in what the client did.
             401 | 403 if (self.user.is_none() || self.may_have_lost_credential()) && !crashed => Class::GoodAuthRefusal,
             // ASGI servers answer 403 where an application that has no such path closes before it accepts.
-            403 if self.service.is_foreign && !crashed && !self.is_faultless() => Class::GoodBadRequest,
+            403 if self.service.is_foreign() && !crashed && !self.is_faultless() => Class::GoodBadRequest,
             400 | 404 | 405 | 413 | 426 | 431 if !crashed && !self.is_faultless() => Class::GoodBadRequest,
             429 if retry_after && !crashed => Class::GoodBadRequest,
             // What a service that is not ours has against a request is its own rule.
-            300..=499 | 501 if self.service.is_foreign && !crashed && !self.is_faultless() => Class::GoodBadRequest,
+            300..=499 | 501 if self.service.is_foreign() && !crashed && !self.is_faultless() => Class::GoodBadRequest,
             _ => Class::BadMask,
         }
     }
@@ -811,7 +818,7 @@ impl<'a> Reading<'a> {
     /// Whether the server took the request for a WebSocket.
     fn is_websocket(&self) -> bool {
         let websocket = |event: &&Event| matches!(event.what, What::Called { kind: ScopeType::Websocket, .. });
-        self.events.iter().any(websocket) || (self.service.is_opaque && self.asked_for_upgrade())
+        self.events.iter().any(websocket) || (self.service.is_opaque() && self.asked_for_upgrade())
     }
 
     fn sent_too_much(&self) -> bool {
@@ -840,7 +847,7 @@ impl<'a> Reading<'a> {
             // So is what it has against a session of which nothing is known, or in which something odd was said.
             _ if self.service.is_unknown()
                 || self.is_crowded
-                || (self.service.is_foreign && self.says_something_else()) =>
+                || (self.service.is_foreign() && self.says_something_else()) =>
             {
                 Class::GoodBadRequest
             }
@@ -861,7 +868,7 @@ impl<'a> Reading<'a> {
         let is_at_once = |(opened, ended): (&&Event, &&Event)| {
             !matches!(ended.what, What::FrameSeen(_)) && ended.at.saturating_sub(opened.at) < NOTICED
         };
-        self.service.is_foreign && self.welcome.is_none() && opened.zip(ended).is_some_and(is_at_once)
+        self.service.is_foreign() && self.welcome.is_none() && opened.zip(ended).is_some_and(is_at_once)
     }
 
     /// The class of a session that ended without a complaint from either side.
@@ -885,7 +892,9 @@ impl<'a> Reading<'a> {
         match (ending, cause) {
             _ if self.is_ended_by_edge(ending) => Party::Edge,
             (Ending::Parted { .. } | Ending::Left | Ending::BadHandshake { .. }, _) => Party::Probe,
-            (Ending::Hang { .. } | Ending::Silence { .. } | Ending::Refused, _) => Party::Nobody,
+            (Ending::Hang { .. } | Ending::Silence { .. } | Ending::Refused | Ending::NotStarted { .. }, _) => {
+                Party::Nobody
+            }
             (_, Cause::Keepalive | Cause::Shutdown | Cause::Server | Cause::CrashBeforeAccept | Cause::Abandoned) => {
                 Party::Front
             }

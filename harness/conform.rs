@@ -8,7 +8,6 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     binding::Binding,
-    bound::Server,
     classify::Reading,
     clock::{Clock, Runtime},
     close_code::CloseCode,
@@ -25,9 +24,9 @@ use crate::{
     redact::Redactor,
     revision::Revision,
     run,
-    running::Running,
     step::Request,
-    target::{Embedded, Transport},
+    target::Target,
+    targets::{Embedded, Transport},
     transcript::{Transcript, What},
 };
 
@@ -47,9 +46,7 @@ const EMBEDDED: &str = "relapse.test";
 #[derive(Debug)]
 pub struct Peer<'a> {
     /// The target.
-    pub target: &'a dyn Running,
-    /// The same, where it keeps what a conversation left behind; nothing where there is nothing to clear.
-    pub server: Option<&'a Server>,
+    pub target: &'a dyn Target,
     /// How it is spoken to.
     pub binding: &'a Binding,
     /// Its name in reports.
@@ -106,7 +103,7 @@ pub fn conform_embedded(
         let target = Embedded::launch(revision, environment, Arc::clone(profile), transport, seed);
         let (name, authority, binding) = (profile.name.clone(), EMBEDDED.to_owned(), Binding::embedded());
         let (binding, patience) = (&binding, PATIENCE);
-        let peer = Peer { target: &target, server: None, binding, name, authority, patience, seed };
+        let peer = Peer { target: &target, binding, name, authority, patience, seed };
         let conformance = conform(cases, &peer, done).await;
         target.stop().await?;
         Ok(conformance)
@@ -117,6 +114,7 @@ impl Peer<'_> {
     /// Lets a valid client have a session.
     async fn control(&self) -> Result<(), String> {
         let steps = self.binding.session(&self.authority, OPENING_LIMIT);
+        let steps = steps.ok_or("the service file names no path for WebSockets")?;
         let plan = Plan { seed: self.seed, faults: Vec::new() };
         let transcript = run::converse(&steps, plan, self.target).await.map_err(|error| failed(&error))?;
         self.clear().await?;
@@ -128,22 +126,21 @@ impl Peer<'_> {
 
     /// Ends what a conversation left behind, so that it is not taken for the next one's.
     async fn clear(&self) -> Result<(), String> {
-        let Some(server) = self.server else { return Ok(()) };
-        server.clear().await.map_err(|error| failed(&error))
+        self.target.clear().await.map_err(|error| failed(&error))
     }
 
     /// Has one conversation of a case, on the so-many-th connection.
     async fn converse(&self, case: &FrameCase, variant: &Variant, number: usize) -> Result<Judged, String> {
         let messages = &self.binding.messages;
-        let answer = messages.events.first().filter(|_| !messages.request.is_empty());
-        let answer = answer.ok_or("the binding has no request, or nothing that answers it")?;
+        let said = messages.request.as_ref().zip(messages.events.first());
+        let (request, answer) = said.ok_or("the binding has no request, or nothing that answers it")?;
         let seed = self.seed.wrapping_add(number as u64);
         let mut chance = fastrand::Rng::with_seed(seed);
-        let written = variant.write(&messages.request, &mut chance)?;
+        let written = variant.write(request, &mut chance)?;
         // A user of its own, so that nobody has too many connections or says too much.
         let (wire, recorder) = self.open(format!("user-{number}"), seed).await?;
         let mut session = Session::new(wire, chance);
-        session.be_greeted(&messages.welcome).await?;
+        session.be_greeted(messages.welcome.as_deref()).await?;
         session.awaited = answer.clone();
         session.has_closed = variant.closes();
         let owed = variant.owed();
@@ -191,7 +188,8 @@ impl Peer<'_> {
 
     /// Opens a session for a user, and who writes down what happens in it.
     async fn open(&self, user: String, seed: u64) -> Result<(Wire, Recorder), String> {
-        let request = Request { user, ..self.binding.upgrade(&self.authority) };
+        let upgrade = self.binding.upgrade(&self.authority);
+        let request = Request { user, ..upgrade.ok_or("the service file names no path for WebSockets")? };
         let recorder = Recorder::new(Plan { seed, faults: Vec::new() });
         let opened = probe::open(&request, OPENING_LIMIT, &recorder, self.target).await;
         match opened.map_err(|error| failed(&error))? {
@@ -235,8 +233,8 @@ impl Session {
     }
 
     /// Waits for the greeting, if there is one, and begins behind it.
-    async fn be_greeted(&mut self, welcome: &str) -> Result<(), String> {
-        if !welcome.is_empty() {
+    async fn be_greeted(&mut self, welcome: Option<&str>) -> Result<(), String> {
+        if let Some(welcome) = welcome {
             welcome.clone_into(&mut self.awaited);
             self.read(OPENING_LIMIT, |session| session.replies() > 0).await;
             if self.replies() == 0 {

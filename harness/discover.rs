@@ -203,8 +203,8 @@ impl Catalogue {
 
     fn nearest(&self, filter: &str) -> Option<String> {
         let names = self.cases.iter().flat_map(|case| {
-            let parts = [case.name.as_str(), last_part(&case.name), case.scenario.as_str()];
-            parts.into_iter().chain(case.issues.iter().map(String::as_str))
+            let parts = [case.name.as_str(), last_part(&case.name)];
+            parts.into_iter().chain(case.scenario.as_deref()).chain(case.issues.iter().map(String::as_str))
         });
         nearest(filter.trim_start_matches('#'), names).map(str::to_owned)
     }
@@ -213,11 +213,11 @@ impl Catalogue {
 fn selects(filter: &str, case: &Case) -> bool {
     let number = filter.strip_prefix('#').unwrap_or(filter);
     case.issues.iter().any(|issue| issue.eq_ignore_ascii_case(number))
-        || case.scenario.eq_ignore_ascii_case(filter)
+        || case.scenario.as_ref().is_some_and(|scenario| scenario.eq_ignore_ascii_case(filter))
         || case.name == filter
         || last_part(&case.name) == filter
         || matches_glob(filter, &case.name)
-        || matches_glob(filter, &case.scenario)
+        || case.scenario.as_ref().is_some_and(|scenario| matches_glob(filter, scenario))
 }
 
 /// Whether a glob, in any case, is one of a text; what is none matches nothing.

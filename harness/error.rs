@@ -4,6 +4,8 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use crate::exception::{CodePlace, Exception};
+
 /// The harness could not do its work, or was misused. Each displays as what follows "could not …".
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -68,6 +70,38 @@ pub struct Trouble {
     pub message: String,
     /// The traceback, or the last that was printed; empty where there is none.
     pub details: String,
+    /// Whose fault it is.
+    pub blame: Blame,
+}
+
+/// Whose fault it is that an app does not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The app's own: it raises, exits or does not end while it is loaded or started.
+    App,
+    /// That of how it was named, or of this machine.
+    Setup,
+}
+
+impl Trouble {
+    /// The exception behind it, where its traceback ends with one: type and text from its last line, the place from its
+    /// last frame.
+    pub fn exception(&self) -> Option<Exception> {
+        let mut lines = self.details.lines().rev().filter(|line| !line.trim().is_empty());
+        let last = lines.next()?;
+        let (type_name, message) = last.split_once(": ").unwrap_or((last, ""));
+        let is_name = !type_name.is_empty()
+            && type_name.chars().all(|character| character.is_alphanumeric() || matches!(character, '_' | '.'));
+        if !is_name {
+            return None;
+        }
+        let place = lines.find_map(|line| {
+            let (file, rest) = line.trim_start().strip_prefix("File \"")?.split_once("\", line ")?;
+            let (line, function) = rest.split_once(", in ").unwrap_or((rest, "<module>"));
+            Some(CodePlace { file: file.to_owned(), line: line.trim().parse().ok()?, function: function.to_owned() })
+        });
+        Some(Exception { place, ..Exception::new(type_name, message) })
+    }
 }
 
 impl From<Trouble> for Error {

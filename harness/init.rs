@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::{
-    binding::Binding,
-    bound::Server,
+    binding::{Binding, TokenSource},
     classify::Reading,
     clock::Clock,
     close_code::CloseCode,
     credential::{Credential, CredentialPlace},
     discover,
     error::Error,
+    external::External,
     frame::Opcode,
     head::{header, readable},
     message::message_type,
@@ -70,7 +70,8 @@ const PLACES: [CredentialPlace; 4] =
 
 /// What a client may say first: the embedded backend's own request, and a question that many servers answer.
 fn requests_in_common() -> [String; 2] {
-    [Binding::default().messages.request, r#"{"type":"ping"}"#.to_owned()]
+    let own = Binding::default().messages.request.unwrap_or_default();
+    [own, r#"{"type":"ping"}"#.to_owned()]
 }
 
 /// How long an answer may take.
@@ -102,39 +103,39 @@ pub struct Acquaintance {
 ///
 /// # Errors
 /// When nobody is there, or the harness could not do its work; what the server answers is never an error.
-pub async fn init(mut server: Server, named: &[Route], has_token: bool) -> Result<Acquaintance, Error> {
+pub async fn init(mut server: External, named: &[Route], has_token: bool) -> Result<Acquaintance, Error> {
     let mut binding = Binding::default();
     let told = std::mem::take(&mut server.routes);
     let told: Vec<Route> = told.into_iter().filter(|route| !named.contains(route)).collect();
-    let mut asked = Asked { authority: server.authority(), server, named: String::new() };
+    let mut asked = Asked { authority: server.target.authority(), server, named: String::new() };
     let (health, about_health) = asked.health(&health_paths(named, &told)).await?;
     binding.paths.health = health;
     let (path, opens, about_path) = asked.websocket(&Paths::of(named, &told), has_token).await?;
     let words = words_of(named.iter().chain(&told), &path);
-    binding.paths.websocket = path;
+    binding.paths.websocket = Some(path.clone());
     let (place, about_credential) = match opens {
         Opens::ToAnyone => (None, "It opens without a credential.".to_owned()),
         Opens::Refused if !has_token => (
             None,
             "It refuses without a credential, and none was given: --token-env or --token-command names one.".to_owned(),
         ),
-        Opens::Refused => asked.place(&binding.paths.websocket).await?,
+        Opens::Refused => asked.place(&path).await?,
         Opens::Nowhere => (None, "No session opened, so nothing is known of it.".to_owned()),
     };
     binding.credential.place = place.unwrap_or(binding.credential.place);
     if has_token && opens != Opens::ToAnyone {
         // Whoever writes the binding down says where the token comes from.
-        binding.credential.literal = Some(String::new());
+        binding.credential.source = Some(TokenSource::Issued);
     }
     let opens = opens == Opens::ToAnyone || place.is_some();
     let about_messages = if opens {
-        asked.messages(&mut binding, &words).await?
+        asked.messages(&mut binding, &path, &words).await?
     } else {
         "No session opened, so these are the embedded backend's.".to_owned()
     };
     let Asked { mut server, named, .. } = asked;
     server.recognize(&binding, &discover::servers()?).await;
-    let (described, notes) = (server.described(), server.notes());
+    let (described, notes) = (server.described(), server.target.notes());
     let server = if named.is_empty() { described } else { format!("{named}, {described}") };
     let remarks = [about_health, about_path, about_credential, about_messages];
     Ok(Acquaintance { binding, server, opens, remarks, notes })
@@ -216,15 +217,24 @@ impl Acquaintance {
         let place = serde_json::to_value(credential.place).ok();
         let place = place.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
         let mut file = format!("# How {target} is spoken to.\n# The server: {}.\n", self.server);
-        let _ = write!(file, "\n[paths]\n# {about_path}\nwebsocket = {}\n", text(&paths.websocket));
+        let _ = write!(
+            file,
+            "\n[paths]\n# {about_path}\nwebsocket = {}\n",
+            text(paths.websocket.as_deref().unwrap_or_default())
+        );
         let _ = writeln!(file, "# {about_health}\nhealth = {}", list(&paths.health));
         let _ = write!(file, "\n[credential]\n# {about_credential}\n");
         if !token.is_empty() && credential.is_needed() {
             let _ = writeln!(file, "{token}");
         }
         let _ = writeln!(file, "place = {}\ninvalid = {}", text(place), text(&credential.invalid));
-        let _ = write!(file, "\n[messages]\n# {about_messages}\nwelcome = {}\n", text(&messages.welcome));
-        let _ = writeln!(file, "request = {}\nevents = {}", text(&messages.request), list(&messages.events));
+        let _ = write!(
+            file,
+            "\n[messages]\n# {about_messages}\nwelcome = {}\n",
+            text(messages.welcome.as_deref().unwrap_or_default())
+        );
+        let request = messages.request.as_deref().unwrap_or_default();
+        let _ = writeln!(file, "request = {}\nevents = {}", text(request), list(&messages.events));
         file
     }
 }
@@ -239,7 +249,7 @@ enum Opens {
 
 /// A server that is being asked.
 struct Asked {
-    server: Server,
+    server: External,
     authority: String,
     /// What it calls itself.
     named: String,
@@ -248,8 +258,8 @@ struct Asked {
 impl Asked {
     async fn perform(&mut self, steps: &[Step]) -> Result<Transcript, Error> {
         let plan = Plan { seed: 1, faults: Vec::new() };
-        let transcript = run::converse(steps, plan, self.server.running()).await?;
-        self.server.clear().await?;
+        let transcript = run::converse(steps, plan, self.server.target.as_ref()).await?;
+        self.server.target.clear().await?;
         let named = Reading::of(&transcript, 0).response.and_then(|head| header(&head.headers, "server")).map(readable);
         if self.named.is_empty() {
             self.named = named.unwrap_or_default();
@@ -372,11 +382,10 @@ impl Asked {
     }
 
     /// What greets, what may be said, and what is answered.
-    async fn messages(&mut self, binding: &mut Binding, words: &[String]) -> Result<String, Error> {
+    async fn messages(&mut self, binding: &mut Binding, path: &str, words: &[String]) -> Result<String, Error> {
         let place = binding.credential.is_needed().then_some(binding.credential.place);
-        let path = binding.paths.websocket.clone();
-        let greeting = texts(&self.open(&path, place).await?);
-        binding.messages.welcome = greeting.first().cloned().unwrap_or_default();
+        let greeting = texts(&self.open(path, place).await?);
+        binding.messages.welcome = greeting.first().cloned().filter(|welcome| !welcome.is_empty());
         let mut requests = requests_in_common().to_vec();
         if self.server.clock() == Clock::Virtual {
             // Where waiting costs nothing, what its code calls things is said too.
@@ -386,7 +395,7 @@ impl Asked {
         let mut untyped = None;
         for request in &requests {
             let steps = [
-                step(Act::Open(self.request(&path, place)), LIMIT),
+                step(Act::Open(self.request(path, place)), LIMIT),
                 step(Act::Pause, QUIET),
                 step(Act::SendText(request.clone()), LIMIT),
                 step(Act::Pause, ANSWERS),
@@ -399,17 +408,17 @@ impl Asked {
             }
             let is_answer = |name: &String| !name.is_empty() && !name.contains("error");
             if !answers.is_empty() && answers.iter().all(is_answer) {
-                binding.messages.request.clone_from(request);
+                binding.messages.request = Some(request.clone());
                 binding.messages.events = answers;
                 return Ok("What greets, what was said, and the `type` of each answer.".to_owned());
             }
         }
         binding.messages.events = Vec::new();
         if let Some(request) = untyped {
-            binding.messages.request.clone_from(request);
+            binding.messages.request = Some(request.clone());
             return Ok("What was said; the answers have no `type`, so they are not waited for.".to_owned());
         }
-        binding.messages.request = String::new();
+        binding.messages.request = None;
         let tried: Vec<&str> = requests.iter().map(String::as_str).take(requests_in_common().len()).collect();
         let more = if requests.len() > tried.len() { ", nor a `type` that its code has a word for," } else { "" };
         let tried = tried.join(" nor ");

@@ -16,15 +16,15 @@
 //!   [`frame`] [`message`] [`close_code`] (the wire), [`outcome`] [`cause`] (how an exchange ends), [`defect`] [`revision`]
 //!   [`environment`] [`credential`] (what the backend is), [`issue`] (what was reported), [`fault`] [`plan`] [`step`] [`route`] [`recorded`] [`case`] [`profile`] [`balancer`] [`binding`] (what
 //!   a run is made of), [`transcript`] [`verdict`] [`trial`] [`error`] (what comes of it).
-//! - *Judgement*, pure functions of words: [`classify`] (outcome, class and cause from a transcript), [`explain`] (cause
+//! - *Judgement*, pure functions of words: [`classify`] (outcome, class and cause from a transcript), [`judge`] (the verdict on a case's runs), [`explain`] (cause
 //!   where only the wire is seen), [`check`] (one property a file), [`conformance`] (what RFC 6455 asks of frames, and how
 //!   far it is kept), [`shutdown`] (how a process ended), [`redact`], [`report`].
 //! - *Joints*, what parties meet over: [`clock`], [`link`], [`upstream`], [`recorder`], [`application`], [`dependency`],
-//!   [`running`].
+//!   [`target`].
 //! - *Machinery*, mutually blind: [`probe`], [`edge`], [`front`], [`interpose`], [`backend`], [`python`], [`discover`].
-//! - *Targets*: [`target`] puts something behind the edge.
+//! - *Targets*: [`targets`], one file each.
 //! - *Conduct*: [`run`] picks the clock, launches, drives and judges; [`stand`] and [`proxy`] stand on a port;
-//!   [`mod@init`] finds out how a deployment is spoken to, [`mod@validate`] looks at it, [`bound`] judges cases on it,
+//!   [`mod@init`] finds out how a deployment is spoken to, [`mod@validate`] looks at it, [`external`] judges cases on it,
 //!   [`mod@conform`] tries how it takes frames; [`mod@measure`] finds out what a real
 //!   server's profile says; [`hunt`] draws what is run, shrinks what fails and keeps it.
 //!
@@ -43,7 +43,6 @@ pub mod application;
 pub mod backend;
 pub mod balancer;
 pub mod binding;
-pub mod bound;
 pub mod case;
 pub mod cause;
 pub mod check;
@@ -62,6 +61,7 @@ pub mod error;
 pub mod event;
 pub mod exception;
 pub mod explain;
+pub mod external;
 pub mod fault;
 pub mod frame;
 pub mod front;
@@ -70,6 +70,7 @@ pub mod hunt;
 pub mod init;
 pub mod interpose;
 pub mod issue;
+pub mod judge;
 pub mod link;
 pub mod measure;
 pub mod message;
@@ -86,12 +87,12 @@ pub mod report;
 pub mod revision;
 pub mod route;
 pub mod run;
-pub mod running;
 pub mod scope;
 pub mod shutdown;
 pub mod stand;
 pub mod step;
 pub mod target;
+pub mod targets;
 pub mod transcript;
 pub mod trial;
 pub mod upstream;
@@ -100,8 +101,7 @@ pub mod value;
 pub mod verdict;
 
 pub use balancer::Balancer;
-pub use binding::{Binding, COMMAND_LIMIT};
-pub use bound::{Reach, Server, Servers, judge_bound};
+pub use binding::{Binding, COMMAND_LIMIT, TokenSource};
 pub use case::Case;
 pub use cause::Cause;
 pub use clock::{Clock, Runtime};
@@ -110,10 +110,11 @@ pub use conformance::{Conformance, FrameCase};
 pub use defect::Defect;
 pub use discover::{Catalogue, balancers, frame_cases, issues, read_backend_fault, read_edge_fault, servers};
 pub use environment::Environment;
-pub use error::{Error, Trouble, did_you_mean};
+pub use error::{Blame, Error, Trouble, did_you_mean};
+pub use external::{External, Front, Version, Versions, judge_external};
 pub use fault::{Fault, Place};
 pub use hunt::{
-    Campaign, Change, Fate, Foreign, Found, FoundReport, Hunt, HuntReport, Reached, Reaching, hunt_all,
+    Campaign, Change, Fate, Foreign, Found, FoundReport, Hunt, HuntReport, Launch, Reached, hunt_all,
     report::{Detection, coverage, render_detection},
 };
 pub use init::{Acquaintance, init as get_acquainted};
@@ -125,8 +126,8 @@ pub use plan::Plan;
 pub use profile::Profile;
 pub use proxy::{Desk, Entry, Noted, Proxy, Setup as ProxySetup, control::serve as serve_control};
 pub use python::{
-    BLOCKED_LIMIT, Installation as PythonInstallation, MEMORY_LIMIT, Requirements as PythonRequirements, START_LIMIT,
-    Server as PythonServer, ServerChoice, Site as PythonSite, end_all as end_interpreters,
+    BLOCKED_LIMIT, Installation as PythonInstallation, LifespanMode, MEMORY_LIMIT, Requirements as PythonRequirements,
+    START_LIMIT, Server as PythonServer, ServerChoice, Site as PythonSite, end_all as end_interpreters,
 };
 pub use recorded::{Recorded, is_secret, learn as learn_routes};
 pub use report::{
@@ -143,12 +144,12 @@ pub use revision::Revision;
 pub use route::Route;
 pub use run::{Conductor, judge_all};
 pub use stand::{Setup as StandSetup, Stand};
-pub use target::{Python as PythonTarget, Served, Url};
+pub use targets::{Python as PythonTarget, Served, Url};
 pub use transcript::Transcript;
-pub use trial::{Report, Trial};
+pub use trial::{Ran, Report, TargetKind, TargetName, Trial, shell};
 pub use upstream::Upstream;
 pub use validate::{Validation, validate};
-pub use verdict::{Finding, Judged, Judgement, Verdict};
+pub use verdict::{Finding, HealthyClient, Judged, Judgement, Reason, Side, Verdict};
 
 /// The README's example is a test.
 #[doc = include_str!("../README.md")]

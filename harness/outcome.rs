@@ -1,6 +1,8 @@
 //! How an exchange ended for the client, and the class it falls in.
 
 use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -135,12 +137,25 @@ pub enum Ending {
     Left,
     /// Nothing listened.
     Refused,
+    /// The app did not load or did not start, so that no client was served.
+    NotStarted {
+        /// The exception, or what the server said.
+        why: String,
+    },
 }
 
 impl Ending {
     /// The texts of the endings that carry no number.
-    pub const FIXED_TEXTS: [&str; 7] =
-        ["close without code (1005)", "drop (1006)", "bad handshake (1006)", "hang", "silence", "left", "refused"];
+    pub const FIXED_TEXTS: [&str; 8] = [
+        "close without code (1005)",
+        "drop (1006)",
+        "bad handshake (1006)",
+        "hang",
+        "silence",
+        "left",
+        "refused",
+        "does not start",
+    ];
 }
 
 impl fmt::Display for Ending {
@@ -156,8 +171,161 @@ impl fmt::Display for Ending {
             Ending::Silence { .. } => "silence".to_owned(),
             Ending::Left => "left".to_owned(),
             Ending::Refused => "refused".to_owned(),
+            Ending::NotStarted { .. } => "does not start".to_owned(),
         };
         f.pad(&text)
+    }
+}
+
+/// A number with digits left open at its end: `1011`, `4xx`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NumberPattern {
+    /// The digits that are given.
+    prefix: u16,
+    /// How many digits are left open.
+    open: u32,
+}
+
+impl NumberPattern {
+    /// Whether a number fits.
+    pub fn fits(self, number: u16) -> bool {
+        number / 10_u16.pow(self.open) == self.prefix
+    }
+
+    /// Reads a number of so many digits within a range. `x` stands for any digit, and no digit follows it.
+    fn read(text: &str, range: RangeInclusive<u16>) -> Option<NumberPattern> {
+        let digits = text.trim_end_matches('x');
+        let open = text.len() - digits.len();
+        let length = range.end().to_string().len();
+        let prefix: u16 = digits.parse().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+        let pattern = NumberPattern { prefix, open: u32::try_from(open).ok()? };
+        (text.len() == length && open < length && range.into_iter().any(|number| pattern.fits(number)))
+            .then_some(pattern)
+    }
+}
+
+impl fmt::Display for NumberPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.prefix, "x".repeat(self.open as usize))
+    }
+}
+
+/// Outcomes as case files name them: `http 500`, `http 4xx`, `http 200 truncated`, `close 1008`, `close 44xx`, or one of
+/// [`Ending::FIXED_TEXTS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OutcomePattern {
+    /// A whole HTTP answer.
+    Http(NumberPattern),
+    /// An HTTP answer whose body is cut short.
+    HttpTruncated(NumberPattern),
+    /// A close frame with a code.
+    Close(NumberPattern),
+    /// An empty close frame.
+    CloseWithoutCode,
+    /// The end of the stream without a close frame.
+    Drop,
+    /// A 101 that is no answer to the handshake.
+    BadHandshake,
+    /// Nothing within the limit.
+    Hang,
+    /// A message without an answer.
+    Silence,
+    /// The client left.
+    Left,
+    /// Nothing listened.
+    Refused,
+    /// The app did not start.
+    NotStarted,
+}
+
+impl OutcomePattern {
+    /// Whether an ending fits.
+    pub fn fits(self, ending: &Ending) -> bool {
+        match ending {
+            Ending::Http { status, complete: true } => {
+                matches!(self, OutcomePattern::Http(number) if number.fits(*status))
+            }
+            Ending::Http { status, complete: false } => {
+                matches!(self, OutcomePattern::HttpTruncated(number) if number.fits(*status))
+            }
+            Ending::Close { code: Some(code), .. } | Ending::Parted { code: Some(code) } => {
+                matches!(self, OutcomePattern::Close(number) if number.fits(code.0))
+            }
+            Ending::Close { code: None, .. } | Ending::Parted { code: None } => {
+                self == OutcomePattern::CloseWithoutCode
+            }
+            Ending::Drop => self == OutcomePattern::Drop,
+            Ending::BadHandshake { .. } => self == OutcomePattern::BadHandshake,
+            Ending::Hang { .. } => self == OutcomePattern::Hang,
+            Ending::Silence { .. } => self == OutcomePattern::Silence,
+            Ending::Left => self == OutcomePattern::Left,
+            Ending::Refused => self == OutcomePattern::Refused,
+            Ending::NotStarted { .. } => self == OutcomePattern::NotStarted,
+        }
+    }
+
+    /// Whether it is a failure of the service whatever a case says: a 500, 502 or 504, a 1011, an illegal close code, or no
+    /// end in order. No case accepts one.
+    pub fn is_failure(self) -> bool {
+        let is_any_of = |number: NumberPattern, bad: &[u16]| bad.iter().any(|bad| number.fits(*bad));
+        match self {
+            OutcomePattern::Http(number) => is_any_of(number, &[500, 502, 504]),
+            OutcomePattern::Close(number) => is_any_of(number, &[1005, 1006, 1011, 1015]),
+            OutcomePattern::HttpTruncated(_)
+            | OutcomePattern::Drop
+            | OutcomePattern::BadHandshake
+            | OutcomePattern::Hang
+            | OutcomePattern::Silence
+            | OutcomePattern::Refused
+            | OutcomePattern::NotStarted => true,
+            OutcomePattern::CloseWithoutCode | OutcomePattern::Left => false,
+        }
+    }
+}
+
+impl FromStr for OutcomePattern {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<OutcomePattern, ()> {
+        let fixed = match text {
+            "close without code (1005)" => Some(OutcomePattern::CloseWithoutCode),
+            "drop (1006)" => Some(OutcomePattern::Drop),
+            "bad handshake (1006)" => Some(OutcomePattern::BadHandshake),
+            "hang" => Some(OutcomePattern::Hang),
+            "silence" => Some(OutcomePattern::Silence),
+            "left" => Some(OutcomePattern::Left),
+            "refused" => Some(OutcomePattern::Refused),
+            "does not start" => Some(OutcomePattern::NotStarted),
+            _ => None,
+        };
+        let status = |text: &str| NumberPattern::read(text, 200..=599);
+        let numbered = || match text.split_once(' ')? {
+            ("close", code) => NumberPattern::read(code, 1000..=4999).map(OutcomePattern::Close),
+            ("http", rest) => match rest.strip_suffix(" truncated") {
+                Some(number) => status(number).map(OutcomePattern::HttpTruncated),
+                None => status(rest).map(OutcomePattern::Http),
+            },
+            _ => None,
+        };
+        fixed.or_else(numbered).ok_or(())
+    }
+}
+
+impl fmt::Display for OutcomePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OutcomePattern::Http(number) => write!(f, "http {number}"),
+            OutcomePattern::HttpTruncated(number) => write!(f, "http {number} truncated"),
+            OutcomePattern::Close(number) => write!(f, "close {number}"),
+            OutcomePattern::CloseWithoutCode => f.write_str("close without code (1005)"),
+            OutcomePattern::Drop => f.write_str("drop (1006)"),
+            OutcomePattern::BadHandshake => f.write_str("bad handshake (1006)"),
+            OutcomePattern::Hang => f.write_str("hang"),
+            OutcomePattern::Silence => f.write_str("silence"),
+            OutcomePattern::Left => f.write_str("left"),
+            OutcomePattern::Refused => f.write_str("refused"),
+            OutcomePattern::NotStarted => f.write_str("does not start"),
+        }
     }
 }
 
@@ -177,5 +345,48 @@ pub struct Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}; {})", self.ending, self.class, self.cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ending, OutcomePattern};
+    use crate::close_code::CloseCode;
+
+    fn pattern(text: &str) -> OutcomePattern {
+        text.parse().unwrap_or_else(|()| panic!("{text}"))
+    }
+
+    #[test]
+    fn a_pattern_reads_as_it_is_written() {
+        for text in Ending::FIXED_TEXTS.into_iter().chain(["http 500", "http 4xx", "http 200 truncated", "close 44xx"])
+        {
+            assert_eq!(pattern(text).to_string(), text);
+        }
+        for text in
+            ["http", "http 99", "http 600", "http x00", "http xxx", "http 5000", "close 999", "close 5000", "drop", ""]
+        {
+            assert!(text.parse::<OutcomePattern>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn open_digits_fit_any_digit() {
+        let http = |status| Ending::Http { status, complete: true };
+        assert!(pattern("http 4xx").fits(&http(404)) && pattern("http 40x").fits(&http(404)));
+        assert!(!pattern("http 4xx").fits(&http(500)) && !pattern("http 41x").fits(&http(404)));
+        assert!(!pattern("http 4xx").fits(&Ending::Http { status: 404, complete: false }));
+        let close = |code| Ending::Close { code: Some(CloseCode(code)), reason: String::new() };
+        assert!(pattern("close 44xx").fits(&close(4401)) && !pattern("close 1011").fits(&close(1000)));
+    }
+
+    #[test]
+    fn failures_are_known_whatever_is_left_open() {
+        for text in ["http 5xx", "http 500", "close 1011", "close 10xx", "drop (1006)", "hang", "does not start"] {
+            assert!(pattern(text).is_failure(), "{text}");
+        }
+        for text in ["http 4xx", "http 503", "close 1008", "close 1000", "left"] {
+            assert!(!pattern(text).is_failure(), "{text}");
+        }
     }
 }

@@ -10,7 +10,6 @@ use tokio::time::sleep;
 
 use crate::{
     case::Case,
-    check::{self, Evidence},
     classify::{self, Reading},
     clock::{Clock, Runtime},
     close_code::CloseCode,
@@ -18,18 +17,19 @@ use crate::{
     environment::Environment,
     error::Error,
     fault::{Fault, FaultKind},
-    outcome::{Class, Ending, Outcome},
+    judge,
+    outcome::{Class, Outcome},
     plan::Plan,
     probe::{self, Script},
     profile::Profile,
     recorder::{self, Recorder},
     revision::Revision,
-    running::Running,
     step::{Act, Awaited, Crowd, Request, Step},
-    target::{Embedded, Transport},
+    target::Target,
+    targets::{Embedded, Transport},
     transcript::{PROCESS, Residue, Transcript},
     trial::Trial,
-    verdict::{Finding, Judged, Judgement, Verdict},
+    verdict::{HealthyClient, Judged, Judgement, Reason, Verdict},
 };
 
 /// How long the control may take for any single step.
@@ -75,7 +75,7 @@ impl Conductor {
     pub fn judge(&self, trial: &Trial, seed: u64) -> Judgement {
         let run = |revision| self.run(trial, revision, seed);
         if trial.case.twin == Revision::repaired() {
-            return judge_again(&trial.case, run(Revision::repaired()));
+            return judge_alone(&trial.case, run(Revision::repaired()));
         }
         let runs = || {
             let twins = (run(trial.case.twin)?, run(Revision::repaired())?);
@@ -85,15 +85,21 @@ impl Conductor {
         match runs() {
             Ok(((before, after), shams)) => {
                 let (case, profile) = (&trial.case, &trial.profile.name);
-                let judge = |sham: Judged| (compare(case, profile, &before, &sham).0, sham);
-                let shams = shams.into_iter().map(judge).collect::<Vec<_>>();
-                let (verdict, why) = match compare(case, profile, &before, &after) {
-                    (Verdict::Fixed, _) => see_through(case, profile, &shams),
-                    not_fixed => not_fixed,
+                let verdict = |sham: &Judged| match judge::compare(case, profile, &before, sham) {
+                    Ok(()) => Verdict::Fixed,
+                    Err((verdict, _)) => verdict,
                 };
-                Judgement { verdict, why, before: Some(before), after: Some(after), shams }
+                let shams = shams.into_iter().map(|sham| (verdict(&sham), sham)).collect::<Vec<_>>();
+                let judged = judge::compare(case, profile, &before, &after)
+                    .and_then(|()| judge::see_through(case, profile, &shams));
+                let (verdict, reason) = match judged {
+                    Ok(()) => (Verdict::Fixed, None),
+                    Err((verdict, reason)) => (verdict, Some(reason)),
+                };
+                let (before, after) = (Some(before), Some(after));
+                Judgement { verdict, reason, explanation: None, before, after, shown: None, shams }
             }
-            Err(error) => inconclusive(&error),
+            Err(error) => Judgement::inconclusive(Reason::Harness(format!("could not {error}"))),
         }
     }
 
@@ -157,31 +163,25 @@ pub fn judge_all(trials: &[Trial], seed: u64, jobs: usize, done: &(dyn Fn() + Sy
     judged.into_iter().map(|(_, judgement)| judgement).collect()
 }
 
-fn inconclusive(error: &Error) -> Judgement {
-    let why = format!("could not {error}");
-    Judgement { verdict: Verdict::Inconclusive, why, before: None, after: None, shams: Vec::new() }
-}
-
-/// Judges a case that has no defective twin: what was found once, and is on record in its file, must not be found again.
-fn judge_again(case: &Case, run: Result<Judged, Error>) -> Judgement {
+/// Judges a case that has no version with the bug: what was found once must not be found again.
+fn judge_alone(case: &Case, run: Result<Judged, Error>) -> Judgement {
     let judged = match run {
         Ok(judged) => judged,
-        Err(error) => return inconclusive(&error),
+        Err(error) => return Judgement::inconclusive(Reason::Harness(format!("could not {error}"))),
     };
-    let (verdict, why) = match all_faults_acted(case, &judged) {
-        Err(why) => (Verdict::CannotReproduce, why),
-        Ok(()) => {
-            holds(case, &judged).map_or_else(|why| (Verdict::StillBroken, why), |()| (Verdict::Fixed, String::new()))
-        }
+    let (verdict, reason) = match judge::alone(case, &judged) {
+        Ok(()) => (Verdict::Passed, None),
+        Err((verdict, reason)) => (verdict, Some(reason)),
     };
-    Judgement { verdict, why, before: None, after: Some(judged), shams: Vec::new() }
+    let (before, after) = (None, Some(judged));
+    Judgement { verdict, reason, explanation: None, before, after, shown: None, shams: Vec::new() }
 }
 
 /// Performs a case and its control on a running target, and judges.
 ///
 /// # Errors
 /// When the harness could not do its work.
-pub async fn conduct(case: &Case, target: &dyn Running, seed: u64) -> Result<Judged, Error> {
+pub async fn conduct(case: &Case, target: &dyn Target, seed: u64) -> Result<Judged, Error> {
     let mut controls = Vec::new();
     if !case.is_alone {
         controls.push(control(target, seed).await?);
@@ -216,14 +216,14 @@ pub async fn conduct(case: &Case, target: &dyn Running, seed: u64) -> Result<Jud
     }
     controls.push(control(target, seed).await?);
     let worst = controls.iter().position(|outcome| outcome.class != Class::GoodOpen).unwrap_or(0);
-    Ok(judge(transcript, controls.swap_remove(worst)))
+    Ok(judge::judge(transcript, HealthyClient::Tried(controls.swap_remove(worst))))
 }
 
 /// Performs steps under a plan and gives everything that happened.
 ///
 /// # Errors
 /// When the harness could not do its work.
-pub async fn converse(steps: &[Step], plan: Plan, target: &dyn Running) -> Result<Transcript, Error> {
+pub async fn converse(steps: &[Step], plan: Plan, target: &dyn Target) -> Result<Transcript, Error> {
     converse_as(Crowd::ONE, steps, plan, target).await
 }
 
@@ -231,7 +231,7 @@ pub async fn converse(steps: &[Step], plan: Plan, target: &dyn Running) -> Resul
 ///
 /// # Errors
 /// When the harness could not do its work.
-pub async fn converse_as(crowd: Crowd, steps: &[Step], plan: Plan, target: &dyn Running) -> Result<Transcript, Error> {
+pub async fn converse_as(crowd: Crowd, steps: &[Step], plan: Plan, target: &dyn Target) -> Result<Transcript, Error> {
     let recorder = Recorder::new(plan);
     probe::perform(Script { steps, crowd }, &recorder, target).await?;
     Ok(finish(&recorder, target).await)
@@ -245,7 +245,7 @@ pub async fn start_and_converse(
     crowd: Crowd,
     steps: &[Step],
     plan: Plan,
-    target: &dyn Running,
+    target: &dyn Target,
 ) -> Result<Transcript, Error> {
     let recorder = Recorder::new(plan);
     if recorder.plan().faults.iter().any(|fault| fault.kind.acts_on_process()) {
@@ -256,7 +256,7 @@ pub async fn start_and_converse(
 }
 
 /// Lets the application come to its end, and closes the transcript.
-async fn finish(recorder: &Recorder, target: &dyn Running) -> Transcript {
+async fn finish(recorder: &Recorder, target: &dyn Target) -> Transcript {
     let mut pause = SETTLING_TIME;
     let is_busy =
         || recorder.is_application_running() || target.residue().is_some_and(|left| left != Residue::default());
@@ -267,26 +267,17 @@ async fn finish(recorder: &Recorder, target: &dyn Running) -> Transcript {
         }
     }
     let service = target.service();
-    let most = if service.is_served { SETTLING_TIME_SERVED_MAX } else { SETTLING_TIME_MAX };
+    let most = if service.is_served() { SETTLING_TIME_SERVED_MAX } else { SETTLING_TIME_MAX };
     while is_busy() && pause < most {
         sleep(pause).await;
         pause *= 2;
     }
     // What may come to its end a little later is no residue yet, where nobody has the time to wait for it.
-    let is_cut_short = service.is_served && is_busy();
+    let is_cut_short = service.is_served() && is_busy();
     let mut transcript = recorder.transcript();
     transcript.service = service;
     transcript.residue = target.residue().filter(|_| !is_cut_short);
     transcript
-}
-
-/// Derives the outcome of a run and lets every check look at it.
-pub fn judge(transcript: Transcript, control: Outcome) -> Judged {
-    let evidence = Evidence::gather(&transcript, &control);
-    let outcome = classify::worst(&evidence.outcomes).expect("a case opens at least one exchange").clone();
-    let findings = check::findings(&evidence);
-    let outcomes = evidence.outcomes;
-    Judged { outcome, outcomes, findings, transcript, control }
 }
 
 /// What a valid client does: open, be welcomed, ask an agent, close.
@@ -304,136 +295,8 @@ pub fn control_steps() -> Vec<Step> {
     ]
 }
 
-async fn control(target: &dyn Running, seed: u64) -> Result<Outcome, Error> {
+async fn control(target: &dyn Target, seed: u64) -> Result<Outcome, Error> {
     let transcript = converse(&control_steps(), Plan { seed, faults: Vec::new() }, target).await?;
     let outcomes: Vec<Outcome> = classify::readings(&transcript).iter().map(Reading::outcome).collect();
     Ok(classify::worst(&outcomes).expect("the control opens an exchange").clone())
-}
-
-/// What two runs tell, the first one on the defective twin, and why it is not FIXED.
-pub fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> (Verdict, String) {
-    let verdict = || {
-        // A hunt was not told which twin has to meet the faults.
-        if !case.is_alone {
-            all_faults_acted(case, before).map_err(|why| (Verdict::Vacuous, format!("on the defective twin {why}")))?;
-        }
-        all_faults_acted(case, after).map_err(|why| (Verdict::Vacuous, format!("on the repaired twin {why}")))?;
-        reproduces(case, profile, before).map_err(|why| (Verdict::CannotReproduce, why))?;
-        holds(case, after).map_err(|why| (Verdict::StillBroken, why))
-    };
-    match verdict() {
-        Ok(()) => (Verdict::Fixed, String::new()),
-        Err(not_fixed) => not_fixed,
-    }
-}
-
-/// Whether every fault of a case acted, and, where it is to be over, was over.
-///
-/// # Errors
-/// Says which did not.
-pub fn all_faults_acted(case: &Case, judged: &Judged) -> Result<(), String> {
-    if let Some(index) = judged.transcript.fired.iter().position(|&count| count == 0) {
-        return Err(format!("the fault `{}` never acted", case.faults[index]));
-    }
-    if case.is_alone {
-        // The valid client comes when every fault is over.
-        return Ok(());
-    }
-    // Without a client that comes after it, the end of a fault says nothing.
-    let last = judged.transcript.events.iter().filter(|event| event.exchange != PROCESS).map(|event| event.at).max();
-    let never_over = |fault: &&Fault| fault.trigger.until.is_some_and(|until| last.is_none_or(|last| last < until));
-    match case.faults.iter().find(never_over) {
-        Some(fault) => Err(format!("nobody came after the fault `{fault}` was over")),
-        None => Ok(()),
-    }
-}
-
-/// Whether every claimed repair, run in the order in which the case names them, is seen through: none is accepted in place
-/// of the real one, and each shows what is known of it.
-pub fn see_through(case: &Case, profile: &str, shams: &[(Verdict, Judged)]) -> (Verdict, String) {
-    for (sham, (verdict, judged)) in case.shams.iter().zip(shams) {
-        let (outcome, class) = sham.shows_behind(profile);
-        let ending = judged.outcome.ending.to_string();
-        let silent =
-            sham.found_by.iter().find(|name| !judged.findings.iter().any(|finding| finding.check == name.as_str()));
-        if *verdict != Verdict::StillBroken {
-            return (Verdict::Vacuous, format!("the sham repair {} is not seen through: {verdict}", sham.revision));
-        } else if ending != outcome || judged.outcome.class != class {
-            let shows = format!("shows `{ending}` ({}) instead of `{outcome}` ({class})", judged.outcome.class);
-            return (Verdict::CannotReproduce, format!("the sham repair {} {shows}", sham.revision));
-        } else if let Some(silent) = silent {
-            let why = format!("the check {silent} does not complain about the sham repair {}", sham.revision);
-            return (Verdict::CannotReproduce, why);
-        }
-    }
-    (Verdict::Fixed, String::new())
-}
-
-/// Whether a run of the repaired twin is accepted: its class, every check, and the control.
-///
-/// # Errors
-/// Says what is not accepted.
-pub fn holds(case: &Case, after: &Judged) -> Result<(), String> {
-    all_faults_acted(case, after)?;
-    for (exchange, outcome) in after.outcomes.iter().enumerate() {
-        let accepted = case.accepted_at(exchange);
-        if !accepted.accepts(outcome) {
-            return Err(format!("connection {} on the repaired twin gives {outcome}", exchange + 1));
-        }
-        if !accepted.is_said(&after.transcript, exchange) {
-            let text = accepted.says.as_deref().unwrap_or_default();
-            return Err(format!("nothing that connection {} on the repaired twin reads says `{text}`", exchange + 1));
-        }
-    }
-    for (class, least) in &case.at_least {
-        let count = after.outcomes.iter().filter(|outcome| outcome.class == *class).count();
-        if count < *least {
-            return Err(format!("{count} of the connections on the repaired twin are {class}, and {least} must be"));
-        }
-    }
-    if after.control.class != Class::GoodOpen {
-        return Err(format!("on the repaired twin the valid client gets {}", after.control));
-    }
-    match after.findings.first() {
-        Some(Finding { check, message, .. }) => Err(format!("on the repaired twin {check}: {message}")),
-        None => Ok(()),
-    }
-}
-
-/// Whether a run of the defective twin shows the whole symptom.
-///
-/// # Errors
-/// Says what is missing.
-pub fn reproduces(case: &Case, profile: &str, judged: &Judged) -> Result<(), String> {
-    if !case.is_alone {
-        all_faults_acted(case, judged)?;
-    }
-    let symptom = case.symptom_behind(profile);
-    let Outcome { class, cause, ending, .. } = &judged.outcome;
-    let differs = |what: &str, expected: &str, found: String| {
-        Err(format!("the defective twin shows the {what} `{found}` instead of `{expected}`"))
-    };
-    if ending.to_string() != symptom.outcome {
-        return differs("outcome", &symptom.outcome, ending.to_string());
-    }
-    if *class != symptom.class {
-        return differs("class", symptom.class.name(), class.to_string());
-    }
-    if *cause != symptom.cause {
-        return differs("cause", symptom.cause.name(), cause.to_string());
-    }
-    if let Some(text) = &symptom.log
-        && !judged.transcript.says(text)
-    {
-        return Err(format!("nothing in the defective twin's log says `{text}`"));
-    }
-    if let Some(text) = &symptom.reason
-        && !matches!(ending, Ending::Close { reason, .. } if reason.contains(text))
-    {
-        return Err(format!("the close reason on the defective twin does not say `{text}`"));
-    }
-    match symptom.found_by.iter().find(|name| !judged.findings.iter().any(|finding| finding.check == name.as_str())) {
-        Some(silent) => Err(format!("the check {silent} does not complain about the defective twin")),
-        None => Ok(()),
-    }
 }

@@ -19,8 +19,8 @@ use crate::{
     redact::Redactor,
     report::sequence::narrate,
     revision::Revision,
-    running::Running,
-    target::{Embedded, Transport},
+    target::Target,
+    targets::{Embedded, Transport},
     transcript::{Event, PROCESS},
 };
 

@@ -14,6 +14,7 @@ use crate::{
     frame::{Frame, FrameError},
     head::{RequestHead, ResponseHead},
     scope::ScopeType,
+    trial::TargetKind,
 };
 
 /// Who did it.
@@ -188,6 +189,13 @@ pub enum What {
     },
     /// The server's process listens.
     Listening,
+    /// There is no process: the app did not load or did not start.
+    NotStarted {
+        /// Why.
+        why: String,
+        /// The exception that the app raised, where there is one.
+        exception: Option<Exception>,
+    },
     /// The application called a dependency.
     DependencyCalled {
         /// Which.
@@ -252,12 +260,10 @@ pub struct Service {
     pub connections_max: usize,
     /// What its messages are called.
     pub words: Words,
-    /// Whether nothing is known of what happens inside: only the wire is seen.
-    pub is_opaque: bool,
-    /// Whether a real server stands in front of it, of whose own decisions only the wire tells.
-    pub is_served: bool,
-    /// Whether it is a service that is not ours, of which only what its binding says is known.
-    pub is_foreign: bool,
+    /// What kind of target it stands behind, which decides how much of it is seen.
+    pub kind: TargetKind,
+    /// How much is known of its rules.
+    pub knowledge: Knowledge,
     /// Whether anybody may have a session, so that nobody needs a credential.
     pub is_public: bool,
     /// How often the delivery of an event is tried before it is given up; 0 where that is not known.
@@ -265,8 +271,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Of which nothing is known but what happens: what it says to a request is its own rule.
-    pub const fn unknown(is_opaque: bool, is_served: bool) -> Service {
+    /// A service of which nothing is known but what happens: how it answers a request is its own rule.
+    pub const fn unknown(kind: TargetKind) -> Service {
         Service {
             websocket_paths: &[],
             http_paths: &[],
@@ -280,17 +286,31 @@ impl Service {
             connection_record: "",
             connections_max: 0,
             words: Words { welcomes: &[], requests: &[], events: &[], name_user: false },
-            is_opaque,
-            is_served,
-            is_foreign: true,
+            kind,
+            knowledge: Knowledge::None,
             is_public: true,
             delivery_attempts: 0,
         }
     }
 
+    /// Whether only the wire is seen of it.
+    pub fn is_opaque(&self) -> bool {
+        self.kind == TargetKind::Url
+    }
+
+    /// Whether a real server stands in front of it, of whose own decisions only the wire tells.
+    pub fn is_served(&self) -> bool {
+        self.kind == TargetKind::Served
+    }
+
+    /// Whether it has rules that the harness does not know.
+    pub fn is_foreign(&self) -> bool {
+        self.knowledge != Knowledge::Whole
+    }
+
     /// Whether nothing is known of it.
     pub fn is_unknown(&self) -> bool {
-        self.is_foreign && self.websocket_paths.is_empty()
+        self.knowledge == Knowledge::None
     }
 
     /// Whether it knows a subprotocol.
@@ -300,17 +320,36 @@ impl Service {
         })
     }
 
-    /// What is known of it at a path: a binding tells of its own paths only.
+    /// What is known of it at a path: a service file describes its own paths only.
     pub fn at(&self, path: &[u8]) -> &Service {
-        static UNKNOWN: [Service; 3] =
-            [Service::unknown(false, false), Service::unknown(true, false), Service::unknown(false, true)];
+        static BACKEND: Service = Service::unknown(TargetKind::Backend);
+        static PYTHON: Service = Service::unknown(TargetKind::Python);
+        static SERVED: Service = Service::unknown(TargetKind::Served);
+        static URL: Service = Service::unknown(TargetKind::Url);
         let is_known = |paths: &[&str]| paths.iter().any(|known| path == known.as_bytes());
         let is_protected = self.protected.iter().any(|(_, known)| path == known.as_bytes());
-        match self.is_foreign && !is_known(self.websocket_paths) && !is_known(self.http_paths) && !is_protected {
-            true => &UNKNOWN[usize::from(self.is_opaque) + 2 * usize::from(self.is_served)],
-            false => self,
+        if !self.is_foreign() || is_known(self.websocket_paths) || is_known(self.http_paths) || is_protected {
+            return self;
+        }
+        match self.kind {
+            TargetKind::Backend => &BACKEND,
+            TargetKind::Python => &PYTHON,
+            TargetKind::Served => &SERVED,
+            TargetKind::Url => &URL,
         }
     }
+}
+
+/// How much is known of a service's rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Knowledge {
+    /// Everything: it is the built-in backend's service.
+    #[default]
+    Whole,
+    /// What its service file says.
+    File,
+    /// Nothing.
+    None,
 }
 
 /// What the messages of a session are called.

@@ -1,16 +1,52 @@
 //! A case in one environment behind one server, and what came of a run of many.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::Serialize;
 
 use crate::{
     case::Case,
     environment::Environment,
     error::Error,
     profile::Profile,
-    verdict::{Judgement, Verdict},
+    verdict::{Judgement, Reason, Verdict},
 };
+
+/// What kind of target something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetKind {
+    /// The built-in backend.
+    #[default]
+    Backend,
+    /// A Python app in an interpreter, behind a server that a profile plays.
+    Python,
+    /// A Python app behind a real server that the harness starts.
+    Served,
+    /// A server behind a URL, which someone else runs.
+    Url,
+}
+
+impl TargetKind {
+    /// Its name, as the JSON document writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            TargetKind::Backend => "backend",
+            TargetKind::Python => "python",
+            TargetKind::Served => "served",
+            TargetKind::Url => "url",
+        }
+    }
+}
+
+impl fmt::Display for TargetKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
 
 /// A case in one environment behind one server.
 #[derive(Debug, Clone)]
@@ -24,18 +60,6 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// The trials of these cases on something that is not ours, by the name that `--target` has for it. `like` stands for
-    /// what is not known of it.
-    pub fn behind(url: &str, cases: &[Arc<Case>], like: &Profile) -> Vec<Trial> {
-        let profile = Arc::new(Profile { name: url.to_owned(), ..like.clone() });
-        let trial = |case: &Arc<Case>| Trial {
-            case: Arc::clone(case),
-            profile: Arc::clone(&profile),
-            environment: case.environments.first().copied().unwrap_or(Environment::Staging),
-        };
-        cases.iter().map(trial).collect()
-    }
-
     /// The trials of these cases: each behind every server it names, or behind the given ones instead, and in each of
     /// its environments.
     pub fn of(cases: &[Arc<Case>], servers: &[Arc<Profile>], instead: Option<&[Arc<Profile>]>) -> Vec<Trial> {
@@ -53,26 +77,124 @@ impl Trial {
         trials
     }
 
-    /// Whether it runs on a server that is not ours.
-    pub fn is_foreign(&self) -> bool {
-        self.profile.name.contains(':')
+    /// The command that runs exactly this trial again, from the same directory, as arguments.
+    pub fn replay(&self, seed: u64) -> Vec<String> {
+        let (case, profile, environment) = (&self.case.name, &self.profile.name, self.environment.name());
+        let seed = seed.to_string();
+        let arguments = ["relapse", "run", case, "--profile", profile, "--environment", environment, "--seed", &seed];
+        arguments.map(str::to_owned).to_vec()
+    }
+}
+
+/// A target of the user's own, as the command line names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetName {
+    /// What kind of target it is.
+    pub kind: TargetKind,
+    /// The version with the fix, or the only one, as `--target` names it.
+    pub target: String,
+    /// The version with the bug, as `--before` names it.
+    pub before: Option<String>,
+    /// The profile of the server that plays in front of a Python app.
+    pub profile: Option<String>,
+    /// The real server in front of a Python app, as `--server` names it.
+    pub server: Option<String>,
+    /// The arguments behind the case's name that reach it in the same way, without the seed.
+    pub arguments: Vec<String>,
+}
+
+/// A case, and where it ran.
+#[derive(Debug, Clone)]
+pub enum Ran {
+    /// On the built-in backend.
+    OnBackend(Trial),
+    /// On a target of the user's own.
+    On(Arc<TargetName>, Arc<Case>),
+}
+
+impl Ran {
+    /// The case.
+    pub fn case(&self) -> &Arc<Case> {
+        match self {
+            Ran::OnBackend(trial) => &trial.case,
+            Ran::On(_, case) => case,
+        }
     }
 
-    /// The command that runs exactly this trial again, from the same directory.
-    pub fn replay(&self, seed: u64) -> String {
-        let (case, profile, environment) = (&self.case.name, &self.profile.name, self.environment);
-        if self.is_foreign() {
-            return format!("relapse run {case} --target {profile} --seed {seed}, with --binding and --before as here");
+    /// The target of the user's own.
+    pub fn external(&self) -> Option<&TargetName> {
+        match self {
+            Ran::OnBackend(_) => None,
+            Ran::On(name, _) => Some(name),
         }
-        format!("relapse run {case} --profile {profile} --environment {environment} --seed {seed}")
+    }
+
+    /// What kind of target it is.
+    pub fn kind(&self) -> TargetKind {
+        self.external().map_or(TargetKind::Backend, |name| name.kind)
+    }
+
+    /// The profile of the server, where one plays it.
+    pub fn profile(&self) -> Option<&str> {
+        match self {
+            Ran::OnBackend(trial) => Some(&trial.profile.name),
+            Ran::On(name, _) => name.profile.as_deref(),
+        }
+    }
+
+    /// The server in front: the profile that plays it, the real one, or the URL behind which one is.
+    pub fn server(&self) -> &str {
+        match self {
+            Ran::OnBackend(trial) => &trial.profile.name,
+            Ran::On(name, _) => name.profile.as_ref().or(name.server.as_ref()).unwrap_or(&name.target),
+        }
+    }
+
+    /// The environment of the built-in backend.
+    pub fn environment(&self) -> Option<Environment> {
+        match self {
+            Ran::OnBackend(trial) => Some(trial.environment),
+            Ran::On(..) => None,
+        }
+    }
+
+    /// The command that runs exactly this again, from the same directory, as arguments.
+    pub fn replay(&self, seed: u64) -> Vec<String> {
+        match self {
+            Ran::OnBackend(trial) => trial.replay(seed),
+            Ran::On(name, case) => {
+                let mut arguments = vec!["relapse".to_owned(), "run".to_owned(), case.name.clone()];
+                arguments.extend(name.arguments.iter().cloned());
+                arguments.extend(["--seed".to_owned(), seed.to_string()]);
+                arguments
+            }
+        }
+    }
+}
+
+/// Arguments as a shell takes them.
+pub fn shell(arguments: &[String]) -> String {
+    arguments.iter().map(|argument| quoted(argument)).collect::<Vec<_>>().join(" ")
+}
+
+/// A text as a shell takes it.
+pub fn quoted(text: &str) -> String {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_./:=@,+".contains(character);
+    let is_variable = |text: &str| {
+        // `NAME="$NAME"` takes a secret from the shell's own environment.
+        text.split_once("=\"$").is_some_and(|(name, rest)| rest.strip_suffix('"') == Some(name))
+    };
+    match !text.is_empty() && text.chars().all(is_plain) || is_variable(text) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
 
 /// What came of a run of many trials.
 #[derive(Debug)]
 pub struct Report {
-    /// The trials with what was judged, in the catalogue's order.
-    pub trials: Vec<(Trial, Judgement)>,
+    /// What ran, with what was judged, in the catalogue's order.
+    pub trials: Vec<(Ran, Judgement)>,
     /// Case files that could not be read.
     pub broken: Vec<Error>,
     /// What was wrong with the end of an application that is not ours, when it was told to stop.
@@ -115,17 +237,17 @@ impl Report {
         exercised
     }
 
-    /// The exit code: 0 when every verdict passes, 1 when one does not or an application does not end
-    /// in good order, 2 when the harness could not do its work. What
-    /// cannot be said to a server that is not ours is left out, as long as anything can.
+    /// The exit code: 0 when every verdict passes; 1 when one does not, or an app does not stop without an error; 2 when
+    /// the harness could not do its work. A case that a target of the user's own cannot perform is left out, as long as
+    /// another one can be performed.
     pub fn exit_code(&self) -> u8 {
-        let is_open = |judgement: &Judgement| judgement.verdict == Verdict::Inconclusive;
-        let conclusive = self.trials.iter().filter(|(trial, judgement)| !(trial.is_foreign() && is_open(judgement)));
-        let verdicts: Vec<Verdict> = conclusive.map(|(_, judgement)| judgement.verdict).collect();
+        let is_left_out = |judgement: &Judgement| matches!(judgement.reason, Some(Reason::NotForThisTarget(_)));
+        let judged = self.trials.iter().map(|(_, judgement)| judgement).filter(|judgement| !is_left_out(judgement));
+        let verdicts: Vec<Verdict> = judged.map(|judgement| judgement.verdict).collect();
         if !self.broken.is_empty() || verdicts.is_empty() || verdicts.contains(&Verdict::Inconclusive) {
             2
         } else {
-            u8::from(verdicts.iter().any(|verdict| *verdict != Verdict::Fixed) || !self.shutdown.is_empty())
+            u8::from(verdicts.iter().any(|verdict| !verdict.passes()) || !self.shutdown.is_empty())
         }
     }
 }

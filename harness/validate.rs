@@ -7,12 +7,12 @@ use serde::Serialize;
 
 use crate::{
     binding::Binding,
-    bound::{self, Server},
     check::{self, Evidence},
     classify::Reading,
     credential::Credential,
     discover,
     error::Error,
+    external::{External, as_written, is_harmless},
     head::{header, readable},
     message::message_type,
     outcome::{Class, Outcome},
@@ -22,6 +22,7 @@ use crate::{
     run,
     step::{Act, Awaited, Step},
     transcript::{Transcript, What},
+    verdict::HealthyClient,
 };
 
 /// What was found out about a deployment.
@@ -64,10 +65,10 @@ const REFUSAL_LIMIT: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// When the harness could not do its work; what the server does is never an error.
-pub async fn validate(server: &mut Server, binding: &Binding, limit: Duration) -> Result<Validation, Error> {
+pub async fn validate(server: &mut External, binding: &Binding, limit: Duration) -> Result<Validation, Error> {
     // It may have been replaced since the last look.
     server.recognize(binding, &discover::servers()?).await;
-    let tried = Tried { server, binding, authority: server.authority(), limit };
+    let tried = Tried { server, binding, authority: server.target.authority(), limit };
     let (kind, notes) = (server.described(), Vec::new());
     let mut validation =
         Validation { passes: false, rows: Vec::new(), server: String::new(), kind, notes, shutdown: Vec::new() };
@@ -90,7 +91,7 @@ impl Validation {
 
 /// A deployment that is being tried.
 struct Tried<'a> {
-    server: &'a Server,
+    server: &'a External,
     binding: &'a Binding,
     authority: String,
     limit: Duration,
@@ -98,8 +99,9 @@ struct Tried<'a> {
 
 impl Tried<'_> {
     async fn perform(&self, steps: Vec<Step>) -> Result<Transcript, Error> {
-        let transcript = run::converse(&steps, Plan { seed: 1, faults: Vec::new() }, self.server.running()).await?;
-        self.server.clear().await?;
+        let transcript =
+            run::converse(&steps, Plan { seed: 1, faults: Vec::new() }, self.server.target.as_ref()).await?;
+        self.server.target.clear().await?;
         Ok(transcript)
     }
 
@@ -119,18 +121,19 @@ impl Tried<'_> {
             validation.rows.push(row(format!("GET {path}"), "2xx", got, is_ready, answered(&transcript)));
             self.explain(&transcript, &outcome, validation);
         }
-        if self.binding.credential.is_needed() {
+        if let Some(path) = self.binding.paths.websocket.as_ref().filter(|_| self.binding.credential.is_needed()) {
             for (credential, said) in [(Credential::None, "no"), (Credential::Garbage, "a bad")] {
                 // Some servers accept first and refuse then.
                 let refusal = Step { act: Act::Wait(Awaited::Close), limit: self.limit.min(REFUSAL_LIMIT) };
-                let transcript = self.perform(vec![self.open(credential), refusal]).await?;
+                let transcript = self.perform(vec![self.open(path, credential), refusal]).await?;
                 let outcome = Reading::of(&transcript, 0).outcome();
                 let refused = outcome.class == Class::GoodAuthRefusal;
                 let what = format!("upgrade with {said} credential");
                 validation.rows.push(row(what, "refused for that", shown(&outcome), refused, answered(&transcript)));
             }
         }
-        let transcript = self.perform(self.binding.session(&self.authority, self.limit)).await?;
+        let Some(session) = self.binding.session(&self.authority, self.limit) else { return Ok(()) };
+        let transcript = self.perform(session).await?;
         let reading = Reading::of(&transcript, 0);
         validation.note_server(&reading);
         let outcome = reading.outcome();
@@ -138,8 +141,7 @@ impl Tried<'_> {
         let what = if self.binding.credential.is_needed() { "upgrade with a valid credential" } else { "upgrade" };
         validation.rows.push(row(what.to_owned(), "101", opening(&reading, &outcome), opened, answered(&transcript)));
         self.explain(&transcript, &outcome, validation);
-        let is_talking =
-            opened && !(self.binding.messages.request.is_empty() || self.binding.messages.events.is_empty());
+        let is_talking = opened && self.binding.messages.request.is_some() && !self.binding.messages.events.is_empty();
         if is_talking {
             let (events, seen) = (self.binding.messages.events.len(), reading.agent_events().len());
             let is_whole = outcome.class == Class::GoodOpen && reading.agent_runs() > 0;
@@ -168,7 +170,7 @@ impl Tried<'_> {
         let (asked, left): (Vec<Route>, Vec<Route>) = self.server.routes.iter().cloned().partition(is_harmless);
         for route in asked.into_iter().map(plainest) {
             let greeting = route.greeting(self.limit).into_iter();
-            let steps = greeting.filter_map(|step| bound::as_said(self.binding, &self.authority, step)).collect();
+            let steps = greeting.map(|step| as_written(self.binding, &self.authority, step)).collect();
             let transcript = self.perform(steps).await?;
             let reading = Reading::of(&transcript, 0);
             validation.note_server(&reading);
@@ -217,8 +219,8 @@ impl Tried<'_> {
         self.step(Act::Request(self.binding.request(&self.authority, path, Credential::None)))
     }
 
-    fn open(&self, credential: Credential) -> Step {
-        self.step(Act::Open(self.binding.request(&self.authority, &self.binding.paths.websocket, credential)))
+    fn open(&self, path: &str, credential: Credential) -> Step {
+        self.step(Act::Open(self.binding.request(&self.authority, path, credential)))
     }
 }
 
@@ -227,17 +229,11 @@ const NO_COMPLAINT: &str = "nothing to complain of";
 
 /// What the checks complain of where the exchange ended well; what the rows say already is not said twice.
 fn complaints(transcript: &Transcript, outcome: &Outcome) -> impl Iterator<Item = (String, String)> {
-    let control = Outcome { class: Class::GoodOpen, ..outcome.clone() };
     let findings = match outcome.class.is_good() {
-        true => check::findings(&Evidence::gather(transcript, &control)),
+        true => check::findings(&Evidence::gather(transcript, &HealthyClient::Absent)),
         false => Vec::new(),
     };
     findings.into_iter().map(|finding| (finding.check.to_owned(), finding.message))
-}
-
-/// Whether asking changes nothing, as far as HTTP promises (RFC 9110 section 9.2.1).
-fn is_harmless(route: &Route) -> bool {
-    route.is_websocket || route.methods.is_empty() || route.methods.iter().any(|method| method == "GET")
 }
 
 /// The same route, asked for with GET.

@@ -1,21 +1,28 @@
-//! What is said about a case, and on which grounds.
+//! Verdicts, and the reasons for them.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{outcome::Outcome, transcript::Transcript};
+use crate::{
+    exception::Exception,
+    outcome::{Class, Outcome},
+    transcript::Transcript,
+};
 
-/// What two runs of one case, on the defective and on the repaired twin, tell. Only [`Verdict::Fixed`] passes.
+/// The verdict on one case. Only [`Verdict::Fixed`] and [`Verdict::Passed`] pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Reproduced on the defective twin for the stated reason; accepted on the repaired one, and a valid client gets
-    /// through.
+    /// Two versions: before shows the whole claimed symptom; after is accepted, and a healthy client gets through.
     Fixed,
-    /// Reproduced, but the repaired twin is not accepted either.
+    /// One version: it is accepted. Whether it ever failed is not shown.
+    Passed,
+    /// Two versions: after is not accepted.
     StillBroken,
-    /// The defective twin does not show the symptom.
+    /// One version: it is not accepted.
+    Failed,
+    /// Two versions: before does not show the claimed symptom.
     CannotReproduce,
     /// The run proves nothing, because a fault never acted.
     Vacuous,
@@ -25,14 +32,35 @@ pub enum Verdict {
 
 impl Verdict {
     /// Every verdict, best first.
-    pub const ALL: [Verdict; 5] =
-        [Verdict::Fixed, Verdict::StillBroken, Verdict::CannotReproduce, Verdict::Vacuous, Verdict::Inconclusive];
+    pub const ALL: [Verdict; 7] = [
+        Verdict::Fixed,
+        Verdict::Passed,
+        Verdict::StillBroken,
+        Verdict::Failed,
+        Verdict::CannotReproduce,
+        Verdict::Vacuous,
+        Verdict::Inconclusive,
+    ];
+
+    /// Whether it passes.
+    pub fn passes(self) -> bool {
+        match self {
+            Verdict::Fixed | Verdict::Passed => true,
+            Verdict::StillBroken
+            | Verdict::Failed
+            | Verdict::CannotReproduce
+            | Verdict::Vacuous
+            | Verdict::Inconclusive => false,
+        }
+    }
 
     /// The verdict's name, as the JSON document writes it.
     pub fn name(self) -> &'static str {
         match self {
             Verdict::Fixed => "fixed",
+            Verdict::Passed => "passed",
             Verdict::StillBroken => "still-broken",
+            Verdict::Failed => "failed",
             Verdict::CannotReproduce => "cannot-reproduce",
             Verdict::Vacuous => "vacuous",
             Verdict::Inconclusive => "inconclusive",
@@ -43,7 +71,9 @@ impl Verdict {
     pub fn label(self) -> &'static str {
         match self {
             Verdict::Fixed => "FIXED",
+            Verdict::Passed => "PASSED",
             Verdict::StillBroken => "STILL BROKEN",
+            Verdict::Failed => "FAILED",
             Verdict::CannotReproduce => "CANNOT REPRODUCE",
             Verdict::Vacuous => "VACUOUS",
             Verdict::Inconclusive => "INCONCLUSIVE",
@@ -57,6 +87,236 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// Which version of the service a run is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The version with the bug.
+    Before,
+    /// The version with the fix, or the only one.
+    After,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Before => "before",
+            Side::After => "after",
+        })
+    }
+}
+
+/// A part of a claimed symptom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SymptomKey {
+    /// `outcome`
+    Outcome,
+    /// `class`
+    Class,
+    /// `cause`
+    Cause,
+    /// `exception`
+    Exception,
+    /// `log`
+    Log,
+    /// `reason`
+    Reason,
+    /// `found_by`
+    FoundBy,
+}
+
+impl fmt::Display for SymptomKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SymptomKey::Outcome => "outcome",
+            SymptomKey::Class => "class",
+            SymptomKey::Cause => "cause",
+            SymptomKey::Exception => "exception",
+            SymptomKey::Log => "log",
+            SymptomKey::Reason => "reason",
+            SymptomKey::FoundBy => "found_by",
+        })
+    }
+}
+
+/// A part of the claimed symptom that before does not show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Which part.
+    pub key: SymptomKey,
+    /// What the case claims.
+    pub claimed: String,
+    /// What before shows instead.
+    pub observed: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: claimed `{}`, observed {}", self.key, self.claimed, self.observed)
+    }
+}
+
+/// Why a verdict does not pass.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reason {
+    /// Before does not show the whole claimed symptom.
+    NotShown(Vec<Difference>),
+    /// Two versions are compared, and the case claims no symptom. What before shows, as a symptom would say it.
+    NoClaim {
+        /// The outcome that before shows.
+        shown: Outcome,
+    },
+    /// A fault never acted.
+    FaultNeverActed {
+        /// Where.
+        side: Side,
+        /// The fault.
+        fault: String,
+    },
+    /// Nobody came once a fault was over.
+    NothingAfterFault {
+        /// Where.
+        side: Side,
+        /// The fault.
+        fault: String,
+    },
+    /// An exchange ended in a way that the case does not accept.
+    NotAccepted {
+        /// The exchange, counted from 1.
+        connection: usize,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// A client cannot read a text that it has to.
+    NotSaid {
+        /// The exchange, counted from 1.
+        connection: usize,
+        /// The text.
+        text: String,
+    },
+    /// A step waited for something that never came.
+    ExpectationUnmet {
+        /// The exchange, counted from 1.
+        connection: usize,
+        /// What it waited for.
+        waiting_for: String,
+    },
+    /// The client sent a message, and the session ended without any answer to it.
+    Unanswered {
+        /// The exchange, counted from 1.
+        connection: usize,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// The reported exception is still raised.
+    StillRaised(Exception),
+    /// Fewer exchanges of a class than there must be.
+    TooFew {
+        /// The class.
+        class: Class,
+        /// How many there are.
+        count: usize,
+        /// How many there must be.
+        least: usize,
+    },
+    /// The healthy client does not get through.
+    HealthyClient(Outcome),
+    /// A check has a finding.
+    Finding(Finding),
+    /// A claimed fix is accepted in place of the real one.
+    ClaimedFixAccepted {
+        /// The revision with the claimed fix.
+        fix: String,
+        /// Its verdict.
+        verdict: Verdict,
+    },
+    /// A claimed fix shows something else than its case says.
+    ClaimedFixDiffers {
+        /// The revision with the claimed fix.
+        fix: String,
+        /// What it shows, and what it has to show.
+        shows: String,
+    },
+    /// The service refuses the credential of the service file.
+    CredentialRefused {
+        /// Where.
+        side: Side,
+        /// The refusal.
+        outcome: Outcome,
+    },
+    /// The target cannot perform the case.
+    NotForThisTarget(String),
+    /// The harness could not do its work.
+    Harness(String),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::NotShown(differences) => {
+                f.write_str("before does not show the claimed symptom: ")?;
+                let differences: Vec<String> = differences.iter().map(Difference::to_string).collect();
+                f.write_str(&differences.join("; "))
+            }
+            Reason::NoClaim { shown: Outcome { ending, class, cause, .. } } => write!(
+                f,
+                "the case claims no symptom, so nothing says what before has to show; it shows `[symptom]` outcome = \
+                 \"{ending}\", class = \"{class}\", cause = \"{cause}\""
+            ),
+            Reason::FaultNeverActed { side, fault } => write!(f, "{side}: the fault `{fault}` never acted"),
+            Reason::NothingAfterFault { side, fault } => {
+                write!(f, "{side}: no client came after the fault `{fault}` was over")
+            }
+            Reason::NotAccepted { connection, outcome } => {
+                write!(f, "after: connection {connection} gives {outcome}")?;
+                detail(f, outcome)
+            }
+            Reason::NotSaid { connection, text } => {
+                write!(f, "after: nothing that connection {connection} reads says `{text}`")
+            }
+            Reason::ExpectationUnmet { connection, waiting_for } => {
+                write!(f, "after: connection {connection} waited for {waiting_for}, which never came")
+            }
+            Reason::Unanswered { connection, outcome } => write!(
+                f,
+                "after: connection {connection} sent a message and got {} without an answer; if that is right, accept \
+                 `{}`",
+                outcome.ending, outcome.ending
+            ),
+            Reason::StillRaised(exception) => {
+                write!(f, "after: the reported exception is still raised: {}", exception.located())
+            }
+            Reason::TooFew { class, count, least } => {
+                write!(f, "after: {count} of the connections are {class}, and {least} must be")
+            }
+            Reason::HealthyClient(outcome) => write!(f, "after: the healthy client gets {outcome}"),
+            Reason::Finding(finding) => write!(f, "after: {}: {}", finding.check, finding.message),
+            Reason::ClaimedFixAccepted { fix, verdict } => {
+                write!(f, "the claimed fix {fix} is not seen through: {verdict}")
+            }
+            Reason::ClaimedFixDiffers { fix, shows } => write!(f, "the claimed fix {fix} {shows}"),
+            Reason::CredentialRefused { side, outcome } => {
+                write!(f, "{side}: your credential was refused ({})", refusal(outcome))
+            }
+            Reason::NotForThisTarget(why) | Reason::Harness(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Why the app did not start, behind the outcome that says so.
+fn detail(f: &mut fmt::Formatter<'_>, outcome: &Outcome) -> fmt::Result {
+    match &outcome.ending {
+        crate::outcome::Ending::NotStarted { why } => write!(f, ": {why}"),
+        _ => Ok(()),
+    }
+}
+
+/// A refusal in as few words as possible: its status or its code.
+fn refusal(outcome: &Outcome) -> String {
+    let text = outcome.ending.to_string();
+    text.strip_prefix("http ").or(text.strip_prefix("close ")).map_or(text.clone(), str::to_owned)
+}
+
 /// One complaint of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -68,7 +328,7 @@ pub struct Finding {
     pub message: String,
 }
 
-/// One run of one case on one twin, judged.
+/// One run of one case on one version, judged.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judged {
     /// How the case ended: its first bad exchange, or its last.
@@ -79,21 +339,95 @@ pub struct Judged {
     pub findings: Vec<Finding>,
     /// Everything that happened.
     pub transcript: Transcript,
-    /// How the valid client fared on the same twin: the worst of its attempts before, during and after.
-    pub control: Outcome,
+    /// How the healthy client fared on the same version.
+    pub control: HealthyClient,
 }
 
-/// One case, on both twins, under one server profile and in one environment.
+/// How the healthy client fared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HealthyClient {
+    /// It was tried; the worst of its attempts.
+    Tried(Outcome),
+    /// It presented the credential of the service file and was refused.
+    CredentialRefused(Outcome),
+    /// The service refuses everyone that the harness knows to send, so the trigger is judged alone.
+    RefusedByDesign(Outcome),
+    /// There is none: the run belongs to no case, or the case gives none.
+    Absent,
+}
+
+impl HealthyClient {
+    /// How it ended, where it was tried.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match self {
+            HealthyClient::Tried(outcome)
+            | HealthyClient::CredentialRefused(outcome)
+            | HealthyClient::RefusedByDesign(outcome) => Some(outcome),
+            HealthyClient::Absent => None,
+        }
+    }
+
+    /// In a table's cell.
+    pub fn label(&self) -> String {
+        match self {
+            HealthyClient::Tried(outcome) => outcome.class.to_string(),
+            HealthyClient::CredentialRefused(outcome) => format!("credential refused ({})", refusal(outcome)),
+            HealthyClient::RefusedByDesign(_) | HealthyClient::Absent => "no healthy client".to_owned(),
+        }
+    }
+}
+
+/// One case on its versions, under one server profile and in one environment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judgement {
     /// The verdict.
     pub verdict: Verdict,
-    /// Why it is not FIXED; empty when it is.
-    pub why: String,
-    /// The defective twin; `None` when the harness could not run it.
+    /// Why it does not pass; `None` when it does.
+    pub reason: Option<Reason>,
+    /// What may have caused the outcome, where only the wire is seen.
+    pub explanation: Option<String>,
+    /// The version with the bug; `None` when there is none, or it could not run.
     pub before: Option<Judged>,
-    /// The repaired twin; `None` when the harness could not run it.
+    /// The version with the fix, or the only one; `None` when it could not run.
     pub after: Option<Judged>,
-    /// What each claimed repair shows in place of the real one, in the order in which the case names them.
+    /// How often each version was run, and how often before showed the symptom.
+    pub shown: Option<Shown>,
+    /// What each claimed fix shows in place of the real one, in the order in which the case names them.
     pub shams: Vec<(Verdict, Judged)>,
+}
+
+/// In how many of several runs before showed the claimed symptom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    /// How many did.
+    pub in_runs: usize,
+    /// How many there were.
+    pub of_runs: usize,
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shown in {} of {}", self.in_runs, self.of_runs)
+    }
+}
+
+impl Judgement {
+    /// A case that could not be judged.
+    pub fn inconclusive(reason: Reason) -> Judgement {
+        Judgement {
+            verdict: Verdict::Inconclusive,
+            reason: Some(reason),
+            explanation: None,
+            before: None,
+            after: None,
+            shown: None,
+            shams: Vec::new(),
+        }
+    }
+
+    /// Why the verdict does not pass, in a sentence; empty when it does.
+    pub fn why(&self) -> String {
+        let reason = self.reason.as_ref().map(Reason::to_string);
+        reason.into_iter().chain(self.explanation.clone()).collect::<Vec<_>>().join("; ")
+    }
 }

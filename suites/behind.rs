@@ -23,9 +23,9 @@ use relapse::{
     python::START_LIMIT,
     recorder::Scribe,
     run,
-    running::Running,
     step::{Act, Crowd, Step},
-    target::SECRET,
+    target::{Capabilities, Target, TargetKind},
+    targets::SECRET,
     transcript::{Residue, Service},
 };
 use rstest::rstest;
@@ -65,7 +65,15 @@ struct Behind<'a> {
     issuer: Arc<Backend>,
 }
 
-impl Running for Behind<'_> {
+impl Target for Behind<'_> {
+    fn kind(&self) -> TargetKind {
+        TargetKind::Served
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.served.capabilities()
+    }
+
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
         self.served.connect(scribe)
     }
@@ -79,7 +87,7 @@ impl Running for Behind<'_> {
     }
 
     fn service(&self) -> Service {
-        Service { is_served: true, ..self.issuer.service() }
+        Service { kind: TargetKind::Served, ..self.issuer.service() }
     }
 
     fn residue(&self) -> Option<Residue> {

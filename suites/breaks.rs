@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use relapse::{Catalogue, Conductor, Judged, Revision, Trial, Verdict, check, run, servers};
+use relapse::{Catalogue, Conductor, Judged, Reason, Revision, Trial, Verdict, check, judge, servers};
 
 use crate::support::check_page;
 
@@ -38,13 +38,17 @@ fn blind(judged: &Judged, check: &str) -> Judged {
     blind
 }
 
+fn verdict(judged: Result<(), (Verdict, Reason)>) -> Verdict {
+    judged.map_or_else(|(verdict, _)| verdict, |()| Verdict::Fixed)
+}
+
 #[test]
 fn every_break_turns_something_red() {
     let runs = runs();
     for Runs { trial, before, after, shams } in &runs {
         let (case, profile) = (&trial.case, &trial.profile.name);
         let label = format!("{} behind {profile}", case.name);
-        let compare = |before, after| run::compare(case, profile, before, after).0;
+        let compare = |before, after| verdict(judge::compare(case, profile, before, after));
         assert_eq!(compare(before, after), Verdict::Fixed, "{label}");
         assert_ne!(compare(after, after), Verdict::Fixed, "a defect without effect: {label}");
         assert_eq!(compare(before, before), Verdict::StillBroken, "a repair that repairs nothing: {label}");
@@ -59,8 +63,9 @@ fn every_break_turns_something_red() {
             let blind_shams: Vec<(Verdict, Judged)> =
                 shams.iter().map(|judged| (Verdict::StillBroken, blind(judged, name))).collect();
             let (case, profile) = (&trial.case, &trial.profile.name);
-            run::reproduces(case, profile, &blind(before, name)).is_err()
-                || run::see_through(case, profile, &blind_shams).0 != Verdict::Fixed
+            let symptom = case.symptom_behind(profile).unwrap();
+            !judge::differences(symptom, &blind(before, name)).is_empty()
+                || judge::see_through(case, profile, &blind_shams).is_err()
         });
         assert!(is_caught && goes_red, "nothing notices that {name} never complains");
         assert!(!runs.iter().any(|runs| complains(&runs.after)), "{name} complains about a repaired twin");

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial as Named};
 use relapse::{
-    Catalogue, Conductor, Detail, Judged, Revision, Trial,
+    Catalogue, Conductor, Detail, Judged, Reason, Revision, Side, Trial, judge,
     report::{
         sequence::{self, seconds},
         table::behind,
     },
-    run, servers,
+    servers,
 };
 
 const SEED: u64 = 1;
@@ -45,11 +45,18 @@ fn trials() -> Vec<Named> {
             let label = format!("{} [{}, {}]", case.name, trial.profile.name, trial.environment);
             let (before, after) = (trial.clone(), trial.clone());
             named.push(Named::test(format!("reproduces {label}"), move || {
-                run::reproduces(&before.case, &before.profile.name, &perform(&before, defective(&before))?)
-                    .map_err(Failed::from)
+                let symptom =
+                    before.case.symptom_behind(&before.profile.name).expect("a case of the catalogue claims one");
+                let run = perform(&before, defective(&before))?;
+                judge::all_faults_acted(&before.case, &run, Side::Before).map_err(failed)?;
+                match judge::differences(symptom, &run).as_slice() {
+                    [] => Ok(()),
+                    differences => Err(failed(Reason::NotShown(differences.to_vec()))),
+                }
             }));
             named.push(Named::test(format!("holds {label}"), move || {
-                run::holds(&after.case, &perform(&after, Revision::repaired())?).map_err(Failed::from)
+                let run = perform(&after, Revision::repaired())?;
+                judge::alone(&after.case, &run).map_err(|(_, reason)| failed(reason))
             }));
         }
         for (revision, of) in [(defective(&trials[0]), "defective"), (Revision::repaired(), "repaired")] {
@@ -58,6 +65,10 @@ fn trials() -> Vec<Named> {
         }
     }
     named
+}
+
+fn failed(reason: Reason) -> Failed {
+    reason.to_string().into()
 }
 
 fn defective(trial: &Trial) -> Revision {

@@ -65,7 +65,7 @@ fn the_json_document_says_everything() {
     let output = relapse(&["run", "S508-1", "--format", "json", "--seed", "7"]);
     assert_eq!(code(&output), Some(0));
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(document["schema"], 3);
+    assert_eq!(document["schema"], 4);
     let entries = document["cases"].as_array().unwrap();
     assert_eq!(entries.len(), 9, "one entry a server");
     let first = &entries[0];
@@ -163,7 +163,13 @@ fn good_text() -> String {
     "did you mean `no_internal_close`?",
     ""
 )]
-#[case::unknown_class("good-open", "good-opne", "unknown variant `good-opne`", "did you mean `good-open`?", "")]
+#[case::unknown_class(
+    "good-open",
+    "good-opne",
+    "`good-opne` is no class and no outcome",
+    "did you mean `good-open`?",
+    ""
+)]
 #[case::fault_at_the_wrong_place(
     "place = \"edge\"",
     "place = \"scope\"",
@@ -182,7 +188,7 @@ fn good_text() -> String {
     "accept = [\"good-open\"]",
     "accept = [\"bad-server\"]",
     "`bad-server` can never be accepted",
-    "good classes only",
+    "good classes",
     ""
 )]
 #[case::unknown_outcome(

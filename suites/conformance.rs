@@ -131,7 +131,6 @@ fn on_small_server(manner: Manner, case: &str) -> Conformance {
         let url = Url::new(upstream.clone(), &binding, String::new(), 100, Duration::ZERO);
         let peer = Peer {
             target: &url,
-            server: None,
             binding: &binding,
             name: upstream.to_string(),
             authority: upstream.authority(),

@@ -4,9 +4,9 @@ use relapse::{
     Class, Environment, Revision, Transcript,
     classify::Reading,
     credential::{Credential, CredentialPlace, Form},
-    running::Running as _,
     step::{Act, Request},
-    target::{Embedded, Transport},
+    target::Target as _,
+    targets::{Embedded, Transport},
 };
 use rstest::rstest;
 

@@ -86,9 +86,14 @@ fn every_capsule_is_fixed() {
     let conductor = Conductor::default();
     for trial in Trial::of(&catalogue.cases, &servers().unwrap(), None) {
         let judgement = conductor.judge(&trial, 1);
-        assert_eq!(judgement.verdict, Verdict::Fixed, "{}: {}", trial.case.name, judgement.why);
+        assert_eq!(judgement.verdict, Verdict::Fixed, "{}: {}", trial.case.name, judgement.why());
         let Some(before) = judgement.before else { continue };
-        let mut page = format!("{}\nbehind {} in {}\n\n", trial.case.reported, trial.profile.name, trial.environment);
+        let mut page = format!(
+            "{}\nbehind {} in {}\n\n",
+            trial.case.reported.as_deref().unwrap_or_default(),
+            trial.profile.name,
+            trial.environment
+        );
         for line in sequence_lines(&before.transcript, Detail::Conversation) {
             page.push_str(&format!("{}\n", line.text));
         }
@@ -103,15 +108,15 @@ fn a_capsule_without_a_twin_is_judged_by_what_happens_now() {
     let conductor = Conductor::default();
     let trial = |case: Case| Trial::of(&[Arc::new(case)], &servers().unwrap(), None).remove(0);
     let alone = Case { twin: Revision::repaired(), ..Case::clone(&case) };
-    assert_eq!(conductor.judge(&trial(alone.clone()), 1).verdict, Verdict::Fixed);
+    assert_eq!(conductor.judge(&trial(alone.clone()), 1).verdict, Verdict::Passed);
     // Its own accepted class is not what happens.
     let mut broken = alone.clone();
     broken.accepted.iter_mut().for_each(|accepted| accepted.classes = vec![Class::GoodNotReady]);
-    assert_eq!(conductor.judge(&trial(broken), 1).verdict, Verdict::StillBroken);
+    assert_eq!(conductor.judge(&trial(broken), 1).verdict, Verdict::Failed);
     // A trigger that does not come about any more proves nothing.
     let never = FaultKind::read("drop_key", &mut keys("query_params")).unwrap().unwrap();
     let unmet = Case { faults: vec![never.into()], ..alone };
-    assert_eq!(conductor.judge(&trial(unmet), 1).verdict, Verdict::CannotReproduce);
+    assert_eq!(conductor.judge(&trial(unmet), 1).verdict, Verdict::Vacuous);
 }
 
 fn keys(key: &str) -> relapse::fault::setting::Settings {

@@ -19,7 +19,7 @@ use relapse::{
     recorder::Recorder,
     run,
     step::{Act, Awaited, Request, Step},
-    target::{Embedded, Transport},
+    targets::{Embedded, Transport},
     transcript::{BodyEnd, Transcript, What},
 };
 use rstest::rstest;
@@ -93,7 +93,7 @@ fn a_1011_that_crosses_the_clients_close_is_still_a_1011(#[case] rest: Rest) {
 fn events_nobody_asked_for_are_found() {
     let event = r#"{"type":"agent_completed","user_id":"somebody-else"}"#;
     let transcript: Transcript = session(&[], Rest::Listens, &[open()]);
-    let control = reading(&transcript).outcome();
+    let control = relapse::HealthyClient::Tried(reading(&transcript).outcome());
     let findings = |messages: &'static [&'static str]| {
         let transcript = session(messages, Rest::Listens, &[open(), wait("agent_completed")]);
         let evidence = relapse::check::Evidence::gather(&transcript, &control);
@@ -334,7 +334,7 @@ fn a_client_that_leaves_a_peer_that_does_not_read_has_its_limit() {
 }
 
 fn findings(transcript: &Transcript) -> Vec<&'static str> {
-    let control = reading(transcript).outcome();
+    let control = relapse::HealthyClient::Tried(reading(transcript).outcome());
     let evidence = relapse::check::Evidence::gather(transcript, &control);
     relapse::check::findings(&evidence).into_iter().map(|finding| finding.check).collect()
 }

@@ -10,7 +10,7 @@ use relapse::{
     message::message_type,
     run,
     step::{Act, Awaited, Request, Step},
-    target::{Embedded, Transport},
+    targets::{Embedded, Transport},
     transcript::What,
 };
 use rstest::rstest;

@@ -20,11 +20,10 @@ use relapse::{
     profile::{Answer, Reception},
     recorder,
     report::sequence,
-    run,
-    running::Running,
-    servers,
+    run, servers,
     step::{Act, Awaited, Client, Request, Step},
-    target::{Embedded, Transport},
+    target::Target,
+    targets::{Embedded, Transport},
     transcript::What,
     verdict::Judged,
 };
@@ -165,7 +164,8 @@ fn any_upgrade_request_gets_a_good_answer_on_the_repaired_revision() {
             let plan = Plan { seed, faults: Vec::new() };
             let asked = request.clone();
             let transcript = transcript(&runtime, &servers[server], &steps(request), plan);
-            let Judged { outcome, findings, transcript, .. } = run::judge(transcript, control.clone());
+            let Judged { outcome, findings, transcript, .. } =
+                relapse::judge::judge(transcript, relapse::HealthyClient::Tried(control.clone()));
             // What the service never hears of, it cannot answer.
             if asked.method != "GET" && servers[server].handshake.post == Reception::Refused(Answer::Hang) {
                 prop_assert_eq!(outcome.class, Class::BadHang);
@@ -265,9 +265,8 @@ fn by_party(mut events: Vec<relapse::transcript::Event>) -> Vec<String> {
 
 #[test]
 fn every_check_can_look_at_any_transcript() {
-    let control = good_control();
     let evidence = Transcript::default();
-    assert_eq!(check::findings(&Evidence::gather(&evidence, &control)), Vec::new());
+    assert_eq!(check::findings(&Evidence::gather(&evidence, &relapse::HealthyClient::Absent)), Vec::new());
 }
 
 /// What is written of a case reads as the same case again.

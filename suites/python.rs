@@ -6,14 +6,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use relapse::{
-    Binding, Plan, PythonSite, PythonTarget, Server, Transcript,
+    Binding, External, Front, LifespanMode, Plan, PythonSite, PythonTarget, Transcript,
     classify::{self, Reading},
     clock::{Clock, Runtime},
     error::Trouble,
-    python::{BLOCKED_LIMIT, MEMORY_LIMIT},
+    python::{BLOCKED_LIMIT, MEMORY_LIMIT, START_LIMIT},
     run,
-    running::Running as _,
     step::{Act, Request, Step},
+    target::Target as _,
     transcript::{Level, What},
 };
 use rstest::rstest;
@@ -48,6 +48,8 @@ pub(crate) fn site(python: &Path, directory: &Path, app: &str) -> PythonSite {
         clock: Clock::Virtual,
         fresh: false,
         memory_limit: MEMORY_LIMIT,
+        start_limit: START_LIMIT,
+        lifespan: LifespanMode::Auto,
     }
 }
 
@@ -180,7 +182,7 @@ fn an_end_is_told_without_the_token() {
     let complaints = Runtime::new(Clock::Virtual).block_on(async {
         let token = "a-secret-token".to_owned();
         let (target, _) = PythonTarget::launch(site, &binding(), token, profile("uvicorn-0.54"), 1).await.unwrap();
-        Server::python(target).shut_down().await.unwrap()
+        External::new(target, Front::Unknown).shut_down().await.unwrap()
     });
     assert!(complaints[0].starts_with("KeyError: '<secret>' (service.py:8 in app)"), "{complaints:?}");
 }
@@ -501,7 +503,7 @@ fn a_planted_mistake_is_found_and_seen_to_be_gone(#[case] defect: &str, #[case] 
     let again = finding.lines().find_map(|line| line.strip_prefix("again: relapse run ")).unwrap();
     let capsule = again.split(' ').next().unwrap();
     let (code, said) = relapse(&["run", capsule, "--target", "asgi:raw:app @ before"]);
-    assert!(code == Some(1) && said.contains("STILL BROKEN"), "{said}");
+    assert!(code == Some(1) && said.contains("FAILED capsules/"), "{said}");
     let (code, said) =
         relapse(&["run", capsule, "--before", "asgi:raw:app @ before", "--after", "asgi:raw:app @ after"]);
     assert!(code == Some(0) && said.contains("FIXED"), "{said}");

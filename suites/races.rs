@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use relapse::{
-    Cause, Class, Defect, Environment, Fault, Revision, Transcript, check,
+    Defect, Environment, Fault, Revision, Transcript, check,
     classify::Reading,
     close_code::CloseCode,
     credential::CredentialPlace,
     fault::{CallFault, Calls, FaultKind, Trigger},
-    outcome::{Ending, Outcome},
+    outcome::Ending,
     step::{Act, Request, Step},
-    transcript::{Level, Party, Residue, What},
+    transcript::{Level, Residue, What},
 };
 use rstest::rstest;
 
@@ -40,9 +40,7 @@ fn assert_clean(transcript: &Transcript, label: &str) {
     let errors: Vec<&str> =
         transcript.logs().filter(|(level, _)| *level == Level::Error).map(|(_, message)| message).collect();
     assert_eq!(errors, [""; 0], "{label}");
-    let control =
-        Outcome { class: Class::GoodOpen, cause: Cause::Clean, ending: Ending::Left, closed_by: Party::Probe };
-    let findings = check::findings(&check::Evidence::gather(transcript, &control));
+    let findings = check::findings(&check::Evidence::gather(transcript, &relapse::HealthyClient::Absent));
     let findings: Vec<_> = findings.iter().filter(|finding| !MAY_COMPLAIN.contains(&finding.check)).collect();
     assert!(findings.is_empty(), "{label}: {findings:?}");
     assert_eq!(transcript.fired, [1], "{label}: the application never waited there");
@@ -127,7 +125,6 @@ fn what_is_left_behind_is_seen() {
     let leaky = Revision::only(Defect::ManagersLeak);
     let transcript = on_backend(leaky, Environment::Staging, SERVERS[0], Vec::new(), &steps);
     assert_eq!(transcript.residue, Some(Residue { connections: 0, sessions: 1 }));
-    let control: Outcome = Reading::of(&transcript, 0).outcome();
-    let findings = check::findings(&check::Evidence::gather(&transcript, &control));
+    let findings = check::findings(&check::Evidence::gather(&transcript, &relapse::HealthyClient::Absent));
     assert!(findings.iter().any(|finding| finding.check == "no_residue"), "{findings:?}");
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relapse::{
-    Case, Catalogue, Conductor, Detail, Report, Trial, Verdict, error::Error, issues, judge_all, render_json,
-    render_list, render_located, render_map, render_show, render_table, servers,
+    Case, Catalogue, Conductor, Detail, Ran, Report, Trial, Verdict, error::Error, issues, judge, judge_all,
+    render_json, render_list, render_located, render_map, render_show, render_table, servers,
 };
 
 use crate::support::check_page;
@@ -25,7 +25,7 @@ fn report(filter: &str) -> Report {
     let trials = trials(filter);
     let judgements = judge_all(&trials, 1, 1, &|| {});
     Report {
-        trials: trials.into_iter().zip(judgements).collect(),
+        trials: trials.into_iter().map(Ran::OnBackend).zip(judgements).collect(),
         broken: Vec::new(),
         shutdown: Vec::new(),
         seed: 1,
@@ -41,11 +41,12 @@ fn the_table_of_verdicts() {
 #[test]
 fn the_table_where_not_everything_is_fixed() {
     let mut report = report("S466-*");
-    let (trial, judgement) = &mut report.trials[0];
+    let (ran, judgement) = &mut report.trials[0];
+    let Ran::OnBackend(trial) = ran else { panic!("the backend's own") };
     // The same defect on both twins: what a repair that does nothing looks like.
     let unrepaired = Conductor::default().run(trial, trial.case.twin, 1).unwrap();
     judgement.verdict = Verdict::StillBroken;
-    judgement.why = relapse::run::holds(&trial.case, &unrepaired).unwrap_err();
+    judgement.reason = Some(judge::accepts(&trial.case, &unrepaired, None).unwrap_err());
     judgement.after = Some(unrepaired);
     check_page("table_still_broken", &render_table(&report, 150));
 }

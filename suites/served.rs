@@ -13,8 +13,8 @@ use relapse::{
     head::header,
     python::{Requirements, START_LIMIT},
     run,
-    running::Running as _,
     step::{Act, Awaited, Client, Request, Step},
+    target::Target as _,
     transcript::What,
 };
 use rstest::rstest;
@@ -146,7 +146,7 @@ fn a_real_server_is_judged_as_its_profile(#[case] server: &str, #[case] like: &s
         let mut transcripts = Vec::new();
         for (_, steps) in visits() {
             transcripts.push(run::converse(&steps, Plan::default(), &served).await.unwrap());
-            served.clear();
+            served.clear().await.unwrap();
         }
         served.stop().await.unwrap();
         transcripts
@@ -174,7 +174,7 @@ async def app(scope, receive, send):
 ";
 
 fn trouble(installation: PythonInstallation) -> String {
-    let Trouble { message, details } =
+    let Trouble { message, details, .. } =
         Runtime::new(Clock::Real).block_on(PythonServer::start(installation)).unwrap_err();
     format!("{message}\n{details}")
 }
@@ -249,7 +249,7 @@ fn the_end_behind_a_server_is_looked_at(#[case] server: &str, #[case] with: &str
     let Some(installation) = installation(server, directory.path()) else { return };
     let complaint = Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
-        Served::new(server, &binding(), String::new()).shut_down().await.unwrap_or_default()
+        Served::new(server, &binding(), String::new()).shut_down().await.unwrap().join("; ")
     });
     assert!(if expected.is_empty() { complaint.is_empty() } else { complaint.contains(expected) }, "{complaint}");
 }
@@ -369,7 +369,7 @@ async fn visit(served: &Served, act: Act) -> Transcript {
     let step = |act| Step { act, limit: LIMIT };
     let transcript =
         run::converse(&[step(act), step(Act::Wait(Awaited::Close))], Plan::default(), served).await.unwrap();
-    served.clear();
+    served.clear().await.unwrap();
     transcript
 }
 

@@ -13,9 +13,9 @@ use relapse::{
     head::header,
     message::message_type,
     run,
-    running::Running as _,
     step::{Act, Awaited, Crowd, Request, Step},
-    target::{Embedded, Transport},
+    target::Target as _,
+    targets::{Embedded, Transport},
     transcript::What,
 };
 use rstest::rstest;
@@ -169,8 +169,7 @@ fn health_and_handshake_agree_at_every_moment(
     ];
     let steps: Vec<Step> = std::iter::repeat_n(moment, 40).flatten().collect();
     let transcript = serve(environment, vec![outage], &steps);
-    let control = Reading::of(&transcript, 0).outcome();
-    let evidence = Evidence::gather(&transcript, &control);
+    let evidence = Evidence::gather(&transcript, &relapse::HealthyClient::Absent);
     let findings = check::findings(&evidence);
     assert_eq!(findings, [], "{dependency} in {environment}");
     let not_ready = evidence.outcomes.iter().filter(|outcome| outcome.class == Class::GoodNotReady).count();

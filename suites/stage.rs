@@ -22,7 +22,7 @@ use relapse::{
     python::{Interpreter, PythonApplication, Requirements, keep_time},
     recorder::{self, Scribe},
     scope::Scope,
-    target::{Program, SECRET, Software},
+    targets::{Program, SECRET, Software},
     transcript::{Party, Service},
     value::Value,
 };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use relapse::{
-    Binding, Defect, Environment, Revision, Server, Stand, StandSetup, Url, Validation,
+    Binding, Defect, Environment, External, Front, Revision, Stand, StandSetup, Url, Validation,
     clock::{Clock, Runtime},
     link::Link,
     read_backend_fault, validate,
@@ -45,7 +45,7 @@ fn check(revision: Revision, fault: Option<&str>, binding: &str) -> Validation {
         let (address, token) = (stand.address().unwrap(), stand.token("user-1"));
         let binding = Binding::parse("relapse.toml", binding).unwrap();
         let upstream = format!("ws://{address}").parse().unwrap();
-        let mut server = Server::url(Url::new(upstream, &binding, token, 100, Duration::ZERO));
+        let mut server = External::new(Url::new(upstream, &binding, token, 100, Duration::ZERO), Front::Unknown);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let checked = async {
             let validation = validate(&mut server, &binding, Duration::from_secs(3)).await.unwrap();

@@ -18,10 +18,10 @@ use relapse::{
     link::Link,
     recorder::{self, Scribe},
     run,
-    running::Running,
     scope::Scope,
     step::{Act, Awaited, Request, Step},
-    target::{Embedded, Transport},
+    target::{Capabilities, Renewal, Target, TargetKind},
+    targets::{Embedded, Transport},
     transcript::{Residue, Service, What},
 };
 
@@ -86,13 +86,15 @@ impl Application for Scripted {
     }
 }
 
-type Connect = Box<dyn Fn(Scribe) -> Promise<'static, Result<Link, Error>>>;
+type Connect = Box<dyn Fn(Scribe) -> Promise<'static, Result<Link, Error>> + Send + Sync>;
 
 /// A target that is reached by a function, and knows no credentials.
 pub(crate) struct Reached(Connect);
 
 impl Reached {
-    pub(crate) fn new(connect: impl Fn(Scribe) -> Promise<'static, Result<Link, Error>> + 'static) -> Reached {
+    pub(crate) fn new(
+        connect: impl Fn(Scribe) -> Promise<'static, Result<Link, Error>> + Send + Sync + 'static,
+    ) -> Reached {
         Reached(Box::new(connect))
     }
 }
@@ -103,7 +105,15 @@ impl fmt::Debug for Reached {
     }
 }
 
-impl Running for Reached {
+impl Target for Reached {
+    fn kind(&self) -> TargetKind {
+        TargetKind::Backend
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { places: &relapse::Place::ALL, clock: Clock::Virtual, renewal: Renewal::None }
+    }
+
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
         let connecting = (self.0)(scribe);
         Box::pin(async move { connecting.await.map(Some) })

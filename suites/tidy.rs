@@ -42,11 +42,11 @@ const RANKS: &[(&str, &[&str])] = &[
             "verdict",
         ],
     ),
-    ("judgement", &["check", "classify", "conformance", "explain", "redact", "report", "shutdown"]),
-    ("joints", &["application", "clock", "dependency", "link", "recorder", "running", "upstream"]),
+    ("judgement", &["check", "classify", "conformance", "explain", "judge", "redact", "report", "shutdown"]),
+    ("joints", &["application", "clock", "dependency", "link", "recorder", "target", "upstream"]),
     ("machinery", &["backend", "discover", "edge", "front", "interpose", "probe", "python"]),
-    ("targets", &["target"]),
-    ("conduct", &["bound", "conform", "hunt", "init", "measure", "proxy", "run", "stand", "validate"]),
+    ("targets", &["targets"]),
+    ("conduct", &["conform", "external", "hunt", "init", "measure", "proxy", "run", "stand", "validate"]),
 ];
 
 /// Ranks whose modules do not see one another.
@@ -203,7 +203,7 @@ fn every_check_is_relied_on_by_a_case() {
     let relied_on: BTreeSet<&str> = cases
         .cases
         .iter()
-        .flat_map(|case| std::iter::once(&case.symptom).chain(case.symptom_on.values()))
+        .flat_map(|case| case.symptom.iter().chain(case.symptom_on.values()))
         .flat_map(|symptom| symptom.found_by.iter().map(String::as_str))
         .chain(
             cases.cases.iter().flat_map(|case| &case.shams).flat_map(|sham| sham.found_by.iter().map(String::as_str)),

@@ -6,15 +6,16 @@ use std::process::Command;
 use std::sync::Arc;
 
 use relapse::{
-    Binding, Case, Catalogue, Clock, Conductor, Defect, Foreign, Hunt, Judged, Place, Plan, PythonSite, PythonTarget,
-    Revision, Runtime, Server, Trial, Verdict,
+    Binding, Case, Catalogue, Clock, Conductor, Defect, External, Foreign, Front, Hunt, Judged, Place, Plan,
+    PythonSite, PythonTarget, Revision, Runtime, Trial, Verdict,
     event::Outbound,
     hunt::{Aim, complaints_of, draw},
+    judge,
     message::message_type,
-    run::{compare, conduct, holds, reproduces, see_through, start_and_converse},
-    running::Running as _,
+    run::{conduct, start_and_converse},
     servers,
-    target::{Embedded, SECRET, Transport},
+    target::Target as _,
+    targets::{Embedded, SECRET, Transport},
     transcript::{Event, Transcript, What},
 };
 use rstest::rstest;
@@ -74,7 +75,10 @@ fn seen(judged: &Judged) -> String {
     // Which of many exchanges goes on first at one moment is nobody's to say.
     let exchanges = 0..judged.transcript.exchanges();
     let sent: String = exchanges.flat_map(|exchange| judged.transcript.of(exchange).filter_map(sent)).collect();
-    format!("{outcomes}found by {checks:?}\nvalid client: {}{sent}", show(&judged.control))
+    format!(
+        "{outcomes}found by {checks:?}\nvalid client: {}{sent}",
+        judged.control.outcome().map(show).unwrap_or_default()
+    )
 }
 
 /// What the application sent, without what is in it.
@@ -132,11 +136,12 @@ fn check_verdict(trial: &Trial, label: &str, mut judged: Vec<Judged>) {
     let (case, profile) = (&trial.case, &trial.profile.name);
     let shams = judged.split_off(2);
     let (before, after) = (&judged[0], &judged[1]);
-    reproduces(case, profile, before).unwrap_or_else(|why| panic!("{label}: {why}"));
-    holds(case, after).unwrap_or_else(|why| panic!("{label}: {why}"));
-    let shams: Vec<_> = shams.into_iter().map(|sham| (compare(case, profile, before, &sham).0, sham)).collect();
-    let (verdict, why) = see_through(case, profile, &shams);
-    assert_eq!(verdict, Verdict::Fixed, "{label}: {why}");
+    judge::compare(case, profile, before, after).unwrap_or_else(|(verdict, why)| panic!("{label}: {verdict}: {why}"));
+    let verdict = |sham: &Judged| {
+        judge::compare(case, profile, before, sham).map_or_else(|(verdict, _)| verdict, |()| Verdict::Fixed)
+    };
+    let shams: Vec<_> = shams.into_iter().map(|sham| (verdict(&sham), sham)).collect();
+    judge::see_through(case, profile, &shams).unwrap_or_else(|(verdict, why)| panic!("{label}: {verdict}: {why}"));
 }
 
 #[rstest]
@@ -375,7 +380,8 @@ fn from_outside(python: &Path, face: &str, defect: Option<Defect>) -> Hunt {
     let runtime = Runtime::new(Clock::Virtual);
     let launched = PythonTarget::launch(site, &binding, token, profile("uvicorn-0.35"), 1);
     let (target, introduction) = runtime.block_on(launched).unwrap();
-    let server = Server { routes: introduction.routes, ..Server::python(target) };
+    let front = Front::Profile("uvicorn-0.35".to_owned());
+    let server = External { routes: introduction.routes, ..External::new(target, front) };
     let foreign = Foreign::new(server, binding, runtime);
     foreign.greet(1).unwrap();
     Hunt { legal_only: true, ..Hunt::on_foreign(foreign, servers().unwrap(), CASES_FROM_OUTSIDE) }

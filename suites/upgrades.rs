@@ -14,11 +14,10 @@ use relapse::{
     link::Listener,
     outcome::Outcome,
     profile::Profile,
-    read_edge_fault, recorder, run,
-    running::Running as _,
-    servers,
+    read_edge_fault, recorder, run, servers,
     step::{Act, Awaited, Client, Request, Step},
-    target::{Embedded, Transport},
+    target::Target as _,
+    targets::{Embedded, Transport},
 };
 
 use rstest::rstest;

@@ -15,11 +15,10 @@ use relapse::{
     recorder::{self, Recorder},
     redact::Redactor,
     report::sequence::narrate,
-    run,
-    running::Running as _,
-    servers,
+    run, servers,
     step::{Act, Request, Step},
-    target::{Embedded, Transport},
+    target::Target as _,
+    targets::{Embedded, Transport},
     transcript::{BodyEnd, Party, Transcript, What},
 };
 use rstest::rstest;

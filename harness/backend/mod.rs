@@ -63,7 +63,8 @@ use crate::{
     exception::Exception,
     revision::Revision,
     scope::Scope,
-    transcript::{Service, Words},
+    transcript::{Knowledge, Service, Words},
+    trial::TargetKind,
 };
 
 /// The service's wall clock at the start of every run, in seconds since 1970: 2026-01-01T00:00:00Z. Fixed, so that
@@ -226,9 +227,8 @@ impl Backend {
             connection_record: endpoint::CONNECTION_RECORD,
             connections_max: limits::CONNECTIONS_MAX,
             words: Words::default(),
-            is_opaque: false,
-            is_served: false,
-            is_foreign: false,
+            kind: TargetKind::Backend,
+            knowledge: Knowledge::Whole,
             is_public: false,
             delivery_attempts: agent::delivery(self.environment()).0 as usize,
         }

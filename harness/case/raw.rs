@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::{Origin, Vocabulary};
 use crate::{
     cause::Cause,
     credential::{Credential, CredentialPlace},
@@ -17,11 +18,14 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(super) struct RawCase {
     pub(super) summary: Spanned<String>,
-    pub(super) reported: Spanned<String>,
-    pub(super) behind: Spanned<String>,
+    pub(super) reported: Option<Spanned<String>>,
+    pub(super) behind: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) issues: Vec<String>,
-    pub(super) scenario: String,
+    pub(super) scenario: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) origin: Origin,
+    pub(super) vocabulary: Option<Vocabulary>,
     pub(super) defect: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) defects: Vec<Spanned<String>>,
@@ -37,8 +41,9 @@ pub(super) struct RawCase {
     pub(super) step: Spanned<Vec<Spanned<RawStep>>>,
     #[serde(default)]
     pub(super) fault: Vec<Spanned<RawFault>>,
+    pub(super) control: Option<RawControl>,
     pub(super) expect: RawExpect,
-    pub(super) symptom: RawSymptom,
+    pub(super) symptom: Option<Spanned<RawSymptom>>,
     #[serde(default)]
     pub(super) sham: Vec<RawSham>,
 }
@@ -85,7 +90,7 @@ pub(super) struct RawStep {
     pub(super) within_ms: Option<Spanned<u64>>,
     pub(super) retry_ms: Option<Spanned<u64>>,
     pub(super) give_up_ms: Option<Spanned<u64>>,
-    pub(super) accept: Option<Spanned<Vec<Class>>>,
+    pub(super) accept: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) outcome: Option<Spanned<String>>,
     pub(super) says: Option<Spanned<String>>,
 }
@@ -103,9 +108,33 @@ pub(super) type RawFault = BTreeMap<Spanned<String>, Spanned<toml::Value>>;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawExpect {
-    pub(super) accept: Spanned<Vec<Class>>,
+    pub(super) accept: Spanned<Vec<Spanned<String>>>,
     #[serde(default)]
     pub(super) at_least: BTreeMap<Class, Spanned<usize>>,
+}
+
+/// A healthy client of the case's own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawControl {
+    pub(super) step: Spanned<Vec<Spanned<RawStep>>>,
+}
+
+/// An exception: `Type: text`, or its parts.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum RawException {
+    Written(String),
+    Parts(RawExceptionParts),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawExceptionParts {
+    #[serde(rename = "type")]
+    pub(super) type_name: String,
+    pub(super) text: Option<String>,
+    pub(super) place: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -131,12 +160,13 @@ pub(super) struct RawShamOn {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSymptom {
-    pub(super) class: Class,
-    pub(super) outcome: Spanned<String>,
-    pub(super) cause: Cause,
-    pub(super) log: Option<String>,
-    pub(super) reason: Option<String>,
-    pub(super) found_by: Spanned<Vec<Spanned<String>>>,
+    pub(super) class: Option<Class>,
+    pub(super) outcome: Option<Spanned<String>>,
+    pub(super) cause: Option<Cause>,
+    pub(super) exception: Option<Spanned<RawException>>,
+    pub(super) log: Option<Spanned<String>>,
+    pub(super) reason: Option<Spanned<String>>,
+    pub(super) found_by: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default)]
     pub(super) on: BTreeMap<Spanned<String>, RawOverride>,
 }
@@ -148,6 +178,7 @@ pub(super) struct RawOverride {
     pub(super) class: Option<Class>,
     pub(super) outcome: Option<Spanned<String>>,
     pub(super) cause: Option<Cause>,
+    pub(super) exception: Option<Spanned<RawException>>,
     pub(super) log: Option<String>,
     pub(super) reason: Option<String>,
     pub(super) found_by: Option<Vec<Spanned<String>>>,

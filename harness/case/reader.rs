@@ -7,8 +7,8 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::{
-    Accepted, Case, DEFAULT_PROFILE, Known, Sham, Symptom,
-    raw::{OneOrMany, RawCase, RawFault, RawFaults, RawSham, RawStep, RawSymptom},
+    Accepted, Case, DEFAULT_PROFILE, ExceptionClaim, Known, Sham, Symptom, Vocabulary,
+    raw::{OneOrMany, RawCase, RawException, RawExceptionParts, RawFault, RawFaults, RawSham, RawStep, RawSymptom},
 };
 use crate::{
     close_code::CloseCode,
@@ -20,7 +20,7 @@ use crate::{
         Calls, EventFault, Fault, FaultKind, Place, ProcessFault, ScopeEdit, Trigger,
         setting::{Settings, Unfit, is_token},
     },
-    outcome::{Class, Ending},
+    outcome::{Class, Ending, OutcomePattern},
     revision::Revision,
     scope::keys,
     step::{Act, Awaited, Crowd, DEFAULT_LIMIT, DEFAULT_USER, Request, Step},
@@ -79,7 +79,10 @@ impl Reader<'_> {
     }
 
     fn case(&self, name: &str, raw: RawCase) -> Result<Case, Error> {
-        for text in [&raw.summary, &raw.reported, &raw.behind] {
+        for text in [Some(&raw.summary), raw.reported.as_ref(), raw.behind.as_ref(), raw.scenario.as_ref()]
+            .into_iter()
+            .flatten()
+        {
             if text.get_ref().trim().is_empty() {
                 return Err(self.error(text.span(), "this text is empty", Some("say it in one sentence".to_owned())));
             }
@@ -90,6 +93,10 @@ impl Reader<'_> {
         }
         let defects = raw.defect.iter().chain(&raw.defects).map(|name| self.defect(name));
         let twin = Revision::of(defects.collect::<Result<Vec<_>, _>>()?);
+        let vocabulary = raw.vocabulary.unwrap_or(match twin == Revision::repaired() {
+            true => Vocabulary::Own,
+            false => Vocabulary::Backend,
+        });
         let profiles = match raw.profiles {
             None => Some(vec![DEFAULT_PROFILE.to_owned()]),
             Some(names) if names.len() == 1 && names[0].get_ref() == "all" => None,
@@ -107,6 +114,10 @@ impl Reader<'_> {
         let accept = self.accept(raw.expect.accept)?;
         let whole_steps = raw.step.span();
         let (steps, accepted) = self.steps(raw.step, &accept)?;
+        let control = match raw.control {
+            Some(control) => Some(self.steps(control.step, &accept)?.0),
+            None => None,
+        };
         let crowd = self.crowd([raw.users, raw.connections, raw.rounds])?;
         let at_least = self.at_least(raw.expect.at_least, &accepted, crowd)?;
         self.one_user_each(&steps, crowd, whole_steps)?;
@@ -114,15 +125,27 @@ impl Reader<'_> {
         let faults =
             raw.fault.into_iter().map(|fault| self.fault(fault, &steps, crowd)).collect::<Result<Vec<_>, _>>()?;
         self.no_contradiction(&faults, &spans)?;
-        let (symptom, symptom_on) = self.symptoms(raw.symptom, profiles.as_ref(), twin)?;
+        let (symptom, symptom_on) = match raw.symptom {
+            Some(symptom) => {
+                let (symptom, on) = self.symptoms(symptom, profiles.as_ref(), twin)?;
+                (Some(symptom), on)
+            }
+            None if twin == Revision::repaired() => (None, BTreeMap::new()),
+            None => {
+                let help = Some("say with `[symptom]` what the backend with the defect shows".to_owned());
+                return Err(self.error(raw.summary.span(), "this case names a defect and claims no symptom", help));
+            }
+        };
         let shams = raw.sham.into_iter().map(|sham| self.sham(sham, profiles.as_ref())).collect::<Result<_, _>>()?;
         Ok(Case {
             name: name.to_owned(),
             summary: raw.summary.into_inner(),
-            reported: raw.reported.into_inner(),
-            behind: raw.behind.into_inner(),
+            reported: raw.reported.map(Spanned::into_inner),
+            behind: raw.behind.map(Spanned::into_inner),
             issues: raw.issues,
-            scenario: raw.scenario,
+            scenario: raw.scenario.map(Spanned::into_inner),
+            origin: raw.origin,
+            vocabulary,
             twin,
             profiles,
             environments: raw.environments.into_inner(),
@@ -131,6 +154,7 @@ impl Reader<'_> {
             faults,
             seed: raw.seed.map(|seed| u64::from_ne_bytes(seed.to_ne_bytes())),
             is_alone: raw.alone,
+            control,
             accepted,
             at_least,
             symptom,
@@ -216,24 +240,42 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn accept(&self, accept: Spanned<Vec<Class>>) -> Result<Vec<Class>, Error> {
-        let span = accept.span();
-        let accept = accept.into_inner();
-        if let Some(bad) = accept.iter().find(|class| !class.is_good()) {
-            let help = Some("a case accepts good classes only".to_owned());
-            return Err(self.error(span, format!("`{bad}` can never be accepted"), help));
+    /// The classes and the outcomes that a list accepts.
+    fn accept(&self, accept: Spanned<Vec<Spanned<String>>>) -> Result<Accepted, Error> {
+        let mut accepted = Accepted { classes: Vec::new(), patterns: Vec::new(), outcome: None, says: None };
+        for entry in accept.get_ref() {
+            let name = entry.get_ref();
+            let class = Class::ALL.into_iter().find(|class| class.name() == name);
+            let pattern = name.parse::<OutcomePattern>().ok();
+            let is_failure =
+                class.is_some_and(|class| !class.is_good()) || pattern.is_some_and(OutcomePattern::is_failure);
+            if is_failure {
+                let help = Some("a case accepts good classes, and outcomes that are no failure".to_owned());
+                return Err(self.error(entry.span(), format!("`{name}` can never be accepted"), help));
+            }
+            match (class, pattern) {
+                (Some(class), _) => accepted.classes.push(class),
+                (None, Some(pattern)) => accepted.patterns.push(pattern),
+                (None, None) => {
+                    let known: Vec<&str> =
+                        Class::good().map(Class::name).chain(["http 401", "http 4xx", "close 1008"]).collect();
+                    let help = did_you_mean(name, known.iter().copied())
+                        .unwrap_or_else(|| format!("known are `{}`", known.join("`, `")));
+                    return Err(self.error(entry.span(), format!("`{name}` is no class and no outcome"), Some(help)));
+                }
+            }
         }
-        if accept.is_empty() {
-            return Err(self.error(span, "nothing is accepted, so the case could never pass", None));
+        if accept.get_ref().is_empty() {
+            return Err(self.error(accept.span(), "nothing is accepted, so the case could never pass", None));
         }
-        Ok(accept)
+        Ok(accepted)
     }
 
     /// The steps, and what is accepted of those that open an exchange.
     fn steps(
         &self,
         raw: Spanned<Vec<Spanned<RawStep>>>,
-        accept: &[Class],
+        accept: &Accepted,
     ) -> Result<(Vec<Step>, Vec<Accepted>), Error> {
         let whole = raw.span();
         let (mut steps, mut accepted) = (Vec::new(), Vec::new());
@@ -248,9 +290,9 @@ impl Reader<'_> {
                 .or_else(|| [&outcome, &says].into_iter().flatten().next().map(Spanned::span));
             let step = self.step(step)?;
             if matches!(step.act, Act::Open(_) | Act::Request(_)) {
-                let classes = classes.map_or(Ok(accept.to_vec()), |classes| self.accept(classes))?;
+                let own = classes.map_or(Ok(accept.clone()), |classes| self.accept(classes))?;
                 let outcome = outcome.map(|outcome| self.outcome(&outcome)).transpose()?;
-                accepted.push(Accepted { classes, outcome, says: says.map(Spanned::into_inner) });
+                accepted.push(Accepted { outcome, says: says.map(Spanned::into_inner), ..own });
             } else if let Some(span) = own {
                 return Err(self.error(span, "only `open` and `request` have an outcome of their own", None));
             } else if accepted.is_empty() && !matches!(step.act, Act::Pause | Act::Freeze) {
@@ -288,9 +330,9 @@ impl Reader<'_> {
         let outcome = self.outcome(&raw.outcome)?;
         let mut on = BTreeMap::new();
         for (profile, changes) in raw.on {
-            let ending = changes.outcome.map_or(Ok(outcome.clone()), |outcome| self.outcome(&outcome))?;
+            let ending = changes.outcome.map_or(Ok(outcome), |outcome| self.outcome(&outcome))?;
             for name in self.servers(&profile, profiles)? {
-                on.insert(name, (ending.clone(), changes.class.unwrap_or(raw.class)));
+                on.insert(name, (ending, changes.class.unwrap_or(raw.class)));
             }
         }
         Ok(Sham {
@@ -641,19 +683,10 @@ impl Reader<'_> {
     }
 
     /// An outcome as reports write it.
-    fn outcome(&self, outcome: &Spanned<String>) -> Result<String, Error> {
+    fn outcome(&self, outcome: &Spanned<String>) -> Result<OutcomePattern, Error> {
         let text = outcome.get_ref();
-        let number = |prefix: &str, suffix: &str| {
-            let middle = text.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
-            let range = if prefix == "http " { 200..=599 } else { 1000..=4999 };
-            middle.and_then(|middle| middle.parse::<u16>().ok()).is_some_and(|number| range.contains(&number))
-        };
-        let is_one = Ending::FIXED_TEXTS.contains(&text.as_str())
-            || number("http ", "")
-            || number("http ", " truncated")
-            || number("close ", "");
-        if is_one {
-            return Ok(text.clone());
+        if let Ok(pattern) = text.parse() {
+            return Ok(pattern);
         }
         let known = Ending::FIXED_TEXTS.iter().copied().chain(["http 500", "http 400 truncated", "close 1011"]);
         let number: String = text.chars().filter(char::is_ascii_digit).collect();
@@ -665,35 +698,52 @@ impl Reader<'_> {
         Err(self.error(outcome.span(), format!("unknown outcome `{text}`"), Some(help)))
     }
 
+    /// The symptom, and what it is behind particular servers.
     fn symptoms(
         &self,
-        raw: RawSymptom,
+        raw: Spanned<RawSymptom>,
         profiles: Option<&Vec<String>>,
         twin: Revision,
     ) -> Result<(Symptom, BTreeMap<String, Symptom>), Error> {
-        // No check complains about a good class; there the case's own expectations tell the twins apart.
-        let is_told_apart = twin == Revision::repaired() || raw.class.is_good();
-        if raw.found_by.get_ref().is_empty() && !is_told_apart {
-            let help = Some("a symptom that no check complains about proves nothing".to_owned());
-            return Err(self.error(raw.found_by.span(), "`found_by` names no check", help));
-        }
+        let whole = raw.span();
+        let raw = raw.into_inner();
+        let is_on_backend = twin != Revision::repaired();
         let checks = |names: &[Spanned<String>]| {
             names.iter().map(|name| self.one_of("check", name, self.known.checks)).collect::<Result<Vec<_>, _>>()
         };
         let symptom = Symptom {
             class: raw.class,
-            outcome: self.outcome(&raw.outcome)?,
+            outcome: raw.outcome.map(|outcome| self.outcome(&outcome)).transpose()?,
             cause: raw.cause,
-            log: raw.log,
-            reason: raw.reason,
-            found_by: checks(raw.found_by.get_ref())?,
+            exception: raw.exception.map(|exception| self.exception(exception)).transpose()?,
+            log: raw.log.map(|text| self.text_to_find(text)).transpose()?,
+            reason: raw.reason.map(|text| self.text_to_find(text)).transpose()?,
+            found_by: raw.found_by.as_ref().map_or(Ok(Vec::new()), |names| checks(names.get_ref()))?,
         };
+        if symptom == Symptom::default() {
+            let help = Some("name at least the outcome, as in `outcome = \"http 500\"`".to_owned());
+            return Err(self.error(whole, "this symptom claims nothing", help));
+        }
+        let is_whole = symptom.class.is_some() && symptom.outcome.is_some() && symptom.cause.is_some();
+        if is_on_backend && !is_whole {
+            let help = Some("on the backend a symptom has `outcome`, `class`, `cause` and `found_by`".to_owned());
+            return Err(self.error(whole, "this symptom is not whole", help));
+        }
+        // No check complains about a good class; there the case's own expectations tell the versions apart.
+        let is_told_apart = !is_on_backend || symptom.class.is_some_and(Class::is_good);
+        if symptom.found_by.is_empty() && !is_told_apart {
+            let help = Some("a symptom that no check complains about proves nothing".to_owned());
+            let span = raw.found_by.as_ref().map_or(whole, Spanned::span);
+            return Err(self.error(span, "`found_by` names no check", help));
+        }
         let mut symptom_on = BTreeMap::new();
         for (profile, changes) in raw.on {
+            let exception = changes.exception.map(|exception| self.exception(exception)).transpose()?;
             let changed = Symptom {
-                class: changes.class.unwrap_or(symptom.class),
-                outcome: changes.outcome.map_or(Ok(symptom.outcome.clone()), |outcome| self.outcome(&outcome))?,
-                cause: changes.cause.unwrap_or(symptom.cause),
+                class: changes.class.or(symptom.class),
+                outcome: changes.outcome.map(|outcome| self.outcome(&outcome)).transpose()?.or(symptom.outcome),
+                cause: changes.cause.or(symptom.cause),
+                exception: exception.or_else(|| symptom.exception.clone()),
                 log: changes.log.or_else(|| symptom.log.clone()).filter(|log| !log.is_empty()),
                 reason: changes.reason.or_else(|| symptom.reason.clone()).filter(|reason| !reason.is_empty()),
                 found_by: changes.found_by.map_or(Ok(symptom.found_by.clone()), |names| checks(&names))?,
@@ -703,6 +753,32 @@ impl Reader<'_> {
             }
         }
         Ok((symptom, symptom_on))
+    }
+
+    /// A text that something has to contain; an empty one is contained in everything.
+    fn text_to_find(&self, text: Spanned<String>) -> Result<String, Error> {
+        if text.get_ref().is_empty() {
+            return Err(self.error(
+                text.span(),
+                "every text contains the empty one",
+                Some("leave the key out".to_owned()),
+            ));
+        }
+        Ok(text.into_inner())
+    }
+
+    fn exception(&self, raw: Spanned<RawException>) -> Result<ExceptionClaim, Error> {
+        let span = raw.span();
+        let refuse = |why: &str| self.error(span.clone(), why, None);
+        match raw.into_inner() {
+            RawException::Written(text) => text.parse().map_err(refuse),
+            RawException::Parts(RawExceptionParts { type_name, text, place }) => {
+                let place = place.map(|place| place.parse().map_err(refuse)).transpose()?;
+                let claim: ExceptionClaim = type_name.parse().map_err(refuse)?;
+                let text = text.or(claim.text).filter(|text| !text.is_empty());
+                Ok(ExceptionClaim { text, place, ..claim })
+            }
+        }
     }
 }
 

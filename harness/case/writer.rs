@@ -1,14 +1,14 @@
 //! Writes a case as its file: what is written reads as the same case again.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
-use super::{Accepted, Case, DEFAULT_PROFILE, Sham, Symptom};
+use super::{Accepted, Case, DEFAULT_PROFILE, ExceptionClaim, Origin, Sham, Symptom, Vocabulary};
 use crate::{
     credential::{Credential, CredentialPlace},
     environment::Environment,
     fault::{Fault, Trigger},
-    outcome::Class,
+    outcome::OutcomePattern,
     revision::Revision,
     step::{Act, Awaited, Client, Crowd, DEFAULT_LIMIT, DEFAULT_USER, Request, Step},
     value::escape_bytes,
@@ -21,12 +21,21 @@ const PADDING_MIN: usize = 16;
 pub(super) fn write(case: &Case) -> String {
     let mut file = File::default();
     file.line("summary", case.summary.as_str());
-    file.line("reported", case.reported.as_str());
-    file.line("behind", case.behind.as_str());
+    file.text("reported", case.reported.as_ref());
+    file.text("behind", case.behind.as_ref());
     if !case.issues.is_empty() {
         file.line("issues", texts(&case.issues));
     }
-    file.line("scenario", case.scenario.as_str());
+    file.text("scenario", case.scenario.as_ref());
+    if case.origin == Origin::Hunt {
+        file.line("origin", "hunt");
+    }
+    let has_defects = case.twin != Revision::repaired();
+    match (case.vocabulary, has_defects) {
+        (Vocabulary::Backend, false) => file.line("vocabulary", "backend"),
+        (Vocabulary::Own, true) => file.line("vocabulary", "own"),
+        (Vocabulary::Backend, true) | (Vocabulary::Own, false) => {}
+    }
     match names(case.twin).as_slice() {
         [] => {}
         [one] => file.line("defect", *one),
@@ -59,7 +68,7 @@ pub(super) fn write(case: &Case) -> String {
     if case.is_alone {
         file.line("alone", toml::Value::Boolean(true));
     }
-    let accept = case.accepted.first().map(|accepted| accepted.classes.clone()).unwrap_or_default();
+    let accept = case.accepted.first().map(accepts).unwrap_or_default();
     let mut accepted = case.accepted.iter();
     for step in &case.steps {
         file.table("[[step]]");
@@ -67,23 +76,27 @@ pub(super) fn write(case: &Case) -> String {
         file.step(step, own.map(|own| (own, accept.as_slice())));
     }
     case.faults.iter().for_each(|fault| file.fault(fault));
+    for step in case.control.iter().flatten() {
+        file.table("[[control.step]]");
+        file.step(step, None);
+    }
     file.table("[expect]");
-    file.line("accept", classes(&accept));
+    file.line("accept", texts(&accept));
     if !case.at_least.is_empty() {
         file.table("[expect.at_least]");
         case.at_least.iter().for_each(|(class, count)| file.line(class.name(), number(*count)));
     }
-    file.table("[symptom]");
-    file.symptom(&case.symptom);
-    for (profile, symptom) in &case.symptom_on {
-        file.table(&format!("[symptom.on.{}]", toml::Value::from(profile.as_str())));
+    if let Some(symptom) = &case.symptom {
+        file.table("[symptom]");
         file.symptom(symptom);
-        // An empty text takes back what is demanded elsewhere.
-        for (key, own, elsewhere) in
-            [("log", &symptom.log, &case.symptom.log), ("reason", &symptom.reason, &case.symptom.reason)]
-        {
-            if own.is_none() && elsewhere.is_some() {
-                file.line(key, "");
+        for (profile, own) in &case.symptom_on {
+            file.table(&format!("[symptom.on.{}]", toml::Value::from(profile.as_str())));
+            file.symptom(own);
+            // An empty text takes back what is demanded elsewhere.
+            for (key, own, elsewhere) in [("log", &own.log, &symptom.log), ("reason", &own.reason, &symptom.reason)] {
+                if own.is_none() && elsewhere.is_some() {
+                    file.line(key, "");
+                }
             }
         }
     }
@@ -99,8 +112,10 @@ fn texts<T: AsRef<str>>(texts: &[T]) -> toml::Value {
     toml::Value::Array(texts.iter().map(|text| toml::Value::from(text.as_ref())).collect())
 }
 
-fn classes(classes: &[Class]) -> toml::Value {
-    texts(&classes.iter().map(|class| class.name()).collect::<Vec<_>>())
+/// The classes and the outcomes that are accepted.
+fn accepts(accepted: &Accepted) -> Vec<String> {
+    let classes = accepted.classes.iter().map(|class| class.name().to_owned());
+    classes.chain(accepted.patterns.iter().map(OutcomePattern::to_string)).collect()
 }
 
 fn number(number: usize) -> toml::Value {
@@ -128,7 +143,7 @@ impl File {
         let _ = writeln!(self.0, "\n{head}");
     }
 
-    fn step(&mut self, step: &Step, accepted: Option<(&Accepted, &[Class])>) {
+    fn step(&mut self, step: &Step, accepted: Option<(&Accepted, &[String])>) {
         let mut limit = Some(step.limit).filter(|limit| *limit != DEFAULT_LIMIT);
         match &step.act {
             Act::Open(request) => {
@@ -170,10 +185,11 @@ impl File {
             self.line("within_ms", ms(limit));
         }
         if let Some((own, everywhere)) = accepted {
-            if own.classes != everywhere {
-                self.line("accept", classes(&own.classes));
+            let accept = accepts(own);
+            if accept != everywhere {
+                self.line("accept", texts(&accept));
             }
-            self.text("outcome", own.outcome.as_ref());
+            self.shown("outcome", own.outcome);
             self.text("says", own.says.as_ref());
         }
     }
@@ -256,25 +272,45 @@ impl File {
         }
     }
 
+    fn shown(&mut self, key: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.line(key, value.to_string());
+        }
+    }
+
     fn symptom(&mut self, symptom: &Symptom) {
-        self.line("outcome", symptom.outcome.as_str());
-        self.line("class", symptom.class.name());
-        self.line("cause", symptom.cause.name());
+        self.shown("outcome", symptom.outcome);
+        self.shown("class", symptom.class);
+        self.shown("cause", symptom.cause);
+        if let Some(claim) = &symptom.exception {
+            self.exception(claim);
+        }
         self.text("log", symptom.log.as_ref());
         self.text("reason", symptom.reason.as_ref());
         self.line("found_by", texts(&symptom.found_by));
+    }
+
+    fn exception(&mut self, claim: &ExceptionClaim) {
+        let Some(place) = &claim.place else {
+            return self.line("exception", claim.to_string());
+        };
+        let mut parts = toml::Table::new();
+        parts.insert("type".to_owned(), claim.type_name.as_str().into());
+        parts.extend(claim.text.iter().map(|text| ("text".to_owned(), text.as_str().into())));
+        parts.insert("place".to_owned(), place.to_string().into());
+        self.line("exception", toml::Value::Table(parts));
     }
 
     fn sham(&mut self, sham: &Sham) {
         self.table("[[sham]]");
         self.line("claim", sham.claim.as_str());
         self.line("defects", texts(&names(sham.revision)));
-        self.line("outcome", sham.outcome.as_str());
+        self.line("outcome", sham.outcome.to_string());
         self.line("class", sham.class.name());
         self.line("found_by", texts(&sham.found_by));
         for (profile, (outcome, class)) in &sham.on {
             self.table(&format!("[sham.on.{}]", toml::Value::from(profile.as_str())));
-            self.line("outcome", outcome.as_str());
+            self.line("outcome", outcome.to_string());
             self.line("class", class.name());
         }
     }

@@ -1,11 +1,16 @@
-//! A valid client gets through before, during and after.
+//! A healthy client gets through before, during and after.
 
 use super::{Complaints, Evidence};
-use crate::outcome::Class;
+use crate::{outcome::Class, verdict::HealthyClient};
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
-    if evidence.control.class == Class::GoodOpen {
-        return Vec::new();
+    match evidence.control {
+        HealthyClient::Tried(outcome) if outcome.class != Class::GoodOpen => {
+            vec![(outcome.ending.to_string(), format!("the valid client got {outcome}"))]
+        }
+        HealthyClient::Tried(_)
+        | HealthyClient::CredentialRefused(_)
+        | HealthyClient::RefusedByDesign(_)
+        | HealthyClient::Absent => Vec::new(),
     }
-    vec![(evidence.control.ending.to_string(), format!("the valid client got {}", evidence.control))]
 }

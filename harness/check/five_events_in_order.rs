@@ -14,7 +14,7 @@ fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
     let may_be_cut = reading.outage || wanted < reading.agent_requests();
     let limit = if may_be_cut { reading.agent_requests() } else { wanted } * reading.service.words.events.len();
     // What a service that is not ours makes of other messages than requests is its own matter.
-    let is_too_much = events > limit && !(reading.service.is_foreign && reading.says_something_else());
+    let is_too_much = events > limit && !(reading.service.is_foreign() && reading.says_something_else());
     if seen < wanted || is_too_much || (events < limit && !may_be_cut) {
         let message =
             format!("{wanted} agent request(s) were answered by {seen} whole run(s), {events} event(s) in all");

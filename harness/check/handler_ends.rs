@@ -20,7 +20,7 @@ fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
     let has_ended = |what: &What| matches!(what, What::Returned | What::Raised(_));
     if count(|what| matches!(what, What::Called { .. })) > count(has_ended) {
         // In real time nobody waited for it as long as it may take.
-        if reading.service.is_served {
+        if reading.service.is_served() {
             return None;
         }
         let message = "every client is gone, and the application's call has not ended";

@@ -32,7 +32,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
 /// not ours nobody needs its code.
 fn may_close(reading: &Reading<'_>) -> bool {
     let accepts = |event: &Event| matches!(event.what, What::Sent(Outbound::WebsocketAccept { .. }));
-    !reading.service.is_foreign || reading.events.iter().any(|event| accepts(event))
+    !reading.service.is_foreign() || reading.events.iter().any(|event| accepts(event))
 }
 
 fn complain(who: &str, code: CloseCode, reason: &str) -> Option<(String, String)> {

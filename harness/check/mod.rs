@@ -36,7 +36,7 @@ use crate::{
     classify::{self, Reading},
     outcome::{Class, Outcome},
     transcript::Transcript,
-    verdict::Finding,
+    verdict::{Finding, HealthyClient},
 };
 
 /// What a check may look at.
@@ -48,13 +48,13 @@ pub struct Evidence<'a> {
     pub readings: Vec<Reading<'a>>,
     /// The outcome of each exchange.
     pub outcomes: Vec<Outcome>,
-    /// How the valid client fared beside it.
-    pub control: &'a Outcome,
+    /// How the healthy client fared beside it.
+    pub control: &'a HealthyClient,
 }
 
 impl<'a> Evidence<'a> {
     /// Gathers the evidence of a run.
-    pub fn gather(transcript: &'a Transcript, control: &'a Outcome) -> Evidence<'a> {
+    pub fn gather(transcript: &'a Transcript, control: &'a HealthyClient) -> Evidence<'a> {
         let readings = classify::readings(transcript);
         let outcomes = readings.iter().map(Reading::outcome).collect();
         Evidence { transcript, readings, outcomes, control }

@@ -41,7 +41,7 @@ pub(super) fn errors<'a>(reading: &'a Reading<'_>) -> impl Iterator<Item = (Stri
     own.filter_map(move |event| match &event.what {
         What::Logged { message, .. } if event.party == Party::Application && is_its_matter(message) => None,
         What::Logged { level: Level::Error, message } => {
-            let key = if reading.service.is_foreign { steady(message) } else { message.clone() };
+            let key = if reading.service.is_foreign() { steady(message) } else { message.clone() };
             Some((key, format!("logged as an error: {message}")))
         }
         _ => None,

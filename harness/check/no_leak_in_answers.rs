@@ -16,7 +16,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
         What::Raised(exception) | What::CallRaised(exception) => Some(("exception", exception.message.as_str())),
         What::DependencyCalled { error: Some(error), .. } => Some(("dependency error", error.as_str())),
         // Somebody else's service may say aloud what it writes down.
-        What::Logged { level: Level::Error, message } if !transcript.service.is_foreign => {
+        What::Logged { level: Level::Error, message } if !transcript.service.is_foreign() => {
             Some(("log record", message.as_str()))
         }
         _ => None,

@@ -19,7 +19,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
                 Some(_) => None,
                 // Who knows none of them selects none (RFC 6455 section 4.2.2). Ours refuses whoever offers no other.
                 None if reading.service.subprotocols.is_empty() => None,
-                None if reading.service.is_foreign && !knows_one(&offers) => None,
+                None if reading.service.is_foreign() && !knows_one(&offers) => None,
                 // Offers that were stripped on the way are not the server's to answer.
                 None => {
                     let count = reading.delivered?.offered_subprotocols().len();

@@ -6,14 +6,14 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use relapse::{
     Clock, Conformance, FrameCase, PATIENCE, Peer, Profile, Result, Runtime, conform as try_all, conform_embedded,
-    frame_cases, render_conformance, render_conformance_json, servers,
+    frame_cases, render_conformance, render_conformance_json, servers, shell,
 };
 
 use super::{
     MISUSE, complain_of, print,
     run::{Allowance, progress},
     servers_named,
-    target::{Foreign, Guesses, Named, PythonOptions, Way, quoted, tell_notes},
+    target::{Foreign, Guesses, Named, PythonOptions, Way, tell_notes},
     width,
 };
 
@@ -96,13 +96,12 @@ fn on_own(options: &Options, target: &Named, cases: &[Arc<FrameCase>]) -> Result
     let Some((binding, token)) = target.introduced(&options.foreign)? else { return Ok(Vec::new()) };
     if binding.is_unknown() {
         complain_of(&format!(
-            "what is answered has to be known: `relapse init --target {}{}` writes a relapse.toml",
-            quoted(&target.to_string()),
-            options.python.arguments()
+            "what is answered has to be known: `relapse init --target {}` writes a relapse.toml",
+            shell(&[vec![target.to_string()], options.python.arguments()].concat()),
         ));
         return Ok(Vec::new());
     }
-    if binding.messages.request.is_empty() || binding.messages.events.is_empty() {
+    if binding.messages.request.is_none() || binding.messages.events.is_empty() {
         complain_of(
             "what is asked and answered has to be known: put `request` and `events` into the relapse.toml, under [messages]",
         );
@@ -124,16 +123,15 @@ fn on_own(options: &Options, target: &Named, cases: &[Arc<FrameCase>]) -> Result
         let way = Way { allowance, python, profile, guesses: Guesses::Checked, seed: options.seed };
         let server = target.reach_unseen(&runtime, way, &binding, &token)?;
         let peer = Peer {
-            target: server.running(),
-            server: Some(&server),
+            target: server.target.as_ref(),
             binding: &binding,
             name,
-            authority: server.authority(),
+            authority: server.target.authority(),
             patience: options.limit.unwrap_or(PATIENCE),
             seed: options.seed,
         };
         found.push(runtime.block_on(try_all(cases, &peer, || progress.inc(1))));
-        notes.extend(server.notes());
+        notes.extend(server.target.notes());
     }
     progress.finish_and_clear();
     tell_notes(notes);

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use relapse::{
     Binding, Campaign, Change, Clock, Conductor, Defect, Detection, Error, Fate, Foreign as ForeignPrey, Found,
     FoundReport, Hunt, HuntReport, Place, Profile, Reached, Result, Revision, Runtime, Verdict, coverage, hunt_all,
-    render_detection, render_table, servers,
+    render_detection, render_table, servers, shell,
 };
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
     replay::{capsule_directory, replay_all},
     run::{Allowance, progress, progress_by_time},
     server,
-    target::{Foreign, Guesses, Named, PythonOptions, Way, ask_first, quoted, tell_notes, was_asked_to_end},
+    target::{Foreign, Guesses, Named, PythonOptions, Way, ask_first, tell_notes, was_asked_to_end},
     width,
 };
 
@@ -196,12 +196,14 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
     let replayed = replay_all(&directory, jobs)?;
     if let Some(report) = &replayed {
         report.broken.iter().for_each(complain);
-        let fixed = report.counts()[&Verdict::Fixed];
+        let counts = report.counts();
+        let (fixed, passed) = (counts[&Verdict::Fixed], counts[&Verdict::Passed]);
         let all = report.trials.len() + report.broken.len();
         if is_human {
-            print(format!("{all} capsule(s) replayed, {fixed} FIXED"));
+            let passed = if passed > 0 { format!(", {passed} PASSED") } else { String::new() };
+            print(format!("{all} capsule(s) replayed, {fixed} FIXED{passed}"));
         }
-        if is_human && fixed < report.trials.len() {
+        if is_human && report.trials.iter().any(|(_, judgement)| !judgement.verdict.passes()) {
             print(render_table(report, width()));
         }
     }
@@ -211,7 +213,7 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
     let verdicts: Vec<(String, Verdict)> = replayed
         .iter()
         .flat_map(|report| &report.trials)
-        .map(|(trial, judgement)| (trial.case.name.clone(), judgement.verdict))
+        .map(|(ran, judgement)| (ran.case().name.clone(), judgement.verdict))
         .collect();
     let (code, _) = tell(options, &hunt, &campaign, start, writes.then_some(&directory), &verdicts)?;
     Ok(code.max(replayed.map_or(0, |report| report.exit_code())))
@@ -256,11 +258,13 @@ fn again(options: &Options, found: &Found, kept: &[Kept]) -> (String, String) {
     let again = match &options.target {
         Target::Backend => format!("relapse replay {path}"),
         Target::Own(target) => {
-            let before = options.before.iter().map(|before| format!(" --before {}", quoted(&before.to_string())));
-            let before: String = before.collect();
-            let profile: String = options.profile.iter().map(|name| format!(" --profile {name}")).collect();
-            let more = profile + &options.python.arguments() + &options.foreign.arguments();
-            format!("relapse run {}{before} --target {}{more}", quoted(path), quoted(&target.to_string()))
+            let mut arguments: Vec<String> = ["relapse", "run", path].map(str::to_owned).to_vec();
+            let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+            options.before.iter().for_each(|before| add("--before", before.to_string()));
+            add("--target", target.to_string());
+            options.profile.iter().for_each(|name| add("--profile", name.clone()));
+            arguments.extend(options.python.arguments().into_iter().chain(options.foreign.arguments()));
+            shell(&arguments)
         }
     };
     (path.clone(), again)
@@ -381,9 +385,9 @@ fn hunt_for(options: &Options, target: &Named, binding: &Binding, token: &str) -
     let (way, clock) = (way(options), target.clock(&options.python));
     let runtime = Runtime::new(clock);
     let server = target.reach(&runtime, way, binding, token)?;
-    if let Some(place) = options.faults.iter().find(|place| !server.places().iter().any(|known| known.name() == *place))
-    {
-        let known: Vec<&str> = server.places().iter().map(|place| place.name()).collect();
+    let places = server.target.capabilities().places;
+    if let Some(place) = options.faults.iter().find(|place| !places.iter().any(|known| known.name() == *place)) {
+        let known: Vec<&str> = places.iter().map(|place| place.name()).collect();
         complain_of(&format!("no fault can act at the {place} of this target; at the {} one can", known.join(", ")));
         return Ok(None);
     }

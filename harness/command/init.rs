@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use relapse::{Binding, Error, Result, Runtime, get_acquainted};
+use relapse::{Binding, Error, Result, Runtime, TokenSource, get_acquainted};
 
 use super::{
     MISUSE, complain_of, print,
@@ -42,8 +42,11 @@ pub(super) fn init(options: &Options) -> Result<u8> {
     }
     // Of an application its routes are known, of a server nothing is.
     let mut binding = if own.target.is_python() { Binding::unknown() } else { Binding::default() };
-    binding.credential.env.clone_from(&options.token_env);
-    binding.credential.command.clone_from(&options.token_command);
+    binding.credential.source = match (&options.token_env, &options.token_command) {
+        (Some(name), _) => Some(TokenSource::Env(name.clone())),
+        (None, Some(command)) => Some(TokenSource::Command(command.clone())),
+        (None, None) => None,
+    };
     let Some(token) = valid_token(&binding) else { return Ok(MISUSE) };
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let line = match (&options.token_env, &options.token_command) {

@@ -49,15 +49,15 @@ struct Arguments {
 enum Command {
     /// Run cases on their two twins, or on servers of yours, and say what became of each.
     ///
-    /// Exit codes: 0 every case is FIXED; 1 a finding; 2 the harness could not do its work or was misused. On servers of
-    /// yours what is INCONCLUSIVE because it cannot be said to them is left out, as long as anything can.
+    /// Exit codes: 0 every case is FIXED, or PASSED where there is one version; 1 a finding; 2 the harness could not do its
+    /// work or was misused. A case that a target of yours cannot perform is left out, as long as another one can be.
     Run(run::Options),
     /// Look for failures that nobody reported: drawn scripts and faults, judged by the same checks, and shrunk.
     Hunt(hunt::Options),
     /// Run capsules, which are what hunts found, and say what became of each.
     ///
     /// A capsule is a case with concrete values. FIXED means that what was found is gone; STILL BROKEN that it is not;
-    /// CANNOT REPRODUCE that the trigger does not come about any more.
+    /// VACUOUS that a fault of it does not act any more.
     Replay(replay::Options),
     /// Stand as the embedded backend on a loopback port, repaired or with defects, until Ctrl-C.
     ///

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use relapse::{Binding, Clock, Error, Found, LoadedApplication, Profile, PythonSite, Result, Runtime};
+use relapse::{Binding, Clock, Error, Found, LoadedApplication, Profile, PythonSite, Result, Runtime, TokenSource};
 
 use super::note;
 
@@ -56,11 +56,10 @@ impl Tests<'_> {
     }
 
     fn loaded(&self, path: &Path) -> LoadedApplication {
-        let credential = &self.binding.credential;
-        let secret = match (&credential.env, &credential.command) {
-            (Some(name), _) => Some(format!("os.environ[{name:?}]")),
-            (None, Some(command)) => Some(format!("os.popen({command:?}).read().strip()")),
-            (None, None) => None,
+        let secret = match &self.binding.credential.source {
+            Some(TokenSource::Env(name)) => Some(format!("os.environ[{name:?}]")),
+            Some(TokenSource::Command(command)) => Some(format!("os.popen({command:?}).read().strip()")),
+            Some(TokenSource::Literal(_) | TokenSource::Issued) | None => None,
         };
         let own = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let own = own.parent().map(|parent| parent.canonicalize().unwrap_or(parent.to_owned())).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use relapse::{Catalogue, Error, Report, Result, Trial, judge_all, render_json, render_table, servers};
+use relapse::{Catalogue, Error, Ran, Report, Result, Trial, judge_all, render_json, render_table, servers};
 
 use super::{MISUSE, complain, print, run::progress, width};
 
@@ -88,6 +88,6 @@ fn judge(paths: &[PathBuf], jobs: usize) -> Result<Report> {
     let progress = progress(trials.len(), "capsules");
     let judgements = judge_all(&trials, SEED, jobs, &|| progress.inc(1));
     progress.finish_and_clear();
-    let trials = trials.into_iter().zip(judgements).collect();
+    let trials = trials.into_iter().map(Ran::OnBackend).zip(judgements).collect();
     Ok(Report { trials, broken: catalogue.broken, shutdown: Vec::new(), seed: SEED, wall: start.elapsed() })
 }

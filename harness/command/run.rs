@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relapse::{
-    Binding, Case, Error, Profile, Report, Result, Runtime, Servers, Trial, Upstream, Url, judge_all, judge_bound,
-    render_json, render_table, servers,
+    Binding, Case, Error, Judgement, Ran, Report, Result, Runtime, Side, TargetName, Trial, Upstream, Url, Versions,
+    judge_all, judge_external, render_json, render_table, servers,
 };
 
 use super::{
-    MISUSE, Source, complain_of, print, servers_named,
-    target::{Foreign, Guesses, Named, PythonOptions, Way, tell_notes},
+    MISUSE, Source, print, servers_named,
+    target::{Foreign, Guesses, Named, PythonOptions, Way, profiles_in_front, tell_notes},
     width,
 };
 
@@ -35,6 +35,10 @@ pub(super) struct Options {
     /// How to print the verdicts.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
+    /// Run each version of a service of yours this often: a failure that comes and goes is shown when one run shows it, and
+    /// fixed when none does any more.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "target", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    repeat: u16,
     /// How many trials run at a time; as many as there are cores without it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
@@ -48,7 +52,7 @@ pub(super) struct Options {
 #[derive(Debug, Clone, Args)]
 struct UrlOptions {
     /// Run on this instead of the embedded backend: a server, `http://`, `https://`, `ws://` or `wss://`, host and port, or a
-    /// Python application, `asgi:package.module:app`, and ` @ DIR` behind it where it is elsewhere. FIXED then says that the
+    /// Python application, `asgi:package.module:app`, and ` @ DIR` behind it where it is elsewhere. PASSED says that the
     /// trigger gives an accepted answer; that it ever failed only --before shows.
     #[arg(long, visible_alias = "after", value_name = "URL|asgi:MODULE:APP")]
     target: Option<Named>,
@@ -63,11 +67,14 @@ struct UrlOptions {
     allowance: Allowance,
 }
 
+/// How many requests a server of the user's own gets at most, unless they say otherwise.
+const REQUESTS_MAX: usize = 1000;
+
 /// How much a server that is not ours is asked.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Allowance {
     /// How many requests each server gets at most.
-    #[arg(long, value_name = "N", default_value_t = 1000, requires = "target")]
+    #[arg(long, value_name = "N", default_value_t = REQUESTS_MAX, requires = "target")]
     max_requests: usize,
     /// How many requests each server gets in a second at most: as many as come on this machine, 10 elsewhere.
     #[arg(long, value_name = "N", requires = "target", value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -75,6 +82,13 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
+    /// The arguments that say the same.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let most = (self.max_requests != REQUESTS_MAX).then(|| ("--max-requests", self.max_requests.to_string()));
+        let rate = self.rate.map(|rate| ("--rate", rate.to_string()));
+        most.into_iter().chain(rate).flat_map(|(name, value)| [name.to_owned(), value]).collect()
+    }
+
     /// For a command that asks little, whatever the answers are.
     pub(super) const UNLIMITED: Allowance = Allowance { max_requests: usize::MAX, rate: None };
 
@@ -101,7 +115,7 @@ pub(super) fn run(options: &Options) -> Result<u8> {
     let (cases, broken) = options.source.select(&options.filters)?;
     let servers = servers()?;
     if let Some(target) = &options.url.target {
-        return run_on(options, target, &cases, broken, &servers, start);
+        return run_on(options, target, &cases, broken, start);
     }
     if options.url.python.is_out_of_place() {
         return Ok(MISUSE);
@@ -115,7 +129,7 @@ pub(super) fn run(options: &Options) -> Result<u8> {
     let progress = progress(trials.len(), "trials");
     let judgements = judge_all(&trials, options.seed, jobs, &|| progress.inc(1));
     progress.finish_and_clear();
-    let trials = trials.into_iter().zip(judgements).collect();
+    let trials = trials.into_iter().map(Ran::OnBackend).zip(judgements).collect();
     Ok(tell(options, &Report { trials, broken, shutdown: Vec::new(), seed: options.seed, wall: start.elapsed() }))
 }
 
@@ -129,46 +143,92 @@ fn tell(options: &Options, report: &Report) -> u8 {
     report.exit_code()
 }
 
-/// Runs the cases on what is not ours.
-fn run_on(
-    options: &Options,
-    target: &Named,
-    cases: &[Arc<Case>],
-    broken: Vec<Error>,
-    known: &[Arc<Profile>],
-    start: Instant,
-) -> Result<u8> {
+/// Runs the cases on a target of the user's own, behind every profile that is named.
+fn run_on(options: &Options, target: &Named, cases: &[Arc<Case>], broken: Vec<Error>, start: Instant) -> Result<u8> {
     let url = &options.url;
-    if options.profile.len() > 1 {
-        complain_of("one --profile stands in front of an application of yours");
-        return Ok(MISUSE);
-    }
     let all: Vec<&Named> = url.before.iter().chain([target]).collect();
     let is_in_order =
         |named: &&Named| named.is_comparable(target) && named.is_in_order(&url.python, &options.profile, &url.foreign);
     if !all.iter().all(is_in_order) {
         return Ok(MISUSE);
     }
+    if cases.is_empty() {
+        // Nothing is installed and nothing is contacted for cases that cannot be read.
+        return Ok(MISUSE);
+    }
+    let fronts = profiles_in_front(target, &url.python, &options.profile)?;
     url.python.tell_left_out()?;
     let Some((binding, token)) = target.introduced(&url.foreign)? else { return Ok(MISUSE) };
-    let runtime = Runtime::new(target.clock(&url.python));
-    let (allowance, python) = (&url.allowance, &url.python);
-    let profile = options.profile.first().map(String::as_str);
-    let way = Way { allowance, python, profile, guesses: Guesses::Checked, seed: options.seed };
-    let reach = |named: &Named| named.reach(&runtime, way, &binding, &token);
-    let before = url.before.as_ref().map(reach).transpose()?;
-    let servers = Servers { binding: binding.clone(), before, after: reach(target)? };
-    let trials = Trial::behind(&format!("{target}{}", url.python.server_argument()), cases, &known[0]);
-    let progress = progress(trials.len(), "cases");
-    let judgements = runtime.block_on(judge_bound(cases, &servers, options.seed, || progress.inc(1)));
-    progress.finish_and_clear();
-    tell_notes(servers.before.iter().chain([&servers.after]).flat_map(|server| server.notes()));
-    if let Some(before) = &servers.before {
-        runtime.block_on(before.shut_down())?;
+    let progress = progress(cases.len() * fronts.len(), "cases");
+    let (mut trials, mut shutdown) = (Vec::new(), Vec::new());
+    for profile in &fronts {
+        let name = Arc::new(named(options, target, profile.as_deref()));
+        let (judgements, ends) =
+            run_behind(options, target, profile.as_deref(), cases, &binding, &token, || progress.inc(1))?;
+        trials.extend(cases.iter().map(|case| Ran::On(Arc::clone(&name), Arc::clone(case))).zip(judgements));
+        shutdown.extend(ends);
     }
-    let shutdown = runtime.block_on(servers.after.shut_down())?;
-    let trials = trials.into_iter().zip(judgements).collect();
+    progress.finish_and_clear();
+    shutdown.dedup();
     Ok(tell(options, &Report { trials, broken, shutdown, seed: options.seed, wall: start.elapsed() }))
+}
+
+/// Runs the cases behind one front; what was judged, and what went wrong when the app was stopped.
+fn run_behind(
+    options: &Options,
+    target: &Named,
+    profile: Option<&str>,
+    cases: &[Arc<Case>],
+    binding: &Binding,
+    token: &str,
+    done: impl Fn(),
+) -> Result<(Vec<Judgement>, Vec<String>)> {
+    let (url, python) = (&options.url, &options.url.python);
+    let runtime = Runtime::new(target.clock(python));
+    let way = Way { allowance: &url.allowance, python, profile, guesses: Guesses::Checked, seed: options.seed };
+    let version = |named: &Named| named.version(&runtime, way, binding, token);
+    let before = url.before.as_ref().map(version).transpose()?;
+    let repeat = usize::from(options.repeat);
+    let versions = Versions { binding: binding.clone(), before, after: version(target)?, repeat };
+    let judgements = runtime.block_on(judge_external(cases, &versions, options.seed, done));
+    tell_notes(versions.running().flat_map(|(_, external)| external.target.notes()));
+    let mut shutdown = Vec::new();
+    for (side, external) in versions.running() {
+        let ends = runtime.block_on(external.shut_down())?;
+        // How the version with the bug ends is in the past.
+        if side == Side::After {
+            shutdown.extend(ends);
+        }
+    }
+    Ok((judgements, shutdown))
+}
+
+/// The target as the command line names it, behind one front.
+fn named(options: &Options, target: &Named, profile: Option<&str>) -> TargetName {
+    let url = &options.url;
+    let mut arguments: Vec<String> = Vec::new();
+    let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+    url.before.iter().for_each(|before| add("--before", before.to_string()));
+    add("--target", target.to_string());
+    if let Some(profile) = profile.filter(|_| !options.profile.is_empty()) {
+        add("--profile", profile.to_owned());
+    }
+    if options.repeat > 1 {
+        add("--repeat", options.repeat.to_string());
+    }
+    if let Some(directory) = &options.source.cases {
+        add("--cases", directory.display().to_string());
+    }
+    arguments.extend(url.allowance.arguments());
+    arguments.extend(url.python.arguments().into_iter().chain(url.foreign.arguments()));
+    TargetName {
+        kind: target.kind(&url.python),
+        target: target.to_string(),
+        before: url.before.as_ref().map(Named::to_string),
+        profile: profile.map(str::to_owned),
+        server: url.python.server_name(),
+        arguments,
+    }
 }
 
 /// How many requests a second a server gets that is not on this machine.

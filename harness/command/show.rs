@@ -39,8 +39,7 @@ pub(super) fn show(options: &Options) -> Result<u8> {
         print(format!("\n`{}` also selects {}", options.case, others.join(", ")));
     }
     Ok(match judgement.verdict {
-        Verdict::Fixed => 0,
         Verdict::Inconclusive => MISUSE,
-        Verdict::StillBroken | Verdict::CannotReproduce | Verdict::Vacuous => 1,
+        verdict => u8::from(!verdict.passes()),
     })
 }

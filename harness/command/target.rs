@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use relapse::{
-    BLOCKED_LIMIT, Binding, COMMAND_LIMIT, Catalogue, Clock, Error, MEMORY_LIMIT, Profile, PythonInstallation,
-    PythonRequirements, PythonServer, PythonSite, PythonTarget, Reaching, Recorded, Result, Route, Runtime,
-    START_LIMIT, Served, Server, ServerChoice, Trouble, Upstream, end_interpreters, is_secret, learn_routes, servers,
+    BLOCKED_LIMIT, Binding, Blame, COMMAND_LIMIT, Catalogue, Clock, Error, External, Front, Launch, LifespanMode,
+    MEMORY_LIMIT, Profile, PythonInstallation, PythonRequirements, PythonServer, PythonSite, PythonTarget, Recorded,
+    Result, Route, Runtime, START_LIMIT, Served, ServerChoice, TargetKind, TokenSource, Trouble, Upstream, Version,
+    end_interpreters, is_secret, learn_routes, servers, shell,
 };
 
 use super::{complain_of, note, run::Allowance, server, servers_named, until_told_to_stop};
@@ -129,6 +130,30 @@ pub(super) struct PythonOptions {
     /// Give each case a Python interpreter of its own.
     #[arg(long)]
     fresh: bool,
+    /// How long the import of a Python application, and the start of a real server, may take; real time.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    start_limit: Duration,
+    /// Whether a Python application gets lifespan events: `auto` as its server does it, `off` none.
+    #[arg(long, value_enum, default_value_t = LifespanChoice::Auto)]
+    lifespan: LifespanChoice,
+}
+
+/// Whether lifespan events are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LifespanChoice {
+    /// As the server does it.
+    Auto,
+    /// None.
+    Off,
+}
+
+impl From<LifespanChoice> for LifespanMode {
+    fn from(choice: LifespanChoice) -> LifespanMode {
+        match choice {
+            LifespanChoice::Auto => LifespanMode::Auto,
+            LifespanChoice::Off => LifespanMode::Off,
+        }
+    }
 }
 
 /// The clock of an event loop.
@@ -170,8 +195,8 @@ impl PythonOptions {
         let is_given = !self.arguments().is_empty();
         if is_given {
             complain_of(&format!(
-                "there is no Python application to load with{}: `--target asgi:module:app` names one",
-                self.arguments()
+                "there is no Python application to load with {}: `--target asgi:module:app` names one",
+                shell(&self.arguments())
             ));
         }
         is_given
@@ -187,43 +212,44 @@ impl PythonOptions {
         self.server.as_ref().map(ServerChoice::to_string)
     }
 
-    /// The argument that names the server, behind a target.
-    pub(super) fn server_argument(&self) -> String {
-        self.server.as_ref().map_or(String::new(), |server| format!(" --server {}", quoted(&server.to_string())))
-    }
-
-    /// The arguments that say the same.
-    pub(super) fn arguments(&self) -> String {
-        let mut arguments = String::new();
-        let mut add = |name: &str, value: &str| {
-            arguments.push_str(&format!(" {name} {}", quoted(value)));
-        };
+    /// The arguments that say the same. A secret is not written down: whoever runs the line has it in the environment.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let mut arguments: Vec<String> = Vec::new();
+        let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
         let paths = [("--python", &self.python), ("--dir", &self.dir)];
-        paths.iter().filter_map(|(name, path)| Some((name, path.as_ref()?))).for_each(|(name, path)| {
-            add(name, &path.display().to_string());
-        });
+        for (name, path) in paths.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?))) {
+            add(name, path.display().to_string());
+        }
         for (name, value) in &self.env {
-            // What is secret is not written down: whoever runs the line has it.
             match is_secret(name) {
-                true => arguments.push_str(&format!(" --env {name}=\"${name}\"")),
-                false => arguments.push_str(&format!(" --env {}", quoted(&format!("{name}={value}")))),
+                true => add("--env", format!("{name}=\"${name}\"")),
+                false => add("--env", format!("{name}={value}")),
             }
         }
-        let mut add = |name: &str, value: &str| {
-            arguments.push_str(&format!(" {name} {}", quoted(value)));
-        };
-        self.path.iter().for_each(|route| add("--path", &route.said()));
-        self.recorded.iter().for_each(|path| add("--recorded", &path.display().to_string()));
+        self.path.iter().for_each(|route| add("--path", route.said()));
+        self.recorded.iter().for_each(|path| add("--recorded", path.display().to_string()));
+        let time = |time: Duration| humantime::format_duration(time).to_string();
         if self.blocked_limit != BLOCKED_LIMIT {
-            add("--blocked-limit", &humantime::format_duration(self.blocked_limit).to_string());
+            add("--blocked-limit", time(self.blocked_limit));
+        }
+        if self.start_limit != START_LIMIT {
+            add("--start-limit", time(self.start_limit));
         }
         if self.memory_limit << 20 != MEMORY_LIMIT {
-            add("--memory-limit", &self.memory_limit.to_string());
+            add("--memory-limit", self.memory_limit.to_string());
         }
-        let switches =
-            [("--factory", self.factory), ("--clock real", self.clock == LoopClock::Real), ("--fresh", self.fresh)];
-        switches.iter().filter(|(_, is_set)| *is_set).for_each(|(name, _)| arguments.push_str(&format!(" {name}")));
-        arguments + &self.server_argument()
+        if self.clock == LoopClock::Real {
+            add("--clock", "real".to_owned());
+        }
+        if self.lifespan == LifespanChoice::Off {
+            add("--lifespan", "off".to_owned());
+        }
+        if let Some(server) = &self.server {
+            add("--server", server.to_string());
+        }
+        let switches = [("--factory", self.factory), ("--fresh", self.fresh)];
+        arguments.extend(switches.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned()));
+        arguments
     }
 
     /// Where the application is, and whether its interpreter was chosen.
@@ -239,7 +265,7 @@ impl PythonOptions {
                     let message = format!(
                         "there is no directory `{place}`; packages are written with a version, as in `starlette==0.47.3`"
                     );
-                    return Err(Trouble { message, details: String::new() }.into());
+                    return Err(Trouble { message, details: String::new(), blame: Blame::Setup }.into());
                 }
             }
         }
@@ -271,6 +297,8 @@ impl PythonOptions {
             clock: self.clock.into(),
             fresh: self.fresh,
             memory_limit: self.memory_limit << 20,
+            start_limit: self.start_limit,
+            lifespan: self.lifespan.into(),
         };
         Ok((site, is_chosen))
     }
@@ -308,14 +336,32 @@ impl PythonOptions {
                 "--server runs a real server: --profile plays one, and --fresh is for interpreters without one",
             );
         }
-        is_both
+        let omits = self.server.as_ref().filter(|_| self.lifespan == LifespanChoice::Off);
+        let cannot_omit = omits.filter(|server| !server.software.can_omit_lifespan());
+        if let Some(server) = cannot_omit {
+            complain_of(&format!(
+                "{server} sends lifespan events to every application; `--lifespan off` needs another"
+            ));
+        }
+        is_both || cannot_omit.is_some()
     }
 }
 
-/// A text as a shell takes it.
-pub(super) fn quoted(text: &str) -> String {
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_./:=@,+".contains(character);
-    if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+/// The fronts that a target runs behind, one after the other: every profile that is named, as a glob too; the first known
+/// one of a Python application without any; `None` of a target whose server is real.
+pub(super) fn profiles_in_front(
+    target: &Named,
+    python: &PythonOptions,
+    names: &[String],
+) -> Result<Vec<Option<String>>> {
+    if !target.is_python() || python.is_served() {
+        return Ok(vec![None]);
+    }
+    let profiles = match names {
+        [] => vec![servers()?.swap_remove(0)],
+        names => servers_named(names)?,
+    };
+    Ok(profiles.iter().map(|profile| Some(profile.name.clone())).collect())
 }
 
 /// What becomes of the routes that the code of an application only looks as if it had.
@@ -377,8 +423,13 @@ impl Named {
 
     /// How it is spoken to, and the valid token; nothing where that cannot be had, which is complained of.
     pub(super) fn introduced(&self, foreign: &Foreign) -> Result<Option<(Binding, String)>> {
-        let binding = self.binding(foreign)?;
-        Ok(valid_token(&binding).map(|token| (binding, token)))
+        let mut binding = self.binding(foreign)?;
+        let Some(token) = valid_token(&binding) else { return Ok(None) };
+        for (name, user) in &binding.users {
+            let Some(token) = read_token(&user.source) else { return Ok(None) };
+            binding.user_tokens.insert(name.clone(), token);
+        }
+        Ok(Some((binding, token)))
     }
 
     /// How it is spoken to.
@@ -394,10 +445,30 @@ impl Named {
     }
 
     /// Reaches it, and finds out which server answers.
-    pub(super) fn reach(&self, runtime: &Runtime, way: Way<'_>, binding: &Binding, token: &str) -> Result<Server> {
-        let mut server = self.reach_unseen(runtime, way, binding, token)?;
-        runtime.block_on(server.recognize(binding, &servers()?));
-        Ok(server)
+    pub(super) fn reach(&self, runtime: &Runtime, way: Way<'_>, binding: &Binding, token: &str) -> Result<External> {
+        let mut external = self.reach_unseen(runtime, way, binding, token)?;
+        runtime.block_on(external.recognize(binding, &servers()?));
+        Ok(external)
+    }
+
+    /// The same of a version that cases are judged on: an app that does not load or start is one too.
+    pub(super) fn version(&self, runtime: &Runtime, way: Way<'_>, binding: &Binding, token: &str) -> Result<Version> {
+        match self.reach(runtime, way, binding, token) {
+            Ok(external) => Ok(Version::Running(external)),
+            Err(Error::Python(trouble)) if trouble.blame == Blame::App => {
+                Ok(Version::NotStarted { kind: self.kind(way.python), trouble: *trouble })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What kind of target it is.
+    pub(super) fn kind(&self, python: &PythonOptions) -> TargetKind {
+        match self {
+            Named::Url(_) => TargetKind::Url,
+            Named::Python { .. } if python.is_served() => TargetKind::Served,
+            Named::Python { .. } => TargetKind::Python,
+        }
     }
 
     /// Reaches it, whoever answers: a server behind a URL is not asked for anything yet.
@@ -407,9 +478,9 @@ impl Named {
         way: Way<'_>,
         binding: &Binding,
         token: &str,
-    ) -> Result<Server> {
+    ) -> Result<External> {
         match self {
-            Named::Url(upstream) => Ok(Server::url(way.allowance.server(upstream, binding, token))),
+            Named::Url(upstream) => Ok(External::new(way.allowance.server(upstream, binding, token), Front::Unknown)),
             Named::Python { app, places } => launcher(app, places, way, binding, token)?(runtime),
         }
     }
@@ -423,7 +494,7 @@ impl Named {
     }
 
     /// Something that reaches it once more, for another worker; nothing where it is there once.
-    pub(super) fn once_more(&self, way: Way<'_>, binding: &Binding, token: &str) -> Result<Option<Box<Reaching>>> {
+    pub(super) fn once_more(&self, way: Way<'_>, binding: &Binding, token: &str) -> Result<Option<Box<Launch>>> {
         match self {
             Named::Url(_) => Ok(None),
             Named::Python { app, places } => launcher(app, places, way, binding, token).map(Some),
@@ -452,7 +523,13 @@ impl Own {
     }
 
     /// Reaches it, whoever answers.
-    pub(super) fn reach(&self, runtime: &Runtime, binding: &Binding, token: &str, guesses: Guesses) -> Result<Server> {
+    pub(super) fn reach(
+        &self,
+        runtime: &Runtime,
+        binding: &Binding,
+        token: &str,
+        guesses: Guesses,
+    ) -> Result<External> {
         self.python.tell_left_out()?;
         let (allowance, profile) = (&Allowance::UNLIMITED, self.profile.as_deref());
         let way = Way { allowance, python: &self.python, profile, guesses, seed: 1 };
@@ -482,11 +559,12 @@ impl Foreign {
         is_given
     }
 
-    /// The arguments that say the same.
-    pub(super) fn arguments(&self) -> String {
-        let binding = self.binding.iter().map(|path| format!(" --binding {}", quoted(&path.display().to_string())));
-        let hosts = self.allow_host.iter().map(|host| format!(" --allow-host {}", quoted(host)));
-        binding.chain(hosts).collect()
+    /// The arguments that say the same. A service file that is there without its name is named, so that the command does
+    /// the same from a script.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let binding = self.path().into_iter().map(|path| ("--binding", path.display().to_string()));
+        let hosts = self.allow_host.iter().map(|host| ("--allow-host", host.clone()));
+        binding.chain(hosts).flat_map(|(name, value)| [name.to_owned(), value]).collect()
     }
 
     /// Where the binding is, if anywhere.
@@ -513,23 +591,32 @@ impl Foreign {
     }
 }
 
-/// The valid token that a binding names, empty where it names none; nothing where it cannot be had, which is complained of.
+/// The valid token that a binding names, empty where it needs none; `None` where it cannot be had, which is reported.
 pub(super) fn valid_token(binding: &Binding) -> Option<String> {
-    Runtime::new(Clock::Real).block_on(token(binding)).map_err(|why| complain_of(&why)).ok()
+    binding.credential.source.as_ref().map_or(Some(String::new()), read_token)
 }
 
-/// The valid token that a binding names; empty where it names none.
+/// A token from its source; `None` where it cannot be had, which is reported.
+fn read_token(source: &TokenSource) -> Option<String> {
+    Runtime::new(Clock::Real).block_on(token(source)).map_err(|why| complain_of(&why)).ok()
+}
+
+/// A token from its source; empty where the target issues it.
 ///
 /// # Errors
 /// Says which variable is not set, or what the command did instead of printing a token.
-async fn token(binding: &Binding) -> std::result::Result<String, String> {
-    let credential = &binding.credential;
-    if let Some(name) = &credential.env {
-        let value = std::env::var(name).ok().filter(|value| !value.is_empty());
-        return value
-            .ok_or_else(|| format!("the variable {name} is not set, and the binding says that it holds the token"));
-    }
-    let Some(command) = &credential.command else { return Ok(credential.literal.clone().unwrap_or_default()) };
+async fn token(source: &TokenSource) -> std::result::Result<String, String> {
+    let command = match source {
+        TokenSource::Issued => return Ok(String::new()),
+        TokenSource::Literal(text) => return Ok(text.clone()),
+        TokenSource::Env(name) => {
+            let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+            return value.ok_or_else(|| {
+                format!("the variable {name} is not set, and the binding says that it holds the token")
+            });
+        }
+        TokenSource::Command(command) => command,
+    };
     let run = tokio::process::Command::new("sh").arg("-c").arg(command).kill_on_drop(true).output();
     let output = match tokio::time::timeout(COMMAND_LIMIT, run).await {
         Err(_) => return Err(format!("`{command}` printed no token within {} s", COMMAND_LIMIT.as_secs())),
@@ -546,7 +633,7 @@ async fn token(binding: &Binding) -> std::result::Result<String, String> {
 }
 
 /// Starts an interpreter with an application in it.
-fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token: &str) -> Result<Box<Reaching>> {
+fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token: &str) -> Result<Box<Launch>> {
     end_interpreters_with_us();
     let (site, is_chosen) = way.python.site(app, places)?;
     let (binding, token, seed, guesses) = (binding.clone(), token.to_owned(), way.seed, way.guesses);
@@ -567,17 +654,16 @@ fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token
     Ok(Box::new(move |runtime: &Runtime| {
         let (mut reached, introduction) = match &behind {
             Behind::Server(server, site) => {
-                let (site, server, setting) = (site.clone(), server.clone(), format!("the real one ({server})"));
-                let installation = PythonInstallation { site, server, flags: Vec::new(), start_limit: START_LIMIT };
+                let (site, server, front) = (site.clone(), server.clone(), Front::Server(server.to_string()));
+                let start_limit = site.start_limit;
+                let installation = PythonInstallation { site, server, flags: Vec::new(), start_limit };
                 let (server, introduction) = runtime.block_on(PythonServer::start(installation))?;
-                let served = Server::served(Served::new(server, &binding, token.clone()));
-                (Server { setting, ..served }, introduction)
+                (External::new(Served::new(server, &binding, token.clone()), front), introduction)
             }
             Behind::Profile(profile, site) => {
                 let launched = PythonTarget::launch(site.clone(), &binding, token.clone(), Arc::clone(profile), seed);
                 let (python, introduction) = runtime.block_on(launched)?;
-                let setting = format!("played by the profile {}", profile.name);
-                (Server { setting, ..Server::python(python) }, introduction)
+                (External::new(python, Front::Profile(profile.name.clone())), introduction)
             }
         };
         reached.routes = named.iter().cloned().chain(introduction.routes).collect();
@@ -585,8 +671,7 @@ fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token
             // What its code looks as if it had is taken where nobody says more.
             reached.routes = introduction.guesses;
             if guesses == Guesses::Checked {
-                let forgotten = runtime.block_on(reached.forget_unfound(&binding, seed));
-                forgotten.unwrap_or_else(|why| complain_of(&why));
+                runtime.block_on(reached.forget_unfound(&binding, seed))?;
             }
         }
         learn_routes(&mut reached.routes, &recorded);
@@ -609,7 +694,11 @@ fn read_recorded(path: &Path) -> Result<Recorded> {
         path: path.to_owned(),
         source,
     })?;
-    let told = |why: String| Trouble { message: format!("{}: {why}", path.display()), details: String::new() };
+    let told = |why: String| Trouble {
+        message: format!("{}: {why}", path.display()),
+        details: String::new(),
+        blame: Blame::Setup,
+    };
     Ok(Recorded::read_har(&text).map_err(told)?)
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use relapse::{Binding, Clock, Result, Runtime, Server, Validation, plain_table, validate as try_it};
+use relapse::{Binding, Clock, External, Result, Runtime, Validation, plain_table, validate as try_it};
 
 use super::{
     MISUSE, complain_of, print,
@@ -64,7 +64,7 @@ pub(super) fn validate(options: &Options) -> Result<u8> {
             false => look(options, &mut server, &binding).await,
         }
     });
-    tell_notes(server.notes());
+    tell_notes(server.target.notes());
     code
 }
 
@@ -83,7 +83,7 @@ impl Options {
 }
 
 /// Looks once, or until everything passes.
-async fn look(options: &Options, server: &mut Server, binding: &Binding) -> Result<u8> {
+async fn look(options: &Options, server: &mut External, binding: &Binding) -> Result<u8> {
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let began = Instant::now();
     let bar = progress_by_time("tries");
@@ -115,7 +115,7 @@ async fn look(options: &Options, server: &mut Server, binding: &Binding) -> Resu
 }
 
 /// Looks again and again; a line each time.
-async fn watch(options: &Options, server: &mut Server, binding: &Binding) -> Result<u8> {
+async fn watch(options: &Options, server: &mut External, binding: &Binding) -> Result<u8> {
     let (mut tries, mut passed, mut last_failure) = (0_u32, 0_u32, None::<String>);
     let stop = async {
         // What else than Ctrl-C ends us ends the interpreters too, and nobody gets to say more.

@@ -2,36 +2,36 @@
 
 use std::sync::Arc;
 
-use super::{Drawn, Hunt, nobody_beside};
+use super::{Drawn, Worker};
 use crate::{
-    case::{Accepted, Case, HUNTED, HUNTED_BY_ROUTE, Symptom},
+    case::{Accepted, Case, Origin, Symptom, Vocabulary},
     check,
     error::Error,
+    judge::judge,
     outcome::Class,
     revision::Revision,
-    run::{Conductor, judge},
     step::Act,
     transcript::Transcript,
     trial::Trial,
-    verdict::Judged,
+    verdict::{HealthyClient, Judged},
 };
 
 /// How many characters of a finding stand in the name of its capsule.
 const NAME_CHARACTERS: usize = 48;
 
-impl Conductor {
+impl Worker<'_> {
     /// The capsule of what was found: an ordinary case with concrete values. On a revision with defects that one is
     /// its defective twin; otherwise it records what must not be found again. On a server that is not ours the symptom
     /// is what was seen.
     pub(super) fn capsule(
         &self,
-        hunt: &Hunt,
         key: &str,
         message: &str,
         drawn: &Drawn,
         seen: Option<&Transcript>,
         seed: u64,
     ) -> Result<Case, Error> {
+        let hunt = self.hunt;
         let profile = Arc::clone(&hunt.servers[drawn.server]);
         let steps = drawn.steps();
         let openings = steps.iter().filter(|step| matches!(step.act, Act::Open(_) | Act::Request(_))).count();
@@ -42,13 +42,17 @@ impl Conductor {
             .map_or("every outcome is a good one", |check| check.property);
         let mechanisms: Vec<&str> = hunt.revision.defects().map(|defect| defect.mechanism()).collect();
         let is_by_route = hunt.foreign.as_ref().is_some_and(|foreign| foreign.is_by_route());
+        let classes = Class::good().collect();
+        let accepted = Accepted { classes, patterns: Vec::new(), outcome: None, says: None };
         let mut case = Case {
             name: format!("{}_{seed}", slug(key)),
             summary: format!("Nothing breaks the rule that {property}."),
-            reported: format!("A hunt found, with seed {seed}: {message}"),
-            behind: if mechanisms.is_empty() { "Not known yet.".to_owned() } else { mechanisms.join(" ") },
+            reported: Some(format!("A hunt found, with seed {seed}: {message}")),
+            behind: Some(if mechanisms.is_empty() { "Not known yet.".to_owned() } else { mechanisms.join(" ") }),
             issues: Vec::new(),
-            scenario: if is_by_route { HUNTED_BY_ROUTE } else { HUNTED }.to_owned(),
+            scenario: None,
+            origin: Origin::Hunt,
+            vocabulary: if is_by_route { Vocabulary::Own } else { Vocabulary::Backend },
             twin: hunt.revision,
             profiles: Some(vec![profile.name.clone()]),
             environments: vec![drawn.environment],
@@ -57,23 +61,17 @@ impl Conductor {
             faults: drawn.faults.clone(),
             seed: Some(seed),
             is_alone: true,
-            accepted: vec![Accepted { classes: Class::good().collect(), outcome: None, says: None }; openings],
+            control: None,
+            accepted: vec![accepted; openings],
             at_least: std::collections::BTreeMap::new(),
-            symptom: Symptom {
-                class: Class::BadServer,
-                outcome: "hang".to_owned(),
-                cause: crate::cause::Cause::Unknown,
-                log: None,
-                reason: None,
-                found_by: Vec::new(),
-            },
+            symptom: None,
             symptom_on: std::collections::BTreeMap::new(),
             shams: Vec::new(),
         };
         let run = |revision| {
             let trial =
                 Trial { case: Arc::new(case.clone()), profile: Arc::clone(&profile), environment: drawn.environment };
-            match self.run(&trial, revision, seed) {
+            match self.conductor.run(&trial, revision, seed) {
                 Ok(judged) => Ok(Some(judged)),
                 Err(Error::TargetPanicked(_)) => Ok(None),
                 Err(error) => Err(error),
@@ -81,13 +79,13 @@ impl Conductor {
         };
         if hunt.foreign.is_some() {
             if let Some(transcript) = seen.filter(|transcript| !transcript.events.is_empty()) {
-                case.symptom = symptom(&judge(transcript.clone(), nobody_beside()));
+                case.symptom = Some(symptom(&judge(transcript.clone(), HealthyClient::Absent)));
             }
             return Ok(case);
         }
         let (before, after) = (run(hunt.revision)?, run(Revision::repaired())?);
         if let Some(before) = before {
-            case.symptom = symptom(&before);
+            case.symptom = Some(symptom(&before));
         }
         if let Some(after) = after.filter(|_| hunt.revision != Revision::repaired()) {
             for (opening, accepted) in case.accepted.iter_mut().enumerate() {
@@ -114,13 +112,13 @@ fn symptom(judged: &Judged) -> Symptom {
         .map(str::to_owned)
         .collect();
     found_by.dedup();
+    let outcome = judged.outcome.ending.to_string();
     Symptom {
-        class: judged.outcome.class,
-        outcome: judged.outcome.ending.to_string(),
-        cause: judged.outcome.cause,
-        log: None,
-        reason: None,
+        class: Some(judged.outcome.class),
+        outcome: Some(outcome.parse().expect("every ending has a pattern")),
+        cause: Some(judged.outcome.cause),
         found_by,
+        ..Symptom::default()
     }
 }
 

@@ -1,16 +1,14 @@
 //! Hunting on a server that is not ours: what was drawn, in the server's own words, on the wall clock and within its
 //! budget.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
-use std::thread::{ThreadId, current};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Drawn, promise, visit};
 use crate::{
     binding::Binding,
-    bound::{Reach, Server, as_said, in_the_words_of},
     check::Evidence,
     classify,
     clock::{Clock, Runtime},
@@ -18,13 +16,16 @@ use crate::{
     environment::Environment,
     error::Error,
     explain::{Explanation, Kind},
+    external::{External, as_written, in_the_words_of},
     fault::Place,
     outcome::Class,
     plan::Plan,
     route::Route,
     run,
     step::{Act, Crowd, Step},
+    target::{Budget, Capabilities, Renewal},
     transcript::Transcript,
+    verdict::HealthyClient,
 };
 
 /// The longest that a step may take, or pause: time is real.
@@ -33,26 +34,26 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// How much shorter the times of drawn faults are than where time costs nothing.
 const TIME_SCALE: f64 = 0.05;
 
-/// A server that is not ours, as something to hunt on. Each worker has one of its own, where there can be more than one.
+/// A target of the user's own, as something to hunt on. Each worker owns one, where there can be more than one.
 pub struct Foreign {
     binding: Binding,
     /// What is the same of all of them.
     authority: String,
     kind: Kind,
-    places: &'static [Place],
-    clock: Clock,
+    capabilities: Capabilities,
     routes: Vec<Route>,
-    reach: Option<Box<Reaching>>,
-    seats: Mutex<HashMap<ThreadId, Seat>>,
+    launch: Option<Box<Launch>>,
+    /// Those that no worker owns at the moment.
+    free: Mutex<Vec<Owned>>,
 }
 
-/// Reaches the same once more.
-pub type Reaching = dyn Fn(&Runtime) -> Result<Server, Error> + Send + Sync;
+/// Launches the same once more.
+pub type Launch = dyn Fn(&Runtime) -> Result<External, Error> + Send + Sync;
 
-/// What one worker hunts on, on the clock that it was reached with.
+/// The target that one worker hunts on, with the clock that it was launched on.
 #[derive(Debug)]
-struct Seat {
-    server: Server,
+pub(super) struct Owned {
+    external: External,
     runtime: Runtime,
 }
 
@@ -62,87 +63,116 @@ impl fmt::Debug for Foreign {
     }
 }
 
+impl Owned {
+    /// Whether a process that has served no client can follow at a price that can be paid for each finding.
+    pub(super) fn can_renew(&self) -> bool {
+        self.external.target.capabilities().renewal == Renewal::Cheap
+    }
+
+    /// Lets the next case meet a process that has served no client.
+    pub(super) fn renew(&self) -> Result<(), Error> {
+        self.runtime.block_on(self.external.target.renew())
+    }
+
+    /// Whether so much of the request budget is left that more can be tried.
+    pub(super) fn may_go_on(&self) -> bool {
+        self.external.target.budget() == Budget::Ample
+    }
+}
+
 impl Foreign {
-    /// What is hunted on, on the clock that it was reached with, by the thread that calls.
-    pub fn new(server: Server, binding: Binding, runtime: Runtime) -> Foreign {
+    /// A target to hunt on, with the clock that it was launched on.
+    pub fn new(external: External, binding: Binding, runtime: Runtime) -> Foreign {
         Foreign {
             binding,
-            authority: server.authority(),
-            kind: server.kind.clone(),
-            places: server.places(),
-            clock: server.clock(),
-            routes: server.routes.clone(),
-            reach: None,
-            seats: Mutex::new(HashMap::from([(current().id(), Seat { server, runtime })])),
+            authority: external.target.authority(),
+            kind: external.kind.clone(),
+            capabilities: external.target.capabilities(),
+            routes: external.routes.clone(),
+            launch: None,
+            free: Mutex::new(vec![Owned { external, runtime }]),
         }
     }
 
-    /// The same, where each further worker reaches one of its own.
+    /// The same, where each further worker launches one of its own.
     #[must_use]
-    pub fn for_many(self, reach: Box<Reaching>) -> Foreign {
-        Foreign { reach: Some(reach), ..self }
+    pub fn for_many(self, launch: Box<Launch>) -> Foreign {
+        Foreign { launch: Some(launch), ..self }
     }
 
     /// Whether more than one worker can hunt on it.
     pub(super) fn is_for_many(&self) -> bool {
-        self.reach.is_some()
+        self.launch.is_some()
     }
 
-    /// Does something with what this thread hunts on.
-    fn with_seat<T>(&self, then: impl FnOnce(&Seat) -> T) -> Result<T, Error> {
-        let own = current().id();
-        let seats = || self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = seats().remove(&own);
-        let seat = match (taken, &self.reach) {
-            (Some(seat), _) => seat,
-            (None, Some(reach)) => {
-                let runtime = Runtime::new(self.clock);
-                Seat { server: reach(&runtime)?, runtime }
+    fn free(&self) -> MutexGuard<'_, Vec<Owned>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a worker a target of its own.
+    pub(super) fn take(&self) -> Result<Owned, Error> {
+        let taken = self.free().pop();
+        match (taken, &self.launch) {
+            (Some(owned), _) => Ok(owned),
+            (None, Some(launch)) => {
+                let runtime = Runtime::new(self.capabilities.clock);
+                Ok(Owned { external: launch(&runtime)?, runtime })
             }
             (None, None) => unreachable!("one worker hunts on what there is once"),
-        };
-        let done = then(&seat);
-        seats().insert(own, seat);
-        Ok(done)
+        }
     }
 
-    /// Looks whether a valid client gets a say there, without which a hunt proves nothing.
+    /// Takes a worker's target back.
+    pub(super) fn give_back(&self, owned: Owned) {
+        self.free().push(owned);
+    }
+
+    /// Looks whether a healthy client gets a say there, without which a hunt proves nothing.
     ///
     /// # Errors
     /// Says what it gets instead.
     pub fn greet(&self, seed: u64) -> Result<(), String> {
-        let greet = |seat: &Seat| seat.runtime.block_on(seat.server.control(&self.binding, seed)).map(drop);
-        self.with_seat(greet).map_err(|error| format!("could not {error}"))?
+        let owned = self.take().map_err(|error| format!("could not {error}"))?;
+        let healthy = owned.runtime.block_on(owned.external.answers(None, &self.binding, seed));
+        self.give_back(owned);
+        let last_word = match healthy.map_err(|reason| reason.to_string())? {
+            HealthyClient::Tried(outcome) if outcome.class == Class::GoodOpen || !outcome.class.is_good() => {
+                return Ok(());
+            }
+            HealthyClient::CredentialRefused(outcome) => {
+                return Err(format!("your credential was refused: {outcome}"));
+            }
+            HealthyClient::Tried(outcome) | HealthyClient::RefusedByDesign(outcome) => outcome.to_string(),
+            HealthyClient::Absent => "none of them lets it in".to_owned(),
+        };
+        if !self.binding.is_unknown() {
+            return Err(format!("before anything was tried the healthy client of {} gets {last_word}", self.authority));
+        }
+        if self.routes.is_empty() {
+            return Err("it tells no routes: `--path` names one, or a relapse.toml says how it is spoken to".to_owned());
+        }
+        let asked: Vec<String> = self.routes.iter().map(ToString::to_string).collect();
+        Err(format!(
+            "no route lets the plainest request in ({}), {last_word}; `--path` names one with the query it needs, or a \
+             relapse.toml says how it is spoken to",
+            asked.join("; ")
+        ))
     }
 
-    /// Whether it can be had in a process that has served nobody yet, at a price that can be paid for each finding.
-    pub(super) fn can_begin_anew(&self) -> bool {
-        self.with_seat(|seat| matches!(seat.server.reach, Reach::Python(_))).unwrap_or(false)
-    }
-
-    /// Lets what is played next meet a process that has served nobody yet.
-    pub(super) fn begin_anew(&self) -> Result<(), Error> {
-        self.with_seat(|Seat { server, runtime }| match &server.reach {
-            Reach::Python(python) => runtime.block_on(python.begin_anew()),
-            Reach::Url(_) | Reach::Served(_) => Ok(()),
-        })?
-    }
-
-    /// What was noticed that virtual time does not wait for.
+    /// Remarks about its runs that a user should read.
     pub fn notes(&self) -> Vec<String> {
-        let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        seats.values().flat_map(|seat| seat.server.notes()).collect()
+        self.free().iter().flat_map(|owned| owned.external.target.notes()).collect()
     }
 
-    /// Tells whatever was hunted on to stop, and waits until it has; what was wrong with that, each once.
+    /// Stops whatever was hunted on, and waits for its end; what went wrong then, each once.
     ///
     /// # Errors
     /// When something panicked.
     pub fn shut_down(&self) -> Result<BTreeSet<String>, Error> {
-        let seats = std::mem::take(&mut *self.seats.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = std::mem::take(&mut *self.free());
         let mut complaints = BTreeSet::new();
-        for Seat { server, runtime } in seats.into_values() {
-            complaints.extend(runtime.block_on(server.shut_down())?);
+        for Owned { external, runtime } in all {
+            complaints.extend(runtime.block_on(external.shut_down())?);
         }
         Ok(complaints)
     }
@@ -170,7 +200,7 @@ impl Foreign {
 
     /// Where faults can act.
     pub(super) fn places(&self) -> &'static [Place] {
-        self.places
+        self.capabilities.places
     }
 
     /// What was drawn, as far as it can be done there: clients for whom there is room, faults where they can act, and times
@@ -235,13 +265,15 @@ impl Foreign {
     }
 
     fn is_real(&self) -> bool {
-        self.clock == Clock::Real
+        self.capabilities.clock == Clock::Real
     }
 
-    /// A step in the server's own words.
+    /// A step in the service's own words.
     fn say(&self, step: Step) -> Option<Step> {
-        let say = if self.is_by_route() { as_said } else { in_the_words_of };
-        let step = say(&self.binding, &self.authority, step)?;
+        let step = match self.is_by_route() {
+            true => as_written(&self.binding, &self.authority, step),
+            false => in_the_words_of(&self.binding, &self.authority, step)?,
+        };
         Some(match step.act {
             _ if !self.is_real() => step,
             Act::Pause | Act::Freeze => Step { limit: step.limit.min(PAUSE_MAX), ..step },
@@ -249,17 +281,16 @@ impl Foreign {
         })
     }
 
-    /// Runs what was adapted, in the server's own words.
-    pub(super) fn play(&self, drawn: &Drawn, seed: u64) -> Result<Transcript, Error> {
+    /// Runs what was adapted, in the service's own words.
+    pub(super) fn play(&self, owned: &Owned, drawn: &Drawn, seed: u64) -> Result<Transcript, Error> {
         let plan = Plan { seed, faults: drawn.faults.clone() };
-        self.with_seat(|Seat { server, runtime }| {
-            let steps: Vec<Step> = drawn.steps().into_iter().filter_map(|step| self.say(step)).collect();
-            runtime.block_on(async {
-                let transcript = run::converse_as(drawn.crowd, &steps, plan, server.running()).await;
-                server.clear().await?;
-                transcript
-            })
-        })?
+        let steps: Vec<Step> = drawn.steps().into_iter().filter_map(|step| self.say(step)).collect();
+        let target = owned.external.target.as_ref();
+        owned.runtime.block_on(async {
+            let transcript = run::converse_as(drawn.crowd, &steps, plan, target).await;
+            target.clear().await?;
+            transcript
+        })
     }
 
     /// Where it is, and what it is like.
@@ -274,14 +305,5 @@ impl Foreign {
         let mut ended = readings.iter().map(|reading| (reading, reading.outcome()));
         let (reading, outcome) = ended.rfind(|(_, outcome)| !outcome.class.is_good())?;
         self.kind.explain(reading, &outcome.ending)
-    }
-
-    /// Whether so much of the budget is left that more can be tried; the rest is for looking at what was found.
-    pub(super) fn may_go_on(&self) -> bool {
-        let may = self.with_seat(|seat| match &seat.server.reach {
-            Reach::Url(url) => url.is_half_left(),
-            Reach::Python(_) | Reach::Served(_) => true,
-        });
-        may.unwrap_or(true)
     }
 }

@@ -19,27 +19,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use draw::{Aim, Drawn, draw};
-pub use foreign::{Foreign, Reaching};
+use foreign::Owned;
+pub use foreign::{Foreign, Launch};
 pub use report::{FoundReport, HuntReport};
 use serde::{Deserialize, Serialize};
+use shrink::shrink;
 pub use versions::{Change, Fate};
 
 use crate::{
     case::Case,
-    cause::Cause,
     check::{self, Evidence},
     classify::Reading,
     defect::Defect,
     error::Error,
     event::Inbound,
     fault::Place,
-    outcome::{Class, Ending, Outcome},
+    outcome::{Class, Outcome},
     plan::Plan,
     profile::Profile,
     report::pytest::{Heading, Loaded, render as render_pytest},
     revision::Revision,
     run::Conductor,
-    transcript::{Party, Transcript, What},
+    transcript::{Transcript, What},
+    verdict::HealthyClient,
 };
 
 /// How many cases a worker takes at a time.
@@ -86,8 +88,7 @@ impl Found {
     /// A test in Python that shows it and needs nothing but the application, which this profile stood in front of; nothing
     /// where it is about more than what an application receives and sends. `name` is made of letters, digits and `_`.
     pub fn pytest(&self, name: &str, again: &str, loaded: &Loaded, profile: &Profile) -> Option<String> {
-        let control = nobody_beside();
-        let evidence = Evidence::gather(&self.transcript, &control);
+        let evidence = Evidence::gather(&self.transcript, &HealthyClient::Absent);
         let keys = std::iter::once(self.key.as_str()).chain(self.also.iter().map(|(key, _)| key.as_str())).collect();
         let heading = Heading { name, keys, message: &self.message, seed: self.seed, again, loaded };
         render_pytest(&heading, &evidence, profile)
@@ -202,6 +203,7 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, 
     let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     let worker = || {
         let conductor = Conductor::default();
+        let worker = Worker::new(&conductor, hunt)?;
         let mut scans = Vec::new();
         while !is_over.load(Ordering::Relaxed) {
             let chunk = next.fetch_add(1, Ordering::Relaxed);
@@ -209,7 +211,7 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, 
                 break;
             }
             let cases = chunk * CHUNK..(chunk * CHUNK + CHUNK).min(hunt.cases);
-            let scan = conductor.scan(hunt, cases)?;
+            let scan = worker.scan(cases)?;
             let goes_on = watch(&scan.reached, &scan.first.keys().cloned().collect());
             if !goes_on || (hunt.stops_at_first && !scan.first.is_empty()) {
                 is_over.store(true, Ordering::Relaxed);
@@ -233,7 +235,7 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, 
     for scan in parts.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
         whole.add(scan);
     }
-    Conductor::default().conclude(hunt, whole)
+    Worker::new(&Conductor::default(), hunt)?.conclude(whole)
 }
 
 /// What was drawn and run, and which cases complained of something first.
@@ -360,7 +362,8 @@ impl Conductor {
     /// # Errors
     /// When the harness could not do its work.
     pub fn hunt(&self, hunt: &Hunt) -> Result<Campaign, Error> {
-        self.conclude(hunt, self.scan(hunt, 0..hunt.cases)?)
+        let worker = Worker::new(self, hunt)?;
+        worker.conclude(worker.scan(0..hunt.cases)?)
     }
 
     /// What the first case complains of that complains at all, as it was drawn: its seed, and what tells the complaints
@@ -370,19 +373,52 @@ impl Conductor {
     /// When the harness could not do its work.
     pub fn first_complaints(&self, hunt: &Hunt) -> Result<Option<(u64, Vec<String>)>, Error> {
         let hunt = Hunt { stops_at_first: true, ..hunt.clone() };
-        let first = self.scan(&hunt, 0..hunt.cases)?.first;
+        let first = Worker::new(self, &hunt)?.scan(0..hunt.cases)?.first;
         let number = first.values().map(|first| first.number).next();
         Ok(number.map(|number| (hunt.seed_of(number), first.into_keys().collect())))
     }
 
-    fn scan(&self, hunt: &Hunt, cases: std::ops::Range<u64>) -> Result<Scan, Error> {
+    /// Finds a defect alone, with no hint of what it is; nothing when so many cases do not show it.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub fn detect(&self, defect: Defect, hunt: &Hunt) -> Result<Option<Found>, Error> {
+        let hunt = Hunt { revision: Revision::only(defect), stops_at_first: true, ..hunt.clone() };
+        Ok(self.hunt(&hunt)?.found.into_iter().next())
+    }
+}
+
+/// One worker of a hunt. It owns the target that it hunts on.
+struct Worker<'h> {
+    conductor: &'h Conductor,
+    hunt: &'h Hunt,
+    /// The target of the user's own, where the hunt is on one.
+    owned: Option<Owned>,
+}
+
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        if let (Some(foreign), Some(owned)) = (&self.hunt.foreign, self.owned.take()) {
+            foreign.give_back(owned);
+        }
+    }
+}
+
+impl<'h> Worker<'h> {
+    fn new(conductor: &'h Conductor, hunt: &'h Hunt) -> Result<Worker<'h>, Error> {
+        let owned = hunt.foreign.as_ref().map(|foreign| foreign.take()).transpose()?;
+        Ok(Worker { conductor, hunt, owned })
+    }
+
+    fn scan(&self, cases: std::ops::Range<u64>) -> Result<Scan, Error> {
+        let hunt = self.hunt;
         let mut scan = Scan::default();
         for number in cases {
-            if hunt.foreign.as_ref().is_some_and(|foreign| !foreign.may_go_on()) {
+            if self.owned.as_ref().is_some_and(|owned| !owned.may_go_on()) {
                 break;
             }
             let (drawn, seed) = hunt.draw(number);
-            let played = match self.play(hunt, &drawn, seed) {
+            let played = match self.play(&drawn, seed) {
                 Err(Error::TooManyRequests) => break,
                 played => played?,
             };
@@ -406,7 +442,8 @@ impl Conductor {
 
     /// Shrinks what complained first, in the order of the cases. What the smallest case complains of beside it is the
     /// same finding, seen by another check.
-    fn conclude(&self, hunt: &Hunt, scan: Scan) -> Result<Campaign, Error> {
+    fn conclude(&self, scan: Scan) -> Result<Campaign, Error> {
+        let hunt = self.hunt;
         let Scan { reached, first } = scan;
         let mut found: Vec<Found> = Vec::new();
         let mut known = BTreeSet::new();
@@ -416,7 +453,7 @@ impl Conductor {
                 break;
             }
             let (drawn, seed) = hunt.draw(number);
-            let played = match self.play(hunt, &drawn, seed) {
+            let played = match self.play(&drawn, seed) {
                 Err(Error::TooManyRequests) => break,
                 played => played?,
             };
@@ -425,7 +462,7 @@ impl Conductor {
                 if known.contains(&key) {
                     continue;
                 }
-                let new = self.keep(hunt, key, (drawn.clone(), played.clone()), number)?;
+                let new = self.keep(key, (drawn.clone(), played.clone()), number)?;
                 known.insert(new.key.clone());
                 known.extend(new.also.iter().map(|(key, _)| key.clone()));
                 if !found.iter().any(|old| is_in_another_dress(&new, old)) {
@@ -448,15 +485,16 @@ impl Conductor {
             let message = format!("{message} (seen once, {again})");
             let (drawn, seed) = hunt.draw(number);
             let transcript = seen.map_or_else(Transcript::default, Arc::unwrap_or_clone);
-            let capsule = self.capsule(hunt, &key, &message, &drawn, Some(&transcript), seed)?;
+            let capsule = self.capsule(&key, &message, &drawn, Some(&transcript), seed)?;
             found.push(Found { key, message, also, seed, number: number + 1, drawn, transcript, capsule });
         }
         Ok(Campaign { reached, found })
     }
 
     /// Shrinks what was found and makes a capsule of it.
-    fn keep(&self, hunt: &Hunt, key: String, found: (Drawn, Played), number: u64) -> Result<Found, Error> {
-        let Smallest { drawn, played, number, is_confirmed } = self.shrink_and_confirm(hunt, &key, found, number)?;
+    fn keep(&self, key: String, found: (Drawn, Played), number: u64) -> Result<Found, Error> {
+        let hunt = self.hunt;
+        let Smallest { drawn, played, number, is_confirmed } = self.shrink_and_confirm(&key, found, number)?;
         let seed = hunt.seed_of(number);
         let (own, also): (Vec<_>, Vec<_>) = complaints(&played).into_iter().partition(|(other, _)| *other == key);
         let mut message = own.into_iter().next().map(|(_, message)| message).unwrap_or_default();
@@ -468,28 +506,23 @@ impl Conductor {
         if !is_confirmed {
             message.push_str(" (seen again only in a process that had served other cases, and not in one of its own)");
         }
-        let capsule = self.capsule(hunt, &key, &message, &drawn, played.as_ref().ok(), seed)?;
+        let capsule = self.capsule(&key, &message, &drawn, played.as_ref().ok(), seed)?;
         let (number, transcript) = (number + 1, played.unwrap_or_default());
         Ok(Found { key, message, also, seed, number, drawn, transcript, capsule })
     }
 
     /// The smallest thing that still shows a complaint which the case with this number, counted from 0, has; where there can
     /// be one, in a process that has served nobody else.
-    fn shrink_and_confirm(
-        &self,
-        hunt: &Hunt,
-        key: &str,
-        found: (Drawn, Played),
-        number: u64,
-    ) -> Result<Smallest, Error> {
+    fn shrink_and_confirm(&self, key: &str, found: (Drawn, Played), number: u64) -> Result<Smallest, Error> {
+        let hunt = self.hunt;
         let seed = hunt.seed_of(number);
-        let (drawn, played) = self.shrink(hunt, key, found, &|drawn| self.play(hunt, drawn, seed))?;
-        let Some(foreign) = hunt.foreign.as_ref().filter(|foreign| foreign.can_begin_anew()) else {
+        let (drawn, played) = shrink(hunt, key, found, &|drawn| self.play(drawn, seed))?;
+        let Some(owned) = self.owned.as_ref().filter(|owned| owned.can_renew()) else {
             return Ok(Smallest { drawn, played, number, is_confirmed: true });
         };
         let anew = |drawn: &Drawn, seed| {
-            foreign.begin_anew()?;
-            self.play(hunt, drawn, seed)
+            owned.renew()?;
+            self.play(drawn, seed)
         };
         // An interpreter that does not start confirms nothing, and loses nothing.
         match anew(&drawn, seed) {
@@ -502,30 +535,22 @@ impl Conductor {
             let (whole, seed) = hunt.draw(number);
             let shown = anew(&whole, seed)?;
             if complains(&shown, key) {
-                let (drawn, played) = self.shrink(hunt, key, (whole, shown), &|drawn| anew(drawn, seed))?;
+                let (drawn, played) = shrink(hunt, key, (whole, shown), &|drawn| anew(drawn, seed))?;
                 return Ok(Smallest { drawn, played, number, is_confirmed: true });
             }
         }
         Ok(Smallest { drawn, played, number, is_confirmed: false })
     }
 
-    /// Finds a defect alone, with no hint of what it is; nothing when so many cases do not show it.
-    ///
-    /// # Errors
-    /// When the harness could not do its work.
-    pub fn detect(&self, defect: Defect, hunt: &Hunt) -> Result<Option<Found>, Error> {
-        let hunt = Hunt { revision: Revision::only(defect), stops_at_first: true, ..hunt.clone() };
-        Ok(self.hunt(&hunt)?.found.into_iter().next())
-    }
-
     /// Runs what was drawn.
-    fn play(&self, hunt: &Hunt, drawn: &Drawn, seed: u64) -> Result<Played, Error> {
-        if let Some(foreign) = &hunt.foreign {
-            return foreign.play(drawn, seed).map(Ok);
+    fn play(&self, drawn: &Drawn, seed: u64) -> Result<Played, Error> {
+        let hunt = self.hunt;
+        if let (Some(foreign), Some(owned)) = (&hunt.foreign, &self.owned) {
+            return foreign.play(owned, drawn, seed).map(Ok);
         }
         let plan = Plan { seed, faults: drawn.faults.clone() };
         let profile = &hunt.servers[drawn.server];
-        match self.converse(hunt.revision, drawn.environment, profile, drawn.crowd, &drawn.steps(), plan) {
+        match self.conductor.converse(hunt.revision, drawn.environment, profile, drawn.crowd, &drawn.steps(), plan) {
             Ok(transcript) => Ok(Ok(transcript)),
             // A target that dies is found, and does not end the hunt.
             Err(Error::TargetPanicked(text)) => Ok(Err(text)),
@@ -541,11 +566,6 @@ fn is_in_another_dress(new: &Found, old: &Found) -> bool {
     let is_exception = |key: &str| key.starts_with("no_escaped_exception: ") && key.contains(" in ");
     let is_another = is_exception(&new.key);
     new.also.iter().any(|(key, _)| !is_another && *key == old.key || is_exception(key) && is_of_old(key))
-}
-
-/// The control of a hunt: nobody is beside its clients.
-fn nobody_beside() -> Outcome {
-    Outcome { class: Class::GoodOpen, cause: Cause::Clean, ending: Ending::Left, closed_by: Party::Probe }
 }
 
 /// Everything that happened, or the text of a panic.
@@ -575,8 +595,7 @@ fn look(played: &Played, reached: &mut dyn FnMut(&Evidence<'_>, &Transcript)) ->
 }
 
 fn look_at(transcript: &Transcript, reached: &mut dyn FnMut(&Evidence<'_>, &Transcript)) -> Vec<(String, String)> {
-    let control = nobody_beside();
-    let evidence = Evidence::gather(transcript, &control);
+    let evidence = Evidence::gather(transcript, &HealthyClient::Absent);
     reached(&evidence, transcript);
     let bad = evidence.outcomes.iter().filter(|outcome| !outcome.class.is_good());
     let bad = bad.map(|outcome| (format!("{}: {}", outcome.class, outcome.cause), outcome.to_string()));

@@ -42,23 +42,23 @@ fn wait(name: &str) -> Step {
     step(Act::Wait(Awaited::Message(name.to_owned())))
 }
 
+/// The upgrade of a valid client, on the service's own host; to `/` where the service file names no path for WebSockets.
 fn upgrade(binding: &Binding) -> Request {
-    Request { headers: Vec::new(), ..binding.upgrade("") }
+    let upgrade = binding.upgrade("").unwrap_or_else(|| Request::standard("GET", "/"));
+    Request { headers: Vec::new(), ..upgrade }
 }
 
 /// The upgrade, and the wait for the welcome.
 fn opened(binding: &Binding, request: Request) -> Vec<Step> {
-    let welcome = Some(&binding.messages.welcome).filter(|welcome| !welcome.is_empty());
-    std::iter::once(step(Act::Open(request))).chain(welcome.map(|welcome| wait(welcome))).collect()
+    let welcome = binding.messages.welcome.iter().map(|welcome| wait(welcome));
+    std::iter::once(step(Act::Open(request))).chain(welcome).collect()
 }
 
 /// What the binding has a client say, and the wait for the last word of the answer.
 fn asked(binding: &Binding) -> Vec<Step> {
     let messages = &binding.messages;
-    match messages.events.last() {
-        Some(last) if !messages.request.is_empty() => {
-            vec![step(Act::SendText(messages.request.clone())), wait(last)]
-        }
+    match (&messages.request, messages.events.last()) {
+        (Some(request), Some(last)) => vec![step(Act::SendText(request.clone())), wait(last)],
         _ => Vec::new(),
     }
 }
@@ -111,7 +111,7 @@ fn lockout(chance: &mut Rng, binding: &Binding) -> Option<Vec<Vec<Step>>> {
 
 /// A session in which a request is longer than usual, with nothing but spaces behind it, and then one as usual.
 fn enlarged(chance: &mut Rng, binding: &Binding) -> Option<Vec<Vec<Step>>> {
-    let request = &binding.messages.request;
+    let request = binding.messages.request.as_ref()?;
     let spaces = one(chance, &SIZES).saturating_sub(request.len());
     // Spaces behind it do not change what JSON says.
     let is_json = serde_json::from_str::<serde_json::Value>(request).is_ok();

@@ -6,37 +6,33 @@ use crate::{
     environment::Environment,
     error::Error,
     fault::{Fault, FaultKind, ScopeEdit, Trigger},
-    run::Conductor,
     scope::ScopeType,
     step::{Act, Client, Crowd, DEFAULT_USER, Request},
     value::Value,
 };
 
-impl Conductor {
-    /// The smallest thing found that still shows the complaint when it is played so, and what happened then. What was found
-    /// is small enough where a server that is not ours may not be asked any more.
-    pub(super) fn shrink(
-        &self,
-        hunt: &Hunt,
-        key: &str,
-        (drawn, played): (Drawn, Played),
-        play: &dyn Fn(&Drawn) -> Result<Played, Error>,
-    ) -> Result<(Drawn, Played), Error> {
-        let is_by_route = hunt.foreign.as_ref().is_some_and(|foreign| foreign.is_by_route());
-        let mut smallest = (drawn, played);
-        'again: loop {
-            for candidate in smaller(&smallest.0, is_by_route).into_iter().filter(|drawn| may_be(hunt, drawn)) {
-                let played = match play(&candidate) {
-                    Err(Error::TooManyRequests) => return Ok(smallest),
-                    played => played?,
-                };
-                if complains(&played, key) {
-                    smallest = (candidate, played);
-                    continue 'again;
-                }
+/// The smallest thing found that still shows the complaint when it is played so, and what happened then. What was found
+/// is small enough where a server that is not ours may not be asked any more.
+pub(super) fn shrink(
+    hunt: &Hunt,
+    key: &str,
+    (drawn, played): (Drawn, Played),
+    play: &dyn Fn(&Drawn) -> Result<Played, Error>,
+) -> Result<(Drawn, Played), Error> {
+    let is_by_route = hunt.foreign.as_ref().is_some_and(|foreign| foreign.is_by_route());
+    let mut smallest = (drawn, played);
+    'again: loop {
+        for candidate in smaller(&smallest.0, is_by_route).into_iter().filter(|drawn| may_be(hunt, drawn)) {
+            let played = match play(&candidate) {
+                Err(Error::TooManyRequests) => return Ok(smallest),
+                played => played?,
+            };
+            if complains(&played, key) {
+                smallest = (candidate, played);
+                continue 'again;
             }
-            return Ok(smallest);
         }
+        return Ok(smallest);
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{Campaign, Conductor, Found, Hunt, Reached, complaints};
+use super::{Campaign, Conductor, Found, Hunt, Reached, Worker, complaints};
 use crate::error::Error;
 
 /// What became of something that was found on one of two versions.
@@ -61,10 +61,11 @@ impl Change {
         mut done: impl FnMut(),
     ) -> Result<Change, Error> {
         let conductor = Conductor::default();
+        let (old, new) = (Worker::new(&conductor, before.0)?, Worker::new(&conductor, after.0)?);
         let reached = [before.1.reached, after.1.reached];
         let mut fates: Vec<(Fate, Found, bool)> = Vec::new();
         for found in after.1.found {
-            let fate = match conductor.shown(before.0, &found)? {
+            let fate = match old.shown(&found)? {
                 Some(keys) if keys.contains(&found.key) => Fate::Still,
                 Some(_) => Fate::Broken,
                 None => Fate::Unclear,
@@ -73,7 +74,7 @@ impl Change {
             done();
         }
         for mut found in before.1.found {
-            let shown = conductor.shown(after.0, &found)?;
+            let shown = new.shown(&found)?;
             let fate = match shown.as_ref().map(|keys| (keys.contains(&found.key), keys.first())) {
                 Some((true, _)) => Fate::Still,
                 Some((false, None)) => Fate::Fixed,
@@ -108,10 +109,10 @@ impl Change {
     }
 }
 
-impl Conductor {
-    /// What a version complains of in the smallest case of a finding; nothing where a fault of it does not act there.
-    fn shown(&self, hunt: &Hunt, found: &Found) -> Result<Option<BTreeSet<String>>, Error> {
-        let played = self.play(hunt, &found.drawn, found.seed)?;
+impl Worker<'_> {
+    /// The complaints of a version in the smallest case of a finding; `None` where a fault of it does not act there.
+    fn shown(&self, found: &Found) -> Result<Option<BTreeSet<String>>, Error> {
+        let played = self.play(&found.drawn, found.seed)?;
         let acted = played.as_ref().map_or(true, |transcript| transcript.fired.iter().all(|fired| *fired > 0));
         let keys: BTreeSet<String> = complaints(&played).into_iter().map(|(key, _)| key).collect();
         Ok((acted || keys.contains(&found.key)).then_some(keys))

@@ -15,15 +15,18 @@ use crate::{
     binding::Binding,
     clock::Clock,
     credential::Credential,
-    error::{Error, Trouble},
+    error::{Blame, Error, Trouble},
     fault::Fault,
     plan::Plan,
     probe::{self, Script},
     profile::{Profile, Row},
-    python::{BLOCKED_LIMIT, Installation, MEMORY_LIMIT, START_LIMIT, Server, ServerChoice, Site, version, versions},
+    python::{
+        BLOCKED_LIMIT, Installation, LifespanMode, MEMORY_LIMIT, START_LIMIT, Server, ServerChoice, Site, version,
+        versions,
+    },
     recorder::Recorder,
     step::{Act, Awaited, Client, Request, Step},
-    target::Served,
+    targets::Served,
     transcript::Transcript,
 };
 
@@ -128,6 +131,7 @@ pub async fn measure(choice: &ServerChoice, python: &Path, slow: Slow) -> Result
     let bench = Bench::set_up(choice, python).map_err(|error| Trouble {
         message: format!("no temporary files can be written: {error}"),
         details: String::new(),
+        blame: Blame::Setup,
     })?;
     let found = versions(python, choice.software.decisive())?;
     let named = found.iter().filter_map(|(name, version)| Some(format!("{name} {}", version.as_ref()?)));
@@ -187,6 +191,8 @@ impl Bench {
             clock: Clock::Real,
             fresh: false,
             memory_limit: MEMORY_LIMIT,
+            start_limit,
+            lifespan: LifespanMode::Auto,
         };
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let installation = Installation { site, server: self.choice.clone(), flags, start_limit };

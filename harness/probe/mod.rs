@@ -22,8 +22,8 @@ use crate::{
     link::{Link, Wire, take},
     message::message_type,
     recorder::{Recorder, Scribe},
-    running::Running,
     step::{Act, Awaited, Crowd, Request, Step},
+    target::Target,
     transcript::{BodyEnd, Party, What},
 };
 
@@ -62,7 +62,7 @@ impl<'a> Script<'a> {
 ///
 /// # Errors
 /// When no link to the target can be had. What the target does is never an error.
-pub async fn perform(script: Script<'_>, recorder: &Recorder, target: &dyn Running) -> Result<(), Error> {
+pub async fn perform(script: Script<'_>, recorder: &Recorder, target: &dyn Target) -> Result<(), Error> {
     let clients = (0..script.crowd.clients()).map(|number| Client::new(number, script, recorder, target).perform());
     try_join_all(clients).await.map(drop)
 }
@@ -76,7 +76,7 @@ pub async fn open(
     request: &Request,
     limit: Duration,
     recorder: &Recorder,
-    target: &dyn Running,
+    target: &dyn Target,
 ) -> Result<Option<Wire>, Error> {
     let step = Step { act: Act::Open(request.clone()), limit };
     let mut client = Client::new(0, Script::of_one(std::slice::from_ref(&step)), recorder, target);
@@ -89,12 +89,12 @@ struct Client<'a> {
     number: usize,
     script: Script<'a>,
     recorder: &'a Recorder,
-    target: &'a dyn Running,
+    target: &'a dyn Target,
     chance: fastrand::Rng,
 }
 
 impl<'a> Client<'a> {
-    fn new(number: usize, script: Script<'a>, recorder: &'a Recorder, target: &'a dyn Running) -> Client<'a> {
+    fn new(number: usize, script: Script<'a>, recorder: &'a Recorder, target: &'a dyn Target) -> Client<'a> {
         let seed = recorder.plan().seed.wrapping_add(number as u64);
         Client { number, script, recorder, target, chance: fastrand::Rng::with_seed(seed) }
     }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    error::Trouble,
+    error::{Blame, Trouble},
     exception::{CodePlace, Exception},
     route::{Parameter, Route},
     value::Value,
@@ -29,8 +29,6 @@ use crate::{
 /// What runs in the interpreter.
 pub(super) const SHIM: &str = include_str!("shim.py");
 
-/// How long an import may take.
-const IMPORT_LIMIT: Duration = Duration::from_secs(60);
 /// How the trouble with an application begins that does not answer.
 const STUCK: &str = "the application kept its event loop to itself";
 /// How long a stuck interpreter may take to say where it is.
@@ -61,7 +59,24 @@ pub struct Site {
     pub fresh: bool,
     /// How much memory its process may have, in bytes.
     pub memory_limit: u64,
+    /// How long its import, and the start of a real server, may take. Real time.
+    pub start_limit: Duration,
+    /// Whether the app has a lifespan.
+    pub lifespan: LifespanMode,
 }
+
+/// Whether the lifespan events of an app are sent to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LifespanMode {
+    /// As the server does it.
+    #[default]
+    Auto,
+    /// The app gets none: it is served at once.
+    Off,
+}
+
+/// How long an import, and the start of a real server, may usually take.
+pub const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long an application usually may.
 pub const BLOCKED_LIMIT: Duration = Duration::from_secs(20);
@@ -179,11 +194,13 @@ impl Interpreter {
             ("log_level", Value::Int(20)),
             ("memory_limit", Value::Int(i64::try_from(site.memory_limit).unwrap_or(i64::MAX))),
         ]);
-        let introduced = say(&mut to, &settings).map_err(|_| ear.gone()).and_then(|()| ear.hear(IMPORT_LIMIT));
+        let introduced = say(&mut to, &settings).map_err(|_| ear.gone()).and_then(|()| ear.hear(site.start_limit));
         let introduced = introduced.map_err(|trouble| {
             let late = trouble.message.starts_with(STUCK);
-            let message = format!("the import of {} took longer than {} s", site.app, IMPORT_LIMIT.as_secs());
-            Trouble { message: if late { message } else { trouble.message }, details: trouble.details }
+            let limit = site.start_limit.as_secs_f64();
+            let message = format!("the import of {} took longer than {limit} s; --start-limit gives it more", site.app);
+            let blame = if late { Blame::App } else { trouble.blame };
+            Trouble { message: if late { message } else { trouble.message }, details: trouble.details, blame }
         })?;
         let introduction = introduction(&introduced)?;
         let calls = Arc::new(Mutex::new(Calls { next: 1, directory: site.directory.clone(), ..Calls::default() }));
@@ -334,13 +351,14 @@ impl Ear {
         let length = u32::from_le_bytes(head) as usize;
         if length > ANSWER_BYTES_MAX {
             let message = format!("it answered {length} bytes at once");
-            return Err(Trouble { message, details: self.printed.last() });
+            return Err(Trouble { message, details: self.printed.last(), blame: Blame::App });
         }
         let mut answer = vec![0; length];
         self.read(&mut answer, limit)?;
         marshal::read(&answer).map_err(|why| Trouble {
             message: format!("its answer cannot be read: {why}"),
             details: self.printed.last(),
+            blame: Blame::App,
         })
     }
 
@@ -375,12 +393,13 @@ impl Ear {
                 limit.as_secs_f64()
             ),
             details: frames.join("\n"),
+            blame: Blame::App,
         }
     }
 
     fn gone(&mut self) -> Trouble {
         let how = lock(&self.group).end().map_or_else(|error| error.to_string(), |status| status.to_string());
-        Trouble { message: format!("the interpreter ended: {how}"), details: self.printed.last() }
+        Trouble { message: format!("the interpreter ended: {how}"), details: self.printed.last(), blame: Blame::App }
     }
 }
 
@@ -391,7 +410,7 @@ impl Calls {
             Value::List(parts) => Ok(parts),
             other => {
                 let message = format!("the interpreter answered a {}", other.type_name());
-                Err(Trouble { message, details: String::new() })
+                Err(Trouble { message, details: String::new(), blame: Blame::Setup })
             }
         });
         let mut parts = match answer {
@@ -432,7 +451,7 @@ impl Calls {
             "note" => return self.notes.push(text(parts.next())),
             "fatal" => {
                 let message = "the harness's part in the interpreter failed".to_owned();
-                return self.die(Trouble { message, details: text(parts.next()) });
+                return self.die(Trouble { message, details: text(parts.next()), blame: Blame::Setup });
             }
             "receive" => (parts.next(), Happening::Receive),
             "send" => (parts.next(), Happening::Send(parts.next().unwrap_or(Value::None))),
@@ -483,7 +502,7 @@ pub(super) fn not_started(python: &Path, directory: &Path, error: &std::io::Erro
         ErrorKind::NotFound => format!("there is no `{}`; --python names an interpreter", python.display()),
         _ => format!("`{}` cannot be started: {error}", python.display()),
     };
-    Trouble { message, details: String::new() }
+    Trouble { message, details: String::new(), blame: Blame::Setup }
 }
 
 /// A command about a call.
@@ -528,10 +547,22 @@ pub(super) fn exception(parts: &mut impl Iterator<Item = Value>, directory: &Pat
     Exception { type_name, message, place: places.into_iter().nth(own).map(|(_, place)| place) }
 }
 
+/// Whose fault it is that an app cannot be loaded, by the shim's word for what went wrong.
+pub(super) fn blame_for(kind: &str) -> Blame {
+    match kind {
+        "import-error" | "exited" | "factory-failed" => Blame::App,
+        _ => Blame::Setup,
+    }
+}
+
 /// What the application told about itself.
 fn introduction(told: &Value) -> Result<Introduction, Trouble> {
     let Value::Dict(told) = told else {
-        return Err(Trouble { message: "the interpreter did not introduce itself".to_owned(), details: String::new() });
+        return Err(Trouble {
+            message: "the interpreter did not introduce itself".to_owned(),
+            details: String::new(),
+            blame: Blame::Setup,
+        });
     };
     let get = |key: &str| text(told.get(key).cloned());
     if told.get("ok") != Some(&Value::Bool(true)) {
@@ -541,7 +572,7 @@ fn introduction(told: &Value) -> Result<Introduction, Trouble> {
             let searched = searched.iter().map(|path| text(Some(path.clone()))).filter(|path| !path.is_empty());
             details = format!("searched in {}", searched.collect::<Vec<_>>().join(", "));
         }
-        return Err(Trouble { message, details });
+        return Err(Trouble { message, details, blame: blame_for(&get("kind")) });
     }
     let versions = match told.get("versions") {
         Some(Value::Dict(versions)) => {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
-    interpreter::{exception, text},
+    interpreter::{blame_for, exception, text},
     marshal,
 };
 use crate::{
@@ -247,7 +247,9 @@ impl Book {
         match name.as_str() {
             "loaded" => return self.is_loaded = true,
             "trouble" => {
-                return self.trouble = Some(Trouble { message: text(parts.next()), details: text(parts.next()) });
+                let (message, details) = (text(parts.next()), text(parts.next()));
+                let blame = blame_for(&text(parts.next()));
+                return self.trouble = Some(Trouble { message, details, blame });
             }
             _ => {}
         }

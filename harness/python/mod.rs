@@ -20,9 +20,9 @@ use tokio::task::coop::{consume_budget, unconstrained};
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 pub use self::group::end_all;
-pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, MEMORY_LIMIT, Site};
+pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site};
 use self::interpreter::{Happening, command};
-pub use self::server::{Installation, START_LIMIT, Server, ServerChoice, Software};
+pub use self::server::{Installation, Server, ServerChoice, Software};
 pub use self::venv::{Requirements, cache, version, versions};
 use crate::{
     application::{Application, Promise, Receive, SendEvent},

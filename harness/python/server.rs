@@ -16,13 +16,13 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     group::{Group, Printed},
-    interpreter::{Interpreter, Introduction, SHIM, Site, not_started},
+    interpreter::{Interpreter, Introduction, LifespanMode, SHIM, Site, not_started},
     ledger::{Ledger, Lifespan},
     venv::{self, Requirements},
 };
 use crate::{
     clock::Clock,
-    error::{Trouble, did_you_mean},
+    error::{Blame, Trouble, did_you_mean},
     link::Link,
     recorder::Scribe,
     transcript::{Party, What},
@@ -31,8 +31,6 @@ use crate::{
 /// What runs in front of the application.
 const WITNESS: &str = include_str!("witness.py");
 
-/// How long a server usually may take to start.
-pub const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long it may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// How often it is looked whether it has.
@@ -176,7 +174,7 @@ impl ServerChoice {
             }
             _ => return Ok(()),
         };
-        Err(Trouble { message, details: String::new() })
+        Err(Trouble { message, details: String::new(), blame: Blame::Setup })
     }
 
     /// The interpreter that runs it: the given one where it has it. Where it has not, and nobody chose it for the
@@ -193,7 +191,7 @@ impl ServerChoice {
     }
 
     /// Its arguments, to listen on a port of loopback.
-    fn arguments(&self, port: u16) -> Vec<String> {
+    fn arguments(&self, port: u16, lifespan: LifespanMode) -> Vec<String> {
         let port = port.to_string();
         let mut arguments = vec!["-m".to_owned(), self.software.name().to_owned()];
         arguments.extend(
@@ -201,17 +199,33 @@ impl ServerChoice {
                 Software::Uvicorn => vec!["--host", "127.0.0.1", "--port", &port, "--no-access-log"],
                 Software::Hypercorn => vec!["--bind", "127.0.0.1:{port}"],
                 Software::Daphne => vec!["--bind", "127.0.0.1", "--port", &port, "--verbosity", "0"],
-                Software::Granian => vec!["--interface", "asgi", "--host", "127.0.0.1", "--port", &port],
+                Software::Granian => {
+                    let interface = if lifespan == LifespanMode::Off { "asginl" } else { "asgi" };
+                    vec!["--interface", interface, "--host", "127.0.0.1", "--port", &port]
+                }
             }
             .into_iter()
             .map(|argument| argument.replace("{port}", &port)),
         );
+        if self.software == Software::Uvicorn && lifespan == LifespanMode::Off {
+            arguments.extend(["--lifespan".to_owned(), "off".to_owned()]);
+        }
         let implementation = self.implementation.as_ref();
         if let Some((_, flag)) = IMPLEMENTATIONS.iter().find(|(name, _)| implementation.is_some_and(|own| own == name))
         {
             arguments.extend(["--ws".to_owned(), (*flag).to_owned()]);
         }
         arguments
+    }
+}
+
+impl Software {
+    /// Whether it can serve an app without sending it lifespan events.
+    pub fn can_omit_lifespan(self) -> bool {
+        match self {
+            Software::Uvicorn | Software::Granian | Software::Daphne => true,
+            Software::Hypercorn => false,
+        }
     }
 }
 
@@ -369,14 +383,21 @@ async fn launch(installation: &Installation, port: u16, directory: &Path) -> Res
     let ledger = Ledger::open(&socket, &site.directory)
         .map_err(|error| trouble(format!("no socket can be had in {}: {error}", directory.display())))?;
     let mut command = Command::new(&site.python);
-    command.args(choice.arguments(port)).args(flags).arg("relapse_witness:app").current_dir(&site.directory);
+    command
+        .args(choice.arguments(port, site.lifespan))
+        .args(flags)
+        .arg("relapse_witness:app")
+        .current_dir(&site.directory);
     let mut path = directory.as_os_str().to_owned();
-    if let Some(more) = std::env::var_os("PYTHONPATH").filter(|more| !more.is_empty()) {
+    // The app's own path stands behind that of the witness.
+    let own = site.environment.iter().rev().find(|(name, _)| name == "PYTHONPATH");
+    let own = own.map(|(_, value)| value.into()).or_else(|| std::env::var_os("PYTHONPATH"));
+    if let Some(more) = own.filter(|more| !more.is_empty()) {
         path.push(":");
         path.push(more);
     }
-    command.env("PYTHONPATH", path).env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
     command.env("RELAPSE_APP", &site.app).env("RELAPSE_LEDGER", &socket).envs(site.environment.iter().cloned());
+    command.env("PYTHONPATH", path).env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
     if site.factory {
         command.env("RELAPSE_FACTORY", "1");
     }
@@ -395,7 +416,9 @@ async fn launch(installation: &Installation, port: u16, directory: &Path) -> Res
                 return Err(why);
             }
             let is_ready = match process.ledger.standing() {
-                (is_loaded, Lifespan::Untold) => is_loaded && choice.software == Software::Daphne,
+                (is_loaded, Lifespan::Untold) => {
+                    is_loaded && (choice.software == Software::Daphne || site.lifespan == LifespanMode::Off)
+                }
                 (_, lifespan) => lifespan == Lifespan::Started,
             };
             if is_ready && TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
@@ -414,7 +437,7 @@ async fn launch(installation: &Installation, port: u16, directory: &Path) -> Res
                 (true, _) => "it does not listen",
             };
             let message = format!("{choice} did not start within {} s: {what}", start_limit.as_secs());
-            Err(Trouble { message, details: process.printed.last() })
+            Err(Trouble { message, details: process.printed.last(), blame: Blame::App })
         }
     }
 }
@@ -425,12 +448,14 @@ fn why_not(process: &mut Process, choice: &ServerChoice) -> Option<Trouble> {
     if let Some(trouble) = process.ledger.trouble() {
         return Some(trouble);
     }
+    let mut blame = Blame::App;
     let message = match standing {
         (_, Lifespan::Failed(why)) => format!("the application failed to start: {why}"),
         _ => {
             let status = process.group.child.try_wait().ok().flatten()?;
             let said = process.printed.last();
             if said.contains("ddress already in use") || said.contains("Errno 98") {
+                blame = Blame::Setup;
                 format!("{choice} finds its port taken: start again")
             } else {
                 format!("{choice} ended before it listened: {status}")
@@ -439,9 +464,9 @@ fn why_not(process: &mut Process, choice: &ServerChoice) -> Option<Trouble> {
     };
     // What it printed last comes with its end.
     let _ = process.group.end();
-    Some(Trouble { message, details: process.printed.last() })
+    Some(Trouble { message, details: process.printed.last(), blame })
 }
 
 fn trouble(message: String) -> Trouble {
-    Trouble { message, details: String::new() }
+    Trouble { message, details: String::new(), blame: Blame::Setup }
 }

@@ -14,7 +14,7 @@ use super::{
     group::{Group, Printed},
     interpreter::not_started,
 };
-use crate::error::Trouble;
+use crate::error::{Blame, Trouble};
 
 /// How long an installation may take, and how long one is waited for that another process makes.
 const INSTALL_LIMIT: Duration = Duration::from_secs(600);
@@ -351,5 +351,5 @@ fn failed(doing: &str, path: &Path, error: &io::Error) -> Trouble {
 }
 
 fn trouble(message: impl Into<String>, details: impl Into<String>) -> Trouble {
-    Trouble { message: message.into(), details: details.into() }
+    Trouble { message: message.into(), details: details.into(), blame: Blame::Setup }
 }

@@ -5,7 +5,7 @@ front.  RELAPSE_LEDGER is the Unix socket of the harness; each process that impo
 a connection of its own.  Messages are `marshal` version 2 with a 4-byte little-endian length in
 front, and go out before what they tell of goes on.
 
-    loaded                    trouble message traceback        log number level message
+    loaded                    trouble message traceback kind        log number level message
     call number scope         received number event            sent number event
     returned number           raised number type message frames            over number
     raised_in number type message                              by the server, in receive() or send()
@@ -154,7 +154,7 @@ def load():
     try:
         app = shim.load(os.environ["RELAPSE_APP"], "RELAPSE_FACTORY" in os.environ)
     except shim.LoadError as error:
-        line.tell("trouble", error.reply["message"], error.reply["traceback"])
+        line.tell("trouble", error.reply["message"], error.reply["traceback"], error.reply["kind"])
         raise
     return shim.asgi3(app)
 

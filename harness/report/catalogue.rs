@@ -61,7 +61,7 @@ fn entries<'a>(issues: &'a [Issue], cases: &'a [Arc<Case>]) -> Vec<Entry<'a>> {
 
 fn entry<'a>(key: &'a str, issue: &'a Issue, cases: Vec<&'a Case>) -> Entry<'a> {
     let shams = cases.iter().flat_map(|case| &case.shams);
-    let symptoms = cases.iter().flat_map(|case| std::iter::once(&case.symptom).chain(case.symptom_on.values()));
+    let symptoms = cases.iter().flat_map(|case| case.symptom.iter().chain(case.symptom_on.values()));
     let found_by = symptoms.flat_map(|symptom| &symptom.found_by).chain(shams.clone().flat_map(|sham| &sham.found_by));
     let defects = cases.iter().flat_map(|case| case.twin.defects()).map(Defect::name).collect();
     Entry {
@@ -76,7 +76,7 @@ fn entry<'a>(key: &'a str, issue: &'a Issue, cases: Vec<&'a Case>) -> Entry<'a> 
             .into_iter()
             .map(|case| Row {
                 case: &case.name,
-                scenario: &case.scenario,
+                scenario: case.scenario.as_deref().unwrap_or_default(),
                 summary: &case.summary,
                 issues: &case.issues,
             })

@@ -8,14 +8,15 @@ use crate::{
     case::Sham,
     cause::Cause,
     defect::Defect,
+    judge::clause,
     outcome::{Class, Outcome},
     transcript::Party,
-    trial::{Report, Trial},
-    verdict::{Finding, Judged, Judgement, Verdict},
+    trial::{Ran, Report, TargetKind, shell},
+    verdict::{Difference, Finding, Judged, Judgement, Reason, Shown, Verdict},
 };
 
 /// The version of the document's shape. It grows when a key changes its meaning or goes.
-const SCHEMA: u32 = 3;
+const SCHEMA: u32 = 4;
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -29,15 +30,20 @@ struct Document<'a> {
 #[derive(Serialize)]
 struct CaseEntry<'a> {
     case: &'a str,
-    scenario: &'a str,
+    scenario: Option<&'a str>,
     issues: &'a [String],
-    target: &'static str,
-    profile: &'a str,
-    environment: &'static str,
+    target: TargetKind,
+    target_name: Option<&'a str>,
+    before_name: Option<&'a str>,
+    profile: Option<&'a str>,
+    server: Option<&'a str>,
+    environment: Option<&'static str>,
     seed: u64,
     defects: Vec<&'static str>,
     verdict: Verdict,
-    why: &'a str,
+    why: String,
+    differences: &'a [Difference],
+    shown: Option<Shown>,
     findings: &'a [Finding],
     before: Option<Run<'a>>,
     after: Option<Run<'a>>,
@@ -60,6 +66,7 @@ struct ShamEntry<'a> {
 struct Run<'a> {
     #[serde(flatten)]
     seen: Seen,
+    clause: String,
     findings: &'a [Finding],
 }
 
@@ -87,7 +94,7 @@ pub fn render(report: &Report) -> String {
     let exercised = report.exercised();
     let document = Document {
         schema: SCHEMA,
-        cases: report.trials.iter().map(|(trial, judgement)| entry(trial, judgement, report.seed)).collect(),
+        cases: report.trials.iter().map(|(ran, judgement)| entry(ran, judgement, report.seed)).collect(),
         shutdown: &report.shutdown,
         errors: report.broken.iter().map(|error| format!("could not {error}")).collect(),
         summary: Summary {
@@ -102,24 +109,33 @@ pub fn render(report: &Report) -> String {
     serde_json::to_string_pretty(&document).expect("the document holds nothing that JSON cannot write")
 }
 
-fn entry<'a>(trial: &'a Trial, judgement: &'a Judgement, seed: u64) -> CaseEntry<'a> {
+fn entry<'a>(ran: &'a Ran, judgement: &'a Judgement, seed: u64) -> CaseEntry<'a> {
+    let (case, external) = (ran.case(), ran.external());
     CaseEntry {
-        case: &trial.case.name,
-        scenario: &trial.case.scenario,
-        issues: &trial.case.issues,
-        target: if trial.is_foreign() { "url" } else { "backend" },
-        profile: &trial.profile.name,
-        environment: trial.environment.name(),
+        case: &case.name,
+        scenario: case.scenario.as_deref(),
+        issues: &case.issues,
+        target: ran.kind(),
+        target_name: external.map(|name| name.target.as_str()),
+        before_name: external.and_then(|name| name.before.as_deref()),
+        profile: ran.profile(),
+        server: external.and_then(|name| name.server.as_deref()),
+        environment: ran.environment().map(|environment| environment.name()),
         seed,
-        defects: trial.case.twin.defects().map(Defect::name).collect(),
+        defects: case.twin.defects().map(Defect::name).collect(),
         verdict: judgement.verdict,
-        why: &judgement.why,
+        why: judgement.why(),
+        differences: match &judgement.reason {
+            Some(Reason::NotShown(differences)) => differences,
+            _ => &[],
+        },
+        shown: judgement.shown,
         findings: judgement.after.as_ref().map_or(&[], |after| &after.findings),
         before: judgement.before.as_ref().map(run),
         after: judgement.after.as_ref().map(run),
-        control: judgement.after.as_ref().map(|after| seen(&after.control)),
-        shams: trial.case.shams.iter().zip(&judgement.shams).map(sham).collect(),
-        replay: trial.replay(seed),
+        control: judgement.after.as_ref().and_then(|after| after.control.outcome()).map(seen),
+        shams: case.shams.iter().zip(&judgement.shams).map(sham).collect(),
+        replay: shell(&ran.replay(seed)),
     }
 }
 
@@ -129,7 +145,7 @@ fn sham<'a>((sham, (verdict, judged)): (&'a Sham, &'a (Verdict, Judged))) -> Sha
 }
 
 fn run(judged: &Judged) -> Run<'_> {
-    Run { seen: seen(&judged.outcome), findings: &judged.findings }
+    Run { seen: seen(&judged.outcome), clause: clause(judged), findings: &judged.findings }
 }
 
 fn seen(outcome: &Outcome) -> Seen {

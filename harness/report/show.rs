@@ -9,9 +9,10 @@ use super::{
     table::plain_table,
 };
 use crate::{
+    case::Symptom,
     issue::{self, Issue},
-    trial::Trial,
-    verdict::{Judged, Judgement, Verdict},
+    trial::{Trial, shell},
+    verdict::{HealthyClient, Judged, Judgement},
 };
 
 const BOLD: Style = Style::new().bold();
@@ -35,10 +36,19 @@ pub fn render(
     let mut say = |line: String| {
         let _ = writeln!(text, "{line}");
     };
-    say(format!("{BOLD}{}{BOLD:#}  {}  {}", case.name, case.scenario, issue::labels(&case.issues).join(", ")));
+    say(format!(
+        "{BOLD}{}{BOLD:#}  {}  {}",
+        case.name,
+        case.scenario.as_deref().unwrap_or_default(),
+        issue::labels(&case.issues).join(", ")
+    ));
     say(format!("{}\n", case.summary));
-    say(format!("{FAINT}reported{FAINT:#}  {}", case.reported));
-    say(format!("{FAINT}behind  {FAINT:#}  {}", case.behind));
+    if let Some(reported) = &case.reported {
+        say(format!("{FAINT}reported{FAINT:#}  {reported}"));
+    }
+    if let Some(behind) = &case.behind {
+        say(format!("{FAINT}behind  {FAINT:#}  {behind}"));
+    }
     for defect in case.twin.defects() {
         let (name, origin, mechanism) = (defect.name(), defect.origin(), defect.mechanism());
         say(format!("{FAINT}defect  {FAINT:#}  {name}, {origin}: {mechanism}"));
@@ -57,30 +67,29 @@ pub fn render(
         for finding in &after.findings {
             say(format!("          {}: {}", finding.check, finding.message));
         }
-        say(format!("{FAINT}control {FAINT:#}  {}", after.control));
+        say(format!("{FAINT}control {FAINT:#}  {}", healthy(&after.control)));
     }
     if let (None, Some(after)) = (&judgement.before, &judgement.after) {
         for line in sequence::lines(&after.transcript, detail) {
             say(format!(" {}", cell(Some(&line))));
         }
-        say(format!(
-            "\n{FAINT}found   {FAINT:#}  {} ({}; {})",
-            case.symptom.outcome, case.symptom.class, case.symptom.cause
-        ));
+        if let Some(Symptom { outcome: Some(outcome), class: Some(class), cause: Some(cause), .. }) = &case.symptom {
+            say(format!("\n{FAINT}found   {FAINT:#}  {outcome} ({class}; {cause})"));
+        }
         say(format!("{FAINT}now     {FAINT:#}  {}, ended by {}", after.outcome, after.outcome.closed_by));
         for finding in &after.findings {
             say(format!("          {}: {}", finding.check, finding.message));
         }
-        say(format!("{FAINT}control {FAINT:#}  {}", after.control));
+        say(format!("{FAINT}control {FAINT:#}  {}", healthy(&after.control)));
     }
     for (sham, (verdict, judged)) in case.shams.iter().zip(&judgement.shams) {
         say(format!("{FAINT}claimed {FAINT:#}  {} ({})", sham.claim, sham.revision));
         say(format!("          in place of the repair: {}; {verdict}", judged.outcome));
     }
-    let style = if judgement.verdict == Verdict::Fixed { GOOD } else { BAD };
-    let why = if judgement.why.is_empty() { String::new() } else { format!(": {}", judgement.why) };
+    let style = if judgement.verdict.passes() { GOOD } else { BAD };
+    let why = judgement.reason.as_ref().map_or(String::new(), |_| format!(": {}", judgement.why()));
     say(format!("{FAINT}verdict {FAINT:#}  {style}{}{style:#}{why}", judgement.verdict));
-    say(format!("{FAINT}again   {FAINT:#}  {}", trial.replay(seed)));
+    say(format!("{FAINT}again   {FAINT:#}  {}", shell(&trial.replay(seed))));
     let is_its = |issue: &&Issue| case.issues.iter().any(|key| *key == issue.key || issue.also.contains(key));
     for issue in issues.iter().filter(is_its) {
         for claim in &issue.claim {
@@ -108,5 +117,13 @@ fn cell(line: Option<&Line>) -> String {
         Some(line) if line.at.is_zero() => line.text.clone(),
         Some(line) => format!("{}  [{}]", line.text, seconds(line.at)),
         None => String::new(),
+    }
+}
+
+/// How the healthy client fared, in full.
+fn healthy(healthy: &HealthyClient) -> String {
+    match healthy {
+        HealthyClient::Tried(outcome) => outcome.to_string(),
+        other => other.label(),
     }
 }

@@ -7,10 +7,11 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 
 use crate::{
+    judge::clause,
     outcome::Outcome,
     profile::version_of,
-    trial::{Report, Trial},
-    verdict::{Judged, Judgement, Verdict},
+    trial::{Ran, Report, shell},
+    verdict::{HealthyClient, Judged, Judgement, Reason, Verdict},
 };
 
 pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
@@ -37,21 +38,23 @@ pub fn render(report: &Report, width: usize) -> String {
     let mut table = plain_table(width);
     // A narrow terminal has no room for what is the same in every row that passes.
     let shows = |column: usize| column != CONTROL || width >= WIDTH_WITH_CONTROL;
-    let is_foreign = report.trials.iter().any(|(trial, _)| trial.is_foreign());
-    let (before, after) = if is_foreign { ("before", "after") } else { ("defective twin", "repaired twin") };
+    let is_external = report.trials.iter().any(|(ran, _)| ran.external().is_some());
+    let (before, after) = if is_external { ("before", "after") } else { ("defective twin", "repaired twin") };
     let header = ["case", "behind", before, after, "control", "verdict"];
     table.set_header(header.into_iter().enumerate().filter(|(index, _)| shows(*index)).map(|(_, cell)| cell));
     for row in fold(&report.trials) {
-        let cells = row.cells(&servers_of(&report.trials, &row.trial.case.name));
+        let cells = row.cells(&servers_of(&report.trials, &row.ran.case().name));
         table.add_row(cells.into_iter().enumerate().filter(|(index, _)| shows(*index)).map(|(_, cell)| cell));
     }
     keep_names_whole(&mut table, 0, width);
-    let verdicts = Verdict::ALL.map(|verdict| (verdict.label(), if verdict == Verdict::Fixed { GOOD } else { BAD }));
+    let verdicts = Verdict::ALL.map(|verdict| (verdict.label(), style(verdict)));
     let mut text = paint(&table.to_string(), &verdicts);
     text.push_str(&shams(report, width));
-    for (trial, judgement) in &report.trials {
-        if judgement.verdict != Verdict::Fixed {
-            text.push_str(&explain(trial, judgement, report.seed));
+    for (ran, judgement) in &report.trials {
+        if !judgement.verdict.passes() {
+            text.push_str(&explain(ran, judgement, report.seed));
+        } else if ran.external().is_some() {
+            text.push_str(&clauses(ran, judgement));
         }
     }
     if !text.ends_with('\n') {
@@ -64,39 +67,40 @@ pub fn render(report: &Report, width: usize) -> String {
     text
 }
 
-/// A case behind the servers where both twins look alike.
+fn style(verdict: Verdict) -> Style {
+    if verdict.passes() { GOOD } else { BAD }
+}
+
+/// A case behind the servers where both versions look alike.
 struct Row<'a> {
-    trial: &'a Trial,
+    ran: &'a Ran,
     judgement: &'a Judgement,
     servers: Vec<&'a str>,
     is_first: bool,
 }
 
-fn fold(trials: &[(Trial, Judgement)]) -> Vec<Row<'_>> {
+fn fold(trials: &[(Ran, Judgement)]) -> Vec<Row<'_>> {
     let mut rows: Vec<Row<'_>> = Vec::new();
-    for (trial, judgement) in trials {
-        let of_case = rows.iter().position(|row| row.trial.case.name == trial.case.name);
+    for (ran, judgement) in trials {
+        let of_case = rows.iter().position(|row| row.ran.case().name == ran.case().name);
         let alike = rows.iter_mut().find(|row| {
-            row.trial.case.name == trial.case.name
+            row.ran.case().name == ran.case().name
                 && row.judgement.verdict == judgement.verdict
                 && look(&row.judgement.before) == look(&judgement.before)
                 && look(&row.judgement.after) == look(&judgement.after)
         });
         match alike {
-            Some(row) if row.servers.contains(&trial.profile.name.as_str()) => {}
-            Some(row) => row.servers.push(&trial.profile.name),
-            None => {
-                rows.push(Row { trial, judgement, servers: vec![&trial.profile.name], is_first: of_case.is_none() });
-            }
+            Some(row) if row.servers.contains(&ran.server()) => {}
+            Some(row) => row.servers.push(ran.server()),
+            None => rows.push(Row { ran, judgement, servers: vec![ran.server()], is_first: of_case.is_none() }),
         }
     }
     rows
 }
 
 /// Behind which servers a case ran.
-fn servers_of<'a>(trials: &'a [(Trial, Judgement)], case: &str) -> BTreeSet<&'a str> {
-    let of_case = trials.iter().filter(|(trial, _)| trial.case.name == case);
-    of_case.map(|(trial, _)| trial.profile.name.as_str()).collect()
+fn servers_of<'a>(trials: &'a [(Ran, Judgement)], case: &str) -> BTreeSet<&'a str> {
+    trials.iter().filter(|(ran, _)| ran.case().name == case).map(|(ran, _)| ran.server()).collect()
 }
 
 fn look(judged: &Option<Judged>) -> String {
@@ -109,8 +113,8 @@ fn show(outcome: &Outcome) -> String {
 
 impl Row<'_> {
     fn cells(&self, all_servers: &BTreeSet<&str>) -> [String; 6] {
-        let name = if self.is_first { self.trial.case.name.clone() } else { String::new() };
-        let control = self.judgement.after.as_ref().map_or("-".to_owned(), |after| after.control.class.to_string());
+        let name = if self.is_first { self.ran.case().name.clone() } else { String::new() };
+        let control = self.judgement.after.as_ref().map_or("-".to_owned(), |after| after.control.label());
         [
             name,
             behind(&self.servers, all_servers),
@@ -178,11 +182,11 @@ fn shams(report: &Report, width: usize) -> String {
     let mut table = plain_table(width);
     table.set_header(["claimed repair", "of", "in place of the repair", "verdict"]);
     let mut seen = BTreeSet::new();
-    for (trial, judgement) in &report.trials {
-        for (sham, (verdict, judged)) in trial.case.shams.iter().zip(&judgement.shams) {
+    for (ran, judgement) in &report.trials {
+        for (sham, (verdict, judged)) in ran.case().shams.iter().zip(&judgement.shams) {
             let shown = show(&judged.outcome);
-            if seen.insert((trial.case.name.as_str(), sham.revision.to_string(), shown.clone())) {
-                table.add_row([&sham.claim, &trial.case.name, &shown, verdict.label()]);
+            if seen.insert((ran.case().name.as_str(), sham.revision.to_string(), shown.clone())) {
+                table.add_row([&sham.claim, &ran.case().name, &shown, verdict.label()]);
             }
         }
     }
@@ -195,33 +199,66 @@ fn shams(report: &Report, width: usize) -> String {
     format!("\n{FAINT}{header}{FAINT:#}\n{}\n", rows.join("\n"))
 }
 
-fn explain(trial: &Trial, judgement: &Judgement, seed: u64) -> String {
+/// Why a verdict does not pass, and how to see it again.
+fn explain(ran: &Ran, judgement: &Judgement, seed: u64) -> String {
+    let (verdict, case, why) = (judgement.verdict, &ran.case().name, judgement.why());
+    if matches!(judgement.reason, Some(Reason::NotForThisTarget(_))) {
+        // A case that the target cannot perform is no complaint about it.
+        return format!("\n{verdict} {case}: {why}");
+    }
+    let environment = ran.environment().map_or(String::new(), |environment| format!(" in {environment}"));
+    let mut text = format!("\n{BAD}{verdict}{BAD:#} {case} behind {}{environment}: {why}\n", ran.server());
+    text.push_str(&lines(judgement));
+    let findings = judgement.after.iter().flat_map(|after| &after.findings);
+    let mut findings: Vec<String> = findings.map(|finding| format!("{}: {}", finding.check, finding.message)).collect();
+    findings.dedup();
+    // A finding that a clause gives already is not repeated.
+    findings.retain(|finding| !text.contains(finding.as_str()));
+    findings.iter().for_each(|finding| text.push_str(&format!("    {finding}\n")));
+    let _ = writeln!(text, "  reproduce: {}", shell(&ran.replay(seed)));
+    text
+}
+
+/// A clause about each version, where the verdict passes.
+fn clauses(ran: &Ran, judgement: &Judgement) -> String {
+    let verdict = judgement.verdict;
+    let shown = judgement.shown.map_or(String::new(), |shown| format!(", {shown}"));
+    format!("\n{GOOD}{verdict}{GOOD:#} {} behind {}{shown}\n{}", ran.case().name, ran.server(), lines(judgement))
+}
+
+/// A clause about each version.
+fn lines(judgement: &Judgement) -> String {
     let mut text = String::new();
-    if trial.is_foreign() && judgement.verdict == Verdict::Inconclusive {
-        // What cannot be said to a server is no complaint about it.
-        return format!("\n{} {}: {}", judgement.verdict, trial.case.name, judgement.why);
+    let shown = judgement.shown.filter(|_| !judgement.verdict.passes());
+    let shown = shown.map_or(String::new(), |shown| format!(" ({shown})"));
+    if let Some(before) = &judgement.before {
+        let _ = writeln!(text, "  before{shown}: {}", clause(before));
     }
-    let _ = writeln!(
-        text,
-        "\n{BAD}{}{BAD:#} {} behind {} in {}: {}",
-        judgement.verdict, trial.case.name, trial.profile.name, trial.environment, judgement.why
-    );
-    for finding in judgement.after.iter().flat_map(|after| &after.findings) {
-        let who = if trial.is_foreign() { "after" } else { "repaired twin" };
-        let _ = writeln!(text, "  {who}, {}: {}", finding.check, finding.message);
+    if let Some(after) = &judgement.after {
+        let _ = writeln!(text, "  after: {}", clause(after));
+        match &after.control {
+            HealthyClient::RefusedByDesign(outcome) => {
+                let _ = writeln!(
+                    text,
+                    "  no healthy client: the service refuses the plainest request ({})",
+                    outcome.ending
+                );
+            }
+            HealthyClient::Absent if judgement.before.is_some() => text.push_str("  no healthy client\n"),
+            HealthyClient::Absent | HealthyClient::Tried(_) | HealthyClient::CredentialRefused(_) => {}
+        }
     }
-    let _ = writeln!(text, "  again: {}", trial.replay(seed));
     text
 }
 
 fn count(report: &Report) -> String {
-    let cases = report.trials.iter().map(|(trial, _)| trial.case.name.as_str()).collect::<BTreeSet<_>>();
+    let cases = report.trials.iter().map(|(ran, _)| ran.case().name.as_str()).collect::<BTreeSet<_>>();
     let verdicts: Vec<String> = report
         .counts()
         .into_iter()
         .filter(|(_, count)| *count > 0)
         .map(|(verdict, count)| {
-            let style = if verdict == Verdict::Fixed { GOOD } else { BAD };
+            let style = style(verdict);
             format!("{style}{count} {verdict}{style:#}")
         })
         .collect();

@@ -9,12 +9,13 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::{SinkExt, StreamExt};
 use mimalloc::MiMalloc;
 use relapse::{
-    Conductor, Environment, Hunt, Plan, Revision,
+    Conductor, Environment, HealthyClient, Hunt, Plan, Revision,
     clock::{Clock, Runtime},
+    judge,
     outcome::{Class, Ending, Outcome},
     recorder, run, servers,
     step::{Act, Step},
-    target::{Embedded, Transport},
+    targets::{Embedded, Transport},
     transcript::Party,
 };
 use tokio_tungstenite::{
@@ -27,12 +28,12 @@ use tokio_tungstenite::{
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Upgrade with a bearer token, welcome, one user_message, five events, close 1000 both ways, transcript, all checks.
-fn one_case(runtime: &Runtime, steps: &[Step], control: &Outcome) -> Class {
+fn one_case(runtime: &Runtime, steps: &[Step], control: &HealthyClient) -> Class {
     let profile = Arc::clone(&servers().expect("the profiles are readable")[0]);
     let judged = runtime.block_on(async {
         let target = Embedded::launch(Revision::repaired(), Environment::Staging, profile, Transport::Memory, 1);
         let transcript = run::converse(steps, Plan { seed: 1, faults: Vec::new() }, &target).await;
-        run::judge(transcript.expect("memory has links"), control.clone())
+        judge::judge(transcript.expect("memory has links"), control.clone())
     });
     assert!(judged.findings.is_empty(), "{:?}", judged.findings);
     judged.outcome.class
@@ -76,8 +77,12 @@ const EVENT: &str = r#"{"type":"agent_started","user_id":"user-1","thread_id":nu
 fn bench(criterion: &mut Criterion) {
     let _logs = recorder::capture_logs();
     let runtime = Runtime::new(Clock::Virtual);
-    let control =
-        Outcome { class: Class::GoodOpen, cause: relapse::Cause::Clean, ending: Ending::Left, closed_by: Party::Probe };
+    let control = HealthyClient::Tried(Outcome {
+        class: Class::GoodOpen,
+        cause: relapse::Cause::Clean,
+        ending: Ending::Left,
+        closed_by: Party::Probe,
+    });
     let steps = run::control_steps();
     let mut group = criterion.benchmark_group("judged");
     group.throughput(Throughput::Elements(1));

@@ -11,13 +11,14 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mimalloc::MiMalloc;
 use relapse::{
-    Binding, Plan, PythonSite, PythonTarget,
+    Binding, HealthyClient, Plan, PythonSite, PythonTarget,
     clock::{Clock, Runtime},
-    outcome::{Class, Ending, Outcome},
-    python::{BLOCKED_LIMIT, MEMORY_LIMIT},
+    judge,
+    outcome::Class,
+    python::{BLOCKED_LIMIT, LifespanMode, MEMORY_LIMIT, START_LIMIT},
     recorder, run, servers,
     step::{Act, Step},
-    transcript::Party,
+    target::Target as _,
 };
 
 /// The command's own allocator.
@@ -49,27 +50,23 @@ impl Driven {
             clock: Clock::Virtual,
             fresh: false,
             memory_limit: MEMORY_LIMIT,
+            start_limit: START_LIMIT,
+            lifespan: LifespanMode::Auto,
         };
         let binding = Binding::parse("bench", BINDING).expect("a good binding");
         let runtime = Runtime::new(Clock::Virtual);
         let profile = Arc::clone(&servers().expect("the profiles are readable")[0]);
         let launched = runtime.block_on(PythonTarget::launch(site, &binding, String::new(), profile, 1));
         let (target, _) = launched.expect("the application loads");
-        let steps = binding.session("relapse.test", Duration::from_secs(100));
+        let steps = binding.session("relapse.test", Duration::from_secs(100)).expect("a path for WebSockets");
         Driven { runtime, target, steps }
     }
 
     fn one_case(&self) {
-        let control = Outcome {
-            class: Class::GoodOpen,
-            cause: relapse::Cause::Clean,
-            ending: Ending::Left,
-            closed_by: Party::Probe,
-        };
         let judged = self.runtime.block_on(async {
             let transcript = run::converse(&self.steps, Plan { seed: 1, faults: Vec::new() }, &self.target).await;
             self.target.clear().await.expect("nothing panicked");
-            run::judge(transcript.expect("memory has links"), control)
+            judge::judge(transcript.expect("memory has links"), HealthyClient::Absent)
         });
         assert!(judged.findings.is_empty() && judged.outcome.class == Class::GoodOpen, "{:?}", judged.findings);
         black_box(judged);

@@ -26,7 +26,7 @@ use crate::{
     profile::{Connects, Profile},
     recorder::Scribe,
     revision::Revision,
-    running::Running,
+    target::{Capabilities, Renewal, Target, TargetKind},
     transcript::{Party, Residue, Service, What},
 };
 
@@ -139,7 +139,7 @@ struct Process {
 
 impl Embedded {
     /// Launches the backend at a revision, in an environment, behind a server with this profile. It has been up for a
-    /// while; [`Running::restart`] shows a start.
+    /// while; [`Target::restart`] shows a start.
     pub fn launch(
         revision: Revision,
         environment: Environment,
@@ -323,7 +323,12 @@ impl Embedded {
     }
 
     /// Tells the process to stop at a time, kills it where it does not, and starts another.
-    fn shut_down(&self, index: usize, at: Duration, scribe: &Scribe) -> impl Future<Output = ()> + Send + 'static {
+    fn stop_and_restart(
+        &self,
+        index: usize,
+        at: Duration,
+        scribe: &Scribe,
+    ) -> impl Future<Output = ()> + Send + 'static {
         // What this one makes up the next one does not make up again.
         let next = self.start(scribe, self.seed.wrapping_add(1 + index as u64));
         let (process, scribe) = (Arc::clone(&self.process), scribe.clone());
@@ -390,7 +395,19 @@ const KILLED_AFTER: Duration = Duration::from_secs(10);
 /// would.
 const START_PATIENCE: Duration = Duration::from_millis(1);
 
-impl Running for Embedded {
+impl Target for Embedded {
+    fn kind(&self) -> TargetKind {
+        TargetKind::Backend
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let clock = match self.transport {
+            Transport::Memory => Clock::Virtual,
+            Transport::Tcp(_) => Clock::Real,
+        };
+        Capabilities { places: &Place::ALL, clock, renewal: Renewal::None }
+    }
+
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
             let Some(program) = self.listening() else { return self.without_listener(scribe).await };
@@ -444,7 +461,7 @@ impl Running for Embedded {
             sleep(START_PATIENCE).await;
             for (index, fault) in scribe.plan().faults.iter().enumerate() {
                 if let FaultKind::Process(ProcessFault::ShutDown { at }) = &fault.kind {
-                    self.spawn(self.shut_down(index, at.0, &scribe));
+                    self.spawn(self.stop_and_restart(index, at.0, &scribe));
                 }
             }
             Ok(())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     application::Promise,
     binding::{Binding, Tokens},
+    clock::Clock,
     credential::{Credential, Form, Presented},
     edge::{self, Way},
     error::Error,
@@ -12,7 +13,7 @@ use crate::{
     link::{Link, Redial},
     python::Server,
     recorder::Scribe,
-    running::Running,
+    target::{Capabilities, Renewal, Target, TargetKind},
     transcript::{Residue, Service},
 };
 
@@ -28,28 +29,13 @@ pub struct Served {
 impl Served {
     /// The application of a server, spoken to as the binding says; it takes this token.
     pub fn new(server: Server, binding: &Binding, valid: String) -> Served {
-        let service = Service { is_opaque: false, is_served: true, ..binding.service() };
+        let service = Service { kind: TargetKind::Served, ..binding.service() };
         Served { server: Arc::new(server), service, tokens: Tokens::of(binding, valid) }
-    }
-
-    /// Host and port, as its clients name it.
-    pub fn authority(&self) -> String {
-        self.server.address().to_string()
-    }
-
-    /// What is told from now on belongs to no exchange of before.
-    pub fn clear(&self) {
-        self.server.forget();
     }
 
     /// The server.
     pub fn server(&self) -> &Server {
         &self.server
-    }
-
-    /// Tells the server to stop, and waits until it has; what was wrong with that, if anything.
-    pub async fn shut_down(&self) -> Option<String> {
-        self.server.stop().await
     }
 
     /// Makes another connection, for a man in the middle that asks once more.
@@ -62,7 +48,29 @@ impl Served {
     }
 }
 
-impl Running for Served {
+impl Target for Served {
+    fn kind(&self) -> TargetKind {
+        TargetKind::Served
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { places: &[Place::Edge], clock: Clock::Real, renewal: Renewal::None }
+    }
+
+    fn authority(&self) -> String {
+        self.server.address().to_string()
+    }
+
+    fn clear(&self) -> Promise<'_, Result<(), Error>> {
+        // Events from now on belong to no exchange of before.
+        self.server.forget();
+        Box::pin(async { Ok(()) })
+    }
+
+    fn shut_down(&self) -> Promise<'_, Result<Vec<String>, Error>> {
+        Box::pin(async { Ok(self.server.stop().await.into_iter().collect()) })
+    }
+
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
             let link = self.server.connect(&scribe).await?;
@@ -90,7 +98,7 @@ impl Running for Served {
 
     fn stop(&self) -> Promise<'_, Result<(), Error>> {
         Box::pin(async {
-            self.shut_down().await;
+            self.server.stop().await;
             Ok(())
         })
     }

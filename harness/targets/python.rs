@@ -14,16 +14,16 @@ use crate::{
     clock::Clock,
     credential::{Credential, Form, Presented},
     edge::{self, Way},
-    error::{Error, Trouble},
+    error::{Blame, Error, Trouble},
     fault::Place,
     front::{self, Life},
     link::Link,
     plan::Plan,
     profile::Profile,
-    python::{Interpreter, Introduction, PythonApplication, Site, keep_time},
+    python::{Interpreter, Introduction, LifespanMode, PythonApplication, Site, keep_time},
     recorder::{Recorder, Scribe},
-    running::Running,
     shutdown,
+    target::{Capabilities, Renewal, Target, TargetKind},
     transcript::{Level, PROCESS, Residue, Service, Transcript, What},
 };
 
@@ -91,7 +91,7 @@ impl Python {
     ) -> Result<(Python, Introduction), Trouble> {
         let background = Connections::new();
         let (process, introduction) = start(&site, &profile, seed, &background).await?;
-        let service = Service { is_opaque: false, ..binding.service() };
+        let service = Service { kind: TargetKind::Python, ..binding.service() };
         let tokens = Tokens::of(binding, valid);
         let (process, connections) = (Mutex::new(Some(process)), Arc::new(Connections::new()));
         let (complaints, noticed) = (Mutex::default(), Mutex::default());
@@ -100,58 +100,12 @@ impl Python {
         Ok((python, introduction))
     }
 
-    /// Ends the connections that are still served, and the interpreter where each case has one of its own.
-    ///
-    /// # Errors
-    /// When something panicked.
-    pub async fn clear(&self) -> Result<(), Error> {
-        self.connections.end().await?;
-        if self.site.fresh {
-            self.end_process().await?;
-        }
-        Ok(())
-    }
-
-    /// Ends the interpreter, without a word: the next connection reaches one that has served nobody.
-    ///
-    /// # Errors
-    /// When something panicked.
-    pub async fn begin_anew(&self) -> Result<(), Error> {
-        self.connections.end().await?;
-        drop(self.take_process());
-        self.background.end().await
-    }
-
-    /// Tells the application to stop, and waits until it has; what was wrong with that, and with the ends of others before
-    /// it.
-    ///
-    /// # Errors
-    /// When something panicked.
-    pub async fn shut_down(&self) -> Result<Vec<String>, Error> {
-        self.connections.end().await?;
-        self.end_process().await?;
-        let complaints = std::mem::take(&mut *self.complaints.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(complaints.into_iter().collect())
-    }
-
     async fn end_process(&self) -> Result<(), Error> {
         if let Some(process) = self.take_process() {
             let complaint = process.shut_down().await;
             self.complaints.lock().unwrap_or_else(PoisonError::into_inner).extend(complaint);
         }
         self.background.end().await
-    }
-
-    /// The clock that the application's loop keeps.
-    pub fn clock(&self) -> Clock {
-        self.site.clock
-    }
-
-    /// What virtual time does not wait for, as far as it was noticed.
-    pub fn notes(&self) -> Vec<String> {
-        let mut notes = self.noticed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        notes.extend(self.process().iter().flat_map(|process| process.interpreter.notes()));
-        notes.into_iter().collect()
     }
 
     /// Takes the process away; what was noticed of it stays.
@@ -190,7 +144,7 @@ async fn start(
     if site.clock == Clock::Virtual {
         background.spawn(keep_time(Arc::clone(&interpreter)));
     }
-    if !profile.lifespan.supported {
+    if !profile.lifespan.supported || site.lifespan == LifespanMode::Off {
         return Ok((Process { interpreter, lifespan: None }, introduction));
     }
     let recorder = Recorder::new(Plan { seed, faults: Vec::new() });
@@ -218,10 +172,55 @@ fn why_not(transcript: &Transcript) -> Trouble {
         _ => None,
     });
     let late = || format!("the application did not start within {} s", START_LIMIT.as_secs());
-    Trouble { message: exited.unwrap_or_else(late), details: logged.collect::<Vec<_>>().join("\n") }
+    Trouble { message: exited.unwrap_or_else(late), details: logged.collect::<Vec<_>>().join("\n"), blame: Blame::App }
 }
 
-impl Running for Python {
+impl Target for Python {
+    fn kind(&self) -> TargetKind {
+        TargetKind::Python
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let places = &[Place::Edge, Place::Scope, Place::Event];
+        Capabilities { places, clock: self.site.clock, renewal: Renewal::Cheap }
+    }
+
+    /// Ends the connections that are still served, and the interpreter where each case has one of its own.
+    fn clear(&self) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async {
+            self.connections.end().await?;
+            if self.site.fresh {
+                self.end_process().await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Ends the interpreter without a word.
+    fn renew(&self) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async {
+            self.connections.end().await?;
+            drop(self.take_process());
+            self.background.end().await
+        })
+    }
+
+    /// Gives what went wrong at the ends of earlier processes too.
+    fn shut_down(&self) -> Promise<'_, Result<Vec<String>, Error>> {
+        Box::pin(async {
+            self.connections.end().await?;
+            self.end_process().await?;
+            let complaints = std::mem::take(&mut *self.complaints.lock().unwrap_or_else(PoisonError::into_inner));
+            Ok(complaints.into_iter().collect())
+        })
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes = self.noticed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        notes.extend(self.process().iter().flat_map(|process| process.interpreter.notes()));
+        notes.into_iter().collect()
+    }
+
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
             let interpreter = self.interpreter().await?;

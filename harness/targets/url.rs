@@ -8,13 +8,14 @@ use tokio::time::{Instant, sleep};
 use crate::{
     application::Promise,
     binding::{Binding, Tokens},
+    clock::Clock,
     credential::{Credential, Form, Presented},
     edge::{self, Way},
     error::Error,
     fault::Place,
     link::Link,
     recorder::Scribe,
-    running::Running,
+    target::{self, Capabilities, Renewal, Target, TargetKind},
     transcript::{Residue, Service},
     upstream::Upstream,
 };
@@ -40,17 +41,6 @@ impl Url {
 }
 
 impl Url {
-    /// Host and port, as its clients name it.
-    pub fn authority(&self) -> String {
-        self.upstream.authority()
-    }
-
-    /// Whether half of the requests may still be made.
-    pub fn is_half_left(&self) -> bool {
-        let budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        budget.left > budget.half
-    }
-
     /// Makes room for another request, or says that there were enough; waits its turn.
     async fn enter(&self) -> Result<(), Error> {
         let wait = {
@@ -78,7 +68,24 @@ struct Budget {
     next: Instant,
 }
 
-impl Running for Url {
+impl Target for Url {
+    fn kind(&self) -> TargetKind {
+        TargetKind::Url
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { places: &[Place::Edge], clock: Clock::Real, renewal: Renewal::None }
+    }
+
+    fn authority(&self) -> String {
+        self.upstream.authority()
+    }
+
+    fn budget(&self) -> target::Budget {
+        let budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        if budget.left > budget.half { target::Budget::Ample } else { target::Budget::Reserve }
+    }
+
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
             self.enter().await?;

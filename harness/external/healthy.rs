@@ -1,0 +1,166 @@
+//! The healthy client of a service: which one there is, and how it fares.
+
+use std::time::Duration;
+
+use super::{External, translate};
+use crate::{
+    binding::Binding,
+    case::{Case, Vocabulary},
+    classify::{self, Reading},
+    close_code::CloseCode,
+    credential::Credential,
+    error::Error,
+    outcome::{Class, Ending, Outcome},
+    plan::Plan,
+    route::Route,
+    run,
+    step::{Act, Request, Step},
+    verdict::HealthyClient,
+};
+
+/// How long each step of a healthy client may take, on the app's own clock.
+const LIMIT: Duration = Duration::from_secs(30);
+/// How many of an app's routes are tried until one lets the healthy client in.
+const ROUTES_MAX: usize = 16;
+
+/// Where a healthy client comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The case or the service file says what it does, so that it has to get through.
+    Stated,
+    /// It is derived, so that the service may refuse it.
+    Derived,
+}
+
+impl External {
+    /// How the healthy client of a case fares, without any fault: the case's own `[control]`; the service file's session; the
+    /// case's own first request; the plainest request to a route of the app.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub(super) async fn healthy_client(
+        &self,
+        case: Option<&Case>,
+        binding: &Binding,
+        seed: u64,
+    ) -> Result<HealthyClient, Error> {
+        let (mut refused, mut failed): (Option<HealthyClient>, Option<HealthyClient>) = (None, None);
+        let derived = case.and_then(|case| derived(case, binding, &self.target.authority()));
+        for (source, steps) in self.stated(case, binding).into_iter().chain(derived) {
+            let outcome = self.fares(&steps, seed).await?;
+            match judged(source, outcome, presents_credential(&steps)) {
+                HealthyClient::RefusedByDesign(outcome) => {
+                    refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
+                }
+                decided => return Ok(decided),
+            }
+        }
+        for route in self.routes.iter().filter(|route| is_harmless(route)).take(ROUTES_MAX) {
+            let outcome = self.greet(route, binding, seed).await?;
+            if outcome.class == Class::GoodOpen {
+                return Ok(HealthyClient::Tried(outcome));
+            }
+            if outcome.class.is_good() {
+                refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
+            } else {
+                failed.get_or_insert(HealthyClient::Tried(outcome));
+            }
+        }
+        // The failure of another route says nothing about a case; for a hunt it is something to find.
+        let last_word = if case.is_some() { refused } else { failed.or(refused) };
+        Ok(last_word.unwrap_or(HealthyClient::Absent))
+    }
+
+    /// What the case or the service file says.
+    fn stated(&self, case: Option<&Case>, binding: &Binding) -> Vec<(Source, Vec<Step>)> {
+        let authority = self.target.authority();
+        if let Some(control) = case.and_then(|case| case.control.as_ref()) {
+            let steps = control.iter().cloned();
+            return vec![(
+                Source::Stated,
+                steps.map(|step| translate::as_written(binding, &authority, step)).collect(),
+            )];
+        }
+        let is_there =
+            case.is_none_or(|case| case.vocabulary == Vocabulary::Backend || opens_session_of(case, binding));
+        let session = if is_there { binding.session(&authority, self.patience(LIMIT)) } else { None };
+        session.into_iter().map(|steps| (Source::Stated, steps)).collect()
+    }
+
+    /// How steps fare without any fault: the worst of their exchanges.
+    async fn fares(&self, steps: &[Step], seed: u64) -> Result<Outcome, Error> {
+        let plan = Plan { seed, faults: Vec::new() };
+        let transcript = run::converse(steps, plan, self.target.as_ref()).await?;
+        self.target.clear().await?;
+        let outcomes: Vec<Outcome> = classify::readings(&transcript).iter().map(Reading::outcome).collect();
+        Ok(classify::worst(&outcomes).expect("a healthy client opens an exchange").clone())
+    }
+
+    /// How the plainest request to a route fares.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub async fn greet(&self, route: &Route, binding: &Binding, seed: u64) -> Result<Outcome, Error> {
+        let authority = self.target.authority();
+        let steps = route.greeting(LIMIT).into_iter();
+        let steps: Vec<Step> = steps.map(|step| translate::as_written(binding, &authority, step)).collect();
+        self.fares(&steps, seed).await
+    }
+}
+
+/// Whether a case opens the session that the service file describes.
+fn opens_session_of(case: &Case, binding: &Binding) -> bool {
+    let Some(path) = &binding.paths.websocket else { return false };
+    let path = path.split_once('?').map_or(path.as_str(), |(path, _)| path);
+    case.steps.iter().any(|step| matches!(&step.act, Act::Open(request) if request.path == path.as_bytes()))
+}
+
+/// The case's own first request, without what makes it a trigger: its faults, its messages and its bad credential. What may
+/// change something is not repeated.
+fn derived(case: &Case, binding: &Binding, authority: &str) -> Option<(Source, Vec<Step>)> {
+    let request = |request: &Request| {
+        let credential = if binding.credential.is_needed() { Credential::Valid } else { Credential::None };
+        Request { credential, without: Vec::new(), retry: None, give_up: None, ..request.clone() }
+    };
+    let act = case.steps.iter().find_map(|step| match &step.act {
+        Act::Open(asked) => Some(Act::Open(Request { method: "GET".to_owned(), ..request(asked) })),
+        Act::Request(asked) if matches!(asked.method.as_str(), "GET" | "HEAD") => Some(Act::Request(request(asked))),
+        _ => None,
+    })?;
+    let is_session = matches!(act, Act::Open(_));
+    let close = is_session.then_some(Act::Close(CloseCode::NORMAL));
+    let acts = std::iter::once(act).chain(close);
+    let steps = acts.map(|act| translate::as_written(binding, authority, Step { act, limit: LIMIT })).collect();
+    Some((Source::Derived, steps))
+}
+
+/// Whether any of the steps presents a credential.
+fn presents_credential(steps: &[Step]) -> bool {
+    steps.iter().any(|step| match &step.act {
+        Act::Open(request) | Act::Request(request) => request.credential == Credential::Valid,
+        _ => false,
+    })
+}
+
+/// What an outcome of a healthy client means.
+fn judged(source: Source, outcome: Outcome, has_credential: bool) -> HealthyClient {
+    let is_refusal = match &outcome.ending {
+        Ending::Http { status: 401 | 403, .. } => true,
+        Ending::Close { code: Some(code), .. } => matches!(code.0, 1008 | 4401 | 4403),
+        _ => outcome.class == Class::GoodAuthRefusal,
+    };
+    match outcome.class {
+        Class::GoodOpen => HealthyClient::Tried(outcome),
+        _ if is_refusal && has_credential => HealthyClient::CredentialRefused(outcome),
+        _ if is_refusal => HealthyClient::RefusedByDesign(outcome),
+        Class::GoodAuthRefusal | Class::GoodBadRequest if source == Source::Derived => {
+            HealthyClient::RefusedByDesign(outcome)
+        }
+        _ => HealthyClient::Tried(outcome),
+    }
+}
+
+/// Whether asking changes nothing, as far as HTTP promises (RFC 9110 section 9.2.1).
+pub(crate) fn is_harmless(route: &Route) -> bool {
+    route.is_websocket || route.methods.is_empty() || route.methods.iter().any(|method| method == "GET")
+}

@@ -1,0 +1,382 @@
+//! The judge: what the runs of a case mean. One law for every target.
+
+use std::time::Duration;
+
+use crate::{
+    case::{Case, Origin, Symptom},
+    check::{self, Evidence},
+    classify::{self, Reading},
+    error::Trouble,
+    exception::Exception,
+    fault::{ConnectionFault, Fault, FaultKind},
+    frame::{Frame, Opcode},
+    outcome::{Class, Ending, Outcome},
+    transcript::{Event, PROCESS, Party, Service, Transcript, What},
+    trial::TargetKind,
+    verdict::{Difference, Finding, HealthyClient, Judged, Reason, Side, SymptomKey, Verdict},
+};
+
+/// Derives the outcome of a run and lets every check look at it.
+///
+/// # Panics
+/// When the transcript has no exchange.
+pub fn judge(transcript: Transcript, control: HealthyClient) -> Judged {
+    let evidence = Evidence::gather(&transcript, &control);
+    let outcome = classify::worst(&evidence.outcomes).expect("a case opens at least one exchange").clone();
+    let findings = check::findings(&evidence);
+    let outcomes = evidence.outcomes;
+    Judged { outcome, outcomes, findings, transcript, control }
+}
+
+/// The run of a case on an app that does not load or does not start: no exchange of it finds a server.
+pub fn not_started(case: &Case, kind: TargetKind, trouble: &Trouble) -> Judged {
+    let exception = trouble.exception();
+    let why = exception.as_ref().map_or_else(|| trouble.message.clone(), Exception::located);
+    let not_started = |exchange| Event {
+        at: Duration::ZERO,
+        exchange,
+        party: Party::Process,
+        what: What::NotStarted { why: why.clone(), exception: exception.clone() },
+    };
+    let events = (0..case.accepted.len()).map(not_started).collect();
+    let (faults, fired) = (case.faults.clone(), vec![0; case.faults.len()]);
+    let service = Service::unknown(kind);
+    judge(Transcript { events, faults, fired, residue: None, service }, HealthyClient::Absent)
+}
+
+/// The verdict on one version alone.
+///
+/// # Errors
+/// The verdict that does not pass, and the reason for it.
+pub fn alone(case: &Case, run: &Judged) -> Result<(), (Verdict, Reason)> {
+    credential_is_taken(run, Side::After)?;
+    all_faults_acted(case, run, Side::After).map_err(|reason| (Verdict::Vacuous, reason))?;
+    accepts(case, run, None).map_err(|reason| (Verdict::Failed, reason))
+}
+
+/// The verdict on two versions: before has to show the whole symptom, and after has to be accepted.
+///
+/// # Errors
+/// The verdict that does not pass, and the reason for it.
+pub fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> Result<(), (Verdict, Reason)> {
+    let Some(symptom) = case.symptom_behind(profile) else {
+        return Err((Verdict::Inconclusive, Reason::NoClaim { shown: before.outcome.clone() }));
+    };
+    // A hunt does not say which version has to meet the faults.
+    if !case.is_alone {
+        all_faults_acted(case, before, Side::Before).map_err(|reason| (Verdict::Vacuous, reason))?;
+    }
+    faults_acted_or_were_in_force(case, before, after).map_err(|reason| (Verdict::Vacuous, reason))?;
+    let differences = differences(symptom, before);
+    if !differences.is_empty() {
+        credential_is_taken(before, Side::Before)?;
+        return Err((Verdict::CannotReproduce, Reason::NotShown(differences)));
+    }
+    credential_is_taken(after, Side::After)?;
+    accepts(case, after, Some((symptom, before))).map_err(|reason| (Verdict::StillBroken, reason))
+}
+
+/// Whether the service took the credential of the service file.
+fn credential_is_taken(run: &Judged, side: Side) -> Result<(), (Verdict, Reason)> {
+    match &run.control {
+        HealthyClient::CredentialRefused(outcome) => {
+            Err((Verdict::Inconclusive, Reason::CredentialRefused { side, outcome: outcome.clone() }))
+        }
+        HealthyClient::Tried(_) | HealthyClient::RefusedByDesign(_) | HealthyClient::Absent => Ok(()),
+    }
+}
+
+/// Whether every claimed fix, run in the order in which the case names them, is seen through: none is accepted in place
+/// of the real one, and each shows what is known of it.
+///
+/// # Errors
+/// The verdict that does not pass, and the reason for it.
+pub fn see_through(case: &Case, profile: &str, shams: &[(Verdict, Judged)]) -> Result<(), (Verdict, Reason)> {
+    for (sham, (verdict, judged)) in case.shams.iter().zip(shams) {
+        let (outcome, class) = sham.shows_behind(profile);
+        let Outcome { ending, class: seen, .. } = &judged.outcome;
+        let fix = sham.revision.to_string();
+        let has_finding = |name: &&String| judged.findings.iter().any(|finding| finding.check == name.as_str());
+        if *verdict != Verdict::StillBroken {
+            return Err((Verdict::Vacuous, Reason::ClaimedFixAccepted { fix, verdict: *verdict }));
+        } else if !outcome.fits(ending) || *seen != class {
+            let shows = format!("shows `{ending}` ({seen}) instead of `{outcome}` ({class})");
+            return Err((Verdict::CannotReproduce, Reason::ClaimedFixDiffers { fix, shows }));
+        } else if let Some(silent) = sham.found_by.iter().find(|name| !has_finding(name)) {
+            let shows = format!("has no finding of the check {silent}");
+            return Err((Verdict::CannotReproduce, Reason::ClaimedFixDiffers { fix, shows }));
+        }
+    }
+    Ok(())
+}
+
+/// Whether every fault of a case acted, and, where it is to be over, was over.
+///
+/// # Errors
+/// Says which did not.
+pub fn all_faults_acted(case: &Case, run: &Judged, side: Side) -> Result<(), Reason> {
+    if has_not_started(run) {
+        return Ok(());
+    }
+    if let Some(index) = run.transcript.fired.iter().position(|&count| count == 0) {
+        return Err(Reason::FaultNeverActed { side, fault: case.faults[index].to_string() });
+    }
+    all_faults_are_over(case, run, side)
+}
+
+/// The same of the version with the fix. A fault that acted before may have nothing to do because of the fix, as long as it
+/// was in force.
+fn faults_acted_or_were_in_force(case: &Case, before: &Judged, after: &Judged) -> Result<(), Reason> {
+    if has_not_started(after) {
+        return Ok(());
+    }
+    for (index, fault) in case.faults.iter().enumerate() {
+        let acted = |run: &Judged| run.transcript.fired.get(index).is_some_and(|&count| count > 0);
+        let had_its_chance = acted(after) || acted(before) && is_in_force(fault, &after.transcript);
+        if !had_its_chance {
+            return Err(Reason::FaultNeverActed { side: Side::After, fault: fault.to_string() });
+        }
+    }
+    all_faults_are_over(case, after, Side::After)
+}
+
+/// Whether the app did not start, so that no fault had an occasion.
+fn has_not_started(run: &Judged) -> bool {
+    matches!(run.outcome.ending, Ending::NotStarted { .. })
+}
+
+/// Whether a fault that never acted waited for something that the service kept from happening: a session outlived an idle
+/// limit because it was never idle, or an answer came before the edge gave one.
+fn is_in_force(fault: &Fault, transcript: &Transcript) -> bool {
+    let exchanges = || (0..transcript.exchanges()).map(|exchange| transcript.of(exchange));
+    match &fault.kind {
+        FaultKind::Connection(ConnectionFault::Idle { after, .. }) => exchanges().any(|mut events| {
+            let opened = events.find(|event| matches!(&event.what, What::ResponseSeen(head) if head.status == 101));
+            let last = events.next_back();
+            opened.zip(last).is_some_and(|(opened, last)| last.at.saturating_sub(opened.at) > after.0)
+        }),
+        FaultKind::Connection(ConnectionFault::LateAnswer { .. } | ConnectionFault::MissingAnswer { .. }) => {
+            exchanges().any(|mut events| events.any(|event| matches!(event.what, What::ResponseSeen(_))))
+        }
+        FaultKind::Connection(ConnectionFault::Lifetime { .. } | ConnectionFault::Retry {})
+        | FaultKind::Head(_)
+        | FaultKind::Answer(_)
+        | FaultKind::Stream { .. }
+        | FaultKind::Frame { .. }
+        | FaultKind::Scope(_)
+        | FaultKind::Event { .. }
+        | FaultKind::Call { .. }
+        | FaultKind::Process(_) => false,
+    }
+}
+
+fn all_faults_are_over(case: &Case, run: &Judged, side: Side) -> Result<(), Reason> {
+    if case.is_alone {
+        // The healthy client comes when every fault is over.
+        return Ok(());
+    }
+    // Without a client that comes after it, the end of a fault says nothing.
+    let last = run.transcript.events.iter().filter(|event| event.exchange != PROCESS).map(|event| event.at).max();
+    let never_over = |fault: &&Fault| fault.trigger.until.is_some_and(|until| last.is_none_or(|last| last < until));
+    match case.faults.iter().find(never_over) {
+        Some(fault) => Err(Reason::NothingAfterFault { side, fault: fault.to_string() }),
+        None => Ok(()),
+    }
+}
+
+/// The parts of a claimed symptom that a run does not show, each with what it shows instead.
+pub fn differences(symptom: &Symptom, run: &Judged) -> Vec<Difference> {
+    let Outcome { class, cause, ending, .. } = &run.outcome;
+    let mut differences = Vec::new();
+    let mut differs = |key: SymptomKey, claimed: String, observed: String| {
+        differences.push(Difference { key, claimed, observed });
+    };
+    if let Some(claimed) = symptom.outcome.filter(|claimed| !claimed.fits(ending)) {
+        let why = match ending {
+            Ending::NotStarted { why } => format!("`{ending}` ({why})"),
+            _ => format!("`{ending}`"),
+        };
+        differs(SymptomKey::Outcome, claimed.to_string(), why);
+    }
+    if let Some(claimed) = symptom.class.filter(|claimed| claimed != class) {
+        differs(SymptomKey::Class, claimed.to_string(), format!("`{class}`"));
+    }
+    if let Some(claimed) = symptom.cause.filter(|claimed| claimed != cause) {
+        differs(SymptomKey::Cause, claimed.to_string(), format!("`{cause}`"));
+    }
+    if let Some(claimed) = &symptom.exception {
+        let raised = exceptions(&run.transcript);
+        if !raised.iter().any(|exception| claimed.fits(exception)) {
+            let observed = match raised.as_slice() {
+                [] => "none".to_owned(),
+                raised => raised.iter().map(|raised| format!("`{}`", raised.located())).collect::<Vec<_>>().join(", "),
+            };
+            differs(SymptomKey::Exception, claimed.to_string(), observed);
+        }
+    }
+    if let Some(text) = symptom.log.as_ref().filter(|text| !run.transcript.says(text)) {
+        let observed = match run.transcript.logs().count() {
+            0 => "no log record".to_owned(),
+            count => format!("{count} log record(s) without it"),
+        };
+        differs(SymptomKey::Log, text.clone(), observed);
+    }
+    if let Some(text) = &symptom.reason {
+        match ending {
+            Ending::Close { reason, .. } if reason.contains(text.as_str()) => {}
+            Ending::Close { reason, .. } => differs(SymptomKey::Reason, text.clone(), format!("`{reason}`")),
+            _ => differs(SymptomKey::Reason, text.clone(), "no close frame of the service".to_owned()),
+        }
+    }
+    let complains = |name: &String| run.findings.iter().any(|finding| finding.check == name.as_str());
+    for silent in symptom.found_by.iter().filter(|name| !complains(name)) {
+        let mut found: Vec<&str> = run.findings.iter().map(|finding| finding.check).collect();
+        found.dedup();
+        let observed = if found.is_empty() { "no finding".to_owned() } else { format!("`{}`", found.join("`, `")) };
+        differs(SymptomKey::FoundBy, silent.clone(), observed);
+    }
+    differences
+}
+
+/// Every exception that the app raises in a run, as far as it is seen: what leaves the app, and what stops its start.
+pub fn exceptions(transcript: &Transcript) -> Vec<&Exception> {
+    let mut seen: Vec<&Exception> = Vec::new();
+    for event in &transcript.events {
+        let exception = match &event.what {
+            What::Raised(exception) | What::NotStarted { exception: Some(exception), .. } => exception,
+            _ => continue,
+        };
+        if !seen.contains(&exception) {
+            seen.push(exception);
+        }
+    }
+    seen
+}
+
+/// Whether the version with the fix is accepted. `claim` is the symptom, and the run that shows it.
+///
+/// # Errors
+/// Says why not.
+pub fn accepts(case: &Case, after: &Judged, claim: Option<(&Symptom, &Judged)>) -> Result<(), Reason> {
+    let readings = classify::readings(&after.transcript);
+    if let Some((symptom, before)) = claim {
+        still_raised(symptom, before, &readings).map_or(Ok(()), |exception| Err(Reason::StillRaised(exception)))?;
+    }
+    for (exchange, outcome) in after.outcomes.iter().enumerate() {
+        let (accepted, connection) = (case.accepted_at(exchange), exchange + 1);
+        if !accepted.accepts(outcome) {
+            return Err(Reason::NotAccepted { connection, outcome: outcome.clone() });
+        }
+        if !accepted.is_said(&after.transcript, exchange) {
+            return Err(Reason::NotSaid { connection, text: accepted.says.clone().unwrap_or_default() });
+        }
+        let Some(reading) = readings.get(exchange) else { continue };
+        if let Some(waiting_for) = unmet(reading, outcome) {
+            return Err(Reason::ExpectationUnmet { connection, waiting_for });
+        }
+        let is_meant = accepted.names(outcome) || case.origin == Origin::Hunt;
+        if !is_meant && is_unanswered(reading, outcome) {
+            return Err(Reason::Unanswered { connection, outcome: outcome.clone() });
+        }
+    }
+    for (class, least) in &case.at_least {
+        let count = after.outcomes.iter().filter(|outcome| outcome.class == *class).count();
+        if count < *least {
+            return Err(Reason::TooFew { class: *class, count, least: *least });
+        }
+    }
+    match &after.control {
+        HealthyClient::Tried(outcome) if outcome.class != Class::GoodOpen => {
+            return Err(Reason::HealthyClient(outcome.clone()));
+        }
+        HealthyClient::RefusedByDesign(outcome) => {
+            // Whoever let it in before does not refuse everyone by design.
+            let was_let_in = claim.and_then(|(_, before)| before.control.outcome());
+            if was_let_in.is_some_and(|before| before.class == Class::GoodOpen) {
+                return Err(Reason::HealthyClient(outcome.clone()));
+            }
+        }
+        HealthyClient::Tried(_) | HealthyClient::CredentialRefused(_) | HealthyClient::Absent => {}
+    }
+    match after.findings.first() {
+        Some(finding) => Err(Reason::Finding(finding.clone())),
+        None => Ok(()),
+    }
+}
+
+/// What a client waited for that never came, in an exchange that ended as if nothing had been missing. A refusal and what a
+/// fault cut off say themselves why it did not come.
+fn unmet(reading: &Reading<'_>, outcome: &Outcome) -> Option<String> {
+    if outcome.class != Class::GoodOpen {
+        return None;
+    }
+    reading.events.iter().find_map(|event| match &event.what {
+        What::DeadlinePassed { waiting_for, .. } => Some(waiting_for.clone()),
+        _ => None,
+    })
+}
+
+/// Whether the service closed a session in which the client had sent a message, and had sent nothing since.
+fn is_unanswered(reading: &Reading<'_>, outcome: &Outcome) -> bool {
+    let closes_without_a_word = match &outcome.ending {
+        Ending::Close { code, .. } => code.is_none_or(|code| matches!(code.0, 1000 | 1001)),
+        _ => false,
+    };
+    let is_message = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary);
+    let asked =
+        reading.events.iter().position(|event| matches!(&event.what, What::FrameSent(frame) if is_message(frame)));
+    let Some(asked) = asked.filter(|_| closes_without_a_word && outcome.class == Class::GoodOpen) else { return false };
+    !reading.events[asked..].iter().any(|event| match &event.what {
+        What::FrameSeen(frame) | What::MessageSeen(frame) => is_message(frame),
+        _ => false,
+    })
+}
+
+/// The reported exception, where the version with the fix still raises it: the claimed one, or without a claim of it the
+/// ones that left the app before.
+fn still_raised(symptom: &Symptom, before: &Judged, after: &[Reading<'_>]) -> Option<Exception> {
+    let reported: Vec<&Exception> = match &symptom.exception {
+        Some(claim) => exceptions(&before.transcript).into_iter().filter(|raised| claim.fits(raised)).collect(),
+        None => classify::readings(&before.transcript).iter().filter_map(own_exception).collect(),
+    };
+    let is_reported = |exception: &Exception| {
+        let is_claimed = symptom.exception.as_ref().is_some_and(|claim| claim.fits(exception));
+        is_claimed || reported.iter().any(|reported| is_same(reported, exception))
+    };
+    after.iter().filter_map(own_exception).find(|exception| is_reported(exception)).cloned()
+}
+
+/// The exception that left the app, unless what was injected made it.
+fn own_exception<'a>(reading: &Reading<'a>) -> Option<&'a Exception> {
+    reading.escaped().map(|(exception, _)| exception).filter(|_| !reading.is_escape_injected())
+}
+
+/// Whether two exceptions are the same one in two versions: of one type, and raised in one function of one file. Lines move
+/// with every change.
+fn is_same(one: &Exception, other: &Exception) -> bool {
+    let place =
+        |exception: &Exception| exception.place.as_ref().map(|place| (place.file.clone(), place.function.clone()));
+    one.type_name == other.type_name && place(one) == place(other)
+}
+
+/// One clause about a run: how it ended, and what decided that.
+pub fn clause(run: &Judged) -> String {
+    let Outcome { ending, class, cause, .. } = &run.outcome;
+    let at = run.outcomes.iter().position(|outcome| *outcome == run.outcome).unwrap_or_default();
+    let escaped = run.transcript.of(at).find_map(|event| match &event.what {
+        What::Raised(exception) => Some(exception),
+        _ => None,
+    });
+    let why = match (ending, escaped) {
+        (Ending::NotStarted { why }, _) => Some(why.clone()),
+        (_, Some(exception)) => Some(exception.located()),
+        (Ending::Close { reason, .. }, None) if !reason.is_empty() => Some(format!("reason \"{reason}\"")),
+        (Ending::Hang { waiting_for } | Ending::Silence { waiting_for }, None) => {
+            Some(format!("waiting for {waiting_for}"))
+        }
+        (Ending::BadHandshake { why }, None) => Some(why.clone()),
+        _ => run.findings.first().map(|Finding { check, message, .. }| format!("{check}: {message}")),
+    };
+    let why = why.map_or(String::new(), |why| format!(": {why}"));
+    format!("{ending} ({class}, {cause}){why}")
+}

@@ -1,0 +1,129 @@
+//! A launched target, as the client and the runner see it.
+
+use std::fmt;
+
+pub use crate::trial::TargetKind;
+use crate::{
+    application::Promise,
+    clock::Clock,
+    credential::{Credential, Form, Presented},
+    error::Error,
+    fault::Place,
+    link::Link,
+    recorder::Scribe,
+    transcript::{Residue, Service},
+};
+
+/// What a target can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Where faults can act.
+    pub places: &'static [Place],
+    /// The clock that it keeps.
+    pub clock: Clock,
+    /// Whether a fresh process can follow the present one at little cost.
+    pub renewal: Renewal,
+}
+
+/// Whether a fresh process can follow the present one at little cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// [`Target::renew`] does it.
+    Cheap,
+    /// The process lives on, or takes long to start.
+    None,
+}
+
+/// How much of a request budget is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Budget {
+    /// More than half, or there is no limit.
+    Ample,
+    /// At most half. The rest is for repeating what was found.
+    Reserve,
+}
+
+/// The host that a target in memory is called by.
+pub const IN_MEMORY: &str = "relapse.test";
+
+/// A launched target: whatever stands behind the edge.
+pub trait Target: fmt::Debug + Sync {
+    /// What kind of target it is.
+    fn kind(&self) -> TargetKind;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Host and port, as its clients name it.
+    fn authority(&self) -> String {
+        IN_MEMORY.to_owned()
+    }
+
+    /// Opens a link to it; `None` when nothing listens. The scribe records everything that happens behind the link.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>>;
+
+    /// Starts its process anew, under the process faults of the scribe's plan. Its events belong to no exchange.
+    ///
+    /// # Errors
+    /// When the target has no process that the harness may start.
+    fn restart(&self, _scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+        let fault = "anything at the process of a target that the harness does not start".to_owned();
+        Box::pin(async move { Err(Error::NoSuchPlace { fault }) })
+    }
+
+    /// A credential of this kind for a user; a ticket where one is asked for.
+    fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented;
+
+    /// What is known of it.
+    fn service(&self) -> Service;
+
+    /// What it holds now; `None` where it cannot tell.
+    fn residue(&self) -> Option<Residue>;
+
+    /// Ends whatever a case left behind, so that it does not count as the next one's.
+    ///
+    /// # Errors
+    /// When it panicked.
+    fn clear(&self) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Replaces its process, so that the next connection meets one that has served no client.
+    ///
+    /// # Errors
+    /// When it panicked.
+    fn renew(&self) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Stops it where the harness started it, and waits for its end; gives what went wrong then.
+    ///
+    /// # Errors
+    /// When it panicked.
+    fn shut_down(&self) -> Promise<'_, Result<Vec<String>, Error>> {
+        Box::pin(async {
+            self.stop().await?;
+            Ok(Vec::new())
+        })
+    }
+
+    /// Remarks about its runs that a user should read, such as work that the virtual clock does not wait for.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// How much of its request budget is left.
+    fn budget(&self) -> Budget {
+        Budget::Ample
+    }
+
+    /// Ends whatever still runs. A panic in the target comes out here, so that a target that died cannot look like one
+    /// that passed.
+    ///
+    /// # Errors
+    /// When it panicked.
+    fn stop(&self) -> Promise<'_, Result<(), Error>>;
+}
