@@ -298,11 +298,11 @@ impl Server {
     /// Says of each exchange what brought its end about, where the server's kind leaves no doubt.
     fn tell(&self, mut judged: Judged) -> Judged {
         let tell = |(reading, outcome): (&Reading<'_>, &Outcome)| {
-            let explained = self.kind.explain(reading, &outcome.ending).filter(Explanation::is_certain);
-            match explained.filter(|_| outcome.cause == Cause::Unknown) {
+            let explanation = self.kind.explain(reading, &outcome.ending);
+            let sole = explanation.as_ref().and_then(Explanation::sole_cause);
+            match sole.filter(|_| outcome.cause == Cause::Unknown) {
                 None => outcome.clone(),
-                Some(explanation) => {
-                    let cause = explanation.causes[0];
+                Some(cause) => {
                     let is_decided = matches!(cause, Cause::AppChose1011 | Cause::Policy);
                     let closed_by = if is_decided { Party::Application } else { outcome.closed_by };
                     Outcome { cause, closed_by, ..outcome.clone() }

@@ -86,7 +86,7 @@ fn a_deployment_is_looked_at(
     assert_eq!(validation.server, "uvicorn");
     let like = "like uvicorn-0.35 or uvicorn-0.54-websockets, by its Server header, and how it refuses a bad handshake";
     assert_eq!(validation.kind, like);
-    let explained = validation.notes.join("\n").contains("the application itself closed with 1011 (certain)");
+    let explained = validation.notes.join("\n").contains("the application itself closed with 1011 (likely)");
     assert_eq!(explained, defect == Some("handler_is_a_function"), "{:?}", validation.notes);
 }
 
