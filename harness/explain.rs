@@ -1,5 +1,7 @@
-//! What the end of an exchange tells of its cause where only the wire is seen: which known server answers, and in which
-//! situations that server ends an exchange so.
+//! What the end of an exchange tells of its cause: what a server that we started showed of it, or else, where only the
+//! wire is seen, which known server answers, and in which situations that server ends an exchange so.
+//!
+//! Only what was seen is certain. A profile names candidates, and one candidate alone is still a guess.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,10 +11,13 @@ use crate::{
     cause::Cause,
     classify::Reading,
     close_code::CloseCode,
-    head::header,
+    event::Outbound,
+    exception::Exception,
+    head::{Headers, has_token, header},
     outcome::Ending,
     profile::{Answer, Denial, Effect, Keepalive, Profile, Reception},
-    transcript::What,
+    scope::ScopeType,
+    transcript::{Event, What},
 };
 
 /// The known servers that a server may be, by its answers.
@@ -51,9 +56,21 @@ impl Kind {
         }
     }
 
-    /// What may have brought the end of an exchange about, the likeliest first; nothing where no server is recognized, or
-    /// none of them ends an exchange so.
+    /// The cause of an end as it was seen, or else what it may have been, the likeliest first; `None` where nothing was
+    /// seen and no server is recognized, or none of them ends an exchange so.
     pub fn explain(&self, reading: &Reading<'_>, ending: &Ending) -> Option<Explanation> {
+        let passage = Passage::of(reading, &self.profiles);
+        let handled = reading.events.iter().rev().find_map(|event| match &event.what {
+            What::Handled(exception) => Some(exception.clone()),
+            _ => None,
+        });
+        let explained = |servers, causes, basis| Some(Explanation { servers, causes, basis, passage, handled });
+        if passage == Passage::Lost {
+            return explained(Vec::new(), Vec::new(), Basis::Observed);
+        }
+        if let Some(cause) = observed(reading, ending) {
+            return explained(Vec::new(), vec![cause], Basis::Observed);
+        }
         let mut causes = Vec::new();
         for profile in &self.profiles {
             for cause in situations(profile, reading, ending) {
@@ -63,7 +80,10 @@ impl Kind {
             }
         }
         let servers = self.profiles.iter().map(|profile| profile.name.clone()).collect();
-        (!causes.is_empty()).then_some(Explanation { servers, causes })
+        match (causes.is_empty(), passage) {
+            (true, Passage::Arrived) => None,
+            (true, Passage::Doubtful | Passage::Lost) | (false, _) => explained(servers, causes, Basis::Derived),
+        }
     }
 }
 
@@ -82,24 +102,171 @@ impl fmt::Display for Kind {
 pub struct Explanation {
     /// The names of the profiles it rests on.
     pub servers: Vec<String>,
-    /// What may have been the cause, the likeliest first. One alone is certain, as far as the server is the one it was
-    /// taken for.
+    /// What may have been the cause, the likeliest first.
     pub causes: Vec<Cause>,
+    /// What the causes rest on.
+    pub basis: Basis,
+    /// Whether the request arrived as the upgrade that it was.
+    pub passage: Passage,
+    /// The last exception that the application handled in the exchange.
+    pub handled: Option<Exception>,
+}
+
+/// What an explanation rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// The application, its server or our own edge was seen to do it.
+    Observed,
+    /// The wire shows what servers like this one show in such a situation.
+    Derived,
+}
+
+/// Whether the headers that make a request an upgrade (RFC 6455 section 4.1) came to the server. They are for one hop
+/// only (RFC 9110 section 7.6.1), so a proxy drops them unless it is told to pass them on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// Nothing speaks against it, or the request is no upgrade.
+    Arrived,
+    /// The answer is one to a plain request.
+    Doubtful,
+    /// They were seen to be gone when the request came to the server, or left our edge.
+    Lost,
+}
+
+impl Passage {
+    fn of(reading: &Reading<'_>, profiles: &[Arc<Profile>]) -> Passage {
+        let is_upgrade = |headers: &Headers| {
+            has_token(headers, "upgrade", "websocket") && has_token(headers, "connection", "upgrade")
+        };
+        if !reading.request.is_some_and(|head| is_upgrade(&head.headers)) {
+            return Passage::Arrived;
+        }
+        let called = reading.events.iter().find_map(|event| match &event.what {
+            What::Called { kind, head } => Some((kind, head)),
+            _ => None,
+        });
+        if let Some((kind, head)) = called {
+            // Not every server shows these headers to the application.
+            let arrived = *kind == ScopeType::Websocket || is_upgrade(&head.headers);
+            return if arrived { Passage::Arrived } else { Passage::Lost };
+        }
+        if reading.passed_on.as_ref().is_some_and(|head| !is_upgrade(&head.headers)) {
+            return Passage::Lost;
+        }
+        let Some(response) = reading.response else { return Passage::Arrived };
+        let is_plain = matches!(response.status, 200..=399 | 400 | 404 | 405 | 426 | 501);
+        // A server that names another fault of the handshake took it for one.
+        let is_handshake = profiles.iter().any(|profile| {
+            let handshake = &profile.handshake;
+            let is =
+                |reception: &Reception| matches!(reception, Reception::Refused(answer) if is_answer(answer, reading));
+            let refuses = handshake.refusals().any(|answer| tells_something(answer) && is_answer(answer, reading));
+            refuses && !is(&handshake.upgrade) && !is(&handshake.connection_keep_alive)
+        });
+        if is_plain && !is_handshake { Passage::Doubtful } else { Passage::Arrived }
+    }
 }
 
 impl Explanation {
-    /// Whether there is one cause only.
+    /// Whether the cause was seen.
     pub fn is_certain(&self) -> bool {
-        self.causes.len() == 1
+        self.basis == Basis::Observed
+    }
+
+    /// The only cause that comes into question.
+    pub fn sole_cause(&self) -> Option<Cause> {
+        match (self.causes.as_slice(), self.passage) {
+            ([cause], Passage::Arrived) => Some(*cause),
+            _ => None,
+        }
     }
 }
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let causes: Vec<&str> = self.causes.iter().map(|cause| said(*cause)).collect();
-        let certainty = if self.is_certain() { "certain" } else { "the likeliest first" };
-        write!(f, "behind {} that is: {} ({certainty})", self.servers.join(" or "), causes.join("; or "))
+        match self.passage {
+            Passage::Arrived => {}
+            Passage::Doubtful => {
+                f.write_str(
+                    "the headers Upgrade and Connection may not have reached the server, which a proxy has to pass on",
+                )?;
+            }
+            Passage::Lost => {
+                return f.write_str("the headers Upgrade and Connection did not reach the server (certain)");
+            }
+        }
+        if !self.causes.is_empty() {
+            let causes: Vec<&str> = self.causes.iter().map(|cause| said(*cause)).collect();
+            if self.passage == Passage::Doubtful {
+                f.write_str("; or ")?;
+            }
+            if !self.servers.is_empty() {
+                write!(f, "behind {} ", self.servers.join(" or "))?;
+            }
+            write!(f, "that is: {}", causes.join("; or "))?;
+        }
+        if let Some(exception) = &self.handled {
+            write!(f, ", and it handled {}", exception.located())?;
+        }
+        match (self.basis, self.causes.len()) {
+            (Basis::Observed, _) => f.write_str(" (certain)"),
+            (Basis::Derived, ..=1) if self.passage == Passage::Arrived => f.write_str(" (likely)"),
+            (Basis::Derived, 0) => f.write_str(" (likely)"),
+            (Basis::Derived, _) => f.write_str(" (the likeliest first)"),
+        }
     }
+}
+
+/// What servers log of an exception that left the application, and of a call that returned too early: uvicorn
+/// (`protocols/http/h11_impl.py`, `protocols/websockets/websockets_sansio_impl.py`), hypercorn
+/// (`asyncio/task_group.py`), daphne (`server.py`) and granian (`_granian`, by its own logger).
+const CRASHES: [&str; 4] = [
+    "Exception in ASGI application",
+    "Error in ASGI Framework",
+    "Exception inside application",
+    "Application callable raised an exception",
+];
+const RETURNED: &str = "ASGI callable returned without ";
+
+/// The cause as a server that we started showed it: by what it and the application said to one another, and by its log.
+fn observed(reading: &Reading<'_>, ending: &Ending) -> Option<Cause> {
+    // What did not come to the client so decided nothing.
+    let came = |sent: u16| matches!(ending, Ending::Http { complete: true, status } if *status == sent);
+    // Frameworks answer an exception with an error of their own before they let it go on to the server.
+    let decides = |what: &What| match what {
+        What::Sent(Outbound::ResponseStart { status, .. }) => (came(*status) && *status < 500).then_some(Cause::Policy),
+        What::Sent(Outbound::WebsocketClose { code, .. }) => match ending {
+            Ending::Close { code: Some(seen), .. } if seen.0 != *code => None,
+            Ending::Close { .. } if CloseCode(*code) == CloseCode::INTERNAL => Some(Cause::AppChose1011),
+            Ending::Close { .. } | Ending::Http { .. } => Some(Cause::Policy),
+            _ => None,
+        },
+        What::KeepaliveExpired => Some(Cause::Keepalive),
+        What::RequestRefused { .. } => Some(Cause::Server),
+        What::CutShort => Some(Cause::Shutdown),
+        What::Logged { message, .. } if message.starts_with(RETURNED) => Some(Cause::Abandoned),
+        _ => None,
+    };
+    let crashed = |has_begun| if has_begun { Cause::CrashAfterAccept } else { Cause::CrashBeforeAccept };
+    let escaped = reading.escaped().filter(|(exception, _)| !exception.is_cancellation() && !exception.is_disconnect());
+    let is_logged = |event: &&Event| match &event.what {
+        What::Logged { message, .. } => CRASHES.iter().any(|text| message.starts_with(text)),
+        _ => false,
+    };
+    let has_accepted =
+        reading.events.iter().any(|event| matches!(event.what, What::Sent(Outbound::WebsocketAccept { .. })));
+    let answered = || {
+        let answers =
+            |event: &&Event| matches!(event.what, What::Sent(Outbound::ResponseStart { status, .. }) if came(status));
+        reading.events.iter().copied().find(|event| answers(event)).map(|_| Cause::Policy)
+    };
+    reading
+        .events
+        .iter()
+        .find_map(|event| decides(&event.what))
+        .or_else(|| escaped.map(|(_, has_begun)| crashed(has_begun)))
+        .or_else(|| reading.events.iter().copied().find(|event| is_logged(event)).map(|_| crashed(has_accepted)))
+        .or_else(answered)
 }
 
 /// A cause as a sentence about somebody else's application.

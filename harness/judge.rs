@@ -238,12 +238,15 @@ pub fn differences(symptom: &Symptom, run: &Judged) -> Vec<Difference> {
     differences
 }
 
-/// Every exception that the app raises in a run, as far as it is seen: what leaves the app, and what stops its start.
+/// Every exception that the app raises in a run, as far as it is seen: what leaves the app, what it handles, and what stops
+/// its start.
 pub fn exceptions(transcript: &Transcript) -> Vec<&Exception> {
     let mut seen: Vec<&Exception> = Vec::new();
     for event in &transcript.events {
         let exception = match &event.what {
-            What::Raised(exception) | What::NotStarted { exception: Some(exception), .. } => exception,
+            What::Raised(exception)
+            | What::Handled(exception)
+            | What::NotStarted { exception: Some(exception), .. } => exception,
             _ => continue,
         };
         if !seen.contains(&exception) {
@@ -332,23 +335,47 @@ fn is_unanswered(reading: &Reading<'_>, outcome: &Outcome) -> bool {
     })
 }
 
-/// The reported exception, where the version with the fix still raises it: the claimed one, or without a claim of it the
-/// ones that left the app before.
+/// The reported exception, where the version with the fix still raises it: it leaves the app, or the app handles it and
+/// leaves the client without an answer. An app that handles it and answers is one that was fixed where it failed.
+///
+/// The reported exception is the claimed one; without a claim, what left the app before, and what it handled in an exchange
+/// that failed.
 fn still_raised(symptom: &Symptom, before: &Judged, after: &[Reading<'_>]) -> Option<Exception> {
     let reported: Vec<&Exception> = match &symptom.exception {
         Some(claim) => exceptions(&before.transcript).into_iter().filter(|raised| claim.fits(raised)).collect(),
-        None => classify::readings(&before.transcript).iter().filter_map(own_exception).collect(),
+        None => {
+            let readings = classify::readings(&before.transcript);
+            let failed = readings.iter().zip(&before.outcomes).filter(|(_, outcome)| !outcome.class.is_good());
+            let handled = failed.flat_map(|(reading, _)| handled(reading));
+            readings.iter().filter_map(own_exception).chain(handled).collect()
+        }
     };
     let is_reported = |exception: &Exception| {
         let is_claimed = symptom.exception.as_ref().is_some_and(|claim| claim.fits(exception));
         is_claimed || reported.iter().any(|reported| is_same(reported, exception))
     };
-    after.iter().filter_map(own_exception).find(|exception| is_reported(exception)).cloned()
+    let raised = after.iter().flat_map(|reading| {
+        let unanswered = is_unanswered(reading, &reading.outcome());
+        own_exception(reading).into_iter().chain(handled(reading).filter(move |_| unanswered))
+    });
+    raised.filter(|exception| is_reported(exception)).cloned().next()
 }
 
 /// The exception that left the app, unless what was injected made it.
 fn own_exception<'a>(reading: &Reading<'a>) -> Option<&'a Exception> {
     reading.escaped().map(|(exception, _)| exception).filter(|_| !reading.is_escape_injected())
+}
+
+/// The exceptions that the app handled in an exchange, without those that only say that the client is gone.
+fn handled<'a>(reading: &Reading<'a>) -> impl Iterator<Item = &'a Exception> + use<'a> {
+    let events = reading.events.clone();
+    events
+        .into_iter()
+        .filter_map(|event| match &event.what {
+            What::Handled(exception) => Some(exception),
+            _ => None,
+        })
+        .filter(|exception| !(exception.is_disconnect() || exception.is_broken_off() || exception.is_cancellation()))
 }
 
 /// Whether two exceptions are the same one in two versions: of one type, and raised in one function of one file. Lines move
@@ -363,18 +390,24 @@ fn is_same(one: &Exception, other: &Exception) -> bool {
 pub fn clause(run: &Judged) -> String {
     let Outcome { ending, class, cause, .. } = &run.outcome;
     let at = run.outcomes.iter().position(|outcome| *outcome == run.outcome).unwrap_or_default();
-    let escaped = run.transcript.of(at).find_map(|event| match &event.what {
+    let raised = |wanted: fn(&What) -> Option<&Exception>| run.transcript.of(at).find_map(|event| wanted(&event.what));
+    let escaped = raised(|what| match what {
         What::Raised(exception) => Some(exception),
         _ => None,
     });
-    let why = match (ending, escaped) {
-        (Ending::NotStarted { why }, _) => Some(why.clone()),
-        (_, Some(exception)) => Some(exception.located()),
-        (Ending::Close { reason, .. }, None) if !reason.is_empty() => Some(format!("reason \"{reason}\"")),
-        (Ending::Hang { waiting_for } | Ending::Silence { waiting_for }, None) => {
+    let handled = raised(|what| match what {
+        What::Handled(exception) => Some(exception),
+        _ => None,
+    });
+    let why = match (ending, escaped, handled) {
+        (Ending::NotStarted { why }, ..) => Some(why.clone()),
+        (_, Some(exception), _) => Some(exception.located()),
+        (_, None, Some(exception)) => Some(format!("the app handled {}", exception.located())),
+        (Ending::Close { reason, .. }, ..) if !reason.is_empty() => Some(format!("reason \"{reason}\"")),
+        (Ending::Hang { waiting_for } | Ending::Silence { waiting_for }, ..) => {
             Some(format!("waiting for {waiting_for}"))
         }
-        (Ending::BadHandshake { why }, None) => Some(why.clone()),
+        (Ending::BadHandshake { why }, ..) => Some(why.clone()),
         _ => run.findings.first().map(|Finding { check, message, .. }| format!("{check}: {message}")),
     };
     let why = why.map_or(String::new(), |why| format!(": {why}"));

@@ -197,6 +197,11 @@ impl Scribe {
         self.recorder.plan()
     }
 
+    /// The same transcript, for what belongs to the process and to no exchange.
+    pub fn of_process(&self) -> Scribe {
+        Scribe { recorder: self.recorder.clone(), exchange: PROCESS }
+    }
+
     /// The exchange it writes for.
     pub fn exchange(&self) -> usize {
         self.exchange

@@ -171,6 +171,10 @@ pub enum What {
     Returned,
     /// The application's call raised.
     Raised(Exception),
+    /// An exception was raised in the application's own code and did not leave the call: the application or a framework
+    /// handled it, whatever the client saw. It is evidence and no finding by itself: exceptions are a normal way to
+    /// branch. Recorded when the call sends, receives or ends next; each type once for each place.
+    Handled(Exception),
     /// The application logged.
     Logged {
         /// How serious.

@@ -12,6 +12,7 @@ use crate::{
     credential::Credential,
     discover,
     error::Error,
+    explain::Passage,
     external::{External, as_written, is_harmless},
     head::{header, readable},
     message::message_type,
@@ -193,7 +194,11 @@ impl Tried<'_> {
 
     /// Notes what may have brought a failure about.
     fn explain(&self, transcript: &Transcript, outcome: &Outcome, validation: &mut Validation) {
+        let explanation = self.server.kind.explain(&Reading::of(transcript, 0), &outcome.ending);
         if outcome.class.is_good() {
+            // A refusal may be in order, and still not what was meant for an upgrade.
+            let lost = explanation.filter(|explanation| explanation.passage != Passage::Arrived);
+            validation.notes.extend(lost.map(|explanation| format!("{}: {explanation}", outcome.ending)));
             return;
         }
         let raised = transcript.of(0).find_map(|event| match &event.what {
@@ -206,7 +211,7 @@ impl Tried<'_> {
             let note =
                 format!("{}: the application raised {}{place}", outcome.ending, redactor.text(&exception.to_string()));
             validation.notes.push(note);
-        } else if let Some(explanation) = self.server.kind.explain(&Reading::of(transcript, 0), &outcome.ending) {
+        } else if let Some(explanation) = explanation {
             validation.notes.push(format!("{}: {explanation}", outcome.ending));
         }
     }

@@ -12,7 +12,7 @@ use relapse::{
     error::Trouble,
     python::{BLOCKED_LIMIT, MEMORY_LIMIT, START_LIMIT},
     run,
-    step::{Act, Request, Step},
+    step::{Act, Awaited, Request, Step},
     target::Target as _,
     transcript::{Level, What},
 };
@@ -308,6 +308,35 @@ fn crashes_are_the_servers_to_show(#[case] defect: &str, #[case] server: &str, #
     assert_eq!(raised.type_name, if defect == "query" { "KeyError" } else { "AttributeError" });
     let place = raised.place.unwrap();
     assert_eq!((place.file.as_str(), place.function.as_str()), ("raw.py", "converse"));
+}
+
+/// An exception that an application turns into another ending is evidence, with type, text and place, and no finding.
+#[rstest]
+#[case(1011)]
+#[case(1000)]
+fn a_swallowed_exception_is_evidence(#[case] code: u16) {
+    let text = format!(
+        "
+async def app(scope, receive, send):
+    await receive()
+    if scope['type'] != 'websocket':
+        return
+    await send({{'type': 'websocket.accept'}})
+    try:
+        {{}}['answer']
+    except KeyError:
+        await send({{'type': 'websocket.close', 'code': {code}}})
+"
+    );
+    let steps = [open(), step(Act::Wait(Awaited::Close))];
+    let Some(transcripts) = converse_with(&text, &[&steps]) else { return };
+    let transcript = &transcripts.unwrap()[0];
+    let handled = transcript.of(0).filter_map(|event| match &event.what {
+        What::Handled(exception) => Some(exception.located()),
+        _ => None,
+    });
+    assert_eq!(handled.collect::<Vec<_>>(), ["KeyError: 'answer' (service.py:8 in app)"]);
+    assert!(ending(transcript).starts_with(&format!("close {code}")), "{}", ending(transcript));
 }
 
 /// Whatever is wrong with an application is said with what to do.

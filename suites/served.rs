@@ -166,6 +166,82 @@ fn a_real_server_is_judged_as_its_profile(#[case] server: &str, #[case] like: &s
     assert_eq!(endings(real), endings(played));
 }
 
+/// An application that hides what goes wrong: its path says how.
+const HIDES: &str = r#"
+import logging, threading, traceback
+
+def parse(text):
+    return int(text)
+
+def work():
+    raise LookupError("no row")
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            event = await receive()
+            await send({"type": event["type"] + ".complete"})
+            if event["type"] == "lifespan.shutdown":
+                return
+    path, status = scope["path"], 200
+    await receive()
+    try:
+        if path != "/thread":
+            parse(path)
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    except ValueError:
+        status = 500
+        if path == "/prints":
+            print("it went wrong")
+            traceback.print_exc()
+        if path == "/logs":
+            logging.getLogger("service").exception("it went wrong")
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": b"done"})
+"#;
+
+/// What an application swallows, prints and logs is evidence, with type, text and place.
+#[rstest]
+#[case("uvicorn==0.54.0")]
+#[case("hypercorn==0.18.0")]
+#[case("daphne==4.2.3")]
+#[case("granian==2.8.7")]
+fn what_an_application_hides_is_evidence(#[case] server: &str) {
+    let directory = write(HIDES);
+    let Some(installation) = installation(server, directory.path()) else { return };
+    let found = Runtime::new(Clock::Real).block_on(async {
+        let (server, _) = PythonServer::start(installation).await.unwrap();
+        let served = Served::new(server, &binding(), String::new());
+        let mut found = Vec::new();
+        for path in ["/swallows", "/prints", "/logs", "/thread"] {
+            let steps = [Step { act: Act::Request(Request::standard("GET", path)), limit: LIMIT }];
+            let transcript = run::converse(&steps, Plan::default(), &served).await.unwrap();
+            served.clear().await.unwrap();
+            let evidence = transcript.events.iter().filter_map(|event| match &event.what {
+                What::Handled(exception) => Some(exception.located()),
+                What::Raised(exception) => Some(format!("raised {}", exception.located())),
+                What::Logged { message, .. } if message.starts_with("it went wrong") => Some(message.clone()),
+                _ => None,
+            });
+            found.push(evidence.collect::<Vec<_>>());
+        }
+        served.stop().await.unwrap();
+        found
+    });
+    let no_number =
+        |path: &str| format!("ValueError: invalid literal for int() with base 10: '{path}' (service.py:5 in parse)");
+    let logged = "it went wrong: ValueError: invalid literal for int() with base 10: '/logs'";
+    let expected = [
+        vec![no_number("/swallows")],
+        vec!["it went wrong".to_owned(), no_number("/prints")],
+        vec![logged.to_owned(), no_number("/logs")],
+        vec!["LookupError: no row (service.py:8 in work)".to_owned()],
+    ];
+    assert_eq!(found, expected, "{server}");
+}
+
 const LIFESPAN: &str = "
 import os, sys, asyncio
 async def app(scope, receive, send):

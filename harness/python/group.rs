@@ -73,25 +73,37 @@ pub(super) struct Printed(Arc<Mutex<VecDeque<String>>>);
 
 impl Printed {
     /// Keeps the last lines of what comes from there.
-    pub(super) fn keep(&self, mut from: impl Read + Send + 'static) {
+    pub(super) fn keep(&self, from: impl Read + Send + 'static) {
+        self.keep_and_tell(from, |_| {});
+    }
+
+    /// The same, and gives each line to a function as it comes.
+    pub(super) fn keep_and_tell(
+        &self,
+        mut from: impl Read + Send + 'static,
+        mut tell: impl FnMut(&str) + Send + 'static,
+    ) {
         let (printed, mut chunk, mut line) = (self.clone(), [0; 4096], Vec::new());
         std::thread::spawn(move || {
             while let Ok(count @ 1..) = from.read(&mut chunk) {
-                printed.take(&mut line, &chunk[..count]);
+                printed.take(&mut line, &chunk[..count], &mut tell);
             }
         });
     }
 
     /// Takes a piece of what was printed; `line` is what was taken of the line that it goes on with.
-    pub(super) fn take(&self, line: &mut Vec<u8>, piece: &[u8]) {
+    pub(super) fn take(&self, line: &mut Vec<u8>, piece: &[u8], tell: &mut dyn FnMut(&str)) {
         for &byte in piece {
             if byte == b'\n' || line.len() >= LINE_BYTES_MAX {
                 let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
                 if lines.len() == PRINTED_LINES_MAX {
                     lines.pop_front();
                 }
-                lines.push_back(String::from_utf8_lossy(line).into_owned());
+                let whole = String::from_utf8_lossy(line).into_owned();
                 line.clear();
+                lines.push_back(whole.clone());
+                drop(lines);
+                tell(&whole);
             } else {
                 line.push(byte);
             }

@@ -112,6 +112,8 @@ pub(super) enum Happening {
     Returned,
     /// It raised.
     Raised(Exception),
+    /// It handled an exception that was raised in its own code.
+    Handled(Exception),
     /// It logged something: level as Python numbers it, and the text.
     Logged(i64, String),
     /// The interpreter is gone.
@@ -460,6 +462,10 @@ impl Calls {
             "raised" => {
                 let id = parts.next();
                 (id, Happening::Raised(exception(&mut parts, &self.directory)))
+            }
+            "handled" => {
+                let id = parts.next();
+                (id, Happening::Handled(exception(&mut parts, &self.directory)))
             }
             "log" => {
                 let (id, level) = (parts.next(), parts.next());

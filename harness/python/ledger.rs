@@ -1,6 +1,6 @@
 //! What an application behind a real server tells through its witness: who called it with what, and what became of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::{
     interpreter::{blame_for, exception, text},
     marshal,
+    printed::{Panic, Traceback},
 };
 use crate::{
     error::Trouble,
@@ -69,6 +70,10 @@ struct Book {
     lived: Vec<What>,
     is_loaded: bool,
     trouble: Option<Trouble>,
+    /// The exceptions of calls, by text and place, so that what a server prints of them is not told again.
+    told: BTreeSet<String>,
+    /// The tracebacks that are being printed outside of calls, by witness.
+    printing: BTreeMap<usize, Traceback>,
     /// Where the application's own code is.
     directory: PathBuf,
 }
@@ -83,6 +88,8 @@ struct Witness {
 struct Call {
     kind: ScopeType,
     scribe: Option<Scribe>,
+    /// Whether it ended. Tasks that it started may still tell something.
+    is_over: bool,
 }
 
 impl Ledger {
@@ -99,6 +106,8 @@ impl Ledger {
             lived: Vec::new(),
             is_loaded: false,
             trouble: None,
+            told: BTreeSet::new(),
+            printing: BTreeMap::new(),
         };
         let shared = Arc::new(Shared { book: Mutex::new(book), is_over: AtomicBool::new(false) });
         let heard = Arc::clone(&shared);
@@ -124,6 +133,8 @@ impl Ledger {
         let mut book = self.shared.book();
         book.exchanges.clear();
         book.latest = None;
+        book.told.clear();
+        book.calls.retain(|_, call| !call.is_over);
         book.calls.values_mut().for_each(|call| call.scribe = None);
     }
 
@@ -131,7 +142,7 @@ impl Ledger {
     pub(super) fn running(&self) -> usize {
         let mut book = self.shared.book();
         book.take_all();
-        book.calls.values().filter(|call| call.scribe.is_some()).count()
+        book.calls.values().filter(|call| call.scribe.is_some() && !call.is_over).count()
     }
 
     /// Whether the application is loaded, and where it stands with its lifespan.
@@ -146,6 +157,13 @@ impl Ledger {
         let mut book = self.shared.book();
         book.take_all();
         shutdown::complaint(&book.lived)
+    }
+
+    /// Takes a line that the process printed past its witness: a panic of a library in Rust is told for the process.
+    pub(super) fn take_line(&self, panic: &mut Panic, line: &str) {
+        if let Some(exception) = panic.take(line) {
+            self.shared.book().note(exception);
+        }
     }
 
     /// Why the application cannot be loaded, if so.
@@ -269,24 +287,64 @@ impl Book {
                     Some(Value::Int(30..)) => Level::Warning,
                     _ => Level::Info,
                 };
-                let scribe = self.calls.get(&key).map_or(self.latest.as_ref(), |call| call.scribe.as_ref());
-                if let Some(scribe) = scribe {
+                if let Some(scribe) = self.scribe_of(key) {
                     scribe.record(Party::Application, What::Logged { level, message: text(parts.next()) });
                 }
+            }
+            "printed" => {
+                let line = text(parts.next());
+                let Some(scribe) = self.scribe_of(key) else { return };
+                // What a call raises in its own code is told by itself.
+                let printed = match self.calls.contains_key(&key) {
+                    true => None,
+                    false => self.printing.entry(witness).or_default().take(&line, &self.directory),
+                };
+                if let Some(exception) = printed.filter(|printed| self.told.insert(printed.located())) {
+                    scribe.record(Party::Application, What::Handled(exception));
+                }
+                scribe.record(Party::Application, What::Logged { level: Level::Info, message: line });
             }
             name => {
                 let Some(call) = self.calls.get(&key) else { return };
                 let (kind, scribe) = (call.kind, call.scribe.clone());
                 let what = happened(name, &mut parts, &self.directory);
+                for what in &what {
+                    if let What::Raised(exception) | What::Handled(exception) = what {
+                        self.told.insert(exception.located());
+                    }
+                }
                 if kind == ScopeType::Lifespan {
                     self.live(what);
                 } else if let Some(scribe) = scribe {
                     what.into_iter().for_each(|what| scribe.record(Party::Application, what));
                 }
-                if name == "over" {
-                    self.calls.remove(&key);
+                if name == "over"
+                    && let Some(call) = self.calls.get_mut(&key)
+                {
+                    call.is_over = true;
                 }
             }
+        }
+    }
+
+    /// Whose an entry of the log is: that of the call that wrote it, or that of the only connection. With several
+    /// connections what no call wrote is the process's.
+    fn scribe_of(&self, key: (usize, i64)) -> Option<Scribe> {
+        match self.calls.get(&key) {
+            Some(call) => call.scribe.clone(),
+            None if self.exchanges.values().map(Scribe::exchange).collect::<BTreeSet<_>>().len() > 1 => {
+                self.latest.as_ref().map(Scribe::of_process)
+            }
+            None => self.latest.clone(),
+        }
+    }
+
+    /// An exception that no call tells of, for the process.
+    fn note(&mut self, exception: Exception) {
+        if let Some(scribe) = &self.latest
+            && self.told.insert(exception.located())
+        {
+            scribe.of_process().record(Party::Process, What::Handled(exception));
         }
     }
 
@@ -299,7 +357,7 @@ impl Book {
         };
         if kind == ScopeType::Lifespan {
             self.lifespan = Lifespan::Starting;
-            return Call { kind, scribe: None };
+            return Call { kind, scribe: None, is_over: false };
         }
         let port = match scope.get("client") {
             Some(Value::List(client)) => match client.as_slice() {
@@ -315,7 +373,7 @@ impl Book {
         if let Some(scribe) = &scribe {
             scribe.record(Party::Front, What::Called { kind, head: request_head(scope) });
         }
-        Call { kind, scribe }
+        Call { kind, scribe, is_over: false }
     }
 
     /// The lifespan goes on.
@@ -345,6 +403,7 @@ fn happened(name: &str, parts: &mut std::vec::IntoIter<Value>, directory: &Path)
         "raised_in" => vec![What::CallRaised(Exception::new(&text(parts.next()), text(parts.next())))],
         "returned" => vec![What::Returned],
         "raised" => vec![What::Raised(exception(parts, directory))],
+        "handled" => vec![What::Handled(exception(parts, directory))],
         _ => Vec::new(),
     }
 }

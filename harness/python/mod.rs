@@ -6,6 +6,7 @@ mod group;
 mod interpreter;
 mod ledger;
 mod marshal;
+mod printed;
 mod server;
 mod venv;
 
@@ -103,9 +104,10 @@ async fn attend(
     is_sending: &AtomicBool,
 ) -> Result<(), Exception> {
     let (credit, mut pace) = (send.credit(), Pace::new());
-    let log = |level, message| {
-        Scribe::with_current(|scribe| scribe.record(Party::Application, What::Logged { level, message }));
+    let record = |what| {
+        Scribe::with_current(|scribe| scribe.record(Party::Application, what));
     };
+    let log = |level, message| record(What::Logged { level, message });
     // What has happened is attended to at once, however much it is.
     while let Some(happening) = unconstrained(happenings.recv()).await {
         match happening {
@@ -124,6 +126,7 @@ async fn attend(
             Happening::Sent(event) => send.send(Outbound::from_value(&event)).await?,
             Happening::Returned => return Ok(()),
             Happening::Raised(exception) => return Err(exception),
+            Happening::Handled(exception) => record(What::Handled(exception)),
             Happening::Logged(level, message) => {
                 let level = match level {
                     40.. => Level::Error,

@@ -18,6 +18,7 @@ use super::{
     group::{Group, Printed},
     interpreter::{Interpreter, Introduction, LifespanMode, SHIM, Site, not_started},
     ledger::{Ledger, Lifespan},
+    printed::Panic,
     venv::{self, Requirements},
 };
 use crate::{
@@ -407,9 +408,14 @@ async fn launch(installation: &Installation, port: u16, directory: &Path) -> Res
     let spawned = Group::spawn(&mut command);
     drop(command);
     let group = spawned.map_err(|error| not_started(&site.python, &site.directory, &error))?;
-    let printed = Printed::default();
-    printed.keep(output);
-    let mut process = Process { group, printed, ledger: Arc::new(ledger) };
+    let (printed, ledger, mut panic) = (Printed::default(), Arc::new(ledger), Panic::default());
+    let told = Arc::downgrade(&ledger);
+    printed.keep_and_tell(output, move |line| {
+        if let Some(ledger) = told.upgrade() {
+            ledger.take_line(&mut panic, line);
+        }
+    });
+    let mut process = Process { group, printed, ledger };
     let listening = async {
         loop {
             if let Some(why) = why_not(&mut process, choice) {

@@ -15,6 +15,7 @@ were fd 0 and fd 1 at the start.
               sent id              credit id bytes        cancel id    forget id    stop
     events    receive id           send id event          sent id event    returned id
               raised id type message frames module        left id task_names
+              handled id type message frames module
               log id level logger message trace           unhandled id type message frames
               note text            fatal text
 
@@ -27,6 +28,7 @@ clock.
 """
 
 import _thread
+import ast
 import asyncio
 import atexit
 import builtins
@@ -36,6 +38,7 @@ import difflib
 import faulthandler
 import gc
 import importlib
+import importlib.machinery
 import inspect
 import json
 import logging
@@ -87,10 +90,13 @@ ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 def render(how, value, limit=None):
     """`how(value)`, cut, without addresses of objects; "" if the app's own code for it raises."""
+    token = current_raises.set(None)  # what is raised here is raised by us
     try:
         return ADDRESS.sub(" at 0x…", how(value))[:limit]
     except BaseException:
         return ""
+    finally:
+        current_raises.reset(token)
 
 
 def plain(value, inside=()):
@@ -158,6 +164,183 @@ def format_trace(exc):
         parts += filter(None, (part.__cause__, part.__context__))
         parts += getattr(part, "exceptions", None) or ()
     return "".join(report.format())
+
+
+# ---------------------------------------------------------------- exceptions that stay in the app
+
+# The exceptions of the call in whose context the code runs.
+current_raises = contextvars.ContextVar("relapse_raises", default=None)
+
+RAISES = 16  # that one call has raised and not yet handled
+HANDLED = 32  # different ones that are told of one call
+CHAIN = 32  # exceptions that are looked at, from one to its context
+TOOLS = (3, 4)  # numbers of sys.monitoring that are nobody's by its documentation
+# How frameworks and servers say that the client is gone, and how an app asks for an answer.
+FLOW = frozenset((
+    "StopIteration", "StopAsyncIteration", "ClientDisconnected", "ClientDisconnect",
+    "WebSocketDisconnect", "HTTPException", "WebSocketException", "Http404"))
+
+
+class Own:
+    """Tells the app's own files from libraries: they are in its directory and in no site-packages."""
+
+    def __init__(self):
+        self.known = {}
+        self.start = None
+        self.libraries = os.path.dirname(os.__file__) + os.sep
+
+    def set_directory(self, directory):
+        self.start = os.path.join(directory, "")
+        self.known.clear()
+
+    def has(self, filename):
+        is_own = self.known.get(filename)
+        if is_own is None:
+            is_own = self.known[filename] = (
+                self.start is not None and filename.startswith(self.start)
+                and filename != OWN_FILE and not filename.startswith(self.libraries)
+                and "site-packages" not in filename.split(os.sep))
+        return is_own
+
+    def has_frame_of(self, exc):
+        return any(self.has(frame.f_code.co_filename)
+                   for frame, _ in traceback.walk_tb(exc.__traceback__))
+
+
+own = Own()
+
+
+class Raises:
+    """The exceptions that one call raises in the app's own code, told once they are handled.
+
+    An exception is handled when the call sends, receives or ends while it is neither being handled
+    nor on its way out.  Each place tells each type once.
+    """
+
+    __slots__ = ("tell", "pending", "told", "given", "over")
+
+    def __init__(self, tell):
+        self.tell = tell
+        self.pending = []
+        self.told = set()
+        self.given = deque(maxlen=RAISES)  # by the server, in receive() and send()
+        self.over = False  # what goes on without the call is told at once
+
+    def add(self, exc):
+        if len(self.pending) == RAISES or len(self.told) == HANDLED or is_flow(exc):
+            return
+        if not any(exc is other for known in (self.pending, self.given) for other in known):
+            self.pending.append(exc)
+            if self.over:
+                self.flush(over=True)
+
+    def flush(self, left=None, over=False):
+        """Tells what is handled by now; `left` is what has left a call that is over."""
+        self.over = over
+        current = left if over else sys.exc_info()[1]
+        if not self.pending and (over or watcher.works or current is None):
+            return
+        active = related(current, chain=not over)
+        if not over and not watcher.works:
+            for exc in active:
+                if own.has_frame_of(exc):
+                    self.add(exc)
+        # Threads may add to the list.
+        pending = self.pending[:]
+        del self.pending[:len(pending)]
+        for exc in pending:
+            if any(exc is other for other in active):
+                if not over:
+                    self.pending.append(exc)
+                continue
+            details = failure(exc)
+            inside = [frame for frame in details[2] if own.has(frame[0])]
+            key = (details[0], *(inside or details[2])[-1:])
+            if key not in self.told:
+                self.told.add(key)
+                self.tell(*details)
+
+
+def is_flow(exc):
+    kind = type(exc)
+    return not issubclass(kind, Exception) or any(base.__name__ in FLOW for base in kind.__mro__)
+
+
+def related(exc, chain):
+    """An exception with the members of groups, and with `chain` those it was raised in the handling of."""
+    todo, seen = [exc], []
+    while todo and len(seen) < CHAIN:
+        exc = todo.pop()
+        if exc is None or any(exc is other for other in seen):
+            continue
+        seen.append(exc)
+        if any(base.__name__ == "BaseExceptionGroup" for base in type(exc).__mro__):
+            todo += exc.exceptions
+        if chain:
+            todo.append(exc.__context__)
+    return seen
+
+
+class Watcher:
+    """Sees every exception that passes the app's own code, from Python 3.12 on.
+
+    sys.monitoring costs nothing where nothing is raised.  Before 3.12 those are seen that come to an
+    `except` in the app's own code, those that are being handled when the app sends or receives,
+    and those that are logged as errors.
+    """
+
+    def __init__(self):
+        self.works = False
+
+    def start(self, directory):
+        """Begins, before the app is loaded."""
+        own.set_directory(directory)
+        monitoring = getattr(sys, "monitoring", None)
+        for tool in TOOLS if monitoring else ():
+            if monitoring.get_tool(tool) is None:
+                monitoring.use_tool_id(tool, "relapse")
+                monitoring.register_callback(tool, monitoring.events.RAISE, on_raise)
+                monitoring.set_events(tool, monitoring.events.RAISE)
+                self.works = True
+                return
+        builtins.__relapse_handles__ = on_handler
+        load_plainly = importlib.machinery.SourceFileLoader.get_code
+        importlib.machinery.SourceFileLoader.get_code = (
+            lambda loader, name: load_watched(loader, name) or load_plainly(loader, name))
+
+
+watcher = Watcher()
+
+
+def load_watched(loader, name):
+    """The code of a module of the app's own, whose `except` clauses tell that they are entered."""
+    path = loader.get_filename(name)
+    if not own.has(path):
+        return None
+    try:
+        tree = ast.parse(loader.get_data(path), path)
+    except (SyntaxError, ValueError):
+        return None  # the plain way says what is wrong
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler):
+            call = ast.Call(ast.Name("__relapse_handles__", ast.Load()), [], [])
+            line = ast.Expr(call)
+            for new in ast.walk(line):
+                ast.copy_location(new, node)
+            node.body.insert(0, line)
+    return compile(tree, path, "exec", dont_inherit=True)
+
+
+def on_handler():
+    raises = current_raises.get()
+    if raises is not None:
+        raises.add(leaf(sys.exc_info()[1]))
+
+
+def on_raise(code, offset, exc):
+    raises = current_raises.get()
+    if raises is not None and own.has(code.co_filename):
+        raises.add(exc)
 
 
 # ---------------------------------------------------------------- the pipes
@@ -417,7 +600,7 @@ class Call:
     """One run of the app, with the receive and the send it was given."""
 
     __slots__ = ("id", "loop", "events", "task", "tasks", "receives", "sends", "inbox", "credit",
-                 "started", "forgotten")
+                 "started", "forgotten", "raises")
 
     def __init__(self, ident, session):
         self.id = ident
@@ -431,19 +614,26 @@ class Call:
         self.credit = 0
         self.started = False
         self.forgotten = False
+        self.raises = Raises(self.report_handled)
 
     def report(self, kind, *details):
         if not self.forgotten:
             self.events.append((kind, self.id) + details)
 
+    def report_handled(self, *details):
+        self.report("handled", *details)
+
     async def run(self, app, scope, finished):
         """Calls the app.  Whatever it raises is its result and never harms the loop."""
         self.started = True
+        current_raises.set(self.raises)
         try:
             await app(scope, self.receive, self.send)
         except BaseException as exc:
+            self.raises.flush(exc, over=True)
             self.report("raised", *failure(exc))
         else:
+            self.raises.flush(over=True)
             self.report("returned")
         self.task = None  # the task refers to the call, too
         finished(self)
@@ -459,6 +649,7 @@ class Call:
         """ASGI receive()."""
         if self.forgotten:
             await self.loop.create_future()
+        self.raises.flush()
         self.events.append(("receive", self.id))
         future = self.loop.create_future()
         self.receives.append(future)
@@ -474,6 +665,8 @@ class Call:
             raise
 
     def give(self, item):
+        if isinstance(item, BaseException):
+            self.raises.given.append(item)
         self.inbox.append(item)
         self.serve()
 
@@ -489,6 +682,7 @@ class Call:
         if self.forgotten:
             await self.loop.create_future()
         event = snapshot(event)
+        self.raises.flush()
         if self.credit:
             size = message_size(event)
             if size and size <= self.credit:
@@ -502,6 +696,8 @@ class Call:
 
     def release(self, item=None):
         """Ends the oldest send that waits, if there is one."""
+        if item is not None:
+            self.raises.given.append(item)
         while self.sends:
             future = self.sends.popleft()
             if not future.done():
@@ -527,6 +723,8 @@ class LogTap(logging.Handler):
         message = render(logging.LogRecord.getMessage, record) or render(str, record.msg)
         exc = record.exc_info[1] if record.exc_info else None
         trace = record.exc_text if exc is None else render(format_trace, exc)
+        if exc is not None and call is not None and record.levelno >= logging.ERROR:
+            call.raises.add(leaf(exc))
         self.events.append(
             ("log", call and call.id, record.levelno, record.name, message, trace))
 
@@ -586,6 +784,7 @@ class Session:
         self.wire.write((None, []))
 
     async def serve(self):
+        watcher.start((*self.settings.get("path", ()), os.getcwd())[0])
         # Inside the running loop, as uvicorn does it.
         self.app, reply = introduce(self.settings)
         self.wire.write(reply)
@@ -707,6 +906,10 @@ class Session:
         else:
             details = failure(exc)[:3]
         self.events.append(("unhandled", call and call.id) + details)
+        if exc is not None and call is not None:
+            # It left a task, and no call.
+            call.raises.add(leaf(exc))
+            call.raises.flush()
 
     # -- commands
 

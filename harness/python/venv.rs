@@ -335,7 +335,7 @@ fn shown(command: &Command) -> String {
 /// The last of what a command printed.
 fn last_lines(said: &[u8]) -> String {
     let printed = Printed::default();
-    printed.take(&mut Vec::new(), said);
+    printed.take(&mut Vec::new(), said, &mut |_| {});
     printed.last()
 }
 

@@ -8,11 +8,14 @@ front, and go out before what they tell of goes on.
     loaded                    trouble message traceback kind        log number level message
     call number scope         received number event            sent number event
     returned number           raised number type message frames            over number
+    handled number type message frames                         by the app, which no server sees
+    printed number text                                        a line on stdout or stderr
     raised_in number type message                              by the server, in receive() or send()
 """
 
 import asyncio
 import contextvars
+import io
 import itertools
 import logging
 import marshal
@@ -79,9 +82,17 @@ def tap_logs():
             if exc is not None:
                 exc = shim.leaf(exc)
                 text = f"{text.strip()}: {type(exc).__name__}: {shim.render(str, exc, 2000)}"
+                raises = shim.current_raises.get()
+                if raises is not None and record.levelno >= logging.ERROR:
+                    raises.add(exc)
             line.tell("log", current_call.get(), record.levelno, text)
-        return pass_on(logger, record)
+        printed_by.logging = True
+        try:
+            return pass_on(logger, record)
+        finally:
+            printed_by.logging = False
 
+    printed_by.logging = False
     logging.Logger.callHandlers = tell_and_pass_on
 
 
@@ -109,13 +120,16 @@ def witnessed(app):
         number = next(numbers)
         current_call.set(number)
         line.tell("call", number, describe(scope))
-        raised = []  # by the server, in receive() and send()
+        raises = shim.Raises(lambda *details: line.tell("handled", number, *details[:3]))
+        shim.current_raises.set(raises)
+        raised = raises.given
 
         def tell_raised(exc):
             raised.append(exc)
             line.tell("raised_in", number, qualified(exc), shim.render(str, exc, 2000))
 
         async def witnessed_receive():
+            raises.flush()
             try:
                 event = await receive()
             except Exception as exc:
@@ -125,6 +139,7 @@ def witnessed(app):
             return event
 
         async def witnessed_send(event):
+            raises.flush()
             line.tell("sent", number, shim.snapshot(event))
             try:
                 return await send(event)
@@ -135,12 +150,14 @@ def witnessed(app):
         try:
             result = await app(scope, witnessed_receive, witnessed_send)
         except BaseException as exc:
+            raises.flush(exc, over=True)
             name, text, frames, _ = shim.failure(exc)
             cause = shim.leaf(exc)
             name = qualified(cause) if any(cause is other for other in raised) else name
             line.tell("raised", number, name, text, frames)
             raise
         else:
+            raises.flush(over=True)
             line.tell("returned", number)
             return result
         finally:
@@ -149,8 +166,40 @@ def witnessed(app):
     return witness
 
 
+PRINTED = 65536  # characters of a line that has no end
+printed_by = threading.local()  # whether the thread is in a handler of logging
+
+
+class Printed(io.TextIOWrapper):
+    """A standard stream that tells each line that is printed, and the call that prints it."""
+
+    started = ""  # the line that has no end yet
+
+    def write(self, text):
+        count = super().write(text)
+        # Records are told where they are logged.
+        if not getattr(printed_by, "logging", False):
+            *lines, self.started = (self.started + text)[-PRINTED:].split("\n")
+            for printed in lines:
+                if printed.strip():
+                    line.tell("printed", current_call.get(), printed)
+        return count
+
+
+def tap_prints():
+    """Tells what the app prints.  Handlers of logging keep the streams that they have."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if type(stream) is io.TextIOWrapper:
+            # Detached, the stream would be closed for whoever has it.
+            raw = open(stream.fileno(), "wb", buffering=0, closefd=False)
+            tapped = Printed(raw, encoding=stream.encoding, errors=stream.errors, write_through=True)
+            setattr(sys, name, tapped)
+
+
 def load():
     sys.path.insert(0, os.getcwd())
+    shim.watcher.start(os.getcwd())
     try:
         app = shim.load(os.environ["RELAPSE_APP"], "RELAPSE_FACTORY" in os.environ)
     except shim.LoadError as error:
@@ -159,6 +208,7 @@ def load():
     return shim.asgi3(app)
 
 
+tap_prints()
 app = witnessed(load())
 tap_logs()
 line.tell("loaded")

@@ -155,6 +155,10 @@ fn line(event: &Event, faults: &[Fault], detail: Detail, redactor: &Redactor) ->
             let place = exception.place.iter().map(|place| format!(" ({place})")).collect::<String>();
             format!("    application raised {}{place}", redactor.text(&exception.to_string()))
         }
+        What::Handled(exception) => {
+            let place = exception.place.iter().map(|place| format!(" ({place})")).collect::<String>();
+            format!("    application handled {}{place}", redactor.text(&exception.to_string()))
+        }
         What::Logged { level: Level::Error, message } if !message.starts_with("Exception in ASGI") => {
             format!("    log: ERROR {}", redactor.text(message))
         }

@@ -444,7 +444,9 @@ class Conversation(ShimCase):
             """)
         self.assertEqual(shim.batch(("call", 1, http_scope())), (5 * SECOND, [("receive", 1)]))
         self.assertEqual(shim.events(at=5 * SECOND), [("send", 1, {"type": "timeout"})])
-        self.assertEqual(shim.events(("sent", 1)), [("send", 1, {"type": "two"}), ("receive", 1)])
+        events = shim.events(("sent", 1))
+        self.assertEqual(events[0][:3], ("handled", 1, "TimeoutError"))
+        self.assertEqual(events[1:], [("send", 1, {"type": "two"}), ("receive", 1)])
         self.assertEqual(shim.events(("sent", 1), ("give", 1, {"n": 1}), ("give", 1, {"n": 2})),
                          [("receive", 1), ("send", 1, {"n": 1})])
 
@@ -847,6 +849,184 @@ class Logging(ShimCase):
         event = shim.events(("call", 1, http_scope()))[0]
         message = "Task was destroyed but it is pending! (lost)"
         self.assertEqual(event, ("unhandled", 1, "", message, []))
+
+
+class Handled(ShimCase):
+    """Exceptions of the app's own code that stay in the call."""
+
+    def handled(self, body, *commands, scope=None):
+        """What is told of exceptions, and what the call does, in order; a place is a line."""
+        shim = self.run_app(body)
+        events = shim.events(("call", 1, scope or http_scope()))
+        for command in commands:
+            events += shim.events(command)
+        told = []
+        for event in events:
+            if event[0] in ("handled", "raised"):
+                own = [line for file, line, _ in event[4] if file.startswith(self.folder)]
+                told.append((event[0], event[2], event[3], own[-1]))
+            elif event[0] in ("send", "returned"):
+                told.append(event[0])
+        return told
+
+    def test_in_the_handler_and_behind_it(self):
+        told = self.handled("""
+            async def app(scope, receive, send):
+                try:
+                    {}["a"]
+                except KeyError:
+                    await send({"type": "x"})
+                try:
+                    [][1]
+                except IndexError:
+                    pass
+                await send({"type": "x"})
+            """, ("sent", 1), ("sent", 1))
+        key, index = ("handled", "KeyError", "'a'", 4), ("handled", "IndexError", "list index out of range", 8)
+        self.assertEqual(told, ["send", key, index, "send", "returned"])
+
+    def test_escaped_is_not_handled(self):
+        told = self.handled("""
+            async def app(scope, receive, send):
+                try:
+                    {}["a"]
+                except KeyError as exc:
+                    await send({"type": "x"})  # as a framework answers before it raises again
+                    raise exc
+            """, ("sent", 1))
+        self.assertEqual(told, ["send", ("raised", "KeyError", "'a'", 4)])
+
+    def test_replaced(self):
+        told = self.handled("""
+            async def app(scope, receive, send):
+                try:
+                    {}["a"]
+                except KeyError:
+                    await send({"type": "x"})
+                    raise RuntimeError("b")
+            """, ("sent", 1))
+        self.assertEqual(told, ["send", ("handled", "KeyError", "'a'", 4), ("raised", "RuntimeError", "b", 7)])
+
+    def test_flow_and_libraries_are_not_told(self):
+        told = self.handled("""
+            import asyncio, json, re
+            class WebSocketDisconnect(Exception): pass
+            class HTTPException(Exception): pass
+            def numbers():
+                yield 1
+                return 2
+            async def items():
+                yield 1
+            async def app(scope, receive, send):
+                list(numbers())
+                next(iter([]), None)
+                async for item in items(): pass
+                getattr(app, "nothing", None)
+                re.compile("(a|b)*")          # raises and handles inside of the library
+                json.loads("[1, 2]")
+                for kind in (WebSocketDisconnect, HTTPException, StopIteration, asyncio.CancelledError):
+                    try: raise kind()
+                    except BaseException: pass
+                task = asyncio.ensure_future(asyncio.sleep(100))
+                await asyncio.sleep(0)
+                task.cancel()
+                try: await task
+                except asyncio.CancelledError: pass
+                try: await receive()
+                except OSError: pass          # what the server gave
+                await send({"type": "x"})
+            """, ("raise", 1, "receive", "ConnectionResetError", "gone"), ("sent", 1))
+        self.assertEqual(told, ["send", "returned"])
+
+    def test_library_that_raises_into_own_code(self):
+        told = self.handled("""
+            import json
+            async def app(scope, receive, send):
+                try:
+                    json.loads("{")
+                except ValueError:
+                    pass
+                await send({"type": "x"})
+            """, ("sent", 1))
+        self.assertEqual([entry[1::2] for entry in told[:1]], [("JSONDecodeError", 5)])
+
+    def test_each_place_once(self):
+        told = self.handled("""
+            async def app(scope, receive, send):
+                for n in range(100):
+                    try:
+                        raise ValueError(n)
+                    except ValueError:
+                        pass
+                    if n % 10 == 0:
+                        await send({"type": "x"})
+            """, *[("sent", 1)] * 10)
+        self.assertEqual([entry for entry in told if entry != "send"],
+                         [("handled", "ValueError", "0", 5), "returned"])
+
+    def test_thread(self):
+        told = self.handled("""
+            import asyncio
+            def work():
+                try:
+                    int("x")
+                except ValueError:
+                    return 0
+            async def app(scope, receive, send):
+                await asyncio.to_thread(work)
+                await send({"type": "x"})
+            """, ("sent", 1))
+        self.assertEqual([entry[1::2] for entry in told[:1]], [("ValueError", 5)])
+
+    def test_swallowed_without_a_handler(self):
+        """Only sys.monitoring sees these."""
+        told = self.handled("""
+            import asyncio, contextlib
+            async def fails(): raise LookupError("b")
+            async def app(scope, receive, send):
+                with contextlib.suppress(KeyError):
+                    {}["a"]
+                await asyncio.gather(fails(), return_exceptions=True)
+                await send({"type": "x"})
+            """, ("sent", 1))
+        seen = [("handled", "KeyError", "'a'", 6), ("handled", "LookupError", "b", 3)]
+        self.assertEqual(told, [*(seen if sys.version_info >= (3, 12) else ()), "send", "returned"])
+
+    def test_logged_by_a_library(self):
+        self.write("site-packages/framework.py", """
+            import logging
+            def answer():
+                try:
+                    raise OSError("disk")
+                except OSError:
+                    logging.getLogger("framework").exception("request failed")
+            """)
+        told = self.handled("""
+            import os, sys
+            sys.path.append(os.path.abspath("site-packages"))
+            import framework
+            async def app(scope, receive, send):
+                framework.answer()
+                await send({"type": "x"})
+            """, ("sent", 1))
+        self.assertEqual(told, [("handled", "OSError", "disk", 5), "send", "returned"])
+
+    def test_code_is_as_it_was(self):
+        """Before Python 3.12 handlers are rewritten; lines, docstrings and errors stay."""
+        shim = self.run_app('''
+            """About."""
+            import traceback
+            def fail():
+                """A docstring."""
+                try:
+                    1 / 0
+                except ZeroDivisionError:
+                    return traceback.format_exc().count(", line 7")
+            async def app(scope, receive, send):
+                await send({"doc": __doc__, "own": fail.__doc__, "count": fail()})
+            ''')
+        ((kind, _, event),) = shim.events(("call", 1, http_scope()))[-1:]
+        self.assertEqual(event, {"doc": "About.", "own": "A docstring.", "count": 1})
 
 
 class Time(ShimCase):
