@@ -358,7 +358,8 @@ fn still_raised(symptom: &Symptom, before: &Judged, after: &[Reading<'_>]) -> Op
         let unanswered = is_unanswered(reading, &reading.outcome());
         own_exception(reading).into_iter().chain(handled(reading).filter(move |_| unanswered))
     });
-    raised.filter(|exception| is_reported(exception)).cloned().next()
+    let mut raised = raised.filter(|exception| is_reported(exception));
+    raised.next().cloned()
 }
 
 /// The exception that left the app, unless what was injected made it.
