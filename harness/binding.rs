@@ -246,7 +246,7 @@ impl Binding {
 
     /// A whole session of a valid client, each step of which has this limit.
     pub fn session(&self, authority: &str, limit: Duration) -> Vec<Step> {
-        let step = |act| Step { act, limit };
+        let step = |act| Step::new(act, limit);
         let wait = |name: &String| step(Act::Wait(Awaited::Message(name.clone())));
         let mut steps = vec![step(Act::Open(self.upgrade(authority)))];
         if !self.messages.welcome.is_empty() {

@@ -112,7 +112,7 @@ impl Server {
         acts.extend(binding.paths.health.first().map(|path| Act::Request(standard(path))));
         let mut transcripts = Vec::new();
         for act in acts {
-            let step = Step { act, limit: RECOGNIZING_LIMIT };
+            let step = Step::new(act, RECOGNIZING_LIMIT);
             match run::converse(&[step], Plan { seed: 1, faults: Vec::new() }, url.as_ref()).await {
                 Ok(transcript) => transcripts.push(transcript),
                 Err(_) => return,
@@ -519,7 +519,8 @@ fn steps(steps: &[Step], binding: &Binding, server: &Server) -> Result<Vec<Step>
             }
             act => act.clone(),
         };
-        bound.push(Step { act, limit: server.patience().map_or(step.limit, |patience| step.limit.min(patience)) });
+        let limit = server.patience().map_or(step.limit, |patience| step.limit.min(patience));
+        bound.push(Step { act, limit, ..step.clone() });
     }
     Ok(bound)
 }

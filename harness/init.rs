@@ -424,7 +424,7 @@ impl Asked {
 }
 
 fn step(act: Act, limit: Duration) -> Step {
-    Step { act, limit }
+    Step::new(act, limit)
 }
 
 /// Whether a session opened and stayed open.

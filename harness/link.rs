@@ -73,6 +73,19 @@ impl Link {
         }
     }
 
+    /// Lets the kernel hold no more than about so many bytes that are not read yet, so that a peer notices soon that
+    /// nothing is read. Linux doubles the number (socket(7), `SO_RCVBUF`), and what it advertised before stays valid. An
+    /// in-memory link has its own limit.
+    pub fn limit_unread(&self, bytes: usize) {
+        let stream = match self {
+            Link::Memory(_) => return,
+            Link::Tcp(stream) => stream,
+            Link::Tls(stream) => stream.get_ref().0,
+        };
+        // Where the system refuses, the peer notices later.
+        let _ = rustix::net::sockopt::set_socket_recv_buffer_size(stream, bytes);
+    }
+
     /// Breaks the link: the peer is told that it broke (RST), and what is under way is lost. In memory the peer sees
     /// the end.
     pub fn reset(self) {
@@ -255,6 +268,36 @@ impl Wire {
         self.broken
     }
 
+    /// Lets the kernel hold no more than about so many bytes that are not read yet.
+    pub fn limit_unread(&self, bytes: usize) {
+        self.link.limit_unread(bytes);
+    }
+
+    /// Breaks the link (RST); in memory the peer sees the end.
+    pub fn reset(self) {
+        self.link.reset();
+    }
+
+    /// Writes everything outgoing, and reads nothing. Cancel safe.
+    pub async fn push(&mut self) {
+        poll_fn(|cx| self.poll_push(cx)).await;
+    }
+
+    /// Writes as much of what is outgoing as goes; ready when all of it is gone.
+    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.gone < self.outgoing.len() {
+            match Pin::new(&mut self.link).poll_write(cx, &self.outgoing[self.gone..]) {
+                // The peer reads no more; what it said before that is still to be read.
+                Poll::Ready(Ok(0) | Err(_)) => self.gone = self.outgoing.len(),
+                Poll::Ready(Ok(count)) => self.gone += count,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        self.outgoing.clear();
+        self.gone = 0;
+        Poll::Ready(())
+    }
+
     /// Tells the peer that nothing more comes (FIN), once everything is written; it may still say something.
     pub async fn end(&mut self) {
         self.flush().await;
@@ -263,18 +306,8 @@ impl Wire {
 
     /// Writes what is outgoing and reads what comes, and reports the first thing that completes.
     pub fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
-        while self.gone < self.outgoing.len() {
-            match Pin::new(&mut self.link).poll_write(cx, &self.outgoing[self.gone..]) {
-                // The peer reads no more; what it said before that is still to be read.
-                Poll::Ready(Ok(0) | Err(_)) => self.gone = self.outgoing.len(),
-                Poll::Ready(Ok(count)) => self.gone += count,
-                Poll::Pending => break,
-            }
-            if self.gone == self.outgoing.len() {
-                self.outgoing.clear();
-                self.gone = 0;
-                return Poll::Ready(Progress::Flushed);
-            }
+        if !self.outgoing.is_empty() && self.poll_push(cx).is_ready() {
+            return Poll::Ready(Progress::Flushed);
         }
         // Who does not take what came gets no more of it; the peer has to wait, as with a socket.
         if self.ended || self.incoming.len() >= READ_AHEAD_BYTES_MAX {

@@ -89,7 +89,7 @@ async def app(scope, receive, send):
 const LIMIT: Duration = Duration::from_secs(2);
 
 fn visits() -> Vec<(&'static str, Vec<Step>)> {
-    let step = |act| Step { act, limit: LIMIT };
+    let step = |act| Step::new(act, LIMIT);
     let paths = [
         "/raises",
         "/returns",
@@ -221,7 +221,7 @@ fn a_server_that_dies_is_followed_by_another() {
     Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
         let served = Served::new(server, &binding(), String::new());
-        let steps = [Step { act: Act::Request(Request::standard("GET", "/")), limit: LIMIT }];
+        let steps = [Step::new(Act::Request(Request::standard("GET", "/")), LIMIT)];
         for number in 0..2 {
             let transcript = run::converse(&steps, Plan::default(), &served).await.unwrap();
             assert_eq!(classify::readings(&transcript)[0].outcome().ending.to_string(), "drop (1006)");
@@ -366,7 +366,7 @@ fn reported(flags: &[&str]) -> Option<PythonInstallation> {
 
 /// What a client of the reports' application sees that does this, and waits for the end.
 async fn visit(served: &Served, act: Act) -> Transcript {
-    let step = |act| Step { act, limit: LIMIT };
+    let step = |act| Step::new(act, LIMIT);
     let transcript =
         run::converse(&[step(act), step(Act::Wait(Awaited::Close))], Plan::default(), served).await.unwrap();
     served.clear();
