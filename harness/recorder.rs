@@ -204,7 +204,12 @@ impl Recorder {
 impl Scribe {
     /// Writes down one thing.
     pub fn record(&self, party: Party, what: What) {
-        let event = Event { at: self.recorder.elapsed(), exchange: self.exchange(), party, what };
+        self.record_as_of(self.recorder.elapsed(), party, what);
+    }
+
+    /// Writes down one thing that was settled at an earlier time.
+    pub fn record_as_of(&self, at: Duration, party: Party, what: What) {
+        let event = Event { at, exchange: self.exchange(), party, what };
         match &self.recorder.0.tap {
             None => self.recorder.ledger().events.push(event),
             Some(Tap(take)) => take(event),

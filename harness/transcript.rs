@@ -111,7 +111,7 @@ pub enum BodyPart {
 pub enum NeverCame {
     /// The step's limit passed; [`What::DeadlinePassed`] stands before it.
     Deadline,
-    /// The session ended first.
+    /// The session ended first. Where it had ended before the client began to wait, the event's time is that of the end.
     SessionOver,
     /// There never was a session: the opening was refused, or got no answer.
     NotOpened,
@@ -205,7 +205,7 @@ pub enum What {
         /// The reason why the client waits no longer.
         why: NeverCame,
     },
-    /// A step was not performed, because its connection was over by then.
+    /// A step was not performed, because its connection was over by then. The event's time is that of the connection's end.
     NotPerformed {
         /// The step, counted from 1.
         step: usize,

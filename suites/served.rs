@@ -108,7 +108,8 @@ fn visits() -> Vec<(&'static str, Vec<Step>)> {
     visits
 }
 
-fn installation(server: &str, directory: &Path) -> Option<PythonInstallation> {
+/// A server, and the application `service:app` of a directory.
+pub(crate) fn installation(server: &str, directory: &Path) -> Option<PythonInstallation> {
     let server: ServerChoice = server.parse().unwrap();
     let site = site(&interpreter(&server)?, directory, "service:app");
     Some(PythonInstallation { site, server, flags: Vec::new(), start_limit: START_LIMIT })

