@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
 use crate::{application::Promise, clock::Clock, error::Error};
@@ -35,6 +35,40 @@ pub enum Link {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// How much the kernels of both sides hold of what a client has not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Receiving {
+    /// What the systems think best: 3.9 MB on loopback (Linux 6).
+    #[default]
+    Usual,
+    /// As little as can be, so that a server notices soon that its client does not read: 72 kB on loopback (Linux 6).
+    Narrow,
+}
+
+/// The receive buffer of a narrow client, in bytes. Linux doubles it (socket(7), `SO_RCVBUF`).
+const NARROW_BUFFER_BYTES: u32 = 4096;
+
+/// The largest segment that a narrow client takes, in bytes. Loopback has segments of 64 KiB, and Linux gives a sender room
+/// for 20 of them.
+const NARROW_SEGMENT_BYTES: u32 = 1400;
+
+/// Connects over TCP. What is written goes out at once: without that a request in two pieces waits for a delayed
+/// acknowledgement.
+///
+/// # Errors
+/// When there is no connection.
+pub async fn dial(address: SocketAddr, receiving: Receiving) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if receiving == Receiving::Narrow {
+        // Both count only before the connection is made.
+        socket.set_recv_buffer_size(NARROW_BUFFER_BYTES)?;
+        socket2::SockRef::from(&socket).set_tcp_mss(NARROW_SEGMENT_BYTES)?;
+    }
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// Makes another link to the same peer; nothing where it cannot be reached.
 pub type Redial = Box<dyn Fn() -> Promise<'static, Option<Link>> + Send + Sync>;
 
@@ -54,10 +88,16 @@ impl Link {
     /// # Errors
     /// When the clock is virtual, or nobody listens.
     pub async fn connect(address: SocketAddr, clock: Clock) -> Result<Link, Error> {
+        Link::connect_receiving(address, clock, Receiving::Usual).await
+    }
+
+    /// The same, with as much room for what is not read yet.
+    ///
+    /// # Errors
+    /// When the clock is virtual, or nothing listens.
+    pub async fn connect_receiving(address: SocketAddr, clock: Clock, receiving: Receiving) -> Result<Link, Error> {
         refuse_virtual(clock)?;
-        let stream = TcpStream::connect(address).await.map_err(|error| socket_error("connect to", address, error))?;
-        // Without it a request written in two pieces waits for a delayed acknowledgement.
-        stream.set_nodelay(true).map_err(|error| socket_error("configure", address, error))?;
+        let stream = dial(address, receiving).await.map_err(|error| socket_error("connect to", address, error))?;
         Ok(Link::Tcp(stream))
     }
 }
@@ -71,19 +111,6 @@ impl Link {
             let mut rest = [0; READ_BYTES];
             while matches!(self.read(&mut rest).await, Ok(1..)) {}
         }
-    }
-
-    /// Lets the kernel hold no more than about so many bytes that are not read yet, so that a peer notices soon that
-    /// nothing is read. Linux doubles the number (socket(7), `SO_RCVBUF`), and what it advertised before stays valid. An
-    /// in-memory link has its own limit.
-    pub fn limit_unread(&self, bytes: usize) {
-        let stream = match self {
-            Link::Memory(_) => return,
-            Link::Tcp(stream) => stream,
-            Link::Tls(stream) => stream.get_ref().0,
-        };
-        // Where the system refuses, the peer notices later.
-        let _ = rustix::net::sockopt::set_socket_recv_buffer_size(stream, bytes);
     }
 
     /// Breaks the link: the peer is told that it broke (RST), and what is under way is lost. In memory the peer sees
@@ -266,11 +293,6 @@ impl Wire {
     /// Whether the peer broke the link (RST) instead of ending it.
     pub fn is_broken(&self) -> bool {
         self.broken
-    }
-
-    /// Lets the kernel hold no more than about so many bytes that are not read yet.
-    pub fn limit_unread(&self, bytes: usize) {
-        self.link.limit_unread(bytes);
     }
 
     /// Breaks the link (RST); in memory the peer sees the end.

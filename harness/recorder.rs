@@ -15,6 +15,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::{
     fault::Place,
+    link::Receiving,
     plan::Plan,
     transcript::{Event, Level, PROCESS, Party, Transcript, What},
 };
@@ -127,6 +128,8 @@ pub struct Scribe {
     /// The exchange that began the connection.
     connection: usize,
     writes: Writes,
+    /// How the client of the connection receives.
+    receiving: Receiving,
 }
 
 impl Recorder {
@@ -158,7 +161,13 @@ impl Recorder {
 
     /// A hand for an exchange.
     pub fn scribe(&self, exchange: usize) -> Scribe {
-        Scribe { recorder: self.clone(), exchange, connection: exchange, writes: Writes::This }
+        Scribe {
+            recorder: self.clone(),
+            exchange,
+            connection: exchange,
+            writes: Writes::This,
+            receiving: Receiving::Usual,
+        }
     }
 
     /// A request is about to follow on the connection that an exchange began; it is an exchange of its own.
@@ -238,6 +247,17 @@ impl Scribe {
         let following = || self.recorder.ledger().following.get(&self.connection)?.get(number.checked_sub(1)?).copied();
         let exchange = following().unwrap_or(self.connection);
         Scribe { exchange, writes: Writes::This, ..self.clone() }
+    }
+
+    /// The same hand, for a connection whose client receives in this way.
+    #[must_use]
+    pub fn receiving_as(self, receiving: Receiving) -> Scribe {
+        Scribe { receiving, ..self }
+    }
+
+    /// How the client of the connection receives.
+    pub fn receiving(&self) -> Receiving {
+        self.receiving
     }
 
     /// The exchange that began the connection; several may follow one another on it.

@@ -9,8 +9,9 @@ use relapse::{
     clock::{Clock, Runtime},
     event::{Inbound, Outbound},
     fault::{EventFault, Events, FaultKind, HeadEdit, Trigger},
-    frame::Opcode,
+    frame::{Frame, Opcode},
     front,
+    head::{ResponseHead, field},
     interpose::Interposed,
     link::{Link, Listener},
     run,
@@ -24,7 +25,8 @@ use relapse::{
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::broadcast;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
     python::{binding, python, site},
@@ -522,44 +524,43 @@ fn a_reset_breaks_the_connection(#[case] goes: Act, #[case] is_error: bool) {
     assert_eq!(seen, is_error);
 }
 
-/// How many bytes a server can write to a client on a real socket before it has to wait.
-fn written_to(steps: &'static [&'static str]) -> usize {
+/// How many bytes a server can write to a client on a real socket, which opens a session and does this, before it has to
+/// wait for 300 ms.
+fn written_to(act: Act) -> usize {
     Runtime::new(Clock::Real).block_on(async {
         let listener = Listener::bind(Clock::Real).await.unwrap();
         let address = listener.address().unwrap();
         let peer = async {
-            let (mut link, _) = listener.accept_from().await.unwrap();
+            let mut link = listener.accept().await.unwrap();
             let mut bytes = [0; 4096];
             let count = link.read(&mut bytes).await.unwrap();
             let head = String::from_utf8_lossy(&bytes[..count]).into_owned();
-            let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap().to_owned();
-            let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
-            let answer = format!(
-                "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept}\r\n\r\n"
-            );
-            link.write_all(answer.as_bytes()).await.unwrap();
-            let mut frame = Vec::new();
-            relapse::frame::Frame::encode_whole(Opcode::Binary, &[0; 64 * 1024], &mut frame);
+            let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+            let answer = ResponseHead {
+                status: 101,
+                headers: vec![
+                    field("upgrade", "websocket"),
+                    field("connection", "Upgrade"),
+                    field("sec-websocket-accept", derive_accept_key(key.as_bytes())),
+                ],
+            };
+            let mut answered = Vec::new();
+            answer.encode(&mut answered);
+            link.write_all(&answered).await.unwrap();
+            let mut message = Vec::new();
+            Frame::encode_whole(Opcode::Binary, &[0; 64 * 1024], &mut message);
             let mut written = 0;
-            // Until nothing goes any more for a while, or clearly more goes than any buffer holds.
-            while written < 64 << 20 {
-                match tokio::time::timeout(Duration::from_millis(300), link.write(&frame)).await {
-                    Ok(Ok(count)) => written += count,
-                    _ => break,
-                }
+            while written < 64 << 20
+                && let Ok(Ok(count)) = timeout(Duration::from_millis(300), link.write(&message)).await
+            {
+                written += count;
             }
             written
         };
-        let target = Reached::new(move |_| Box::pin(Link::connect(address, Clock::Real)));
-        let acts = steps.iter().map(|name| match *name {
-            "stop" => Step::new(Act::StopReading, Duration::from_secs(1)),
-            _ => Step::new(Act::Freeze, Duration::from_secs(2)),
-        });
-        let mut script = vec![step(open("/"))];
-        script.extend(acts);
-        if steps == ["stop"] {
-            script.push(by_none_other());
-        }
+        let target =
+            Reached::new(move |scribe| Box::pin(Link::connect_receiving(address, Clock::Real, scribe.receiving())));
+        let freeze = Step::new(Act::Freeze, Duration::from_secs(20));
+        let script = [step(open("/")), step(act), freeze];
         let client = run::converse(&script, Plan::default(), &target);
         tokio::select! {
             written = peer => written,
@@ -568,17 +569,14 @@ fn written_to(steps: &'static [&'static str]) -> usize {
     })
 }
 
-/// A step in which time passes and nothing is read: a client that stopped reading freezes no further.
-fn by_none_other() -> Step {
-    Step::new(Act::Freeze, Duration::from_secs(2))
-}
-
-#[test]
-fn a_client_that_does_not_read_holds_its_peer_up() {
-    for steps in [&["freeze"][..], &["stop"]] {
-        let written = written_to(steps);
-        eprintln!("WROTE {steps:?} {written}");
-    }
+/// A server learns soon that its client does not read: with the kernel's own buffers that takes 3.9 MB on loopback, with
+/// those of such a client 72 kB.
+#[rstest]
+#[case(Act::StopReading)]
+#[case(Act::Freeze)]
+fn a_client_that_does_not_read_holds_its_peer_up(#[case] act: Act) {
+    let written = written_to(act);
+    assert!(written < 1 << 20, "{written} bytes went");
 }
 
 /// An application gets an event without a key.

@@ -26,7 +26,7 @@ use self::{
 use crate::{
     credential::{CredentialPlace, Form},
     error::Error,
-    link::{Link, Wire},
+    link::{Link, Receiving, Wire},
     recorder::{Recorder, Scribe},
     running::Running,
     step::{Act, Awaited, Carrier, ClientName, Crowd, Request, Slices, Step},
@@ -48,9 +48,6 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How many turns everything else gets between the steps of two clients, so that in memory a step has its effect before
 /// the next one begins.
 const SETTLING_TURNS: usize = 8;
-
-/// How many bytes the kernel may hold for a client that stops reading.
-const UNREAD_BYTES_MAX: usize = 4096;
 
 /// What stands for the client's user in a message.
 const USER_PLACEHOLDER: &str = "{user}";
@@ -210,13 +207,11 @@ impl<'a> Client<'a> {
         let mut line = match (request.on, std::mem::take(seat)) {
             (Carrier::NewConnection, before) => {
                 before.part().await;
+                let scribe = scribe.clone().receiving_as(self.receiving(index));
                 let Some(link) = self.connect(request, &scribe).await? else {
                     *seat = Seat::over(scribe);
                     return Ok(());
                 };
-                if self.stops_reading(index) {
-                    link.limit_unread(UNREAD_BYTES_MAX);
-                }
                 // The keys of the handshakes come from the client's own chance.
                 let masks = fastrand::Rng::with_seed(self.recorder.plan().seed ^ scribe.exchange() as u64);
                 Box::new(Line::new(link, scribe.clone(), self.attention(), masks))
@@ -272,10 +267,11 @@ impl<'a> Client<'a> {
         if self.script.steps.iter().any(needs_it) { Attention::Always } else { Attention::WhileReading }
     }
 
-    /// Whether the client stops reading on the connection that a step opens.
-    fn stops_reading(&self, index: usize) -> bool {
-        let own = self.later(index).take_while(|step| step.opening().is_none_or(|request| !request.on.is_new()));
-        own.into_iter().any(|step| matches!(step.act, Act::Freeze | Act::StopReading))
+    /// How the client receives on the connection that a step opens: one that stops reading there is to be noticed.
+    fn receiving(&self, index: usize) -> Receiving {
+        let is_on_it = |step: &&Step| step.opening().is_none_or(|request| !request.on.is_new());
+        let stops = |step: &Step| matches!(step.act, Act::Freeze | Act::StopReading);
+        if self.later(index).take_while(is_on_it).any(stops) { Receiving::Narrow } else { Receiving::Usual }
     }
 
     /// Connects, and tries again as long as the request says.
