@@ -409,7 +409,7 @@ impl Binding {
     /// A whole session of a valid client, each step of which has this limit; `None` where the service file names no path
     /// for it.
     pub fn session(&self, authority: &str, limit: Duration) -> Option<Vec<Step>> {
-        let step = |act| Step { act, limit };
+        let step = |act| Step::new(act, limit);
         let wait = |name: &String| step(Act::Wait(Awaited::Message(name.clone())));
         let mut steps = vec![step(Act::Open(self.upgrade(authority)?))];
         steps.extend(self.messages.welcome.iter().map(wait));

@@ -180,6 +180,30 @@ impl Inbound {
         Value::Dict(entries.into_iter().map(|(key, value)| (Cow::Borrowed(key), value)).collect())
     }
 
+    /// The keys that an event of this type may have besides `type` (ASGI, HTTP and WebSocket message format); `None` for a
+    /// type that no server gives.
+    pub fn keys(name: &str) -> Option<&'static [&'static str]> {
+        Some(match name {
+            "websocket.receive" => &["bytes", "text"],
+            "websocket.disconnect" => &["code", "reason"],
+            "http.request" => &["body", "more_body"],
+            "websocket.connect" | "http.disconnect" | "lifespan.startup" | "lifespan.shutdown" => &[],
+            _ => return None,
+        })
+    }
+
+    /// The dict without one of its keys, exactly as an application gets it.
+    #[must_use]
+    pub fn without(&self, key: &str) -> Inbound {
+        match self.to_value() {
+            Value::Dict(mut entries) => {
+                entries.remove(key);
+                Inbound::Invalid(Value::Dict(entries))
+            }
+            other => Inbound::Invalid(other),
+        }
+    }
+
     /// The event's `type`.
     pub fn name(&self) -> &str {
         match self {

@@ -43,9 +43,15 @@ impl Exception {
     /// What a coroutine gets from whatever it awaits when it is cancelled. No `except Exception` catches it.
     pub const CANCELLED: &str = "CancelledError";
 
-    /// Reads `Type: text`; without a type it is a `RuntimeError`.
+    /// Reads `Type: text`, or `Type` alone where that is a word with a capital; anything else is the text of a
+    /// `RuntimeError`.
     pub fn parse(text: &str) -> Exception {
+        let is_type = |text: &str| {
+            text.starts_with(|first: char| first.is_ascii_uppercase())
+                && text.chars().all(|character| character.is_ascii_alphanumeric() || character == '_')
+        };
         match text.split_once(": ") {
+            None if is_type(text) => Exception::new(text, ""),
             Some((type_name, message)) if !type_name.contains(' ') => Exception::new(type_name, message),
             _ => Exception::runtime_error(text),
         }

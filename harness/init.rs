@@ -433,7 +433,7 @@ impl Asked {
 }
 
 fn step(act: Act, limit: Duration) -> Step {
-    Step { act, limit }
+    Step::new(act, limit)
 }
 
 /// Whether a session opened and stayed open.

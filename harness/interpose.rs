@@ -102,12 +102,13 @@ impl Inlet {
             if let Some(event) = self.held.pop_front() {
                 return Ok(event);
             }
-            let event = self.receive.receive().await?;
+            let mut event = self.receive.receive().await?;
             for (index, fault) in met(&self.scribe, event.name(), false) {
                 fired(&self.scribe, index);
                 match fault {
                     EventFault::Give { given } => self.held.push_back(Inbound::from_value(&given)),
                     EventFault::Drop {} => continue 'next,
+                    EventFault::OmitKey { key } => event = event.without(&key),
                     EventFault::Repeat {} => self.held.push_back(event.clone()),
                     EventFault::ReceiveRaises { error } => return Err(self.raise(Exception::parse(&error))),
                     EventFault::ReceiveHangs {} => {

@@ -11,7 +11,8 @@ use crate::{
     fault::{ConnectionFault, Fault, FaultKind},
     frame::{Frame, Opcode},
     outcome::{Class, Ending, Outcome},
-    transcript::{Event, PROCESS, Party, Service, Transcript, What},
+    step::Act,
+    transcript::{BodyPart, Event, PROCESS, Party, Service, Transcript, What},
     trial::TargetKind,
     verdict::{Difference, Finding, HealthyClient, Judged, Reason, Side, SymptomKey, Verdict},
 };
@@ -274,10 +275,12 @@ pub fn accepts(case: &Case, after: &Judged, claim: Option<(&Symptom, &Judged)>) 
             return Err(Reason::NotSaid { connection, text: accepted.says.clone().unwrap_or_default() });
         }
         let Some(reading) = readings.get(exchange) else { continue };
-        if let Some(waiting_for) = unmet(reading, outcome) {
+        // A hunt waits for what it drew, and expects nothing.
+        let is_hunt = case.origin == Origin::Hunt;
+        if let Some(waiting_for) = unmet(case, reading, outcome).filter(|_| !is_hunt) {
             return Err(Reason::ExpectationUnmet { connection, waiting_for });
         }
-        let is_meant = accepted.names(outcome) || case.origin == Origin::Hunt;
+        let is_meant = accepted.names(outcome) || is_hunt;
         if !is_meant && is_unanswered(reading, outcome) {
             return Err(Reason::Unanswered { connection, outcome: outcome.clone() });
         }
@@ -307,14 +310,27 @@ pub fn accepts(case: &Case, after: &Judged, claim: Option<(&Symptom, &Judged)>) 
     }
 }
 
-/// What a client waited for that never came, in an exchange that ended as if nothing had been missing. A refusal and what a
-/// fault cut off say themselves why it did not come.
-fn unmet(reading: &Reading<'_>, outcome: &Outcome) -> Option<String> {
-    if outcome.class != Class::GoodOpen {
-        return None;
-    }
+/// An expectation of the case that an exchange does not meet, although it ended as if nothing had been missing: something
+/// that never came, a body that came late, or a message that found no session any more. A refusal and what a fault cut off
+/// say themselves why it did not come.
+fn unmet(case: &Case, reading: &Reading<'_>, outcome: &Outcome) -> Option<String> {
+    let is_said_why = outcome.class != Class::GoodOpen;
     reading.events.iter().find_map(|event| match &event.what {
+        What::BodyLate { part, limit, took } => {
+            let part = match part {
+                BodyPart::FirstByte => "the first byte of the body",
+                BodyPart::Next => "the next bytes of the body",
+            };
+            let took = took.map_or("it never came".to_owned(), |took| format!("it took {} ms", took.as_millis()));
+            Some(format!("{part} within {} ms; {took}", limit.as_millis()))
+        }
+        _ if is_said_why => None,
         What::DeadlinePassed { waiting_for, .. } => Some(waiting_for.clone()),
+        What::AwaitedNeverCame { waiting_for, .. } => Some(waiting_for.to_string()),
+        What::NotPerformed { step } => match case.steps.get(step - 1).map(|step| &step.act) {
+            Some(Act::SendText(_) | Act::SendBytes(_) | Act::Ping) => Some(format!("an open session at step {step}")),
+            _ => None,
+        },
         _ => None,
     })
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
 use crate::{application::Promise, clock::Clock, error::Error};
@@ -35,6 +35,40 @@ pub enum Link {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// How much the kernels of both sides hold of what a client has not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Receiving {
+    /// What the systems think best: 3.9 MB on loopback (Linux 6).
+    #[default]
+    Usual,
+    /// As little as can be, so that a server notices soon that its client does not read: 72 kB on loopback (Linux 6).
+    Narrow,
+}
+
+/// The receive buffer of a narrow client, in bytes. Linux doubles it (socket(7), `SO_RCVBUF`).
+const NARROW_BUFFER_BYTES: u32 = 4096;
+
+/// The largest segment that a narrow client takes, in bytes. Loopback has segments of 64 KiB, and Linux gives a sender room
+/// for 20 of them.
+const NARROW_SEGMENT_BYTES: u32 = 1400;
+
+/// Connects over TCP. What is written goes out at once: without that a request in two pieces waits for a delayed
+/// acknowledgement.
+///
+/// # Errors
+/// When there is no connection.
+pub async fn dial(address: SocketAddr, receiving: Receiving) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if receiving == Receiving::Narrow {
+        // Both count only before the connection is made.
+        socket.set_recv_buffer_size(NARROW_BUFFER_BYTES)?;
+        socket2::SockRef::from(&socket).set_tcp_mss(NARROW_SEGMENT_BYTES)?;
+    }
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// Makes another link to the same peer; nothing where it cannot be reached.
 pub type Redial = Box<dyn Fn() -> Promise<'static, Option<Link>> + Send + Sync>;
 
@@ -54,10 +88,16 @@ impl Link {
     /// # Errors
     /// When the clock is virtual, or nobody listens.
     pub async fn connect(address: SocketAddr, clock: Clock) -> Result<Link, Error> {
+        Link::connect_receiving(address, clock, Receiving::Usual).await
+    }
+
+    /// The same, with as much room for what is not read yet.
+    ///
+    /// # Errors
+    /// When the clock is virtual, or nothing listens.
+    pub async fn connect_receiving(address: SocketAddr, clock: Clock, receiving: Receiving) -> Result<Link, Error> {
         refuse_virtual(clock)?;
-        let stream = TcpStream::connect(address).await.map_err(|error| socket_error("connect to", address, error))?;
-        // Without it a request written in two pieces waits for a delayed acknowledgement.
-        stream.set_nodelay(true).map_err(|error| socket_error("configure", address, error))?;
+        let stream = dial(address, receiving).await.map_err(|error| socket_error("connect to", address, error))?;
         Ok(Link::Tcp(stream))
     }
 }
@@ -255,6 +295,31 @@ impl Wire {
         self.broken
     }
 
+    /// Breaks the link (RST); in memory the peer sees the end.
+    pub fn reset(self) {
+        self.link.reset();
+    }
+
+    /// Writes everything outgoing, and reads nothing. Cancel safe.
+    pub async fn push(&mut self) {
+        poll_fn(|cx| self.poll_push(cx)).await;
+    }
+
+    /// Writes as much of what is outgoing as goes; ready when all of it is gone.
+    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.gone < self.outgoing.len() {
+            match Pin::new(&mut self.link).poll_write(cx, &self.outgoing[self.gone..]) {
+                // The peer reads no more; what it said before that is still to be read.
+                Poll::Ready(Ok(0) | Err(_)) => self.gone = self.outgoing.len(),
+                Poll::Ready(Ok(count)) => self.gone += count,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        self.outgoing.clear();
+        self.gone = 0;
+        Poll::Ready(())
+    }
+
     /// Tells the peer that nothing more comes (FIN), once everything is written; it may still say something.
     pub async fn end(&mut self) {
         self.flush().await;
@@ -263,18 +328,8 @@ impl Wire {
 
     /// Writes what is outgoing and reads what comes, and reports the first thing that completes.
     pub fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
-        while self.gone < self.outgoing.len() {
-            match Pin::new(&mut self.link).poll_write(cx, &self.outgoing[self.gone..]) {
-                // The peer reads no more; what it said before that is still to be read.
-                Poll::Ready(Ok(0) | Err(_)) => self.gone = self.outgoing.len(),
-                Poll::Ready(Ok(count)) => self.gone += count,
-                Poll::Pending => break,
-            }
-            if self.gone == self.outgoing.len() {
-                self.outgoing.clear();
-                self.gone = 0;
-                return Poll::Ready(Progress::Flushed);
-            }
+        if !self.outgoing.is_empty() && self.poll_push(cx).is_ready() {
+            return Poll::Ready(Progress::Flushed);
         }
         // Who does not take what came gets no more of it; the peer has to wait, as with a socket.
         if self.ended || self.incoming.len() >= READ_AHEAD_BYTES_MAX {

@@ -15,6 +15,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::{
     fault::Place,
+    link::Receiving,
     plan::Plan,
     transcript::{Event, Level, PROCESS, Party, Transcript, What},
 };
@@ -37,6 +38,17 @@ struct Ledger {
     events: Vec<Event>,
     /// The step that the client of an exchange is performing, counted from 1.
     steps: BTreeMap<usize, usize>,
+    /// The exchanges that follow the first one of a connection, in the order of their requests.
+    following: BTreeMap<usize, Vec<usize>>,
+}
+
+/// The exchange that a scribe writes for, on a connection that may carry several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writes {
+    /// This one.
+    This,
+    /// The last one that began on the connection whose first one this is.
+    Latest,
 }
 
 /// How often the faults of a plan had an occasion, and how often they acted.
@@ -113,6 +125,11 @@ impl fmt::Debug for Tap {
 pub struct Scribe {
     recorder: Recorder,
     exchange: usize,
+    /// The exchange that began the connection.
+    connection: usize,
+    writes: Writes,
+    /// How the client of the connection receives.
+    receiving: Receiving,
 }
 
 impl Recorder {
@@ -120,7 +137,7 @@ impl Recorder {
     pub fn new(plan: Plan) -> Recorder {
         let mut tally = Tally::new(plan.seed);
         tally.grow(plan.faults.len());
-        let ledger = Ledger { events: Vec::with_capacity(64), steps: BTreeMap::new() };
+        let ledger = Ledger { events: Vec::with_capacity(64), steps: BTreeMap::new(), following: BTreeMap::new() };
         let tally = Arc::new(Mutex::new(tally));
         Recorder(Arc::new(Shared { start: Instant::now(), plan, tally, ledger: Mutex::new(ledger), tap: None }))
     }
@@ -128,7 +145,7 @@ impl Recorder {
     /// A recorder that keeps nothing and gives each event away as it comes. Its faults share their count with others,
     /// and their time begins at `start`.
     pub fn passing_on(plan: Plan, tally: Arc<Mutex<Tally>>, start: Instant, tap: Tap) -> Recorder {
-        let ledger = Ledger { events: Vec::new(), steps: BTreeMap::new() };
+        let ledger = Ledger { events: Vec::new(), steps: BTreeMap::new(), following: BTreeMap::new() };
         Recorder(Arc::new(Shared { start, plan, tally, ledger: Mutex::new(ledger), tap: Some(tap) }))
     }
 
@@ -144,7 +161,18 @@ impl Recorder {
 
     /// A hand for an exchange.
     pub fn scribe(&self, exchange: usize) -> Scribe {
-        Scribe { recorder: self.clone(), exchange }
+        Scribe {
+            recorder: self.clone(),
+            exchange,
+            connection: exchange,
+            writes: Writes::This,
+            receiving: Receiving::Usual,
+        }
+    }
+
+    /// A request is about to follow on the connection that an exchange began; it is an exchange of its own.
+    pub fn follow(&self, first: usize, exchange: usize) {
+        self.ledger().following.entry(first).or_default().push(exchange);
     }
 
     /// The transcript so far.
@@ -185,7 +213,12 @@ impl Recorder {
 impl Scribe {
     /// Writes down one thing.
     pub fn record(&self, party: Party, what: What) {
-        let event = Event { at: self.recorder.elapsed(), exchange: self.exchange, party, what };
+        self.record_as_of(self.recorder.elapsed(), party, what);
+    }
+
+    /// Writes down one thing that was settled at an earlier time.
+    pub fn record_as_of(&self, at: Duration, party: Party, what: What) {
+        let event = Event { at, exchange: self.exchange(), party, what };
         match &self.recorder.0.tap {
             None => self.recorder.ledger().events.push(event),
             Some(Tap(take)) => take(event),
@@ -199,12 +232,47 @@ impl Scribe {
 
     /// The same transcript, for what belongs to the process and to no exchange.
     pub fn of_process(&self) -> Scribe {
-        Scribe { recorder: self.recorder.clone(), exchange: PROCESS }
+        Scribe { exchange: PROCESS, writes: Writes::This, ..self.clone() }
     }
 
     /// The exchange it writes for.
     pub fn exchange(&self) -> usize {
-        self.exchange
+        match self.writes {
+            Writes::This => self.exchange,
+            Writes::Latest => {
+                let ledger = self.recorder.ledger();
+                ledger.following.get(&self.connection).and_then(|all| all.last()).copied().unwrap_or(self.connection)
+            }
+        }
+    }
+
+    /// A hand for the request with this number, counted from 0, of the connection that this exchange began. Where the
+    /// client says nothing of a further one, it belongs to the first.
+    pub fn of_request(&self, number: usize) -> Scribe {
+        let following = || self.recorder.ledger().following.get(&self.connection)?.get(number.checked_sub(1)?).copied();
+        let exchange = following().unwrap_or(self.connection);
+        Scribe { exchange, writes: Writes::This, ..self.clone() }
+    }
+
+    /// The same hand, for a connection whose client receives in this way.
+    #[must_use]
+    pub fn receiving_as(self, receiving: Receiving) -> Scribe {
+        Scribe { receiving, ..self }
+    }
+
+    /// How the client of the connection receives.
+    pub fn receiving(&self) -> Receiving {
+        self.receiving
+    }
+
+    /// The exchange that began the connection; several may follow one another on it.
+    pub fn connection(&self) -> usize {
+        self.connection
+    }
+
+    /// A hand for whichever exchange began last on the connection that this one began.
+    pub fn of_connection(&self) -> Scribe {
+        Scribe { writes: Writes::Latest, ..self.clone() }
     }
 
     /// Whether the plan has a fault for this place.
@@ -218,7 +286,11 @@ impl Scribe {
         if !trigger.is_always_armed() && !trigger.is_armed_at(self.elapsed()) {
             return false;
         }
-        if trigger.step.is_some_and(|step| self.recorder.ledger().steps.get(&self.exchange) != Some(&step)) {
+        let performed = || {
+            let exchange = self.exchange();
+            self.recorder.ledger().steps.get(&exchange).copied()
+        };
+        if trigger.step.is_some_and(|step| performed() != Some(step)) {
             return false;
         }
         let mut tally = self.recorder.tally();

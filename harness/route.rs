@@ -161,12 +161,12 @@ impl Route {
 
     /// What a valid client does there: one request, or a session in which it only listens for a moment.
     pub fn greeting(&self, limit: Duration) -> Vec<Step> {
-        let step = |act| Step { act, limit };
+        let step = |act| Step::new(act, limit);
         if !self.is_websocket {
             let method = self.methods.first().map_or("GET", String::as_str);
             return vec![step(Act::Request(self.good_request(method)))];
         }
-        let pause = Step { act: Act::Pause, limit: Duration::from_millis(100) };
+        let pause = Step::new(Act::Pause, Duration::from_millis(100));
         vec![step(Act::Open(self.good_request("GET"))), pause, step(Act::Close(CloseCode::NORMAL))]
     }
 }

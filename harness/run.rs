@@ -282,7 +282,7 @@ async fn finish(recorder: &Recorder, target: &dyn Target) -> Transcript {
 
 /// What a valid client does: open, be welcomed, ask an agent, close.
 pub fn control_steps() -> Vec<Step> {
-    let step = |act| Step { act, limit: CONTROL_LIMIT };
+    let step = |act| Step::new(act, CONTROL_LIMIT);
     let wait = |name: &str| step(Act::Wait(Awaited::Message(name.to_owned())));
     // A user of its own, so that what it holds is nobody else's.
     let request = Request { user: "control".to_owned(), ..Request::standard("GET", "/ws") };

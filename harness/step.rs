@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -11,13 +12,51 @@ use crate::{
     head::Headers,
 };
 
-/// One act of the client, with a limit on how long it may take.
+/// One act of a client, with a limit on how long it may take.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
-    /// What the client does.
+    /// The act.
     pub act: Act,
-    /// How long it waits for the answer, where there is one.
+    /// How long the client waits for the answer, where there is one.
     pub limit: Duration,
+    /// The client that acts; `None` in a case that names no clients.
+    pub client: Option<ClientName>,
+    /// In which pieces a message or a request is written; `None` for one write.
+    pub slices: Option<Slices>,
+}
+
+impl Step {
+    /// An act of the only client, written in one piece.
+    pub fn new(act: Act, limit: Duration) -> Step {
+        Step { act, limit, client: None, slices: None }
+    }
+
+    /// The request of a step that opens an exchange.
+    pub fn opening(&self) -> Option<&Request> {
+        match &self.act {
+            Act::Open(request) | Act::Request(request) => Some(request),
+            _ => None,
+        }
+    }
+}
+
+/// The name of one of several clients in a case.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClientName(pub String);
+
+impl fmt::Display for ClientName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How bytes are cut when they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slices {
+    /// The size of each piece, in bytes.
+    pub bytes: usize,
+    /// The pause between two pieces.
+    pub pause: Duration,
 }
 
 /// How long a step may take unless it says otherwise. Virtual time in memory.
@@ -54,7 +93,7 @@ impl Crowd {
 pub enum Act {
     /// Ask for a WebSocket on a new connection.
     Open(Request),
-    /// Send a plain HTTP request on a new connection.
+    /// Send a plain HTTP request; on a new connection unless it says otherwise.
     Request(Request),
     /// Send a text message.
     SendText(String),
@@ -68,12 +107,16 @@ pub enum Act {
     Close(CloseCode),
     /// End the stream without a close frame.
     Leave,
+    /// Break the connection (RST on a socket); in memory the peer sees the end of the stream.
+    Reset,
     /// Let the step's limit pass, and go on reading meanwhile where there is a session.
     Pause,
     /// Read until the close, and answer no ping meanwhile.
     Deafen,
     /// Let the step's limit pass, and read nothing meanwhile, so that what is sent has to wait.
     Freeze,
+    /// Read nothing from here on, until the client's next act that reads. No time passes.
+    StopReading,
 }
 
 /// A request to be written: everything a client may want to say, and to leave out.
@@ -99,12 +142,47 @@ pub struct Request {
     pub without: Vec<String>,
     /// The body, of type JSON; none when it is empty.
     pub body: Vec<u8>,
+    /// How many bytes of the body are sent; the head announces all of it. `None` for the whole body.
+    pub body_sent: Option<usize>,
+    /// The connection that carries the request.
+    pub on: Carrier,
+    /// When the parts of the answer's body are expected.
+    pub expects: BodyExpectation,
     /// How strict the client is.
     pub client: Client,
     /// How long a client that is refused a connection tries again, with growing pauses; it does not without this.
     pub retry: Option<Duration>,
     /// After how long the client leaves when there is no answer yet.
     pub give_up: Option<Duration>,
+}
+
+/// The connection that carries a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Carrier {
+    /// A new one.
+    #[default]
+    NewConnection,
+    /// The one of the client's request before, whose answer is read whole by then (RFC 9112 section 9.3).
+    SameConnection,
+    /// The same, before the answers to the requests before are read (RFC 9112 section 9.3.2).
+    Pipeline,
+}
+
+impl Carrier {
+    /// Whether it is a connection of the request's own.
+    pub fn is_new(self) -> bool {
+        self == Carrier::NewConnection
+    }
+}
+
+/// When the parts of a body are expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BodyExpectation {
+    /// The longest time from the request to the first byte of the body.
+    pub first_byte: Option<Duration>,
+    /// The longest time between two reads of the body that bring bytes, and from the last of them to its end.
+    pub gap: Option<Duration>,
 }
 
 /// How strict a client is about the server's handshake.
@@ -132,6 +210,9 @@ impl Request {
             headers: Vec::new(),
             without: Vec::new(),
             body: Vec::new(),
+            body_sent: None,
+            on: Carrier::default(),
+            expects: BodyExpectation::default(),
             client: Client::default(),
             retry: None,
             give_up: None,
@@ -146,6 +227,14 @@ pub enum Awaited {
     Message(String),
     /// A text message whose JSON has this key.
     Key(String),
+    /// A text message that contains this text.
+    Text(String),
+    /// A text message that matches this pattern.
+    Match(Pattern),
+    /// Any message, text or binary.
+    Any,
+    /// Any message that comes after the last message that the client sent.
+    Answer,
     /// The end of the connection.
     Close,
 }
@@ -155,7 +244,55 @@ impl fmt::Display for Awaited {
         match self {
             Awaited::Message(name) => write!(f, "a `{name}` message"),
             Awaited::Key(key) => write!(f, "a message with the key `{key}`"),
+            Awaited::Text(text) => write!(f, "a message with the text `{text}`"),
+            Awaited::Match(pattern) => write!(f, "a message that matches `{}`", pattern.source()),
+            Awaited::Any => f.write_str("a message"),
+            Awaited::Answer => f.write_str("an answer"),
             Awaited::Close => f.write_str("the close"),
         }
     }
 }
+
+/// The longest program of a pattern, in bytes: repetitions of repetitions are refused instead of compiled.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
+
+/// A regular expression, in the syntax of the `regex` crate: no look-around and no back-references, so that matching
+/// takes linear time.
+#[derive(Debug, Clone)]
+pub struct Pattern(Regex);
+
+impl Pattern {
+    /// Compiles a pattern.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn new(source: &str) -> Result<Pattern, String> {
+        let compiled = RegexBuilder::new(source).size_limit(PATTERN_BYTES_MAX).build();
+        compiled.map(Pattern).map_err(|error| match error {
+            // The parser's message shows the pattern with a caret; its last line says what is wrong.
+            regex::Error::Syntax(text) => {
+                let last = text.lines().last().unwrap_or_default();
+                last.trim_start_matches("error: ").to_owned()
+            }
+            other => other.to_string(),
+        })
+    }
+
+    /// The pattern as it was written.
+    pub fn source(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Whether it matches anywhere in a text.
+    pub fn matches(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Pattern) -> bool {
+        self.source() == other.source()
+    }
+}
+
+impl Eq for Pattern {}

@@ -14,6 +14,7 @@ use crate::{
     frame::{Frame, FrameError},
     head::{RequestHead, ResponseHead},
     scope::ScopeType,
+    step::{Awaited, ClientName},
     trial::TargetKind,
 };
 
@@ -84,11 +85,54 @@ pub enum BodyEnd {
     None,
 }
 
+/// When the parts of a response body came, counted from the moment at which the request was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyTiming {
+    /// The end of the head.
+    pub head: Duration,
+    /// The first byte of the body; `None` where none came.
+    pub first_byte: Option<Duration>,
+    /// The longest time between two reads that brought bytes of the body, and from the last one to its end.
+    pub longest_gap: Duration,
+    /// The end of the body, or of the client's patience.
+    pub end: Duration,
+}
+
+/// A part of a response body that can come late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BodyPart {
+    /// Its first byte.
+    FirstByte,
+    /// The bytes, or the end, that follow other bytes.
+    Next,
+}
+
+/// Why a client waits no longer for something that did not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NeverCame {
+    /// The step's limit passed; [`What::DeadlinePassed`] stands before it.
+    Deadline,
+    /// The session ended first. Where it had ended before the client began to wait, the event's time is that of the end.
+    SessionOver,
+    /// There never was a session: the opening was refused, or got no answer.
+    NotOpened,
+}
+
 /// One observed thing.
 #[derive(Debug, Clone, PartialEq)]
 pub enum What {
     /// Nothing listened where the probe wanted to connect.
     ConnectionRefused,
+    /// The client of this exchange has a name.
+    OpenedBy {
+        /// The name.
+        client: ClientName,
+    },
+    /// The request goes on the connection that another exchange began.
+    OnConnectionOf {
+        /// The exchange that began it.
+        exchange: usize,
+    },
     /// The probe wrote a request head.
     RequestSent {
         /// The head.
@@ -104,6 +148,24 @@ pub enum What {
         body: Bytes,
         /// How it ended.
         end: BodyEnd,
+    },
+    /// When the parts of the body came that was seen last.
+    BodyTimed(BodyTiming),
+    /// A part of the answer's body came later than the step expects.
+    BodyLate {
+        /// The part.
+        part: BodyPart,
+        /// The longest time that the step allows.
+        limit: Duration,
+        /// The time that it took; `None` where it had not come when the client stopped reading.
+        took: Option<Duration>,
+    },
+    /// The probe sent a part of the request's body only.
+    BodyCutShort {
+        /// The bytes that it sent.
+        sent: usize,
+        /// The bytes of the whole body.
+        whole: usize,
     },
     /// The probe refuses the handshake, as a client must (RFC 6455 section 4.1).
     HandshakeRefused {
@@ -132,6 +194,25 @@ pub enum What {
         /// The limit.
         limit: Duration,
     },
+    /// A step waited for something, and it came.
+    AwaitedCame {
+        /// The thing that the step waited for.
+        waiting_for: Awaited,
+    },
+    /// A step waited for something, and it did not come.
+    AwaitedNeverCame {
+        /// The thing that the step waited for.
+        waiting_for: Awaited,
+        /// The reason why the client waits no longer.
+        why: NeverCame,
+    },
+    /// A step was not performed, because its connection was over by then. The event's time is that of the connection's end.
+    NotPerformed {
+        /// The step, counted from 1.
+        step: usize,
+    },
+    /// The probe breaks the connection (RST on a socket). [`What::Left`] follows.
+    LinkReset,
     /// The probe ended the stream without a close frame.
     Left,
     /// The probe reads no more for a while.

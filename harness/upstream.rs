@@ -1,18 +1,19 @@
 //! A server that listens somewhere, named by a URL.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::{
     TlsConnector,
     rustls::{ClientConfig, RootCertStore, pki_types::ServerName},
 };
 
-use crate::link::{Link, Redial};
+use crate::link::{Link, Receiving, Redial, dial};
 
 /// How long a connection to the upstream may take to come about.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -51,7 +52,7 @@ impl Upstream {
         let upstream = self.clone();
         Box::new(move || {
             let upstream = upstream.clone();
-            Box::pin(async move { upstream.connect().await.ok() })
+            Box::pin(async move { upstream.connect(Receiving::Usual).await.ok() })
         })
     }
 
@@ -59,11 +60,9 @@ impl Upstream {
     ///
     /// # Errors
     /// Says why there is none.
-    pub async fn connect(&self) -> Result<Link, String> {
+    pub async fn connect(&self, receiving: Receiving) -> Result<Link, String> {
         let connecting = async {
-            let stream =
-                TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| error.to_string())?;
-            stream.set_nodelay(true).map_err(|error| error.to_string())?;
+            let stream = self.dial(receiving).await.map_err(|error| error.to_string())?;
             let Some(tls) = &self.tls else { return Ok(Link::Tcp(stream)) };
             let name = ServerName::try_from(self.host.clone()).map_err(|error| error.to_string())?;
             let stream = tls.connect(name, stream).await.map_err(|error| error.to_string())?;
@@ -71,6 +70,20 @@ impl Upstream {
         };
         let late = |_| format!("no connection within {} s", CONNECT_LIMIT.as_secs());
         timeout(CONNECT_LIMIT, connecting).await.map_err(late).flatten()
+    }
+}
+
+impl Upstream {
+    /// Connects to the first of its addresses that takes the connection.
+    async fn dial(&self, receiving: Receiving) -> io::Result<TcpStream> {
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for address in lookup_host((self.host.as_str(), self.port)).await? {
+            match dial(address, receiving).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 }
 

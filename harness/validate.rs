@@ -125,7 +125,7 @@ impl Tried<'_> {
         if let Some(path) = self.binding.paths.websocket.as_ref().filter(|_| self.binding.credential.is_needed()) {
             for (credential, said) in [(Credential::None, "no"), (Credential::Garbage, "a bad")] {
                 // Some servers accept first and refuse then.
-                let refusal = Step { act: Act::Wait(Awaited::Close), limit: self.limit.min(REFUSAL_LIMIT) };
+                let refusal = Step::new(Act::Wait(Awaited::Close), self.limit.min(REFUSAL_LIMIT));
                 let transcript = self.perform(vec![self.open(path, credential), refusal]).await?;
                 let outcome = Reading::of(&transcript, 0).outcome();
                 let refused = outcome.class == Class::GoodAuthRefusal;
@@ -217,7 +217,7 @@ impl Tried<'_> {
     }
 
     fn step(&self, act: Act) -> Step {
-        Step { act, limit: self.limit }
+        Step::new(act, self.limit)
     }
 
     fn get(&self, path: &str) -> Step {

@@ -144,6 +144,9 @@ pub fn unescape_bytes(text: &str) -> Result<Vec<u8>, String> {
         match character {
             '\\' => match rest.next() {
                 Some('\\') => bytes.push(b'\\'),
+                Some('r') => bytes.push(b'\r'),
+                Some('n') => bytes.push(b'\n'),
+                Some('t') => bytes.push(b'\t'),
                 Some('x') => {
                     let digits: String = rest.by_ref().take(2).collect();
                     let byte = u8::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 2);

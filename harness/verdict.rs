@@ -275,7 +275,7 @@ impl fmt::Display for Reason {
                 write!(f, "after: nothing that connection {connection} reads says `{text}`")
             }
             Reason::ExpectationUnmet { connection, waiting_for } => {
-                write!(f, "after: connection {connection} waited for {waiting_for}, which never came")
+                write!(f, "after: connection {connection} waited in vain for {waiting_for}")
             }
             Reason::Unanswered { connection, outcome } => write!(
                 f,

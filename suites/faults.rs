@@ -417,7 +417,7 @@ fn a_chance_is_decided_by_the_seed() {
 #[test]
 fn a_client_that_reads_nothing_gets_everything_later() {
     let mut steps = session();
-    steps.insert(3, relapse::step::Step { act: Act::Freeze, limit: Duration::from_secs(10) });
+    steps.insert(3, relapse::step::Step::new(Act::Freeze, Duration::from_secs(10)));
     let transcript = under(Vec::new(), &steps);
     assert_eq!(outcome(&transcript).class, Class::GoodOpen);
     assert_eq!(count(&transcript, |what| matches!(what, What::StoppedReading)), 1);

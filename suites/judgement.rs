@@ -29,7 +29,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::support::{Ends, Reached, Scripted, converse, on_backend, profile};
 
 fn step(act: Act) -> Step {
-    Step { act, limit: Duration::from_secs(4) }
+    Step::new(act, Duration::from_secs(4))
 }
 
 fn open() -> Step {
@@ -370,7 +370,7 @@ fn a_partial_run_is_no_run() {
     let messages = Box::leak(Box::new([WELCOME, r#"{"type":"agent_started","user_id":""}"#]));
     let ask = step(Act::SendText(r#"{"type":"chat"}"#.to_owned()));
     // Who goes at once is owed nothing; this client waits.
-    let pause = Step { act: Act::Pause, limit: Duration::from_secs(6) };
+    let pause = Step::new(Act::Pause, Duration::from_secs(6));
     let transcript = session(messages, Rest::Listens, &[open(), ask, wait("agent_started"), pause]);
     assert!(findings(&transcript).contains(&"five_events_in_order"));
 }

@@ -206,7 +206,7 @@ fn stopped(at: At, server: &str) -> String {
             life.send_replace(Life::Exited);
         });
         let limit = Duration::from_secs(30);
-        let step = |act| Step { act, limit };
+        let step = |act| Step::new(act, limit);
         let steps = match at {
             At::Session | At::Upgrade => {
                 vec![step(Act::Open(Request::standard("GET", "/"))), step(Act::Wait(Awaited::Close))]
@@ -280,7 +280,7 @@ fn leave() -> Step {
 }
 
 fn pause(seconds: u64) -> Step {
-    Step { act: Act::Pause, limit: Duration::from_secs(seconds) }
+    Step::new(Act::Pause, Duration::from_secs(seconds))
 }
 
 fn stop_at(seconds: u64) -> Fault {
@@ -295,7 +295,7 @@ fn stop_at(seconds: u64) -> Fault {
 #[case("daphne-4.2", "drop (1006) (unclean; shutdown)")]
 #[case("granian-2.8", "drop (1006) (unclean; shutdown)")]
 fn a_deployment_ends_sessions(#[case] server: &str, #[case] expected: &str) {
-    let until_closed = Step { act: Act::Wait(Awaited::Close), limit: Duration::from_secs(20) };
+    let until_closed = Step::new(Act::Wait(Awaited::Close), Duration::from_secs(20));
     let steps = [
         open(),
         wait("connection_established"),

@@ -28,6 +28,7 @@ mod servers_real; // the servers themselves, held against their profiles
 mod service; // the embedded service's own rules
 mod stage; // the twin in Python, as software of a target
 mod standing; // what stands on a port, and what looks at it
+mod steps; // the steps of a case
 mod support; // helpers
 mod tidy; // the rules of this house
 mod twin; // the backend held against the real frameworks

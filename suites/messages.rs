@@ -20,7 +20,7 @@ use crate::support::profile;
 
 /// Sends one message in a session and gives every message that comes after the welcome.
 fn answers(message: &str) -> Vec<Value> {
-    let step = |act| Step { act, limit: Duration::from_secs(2) };
+    let step = |act| Step::new(act, Duration::from_secs(2));
     let steps = [
         step(Act::Open(Request::standard("GET", "/ws"))),
         step(Act::Wait(Awaited::Message("connection_established".to_owned()))),

@@ -92,7 +92,7 @@ fn requests() -> impl Strategy<Value = Request> {
 }
 
 fn steps(request: Request) -> Vec<Step> {
-    let step = |act| Step { act, limit: Duration::from_secs(5) };
+    let step = |act| Step::new(act, Duration::from_secs(5));
     vec![
         step(Act::Open(request)),
         step(Act::Wait(Awaited::Message("connection_established".to_owned()))),

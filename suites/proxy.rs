@@ -282,7 +282,7 @@ async fn session(mut ends: Ends) -> Result<(), Exception> {
 #[case("envoy", Some(300))]
 fn a_load_balancer_ends_a_silent_session(#[case] name: &str, #[case] after_s: Option<u64>) {
     let limit = Duration::from_secs(400);
-    let silent = [open(), Step { act: Act::Wait(Awaited::Close), limit }];
+    let silent = [open(), Step::new(Act::Wait(Awaited::Close), limit)];
     let transcript = Runtime::new(Clock::Virtual).block_on(async {
         let faults = faults_of(name);
         let target = Reached::new(move |scribe| {

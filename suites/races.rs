@@ -28,7 +28,7 @@ fn slow(dependency: &str, operation: &str, nth: u32) -> Fault {
 }
 
 fn pause(ms: u64) -> Step {
-    Step { act: Act::Pause, limit: Duration::from_millis(ms) }
+    Step::new(Act::Pause, Duration::from_millis(ms))
 }
 
 /// The check that counts events, which a client that leaves in the middle of a run does not wait for.

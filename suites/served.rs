@@ -89,7 +89,7 @@ async def app(scope, receive, send):
 const LIMIT: Duration = Duration::from_secs(2);
 
 fn visits() -> Vec<(&'static str, Vec<Step>)> {
-    let step = |act| Step { act, limit: LIMIT };
+    let step = |act| Step::new(act, LIMIT);
     let paths = [
         "/raises",
         "/returns",
@@ -108,7 +108,8 @@ fn visits() -> Vec<(&'static str, Vec<Step>)> {
     visits
 }
 
-fn installation(server: &str, directory: &Path) -> Option<PythonInstallation> {
+/// A server, and the application `service:app` of a directory.
+pub(crate) fn installation(server: &str, directory: &Path) -> Option<PythonInstallation> {
     let server: ServerChoice = server.parse().unwrap();
     let site = site(&interpreter(&server)?, directory, "service:app");
     Some(PythonInstallation { site, server, flags: Vec::new(), start_limit: START_LIMIT })
@@ -216,7 +217,7 @@ fn what_an_application_hides_is_evidence(#[case] server: &str) {
         let served = Served::new(server, &binding(), String::new());
         let mut found = Vec::new();
         for path in ["/swallows", "/prints", "/logs", "/thread"] {
-            let steps = [Step { act: Act::Request(Request::standard("GET", path)), limit: LIMIT }];
+            let steps = [Step::new(Act::Request(Request::standard("GET", path)), LIMIT)];
             let transcript = run::converse(&steps, Plan::default(), &served).await.unwrap();
             served.clear().await.unwrap();
             let evidence = transcript.events.iter().filter_map(|event| match &event.what {
@@ -297,7 +298,7 @@ fn a_server_that_dies_is_followed_by_another() {
     Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
         let served = Served::new(server, &binding(), String::new());
-        let steps = [Step { act: Act::Request(Request::standard("GET", "/")), limit: LIMIT }];
+        let steps = [Step::new(Act::Request(Request::standard("GET", "/")), LIMIT)];
         for number in 0..2 {
             let transcript = run::converse(&steps, Plan::default(), &served).await.unwrap();
             assert_eq!(classify::readings(&transcript)[0].outcome().ending.to_string(), "drop (1006)");
@@ -442,7 +443,7 @@ fn reported(flags: &[&str]) -> Option<PythonInstallation> {
 
 /// What a client of the reports' application sees that does this, and waits for the end.
 async fn visit(served: &Served, act: Act) -> Transcript {
-    let step = |act| Step { act, limit: LIMIT };
+    let step = |act| Step::new(act, LIMIT);
     let transcript =
         run::converse(&[step(act), step(Act::Wait(Awaited::Close))], Plan::default(), served).await.unwrap();
     served.clear().await.unwrap();

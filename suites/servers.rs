@@ -110,7 +110,7 @@ async fn behave(behavior: Behavior, mut ends: Ends) -> Result<(), Exception> {
 }
 
 fn step(act: Act) -> Step {
-    Step { act, limit: Duration::from_secs(4) }
+    Step::new(act, Duration::from_secs(4))
 }
 
 fn ending(behavior: Behavior, server: &str) -> String {
@@ -247,7 +247,7 @@ fn an_unanswered_ping_ends_the_connection_as_measured(
         while !matches!(ends.receive().await?, Inbound::WebsocketDisconnect { .. }) {}
         Ok(())
     });
-    let deaf = Step { act: Act::Deafen, limit: Duration::from_secs(66) };
+    let deaf = Step::new(Act::Deafen, Duration::from_secs(66));
     let steps = [step(Act::Open(Request::standard("GET", "/"))), deaf];
     let transcript = converse(application, &profile(server), &steps);
     let reading = &classify::readings(&transcript)[0];

@@ -165,7 +165,7 @@ fn health_and_handshake_agree_at_every_moment(
         wait("connection_established"),
         step(Act::Close(CloseCode::NORMAL)),
         plain(request("GET", "/ws/health")),
-        Step { act: Act::Pause, limit: Duration::from_millis(500) },
+        Step::new(Act::Pause, Duration::from_millis(500)),
     ];
     let steps: Vec<Step> = std::iter::repeat_n(moment, 40).flatten().collect();
     let transcript = serve(environment, vec![outage], &steps);
@@ -186,7 +186,7 @@ fn the_auth_breaker_counts_failures_of_the_service() {
         let kind = FaultKind::Call { calls, fault: CallFault::Fail { error: "connection refused".to_owned() } };
         Fault { kind, trigger: Trigger { nth, every: 4, times: Some(3), ..Trigger::default() } }
     };
-    let pause = Step { act: Act::Pause, limit: Duration::from_secs(16) };
+    let pause = Step::new(Act::Pause, Duration::from_secs(16));
     let steps = [open(), open(), open(), open(), pause, open(), wait("connection_established")];
     let transcript = serve(Environment::Staging, vec![fails(2), fails(3), fails(4)], &steps);
     let classes: Vec<Class> = (0..5).map(|exchange| Reading::of(&transcript, exchange).outcome().class).collect();
@@ -223,7 +223,7 @@ fn first_ticket(body: &Value) -> String {
 fn a_ticket_opens_as_often_as_it_says(#[case] body: Value, #[case] wait_s: u64, #[case] opens: &[bool]) {
     let id = first_ticket(&body);
     let mut steps = vec![plain(ask_for_ticket(body))];
-    steps.push(Step { act: Act::Pause, limit: Duration::from_millis(wait_s * 1000 + 1) });
+    steps.push(Step::new(Act::Pause, Duration::from_millis(wait_s * 1000 + 1)));
     for _ in opens {
         steps.push(step(Act::Open(with_ticket(&id))));
         steps.push(wait("connection_established"));
@@ -314,7 +314,7 @@ fn the_message_limit_is_told(#[case] environment: Environment, #[case] limit: us
     let mut steps = vec![open(), wait("connection_established")];
     steps.extend((0..=limit).map(|_| ping()));
     steps.push(wait("error_message"));
-    steps.push(Step { act: Act::Pause, limit: Duration::from_secs(61) });
+    steps.push(Step::new(Act::Pause, Duration::from_secs(61)));
     steps.extend([ping(), wait("pong")]);
     let transcript = serve(environment, Vec::new(), &steps);
     let reading = Reading::of(&transcript, 0);
@@ -330,7 +330,7 @@ fn the_message_limit_is_told(#[case] environment: Environment, #[case] limit: us
 #[case(Environment::Staging, 18)]
 #[case(Environment::Production, 35)]
 fn a_silent_client_gets_heartbeats(#[case] environment: Environment, #[case] interval_s: u64) {
-    let pause = Step { act: Act::Pause, limit: Duration::from_secs(interval_s * 2 + 1) };
+    let pause = Step::new(Act::Pause, Duration::from_secs(interval_s * 2 + 1));
     let transcript = serve(environment, Vec::new(), &[open(), wait("connection_established"), pause]);
     let is_beat = |what: &What| matches!(what, What::FrameSeen(frame) if message_type(&frame.payload).is_some_and(|name| name == "heartbeat"));
     let beats: Vec<u64> =
@@ -424,7 +424,7 @@ fn a_run_that_hangs_is_ended(#[case] dependency: &str, #[case] operation: &str) 
 #[case("auth_service", "check", Request::standard("GET", "/api/threads/"))]
 #[case("redis", "set", Request::standard("POST", "/api/websocket/ticket"))]
 fn a_request_that_hangs_is_answered(#[case] dependency: &str, #[case] operation: &str, #[case] asked: Request) {
-    let limited = Step { act: Act::Request(asked), limit: Duration::from_secs(5) };
+    let limited = Step::new(Act::Request(asked), Duration::from_secs(5));
     let transcript = serve(Environment::Staging, vec![hangs(dependency, operation)], &[limited]);
     let (head, _) = answer(&transcript, 0);
     assert_eq!((head.status, header(&head.headers, "retry-after").is_some()), (503, true));
@@ -568,7 +568,7 @@ fn a_malformed_scope_is_a_bad_request(#[values("path", "headers")] key: &str) {
 fn a_start_does_not_wait_for_what_is_not_critical(#[values("database", "redis")] dependency: &str) {
     let restart = Fault { kind: FaultKind::Process(ProcessFault::Restart {}), trigger: Trigger::default() };
     let start = |environment| {
-        let pause = Step { act: Act::Pause, limit: Duration::from_secs(10) };
+        let pause = Step::new(Act::Pause, Duration::from_secs(10));
         let steps = [pause, open(), wait("connection_established")];
         let plan = Plan { seed: 1, faults: vec![restart.clone(), fails(dependency)] };
         let conductor = Conductor::default();

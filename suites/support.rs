@@ -201,7 +201,7 @@ pub(crate) fn on_backend(
 
 /// A step with a limit that none of these tests reaches in good order.
 pub(crate) fn step(act: Act) -> Step {
-    Step { act, limit: Duration::from_secs(10) }
+    Step::new(act, Duration::from_secs(10))
 }
 
 /// An upgrade on `/ws` with a valid credential.

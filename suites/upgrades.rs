@@ -101,7 +101,7 @@ fn rows() -> Vec<Row> {
 
 /// What a client gets.
 fn attempt(row: &Row, profile: &Arc<Profile>, clock: Clock) -> Outcome {
-    let step = |act| Step { act, limit: LIMIT };
+    let step = |act| Step::new(act, LIMIT);
     let steps = [
         step(Act::Open(row.request.clone())),
         step(Act::Wait(Awaited::Message("connection_established".to_owned()))),

@@ -398,7 +398,7 @@ fn a_long_request_is_not_ignored(#[case] then: &str, #[case] is_in_order: bool) 
         "relapse.toml",
         "[messages]\nwelcome = \"\"\nrequest = '{\"type\":\"ask\"}'\nevents = [\"done\"]\n",
     );
-    let pause = Step { act: Act::Pause, limit: std::time::Duration::from_secs(10) };
+    let pause = Step::new(Act::Pause, std::time::Duration::from_secs(10));
     let ask = r#"{"type":"ask"}"#;
     let steps = [
         open(),
@@ -430,7 +430,7 @@ fn a_long_request_on_a_slow_way_is_no_finding() {
     let steps = [
         open(),
         step(Act::SendText("a".repeat(1 << 20))),
-        Step { act: Act::Pause, limit: std::time::Duration::from_secs(90) },
+        Step::new(Act::Pause, std::time::Duration::from_secs(90)),
         step(Act::Close(CloseCode::NORMAL)),
     ];
     let transcript = played_under(vec![slow], Binding::unknown(), python, text, &steps);

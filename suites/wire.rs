@@ -165,7 +165,7 @@ fn the_probe_reads_an_independent_server(
         let server = wiremock::MockServer::start().await;
         wiremock::Mock::given(wiremock::matchers::path("/health")).respond_with(template).mount(&server).await;
         let recorder = Recorder::new(Plan::default());
-        let steps = [Step { act: Act::Request(Request::standard("GET", "/health")), limit: Duration::from_secs(20) }];
+        let steps = [Step::new(Act::Request(Request::standard("GET", "/health")), Duration::from_secs(20))];
         let address = *server.address();
         let remote = Reached::new(move |_| Box::pin(Link::connect(address, Clock::Real)));
         probe::perform(Script::of_one(&steps), &recorder, &remote).await.unwrap();
@@ -193,7 +193,7 @@ fn a_body_is_read_against_what_its_head_announced(
     let runtime = Runtime::new(Clock::Virtual);
     let transcript = runtime.block_on(async {
         let recorder = Recorder::new(Plan::default());
-        let steps = [Step { act: Act::Request(Request::standard("GET", "/")), limit: Duration::from_secs(5) }];
+        let steps = [Step::new(Act::Request(Request::standard("GET", "/")), Duration::from_secs(5))];
         let canned = Reached::new(move |_| {
             Box::pin(async move {
                 let (client, mut server) = Link::pair();

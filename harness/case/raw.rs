@@ -11,7 +11,7 @@ use crate::{
     credential::{Credential, CredentialPlace},
     environment::Environment,
     outcome::Class,
-    step::Client,
+    step::{Carrier, Client},
 };
 
 #[derive(Deserialize)]
@@ -62,20 +62,35 @@ fn staging() -> Spanned<Vec<Environment>> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawStep {
+    #[serde(rename = "as")]
+    pub(super) client_name: Option<Spanned<String>>,
+
     pub(super) open: Option<Spanned<String>>,
     pub(super) request: Option<Spanned<String>>,
     pub(super) send: Option<Spanned<toml::Value>>,
     pub(super) ping: Option<Spanned<bool>>,
     pub(super) wait: Option<Spanned<String>>,
     pub(super) wait_key: Option<Spanned<String>>,
+    pub(super) wait_text: Option<Spanned<String>>,
+    pub(super) wait_match: Option<Spanned<String>>,
+    pub(super) wait_any: Option<Spanned<bool>>,
+    pub(super) wait_answer: Option<Spanned<bool>>,
     pub(super) close: Option<Spanned<u16>>,
     pub(super) leave: Option<Spanned<bool>>,
+    pub(super) reset: Option<Spanned<bool>>,
     pub(super) pause_ms: Option<Spanned<u64>>,
     pub(super) deaf_ms: Option<Spanned<u64>>,
     pub(super) freeze_ms: Option<Spanned<u64>>,
+    pub(super) stop_reading: Option<Spanned<bool>>,
     pub(super) send_bytes: Option<Spanned<String>>,
 
     pub(super) pad_to: Option<Spanned<usize>>,
+    pub(super) slice_bytes: Option<Spanned<usize>>,
+    pub(super) slice_pause_ms: Option<Spanned<u64>>,
+    pub(super) on: Option<Spanned<Carrier>>,
+    pub(super) send_body_bytes: Option<Spanned<usize>>,
+    pub(super) first_byte_within_ms: Option<Spanned<u64>>,
+    pub(super) gap_within_ms: Option<Spanned<u64>>,
     pub(super) query: Option<Spanned<String>>,
     pub(super) credential: Option<Spanned<Credential>>,
     pub(super) by: Option<Spanned<OneOrMany>>,

@@ -15,7 +15,7 @@ use crate::{
     credential::{Credential, CredentialPlace},
     defect::Defect,
     error::{Error, did_you_mean},
-    event::EVENT_NAMES,
+    event::{EVENT_NAMES, Inbound},
     fault::{
         Calls, EventFault, Fault, FaultKind, Place, ProcessFault, ScopeEdit, Trigger,
         setting::{Settings, Unfit, is_token},
@@ -23,7 +23,10 @@ use crate::{
     outcome::{Class, Ending, OutcomePattern},
     revision::Revision,
     scope::keys,
-    step::{Act, Awaited, Crowd, DEFAULT_LIMIT, DEFAULT_USER, Request, Step},
+    step::{
+        Act, Awaited, BodyExpectation, Carrier, ClientName, Crowd, DEFAULT_LIMIT, DEFAULT_USER, Pattern, Request,
+        Slices, Step,
+    },
     value::unescape_bytes,
 };
 
@@ -120,7 +123,8 @@ impl Reader<'_> {
         };
         let crowd = self.crowd([raw.users, raw.connections, raw.rounds])?;
         let at_least = self.at_least(raw.expect.at_least, &accepted, crowd)?;
-        self.one_user_each(&steps, crowd, whole_steps)?;
+        self.one_user_each(&steps, crowd, whole_steps.clone())?;
+        self.no_crowd_of_names(&steps, crowd, whole_steps)?;
         let spans: Vec<Range<usize>> = raw.fault.iter().map(Spanned::span).collect();
         let faults =
             raw.fault.into_iter().map(|fault| self.fault(fault, &steps, crowd)).collect::<Result<Vec<_>, _>>()?;
@@ -221,6 +225,15 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Refuses named clients in a crowd: each of its clients performs all the steps.
+    fn no_crowd_of_names(&self, steps: &[Step], crowd: Crowd, span: Range<usize>) -> Result<(), Error> {
+        if crowd != Crowd::ONE && steps.iter().any(|step| step.client.is_some()) {
+            let help = Some("leave `users`, `connections` and `rounds` out, or every `as`".to_owned());
+            return Err(self.error(span, "named clients cannot be a crowd", help));
+        }
+        Ok(())
+    }
+
     /// Refuses process faults that undo one another.
     fn no_contradiction(&self, faults: &[Fault], spans: &[Range<usize>]) -> Result<(), Error> {
         for (index, fault) in faults.iter().enumerate() {
@@ -279,6 +292,7 @@ impl Reader<'_> {
     ) -> Result<(Vec<Step>, Vec<Accepted>), Error> {
         let whole = raw.span();
         let (mut steps, mut accepted) = (Vec::new(), Vec::new());
+        let mut order = Order::default();
         for mut step in raw.into_inner() {
             let span = step.span();
             let classes = step.get_mut().accept.take();
@@ -295,12 +309,11 @@ impl Reader<'_> {
                 accepted.push(Accepted { outcome, says: says.map(Spanned::into_inner), ..own });
             } else if let Some(span) = own {
                 return Err(self.error(span, "only `open` and `request` have an outcome of their own", None));
-            } else if accepted.is_empty() && !matches!(step.act, Act::Pause | Act::Freeze) {
-                let help = Some("begin with `open = \"/path\"` or `request = \"GET /path\"`".to_owned());
-                return Err(self.error(span, "there is no connection yet for this step", help));
             }
+            order.take(&step, &span).map_err(|refusal| self.error(refusal.span, refusal.message, refusal.help))?;
             steps.push(step);
         }
+        order.end().map_err(|refusal| self.error(refusal.span, refusal.message, refusal.help))?;
         if accepted.is_empty() {
             return Err(self.error(whole, "a case needs at least one step that opens an exchange", None));
         }
@@ -356,6 +369,7 @@ impl Reader<'_> {
             Some(limit) => self.limit(limit)?,
             None => DEFAULT_LIMIT,
         };
+        let client = raw.client_name.take().map(|name| self.client_name(name)).transpose()?;
         let mut acts: Vec<(&str, Act)> = Vec::new();
         let give_up = raw.give_up_ms.as_ref().map(|give_up| (give_up.span(), *give_up.get_ref()));
         if let Some((span, _)) = give_up.filter(|(_, ms)| u128::from(*ms) >= limit.as_millis()) {
@@ -369,6 +383,27 @@ impl Reader<'_> {
             }
             [Some(_), Some(span)] => return Err(self.error(span, "a request has one body", None)),
             _ => {}
+        }
+        if raw.open.is_some() {
+            let of_bodies = [
+                ("send_body_bytes", raw.send_body_bytes.as_ref().map(Spanned::span)),
+                ("first_byte_within_ms", raw.first_byte_within_ms.as_ref().map(Spanned::span)),
+                ("gap_within_ms", raw.gap_within_ms.as_ref().map(Spanned::span)),
+            ];
+            if let Some((key, span)) = of_bodies.into_iter().find_map(|(key, span)| Some((key, span?))) {
+                return Err(self.error(span, format!("`{key}` is about a body, and an upgrade has none"), None));
+            }
+            if let Some(on) = raw.on.as_ref().filter(|on| *on.get_ref() == Carrier::Pipeline) {
+                let help =
+                    Some("a client waits for the answers before it upgrades: `on = \"same-connection\"`".to_owned());
+                return Err(self.error(on.span(), "an upgrade is not pipelined", help));
+            }
+        }
+        if let Some(retry) = raw.retry_ms.as_ref().filter(|_| raw.on.as_ref().is_some_and(|on| !on.get_ref().is_new()))
+        {
+            let help = Some("leave `on` or `retry_ms` out".to_owned());
+            let message = "`retry_ms` is about a new connection, and `on` names another";
+            return Err(self.error(retry.span(), message, help));
         }
         if let Some(path) = raw.open.take() {
             acts.push(("open", Act::Open(self.request("GET", path, &mut raw, Credential::Valid)?)));
@@ -399,6 +434,28 @@ impl Reader<'_> {
         if let Some(key) = raw.wait_key.take() {
             acts.push(("wait_key", Act::Wait(Awaited::Key(key.into_inner()))));
         }
+        if let Some(text) = raw.wait_text.take() {
+            if text.get_ref().is_empty() {
+                let help = Some("`wait_any = true` waits for any message".to_owned());
+                return Err(self.error(text.span(), "every text contains the empty one", help));
+            }
+            acts.push(("wait_text", Act::Wait(Awaited::Text(text.into_inner()))));
+        }
+        if let Some(pattern) = raw.wait_match.take() {
+            let compiled = Pattern::new(pattern.get_ref()).map_err(|why| {
+                let help = Some("it is a regular expression: `\\{` is a brace".to_owned());
+                self.error(pattern.span(), format!("this is no pattern: {why}"), help)
+            })?;
+            acts.push(("wait_match", Act::Wait(Awaited::Match(compiled))));
+        }
+        if let Some(any) = raw.wait_any.take() {
+            self.only_true("wait_any", &any)?;
+            acts.push(("wait_any", Act::Wait(Awaited::Any)));
+        }
+        if let Some(answer) = raw.wait_answer.take() {
+            self.only_true("wait_answer", &answer)?;
+            acts.push(("wait_answer", Act::Wait(Awaited::Answer)));
+        }
         if let Some(code) = raw.close.take() {
             acts.push(("close", Act::Close(CloseCode(code.into_inner()))));
         }
@@ -406,8 +463,18 @@ impl Reader<'_> {
             self.only_true("leave", &leave)?;
             acts.push(("leave", Act::Leave));
         }
-        let waits =
-            |act: &Act| !matches!(act, Act::SendText(_) | Act::SendBytes(_) | Act::Pause | Act::Deafen | Act::Freeze);
+        if let Some(reset) = raw.reset.take() {
+            self.only_true("reset", &reset)?;
+            acts.push(("reset", Act::Reset));
+        }
+        if let Some(stop) = raw.stop_reading.take() {
+            self.only_true("stop_reading", &stop)?;
+            acts.push(("stop_reading", Act::StopReading));
+        }
+        let waits = |act: &Act| match act {
+            Act::Open(_) | Act::Request(_) | Act::Ping | Act::Wait(_) | Act::Close(_) | Act::Leave | Act::Reset => true,
+            Act::SendText(_) | Act::SendBytes(_) | Act::Pause | Act::Deafen | Act::Freeze | Act::StopReading => false,
+        };
         let mut limit = limit;
         if let Some(pause) = raw.pause_ms.take() {
             limit = self.limit(&pause)?;
@@ -424,6 +491,10 @@ impl Reader<'_> {
         if let Some(bytes) = raw.send_bytes.take() {
             acts.push(("send_bytes", Act::SendBytes(self.bytes(bytes)?)));
         }
+        let slices = match acts.as_slice() {
+            [(_, Act::Open(_) | Act::Request(_) | Act::SendText(_) | Act::SendBytes(_))] => self.slices(&mut raw)?,
+            _ => None,
+        };
         self.no_left_over(&raw, acts.first().map(|(name, _)| *name))?;
         if let (Some(within), [(name, act)]) = (&raw.within_ms, acts.as_slice())
             && !waits(act)
@@ -431,11 +502,11 @@ impl Reader<'_> {
             return Err(self.error(within.span(), format!("a `{name}` step waits for nothing"), None));
         }
         match acts.len() {
-            1 => Ok(Step { act: acts.remove(0).1, limit }),
+            1 => Ok(Step { act: acts.remove(0).1, limit, client, slices }),
             0 => Err(self.error(
                 span,
                 "this step does nothing",
-                Some("it needs one of `open`, `request`, `send`, `ping`, `wait`, `wait_key`, `close`, `leave`, `pause_ms`, `deaf_ms`, `freeze_ms`, `send_bytes`".to_owned()),
+                Some("it needs one of `open`, `request`, `send`, `send_bytes`, `ping`, `wait`, `wait_key`, `wait_text`, `wait_match`, `wait_any`, `wait_answer`, `close`, `leave`, `reset`, `pause_ms`, `deaf_ms`, `freeze_ms`, `stop_reading`".to_owned()),
             )),
             _ => {
                 let names: Vec<&str> = acts.iter().map(|(name, _)| *name).collect();
@@ -443,6 +514,29 @@ impl Reader<'_> {
                 Err(self.error(span, format!("one step cannot both `{}`", names.join("` and `")), help))
             }
         }
+    }
+
+    fn client_name(&self, name: Spanned<String>) -> Result<ClientName, Error> {
+        let is_plain = |text: &str| {
+            let mut characters = text.chars();
+            characters.next().is_some_and(char::is_alphanumeric)
+                && characters.all(|character| character.is_alphanumeric() || matches!(character, '-' | '_' | ' '))
+        };
+        if !is_plain(name.get_ref()) {
+            let help = Some("write it as in `as = \"ann\"`".to_owned());
+            return Err(self.error(name.span(), format!("`{}` is no name of a client", name.get_ref()), help));
+        }
+        Ok(ClientName(name.into_inner()))
+    }
+
+    /// In which pieces a message or a request is written.
+    fn slices(&self, raw: &mut RawStep) -> Result<Option<Slices>, Error> {
+        let Some(bytes) = raw.slice_bytes.take() else { return Ok(None) };
+        if *bytes.get_ref() == 0 {
+            return Err(self.error(bytes.span(), "a slice has at least one byte", None));
+        }
+        let pause = raw.slice_pause_ms.take().map(|pause| self.limit(&pause)).transpose()?.unwrap_or_default();
+        Ok(Some(Slices { bytes: bytes.into_inner(), pause }))
     }
 
     fn limit(&self, limit: &Spanned<u64>) -> Result<Duration, Error> {
@@ -464,6 +558,12 @@ impl Reader<'_> {
     fn no_left_over(&self, raw: &RawStep, act: Option<&str>) -> Result<(), Error> {
         let left_over = [
             ("pad_to", raw.pad_to.as_ref().map(Spanned::span)),
+            ("slice_bytes", raw.slice_bytes.as_ref().map(Spanned::span)),
+            ("slice_pause_ms", raw.slice_pause_ms.as_ref().map(Spanned::span)),
+            ("on", raw.on.as_ref().map(Spanned::span)),
+            ("send_body_bytes", raw.send_body_bytes.as_ref().map(Spanned::span)),
+            ("first_byte_within_ms", raw.first_byte_within_ms.as_ref().map(Spanned::span)),
+            ("gap_within_ms", raw.gap_within_ms.as_ref().map(Spanned::span)),
             ("query", raw.query.as_ref().map(Spanned::span)),
             ("credential", raw.credential.as_ref().map(Spanned::span)),
             ("by", raw.by.as_ref().map(Spanned::span)),
@@ -520,6 +620,19 @@ impl Reader<'_> {
             }
         }
         let credential = raw.credential.take().map_or(credential, Spanned::into_inner);
+        let body = match raw.body_bytes.take() {
+            Some(bytes) => self.bytes(bytes)?,
+            None => raw.body.take().map_or(Ok(String::new()), |body| self.message(body, None))?.into_bytes(),
+        };
+        let body_sent = raw.send_body_bytes.take();
+        if let Some(sent) = body_sent.as_ref().filter(|sent| *sent.get_ref() >= body.len()) {
+            let message = format!("the body has {} byte(s), and a part of it is less", body.len());
+            return Err(self.error(sent.span(), message, None));
+        }
+        let expects = BodyExpectation {
+            first_byte: raw.first_byte_within_ms.take().map(|limit| self.limit(&limit)).transpose()?,
+            gap: raw.gap_within_ms.take().map(|limit| self.limit(&limit)).transpose()?,
+        };
         Ok(Request {
             method: raw.method.take().map_or(method.to_owned(), Spanned::into_inner),
             path,
@@ -534,10 +647,10 @@ impl Reader<'_> {
             offers: raw.offers.take().map(Spanned::into_inner).unwrap_or_default(),
             headers,
             without: raw.without.take().map(Spanned::into_inner).unwrap_or_default(),
-            body: match raw.body_bytes.take() {
-                Some(bytes) => self.bytes(bytes)?,
-                None => raw.body.take().map_or(Ok(String::new()), |body| self.message(body, None))?.into_bytes(),
-            },
+            body,
+            body_sent: body_sent.map(Spanned::into_inner),
+            on: raw.on.take().map(Spanned::into_inner).unwrap_or_default(),
+            expects,
             client: raw.client.take().map(Spanned::into_inner).unwrap_or_default(),
             retry: raw.retry_ms.take().map(|limit| self.limit(&limit)).transpose()?,
             give_up: raw.give_up_ms.take().map(|limit| self.limit(&limit)).transpose()?,
@@ -782,6 +895,124 @@ impl Reader<'_> {
     }
 }
 
+/// Why a step cannot be performed where it stands.
+struct Refusal {
+    span: Range<usize>,
+    message: String,
+    help: Option<String>,
+}
+
+/// The connection that a client holds between two of its steps, as far as the steps alone tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Holds {
+    /// A WebSocket.
+    Session,
+    /// A WebSocket on which it has sent a close frame, and waited for the other one.
+    ClosedSession,
+    /// A connection whose last answer is read, or is read with the next one of a pipeline.
+    Answered,
+    /// A request of whose body a part is sent; where it stands.
+    PartOfBody(Range<usize>),
+    /// Nothing any more: it left.
+    Nothing,
+}
+
+/// Follows the steps in their order, and refuses those that could never be performed.
+#[derive(Default)]
+struct Order {
+    clients: BTreeMap<Option<ClientName>, Holds>,
+}
+
+impl Order {
+    fn take(&mut self, step: &Step, span: &Range<usize>) -> Result<(), Refusal> {
+        let refuse = |message: String, help: Option<&str>| {
+            Err(Refusal { span: span.clone(), message, help: help.map(str::to_owned) })
+        };
+        let is_named = |client: &Option<ClientName>| client.is_some();
+        if self.clients.keys().any(|client| is_named(client) != is_named(&step.client)) {
+            return refuse(
+                "some steps name their client, and some do not".to_owned(),
+                Some("write `as` in every step, or in none"),
+            );
+        }
+        let who = step.client.as_ref().map_or_else(|| "the client".to_owned(), |name| format!("`{name}`"));
+        let before = self.clients.get(&step.client).cloned();
+        if let (Some(Holds::PartOfBody(request)), Some(_)) = (&before, step.opening()) {
+            return Err(unfinished(request.clone()));
+        }
+        let next = match (&step.act, before) {
+            (Act::Open(request) | Act::Request(request), before) => {
+                if !request.on.is_new() && before != Some(Holds::Answered) {
+                    let message = format!("{who} has no connection here that carries another request");
+                    return refuse(message, Some("a connection goes on after a `request` that is answered"));
+                }
+                match (&step.act, request.body_sent) {
+                    (Act::Open(_), _) => Holds::Session,
+                    (_, Some(_)) => Holds::PartOfBody(span.clone()),
+                    (_, None) => Holds::Answered,
+                }
+            }
+            // Time passes for everybody.
+            (Act::Pause | Act::Freeze, before) => match before {
+                Some(before) => before,
+                None => return Ok(()),
+            },
+            (_, None) if step.client.is_none() => {
+                return refuse(
+                    "there is no connection yet for this step".to_owned(),
+                    Some("begin with `open = \"/path\"` or `request = \"GET /path\"`"),
+                );
+            }
+            (_, None) => {
+                return refuse(format!("{who} has opened nothing yet"), Some("let it begin with `open` or `request`"));
+            }
+            (Act::Leave | Act::Reset, Some(Holds::Session | Holds::ClosedSession | Holds::PartOfBody(_))) => {
+                Holds::Nothing
+            }
+            (Act::Close(_), Some(Holds::Session)) => Holds::ClosedSession,
+            (Act::Wait(_), Some(before @ (Holds::Session | Holds::ClosedSession))) => before,
+            (
+                Act::SendText(_) | Act::SendBytes(_) | Act::Ping | Act::Deafen | Act::StopReading,
+                Some(Holds::Session),
+            ) => Holds::Session,
+            (_, Some(Holds::Answered)) => {
+                return refuse(
+                    format!("{who} has read the answer to its request by then, and holds no session"),
+                    Some("after a `request` only time passes, or another one follows"),
+                );
+            }
+            (_, Some(Holds::PartOfBody(_))) => {
+                return refuse(
+                    format!("{who} is in the middle of a body"),
+                    Some("after `send_body_bytes` the client pauses, and then leaves with `leave` or `reset`"),
+                );
+            }
+            (_, Some(Holds::ClosedSession)) => {
+                return refuse(format!("{who} has closed its session before"), None);
+            }
+            (_, Some(Holds::Nothing)) => {
+                return refuse(format!("{who} has left before"), Some("let it open another connection first"));
+            }
+        };
+        self.clients.insert(step.client.clone(), next);
+        Ok(())
+    }
+
+    fn end(self) -> Result<(), Refusal> {
+        let unsent = self.clients.into_values().find_map(|holds| match holds {
+            Holds::PartOfBody(span) => Some(span),
+            _ => None,
+        });
+        unsent.map_or(Ok(()), |span| Err(unfinished(span)))
+    }
+}
+
+/// A client sends a part of a body, and does not go.
+fn unfinished(span: Range<usize>) -> Refusal {
+    let help = "write a step with `leave = true` or `reset = true` behind it".to_owned();
+    Refusal { span, message: "a part of the body is sent, and the client never goes".to_owned(), help: Some(help) }
+}
+
 /// A fault as its file gives it, taken apart setting by setting.
 struct GivenFault<'a> {
     reader: &'a Reader<'a>,
@@ -882,9 +1113,20 @@ impl GivenFault<'_> {
                 let names: Vec<&str> = keys::ALL.iter().map(|key| key.name).collect();
                 known("scope key", "key", key, &names)?;
             }
-            FaultKind::Event { events, .. } => {
+            FaultKind::Event { events, fault } => {
                 if let Some(name) = &events.0 {
                     known("event", "event", name, &EVENT_NAMES)?;
+                }
+                if let EventFault::OmitKey { key } = fault {
+                    let event = events.0.as_deref().unwrap_or_default();
+                    let Some(keys) = Inbound::keys(event) else {
+                        let help = Some(
+                            "write `event = \"websocket.disconnect\"`, or another one that is received".to_owned(),
+                        );
+                        let message = "`omit_key` acts on one kind of event that the application receives";
+                        return Err(reader.error(whole.clone(), message, help));
+                    };
+                    known("key", "key", key, &[keys, &["type"]].concat())?;
                 }
             }
             FaultKind::Process(ProcessFault::MissingModule { module }) => {

@@ -10,7 +10,7 @@ use crate::{
     fault::{Fault, Trigger},
     outcome::OutcomePattern,
     revision::Revision,
-    step::{Act, Awaited, Client, Crowd, DEFAULT_LIMIT, DEFAULT_USER, Request, Step},
+    step::{Act, Awaited, BodyExpectation, Client, Crowd, DEFAULT_LIMIT, DEFAULT_USER, Request, Slices, Step},
     value::escape_bytes,
 };
 
@@ -144,6 +144,9 @@ impl File {
     }
 
     fn step(&mut self, step: &Step, accepted: Option<(&Accepted, &[String])>) {
+        if let Some(client) = &step.client {
+            self.line("as", client.0.as_str());
+        }
         let mut limit = Some(step.limit).filter(|limit| *limit != DEFAULT_LIMIT);
         match &step.act {
             Act::Open(request) => {
@@ -174,15 +177,30 @@ impl File {
             Act::Ping => self.line("ping", true),
             Act::Wait(Awaited::Message(name)) => self.line("wait", name.as_str()),
             Act::Wait(Awaited::Key(key)) => self.line("wait_key", key.as_str()),
+            Act::Wait(Awaited::Text(text)) => self.line("wait_text", text.as_str()),
+            Act::Wait(Awaited::Match(pattern)) => self.line("wait_match", pattern.source()),
+            Act::Wait(Awaited::Any) => self.line("wait_any", true),
+            Act::Wait(Awaited::Answer) => self.line("wait_answer", true),
             Act::Wait(Awaited::Close) => self.line("wait", "close"),
             Act::Close(code) => self.line("close", toml::Value::Integer(i64::from(code.0))),
             Act::Leave => self.line("leave", true),
+            Act::Reset => self.line("reset", true),
+            Act::StopReading => {
+                self.line("stop_reading", true);
+                limit = None;
+            }
             Act::Pause => self.line("pause_ms", ms(limit.take().unwrap_or(step.limit))),
             Act::Deafen => self.line("deaf_ms", ms(limit.take().unwrap_or(step.limit))),
             Act::Freeze => self.line("freeze_ms", ms(limit.take().unwrap_or(step.limit))),
         }
         if let Some(limit) = limit {
             self.line("within_ms", ms(limit));
+        }
+        if let Some(Slices { bytes, pause }) = step.slices {
+            self.line("slice_bytes", number(bytes));
+            if !pause.is_zero() {
+                self.line("slice_pause_ms", ms(pause));
+            }
         }
         if let Some((own, everywhere)) = accepted {
             let accept = accepts(own);
@@ -232,6 +250,18 @@ impl File {
             match std::str::from_utf8(&request.body) {
                 Ok(text) => self.line("body", text),
                 Err(_) => self.line("body_bytes", escape_bytes(&request.body)),
+            }
+        }
+        if let Some(sent) = request.body_sent {
+            self.line("send_body_bytes", number(sent));
+        }
+        if !request.on.is_new() {
+            self.line("on", word(request.on));
+        }
+        let BodyExpectation { first_byte, gap } = request.expects;
+        for (key, time) in [("first_byte_within_ms", first_byte), ("gap_within_ms", gap)] {
+            if let Some(time) = time {
+                self.line(key, ms(time));
             }
         }
         if request.client != Client::default() {

@@ -29,6 +29,8 @@ pub(super) struct Exchange {
     upgraded: bool,
     /// What is to follow the request whose body is coming.
     following: Vec<u8>,
+    /// How many requests were taken.
+    requests: usize,
     /// How many answers have begun.
     answers: usize,
     /// The request that waits for its answer, as it was passed on, where it may be made again.
@@ -66,6 +68,7 @@ impl Exchange {
             asked: VecDeque::new(),
             upgraded: false,
             following: Vec::new(),
+            requests: 0,
             answers: 0,
             again: None,
         }
@@ -143,14 +146,16 @@ impl Exchange {
             journal(Carried::Request(&before));
         }
         let mut head = before.clone();
-        for (index, fault) in self.scribe.plan().faults.iter().enumerate() {
+        let scribe = self.scribe.of_request(self.requests);
+        self.requests += 1;
+        for (index, fault) in scribe.plan().faults.iter().enumerate() {
             let FaultKind::Head(edit) = &fault.kind else { continue };
-            if edit.applies_to(&head) && self.scribe.meets(index) {
+            if edit.applies_to(&head) && scribe.meets(index) {
                 edit.apply(&mut head);
                 if let HeadEdit::Follow { bytes } = edit {
                     self.following.extend_from_slice(bytes);
                 }
-                self.scribe.fired(index, Party::Edge, fault.kind.to_string());
+                scribe.fired(index, Party::Edge, fault.kind.to_string());
             }
         }
         let start = carried.len();
@@ -243,12 +248,14 @@ impl Exchange {
     ) -> Option<(End, usize)> {
         let mut head = before.clone();
         let mut following = Vec::new();
-        for (index, fault) in self.scribe.plan().faults.iter().enumerate() {
+        // The answers come in the order of the requests, and this one is counted already.
+        let scribe = self.scribe.of_request(self.answers.saturating_sub(1));
+        for (index, fault) in scribe.plan().faults.iter().enumerate() {
             let FaultKind::Answer(edit) = &fault.kind else { continue };
-            if !edit.applies_to(&head, to_upgrade) || !self.scribe.meets(index) {
+            if !edit.applies_to(&head, to_upgrade) || !scribe.meets(index) {
                 continue;
             }
-            self.scribe.fired(index, Party::Edge, fault.kind.to_string());
+            scribe.fired(index, Party::Edge, fault.kind.to_string());
             match edit {
                 AnswerEdit::Hijack { status, body } => {
                     write_page(u16::try_from(status.0).unwrap_or(502), body, carried);

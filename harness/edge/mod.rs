@@ -141,6 +141,7 @@ pub fn asks_again(scribe: &Scribe) -> bool {
 
 /// Carries one connection until either side, or a fault, ends it.
 pub async fn relay(client: Link, server: impl Into<Way>, scribe: Scribe, journal: Option<Journal>) -> Passage {
+    let scribe = scribe.of_connection();
     let Way { link: server, again } = server.into();
     let (there, back) = Shape::decide(&scribe);
     let limits = Limits::decide(&scribe);

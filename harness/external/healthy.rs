@@ -130,7 +130,7 @@ fn derived(case: &Case, binding: &Binding, authority: &str) -> Option<(Source, V
     let is_session = matches!(act, Act::Open(_));
     let close = is_session.then_some(Act::Close(CloseCode::NORMAL));
     let acts = std::iter::once(act).chain(close);
-    let steps = acts.map(|act| translate::as_written(binding, authority, Step { act, limit: LIMIT })).collect();
+    let steps = acts.map(|act| translate::as_written(binding, authority, Step::new(act, LIMIT))).collect();
     Some((Source::Derived, steps))
 }
 

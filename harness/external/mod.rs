@@ -105,7 +105,7 @@ impl External {
         acts.extend(binding.paths.health.first().map(|path| Act::Request(standard(path))));
         let mut transcripts = Vec::new();
         for act in acts {
-            let step = Step { act, limit: RECOGNIZING_LIMIT };
+            let step = Step::new(act, RECOGNIZING_LIMIT);
             match run::converse(&[step], Plan { seed: 1, faults: Vec::new() }, self.target.as_ref()).await {
                 Ok(transcript) => transcripts.push(transcript),
                 Err(_) => return,

@@ -185,7 +185,7 @@ pub(super) fn steps(steps: &[Step], binding: &Binding, external: &External) -> R
             }
             act => act.clone(),
         };
-        bound.push(Step { act, limit: external.patience(step.limit) });
+        bound.push(Step { act, limit: external.patience(step.limit), ..step.clone() });
     }
     Ok(bound)
 }

@@ -54,6 +54,11 @@ faults! {
     Drop "drop_event" {} "receive does not give";
     /// gives the event twice
     Repeat "repeat_event" {} "receive gives twice";
+    /// gives the event without one of its keys
+    OmitKey "omit_key" {
+        /// The key.
+        key: String as "key",
+    } "receive leaves {key:?} out of";
     /// raises where the event would have come
     ReceiveRaises "receive_raises" {
         /// What it raises, as `Type: text`.
@@ -123,6 +128,20 @@ impl EventFault {
             EventFault::Repeat {} => Legality::hostile(
                 "Sent to the application when the client initially opens a connection (WebSocket, Connect).",
             ),
+            EventFault::OmitKey { key } => match (before, key.as_str()) {
+                ("websocket.receive", "bytes" | "text") => Legality::legal(
+                    "At least one of bytes or text must be non-None. One or both keys may be present, however (WebSocket, Receive).",
+                ),
+                ("websocket.disconnect", "reason") => Legality::legal(
+                    "reason (Unicode string) - A reason given for the disconnect, can be any string. Optional; if missing or None default is empty string (WebSocket, Disconnect).",
+                ),
+                ("http.request", "body" | "more_body") => Legality::legal(
+                    "body (byte string) - Body of the request. Optional; if missing defaults to b\"\" (HTTP, Request).",
+                ),
+                _ => Legality::hostile(
+                    "If an application receives an invalid event [...] it should raise an exception (Error Handling).",
+                ),
+            },
             EventFault::ReceiveRaises { .. } => Legality::hostile(
                 "receive [...] will yield a new event dictionary when one is available (Applications).",
             ),

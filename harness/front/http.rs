@@ -45,7 +45,7 @@ pub(super) async fn serve(
         }
     };
     let Some(body) = body else { return false };
-    let scope = Scope::build(ScopeType::Http, &head, &profile.scope, scribe.exchange());
+    let scope = Scope::build(ScopeType::Http, &head, &profile.scope, scribe.connection());
     let response = Response {
         profile: Arc::clone(profile),
         head_only: head.method == "HEAD",

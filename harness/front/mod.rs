@@ -36,20 +36,22 @@ pub async fn serve(
 ) {
     let mut wire = Wire::new(link);
     let mut stop = Stop::watching(life);
-    let mut is_served = false;
+    let mut requests = 0;
     loop {
         let head = tokio::select! {
             biased;
-            head = read_head(&mut wire, &profile, &scribe) => head,
+            head = read_head(&mut wire, &profile, &scribe, requests) => head,
             _ = stop.next() => {
-                if !is_served {
+                if requests == 0 {
                     scribe.record(Party::Front, What::CutShort);
                 }
                 None
             }
         };
         let Some(head) = head else { break };
-        is_served = true;
+        // Each request of the connection is an exchange of its own.
+        let scribe = scribe.of_request(requests);
+        requests += 1;
         let application = Arc::clone(&application);
         match upgrade::receive(&head, &profile.handshake) {
             Reception::Accepted => {
@@ -72,7 +74,8 @@ pub async fn serve(
 /// How long a client may take to read the end of an answer.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
-async fn read_head(wire: &mut Wire, profile: &Profile, scribe: &Scribe) -> Option<RequestHead> {
+/// Reads the head of the connection's request with this number.
+async fn read_head(wire: &mut Wire, profile: &Profile, scribe: &Scribe, number: usize) -> Option<RequestHead> {
     loop {
         match RequestHead::decode(&wire.incoming) {
             Ok(Some((head, length))) => {
@@ -87,7 +90,7 @@ async fn read_head(wire: &mut Wire, profile: &Profile, scribe: &Scribe) -> Optio
                 let status = if error == HeadError::TooLarge { 431 } else { 400 };
                 let body = "Invalid HTTP request received.".to_owned();
                 let answer = Answer::Http { status, content_type: "text/plain; charset=utf-8".to_owned(), body };
-                refuse(wire, &answer, profile, scribe).await;
+                refuse(wire, &answer, profile, &scribe.of_request(number)).await;
                 return None;
             }
         }

@@ -44,7 +44,7 @@ pub(super) async fn serve(
     scribe: Scribe,
     stop: Stop,
 ) {
-    let scope = Scope::build(ScopeType::Websocket, &head, &profile.scope, scribe.exchange());
+    let scope = Scope::build(ScopeType::Websocket, &head, &profile.scope, scribe.connection());
     let negotiation = Negotiation {
         profile: Arc::clone(&profile),
         accept_key: derive_accept_key(header(&head.headers, "sec-websocket-key").unwrap_or_default()),

@@ -124,7 +124,7 @@ pub(super) fn one<T: Clone>(chance: &mut Rng, from: &[T]) -> T {
 
 fn step(act: Act) -> Step {
     let waits = !matches!(act, Act::SendText(_) | Act::SendBytes(_));
-    Step { act, limit: if waits { LIMIT } else { DEFAULT_LIMIT } }
+    Step::new(act, if waits { LIMIT } else { DEFAULT_LIMIT })
 }
 
 fn credential(chance: &mut Rng) -> Credential {
@@ -140,7 +140,7 @@ fn visit(chance: &mut Rng) -> Vec<Step> {
 }
 
 fn pause(chance: &mut Rng) -> Step {
-    Step { act: Act::Pause, limit: Duration::from_millis(chance.u64(1..40_000)) }
+    Step::new(Act::Pause, Duration::from_millis(chance.u64(1..40_000)))
 }
 
 /// Header fields as text.
@@ -292,8 +292,8 @@ fn session(chance: &mut Rng, talks: bool) -> Vec<Step> {
         say(chance, &mut steps);
     }
     match chance.u8(..16) {
-        0 => steps.push(Step { act: Act::Freeze, limit: Duration::from_millis(one(chance, &[100, 15_000])) }),
-        1 => steps.push(Step { act: Act::Pause, limit: Duration::from_secs(one(chance, &[1, 70])) }),
+        0 => steps.push(Step::new(Act::Freeze, Duration::from_millis(one(chance, &[100, 15_000])))),
+        1 => steps.push(Step::new(Act::Pause, Duration::from_secs(one(chance, &[1, 70])))),
         2 => steps.push(step(Act::Ping)),
         _ => {}
     }

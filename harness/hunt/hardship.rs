@@ -381,6 +381,11 @@ fn event(chance: &mut Rng) -> (Events, EventFault) {
         fault if fault.is_on_send() => some(chance, &SENT),
         _ => some(chance, &RECEIVED),
     };
+    // A second disconnect tells little beside one that lacks its code.
+    let fault = match (fault, events.0.as_deref()) {
+        (EventFault::Repeat {}, Some("websocket.disconnect")) => EventFault::OmitKey { key: "code".to_owned() },
+        (fault, _) => fault,
+    };
     (events, fault)
 }
 

@@ -35,7 +35,7 @@ pub(super) fn draw(chance: &mut Rng, binding: &Binding, has_room: bool) -> Optio
 }
 
 fn step(act: Act) -> Step {
-    Step { act, limit: LIMIT }
+    Step::new(act, LIMIT)
 }
 
 fn wait(name: &str) -> Step {
@@ -118,7 +118,7 @@ fn enlarged(chance: &mut Rng, binding: &Binding) -> Option<Vec<Vec<Step>>> {
     let answered = asked(binding);
     (is_json && !answered.is_empty()).then(|| {
         let large = [request.as_str(), &" ".repeat(spaces)].concat();
-        let sent = vec![step(Act::SendText(large)), Step { act: Act::Pause, limit: LARGE_PATIENCE }];
+        let sent = vec![step(Act::SendText(large)), Step::new(Act::Pause, LARGE_PATIENCE)];
         vec![[opened(binding, upgrade(binding)), sent, answered, vec![closed()]].concat()]
     })
 }
@@ -126,7 +126,7 @@ fn enlarged(chance: &mut Rng, binding: &Binding) -> Option<Vec<Vec<Step>>> {
 /// One connection more at a time than a user may have.
 fn crowd(binding: &Binding) -> Option<Clients> {
     let most = binding.limits.connections;
-    let pause = Step { act: Act::Pause, limit: Duration::from_secs(1) };
+    let pause = Step::new(Act::Pause, Duration::from_secs(1));
     let visit = [opened(binding, upgrade(binding)), vec![pause, closed()]].concat();
     let crowd = Crowd { connections: most + 1, ..Crowd::ONE };
     (1..Crowd::MAX).contains(&most).then_some((vec![visit], crowd))

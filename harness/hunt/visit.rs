@@ -49,11 +49,11 @@ const LONG_BODY: usize = 200_000;
 /// A step, with the time that it may take.
 fn step(act: Act) -> Step {
     let waits = !matches!(act, Act::SendText(_) | Act::SendBytes(_));
-    Step { act, limit: if waits { LIMIT } else { DEFAULT_LIMIT } }
+    Step::new(act, if waits { LIMIT } else { DEFAULT_LIMIT })
 }
 
 fn pause(time: Duration) -> Step {
-    Step { act: Act::Pause, limit: time }
+    Step::new(Act::Pause, time)
 }
 
 /// A visit of a route.

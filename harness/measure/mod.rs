@@ -255,7 +255,7 @@ impl Stage {
 
     /// Performs a scene whose steps may take this long.
     async fn perform_within(&self, scene: &Scene, limit: Duration) -> Result<Transcript, Error> {
-        let step = |act: &Act| Step { act: act.clone(), limit };
+        let step = |act: &Act| Step::new(act.clone(), limit);
         let steps: Vec<Step> = std::iter::once(&scene.opening).chain(&scene.then).map(step).collect();
         let recorder = Recorder::new(Plan { seed: 1, faults: scene.faults.clone() });
         probe::perform(Script::of_one(&steps), &recorder, &self.served).await?;

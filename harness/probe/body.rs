@@ -17,6 +17,16 @@ pub(super) struct Reader {
     framing: Framing,
     /// How often something came.
     pieces: usize,
+    behind: Behind,
+}
+
+/// The bytes that may follow a body on its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// Nothing: no other request waits for an answer.
+    Nothing,
+    /// The answers to further requests.
+    Answers,
 }
 
 /// After how many pieces, or bytes, of an answer that does not say how long it is a client has seen enough.
@@ -32,7 +42,7 @@ enum Framing {
 }
 
 impl Reader {
-    pub(super) fn new(method: &str, head: &ResponseHead) -> Reader {
+    pub(super) fn new(method: &str, head: &ResponseHead, behind: Behind) -> Reader {
         let mut lengths = head.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"content-length"));
         let parse = |value: &[u8]| std::str::from_utf8(value).ok()?.trim().parse().ok();
         let framing = if method == "HEAD" || matches!(head.status, 204 | 304) {
@@ -46,7 +56,7 @@ impl Reader {
                 (Some(_), Some(_)) => Framing::Unreadable,
             }
         };
-        Reader { body: Vec::new(), framing, pieces: 0 }
+        Reader { body: Vec::new(), framing, pieces: 0, behind }
     }
 
     /// Whether so much of an answer without end has come that it need not be read on.
@@ -56,6 +66,28 @@ impl Reader {
         is_endless && (self.pieces > PIECES_MAX || self.body.len() >= ENDLESS_BYTES_MAX)
     }
 
+    /// Whether nothing but the end of the stream ends the body.
+    pub(super) fn ends_with_the_stream(&self) -> bool {
+        matches!(self.framing, Framing::UntilEnd)
+    }
+
+    /// How many bytes of the body have come, with those of what came in that are not taken yet. Those behind a chunk that
+    /// is not whole are not looked at.
+    pub(super) fn arrived(&self, incoming: &[u8]) -> usize {
+        let waiting = match &self.framing {
+            Framing::None | Framing::Unreadable => 0,
+            Framing::UntilEnd => incoming.len(),
+            Framing::BytesLeft(left) => incoming.len().min(*left),
+            Framing::Chunked => match httparse::parse_chunk_size(incoming) {
+                Ok(httparse::Status::Complete((line, size))) => {
+                    incoming.len().saturating_sub(line).min(usize::try_from(size).unwrap_or(usize::MAX))
+                }
+                Ok(httparse::Status::Partial) | Err(_) => 0,
+            },
+        };
+        self.body.len() + waiting
+    }
+
     pub(super) fn into_body(self) -> Vec<u8> {
         self.body
     }
@@ -63,8 +95,11 @@ impl Reader {
     /// Takes what has come; how the body ended, once it has.
     pub(super) fn read(&mut self, incoming: &mut BytesMut, stream_ended: bool) -> Option<BodyEnd> {
         let cut = stream_ended.then_some(BodyEnd::Truncated);
-        // The probe sends one request at a time, so that nothing may follow its answer.
-        let end = |incoming: &BytesMut| Some(if incoming.is_empty() { BodyEnd::Complete } else { BodyEnd::Surplus });
+        let behind = self.behind;
+        let end = |incoming: &BytesMut| match (incoming.is_empty(), behind) {
+            (true, _) | (false, Behind::Answers) => Some(BodyEnd::Complete),
+            (false, Behind::Nothing) => Some(BodyEnd::Surplus),
+        };
         match &mut self.framing {
             Framing::None => Some(BodyEnd::None),
             Framing::Unreadable => Some(BodyEnd::Malformed),

@@ -6,10 +6,9 @@ use base64::{
 };
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::upgrades;
 use crate::{
     credential::{Credential, CredentialPlace},
-    head::{Headers, RequestHead, ResponseHead, field, header, readable},
+    head::{Headers, RequestHead, ResponseHead, field, has_token, header, readable},
     step::{Client, Request},
 };
 
@@ -77,6 +76,12 @@ pub(super) fn request_head(
     }
     headers.retain(|(name, _)| !request.without.iter().any(|gone| name.eq_ignore_ascii_case(gone.as_bytes())));
     RequestHead { method: request.method.clone(), target: target.into(), minor_version: 1, headers }
+}
+
+/// Whether headers promise that the connection is a WebSocket from here on.
+fn upgrades(head: &ResponseHead) -> bool {
+    let upgrade = header(&head.headers, "upgrade").unwrap_or_default();
+    upgrade.eq_ignore_ascii_case(b"websocket") && has_token(&head.headers, "connection", "upgrade")
 }
 
 /// What a client must verify before it takes a 101 for a WebSocket.

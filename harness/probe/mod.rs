@@ -1,30 +1,36 @@
-//! The client: performs steps and records what it sees. It never judges.
+//! The clients: perform steps and record what they see. They never judge.
+//!
+//! `line` is a connection that carries plain requests, `session` one that carries a WebSocket, `hearing` the messages
+//! that a client has read and not waited for yet.
 
 mod body;
 mod handshake;
+mod hearing;
+mod line;
+mod session;
 
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::{
+    hearing::Heard,
+    line::{Asked, Keeps, Line},
+    session::Session,
+};
 use crate::{
-    close_code::CloseCode,
-    credential::{CredentialPlace, Form, Presented},
+    credential::{CredentialPlace, Form},
     error::Error,
-    frame::{Assembly, Frame, FrameError, Opcode},
-    head::{RequestHead, ResponseHead, has_token, header},
-    link::{Link, Wire, take},
-    message::message_type,
+    link::{Link, Receiving, Wire},
     recorder::{Recorder, Scribe},
-    step::{Act, Awaited, Crowd, Request, Step},
+    step::{Act, Awaited, Carrier, ClientName, Crowd, Request, Slices, Step},
     target::Target,
-    transcript::{BodyEnd, Party, What},
+    transcript::{NeverCame, Party, What},
 };
 
 /// The largest payload the probe reads, in bytes.
@@ -38,6 +44,10 @@ const PARTING_LIMIT: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause of a client that was refused a connection.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How many turns everything else gets between the steps of two clients, so that in memory a step has its effect before
+/// the next one begins.
+const SETTLING_TURNS: usize = 8;
 
 /// What stands for the client's user in a message.
 const USER_PLACEHOLDER: &str = "{user}";
@@ -78,13 +88,17 @@ pub async fn open(
     recorder: &Recorder,
     target: &dyn Target,
 ) -> Result<Option<Wire>, Error> {
-    let step = Step { act: Act::Open(request.clone()), limit };
+    let step = Step::new(Act::Open(request.clone()), limit);
     let mut client = Client::new(0, Script::of_one(std::slice::from_ref(&step)), recorder, target);
-    let session = client.open(request, &step, recorder.scribe(0)).await?;
-    Ok(session.map(|session| session.exchange.wire))
+    let mut seat = Seat::Fresh;
+    client.open(&mut seat, request, 0, recorder.scribe(0)).await?;
+    Ok(match seat {
+        Seat::Open(session) => Some(session.into_wire()),
+        Seat::Fresh | Seat::Kept(_) | Seat::Over(_) => None,
+    })
 }
 
-/// One client of a script.
+/// One performer of a script: all of its named clients, or the only one.
 struct Client<'a> {
     number: usize,
     script: Script<'a>,
@@ -100,51 +114,164 @@ impl<'a> Client<'a> {
     }
 
     async fn perform(mut self) -> Result<(), Error> {
-        let openings = self.script.steps.iter().filter(|step| opening(step).is_some()).count();
+        let openings = self.script.steps.iter().filter(|step| step.opening().is_some()).count();
         for round in 0..self.script.crowd.rounds {
             self.play((self.number * self.script.crowd.rounds + round) * openings).await?;
         }
         Ok(())
     }
 
-    /// Performs the steps once; the exchanges they open are counted from `first` on.
+    /// Performs the steps once, in their order; the exchanges they open are counted from `first` on. While one client
+    /// acts, the others read on.
     async fn play(&mut self, first: usize) -> Result<(), Error> {
-        let mut session: Option<Session> = None;
+        let names = names(self.script.steps);
+        let mut seats: Vec<Seat<'a>> = names.iter().map(|_| Seat::Fresh).collect();
         let mut exchanges = first;
-        for (number, step) in self.script.steps.iter().enumerate() {
-            if let Some(request) = opening(step) {
-                if let Some(session) = session.take() {
-                    session.part(&mut self.chance).await;
+        for (index, step) in self.script.steps.iter().enumerate() {
+            let at = names.iter().position(|name| *name == step.client.as_ref()).unwrap_or_default();
+            // A step of one client may cause something to happen to another.
+            seats.iter().filter_map(Seat::scribe).for_each(|scribe| scribe.at_step(index + 1));
+            let mut seat = std::mem::take(&mut seats[at]);
+            let act = async {
+                self.act(&mut seat, index, &mut exchanges).await?;
+                if names.len() > 1 {
+                    seat.settle(step.limit).await;
                 }
-                let scribe = self.recorder.scribe(exchanges);
-                scribe.at_step(number + 1);
-                exchanges += 1;
-                session = self.open(request, step, scribe).await?;
-            } else if let Some(mut open) = session.take() {
-                open.exchange.scribe.at_step(number + 1);
-                session = open.perform(&step.act, step.limit, &mut self.chance).await.then_some(open);
-            } else if matches!(step.act, Act::Pause | Act::Freeze) {
-                sleep(step.limit).await;
-            }
+                Ok::<_, Error>(())
+            };
+            beside(act, &mut seats).await?;
+            seats[at] = seat;
         }
-        if let Some(session) = session {
-            session.part(&mut self.chance).await;
+        // One after the other they would see ends that are of our own making.
+        join_all(seats.into_iter().map(Seat::part)).await;
+        Ok(())
+    }
+
+    async fn act(&mut self, seat: &mut Seat<'a>, index: usize, exchanges: &mut usize) -> Result<(), Error> {
+        let script = self.script;
+        let step = &script.steps[index];
+        if let Some(request) = step.opening() {
+            let scribe = self.recorder.scribe(*exchanges);
+            scribe.at_step(index + 1);
+            *exchanges += 1;
+            return self.open(seat, request, index, scribe).await;
+        }
+        if let Seat::Open(session) = seat
+            && session.is_parting()
+        {
+            session.finish_parting(step.limit).await;
+            seat.sweep();
+        }
+        match seat {
+            Seat::Open(session) => {
+                session.perform(step).await;
+                if session.has_gone() {
+                    let scribe = session.scribe.clone();
+                    let Seat::Open(session) = std::mem::take(seat) else { return Ok(()) };
+                    session.go(&step.act, step.limit).await;
+                    *seat = Seat::Over(Over::new(scribe, Heard::default(), Was::Session));
+                }
+                seat.sweep();
+            }
+            Seat::Kept(line) => match step.act {
+                Act::Pause => line.dwell(step.limit).await,
+                Act::Freeze => line.freeze(step.limit).await,
+                Act::Leave | Act::Reset => {
+                    let scribe = line.scribe.clone();
+                    let Seat::Kept(line) = std::mem::take(seat) else { return Ok(()) };
+                    line.go(&step.act, step.limit).await;
+                    *seat = Seat::over(scribe);
+                }
+                _ => line.scribe.record(Party::Probe, What::NotPerformed { step: index + 1 }),
+            },
+            Seat::Over(over) => over.perform(step, index + 1).await,
+            Seat::Fresh if matches!(step.act, Act::Pause | Act::Freeze) => sleep(step.limit).await,
+            Seat::Fresh => {}
         }
         Ok(())
     }
 
-    async fn open(&mut self, request: &Request, step: &Step, scribe: Scribe) -> Result<Option<Session>, Error> {
-        let Some(link) = self.connect(request, &scribe).await? else { return Ok(None) };
+    /// Sends the request of a step, and reads its answer unless a later step does.
+    async fn open(
+        &mut self,
+        seat: &mut Seat<'a>,
+        request: &'a Request,
+        index: usize,
+        scribe: Scribe,
+    ) -> Result<(), Error> {
+        let script = self.script;
+        let step = &script.steps[index];
+        if let Some(client) = &step.client {
+            scribe.record(Party::Probe, What::OpenedBy { client: client.clone() });
+        }
+        let mut line = match (request.on, std::mem::take(seat)) {
+            (Carrier::NewConnection, before) => {
+                before.part().await;
+                let scribe = scribe.clone().receiving_as(self.receiving(index));
+                let Some(link) = self.connect(request, &scribe).await? else {
+                    *seat = Seat::over(scribe);
+                    return Ok(());
+                };
+                // The keys of the handshakes come from the client's own chance.
+                let masks = fastrand::Rng::with_seed(self.recorder.plan().seed ^ scribe.exchange() as u64);
+                Box::new(Line::new(link, scribe.clone(), self.attention(), masks))
+            }
+            (Carrier::SameConnection | Carrier::Pipeline, Seat::Kept(line)) => {
+                self.recorder.follow(line.first, scribe.exchange());
+                scribe.record(Party::Probe, What::OnConnectionOf { exchange: line.first });
+                line
+            }
+            (Carrier::SameConnection | Carrier::Pipeline, before) => {
+                // The connection that it was to go on is over.
+                before.part().await;
+                scribe.record(Party::Probe, What::NotPerformed { step: index + 1 });
+                *seat = Seat::over(scribe);
+                return Ok(());
+            }
+        };
         let user = match self.script.crowd.users {
             1 => request.user.clone(),
             users => format!("user-{}", self.number % users + 1),
         };
         let form = if request.places.contains(&CredentialPlace::Ticket) { Form::Ticket } else { Form::Token };
         let credential = self.target.credential(request.credential, &user, form);
-        let exchange = Exchange { wire: Wire::new(link), scribe, user };
         let is_upgrade = matches!(step.act, Act::Open(_));
         let head = handshake::request_head(request, is_upgrade, &credential.text, &mut self.chance);
-        Ok(exchange.request(request, head, credential, step.limit).await)
+        let asked = Asked::new(scribe, user, request, head, step.limit);
+        let is_whole = request.body_sent.is_none_or(|sent| sent >= request.body.len());
+        line.ask(asked, credential, step.slices).await;
+        let next = self.next_carrier(index);
+        *seat = match next {
+            _ if !is_whole => Seat::Kept(line),
+            Some(Carrier::Pipeline) => Seat::Kept(line),
+            Some(Carrier::SameConnection) => line.read_answers(Keeps::Connection).await,
+            Some(Carrier::NewConnection) | None => line.read_answers(Keeps::Nothing).await,
+        };
+        Ok(())
+    }
+
+    /// The steps that the client of a step performs after it.
+    fn later(&self, index: usize) -> impl Iterator<Item = &'a Step> {
+        let steps = self.script.steps;
+        steps[index + 1..].iter().filter(move |step| step.client == steps[index].client)
+    }
+
+    /// The carrier of the client's next request.
+    fn next_carrier(&self, index: usize) -> Option<Carrier> {
+        self.later(index).find_map(Step::opening).map(|request| request.on)
+    }
+
+    /// How closely the clients listen.
+    fn attention(&self) -> Attention {
+        let needs_it = |step: &Step| step.client.is_some() || step.act == Act::Wait(Awaited::Answer);
+        if self.script.steps.iter().any(needs_it) { Attention::Always } else { Attention::WhileReading }
+    }
+
+    /// How the client receives on the connection that a step opens: one that stops reading there is to be noticed.
+    fn receiving(&self, index: usize) -> Receiving {
+        let is_on_it = |step: &&Step| step.opening().is_none_or(|request| !request.on.is_new());
+        let stops = |step: &Step| matches!(step.act, Act::Freeze | Act::StopReading);
+        if self.later(index).take_while(is_on_it).any(stops) { Receiving::Narrow } else { Receiving::Usual }
     }
 
     /// Connects, and tries again as long as the request says.
@@ -165,273 +292,201 @@ impl<'a> Client<'a> {
     }
 }
 
-/// The request of a step that opens an exchange.
-fn opening(step: &Step) -> Option<&Request> {
-    match &step.act {
-        Act::Open(request) | Act::Request(request) => Some(request),
-        _ => None,
-    }
-}
-
-/// One connection, from the request on.
-struct Exchange {
-    wire: Wire,
-    scribe: Scribe,
-    /// The user the client says it is.
-    user: String,
-}
-
-impl Exchange {
-    fn record(&self, what: What) {
-        self.scribe.record(Party::Probe, what);
-    }
-
-    fn deadline(&self, waiting_for: impl ToString, limit: Duration) {
-        self.record(What::DeadlinePassed { waiting_for: waiting_for.to_string(), limit });
-    }
-
-    /// Sends a request and reads the answer; a session when the answer opens one.
-    async fn request(
-        mut self,
-        request: &Request,
-        head: RequestHead,
-        credential: Presented,
-        limit: Duration,
-    ) -> Option<Session> {
-        head.encode(&mut self.wire.outgoing);
-        self.wire.outgoing.extend_from_slice(&request.body);
-        self.record(What::RequestSent { head: head.clone(), credential });
-        let patience = request.give_up.unwrap_or(limit);
-        let Some(response) = bounded(patience, self.read_head()).await else {
-            match request.give_up {
-                Some(_) => self.record(What::Left),
-                None => self.deadline("the answer to the request", limit),
-            }
-            return None;
-        };
-        let response = response?;
-        self.record(What::ResponseSeen(response.clone()));
-        if response.status != 101 {
-            self.read_body(&head.method, &response, limit).await;
-            return None;
-        }
-        if let Err(why) = handshake::verify(&head, &response, request.client) {
-            self.record(What::HandshakeRefused { why });
-            return None;
-        }
-        Some(Session { exchange: self, closing: Closing::No, hears_pings: true, assembly: Assembly::default() })
-    }
-
-    async fn read_head(&mut self) -> Option<ResponseHead> {
-        loop {
-            match ResponseHead::decode(&self.wire.incoming) {
-                Ok(Some((head, length))) => {
-                    take(&mut self.wire.incoming, length);
-                    // An interim answer says nothing yet (RFC 9110 section 15.2).
-                    if head.status == 101 || head.status >= 200 {
-                        return Some(head);
-                    }
-                }
-                Ok(None) if self.wire.has_ended() => {
-                    self.record(What::EndSeen);
-                    return None;
-                }
-                Ok(None) => {
-                    self.wire.progress().await;
-                }
-                Err(error) => {
-                    self.record(What::BadHeadSeen { why: format!("{error:?}") });
-                    return None;
-                }
-            }
-        }
-    }
-
-    async fn read_body(&mut self, method: &str, head: &ResponseHead, limit: Duration) {
-        let mut reader = body::Reader::new(method, head);
-        let finished = bounded(limit, async {
-            loop {
-                let ended = self.wire.has_ended();
-                if let Some(end) = reader.read(&mut self.wire.incoming, ended) {
-                    return Some(end);
-                }
-                if reader.has_enough() {
-                    return None;
-                }
-                self.wire.progress().await;
-            }
-        })
-        .await;
-        let body = Bytes::from(reader.into_body());
-        match finished {
-            Some(Some(end)) => self.record(What::BodySeen { body, end }),
-            Some(None) => {
-                self.record(What::BodySeen { body, end: BodyEnd::Truncated });
-                self.record(What::Left);
-            }
-            None => {
-                self.record(What::BodySeen { body, end: BodyEnd::Truncated });
-                self.deadline("the rest of the body", limit);
-            }
-        }
-    }
-}
-
-/// How far the closing handshake has come.
+/// When a client takes what came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Closing {
-    No,
-    /// The probe's close frame is out.
-    Sent,
-    /// Both close frames are through, or the stream is over.
-    Done,
+enum Attention {
+    /// While it performs a step that reads.
+    WhileReading,
+    /// Also before it says something, so that what came before is told apart from an answer.
+    Always,
 }
 
-/// An open WebSocket.
-struct Session {
-    exchange: Exchange,
-    closing: Closing,
-    hears_pings: bool,
-    assembly: Assembly,
+/// The clients that act, in the order in which they first do.
+fn names(steps: &[Step]) -> Vec<Option<&ClientName>> {
+    let mut names = Vec::new();
+    for step in steps {
+        if !names.contains(&step.client.as_ref()) {
+            names.push(step.client.as_ref());
+        }
+    }
+    names
 }
 
-impl Session {
-    /// Performs one act; whether the session is still there for another.
-    async fn perform(&mut self, act: &Act, limit: Duration, chance: &mut fastrand::Rng) -> bool {
-        match act {
-            Act::SendText(text) => {
-                let text = text.replace(USER_PLACEHOLDER, &self.exchange.user);
-                self.send(Frame::new(Opcode::Text, text), chance);
-            }
-            Act::SendBytes(bytes) => self.send(Frame::new(Opcode::Binary, bytes.clone()), chance),
-            Act::Freeze => {
-                self.exchange.record(What::StoppedReading);
-                sleep(limit).await;
-            }
-            Act::Ping => {
-                self.send(Frame::new(Opcode::Ping, &b"probe"[..]), chance);
-                self.within(limit, "a pong", chance, |frame| frame.opcode == Opcode::Pong).await;
-            }
-            Act::Wait(Awaited::Close) => self.within(limit, "the close", chance, |_| false).await,
-            Act::Wait(awaited) => self.within(limit, awaited, chance, |frame| is_awaited(frame, awaited)).await,
-            Act::Close(code) => {
-                self.close(*code, chance);
-                self.within(limit, "the close", chance, |_| false).await;
-            }
-            Act::Leave => {
-                let _ = bounded(limit, self.exchange.wire.flush()).await;
-                self.exchange.record(What::Left);
-                return false;
-            }
-            Act::Pause => {
-                // Nothing is awaited, so that nothing can come too late; the time passes whoever closes.
-                let start = Instant::now();
-                let _ = bounded(limit, self.read_until(chance, |_| false)).await;
-                sleep(limit.saturating_sub(start.elapsed())).await;
-            }
-            Act::Deafen => {
-                self.hears_pings = false;
-                self.within(limit, "the close", chance, |_| false).await;
-                self.hears_pings = true;
-            }
-            Act::Open(_) | Act::Request(_) => {}
+/// Lets one client act while the others read on.
+async fn beside<'a, T>(act: impl Future<Output = T>, others: &mut [Seat<'a>]) -> T {
+    let mut act = pin!(act);
+    if others.iter().all(|seat| !seat.can_attend()) {
+        return act.await;
+    }
+    let mut others = join_all(others.iter_mut().map(Seat::attend));
+    poll_fn(|cx| {
+        let acted = act.as_mut().poll(cx);
+        if acted.is_pending() {
+            // It never ends.
+            let _ = pin!(&mut others).poll(cx);
         }
-        self.closing != Closing::Done
+        acted
+    })
+    .await
+}
+
+/// Where a client stands between two of its steps.
+#[derive(Default)]
+enum Seat<'a> {
+    /// It has opened nothing.
+    #[default]
+    Fresh,
+    /// It holds a WebSocket.
+    Open(Box<Session>),
+    /// It holds a plain connection: for another request, or with one that is not answered yet.
+    Kept(Box<Line<'a>>),
+    /// Its last connection is over.
+    Over(Over),
+}
+
+/// A connection that is over.
+struct Over {
+    scribe: Scribe,
+    /// The messages that the client read on it and has not waited for.
+    heard: Heard,
+    was: Was,
+    /// When it was over.
+    ended: Duration,
+}
+
+/// The use of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Was {
+    /// A WebSocket.
+    Session,
+    /// Plain requests, or nothing.
+    Plain,
+}
+
+impl<'a> Seat<'a> {
+    /// The connection of an exchange is over, and was no WebSocket.
+    fn over(scribe: Scribe) -> Seat<'a> {
+        Seat::Over(Over::new(scribe, Heard::default(), Was::Plain))
     }
 
-    /// Closes what the steps left open.
-    async fn part(mut self, chance: &mut fastrand::Rng) {
-        if self.closing == Closing::No {
-            self.close(CloseCode::NORMAL, chance);
-        }
-        self.within(PARTING_LIMIT, "the close", chance, |_| false).await;
-    }
-
-    fn close(&mut self, code: CloseCode, chance: &mut fastrand::Rng) {
-        self.send(Frame::close(Some(code), ""), chance);
-        self.closing = Closing::Sent;
-    }
-
-    fn send(&mut self, frame: Frame, chance: &mut fastrand::Rng) {
-        let frame = frame.masked(chance.u32(..).to_be_bytes());
-        frame.encode(&mut self.exchange.wire.outgoing);
-        self.exchange.record(What::FrameSent(frame));
-    }
-
-    async fn within(
-        &mut self,
-        limit: Duration,
-        waiting_for: impl ToString,
-        chance: &mut fastrand::Rng,
-        found: impl Fn(&Frame) -> bool,
-    ) {
-        if bounded(limit, self.read_until(chance, found)).await.is_none() {
-            self.exchange.deadline(waiting_for, limit);
+    /// Writes for the exchange that its connection still carries.
+    fn scribe(&self) -> Option<&Scribe> {
+        match self {
+            Seat::Open(session) => Some(&session.scribe),
+            Seat::Kept(line) => Some(&line.scribe),
+            Seat::Fresh | Seat::Over(_) => None,
         }
     }
 
-    /// Reads until a frame is found or the connection is over, and answers pings and closes meanwhile.
-    async fn read_until(&mut self, chance: &mut fastrand::Rng, found: impl Fn(&Frame) -> bool) {
-        while self.closing != Closing::Done {
-            match Frame::decode(&mut self.exchange.wire.incoming, PAYLOAD_BYTES_MAX) {
-                Ok(Some(frame)) => {
-                    self.exchange.record(What::FrameSeen(frame.clone()));
-                    let frame = match self.take(frame) {
-                        Ok(Some(frame)) => frame,
-                        Ok(None) => continue,
-                        Err(error) => {
-                            self.exchange.record(What::BadFrameSeen(error));
-                            self.closing = Closing::Done;
-                            return;
-                        }
-                    };
-                    if frame.opcode == Opcode::Ping && self.hears_pings {
-                        self.send(Frame::new(Opcode::Pong, frame.payload.clone()), chance);
-                    }
-                    if frame.opcode == Opcode::Close {
-                        return self.answer_close(&frame, chance).await;
-                    }
-                    if found(&frame) {
-                        return;
-                    }
-                }
-                Ok(None) if self.exchange.wire.has_ended() => {
-                    self.exchange.record(What::EndSeen);
-                    self.closing = Closing::Done;
-                }
-                Ok(None) => {
-                    self.exchange.wire.progress().await;
-                }
-                Err(error) => {
-                    self.exchange.record(What::BadFrameSeen(error));
-                    self.closing = Closing::Done;
-                }
+    /// Whether there is something to read while others act.
+    fn can_attend(&self) -> bool {
+        matches!(self, Seat::Open(_))
+    }
+
+    /// Reads what comes and answers pings, for as long as it is polled.
+    async fn attend(&mut self) {
+        match self {
+            Seat::Open(session) => session.attend().await,
+            Seat::Fresh | Seat::Kept(_) | Seat::Over(_) => pending().await,
+        }
+    }
+
+    /// Gives what the client wrote the time to arrive, and everything else a turn.
+    async fn settle(&mut self, limit: Duration) {
+        match self {
+            Seat::Open(session) => session.push(limit).await,
+            Seat::Kept(line) => line.push(limit).await,
+            Seat::Fresh | Seat::Over(_) => {}
+        }
+        for _ in 0..SETTLING_TURNS {
+            yield_now().await;
+        }
+    }
+
+    /// Lets go of a session that is over.
+    fn sweep(&mut self) {
+        if let Seat::Open(session) = self
+            && session.is_parting()
+        {
+            let (scribe, heard) = (session.scribe.clone(), std::mem::take(&mut session.heard));
+            *self = Seat::Over(Over::new(scribe, heard, Was::Session));
+        }
+    }
+
+    /// Ends what the steps left open.
+    async fn part(self) {
+        match self {
+            Seat::Open(session) => session.part().await,
+            Seat::Kept(line) => line.go(&Act::Leave, PARTING_LIMIT).await,
+            Seat::Fresh | Seat::Over(_) => {}
+        }
+    }
+}
+
+impl Over {
+    fn new(scribe: Scribe, heard: Heard, was: Was) -> Over {
+        let ended = scribe.elapsed();
+        Over { scribe, heard, was, ended }
+    }
+
+    /// Performs what can be performed without a connection. What cannot is settled since the connection ended: nothing
+    /// happens on it any more.
+    async fn perform(&mut self, step: &Step, number: usize) {
+        let record = |what| self.scribe.record_as_of(self.ended, Party::Probe, what);
+        match &step.act {
+            Act::Pause | Act::Freeze => sleep(step.limit).await,
+            Act::Wait(waiting_for) => {
+                let has_come = match waiting_for {
+                    Awaited::Close => self.was == Was::Session,
+                    other => self.heard.find(other),
+                };
+                let waiting_for = waiting_for.clone();
+                let why = match self.was {
+                    Was::Session => NeverCame::SessionOver,
+                    Was::Plain => NeverCame::NotOpened,
+                };
+                record(match has_come {
+                    true => What::AwaitedCame { waiting_for },
+                    false => What::AwaitedNeverCame { waiting_for, why },
+                });
             }
+            Act::SendText(_)
+            | Act::SendBytes(_)
+            | Act::Ping
+            | Act::Close(_)
+            | Act::Leave
+            | Act::Reset
+            | Act::Deafen
+            | Act::StopReading
+            | Act::Open(_)
+            | Act::Request(_) => record(What::NotPerformed { step: number }),
         }
     }
+}
 
-    /// Takes a frame as a client must: a control frame or a whole message comes out, a piece of a message is kept.
-    fn take(&mut self, frame: Frame) -> Result<Option<Frame>, FrameError> {
-        let is_last_piece = frame.opcode == Opcode::Continuation && frame.is_final;
-        let taken = self.assembly.take(frame, PAYLOAD_BYTES_MAX)?;
-        if let Some(whole) = taken.as_ref().filter(|_| is_last_piece) {
-            self.exchange.record(What::MessageSeen(whole.clone()));
+/// Writes bytes piece by piece, with a pause between two; what comes meanwhile is kept.
+async fn write_slices(wire: &mut Wire, bytes: &[u8], slices: Slices, limit: Duration) {
+    let _ = bounded(limit, wire.flush()).await;
+    for (number, piece) in bytes.chunks(slices.bytes.max(1)).enumerate() {
+        if number > 0 {
+            dwell(wire, slices.pause).await;
         }
-        Ok(taken)
+        if wire.has_ended() {
+            return;
+        }
+        wire.outgoing.extend_from_slice(piece);
+        let _ = bounded(limit, wire.flush()).await;
     }
+}
 
-    async fn answer_close(&mut self, frame: &Frame, chance: &mut fastrand::Rng) {
-        if self.closing == Closing::No {
-            self.send(Frame::close(frame.close_parts().0, ""), chance);
+/// Lets a time pass, and keeps what comes meanwhile.
+async fn dwell(wire: &mut Wire, time: Duration) {
+    let reading = async {
+        loop {
+            wire.progress().await;
         }
-        self.closing = Closing::Done;
-        // The server ends the stream first (RFC 6455 section 7.1.1); a client does not wait for it for ever.
-        while !self.exchange.wire.has_ended() {
-            self.exchange.wire.progress().await;
-            self.exchange.wire.incoming.clear();
-        }
-        self.exchange.record(What::EndSeen);
-    }
+    };
+    let _: Result<(), _> = timeout(time, reading).await;
 }
 
 /// Waits for a future, but not longer than the limit.
@@ -445,24 +500,4 @@ async fn bounded<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
         yield_now().await;
     }
     timeout(limit, future).await.ok()
-}
-
-fn is_awaited(frame: &Frame, awaited: &Awaited) -> bool {
-    if frame.opcode != Opcode::Text {
-        return false;
-    }
-    match awaited {
-        Awaited::Message(name) => message_type(&frame.payload).is_some_and(|found| found == *name),
-        Awaited::Key(key) => {
-            let parsed = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&frame.payload);
-            parsed.is_ok_and(|message| message.contains_key(key))
-        }
-        Awaited::Close => false,
-    }
-}
-
-/// Whether headers promise that the connection is a WebSocket from here on.
-fn upgrades(head: &ResponseHead) -> bool {
-    let upgrade = header(&head.headers, "upgrade").unwrap_or_default();
-    upgrade.eq_ignore_ascii_case(b"websocket") && has_token(&head.headers, "connection", "upgrade")
 }

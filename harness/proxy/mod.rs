@@ -23,7 +23,7 @@ use crate::{
     error::Error,
     fault::{ConnectionFault, Fault, FaultKind, setting::Count},
     head::{ResponseHead, field, has_token, readable},
-    link::{Link, Listener},
+    link::{Link, Listener, Receiving},
     plan::Plan,
     recorder::{Recorder, Tally, Tap},
     transcript::{Party, What},
@@ -269,7 +269,7 @@ impl Desk {
         let mut faults = self.state().faults.clone();
         let mut tally = Arc::clone(&self.0.tally);
         let mut is_own = false;
-        let server = match self.0.upstream.connect().await {
+        let server = match self.0.upstream.connect(Receiving::Usual).await {
             Ok(server) => Some(server),
             Err(why) => {
                 self.note(number, Noted::Unreachable { why: why.clone() });

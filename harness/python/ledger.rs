@@ -59,8 +59,8 @@ struct Shared {
 /// What is known.
 struct Book {
     witnesses: Vec<Witness>,
-    /// Whoever writes for the connection that comes from a port.
-    exchanges: BTreeMap<u16, Scribe>,
+    /// The scribe of the connection that comes from a port, and how many calls it has brought.
+    exchanges: BTreeMap<u16, (Scribe, usize)>,
     /// The connection that was made last.
     latest: Option<Scribe>,
     /// The calls that go on, by witness and number.
@@ -124,8 +124,8 @@ impl Ledger {
     /// From now on what comes from this port is this scribe's.
     pub(super) fn expect(&self, port: u16, scribe: &Scribe) {
         let mut book = self.shared.book();
-        book.exchanges.insert(port, scribe.clone());
-        book.latest = Some(scribe.clone());
+        book.exchanges.insert(port, (scribe.clone(), 0));
+        book.latest = Some(scribe.of_connection());
     }
 
     /// Forgets whose the connections are: what is told of them from now on is nobody's.
@@ -332,7 +332,7 @@ impl Book {
     fn scribe_of(&self, key: (usize, i64)) -> Option<Scribe> {
         match self.calls.get(&key) {
             Some(call) => call.scribe.clone(),
-            None if self.exchanges.values().map(Scribe::exchange).collect::<BTreeSet<_>>().len() > 1 => {
+            None if self.exchanges.values().map(|(scribe, _)| scribe.exchange()).collect::<BTreeSet<_>>().len() > 1 => {
                 self.latest.as_ref().map(Scribe::of_process)
             }
             None => self.latest.clone(),
@@ -369,7 +369,14 @@ impl Book {
             _ => None,
         };
         // A server that believes a proxy's headers does not tell where a connection comes from.
-        let scribe = port.map_or(self.latest.as_ref(), |port| self.exchanges.get(&port)).cloned();
+        let scribe = match port {
+            None => self.latest.clone(),
+            // Each call is for the next request of its connection.
+            Some(port) => self.exchanges.get_mut(&port).map(|(scribe, calls)| {
+                *calls += 1;
+                scribe.of_request(*calls - 1)
+            }),
+        };
         if let Some(scribe) = &scribe {
             scribe.record(Party::Front, What::Called { kind, head: request_head(scope) });
         }

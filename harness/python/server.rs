@@ -24,7 +24,7 @@ use super::{
 use crate::{
     clock::Clock,
     error::{Blame, Trouble, did_you_mean},
-    link::Link,
+    link::{Link, dial},
     recorder::Scribe,
     transcript::{Party, What},
 };
@@ -308,10 +308,8 @@ impl Server {
             *self.process() = process;
         }
         let ledger = Arc::clone(&self.process().ledger);
-        let Ok(Ok(stream)) = timeout(CONNECT_LIMIT, TcpStream::connect(self.address())).await else { return Ok(None) };
-        if stream.set_nodelay(true).is_err() {
-            return Ok(None);
-        }
+        let dialing = timeout(CONNECT_LIMIT, dial(self.address(), scribe.receiving()));
+        let Ok(Ok(stream)) = dialing.await else { return Ok(None) };
         let Ok(own) = stream.local_addr() else { return Ok(None) };
         ledger.expect(own.port(), scribe);
         Ok(Some(Link::Tcp(stream)))

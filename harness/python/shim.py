@@ -590,9 +590,13 @@ def build_exception(name, message):
     # A future refuses StopIteration.
     if isinstance(kind, type) and issubclass(kind, BaseException) and kind is not StopIteration:
         try:
-            return kind(message)
+            exc = kind(message)
         except TypeError:
-            pass
+            return RuntimeError(f"{name}: {message}")
+        number, bracket, text = message.removeprefix("[Errno ").partition("] ")
+        if isinstance(exc, OSError) and bracket and number.isdecimal() and message.startswith("[Errno "):
+            exc.errno, exc.strerror = int(number), text  # as the operating system's own have it
+        return exc
     return RuntimeError(f"{name}: {message}")
 
 

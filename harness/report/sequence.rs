@@ -9,7 +9,8 @@ use crate::{
     head::{Headers, RequestHead, ResponseHead, header, readable, reason_phrase},
     redact::Redactor,
     scope::ScopeType,
-    transcript::{BodyEnd, Event, Level, PROCESS, Transcript, What},
+    step::ClientName,
+    transcript::{BodyEnd, BodyPart, BodyTiming, Event, Level, NeverCame, PROCESS, Transcript, What},
 };
 
 /// The longest message that is shown whole, in characters.
@@ -42,10 +43,12 @@ pub struct Line {
 /// The run as lines, without credentials, secrets and volatile values. Connections that look alike are shown once.
 pub fn lines(transcript: &Transcript, detail: Detail) -> Vec<Line> {
     let redactor = Redactor::of(transcript);
+    let is_named = transcript.events.iter().any(|event| matches!(event.what, What::OpenedBy { .. }));
     let of = |exchange: usize| -> Vec<Line> {
         let mut lines: Vec<(Line, usize)> = Vec::new();
         for event in transcript.of(exchange) {
-            let Some(text) = line(event, &transcript.faults, detail, &redactor) else { continue };
+            let unmet = || if is_named { unmet(event, &redactor) } else { None };
+            let Some(text) = line(event, &transcript.faults, detail, &redactor).or_else(unmet) else { continue };
             match lines.last_mut() {
                 Some((last, times)) if last.text == text => *times += 1,
                 _ => lines.push((Line { at: event.at, text }, 1)),
@@ -69,7 +72,8 @@ pub fn lines(transcript: &Transcript, detail: Detail) -> Vec<Line> {
         let lines = of(first);
         let texts = |exchange: usize| {
             let user = user_of(transcript, exchange);
-            of(exchange).into_iter().map(|line| line.text.replace(user, "<user>")).collect::<Vec<_>>()
+            let lines = of(exchange).into_iter().map(|line| line.text.replace(user, "<user>")).collect::<Vec<_>>();
+            (client_of(transcript, exchange), lines)
         };
         let these = texts(first);
         let alike = (first + 1..exchanges).take_while(|&other| texts(other) == these).count();
@@ -78,7 +82,8 @@ pub fn lines(transcript: &Transcript, detail: Detail) -> Vec<Line> {
             let text = format!("--- connections {} to {}, all like this ---", first + 1, first + 1 + alike);
             shown.push(Line { at, text });
         } else if exchanges > 1 || !shown.is_empty() {
-            shown.push(Line { at, text: format!("--- connection {} ---", first + 1) });
+            let client = client_of(transcript, first).map(|name| format!(": {name}")).unwrap_or_default();
+            shown.push(Line { at, text: format!("--- connection {}{client} ---", first + 1) });
         }
         shown.extend(lines);
         first += 1 + alike;
@@ -98,6 +103,14 @@ pub fn narrate(event: &Event, faults: &[Fault], redactor: &Redactor) -> Option<S
         }
         _ => line(event, faults, Detail::Full, redactor),
     }
+}
+
+/// The name of an exchange's client, in a case that names them.
+fn client_of(transcript: &Transcript, exchange: usize) -> Option<&ClientName> {
+    transcript.of(exchange).find_map(|event| match &event.what {
+        What::OpenedBy { client } => Some(client),
+        _ => None,
+    })
 }
 
 /// The user that an exchange's client says it is, which is all that differs between clients of a crowd.
@@ -138,6 +151,11 @@ fn line(event: &Event, faults: &[Fault], detail: Detail, redactor: &Redactor) ->
         What::DeadlinePassed { waiting_for, limit } => {
             format!("... nothing for {}, waiting for {waiting_for}", seconds(*limit))
         }
+        What::OnConnectionOf { exchange } => format!("    on the same connection as {}", exchange + 1),
+        What::BodyCutShort { sent, whole } => format!("--> {sent} of {whole} bytes of the body"),
+        What::BodyTimed(timing) if full && is_noticeable(timing) => body_timing(timing),
+        What::BodyLate { part, limit, took } => body_late(*part, *limit, *took),
+        What::LinkReset => "x   the client breaks the connection".to_owned(),
         What::Left => "--> end of stream".to_owned(),
         What::StoppedReading => "x   the client stops reading".to_owned(),
         What::FaultFired { index, detail, .. } => {
@@ -261,6 +279,51 @@ fn outbound(event: &Outbound, redactor: &Redactor) -> String {
             format!("{name} {:?}", redactor.text(message))
         }
         _ => name.to_owned(),
+    }
+}
+
+/// A step that came to nothing. Where there is one client, the end of its connection says so already.
+fn unmet(event: &Event, redactor: &Redactor) -> Option<String> {
+    match &event.what {
+        // The passed deadline says it.
+        What::AwaitedNeverCame { why: NeverCame::Deadline, .. } => None,
+        What::AwaitedNeverCame { waiting_for, why: NeverCame::SessionOver } => {
+            let awaited = redactor.text(&waiting_for.to_string());
+            Some(format!("x   the session is over, and the client waited for {awaited}"))
+        }
+        What::AwaitedNeverCame { waiting_for, why: NeverCame::NotOpened } => {
+            let awaited = redactor.text(&waiting_for.to_string());
+            Some(format!("x   there is no session in which {awaited} could come"))
+        }
+        What::NotPerformed { step } => Some(format!("x   step {step} is left out: its connection is over")),
+        _ => None,
+    }
+}
+
+/// Whether a person notices that a body lags behind its head.
+fn is_noticeable(timing: &BodyTiming) -> bool {
+    let first = timing.first_byte.unwrap_or(timing.end).saturating_sub(timing.head);
+    timing.longest_gap.max(first) >= Duration::from_secs(1)
+}
+
+fn body_timing(timing: &BodyTiming) -> String {
+    let BodyTiming { head, first_byte, longest_gap, end } = timing;
+    let first = first_byte.map_or_else(|| "no byte".to_owned(), |first| format!("first byte after {}", seconds(first)));
+    let (head, gap, end) = (seconds(*head), seconds(*longest_gap), seconds(*end));
+    format!("    body: head after {head}, {first}, longest gap {gap}, end after {end}")
+}
+
+fn body_late(part: BodyPart, limit: Duration, took: Option<Duration>) -> String {
+    let limit = seconds(limit);
+    match (part, took) {
+        (BodyPart::FirstByte, Some(took)) => {
+            format!("x   the first byte of the body came after {}, later than {limit}", seconds(took))
+        }
+        (BodyPart::FirstByte, None) => format!("x   no byte of the body came, and one was expected within {limit}"),
+        (BodyPart::Next, Some(took)) => {
+            format!("x   nothing of the body came for {}, longer than {limit}", seconds(took))
+        }
+        (BodyPart::Next, None) => format!("x   the body did not go on within {limit}"),
     }
 }
 

@@ -89,7 +89,7 @@ impl Target for Url {
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
             self.enter().await?;
-            let server = self.upstream.connect().await.ok();
+            let server = self.upstream.connect(scribe.receiving()).await.ok();
             if !scribe.has_faults_at(Place::Edge) {
                 return Ok(server);
             }

@@ -106,7 +106,7 @@ fn bench(criterion: &mut Criterion) {
     group.finish();
 
     let mut waiting = steps.clone();
-    waiting.insert(2, Step { act: Act::Pause, limit: std::time::Duration::from_secs(90) });
+    waiting.insert(2, Step::new(Act::Pause, std::time::Duration::from_secs(90)));
     criterion.bench_function("90 virtual seconds", |bencher| {
         bencher.iter(|| black_box(one_case(&runtime, &waiting, &control)));
     });
