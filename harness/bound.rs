@@ -17,6 +17,7 @@ use crate::{
     outcome::{Class, Ending, Outcome},
     plan::Plan,
     profile::Profile,
+    python::Note,
     redact::Redactor,
     route::Route,
     run::{self, control_steps},
@@ -169,7 +170,7 @@ impl Server {
     }
 
     /// What was noticed that virtual time does not wait for.
-    pub fn notes(&self) -> Vec<String> {
+    pub fn notes(&self) -> Vec<Note> {
         match &self.reach {
             Reach::Url(_) | Reach::Served(_) => Vec::new(),
             Reach::Python(python) => python.notes(),

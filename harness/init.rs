@@ -19,6 +19,7 @@ use crate::{
     message::message_type,
     outcome::Ending,
     plan::Plan,
+    python::Note,
     route::Route,
     run,
     step::{Act, Request, Step},
@@ -94,7 +95,7 @@ pub struct Acquaintance {
     /// What was found out about its paths, its credential and its messages, a sentence each.
     pub remarks: [String; 4],
     /// What was noticed that virtual time does not wait for.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
 }
 
 /// Asks a server. With a token it is tried in every place where tokens travel. The routes that somebody named come first,

@@ -1,6 +1,5 @@
 //! What `--target` names: a server behind a URL, or a Python application.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -12,7 +11,8 @@ use clap::{Args, ValueEnum};
 use relapse::{
     BLOCKED_LIMIT, Binding, COMMAND_LIMIT, Catalogue, Clock, Error, MEMORY_LIMIT, Profile, PythonInstallation,
     PythonRequirements, PythonServer, PythonSite, PythonTarget, Reaching, Recorded, Result, Route, Runtime,
-    START_LIMIT, Served, Server, ServerChoice, Trouble, Upstream, end_interpreters, is_secret, learn_routes, servers,
+    START_LIMIT, Served, Server, ServerChoice, Trouble, Upstream, end_interpreters, is_secret, learn_routes,
+    python::Note, servers,
 };
 
 use super::{complain_of, note, run::Allowance, server, servers_named, until_told_to_stop};
@@ -657,10 +657,10 @@ pub(super) fn end_interpreters_with_us() {
 /// The exit code of what Ctrl-C ended, as shells have it.
 const INTERRUPTED: i32 = 130;
 
-/// Says what virtual time does not wait for, as far as it was noticed, each once, and what to do.
-pub(super) fn tell_notes(notes: impl IntoIterator<Item = String>) {
-    let notes: BTreeSet<String> = notes.into_iter().collect();
-    notes.iter().for_each(|text| note(text));
+/// Says what virtual time does not wait for, as far as it was noticed, each kind once, and what to do.
+pub(super) fn tell_notes(notes: impl IntoIterator<Item = Note>) {
+    let notes = Note::merge(notes);
+    notes.iter().for_each(|seen| note(&seen.to_string()));
     if !notes.is_empty() {
         note("--clock real waits for such things, in real time");
     }

@@ -21,6 +21,7 @@ use crate::{
     fault::Place,
     outcome::Class,
     plan::Plan,
+    python::Note,
     route::Route,
     run,
     step::{Act, Crowd, Step},
@@ -129,7 +130,7 @@ impl Foreign {
     }
 
     /// What was noticed that virtual time does not wait for.
-    pub fn notes(&self) -> Vec<String> {
+    pub fn notes(&self) -> Vec<Note> {
         let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         seats.values().flat_map(|seat| seat.server.notes()).collect()
     }

@@ -6,6 +6,7 @@ mod group;
 mod interpreter;
 mod ledger;
 mod marshal;
+mod note;
 mod server;
 mod venv;
 
@@ -22,6 +23,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 pub use self::group::end_all;
 pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, MEMORY_LIMIT, Site};
 use self::interpreter::{Happening, command};
+pub use self::note::Note;
 pub use self::server::{Installation, START_LIMIT, Server, ServerChoice, Software};
 pub use self::venv::{Requirements, cache, version, versions};
 use crate::{

@@ -20,7 +20,7 @@ use crate::{
     link::Link,
     plan::Plan,
     profile::Profile,
-    python::{Interpreter, Introduction, PythonApplication, Site, keep_time},
+    python::{Interpreter, Introduction, Note, PythonApplication, Site, keep_time},
     recorder::{Recorder, Scribe},
     running::Running,
     shutdown,
@@ -44,7 +44,7 @@ pub struct Python {
     /// What was wrong with the ends of processes.
     complaints: Mutex<BTreeSet<String>>,
     /// What was noticed of processes that are gone.
-    noticed: Mutex<BTreeSet<String>>,
+    noticed: Mutex<Vec<Note>>,
     /// What lives as long as the process.
     background: Connections,
     connections: Arc<Connections>,
@@ -148,16 +148,18 @@ impl Python {
     }
 
     /// What virtual time does not wait for, as far as it was noticed.
-    pub fn notes(&self) -> Vec<String> {
+    pub fn notes(&self) -> Vec<Note> {
         let mut notes = self.noticed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         notes.extend(self.process().iter().flat_map(|process| process.interpreter.notes()));
-        notes.into_iter().collect()
+        Note::merge(notes)
     }
 
     /// Takes the process away; what was noticed of it stays.
     fn take_process(&self) -> Option<Process> {
         let process = self.process().take()?;
-        self.noticed.lock().unwrap_or_else(PoisonError::into_inner).extend(process.interpreter.notes());
+        let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
+        *noticed = Note::merge(noticed.drain(..).chain(process.interpreter.notes()));
+        drop(noticed);
         Some(process)
     }
 
