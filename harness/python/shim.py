@@ -1141,7 +1141,6 @@ class Session:
         self.stopping = False
         self.is_loaded = False
         self.turns = 0  # of the loop, since the harness had its turn
-        self.deferred = []  # commands that came while the app blocked the loop
         self.blocked = Blocked()
         limit = settings.get("blocked_limit") or BLOCKED_LIMIT
         self.blocked_limit = limit
@@ -1192,10 +1191,8 @@ class Session:
         has_files = len(self.files) > self.own_files
         if self.blocked.ns:
             self.tell_blocked()
-        if self.deferred:
-            commands = self.deferred[:]
-            self.deferred.clear()
-            self.execute(commands)
+        if self.has_commands:
+            self.has_commands = False
             timeout = 0
         if timeout == 0 or self.stopping:
             if not self.turns % TURNS_A_STEP and not self.stopping:
@@ -1230,6 +1227,7 @@ class Session:
             self.let_time_pass(self.clock.now_ns + STEP)
         return self.selector.poll(0) if has_files else []
 
+    has_commands = False  # that came while the loop could not rest
     turn_count = 0
     is_waiting = False  # for threads
     is_idle = False  # waits for the harness
@@ -1307,7 +1305,7 @@ class Session:
     def block(self, until, lock):
         """Keeps the loop's own thread waiting for a lock, in virtual time; False if it is late.
 
-        The harness has its turn meanwhile, and its commands wait for the loop.
+        The harness has its turn meanwhile; its commands only schedule, and wait for the loop.
         """
         clock, blocked = self.clock, self.blocked
         started, before = clock.now_ns, blocked.ns
@@ -1349,7 +1347,8 @@ class Session:
         now_ns, commands = self.wire.read()
         self.is_idle = False
         self.owes_answer = True
-        self.deferred += commands
+        self.has_commands = True
+        self.execute(commands)
         clock.forget_reads()
         clock.advance(clock.start_ns + now_ns)
 
