@@ -658,6 +658,54 @@ fn a_sleep_blocks_the_loop(#[case] with: &str, #[case] work: &str, #[case] secon
     assert_eq!(found.len(), usize::from(!expected.is_empty()), "{findings:?}");
 }
 
+/// A session that waits long for its answer.
+const PATIENT: &str = r#"
+summary = "A long turn costs no connection."
+reported = "Nothing."
+behind = "Nothing."
+scenario = "hunt by route"
+
+[[step]]
+open = "/"
+
+[[step]]
+send = "go"
+
+[[step]]
+wait = "done"
+within_ms = 70000
+
+[[step]]
+close = 1000
+
+[expect]
+accept = ["good-open"]
+
+[symptom]
+outcome = "close 1011"
+class = "bad-server"
+cause = "keepalive"
+found_by = ["no_internal_close"]
+"#;
+
+/// A loop that is blocked for longer than the limit is a finding, also on a service of which nothing else is known; the
+/// same work in a thread is none.
+#[rstest]
+#[case::in_the_loop("work()", 1)]
+#[case::in_a_thread("await asyncio.to_thread(work)", 0)]
+fn a_blocked_loop_is_a_finding(#[case] with: &str, #[case] code: i32) {
+    if python().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("service.py"), that_works(with, "time.sleep(45)")).unwrap();
+    std::fs::write(directory.path().join("patient.toml"), PATIENT).unwrap();
+    let (found, told) = relapse(directory.path(), &["run", "patient.toml", "--target", "asgi:service:app"]);
+    assert_eq!(found, Some(code), "{told}");
+    let finding = "the application kept its event loop to itself for 45 s: service.py:6 in work";
+    assert_eq!(told.contains(finding), code == 1, "{told}");
+}
+
 /// A loop that is really blocked is told with the place that blocks it.
 #[test]
 fn a_blocked_loop_is_told_with_its_place() {
@@ -680,7 +728,7 @@ fn one_note_tells_of_all_threads() {
     let directory = tempfile::tempdir().unwrap();
     let with = "for _ in range(2): threading.Thread(target=work, daemon=True).start()";
     std::fs::write(directory.path().join("service.py"), that_works(with, "select.select([], [], [], 1000)")).unwrap();
-    let (_, told) = relapse(directory.path(), &["run", "s508_02_query", "s517_2*", "--target", "asgi:service:app"]);
+    let (_, told) = relapse(directory.path(), &["run", "s508_02_query", "S517-2", "--target", "asgi:service:app"]);
     let notes: Vec<&str> = told.lines().filter(|line| line.contains("a thread of the app's own")).collect();
     assert!(notes.len() == 1 && notes[0].contains("of this kind; virtual time does not wait for it"), "{told}");
 }
