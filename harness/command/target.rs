@@ -116,14 +116,15 @@ pub(super) struct PythonOptions {
     /// where --python and `.venv` name none, and it is not there, it is installed in an environment of its own.
     #[arg(long, value_name = "NAME[==VERSION]", value_parser = real_server)]
     server: Option<ServerChoice>,
-    /// How long a Python application may keep its event loop to itself before it is taken for stuck.
+    /// How long a Python application may keep its event loop to itself before it is taken for stuck. In virtual time, a
+    /// sleep of up to ten times as long only counts as an error. Work in threads may really take three times as long.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
     blocked_limit: Duration,
     /// How much memory a Python application may have, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(16..=1 << 30))]
     memory_limit: u64,
-    /// The clock of a Python application's event loop: virtual time costs nothing and is exact; real time is for threads,
-    /// sockets, files and processes of the application's own.
+    /// The clock of a Python application: virtual time costs nothing and is exact, also for the clocks that the application
+    /// reads and for its threads; real time is for sockets, files and processes of its own.
     #[arg(long, value_enum, default_value_t = LoopClock::Virtual)]
     clock: LoopClock,
     /// Give each case a Python interpreter of its own.

@@ -53,7 +53,9 @@ pub struct Site {
     pub directory: PathBuf,
     /// Environment variables beside our own.
     pub environment: Vec<(String, String)>,
-    /// How long the application may keep its event loop to itself before it is taken for stuck. Real time.
+    /// How long the application may keep its event loop to itself before it is taken for stuck. Real time; in virtual time a
+    /// sleep on the loop's thread may take ten times as long, and is logged as an error beyond the limit. Virtual time waits
+    /// for work in threads for three times the limit, in real time.
     pub blocked_limit: Duration,
     /// The clock of its event loop: ours, in lockstep; or the real one, where it has threads or files of its own.
     pub clock: Clock,
