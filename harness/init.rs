@@ -17,6 +17,7 @@ use crate::{
     frame::Opcode,
     head::{header, readable},
     message::message_type,
+    note::Note,
     outcome::Ending,
     plan::Plan,
     route::Route,
@@ -95,7 +96,7 @@ pub struct Acquaintance {
     /// What was found out about its paths, its credential and its messages, a sentence each.
     pub remarks: [String; 4],
     /// What was noticed that virtual time does not wait for.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
 }
 
 /// Asks a server. With a token it is tried in every place where tokens travel. The routes that somebody named come first,

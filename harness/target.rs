@@ -10,6 +10,7 @@ use crate::{
     error::Error,
     fault::Place,
     link::Link,
+    note::Note,
     recorder::Scribe,
     transcript::{Residue, Service},
 };
@@ -111,7 +112,7 @@ pub trait Target: fmt::Debug + Sync {
     }
 
     /// Remarks about its runs that a user should read, such as work that the virtual clock does not wait for.
-    fn notes(&self) -> Vec<String> {
+    fn notes(&self) -> Vec<Note> {
         Vec::new()
     }
 

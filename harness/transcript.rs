@@ -309,6 +309,9 @@ pub struct Event {
 /// Stands for an exchange where the life of the server's process is meant.
 pub const PROCESS: usize = usize::MAX;
 
+/// How a log record begins that says how long an app did not let its event loop run.
+pub const KEPT_LOOP: &str = "the application kept its event loop to itself";
+
 /// What a target still holds once every client is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Residue {

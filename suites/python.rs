@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use relapse::{
-    Binding, External, Front, LifespanMode, Plan, PythonSite, PythonTarget, Transcript,
+    Binding, External, Front, LifespanMode, Plan, PythonSite, PythonTarget, Transcript, check,
     classify::{self, Reading},
     clock::{Clock, Runtime},
     error::Trouble,
@@ -546,9 +546,10 @@ fn an_application_with_a_thread_keeps_real_time() {
     let Some(python) = python() else { return };
     let directory = tempfile::tempdir().unwrap();
     let body = "
-    import asyncio, threading
+    import asyncio, select, threading
     loop, done = asyncio.get_running_loop(), asyncio.Event()
-    threading.Thread(target=lambda: (time.sleep(0.3), loop.call_soon_threadsafe(done.set))).start()
+    work = lambda: (select.select([], [], [], 0.5), loop.call_soon_threadsafe(done.set))
+    threading.Thread(target=work).start()
     await done.wait()
     await send({'type': 'websocket.send', 'text': '{\"type\": \"welcome\"}'})
     await receive()
@@ -582,6 +583,184 @@ fn trouble_is_told_in_real_time(#[case] body: &str, #[case] expected: &str) {
     let site = PythonSite { clock, blocked_limit, ..site(&python, directory.path(), "service:app") };
     let transcripts = converse(site, "uvicorn-0.35", &[&[open(), wait("anything")]]).unwrap();
     assert!(said(&transcripts[0]).contains(expected), "{}", said(&transcripts[0]));
+}
+
+/// Sends a request, and is told that it is done within 100 s.
+fn ask_and_wait() -> Vec<Step> {
+    let done = Step { limit: Duration::from_secs(100), ..wait("done") };
+    let close = step(Act::Close(relapse::close_code::CloseCode::NORMAL));
+    vec![open(), step(Act::SendText("go".to_owned())), done, close]
+}
+
+/// A service that answers a message with `done` once this has been run, with `work` as a plain function.
+fn that_works(with: &str, work: &str) -> String {
+    format!(
+        "
+import asyncio, concurrent.futures, select, threading, time
+from datetime import datetime
+pool = concurrent.futures.ThreadPoolExecutor(1)
+def work():
+    {work}
+async def app(scope, receive, send):
+    if scope['type'] == 'lifespan':
+        raise NotImplementedError
+    await receive()
+    await send({{'type': 'websocket.accept'}})
+    await receive()
+    {with}
+    await send({{'type': 'websocket.send', 'text': '{{\"type\": \"done\"}}'}})
+    await receive()
+"
+    )
+}
+
+/// When the client is told that it is done, and what the app logged.
+fn done_at(transcript: &Transcript) -> (Duration, String) {
+    let is_done = |what: &What| match what {
+        What::FrameSeen(frame) => String::from_utf8_lossy(&frame.payload).contains("done"),
+        _ => false,
+    };
+    let seen = transcript.events.iter().find(|event| is_done(&event.what));
+    (seen.unwrap_or_else(|| panic!("{}", said(transcript))).at, said(transcript))
+}
+
+/// Clocks that an app reads itself are the virtual one, so that a loop with a deadline ends at its time.
+#[rstest]
+#[case::monotonic("time.monotonic()")]
+#[case::time("time.time()")]
+#[case::perf_counter("time.perf_counter()")]
+#[case::datetime("datetime.now().timestamp()")]
+fn a_polling_loop_ends_in_virtual_time(#[case] clock: &str) {
+    let with = format!("start = {clock}\n    while {clock} - start < 1.0: await asyncio.sleep(0.0625)");
+    let Some(transcripts) = converse_with(&that_works(&with, "pass"), &[&ask_and_wait()]) else { return };
+    let transcript = &transcripts.unwrap()[0];
+    let (at, said) = done_at(transcript);
+    // Its naps of 62.5 ms end at whole milliseconds.
+    assert!(at >= Duration::from_secs(1) && at < Duration::from_millis(1020), "{at:?}");
+    assert!(said.is_empty() && ending(transcript).starts_with("close 1000"), "{said}");
+}
+
+/// Work in a thread is no blocked loop, however long it takes: what it sleeps passes in virtual time, and what it really
+/// does takes no virtual time.
+#[rstest]
+#[case::to_thread("await asyncio.to_thread(work)", "time.sleep(45)", 45)]
+#[case::executor("await asyncio.get_running_loop().run_in_executor(pool, work)", "time.sleep(45)", 45)]
+#[case::own_pool("await asyncio.wrap_future(pool.submit(work))", "time.sleep(45)", 45)]
+#[case::waits("await asyncio.to_thread(work)", "threading.Event().wait(45)", 45)]
+#[case::real("await asyncio.to_thread(work)", "select.select([], [], [], 2)", 0)]
+fn work_in_a_thread_is_no_blocked_loop(#[case] with: &str, #[case] work: &str, #[case] seconds: u64) {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("service.py"), that_works(with, work)).unwrap();
+    let site = PythonSite { blocked_limit: Duration::from_secs(1), ..site(&python, directory.path(), "service:app") };
+    let script = ask_and_wait();
+    let once = || converse(site.clone(), "uvicorn-0.54", &[&script, &script]).unwrap();
+    let transcripts = once();
+    for transcript in &transcripts {
+        assert_eq!(done_at(transcript), (Duration::from_secs(seconds), String::new()));
+        assert!(ending(transcript).starts_with("close 1000"), "{}", ending(transcript));
+    }
+    assert_eq!(format!("{transcripts:?}"), format!("{:?}", once()));
+}
+
+/// A sleep on the loop's own thread passes in virtual time, too, and is told as what it is, with its place.
+#[rstest]
+#[case::short("work()", "time.sleep(3)", 3, "")]
+#[case::long(
+    "work()",
+    "time.sleep(30)",
+    30,
+    "the application kept its event loop to itself for 30 s: service.py:6 in work"
+)]
+#[case::waits_for_a_thread(
+    "pool.submit(work).result()",
+    "time.sleep(30)",
+    30,
+    "the application kept its event loop to itself for 30 s: service.py:13 in app"
+)]
+fn a_sleep_blocks_the_loop(#[case] with: &str, #[case] work: &str, #[case] seconds: u64, #[case] expected: &str) {
+    let Some(transcripts) = converse_with(&that_works(with, work), &[&ask_and_wait()]) else { return };
+    let transcript = &transcripts.unwrap()[0];
+    assert_eq!(done_at(transcript), (Duration::from_secs(seconds), expected.to_owned()));
+    assert!(ending(transcript).starts_with("close 1000"), "{}", ending(transcript));
+    let findings = check::findings(&check::Evidence::gather(transcript, &relapse::HealthyClient::Absent));
+    let found: Vec<_> = findings.iter().filter(|finding| finding.message.contains("kept its event loop")).collect();
+    assert_eq!(found.len(), usize::from(!expected.is_empty()), "{findings:?}");
+}
+
+/// A session that waits long for its answer.
+const PATIENT: &str = r#"
+summary = "A long turn costs no connection."
+reported = "Nothing."
+behind = "Nothing."
+scenario = "hunt by route"
+
+[[step]]
+open = "/"
+
+[[step]]
+send = "go"
+
+[[step]]
+wait = "done"
+within_ms = 70000
+
+[[step]]
+close = 1000
+
+[expect]
+accept = ["good-open"]
+
+[symptom]
+outcome = "close 1011"
+class = "bad-server"
+cause = "keepalive"
+found_by = ["no_internal_close"]
+"#;
+
+/// A loop that is blocked for longer than the limit is a finding, also on a service of which nothing else is known; the
+/// same work in a thread is none.
+#[rstest]
+#[case::in_the_loop("work()", 1)]
+#[case::in_a_thread("await asyncio.to_thread(work)", 0)]
+fn a_blocked_loop_is_a_finding(#[case] with: &str, #[case] code: i32) {
+    if python().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("service.py"), that_works(with, "time.sleep(45)")).unwrap();
+    std::fs::write(directory.path().join("patient.toml"), PATIENT).unwrap();
+    let (found, told) = relapse(directory.path(), &["run", "patient.toml", "--target", "asgi:service:app"]);
+    assert_eq!(found, Some(code), "{told}");
+    let finding = "the application kept its event loop to itself for 45 s: service.py:6 in work";
+    assert_eq!(told.contains(finding), code == 1, "{told}");
+}
+
+/// A loop that is really blocked is told with the place that blocks it.
+#[test]
+fn a_blocked_loop_is_told_with_its_place() {
+    let text = that_works("work()", "select.select([], [], [], 1000)");
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("service.py"), text).unwrap();
+    let site = PythonSite { blocked_limit: Duration::from_secs(1), ..site(&python, directory.path(), "service:app") };
+    let transcripts = converse(site, "uvicorn-0.54", &[&ask_and_wait()]).unwrap();
+    let said = said(&transcripts[0]);
+    assert!(said.contains("kept its event loop to itself for 1 s at service.py:6 in work: something"), "{said}");
+}
+
+/// Each kind of thing that virtual time does not wait for has one note, with a count.
+#[test]
+fn one_note_tells_of_all_threads() {
+    if python().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let with = "for _ in range(2): threading.Thread(target=work, daemon=True).start()";
+    std::fs::write(directory.path().join("service.py"), that_works(with, "select.select([], [], [], 1000)")).unwrap();
+    let (_, told) = relapse(directory.path(), &["run", "s508_02_query", "S517-2", "--target", "asgi:service:app"]);
+    let notes: Vec<&str> = told.lines().filter(|line| line.contains("a thread of the app's own")).collect();
+    assert!(notes.len() == 1 && notes[0].contains("of this kind; virtual time does not wait for it"), "{told}");
 }
 
 /// What an application remembers is not there in the next case where each has an interpreter of its own.

@@ -28,6 +28,7 @@ const RANKS: &[(&str, &[&str])] = &[
             "head",
             "issue",
             "message",
+            "note",
             "outcome",
             "plan",
             "profile",

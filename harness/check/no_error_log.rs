@@ -3,7 +3,7 @@
 use super::{Complaints, Evidence};
 use crate::{
     classify::Reading,
-    transcript::{Level, Party, What},
+    transcript::{KEPT_LOOP, Level, Party, What},
 };
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
@@ -37,7 +37,9 @@ pub(super) fn errors<'a>(reading: &'a Reading<'_>) -> impl Iterator<Item = (Stri
     let is_echo = reading.is_escape_injected();
     let own = before_outage.filter(move |event| !(is_echo && event.party == Party::Front));
     // What an application writes down of which nothing is known is its own matter, unless nobody took what was raised.
-    let is_its_matter = |message: &str| reading.service.is_unknown() && !message.starts_with(UNHANDLED);
+    // That its event loop was blocked is our own observation.
+    let is_seen = |message: &str| message.starts_with(UNHANDLED) || message.starts_with(KEPT_LOOP);
+    let is_its_matter = move |message: &str| reading.service.is_unknown() && !is_seen(message);
     own.filter_map(move |event| match &event.what {
         What::Logged { message, .. } if event.party == Party::Application && is_its_matter(message) => None,
         What::Logged { level: Level::Error, message } => {

@@ -1,6 +1,5 @@
 //! What `--target` names: a server behind a URL, or a Python application.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -13,7 +12,7 @@ use relapse::{
     BLOCKED_LIMIT, Binding, Blame, COMMAND_LIMIT, Catalogue, Clock, Error, External, Front, Launch, LifespanMode,
     MEMORY_LIMIT, Profile, PythonInstallation, PythonRequirements, PythonServer, PythonSite, PythonTarget, Recorded,
     Result, Route, Runtime, START_LIMIT, Served, ServerChoice, TargetKind, TokenSource, Trouble, Upstream, Version,
-    end_interpreters, is_secret, learn_routes, servers, shell,
+    end_interpreters, is_secret, learn_routes, note::Note, servers, shell,
 };
 
 use super::{complain_of, note, run::Allowance, server, servers_named, until_told_to_stop};
@@ -117,14 +116,15 @@ pub(super) struct PythonOptions {
     /// where --python and `.venv` name none, and it is not there, it is installed in an environment of its own.
     #[arg(long, value_name = "NAME[==VERSION]", value_parser = real_server)]
     server: Option<ServerChoice>,
-    /// How long a Python application may keep its event loop to itself before it is taken for stuck.
+    /// How long a Python application may keep its event loop to itself before it is taken for stuck. In virtual time, a
+    /// sleep of up to ten times as long only counts as an error. Work in threads may really take three times as long.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
     blocked_limit: Duration,
     /// How much memory a Python application may have, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(16..=1 << 30))]
     memory_limit: u64,
-    /// The clock of a Python application's event loop: virtual time costs nothing and is exact; real time is for threads,
-    /// sockets, files and processes of the application's own.
+    /// The clock of a Python application: virtual time costs nothing and is exact, also for the clocks that the application
+    /// reads and for its threads; real time is for sockets, files and processes of its own.
     #[arg(long, value_enum, default_value_t = LoopClock::Virtual)]
     clock: LoopClock,
     /// Give each case a Python interpreter of its own.
@@ -746,10 +746,10 @@ pub(super) fn end_interpreters_with_us() {
 /// The exit code of what Ctrl-C ended, as shells have it.
 const INTERRUPTED: i32 = 130;
 
-/// Says what virtual time does not wait for, as far as it was noticed, each once, and what to do.
-pub(super) fn tell_notes(notes: impl IntoIterator<Item = String>) {
-    let notes: BTreeSet<String> = notes.into_iter().collect();
-    notes.iter().for_each(|text| note(text));
+/// Says what virtual time does not wait for, as far as it was noticed, each kind once, and what to do.
+pub(super) fn tell_notes(notes: impl IntoIterator<Item = Note>) {
+    let notes = Note::merge(notes);
+    notes.iter().for_each(|seen| note(&seen.to_string()));
     if !notes.is_empty() {
         note("--clock real waits for such things, in real time");
     }

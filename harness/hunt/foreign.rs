@@ -18,6 +18,7 @@ use crate::{
     explain::{Explanation, Kind},
     external::{External, as_written, in_the_words_of},
     fault::Place,
+    note::Note,
     outcome::Class,
     plan::Plan,
     route::Route,
@@ -160,7 +161,7 @@ impl Foreign {
     }
 
     /// Remarks about its runs that a user should read.
-    pub fn notes(&self) -> Vec<String> {
+    pub fn notes(&self) -> Vec<Note> {
         self.free().iter().flat_map(|owned| owned.external.target.notes()).collect()
     }
 

@@ -6,8 +6,8 @@ use std::io::{BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
@@ -22,15 +22,15 @@ use crate::{
     clock::Clock,
     error::{Blame, Trouble},
     exception::{CodePlace, Exception},
+    note::Note,
     route::{Parameter, Route},
+    transcript::KEPT_LOOP,
     value::Value,
 };
 
 /// What runs in the interpreter.
 pub(super) const SHIM: &str = include_str!("shim.py");
 
-/// How the trouble with an application begins that does not answer.
-const STUCK: &str = "the application kept its event loop to itself";
 /// How long a stuck interpreter may take to say where it is.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 /// How often it is looked whether an interpreter on the real clock is stuck.
@@ -51,7 +51,9 @@ pub struct Site {
     pub directory: PathBuf,
     /// Environment variables beside our own.
     pub environment: Vec<(String, String)>,
-    /// How long the application may keep its event loop to itself before it is taken for stuck. Real time.
+    /// How long the application may keep its event loop to itself before it is taken for stuck. Real time; in virtual time a
+    /// sleep on the loop's thread may take ten times as long, and is logged as an error beyond the limit. Virtual time waits
+    /// for work in threads for three times the limit, in real time.
     pub blocked_limit: Duration,
     /// The clock of its event loop: ours, in lockstep; or the real one, where it has threads or files of its own.
     pub clock: Clock,
@@ -147,6 +149,8 @@ struct Ear {
     from: BufReader<ChildStdout>,
     group: Arc<Mutex<Group>>,
     printed: Printed,
+    /// Where the application's own code is.
+    directory: PathBuf,
 }
 
 /// The calls that run, and what is known of their interpreter.
@@ -157,8 +161,8 @@ struct Calls {
     /// Where the application's own code is.
     directory: PathBuf,
     died: Option<Trouble>,
-    /// What the harness should know: threads and sockets that virtual time does not wait for.
-    notes: Vec<String>,
+    /// Threads and sockets that virtual time does not wait for.
+    notes: Vec<Note>,
     /// Since when an answer is owed, on the real clock.
     owed: Option<Instant>,
 }
@@ -186,7 +190,7 @@ impl Interpreter {
         printed.keep(errors);
         let group = Arc::new(Mutex::new(group));
         let from = BufReader::with_capacity(64 * 1024, from);
-        let mut ear = Ear { from, group: Arc::clone(&group), printed };
+        let mut ear = Ear { from, group: Arc::clone(&group), printed, directory: site.directory.clone() };
         let settings = dict([
             ("app", Value::Str(site.app.clone())),
             ("factory", Value::Bool(site.factory)),
@@ -194,11 +198,13 @@ impl Interpreter {
             ("clock", if site.clock == Clock::Virtual { "virtual" } else { "real" }.into()),
             ("seed", Value::Int((seed & 0x7FFF_FFFF) as i64)),
             ("log_level", Value::Int(20)),
+            ("blocked_limit", Value::Int(i64::try_from(site.blocked_limit.as_nanos()).unwrap_or(i64::MAX))),
+            ("epoch", Value::Int(epoch())),
             ("memory_limit", Value::Int(i64::try_from(site.memory_limit).unwrap_or(i64::MAX))),
         ]);
         let introduced = say(&mut to, &settings).map_err(|_| ear.gone()).and_then(|()| ear.hear(site.start_limit));
         let introduced = introduced.map_err(|trouble| {
-            let late = trouble.message.starts_with(STUCK);
+            let late = trouble.message.starts_with(KEPT_LOOP);
             let limit = site.start_limit.as_secs_f64();
             let message = format!("the import of {} took longer than {limit} s; --start-limit gives it more", site.app);
             let blame = if late { Blame::App } else { trouble.blame };
@@ -296,9 +302,9 @@ impl Interpreter {
         lock(&self.calls).died.clone()
     }
 
-    /// What was noticed that virtual time does not wait for, each once.
-    pub fn notes(&self) -> Vec<String> {
-        lock(&self.calls).notes.clone()
+    /// Things that virtual time does not wait for, as far as they were seen: one note for each kind.
+    pub fn notes(&self) -> Vec<Note> {
+        Note::merge(lock(&self.calls).notes.iter().cloned())
     }
 }
 
@@ -346,8 +352,18 @@ fn listen(mut ear: Ear, calls: &Mutex<Calls>, blocked_limit: Duration) {
 }
 
 impl Ear {
-    /// Waits for one message.
+    /// Waits for one answer. Work in threads may take longer than the limit: signs of life come meanwhile.
     fn hear(&mut self, limit: Duration) -> Result<Value, Trouble> {
+        loop {
+            match self.hear_one(limit)? {
+                Value::None => {}
+                answer => return Ok(answer),
+            }
+        }
+    }
+
+    /// Waits for one message.
+    fn hear_one(&mut self, limit: Duration) -> Result<Value, Trouble> {
         let mut head = [0; 4];
         self.read(&mut head, limit)?;
         let length = u32::from_le_bytes(head) as usize;
@@ -388,15 +404,8 @@ impl Ear {
         // Where we are in it is nobody's concern.
         let said = self.printed.last();
         let frames: Vec<&str> = said.lines().filter(|line| !line.starts_with("  File \"<string>\"")).collect();
-        Trouble {
-            message: format!(
-                "{STUCK} for {} s: something in it blocks, as time.sleep or a socket \
-                 without asyncio does; --blocked-limit gives it more",
-                limit.as_secs_f64()
-            ),
-            details: frames.join("\n"),
-            blame: Blame::App,
-        }
+        let message = stuck(limit, printed_place(&frames, &self.directory));
+        Trouble { message, details: frames.join("\n"), blame: Blame::App }
     }
 
     fn gone(&mut self) -> Trouble {
@@ -429,7 +438,8 @@ impl Calls {
         if let Some(Value::List(events)) = parts.next() {
             events.into_iter().for_each(|event| self.happen(event));
         }
-        next
+        // Nothing fires in one that is gone.
+        next.filter(|_| self.died.is_none())
     }
 
     fn die(&mut self, trouble: Trouble) {
@@ -450,7 +460,23 @@ impl Calls {
         let mut parts = parts.into_iter();
         let kind = text(parts.next());
         let (id, happening) = match kind.as_str() {
-            "note" => return self.notes.push(text(parts.next())),
+            "note" => {
+                let (kind, example) = (text(parts.next()), text(parts.next()));
+                return self.notes.push(Note { kind, example, count: 1 });
+            }
+            "stuck" => {
+                let blocked = nanoseconds(parts.next());
+                let place = place(parts.next(), &self.directory);
+                let (message, details) = (stuck(blocked, place), String::new());
+                return self.die(Trouble { message, details, blame: Blame::App });
+            }
+            "blocked" => {
+                let (id, level) = (parts.next(), level(parts.next()));
+                let blocked = nanoseconds(parts.next()).as_secs_f64();
+                let place = place(parts.next(), &self.directory).map(|place| format!(": {place}"));
+                let message = format!("{KEPT_LOOP} for {blocked} s{}", place.unwrap_or_default());
+                (id, Happening::Logged(level, message))
+            }
             "fatal" => {
                 let message = "the harness's part in the interpreter failed".to_owned();
                 return self.die(Trouble { message, details: text(parts.next()), blame: Blame::Setup });
@@ -468,9 +494,8 @@ impl Calls {
                 (id, Happening::Handled(exception(&mut parts, &self.directory)))
             }
             "log" => {
-                let (id, level) = (parts.next(), parts.next());
+                let (id, level) = (parts.next(), level(parts.next()));
                 let (_logger, message) = (parts.next(), text(parts.next()));
-                let level = if let Some(Value::Int(level)) = level { level } else { 20 };
                 (id, Happening::Logged(level, message))
             }
             "unhandled" => {
@@ -534,12 +559,17 @@ pub(super) fn text(value: Option<Value>) -> String {
 /// directory; where it has none there, the innermost of all.
 pub(super) fn exception(parts: &mut impl Iterator<Item = Value>, directory: &Path) -> Exception {
     let (type_name, message) = (text(parts.next()), text(parts.next()));
-    let Some(Value::List(frames)) = parts.next() else { return Exception { type_name, message, place: None } };
+    Exception { type_name, message, place: place(parts.next(), directory) }
+}
+
+/// The innermost of these frames that is in the application's own code, which is in this directory; where none is, the
+/// innermost of all.
+fn place(frames: Option<Value>, directory: &Path) -> Option<CodePlace> {
+    let Some(Value::List(frames)) = frames else { return None };
     let places = frames.into_iter().rev().filter_map(|frame| match frame {
         Value::List(parts) => match <[Value; 3]>::try_from(parts) {
             Ok([Value::Str(file), Value::Int(line), Value::Str(function)]) => {
-                let own = Path::new(&file).strip_prefix(directory).ok().map(Path::to_path_buf);
-                let own = own.filter(|own| !own.components().any(|part| part.as_os_str() == "site-packages"));
+                let own = own_file(&file, directory);
                 let name = own.as_ref().map_or(file, |own| own.display().to_string());
                 let place = CodePlace { file: name, line: u32::try_from(line).unwrap_or(0), function };
                 Some((own.is_some(), place))
@@ -550,7 +580,60 @@ pub(super) fn exception(parts: &mut impl Iterator<Item = Value>, directory: &Pat
     });
     let places: Vec<(bool, CodePlace)> = places.collect();
     let own = places.iter().position(|(is_own, _)| *is_own).unwrap_or(0);
-    Exception { type_name, message, place: places.into_iter().nth(own).map(|(_, place)| place) }
+    places.into_iter().nth(own).map(|(_, place)| place)
+}
+
+/// A file of the application's own, from its directory.
+fn own_file(file: &str, directory: &Path) -> Option<PathBuf> {
+    let own = Path::new(file).strip_prefix(directory).ok()?;
+    (!own.components().any(|part| part.as_os_str() == "site-packages")).then(|| own.to_path_buf())
+}
+
+/// The place that keeps the event loop, by the frames that `faulthandler` printed: its thread is the last one there, and
+/// the innermost frame comes first.
+fn printed_place(lines: &[&str], directory: &Path) -> Option<CodePlace> {
+    let thread = lines.rsplit(|line| line.contains("hread 0x")).next()?;
+    thread.iter().find_map(|line| {
+        let (file, rest) = line.strip_prefix("  File \"")?.split_once("\", line ")?;
+        let (line, function) = rest.split_once(" in ")?;
+        let file = own_file(file, directory)?.display().to_string();
+        Some(CodePlace { file, line: line.parse().ok()?, function: function.to_owned() })
+    })
+}
+
+/// The trouble with an application that does not let its event loop run.
+fn stuck(blocked: Duration, place: Option<CodePlace>) -> String {
+    let place = place.map(|place| format!(" at {place}")).unwrap_or_default();
+    format!(
+        "{KEPT_LOOP} for {} s{place}: something in it blocks, as time.sleep or a socket without asyncio does; \
+         --blocked-limit gives it more",
+        blocked.as_secs_f64()
+    )
+}
+
+/// When the virtual clock of every interpreter begins, in nanoseconds since the Unix epoch. It is the true time, in whole
+/// seconds, since an app may check when a token expires. All interpreters of this process begin at the same time, so that
+/// two runs see equal times.
+fn epoch() -> i64 {
+    static EPOCH: OnceLock<i64> = OnceLock::new();
+    *EPOCH.get_or_init(|| {
+        #[expect(clippy::disallowed_methods, reason = "the virtual clock begins at the true time of day")]
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_secs()).unwrap_or(0).saturating_mul(1_000_000_000)
+    })
+}
+
+/// A level of logging, as Python numbers them; INFO where there is none.
+fn level(value: Option<Value>) -> i64 {
+    if let Some(Value::Int(level)) = value { level } else { 20 }
+}
+
+/// A span of time in nanoseconds.
+fn nanoseconds(value: Option<Value>) -> Duration {
+    match value {
+        Some(Value::Int(count)) => Duration::from_nanos(u64::try_from(count).unwrap_or(0)),
+        _ => Duration::ZERO,
+    }
 }
 
 /// Whose fault it is that an app cannot be loaded, by the shim's word for what went wrong.

@@ -17,7 +17,12 @@ were fd 0 and fd 1 at the start.
               raised id type message frames module        left id task_names
               handled id type message frames module
               log id level logger message trace           unhandled id type message frames
-              note text            fatal text
+              blocked id level ns frames                  stuck ns frames
+              note kind example    fatal text
+
+In place of an answer comes None, again and again, while threads of the app are at work and the loop
+waits for them in real time.  `blocked` tells how long the app has kept its loop from running, in
+virtual time; `stuck` that the harness should not wait any longer.
 
 `give` and `raise ... receive` are kept for the next receive() if none waits; `sent` and
 `raise ... send` without a waiting send() do nothing.  A call with credit need not wait for its
@@ -25,6 +30,10 @@ messages: as many bytes of them as the harness is sure to take are only told, as
 ends with the answer.  On the real clock there is none, batches that come together share one answer,
 more answers follow when something happens later, and timers are in nanoseconds of the monotonic
 clock.
+
+On the virtual clock, the functions of `time` and `datetime` that tell the time follow it, and so do
+sleeps and waits with a time-out in threads: see `Clock`.  What reads a clock in C, or waits in the
+system (sockets, processes, `Lock.acquire` with a time-out, another event loop), keeps real time.
 """
 
 import _thread
@@ -32,30 +41,38 @@ import ast
 import asyncio
 import atexit
 import builtins
-import concurrent.futures
+import concurrent.futures.thread
 import contextvars
+import datetime
 import difflib
 import faulthandler
 import gc
+import heapq
 import importlib
 import importlib.machinery
 import inspect
+import itertools
 import json
 import logging
 import marshal
 import math
 import os
 import pkgutil
+import platform
+import queue
 import random
 import re
 import resource
 import selectors
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 import traceback
+import types
+import warnings
 import weakref
 from collections import deque
 from urllib.parse import quote_plus
@@ -429,19 +446,579 @@ class LockstepSelector(selectors.DefaultSelector):
         return self.turn(timeout)
 
 
-class LockstepLoop(asyncio.SelectorEventLoop):
-    """An event loop with the clock of the harness, which knows its jobs in worker threads."""
+SECOND = 10**9  # nanoseconds
+UPTIME = 1_000_000 * SECOND  # of the virtual monotonic clock at the start: no app has just booted
+BLOCKED_LIMIT = 20 * SECOND  # unless the harness names another
+STUCK_LIMITS = 10  # times the blocked limit: a loop that is kept so long is stuck
+WORK_LIMITS = 3  # times the blocked limit: how long virtual time waits for work in threads, really
+SLOW = SECOND // 10  # a warning says that the loop was kept so long, as in asyncio's debug mode
+FREE_READS = 100_000  # of the clocks, before the app is taken for one that polls them
+FREE_TURNS = 10_000  # of the loop at one moment, before the app is taken for one that polls
+STEP = SECOND // 100  # of virtual time for one that polls
+READS_A_STEP = 1000
+TURNS_A_STEP = 100
+OWN_PATIENCE = 0.1  # seconds, real, for threads that the app itself started
+LOCK_PATIENCE = 0.01  # seconds, real, before it is looked whether a thread waits for a lock
+IDLE_PATIENCE = 1.0  # seconds, real, until a thread wakes by itself where the loop is blocked in C
+KEEPALIVES = 4  # signs of life in the blocked limit, at least
+FUTEX = {"x86_64": "202", "aarch64": "98"}.get(platform.machine())
+REAL_TIME_MODULES = frozenset((
+    "multiprocessing.connection", "multiprocessing.managers", "multiprocessing.pool",
+    "multiprocessing.queues", "multiprocessing.synchronize", "socketserver"))
 
-    def __init__(self, selector):
-        super().__init__(selector)
-        self.now_ns = 0
-        self.now = 0.0
-        self._clock_resolution = 1e-9
-        self.jobs = set()
-        self.executors = weakref.WeakSet()
+real = types.ModuleType("time")  # the clocks of the system, for those that wait in it
+real.__dict__.update(vars(time))
+real_wait = threading.Condition.wait
+real_join = threading.Thread.join
+real_start = threading.Thread.start
+
+
+class Rest:
+    """A thread that waits, for a lock, and to a time of the virtual clock if it has a limit."""
+
+    __slots__ = ("lock", "condition", "ident", "is_over", "is_late")
+
+    def __init__(self, lock, condition=None):
+        self.lock = lock
+        self.condition = condition
+        self.ident = _thread.get_ident()
+        self.is_over = False
+        self.is_late = False
+
+    def lasts(self):
+        """False as soon as another thread has ended it, even if this one has not yet gone on."""
+        return self.condition is None or self.lock in self.condition._waiters
+
+    def wake(self, clock):
+        """Ends it because its time has come."""
+        if self.condition is not None:
+            try:
+                self.condition._waiters.remove(self.lock)
+            except ValueError:
+                return  # it has just been notified
+        self.is_late = True
+        clock.rests.pop(self.ident, None)
+        self.lock.release()
+
+
+class Joining:
+    """The wait for the end of a thread, with what a Rest and a lock have."""
+
+    is_over = False
+
+    def __init__(self, thread):
+        self.thread = thread
+
+    def lasts(self):
+        # Processes live in real time.
+        return self.thread.is_alive() and not serves_processes(self.thread)
+
+    def acquire(self, blocking=True, timeout=-1):
+        real_join(self.thread, 0 if not blocking else None if timeout < 0 else timeout)
+        return not self.thread.is_alive()
+
+
+class Job:
+    """Work for a thread of a pool, from its order to its end."""
+
+    __slots__ = ("pool", "future", "ident", "order")
+
+    def __init__(self, pool, future, order):
+        self.pool = pool
+        self.future = future
+        self.ident = None  # of its thread, once it has one
+        self.order = order
+
+
+class Clock:
+    """The clocks that the app reads: those of `time` and `datetime`, on virtual time.
+
+    They stand still while anything runs.  Time passes in the hands of the harness, once the loop
+    and all threads rest: a thread rests in a sleep, or in a wait of `threading` (conditions,
+    events, queues, futures, joins).  Threads whose time has come wake one after the other, and jobs
+    begin one after the other, so that a run with threads can be repeated, too.
+
+    An app that polls a clock without ever resting would wait for ever: after many reads at one
+    moment each further one takes a little time.
+
+    `time.sleep` and the others are bound methods, which a class can have as an attribute as it can
+    have the built-in ones.
+    """
+
+    def __init__(self):
+        self.now_ns = UPTIME
+        self.now = UPTIME / 1e9
+        self.wall_ns = 0  # to be added for the time of day
+        self.start_ns = UPTIME  # where the harness's time begins
+        self.reads = 0
+        self.is_polled = False  # since the harness had its turn
+        self.is_virtual = False
+        self.session = None
+        self.rests = {}  # by thread
+        self.jobs = {}  # by their future or, of anyio, by their thread
+        self.due = []  # a heap of (time, order, Rest)
+        self.orders = itertools.count()
+        self.submitting = {}  # the pool, by the thread that gives it a job
+        self.given_up = weakref.WeakSet()  # threads that virtual time does not wait for
+        self.starting = set()  # threads that start another one, which is no wait of the app
+        self.joined = None  # the thread whose end the loop's thread waits for
+        self.spun_turn = -1
+        self.seen = {}
+        self.stalled = weakref.WeakKeyDictionary()  # how often a thread had run when it was seen to wait for a lock
+
+    def __reduce__(self):
+        # A process pool takes `time.sleep` by its name.
+        return importlib.import_module, ("time",)
+
+    # -- the functions of `time` and `datetime`
+
+    def monotonic(self):
+        """Seconds of a clock that never goes back; virtual time."""
+        self.reads += 1
+        if self.reads > FREE_READS:
+            self.spin()
+        return self.now
+
+    def monotonic_ns(self):
+        """Nanoseconds of a clock that never goes back; virtual time."""
+        self.reads += 1
+        if self.reads > FREE_READS:
+            self.spin()
+        return self.now_ns
 
     def time(self):
-        return self.now
+        """Seconds since the epoch; virtual time."""
+        self.reads += 1
+        if self.reads > FREE_READS:
+            self.spin()
+        return (self.wall_ns + self.now_ns) / 1e9
+
+    def time_ns(self):
+        """Nanoseconds since the epoch; virtual time."""
+        self.reads += 1
+        if self.reads > FREE_READS:
+            self.spin()
+        return self.wall_ns + self.now_ns
+
+    def clock_gettime_ns(self, clk_id):
+        """Nanoseconds of a clock of the system; virtual time, but for the time of a processor."""
+        if clk_id == real.CLOCK_REALTIME:
+            return self.time_ns()
+        if clk_id in STEADY:
+            return self.monotonic_ns()
+        return real.clock_gettime_ns(clk_id)
+
+    def clock_gettime(self, clk_id):
+        """Seconds of a clock of the system; virtual time, but for the time of a processor."""
+        if clk_id == real.CLOCK_REALTIME:
+            return self.time()
+        return self.monotonic() if clk_id in STEADY else real.clock_gettime(clk_id)
+
+    def gmtime(self, seconds=None):
+        return real.gmtime(self.time() if seconds is None else seconds)
+
+    def localtime(self, seconds=None):
+        return real.localtime(self.time() if seconds is None else seconds)
+
+    def ctime(self, seconds=None):
+        return real.ctime(self.time() if seconds is None else seconds)
+
+    def asctime(self, *when):
+        return real.asctime(*when or (self.localtime(),))
+
+    def strftime(self, form, *when):
+        return real.strftime(form, *when or (self.localtime(),))
+
+    def sleep(self, seconds):
+        """Waits in virtual time.  The thread of the loop keeps the loop from running meanwhile."""
+        if not self.is_virtual or not seconds > 0:
+            return real.sleep(seconds)
+        seconds = float(seconds)
+        if seconds == math.inf:
+            return real.sleep(seconds)  # it says what is wrong with that
+        self.hold(_thread.allocate_lock(), seconds)
+
+    def install(self, session):
+        """Puts the clock in place of the system's, for everything that is imported from now on."""
+        self.session = session
+        self.is_virtual = True
+        epoch = session.settings.get("epoch")
+        self.wall_ns = (real.time_ns() if epoch is None else epoch) - self.now_ns
+        self.patch_time()
+        logging._startTime = self.time_ns() if type(logging._startTime) is int else self.time()
+        self.patch_datetime()
+        self.patch_threads()
+        os.register_at_fork(after_in_child=self.after_fork)
+
+    def patch_time(self):
+        for name in ("monotonic", "monotonic_ns", "time", "time_ns", "clock_gettime", "sleep",
+                     "clock_gettime_ns", "gmtime", "localtime", "ctime", "asctime", "strftime"):
+            if hasattr(time, name):
+                setattr(time, name, getattr(self, name))
+        time.perf_counter, time.perf_counter_ns = self.monotonic, self.monotonic_ns
+        # Their waits are virtual, see `patch_threads`.
+        threading._time = queue.time = self.monotonic
+        # These wait in the system; so does another loop than ours.
+        asyncio.base_events.time = subprocess.time = real
+        sys.meta_path.insert(0, RealTimeFinder)
+
+    def patch_datetime(self):
+        """Replaces methods of the type itself: it stays the type that C code and pickles know."""
+        kind = datetime.datetime
+        from_timestamp = vars(kind)["fromtimestamp"]
+        clock, utc, is_old = self.time, datetime.timezone.utc, sys.version_info >= (3, 12)
+
+        def now(cls, tz=None):
+            """The current time, in the time zone tz if there is one; virtual time."""
+            return from_timestamp.__get__(None, cls)(clock(), tz)
+
+        def utcnow(cls):
+            """The current time in UTC, without a time zone; virtual time."""
+            if is_old:
+                warnings.warn("datetime.datetime.utcnow() is deprecated and scheduled for removal in "
+                              "a future version. Use timezone-aware objects to represent datetimes "
+                              "in UTC: datetime.datetime.now(datetime.UTC).", DeprecationWarning, 2)
+            return from_timestamp.__get__(None, cls)(clock(), utc).replace(tzinfo=None)
+
+        # `today` of both types asks `time.time`.  A type in C refuses setattr; its dict does not.
+        try:
+            (namespace,) = gc.get_referents(vars(kind))
+            namespace.update(now=classmethod(now), utcnow=classmethod(utcnow))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                sys._clear_type_cache()
+            is_followed = abs(kind.now().timestamp() - clock()) < 1e-3
+        except Exception:
+            is_followed = False
+        if not is_followed:
+            self.session.note("the app reads the real time by", "datetime.now")
+
+    def patch_threads(self):
+        """Makes the waits of `threading` virtual, and lets it be known which threads rest."""
+        clock, item = self, concurrent.futures.thread._WorkItem
+        real_submit = concurrent.futures.ThreadPoolExecutor.submit
+        real_item, real_run = item.__init__, item.run
+        # Since Python 3.14 an item has its function in a task.
+        has_task = "fn" not in item.__init__.__code__.co_varnames
+
+        def wait(condition, timeout=None):
+            if (not clock.is_virtual or (timeout is not None and not timeout > 0)
+                    or _thread.get_ident() in clock.starting):
+                return real_wait(condition, timeout)
+            if not condition._is_owned():
+                raise RuntimeError("cannot wait on un-acquired lock")
+            waiter = _thread.allocate_lock()
+            waiter.acquire()
+            condition._waiters.append(waiter)
+            saved = condition._release_save()
+            was_notified = False
+            try:
+                was_notified = clock.hold(waiter, timeout, condition)
+                return was_notified
+            finally:
+                condition._acquire_restore(saved)
+                if not was_notified:
+                    try:
+                        condition._waiters.remove(waiter)
+                    except ValueError:
+                        pass
+
+        def join(thread, timeout=None):
+            if clock.is_virtual and thread.is_alive() and thread is not threading.current_thread():
+                clock.join(thread, timeout)
+            else:
+                real_join(thread, timeout)
+
+        def start(thread):
+            if not clock.is_virtual:
+                return real_start(thread)
+            clock.adopt(thread)
+            ident = _thread.get_ident()
+            clock.starting.add(ident)
+            try:
+                real_start(thread)
+            finally:
+                clock.starting.discard(ident)
+
+        def submit(pool, *args, **kwargs):
+            ident = _thread.get_ident()
+            clock.submitting[ident] = pool
+            try:
+                return real_submit(pool, *args, **kwargs)
+            finally:
+                del clock.submitting[ident]
+
+        def make_item(item, *args, **kwargs):
+            real_item(item, *args, **kwargs)
+            if clock.is_virtual:
+                pool = clock.submitting.get(_thread.get_ident())
+                job = clock.jobs[item.future] = Job(pool, item.future, next(clock.orders))
+                if has_task:
+                    function, *rest = item.task
+                    item.task = (clock.in_turn(function, job.order), *rest)
+                else:
+                    item.fn = clock.in_turn(item.fn, job.order)
+
+        def run(item, *args):
+            future = item.future
+            try:
+                job = clock.jobs.get(future)
+                if job is not None and clock.is_virtual:
+                    job.ident = _thread.get_ident()
+                real_run(item, *args)
+            finally:
+                # Now its result is on the way to the loop.
+                clock.jobs.pop(future, None)
+
+        for function, original in ((wait, real_wait), (join, real_join), (start, real_start),
+                                   (submit, real_submit)):
+            function.__doc__ = original.__doc__
+        threading.Condition.wait, threading.Thread.join = wait, join
+        threading.Thread.start = start
+        concurrent.futures.ThreadPoolExecutor.submit = submit
+        item.__init__, item.run = make_item, run
+
+    def after_fork(self):
+        """A forked child has the clocks of the system, as far as they are asked again."""
+        if self.is_virtual:
+            self.is_virtual = False
+            self.reads = FREE_READS  # each read comes to `spin`
+            self.forked_ns = real.monotonic_ns() - self.now_ns
+
+    # -- how it goes on
+
+    def begin(self):
+        """The harness's time begins now."""
+        self.start_ns = self.now_ns
+
+    def advance(self, now_ns):
+        """Sets the clock; it never goes back."""
+        if now_ns > self.now_ns:
+            self.now_ns = now_ns
+            self.now = max(self.now, now_ns / 1e9)
+
+    def forget_reads(self):
+        """Time passes: one that does not poll the clock reads it for nothing again."""
+        self.reads = FREE_READS if self.is_polled else 0
+        self.is_polled = False
+
+    def spin(self):
+        """The app reads the clock all the time and does not rest: that takes time, too."""
+        if not self.is_virtual:
+            self.advance(real.monotonic_ns() - self.forked_ns)
+            return
+        if self.reads % READS_A_STEP:
+            return
+        self.is_polled = True
+        session = self.session
+        if _thread.get_ident() != session.ident:
+            self.hold(_thread.allocate_lock(), STEP / 1e9)
+        elif session.turn_count == self.spun_turn:
+            session.block(self.now_ns + STEP, Never)
+        else:
+            self.spun_turn = session.turn_count  # the loop runs, and will let time pass
+
+    def hold(self, lock, seconds, condition=None, order=None):
+        """Keeps the thread waiting until the lock is free; False if its time comes before."""
+        if condition is None:
+            lock.acquire()
+        until = None
+        if seconds is not None and seconds < NEVER:
+            until = self.now_ns + max(round(seconds * 1e9), 1 if order is None else 0)
+        session = self.session
+        if _thread.get_ident() == session.ident:
+            return session.block(until, Never if condition is None else lock)
+        rest = Rest(lock, condition)
+        self.given_up.discard(threading.current_thread())
+        if until is None:
+            patience = -1
+        else:
+            heapq.heappush(self.due, (until, next(self.orders) if order is None else order, rest))
+            patience = min(max(seconds, IDLE_PATIENCE), threading.TIMEOUT_MAX)
+        # From now on the loop may go on without it.
+        self.rests[rest.ident] = rest
+        session.wake()
+        try:
+            turns = session.turn_count
+            while not lock.acquire(True, patience):
+                # A loop that is blocked in C, maybe by this very thread, cannot wake it.
+                if session.turn_count == turns and not session.is_waiting and not session.is_idle:
+                    rest.is_late = True
+                    break
+                turns = session.turn_count
+        finally:
+            rest.is_over = True
+            if self.rests.get(rest.ident) is rest:
+                del self.rests[rest.ident]
+        return not rest.is_late
+
+    def join(self, thread, timeout):
+        """Waits for the end of a thread, in virtual time."""
+        until = None if timeout is None else self.now_ns + round(max(timeout, 0) * 1e9)
+        ident, joining = _thread.get_ident(), Joining(thread)
+        if ident == self.session.ident:
+            self.joined = thread
+            try:
+                self.session.block(until, joining)
+            finally:
+                self.joined = None
+        elif until is None:
+            self.rests[ident] = joining
+            self.session.wake()
+            try:
+                real_join(thread)
+            finally:
+                self.rests.pop(ident, None)
+        else:
+            # Nothing can end the wait in C when the time has come.
+            while thread.is_alive() and self.now_ns < until:
+                step = max((until - self.now_ns) // 64, SECOND // 1000)
+                self.hold(_thread.allocate_lock(), step / 1e9)
+
+    def in_turn(self, function, order):
+        """The function, which begins once the loop and the threads before it rest."""
+        def begin(*args, **kwargs):
+            if self.is_virtual:
+                self.hold(_thread.allocate_lock(), 0, order=order)
+            return function(*args, **kwargs)
+
+        return begin
+
+    def adopt(self, thread):
+        """Lets a thread that is about to start begin its work when its turn comes."""
+        if is_anyio_worker(thread):
+            inbox, jobs = thread.queue, self.jobs
+            real_put, real_get = inbox.put_nowait, inbox.get
+
+            def put_nowait(item):
+                if item is not None and self.is_virtual:
+                    job = jobs[thread] = Job(None, None, next(self.orders))
+                    job.ident = thread.ident
+                    context, function, *rest = item
+                    item = (context, self.in_turn(function, job.order), *rest)
+                real_put(item)
+
+            def get(*args, **kwargs):
+                jobs.pop(thread, None)
+                return real_get(*args, **kwargs)
+
+            inbox.put_nowait, inbox.get = put_nowait, get
+        elif is_own_thread(thread):
+            run, order = thread.run, next(self.orders)
+
+            def begin():
+                thread.__dict__.pop("run", None)
+                self.in_turn(run, order)()
+
+            thread.run = begin
+
+    def next_due(self):
+        """The time of the first thread that waits for its time, or None."""
+        due = self.due
+        while due and due[0][2].is_over:
+            heapq.heappop(due)
+        return due[0][0] if due else None
+
+    def wake_next(self):
+        """Wakes the next thread whose time has come, if there is one."""
+        due = self.next_due()
+        if due is None or due > self.now_ns:
+            return False
+        heapq.heappop(self.due)[2].wake(self)
+        return True
+
+    # -- threads at work
+
+    def busy(self):
+        """The threads that are at work, and None for each job that is about to begin."""
+        found, idents = [], {}
+        for thread in threading.enumerate():
+            idents[thread.ident] = thread
+            is_at_work = thread is self.joined or is_own_thread(thread) or manages_jobs(thread)
+            if is_at_work and not self.is_at_rest(thread):
+                found.append(thread)
+        running = {}
+        for job in list(self.jobs.values()):
+            if job.ident is not None:
+                running[job.pool] = running.get(job.pool, 0) + 1
+                thread = idents.get(job.ident)
+                if thread is not None and thread not in found and not self.is_at_rest(thread):
+                    found.append(thread)
+        for job in list(self.jobs.values()):
+            # In a pool without a free thread it cannot begin.
+            if job.ident is None and job.pool is not None and not job.future.cancelled():
+                if running.get(job.pool, 0) < job.pool._max_workers:
+                    found.append(None)
+        return found
+
+    def is_at_rest(self, thread):
+        rest = self.rests.get(thread.ident)
+        if rest is not None and rest.lasts() or thread in self.given_up:
+            return True
+        return thread in self.stalled and self.stalled[thread] == switches(thread)
+
+    def look_for_locks(self, threads):
+        """Remembers which of these threads wait for a lock, and have not run since the last look.
+
+        One that sleeps in virtual time can have that lock, and would never be woken.
+        """
+        seen = {}
+        for thread in threads:
+            if thread is not None:
+                count = switches(thread)
+                if count is not None and self.seen.get(thread) == count:
+                    self.stalled[thread] = count
+                seen[thread] = count
+        self.seen = seen
+
+
+STEADY = {getattr(time, name) for name in dir(time) if name in (
+    "CLOCK_MONOTONIC", "CLOCK_MONOTONIC_RAW", "CLOCK_BOOTTIME", "CLOCK_UPTIME", "CLOCK_HIGHRES")}
+
+
+class Never:
+    """A lock that is never free."""
+
+    @staticmethod
+    def acquire(blocking=True, timeout=0):
+        if blocking:
+            real.sleep(max(timeout, 0))
+        return False
+
+
+class RealTimeFinder:
+    """Gives the real `time` to modules that wait in the system, when they are imported."""
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name not in REAL_TIME_MODULES:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module):
+                virtual = sys.modules["time"]
+                sys.modules["time"] = real
+                try:
+                    execute(module)
+                finally:
+                    sys.modules["time"] = virtual
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+class LockstepLoop(asyncio.SelectorEventLoop):
+    """An event loop on the virtual clock."""
+
+    def __init__(self, selector, clock):
+        super().__init__(selector)
+        self.clock = clock
+        self._clock_resolution = 1e-9
+
+    def time(self):
+        return self.clock.now
 
     def deadline(self):
         """The time of the next timer in nanoseconds.  The loop has just dropped cancelled heads."""
@@ -452,10 +1029,8 @@ class LockstepLoop(asyncio.SelectorEventLoop):
 
     def advance(self, now_ns):
         """Sets the clock; it never goes back."""
-        if now_ns > self.now_ns:
-            self.now_ns = now_ns
-            self.now = max(self.now, now_ns / 1e9)
-            self.catch_up(self.deadline())
+        self.clock.advance(now_ns)
+        self.catch_up(self.deadline())
 
     def catch_up(self, due):
         """True if the next timer is `due` in the present nanosecond; it will then really run.
@@ -463,13 +1038,14 @@ class LockstepLoop(asyncio.SelectorEventLoop):
         A float deadline can lie a hair behind the float of its nanosecond.  The clock goes to the
         deadline itself, so that code which compares the two never sees "not yet" again and again.
         """
-        if due is None or due > self.now_ns:
+        clock = self.clock
+        if due is None or due > clock.now_ns:
             return False
         when = self._scheduled[0]._when
-        self.now = max(self.now, when)
+        clock.now = max(clock.now, when)
         # A clock of many months is coarser than the resolution.
-        while self.now + self._clock_resolution <= when:
-            self.now = math.nextafter(self.now, math.inf)
+        while clock.now + self._clock_resolution <= when:
+            clock.now = math.nextafter(clock.now, math.inf)
         return True
 
     def create_task(self, coro, **options):
@@ -482,84 +1058,79 @@ class LockstepLoop(asyncio.SelectorEventLoop):
             task.lockstep_call = call
         return task
 
-    def run_in_executor(self, executor, func, *args):
-        """As usual, and the job is counted until its result is on the way to the loop."""
-        self._check_closed()
-        if executor is None:
-            executor = self._default_executor
-            if executor is None:
-                executor = concurrent.futures.ThreadPoolExecutor(thread_name_prefix="asyncio")
-                self.set_default_executor(executor)
-        job = executor.submit(func, *args)
-        future = asyncio.wrap_future(job, loop=self)
-        self.executors.add(executor)
-        self.jobs.add(job)
-        # After wrap_future, whose callback must run first: it wakes the loop.
-        job.add_done_callback(self.jobs.discard)
-        return future
-
-    def busy(self, patient):
-        """True while worker threads get on without the loop, so that time must stand still.
-
-        A job in a thread can itself wait for the loop (anyio.from_thread, async_to_sync).  With
-        such a job, a queued one may never start: it counts only as long as the caller is `patient`.
-        """
-        workers = [thread for thread in threading.enumerate() if has_anyio_job(thread)]
-        jobs = list(self.jobs)
-        running = len(workers) + sum(job.running() for job in jobs)
-        queued = len(workers) + len(jobs) - running
-        if not running and not queued:
-            return False
-        waiting = sum(map(waits_for_loop, workers + self.pool_threads()))
-        return running > waiting or queued > 0 and (patient or not waiting)
-
-    def pool_threads(self):
-        """The threads of the executors that the app has used through the loop."""
-        return [thread for pool in self.executors for thread in getattr(pool, "_threads", ())]
-
 
 def is_anyio_worker(thread):
     return type(thread).__name__ == "WorkerThread" and type(thread).__module__.startswith("anyio.")
 
 
-def has_anyio_job(thread):
-    """True from the moment anyio queues a job for the thread until the loop has its result."""
-    return is_anyio_worker(thread) and thread.queue.unfinished_tasks > 0
+def is_own_thread(thread):
+    """True for a thread that the app itself runs, not a pool: of those, jobs are counted."""
+    if thread is threading.main_thread() or is_anyio_worker(thread):
+        return False
+    return target_module(thread) != "concurrent.futures.thread" and not serves_processes(thread)
 
 
-def stack(thread):
+def target_module(thread):
+    return getattr(getattr(thread, "_target", None), "__module__", None)
+
+
+def is_process_manager(thread):
+    """True for the thread that a process pool has for its results."""
+    return type(thread).__module__ == "concurrent.futures.process"
+
+
+def serves_processes(thread):
+    return is_process_manager(thread) or target_module(thread) == "multiprocessing.queues"
+
+
+def manages_jobs(thread):
+    """True for the thread of a process pool, as long as that has jobs or results on their way."""
+    if not is_process_manager(thread):
+        return False
+    waits = "wait_result_broken_or_wakeup"
+    return (bool(getattr(thread, "pending_work_items", None))
+            or not any(frame.f_code.co_name == waits for frame in stack(thread.ident)))
+
+
+def switches(thread):
+    """How often a thread that waits for a lock has run until now; None if it does not, or where the
+    system does not tell."""
+    folder = f"/proc/self/task/{thread.native_id}/"
+    try:
+        with open(folder + "status") as file:
+            lines = [line for line in file if line.startswith("State:") or "ctxt_switches" in line]
+        # One that has been woken is R before it runs.
+        if not lines or "S (sleeping)" not in lines[0]:
+            return None
+        with open(folder + "syscall") as file:
+            return lines if file.read().split(" ", 1)[0] == FUTEX else None
+    except OSError:
+        return None
+
+
+def stack(ident):
     """The frames of a thread, innermost first."""
-    frame = sys._current_frames().get(thread.ident)
+    frame = sys._current_frames().get(ident)
     while frame is not None:
         yield frame
         frame = frame.f_back
 
 
-def waits_for_loop(thread):
-    """How many calls on the thread's stack wait for a future that only the loop can finish.
-
-    Such a future is neither done nor running: a job of an executor would be running.
-    """
-    count = 0
-    for frame in stack(thread):
-        name = {"result": "self", "run_until_future": "future"}.get(frame.f_code.co_name)
-        future = frame.f_locals.get(name) if name else None
-        if isinstance(future, concurrent.futures.Future):
-            count += not future.done() and not future.running()
-    return count
+def places(ident):
+    """The frames of a thread as events tell them, outermost first."""
+    found = [(frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name)
+             for frame in stack(ident) if frame.f_code.co_filename != OWN_FILE]
+    return found[:FRAMES][::-1]
 
 
-def is_own_thread(thread):
-    """True for a thread that the app itself runs; a pool's thread only while it has a job."""
-    if thread is threading.main_thread() or is_anyio_worker(thread):
-        return False
-    target = getattr(getattr(thread, "_target", None), "__module__", "")
-    if target == "concurrent.futures.thread":
-        job = concurrent.futures.thread._WorkItem.run.__code__
-        return any(frame.f_code is job for frame in stack(thread))
-    # The rest, but for the two threads of a process pool.
-    kind = type(thread).__module__
-    return target != "multiprocessing.queues" and kind != "concurrent.futures.process"
+class Blocked:
+    """How long the app has kept its loop from running, and where it did so longest."""
+
+    __slots__ = ("ns", "longest", "frames", "call", "at")
+
+    def __init__(self):
+        self.ns = self.longest = 0
+        self.frames, self.call, self.at = [], None, 0
 
 
 # ---------------------------------------------------------------- calls
@@ -758,14 +1329,25 @@ class Session:
         self.app = None
         self.selector = LockstepSelector()
         self.selector.turn = self.turn_real if self.real else self.turn_virtual
-        self.loop = LockstepLoop(self.selector)
+        self.clock = Clock()
+        self.loop = LockstepLoop(self.selector, self.clock)
         self.loop.default_exception_handler = self.unhandled
         if self.real:
             self.loop.time = time.monotonic
+            self.clock.start_ns = 0
             self.selector.register(wire.source, selectors.EVENT_READ)
+        else:
+            self.clock.install(self)
         self.files = self.selector.get_map()
         self.own_files = len(self.files)
         self.stopping = False
+        self.is_loaded = False
+        self.turns = 0  # of the loop, since the harness had its turn
+        self.blocked = Blocked()
+        limit = settings.get("blocked_limit") or BLOCKED_LIMIT
+        self.blocked_limit = limit
+        self.work_limit = WORK_LIMITS * limit / 1e9
+        self.keepalive = min(1.0, limit / 1e9 / KEEPALIVES)
         self.stopped = self.loop.create_future()
         self.tap = LogTap(self.events, settings.get("log_level", logging.INFO))
 
@@ -794,6 +1376,9 @@ class Session:
         self.wire.write(reply)
         if self.app is None:
             leave()
+        if not self.real:
+            self.clock.begin()
+        self.is_loaded = True
         self.tap.install()
         gc.freeze()
         await self.stopped
@@ -804,14 +1389,21 @@ class Session:
 
     def turn_virtual(self, timeout):
         """One select() of the loop.  With nothing left to do now, the harness has its turn."""
+        self.turns += 1
+        self.turn_count += 1
         has_files = len(self.files) > self.own_files
+        if self.blocked.ns:
+            self.tell_blocked()
+        if self.has_commands:
+            self.has_commands = False
+            timeout = 0
         if timeout == 0 or self.stopping:
+            if not self.turns % TURNS_A_STEP and not self.stopping:
+                return self.spin(has_files)
             return self.selector.poll(0) if has_files else []
-        next_timer = self.loop.deadline()
-        if self.loop.catch_up(next_timer):
+        if self.loop.catch_up(self.loop.deadline()):
             return []
-        has_threads = _thread._count() > 0
-        if has_threads:
+        if _thread._count() > 0 or self.clock.due:
             ready = self.wait_for_threads()
         else:
             # Without threads nobody but the app's own files can wake the loop; one that has just
@@ -819,24 +1411,170 @@ class Session:
             ready = self.selector.poll(0) if has_files else []
         if not ready and not self.loop._ready:
             if self.owes_answer:
-                if has_threads:
-                    self.note_threads()
                 if has_files:
                     self.note_files()
-                self.answer(next_timer)
-            self.obey(self.wire.read())
+                self.answer(self.next_time())
+            self.is_idle = True
+            batch = self.wire.read()
+            self.is_idle = False
+            self.obey(batch)
         return ready
 
-    def wait_for_threads(self):
-        """What is ready once the worker threads rest, or as soon as one of them wakes the loop."""
-        pause = 0.0002
-        while True:
-            # In this order: a job that ends in between has already made the selector ready.
-            busy = self.loop.busy(patient=pause < 0.05)
-            ready = self.selector.poll(pause if busy else 0)
-            if ready or not busy:
+    def spin(self, has_files):
+        """A select() of a loop that always has something to do: others go on meanwhile, too."""
+        if _thread._count() > 0 or self.clock.due:
+            ready = self.work(self.look)
+            if ready or self.clock.wake_next():
                 return ready
-            pause = min(2 * pause, 0.05)
+        if self.turns > FREE_TURNS:
+            self.let_time_pass(self.clock.now_ns + STEP)
+        return self.selector.poll(0) if has_files else []
+
+    has_commands = False  # that came while the loop could not rest
+    turn_count = 0
+    is_waiting = False  # for threads
+    is_idle = False  # waits for the harness
+    ident = _thread.get_ident()  # of the loop's thread
+
+    def next_time(self):
+        """The time of the next timer, of the loop or of a thread that rests."""
+        return min(filter(None, (self.loop.deadline(), self.clock.next_due())), default=None)
+
+    def wait_for_threads(self):
+        """Returns what is ready when a thread wakes the loop, and [] once all threads rest."""
+        while True:
+            ready = self.work(self.look)
+            # Jobs that are to begin, and threads whose time has come, one after the other.
+            if ready or self.loop._ready or not self.clock.wake_next():
+                return ready
+
+    def look(self, seconds):
+        """Returns what is ready for the loop.  A thread that now rests wakes only the selector."""
+        ready, loop = self.selector.poll(seconds), self.loop
+        if len(ready) == 1 and ready[0][0].fileobj is loop._ssock and not loop._ready:
+            loop._read_from_self()
+            return ready if loop._ready else []
+        return ready
+
+    def work(self, look):
+        """Lets the threads work until all of them rest, or `look(seconds)` finds something.
+
+        In real time.  After a while it is looked who waits for a lock that one at rest may have;
+        there are limits to the patience with others, too.
+        """
+        clock, pause, started, said = self.clock, 0.0002, real.monotonic(), 0.0
+        self.is_waiting = True
+        try:
+            while True:
+                # In this order: a job that ends in between has already made the selector ready.
+                busy = clock.busy()
+                found = look(pause if busy else 0)
+                if found or not busy:
+                    return found
+                waited = real.monotonic() - started
+                pause = min(2 * pause, 0.05)
+                if waited > LOCK_PATIENCE:
+                    clock.look_for_locks(busy)
+                for thread in busy:
+                    self.lose_patience(thread, waited)
+                if waited > said + self.keepalive and self.is_loaded:
+                    said = waited
+                    self.wire.write(None)
+        finally:
+            self.is_waiting = False
+
+    def lose_patience(self, thread, waited):
+        """Notes a thread that virtual time does not wait for any more."""
+        if thread is None:
+            return
+        is_own = is_own_thread(thread)
+        if waited < (OWN_PATIENCE if is_own else self.work_limit):
+            return
+        self.clock.given_up.add(thread)
+        if is_own:
+            self.note("a thread of the app's own is running", thread.name)
+        else:
+            frames = places(thread.ident)
+            where = "{0}:{1} in {2}".format(*frames[-1]) if frames else thread.name
+            self.note(f"work in a thread takes more than {self.work_limit:g} s", where)
+
+    def wake(self):
+        """Tells the loop's thread, which may be waiting for threads, that another one rests."""
+        if self.is_waiting:
+            self.loop._write_to_self()
+
+    # -- a loop that the app blocks
+
+    def block(self, until, lock):
+        """Keeps the loop's own thread waiting for a lock, in virtual time; False if it is late.
+
+        The harness has its turn meanwhile; its commands only schedule, and wait for the loop.
+        """
+        clock, blocked = self.clock, self.blocked
+        started, before = clock.now_ns, blocked.ns
+        ident = _thread.get_ident()
+        while True:
+            if self.work(lambda seconds: lock.acquire(True, seconds) if seconds else lock.acquire(False)):
+                is_free = True
+                break
+            if until is not None and clock.now_ns >= until:
+                is_free = False
+                break
+            if clock.wake_next():
+                continue
+            self.let_time_pass(until, before + clock.now_ns - started)
+            blocked.ns = before + clock.now_ns - started
+        if clock.now_ns - started >= blocked.longest:
+            blocked.longest = clock.now_ns - started
+            blocked.frames, blocked.call = places(ident), current_call.get()
+        blocked.at = len(self.events)
+        return is_free
+
+    def let_time_pass(self, until, blocked_ns=None):
+        """Gives the harness its turn while the loop cannot rest; it should come back by `until`."""
+        clock = self.clock
+        due = [time for time in (until, clock.next_due()) if time is not None]
+        if blocked_ns is not None:
+            due += self.look_if_stuck(until, blocked_ns)
+        if not self.is_loaded or self.stopping:
+            # The harness is not there yet, or not any more.
+            if not due:
+                return real.sleep(0.001)
+            if not self.stopping:
+                real.sleep((min(due) - clock.now_ns) / 1e9)
+            clock.advance(min(due))
+            clock.forget_reads()
+            return
+        self.answer(min(due, default=None))
+        self.is_idle = True
+        now_ns, commands = self.wire.read()
+        self.is_idle = False
+        self.owes_answer = True
+        self.has_commands = True
+        self.execute(commands)
+        clock.forget_reads()
+        clock.advance(clock.start_ns + now_ns)
+
+    def look_if_stuck(self, until, blocked_ns):
+        """The time when a blocked loop is to be taken for stuck, if it will be; tells so then."""
+        clock, limit = self.clock, self.blocked_limit
+        if until is None:
+            until = clock.next_due()  # that thread may be the one that it waits for
+        if until is not None and until - clock.now_ns + blocked_ns <= STUCK_LIMITS * limit:
+            return []
+        if blocked_ns >= limit and self.is_loaded:
+            self.events.append(("stuck", blocked_ns, places(_thread.get_ident())))
+        return [clock.now_ns + max(limit - blocked_ns, 0)]
+
+    def tell_blocked(self):
+        """The loop runs again: tells how long the app has kept it from that."""
+        blocked, self.blocked = self.blocked, Blocked()
+        call = blocked.call
+        if blocked.ns < SLOW or (call is not None and call.forgotten):
+            return
+        level = logging.ERROR if blocked.ns > self.blocked_limit else logging.WARNING
+        event = ("blocked", call and call.id, level, blocked.ns, blocked.frames)
+        self.events.insert(min(blocked.at, len(self.events)), event)
 
     def turn_real(self, timeout):
         """One select() of the loop on the real clock, where batches come at any time."""
@@ -862,21 +1600,17 @@ class Session:
         if self.ended:
             self.look_for_left()
         events = self.events[:]
+        if next_timer is not None:
+            next_timer -= self.clock.start_ns
         self.wire.write((next_timer, events))
         del self.events[:len(events)]
         while self.credited:
             self.credited.pop().credit = 0
         self.owes_answer = False
 
-    def note_threads(self):
-        known = self.loop.pool_threads()
-        for thread in threading.enumerate():
-            if thread not in known and is_own_thread(thread):
-                self.note(f"a thread of the app's own is running: {thread.name}")
-
     def note_files(self):
         for fd in list(self.files)[self.own_files:]:
-            self.note(f"the app waits on {describe_file(fd)}")
+            self.note("the app waits on", describe_file(fd))
 
     def look_for_left(self):
         """Reports the tasks that returned calls have left running."""
@@ -888,10 +1622,11 @@ class Session:
                 call.report("left", sorted(names, key=lambda name: (len(name), name)))
         self.ended.clear()
 
-    def note(self, text):
-        if text not in self.noted:
-            self.noted.add(text)
-            self.events.append(("note", f"{text}; virtual time does not wait for it"))
+    def note(self, kind, example):
+        """Tells once of something that virtual time does not wait for."""
+        if (kind, example) not in self.noted:
+            self.noted.add((kind, example))
+            self.events.append(("note", kind, example))
 
     def unhandled(self, context):
         """An exception that nobody awaited, as asyncio reports it."""
@@ -922,7 +1657,12 @@ class Session:
         now_ns, commands = batch
         self.owes_answer = True
         if not self.real:
-            self.loop.advance(now_ns)
+            self.turns = 0
+            self.clock.forget_reads()
+            self.loop.advance(self.clock.start_ns + now_ns)
+        self.execute(commands)
+
+    def execute(self, commands):
         for command in commands:
             name = command[0]
             if name == "call":

@@ -18,6 +18,7 @@ use crate::{
     fault::Place,
     front::{self, Life},
     link::Link,
+    note::Note,
     plan::Plan,
     profile::Profile,
     python::{Interpreter, Introduction, LifespanMode, PythonApplication, Site, keep_time},
@@ -44,7 +45,7 @@ pub struct Python {
     /// What was wrong with the ends of processes.
     complaints: Mutex<BTreeSet<String>>,
     /// What was noticed of processes that are gone.
-    noticed: Mutex<BTreeSet<String>>,
+    noticed: Mutex<Vec<Note>>,
     /// What lives as long as the process.
     background: Connections,
     connections: Arc<Connections>,
@@ -111,7 +112,9 @@ impl Python {
     /// Takes the process away; what was noticed of it stays.
     fn take_process(&self) -> Option<Process> {
         let process = self.process().take()?;
-        self.noticed.lock().unwrap_or_else(PoisonError::into_inner).extend(process.interpreter.notes());
+        let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
+        *noticed = Note::merge(noticed.drain(..).chain(process.interpreter.notes()));
+        drop(noticed);
         Some(process)
     }
 
@@ -215,10 +218,10 @@ impl Target for Python {
         })
     }
 
-    fn notes(&self) -> Vec<String> {
+    fn notes(&self) -> Vec<Note> {
         let mut notes = self.noticed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         notes.extend(self.process().iter().flat_map(|process| process.interpreter.notes()));
-        notes.into_iter().collect()
+        Note::merge(notes)
     }
 
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {

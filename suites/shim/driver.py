@@ -20,6 +20,7 @@ class Shim:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.now = 0
         self.raw = []
+        self.keepalives = 0
         self.errors = ""
         self.write({"app": app, "factory": False, "path": [str(folder)], "clock": "virtual",
                     "seed": 1, "log_level": 20, **settings})
@@ -32,13 +33,18 @@ class Shim:
         self.process.stdin.flush()
 
     def read(self):
+        """Reads the next answer, and counts the signs of life before it."""
         stream = self.process.stdout
-        size = stream.read(4)
-        if len(size) < 4:
-            raise EOFError(self.process.stderr.read().decode())
-        body = stream.read(int.from_bytes(size, "little"))
-        self.raw.append(body)
-        return marshal.loads(body)
+        while True:
+            size = stream.read(4)
+            if len(size) < 4:
+                raise EOFError(self.process.stderr.read().decode())
+            body = stream.read(int.from_bytes(size, "little"))
+            answer = marshal.loads(body)
+            if answer is not None:
+                self.raw.append(body)
+                return answer
+            self.keepalives += 1
 
     def batch(self, *commands, at=None):
         """Sends commands; returns (next timer, events)."""

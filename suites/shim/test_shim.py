@@ -17,6 +17,7 @@ import unittest
 from driver import SHIM, Shim, http_scope, websocket_scope
 
 SECOND = 10**9
+UPTIME = 1_000_000  # seconds, of the virtual monotonic clock at the start
 HAS_STARLETTE = importlib.util.find_spec("starlette") is not None
 HAS_FASTAPI = importlib.util.find_spec("fastapi") is not None
 HAS_MULTIPART = importlib.util.find_spec("python_multipart") is not None
@@ -61,6 +62,14 @@ class ShimCase(unittest.TestCase):
         shim = self.start(source, **settings)
         self.assertTrue(shim.hello["ok"], shim.hello)
         return shim
+
+    def follow(self, shim, *commands, at=0):
+        """All events, and the time at the end, where the harness comes back for every timer."""
+        timer, events = shim.batch(*commands, at=at)
+        while timer is not None:
+            timer, more = shim.batch(at=timer)
+            events += more
+        return events, shim.now
 
     def refused(self, kind, source=None, app="main:app", **settings):
         shim = self.start(source, app, **settings)
@@ -1045,10 +1054,10 @@ class Time(ShimCase):
         started = time.monotonic()
         self.assertEqual(shim.batch(("call", 1, http_scope())), (90 * SECOND, []))
         self.assertEqual(shim.batch(at=89 * SECOND), (90 * SECOND, []))
-        self.assertEqual(shim.events(at=90 * SECOND), [("send", 1, {"now": 90.0})])
+        self.assertEqual(shim.events(at=90 * SECOND), [("send", 1, {"now": UPTIME + 90.0})])
         timer, events = shim.batch(("sent", 1), at=100 * SECOND)
         self.assertEqual((timer, events), (100 * SECOND + SECOND // 2, [("receive", 1)]))
-        self.assertEqual(shim.events(at=timer), [("send", 1, {"now": 100.5})])
+        self.assertEqual(shim.events(at=timer), [("send", 1, {"now": UPTIME + 100.5})])
         self.assertLess(time.monotonic() - started, 5)
 
     def test_no_drift(self):
@@ -1098,7 +1107,7 @@ class Time(ShimCase):
                 await send({"now": asyncio.get_running_loop().time()})
             """)
         shim.events(at=5 * SECOND)
-        self.assertEqual(shim.events(("call", 1, http_scope()), at=SECOND)[0][2], {"now": 5.0})
+        self.assertEqual(shim.events(("call", 1, http_scope()), at=SECOND)[0][2], {"now": UPTIME + 5.0})
 
     def test_cancelled_timers(self):
         shim = self.run_app("""
@@ -1116,31 +1125,497 @@ class Time(ShimCase):
         self.assertEqual(shim.batch(("give", 1, {})), (None, [("returned", 1)]))
 
 
+class Clocks(ShimCase):
+    def test_every_clock(self):
+        shim = self.run_app("""
+            import asyncio, datetime as module, logging, time
+            from datetime import date, datetime, timedelta, timezone
+            from time import monotonic, monotonic_ns, perf_counter, perf_counter_ns, time as now
+            from time import time_ns, strftime, gmtime, localtime, ctime, asctime
+            def look():
+                record = logging.LogRecord("", 0, "", 0, "", (), None)
+                local = [datetime.now(), datetime.today(), module.datetime.now(), datetime.fromtimestamp(now()),
+                         datetime.strptime(ctime(), "%c"), datetime.strptime(asctime(), "%c"),
+                         datetime.strptime(strftime("%c"), "%c"), datetime(*localtime()[:6])]
+                utc = [datetime.utcnow(), datetime.now(timezone.utc).replace(tzinfo=None),
+                       datetime(*gmtime()[:6])]
+                epoch = [now(), time.time(), time_ns() / 1e9, time.clock_gettime(time.CLOCK_REALTIME),
+                         record.created]
+                steady = [monotonic(), time.monotonic(), monotonic_ns() / 1e9, perf_counter(),
+                          perf_counter_ns() / 1e9, time.clock_gettime(time.CLOCK_MONOTONIC),
+                          time.clock_gettime_ns(time.CLOCK_MONOTONIC) / 1e9,
+                          asyncio.get_running_loop().time()]
+                return local, utc, epoch, steady, date.today()
+            async def app(scope, receive, send):
+                before = look()
+                await asyncio.sleep(172800.5)    # two days
+                passed = []
+                for then, value in zip(sum(before[:4], []), sum(look()[:4], [])):
+                    took = value - then
+                    passed.append(took.total_seconds() if isinstance(took, timedelta) else took)
+                await send({"passed": passed, "days": (date.today() - before[4]).days,
+                            "epoch": look()[2][0]})
+            """, epoch=1_700_000_000 * SECOND)
+        timer, events = shim.batch(("call", 1, http_scope()))
+        self.assertEqual((timer, events), (172800 * SECOND + SECOND // 2, []))
+        ((_, _, seen),) = shim.events(at=timer)
+        self.assertEqual(len(seen["passed"]), 24)
+        for passed in seen["passed"]:
+            self.assertLess(abs(passed - 172800.5), 0.6, seen)    # some tell whole seconds
+        self.assertEqual((seen["days"], seen["epoch"]), (2, 1_700_172_800.5))
+
+    def test_types_stay_what_they_are(self):
+        """Breaks where `datetime` is replaced by another class, and `time.time` by a function."""
+        shim = self.run_app("""
+            import asyncio, copy, datetime, json, logging, pickle, time
+            class Own(datetime.datetime):
+                pass
+            class Formatter(logging.Formatter):
+                converter = time.gmtime
+            class Timer:
+                clock = time.monotonic
+            async def app(scope, receive, send):
+                now, own = datetime.datetime.now(), Own.now(datetime.timezone.utc)
+                record = logging.makeLogRecord({"created": 0.0, "msecs": 0})
+                await send({
+                    "same": type(now) is datetime.datetime and type(own) is Own,
+                    "kinds": isinstance(now, datetime.date) and not isinstance(now, Own),
+                    "pickled": pickle.loads(pickle.dumps(now)) == copy.deepcopy(now) == now,
+                    "functions": [pickle.loads(pickle.dumps(f))() > 0 for f in (time.time, time.monotonic)],
+                    "formatted": Formatter("%(asctime)s").format(record),
+                    "held": Timer().clock() == time.monotonic(),
+                    "zone": str(own.tzinfo),
+                    "base": datetime.datetime.__subclasses__() == [Own],
+                })
+                for bad in (lambda: datetime.datetime.now(3), lambda: time.sleep(-1), lambda: time.sleep("a")):
+                    try:
+                        bad()
+                    except (TypeError, ValueError) as exc:
+                        await send({"type": type(exc).__name__})
+            """)
+        events = shim.events(("call", 1, http_scope()))
+        for _ in range(3):
+            events += shim.events(("sent", 1))
+        self.assertEqual([event[2] for event in events], [
+            {"same": True, "kinds": True, "pickled": True, "functions": [True, True],
+             "formatted": "1970-01-01 00:00:00,000", "held": True, "zone": "UTC", "base": True},
+            {"type": "TypeError"}, {"type": "ValueError"}, {"type": "TypeError"}])
+
+    def test_polling(self):
+        for clock in ("time.monotonic", "time.time", "time.perf_counter",
+                      "lambda: datetime.datetime.now().timestamp()"):
+            shim = self.run_app(f"""
+                import asyncio, datetime, time
+                clock = {clock}
+                async def app(scope, receive, send):
+                    start = clock()
+                    while clock() - start < 1.0:
+                        await asyncio.sleep(0.05)
+                    await send({{}})
+                """)
+            events, now = self.follow(shim, ("call", 1, http_scope()))
+            with self.subTest(clock):
+                self.assertEqual(events, [("send", 1, {})])
+                self.assertLess(abs(now / SECOND - 1.0), 0.051)
+
+    def test_polling_without_rest(self):
+        """A loop that only asks the clock ends, too, as late as it wants or a little later."""
+        for body, kind in (("pass", "blocked"), ("await asyncio.sleep(0)", None)):
+            shim = self.run_app(f"""
+                import asyncio, time
+                async def app(scope, receive, send):
+                    end = time.monotonic() + 3
+                    while time.monotonic() < end:
+                        {body}
+                    await send({{}})
+                """)
+            started = time.monotonic()
+            events, now = self.follow(shim, ("call", 1, http_scope()))
+            with self.subTest(body):
+                self.assertLess(time.monotonic() - started, 5)
+                self.assertTrue(3 * SECOND <= now < 3.1 * SECOND, now)
+                self.assertEqual([event[0] for event in events], [kind, "send"] if kind else ["send"])
+                if kind:
+                    self.assertEqual(events[0][1:3], (1, 30))
+                    self.assertTrue(2.9 * SECOND < events[0][3] < 3.1 * SECOND, events)
+
+    def test_many_looks_at_the_clock_cost_nothing(self):
+        shim = self.run_app("""
+            import time
+            async def app(scope, receive, send):
+                for _ in range(90_000): time.time()
+                await send({"took": time.monotonic()})
+            """)
+        self.assertEqual(shim.batch(("call", 1, http_scope())),
+                         (None, [("send", 1, {"took": UPTIME})]))
+
+    def test_endless_turns_let_time_pass(self):
+        shim = self.run_app("""
+            import asyncio
+            async def spin():
+                while True: await asyncio.sleep(0)
+            async def app(scope, receive, send):
+                task = asyncio.create_task(spin())
+                await asyncio.sleep(0.5)
+                await asyncio.to_thread(int)
+                await send({})
+                task.cancel()
+            """)
+        timer, events = shim.batch(("call", 1, http_scope()))
+        turns = 0
+        while not events:
+            turns += 1
+            self.assertLess(turns, 100)
+            timer, events = shim.batch(at=timer)
+        self.assertEqual(events, [("send", 1, {})])
+        self.assertTrue(SECOND // 2 <= shim.now < SECOND, shim.now)
+
+    def test_sleep_blocks_the_loop(self):
+        shim = self.run_app("""
+            import asyncio, logging, time
+            def scrub():
+                time.sleep(45)
+            async def app(scope, receive, send):
+                if scope["path"] == "/quick":
+                    return await send({"at": time.monotonic()})
+                await receive()
+                scrub()
+                await send({"at": time.monotonic()})
+            """)
+        started = time.monotonic()
+        shim.events(("call", 1, http_scope()))
+        self.assertEqual(shim.batch(("give", 1, {})), (45 * SECOND, []))
+        # Another call comes meanwhile, and waits for the loop as everything does.
+        self.assertEqual(shim.batch(("call", 2, http_scope("/quick")), at=10 * SECOND),
+                         (45 * SECOND, []))
+        main = os.path.join(self.folder, "main.py")
+        timer, events = shim.batch(at=45 * SECOND)
+        self.assertEqual(events[0][:4], ("blocked", 1, 40, 45 * SECOND))
+        self.assertEqual(events[0][4][-2:], [(main, 9, "app"), (main, 4, "scrub")])
+        self.assertEqual(events[1:], [("send", 1, {"at": UPTIME + 45.0}),
+                                      ("send", 2, {"at": UPTIME + 45.0})])
+        self.assertLess(time.monotonic() - started, 5)
+
+    def test_many_short_sleeps_block_the_loop(self):
+        for count, level in ((1, None), (5, 30), (300, 40)):
+            shim = self.run_app(f"""
+                import time
+                async def app(scope, receive, send):
+                    for _ in range({count}): time.sleep(0.0625)
+                """, blocked_limit=2 * SECOND)
+            events, now = self.follow(shim, ("call", 1, http_scope()))
+            self.assertEqual(now, count * SECOND // 16)
+            blocked = [event[:4] for event in events if event[0] == "blocked"]
+            self.assertEqual(blocked, [("blocked", 1, level, now)] if level else [])
+            self.assertEqual(events[-1], ("returned", 1))
+
+    def test_stuck(self):
+        """A loop that is blocked for much longer than the limit, or for ever, is reported at the limit."""
+        for body in ("time.sleep(1000)", "threading.Event().wait()", "threading.Event().wait(500)",
+                     "concurrent.futures.Future().result()"):
+            shim = self.run_app(f"""
+                import concurrent.futures, threading, time
+                async def app(scope, receive, send):
+                    {body}
+                """, blocked_limit=4 * SECOND)
+            with self.subTest(body):
+                self.assertEqual(shim.batch(("call", 1, http_scope())), (4 * SECOND, []))
+                _, ((kind, blocked, frames),) = shim.batch(at=4 * SECOND)
+                self.assertEqual((kind, blocked), ("stuck", 4 * SECOND))
+                self.assertIn((os.path.join(self.folder, "main.py"), 4, "app"), frames)
+
+    def test_import(self):
+        """While the app is imported, sleeps are real and the clock goes on by as much."""
+        shim = self.run_app("""
+            import queue, threading, time
+            start, inbox, seen = time.monotonic(), queue.Queue(), []
+            time.sleep(0.1)
+            try:
+                inbox.get(timeout=0.1)
+            except queue.Empty:
+                seen.append("empty")
+            thread = threading.Thread(target=lambda: (time.sleep(0.1), seen.append("slept")))
+            thread.start()
+            thread.join()
+            took = time.monotonic() - start
+            async def app(scope, receive, send):
+                time.sleep(1)
+                await send({"took": took, "seen": seen, "now": time.monotonic() - start})
+            """)
+        events, now = self.follow(shim, ("call", 1, http_scope()))
+        self.assertEqual(now, SECOND)
+        seen = events[-1][2]
+        self.assertEqual(seen["seen"], ["empty", "slept"])
+        self.assertLess(abs(seen["took"] - 0.3), 1e-6)
+        self.assertLess(abs(seen["now"] - 1.3), 1e-6)
+
+    def test_child_processes_have_real_clocks(self):
+        shim = self.run_app("""
+            import concurrent.futures, multiprocessing, subprocess, sys, time
+            def child(queue, before):
+                time.sleep(0.05)
+                queue.put((time.monotonic() - before, time.time()))
+            async def app(scope, receive, send):
+                fork = multiprocessing.get_context("fork")
+                queue = fork.Queue()
+                process = fork.Process(target=child, args=(queue, time.monotonic()))
+                process.start()
+                slept, wall = queue.get(timeout=10)
+                process.join(timeout=10)
+                try:
+                    subprocess.run([sys.executable, "-c", "import time; time.sleep(9)"], timeout=0.1)
+                except subprocess.TimeoutExpired:
+                    await send({"slept": slept, "drift": abs(wall - time.time())})
+                with concurrent.futures.ProcessPoolExecutor(1, mp_context=fork) as pool:
+                    await send({"type": pool.submit(max, 1, 2).result(timeout=10)})
+            """)
+        ((_, _, seen),) = shim.events(("call", 1, http_scope()))
+        self.assertTrue(0.05 <= seen["slept"] < 5 and seen["drift"] < 5, seen)
+        self.assertEqual(shim.batch(("sent", 1)), (None, [("send", 1, {"type": 2})]))
+        self.assertEqual(shim.events(("sent", 1)), [("returned", 1)])
+
+    def test_another_loop_keeps_real_time(self):
+        shim = self.run_app("""
+            import asyncio
+            def work():
+                async def inner():
+                    await asyncio.sleep(0.05)
+                    return 7
+                return asyncio.run(inner())
+            async def app(scope, receive, send):
+                await send({"got": await asyncio.to_thread(work)})
+            """)
+        self.assertEqual(shim.batch(("call", 1, http_scope())), (None, [("send", 1, {"got": 7})]))
+
+
+class VirtualThreads(ShimCase):
+    """Work in threads, on virtual time."""
+
+    def test_sleeps(self):
+        for work in ("asyncio.to_thread(work, 45)", "loop.run_in_executor(None, work, 45)",
+                     "loop.run_in_executor(pool, work, 45)",
+                     "asyncio.wrap_future(pool.submit(work, 45))"):
+            shim = self.run_app(f"""
+                import asyncio, concurrent.futures, time
+                pool = concurrent.futures.ThreadPoolExecutor(2)
+                def work(seconds):
+                    start = time.time()
+                    for _ in range(int(seconds)): time.sleep(1)
+                    return time.time() - start
+                async def app(scope, receive, send):
+                    loop = asyncio.get_running_loop()
+                    await send({{"took": await {work}}})
+                """)
+            started = time.monotonic()
+            with self.subTest(work):
+                self.assertEqual(self.follow(shim, ("call", 1, http_scope())),
+                                 ([("send", 1, {"took": 45.0})], 45 * SECOND))
+                self.assertLess(time.monotonic() - started, 5)
+
+    def test_waits(self):
+        """Waits with a time-out end by what they wait for or by their time, in virtual time."""
+        shim = self.run_app("""
+            import asyncio, concurrent.futures, queue, threading, time
+            def work(loop):
+                found, start = [], time.monotonic()
+                def tell(value):
+                    found.append((value, round(time.monotonic() - start, 3)))
+                event, inbox = threading.Event(), queue.Queue()
+                tell(event.wait(2))
+                loop.call_soon_threadsafe(loop.call_later, 3, event.set)
+                tell(event.wait(100))
+                try:
+                    inbox.get(timeout=4)
+                except queue.Empty:
+                    tell("empty")
+                threading.Timer(5, inbox.put, ["sent"]).start()
+                tell(inbox.get(timeout=100))
+                slow = concurrent.futures.ThreadPoolExecutor(1).submit(time.sleep, 60)
+                try:
+                    slow.result(timeout=6)
+                except concurrent.futures.TimeoutError:
+                    tell("late")
+                tell(len(concurrent.futures.wait([slow], timeout=7).done))
+                thread = threading.Thread(target=time.sleep, args=(8,))
+                thread.start()
+                thread.join(timeout=4)
+                tell(thread.is_alive())
+                thread.join()
+                tell(threading.Semaphore(0).acquire(timeout=9))
+                asyncio.run_coroutine_threadsafe(asyncio.sleep(10), loop).result(timeout=90)
+                tell("slept")
+                return found
+            async def app(scope, receive, send):
+                await send({"found": await asyncio.to_thread(work, asyncio.get_running_loop())})
+            """)
+        events, now = self.follow(shim, ("call", 1, http_scope()))
+        self.assertEqual(events[0][2]["found"], [
+            (False, 2.0), (True, 5.0), ("empty", 9.0), ("sent", 14.0), ("late", 20.0), (0, 27.0),
+            (True, 31.0), (False, 44.0), ("slept", 54.0)])
+        self.assertEqual([event for event in events if event[0] == "note"], [])
+
+    def test_own_thread(self):
+        """A thread that the app started itself sleeps on virtual time, and is waited for."""
+        shim = self.run_app("""
+            import asyncio, threading, time
+            async def app(scope, receive, send):
+                loop, done = asyncio.get_running_loop(), asyncio.Event()
+                def beat():
+                    for _ in range(10):
+                        time.sleep(1)
+                    loop.call_soon_threadsafe(done.set)
+                threading.Thread(target=beat).start()
+                await asyncio.wait_for(done.wait(), 10.5)
+                await send({})
+            """)
+        self.assertEqual(self.follow(shim, ("call", 1, http_scope())),
+                         ([("send", 1, {})], 10 * SECOND))
+
+    def test_a_lock_held_in_a_sleep(self):
+        """One that waits for a lock does not keep the one awake that has it."""
+        shim = self.run_app("""
+            import asyncio, threading, time
+            lock = threading.Lock()
+            def work():
+                with lock:
+                    time.sleep(30)
+                return time.monotonic()
+            async def app(scope, receive, send):
+                await send({"at": await asyncio.gather(asyncio.to_thread(work), asyncio.to_thread(work))})
+            """)
+        self.assertEqual(self.follow(shim, ("call", 1, http_scope())),
+                         ([("send", 1, {"at": [UPTIME + 30.0, UPTIME + 60.0]})], 60 * SECOND))
+
+    def test_the_loop_waits_for_a_thread(self):
+        """A loop that waits for a thread is blocked for as long as that sleeps."""
+        for wait in ("pool.submit(time.sleep, 5).result()", "join(5)", "time.sleep(5)",
+                     "event_after(5).wait()"):
+            shim = self.run_app(f"""
+                import concurrent.futures, threading, time
+                pool = concurrent.futures.ThreadPoolExecutor(1)
+                def join(seconds):
+                    thread = threading.Thread(target=time.sleep, args=(seconds,))
+                    thread.start()
+                    thread.join()
+                def event_after(seconds):
+                    event = threading.Event()
+                    threading.Timer(seconds, event.set).start()
+                    return event
+                async def app(scope, receive, send):
+                    {wait}
+                    await send({{"at": time.monotonic()}})
+                """)
+            with self.subTest(wait):
+                events, now = self.follow(shim, ("call", 1, http_scope()))
+                self.assertEqual([event[:1] + event[2:4] for event in events], [
+                    ("blocked", 30, 5 * SECOND), ("send", {"at": UPTIME + 5.0})])
+
+    def test_real_work_is_waited_for(self):
+        """Work that takes real time costs no virtual time, and gives signs of life meanwhile."""
+        shim = self.run_app("""
+            import asyncio, select, time
+            def work():
+                select.select([], [], [], 2.5)
+                return time.monotonic()
+            async def app(scope, receive, send):
+                await send({"at": await asyncio.wait_for(asyncio.to_thread(work), 1)})
+            """, blocked_limit=SECOND)
+        self.assertEqual(shim.batch(("call", 1, http_scope())),
+                         (None, [("send", 1, {"at": UPTIME})]))
+        self.assertTrue(5 <= shim.keepalives <= 10, shim.keepalives)
+
+    def test_work_without_end_is_noted(self):
+        shim = self.run_app("""
+            import asyncio, socket
+            ours, theirs = socket.socketpair()
+            def hang():
+                ours.recv(1)
+            async def app(scope, receive, send):
+                try:
+                    await asyncio.wait_for(asyncio.to_thread(hang), 10)
+                except asyncio.TimeoutError:
+                    await send({})
+            """, blocked_limit=SECOND // 2)
+        timer, events = shim.batch(("call", 1, http_scope()))
+        self.assertEqual(timer, 10 * SECOND)
+        self.assertEqual(events, [("note", "work in a thread takes more than 1.5 s",
+                                   f"{self.folder}/main.py:5 in hang")])
+        started = time.monotonic()
+        self.assertEqual(shim.events(at=timer), [("send", 1, {})])
+        self.assertLess(time.monotonic() - started, 1)
+
+    def test_polling_in_a_thread(self):
+        shim = self.run_app("""
+            import asyncio, time
+            def poll():
+                end = time.time() + 2
+                while time.time() < end: pass
+            async def app(scope, receive, send):
+                await asyncio.to_thread(poll)
+                await send({})
+            """)
+        events, now = self.follow(shim, ("call", 1, http_scope()))
+        self.assertEqual(events, [("send", 1, {})])
+        self.assertTrue(2 * SECOND <= now < 2.1 * SECOND, now)
+
+    def test_threads_repeat(self):
+        """Threads that would race go one after the other, in every run in the same order."""
+        source = """
+            import asyncio, logging, os, select, threading, time
+            shared = []
+            def work(name, pauses):
+                for pause in pauses:
+                    logging.info("%s %s", name, len(shared))
+                    shared.append(name)
+                    select.select([], [], [], os.urandom(1)[0] / 50_000)    # really, and by chance
+                    time.sleep(pause)
+                return name
+            async def app(scope, receive, send):
+                own = [threading.Thread(target=work, args=(f"own {n}", (1, 1))) for n in range(3)]
+                for thread in own: thread.start()
+                async def job(n):
+                    await send({"done": await asyncio.to_thread(work, n, (1, 0.5, 0.5)), "at": time.time()})
+                await asyncio.gather(*map(job, range(6)))
+            """
+        def run():
+            shim = self.run_app(source, epoch=0)
+            timer, _ = shim.batch(("call", 1, http_scope()))
+            while timer is not None:
+                timer, _ = shim.batch(*[("sent", 1)] * 6, at=timer)
+            return shim.raw[1:]
+
+        first = run()
+        self.assertEqual(str(first).count("own 2 "), 2)
+        for _ in range(4):
+            self.assertEqual(run(), first)
+
+
 class Threads(ShimCase):
     def test_to_thread(self):
         shim = self.run_app("""
-            import asyncio, logging, time
+            import asyncio, logging, select
+            def wait(seconds):
+                select.select([], [], [], seconds)    # in the system
             def work(n):
-                time.sleep(0.05)
+                wait(0.05)
                 logging.info("worked %s", n)
                 return n
             async def app(scope, receive, send):
                 loop = asyncio.get_running_loop()
-                await loop.run_in_executor(None, time.sleep, 0.02)
-                if hasattr(asyncio, "to_thread"):
-                    await asyncio.wait_for(asyncio.to_thread(work, 1), 0.001)
-                await asyncio.gather(*(loop.run_in_executor(None, time.sleep, 0.02) for _ in "12"))
+                await loop.run_in_executor(None, wait, 0.02)
+                await asyncio.wait_for(asyncio.to_thread(work, 1), 0.001)
+                await asyncio.gather(*(loop.run_in_executor(None, wait, 0.02) for _ in "12"))
                 await send({"now": loop.time()})
             """)
         events = shim.events(("call", 1, http_scope()))
         self.assertEqual(events, [("log", 1, 20, "root", "worked 1", None),
-                                  ("send", 1, {"now": 0.0})])
+                                  ("send", 1, {"now": UPTIME})])
 
     def test_abandoned_job(self):
         shim = self.run_app("""
-            import asyncio, logging, time
+            import asyncio, logging, select
             def work():
-                time.sleep(0.2)
+                select.select([], [], [], 0.2)
                 logging.info("worked")
             async def app(scope, receive, send):
                 asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)
@@ -1175,7 +1650,7 @@ class Threads(ShimCase):
             """)
         self.assertEqual(shim.batch(("call", 1, http_scope())), (30 * SECOND, []))
         self.assertEqual(shim.batch(at=30 * SECOND), (60 * SECOND, []))
-        self.assertEqual(shim.events(at=60 * SECOND), [("send", 1, {"now": 60.0})])
+        self.assertEqual(shim.events(at=60 * SECOND), [("send", 1, {"now": UPTIME + 60.0})])
 
     @unittest.skipUnless(HAS_ASGIREF, "needs asgiref")
     def test_asgiref(self):
@@ -1183,7 +1658,7 @@ class Threads(ShimCase):
             import asyncio, time
             from asgiref.sync import async_to_sync, sync_to_async
             def deep():
-                time.sleep(0.02)
+                time.sleep(1)
                 async_to_sync(asyncio.sleep)(7)
             async def middle():
                 await sync_to_async(deep)()
@@ -1194,40 +1669,37 @@ class Threads(ShimCase):
                 await sync_to_async(outer)()
                 await send({"now": asyncio.get_running_loop().time()})
             """)
-        self.assertEqual(shim.batch(("call", 1, http_scope())), (7 * SECOND, []))
-        self.assertEqual(shim.batch(at=7 * SECOND), (10 * SECOND, []))
-        self.assertEqual(shim.events(at=10 * SECOND), [("send", 1, {"now": 10.0})])
+        commands, start = [("call", 1, http_scope())], 0
+        for timer in (SECOND, 8 * SECOND):
+            self.assertEqual(shim.batch(*commands, at=start), (timer, []))
+            commands, start = (), timer
+        self.assertEqual(shim.batch(at=8 * SECOND), (11 * SECOND, []))
+        self.assertEqual(shim.events(at=11 * SECOND), [("send", 1, {"now": UPTIME + 11.0})])
 
     def test_notes(self):
         shim = self.run_app("""
-            import asyncio, concurrent.futures, socket, threading, time
-            pool = concurrent.futures.ThreadPoolExecutor(1)
+            import asyncio, socket, threading
+            pairs = []
             server = socket.create_server(("127.0.0.1", 0))
             async def app(scope, receive, send):
-                threading.Thread(target=time.sleep, args=(60,), name="mine", daemon=True).start()
+                for name in ("mine", "yours"):    # they wait in the system, for nothing
+                    pairs.append(socket.socketpair())
+                    threading.Thread(target=pairs[-1][0].recv, args=(1,), name=name).start()
                 reader, writer = await asyncio.open_connection(*server.getsockname())
-                job = pool.submit(time.sleep, 60)
                 await send({"fd": writer.get_extra_info("socket").fileno(),
                             "name": server.getsockname()})
             """)
         events = shim.events(("call", 1, http_scope()))
-        while not events or events[0][0] != "send":    # the connection is real I/O
-            events = [event for event in events + shim.events() if event[0] != "note"] or []
-        shim2 = self.start()
-        notes, details = [], None
-        events = shim2.events(("call", 1, http_scope()))
-        for _ in range(100):
-            notes += [event[1] for event in events if event[0] == "note"]
-            details = details or next((e[2] for e in events if e[0] == "send"), None)
-            events = shim2.events()
-            time.sleep(0.005)
-        self.assertEqual(len(notes), len(set(notes)))
-        self.assertIn("a thread of the app's own is running: mine; virtual time does not wait for it", notes)
-        self.assertIn("a thread of the app's own is running: ThreadPoolExecutor-0_0; "
-                      "virtual time does not wait for it", notes)
-        self.assertIn(f"the app waits on a socket (fd {details['fd']}, {details['name']}); "
-                      "virtual time does not wait for it", notes)
-        self.assertEqual(len(notes), 3)
+        for _ in range(100):    # the connection is real I/O
+            if any(event[0] == "send" for event in events):
+                break
+            events += shim.events()
+        details = next(event[2] for event in events if event[0] == "send")
+        own = "a thread of the app's own is running"
+        self.assertEqual([event for event in events if event[0] == "note"], [
+            ("note", own, "mine"), ("note", own, "yours"),
+            ("note", "the app waits on", f"a socket (fd {details['fd']}, {details['name']})")])
+        self.assertEqual(shim.events(), [])
 
     @unittest.skipUnless(HAS_STARLETTE, "needs starlette")
     def test_starlette_sync_endpoint(self):
@@ -1252,16 +1724,18 @@ class Threads(ShimCase):
                                     WebSocketRoute("/ws", ws)])
             """)
         self.assertEqual(shim.hello["framework"], "starlette")
-        for ident in range(1, 40):
-            events = shim.events(("call", ident, http_scope("/sync")))
+        for ident in range(40):
+            self.assertEqual(shim.batch(("call", ident, http_scope("/sync")), at=ident * SECOND),
+                             (ident * SECOND + SECOND // 20, []))
+            events = shim.events(at=ident * SECOND + SECOND // 20)
             self.assertEqual(events[-1][2]["status"], 200, events)
             (event,) = shim.events(("sent", ident))
-            self.assertEqual(event[2]["body"], b"0.0" if ident < 3 else b"1.0")
+            self.assertEqual(event[2]["body"], str(UPTIME + ident + 0.05).encode())
             self.assertEqual(shim.events(("sent", ident)), [("returned", ident)])
-            shim.batch(at=SECOND if ident >= 2 else 0)
-        self.assertEqual(shim.batch(("call", "w", http_scope("/waits"))), (6 * SECOND, []))
-        self.assertEqual(shim.events(at=6 * SECOND)[0][2]["status"], 200)
-        self.assertEqual(shim.events(("sent", "w"))[0][2]["body"], b"6.0")
+        self.assertEqual(shim.batch(("call", "w", http_scope("/waits")), at=40 * SECOND),
+                         (45 * SECOND, []))
+        self.assertEqual(shim.events(at=45 * SECOND)[0][2]["status"], 200)
+        self.assertEqual(shim.events(("sent", "w"))[0][2]["body"], b"1000045.0")
         self.assertEqual(shim.events(("call", 99, websocket_scope())), [("receive", 99)])
         shim.events(("give", 99, CONNECT))
         shim.events(("sent", 99))
@@ -1275,12 +1749,12 @@ class Threads(ShimCase):
     @unittest.skipUnless(HAS_STARLETTE, "needs starlette")
     def test_concurrent_sync_endpoints(self):
         shim = self.run_app("""
-            import time
+            import select
             from starlette.applications import Starlette
             from starlette.responses import PlainTextResponse
             from starlette.routing import Route
             def sync(request):
-                time.sleep(0.02)
+                select.select([], [], [], 0.02)
                 return PlainTextResponse("x")
             app = Starlette(routes=[Route("/", sync)])
             """)
@@ -1406,8 +1880,10 @@ class Process(ShimCase):
 
     def test_signals(self):
         shim = self.run_app("""
-            import time
-            async def app(scope, receive, send): time.sleep(0.5)
+            import _thread
+            lock = _thread.allocate_lock()
+            lock.acquire()
+            async def app(scope, receive, send): lock.acquire(True, 0.5)
             """)
         shim.process.send_signal(signal.SIGINT)
         shim.write((0, [("call", 1, http_scope())]))
@@ -1415,7 +1891,7 @@ class Process(ShimCase):
         shim.process.send_signal(signal.SIGUSR1)
         self.assertEqual(shim.read()[1], [("returned", 1)])
         errors = shim.stop()[2]
-        self.assertIn("main.py\", line 3 in app", errors)
+        self.assertIn("main.py\", line 5 in app", errors)
 
     def test_fork(self):
         shim = self.run_app("""
