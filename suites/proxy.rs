@@ -74,6 +74,19 @@ impl Standing {
         timeout(LIMIT, found).await.unwrap()
     }
 
+    /// The next entry of a kind, whole.
+    async fn entry_of(&mut self, wanted: impl Fn(&Noted) -> bool) -> Arc<Entry> {
+        let found = async {
+            loop {
+                let entry = self.entries.recv().await.unwrap();
+                if wanted(&entry.what) {
+                    return entry;
+                }
+            }
+        };
+        timeout(LIMIT, found).await.unwrap()
+    }
+
     /// Who closed the next connection that ends, and how.
     async fn closed(&mut self) -> (String, String) {
         self.entry(|what| match what {
@@ -197,6 +210,64 @@ fn who_closed_is_told(#[case] said: &str, #[case] faults: &[&str], #[case] by: &
         let _ = timeout(Duration::from_millis(300), async { while let Some(Ok(_)) = socket.next().await {} }).await;
         drop(socket);
         assert_eq!(proxy.closed().await, (by.to_owned(), why.to_owned()));
+    });
+}
+
+/// A server that closes with 1011 once the client has closed, waited for the end of its stream or not.
+async fn contrary_server(waits_for_end: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(CLOSE_1000) {
+            assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0, "the client ends before it closes");
+            if heard.ends_with(b"\r\n\r\n") {
+                let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+        if waits_for_end {
+            let _ = stream.read_to_end(&mut heard).await;
+        }
+        stream.write_all(b"\x88\x06\x03\xf3boom").await.unwrap();
+        stream.shutdown().await.unwrap();
+    });
+    address
+}
+
+/// Close 1000, with the mask 0.
+const CLOSE_1000: &[u8] = b"\x88\x82\x00\x00\x00\x00\x03\xe8";
+
+/// The closes of both sides are told, also the server's that comes when the client is gone.
+#[rstest]
+#[case::answered(false, &[])]
+#[case::too_late(true, &[])]
+#[case::answered_among_faults(false, &["drop_frame opcode=ping"])]
+#[case::too_late_among_faults(true, &["drop_frame opcode=ping"])]
+fn the_closes_of_both_sides_are_told(#[case] waits_for_end: bool, #[case] faults: &[&str]) {
+    on_sockets(async {
+        let mut proxy = Standing::before(contrary_server(waits_for_end).await, faults, 10).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let head = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0);
+        }
+        stream.write_all(CLOSE_1000).await.unwrap();
+        if waits_for_end {
+            stream.shutdown().await.unwrap();
+        }
+        let _ = stream.read_to_end(&mut seen).await;
+        let entry = proxy.entry_of(|what| matches!(what, Noted::Closed { .. })).await;
+        let json = serde_json::to_value(&*entry).unwrap();
+        let told = |index: usize, key: &str| json["closes"][index][key].clone();
+        assert_eq!((told(0, "by"), told(0, "code"), told(0, "reason")), ("client".into(), 1000.into(), "".into()));
+        assert_eq!((told(1, "by"), told(1, "code"), told(1, "reason")), ("server".into(), 1011.into(), "boom".into()));
+        assert!(told(0, "close_at_ms").as_u64() <= told(1, "close_at_ms").as_u64(), "{json}");
+        let line = entry.to_string();
+        assert!(line.contains("closed by client: close 1000, then server said close 1011 \"boom\" "), "{line}");
     });
 }
 
