@@ -418,6 +418,11 @@ impl Relay {
                 end = back.carry(&mut self.server.incoming, &mut there.stream, upgraded);
             }
         }
+        if self.server.has_ended() {
+            let mut kept = Vec::new();
+            self.exchange.release(&mut kept);
+            self.to_client.stream.push(kept, Duration::ZERO);
+        }
         for (wire, lane) in [(&mut self.client, &mut self.to_server), (&mut self.server, &mut self.to_client)] {
             // What is not whole when a side ends never will be.
             if wire.has_ended() && lane.stream.waiting() < HIGH_WATER_BYTES {
