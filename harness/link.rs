@@ -105,11 +105,18 @@ impl Link {
 impl Link {
     /// Ends the link in good order (FIN), and lets the peer do the same: what it still says is not answered with a
     /// reset that could destroy what it has not read yet.
-    pub async fn finish(mut self) {
+    pub async fn finish(self) {
+        self.finish_and_tell(|_| {}).await;
+    }
+
+    /// The same, and gives what the peer still says to a function. In memory it says nothing more.
+    pub async fn finish_and_tell(mut self, mut tell: impl FnMut(&[u8])) {
         if !matches!(self, Link::Memory(_)) {
             let _ = self.shutdown().await;
             let mut rest = [0; READ_BYTES];
-            while matches!(self.read(&mut rest).await, Ok(1..)) {}
+            while let Ok(count @ 1..) = self.read(&mut rest).await {
+                tell(&rest[..count]);
+            }
         }
     }
 

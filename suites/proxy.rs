@@ -74,6 +74,19 @@ impl Standing {
         timeout(LIMIT, found).await.unwrap()
     }
 
+    /// The next entry of a kind, whole.
+    async fn entry_of(&mut self, wanted: impl Fn(&Noted) -> bool) -> Arc<Entry> {
+        let found = async {
+            loop {
+                let entry = self.entries.recv().await.unwrap();
+                if wanted(&entry.what) {
+                    return entry;
+                }
+            }
+        };
+        timeout(LIMIT, found).await.unwrap()
+    }
+
     /// Who closed the next connection that ends, and how.
     async fn closed(&mut self) -> (String, String) {
         self.entry(|what| match what {
@@ -197,6 +210,134 @@ fn who_closed_is_told(#[case] said: &str, #[case] faults: &[&str], #[case] by: &
         let _ = timeout(Duration::from_millis(300), async { while let Some(Ok(_)) = socket.next().await {} }).await;
         drop(socket);
         assert_eq!(proxy.closed().await, (by.to_owned(), why.to_owned()));
+    });
+}
+
+/// When the head of an answer comes, and when its first word, of an application that says a word of 1000 bytes every
+/// second, ten in all; in milliseconds, at the edge with this fault.
+fn first_word(fault: &str, unbuffered: bool) -> (u64, u64) {
+    let application = Scripted::new(move |_, mut ends: Ends| async move {
+        ends.receive().await?;
+        let off = (b"x-accel-buffering"[..].into(), b"no"[..].into());
+        let headers = if unbuffered { vec![off] } else { Vec::new() };
+        ends.send(Outbound::ResponseStart { status: 200, headers }).await?;
+        for left in (0..10).rev() {
+            ends.send(Outbound::ResponseBody { body: vec![b'x'; 1000], more_body: left > 0 }).await?;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        Ok(())
+    });
+    let faults = read_edge_fault(fault).into_iter().collect();
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    Runtime::new(Clock::Virtual).block_on(async {
+        let recorder = relapse::recorder::Recorder::new(Plan { seed: 1, faults });
+        let (mut client, near) = Link::pair();
+        let (far, server) = Link::pair();
+        let scribe = recorder.scribe(0);
+        tokio::spawn(front::serve(server, application, profile("uvicorn-0.54"), scribe.clone(), None));
+        tokio::spawn(edge::relay(near, Some(far), scribe, None));
+        let began = tokio::time::Instant::now();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut whole = Vec::new();
+        while !whole.ends_with(b"\r\n0\r\n\r\n") {
+            assert_ne!(client.read_buf(&mut whole).await.unwrap(), 0, "{}", String::from_utf8_lossy(&whole));
+            seen.lock().unwrap().push((began.elapsed().as_millis() as u64, whole.clone()));
+        }
+        assert_eq!(whole.iter().filter(|byte| **byte == b'x').count() - usize::from(unbuffered), 10_000);
+    });
+    let seen = seen.lock().unwrap();
+    let when = |wanted: &[u8]| {
+        let is_in = |text: &[u8]| text.windows(wanted.len()).any(|part| part == wanted);
+        seen.iter().find(|(_, text)| is_in(text)).unwrap().0
+    };
+    (when(b"HTTP/1.1 200"), when(b"xxxx"))
+}
+
+/// An edge that keeps an answer back hands its head and its first word on when a piece is full, or at its end.
+#[rstest]
+#[case::nothing("drop_frame", false, (0, 0))]
+#[case::whole("hold_answer", false, (9000, 9000))]
+#[case::whole_whatever_it_says("hold_answer", true, (9000, 9000))]
+#[case::full("buffer_answer bytes=4096", false, (4000, 4000))]
+#[case::never_full("buffer_answer bytes=65536", false, (9000, 9000))]
+#[case::switched_off("buffer_answer bytes=4096", true, (0, 0))]
+fn an_answer_is_kept_back(#[case] fault: &str, #[case] unbuffered: bool, #[case] expected: (u64, u64)) {
+    assert_eq!(first_word(fault, unbuffered), expected);
+}
+
+/// An answer that ends with its stream is handed on then.
+#[rstest]
+#[case("hold_answer")]
+#[case("buffer_answer bytes=4")]
+fn an_answer_that_is_kept_back_ends_with_its_stream(#[case] fault: &str) {
+    on_sockets(async {
+        let answer = "HTTP/1.1 200 OK\r\n\r\nno length";
+        let (upstream, _heard) = raw_server(answer.as_bytes().to_vec()).await;
+        let proxy = Standing::before(upstream, &[fault], 10).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut seen = String::new();
+        stream.read_to_string(&mut seen).await.unwrap();
+        assert_eq!(seen, answer);
+        assert_eq!(proxy.desk.faults()[0].acted, 1);
+    });
+}
+
+/// A server that closes with 1011 once the client has closed, waited for the end of its stream or not.
+async fn contrary_server(waits_for_end: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(CLOSE_1000) {
+            assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0, "the client ends before it closes");
+            if heard.ends_with(b"\r\n\r\n") {
+                let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+        if waits_for_end {
+            let _ = stream.read_to_end(&mut heard).await;
+        }
+        stream.write_all(b"\x88\x06\x03\xf3boom").await.unwrap();
+        stream.shutdown().await.unwrap();
+    });
+    address
+}
+
+/// Close 1000, with the mask 0.
+const CLOSE_1000: &[u8] = b"\x88\x82\x00\x00\x00\x00\x03\xe8";
+
+/// The closes of both sides are told, also the server's that comes when the client is gone.
+#[rstest]
+#[case::answered(false, &[])]
+#[case::too_late(true, &[])]
+#[case::answered_among_faults(false, &["drop_frame opcode=ping"])]
+#[case::too_late_among_faults(true, &["drop_frame opcode=ping"])]
+fn the_closes_of_both_sides_are_told(#[case] waits_for_end: bool, #[case] faults: &[&str]) {
+    on_sockets(async {
+        let mut proxy = Standing::before(contrary_server(waits_for_end).await, faults, 10).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let head = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0);
+        }
+        stream.write_all(CLOSE_1000).await.unwrap();
+        if waits_for_end {
+            stream.shutdown().await.unwrap();
+        }
+        let _ = stream.read_to_end(&mut seen).await;
+        let entry = proxy.entry_of(|what| matches!(what, Noted::Closed { .. })).await;
+        let json = serde_json::to_value(&*entry).unwrap();
+        let told = |index: usize, key: &str| json["closes"][index][key].clone();
+        assert_eq!((told(0, "by"), told(0, "code"), told(0, "reason")), ("client".into(), 1000.into(), "".into()));
+        assert_eq!((told(1, "by"), told(1, "code"), told(1, "reason")), ("server".into(), 1011.into(), "boom".into()));
+        assert!(told(0, "close_at_ms").as_u64() <= told(1, "close_at_ms").as_u64(), "{json}");
+        let line = entry.to_string();
+        assert!(line.contains("closed by client: close 1000, then server said close 1011 \"boom\" "), "{line}");
     });
 }
 

@@ -33,8 +33,38 @@ pub(super) struct Exchange {
     requests: usize,
     /// How many answers have begun.
     answers: usize,
+    /// The answer that a fault keeps back.
+    held: Option<Held>,
     /// The request that waits for its answer, as it was passed on, where it may be made again.
     again: Option<Vec<u8>>,
+}
+
+/// An answer that is kept back, as far as it came.
+struct Held {
+    kept: Vec<u8>,
+    /// How many bytes of its head are among them.
+    head: usize,
+    /// The size of the pieces that are handed on; `None` where only the whole is.
+    piece: Option<usize>,
+}
+
+/// How much of an answer is kept back at most, in bytes; then everything is handed on as it comes.
+const HELD_BYTES_MAX: usize = 16 << 20;
+
+impl Held {
+    /// Hands on the pieces that are full.
+    fn hand_on(&mut self, carried: &mut Vec<u8>) {
+        let body = self.kept.len() - self.head;
+        let full = match self.piece {
+            _ if self.kept.len() > HELD_BYTES_MAX => body,
+            Some(piece) => body - body % piece.max(1),
+            None => 0,
+        };
+        if full > 0 {
+            carried.extend(self.kept.drain(..self.head + full));
+            self.head = 0;
+        }
+    }
 }
 
 /// What is read next of one direction.
@@ -70,6 +100,7 @@ impl Exchange {
             following: Vec::new(),
             requests: 0,
             answers: 0,
+            held: None,
             again: None,
         }
     }
@@ -190,14 +221,22 @@ impl Exchange {
                     Err(_) => self.answer = Reading::Opaque,
                 },
                 Reading::Body(body) => {
-                    if !body.carry(incoming, carried) {
+                    let kept = self.held.as_mut().map_or(&mut *carried, |held| &mut held.kept);
+                    if !body.carry(incoming, kept) {
+                        self.held.iter_mut().for_each(|held| held.hand_on(carried));
                         return None;
                     }
+                    self.release(carried);
                     self.answer = Reading::Head;
                 }
                 Reading::Undecided | Reading::Opaque => return None,
             }
         }
+    }
+
+    /// Hands on what is kept back of an answer: it is over, or the server is gone.
+    pub(super) fn release(&mut self, carried: &mut Vec<u8>) {
+        carried.extend(self.held.take().into_iter().flat_map(|held| held.kept));
     }
 
     fn take_answer(
@@ -239,7 +278,7 @@ impl Exchange {
     }
 
     fn edit_answer(
-        &self,
+        &mut self,
         before: &ResponseHead,
         to_upgrade: bool,
         length: usize,
@@ -247,7 +286,7 @@ impl Exchange {
         carried: &mut Vec<u8>,
     ) -> Option<(End, usize)> {
         let mut head = before.clone();
-        let mut following = Vec::new();
+        let (mut following, mut held, start) = (Vec::new(), None, carried.len());
         // The answers come in the order of the requests, and this one is counted already.
         let scribe = self.scribe.of_request(self.answers.saturating_sub(1));
         for (index, fault) in scribe.plan().faults.iter().enumerate() {
@@ -262,6 +301,9 @@ impl Exchange {
                     return Some((End::Finished, index));
                 }
                 AnswerEdit::Follow { bytes } => following.extend_from_slice(bytes),
+                AnswerEdit::Hold {} => held = Some(None),
+                // One that waits for the whole waits longer.
+                AnswerEdit::Buffer { bytes } => held = held.or(Some(Some(bytes.0))),
                 AnswerEdit::Set { .. } | AnswerEdit::Strip { .. } | AnswerEdit::KeepUpgrade {} => {
                     edit.apply(&mut head.headers);
                 }
@@ -274,6 +316,10 @@ impl Exchange {
         }
         carried.extend_from_slice(&following);
         take(incoming, length);
+        self.held = held.map(|piece| {
+            let kept = carried.split_off(start);
+            Held { head: kept.len(), kept, piece }
+        });
         None
     }
 }

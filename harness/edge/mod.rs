@@ -307,8 +307,11 @@ impl Relay {
             let (client, server) = (&mut self.client, &mut self.server);
             let _ = timeout(FLUSH_LIMIT, async { tokio::join!(client.flush(), server.flush()) }).await;
         }
-        let (client, server) = (self.client.into_link().0, self.server.into_link().0);
-        part(client, server, end).await;
+        let ((client, from_them), (server, from_it)) = (self.client.into_link(), self.server.into_link());
+        let (mut there, mut back) = (self.to_server, self.to_client);
+        there.scanner.scan(from_them.get(there.scanned..).unwrap_or_default());
+        back.scanner.scan(from_it.get(back.scanned..).unwrap_or_default());
+        part((client, there.scanner), (server, back.scanner), end).await;
         Passage { ended, upgraded, is_reset, lasted, from_client, from_server }
     }
 
@@ -325,12 +328,13 @@ impl Relay {
         let ((mut client, from_client), (mut server, from_server)) = (self.client.into_link(), self.server.into_link());
         let there = (&mut client, &from_client, self.to_server.scanner);
         let back = (&mut server, &from_server, self.to_client.scanner);
-        let (ended, end, from_client, from_server) = pass::pass(there, back, &self.limits, self.last).await;
+        let (ended, end, there, back) = pass::pass(there, back, &self.limits, self.last).await;
+        let (from_client, from_server) = (there.load(), back.load());
         let (lasted, is_reset) = (self.began.elapsed(), end == End::Reset);
         if let Ended::Fault(index) = ended {
             self.scribe.fired(index, Party::Edge, self.scribe.plan().faults[index].kind.to_string());
         }
-        part(client, server, end).await;
+        part((client, there), (server, back), end).await;
         Passage { ended, upgraded: self.exchange.is_upgraded(), is_reset, lasted, from_client, from_server }
     }
 
@@ -415,6 +419,11 @@ impl Relay {
                 end = back.carry(&mut self.server.incoming, &mut there.stream, upgraded);
             }
         }
+        if self.server.has_ended() {
+            let mut kept = Vec::new();
+            self.exchange.release(&mut kept);
+            self.to_client.stream.push(kept, Duration::ZERO);
+        }
         for (wire, lane) in [(&mut self.client, &mut self.to_server), (&mut self.server, &mut self.to_client)] {
             // What is not whole when a side ends never will be.
             if wire.has_ended() && lane.stream.waiting() < HIGH_WATER_BYTES {
@@ -442,15 +451,17 @@ fn broken(wire: &Wire) -> End {
 /// How long the sides may take to part once everything is said.
 const PARTING_LIMIT: Duration = Duration::from_secs(1);
 
-/// Ends both links as the connection ended.
-async fn part(client: Link, server: Link, end: End) {
+/// Ends both links as the connection ended. A close frame that a side sends meanwhile is still told.
+async fn part((client, mut there): (Link, Scanner), (server, mut back): (Link, Scanner), end: End) {
     match end {
         End::Reset => {
             client.reset();
             server.reset();
         }
         End::Finished => {
-            let _ = timeout(PARTING_LIMIT, async { tokio::join!(client.finish(), server.finish()) }).await;
+            let client = client.finish_and_tell(|bytes| there.scan(bytes));
+            let server = server.finish_and_tell(|bytes| back.scan(bytes));
+            let _ = timeout(PARTING_LIMIT, async { tokio::join!(client, server) }).await;
         }
     }
 }

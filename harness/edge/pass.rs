@@ -77,7 +77,7 @@ pub(super) async fn pass(
     server: (&mut Link, &BytesMut, Scanner),
     limits: &Limits,
     mut last: Last,
-) -> (Ended, End, Load, Load) {
+) -> (Ended, End, Scanner, Scanner) {
     let (client, from_client, to_server) = client;
     let (server, from_server, to_client) = server;
     let mut there = Half::new(from_client, to_server);
@@ -117,7 +117,7 @@ pub(super) async fn pass(
         Ended::Fault(_) => false,
     };
     let end = if is_broken { End::Reset } else { End::Finished };
-    (ended, end, there.scanner.load, back.scanner.load)
+    (ended, end, there.scanner, back.scanner)
 }
 
 /// Follows the frames of one direction by their headers alone: counts messages, and tells of a close.

@@ -3,7 +3,7 @@
 use super::setting::{Line, Raw, Token, faults};
 use crate::{
     fault::setting::Count,
-    head::{Headers, ResponseHead, field, is_name},
+    head::{Headers, ResponseHead, field, header, is_name},
 };
 
 faults! {
@@ -33,6 +33,15 @@ faults! {
         /// The bytes.
         bytes: Raw as "bytes",
     } "send {bytes} right behind the answer's head";
+    /// keeps the whole answer back, its head too, until its body is over
+    Hold "hold_answer" {} "hold the answer back until it is whole";
+    /// keeps the answer back, its head too, until so many bytes of its body have come, and hands on whole pieces of that
+    /// size, the rest when it is over; not where the answer says `X-Accel-Buffering: no`. So nginx does with
+    /// `proxy_buffering`
+    Buffer "buffer_answer" {
+        /// The size of a piece in bytes, as they are on the wire.
+        bytes: Count as "bytes",
+    } "hand the answer on in pieces of {bytes} byte(s)";
     /// leaves `Connection: upgrade` and `Upgrade: websocket` in an answer that refuses the upgrade, as Envoy did
     KeepUpgrade "keep_upgrade" {} "keep Connection and Upgrade in an answer that refuses the upgrade";
 }
@@ -43,6 +52,12 @@ impl AnswerEdit {
         match self {
             AnswerEdit::KeepUpgrade {} => to_upgrade && head.status >= 400,
             AnswerEdit::Strip { header } => head.headers.iter().any(|(name, _)| is_name(name, header)),
+            AnswerEdit::Hold {} => head.status != 101,
+            AnswerEdit::Buffer { .. } => {
+                let is_off =
+                    header(&head.headers, "x-accel-buffering").is_some_and(|value| value.eq_ignore_ascii_case(b"no"));
+                head.status != 101 && !is_off
+            }
             AnswerEdit::Hijack { .. } | AnswerEdit::Set { .. } | AnswerEdit::Follow { .. } => true,
         }
     }
@@ -60,7 +75,8 @@ impl AnswerEdit {
                 headers.push(field("connection", "upgrade"));
                 headers.push(field("upgrade", "websocket"));
             }
-            AnswerEdit::Hijack { .. } | AnswerEdit::Follow { .. } => {}
+            AnswerEdit::Hijack { .. } | AnswerEdit::Follow { .. } | AnswerEdit::Hold {} | AnswerEdit::Buffer { .. } => {
+            }
         }
     }
 }

@@ -238,7 +238,11 @@ fn answer_edit(chance: &mut Rng) -> AnswerEdit {
             "" => AnswerEdit::KeepUpgrade {},
             header => AnswerEdit::Strip { header: token(header) },
         },
-        _ => AnswerEdit::Follow { bytes: Raw(b"<html>hello</html>".to_vec()) },
+        _ => match chance.u8(..3) {
+            0 => AnswerEdit::Hold {},
+            1 => AnswerEdit::Buffer { bytes: Count(one(chance, &[1, 100, 4096])) },
+            _ => AnswerEdit::Follow { bytes: Raw(b"<html>hello</html>".to_vec()) },
+        },
     }
 }
 

@@ -59,20 +59,15 @@ pub enum Noted {
         detail: String,
     },
     /// A close frame passed.
-    Close {
-        /// `client` or `server`.
-        by: &'static str,
-        /// Its code; nothing when it has none.
-        code: Option<u16>,
-        /// Its reason.
-        reason: String,
-    },
+    Close(Said),
     /// It ended.
     Closed {
         /// `client`, `server`, or the number of a fault as `fault 2`.
         by: String,
         /// How.
         why: String,
+        /// The close frames of both sides, in the order in which they came.
+        closes: Vec<Said>,
         /// How long it lasted, in milliseconds.
         lasted_ms: u64,
         /// What came from the client.
@@ -80,6 +75,48 @@ pub enum Noted {
         /// What came from the server.
         from_server: Carriage,
     },
+}
+
+/// A side of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The client.
+    Client,
+    /// The server.
+    Server,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Client => "client",
+            Side::Server => "server",
+        })
+    }
+}
+
+/// A close frame as one side sent it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Said {
+    /// Who.
+    pub by: Side,
+    /// Its code; `None` when it has none.
+    pub code: Option<u16>,
+    /// Its reason.
+    pub reason: String,
+    /// When it came to the proxy: time since the proxy began, in milliseconds.
+    pub close_at_ms: u64,
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code {
+            Some(code) => write!(f, "close {code}")?,
+            None => f.write_str("close without code")?,
+        }
+        if self.reason.is_empty() { Ok(()) } else { write!(f, " {:?}", self.reason) }
+    }
 }
 
 /// What came from one side.
@@ -109,23 +146,30 @@ impl fmt::Display for Entry {
             }
             Noted::Answer { status } => write!(f, "<-- {status}"),
             Noted::Fault { number, detail } => write!(f, "!   fault {number}: {detail}"),
-            Noted::Close { by, code, reason } => {
-                write!(f, "{} close", if *by == "client" { "-->" } else { "<--" })?;
-                match code {
-                    Some(code) => write!(f, " {code}")?,
-                    None => f.write_str(" without code")?,
-                }
-                if reason.is_empty() { Ok(()) } else { write!(f, " {reason:?}") }
+            Noted::Close(said) => {
+                let arrow = match said.by {
+                    Side::Client => "-->",
+                    Side::Server => "<--",
+                };
+                write!(f, "{arrow} {said}")
             }
-            Noted::Closed { by, why, lasted_ms, from_client, from_server } => write!(
-                f,
-                "closed by {by}: {why}; {:.3} s, {} bytes there, {} back, {} and {} messages",
-                *lasted_ms as f64 / 1000.0,
-                from_client.bytes,
-                from_server.bytes,
-                from_client.messages,
-                from_server.messages
-            ),
+            Noted::Closed { by, why, closes, lasted_ms, from_client, from_server } => {
+                write!(f, "closed by {by}: {why}")?;
+                // The first stands in the reason already.
+                for said in closes.iter().skip(1) {
+                    let after_ms = said.close_at_ms.saturating_sub(closes[0].close_at_ms);
+                    write!(f, ", then {} said {said} {after_ms} ms later", said.by)?;
+                }
+                write!(
+                    f,
+                    "; {:.3} s, {} bytes there, {} back, {} and {} messages",
+                    *lasted_ms as f64 / 1000.0,
+                    from_client.bytes,
+                    from_server.bytes,
+                    from_client.messages,
+                    from_server.messages
+                )
+            }
         }
     }
 }

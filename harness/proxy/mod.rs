@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
-pub use self::entry::{Carriage, Entry, Noted};
+pub use self::entry::{Carriage, Entry, Noted, Said, Side};
 use crate::{
     clock::Clock,
     edge::{self, Carried, Ended, Passage, Way},
@@ -246,9 +246,13 @@ impl Desk {
     }
 
     fn note(&self, connection: u64, what: Noted) {
-        let at_ms = u64::try_from(self.0.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let at_ms = self.elapsed_ms();
         // Nobody may be reading.
         let _ = self.0.entries.send(Arc::new(Entry { at_ms, connection, what }));
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.0.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// A connection came: its number, and whether there is room for it.
@@ -290,7 +294,7 @@ impl Desk {
         };
         let (desk, acted) = (self.clone(), Arc::new(AtomicBool::new(false)));
         let acts = Arc::clone(&acted);
-        let closes = Arc::new(Mutex::new(None::<(&'static str, String)>));
+        let closes = Arc::new(Mutex::new(Vec::new()));
         let tap = Tap::new(move |event| {
             if let What::FaultFired { index, detail, .. } = event.what
                 && !is_own
@@ -301,17 +305,18 @@ impl Desk {
         });
         let plan = Plan { seed: self.0.seed, faults };
         let recorder = Recorder::passing_on(plan, tally, self.0.start, tap);
-        let (desk, first_close) = (self.clone(), Arc::clone(&closes));
-        let journal = move |carried: Carried<'_>| desk.take(number, &carried, &first_close);
+        let (desk, said) = (self.clone(), Arc::clone(&closes));
+        let journal = move |carried: Carried<'_>| desk.take(number, carried, &said);
         let scribe = recorder.scribe(0);
         let again = edge::asks_again(&scribe).then(|| self.0.upstream.redial());
         let passage = edge::relay(link, Way { link: server, again }, scribe, Some(Arc::new(journal))).await;
-        let close = closes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let closes = std::mem::take(&mut *closes.lock().unwrap_or_else(PoisonError::into_inner));
         let has_acted = acted.load(Ordering::Relaxed);
-        self.note(number, closed(passage, is_own, close, has_acted));
+        self.note(number, closed(passage, is_own, closes, has_acted));
     }
 
-    fn take(&self, number: u64, carried: &Carried<'_>, first_close: &Mutex<Option<(&'static str, String)>>) {
+    /// Writes down what passes; of each side the first close counts (RFC 6455 section 5.5.1).
+    fn take(&self, number: u64, carried: Carried<'_>, closes: &Mutex<Vec<Said>>) {
         let what = match carried {
             Carried::Request(head) => Noted::Request {
                 method: head.method.clone(),
@@ -320,15 +325,13 @@ impl Desk {
             },
             Carried::Answer(ResponseHead { status, .. }) => Noted::Answer { status: *status },
             Carried::Close { by, code, reason } => {
-                let by = if *by == Party::Probe { "client" } else { "server" };
-                let code = code.map(|code| code.0);
-                let said = match code {
-                    Some(code) if reason.is_empty() => format!("close {code}"),
-                    Some(code) => format!("close {code} {reason:?}"),
-                    None => "close without code".to_owned(),
-                };
-                first_close.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((by, said));
-                Noted::Close { by, code, reason: reason.clone() }
+                let by = if by == Party::Probe { Side::Client } else { Side::Server };
+                let said = Said { by, code: code.map(|code| code.0), reason, close_at_ms: self.elapsed_ms() };
+                let mut closes = closes.lock().unwrap_or_else(PoisonError::into_inner);
+                if closes.iter().all(|other| other.by != by) {
+                    closes.push(said.clone());
+                }
+                Noted::Close(said)
             }
         };
         self.note(number, what);
@@ -347,27 +350,28 @@ fn shown_target(target: &[u8]) -> String {
 }
 
 /// Who closed a connection, and why.
-fn closed(passage: Passage, is_own: bool, close: Option<(&'static str, String)>, has_acted: bool) -> Noted {
-    let ended = if passage.ended == Ended::Client { "client" } else { "server" };
+fn closed(passage: Passage, is_own: bool, closes: Vec<Said>, has_acted: bool) -> Noted {
+    let ended = if passage.ended == Ended::Client { Side::Client } else { Side::Server };
     let how = match (passage.is_reset, passage.upgraded) {
         (true, _) => "reset",
         (false, true) => "end of stream without a close frame",
         (false, false) => "end of stream",
     };
-    let (by, why) = match (passage.ended, close) {
+    let (by, why) = match (passage.ended, closes.first()) {
         (Ended::Fault(_), _) if is_own => ("proxy".to_owned(), "the upstream cannot be reached".to_owned()),
         (Ended::Fault(index), _) => (format!("fault {}", index + 1), "a fault ended it".to_owned()),
         // What one side said may never have come to the other.
-        (_, Some((by, said))) if has_acted && by != ended => {
-            (ended.to_owned(), format!("{how}; the {by} had said {said}"))
+        (_, Some(said)) if has_acted && said.by != ended => {
+            (ended.to_string(), format!("{how}; the {} had said {said}", said.by))
         }
-        (_, Some((by, said))) => (by.to_owned(), said),
-        (_, None) => (ended.to_owned(), how.to_owned()),
+        (_, Some(said)) => (said.by.to_string(), said.to_string()),
+        (_, None) => (ended.to_string(), how.to_owned()),
     };
     let lasted_ms = u64::try_from(passage.lasted.as_millis()).unwrap_or(u64::MAX);
     Noted::Closed {
         by,
         why,
+        closes,
         lasted_ms,
         from_client: passage.from_client.into(),
         from_server: passage.from_server.into(),
