@@ -257,6 +257,8 @@ fn an_end_is_no_message(
     assert_eq!(count(&transcript, 0, |what| matches!(what, What::DeadlinePassed { .. })), 0);
     let left_out = count(&transcript, 0, |what| matches!(what, What::NotPerformed { step: 4 }));
     assert_eq!(left_out, usize::from(pause_ms > 0));
+    // Nothing happens on a connection that is over.
+    assert!(transcript.of(0).all(|event| event.at < Duration::from_millis(50)), "{transcript:#?}");
 }
 
 /// An application that answers a plain request with its path; `/slow` after a second, `/last` for the last time.
@@ -494,16 +496,33 @@ fn a_body_has_its_pace(
     assert_eq!(first, Some(ms(pauses_ms[0])).filter(|_| pauses_ms[0] < 10_000));
 }
 
+/// Reads the head of a request, and answers an upgrade as a server does.
+async fn answer_upgrade(link: &mut Link) {
+    let mut bytes = [0; 4096];
+    let count = link.read(&mut bytes).await.unwrap();
+    let head = String::from_utf8_lossy(&bytes[..count]).into_owned();
+    let Some(key) = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")) else { return };
+    let headers = vec![
+        field("upgrade", "websocket"),
+        field("connection", "Upgrade"),
+        field("sec-websocket-accept", derive_accept_key(key.as_bytes())),
+    ];
+    let mut answer = Vec::new();
+    ResponseHead { status: 101, headers }.encode(&mut answer);
+    link.write_all(&answer).await.unwrap();
+}
+
 /// The peer of a client that breaks its connection gets an error, and not an end.
 #[rstest]
 #[case(Act::Reset, true)]
 #[case(Act::Leave, false)]
-fn a_reset_breaks_the_connection(#[case] goes: Act, #[case] is_error: bool) {
+fn a_reset_breaks_the_connection(#[case] goes: Act, #[case] is_error: bool, #[values(false, true)] is_session: bool) {
     let seen = Runtime::new(Clock::Real).block_on(async {
         let listener = Listener::bind(Clock::Real).await.unwrap();
         let address = listener.address().unwrap();
         let peer = async {
             let mut link = listener.accept().await.unwrap();
+            answer_upgrade(&mut link).await;
             let mut bytes = [0; 4096];
             loop {
                 match link.read(&mut bytes).await {
@@ -515,7 +534,8 @@ fn a_reset_breaks_the_connection(#[case] goes: Act, #[case] is_error: bool) {
         };
         let target = Reached::new(move |_| Box::pin(Link::connect(address, Clock::Real)));
         let request = Request { body: b"xx".to_vec(), body_sent: Some(1), ..Request::standard("POST", "/") };
-        let steps = [step(Act::Request(request)), step(goes)];
+        let begins = if is_session { open("/") } else { Act::Request(request) };
+        let steps = [step(begins), step(goes)];
         let client = run::converse(&steps, Plan::default(), &target);
         let (seen, performed) = tokio::join!(peer, client);
         performed.unwrap();
@@ -532,21 +552,7 @@ fn written_to(act: Act) -> usize {
         let address = listener.address().unwrap();
         let peer = async {
             let mut link = listener.accept().await.unwrap();
-            let mut bytes = [0; 4096];
-            let count = link.read(&mut bytes).await.unwrap();
-            let head = String::from_utf8_lossy(&bytes[..count]).into_owned();
-            let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
-            let answer = ResponseHead {
-                status: 101,
-                headers: vec![
-                    field("upgrade", "websocket"),
-                    field("connection", "Upgrade"),
-                    field("sec-websocket-accept", derive_accept_key(key.as_bytes())),
-                ],
-            };
-            let mut answered = Vec::new();
-            answer.encode(&mut answered);
-            link.write_all(&answered).await.unwrap();
+            answer_upgrade(&mut link).await;
             let mut message = Vec::new();
             Frame::encode_whole(Opcode::Binary, &[0; 64 * 1024], &mut message);
             let mut written = 0;
