@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use relapse::{
-    Case, Catalogue, Detail, Error, Fault, Plan, PythonServer, PythonTarget, Served, Transcript,
+    Case, Catalogue, Detail, Error, Fault, Plan, PythonServer, PythonTarget, Served, Transcript, Url,
     clock::{Clock, Runtime},
     event::{Inbound, Outbound},
     fault::{EventFault, Events, FaultKind, HeadEdit, Trigger},
@@ -157,6 +157,29 @@ fn one_client_sees_what_another_brings_about() {
     let shown: Vec<String> =
         sequence_lines(&transcript, Detail::Conversation).into_iter().map(|line| line.text).collect();
     assert!(shown.contains(&"--- connection 2: bob ---".to_owned()), "{shown:#?}");
+}
+
+/// In a case with names it is shown that a step came to nothing, and in one without as little as ever.
+#[test]
+fn a_step_that_came_to_nothing_is_shown() {
+    let steps = [
+        by("ann", open("/gone")),
+        by("ann", Act::Close(relapse::close_code::CloseCode::NORMAL)),
+        by("ann", Act::Wait(Awaited::Text("late".to_owned()))),
+        by("ann", Act::Ping),
+    ];
+    let shown = |steps: &[Step]| -> Vec<String> {
+        let transcript = converse(watchers(), &profile("uvicorn-0.54"), steps);
+        let lines = sequence_lines(&transcript, Detail::Full).into_iter().map(|line| line.text);
+        lines.filter(|line| line.starts_with('x')).collect()
+    };
+    let expected = [
+        "x   the session is over, and the client waited for a message with the text `late`",
+        "x   step 4 is left out: its connection is over",
+    ];
+    assert_eq!(shown(&steps), expected);
+    let nameless = steps.map(|step| Step { client: None, ..step });
+    assert_eq!(shown(&nameless), Vec::<String>::new());
 }
 
 /// A client that has nothing to do answers the server's pings, and its session outlives them.
@@ -894,12 +917,16 @@ fn steps_are_performed_behind_real_servers(#[case] server: &str) {
         },
         by("bob", Act::Reset),
     ]);
-    let transcript = Runtime::new(Clock::Real).block_on(async {
+    let (transcript, by_url) = Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
+        let upstream = format!("http://{}", server.address()).parse().unwrap();
         let served = Served::new(server, &binding(), String::new());
         let transcript = run::converse(&steps, Plan::default(), &served).await.unwrap();
+        served.clear();
+        let url = Url::new(upstream, &binding(), String::new(), 100, Duration::ZERO);
+        let by_url = run::converse(&steps, Plan::default(), &url).await.unwrap();
         served.shut_down().await;
-        transcript
+        (transcript, by_url)
     });
     assert_eq!(awaited(&transcript, 1).pop(), Some(Ok(Awaited::Message("job".to_owned()))), "{transcript:#?}");
     let called = |path: &str, said: &str| (said.to_owned(), vec![path.to_owned()]);
@@ -913,4 +940,8 @@ fn steps_are_performed_behind_real_servers(#[case] server: &str) {
         called("/dddd", "/dddd 5"),
     ];
     assert_eq!(bodies(&transcript), expected, "{transcript:#?}");
+    // Of a server behind a URL only the wire is seen.
+    assert_eq!(awaited(&by_url, 1).pop(), Some(Ok(Awaited::Message("job".to_owned()))), "{by_url:#?}");
+    let read = |bodies: &[(String, Vec<String>)]| bodies.iter().map(|(body, _)| body.clone()).collect::<Vec<_>>();
+    assert_eq!(read(&bodies(&by_url)[3..]), read(&expected[3..]));
 }

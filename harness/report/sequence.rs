@@ -43,10 +43,12 @@ pub struct Line {
 /// The run as lines, without credentials, secrets and volatile values. Connections that look alike are shown once.
 pub fn lines(transcript: &Transcript, detail: Detail) -> Vec<Line> {
     let redactor = Redactor::of(transcript);
+    let is_named = transcript.events.iter().any(|event| matches!(event.what, What::OpenedBy { .. }));
     let of = |exchange: usize| -> Vec<Line> {
         let mut lines: Vec<(Line, usize)> = Vec::new();
         for event in transcript.of(exchange) {
-            let Some(text) = line(event, &transcript.faults, detail, &redactor) else { continue };
+            let unmet = || if is_named { unmet(event, &redactor) } else { None };
+            let Some(text) = line(event, &transcript.faults, detail, &redactor).or_else(unmet) else { continue };
             match lines.last_mut() {
                 Some((last, times)) if last.text == text => *times += 1,
                 _ => lines.push((Line { at: event.at, text }, 1)),
@@ -153,15 +155,6 @@ fn line(event: &Event, faults: &[Fault], detail: Detail, redactor: &Redactor) ->
         What::BodyCutShort { sent, whole } => format!("--> {sent} of {whole} bytes of the body"),
         What::BodyTimed(timing) if full && is_noticeable(timing) => body_timing(timing),
         What::BodyLate { part, limit, took } => body_late(*part, *limit, *took),
-        // The passed deadline says it.
-        What::AwaitedNeverCame { why: NeverCame::Deadline, .. } => return None,
-        What::AwaitedNeverCame { waiting_for, why: NeverCame::SessionOver } if full => {
-            format!("x   the session is over, and the client waited for {}", redactor.text(&waiting_for.to_string()))
-        }
-        What::AwaitedNeverCame { waiting_for, why: NeverCame::NotOpened } if full => {
-            format!("x   there is no session in which {} could come", redactor.text(&waiting_for.to_string()))
-        }
-        What::NotPerformed { step } if full => format!("x   step {step} is left out: its connection is over"),
         What::LinkReset => "x   the client breaks the connection".to_owned(),
         What::Left => "--> end of stream".to_owned(),
         What::StoppedReading => "x   the client stops reading".to_owned(),
@@ -285,9 +278,28 @@ fn outbound(event: &Outbound, redactor: &Redactor) -> String {
     }
 }
 
-/// Whether a person notices the pace of a body.
+/// A step that came to nothing. Where there is one client, the end of its connection says so already.
+fn unmet(event: &Event, redactor: &Redactor) -> Option<String> {
+    match &event.what {
+        // The passed deadline says it.
+        What::AwaitedNeverCame { why: NeverCame::Deadline, .. } => None,
+        What::AwaitedNeverCame { waiting_for, why: NeverCame::SessionOver } => {
+            let awaited = redactor.text(&waiting_for.to_string());
+            Some(format!("x   the session is over, and the client waited for {awaited}"))
+        }
+        What::AwaitedNeverCame { waiting_for, why: NeverCame::NotOpened } => {
+            let awaited = redactor.text(&waiting_for.to_string());
+            Some(format!("x   there is no session in which {awaited} could come"))
+        }
+        What::NotPerformed { step } => Some(format!("x   step {step} is left out: its connection is over")),
+        _ => None,
+    }
+}
+
+/// Whether a person notices that a body lags behind its head.
 fn is_noticeable(timing: &BodyTiming) -> bool {
-    timing.longest_gap.max(timing.first_byte.unwrap_or(timing.end)) >= Duration::from_secs(1)
+    let first = timing.first_byte.unwrap_or(timing.end).saturating_sub(timing.head);
+    timing.longest_gap.max(first) >= Duration::from_secs(1)
 }
 
 fn body_timing(timing: &BodyTiming) -> String {
