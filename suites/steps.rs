@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use relapse::{
-    Case, Catalogue, Detail, Error, Fault, Plan, PythonServer, PythonTarget, Served, Transcript,
+    Case, Catalogue, Detail, Error, Fault, Plan, PythonServer, PythonTarget, Served, Transcript, Url,
     clock::{Clock, Runtime},
     event::{Inbound, Outbound},
     fault::{EventFault, Events, FaultKind, HeadEdit, Trigger},
@@ -159,6 +159,29 @@ fn one_client_sees_what_another_brings_about() {
     assert!(shown.contains(&"--- connection 2: bob ---".to_owned()), "{shown:#?}");
 }
 
+/// In a case with names it is shown that a step came to nothing, and in one without as little as ever.
+#[test]
+fn a_step_that_came_to_nothing_is_shown() {
+    let steps = [
+        by("ann", open("/gone")),
+        by("ann", Act::Close(relapse::close_code::CloseCode::NORMAL)),
+        by("ann", Act::Wait(Awaited::Text("late".to_owned()))),
+        by("ann", Act::Ping),
+    ];
+    let shown = |steps: &[Step]| -> Vec<String> {
+        let transcript = converse(watchers(), &profile("uvicorn-0.54"), steps);
+        let lines = sequence_lines(&transcript, Detail::Full).into_iter().map(|line| line.text);
+        lines.filter(|line| line.starts_with('x')).collect()
+    };
+    let expected = [
+        "x   the session is over, and the client waited for a message with the text `late`",
+        "x   step 4 is left out: its connection is over",
+    ];
+    assert_eq!(shown(&steps), expected);
+    let nameless = steps.map(|step| Step { client: None, ..step });
+    assert_eq!(shown(&nameless), Vec::<String>::new());
+}
+
 /// A client that has nothing to do answers the server's pings, and its session outlives them.
 #[rstest]
 fn who_does_not_act_answers_pings(#[values(1, 2)] clients: usize) {
@@ -257,6 +280,8 @@ fn an_end_is_no_message(
     assert_eq!(count(&transcript, 0, |what| matches!(what, What::DeadlinePassed { .. })), 0);
     let left_out = count(&transcript, 0, |what| matches!(what, What::NotPerformed { step: 4 }));
     assert_eq!(left_out, usize::from(pause_ms > 0));
+    // Nothing happens on a connection that is over.
+    assert!(transcript.of(0).all(|event| event.at < Duration::from_millis(50)), "{transcript:#?}");
 }
 
 /// An application that answers a plain request with its path; `/slow` after a second, `/last` for the last time.
@@ -494,16 +519,33 @@ fn a_body_has_its_pace(
     assert_eq!(first, Some(ms(pauses_ms[0])).filter(|_| pauses_ms[0] < 10_000));
 }
 
+/// Reads the head of a request, and answers an upgrade as a server does.
+async fn answer_upgrade(link: &mut Link) {
+    let mut bytes = [0; 4096];
+    let count = link.read(&mut bytes).await.unwrap();
+    let head = String::from_utf8_lossy(&bytes[..count]).into_owned();
+    let Some(key) = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")) else { return };
+    let headers = vec![
+        field("upgrade", "websocket"),
+        field("connection", "Upgrade"),
+        field("sec-websocket-accept", derive_accept_key(key.as_bytes())),
+    ];
+    let mut answer = Vec::new();
+    ResponseHead { status: 101, headers }.encode(&mut answer);
+    link.write_all(&answer).await.unwrap();
+}
+
 /// The peer of a client that breaks its connection gets an error, and not an end.
 #[rstest]
 #[case(Act::Reset, true)]
 #[case(Act::Leave, false)]
-fn a_reset_breaks_the_connection(#[case] goes: Act, #[case] is_error: bool) {
+fn a_reset_breaks_the_connection(#[case] goes: Act, #[case] is_error: bool, #[values(false, true)] is_session: bool) {
     let seen = Runtime::new(Clock::Real).block_on(async {
         let listener = Listener::bind(Clock::Real).await.unwrap();
         let address = listener.address().unwrap();
         let peer = async {
             let mut link = listener.accept().await.unwrap();
+            answer_upgrade(&mut link).await;
             let mut bytes = [0; 4096];
             loop {
                 match link.read(&mut bytes).await {
@@ -515,7 +557,8 @@ fn a_reset_breaks_the_connection(#[case] goes: Act, #[case] is_error: bool) {
         };
         let target = Reached::new(move |_| Box::pin(Link::connect(address, Clock::Real)));
         let request = Request { body: b"xx".to_vec(), body_sent: Some(1), ..Request::standard("POST", "/") };
-        let steps = [step(Act::Request(request)), step(goes)];
+        let begins = if is_session { open("/") } else { Act::Request(request) };
+        let steps = [step(begins), step(goes)];
         let client = run::converse(&steps, Plan::default(), &target);
         let (seen, performed) = tokio::join!(peer, client);
         performed.unwrap();
@@ -532,21 +575,7 @@ fn written_to(act: Act) -> usize {
         let address = listener.address().unwrap();
         let peer = async {
             let mut link = listener.accept().await.unwrap();
-            let mut bytes = [0; 4096];
-            let count = link.read(&mut bytes).await.unwrap();
-            let head = String::from_utf8_lossy(&bytes[..count]).into_owned();
-            let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
-            let answer = ResponseHead {
-                status: 101,
-                headers: vec![
-                    field("upgrade", "websocket"),
-                    field("connection", "Upgrade"),
-                    field("sec-websocket-accept", derive_accept_key(key.as_bytes())),
-                ],
-            };
-            let mut answered = Vec::new();
-            answer.encode(&mut answered);
-            link.write_all(&answered).await.unwrap();
+            answer_upgrade(&mut link).await;
             let mut message = Vec::new();
             Frame::encode_whole(Opcode::Binary, &[0; 64 * 1024], &mut message);
             let mut written = 0;
@@ -888,12 +917,16 @@ fn steps_are_performed_behind_real_servers(#[case] server: &str) {
         },
         by("bob", Act::Reset),
     ]);
-    let transcript = Runtime::new(Clock::Real).block_on(async {
+    let (transcript, by_url) = Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
+        let upstream = format!("http://{}", server.address()).parse().unwrap();
         let served = Served::new(server, &binding(), String::new());
         let transcript = run::converse(&steps, Plan::default(), &served).await.unwrap();
+        served.clear().await.unwrap();
+        let url = Url::new(upstream, &binding(), String::new(), 100, Duration::ZERO);
+        let by_url = run::converse(&steps, Plan::default(), &url).await.unwrap();
         served.shut_down().await.unwrap();
-        transcript
+        (transcript, by_url)
     });
     assert_eq!(awaited(&transcript, 1).pop(), Some(Ok(Awaited::Message("job".to_owned()))), "{transcript:#?}");
     let called = |path: &str, said: &str| (said.to_owned(), vec![path.to_owned()]);
@@ -907,4 +940,8 @@ fn steps_are_performed_behind_real_servers(#[case] server: &str) {
         called("/dddd", "/dddd 5"),
     ];
     assert_eq!(bodies(&transcript), expected, "{transcript:#?}");
+    // Of a server behind a URL only the wire is seen.
+    assert_eq!(awaited(&by_url, 1).pop(), Some(Ok(Awaited::Message("job".to_owned()))), "{by_url:#?}");
+    let read = |bodies: &[(String, Vec<String>)]| bodies.iter().map(|(body, _)| body.clone()).collect::<Vec<_>>();
+    assert_eq!(read(&bodies(&by_url)[3..]), read(&expected[3..]));
 }

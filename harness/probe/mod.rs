@@ -169,7 +169,8 @@ impl<'a> Client<'a> {
                     let scribe = session.scribe.clone();
                     let Seat::Open(session) = std::mem::take(seat) else { return Ok(()) };
                     session.go(&step.act, step.limit).await;
-                    *seat = Seat::Over(Over::new(scribe, Heard::default(), Was::Session));
+                    let ended = scribe.elapsed();
+                    *seat = Seat::Over(Over { scribe, heard: Heard::default(), was: Was::Session, ended });
                 }
                 seat.sweep();
             }
@@ -366,7 +367,8 @@ enum Was {
 impl<'a> Seat<'a> {
     /// The connection of an exchange is over, and was no WebSocket.
     fn over(scribe: Scribe) -> Seat<'a> {
-        Seat::Over(Over::new(scribe, Heard::default(), Was::Plain))
+        let ended = scribe.elapsed();
+        Seat::Over(Over { scribe, heard: Heard::default(), was: Was::Plain, ended })
     }
 
     /// Writes for the exchange that its connection still carries.
@@ -409,7 +411,8 @@ impl<'a> Seat<'a> {
             && session.is_parting()
         {
             let (scribe, heard) = (session.scribe.clone(), std::mem::take(&mut session.heard));
-            *self = Seat::Over(Over::new(scribe, heard, Was::Session));
+            let ended = session.ended();
+            *self = Seat::Over(Over { scribe, heard, was: Was::Session, ended });
         }
     }
 
@@ -424,11 +427,6 @@ impl<'a> Seat<'a> {
 }
 
 impl Over {
-    fn new(scribe: Scribe, heard: Heard, was: Was) -> Over {
-        let ended = scribe.elapsed();
-        Over { scribe, heard, was, ended }
-    }
-
     /// Performs what can be performed without a connection. What cannot is settled since the connection ended: nothing
     /// happens on it any more.
     async fn perform(&mut self, step: &Step, number: usize) {

@@ -49,6 +49,8 @@ pub(super) struct Session {
     reads: Reads,
     attention: Attention,
     assembly: Assembly,
+    /// When the stream was over, counted from the start of the run.
+    ended: Option<Duration>,
     pub(super) heard: Heard,
     chance: fastrand::Rng,
 }
@@ -70,6 +72,7 @@ impl Session {
             reads: Reads::Everything,
             attention,
             assembly: Assembly::default(),
+            ended: None,
             heard: Heard::default(),
             chance,
         }
@@ -87,6 +90,17 @@ impl Session {
     /// Whether the client goes.
     pub(super) fn has_gone(&self) -> bool {
         self.closing == Closing::Gone
+    }
+
+    /// When the stream was over, or now.
+    pub(super) fn ended(&self) -> Duration {
+        self.ended.unwrap_or_else(|| self.scribe.elapsed())
+    }
+
+    /// Nothing more can be read.
+    fn end(&mut self) {
+        self.closing = Closing::Done;
+        self.ended = Some(self.scribe.elapsed());
     }
 
     fn record(&self, what: What) {
@@ -293,7 +307,7 @@ impl Session {
                         Ok(None) => continue,
                         Err(error) => {
                             self.record(What::BadFrameSeen(error));
-                            self.closing = Closing::Done;
+                            self.end();
                             return None;
                         }
                     };
@@ -311,14 +325,14 @@ impl Session {
                 }
                 Ok(None) if self.wire.has_ended() => {
                     self.record(What::EndSeen);
-                    self.closing = Closing::Done;
+                    self.end();
                 }
                 Ok(None) => {
                     self.wire.progress().await;
                 }
                 Err(error) => {
                     self.record(What::BadFrameSeen(error));
-                    self.closing = Closing::Done;
+                    self.end();
                 }
             }
         }
@@ -331,7 +345,7 @@ impl Session {
             self.wire.incoming.clear();
         }
         self.record(What::EndSeen);
-        self.closing = Closing::Done;
+        self.end();
         None
     }
 
