@@ -38,7 +38,7 @@ pub enum Link {
 /// How much the kernels of both sides hold of what a client has not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Receiving {
-    /// What the systems think best: 3.9 MB on loopback (Linux 6).
+    /// As much as the systems choose: 3.9 MB on loopback (Linux 6).
     #[default]
     Usual,
     /// As little as can be, so that a server notices soon that its client does not read: 72 kB on loopback (Linux 6).

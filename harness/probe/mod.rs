@@ -47,7 +47,7 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// How many turns everything else gets between the steps of two clients, so that in memory a step has its effect before
 /// the next one begins.
-const SETTLING_TURNS: usize = 8;
+const SETTLING_TURNS: usize = 16;
 
 /// What stands for the client's user in a message.
 const USER_PLACEHOLDER: &str = "{user}";
