@@ -115,7 +115,7 @@ pub use error::{Blame, Error, Trouble, did_you_mean};
 pub use external::{External, Front, Version, Versions, judge_external};
 pub use fault::{Fault, Place};
 pub use hunt::{
-    Campaign, Change, Fate, Foreign, Found, FoundReport, Hunt, HuntReport, Launch, Reached, hunt_all,
+    Campaign, Change, Fate, Foreign, Found, FoundReport, Hunt, HuntReport, Launch, Reached, Reproduction, hunt_all,
     report::{Detection, coverage, render_detection},
 };
 pub use init::{Acquaintance, init as get_acquainted};
@@ -151,7 +151,7 @@ pub use transcript::Transcript;
 pub use trial::{Ran, Report, TargetKind, TargetName, Trial, shell};
 pub use upstream::Upstream;
 pub use validate::{Validation, validate};
-pub use verdict::{Finding, HealthyClient, Judged, Judgement, Reason, Side, Verdict};
+pub use verdict::{Finding, FindingKey, HealthyClient, Judged, Judgement, Reason, Side, Verdict};
 
 /// The README's example is a test.
 #[doc = include_str!("../README.md")]

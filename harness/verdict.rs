@@ -328,6 +328,59 @@ pub struct Finding {
     pub message: String,
 }
 
+impl Finding {
+    /// Its identity.
+    pub fn id(&self) -> FindingKey {
+        FindingKey { rule: Rule::Check(self.check), subject: Some(self.key.clone()) }
+    }
+}
+
+/// A rule that a run can break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// A check.
+    Check(&'static str),
+    /// No exchange is of this class.
+    Class(Class),
+    /// The target does not panic.
+    NoPanic,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rule::Check(name) => f.write_str(name),
+            Rule::Class(class) => write!(f, "{class}"),
+            Rule::NoPanic => f.write_str("panic"),
+        }
+    }
+}
+
+/// The identity of a finding, stable from run to run: the rule that is broken, and by what.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FindingKey {
+    /// The rule.
+    pub rule: Rule,
+    /// What breaks it: an exception and its function, a status, a cause. `None` where the rule says it all.
+    pub subject: Option<String>,
+}
+
+impl FindingKey {
+    /// The key of an outcome whose class is bad.
+    pub fn of_outcome(outcome: &Outcome) -> FindingKey {
+        FindingKey { rule: Rule::Class(outcome.class), subject: Some(outcome.cause.to_string()) }
+    }
+}
+
+impl fmt::Display for FindingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.subject {
+            Some(subject) => write!(f, "{}: {subject}", self.rule),
+            None => write!(f, "{}", self.rule),
+        }
+    }
+}
+
 /// One run of one case on one version, judged.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judged {

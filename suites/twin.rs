@@ -171,7 +171,7 @@ fn a_hunt_finds_the_defects_of_the_frameworks(#[files("fixtures/capsules/*.toml"
     // What complains; the words of a framework, and its places, are its own.
     let complains = |transcript: &Transcript| {
         let keys = complaints_of(transcript).into_iter().map(|(key, _)| key);
-        keys.map(|key| key.split(": ").next().unwrap_or_default().to_owned()).collect::<BTreeSet<_>>()
+        keys.map(|key| key.rule.to_string()).collect::<BTreeSet<_>>()
     };
     let conductor = Conductor::default();
     let played =

@@ -309,10 +309,16 @@ fn what_is_found_shows_in_an_interpreter_of_its_own(#[case] from: usize, #[case]
     assert_eq!(code, Some(1), "{told}");
     let finding = told.split("\n\n").find(|finding| finding.contains("KeyError")).unwrap();
     assert_eq!(!finding.contains("and not in one of its own)"), shows, "{finding}");
-    let again = finding.lines().find_map(|line| line.strip_prefix("again: relapse run ")).unwrap();
-    let capsule = again.split(' ').next().unwrap();
+    let again = finding.lines().find_map(|line| line.strip_prefix("again: relapse ")).unwrap();
+    if !shows {
+        // There is no case that would read FIXED of unchanged code; all the cases before bring it about again.
+        assert!(told.contains("not shown again by a case of its own: 1") && again.starts_with("hunt "), "{told}");
+        assert!(fs::read_dir(directory.path().join("capsules")).is_err());
+        return;
+    }
+    let capsule = again.split(' ').nth(1).unwrap();
     let (code, told) = relapse(directory.path(), &[&["run", capsule], &target[..]].concat());
-    assert_eq!((code == Some(1), told.contains("FAILED capsules/")), (shows, shows), "{told}");
+    assert!(code == Some(1) && told.contains("FAILED capsules/"), "{told}");
 }
 
 /// What cannot be learned from is told.

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use relapse::{
-    Binding, Campaign, Change, Clock, Conductor, Defect, Detection, Error, Fate, Foreign as ForeignPrey, Found,
-    FoundReport, Hunt, HuntReport, Place, Profile, Reached, Result, Revision, Runtime, Verdict, coverage, hunt_all,
-    render_detection, render_table, servers, shell,
+    Binding, Campaign, Change, Clock, Conductor, Defect, Detection, Error, Fate, FindingKey, Foreign as ForeignPrey,
+    Found, FoundReport, Hunt, HuntReport, Place, Profile, Reached, Reproduction, Result, Revision, Runtime, Verdict,
+    coverage, hunt_all, render_detection, render_table, servers, shell,
 };
 
 use super::{
@@ -25,7 +25,7 @@ use super::{
 };
 
 /// The seed and the key of something that was found, and the path of its capsule.
-type Kept = (u64, String, String);
+type Kept = (u64, FindingKey, String);
 
 /// How many cases are drawn unless something else limits the hunt.
 const CASES: u64 = 2000;
@@ -253,7 +253,12 @@ fn shut_down(hunt: &Hunt) -> Result<BTreeSet<String>> {
 /// Where something that was found is kept, and the command that shows it again.
 fn again(options: &Options, found: &Found, kept: &[Kept]) -> (String, String) {
     let Some((.., path)) = kept.iter().find(|(seed, key, _)| (*seed, key) == (found.seed, &found.key)) else {
-        return (String::new(), format!("relapse hunt --seed {} --cases 1{}", found.seed, aim(options)));
+        // What only other cases bring about is found again by all of them.
+        let (seed, cases) = match found.reproduction {
+            Reproduction::Shown => (found.seed, 1),
+            Reproduction::AfterOthers | Reproduction::SeenOnce => (options.seed, found.number),
+        };
+        return (String::new(), shell(&hunted_again(options, seed, cases)));
     };
     let again = match &options.target {
         Target::Backend => format!("relapse replay {path}"),
@@ -268,6 +273,30 @@ fn again(options: &Options, found: &Found, kept: &[Kept]) -> (String, String) {
         }
     };
     (path.clone(), again)
+}
+
+/// The hunt that draws these cases again, as arguments.
+fn hunted_again(options: &Options, seed: u64, cases: u64) -> Vec<String> {
+    let mut arguments = ["relapse", "hunt"].map(str::to_owned).to_vec();
+    let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+    if let Target::Own(target) = &options.target {
+        options.before.iter().for_each(|before| add("--before", before.to_string()));
+        add("--target", target.to_string());
+        options.profile.iter().for_each(|name| add("--profile", name.clone()));
+    }
+    add("--seed", seed.to_string());
+    add("--cases", cases.to_string());
+    options.defect.iter().for_each(|name| add("--defect", name.clone()));
+    if !options.faults.is_empty() {
+        add("--faults", options.faults.join(","));
+    }
+    let switches = [("--legal-only", options.legal_only), ("--hostile", options.hostile)];
+    arguments.extend(switches.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned()));
+    if matches!(options.target, Target::Own(_)) {
+        arguments.extend(options.allowance.arguments());
+        arguments.extend(options.python.arguments().into_iter().chain(options.foreign.arguments()));
+    }
+    arguments
 }
 
 /// Hunts on what is not ours.
@@ -426,26 +455,14 @@ fn exit_code(code: u8) -> u8 {
     code
 }
 
-/// The arguments that decide what a seed draws, and on which revision.
-fn aim(options: &Options) -> String {
-    let mut aim: String = options.defect.iter().map(|name| format!(" --defect {name}")).collect();
-    if !options.faults.is_empty() {
-        aim.push_str(&format!(" --faults {}", options.faults.join(",")));
-    }
-    if options.legal_only {
-        aim.push_str(" --legal-only");
-    }
-    aim
-}
-
 /// Hunts with a bar that says what is reached.
 fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> Result<Campaign> {
     let progress = match time {
         None => progress(usize::try_from(hunt.cases).unwrap_or(usize::MAX), "cases"),
         Some(_) => progress_by_time("cases"),
     };
-    let so_far: Mutex<(Reached, BTreeSet<String>)> = Mutex::default();
-    let watch = |reached: &Reached, complaints: &BTreeSet<String>| {
+    let so_far: Mutex<(Reached, BTreeSet<FindingKey>)> = Mutex::default();
+    let watch = |reached: &Reached, complaints: &BTreeSet<FindingKey>| {
         let mut so_far = so_far.lock().unwrap_or_else(PoisonError::into_inner);
         so_far.0.add(reached);
         so_far.1.extend(complaints.iter().cloned());
@@ -462,9 +479,10 @@ fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> 
     Ok(campaign)
 }
 
-/// Writes the capsule of each finding, as far as that is possible; `kept` gets seed, key and path of each.
+/// Writes the capsule of each finding that its case shows again; `kept` gets seed, key and path of each. A case that shows
+/// nothing would read FIXED of what is not.
 fn keep<'a>(found: impl IntoIterator<Item = &'a Found>, directory: &Path, kept: &mut Vec<Kept>) -> Result {
-    for found in found {
+    for found in found.into_iter().filter(|found| found.reproduction == Reproduction::Shown) {
         // Two findings of one seed may have names that begin alike.
         let names = std::iter::once(found.capsule.name.clone())
             .chain((2..).map(|number| format!("{}_{number}", found.capsule.name)));
@@ -526,7 +544,7 @@ fn detect(options: &Options, hunt: &Hunt, jobs: usize) -> Result<u8> {
         Format::Json => {
             let rows: Vec<_> = detections
                 .iter()
-                .map(|row| serde_json::json!({ "defect": row.defect, "cases": row.found.map(|found| found.number), "found_by": row.found.map(|found| &found.key) }))
+                .map(|row| serde_json::json!({ "defect": row.defect, "cases": row.found.map(|found| found.number), "found_by": row.found.map(|found| found.key.to_string()) }))
                 .collect();
             print(serde_json::json!({ "schema": 1, "limit": hunt.cases, "detections": rows }));
         }

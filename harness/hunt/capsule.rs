@@ -13,7 +13,7 @@ use crate::{
     step::Act,
     transcript::Transcript,
     trial::Trial,
-    verdict::{HealthyClient, Judged},
+    verdict::{FindingKey, HealthyClient, Judged, Rule},
 };
 
 /// How many characters of a finding stand in the name of its capsule.
@@ -25,7 +25,7 @@ impl Worker<'_> {
     /// is what was seen.
     pub(super) fn capsule(
         &self,
-        key: &str,
+        key: &FindingKey,
         message: &str,
         drawn: &Drawn,
         seen: Option<&Transcript>,
@@ -35,11 +35,11 @@ impl Worker<'_> {
         let profile = Arc::clone(&hunt.servers[drawn.server]);
         let steps = drawn.steps();
         let openings = steps.iter().filter(|step| matches!(step.act, Act::Open(_) | Act::Request(_))).count();
-        let check = key.split(':').next().unwrap_or(key);
-        let property = check::ALL
-            .iter()
-            .find(|known| known.name == check)
-            .map_or("every outcome is a good one", |check| check.property);
+        let check = match key.rule {
+            Rule::Check(name) => check::ALL.iter().find(|known| known.name == name),
+            Rule::Class(_) | Rule::NoPanic => None,
+        };
+        let property = check.map_or("every outcome is a good one", |check| check.property);
         let mechanisms: Vec<&str> = hunt.revision.defects().map(|defect| defect.mechanism()).collect();
         let is_by_route = hunt.foreign.as_ref().is_some_and(|foreign| foreign.is_by_route());
         let classes = Class::good().collect();
@@ -123,8 +123,8 @@ fn symptom(judged: &Judged) -> Symptom {
 }
 
 /// The finding as a part of a file's name.
-fn slug(key: &str) -> String {
-    let words = key.to_lowercase();
+fn slug(key: &FindingKey) -> String {
+    let words = key.to_string().to_lowercase();
     let words = words.split(|character: char| !character.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let slug = words.collect::<Vec<_>>().join("_");
     slug.chars().take(NAME_CHARACTERS).collect::<String>().trim_end_matches('_').to_owned()

@@ -41,7 +41,7 @@ use crate::{
     revision::Revision,
     run::Conductor,
     transcript::{Transcript, What},
-    verdict::HealthyClient,
+    verdict::{FindingKey, HealthyClient, Rule},
 };
 
 /// How many cases a worker takes at a time.
@@ -59,19 +59,31 @@ struct Smallest {
     played: Played,
     /// The case that it is of, counted from 0.
     number: u64,
-    /// Whether a process shows it that has served nobody else, where there can be one.
-    is_confirmed: bool,
+    /// Whether it is shown again.
+    reproduction: Reproduction,
+}
+
+/// Whether a hunt can show a finding again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reproduction {
+    /// Its smallest case shows it again, in a process that has served no other client where there can be one.
+    Shown,
+    /// It was shown again, and only in a process that had served other cases before.
+    AfterOthers,
+    /// It was seen once and not again.
+    SeenOnce,
 }
 
 /// Something that a hunt found.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// What tells it from other findings: the check or the class, and what it complains of.
-    pub key: String,
+    /// What tells it from other findings.
+    pub key: FindingKey,
     /// The complaint, with its evidence.
     pub message: String,
     /// What else is complained of in the same smallest case: key and message.
-    pub also: Vec<(String, String)>,
+    pub also: Vec<(FindingKey, String)>,
     /// The seed that drew it.
     pub seed: u64,
     /// Which case of the hunt it was, counted from 1.
@@ -82,6 +94,8 @@ pub struct Found {
     pub transcript: Transcript,
     /// The case that shows it again.
     pub capsule: Case,
+    /// Whether it does.
+    pub reproduction: Reproduction,
 }
 
 impl Found {
@@ -89,7 +103,7 @@ impl Found {
     /// where it is about more than what an application receives and sends. `name` is made of letters, digits and `_`.
     pub fn pytest(&self, name: &str, again: &str, loaded: &Loaded, profile: &Profile) -> Option<String> {
         let evidence = Evidence::gather(&self.transcript, &HealthyClient::Absent);
-        let keys = std::iter::once(self.key.as_str()).chain(self.also.iter().map(|(key, _)| key.as_str())).collect();
+        let keys = std::iter::once(&self.key).chain(self.also.iter().map(|(key, _)| key)).collect();
         let heading = Heading { name, keys, message: &self.message, seed: self.seed, again, loaded };
         render_pytest(&heading, &evidence, profile)
     }
@@ -191,7 +205,7 @@ impl Hunt {
 }
 
 /// How a hunt goes on. The answer says whether it is to.
-pub type Watch<'a> = &'a (dyn Fn(&Reached, &BTreeSet<String>) -> bool + Sync);
+pub type Watch<'a> = &'a (dyn Fn(&Reached, &BTreeSet<FindingKey>) -> bool + Sync);
 
 /// Hunts with many workers at a time, each with a clock of its own; unless it is stopped, or something that is not ours
 /// remembers whom it has served, the result does not depend on how many. `watch` is told what each chunk of cases reached and which complaints it had.
@@ -243,7 +257,7 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, 
 struct Scan {
     reached: Reached,
     /// For each complaint the first case that has it.
-    first: BTreeMap<String, First>,
+    first: BTreeMap<FindingKey, First>,
 }
 
 /// The first case that has a complaint.
@@ -371,7 +385,7 @@ impl Conductor {
     ///
     /// # Errors
     /// When the harness could not do its work.
-    pub fn first_complaints(&self, hunt: &Hunt) -> Result<Option<(u64, Vec<String>)>, Error> {
+    pub fn first_complaints(&self, hunt: &Hunt) -> Result<Option<(u64, Vec<FindingKey>)>, Error> {
         let hunt = Hunt { stops_at_first: true, ..hunt.clone() };
         let first = Worker::new(self, &hunt)?.scan(0..hunt.cases)?.first;
         let number = first.values().map(|first| first.number).next();
@@ -471,7 +485,7 @@ impl<'h> Worker<'h> {
             }
         }
         // A server that is not ours need not do twice what it did once.
-        let mut once: BTreeMap<u64, Vec<(String, First)>> = BTreeMap::new();
+        let mut once: BTreeMap<u64, Vec<(FindingKey, First)>> = BTreeMap::new();
         for (key, first) in first.into_iter().filter(|(key, _)| hunt.foreign.is_some() && !known.contains(key)) {
             once.entry(first.number).or_default().push((key, first));
         }
@@ -486,15 +500,16 @@ impl<'h> Worker<'h> {
             let (drawn, seed) = hunt.draw(number);
             let transcript = seen.map_or_else(Transcript::default, Arc::unwrap_or_clone);
             let capsule = self.capsule(&key, &message, &drawn, Some(&transcript), seed)?;
-            found.push(Found { key, message, also, seed, number: number + 1, drawn, transcript, capsule });
+            let (number, reproduction) = (number + 1, Reproduction::SeenOnce);
+            found.push(Found { key, message, also, seed, number, drawn, transcript, capsule, reproduction });
         }
         Ok(Campaign { reached, found })
     }
 
     /// Shrinks what was found and makes a capsule of it.
-    fn keep(&self, key: String, found: (Drawn, Played), number: u64) -> Result<Found, Error> {
+    fn keep(&self, key: FindingKey, found: (Drawn, Played), number: u64) -> Result<Found, Error> {
         let hunt = self.hunt;
-        let Smallest { drawn, played, number, is_confirmed } = self.shrink_and_confirm(&key, found, number)?;
+        let Smallest { drawn, played, number, reproduction } = self.shrink_and_confirm(&key, found, number)?;
         let seed = hunt.seed_of(number);
         let (own, also): (Vec<_>, Vec<_>) = complaints(&played).into_iter().partition(|(other, _)| *other == key);
         let mut message = own.into_iter().next().map(|(_, message)| message).unwrap_or_default();
@@ -503,22 +518,22 @@ impl<'h> Worker<'h> {
         {
             let _ = write!(message, "; {explanation}");
         }
-        if !is_confirmed {
+        if reproduction == Reproduction::AfterOthers {
             message.push_str(" (seen again only in a process that had served other cases, and not in one of its own)");
         }
         let capsule = self.capsule(&key, &message, &drawn, played.as_ref().ok(), seed)?;
         let (number, transcript) = (number + 1, played.unwrap_or_default());
-        Ok(Found { key, message, also, seed, number, drawn, transcript, capsule })
+        Ok(Found { key, message, also, seed, number, drawn, transcript, capsule, reproduction })
     }
 
     /// The smallest thing that still shows a complaint which the case with this number, counted from 0, has; where there can
     /// be one, in a process that has served nobody else.
-    fn shrink_and_confirm(&self, key: &str, found: (Drawn, Played), number: u64) -> Result<Smallest, Error> {
+    fn shrink_and_confirm(&self, key: &FindingKey, found: (Drawn, Played), number: u64) -> Result<Smallest, Error> {
         let hunt = self.hunt;
         let seed = hunt.seed_of(number);
         let (drawn, played) = shrink(hunt, key, found, &|drawn| self.play(drawn, seed))?;
         let Some(owned) = self.owned.as_ref().filter(|owned| owned.can_renew()) else {
-            return Ok(Smallest { drawn, played, number, is_confirmed: true });
+            return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
         };
         let anew = |drawn: &Drawn, seed| {
             owned.renew()?;
@@ -526,9 +541,11 @@ impl<'h> Worker<'h> {
         };
         // An interpreter that does not start confirms nothing, and loses nothing.
         match anew(&drawn, seed) {
-            Ok(played) if complains(&played, key) => return Ok(Smallest { drawn, played, number, is_confirmed: true }),
+            Ok(played) if complains(&played, key) => {
+                return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
+            }
             Ok(_) => {}
-            Err(_) => return Ok(Smallest { drawn, played, number, is_confirmed: false }),
+            Err(_) => return Ok(Smallest { drawn, played, number, reproduction: Reproduction::AfterOthers }),
         }
         // What other cases had left behind was a part of it. There may be one that shows it alone.
         for number in (number..hunt.cases).take(TRIED_ALONE) {
@@ -536,10 +553,10 @@ impl<'h> Worker<'h> {
             let shown = anew(&whole, seed)?;
             if complains(&shown, key) {
                 let (drawn, played) = shrink(hunt, key, (whole, shown), &|drawn| anew(drawn, seed))?;
-                return Ok(Smallest { drawn, played, number, is_confirmed: true });
+                return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
             }
         }
-        Ok(Smallest { drawn, played, number, is_confirmed: false })
+        Ok(Smallest { drawn, played, number, reproduction: Reproduction::AfterOthers })
     }
 
     /// Runs what was drawn.
@@ -562,46 +579,53 @@ impl<'h> Worker<'h> {
 /// Whether something was found before: it cannot be had without that, or the same exception is behind both. Of two
 /// exceptions that look alike from outside each is one.
 fn is_in_another_dress(new: &Found, old: &Found) -> bool {
-    let is_of_old = |key: &String| *key == old.key || old.also.iter().any(|(other, _)| other == key);
-    let is_exception = |key: &str| key.starts_with("no_escaped_exception: ") && key.contains(" in ");
-    let is_another = is_exception(&new.key);
-    new.also.iter().any(|(key, _)| !is_another && *key == old.key || is_exception(key) && is_of_old(key))
+    let is_of_old = |key: &FindingKey| *key == old.key || old.also.iter().any(|(other, _)| other == key);
+    let is_another = is_located_exception(&new.key);
+    new.also.iter().any(|(key, _)| !is_another && *key == old.key || is_located_exception(key) && is_of_old(key))
+}
+
+/// Whether a finding is an exception that left the app, with the function that raised it.
+fn is_located_exception(key: &FindingKey) -> bool {
+    let has_function = key.subject.as_ref().is_some_and(|subject| subject.contains(" in "));
+    key.rule == Rule::Check("no_escaped_exception") && has_function
 }
 
 /// Everything that happened, or the text of a panic.
 type Played = Result<Transcript, String>;
 
 /// Everything that is wrong with a run, each with what tells it from other complaints.
-fn complaints(played: &Played) -> Vec<(String, String)> {
+fn complaints(played: &Played) -> Vec<(FindingKey, String)> {
     look(played, &mut |_, _| {})
 }
 
 /// Whether a run has this complaint.
-fn complains(played: &Played, key: &str) -> bool {
+fn complains(played: &Played, key: &FindingKey) -> bool {
     complaints(played).iter().any(|(other, _)| other == key)
 }
 
 /// The same of a run that went to its end.
-pub fn complaints_of(transcript: &Transcript) -> Vec<(String, String)> {
+pub fn complaints_of(transcript: &Transcript) -> Vec<(FindingKey, String)> {
     look_at(transcript, &mut |_, _| {})
 }
 
 /// The same, and what the run reached.
-fn look(played: &Played, reached: &mut dyn FnMut(&Evidence<'_>, &Transcript)) -> Vec<(String, String)> {
+fn look(played: &Played, reached: &mut dyn FnMut(&Evidence<'_>, &Transcript)) -> Vec<(FindingKey, String)> {
     match played {
         Ok(transcript) => look_at(transcript, reached),
-        Err(panic) => vec![("panic".to_owned(), format!("the target panicked: {panic}"))],
+        Err(panic) => {
+            vec![(FindingKey { rule: Rule::NoPanic, subject: None }, format!("the target panicked: {panic}"))]
+        }
     }
 }
 
-fn look_at(transcript: &Transcript, reached: &mut dyn FnMut(&Evidence<'_>, &Transcript)) -> Vec<(String, String)> {
+fn look_at(transcript: &Transcript, reached: &mut dyn FnMut(&Evidence<'_>, &Transcript)) -> Vec<(FindingKey, String)> {
     let evidence = Evidence::gather(transcript, &HealthyClient::Absent);
     reached(&evidence, transcript);
     let bad = evidence.outcomes.iter().filter(|outcome| !outcome.class.is_good());
-    let bad = bad.map(|outcome| (format!("{}: {}", outcome.class, outcome.cause), outcome.to_string()));
+    let bad = bad.map(|outcome| (FindingKey::of_outcome(outcome), outcome.to_string()));
     let found = check::findings(&evidence).into_iter();
-    let found = found.map(|finding| (format!("{}: {}", finding.check, finding.key), finding.message));
-    let mut all: Vec<(String, String)> = found.chain(bad).collect();
+    let found = found.map(|finding| (finding.id(), finding.message));
+    let mut all: Vec<(FindingKey, String)> = found.chain(bad).collect();
     let mut seen = BTreeSet::new();
     all.retain(|(key, _)| seen.insert(key.clone()));
     all

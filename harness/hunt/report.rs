@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Campaign, Found, Hunt, Reached, STATES};
+use super::{Campaign, Found, Hunt, Reached, Reproduction, STATES};
 use crate::{
     fault::{FaultKind, Place},
     report::{
@@ -68,10 +68,18 @@ pub struct FoundReport {
     pub faults: Vec<String>,
     /// The smallest conversation.
     pub conversation: Vec<String>,
+    /// Whether its case shows it again.
+    #[serde(default = "shown")]
+    pub reproduction: Reproduction,
     /// Where its capsule was written; empty where it was not.
     pub capsule: String,
     /// The command that shows it again.
     pub again: String,
+}
+
+/// Documents of before say nothing else.
+fn shown() -> Reproduction {
+    Reproduction::Shown
 }
 
 impl FoundReport {
@@ -82,9 +90,9 @@ impl FoundReport {
         let clients =
             format!("{} user(s), {} connection(s) each, {} time(s)", crowd.users, crowd.connections, crowd.rounds);
         FoundReport {
-            key: found.key.clone(),
+            key: found.key.to_string(),
             message: found.message.clone(),
-            also: found.also.iter().map(|(key, _)| key.clone()).collect(),
+            also: found.also.iter().map(|(key, _)| key.to_string()).collect(),
             seed: found.seed,
             server: match &hunt.foreign {
                 Some(foreign) => foreign.name(),
@@ -97,6 +105,7 @@ impl FoundReport {
             clients: if crowd.clients() * crowd.rounds > 1 { clients } else { String::new() },
             faults: found.drawn.faults.iter().map(ToString::to_string).collect(),
             conversation: lines.into_iter().map(|line| line.text).collect(),
+            reproduction: found.reproduction,
             capsule,
             again,
         }
@@ -191,9 +200,10 @@ impl HuntReport {
         Ok(())
     }
 
-    /// The exit code: 1 when something was found, 2 when nothing was reached.
+    /// The exit code: 1 when something was found that can be shown again, 2 when nothing was reached.
     pub fn exit_code(&self) -> u8 {
-        match (self.found.is_empty() && self.shutdown.is_empty(), self.reached.is_nothing(!self.places.is_empty())) {
+        let fails = self.found.iter().any(|found| found.reproduction != Reproduction::SeenOnce);
+        match (!fails && self.shutdown.is_empty(), self.reached.is_nothing(!self.places.is_empty())) {
             (false, _) => 1,
             (true, false) => 0,
             (true, true) => 2,
@@ -203,7 +213,11 @@ impl HuntReport {
     /// Each finding with its conversation, and what was wrong with the end.
     pub fn findings(&self) -> String {
         let ends = self.shutdown.iter().map(|complaint| format!("shutdown: {complaint}\n\n"));
-        self.found.iter().map(FoundReport::page).chain(ends).collect()
+        let is_shown = |found: &&FoundReport| found.reproduction == Reproduction::Shown;
+        let (shown, others): (Vec<_>, Vec<_>) = self.found.iter().partition(is_shown);
+        let title = (!others.is_empty()).then(|| format!("not shown again by a case of its own: {}\n\n", others.len()));
+        let others = others.into_iter().map(FoundReport::page);
+        shown.into_iter().map(FoundReport::page).chain(title).chain(others).chain(ends).collect()
     }
 
     /// What was reached: cases, classes, endings, and which kinds of fault acted and which never did.
@@ -280,7 +294,7 @@ pub fn render_detection(detections: &[Detection<'_>], most: u64, width: usize) -
                 found.number.to_string(),
                 found.drawn.faults.len().to_string(),
                 steps(found).to_string(),
-                found.key.clone(),
+                found.key.to_string(),
             ]),
             None => {
                 table.add_row([(*defect).to_owned(), format!("> {most}"), String::new(), String::new(), String::new()])

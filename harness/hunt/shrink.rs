@@ -9,13 +9,14 @@ use crate::{
     scope::ScopeType,
     step::{Act, Client, Crowd, DEFAULT_USER, Request},
     value::Value,
+    verdict::FindingKey,
 };
 
 /// The smallest thing found that still shows the complaint when it is played so, and what happened then. What was found
 /// is small enough where a server that is not ours may not be asked any more.
 pub(super) fn shrink(
     hunt: &Hunt,
-    key: &str,
+    key: &FindingKey,
     (drawn, played): (Drawn, Played),
     play: &dyn Fn(&Drawn) -> Result<Played, Error>,
 ) -> Result<(Drawn, Played), Error> {

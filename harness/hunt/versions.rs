@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::{Campaign, Conductor, Found, Hunt, Reached, Worker, complaints};
-use crate::error::Error;
+use crate::{error::Error, verdict::FindingKey};
 
 /// What became of something that was found on one of two versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -111,10 +111,10 @@ impl Change {
 
 impl Worker<'_> {
     /// The complaints of a version in the smallest case of a finding; `None` where a fault of it does not act there.
-    fn shown(&self, found: &Found) -> Result<Option<BTreeSet<String>>, Error> {
+    fn shown(&self, found: &Found) -> Result<Option<BTreeSet<FindingKey>>, Error> {
         let played = self.play(&found.drawn, found.seed)?;
         let acted = played.as_ref().map_or(true, |transcript| transcript.fired.iter().all(|fired| *fired > 0));
-        let keys: BTreeSet<String> = complaints(&played).into_iter().map(|(key, _)| key).collect();
+        let keys: BTreeSet<FindingKey> = complaints(&played).into_iter().map(|(key, _)| key).collect();
         Ok((acted || keys.contains(&found.key)).then_some(keys))
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     scope::{Scope, ScopeType},
     transcript::What,
     value::Value,
+    verdict::{FindingKey, Rule},
 };
 
 /// What plays the events.
@@ -55,7 +56,7 @@ pub struct Heading<'a> {
     /// The name of what was found: letters, digits and `_`.
     pub name: &'a str,
     /// What tells it from other findings, with what else was complained of.
-    pub keys: Vec<&'a str>,
+    pub keys: Vec<&'a FindingKey>,
     /// The complaint.
     pub message: &'a str,
     /// The seed that drew it.
@@ -155,21 +156,23 @@ fn properties(heading: &Heading<'_>, evidence: &Evidence<'_>) -> Vec<Property> {
     let mut found = if has_escaped { vec![Property::Raises] } else { Vec::new() };
     let is_bad = |class: Class| evidence.outcomes.iter().any(|outcome| outcome.class == class);
     for key in &heading.keys {
-        let (check, detail) = key.split_once(": ").unwrap_or((key, ""));
-        found.extend(match check {
-            "asgi_conformance" => Some(Property::Sends),
-            "no_server_error" if !has_escaped && !is_abandoned(evidence) => Some(Property::Status),
-            "no_internal_close" if !has_escaped => Some(Property::Internal),
-            "legal_close" => Some(Property::Close),
-            "body_complete" if !has_escaped => Some(Property::Body),
-            "no_leak_in_answers" => Some(Property::Leak),
-            "no_error_log" | "no_error_log_for_client_fault" if !detail.starts_with("Exception in ASGI") => {
+        let subject = key.subject.as_deref().unwrap_or_default();
+        found.extend(match key.rule {
+            Rule::Check("asgi_conformance") => Some(Property::Sends),
+            Rule::Check("no_server_error") if !has_escaped && !is_abandoned(evidence) => Some(Property::Status),
+            Rule::Check("no_internal_close") if !has_escaped => Some(Property::Internal),
+            Rule::Check("legal_close") => Some(Property::Close),
+            Rule::Check("body_complete") if !has_escaped => Some(Property::Body),
+            Rule::Check("no_leak_in_answers") => Some(Property::Leak),
+            Rule::Check("no_error_log" | "no_error_log_for_client_fault")
+                if !subject.starts_with("Exception in ASGI") =>
+            {
                 Some(Property::Errors)
             }
-            "bounded_wait" | "handler_ends" | "no_residue" => Some(Property::Time),
-            _ if is_bad(Class::BadHang) && check == Class::BadHang.name() => Some(Property::Time),
-            _ if detail == Cause::Abandoned.name() => Some(Property::Sends),
-            _ => None,
+            Rule::Check("bounded_wait" | "handler_ends" | "no_residue") => Some(Property::Time),
+            Rule::Class(Class::BadHang) if is_bad(Class::BadHang) => Some(Property::Time),
+            Rule::Class(_) | Rule::Check(_) if subject == Cause::Abandoned.name() => Some(Property::Sends),
+            Rule::Class(_) | Rule::Check(_) | Rule::NoPanic => None,
         });
     }
     found.sort_unstable();
