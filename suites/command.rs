@@ -405,7 +405,7 @@ fn a_finding_is_found_again() {
     let arguments = ["hunt", "--cases", "60", "--defect", "exception_as_close_reason", "--seed", "2700"];
     let again = |output: &Output| {
         let text = stdout(output);
-        let line = text.lines().find_map(|line| line.strip_prefix("again: relapse ")).expect("a replay line");
+        let line = text.lines().find_map(|line| line.strip_prefix("reproduce: relapse ")).expect("a replay line");
         line.split(' ').map(str::to_owned).collect::<Vec<_>>()
     };
     let key = "no_internal_close: app-chose-1011";

@@ -57,7 +57,7 @@ fn check_from_hunt_to_repair(python: &Path, app: &str, defect: &str, exception: 
     let finding = told.split("\n\n").find(|finding| finding.contains(exception)).unwrap_or_else(|| panic!("{told}"));
     assert_eq!(code, Some(1), "{told}");
 
-    let again = finding.lines().find_map(|line| line.strip_prefix("again: relapse run ")).unwrap();
+    let again = finding.lines().find_map(|line| line.strip_prefix("reproduce: relapse run ")).unwrap();
     let capsule = again.split(' ').next().unwrap();
     let run = ["run", capsule, "--before", &at("before"), "--after", &at("after")];
     let (code, said) = relapse(here, &[&run[..], &python_option].concat());
@@ -264,7 +264,7 @@ fn a_recorded_conversation_is_learned_from(#[case] name: &str, #[case] text: &st
     assert!(told.contains("KeyError: 'dishes' (service.py:23 in app)"), "{told}");
     let left_out = told.matches("good.har: left out, as credentials are in them: cookie;").count();
     assert_eq!(left_out, usize::from(name == "good.har"), "{told}");
-    let again = told.lines().find_map(|line| line.strip_prefix("again: relapse ")).unwrap();
+    let again = told.lines().find_map(|line| line.strip_prefix("reproduce: relapse ")).unwrap();
     assert!(again.contains(&format!(" --recorded {name}")), "{again}");
     let (code, told) = relapse(directory.path(), &[&hunt[..], &["--path", "ws:/service?room=kitchen"]].concat());
     assert!(code == Some(2) && !told.contains("KeyError"), "{told}");
@@ -309,7 +309,7 @@ fn what_is_found_shows_in_an_interpreter_of_its_own(#[case] from: usize, #[case]
     assert_eq!(code, Some(1), "{told}");
     let finding = told.split("\n\n").find(|finding| finding.contains("KeyError")).unwrap();
     assert_eq!(!finding.contains("and not in one of its own)"), shows, "{finding}");
-    let again = finding.lines().find_map(|line| line.strip_prefix("again: relapse run ")).unwrap();
+    let again = finding.lines().find_map(|line| line.strip_prefix("reproduce: relapse run ")).unwrap();
     let capsule = again.split(' ').next().unwrap();
     let (code, told) = relapse(directory.path(), &[&["run", capsule], &target[..]].concat());
     assert_eq!((code == Some(1), told.contains("FAILED capsules/")), (shows, shows), "{told}");
