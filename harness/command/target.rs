@@ -218,11 +218,14 @@ impl PythonOptions {
             add(name, path.display().to_string());
         }
         for (name, value) in &self.env {
-            match is_secret(name) {
-                true => add("--env", format!("{name}=\"${name}\"")),
-                false => add("--env", format!("{name}={value}")),
-            }
+            arguments.extend(match is_secret(name) {
+                true => option("--env", format!("{name}=\"${name}\"")),
+                // As a word of its own it would be taken from the environment.
+                false if *value == format!("\"${name}\"") => vec![format!("--env={name}={value}")],
+                false => option("--env", format!("{name}={value}")),
+            });
         }
+        let mut add = |name: &str, value: String| arguments.extend(option(name, value));
         self.path.iter().for_each(|route| add("--path", route.said()));
         self.recorded.iter().for_each(|path| add("--recorded", path.display().to_string()));
         let time = |time: Duration| humantime::format_duration(time).to_string();

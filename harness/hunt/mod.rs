@@ -60,8 +60,18 @@ struct Smallest {
     played: Played,
     /// The case that it is of, counted from 0.
     number: u64,
-    /// Whether a process shows it that has served nobody else, where there can be one.
-    is_confirmed: bool,
+    alone: Alone,
+}
+
+/// Whether a process that has served no other case shows a complaint too, where there can be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    /// It does, or there is no such process.
+    Shown,
+    /// It does not.
+    NotShown,
+    /// None started.
+    NotStarted,
 }
 
 /// Something that a hunt found.
@@ -654,7 +664,7 @@ impl<'h> Worker<'h> {
     /// Shrinks what was found and makes a capsule of it.
     fn keep(&self, key: String, found: (Drawn, Played), number: u64) -> Result<Found, Error> {
         let hunt = self.hunt;
-        let Smallest { drawn, played, number, is_confirmed } = self.shrink_and_confirm(&key, found, number)?;
+        let Smallest { drawn, played, number, alone } = self.shrink_and_confirm(&key, found, number)?;
         let seed = hunt.seed_of(number);
         let (own, also): (Vec<_>, Vec<_>) = complaints(&played).into_iter().partition(|(other, _)| *other == key);
         let mut message = own.into_iter().next().map(|(_, message)| message).unwrap_or_default();
@@ -663,9 +673,13 @@ impl<'h> Worker<'h> {
         {
             let _ = write!(message, "; {explanation}");
         }
-        if !is_confirmed {
-            message.push_str(" (seen again only in a process that had served other cases, and not in one of its own)");
-        }
+        message.push_str(match alone {
+            Alone::Shown => "",
+            Alone::NotShown => " (seen again only in a process that had served other cases, and not in one of its own)",
+            Alone::NotStarted => {
+                " (seen again in a process that had served other cases; the app did not start for another)"
+            }
+        });
         let capsule = self.capsule(&key, &message, &drawn, played.as_ref().ok(), seed)?;
         let (number, transcript) = (number + 1, played.unwrap_or_default());
         Ok(Found { key, message, also, seed, number, drawn, transcript, capsule })
@@ -678,7 +692,7 @@ impl<'h> Worker<'h> {
         let seed = hunt.seed_of(number);
         let (drawn, played) = shrink(hunt, key, found, &|drawn| self.play(drawn, seed))?;
         let Some(owned) = self.owned().filter(|owned| owned.can_renew()) else {
-            return Ok(Smallest { drawn, played, number, is_confirmed: true });
+            return Ok(Smallest { drawn, played, number, alone: Alone::Shown });
         };
         let anew = |drawn: &Drawn, seed| {
             owned.renew()?;
@@ -686,9 +700,11 @@ impl<'h> Worker<'h> {
         };
         // An interpreter that does not start confirms nothing, and loses nothing.
         match anew(&drawn, seed) {
-            Ok(played) if complains(&played, key) => return Ok(Smallest { drawn, played, number, is_confirmed: true }),
+            Ok(played) if complains(&played, key) => {
+                return Ok(Smallest { drawn, played, number, alone: Alone::Shown });
+            }
             Ok(_) => {}
-            Err(_) => return Ok(Smallest { drawn, played, number, is_confirmed: false }),
+            Err(_) => return Ok(Smallest { drawn, played, number, alone: Alone::NotStarted }),
         }
         // What other cases had left behind was a part of it. There may be one that shows it alone.
         for number in (number..hunt.cases).take(TRIED_ALONE) {
@@ -696,10 +712,10 @@ impl<'h> Worker<'h> {
             let shown = anew(&whole, seed)?;
             if complains(&shown, key) {
                 let (drawn, played) = shrink(hunt, key, (whole, shown), &|drawn| anew(drawn, seed))?;
-                return Ok(Smallest { drawn, played, number, is_confirmed: true });
+                return Ok(Smallest { drawn, played, number, alone: Alone::Shown });
             }
         }
-        Ok(Smallest { drawn, played, number, is_confirmed: false })
+        Ok(Smallest { drawn, played, number, alone: Alone::NotShown })
     }
 
     /// Runs what was drawn.
