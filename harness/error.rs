@@ -92,7 +92,9 @@ impl Trouble {
         let (type_name, message) = last.split_once(": ").unwrap_or((last, ""));
         let is_name = !type_name.is_empty()
             && type_name.chars().all(|character| character.is_alphanumeric() || matches!(character, '_' | '.'));
-        if !is_name {
+        // A line of a log reads alike, and stands behind no frame.
+        let is_behind_frame = lines.clone().next().is_some_and(|line| line.starts_with(char::is_whitespace));
+        if !is_name || !is_behind_frame {
             return None;
         }
         let place = lines.find_map(|line| {

@@ -115,8 +115,9 @@ pub use error::{Blame, Error, Trouble, did_you_mean};
 pub use external::{External, Front, Version, Versions, judge_external};
 pub use fault::{Fault, Place};
 pub use hunt::{
-    Campaign, Change, Fate, Foreign, Found, FoundReport, Hunt, HuntReport, Launch, Reached, Reproduction, hunt_all,
-    report::{Detection, coverage, render_detection},
+    Campaign, Change, Fate, Foreign, Found, FoundReport, Hunt, HuntReport, Launch, Reached, Reproduction, Unfinished,
+    hunt_all,
+    report::{Detection, HuntDocument, coverage, render_detection},
 };
 pub use init::{Acquaintance, init as get_acquainted};
 pub use issue::Issue;
@@ -148,7 +149,7 @@ pub use run::{Conductor, judge_all};
 pub use stand::{Setup as StandSetup, Stand};
 pub use targets::{Python as PythonTarget, Served, Url};
 pub use transcript::Transcript;
-pub use trial::{Ran, Report, TargetKind, TargetName, Trial, shell};
+pub use trial::{Ran, Report, TargetKind, TargetName, Trial, option, shell};
 pub use upstream::Upstream;
 pub use validate::{Validation, validate};
 pub use verdict::{Finding, FindingKey, HealthyClient, Judged, Judgement, Reason, Side, Verdict};

@@ -172,22 +172,47 @@ impl Ran {
     }
 }
 
+/// An option with its value, as arguments. A value that begins with `-` is a part of the option's own argument.
+pub fn option(name: &str, value: String) -> Vec<String> {
+    match value.starts_with('-') {
+        true => vec![format!("{name}={value}")],
+        false => vec![name.to_owned(), value],
+    }
+}
+
 /// Arguments as a shell takes them.
 pub fn shell(arguments: &[String]) -> String {
     arguments.iter().map(|argument| quoted(argument)).collect::<Vec<_>>().join(" ")
 }
 
-/// A text as a shell takes it.
+/// A text as a shell takes it. Control characters are escaped in `$'…'`, as POSIX.1-2024 has it (2.2.4), so that a command
+/// is one line.
 pub fn quoted(text: &str) -> String {
     let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_./:=@,+".contains(character);
-    let is_variable = |text: &str| {
-        // `NAME="$NAME"` takes a secret from the shell's own environment.
-        text.split_once("=\"$").is_some_and(|(name, rest)| rest.strip_suffix('"') == Some(name))
-    };
-    match !text.is_empty() && text.chars().all(is_plain) || is_variable(text) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
+    // zsh replaces a word that begins with `=`.
+    if is_variable(text) || !text.is_empty() && !text.starts_with('=') && text.chars().all(is_plain) {
+        text.to_owned()
+    } else if text.chars().any(char::is_control) {
+        let escaped = |character: char| match character {
+            '\n' => "\\n".to_owned(),
+            '\r' => "\\r".to_owned(),
+            '\t' => "\\t".to_owned(),
+            '\\' | '\'' => format!("\\{character}"),
+            other if other.is_control() => other.to_string().bytes().map(|byte| format!("\\{byte:03o}")).collect(),
+            other => other.to_string(),
+        };
+        format!("$'{}'", text.chars().map(escaped).collect::<String>())
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
     }
+}
+
+/// Whether a text is `NAME="$NAME"`, which takes a secret from the environment of the shell.
+fn is_variable(text: &str) -> bool {
+    text.split_once("=\"$").is_some_and(|(name, rest)| {
+        let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        rest.strip_suffix('"') == Some(name) && is_name(name)
+    })
 }
 
 /// What came of a run of many trials.

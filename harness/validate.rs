@@ -62,14 +62,19 @@ pub struct Row {
 /// How long a server that accepted may take to close what it does not want.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(3);
 
-/// Tries a deployment once. Each wait has this limit.
+/// Tries a deployment once. Each wait has this limit. A WebSocket route that a user named must let a client in.
 ///
 /// # Errors
 /// When the harness could not do its work; what the server does is never an error.
-pub async fn validate(server: &mut External, binding: &Binding, limit: Duration) -> Result<Validation, Error> {
+pub async fn validate(
+    server: &mut External,
+    binding: &Binding,
+    named: &[Route],
+    limit: Duration,
+) -> Result<Validation, Error> {
     // It may have been replaced since the last look.
     server.recognize(binding, &discover::servers()?).await;
-    let tried = Tried { server, binding, authority: server.target.authority(), limit };
+    let tried = Tried { server, binding, named, authority: server.target.authority(), limit };
     let (kind, notes) = (server.described(), Vec::new());
     let mut validation =
         Validation { passes: false, rows: Vec::new(), server: String::new(), kind, notes, shutdown: Vec::new() };
@@ -94,6 +99,8 @@ impl Validation {
 struct Tried<'a> {
     server: &'a External,
     binding: &'a Binding,
+    /// The routes that a user named.
+    named: &'a [Route],
     authority: String,
     limit: Duration,
 }
@@ -176,9 +183,14 @@ impl Tried<'_> {
             let reading = Reading::of(&transcript, 0);
             validation.note_server(&reading);
             let outcome = reading.outcome();
-            let got = shown(&outcome);
             let took = answered(&transcript);
-            validation.rows.push(row(route.to_string(), "in good order", got, outcome.class.is_good(), took));
+            let is_named = self.named.iter().any(|named| named.is_websocket && named.path == route.path);
+            let is_refused = reading.response.is_some_and(|head| (400..500).contains(&head.status));
+            let (expected, got, passes) = match is_named && route.is_websocket && is_refused {
+                true => ("101", format!("{}: refused, although the path was named", shown(&outcome)), false),
+                false => ("in good order", shown(&outcome), outcome.class.is_good()),
+            };
+            validation.rows.push(row(route.to_string(), expected, got, passes, took));
             let complaints = complaints(&transcript, &outcome);
             validation.rows.extend(
                 complaints.map(|(check, message)| row(format!("{route}: {check}"), NO_COMPLAINT, message, false, None)),

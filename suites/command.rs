@@ -344,6 +344,54 @@ fn a_file_that_cannot_be_read_is_named_and_the_others_still_run() {
     assert!(stdout(&output).contains(" 9 FIXED"));
 }
 
+/// Nothing is installed for a case file that cannot be read: the only complaint is about the file.
+#[rstest]
+#[case::packages(&["--target", "asgi:service:app @ no-such-package==0.0.1"])]
+#[case::server(&["--target", "asgi:service:app", "--server", "uvicorn==0.0.1"])]
+#[case::before(&["--target", "asgi:service:app", "--before", "asgi:service:app @ no-such-package==0.0.1"])]
+#[case::not_there_too(&["nothing_like_this", "--target", "asgi:service:app @ no-such-package==0.0.1"])]
+fn case_files_are_checked_before_anything_is_installed(#[case] target: &[&str]) {
+    let directory = TempDir::new().unwrap();
+    let broken = directory.path().join("broken.toml");
+    fs::write(&broken, "summary = \"A mistake.\"\n\n[[step]]\nopn = \"/ws\"\n").unwrap();
+    let output = relapse(&[&["run", broken.to_str().unwrap()], target].concat());
+    let told = stderr(&output);
+    assert_eq!((code(&output), stdout(&output).as_str()), (Some(2), ""), "{told}");
+    assert!(told.contains("unknown field `opn`") && told.contains("did you mean `open`?"), "{told}");
+    let complaints = told.lines().filter(|line| line.starts_with("error: ")).count();
+    assert_eq!(complaints, 1 + usize::from(target.len() % 2 == 1), "{told}");
+    assert!(!told.contains("note: "), "nothing else is begun: {told}");
+}
+
+/// A command is one line that a shell takes apart again as it was.
+#[test]
+fn arguments_are_quoted_for_a_shell() {
+    let odd = [
+        "",
+        "plain",
+        "a b",
+        "it's",
+        "$HOME `id` \"x\"",
+        "a\\nb",
+        "a\nb\t\r'\u{1b}[0m\\",
+        "gr\u{fc}n",
+        "*",
+        "~",
+        "=x",
+        "#",
+    ];
+    let odd = [&odd[..], &["X=\"$X\"y", "a;b=\"$a;b\"", "\u{85}"]].concat();
+    let line = relapse::shell(&odd.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+    assert!(!line.contains(char::is_control), "{line:?}");
+    let script = format!("printf '%s\\0' {line}");
+    let output = Command::new("/bin/bash").args(["-c", &script]).env_clear().output().unwrap();
+    let taken = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(taken.split_terminator('\0').collect::<Vec<_>>(), odd, "{line}");
+    // A secret comes from the environment of the shell.
+    assert_eq!(relapse::shell(&["TOKEN=\"$TOKEN\"".to_owned()]), "TOKEN=\"$TOKEN\"");
+    assert_eq!(relapse::option("--env", "-A=b".to_owned()), ["--env=-A=b"]);
+}
+
 #[rstest]
 #[case::empty_directory(&["run", "--cases", "EMPTY"], "could not find any case file")]
 #[case::no_directory(&["run", "--cases", "EMPTY/none"], "could not read the directory")]
@@ -405,7 +453,7 @@ fn a_finding_is_found_again() {
     let arguments = ["hunt", "--cases", "60", "--defect", "exception_as_close_reason", "--seed", "2700"];
     let again = |output: &Output| {
         let text = stdout(output);
-        let line = text.lines().find_map(|line| line.strip_prefix("again: relapse ")).expect("a replay line");
+        let line = text.lines().find_map(|line| line.strip_prefix("reproduce: relapse ")).expect("a replay line");
         line.split(' ').map(str::to_owned).collect::<Vec<_>>()
     };
     let key = "no_internal_close: app-chose-1011";

@@ -529,7 +529,7 @@ fn a_planted_mistake_is_found_and_seen_to_be_gone(#[case] defect: &str, #[case] 
     assert_eq!(code, Some(1), "{found}");
     let finding = found.split("\n\n").find(|finding| finding.contains(exception)).unwrap_or_else(|| panic!("{found}"));
     assert!(finding.contains("application raised"), "{finding}");
-    let again = finding.lines().find_map(|line| line.strip_prefix("again: relapse run ")).unwrap();
+    let again = finding.lines().find_map(|line| line.strip_prefix("reproduce: relapse run ")).unwrap();
     let capsule = again.split(' ').next().unwrap();
     let (code, said) = relapse(&["run", capsule, "--target", "asgi:raw:app @ before"]);
     assert!(code == Some(1) && said.contains("FAILED capsules/"), "{said}");

@@ -507,3 +507,78 @@ fn without_a_websocket_library_an_upgrade_is_lost() {
         assert_eq!(ending(&visit(&served, Act::Open(lenient("/accepts"))).await), "http 404");
     });
 }
+
+/// The command, in a directory with an app and a case.
+fn command(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let case = "summary = \"It answers.\"\n\n[[step]]\nrequest = \"GET /\"\n\n[expect]\naccept = [\"http 200\"]\n";
+    std::fs::write(directory.join("case.toml"), case).unwrap();
+    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    relapse.current_dir(directory).args(["run", "case.toml", "--target", "asgi:service:app"]).args(arguments);
+    let output = relapse.output().unwrap();
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+const ANSWERS: &str = "
+    if scope['type'] == 'http':
+        await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+        await send({'type': 'http.response.body', 'body': b'ok'})
+";
+
+/// The app finds its own modules and ours, whatever PYTHONPATH is said to be.
+#[test]
+fn a_python_path_reaches_an_app_behind_a_server() {
+    let text = format!("import elsewhere\nasync def app(scope, receive, send):{ANSWERS}");
+    let directory = write(&text);
+    let here = directory.path();
+    let Some(python) = interpreter(&"uvicorn==0.54.0".parse().unwrap()) else { return };
+    std::fs::create_dir(here.join("more")).unwrap();
+    std::fs::write(here.join("more/elsewhere.py"), "").unwrap();
+    let arguments = ["--server", "uvicorn==0.54.0", "--python", python.to_str().unwrap()];
+    let path = format!("PYTHONPATH={}", here.join("more").display());
+    let (code, told) = command(here, &[&arguments[..], &["--env", &path]].concat());
+    assert!(code == Some(0) && told.contains("1 PASSED"), "{told}");
+    let (code, told) = command(here, &arguments);
+    assert!(code == Some(1) && told.contains("No module named 'elsewhere'"), "{told}");
+}
+
+/// An app that fails over lifespan events, and never says that it started, serves without them.
+const WITHOUT_LIFESPAN: &str = "
+async def app(scope, receive, send):
+    if scope['type'] == 'lifespan':
+        await receive()
+        await send({'type': 'lifespan.startup.failed', 'message': 'no lifespan here'})
+";
+
+/// `--lifespan off` keeps lifespan events away from an app on every target that can; the other one says that it cannot.
+#[rstest]
+#[case::in_memory(None)]
+#[case::uvicorn(Some("uvicorn==0.35.0"))]
+#[case::granian(Some("granian==2.8.7"))]
+#[case::daphne(Some("daphne==4.2.3"))]
+fn lifespan_events_can_be_left_out(#[case] server: Option<&str>) {
+    let directory = write(&format!("{WITHOUT_LIFESPAN}{ANSWERS}"));
+    let found = match server {
+        Some(server) => interpreter(&server.parse().unwrap()),
+        None => python(),
+    };
+    let Some(python) = found else { return };
+    let mut arguments = vec!["--python", python.to_str().unwrap()];
+    server.iter().for_each(|server| arguments.extend(["--server", server]));
+    let (code, told) = command(directory.path(), &[&arguments[..], &["--lifespan", "off"]].concat());
+    assert!(code == Some(0) && told.contains("1 PASSED"), "{told}");
+    // Daphne sends none anyway.
+    let (code, told) = command(directory.path(), &arguments);
+    let is_daphne = server.is_some_and(|server| server.starts_with("daphne"));
+    assert_eq!(code, Some(i32::from(!is_daphne)), "{told}");
+    assert!(is_daphne || told.contains("no lifespan here"), "{told}");
+}
+
+/// Nothing is looked for or installed before that is said.
+#[test]
+fn a_server_that_cannot_leave_lifespan_events_out_says_so() {
+    let directory = write(&format!("{WITHOUT_LIFESPAN}{ANSWERS}"));
+    let (code, told) = command(directory.path(), &["--server", "hypercorn==0.0.1", "--lifespan", "off"]);
+    let expected =
+        "error: hypercorn==0.0.1 sends lifespan events to every application; `--lifespan off` needs another\n";
+    assert_eq!((code, told.as_str()), (Some(2), expected));
+}

@@ -48,7 +48,7 @@ fn check(revision: Revision, fault: Option<&str>, binding: &str) -> Validation {
         let mut server = External::new(Url::new(upstream, &binding, token, 100, Duration::ZERO), Front::Unknown);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let checked = async {
-            let validation = validate(&mut server, &binding, Duration::from_secs(3)).await.unwrap();
+            let validation = validate(&mut server, &binding, &[], Duration::from_secs(3)).await.unwrap();
             stop.send(()).unwrap();
             validation
         };
@@ -349,7 +349,7 @@ fn servers_that_are_not_ours_are_hunted_on() {
     {
         assert!(found.contains(part), "{part}: {found}");
     }
-    let again = found.lines().find_map(|line| line.strip_prefix("again: relapse ")).unwrap();
+    let again = found.lines().find_map(|line| line.strip_prefix("reproduce: relapse ")).unwrap();
     let again: Vec<&str> = again.split(' ').collect();
     let (code, said) = relapse(&again);
     assert!(code == Some(1) && said.contains("FAILED capsules/"), "{said}");

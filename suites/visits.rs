@@ -57,7 +57,7 @@ fn check_from_hunt_to_repair(python: &Path, app: &str, defect: &str, exception: 
     let finding = told.split("\n\n").find(|finding| finding.contains(exception)).unwrap_or_else(|| panic!("{told}"));
     assert_eq!(code, Some(1), "{told}");
 
-    let again = finding.lines().find_map(|line| line.strip_prefix("again: relapse run ")).unwrap();
+    let again = finding.lines().find_map(|line| line.strip_prefix("reproduce: relapse run ")).unwrap();
     let capsule = again.split(' ').next().unwrap();
     let run = ["run", capsule, "--before", &at("before"), "--after", &at("after")];
     let (code, said) = relapse(here, &[&run[..], &python_option].concat());
@@ -264,7 +264,7 @@ fn a_recorded_conversation_is_learned_from(#[case] name: &str, #[case] text: &st
     assert!(told.contains("KeyError: 'dishes' (service.py:23 in app)"), "{told}");
     let left_out = told.matches("good.har: left out, as credentials are in them: cookie;").count();
     assert_eq!(left_out, usize::from(name == "good.har"), "{told}");
-    let again = told.lines().find_map(|line| line.strip_prefix("again: relapse ")).unwrap();
+    let again = told.lines().find_map(|line| line.strip_prefix("reproduce: relapse ")).unwrap();
     assert!(again.contains(&format!(" --recorded {name}")), "{again}");
     let (code, told) = relapse(directory.path(), &[&hunt[..], &["--path", "ws:/service?room=kitchen"]].concat());
     assert!(code == Some(2) && !told.contains("KeyError"), "{told}");
@@ -309,7 +309,7 @@ fn what_is_found_shows_in_an_interpreter_of_its_own(#[case] from: usize, #[case]
     assert_eq!(code, Some(1), "{told}");
     let finding = told.split("\n\n").find(|finding| finding.contains("KeyError")).unwrap();
     assert_eq!(!finding.contains("and not in one of its own)"), shows, "{finding}");
-    let again = finding.lines().find_map(|line| line.strip_prefix("again: relapse ")).unwrap();
+    let again = finding.lines().find_map(|line| line.strip_prefix("reproduce: relapse ")).unwrap();
     if !shows {
         // There is no case that would read FIXED of unchanged code; all the cases before bring it about again.
         assert!(told.contains("not shown again by a case of its own: 1") && again.starts_with("hunt "), "{told}");
@@ -442,4 +442,245 @@ fn a_long_request_on_a_slow_way_is_no_finding() {
     let transcript = played_under(vec![slow], Binding::unknown(), python, text, &steps);
     assert!(transcript.events.iter().any(|event| event.what == What::KeepaliveExpired), "it is as slow as that");
     assert_eq!(found(&transcript), [""; 0]);
+}
+
+/// An app that lets clients in at `/ws`, refuses them at `/closed`, and fails over bytes.
+const FAILS_OVER_BYTES: &str = "
+async def app(scope, receive, send):
+    if scope['type'] == 'lifespan':
+        return
+    if scope['type'] == 'http':
+        await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+        return await send({'type': 'http.response.body', 'body': b'ok'})
+    await receive()
+    if scope['path'] == '/closed':
+        return await send({'type': 'websocket.close'})
+    await send({'type': 'websocket.accept'})
+    while True:
+        event = await receive()
+        if event['type'] == 'websocket.disconnect':
+            return
+        event['text'] + ''
+";
+
+/// A directory with an app, `service:app`.
+fn service(text: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("service.py"), text).unwrap();
+    directory
+}
+
+/// Standard output, as a document, and the exit code.
+fn document(directory: &Path, arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
+    let output = Command::new(env!("CARGO_BIN_EXE_relapse"))
+        .current_dir(directory)
+        .args(arguments)
+        .args(["--format", "json"])
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_else(|why| panic!("{why}: {error}")))
+}
+
+/// Each profile finds in its own way, and each finding is shown again behind its own profile.
+#[test]
+fn a_hunt_goes_behind_several_profiles() {
+    let Some(python) = python() else { return };
+    let directory = service(FAILS_OVER_BYTES);
+    let (here, python) = (directory.path(), python.to_str().unwrap());
+    let target = ["--target", "asgi:service:app", "--path", "ws:/ws", "--python", python];
+    let hunt = [&["hunt", "--cases", "60", "--faults", "edge"], &target[..]].concat();
+    let profiles = ["--profile", "hyper*", "--profile", "uvicorn-0.35"];
+    let (code, told) = relapse(here, &[&hunt[..], &profiles].concat());
+    assert_eq!(code, Some(1), "{told}");
+    let lines: Vec<&str> = told.lines().filter_map(|line| line.strip_prefix("reproduce: relapse ")).collect();
+    for (name, ending) in [("hypercorn-0.18", "no_internal_close"), ("uvicorn-0.35", "no_drop")] {
+        assert!(told.contains(&format!("behind {name}:\n")), "{told}");
+        let line = lines.iter().find(|line| line.contains(&format!(" --profile {name} "))).unwrap();
+        assert!(line.starts_with(&format!("run capsules/{name}/{ending}_crash")), "{line}");
+        let (code, told) = relapse(here, &line.split(' ').collect::<Vec<_>>());
+        assert!(code == Some(1) && told.contains(&format!(" behind {name}: ")), "{told}");
+    }
+    // One document with a document for each, which is what one profile gives.
+    let (code, many) = document(here, &[&hunt[..], &profiles].concat());
+    let (only, one) = document(here, &[&hunt[..], &["--profile", "uvicorn-0.35"]].concat());
+    assert_eq!((code, only), (Some(1), Some(1)));
+    let names: Vec<&String> = many["profiles"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["hypercorn-0.18", "uvicorn-0.35"]);
+    assert_eq!(many["profiles"]["uvicorn-0.35"]["reached"], one["reached"]);
+    let keys = |report: &serde_json::Value| {
+        report["found"].as_array().unwrap().iter().map(|found| found["key"].to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&many["profiles"]["uvicorn-0.35"]), keys(&one));
+    // A test in Python plays what one server gives.
+    let (code, told) = relapse(here, &[&hunt[..], &profiles, &["--write-pytest", "tests"]].concat());
+    assert!(code == Some(2) && told.contains("name one profile with it, as in `--profile hypercorn-0.18`"), "{told}");
+    assert!(!here.join("tests").exists());
+}
+
+/// The parts of a campaign behind several profiles merge profile by profile.
+#[test]
+fn the_parts_of_a_hunt_behind_several_profiles_merge() {
+    let Some(python) = python() else { return };
+    let directory = service(FAILS_OVER_BYTES);
+    let (here, python) = (directory.path(), python.to_str().unwrap());
+    let target = ["--target", "asgi:service:app", "--path", "ws:/ws", "--python", python, "--profile", "uvicorn-0.35*"];
+    let hunt = [&["hunt", "--cases", "60", "--faults", "edge"], &target[..]].concat();
+    for part in ["1/2", "2/2"] {
+        let (_, part_of) = document(here, &[&hunt[..], &["--shard", part]].concat());
+        fs::write(here.join(format!("{}.json", &part[..1])), part_of.to_string()).unwrap();
+    }
+    let (code, merged) = document(here, &["hunt", "--merge", "1.json", "2.json"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(merged["profiles"].as_object().unwrap().len(), 3);
+    assert_eq!(merged["profiles"]["uvicorn-0.35-sansio"]["reached"]["cases"], 60);
+    // That of one profile belongs to another campaign.
+    let (_, one) = document(here, &[&["hunt"], &target[..6], &["--cases", "5", "--seed", "900"]].concat());
+    fs::write(here.join("one.json"), one.to_string()).unwrap();
+    let (code, told) = relapse(here, &["hunt", "--merge", "1.json", "one.json"]);
+    assert!(code == Some(2) && told.contains("the profiles differ"), "{told}");
+}
+
+/// A deployment is looked at behind each profile; the worst decides.
+#[test]
+fn an_app_is_looked_at_behind_several_profiles() {
+    let Some(python) = python() else { return };
+    // It needs what some servers only give it.
+    let text = FAILS_OVER_BYTES.replace("    await receive()", "    scope['state']\n    await receive()");
+    let directory = service(&text);
+    let here = directory.path();
+    let validate =
+        ["validate", "--target", "asgi:service:app", "--path", "ws:/ws", "--python", python.to_str().unwrap()];
+    let (code, all) = document(here, &[&validate[..], &["--profile", "all"]].concat());
+    let by_profile = all.as_object().unwrap();
+    assert_eq!(by_profile.len(), relapse::servers().unwrap().len());
+    let passing = by_profile.values().filter(|validation| validation["passes"] == true).count();
+    assert!(passing > 0 && passing < by_profile.len() && code == Some(1), "{all:#}");
+    let (name, good) = by_profile.iter().find(|(_, validation)| validation["passes"] == true).unwrap();
+    // The document of one profile is that of its name in the other, and so is its table.
+    let (code, one) = document(here, &[&validate[..], &["--profile", name]].concat());
+    assert_eq!((code, &one["rows"]), (Some(0), &good["rows"]));
+    let (code, told) = relapse(here, &[&validate[..], &["--profile", "all"]].concat());
+    assert_eq!(code, Some(1));
+    assert_eq!(told.matches("server: ").count(), by_profile.len(), "{told}");
+    for name in by_profile.keys() {
+        assert!(told.contains(&format!("behind {name}:\n")), "{told}");
+    }
+    let (code, told) = relapse(here, &[&validate[..], &["--clock", "real", "--watch", "--profile", "all"]].concat());
+    assert!(code == Some(2) && told.contains("--watch looks behind one profile"), "{told}");
+}
+
+/// A path that a user names is meant to let clients in.
+#[rstest]
+#[case("ws:/closed", 1, "refused, although the path was named")]
+#[case("ws:/ws", 0, "close 1000 (good-open)")]
+fn a_named_path_that_refuses_clients_fails(#[case] path: &str, #[case] exit: i32, #[case] expected: &str) {
+    let Some(python) = python() else { return };
+    let directory = service(FAILS_OVER_BYTES);
+    let validate = ["validate", "--target", "asgi:service:app", "--python", python.to_str().unwrap(), "--path", path];
+    let (code, told) = document(directory.path(), &validate);
+    assert_eq!((code, told["passes"].as_bool()), (Some(exit), Some(exit == 0)), "{told:#}");
+    assert!(told["rows"][0]["got"].as_str().unwrap().ends_with(expected), "{told:#}");
+}
+
+/// An app that starts once. The hunt keeps what the workers that have one find, and says what became of the others.
+#[rstest]
+#[case::raises("raise RuntimeError('no licence is left')", "60s", "no licence is left")]
+#[case::hangs(
+    "threading.Event().wait()",
+    "10s",
+    "the import of service:app took longer than 10 s; --start-limit gives"
+)]
+fn a_hunt_outlives_an_app_that_does_not_start_again(#[case] then: &str, #[case] limit: &str, #[case] expected: &str) {
+    let Some(python) = python() else { return };
+    let once = format!(
+        "import os, threading\nstarted = os.path.join(os.path.dirname(__file__), 'started')\n\
+         if os.path.exists(started):\n    {then}\nopen(started, 'w').close()\n"
+    );
+    let directory = service(&(once + FAILS_OVER_BYTES));
+    let here = directory.path();
+    let target = ["--target", "asgi:service:app", "--path", "ws:/ws", "--python", python.to_str().unwrap()];
+    let hunt = ["hunt", "--cases", "130", "--jobs", "2", "--faults", "edge", "--start-limit", limit];
+    let (code, told) = relapse(here, &[&hunt[..], &target].concat());
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("TypeError in app after the accept") && told.contains("130 case(s), 1 finding(s)"), "{told}");
+    assert!(told.contains("(seen again in a process that had served other cases; the app did not start"), "{told}");
+    let unfinished = told.lines().find(|line| line.starts_with("unfinished ")).unwrap_or_else(|| panic!("{told}"));
+    assert!(unfinished.contains(expected) && unfinished.ends_with("every case was done all the same"), "{unfinished}");
+    // Where it starts for no worker there is no hunt.
+    let (code, told) = relapse(here, &[&hunt[..], &target].concat());
+    assert!(code == Some(2) && told.contains(expected) && !told.contains("finding(s)"), "{told}");
+}
+
+/// An import that never ends is an outcome like any other.
+#[test]
+fn an_import_may_take_so_long() {
+    let Some(python) = python() else { return };
+    let directory = service("import threading\nthreading.Event().wait()\n");
+    fs::write(directory.path().join("open.toml"), PLAIN_SESSION).unwrap();
+    let run = ["run", "open.toml", "--target", "asgi:service:app", "--python", python.to_str().unwrap()];
+    let (code, told) = relapse(directory.path(), &[&run[..], &["--start-limit", "500ms"]].concat());
+    assert!(code == Some(1) && told.contains("the import of service:app took longer than 0.5 s"), "{told}");
+    assert!(told.contains(" --start-limit 500ms --seed 1"), "{told}");
+}
+
+/// A session that is opened and closed.
+const PLAIN_SESSION: &str = "summary = \"A session opens.\"\n\n[[step]]\nopen = \"/ws\"\n\n[[step]]\nclose = 1000\n\n\
+                             [expect]\naccept = [\"good-open\"]\n";
+
+/// The app answers 200 where everything that the command line says arrives as it was said.
+const SAYS_WHAT_ARRIVED: &str = "
+import os
+good = os.environ['ODD'] == ODD and os.environ['API_TOKEN'] == 'hidden' and os.environ['SAME'] == '\"$SAME\"'
+async def app(scope, receive, send):
+    if scope['type'] == 'lifespan':
+        return
+    if scope['type'] == 'http':
+        await send({'type': 'http.response.start', 'status': 200 if good else 404, 'headers': []})
+        return await send({'type': 'http.response.body', 'body': b'ok'})
+";
+
+/// Whatever was said on the command line, the line that a run prints says it again to a shell, and no secret.
+#[rstest]
+#[case::spaces("a b  c")]
+#[case::quotes("it's \"quoted\" `twice`")]
+#[case::variables("$HOME ${PATH} $(id) \\$")]
+#[case::lines("a\nb\\n\tc'")]
+#[case::other_scripts("gr\u{fc}\u{df} \u{65e5}\u{672c}")]
+#[case::globs("* ? [a] ~ # ! ; & | < >")]
+fn the_printed_command_runs_the_same_again(#[case] odd: &str) {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    fs::create_dir(here.join("it's $here")).unwrap();
+    let text = format!("ODD = {}\n{SAYS_WHAT_ARRIVED}", serde_json::Value::from(odd));
+    fs::write(here.join("it's $here/service.py"), text).unwrap();
+    let case = |accept: &str| {
+        format!("summary = \"It answers.\"\n\n[[step]]\nrequest = \"GET /\"\n\n[expect]\naccept = [\"{accept}\"]\n")
+    };
+    fs::write(here.join("it's [g]ood $1.toml"), case("http 200")).unwrap();
+    fs::write(here.join("not good.toml"), case("http 404")).unwrap();
+    let odd = format!("ODD={odd}");
+    let target = ["--target", "asgi:service:app @ it's $here", "--python", python.to_str().unwrap(), "--env", &odd];
+    let more = ["--env", "API_TOKEN=hidden", "--env", "SAME=\"$SAME\"", "--profile", "hyper*", "--path", "GET /?a=*"];
+    let again = |line: &str| {
+        let script = format!("relapse() {{ '{}' \"$@\"; }}\n{line}", env!("CARGO_BIN_EXE_relapse"));
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &script]).current_dir(here).env("API_TOKEN", "hidden").env("SAME", "another");
+        let output = bash.output().unwrap();
+        let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code(), told)
+    };
+    let (code, run) = document(here, &[&["run", "it's [g]ood $1.toml"], &target[..], &more].concat());
+    assert_eq!(code, Some(0), "{run:#}");
+    let line = run["cases"][0]["replay"].as_str().unwrap();
+    assert!(!line.contains("hidden") && !line.contains(char::is_control), "{line}");
+    let (code, told) = again(line);
+    assert!(code == Some(0) && told.contains("1 PASSED"), "{line}\n{told}");
+    let (code, told) = relapse(here, &[&["run", "not good.toml"], &target[..], &more].concat());
+    assert_eq!(code, Some(1), "{told}");
+    let reproduce = |told: &str| told.lines().find_map(|line| line.strip_prefix("  reproduce: ")).map(str::to_owned);
+    let line = reproduce(&told).unwrap_or_else(|| panic!("{told}"));
+    let (code, told) = again(&line);
+    assert_eq!((code, reproduce(&told)), (Some(1), Some(line)), "{told}");
 }

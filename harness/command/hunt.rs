@@ -4,23 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use relapse::{
     Binding, Campaign, Change, Clock, Conductor, Defect, Detection, Error, Fate, FindingKey, Foreign as ForeignPrey,
-    Found, FoundReport, Hunt, HuntReport, Place, Profile, Reached, Reproduction, Result, Revision, Runtime, Verdict,
-    coverage, hunt_all, render_detection, render_table, servers, shell,
+    Found, FoundReport, Hunt, HuntDocument, HuntReport, Place, Reached, Reproduction, Result, Revision, Runtime,
+    Verdict, coverage, hunt_all, option, render_detection, render_table, servers, shell,
 };
 
 use super::{
-    MISUSE, complain, complain_of, print,
+    MISUSE, complain, complain_of, note, print,
     pytest::Tests,
     replay::{capsule_directory, replay_all},
     run::{Allowance, progress, progress_by_time},
     server,
-    target::{Foreign, Guesses, Named, PythonOptions, Way, ask_first, tell_notes, was_asked_to_end},
+    target::{Foreign, Guesses, Named, PythonOptions, Way, ask_first, profiles_in_front, tell_notes, was_asked_to_end},
     width,
 };
 
@@ -50,9 +50,10 @@ pub(super) struct Options {
     before: Option<Named>,
     #[command(flatten)]
     python: PythonOptions,
-    /// The server profile in front of a Python application.
+    /// The server profile in front of a Python application; may be given more than once, as a glob too, and `all` for all: it
+    /// is hunted behind each in turn, and capsules go into a directory for each.
     #[arg(long, value_name = "NAME")]
-    profile: Option<String>,
+    profile: Vec<String>,
     #[command(flatten)]
     foreign: Foreign,
     #[command(flatten)]
@@ -61,7 +62,7 @@ pub(super) struct Options {
     /// ends the hunt.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=CASES_MAX))]
     cases: Option<u64>,
-    /// How long to hunt, as in `60s` or `5m`; the cases are not the same from machine to machine then.
+    /// How long to hunt behind each profile, as in `60s` or `5m`; the cases are not the same from machine to machine then.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     time: Option<Duration>,
     /// The seed of the first case; each further one has the next.
@@ -163,7 +164,7 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
     if options.python.is_out_of_place() {
         return Ok(MISUSE);
     }
-    if options.hostile || options.profile.is_some() || options.write_pytest.is_some() {
+    if options.hostile || !options.profile.is_empty() || options.write_pytest.is_some() {
         complain_of(
             "--hostile, --profile and --write-pytest are about a Python application of yours: `--target asgi:module:app` names one",
         );
@@ -215,7 +216,7 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
         .flat_map(|report| &report.trials)
         .map(|(ran, judgement)| (ran.case().name.clone(), judgement.verdict))
         .collect();
-    let (code, _) = tell(options, &hunt, &campaign, start, writes.then_some(&directory), &verdicts)?;
+    let code = tell(options, &hunt, &campaign, start, writes.then_some(&directory), &verdicts)?;
     Ok(code.max(replayed.map_or(0, |report| report.exit_code())))
 }
 
@@ -227,22 +228,38 @@ fn tell(
     start: Instant,
     directory: Option<&PathBuf>,
     replayed: &[(String, Verdict)],
-) -> Result<(u8, Vec<Kept>)> {
-    let seconds = start.elapsed().as_secs_f64();
+) -> Result<u8> {
+    let (mut report, _, written) =
+        keep_and_report(hunt, campaign, directory, |found, kept| again(options, None, found, kept))?;
+    report.replayed = replayed.iter().cloned().collect();
+    let code = report.exit_code();
+    match options.format {
+        Format::Human => print_report(&report, start),
+        Format::Json => print(HuntDocument::One(Box::new(report)).to_json()),
+    }
+    written?;
+    Ok(exit_code(code))
+}
+
+/// Prints what a hunt found and reached.
+fn print_report(report: &HuntReport, start: Instant) {
+    print(report.findings() + report.coverage().trim_end());
+    print(format!("{:.0} cases/s", report.reached.cases as f64 / start.elapsed().as_secs_f64().max(0.001)));
+}
+
+/// Keeps what was found where there is a directory for it, and stops what was hunted on. Gives the report, what was kept,
+/// and whether that could be written, which is to be told after what was found.
+fn keep_and_report(
+    hunt: &Hunt,
+    campaign: &Campaign,
+    directory: Option<&PathBuf>,
+    again: impl Fn(&Found, &[Kept]) -> (String, String),
+) -> Result<(HuntReport, Vec<Kept>, Result)> {
     let mut kept = Vec::new();
     let written = directory.map_or(Ok(()), |directory| keep(&campaign.found, directory, &mut kept));
-    let mut report = HuntReport::of(hunt, campaign, |found| again(options, found, &kept));
-    report.replayed = replayed.iter().cloned().collect();
+    let mut report = HuntReport::of(hunt, campaign, |found| again(found, &kept));
     report.shutdown = shut_down(hunt)?;
-    if options.format == Format::Human {
-        print(report.findings() + report.coverage().trim_end());
-        print(format!("{:.0} cases/s", campaign.reached.cases as f64 / seconds.max(0.001)));
-    } else {
-        print(report.to_json());
-    }
-    // What was found is told before it is said that it could not be kept.
-    written?;
-    Ok((exit_code(report.exit_code()), kept))
+    Ok((report, kept, written))
 }
 
 /// Tells an application of the user's to stop; what was wrong with that.
@@ -250,56 +267,69 @@ fn shut_down(hunt: &Hunt) -> Result<BTreeSet<String>> {
     hunt.foreign.as_ref().map_or(Ok(BTreeSet::new()), |foreign| foreign.shut_down())
 }
 
-/// Where something that was found is kept, and the command that shows it again.
-fn again(options: &Options, found: &Found, kept: &[Kept]) -> (String, String) {
-    let Some((.., path)) = kept.iter().find(|(seed, key, _)| (*seed, key) == (found.seed, &found.key)) else {
-        // What only other cases bring about is found again by all of them.
-        let (seed, cases) = match found.reproduction {
-            Reproduction::Shown => (found.seed, 1),
-            Reproduction::AfterOthers | Reproduction::SeenOnce => (options.seed, found.number),
-        };
-        return (String::new(), shell(&hunted_again(options, seed, cases)));
-    };
-    let again = match &options.target {
-        Target::Backend => format!("relapse replay {path}"),
-        Target::Own(target) => {
-            let mut arguments: Vec<String> = ["relapse", "run", path].map(str::to_owned).to_vec();
-            let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
-            options.before.iter().for_each(|before| add("--before", before.to_string()));
-            add("--target", target.to_string());
-            options.profile.iter().for_each(|name| add("--profile", name.clone()));
-            arguments.extend(options.python.arguments().into_iter().chain(options.foreign.arguments()));
-            shell(&arguments)
+/// Where something that was found is kept, and the command that shows it again behind the same profile.
+fn again(options: &Options, profile: Option<&str>, found: &Found, kept: &[Kept]) -> (String, String) {
+    let kept =
+        kept.iter().find(|(seed, key, _)| (*seed, key) == (found.seed, &found.key)).map(|(.., path)| path.clone());
+    let mut arguments = vec!["relapse".to_owned()];
+    match (&kept, &options.target) {
+        (Some(path), Target::Backend) => arguments.extend(["replay".to_owned(), path.clone()]),
+        (Some(path), Target::Own(_)) => arguments.extend(["run".to_owned(), path.clone()]),
+        (None, _) => {
+            // What only other cases bring about is found again by all of them.
+            let (seed, cases) = match found.reproduction {
+                Reproduction::Shown => (found.seed, 1),
+                Reproduction::AfterOthers | Reproduction::Unconfirmed | Reproduction::SeenOnce => {
+                    (options.seed, found.number)
+                }
+            };
+            let (seed, cases) = (seed.to_string(), cases.to_string());
+            arguments.extend(["hunt", "--seed", &seed, "--cases", &cases].map(str::to_owned));
+            arguments.extend(aim(options));
         }
-    };
-    (path.clone(), again)
-}
-
-/// The hunt that draws these cases again, as arguments.
-fn hunted_again(options: &Options, seed: u64, cases: u64) -> Vec<String> {
-    let mut arguments = ["relapse", "hunt"].map(str::to_owned).to_vec();
-    let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+    }
     if let Target::Own(target) = &options.target {
-        options.before.iter().for_each(|before| add("--before", before.to_string()));
-        add("--target", target.to_string());
-        options.profile.iter().for_each(|name| add("--profile", name.clone()));
+        options.before.iter().for_each(|before| arguments.extend(option("--before", before.to_string())));
+        arguments.extend(option("--target", target.to_string()));
+        let profile = profile.filter(|_| !options.profile.is_empty());
+        profile.iter().for_each(|name| arguments.extend(option("--profile", (*name).to_owned())));
+        // An interpreter starts with the seed of the whole hunt.
+        if kept.is_some() && target.is_python() && options.seed != 1 {
+            arguments.extend(option("--seed", options.seed.to_string()));
+        }
+        let more = [options.allowance.arguments(), options.python.arguments(), options.foreign.arguments()];
+        arguments.extend(more.concat());
     }
-    add("--seed", seed.to_string());
-    add("--cases", cases.to_string());
-    options.defect.iter().for_each(|name| add("--defect", name.clone()));
-    if !options.faults.is_empty() {
-        add("--faults", options.faults.join(","));
-    }
-    let switches = [("--legal-only", options.legal_only), ("--hostile", options.hostile)];
-    arguments.extend(switches.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned()));
-    if matches!(options.target, Target::Own(_)) {
-        arguments.extend(options.allowance.arguments());
-        arguments.extend(options.python.arguments().into_iter().chain(options.foreign.arguments()));
-    }
-    arguments
+    (kept.unwrap_or_default(), shell(&arguments))
 }
 
-/// Hunts on what is not ours.
+/// The front of one hunt of several, or of the only one.
+#[derive(Debug, Clone, Copy)]
+struct Behind<'a> {
+    /// The profile; `None` of a target whose server is real.
+    profile: Option<&'a str>,
+    /// Where capsules are written.
+    directory: &'a Path,
+}
+
+/// The result of a hunt behind one front.
+enum Hunted {
+    /// Of one version.
+    Alone(HuntReport),
+    /// Of two versions: the document, and the exit code.
+    Compared(serde_json::Value, u8),
+}
+
+impl Hunted {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Hunted::Alone(report) => report.exit_code(),
+            Hunted::Compared(_, code) => *code,
+        }
+    }
+}
+
+/// Hunts on a target of the user's own, behind each profile that is named.
 fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     if options.detection || !options.defect.is_empty() {
         complain_of("--detection and --defect are about the embedded backend");
@@ -315,18 +345,90 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     }
     let versions: Vec<&Named> = options.before.iter().chain([target]).collect();
     let is_in_order = |named: &&Named| {
-        named.is_comparable(target) && named.is_in_order(&options.python, options.profile.as_slice(), &options.foreign)
+        named.is_comparable(target) && named.is_in_order(&options.python, &options.profile, &options.foreign)
     };
     if !versions.iter().all(is_in_order) {
         return Ok(MISUSE);
     }
+    let fronts = profiles_in_front(target, &options.python, &options.profile)?;
+    if let (Some(_), [Some(first), _, ..]) = (&options.write_pytest, fronts.as_slice()) {
+        complain_of(&format!(
+            "--write-pytest writes the events of one server: name one profile with it, as in `--profile {first}`"
+        ));
+        return Ok(MISUSE);
+    }
     options.python.tell_left_out()?;
     let Some((binding, token)) = target.introduced(&options.foreign)? else { return Ok(MISUSE) };
+    let directory = options.capsules.clone().unwrap_or_else(|| PathBuf::from("capsules"));
+    let (mut hunts, mut code) = (Vec::new(), 0);
+    for (number, front) in fronts.iter().enumerate() {
+        if number > 0 && was_asked_to_end() {
+            let left: Vec<&str> = fronts[number..].iter().flatten().map(String::as_str).collect();
+            note(&format!("not hunted behind {}", left.join(" ")));
+            break;
+        }
+        let own = front.as_ref().filter(|_| fronts.len() > 1).map(|name| directory.join(name));
+        let behind = Behind { profile: front.as_deref(), directory: own.as_deref().unwrap_or(&directory) };
+        if let Some(name) = front.as_ref().filter(|_| fronts.len() > 1 && options.format == Format::Human) {
+            print(format!("behind {name}:\n"));
+        }
+        match hunt_behind(options, &versions, behind, &binding, &token) {
+            Ok(Some(hunted)) => {
+                code = code.max(exit_code(hunted.exit_code()));
+                hunts.push((front.clone(), hunted));
+            }
+            Ok(None) => code = MISUSE,
+            // The findings behind the other profiles are told all the same.
+            Err(error) if number > 0 => {
+                complain(&error);
+                code = MISUSE;
+            }
+            Err(error) => return Err(error),
+        }
+        if fronts.len() > 1 && options.format == Format::Human {
+            print("");
+        }
+    }
+    if options.format == Format::Json {
+        print_documents(hunts);
+    }
+    Ok(code)
+}
+
+/// Prints one document for all fronts.
+fn print_documents(hunts: Vec<(Option<String>, Hunted)>) {
+    let (mut alone, mut compared) = (Vec::new(), Vec::new());
+    for (front, hunted) in hunts {
+        match hunted {
+            Hunted::Alone(report) => alone.push((front, report)),
+            Hunted::Compared(document, _) => compared.push((front.unwrap_or_default(), document)),
+        }
+    }
+    match compared.as_slice() {
+        [] => {
+            HuntDocument::of(alone).iter().for_each(|document| print(document.to_json()));
+        }
+        [(_, document)] => print(document),
+        _ => {
+            let profiles: serde_json::Map<String, serde_json::Value> = compared.into_iter().collect();
+            print(serde_json::json!({ "schema": 1, "profiles": profiles }));
+        }
+    }
+}
+
+/// Hunts behind one front, and prints the result for people; `None` where there can be no hunt, which is complained of.
+fn hunt_behind(
+    options: &Options,
+    versions: &[&Named],
+    behind: Behind<'_>,
+    binding: &Binding,
+    token: &str,
+) -> Result<Option<Hunted>> {
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let start = Instant::now();
     let mut hunted = Vec::new();
     for named in versions {
-        let Some(mut hunt) = hunt_for(options, named, &binding, &token)? else { return Ok(MISUSE) };
+        let Some(mut hunt) = hunt_for(options, named, behind.profile, binding, token)? else { return Ok(None) };
         // What the time was enough for on the first one is tried on the other.
         let time = options.time.filter(|_| hunted.is_empty());
         if let Some((_, first)) = hunted.last() {
@@ -338,39 +440,57 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
         hunted.push((hunt, campaign));
     }
     let Some((hunt, campaign)) = hunted.pop() else { unreachable!("one version is there") };
-    let directory = options.capsules.clone().unwrap_or_else(|| PathBuf::from("capsules"));
-    let Some((old, before)) = hunted.pop() else {
-        let (code, kept) = tell(options, &hunt, &campaign, start, Some(&directory), &[])?;
-        if let (Some(path), Some(site)) = (&options.write_pytest, target.site(&options.python)?) {
-            let profile = profile_in_front(options)?;
-            let tests = Tests { path, site, binding: &binding, token: &token, profile: &profile };
-            tests.write(&campaign.found, |found| again(options, found, &kept))?;
+    let again = |found: &Found, kept: &[Kept]| again(options, behind.profile, found, kept);
+    let directory = behind.directory.to_owned();
+    if let Some((old, before)) = hunted.pop() {
+        for line in
+            [&before, &campaign].map(|campaign| campaign.unfinished.line()).iter().filter(|line| !line.is_empty())
+        {
+            note(line.trim_end());
         }
-        return Ok(code);
-    };
-    let progress = progress(before.found.len() + campaign.found.len(), "findings tried on both");
-    let change = Change::between((&old, before), (&hunt, campaign), || progress.inc(1))?;
-    progress.finish_and_clear();
-    // How the old one ended is nobody's to repair.
-    shut_down(&old)?;
-    tell_change(options, &hunt, &change, &directory)
-}
-
-/// The profile of the server in front of a Python application.
-fn profile_in_front(options: &Options) -> Result<Arc<Profile>> {
-    match &options.profile {
-        Some(name) => server(name),
-        None => Ok(servers()?.swap_remove(0)),
+        let progress = progress(before.found.len() + campaign.found.len(), "findings tried on both");
+        let change = Change::between((&old, before), (&hunt, campaign), || progress.inc(1))?;
+        progress.finish_and_clear();
+        // How the old one ended is nobody's to repair.
+        shut_down(&old)?;
+        return tell_change(options, &hunt, &change, &directory, again).map(Some);
     }
+    let (report, kept, written) = keep_and_report(&hunt, &campaign, Some(&directory), again)?;
+    if options.format == Format::Human {
+        print_report(&report, start);
+    }
+    let site = versions.last().and_then(|target| target.site(&options.python).transpose()).transpose()?;
+    if let (Some(path), Some(site)) = (&options.write_pytest, site) {
+        let profile = match behind.profile {
+            Some(name) => server(name)?,
+            None => servers()?.swap_remove(0),
+        };
+        let tests = Tests { path, site, binding, token, profile: &profile };
+        tests.write(&campaign.found, |found| again(found, &kept))?;
+    }
+    // What was found is told before it is said that it could not be kept.
+    if let Err(error) = written {
+        if options.format == Format::Json {
+            print_documents(vec![(None, Hunted::Alone(report))]);
+        }
+        return Err(error);
+    }
+    Ok(Some(Hunted::Alone(report)))
 }
 
 /// What a change did.
-fn tell_change(options: &Options, hunt: &Hunt, change: &Change, directory: &Path) -> Result<u8> {
+fn tell_change(
+    options: &Options,
+    hunt: &Hunt,
+    change: &Change,
+    directory: &Path,
+    again: impl Fn(&Found, &[Kept]) -> (String, String),
+) -> Result<Hunted> {
     let mut kept = Vec::new();
     let written = keep(change.fates.iter().map(|(_, found, _)| found), directory, &mut kept);
     let pages = |fate: Fate| {
         let of_fate = change.fates.iter().filter(move |(other, ..)| *other == fate);
-        of_fate.map(|(_, found, _)| FoundReport::of(hunt, found, again(options, found, &kept))).collect::<Vec<_>>()
+        of_fate.map(|(_, found, _)| FoundReport::of(hunt, found, again(found, &kept))).collect::<Vec<_>>()
     };
     let places: Vec<String> = hunt.places.iter().map(|place| place.name().to_owned()).collect();
     let shutdown = shut_down(hunt)?;
@@ -391,27 +511,34 @@ fn tell_change(options: &Options, hunt: &Hunt, change: &Change, directory: &Path
             let found = change.fates.iter().filter(|(.., on_after)| *on_after == (*when == "after")).count();
             print(format!("{when}: {}", coverage(reached, found, &places).trim_end()));
         }
-    } else {
-        let fates: BTreeMap<Fate, Vec<FoundReport>> = Fate::ALL.into_iter().map(|fate| (fate, pages(fate))).collect();
-        let [before, after] = &change.reached;
-        print(
-            serde_json::json!({ "schema": 1, "found": fates, "shutdown": shutdown, "before": before, "after": after }),
-        );
+    }
+    let fates: BTreeMap<Fate, Vec<FoundReport>> = Fate::ALL.into_iter().map(|fate| (fate, pages(fate))).collect();
+    let [before, after] = &change.reached;
+    let document =
+        serde_json::json!({ "schema": 1, "found": fates, "shutdown": shutdown, "before": before, "after": after });
+    if written.is_err() && options.format == Format::Json {
+        print(&document);
     }
     written?;
-    Ok(exit_code(change.exit_code(!hunt.places.is_empty()).max(u8::from(!shutdown.is_empty()))))
+    let code = change.exit_code(!hunt.places.is_empty()).max(u8::from(!shutdown.is_empty()));
+    Ok(Hunted::Compared(document, code))
 }
 
 /// Everything that says how versions are reached.
-fn way(options: &Options) -> Way<'_> {
-    let profile = options.profile.as_deref();
+fn way<'a>(options: &'a Options, profile: Option<&'a str>) -> Way<'a> {
     let (allowance, python) = (&options.allowance, &options.python);
     Way { allowance, python, profile, guesses: Guesses::Checked, seed: options.seed }
 }
 
 /// A hunt on something that is not ours; complains where there can be none.
-fn hunt_for(options: &Options, target: &Named, binding: &Binding, token: &str) -> Result<Option<Hunt>> {
-    let (way, clock) = (way(options), target.clock(&options.python));
+fn hunt_for(
+    options: &Options,
+    target: &Named,
+    profile: Option<&str>,
+    binding: &Binding,
+    token: &str,
+) -> Result<Option<Hunt>> {
+    let (way, clock) = (way(options, profile), target.clock(&options.python));
     let runtime = Runtime::new(clock);
     let server = target.reach(&runtime, way, binding, token)?;
     let places = server.target.capabilities().places;
@@ -453,6 +580,17 @@ fn exit_code(code: u8) -> u8 {
         complain_of("the hunt proves nothing: no upgrade was accepted, or no fault acted; let it have more cases");
     }
     code
+}
+
+/// The arguments that decide what a seed draws, and on which revision.
+fn aim(options: &Options) -> Vec<String> {
+    let mut aim: Vec<String> = options.defect.iter().flat_map(|name| option("--defect", name.clone())).collect();
+    if !options.faults.is_empty() {
+        aim.extend(option("--faults", options.faults.join(",")));
+    }
+    let switches = [("--legal-only", options.legal_only), ("--hostile", options.hostile)];
+    aim.extend(switches.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned()));
+    aim
 }
 
 /// Hunts with a bar that says what is reached.
@@ -554,22 +692,28 @@ fn detect(options: &Options, hunt: &Hunt, jobs: usize) -> Result<u8> {
 
 /// Joins the documents of a campaign's parts.
 fn merge(options: &Options) -> Result<u8> {
-    let mut whole: Option<HuntReport> = None;
+    let mut whole: Option<HuntDocument> = None;
     for path in &options.merge {
         let failed = |source| Error::Io { doing: "read", path: path.clone(), source };
         let text = fs::read_to_string(path).map_err(failed)?;
-        let part = HuntReport::parse(&text).map_err(|why| failed(std::io::Error::other(why)))?;
+        let part = HuntDocument::parse(&text).map_err(|why| failed(std::io::Error::other(why)))?;
         match &mut whole {
             None => whole = Some(part),
             Some(whole) => whole.merge(part).map_err(|why| failed(std::io::Error::other(why)))?,
         }
     }
-    let report = whole.expect("there is at least one file");
+    let document = whole.expect("there is at least one file");
     match options.format {
-        Format::Human => print(report.findings() + report.coverage().trim_end()),
-        Format::Json => print(report.to_json()),
+        Format::Human => {
+            for (profile, report) in document.hunts() {
+                profile.iter().for_each(|name| print(format!("behind {name}:\n")));
+                print(report.findings() + report.coverage().trim_end());
+            }
+        }
+        Format::Json => print(document.to_json()),
     }
-    Ok(exit_code(report.exit_code()))
+    let codes = document.hunts().into_iter().map(|(_, report)| exit_code(report.exit_code()));
+    Ok(codes.max().unwrap_or(MISUSE))
 }
 
 fn defect(name: &str) -> Result<Defect> {

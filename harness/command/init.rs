@@ -18,6 +18,9 @@ use super::{
 pub(super) struct Options {
     #[command(flatten)]
     own: Own,
+    /// The server profile in front of a Python application.
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
     /// The environment variable that holds a valid token.
     #[arg(long, value_name = "NAME", conflicts_with = "token_command")]
     token_env: Option<String>,
@@ -32,7 +35,7 @@ pub(super) struct Options {
 /// Asks the server and writes the binding; the exit code is 1 when no session opened.
 pub(super) fn init(options: &Options) -> Result<u8> {
     let own = &options.own;
-    if !own.is_in_order_by_path() {
+    if !own.is_in_order_by_path(options.profile.as_slice()) {
         return Ok(MISUSE);
     }
     let path = own.foreign.binding.clone().unwrap_or_else(|| PathBuf::from("relapse.toml"));
@@ -54,8 +57,9 @@ pub(super) fn init(options: &Options) -> Result<u8> {
         (None, Some(command)) => format!("command = {}", quoted(command)),
         (None, None) => String::new(),
     };
+    own.python.tell_left_out()?;
     let runtime = Runtime::new(own.clock());
-    let server = own.reach(&runtime, &binding, &token, Guesses::Kept)?;
+    let server = own.reach(&runtime, options.profile.as_deref(), &binding, &token, Guesses::Kept)?;
     let bar = progress_by_time("asking");
     bar.enable_steady_tick(Duration::from_millis(200));
     let found = runtime.block_on(get_acquainted(server, &own.python.path, !token.is_empty()));

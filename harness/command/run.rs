@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relapse::{
     Binding, Case, Error, Judgement, Ran, Report, Result, Runtime, Side, TargetName, Trial, Upstream, Url, Versions,
-    judge_all, judge_external, render_json, render_table, servers,
+    judge_all, judge_external, option, render_json, render_table, servers,
 };
 
 use super::{
@@ -86,7 +86,7 @@ impl Allowance {
     pub(super) fn arguments(&self) -> Vec<String> {
         let most = (self.max_requests != REQUESTS_MAX).then(|| ("--max-requests", self.max_requests.to_string()));
         let rate = self.rate.map(|rate| ("--rate", rate.to_string()));
-        most.into_iter().chain(rate).flat_map(|(name, value)| [name.to_owned(), value]).collect()
+        most.into_iter().chain(rate).flat_map(|(name, value)| option(name, value)).collect()
     }
 
     /// For a command that asks little, whatever the answers are.
@@ -207,7 +207,7 @@ fn run_behind(
 fn named(options: &Options, target: &Named, profile: Option<&str>) -> TargetName {
     let url = &options.url;
     let mut arguments: Vec<String> = Vec::new();
-    let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+    let mut add = |name: &str, value: String| arguments.extend(option(name, value));
     url.before.iter().for_each(|before| add("--before", before.to_string()));
     add("--target", target.to_string());
     if let Some(profile) = profile.filter(|_| !options.profile.is_empty()) {

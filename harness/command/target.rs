@@ -12,7 +12,7 @@ use relapse::{
     BLOCKED_LIMIT, Binding, Blame, COMMAND_LIMIT, Catalogue, Clock, Error, External, Front, Launch, LifespanMode,
     MEMORY_LIMIT, Profile, PythonInstallation, PythonRequirements, PythonServer, PythonSite, PythonTarget, Recorded,
     Result, Route, Runtime, START_LIMIT, Served, ServerChoice, TargetKind, TokenSource, Trouble, Upstream, Version,
-    end_interpreters, is_secret, learn_routes, note::Note, servers, shell,
+    end_interpreters, is_secret, learn_routes, note::Note, option, servers, shell,
 };
 
 use super::{complain_of, note, run::Allowance, server, servers_named, until_told_to_stop};
@@ -68,9 +68,6 @@ pub(super) struct Own {
     pub(super) target: Named,
     #[command(flatten)]
     pub(super) python: PythonOptions,
-    /// The server profile in front of a Python application.
-    #[arg(long, value_name = "NAME")]
-    pub(super) profile: Option<String>,
     #[command(flatten)]
     pub(super) foreign: Foreign,
 }
@@ -215,17 +212,20 @@ impl PythonOptions {
     /// The arguments that say the same. A secret is not written down: whoever runs the line has it in the environment.
     pub(super) fn arguments(&self) -> Vec<String> {
         let mut arguments: Vec<String> = Vec::new();
-        let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+        let mut add = |name: &str, value: String| arguments.extend(option(name, value));
         let paths = [("--python", &self.python), ("--dir", &self.dir)];
         for (name, path) in paths.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?))) {
             add(name, path.display().to_string());
         }
         for (name, value) in &self.env {
-            match is_secret(name) {
-                true => add("--env", format!("{name}=\"${name}\"")),
-                false => add("--env", format!("{name}={value}")),
-            }
+            arguments.extend(match is_secret(name) {
+                true => option("--env", format!("{name}=\"${name}\"")),
+                // As a word of its own it would be taken from the environment.
+                false if *value == format!("\"${name}\"") => vec![format!("--env={name}={value}")],
+                false => option("--env", format!("{name}={value}")),
+            });
         }
+        let mut add = |name: &str, value: String| arguments.extend(option(name, value));
         self.path.iter().for_each(|route| add("--path", route.said()));
         self.recorded.iter().for_each(|path| add("--recorded", path.display().to_string()));
         let time = |time: Duration| humantime::format_duration(time).to_string();
@@ -503,18 +503,16 @@ impl Named {
 }
 
 impl Own {
-    /// Whether everything that is said goes together, and it may be contacted; complains where it is not so.
-    pub(super) fn is_in_order(&self) -> bool {
-        self.is_in_order_with(&self.python)
+    /// Whether everything that is said goes together, with these profiles too, and it may be contacted; complains where it is
+    /// not so.
+    pub(super) fn is_in_order(&self, profiles: &[String]) -> bool {
+        self.target.is_in_order(&self.python, profiles, &self.foreign)
     }
 
-    /// The same, where a server behind a URL has routes too that somebody can name.
-    pub(super) fn is_in_order_by_path(&self) -> bool {
-        self.is_in_order_with(&PythonOptions { path: Vec::new(), ..self.python.clone() })
-    }
-
-    fn is_in_order_with(&self, python: &PythonOptions) -> bool {
-        self.target.is_in_order(python, self.profile.as_slice(), &self.foreign)
+    /// The same, where a user can name the routes of a server behind a URL too.
+    pub(super) fn is_in_order_by_path(&self, profiles: &[String]) -> bool {
+        let python = PythonOptions { path: Vec::new(), ..self.python.clone() };
+        self.target.is_in_order(&python, profiles, &self.foreign)
     }
 
     /// The clock it is reached on.
@@ -522,16 +520,16 @@ impl Own {
         self.target.clock(&self.python)
     }
 
-    /// Reaches it, whoever answers.
+    /// Reaches it behind this profile, whoever answers.
     pub(super) fn reach(
         &self,
         runtime: &Runtime,
+        profile: Option<&str>,
         binding: &Binding,
         token: &str,
         guesses: Guesses,
     ) -> Result<External> {
-        self.python.tell_left_out()?;
-        let (allowance, profile) = (&Allowance::UNLIMITED, self.profile.as_deref());
+        let allowance = &Allowance::UNLIMITED;
         let way = Way { allowance, python: &self.python, profile, guesses, seed: 1 };
         self.target.reach_unseen(runtime, way, binding, token)
     }
@@ -564,7 +562,7 @@ impl Foreign {
     pub(super) fn arguments(&self) -> Vec<String> {
         let binding = self.path().into_iter().map(|path| ("--binding", path.display().to_string()));
         let hosts = self.allow_host.iter().map(|host| ("--allow-host", host.clone()));
-        binding.chain(hosts).flat_map(|(name, value)| [name.to_owned(), value]).collect()
+        binding.chain(hosts).flat_map(|(name, value)| option(name, value)).collect()
     }
 
     /// Where the binding is, if anywhere.

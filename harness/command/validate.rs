@@ -1,14 +1,15 @@
 //! `relapse validate`: the check of a deployment, fit for a rollback trigger.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use relapse::{Binding, Clock, External, Result, Runtime, Validation, plain_table, validate as try_it};
 
 use super::{
-    MISUSE, complain_of, print,
+    MISUSE, complain, complain_of, print,
     run::progress_by_time,
-    target::{Guesses, Own, ask_first, tell_notes},
+    target::{Guesses, Own, ask_first, profiles_in_front, tell_notes},
     until_told_to_stop, width,
 };
 
@@ -17,6 +18,10 @@ use super::{
 pub(super) struct Options {
     #[command(flatten)]
     own: Own,
+    /// The server profile in front of a Python application; may be given more than once, as a glob too, and `all` for all: it
+    /// is looked at behind each in turn.
+    #[arg(long, value_name = "NAME")]
+    profile: Vec<String>,
     /// How long any single answer may take.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     limit: Duration,
@@ -38,34 +43,79 @@ pub(super) struct Options {
 enum Format {
     /// A table.
     Human,
-    /// One JSON document; with --watch one a line.
+    /// One JSON document, which names each profile where there are several; with --watch one a line.
     Json,
 }
 
 /// Looks at a deployment; the exit code is 1 when anything is not as it has to be.
 pub(super) fn validate(options: &Options) -> Result<u8> {
     let own = &options.own;
-    if !own.is_in_order() || options.waits_in_vain() {
+    if !own.is_in_order(&options.profile) || options.waits_in_vain() {
         return Ok(MISUSE);
     }
+    let fronts = profiles_in_front(&own.target, &own.python, &options.profile)?;
+    if options.watch && fronts.len() > 1 {
+        complain_of("--watch looks behind one profile: name one");
+        return Ok(MISUSE);
+    }
+    own.python.tell_left_out()?;
     let Some((binding, token)) = own.target.introduced(&own.foreign)? else { return Ok(MISUSE) };
     if options.watch && own.target.is_python() {
         ask_first("it ends in good order; once more ends everything");
     }
+    let (mut code, mut looked) = (0, Vec::new());
+    for (number, front) in fronts.iter().enumerate() {
+        if let Some(name) = front.as_ref().filter(|_| fronts.len() > 1 && options.format == Format::Human) {
+            print(format!("behind {name}:\n"));
+        }
+        match behind(options, front.as_deref(), &binding, &token) {
+            Ok((own, validation)) => {
+                code = code.max(own);
+                looked.extend(validation.map(|validation| (front.clone().unwrap_or_default(), validation)));
+            }
+            // The other profiles are told all the same.
+            Err(error) if number > 0 => {
+                complain(&error);
+                code = MISUSE;
+            }
+            Err(error) => return Err(error),
+        }
+        if fronts.len() > 1 && options.format == Format::Human {
+            print("");
+        }
+    }
+    if options.format == Format::Json {
+        match looked.as_slice() {
+            [] => {}
+            [(_, validation)] if fronts.len() == 1 => {
+                print(serde_json::to_string_pretty(validation).unwrap_or_default());
+            }
+            _ => {
+                let by_profile: BTreeMap<String, Validation> = looked.into_iter().collect();
+                print(serde_json::to_string_pretty(&by_profile).unwrap_or_default());
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Looks behind one front; the exit code, and what was seen where that is told later.
+fn behind(options: &Options, front: Option<&str>, binding: &Binding, token: &str) -> Result<(u8, Option<Validation>)> {
+    let own = &options.own;
     let runtime = Runtime::new(own.clock());
-    let mut server = own.reach(&runtime, &binding, &token, Guesses::Checked)?;
+    let mut server = own.reach(&runtime, front, binding, token, Guesses::Checked)?;
     if binding.is_unknown() && server.routes.is_empty() {
         complain_of("it tells no routes: --path names one, or a relapse.toml says how it is spoken to");
-        return Ok(MISUSE);
+        return Ok((MISUSE, None));
     }
-    let code = runtime.block_on(async {
+    let looked = runtime.block_on(async {
         match options.watch {
-            true => watch(options, &mut server, &binding).await,
-            false => look(options, &mut server, &binding).await,
+            true => watch(options, &mut server, binding).await.map(|code| (code, None)),
+            false => look(options, &mut server, binding).await,
         }
     });
     tell_notes(server.target.notes());
-    code
+    looked
 }
 
 impl Options {
@@ -82,36 +132,33 @@ impl Options {
     }
 }
 
-/// Looks once, or until everything passes.
-async fn look(options: &Options, server: &mut External, binding: &Binding) -> Result<u8> {
+/// Looks once, or until everything passes; the exit code, and what was seen, which is printed for people already.
+async fn look(options: &Options, server: &mut External, binding: &Binding) -> Result<(u8, Option<Validation>)> {
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let began = Instant::now();
     let bar = progress_by_time("tries");
-    let mut validation = try_it(server, binding, options.limit).await?;
+    let mut validation = try_it(server, binding, &options.own.python.path, options.limit).await?;
     bar.inc(1);
     while let Some(limit) = options.wait.filter(|limit| !validation.passes && began.elapsed() < *limit) {
         let failing = failing(&validation);
         bar.set_message(failing);
         tokio::time::sleep(Duration::from_millis(500).min(limit)).await;
-        validation = try_it(server, binding, options.limit).await?;
+        validation = try_it(server, binding, &options.own.python.path, options.limit).await?;
         bar.inc(1);
     }
     bar.finish_and_clear();
     if validation.rows.is_empty() {
         complain_of("there is nothing that can be tried without changing anything: --path names what may be asked for");
-        return Ok(MISUSE);
+        return Ok((MISUSE, None));
     }
     validation.shutdown = server.shut_down().await?;
     validation.passes &= validation.shutdown.is_empty();
-    match options.format {
-        Format::Human => {
-            print(table(&validation));
-            let said = if validation.passes { "passes" } else { "FAILS" };
-            print(format!("{said} after {:.1} s", began.elapsed().as_secs_f64()));
-        }
-        Format::Json => print(serde_json::to_string_pretty(&validation).unwrap_or_default()),
+    if options.format == Format::Human {
+        print(table(&validation));
+        let said = if validation.passes { "passes" } else { "FAILS" };
+        print(format!("{said} after {:.1} s", began.elapsed().as_secs_f64()));
     }
-    Ok(u8::from(!validation.passes))
+    Ok((u8::from(!validation.passes), Some(validation)))
 }
 
 /// Looks again and again; a line each time.
@@ -126,7 +173,7 @@ async fn watch(options: &Options, server: &mut External, binding: &Binding) -> R
     let mut stop = std::pin::pin!(stop);
     loop {
         let validation = tokio::select! {
-            validation = try_it(server, binding, options.limit) => validation?,
+            validation = try_it(server, binding, &options.own.python.path, options.limit) => validation?,
             () = stop.as_mut() => break,
         };
         tries += 1;

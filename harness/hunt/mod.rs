@@ -14,9 +14,10 @@ mod visit;
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::panic::resume_unwind;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use draw::{Aim, Drawn, draw};
 use foreign::Owned;
@@ -31,7 +32,7 @@ use crate::{
     check::{self, Evidence},
     classify::Reading,
     defect::Defect,
-    error::Error,
+    error::{Blame, Error, Trouble},
     event::Inbound,
     fault::Place,
     outcome::{Class, Outcome},
@@ -71,6 +72,8 @@ pub enum Reproduction {
     Shown,
     /// It was shown again, and only in a process that had served other cases before.
     AfterOthers,
+    /// It was shown again in a process that had served other cases, and no other process started.
+    Unconfirmed,
     /// It was seen once and not again.
     SeenOnce,
 }
@@ -136,6 +139,96 @@ pub struct Campaign {
     pub reached: Reached,
     /// What was found, each once.
     pub found: Vec<Found>,
+    /// The part that it could not do.
+    pub unfinished: Unfinished,
+}
+
+/// The part of a hunt that could not be done, because the app did not start for every worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unfinished {
+    /// Why the app did not start, each reason once.
+    pub reasons: BTreeSet<String>,
+    /// How many times it did not start.
+    pub starts: u64,
+    /// How many cases no other worker could do.
+    pub cases: u64,
+}
+
+impl Unfinished {
+    /// Whether the hunt did everything.
+    pub fn is_nothing(&self) -> bool {
+        *self == Unfinished::default()
+    }
+
+    fn note(&mut self, trouble: &Trouble) {
+        self.reasons.insert(trouble.message.clone());
+        self.starts += 1;
+    }
+
+    /// Adds what another part of the hunt could not do.
+    pub fn add(&mut self, other: Unfinished) {
+        self.reasons.extend(other.reasons);
+        self.starts += other.starts;
+        self.cases += other.cases;
+    }
+
+    /// A line for people; empty where the hunt did everything.
+    pub fn line(&self) -> String {
+        if self.is_nothing() {
+            return String::new();
+        }
+        let reasons: Vec<&str> = self.reasons.iter().map(String::as_str).collect();
+        let left_out = match self.cases {
+            0 => "every case was done all the same".to_owned(),
+            cases => format!("{cases} case(s) are left out"),
+        };
+        format!("unfinished the app did not start {} time(s): {}; {left_out}\n", self.starts, reasons.join("; "))
+    }
+}
+
+/// The reason, if an error says that the app does not start; it ends one worker, and not the hunt.
+fn not_started(error: Error) -> Result<Trouble, Error> {
+    match error {
+        Error::Python(trouble) if trouble.blame == Blame::App => Ok(*trouble),
+        other => Err(other),
+    }
+}
+
+/// The cases that no worker has taken yet.
+struct Queue {
+    next: AtomicU64,
+    /// Those that a worker took and did not finish.
+    returned: Mutex<Vec<Range<u64>>>,
+    cases: u64,
+}
+
+impl Queue {
+    fn of(hunt: &Hunt) -> Queue {
+        Queue { next: AtomicU64::new(0), returned: Mutex::default(), cases: hunt.cases }
+    }
+
+    fn take(&self) -> Option<Range<u64>> {
+        if let Some(cases) = self.returned.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Some(cases);
+        }
+        let start = self.next.fetch_add(1, Ordering::Relaxed).saturating_mul(CHUNK);
+        (start < self.cases).then(|| start..start.saturating_add(CHUNK).min(self.cases))
+    }
+
+    fn give_back(&self, cases: Range<u64>) {
+        if !cases.is_empty() {
+            self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(cases);
+        }
+    }
+
+    /// How many are left.
+    fn left(&self) -> u64 {
+        let returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        let returned: u64 = returned.iter().map(|cases| cases.end - cases.start).sum();
+        let taken = self.next.load(Ordering::Relaxed).saturating_mul(CHUNK);
+        returned + self.cases.saturating_sub(taken)
+    }
 }
 
 /// A hunt: on which revision, behind which servers, with which seeds.
@@ -209,47 +302,72 @@ pub type Watch<'a> = &'a (dyn Fn(&Reached, &BTreeSet<FindingKey>) -> bool + Sync
 
 /// Hunts with many workers at a time, each with a clock of its own; unless it is stopped, or something that is not ours
 /// remembers whom it has served, the result does not depend on how many. `watch` is told what each chunk of cases reached and which complaints it had.
+/// An app that does not start for one worker ends that worker; the others do its cases.
 ///
 /// # Errors
-/// When the harness could not do its work.
+/// When the harness could not do its work, or the app started for no worker.
 pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, Error> {
     let chunks = hunt.cases.div_ceil(CHUNK);
-    let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (queue, is_over) = (Queue::of(hunt), AtomicBool::new(false));
     let worker = || {
         let conductor = Conductor::default();
-        let worker = Worker::new(&conductor, hunt)?;
+        let mut worker = match Worker::new(&conductor, hunt) {
+            Ok(worker) => worker,
+            Err(error) => return Ok((Vec::new(), Some(not_started(error)?))),
+        };
         let mut scans = Vec::new();
         while !is_over.load(Ordering::Relaxed) {
-            let chunk = next.fetch_add(1, Ordering::Relaxed);
-            if chunk >= chunks {
-                break;
+            let Some(cases) = queue.take() else { break };
+            let mut scan = Scan::default();
+            let ended = worker.scan_into(cases.clone(), &mut scan).map_err(not_started);
+            if let Err(trouble) = ended {
+                let trouble = trouble?;
+                // Another worker need not fail at the case that this one failed at, which is left out all the same.
+                queue.give_back(cases.start + scan.reached.cases + 1..cases.end);
+                worker.abandon(trouble.clone());
+                scans.push(scan);
+                return Ok((scans, Some(trouble)));
             }
-            let cases = chunk * CHUNK..(chunk * CHUNK + CHUNK).min(hunt.cases);
-            let scan = worker.scan(cases)?;
             let goes_on = watch(&scan.reached, &scan.first.keys().cloned().collect());
             if !goes_on || (hunt.stops_at_first && !scan.first.is_empty()) {
                 is_over.store(true, Ordering::Relaxed);
             }
             scans.push(scan);
         }
-        Ok(scans)
+        Ok((scans, None))
     };
     let jobs = match &hunt.foreign {
         Some(foreign) if !foreign.is_for_many() => 1,
         _ => u64::try_from(jobs).unwrap_or(1).clamp(1, chunks.max(1)),
     };
-    let parts: Vec<Result<Vec<Scan>, Error>> = std::thread::scope(|scope| {
+    type Part = (Vec<Scan>, Option<Trouble>);
+    let parts: Vec<Result<Part, Error>> = std::thread::scope(|scope| {
         // This thread works too: what it has reached already need not be reached once more.
         let workers: Vec<_> = (1..jobs).map(|_| scope.spawn(worker)).collect();
         let own = worker();
         let others = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
         std::iter::once(own).chain(others.collect::<Vec<_>>()).collect()
     });
-    let mut whole = Scan::default();
-    for scan in parts.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
-        whole.add(scan);
+    let (mut whole, mut unfinished, mut failed_at) = (Scan::default(), Unfinished::default(), 0);
+    for (scans, trouble) in parts.into_iter().collect::<Result<Vec<_>, _>>()? {
+        failed_at += u64::from(trouble.is_some() && !scans.is_empty());
+        scans.into_iter().for_each(|scan| whole.add(scan));
+        trouble.iter().for_each(|trouble| unfinished.note(trouble));
+        if let Some(trouble) = trouble.filter(|_| unfinished.starts == jobs && whole.reached.cases == 0) {
+            return Err(trouble.into());
+        }
     }
-    Worker::new(&Conductor::default(), hunt)?.conclude(whole)
+    if unfinished.starts > 0 && !is_over.load(Ordering::Relaxed) {
+        unfinished.cases = failed_at + queue.left();
+    }
+    let conductor = Conductor::default();
+    let worker = match Worker::new(&conductor, hunt) {
+        Ok(worker) => worker,
+        Err(error) => Worker { conductor: &conductor, hunt, on: On::NotStarted(not_started(error)?) },
+    };
+    let mut campaign = worker.conclude(whole)?;
+    campaign.unfinished.add(unfinished);
+    Ok(campaign)
 }
 
 /// What was drawn and run, and which cases complained of something first.
@@ -406,13 +524,22 @@ impl Conductor {
 struct Worker<'h> {
     conductor: &'h Conductor,
     hunt: &'h Hunt,
-    /// The target of the user's own, where the hunt is on one.
-    owned: Option<Owned>,
+    on: On<'h>,
+}
+
+/// The target that a worker hunts on.
+enum On<'h> {
+    /// The built-in backend.
+    Backend,
+    /// One of the user's own, where it came from.
+    Own(&'h Foreign, Owned),
+    /// One of the user's own that does not start any more.
+    NotStarted(Trouble),
 }
 
 impl Drop for Worker<'_> {
     fn drop(&mut self) {
-        if let (Some(foreign), Some(owned)) = (&self.hunt.foreign, self.owned.take()) {
+        if let On::Own(foreign, owned) = std::mem::replace(&mut self.on, On::Backend) {
             foreign.give_back(owned);
         }
     }
@@ -420,15 +547,37 @@ impl Drop for Worker<'_> {
 
 impl<'h> Worker<'h> {
     fn new(conductor: &'h Conductor, hunt: &'h Hunt) -> Result<Worker<'h>, Error> {
-        let owned = hunt.foreign.as_ref().map(|foreign| foreign.take()).transpose()?;
-        Ok(Worker { conductor, hunt, owned })
+        let on = match &hunt.foreign {
+            Some(foreign) => On::Own(foreign, foreign.take()?),
+            None => On::Backend,
+        };
+        Ok(Worker { conductor, hunt, on })
     }
 
-    fn scan(&self, cases: std::ops::Range<u64>) -> Result<Scan, Error> {
-        let hunt = self.hunt;
+    /// The target of the user's own that it hunts on.
+    fn owned(&self) -> Option<&Owned> {
+        match &self.on {
+            On::Own(_, owned) => Some(owned),
+            On::Backend | On::NotStarted(_) => None,
+        }
+    }
+
+    /// Ends the target, which does not start any more, so that no other worker takes it.
+    fn abandon(&mut self, trouble: Trouble) {
+        self.on = On::NotStarted(trouble);
+    }
+
+    fn scan(&self, cases: Range<u64>) -> Result<Scan, Error> {
         let mut scan = Scan::default();
+        self.scan_into(cases, &mut scan)?;
+        Ok(scan)
+    }
+
+    /// Keeps what was seen until an error too.
+    fn scan_into(&self, cases: Range<u64>, scan: &mut Scan) -> Result<(), Error> {
+        let hunt = self.hunt;
         for number in cases {
-            if self.owned.as_ref().is_some_and(|owned| !owned.may_go_on()) {
+            if self.owned().is_some_and(|owned| !owned.may_go_on()) {
                 break;
             }
             let (drawn, seed) = hunt.draw(number);
@@ -451,7 +600,7 @@ impl<'h> Worker<'h> {
                 break;
             }
         }
-        Ok(scan)
+        Ok(())
     }
 
     /// Shrinks what complained first, in the order of the cases. What the smallest case complains of beside it is the
@@ -462,6 +611,7 @@ impl<'h> Worker<'h> {
         let mut found: Vec<Found> = Vec::new();
         let mut known = BTreeSet::new();
         let mut looked = BTreeSet::new();
+        let mut unfinished = Unfinished::default();
         for number in first.values().map(|first| first.number).collect::<BTreeSet<u64>>() {
             if hunt.stops_at_first && !found.is_empty() {
                 break;
@@ -469,14 +619,25 @@ impl<'h> Worker<'h> {
             let (drawn, seed) = hunt.draw(number);
             let played = match self.play(&drawn, seed) {
                 Err(Error::TooManyRequests) => break,
-                played => played?,
+                Err(error) => {
+                    unfinished.note(&not_started(error)?);
+                    break;
+                }
+                Ok(played) => played,
             };
             looked.insert(number);
             for (key, _) in complaints(&played) {
                 if known.contains(&key) {
                     continue;
                 }
-                let new = self.keep(key, (drawn.clone(), played.clone()), number)?;
+                let new = match self.keep(key, (drawn.clone(), played.clone()), number) {
+                    Ok(new) => new,
+                    Err(error) => {
+                        unfinished.note(&not_started(error)?);
+                        looked.remove(&number);
+                        break;
+                    }
+                };
                 known.insert(new.key.clone());
                 known.extend(new.also.iter().map(|(key, _)| key.clone()));
                 if !found.iter().any(|old| is_in_another_dress(&new, old)) {
@@ -492,9 +653,10 @@ impl<'h> Worker<'h> {
         for (number, mut complaints) in once {
             let (key, First { message, seen, .. }) = complaints.remove(0);
             let also = complaints.into_iter().map(|(key, first)| (key, first.message)).collect();
-            let again = match looked.contains(&number) {
-                true => "and not when it was tried again",
-                false => "and no request was left to look again",
+            let again = match (looked.contains(&number), unfinished.is_nothing()) {
+                (true, _) => "and not when it was tried again",
+                (false, true) => "and no request was left to look again",
+                (false, false) => "and the app did not start again to look",
             };
             let message = format!("{message} (seen once, {again})");
             let (drawn, seed) = hunt.draw(number);
@@ -503,7 +665,7 @@ impl<'h> Worker<'h> {
             let (number, reproduction) = (number + 1, Reproduction::SeenOnce);
             found.push(Found { key, message, also, seed, number, drawn, transcript, capsule, reproduction });
         }
-        Ok(Campaign { reached, found })
+        Ok(Campaign { reached, found, unfinished })
     }
 
     /// Shrinks what was found and makes a capsule of it.
@@ -518,9 +680,15 @@ impl<'h> Worker<'h> {
         {
             let _ = write!(message, "; {explanation}");
         }
-        if reproduction == Reproduction::AfterOthers {
-            message.push_str(" (seen again only in a process that had served other cases, and not in one of its own)");
-        }
+        message.push_str(match reproduction {
+            Reproduction::Shown | Reproduction::SeenOnce => "",
+            Reproduction::AfterOthers => {
+                " (seen again only in a process that had served other cases, and not in one of its own)"
+            }
+            Reproduction::Unconfirmed => {
+                " (seen again in a process that had served other cases; the app did not start for another)"
+            }
+        });
         let capsule = self.capsule(&key, &message, &drawn, played.as_ref().ok(), seed)?;
         let (number, transcript) = (number + 1, played.unwrap_or_default());
         Ok(Found { key, message, also, seed, number, drawn, transcript, capsule, reproduction })
@@ -532,7 +700,7 @@ impl<'h> Worker<'h> {
         let hunt = self.hunt;
         let seed = hunt.seed_of(number);
         let (drawn, played) = shrink(hunt, key, found, &|drawn| self.play(drawn, seed))?;
-        let Some(owned) = self.owned.as_ref().filter(|owned| owned.can_renew()) else {
+        let Some(owned) = self.owned().filter(|owned| owned.can_renew()) else {
             return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
         };
         let anew = |drawn: &Drawn, seed| {
@@ -545,7 +713,7 @@ impl<'h> Worker<'h> {
                 return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
             }
             Ok(_) => {}
-            Err(_) => return Ok(Smallest { drawn, played, number, reproduction: Reproduction::AfterOthers }),
+            Err(_) => return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Unconfirmed }),
         }
         // What other cases had left behind was a part of it. There may be one that shows it alone.
         for number in (number..hunt.cases).take(TRIED_ALONE) {
@@ -562,8 +730,10 @@ impl<'h> Worker<'h> {
     /// Runs what was drawn.
     fn play(&self, drawn: &Drawn, seed: u64) -> Result<Played, Error> {
         let hunt = self.hunt;
-        if let (Some(foreign), Some(owned)) = (&hunt.foreign, &self.owned) {
-            return foreign.play(owned, drawn, seed).map(Ok);
+        match &self.on {
+            On::Own(foreign, owned) => return foreign.play(owned, drawn, seed).map(Ok),
+            On::NotStarted(trouble) => return Err(trouble.clone().into()),
+            On::Backend => {}
         }
         let plan = Plan { seed, faults: drawn.faults.clone() };
         let profile = &hunt.servers[drawn.server];

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Campaign, Found, Hunt, Reached, Reproduction, STATES};
+use super::{Campaign, Found, Hunt, Reached, Reproduction, STATES, Unfinished};
 use crate::{
     fault::{FaultKind, Place},
     report::{
@@ -44,6 +44,28 @@ pub struct HuntReport {
     /// What was wrong with the end of an application that is not ours, when it was told to stop.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub shutdown: BTreeSet<String>,
+    /// The part that could not be done.
+    #[serde(default, skip_serializing_if = "Unfinished::is_nothing")]
+    pub unfinished: Unfinished,
+}
+
+/// The hunts on one app behind several profiles, as one document.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ByProfile {
+    schema: u32,
+    /// The hunt behind each profile, by its name; each has the shape of a hunt behind one profile.
+    pub profiles: BTreeMap<String, HuntReport>,
+}
+
+/// The document that a hunt prints.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum HuntDocument {
+    /// Of one hunt.
+    One(Box<HuntReport>),
+    /// Of hunts behind several profiles.
+    Many(ByProfile),
 }
 
 /// One finding.
@@ -127,7 +149,7 @@ impl FoundReport {
         for line in &self.conversation {
             let _ = writeln!(text, "  {line}");
         }
-        let _ = writeln!(text, "again: {}\n", self.again);
+        let _ = writeln!(text, "reproduce: {}\n", self.again);
         text
     }
 }
@@ -146,25 +168,8 @@ impl HuntReport {
             reached: campaign.reached.clone(),
             found: found.collect(),
             shutdown: BTreeSet::new(),
+            unfinished: campaign.unfinished.clone(),
         }
-    }
-
-    /// Reads a document.
-    ///
-    /// # Errors
-    /// When it is none, or of another version.
-    pub fn parse(text: &str) -> Result<HuntReport, String> {
-        let report: HuntReport = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        if report.schema == SCHEMA {
-            Ok(report)
-        } else {
-            Err(format!("it has schema {}, and this command reads schema {SCHEMA}", report.schema))
-        }
-    }
-
-    /// The document.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("names and texts are JSON")
     }
 
     /// Joins another part of the same campaign. What both found stands once, from the lower seed.
@@ -188,6 +193,7 @@ impl HuntReport {
         self.reached.add(&other.reached);
         self.replayed.extend(other.replayed);
         self.shutdown.extend(other.shutdown);
+        self.unfinished.add(other.unfinished);
         self.found.extend(other.found);
         self.found.sort_by_key(|found| found.seed);
         let mut known = BTreeSet::new();
@@ -200,10 +206,11 @@ impl HuntReport {
         Ok(())
     }
 
-    /// The exit code: 1 when something was found that can be shown again, 2 when nothing was reached.
+    /// The exit code: 1 when something was found that can be shown again, 2 when nothing was reached or cases are left out.
     pub fn exit_code(&self) -> u8 {
         let fails = self.found.iter().any(|found| found.reproduction != Reproduction::SeenOnce);
-        match (!fails && self.shutdown.is_empty(), self.reached.is_nothing(!self.places.is_empty())) {
+        let proves_nothing = self.reached.is_nothing(!self.places.is_empty()) || self.unfinished.cases > 0;
+        match (!fails && self.shutdown.is_empty(), proves_nothing) {
             (false, _) => 1,
             (true, false) => 0,
             (true, true) => 2,
@@ -222,7 +229,71 @@ impl HuntReport {
 
     /// What was reached: cases, classes, endings, and which kinds of fault acted and which never did.
     pub fn coverage(&self) -> String {
-        coverage(&self.reached, self.found.len() + self.shutdown.len(), &self.places)
+        coverage(&self.reached, self.found.len() + self.shutdown.len(), &self.places) + &self.unfinished.line()
+    }
+}
+
+impl HuntDocument {
+    /// The hunts behind several profiles, or the only hunt, whose profile is not named.
+    pub fn of(mut hunts: Vec<(Option<String>, HuntReport)>) -> Option<HuntDocument> {
+        if hunts.len() == 1 {
+            return hunts.pop().map(|(_, report)| HuntDocument::One(Box::new(report)));
+        }
+        let profiles: BTreeMap<String, HuntReport> =
+            hunts.into_iter().map(|(profile, report)| (profile.unwrap_or_default(), report)).collect();
+        (!profiles.is_empty()).then_some(HuntDocument::Many(ByProfile { schema: SCHEMA, profiles }))
+    }
+
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// When it is none, or of another version.
+    pub fn parse(text: &str) -> Result<HuntDocument, String> {
+        // An enum without a tag would not say which key is wrong.
+        let value: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let document = match value.get("profiles") {
+            Some(_) => serde_json::from_value(value).map(HuntDocument::Many),
+            None => serde_json::from_value(value).map(|report| HuntDocument::One(Box::new(report))),
+        };
+        let document = document.map_err(|error| error.to_string())?;
+        let schema = match &document {
+            HuntDocument::One(report) => report.schema,
+            HuntDocument::Many(many) => many.schema,
+        };
+        match schema {
+            SCHEMA => Ok(document),
+            other => Err(format!("it has schema {other}, and this command reads schema {SCHEMA}")),
+        }
+    }
+
+    /// The document's text.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("names and texts are JSON")
+    }
+
+    /// Joins another part of the same campaign, profile by profile.
+    ///
+    /// # Errors
+    /// When it is a part of another campaign, or one that is there already.
+    pub fn merge(&mut self, other: HuntDocument) -> Result<(), String> {
+        match (self, other) {
+            (HuntDocument::One(own), HuntDocument::One(other)) => own.merge(*other),
+            (HuntDocument::Many(own), HuntDocument::Many(other)) if own.profiles.keys().eq(other.profiles.keys()) => {
+                let both = own.profiles.values_mut().zip(other.profiles.into_values());
+                both.into_iter().try_for_each(|(own, other)| own.merge(other))
+            }
+            (HuntDocument::One(_) | HuntDocument::Many(_), _) => {
+                Err("it belongs to another campaign: the profiles differ".to_owned())
+            }
+        }
+    }
+
+    /// Each hunt with the profile that it was behind, where there are several.
+    pub fn hunts(&self) -> Vec<(Option<&str>, &HuntReport)> {
+        match self {
+            HuntDocument::One(report) => vec![(None, report)],
+            HuntDocument::Many(many) => many.profiles.iter().map(|(name, report)| (Some(&**name), report)).collect(),
+        }
     }
 }
 

@@ -440,7 +440,8 @@ async fn launch(installation: &Installation, port: u16, directory: &Path) -> Res
                 (true, Lifespan::Starting) => "the application has not said `lifespan.startup.complete`",
                 (true, _) => "it does not listen",
             };
-            let message = format!("{choice} did not start within {} s: {what}", start_limit.as_secs());
+            let limit = start_limit.as_secs_f64();
+            let message = format!("{choice} did not start within {limit} s: {what}; --start-limit gives it more");
             Err(Trouble { message, details: process.printed.last(), blame: Blame::App })
         }
     }

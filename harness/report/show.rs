@@ -89,7 +89,7 @@ pub fn render(
     let style = if judgement.verdict.passes() { GOOD } else { BAD };
     let why = judgement.reason.as_ref().map_or(String::new(), |_| format!(": {}", judgement.why()));
     say(format!("{FAINT}verdict {FAINT:#}  {style}{}{style:#}{why}", judgement.verdict));
-    say(format!("{FAINT}again   {FAINT:#}  {}", shell(&trial.replay(seed))));
+    say(format!("{FAINT}reproduce{FAINT:#} {}", shell(&trial.replay(seed))));
     let is_its = |issue: &&Issue| case.issues.iter().any(|key| *key == issue.key || issue.also.contains(key));
     for issue in issues.iter().filter(is_its) {
         for claim in &issue.claim {
