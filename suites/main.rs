@@ -34,6 +34,7 @@ mod tidy; // the rules of this house
 mod twin; // the backend held against the real frameworks
 mod upgrades; // every opening handshake behind every server
 mod venvs; // what applications and servers are installed in
+mod verdicts; // the verdicts on apps with one defect each
 mod visits; // applications that are visited by their own routes
 mod wire; // real sockets, and independent implementations on the other end
 mod words; // values, scopes, frames, events
