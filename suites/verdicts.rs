@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The version of the server that plays, stands behind the URL and is started.
-const SERVER: (&str, &str) = ("uvicorn-0.54", "uvicorn==0.54.0");
+pub(crate) const SERVER: (&str, &str) = ("uvicorn-0.54", "uvicorn==0.54.0");
 
 /// An app with one defect.
 struct App {
@@ -44,7 +44,7 @@ struct App {
 }
 
 /// What every app of the module may use.
-const PRELUDE: &str = r#"
+pub(crate) const PRELUDE: &str = r#"
 import asyncio, json, logging
 from urllib.parse import parse_qsl
 
@@ -676,7 +676,7 @@ fn module(side: Side) -> TempDir {
 }
 
 /// The app of a directory in an interpreter.
-async fn in_memory(python: &Path, directory: &Path) -> Version {
+pub(crate) async fn in_memory(python: &Path, directory: &Path) -> Version {
     let site = site(python, directory, "service:app");
     let launched = PythonTarget::launch(site, &Binding::unknown(), String::new(), profile(SERVER.0), 1).await;
     match launched {
@@ -686,7 +686,7 @@ async fn in_memory(python: &Path, directory: &Path) -> Version {
 }
 
 /// The app of a directory behind a real server, and where that listens.
-async fn behind_a_server(installation: PythonInstallation) -> (Version, String) {
+pub(crate) async fn behind_a_server(installation: PythonInstallation) -> (Version, String) {
     match PythonServer::start(installation).await {
         Ok((server, _)) => {
             let url = format!("http://{}", server.address());
@@ -698,7 +698,7 @@ async fn behind_a_server(installation: PythonInstallation) -> (Version, String) 
 }
 
 /// The server behind a URL, for which there is no service file.
-fn by_url(url: &str) -> Version {
+pub(crate) fn by_url(url: &str) -> Version {
     let url = Url::new(url.parse().unwrap(), &Binding::default(), String::new(), 10_000, Duration::ZERO);
     Version::Running(External::new(url, Front::Unknown))
 }
@@ -874,4 +874,100 @@ fn defects_behind_a_server_and_a_url_are_judged_right() {
     });
     assert_eq!(wrong, NONE, "{wrong:#?}");
     assert_eq!(wrong_by_url, NONE, "by URL: {wrong_by_url:#?}");
+}
+
+/// An app that does not load or does not start: what its module has before the app, its lifespan, and what is seen of it.
+const NOT_STARTED: [(&str, &str, &str, &str); 5] = [
+    (
+        "a_syntax_error",
+        "def broken(:\n    pass",
+        "",
+        r#"exception = { type = "SyntaxError", text = "invalid syntax", place = "service.py:1" }"#,
+    ),
+    (
+        "a_missing_module",
+        "import no_such_module_anywhere",
+        "",
+        r#"exception = { type = "ModuleNotFoundError", text = "no_such_module_anywhere", place = "service.py:1 in <module>" }"#,
+    ),
+    (
+        "an_error_at_import",
+        "{}['port']",
+        "",
+        r#"exception = { type = "KeyError", text = "'port'", place = "service.py:1 in <module>" }"#,
+    ),
+    ("a_failed_startup", "", "        await send({'type': 'lifespan.startup.failed', 'message': 'no database'})", ""),
+    ("an_exit_at_startup", "", "        import os\n        os._exit(3)", ""),
+];
+
+/// The app of a row, broken or fixed.
+fn that_starts(side: Side, (_, top, lifespan, _): &(&str, &str, &str, &str)) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let (top, lifespan) = match side {
+        Side::Before => (*top, *lifespan),
+        Side::After => ("", ""),
+    };
+    let complete = "        await send({'type': 'lifespan.startup.complete'})";
+    let lifespan = if lifespan.is_empty() { complete } else { lifespan };
+    let text = format!(
+        "{top}\nasync def app(scope, receive, send):\n    if scope['type'] == 'lifespan':\n        await receive()\n{lifespan}\n        \
+         await receive()\n        return await send({{'type': 'lifespan.shutdown.complete'}})\n    \
+         await send({{'type': 'http.response.start', 'status': 200, 'headers': []}})\n    \
+         await send({{'type': 'http.response.body', 'body': b'done'}})\n"
+    );
+    std::fs::write(directory.path().join("service.py"), text).unwrap();
+    directory
+}
+
+/// The case of an app that does not start.
+fn that_does_not_start((name, _, _, exception): &(&'static str, &str, &str, &str)) -> (Case, Shows) {
+    let app = App { name, before: "", after: "", steps: GET, accept: OPEN, control: "", shows: "", by_url: "" };
+    let symptom =
+        format!("outcome = \"does not start\"\nclass = \"bad-server\"\ncause = \"no-listener\"\n{exception}\n");
+    (app.case(&symptom), Shows::Defect)
+}
+
+#[test]
+fn apps_that_do_not_start_are_judged_right() {
+    let Some(python) = python() else { return };
+    let mut wrong = Vec::new();
+    for row in &NOT_STARTED {
+        let sides = [Side::Before, Side::Before, Side::After, Side::After];
+        let directories = sides.map(|side| that_starts(side, row));
+        wrong.extend(Runtime::new(Clock::Virtual).block_on(async {
+            let mut versions = Vec::new();
+            for directory in &directories {
+                versions.push(in_memory(&python, directory.path()).await);
+            }
+            let cases = [that_does_not_start(row)];
+            wrong_verdicts(&cases, &Binding::unknown(), versions.try_into().unwrap()).await.0
+        }));
+    }
+    assert_eq!(wrong, NONE, "{wrong:#?}");
+    let started: Option<Vec<Vec<_>>> = NOT_STARTED
+        .iter()
+        .map(|row| {
+            let sides = [Side::Before, Side::Before, Side::After, Side::After];
+            sides
+                .iter()
+                .map(|side| {
+                    let directory = that_starts(*side, row);
+                    Some((installation(SERVER.1, directory.path())?, directory))
+                })
+                .collect()
+        })
+        .collect();
+    let Some(started) = started else { return };
+    let wrong = Runtime::new(Clock::Real).block_on(async {
+        let mut wrong = Vec::new();
+        for (row, installations) in NOT_STARTED.iter().zip(started) {
+            let starting = installations.iter().map(|(installation, _)| behind_a_server(installation.clone()));
+            let versions: Vec<Version> =
+                futures_util::future::join_all(starting).await.into_iter().map(|(version, _)| version).collect();
+            let cases = [that_does_not_start(row)];
+            wrong.extend(wrong_verdicts(&cases, &Binding::unknown(), versions.try_into().unwrap()).await.0);
+        }
+        wrong
+    });
+    assert_eq!(wrong, NONE, "behind a server: {wrong:#?}");
 }
