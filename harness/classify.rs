@@ -183,11 +183,12 @@ impl<'a> Reading<'a> {
     fn is_agent_request(&self, what: &What) -> bool {
         let What::FrameSent(frame) = what else { return false };
         let requests = self.service.words.requests;
-        // Where requests have no type, whatever the client says is one.
+        // Where requests have no type, whatever the client says is one, as long as anything is known to answer it.
+        let is_typeless = self.service.is_opaque() && requests.is_empty() && !self.service.words.events.is_empty();
         let is_one = || message_type(&frame.payload).is_some_and(|name| requests.contains(&name.as_ref()));
         // How long a request may be is a rule of whoever is asked.
         let is_usual = !self.service.is_foreign() || frame.payload.len() <= LARGE_BYTES;
-        frame.opcode == Opcode::Text && is_usual && ((self.service.is_opaque() && requests.is_empty()) || is_one())
+        frame.opcode == Opcode::Text && is_usual && (is_typeless || is_one())
     }
 
     /// How long a request was that is longer than usual, and was neither answered nor refused although the client waited and
@@ -551,7 +552,7 @@ impl<'a> Reading<'a> {
         if has(|what| matches!(what, What::CutShort)) {
             return Cause::Shutdown;
         }
-        match self.escaped() {
+        match self.escaped().filter(|_| !self.is_raised_too_late(ending)) {
             Some((_, false)) => return Cause::CrashBeforeAccept,
             Some((_, true)) => return Cause::CrashAfterAccept,
             None => {}
@@ -586,6 +587,15 @@ impl<'a> Reading<'a> {
             Ending::Drop => Cause::Unknown,
             Ending::Refused | Ending::NotStarted { .. } => Cause::NoListener,
         }
+    }
+
+    /// Whether the client had already waited in vain when an exception left the application, so that the exception does not
+    /// explain the wait.
+    fn is_raised_too_late(&self, ending: &Ending) -> bool {
+        let first =
+            self.events.iter().find(|event| matches!(event.what, What::Raised(_) | What::DeadlinePassed { .. }));
+        let is_in_vain = matches!(ending, Ending::Hang { .. } | Ending::Silence { .. });
+        is_in_vain && first.is_some_and(|event| matches!(event.what, What::DeadlinePassed { .. }))
     }
 
     /// Whether a real server answered, and neither called the application nor was spared the answer by the edge.

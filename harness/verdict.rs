@@ -161,6 +161,8 @@ impl fmt::Display for Difference {
 pub enum Reason {
     /// Before does not show the whole claimed symptom.
     NotShown(Vec<Difference>),
+    /// Before shows the claimed symptom and is accepted all the same, so that nothing tells it from a fix.
+    BeforeIsAccepted(Outcome),
     /// Two versions are compared, and the case claims no symptom. What before shows, as a symptom would say it.
     NoClaim {
         /// The outcome that before shows.
@@ -258,6 +260,11 @@ impl fmt::Display for Reason {
                 let differences: Vec<String> = differences.iter().map(Difference::to_string).collect();
                 f.write_str(&differences.join("; "))
             }
+            Reason::BeforeIsAccepted(outcome) => write!(
+                f,
+                "before shows the claimed symptom, and the case accepts it as it accepts the fix ({outcome}): say in \
+                 `[symptom]` or `accept` what tells them apart"
+            ),
             Reason::NoClaim { shown: Outcome { ending, class, cause, .. } } => write!(
                 f,
                 "the case claims no symptom, so nothing says what before has to show; it shows `[symptom]` outcome = \

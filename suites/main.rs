@@ -22,6 +22,7 @@ mod proxy; // the standing man in the middle
 mod python; // applications of somebody else, in an interpreter
 mod races; // the client leaves at every await
 mod rendering; // what tables, pages and messages look like
+mod rulings; // the rules of the verdicts, one by one
 mod served; // applications of somebody else, behind real servers
 mod servers; // what each server profile makes of an application's behavior
 mod servers_real; // the servers themselves, held against their profiles
@@ -34,6 +35,7 @@ mod tidy; // the rules of this house
 mod twin; // the backend held against the real frameworks
 mod upgrades; // every opening handshake behind every server
 mod venvs; // what applications and servers are installed in
+mod verdicts; // the verdicts on apps with one defect each
 mod visits; // applications that are visited by their own routes
 mod wire; // real sockets, and independent implementations on the other end
 mod words; // values, scopes, frames, events

@@ -1,0 +1,498 @@
+//! The rules of the verdicts on a user's own app, one by one, as a user meets them.
+
+use std::path::Path;
+use std::process::Command;
+
+use relapse::{
+    Binding, Case, Verdict, Version, Versions,
+    case::Known,
+    check,
+    clock::{Clock, Runtime},
+};
+use rstest::rstest;
+use tempfile::TempDir;
+
+use crate::{
+    python::python,
+    served::installation,
+    verdicts::{PRELUDE, SERVER, behind_a_server, by_url, in_memory},
+};
+
+/// A directory with an app that has these functions, each at the path of its name.
+fn app(functions: &str) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    put(directory.path(), functions);
+    directory
+}
+
+fn put(directory: &Path, functions: &str) {
+    std::fs::create_dir_all(directory).unwrap();
+    std::fs::write(directory.join("service.py"), format!("{PRELUDE}\n{functions}")).unwrap();
+}
+
+/// What the command answers in a directory: its exit code, what it prints, and what it says on standard error.
+fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_relapse")).current_dir(directory).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// What `run` says of one case: its exit code, the verdict, and the document's entry.
+fn run(directory: &Path, case: &str, arguments: &[&str]) -> (Option<i32>, String, serde_json::Value) {
+    std::fs::write(directory.join("case.toml"), case).unwrap();
+    let (code, printed, said) = relapse(directory, &[&["run", "case.toml", "--format", "json"], arguments].concat());
+    let mut document: serde_json::Value =
+        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}{said}"));
+    let entry = document["cases"][0].take();
+    (code, entry["verdict"].as_str().unwrap_or_default().to_owned(), entry)
+}
+
+/// The two versions of an app in a directory, `before` and `after`.
+const BOTH: [&str; 4] = ["--before", "asgi:service:app @ before", "--target", "asgi:service:app @ after"];
+const ONE: [&str; 2] = ["--target", "asgi:service:app"];
+
+/// With one target nothing is FIXED or STILL BROKEN, because nothing shows that it ever failed.
+#[rstest]
+#[case::passes("200", "passed", 0)]
+#[case::fails("500", "failed", 1)]
+fn one_target_passes_or_fails(#[case] status: &str, #[case] verdict: &str, #[case] code: i32) {
+    if python().is_none() {
+        return;
+    }
+    let directory = app(&format!("async def ask(scope, receive, send):\n    await answer(send, {status})\n"));
+    let case = "summary = \"x\"\nstep = [{ request = \"GET /ask\" }]\n[expect]\naccept = [\"good-open\"]\n";
+    // A claim of the case says nothing about the only version.
+    for symptom in ["", "[symptom]\noutcome = \"http 500\"\n", "[symptom]\noutcome = \"http 418\"\n"] {
+        let (exit, got, entry) = run(directory.path(), &format!("{case}{symptom}"), &ONE);
+        assert_eq!((exit, got.as_str()), (Some(code), verdict), "{entry:#}");
+    }
+}
+
+/// An outcome pattern accepts what its class would not, and nothing else.
+#[rstest]
+#[case("http 403", true)]
+#[case("http 4xx", true)]
+#[case("http 401", false)]
+#[case("good-open", false)]
+fn an_outcome_is_accepted_by_its_pattern(#[case] accept: &str, #[case] passes: bool) {
+    if python().is_none() {
+        return;
+    }
+    let directory = app("async def ask(scope, receive, send):\n    await receive()\n    await close(send, 4000)\n");
+    let case = format!("summary = \"x\"\nstep = [{{ open = \"/ask\" }}]\n[expect]\naccept = [\"{accept}\"]\n");
+    let (_, verdict, entry) = run(directory.path(), &case, &ONE);
+    assert_eq!(verdict == "passed", passes, "{entry:#}");
+}
+
+/// No case accepts a failure.
+#[rstest]
+fn a_failure_is_accepted_by_no_case(
+    #[values("http 500", "http 5xx", "close 1011", "drop (1006)", "hang", "bad-server", "close 1o08")] accept: &str,
+) {
+    let directory = tempfile::tempdir().unwrap();
+    let case = format!("summary = \"x\"\nstep = [{{ open = \"/ask\" }}]\n[expect]\naccept = [\"{accept}\"]\n");
+    std::fs::write(directory.path().join("case.toml"), case).unwrap();
+    let (code, printed, said) = relapse(directory.path(), &["run", "case.toml", "--target", "asgi:service:app"]);
+    assert!(code == Some(2) && said.contains("case.toml:4:"), "{printed}{said}");
+}
+
+fn read(text: &str) -> Case {
+    let checks = check::names();
+    Case::parse("case.toml", "case", text, &Known { checks: &checks, ..Known::NOTHING })
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What is waited for and never comes is a failure on every target: while the session lives on, and when it is over first.
+#[test]
+fn a_wait_that_is_not_met_fails_on_every_target() {
+    let Some(python) = python() else { return };
+    let directory = app("
+async def stays(scope, receive, send):
+    await opened(receive, send)
+    await receive()
+    await say(send, '{\"type\": \"other\"}')
+    await listen(receive)
+
+async def leaves(scope, receive, send):
+    await opened(receive, send)
+    await receive()
+    await say(send, '{\"type\": \"other\"}')
+    await close(send, 1000)
+");
+    let mut cases = Vec::new();
+    for path in ["stays", "leaves"] {
+        for (wait, is_met) in [
+            ("wait = \"other\"", true),
+            ("wait_any = true", true),
+            ("wait_answer = true", true),
+            ("wait = \"pong\"", false),
+            ("wait_text = \"pong\"", false),
+            ("wait_match = \"^pong$\"", false),
+            ("wait_key = \"pong\"", false),
+        ] {
+            let text = format!(
+                "summary = \"x\"\nstep = [{{ open = \"/{path}\" }}, {{ send = \"hello\" }}, {{ {wait}, within_ms = 200 }}]\n\
+                 [expect]\naccept = [\"good-open\"]\n"
+            );
+            cases.push((format!("/{path}, {wait}"), read(&text), is_met));
+        }
+    }
+    let judge = async |version: Version, binding: Binding| {
+        let versions = Versions { binding, before: None, after: version, repeat: 1 };
+        let mut wrong = Vec::new();
+        for (name, case, is_met) in &cases {
+            let judgement = versions.judge(case, 1).await;
+            let is_right = match is_met {
+                true => judgement.verdict == Verdict::Passed,
+                false => judgement.verdict == Verdict::Failed,
+            };
+            if !is_right {
+                wrong.push(format!("{name}: {}: {}", judgement.verdict, judgement.why()));
+            }
+        }
+        wrong
+    };
+    let none: [String; 0] = [];
+    let wrong = Runtime::new(Clock::Virtual)
+        .block_on(async { judge(in_memory(&python, directory.path()).await, Binding::unknown()).await });
+    assert_eq!(wrong, none, "in memory");
+    let Some(installation) = installation(SERVER.1, directory.path()) else { return };
+    let (served, at_url) = Runtime::new(Clock::Real).block_on(async {
+        let (version, url) = behind_a_server(installation.clone()).await;
+        let served = judge(version, Binding::unknown()).await;
+        let (_running, url_too) = behind_a_server(installation).await;
+        drop(url);
+        (served, judge(by_url(&url_too), Binding::default()).await)
+    });
+    assert_eq!(served, none, "behind a server");
+    assert_eq!(at_url, none, "by URL");
+}
+
+/// A case's own healthy client has to get through, and only on the version with the fix.
+#[rstest]
+#[case::gets_through("200", "fixed")]
+#[case::does_not("500", "still-broken")]
+fn a_healthy_client_of_the_cases_own_has_to_get_through(#[case] status: &str, #[case] expected: &str) {
+    if python().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let version = |ask: &str, well: &str| {
+        format!(
+            "async def ask(scope, receive, send):\n    {ask}\n    await answer(send, 200)\n\n\
+             async def other(scope, receive, send):\n    await answer(send, {well})\n"
+        )
+    };
+    put(&directory.path().join("before"), &version("scope['room']", "500"));
+    put(&directory.path().join("after"), &version("scope.get('room')", status));
+    let case = "summary = \"x\"\n[[step]]\nrequest = \"GET /ask\"\n[[control.step]]\nrequest = \"GET /other\"\n\
+                [expect]\naccept = [\"good-open\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n";
+    let (_, verdict, entry) = run(directory.path(), case, &BOTH);
+    assert_eq!(verdict, expected, "{entry:#}");
+    let is_told = entry["why"].as_str().unwrap().contains("the healthy client gets http 500");
+    assert_eq!(is_told, expected == "still-broken", "{entry:#}");
+}
+
+/// An app with a room and a list: each takes a token, the room in the query, the list in the header.
+const MEMBERS: &str = "
+TOKENS = {'token-of-ann': 'ann', 'token-of-bob': 'bob'}
+
+def bearer(scope):
+    return (header(scope, b'authorization') or b'').decode().removeprefix('Bearer ')
+
+async def rooms(scope, receive, send):
+    await receive()
+    user = TOKENS.get(query(scope).get('token'))
+    if user is None:
+        await send({'type': 'websocket.http.response.start', 'status': 401, 'headers': []})
+        return await send({'type': 'websocket.http.response.body', 'body': b'no'})
+    await send({'type': 'websocket.accept'})
+    await say(send, 'hello ' + user)
+    await listen(receive)
+
+async def members(scope, receive, send):
+    user = TOKENS.get(bearer(scope))
+    await answer(send, 200 if user else 401, ('hello ' + str(user)).encode())
+
+inner = app
+async def app(scope, receive, send):
+    if scope['type'] != 'lifespan' and scope['path'].startswith('/rooms/'):
+        return await rooms(scope, receive, send)
+    await inner(scope, receive, send)
+";
+
+const MEMBERS_FILE: &str = "
+[paths]
+websocket = \"\"
+health = []
+[credential]
+literal = \"token-of-ann\"
+place = \"header\"
+[[credential.route]]
+route = \"ws:/rooms/{name}\"
+place = \"query\"
+[users.bob]
+literal = \"token-of-bob\"
+[messages]
+welcome = \"\"
+request = \"\"
+events = []
+";
+
+const MEMBERS_CASE: &str = "
+summary = \"Each user is called by their own name, wherever the token travels.\"
+
+[[step]]
+as = \"ann\"
+open = \"/rooms/kitchen\"
+
+[[step]]
+as = \"ann\"
+wait_text = \"hello ann\"
+within_ms = 300
+
+[[step]]
+as = \"bob\"
+open = \"/rooms/hall\"
+user = \"bob\"
+
+[[step]]
+as = \"bob\"
+wait_text = \"hello bob\"
+within_ms = 300
+
+[[step]]
+as = \"bob\"
+request = \"GET /members\"
+user = \"bob\"
+credential = \"valid\"
+says = \"hello bob\"
+
+[expect]
+accept = [\"good-open\"]
+";
+
+/// The service file says who the users are and where the credential goes on which route.
+#[rstest]
+#[case::as_it_is("", "", "passed", 0, "")]
+#[case::no_place_for_the_route(
+    "ws:/rooms/{name}",
+    "ws:/halls/{name}",
+    "inconclusive",
+    2,
+    "credential was refused (401)"
+)]
+#[case::no_such_user("[users.bob]", "[users.eve]", "inconclusive", 2, "the user `bob`")]
+#[case::the_wrong_token("token-of-bob", "token-of-ann", "failed", 1, "connection 2")]
+fn several_users_and_places_are_stated(
+    #[case] from: &str,
+    #[case] to: &str,
+    #[case] expected: &str,
+    #[case] exit: i32,
+    #[case] told: &str,
+) {
+    if python().is_none() {
+        return;
+    }
+    let directory = app(MEMBERS);
+    std::fs::write(directory.path().join("relapse.toml"), MEMBERS_FILE.replace(from, to)).unwrap();
+    let (code, verdict, entry) = run(directory.path(), MEMBERS_CASE, &ONE);
+    assert_eq!((verdict.as_str(), code), (expected, Some(exit)), "{entry:#}");
+    let why = entry["why"].as_str().unwrap();
+    assert!(why.contains(told), "{why}");
+}
+
+/// A credential that is refused proves nothing, and says so.
+#[rstest]
+#[case::by_a_status("rooms/kitchen", "401")]
+#[case::of_a_plain_request("members", "401")]
+fn a_refused_credential_is_told(#[case] path: &str, #[case] status: &str) {
+    if python().is_none() {
+        return;
+    }
+    let directory = app(MEMBERS);
+    let file = MEMBERS_FILE.replace("token-of-ann", "token-of-yesterday");
+    std::fs::write(directory.path().join("relapse.toml"), file).unwrap();
+    let step = match path {
+        "members" => "request = \"GET /members\"\ncredential = \"valid\"",
+        _ => "open = \"/rooms/kitchen\"",
+    };
+    for accept in ["good-open", "http 401"] {
+        let case = format!("summary = \"x\"\n[[step]]\n{step}\n[expect]\naccept = [\"{accept}\"]\n");
+        let (code, verdict, entry) = run(directory.path(), &case, &ONE);
+        assert_eq!((code, verdict.as_str()), (Some(2), "inconclusive"), "{entry:#}");
+        let told = format!("your credential was refused ({status})");
+        assert!(entry["why"].as_str().unwrap().contains(&told), "{entry:#}");
+    }
+}
+
+/// Of a service that refuses everyone the trigger is judged alone, and that is told.
+#[test]
+fn a_service_that_refuses_everyone_has_no_healthy_client() {
+    if python().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let version = |status: u16| format!("async def ask(scope, receive, send):\n    await answer(send, {status})\n");
+    put(&directory.path().join("before"), &version(500));
+    put(&directory.path().join("after"), &version(403));
+    let case = "summary = \"x\"\n[[step]]\nrequest = \"GET /ask\"\n[expect]\naccept = [\"http 403\"]\n\
+                [symptom]\noutcome = \"http 500\"\n";
+    std::fs::write(directory.path().join("case.toml"), case).unwrap();
+    let (code, printed, said) = relapse(directory.path(), &[&["run", "case.toml"], &BOTH[..]].concat());
+    let is_told = printed.contains("no healthy client: the service refuses the plainest request (http 403)");
+    assert!(code == Some(0) && printed.contains("FIXED") && is_told, "{printed}{said}");
+    // A service that let everyone in before does not refuse them by design.
+    put(&directory.path().join("before"), &version(200));
+    let case = case.replace("http 500", "http 200");
+    let (_, verdict, entry) = run(directory.path(), &case, &BOTH);
+    assert_eq!(verdict, "still-broken", "{entry:#}");
+}
+
+/// A failure that comes and goes is shown when one run shows it, and fixed when none does any more.
+#[rstest]
+#[case::fixed("False", "fixed", "shown in 2 of 6")]
+#[case::rarer("count == 5", "still-broken", "shown in 2 of 6")]
+fn a_failure_that_comes_and_goes_is_looked_for(#[case] fails: &str, #[case] expected: &str, #[case] shown: &str) {
+    if python().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let version = |fails: &str| {
+        format!(
+            "count = 0\n\nasync def ask(scope, receive, send):\n    global count\n    count += 1\n    \
+             await answer(send, 500 if {fails} else 200)\n"
+        )
+    };
+    put(&directory.path().join("before"), &version("count % 3 == 0"));
+    put(&directory.path().join("after"), &version(fails));
+    let case = "summary = \"x\"\n[[step]]\nrequest = \"GET /ask\"\n[[control.step]]\nrequest = \"GET /well\"\n\
+                [expect]\naccept = [\"good-open\"]\n[symptom]\noutcome = \"http 500\"\n";
+    let (_, verdict, entry) = run(directory.path(), case, &[&BOTH[..], &["--repeat", "6"]].concat());
+    assert_eq!(verdict, expected, "{entry:#}");
+    let told = format!("shown in {} of {}", entry["shown"]["in_runs"], entry["shown"]["of_runs"]);
+    assert_eq!(told, shown);
+    let (_, verdict, entry) = run(directory.path(), case, &[&BOTH[..], &["--repeat", "2"]].concat());
+    assert_eq!(verdict, "cannot-reproduce", "{entry:#}");
+}
+
+/// An idle limit of the edge, below the interval of the server's own pings, that a heartbeat outlives had its chance. One that no session reached had none.
+#[rstest]
+#[case::heartbeat("while True:\n        await say(send, 'beat')\n        await asyncio.sleep(5)", "fixed")]
+#[case::ends_early("await close(send, 1000)", "vacuous")]
+#[case::still_silent("await asyncio.sleep(1)\n    await listen(receive)", "still-broken")]
+fn a_fault_that_was_in_force_is_not_vacuous(#[case] after: &str, #[case] expected: &str) {
+    if python().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let version =
+        |rest: &str| format!("async def feed(scope, receive, send):\n    await opened(receive, send)\n    {rest}\n");
+    put(&directory.path().join("before"), &version("await listen(receive)"));
+    put(&directory.path().join("after"), &version(after));
+    let case = "summary = \"x\"\nstep = [{ open = \"/feed\" }, { pause_ms = 90000 }, { close = 1000 }]\n\
+                [[fault]]\nplace = \"edge\"\nkind = \"idle\"\ndirection = \"both\"\nafter_ms = 15000\n\
+                [expect]\naccept = [\"good-open\"]\n[symptom]\noutcome = \"drop (1006)\"\n";
+    let (_, verdict, entry) = run(directory.path(), case, &BOTH);
+    assert_eq!(verdict, expected, "{entry:#}");
+}
+
+/// The output of a line that a shell runs in a directory, with the command in its path.
+fn in_a_shell(directory: &Path, line: &str) -> (Option<i32>, String) {
+    let beside = Path::new(env!("CARGO_BIN_EXE_relapse")).parent().unwrap().display().to_string();
+    let path = format!("{beside}:{}", std::env::var("PATH").unwrap());
+    let output = Command::new("sh").args(["-c", line]).current_dir(directory).env("PATH", path).output().unwrap();
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+/// Every `reproduce:` line of a run, as a shell takes it, gives the verdict that it stands below.
+#[rstest]
+#[case::one_target(&ONE)]
+#[case::both(&["--before", "asgi:service:app @ it's before", "--target", "asgi:service:app"])]
+#[case::with_all_sorts(
+    &["--target", "asgi:make @ .", "--factory", "--env", "GREETING=a b 'c' $d \"e\"", "--profile", "hypercorn-0.18",
+      "--profile", "daphne-*", "--repeat", "2", "--seed", "7", "--lifespan", "off", "--blocked-limit", "90s",
+      "--start-limit", "2m", "--memory-limit", "512", "--path", "GET /well?name=a%20b", "--fresh"]
+)]
+#[case::real(&["--target", "asgi:service:app", "--clock", "real"])]
+fn what_a_run_prints_reproduces(#[case] arguments: &[&str]) {
+    if python().is_none() {
+        return;
+    }
+    let functions = "
+import os
+async def ask(scope, receive, send):
+    if os.environ.get('GREETING', '') not in ('', 'a b \\'c\\' $d \"e\"'):
+        return await answer(send, 200)
+    scope['room']
+
+async def other(scope, receive, send):
+    await answer(send, 502)
+
+def make():
+    return app
+";
+    let directory = app(functions);
+    put(&directory.path().join("it's before"), "async def ask(scope, receive, send):\n    await answer(send, 200)\n");
+    let cases = directory.path().join("my cases");
+    std::fs::create_dir_all(&cases).unwrap();
+    for name in ["ask", "other"] {
+        let case = format!(
+            "summary = \"x\"\n[[step]]\nrequest = \"GET /{name}\"\n[expect]\naccept = [\"good-open\"]\n\
+             [symptom]\noutcome = \"http 418\"\n"
+        );
+        std::fs::write(cases.join(format!("{name} it.toml")), case).unwrap();
+    }
+    let arguments: Vec<&str> = arguments
+        .iter()
+        .map(|argument| match *argument {
+            "asgi:make @ ." => "asgi:service:make @ .",
+            argument => argument,
+        })
+        .collect();
+    for named in [&["my cases/ask it.toml", "my cases/other it.toml"][..], &["--cases", "my cases"][..]] {
+        let (code, printed, said) = relapse(directory.path(), &[&["run"], named, &arguments].concat());
+        assert_eq!(code, Some(1), "{printed}{said}");
+        let lines: Vec<&str> = printed.lines().filter_map(|line| line.trim().strip_prefix("reproduce: ")).collect();
+        let blocks: Vec<&str> = printed.split("\n\n").filter(|block| block.contains("  reproduce: ")).collect();
+        assert!(lines.len() >= 2 && lines.len() == blocks.len(), "{printed}");
+        for (line, block) in lines.iter().zip(blocks) {
+            let (code, again) = in_a_shell(directory.path(), line);
+            assert_eq!(code, Some(1), "{line}\n{again}");
+            let told = block.lines().find(|line| line.starts_with(char::is_uppercase)).unwrap();
+            assert!(again.contains(told), "{line}\nthe run said\n{told}\nand this says\n{again}");
+            assert_eq!(again.matches("  reproduce: ").count(), 1, "{line}\n{again}");
+            assert!(again.contains(line), "{line}\nsays {again}");
+        }
+    }
+}
+
+/// Every `again:` line of a hunt finds or shows the same once more.
+#[test]
+fn what_a_hunt_prints_shows_it_again() {
+    if python().is_none() {
+        return;
+    }
+    let functions = "
+async def ask(scope, receive, send):
+    query(scope)['count']
+    await answer(send, 200)
+
+async def chat(scope, receive, send):
+    await opened(receive, send)
+    event = await receive()
+    event['text'].upper()
+    await listen(receive)
+";
+    let directory = app(functions);
+    let hunt =
+        ["hunt", "--target", "asgi:service:app @ .", "--cases", "40", "--path", "GET /ask", "--path", "ws:/chat"];
+    let (code, printed, said) = relapse(directory.path(), &[&hunt[..], &["--env", "NAME=a b"]].concat());
+    assert_eq!(code, Some(1), "{printed}{said}");
+    let lines: Vec<&str> = printed.lines().filter_map(|line| line.strip_prefix("reproduce: ")).collect();
+    assert!(lines.len() >= 2, "{printed}");
+    for line in lines {
+        let (code, again) = in_a_shell(directory.path(), line);
+        assert!(code == Some(1) && again.contains("FAILED"), "{line}\n{again}");
+    }
+}
