@@ -185,7 +185,7 @@ fn run_behind(
 ) -> Result<(Vec<Judgement>, Vec<String>)> {
     let (url, python) = (&options.url, &options.url.python);
     let runtime = Runtime::new(target.clock(python));
-    let way = Way { allowance: &url.allowance, python, profile, guesses: Guesses::Checked, seed: options.seed };
+    let way = Way { allowance: &url.allowance, python, profile, guesses: Guesses::Apart, seed: options.seed };
     let version = |named: &Named| named.version(&runtime, way, binding, token);
     let before = url.before.as_ref().map(version).transpose()?;
     let repeat = usize::from(options.repeat);
