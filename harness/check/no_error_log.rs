@@ -38,7 +38,8 @@ pub(super) fn errors<'a>(reading: &'a Reading<'_>) -> impl Iterator<Item = (Stri
     let own = before_outage.filter(move |event| !(is_echo && event.party == Party::Front));
     // What an application writes down of which nothing is known is its own matter, unless nobody took what was raised.
     // That its event loop was blocked is our own observation.
-    let is_seen = |message: &str| UNHANDLED.iter().any(|start| message.starts_with(start)) || message.starts_with(KEPT_LOOP);
+    let is_seen =
+        |message: &str| UNHANDLED.iter().any(|start| message.starts_with(start)) || message.starts_with(KEPT_LOOP);
     let is_its_matter = move |message: &str| reading.service.is_unknown() && !is_seen(message);
     own.filter_map(move |event| match &event.what {
         What::Logged { message, .. } if event.party == Party::Application && is_its_matter(message) => None,

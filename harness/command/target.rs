@@ -576,7 +576,7 @@ impl Foreign {
     }
 
     /// Whether anybody has said how it is spoken to.
-    fn has_binding(&self) -> bool {
+    pub(super) fn has_binding(&self) -> bool {
         self.path().is_some()
     }
 

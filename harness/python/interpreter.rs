@@ -502,7 +502,8 @@ impl Calls {
                 let id = parts.next();
                 let exception = exception(&mut parts, &self.directory);
                 // The words of asyncio and of threading.
-                let said = if kind == "unhandled" { "Task exception was never retrieved" } else { "Exception in thread" };
+                let said =
+                    if kind == "unhandled" { "Task exception was never retrieved" } else { "Exception in thread" };
                 (id, Happening::Logged(40, format!("{said}: {}", exception.located())))
             }
             _ => return,
