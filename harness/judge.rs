@@ -7,12 +7,13 @@ use crate::{
     check::{self, Evidence},
     classify::{self, Reading},
     error::Trouble,
+    event::{Inbound, Outbound},
     exception::Exception,
     fault::{ConnectionFault, Fault, FaultKind},
     frame::{Frame, Opcode},
     outcome::{Class, Ending, Outcome},
     step::Act,
-    transcript::{BodyPart, Event, PROCESS, Party, Service, Transcript, What},
+    transcript::{BodyPart, Event, Level, PROCESS, Party, Service, Transcript, What},
     trial::TargetKind,
     verdict::{Difference, Finding, HealthyClient, Judged, Reason, Side, SymptomKey, Verdict},
 };
@@ -26,7 +27,7 @@ pub fn judge(transcript: Transcript, control: HealthyClient) -> Judged {
     let outcome = classify::worst(&evidence.outcomes).expect("a case opens at least one exchange").clone();
     let findings = check::findings(&evidence);
     let outcomes = evidence.outcomes;
-    Judged { outcome, outcomes, findings, transcript, control }
+    Judged { outcome, outcomes, findings, transcript, control, let_in: None }
 }
 
 /// The run of a case on an app that does not load or does not start: no exchange of it finds a server.
@@ -301,10 +302,13 @@ pub fn accepts(case: &Case, after: &Judged, claim: Option<(&Symptom, &Judged)>) 
             return Err(Reason::HealthyClient(outcome.clone()));
         }
         HealthyClient::RefusedByDesign(outcome) => {
-            // Whoever let it in before does not refuse everyone by design.
-            let was_let_in = claim.and_then(|(_, before)| before.control.outcome());
-            if was_let_in.is_some_and(|before| before.class == Class::GoodOpen) {
-                return Err(Reason::HealthyClient(outcome.clone()));
+            // A service that let it in before does not refuse everyone by design.
+            let is_let_in = |before: &Judged| {
+                before.let_in.is_some() || before.control.outcome().is_some_and(|seen| seen.class == Class::GoodOpen)
+            };
+            if let Some((_, before)) = claim.filter(|(_, before)| is_let_in(before)) {
+                let (outcome, let_in) = (outcome.clone(), before.let_in.clone());
+                return Err(Reason::RefusesEveryone { outcome, let_in });
             }
         }
         HealthyClient::Tried(_) | HealthyClient::CredentialRefused(_) | HealthyClient::Absent => {}
@@ -346,18 +350,30 @@ fn is_unanswered(reading: &Reading<'_>, outcome: &Outcome) -> bool {
         Ending::Close { code, .. } => code.is_none_or(|code| matches!(code.0, 1000 | 1001)),
         _ => false,
     };
+    closes_without_a_word && outcome.class == Class::GoodOpen && is_asked_in_vain(reading)
+}
+
+/// Whether the client sent a message, and the service none since. Where the app is seen, its own order counts: what it sends
+/// before it gets the message may be read later.
+fn is_asked_in_vain(reading: &Reading<'_>) -> bool {
     let is_message = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary);
-    let asked =
-        reading.events.iter().position(|event| matches!(&event.what, What::FrameSent(frame) if is_message(frame)));
-    let Some(asked) = asked.filter(|_| closes_without_a_word && outcome.class == Class::GoodOpen) else { return false };
-    !reading.events[asked..].iter().any(|event| match &event.what {
-        What::FrameSeen(frame) | What::MessageSeen(frame) => is_message(frame),
+    let asks = |what: &What| match what {
+        What::Received(Inbound::WebsocketReceive { .. }) => true,
+        What::FrameSent(frame) => reading.machine().is_none() && is_message(frame),
         _ => false,
-    })
+    };
+    let answers = |what: &What| match what {
+        What::Sent(Outbound::WebsocketSend { .. }) => true,
+        What::FrameSeen(frame) | What::MessageSeen(frame) => reading.machine().is_none() && is_message(frame),
+        _ => false,
+    };
+    let asked = reading.events.iter().position(|event| asks(&event.what));
+    asked.is_some_and(|asked| !reading.events[asked..].iter().any(|event| answers(&event.what)))
 }
 
 /// The reported exception, where the version with the fix still raises it: it leaves the app, or the app handles it and
-/// leaves the client without an answer. An app that handles it and answers is one that was fixed where it failed.
+/// leaves the client without an answer, or logs it as an error. An app that handles it, does not call it an error and
+/// answers is one that was fixed where it failed.
 ///
 /// The reported exception is the claimed one; without a claim, what left the app before, and what it handled in an exchange
 /// that failed.
@@ -376,11 +392,21 @@ fn still_raised(symptom: &Symptom, before: &Judged, after: &[Reading<'_>]) -> Op
         is_claimed || reported.iter().any(|reported| is_same(reported, exception))
     };
     let raised = after.iter().flat_map(|reading| {
-        let unanswered = is_unanswered(reading, &reading.outcome());
-        own_exception(reading).into_iter().chain(handled(reading).filter(move |_| unanswered))
+        let in_vain = is_asked_in_vain(reading);
+        let handled = handled(reading).filter(move |exception| in_vain || is_logged(reading, exception));
+        own_exception(reading).into_iter().chain(handled)
     });
     let mut raised = raised.filter(|exception| is_reported(exception));
     raised.next().cloned()
+}
+
+/// Whether the app logs an exception as an error.
+fn is_logged(reading: &Reading<'_>, exception: &Exception) -> bool {
+    let text = format!("{}: {}", exception.type_name, exception.message);
+    reading.events.iter().any(|event| match &event.what {
+        What::Logged { level: Level::Error, message } => message.contains(&text),
+        _ => false,
+    })
 }
 
 /// The exception that left the app, unless what was injected made it.

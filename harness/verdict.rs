@@ -223,6 +223,13 @@ pub enum Reason {
     },
     /// The healthy client does not get through.
     HealthyClient(Outcome),
+    /// Every healthy client is refused, although before let one in.
+    RefusesEveryone {
+        /// How after refuses it.
+        outcome: Outcome,
+        /// The route that before let it in for; `None` for the case's own.
+        let_in: Option<String>,
+    },
     /// A check has a finding.
     Finding(Finding),
     /// A claimed fix is accepted in place of the real one.
@@ -297,6 +304,14 @@ impl fmt::Display for Reason {
                 write!(f, "after: {count} of the connections are {class}, and {least} must be")
             }
             Reason::HealthyClient(outcome) => write!(f, "after: the healthy client gets {outcome}"),
+            Reason::RefusesEveryone { outcome, let_in } => {
+                let let_in = let_in.as_deref().map_or(String::new(), |route| format!(" for `{route}`"));
+                write!(
+                    f,
+                    "after: the healthy client gets {outcome}, and before let it in{let_in}; if that is right, say in \
+                     `[[control.step]]` what a healthy client does"
+                )
+            }
             Reason::Finding(finding) => write!(f, "after: {}: {}", finding.check, finding.message),
             Reason::ClaimedFixAccepted { fix, verdict } => {
                 write!(f, "the claimed fix {fix} is not seen through: {verdict}")
@@ -401,6 +416,8 @@ pub struct Judged {
     pub transcript: Transcript,
     /// How the healthy client fared on the same version.
     pub control: HealthyClient,
+    /// A route that lets a client in, where the case's own request does not show whether anyone is let in.
+    pub let_in: Option<String>,
 }
 
 /// How the healthy client fared.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a suite that cannot go on has failed")]
 
 mod asking; // applications of somebody else that are looked at
+mod attacks; // apps that try to obtain a wrong verdict
 mod behind; // the twin behind real servers
 mod breaks; // everything that judges, seen to fail
 mod command; // the built binary: output and exit codes

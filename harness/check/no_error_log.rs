@@ -11,8 +11,8 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence.readings.iter().filter(|reading| !reading.is_abused()).filter(faultless).flat_map(errors).collect()
 }
 
-/// How the log record of an exception begins that a task of the application raised and nobody awaited.
-const UNHANDLED: &str = "Task exception was never retrieved";
+/// How the log record of an exception begins that ends a task that is not awaited, or a thread.
+const UNHANDLED: [&str; 2] = ["Task exception was never retrieved", "Exception in thread"];
 
 /// What of a log record is the same each time: of an exception its type, of anything else all but its numbers. What
 /// somebody else's service writes down may name what is there once.
@@ -38,7 +38,8 @@ pub(super) fn errors<'a>(reading: &'a Reading<'_>) -> impl Iterator<Item = (Stri
     let own = before_outage.filter(move |event| !(is_echo && event.party == Party::Front));
     // What an application writes down of which nothing is known is its own matter, unless nobody took what was raised.
     // That its event loop was blocked is our own observation.
-    let is_seen = |message: &str| message.starts_with(UNHANDLED) || message.starts_with(KEPT_LOOP);
+    let is_seen =
+        |message: &str| UNHANDLED.iter().any(|start| message.starts_with(start)) || message.starts_with(KEPT_LOOP);
     let is_its_matter = move |message: &str| reading.service.is_unknown() && !is_seen(message);
     own.filter_map(move |event| match &event.what {
         What::Logged { message, .. } if event.party == Party::Application && is_its_matter(message) => None,

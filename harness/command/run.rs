@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relapse::{
     Binding, Case, Error, Judgement, Ran, Report, Result, Runtime, Side, TargetName, Trial, Upstream, Url, Versions,
-    judge_all, judge_external, option, render_json, render_table, servers,
+    case::Vocabulary, judge_all, judge_external, option, render_json, render_table, servers,
 };
 
 use super::{
@@ -158,7 +158,13 @@ fn run_on(options: &Options, target: &Named, cases: &[Arc<Case>], broken: Vec<Er
     }
     let fronts = profiles_in_front(target, &url.python, &options.profile)?;
     url.python.tell_left_out()?;
-    let Some((binding, token)) = target.introduced(&url.foreign)? else { return Ok(MISUSE) };
+    // Cases in a service's own words say everything that is said.
+    let is_said = !url.foreign.has_binding() && cases.iter().all(|case| case.vocabulary == Vocabulary::Own);
+    let introduced = match is_said {
+        true => Some((Binding::unknown(), String::new())),
+        false => target.introduced(&url.foreign)?,
+    };
+    let Some((binding, token)) = introduced else { return Ok(MISUSE) };
     let progress = progress(cases.len() * fronts.len(), "cases");
     let (mut trials, mut shutdown) = (Vec::new(), Vec::new());
     for profile in &fronts {
@@ -185,7 +191,7 @@ fn run_behind(
 ) -> Result<(Vec<Judgement>, Vec<String>)> {
     let (url, python) = (&options.url, &options.url.python);
     let runtime = Runtime::new(target.clock(python));
-    let way = Way { allowance: &url.allowance, python, profile, guesses: Guesses::Checked, seed: options.seed };
+    let way = Way { allowance: &url.allowance, python, profile, guesses: Guesses::Apart, seed: options.seed };
     let version = |named: &Named| named.version(&runtime, way, binding, token);
     let before = url.before.as_ref().map(version).transpose()?;
     let repeat = usize::from(options.repeat);

@@ -371,6 +371,8 @@ pub(super) enum Guesses {
     Checked,
     /// All are left, for whoever finds out.
     Kept,
+    /// They are asked for only where nothing else shows that a client is let in: each request may change the app.
+    Apart,
 }
 
 /// Everything that says how something of the user's own is reached.
@@ -572,7 +574,7 @@ impl Foreign {
     }
 
     /// Whether anybody has said how it is spoken to.
-    fn has_binding(&self) -> bool {
+    pub(super) fn has_binding(&self) -> bool {
         self.path().is_some()
     }
 
@@ -667,9 +669,13 @@ fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token
         reached.routes = named.iter().cloned().chain(introduction.routes).collect();
         if reached.routes.is_empty() && recorded.is_empty() && binding.is_unknown() {
             // What its code looks as if it had is taken where nobody says more.
-            reached.routes = introduction.guesses;
-            if guesses == Guesses::Checked {
-                runtime.block_on(reached.forget_unfound(&binding, seed))?;
+            match guesses {
+                Guesses::Apart => reached.guesses = introduction.guesses,
+                Guesses::Kept => reached.routes = introduction.guesses,
+                Guesses::Checked => {
+                    reached.routes = introduction.guesses;
+                    runtime.block_on(reached.forget_unfound(&binding, seed))?;
+                }
             }
         }
         learn_routes(&mut reached.routes, &recorded);

@@ -15,6 +15,7 @@ use crate::{
     route::Route,
     run,
     step::{Act, Request, Step},
+    transcript::What,
     verdict::HealthyClient,
 };
 
@@ -26,8 +27,10 @@ const ROUTES_MAX: usize = 16;
 /// Where a healthy client comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
-    /// The case or the service file says what it does, so that it has to get through.
-    Stated,
+    /// The case says what it does, so that it has to get through, and everything that it waits for has to come.
+    Control,
+    /// The service file says what it does, so that it has to get through.
+    ServiceFile,
     /// It is derived, so that the service may refuse it.
     Derived,
 }
@@ -43,22 +46,36 @@ impl External {
         case: Option<&Case>,
         binding: &Binding,
         seed: u64,
-    ) -> Result<HealthyClient, Error> {
+    ) -> Result<Healthy, Error> {
         let (mut refused, mut failed): (Option<HealthyClient>, Option<HealthyClient>) = (None, None);
-        let derived = case.and_then(|case| derived(case, binding, &self.target.authority()));
+        let mut decided = None;
+        let derived = case.map_or_else(Vec::new, |case| derived(case, binding, &self.target.authority()));
         for (source, steps) in self.stated(case, binding).into_iter().chain(derived) {
-            let outcome = self.fares(&steps, seed).await?;
+            let outcome = self.fares(source, &steps, seed).await?;
             match judged(source, outcome, presents_credential(&steps)) {
                 HealthyClient::RefusedByDesign(outcome) => {
                     refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
                 }
-                decided => return Ok(decided),
+                // The case's own request may be what fails, so that it does not say whether anyone else is let in.
+                tried @ HealthyClient::Tried(_) if source == Source::Derived && !is_let_in(&tried) => {
+                    decided = Some(tried);
+                    break;
+                }
+                decided => return Ok(Healthy::of(decided)),
             }
         }
-        for route in self.routes.iter().filter(|route| is_harmless(route)).take(ROUTES_MAX) {
+        let known = self.routes.iter().map(|route| (route, RouteSource::Known));
+        let guessed = self.guesses.iter().map(|route| (route, RouteSource::Guessed));
+        let is_like = |route: &Route| case.is_none_or(|case| route.is_websocket == opens_sessions(case));
+        let routes = known.chain(guessed).filter(|(route, _)| is_harmless(route) && is_like(route));
+        for (route, source) in routes.take(ROUTES_MAX) {
             let outcome = self.greet(route, binding, seed).await?;
             if outcome.class == Class::GoodOpen {
-                return Ok(HealthyClient::Tried(outcome));
+                let let_in = Some(route.to_string());
+                return Ok(Healthy { client: decided.unwrap_or(HealthyClient::Tried(outcome)), let_in });
+            }
+            if source == RouteSource::Guessed && is_unfound(&outcome) {
+                continue;
             }
             if outcome.class.is_good() {
                 refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
@@ -67,8 +84,8 @@ impl External {
             }
         }
         // The failure of another route says nothing about a case; for a hunt it is something to find.
-        let last_word = if case.is_some() { refused } else { failed.or(refused) };
-        Ok(last_word.unwrap_or(HealthyClient::Absent))
+        let last_word = if case.is_some() { decided.or(refused) } else { failed.or(refused) };
+        Ok(Healthy::of(last_word.unwrap_or(HealthyClient::Absent)))
     }
 
     /// What the case or the service file says.
@@ -77,22 +94,32 @@ impl External {
         if let Some(control) = case.and_then(|case| case.control.as_ref()) {
             let steps = control.iter().cloned();
             return vec![(
-                Source::Stated,
+                Source::Control,
                 steps.map(|step| translate::as_written(binding, &authority, step)).collect(),
             )];
         }
         let is_there =
             case.is_none_or(|case| case.vocabulary == Vocabulary::Backend || opens_session_of(case, binding));
         let session = if is_there { binding.session(&authority, self.patience(LIMIT)) } else { None };
-        session.into_iter().map(|steps| (Source::Stated, steps)).collect()
+        session.into_iter().map(|steps| (Source::ServiceFile, steps)).collect()
     }
 
-    /// How steps fare without any fault: the worst of their exchanges.
-    async fn fares(&self, steps: &[Step], seed: u64) -> Result<Outcome, Error> {
+    /// How steps fare without any fault: the worst of their exchanges. A message that a case's own healthy client waits for
+    /// and does not get is no answer.
+    async fn fares(&self, source: Source, steps: &[Step], seed: u64) -> Result<Outcome, Error> {
         let plan = Plan { seed, faults: Vec::new() };
         let transcript = run::converse(steps, plan, self.target.as_ref()).await?;
         self.target.clear().await?;
-        let outcomes: Vec<Outcome> = classify::readings(&transcript).iter().map(Reading::outcome).collect();
+        let outcome = |reading: &Reading<'_>| {
+            let waits_in_vain = reading.events.iter().any(|event| matches!(event.what, What::AwaitedNeverCame { .. }));
+            match reading.outcome() {
+                outcome if source == Source::Control && outcome.class == Class::GoodOpen && waits_in_vain => {
+                    Outcome { class: Class::BadSilent, ..outcome }
+                }
+                outcome => outcome,
+            }
+        };
+        let outcomes: Vec<Outcome> = classify::readings(&transcript).iter().map(outcome).collect();
         Ok(classify::worst(&outcomes).expect("a healthy client opens an exchange").clone())
     }
 
@@ -104,8 +131,50 @@ impl External {
         let authority = self.target.authority();
         let steps = route.greeting(LIMIT).into_iter();
         let steps: Vec<Step> = steps.map(|step| translate::as_written(binding, &authority, step)).collect();
-        self.fares(&steps, seed).await
+        self.fares(Source::Derived, &steps, seed).await
     }
+}
+
+/// Where a route comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RouteSource {
+    /// The app or the user names it.
+    Known,
+    /// The code looks as if the app had it.
+    Guessed,
+}
+
+/// How a healthy client fares, and what the service lets it in for where that says more.
+#[derive(Debug)]
+pub(super) struct Healthy {
+    pub(super) client: HealthyClient,
+    /// The route that lets a client in.
+    pub(super) let_in: Option<String>,
+}
+
+impl Healthy {
+    fn of(client: HealthyClient) -> Healthy {
+        Healthy { client, let_in: None }
+    }
+}
+
+fn is_let_in(healthy: &HealthyClient) -> bool {
+    matches!(healthy, HealthyClient::Tried(outcome) if outcome.class == Class::GoodOpen)
+}
+
+/// Whether a route is refused as a path is refused that the app does not have.
+pub(super) fn is_unfound(outcome: &Outcome) -> bool {
+    matches!(outcome.ending, Ending::Http { status: 403..=405, .. })
+}
+
+/// Whether the first request of a case asks for a WebSocket.
+fn opens_sessions(case: &Case) -> bool {
+    let is_open = case.steps.iter().find_map(|step| match &step.act {
+        Act::Open(_) => Some(true),
+        Act::Request(_) => Some(false),
+        _ => None,
+    });
+    is_open.unwrap_or(false)
 }
 
 /// Whether a case opens the session that the service file describes.
@@ -115,23 +184,30 @@ fn opens_session_of(case: &Case, binding: &Binding) -> bool {
     case.steps.iter().any(|step| matches!(&step.act, Act::Open(request) if request.path == path.as_bytes()))
 }
 
-/// The case's own first request, without what makes it a trigger: its faults, its messages and its bad credential. What may
-/// change something is not repeated.
-fn derived(case: &Case, binding: &Binding, authority: &str) -> Option<(Source, Vec<Step>)> {
+/// The case's own first request, without what makes it a trigger: its faults, its messages and its bad credential; and the
+/// same without its query, which may be what the service refuses. What may change something is not repeated.
+fn derived(case: &Case, binding: &Binding, authority: &str) -> Vec<(Source, Vec<Step>)> {
     let request = |request: &Request| {
         let credential = if binding.credential.is_needed() { Credential::Valid } else { Credential::None };
         Request { credential, without: Vec::new(), retry: None, give_up: None, ..request.clone() }
     };
-    let act = case.steps.iter().find_map(|step| match &step.act {
+    let own = case.steps.iter().find_map(|step| match &step.act {
         Act::Open(asked) => Some(Act::Open(Request { method: "GET".to_owned(), ..request(asked) })),
         Act::Request(asked) if matches!(asked.method.as_str(), "GET" | "HEAD") => Some(Act::Request(request(asked))),
         _ => None,
-    })?;
-    let is_session = matches!(act, Act::Open(_));
-    let close = is_session.then_some(Act::Close(CloseCode::NORMAL));
-    let acts = std::iter::once(act).chain(close);
-    let steps = acts.map(|act| translate::as_written(binding, authority, Step::new(act, LIMIT))).collect();
-    Some((Source::Derived, steps))
+    });
+    let without_query = |request: &Request| Request { query: Vec::new(), ..request.clone() };
+    let plain = own.as_ref().and_then(|act| match act {
+        Act::Open(asked) if !asked.query.is_empty() => Some(Act::Open(without_query(asked))),
+        Act::Request(asked) if !asked.query.is_empty() => Some(Act::Request(without_query(asked))),
+        _ => None,
+    });
+    let steps = |act: Act| {
+        let close = matches!(act, Act::Open(_)).then_some(Act::Close(CloseCode::NORMAL));
+        let acts = std::iter::once(act).chain(close);
+        acts.map(|act| translate::as_written(binding, authority, Step::new(act, LIMIT))).collect()
+    };
+    own.into_iter().chain(plain).map(|act| (Source::Derived, steps(act))).collect()
 }
 
 /// Whether any of the steps presents a credential.
@@ -152,7 +228,7 @@ fn judged(source: Source, outcome: Outcome, has_credential: bool) -> HealthyClie
     match outcome.class {
         Class::GoodOpen => HealthyClient::Tried(outcome),
         _ if is_refusal && has_credential => HealthyClient::CredentialRefused(outcome),
-        _ if is_refusal => HealthyClient::RefusedByDesign(outcome),
+        _ if is_refusal && source != Source::Control => HealthyClient::RefusedByDesign(outcome),
         Class::GoodAuthRefusal | Class::GoodBadRequest if source == Source::Derived => {
             HealthyClient::RefusedByDesign(outcome)
         }

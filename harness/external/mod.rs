@@ -6,6 +6,7 @@ mod translate;
 use std::sync::Arc;
 use std::time::Duration;
 
+use healthy::Healthy;
 pub(crate) use healthy::is_harmless;
 pub use translate::{as_written, in_the_words_of, translate};
 
@@ -43,6 +44,8 @@ pub struct External {
     pub front: Front,
     /// Its routes, as the app tells them or the user named them.
     pub routes: Vec<Route>,
+    /// Routes that its code looks as if it had, unasked.
+    pub guesses: Vec<Route>,
 }
 
 /// What stands in front of an app.
@@ -86,7 +89,7 @@ pub struct Versions {
 impl External {
     /// A target with nothing known of it.
     pub fn new(target: impl Target + Send + 'static, front: Front) -> External {
-        External { target: Box::new(target), kind: Kind::default(), front, routes: Vec::new() }
+        External { target: Box::new(target), kind: Kind::default(), front, routes: Vec::new(), guesses: Vec::new() }
     }
 
     /// Finds out which known server answers behind a URL: by a plain request where the service file has a path for one, and
@@ -168,7 +171,7 @@ impl External {
     pub async fn forget_unfound(&mut self, binding: &Binding, seed: u64) -> Result<(), Error> {
         for route in std::mem::take(&mut self.routes) {
             let outcome = self.greet(&route, binding, seed).await?;
-            if !matches!(outcome.ending, Ending::Http { status: 403..=405, .. }) {
+            if !healthy::is_unfound(&outcome) {
                 self.routes.push(route);
             }
         }
@@ -179,11 +182,16 @@ impl External {
     ///
     /// # Errors
     /// Says what the healthy client gets instead. A failure is no error: it may be the one that was reported.
-    pub async fn answers(&self, case: Option<&Case>, binding: &Binding, seed: u64) -> Result<HealthyClient, Reason> {
+    pub async fn answers(&self, binding: &Binding, seed: u64) -> Result<HealthyClient, Reason> {
+        Ok(self.served(None, binding, seed).await?.client)
+    }
+
+    /// How the healthy client of a case fares, where the service serves anyone.
+    async fn served(&self, case: Option<&Case>, binding: &Binding, seed: u64) -> Result<Healthy, Reason> {
         let healthy = self.healthy_client(case, binding, seed).await;
         let healthy = healthy.map_err(|error| Reason::Harness(format!("could not {error}")))?;
         let authority = self.target.authority();
-        match healthy.outcome().map(|outcome| &outcome.ending) {
+        match healthy.client.outcome().map(|outcome| &outcome.ending) {
             Some(Ending::Refused) => Err(Reason::Harness(format!("nothing listens at {authority}"))),
             Some(Ending::Http { status: 429, .. }) => {
                 Err(Reason::Harness(format!("{authority} refuses further requests (429)")))
@@ -195,15 +203,17 @@ impl External {
     /// Performs a case and its healthy client, and judges.
     async fn conduct(&self, case: &Case, binding: &Binding, seed: u64) -> Result<Judged, Reason> {
         let failed = |error: Error| Reason::Harness(format!("could not {error}"));
-        let mut controls = Vec::new();
+        let mut healthy = Vec::new();
         if !case.is_alone {
-            controls.push(self.answers(Some(case), binding, seed).await?);
+            healthy.push(self.served(Some(case), binding, seed).await?);
         }
         let plan = case.plan(seed);
         let transcript = run::converse_as(case.crowd, &case.steps, plan, self.target.as_ref()).await.map_err(failed)?;
         self.target.clear().await.map_err(failed)?;
-        controls.push(self.healthy_client(Some(case), binding, seed).await.map_err(failed)?);
-        Ok(judge::judge(transcript, worst(controls)))
+        healthy.push(self.healthy_client(Some(case), binding, seed).await.map_err(failed)?);
+        let let_in = healthy.iter().find_map(|healthy| healthy.let_in.clone());
+        let control = worst(healthy.into_iter().map(|healthy| healthy.client).collect());
+        Ok(Judged { let_in, ..judge::judge(transcript, control) })
     }
 
     /// What may have caused the outcome of a run.

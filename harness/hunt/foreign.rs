@@ -134,7 +134,7 @@ impl Foreign {
     /// Says what it gets instead.
     pub fn greet(&self, seed: u64) -> Result<(), String> {
         let owned = self.take().map_err(|error| format!("could not {error}"))?;
-        let healthy = owned.runtime.block_on(owned.external.answers(None, &self.binding, seed));
+        let healthy = owned.runtime.block_on(owned.external.answers(&self.binding, seed));
         self.give_back(owned);
         let last_word = match healthy.map_err(|reason| reason.to_string())? {
             HealthyClient::Tried(outcome) if outcome.class == Class::GoodOpen || !outcome.class.is_good() => {

@@ -498,10 +498,13 @@ impl Calls {
                 let (_logger, message) = (parts.next(), text(parts.next()));
                 (id, Happening::Logged(level, message))
             }
-            "unhandled" => {
+            "unhandled" | "in_thread" => {
                 let id = parts.next();
                 let exception = exception(&mut parts, &self.directory);
-                (id, Happening::Logged(40, format!("Task exception was never retrieved: {}", exception.located())))
+                // The words of asyncio and of threading.
+                let said =
+                    if kind == "unhandled" { "Task exception was never retrieved" } else { "Exception in thread" };
+                (id, Happening::Logged(40, format!("{said}: {}", exception.located())))
             }
             _ => return,
         };

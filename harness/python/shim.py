@@ -17,6 +17,7 @@ were fd 0 and fd 1 at the start.
               raised id type message frames module        left id task_names
               handled id type message frames module
               log id level logger message trace           unhandled id type message frames
+              in_thread id type message frames
               blocked id level ns frames                  stuck ns frames
               note kind example    fatal text
 
@@ -1298,8 +1299,11 @@ class LogTap(logging.Handler):
         message = render(logging.LogRecord.getMessage, record) or render(str, record.msg)
         exc = record.exc_info[1] if record.exc_info else None
         trace = record.exc_text if exc is None else render(format_trace, exc)
-        if exc is not None and call is not None and record.levelno >= logging.ERROR:
-            call.raises.add(leaf(exc))
+        if exc is not None:
+            exc = leaf(exc)
+            message = f"{message.strip()}: {type(exc).__name__}: {render(str, exc, 2000)}"
+            if call is not None and record.levelno >= logging.ERROR:
+                call.raises.add(exc)
         self.events.append(
             ("log", call and call.id, record.levelno, record.name, message, trace))
 
@@ -1356,6 +1360,7 @@ class Session:
     def run(self):
         """Loads the app and obeys until the harness says stop."""
         self.tap.install()
+        self.watch_threads()
         logging.captureWarnings(True)
         asyncio.set_event_loop(self.loop)
         main = self.loop.create_task(self.serve())
@@ -1649,6 +1654,26 @@ class Session:
             # It left a task, and no call.
             call.raises.add(leaf(exc))
             call.raises.flush()
+
+    def watch_threads(self):
+        """Tells of an exception that ends a thread, as of the call that started the thread."""
+        start, report = threading.Thread.start, threading.excepthook
+
+        def watched_start(thread):
+            thread.lockstep_call = current_call.get()
+            start(thread)
+
+        def watched_report(args):
+            call = getattr(args.thread, "lockstep_call", None)
+            exc = args.exc_value
+            if isinstance(exc, Exception) and not (call is not None and call.forgotten):
+                self.events.append(("in_thread", call and call.id) + failure(exc)[:3])
+                if call is not None:
+                    call.raises.add(leaf(exc))
+            report(args)
+
+        watched_start.__doc__ = start.__doc__
+        threading.Thread.start, threading.excepthook = watched_start, watched_report
 
     # -- commands
 

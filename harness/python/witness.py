@@ -96,6 +96,24 @@ def tap_logs():
     logging.Logger.callHandlers = tell_and_pass_on
 
 
+def tap_threads():
+    """Tells of an exception that ends a thread, as of the call that started the thread."""
+    start, report = threading.Thread.start, threading.excepthook
+
+    def watched_start(thread):
+        thread.relapse_call = current_call.get()
+        start(thread)
+
+    def watched_report(args):
+        exc = args.exc_value
+        if isinstance(exc, Exception):
+            text = f"Exception in thread: {type(exc).__name__}: {shim.render(str, exc, 2000)}"
+            line.tell("log", getattr(args.thread, "relapse_call", None), logging.ERROR, text)
+        report(args)
+
+    threading.Thread.start, threading.excepthook = watched_start, watched_report
+
+
 def tell_soon(*message):
     """Tells what is so when the code that runs now, the server's too, has come to its next await."""
     try:
@@ -209,6 +227,7 @@ def load():
 
 
 tap_prints()
+tap_threads()
 app = witnessed(load())
 tap_logs()
 line.tell("loaded")

@@ -801,7 +801,7 @@ class Logging(ShimCase):
             """)
         shim.events(("call", 1, http_scope()))
         events = shim.events(("raise", 1, "send", "OSError", "gone"))
-        self.assertEqual(events[0][:5], ("log", 1, 40, "root", "failed"))
+        self.assertEqual(events[0][:5], ("log", 1, 40, "root", "failed: OSError: gone"))
         self.assertTrue(events[0][5].startswith("Traceback"))
         self.assertIn("OSError: gone", events[0][5])
         self.assertNotIn("shim.py", events[0][5])
