@@ -265,7 +265,7 @@ impl CredentialBinding {
     }
 }
 
-/// What a request asks for.
+/// The thing that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestKind<'a> {
     /// A WebSocket.

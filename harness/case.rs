@@ -43,7 +43,7 @@ pub struct Case {
     pub issues: Vec<String>,
     /// Its row in the catalogue of scenarios, such as `S508-1`.
     pub scenario: Option<String>,
-    /// Who wrote it.
+    /// Its author.
     pub origin: Origin,
     /// Whose paths and messages its steps name.
     pub vocabulary: Vocabulary,
@@ -69,7 +69,7 @@ pub struct Case {
     pub accepted: Vec<Accepted>,
     /// How many exchanges of a class there must be at least.
     pub at_least: BTreeMap<Class, usize>,
-    /// What the version with the bug must show; `None` where the case claims nothing.
+    /// The symptom that the version with the bug must show; `None` where the case claims nothing.
     pub symptom: Option<Symptom>,
     /// What it must show behind particular servers instead.
     pub symptom_on: BTreeMap<String, Symptom>,
@@ -77,7 +77,7 @@ pub struct Case {
     pub shams: Vec<Sham>,
 }
 
-/// Who wrote a case.
+/// The author of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
@@ -142,7 +142,7 @@ pub struct Sham {
     pub class: Class,
     /// Checks that must complain.
     pub found_by: Vec<String>,
-    /// What shows behind particular servers instead: outcome and class.
+    /// Outcome and class behind particular servers, where they differ.
     pub on: BTreeMap<String, (OutcomePattern, Class)>,
 }
 
@@ -159,7 +159,7 @@ fn on_server<'a, T>(said: &'a BTreeMap<String, T>, profile: &str) -> Option<&'a 
 }
 
 impl Case {
-    /// What the version with the bug must show behind this server.
+    /// The symptom that the version with the bug must show behind this server.
     pub fn symptom_behind(&self, profile: &str) -> Option<&Symptom> {
         on_server(&self.symptom_on, profile).or(self.symptom.as_ref())
     }

@@ -15,7 +15,7 @@ use crate::{
     transcript::{Residue, Service},
 };
 
-/// What a target can do.
+/// The abilities of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// Where faults can act.
@@ -49,10 +49,10 @@ pub const IN_MEMORY: &str = "relapse.test";
 
 /// A launched target: whatever stands behind the edge.
 pub trait Target: fmt::Debug + Sync {
-    /// What kind of target it is.
+    /// The kind of target.
     fn kind(&self) -> TargetKind;
 
-    /// What it can do.
+    /// Its abilities.
     fn capabilities(&self) -> Capabilities;
 
     /// Host and port, as its clients name it.
@@ -78,10 +78,10 @@ pub trait Target: fmt::Debug + Sync {
     /// A credential of this kind for a user; a ticket where one is asked for.
     fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented;
 
-    /// What is known of it.
+    /// The known part of its service.
     fn service(&self) -> Service;
 
-    /// What it holds now; `None` where it cannot tell.
+    /// The connections and sessions that it holds now; `None` where it cannot tell.
     fn residue(&self) -> Option<Residue>;
 
     /// Ends whatever a case left behind, so that it does not count as the next one's.

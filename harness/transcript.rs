@@ -348,7 +348,7 @@ pub struct Service {
     pub connections_max: usize,
     /// What its messages are called.
     pub words: Words,
-    /// What kind of target it stands behind, which decides how much of it is seen.
+    /// The kind of target it stands behind, which decides how much of it is seen.
     pub kind: TargetKind,
     /// How much is known of its rules.
     pub knowledge: Knowledge,
@@ -408,7 +408,7 @@ impl Service {
         })
     }
 
-    /// What is known of it at a path: a service file describes its own paths only.
+    /// The known part of it at a path: a service file describes its own paths only.
     pub fn at(&self, path: &[u8]) -> &Service {
         static BACKEND: Service = Service::unknown(TargetKind::Backend);
         static PYTHON: Service = Service::unknown(TargetKind::Python);
@@ -434,7 +434,7 @@ pub enum Knowledge {
     /// Everything: it is the built-in backend's service.
     #[default]
     Whole,
-    /// What its service file says.
+    /// As much as its service file says.
     File,
     /// Nothing.
     None,

@@ -15,7 +15,7 @@ use crate::{
     verdict::{Judgement, Reason, Verdict},
 };
 
-/// What kind of target something is.
+/// The kinds of targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TargetKind {
@@ -89,7 +89,7 @@ impl Trial {
 /// A target of the user's own, as the command line names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetName {
-    /// What kind of target it is.
+    /// The kind of target.
     pub kind: TargetKind,
     /// The version with the fix, or the only one, as `--target` names it.
     pub target: String,
@@ -129,7 +129,7 @@ impl Ran {
         }
     }
 
-    /// What kind of target it is.
+    /// The kind of target.
     pub fn kind(&self) -> TargetKind {
         self.external().map_or(TargetKind::Backend, |name| name.kind)
     }
@@ -218,7 +218,7 @@ fn is_variable(text: &str) -> bool {
 /// What came of a run of many trials.
 #[derive(Debug)]
 pub struct Report {
-    /// What ran, with what was judged, in the catalogue's order.
+    /// The cases that ran, each with its judgment, in the catalogue's order.
     pub trials: Vec<(Ran, Judgement)>,
     /// Case files that could not be read.
     pub broken: Vec<Error>,

@@ -144,9 +144,9 @@ impl fmt::Display for SymptomKey {
 pub struct Difference {
     /// Which part.
     pub key: SymptomKey,
-    /// What the case claims.
+    /// The claim.
     pub claimed: String,
-    /// What before shows instead.
+    /// The observation in its place.
     pub observed: String,
 }
 
@@ -175,7 +175,7 @@ pub enum Reason {
         /// The fault.
         fault: String,
     },
-    /// Nobody came once a fault was over.
+    /// No client came once a fault was over.
     NothingAfterFault {
         /// Where.
         side: Side,
@@ -200,7 +200,7 @@ pub enum Reason {
     ExpectationUnmet {
         /// The exchange, counted from 1.
         connection: usize,
-        /// What it waited for.
+        /// The thing that it waited for.
         waiting_for: String,
     },
     /// The client sent a message, and the session ended without any answer to it.
@@ -243,7 +243,7 @@ pub enum Reason {
     ClaimedFixDiffers {
         /// The revision with the claimed fix.
         fix: String,
-        /// What it shows, and what it has to show.
+        /// Its outcome beside the one that the case states.
         shows: String,
     },
     /// The service refuses the credential of the service file.
@@ -383,7 +383,7 @@ impl fmt::Display for Rule {
 pub struct FindingKey {
     /// The rule.
     pub rule: Rule,
-    /// What breaks it: an exception and its function, a status, a cause. `None` where the rule says it all.
+    /// The thing that breaks it: an exception and its function, a status, a cause. `None` where the rule says it all.
     pub subject: Option<String>,
 }
 
@@ -461,7 +461,7 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// Why it does not pass; `None` when it does.
     pub reason: Option<Reason>,
-    /// What may have caused the outcome, where only the wire is seen.
+    /// The possible causes of the outcome, where only the wire is seen.
     pub explanation: Option<String>,
     /// The version with the bug; `None` when there is none, or it could not run.
     pub before: Option<Judged>,
@@ -469,7 +469,7 @@ pub struct Judgement {
     pub after: Option<Judged>,
     /// How often each version was run, and how often before showed the symptom.
     pub shown: Option<Shown>,
-    /// What each claimed fix shows in place of the real one, in the order in which the case names them.
+    /// The verdict on each claimed fix in place of the real one, in the order in which the case names them.
     pub shams: Vec<(Verdict, Judged)>,
 }
 

@@ -9,7 +9,7 @@ use crate::{
     outcome::{Class, OutcomePattern},
 };
 
-/// What was reported, as far as the case states it. Everything that is stated must show before.
+/// The report, as far as the case states it. Everything that it states must show before.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Symptom {
     /// The outcome's class.

@@ -276,7 +276,7 @@ fn again(options: &Options, profile: Option<&str>, found: &Found, kept: &[Kept])
         (Some(path), Target::Backend) => arguments.extend(["replay".to_owned(), path.clone()]),
         (Some(path), Target::Own(_)) => arguments.extend(["run".to_owned(), path.clone()]),
         (None, _) => {
-            // What only other cases bring about is found again by all of them.
+            // A finding that needs other cases is found again by all of them.
             let (seed, cases) = match found.reproduction {
                 Reproduction::Shown => (found.seed, 1),
                 Reproduction::AfterOthers | Reproduction::Unconfirmed | Reproduction::SeenOnce => {

@@ -464,7 +464,7 @@ impl Named {
         }
     }
 
-    /// What kind of target it is.
+    /// The kind of target.
     pub(super) fn kind(&self, python: &PythonOptions) -> TargetKind {
         match self {
             Named::Url(_) => TargetKind::Url,

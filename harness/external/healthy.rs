@@ -88,7 +88,7 @@ impl External {
         Ok(Healthy::of(last_word.unwrap_or(HealthyClient::Absent)))
     }
 
-    /// What the case or the service file says.
+    /// The steps that the case or the service file states.
     fn stated(&self, case: Option<&Case>, binding: &Binding) -> Vec<(Source, Vec<Step>)> {
         let authority = self.target.authority();
         if let Some(control) = case.and_then(|case| case.control.as_ref()) {
@@ -218,7 +218,7 @@ fn presents_credential(steps: &[Step]) -> bool {
     })
 }
 
-/// What an outcome of a healthy client means.
+/// The meaning of a healthy client's outcome.
 fn judged(source: Source, outcome: Outcome, has_credential: bool) -> HealthyClient {
     let is_refusal = match &outcome.ending {
         Ending::Http { status: 401 | 403, .. } => true,

@@ -40,7 +40,7 @@ pub struct External {
     pub target: Box<dyn Target + Send>,
     /// The known servers that it may be, so that its failures can be explained.
     pub kind: Kind,
-    /// What stands in front of the app.
+    /// The server in front of the app.
     pub front: Front,
     /// Its routes, as the app tells them or the user named them.
     pub routes: Vec<Route>,
@@ -48,7 +48,7 @@ pub struct External {
     pub guesses: Vec<Route>,
 }
 
-/// What stands in front of an app.
+/// The server in front of an app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Front {
     /// A server that a profile with this name plays.
@@ -66,7 +66,7 @@ pub enum Version {
     Running(External),
     /// The app does not load or does not start.
     NotStarted {
-        /// What kind of target it would be.
+        /// The kind of target it would be.
         kind: TargetKind,
         /// Why.
         trouble: Trouble,
@@ -76,7 +76,7 @@ pub enum Version {
 /// The versions of a service that cases are judged on.
 #[derive(Debug)]
 pub struct Versions {
-    /// What both call things.
+    /// The service file of both.
     pub binding: Binding,
     /// The version with the bug; `None` where only one version is looked at.
     pub before: Option<Version>,
@@ -118,7 +118,7 @@ impl External {
         self.kind = Kind::of(known, &readings, readings.first());
     }
 
-    /// What stands in front of it, or which known server it is like.
+    /// The server in front of it, or the known server that it is like.
     pub fn described(&self) -> String {
         match &self.front {
             Front::Profile(name) => format!("played by the profile {name}"),
@@ -216,7 +216,7 @@ impl External {
         Ok(Judged { let_in, ..judge::judge(transcript, control) })
     }
 
-    /// What may have caused the outcome of a run.
+    /// The possible causes of a run's outcome.
     fn explain(&self, judged: &Judged) -> Option<Explanation> {
         let readings = classify::readings(&judged.transcript);
         let at = judged.outcomes.iter().position(|outcome| *outcome == judged.outcome)?;

@@ -51,7 +51,7 @@ pub fn translate(case: &Case, binding: &Binding, external: &External) -> Result<
             let steps = case.steps.iter().cloned().map(|step| as_written(binding, &authority, step)).collect();
             Ok(Case { steps, ..case.clone() })
         }
-        // What a hunt found is performed as it was found.
+        // A reproducer is performed as the hunt found it.
         (Vocabulary::Backend, Origin::Hunt) => {
             let steps = case.steps.iter().cloned();
             let steps = steps.filter_map(|step| in_the_words_of(binding, &authority, step)).collect();
@@ -69,7 +69,7 @@ pub fn translate(case: &Case, binding: &Binding, external: &External) -> Result<
     }
 }
 
-/// What any service that fails in the same way shows of a symptom of the backend: how it ends. Log, exception, close reason
+/// The part of the backend's symptom that any service with the same failure shows: how it ends. Log, exception, close reason
 /// and checks are in the backend's own words.
 fn seen_from_outside(symptom: &Symptom) -> Symptom {
     Symptom { class: symptom.class, outcome: symptom.outcome, ..Symptom::default() }
@@ -127,7 +127,7 @@ pub fn as_written(binding: &Binding, authority: &str, step: Step) -> Step {
     Step { act, ..step }
 }
 
-/// What a request asks for.
+/// The thing that a request asks for.
 #[derive(Debug, Clone, Copy)]
 enum Asks {
     Upgrade,

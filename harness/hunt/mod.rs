@@ -81,7 +81,7 @@ pub enum Reproduction {
 /// Something that a hunt found.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// What tells it from other findings.
+    /// Its identity.
     pub key: FindingKey,
     /// The complaint, with its evidence.
     pub message: String,
