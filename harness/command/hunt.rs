@@ -315,7 +315,7 @@ struct Behind<'a> {
 /// The result of a hunt behind one front.
 enum Hunted {
     /// Of one version.
-    Alone(HuntReport),
+    Alone(Box<HuntReport>),
     /// Of two versions: the document, and the exit code.
     Compared(serde_json::Value, u8),
 }
@@ -400,7 +400,7 @@ fn print_documents(hunts: Vec<(Option<String>, Hunted)>) {
     let (mut alone, mut compared) = (Vec::new(), Vec::new());
     for (front, hunted) in hunts {
         match hunted {
-            Hunted::Alone(report) => alone.push((front, report)),
+            Hunted::Alone(report) => alone.push((front, *report)),
             Hunted::Compared(document, _) => compared.push((front.unwrap_or_default(), document)),
         }
     }
@@ -471,11 +471,11 @@ fn hunt_behind(
     // What was found is told before it is said that it could not be kept.
     if let Err(error) = written {
         if options.format == Format::Json {
-            print_documents(vec![(None, Hunted::Alone(report))]);
+            print_documents(vec![(None, Hunted::Alone(Box::new(report)))]);
         }
         return Err(error);
     }
-    Ok(Some(Hunted::Alone(report)))
+    Ok(Some(Hunted::Alone(Box::new(report))))
 }
 
 /// What a change did.
