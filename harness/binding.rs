@@ -222,7 +222,8 @@ impl TryFrom<RawCredential> for CredentialBinding {
             return Err("a ticket is no other place for the token: the service gives it out".to_owned());
         }
         let route = |raw: RawRouteCredential| {
-            Ok::<_, String>(RouteCredential { route: Route::parse(&raw.route)?, place: raw.place })
+            let route = Route::parse(&raw.route).map_err(|why| format!("`{}`: {why}", raw.route))?;
+            Ok::<_, String>(RouteCredential { route, place: raw.place })
         };
         let routes = raw.route.into_iter().map(route).collect::<Result<_, _>>()?;
         Ok(CredentialBinding { source, invalid: raw.invalid, place: raw.place, also: raw.also, routes })

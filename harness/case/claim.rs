@@ -122,7 +122,7 @@ impl FromStr for PlaceClaim {
         };
         let file = Some(file).filter(|file| !file.is_empty()).map(str::to_owned);
         let is_named = file.is_some() || (line.is_none() && function.is_some());
-        if !is_named || function.is_some_and(str::is_empty) {
+        if !is_named || written.ends_with(" in") || function.is_some_and(str::is_empty) {
             return Err(WRITE_IT);
         }
         Ok(PlaceClaim { file, line, function: function.map(str::to_owned) })
