@@ -6,7 +6,7 @@ use std::io::{BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -614,16 +614,12 @@ fn stuck(blocked: Duration, place: Option<CodePlace>) -> String {
     )
 }
 
-/// When the virtual clock of every interpreter begins, in nanoseconds since the Unix epoch. It is the true time, in whole
-/// seconds, since an app may check when a token expires. All interpreters of this process begin at the same time, so that
-/// two runs see equal times.
+/// When the virtual clock of an interpreter begins, in nanoseconds since the Unix epoch. It is the true time, in whole
+/// seconds, since an app may check when a token was issued and when it expires.
 fn epoch() -> i64 {
-    static EPOCH: OnceLock<i64> = OnceLock::new();
-    *EPOCH.get_or_init(|| {
-        #[expect(clippy::disallowed_methods, reason = "the virtual clock begins at the true time of day")]
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_secs()).unwrap_or(0).saturating_mul(1_000_000_000)
-    })
+    #[expect(clippy::disallowed_methods, reason = "the virtual clock begins at the true time of day")]
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(0).saturating_mul(1_000_000_000)
 }
 
 /// A level of logging, as Python numbers them; INFO where there is none.
