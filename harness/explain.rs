@@ -1,5 +1,5 @@
-//! What the end of an exchange tells of its cause: what a server that we started showed of it, or else, where only the
-//! wire is seen, which known server answers, and in which situations that server ends an exchange so.
+//! Derives the cause of an exchange's end: from the events of a server that the harness started, or, where only the wire is
+//! seen, from the known server that answers and the situations in which it ends an exchange so.
 //!
 //! Only what was seen is certain. A profile names candidates, and one candidate alone is still a guess.
 
@@ -102,9 +102,9 @@ impl fmt::Display for Kind {
 pub struct Explanation {
     /// The names of the profiles it rests on.
     pub servers: Vec<String>,
-    /// What may have been the cause, the likeliest first.
+    /// The possible causes, the likeliest first.
     pub causes: Vec<Cause>,
-    /// What the causes rest on.
+    /// The basis of the causes.
     pub basis: Basis,
     /// Whether the request arrived as the upgrade that it was.
     pub passage: Passage,
@@ -112,7 +112,7 @@ pub struct Explanation {
     pub handled: Option<Exception>,
 }
 
-/// What an explanation rests on.
+/// The basis of an explanation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
     /// The application, its server or our own edge was seen to do it.
@@ -217,7 +217,7 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// What servers log of an exception that left the application, and of a call that returned too early: uvicorn
+/// The log records of servers for an exception that left the app, and for a call that returned too early: uvicorn
 /// (`protocols/http/h11_impl.py`, `protocols/websockets/websockets_sansio_impl.py`), hypercorn
 /// (`asyncio/task_group.py`), daphne (`server.py`) and granian (`_granian`, by its own logger).
 const CRASHES: [&str; 4] = [
@@ -230,7 +230,7 @@ const RETURNED: &str = "ASGI callable returned without ";
 
 /// The cause as a server that we started showed it: by what it and the application said to one another, and by its log.
 fn observed(reading: &Reading<'_>, ending: &Ending) -> Option<Cause> {
-    // What did not come to the client so decided nothing.
+    // An answer that did not reach the client decided nothing.
     let came = |sent: u16| matches!(ending, Ending::Http { complete: true, status } if *status == sent);
     // Frameworks answer an exception with an error of their own before they let it go on to the server.
     let decides = |what: &What| match what {

@@ -163,7 +163,7 @@ fn a_refused_handshake_arrived() {
     assert_eq!(told(Kind::default()), Some(Passage::Doubtful), "nobody knows whose words these are");
 }
 
-/// What a server that we started logs of an end is seen, and beside it what the application handled.
+/// The log of a server that the harness started is evidence, and so is an exception that the app handled.
 #[rstest]
 #[case("Exception in ASGI application: KeyError: 'a'", Cause::CrashBeforeAccept)]
 #[case("Error in ASGI Framework: KeyError: 'a'", Cause::CrashBeforeAccept)]
@@ -191,7 +191,7 @@ fn what_a_server_logs_is_seen(#[case] message: &str, #[case] expected: Cause) {
     assert!(told.ends_with(", and it handled KeyError: 'a' (certain)"), "{told}");
 }
 
-/// What our own edge took from an upgrade is certain.
+/// A header that the harness's own edge removed from an upgrade is certain.
 #[test]
 fn what_the_edge_took_is_certain() {
     let faults = vec![FaultKind::Head(HeadEdit::HopByHop {}).into()];

@@ -30,14 +30,14 @@ fn put(directory: &Path, functions: &str) {
     std::fs::write(directory.join("service.py"), format!("{PRELUDE}\n{functions}")).unwrap();
 }
 
-/// What the command answers in a directory: its exit code, what it prints, and what it says on standard error.
+/// Runs the command in a directory: its exit code, standard output and standard error.
 fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_relapse")).current_dir(directory).args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// What `run` says of one case: its exit code, the verdict, and the document's entry.
+/// Runs one case: the exit code, the verdict, and the document's entry.
 fn run(directory: &Path, case: &str, arguments: &[&str]) -> (Option<i32>, String, serde_json::Value) {
     std::fs::write(directory.join("case.toml"), case).unwrap();
     let (code, printed, said) = relapse(directory, &[&["run", "case.toml", "--format", "json"], arguments].concat());
@@ -102,7 +102,7 @@ fn read(text: &str) -> Case {
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// What is waited for and never comes is a failure on every target: while the session lives on, and when it is over first.
+/// A wait that never arrives is a failure on every target: while the session lives on, and when it is over first.
 #[test]
 fn a_wait_that_is_not_met_fails_on_every_target() {
     let Some(python) = python() else { return };

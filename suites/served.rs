@@ -203,7 +203,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"done"})
 "#;
 
-/// What an application swallows, prints and logs is evidence, with type, text and place.
+/// An exception that an app swallows, prints or logs is evidence, with type, text and place.
 #[rstest]
 #[case("uvicorn==0.54.0")]
 #[case("hypercorn==0.18.0")]

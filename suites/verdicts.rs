@@ -33,17 +33,17 @@ struct App {
     after: &'static str,
     /// The steps of the case, after `step = `. `PATH` stands for its path.
     steps: &'static str,
-    /// What is accepted, after `accept = `.
+    /// The accepted outcomes, after `accept = `.
     accept: &'static str,
     /// The steps of a healthy client of the case's own; empty where the case's first request does.
     control: &'static str,
-    /// What before shows, the lines of `[symptom]`.
+    /// The symptom of before, as lines of `[symptom]`.
     shows: &'static str,
-    /// What before shows where only the wire is seen.
+    /// The symptom of before where only the wire is seen.
     by_url: &'static str,
 }
 
-/// What every app of the module may use.
+/// The helpers of every app in the module.
 pub(crate) const PRELUDE: &str = r#"
 import asyncio, json, logging
 from urllib.parse import parse_qsl
@@ -815,7 +815,7 @@ enum Shows {
     Nothing,
 }
 
-/// What is judged of the same runs when the case claims something else.
+/// The verdict on the same runs when the case claims something else.
 fn judged_again(case: &Case, judgement: Judgement) -> Judgement {
     let (before, after) = (judgement.before.as_ref().unwrap(), judgement.after.as_ref().unwrap());
     match judge::compare(case, SERVER.0, before, after) {

@@ -451,7 +451,7 @@ fn hunt_behind(
         let progress = progress(before.found.len() + campaign.found.len(), "findings tried on both");
         let change = Change::between((&old, before), (&hunt, campaign), || progress.inc(1))?;
         progress.finish_and_clear();
-        // How the old one ended is nobody's to repair.
+        // The end of the old version is in the past.
         shut_down(&old)?;
         return tell_change(options, &hunt, &change, &directory, again).map(Some);
     }
@@ -468,7 +468,7 @@ fn hunt_behind(
         let tests = Tests { path, site, binding, token, profile: &profile };
         tests.write(&campaign.found, |found| again(found, &kept))?;
     }
-    // What was found is told before it is said that it could not be kept.
+    // The findings are printed before the error that they could not be kept.
     if let Err(error) = written {
         if options.format == Format::Json {
             print_documents(vec![(None, Hunted::Alone(Box::new(report)))]);

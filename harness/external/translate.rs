@@ -194,7 +194,7 @@ fn is_of_type(text: &str, names: &[&str]) -> bool {
     message_type(text.as_bytes()).is_some_and(|name| names.contains(&name.as_ref()))
 }
 
-/// What the server calls an event; nothing where it is waited for already.
+/// The service's name for an event; `None` where the case waits for it already.
 fn event(name: &str, words: &Words, binding: &Binding) -> Result<Option<String>, String> {
     if LAST_WORDS.contains(&name) {
         return Ok(binding.messages.events.last().cloned());
@@ -234,7 +234,7 @@ fn bound(mut request: Request, binding: &Binding, authority: &str) -> Result<Req
     use Credential::{Empty, Garbage, NoScheme, None, Valid};
     match request.credential {
         None => {}
-        // Who lets anybody in lets in a valid client too.
+        // A service that lets every client in lets a valid one in too.
         Valid if !binding.credential.is_needed() => request.credential = None,
         _ if !binding.credential.is_needed() => {
             return Err("it presents a credential, and the binding has none".to_owned());

@@ -99,7 +99,7 @@ impl fmt::Display for Side {
 /// A close frame as one side sent it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Said {
-    /// Who.
+    /// The actor.
     pub by: Side,
     /// Its code; `None` when it has none.
     pub code: Option<u16>,

@@ -294,7 +294,7 @@ impl Book {
             "printed" => {
                 let line = text(parts.next());
                 let Some(scribe) = self.scribe_of(key) else { return };
-                // What a call raises in its own code is told by itself.
+                // An exception in the call's own code is recorded by itself.
                 let printed = match self.calls.contains_key(&key) {
                     true => None,
                     false => self.printing.entry(witness).or_default().take(&line, &self.directory),
