@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::{
-    event::{Inbound, Outbound},
+    event::{Inbound, MessageKeys, Outbound},
     exception::Exception,
-    scope::Scope,
+    scope::{Scope, ScopeType},
 };
 
 /// A future that can move between owners.
@@ -29,12 +29,22 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
 pub trait Receive: Send {
     /// The next event. Cancel safe.
     fn receive(&mut self) -> Promise<'_, Result<Inbound, Exception>>;
+
+    /// The keys that a message has.
+    fn message_keys(&self) -> MessageKeys {
+        MessageKeys::Both
+    }
 }
 
 /// The application's `send`.
 pub trait SendEvent: Send {
     /// Hands an event to the server; raises what the server raises.
     fn send(&mut self, event: Outbound) -> Promise<'_, Result<(), Exception>>;
+
+    /// The kind of the connection, where a server is behind it.
+    fn kind(&self) -> Option<ScopeType> {
+        None
+    }
 
     /// Something to ask how many bytes of messages, with their headers, `send` would take now without waiting or raising.
     fn credit(&self) -> Credit {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::{exception::Exception, head::Headers, scope::ScopeType, value::Value};
 
@@ -42,10 +43,10 @@ pub enum Inbound {
     },
     /// The connection is over. 1005 stands for "no code" and 1006 for "no close frame" (ASGI, `websocket.disconnect`).
     WebsocketDisconnect {
-        /// The close code as the server reports it.
-        code: u16,
-        /// The close reason, where the server passes it on.
-        reason: String,
+        /// The close code as the server reports it; `None` where the server gives `None`.
+        code: Option<u16>,
+        /// The close reason; `None` where the server leaves the key out.
+        reason: Option<String>,
     },
     /// A piece of a request body.
     HttpRequest {
@@ -62,6 +63,16 @@ pub enum Inbound {
     LifespanShutdown,
     /// A dict that is no event of the specification: of an unknown type, or with keys missing or of another type.
     Invalid(Value),
+}
+
+/// Which of `text` and `bytes` a server writes into a `websocket.receive`. ASGI lets it leave one out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MessageKeys {
+    /// The one that the message has.
+    Present,
+    /// Both, one of them with `None`.
+    Both,
 }
 
 /// What the application gives to `send`.
@@ -143,9 +154,13 @@ impl Inbound {
                     (text.is_some() != bytes.is_some()).then_some(Inbound::WebsocketReceive { text, bytes })
                 }),
                 "websocket.disconnect" => match entries.get("code") {
-                    Some(Value::Int(code)) => u16::try_from(*code).ok().zip(text("reason")).map(|(code, reason)| {
-                        Inbound::WebsocketDisconnect { code, reason: reason.unwrap_or_default() }
-                    }),
+                    Some(Value::Int(code)) => u16::try_from(*code)
+                        .ok()
+                        .zip(text("reason"))
+                        .map(|(code, reason)| Inbound::WebsocketDisconnect { code: Some(code), reason }),
+                    Some(Value::None) => {
+                        text("reason").map(|reason| Inbound::WebsocketDisconnect { code: None, reason })
+                    }
                     _ => None,
                 },
                 "http.disconnect" => Some(Inbound::HttpDisconnect),
@@ -154,6 +169,16 @@ impl Inbound {
             _ => None,
         };
         event.unwrap_or_else(invalid)
+    }
+
+    /// The dict that an application gets from a server that writes these keys.
+    pub fn written(&self, keys: MessageKeys) -> Value {
+        let mut value = self.to_value();
+        if let (Inbound::WebsocketReceive { .. }, Value::Dict(entries), MessageKeys::Present) = (self, &mut value, keys)
+        {
+            entries.retain(|_, value| *value != Value::None);
+        }
+        value
     }
 
     /// The dict that an application gets.
@@ -166,7 +191,9 @@ impl Inbound {
                 vec![("text", optional(text)), ("bytes", bytes)]
             }
             Inbound::WebsocketDisconnect { code, reason } => {
-                vec![("code", Value::Int((*code).into())), ("reason", Value::Str(reason.clone()))]
+                let code = code.map_or(Value::None, |code| Value::Int(code.into()));
+                let reason = reason.iter().map(|reason| ("reason", Value::Str(reason.clone())));
+                std::iter::once(("code", code)).chain(reason).collect()
             }
             Inbound::HttpRequest { body, more_body } => {
                 vec![("body", Value::Bytes(body.clone().into())), ("more_body", Value::Bool(*more_body))]
@@ -228,6 +255,16 @@ impl Outbound {
     /// The event that a dict stands for. One with a key of another type than the specification gives it is unknown.
     pub fn from_value(value: &Value) -> Outbound {
         Outbound::read(value).unwrap_or_else(|| Outbound::Unknown(value.clone()))
+    }
+
+    /// The same on a connection of this kind: a response of the other kind is unknown there.
+    pub fn on(kind: ScopeType, value: &Value) -> Outbound {
+        let event = Outbound::from_value(value);
+        let is_response = matches!(event, Outbound::ResponseStart { .. } | Outbound::ResponseBody { .. });
+        match is_response && event.name(kind) != type_of(value) {
+            true => Outbound::Unknown(value.clone()),
+            false => event,
+        }
     }
 
     fn read(value: &Value) -> Option<Outbound> {

@@ -72,6 +72,12 @@ impl Exception {
         matches!(self.type_name.as_str(), "OSError" | "ClientDisconnected")
     }
 
+    /// Whether it is uvicorn's own word for that (`uvicorn.protocols.utils.ClientDisconnected`), which it neither logs nor
+    /// answers, whichever connection it comes from.
+    pub fn is_client_disconnected(&self) -> bool {
+        self.type_name == "ClientDisconnected"
+    }
+
     /// Whether a framework says with it that the client is gone: Starlette's words for that.
     pub fn is_broken_off(&self) -> bool {
         matches!(self.type_name.as_str(), "WebSocketDisconnect" | "ClientDisconnect")

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::{
     application::{Application, Promise, Receive, SendEvent},
-    event::{Inbound, Outbound},
+    event::{Inbound, MessageKeys, Outbound},
     exception::Exception,
     fault::{EventFault, FaultKind, Place},
     recorder::Scribe,
@@ -135,6 +135,10 @@ impl Receive for Inlet {
             Ok(event)
         })
     }
+
+    fn message_keys(&self) -> MessageKeys {
+        self.receive.message_keys()
+    }
 }
 
 struct Outlet {
@@ -172,5 +176,9 @@ impl SendEvent for Outlet {
             }
             sent
         })
+    }
+
+    fn kind(&self) -> Option<ScopeType> {
+        self.send.kind()
     }
 }

@@ -26,7 +26,7 @@
 //! - *Conduct*: [`run`] picks the clock, launches, drives and judges; [`stand`] and [`proxy`] stand on a port;
 //!   [`mod@init`] finds out how a deployment is spoken to, [`mod@validate`] looks at it, [`external`] judges cases on it,
 //!   [`mod@conform`] tries how it takes frames; [`mod@measure`] finds out what a real
-//!   server's profile says; [`hunt`] draws what is run, shrinks what fails and keeps it.
+//!   server's profile says, [`differential`] holds the two against each other; [`hunt`] draws what is run, shrinks what fails and keeps it.
 //!
 //! # Invariants
 //!
@@ -54,6 +54,7 @@ pub mod conformance;
 pub mod credential;
 pub mod defect;
 pub mod dependency;
+pub mod differential;
 pub mod discover;
 pub mod edge;
 pub mod environment;
@@ -109,6 +110,7 @@ pub use clock::{Clock, Runtime};
 pub use conform::{PATIENCE, Peer, conform, conform_embedded};
 pub use conformance::{Conformance, FrameCase};
 pub use defect::Defect;
+pub use differential::{Difference as ProgramDifference, Setup as DifferentialSetup, compare as compare_programs};
 pub use discover::{Catalogue, balancers, frame_cases, issues, read_backend_fault, read_edge_fault, servers};
 pub use environment::Environment;
 pub use error::{Blame, Error, Trouble, did_you_mean};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 pub use rows::{Row, Written};
 
-use crate::{close_code::CloseCode, error::Error, exception::Exception};
+use crate::{close_code::CloseCode, error::Error, event::MessageKeys, exception::Exception};
 
 /// The name of a server's profile without its implementation of WebSocket: `uvicorn-0.54` of `uvicorn-0.54-wsproto`.
 pub fn version_of(name: &str) -> &str {
@@ -20,6 +20,8 @@ pub struct Profile {
     /// The profile's name: the server and its version, as in `uvicorn-0.35`, and its implementation of WebSocket where that
     /// is not the one it has of itself, as in `uvicorn-0.35-wsproto`.
     pub name: String,
+    /// The server as `--server` takes it, as in `uvicorn[sansio]==0.54.0`.
+    pub choice: String,
     /// The server, with the versions of the libraries that decide its behavior.
     pub server: String,
     /// Where the figures come from.
@@ -46,6 +48,285 @@ pub struct Profile {
     pub keepalive: Keepalive,
     /// What becomes of everybody when it is told to stop.
     pub shutdown: Shutdown,
+    /// The fate of events in an order that an application should not choose.
+    pub sequence: Sequence,
+    /// In which situations it is known to do something else than this profile has it do.
+    #[serde(default, rename = "difference")]
+    pub differences: Vec<KnownDifference>,
+}
+
+/// A situation in which a server does something else than its profile has it do.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownDifference {
+    /// The situation.
+    pub situation: Situation,
+    /// Why the profile does not do the same.
+    pub reason: String,
+    /// Whether programs in it are performed.
+    #[serde(default)]
+    pub programs: Programs,
+}
+
+/// Whether programs in a situation are performed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Programs {
+    /// They are, and may differ.
+    #[default]
+    Performed,
+    /// They are not: the server may serve others differently, or not at all, after one.
+    LeftOut,
+}
+
+/// A situation that a program can bring about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Situation {
+    /// An application uses the receive and send of another call.
+    AnotherCall,
+    /// An application sends a message with both text and bytes.
+    TextAndBytes,
+    /// An application raises after `http.response.start`.
+    RaisesAfterStart,
+    /// An application does something else with a WebSocket than accept it first.
+    NotAccepted,
+    /// An application uses its send or receive after a refusal, a denial response or a close of its own.
+    AfterOwnEnd,
+    /// An application uses its send or receive after its client has closed or is gone.
+    AfterClientEnd,
+    /// An application sends an event of HTTP on a WebSocket, or one of a WebSocket on a request.
+    OtherProtocol,
+    /// An application sends a denial response.
+    DenialResponse,
+    /// A client sends messages that the application does not receive.
+    UnreadMessages,
+    /// The client of a request leaves before the answer is whole.
+    RequestLeft,
+    /// The application announces another length than its body has.
+    WrongLength,
+    /// The application accepts with a subprotocol that was not offered.
+    UnofferedSubprotocol,
+    /// An application closes with a code or a reason that may not stand in a frame.
+    UnsendableClose,
+}
+
+/// The fate of events in any order. `relapse profile differential` proves these rows, in which servers differ.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sequence {
+    /// How it knows where a WebSocket stands.
+    pub keeps: Keeps,
+    /// The keys of a `websocket.receive`.
+    pub message_keys: MessageKeys,
+    /// How far it reads ahead of an application that does not receive.
+    pub reads: Reads,
+    /// When the head of a denial response goes out.
+    pub denial_start: Start,
+    /// That which follows the server's own answer to an application that returned before the accept.
+    pub after_returns: AfterReturns,
+    /// An event that is no `websocket.http.response.body` once a denial response has begun.
+    pub denying: Effect,
+    /// An event after a whole denial response, while the connection is still there.
+    pub denied: Effect,
+    /// An event after a refusal, while the connection is still there.
+    pub refused: Effect,
+    /// The code of the `websocket.disconnect` after a refusal or a denial response of the application; `None` for none.
+    pub after_refusal: Option<u16>,
+    /// Whether the headers of an accept reach the client.
+    pub accept_headers: CloseReason,
+    /// A message with both text and bytes.
+    pub both_send: Both,
+    /// That which else happens to a close that raises.
+    pub failed_close: FailedClose,
+    /// Which events meet what `disconnect.send` says once the client is gone.
+    pub gone: Gone,
+    /// That which `receive` gives after a `websocket.disconnect`.
+    pub after_disconnect: AfterDisconnect,
+    /// The code that the end of a connection is told with before the accept; `None` where it is not told.
+    pub lost_pending: Option<u16>,
+    /// The same after a refusal.
+    pub lost_refused: Option<u16>,
+    /// The same after a denial response.
+    pub lost_denied: Option<u16>,
+    /// The reason that the end of an accepted connection is told with; `None` where the key is left out.
+    pub lost_reason: Option<String>,
+    /// Whether the reason of a close is told.
+    pub close_reason: ToldReason,
+    /// A message or a close after an accept that raised, where the server takes the WebSocket for accepted all the same.
+    pub broken_send: Option<Effect>,
+    /// The content type that it puts before that of a denial response.
+    pub denial_type: Option<String>,
+    /// A message once the client has closed, where that is another thing than when it is gone.
+    pub closed_send: Option<Effect>,
+    /// A close once the client has closed, where that is another thing than a message.
+    pub closed_close: Option<Effect>,
+    /// A close once the client is gone, where that is another thing than a message.
+    pub gone_close: Option<Effect>,
+    /// A message on a WebSocket that is accepted after its client went; `None` where it is as if the client went later.
+    pub lost_send: Option<Effect>,
+    /// The same of a close.
+    pub lost_close: Option<Effect>,
+    /// An event on a WebSocket whose call is over, and whose client is still there; `None` where it goes on.
+    pub abandoned: Option<Effect>,
+    /// How the body of a request reaches the application.
+    pub http_body: HttpBody,
+    /// An event that is no `http.response.start` before it.
+    pub http_before_start: Effect,
+    /// An event that is no `http.response.body` after `http.response.start`.
+    pub http_after_start: Effect,
+    /// An event of a type that HTTP has not; `None` where it is as another that comes at the wrong time.
+    pub http_unknown: Option<Effect>,
+    /// An event after a whole answer.
+    pub http_after_end: Effect,
+    /// The same where the answer came in more than one piece; `None` where that is the same.
+    pub http_after_pieces: Option<Effect>,
+    /// An event whose client is gone; `None` where it is as if the client were there.
+    pub http_gone: Option<Effect>,
+    /// A body after one that raised because of its length; `None` where it is as if nothing had happened.
+    pub http_after_error: Option<Effect>,
+    /// Whether an answer counts as whole whose end raises because of its length.
+    pub http_short_end: ShortEnd,
+    /// How often the application is told of the end of a request.
+    pub http_disconnect: HttpDisconnect,
+    /// The fate of the connection when the application raises after a whole answer.
+    pub http_raises_after_end: Reuse,
+    /// The fate of the connection when the body of the request is not whole by the end of the answer.
+    pub http_unread: Reuse,
+    /// The fate of the connection after the server's own answer.
+    pub http_own_answer: Reuse,
+}
+
+/// How a server knows where a WebSocket stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keeps {
+    /// By one state.
+    State,
+    /// By one state, and the connection lasts as long as the call (hypercorn's `ws_stream.py`): a refusal or a close ends it
+    /// only when the client or the application does, which is told of the end then.
+    Stream,
+    /// By the events of its own that were set (uvicorn's `websockets_impl.py`): what the client did counts only once the
+    /// application has received it, and a denial response goes out with what there is of it when the application waits.
+    Events,
+}
+
+/// That which follows a server's own answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AfterReturns {
+    /// The end of the stream.
+    End,
+    /// The answer to the handshake, in the same stream (uvicorn's `websockets_impl.py` from 0.36 on).
+    Handshake,
+}
+
+/// How far a server reads ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reads {
+    /// Nothing while a message waits for the application: neither a close nor the end of the stream is noticed.
+    OneMessage,
+    /// On.
+    Ahead,
+}
+
+/// Which part of a message with both is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RawBoth")]
+pub enum Both {
+    /// The text.
+    Text,
+    /// The bytes.
+    Bytes,
+    /// Neither: this happens.
+    Suffers(Effect),
+}
+
+/// That which else happens to a close that raises, for its code or its reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailedClose {
+    /// Nothing.
+    Nothing,
+    /// The application is told of its own close all the same.
+    Told,
+    /// The same, and for the server the application has closed.
+    Closed,
+}
+
+/// Which events meet what `disconnect.send` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gone {
+    /// Every event.
+    Everything,
+    /// Messages and closes; another event meets what it would have met.
+    Messages,
+}
+
+/// That which `receive` gives after a `websocket.disconnect`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AfterDisconnect {
+    /// Nothing: it waits.
+    Nothing,
+    /// One more when the connection is gone, with the code of a lost connection.
+    OneMore,
+    /// The same again, as often as it is asked.
+    Always,
+}
+
+/// Whether the reason of a close is told in `websocket.disconnect`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ToldReason {
+    /// It is.
+    Told,
+    /// The key is left out.
+    LeftOut,
+}
+
+/// How the body of a request reaches the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HttpBody {
+    /// In one event with all that has come since the last.
+    Merged,
+    /// In an event for each piece that comes, and an empty one at the end.
+    Pieces,
+    /// The application is not called before it is whole.
+    Whole,
+}
+
+/// Whether an answer counts as whole whose end raises because of its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShortEnd {
+    /// It does.
+    Whole,
+    /// More of it can come.
+    Open,
+}
+
+/// How often the application is told of the end of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HttpDisconnect {
+    /// Once, behind what has come.
+    Once,
+    /// As often as it asks, and before anything else.
+    Always,
+}
+
+/// Whether a connection can carry another request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reuse {
+    /// It is closed.
+    Closed,
+    /// It can.
+    Kept,
 }
 
 /// What a server's scopes say.
@@ -542,6 +823,26 @@ impl TryFrom<RawReception> for Reception {
                 Err(format!("unknown reception `{name}`, expected `accepted`, `http` or an answer"))
             }
             RawReception::Answer(raw) => Answer::try_from(raw).map(Reception::Refused),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawBoth {
+    Name(String),
+    Effect(RawEffect),
+}
+
+impl TryFrom<RawBoth> for Both {
+    type Error = String;
+
+    fn try_from(raw: RawBoth) -> Result<Self, String> {
+        match raw {
+            RawBoth::Name(name) if name == "text" => Ok(Both::Text),
+            RawBoth::Name(name) if name == "bytes" => Ok(Both::Bytes),
+            RawBoth::Name(name) => Err(format!("unknown part `{name}`, expected `text`, `bytes` or an effect")),
+            RawBoth::Effect(raw) => Effect::try_from(raw).map(Both::Suffers),
         }
     }
 }

@@ -225,7 +225,7 @@ fn stopped(at: At, server: &str) -> String {
     };
     let at = transcript.events.iter().find_map(|event| ended(&event)).unwrap() - STOP_AT;
     let told = transcript.events.iter().find_map(|event| match &event.what {
-        What::Received(Inbound::WebsocketDisconnect { code, .. }) => Some(format!(", told {code}")),
+        What::Received(Inbound::WebsocketDisconnect { code, .. }) => code.map(|code| format!(", told {code}")),
         What::Raised(exception) => Some(format!(", {}", exception.type_name)),
         _ => None,
     });

@@ -10,6 +10,7 @@ mod command; // the built binary: output and exit codes
 mod conformance; // how servers keep RFC 6455, frame by frame
 mod credentials; // every credential, place and environment
 mod dependencies; // what the service depends on, over HTTP
+mod differential;
 mod edge; // a request that is changed on its way
 mod explaining; // what the wire alone tells of a cause
 mod faults; // each fault does what it says

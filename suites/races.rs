@@ -73,6 +73,12 @@ fn the_client_leaves_before_it_is_answered(
         let faults = vec![slow(at.0, at.1, 1)];
         let transcript = on_backend(Revision::repaired(), Environment::Staging, server, faults, &steps);
         assert_eq!(Reading::of(&transcript, 0).outcome().ending, Ending::Left);
+        // These take a client that is gone for one that was accepted, and raise at the accept.
+        if ["uvicorn-0.35-sansio", "uvicorn-0.35-wsproto"].contains(&server) {
+            let is_told = |(_, message): (Level, &str)| message.contains("but got 'websocket.accept'");
+            assert!(transcript.logs().any(is_told), "{at:?} behind {server}");
+            continue;
+        }
         assert_clean(&transcript, &format!("{at:?} behind {server}"));
     }
 }

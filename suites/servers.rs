@@ -220,7 +220,7 @@ fn the_application_is_told_as_measured(#[case] act: Act, #[case] expected: [u16;
 
 fn disconnect_code(transcript: &Transcript) -> Option<u16> {
     transcript.of(0).find_map(|event| match &event.what {
-        What::Received(Inbound::WebsocketDisconnect { code, .. }) => Some(*code),
+        What::Received(Inbound::WebsocketDisconnect { code, .. }) => *code,
         _ => None,
     })
 }

@@ -47,7 +47,10 @@ const RANKS: &[(&str, &[&str])] = &[
     ("joints", &["application", "clock", "dependency", "link", "recorder", "target", "upstream"]),
     ("machinery", &["backend", "discover", "edge", "front", "interpose", "probe", "python"]),
     ("targets", &["targets"]),
-    ("conduct", &["conform", "external", "hunt", "init", "measure", "proxy", "run", "stand", "validate"]),
+    (
+        "conduct",
+        &["conform", "differential", "external", "hunt", "init", "measure", "proxy", "run", "stand", "validate"],
+    ),
 ];
 
 /// Ranks whose modules do not see one another.

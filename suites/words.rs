@@ -172,7 +172,7 @@ fn an_application_sends_what_the_state_machine_allows(
 #[test]
 fn a_server_gives_what_the_state_machine_allows() {
     let text = Inbound::WebsocketReceive { text: Some("x".to_owned()), bytes: None };
-    let gone = Inbound::WebsocketDisconnect { code: 1006, reason: String::new() };
+    let gone = Inbound::WebsocketDisconnect { code: Some(1006), reason: None };
     let refused = |events: &[&Inbound]| {
         let mut machine = Machine::new(ScopeType::Websocket);
         events.iter().position(|event| machine.on_receive(event).is_err())

@@ -81,7 +81,10 @@ impl WebSocket {
         match self.receive_event().await? {
             Inbound::WebsocketReceive { text: Some(text), .. } => Ok(text),
             Inbound::WebsocketReceive { .. } => Err(Exception::key_error("text")),
-            Inbound::WebsocketDisconnect { code, .. } => Err(Exception::new(DISCONNECT, code.to_string())),
+            Inbound::WebsocketDisconnect { code, .. } => {
+                let code = code.map_or("None".to_owned(), |code| code.to_string());
+                Err(Exception::new(DISCONNECT, code))
+            }
             // The framework looks at the type of an event alone.
             Inbound::Invalid(Value::Dict(mut event)) if is_of_type(&event, "websocket.receive") => {
                 match event.remove("text") {

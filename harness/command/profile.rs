@@ -7,7 +7,8 @@ use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
 use relapse::{
-    Clock, Error, Profile, Result, Runtime, ServerChoice,
+    Blame, Clock, DifferentialSetup as Setup, Error, Profile, ProgramDifference as Difference, Result, Runtime,
+    ServerChoice, Trouble, compare_programs as compare,
     measure::{Slow, measure},
     profile::version_of,
     servers,
@@ -24,6 +25,32 @@ pub(super) enum Command {
     /// to be filled in. Exit codes: 0 it is as its known profile says; 1 it is not; 2 it could not be measured, or no
     /// profile of it is known.
     Measure(Options),
+    /// Perform small programs in memory behind a profile and for real behind its server, and compare what is seen.
+    ///
+    /// A program is an application and its clients, drawn from a seed: any events in any order, on one or two connections.
+    /// All that the clients see, what the application receives, and every exception with its place must be the same. Exit
+    /// codes: 0 nothing differs that the profile does not record; 1 something does; 2 a server could not be run.
+    Differential(Programs),
+}
+
+/// That which is compared.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Programs {
+    /// A profile; may be repeated. Without it every profile is compared.
+    #[arg(long, value_name = "NAME")]
+    profile: Vec<String>,
+    /// How many programs for each.
+    #[arg(long, value_name = "COUNT", default_value_t = 2000)]
+    programs: u64,
+    /// The seed of the first program; each further one has the next number.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
+    /// How many differing programs of a profile are printed.
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    shown: usize,
+    /// An interpreter that has the server; without one it is installed in an environment of its own.
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
 }
 
 /// What is measured.
@@ -51,8 +78,71 @@ pub(super) struct Options {
 
 /// Runs a command about profiles; gives its exit code.
 pub(super) fn profile(command: &Command) -> Result<u8> {
-    let Command::Measure(options) = command;
     end_interpreters_with_us();
+    match command {
+        Command::Measure(options) => measure_server(options),
+        Command::Differential(options) => differential(options),
+    }
+}
+
+/// Holds profiles against their servers; gives the exit code.
+fn differential(options: &Programs) -> Result<u8> {
+    let profiles = match options.profile.as_slice() {
+        [] => servers()?,
+        names => names.iter().map(|name| server(name)).collect::<Result<_>>()?,
+    };
+    let asked = options.python.clone().unwrap_or_else(|| PathBuf::from("python3"));
+    let mut code = 0;
+    for profile in profiles {
+        code = code.max(compare_profile(profile, options, &asked)?);
+    }
+    Ok(code)
+}
+
+fn compare_profile(profile: Arc<Profile>, options: &Programs, asked: &Path) -> Result<u8> {
+    let wrong = |message: String| Error::from(Trouble { message, details: String::new(), blame: Blame::Setup });
+    let choice: ServerChoice = profile.choice.parse().map_err(wrong)?;
+    let python = choice.interpreter(asked, options.python.is_some(), &note)?;
+    let name = profile.name.clone();
+    let setup = Setup { server: choice, profile, seed: options.seed, programs: options.programs };
+    let compared = compare(&setup, &python, &note)?;
+    for difference in compared.unrecorded().take(options.shown) {
+        print(render(&name, difference));
+    }
+    let (all, unrecorded) = (compared.differences.len(), compared.unrecorded().count());
+    let recorded =
+        if all > unrecorded { format!(", {} of them as its profile records", all - unrecorded) } else { String::new() };
+    note(&format!("{name}: {all} of {} programs differ{recorded}", options.programs));
+    // Other programs need not show everything.
+    let is_full = options.programs >= FULL_RUN && options.seed == 1;
+    let unseen = if is_full { compared.unseen() } else { Vec::new() };
+    for situation in &unseen {
+        note(&format!("{name}: the profile records a difference that does not occur: {situation:?}"));
+    }
+    Ok(u8::from(unrecorded > 0 || !unseen.is_empty()))
+}
+
+/// How many programs show everything that a profile records.
+const FULL_RUN: u64 = 2000;
+
+/// A program, both sides, and a command that performs it again.
+fn render(profile: &str, difference: &Difference) -> String {
+    let mut text = difference.program.to_string();
+    let (memory, server) = (&difference.memory.0, &difference.server.0);
+    for line in memory.iter().filter(|line| server.contains(line)) {
+        text.push_str(&format!("    same    {line}\n"));
+    }
+    for (side, lines, others) in [("memory", memory, server), ("server", server, memory)] {
+        for line in lines.iter().filter(|line| !others.contains(line)) {
+            text.push_str(&format!("    {side}  {line}\n"));
+        }
+    }
+    let seed = difference.program.seed;
+    text + &format!("reproduce: relapse profile differential --profile {profile} --programs 1 --seed {seed}\n")
+}
+
+/// Measures a server; gives the exit code.
+fn measure_server(options: &Options) -> Result<u8> {
     let asked = options.python.clone().unwrap_or_else(|| PathBuf::from("python3"));
     let python = options.server.interpreter(&asked, options.python.is_some(), &note)?;
     let slow = if options.slow { Slow::Watched } else { Slow::LeftOut };
@@ -76,14 +166,23 @@ pub(super) fn profile(command: &Command) -> Result<u8> {
     if known.name != name {
         note(&format!("compared with {}", known.name));
     }
-    let unmeasured = measured.unmeasured(&known);
+    let mut unmeasured = measured.unmeasured(&known);
+    // The fate of any order of events is compared instead.
+    unmeasured.retain(|name| !name.starts_with("sequence."));
     if !unmeasured.is_empty() {
         note(&format!("not measured, and kept from {}: {}", known.name, unmeasured.join(", ")));
     }
     let differences = measured.differences(&known);
     differences.iter().for_each(|difference| note(&format!("{}: {difference}", known.name)));
-    Ok(u8::from(!differences.is_empty()))
+    let setup =
+        Setup { server: options.server.clone(), profile: Arc::clone(&known), seed: 1, programs: PROGRAMS_MEASURED };
+    let compared = compare(&setup, &python, &note)?;
+    compared.unrecorded().for_each(|difference| note(&render(&known.name, difference)));
+    Ok(u8::from(!differences.is_empty() || compared.unrecorded().count() > 0))
 }
+
+/// How many programs are compared where a server is measured.
+const PROGRAMS_MEASURED: u64 = 50;
 
 /// The known profile of a server: the one of its version where there is none of its implementation of WebSocket.
 fn known(name: &str) -> Result<Option<Arc<Profile>>> {

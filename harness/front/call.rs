@@ -11,12 +11,12 @@ use tokio::time::Sleep;
 use super::{Life, Stop};
 use crate::{
     application::{Application, Credit, Promise, Receive, SendEvent},
-    event::{Inbound, Outbound},
+    event::{Inbound, MessageKeys, Outbound},
     exception::Exception,
     fault::Place,
     link::{Progress, Wire},
     recorder::Scribe,
-    scope::Scope,
+    scope::{Scope, ScopeType},
     transcript::{Level, Party, What},
 };
 
@@ -28,6 +28,9 @@ const INBOX_EVENTS_MAX: usize = 32;
 
 /// What a server does with the events an application sends.
 pub(super) trait Protocol: Send + 'static {
+    /// The kind of the connection.
+    const KIND: ScopeType;
+
     /// Takes an event and appends what it puts on the wire; an error is raised in the application.
     fn take(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception>;
 
@@ -35,6 +38,19 @@ pub(super) trait Protocol: Send + 'static {
     fn takes_messages(&self) -> bool {
         false
     }
+
+    /// That which `receive` gives now; `None` where it waits.
+    fn give(&mut self, inbox: &mut VecDeque<Inbound>) -> Option<Inbound> {
+        inbox.pop_front()
+    }
+
+    /// The keys that a message has in this server's words.
+    fn message_keys(&self) -> MessageKeys {
+        MessageKeys::Both
+    }
+
+    /// The connection is gone, and what serves it.
+    fn lose(&mut self) {}
 }
 
 /// What application and server share for the length of one call.
@@ -44,13 +60,15 @@ pub(super) struct Desk<P> {
     inbox: VecDeque<Inbound>,
     receiver: Option<Waker>,
     sender: Option<Waker>,
+    /// Wakes the server for what another call does with this one's ends.
+    server: Option<Waker>,
     has_moved: bool,
     /// Whether `send` told the application that its client is gone.
     told_gone: bool,
 }
 
 /// One call of the application.
-pub(super) struct Call<P> {
+pub(super) struct Call<P: Protocol> {
     future: Promise<'static, Result<(), Exception>>,
     desk: Arc<Mutex<Desk<P>>>,
     scribe: Scribe,
@@ -64,7 +82,7 @@ pub(super) enum Step {
     /// The application's call ended.
     Ended(Result<(), Exception>),
     /// Bytes came from the client, or its end.
-    Wire(Progress),
+    Wire,
 }
 
 /// What a connection has to deal with next.
@@ -85,6 +103,7 @@ impl<P: Protocol> Call<P> {
             inbox: VecDeque::new(),
             receiver: None,
             sender: None,
+            server: None,
             has_moved: false,
             told_gone: false,
         };
@@ -116,6 +135,13 @@ impl<P: Protocol> Call<P> {
         lock(&self.desk)
     }
 
+    /// Wakes a `receive` that waits, because there may be something for it.
+    pub(super) fn wake(&self) {
+        if let Some(waker) = self.desk().receiver.take() {
+            waker.wake();
+        }
+    }
+
     /// Gives an event to the application.
     pub(super) fn deliver(&self, event: Inbound) {
         let mut desk = self.desk();
@@ -142,7 +168,8 @@ impl<P: Protocol> Call<P> {
                     self.scribe.record(Party::Application, What::Raised(exception.clone()));
                     // Every server logs an exception that leaves the application, but for the one it raised itself to
                     // say that the client is gone (uvicorn's ClientDisconnected; ASGI, "Disconnected Client").
-                    if !(exception.is_disconnect() && self.desk().told_gone) {
+                    let is_others = P::KIND == ScopeType::Websocket && exception.is_client_disconnected();
+                    if !(is_others || exception.is_disconnect() && self.desk().told_gone) {
                         let message = format!("Exception in ASGI application: {exception}");
                         self.scribe.record(Party::Front, What::Logged { level: Level::Error, message });
                     }
@@ -150,15 +177,19 @@ impl<P: Protocol> Call<P> {
             }
             return Poll::Ready(Step::Ended(result));
         }
-        if std::mem::take(&mut self.desk().has_moved) {
-            return Poll::Ready(Step::Moved);
+        {
+            let mut desk = self.desk();
+            if std::mem::take(&mut desk.has_moved) {
+                return Poll::Ready(Step::Moved);
+            }
+            desk.server = Some(cx.waker().clone());
         }
         let Some(wire) = wire else { return Poll::Pending };
         loop {
             self.move_outgoing(wire);
             match wire.poll_progress(cx) {
                 Poll::Ready(Progress::Flushed) => {}
-                Poll::Ready(progress) => return Poll::Ready(Step::Wire(progress)),
+                Poll::Ready(Progress::Read | Progress::End) => return Poll::Ready(Step::Wire),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -199,7 +230,26 @@ impl<P: Protocol> Call<P> {
     }
 }
 
+impl<P: Protocol> Drop for Call<P> {
+    fn drop(&mut self) {
+        // Something of the application may still hold what it received and sent with.
+        let mut desk = self.desk();
+        desk.protocol.lose();
+        if let Some(waker) = desk.receiver.take() {
+            waker.wake();
+        }
+    }
+}
+
 impl<P> Desk<P> {
+    fn wake_server(&mut self) {
+        if self.has_moved
+            && let Some(server) = self.server.take()
+        {
+            server.wake();
+        }
+    }
+
     /// The bytes the server still has to write, for what it says on its own account.
     pub(super) fn outgoing(&mut self) -> &mut Vec<u8> {
         &mut self.outgoing
@@ -220,10 +270,12 @@ impl<P: Protocol> Receive for Inlet<P> {
     fn receive(&mut self) -> Promise<'_, Result<Inbound, Exception>> {
         Box::pin(poll_fn(|cx| {
             let mut desk = lock(&self.desk);
-            match desk.inbox.pop_front() {
+            let desk = &mut *desk;
+            match desk.protocol.give(&mut desk.inbox) {
                 Some(event) => {
                     // There is room again for what the server did not read.
-                    desk.has_moved |= desk.inbox.len() + 1 >= INBOX_EVENTS_MAX;
+                    desk.has_moved |= desk.inbox.is_empty() || desk.inbox.len() + 1 >= INBOX_EVENTS_MAX;
+                    desk.wake_server();
                     if let Some(ledger) = &self.ledger {
                         ledger.record(Party::Application, What::Received(event.clone()));
                     }
@@ -235,6 +287,10 @@ impl<P: Protocol> Receive for Inlet<P> {
                 }
             }
         }))
+    }
+
+    fn message_keys(&self) -> MessageKeys {
+        lock(&self.desk).protocol.message_keys()
     }
 }
 
@@ -253,6 +309,7 @@ impl<P: Protocol> SendEvent for Outlet<P> {
             let mut desk = lock(&self.desk);
             let desk = &mut *desk;
             desk.has_moved |= event.is_some();
+            desk.wake_server();
             if let Some(event) = event.take()
                 && let Err(exception) = desk.protocol.take(event, &mut desk.outgoing)
             {
@@ -268,6 +325,10 @@ impl<P: Protocol> SendEvent for Outlet<P> {
             desk.sender = Some(cx.waker().clone());
             Poll::Pending
         }))
+    }
+
+    fn kind(&self) -> Option<ScopeType> {
+        Some(P::KIND)
     }
 
     fn credit(&self) -> Credit {

@@ -1,6 +1,9 @@
 //! One plain HTTP request: body in, answer out, as a server with this profile frames it.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -16,7 +19,9 @@ use crate::{
     exception::Exception,
     head::{Headers, RequestHead, ResponseHead, field, has_token, header},
     link::{Progress, Wire, take},
-    profile::{self, Answer, Effect, HttpRules, Profile, Start, WithoutLength},
+    profile::{
+        self, Answer, Effect, HttpBody, HttpDisconnect, HttpRules, Profile, Reuse, ShortEnd, Start, WithoutLength,
+    },
     recorder::Scribe,
     scope::{Scope, ScopeType},
     transcript::{Party, What},
@@ -35,8 +40,8 @@ pub(super) async fn serve(
     stop: &mut Stop,
 ) -> bool {
     let reusable = keeps_alive(&head);
-    let body = match body_length(&head) {
-        Ok(length) if length <= BODY_BYTES_MAX => read_body(wire, length).await,
+    let length = match body_length(&head) {
+        Ok(length) if length <= BODY_BYTES_MAX => length,
         refused => {
             let status = refused.map_or_else(|status| status, |_| 413);
             let answer = Answer::Http { status, content_type: String::new(), body: String::new() };
@@ -44,29 +49,53 @@ pub(super) async fn serve(
             return false;
         }
     };
-    let Some(body) = body else { return false };
+    if profile.sequence.http_body == HttpBody::Whole && !is_whole(wire, length).await {
+        return false;
+    }
     let scope = Scope::build(ScopeType::Http, &head, &profile.scope, scribe.connection());
     let response = Response {
         profile: Arc::clone(profile),
+        request: Request { length_left: length, ..Request::default() },
         head_only: head.method == "HEAD",
         head: None,
         framing: None,
         complete: false,
         cut: false,
+        is_broken: false,
+        has_pieces: false,
     };
     scribe.record(Party::Front, What::Called { kind: ScopeType::Http, head });
     let mut call = Call::start(application, scope, response, scribe);
-    call.deliver(Inbound::HttpRequest { body, more_body: false });
     let rules = &profile.shutdown;
     let (mut is_stopping, mut grace) = (false, None);
+    call.feed(wire);
+    let mut is_end_told = false;
     loop {
-        let ended = match call.next(Some(&mut *wire), stop, &mut grace).await {
+        let next = match wire.has_ended() && !is_end_told {
+            true => {
+                is_end_told = true;
+                // That which came before the end is received before it.
+                match poll_fn(|cx| Poll::Ready(call.poll_step(None, cx))).await {
+                    Poll::Ready(step @ Step::Ended(_)) => Next::Step(step),
+                    Poll::Ready(Step::Moved | Step::Wire) | Poll::Pending => {
+                        call.end(ClientEnd::Gone);
+                        continue;
+                    }
+                }
+            }
+            false => call.next(Some(&mut *wire), stop, &mut grace).await,
+        };
+        let ended = match next {
             Next::Step(Step::Ended(result)) => Some(result),
-            Next::Step(Step::Wire(Progress::End)) => {
-                call.deliver(Inbound::HttpDisconnect);
+            Next::Step(Step::Wire | Step::Moved) => {
+                read_on(wire).await;
+                call.feed(wire);
+                let is_complete = call.desk().protocol.complete;
+                if is_complete {
+                    call.end(ClientEnd::Answered);
+                }
                 None
             }
-            Next::Step(Step::Wire(_) | Step::Moved) => None,
             Next::Stop(Life::Exited) => {
                 cut_short(&mut call, scribe);
                 return false;
@@ -89,8 +118,17 @@ pub(super) async fn serve(
         };
         if let Some(result) = ended {
             flush(wire, &mut call).await;
-            let progress = call.desk().protocol.progress();
-            return finish(wire, progress, result, profile).await && reusable && !is_stopping;
+            call.feed(wire);
+            let (progress, unread) = {
+                let protocol = &call.desk().protocol;
+                (protocol.progress(), protocol.request.length_left)
+            };
+            // The server's own answer is one like another.
+            call.desk().protocol.complete |= matches!(progress, Answered::Nothing) && !wire.has_ended();
+            call.end(ClientEnd::Answered);
+            let is_kept = finish(wire, progress, result, profile).await && reusable && !is_stopping;
+            let is_read = unread == 0 || profile.sequence.http_unread == Reuse::Kept;
+            return is_kept && is_read && skip(wire, unread).await;
         }
         if call.desk().protocol.cut {
             flush(wire, &mut call).await;
@@ -118,28 +156,138 @@ async fn flush(wire: &mut Wire, call: &mut Call<Response>) {
 /// What the client gets when the call ended without a whole answer; says whether the connection is still usable.
 async fn finish(wire: &mut Wire, answered: Answered, result: Result<(), Exception>, profile: &Profile) -> bool {
     let answer = match (answered, result) {
+        (Answered::Whole, Err(_)) if profile.sequence.http_raises_after_end == Reuse::Closed => return false,
         (Answered::Whole, _) => return !wire.has_ended(),
+        (Answered::Broken, Ok(())) => &Answer::Hang,
         (Answered::Nothing, Err(_)) => &profile.http.raises,
         (Answered::Nothing, Ok(())) => &profile.http.returns,
-        (Answered::Begun, _) => &profile.http.ends_after_start,
+        (Answered::Begun | Answered::Broken, _) => &profile.http.ends_after_start,
     };
     if *answer == Answer::Hang {
         wait_for_end(wire).await;
     }
     write_answer(&mut wire.outgoing, answer, profile);
-    false
+    profile.sequence.http_own_answer == Reuse::Kept && matches!(answer, Answer::Http { .. }) && !wire.has_ended()
 }
 
-async fn read_body(wire: &mut Wire, length: usize) -> Option<Vec<u8>> {
+/// Waits for a whole body; whether it came.
+async fn is_whole(wire: &mut Wire, length: usize) -> bool {
     while wire.incoming.len() < length {
         if wire.has_ended() {
-            return None;
+            return false;
         }
         wire.progress().await;
     }
-    let body = wire.incoming[..length].to_vec();
-    take(&mut wire.incoming, length);
-    Some(body)
+    true
+}
+
+/// Drops what is left of a body that nothing asked for; whether it came.
+async fn skip(wire: &mut Wire, mut left: usize) -> bool {
+    while left > 0 {
+        let come = wire.incoming.len().min(left);
+        take(&mut wire.incoming, come);
+        left -= come;
+        if left > 0 && wire.has_ended() {
+            return false;
+        }
+        if left > 0 {
+            wire.progress().await;
+        }
+    }
+    true
+}
+
+/// Reads what is there, so that it reaches the application in one piece as it does from a socket.
+async fn read_on(wire: &mut Wire) {
+    poll_fn(|cx| {
+        while wire.incoming.len() < PIECE_BYTES_MAX
+            && !wire.has_ended()
+            && matches!(wire.poll_progress(cx), Poll::Ready(Progress::Read))
+        {}
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// How much of a body is read at once (hypercorn's `TCPServer._read_data`).
+const PIECE_BYTES_MAX: usize = 64 * 1024;
+
+/// How a request ends for its application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientEnd {
+    /// The client is gone.
+    Gone,
+    /// The whole answer is sent.
+    Answered,
+}
+
+impl Call<Response> {
+    /// Gives what has come of the request's body to the application.
+    fn feed(&self, wire: &mut Wire) {
+        let mut pieces = Vec::new();
+        {
+            let mut desk = self.desk();
+            let protocol = &mut desk.protocol;
+            let request = &mut protocol.request;
+            let come = wire.incoming.len().min(request.length_left);
+            let piece = wire.incoming[..come].to_vec();
+            take(&mut wire.incoming, come);
+            request.length_left -= come;
+            if request.is_told_whole || protocol.complete {
+                return;
+            }
+            request.is_told_whole = request.length_left == 0;
+            match protocol.profile.sequence.http_body {
+                HttpBody::Merged => {
+                    request.has_news |= !piece.is_empty() || request.is_told_whole;
+                    request.body.extend_from_slice(&piece);
+                }
+                HttpBody::Pieces => {
+                    if !piece.is_empty() {
+                        pieces.push(Inbound::HttpRequest { body: piece, more_body: true });
+                    }
+                    if request.is_told_whole {
+                        pieces.push(Inbound::HttpRequest { body: Vec::new(), more_body: false });
+                    }
+                }
+                HttpBody::Whole => pieces.push(Inbound::HttpRequest { body: piece, more_body: false }),
+            }
+        }
+        pieces.into_iter().for_each(|piece| self.deliver(piece));
+        self.wake();
+    }
+
+    /// Tells the application that the request is over.
+    fn end(&self, end: ClientEnd) {
+        let is_first = {
+            let mut desk = self.desk();
+            let protocol = &mut desk.protocol;
+            protocol.request.is_gone |= end == ClientEnd::Gone && !protocol.complete;
+            !std::mem::replace(&mut protocol.request.has_ended, true)
+        };
+        let is_queued = self.desk().protocol.profile.sequence.http_disconnect == HttpDisconnect::Once;
+        if is_first && is_queued {
+            self.deliver(Inbound::HttpDisconnect);
+        }
+        self.wake();
+    }
+}
+
+/// That which has come of a request.
+#[derive(Default)]
+struct Request {
+    /// How much of its body has not come.
+    length_left: usize,
+    /// That which has come and was not received.
+    body: Vec<u8>,
+    /// Whether there is something to receive.
+    has_news: bool,
+    /// Whether the end of the body was given to the application.
+    is_told_whole: bool,
+    /// Whether the client is gone.
+    is_gone: bool,
+    /// Whether the application was told of the end.
+    has_ended: bool,
 }
 
 /// The announced length of the request's body, or the status that refuses the announcement. A chunked body is not
@@ -170,11 +318,16 @@ fn keeps_alive(head: &RequestHead) -> bool {
 
 struct Response {
     profile: Arc<Profile>,
+    request: Request,
     head_only: bool,
     head: Option<(u16, Headers)>,
     framing: Option<Framing>,
     complete: bool,
     cut: bool,
+    /// Whether a body raised because of its length.
+    is_broken: bool,
+    /// Whether a piece came that more was to follow.
+    has_pieces: bool,
 }
 
 /// How much of the answer the application has given.
@@ -182,6 +335,8 @@ enum Answered {
     Nothing,
     Begun,
     Whole,
+    /// It ended before its length, and counts as whole for the server.
+    Broken,
 }
 
 #[derive(Clone, Copy)]
@@ -192,18 +347,36 @@ enum Framing {
 }
 
 impl Protocol for Response {
+    const KIND: ScopeType = ScopeType::Http;
+
     fn take(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        let rules = &self.profile.sequence;
+        if let Some(effect) = rules.http_gone.as_ref().filter(|_| self.request.is_gone) {
+            return suffer(effect, &event);
+        }
+        let is_known = matches!(event, Outbound::ResponseStart { .. } | Outbound::ResponseBody { .. });
+        if let Some(effect) = rules.http_unknown.as_ref().filter(|_| !is_known) {
+            return suffer(effect, &event);
+        }
         match event {
+            Outbound::ResponseStart { .. } if self.complete && rules.http_unknown.is_some() => {
+                suffer(&rules.http_after_start, &event)
+            }
+            _ if self.complete => {
+                let pieces = rules.http_after_pieces.as_ref().filter(|_| self.has_pieces);
+                suffer(pieces.unwrap_or(&rules.http_after_end), &event)
+            }
             Outbound::ResponseStart { status, headers } if self.head.is_none() => {
-                let announced = header(&headers, "content-length").is_some();
                 self.head = Some((status, headers));
-                // Without a length the head can only be written once the first piece of the body is known.
-                if self.profile.http.start == Start::AtOnce && announced {
+                if self.profile.http.start == Start::AtOnce {
                     self.framing = Some(self.write_head(outgoing, None));
                 }
                 Ok(())
             }
-            Outbound::ResponseBody { body, more_body } if self.head.is_some() && !self.complete => {
+            Outbound::ResponseBody { .. } if self.is_broken && rules.http_after_error.is_some() => {
+                rules.http_after_error.as_ref().map_or(Ok(()), |effect| suffer(effect, &event))
+            }
+            Outbound::ResponseBody { body, more_body } if self.head.is_some() => {
                 let framing = match self.framing {
                     Some(framing) => framing,
                     None => self.write_head(outgoing, (!more_body).then_some(body.len())),
@@ -211,17 +384,43 @@ impl Protocol for Response {
                 self.framing = Some(framing);
                 self.write_body(framing, &body, more_body, outgoing)
             }
-            other => {
-                let name = other.name(ScopeType::Http);
-                Err(Exception::runtime_error(format!("Unexpected ASGI message '{name}'.")))
-            }
+            other if self.head.is_none() => suffer(&rules.http_before_start, &other),
+            other => suffer(&rules.http_after_start, &other),
         }
+    }
+
+    fn give(&mut self, inbox: &mut VecDeque<Inbound>) -> Option<Inbound> {
+        let is_over = self.request.is_gone || self.complete;
+        if is_over && self.profile.sequence.http_disconnect == HttpDisconnect::Always {
+            return Some(Inbound::HttpDisconnect);
+        }
+        if std::mem::take(&mut self.request.has_news) {
+            let body = std::mem::take(&mut self.request.body);
+            return Some(Inbound::HttpRequest { body, more_body: !self.request.is_told_whole });
+        }
+        inbox.pop_front()
+    }
+
+    fn lose(&mut self) {
+        self.request.is_gone |= !self.complete;
+    }
+}
+
+/// That which a mistake leads to.
+fn suffer(effect: &Effect, event: &Outbound) -> Result<(), Exception> {
+    match effect {
+        Effect::Raises { exception, .. } => {
+            let message = exception.message.replace("{type}", event.name(ScopeType::Http));
+            Err(Exception { message, ..exception.clone() })
+        }
+        Effect::Answers(_) | Effect::Ignored | Effect::Truncated => Ok(()),
     }
 }
 
 impl Response {
     fn progress(&self) -> Answered {
         match (self.complete, self.framing) {
+            (true, _) if self.is_broken => Answered::Broken,
             (true, _) => Answered::Whole,
             (false, Some(_)) => Answered::Begun,
             (false, None) => Answered::Nothing,
@@ -235,6 +434,8 @@ impl Response {
         let announced = header(&headers, "content-length").and_then(parse_length);
         let added = whole.filter(|_| self.profile.http.without_length == WithoutLength::ContentLength);
         let framing = match (announced, added) {
+            // h11 holds the body of these against a length of 0.
+            _ if matches!(status, 204 | 304) && !self.head_only && self.counts_all() => Framing::BytesLeft(0),
             _ if self.head_only || matches!(status, 204 | 304) => Framing::NoBody,
             (Some(length), _) => Framing::BytesLeft(length as u64),
             (None, Some(length)) => {
@@ -258,6 +459,7 @@ impl Response {
         more_body: bool,
         outgoing: &mut Vec<u8>,
     ) -> Result<(), Exception> {
+        self.has_pieces |= more_body;
         match framing {
             Framing::NoBody => {}
             Framing::Chunked => {
@@ -278,6 +480,7 @@ impl Response {
                 outgoing.extend_from_slice(body);
                 self.framing = Some(Framing::BytesLeft(left.saturating_sub(length)));
                 if !more_body && length < left {
+                    self.complete = self.profile.sequence.http_short_end == ShortEnd::Whole && self.counts();
                     self.mismatch(|rules| &rules.short_body)?;
                 }
             }
@@ -286,9 +489,24 @@ impl Response {
         Ok(())
     }
 
+    /// Whether that holds for answers without a body, too, whose body hypercorn drops before h11 sees it.
+    fn counts_all(&self) -> bool {
+        self.counts() && self.profile.sequence.http_body == HttpBody::Merged
+    }
+
+    /// Whether a body of another length than announced raises.
+    fn counts(&self) -> bool {
+        matches!(self.profile.http.long_body, Effect::Raises { .. })
+    }
+
     fn mismatch(&mut self, effect: impl Fn(&HttpRules) -> &Effect) -> Result<(), Exception> {
         match effect(&self.profile.http) {
-            Effect::Raises { exception, .. } => Err(exception.clone()),
+            // h11 complains of nothing once the other side is gone.
+            Effect::Raises { .. } if self.request.is_gone => Ok(()),
+            Effect::Raises { exception, .. } => {
+                self.is_broken = true;
+                Err(exception.clone())
+            }
             Effect::Answers(_) => {
                 self.cut = true;
                 Ok(())

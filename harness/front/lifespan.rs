@@ -14,7 +14,7 @@ use crate::{
     exception::Exception,
     profile::Profile,
     recorder::Scribe,
-    scope::Scope,
+    scope::{Scope, ScopeType},
     transcript::{Party, What},
 };
 
@@ -39,6 +39,8 @@ struct Said {
 }
 
 impl Protocol for Said {
+    const KIND: ScopeType = ScopeType::Lifespan;
+
     fn take(&mut self, event: Outbound, _outgoing: &mut Vec<u8>) -> Result<(), Exception> {
         match event {
             Outbound::StartupComplete => self.start = Some(Ok(())),
@@ -119,7 +121,7 @@ async fn start(call: &mut Call<Said>, timeout_s: u64) -> Result<(), String> {
             match poll_fn(|cx| call.poll_step(None, cx)).await {
                 // The call ended without a word: the application does not speak the protocol, and is served.
                 Step::Ended(_) => return call.desk().protocol.start.take().unwrap_or(Ok(())),
-                Step::Moved | Step::Wire(_) => {
+                Step::Moved | Step::Wire => {
                     if let Some(said) = call.desk().protocol.start.take() {
                         return said;
                     }

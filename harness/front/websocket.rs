@@ -1,5 +1,6 @@
 //! One WebSocket connection, from the scope to the last byte, as a server with this profile handles it.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +17,14 @@ use super::{
 use crate::{
     application::Application,
     close_code::CloseCode,
-    event::{Inbound, Outbound},
+    event::{Inbound, MessageKeys, Outbound},
     exception::Exception,
     frame::{Frame, FrameError, Opcode},
     head::{Headers, RequestHead, ResponseHead, field, header},
-    link::{Progress, Wire},
+    link::Wire,
     profile::{
-        self, Answer, CloseEcho, CloseReason, Denial, Effect, LengthCheck, Profile, Strictness, TextCheck, Violation,
+        self, AfterDisconnect, AfterReturns, Answer, Both, CloseEcho, CloseReason, Denial, Effect, FailedClose, Gone,
+        Keeps, LengthCheck, Profile, Reads, Start, Strictness, TextCheck, ToldReason, Violation,
     },
     recorder::Scribe,
     scope::{Scope, ScopeType},
@@ -51,8 +53,19 @@ pub(super) async fn serve(
         offers: head.offered_subprotocols(),
         phase: Phase::Connecting,
         denial: None,
+        denial_framing: None,
         decided: None,
         own_close: None,
+        told_code: None,
+        told_reason: None,
+        refusal: None,
+        failed_close: None,
+        disconnect: None,
+        is_accepted: false,
+        is_behind: false,
+        is_broken: false,
+        is_closed_by_client: false,
+        events: Events::default(),
     };
     scribe.record(Party::Front, What::Called { kind: ScopeType::Websocket, head });
     let call = Call::start(application, scope, negotiation, &scribe);
@@ -69,6 +82,8 @@ pub(super) async fn serve(
         stop,
         is_stopping: false,
         cancel_at: None,
+        is_told: false,
+        is_lost: false,
     };
     connection.run().await;
 }
@@ -82,10 +97,14 @@ enum Phase {
     Lost,
     /// A denial response has begun.
     Denying,
+    /// The accept raised, and the server goes on as after one.
+    Broken,
     /// Accepted, and nobody has closed.
     Open,
     /// Accepted, and the application's call is over; the server goes on alone.
     Abandoned,
+    /// A refusal or a denial response is out, and the connection stays until the call is over.
+    Answered,
     /// The application's close went out.
     Closed,
     /// The client is gone, or the server gave the connection up.
@@ -101,30 +120,119 @@ struct Negotiation {
     offers: Vec<String>,
     phase: Phase,
     denial: Option<(u16, Headers, Vec<u8>)>,
+    /// How the body of a denial response is delimited whose head is out.
+    denial_framing: Option<DenialFraming>,
     /// What the server decided to answer by itself.
     decided: Option<Answer>,
     /// The code of the application's close.
     own_close: Option<CloseCode>,
+    /// The code that the application closed with, which may not be the one that went out.
+    told_code: Option<CloseCode>,
+    /// The reason that the application is told with its own close.
+    told_reason: Option<String>,
+    /// How the application refused the WebSocket, if it did.
+    refusal: Option<Refusal>,
+    /// A close that raised: its code and reason.
+    failed_close: Option<(CloseCode, String)>,
+    /// The last disconnect that the application was given, where it gets it again and again.
+    disconnect: Option<Inbound>,
+    /// Whether it accepted.
+    is_accepted: bool,
+    /// Whether a message came that it has not received, or something that came before.
+    is_behind: bool,
+    /// Whether an accept raised.
+    is_broken: bool,
+    /// Whether the client closed.
+    is_closed_by_client: bool,
+    /// The events of the server's own that were set.
+    events: Events,
+}
+
+/// Events of uvicorn's `websockets_impl.py`, and when it lost the connection.
+#[derive(Debug, Default)]
+struct Events {
+    /// `handshake_started_event`.
+    started: bool,
+    /// `handshake_completed_event`.
+    completed: bool,
+    /// `closed_event`.
+    closed: bool,
+    /// `initial_response` is there.
+    initial: bool,
+    /// `lost_connection_before_handshake`.
+    lost_before: bool,
+    /// `connect_sent`.
+    connected: bool,
+    /// A close of the application raised: that of the client is not answered.
+    mute: bool,
+}
+
+/// How the body of a denial response is delimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DenialFraming {
+    /// By the length that the application announced.
+    Length,
+    /// In chunks.
+    Chunks,
+}
+
+/// How an application refuses a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// With a close.
+    Close,
+    /// With a response.
+    Response,
 }
 
 impl Protocol for Negotiation {
+    const KIND: ScopeType = ScopeType::Websocket;
+
     fn take(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
-        match (self.phase, event) {
+        if self.profile.sequence.keeps == Keeps::Events {
+            return self.take_by_events(event, outgoing);
+        }
+        if self.profile.sequence.keeps == Keeps::Stream {
+            return self.take_as_stream(event, outgoing);
+        }
+        let phase = match self.phase {
+            Phase::Abandoned if self.profile.sequence.abandoned.is_none() => Phase::Open,
+            phase => phase,
+        };
+        match (phase, event) {
             (Phase::Connecting, Outbound::WebsocketAccept { subprotocol, headers }) => {
                 self.accept(subprotocol, headers, outgoing)
             }
             (Phase::Connecting, refusal) if refusal.is_refusal() => {
                 self.phase = Phase::Closed;
+                self.refusal = Some(Refusal::Close);
                 self.decided = Some(self.profile.before_accept.close.clone());
                 Ok(())
             }
-            (Phase::Connecting, Outbound::ResponseStart { status, headers }) => {
+            (Phase::Connecting, Outbound::ResponseStart { status, mut headers }) => {
                 self.phase = Phase::Denying;
+                if self.profile.sequence.denial_start == Start::AtOnce {
+                    let announces = header(&headers, "content-length").is_some();
+                    self.denial_framing = Some(if announces { DenialFraming::Length } else { DenialFraming::Chunks });
+                    if !announces {
+                        headers.push(field("transfer-encoding", "chunked"));
+                    }
+                    add_server(&mut headers, &self.profile);
+                    ResponseHead { status, headers: headers.clone() }.encode(outgoing);
+                }
                 self.denial = Some((status, headers, Vec::new()));
                 Ok(())
             }
             (Phase::Denying, Outbound::ResponseBody { body, more_body }) => {
                 self.deny(&body, more_body, outgoing);
+                Ok(())
+            }
+            (Phase::Open, Outbound::WebsocketSend { text: Some(text), bytes: Some(bytes) }) => {
+                match self.profile.sequence.both_send.clone() {
+                    Both::Text => Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing),
+                    Both::Bytes => Frame::encode_whole(Opcode::Binary, &bytes, outgoing),
+                    Both::Suffers(effect) => return self.suffer(&effect, "websocket.send"),
+                }
                 Ok(())
             }
             (Phase::Open, Outbound::WebsocketSend { text: Some(text), .. }) => {
@@ -136,17 +244,55 @@ impl Protocol for Negotiation {
                 Ok(())
             }
             (Phase::Open, Outbound::WebsocketClose { code, reason }) => self.close(CloseCode(code), &reason, outgoing),
+            (Phase::Over, Outbound::WebsocketClose { code, reason })
+                if matches!(self.late_close(&self.profile), Effect::Answers(_)) =>
+            {
+                self.failed_close = Some((CloseCode(code), reason));
+                self.phase = Phase::Closed;
+                Ok(())
+            }
             (phase, event) => {
                 let profile = Arc::clone(&self.profile);
-                let (before, after) = (&profile.before_accept, &profile.after_accept);
+                let (before, after, sequence) = (&profile.before_accept, &profile.after_accept, &profile.sequence);
+                let is_message = matches!(event, Outbound::WebsocketSend { .. } | Outbound::WebsocketClose { .. });
                 let effect = match (phase, &event) {
                     (Phase::Connecting, Outbound::WebsocketSend { .. }) | (Phase::Lost, _) => &before.send,
-                    (Phase::Connecting | Phase::Denying, _) => &before.unknown_event,
+                    (Phase::Connecting, _) => &before.unknown_event,
+                    (Phase::Denying, _) => &sequence.denying,
+                    (Phase::Broken, _) if is_message => {
+                        if let Outbound::WebsocketClose { code, reason } = &event
+                            && sequence.failed_close == FailedClose::Closed
+                        {
+                            self.failed_close = Some((CloseCode(*code), reason.clone()));
+                            self.phase = Phase::Closed;
+                        }
+                        sequence.broken_send.as_ref().unwrap_or(&after.unknown_event)
+                    }
                     (Phase::Open, Outbound::WebsocketSend { .. }) => &after.empty_send,
-                    (Phase::Open, Outbound::WebsocketAccept { .. }) => &after.accept_again,
-                    (Phase::Open, _) => &after.unknown_event,
-                    (Phase::Closed, _) => &after.send_after_close,
-                    (Phase::Abandoned | Phase::Over, _) => &profile.disconnect.send,
+                    (Phase::Open | Phase::Broken, Outbound::WebsocketAccept { .. }) => &after.accept_again,
+                    (Phase::Open | Phase::Broken, _) => &after.unknown_event,
+                    (Phase::Closed | Phase::Answered, _) => match self.refusal {
+                        None => &after.send_after_close,
+                        Some(Refusal::Close) => &sequence.refused,
+                        Some(Refusal::Response) => &sequence.denied,
+                    },
+                    (Phase::Over, Outbound::WebsocketAccept { .. })
+                        if !is_message && sequence.gone == Gone::Messages =>
+                    {
+                        &after.accept_again
+                    }
+                    (Phase::Over, _) if !is_message && sequence.gone == Gone::Messages => &after.unknown_event,
+                    (Phase::Abandoned, _) => sequence.abandoned.as_ref().unwrap_or(&profile.disconnect.send),
+                    (Phase::Over, Outbound::WebsocketSend { text: None, bytes: None })
+                        if self.is_empty_first(&profile) =>
+                    {
+                        &after.empty_send
+                    }
+                    (Phase::Over, Outbound::WebsocketClose { .. }) => self.late_close(&profile),
+                    (Phase::Over, _) => match &sequence.closed_send {
+                        Some(effect) if self.is_closed_by_client || !self.is_accepted => effect,
+                        _ => &profile.disconnect.send,
+                    },
                     (Phase::Stopped, _) => &profile.shutdown.pending_send,
                 };
                 self.suffer(effect, event.name(ScopeType::Websocket))
@@ -156,6 +302,37 @@ impl Protocol for Negotiation {
 
     fn takes_messages(&self) -> bool {
         self.phase == Phase::Open
+    }
+
+    fn give(&mut self, inbox: &mut VecDeque<Inbound>) -> Option<Inbound> {
+        if self.profile.sequence.keeps == Keeps::Events {
+            return self.give_by_events(inbox);
+        }
+        inbox.extend(self.take_failed_close());
+        if self.profile.sequence.after_disconnect != AfterDisconnect::Always {
+            let event = inbox.pop_front();
+            self.is_behind &= !inbox.is_empty();
+            return event;
+        }
+        let event = inbox.pop_front().or_else(|| self.disconnect.clone());
+        if let Some(Inbound::WebsocketDisconnect { code, .. }) = &event {
+            let code = self.profile.disconnect.after_own_close.filter(|_| self.is_accepted).or(*code);
+            self.disconnect = Some(Inbound::WebsocketDisconnect { code, reason: None });
+        }
+        event
+    }
+
+    fn message_keys(&self) -> MessageKeys {
+        self.profile.sequence.message_keys
+    }
+
+    fn lose(&mut self) {
+        self.events.lost_before |= !self.events.completed;
+        self.events.completed = true;
+        let stays = matches!(self.phase, Phase::Closed | Phase::Denying);
+        if !(stays && self.profile.sequence.gone == Gone::Messages) {
+            self.phase = Phase::Over;
+        }
     }
 }
 
@@ -181,6 +358,10 @@ impl Negotiation {
             && !self.offers.contains(name)
         {
             let effect = self.profile.before_accept.unoffered_subprotocol.clone();
+            if let (Effect::Raises { exception, .. }, true) = (&effect, self.profile.sequence.broken_send.is_some()) {
+                (self.phase, self.is_broken) = (Phase::Broken, true);
+                return self.suffer(&Effect::Raises { exception: exception.clone(), then: None }, name);
+            }
             self.suffer(&effect, name)?;
             if effect != Effect::Ignored {
                 self.phase = Phase::Lost;
@@ -195,22 +376,38 @@ impl Negotiation {
         if let Some(name) = subprotocol {
             headers.push(field("sec-websocket-protocol", name));
         }
-        headers.extend(extra);
+        if self.profile.sequence.accept_headers == CloseReason::Kept {
+            headers.extend(extra);
+        }
         add_server(&mut headers, &self.profile);
         ResponseHead { status: 101, headers }.encode(outgoing);
         self.phase = Phase::Open;
+        self.is_accepted = true;
         Ok(())
     }
 
     fn deny(&mut self, piece: &[u8], more_body: bool, outgoing: &mut Vec<u8>) {
+        let framing = self.denial_framing;
         let Some((_, _, body)) = self.denial.as_mut() else { return };
-        body.extend_from_slice(piece);
+        match framing {
+            Some(_) => self.write_denial(piece, more_body, outgoing),
+            None => body.extend_from_slice(piece),
+        }
         if more_body {
             return;
         }
+        if self.denial_framing.is_some() {
+            self.denial = None;
+            (self.phase, self.refusal, self.decided) = (Phase::Closed, Some(Refusal::Response), Some(Answer::Drop));
+            return;
+        }
         self.phase = Phase::Closed;
+        self.refusal = Some(Refusal::Response);
         self.decided = match (self.profile.before_accept.denial.clone(), self.denial.take()) {
             (Denial::Sent, Some((status, mut headers, body))) => {
+                if let Some(content_type) = &self.profile.sequence.denial_type {
+                    headers.insert(0, field("content-type", content_type.clone()));
+                }
                 if header(&headers, "content-length").is_none() {
                     headers.push(field("content-length", body.len().to_string()));
                 }
@@ -227,11 +424,12 @@ impl Negotiation {
     fn close(&mut self, code: CloseCode, reason: &str, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
         let profile = Arc::clone(&self.profile);
         let rules = &profile.after_accept;
-        let mut code = code;
+        let (mut code, whole) = (code, reason);
+        (self.told_reason, self.told_code) = (Some(reason.to_owned()), Some(code));
         if !rules.close_codes.contain(code) {
             match &rules.other_close_code {
                 Effect::Answers(Answer::Close { code: Some(instead), .. }) => code = *instead,
-                effect => return self.suffer(effect, &code.to_string()),
+                effect => return self.fail_close(effect, code, reason),
             }
         }
         let reason = match rules.close_reason {
@@ -242,12 +440,277 @@ impl Negotiation {
             _ if reason.len() <= CloseCode::REASON_BYTES_MAX => reason,
             Effect::Truncated => truncate(reason),
             Effect::Ignored => reason,
-            effect => return self.suffer(effect, &code.to_string()),
+            effect => return self.fail_close(effect, code, whole),
         };
         Frame::close(Some(code), reason).encode(outgoing);
         self.phase = Phase::Closed;
         self.own_close = Some(code);
         Ok(())
+    }
+}
+
+impl Negotiation {
+    /// Whether a message with nothing in it is looked at before the state of the connection.
+    fn is_empty_first(&self, profile: &Profile) -> bool {
+        let is_closed = self.is_closed_by_client || !self.is_accepted;
+        let comes_first = profile.after_accept.empty_send == Effect::Ignored || !is_closed;
+        profile.sequence.gone == Gone::Messages && comes_first
+    }
+
+    /// The fate of a close whose client is not there any more.
+    fn late_close<'a>(&self, profile: &'a Profile) -> &'a Effect {
+        let rules = &profile.sequence;
+        let closed = rules.closed_close.as_ref().filter(|_| self.is_closed_by_client || !self.is_accepted);
+        closed.or(rules.gone_close.as_ref()).unwrap_or(&profile.disconnect.send)
+    }
+
+    /// An event as uvicorn's `WebSocketProtocol.asgi_send` takes it.
+    fn take_by_events(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        let profile = Arc::clone(&self.profile);
+        let (before, after, sequence) = (&profile.before_accept, &profile.after_accept, &profile.sequence);
+        let name = event.name(ScopeType::Websocket).to_owned();
+        if !self.events.started {
+            return match event {
+                Outbound::WebsocketAccept { subprotocol, headers } => {
+                    self.events.started = true;
+                    if self.events.lost_before {
+                        return Ok(());
+                    }
+                    self.events.completed = true;
+                    self.accept(subprotocol, headers, outgoing)
+                }
+                refusal if refusal.is_refusal() => {
+                    (self.events.started, self.events.closed, self.events.initial) = (true, true, true);
+                    self.refusal = Some(Refusal::Close);
+                    match &before.close {
+                        // Bodies of a denial response that follow at once go with it.
+                        Answer::Http { status, content_type, .. } => {
+                            self.phase = Phase::Denying;
+                            let headers = vec![field("content-type", content_type.clone())];
+                            self.denial = Some((*status, headers, Vec::new()));
+                        }
+                        answer => (self.phase, self.decided) = (Phase::Closed, Some(answer.clone())),
+                    }
+                    Ok(())
+                }
+                Outbound::ResponseStart { status, headers } => {
+                    (self.events.started, self.events.initial) = (true, true);
+                    (self.phase, self.refusal) = (Phase::Denying, Some(Refusal::Response));
+                    self.denial = Some((status, headers, Vec::new()));
+                    Ok(())
+                }
+                Outbound::WebsocketSend { .. } => self.suffer(&before.send, &name),
+                _ => self.suffer(&before.unknown_event, &name),
+            };
+        }
+        if self.events.initial {
+            let Outbound::ResponseBody { body, more_body } = event else {
+                return self.suffer(&sequence.denying, &name);
+            };
+            if let Some((_, _, so_far)) = self.denial.as_mut() {
+                so_far.extend_from_slice(&body);
+            }
+            self.events.closed |= !more_body;
+            return Ok(());
+        }
+        if self.events.closed {
+            return self.suffer(&after.send_after_close, &name);
+        }
+        let is_gone = self.phase != Phase::Open;
+        match event {
+            Outbound::WebsocketSend { .. } if self.events.lost_before => match &sequence.lost_send {
+                Some(effect) => self.suffer(effect, &name),
+                None => Ok(()),
+            },
+            Outbound::WebsocketClose { .. } if self.events.lost_before => match &sequence.lost_close {
+                Some(effect) => self.suffer(effect, &name),
+                None => Ok(()),
+            },
+            Outbound::WebsocketSend { .. } if is_gone || self.events.mute => {
+                self.suffer(&profile.disconnect.send, &name)
+            }
+            Outbound::WebsocketClose { .. } if is_gone => {
+                self.events.closed = true;
+                Ok(())
+            }
+            Outbound::WebsocketSend { bytes: Some(bytes), .. } => {
+                Frame::encode_whole(Opcode::Binary, &bytes, outgoing);
+                Ok(())
+            }
+            Outbound::WebsocketSend { text: Some(text), .. } => {
+                Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing);
+                Ok(())
+            }
+            Outbound::WebsocketSend { .. } => self.suffer(&after.empty_send, &name),
+            Outbound::WebsocketClose { code, reason } => {
+                self.close(CloseCode(code), &reason, outgoing)?;
+                self.events.closed = true;
+                Ok(())
+            }
+            Outbound::WebsocketAccept { .. } => self.suffer(&after.accept_again, &name),
+            _ => self.suffer(&after.unknown_event, &name),
+        }
+    }
+
+    /// An event as hypercorn's `WSStream.app_send` takes it.
+    fn take_as_stream(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        let profile = Arc::clone(&self.profile);
+        let (before, after, sequence) = (&profile.before_accept, &profile.after_accept, &profile.sequence);
+        let name = event.name(ScopeType::Websocket).to_owned();
+        let lacks = |attribute| Err(Exception::attribute_error("WSStream", attribute));
+        match (self.phase, event) {
+            (Phase::Over | Phase::Stopped | Phase::Abandoned, _) => Ok(()),
+            (Phase::Connecting, Outbound::WebsocketAccept { subprotocol, headers }) => {
+                self.accept(subprotocol, headers, outgoing)
+            }
+            (Phase::Connecting, Outbound::ResponseStart { status, headers }) => {
+                self.denial = Some((status, headers, Vec::new()));
+                Ok(())
+            }
+            (Phase::Connecting | Phase::Denying, Outbound::ResponseBody { body, more_body }) => {
+                if self.phase == Phase::Connecting {
+                    let Some((status, mut headers, _)) = self.denial.clone() else { return lacks("response") };
+                    if header(&headers, "content-length").is_none() {
+                        headers.push(field("transfer-encoding", "chunked"));
+                        self.denial_framing = Some(DenialFraming::Chunks);
+                    } else {
+                        self.denial_framing = Some(DenialFraming::Length);
+                    }
+                    add_server(&mut headers, &self.profile);
+                    ResponseHead { status, headers }.encode(outgoing);
+                    self.phase = Phase::Denying;
+                }
+                self.write_denial(&body, more_body, outgoing);
+                if !more_body {
+                    (self.phase, self.refusal) = (Phase::Answered, Some(Refusal::Response));
+                }
+                Ok(())
+            }
+            (Phase::Connecting, refusal) if refusal.is_refusal() => {
+                write_answer(outgoing, &before.close, &profile);
+                (self.phase, self.refusal) = (Phase::Answered, Some(Refusal::Close));
+                Ok(())
+            }
+            (Phase::Open, Outbound::WebsocketSend { bytes: Some(bytes), .. }) => {
+                Frame::encode_whole(Opcode::Binary, &bytes, outgoing);
+                Ok(())
+            }
+            (Phase::Open, Outbound::WebsocketSend { text: Some(text), .. }) => {
+                Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing);
+                Ok(())
+            }
+            (Phase::Open | Phase::Broken, Outbound::WebsocketSend { text: None, bytes: None }) => {
+                self.suffer(&after.empty_send, &name)
+            }
+            (Phase::Broken, Outbound::WebsocketSend { .. }) => lacks("connection"),
+            (Phase::Open, Outbound::WebsocketClose { code, reason }) => self.close(CloseCode(code), &reason, outgoing),
+            // Its own second close is swallowed.
+            (Phase::Closed, Outbound::WebsocketClose { .. }) if !self.is_broken && self.refusal.is_none() => Ok(()),
+            (Phase::Broken | Phase::Denying | Phase::Answered | Phase::Closed, Outbound::WebsocketClose { .. }) => {
+                (self.phase, self.is_broken) = (Phase::Closed, true);
+                lacks("connection")
+            }
+            (Phase::Connecting | Phase::Lost, Outbound::WebsocketSend { .. }) => self.suffer(&before.send, &name),
+            (Phase::Connecting | Phase::Lost, _) => self.suffer(&before.unknown_event, &name),
+            (Phase::Open | Phase::Broken, Outbound::WebsocketAccept { .. }) => self.suffer(&after.accept_again, &name),
+            (Phase::Open | Phase::Broken, _) => self.suffer(&after.unknown_event, &name),
+            (Phase::Denying, _) => self.suffer(&sequence.denying, &name),
+            (Phase::Answered, _) => self.suffer(&sequence.denied, &name),
+            (Phase::Closed, _) => self.suffer(&after.send_after_close, &name),
+        }
+    }
+
+    /// Writes a piece of a denial response whose head is out.
+    fn write_denial(&self, piece: &[u8], more_body: bool, outgoing: &mut Vec<u8>) {
+        if self.denial_framing == Some(DenialFraming::Length) {
+            return outgoing.extend_from_slice(piece);
+        }
+        if !piece.is_empty() {
+            outgoing.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+            outgoing.extend_from_slice(piece);
+            outgoing.extend_from_slice(b"\r\n");
+        }
+        if !more_body {
+            outgoing.extend_from_slice(b"0\r\n\r\n");
+        }
+    }
+
+    /// What uvicorn's `WebSocketProtocol.asgi_receive` gives.
+    fn give_by_events(&mut self, inbox: &mut VecDeque<Inbound>) -> Option<Inbound> {
+        let without_reason = |code| Some(Inbound::WebsocketDisconnect { code: Some(code), reason: None });
+        if !std::mem::replace(&mut self.events.connected, true) {
+            return inbox.pop_front();
+        }
+        if self.events.lost_before {
+            return without_reason(CloseCode::ABNORMAL.0);
+        }
+        if !self.events.completed {
+            return None;
+        }
+        if self.events.closed {
+            return without_reason(CloseCode::NO_STATUS.0);
+        }
+        let event = inbox.pop_front();
+        self.events.closed |= matches!(event, Some(Inbound::WebsocketDisconnect { .. }));
+        event
+    }
+
+    /// That which there is of a denial response goes out.
+    fn deny_with_what_is_there(&mut self, outgoing: &mut Vec<u8>) {
+        if let Some((status, mut headers, body)) = self.denial.take() {
+            if header(&headers, "content-length").is_none() {
+                headers.push(field("content-length", body.len().to_string()));
+            }
+            headers.push(field("connection", "close"));
+            add_server(&mut headers, &self.profile);
+            ResponseHead { status, headers }.encode(outgoing);
+            outgoing.extend_from_slice(&body);
+            self.phase = Phase::Closed;
+            self.decided = Some(Answer::Drop);
+        }
+    }
+
+    /// All that the application is told of a close that raised.
+    fn take_failed_close(&mut self) -> Option<Inbound> {
+        let (code, reason) = self.failed_close.take()?;
+        Some(Inbound::WebsocketDisconnect { code: Some(code.0), reason: Some(reason) })
+    }
+
+    /// All that the application is told after its own close.
+    fn own_disconnect(&self) -> Option<Inbound> {
+        let code = self.profile.disconnect.after_own_close;
+        let is_told = code.is_none() && self.profile.sequence.close_reason == ToldReason::Told;
+        let reason = self.told_reason.clone().filter(|_| is_told);
+        self.own_close?;
+        Some(Inbound::WebsocketDisconnect { code: code.or(self.told_code.map(|own| own.0)), reason })
+    }
+
+    /// The code that the end of the connection is told with.
+    fn lost_code(&self) -> Option<u16> {
+        let rules = &self.profile.sequence;
+        match self.refusal {
+            None if self.denial.is_some() && rules.keeps != Keeps::Stream => rules.lost_denied,
+            _ if self.own_close.is_some() && rules.keeps == Keeps::Stream => self.profile.disconnect.after_own_close,
+            _ if self.is_accepted || (self.is_broken && rules.keeps != Keeps::Stream) => {
+                Some(self.profile.disconnect.without_frame)
+            }
+            Some(Refusal::Close) => rules.lost_refused,
+            Some(Refusal::Response) => rules.lost_denied,
+            None => rules.lost_pending,
+        }
+    }
+
+    /// A close that the server does not take.
+    fn fail_close(&mut self, effect: &Effect, code: CloseCode, reason: &str) -> Result<(), Exception> {
+        let result = self.suffer(effect, &code.to_string());
+        self.events.mute |= result.is_err() && self.profile.sequence.keeps == Keeps::Events;
+        if result.is_err() && self.profile.sequence.failed_close != FailedClose::Nothing {
+            self.failed_close = Some((code, reason.to_owned()));
+            if self.profile.sequence.failed_close == FailedClose::Closed {
+                self.phase = Phase::Closed;
+            }
+        }
+        result
     }
 }
 
@@ -312,6 +775,10 @@ struct Connection {
     is_stopping: bool,
     /// When the application's call is cancelled.
     cancel_at: Option<Instant>,
+    /// Whether the application was told of the end.
+    is_told: bool,
+    /// Whether the connection is gone.
+    is_lost: bool,
 }
 
 impl Connection {
@@ -320,16 +787,21 @@ impl Connection {
         while self.wire.is_some() || self.call.is_running() {
             match self.next().await {
                 Next::Step(Step::Ended(result)) => self.application_ended(result),
-                Next::Step(Step::Wire(Progress::End)) => self.client_ended(),
-                Next::Step(Step::Wire(_) | Step::Moved) => self.read_frames(),
+                Next::Step(Step::Wire | Step::Moved) => {}
                 Next::Timer => self.timer_fired(),
                 Next::Stop(Life::Exited) => return self.kill(),
                 Next::Stop(_) => self.server_stops(),
             }
-            let (phase, decided) = {
+            self.read_frames();
+            if self.wire.as_ref().is_some_and(Wire::has_ended) && !self.is_paused() && !self.is_lost {
+                self.client_ended();
+            }
+            self.deny();
+            let (phase, decided, failed) = {
                 let protocol = &mut self.call.desk().protocol;
-                (protocol.phase, protocol.decided.take())
+                (protocol.phase, protocol.decided.take(), protocol.take_failed_close())
             };
+            failed.into_iter().for_each(|event| self.call.deliver(event));
             match decided {
                 Some(answer) => self.answer(&answer),
                 None => self.follow(phase),
@@ -338,8 +810,26 @@ impl Connection {
                 && let Some(mut wire) = self.wire.take()
             {
                 self.flush(&mut wire).await;
+                drop(wire);
+                self.lose();
             }
         }
+    }
+
+    /// Sends a denial response that does not wait for its end.
+    fn deny(&mut self) {
+        if self.profile.sequence.keeps == Keeps::Events && self.phase() == Phase::Denying {
+            let mut outgoing = Vec::new();
+            let mut desk = self.call.desk();
+            desk.protocol.deny_with_what_is_there(&mut outgoing);
+            desk.outgoing().append(&mut outgoing);
+        }
+    }
+
+    /// Whether the server reads nothing because the application has not received what came.
+    fn is_paused(&self) -> bool {
+        let is_behind = self.call.desk().protocol.is_behind;
+        is_behind && self.is_open() && self.profile.sequence.reads == Reads::OneMessage
     }
 
     /// Writes what is still to be written before the wire is cut. A client that does not read has its limit.
@@ -375,14 +865,14 @@ impl Connection {
         self.cancel_at = (!grace.is_zero()).then(|| Instant::now() + grace);
         let rules = &self.profile.shutdown;
         match self.phase() {
-            Phase::Connecting | Phase::Lost | Phase::Denying => {
+            Phase::Connecting | Phase::Lost | Phase::Denying | Phase::Broken => {
                 let (rule, sees) = (rules.pending.clone(), rules.pending_sees);
                 if self.cut_short(&rule, sees) {
                     self.set_phase(Phase::Stopped);
                 }
             }
             Phase::Open | Phase::Abandoned => self.stop_session(),
-            Phase::Closed | Phase::Over | Phase::Stopped => {}
+            Phase::Answered | Phase::Closed | Phase::Over | Phase::Stopped => {}
         }
     }
 
@@ -445,12 +935,13 @@ impl Connection {
                 let interval = Duration::from_millis(self.profile.keepalive.ping_interval_ms);
                 self.ping.due = Some(Instant::now() + interval);
             }
-            Phase::Closed if self.ending.is_none() => {
+            Phase::Closed if self.ending.is_none() && self.profile.sequence.keeps != Keeps::Stream => {
                 self.stop_pings();
                 self.ending = Some(Ending::CloseBy(Instant::now() + CLOSE_WAIT));
-                let own = self.call.desk().protocol.own_close.unwrap_or(CloseCode::ABNORMAL);
-                let code = self.profile.disconnect.after_own_close.unwrap_or(own.0);
-                self.call.deliver(Inbound::WebsocketDisconnect { code, reason: String::new() });
+                let told = self.call.desk().protocol.own_disconnect();
+                if let Some(event) = told {
+                    self.tell(event);
+                }
             }
             _ => {}
         }
@@ -479,39 +970,125 @@ impl Connection {
         }
         self.stop_pings();
         self.ending = Some(ending);
+        let is_refused = self.call.desk().protocol.refusal.is_some();
+        if let Some(code) = self.profile.sequence.after_refusal.filter(|_| is_refused && !self.is_told) {
+            self.tell(Inbound::WebsocketDisconnect { code: Some(code), reason: None });
+        }
         if self.phase() != Phase::Lost {
-            self.set_phase(Phase::Over);
+            self.call.desk().protocol.lose();
         }
     }
 
+    /// Tells the application of its end.
+    fn tell(&mut self, event: Inbound) {
+        self.is_told = true;
+        // There the end is no event of its own.
+        self.call.deliver(event);
+    }
+
+    /// The connection is gone.
+    fn lose(&mut self) {
+        let (is_accepted, code) = {
+            let protocol = &self.call.desk().protocol;
+            (protocol.is_accepted, protocol.lost_code())
+        };
+        let is_due = match self.profile.sequence.after_disconnect {
+            AfterDisconnect::OneMore => true,
+            AfterDisconnect::Nothing | AfterDisconnect::Always => !self.is_told,
+        };
+        if let (true, Some(code)) = (is_due && !self.is_lost, code) {
+            let reason = self.profile.sequence.lost_reason.clone().filter(|_| is_accepted);
+            self.tell(Inbound::WebsocketDisconnect { code: Some(code), reason });
+        }
+        self.is_lost = true;
+        self.call.desk().protocol.lose();
+    }
+
     fn application_ended(&mut self, result: Result<(), Exception>) {
+        self.deny();
+        {
+            let events = &mut self.call.desk().protocol.events;
+            // The handshake goes on behind the server's own answer.
+            events.completed |= !events.started;
+            (events.started, events.closed) = (true, true);
+        }
         // What it sent last may have decided something.
         if let Some(answer) = self.decided() {
             return self.answer(&answer);
         }
+        if self.profile.sequence.keeps == Keeps::Stream && self.stream_ended() {
+            return;
+        }
+        let is_return = result.is_ok();
+        let is_denied_at_once = self.call.desk().protocol.denial_framing.is_some();
+        let returns = &self.profile.after_accept.returns;
+        let hang_or_drop = if *returns == Answer::Hang { returns } else { &Answer::Drop };
         let answer = match (self.phase(), result) {
+            // It may be another connection's.
+            (Phase::Connecting | Phase::Open, Err(exception)) if exception.is_client_disconnected() => &Answer::Drop,
             (Phase::Connecting, Err(_)) => &self.profile.before_accept.raises,
             (Phase::Connecting, Ok(())) => &self.profile.before_accept.returns,
             (Phase::Open, Err(_)) => &self.profile.after_accept.raises,
             (Phase::Open, Ok(())) => &self.profile.after_accept.returns,
-            (Phase::Denying, _) => &Answer::Drop,
-            (Phase::Lost | Phase::Abandoned | Phase::Closed | Phase::Over | Phase::Stopped, _) => return,
+            (Phase::Denying, Ok(())) if is_denied_at_once => hang_or_drop,
+            (Phase::Broken, Ok(())) => hang_or_drop,
+            (Phase::Denying | Phase::Broken, _) => &Answer::Drop,
+            (Phase::Lost | Phase::Abandoned | Phase::Answered | Phase::Closed | Phase::Over | Phase::Stopped, _) => {
+                return;
+            }
         };
-        let answer = answer.clone();
+        let (answer, phase) = (answer.clone(), self.phase());
         self.answer(&answer);
+        if phase == Phase::Connecting && is_return && self.profile.sequence.after_returns == AfterReturns::Handshake {
+            let headers = vec![field("upgrade", "websocket"), field("connection", "Upgrade")];
+            ResponseHead { status: 101, headers }.encode(self.call.desk().outgoing());
+        }
+    }
+
+    /// The call is over, and the connection with it; whether that is all.
+    fn stream_ended(&mut self) -> bool {
+        match self.phase() {
+            Phase::Connecting => false,
+            Phase::Open => {
+                let answer = self.profile.after_accept.returns.clone();
+                self.answer(&answer);
+                self.ending = Some(Ending::Cut);
+                true
+            }
+            Phase::Broken => {
+                // That the end raises, too, keeps it from being told.
+                self.is_told = true;
+                self.ending = Some(Ending::Cut);
+                true
+            }
+            Phase::Lost
+            | Phase::Denying
+            | Phase::Abandoned
+            | Phase::Answered
+            | Phase::Closed
+            | Phase::Over
+            | Phase::Stopped => {
+                self.ending = Some(Ending::Cut);
+                true
+            }
+        }
     }
 
     fn client_ended(&mut self) {
         self.stop_pings();
         self.ending = Some(Ending::Cut);
-        self.disconnect(CloseCode(self.profile.disconnect.without_frame), String::new());
+        self.lose();
     }
 
     /// Tells the application that the client is gone, once.
     fn disconnect(&mut self, code: CloseCode, reason: String) {
-        if matches!(self.phase(), Phase::Connecting | Phase::Lost | Phase::Denying | Phase::Open | Phase::Abandoned) {
+        if matches!(
+            self.phase(),
+            Phase::Connecting | Phase::Lost | Phase::Denying | Phase::Broken | Phase::Open | Phase::Abandoned
+        ) {
             self.set_phase(Phase::Over);
-            self.call.deliver(Inbound::WebsocketDisconnect { code: code.0, reason });
+            let reason = Some(reason).filter(|_| self.profile.sequence.close_reason == ToldReason::Told);
+            self.tell(Inbound::WebsocketDisconnect { code: Some(code.0), reason });
         }
     }
 
@@ -543,9 +1120,10 @@ impl Connection {
 
     fn read_frames(&mut self) {
         loop {
+            let is_paused = self.is_paused();
             let Some(wire) = self.wire.as_mut().filter(|wire| !wire.incoming.is_empty()) else { return };
             let not_yet = matches!(self.call.desk().protocol.phase, Phase::Connecting | Phase::Denying);
-            if not_yet || self.call.is_inbox_full() {
+            if not_yet || is_paused || self.call.is_inbox_full() {
                 return;
             }
             let rules = &self.profile.violation;
@@ -597,6 +1175,8 @@ impl Connection {
                 // Whatever the client has to say to that is not waited for.
                 self.ending = Some(Ending::Cut);
             }
+        } else if matches!(self.ending, Some(Ending::CloseBy(_))) {
+            self.ending = Some(Ending::Cut);
         }
     }
 
@@ -640,6 +1220,7 @@ impl Connection {
 
     fn client_closed(&mut self, frame: &Frame) {
         let (code, reason) = frame.close_parts();
+        self.call.desk().protocol.is_closed_by_client = true;
         match self.phase() {
             Phase::Open | Phase::Abandoned => {
                 let rules = &self.profile.disconnect;
@@ -647,7 +1228,9 @@ impl Connection {
                     CloseEcho::Same => Frame::close(code, &reason),
                     CloseEcho::Normal => Frame::close(Some(CloseCode::NORMAL), ""),
                 };
-                answer.encode(self.call.desk().outgoing());
+                if !self.call.desk().protocol.events.mute {
+                    answer.encode(self.call.desk().outgoing());
+                }
                 let seen = match code {
                     Some(code) => rules.with_code.map_or(code, CloseCode),
                     None => CloseCode(rules.without_code),
@@ -655,7 +1238,14 @@ impl Connection {
                 self.disconnect(seen, reason);
             }
             // Frames are read from the moment of the accept on.
-            Phase::Connecting | Phase::Lost | Phase::Denying | Phase::Closed | Phase::Over | Phase::Stopped => {}
+            Phase::Connecting
+            | Phase::Lost
+            | Phase::Denying
+            | Phase::Broken
+            | Phase::Answered
+            | Phase::Closed
+            | Phase::Over
+            | Phase::Stopped => {}
         }
         self.stop_pings();
         self.ending = Some(Ending::Cut);
@@ -686,7 +1276,9 @@ impl Connection {
             },
             _ => Inbound::WebsocketReceive { text: None, bytes: Some(payload.into()) },
         };
-        if self.phase() == Phase::Open {
+        let goes_on = self.profile.sequence.abandoned.is_none() && self.phase() == Phase::Abandoned;
+        if self.phase() == Phase::Open || goes_on {
+            self.call.desk().protocol.is_behind = true;
             self.call.deliver(event);
         }
     }

@@ -45,6 +45,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// What was measured of a server.
 #[derive(Debug, Clone)]
 pub struct Measurement {
+    /// The server as `--server` takes it, with its version.
+    pub choice: String,
     /// The server, with the versions of what decides how it behaves.
     pub server: String,
     /// Python's version.
@@ -96,6 +98,7 @@ impl Measurement {
         let source = format!("measured {date} on loopback, CPython {}{kept}", self.python);
         let head = [
             ("name", name),
+            ("choice", self.choice.as_str()),
             ("server", self.server.as_str()),
             ("source", &source),
             ("server_header", &self.server_header),
@@ -143,7 +146,9 @@ pub async fn measure(choice: &ServerChoice, python: &Path, slow: Slow) -> Result
         measured.rows.extend(rows::slow(&bench).await?.rows);
     }
     let server_header = measured.server_header;
-    Ok(Measurement { server, python: python_version, rows: measured.rows, server_header })
+    let own = found.iter().find(|(name, _)| *name == choice.software.name()).and_then(|(_, version)| version.clone());
+    let choice = ServerChoice { version: own.or_else(|| choice.version.clone()), ..choice.clone() }.to_string();
+    Ok(Measurement { choice, server, python: python_version, rows: measured.rows, server_header })
 }
 
 /// Whether a server is watched for as long as it takes to see what it does of itself.

@@ -127,7 +127,7 @@ pub(super) fn close_effect(
 pub(super) fn told(transcript: &Transcript) -> Option<u16> {
     let in_time = transcript.events.iter().take_while(|event| !matches!(event.what, What::DeadlinePassed { .. }));
     in_time.into_iter().find_map(|event| match &event.what {
-        What::Received(Inbound::WebsocketDisconnect { code, .. }) => Some(*code),
+        What::Received(Inbound::WebsocketDisconnect { code, .. }) => *code,
         _ => None,
     })
 }

@@ -12,7 +12,8 @@ use crate::{
 const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// Reads one body piece by piece.
-pub(super) struct Reader {
+#[derive(Debug)]
+pub struct Reader {
     body: Vec<u8>,
     framing: Framing,
     /// How often something came.
@@ -22,7 +23,7 @@ pub(super) struct Reader {
 
 /// The bytes that may follow a body on its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Behind {
+pub enum Behind {
     /// Nothing: no other request waits for an answer.
     Nothing,
     /// The answers to further requests.
@@ -33,6 +34,7 @@ pub(super) enum Behind {
 const PIECES_MAX: usize = 500;
 const ENDLESS_BYTES_MAX: usize = 1 << 20;
 
+#[derive(Debug)]
 enum Framing {
     None,
     BytesLeft(usize),
@@ -42,7 +44,8 @@ enum Framing {
 }
 
 impl Reader {
-    pub(super) fn new(method: &str, head: &ResponseHead, behind: Behind) -> Reader {
+    /// Reads the body of an answer with this head to a request with this method.
+    pub fn new(method: &str, head: &ResponseHead, behind: Behind) -> Reader {
         let mut lengths = head.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"content-length"));
         let parse = |value: &[u8]| std::str::from_utf8(value).ok()?.trim().parse().ok();
         let framing = if method == "HEAD" || matches!(head.status, 204 | 304) {
@@ -60,7 +63,7 @@ impl Reader {
     }
 
     /// Whether so much of an answer without end has come that it need not be read on.
-    pub(super) fn has_enough(&mut self) -> bool {
+    pub fn has_enough(&mut self) -> bool {
         self.pieces += 1;
         let is_endless = matches!(self.framing, Framing::Chunked | Framing::UntilEnd);
         is_endless && (self.pieces > PIECES_MAX || self.body.len() >= ENDLESS_BYTES_MAX)
@@ -88,12 +91,18 @@ impl Reader {
         self.body.len() + waiting
     }
 
-    pub(super) fn into_body(self) -> Vec<u8> {
+    /// That which has come of it so far.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// That which has come of it.
+    pub fn into_body(self) -> Vec<u8> {
         self.body
     }
 
     /// Takes what has come; how the body ended, once it has.
-    pub(super) fn read(&mut self, incoming: &mut BytesMut, stream_ended: bool) -> Option<BodyEnd> {
+    pub fn read(&mut self, incoming: &mut BytesMut, stream_ended: bool) -> Option<BodyEnd> {
         let cut = stream_ended.then_some(BodyEnd::Truncated);
         let behind = self.behind;
         let end = |incoming: &BytesMut| match (incoming.is_empty(), behind) {

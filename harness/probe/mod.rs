@@ -3,7 +3,7 @@
 //! `line` is a connection that carries plain requests, `session` one that carries a WebSocket, `hearing` the messages
 //! that a client has read and not waited for yet.
 
-mod body;
+pub mod body;
 mod handshake;
 mod hearing;
 mod line;

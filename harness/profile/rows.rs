@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Answer, Effect, Profile, Reception, Stop};
+use super::{Answer, Both, Effect, Profile, Reception, Stop};
 use crate::exception::Exception;
 
 /// One row of a profile: its section, its key, and its value as the file has it; nothing where the file leaves it out.
@@ -61,13 +61,20 @@ impl Profile {
             shutdown {
                 connects pending pending_sees pending_send open open_sees request cancels grace_s
             }
+            sequence {
+                keeps message_keys reads denial_start after_returns denying denied refused after_refusal accept_headers both_send failed_close gone after_disconnect
+                lost_pending lost_refused lost_denied lost_reason close_reason broken_send denial_type closed_send closed_close
+                gone_close lost_send lost_close abandoned http_body http_before_start http_after_start http_unknown http_after_end http_after_pieces http_gone http_after_error
+                http_short_end http_disconnect http_raises_after_end
+                http_unread http_own_answer
+            }
         }
         rows
     }
 
     /// The file of a profile with these rows, which stand in the file's order. A row that nobody knows is left for
     /// somebody to fill in.
-    pub fn print(head: [(&str, &str); 4], remark: &str, rows: &[(Row, bool)]) -> String {
+    pub fn print(head: [(&str, &str); 5], remark: &str, rows: &[(Row, bool)]) -> String {
         let mut text = format!("# {remark}\n");
         for (key, value) in head {
             text.push_str(&format!("{key} = {}\n", quoted(value)));
@@ -105,7 +112,15 @@ macro_rules! plain {
 }
 
 plain! { bool u16 u64 String super::Denial super::CloseCodes super::CloseReason super::CloseEcho super::Start super::WithoutLength
-super::TextCheck super::LengthCheck super::Connects Vec<super::Strictness> }
+super::TextCheck super::LengthCheck super::Connects Vec<super::Strictness> crate::event::MessageKeys super::Reads
+super::FailedClose super::Gone super::AfterDisconnect super::HttpBody super::HttpDisconnect super::Reuse
+super::ToldReason super::ShortEnd super::Keeps super::AfterReturns }
+
+impl Written for Option<Effect> {
+    fn written(&self) -> Option<String> {
+        self.as_ref().and_then(Written::written)
+    }
+}
 
 impl<T: Serialize> Written for Option<T> {
     fn written(&self) -> Option<String> {
@@ -160,6 +175,16 @@ impl Written for Reception {
             Reception::Accepted => Some("\"accepted\"".to_owned()),
             Reception::Http => Some("\"http\"".to_owned()),
             Reception::Refused(answer) => answer.written(),
+        }
+    }
+}
+
+impl Written for Both {
+    fn written(&self) -> Option<String> {
+        match self {
+            Both::Text => Some("\"text\"".to_owned()),
+            Both::Bytes => Some("\"bytes\"".to_owned()),
+            Both::Suffers(effect) => effect.written(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A Python interpreter with somebody's application in it, and the conversation with it: one batch of commands, one
 //! answer, and nothing moves on our side until that is there. On the real clock answers come when they come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -157,6 +157,8 @@ struct Ear {
 #[derive(Debug, Default)]
 struct Calls {
     running: BTreeMap<i64, mpsc::UnboundedSender<Happening>>,
+    /// Calls that are over, and that something of the application can still send and receive with.
+    kept: BTreeSet<i64>,
     next: i64,
     /// Where the application's own code is.
     directory: PathBuf,
@@ -261,12 +263,22 @@ impl Interpreter {
         (id, receiver)
     }
 
-    /// The server is done with a call.
-    pub(super) fn forget(&self, id: i64, is_over: bool) {
-        if lock(&self.calls).running.remove(&id).is_none() || is_over {
-            return;
+    /// The server is done with a call; whether something of the application may still send and receive with it.
+    pub(super) fn forget(&self, id: i64, is_over: bool) -> bool {
+        {
+            let mut calls = lock(&self.calls);
+            if is_over && !calls.kept.contains(&id) {
+                calls.running.remove(&id);
+                return false;
+            }
+            if !calls.running.contains_key(&id) {
+                return false;
+            }
         }
-        self.tell(vec![command("forget", id, []), command("cancel", id, [])]);
+        if !is_over {
+            self.tell(vec![command("forget", id, []), command("cancel", id, [])]);
+        }
+        lock(&self.calls).running.contains_key(&id)
     }
 
     /// Gives commands. In lockstep the application then runs until it is idle, before anything else does.
@@ -454,6 +466,15 @@ impl Calls {
         }
     }
 
+    /// A call that is over is kept, or freed.
+    fn keep(&mut self, id: i64, is_kept: bool) {
+        if is_kept {
+            self.kept.insert(id);
+        } else if self.kept.remove(&id) {
+            self.running.remove(&id);
+        }
+    }
+
     /// Passes on one thing that happened.
     fn happen(&mut self, event: Value) {
         let Value::List(parts) = event else { return };
@@ -480,6 +501,12 @@ impl Calls {
             "fatal" => {
                 let message = "the harness's part in the interpreter failed".to_owned();
                 return self.die(Trouble { message, details: text(parts.next()), blame: Blame::Setup });
+            }
+            "kept" | "freed" => {
+                if let Some(Value::Int(id)) = parts.next() {
+                    self.keep(id, kind == "kept");
+                }
+                return;
             }
             "receive" => (parts.next(), Happening::Receive),
             "send" => (parts.next(), Happening::Send(parts.next().unwrap_or(Value::None))),

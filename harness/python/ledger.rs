@@ -307,7 +307,7 @@ impl Book {
             name => {
                 let Some(call) = self.calls.get(&key) else { return };
                 let (kind, scribe) = (call.kind, call.scribe.clone());
-                let what = happened(name, &mut parts, &self.directory);
+                let what = happened(name, kind, &mut parts, &self.directory);
                 for what in &what {
                     if let What::Raised(exception) | What::Handled(exception) = what {
                         self.told.insert(exception.located());
@@ -403,10 +403,10 @@ impl Book {
 type Entries = BTreeMap<std::borrow::Cow<'static, str>, Value>;
 
 /// What a witness told of a call.
-fn happened(name: &str, parts: &mut std::vec::IntoIter<Value>, directory: &Path) -> Vec<What> {
+fn happened(name: &str, kind: ScopeType, parts: &mut std::vec::IntoIter<Value>, directory: &Path) -> Vec<What> {
     match name {
         "received" => vec![What::Received(inbound(&parts.next().unwrap_or(Value::None)))],
-        "sent" => vec![What::Sent(Outbound::from_value(&parts.next().unwrap_or(Value::None)))],
+        "sent" => vec![What::Sent(Outbound::on(kind, &parts.next().unwrap_or(Value::None)))],
         "raised_in" => vec![What::CallRaised(Exception::new(&text(parts.next()), text(parts.next())))],
         "returned" => vec![What::Returned],
         "raised" => vec![What::Raised(exception(parts, directory))],

@@ -13,10 +13,11 @@ mod venv;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::coop::{consume_budget, unconstrained};
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
@@ -55,55 +56,112 @@ impl Application for PythonApplication {
     ) -> Promise<'static, Result<(), Exception>> {
         Box::pin(async move {
             let (id, happenings) = self.0.call(Value::Dict(scope.0));
-            let mut call = Call { interpreter: Arc::clone(&self.0), id, is_over: false };
-            let (wanted, wants) = mpsc::unbounded_channel();
-            let (credit, has_given, is_sending) = (send.credit(), AtomicBool::new(false), AtomicBool::new(false));
-            // What is sent on credit must not come before what waits.
-            let credit_of_given = || if is_sending.load(Ordering::Relaxed) { 0 } else { credit() };
-            let mut attends = pin!(attend(&self.0, id, happenings, send, wanted, &is_sending));
-            let mut gives = pin!(give(&self.0, id, wants, receive, &credit_of_given, &has_given));
-            let result = poll_fn(|cx| {
-                loop {
-                    if let Poll::Ready(result) = attends.as_mut().poll(cx) {
-                        return Poll::Ready(result);
-                    }
-                    // What it gets may make it send, and that is attended to before anything else moves.
-                    let _ = gives.as_mut().poll(cx);
-                    if !has_given.swap(false, Ordering::Relaxed) {
-                        return Poll::Pending;
-                    }
-                }
+            let ends = Arc::new(Ends {
+                id,
+                happenings: Mutex::new(happenings),
+                waiting: AtomicUsize::new(0),
+                receive: Mutex::new(receive),
+                send: Mutex::new(send),
             });
-            let result = result.await;
+            // Before what uses the ends, so that they are free when it is dropped.
+            let mut call = Call { interpreter: Arc::clone(&self.0), ends: Arc::clone(&ends), is_over: false };
+            let result = ends.serve(&|commands| self.0.tell(commands)).await;
             call.is_over = true;
             result
         })
     }
 }
 
-/// A call that is cancelled when nobody waits for it any more.
+/// A call that is cancelled when nothing waits for it any more. What something of the application still holds of it is
+/// served on.
 struct Call {
     interpreter: Arc<Interpreter>,
-    id: i64,
+    ends: Arc<Ends>,
     is_over: bool,
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.interpreter.forget(self.id, self.is_over);
+        if !self.interpreter.forget(self.ends.id, self.is_over) {
+            return;
+        }
+        let (ends, interpreter) = (Arc::clone(&self.ends), Arc::downgrade(&self.interpreter));
+        // Where the runtime ends, the interpreter is about to.
+        let Ok(runtime) = Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let tell = |commands| {
+                if let Some(interpreter) = interpreter.upgrade() {
+                    interpreter.tell(commands);
+                }
+            };
+            while !matches!(ends.serve(&tell).await, Err(exception) if exception.is_cancellation()) {}
+        });
+    }
+}
+
+/// The receive and the send of a call, and what the application asks of them.
+struct Ends {
+    id: i64,
+    happenings: Mutex<mpsc::UnboundedReceiver<Happening>>,
+    /// How many receives wait.
+    waiting: AtomicUsize,
+    receive: Mutex<Box<dyn Receive>>,
+    send: Mutex<Box<dyn SendEvent>>,
+}
+
+/// Gives commands to the interpreter.
+type Tell<'a> = &'a (dyn Fn(Vec<Value>) + Send + Sync);
+
+impl Ends {
+    /// Does what the application asks for, until the call ends.
+    async fn serve(&self, tell: Tell<'_>) -> Result<(), Exception> {
+        let mut happenings = self.happenings.lock().await;
+        let mut receive = self.receive.lock().await;
+        let mut send = self.send.lock().await;
+        let (wanted, wants) = mpsc::unbounded_channel();
+        for _ in 0..self.waiting.load(Ordering::Relaxed) {
+            let _ = wanted.send(());
+        }
+        let (credit, has_given, is_sending) = (send.credit(), AtomicBool::new(false), AtomicBool::new(false));
+        // That which is sent on credit must not come before what waits.
+        let credit_of_given = || if is_sending.load(Ordering::Relaxed) { 0 } else { credit() };
+        let want = || {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            let _ = wanted.send(());
+        };
+        let mut attends = pin!(attend(tell, self.id, &mut happenings, &mut **send, &want, &is_sending));
+        let give_one = || {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            has_given.store(true, Ordering::Relaxed);
+        };
+        let mut gives = pin!(give(tell, self.id, wants, &mut **receive, &credit_of_given, &give_one));
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = attends.as_mut().poll(cx) {
+                    return Poll::Ready(result);
+                }
+                // That which it gets may make it send, and that is attended to before anything else moves.
+                let _ = gives.as_mut().poll(cx);
+                if !has_given.swap(false, Ordering::Relaxed) {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
     }
 }
 
 /// Does what a call asks for, until it ends.
 async fn attend(
-    interpreter: &Interpreter,
+    tell: Tell<'_>,
     id: i64,
-    mut happenings: mpsc::UnboundedReceiver<Happening>,
-    mut send: Box<dyn SendEvent>,
-    wanted: mpsc::UnboundedSender<()>,
+    happenings: &mut mpsc::UnboundedReceiver<Happening>,
+    send: &mut dyn SendEvent,
+    want: &(dyn Fn() + Sync),
     is_sending: &AtomicBool,
 ) -> Result<(), Exception> {
-    let (credit, mut pace) = (send.credit(), Pace::new());
+    let (credit, mut pace, kind) = (send.credit(), Pace::new(), send.kind());
+    let read = |event: &Value| kind.map_or_else(|| Outbound::from_value(event), |kind| Outbound::on(kind, event));
     let record = |what| {
         Scribe::with_current(|scribe| scribe.record(Party::Application, what));
     };
@@ -111,19 +169,19 @@ async fn attend(
     // What has happened is attended to at once, however much it is.
     while let Some(happening) = unconstrained(happenings.recv()).await {
         match happening {
-            Happening::Receive => drop(wanted.send(())),
+            Happening::Receive => want(),
             Happening::Send(event) => {
                 is_sending.store(true, Ordering::Relaxed);
                 pace.keep().await;
-                let sent = send.send(Outbound::from_value(&event)).await;
+                let sent = send.send(read(&event)).await;
                 is_sending.store(false, Ordering::Relaxed);
                 match sent {
-                    Ok(()) => interpreter.tell(with_credit(id, command("sent", id, []), &*credit)),
-                    Err(exception) => interpreter.tell(vec![raise(id, "send", exception)]),
+                    Ok(()) => tell(with_credit(id, command("sent", id, []), &*credit)),
+                    Err(exception) => tell(vec![raise(id, "send", exception)]),
                 }
             }
             // Nothing moved between the promise that it would be taken and this.
-            Happening::Sent(event) => send.send(Outbound::from_value(&event)).await?,
+            Happening::Sent(event) => send.send(read(&event)).await?,
             Happening::Returned => return Ok(()),
             Happening::Raised(exception) => return Err(exception),
             Happening::Handled(exception) => record(What::Handled(exception)),
@@ -178,19 +236,22 @@ impl Pace {
 
 /// Gives the next event whenever one is asked for.
 async fn give(
-    interpreter: &Interpreter,
+    tell: Tell<'_>,
     id: i64,
     mut wants: mpsc::UnboundedReceiver<()>,
-    mut receive: Box<dyn Receive>,
+    receive: &mut dyn Receive,
     credit: &(dyn Fn() -> usize + Sync),
-    has_given: &AtomicBool,
+    has_given: &(dyn Fn() + Sync),
 ) {
     while wants.recv().await.is_some() {
         match receive.receive().await {
-            Ok(event) => interpreter.tell(with_credit(id, command("give", id, [event.to_value()]), credit)),
-            Err(exception) => interpreter.tell(vec![raise(id, "receive", exception)]),
+            Ok(event) => {
+                let event = event.written(receive.message_keys());
+                tell(with_credit(id, command("give", id, [event]), credit));
+            }
+            Err(exception) => tell(vec![raise(id, "receive", exception)]),
         }
-        has_given.store(true, Ordering::Relaxed);
+        has_given();
     }
     std::future::pending().await
 }

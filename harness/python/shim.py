@@ -26,7 +26,8 @@ waits for them in real time.  `blocked` tells how long the app has kept its loop
 virtual time; `stuck` that the harness should not wait any longer.
 
 `give` and `raise ... receive` are kept for the next receive() if none waits; `sent` and
-`raise ... send` without a waiting send() do nothing.  A call with credit need not wait for its
+`raise ... send` without a waiting send() do nothing.  A call that is over, and whose receive() or
+send() something of the app still holds, is `kept` until it is `freed`; a forgotten one is kept, too.  A call with credit need not wait for its
 messages: as many bytes of them as the harness is sure to take are only told, as `sent`; the credit
 ends with the answer.  On the real clock there is none, batches that come together share one answer,
 more answers follow when something happens later, and timers are in nanoseconds of the monotonic
@@ -47,6 +48,7 @@ import contextvars
 import datetime
 import difflib
 import faulthandler
+import functools
 import gc
 import heapq
 import importlib
@@ -163,7 +165,8 @@ def failure(exc):
         if frame.f_code.co_filename != OWN_FILE
     ]
     kind = type(exc)
-    return kind.__name__, render(str, exc, 2000), frames[-FRAMES:], kind.__module__
+    name = getattr(kind, "server_name", kind.__name__)
+    return name, render(str, exc, 2000), frames[-FRAMES:], kind.__module__
 
 
 def is_foreign(filename):
@@ -1155,10 +1158,25 @@ def message_size(event):
     return 0
 
 
+# Exceptions of servers' libraries that have another base than Exception.
+BASES = {"autobahn.exception.Disconnected": RuntimeError}
+
+
+@functools.lru_cache(maxsize=None)
+def library_exception(name):
+    """A type that looks like the one of a server's library, as in `h11._util.LocalProtocolError`."""
+    module, _, last = name.rpartition(".")
+    return type(last, (BASES.get(name, Exception),), {"__module__": module, "server_name": name})
+
+
 def build_exception(name, message):
-    """The built-in exception of that name, or RuntimeError("name: message")."""
+    """The exception of that name, or RuntimeError("name: message")."""
     special = {"CancelledError": asyncio.CancelledError, "ClientDisconnected": ClientDisconnected}
     kind = special.get(name) or getattr(builtins, name, None)
+    if kind is KeyError:
+        message = message.strip("'")  # which its text adds again
+    if "." in name:
+        kind = library_exception(name)
     # A future refuses StopIteration.
     if isinstance(kind, type) and issubclass(kind, BaseException) and kind is not StopIteration:
         try:
@@ -1176,7 +1194,7 @@ class Call:
     """One run of the app, with the receive and the send it was given."""
 
     __slots__ = ("id", "loop", "events", "task", "tasks", "receives", "sends", "inbox", "credit",
-                 "started", "forgotten", "raises")
+                 "started", "forgotten", "raises", "is_kept", "__weakref__")
 
     def __init__(self, ident, session):
         self.id = ident
@@ -1191,6 +1209,21 @@ class Call:
         self.started = False
         self.forgotten = False
         self.raises = Raises(self.report_handled)
+        self.is_kept = False
+
+    def keep(self):
+        """The call is over, and may still send and receive."""
+        if not self.is_kept:
+            self.is_kept = True
+            self.events.append(("kept", self.id))
+
+    def __del__(self):
+        if self.is_kept:
+            self.events.append(("freed", self.id))
+
+    def forget(self):
+        self.keep()
+        self.forgotten = True
 
     def report(self, kind, *details):
         if not self.forgotten:
@@ -1223,8 +1256,6 @@ class Call:
 
     async def receive(self):
         """ASGI receive()."""
-        if self.forgotten:
-            await self.loop.create_future()
         self.raises.flush()
         self.events.append(("receive", self.id))
         future = self.loop.create_future()
@@ -1255,8 +1286,6 @@ class Call:
 
     async def send(self, event):
         """ASGI send()."""
-        if self.forgotten:
-            await self.loop.create_future()
         event = snapshot(event)
         self.raises.flush()
         if self.credit:
@@ -1325,6 +1354,8 @@ class Session:
         self.real = settings.get("clock") == "real"
         self.events = []
         self.calls = {}
+        self.kept = weakref.WeakValueDictionary()  # calls that are over
+        self.over = []  # of them, references to those that have just ended
         self.ended = []  # calls that returned and had started tasks
         self.credited = []  # calls that may send without waiting, until the answer
         self.noted = set()
@@ -1604,6 +1635,10 @@ class Session:
         """Sends the events.  The list stays the same object: threads may be adding to it."""
         if self.ended:
             self.look_for_left()
+        while self.over:
+            call = self.over.pop()()
+            if call is not None:
+                call.keep()
         events = self.events[:]
         if next_timer is not None:
             next_timer -= self.clock.start_ns
@@ -1696,7 +1731,7 @@ class Session:
                 self.stopping = True
                 self.stopped.set_result(None)
             else:
-                call = self.calls.get(command[1])
+                call = self.calls.get(command[1]) or self.kept.get(command[1])
                 # On the real clock a call can end while a command for it is under way.
                 if call is None:
                     continue
@@ -1728,6 +1763,8 @@ class Session:
     def finished(self, call):
         if self.calls.get(call.id) is call:
             del self.calls[call.id]
+            self.kept[call.id] = call
+            self.over.append(weakref.ref(call))
         if call.tasks > 1:
             self.ended.append(call)
 
@@ -1736,7 +1773,7 @@ OBEY = {
     "give": Call.give,
     "sent": Call.release,
     "cancel": Call.cancel,
-    "forget": lambda call: setattr(call, "forgotten", True),
+    "forget": Call.forget,
     "raise": lambda call, on, name, message: (call.give if on == "receive" else call.release)(
         build_exception(name, message)),
 }

@@ -250,8 +250,11 @@ fn inbound(event: &Inbound, redactor: &Redactor) -> String {
         Inbound::WebsocketReceive { text: None, bytes } => {
             format!("{name} {} bytes", bytes.as_ref().map_or(0, Vec::len))
         }
-        Inbound::WebsocketDisconnect { code, reason } if reason.is_empty() => format!("{name} {code}"),
-        Inbound::WebsocketDisconnect { code, reason } => format!("{name} {code} {reason:?}"),
+        Inbound::WebsocketDisconnect { code, reason } => {
+            let code = code.map_or(String::new(), |code| format!(" {code}"));
+            let reason = reason.as_ref().filter(|reason| !reason.is_empty());
+            format!("{name}{code}{}", reason.map_or(String::new(), |reason| format!(" {reason:?}")))
+        }
         Inbound::HttpRequest { body, .. } => format!("{name} {} bytes", body.len()),
         _ => name.to_owned(),
     }

@@ -26,6 +26,8 @@ class Shim:
                     "seed": 1, "log_level": 20, **settings})
         self.hello = self.read()
 
+    kept = []  # the events about calls that are over
+
     def write(self, message):
         body = marshal.dumps(message, 2)
         data = len(body).to_bytes(4, "little") + body
@@ -51,7 +53,10 @@ class Shim:
         if at is not None:
             self.now = at
         self.write((self.now, list(commands)))
-        return self.read()
+        answer = self.read()
+        # What is kept depends on Python's memory, and is looked at on its own.
+        self.kept = self.kept + [event for event in answer[1] if event[0] in ("kept", "freed")]
+        return answer[0], [event for event in answer[1] if event[0] not in ("kept", "freed")]
 
     def events(self, *commands, at=None):
         return self.batch(*commands, at=at)[1]

@@ -25,9 +25,9 @@ HAS_ASGIREF = importlib.util.find_spec("asgiref") is not None
 CONNECT = {"type": "websocket.connect"}
 
 
-def unhandled(events):
-    """The events without evidence of exceptions that the app handled."""
-    return [event for event in events if event[0] != "handled"]
+def unnoticed(events):
+    """The events without evidence of handled exceptions, and without the harness's own bookkeeping."""
+    return [event for event in events if event[0] not in ("handled", "kept", "freed")]
 
 
 class ShimCase(unittest.TestCase):
@@ -577,15 +577,32 @@ class Conversation(ShimCase):
         events = shim.events(("call", 2, http_scope()), ("give", 2, {}), ("cancel", 2))
         self.assertEqual(events, [("receive", 2), ("returned", 2)])
 
-    def test_forgotten_call_waits(self):
+    def test_kept_call_sends(self):
+        shim = self.run_app("""
+            kept = []
+            async def app(scope, receive, send):
+                kept.append(send)
+                if len(kept) == 2:
+                    await kept[0]({"late": True})
+                    kept.clear()
+            """)
+        self.assertEqual(shim.events(("call", 1, http_scope())), [("returned", 1)])
+        self.assertEqual(shim.kept, [("kept", 1)])
+        self.assertEqual(shim.events(("call", 2, http_scope())), [("send", 1, {"late": True})])
+        raised = shim.events(("raise", 1, "send", "h11._util.LocalProtocolError", "no"))
+        self.assertEqual(raised[0][:4], ("raised", 2, "h11._util.LocalProtocolError", "no"))
+
+    def test_forgotten_call_asks_on(self):
         shim = self.run_app("""
             async def app(scope, receive, send):
                 await send({})
                 await (send({}) if scope["path"] == "/s" else receive())
             """)
         shim.events(("call", 1, http_scope("/s")), ("call", 2, http_scope("/r")))
-        self.assertEqual(shim.events(("forget", 1), ("forget", 2), ("sent", 1), ("sent", 2)), [])
+        self.assertEqual(shim.events(("forget", 1), ("forget", 2), ("sent", 1), ("sent", 2)),
+                         [("send", 1, {}), ("receive", 2)])
         self.assertEqual(shim.batch(("cancel", 1), ("cancel", 2)), (None, []))
+        self.assertEqual(shim.kept[:2], [("kept", 1), ("kept", 2)])
 
     def test_state(self):
         shim = self.run_app("""
@@ -1201,7 +1218,7 @@ class Clocks(ShimCase):
         events = shim.events(("call", 1, http_scope()))
         for _ in range(3):
             events += shim.events(("sent", 1))
-        self.assertEqual([event[2] for event in unhandled(events)], [
+        self.assertEqual([event[2] for event in unnoticed(events)], [
             {"same": True, "kinds": True, "pickled": True, "functions": [True, True],
              "formatted": "1970-01-01 00:00:00,000", "held": True, "zone": "UTC", "base": True},
             {"type": "TypeError"}, {"type": "ValueError"}, {"type": "TypeError"}])
@@ -1377,7 +1394,7 @@ class Clocks(ShimCase):
         ((_, _, seen),) = shim.events(("call", 1, http_scope()))
         self.assertTrue(0.05 <= seen["slept"] < 5 and seen["drift"] < 5, seen)
         timer, events = shim.batch(("sent", 1))
-        self.assertEqual((timer, unhandled(events)), (None, [("send", 1, {"type": 2})]))
+        self.assertEqual((timer, unnoticed(events)), (None, [("send", 1, {"type": 2})]))
         self.assertEqual(shim.events(("sent", 1)), [("returned", 1)])
 
     def test_another_loop_keeps_real_time(self):
@@ -1455,7 +1472,7 @@ class VirtualThreads(ShimCase):
                 await send({"found": await asyncio.to_thread(work, asyncio.get_running_loop())})
             """)
         events, now = self.follow(shim, ("call", 1, http_scope()))
-        self.assertEqual(unhandled(events)[0][2]["found"], [
+        self.assertEqual(unnoticed(events)[0][2]["found"], [
             (False, 2.0), (True, 5.0), ("empty", 9.0), ("sent", 14.0), ("late", 20.0), (0, 27.0),
             (True, 31.0), (False, 44.0), ("slept", 54.0)])
         self.assertEqual([event for event in events if event[0] == "note"], [])
@@ -1812,7 +1829,7 @@ class RealClock(ShimCase):
         self.assertTrue(0.1 <= event[2]["took"] < 1, event)
         shim.write((0, [("sent", 1)]))
         shim.write((0, []))
-        self.assertEqual(self.drain(shim, 1), [("returned", 1)])
+        self.assertEqual(unnoticed(self.drain(shim, 1)), [("returned", 1)])
         shim.write((0, [("stop",)]))
         answer = shim.read()
         while shim.process.poll() is None and answer != (None, []):
@@ -1895,7 +1912,7 @@ class Process(ShimCase):
         shim.write((0, [("call", 1, http_scope())]))
         time.sleep(0.2)
         shim.process.send_signal(signal.SIGUSR1)
-        self.assertEqual(shim.read()[1], [("returned", 1)])
+        self.assertEqual(unnoticed(shim.read()[1]), [("returned", 1)])
         errors = shim.stop()[2]
         self.assertIn("main.py\", line 5 in app", errors)
 
