@@ -11,7 +11,7 @@ use crate::{
     cause::Cause,
     close_code::CloseCode,
     credential::Presented,
-    event::{Inbound, Machine, Outbound},
+    event::{Inbound, Machine, Outbound, State},
     exception::Exception,
     fault::{
         AnswerEdit, CallFault, ConnectionFault, EventFault, Fault, FaultKind, FrameFault, HeadEdit, Place,
@@ -421,6 +421,10 @@ impl<'a> Reading<'a> {
             | (_, Ending::Hang { .. } | Ending::Silence { .. } | Ending::Left | Ending::Parted { .. }) => {
                 on_wire || on_events || slows
             }
+            // uvicorn's `websockets_impl.py` sends a denial response as far as it has come when the application waits.
+            (_, Ending::Http { complete: false, .. }) if self.asked_for_upgrade() && self.acted().any(delays_send) => {
+                true
+            }
             (Cause::Server, _) => on_wire || spoils,
             (_, Ending::Http { complete: true, status }) => {
                 on_answer || self.is_abused() || (on_events && is_servers_own(*status))
@@ -464,7 +468,36 @@ impl<'a> Reading<'a> {
             What::Received(Inbound::HttpDisconnect) => exception.is_broken_off(),
             _ => false,
         };
-        (exception.is_disconnect() || exception.is_broken_off()) && self.events.iter().any(tells)
+        let is_word_for_it = exception.is_disconnect() || exception.is_broken_off();
+        is_word_for_it && self.events.iter().any(tells) || self.refused_as_gone().any(|raised| raised == exception)
+    }
+
+    /// The exceptions that `send` raises on an event that ASGI allows, because the client is gone and the application has
+    /// not been told. ASGI wants an `OSError` there ("Disconnected Client"); uvicorn's `websockets_sansio_impl.py` and
+    /// `websockets_impl.py` raise the `RuntimeError` of an event out of order.
+    pub fn refused_as_gone(&self) -> impl Iterator<Item = &'a Exception> + '_ {
+        let mut machine = self.machine().filter(|_| !self.acted().any(raises));
+        let (mut is_gone, mut is_allowed) = (false, false);
+        self.events.iter().filter_map(move |event| {
+            let machine = machine.as_mut()?;
+            match &event.what {
+                What::Left | What::LinkReset => is_gone = true,
+                What::FrameSent(frame) if frame.opcode == Opcode::Close => is_gone = true,
+                What::Received(event) => {
+                    is_allowed = false;
+                    drop(machine.on_receive(event));
+                }
+                What::Sent(event) => is_allowed = machine.state() != State::Gone && machine.on_send(event).is_ok(),
+                What::CallRaised(raised) if is_gone && std::mem::take(&mut is_allowed) => return Some(raised),
+                _ => is_allowed &= event.party != Party::Application,
+            }
+            None
+        })
+    }
+
+    /// Whether the server says with this exception that the client is gone.
+    pub fn is_told_gone(&self, raised: &Exception) -> bool {
+        raised.is_disconnect() || self.refused_as_gone().any(|refused| refused == raised)
     }
 
     /// Whether an exception is what a server that stops raises in the application: a cancellation, or from `send` what
@@ -612,7 +645,7 @@ impl<'a> Reading<'a> {
             match &event.what {
                 What::Sent(event) => drop(machine.on_send(event)),
                 What::Received(event) => drop(machine.on_receive(event)),
-                What::CallRaised(exception) => machine.on_send_raised(exception),
+                What::CallRaised(exception) if self.is_told_gone(exception) => machine.lose(),
                 What::Returned => return machine.on_return().is_err(),
                 // What happens behind the back of a client that has given up is no reason for it.
                 What::DeadlinePassed { .. } => return false,
@@ -990,9 +1023,20 @@ fn takes_time(kind: &FaultKind) -> bool {
         FaultKind::Stream { fault, .. } => {
             matches!(fault, StreamFault::Delay { .. } | StreamFault::Jitter { .. } | StreamFault::Throttle { .. })
         }
-        FaultKind::Event { fault, .. } => matches!(fault, EventFault::SendDelays { .. }),
+        FaultKind::Event { .. } => delays_send(kind),
         _ => false,
     }
+}
+
+/// Whether a fault makes the application wait in `send`.
+fn delays_send(kind: &FaultKind) -> bool {
+    matches!(kind, FaultKind::Event { fault: EventFault::SendDelays { .. }, .. })
+}
+
+/// Whether a fault makes `receive` or `send` raise.
+fn raises(kind: &FaultKind) -> bool {
+    let FaultKind::Event { fault, .. } = kind else { return false };
+    matches!(fault, EventFault::ReceiveRaises { .. } | EventFault::SendRaises { .. } | EventFault::Cancel {})
 }
 
 /// Whether a fault changes what the answer to a handshake is made of.

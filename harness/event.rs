@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{exception::Exception, head::Headers, scope::ScopeType, value::Value};
+use crate::{head::Headers, scope::ScopeType, value::Value};
 
 /// The types of the events that HTTP and WebSocket have, in both directions.
 pub const EVENT_NAMES: [&str; 17] = [
@@ -169,6 +169,11 @@ impl Inbound {
             _ => None,
         };
         event.unwrap_or_else(invalid)
+    }
+
+    /// Whether it tells that the connection is over.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Inbound::WebsocketDisconnect { .. } | Inbound::HttpDisconnect)
     }
 
     /// The dict that an application gets from a server that writes these keys.
@@ -477,12 +482,9 @@ impl Machine {
         Ok(())
     }
 
-    /// The application's `send` raised this exception. An `OSError` tells it that the client is gone (ASGI, "Disconnected
-    /// Client"); servers give it names of their own.
-    pub fn on_send_raised(&mut self, exception: &Exception) {
-        if exception.is_disconnect() {
-            self.state = State::Gone;
-        }
+    /// `send` tells the application that its client is gone (ASGI, "Disconnected Client").
+    pub fn lose(&mut self) {
+        self.state = State::Gone;
     }
 
     /// The application's call ends.

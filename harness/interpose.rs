@@ -95,6 +95,7 @@ impl Inlet {
     }
 
     async fn next(&mut self) -> Result<Inbound, Exception> {
+        let mut last_dropped = None;
         'next: loop {
             if self.hangs {
                 return pending().await;
@@ -107,7 +108,12 @@ impl Inlet {
                 fired(&self.scribe, index);
                 match fault {
                     EventFault::Give { given } => self.held.push_back(Inbound::from_value(&given)),
-                    EventFault::Drop {} => continue 'next,
+                    EventFault::Drop {} => {
+                        // Some servers give the end again whenever they are asked: dropped once more, it never comes.
+                        self.hangs = last_dropped.as_ref() == Some(&event) && event.is_end();
+                        last_dropped = Some(event);
+                        continue 'next;
+                    }
                     EventFault::OmitKey { key } => event = event.without(&key),
                     EventFault::Repeat {} => self.held.push_back(event.clone()),
                     EventFault::ReceiveRaises { error } => return Err(self.raise(Exception::parse(&error))),

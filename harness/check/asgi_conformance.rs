@@ -34,8 +34,8 @@ fn violations(reading: &Reading<'_>) -> Vec<Violation> {
             // What was injected is no breach of the server's.
             What::Received(event) => machine.on_receive(event).err().filter(|_| !reading.has_event_faults()),
             What::Sent(event) => machine.on_send(event).err(),
-            What::CallRaised(exception) => {
-                machine.on_send_raised(exception);
+            What::CallRaised(exception) if reading.is_told_gone(exception) => {
+                machine.lose();
                 None
             }
             What::Returned => machine.on_return().err(),

@@ -35,6 +35,8 @@ pub(super) fn errors<'a>(reading: &'a Reading<'_>) -> impl Iterator<Item = (Stri
         reading.events.iter().take_while(|event| !reading.is_outage(event) && event.what != What::CutShort);
     // Servers log whatever leaves an application; what they gave it themselves is their own matter.
     let is_echo = reading.is_escape_injected();
+    let repeats_the_server =
+        |message: &str| reading.refused_as_gone().any(|raised| message.contains(&raised.to_string()));
     let own = before_outage.filter(move |event| !(is_echo && event.party == Party::Front));
     // What an application writes down of which nothing is known is its own matter, unless nobody took what was raised.
     // That its event loop was blocked is our own observation.
@@ -43,6 +45,7 @@ pub(super) fn errors<'a>(reading: &'a Reading<'_>) -> impl Iterator<Item = (Stri
     let is_its_matter = move |message: &str| reading.service.is_unknown() && !is_seen(message);
     own.filter_map(move |event| match &event.what {
         What::Logged { message, .. } if event.party == Party::Application && is_its_matter(message) => None,
+        What::Logged { message, .. } if repeats_the_server(message) => None,
         What::Logged { level: Level::Error, message } => {
             let key = if reading.service.is_foreign() { steady(message) } else { message.clone() };
             Some((key, format!("logged as an error: {message}")))

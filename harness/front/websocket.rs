@@ -793,7 +793,9 @@ impl Connection {
                 Next::Stop(_) => self.server_stops(),
             }
             self.read_frames();
-            if self.wire.as_ref().is_some_and(Wire::has_ended) && !self.is_paused() && !self.is_lost {
+            // A server that has paused reading keeps the socket of a call that is over for good; nothing can see that.
+            let sees_the_end = !self.is_paused() || !self.call.is_running();
+            if self.wire.as_ref().is_some_and(Wire::has_ended) && sees_the_end && !self.is_lost {
                 self.client_ended();
             }
             self.deny();

@@ -62,6 +62,8 @@ fn smaller(drawn: &Drawn, is_by_route: bool) -> Vec<Drawn> {
             candidates.push(candidate);
         }
     };
+    // Behind which server comes first: with fewer steps it may show behind this one only.
+    with(&|drawn| drawn.server = 0);
     if drawn.visits.len() > 1 {
         (0..drawn.visits.len()).for_each(|index| with(&|drawn| drop(drawn.visits.remove(index))));
     }
@@ -118,7 +120,6 @@ fn smaller(drawn: &Drawn, is_by_route: bool) -> Vec<Drawn> {
             with(&|drawn| drawn.faults[index].kind = kind.clone());
         }
     }
-    with(&|drawn| drawn.server = 0);
     with(&|drawn| drawn.environment = Environment::Staging);
     candidates
 }

@@ -106,6 +106,8 @@ pub struct Introduction {
 pub(super) enum Happening {
     /// It awaits `receive`.
     Receive,
+    /// It no longer awaits `receive`, and was given nothing.
+    Withdrawn,
     /// It awaits `send`.
     Send(Value),
     /// It sent on credit, and went on.
@@ -509,6 +511,7 @@ impl Calls {
                 return;
             }
             "receive" => (parts.next(), Happening::Receive),
+            "withdrawn" => (parts.next(), Happening::Withdrawn),
             "send" => (parts.next(), Happening::Send(parts.next().unwrap_or(Value::None))),
             "sent" => (parts.next(), Happening::Sent(parts.next().unwrap_or(Value::None))),
             "returned" => (parts.next(), Happening::Returned),

@@ -13,7 +13,7 @@ mod venv;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
 use std::task::Poll;
 
 use tokio::runtime::Handle;
@@ -59,7 +59,7 @@ impl Application for PythonApplication {
             let ends = Arc::new(Ends {
                 id,
                 happenings: Mutex::new(happenings),
-                waiting: AtomicUsize::new(0),
+                waiting: AtomicIsize::new(0),
                 receive: Mutex::new(receive),
                 send: Mutex::new(send),
             });
@@ -103,8 +103,8 @@ impl Drop for Call {
 struct Ends {
     id: i64,
     happenings: Mutex<mpsc::UnboundedReceiver<Happening>>,
-    /// How many receives wait.
-    waiting: AtomicUsize,
+    /// How many receives wait, less the events that came after their receive was withdrawn.
+    waiting: AtomicIsize,
     receive: Mutex<Box<dyn Receive>>,
     send: Mutex<Box<dyn SendEvent>>,
 }
@@ -118,23 +118,16 @@ impl Ends {
         let mut happenings = self.happenings.lock().await;
         let mut receive = self.receive.lock().await;
         let mut send = self.send.lock().await;
-        let (wanted, wants) = mpsc::unbounded_channel();
-        for _ in 0..self.waiting.load(Ordering::Relaxed) {
-            let _ = wanted.send(());
-        }
         let (credit, has_given, is_sending) = (send.credit(), AtomicBool::new(false), AtomicBool::new(false));
         // That which is sent on credit must not come before what waits.
         let credit_of_given = || if is_sending.load(Ordering::Relaxed) { 0 } else { credit() };
-        let want = || {
-            self.waiting.fetch_add(1, Ordering::Relaxed);
-            let _ = wanted.send(());
-        };
-        let mut attends = pin!(attend(tell, self.id, &mut happenings, &mut **send, &want, &is_sending));
+        let waiting = &self.waiting;
+        let mut attends = pin!(attend(tell, self.id, &mut happenings, &mut **send, waiting, &is_sending));
         let give_one = || {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            waiting.fetch_sub(1, Ordering::Relaxed);
             has_given.store(true, Ordering::Relaxed);
         };
-        let mut gives = pin!(give(tell, self.id, wants, &mut **receive, &credit_of_given, &give_one));
+        let mut gives = pin!(give(tell, self.id, waiting, &mut **receive, &credit_of_given, &give_one));
         poll_fn(|cx| {
             loop {
                 if let Poll::Ready(result) = attends.as_mut().poll(cx) {
@@ -157,7 +150,7 @@ async fn attend(
     id: i64,
     happenings: &mut mpsc::UnboundedReceiver<Happening>,
     send: &mut dyn SendEvent,
-    want: &(dyn Fn() + Sync),
+    waiting: &AtomicIsize,
     is_sending: &AtomicBool,
 ) -> Result<(), Exception> {
     let (credit, mut pace, kind) = (send.credit(), Pace::new(), send.kind());
@@ -169,7 +162,8 @@ async fn attend(
     // What has happened is attended to at once, however much it is.
     while let Some(happening) = unconstrained(happenings.recv()).await {
         match happening {
-            Happening::Receive => want(),
+            Happening::Receive => drop(waiting.fetch_add(1, Ordering::Relaxed)),
+            Happening::Withdrawn => drop(waiting.fetch_sub(1, Ordering::Relaxed)),
             Happening::Send(event) => {
                 is_sending.store(true, Ordering::Relaxed);
                 pace.keep().await;
@@ -238,22 +232,32 @@ impl Pace {
 async fn give(
     tell: Tell<'_>,
     id: i64,
-    mut wants: mpsc::UnboundedReceiver<()>,
+    waiting: &AtomicIsize,
     receive: &mut dyn Receive,
     credit: &(dyn Fn() -> usize + Sync),
     has_given: &(dyn Fn() + Sync),
 ) {
-    while wants.recv().await.is_some() {
-        match receive.receive().await {
-            Ok(event) => {
+    let is_wanted = || waiting.load(Ordering::Relaxed) > 0;
+    loop {
+        // That which changes this is polled before, in the same task.
+        poll_fn(|_| if is_wanted() { Poll::Ready(()) } else { Poll::Pending }).await;
+        let mut next = receive.receive();
+        let given = poll_fn(|cx| match is_wanted() {
+            true => next.as_mut().poll(cx).map(Some),
+            false => Poll::Ready(None),
+        });
+        let given = given.await;
+        drop(next);
+        match given {
+            None => continue,
+            Some(Ok(event)) => {
                 let event = event.written(receive.message_keys());
                 tell(with_credit(id, command("give", id, [event]), credit));
             }
-            Err(exception) => tell(vec![raise(id, "receive", exception)]),
+            Some(Err(exception)) => tell(vec![raise(id, "receive", exception)]),
         }
         has_given();
     }
-    std::future::pending().await
 }
 
 /// A command, and how much the call may send before it has to wait for us: a round trip for every message is saved.

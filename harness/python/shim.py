@@ -13,7 +13,8 @@ were fd 0 and fd 1 at the start.
 
     commands  call id scope        give id event          raise id receive|send type message
               sent id              credit id bytes        cancel id    forget id    stop
-    events    receive id           send id event          sent id event    returned id
+    events    receive id           withdrawn id           send id event    sent id event
+              returned id
               raised id type message frames module        left id task_names
               handled id type message frames module
               log id level logger message trace           unhandled id type message frames
@@ -26,9 +27,10 @@ waits for them in real time.  `blocked` tells how long the app has kept its loop
 virtual time; `stuck` that the harness should not wait any longer.
 
 `give` and `raise ... receive` are kept for the next receive() if none waits; `sent` and
-`raise ... send` without a waiting send() do nothing.  A call that is over, and whose receive() or
-send() something of the app still holds, is `kept` until it is `freed`; a forgotten one is kept, too.  A call with credit need not wait for its
-messages: as many bytes of them as the harness is sure to take are only told, as `sent`; the credit
+`raise ... send` without a waiting send() do nothing.  A receive() that is cancelled before it was
+given anything is `withdrawn`.  A call that is over, and whose receive() or send() something of the
+app still holds, is `kept` until it is `freed`; a forgotten one is kept, too.  A call with credit
+need not wait for its messages: as many bytes of them as the harness is sure to take are only told, as `sent`; the credit
 ends with the answer.  On the real clock there is none, batches that come together share one answer,
 more answers follow when something happens later, and timers are in nanoseconds of the monotonic
 clock.
@@ -1265,8 +1267,11 @@ class Call:
         try:
             return await future
         except asyncio.CancelledError:
-            # The event came together with the cancellation: the next receive gets it.
-            if future.done() and not future.cancelled() and future.exception() is None:
+            if future.cancelled():
+                # A server gives nothing to a receive that nothing waits for.
+                self.events.append(("withdrawn", self.id))
+            elif future.done() and future.exception() is None:
+                # The event came together with the cancellation: the next receive gets it.
                 self.inbox.appendleft(future.result())
                 self.serve()
             raise

@@ -457,7 +457,7 @@ class Conversation(ShimCase):
                 await send(await receive())
             """)
         self.assertEqual(shim.batch(("call", 1, http_scope())), (5 * SECOND, [("receive", 1)]))
-        self.assertEqual(shim.events(at=5 * SECOND), [("send", 1, {"type": "timeout"})])
+        self.assertEqual(shim.events(at=5 * SECOND), [("withdrawn", 1), ("send", 1, {"type": "timeout"})])
         events = shim.events(("sent", 1))
         self.assertEqual(events[0][:3], ("handled", 1, "TimeoutError"))
         self.assertEqual(events[1:], [("send", 1, {"type": "two"}), ("receive", 1)])
@@ -566,14 +566,14 @@ class Conversation(ShimCase):
             """)
         shim.events(("call", 1, http_scope()), ("call", 2, http_scope()))
         self.assertEqual([event[:4] for event in shim.events(("cancel", 1))],
-                         [("log", 1, 30, "root"), ("raised", 1, "CancelledError", "")])
+                         [("withdrawn", 1), ("log", 1, 30, "root"), ("raised", 1, "CancelledError", "")])
         self.assertEqual(shim.events(("forget", 2)), [])
-        self.assertEqual(shim.events(("cancel", 2)), [])
+        self.assertEqual(shim.events(("cancel", 2)), [("withdrawn", 2)])
 
     def test_cancel_at_once(self):
         shim = self.run_app("async def app(scope, receive, send): await receive()")
         events = shim.events(("call", 1, http_scope()), ("cancel", 1))
-        self.assertEqual([event[0] for event in events], ["receive", "raised"])
+        self.assertEqual([event[0] for event in events], ["receive", "withdrawn", "raised"])
         events = shim.events(("call", 2, http_scope()), ("give", 2, {}), ("cancel", 2))
         self.assertEqual(events, [("receive", 2), ("returned", 2)])
 
@@ -601,7 +601,7 @@ class Conversation(ShimCase):
         shim.events(("call", 1, http_scope("/s")), ("call", 2, http_scope("/r")))
         self.assertEqual(shim.events(("forget", 1), ("forget", 2), ("sent", 1), ("sent", 2)),
                          [("send", 1, {}), ("receive", 2)])
-        self.assertEqual(shim.batch(("cancel", 1), ("cancel", 2)), (None, []))
+        self.assertEqual(shim.batch(("cancel", 1), ("cancel", 2)), (None, [("withdrawn", 2)]))
         self.assertEqual(shim.kept[:2], [("kept", 1), ("kept", 2)])
 
     def test_state(self):
@@ -1079,7 +1079,7 @@ class Time(ShimCase):
         self.assertEqual(shim.events(at=90 * SECOND), [("send", 1, {"now": UPTIME + 90.0})])
         timer, events = shim.batch(("sent", 1), at=100 * SECOND)
         self.assertEqual((timer, events), (100 * SECOND + SECOND // 2, [("receive", 1)]))
-        self.assertEqual(shim.events(at=timer), [("send", 1, {"now": UPTIME + 100.5})])
+        self.assertEqual(shim.events(at=timer), [("withdrawn", 1), ("send", 1, {"now": UPTIME + 100.5})])
         self.assertLess(time.monotonic() - started, 5)
 
     def test_no_drift(self):
