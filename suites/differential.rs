@@ -61,6 +61,7 @@ fn programs_come_from_their_seed() {
     }
     let all = [
         "receive",
+        "receive_soon",
         "raise",
         "return",
         "wait",

@@ -58,7 +58,7 @@ pub(super) async fn perform(
                 stands[at] = stage.go(at, &mut peers).await?;
                 let segment = &program.connections[at].segments[performed[at]];
                 performed[at] += 1;
-                let answers = |deed: &Deed| !matches!(deed, Deed::Receive | Deed::Wait);
+                let answers = |deed: &Deed| !matches!(deed, Deed::Receive | Deed::ReceiveSoon | Deed::Wait);
                 let may_answer = stands[at] == Stands::Over || segment.iter().any(|act| answers(&act.deed));
                 for (other, peer) in peers.iter_mut().enumerate() {
                     let Some(peer) = peer else { continue };

@@ -21,15 +21,21 @@ pub(super) fn is_in(program: &Program, situation: Situation) -> bool {
         Situation::RaisesAfterStart => program.connections.iter().any(|one| {
             let has_started = |act: &&Act| !matches!(act.deed, Deed::Start(..));
             let mut after = one.segments.iter().flatten().skip_while(has_started).skip(1);
-            let cannot_raise = |act: &Act| matches!(act.deed, Deed::Receive | Deed::Return | Deed::Wait);
+            let cannot_raise =
+                |act: &Act| matches!(act.deed, Deed::Receive | Deed::ReceiveSoon | Deed::Return | Deed::Wait);
             !is_websocket(one) && after.any(|act| act.exception == Fate::Escapes && !cannot_raise(act))
         }),
         Situation::NotAccepted => program.connections.iter().any(|one| {
             let mut acts = one.segments.iter().flatten();
-            let first = acts.find(|act| !matches!(act.deed, Deed::Receive | Deed::Wait));
+            let first = acts.find(|act| !matches!(act.deed, Deed::Receive | Deed::ReceiveSoon | Deed::Wait));
             let is_accept = |act: &Act| matches!(act.deed, Deed::Accept | Deed::AcceptNamed | Deed::AcceptHeaded);
             // An application that receives twice waits for ever.
-            let receives = one.segments.iter().flatten().take_while(|act| act.deed == Deed::Receive).count();
+            let receives = one
+                .segments
+                .iter()
+                .flatten()
+                .take_while(|act| matches!(act.deed, Deed::Receive | Deed::ReceiveSoon))
+                .count();
             is_websocket(one) && (receives > 1 || !first.is_some_and(is_accept))
         }),
         Situation::AfterOwnEnd => program.connections.iter().any(|one| {
@@ -80,6 +86,6 @@ fn ends(connection: &Connection, act: &Act) -> bool {
 /// Whether an act sends an event that its connection does not know.
 fn is_foreign(connection: &Connection, act: &Act) -> bool {
     let is_http = matches!(act.deed, Deed::Start(..) | Deed::More(_) | Deed::Body(_));
-    let is_neutral = matches!(act.deed, Deed::Receive | Deed::Raise | Deed::Return | Deed::Wait);
+    let is_neutral = matches!(act.deed, Deed::Receive | Deed::ReceiveSoon | Deed::Raise | Deed::Return | Deed::Wait);
     !is_neutral && is_http == is_websocket(connection)
 }

@@ -81,6 +81,8 @@ pub enum Holder {
 pub enum Deed {
     /// Await `receive`.
     Receive,
+    /// The same for 100 ms, as an application does that sends heartbeats.
+    ReceiveSoon,
     /// Raise an exception of its own.
     Raise,
     /// Return from the call.
@@ -224,7 +226,8 @@ impl Deed {
         // Now and then it takes its scope for one of the other kind.
         let is_websocket = is_websocket != (chance.u8(..100) < 8);
         match (is_websocket, chance.u8(..100)) {
-            (_, 0..20) => Deed::Receive,
+            (_, 0..16) => Deed::Receive,
+            (_, 16..20) => Deed::ReceiveSoon,
             (_, 20..24) => Deed::Raise,
             (_, 24..30) => Deed::Return,
             (_, 30..33) if is_first => Deed::Wait,
@@ -298,6 +301,7 @@ impl fmt::Display for Act {
         }
         match self.deed {
             Deed::Receive => f.write_str("receive"),
+            Deed::ReceiveSoon => f.write_str("receive_soon"),
             Deed::Raise => f.write_str("raise"),
             Deed::Return => f.write_str("return"),
             Deed::Wait => f.write_str("wait"),

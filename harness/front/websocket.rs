@@ -1121,11 +1121,14 @@ impl Connection {
     }
 
     fn read_frames(&mut self) {
+        // A server that pauses its reading has already read all that came together with a message.
+        if self.is_paused() {
+            return;
+        }
         loop {
-            let is_paused = self.is_paused();
             let Some(wire) = self.wire.as_mut().filter(|wire| !wire.incoming.is_empty()) else { return };
             let not_yet = matches!(self.call.desk().protocol.phase, Phase::Connecting | Phase::Denying);
-            if not_yet || is_paused || self.call.is_inbox_full() {
+            if not_yet || self.call.is_inbox_full() {
                 return;
             }
             let rules = &self.profile.violation;

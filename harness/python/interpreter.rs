@@ -2,6 +2,7 @@
 //! answer, and nothing moves on our side until that is there. On the real clock answers come when they come.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -161,6 +162,8 @@ struct Calls {
     running: BTreeMap<i64, mpsc::UnboundedSender<Happening>>,
     /// Calls that are over, and that something of the application can still send and receive with.
     kept: BTreeSet<i64>,
+    /// Of them, those that ask for nothing, and what serves one as soon as it does.
+    asleep: BTreeMap<i64, Asleep>,
     next: i64,
     /// Where the application's own code is.
     directory: PathBuf,
@@ -283,6 +286,14 @@ impl Interpreter {
         lock(&self.calls).running.contains_key(&id)
     }
 
+    /// Serves a call that is over when it next asks for something.
+    pub(super) fn when_asked(&self, id: i64, serve: Serve) {
+        let mut calls = lock(&self.calls);
+        if calls.running.contains_key(&id) {
+            calls.asleep.insert(id, Asleep(serve));
+        }
+    }
+
     /// Gives commands. In lockstep the application then runs until it is idle, before anything else does.
     pub(super) fn tell(&self, commands: Vec<Value>) {
         let mut pipes = lock(&self.pipes);
@@ -332,6 +343,18 @@ impl Drop for Interpreter {
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     // Whoever panicked did so between whole batches, or the pipe tells.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Serves a call from now on.
+pub(super) type Serve = Box<dyn FnOnce() + Send>;
+
+/// A call that asks for nothing.
+struct Asleep(Serve);
+
+impl fmt::Debug for Asleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Asleep")
+    }
 }
 
 /// Sends one message.
@@ -474,6 +497,7 @@ impl Calls {
             self.kept.insert(id);
         } else if self.kept.remove(&id) {
             self.running.remove(&id);
+            self.asleep.remove(&id);
         }
     }
 
@@ -542,6 +566,9 @@ impl Calls {
             && let Some(call) = self.running.get(&id)
         {
             let _ = call.send(happening);
+            if let Some(Asleep(serve)) = self.asleep.remove(&id) {
+                serve();
+            }
         }
     }
 }

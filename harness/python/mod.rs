@@ -88,14 +88,21 @@ impl Drop for Call {
         let (ends, interpreter) = (Arc::clone(&self.ends), Arc::downgrade(&self.interpreter));
         // Where the runtime ends, the interpreter is about to.
         let Ok(runtime) = Handle::try_current() else { return };
-        runtime.spawn(async move {
+        let is_asked = ends.is_asked();
+        let serve = async move {
             let tell = |commands| {
                 if let Some(interpreter) = interpreter.upgrade() {
                     interpreter.tell(commands);
                 }
             };
             while !matches!(ends.serve(&tell).await, Err(exception) if exception.is_cancellation()) {}
-        });
+        };
+        let serve = move || drop(runtime.spawn(serve));
+        // When Python frees a call is left to its garbage collector: a task for each would make runs differ.
+        match is_asked {
+            true => serve(),
+            false => self.interpreter.when_asked(self.ends.id, Box::new(serve)),
+        }
     }
 }
 
@@ -113,6 +120,12 @@ struct Ends {
 type Tell<'a> = &'a (dyn Fn(Vec<Value>) + Send + Sync);
 
 impl Ends {
+    /// Whether something waits for an answer. The call is over, so that nothing holds a lock.
+    fn is_asked(&self) -> bool {
+        let has_asked = self.happenings.try_lock().is_ok_and(|happenings| !happenings.is_empty());
+        has_asked || self.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// Does what the application asks for, until the call ends.
     async fn serve(&self, tell: Tell<'_>) -> Result<(), Exception> {
         let mut happenings = self.happenings.lock().await;
