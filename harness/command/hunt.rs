@@ -20,7 +20,10 @@ use super::{
     replay::{capsule_directory, replay_all},
     run::{Allowance, progress, progress_by_time},
     server,
-    target::{Foreign, Guesses, Named, PythonOptions, Way, ask_first, profiles_in_front, tell_notes, was_asked_to_end},
+    target::{
+        Foreign, Guesses, Headings, Named, PythonOptions, Way, ask_first, behind_each, profiles_in_front, tell_notes,
+        was_asked_to_end,
+    },
     width,
 };
 
@@ -360,35 +363,13 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     options.python.tell_left_out()?;
     let Some((binding, token)) = target.introduced(&options.foreign)? else { return Ok(MISUSE) };
     let directory = options.capsules.clone().unwrap_or_else(|| PathBuf::from("capsules"));
-    let (mut hunts, mut code) = (Vec::new(), 0);
-    for (number, front) in fronts.iter().enumerate() {
-        if number > 0 && was_asked_to_end() {
-            let left: Vec<&str> = fronts[number..].iter().flatten().map(String::as_str).collect();
-            note(&format!("not hunted behind {}", left.join(" ")));
-            break;
-        }
-        let own = front.as_ref().filter(|_| fronts.len() > 1).map(|name| directory.join(name));
-        let behind = Behind { profile: front.as_deref(), directory: own.as_deref().unwrap_or(&directory) };
-        if let Some(name) = front.as_ref().filter(|_| fronts.len() > 1 && options.format == Format::Human) {
-            print(format!("behind {name}:\n"));
-        }
-        match hunt_behind(options, &versions, behind, &binding, &token) {
-            Ok(Some(hunted)) => {
-                code = code.max(exit_code(hunted.exit_code()));
-                hunts.push((front.clone(), hunted));
-            }
-            Ok(None) => code = MISUSE,
-            // The findings behind the other profiles are told all the same.
-            Err(error) if number > 0 => {
-                complain(&error);
-                code = MISUSE;
-            }
-            Err(error) => return Err(error),
-        }
-        if fronts.len() > 1 && options.format == Format::Human {
-            print("");
-        }
-    }
+    let headings = if options.format == Format::Human { Headings::Printed } else { Headings::Omitted };
+    let (code, hunts) = behind_each(&fronts, headings, |front| {
+        let own = front.filter(|_| fronts.len() > 1).map(|name| directory.join(name));
+        let behind = Behind { profile: front, directory: own.as_deref().unwrap_or(&directory) };
+        let hunted = hunt_behind(options, &versions, behind, &binding, &token)?;
+        Ok((hunted.as_ref().map_or(MISUSE, |hunted| exit_code(hunted.exit_code())), hunted))
+    })?;
     if options.format == Format::Json {
         print_documents(hunts);
     }
