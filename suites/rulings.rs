@@ -19,19 +19,19 @@ use crate::{
 };
 
 /// A directory with an app that has these functions, each at the path of its name.
-fn app(functions: &str) -> TempDir {
+pub(crate) fn app(functions: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     put(directory.path(), functions);
     directory
 }
 
-fn put(directory: &Path, functions: &str) {
+pub(crate) fn put(directory: &Path, functions: &str) {
     std::fs::create_dir_all(directory).unwrap();
     std::fs::write(directory.join("service.py"), format!("{PRELUDE}\n{functions}")).unwrap();
 }
 
 /// Runs the command in a directory: its exit code, standard output and standard error.
-fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_relapse")).current_dir(directory).args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
@@ -49,7 +49,7 @@ fn run(directory: &Path, case: &str, arguments: &[&str]) -> (Option<i32>, String
 
 /// The two versions of an app in a directory, `before` and `after`.
 const BOTH: [&str; 4] = ["--before", "asgi:service:app @ before", "--target", "asgi:service:app @ after"];
-const ONE: [&str; 2] = ["--target", "asgi:service:app"];
+pub(crate) const ONE: [&str; 2] = ["--target", "asgi:service:app"];
 
 /// With one target nothing is FIXED or STILL BROKEN, because nothing shows that it ever failed.
 #[rstest]
@@ -395,104 +395,4 @@ fn a_fault_that_was_in_force_is_not_vacuous(#[case] after: &str, #[case] expecte
                 [expect]\naccept = [\"good-open\"]\n[symptom]\noutcome = \"drop (1006)\"\n";
     let (_, verdict, entry) = run(directory.path(), case, &BOTH);
     assert_eq!(verdict, expected, "{entry:#}");
-}
-
-/// The output of a line that a shell runs in a directory, with the command in its path.
-fn in_a_shell(directory: &Path, line: &str) -> (Option<i32>, String) {
-    let beside = Path::new(env!("CARGO_BIN_EXE_relapse")).parent().unwrap().display().to_string();
-    let path = format!("{beside}:{}", std::env::var("PATH").unwrap());
-    let output = Command::new("sh").args(["-c", line]).current_dir(directory).env("PATH", path).output().unwrap();
-    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
-}
-
-/// Every `reproduce:` line of a run, as a shell takes it, gives the verdict that it stands below.
-#[rstest]
-#[case::one_target(&ONE)]
-#[case::both(&["--before", "asgi:service:app @ it's before", "--target", "asgi:service:app"])]
-#[case::with_all_sorts(
-    &["--target", "asgi:make @ .", "--factory", "--env", "GREETING=a b 'c' $d \"e\"", "--profile", "hypercorn-0.18",
-      "--profile", "daphne-*", "--repeat", "2", "--seed", "7", "--lifespan", "off", "--blocked-limit", "90s",
-      "--start-limit", "2m", "--memory-limit", "512", "--path", "GET /well?name=a%20b", "--fresh"]
-)]
-#[case::real(&["--target", "asgi:service:app", "--clock", "real"])]
-fn what_a_run_prints_reproduces(#[case] arguments: &[&str]) {
-    if python().is_none() {
-        return;
-    }
-    let functions = "
-import os
-async def ask(scope, receive, send):
-    if os.environ.get('GREETING', '') not in ('', 'a b \\'c\\' $d \"e\"'):
-        return await answer(send, 200)
-    scope['room']
-
-async def other(scope, receive, send):
-    await answer(send, 502)
-
-def make():
-    return app
-";
-    let directory = app(functions);
-    put(&directory.path().join("it's before"), "async def ask(scope, receive, send):\n    await answer(send, 200)\n");
-    let cases = directory.path().join("my cases");
-    std::fs::create_dir_all(&cases).unwrap();
-    for name in ["ask", "other"] {
-        let case = format!(
-            "summary = \"x\"\n[[step]]\nrequest = \"GET /{name}\"\n[expect]\naccept = [\"good-open\"]\n\
-             [symptom]\noutcome = \"http 418\"\n"
-        );
-        std::fs::write(cases.join(format!("{name} it.toml")), case).unwrap();
-    }
-    let arguments: Vec<&str> = arguments
-        .iter()
-        .map(|argument| match *argument {
-            "asgi:make @ ." => "asgi:service:make @ .",
-            argument => argument,
-        })
-        .collect();
-    for named in [&["my cases/ask it.toml", "my cases/other it.toml"][..], &["--cases", "my cases"][..]] {
-        let (code, printed, said) = relapse(directory.path(), &[&["run"], named, &arguments].concat());
-        assert_eq!(code, Some(1), "{printed}{said}");
-        let lines: Vec<&str> = printed.lines().filter_map(|line| line.trim().strip_prefix("reproduce: ")).collect();
-        let blocks: Vec<&str> = printed.split("\n\n").filter(|block| block.contains("  reproduce: ")).collect();
-        assert!(lines.len() >= 2 && lines.len() == blocks.len(), "{printed}");
-        for (line, block) in lines.iter().zip(blocks) {
-            let (code, again) = in_a_shell(directory.path(), line);
-            assert_eq!(code, Some(1), "{line}\n{again}");
-            let told = block.lines().find(|line| line.starts_with(char::is_uppercase)).unwrap();
-            assert!(again.contains(told), "{line}\nthe run said\n{told}\nand this says\n{again}");
-            assert_eq!(again.matches("  reproduce: ").count(), 1, "{line}\n{again}");
-            assert!(again.contains(line), "{line}\nsays {again}");
-        }
-    }
-}
-
-/// Every `again:` line of a hunt finds or shows the same once more.
-#[test]
-fn what_a_hunt_prints_shows_it_again() {
-    if python().is_none() {
-        return;
-    }
-    let functions = "
-async def ask(scope, receive, send):
-    query(scope)['count']
-    await answer(send, 200)
-
-async def chat(scope, receive, send):
-    await opened(receive, send)
-    event = await receive()
-    event['text'].upper()
-    await listen(receive)
-";
-    let directory = app(functions);
-    let hunt =
-        ["hunt", "--target", "asgi:service:app @ .", "--cases", "40", "--path", "GET /ask", "--path", "ws:/chat"];
-    let (code, printed, said) = relapse(directory.path(), &[&hunt[..], &["--env", "NAME=a b"]].concat());
-    assert_eq!(code, Some(1), "{printed}{said}");
-    let lines: Vec<&str> = printed.lines().filter_map(|line| line.strip_prefix("reproduce: ")).collect();
-    assert!(lines.len() >= 2, "{printed}");
-    for line in lines {
-        let (code, again) = in_a_shell(directory.path(), line);
-        assert!(code == Some(1) && again.contains("FAILED"), "{line}\n{again}");
-    }
 }

@@ -27,8 +27,12 @@ use super::{
     width,
 };
 
-/// The seed and the key of something that was found, and the path of its capsule.
-type Kept = (u64, FindingKey, String);
+/// A capsule that was written.
+struct Kept {
+    /// Its text. Two versions can have the same finding of the same seed in different capsules.
+    text: String,
+    path: String,
+}
 
 /// How many cases are drawn unless something else limits the hunt.
 const CASES: u64 = 2000;
@@ -272,8 +276,13 @@ fn shut_down(hunt: &Hunt) -> Result<BTreeSet<String>> {
 
 /// Where something that was found is kept, and the command that shows it again behind the same profile.
 fn again(options: &Options, profile: Option<&str>, found: &Found, kept: &[Kept]) -> (String, String) {
-    let kept =
-        kept.iter().find(|(seed, key, _)| (*seed, key) == (found.seed, &found.key)).map(|(.., path)| path.clone());
+    let kept = match found.reproduction {
+        Reproduction::Shown => {
+            let text = found.capsule.print();
+            kept.iter().find(|kept| kept.text == text).map(|kept| kept.path.clone())
+        }
+        Reproduction::AfterOthers | Reproduction::Unconfirmed | Reproduction::SeenOnce => None,
+    };
     let mut arguments = vec!["relapse".to_owned()];
     match (&kept, &options.target) {
         (Some(path), Target::Backend) => arguments.extend(["replay".to_owned(), path.clone()]),
@@ -598,8 +607,8 @@ fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> 
     Ok(campaign)
 }
 
-/// Writes the capsule of each finding that its case shows again; `kept` gets seed, key and path of each. A case that shows
-/// nothing would read FIXED of what is not.
+/// Writes the capsule of each finding that its case shows again, and adds it to `kept`. A case that shows nothing would
+/// read FIXED of what is not.
 fn keep<'a>(found: impl IntoIterator<Item = &'a Found>, directory: &Path, kept: &mut Vec<Kept>) -> Result {
     for found in found.into_iter().filter(|found| found.reproduction == Reproduction::Shown) {
         // Two findings of one seed may have names that begin alike.
@@ -607,11 +616,11 @@ fn keep<'a>(found: impl IntoIterator<Item = &'a Found>, directory: &Path, kept: 
             .chain((2..).map(|number| format!("{}_{number}", found.capsule.name)));
         let is_free = |name: &String| {
             let path = directory.join(format!("{name}.toml")).display().to_string();
-            !kept.iter().any(|(.., taken)| *taken == path)
+            !kept.iter().any(|kept| kept.path == path)
         };
         let name = names.into_iter().find(is_free).unwrap_or_default();
         let path = write(found, directory, &name)?;
-        kept.push((found.seed, found.key.clone(), path));
+        kept.push(Kept { text: found.capsule.print(), path });
     }
     Ok(())
 }
