@@ -38,7 +38,7 @@ pub(crate) fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, Str
 }
 
 /// Runs one case: the exit code, the verdict, and the document's entry.
-fn run(directory: &Path, case: &str, arguments: &[&str]) -> (Option<i32>, String, serde_json::Value) {
+pub(crate) fn run(directory: &Path, case: &str, arguments: &[&str]) -> (Option<i32>, String, serde_json::Value) {
     std::fs::write(directory.join("case.toml"), case).unwrap();
     let (code, printed, said) = relapse(directory, &[&["run", "case.toml", "--format", "json"], arguments].concat());
     let mut document: serde_json::Value =
@@ -48,7 +48,7 @@ fn run(directory: &Path, case: &str, arguments: &[&str]) -> (Option<i32>, String
 }
 
 /// The two versions of an app in a directory, `before` and `after`.
-const BOTH: [&str; 4] = ["--before", "asgi:service:app @ before", "--target", "asgi:service:app @ after"];
+pub(crate) const BOTH: [&str; 4] = ["--before", "asgi:service:app @ before", "--target", "asgi:service:app @ after"];
 pub(crate) const ONE: [&str; 2] = ["--target", "asgi:service:app"];
 
 /// With one target nothing is FIXED or STILL BROKEN, because nothing shows that it ever failed.
