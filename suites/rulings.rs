@@ -2,12 +2,16 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
 use relapse::{
-    Binding, Case, Verdict, Version, Versions,
+    Binding, Case, External, Front, Reason, Route, Verdict, Version, Versions,
+    application::Application,
     case::Known,
     check,
     clock::{Clock, Runtime},
+    event::Inbound,
 };
 use rstest::rstest;
 use tempfile::TempDir;
@@ -15,6 +19,7 @@ use tempfile::TempDir;
 use crate::{
     python::python,
     served::installation,
+    support::{Reached, Scripted, profile},
     verdicts::{PRELUDE, SERVER, behind_a_server, by_url, in_memory},
 };
 
@@ -395,4 +400,38 @@ fn a_fault_that_was_in_force_is_not_vacuous(#[case] after: &str, #[case] expecte
                 [expect]\naccept = [\"good-open\"]\n[symptom]\noutcome = \"drop (1006)\"\n";
     let (_, verdict, entry) = run(directory.path(), case, &BOTH);
     assert_eq!(verdict, expected, "{entry:#}");
+}
+
+/// Where time is real, a healthy client that nobody describes waits as long as a step without a limit does, or as long as
+/// the case's own step; and after two routes without an answer no other is asked.
+#[rstest]
+#[case::as_usual("", 5, 25)]
+#[case::a_short_step(", within_ms = 100", 5, 21)]
+#[case::a_slow_route(", within_ms = 9000", 9, 37)]
+#[case::never_longer(", within_ms = 50000", 30, 120)]
+fn a_derived_healthy_client_waits_a_bounded_time(#[case] within: &str, #[case] limit: u64, #[case] in_all: u64) {
+    let case = format!(
+        "summary = \"x\"\nstep = [{{ request = \"GET /slow\"{within} }}]\n[expect]\naccept = [\"good-open\"]\n"
+    );
+    let app: Arc<dyn Application> = Scripted::new(|_, mut ends| async move {
+        while ends.receive().await? != Inbound::HttpDisconnect {}
+        Ok(())
+    });
+    Runtime::new(Clock::Virtual).block_on(async {
+        let target = Reached::of(&app, &profile("uvicorn-0.54")).in_real_time();
+        let mut external = External::new(target, Front::Unknown);
+        external.routes = ["/a", "/b", "/c", "/d"].map(|path| Route::parse(&format!("GET {path}")).unwrap()).into();
+        let versions =
+            Versions { binding: Binding::unknown(), before: None, after: Version::Running(external), repeat: 1 };
+        let start = tokio::time::Instant::now();
+        let judgement = versions.judge(&read(&case), 1).await;
+        let took = start.elapsed();
+        let after = judgement.after.as_ref().unwrap();
+        let said = Reason::HealthyClient(after.control.outcome().unwrap().clone()).to_string();
+        let expected = format!(
+            "after: the healthy client gets hang (bad-hang; hang), waiting for the answer to the request (GET /slow) for {limit} s"
+        );
+        assert_eq!(said, expected);
+        assert!(took <= Duration::from_secs(in_all), "{took:?}");
+    });
 }
