@@ -91,14 +91,14 @@ fn with_cases() -> TempDir {
     directory
 }
 
-/// Runs both cases, named and as a directory, and every command that this prints.
-fn check_run(directory: &Path, arguments: &[&str]) {
+/// Runs both cases behind so many fronts, named and as a directory, and every command that this prints.
+fn check_run(directory: &Path, arguments: &[&str], fronts: usize) {
     for named in [&["my cases/ask it.toml", "my cases/other it.toml"][..], &["--cases", "my cases"][..]] {
         let (code, printed, said) = relapse(directory, &[&["run"], named, arguments].concat());
         assert_eq!(code, Some(1), "{printed}{said}");
         let lines = printed_commands(&printed);
         let blocks: Vec<&str> = printed.split("\n\n").filter(|block| block.contains("  reproduce: ")).collect();
-        assert!(lines.len() >= 2 && lines.len() == blocks.len(), "{printed}");
+        assert_eq!((lines.len(), blocks.len()), (2 * fronts, 2 * fronts), "{printed}");
         for (line, block) in lines.iter().zip(blocks) {
             let (code, again) = in_a_shell(directory, line);
             assert_eq!(code, Some(1), "{line}\n{again}");
@@ -121,17 +121,18 @@ fn check_run(directory: &Path, arguments: &[&str]) {
 
 /// Every command of a run gives the verdict that it stands below.
 #[rstest]
-#[case::one_target(&ONE)]
-#[case::both(&["--before", "asgi:service:app @ it's before", "--target", "asgi:service:app"])]
+#[case::one_target(1, &ONE)]
+#[case::both(1, &["--before", "asgi:service:app @ it's before", "--target", "asgi:service:app"])]
 #[case::with_all_sorts(
+    2,
     &["--target", "asgi:service:make @ .", "--factory", "--env", "GREETING=a b 'c' $d \"e\"", "--profile", "hypercorn-0.18",
       "--profile", "daphne-*", "--repeat", "2", "--seed", "7", "--lifespan", "off", "--blocked-limit", "90s",
       "--start-limit", "2m", "--memory-limit", "512", "--path", "GET /well?name=a%20b", "--fresh"]
 )]
-#[case::real(&["--target", "asgi:service:app", "--clock", "real"])]
-fn what_a_run_prints_reproduces(#[case] arguments: &[&str]) {
+#[case::real(1, &["--target", "asgi:service:app", "--clock", "real"])]
+fn what_a_run_prints_reproduces(#[case] fronts: usize, #[case] arguments: &[&str]) {
     if python().is_some() {
-        check_run(with_cases().path(), arguments);
+        check_run(with_cases().path(), arguments, fronts);
     }
 }
 
@@ -157,7 +158,7 @@ fn what_a_run_behind_a_server_prints_reproduces(#[case] arguments: &[&str]) {
             argument => argument,
         })
         .collect();
-    check_run(directory.path(), &[&arguments[..], &served].concat());
+    check_run(directory.path(), &[&arguments[..], &served].concat(), 1);
 }
 
 /// The same of servers behind URLs.
@@ -168,10 +169,10 @@ fn what_a_run_by_url_prints_reproduces() {
     let Some(after) = OwnServer::start(here) else { return };
     let Some(before) = OwnServer::start(&here.join("it's before")) else { return };
     let (after, before) = (after.url(), before.url());
-    check_run(here, &["--target", &after]);
+    check_run(here, &["--target", &after], 1);
     std::fs::write(here.join("it's spoken.toml"), "[paths]\nhealth = [\"/well\"]\n").unwrap();
     let more = ["--binding", "it's spoken.toml", "--max-requests", "500", "--rate", "5000", "--repeat", "2"];
-    check_run(here, &[&["--before", &before, "--target", &after, "--seed", "7"], &more[..]].concat());
+    check_run(here, &[&["--before", &before, "--target", &after, "--seed", "7"], &more[..]].concat(), 1);
 }
 
 /// The functions of an app in which a hunt finds something on each route.
