@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     exception::Exception,
-    outcome::{Class, Outcome},
+    outcome::{Class, Ending, Outcome},
     transcript::Transcript,
 };
 
@@ -303,7 +303,15 @@ impl fmt::Display for Reason {
             Reason::TooFew { class, count, least } => {
                 write!(f, "after: {count} of the connections are {class}, and {least} must be")
             }
-            Reason::HealthyClient(outcome) => write!(f, "after: the healthy client gets {outcome}"),
+            Reason::HealthyClient(outcome) => {
+                write!(f, "after: the healthy client gets {outcome}")?;
+                match &outcome.ending {
+                    Ending::Hang { waiting_for } | Ending::Silence { waiting_for } => {
+                        write!(f, ", waiting for {waiting_for}")
+                    }
+                    _ => Ok(()),
+                }
+            }
             Reason::RefusesEveryone { outcome, let_in } => {
                 let let_in = let_in.as_deref().map_or(String::new(), |route| format!(" for `{route}`"));
                 write!(
@@ -328,7 +336,7 @@ impl fmt::Display for Reason {
 /// Why the app did not start, behind the outcome that says so.
 fn detail(f: &mut fmt::Formatter<'_>, outcome: &Outcome) -> fmt::Result {
     match &outcome.ending {
-        crate::outcome::Ending::NotStarted { why } => write!(f, ": {why}"),
+        Ending::NotStarted { why } => write!(f, ": {why}"),
         _ => Ok(()),
     }
 }

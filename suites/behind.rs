@@ -26,7 +26,7 @@ use relapse::{
     step::{Act, Crowd, Step},
     target::{Capabilities, Target, TargetKind},
     targets::SECRET,
-    transcript::{Residue, Service},
+    transcript::{Residue, Service, Transcript, What},
 };
 use rstest::rstest;
 
@@ -44,6 +44,9 @@ const SERVERS: [&str; 5] = ["uvicorn-0.35", "uvicorn-0.54", "hypercorn-0.18", "d
 
 /// How many cases run at a time: most of their time they wait.
 const CASES_AT_A_TIME: usize = 8;
+
+/// How long an answer may take where the profile gives one. Nothing that is answered takes so long, on any machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long a case may wait for anything but an answer.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -215,17 +218,19 @@ fn the_twin_ends_as_the_backend_behind_a_profile(#[case] server: &str, #[case] l
         for trial in Trial::of(std::slice::from_ref(case), &[Arc::clone(&profile)], None) {
             for revision in [case.twin, Revision::repaired()] {
                 let played = conductor.run(&trial, revision, SEED).unwrap();
-                runs.push((trial.clone(), revision, seen(case, &played.outcomes)));
+                let run = Run { trial: trial.clone(), revision, patience: patience(&played.transcript) };
+                runs.push((run, seen(case, &played.outcomes)));
             }
         }
     }
     let different: Vec<String> = Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
         let served = Served::new(server, &Binding::default(), String::new());
-        let runs = stream::iter(runs.into_iter().enumerate().map(|(number, (trial, revision, played))| {
+        let runs = stream::iter(runs.into_iter().enumerate().map(|(number, (run, played))| {
             let served = &served;
             async move {
-                let real = on_server(served, &trial, revision, number).await;
+                let real = on_server(served, &run, number).await;
+                let Run { trial, revision, .. } = run;
                 let label = format!("{} [{}] {revision}", trial.case.name, trial.environment);
                 (real != played).then(|| format!("{label}\n  real   {real:?}\n  played {played:?}\n"))
             }
@@ -238,12 +243,46 @@ fn the_twin_ends_as_the_backend_behind_a_profile(#[case] server: &str, #[case] l
     assert!(different.is_empty(), "{}", different.concat());
 }
 
-async fn on_server(served: &Served, trial: &Trial, revision: Revision, number: usize) -> Vec<String> {
+/// A case on one of its twins.
+struct Run {
+    trial: Trial,
+    revision: Revision,
+    patience: Patience,
+}
+
+/// How long a real server may take for what a profile gives at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// Everything that the client waits for comes, however slow the machine is.
+    Long,
+    /// The client waits in vain for something, as long as its step says.
+    AsWritten,
+}
+
+/// The patience with a real server that is to do what was played.
+fn patience(played: &Transcript) -> Patience {
+    let waits_in_vain = played.events.iter().any(|event| matches!(event.what, What::DeadlinePassed { .. }));
+    if waits_in_vain { Patience::AsWritten } else { Patience::Long }
+}
+
+/// A step that gives up as late as the patience lets it. A pause is as long as it is.
+fn patient(step: Step, patience: Patience) -> Step {
+    match (patience, &step.act) {
+        (Patience::AsWritten, _) | (_, Act::Pause | Act::Deafen | Act::Freeze) => step,
+        (Patience::Long, _) => Step { limit: PATIENCE, ..step },
+    }
+}
+
+async fn on_server(served: &Served, run: &Run, number: usize) -> Vec<String> {
+    let Run { trial, revision, patience } = run;
     let variables: Variables = Backend::variables(trial.environment, SECRET);
     let settings = Arc::new(Settings::read(&variables, SECRET));
     let issuer = Backend::started(Revision::repaired(), settings, Arc::new(InMemory), SEED);
     let target = Behind { served, issuer };
-    let to_service = |steps| to_service(steps, &trial.case, number, revision, trial.environment);
+    let to_service = |steps: Vec<Step>| {
+        let steps = steps.into_iter().map(|step| patient(step, *patience)).collect();
+        to_service(steps, &trial.case, number, *revision, trial.environment)
+    };
     let (steps, control) = (to_service(trial.case.steps.clone()), to_service(run::control_steps()));
     // A valid client comes before and beside, as on the embedded backend; but what fails for the case fails for it too.
     let beside = async {

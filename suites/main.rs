@@ -24,6 +24,7 @@ mod proxy; // the standing man in the middle
 mod python; // applications of somebody else, in an interpreter
 mod races; // the client leaves at every await
 mod rendering; // what tables, pages and messages look like
+mod replays; // every printed command, run by a shell
 mod rulings; // the rules of the verdicts, one by one
 mod served; // applications of somebody else, behind real servers
 mod servers; // what each server profile makes of an application's behavior

@@ -2,12 +2,16 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
 use relapse::{
-    Binding, Case, Verdict, Version, Versions,
+    Binding, Case, External, Front, Reason, Route, Verdict, Version, Versions,
+    application::Application,
     case::Known,
     check,
     clock::{Clock, Runtime},
+    event::Inbound,
 };
 use rstest::rstest;
 use tempfile::TempDir;
@@ -15,30 +19,31 @@ use tempfile::TempDir;
 use crate::{
     python::python,
     served::installation,
+    support::{Reached, Scripted, profile},
     verdicts::{PRELUDE, SERVER, behind_a_server, by_url, in_memory},
 };
 
 /// A directory with an app that has these functions, each at the path of its name.
-fn app(functions: &str) -> TempDir {
+pub(crate) fn app(functions: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     put(directory.path(), functions);
     directory
 }
 
-fn put(directory: &Path, functions: &str) {
+pub(crate) fn put(directory: &Path, functions: &str) {
     std::fs::create_dir_all(directory).unwrap();
     std::fs::write(directory.join("service.py"), format!("{PRELUDE}\n{functions}")).unwrap();
 }
 
 /// Runs the command in a directory: its exit code, standard output and standard error.
-fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_relapse")).current_dir(directory).args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 /// Runs one case: the exit code, the verdict, and the document's entry.
-fn run(directory: &Path, case: &str, arguments: &[&str]) -> (Option<i32>, String, serde_json::Value) {
+pub(crate) fn run(directory: &Path, case: &str, arguments: &[&str]) -> (Option<i32>, String, serde_json::Value) {
     std::fs::write(directory.join("case.toml"), case).unwrap();
     let (code, printed, said) = relapse(directory, &[&["run", "case.toml", "--format", "json"], arguments].concat());
     let mut document: serde_json::Value =
@@ -48,8 +53,8 @@ fn run(directory: &Path, case: &str, arguments: &[&str]) -> (Option<i32>, String
 }
 
 /// The two versions of an app in a directory, `before` and `after`.
-const BOTH: [&str; 4] = ["--before", "asgi:service:app @ before", "--target", "asgi:service:app @ after"];
-const ONE: [&str; 2] = ["--target", "asgi:service:app"];
+pub(crate) const BOTH: [&str; 4] = ["--before", "asgi:service:app @ before", "--target", "asgi:service:app @ after"];
+pub(crate) const ONE: [&str; 2] = ["--target", "asgi:service:app"];
 
 /// With one target nothing is FIXED or STILL BROKEN, because nothing shows that it ever failed.
 #[rstest]
@@ -397,102 +402,36 @@ fn a_fault_that_was_in_force_is_not_vacuous(#[case] after: &str, #[case] expecte
     assert_eq!(verdict, expected, "{entry:#}");
 }
 
-/// The output of a line that a shell runs in a directory, with the command in its path.
-fn in_a_shell(directory: &Path, line: &str) -> (Option<i32>, String) {
-    let beside = Path::new(env!("CARGO_BIN_EXE_relapse")).parent().unwrap().display().to_string();
-    let path = format!("{beside}:{}", std::env::var("PATH").unwrap());
-    let output = Command::new("sh").args(["-c", line]).current_dir(directory).env("PATH", path).output().unwrap();
-    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
-}
-
-/// Every `reproduce:` line of a run, as a shell takes it, gives the verdict that it stands below.
+/// Where time is real, a healthy client that nobody describes waits as long as a step without a limit does, or as long as
+/// the case's own step; and after two routes without an answer no other is asked.
 #[rstest]
-#[case::one_target(&ONE)]
-#[case::both(&["--before", "asgi:service:app @ it's before", "--target", "asgi:service:app"])]
-#[case::with_all_sorts(
-    &["--target", "asgi:make @ .", "--factory", "--env", "GREETING=a b 'c' $d \"e\"", "--profile", "hypercorn-0.18",
-      "--profile", "daphne-*", "--repeat", "2", "--seed", "7", "--lifespan", "off", "--blocked-limit", "90s",
-      "--start-limit", "2m", "--memory-limit", "512", "--path", "GET /well?name=a%20b", "--fresh"]
-)]
-#[case::real(&["--target", "asgi:service:app", "--clock", "real"])]
-fn what_a_run_prints_reproduces(#[case] arguments: &[&str]) {
-    if python().is_none() {
-        return;
-    }
-    let functions = "
-import os
-async def ask(scope, receive, send):
-    if os.environ.get('GREETING', '') not in ('', 'a b \\'c\\' $d \"e\"'):
-        return await answer(send, 200)
-    scope['room']
-
-async def other(scope, receive, send):
-    await answer(send, 502)
-
-def make():
-    return app
-";
-    let directory = app(functions);
-    put(&directory.path().join("it's before"), "async def ask(scope, receive, send):\n    await answer(send, 200)\n");
-    let cases = directory.path().join("my cases");
-    std::fs::create_dir_all(&cases).unwrap();
-    for name in ["ask", "other"] {
-        let case = format!(
-            "summary = \"x\"\n[[step]]\nrequest = \"GET /{name}\"\n[expect]\naccept = [\"good-open\"]\n\
-             [symptom]\noutcome = \"http 418\"\n"
+#[case::as_usual("", 5, 25)]
+#[case::a_short_step(", within_ms = 100", 5, 21)]
+#[case::a_slow_route(", within_ms = 9000", 9, 37)]
+#[case::never_longer(", within_ms = 50000", 30, 120)]
+fn a_derived_healthy_client_waits_a_bounded_time(#[case] within: &str, #[case] limit: u64, #[case] in_all: u64) {
+    let case = format!(
+        "summary = \"x\"\nstep = [{{ request = \"GET /slow\"{within} }}]\n[expect]\naccept = [\"good-open\"]\n"
+    );
+    let app: Arc<dyn Application> = Scripted::new(|_, mut ends| async move {
+        while ends.receive().await? != Inbound::HttpDisconnect {}
+        Ok(())
+    });
+    Runtime::new(Clock::Virtual).block_on(async {
+        let target = Reached::of(&app, &profile("uvicorn-0.54")).in_real_time();
+        let mut external = External::new(target, Front::Unknown);
+        external.routes = ["/a", "/b", "/c", "/d"].map(|path| Route::parse(&format!("GET {path}")).unwrap()).into();
+        let versions =
+            Versions { binding: Binding::unknown(), before: None, after: Version::Running(external), repeat: 1 };
+        let start = tokio::time::Instant::now();
+        let judgement = versions.judge(&read(&case), 1).await;
+        let took = start.elapsed();
+        let after = judgement.after.as_ref().unwrap();
+        let said = Reason::HealthyClient(after.control.outcome().unwrap().clone()).to_string();
+        let expected = format!(
+            "after: the healthy client gets hang (bad-hang; hang), waiting for the answer to the request (GET /slow) for {limit} s"
         );
-        std::fs::write(cases.join(format!("{name} it.toml")), case).unwrap();
-    }
-    let arguments: Vec<&str> = arguments
-        .iter()
-        .map(|argument| match *argument {
-            "asgi:make @ ." => "asgi:service:make @ .",
-            argument => argument,
-        })
-        .collect();
-    for named in [&["my cases/ask it.toml", "my cases/other it.toml"][..], &["--cases", "my cases"][..]] {
-        let (code, printed, said) = relapse(directory.path(), &[&["run"], named, &arguments].concat());
-        assert_eq!(code, Some(1), "{printed}{said}");
-        let lines: Vec<&str> = printed.lines().filter_map(|line| line.trim().strip_prefix("reproduce: ")).collect();
-        let blocks: Vec<&str> = printed.split("\n\n").filter(|block| block.contains("  reproduce: ")).collect();
-        assert!(lines.len() >= 2 && lines.len() == blocks.len(), "{printed}");
-        for (line, block) in lines.iter().zip(blocks) {
-            let (code, again) = in_a_shell(directory.path(), line);
-            assert_eq!(code, Some(1), "{line}\n{again}");
-            let told = block.lines().find(|line| line.starts_with(char::is_uppercase)).unwrap();
-            assert!(again.contains(told), "{line}\nthe run said\n{told}\nand this says\n{again}");
-            assert_eq!(again.matches("  reproduce: ").count(), 1, "{line}\n{again}");
-            assert!(again.contains(line), "{line}\nsays {again}");
-        }
-    }
-}
-
-/// Every `again:` line of a hunt finds or shows the same once more.
-#[test]
-fn what_a_hunt_prints_shows_it_again() {
-    if python().is_none() {
-        return;
-    }
-    let functions = "
-async def ask(scope, receive, send):
-    query(scope)['count']
-    await answer(send, 200)
-
-async def chat(scope, receive, send):
-    await opened(receive, send)
-    event = await receive()
-    event['text'].upper()
-    await listen(receive)
-";
-    let directory = app(functions);
-    let hunt =
-        ["hunt", "--target", "asgi:service:app @ .", "--cases", "40", "--path", "GET /ask", "--path", "ws:/chat"];
-    let (code, printed, said) = relapse(directory.path(), &[&hunt[..], &["--env", "NAME=a b"]].concat());
-    assert_eq!(code, Some(1), "{printed}{said}");
-    let lines: Vec<&str> = printed.lines().filter_map(|line| line.strip_prefix("reproduce: ")).collect();
-    assert!(lines.len() >= 2, "{printed}");
-    for line in lines {
-        let (code, again) = in_a_shell(directory.path(), line);
-        assert!(code == Some(1) && again.contains("FAILED"), "{line}\n{again}");
-    }
+        assert_eq!(said, expected);
+        assert!(took <= Duration::from_secs(in_all), "{took:?}");
+    });
 }

@@ -89,13 +89,31 @@ impl Application for Scripted {
 type Connect = Box<dyn Fn(Scribe) -> Promise<'static, Result<Link, Error>> + Send + Sync>;
 
 /// A target that is reached by a function, and knows no credentials.
-pub(crate) struct Reached(Connect);
+pub(crate) struct Reached {
+    connect: Connect,
+    clock: Clock,
+}
 
 impl Reached {
     pub(crate) fn new(
         connect: impl Fn(Scribe) -> Promise<'static, Result<Link, Error>> + Send + Sync + 'static,
     ) -> Reached {
-        Reached(Box::new(connect))
+        Reached { connect: Box::new(connect), clock: Clock::Virtual }
+    }
+
+    /// An app behind a server.
+    pub(crate) fn of(application: &Arc<dyn Application>, profile: &Arc<Profile>) -> Reached {
+        let (application, profile) = (Arc::clone(application), Arc::clone(profile));
+        Reached::new(move |scribe| {
+            let (client, server) = Link::pair();
+            tokio::spawn(front::serve(server, Arc::clone(&application), Arc::clone(&profile), scribe, None));
+            Box::pin(async { Ok(client) })
+        })
+    }
+
+    /// The same, as a target whose time is said to be real.
+    pub(crate) fn in_real_time(self) -> Reached {
+        Reached { clock: Clock::Real, ..self }
     }
 }
 
@@ -111,11 +129,11 @@ impl Target for Reached {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { places: &relapse::Place::ALL, clock: Clock::Virtual, renewal: Renewal::None }
+        Capabilities { places: &relapse::Place::ALL, clock: self.clock, renewal: Renewal::None }
     }
 
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
-        let connecting = (self.0)(scribe);
+        let connecting = (self.connect)(scribe);
         Box::pin(async move { connecting.await.map(Some) })
     }
 
@@ -142,15 +160,8 @@ impl Target for Reached {
 
 /// What a client with these steps sees of an application behind a server.
 pub(crate) fn converse(application: Arc<dyn Application>, profile: &Arc<Profile>, steps: &[Step]) -> Transcript {
-    Runtime::new(Clock::Virtual).block_on(async {
-        let profile = Arc::clone(profile);
-        let served = Reached::new(move |scribe| {
-            let (client, server) = Link::pair();
-            tokio::spawn(front::serve(server, Arc::clone(&application), Arc::clone(&profile), scribe, None));
-            Box::pin(async { Ok(client) })
-        });
-        run::converse(steps, Plan::default(), &served).await.unwrap()
-    })
+    Runtime::new(Clock::Virtual)
+        .block_on(async { run::converse(steps, Plan::default(), &Reached::of(&application, profile)).await.unwrap() })
 }
 
 /// How properties are tried: always with the same cases, so that one tree passes or fails once and for all.

@@ -97,7 +97,7 @@ fn on_own(options: &Options, target: &Named, cases: &[Arc<FrameCase>]) -> Result
     if binding.is_unknown() {
         complain_of(&format!(
             "what is answered has to be known: `relapse init --target {}` writes a relapse.toml",
-            shell(&[vec![target.to_string()], options.python.arguments()].concat()),
+            shell(&[vec![target.to_string()], options.python.arguments(), options.foreign.arguments()].concat()),
         ));
         return Ok(Vec::new());
     }

@@ -20,12 +20,19 @@ use super::{
     replay::{capsule_directory, replay_all},
     run::{Allowance, progress, progress_by_time},
     server,
-    target::{Foreign, Guesses, Named, PythonOptions, Way, ask_first, profiles_in_front, tell_notes, was_asked_to_end},
+    target::{
+        Foreign, Guesses, Headings, Named, PythonOptions, Way, ask_first, behind_each, profiles_in_front, tell_notes,
+        was_asked_to_end,
+    },
     width,
 };
 
-/// The seed and the key of something that was found, and the path of its capsule.
-type Kept = (u64, FindingKey, String);
+/// A capsule that was written.
+struct Kept {
+    /// Its text. Two versions can have the same finding of the same seed in different capsules.
+    text: String,
+    path: String,
+}
 
 /// How many cases are drawn unless something else limits the hunt.
 const CASES: u64 = 2000;
@@ -269,8 +276,13 @@ fn shut_down(hunt: &Hunt) -> Result<BTreeSet<String>> {
 
 /// Where something that was found is kept, and the command that shows it again behind the same profile.
 fn again(options: &Options, profile: Option<&str>, found: &Found, kept: &[Kept]) -> (String, String) {
-    let kept =
-        kept.iter().find(|(seed, key, _)| (*seed, key) == (found.seed, &found.key)).map(|(.., path)| path.clone());
+    let kept = match found.reproduction {
+        Reproduction::Shown => {
+            let text = found.capsule.print();
+            kept.iter().find(|kept| kept.text == text).map(|kept| kept.path.clone())
+        }
+        Reproduction::AfterOthers | Reproduction::Unconfirmed | Reproduction::SeenOnce => None,
+    };
     let mut arguments = vec!["relapse".to_owned()];
     match (&kept, &options.target) {
         (Some(path), Target::Backend) => arguments.extend(["replay".to_owned(), path.clone()]),
@@ -360,35 +372,13 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     options.python.tell_left_out()?;
     let Some((binding, token)) = target.introduced(&options.foreign)? else { return Ok(MISUSE) };
     let directory = options.capsules.clone().unwrap_or_else(|| PathBuf::from("capsules"));
-    let (mut hunts, mut code) = (Vec::new(), 0);
-    for (number, front) in fronts.iter().enumerate() {
-        if number > 0 && was_asked_to_end() {
-            let left: Vec<&str> = fronts[number..].iter().flatten().map(String::as_str).collect();
-            note(&format!("not hunted behind {}", left.join(" ")));
-            break;
-        }
-        let own = front.as_ref().filter(|_| fronts.len() > 1).map(|name| directory.join(name));
-        let behind = Behind { profile: front.as_deref(), directory: own.as_deref().unwrap_or(&directory) };
-        if let Some(name) = front.as_ref().filter(|_| fronts.len() > 1 && options.format == Format::Human) {
-            print(format!("behind {name}:\n"));
-        }
-        match hunt_behind(options, &versions, behind, &binding, &token) {
-            Ok(Some(hunted)) => {
-                code = code.max(exit_code(hunted.exit_code()));
-                hunts.push((front.clone(), hunted));
-            }
-            Ok(None) => code = MISUSE,
-            // The findings behind the other profiles are told all the same.
-            Err(error) if number > 0 => {
-                complain(&error);
-                code = MISUSE;
-            }
-            Err(error) => return Err(error),
-        }
-        if fronts.len() > 1 && options.format == Format::Human {
-            print("");
-        }
-    }
+    let headings = if options.format == Format::Human { Headings::Printed } else { Headings::Omitted };
+    let (code, hunts) = behind_each(&fronts, headings, |front| {
+        let own = front.filter(|_| fronts.len() > 1).map(|name| directory.join(name));
+        let behind = Behind { profile: front, directory: own.as_deref().unwrap_or(&directory) };
+        let hunted = hunt_behind(options, &versions, behind, &binding, &token)?;
+        Ok((hunted.as_ref().map_or(MISUSE, |hunted| exit_code(hunted.exit_code())), hunted))
+    })?;
     if options.format == Format::Json {
         print_documents(hunts);
     }
@@ -617,8 +607,8 @@ fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> 
     Ok(campaign)
 }
 
-/// Writes the capsule of each finding that its case shows again; `kept` gets seed, key and path of each. A case that shows
-/// nothing would read FIXED of what is not.
+/// Writes the capsule of each finding that its case shows again, and adds it to `kept`. A case that shows nothing would
+/// read FIXED of what is not.
 fn keep<'a>(found: impl IntoIterator<Item = &'a Found>, directory: &Path, kept: &mut Vec<Kept>) -> Result {
     for found in found.into_iter().filter(|found| found.reproduction == Reproduction::Shown) {
         // Two findings of one seed may have names that begin alike.
@@ -626,11 +616,11 @@ fn keep<'a>(found: impl IntoIterator<Item = &'a Found>, directory: &Path, kept: 
             .chain((2..).map(|number| format!("{}_{number}", found.capsule.name)));
         let is_free = |name: &String| {
             let path = directory.join(format!("{name}.toml")).display().to_string();
-            !kept.iter().any(|(.., taken)| *taken == path)
+            !kept.iter().any(|kept| kept.path == path)
         };
         let name = names.into_iter().find(is_free).unwrap_or_default();
         let path = write(found, directory, &name)?;
-        kept.push((found.seed, found.key.clone(), path));
+        kept.push(Kept { text: found.capsule.print(), path });
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use relapse::{Binding, Error, Result, Runtime, TokenSource, get_acquainted};
+use relapse::{Binding, Error, Result, Runtime, TokenSource, get_acquainted, option, shell};
 
 use super::{
     MISUSE, complain_of, print,
@@ -69,7 +69,22 @@ pub(super) fn init(options: &Options) -> Result<u8> {
     let text = found.to_toml(&own.target, &line);
     fs::write(&path, &text).map_err(|source| Error::Io { doing: "write", path: path.clone(), source })?;
     print(text.trim_end());
-    let next = if found.opens { "written; `relapse validate` tries it" } else { "written, though no session opened" };
+    let next = match found.opens {
+        true => format!("written; `{}` tries it", shell(&options.validate())),
+        false => "written, though no session opened".to_owned(),
+    };
     print(format!("\n{}: {next}", path.display()));
     Ok(u8::from(!found.opens))
+}
+
+impl Options {
+    /// The command that checks the same target with the file that is written.
+    fn validate(&self) -> Vec<String> {
+        let own = &self.own;
+        let mut arguments = vec!["relapse".to_owned(), "validate".to_owned()];
+        arguments.extend(option("--target", own.target.to_string()));
+        self.profile.iter().for_each(|name| arguments.extend(option("--profile", name.clone())));
+        arguments.extend([own.python.arguments(), own.foreign.arguments()].concat());
+        arguments
+    }
 }

@@ -16,12 +16,14 @@ mod target;
 mod validate;
 
 use std::fmt::Display;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use relapse::{Case, Catalogue, Error, Profile, Result, discover::matches_glob, render_located, servers};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The exit code when the harness could not do its work or was misused; clap exits with the same.
 const MISUSE: u8 = 2;
@@ -222,13 +224,45 @@ fn note(text: &str) {
     let _ = writeln!(anstream::stderr(), "note: {text}");
 }
 
-/// Waits for Ctrl-C, or for whatever else asks a program to stop; says whether it was Ctrl-C.
-async fn until_told_to_stop() -> bool {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminated) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => true,
-        _ = terminated.recv() => false,
+/// Waits for Ctrl-C, or for whatever else asks a program to stop.
+async fn until_told_to_stop() {
+    match Stops::watch() {
+        Ok(mut stops) => drop(stops.next().await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// A signal that asks a program to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// SIGINT, as Ctrl-C sends it.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+}
+
+/// The signals that ask a program to stop. From the moment it exists they do not end the process by themselves.
+#[derive(Debug)]
+struct Stops {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stops {
+    /// Watches for them, in a runtime that keeps real time.
+    ///
+    /// # Errors
+    /// When the system does not let it.
+    fn watch() -> io::Result<Stops> {
+        Ok(Stops { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// The next of them.
+    async fn next(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.interrupt.recv() => Stop::Interrupt,
+            _ = self.terminate.recv() => Stop::Terminate,
+        }
     }
 }
 

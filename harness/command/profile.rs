@@ -10,8 +10,9 @@ use relapse::{
     Blame, Clock, DifferentialSetup as Setup, Error, Profile, ProgramDifference as Difference, Result, Runtime,
     ServerChoice, Trouble, compare_programs as compare,
     measure::{Slow, measure},
+    option,
     profile::version_of,
-    servers,
+    servers, shell,
 };
 
 use super::{complain_of, note, print, server, target::end_interpreters_with_us};
@@ -39,6 +40,9 @@ pub(super) struct Programs {
     /// A profile; may be repeated. Without it every profile is compared.
     #[arg(long, value_name = "NAME")]
     profile: Vec<String>,
+    /// The server to compare a profile with, as `measure` names it; without it that of the profile.
+    #[arg(long, value_name = "NAME[==VERSION]")]
+    server: Option<ServerChoice>,
     /// How many programs for each.
     #[arg(long, value_name = "COUNT", default_value_t = 2000)]
     programs: u64,
@@ -101,20 +105,24 @@ fn differential(options: &Programs) -> Result<u8> {
 
 fn compare_profile(profile: Arc<Profile>, options: &Programs, asked: &Path) -> Result<u8> {
     let wrong = |message: String| Error::from(Trouble { message, details: String::new(), blame: Blame::Setup });
-    let choice: ServerChoice = profile.choice.parse().map_err(wrong)?;
+    let choice: ServerChoice = match &options.server {
+        Some(choice) => choice.clone(),
+        None => profile.choice.parse().map_err(wrong)?,
+    };
     let python = choice.interpreter(asked, options.python.is_some(), &note)?;
     let name = profile.name.clone();
     let setup = Setup { server: choice, profile, seed: options.seed, programs: options.programs };
     let compared = compare(&setup, &python, &note)?;
+    let again = Again { profile: &name, server: options.server.as_ref(), python: options.python.as_deref() };
     for difference in compared.unrecorded().take(options.shown) {
-        print(render(&name, difference));
+        print(again.render(difference));
     }
     let (all, unrecorded) = (compared.differences.len(), compared.unrecorded().count());
     let recorded =
         if all > unrecorded { format!(", {} of them as its profile records", all - unrecorded) } else { String::new() };
     note(&format!("{name}: {all} of {} programs differ{recorded}", options.programs));
     // Other programs need not show everything.
-    let is_full = options.programs >= FULL_RUN && options.seed == 1;
+    let is_full = options.programs >= FULL_RUN && options.seed == 1 && options.server.is_none();
     let unseen = if is_full { compared.unseen() } else { Vec::new() };
     for situation in &unseen {
         note(&format!("{name}: the profile records a difference that does not occur: {situation:?}"));
@@ -125,20 +133,40 @@ fn compare_profile(profile: Arc<Profile>, options: &Programs, asked: &Path) -> R
 /// How many programs show everything that a profile records.
 const FULL_RUN: u64 = 2000;
 
-/// A program, both sides, and a command that performs it again.
-fn render(profile: &str, difference: &Difference) -> String {
-    let mut text = difference.program.to_string();
-    let (memory, server) = (&difference.memory.0, &difference.server.0);
-    for line in memory.iter().filter(|line| server.contains(line)) {
-        text.push_str(&format!("    same    {line}\n"));
-    }
-    for (side, lines, others) in [("memory", memory, server), ("server", server, memory)] {
-        for line in lines.iter().filter(|line| !others.contains(line)) {
-            text.push_str(&format!("    {side}  {line}\n"));
+/// The arguments that compare the same profile with the same server again.
+struct Again<'a> {
+    profile: &'a str,
+    /// The server, where it is not that of the profile.
+    server: Option<&'a ServerChoice>,
+    python: Option<&'a Path>,
+}
+
+impl Again<'_> {
+    /// A program, both sides, and a command that performs it again.
+    fn render(&self, difference: &Difference) -> String {
+        let mut text = difference.program.to_string();
+        let (memory, server) = (&difference.memory.0, &difference.server.0);
+        for line in memory.iter().filter(|line| server.contains(line)) {
+            text.push_str(&format!("    same    {line}\n"));
         }
+        for (side, lines, others) in [("memory", memory, server), ("server", server, memory)] {
+            for line in lines.iter().filter(|line| !others.contains(line)) {
+                text.push_str(&format!("    {side}  {line}\n"));
+            }
+        }
+        text + &format!("reproduce: {}\n", shell(&self.arguments(difference.program.seed)))
     }
-    let seed = difference.program.seed;
-    text + &format!("reproduce: relapse profile differential --profile {profile} --programs 1 --seed {seed}\n")
+
+    fn arguments(&self, seed: u64) -> Vec<String> {
+        let mut arguments: Vec<String> = ["relapse", "profile", "differential"].map(str::to_owned).into();
+        let mut add = |name: &str, value: String| arguments.extend(option(name, value));
+        add("--profile", self.profile.to_owned());
+        self.server.iter().for_each(|server| add("--server", server.to_string()));
+        self.python.iter().for_each(|python| add("--python", python.display().to_string()));
+        add("--programs", "1".to_owned());
+        add("--seed", seed.to_string());
+        arguments
+    }
 }
 
 /// Measures a server; gives the exit code.
@@ -177,7 +205,8 @@ fn measure_server(options: &Options) -> Result<u8> {
     let setup =
         Setup { server: options.server.clone(), profile: Arc::clone(&known), seed: 1, programs: PROGRAMS_MEASURED };
     let compared = compare(&setup, &python, &note)?;
-    compared.unrecorded().for_each(|difference| note(&render(&known.name, difference)));
+    let again = Again { profile: &known.name, server: Some(&options.server), python: options.python.as_deref() };
+    compared.unrecorded().for_each(|difference| note(&again.render(difference)));
     Ok(u8::from(!differences.is_empty() || compared.unrecorded().count() > 0))
 }
 

@@ -150,7 +150,7 @@ pub(super) fn proxy(options: &Options) -> Result<u8> {
             stopped = running => stopped.unwrap_or(Ok(()))?,
             stopped = serve_control(control, desk.clone()) => stopped?,
             () = log(&mut entries, desk.clone(), options.format) => {}
-            _ = until_told_to_stop() => {}
+            () = until_told_to_stop() => {}
         }
         // What is about to end may end, and be told.
         let ending = async {

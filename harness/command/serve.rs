@@ -50,7 +50,7 @@ pub(super) fn serve(options: &Options) -> Result<u8> {
         let stand = Stand::bind(setup).await?;
         introduce(options, revision, &faults, &stand.token("user-1"), stand.address()?);
         let stop = async {
-            let _ = until_told_to_stop().await;
+            until_told_to_stop().await;
         };
         stand.run(Arc::new(print), stop).await?;
         print("stopped");

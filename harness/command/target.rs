@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Arc, Once, OnceLock, mpsc};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -14,8 +14,9 @@ use relapse::{
     Result, Route, Runtime, START_LIMIT, Served, ServerChoice, TargetKind, TokenSource, Trouble, Upstream, Version,
     end_interpreters, is_secret, learn_routes, note::Note, option, servers, shell,
 };
+use tokio::sync::Notify;
 
-use super::{complain_of, note, run::Allowance, server, servers_named, until_told_to_stop};
+use super::{MISUSE, Stop, Stops, complain, complain_of, note, print, run::Allowance, server, servers_named};
 
 /// Something of the user's own.
 #[derive(Debug, Clone)]
@@ -362,6 +363,58 @@ pub(super) fn profiles_in_front(
         names => servers_named(names)?,
     };
     Ok(profiles.iter().map(|profile| Some(profile.name.clone())).collect())
+}
+
+/// Whether the name of each profile is printed above what is shown behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Headings {
+    /// It is, where there are several profiles.
+    Printed,
+    /// It is not: what is printed names it.
+    Omitted,
+}
+
+/// The results behind several fronts, each with its front.
+pub(super) type Results<T> = Vec<(Option<String>, T)>;
+
+/// Does the same behind each front, one after the other, until Ctrl-C asks for an end. `act` gives the exit code and the
+/// result, if there is one. Gives the highest exit code and every result with its front.
+///
+/// # Errors
+/// Those of `act` behind the first front. A later error is printed and makes the exit code 2, so that the results behind
+/// the other fronts are not lost.
+pub(super) fn behind_each<T>(
+    fronts: &[Option<String>],
+    headings: Headings,
+    mut act: impl FnMut(Option<&str>) -> Result<(u8, Option<T>)>,
+) -> Result<(u8, Results<T>)> {
+    let has_headings = fronts.len() > 1 && headings == Headings::Printed;
+    let (mut code, mut results) = (0, Vec::new());
+    for (number, front) in fronts.iter().enumerate() {
+        if number > 0 && was_asked_to_end() {
+            let left: Vec<&str> = fronts[number..].iter().flatten().map(String::as_str).collect();
+            note(&format!("left out: behind {}", left.join(" ")));
+            break;
+        }
+        if let Some(name) = front.as_ref().filter(|_| has_headings) {
+            print(format!("behind {name}:\n"));
+        }
+        match act(front.as_deref()) {
+            Ok((own, result)) => {
+                code = code.max(own);
+                results.extend(result.map(|result| (front.clone(), result)));
+            }
+            Err(error) if number > 0 => {
+                complain(&error);
+                code = MISUSE;
+            }
+            Err(error) => return Err(error),
+        }
+        if has_headings {
+            print("");
+        }
+    }
+    Ok((code, results))
 }
 
 /// What becomes of the routes that the code of an application only looks as if it had.
@@ -717,6 +770,8 @@ enum Behind {
 /// What the first Ctrl-C is told where it only asks, and whether it did.
 static ASKS_FIRST: OnceLock<&str> = OnceLock::new();
 static WAS_ASKED: AtomicBool = AtomicBool::new(false);
+/// Wakes what waits for that Ctrl-C.
+static ASKED: Notify = Notify::const_new();
 
 /// From now on the first Ctrl-C asks for an end in good order, which is said, and only the second one ends everything.
 pub(super) fn ask_first(said: &'static str) {
@@ -726,24 +781,40 @@ pub(super) fn ask_first(said: &'static str) {
 
 /// Whether an end was asked for.
 pub(super) fn was_asked_to_end() -> bool {
-    WAS_ASKED.load(Ordering::Relaxed)
+    WAS_ASKED.load(Ordering::Acquire)
+}
+
+/// Waits until an end is asked for, after [`ask_first`]. The answer to Ctrl-C is printed by then.
+pub(super) async fn asked_to_end() {
+    let asked = ASKED.notified();
+    if !was_asked_to_end() {
+        asked.await;
+    }
 }
 
 /// Whoever tells us to end ends the interpreters too, wherever their applications are stuck.
 pub(super) fn end_interpreters_with_us() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        std::thread::spawn(|| {
-            let runtime = Runtime::new(Clock::Real);
-            let is_interrupt = runtime.block_on(until_told_to_stop());
-            if is_interrupt && let Some(said) = ASKS_FIRST.get() {
-                WAS_ASKED.store(true, Ordering::Relaxed);
-                note(said);
-                runtime.block_on(until_told_to_stop());
-            }
-            end_interpreters();
-            std::process::exit(INTERRUPTED);
+        let (ready, is_ready) = mpsc::channel();
+        std::thread::spawn(move || {
+            Runtime::new(Clock::Real).block_on(async {
+                let Ok(mut stops) = Stops::watch() else { return };
+                let _ = ready.send(());
+                let stop = stops.next().await;
+                if let (Stop::Interrupt, Some(said)) = (stop, ASKS_FIRST.get()) {
+                    // What sees the request may end the process at once.
+                    note(said);
+                    WAS_ASKED.store(true, Ordering::Release);
+                    ASKED.notify_waiters();
+                    stops.next().await;
+                }
+                end_interpreters();
+                std::process::exit(INTERRUPTED);
+            });
         });
+        // From here on Ctrl-C is heard; an error means that it cannot be, and ends the process alone.
+        let _ = is_ready.recv();
     });
 }
 

@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 use relapse::{Binding, Clock, External, Result, Runtime, Validation, plain_table, validate as try_it};
 
 use super::{
-    MISUSE, complain, complain_of, print,
+    MISUSE, complain_of, print,
     run::progress_by_time,
-    target::{Guesses, Own, ask_first, profiles_in_front, tell_notes},
+    target::{Guesses, Headings, Own, ask_first, asked_to_end, behind_each, profiles_in_front, tell_notes},
     until_told_to_stop, width,
 };
 
@@ -63,27 +63,8 @@ pub(super) fn validate(options: &Options) -> Result<u8> {
     if options.watch && own.target.is_python() {
         ask_first("it ends in good order; once more ends everything");
     }
-    let (mut code, mut looked) = (0, Vec::new());
-    for (number, front) in fronts.iter().enumerate() {
-        if let Some(name) = front.as_ref().filter(|_| fronts.len() > 1 && options.format == Format::Human) {
-            print(format!("behind {name}:\n"));
-        }
-        match behind(options, front.as_deref(), &binding, &token) {
-            Ok((own, validation)) => {
-                code = code.max(own);
-                looked.extend(validation.map(|validation| (front.clone().unwrap_or_default(), validation)));
-            }
-            // The other profiles are told all the same.
-            Err(error) if number > 0 => {
-                complain(&error);
-                code = MISUSE;
-            }
-            Err(error) => return Err(error),
-        }
-        if fronts.len() > 1 && options.format == Format::Human {
-            print("");
-        }
-    }
+    let headings = if options.format == Format::Human { Headings::Printed } else { Headings::Omitted };
+    let (code, looked) = behind_each(&fronts, headings, |front| behind(options, front, &binding, &token))?;
     if options.format == Format::Json {
         match looked.as_slice() {
             [] => {}
@@ -91,7 +72,8 @@ pub(super) fn validate(options: &Options) -> Result<u8> {
                 print(serde_json::to_string_pretty(validation).unwrap_or_default());
             }
             _ => {
-                let by_profile: BTreeMap<String, Validation> = looked.into_iter().collect();
+                let named = looked.into_iter().map(|(front, validation)| (front.unwrap_or_default(), validation));
+                let by_profile: BTreeMap<String, Validation> = named.collect();
                 print(serde_json::to_string_pretty(&by_profile).unwrap_or_default());
             }
         }
@@ -165,9 +147,10 @@ async fn look(options: &Options, server: &mut External, binding: &Binding) -> Re
 async fn watch(options: &Options, server: &mut External, binding: &Binding) -> Result<u8> {
     let (mut tries, mut passed, mut last_failure) = (0_u32, 0_u32, None::<String>);
     let stop = async {
-        // What else than Ctrl-C ends us ends the interpreters too, and nobody gets to say more.
-        if !until_told_to_stop().await && options.own.target.is_python() {
-            std::future::pending::<()>().await;
+        match options.own.target.is_python() {
+            // Anything but Ctrl-C ends the process, with its interpreters.
+            true => asked_to_end().await,
+            false => until_told_to_stop().await,
         }
     };
     let mut stop = std::pin::pin!(stop);

@@ -7,20 +7,26 @@ use crate::{
     binding::Binding,
     case::{Case, Vocabulary},
     classify::{self, Reading},
+    clock::Clock,
     close_code::CloseCode,
     credential::Credential,
     error::Error,
+    head::readable,
     outcome::{Class, Ending, Outcome},
     plan::Plan,
     route::Route,
     run,
-    step::{Act, Request, Step},
+    step::{Act, DEFAULT_LIMIT, Request, Step},
     transcript::What,
     verdict::HealthyClient,
 };
 
 /// How long each step of a healthy client may take, on the app's own clock.
 const LIMIT: Duration = Duration::from_secs(30);
+/// The same of a derived one where time is real and a user waits for it, unless the case's own step may take longer.
+const REAL_LIMIT: Duration = DEFAULT_LIMIT;
+/// How many derived healthy clients may get no answer where time is real. No further route is asked then.
+const HANGS_MAX: usize = 2;
 /// How many of an app's routes are tried until one lets the healthy client in.
 const ROUTES_MAX: usize = 16;
 
@@ -48,8 +54,9 @@ impl External {
         seed: u64,
     ) -> Result<Healthy, Error> {
         let (mut refused, mut failed): (Option<HealthyClient>, Option<HealthyClient>) = (None, None);
-        let mut decided = None;
-        let derived = case.map_or_else(Vec::new, |case| derived(case, binding, &self.target.authority()));
+        let (mut decided, mut hangs) = (None, 0);
+        let limit = |own| self.derived_limit(own);
+        let derived = case.map_or_else(Vec::new, |case| derived(case, binding, &self.target.authority(), limit));
         for (source, steps) in self.stated(case, binding).into_iter().chain(derived) {
             let outcome = self.fares(source, &steps, seed).await?;
             match judged(source, outcome, presents_credential(&steps)) {
@@ -58,6 +65,7 @@ impl External {
                 }
                 // The case's own request may be what fails, so that it does not say whether anyone else is let in.
                 tried @ HealthyClient::Tried(_) if source == Source::Derived && !is_let_in(&tried) => {
+                    hangs += usize::from(tried.outcome().is_some_and(is_hang));
                     decided = Some(tried);
                     break;
                 }
@@ -69,7 +77,11 @@ impl External {
         let is_like = |route: &Route| case.is_none_or(|case| route.is_websocket == opens_sessions(case));
         let routes = known.chain(guessed).filter(|(route, _)| is_harmless(route) && is_like(route));
         for (route, source) in routes.take(ROUTES_MAX) {
+            if self.clock() == Clock::Real && hangs >= HANGS_MAX {
+                break;
+            }
             let outcome = self.greet(route, binding, seed).await?;
+            hangs += usize::from(is_hang(&outcome));
             if outcome.class == Class::GoodOpen {
                 let let_in = Some(route.to_string());
                 return Ok(Healthy { client: decided.unwrap_or(HealthyClient::Tried(outcome)), let_in });
@@ -104,15 +116,23 @@ impl External {
         session.into_iter().map(|steps| (Source::ServiceFile, steps)).collect()
     }
 
+    /// How long a derived healthy client waits for an answer. `own` is how long the case's own step may take.
+    fn derived_limit(&self, own: Duration) -> Duration {
+        match self.clock() {
+            Clock::Virtual => LIMIT,
+            Clock::Real => own.clamp(REAL_LIMIT, LIMIT),
+        }
+    }
+
     /// How steps fare without any fault: the worst of their exchanges. A message that a case's own healthy client waits for
-    /// and does not get is no answer.
+    /// and does not get is no answer. One that gets no answer at all says what it asked for, and how long it waited.
     async fn fares(&self, source: Source, steps: &[Step], seed: u64) -> Result<Outcome, Error> {
         let plan = Plan { seed, faults: Vec::new() };
         let transcript = run::converse(steps, plan, self.target.as_ref()).await?;
         self.target.clear().await?;
         let outcome = |reading: &Reading<'_>| {
             let waits_in_vain = reading.events.iter().any(|event| matches!(event.what, What::AwaitedNeverCame { .. }));
-            match reading.outcome() {
+            match with_the_wait(reading.outcome(), reading) {
                 outcome if source == Source::Control && outcome.class == Class::GoodOpen && waits_in_vain => {
                     Outcome { class: Class::BadSilent, ..outcome }
                 }
@@ -129,7 +149,7 @@ impl External {
     /// When the harness could not do its work.
     pub async fn greet(&self, route: &Route, binding: &Binding, seed: u64) -> Result<Outcome, Error> {
         let authority = self.target.authority();
-        let steps = route.greeting(LIMIT).into_iter();
+        let steps = route.greeting(self.derived_limit(REAL_LIMIT)).into_iter();
         let steps: Vec<Step> = steps.map(|step| translate::as_written(binding, &authority, step)).collect();
         self.fares(Source::Derived, &steps, seed).await
     }
@@ -155,6 +175,26 @@ pub(super) struct Healthy {
 impl Healthy {
     fn of(client: HealthyClient) -> Healthy {
         Healthy { client, let_in: None }
+    }
+}
+
+fn is_hang(outcome: &Outcome) -> bool {
+    matches!(outcome.ending, Ending::Hang { .. })
+}
+
+/// The outcome of a client that waited in vain, with its request and how long it waited.
+fn with_the_wait(outcome: Outcome, reading: &Reading<'_>) -> Outcome {
+    let limit = reading.events.iter().find_map(|event| match &event.what {
+        What::DeadlinePassed { limit, .. } => Some(*limit),
+        _ => None,
+    });
+    match (outcome.ending, reading.request, limit) {
+        (Ending::Hang { waiting_for }, Some(head), Some(limit)) => {
+            let asked = format!("{} {}", head.method, readable(&head.target));
+            let waiting_for = format!("{waiting_for} ({asked}) for {} s", limit.as_secs_f64());
+            Outcome { ending: Ending::Hang { waiting_for }, ..outcome }
+        }
+        (ending, ..) => Outcome { ending, ..outcome },
     }
 }
 
@@ -185,27 +225,36 @@ fn opens_session_of(case: &Case, binding: &Binding) -> bool {
 }
 
 /// The case's own first request, without what makes it a trigger: its faults, its messages and its bad credential; and the
-/// same without its query, which may be what the service refuses. What may change something is not repeated.
-fn derived(case: &Case, binding: &Binding, authority: &str) -> Vec<(Source, Vec<Step>)> {
+/// same without its query, which may be what the service refuses. What may change something is not repeated. `limit` says
+/// how long an answer may take where the case's own step may take so long.
+fn derived(
+    case: &Case,
+    binding: &Binding,
+    authority: &str,
+    limit: impl Fn(Duration) -> Duration,
+) -> Vec<(Source, Vec<Step>)> {
     let request = |request: &Request| {
         let credential = if binding.credential.is_needed() { Credential::Valid } else { Credential::None };
         Request { credential, without: Vec::new(), retry: None, give_up: None, ..request.clone() }
     };
-    let own = case.steps.iter().find_map(|step| match &step.act {
-        Act::Open(asked) => Some(Act::Open(Request { method: "GET".to_owned(), ..request(asked) })),
-        Act::Request(asked) if matches!(asked.method.as_str(), "GET" | "HEAD") => Some(Act::Request(request(asked))),
-        _ => None,
+    let own = case.steps.iter().find_map(|step| {
+        let act = match &step.act {
+            Act::Open(asked) => Act::Open(Request { method: "GET".to_owned(), ..request(asked) }),
+            Act::Request(asked) if matches!(asked.method.as_str(), "GET" | "HEAD") => Act::Request(request(asked)),
+            _ => return None,
+        };
+        Some((act, limit(step.limit)))
     });
     let without_query = |request: &Request| Request { query: Vec::new(), ..request.clone() };
-    let plain = own.as_ref().and_then(|act| match act {
-        Act::Open(asked) if !asked.query.is_empty() => Some(Act::Open(without_query(asked))),
-        Act::Request(asked) if !asked.query.is_empty() => Some(Act::Request(without_query(asked))),
+    let plain = own.as_ref().and_then(|(act, limit)| match act {
+        Act::Open(asked) if !asked.query.is_empty() => Some((Act::Open(without_query(asked)), *limit)),
+        Act::Request(asked) if !asked.query.is_empty() => Some((Act::Request(without_query(asked)), *limit)),
         _ => None,
     });
-    let steps = |act: Act| {
+    let steps = |(act, limit): (Act, Duration)| {
         let close = matches!(act, Act::Open(_)).then_some(Act::Close(CloseCode::NORMAL));
         let acts = std::iter::once(act).chain(close);
-        acts.map(|act| translate::as_written(binding, authority, Step::new(act, LIMIT))).collect()
+        acts.map(|act| translate::as_written(binding, authority, Step::new(act, limit))).collect()
     };
     own.into_iter().chain(plain).map(|act| (Source::Derived, steps(act))).collect()
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use super::through_the_edge;
 use crate::{
     application::Promise,
     binding::{Binding, Tokens},
     clock::Clock,
     credential::{Credential, Form, Presented},
-    edge::{self, Way},
     error::Error,
     fault::Place,
     link::{Link, Redial},
@@ -74,13 +74,7 @@ impl Target for Served {
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
             let link = self.server.connect(&scribe).await?;
-            if !scribe.has_faults_at(Place::Edge) {
-                return Ok(link);
-            }
-            let (client, near) = Link::pair();
-            let again = edge::asks_again(&scribe).then(|| self.redial(&scribe));
-            tokio::spawn(edge::relay(near, Way { link, again }, scribe, None));
-            Ok(Some(client))
+            Ok(through_the_edge(link, scribe, |scribe| self.redial(scribe)))
         })
     }
 

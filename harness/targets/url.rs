@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::through_the_edge;
 use crate::{
     application::Promise,
     binding::{Binding, Tokens},
     clock::Clock,
     credential::{Credential, Form, Presented},
-    edge::{self, Way},
     error::Error,
     fault::Place,
     link::Link,
@@ -90,13 +90,7 @@ impl Target for Url {
         Box::pin(async move {
             self.enter().await?;
             let server = self.upstream.connect(scribe.receiving()).await.ok();
-            if !scribe.has_faults_at(Place::Edge) {
-                return Ok(server);
-            }
-            let (client, near) = Link::pair();
-            let again = edge::asks_again(&scribe).then(|| self.upstream.redial());
-            tokio::spawn(edge::relay(near, Way { link: server, again }, scribe, None));
-            Ok(Some(client))
+            Ok(through_the_edge(server, scribe, |_| self.upstream.redial()))
         })
     }
 
