@@ -31,6 +31,7 @@ mod servers_real; // the servers themselves, held against their profiles
 mod service; // the embedded service's own rules
 mod signals; // signals and arguments for real servers
 mod stage; // the twin in Python, as software of a target
+mod stalls; // apps that keep the event loop to themselves
 mod standing; // what stands on a port, and what looks at it
 mod steps; // the steps of a case
 mod support; // helpers

@@ -210,11 +210,13 @@ fn a_server_is_told_to_stop(
 #[rstest]
 #[case::continues("SIGCONT", 1)]
 #[case::kills("SIGKILL", 0)]
+#[case::freezes("SIGSTOP", 0)]
 fn every_trial_has_a_server_that_got_no_signal(#[case] signal: &str, #[case] answers: usize) {
     let text = format!(
         "summary = \"It answers.\"\n[[step]]\nrequest = \"GET /\"\n[[step]]\nsignal = \"{signal}\"\n{}\
-         [[step]]\nrequest = \"GET /\"\n[expect]\naccept = [\"good-open\"]\n",
-        if answers == 0 { "[[step]]\nwait_exit = \"SIGKILL\"\n" } else { "" }
+         [[step]]\nrequest = \"GET /\"\n{}[expect]\naccept = [\"good-open\"]\n",
+        if signal == "SIGKILL" { "[[step]]\nwait_exit = \"SIGKILL\"\n" } else { "" },
+        if answers == 0 { "within_ms = 300\n" } else { "" }
     );
     let Some(transcripts) = perform("uvicorn==0.54.0", &text) else { return };
     let lives = |transcript: &Transcript| -> Vec<String> {
