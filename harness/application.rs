@@ -5,6 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::{
     event::{Inbound, MessageKeys, Outbound},
     exception::Exception,
@@ -23,6 +25,30 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
         receive: Box<dyn Receive>,
         send: Box<dyn SendEvent>,
     ) -> Promise<'static, Result<(), Exception>>;
+
+    /// The event loop that it runs on, where it may block that; `None` for an app that never does.
+    fn event_loop(&self) -> Option<watch::Receiver<EventLoop>> {
+        None
+    }
+}
+
+/// An event loop of an app, as its server sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EventLoop {
+    /// The state now.
+    pub state: LoopState,
+    /// How often it has run again after an app had blocked it.
+    pub turns: u64,
+}
+
+/// Whether an event loop runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LoopState {
+    /// It does.
+    #[default]
+    Runs,
+    /// An app keeps it to itself.
+    Blocked,
 }
 
 /// The application's `receive`.

@@ -1,6 +1,7 @@
 //! One case: what was reported, what the client does, which faults act, and what is accepted. `fixtures/README.md`
 //! documents the file format.
 
+mod arguments;
 mod claim;
 mod raw;
 mod reader;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+pub use arguments::ServerArguments;
 pub use claim::{ExceptionClaim, PlaceClaim, Symptom};
 
 use crate::{
@@ -63,6 +65,8 @@ pub struct Case {
     pub seed: Option<u64>,
     /// Whether the valid client comes only after the case, not before and beside it.
     pub is_alone: bool,
+    /// Arguments for the server that the harness starts, beside its own.
+    pub server_arguments: ServerArguments,
     /// The steps of its healthy client; `None` where the target or the case's own first request says them.
     pub control: Option<Vec<Step>>,
     /// What is accepted on the repaired twin, for each step that opens an exchange.

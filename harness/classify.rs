@@ -52,6 +52,8 @@ pub struct Reading<'a> {
     pub absent: bool,
     /// Whether there may be more connections than a service that is not ours lets a user have, which refuses them as it likes.
     pub is_crowded: bool,
+    /// When a case sent the server a signal that ended it, or ends every server, if it did before the exchange was over.
+    signaled: Option<Duration>,
     /// What is critical and was down all through the exchange.
     pub down: Vec<&'a str>,
     /// The faults of the plan.
@@ -86,6 +88,7 @@ impl<'a> Reading<'a> {
             is_crowded: service.is_foreign()
                 && service.connections_max > 0
                 && most_at_once(transcript) > service.connections_max,
+            signaled: signaled(transcript, exchange),
             down: down(transcript, exchange),
             faults: &transcript.faults,
             service: asked.map_or(service, |path| service.at(&path)),
@@ -503,7 +506,7 @@ impl<'a> Reading<'a> {
     /// Whether an exception is what a server that stops raises in the application: a cancellation, or from `send` what
     /// the specification does not provide for (it provides for an `OSError`, which an application can deal with).
     fn is_raised_by_stop(&self, exception: &Exception) -> bool {
-        let mut after = self.events.iter().skip_while(|event| event.what != What::CutShort);
+        let mut after = self.events.iter().skip_while(|event| !self.is_stop(event));
         let is_raised = |event: &&Event| match &event.what {
             What::CallRaised(raised) => raised == exception && !raised.is_disconnect(),
             _ => false,
@@ -582,7 +585,7 @@ impl<'a> Reading<'a> {
         if has(|what| matches!(what, What::KeepaliveExpired)) {
             return Cause::Keepalive;
         }
-        if has(|what| matches!(what, What::CutShort)) {
+        if self.is_cut_short() || self.is_cut_off_by_signal(ending) {
             return Cause::Shutdown;
         }
         match self.escaped().filter(|_| !self.is_raised_too_late(ending)) {
@@ -695,7 +698,7 @@ impl<'a> Reading<'a> {
             Ending::Left if self.response.is_none() && self.service.is_foreign() => Class::GoodNotReady,
             Ending::Left if self.response.is_none() => Class::BadHang,
             Ending::Parted { .. } | Ending::Left => self.class_of_session(),
-            Ending::Refused if self.absent => Class::GoodNotReady,
+            Ending::Refused if self.absent || self.signaled.is_some() => Class::GoodNotReady,
             Ending::Refused | Ending::NotStarted { .. } => Class::BadServer,
         }
     }
@@ -858,6 +861,40 @@ impl<'a> Reading<'a> {
         self.events.iter().any(|event| event.what == What::CutShort)
     }
 
+    /// Whether an event comes of the end of the server: a server that plays says so, and a real one got a signal before.
+    pub fn is_stop(&self, event: &Event) -> bool {
+        event.what == What::CutShort || self.signaled.is_some_and(|at| event.at >= at)
+    }
+
+    /// Whether the connection ended otherwise than by an answer or by the client, after the server had got a signal.
+    fn is_cut_off_by_signal(&self, ending: &Ending) -> bool {
+        let is_end = |what: &What| match what {
+            What::EndSeen => true,
+            What::FrameSeen(frame) => frame.opcode == Opcode::Close,
+            _ => false,
+        };
+        let end = self.events.iter().find(|event| is_end(&event.what));
+        let is_late = self.signaled.zip(end).is_some_and(|(at, end)| end.at >= at);
+        // A server that goes on for a while shows what its app does meanwhile.
+        let is_app_gone = || self.escaped().is_some_and(|(exception, _)| !self.is_raised_by_stop(exception));
+        match ending {
+            Ending::Close { code: Some(CloseCode::GOING_AWAY | CloseCode::SERVICE_RESTART), .. } => is_late,
+            Ending::Drop | Ending::Close { .. } | Ending::Http { complete: false, .. } => is_late && !is_app_gone(),
+            // A request that the server gives up when it has waited long enough.
+            Ending::Http { complete: true, status: 500.. } => {
+                self.escaped().is_some_and(|(exception, _)| self.is_raised_by_stop(exception))
+            }
+            Ending::Http { complete: true, .. }
+            | Ending::Parted { .. }
+            | Ending::Left
+            | Ending::BadHandshake { .. }
+            | Ending::Hang { .. }
+            | Ending::Silence { .. }
+            | Ending::Refused
+            | Ending::NotStarted { .. } => false,
+        }
+    }
+
     /// Whether the server took the request for a WebSocket.
     fn is_websocket(&self) -> bool {
         let websocket = |event: &&Event| matches!(event.what, What::Called { kind: ScopeType::Websocket, .. });
@@ -881,7 +918,9 @@ impl<'a> Reading<'a> {
             CloseCode::INTERNAL | CloseCode::PRIVATE_INTERNAL => Class::BadServer,
             _ if crashed => Class::BadMask,
             CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE if self.outage => Class::GoodNotReady,
-            CloseCode::GOING_AWAY | CloseCode::SERVICE_RESTART if self.is_cut_short() => Class::GoodNotReady,
+            CloseCode::GOING_AWAY | CloseCode::SERVICE_RESTART if self.is_cut_short() || self.signaled.is_some() => {
+                Class::GoodNotReady
+            }
             CloseCode::POLICY | CloseCode::UNAUTHORIZED if self.user.is_none() && !reason.is_empty() => {
                 Class::GoodAuthRefusal
             }
@@ -1175,6 +1214,18 @@ fn was_absent(transcript: &Transcript, exchange: usize) -> bool {
         _ => false,
     };
     end.is_some_and(|at| transcript.faults.iter().enumerate().any(|fault| keeps_away(fault, at)))
+}
+
+/// When the server got a signal that ended it, or ends every server, if that was before an exchange was over.
+fn signaled(transcript: &Transcript, exchange: usize) -> Option<Duration> {
+    let process = || transcript.of(PROCESS);
+    let has_ended = process().any(|event| matches!(event.what, What::Exited { .. }));
+    let sent = process().find_map(|event| match event.what {
+        What::Signaled { signal } if has_ended || signal.ends_servers() => Some(event.at),
+        _ => None,
+    })?;
+    let over = transcript.of(exchange).next_back()?.at;
+    (over >= sent).then_some(sent)
 }
 
 /// The critical dependencies that failed or did not answer whenever they were asked, from an exchange's start to its end.

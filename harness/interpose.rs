@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::{
-    application::{Application, Promise, Receive, SendEvent},
+    application::{Application, EventLoop, Promise, Receive, SendEvent},
     event::{Inbound, MessageKeys, Outbound},
     exception::Exception,
     fault::{EventFault, FaultKind, Place},
@@ -57,6 +58,10 @@ impl Application for Interposed {
         let inlet = Inlet { receive, scribe: scribe.clone(), held: VecDeque::new(), hangs: false };
         let outlet = Outlet { send, scribe, on };
         Arc::clone(&self.application).call(scope, Box::new(inlet), Box::new(outlet))
+    }
+
+    fn event_loop(&self) -> Option<watch::Receiver<EventLoop>> {
+        self.application.event_loop()
     }
 }
 

@@ -291,6 +291,7 @@ pub fn accepts(case: &Case, after: &Judged, claim: Option<(&Symptom, &Judged)>) 
             return Err(Reason::Unanswered { connection, outcome: outcome.clone() });
         }
     }
+    server_expectations(&after.transcript)?;
     for (class, least) in &case.at_least {
         let count = after.outcomes.iter().filter(|outcome| outcome.class == *class).count();
         if count < *least {
@@ -342,6 +343,21 @@ fn unmet(case: &Case, reading: &Reading<'_>, outcome: &Outcome) -> Option<String
         },
         _ => None,
     })
+}
+
+/// Whether the server's process did what steps of the case expect of it.
+fn server_expectations(transcript: &Transcript) -> Result<(), Reason> {
+    let unmet = transcript.of(PROCESS).find_map(|event| match &event.what {
+        What::ExitAwaited { expected, exit: Some(exit), .. } => {
+            (!expected.fits(*exit)).then(|| format!("a step waited for {expected}; it was {exit}"))
+        }
+        What::ExitAwaited { expected, limit, exit: None } => {
+            Some(format!("a step waited in vain for {expected}, {} ms", limit.as_millis()))
+        }
+        What::NotPerformed { step } => Some(format!("step {step} found no server that runs")),
+        _ => None,
+    });
+    unmet.map_or(Ok(()), |waiting_for| Err(Reason::ServerExpectationUnmet { waiting_for }))
 }
 
 /// Whether the service closed a session in which the client had sent a message, and had sent nothing since.

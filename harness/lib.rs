@@ -91,6 +91,7 @@ pub mod route;
 pub mod run;
 pub mod scope;
 pub mod shutdown;
+pub mod signal;
 pub mod stand;
 pub mod step;
 pub mod target;

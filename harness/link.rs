@@ -313,7 +313,7 @@ impl Wire {
     }
 
     /// Writes as much of what is outgoing as goes; ready when all of it is gone.
-    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.gone < self.outgoing.len() {
             match Pin::new(&mut self.link).poll_write(cx, &self.outgoing[self.gone..]) {
                 // The peer reads no more; what it said before that is still to be read.

@@ -46,6 +46,8 @@ pub struct Profile {
     pub violation: Violation,
     /// Pings of the server's own.
     pub keepalive: Keepalive,
+    /// What it does while an app keeps the event loop to itself.
+    pub blocked_loop: BlockedLoop,
     /// What becomes of everybody when it is told to stop.
     pub shutdown: Shutdown,
     /// The fate of events in an order that an application should not choose.
@@ -711,6 +713,51 @@ pub struct Keepalive {
     pub expired: Answer,
     /// The code the application sees after that.
     pub application_sees: u16,
+}
+
+/// What the server does while an app keeps the event loop to itself, as `time.sleep` in a coroutine does. Measured with
+/// pings every second, and apps that block for longer than a pong may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlockedLoop {
+    /// With what it begins when the loop runs again. Meanwhile it reads nothing and keeps no time, also granian, which reads
+    /// where an app receives.
+    pub order: LoopOrder,
+    /// When messages go out that the app sends before it blocks.
+    pub writes: LoopWrites,
+}
+
+/// With what a server goes on when its event loop runs again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoopOrder {
+    /// It reads what came first. A pong that came meanwhile is in time, however long that was: asyncio calls readers before
+    /// timers (`BaseEventLoop._run_once`), and the protocol takes the pong where it reads.
+    ReadsFirst,
+    /// Its times come first. A pong that came meanwhile is late where its time was up: the library `websockets` reads in a
+    /// task of its own, which runs after the timers (`legacy/protocol.py`, `keepalive_ping`).
+    TimersFirst,
+}
+
+impl LoopOrder {
+    /// How many turns later the server does what the loop finds, where an app blocks it again in each: a task that is woken
+    /// runs one turn after whatever wakes it.
+    pub fn turns(self) -> usize {
+        match self {
+            LoopOrder::ReadsFirst => 1,
+            LoopOrder::TimersFirst => 2,
+        }
+    }
+}
+
+/// When messages go out that an app sends before it blocks its event loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoopWrites {
+    /// At once: `send` writes.
+    AtOnce,
+    /// When the loop runs again.
+    Later,
 }
 
 /// What becomes of everybody when the server is told to stop (SIGTERM).

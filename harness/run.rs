@@ -25,7 +25,7 @@ use crate::{
     recorder::{self, Recorder},
     revision::Revision,
     step::{Act, Awaited, Crowd, Request, Step},
-    target::Target,
+    target::{ProcessControl, Target},
     targets::{Embedded, Transport},
     transcript::{PROCESS, Residue, Transcript},
     trial::Trial,
@@ -73,6 +73,9 @@ impl Conductor {
 
     /// Runs the case on its defective and on its repaired twin, and compares.
     pub fn judge(&self, trial: &Trial, seed: u64) -> Judgement {
+        if let Some(why) = ProcessControl::None.refuses(&trial.case) {
+            return Judgement::inconclusive(Reason::NotForThisTarget(why));
+        }
         let run = |revision| self.run(trial, revision, seed);
         if trial.case.twin == Revision::repaired() {
             return judge_alone(&trial.case, run(Revision::repaired()));

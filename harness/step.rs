@@ -10,6 +10,7 @@ use crate::{
     close_code::CloseCode,
     credential::{Credential, CredentialPlace},
     head::Headers,
+    signal::{ExitExpectation, Signal},
 };
 
 /// One act of a client, with a limit on how long it may take.
@@ -23,12 +24,33 @@ pub struct Step {
     pub client: Option<ClientName>,
     /// In which pieces a message or a request is written; `None` for one write.
     pub slices: Option<Slices>,
+    /// Where the case file has it.
+    pub line: SourceLine,
+}
+
+/// The line of a file in which something stands, counted from 1; `None` for what no file says. It is no part of what it
+/// says: a case that is printed and read again is the same case, so any two lines are equal.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SourceLine(pub Option<usize>);
+
+impl PartialEq for SourceLine {
+    fn eq(&self, _other: &SourceLine) -> bool {
+        true
+    }
+}
+
+impl Eq for SourceLine {}
+
+impl fmt::Display for SourceLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |line| write!(f, "line {line}: "))
+    }
 }
 
 impl Step {
     /// An act of the only client, written in one piece.
     pub fn new(act: Act, limit: Duration) -> Step {
-        Step { act, limit, client: None, slices: None }
+        Step { act, limit, client: None, slices: None, line: SourceLine::default() }
     }
 
     /// The request of a step that opens an exchange.
@@ -117,6 +139,35 @@ pub enum Act {
     Freeze,
     /// Read nothing from here on, until the client's next act that reads. No time passes.
     StopReading,
+    /// Read the answer to the request before, which left that to a later step.
+    ReadAnswer,
+    /// Send a signal to the server. No client acts.
+    Signal(Signal),
+    /// Wait for the end of the server's process. No client acts.
+    AwaitExit(ExitExpectation),
+}
+
+impl Act {
+    /// Whether a client performs it, and not the harness beside the clients.
+    pub fn is_of_client(&self) -> bool {
+        match self {
+            Act::Signal(_) | Act::AwaitExit(_) => false,
+            Act::Open(_)
+            | Act::Request(_)
+            | Act::SendText(_)
+            | Act::SendBytes(_)
+            | Act::Ping
+            | Act::Wait(_)
+            | Act::Close(_)
+            | Act::Leave
+            | Act::Reset
+            | Act::Pause
+            | Act::Deafen
+            | Act::Freeze
+            | Act::StopReading
+            | Act::ReadAnswer => true,
+        }
+    }
 }
 
 /// A request to be written: everything a client may want to say, and to leave out.
@@ -146,6 +197,8 @@ pub struct Request {
     pub body_sent: Option<usize>,
     /// The connection that carries the request.
     pub on: Carrier,
+    /// When its answer is read.
+    pub answer: AnswerReading,
     /// When the parts of the answer's body are expected.
     pub expects: BodyExpectation,
     /// How strict the client is.
@@ -174,6 +227,16 @@ impl Carrier {
     pub fn is_new(self) -> bool {
         self == Carrier::NewConnection
     }
+}
+
+/// When a client reads the answer to a plain request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AnswerReading {
+    /// In the step of the request, or with that of the last request of its pipeline.
+    #[default]
+    AtOnce,
+    /// In a later step.
+    Later,
 }
 
 /// When the parts of a body are expected.
@@ -212,6 +275,7 @@ impl Request {
             body: Vec::new(),
             body_sent: None,
             on: Carrier::default(),
+            answer: AnswerReading::default(),
             expects: BodyExpectation::default(),
             client: Client::default(),
             retry: None,

@@ -1,10 +1,12 @@
 //! A launched target, as the client and the runner see it.
 
 use std::fmt;
+use std::time::Duration;
 
 pub use crate::trial::TargetKind;
 use crate::{
     application::Promise,
+    case::{Case, ServerArguments},
     clock::Clock,
     credential::{Credential, Form, Presented},
     error::Error,
@@ -12,6 +14,8 @@ use crate::{
     link::Link,
     note::Note,
     recorder::Scribe,
+    signal::{ExitExpectation, Signal},
+    step::Act,
     transcript::{Residue, Service},
 };
 
@@ -24,6 +28,50 @@ pub struct Capabilities {
     pub clock: Clock,
     /// Whether a fresh process can follow the present one at little cost.
     pub renewal: Renewal,
+    /// Whether the harness holds the server's process.
+    pub process: ProcessControl,
+}
+
+/// Whether the harness holds the process of a server, so that a case can send it signals and give it arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProcessControl {
+    /// It starts a real server, and [`Target::signal`], [`Target::await_exit`] and [`Target::start_with`] act on it.
+    Held,
+    /// There is no such process, or someone else starts it.
+    None,
+}
+
+impl ProcessControl {
+    /// Why a case cannot be executed on such a target, by the first of its steps and keys that need a server that the
+    /// harness starts; `None` where nothing does.
+    pub fn refuses(self, case: &Case) -> Option<String> {
+        if self == ProcessControl::Held {
+            return None;
+        }
+        let needs = "cannot be executed here: it needs a server that the harness starts, as `--target \
+                     asgi:module:app --server uvicorn` names one";
+        if !case.server_arguments.arguments.is_empty() {
+            return Some(format!("{}`server_arguments` {needs}", case.server_arguments.line));
+        }
+        case.steps.iter().find_map(|step| match &step.act {
+            Act::Signal(signal) => Some(format!("{}`signal = \"{signal}\"` {needs}", step.line)),
+            Act::AwaitExit(_) => Some(format!("{}`wait_exit` {needs}", step.line)),
+            Act::Open(_)
+            | Act::Request(_)
+            | Act::SendText(_)
+            | Act::SendBytes(_)
+            | Act::Ping
+            | Act::Wait(_)
+            | Act::Close(_)
+            | Act::Leave
+            | Act::Reset
+            | Act::Pause
+            | Act::Deafen
+            | Act::Freeze
+            | Act::StopReading
+            | Act::ReadAnswer => None,
+        })
+    }
 }
 
 /// Whether a fresh process can follow the present one at little cost.
@@ -73,6 +121,34 @@ pub trait Target: fmt::Debug + Sync {
     fn restart(&self, _scribe: Scribe) -> Promise<'_, Result<(), Error>> {
         let fault = "anything at the process of a target that the harness does not start".to_owned();
         Box::pin(async move { Err(Error::NoSuchPlace { fault }) })
+    }
+
+    /// Sends its server's process a signal, and records that; where it has ended, that instead.
+    ///
+    /// # Errors
+    /// When the target has no process that the harness starts.
+    fn signal(&self, _signal: Signal, _step: usize, _scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async { Err(Error::NoServerProcess) })
+    }
+
+    /// Waits for the end of its server's process, and records what came of it.
+    ///
+    /// # Errors
+    /// When the target has no process that the harness starts.
+    fn await_exit(&self, _: ExitExpectation, _limit: Duration, _scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async { Err(Error::NoServerProcess) })
+    }
+
+    /// Records how its server's process ended, where it did. A target without one has nothing to record.
+    fn look_for_exit(&self, _scribe: Scribe) {}
+
+    /// Starts its server anew with these arguments beside its own, unless it runs with them.
+    ///
+    /// # Errors
+    /// When it does not start with them, or the target has no server that the harness starts.
+    fn start_with<'a>(&'a self, arguments: &'a ServerArguments) -> Promise<'a, Result<(), Error>> {
+        let is_default = arguments.arguments.is_empty();
+        Box::pin(async move { if is_default { Ok(()) } else { Err(Error::NoServerProcess) } })
     }
 
     /// A credential of this kind for a user; a ticket where one is asked for.

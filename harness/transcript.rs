@@ -14,6 +14,7 @@ use crate::{
     frame::{Frame, FrameError},
     head::{RequestHead, ResponseHead},
     scope::ScopeType,
+    signal::{Exit, ExitExpectation, Signal},
     step::{Awaited, ClientName},
     trial::TargetKind,
 };
@@ -271,6 +272,20 @@ pub enum What {
     Exited {
         /// Why.
         why: String,
+    },
+    /// The harness sends the server's process a signal, because a step says so.
+    Signaled {
+        /// The signal.
+        signal: Signal,
+    },
+    /// A step waited for the end of the server's process. [`What::Exited`] stands before it where it ended.
+    ExitAwaited {
+        /// The end that the step waited for.
+        expected: ExitExpectation,
+        /// How long it waited at most.
+        limit: Duration,
+        /// How the process ended; `None` where it runs on.
+        exit: Option<Exit>,
     },
     /// The server's process listens.
     Listening,

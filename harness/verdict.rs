@@ -203,6 +203,11 @@ pub enum Reason {
         /// The thing that it waited for.
         waiting_for: String,
     },
+    /// A step expected something of the server's process that did not come.
+    ServerExpectationUnmet {
+        /// The thing that it waited for, and what it saw instead.
+        waiting_for: String,
+    },
     /// The client sent a message, and the session ended without any answer to it.
     Unanswered {
         /// The exchange, counted from 1.
@@ -291,6 +296,7 @@ impl fmt::Display for Reason {
             Reason::ExpectationUnmet { connection, waiting_for } => {
                 write!(f, "after: connection {connection} waited in vain for {waiting_for}")
             }
+            Reason::ServerExpectationUnmet { waiting_for } => write!(f, "after: {waiting_for}"),
             Reason::Unanswered { connection, outcome } => write!(
                 f,
                 "after: connection {connection} sent a message and got {} without an answer; if that is right, accept \

@@ -30,7 +30,9 @@ mod served; // applications of somebody else, behind real servers
 mod servers; // what each server profile makes of an application's behavior
 mod servers_real; // the servers themselves, held against their profiles
 mod service; // the embedded service's own rules
+mod signals; // signals and arguments for real servers
 mod stage; // the twin in Python, as software of a target
+mod stalls; // apps that keep the event loop to themselves
 mod standing; // what stands on a port, and what looks at it
 mod steps; // the steps of a case
 mod support; // helpers

@@ -687,6 +687,33 @@ fn read(text: &str) -> Result<Case, Error> {
 #[case::slices_of_nothing("open = '/'\n[[step]]\nping = true\nslice_bytes = 3", 4, "means nothing in a `ping` step")]
 #[case::slices_without_size("open = '/'\nslice_pause_ms = 3", 2, "means nothing in a `open` step")]
 #[case::line_end("open = '/'\nheaders = { X = 'a\\r\\nb' }", 2, "holds a line end")]
+#[case::signal("open = '/'\n[[step]]\nsignal = 'SIGTREM'", 3, "unknown signal `SIGTREM`")]
+#[case::signal_of_a_client(
+    "as = 'ann'\nopen = '/'\n[[step]]\nas = 'ann'\nsignal = 'SIGTERM'",
+    3,
+    "`ann` does not act here"
+)]
+#[case::signal_that_waits(
+    "open = '/'\n[[step]]\nsignal = 'SIGTERM'\nwithin_ms = 5",
+    4,
+    "a `signal` step waits for nothing"
+)]
+#[case::exit("open = '/'\n[[step]]\nwait_exit = 'SIGTREM'", 3, "unknown signal `SIGTREM`")]
+#[case::exit_of_nothing("open = '/'\n[[step]]\nwait_exit = false", 3, "`wait_exit = false` does nothing")]
+#[case::answer_unread("request = 'GET /'\nanswer = 'later'", 0, "is never read")]
+#[case::answer_unread_before("request = 'GET /'\nanswer = 'later'\n[[step]]\nopen = '/'", 0, "is never read")]
+#[case::answer_unread_and_waits(
+    "request = 'GET /'\nanswer = 'later'\n[[step]]\nwait_any = true",
+    3,
+    "has not read the answer to its request"
+)]
+#[case::answer_read(
+    "request = 'GET /'\n[[step]]\nread_answer = true",
+    2,
+    "has no request here whose answer is not read"
+)]
+#[case::answer_of_upgrade("open = '/'\nanswer = 'later'", 2, "is about a body")]
+#[case::answer_never("request = 'GET /'\nanswer = 'never'", 2, "unknown time of an answer")]
 fn a_step_that_cannot_be_performed_is_refused(#[case] steps: &str, #[case] line: usize, #[case] message: &str) {
     match read(&case_file("", &format!("[[step]]\n{steps}\n"), "")) {
         Err(Error::File(located)) => {
@@ -694,6 +721,49 @@ fn a_step_that_cannot_be_performed_is_refused(#[case] steps: &str, #[case] line:
             // Six lines stand before what is given here; a whole step stands where its header is.
             assert_eq!(located.line_and_column().0, line + 6, "{}", located.message);
         }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A wrong signal gets the nearest right name, also one without its first letters.
+#[rstest]
+#[case("SIGTREM", "did you mean `SIGTERM`?")]
+#[case("TERM", "did you mean `SIGTERM`?")]
+#[case("sigusr1", "did you mean `SIGUSR1`?")]
+#[case("SIGSEGV", "known are SIGHUP, ")]
+fn a_wrong_signal_is_helped(#[case] name: &str, #[case] help: &str) {
+    match read(&case_file("", &format!("[[step]]\nopen = '/'\n[[step]]\nsignal = '{name}'\n"), "")) {
+        Err(Error::File(located)) => {
+            assert!(located.help.as_ref().is_some_and(|text| text.starts_with(help)), "{:?}", located.help);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Arguments that take away what the harness relies on are refused where they stand.
+#[rstest]
+#[case("['--port', '80']", "the harness chooses where the server listens")]
+#[case("['--ws-ping-interval', '1',\n '--workers=4']", "what the harness sees comes from one worker")]
+#[case("['service:app']", "is no option of a server")]
+#[case("[]", "no argument is given")]
+fn an_argument_that_breaks_the_harness_is_refused(#[case] arguments: &str, #[case] message: &str) {
+    let text = case_file(&format!("server_arguments = {arguments}\n"), "[[step]]\nopen = '/'\n", "");
+    match read(&text) {
+        Err(Error::File(located)) => {
+            assert!(located.message.contains(message), "{}", located.message);
+            assert_eq!(located.line_and_column().0, 6 + arguments.matches('\n').count(), "{}", located.message);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A healthy client and a crowd send no signal.
+#[rstest]
+#[case("", "[control]\n[[control.step]]\nopen = '/'\n[[control.step]]\nsignal = 'SIGTERM'\n", "sends no signal")]
+#[case("users = 2\n", "[[step]]\nsignal = 'SIGTERM'\n", "every client of the crowd")]
+fn a_signal_is_sent_once(#[case] before: &str, #[case] more: &str, #[case] message: &str) {
+    match read(&case_file(before, &format!("[[step]]\nopen = '/'\n{more}"), "")) {
+        Err(Error::File(located)) => assert!(located.message.contains(message), "{}", located.message),
         other => panic!("{other:?}"),
     }
 }
@@ -766,17 +836,45 @@ wait_any = true
 [[step]]
 as = "ann"
 wait_answer = true
+
+[[step]]
+as = "cat"
+request = "GET /d"
+answer = "later"
+
+[[step]]
+signal = "SIGTERM"
+
+[[step]]
+as = "cat"
+read_answer = true
+within_ms = 300
+
+[[step]]
+wait_exit = 0
+within_ms = 900
+
+[[step]]
+wait_exit = "SIGTERM"
+
+[[step]]
+wait_exit = true
 "#;
     let fault = "[[fault]]\nplace = \"event\"\nkind = \"omit_key\"\nevent = \"websocket.disconnect\"\nkey = \"code\"\n";
-    let case = read(&case_file("", steps, fault)).unwrap();
+    let arguments = "server_arguments = [\"--ws-ping-interval\", \"1\"]\n";
+    let case = read(&case_file(arguments, steps, fault)).unwrap();
     let again = Case { name: case.name.clone(), ..read(&case.print()).unwrap() };
     assert_eq!(again, case, "{}", case.print());
-    let names: Vec<&str> = case.steps.iter().map(|step| step.client.as_ref().unwrap().0.as_str()).collect();
+    let names: Vec<&str> = case.steps.iter().filter_map(|step| Some(step.client.as_ref()?.0.as_str())).collect();
     assert_eq!(names[..6], ["ann", "bob", "bob", "bob", "bob", "ann"]);
     assert_eq!(case.steps[5].act, Act::SendBytes(b"a\r\n\0".to_vec()));
     assert!(matches!(&case.steps[1].act, Act::Request(request) if request.body == b"line\r\nend"));
     assert!(matches!(&case.steps[3].act, Act::Request(request) if request.body_sent == Some(0)));
-    assert_eq!(case.accepted.len(), 4);
+    assert_eq!(case.accepted.len(), 5);
+    assert_eq!(case.server_arguments.arguments, ["--ws-ping-interval", "1"]);
+    let last = case.steps.iter().map(|step| format!("{:?}", step.act)).skip_while(|act| act != "Signal(Term)");
+    let last: Vec<String> = last.skip(1).collect();
+    assert_eq!(last, ["ReadAnswer", "AwaitExit(Status(0))", "AwaitExit(Signal(Term))", "AwaitExit(Any)"]);
     assert_eq!(case.steps[0].slices, Some(Slices { bytes: 7, pause: Duration::from_millis(20) }));
 }
 

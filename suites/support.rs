@@ -20,7 +20,7 @@ use relapse::{
     run,
     scope::Scope,
     step::{Act, Awaited, Request, Step},
-    target::{Capabilities, Renewal, Target, TargetKind},
+    target::{Capabilities, ProcessControl, Renewal, Target, TargetKind},
     targets::{Embedded, Transport},
     transcript::{Residue, Service, What},
 };
@@ -129,7 +129,8 @@ impl Target for Reached {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { places: &relapse::Place::ALL, clock: self.clock, renewal: Renewal::None }
+        let places = &relapse::Place::ALL;
+        Capabilities { places, clock: self.clock, renewal: Renewal::None, process: ProcessControl::None }
     }
 
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {

@@ -36,6 +36,7 @@ const RANKS: &[(&str, &[&str])] = &[
             "revision",
             "route",
             "scope",
+            "signal",
             "step",
             "transcript",
             "trial",

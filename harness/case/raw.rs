@@ -38,6 +38,7 @@ pub(super) struct RawCase {
     pub(super) seed: Option<i64>,
     #[serde(default)]
     pub(super) alone: bool,
+    pub(super) server_arguments: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) step: Spanned<Vec<Spanned<RawStep>>>,
     #[serde(default)]
     pub(super) fault: Vec<Spanned<RawFault>>,
@@ -82,12 +83,16 @@ pub(super) struct RawStep {
     pub(super) deaf_ms: Option<Spanned<u64>>,
     pub(super) freeze_ms: Option<Spanned<u64>>,
     pub(super) stop_reading: Option<Spanned<bool>>,
+    pub(super) read_answer: Option<Spanned<bool>>,
+    pub(super) signal: Option<Spanned<String>>,
+    pub(super) wait_exit: Option<Spanned<RawExit>>,
     pub(super) send_bytes: Option<Spanned<String>>,
 
     pub(super) pad_to: Option<Spanned<usize>>,
     pub(super) slice_bytes: Option<Spanned<usize>>,
     pub(super) slice_pause_ms: Option<Spanned<u64>>,
     pub(super) on: Option<Spanned<Carrier>>,
+    pub(super) answer: Option<Spanned<String>>,
     pub(super) send_body_bytes: Option<Spanned<usize>>,
     pub(super) first_byte_within_ms: Option<Spanned<u64>>,
     pub(super) gap_within_ms: Option<Spanned<u64>>,
@@ -108,6 +113,15 @@ pub(super) struct RawStep {
     pub(super) accept: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) outcome: Option<Spanned<String>>,
     pub(super) says: Option<Spanned<String>>,
+}
+
+/// The end of a process: `true` for any, its exit status, or the name of the signal that ended it.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "an exit is `true`, an exit status, or the name of a signal")]
+pub(super) enum RawExit {
+    Any(bool),
+    Status(i32),
+    Signal(String),
 }
 
 #[derive(Deserialize)]

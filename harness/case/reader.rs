@@ -7,8 +7,10 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::{
-    Accepted, Case, DEFAULT_PROFILE, ExceptionClaim, Known, Sham, Symptom, Vocabulary,
-    raw::{OneOrMany, RawCase, RawException, RawExceptionParts, RawFault, RawFaults, RawSham, RawStep, RawSymptom},
+    Accepted, Case, DEFAULT_PROFILE, ExceptionClaim, Known, ServerArguments, Sham, Symptom, Vocabulary, arguments,
+    raw::{
+        OneOrMany, RawCase, RawException, RawExceptionParts, RawExit, RawFault, RawFaults, RawSham, RawStep, RawSymptom,
+    },
 };
 use crate::{
     close_code::CloseCode,
@@ -23,9 +25,10 @@ use crate::{
     outcome::{Class, Ending, OutcomePattern},
     revision::Revision,
     scope::keys,
+    signal::{ExitExpectation, Signal},
     step::{
-        Act, Awaited, BodyExpectation, Carrier, ClientName, Crowd, DEFAULT_LIMIT, DEFAULT_USER, Pattern, Request,
-        Slices, Step,
+        Act, AnswerReading, Awaited, BodyExpectation, Carrier, ClientName, Crowd, DEFAULT_LIMIT, DEFAULT_USER, Pattern,
+        Request, Slices, SourceLine, Step,
     },
     value::unescape_bytes,
 };
@@ -118,13 +121,16 @@ impl Reader<'_> {
         let whole_steps = raw.step.span();
         let (steps, accepted) = self.steps(raw.step, &accept)?;
         let control = match raw.control {
-            Some(control) => Some(self.steps(control.step, &accept)?.0),
+            Some(control) => Some(self.control(control.step, &accept)?),
             None => None,
         };
+        let server_arguments =
+            raw.server_arguments.map_or(Ok(ServerArguments::default()), |all| self.arguments(all))?;
         let crowd = self.crowd([raw.users, raw.connections, raw.rounds])?;
         let at_least = self.at_least(raw.expect.at_least, &accepted, crowd)?;
         self.one_user_each(&steps, crowd, whole_steps.clone())?;
-        self.no_crowd_of_names(&steps, crowd, whole_steps)?;
+        self.no_crowd_of_names(&steps, crowd, whole_steps.clone())?;
+        self.no_crowd_of_signals(&steps, crowd, whole_steps)?;
         let spans: Vec<Range<usize>> = raw.fault.iter().map(Spanned::span).collect();
         let faults =
             raw.fault.into_iter().map(|fault| self.fault(fault, &steps, crowd)).collect::<Result<Vec<_>, _>>()?;
@@ -158,6 +164,7 @@ impl Reader<'_> {
             faults,
             seed: raw.seed.map(|seed| u64::from_ne_bytes(seed.to_ne_bytes())),
             is_alone: raw.alone,
+            server_arguments,
             control,
             accepted,
             at_least,
@@ -232,6 +239,63 @@ impl Reader<'_> {
             return Err(self.error(span, "named clients cannot be a crowd", help));
         }
         Ok(())
+    }
+
+    /// Refuses signals in a crowd: each of its clients performs all the steps.
+    fn no_crowd_of_signals(&self, steps: &[Step], crowd: Crowd, span: Range<usize>) -> Result<(), Error> {
+        if crowd != Crowd::ONE && steps.iter().any(|step| !step.act.is_of_client()) {
+            let help = Some("leave `users`, `connections` and `rounds` out, and name clients with `as`".to_owned());
+            return Err(self.error(span, "every client of the crowd would send the signal", help));
+        }
+        Ok(())
+    }
+
+    /// The steps of the healthy client.
+    fn control(&self, raw: Spanned<Vec<Spanned<RawStep>>>, accept: &Accepted) -> Result<Vec<Step>, Error> {
+        let spans: Vec<Range<usize>> = raw.get_ref().iter().map(Spanned::span).collect();
+        let steps = self.steps(raw, accept)?.0;
+        match steps.iter().position(|step| !step.act.is_of_client()) {
+            None => Ok(steps),
+            Some(at) => {
+                let message = "the healthy client finds the server as it is: it sends no signal, and waits for no end";
+                Err(self.error(spans[at].clone(), message, Some("leave the step out".to_owned())))
+            }
+        }
+    }
+
+    /// Arguments for the server, none of which takes away what the harness relies on.
+    fn arguments(&self, raw: Spanned<Vec<Spanned<String>>>) -> Result<ServerArguments, Error> {
+        let span = raw.span();
+        let line = self.line(&span);
+        let mut given = Vec::new();
+        for argument in raw.into_inner() {
+            if let Some(why) = arguments::refusal(argument.get_ref()) {
+                let message = format!("`{}` cannot be given to the server: {why}", argument.get_ref());
+                return Err(self.error(argument.span(), message, Some("leave it out".to_owned())));
+            }
+            if argument.get_ref() == "--" || given.is_empty() && !argument.get_ref().starts_with('-') {
+                let help = Some("write it as in `server_arguments = [\"--ws-ping-interval\", \"1\"]`".to_owned());
+                let message = format!("`{}` is no option of a server", argument.get_ref());
+                return Err(self.error(argument.span(), message, help));
+            }
+            given.push(argument.into_inner());
+        }
+        if given.is_empty() {
+            return Err(self.error(span, "no argument is given", Some("leave the key out".to_owned())));
+        }
+        Ok(ServerArguments { arguments: given, line })
+    }
+
+    /// The line in which something begins.
+    fn line(&self, span: &Range<usize>) -> SourceLine {
+        let before = self.text.get(..span.start).unwrap_or_default();
+        SourceLine(Some(before.matches('\n').count() + 1))
+    }
+
+    /// A signal by its name.
+    fn signal(&self, name: &Spanned<String>) -> Result<Signal, Error> {
+        let read = name.get_ref().parse();
+        read.map_err(|help| self.error(name.span(), format!("unknown signal `{}`", name.get_ref()), Some(help)))
     }
 
     /// Refuses process faults that undo one another.
@@ -365,6 +429,8 @@ impl Reader<'_> {
     fn step(&self, step: Spanned<RawStep>) -> Result<Step, Error> {
         let span = step.span();
         let mut raw = step.into_inner();
+        let key = raw.signal.as_ref().map(Spanned::span).or_else(|| raw.wait_exit.as_ref().map(Spanned::span));
+        let line = self.line(&key.unwrap_or_else(|| span.clone()));
         let limit = match &raw.within_ms {
             Some(limit) => self.limit(limit)?,
             None => DEFAULT_LIMIT,
@@ -386,6 +452,7 @@ impl Reader<'_> {
         }
         if raw.open.is_some() {
             let of_bodies = [
+                ("answer", raw.answer.as_ref().map(Spanned::span)),
                 ("send_body_bytes", raw.send_body_bytes.as_ref().map(Spanned::span)),
                 ("first_byte_within_ms", raw.first_byte_within_ms.as_ref().map(Spanned::span)),
                 ("gap_within_ms", raw.gap_within_ms.as_ref().map(Spanned::span)),
@@ -471,9 +538,42 @@ impl Reader<'_> {
             self.only_true("stop_reading", &stop)?;
             acts.push(("stop_reading", Act::StopReading));
         }
+        if let Some(read) = raw.read_answer.take() {
+            self.only_true("read_answer", &read)?;
+            acts.push(("read_answer", Act::ReadAnswer));
+        }
+        if let Some(signal) = raw.signal.take() {
+            acts.push(("signal", Act::Signal(self.signal(&signal)?)));
+        }
+        if let Some(exit) = raw.wait_exit.take() {
+            let span = exit.span();
+            let expected = match exit.into_inner() {
+                RawExit::Any(is_awaited) => {
+                    self.only_true("wait_exit", &Spanned::new(span, is_awaited))?;
+                    ExitExpectation::Any
+                }
+                RawExit::Status(code) => ExitExpectation::Status(code),
+                RawExit::Signal(name) => ExitExpectation::Signal(self.signal(&Spanned::new(span, name))?),
+            };
+            acts.push(("wait_exit", Act::AwaitExit(expected)));
+        }
         let waits = |act: &Act| match act {
-            Act::Open(_) | Act::Request(_) | Act::Ping | Act::Wait(_) | Act::Close(_) | Act::Leave | Act::Reset => true,
-            Act::SendText(_) | Act::SendBytes(_) | Act::Pause | Act::Deafen | Act::Freeze | Act::StopReading => false,
+            Act::Open(_)
+            | Act::Request(_)
+            | Act::Ping
+            | Act::Wait(_)
+            | Act::Close(_)
+            | Act::Leave
+            | Act::Reset
+            | Act::ReadAnswer
+            | Act::AwaitExit(_) => true,
+            Act::SendText(_)
+            | Act::SendBytes(_)
+            | Act::Pause
+            | Act::Deafen
+            | Act::Freeze
+            | Act::StopReading
+            | Act::Signal(_) => false,
         };
         let mut limit = limit;
         if let Some(pause) = raw.pause_ms.take() {
@@ -502,11 +602,11 @@ impl Reader<'_> {
             return Err(self.error(within.span(), format!("a `{name}` step waits for nothing"), None));
         }
         match acts.len() {
-            1 => Ok(Step { act: acts.remove(0).1, limit, client, slices }),
+            1 => Ok(Step { act: acts.remove(0).1, limit, client, slices, line }),
             0 => Err(self.error(
                 span,
                 "this step does nothing",
-                Some("it needs one of `open`, `request`, `send`, `send_bytes`, `ping`, `wait`, `wait_key`, `wait_text`, `wait_match`, `wait_any`, `wait_answer`, `close`, `leave`, `reset`, `pause_ms`, `deaf_ms`, `freeze_ms`, `stop_reading`".to_owned()),
+                Some("it needs one of `open`, `request`, `send`, `send_bytes`, `ping`, `wait`, `wait_key`, `wait_text`, `wait_match`, `wait_any`, `wait_answer`, `close`, `leave`, `reset`, `pause_ms`, `deaf_ms`, `freeze_ms`, `stop_reading`, `read_answer`, `signal`, `wait_exit`".to_owned()),
             )),
             _ => {
                 let names: Vec<&str> = acts.iter().map(|(name, _)| *name).collect();
@@ -561,6 +661,7 @@ impl Reader<'_> {
             ("slice_bytes", raw.slice_bytes.as_ref().map(Spanned::span)),
             ("slice_pause_ms", raw.slice_pause_ms.as_ref().map(Spanned::span)),
             ("on", raw.on.as_ref().map(Spanned::span)),
+            ("answer", raw.answer.as_ref().map(Spanned::span)),
             ("send_body_bytes", raw.send_body_bytes.as_ref().map(Spanned::span)),
             ("first_byte_within_ms", raw.first_byte_within_ms.as_ref().map(Spanned::span)),
             ("gap_within_ms", raw.gap_within_ms.as_ref().map(Spanned::span)),
@@ -650,11 +751,21 @@ impl Reader<'_> {
             body,
             body_sent: body_sent.map(Spanned::into_inner),
             on: raw.on.take().map(Spanned::into_inner).unwrap_or_default(),
+            answer: raw.answer.take().map_or(Ok(AnswerReading::AtOnce), |answer| self.answer(answer))?,
             expects,
             client: raw.client.take().map(Spanned::into_inner).unwrap_or_default(),
             retry: raw.retry_ms.take().map(|limit| self.limit(&limit)).transpose()?,
             give_up: raw.give_up_ms.take().map(|limit| self.limit(&limit)).transpose()?,
         })
+    }
+
+    /// When an answer is read.
+    fn answer(&self, when: Spanned<String>) -> Result<AnswerReading, Error> {
+        match when.get_ref().as_str() {
+            "at-once" => Ok(AnswerReading::AtOnce),
+            "later" => Ok(AnswerReading::Later),
+            _ => Err(self.unknown("time of an answer", &when, ["at-once", "later"])),
+        }
     }
 
     /// Refuses what is no token of HTTP (RFC 9110 section 5.6.2), and would end the line it stands in.
@@ -913,6 +1024,8 @@ enum Holds {
     Answered,
     /// A request of whose body a part is sent; where it stands.
     PartOfBody(Range<usize>),
+    /// A request whose answer a later step reads; where it stands.
+    Asked(Range<usize>),
     /// Nothing any more: it left.
     Nothing,
 }
@@ -928,6 +1041,12 @@ impl Order {
         let refuse = |message: String, help: Option<&str>| {
             Err(Refusal { span: span.clone(), message, help: help.map(str::to_owned) })
         };
+        if !step.act.is_of_client() {
+            return match &step.client {
+                None => Ok(()),
+                Some(name) => refuse(format!("`{name}` does not act here: the harness does"), Some("leave `as` out")),
+            };
+        }
         let is_named = |client: &Option<ClientName>| client.is_some();
         if self.clients.keys().any(|client| is_named(client) != is_named(&step.client)) {
             return refuse(
@@ -940,16 +1059,23 @@ impl Order {
         if let (Some(Holds::PartOfBody(request)), Some(_)) = (&before, step.opening()) {
             return Err(unfinished(request.clone()));
         }
+        if let (Some(Holds::Asked(request)), Some(_)) = (&before, step.opening()) {
+            return Err(unread(request.clone()));
+        }
         let next = match (&step.act, before) {
             (Act::Open(request) | Act::Request(request), before) => {
                 if !request.on.is_new() && before != Some(Holds::Answered) {
                     let message = format!("{who} has no connection here that carries another request");
                     return refuse(message, Some("a connection goes on after a `request` that is answered"));
                 }
-                match (&step.act, request.body_sent) {
-                    (Act::Open(_), _) => Holds::Session,
-                    (_, Some(_)) => Holds::PartOfBody(span.clone()),
-                    (_, None) => Holds::Answered,
+                match (&step.act, request.body_sent, request.answer) {
+                    (_, Some(_), AnswerReading::Later) => {
+                        return refuse("a request that is not sent whole gets no answer".to_owned(), None);
+                    }
+                    (Act::Open(_), ..) => Holds::Session,
+                    (_, Some(_), AnswerReading::AtOnce) => Holds::PartOfBody(span.clone()),
+                    (_, None, AnswerReading::AtOnce) => Holds::Answered,
+                    (_, None, AnswerReading::Later) => Holds::Asked(span.clone()),
                 }
             }
             // Time passes for everybody.
@@ -966,8 +1092,16 @@ impl Order {
             (_, None) => {
                 return refuse(format!("{who} has opened nothing yet"), Some("let it begin with `open` or `request`"));
             }
-            (Act::Leave | Act::Reset, Some(Holds::Session | Holds::ClosedSession | Holds::PartOfBody(_))) => {
-                Holds::Nothing
+            (
+                Act::Leave | Act::Reset,
+                Some(Holds::Session | Holds::ClosedSession | Holds::PartOfBody(_) | Holds::Asked(_)),
+            ) => Holds::Nothing,
+            (Act::ReadAnswer, Some(Holds::Asked(_))) => Holds::Answered,
+            (Act::ReadAnswer, Some(_)) => {
+                return refuse(
+                    format!("{who} has no request here whose answer is not read"),
+                    Some("write `answer = \"later\"` in the `request` before"),
+                );
             }
             (Act::Close(_), Some(Holds::Session)) => Holds::ClosedSession,
             (Act::Wait(_), Some(before @ (Holds::Session | Holds::ClosedSession))) => before,
@@ -975,10 +1109,18 @@ impl Order {
                 Act::SendText(_) | Act::SendBytes(_) | Act::Ping | Act::Deafen | Act::StopReading,
                 Some(Holds::Session),
             ) => Holds::Session,
+            // No client acts.
+            (Act::Signal(_) | Act::AwaitExit(_), Some(before)) => before,
             (_, Some(Holds::Answered)) => {
                 return refuse(
                     format!("{who} has read the answer to its request by then, and holds no session"),
                     Some("after a `request` only time passes, or another one follows"),
+                );
+            }
+            (_, Some(Holds::Asked(_))) => {
+                return refuse(
+                    format!("{who} has not read the answer to its request"),
+                    Some("after `answer = \"later\"` the client pauses, reads with `read_answer`, or leaves"),
                 );
             }
             (_, Some(Holds::PartOfBody(_))) => {
@@ -999,11 +1141,12 @@ impl Order {
     }
 
     fn end(self) -> Result<(), Refusal> {
-        let unsent = self.clients.into_values().find_map(|holds| match holds {
-            Holds::PartOfBody(span) => Some(span),
-            _ => None,
+        let left_open = self.clients.into_values().find_map(|holds| match holds {
+            Holds::PartOfBody(span) => Some(unfinished(span)),
+            Holds::Asked(span) => Some(unread(span)),
+            Holds::Session | Holds::ClosedSession | Holds::Answered | Holds::Nothing => None,
         });
-        unsent.map_or(Ok(()), |span| Err(unfinished(span)))
+        left_open.map_or(Ok(()), Err)
     }
 }
 
@@ -1011,6 +1154,12 @@ impl Order {
 fn unfinished(span: Range<usize>) -> Refusal {
     let help = "write a step with `leave = true` or `reset = true` behind it".to_owned();
     Refusal { span, message: "a part of the body is sent, and the client never goes".to_owned(), help: Some(help) }
+}
+
+/// A client does not read the answer that it left for later.
+fn unread(span: Range<usize>) -> Refusal {
+    let help = "write a step with `read_answer = true` behind it".to_owned();
+    Refusal { span, message: "the answer to this request is never read".to_owned(), help: Some(help) }
 }
 
 /// A fault as its file gives it, taken apart setting by setting.

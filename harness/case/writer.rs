@@ -10,7 +10,10 @@ use crate::{
     fault::{Fault, Trigger},
     outcome::OutcomePattern,
     revision::Revision,
-    step::{Act, Awaited, BodyExpectation, Client, Crowd, DEFAULT_LIMIT, DEFAULT_USER, Request, Slices, Step},
+    signal::ExitExpectation,
+    step::{
+        Act, AnswerReading, Awaited, BodyExpectation, Client, Crowd, DEFAULT_LIMIT, DEFAULT_USER, Request, Slices, Step,
+    },
     value::escape_bytes,
 };
 
@@ -67,6 +70,9 @@ pub(super) fn write(case: &Case) -> String {
     }
     if case.is_alone {
         file.line("alone", toml::Value::Boolean(true));
+    }
+    if !case.server_arguments.arguments.is_empty() {
+        file.line("server_arguments", texts(&case.server_arguments.arguments));
     }
     let accept = case.accepted.first().map(accepts).unwrap_or_default();
     let mut accepted = case.accepted.iter();
@@ -189,6 +195,16 @@ impl File {
                 self.line("stop_reading", true);
                 limit = None;
             }
+            Act::ReadAnswer => self.line("read_answer", true),
+            Act::Signal(signal) => {
+                self.line("signal", signal.name());
+                limit = None;
+            }
+            Act::AwaitExit(ExitExpectation::Any) => self.line("wait_exit", true),
+            Act::AwaitExit(ExitExpectation::Status(code)) => {
+                self.line("wait_exit", toml::Value::Integer(i64::from(*code)));
+            }
+            Act::AwaitExit(ExitExpectation::Signal(signal)) => self.line("wait_exit", signal.name()),
             Act::Pause => self.line("pause_ms", ms(limit.take().unwrap_or(step.limit))),
             Act::Deafen => self.line("deaf_ms", ms(limit.take().unwrap_or(step.limit))),
             Act::Freeze => self.line("freeze_ms", ms(limit.take().unwrap_or(step.limit))),
@@ -257,6 +273,9 @@ impl File {
         }
         if !request.on.is_new() {
             self.line("on", word(request.on));
+        }
+        if request.answer == AnswerReading::Later {
+            self.line("answer", "later");
         }
         let BodyExpectation { first_byte, gap } = request.expects;
         for (key, time) in [("first_byte_within_ms", first_byte), ("gap_within_ms", gap)] {

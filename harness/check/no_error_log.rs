@@ -31,8 +31,7 @@ const ESCAPED: &str = "Exception in ASGI application: ";
 
 /// The errors logged in an exchange before anything behind the service failed, or its server stopped.
 pub(super) fn errors<'a>(reading: &'a Reading<'_>) -> impl Iterator<Item = (String, String)> + 'a {
-    let before_outage =
-        reading.events.iter().take_while(|event| !reading.is_outage(event) && event.what != What::CutShort);
+    let before_outage = reading.events.iter().take_while(|event| !reading.is_outage(event) && !reading.is_stop(event));
     // Servers log whatever leaves an application; what they gave it themselves is their own matter.
     let is_echo = reading.is_escape_injected();
     let repeats_the_server =

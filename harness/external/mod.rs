@@ -203,6 +203,7 @@ impl External {
     /// Performs a case and its healthy client, and judges.
     async fn conduct(&self, case: &Case, binding: &Binding, seed: u64) -> Result<Judged, Reason> {
         let failed = |error: Error| Reason::Harness(format!("could not {error}"));
+        self.target.start_with(&case.server_arguments).await.map_err(failed)?;
         let mut healthy = Vec::new();
         if !case.is_alone {
             healthy.push(self.served(Some(case), binding, seed).await?);
@@ -339,12 +340,28 @@ fn decisive<T>(
     (run.1, result)
 }
 
+/// Cases with their numbers, so that those for which a server is started with the same arguments stand together: those
+/// without any first, the others as the first of each group comes.
+fn in_groups(cases: &[Arc<Case>]) -> Vec<(usize, &Arc<Case>)> {
+    let mut groups: Vec<&[String]> = vec![&[]];
+    let mut numbered: Vec<(usize, &Arc<Case>)> = cases.iter().enumerate().collect();
+    numbered.sort_by_key(|(_, case)| {
+        let arguments = case.server_arguments.arguments.as_slice();
+        groups.iter().position(|known| *known == arguments).unwrap_or_else(|| {
+            groups.push(arguments);
+            groups.len() - 1
+        })
+    });
+    numbered
+}
+
 /// Judges cases one after the other. `done` is called after each.
 pub async fn judge_external(cases: &[Arc<Case>], versions: &Versions, seed: u64, done: impl Fn()) -> Vec<Judgement> {
-    let mut judged = Vec::new();
-    for case in cases {
-        judged.push(versions.judge(case, seed).await);
+    let mut judged: Vec<(usize, Judgement)> = Vec::new();
+    for (index, case) in in_groups(cases) {
+        judged.push((index, versions.judge(case, seed).await));
         done();
     }
-    judged
+    judged.sort_by_key(|(index, _)| *index);
+    judged.into_iter().map(|(_, judgement)| judgement).collect()
 }

@@ -38,6 +38,9 @@ pub fn translate(case: &Case, binding: &Binding, external: &External) -> Result<
         };
         return refuse(format!("`{fault}` needs the {place}, and {reached}"));
     }
+    if let Some(why) = external.target.capabilities().process.refuses(case) {
+        return refuse(why);
+    }
     if case.crowd.users > 1 && binding.credential.is_needed() {
         return refuse("it needs several users, and the service file has a credential for one".to_owned());
     }

@@ -158,6 +158,32 @@ impl<P: Protocol> Call<P> {
 
     /// Lets the application run and the wire move until one of them has something to say.
     pub(super) fn poll_step(&mut self, wire: Option<&mut Wire>, cx: &mut Context<'_>) -> Poll<Step> {
+        if let Poll::Ready(step) = self.poll_application(cx) {
+            return Poll::Ready(step);
+        }
+        let Some(wire) = wire else { return Poll::Pending };
+        loop {
+            self.move_outgoing(wire);
+            match wire.poll_progress(cx) {
+                Poll::Ready(Progress::Flushed) => {}
+                Poll::Ready(Progress::Read | Progress::End) => return Poll::Ready(Step::Wire),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// The same while the server cannot read: what goes out goes out, where there is a wire for it.
+    pub(super) fn poll_writing(&mut self, wire: Option<&mut Wire>, cx: &mut Context<'_>) -> Poll<Step> {
+        if let Poll::Ready(step) = self.poll_application(cx) {
+            return Poll::Ready(step);
+        }
+        if let Some(wire) = wire {
+            while self.move_outgoing(wire) && wire.poll_push(cx).is_ready() {}
+        }
+        Poll::Pending
+    }
+
+    fn poll_application(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         if self.running
             && let Poll::Ready(result) = self.future.as_mut().poll(cx)
         {
@@ -184,15 +210,7 @@ impl<P: Protocol> Call<P> {
             }
             desk.server = Some(cx.waker().clone());
         }
-        let Some(wire) = wire else { return Poll::Pending };
-        loop {
-            self.move_outgoing(wire);
-            match wire.poll_progress(cx) {
-                Poll::Ready(Progress::Flushed) => {}
-                Poll::Ready(Progress::Read | Progress::End) => return Poll::Ready(Step::Wire),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
+        Poll::Pending
     }
 
     /// The same, until the server is told to stop, or the timer fires.

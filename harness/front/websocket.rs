@@ -1,11 +1,14 @@
 //! One WebSocket connection, from the scope to the last byte, as a server with this profile handles it.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -15,16 +18,16 @@ use super::{
     write_answer,
 };
 use crate::{
-    application::Application,
+    application::{Application, EventLoop, LoopState},
     close_code::CloseCode,
     event::{Inbound, MessageKeys, Outbound},
     exception::Exception,
     frame::{Frame, FrameError, Opcode},
     head::{Headers, RequestHead, ResponseHead, field, header},
-    link::Wire,
+    link::{Progress, Wire},
     profile::{
         self, AfterDisconnect, AfterReturns, Answer, Both, CloseEcho, CloseReason, Denial, Effect, FailedClose, Gone,
-        Keeps, LengthCheck, Profile, Reads, Start, Strictness, TextCheck, ToldReason, Violation,
+        Keeps, LengthCheck, LoopOrder, LoopWrites, Profile, Reads, Start, Strictness, TextCheck, ToldReason, Violation,
     },
     recorder::Scribe,
     scope::{Scope, ScopeType},
@@ -68,6 +71,8 @@ pub(super) async fn serve(
         events: Events::default(),
     };
     scribe.record(Party::Front, What::Called { kind: ScopeType::Websocket, head });
+    let event_loop = application.event_loop();
+    let turns = event_loop.as_ref().map_or(0, |watched| watched.borrow().turns);
     let call = Call::start(application, scope, negotiation, &scribe);
     call.deliver(Inbound::WebsocketConnect);
     let mut connection = Connection {
@@ -84,6 +89,9 @@ pub(super) async fn serve(
         cancel_at: None,
         is_told: false,
         is_lost: false,
+        event_loop,
+        turns,
+        found: VecDeque::new(),
     };
     connection.run().await;
 }
@@ -760,6 +768,23 @@ impl Message {
     }
 }
 
+/// What a loop finds when it looks. It does that only behind what was ready before (asyncio's `BaseEventLoop._run_once`), so
+/// that an app that is ready at once blocks it once more.
+struct Found {
+    /// When it looked, and so what was due.
+    at: Instant,
+    /// What had come.
+    came: BytesMut,
+}
+
+/// What a connection deals with.
+enum Happens {
+    /// Its call, its client, its timer, or the server's process.
+    Next(Next),
+    /// The event loop, which an app has blocked, runs again, if only for a turn.
+    Turn,
+}
+
 struct Connection {
     wire: Option<Wire>,
     call: Call<Negotiation>,
@@ -779,6 +804,12 @@ struct Connection {
     is_told: bool,
     /// Whether the connection is gone.
     is_lost: bool,
+    /// The event loop that server and application share; `None` where they do not.
+    event_loop: Option<watch::Receiver<EventLoop>>,
+    /// How many of its turns after a block the server has had.
+    turns: u64,
+    /// What the loop found in turns before, and has not done yet.
+    found: VecDeque<Found>,
 }
 
 impl Connection {
@@ -786,15 +817,18 @@ impl Connection {
     async fn run(&mut self) {
         while self.wire.is_some() || self.call.is_running() {
             match self.next().await {
-                Next::Step(Step::Ended(result)) => self.application_ended(result),
-                Next::Step(Step::Wire | Step::Moved) => {}
-                Next::Timer => self.timer_fired(),
-                Next::Stop(Life::Exited) => return self.kill(),
-                Next::Stop(_) => self.server_stops(),
+                Happens::Turn => self.take_turn().await,
+                Happens::Next(Next::Step(Step::Ended(result))) => self.application_ended(result),
+                Happens::Next(Next::Step(Step::Wire | Step::Moved)) => {}
+                Happens::Next(Next::Timer) => self.timer_fired(Instant::now()),
+                Happens::Next(Next::Stop(Life::Exited)) => return self.kill(),
+                Happens::Next(Next::Stop(_)) => self.server_stops(),
             }
-            self.read_frames();
+            if !self.is_blocked() {
+                self.read_frames();
+            }
             // A server that has paused reading keeps the socket of a call that is over for good; nothing can see that.
-            let sees_the_end = !self.is_paused() || !self.call.is_running();
+            let sees_the_end = !self.is_blocked() && (!self.is_paused() || !self.call.is_running());
             if self.wire.as_ref().is_some_and(Wire::has_ended) && sees_the_end && !self.is_lost {
                 self.client_ended();
             }
@@ -845,19 +879,110 @@ impl Connection {
         let _ = timeout(CLOSE_WAIT, all).await;
     }
 
-    async fn next(&mut self) -> Next {
-        let (call, wire) = (&mut self.call, &mut self.wire);
+    /// The loop is blocked: the application's call goes on, and nothing is read and no time kept until the loop runs again.
+    async fn blocked(&mut self) -> Option<Happens> {
+        let turns = self.turns;
+        let event_loop = self.event_loop.as_mut()?;
+        let EventLoop { state, turns: now } = *event_loop.borrow();
+        if state == LoopState::Runs && now == turns {
+            return None;
+        }
+        let writes = self.profile.blocked_loop.writes;
+        let (call, mut wire) = (&mut self.call, self.wire.as_mut().filter(|_| writes == LoopWrites::AtOnce));
+        let mut turn = pin!(event_loop.wait_for(|seen| seen.turns != turns));
+        let next = poll_fn(|cx| {
+            if let Poll::Ready(step) = call.poll_writing(wire.as_deref_mut(), cx) {
+                return Poll::Ready(Happens::Next(Next::Step(step)));
+            }
+            turn.as_mut().poll(cx).map(|_| Happens::Turn)
+        });
+        Some(next.await)
+    }
+
+    /// A turn of the loop after a block. Where the app blocks it again at once, the loop has only looked for what came and
+    /// what is due, and does what it found in an earlier turn.
+    async fn take_turn(&mut self) {
+        let watched = self.event_loop.as_ref().map(|watched| *watched.borrow());
+        let EventLoop { state, turns } = watched.unwrap_or_default();
+        if turns == self.turns {
+            // The interpreter is gone, and the loop with it.
+            self.event_loop = None;
+        }
+        self.turns = turns;
+        let found = self.look().await;
+        self.found.push_back(found);
+        let left = match state {
+            LoopState::Runs => 0,
+            LoopState::Blocked => self.profile.blocked_loop.order.turns(),
+        };
+        while self.found.len() > left {
+            let Some(found) = self.found.pop_front() else { return };
+            self.do_what_was_found(found);
+        }
+    }
+
+    /// What the loop finds now.
+    async fn look(&mut self) -> Found {
+        let at = Instant::now();
+        let Some(wire) = self.wire.as_mut() else { return Found { at, came: BytesMut::new() } };
+        self.call.move_outgoing(wire);
+        let known = wire.incoming.len();
+        poll_fn(|cx| {
+            while let Poll::Ready(Progress::Read | Progress::Flushed) = wire.poll_progress(cx) {}
+            Poll::Ready(())
+        })
+        .await;
+        Found { at, came: wire.incoming.split_off(known) }
+    }
+
+    fn do_what_was_found(&mut self, found: Found) {
+        if self.profile.blocked_loop.order == LoopOrder::TimersFirst {
+            self.fire_due(found.at);
+        }
+        if let Some(wire) = self.wire.as_mut() {
+            wire.incoming.unsplit(found.came);
+        }
+        self.read_frames();
+        self.fire_due(found.at);
+    }
+
+    /// Does everything that was due at a time.
+    fn fire_due(&mut self, found: Instant) {
+        let is_due = |connection: &Connection| {
+            let mut dues = connection.dues();
+            dues.any(|due| due <= found)
+        };
+        while self.ending != Some(Ending::Cut) && is_due(self) {
+            self.timer_fired(found);
+        }
+    }
+
+    /// Whether the app keeps the loop to itself.
+    fn is_blocked(&self) -> bool {
+        self.event_loop.as_ref().is_some_and(|watched| watched.borrow().state == LoopState::Blocked)
+    }
+
+    /// The times at which something is due.
+    fn dues(&self) -> impl Iterator<Item = Instant> {
         let close_by = match self.ending {
             Some(Ending::CloseBy(due)) => Some(due),
-            _ => None,
+            Some(Ending::Cut | Ending::Never) | None => None,
         };
-        let due = [self.ping.due, self.ping.pong_due, close_by, self.cancel_at].into_iter().flatten().min();
+        [self.ping.due, self.ping.pong_due, close_by, self.cancel_at].into_iter().flatten()
+    }
+
+    async fn next(&mut self) -> Happens {
+        if let Some(next) = self.blocked().await {
+            return next;
+        }
+        let due = self.dues().min();
+        let (call, wire) = (&mut self.call, &mut self.wire);
         match (due, &mut self.timer) {
             (None, timer) => *timer = None,
             (Some(due), Some(timer)) if timer.deadline() == due => {}
             (Some(due), timer) => *timer = Some(Box::pin(sleep_until(due))),
         }
-        call.next(wire.as_mut(), &mut self.stop, &mut self.timer).await
+        Happens::Next(call.next(wire.as_mut(), &mut self.stop, &mut self.timer).await)
     }
 
     /// Does what the server does to a connection when it is told to stop.
@@ -1094,23 +1219,24 @@ impl Connection {
         }
     }
 
-    fn timer_fired(&mut self) {
+    /// Does the first thing that was due at a time.
+    fn timer_fired(&mut self, found: Instant) {
         let now = Instant::now();
-        if matches!(self.ending, Some(Ending::CloseBy(due)) if due <= now) {
+        if matches!(self.ending, Some(Ending::CloseBy(due)) if due <= found) {
             self.ending = Some(Ending::Cut);
-        } else if self.cancel_at.is_some_and(|due| due <= now) {
+        } else if self.cancel_at.is_some_and(|due| due <= found) {
             self.cancel_at = None;
             if self.call.is_running() {
                 self.scribe.record(Party::Front, What::CutShort);
                 self.call.cancel();
                 self.application_ended(Err(Exception::cancelled()));
             }
-        } else if self.ping.pong_due.is_some_and(|due| due <= now) {
+        } else if self.ping.pong_due.is_some_and(|due| due <= found) {
             self.scribe.record(Party::Front, What::KeepaliveExpired);
             self.disconnect(CloseCode(self.profile.keepalive.application_sees), String::new());
             let answer = self.profile.keepalive.expired.clone();
             self.answer(&answer);
-        } else if self.ping.due.is_some_and(|due| due <= now) {
+        } else if self.ping.due.is_some_and(|due| due <= found) {
             let keepalive = &self.profile.keepalive;
             Frame::new(Opcode::Ping, &b"keepalive"[..]).encode(self.call.desk().outgoing());
             self.ping.due = Some(now + Duration::from_millis(keepalive.ping_interval_ms));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Drawn, Worker};
 use crate::{
-    case::{Accepted, Case, Origin, Symptom, Vocabulary},
+    case::{Accepted, Case, Origin, ServerArguments, Symptom, Vocabulary},
     check,
     error::Error,
     judge::judge,
@@ -61,6 +61,7 @@ impl Worker<'_> {
             faults: drawn.faults.clone(),
             seed: Some(seed),
             is_alone: true,
+            server_arguments: ServerArguments::default(),
             control: None,
             accepted: vec![accepted; openings],
             at_least: std::collections::BTreeMap::new(),

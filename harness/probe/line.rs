@@ -12,7 +12,7 @@ use crate::{
     head::{RequestHead, ResponseHead, has_token},
     link::{Link, Wire, take},
     recorder::Scribe,
-    step::{Act, BodyExpectation, Request, Slices},
+    step::{Act, BodyExpectation, Carrier, Request, Slices},
     transcript::{BodyEnd, BodyPart, BodyTiming, Party, What},
 };
 
@@ -52,6 +52,16 @@ impl<'a> Asked<'a> {
 pub(super) enum Keeps {
     Connection,
     Nothing,
+}
+
+impl Keeps {
+    /// The fate of a connection after which a client's next request, if any, goes on this one.
+    pub(super) fn before(next: Option<Carrier>) -> Keeps {
+        match next {
+            Some(Carrier::SameConnection | Carrier::Pipeline) => Keeps::Connection,
+            Some(Carrier::NewConnection) | None => Keeps::Nothing,
+        }
+    }
 }
 
 /// How reading an answer ended.
@@ -151,6 +161,12 @@ impl<'a> Line<'a> {
         if matches!(act, Act::Reset) {
             self.wire.reset();
         }
+    }
+
+    /// Limits what is still to be read.
+    pub(super) fn within(mut self: Box<Self>, limit: Duration) -> Box<Self> {
+        self.asked.iter_mut().for_each(|asked| asked.limit = limit);
+        self
     }
 
     /// Reads the answers to everything that was asked, in order.

@@ -28,9 +28,9 @@ use crate::{
     error::Error,
     link::{Link, Receiving, Wire},
     recorder::{Recorder, Scribe},
-    step::{Act, Awaited, Carrier, ClientName, Crowd, Request, Slices, Step},
+    step::{Act, AnswerReading, Awaited, Carrier, ClientName, Crowd, Request, Slices, Step},
     target::Target,
-    transcript::{NeverCame, Party, What},
+    transcript::{NeverCame, PROCESS, Party, What},
 };
 
 /// The largest payload the probe reads, in bytes.
@@ -128,6 +128,18 @@ impl<'a> Client<'a> {
         let mut seats: Vec<Seat<'a>> = names.iter().map(|_| Seat::Fresh).collect();
         let mut exchanges = first;
         for (index, step) in self.script.steps.iter().enumerate() {
+            match &step.act {
+                Act::Signal(signal) => {
+                    self.target.signal(*signal, index + 1, self.recorder.scribe(PROCESS)).await?;
+                    continue;
+                }
+                Act::AwaitExit(expected) => {
+                    let exit = self.target.await_exit(*expected, step.limit, self.recorder.scribe(PROCESS));
+                    beside(exit, &mut seats).await?;
+                    continue;
+                }
+                _ => {}
+            }
             let at = names.iter().position(|name| *name == step.client.as_ref()).unwrap_or_default();
             // A step of one client may cause something to happen to another.
             seats.iter().filter_map(Seat::scribe).for_each(|scribe| scribe.at_step(index + 1));
@@ -144,6 +156,9 @@ impl<'a> Client<'a> {
         }
         // One after the other they would see ends that are of our own making.
         join_all(seats.into_iter().map(Seat::part)).await;
+        if self.script.steps.iter().any(|step| matches!(step.act, Act::Signal(_))) {
+            self.target.look_for_exit(self.recorder.scribe(PROCESS));
+        }
         Ok(())
     }
 
@@ -173,6 +188,11 @@ impl<'a> Client<'a> {
                     *seat = Seat::Over(Over { scribe, heard: Heard::default(), was: Was::Session, ended });
                 }
                 seat.sweep();
+            }
+            Seat::Kept(_) if step.act == Act::ReadAnswer => {
+                let next = self.next_carrier(index);
+                let Seat::Kept(line) = std::mem::take(seat) else { return Ok(()) };
+                *seat = line.within(step.limit).read_answers(Keeps::before(next)).await;
             }
             Seat::Kept(line) => match step.act {
                 Act::Pause => line.dwell(step.limit).await,
@@ -244,9 +264,12 @@ impl<'a> Client<'a> {
         let next = self.next_carrier(index);
         *seat = match next {
             _ if !is_whole => Seat::Kept(line),
+            _ if request.answer == AnswerReading::Later => {
+                line.push(step.limit).await;
+                Seat::Kept(line)
+            }
             Some(Carrier::Pipeline) => Seat::Kept(line),
-            Some(Carrier::SameConnection) => line.read_answers(Keeps::Connection).await,
-            Some(Carrier::NewConnection) | None => line.read_answers(Keeps::Nothing).await,
+            next => line.read_answers(Keeps::before(next)).await,
         };
         Ok(())
     }
@@ -305,7 +328,7 @@ enum Attention {
 /// The clients that act, in the order in which they first do.
 fn names(steps: &[Step]) -> Vec<Option<&ClientName>> {
     let mut names = Vec::new();
-    for step in steps {
+    for step in steps.iter().filter(|step| step.act.is_of_client()) {
         if !names.contains(&step.client.as_ref()) {
             names.push(step.client.as_ref());
         }
@@ -456,6 +479,9 @@ impl Over {
             | Act::Reset
             | Act::Deafen
             | Act::StopReading
+            | Act::ReadAnswer
+            | Act::Signal(_)
+            | Act::AwaitExit(_)
             | Act::Open(_)
             | Act::Request(_) => record(What::NotPerformed { step: number }),
         }

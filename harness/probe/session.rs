@@ -154,7 +154,7 @@ impl Session {
                 self.within(limit, "the close", |_| false).await;
                 self.hears_pings = true;
             }
-            Act::Open(_) | Act::Request(_) => {}
+            Act::Open(_) | Act::Request(_) | Act::ReadAnswer | Act::Signal(_) | Act::AwaitExit(_) => {}
         }
     }
 

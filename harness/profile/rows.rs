@@ -58,6 +58,7 @@ impl Profile {
             http { raises returns start ends_after_start without_length short_body long_body }
             violation { protocol close_code payload text too_big length refuses application_sees }
             keepalive { ping_interval_ms pong_timeout_ms expired application_sees }
+            blocked_loop { order writes }
             shutdown {
                 connects pending pending_sees pending_send open open_sees request cancels grace_s
             }
@@ -114,7 +115,7 @@ macro_rules! plain {
 plain! { bool u16 u64 String super::Denial super::CloseCodes super::CloseReason super::CloseEcho super::Start super::WithoutLength
 super::TextCheck super::LengthCheck super::Connects Vec<super::Strictness> crate::event::MessageKeys super::Reads
 super::FailedClose super::Gone super::AfterDisconnect super::HttpBody super::HttpDisconnect super::Reuse
-super::ToldReason super::ShortEnd super::Keeps super::AfterReturns }
+super::ToldReason super::ShortEnd super::Keeps super::AfterReturns super::LoopOrder super::LoopWrites }
 
 impl Written for Option<Effect> {
     fn written(&self) -> Option<String> {

@@ -20,6 +20,7 @@ use super::{
     marshal,
 };
 use crate::{
+    application::{EventLoop, LoopState},
     clock::Clock,
     error::{Blame, Trouble},
     exception::{CodePlace, Exception},
@@ -172,6 +173,8 @@ struct Calls {
     notes: Vec<Note>,
     /// Since when an answer is owed, on the real clock.
     owed: Option<Instant>,
+    /// The application's event loop, in lockstep.
+    event_loop: watch::Sender<EventLoop>,
 }
 
 impl Interpreter {
@@ -247,6 +250,11 @@ impl Interpreter {
     /// Something to watch the next timer by, on the interpreter's clock, in nanoseconds. On the real clock it has its own.
     pub(super) fn timer(&self) -> watch::Receiver<Option<u64>> {
         self.timer.subscribe()
+    }
+
+    /// Something to watch the application's event loop by. On the real clock nothing is told of it.
+    pub(super) fn event_loop(&self) -> watch::Receiver<EventLoop> {
+        lock(&self.calls).event_loop.subscribe()
     }
 
     /// When a time on the interpreter's clock is.
@@ -482,6 +490,13 @@ impl Calls {
     fn die(&mut self, trouble: Trouble) {
         self.tell_of_death(&trouble);
         self.died = Some(trouble);
+        // Nothing waits for it any more.
+        self.run_again();
+    }
+
+    /// The loop runs again, if only for a turn.
+    fn run_again(&self) {
+        self.event_loop.send_modify(|seen| *seen = EventLoop { state: LoopState::Runs, turns: seen.turns + 1 });
     }
 
     fn tell_of_death(&mut self, trouble: &Trouble) {
@@ -517,6 +532,10 @@ impl Calls {
                 let (message, details) = (stuck(blocked, place), String::new());
                 return self.die(Trouble { message, details, blame: Blame::App });
             }
+            "held" => {
+                return self.event_loop.send_modify(|seen| seen.state = LoopState::Blocked);
+            }
+            "free" => return self.run_again(),
             "blocked" => {
                 let (id, level) = (parts.next(), level(parts.next()));
                 let blocked = nanoseconds(parts.next()).as_secs_f64();

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
 use std::task::Poll;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::coop::{consume_budget, unconstrained};
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
@@ -27,7 +27,7 @@ use self::interpreter::{Happening, command};
 pub use self::server::{Installation, Server, ServerChoice, Software};
 pub use self::venv::{Requirements, cache, version, versions};
 use crate::{
-    application::{Application, Promise, Receive, SendEvent},
+    application::{Application, EventLoop, Promise, Receive, SendEvent},
     event::Outbound,
     exception::Exception,
     recorder::Scribe,
@@ -69,6 +69,10 @@ impl Application for PythonApplication {
             call.is_over = true;
             result
         })
+    }
+
+    fn event_loop(&self) -> Option<watch::Receiver<EventLoop>> {
+        Some(self.0.event_loop())
     }
 }
 

@@ -9,10 +9,10 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, kill_process};
 use tempfile::TempDir;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     group::{Group, Printed},
@@ -26,6 +26,7 @@ use crate::{
     error::{Blame, Trouble, did_you_mean},
     link::{Link, dial},
     recorder::Scribe,
+    signal::{self, Exit, ExitExpectation},
     transcript::{Party, What},
 };
 
@@ -251,7 +252,11 @@ pub struct Server {
     /// Nobody else gets the port meanwhile.
     _reserved: TcpSocket,
     directory: TempDir,
+    /// Arguments of a case, beside those of the installation.
+    arguments: Mutex<Vec<String>>,
     process: Mutex<Process>,
+    /// What was wrong with the ends of earlier processes.
+    complaints: Mutex<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -260,6 +265,12 @@ struct Process {
     group: Group,
     printed: Printed,
     ledger: Arc<Ledger>,
+    /// The last signal that a case sent it, and when.
+    told: Option<(signal::Signal, Instant)>,
+    /// Whether a case froze it.
+    is_frozen: bool,
+    /// Whether its end is in a transcript.
+    is_end_recorded: bool,
 }
 
 impl Server {
@@ -282,8 +293,9 @@ impl Server {
         let (reserved, port) =
             reserve().map_err(|error| trouble(format!("no port of this machine can be had: {error}")))?;
         let directory = lay_out().map_err(|error| trouble(format!("no temporary files can be written: {error}")))?;
-        let process = Mutex::new(launch(&installation, port, directory.path()).await?);
-        Ok(Server { installation, port, _reserved: reserved, directory, process })
+        let process = Mutex::new(launch(&installation, &[], port, directory.path()).await?);
+        let (arguments, complaints) = (Mutex::default(), Mutex::default());
+        Ok(Server { installation, port, _reserved: reserved, directory, arguments, process, complaints })
     }
 
     /// Where it listens.
@@ -300,12 +312,15 @@ impl Server {
         let ended = {
             let mut process = self.process();
             let ended = process.group.child.try_wait().ok().flatten();
+            if ended.is_some() && process.told.is_some() {
+                // What ended it is the case, which goes on without it.
+                return Ok(None);
+            }
             ended.map(|status| format!("{} ended: {status}\n{}", self.installation.server, process.printed.last()))
         };
         if let Some(why) = ended {
             scribe.record(Party::Process, What::Exited { why: why.trim_end().to_owned() });
-            let process = launch(&self.installation, self.port, self.directory.path()).await?;
-            *self.process() = process;
+            self.launch_anew().await?;
         }
         let ledger = Arc::clone(&self.process().ledger);
         let dialing = timeout(CONNECT_LIMIT, dial(self.address(), scribe.receiving()));
@@ -326,10 +341,113 @@ impl Server {
         self.process().ledger.forget();
     }
 
-    /// Tells it to stop (SIGTERM).
+    /// Starts a process in place of the present one, with the arguments that are asked for now.
+    async fn launch_anew(&self) -> Result<(), Trouble> {
+        let arguments = lock(&self.arguments).clone();
+        let _ = self.process().group.end();
+        let process = launch(&self.installation, &arguments, self.port, self.directory.path()).await?;
+        *self.process() = process;
+        Ok(())
+    }
+
+    /// Lets it run with these arguments beside those of its installation; it is started anew where it runs with others.
+    ///
+    /// # Errors
+    /// Says why it does not start with them.
+    pub async fn start_with(&self, arguments: &[String]) -> Result<(), Trouble> {
+        let runs_with_them = *lock(&self.arguments) == arguments && !self.has_ended();
+        if runs_with_them {
+            return Ok(());
+        }
+        self.end_process().await;
+        *lock(&self.arguments) = arguments.to_vec();
+        self.launch_anew().await.map_err(|trouble| match arguments {
+            [] => trouble,
+            given => Trouble { message: format!("with `{}`: {}", given.join(" "), trouble.message), ..trouble },
+        })
+    }
+
+    /// Sends the process that was started a signal, and records that. A server with workers passes on what it wants to.
+    /// Where it has ended, that is recorded, and that the step was not performed.
+    pub fn signal(&self, signal: signal::Signal, step: usize, scribe: &Scribe) {
+        self.look_for_exit(scribe);
+        let mut process = self.process();
+        if process.group.child.try_wait().is_ok_and(|status| status.is_some()) {
+            return scribe.record(Party::Process, What::NotPerformed { step });
+        }
+        // Whatever it brings about comes after it.
+        scribe.record(Party::Process, What::Signaled { signal });
+        process.told = Some((signal, Instant::now()));
+        process.is_frozen = match signal {
+            signal::Signal::Stop => true,
+            signal::Signal::Cont => false,
+            _ => process.is_frozen,
+        };
+        process.send(signal);
+    }
+
+    /// Waits for the end of the process, and records how it ended, or that it did not.
+    pub async fn await_exit(&self, expected: ExitExpectation, limit: Duration, scribe: &Scribe) {
+        let _ = timeout(limit, self.ended()).await;
+        self.look_for_exit(scribe);
+        let exit = self.process().exit();
+        scribe.record(Party::Process, What::ExitAwaited { expected, limit, exit });
+    }
+
+    /// Records how the process ended, once, if it did.
+    pub fn look_for_exit(&self, scribe: &Scribe) {
+        let mut process = self.process();
+        let Some(exit) = process.exit().filter(|_| !process.is_end_recorded) else { return };
+        process.is_end_recorded = true;
+        let after = match process.told {
+            Some((signal, at)) => format!(" {:.1} s after {signal}", at.elapsed().as_secs_f64()),
+            None => String::new(),
+        };
+        let why = format!("{} ended{after}: {exit}\n{}", self.installation.server, process.printed.last());
+        scribe.record(Party::Process, What::Exited { why: why.trim_end().to_owned() });
+    }
+
+    /// Replaces a process that a case sent a signal, so that the next one meets a server that got none.
+    ///
+    /// # Errors
+    /// When the next one does not start.
+    pub async fn recover(&self) -> Result<(), Trouble> {
+        if self.process().told.is_none() {
+            return Ok(());
+        }
+        self.end_process().await;
+        self.launch_anew().await
+    }
+
+    /// What was wrong with the ends of processes that were replaced.
+    pub fn take_complaints(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.complaints))
+    }
+
+    /// Ends the process; what is wrong with that is kept.
+    async fn end_process(&self) {
+        let complaint = self.stop().await;
+        let mut complaints = lock(&self.complaints);
+        let new = complaint.filter(|new| !complaints.contains(new));
+        complaints.extend(new);
+    }
+
+    /// Tells it to stop (SIGTERM), unless a case did, and lets it go on where a case froze it.
     pub fn terminate(&self) {
-        let id = i32::try_from(self.process().group.child.id()).ok().and_then(Pid::from_raw);
-        let _ = id.map(|id| kill_process(id, Signal::TERM));
+        let process = self.process();
+        if !process.told.is_some_and(|(signal, _)| signal.ends_servers()) {
+            process.send(signal::Signal::Term);
+        }
+        if process.is_frozen {
+            process.send(signal::Signal::Cont);
+        }
+    }
+
+    /// Comes to its end with the process.
+    async fn ended(&self) {
+        while !self.has_ended() {
+            sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Whether it has ended.
@@ -340,12 +458,7 @@ impl Server {
     /// Tells it to stop, and ends it where it does not within 5 s; what was wrong with that, if anything.
     pub async fn stop(&self) -> Option<String> {
         self.terminate();
-        let ended = async {
-            while !self.has_ended() {
-                sleep(LOOK_AGAIN).await;
-            }
-        };
-        let is_late = timeout(STOP_LIMIT, ended).await.is_err();
+        let is_late = timeout(STOP_LIMIT, self.ended()).await.is_err();
         let mut process = self.process();
         let _ = process.group.end();
         let late = || format!("{} did not end within {} s of SIGTERM", self.installation.server, STOP_LIMIT.as_secs());
@@ -355,6 +468,23 @@ impl Server {
     fn process(&self) -> MutexGuard<'_, Process> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Process {
+    /// Sends the process that was started a signal, and none that it started itself.
+    fn send(&self, signal: signal::Signal) {
+        let id = i32::try_from(self.group.child.id()).ok().and_then(Pid::from_raw);
+        let _ = id.map(|id| kill_process(id, signal.raw()));
+    }
+
+    /// How it ended; `None` while it runs.
+    fn exit(&mut self) -> Option<Exit> {
+        self.group.child.try_wait().ok().flatten().map(Exit::of)
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A port of loopback that nobody else is given, bound and not listened on, so that a server may take it.
@@ -375,7 +505,12 @@ fn lay_out() -> io::Result<TempDir> {
 }
 
 /// Starts the process of a server, and waits until it listens.
-async fn launch(installation: &Installation, port: u16, directory: &Path) -> Result<Process, Trouble> {
+async fn launch(
+    installation: &Installation,
+    arguments: &[String],
+    port: u16,
+    directory: &Path,
+) -> Result<Process, Trouble> {
     let Installation { site, server: choice, flags, start_limit } = installation;
     let socket = directory.join("ledger");
     let _ = std::fs::remove_file(&socket);
@@ -385,6 +520,7 @@ async fn launch(installation: &Installation, port: u16, directory: &Path) -> Res
     command
         .args(choice.arguments(port, site.lifespan))
         .args(flags)
+        .args(arguments)
         .arg("relapse_witness:app")
         .current_dir(&site.directory);
     let mut path = directory.as_os_str().to_owned();
@@ -413,7 +549,8 @@ async fn launch(installation: &Installation, port: u16, directory: &Path) -> Res
             ledger.take_line(&mut panic, line);
         }
     });
-    let mut process = Process { group, printed, ledger };
+    let (told, is_frozen, is_end_recorded) = (None, false, false);
+    let mut process = Process { group, printed, ledger, told, is_frozen, is_end_recorded };
     let listening = async {
         loop {
             if let Some(why) = why_not(&mut process, choice) {

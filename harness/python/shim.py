@@ -20,11 +20,13 @@ were fd 0 and fd 1 at the start.
               log id level logger message trace           unhandled id type message frames
               in_thread id type message frames
               blocked id level ns frames                  stuck ns frames
+              held                                        free
               note kind example    fatal text
 
 In place of an answer comes None, again and again, while threads of the app are at work and the loop
 waits for them in real time.  `blocked` tells how long the app has kept its loop from running, in
-virtual time; `stuck` that the harness should not wait any longer.
+virtual time; `stuck` that the harness should not wait any longer.  The loop is `held` while the app
+keeps it so, and `free` when it runs again, for one turn at least.
 
 `give` and `raise ... receive` are kept for the next receive() if none waits; `sent` and
 `raise ... send` without a waiting send() do nothing.  A receive() that is cancelled before it was
@@ -1432,6 +1434,9 @@ class Session:
         """One select() of the loop.  With nothing left to do now, the harness has its turn."""
         self.turns += 1
         self.turn_count += 1
+        if self.is_held:
+            self.is_held = False
+            self.events.append(("free",))
         has_files = len(self.files) > self.own_files
         if self.blocked.ns:
             self.tell_blocked()
@@ -1473,6 +1478,7 @@ class Session:
 
     has_commands = False  # that came while the loop could not rest
     turn_count = 0
+    is_held = False  # the harness was told that the app blocks the loop
     is_waiting = False  # for threads
     is_idle = False  # waits for the harness
     ident = _thread.get_ident()  # of the loop's thread
@@ -1586,6 +1592,9 @@ class Session:
             clock.advance(min(due))
             clock.forget_reads()
             return
+        if blocked_ns is not None and not self.is_held:
+            self.is_held = True
+            self.events.append(("held",))
         self.answer(min(due, default=None))
         self.is_idle = True
         now_ns, commands = self.wire.read()

@@ -193,6 +193,12 @@ fn line(event: &Event, faults: &[Fault], detail: Detail, redactor: &Redactor) ->
         What::Starting => "    the process starts".to_owned(),
         What::Listening => "    the process listens".to_owned(),
         What::Stopping => "    the process is told to stop".to_owned(),
+        What::Signaled { signal } => format!("!   the harness sends {signal}"),
+        What::ExitAwaited { expected, exit: Some(exit), .. } if expected.fits(*exit) => return None,
+        What::ExitAwaited { expected, exit: Some(exit), .. } => format!("x   {expected} is expected: {exit}"),
+        What::ExitAwaited { expected, limit, exit: None } => {
+            format!("x   nothing for {}, waiting for {expected}", seconds(*limit))
+        }
         What::Exited { why } => format!("    the process is gone: {}", redactor.text(why)),
         _ => return None,
     };

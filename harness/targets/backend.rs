@@ -26,7 +26,7 @@ use crate::{
     profile::{Connects, Profile},
     recorder::Scribe,
     revision::Revision,
-    target::{Capabilities, Renewal, Target, TargetKind},
+    target::{Capabilities, ProcessControl, Renewal, Target, TargetKind},
     transcript::{Party, Residue, Service, What},
 };
 
@@ -405,7 +405,7 @@ impl Target for Embedded {
             Transport::Memory => Clock::Virtual,
             Transport::Tcp(_) => Clock::Real,
         };
-        Capabilities { places: &Place::ALL, clock, renewal: Renewal::None }
+        Capabilities { places: &Place::ALL, clock, renewal: Renewal::None, process: ProcessControl::None }
     }
 
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {

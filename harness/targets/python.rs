@@ -24,7 +24,7 @@ use crate::{
     python::{Interpreter, Introduction, LifespanMode, PythonApplication, Site, keep_time},
     recorder::{Recorder, Scribe},
     shutdown,
-    target::{Capabilities, Renewal, Target, TargetKind},
+    target::{Capabilities, ProcessControl, Renewal, Target, TargetKind},
     transcript::{Level, PROCESS, Residue, Service, Transcript, What},
 };
 
@@ -185,7 +185,7 @@ impl Target for Python {
 
     fn capabilities(&self) -> Capabilities {
         let places = &[Place::Edge, Place::Scope, Place::Event];
-        Capabilities { places, clock: self.site.clock, renewal: Renewal::Cheap }
+        Capabilities { places, clock: self.site.clock, renewal: Renewal::Cheap, process: ProcessControl::None }
     }
 
     /// Ends the connections that are still served, and the interpreter where each case has one of its own.

@@ -1,11 +1,13 @@
 //! Somebody's Python ASGI application behind a real server, on real sockets.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::through_the_edge;
 use crate::{
     application::Promise,
     binding::{Binding, Tokens},
+    case::ServerArguments,
     clock::Clock,
     credential::{Credential, Form, Presented},
     error::Error,
@@ -13,7 +15,8 @@ use crate::{
     link::{Link, Redial},
     python::Server,
     recorder::Scribe,
-    target::{Capabilities, Renewal, Target, TargetKind},
+    signal::{ExitExpectation, Signal},
+    target::{Capabilities, ProcessControl, Renewal, Target, TargetKind},
     transcript::{Residue, Service},
 };
 
@@ -54,7 +57,8 @@ impl Target for Served {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { places: &[Place::Edge], clock: Clock::Real, renewal: Renewal::None }
+        let places = &[Place::Edge];
+        Capabilities { places, clock: Clock::Real, renewal: Renewal::None, process: ProcessControl::Held }
     }
 
     fn authority(&self) -> String {
@@ -64,11 +68,37 @@ impl Target for Served {
     fn clear(&self) -> Promise<'_, Result<(), Error>> {
         // Events from now on belong to no exchange of before.
         self.server.forget();
-        Box::pin(async { Ok(()) })
+        Box::pin(async { Ok(self.server.recover().await?) })
     }
 
     fn shut_down(&self) -> Promise<'_, Result<Vec<String>, Error>> {
-        Box::pin(async { Ok(self.server.stop().await.into_iter().collect()) })
+        Box::pin(async {
+            let last = self.server.stop().await;
+            let mut complaints = self.server.take_complaints();
+            let new = last.filter(|last| !complaints.contains(last));
+            complaints.extend(new);
+            Ok(complaints)
+        })
+    }
+
+    fn signal(&self, signal: Signal, step: usize, scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+        self.server.signal(signal, step, &scribe);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn await_exit(&self, expected: ExitExpectation, limit: Duration, scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async move {
+            self.server.await_exit(expected, limit, &scribe).await;
+            Ok(())
+        })
+    }
+
+    fn look_for_exit(&self, scribe: Scribe) {
+        self.server.look_for_exit(&scribe);
+    }
+
+    fn start_with<'a>(&'a self, arguments: &'a ServerArguments) -> Promise<'a, Result<(), Error>> {
+        Box::pin(async { Ok(self.server.start_with(&arguments.arguments).await?) })
     }
 
     fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {

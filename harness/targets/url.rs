@@ -15,7 +15,7 @@ use crate::{
     fault::Place,
     link::Link,
     recorder::Scribe,
-    target::{self, Capabilities, Renewal, Target, TargetKind},
+    target::{self, Capabilities, ProcessControl, Renewal, Target, TargetKind},
     transcript::{Residue, Service},
     upstream::Upstream,
 };
@@ -74,7 +74,12 @@ impl Target for Url {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { places: &[Place::Edge], clock: Clock::Real, renewal: Renewal::None }
+        Capabilities {
+            places: &[Place::Edge],
+            clock: Clock::Real,
+            renewal: Renewal::None,
+            process: ProcessControl::None,
+        }
     }
 
     fn authority(&self) -> String {

@@ -27,6 +27,7 @@ class Shim:
         self.hello = self.read()
 
     kept = []  # the events about calls that are over
+    loop = []  # whether the app kept the loop to itself, from change to change
 
     def write(self, message):
         body = marshal.dumps(message, 2)
@@ -56,7 +57,10 @@ class Shim:
         answer = self.read()
         # What is kept depends on Python's memory, and is looked at on its own.
         self.kept = self.kept + [event for event in answer[1] if event[0] in ("kept", "freed")]
-        return answer[0], [event for event in answer[1] if event[0] not in ("kept", "freed")]
+        # So is whether the app keeps the loop to itself.
+        self.loop = self.loop + [event[0] for event in answer[1] if event[0] in ("held", "free")]
+        return answer[0], [event for event in answer[1]
+                           if event[0] not in ("kept", "freed", "held", "free")]
 
     def events(self, *commands, at=None):
         return self.batch(*commands, at=at)[1]

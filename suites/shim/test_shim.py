@@ -1318,6 +1318,26 @@ class Clocks(ShimCase):
                                       ("send", 2, {"at": UPTIME + 45.0})])
         self.assertLess(time.monotonic() - started, 5)
 
+    def test_a_blocked_loop_is_told(self):
+        """The loop is held while the app keeps it, and free for a turn where it lets go of it."""
+        shim = self.run_app("""
+            import asyncio, time
+            async def app(scope, receive, send):
+                await asyncio.sleep(1)
+                for _ in range(3):
+                    time.sleep(2)
+                    time.sleep(2)
+                    await asyncio.sleep(0)
+            """)
+        self.assertEqual(shim.batch(("call", 1, http_scope())), (SECOND, []))
+        self.assertEqual(shim.loop, [])
+        self.assertEqual(shim.batch(at=SECOND), (3 * SECOND, []))
+        self.assertEqual(shim.loop, ["held"])
+        self.assertEqual(shim.batch(at=3 * SECOND), (5 * SECOND, []))
+        self.assertEqual(shim.loop, ["held"])
+        self.follow(shim, at=5 * SECOND)
+        self.assertEqual(shim.loop, 3 * ["held", "free"])
+
     def test_many_short_sleeps_block_the_loop(self):
         for count, level in ((1, None), (5, 30), (300, 40)):
             shim = self.run_app(f"""

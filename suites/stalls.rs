@@ -1,0 +1,169 @@
+//! Apps that keep the event loop to themselves, behind real servers and behind the profiles that play them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use relapse::{
+    Plan, PythonServer, PythonSite, PythonTarget, Served, Transcript,
+    case::ServerArguments,
+    classify,
+    clock::{Clock, Runtime},
+    frame::Opcode,
+    run,
+    step::{Act, Awaited, Request, Step},
+    target::Target,
+    transcript::What,
+};
+use rstest::rstest;
+
+use crate::{
+    python::{binding, site},
+    served::{installation, interpreter},
+    support::profile,
+};
+
+/// A session that blocks the loop as often as it is asked to, each time for as long as the environment says, with one turn
+/// of the loop between two.
+const SERVICE: &str = r#"
+import asyncio, os, time
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            event = await receive()
+            await send({"type": event["type"] + ".complete"})
+            if event["type"] == "lifespan.shutdown":
+                return
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        event = await receive()
+        if event["type"] == "websocket.disconnect":
+            return
+        await send({"type": "websocket.send", "text": "begun"})
+        for _ in range(int(event["text"])):
+            time.sleep(float(os.environ["BLOCKED_S"]))
+            await asyncio.sleep(0)
+        await send({"type": "websocket.send", "text": "done"})
+"#;
+
+/// The servers, with their profiles, and the arguments that let them ping every second and wait a second for the answer,
+/// where they do that at times of their choice.
+const SERVERS: [(&str, &str, &[&str]); 9] = [
+    ("uvicorn[websockets]==0.35.0", "uvicorn-0.35", &UVICORN),
+    ("uvicorn[sansio]==0.35.0", "uvicorn-0.35-sansio", &UVICORN),
+    ("uvicorn[wsproto]==0.35.0", "uvicorn-0.35-wsproto", &UVICORN),
+    ("uvicorn[websockets]==0.54.0", "uvicorn-0.54-websockets", &UVICORN),
+    ("uvicorn[sansio]==0.54.0", "uvicorn-0.54", &UVICORN),
+    ("uvicorn[wsproto]==0.54.0", "uvicorn-0.54-wsproto", &UVICORN),
+    ("hypercorn==0.18.0", "hypercorn-0.18", &["--websocket-ping-interval", "1"]),
+    ("daphne==4.2.3", "daphne-4.2", &[]),
+    ("granian==2.8.7", "granian-2.8", &[]),
+];
+const UVICORN: [&str; 4] = ["--ws-ping-interval", "1", "--ws-ping-timeout", "1"];
+
+/// Clients of the session, in units of a stall.
+fn scripts(stall: Duration) -> Vec<(&'static str, Vec<Step>)> {
+    let long = |act| Step::new(act, 20 * stall);
+    let short = |act| Step::new(act, stall / 2);
+    let open = || long(Act::Open(Request::standard("GET", "/")));
+    let send = |text: &str| long(Act::SendText(text.to_owned()));
+    let wait = |text: &str| long(Act::Wait(Awaited::Text(text.to_owned())));
+    let close = |step: &dyn Fn(Act) -> Step| step(Act::Close(relapse::close_code::CloseCode::NORMAL));
+    vec![
+        ("once", vec![open(), send("1"), wait("done"), close(&long)]),
+        ("three times", vec![open(), send("3"), wait("done"), close(&long)]),
+        ("four times", vec![open(), send("4"), wait("done"), close(&long)]),
+        ("asked for a pong", vec![open(), send("1"), wait("begun"), short(Act::Ping), wait("done"), close(&long)]),
+        ("closed", vec![open(), send("1"), wait("begun"), close(&short), wait("done")]),
+    ]
+}
+
+/// What a client sees: how the session ended, whether a pong or a close came in time, and what came before the stall was
+/// over.
+fn seen(transcript: &Transcript, stall: Duration) -> String {
+    // From outside nothing tells why a server drops a connection.
+    let relapse::Outcome { ending, class, .. } = classify::readings(transcript)[0].outcome();
+    let at = |is_it: &dyn Fn(&What) -> bool| transcript.of(0).find(|event| is_it(&event.what)).map(|event| event.at);
+    let asked = at(&|what| matches!(what, What::FrameSent(frame) if frame.opcode == Opcode::Text)).unwrap_or_default();
+    let is_early = |opcode: Opcode, text: &str| {
+        let came = at(&|what| match what {
+            What::FrameSeen(frame) => frame.opcode == opcode && frame.payload.starts_with(text.as_bytes()),
+            _ => false,
+        });
+        match came {
+            Some(came) if came.saturating_sub(asked) < stall * 3 / 4 => "early",
+            Some(_) => "late",
+            None => "never",
+        }
+    };
+    let disconnect = transcript.of(0).find_map(|event| match &event.what {
+        What::Received(relapse::event::Inbound::WebsocketDisconnect { .. }) => Some(event.at.saturating_sub(asked)),
+        _ => None,
+    });
+    let told = disconnect.map_or("never", |at| if at < stall * 3 / 4 { "early" } else { "late" });
+    format!(
+        "{ending} ({class}); begun {}, pong {}, told {told}",
+        is_early(Opcode::Text, "begun"),
+        is_early(Opcode::Pong, "probe")
+    )
+}
+
+/// Performs the clients one after the other; those that block the loop again and again only where that says something.
+async fn perform(target: &dyn Target, is_repeated: bool, stall: Duration) -> Vec<String> {
+    let mut all = Vec::new();
+    for (name, steps) in scripts(stall) {
+        if !is_repeated && name.ends_with("times") {
+            continue;
+        }
+        // A pong that is under way comes while the loop is blocked again, and not before it looks.
+        let slow = relapse::read_edge_fault("delay_bytes direction=to-server delay_ms=300").unwrap();
+        let plan = Plan { seed: 1, faults: vec![slow] };
+        let transcript = run::converse(&steps, plan, target).await.unwrap();
+        target.clear().await.unwrap();
+        all.push(format!("{name}: {}", seen(&transcript, stall)));
+    }
+    all
+}
+
+fn site_that_blocks(python: &Path, directory: &Path, stall: Duration) -> PythonSite {
+    std::fs::write(directory.join("service.py"), SERVICE).unwrap();
+    let environment = vec![("BLOCKED_S".to_owned(), stall.as_secs_f64().to_string())];
+    PythonSite { environment, ..site(python, directory, "service:app") }
+}
+
+/// A stall shows behind a profile as it does behind the server that the profile plays: what is read late, what goes out
+/// late, and where a pong is too late that came meanwhile. The real servers ping every second, and a stall takes 1.3 s; the
+/// profiles ping every 20 s, and a stall takes 45 s.
+#[rstest]
+fn a_stall_shows_as_behind_the_real_server(#[values(0, 1, 2, 3, 4, 5, 6, 7, 8)] number: usize) {
+    let (server, name, arguments) = SERVERS[number];
+    let directory = tempfile::tempdir().unwrap();
+    let Some(installation) = installation(server, directory.path()) else { return };
+    let short = Duration::from_millis(1300);
+    // Elsewhere no pong has a limit; and daphne pings when it looks, every 2 s since its start, so that it is chance which
+    // stall a pong meets.
+    let is_repeated = !arguments.is_empty() && profile(name).keepalive.pong_timeout_ms > 0;
+    let site = site_that_blocks(&installation.site.python, directory.path(), short);
+    let installation = relapse::PythonInstallation { site, ..installation };
+    let real = Runtime::new(Clock::Real).block_on(async {
+        let (started, _) = PythonServer::start(installation).await.unwrap();
+        let served = Served::new(started, &binding(), String::new());
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        served.start_with(&ServerArguments { arguments, ..ServerArguments::default() }).await.unwrap();
+        let seen = perform(&served, is_repeated, short).await;
+        served.stop().await.unwrap();
+        seen
+    });
+    let Some(python) = interpreter(&server.parse().unwrap()) else { return };
+    let long = Duration::from_secs(45);
+    let site = site_that_blocks(&python, directory.path(), long);
+    let played = Runtime::new(Clock::Virtual).block_on(async {
+        let launched = PythonTarget::launch(site, &binding(), String::new(), profile(name), 1).await;
+        let (target, _) = launched.unwrap_or_else(|trouble| panic!("{}", trouble.message));
+        let seen = perform(&target, is_repeated, long).await;
+        target.stop().await.unwrap();
+        seen
+    });
+    assert_eq!(played, real, "{server}");
+}
