@@ -34,7 +34,7 @@ impl<'a> Reading<'a> {
             Ending::Close { code: Some(code), .. } if !code.is_sendable() => Cause::Protocol,
             Ending::Http { status: 200..=299, .. } | Ending::Parted { .. } | Ending::Left => Cause::Clean,
             Ending::Close { code: Some(CloseCode::NORMAL), .. } if self.welcome.is_some() => Cause::Clean,
-            // What failed inside cannot be seen from outside; the server's kind may tell.
+            // A failure inside cannot be seen from outside; the kind of the server may tell.
             Ending::Http { status: 500.., .. } | Ending::Close { code: Some(CloseCode::INTERNAL), .. }
                 if self.service.is_opaque() =>
             {
@@ -57,7 +57,7 @@ impl<'a> Reading<'a> {
         let (mut accepted, mut pending) = (false, false);
         for event in &self.events {
             match &event.what {
-                // What a framework answers to an exception before it lets it through accepts nothing.
+                // A framework that answers an exception before it lets it through accepts nothing.
                 What::Sent(Outbound::ResponseStart { status: 500, .. }) => {}
                 What::Sent(Outbound::WebsocketAccept { .. } | Outbound::ResponseStart { .. }) => {
                     pending = !accepted;
@@ -98,7 +98,7 @@ impl<'a> Reading<'a> {
                 What::Received(event) => drop(machine.on_receive(event)),
                 What::CallRaised(exception) => machine.on_send_raised(exception),
                 What::Returned => return machine.on_return().is_err(),
-                // What happens behind the back of a client that has given up is no reason for it.
+                // An event after the client has given up is no reason for that.
                 What::DeadlinePassed { .. } => return false,
                 _ => {}
             }

@@ -29,7 +29,7 @@ impl<'a> Reading<'a> {
             Ending::Left if self.response.is_none() && self.is_slowed_down() && self.waited() <= PATIENCE => {
                 Class::GoodNotReady
             }
-            // Nobody knows how long an application may take that is not ours.
+            // It is not known how long a user's own app may take.
             Ending::Left if self.response.is_none() && self.service.is_foreign() => Class::GoodNotReady,
             Ending::Left if self.response.is_none() => Class::BadHang,
             Ending::Parted { .. } | Ending::Left => self.class_of_session(),
@@ -56,7 +56,7 @@ impl<'a> Reading<'a> {
             403 if self.service.is_foreign() && !crashed && !self.is_faultless() => Class::GoodBadRequest,
             400 | 404 | 405 | 413 | 426 | 431 if !crashed && !self.is_faultless() => Class::GoodBadRequest,
             429 if retry_after && !crashed => Class::GoodBadRequest,
-            // What a service that is not ours has against a request is its own rule.
+            // A user's own service refuses requests by its own rules.
             300..=499 | 501 if self.service.is_foreign() && !crashed && !self.is_faultless() => Class::GoodBadRequest,
             _ => Class::BadMask,
         }
@@ -88,7 +88,7 @@ impl<'a> Reading<'a> {
             }
             CloseCode::TOO_BIG if self.sent_too_much() => Class::GoodBadRequest,
             CloseCode::NORMAL | CloseCode::GOING_AWAY => self.class_of_session(),
-            // So is what it has against a session of which nothing is known, or in which something odd was said.
+            // It may also close a session of which nothing is known, or in which the client says something odd.
             _ if self.service.is_unknown()
                 || self.is_crowded
                 || (self.service.is_foreign() && self.says_something_else()) =>

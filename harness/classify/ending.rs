@@ -55,7 +55,7 @@ impl<'a> Reading<'a> {
                 What::BodySeen { end: BodyEnd::Complete | BodyEnd::None, .. } => {
                     return Ending::Http { status, complete: true };
                 }
-                // Who has seen enough of an answer without end goes.
+                // A client that has seen enough of an endless answer leaves.
                 What::Left => return Ending::Left,
                 What::DeadlinePassed { .. } if self.is_stream() => return Ending::Left,
                 What::DeadlinePassed { waiting_for, .. } => {
@@ -67,7 +67,7 @@ impl<'a> Reading<'a> {
         Ending::Http { status, complete: false }
     }
 
-    /// Whether a service that is not ours answers with pieces of which nobody knows how many are to come.
+    /// Whether a user's own service answers with a body of unknown length.
     fn is_stream(&self) -> bool {
         let begins = |event: &Event| matches!(&event.what, What::BodySeen { body, .. } if !body.is_empty());
         let is_endless = |head: &ResponseHead| header(&head.headers, "content-length").is_none();

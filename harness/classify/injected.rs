@@ -12,18 +12,18 @@ use crate::{
     transcript::{Event, What},
 };
 
-/// What a fault between client and application does to what either of them sees.
+/// The change that a fault between client and app makes to the things that either of them sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// Nothing that anybody could notice, or nothing but another request, which is judged as what it says.
+    /// No change that either of them can notice, or only another request, which is judged as it arrives.
     None,
-    /// Things come later, so much that somebody may have stopped waiting.
+    /// Things come so much later that one of them may have stopped waiting.
     Slows,
-    /// Something is missing, changed, or there that nobody said.
+    /// Something is missing, changed or added.
     Distorts,
 }
 
-/// From which delay on somebody may have stopped waiting.
+/// The delay from which on one of the two sides may have stopped waiting.
 pub(super) const NOTICED: Duration = Duration::from_millis(500);
 
 /// Below which rate the end of a client may not get through before the run is over, in bytes a second.
@@ -118,7 +118,7 @@ impl<'a> Reading<'a> {
                 FaultKind::Event { .. } => on_events = true,
                 _ => on_wire = true,
             }
-            // What ends the head early leaves the rest of it to be taken for another request.
+            // A head that ends early leaves the rest of it to be taken for another request.
             spoils |= matches!(kind, FaultKind::Head(HeadEdit::Fold { .. } | HeadEdit::Truncate { .. }));
         }
         // An answer that the application did not give.
@@ -126,16 +126,16 @@ impl<'a> Reading<'a> {
             let gives = |what: &What| matches!(what, What::Sent(Outbound::ResponseStart { status: sent, .. }) if *sent == status);
             !self.taken().any(|event| gives(&event.what))
         };
-        // Who leaves so soon cannot have waited for what is only a little late.
+        // A client that leaves so soon has not waited for an answer that is only a little late.
         let is_impatient = self.response.is_none() && self.waited() <= NOTICED && self.acted().any(takes_time);
-        // An upgrade is a GET (RFC 6455 section 4.1); whoever else asks for one may never be answered.
+        // An upgrade is a GET (RFC 6455 section 4.1); another method may never be answered.
         let is_no_upgrade = self.asked_for_upgrade()
             && self.machine().is_none()
             && self.acted().any(|kind| matches!(kind, FaultKind::Head(HeadEdit::Method { .. })));
         match (cause, ending) {
             (_, Ending::Left) if is_impatient => true,
             (_, Ending::Hang { .. } | Ending::Left) if is_no_upgrade => true,
-            // What the answer was made of was another key, or other offers.
+            // The server answered another key, or other offers.
             (_, Ending::BadHandshake { .. }) if self.acted().any(rewrites_handshake) => true,
             (Cause::CrashBeforeAccept | Cause::CrashAfterAccept, _) => self.is_escape_injected(),
             (Cause::AppChose1011, _) => self.is_abused(),

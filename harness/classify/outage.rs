@@ -105,7 +105,7 @@ fn is_critical(transcript: &Transcript, dependency: &str) -> bool {
 /// Whether the fault that keeps the process away acted when an exchange ended.
 pub(super) fn was_absent(transcript: &Transcript, exchange: usize) -> bool {
     let end = transcript.of(exchange).next_back().map(|event| event.at);
-    // What is started when the fault is over does not listen at that very moment.
+    // A process that starts when the fault is over does not listen at that very moment.
     let keeps_away = |(index, fault): (usize, &Fault), at: Duration| match &fault.kind {
         FaultKind::Process(ProcessFault::Absent {}) => fault.trigger.is_armed_at(at.saturating_sub(START)),
         FaultKind::Process(ProcessFault::ShutDown { at: stop }) => {

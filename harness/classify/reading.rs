@@ -13,7 +13,7 @@ use crate::{
     transcript::{BodyEnd, Event, Party, Service, Transcript, What},
 };
 
-/// What one exchange showed, gathered once and read by classification and checks alike.
+/// One exchange, gathered once for classification and checks alike.
 #[derive(Debug)]
 pub struct Reading<'a> {
     /// The exchange's events, in order.
@@ -38,13 +38,13 @@ pub struct Reading<'a> {
     pub outage: bool,
     /// Whether the process was kept away when the client wanted to connect.
     pub absent: bool,
-    /// Whether there may be more connections than a service that is not ours lets a user have, which refuses them as it likes.
+    /// True when the case may exceed a user's own service's limit of connections; any refusal is then acceptable.
     pub is_crowded: bool,
-    /// What is critical and was down all through the exchange.
+    /// The critical dependencies that were down all through the exchange.
     pub down: Vec<&'a str>,
     /// The faults of the plan.
     pub faults: &'a [Fault],
-    /// What is known of the target.
+    /// The knowledge about the target.
     pub service: &'a Service,
 }
 
@@ -94,7 +94,7 @@ impl<'a> Reading<'a> {
             }
         }
         reading.passed_on = reading.request.filter(|_| reading.service.is_opaque()).map(|head| reading.edited(head));
-        // What the application got, or, where it was not called and nobody rewrote the request, what was sent.
+        // The head that the app got, or, where it was not called and the request was not rewritten, the one that was sent.
         let arrived = match &reading.passed_on {
             Some(head) => Some(head.as_ref()),
             None => reading.delivered.or(reading.request.filter(|_| !tampered)),

@@ -86,7 +86,7 @@ impl<'a> Reading<'a> {
         })
     }
 
-    /// Whether what carries credentials and offers was changed on the way, so that nobody can say what was made of them.
+    /// Whether a fault changed the parts of the request that carry credentials and offers.
     pub fn may_have_lost_credential(&self) -> bool {
         let carries = |key: &str| matches!(key, "headers" | "query_string" | "subprotocols");
         self.acted().any(|kind| match kind {
@@ -109,7 +109,7 @@ impl<'a> Reading<'a> {
         if self.is_scope_faulted() || self.is_scope_rewritten() || self.is_crowded {
             return false;
         }
-        // Nobody can say what a server makes of a head that was changed on its way.
+        // It is not known how a server takes a head that was changed on its way.
         let changes = |kind: &FaultKind| matches!(kind, FaultKind::Head(edit) if *edit != (HeadEdit::Pass {}));
         if self.passed_on.is_some() && self.acted().any(changes) {
             return false;

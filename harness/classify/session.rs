@@ -21,7 +21,7 @@ const WELCOME_USER_CHARACTERS: usize = 8;
 /// From how many bytes on a request is longer than usual.
 pub const LARGE_BYTES: usize = 8192;
 
-/// How long a client waits for whatever is said to such a request.
+/// How long a client waits for an answer to such a request.
 pub const LARGE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether this is a close for something that is not ready.
@@ -44,7 +44,7 @@ fn addressee(payload: &[u8], words: &Words) -> Option<String> {
     Some(addressed.map_or_else(String::new, |event| event.user_id.into_owned()))
 }
 
-/// What matters of a welcome.
+/// The parts of a welcome that matter here.
 #[derive(Default, Deserialize)]
 struct Welcome {
     #[serde(default)]
@@ -119,7 +119,7 @@ impl<'a> Reading<'a> {
             let names_one = || {
                 message_type(&frame.payload).is_some_and(|name| self.service.words.requests.contains(&name.as_ref()))
             };
-            // What the client did next, or was answered.
+            // The next act of the client, or the answer.
             let next = self.events[index + 1..].iter().find(|event| match &event.what {
                 What::FrameSent(frame) | What::FrameSeen(frame) | What::MessageSeen(frame) => says(frame),
                 what => matches!(what, What::Left | What::EndSeen | What::BadFrameSeen(_)),
@@ -161,7 +161,7 @@ impl<'a> Reading<'a> {
             match &event.what {
                 what if self.is_agent_request(what) && is_let_go => given_up += 1,
                 what if self.is_agent_request(what) => waiting.push_back(event.at),
-                // Who closes, leaves or reads no more has turned away.
+                // A client that closes, leaves or reads no more has turned away.
                 What::FrameSent(Frame { opcode: Opcode::Close, .. }) | What::Left | What::StoppedReading => {
                     let since = |asked: Duration| event.at.saturating_sub(asked.max(answered));
                     given_up += waiting.drain(..).filter(|asked| since(*asked) < PATIENCE).count();
@@ -169,12 +169,12 @@ impl<'a> Reading<'a> {
                 What::FrameSent(frame) => {
                     is_let_go |= message_type(&frame.payload).is_some_and(|name| name == "disconnect")
                 }
-                // Nobody is left who could answer.
+                // The app can answer no more.
                 What::CutShort => {
                     given_up += waiting.drain(..).count();
                     is_let_go = true;
                 }
-                // Who is told that something failed is told so for everything that still waits.
+                // A message that something failed answers every request that still waits.
                 What::FrameSeen(frame) if self.outage && says_not_ready(frame) => given_up += waiting.drain(..).count(),
                 What::FrameSeen(Frame { opcode: Opcode::Close, .. }) | What::DeadlinePassed { .. } => waiting.clear(),
                 What::FrameSeen(frame) if frame.opcode == Opcode::Text => {
@@ -206,7 +206,7 @@ impl<'a> Reading<'a> {
         self.messages.iter().map(Cow::as_ref).filter(|name| self.service.words.events.contains(name)).collect()
     }
 
-    /// Whether the client turned away as soon as it was let in, before a service that is not ours could greet it.
+    /// Whether the client turned away as soon as it was let in, before a user's own service could greet it.
     pub fn turned_away_at_once(&self) -> bool {
         let is_close = |frame: &Frame| frame.opcode == Opcode::Close;
         let opened =
@@ -215,7 +215,7 @@ impl<'a> Reading<'a> {
             What::FrameSent(frame) | What::FrameSeen(frame) => is_close(frame),
             what => *what == What::Left,
         });
-        // Whoever answers a close did not turn away.
+        // A client that answers a close did not turn away.
         let is_at_once = |(opened, ended): (&&Event, &&Event)| {
             !matches!(ended.what, What::FrameSeen(_)) && ended.at.saturating_sub(opened.at) < NOTICED
         };
