@@ -292,6 +292,58 @@ pub enum What {
     },
 }
 
+impl What {
+    /// The exception of the app that it carries: one that leaves the app, one that the app handles, or one that stops its
+    /// start.
+    pub fn raised(&self) -> Option<&Exception> {
+        match self {
+            What::Raised(exception)
+            | What::Handled(exception)
+            | What::NotStarted { exception: Some(exception), .. } => Some(exception),
+            // `send` or `receive` raised it, and the app may not even notice.
+            What::CallRaised(_)
+            | What::NotStarted { exception: None, .. }
+            | What::ConnectionRefused
+            | What::OpenedBy { .. }
+            | What::OnConnectionOf { .. }
+            | What::RequestSent { .. }
+            | What::ResponseSeen(_)
+            | What::BodySeen { .. }
+            | What::BodyTimed(_)
+            | What::BodyLate { .. }
+            | What::BodyCutShort { .. }
+            | What::HandshakeRefused { .. }
+            | What::FrameSent(_)
+            | What::FrameSeen(_)
+            | What::MessageSeen(_)
+            | What::BadFrameSeen(_)
+            | What::BadHeadSeen { .. }
+            | What::EndSeen
+            | What::DeadlinePassed { .. }
+            | What::AwaitedCame { .. }
+            | What::AwaitedNeverCame { .. }
+            | What::NotPerformed { .. }
+            | What::LinkReset
+            | What::Left
+            | What::StoppedReading
+            | What::FaultFired { .. }
+            | What::RequestRefused { .. }
+            | What::Called { .. }
+            | What::KeepaliveExpired
+            | What::CutShort
+            | What::Received(_)
+            | What::Sent(_)
+            | What::Returned
+            | What::Logged { .. }
+            | What::Starting
+            | What::Stopping
+            | What::Exited { .. }
+            | What::Listening
+            | What::DependencyCalled { .. } => None,
+        }
+    }
+}
+
 /// One observed thing, by whom, when, and in which exchange.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     exception::Exception,
     outcome::{Class, Outcome},
+    timeline::Timeline,
     transcript::Transcript,
 };
 
@@ -414,6 +415,8 @@ pub struct Judged {
     pub findings: Vec<Finding>,
     /// Everything that happened.
     pub transcript: Transcript,
+    /// The facts of the transcript.
+    pub(crate) timeline: Timeline,
     /// How the healthy client fared on the same version.
     pub control: HealthyClient,
     /// A route that lets a client in, where the case's own request does not show whether anyone is let in.

@@ -37,6 +37,7 @@ const RANKS: &[(&str, &[&str])] = &[
             "route",
             "scope",
             "step",
+            "timeline",
             "transcript",
             "trial",
             "value",

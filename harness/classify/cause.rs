@@ -2,8 +2,7 @@
 
 use super::Reading;
 use crate::{
-    cause::Cause, close_code::CloseCode, event::Outbound, exception::Exception, fault::FaultKind, outcome::Ending,
-    transcript::What,
+    cause::Cause, close_code::CloseCode, event::Outbound, fault::FaultKind, outcome::Ending, transcript::What,
 };
 
 impl<'a> Reading<'a> {
@@ -50,27 +49,6 @@ impl<'a> Reading<'a> {
             Ending::Drop => Cause::Unknown,
             Ending::Refused | Ending::NotStarted { .. } => Cause::NoListener,
         }
-    }
-
-    /// The exception that left the application's call, and whether the WebSocket was accepted by then.
-    pub fn escaped(&self) -> Option<(&'a Exception, bool)> {
-        let (mut accepted, mut pending) = (false, false);
-        for event in &self.events {
-            match &event.what {
-                // A framework that answers an exception before it lets it through accepts nothing.
-                What::Sent(Outbound::ResponseStart { status: 500, .. }) => {}
-                What::Sent(Outbound::WebsocketAccept { .. } | Outbound::ResponseStart { .. }) => {
-                    pending = !accepted;
-                    accepted = true;
-                }
-                // The server did not take it.
-                What::CallRaised(_) if pending => accepted = false,
-                What::Sent(_) => pending = false,
-                What::Raised(exception) => return Some((exception, accepted)),
-                _ => {}
-            }
-        }
-        None
     }
 
     /// Whether the client had already waited in vain when an exception left the application, so that the exception does not

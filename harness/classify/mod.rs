@@ -10,38 +10,30 @@
 //! | `closer.rs` | Which side ended it? |
 //! | `injected.rs` | Does an injected fault explain it? |
 //!
-//! `reading.rs`, `request.rs` and `session.rs` hold the facts that these answers rest on: the exchange, its request, and
-//! the talk in its session. `outage.rs` knows when something behind the service was not there.
+//! `reading.rs`, `request.rs` and `session.rs` hold what these answers rest on: the exchange, its request, and the talk in
+//! its session. The facts come from a [`Timeline`](crate::timeline::Timeline), which looks at a transcript once.
 
 mod cause;
 mod class;
 mod closer;
 mod ending;
 mod injected;
-mod outage;
 mod reading;
 mod request;
 mod session;
 
 use std::time::Duration;
 
-pub use outage::{AFTERMATH, NOTICE, is_replaced, listens_from};
-pub use reading::Reading;
+pub use reading::{Reading, readings};
 pub use session::{LARGE_BYTES, LARGE_PATIENCE};
 
 use crate::{
     cause::Cause,
     outcome::{Class, Outcome},
-    transcript::Transcript,
 };
 
 /// How long a client may be kept waiting while something is slow, before that is a hang whatever the client does.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Every exchange of a run.
-pub fn readings(transcript: &Transcript) -> Vec<Reading<'_>> {
-    (0..transcript.exchanges()).map(|exchange| Reading::of(transcript, exchange)).collect()
-}
 
 /// The outcome of a whole run: of its first bad exchange, or of its last.
 pub fn worst(outcomes: &[Outcome]) -> Option<&Outcome> {

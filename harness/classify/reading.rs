@@ -1,120 +1,96 @@
 //! One exchange as it is read: its heads, its events, and the facts that the other files decide from.
 
 use std::borrow::Cow;
+use std::ops::Deref;
 use std::time::Duration;
 
-use super::{outage::down, outage::had_outage, outage::most_at_once, outage::was_absent};
 use crate::{
-    credential::Presented,
     event::Machine,
+    exception::Exception,
     fault::{Fault, FaultKind},
-    frame::Opcode,
     head::{RequestHead, ResponseHead},
+    scope::ScopeType,
+    timeline::{Facts, Timeline, is_outage},
     transcript::{BodyEnd, Event, Party, Service, Transcript, What},
 };
 
-/// One exchange, gathered once for classification and checks alike.
+/// One exchange of a transcript with its facts, as classification and checks read it. The facts come from a [`Timeline`].
 #[derive(Debug)]
 pub struct Reading<'a> {
     /// The exchange's events, in order.
     pub events: Vec<&'a Event>,
-    /// The head the probe sent.
+    /// The head the client sent.
     pub request: Option<&'a RequestHead>,
     /// The head as it reached the server, when the server called the application.
     pub delivered: Option<&'a RequestHead>,
-    /// The head as it left the edge, where nothing is known of the inside.
-    pub passed_on: Option<Cow<'a, RequestHead>>,
     /// The answer's head.
     pub response: Option<&'a ResponseHead>,
     /// The user a valid credential that reached the server names.
     pub user: Option<&'a str>,
-    /// The welcome's `user_id`, when a welcome came.
-    pub welcome: Option<String>,
-    /// The user an agent event was for, when that is another one than the session's.
-    pub foreign_user: Option<String>,
-    /// The `type` of every text message the probe read; empty for one that has none.
-    pub messages: Vec<Cow<'a, str>>,
-    /// Whether something behind the service was failing during the exchange, or had failed shortly before.
-    pub outage: bool,
-    /// Whether the process was kept away when the client wanted to connect.
-    pub absent: bool,
-    /// True when the case may exceed a user's own service's limit of connections; any refusal is then acceptable.
-    pub is_crowded: bool,
     /// The critical dependencies that were down all through the exchange.
     pub down: Vec<&'a str>,
     /// The faults of the plan.
     pub faults: &'a [Fault],
     /// The knowledge about the target.
     pub service: &'a Service,
+    /// The type of the app's call.
+    called: Option<ScopeType>,
+    escaped: Option<(&'a Exception, bool)>,
+    facts: Cow<'a, Facts>,
+}
+
+impl Deref for Reading<'_> {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.facts
+    }
+}
+
+/// Every exchange of a transcript that is looked at only once.
+pub fn readings(transcript: &Transcript) -> Vec<Reading<'_>> {
+    let facts = Timeline::of(transcript).exchanges.into_iter();
+    facts.map(|facts| Reading::new(transcript, Cow::Owned(facts))).collect()
 }
 
 impl<'a> Reading<'a> {
-    /// Gathers one exchange.
+    /// One exchange of a transcript that is looked at only once.
     pub fn of(transcript: &'a Transcript, exchange: usize) -> Reading<'a> {
-        let asked = transcript.of(exchange).find_map(|event| match &event.what {
-            What::RequestSent { head, .. } => Some(head.path_and_query().0),
-            _ => None,
-        });
-        let service = &transcript.service;
-        let mut reading = Reading {
-            events: transcript.of(exchange).collect(),
-            request: None,
-            delivered: None,
-            passed_on: None,
-            response: None,
-            user: None,
-            welcome: None,
-            foreign_user: None,
-            messages: Vec::new(),
-            outage: had_outage(transcript, exchange),
-            absent: was_absent(transcript, exchange),
-            is_crowded: service.is_foreign()
-                && service.connections_max > 0
-                && most_at_once(transcript) > service.connections_max,
-            down: down(transcript, exchange),
+        let facts = Timeline::of(transcript).exchanges.into_iter().nth(exchange);
+        Reading::new(transcript, Cow::Owned(facts.unwrap_or_default()))
+    }
+
+    /// Every exchange of a transcript, by its timeline.
+    pub fn all(transcript: &'a Transcript, timeline: &'a Timeline) -> Vec<Reading<'a>> {
+        timeline.exchanges.iter().map(|facts| Reading::new(transcript, Cow::Borrowed(facts))).collect()
+    }
+
+    pub(crate) fn new(transcript: &'a Transcript, facts: Cow<'a, Facts>) -> Reading<'a> {
+        let called = facts.called(transcript);
+        let calls = |fault: &usize| transcript.faults[*fault].kind.calls();
+        Reading {
+            events: facts.positions.iter().map(|&position| &transcript.events[position]).collect(),
+            request: facts.request(transcript),
+            delivered: called.map(|(_, head)| head),
+            response: facts.response(transcript),
+            user: facts.user(transcript),
+            down: facts.down.iter().filter_map(calls).map(|calls| calls.dependency.as_str()).collect(),
             faults: &transcript.faults,
-            service: asked.map_or(service, |path| service.at(&path)),
-        };
-        let mut credential = None;
-        let mut tampered = false;
-        for event in transcript.of(exchange) {
-            match &event.what {
-                What::RequestSent { head, credential: presented } => {
-                    reading.request = Some(head);
-                    credential = Some(presented);
-                }
-                What::Called { head, .. } => drop(reading.delivered.get_or_insert(head)),
-                What::FaultFired { index, .. } if event.party == Party::Edge => {
-                    tampered |= matches!(transcript.faults[*index].kind, FaultKind::Head(_));
-                }
-                What::ResponseSeen(head) => reading.response = Some(head),
-                What::FrameSeen(frame) if frame.opcode == Opcode::Text && frame.is_final => reading.take_message(frame),
-                What::MessageSeen(frame) if frame.opcode == Opcode::Text => reading.take_message(frame),
-                _ => {}
-            }
+            service: facts.service(transcript),
+            called: called.map(|(kind, _)| kind),
+            escaped: facts.escaped(transcript),
+            facts,
         }
-        reading.passed_on = reading.request.filter(|_| reading.service.is_opaque()).map(|head| reading.edited(head));
-        // The head that the app got, or, where it was not called and the request was not rewritten, the one that was sent.
-        let arrived = match &reading.passed_on {
-            Some(head) => Some(head.as_ref()),
-            None => reading.delivered.or(reading.request.filter(|_| !tampered)),
-        };
-        let is_public = reading.service.is_public;
-        let valid = |credential: &&Presented| {
-            is_public || credential.is_valid() && arrived.is_some_and(|head| credential.is_in(head))
-        };
-        let user = credential.filter(valid).map(|credential| credential.subject.as_str());
-        reading.user = user;
-        reading.foreign_user = reading.find_foreign_user();
-        reading
+    }
+
+    /// The exception that left the application's call, and whether the WebSocket was accepted by then.
+    pub fn escaped(&self) -> Option<(&'a Exception, bool)> {
+        self.escaped
     }
 
     /// The faults that acted in this exchange.
     pub fn acted(&self) -> impl Iterator<Item = &'a FaultKind> + '_ {
-        self.events.iter().filter_map(|event| match event.what {
-            What::FaultFired { index, .. } => self.faults.get(index).map(|fault| &fault.kind),
-            _ => None,
-        })
+        self.facts.acted.iter().map(|&index| &self.faults[index].kind)
     }
 
     /// The events, without those that the application sent and the server did not take.
@@ -130,10 +106,7 @@ impl<'a> Reading<'a> {
 
     /// The ASGI state machine of the application's call, if there was one.
     pub fn machine(&self) -> Option<Machine> {
-        self.events.iter().find_map(|event| match event.what {
-            What::Called { kind, .. } => Some(Machine::new(kind)),
-            _ => None,
-        })
+        self.called.map(Machine::new)
     }
 
     /// How long the client waited for an answer before it left.
@@ -156,5 +129,20 @@ impl<'a> Reading<'a> {
             _ => false,
         };
         self.service.is_unknown() && self.events.iter().any(|event| is_whole(event))
+    }
+
+    /// Whether this event is one of something that was taken away from the service.
+    pub fn is_outage(&self, event: &Event) -> bool {
+        let What::FaultFired { index, .. } = event.what else { return false };
+        self.faults.get(index).is_some_and(|fault| is_outage(fault, self.service))
+    }
+
+    /// The dependencies that failed this exchange.
+    pub fn failing(&self) -> Vec<&'a str> {
+        let fired = self.events.iter().filter(|event| self.is_outage(event)).filter_map(|event| match event.what {
+            What::FaultFired { index, .. } => self.faults.get(index)?.kind.calls(),
+            _ => None,
+        });
+        fired.map(|calls| calls.dependency.as_str()).collect()
     }
 }

@@ -1,28 +1,14 @@
 //! The request of an exchange: the thing it asks for, and whether the client itself is at fault.
 
-use std::borrow::Cow;
-
 use super::Reading;
 use crate::{
     fault::{FaultKind, HeadEdit, ScopeEdit},
-    head::{RequestHead, has_token, header},
+    head::{has_token, header},
     scope::{ScopeType, keys},
-    transcript::{Event, Party, What},
+    transcript::{Event, What},
 };
 
 impl<'a> Reading<'a> {
-    /// A head as the edge left it.
-    pub(super) fn edited(&self, head: &'a RequestHead) -> Cow<'a, RequestHead> {
-        let mut edited = Cow::Borrowed(head);
-        for event in self.events.iter().filter(|event| event.party == Party::Edge) {
-            let What::FaultFired { index, .. } = event.what else { continue };
-            if let Some(FaultKind::Head(edit)) = self.faults.get(index).map(|fault| &fault.kind) {
-                edit.apply(edited.to_mut());
-            }
-        }
-        edited
-    }
-
     /// Whether the client asked for a WebSocket. A request that the server took for a plain one did not: a server may
     /// ignore an upgrade that is not asked for in full (RFC 9110 section 7.8).
     pub fn asked_for_upgrade(&self) -> bool {
@@ -103,7 +89,7 @@ impl<'a> Reading<'a> {
     /// GET, or an upgrade with everything it needs, a valid credential, and an offer that the target knows, if any.
     pub(super) fn is_faultless(&self) -> bool {
         // Where nothing is known of the inside, what was passed on has to stand for what arrived.
-        let Some(head) = self.delivered.or(self.passed_on.as_deref()).filter(|head| head.method == "GET") else {
+        let Some(head) = self.delivered.or(self.passed_on.as_ref()).filter(|head| head.method == "GET") else {
             return false;
         };
         if self.is_scope_faulted() || self.is_scope_rewritten() || self.is_crowded {

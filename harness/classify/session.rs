@@ -4,15 +4,12 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use memchr::memmem::Finder;
-use serde::Deserialize;
-
 use super::{PATIENCE, Reading, injected::Effect, injected::NOTICED, injected::effect, injected::takes_time};
 use crate::{
     close_code::CloseCode,
     frame::{Frame, Opcode},
     message::message_type,
-    transcript::{Event, What, Words},
+    transcript::{Event, What},
 };
 
 /// How many characters of the user's name a welcome shows.
@@ -30,58 +27,7 @@ fn says_not_ready(frame: &Frame) -> bool {
     frame.opcode == Opcode::Close && matches!(code, Some(CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE))
 }
 
-/// The user an agent event is for; empty when it names none, nothing when it is no agent event.
-fn addressee(payload: &[u8], words: &Words) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Addressed<'a> {
-        #[serde(borrow)]
-        user_id: Cow<'a, str>,
-    }
-    if !words.events.contains(&message_type(payload)?.as_ref()) {
-        return None;
-    }
-    let addressed = serde_json::from_slice::<Addressed<'_>>(payload).ok();
-    Some(addressed.map_or_else(String::new, |event| event.user_id.into_owned()))
-}
-
-/// The parts of a welcome that matter here.
-#[derive(Default, Deserialize)]
-struct Welcome {
-    #[serde(default)]
-    data: WelcomeData,
-}
-
-#[derive(Default, Deserialize)]
-struct WelcomeData {
-    #[serde(default)]
-    user_id: String,
-}
-
 impl<'a> Reading<'a> {
-    pub(super) fn take_message(&mut self, frame: &'a Frame) {
-        let name = message_type(&frame.payload).unwrap_or_default();
-        if self.welcome.is_none() && self.service.words.welcomes.contains(&name.as_ref()) {
-            self.welcome = Some(serde_json::from_slice::<Welcome>(&frame.payload).unwrap_or_default().data.user_id);
-        }
-        self.messages.push(name);
-    }
-
-    pub(super) fn find_foreign_user(&self) -> Option<String> {
-        let words = &self.service.words;
-        if !words.name_user || !self.messages.iter().any(|name| words.events.contains(&name.as_ref())) {
-            return None;
-        }
-        let user = self.user.unwrap_or_default();
-        let mine = format!("\"user_id\":\"{user}\"");
-        let mine = Finder::new(&mine);
-        self.events.iter().find_map(|event| match &event.what {
-            What::FrameSeen(frame) if frame.opcode == Opcode::Text && mine.find(&frame.payload).is_none() => {
-                addressee(&frame.payload, words).filter(|found| found != user)
-            }
-            _ => None,
-        })
-    }
-
     /// Whether the welcome names the user whose credential reached the server.
     pub fn is_welcomed_as_itself(&self) -> bool {
         match (&self.welcome, self.user) {
@@ -203,7 +149,7 @@ impl<'a> Reading<'a> {
 
     /// The agent events the client saw, in order.
     pub fn agent_events(&self) -> Vec<&str> {
-        self.messages.iter().map(Cow::as_ref).filter(|name| self.service.words.events.contains(name)).collect()
+        self.messages.iter().map(String::as_str).filter(|name| self.service.words.events.contains(name)).collect()
     }
 
     /// Whether the client turned away as soon as it was let in, before a user's own service could greet it.
