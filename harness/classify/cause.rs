@@ -2,7 +2,12 @@
 
 use super::Reading;
 use crate::{
-    cause::Cause, close_code::CloseCode, event::Outbound, fault::FaultKind, outcome::Ending, transcript::What,
+    cause::Cause,
+    close_code::CloseCode,
+    event::Outbound,
+    fault::FaultKind,
+    outcome::Ending,
+    transcript::{What, outer_event, server_event, step_event, wire_event},
 };
 
 impl<'a> Reading<'a> {
@@ -78,7 +83,19 @@ impl<'a> Reading<'a> {
                 What::Returned => return machine.on_return().is_err(),
                 // An event after the client has given up is no reason for that.
                 What::DeadlinePassed { .. } => return false,
-                _ => {}
+                What::Called { .. }
+                | What::Raised(_)
+                | What::Handled(_)
+                | What::Logged { .. }
+                | What::HandshakeRefused { .. }
+                | What::BadFrameSeen(_)
+                | What::BadHeadSeen { .. }
+                | What::EndSeen
+                | What::Left
+                | step_event!()
+                | wire_event!()
+                | server_event!()
+                | outer_event!() => {}
             }
         }
         false

@@ -22,7 +22,17 @@ impl<'a> Reading<'a> {
             }
             (Ending::Drop, _) | (_, Cause::Unknown) => Party::Front,
             (_, Cause::CrashAfterAccept) if !self.application_closed() => Party::Front,
-            _ => Party::Application,
+            (
+                Ending::Http { .. } | Ending::Close { .. },
+                Cause::Clean
+                | Cause::Policy
+                | Cause::AppChose1011
+                | Cause::CrashAfterAccept
+                | Cause::Protocol
+                | Cause::Hang
+                | Cause::NoListener
+                | Cause::Injected,
+            ) => Party::Application,
         }
     }
 
@@ -41,7 +51,45 @@ impl<'a> Reading<'a> {
                 ConnectionFault::LateAnswer { status, .. } | ConnectionFault::MissingAnswer { status, .. },
             ) => is_answer(status),
             FaultKind::Frame { fault: FrameFault::Close { code, .. }, .. } => is_close(code),
-            _ => false,
+            // These only change what one side sees, so that the other side ends the exchange.
+            FaultKind::Stream {
+                fault:
+                    StreamFault::Delay { .. }
+                    | StreamFault::Jitter { .. }
+                    | StreamFault::Throttle { .. }
+                    | StreamFault::Slice { .. }
+                    | StreamFault::Stall { .. }
+                    | StreamFault::Silence {},
+                ..
+            }
+            | FaultKind::Connection(ConnectionFault::Retry {})
+            | FaultKind::Answer(
+                AnswerEdit::Set { .. }
+                | AnswerEdit::Strip { .. }
+                | AnswerEdit::Follow { .. }
+                | AnswerEdit::Hold {}
+                | AnswerEdit::Buffer { .. }
+                | AnswerEdit::KeepUpgrade {},
+            )
+            | FaultKind::Frame {
+                fault:
+                    FrameFault::Drop {}
+                    | FrameFault::Delay { .. }
+                    | FrameFault::Duplicate {}
+                    | FrameFault::Swap {}
+                    | FrameFault::Join {}
+                    | FrameFault::Split {}
+                    | FrameFault::Replace { .. }
+                    | FrameFault::Inject { .. }
+                    | FrameFault::Suppress {}
+                    | FrameFault::Break { .. },
+                ..
+            }
+            | FaultKind::Head(_)
+            | FaultKind::Scope(_)
+            | FaultKind::Event { .. }
+            | FaultKind::Call { .. }
+            | FaultKind::Process(_) => false,
         })
     }
 

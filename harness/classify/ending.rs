@@ -6,7 +6,7 @@ use crate::{
     frame::{Frame, Opcode},
     head::{ResponseHead, header},
     outcome::Ending,
-    transcript::{BodyEnd, Event, What},
+    transcript::{BodyEnd, Event, What, app_event, outer_event, server_event, step_event, wire_event},
 };
 
 impl<'a> Reading<'a> {
@@ -42,7 +42,7 @@ impl<'a> Reading<'a> {
                     return if is_answer { Ending::Parted { code } } else { Ending::Close { code, reason } };
                 }
                 What::Left => return Ending::Left,
-                _ => {}
+                step_event!() | wire_event!() | app_event!() | server_event!() | outer_event!() => {}
             }
         }
         let refused = self.events.iter().any(|event| event.what == What::ConnectionRefused);
@@ -52,16 +52,30 @@ impl<'a> Reading<'a> {
     fn http_ending(&self, status: u16, from: usize) -> Ending {
         for event in &self.events[from..] {
             match &event.what {
-                What::BodySeen { end: BodyEnd::Complete | BodyEnd::None, .. } => {
-                    return Ending::Http { status, complete: true };
-                }
+                What::BodySeen { end, .. } => match end {
+                    BodyEnd::Complete | BodyEnd::None => return Ending::Http { status, complete: true },
+                    BodyEnd::Truncated | BodyEnd::Surplus | BodyEnd::Malformed => {}
+                },
                 // A client that has seen enough of an endless answer leaves.
                 What::Left => return Ending::Left,
                 What::DeadlinePassed { .. } if self.is_stream() => return Ending::Left,
                 What::DeadlinePassed { waiting_for, .. } => {
                     return Ending::Hang { waiting_for: waiting_for.clone() };
                 }
-                _ => {}
+                What::ConnectionRefused
+                | What::RequestSent { .. }
+                | What::ResponseSeen(_)
+                | What::FrameSent(_)
+                | What::FrameSeen(_)
+                | What::MessageSeen(_)
+                | What::HandshakeRefused { .. }
+                | What::BadFrameSeen(_)
+                | What::BadHeadSeen { .. }
+                | What::EndSeen
+                | step_event!()
+                | app_event!()
+                | server_event!()
+                | outer_event!() => {}
             }
         }
         Ending::Http { status, complete: false }

@@ -48,11 +48,52 @@ pub(super) fn effect(kind: &FaultKind) -> Effect {
         FaultKind::Frame { fault, .. } => match fault {
             FrameFault::Split {} => Effect::None,
             FrameFault::Delay { delay } => slows(delay.0 >= NOTICED),
-            _ => Effect::Distorts,
+            FrameFault::Drop {}
+            | FrameFault::Duplicate {}
+            | FrameFault::Swap {}
+            | FrameFault::Join {}
+            | FrameFault::Replace { .. }
+            | FrameFault::Inject { .. }
+            | FrameFault::Suppress {}
+            | FrameFault::Close { .. }
+            | FrameFault::Break { .. } => Effect::Distorts,
         },
-        FaultKind::Event { fault: EventFault::SendDelays { delay }, .. } => slows(delay.0 >= NOTICED),
-        FaultKind::Event { .. } => Effect::Distorts,
-        FaultKind::Head(_) | FaultKind::Scope(_) | FaultKind::Call { .. } | FaultKind::Process(_) => Effect::None,
+        FaultKind::Event { fault, .. } => match fault {
+            EventFault::SendDelays { delay } => slows(delay.0 >= NOTICED),
+            EventFault::Give { .. }
+            | EventFault::Drop {}
+            | EventFault::Repeat {}
+            | EventFault::OmitKey { .. }
+            | EventFault::ReceiveRaises { .. }
+            | EventFault::ReceiveHangs {}
+            | EventFault::SendRaises { .. }
+            | EventFault::SendHangs {}
+            | EventFault::StartupFails { .. }
+            | EventFault::Cancel {} => Effect::Distorts,
+        },
+        FaultKind::Head(
+            HeadEdit::Pass {}
+            | HeadEdit::Strip { .. }
+            | HeadEdit::Rename { .. }
+            | HeadEdit::Duplicate { .. }
+            | HeadEdit::Capitalize { .. }
+            | HeadEdit::Lower {}
+            | HeadEdit::Fold { .. }
+            | HeadEdit::Move { .. }
+            | HeadEdit::Truncate { .. }
+            | HeadEdit::Pad { .. }
+            | HeadEdit::Set { .. }
+            | HeadEdit::Add { .. }
+            | HeadEdit::HopByHop {}
+            | HeadEdit::Query { .. }
+            | HeadEdit::PadQuery { .. }
+            | HeadEdit::Path { .. }
+            | HeadEdit::Method { .. }
+            | HeadEdit::Version { .. },
+        )
+        | FaultKind::Scope(_)
+        | FaultKind::Call { .. }
+        | FaultKind::Process(_) => Effect::None,
     }
 }
 
@@ -63,7 +104,13 @@ pub(super) fn takes_time(kind: &FaultKind) -> bool {
             matches!(fault, StreamFault::Delay { .. } | StreamFault::Jitter { .. } | StreamFault::Throttle { .. })
         }
         FaultKind::Event { fault, .. } => matches!(fault, EventFault::SendDelays { .. }),
-        _ => false,
+        FaultKind::Frame { .. }
+        | FaultKind::Head(_)
+        | FaultKind::Answer(_)
+        | FaultKind::Connection(_)
+        | FaultKind::Scope(_)
+        | FaultKind::Call { .. }
+        | FaultKind::Process(_) => false,
     }
 }
 
@@ -99,10 +146,31 @@ impl<'a> Reading<'a> {
                 EventFault::ReceiveHangs {} | EventFault::SendHangs {} => true,
                 EventFault::Drop {} => events.include("websocket.disconnect") || events.include("http.disconnect"),
                 EventFault::SendDelays { delay } => delay.0 > PATIENCE,
-                _ => false,
+                EventFault::Give { .. }
+                | EventFault::Repeat {}
+                | EventFault::OmitKey { .. }
+                | EventFault::ReceiveRaises { .. }
+                | EventFault::SendRaises { .. }
+                | EventFault::StartupFails { .. }
+                | EventFault::Cancel {} => false,
             },
-            FaultKind::Stream { fault: StreamFault::Throttle { rate }, .. } => rate.0 < HELD_BYTES_PER_S,
-            _ => false,
+            FaultKind::Stream { fault, .. } => match fault {
+                StreamFault::Throttle { rate } => rate.0 < HELD_BYTES_PER_S,
+                StreamFault::Delay { .. }
+                | StreamFault::Jitter { .. }
+                | StreamFault::Slice { .. }
+                | StreamFault::Cut { .. }
+                | StreamFault::Reset { .. }
+                | StreamFault::Stall { .. }
+                | StreamFault::Silence {} => false,
+            },
+            FaultKind::Head(_)
+            | FaultKind::Answer(_)
+            | FaultKind::Connection(_)
+            | FaultKind::Frame { .. }
+            | FaultKind::Scope(_)
+            | FaultKind::Call { .. }
+            | FaultKind::Process(_) => false,
         })
     }
 
@@ -116,7 +184,12 @@ impl<'a> Reading<'a> {
                 _ if effect != Effect::Distorts => {}
                 FaultKind::Answer(_) | FaultKind::Connection(_) => (on_wire, on_answer) = (true, true),
                 FaultKind::Event { .. } => on_events = true,
-                _ => on_wire = true,
+                FaultKind::Head(_)
+                | FaultKind::Stream { .. }
+                | FaultKind::Frame { .. }
+                | FaultKind::Scope(_)
+                | FaultKind::Call { .. }
+                | FaultKind::Process(_) => on_wire = true,
             }
             // A head that ends early leaves the rest of it to be taken for another request.
             spoils |= matches!(kind, FaultKind::Head(HeadEdit::Fold { .. } | HeadEdit::Truncate { .. }));
@@ -138,8 +211,7 @@ impl<'a> Reading<'a> {
             // The server answered another key, or other offers.
             (_, Ending::BadHandshake { .. }) if self.acted().any(rewrites_handshake) => true,
             (Cause::CrashBeforeAccept | Cause::CrashAfterAccept, _) => self.is_escape_injected(),
-            (Cause::AppChose1011, _) => self.is_abused(),
-            (Cause::Abandoned, _) => self.is_abused(),
+            (Cause::AppChose1011 | Cause::Abandoned, _) => self.is_abused(),
             // Time alone explains what came too late, or was not waited for.
             (Cause::Keepalive, _)
             | (_, Ending::Hang { .. } | Ending::Silence { .. } | Ending::Left | Ending::Parted { .. }) => {
@@ -149,7 +221,22 @@ impl<'a> Reading<'a> {
             (_, Ending::Http { complete: true, status }) => {
                 on_answer || self.is_abused() || (on_events && is_servers_own(*status))
             }
-            _ => on_wire || on_events,
+            (
+                Cause::Clean
+                | Cause::Policy
+                | Cause::Protocol
+                | Cause::Shutdown
+                | Cause::Hang
+                | Cause::NoListener
+                | Cause::Injected
+                | Cause::Unknown,
+                Ending::Http { complete: false, .. }
+                | Ending::Close { .. }
+                | Ending::Drop
+                | Ending::BadHandshake { .. }
+                | Ending::Refused
+                | Ending::NotStarted { .. },
+            ) => on_wire || on_events,
         }
     }
 
@@ -174,7 +261,28 @@ impl<'a> Reading<'a> {
             }
             // An application raises on a type of scope that it does not know (ASGI, Applications).
             FaultKind::Scope(ScopeEdit::Drop { key } | ScopeEdit::Set { key, .. }) => key == "type",
-            _ => false,
+            FaultKind::Scope(ScopeEdit::Headers { .. })
+            | FaultKind::Event {
+                fault:
+                    EventFault::Give { .. }
+                    | EventFault::Drop {}
+                    | EventFault::Repeat {}
+                    | EventFault::OmitKey { .. }
+                    | EventFault::ReceiveRaises { .. }
+                    | EventFault::ReceiveHangs {}
+                    | EventFault::SendRaises { .. }
+                    | EventFault::SendDelays { .. }
+                    | EventFault::SendHangs {}
+                    | EventFault::StartupFails { .. },
+                ..
+            }
+            | FaultKind::Head(_)
+            | FaultKind::Answer(_)
+            | FaultKind::Connection(_)
+            | FaultKind::Stream { .. }
+            | FaultKind::Frame { .. }
+            | FaultKind::Call { .. }
+            | FaultKind::Process(_) => false,
         };
         self.is_raised_by_stop(escaped) || self.is_passed_on(escaped) || self.is_abused() || self.acted().any(follows)
     }

@@ -68,7 +68,15 @@ impl<'a> Reading<'a> {
         self.acted().any(|kind| match kind {
             FaultKind::Scope(ScopeEdit::Set { key, .. }) => is_standard(key),
             FaultKind::Scope(ScopeEdit::Headers { .. }) => true,
-            _ => false,
+            // The check of the scope against the specification finds a key that is not there.
+            FaultKind::Scope(ScopeEdit::Drop { .. }) | FaultKind::Head(_) => false,
+            FaultKind::Answer(_)
+            | FaultKind::Connection(_)
+            | FaultKind::Stream { .. }
+            | FaultKind::Frame { .. }
+            | FaultKind::Event { .. }
+            | FaultKind::Call { .. }
+            | FaultKind::Process(_) => false,
         })
     }
 
@@ -81,7 +89,33 @@ impl<'a> Reading<'a> {
             }
             FaultKind::Scope(ScopeEdit::Drop { key } | ScopeEdit::Set { key, .. }) => carries(key),
             FaultKind::Scope(ScopeEdit::Headers { .. }) => true,
-            _ => false,
+            // The head that arrives shows what became of the credential.
+            FaultKind::Head(
+                HeadEdit::Pass {}
+                | HeadEdit::Strip { .. }
+                | HeadEdit::Rename { .. }
+                | HeadEdit::Duplicate { .. }
+                | HeadEdit::Capitalize { .. }
+                | HeadEdit::Lower {}
+                | HeadEdit::Fold { .. }
+                | HeadEdit::Move { .. }
+                | HeadEdit::Truncate { .. }
+                | HeadEdit::Pad { .. }
+                | HeadEdit::HopByHop {}
+                | HeadEdit::Query { .. }
+                | HeadEdit::PadQuery { .. }
+                | HeadEdit::Path { .. }
+                | HeadEdit::Method { .. }
+                | HeadEdit::Version { .. }
+                | HeadEdit::Follow { .. },
+            ) => false,
+            FaultKind::Answer(_)
+            | FaultKind::Connection(_)
+            | FaultKind::Stream { .. }
+            | FaultKind::Frame { .. }
+            | FaultKind::Event { .. }
+            | FaultKind::Call { .. }
+            | FaultKind::Process(_) => false,
         })
     }
 

@@ -9,7 +9,7 @@ use crate::{
     close_code::CloseCode,
     frame::{Frame, Opcode},
     message::message_type,
-    transcript::{Event, What},
+    transcript::{Event, What, app_event, outer_event},
 };
 
 /// How many characters of the user's name a welcome shows.
@@ -36,7 +36,7 @@ impl<'a> Reading<'a> {
                 let start: String = user.chars().take(WELCOME_USER_CHARACTERS).collect();
                 *name == user || *name == start + "..."
             }
-            _ => false,
+            (None, _) | (_, None) => false,
         }
     }
 
@@ -131,7 +131,29 @@ impl<'a> Reading<'a> {
                         answered = event.at;
                     }
                 }
-                _ => {}
+                What::OpenedBy { .. }
+                | What::OnConnectionOf { .. }
+                | What::BodyTimed(_)
+                | What::BodyLate { .. }
+                | What::BodyCutShort { .. }
+                | What::AwaitedCame { .. }
+                | What::AwaitedNeverCame { .. }
+                | What::NotPerformed { .. }
+                | What::LinkReset
+                | What::ConnectionRefused
+                | What::RequestSent { .. }
+                | What::ResponseSeen(_)
+                | What::BodySeen { .. }
+                | What::FrameSeen(_)
+                | What::MessageSeen(_)
+                | What::HandshakeRefused { .. }
+                | What::BadFrameSeen(_)
+                | What::BadHeadSeen { .. }
+                | What::EndSeen
+                | What::RequestRefused { .. }
+                | What::KeepaliveExpired
+                | app_event!()
+                | outer_event!() => {}
             }
         }
         given_up

@@ -8,7 +8,9 @@ use crate::{
     frame::Opcode,
     head::{RequestHead, ResponseHead},
     scope::ScopeType,
-    transcript::{Event, Party, Service, Transcript, What},
+    transcript::{
+        Event, Party, Service, Transcript, What, end_event, outer_event, server_event, step_event, wire_event,
+    },
 };
 
 /// The facts of one exchange. Positions are those of events in the transcript.
@@ -93,7 +95,27 @@ impl Facts {
                     talk.take(frame, &service.words);
                 }
                 What::MessageSeen(frame) if frame.opcode == Opcode::Text => talk.take(frame, &service.words),
-                _ => {}
+                What::ConnectionRefused
+                | What::BodySeen { .. }
+                | What::FrameSent(_)
+                | What::FrameSeen(_)
+                | What::MessageSeen(_)
+                | What::Received(_)
+                | What::Sent(_)
+                | What::CallRaised(_)
+                | What::Returned
+                | What::Raised(_)
+                | What::Handled(_)
+                | What::Logged { .. }
+                | What::Starting
+                | What::Stopping
+                | What::Exited { .. }
+                | What::Listening
+                | What::NotStarted { .. }
+                | What::DependencyCalled { .. }
+                | step_event!()
+                | end_event!()
+                | server_event!() => {}
             }
         }
         facts.escaped = escape.found;
@@ -200,11 +222,30 @@ impl EscapeSearch {
             }
             // The server did not take it.
             What::CallRaised(_) if self.is_pending => self.has_begun = false,
-            What::Sent(_) => self.is_pending = false,
+            What::Sent(
+                Outbound::WebsocketSend { .. }
+                | Outbound::WebsocketClose { .. }
+                | Outbound::ResponseBody { .. }
+                | Outbound::StartupComplete
+                | Outbound::StartupFailed { .. }
+                | Outbound::ShutdownComplete
+                | Outbound::ShutdownFailed { .. }
+                | Outbound::Unknown(_),
+            ) => self.is_pending = false,
             What::Raised(_) => {
                 self.found.get_or_insert(Escape { position, has_begun: self.has_begun });
             }
-            _ => {}
+            What::CallRaised(_)
+            | What::Called { .. }
+            | What::Received(_)
+            | What::Returned
+            | What::Handled(_)
+            | What::Logged { .. }
+            | step_event!()
+            | wire_event!()
+            | end_event!()
+            | server_event!()
+            | outer_event!() => {}
         }
     }
 }

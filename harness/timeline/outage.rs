@@ -94,7 +94,20 @@ impl<'a> Outages<'a> {
                     });
             }
             FaultKind::Process(fault) if fault.ends() => (NOTICE, true),
-            kind => (AFTERMATH, kind.calls().is_none_or(|calls| self.is_critical(&calls.dependency))),
+            FaultKind::Call { calls, .. } => (AFTERMATH, self.is_critical(&calls.dependency)),
+            FaultKind::Head(_)
+            | FaultKind::Answer(_)
+            | FaultKind::Connection(_)
+            | FaultKind::Stream { .. }
+            | FaultKind::Frame { .. }
+            | FaultKind::Scope(_)
+            | FaultKind::Event { .. }
+            | FaultKind::Process(
+                ProcessFault::Absent {}
+                | ProcessFault::MissingModule { .. }
+                | ProcessFault::SetVariable { .. }
+                | ProcessFault::UnsetVariable { .. },
+            ) => (AFTERMATH, true),
         };
         let trigger = fault.trigger;
         let is_over = trigger.until.is_some_and(|until| start >= until + aftermath);
@@ -126,7 +139,21 @@ impl<'a> Outages<'a> {
             }
             FaultKind::Event { events, .. } if events.are_of_lifespan() => self.on_process[index]
                 .is_some_and(|acted| self.listening.next(acted).is_none_or(|from| at <= from + START)),
-            _ => false,
+            // A process that lacks a module or a variable is there.
+            FaultKind::Process(
+                ProcessFault::Restart {}
+                | ProcessFault::MissingModule { .. }
+                | ProcessFault::SetVariable { .. }
+                | ProcessFault::UnsetVariable { .. },
+            )
+            | FaultKind::Head(_)
+            | FaultKind::Answer(_)
+            | FaultKind::Connection(_)
+            | FaultKind::Stream { .. }
+            | FaultKind::Frame { .. }
+            | FaultKind::Scope(_)
+            | FaultKind::Event { .. }
+            | FaultKind::Call { .. } => false,
         };
         self.transcript.faults.iter().enumerate().any(keeps_away)
     }
