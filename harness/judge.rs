@@ -15,7 +15,9 @@ use crate::{
     outcome::{Class, Ending, Outcome},
     step::Act,
     timeline::Timeline,
-    transcript::{BodyPart, Event, Level, Party, Service, Transcript, What},
+    transcript::{
+        BodyPart, Event, Level, Party, Service, Transcript, What, app_event, outer_event, server_event, wire_event,
+    },
     trial::TargetKind,
     verdict::{Difference, Finding, HealthyClient, Judged, Reason, Side, SymptomKey, Verdict},
 };
@@ -224,7 +226,15 @@ pub fn differences(symptom: &Symptom, run: &Judged) -> Vec<Difference> {
     if let Some(claimed) = symptom.outcome.filter(|claimed| !claimed.fits(ending)) {
         let why = match ending {
             Ending::NotStarted { why } => format!("`{ending}` ({why})"),
-            _ => format!("`{ending}`"),
+            Ending::Http { .. }
+            | Ending::Close { .. }
+            | Ending::Drop
+            | Ending::BadHandshake { .. }
+            | Ending::Hang { .. }
+            | Ending::Silence { .. }
+            | Ending::Parted { .. }
+            | Ending::Left
+            | Ending::Refused => format!("`{ending}`"),
         };
         differs(SymptomKey::Outcome, claimed.to_string(), why);
     }
@@ -255,7 +265,17 @@ pub fn differences(symptom: &Symptom, run: &Judged) -> Vec<Difference> {
         match ending {
             Ending::Close { reason, .. } if reason.contains(text.as_str()) => {}
             Ending::Close { reason, .. } => differs(SymptomKey::Reason, text.clone(), format!("`{reason}`")),
-            _ => differs(SymptomKey::Reason, text.clone(), "no close frame of the service".to_owned()),
+            Ending::Http { .. }
+            | Ending::Drop
+            | Ending::BadHandshake { .. }
+            | Ending::Hang { .. }
+            | Ending::Silence { .. }
+            | Ending::Parted { .. }
+            | Ending::Left
+            | Ending::Refused
+            | Ending::NotStarted { .. } => {
+                differs(SymptomKey::Reason, text.clone(), "no close frame of the service".to_owned());
+            }
         }
     }
     let complains = |name: &String| run.findings.iter().any(|finding| finding.check == name.as_str());
@@ -359,9 +379,37 @@ fn unmet(case: &Case, reading: &Reading<'_>, outcome: &Outcome) -> Option<String
         What::AwaitedNeverCame { waiting_for, .. } => Some(waiting_for.to_string()),
         What::NotPerformed { step } => match case.steps.get(step - 1).map(|step| &step.act) {
             Some(Act::SendText(_) | Act::SendBytes(_) | Act::Ping) => Some(format!("an open session at step {step}")),
-            _ => None,
+            // These do without a session, or say themselves what they wait for.
+            Some(
+                Act::Open(_)
+                | Act::Request(_)
+                | Act::Wait(_)
+                | Act::Close(_)
+                | Act::Leave
+                | Act::Reset
+                | Act::Pause
+                | Act::Deafen
+                | Act::Freeze
+                | Act::StopReading,
+            )
+            | None => None,
         },
-        _ => None,
+        What::OpenedBy { .. }
+        | What::OnConnectionOf { .. }
+        | What::BodyTimed(_)
+        | What::BodyCutShort { .. }
+        | What::AwaitedCame { .. }
+        | What::LinkReset
+        | What::StoppedReading
+        | What::HandshakeRefused { .. }
+        | What::BadFrameSeen(_)
+        | What::BadHeadSeen { .. }
+        | What::EndSeen
+        | What::Left
+        | wire_event!()
+        | app_event!()
+        | server_event!()
+        | outer_event!() => None,
     })
 }
 
@@ -369,7 +417,15 @@ fn unmet(case: &Case, reading: &Reading<'_>, outcome: &Outcome) -> Option<String
 fn is_unanswered(reading: &Reading<'_>, outcome: &Outcome) -> bool {
     let closes_without_a_word = match &outcome.ending {
         Ending::Close { code, .. } => code.is_none_or(|code| matches!(code.0, 1000 | 1001)),
-        _ => false,
+        Ending::Http { .. }
+        | Ending::Drop
+        | Ending::BadHandshake { .. }
+        | Ending::Hang { .. }
+        | Ending::Silence { .. }
+        | Ending::Parted { .. }
+        | Ending::Left
+        | Ending::Refused
+        | Ending::NotStarted { .. } => false,
     };
     closes_without_a_word && outcome.class == Class::GoodOpen && is_asked_in_vain(reading)
 }
@@ -480,7 +536,16 @@ pub fn clause(run: &Judged) -> String {
             Some(format!("waiting for {waiting_for}"))
         }
         (Ending::BadHandshake { why }, ..) => Some(why.clone()),
-        _ => run.findings.first().map(|Finding { check, message, .. }| format!("{check}: {message}")),
+        (
+            Ending::Http { .. }
+            | Ending::Close { .. }
+            | Ending::Drop
+            | Ending::Parted { .. }
+            | Ending::Left
+            | Ending::Refused,
+            None,
+            None,
+        ) => run.findings.first().map(|Finding { check, message, .. }| format!("{check}: {message}")),
     };
     let why = why.map_or(String::new(), |why| format!(": {why}"));
     format!("{ending} ({class}, {cause}){why}")

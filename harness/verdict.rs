@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     exception::Exception,
-    outcome::{Class, Outcome},
+    outcome::{Class, Ending, Outcome},
     timeline::Timeline,
     transcript::Transcript,
 };
@@ -52,6 +52,16 @@ impl Verdict {
             | Verdict::CannotReproduce
             | Verdict::Vacuous
             | Verdict::Inconclusive => false,
+        }
+    }
+
+    /// The exit code of a run with this verdict: 0 where it passes, 1 where it does not, and 2 where the harness could not do
+    /// its work.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Verdict::Fixed | Verdict::Passed => 0,
+            Verdict::StillBroken | Verdict::Failed | Verdict::CannotReproduce | Verdict::Vacuous => 1,
+            Verdict::Inconclusive => 2,
         }
     }
 
@@ -329,8 +339,16 @@ impl fmt::Display for Reason {
 /// Why the app did not start, behind the outcome that says so.
 fn detail(f: &mut fmt::Formatter<'_>, outcome: &Outcome) -> fmt::Result {
     match &outcome.ending {
-        crate::outcome::Ending::NotStarted { why } => write!(f, ": {why}"),
-        _ => Ok(()),
+        Ending::NotStarted { why } => write!(f, ": {why}"),
+        Ending::Http { .. }
+        | Ending::Close { .. }
+        | Ending::Drop
+        | Ending::BadHandshake { .. }
+        | Ending::Hang { .. }
+        | Ending::Silence { .. }
+        | Ending::Parted { .. }
+        | Ending::Left
+        | Ending::Refused => Ok(()),
     }
 }
 

@@ -196,7 +196,19 @@ impl External {
             Some(Ending::Http { status: 429, .. }) => {
                 Err(Reason::Harness(format!("{authority} refuses further requests (429)")))
             }
-            _ => Ok(healthy),
+            Some(
+                Ending::Http { .. }
+                | Ending::Close { .. }
+                | Ending::Drop
+                | Ending::BadHandshake { .. }
+                | Ending::Hang { .. }
+                | Ending::Silence { .. }
+                | Ending::Parted { .. }
+                | Ending::Left
+                // A case may be about an app that does not start.
+                | Ending::NotStarted { .. },
+            )
+            | None => Ok(healthy),
         }
     }
 

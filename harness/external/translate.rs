@@ -78,10 +78,7 @@ fn seen_from_outside(symptom: &Symptom) -> Symptom {
 /// A user of a case that the service file does not have, where users matter.
 fn unknown_user<'a>(case: &'a Case, binding: &Binding) -> Option<&'a str> {
     let steps = case.steps.iter().chain(case.control.iter().flatten());
-    let mut users = steps.filter_map(|step| match &step.act {
-        Act::Open(request) | Act::Request(request) => Some(request.user.as_str()),
-        _ => None,
-    });
+    let mut users = steps.filter_map(|step| step.act.request()).map(|request| request.user.as_str());
     users.find(|user| binding.credential.is_needed() && !binding.has_user(user))
 }
 
