@@ -141,13 +141,9 @@ impl Passage {
         if !reading.request.is_some_and(|head| is_upgrade(&head.headers)) {
             return Passage::Arrived;
         }
-        let called = reading.events.iter().find_map(|event| match &event.what {
-            What::Called { kind, head } => Some((kind, head)),
-            _ => None,
-        });
-        if let Some((kind, head)) = called {
+        if let Some((kind, head)) = reading.called.zip(reading.delivered) {
             // Not every server shows these headers to the application.
-            let arrived = *kind == ScopeType::Websocket || is_upgrade(&head.headers);
+            let arrived = kind == ScopeType::Websocket || is_upgrade(&head.headers);
             return if arrived { Passage::Arrived } else { Passage::Lost };
         }
         if reading.passed_on.as_ref().is_some_and(|head| !is_upgrade(&head.headers)) {

@@ -529,3 +529,16 @@ impl Judgement {
         reason.into_iter().chain(self.explanation.clone()).collect::<Vec<_>>().join("; ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Verdict;
+
+    #[test]
+    fn only_a_verdict_that_passes_exits_with_zero() {
+        for verdict in Verdict::ALL {
+            assert_eq!(verdict.exit_code() == 0, verdict.passes(), "{verdict}");
+        }
+        assert_eq!(Verdict::Inconclusive.exit_code(), 2, "the harness could not do its work");
+    }
+}

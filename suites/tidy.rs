@@ -147,6 +147,28 @@ fn modules_import_from_the_ranks_above() {
 }
 
 #[test]
+fn a_judged_run_is_looked_at_once() {
+    const LOOKS: [&str; 4] = ["Timeline::of(", "Reading::of(", "classify::readings(", "Evidence::gather("];
+    let looks = |text: &str| LOOKS.iter().map(|look| text.matches(look).count()).sum::<usize>();
+    for (file, text) in files("harness", "rs") {
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        match file.as_str() {
+            "harness/judge.rs" => {
+                assert_eq!(looks(text), 1, "{file} looks at a transcript where it becomes a judged run")
+            }
+            "harness/check/mod.rs" => assert_eq!(looks(text), 1, "{file} looks for a run that is looked at only once"),
+            file if ["check/", "report/", "external/translate", "explain", "verdict", "trial"]
+                .iter()
+                .any(|judging| file.starts_with(&format!("harness/{judging}"))) =>
+            {
+                assert_eq!(looks(text), 0, "{file} computes its own view of a transcript");
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
 fn words_and_judgement_cannot_wait() {
     for (file, text) in files("harness", "rs") {
         let module = file.trim_start_matches("harness/").trim_end_matches(".rs").split('/').next().unwrap().to_owned();

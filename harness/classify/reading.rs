@@ -34,7 +34,7 @@ pub struct Reading<'a> {
     /// The knowledge about the target.
     pub service: &'a Service,
     /// The type of the app's call.
-    called: Option<ScopeType>,
+    pub called: Option<ScopeType>,
     escaped: Option<(&'a Exception, bool)>,
     facts: Cow<'a, Facts>,
 }

@@ -83,3 +83,55 @@ impl Listening {
         start <= NOTICE || (stop <= end && !self.next(stop).is_some_and(is_settled))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Listening, NOTICE, Timeline, most_at_once};
+    use crate::transcript::{Event, PROCESS, Party, Transcript, What};
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn event(at: u64, exchange: usize, what: What) -> Event {
+        Event { at: seconds(at), exchange, party: Party::Probe, what }
+    }
+
+    #[test]
+    fn an_exchange_has_its_own_events_only() {
+        let events = vec![
+            event(0, 1, What::Left),
+            event(1, PROCESS, What::Listening),
+            event(2, 0, What::Left),
+            event(3, 1, What::EndSeen),
+            event(9, PROCESS, What::Stopping),
+        ];
+        let timeline = Timeline::of(&Transcript { events, ..Transcript::default() });
+        let positions: Vec<&[usize]> = timeline.exchanges.iter().map(|facts| facts.positions.as_slice()).collect();
+        assert_eq!(positions, [&[2][..], &[0, 3]]);
+        assert_eq!(timeline.last, Some(seconds(3)), "the process belongs to no exchange");
+        assert_eq!(timeline.listening.next(Duration::ZERO), Some(seconds(1)));
+    }
+
+    #[test]
+    fn exchanges_are_counted_while_they_last() {
+        assert_eq!(most_at_once(&[]), 0);
+        assert_eq!(most_at_once(&[vec![0, 1], vec![2, 3], Vec::new()]), 1, "one after the other");
+        assert_eq!(most_at_once(&[vec![0, 5], vec![1, 2], vec![3, 4]]), 2);
+        assert_eq!(most_at_once(&[vec![0, 3], vec![1, 5], vec![2, 4]]), 3);
+    }
+
+    #[test]
+    fn a_process_is_replaced_until_the_next_one_has_settled() {
+        let listening = Listening(vec![seconds(0), seconds(30)]);
+        assert_eq!(listening.next(seconds(30)), Some(seconds(30)));
+        assert_eq!(listening.next(seconds(31)), None);
+        let is_replaced = |start, end| listening.is_replaced(seconds(20), seconds(start), seconds(end));
+        assert!(is_replaced(NOTICE.as_secs(), NOTICE.as_secs()), "the first process has just started");
+        assert!(!is_replaced(7, 19), "before the stop");
+        assert!(is_replaced(7, 20) && is_replaced(36, 36), "from the stop until the next process has settled");
+        assert!(!is_replaced(37, 40));
+    }
+}
