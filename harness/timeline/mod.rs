@@ -120,6 +120,7 @@ mod tests {
         assert_eq!(most_at_once(&[]), 0);
         assert_eq!(most_at_once(&[vec![0, 1], vec![2, 3], Vec::new()]), 1, "one after the other");
         assert_eq!(most_at_once(&[vec![0, 5], vec![1, 2], vec![3, 4]]), 2);
+        assert_eq!(most_at_once(&[vec![0, 2], vec![1]]), 2, "an exchange of one event");
         assert_eq!(most_at_once(&[vec![0, 3], vec![1, 5], vec![2, 4]]), 3);
     }
 
