@@ -16,7 +16,8 @@ use crate::{
     step::Act,
     timeline::Timeline,
     transcript::{
-        BodyPart, Event, Level, Party, Service, Transcript, What, app_event, outer_event, server_event, wire_event,
+        BodyPart, Event, Level, Party, Service, Transcript, What, app_event, end_event, outer_event, server_event,
+        step_event, wire_event,
     },
     trial::TargetKind,
     verdict::{Difference, Finding, HealthyClient, Judged, Reason, Side, SymptomKey, Verdict},
@@ -435,14 +436,65 @@ fn is_unanswered(reading: &Reading<'_>, outcome: &Outcome) -> bool {
 fn is_asked_in_vain(reading: &Reading<'_>) -> bool {
     let is_message = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary);
     let asks = |what: &What| match what {
-        What::Received(Inbound::WebsocketReceive { .. }) => true,
+        What::Received(inbound) => match inbound {
+            Inbound::WebsocketReceive { .. } => true,
+            Inbound::WebsocketConnect
+            | Inbound::WebsocketDisconnect { .. }
+            | Inbound::HttpRequest { .. }
+            | Inbound::HttpDisconnect
+            | Inbound::LifespanStartup
+            | Inbound::LifespanShutdown
+            | Inbound::Invalid(_) => false,
+        },
         What::FrameSent(frame) => reading.machine().is_none() && is_message(frame),
-        _ => false,
+        What::ConnectionRefused
+        | What::RequestSent { .. }
+        | What::ResponseSeen(_)
+        | What::BodySeen { .. }
+        | What::FrameSeen(_)
+        | What::MessageSeen(_)
+        | What::Called { .. }
+        | What::Sent(_)
+        | What::CallRaised(_)
+        | What::Returned
+        | What::Raised(_)
+        | What::Handled(_)
+        | What::Logged { .. }
+        | step_event!()
+        | end_event!()
+        | server_event!()
+        | outer_event!() => false,
     };
     let answers = |what: &What| match what {
-        What::Sent(Outbound::WebsocketSend { .. }) => true,
+        What::Sent(outbound) => match outbound {
+            Outbound::WebsocketSend { .. } => true,
+            Outbound::WebsocketAccept { .. }
+            | Outbound::WebsocketClose { .. }
+            | Outbound::ResponseStart { .. }
+            | Outbound::ResponseBody { .. }
+            | Outbound::StartupComplete
+            | Outbound::StartupFailed { .. }
+            | Outbound::ShutdownComplete
+            | Outbound::ShutdownFailed { .. }
+            | Outbound::Unknown(_) => false,
+        },
         What::FrameSeen(frame) | What::MessageSeen(frame) => reading.machine().is_none() && is_message(frame),
-        _ => false,
+        What::ConnectionRefused
+        | What::RequestSent { .. }
+        | What::ResponseSeen(_)
+        | What::BodySeen { .. }
+        | What::FrameSent(_)
+        | What::Called { .. }
+        | What::Received(_)
+        | What::CallRaised(_)
+        | What::Returned
+        | What::Raised(_)
+        | What::Handled(_)
+        | What::Logged { .. }
+        | step_event!()
+        | end_event!()
+        | server_event!()
+        | outer_event!() => false,
     };
     let asked = reading.events.iter().position(|event| asks(&event.what));
     asked.is_some_and(|asked| !reading.events[asked..].iter().any(|event| answers(&event.what)))
@@ -516,16 +568,12 @@ pub fn clause(run: &Judged) -> String {
     let Outcome { ending, class, cause, .. } = &run.outcome;
     let at = run.outcomes.iter().position(|outcome| *outcome == run.outcome).unwrap_or_default();
     let reading = reading(run, at);
-    let first = |wanted: fn(&What) -> Option<&Exception>| {
-        reading.as_ref().and_then(|reading| reading.events.iter().find_map(|event| wanted(&event.what)))
-    };
-    let escaped = first(|what| match what {
-        What::Raised(exception) => Some(exception),
-        _ => None,
-    });
-    let handled = first(|what| match what {
-        What::Handled(exception) => Some(exception),
-        _ => None,
+    let escaped = reading.as_ref().and_then(Reading::escaped).map(|(exception, _)| exception);
+    let handled = reading.as_ref().and_then(|reading| {
+        reading.events.iter().find_map(|event| match &event.what {
+            What::Handled(exception) => Some(exception),
+            _ => None,
+        })
     });
     let why = match (ending, escaped, handled) {
         (Ending::NotStarted { why }, ..) => Some(why.clone()),

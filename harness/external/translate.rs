@@ -133,12 +133,32 @@ enum Asks {
 
 /// A request with a credential as the service file has it, where the service file puts it.
 fn introduced(request: Request, asks: Asks, binding: &Binding, authority: &str) -> Request {
-    use Credential::{Empty, Garbage, NoScheme, None, Valid};
     let credential = match request.credential {
-        _ if !binding.credential.is_needed() => None,
-        kind @ (Valid | None | Empty | NoScheme) => kind,
+        _ if !binding.credential.is_needed() => Credential::None,
+        kind @ (Credential::Valid | Credential::None | Credential::Empty | Credential::NoScheme) => kind,
         kind if Credential::FORGED.contains(&kind) => kind,
-        _ => Garbage,
+        // The other kinds need the secret of the built-in backend, so that they become garbage.
+        Credential::Garbage
+        | Credential::Expired
+        | Credential::NotYetValid
+        | Credential::WrongSignature
+        | Credential::WrongIssuer
+        | Credential::WrongAudience
+        | Credential::MissingSubject
+        | Credential::MissingExpiry
+        | Credential::MissingIssueTime
+        | Credential::MissingIssuer
+        | Credential::MissingId
+        | Credential::MissingAudience
+        | Credential::TooOld
+        | Credential::WrongType
+        | Credential::WrongService
+        | Credential::WrongEnvironment
+        | Credential::WrongAlgorithm
+        | Credential::OverLong
+        | Credential::Revoked
+        | Credential::Unsigned
+        | Credential::TwoSegments => Credential::Garbage,
     };
     let kind = match asks {
         Asks::Upgrade => RequestKind::Upgrade,
