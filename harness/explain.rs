@@ -17,7 +17,7 @@ use crate::{
     outcome::Ending,
     profile::{Answer, Denial, Effect, Keepalive, Profile, Reception},
     scope::ScopeType,
-    transcript::{Event, What},
+    transcript::{Event, What, end_event, outer_event, step_event, wire_event},
 };
 
 /// The known servers that a server may be, by its answers.
@@ -41,7 +41,7 @@ impl Kind {
         };
         let answers_so = |profile: &&Arc<Profile>| match (&profile.handshake.missing_key, without_key) {
             (Reception::Refused(answer), Some(reading)) => is_answer(answer, reading),
-            _ => false,
+            (Reception::Refused(_), None) | (Reception::Accepted | Reception::Http, _) => false,
         };
         let is_unlike_others = |profile: &&Arc<Profile>| matches!(&profile.handshake.missing_key, Reception::Refused(answer) if tells_something(answer));
         let named: Vec<_> = servers.iter().filter(is_named).cloned().collect();
@@ -141,13 +141,9 @@ impl Passage {
         if !reading.request.is_some_and(|head| is_upgrade(&head.headers)) {
             return Passage::Arrived;
         }
-        let called = reading.events.iter().find_map(|event| match &event.what {
-            What::Called { kind, head } => Some((kind, head)),
-            _ => None,
-        });
-        if let Some((kind, head)) = called {
+        if let Some((kind, head)) = reading.called.zip(reading.delivered) {
             // Not every server shows these headers to the application.
-            let arrived = *kind == ScopeType::Websocket || is_upgrade(&head.headers);
+            let arrived = kind == ScopeType::Websocket || is_upgrade(&head.headers);
             return if arrived { Passage::Arrived } else { Passage::Lost };
         }
         if reading.passed_on.as_ref().is_some_and(|head| !is_upgrade(&head.headers)) {
@@ -177,7 +173,7 @@ impl Explanation {
     pub fn sole_cause(&self) -> Option<Cause> {
         match (self.causes.as_slice(), self.passage) {
             ([cause], Passage::Arrived) => Some(*cause),
-            _ => None,
+            ([] | [_, _, ..], Passage::Arrived) | (_, Passage::Doubtful | Passage::Lost) => None,
         }
     }
 }
@@ -239,13 +235,40 @@ fn observed(reading: &Reading<'_>, ending: &Ending) -> Option<Cause> {
             Ending::Close { code: Some(seen), .. } if seen.0 != *code => None,
             Ending::Close { .. } if CloseCode(*code) == CloseCode::INTERNAL => Some(Cause::AppChose1011),
             Ending::Close { .. } | Ending::Http { .. } => Some(Cause::Policy),
-            _ => None,
+            Ending::Drop
+            | Ending::BadHandshake { .. }
+            | Ending::Hang { .. }
+            | Ending::Silence { .. }
+            | Ending::Parted { .. }
+            | Ending::Left
+            | Ending::Refused
+            | Ending::NotStarted { .. } => None,
         },
         What::KeepaliveExpired => Some(Cause::Keepalive),
         What::RequestRefused { .. } => Some(Cause::Server),
         What::CutShort => Some(Cause::Shutdown),
         What::Logged { message, .. } if message.starts_with(RETURNED) => Some(Cause::Abandoned),
-        _ => None,
+        What::Sent(
+            Outbound::WebsocketAccept { .. }
+            | Outbound::WebsocketSend { .. }
+            | Outbound::ResponseBody { .. }
+            | Outbound::StartupComplete
+            | Outbound::StartupFailed { .. }
+            | Outbound::ShutdownComplete
+            | Outbound::ShutdownFailed { .. }
+            | Outbound::Unknown(_),
+        )
+        | What::Called { .. }
+        | What::Received(_)
+        | What::CallRaised(_)
+        | What::Returned
+        | What::Raised(_)
+        | What::Handled(_)
+        | What::Logged { .. }
+        | step_event!()
+        | wire_event!()
+        | end_event!()
+        | outer_event!() => None,
     };
     let crashed = |has_begun| if has_begun { Cause::CrashAfterAccept } else { Cause::CrashBeforeAccept };
     let escaped = reading.escaped().filter(|(exception, _)| !exception.is_cancellation() && !exception.is_disconnect());
@@ -281,7 +304,7 @@ fn said(cause: Cause) -> &'static str {
         Cause::Shutdown => "the server was told to stop",
         Cause::Server => "the server refused the request itself",
         Cause::Protocol => "the server took what the client sent for a breach of RFC 6455",
-        other => other.name(),
+        Cause::Clean | Cause::Hang | Cause::NoListener | Cause::Injected | Cause::Unknown => cause.name(),
     }
 }
 
@@ -354,11 +377,19 @@ fn is_expired(keepalive: &Keepalive, lasted: Duration) -> bool {
 
 /// Whether an exchange ended with this answer.
 fn ends_so(answer: &Answer, reading: &Reading<'_>, ending: &Ending) -> bool {
-    match (answer, ending) {
-        (Answer::Http { .. }, Ending::Http { .. }) => is_answer(answer, reading),
-        (Answer::Close { code, reason }, Ending::Close { code: seen, reason: said }) => code == seen && reason == said,
-        (Answer::Drop, Ending::Drop) | (Answer::Hang, Ending::Hang { .. } | Ending::Silence { .. }) => true,
-        _ => false,
+    match ending {
+        Ending::Http { .. } => is_answer(answer, reading),
+        Ending::Close { code: seen, reason: said } => {
+            matches!(answer, Answer::Close { code, reason } if code == seen && reason == said)
+        }
+        Ending::Drop => *answer == Answer::Drop,
+        Ending::Hang { .. } | Ending::Silence { .. } => *answer == Answer::Hang,
+        // The client or nothing ended it.
+        Ending::BadHandshake { .. }
+        | Ending::Parted { .. }
+        | Ending::Left
+        | Ending::Refused
+        | Ending::NotStarted { .. } => false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The judge: what the runs of a case mean. One law for every target.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::{
@@ -13,7 +14,11 @@ use crate::{
     frame::{Frame, Opcode},
     outcome::{Class, Ending, Outcome},
     step::Act,
-    transcript::{BodyPart, Event, Level, PROCESS, Party, Service, Transcript, What},
+    timeline::Timeline,
+    transcript::{
+        BodyPart, Event, Level, PROCESS, Party, Service, Transcript, What, app_event, end_event, outer_event,
+        server_event, step_event, wire_event,
+    },
     trial::TargetKind,
     verdict::{Difference, Finding, HealthyClient, Judged, Reason, Side, SymptomKey, Verdict},
 };
@@ -23,11 +28,31 @@ use crate::{
 /// # Panics
 /// When the transcript has no exchange.
 pub fn judge(transcript: Transcript, control: HealthyClient) -> Judged {
-    let evidence = Evidence::gather(&transcript, &control);
+    let timeline = Timeline::of(&transcript);
+    let evidence = Evidence::of(&transcript, &timeline, &control);
     let outcome = classify::worst(&evidence.outcomes).expect("a case opens at least one exchange").clone();
     let findings = check::findings(&evidence);
     let outcomes = evidence.outcomes;
-    Judged { outcome, outcomes, findings, transcript, control, let_in: None }
+    Judged { outcome, outcomes, findings, transcript, timeline, control, let_in: None }
+}
+
+/// An exchange of a run, by the run's timeline.
+pub fn reading(run: &Judged, exchange: usize) -> Option<Reading<'_>> {
+    let facts = run.timeline.exchanges.get(exchange)?;
+    Some(Reading::new(&run.transcript, Cow::Borrowed(facts)))
+}
+
+/// A run and its exchanges, as the rules of a verdict read them.
+#[derive(Debug)]
+struct Run<'a> {
+    judged: &'a Judged,
+    readings: Vec<Reading<'a>>,
+}
+
+impl<'a> Run<'a> {
+    fn of(judged: &'a Judged) -> Run<'a> {
+        Run { judged, readings: Reading::all(&judged.transcript, &judged.timeline) }
+    }
 }
 
 /// The run of a case on an app that does not load or does not start: no exchange of it finds a server.
@@ -53,7 +78,7 @@ pub fn not_started(case: &Case, kind: TargetKind, trouble: &Trouble) -> Judged {
 pub fn alone(case: &Case, run: &Judged) -> Result<(), (Verdict, Reason)> {
     credential_is_taken(run, Side::After)?;
     all_faults_acted(case, run, Side::After).map_err(|reason| (Verdict::Vacuous, reason))?;
-    accepts(case, run, None).map_err(|reason| (Verdict::Failed, reason))
+    accepts(case, run).map_err(|reason| (Verdict::Failed, reason))
 }
 
 /// The verdict on two versions: before has to show the whole symptom, and after has to be accepted.
@@ -68,19 +93,20 @@ pub fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> R
     if !case.is_alone {
         all_faults_acted(case, before, Side::Before).map_err(|reason| (Verdict::Vacuous, reason))?;
     }
-    faults_acted_or_were_in_force(case, before, after).map_err(|reason| (Verdict::Vacuous, reason))?;
+    let (shows, fixes) = (Run::of(before), Run::of(after));
+    faults_acted_or_were_in_force(case, before, &fixes).map_err(|reason| (Verdict::Vacuous, reason))?;
     let differences = differences(symptom, before);
     if !differences.is_empty() {
         credential_is_taken(before, Side::Before)?;
         return Err((Verdict::CannotReproduce, Reason::NotShown(differences)));
     }
     // A claim that a version in order shows too tells no bug from its fix.
-    if accepts(case, before, Some((symptom, before))).is_ok() {
+    if accepts_as(case, &shows, Some((symptom, &shows))).is_ok() {
         credential_is_taken(before, Side::Before)?;
         return Err((Verdict::CannotReproduce, Reason::BeforeIsAccepted(before.outcome.clone())));
     }
     credential_is_taken(after, Side::After)?;
-    accepts(case, after, Some((symptom, before))).map_err(|reason| (Verdict::StillBroken, reason))
+    accepts_as(case, &fixes, Some((symptom, &shows))).map_err(|reason| (Verdict::StillBroken, reason))
 }
 
 /// Whether the service took the credential of the service file.
@@ -133,18 +159,18 @@ pub fn all_faults_acted(case: &Case, run: &Judged, side: Side) -> Result<(), Rea
 
 /// The same of the version with the fix. A fault that acted before may have nothing to do because of the fix, as long as it
 /// was in force.
-fn faults_acted_or_were_in_force(case: &Case, before: &Judged, after: &Judged) -> Result<(), Reason> {
-    if has_not_started(after) {
+fn faults_acted_or_were_in_force(case: &Case, before: &Judged, after: &Run<'_>) -> Result<(), Reason> {
+    if has_not_started(after.judged) {
         return Ok(());
     }
     for (index, fault) in case.faults.iter().enumerate() {
         let acted = |run: &Judged| run.transcript.fired.get(index).is_some_and(|&count| count > 0);
-        let had_its_chance = acted(after) || acted(before) && is_in_force(fault, &after.transcript);
+        let had_its_chance = acted(after.judged) || acted(before) && is_in_force(fault, &after.readings);
         if !had_its_chance {
             return Err(Reason::FaultNeverActed { side: Side::After, fault: fault.to_string() });
         }
     }
-    all_faults_are_over(case, after, Side::After)
+    all_faults_are_over(case, after.judged, Side::After)
 }
 
 /// Whether the app did not start, so that no fault had an occasion.
@@ -154,16 +180,16 @@ fn has_not_started(run: &Judged) -> bool {
 
 /// Whether a fault that never acted waited for something that the service kept from happening: a session outlived an idle
 /// limit because it was never idle, or an answer came before the edge gave one.
-fn is_in_force(fault: &Fault, transcript: &Transcript) -> bool {
-    let exchanges = || (0..transcript.exchanges()).map(|exchange| transcript.of(exchange));
+fn is_in_force(fault: &Fault, readings: &[Reading<'_>]) -> bool {
     match &fault.kind {
-        FaultKind::Connection(ConnectionFault::Idle { after, .. }) => exchanges().any(|mut events| {
+        FaultKind::Connection(ConnectionFault::Idle { after, .. }) => readings.iter().any(|reading| {
+            let mut events = reading.events.iter();
             let opened = events.find(|event| matches!(&event.what, What::ResponseSeen(head) if head.status == 101));
             let last = events.next_back();
             opened.zip(last).is_some_and(|(opened, last)| last.at.saturating_sub(opened.at) > after.0)
         }),
         FaultKind::Connection(ConnectionFault::LateAnswer { .. } | ConnectionFault::MissingAnswer { .. }) => {
-            exchanges().any(|mut events| events.any(|event| matches!(event.what, What::ResponseSeen(_))))
+            readings.iter().any(|reading| reading.response.is_some())
         }
         FaultKind::Connection(ConnectionFault::Lifetime { .. } | ConnectionFault::Retry {})
         | FaultKind::Head(_)
@@ -183,7 +209,7 @@ fn all_faults_are_over(case: &Case, run: &Judged, side: Side) -> Result<(), Reas
         return Ok(());
     }
     // Without a client that comes after it, the end of a fault says nothing.
-    let last = run.transcript.events.iter().filter(|event| event.exchange != PROCESS).map(|event| event.at).max();
+    let last = run.timeline.last;
     let never_over = |fault: &&Fault| fault.trigger.until.is_some_and(|until| last.is_none_or(|last| last < until));
     match case.faults.iter().find(never_over) {
         Some(fault) => Err(Reason::NothingAfterFault { side, fault: fault.to_string() }),
@@ -201,7 +227,15 @@ pub fn differences(symptom: &Symptom, run: &Judged) -> Vec<Difference> {
     if let Some(claimed) = symptom.outcome.filter(|claimed| !claimed.fits(ending)) {
         let why = match ending {
             Ending::NotStarted { why } => format!("`{ending}` ({why})"),
-            _ => format!("`{ending}`"),
+            Ending::Http { .. }
+            | Ending::Close { .. }
+            | Ending::Drop
+            | Ending::BadHandshake { .. }
+            | Ending::Hang { .. }
+            | Ending::Silence { .. }
+            | Ending::Parted { .. }
+            | Ending::Left
+            | Ending::Refused => format!("`{ending}`"),
         };
         differs(SymptomKey::Outcome, claimed.to_string(), why);
     }
@@ -212,7 +246,7 @@ pub fn differences(symptom: &Symptom, run: &Judged) -> Vec<Difference> {
         differs(SymptomKey::Cause, claimed.to_string(), format!("`{cause}`"));
     }
     if let Some(claimed) = &symptom.exception {
-        let raised = exceptions(&run.transcript);
+        let raised = exceptions(run);
         if !raised.iter().any(|exception| claimed.fits(exception)) {
             let observed = match raised.as_slice() {
                 [] => "none".to_owned(),
@@ -232,7 +266,17 @@ pub fn differences(symptom: &Symptom, run: &Judged) -> Vec<Difference> {
         match ending {
             Ending::Close { reason, .. } if reason.contains(text.as_str()) => {}
             Ending::Close { reason, .. } => differs(SymptomKey::Reason, text.clone(), format!("`{reason}`")),
-            _ => differs(SymptomKey::Reason, text.clone(), "no close frame of the service".to_owned()),
+            Ending::Http { .. }
+            | Ending::Drop
+            | Ending::BadHandshake { .. }
+            | Ending::Hang { .. }
+            | Ending::Silence { .. }
+            | Ending::Parted { .. }
+            | Ending::Left
+            | Ending::Refused
+            | Ending::NotStarted { .. } => {
+                differs(SymptomKey::Reason, text.clone(), "no close frame of the service".to_owned());
+            }
         }
     }
     let complains = |name: &String| run.findings.iter().any(|finding| finding.check == name.as_str());
@@ -247,30 +291,28 @@ pub fn differences(symptom: &Symptom, run: &Judged) -> Vec<Difference> {
 
 /// Every exception that the app raises in a run, as far as it is seen: what leaves the app, what it handles, and what stops
 /// its start.
-pub fn exceptions(transcript: &Transcript) -> Vec<&Exception> {
+pub fn exceptions(run: &Judged) -> Vec<&Exception> {
     let mut seen: Vec<&Exception> = Vec::new();
-    for event in &transcript.events {
-        let exception = match &event.what {
-            What::Raised(exception)
-            | What::Handled(exception)
-            | What::NotStarted { exception: Some(exception), .. } => exception,
-            _ => continue,
-        };
-        if !seen.contains(&exception) {
-            seen.push(exception);
-        }
+    for &position in &run.timeline.raised {
+        let raised = run.transcript.events[position].what.raised();
+        seen.extend(raised.filter(|exception| !seen.contains(exception)));
     }
     seen
 }
 
-/// Whether the version with the fix is accepted. `claim` is the symptom, and the run that shows it.
+/// Whether a version alone is accepted.
 ///
 /// # Errors
 /// Says why not.
-pub fn accepts(case: &Case, after: &Judged, claim: Option<(&Symptom, &Judged)>) -> Result<(), Reason> {
-    let readings = classify::readings(&after.transcript);
+pub fn accepts(case: &Case, run: &Judged) -> Result<(), Reason> {
+    accepts_as(case, &Run::of(run), None)
+}
+
+/// Whether the version with the fix is accepted. `claim` is the symptom, and the run that shows it.
+fn accepts_as(case: &Case, after: &Run<'_>, claim: Option<(&Symptom, &Run<'_>)>) -> Result<(), Reason> {
+    let Run { judged: after, readings } = after;
     if let Some((symptom, before)) = claim {
-        still_raised(symptom, before, &readings).map_or(Ok(()), |exception| Err(Reason::StillRaised(exception)))?;
+        still_raised(symptom, before, readings).map_or(Ok(()), |exception| Err(Reason::StillRaised(exception)))?;
     }
     for (exchange, outcome) in after.outcomes.iter().enumerate() {
         let (accepted, connection) = (case.accepted_at(exchange), exchange + 1);
@@ -307,7 +349,7 @@ pub fn accepts(case: &Case, after: &Judged, claim: Option<(&Symptom, &Judged)>) 
             let is_let_in = |before: &Judged| {
                 before.let_in.is_some() || before.control.outcome().is_some_and(|seen| seen.class == Class::GoodOpen)
             };
-            if let Some((_, before)) = claim.filter(|(_, before)| is_let_in(before)) {
+            if let Some((_, Run { judged: before, .. })) = claim.filter(|(_, before)| is_let_in(before.judged)) {
                 let (outcome, let_in) = (outcome.clone(), before.let_in.clone());
                 return Err(Reason::RefusesEveryone { outcome, let_in });
             }
@@ -339,9 +381,40 @@ fn unmet(case: &Case, reading: &Reading<'_>, outcome: &Outcome) -> Option<String
         What::AwaitedNeverCame { waiting_for, .. } => Some(waiting_for.to_string()),
         What::NotPerformed { step } => match case.steps.get(step - 1).map(|step| &step.act) {
             Some(Act::SendText(_) | Act::SendBytes(_) | Act::Ping) => Some(format!("an open session at step {step}")),
-            _ => None,
+            // These do without a session, or say themselves what they wait for.
+            Some(
+                Act::Open(_)
+                | Act::Request(_)
+                | Act::Wait(_)
+                | Act::Close(_)
+                | Act::Leave
+                | Act::Reset
+                | Act::Pause
+                | Act::Deafen
+                | Act::Freeze
+                | Act::StopReading
+                | Act::ReadAnswer
+                | Act::Signal(_)
+                | Act::AwaitExit(_),
+            )
+            | None => None,
         },
-        _ => None,
+        What::OpenedBy { .. }
+        | What::OnConnectionOf { .. }
+        | What::BodyTimed(_)
+        | What::BodyCutShort { .. }
+        | What::AwaitedCame { .. }
+        | What::LinkReset
+        | What::StoppedReading
+        | What::HandshakeRefused { .. }
+        | What::BadFrameSeen(_)
+        | What::BadHeadSeen { .. }
+        | What::EndSeen
+        | What::Left
+        | wire_event!()
+        | app_event!()
+        | server_event!()
+        | outer_event!() => None,
     })
 }
 
@@ -364,7 +437,15 @@ fn server_expectations(transcript: &Transcript) -> Result<(), Reason> {
 fn is_unanswered(reading: &Reading<'_>, outcome: &Outcome) -> bool {
     let closes_without_a_word = match &outcome.ending {
         Ending::Close { code, .. } => code.is_none_or(|code| matches!(code.0, 1000 | 1001)),
-        _ => false,
+        Ending::Http { .. }
+        | Ending::Drop
+        | Ending::BadHandshake { .. }
+        | Ending::Hang { .. }
+        | Ending::Silence { .. }
+        | Ending::Parted { .. }
+        | Ending::Left
+        | Ending::Refused
+        | Ending::NotStarted { .. } => false,
     };
     closes_without_a_word && outcome.class == Class::GoodOpen && is_asked_in_vain(reading)
 }
@@ -374,14 +455,65 @@ fn is_unanswered(reading: &Reading<'_>, outcome: &Outcome) -> bool {
 fn is_asked_in_vain(reading: &Reading<'_>) -> bool {
     let is_message = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary);
     let asks = |what: &What| match what {
-        What::Received(Inbound::WebsocketReceive { .. }) => true,
+        What::Received(inbound) => match inbound {
+            Inbound::WebsocketReceive { .. } => true,
+            Inbound::WebsocketConnect
+            | Inbound::WebsocketDisconnect { .. }
+            | Inbound::HttpRequest { .. }
+            | Inbound::HttpDisconnect
+            | Inbound::LifespanStartup
+            | Inbound::LifespanShutdown
+            | Inbound::Invalid(_) => false,
+        },
         What::FrameSent(frame) => reading.machine().is_none() && is_message(frame),
-        _ => false,
+        What::ConnectionRefused
+        | What::RequestSent { .. }
+        | What::ResponseSeen(_)
+        | What::BodySeen { .. }
+        | What::FrameSeen(_)
+        | What::MessageSeen(_)
+        | What::Called { .. }
+        | What::Sent(_)
+        | What::CallRaised(_)
+        | What::Returned
+        | What::Raised(_)
+        | What::Handled(_)
+        | What::Logged { .. }
+        | step_event!()
+        | end_event!()
+        | server_event!()
+        | outer_event!() => false,
     };
     let answers = |what: &What| match what {
-        What::Sent(Outbound::WebsocketSend { .. }) => true,
+        What::Sent(outbound) => match outbound {
+            Outbound::WebsocketSend { .. } => true,
+            Outbound::WebsocketAccept { .. }
+            | Outbound::WebsocketClose { .. }
+            | Outbound::ResponseStart { .. }
+            | Outbound::ResponseBody { .. }
+            | Outbound::StartupComplete
+            | Outbound::StartupFailed { .. }
+            | Outbound::ShutdownComplete
+            | Outbound::ShutdownFailed { .. }
+            | Outbound::Unknown(_) => false,
+        },
         What::FrameSeen(frame) | What::MessageSeen(frame) => reading.machine().is_none() && is_message(frame),
-        _ => false,
+        What::ConnectionRefused
+        | What::RequestSent { .. }
+        | What::ResponseSeen(_)
+        | What::BodySeen { .. }
+        | What::FrameSent(_)
+        | What::Called { .. }
+        | What::Received(_)
+        | What::CallRaised(_)
+        | What::Returned
+        | What::Raised(_)
+        | What::Handled(_)
+        | What::Logged { .. }
+        | step_event!()
+        | end_event!()
+        | server_event!()
+        | outer_event!() => false,
     };
     let asked = reading.events.iter().position(|event| asks(&event.what));
     asked.is_some_and(|asked| !reading.events[asked..].iter().any(|event| answers(&event.what)))
@@ -393,12 +525,12 @@ fn is_asked_in_vain(reading: &Reading<'_>) -> bool {
 ///
 /// The reported exception is the claimed one; without a claim, what left the app before, and what it handled in an exchange
 /// that failed.
-fn still_raised(symptom: &Symptom, before: &Judged, after: &[Reading<'_>]) -> Option<Exception> {
+fn still_raised(symptom: &Symptom, before: &Run<'_>, after: &[Reading<'_>]) -> Option<Exception> {
+    let Run { judged, readings } = before;
     let reported: Vec<&Exception> = match &symptom.exception {
-        Some(claim) => exceptions(&before.transcript).into_iter().filter(|raised| claim.fits(raised)).collect(),
+        Some(claim) => exceptions(judged).into_iter().filter(|raised| claim.fits(raised)).collect(),
         None => {
-            let readings = classify::readings(&before.transcript);
-            let failed = readings.iter().zip(&before.outcomes).filter(|(_, outcome)| !outcome.class.is_good());
+            let failed = readings.iter().zip(&judged.outcomes).filter(|(_, outcome)| !outcome.class.is_good());
             let handled = failed.flat_map(|(reading, _)| handled(reading));
             readings.iter().filter_map(own_exception).chain(handled).collect()
         }
@@ -454,14 +586,13 @@ fn is_same(one: &Exception, other: &Exception) -> bool {
 pub fn clause(run: &Judged) -> String {
     let Outcome { ending, class, cause, .. } = &run.outcome;
     let at = run.outcomes.iter().position(|outcome| *outcome == run.outcome).unwrap_or_default();
-    let raised = |wanted: fn(&What) -> Option<&Exception>| run.transcript.of(at).find_map(|event| wanted(&event.what));
-    let escaped = raised(|what| match what {
-        What::Raised(exception) => Some(exception),
-        _ => None,
-    });
-    let handled = raised(|what| match what {
-        What::Handled(exception) => Some(exception),
-        _ => None,
+    let reading = reading(run, at);
+    let escaped = reading.as_ref().and_then(Reading::escaped).map(|(exception, _)| exception);
+    let handled = reading.as_ref().and_then(|reading| {
+        reading.events.iter().find_map(|event| match &event.what {
+            What::Handled(exception) => Some(exception),
+            _ => None,
+        })
     });
     let why = match (ending, escaped, handled) {
         (Ending::NotStarted { why }, ..) => Some(why.clone()),
@@ -472,7 +603,16 @@ pub fn clause(run: &Judged) -> String {
             Some(format!("waiting for {waiting_for}"))
         }
         (Ending::BadHandshake { why }, ..) => Some(why.clone()),
-        _ => run.findings.first().map(|Finding { check, message, .. }| format!("{check}: {message}")),
+        (
+            Ending::Http { .. }
+            | Ending::Close { .. }
+            | Ending::Drop
+            | Ending::Parted { .. }
+            | Ending::Left
+            | Ending::Refused,
+            None,
+            None,
+        ) => run.findings.first().map(|Finding { check, message, .. }| format!("{check}: {message}")),
     };
     let why = why.map_or(String::new(), |why| format!(": {why}"));
     format!("{ending} ({class}, {cause}){why}")

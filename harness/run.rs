@@ -27,6 +27,7 @@ use crate::{
     step::{Act, Awaited, Crowd, Request, Step},
     target::{ProcessControl, Target},
     targets::{Embedded, Transport},
+    timeline::AFTERMATH,
     transcript::{PROCESS, Residue, Transcript},
     trial::Trial,
     verdict::{HealthyClient, Judged, Judgement, Reason, Verdict},
@@ -215,7 +216,7 @@ pub async fn conduct(case: &Case, target: &dyn Target, seed: u64) -> Result<Judg
     }
     if case.is_alone {
         let over = case.faults.iter().filter_map(|fault| fault.trigger.until).max();
-        sleep(over.map_or(Duration::ZERO, |over| over + classify::AFTERMATH).saturating_sub(recorder.elapsed())).await;
+        sleep(over.map_or(Duration::ZERO, |over| over + AFTERMATH).saturating_sub(recorder.elapsed())).await;
     }
     controls.push(control(target, seed).await?);
     let worst = controls.iter().position(|outcome| outcome.class != Class::GoodOpen).unwrap_or(0);

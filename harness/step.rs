@@ -170,6 +170,29 @@ impl Act {
     }
 }
 
+impl Act {
+    /// The request that it makes.
+    pub fn request(&self) -> Option<&Request> {
+        match self {
+            Act::Open(request) | Act::Request(request) => Some(request),
+            Act::SendText(_)
+            | Act::SendBytes(_)
+            | Act::Ping
+            | Act::Wait(_)
+            | Act::Close(_)
+            | Act::Leave
+            | Act::Reset
+            | Act::Pause
+            | Act::Deafen
+            | Act::Freeze
+            | Act::StopReading
+            | Act::ReadAnswer
+            | Act::Signal(_)
+            | Act::AwaitExit(_) => None,
+        }
+    }
+}
+
 /// A request to be written: everything a client may want to say, and to leave out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {

@@ -307,6 +307,113 @@ pub enum What {
     },
 }
 
+/// Events that say how a step fared, and nothing about the exchange itself.
+macro_rules! step_event {
+    () => {
+        $crate::transcript::What::OpenedBy { .. }
+            | $crate::transcript::What::OnConnectionOf { .. }
+            | $crate::transcript::What::BodyTimed(_)
+            | $crate::transcript::What::BodyLate { .. }
+            | $crate::transcript::What::BodyCutShort { .. }
+            | $crate::transcript::What::AwaitedCame { .. }
+            | $crate::transcript::What::AwaitedNeverCame { .. }
+            | $crate::transcript::What::NotPerformed { .. }
+            | $crate::transcript::What::LinkReset
+            | $crate::transcript::What::StoppedReading
+    };
+}
+
+/// Everything else that a client does or sees on the wire while the exchange lasts.
+macro_rules! wire_event {
+    () => {
+        $crate::transcript::What::ConnectionRefused
+            | $crate::transcript::What::RequestSent { .. }
+            | $crate::transcript::What::ResponseSeen(_)
+            | $crate::transcript::What::BodySeen { .. }
+            | $crate::transcript::What::FrameSent(_)
+            | $crate::transcript::What::FrameSeen(_)
+            | $crate::transcript::What::MessageSeen(_)
+    };
+}
+
+/// Events with which a client gives an exchange up, or finds that it is over.
+macro_rules! end_event {
+    () => {
+        $crate::transcript::What::HandshakeRefused { .. }
+            | $crate::transcript::What::BadFrameSeen(_)
+            | $crate::transcript::What::BadHeadSeen { .. }
+            | $crate::transcript::What::EndSeen
+            | $crate::transcript::What::DeadlinePassed { .. }
+            | $crate::transcript::What::Left
+    };
+}
+
+/// Events of the app's call.
+macro_rules! app_event {
+    () => {
+        $crate::transcript::What::Called { .. }
+            | $crate::transcript::What::Received(_)
+            | $crate::transcript::What::Sent(_)
+            | $crate::transcript::What::CallRaised(_)
+            | $crate::transcript::What::Returned
+            | $crate::transcript::What::Raised(_)
+            | $crate::transcript::What::Handled(_)
+            | $crate::transcript::What::Logged { .. }
+    };
+}
+
+/// Decisions of the server about an exchange.
+macro_rules! server_event {
+    () => {
+        $crate::transcript::What::RequestRefused { .. }
+            | $crate::transcript::What::KeepaliveExpired
+            | $crate::transcript::What::CutShort
+    };
+}
+
+/// Events of the server's process, of a dependency, or of a fault.
+macro_rules! outer_event {
+    () => {
+        $crate::transcript::What::Starting
+            | $crate::transcript::What::Stopping
+            | $crate::transcript::What::Exited { .. }
+            | $crate::transcript::What::Listening
+            | $crate::transcript::What::NotStarted { .. }
+            | $crate::transcript::What::Signaled { .. }
+            | $crate::transcript::What::ExitAwaited { .. }
+            | $crate::transcript::What::FaultFired { .. }
+            | $crate::transcript::What::DependencyCalled { .. }
+    };
+}
+
+// With these patterns a match names every kind of event and stays short. A new kind belongs to one of them, and the compiler
+// then asks every match that decides something whether the kind matters there.
+pub(crate) use {app_event, end_event, outer_event, server_event, step_event, wire_event};
+
+impl What {
+    /// The exception of the app that it carries: one that leaves the app, one that the app handles, or one that stops its
+    /// start.
+    pub fn raised(&self) -> Option<&Exception> {
+        match self {
+            What::Raised(exception)
+            | What::Handled(exception)
+            | What::NotStarted { exception: Some(exception), .. } => Some(exception),
+            // An exception of `send` or `receive` is the server's; the app may not even notice it.
+            What::CallRaised(_)
+            | What::Called { .. }
+            | What::Received(_)
+            | What::Sent(_)
+            | What::Returned
+            | What::Logged { .. }
+            | step_event!()
+            | wire_event!()
+            | end_event!()
+            | server_event!()
+            | outer_event!() => None,
+        }
+    }
+}
+
 /// One observed thing, by whom, when, and in which exchange.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {

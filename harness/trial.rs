@@ -268,11 +268,10 @@ impl Report {
     pub fn exit_code(&self) -> u8 {
         let is_left_out = |judgement: &Judgement| matches!(judgement.reason, Some(Reason::NotForThisTarget(_)));
         let judged = self.trials.iter().map(|(_, judgement)| judgement).filter(|judgement| !is_left_out(judgement));
-        let verdicts: Vec<Verdict> = judged.map(|judgement| judgement.verdict).collect();
-        if !self.broken.is_empty() || verdicts.is_empty() || verdicts.contains(&Verdict::Inconclusive) {
-            2
-        } else {
-            u8::from(verdicts.iter().any(|verdict| !verdict.passes()) || !self.shutdown.is_empty())
+        let worst = judged.map(|judgement| judgement.verdict.exit_code()).max();
+        match worst.filter(|_| self.broken.is_empty()) {
+            Some(worst) => worst.max(u8::from(!self.shutdown.is_empty())),
+            None => Verdict::Inconclusive.exit_code(),
         }
     }
 }

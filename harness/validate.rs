@@ -127,7 +127,7 @@ impl Tried<'_> {
             }
             let got = outcome.ending.to_string();
             validation.rows.push(row(format!("GET {path}"), "2xx", got, is_ready, answered(&transcript)));
-            self.explain(&transcript, &outcome, validation);
+            self.explain(&transcript, &reading, &outcome, validation);
         }
         if let Some(path) = self.binding.paths.websocket.as_ref().filter(|_| self.binding.credential.is_needed()) {
             for (credential, said) in [(Credential::None, "no"), (Credential::Garbage, "a bad")] {
@@ -148,7 +148,7 @@ impl Tried<'_> {
         let opened = reading.response.is_some_and(|head| head.status == 101);
         let what = if self.binding.credential.is_needed() { "upgrade with a valid credential" } else { "upgrade" };
         validation.rows.push(row(what.to_owned(), "101", opening(&reading, &outcome), opened, answered(&transcript)));
-        self.explain(&transcript, &outcome, validation);
+        self.explain(&transcript, &reading, &outcome, validation);
         let is_talking = opened && self.binding.messages.request.is_some() && !self.binding.messages.events.is_empty();
         if is_talking {
             let (events, seen) = (self.binding.messages.events.len(), reading.agent_events().len());
@@ -195,7 +195,7 @@ impl Tried<'_> {
             validation.rows.extend(
                 complaints.map(|(check, message)| row(format!("{route}: {check}"), NO_COMPLAINT, message, false, None)),
             );
-            self.explain(&transcript, &outcome, validation);
+            self.explain(&transcript, &reading, &outcome, validation);
         }
         let left: Vec<String> = left.iter().map(Route::to_string).collect();
         if !left.is_empty() {
@@ -205,8 +205,8 @@ impl Tried<'_> {
     }
 
     /// Notes what may have brought a failure about.
-    fn explain(&self, transcript: &Transcript, outcome: &Outcome, validation: &mut Validation) {
-        let explanation = self.server.kind.explain(&Reading::of(transcript, 0), &outcome.ending);
+    fn explain(&self, transcript: &Transcript, reading: &Reading<'_>, outcome: &Outcome, validation: &mut Validation) {
+        let explanation = self.server.kind.explain(reading, &outcome.ending);
         if outcome.class.is_good() {
             // A refusal may be in order, and still not what was meant for an upgrade.
             let lost = explanation.filter(|explanation| explanation.passage != Passage::Arrived);

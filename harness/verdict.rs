@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     exception::Exception,
     outcome::{Class, Ending, Outcome},
+    timeline::Timeline,
     transcript::Transcript,
 };
 
@@ -51,6 +52,16 @@ impl Verdict {
             | Verdict::CannotReproduce
             | Verdict::Vacuous
             | Verdict::Inconclusive => false,
+        }
+    }
+
+    /// The exit code of a run with this verdict: 0 where it passes, 1 where it does not, and 2 where the harness could not do
+    /// its work.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Verdict::Fixed | Verdict::Passed => 0,
+            Verdict::StillBroken | Verdict::Failed | Verdict::CannotReproduce | Verdict::Vacuous => 1,
+            Verdict::Inconclusive => 2,
         }
     }
 
@@ -343,7 +354,15 @@ impl fmt::Display for Reason {
 fn detail(f: &mut fmt::Formatter<'_>, outcome: &Outcome) -> fmt::Result {
     match &outcome.ending {
         Ending::NotStarted { why } => write!(f, ": {why}"),
-        _ => Ok(()),
+        Ending::Http { .. }
+        | Ending::Close { .. }
+        | Ending::Drop
+        | Ending::BadHandshake { .. }
+        | Ending::Hang { .. }
+        | Ending::Silence { .. }
+        | Ending::Parted { .. }
+        | Ending::Left
+        | Ending::Refused => Ok(()),
     }
 }
 
@@ -428,6 +447,8 @@ pub struct Judged {
     pub findings: Vec<Finding>,
     /// Everything that happened.
     pub transcript: Transcript,
+    /// The facts of the transcript.
+    pub(crate) timeline: Timeline,
     /// How the healthy client fared on the same version.
     pub control: HealthyClient,
     /// A route that lets a client in, where the case's own request does not show whether anyone is let in.
@@ -520,5 +541,18 @@ impl Judgement {
     pub fn why(&self) -> String {
         let reason = self.reason.as_ref().map(Reason::to_string);
         reason.into_iter().chain(self.explanation.clone()).collect::<Vec<_>>().join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Verdict;
+
+    #[test]
+    fn only_a_verdict_that_passes_exits_with_zero() {
+        for verdict in Verdict::ALL {
+            assert_eq!(verdict.exit_code() == 0, verdict.passes(), "{verdict}");
+        }
+        assert_eq!(Verdict::Inconclusive.exit_code(), 2, "the harness could not do its work");
     }
 }

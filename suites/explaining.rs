@@ -7,12 +7,12 @@ use std::sync::Arc;
 use relapse::{
     Catalogue, Cause, Conductor, Environment, Place, Revision, Trial,
     application::Application,
-    classify::{self, Reading},
+    classify::Reading,
     event::Outbound,
     exception::Exception,
     explain::{Explanation, Kind, Passage},
     fault::{FaultKind, HeadEdit},
-    servers,
+    judge, servers,
     step::{Act, Request, Step},
     transcript::{Event, Level, Party, Transcript, What},
 };
@@ -85,7 +85,8 @@ fn explanations_have_the_real_cause() {
         }
         let judged = conductor.run(&trial, trial.case.twin, 1).unwrap();
         let kind = Kind { profiles: vec![profile(&trial.profile.name)], by: "its name" };
-        for (mut reading, outcome) in classify::readings(&judged.transcript).into_iter().zip(&judged.outcomes) {
+        for (exchange, outcome) in judged.outcomes.iter().enumerate() {
+            let reading = judge::reading(&judged, exchange).unwrap();
             if !TOLD.contains(&outcome.cause) || outcome.class.is_good() {
                 continue;
             }
@@ -100,8 +101,11 @@ fn explanations_have_the_real_cause() {
                 assert!(is_seen, "{name}: {explanation}");
                 observed += 1;
             }
-            reading.events.retain(|event| event.party == Party::Probe);
-            let explanation = kind.explain(&reading, &outcome.ending).unwrap_or_else(|| panic!("{name}: nothing"));
+            let mut wire = judged.transcript.clone();
+            wire.events.retain(|event| event.party == Party::Probe);
+            let explanation = kind
+                .explain(&Reading::of(&wire, exchange), &outcome.ending)
+                .unwrap_or_else(|| panic!("{name}: nothing"));
             assert!(!explanation.is_certain(), "{name}: only the wire is seen, and yet {explanation}");
             let is_told = explanation.causes.contains(&outcome.cause)
                 || (decided && explanation.causes.iter().any(|cause| OWN.contains(cause)));

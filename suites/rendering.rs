@@ -46,7 +46,7 @@ fn the_table_where_not_everything_is_fixed() {
     // The same defect on both twins: what a repair that does nothing looks like.
     let unrepaired = Conductor::default().run(trial, trial.case.twin, 1).unwrap();
     judgement.verdict = Verdict::StillBroken;
-    judgement.reason = Some(judge::accepts(&trial.case, &unrepaired, None).unwrap_err());
+    judgement.reason = Some(judge::accepts(&trial.case, &unrepaired).unwrap_err());
     judgement.after = Some(unrepaired);
     check_page("table_still_broken", &render_table(&report, 150));
 }

@@ -38,6 +38,7 @@ const RANKS: &[(&str, &[&str])] = &[
             "scope",
             "signal",
             "step",
+            "timeline",
             "transcript",
             "trial",
             "value",
@@ -142,6 +143,28 @@ fn modules_import_from_the_ranks_above() {
             let sees_its_own = !BLIND.contains(&RANKS[rank].0);
             let allowed = other < rank || named == module || (other == rank && sees_its_own);
             assert!(allowed, "{file} ({}) may not import {named} ({})", RANKS[rank].0, RANKS[other].0);
+        }
+    }
+}
+
+#[test]
+fn a_judged_run_is_looked_at_once() {
+    const LOOKS: [&str; 4] = ["Timeline::of(", "Reading::of(", "classify::readings(", "Evidence::gather("];
+    let looks = |text: &str| LOOKS.iter().map(|look| text.matches(look).count()).sum::<usize>();
+    for (file, text) in files("harness", "rs") {
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        match file.as_str() {
+            "harness/judge.rs" => {
+                assert_eq!(looks(text), 1, "{file} looks at a transcript where it becomes a judged run")
+            }
+            "harness/check/mod.rs" => assert_eq!(looks(text), 1, "{file} looks for a run that is looked at only once"),
+            file if ["check/", "report/", "external/translate", "explain", "verdict", "trial"]
+                .iter()
+                .any(|judging| file.starts_with(&format!("harness/{judging}"))) =>
+            {
+                assert_eq!(looks(text), 0, "{file} computes its own view of a transcript");
+            }
+            _ => {}
         }
     }
 }

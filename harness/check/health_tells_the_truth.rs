@@ -3,10 +3,11 @@
 
 use super::{Complaints, Evidence};
 use crate::{
-    classify::{NOTICE, Reading, is_replaced},
+    classify::Reading,
     fault::{Fault, FaultKind, ProcessFault, Trigger},
     outcome::{Class, Ending, Outcome},
-    transcript::{Transcript, What},
+    timeline::NOTICE,
+    transcript::What,
 };
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
@@ -18,7 +19,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     };
     exchanges
         .windows(2)
-        .filter(|pair| same_conditions(evidence.transcript, pair[0].0, pair[1].0))
+        .filter(|pair| same_conditions(evidence, pair[0].0, pair[1].0))
         .filter_map(|pair| Some((says(&pair[0])?, says(&pair[1])?)))
         .filter(|((one, first), (other, second))| one != other && first != second)
         .map(|((one, first), (other, second))| {
@@ -66,7 +67,7 @@ fn asked_for_itself(reading: &Reading<'_>) -> bool {
 }
 
 /// Whether no fault began or ended from the start of the first of two exchanges to the end of the last.
-fn same_conditions(transcript: &Transcript, one: &Reading<'_>, other: &Reading<'_>) -> bool {
+fn same_conditions(evidence: &Evidence<'_>, one: &Reading<'_>, other: &Reading<'_>) -> bool {
     let times = || one.events.iter().chain(&other.events).map(|event| event.at);
     let (Some(start), Some(end)) = (times().min(), times().max()) else { return false };
     let is_same = |trigger: Trigger| {
@@ -75,9 +76,9 @@ fn same_conditions(transcript: &Transcript, one: &Reading<'_>, other: &Reading<'
     };
     // While a process starts, what is true changes as soon as time passes.
     let starts = |fault: &Fault| match &fault.kind {
-        FaultKind::Process(ProcessFault::ShutDown { at }) => is_replaced(transcript, at.0, start, end),
+        FaultKind::Process(ProcessFault::ShutDown { at }) => evidence.listening.is_replaced(at.0, start, end),
         kind => kind.acts_on_process() && start <= fault.trigger.until.unwrap_or_default() + NOTICE,
     };
-    let may_have_started = start < end && transcript.faults.iter().any(starts);
-    !may_have_started && transcript.faults.iter().all(|fault| is_same(fault.trigger))
+    let may_have_started = start < end && evidence.transcript.faults.iter().any(starts);
+    !may_have_started && evidence.transcript.faults.iter().all(|fault| is_same(fault.trigger))
 }

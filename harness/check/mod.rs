@@ -32,9 +32,12 @@ mod stated_reason;
 mod subprotocol_offered;
 mod welcome_first;
 
+use std::borrow::Cow;
+
 use crate::{
-    classify::{self, Reading},
+    classify::Reading,
     outcome::{Class, Outcome},
+    timeline::{Listening, Timeline},
     transcript::Transcript,
     verdict::{Finding, HealthyClient},
 };
@@ -50,14 +53,32 @@ pub struct Evidence<'a> {
     pub outcomes: Vec<Outcome>,
     /// How the healthy client fared beside it.
     pub control: &'a HealthyClient,
+    /// The times at which the server's process began to listen.
+    listening: Cow<'a, Listening>,
 }
 
 impl<'a> Evidence<'a> {
-    /// Gathers the evidence of a run.
+    /// Gathers the evidence of a run that is looked at only once.
     pub fn gather(transcript: &'a Transcript, control: &'a HealthyClient) -> Evidence<'a> {
-        let readings = classify::readings(transcript);
+        let Timeline { exchanges, listening, .. } = Timeline::of(transcript);
+        let readings = exchanges.into_iter().map(|facts| Reading::new(transcript, Cow::Owned(facts))).collect();
+        Evidence::new(transcript, readings, Cow::Owned(listening), control)
+    }
+
+    /// Gathers the evidence of a run, by its timeline.
+    pub fn of(transcript: &'a Transcript, timeline: &'a Timeline, control: &'a HealthyClient) -> Evidence<'a> {
+        let readings = Reading::all(transcript, timeline);
+        Evidence::new(transcript, readings, Cow::Borrowed(&timeline.listening), control)
+    }
+
+    fn new(
+        transcript: &'a Transcript,
+        readings: Vec<Reading<'a>>,
+        listening: Cow<'a, Listening>,
+        control: &'a HealthyClient,
+    ) -> Evidence<'a> {
         let outcomes = readings.iter().map(Reading::outcome).collect();
-        Evidence { transcript, readings, outcomes, control }
+        Evidence { transcript, readings, outcomes, control, listening }
     }
 
     /// The exchanges in which what the client saw is what the service did: nothing that was injected stood between.

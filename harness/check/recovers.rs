@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::{Complaints, Evidence};
 use crate::{
-    classify::{NOTICE, Reading, listens_from},
+    classify::Reading,
     fault::{FaultKind, Place, ProcessFault},
     head::header,
     outcome::{Class, Outcome},
+    timeline::NOTICE,
 };
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
@@ -17,7 +18,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
         // A start is over by itself.
         .filter(|fault| fault.kind != FaultKind::Process(ProcessFault::Restart {}))
         .map(|fault| match &fault.kind {
-            FaultKind::Process(ProcessFault::ShutDown { at }) => listens_from(evidence.transcript, at.0),
+            FaultKind::Process(ProcessFault::ShutDown { at }) => evidence.listening.next(at.0),
             _ => fault.trigger.until,
         })
         // One that never ends is followed by nothing.

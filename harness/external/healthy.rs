@@ -209,12 +209,8 @@ pub(super) fn is_unfound(outcome: &Outcome) -> bool {
 
 /// Whether the first request of a case asks for a WebSocket.
 fn opens_sessions(case: &Case) -> bool {
-    let is_open = case.steps.iter().find_map(|step| match &step.act {
-        Act::Open(_) => Some(true),
-        Act::Request(_) => Some(false),
-        _ => None,
-    });
-    is_open.unwrap_or(false)
+    let first = case.steps.iter().find(|step| step.act.request().is_some());
+    first.is_some_and(|step| matches!(step.act, Act::Open(_)))
 }
 
 /// Whether a case opens the session that the service file describes.
@@ -261,10 +257,7 @@ fn derived(
 
 /// Whether any of the steps presents a credential.
 fn presents_credential(steps: &[Step]) -> bool {
-    steps.iter().any(|step| match &step.act {
-        Act::Open(request) | Act::Request(request) => request.credential == Credential::Valid,
-        _ => false,
-    })
+    steps.iter().filter_map(|step| step.act.request()).any(|request| request.credential == Credential::Valid)
 }
 
 /// The meaning of a healthy client's outcome.
@@ -272,7 +265,16 @@ fn judged(source: Source, outcome: Outcome, has_credential: bool) -> HealthyClie
     let is_refusal = match &outcome.ending {
         Ending::Http { status: 401 | 403, .. } => true,
         Ending::Close { code: Some(code), .. } => matches!(code.0, 1008 | 4401 | 4403),
-        _ => outcome.class == Class::GoodAuthRefusal,
+        Ending::Http { .. }
+        | Ending::Close { code: None, .. }
+        | Ending::Drop
+        | Ending::BadHandshake { .. }
+        | Ending::Hang { .. }
+        | Ending::Silence { .. }
+        | Ending::Parted { .. }
+        | Ending::Left
+        | Ending::Refused
+        | Ending::NotStarted { .. } => outcome.class == Class::GoodAuthRefusal,
     };
     match outcome.class {
         Class::GoodOpen => HealthyClient::Tried(outcome),
@@ -281,7 +283,16 @@ fn judged(source: Source, outcome: Outcome, has_credential: bool) -> HealthyClie
         Class::GoodAuthRefusal | Class::GoodBadRequest if source == Source::Derived => {
             HealthyClient::RefusedByDesign(outcome)
         }
-        _ => HealthyClient::Tried(outcome),
+        Class::GoodAuthRefusal
+        | Class::GoodBadRequest
+        | Class::GoodNotReady
+        | Class::Unclean
+        | Class::BadServer
+        | Class::BadDrop
+        | Class::BadHang
+        | Class::BadMask
+        | Class::BadOpen
+        | Class::BadSilent => HealthyClient::Tried(outcome),
     }
 }
 

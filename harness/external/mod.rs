@@ -13,7 +13,7 @@ pub use translate::{as_written, in_the_words_of, translate};
 use crate::{
     binding::Binding,
     case::{Case, DEFAULT_PROFILE},
-    classify::{self, Reading},
+    classify::Reading,
     clock::Clock,
     credential::{Credential, Form},
     error::{Error, Trouble},
@@ -196,7 +196,19 @@ impl External {
             Some(Ending::Http { status: 429, .. }) => {
                 Err(Reason::Harness(format!("{authority} refuses further requests (429)")))
             }
-            _ => Ok(healthy),
+            Some(
+                Ending::Http { .. }
+                | Ending::Close { .. }
+                | Ending::Drop
+                | Ending::BadHandshake { .. }
+                | Ending::Hang { .. }
+                | Ending::Silence { .. }
+                | Ending::Parted { .. }
+                | Ending::Left
+                // A case may be about an app that does not start.
+                | Ending::NotStarted { .. },
+            )
+            | None => Ok(healthy),
         }
     }
 
@@ -219,9 +231,8 @@ impl External {
 
     /// The possible causes of a run's outcome.
     fn explain(&self, judged: &Judged) -> Option<Explanation> {
-        let readings = classify::readings(&judged.transcript);
         let at = judged.outcomes.iter().position(|outcome| *outcome == judged.outcome)?;
-        self.kind.explain(readings.get(at)?, &judged.outcome.ending)
+        self.kind.explain(&judge::reading(judged, at)?, &judged.outcome.ending)
     }
 }
 

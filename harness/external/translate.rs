@@ -81,10 +81,7 @@ fn seen_from_outside(symptom: &Symptom) -> Symptom {
 /// A user of a case that the service file does not have, where users matter.
 fn unknown_user<'a>(case: &'a Case, binding: &Binding) -> Option<&'a str> {
     let steps = case.steps.iter().chain(case.control.iter().flatten());
-    let mut users = steps.filter_map(|step| match &step.act {
-        Act::Open(request) | Act::Request(request) => Some(request.user.as_str()),
-        _ => None,
-    });
+    let mut users = steps.filter_map(|step| step.act.request()).map(|request| request.user.as_str());
     users.find(|user| binding.credential.is_needed() && !binding.has_user(user))
 }
 
@@ -139,12 +136,32 @@ enum Asks {
 
 /// A request with a credential as the service file has it, where the service file puts it.
 fn introduced(request: Request, asks: Asks, binding: &Binding, authority: &str) -> Request {
-    use Credential::{Empty, Garbage, NoScheme, None, Valid};
     let credential = match request.credential {
-        _ if !binding.credential.is_needed() => None,
-        kind @ (Valid | None | Empty | NoScheme) => kind,
+        _ if !binding.credential.is_needed() => Credential::None,
+        kind @ (Credential::Valid | Credential::None | Credential::Empty | Credential::NoScheme) => kind,
         kind if Credential::FORGED.contains(&kind) => kind,
-        _ => Garbage,
+        // The other kinds need the secret of the built-in backend, so that they become garbage.
+        Credential::Garbage
+        | Credential::Expired
+        | Credential::NotYetValid
+        | Credential::WrongSignature
+        | Credential::WrongIssuer
+        | Credential::WrongAudience
+        | Credential::MissingSubject
+        | Credential::MissingExpiry
+        | Credential::MissingIssueTime
+        | Credential::MissingIssuer
+        | Credential::MissingId
+        | Credential::MissingAudience
+        | Credential::TooOld
+        | Credential::WrongType
+        | Credential::WrongService
+        | Credential::WrongEnvironment
+        | Credential::WrongAlgorithm
+        | Credential::OverLong
+        | Credential::Revoked
+        | Credential::Unsigned
+        | Credential::TwoSegments => Credential::Garbage,
     };
     let kind = match asks {
         Asks::Upgrade => RequestKind::Upgrade,

@@ -10,7 +10,6 @@ use super::{Drawn, promise, visit};
 use crate::{
     binding::Binding,
     check::Evidence,
-    classify,
     clock::{Clock, Runtime},
     credential::Credential,
     environment::Environment,
@@ -300,10 +299,9 @@ impl Foreign {
         if kind.profiles.is_empty() { authority.clone() } else { format!("{authority} ({kind})") }
     }
 
-    /// What may have brought the worst of these endings about.
-    pub(super) fn explain(&self, transcript: &Transcript) -> Option<Explanation> {
-        let readings = classify::readings(transcript);
-        let mut ended = readings.iter().map(|reading| (reading, reading.outcome()));
+    /// The possible causes of the last bad ending of a run.
+    pub(super) fn explain(&self, evidence: &Evidence<'_>) -> Option<Explanation> {
+        let mut ended = evidence.readings.iter().zip(&evidence.outcomes);
         let (reading, outcome) = ended.rfind(|(_, outcome)| !outcome.class.is_good())?;
         self.kind.explain(reading, &outcome.ending)
     }

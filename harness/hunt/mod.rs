@@ -484,7 +484,7 @@ fn states(reading: &Reading<'_>) -> [bool; STATES.len()] {
         reached[state] = true;
     }
     reached[3] = reading.welcome.is_some();
-    reached[4] = reading.messages.iter().any(|name| Some(&name.as_ref()) == reading.service.words.events.last());
+    reached[4] = reading.messages.iter().any(|name| Some(&name.as_str()) == reading.service.words.events.last());
     reached
 }
 
@@ -673,11 +673,13 @@ impl<'h> Worker<'h> {
         let hunt = self.hunt;
         let Smallest { drawn, played, number, reproduction } = self.shrink_and_confirm(&key, found, number)?;
         let seed = hunt.seed_of(number);
-        let (own, also): (Vec<_>, Vec<_>) = complaints(&played).into_iter().partition(|(other, _)| *other == key);
+        let mut explanation = None;
+        let complaints = look(&played, &mut |evidence, _| {
+            explanation = hunt.foreign.as_ref().and_then(|foreign| foreign.explain(evidence));
+        });
+        let (own, also): (Vec<_>, Vec<_>) = complaints.into_iter().partition(|(other, _)| *other == key);
         let mut message = own.into_iter().next().map(|(_, message)| message).unwrap_or_default();
-        if let (Some(foreign), Ok(transcript)) = (&hunt.foreign, &played)
-            && let Some(explanation) = foreign.explain(transcript)
-        {
+        if let Some(explanation) = explanation {
             let _ = write!(message, "; {explanation}");
         }
         message.push_str(match reproduction {

@@ -44,9 +44,9 @@ pub struct Line {
 pub fn lines(transcript: &Transcript, detail: Detail) -> Vec<Line> {
     let redactor = Redactor::of(transcript);
     let is_named = transcript.events.iter().any(|event| matches!(event.what, What::OpenedBy { .. }));
-    let of = |exchange: usize| -> Vec<Line> {
+    let of = |events: &[&Event]| -> Vec<Line> {
         let mut lines: Vec<(Line, usize)> = Vec::new();
-        for event in transcript.of(exchange) {
+        for event in events {
             let unmet = || if is_named { unmet(event, &redactor) } else { None };
             let Some(text) = line(event, &transcript.faults, detail, &redactor).or_else(unmet) else { continue };
             match lines.last_mut() {
@@ -62,33 +62,61 @@ pub fn lines(transcript: &Transcript, detail: Detail) -> Vec<Line> {
         };
         lines.into_iter().map(again).collect()
     };
-    let mut shown = of(PROCESS);
+    let mut process: Vec<&Event> = Vec::new();
+    let mut exchanges: Vec<Vec<&Event>> = vec![Vec::new(); transcript.exchanges()];
+    for event in &transcript.events {
+        match event.exchange {
+            PROCESS => process.push(event),
+            exchange => exchanges[exchange].push(event),
+        }
+    }
+    let mut shown = of(&process);
     if !shown.is_empty() {
         shown.insert(0, Line { at: Duration::ZERO, text: "--- the process ---".to_owned() });
     }
-    let exchanges = transcript.exchanges();
-    let mut first = 0;
-    while first < exchanges {
-        let lines = of(first);
-        let texts = |exchange: usize| {
-            let user = user_of(transcript, exchange);
-            let lines = of(exchange).into_iter().map(|line| line.text.replace(user, "<user>")).collect::<Vec<_>>();
-            (client_of(transcript, exchange), lines)
-        };
-        let these = texts(first);
-        let alike = (first + 1..exchanges).take_while(|&other| texts(other) == these).count();
+    let exchanges: Vec<Shown<'_>> = exchanges.iter().map(|events| Shown::of(events, of(events))).collect();
+    let mut rest = exchanges.as_slice();
+    while let [Shown { client, lines, texts }, others @ ..] = rest {
+        let first = exchanges.len() - rest.len();
+        let alike = others.iter().take_while(|other| other.client == *client && other.texts == *texts).count();
         let at = lines.first().map_or(Duration::ZERO, |line| line.at);
         if alike > 0 {
             let text = format!("--- connections {} to {}, all like this ---", first + 1, first + 1 + alike);
             shown.push(Line { at, text });
-        } else if exchanges > 1 || !shown.is_empty() {
-            let client = client_of(transcript, first).map(|name| format!(": {name}")).unwrap_or_default();
+        } else if exchanges.len() > 1 || !shown.is_empty() {
+            let client = client.map(|name| format!(": {name}")).unwrap_or_default();
             shown.push(Line { at, text: format!("--- connection {}{client} ---", first + 1) });
         }
-        shown.extend(lines);
-        first += 1 + alike;
+        shown.extend(lines.iter().cloned());
+        rest = &others[alike..];
     }
     shown
+}
+
+/// An exchange as lines.
+#[derive(Debug)]
+struct Shown<'a> {
+    /// The name of its client, in a case that names them.
+    client: Option<&'a ClientName>,
+    lines: Vec<Line>,
+    /// The lines without the name of the user, which is all that differs between clients of a crowd.
+    texts: Vec<String>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(events: &[&'a Event], lines: Vec<Line>) -> Shown<'a> {
+        let client = events.iter().find_map(|event| match &event.what {
+            What::OpenedBy { client } => Some(client),
+            _ => None,
+        });
+        let user = events.iter().find_map(|event| match &event.what {
+            What::RequestSent { credential, .. } => Some(credential.subject.as_str()),
+            _ => None,
+        });
+        let user = user.unwrap_or("user-1");
+        let texts = lines.iter().map(|line| line.text.replace(user, "<user>")).collect();
+        Shown { client, lines, texts }
+    }
 }
 
 /// One event of a server, as it happens. Where there is no probe, the call tells what the client asked.
@@ -103,23 +131,6 @@ pub fn narrate(event: &Event, faults: &[Fault], redactor: &Redactor) -> Option<S
         }
         _ => line(event, faults, Detail::Full, redactor),
     }
-}
-
-/// The name of an exchange's client, in a case that names them.
-fn client_of(transcript: &Transcript, exchange: usize) -> Option<&ClientName> {
-    transcript.of(exchange).find_map(|event| match &event.what {
-        What::OpenedBy { client } => Some(client),
-        _ => None,
-    })
-}
-
-/// The user that an exchange's client says it is, which is all that differs between clients of a crowd.
-fn user_of(transcript: &Transcript, exchange: usize) -> &str {
-    let user = transcript.of(exchange).find_map(|event| match &event.what {
-        What::RequestSent { credential, .. } => Some(credential.subject.as_str()),
-        _ => None,
-    });
-    user.unwrap_or("user-1")
 }
 
 fn line(event: &Event, faults: &[Fault], detail: Detail, redactor: &Redactor) -> Option<String> {
