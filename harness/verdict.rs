@@ -326,7 +326,14 @@ impl fmt::Display for Reason {
                     Ending::Hang { waiting_for } | Ending::Silence { waiting_for } => {
                         write!(f, ", waiting for {waiting_for}")
                     }
-                    _ => Ok(()),
+                    Ending::Http { .. }
+                    | Ending::Close { .. }
+                    | Ending::Drop
+                    | Ending::BadHandshake { .. }
+                    | Ending::Parted { .. }
+                    | Ending::Left
+                    | Ending::Refused
+                    | Ending::NotStarted { .. } => Ok(()),
                 }
             }
             Reason::RefusesEveryone { outcome, let_in } => {
