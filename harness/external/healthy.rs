@@ -14,7 +14,7 @@ use crate::{
     plan::Plan,
     route::Route,
     run,
-    step::{Act, Request, Step},
+    step::{Act, AnswerReading, Request, Step},
     transcript::What,
     verdict::HealthyClient,
 };
@@ -189,7 +189,8 @@ fn opens_session_of(case: &Case, binding: &Binding) -> bool {
 fn derived(case: &Case, binding: &Binding, authority: &str) -> Vec<(Source, Vec<Step>)> {
     let request = |request: &Request| {
         let credential = if binding.credential.is_needed() { Credential::Valid } else { Credential::None };
-        Request { credential, without: Vec::new(), retry: None, give_up: None, ..request.clone() }
+        let answer = AnswerReading::AtOnce;
+        Request { credential, without: Vec::new(), retry: None, give_up: None, answer, ..request.clone() }
     };
     let own = case.steps.iter().find_map(|step| match &step.act {
         Act::Open(asked) => Some(Act::Open(Request { method: "GET".to_owned(), ..request(asked) })),
