@@ -292,6 +292,8 @@ fn cases_with_signals_and_arguments_are_judged() {
     let long = stopping("/slow", "'SIGTERM'", "");
     let wrong = stopping("/slow", "7", "");
     let bad = same_life("server_arguments = ['--no-such-option']");
+    let later = "summary = \"x\"\n[[step]]\nrequest = \"GET /\"\nanswer = \"later\"\n[[step]]\nread_answer = true\n\
+                 [expect]\naccept = [\"http 200\"]\n";
     let directory = write(&[
         ("stop.toml", &long),
         ("wrong.toml", &wrong),
@@ -300,9 +302,11 @@ fn cases_with_signals_and_arguments_are_judged() {
         ("three.toml", &same_life(args)),
         ("bad.toml", &bad),
         ("four.toml", &same_life("")),
+        ("later.toml", later),
     ]);
     let Some(python) = interpreter(&"uvicorn==0.54.0".parse().unwrap()) else { return };
-    let files = ["stop.toml", "wrong.toml", "one.toml", "two.toml", "three.toml", "bad.toml", "four.toml"];
+    let files =
+        ["stop.toml", "wrong.toml", "one.toml", "two.toml", "three.toml", "bad.toml", "four.toml", "later.toml"];
     let target = ["--target", "asgi:service:app", "--server", "uvicorn==0.54.0", "--python", python.to_str().unwrap()];
     let json = ["--format", "json"];
     let (code, told) = command(directory.path(), &[&files[..], &target, &json].concat());
@@ -324,12 +328,16 @@ fn cases_with_signals_and_arguments_are_judged() {
         r#""three.toml" "passed""#,
         r#""bad.toml" "inconclusive": "could not run the application: with `--no-such-option`: uvicorn==0.54.0 ended before"#,
         r#""four.toml" "passed""#,
+        r#""later.toml" "passed""#,
     ];
     assert_eq!(verdicts.len(), expected.len(), "{verdicts:#?}");
     for (verdict, expected) in verdicts.iter().zip(expected) {
         assert!(verdict.starts_with(expected), "{verdict}\n{expected}");
     }
     assert_eq!(code, Some(2), "{told}");
+    // The healthy client leaves nothing for later.
+    let last = document["cases"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["control"]["outcome"], "http 200", "{told}");
 }
 
 /// A target without a server that the harness starts refuses such a case with its line, and nothing is sent.

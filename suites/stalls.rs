@@ -167,3 +167,41 @@ fn a_stall_shows_as_behind_the_real_server(#[values(0, 1, 2, 3, 4, 5, 6, 7, 8)] 
     });
     assert_eq!(played, real, "{server}");
 }
+
+/// One stall is enough where a pong is under way as it begins: behind the library `websockets` the session ends with 1011,
+/// behind the others it goes on. The same work in a thread costs no session anywhere.
+#[rstest]
+#[case("uvicorn-0.35", "close 1011 (bad-server; keepalive)")]
+#[case("uvicorn-0.54-websockets", "close 1011 (bad-server; keepalive)")]
+#[case("uvicorn-0.54", "close 1000 (good-open; clean)")]
+#[case("uvicorn-0.54-wsproto", "close 1000 (good-open; clean)")]
+#[case("hypercorn-0.18", "close 1000 (good-open; clean)")]
+#[case("daphne-4.2", "close 1000 (good-open; clean)")]
+fn a_pong_under_way_is_late_behind_one_library(#[case] name: &str, #[case] expected: &str) {
+    let Some(python) = crate::python::python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let stall = Duration::from_secs(45);
+    let step = |act| Step::new(act, Duration::from_secs(100));
+    let steps = [
+        step(Act::Open(Request::standard("GET", "/"))),
+        // The ping goes out 20 s after the accept, and its answer takes 0.3 s, as does the message, which comes first.
+        Step::new(Act::Pause, Duration::from_millis(19_800)),
+        step(Act::SendText("1".to_owned())),
+        step(Act::Wait(Awaited::Text("done".to_owned()))),
+        step(Act::Pause),
+        step(Act::Close(relapse::close_code::CloseCode::NORMAL)),
+    ];
+    let endings = ["time.sleep(", "await asyncio.to_thread(time.sleep, "].map(|work| {
+        let site = site_that_blocks(&python, directory.path(), stall);
+        std::fs::write(directory.path().join("service.py"), SERVICE.replace("time.sleep(", work)).unwrap();
+        Runtime::new(Clock::Virtual).block_on(async {
+            let launched = PythonTarget::launch(site, &binding(), String::new(), profile(name), 1).await;
+            let (target, _) = launched.unwrap_or_else(|trouble| panic!("{}", trouble.message));
+            let slow = relapse::read_edge_fault("delay_bytes direction=to-server delay_ms=300").unwrap();
+            let transcript = run::converse(&steps, Plan { seed: 1, faults: vec![slow] }, &target).await.unwrap();
+            target.stop().await.unwrap();
+            classify::readings(&transcript)[0].outcome().to_string()
+        })
+    });
+    assert_eq!(endings, [expected, "close 1000 (good-open; clean)"]);
+}

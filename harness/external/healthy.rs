@@ -16,7 +16,7 @@ use crate::{
     plan::Plan,
     route::Route,
     run,
-    step::{Act, DEFAULT_LIMIT, Request, Step},
+    step::{Act, AnswerReading, DEFAULT_LIMIT, Request, Step},
     transcript::What,
     verdict::HealthyClient,
 };
@@ -231,7 +231,8 @@ fn derived(
 ) -> Vec<(Source, Vec<Step>)> {
     let request = |request: &Request| {
         let credential = if binding.credential.is_needed() { Credential::Valid } else { Credential::None };
-        Request { credential, without: Vec::new(), retry: None, give_up: None, ..request.clone() }
+        let answer = AnswerReading::AtOnce;
+        Request { credential, without: Vec::new(), retry: None, give_up: None, answer, ..request.clone() }
     };
     let own = case.steps.iter().find_map(|step| {
         let act = match &step.act {
