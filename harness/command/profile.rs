@@ -120,7 +120,11 @@ fn compare_profile(profile: Arc<Profile>, options: &Programs, asked: &Path) -> R
     let (all, unrecorded) = (compared.differences.len(), compared.unrecorded().count());
     let recorded =
         if all > unrecorded { format!(", {} of them as its profile records", all - unrecorded) } else { String::new() };
-    note(&format!("{name}: {all} of {} programs differ{recorded}", options.programs));
+    let strict = compared.strict;
+    note(&format!(
+        "{name}: {all} of {} programs differ{recorded}; {strict} are in no situation that it records",
+        options.programs
+    ));
     // Other programs need not show everything.
     let is_full = options.programs >= FULL_RUN && options.seed == 1 && options.server.is_none();
     let unseen = if is_full { compared.unseen() } else { Vec::new() };

@@ -72,6 +72,8 @@ pub struct Difference {
 pub struct Compared {
     /// The programs that differ.
     pub differences: Vec<Difference>,
+    /// How many programs are in no situation that the profile records: all of them must show the same.
+    pub strict: usize,
     known: Vec<Situation>,
 }
 
@@ -122,12 +124,14 @@ pub fn compare(setup: &Setup, python: &Path, tell: &(dyn Fn(&str) + Sync)) -> Re
     };
     let served = Runtime::new(Clock::Real).block_on(serve(setup, site(Clock::Real), &programs, tell))?;
     let memory = Runtime::new(Clock::Virtual).block_on(remember(setup, site(Clock::Virtual), &programs, tell))?;
+    let performed = setup.profile.differences.iter().filter(|known| known.programs == Programs::Performed);
+    let known: Vec<Situation> = performed.map(|known| known.situation).collect();
+    let is_strict = |program: &&Program| !known.iter().any(|situation| known::is_in(program, *situation));
+    let strict = programs.iter().filter(is_strict).count();
     let pairs = programs.into_iter().zip(memory.into_iter().zip(served));
     let differs = pairs.filter(|(_, (memory, server))| memory != server);
     let differences = differs.map(|(program, (memory, server))| Difference { program, memory, server }).collect();
-    let performed = setup.profile.differences.iter().filter(|known| known.programs == Programs::Performed);
-    let known = performed.map(|known| known.situation).collect();
-    Ok(Compared { differences, known })
+    Ok(Compared { differences, strict, known })
 }
 
 fn lay_out() -> std::io::Result<TempDir> {
