@@ -101,6 +101,8 @@ pub enum Situation {
     OtherProtocol,
     /// An application sends a denial response.
     DenialResponse,
+    /// An application sends the body of a denial response that it has not started.
+    DenialBodyFirst,
     /// A client sends messages that the application does not receive.
     UnreadMessages,
     /// The client of a request leaves before the answer is whole.
@@ -135,6 +137,10 @@ pub struct Sequence {
     pub refused: Effect,
     /// The code of the `websocket.disconnect` after a refusal or a denial response of the application; `None` for none.
     pub after_refusal: Option<u16>,
+    /// The fate of the connection after an HTTP answer to an upgrade.
+    pub refused_connection: Reuse,
+    /// When a message with neither text nor bytes is looked at.
+    pub empty_check: EmptyCheck,
     /// Whether the headers of an accept reach the client.
     pub accept_headers: CloseReason,
     /// A message with both text and bytes.
@@ -243,6 +249,16 @@ pub enum Both {
     Bytes,
     /// Neither: this happens.
     Suffers(Effect),
+}
+
+/// When a message with neither text nor bytes is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EmptyCheck {
+    /// Where the WebSocket stands comes first.
+    InTurn,
+    /// Before anything else.
+    First,
 }
 
 /// That which else happens to a close that raises, for its code or its reason.
@@ -585,8 +601,8 @@ pub enum CloseReason {
 pub struct Disconnect {
     /// The code after a close frame with one; `None` for the client's own.
     pub with_code: Option<u16>,
-    /// The code after a close frame without one.
-    pub without_code: u16,
+    /// The code after a close frame without one; `None` where the server gives `None`.
+    pub without_code: Option<u16>,
     /// The code after an end of stream without a close frame.
     pub without_frame: u16,
     /// The code after the application's own close; `None` for its own.

@@ -602,7 +602,7 @@ fn a_hunt_outlives_an_app_that_does_not_start_again(#[case] then: &str, #[case] 
     let hunt = ["hunt", "--cases", "130", "--jobs", "2", "--faults", "edge", "--start-limit", limit];
     let (code, told) = relapse(here, &[&hunt[..], &target].concat());
     assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("KeyError in app after the accept") && told.contains("130 case(s), 1 finding(s)"), "{told}");
+    assert!(told.contains("TypeError in app after the accept") && told.contains("130 case(s), 1 finding(s)"), "{told}");
     assert!(told.contains("(seen again in a process that had served other cases; the app did not start"), "{told}");
     let unfinished = told.lines().find(|line| line.starts_with("unfinished ")).unwrap_or_else(|| panic!("{told}"));
     assert!(unfinished.contains(expected) && unfinished.ends_with("every case was done all the same"), "{unfinished}");

@@ -52,6 +52,9 @@ pub(super) struct Programs {
     /// How many differing programs of a profile are printed.
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     shown: usize,
+    /// Print programs that differ as the profile records, too.
+    #[arg(long)]
+    recorded: bool,
     /// An interpreter that has the server; without one it is installed in an environment of its own.
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
@@ -114,8 +117,10 @@ fn compare_profile(profile: Arc<Profile>, options: &Programs, asked: &Path) -> R
     let setup = Setup { server: choice, profile, seed: options.seed, programs: options.programs };
     let compared = compare(&setup, &python, &note)?;
     let again = Again { profile: &name, server: options.server.as_ref(), python: options.python.as_deref() };
-    for difference in compared.unrecorded().take(options.shown) {
-        print(again.render(difference));
+    if options.recorded {
+        compared.differences.iter().take(options.shown).for_each(|difference| print(again.render(difference)));
+    } else {
+        compared.unrecorded().take(options.shown).for_each(|difference| print(again.render(difference)));
     }
     let (all, unrecorded) = (compared.differences.len(), compared.unrecorded().count());
     let recorded =

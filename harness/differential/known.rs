@@ -26,7 +26,8 @@ pub(super) fn is_in(program: &Program, situation: Situation) -> bool {
             !is_websocket(one) && after.any(|act| act.exception == Fate::Escapes && !cannot_raise(act))
         }),
         Situation::NotAccepted => program.connections.iter().any(|one| {
-            let mut acts = one.segments.iter().flatten();
+            // An accept that comes later than the first turn may come too late.
+            let mut acts = one.segments.first().into_iter().flatten();
             let first = acts.find(|act| !matches!(act.deed, Deed::Receive | Deed::ReceiveSoon | Deed::Wait));
             let is_accept = |act: &Act| matches!(act.deed, Deed::Accept | Deed::AcceptNamed | Deed::AcceptHeaded);
             // An application that receives twice waits for ever.
@@ -51,6 +52,11 @@ pub(super) fn is_in(program: &Program, situation: Situation) -> bool {
         Situation::DenialResponse => {
             acts().any(|(_, act)| matches!(act.deed, Deed::Deny(_) | Deed::DenyMore(_) | Deed::DenyBody(_)))
         }
+        Situation::DenialBodyFirst => program.connections.iter().any(|one| {
+            let is_denial = |act: &&Act| matches!(act.deed, Deed::Deny(_) | Deed::DenyMore(_) | Deed::DenyBody(_));
+            let first = one.segments.iter().flatten().find(is_denial);
+            first.is_some_and(|act| !matches!(act.deed, Deed::Deny(_)))
+        }),
         Situation::UnreadMessages => program.moves.iter().any(|step| matches!(step, Move::Text(_) | Move::Bytes(_))),
         Situation::RequestLeft => program
             .moves

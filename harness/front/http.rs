@@ -104,7 +104,7 @@ pub(super) async fn serve(
                 if let profile::Stop::Answers(answer) = &rules.request {
                     cut_short(&mut call, scribe);
                     flush(wire, &mut call).await;
-                    write_answer(&mut wire.outgoing, answer, profile);
+                    write_answer(&mut wire.outgoing, answer, profile, Reuse::Closed);
                     return false;
                 }
                 is_stopping = true;
@@ -166,7 +166,7 @@ async fn finish(wire: &mut Wire, answered: Answered, result: Result<(), Exceptio
     if *answer == Answer::Hang {
         wait_for_end(wire).await;
     }
-    write_answer(&mut wire.outgoing, answer, profile);
+    write_answer(&mut wire.outgoing, answer, profile, profile.sequence.http_own_answer);
     profile.sequence.http_own_answer == Reuse::Kept && matches!(answer, Answer::Http { .. }) && !wire.has_ended()
 }
 

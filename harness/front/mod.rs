@@ -20,12 +20,12 @@ use crate::{
     application::Application,
     head::{HeadError, Headers, RequestHead, ResponseHead, field},
     link::{Link, Wire, take},
-    profile::{Answer, Profile, Reception},
+    profile::{Answer, Profile, Reception, Reuse},
     recorder::Scribe,
     transcript::{Party, What},
 };
 
-/// Serves one connection to its end: any number of HTTP requests, or one WebSocket. Where the life of the process is
+/// Serves one connection to its end: any number of HTTP requests, and a WebSocket behind them. Where the life of the process is
 /// given, the connection ends with it.
 pub async fn serve(
     link: Link,
@@ -55,7 +55,10 @@ pub async fn serve(
         let application = Arc::clone(&application);
         match upgrade::receive(&head, &profile.handshake) {
             Reception::Accepted => {
-                return websocket::serve(wire, head, application, profile, scribe, stop).await;
+                match websocket::serve(wire, head, application, Arc::clone(&profile), scribe, stop).await {
+                    Some(kept) => (wire, stop) = kept,
+                    None => return,
+                }
             }
             Reception::Http => {
                 if !http::serve(&mut wire, head, application, &profile, &scribe, &mut stop).await {
@@ -102,7 +105,7 @@ async fn refuse(wire: &mut Wire, answer: &Answer, profile: &Profile, scribe: &Sc
     match answer {
         Answer::Http { status, .. } => {
             scribe.record(Party::Front, What::RequestRefused { status: *status });
-            write_answer(&mut wire.outgoing, answer, profile);
+            write_answer(&mut wire.outgoing, answer, profile, Reuse::Closed);
         }
         Answer::Hang => wait_for_end(wire).await,
         Answer::Close { .. } | Answer::Drop => {}
@@ -117,13 +120,15 @@ async fn wait_for_end(wire: &mut Wire) {
 }
 
 /// Writes an HTTP answer of the server's own, after which it closes.
-fn write_answer(outgoing: &mut Vec<u8>, answer: &Answer, profile: &Profile) {
+fn write_answer(outgoing: &mut Vec<u8>, answer: &Answer, profile: &Profile, connection: Reuse) {
     if let Answer::Http { status, content_type, body } = answer {
         let mut headers = vec![field("content-length", body.len().to_string())];
         if !content_type.is_empty() {
             headers.push(field("content-type", content_type.clone()));
         }
-        headers.push(field("connection", "close"));
+        if connection == Reuse::Closed {
+            headers.push(field("connection", "close"));
+        }
         add_server(&mut headers, profile);
         ResponseHead { status: *status, headers }.encode(outgoing);
         outgoing.extend_from_slice(body.as_bytes());

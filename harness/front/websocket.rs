@@ -26,8 +26,9 @@ use crate::{
     head::{Headers, RequestHead, ResponseHead, field, header},
     link::{Progress, Wire},
     profile::{
-        self, AfterDisconnect, AfterReturns, Answer, Both, CloseEcho, CloseReason, Denial, Effect, FailedClose, Gone,
-        Keeps, LengthCheck, LoopOrder, LoopWrites, Profile, Reads, Start, Strictness, TextCheck, ToldReason, Violation,
+        self, AfterDisconnect, AfterReturns, Answer, Both, CloseEcho, CloseReason, Denial, Effect, EmptyCheck,
+        FailedClose, Gone, Keeps, LengthCheck, LoopOrder, LoopWrites, Profile, Reads, Reuse, Start, Strictness,
+        TextCheck, ToldReason, Violation,
     },
     recorder::Scribe,
     scope::{Scope, ScopeType},
@@ -40,7 +41,7 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// How long a server waits for the answer to its close frame (the `websockets` library's `close_timeout`).
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
-/// Serves one WebSocket connection to its end.
+/// Serves one WebSocket connection to its end. The wire, and what watches for a stop, where it goes on with another request.
 pub(super) async fn serve(
     wire: Wire,
     head: RequestHead,
@@ -48,7 +49,7 @@ pub(super) async fn serve(
     profile: Arc<Profile>,
     scribe: Scribe,
     stop: Stop,
-) {
+) -> Option<(Wire, Stop)> {
     let scope = Scope::build(ScopeType::Websocket, &head, &profile.scope, scribe.connection());
     let negotiation = Negotiation {
         profile: Arc::clone(&profile),
@@ -93,7 +94,8 @@ pub(super) async fn serve(
         turns,
         found: VecDeque::new(),
     };
-    connection.run().await;
+    let wire = connection.run().await?;
+    Some((wire, connection.stop))
 }
 
 /// Where the connection stands for the server.
@@ -197,6 +199,10 @@ impl Protocol for Negotiation {
     const KIND: ScopeType = ScopeType::Websocket;
 
     fn take(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        let is_empty = matches!(event, Outbound::WebsocketSend { text: None, bytes: None });
+        if is_empty && self.profile.sequence.empty_check == EmptyCheck::First {
+            return self.suffer(&self.profile.after_accept.empty_send.clone(), event.name(ScopeType::Websocket));
+        }
         if self.profile.sequence.keeps == Keeps::Events {
             return self.take_by_events(event, outgoing);
         }
@@ -595,7 +601,7 @@ impl Negotiation {
                 Ok(())
             }
             (Phase::Connecting, refusal) if refusal.is_refusal() => {
-                write_answer(outgoing, &before.close, &profile);
+                write_answer(outgoing, &before.close, &profile, sequence.refused_connection);
                 (self.phase, self.refusal) = (Phase::Answered, Some(Refusal::Close));
                 Ok(())
             }
@@ -733,6 +739,8 @@ fn truncate(reason: &str) -> &str {
 enum Ending {
     /// As soon as everything is written.
     Cut,
+    /// The same, and the connection goes on with another request.
+    Kept,
     /// When the client answers the close frame, or at this time.
     CloseBy(Instant),
     /// When the client ends it.
@@ -814,14 +822,18 @@ struct Connection {
 
 impl Connection {
     /// Goes on until the connection is cut and the application's call has ended.
-    async fn run(&mut self) {
+    async fn run(&mut self) -> Option<Wire> {
+        let mut kept = None;
         while self.wire.is_some() || self.call.is_running() {
             match self.next().await {
                 Happens::Turn => self.take_turn().await,
                 Happens::Next(Next::Step(Step::Ended(result))) => self.application_ended(result),
                 Happens::Next(Next::Step(Step::Wire | Step::Moved)) => {}
                 Happens::Next(Next::Timer) => self.timer_fired(Instant::now()),
-                Happens::Next(Next::Stop(Life::Exited)) => return self.kill(),
+                Happens::Next(Next::Stop(Life::Exited)) => {
+                    self.kill();
+                    return None;
+                }
                 Happens::Next(Next::Stop(_)) => self.server_stops(),
             }
             if !self.is_blocked() {
@@ -842,14 +854,15 @@ impl Connection {
                 Some(answer) => self.answer(&answer),
                 None => self.follow(phase),
             }
-            if self.ending == Some(Ending::Cut)
+            if matches!(self.ending, Some(Ending::Cut | Ending::Kept))
                 && let Some(mut wire) = self.wire.take()
             {
                 self.flush(&mut wire).await;
-                drop(wire);
+                kept = (self.ending == Some(Ending::Kept)).then_some(wire);
                 self.lose();
             }
         }
+        kept
     }
 
     /// Sends a denial response that does not wait for its end.
@@ -966,7 +979,7 @@ impl Connection {
     fn dues(&self) -> impl Iterator<Item = Instant> {
         let close_by = match self.ending {
             Some(Ending::CloseBy(due)) => Some(due),
-            Some(Ending::Cut | Ending::Never) | None => None,
+            Some(Ending::Cut | Ending::Kept | Ending::Never) | None => None,
         };
         [self.ping.due, self.ping.pong_due, close_by, self.cancel_at].into_iter().flatten()
     }
@@ -1081,8 +1094,16 @@ impl Connection {
     fn answer(&mut self, answer: &Answer) {
         let ending = match answer {
             Answer::Http { .. } => {
-                write_answer(self.call.desk().outgoing(), answer, &self.profile);
-                Ending::Cut
+                write_answer(
+                    self.call.desk().outgoing(),
+                    answer,
+                    &self.profile,
+                    self.profile.sequence.refused_connection,
+                );
+                match self.profile.sequence.refused_connection {
+                    Reuse::Closed => Ending::Cut,
+                    Reuse::Kept => Ending::Kept,
+                }
             }
             Answer::Close { code, reason } => {
                 Frame::close(*code, reason).encode(self.call.desk().outgoing());
@@ -1208,14 +1229,14 @@ impl Connection {
     }
 
     /// Tells the application that the client is gone, once.
-    fn disconnect(&mut self, code: CloseCode, reason: String) {
+    fn disconnect(&mut self, code: impl Into<Option<CloseCode>>, reason: String) {
         if matches!(
             self.phase(),
             Phase::Connecting | Phase::Lost | Phase::Denying | Phase::Broken | Phase::Open | Phase::Abandoned
         ) {
             self.set_phase(Phase::Over);
             let reason = Some(reason).filter(|_| self.profile.sequence.close_reason == ToldReason::Told);
-            self.tell(Inbound::WebsocketDisconnect { code: Some(code.0), reason });
+            self.tell(Inbound::WebsocketDisconnect { code: code.into().map(|code| code.0), reason });
         }
     }
 
@@ -1363,8 +1384,8 @@ impl Connection {
                     answer.encode(self.call.desk().outgoing());
                 }
                 let seen = match code {
-                    Some(code) => rules.with_code.map_or(code, CloseCode),
-                    None => CloseCode(rules.without_code),
+                    Some(code) => Some(rules.with_code.map_or(code, CloseCode)),
+                    None => rules.without_code.map(CloseCode),
                 };
                 self.disconnect(seen, reason);
             }

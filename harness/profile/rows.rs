@@ -63,7 +63,7 @@ impl Profile {
                 connects pending pending_sees pending_send open open_sees request cancels grace_s
             }
             sequence {
-                keeps message_keys reads denial_start after_returns denying denied refused after_refusal accept_headers both_send failed_close gone after_disconnect
+                keeps message_keys reads denial_start after_returns denying denied refused after_refusal refused_connection empty_check accept_headers both_send failed_close gone after_disconnect
                 lost_pending lost_refused lost_denied lost_reason close_reason broken_send denial_type closed_send closed_close
                 gone_close lost_send lost_close abandoned http_body http_before_start http_after_start http_unknown http_after_end http_after_pieces http_gone http_after_error
                 http_short_end http_disconnect http_raises_after_end
@@ -115,7 +115,7 @@ macro_rules! plain {
 plain! { bool u16 u64 String super::Denial super::CloseCodes super::CloseReason super::CloseEcho super::Start super::WithoutLength
 super::TextCheck super::LengthCheck super::Connects Vec<super::Strictness> crate::event::MessageKeys super::Reads
 super::FailedClose super::Gone super::AfterDisconnect super::HttpBody super::HttpDisconnect super::Reuse
-super::ToldReason super::ShortEnd super::Keeps super::AfterReturns super::LoopOrder super::LoopWrites }
+super::ToldReason super::EmptyCheck super::ShortEnd super::Keeps super::AfterReturns super::LoopOrder super::LoopWrites }
 
 impl Written for Option<Effect> {
     fn written(&self) -> Option<String> {

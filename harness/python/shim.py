@@ -963,7 +963,9 @@ class Clock:
         rest = self.rests.get(thread.ident)
         if rest is not None and rest.lasts() or thread in self.given_up:
             return True
-        return thread in self.stalled and self.stalled[thread] == switches(thread)
+        # A process pool's own thread waits for locks that are freed in real time.
+        return (not is_process_manager(thread)
+                and thread in self.stalled and self.stalled[thread] == switches(thread))
 
     def look_for_locks(self, threads):
         """Remembers which of these threads wait for a lock, and have not run since the last look.
