@@ -95,7 +95,10 @@ pub enum Situation {
     NotAccepted,
     /// An application uses its send or receive after a refusal, a denial response or a close of its own.
     AfterOwnEnd,
-    /// An application uses its send or receive after its client has closed or is gone.
+    /// An application cancels a receive that waits.
+    CancelledReceive,
+    /// An application uses its send or receive after its client has closed or is gone, or waits in a receive when that
+    /// happens.
     AfterClientEnd,
     /// An application sends an event of HTTP on a WebSocket, or one of a WebSocket on a request.
     OtherProtocol,
@@ -127,7 +130,7 @@ pub struct Sequence {
     pub reads: Reads,
     /// When the head of a denial response goes out.
     pub denial_start: Start,
-    /// That which follows the server's own answer to an application that returned before the accept.
+    /// The bytes behind the server's own answer to an application that returned before the accept.
     pub after_returns: AfterReturns,
     /// An event that is no `websocket.http.response.body` once a denial response has begun.
     pub denying: Effect,
@@ -145,11 +148,11 @@ pub struct Sequence {
     pub accept_headers: CloseReason,
     /// A message with both text and bytes.
     pub both_send: Both,
-    /// That which else happens to a close that raises.
+    /// The further effect of a close that raises.
     pub failed_close: FailedClose,
     /// Which events meet what `disconnect.send` says once the client is gone.
     pub gone: Gone,
-    /// That which `receive` gives after a `websocket.disconnect`.
+    /// The event that `receive` gives after a `websocket.disconnect`.
     pub after_disconnect: AfterDisconnect,
     /// The code that the end of a connection is told with before the accept; `None` where it is not told.
     pub lost_pending: Option<u16>,
@@ -219,7 +222,7 @@ pub enum Keeps {
     Events,
 }
 
-/// That which follows a server's own answer.
+/// The bytes behind a server's own answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AfterReturns {
@@ -261,7 +264,7 @@ pub enum EmptyCheck {
     First,
 }
 
-/// That which else happens to a close that raises, for its code or its reason.
+/// The further effect of a close that raises because of its code or its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailedClose {
@@ -283,7 +286,7 @@ pub enum Gone {
     Messages,
 }
 
-/// That which `receive` gives after a `websocket.disconnect`.
+/// The event that `receive` gives after a `websocket.disconnect`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AfterDisconnect {

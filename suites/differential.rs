@@ -28,7 +28,7 @@ use crate::{
 /// So many programs are performed here; `relapse profile differential` performs more.
 const PROGRAMS: u64 = 100;
 
-/// That which a program shows in memory it shows behind the server. One server has its turn after the other: each is given
+/// A program shows in memory what it shows behind the server. One server has its turn after the other: each is given
 /// only so much time.
 #[test]
 fn programs_show_the_same_in_memory_and_for_real() {

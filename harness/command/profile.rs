@@ -29,12 +29,12 @@ pub(super) enum Command {
     /// Perform small programs in memory behind a profile and for real behind its server, and compare what is seen.
     ///
     /// A program is an application and its clients, drawn from a seed: any events in any order, on one or two connections.
-    /// All that the clients see, what the application receives, and every exception with its place must be the same. Exit
+    /// The clients must see the same, the application must receive the same, and every exception must have the same place. Exit
     /// codes: 0 nothing differs that the profile does not record; 1 something does; 2 a server could not be run.
     Differential(Programs),
 }
 
-/// That which is compared.
+/// The profiles and programs that are compared.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Programs {
     /// A profile; may be repeated. Without it every profile is compared.

@@ -88,7 +88,7 @@ pub(super) async fn perform(
                 }
             }
         }
-        // That which just happened may let a connection go on that waited.
+        // The last move may let a connection go on that waited.
         for (at, stands) in stands.iter_mut().enumerate() {
             if *stands == Stands::Stuck && !matches!(*step, Move::Go(moved) | Move::Open(moved) if moved == at) {
                 *stands = stage.rest(at, &mut peers).await?;
@@ -303,7 +303,7 @@ enum Until {
 struct Peer {
     /// Nothing once it has left.
     wire: Option<Wire>,
-    /// That which it has not sent of its body.
+    /// The bytes of its body that it has not sent.
     rest: Vec<u8>,
     head: Option<ResponseHead>,
     reader: Option<body::Reader>,

@@ -46,8 +46,9 @@ pub(super) fn is_in(program: &Program, situation: Situation) -> bool {
         Situation::AfterClientEnd => (0..program.connections.len()).any(|at| {
             let is_end = |step: &Move| matches!(step, Move::Close(of, _) | Move::Leave(of) if *of == at);
             let end = program.moves.iter().position(is_end);
-            end.is_some_and(|end| program.moves[end..].contains(&Move::Go(at)))
+            end.is_some_and(|end| program.moves[end..].contains(&Move::Go(at)) || waits_at(program, at, end))
         }),
+        Situation::CancelledReceive => acts().any(|(_, act)| act.deed == Deed::ReceiveSoon),
         Situation::OtherProtocol => acts().any(|(one, act)| is_foreign(one, act)),
         Situation::DenialResponse => {
             acts().any(|(_, act)| matches!(act.deed, Deed::Deny(_) | Deed::DenyMore(_) | Deed::DenyBody(_)))
@@ -74,6 +75,17 @@ pub(super) fn is_in(program: &Program, situation: Situation) -> bool {
             _ => false,
         }),
     }
+}
+
+/// Whether the application waits in a receive of a connection before a move.
+fn waits_at(program: &Program, at: usize, end: usize) -> bool {
+    let before = &program.moves[..end];
+    let performed = before.iter().filter(|step| **step == Move::Go(at)).count();
+    let acts = program.connections[at].segments.iter().take(performed).flatten();
+    let receives = acts.filter(|act| act.deed == Deed::Receive && act.holder == Holder::Own).count();
+    let messages = before.iter().filter(|step| matches!(step, Move::Text(to) | Move::Bytes(to) if *to == at)).count();
+    // The first event is the connect.
+    is_websocket(&program.connections[at]) && receives > 1 + messages
 }
 
 fn is_websocket(connection: &Connection) -> bool {

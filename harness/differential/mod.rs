@@ -28,7 +28,7 @@ use crate::{
     targets::{Python, Served},
 };
 
-/// That which performs the programs.
+/// The application that performs the programs.
 const APPLICATION: &str = include_str!("../../fixtures/apps/programs.py");
 
 /// How many programs a server performs at the same time.
@@ -43,7 +43,7 @@ fn patience(software: Software) -> Duration {
     }
 }
 
-/// That which is compared.
+/// The profile and the server that are compared, and the programs.
 #[derive(Debug, Clone)]
 pub struct Setup {
     /// The server.
@@ -61,13 +61,13 @@ pub struct Setup {
 pub struct Difference {
     /// The program.
     pub program: Program,
-    /// That which was seen in memory.
+    /// The observations in memory.
     pub memory: Observed,
-    /// That which was seen of the server.
+    /// The observations of the server.
     pub server: Observed,
 }
 
-/// That which a comparison found.
+/// The result of a comparison.
 #[derive(Debug, Clone)]
 pub struct Compared {
     /// The programs that differ.
@@ -85,7 +85,7 @@ impl Compared {
         self.differences.iter().filter(move |difference| !is_recorded(difference))
     }
 
-    /// All that the profile records and no program showed.
+    /// The situations that the profile records and no program showed.
     pub fn unseen(&self) -> Vec<Situation> {
         let is_seen = |situation: &Situation| {
             self.differences.iter().any(|difference| known::is_in(&difference.program, *situation))
@@ -140,7 +140,7 @@ fn lay_out() -> std::io::Result<TempDir> {
     Ok(directory)
 }
 
-/// That which is seen in memory, behind the profile.
+/// Performs the programs in memory, behind the profile.
 async fn remember(
     setup: &Setup,
     site: Site,
@@ -164,7 +164,7 @@ async fn remember(
 /// After how many programs the progress is told.
 const PROGRESS: usize = 250;
 
-/// That which is seen of the real server.
+/// Performs the programs behind the real server.
 async fn serve(
     setup: &Setup,
     site: Site,

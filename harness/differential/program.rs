@@ -20,11 +20,11 @@ pub struct Program {
 pub struct Connection {
     /// What its client asks for.
     pub kind: Kind,
-    /// All that the application does on it. It waits before each segment until it is told to go on.
+    /// The acts of the application on it. It waits before each segment until it is told to go on.
     pub segments: Vec<Vec<Act>>,
 }
 
-/// That which a client asks for.
+/// The request of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A WebSocket.
@@ -54,7 +54,7 @@ pub struct Act {
     pub exception: Fate,
     /// Whose receive and send it uses.
     pub holder: Holder,
-    /// That which it does.
+    /// The act itself.
     pub deed: Deed,
 }
 
@@ -159,7 +159,7 @@ impl Program {
         Program { seed, connections, moves }
     }
 
-    /// All that the path and the query of a connection say to the application.
+    /// The query string that tells the application its acts on a connection.
     pub(super) fn query(&self, connection: usize) -> String {
         let segments = self.connections[connection].segments.iter().map(|acts| {
             let acts: Vec<String> = acts.iter().map(Act::to_string).collect();
@@ -269,7 +269,7 @@ fn draw_moves(chance: &mut fastrand::Rng, connections: &[Connection]) -> Vec<Mov
     let mut moves = Vec::new();
     while queues.iter().any(|queue| !queue.is_empty()) {
         let number = chance.usize(..queues.len());
-        // All that the second does with the first is most of the point, so that the first goes ahead.
+        // The second uses what the first left, so the first goes ahead.
         let number = if number == 1 && queues[0].len() > 2 && chance.u8(..100) < 50 { 0 } else { number };
         moves.extend(queues[number].pop_front());
     }

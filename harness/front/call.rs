@@ -39,7 +39,7 @@ pub(super) trait Protocol: Send + 'static {
         false
     }
 
-    /// That which `receive` gives now; `None` where it waits.
+    /// The event that `receive` gives now; `None` where it waits.
     fn give(&mut self, inbox: &mut VecDeque<Inbound>) -> Option<Inbound> {
         inbox.pop_front()
     }

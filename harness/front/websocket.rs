@@ -669,7 +669,7 @@ impl Negotiation {
         event
     }
 
-    /// That which there is of a denial response goes out.
+    /// Sends a denial response as far as it has come.
     fn deny_with_what_is_there(&mut self, outgoing: &mut Vec<u8>) {
         if let Some((status, mut headers, body)) = self.denial.take() {
             if header(&headers, "content-length").is_none() {
@@ -684,13 +684,13 @@ impl Negotiation {
         }
     }
 
-    /// All that the application is told of a close that raised.
+    /// The event that tells the application of a close that raised.
     fn take_failed_close(&mut self) -> Option<Inbound> {
         let (code, reason) = self.failed_close.take()?;
         Some(Inbound::WebsocketDisconnect { code: Some(code.0), reason: Some(reason) })
     }
 
-    /// All that the application is told after its own close.
+    /// The event that tells the application of its own close.
     fn own_disconnect(&self) -> Option<Inbound> {
         let code = self.profile.disconnect.after_own_close;
         let is_told = code.is_none() && self.profile.sequence.close_reason == ToldReason::Told;

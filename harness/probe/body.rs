@@ -91,12 +91,12 @@ impl Reader {
         self.body.len() + waiting
     }
 
-    /// That which has come of it so far.
+    /// The bytes of the body so far.
     pub fn body(&self) -> &[u8] {
         &self.body
     }
 
-    /// That which has come of it.
+    /// The bytes of the body.
     pub fn into_body(self) -> Vec<u8> {
         self.body
     }

@@ -136,7 +136,7 @@ impl Ends {
         let mut receive = self.receive.lock().await;
         let mut send = self.send.lock().await;
         let (credit, has_given, is_sending) = (send.credit(), AtomicBool::new(false), AtomicBool::new(false));
-        // That which is sent on credit must not come before what waits.
+        // A message on credit must not overtake a send that waits.
         let credit_of_given = || if is_sending.load(Ordering::Relaxed) { 0 } else { credit() };
         let waiting = &self.waiting;
         let mut attends = pin!(attend(tell, self.id, &mut happenings, &mut **send, waiting, &is_sending));
@@ -150,7 +150,7 @@ impl Ends {
                 if let Poll::Ready(result) = attends.as_mut().poll(cx) {
                     return Poll::Ready(result);
                 }
-                // That which it gets may make it send, and that is attended to before anything else moves.
+                // An event may make the application send, and that comes before anything else moves.
                 let _ = gives.as_mut().poll(cx);
                 if !has_given.swap(false, Ordering::Relaxed) {
                     return Poll::Pending;
@@ -256,7 +256,7 @@ async fn give(
 ) {
     let is_wanted = || waiting.load(Ordering::Relaxed) > 0;
     loop {
-        // That which changes this is polled before, in the same task.
+        // `attend` changes this, and is polled before, in the same task.
         poll_fn(|_| if is_wanted() { Poll::Ready(()) } else { Poll::Pending }).await;
         let mut next = receive.receive();
         let given = poll_fn(|cx| match is_wanted() {
