@@ -46,7 +46,7 @@ pub struct Profile {
     pub violation: Violation,
     /// Pings of the server's own.
     pub keepalive: Keepalive,
-    /// What it does while an app keeps the event loop to itself.
+    /// The server's acts while an app keeps the event loop to itself.
     pub blocked_loop: BlockedLoop,
     /// What becomes of everybody when it is told to stop.
     pub shutdown: Shutdown,
@@ -198,7 +198,7 @@ pub struct Sequence {
     pub http_after_error: Option<Effect>,
     /// Whether an answer counts as whole whose end raises because of its length.
     pub http_short_end: ShortEnd,
-    /// How often the application is told of the end of a request.
+    /// How often the application gets the end of a request.
     pub http_disconnect: HttpDisconnect,
     /// The fate of the connection when the application raises after a whole answer.
     pub http_raises_after_end: Reuse,
@@ -215,7 +215,7 @@ pub enum Keeps {
     /// By one state.
     State,
     /// By one state, and the connection lasts as long as the call (hypercorn's `ws_stream.py`): a refusal or a close ends it
-    /// only when the client or the application does, which is told of the end then.
+    /// only when the client or the application does, which gets the end then.
     Stream,
     /// By the events of its own that were set (uvicorn's `websockets_impl.py`): what the client did counts only once the
     /// application has received it, and a denial response goes out with what there is of it when the application waits.
@@ -270,7 +270,7 @@ pub enum EmptyCheck {
 pub enum FailedClose {
     /// Nothing.
     Nothing,
-    /// The application is told of its own close all the same.
+    /// The application gets its own close all the same.
     Told,
     /// The same, and for the server the application has closed.
     Closed,
@@ -330,7 +330,7 @@ pub enum ShortEnd {
     Open,
 }
 
-/// How often the application is told of the end of a request.
+/// How often the application gets the end of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HttpDisconnect {
@@ -734,7 +734,7 @@ pub struct Keepalive {
     pub application_sees: u16,
 }
 
-/// What the server does while an app keeps the event loop to itself, as `time.sleep` in a coroutine does. Measured with
+/// The server's acts while an app keeps the event loop to itself, as `time.sleep` in a coroutine does. Measured with
 /// pings every second, and apps that block for longer than a pong may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

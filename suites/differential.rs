@@ -95,7 +95,7 @@ fn programs_come_from_their_seed() {
     }
 }
 
-/// What comes of these steps, one list after the other, on this text behind a server in memory.
+/// The transcripts of these steps, one list after the other, on this app behind a server in memory.
 fn converse(text: &str, server: &str, scripts: &[(&[Step], Vec<Fault>)]) -> Option<Vec<Transcript>> {
     let python = python()?;
     let directory = tempfile::tempdir().unwrap();

@@ -402,7 +402,7 @@ fn a_fault_that_was_in_force_is_not_vacuous(#[case] after: &str, #[case] expecte
     assert_eq!(verdict, expected, "{entry:#}");
 }
 
-/// Where time is real, a healthy client that nobody describes waits as long as a step without a limit does, or as long as
+/// Where time is real, a healthy client without a description waits as long as a step without a limit does, or as long as
 /// the case's own step; and after two routes without an answer no other is asked.
 #[rstest]
 #[case::as_usual("", 5, 25)]

@@ -97,7 +97,7 @@ fn endings(transcript: &Transcript) -> Vec<String> {
     classify::readings(transcript).iter().map(|reading| reading.outcome().to_string()).collect()
 }
 
-/// What happened to the process, in order.
+/// The events of the process, in order.
 fn process(transcript: &Transcript) -> Vec<String> {
     let told = |what: &What| match what {
         What::Signaled { signal } => Some(signal.to_string()),

@@ -803,7 +803,7 @@ pub(super) fn end_interpreters_with_us() {
                 let _ = ready.send(());
                 let stop = stops.next().await;
                 if let (Stop::Interrupt, Some(said)) = (stop, ASKS_FIRST.get()) {
-                    // What sees the request may end the process at once.
+                    // A reader of the request may end the process at once.
                     note(said);
                     WAS_ASKED.store(true, Ordering::Release);
                     ASKED.notify_waiters();

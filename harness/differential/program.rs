@@ -11,14 +11,14 @@ pub struct Program {
     pub seed: u64,
     /// Its connections: one or two.
     pub connections: Vec<Connection>,
-    /// What happens, in order. Nothing happens at the same time as something else.
+    /// The moves, in order. Nothing happens at the same time as something else.
     pub moves: Vec<Move>,
 }
 
 /// One connection of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
-    /// What its client asks for.
+    /// The request of its client.
     pub kind: Kind,
     /// The acts of the application on it. It waits before each segment until it is told to go on.
     pub segments: Vec<Vec<Act>>,
@@ -52,7 +52,7 @@ pub enum Offer {
 pub struct Act {
     /// The fate of an exception.
     pub exception: Fate,
-    /// Whose receive and send it uses.
+    /// The call whose receive and send it uses.
     pub holder: Holder,
     /// The act itself.
     pub deed: Deed,
@@ -67,7 +67,7 @@ pub enum Fate {
     Caught,
 }
 
-/// Whose receive and send an act uses.
+/// The call whose receive and send an act uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
     /// Those of its own call.
@@ -76,7 +76,7 @@ pub enum Holder {
     Other,
 }
 
-/// What an application can do.
+/// The acts of an application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed {
     /// Await `receive`.

@@ -649,7 +649,7 @@ impl Negotiation {
         }
     }
 
-    /// What uvicorn's `WebSocketProtocol.asgi_receive` gives.
+    /// The event that uvicorn's `WebSocketProtocol.asgi_receive` gives.
     fn give_by_events(&mut self, inbox: &mut VecDeque<Inbound>) -> Option<Inbound> {
         let without_reason = |code| Some(Inbound::WebsocketDisconnect { code: Some(code), reason: None });
         if !std::mem::replace(&mut self.events.connected, true) {
@@ -776,16 +776,16 @@ impl Message {
     }
 }
 
-/// What a loop finds when it looks. It does that only behind what was ready before (asyncio's `BaseEventLoop._run_once`), so
+/// The things that a loop finds when it looks. It does that only behind what was ready before (asyncio's `BaseEventLoop._run_once`), so
 /// that an app that is ready at once blocks it once more.
 struct Found {
     /// When it looked, and so what was due.
     at: Instant,
-    /// What had come.
+    /// The bytes that had come.
     came: BytesMut,
 }
 
-/// What a connection deals with.
+/// The things that a connection deals with.
 enum Happens {
     /// Its call, its client, its timer, or the server's process.
     Next(Next),
@@ -816,7 +816,7 @@ struct Connection {
     event_loop: Option<watch::Receiver<EventLoop>>,
     /// How many of its turns after a block the server has had.
     turns: u64,
-    /// What the loop found in turns before, and has not done yet.
+    /// The things that the loop found in turns before, and has not done yet.
     found: VecDeque<Found>,
 }
 
@@ -934,7 +934,7 @@ impl Connection {
         }
     }
 
-    /// What the loop finds now.
+    /// The things that the loop finds now.
     async fn look(&mut self) -> Found {
         let at = Instant::now();
         let Some(wire) = self.wire.as_mut() else { return Found { at, came: BytesMut::new() } };

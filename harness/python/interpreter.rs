@@ -252,7 +252,7 @@ impl Interpreter {
         self.timer.subscribe()
     }
 
-    /// Something to watch the application's event loop by. On the real clock nothing is told of it.
+    /// Something to watch the application's event loop by. On the real clock it shows nothing.
     pub(super) fn event_loop(&self) -> watch::Receiver<EventLoop> {
         lock(&self.calls).event_loop.subscribe()
     }

@@ -255,7 +255,7 @@ pub struct Server {
     /// Arguments of a case, beside those of the installation.
     arguments: Mutex<Vec<String>>,
     process: Mutex<Process>,
-    /// What was wrong with the ends of earlier processes.
+    /// The troubles with the ends of earlier processes.
     complaints: Mutex<Vec<String>>,
 }
 
@@ -313,7 +313,7 @@ impl Server {
             let mut process = self.process();
             let ended = process.group.child.try_wait().ok().flatten();
             if ended.is_some() && process.told.is_some() {
-                // What ended it is the case, which goes on without it.
+                // The case ended it, and goes on without it.
                 return Ok(None);
             }
             ended.map(|status| format!("{} ended: {status}\n{}", self.installation.server, process.printed.last()))
@@ -375,7 +375,7 @@ impl Server {
         if process.group.child.try_wait().is_ok_and(|status| status.is_some()) {
             return scribe.record(Party::Process, What::NotPerformed { step });
         }
-        // Whatever it brings about comes after it.
+        // Its effects come after it.
         scribe.record(Party::Process, What::Signaled { signal });
         process.told = Some((signal, Instant::now()));
         process.is_frozen = match signal {
@@ -419,7 +419,7 @@ impl Server {
         self.launch_anew().await
     }
 
-    /// What was wrong with the ends of processes that were replaced.
+    /// The troubles with the ends of processes that were replaced.
     pub fn take_complaints(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.complaints))
     }
