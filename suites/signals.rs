@@ -167,7 +167,7 @@ accept = ["good-open", "good-not-ready"]
     )
 }
 
-/// What a session, a running request and a late client get when their server is told to stop is seen, and how it ends.
+/// A server is told to stop: its session, its running request and a late client end as they should, and so does it.
 #[rstest]
 #[case::uvicorn(
     "uvicorn==0.54.0",

@@ -79,7 +79,7 @@ fn scripts(stall: Duration) -> Vec<(&'static str, Vec<Step>)> {
     ]
 }
 
-/// What a client sees: how the session ended, whether a pong or a close came in time, and what came before the stall was
+/// The sight of a client: how the session ended, whether a pong or a close came in time, and what came before the stall was
 /// over.
 fn seen(transcript: &Transcript, stall: Duration) -> String {
     // From outside nothing tells why a server drops a connection.
