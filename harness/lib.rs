@@ -15,7 +15,7 @@
 //! - *Words*, which cannot wait: [`value`] [`exception`] [`scope`] [`event`] (ASGI and its state machine), [`head`]
 //!   [`frame`] [`message`] [`close_code`] (the wire), [`outcome`] [`cause`] (how an exchange ends), [`defect`] [`revision`]
 //!   [`environment`] [`credential`] (what the backend is), [`issue`] (what was reported), [`fault`] [`plan`] [`step`] [`route`] [`recorded`] [`case`] [`profile`] [`balancer`] [`binding`] (what
-//!   a run is made of), [`transcript`] [`timeline`] [`verdict`] [`trial`] [`error`] (what comes of it).
+//!   a run is made of), [`transcript`] [`timeline`] [`verdict`] [`trial`] [`error`] (its results).
 //! - *Judgement*, pure functions of words: [`classify`] (outcome, class and cause from a transcript), [`judge`] (the verdict on a case's runs), [`explain`] (cause
 //!   where only the wire is seen), [`check`] (one property a file), [`conformance`] (what RFC 6455 asks of frames, and how
 //!   far it is kept), [`shutdown`] (how a process ended), [`redact`], [`report`].

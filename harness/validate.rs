@@ -188,7 +188,7 @@ impl Tried<'_> {
             let is_refused = reading.response.is_some_and(|head| (400..500).contains(&head.status));
             let (expected, got, passes) = match is_named && route.is_websocket && is_refused {
                 true => ("101", format!("{}: refused, although the path was named", shown(&outcome)), false),
-                false => ("in good order", shown(&outcome), outcome.class.is_good()),
+                false => ("a good ending", shown(&outcome), outcome.class.is_good()),
             };
             validation.rows.push(row(route.to_string(), expected, got, passes, took));
             let complaints = complaints(&transcript, &outcome);

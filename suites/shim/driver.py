@@ -55,9 +55,9 @@ class Shim:
             self.now = at
         self.write((self.now, list(commands)))
         answer = self.read()
-        # What is kept depends on Python's memory, and is looked at on its own.
+        # Python's garbage collector decides when a call is kept or freed: tests check these apart.
         self.kept = self.kept + [event for event in answer[1] if event[0] in ("kept", "freed")]
-        # So is whether the app keeps the loop to itself.
+        # Tests check apart, too, when the app blocks the loop.
         self.loop = self.loop + [event[0] for event in answer[1] if event[0] in ("held", "free")]
         return answer[0], [event for event in answer[1]
                            if event[0] not in ("kept", "freed", "held", "free")]
