@@ -13,10 +13,9 @@ use crate::{
     close_code::CloseCode,
     event::Outbound,
     exception::Exception,
-    head::{Headers, has_token, header},
+    head::header,
     outcome::Ending,
     profile::{Answer, Denial, Effect, Keepalive, Profile, Reception},
-    scope::ScopeType,
     transcript::{Event, What, end_event, outer_event, step_event, wire_event},
 };
 
@@ -121,8 +120,7 @@ pub enum Basis {
     Derived,
 }
 
-/// Whether the headers that make a request an upgrade (RFC 6455 section 4.1) came to the server. They are for one hop
-/// only (RFC 9110 section 7.6.1), so a proxy drops them unless it is told to pass them on.
+/// Whether the headers that make a request an upgrade (RFC 6455 section 4.1) came to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passage {
     /// Nothing speaks against it, or the request is no upgrade.
@@ -135,22 +133,12 @@ pub enum Passage {
 
 impl Passage {
     fn of(reading: &Reading<'_>, profiles: &[Arc<Profile>]) -> Passage {
-        let is_upgrade = |headers: &Headers| {
-            has_token(headers, "upgrade", "websocket") && has_token(headers, "connection", "upgrade")
-        };
-        if !reading.request.is_some_and(|head| is_upgrade(&head.headers)) {
-            return Passage::Arrived;
-        }
-        if let Some((kind, head)) = reading.called.zip(reading.delivered) {
-            // Not every server shows these headers to the application.
-            let arrived = kind == ScopeType::Websocket || is_upgrade(&head.headers);
-            return if arrived { Passage::Arrived } else { Passage::Lost };
-        }
-        if reading.passed_on.as_ref().is_some_and(|head| !is_upgrade(&head.headers)) {
+        if reading.has_lost_upgrade() {
             return Passage::Lost;
         }
-        let Some(response) = reading.response else { return Passage::Arrived };
-        let is_plain = matches!(response.status, 200..=399 | 400 | 404 | 405 | 426 | 501);
+        if !reading.is_answered_as_plain() {
+            return Passage::Arrived;
+        }
         // A server that names another fault of the handshake took it for one.
         let is_handshake = profiles.iter().any(|profile| {
             let handshake = &profile.handshake;
@@ -159,7 +147,7 @@ impl Passage {
             let refuses = handshake.refusals().any(|answer| tells_something(answer) && is_answer(answer, reading));
             refuses && !is(&handshake.upgrade) && !is(&handshake.connection_keep_alive)
         });
-        if is_plain && !is_handshake { Passage::Doubtful } else { Passage::Arrived }
+        if is_handshake { Passage::Arrived } else { Passage::Doubtful }
     }
 }
 

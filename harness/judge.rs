@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::{
     case::{Case, Origin, Symptom},
     check::{self, Evidence},
-    classify::{self, Reading},
+    classify::{self, LateBody, Reading},
     error::Trouble,
     event::{Inbound, Outbound},
     exception::Exception,
@@ -16,8 +16,7 @@ use crate::{
     step::Act,
     timeline::Timeline,
     transcript::{
-        BodyPart, Event, Level, PROCESS, Party, Service, Transcript, What, app_event, end_event, outer_event,
-        server_event, step_event, wire_event,
+        Event, Level, PROCESS, Party, Service, Transcript, What, end_event, outer_event, server_event, step_event,
     },
     trial::TargetKind,
     verdict::{Difference, Finding, HealthyClient, Judged, Reason, Side, SymptomKey, Verdict},
@@ -366,55 +365,37 @@ fn accepts_as(case: &Case, after: &Run<'_>, claim: Option<(&Symptom, &Run<'_>)>)
 /// that never came, a body that came late, or a message that found no session any more. A refusal and what a fault cut off
 /// say themselves why it did not come.
 fn unmet(case: &Case, reading: &Reading<'_>, outcome: &Outcome) -> Option<String> {
-    let is_said_why = outcome.class != Class::GoodOpen;
-    reading.events.iter().find_map(|event| match &event.what {
-        What::BodyLate { part, limit, took } => {
-            let part = match part {
-                BodyPart::FirstByte => "the first byte of the body",
-                BodyPart::Next => "the next bytes of the body",
-            };
-            let took = took.map_or("it never came".to_owned(), |took| format!("it took {} ms", took.as_millis()));
-            Some(format!("{part} within {} ms; {took}", limit.as_millis()))
-        }
-        _ if is_said_why => None,
-        What::DeadlinePassed { waiting_for, .. } => Some(waiting_for.clone()),
-        What::AwaitedNeverCame { waiting_for, .. } => Some(waiting_for.to_string()),
-        What::NotPerformed { step } => match case.steps.get(step - 1).map(|step| &step.act) {
-            Some(Act::SendText(_) | Act::SendBytes(_) | Act::Ping) => Some(format!("an open session at step {step}")),
-            // These do without a session, or say themselves what they wait for.
-            Some(
-                Act::Open(_)
-                | Act::Request(_)
-                | Act::Wait(_)
-                | Act::Close(_)
-                | Act::Leave
-                | Act::Reset
-                | Act::Pause
-                | Act::Deafen
-                | Act::Freeze
-                | Act::StopReading
-                | Act::ReadAnswer
-                | Act::Signal(_)
-                | Act::AwaitExit(_),
-            )
-            | None => None,
-        },
-        What::OpenedBy { .. }
-        | What::OnConnectionOf { .. }
-        | What::BodyTimed(_)
-        | What::BodyCutShort { .. }
-        | What::AwaitedCame { .. }
-        | What::LinkReset
-        | What::StoppedReading
-        | What::HandshakeRefused { .. }
-        | What::BadFrameSeen(_)
-        | What::BadHeadSeen { .. }
-        | What::EndSeen
-        | What::Left
-        | wire_event!()
-        | app_event!()
-        | server_event!()
-        | outer_event!() => None,
+    if let Some(late) = reading.late_body() {
+        return Some(late.to_string());
+    }
+    if outcome.class != Class::GoodOpen {
+        return None;
+    }
+    let found_no_session = |step: usize| match case.steps.get(step - 1).map(|step| &step.act) {
+        Some(Act::SendText(_) | Act::SendBytes(_) | Act::Ping) => Some(format!("an open session at step {step}")),
+        // These do without a session, or say themselves what they wait for.
+        Some(
+            Act::Open(_)
+            | Act::Request(_)
+            | Act::Wait(_)
+            | Act::Close(_)
+            | Act::Leave
+            | Act::Reset
+            | Act::Pause
+            | Act::Deafen
+            | Act::Freeze
+            | Act::StopReading
+            | Act::ReadAnswer
+            | Act::Signal(_)
+            | Act::AwaitExit(_),
+        )
+        | None => None,
+    };
+    reading.never_came().or_else(|| {
+        reading.events.iter().find_map(|event| match event.what {
+            What::NotPerformed { step } => found_no_session(step),
+            _ => None,
+        })
     })
 }
 
@@ -582,10 +563,11 @@ fn is_same(one: &Exception, other: &Exception) -> bool {
     one.type_name == other.type_name && place(one) == place(other)
 }
 
-/// One clause about a run: how it ended, and what decided that.
+/// One clause about a run: how it ended, what decided that, and what the client did not get.
 pub fn clause(run: &Judged) -> String {
-    let Outcome { ending, class, cause, .. } = &run.outcome;
-    let at = run.outcomes.iter().position(|outcome| *outcome == run.outcome).unwrap_or_default();
+    let at = decisive_exchange(run);
+    let outcome = run.outcomes.get(at).unwrap_or(&run.outcome);
+    let Outcome { ending, class, cause, .. } = outcome;
     let reading = reading(run, at);
     let escaped = reading.as_ref().and_then(Reading::escaped).map(|(exception, _)| exception);
     let handled = reading.as_ref().and_then(|reading| {
@@ -594,6 +576,7 @@ pub fn clause(run: &Judged) -> String {
             _ => None,
         })
     });
+    let missing = reading.as_ref().and_then(|reading| missing(reading, outcome));
     let why = match (ending, escaped, handled) {
         (Ending::NotStarted { why }, ..) => Some(why.clone()),
         (_, Some(exception), _) => Some(exception.located()),
@@ -612,8 +595,39 @@ pub fn clause(run: &Judged) -> String {
             | Ending::Refused,
             None,
             None,
-        ) => run.findings.first().map(|Finding { check, message, .. }| format!("{check}: {message}")),
+        ) if missing.is_none() => {
+            run.findings.first().map(|Finding { check, message, .. }| format!("{check}: {message}"))
+        }
+        _ => None,
     };
-    let why = why.map_or(String::new(), |why| format!(": {why}"));
+    let clauses: Vec<String> = why.into_iter().chain(missing).collect();
+    let why = if clauses.is_empty() { String::new() } else { format!(": {}", clauses.join("; ")) };
     format!("{ending} ({class}, {cause}){why}")
+}
+
+/// The exchange that decides a run: the one whose outcome is the run's, or, in a run that ends well, the first one in which
+/// the client did not get what it waited for.
+fn decisive_exchange(run: &Judged) -> usize {
+    let in_vain = || {
+        let readings = Reading::all(&run.transcript, &run.timeline);
+        readings.iter().zip(&run.outcomes).position(|(reading, outcome)| missing(reading, outcome).is_some())
+    };
+    let decides = || run.outcomes.iter().position(|outcome| *outcome == run.outcome);
+    if run.outcome.class.is_good() { in_vain().or_else(decides) } else { decides() }.unwrap_or_default()
+}
+
+/// One clause about what the client waited for and did not get, where its outcome does not say it.
+fn missing(reading: &Reading<'_>, outcome: &Outcome) -> Option<String> {
+    match reading.late_body() {
+        Some(LateBody { part, limit, took: Some(took) }) => {
+            Some(format!("{part} came after {} ms (limit {} ms)", took.as_millis(), limit.as_millis()))
+        }
+        Some(LateBody { part, limit, took: None }) => {
+            Some(format!("{part} did not come within {} ms", limit.as_millis()))
+        }
+        None if outcome.class == Class::GoodOpen => {
+            reading.never_came().map(|waiting_for| format!("{waiting_for} never came"))
+        }
+        None => None,
+    }
 }

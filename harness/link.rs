@@ -113,7 +113,7 @@ impl Link {
     pub async fn finish_and_tell(mut self, mut tell: impl FnMut(&[u8])) {
         if !matches!(self, Link::Memory(_)) {
             let _ = self.shutdown().await;
-            let mut rest = [0; READ_BYTES];
+            let mut rest = vec![0; READ_BYTES];
             while let Ok(count @ 1..) = self.read(&mut rest).await {
                 tell(&rest[..count]);
             }

@@ -30,7 +30,7 @@ use crate::{
     timeline::AFTERMATH,
     transcript::{PROCESS, Residue, Transcript},
     trial::Trial,
-    verdict::{HealthyClient, Judged, Judgement, Reason, Verdict},
+    verdict::{Exercised, HealthyClient, Judged, Judgement, Reason, Verdict},
 };
 
 /// How long the control may take for any single step.
@@ -101,7 +101,16 @@ impl Conductor {
                     Err((verdict, reason)) => (verdict, Some(reason)),
                 };
                 let (before, after) = (Some(before), Some(after));
-                Judgement { verdict, reason, explanation: None, before, after, shown: None, shams }
+                Judgement {
+                    verdict,
+                    reason,
+                    explanation: None,
+                    before,
+                    after,
+                    shown: None,
+                    others: Exercised::default(),
+                    shams,
+                }
             }
             Err(error) => Judgement::inconclusive(Reason::Harness(format!("could not {error}"))),
         }
@@ -178,7 +187,16 @@ fn judge_alone(case: &Case, run: Result<Judged, Error>) -> Judgement {
         Err((verdict, reason)) => (verdict, Some(reason)),
     };
     let (before, after) = (None, Some(judged));
-    Judgement { verdict, reason, explanation: None, before, after, shown: None, shams: Vec::new() }
+    Judgement {
+        verdict,
+        reason,
+        explanation: None,
+        before,
+        after,
+        shown: None,
+        others: Exercised::default(),
+        shams: Vec::new(),
+    }
 }
 
 /// Performs a case and its control on a running target, and judges.

@@ -108,6 +108,15 @@ pub enum BodyPart {
     Next,
 }
 
+impl fmt::Display for BodyPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BodyPart::FirstByte => "the first byte of the body",
+            BodyPart::Next => "the next bytes of the body",
+        })
+    }
+}
+
 /// Why a client waits no longer for something that did not come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NeverCame {

@@ -12,7 +12,7 @@ use crate::{
     environment::Environment,
     error::Error,
     profile::Profile,
-    verdict::{Judgement, Reason, Verdict},
+    verdict::{Exercised, Judgement, Reason, Verdict},
 };
 
 /// The kinds of targets.
@@ -230,17 +230,6 @@ pub struct Report {
     pub wall: Duration,
 }
 
-/// What a run exercised. A run that exercised nothing proves nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Exercised {
-    /// Requests sent.
-    pub requests: usize,
-    /// Upgrades that were accepted.
-    pub sessions: usize,
-    /// Times a fault acted.
-    pub faults: usize,
-}
-
 impl Report {
     /// How many trials got each verdict; every verdict is there.
     pub fn counts(&self) -> BTreeMap<Verdict, usize> {
@@ -253,13 +242,7 @@ impl Report {
 
     /// What the run exercised.
     pub fn exercised(&self) -> Exercised {
-        let mut exercised = Exercised::default();
-        for judged in self.trials.iter().flat_map(|(_, judgement)| [&judgement.before, &judgement.after]).flatten() {
-            exercised.requests += judged.transcript.exchanges();
-            exercised.sessions += judged.transcript.sessions();
-            exercised.faults += judged.transcript.fired.iter().map(|&count| count as usize).sum::<usize>();
-        }
-        exercised
+        self.trials.iter().map(|(_, judgement)| judgement.exercised()).sum()
     }
 
     /// The exit code: 0 when every verdict passes; 1 when one does not, or an app does not stop without an error; 2 when

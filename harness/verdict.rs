@@ -1,6 +1,8 @@
 //! Verdicts, and the reasons for them.
 
 use std::fmt;
+use std::iter::Sum;
+use std::ops::Add;
 
 use serde::{Deserialize, Serialize};
 
@@ -511,6 +513,8 @@ pub struct Judgement {
     pub after: Option<Judged>,
     /// How often each version was run, and how often before showed the symptom.
     pub shown: Option<Shown>,
+    /// What the runs exercised that the verdict does not rest on, where each version was run several times.
+    pub others: Exercised,
     /// The verdict on each claimed fix in place of the real one, in the order in which the case names them.
     pub shams: Vec<(Verdict, Judged)>,
 }
@@ -524,6 +528,47 @@ pub struct Shown {
     pub of_runs: usize,
 }
 
+/// What runs exercised. A run that exercised nothing proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Exercised {
+    /// Requests sent.
+    pub requests: usize,
+    /// Upgrades that were accepted.
+    pub sessions: usize,
+    /// Times a fault acted.
+    pub faults: usize,
+}
+
+impl Exercised {
+    /// What one run exercised.
+    pub fn by(run: &Judged) -> Exercised {
+        let Transcript { fired, .. } = &run.transcript;
+        Exercised {
+            requests: run.transcript.exchanges(),
+            sessions: run.transcript.sessions(),
+            faults: fired.iter().map(|&count| count as usize).sum(),
+        }
+    }
+}
+
+impl Add for Exercised {
+    type Output = Exercised;
+
+    fn add(self, other: Exercised) -> Exercised {
+        Exercised {
+            requests: self.requests + other.requests,
+            sessions: self.sessions + other.sessions,
+            faults: self.faults + other.faults,
+        }
+    }
+}
+
+impl Sum for Exercised {
+    fn sum<I: Iterator<Item = Exercised>>(all: I) -> Exercised {
+        all.fold(Exercised::default(), Add::add)
+    }
+}
+
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "shown in {} of {}", self.in_runs, self.of_runs)
@@ -531,6 +576,12 @@ impl fmt::Display for Shown {
 }
 
 impl Judgement {
+    /// What all runs exercised.
+    pub fn exercised(&self) -> Exercised {
+        let decisive = [&self.before, &self.after].into_iter().flatten().map(Exercised::by);
+        decisive.sum::<Exercised>() + self.others
+    }
+
     /// A case that could not be judged.
     pub fn inconclusive(reason: Reason) -> Judgement {
         Judgement {
@@ -540,6 +591,7 @@ impl Judgement {
             before: None,
             after: None,
             shown: None,
+            others: Exercised::default(),
             shams: Vec::new(),
         }
     }

@@ -1,5 +1,7 @@
 //! The rules of the verdicts on a user's own app, one by one, as a user meets them.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use relapse::{
 };
 use rstest::rstest;
 use tempfile::TempDir;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::{
     python::python,
@@ -434,4 +437,165 @@ fn a_derived_healthy_client_waits_a_bounded_time(#[case] within: &str, #[case] l
         assert_eq!(said, expected);
         assert!(took <= Duration::from_secs(in_all), "{took:?}");
     });
+}
+
+/// A chat server on a socket: it answers a message with one of the type `said`, if it answers any.
+fn chat_server(answers: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = move |stream: TcpStream| {
+        let Ok(mut socket) = tungstenite::accept(stream) else { return };
+        while let Ok(message) = socket.read() {
+            if message.is_text() && answers && socket.send(Message::text(r#"{"type":"said"}"#)).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+/// The version that keeps a body back until it is whole is told from the one that streams it, by the check that says so.
+#[rstest]
+#[case::by_its_check("bounded_wait", "fixed")]
+#[case::by_another_check("answered", "cannot-reproduce")]
+fn a_late_body_is_a_finding(#[case] found_by: &str, #[case] expected: &str) {
+    if python().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let version = |first: &str| {
+        format!(
+            "async def words(scope, receive, send):\n    \
+             await send({{'type': 'http.response.start', 'status': 200, 'headers': []}})\n    {first}\n    \
+             await asyncio.sleep(4)\n    await send({{'type': 'http.response.body', 'body': b'last'}})\n"
+        )
+    };
+    put(&directory.path().join("before"), &version("pass"));
+    let streams = "await send({'type': 'http.response.body', 'body': b'first', 'more_body': True})";
+    put(&directory.path().join("after"), &version(streams));
+    let case = format!(
+        "summary = \"x\"\nstep = [{{ request = \"GET /words\", first_byte_within_ms = 1000 }}]\n\
+         [expect]\naccept = [\"good-open\"]\n[symptom]\noutcome = \"http 200\"\nfound_by = [\"{found_by}\"]\n"
+    );
+    let (_, verdict, entry) = run(directory.path(), &case, &BOTH);
+    assert_eq!(verdict, expected, "{entry:#}");
+    let told = "http 200 (good-open, clean): the first byte of the body came after 4000 ms (limit 1000 ms)";
+    assert_eq!(entry["before"]["clause"], told, "{entry:#}");
+}
+
+/// The clause on a version names the message that never came, beside the exception that is still raised.
+#[test]
+fn a_clause_names_what_never_came() {
+    if python().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let version = |code: u16| {
+        format!(
+            "async def ask(scope, receive, send):\n    await opened(receive, send)\n    await receive()\n    \
+             try:\n        {{}}['text']\n    except KeyError:\n        return await close(send, {code})\n"
+        )
+    };
+    put(&directory.path().join("before"), &version(1011));
+    put(&directory.path().join("after"), &version(1000));
+    let case = "summary = \"x\"\nstep = [{ open = \"/ask\" }, { send = \"hello\" }, { wait = \"reply\" }]\n\
+                [expect]\naccept = [\"good-open\"]\n[symptom]\noutcome = \"close 1011\"\n";
+    let (_, verdict, entry) = run(directory.path(), case, &BOTH);
+    let clause = entry["after"]["clause"].as_str().unwrap_or_default();
+    assert!(verdict == "still-broken" && clause.contains("KeyError: 'text'"), "{entry:#}");
+    assert!(clause.ends_with("; a `reply` message never came"), "{clause}");
+}
+
+/// A session that lives on without the answer is one, whichever client it is: the service answers the close.
+#[test]
+fn a_session_that_is_deaf_is_silent() {
+    let directory = tempfile::tempdir().unwrap();
+    let service =
+        "[paths]\nwebsocket = \"/ws\"\n[messages]\nwelcome = \"\"\nrequest = \"hello\"\nevents = [\"said\"]\n";
+    std::fs::write(directory.path().join("relapse.toml"), service).unwrap();
+    let case = "summary = \"x\"\nstep = [{ open = \"/ws\" }, { send = \"hello\" }, { wait = \"said\", within_ms = 300 }, { close = 1000 }]\n\
+                [expect]\naccept = [\"good-open\"]\n\
+                [symptom]\noutcome = \"close 1000\"\nclass = \"bad-silent\"\ncause = \"clean\"\nfound_by = [\"answered\"]\n";
+    let [deaf, deaf_too, fixed] = [false, false, true].map(|answers| format!("ws://{}", chat_server(answers)));
+    let judged = |before: &str, after: &str| {
+        let (_, verdict, entry) = run(directory.path(), case, &["--before", before, "--target", after]);
+        (verdict, entry)
+    };
+    let (verdict, entry) = judged(&deaf, &fixed);
+    assert_eq!(verdict, "fixed", "{entry:#}");
+    let (verdict, entry) = judged(&deaf, &deaf_too);
+    assert_eq!(verdict, "still-broken", "{entry:#}");
+    let (verdict, entry) = judged(&fixed, &deaf);
+    assert_eq!(verdict, "cannot-reproduce", "{entry:#}");
+}
+
+/// Headers that our own edge took from an upgrade are named as the cause of its refusal, on either version.
+#[test]
+fn a_refusal_of_what_the_edge_took_is_explained() {
+    let directory = tempfile::tempdir().unwrap();
+    // It refuses whatever is no upgrade by its end.
+    let [one, two] = [true, true].map(|answers| {
+        let chat = chat_server(answers);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                std::thread::spawn(move || refuse_plain(stream, chat));
+            }
+        });
+        format!("ws://{address}")
+    });
+    let case = "summary = \"x\"\nstep = [{ open = \"/ws\" }]\n\
+                [[fault]]\nplace = \"edge\"\nkind = \"drop_hop_by_hop\"\n\
+                [expect]\naccept = [\"good-open\"]\n[symptom]\noutcome = \"close 1011\"\n";
+    for (targets, expected) in
+        [(vec!["--target", &one], "failed"), (vec!["--before", &one, "--target", &two], "cannot-reproduce")]
+    {
+        let (_, verdict, entry) = run(directory.path(), case, &targets);
+        assert_eq!(verdict, expected, "{entry:#}");
+        assert_eq!(entry["after"]["cause"], "injected", "{entry:#}");
+        let told = "the headers Upgrade and Connection did not reach the server (certain)";
+        assert!(entry.to_string().contains(told), "{entry:#}");
+    }
+}
+
+/// Passes an upgrade on to a server, and refuses any other request.
+fn refuse_plain(mut stream: TcpStream, server: SocketAddr) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+        head.push(byte[0]);
+    }
+    if !String::from_utf8_lossy(&head).to_ascii_lowercase().contains("upgrade: websocket") {
+        let answer = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        return drop(stream.write_all(answer));
+    }
+    let Ok(mut upstream) = TcpStream::connect(server) else { return };
+    let (mut from_client, mut to_server) = (stream.try_clone().unwrap(), upstream.try_clone().unwrap());
+    if upstream.write_all(&head).is_ok() {
+        std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
+        let _ = std::io::copy(&mut upstream, &mut stream);
+    }
+}
+
+/// The counts of a run that is repeated are those of all its tries.
+#[test]
+fn every_try_is_counted() {
+    if python().is_none() {
+        return;
+    }
+    let directory = app("async def ask(scope, receive, send):\n    await answer(send, 200)\n");
+    let case = "summary = \"x\"\nstep = [{ request = \"GET /ask\" }]\n[expect]\naccept = [\"good-open\"]\n";
+    std::fs::write(directory.path().join("case.toml"), case).unwrap();
+    for (repeat, requests) in [("1", 1), ("4", 4)] {
+        let arguments = [&["run", "case.toml", "--format", "json", "--repeat", repeat], &ONE[..]].concat();
+        let (_, printed, said) = relapse(directory.path(), &arguments);
+        let document: serde_json::Value = serde_json::from_str(&printed).unwrap_or_else(|_| panic!("{printed}{said}"));
+        assert_eq!(document["summary"]["requests"], requests, "{document:#}");
+    }
 }

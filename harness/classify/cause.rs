@@ -37,6 +37,11 @@ impl<'a> Reading<'a> {
         match ending {
             Ending::BadHandshake { .. } | Ending::Http { complete: false, .. } => Cause::Protocol,
             Ending::Close { code: Some(code), .. } if !code.is_sendable() => Cause::Protocol,
+            // The inside of a service is not seen that answers a request which may not have come as the upgrade it was.
+            Ending::Http { .. } if self.service.is_opaque() && self.has_lost_upgrade() => Cause::Injected,
+            Ending::Http { status: 300.., .. } if self.service.is_opaque() && self.is_answered_as_plain() => {
+                Cause::Unknown
+            }
             Ending::Http { status: 200..=299, .. } | Ending::Parted { .. } | Ending::Left => Cause::Clean,
             Ending::Close { code: Some(CloseCode::NORMAL), .. } if self.welcome.is_some() => Cause::Clean,
             // A failure inside cannot be seen from outside; the kind of the server may tell.

@@ -24,6 +24,8 @@ impl<'a> Reading<'a> {
                 What::ResponseSeen(head) if head.status != 101 => return self.http_ending(head.status, index),
                 What::HandshakeRefused { why } => return Ending::BadHandshake { why: why.clone() },
                 What::BadHeadSeen { .. } | What::BadFrameSeen(_) | What::EndSeen => return Ending::Drop,
+                // The answer did not come, and the session ended when the client closed it.
+                What::DeadlinePassed { .. } if self.is_parted_unanswered(index) => {}
                 What::DeadlinePassed { waiting_for, .. } => {
                     // A pong or a close may be the server's; a message is the application's.
                     let is_message = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary);
@@ -79,6 +81,23 @@ impl<'a> Reading<'a> {
             }
         }
         Ending::Http { status, complete: false }
+    }
+
+    /// Whether the client had sent a request that the service file says is answered, waited for the answer until this event,
+    /// and then closed, and whether the service answered that. Where no more than the wire is known, this is the sign that a
+    /// session lives on.
+    fn is_parted_unanswered(&self, deadline: usize) -> bool {
+        let (before, after) = self.events.split_at(deadline);
+        let is_close = |frame: &Frame| frame.opcode == Opcode::Close;
+        let closes = after.iter().position(|event| matches!(&event.what, What::FrameSent(frame) if is_close(frame)));
+        let is_answered = |from: usize| {
+            let mut later = after[from..].iter();
+            later.any(|event| matches!(&event.what, What::FrameSeen(frame) if is_close(frame)))
+        };
+        self.service.is_opaque()
+            && before.iter().any(|event| self.is_agent_request(&event.what))
+            && !self.service.words.events.is_empty()
+            && closes.is_some_and(is_answered)
     }
 
     /// Whether a user's own service answers with a body of unknown length.

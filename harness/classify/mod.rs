@@ -10,9 +10,10 @@
 //! | `closer.rs` | Which side ended it? |
 //! | `injected.rs` | Does an injected fault explain it? |
 //!
-//! `reading.rs`, `request.rs` and `session.rs` hold what these answers rest on: the exchange, its request, and the talk in
-//! its session. The facts come from a [`Timeline`](crate::timeline::Timeline), which looks at a transcript once.
+//! `reading.rs`, `request.rs`, `session.rs` and `awaited.rs` hold what these answers rest on: the exchange, its request, the
+//! talk in its session, and what its client waited for in vain. The facts come from a [`Timeline`](crate::timeline::Timeline), which looks at a transcript once.
 
+mod awaited;
 mod cause;
 mod class;
 mod closer;
@@ -24,6 +25,7 @@ mod session;
 
 use std::time::Duration;
 
+pub use awaited::LateBody;
 pub use reading::{Reading, readings};
 pub use session::{LARGE_BYTES, LARGE_PATIENCE};
 

@@ -1,10 +1,11 @@
 //! One exchange as it is read: its heads, its events, and the facts that the other files decide from.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::ops::Deref;
 use std::time::Duration;
 
-use super::injected::raises;
+use super::{injected::raises, session::AgentRequests};
 use crate::{
     event::{Machine, State},
     exception::Exception,
@@ -39,6 +40,8 @@ pub struct Reading<'a> {
     pub called: Option<ScopeType>,
     escaped: Option<(&'a Exception, bool)>,
     facts: Cow<'a, Facts>,
+    /// The agent requests, counted when they are first asked for, because that parses every message.
+    pub(super) requested: OnceCell<AgentRequests>,
 }
 
 impl Deref for Reading<'_> {
@@ -82,6 +85,7 @@ impl<'a> Reading<'a> {
             called: called.map(|(kind, _)| kind),
             escaped: facts.escaped(transcript),
             facts,
+            requested: OnceCell::new(),
         }
     }
 

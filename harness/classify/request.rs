@@ -3,10 +3,15 @@
 use super::Reading;
 use crate::{
     fault::{FaultKind, HeadEdit, ScopeEdit},
-    head::{has_token, header},
+    head::{RequestHead, ResponseHead, has_token, header},
     scope::{ScopeType, keys},
     transcript::{Event, What},
 };
+
+/// Whether a request has the headers that make it an upgrade to WebSocket (RFC 6455 section 4.1).
+fn is_upgrade(head: &RequestHead) -> bool {
+    has_token(&head.headers, "upgrade", "websocket") && has_token(&head.headers, "connection", "upgrade")
+}
 
 impl<'a> Reading<'a> {
     /// Whether the client asked for a WebSocket. A request that the server took for a plain one did not: a server may
@@ -15,13 +20,32 @@ impl<'a> Reading<'a> {
         if let Some(head) = &self.passed_on {
             let is_whole =
                 ["sec-websocket-key", "sec-websocket-version"].iter().all(|name| header(&head.headers, name).is_some());
-            return is_whole
-                && has_token(&head.headers, "upgrade", "websocket")
-                && has_token(&head.headers, "connection", "upgrade");
+            return is_whole && is_upgrade(head);
         }
         let plain = |event: &&Event| matches!(event.what, What::Called { kind: ScopeType::Http, .. });
         let asked = self.request.is_some_and(|head| has_token(&head.headers, "upgrade", "websocket"));
         asked && !self.events.iter().any(plain)
+    }
+
+    /// Whether the client sent the headers of an upgrade (RFC 6455 section 4.1), and the server was seen to be called
+    /// without them, or our edge to pass the request on without them.
+    pub fn has_lost_upgrade(&self) -> bool {
+        if !self.request.is_some_and(is_upgrade) {
+            return false;
+        }
+        match self.called.zip(self.delivered) {
+            // Not every server shows these headers to the application.
+            Some((kind, head)) => kind != ScopeType::Websocket && !is_upgrade(head),
+            None => self.passed_on.as_ref().is_some_and(|head| !is_upgrade(head)),
+        }
+    }
+
+    /// Whether an upgrade got an answer that a plain request may get too, so that it may not have arrived as an upgrade. The
+    /// headers of an upgrade are for one hop only (RFC 9110 section 7.6.1): a proxy drops them unless it is told to pass them
+    /// on.
+    pub fn is_answered_as_plain(&self) -> bool {
+        let is_plain = |head: &ResponseHead| matches!(head.status, 200..=399 | 400 | 404 | 405 | 426 | 501);
+        self.called.is_none() && self.request.is_some_and(is_upgrade) && self.response.is_some_and(is_plain)
     }
 
     /// Whether the server took the request for a WebSocket.

@@ -21,6 +21,15 @@ pub const LARGE_BYTES: usize = 8192;
 /// How long a client waits for an answer to such a request.
 pub const LARGE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// The agent requests of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AgentRequests {
+    /// How many the client sent.
+    sent: usize,
+    /// How many of them it turned away from before anything could be expected of them.
+    given_up: usize,
+}
+
 /// Whether this is a close for something that is not ready.
 fn says_not_ready(frame: &Frame) -> bool {
     let code = frame.close_parts().0;
@@ -40,7 +49,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn is_agent_request(&self, what: &What) -> bool {
+    pub(super) fn is_agent_request(&self, what: &What) -> bool {
         let What::FrameSent(frame) = what else { return false };
         let requests = self.service.words.requests;
         // Where requests have no type, whatever the client says is one, as long as anything is known to answer it.
@@ -87,13 +96,21 @@ impl<'a> Reading<'a> {
 
     /// How many agent runs the client asked for.
     pub fn agent_requests(&self) -> usize {
-        self.events.iter().filter(|event| self.is_agent_request(&event.what)).count()
+        self.requested().sent
+    }
+
+    fn requested(&self) -> AgentRequests {
+        *self.requested.get_or_init(|| AgentRequests {
+            sent: self.events.iter().filter(|event| self.is_agent_request(&event.what)).count(),
+            given_up: self.agent_requests_given_up(),
+        })
     }
 
     /// How many agent runs the client is to see: as many as it asked for and waited for, less those of which it was told
     /// that something behind the service had failed.
     pub fn agent_runs_owed(&self) -> usize {
-        let asked = self.agent_requests() - self.agent_requests_given_up();
+        let AgentRequests { sent, given_up } = self.requested();
+        let asked = sent - given_up;
         let told = self.messages.iter().filter(|name| name.starts_with("error")).count();
         if self.outage { asked.saturating_sub(told) } else { asked }
     }
@@ -164,7 +181,7 @@ impl<'a> Reading<'a> {
     pub fn agent_runs(&self) -> usize {
         let (events, whole) = (self.agent_events(), self.service.words.events);
         let runs = events.chunks(whole.len().max(1));
-        let may_be_cut = self.outage || self.agent_requests_given_up() > 0;
+        let may_be_cut = self.outage || self.requested().given_up > 0;
         let is_run = |run: &&[&str]| *run == whole || (may_be_cut && whole.starts_with(run));
         if runs.clone().all(|run| is_run(&run)) { events.len() / whole.len().max(1) } else { 0 }
     }
@@ -187,7 +204,9 @@ impl<'a> Reading<'a> {
         let is_at_once = |(opened, ended): (&&Event, &&Event)| {
             !matches!(ended.what, What::FrameSeen(_)) && ended.at.saturating_sub(opened.at) < NOTICED
         };
-        self.service.is_foreign() && self.welcome.is_none() && opened.zip(ended).is_some_and(is_at_once)
+        // Nor did one that waited as long as it meant to.
+        let waited = self.events.iter().any(|event| matches!(event.what, What::DeadlinePassed { .. }));
+        self.service.is_foreign() && self.welcome.is_none() && !waited && opened.zip(ended).is_some_and(is_at_once)
     }
 
     pub(super) fn sent_too_much(&self) -> bool {

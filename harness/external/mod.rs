@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Trouble},
     explain::{Explanation, Kind},
     judge,
-    outcome::Ending,
+    outcome::{Class, Ending},
     plan::Plan,
     profile::Profile,
     redact::Redactor,
@@ -27,7 +27,7 @@ use crate::{
     run,
     step::{Act, DEFAULT_USER, Request, Step},
     target::{Target, TargetKind},
-    verdict::{HealthyClient, Judged, Judgement, Reason, Shown, Side, Verdict},
+    verdict::{Exercised, HealthyClient, Judged, Judgement, Reason, Shown, Side, Verdict},
 };
 
 /// How long an answer may take that only says which server answers.
@@ -288,8 +288,9 @@ impl Versions {
         }
         let Some(version) = &self.before else {
             let judged = |(case, after): &(Case, Judged)| judge::alone(case, after);
-            let (decisive, result) = decisive(afters, judged);
-            return Ok(self.judgement(None, decisive, result.map(|()| Verdict::Passed), None));
+            let (after, others, result) = decisive(afters, judged);
+            let tries = Tries { before: None, after, others };
+            return Ok(self.judgement(tries, result.map(|()| Verdict::Passed), None));
         };
         let mut befores = Vec::new();
         for _ in 0..repeat {
@@ -305,16 +306,17 @@ impl Versions {
         let in_runs = befores.iter().filter(|before| shows(before)).count();
         let at = befores.iter().position(shows).unwrap_or(0);
         let before = befores.swap_remove(at);
+        let others: Exercised = befores.iter().map(Exercised::by).sum();
         let judged = |(case, after): &(Case, Judged)| judge::compare(case, like, &before, after);
-        let (after, result) = decisive(afters, judged);
+        let (after, other_afters, result) = decisive(afters, judged);
         let shown = (repeat > 1).then_some(Shown { in_runs, of_runs: repeat });
-        Ok(self.judgement(Some(before), after, result.map(|()| Verdict::Fixed), shown))
+        let tries = Tries { before: Some(before), after, others: others + other_afters };
+        Ok(self.judgement(tries, result.map(|()| Verdict::Fixed), shown))
     }
 
     fn judgement(
         &self,
-        before: Option<Judged>,
-        after: Judged,
+        Tries { before, after, others }: Tries,
         result: Result<Verdict, (Verdict, Reason)>,
         shown: Option<Shown>,
     ) -> Judgement {
@@ -325,11 +327,12 @@ impl Versions {
         let is_of_before = matches!(verdict, Verdict::CannotReproduce);
         let looked_at = if is_of_before { before.as_ref() } else { Some(&after) };
         let version = if is_of_before { self.before.as_ref() } else { Some(&self.after) };
+        // A refusal may have its cause on the way to the app.
         let explanation = looked_at
-            .filter(|run| !verdict.passes() && !run.outcome.class.is_good())
+            .filter(|run| !verdict.passes() && run.outcome.class != Class::GoodOpen)
             .and_then(|run| version.and_then(Version::running)?.explain(run));
         let explanation = explanation.map(|explanation| explanation.to_string());
-        Judgement { verdict, reason, explanation, before, after: Some(after), shown, shams: Vec::new() }
+        Judgement { verdict, reason, explanation, before, after: Some(after), shown, others, shams: Vec::new() }
     }
 
     /// Every version that runs, with its side.
@@ -340,15 +343,25 @@ impl Versions {
     }
 }
 
-/// The first of several runs that does not pass, or the last one; and what it comes to.
+/// The runs that a verdict rests on.
+#[derive(Debug)]
+struct Tries {
+    before: Option<Judged>,
+    after: Judged,
+    /// What the other runs of both versions exercised.
+    others: Exercised,
+}
+
+/// The first of several runs that does not pass, or the last one, what the others exercised, and the result.
 fn decisive<T>(
     mut runs: Vec<(Case, Judged)>,
     judged: impl Fn(&(Case, Judged)) -> Result<T, (Verdict, Reason)>,
-) -> (Judged, Result<T, (Verdict, Reason)>) {
+) -> (Judged, Exercised, Result<T, (Verdict, Reason)>) {
     let at = runs.iter().position(|run| judged(run).is_err()).unwrap_or(runs.len() - 1);
     let run = runs.swap_remove(at);
     let result = judged(&run);
-    (run.1, result)
+    let others = runs.iter().map(|(_, run)| Exercised::by(run)).sum();
+    (run.1, others, result)
 }
 
 /// Cases with their numbers, so that those for which a server is started with the same arguments stand together: those

@@ -51,7 +51,8 @@ impl Connections {
 
     /// Runs something for as long as the target runs.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks().spawn(task);
+        // The task of a relay is large; in a box it is moved once.
+        self.tasks().spawn(Box::pin(task));
     }
 
     /// Forgets what has ended.
