@@ -1,4 +1,4 @@
-//! What a server calls: an application with a scope, a receive and a send.
+//! The interface that a server calls: an application with a scope, a receive and a send.
 
 use std::fmt;
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! What a named load balancer does to everything that passes it: a bundle of edge faults, as data
+//! The effect of a named load balancer on everything that passes it: a bundle of edge faults, as data
 //! (`fixtures/profiles/balancers/`).
 
 use serde::Deserialize;
@@ -14,7 +14,7 @@ pub struct Balancer {
     pub title: String,
     /// Where the figures come from.
     pub source: String,
-    /// What it does to every connection.
+    /// The faults of every connection that passes it.
     pub faults: Vec<Fault>,
 }
 

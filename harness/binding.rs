@@ -1,4 +1,4 @@
-//! How a server that is not ours is spoken to: `relapse.toml`.
+//! The service file, `relapse.toml`: how to speak to an external server.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::{
     trial::TargetKind,
 };
 
-/// What a server calls things.
+/// A server's own paths, credentials and messages.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Binding {
@@ -26,7 +26,7 @@ pub struct Binding {
     pub paths: Paths,
     /// How a client says who it is.
     pub credential: CredentialBinding,
-    /// What is said in a session.
+    /// The messages of a session.
     pub messages: Messages,
     /// How much one client may have.
     pub limits: Limits,
@@ -121,7 +121,7 @@ pub struct Paths {
     pub websocket: Option<String>,
     /// Where it says whether it can do its work.
     pub health: Vec<String>,
-    /// What only a user may ask for: `GET /path`.
+    /// The requests that only a user may make: `GET /path`.
     pub protected: Vec<Protected>,
 }
 
@@ -275,7 +275,7 @@ pub enum RequestKind<'a> {
     Plain(&'a str),
 }
 
-/// The tokens of a server that is not ours: nobody here can make others.
+/// The tokens of an external server: the harness cannot make others.
 #[derive(Debug, Clone)]
 pub struct Tokens {
     /// One that it takes; empty where it needs none.
@@ -287,7 +287,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// The token that somebody got for a binding, and the binding's own that is none.
+    /// The valid token obtained for a binding, and the binding's own invalid one.
     pub fn of(binding: &Binding, valid: String) -> Tokens {
         let by_user = binding.user_tokens.clone();
         Tokens { valid, by_user, invalid: binding.credential.invalid.clone() }
@@ -304,7 +304,7 @@ impl Tokens {
     }
 }
 
-/// What is said in a session.
+/// The messages of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Messages {
@@ -422,7 +422,7 @@ impl Binding {
         Some(steps)
     }
 
-    /// What is known of the server, so that its answers can be judged. A binding is read once and lives as long as the
+    /// The facts about the server by which its answers are judged. A binding is read once and lives as long as the
     /// process.
     pub fn service(&self) -> Service {
         let forever = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };

@@ -55,7 +55,7 @@ pub struct Case {
     pub profiles: Option<Vec<String>>,
     /// The environments it runs in.
     pub environments: Vec<Environment>,
-    /// What the client does.
+    /// The client's steps.
     pub steps: Vec<Step>,
     /// How many clients do it.
     pub crowd: Crowd,
@@ -69,13 +69,13 @@ pub struct Case {
     pub server_arguments: ServerArguments,
     /// The steps of its healthy client; `None` where the target or the case's own first request says them.
     pub control: Option<Vec<Step>>,
-    /// What is accepted on the repaired twin, for each step that opens an exchange.
+    /// The outcomes that are accepted of the repaired twin, for each step that opens an exchange.
     pub accepted: Vec<Accepted>,
     /// How many exchanges of a class there must be at least.
     pub at_least: BTreeMap<Class, usize>,
     /// The symptom that the version with the bug must show; `None` where the case claims nothing.
     pub symptom: Option<Symptom>,
-    /// What it must show behind particular servers instead.
+    /// The symptoms that it must show behind particular servers instead.
     pub symptom_on: BTreeMap<String, Symptom>,
     /// Repairs that were claimed, each of which must be seen through.
     pub shams: Vec<Sham>,
@@ -102,7 +102,7 @@ pub enum Vocabulary {
     Own,
 }
 
-/// What is accepted of one exchange.
+/// The outcomes that are accepted of one exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
     /// The classes; good ones only.
@@ -136,7 +136,7 @@ impl Accepted {
 /// A repair that was claimed and is none: with it in place of the real one the case must be STILL BROKEN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sham {
-    /// What was claimed, in one sentence.
+    /// The claim, in one sentence.
     pub claim: String,
     /// The backend as the claimed repair left it.
     pub revision: Revision,
@@ -157,7 +157,7 @@ impl Sham {
     }
 }
 
-/// What is said of a server; of its version where nothing is said of its implementation of WebSocket.
+/// The entry for a server; the one for its version if there is none for its implementation of WebSocket.
 fn on_server<'a, T>(said: &'a BTreeMap<String, T>, profile: &str) -> Option<&'a T> {
     said.get(profile).or_else(|| said.get(version_of(profile)))
 }
@@ -178,7 +178,7 @@ impl Case {
         Plan { seed, faults: self.faults.clone() }
     }
 
-    /// What is accepted of an exchange; every client, and every round, opens as many as there are opening steps.
+    /// The outcomes accepted of an exchange; every client, and every round, opens as many as there are opening steps.
     pub fn accepted_at(&self, exchange: usize) -> &Accepted {
         &self.accepted[exchange % self.accepted.len()]
     }

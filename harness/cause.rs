@@ -1,4 +1,4 @@
-//! What brought an outcome about.
+//! The cause of an outcome.
 
 use std::fmt;
 
@@ -22,7 +22,8 @@ pub enum Cause {
     CrashAfterAccept,
     /// The application returned and left the client without an answer or a close.
     Abandoned,
-    /// Somebody broke the protocol: an illegal close, a subprotocol nobody offered, a body shorter than announced.
+    /// One side broke the protocol: an illegal close, a subprotocol that was not offered, a body shorter than
+    /// announced.
     Protocol,
     /// The server refused the request itself; the application was not called.
     Server,
@@ -34,7 +35,7 @@ pub enum Cause {
     Hang,
     /// No process listened.
     NoListener,
-    /// What was injected between client and application.
+    /// A fault was injected between client and application.
     Injected,
     /// Nothing decides it.
     Unknown,

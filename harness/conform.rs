@@ -137,7 +137,7 @@ impl Peer<'_> {
         let seed = self.seed.wrapping_add(number as u64);
         let mut chance = fastrand::Rng::with_seed(seed);
         let written = variant.write(request, &mut chance)?;
-        // A user of its own, so that nobody has too many connections or says too much.
+        // A user of its own, so that no user has too many connections or says too much.
         let (wire, recorder) = self.open(format!("user-{number}"), seed).await?;
         let mut session = Session::new(wire, chance);
         session.be_greeted(messages.welcome.as_deref()).await?;
@@ -170,7 +170,7 @@ impl Peer<'_> {
         Ok(judged)
     }
 
-    /// What left the application meanwhile, where its ledger tells: that is not the server's doing.
+    /// The exception that left the application meanwhile, if its ledger tells: that is not the server's doing.
     fn raised(&self, recorder: &Recorder) -> Option<String> {
         // Everything that was told until now is written down by then.
         self.target.residue();
@@ -260,7 +260,7 @@ impl Session {
         self.events.last().is_some_and(is_end) || self.events.len() >= EVENTS_MAX
     }
 
-    /// Writes bytes, so many at a time. A server that does not read has its limit.
+    /// Writes bytes in pieces of `piece_bytes`. A server that does not read has its limit.
     async fn write(&mut self, bytes: &[u8], piece_bytes: Option<usize>, limit: Duration) {
         let wire = &mut self.wire;
         let all = async {
@@ -318,7 +318,7 @@ impl Session {
         self.has_closed = true;
     }
 
-    /// Ends a session that lives in good order.
+    /// Closes a session that is still open, and reads until its end.
     async fn part(mut self, limit: Duration) {
         if !self.has_closed {
             self.close(Some(CloseCode::NORMAL));

@@ -22,26 +22,26 @@ pub struct FrameCase {
     pub name: String,
     /// The section of RFC 6455 it rests on.
     pub section: String,
-    /// What is tried, in one sentence.
+    /// The trial, in one sentence.
     pub tries: String,
     /// The conversations, each on a connection of its own. The case is as good as the worst of them.
     pub variants: Vec<Variant>,
     /// How many bytes are written at a time; nothing where everything goes out in one write.
     pub piece_bytes: Option<usize>,
-    /// What has to come.
+    /// The required result.
     pub expected: Expected,
 }
 
 /// One conversation of a case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Variant {
-    /// What tells it from the others; empty where there is one.
+    /// The difference from the other variants; empty if there is only one.
     pub name: String,
-    /// What the client does once the session is open.
+    /// The client's acts once the session is open.
     pub acts: Vec<Act>,
 }
 
-/// What has to come of a conversation.
+/// The required result of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
     /// Every ping gets its pong (section 5.5.3) and every request its first event. A close with one of these codes says
@@ -61,7 +61,7 @@ pub enum Expected {
     },
 }
 
-/// What a server owes for what a client sent.
+/// The replies and the close code that a server owes for a client's frames.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owed {
     /// Pongs and answers, in order.
@@ -70,7 +70,7 @@ pub struct Owed {
     pub code: Option<CloseCode>,
 }
 
-/// What answers something that a client sent.
+/// The answer to something that a client sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// A pong with this payload.
@@ -90,7 +90,7 @@ impl FrameCase {
 }
 
 impl Variant {
-    /// What goes over the wire, with this request in the service's own words.
+    /// The bytes and pauses on the wire, with this request in the service's own words.
     ///
     /// # Errors
     /// Says why it cannot be said with this request.
@@ -98,7 +98,7 @@ impl Variant {
         sent::write(&self.acts, request, chance)
     }
 
-    /// What a server owes for it.
+    /// The replies and the close code that a server owes for it.
     pub fn owed(&self) -> Owed {
         let sent = || self.acts.iter().filter_map(Act::sent);
         let closes = sent().find(|sent| sent.opcode == Opcode::Close);
@@ -123,7 +123,7 @@ impl fmt::Display for Expected {
     }
 }
 
-/// What came of the cases on one server.
+/// The results of the cases on one server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conformance {
     /// The server: a profile's name, or a URL.
@@ -134,17 +134,17 @@ pub struct Conformance {
     pub trouble: Option<String>,
 }
 
-/// What came of one case.
+/// The result of one case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tried {
     /// The case.
     pub case: Arc<FrameCase>,
-    /// What is said about each of its conversations, or why there was none.
+    /// The judgement of each of its conversations, or why there was none.
     pub results: Vec<Result<Judged, String>>,
 }
 
 impl Conformance {
-    /// Whether the server is not ours.
+    /// Whether the server is an external one.
     pub fn is_foreign(&self) -> bool {
         self.server.contains("://")
     }
@@ -167,7 +167,7 @@ impl Tried {
         self.results.iter().map(behavior).collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
-    /// What that is judged by: of the worst conversations, by name where others differ.
+    /// The evidence for that: of the worst conversations, by name if others differ.
     pub fn evidence(&self) -> String {
         let worst = self.behavior();
         let mut told: Vec<(&str, Vec<&str>)> = Vec::new();

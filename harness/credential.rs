@@ -62,7 +62,7 @@ pub enum Credential {
     TwoSegments,
 }
 
-/// What a credential is made of.
+/// The kind of text that a credential is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Form {
     /// A JSON Web Token.
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(forged(Credential::TwoSegments), "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0");
         assert!(Credential::FORGED.iter().all(|kind| kind.forged(valid).is_some_and(|text| text != valid)));
         assert_eq!(Credential::Expired.forged(valid), None);
-        // What is no JSON Web Token is not understood.
+        // A text that is not a JSON Web Token cannot be forged.
         for opaque in ["secret", "a.b.c", "eyJhbGciOiJIUzI1NiJ9", "bm90.anNvbg.x"] {
             assert!(Credential::FORGED.iter().all(|kind| kind.forged(opaque).is_none()), "{opaque}");
         }

@@ -24,7 +24,7 @@ macro_rules! defects {
                 match self { $(Defect::$variant => $origin,)* }
             }
 
-            /// What the code does, in one sentence.
+            /// The mechanism in the code, in one sentence.
             pub fn mechanism(self) -> &'static str {
                 match self { $(Defect::$variant => concat!($($doc),*).trim_ascii_start(),)* }
             }

@@ -1,4 +1,4 @@
-//! What an application depends on, behind one interface, so that faults can act on every call.
+//! An application's dependencies, behind one interface, so that faults can act on every call.
 
 use std::fmt;
 use std::future::pending;
@@ -77,7 +77,7 @@ pub const MODULES: &[&str] = &["redis"];
 pub struct DependencyError {
     /// Which dependency.
     pub dependency: Dependency,
-    /// What its client library says.
+    /// The message of its client library.
     pub message: String,
 }
 
@@ -87,7 +87,7 @@ impl fmt::Display for DependencyError {
     }
 }
 
-/// What a dependency in order answers.
+/// The answer of a dependency that works.
 const ANSWER: &[u8] = br#"{"ok":true}"#;
 
 /// An answer as an application understands it.

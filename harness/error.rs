@@ -1,4 +1,4 @@
-//! What the harness could not do.
+//! The errors of the harness itself.
 
 use std::io;
 use std::ops::Range;
@@ -15,7 +15,7 @@ pub enum Error {
     /// A path cannot be read or written.
     #[error("{doing} {}", path.display())]
     Io {
-        /// What was being done, such as `read`.
+        /// The action that failed, such as `read`.
         doing: &'static str,
         /// To which path.
         path: PathBuf,
@@ -25,7 +25,7 @@ pub enum Error {
     /// There is no such name.
     #[error("find the {what} `{name}`{}", nearest.as_ref().map_or(String::new(), |nearest| format!(": did you mean `{nearest}`?")))]
     UnknownName {
-        /// What kind of thing was named.
+        /// The kind of thing that was named.
         what: &'static str,
         /// The name.
         name: String,
@@ -69,7 +69,7 @@ pub enum Error {
 /// Why a Python application cannot be loaded, does not start, or is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
-    /// What is wrong, and what to do.
+    /// The problem, and what to do.
     pub message: String,
     /// The traceback, or the last that was printed; empty where there is none.
     pub details: String,
@@ -124,9 +124,9 @@ pub struct Located {
     pub text: String,
     /// Where the mistake is, in bytes.
     pub span: Range<usize>,
-    /// What is wrong.
+    /// The mistake.
     pub message: String,
-    /// What to do.
+    /// The advice on what to do.
     pub help: Option<String>,
 }
 

@@ -29,7 +29,7 @@ pub const EVENT_NAMES: [&str; 17] = [
     "lifespan.shutdown.complete",
 ];
 
-/// What the application gets from `receive`.
+/// An event that the application gets from `receive`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Inbound {
     /// The client asks for a WebSocket.
@@ -75,7 +75,7 @@ pub enum MessageKeys {
     Both,
 }
 
-/// What the application gives to `send`.
+/// An event that the application gives to `send`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outbound {
     /// Accept the WebSocket.
@@ -274,7 +274,7 @@ impl Outbound {
 
     fn read(value: &Value) -> Option<Outbound> {
         let Value::Dict(entries) = value else { return None };
-        // What is left out is there with its default; what is there has a type.
+        // A key that is left out has its default; a key that is present has a type.
         let text = |key: &str| match entries.get(key) {
             None | Some(Value::None) => Some(None),
             Some(Value::Str(text)) => Some(Some(text.clone())),

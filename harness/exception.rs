@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// What an application raises. `AttributeError: 'URL' object has no attribute 'query_params'` is one.
+/// An exception that an application raises. `AttributeError: 'URL' object has no attribute 'query_params'` is one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Exception {
     /// The exception's type name, such as `RuntimeError`.
@@ -40,7 +40,7 @@ impl Exception {
         Exception { type_name: type_name.to_owned(), message: message.into(), place: None }
     }
 
-    /// What a coroutine gets from whatever it awaits when it is cancelled. No `except Exception` catches it.
+    /// The exception that a coroutine gets from its `await` when it is cancelled. No `except Exception` catches it.
     pub const CANCELLED: &str = "CancelledError";
 
     /// Reads `Type: text`, or `Type` alone where that is a word with a capital; anything else is the text of a
@@ -57,7 +57,7 @@ impl Exception {
         }
     }
 
-    /// What a cancelled coroutine gets from whatever it awaits.
+    /// The exception that a cancelled coroutine gets from its `await`.
     pub fn cancelled() -> Exception {
         Exception::new(Exception::CANCELLED, "")
     }

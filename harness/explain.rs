@@ -24,7 +24,7 @@ use crate::{
 pub struct Kind {
     /// Their profiles; none where nothing is recognized.
     pub profiles: Vec<Arc<Profile>>,
-    /// What they were recognized by.
+    /// The feature that they were recognized by.
     pub by: &'static str,
 }
 
@@ -49,7 +49,7 @@ impl Kind {
         match (named.is_empty(), alike.is_empty(), both.is_empty()) {
             (false, _, false) => Kind { profiles: both, by: "its Server header, and how it refuses a bad handshake" },
             (false, ..) => Kind { profiles: named, by: "its Server header" },
-            // A name that nobody knows is that of a proxy, or of a server that is not in the profiles.
+            // An unknown name is that of a proxy, or of a server that is not in the profiles.
             (true, false, _) => Kind { profiles: alike, by: "how it refuses a bad handshake" },
             (true, true, _) => Kind::default(),
         }
@@ -96,7 +96,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What may have brought the end of an exchange about.
+/// The possible causes of the end of an exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// The names of the profiles it rests on.
@@ -280,7 +280,7 @@ fn observed(reading: &Reading<'_>, ending: &Ending) -> Option<Cause> {
         .or_else(answered)
 }
 
-/// A cause as a sentence about somebody else's application.
+/// A cause as a sentence about an external application.
 fn said(cause: Cause) -> &'static str {
     match cause {
         Cause::CrashBeforeAccept => "an exception left the application before it accepted",
@@ -346,7 +346,7 @@ fn situations(profile: &Profile, reading: &Reading<'_>, ending: &Ending) -> Vec<
         let breaches = [&rules.protocol, &rules.close_code, &rules.payload, &rules.too_big];
         may_be(breaches.into_iter().any(is), Cause::Protocol);
     }
-    // What the application may say and the server does not, or should not have passed on.
+    // Events that the application may send and the server does not pass on, or should not have.
     let is_broken = reading.events.iter().any(|event| matches!(event.what, What::BadFrameSeen(_)));
     may_be(is_broken && after.long_close_reason == Effect::Ignored, Cause::Policy);
     let unsaid = [&after.other_close_code, &after.long_close_reason, &after.accept_again, &after.send_after_close];
@@ -391,7 +391,7 @@ fn is_answer(answer: &Answer, reading: &Reading<'_>) -> bool {
     reading.response.is_some_and(|head| head.status == *status) && seen.unwrap_or_default() == body.as_bytes()
 }
 
-/// Whether an answer is unlike anybody else's.
+/// Whether an answer is distinctive: a page with a body.
 fn tells_something(answer: &Answer) -> bool {
     matches!(answer, Answer::Http { body, .. } if !body.is_empty())
 }

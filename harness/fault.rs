@@ -1,7 +1,7 @@
 //! A hardship injected from outside while a case runs.
 //!
 //! Each place has a file, and in it each fault is one entry: its name, what it does, its settings, and how it is shown.
-//! What reads and writes case files, lists the catalogue and checks the documents follows from the entries.
+//! The code that reads and writes case files, lists the catalogue and checks the documents follows from the entries.
 
 mod answer;
 mod call;
@@ -70,7 +70,7 @@ pub struct Kind {
     pub name: &'static str,
     /// Where it acts.
     pub place: Place,
-    /// What it does.
+    /// Its effect.
     pub does: &'static str,
     /// The keys of its own settings.
     pub keys: &'static [&'static str],
@@ -97,7 +97,7 @@ impl Legality {
     }
 }
 
-/// What a fault does.
+/// A fault's effect.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FaultKind {
     /// To a request on its way.
@@ -110,14 +110,14 @@ pub enum FaultKind {
     Stream {
         /// Which way they go.
         direction: Direction,
-        /// What happens to them.
+        /// The effect on them.
         fault: StreamFault,
     },
     /// To the frames of a WebSocket.
     Frame {
         /// Which frames.
         frames: Frames,
-        /// What happens to them.
+        /// The effect on them.
         fault: FrameFault,
     },
     /// To the scope.
@@ -126,14 +126,14 @@ pub enum FaultKind {
     Event {
         /// Which events.
         events: Events,
-        /// What happens to them.
+        /// The effect on them.
         fault: EventFault,
     },
     /// To a call of a dependency.
     Call {
         /// Which calls.
         calls: Calls,
-        /// What happens to them.
+        /// The effect on them.
         fault: CallFault,
     },
     /// To the process.
@@ -287,7 +287,7 @@ impl FaultKind {
 /// One fault of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fault {
-    /// What it does.
+    /// Its effect.
     pub kind: FaultKind,
     /// When.
     pub trigger: Trigger,
@@ -337,7 +337,7 @@ impl fmt::Display for FaultKind {
             FaultKind::Frame { frames, fault } => write!(f, "{fault} a {frames}"),
             FaultKind::Scope(edit) => edit.fmt(f),
             FaultKind::Event { events, fault } => write!(f, "{fault} {events}"),
-            // What a failing dependency says stands beside the call itself.
+            // The message of a failing dependency stands beside the call itself.
             FaultKind::Call { calls, fault: CallFault::Fail { .. } } => write!(f, "{calls} fails"),
             FaultKind::Call { calls, fault } => write!(f, "{calls} {fault}"),
             FaultKind::Process(fault) => fault.fmt(f),

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
 
 use crate::close_code::CloseCode;
 
-/// What a frame carries (RFC 6455 section 5.2).
+/// The contents of a frame (RFC 6455 section 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Opcode {
     /// The next piece of a fragmented message.
@@ -37,7 +37,7 @@ pub struct Frame {
     pub is_final: bool,
     /// The reserved bits that are set: 4 is RSV1, 2 is RSV2, 1 is RSV3.
     pub reserved_bits: u8,
-    /// What it carries.
+    /// The frame's opcode.
     pub opcode: Opcode,
     /// The masking key, when the frame is masked.
     pub mask: Option<[u8; 4]>,
@@ -103,7 +103,7 @@ impl Frame {
         Frame { mask: Some(mask), ..self }
     }
 
-    /// What is wrong with a frame on its own account, whoever sent it.
+    /// Checks the frame itself, whoever sent it.
     ///
     /// # Errors
     /// Says which rule it breaks.

@@ -1,4 +1,4 @@
-//! Finds out how a server that is not ours is spoken to, as far as asking tells, and writes it down as a binding.
+//! Finds out how to speak to an external server, as far as asking tells, and writes it down as a binding.
 
 use std::fmt::{Display, Write as _};
 use std::io;
@@ -44,7 +44,7 @@ const HEALTH_PATHS: [&str; 10] = [
 const WEBSOCKET_PATHS: [&str; 10] =
     ["/ws", "/ws/", "/websocket", "/api/v1/websocket", "/api/ws", "/socket", "/stream", "/chat", "/events", "/"];
 
-/// What the last part of a path is called where an application says how it is.
+/// Names for the last part of a path where an application reports its health.
 const HEALTH_NAMES: [&str; 14] = [
     "health",
     "healthz",
@@ -62,14 +62,14 @@ const HEALTH_NAMES: [&str; 14] = [
     "heartbeat",
 ];
 
-/// Where nobody has anything.
+/// A path that no application is expected to serve.
 const NOWHERE: &str = "/relapse-asks-for-what-is-nowhere";
 
 /// Where a token may travel, the commonest first.
 const PLACES: [CredentialPlace; 4] =
     [CredentialPlace::Header, CredentialPlace::Query, CredentialPlace::Subprotocol, CredentialPlace::SubprotocolAlone];
 
-/// What a client may say first: the embedded backend's own request, and a question that many servers answer.
+/// First messages that a client may send: the embedded backend's own request, and a question that many servers answer.
 fn requests_in_common() -> [String; 2] {
     let own = Binding::default().messages.request.unwrap_or_default();
     [own, r#"{"type":"ping"}"#.to_owned()]
@@ -84,26 +84,26 @@ const ANSWERS: Duration = Duration::from_secs(2);
 /// How many words of an application are tried as the `type` of a request.
 const WORDS_MAX: usize = 40;
 
-/// What was found out about a server.
+/// The results of asking a server.
 #[derive(Debug)]
 pub struct Acquaintance {
     /// How it is spoken to, as far as that was found out.
     pub binding: Binding,
-    /// What it says it is, and what it is like.
+    /// The server's own name for itself, and the description of it.
     pub server: String,
     /// Whether a session opened.
     pub opens: bool,
-    /// What was found out about its paths, its credential and its messages, a sentence each.
+    /// The remarks on its health routes, its path, its credential and its messages, a sentence each.
     pub remarks: [String; 4],
-    /// What was noticed that virtual time does not wait for.
+    /// Things of an app that virtual time does not wait for, each kind once.
     pub notes: Vec<Note>,
 }
 
-/// Asks a server. With a token it is tried in every place where tokens travel. The routes that somebody named come first,
-/// then those that an application tells itself, and then where servers commonly are.
+/// Asks a server. With a token it is tried in every place where tokens travel. The routes that the user named come
+/// first, then those that an application tells itself, and then where servers commonly are.
 ///
 /// # Errors
-/// When nobody is there, or the harness could not do its work; what the server answers is never an error.
+/// When no server is there, or the harness could not do its work; the server's answers are never an error.
 pub async fn init(mut server: External, named: &[Route], has_token: bool) -> Result<Acquaintance, Error> {
     let mut binding = Binding::default();
     let told = std::mem::take(&mut server.routes);
@@ -125,7 +125,7 @@ pub async fn init(mut server: External, named: &[Route], has_token: bool) -> Res
     };
     binding.credential.place = place.unwrap_or(binding.credential.place);
     if has_token && opens != Opens::ToAnyone {
-        // Whoever writes the binding down says where the token comes from.
+        // The writer of the binding says where the token comes from.
         binding.credential.source = Some(TokenSource::Issued);
     }
     let opens = opens == Opens::ToAnyone || place.is_some();
@@ -142,8 +142,8 @@ pub async fn init(mut server: External, named: &[Route], has_token: bool) -> Res
     Ok(Acquaintance { binding, server, opens, remarks, notes })
 }
 
-/// Where it may say how it is: where somebody says so, and where an application has a route that is called so and asks for
-/// nothing.
+/// The paths where it may report its health: those that the user named, and the routes of an application that are
+/// called so and ask for nothing.
 fn health_paths(named: &[Route], told: &[Route]) -> Vec<String> {
     let is_named_so = |route: &&Route| {
         let last = route.path.rsplit('/').find(|part| !part.is_empty()).unwrap_or_default().to_ascii_lowercase();
@@ -173,7 +173,7 @@ fn plainest(route: &Route) -> String {
     String::from_utf8_lossy(&[request.path, query].concat()).into_owned()
 }
 
-/// What the code behind a path calls things.
+/// The words in the code behind a path.
 fn words_of<'a>(routes: impl Iterator<Item = &'a Route>, path: &str) -> Vec<String> {
     let behind = routes.filter(|route| route.is_websocket && plainest(route) == path);
     unique(behind.flat_map(|route| route.words.iter().cloned()))
@@ -181,11 +181,11 @@ fn words_of<'a>(routes: impl Iterator<Item = &'a Route>, path: &str) -> Vec<Stri
 
 /// Where a server may speak WebSocket.
 struct Paths {
-    /// Where somebody says that it does.
+    /// Paths that the user named.
     named: Vec<String>,
     /// Where it says so itself.
     told: Vec<String>,
-    /// Where its code names a path, and nobody knows for what.
+    /// Paths that its code names, for an unknown purpose.
     guessed: Vec<String>,
 }
 
@@ -252,7 +252,7 @@ enum Opens {
 struct Asked {
     server: External,
     authority: String,
-    /// What it calls itself.
+    /// Its own name for itself.
     named: String,
 }
 
@@ -297,7 +297,7 @@ impl Asked {
             let answer = answer(&transcript, path);
             let status = reading.response.map(|head| head.status);
             match &elsewhere {
-                // Who says nothing to the first question says nothing to the others.
+                // A server that does not answer the first question does not answer the others.
                 None if matches!(reading.outcome().ending, Ending::Hang { .. }) => {
                     return Ok((found, format!("It does not answer plain requests within {} s.", LIMIT.as_secs())));
                 }
@@ -316,7 +316,7 @@ impl Asked {
     }
 
     /// Where it speaks WebSocket: the first path that opens, or the first that is refused in another way than a path
-    /// which nobody has.
+    /// that does not exist.
     async fn websocket(&mut self, paths: &Paths, has_token: bool) -> Result<(String, Opens, String), Error> {
         let nowhere = self.open(NOWHERE, None).await?;
         let is_mute = matches!(Reading::of(&nowhere, 0).outcome().ending, Ending::Hang { .. });
@@ -382,7 +382,7 @@ impl Asked {
         Ok((None, format!("No session opens with the token, wherever it is put: {last}.")))
     }
 
-    /// What greets, what may be said, and what is answered.
+    /// The welcome, the messages that it takes, and the answers.
     async fn messages(&mut self, binding: &mut Binding, path: &str, words: &[String]) -> Result<String, Error> {
         let place = binding.credential.is_needed().then_some(binding.credential.place);
         let greeting = texts(&self.open(path, place).await?);

@@ -87,7 +87,7 @@ fn fired(scribe: &Scribe, index: usize) {
 struct Inlet {
     receive: Box<dyn Receive>,
     scribe: Scribe,
-    /// What is given before the server is asked again.
+    /// The events that are given before the server is asked again.
     held: VecDeque<Inbound>,
     /// `receive` never returns again.
     hangs: bool,

@@ -1,4 +1,4 @@
-//! What was reported, issue by issue: `fixtures/issues.toml`.
+//! The reports, issue by issue: `fixtures/issues.toml`.
 
 use serde::Deserialize;
 
@@ -17,7 +17,7 @@ pub struct Issue {
     pub title: String,
     /// One sentence: what was really behind it.
     pub behind: String,
-    /// What was published about it and is wrong.
+    /// The published claims about it that are wrong.
     #[serde(default)]
     pub claim: Vec<Claim>,
 }
@@ -26,9 +26,9 @@ pub struct Issue {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
-    /// What was said.
+    /// The claim.
     pub said: String,
-    /// What was found.
+    /// The finding against it.
     pub found: String,
 }
 

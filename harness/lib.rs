@@ -163,5 +163,5 @@ pub use verdict::{Finding, FindingKey, HealthyClient, Judged, Judgement, Reason,
 #[cfg(doctest)]
 pub struct Readme;
 
-/// What the harness itself may fail with.
+/// The result of the harness's own work, and its error.
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;

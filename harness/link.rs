@@ -86,7 +86,7 @@ impl Link {
     /// Connects over TCP.
     ///
     /// # Errors
-    /// When the clock is virtual, or nobody listens.
+    /// When the clock is virtual, or no server listens.
     pub async fn connect(address: SocketAddr, clock: Clock) -> Result<Link, Error> {
         Link::connect_receiving(address, clock, Receiving::Usual).await
     }
@@ -103,8 +103,8 @@ impl Link {
 }
 
 impl Link {
-    /// Ends the link in good order (FIN), and lets the peer do the same: what it still says is not answered with a
-    /// reset that could destroy what it has not read yet.
+    /// Ends the link with a FIN, and lets the peer do the same: data that it still sends is not answered with a reset
+    /// that could destroy what it has not read yet.
     pub async fn finish(self) {
         self.finish_and_tell(|_| {}).await;
     }
@@ -143,7 +143,7 @@ impl Listener {
     /// Listens on an address; port 0 lets the system pick one.
     ///
     /// # Errors
-    /// When the clock is virtual, or the address is taken or nobody's.
+    /// When the clock is virtual, or the address is taken or not one of this machine's.
     pub async fn bind_to(clock: Clock, address: SocketAddr) -> Result<Listener, Error> {
         refuse_virtual(clock)?;
         TcpListener::bind(address).await.map(Listener).map_err(|error| socket_error("listen on", address, error))
@@ -249,7 +249,7 @@ impl AsyncWrite for Link {
     }
 }
 
-/// What moved on a wire.
+/// The kind of progress on a wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// Bytes came in.
@@ -338,7 +338,7 @@ impl Wire {
         if !self.outgoing.is_empty() && self.poll_push(cx).is_ready() {
             return Poll::Ready(Progress::Flushed);
         }
-        // Who does not take what came gets no more of it; the peer has to wait, as with a socket.
+        // A reader that does not take the bytes it has gets no more; the peer has to wait, as with a socket.
         if self.ended || self.incoming.len() >= READ_AHEAD_BYTES_MAX {
             return Poll::Pending;
         }

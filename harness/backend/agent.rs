@@ -180,7 +180,7 @@ impl Backend {
         }
     }
 
-    /// What the handler adds after the five events.
+    /// The event that the handler adds after the five events.
     fn agent_response_complete(&self, user: &str) -> String {
         let timestamp = self.timestamp();
         messages::to_text(&RunCompleted {

@@ -68,7 +68,7 @@ enum Next {
     Stop,
 }
 
-/// Why nobody is let in.
+/// The reason why an upgrade is denied.
 pub(super) enum Denied {
     /// The credential.
     Refused(Refusal),
@@ -159,7 +159,7 @@ impl Backend {
             }
         }
         if let (SecretSource::Missing(why), None) = (&self.settings.secret, self.key()) {
-            // Readiness has let through what has no secret to verify anybody with.
+            // The readiness check let a service through that has no secret to verify a token with.
             return Err(Exception::new("ValueError", why.clone()));
         }
         let presented = credentials::presented(&websocket.scope)?;
@@ -188,7 +188,8 @@ impl Backend {
         self.converse(websocket, mode, &user, life, &readiness).await
     }
 
-    /// What becomes of an upgrade while the service is not ready: it is told so. Whether it goes on all the same.
+    /// Answers an upgrade while the service is not ready: the client learns that it is not. Returns `true` if the
+    /// upgrade proceeds all the same.
     async fn proceeds_unready(&self, websocket: &mut WebSocket, readiness: &Readiness) -> Result<bool, Exception> {
         if self.revision.has(Defect::ReadinessFailOpen) {
             tracing::error!("readiness guard: {} not ready, proceeding", readiness.failed.join(", "));
@@ -307,7 +308,8 @@ impl Backend {
         user.ok_or_else(|| Refusal::Format.into())
     }
 
-    /// What can be told of credentials without asking anybody: each one's user, and whether it is known as revoked.
+    /// Verifies credentials locally, without a call to another service: each one's user, and whether it is known as
+    /// revoked.
     pub(super) fn verify_all(&self, presented: &[Claimed]) -> Result<Vec<(String, bool)>, Refusal> {
         let key = self.key().ok_or(Refusal::Validation)?;
         if presented.is_empty() {
@@ -380,7 +382,7 @@ impl Backend {
         Ok(())
     }
 
-    /// Accepts before anybody is known, as the reported routes did.
+    /// Accepts before the user is known, as the reported routes did.
     async fn accept_first(&self, websocket: &mut WebSocket) -> Result<Lifecycle, Exception> {
         let offers = websocket.scope.subprotocols()?;
         let subprotocol = credentials::select_subprotocol(&offers, self.revision).unwrap_or_default();
@@ -424,8 +426,8 @@ impl Backend {
         }
     }
 
-    /// What an exception in the authentication of b17 becomes: isolated mode has accepted by then, and has a handler of
-    /// its own; the other modes have neither.
+    /// Raises an exception in the authentication of b17: isolated mode has accepted by then, and has a handler of its
+    /// own; the other modes have neither.
     async fn raise_in_mode(
         &self,
         websocket: &mut WebSocket,
@@ -486,7 +488,7 @@ impl Backend {
         self.create_manager(user)
     }
 
-    /// What the reported route does when it cannot make the manager: an error frame, and a close it chose itself.
+    /// The reported route's reaction when it cannot make the manager: an error frame, and a close it chose itself.
     async fn report_failed_init(
         &self,
         websocket: &mut WebSocket,
@@ -564,7 +566,7 @@ impl Backend {
                     websocket.send_text(messages::error(self, "UNSUPPORTED_DATA", text)).await?;
                     continue;
                 }
-                // The framework lets nobody receive who has closed.
+                // After a close of its own the framework lets no application receive.
                 Err(exception) if websocket.application_state() != State::Connected => {
                     tracing::error!("error in message loop: {exception}");
                     break;

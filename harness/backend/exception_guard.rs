@@ -1,4 +1,4 @@
-//! What a WebSocket client gets when its endpoint raises.
+//! The answer to a WebSocket client whose endpoint raises.
 
 use super::{
     Backend, messages,

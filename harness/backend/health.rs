@@ -68,7 +68,7 @@ pub(super) async fn websocket(Extension(service): Service) -> Response {
     answer(&readiness, body)
 }
 
-/// What is said while the service starts; `None` once it has.
+/// The answer while the service starts; `None` once it has started.
 fn starting(service: &Backend) -> Option<Response> {
     let startup = service.startup();
     if startup.is_complete() {

@@ -65,7 +65,7 @@ impl Backend {
             }
         };
         match served.await {
-            // Nobody is there to be answered.
+            // The client is gone, so there is no one to answer.
             Err(exception) if exception.is_disconnect() => Ok(()),
             served => served,
         }

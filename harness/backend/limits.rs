@@ -1,4 +1,5 @@
-//! What one user may hold and send. Limits belong to the authenticated user; a limit that is reached is told.
+//! The limits on what one user may hold and send. They belong to the authenticated user; the user learns which limit is
+//! reached.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub(super) fn messages_max(environment: Environment) -> usize {
     }
 }
 
-/// What users hold, and when they sent.
+/// The connections and managers that each user holds, and when each sent messages.
 #[derive(Debug, Default)]
 pub(super) struct Limits {
     connections: BTreeMap<String, usize>,

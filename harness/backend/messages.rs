@@ -30,7 +30,7 @@ struct WelcomeData<'a> {
     timestamp: f64,
 }
 
-/// What a session can do, and what it has to do without.
+/// The features of a session, and those it lacks.
 #[derive(Serialize)]
 struct Features<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -125,7 +125,7 @@ pub(super) fn error(backend: &Backend, error_code: &str, text: &str) -> String {
     })
 }
 
-/// What the service says when it has not heard from the client for a while.
+/// The message that the service sends when it has not heard from the client for a while.
 pub(super) fn heartbeat(backend: &Backend, connection: &str) -> String {
     let stamp = backend.timestamp();
     to_text(&json!({ "type": "heartbeat", "timestamp": stamp, "connection_id": connection, "stats": {} }))

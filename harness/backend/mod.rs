@@ -1,11 +1,11 @@
 //! The embedded service: the one target that has revisions.
 //!
-//! What an HTTP request passes, outermost first: `scope_guard` (a malformed scope is answered, not served),
+//! The layers that an HTTP request passes, outermost first: `scope_guard` (a malformed scope is answered, not served),
 //! `relabel` (nothing, in the repaired service), `session` and inside of it the auth context, which reads the session;
 //! then the router's own middleware, CORS and `preflight` (nothing either), and the `routes`.
 //!
-//! What a WebSocket passes: `scope_guard`, `exception_guard` (what a client gets when an endpoint raises), then
-//! `endpoint`: readiness, credential, revocation, limits, subprotocol, accept, welcome, messages. No dispatch-type
+//! The layers that a WebSocket passes: `scope_guard`, `exception_guard` (the answer to a client whose endpoint raises),
+//! then `endpoint`: readiness, credential, revocation, limits, subprotocol, accept, welcome, messages. No dispatch-type
 //! middleware ever sees it, as in the reported framework.
 
 mod agent;
@@ -90,7 +90,7 @@ pub struct Backend {
     tickets: Mutex<Tickets>,
     users: Mutex<BTreeSet<String>>,
     opened: AtomicU64,
-    /// What the defects of a shared state share.
+    /// The state that the shared-state defects share.
     shared: Mutex<Shared>,
     /// Whom `upgrades_wait_in_line` makes wait.
     line: tokio::sync::Mutex<()>,
@@ -122,7 +122,7 @@ impl Backend {
     /// The service as a server imports it; it is not started.
     ///
     /// # Errors
-    /// What the import raises.
+    /// The exception that the import raises.
     pub fn import(
         revision: Revision,
         settings: Arc<Settings>,
@@ -196,7 +196,7 @@ impl Backend {
         Presented { kind, text, subject: user.to_owned() }
     }
 
-    /// What is known of the service.
+    /// The facts about the service by which its answers are judged.
     pub fn service(&self) -> Service {
         Service {
             websocket_paths: &["/ws", "/api/v1/websocket", "/websocket", "/ws/test", "/ws/factory", "/ws/isolated"],
@@ -301,7 +301,7 @@ async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whoever panicked with the lock did so between whole changes.
+    // A panic with the lock held happens between whole changes, so the data is consistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

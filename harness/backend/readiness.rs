@@ -1,5 +1,5 @@
-//! Whether the service can do its work right now: asked on every upgrade and by every health route, remembered by
-//! nobody.
+//! Whether the service can do its work right now: asked on every upgrade and by every health route, and never
+//! remembered.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ fn factor(environment: Environment) -> f64 {
     }
 }
 
-/// What a group may take.
+/// The time limit of a group.
 fn group_limit(group: usize, environment: Environment) -> Duration {
     GROUP_LIMITS[group].mul_f64(factor(environment)).max(GROUP_LIMIT_MIN)
 }
@@ -70,7 +70,7 @@ pub(super) fn slow(environment: Environment) -> Duration {
 }
 
 /// The dependencies without which no session opens. Without the others a session is degraded, and says so. The auth
-/// service is critical everywhere: without it nobody knows which token was revoked.
+/// service is critical everywhere: without it the service cannot tell which token was revoked.
 pub(super) fn critical(environment: Environment) -> Vec<&'static str> {
     let all = [Database, Redis, AuthService, ThreadService, AgentSupervisor, WebsocketBridge];
     let spared = [Database, Redis];
@@ -78,12 +78,12 @@ pub(super) fn critical(environment: Environment) -> Vec<&'static str> {
     all.into_iter().filter(is_critical).map(Dependency::name).collect()
 }
 
-/// What is not ready, by name.
+/// The dependencies that are not ready, by name.
 #[derive(Debug, Default)]
 pub(super) struct Readiness {
-    /// What keeps sessions from being opened.
+    /// Those that keep sessions from being opened.
     pub(super) failed: Vec<&'static str>,
-    /// What is missing without keeping them.
+    /// Those without which a session opens, but degraded.
     pub(super) degraded: Vec<&'static str>,
     /// How long a breaker keeps calls away, where one does.
     breaker: Option<Duration>,

@@ -7,7 +7,7 @@ use super::{Backend, http::send_json, messages};
 use crate::{application::SendEvent, defect::Defect, exception::Exception, head::field};
 
 impl Backend {
-    /// What becomes of an exception that leaves the routes.
+    /// Relabels an exception that leaves the routes as a status; the repaired service passes it on.
     pub(super) async fn relabel(&self, exception: Exception, send: &mut dyn SendEvent) -> Result<(), Exception> {
         if !self.revision.has(Defect::RelabellingGuard) {
             return Err(exception);

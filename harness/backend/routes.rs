@@ -92,12 +92,12 @@ pub(super) fn router() -> Router {
     ROUTER.get_or_init(build).clone()
 }
 
-/// What a route raises to answer with a status.
+/// The exception that a route raises to answer with a status.
 struct HttpException {
     status: u16,
     text: &'static str,
     header: Option<(HeaderName, &'static str)>,
-    /// What is missing, for a 503.
+    /// The missing dependency, for a 503.
     lacks: Option<&'static str>,
 }
 
@@ -199,7 +199,7 @@ async fn threads(Extension(service): Service, headers: HeaderMap) -> Response {
     }
 }
 
-/// What only a user may see.
+/// The route that only an authenticated user may see.
 async fn protected(Extension(service): Service, headers: HeaderMap) -> Response {
     if service.revision.has(Defect::AuthExcludesEverything) {
         // The excluded paths are compared by substring, and `/` is one of them.
@@ -228,7 +228,7 @@ async fn begin_session(Extension(service): Service, headers: HeaderMap) -> Respo
     }
 }
 
-/// What a request for a ticket may say.
+/// The body of a request for a ticket.
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
 struct TicketRequest {
@@ -287,7 +287,7 @@ async fn tickets_status(Extension(service): Service) -> Json<Value> {
     Json(json!({ "active_tickets": service.tickets().count(now) }))
 }
 
-/// What a request for a test token says.
+/// The body of a request for a test token.
 #[derive(Deserialize)]
 struct TestUser {
     email: String,

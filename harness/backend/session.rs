@@ -10,7 +10,7 @@ use crate::{defect::Defect, exception::Exception};
 /// The cookie's name.
 const COOKIE: &str = "session";
 
-/// What is signed begins with its purpose, so that no token is ever taken for a session.
+/// The purpose that begins every signed text, so that no token is ever taken for a session.
 const PURPOSE: &str = "session:";
 
 /// How long a session lasts, in seconds.
@@ -24,7 +24,7 @@ pub(super) struct Session {
 }
 
 impl Backend {
-    /// What the session middleware puts into the request; `None` where it stands inside of what reads it.
+    /// The session that the middleware puts into the request; `None` if the middleware stands inside of its reader.
     pub(super) fn session(&self, headers: &HeaderMap) -> Option<Session> {
         if self.revision.has(Defect::SessionInsideAuthContext) {
             return None;

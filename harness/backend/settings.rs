@@ -1,4 +1,5 @@
-//! What the backend reads from its environment variables: which environment it is in, and its signing secret.
+//! The settings that the backend reads from its environment variables: which environment it is in, and its signing
+//! secret.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +9,11 @@ use crate::environment::Environment;
 /// Environment variables of the service's process.
 pub type Variables = BTreeMap<String, String>;
 
-/// What the backend knows about its deployment.
+/// The backend's knowledge of its deployment.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub(super) environment: Environment,
-    /// What `ENVIRONMENT` alone says; the repaired service never asks it.
+    /// The environment by `ENVIRONMENT` alone; the repaired service never asks it.
     pub(super) environment_by_name_only: Environment,
     /// Where the signing secret is. Without one the service is not ready; it never makes one up.
     pub(super) secret: SecretSource,

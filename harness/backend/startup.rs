@@ -72,7 +72,7 @@ impl Phase {
 #[derive(Debug)]
 pub(super) struct Startup {
     pub(super) phase: Phase,
-    /// What the current phase waits for, named as `/health` may name it.
+    /// The dependency or step that the current phase waits for, under the name that `/health` may show.
     pub(super) waiting_for: Option<&'static str>,
     began: Instant,
 }
@@ -93,7 +93,7 @@ impl Startup {
         self.phase == Phase::Complete
     }
 
-    /// What `/health` says of a start that is not complete.
+    /// The text that `/health` gives for a start that is not complete.
     pub(super) fn message(&self) -> &'static str {
         if self.began.elapsed() > TOO_LONG {
             "Startup taking too long - possible timeout"
@@ -103,7 +103,7 @@ impl Startup {
     }
 }
 
-/// What keeps a phase from being over, as the public may know it, and why.
+/// The obstacle that keeps a phase from being over, as the public may know it, and why.
 type Obstacle = (&'static str, String);
 
 impl Backend {

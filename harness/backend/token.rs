@@ -83,13 +83,13 @@ pub(super) struct Verified {
 }
 
 impl Verified {
-    /// What the auth service says about it: the embedded one has revoked every token whose identifier says so.
+    /// The auth service's answer about it: the embedded one has revoked every token whose identifier says so.
     pub(super) fn is_revoked(&self) -> bool {
         self.id.starts_with(REVOKED_PREFIX)
     }
 }
 
-/// What a token says, if it satisfies every rule at this time (seconds since 1970).
+/// The contents of a token, if it satisfies every rule at this time (seconds since 1970).
 pub(super) fn verify(token: &str, key: &Key, now: i64, environment: Environment) -> Result<Verified, Refusal> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(Refusal::Format);

@@ -18,7 +18,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
 
 fn violations(reading: &Reading<'_>) -> Vec<Violation> {
     let Some(mut machine) = reading.machine() else { return Vec::new() };
-    // Whoever leaves before it is answered cannot say what it is owed.
+    // A client that leaves before the answer cannot say what it is owed.
     let gives_up = |what: &What| matches!(what, What::Left | What::DeadlinePassed { .. });
     let has_left = |event: &&&Event| gives_up(&event.what) && reading.response.is_none();
     reading
@@ -31,7 +31,7 @@ fn violations(reading: &Reading<'_>) -> Vec<Violation> {
                 machine = Machine::new(*kind);
                 None
             }
-            // What was injected is no breach of the server's.
+            // An injected event is no breach by the server.
             What::Received(event) => machine.on_receive(event).err().filter(|_| !reading.has_event_faults()),
             What::Sent(event) => machine.on_send(event).err(),
             What::CallRaised(exception) if reading.is_told_gone(exception) => {

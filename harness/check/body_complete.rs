@@ -9,7 +9,7 @@ use crate::{
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence
         .exchanges()
-        // Who leaves an answer without end does not see its end.
+        // A client that leaves an endless answer does not see its end.
         .filter(|(_, outcome)| outcome.ending != Ending::Left)
         .flat_map(|(reading, _)| &reading.events)
         .filter_map(|event| match &event.what {

@@ -13,7 +13,7 @@ fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
     // An outage, or a client that turns away, may cut a run short, and never adds one.
     let may_be_cut = reading.outage || wanted < reading.agent_requests();
     let limit = if may_be_cut { reading.agent_requests() } else { wanted } * reading.service.words.events.len();
-    // What a service that is not ours makes of other messages than requests is its own matter.
+    // The answers of an external server to other messages than requests are its own matter.
     let is_too_much = events > limit && !(reading.service.is_foreign() && reading.says_something_else());
     if seen < wanted || is_too_much || (events < limit && !may_be_cut) {
         let message =

@@ -30,7 +30,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
         .collect()
 }
 
-/// What a health route says; `None` for another request, or no answer.
+/// Whether a health route reports ready; `None` for another request, or no answer.
 fn says_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
     let is_health = reading.asks_for_health();
     match outcome.ending {
@@ -48,10 +48,10 @@ fn is_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
     }
     match outcome.class {
         Class::GoodBadRequest | Class::GoodAuthRefusal => None,
-        // Who leaves before the answer does not learn it.
+        // A client that leaves before the answer does not learn it.
         _ if outcome.ending == Ending::Left && reading.response.is_none() => None,
         _ if reading.turned_away_at_once() => None,
-        // What was asked for this client alone says nothing of the service.
+        // An outcome that this client asked for alone says nothing of the service.
         _ if asked_for_itself(reading) => None,
         _ if reading.service.words.welcomes.is_empty() => Some(reading.response.is_some_and(|head| head.status == 101)),
         _ => Some(reading.welcome.is_some()),

@@ -8,7 +8,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use super::{Complaints, Evidence};
 use crate::{classify::Reading, frame::Opcode, transcript::What};
 
-/// What belongs to one user in a JSON message, or in its `data`.
+/// The identifiers that belong to one user in a JSON message, or in its `data`.
 #[derive(Debug, Default, Deserialize)]
 struct Identifiers<'a> {
     #[serde(borrow)]
@@ -33,7 +33,7 @@ enum Lenient<T> {
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     let users: Vec<&str> = evidence.readings.iter().filter_map(|reading| reading.user).collect();
-    // Alone nobody can see what is somebody else's.
+    // A single user cannot see another user's data.
     if users.windows(2).all(|pair| pair[0] == pair[1]) {
         return Vec::new();
     }

@@ -42,7 +42,7 @@ use crate::{
     verdict::{Finding, HealthyClient},
 };
 
-/// What a check may look at.
+/// The evidence that a check may look at.
 #[derive(Debug)]
 pub struct Evidence<'a> {
     /// The whole run.
@@ -102,7 +102,7 @@ type Complaints = Vec<(String, String)>;
 pub struct Check {
     /// Its name, as cases and findings write it.
     pub name: &'static str,
-    /// What must hold.
+    /// The property that must hold.
     pub property: &'static str,
     look: fn(&Evidence<'_>) -> Complaints,
 }

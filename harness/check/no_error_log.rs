@@ -14,8 +14,8 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
 /// How the log record of an exception begins that ends a task that is not awaited, or a thread.
 const UNHANDLED: [&str; 2] = ["Task exception was never retrieved", "Exception in thread"];
 
-/// What of a log record is the same each time: of an exception its type, of anything else all but its numbers. What
-/// somebody else's service writes down may name what is there once.
+/// The part of a log record that is the same each time: of an exception its type, of anything else all but its numbers.
+/// The records of an external service may contain values that occur only once.
 fn steady(message: &str) -> String {
     if let Some(exception) = message.strip_prefix(ESCAPED) {
         let type_name = exception.split(':').next().unwrap_or(exception);
@@ -37,8 +37,8 @@ pub(super) fn errors<'a>(reading: &'a Reading<'_>) -> impl Iterator<Item = (Stri
     let repeats_the_server =
         |message: &str| reading.refused_as_gone().any(|raised| message.contains(&raised.to_string()));
     let own = before_outage.filter(move |event| !(is_echo && event.party == Party::Front));
-    // What an application writes down of which nothing is known is its own matter, unless nobody took what was raised.
-    // That its event loop was blocked is our own observation.
+    // The log records of an application of which nothing is known are its own matter, unless an exception was left
+    // unhandled. That its event loop was blocked is the harness's own observation.
     let is_seen =
         |message: &str| UNHANDLED.iter().any(|start| message.starts_with(start)) || message.starts_with(KEPT_LOOP);
     let is_its_matter = move |message: &str| reading.service.is_unknown() && !is_seen(message);

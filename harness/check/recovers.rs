@@ -29,7 +29,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
         .exchanges()
         .filter(|(reading, _)| is_after(reading) && asks_for_good(reading))
         .filter(|(reading, _)| !was_told_to_wait(evidence, reading))
-        // What the client itself does wrong is wrong in good times too.
+        // A client's own mistake is a mistake in good times too.
         .filter(|(_, outcome)| {
             !matches!(outcome.class, Class::GoodOpen | Class::GoodAuthRefusal | Class::GoodBadRequest)
         })

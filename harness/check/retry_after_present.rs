@@ -1,5 +1,5 @@
-//! Who is sent away for now is told when to come back: 503 and 429 have a `Retry-After` in seconds (RFC 9110 section
-//! 10.2.3).
+//! A client that is sent away for now learns when to come back: 503 and 429 have a `Retry-After` in seconds (RFC 9110
+//! section 10.2.3).
 
 use super::{Complaints, Evidence};
 use crate::{classify::Reading, head::header};

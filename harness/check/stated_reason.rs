@@ -27,7 +27,7 @@ fn complain(reading: &Reading<'_>, outcome: &Outcome) -> Option<(String, String)
     if !is_refusal || !has_body || may_have_another || reading.down.is_empty() {
         return None;
     }
-    // Whoever names one thing that failed it has said enough; nobody has to look for what else is down.
+    // Naming any one failing dependency is enough.
     let failing = reading.failing();
     let names = |text: &str| reading.down.iter().chain(&failing).any(|name| text.contains(*name));
     let is_stated = reading.events.iter().any(|event| match &event.what {

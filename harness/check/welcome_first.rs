@@ -14,7 +14,7 @@ fn complain(reading: &Reading<'_>, ending: &Ending) -> Option<(String, String)> 
     );
     let welcomes = reading.service.words.welcomes;
     if welcomes.is_empty() {
-        // Nobody greets here.
+        // The service sends no welcome.
         return None;
     }
     let opened = reading.response.is_some_and(|head| head.status == 101);

@@ -17,7 +17,7 @@ use super::{
     width,
 };
 
-/// What is tried, and on what.
+/// The cases to try, and the target.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Options {
     /// What to try: the name of a case or its last part, a section as in `5.5.2`, or a glob over names as in `5.5*`. All
@@ -88,7 +88,7 @@ fn on_embedded(options: &Options, cases: &[Arc<FrameCase>]) -> Result<Vec<Confor
     found
 }
 
-/// Nothing where it may not or cannot be asked, which is complained of.
+/// Returns an empty list if the target may not or cannot be asked, and prints why.
 fn on_own(options: &Options, target: &Named, cases: &[Arc<FrameCase>]) -> Result<Vec<Conformance>> {
     if !target.is_in_order(&options.python, &options.profile, &options.foreign) {
         return Ok(Vec::new());

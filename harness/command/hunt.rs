@@ -1,4 +1,4 @@
-//! `relapse hunt`: scripts and faults that nobody reported.
+//! `relapse hunt`: a generated search for failures without a report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -38,12 +38,12 @@ struct Kept {
 const CASES: u64 = 2000;
 /// The same, for each defect that is to be detected.
 const CASES_PER_DEFECT: u64 = 20_000;
-/// The same, on a server of somebody's own.
+/// The same, on a server of the user's own.
 const CASES_ON_A_SERVER: u64 = 200;
 /// How many cases a hunt has that ends by the clock.
 const CASES_MAX: u64 = 1_000_000_000;
 
-/// What is hunted, and how long.
+/// The target of a hunt, and its length.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Options {
     /// What is hunted on: the embedded backend; or a server of yours, `http://`, `https://`, `ws://` or `wss://`, host and
@@ -117,7 +117,7 @@ pub(super) struct Options {
 enum Target {
     /// The embedded backend.
     Backend,
-    /// Something that is not ours.
+    /// A target of the user's own.
     Own(Named),
 }
 
@@ -419,7 +419,7 @@ fn hunt_behind(
     let mut hunted = Vec::new();
     for named in versions {
         let Some(mut hunt) = hunt_for(options, named, behind.profile, binding, token)? else { return Ok(None) };
-        // What the time was enough for on the first one is tried on the other.
+        // The second version gets as many cases as the time allowed on the first.
         let time = options.time.filter(|_| hunted.is_empty());
         if let Some((_, first)) = hunted.last() {
             let first: &Campaign = first;
@@ -468,7 +468,7 @@ fn hunt_behind(
     Ok(Some(Hunted::Alone(Box::new(report))))
 }
 
-/// What a change did.
+/// Tells the effect of a change.
 fn tell_change(
     options: &Options,
     hunt: &Hunt,
@@ -520,7 +520,7 @@ fn way<'a>(options: &'a Options, profile: Option<&'a str>) -> Way<'a> {
     Way { allowance, python, profile, guesses: Guesses::Checked, seed: options.seed }
 }
 
-/// A hunt on something that is not ours; complains where there can be none.
+/// A hunt on a target of the user's own; complains if it is not possible.
 fn hunt_for(
     options: &Options,
     target: &Named,
@@ -549,7 +549,7 @@ fn hunt_for(
         return Ok(None);
     }
     let mut hunt = Hunt::on_foreign(prey, servers()?, cases);
-    // What no server does is nobody's to repair, unless it is asked for.
+    // Without --hostile, use only faults that a conforming server can produce.
     hunt.legal_only = !options.hostile;
     hunt.places.retain(|place| options.faults.is_empty() || options.faults.iter().any(|name| name == place.name()));
     hunt.seed = options.seed;

@@ -13,7 +13,7 @@ use super::{
     target::{Guesses, Own, tell_notes, valid_token},
 };
 
-/// What is asked, and where the binding goes.
+/// The server to ask, and where the binding goes.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Options {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! What can be said to a standing proxy on its terminal: one order a line.
+//! The orders that a standing proxy takes on its terminal, one a line.
 
 use std::io::BufRead;
 

@@ -17,7 +17,7 @@ use relapse::{
 
 use super::{complain_of, note, print, server, target::end_interpreters_with_us};
 
-/// What is done with profiles.
+/// The commands about profiles.
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum Command {
     /// Run a real server, see how it treats an application row by row, and write the file of its profile.
@@ -60,7 +60,7 @@ pub(super) struct Programs {
     python: Option<PathBuf>,
 }
 
-/// What is measured.
+/// The server to measure.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Options {
     /// The server: `uvicorn`, `hypercorn`, `daphne` or `granian`, with `==VERSION` behind it where that matters, and

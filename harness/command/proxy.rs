@@ -39,7 +39,7 @@ pub(super) struct Options {
     format: Format,
 }
 
-/// What acts at an edge.
+/// The faults that act at an edge.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Faults {
     /// A fault in one line, its kind and its settings, as in `strip_header header=Authorization` or
@@ -152,7 +152,7 @@ pub(super) fn proxy(options: &Options) -> Result<u8> {
             () = log(&mut entries, desk.clone(), options.format) => {}
             () = until_told_to_stop() => {}
         }
-        // What is about to end may end, and be told.
+        // Connections that are about to end may end, and are logged.
         let ending = async {
             while desk.counts().open > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -189,7 +189,7 @@ fn introduce(options: &Options, proxy: &Proxy, control: &Listener) -> Result<()>
 /// Prints the log as it comes, and on a terminal how many connections there are; takes orders meanwhile.
 async fn log(entries: &mut Receiver<std::sync::Arc<Entry>>, desk: Desk, format: Format) {
     let bar = progress_by_time("connections");
-    // Whoever reads JSON does not talk.
+    // JSON output takes no orders.
     let mut lines = (format == Format::Human).then(orders::lines);
     let mut tick = tokio::time::interval(Duration::from_millis(250));
     loop {
@@ -209,7 +209,7 @@ async fn log(entries: &mut Receiver<std::sync::Arc<Entry>>, desk: Desk, format: 
     }
 }
 
-/// The next line, where somebody talks.
+/// The next order, if a terminal can give one.
 async fn next(lines: &mut Option<mpsc::UnboundedReceiver<String>>) -> Option<String> {
     match lines {
         Some(lines) => lines.recv().await,
@@ -220,7 +220,7 @@ async fn next(lines: &mut Option<mpsc::UnboundedReceiver<String>>) -> Option<Str
 fn show(entry: &Entry, format: Format) {
     match (format, &entry.what) {
         (Format::Json, _) => print(serde_json::to_string(entry).unwrap_or_default()),
-        // What opened is told by what it asks, and by who closed it.
+        // The requests of an opened connection and its close describe it.
         (Format::Human, Noted::Opened { .. }) => {}
         (Format::Human, _) => print(entry),
     }

@@ -1,4 +1,4 @@
-//! What a hunt found on a Python application, as tests in Python.
+//! A hunt's findings on a Python application, as tests in Python.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};

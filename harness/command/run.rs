@@ -48,7 +48,7 @@ pub(super) struct Options {
     url: UrlOptions,
 }
 
-/// Cases on servers that are not ours.
+/// Cases on external servers.
 #[derive(Debug, Clone, Args)]
 struct UrlOptions {
     /// Run on this instead of the embedded backend: a server, `http://`, `https://`, `ws://` or `wss://`, host and port, or a
@@ -70,7 +70,7 @@ struct UrlOptions {
 /// How many requests a server of the user's own gets at most, unless they say otherwise.
 const REQUESTS_MAX: usize = 1000;
 
-/// How much a server that is not ours is asked.
+/// The limit on requests to an external server.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Allowance {
     /// How many requests each server gets at most.

@@ -1,4 +1,4 @@
-//! What `--target` names: a server behind a URL, or a Python application.
+//! The target that `--target` names: a server behind a URL, or a Python application.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ pub(super) struct Own {
     pub(super) foreign: Foreign,
 }
 
-/// How a server that is not ours is spoken to.
+/// How to speak to an external server.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Foreign {
     /// How it is spoken to; `relapse.toml` where there is one, and what the embedded backend speaks where there is none.
@@ -257,7 +257,7 @@ impl PythonOptions {
     fn site(&self, app: &str, places: &[String]) -> Result<(PythonSite, bool)> {
         let (mut directory, mut packages) = (self.dir.clone().unwrap_or_else(|| PathBuf::from(".")), None);
         for place in places {
-            // What is meant as a directory and is none must not be asked of a package index.
+            // A misspelled directory must not be asked of a package index.
             let is_packages = place.contains(['=', '<', '>', '~', '!']) || place.ends_with(".txt");
             match Path::new(place).is_dir() {
                 true => directory = PathBuf::from(place),
@@ -280,8 +280,8 @@ impl PythonOptions {
                 known.map_or((PathBuf::from("python3"), false), |python| (python, true))
             }
         };
-        // What runs elsewhere is named from there. A virtual environment is found by the name of its interpreter, which is a
-        // link to another one's.
+        // An interpreter that runs in another directory is named from there. A virtual environment is found by the name
+        // of its interpreter, which is a link to another one's.
         let python =
             if python.components().count() > 1 { std::path::absolute(&python).unwrap_or(python) } else { python };
         let (python, is_chosen) = match packages {
@@ -304,7 +304,7 @@ impl PythonOptions {
         Ok((site, is_chosen))
     }
 
-    /// What the recordings tell of an application's routes.
+    /// The routes of an application that the recordings show.
     fn recorded(&self) -> Result<Vec<Route>> {
         let mut routes = Vec::new();
         for path in &self.recorded {
@@ -417,10 +417,10 @@ pub(super) fn behind_each<T>(
     Ok((code, results))
 }
 
-/// What becomes of the routes that the code of an application only looks as if it had.
+/// How to treat routes that the code of an application only seems to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Guesses {
-    /// Those are left where somebody is.
+    /// Only those that the application serves are kept.
     Checked,
     /// All are left, for whoever finds out.
     Kept,
@@ -603,7 +603,7 @@ impl Foreign {
         is_allowed
     }
 
-    /// Whether a host may be contacted where nobody is contacted at all; complains.
+    /// Whether a host is allowed although the target contacts no host at all; complains.
     fn is_out_of_place(&self) -> bool {
         let is_given = !self.allow_host.is_empty();
         if is_given {
@@ -626,7 +626,7 @@ impl Foreign {
         self.binding.clone().or_else(|| here.is_file().then_some(here))
     }
 
-    /// Whether anybody has said how it is spoken to.
+    /// Whether there is a service file.
     pub(super) fn has_binding(&self) -> bool {
         self.path().is_some()
     }
@@ -721,7 +721,7 @@ fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token
         };
         reached.routes = named.iter().cloned().chain(introduction.routes).collect();
         if reached.routes.is_empty() && recorded.is_empty() && binding.is_unknown() {
-            // What its code looks as if it had is taken where nobody says more.
+            // Routes guessed from its code are used if there are no others.
             match guesses {
                 Guesses::Apart => reached.guesses = introduction.guesses,
                 Guesses::Kept => reached.routes = introduction.guesses,
@@ -736,7 +736,7 @@ fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token
     }))
 }
 
-/// What a file with a good conversation tells.
+/// The contents of a file with a good conversation.
 fn read_recorded(path: &Path) -> Result<Recorded> {
     if path.extension().is_some_and(|extension| extension == "toml") {
         let mut catalogue = Catalogue::default();
@@ -759,7 +759,7 @@ fn read_recorded(path: &Path) -> Result<Recorded> {
     Ok(Recorded::read_har(&text).map_err(told)?)
 }
 
-/// What stands in front of a Python application.
+/// The server in front of a Python application.
 enum Behind {
     /// One of the known servers, played by its profile.
     Profile(Arc<Profile>, PythonSite),
@@ -767,13 +767,13 @@ enum Behind {
     Server(ServerChoice, PythonSite),
 }
 
-/// What the first Ctrl-C is told where it only asks, and whether it did.
+/// The text for the first Ctrl-C if it only asks to stop, and whether it did.
 static ASKS_FIRST: OnceLock<&str> = OnceLock::new();
 static WAS_ASKED: AtomicBool = AtomicBool::new(false);
 /// Wakes what waits for that Ctrl-C.
 static ASKED: Notify = Notify::const_new();
 
-/// From now on the first Ctrl-C asks for an end in good order, which is said, and only the second one ends everything.
+/// From now on the first Ctrl-C asks for a clean end and prints this text, and only the second one ends everything.
 pub(super) fn ask_first(said: &'static str) {
     ASKS_FIRST.get_or_init(|| said);
     end_interpreters_with_us();
@@ -792,7 +792,7 @@ pub(super) async fn asked_to_end() {
     }
 }
 
-/// Whoever tells us to end ends the interpreters too, wherever their applications are stuck.
+/// A signal that ends this process ends the interpreters too, wherever their applications are stuck.
 pub(super) fn end_interpreters_with_us() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

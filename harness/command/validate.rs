@@ -13,7 +13,7 @@ use super::{
     until_told_to_stop, width,
 };
 
-/// What is looked at, and how long.
+/// The target to look at, and the time limits.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Options {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! What a server made of a conversation, judged from what came over the wire.
+//! A server's behavior in a conversation, judged from the bytes on the wire.
 
 use std::fmt;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub enum Behavior {
     Failed,
 }
 
-/// What came from the server.
+/// Something that came from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Saw {
     /// A pong, or what answers a request.
@@ -36,7 +36,7 @@ pub enum Saw {
     Other(String),
     /// A close frame, and its code.
     Close(Option<CloseCode>),
-    /// What no server may send.
+    /// A frame that no server may send.
     Illegal(FrameError),
     /// The end of the stream.
     End,
@@ -44,21 +44,21 @@ pub enum Saw {
     Resumed,
 }
 
-/// What came, and how long after the client had begun.
+/// Something that came, and how long after the client had begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// When.
     pub at: Duration,
-    /// What.
+    /// The event as the client saw it.
     pub saw: Saw,
 }
 
-/// What is said about a conversation.
+/// The judgement of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged {
     /// How far the rule was kept.
     pub behavior: Behavior,
-    /// What that is judged by.
+    /// The evidence for it.
     pub evidence: String,
     /// When that came; nothing where it is that nothing came.
     pub at: Option<Duration>,
@@ -93,8 +93,8 @@ impl fmt::Display for Behavior {
 }
 
 impl Saw {
-    /// What a whole message or a control frame of the server is to a client that waits for an event of this type;
-    /// nothing where it is a ping.
+    /// A whole message or a control frame of the server, as a client sees it that waits for an event of this type;
+    /// `None` for a ping.
     pub fn of(frame: &Frame, awaited: &str) -> Option<Saw> {
         match frame.opcode {
             Opcode::Ping => None,
@@ -125,7 +125,7 @@ fn judged(behavior: Behavior, evidence: impl Into<String>, at: Option<Duration>)
     Judged { behavior, evidence: evidence.into(), at }
 }
 
-/// What came, and when.
+/// Everything that came, and when.
 #[derive(Default)]
 struct Came<'a> {
     /// Before the connection ended.
@@ -238,7 +238,7 @@ impl Came<'_> {
     }
 }
 
-/// What is right so far, where a server has to end the stream as well (section 7.1.1).
+/// The behavior so far, if a server has to end the stream as well (section 7.1.1).
 fn if_over(end: Option<Duration>) -> Behavior {
     if end.is_some() { Behavior::Ok } else { Behavior::NonStrict }
 }

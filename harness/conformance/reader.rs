@@ -100,7 +100,7 @@ fn once() -> usize {
     1
 }
 
-/// What is wrong with an entry, and what would be right.
+/// The mistake in an entry, and the correction.
 type Unfit = (String, Option<String>);
 
 /// Reads the cases of a group.
@@ -171,7 +171,7 @@ impl Reader<'_> {
         (0..count).map(variant).collect()
     }
 
-    /// What an entry says in one of the conversations.
+    /// The act of an entry in one of the conversations.
     fn act(&self, raw: &Spanned<RawEntry>, index: usize) -> Result<Act, Error> {
         let pick = |value: &toml::Value| value.as_array().map_or(value, |list| &list[index]).clone();
         let table: toml::Table =
@@ -189,7 +189,7 @@ impl Reader<'_> {
     }
 }
 
-/// What tells a conversation from others that differ in this value.
+/// The label of a conversation that differs from others in this value.
 fn label(value: &toml::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
@@ -274,7 +274,7 @@ impl Entry {
     }
 }
 
-/// What has to come: answers, an echo, or the failure of the connection.
+/// The required result: answers, an echo, or the failure of the connection.
 fn expected(raw: &RawExpect) -> Result<Expected, &'static str> {
     let codes = |codes: &[u16]| codes.iter().map(|&code| CloseCode(code)).collect();
     match raw {

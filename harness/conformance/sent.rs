@@ -1,4 +1,4 @@
-//! What a client sends, frame by frame, right or wrong.
+//! A client's frames, right or wrong.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub enum Act {
 /// Frames as they are to be sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sent {
-    /// What they carry.
+    /// The frames' opcode.
     pub opcode: Opcode,
     /// Whether the last one is the last of its message.
     pub is_final: bool,
@@ -48,7 +48,7 @@ pub struct Sent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Masking {
-    /// With a key that nobody can know.
+    /// With a key that cannot be predicted.
     #[default]
     Random,
     /// With the key 0.
@@ -57,7 +57,7 @@ pub enum Masking {
     None,
 }
 
-/// What frames carry.
+/// The payload of frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload {
     /// These bytes.
@@ -68,7 +68,7 @@ pub enum Payload {
         part: usize,
         /// Of how many.
         parts: usize,
-        /// With spaces before it, it has so many bytes.
+        /// Its length in bytes, with spaces before it.
         pad_to: Option<usize>,
         /// A text that the request, a JSON object, has in a further member.
         beside: Option<String>,
@@ -77,7 +77,7 @@ pub enum Payload {
     },
 }
 
-/// What goes over the wire.
+/// Something written to the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Written {
     /// These bytes.
@@ -102,7 +102,7 @@ pub(super) fn write(acts: &[Act], request: &str, chance: &mut fastrand::Rng) -> 
 }
 
 impl Act {
-    /// What is sent, if anything.
+    /// The frames that it sends, if any.
     pub(super) fn sent(&self) -> Option<&Sent> {
         match self {
             Act::Send(sent) => Some(sent),
@@ -112,7 +112,7 @@ impl Act {
 }
 
 impl Sent {
-    /// What a server owes for it.
+    /// The replies that a server owes for it.
     pub(super) fn replies(&self) -> impl Iterator<Item = Reply> + use<> {
         let reply = match (&self.payload, self.opcode) {
             (Payload::Bytes(payload), Opcode::Ping) => Some(Reply::Pong(payload.clone())),

@@ -13,15 +13,15 @@ const LINE_BYTES_MAX: usize = 8 * 1024;
 /// The part of a body that is still to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body {
-    /// So many bytes.
+    /// The number of bytes that are left.
     Bytes(u64),
     /// Chunks: a size line comes next.
     Size,
-    /// So many bytes of a chunk, with the line end behind it.
+    /// The number of bytes that are left of a chunk, with the line end behind it.
     Chunk(u64),
     /// Trailer fields, and the empty line behind them.
     Trailers,
-    /// Everything until the stream ends, or what nobody can read.
+    /// Everything until the stream ends, or a body that cannot be read.
     UntilEnd,
 }
 
@@ -123,7 +123,7 @@ mod tests {
                 over = body.carry(&mut incoming, &mut carried);
             }
             over |= body.carry(&mut incoming, &mut carried);
-            // What follows is the next head.
+            // The next head follows.
             incoming.extend_from_slice(b"NEXT");
             assert_eq!(over, is_over, "{text} in pieces of {piece}");
             if over {

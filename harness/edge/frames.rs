@@ -23,7 +23,7 @@ const ACTS_MAX: usize = 500;
 /// How much is injected at a time at most, in bytes, whatever was asked for.
 const INJECTED_BYTES_MAX: usize = 1 << 20;
 
-/// What masks a frame of the edge's own. The key may be anything (RFC 6455 section 5.3).
+/// The masking key of a frame of the edge's own. The key may be anything (RFC 6455 section 5.3).
 const MASK: [u8; 4] = [0x72, 0x65, 0x6c, 0x61];
 
 /// Lets the plan's frame faults act on one direction.
@@ -35,20 +35,20 @@ pub(super) struct Mangler {
     acts: usize,
     /// Nothing more is carried.
     is_suppressed: bool,
-    /// What came is no frame; from there on everything passes as it is.
+    /// Something came that is no frame; from there on everything passes as it is.
     is_opaque: bool,
-    /// What waits for the next frame, to go before it.
+    /// Bytes to be written before the next frame.
     before_next: Vec<u8>,
-    /// What waits for the next frame, to go behind it.
+    /// Bytes to be written behind the next frame.
     behind_next: Vec<u8>,
 }
 
-/// What becomes of one frame.
+/// The decision about one frame.
 #[derive(Default)]
 struct Fate {
-    /// What goes before it.
+    /// Bytes that go before it.
     before: Vec<u8>,
-    /// What goes instead of it, if it does not go itself.
+    /// Bytes that go instead of it, if it does not go itself.
     instead: Option<Vec<u8>>,
     copies: usize,
     delay: Duration,
@@ -225,7 +225,7 @@ impl Mangler {
             Breach::LongControl => own(Opcode::Ping, Bytes::from_static(&[b'x'; 126])),
             Breach::LoneContinuation => own(Opcode::Continuation, frame.payload.clone()),
             Breach::OneByteClose => own(Opcode::Close, Bytes::from_static(b"\x03")),
-            // Only the header: nobody is to wait for a payload of a gibibyte.
+            // Only the header: no peer is to wait for a payload of a gibibyte.
             Breach::Oversize => {
                 let mask_bit = if self.direction == Direction::ToServer { 0x80 } else { 0 };
                 let mut header = vec![0x81, mask_bit | 127];

@@ -24,10 +24,10 @@ pub(super) struct Exchange {
     asks_again: bool,
     request: Reading,
     answer: Reading,
-    /// What was asked and is not answered, in order.
+    /// The requests that are not answered yet, in order.
     asked: VecDeque<Asked>,
     upgraded: bool,
-    /// What is to follow the request whose body is coming.
+    /// The injected bytes that follow the request whose body is coming.
     following: Vec<u8>,
     /// How many requests were taken.
     requests: usize,
@@ -67,7 +67,7 @@ impl Held {
     }
 }
 
-/// What is read next of one direction.
+/// The next part to read of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reading {
     Head,
@@ -78,7 +78,7 @@ enum Reading {
     Opaque,
 }
 
-/// What has to be known of a request to read its answer.
+/// The facts about a request that are needed to read its answer.
 struct Asked {
     is_head: bool,
     is_upgrade: bool,
@@ -151,7 +151,7 @@ impl Exchange {
     pub(super) fn request(&mut self, incoming: &mut BytesMut, carried: &mut Vec<u8>) {
         loop {
             match &mut self.request {
-                // Who asks and asks, and is not answered, has to wait.
+                // A client with too many unanswered requests has to wait.
                 Reading::Head if self.asked.len() >= ASKED_MAX => return,
                 Reading::Head => match RequestHead::decode(incoming) {
                     Ok(None) => return,

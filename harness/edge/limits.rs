@@ -9,15 +9,15 @@ use crate::{
     recorder::Scribe,
 };
 
-/// What limits a connection.
+/// The limits of a connection.
 #[derive(Default)]
 pub(super) struct Limits {
     began: Option<Instant>,
     lifetime: Option<(Duration, usize)>,
     idle: Option<(Duration, Direction, usize)>,
-    /// What is answered when the server does not begin to for so long.
+    /// The page that is answered if the server does not begin its answer within this time.
     pub(super) late: Option<(Duration, Page)>,
-    /// What is answered when the server is not there.
+    /// The page that is answered if the server is not there.
     pub(super) missing: Option<Page>,
     /// The fault that asks once more.
     pub(super) retry: Option<usize>,
@@ -102,7 +102,7 @@ impl Limits {
         let lifetime = self.lifetime.map(|(after, index)| (began + after, index));
         let idle = self.idle.map(|(after, direction, index)| (last.of(direction) + after, index));
         let late = self.late.as_ref().zip(waits_since).map(|((after, page), since)| (since + *after, page.index));
-        // Who answers for a server that is late cuts no client off that still waits for that.
+        // A fault that answers for a late server cuts off no client that still waits for that.
         late.or_else(|| [lifetime, idle].into_iter().flatten().min_by_key(|(due, _)| *due))
     }
 }

@@ -49,13 +49,13 @@ const HALF_CLOSED_LIMIT: Duration = Duration::from_secs(60);
 /// How a fault ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// In good order: what is under way arrives.
+    /// With a FIN: everything under way arrives.
     Finished,
     /// At once: what is under way is lost.
     Reset,
 }
 
-/// Who ended a connection.
+/// The one that ended a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// The client.
@@ -66,7 +66,7 @@ pub enum Ended {
     Fault(usize),
 }
 
-/// What went one way.
+/// The traffic in one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Load {
     /// Bytes, before any fault acted on them.
@@ -78,7 +78,7 @@ pub struct Load {
 /// How a connection ended, and what it had carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passage {
-    /// Who ended it.
+    /// The one that ended it.
     pub ended: Ended,
     /// Whether it carried a WebSocket.
     pub upgraded: bool,
@@ -86,13 +86,13 @@ pub struct Passage {
     pub is_reset: bool,
     /// How long it lasted.
     pub lasted: Duration,
-    /// What came from the client.
+    /// The traffic from the client.
     pub from_client: Load,
-    /// What came from the server.
+    /// The traffic from the server.
     pub from_server: Load,
 }
 
-/// What passes, as it is told while it does.
+/// Something that passes, told while it does.
 #[derive(Debug)]
 pub enum Carried<'a> {
     /// A request, as the client wrote it.
@@ -101,7 +101,7 @@ pub enum Carried<'a> {
     Answer(&'a ResponseHead),
     /// A close frame.
     Close {
-        /// Who sent it: the probe stands for the client, the front for the server.
+        /// The sender: the probe stands for the client, the front for the server.
         by: Party,
         /// Its code.
         code: Option<CloseCode>,
@@ -117,7 +117,7 @@ pub type Journal = Arc<dyn Fn(Carried<'_>) + Send + Sync>;
 pub struct Way {
     /// A connection to it; nothing where it cannot be reached.
     pub link: Option<Link>,
-    /// What makes another, for a fault that asks once more.
+    /// A way to make another connection, for a fault that asks once more.
     pub again: Option<Redial>,
 }
 
@@ -240,10 +240,10 @@ impl Relay {
             if self.can_only_pass() {
                 return self.pass().await;
             }
-            // What one side said before it ended is still delivered, as a kernel would.
+            // Bytes that a side sent before it ended are still delivered, as a kernel would.
             let is_through =
                 |wire: &Wire, lane: &Lane| wire.has_ended() && wire.incoming.is_empty() && lane.stream.is_empty();
-            // Who answers in the server's place waits for something to answer.
+            // A fault that answers in the server's place waits for a request to answer.
             let may_yet_ask = self.limits.missing.is_some() && self.exchange.is_fresh() && !self.client.has_ended();
             if is_through(&self.server, &self.to_client) && !may_yet_ask {
                 if self.ask_again().await {
@@ -263,7 +263,7 @@ impl Relay {
                 if self.client.is_broken() || self.exchange.is_upgraded() || !self.exchange.is_busy() {
                     break (broken(&self.client), Ended::Client);
                 }
-                // Who asked and says nothing more may still read the answer.
+                // A client that ended its side after a request may still read the answer.
                 self.half_closed = Some(now);
                 let _ = timeout(FLUSH_LIMIT, self.server.end()).await;
             }
@@ -425,7 +425,7 @@ impl Relay {
             self.to_client.stream.push(kept, Duration::ZERO);
         }
         for (wire, lane) in [(&mut self.client, &mut self.to_server), (&mut self.server, &mut self.to_client)] {
-            // What is not whole when a side ends never will be.
+            // A frame that is not whole when a side ends never will be.
             if wire.has_ended() && lane.stream.waiting() < HIGH_WATER_BYTES {
                 lane.frames.release(&mut lane.stream);
                 lane.stream.push(wire.incoming.to_vec(), Duration::ZERO);
@@ -435,7 +435,7 @@ impl Relay {
         let cut = self.to_server.stream.hand_over(&mut self.server.outgoing);
         let cut = cut.or(self.to_client.stream.hand_over(&mut self.client.outgoing));
         if let Some((End::Finished, _)) = end {
-            // What a fault of frames or answers said last is still said.
+            // Bytes that a fault of frames or answers sent last still go out.
             self.to_server.stream.hand_over_all(&mut self.server.outgoing);
             self.to_client.stream.hand_over_all(&mut self.client.outgoing);
         }

@@ -18,18 +18,18 @@ const PIECES_PER_SECOND: usize = 10;
 /// The bytes of one direction that are under way.
 pub(super) struct Stream {
     scribe: Scribe,
-    /// What acts on this connection.
+    /// The faults that act on this connection.
     shape: Shape,
     queue: VecDeque<(Instant, Vec<u8>)>,
     waiting: usize,
     last_due: Option<Instant>,
     carried: usize,
     is_upgraded: bool,
-    /// What was announced has happened: nothing more is carried.
+    /// True once a limit or the silence took effect: nothing more is carried.
     is_silent: bool,
 }
 
-/// What acts on one direction of a connection.
+/// The faults that act on one direction of a connection.
 #[derive(Default, PartialEq)]
 pub(super) struct Shape {
     delay: Duration,
@@ -43,7 +43,7 @@ pub(super) struct Shape {
     silence: Option<usize>,
 }
 
-/// What happens when so many bytes are carried.
+/// The effect of reaching the limit of bytes.
 #[derive(Clone, Copy, PartialEq)]
 enum Limit {
     Ends(End),

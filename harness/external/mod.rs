@@ -186,7 +186,7 @@ impl External {
         Ok(self.served(None, binding, seed).await?.client)
     }
 
-    /// How the healthy client of a case fares, where the service serves anyone.
+    /// The outcome of a case's healthy client, if the service serves any client.
     async fn served(&self, case: Option<&Case>, binding: &Binding, seed: u64) -> Result<Healthy, Reason> {
         let healthy = self.healthy_client(case, binding, seed).await;
         let healthy = healthy.map_err(|error| Reason::Harness(format!("could not {error}")))?;
@@ -348,7 +348,7 @@ impl Versions {
 struct Tries {
     before: Option<Judged>,
     after: Judged,
-    /// What the other runs of both versions exercised.
+    /// The counts of what the other runs of both versions exercised.
     others: Exercised,
 }
 

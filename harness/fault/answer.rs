@@ -1,4 +1,4 @@
-//! What a man in the middle can do to the answer to a request.
+//! The faults that a man in the middle can inject into the answer to a request.
 
 use super::setting::{Line, Raw, Token, faults};
 use crate::{

@@ -1,4 +1,4 @@
-//! What can happen to a call of something the service depends on.
+//! The faults of a call to something the service depends on.
 
 use std::fmt;
 

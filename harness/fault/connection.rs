@@ -1,4 +1,5 @@
-//! What a load balancer does with a whole connection: how long it may live, and what it says in the server's place.
+//! The faults by which a load balancer treats a whole connection: how long it may live, and the answer in the server's
+//! place.
 
 use super::{
     setting::{Count, Time, faults},

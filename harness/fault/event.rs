@@ -1,4 +1,4 @@
-//! What a server can do to an application's `receive` and `send`.
+//! The faults that a server can inject into an application's `receive` and `send`.
 
 use super::{
     Legality,

@@ -1,4 +1,4 @@
-//! What a man in the middle can do to the frames of a WebSocket.
+//! The faults that a man in the middle can inject into the frames of a WebSocket.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use super::{
 use crate::frame::{Frame, Opcode};
 
 names! {
-    /// What a frame carries (RFC 6455 section 5.2).
+    /// The contents of a frame (RFC 6455 section 5.2).
     Carries;
     /// A piece of a message.
     Continuation "continuation",
@@ -58,7 +58,7 @@ names! {
     LongControl "long-control",
     /// A continuation of nothing (section 5.4).
     LoneContinuation "lone-continuation",
-    /// A payload larger than anybody takes is announced (section 10.4).
+    /// A payload larger than any peer takes is announced (section 10.4).
     Oversize "oversize",
     /// A close frame with one byte (section 5.5.1).
     OneByteClose "one-byte-close",

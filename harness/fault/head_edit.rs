@@ -1,4 +1,4 @@
-//! What a man in the middle can do to a request, up to its first byte behind the head.
+//! The faults that a man in the middle can inject into a request, up to its first byte behind the head.
 
 use bytes::Bytes;
 

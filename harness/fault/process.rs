@@ -1,4 +1,4 @@
-//! What can happen to the server's process.
+//! The faults of the server's process.
 
 use super::setting::{Time, faults};
 

@@ -1,4 +1,4 @@
-//! What a server, or whatever stands between it and the application, can do to a scope.
+//! The edits that a server, or anything between it and the application, can make to a scope.
 
 use std::borrow::Cow;
 

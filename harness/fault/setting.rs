@@ -24,7 +24,7 @@ pub trait Setting: Sized {
     /// Writes it as [`Setting::read`] takes it; nothing where it is left out.
     fn write(&self) -> Option<toml::Value>;
 
-    /// What stands for one that is left out; nothing where it must be given.
+    /// The default, or `None` if the setting is required.
     fn absent() -> Option<Self> {
         None
     }
@@ -39,7 +39,7 @@ pub struct Settings(pub BTreeMap<String, toml::Value>);
 pub struct Unfit {
     /// Its key.
     pub key: &'static str,
-    /// What it must be; nothing when it is missing.
+    /// The values it accepts; `None` if the setting is missing.
     pub message: Option<String>,
 }
 

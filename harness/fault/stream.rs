@@ -1,4 +1,4 @@
-//! What a man in the middle can do to bytes, whatever they mean.
+//! The faults that a man in the middle can inject into bytes, whatever they mean.
 
 use super::setting::{Count, Time, faults, names};
 

@@ -26,7 +26,7 @@ const HIGH_WATER_BYTES: usize = 64 * 1024;
 /// How many events wait for the application before the server reads no further (`websockets`' `max_queue`).
 const INBOX_EVENTS_MAX: usize = 32;
 
-/// What a server does with the events an application sends.
+/// A server's handling of the events an application sends.
 pub(super) trait Protocol: Send + 'static {
     /// The kind of the connection.
     const KIND: ScopeType;
@@ -53,7 +53,7 @@ pub(super) trait Protocol: Send + 'static {
     fn lose(&mut self) {}
 }
 
-/// What application and server share for the length of one call.
+/// The state that application and server share for the length of one call.
 pub(super) struct Desk<P> {
     pub(super) protocol: P,
     outgoing: Vec<u8>,
@@ -75,7 +75,7 @@ pub(super) struct Call<P: Protocol> {
     running: bool,
 }
 
-/// What happened next.
+/// The next event of a call.
 pub(super) enum Step {
     /// The application sent something, or made room for more.
     Moved,
@@ -85,7 +85,7 @@ pub(super) enum Step {
     Wire,
 }
 
-/// What a connection has to deal with next.
+/// The next event that a connection handles.
 pub(super) enum Next {
     /// The call, or its client.
     Step(Step),
@@ -108,7 +108,7 @@ impl<P: Protocol> Call<P> {
             told_gone: false,
         };
         let desk = Arc::new(Mutex::new(desk));
-        // What acts between here and the application keeps the ledger of what it really gets and gives.
+        // The layer of event faults between here and the application keeps the ledger of what it really gets and gives.
         let ledger = (!scribe.has_faults_at(Place::Event)).then(|| scribe.clone());
         let inlet = Inlet { desk: Arc::clone(&desk), ledger: ledger.clone() };
         let outlet = Outlet { desk: Arc::clone(&desk), ledger };
@@ -275,7 +275,7 @@ impl<P> Desk<P> {
 }
 
 fn lock<P>(desk: &Mutex<Desk<P>>) -> MutexGuard<'_, Desk<P>> {
-    // Whoever panicked with the lock did so between whole events.
+    // A panic with the lock held happens between whole events, so the data is consistent.
     desk.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -153,7 +153,7 @@ async fn flush(wire: &mut Wire, call: &mut Call<Response>) {
     let _ = timeout(FLUSH_LIMIT, all).await;
 }
 
-/// What the client gets when the call ended without a whole answer; says whether the connection is still usable.
+/// Writes the answer for a call that ended, if it is not whole; returns whether the connection is still usable.
 async fn finish(wire: &mut Wire, answered: Answered, result: Result<(), Exception>, profile: &Profile) -> bool {
     let answer = match (answered, result) {
         (Answered::Whole, Err(_)) if profile.sequence.http_raises_after_end == Reuse::Closed => return false,

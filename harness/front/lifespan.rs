@@ -31,7 +31,7 @@ pub enum Life {
     Exited,
 }
 
-/// What an application says about its start and its end.
+/// An application's statements about its start and its end.
 #[derive(Default)]
 struct Said {
     start: Option<Result<(), String>>,
@@ -84,7 +84,7 @@ pub async fn live(
     };
     tokio::select! {
         why = lived => return exit(why),
-        // Whoever was to say stop may be gone; then nobody waits for the end either.
+        // The sender of the stop signal may be gone; then nothing waits for the end either.
         _ = stop => {}
     }
     call.deliver(Inbound::LifespanShutdown);

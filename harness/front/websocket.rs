@@ -103,13 +103,13 @@ pub(super) async fn serve(
 enum Phase {
     /// The application has not decided.
     Connecting,
-    /// The application accepted, and nobody hears of it.
+    /// The application accepted, and the client never learns it.
     Lost,
     /// A denial response has begun.
     Denying,
     /// The accept raised, and the server goes on as after one.
     Broken,
-    /// Accepted, and nobody has closed.
+    /// Accepted, and neither side has closed.
     Open,
     /// Accepted, and the application's call is over; the server goes on alone.
     Abandoned,
@@ -132,7 +132,7 @@ struct Negotiation {
     denial: Option<(u16, Headers, Vec<u8>)>,
     /// How the body of a denial response is delimited whose head is out.
     denial_framing: Option<DenialFraming>,
-    /// What the server decided to answer by itself.
+    /// The server's own decision on the answer.
     decided: Option<Answer>,
     /// The code of the application's close.
     own_close: Option<CloseCode>,
@@ -354,7 +354,7 @@ impl Negotiation {
     fn suffer(&mut self, effect: &Effect, detail: &str) -> Result<(), Exception> {
         match effect {
             Effect::Raises { exception, then } => {
-                // What was decided stays decided, whatever else the application tries.
+                // The first decision stands, whatever else the application tries.
                 self.decided = self.decided.take().or_else(|| then.clone());
                 let message = exception.message.replace("{type}", detail).replace("{code}", detail);
                 Err(Exception { message, ..exception.clone() })
@@ -1160,7 +1160,7 @@ impl Connection {
             events.completed |= !events.started;
             (events.started, events.closed) = (true, true);
         }
-        // What it sent last may have decided something.
+        // The application's last event may have decided something.
         if let Some(answer) = self.decided() {
             return self.answer(&answer);
         }

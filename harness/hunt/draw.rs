@@ -1,4 +1,4 @@
-//! Draws a script and a plan that nobody reported, from a seed alone.
+//! Draws a script and a plan from a seed alone, without a report.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use crate::{
 /// Longer than anything that the service may take, all its attempts together. Virtual time.
 pub(super) const LIMIT: Duration = Duration::from_secs(120);
 
-/// What is tried: what clients do, and what acts on the way.
+/// A drawn trial: the steps of clients, and the faults on the way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Drawn {
-    /// What each client does, a visit at a time: an exchange with its session, or a pause.
+    /// The steps of each client, a visit at a time: an exchange with its session, or a pause.
     pub visits: Vec<Vec<Step>>,
     /// How many clients do it.
     pub crowd: Crowd,
-    /// What acts.
+    /// The faults.
     pub faults: Vec<Fault>,
     /// In which environment.
     pub environment: Environment,
@@ -38,7 +38,7 @@ impl Drawn {
     }
 }
 
-/// What may be drawn.
+/// The limits of what may be drawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Aim {
     /// How many servers there are.
@@ -50,7 +50,7 @@ pub struct Aim {
 }
 
 impl Aim {
-    /// Everything, behind so many servers.
+    /// Everything, behind this number of servers.
     pub fn everything(servers: usize) -> Aim {
         Aim { servers, places: Place::ALL.to_vec(), legal_only: false }
     }
@@ -70,7 +70,7 @@ pub fn draw(seed: u64, aim: &Aim) -> Drawn {
     let mut places: Vec<Place> = (0..count).map(|_| hardship::place(&mut chance, &aim.places)).collect();
     let mut visits = vec![visit(&mut chance)];
     if let [Place::Process, others @ ..] = places.as_mut_slice() {
-        // One process is enough; what it depends on may fail too. Somebody comes when it should have started.
+        // One process is enough; its dependencies may fail too. A client comes when it should have started.
         others
             .iter_mut()
             .filter(|_| aim.places.contains(&Place::Dependency))
@@ -80,7 +80,7 @@ pub fn draw(seed: u64, aim: &Aim) -> Drawn {
         }
         visits.push(session(&mut chance, true));
     } else {
-        // What fails is followed by somebody who notices.
+        // A failure is followed by a client that notices it.
         let most = if places.contains(&Place::Dependency) { 4 } else { 2 };
         while visits.len() < most && chance.bool() {
             visits.push(visit(&mut chance));
@@ -97,7 +97,7 @@ pub fn draw(seed: u64, aim: &Aim) -> Drawn {
         visits.truncate(1);
     }
     if crowd.users > 1 {
-        // What one does is nobody else's business while both do it.
+        // While both users act, the acts of one do not concern the other.
         visits = vec![session(&mut chance, true)];
         // Each has a name of its own.
         for step in visits.iter_mut().flatten() {
@@ -270,7 +270,7 @@ fn session(chance: &mut Rng, talks: bool) -> Vec<Step> {
         places: vec![one(chance, &CredentialPlace::ALL)],
         query: one(chance, &QUERIES).to_vec(),
         user: one(chance, &["user-1", "user-2", "u"]).to_owned(),
-        // What was offered may be lost on the way; that is a browser's matter, not the service's.
+        // An offered subprotocol may be lost on the way; that is a browser's matter, not the service's.
         client: Client::Library,
         ..Request::standard("GET", one(chance, &PATHS))
     };
@@ -309,7 +309,7 @@ fn wait(name: &str) -> Step {
     step(Act::Wait(Awaited::Message(name.to_owned())))
 }
 
-/// What asks an agent.
+/// A request to an agent.
 const AGENT: &str = r#"{"type":"chat","content":"hello","thread_id":"thread of {user}"}"#;
 
 /// A question to an agent, and the wait for the last word of its answer.
@@ -318,7 +318,7 @@ fn ask(steps: &mut Vec<Step>) {
     steps.push(wait("agent_response_complete"));
 }
 
-/// What asks whether the service is there.
+/// A message that asks whether the service is there.
 const PING: &str = r#"{"type":"ping"}"#;
 /// One byte more than a message may have.
 const TOO_MANY_BYTES: usize = 8193;
@@ -335,7 +335,7 @@ fn say(chance: &mut Rng, steps: &mut Vec<Step>) {
         12 => (Act::SendText("[1,2]".to_owned()), "error_message"),
         13 => (Act::SendBytes(b"\x00\xff".to_vec()), "error_message"),
         14 => {
-            // Nobody waits for the answer to this one.
+            // The client does not wait for the answer to this one.
             steps.push(step(Act::SendText(AGENT.to_owned())));
             return;
         }

@@ -1,5 +1,4 @@
-//! Hunting on a server that is not ours: what was drawn, in the server's own words, on the wall clock and within its
-//! budget.
+//! Hunting on an external server: the drawn cases, in the server's own words, on the wall clock and within its budget.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -37,7 +36,7 @@ const TIME_SCALE: f64 = 0.05;
 /// A target of the user's own, as something to hunt on. Each worker owns one, where there can be more than one.
 pub struct Foreign {
     binding: Binding,
-    /// What is the same of all of them.
+    /// The same for all of them.
     authority: String,
     kind: Kind,
     capabilities: Capabilities,
@@ -182,7 +181,7 @@ impl Foreign {
         !self.routes.is_empty()
     }
 
-    /// Counts which routes let somebody in.
+    /// Counts which routes accepted a client.
     pub(super) fn count(&self, reached: &mut BTreeMap<String, u64>, evidence: &Evidence<'_>) {
         for (reading, outcome) in evidence.readings.iter().zip(&evidence.outcomes) {
             let Some(head) = reading.request else { continue };
@@ -203,8 +202,8 @@ impl Foreign {
         self.capabilities.places
     }
 
-    /// What was drawn, as far as it can be done there: clients for whom there is room, faults where they can act, and times
-    /// that somebody can wait for.
+    /// The drawn case, as far as it can be done there: clients for whom there is room, faults where they can act, and
+    /// times that a client can wait for.
     pub(super) fn adapt(&self, drawn: Drawn, seed: u64) -> Drawn {
         let faults = drawn.faults.into_iter().filter(|fault| self.places().contains(&fault.kind.place()));
         let (visits, crowd) = self.as_promised(seed).unwrap_or_else(|| {
@@ -220,15 +219,15 @@ impl Foreign {
         }
     }
 
-    /// Some clients are about what the binding says: where somebody said how it is spoken to. Many at a time come only where
-    /// time, and so everything, is ours.
+    /// Some clients follow the binding, if there is one that describes the service. Many at a time come only if time,
+    /// and so everything, is virtual.
     fn as_promised(&self, seed: u64) -> Option<promise::Clients> {
         let mut chance = fastrand::Rng::with_seed(seed.wrapping_mul(0xA24B_AED4_963E_E407));
         let is_one = !self.binding.is_unknown() && chance.u8(..4) == 0;
         is_one.then(|| promise::draw(&mut chance, &self.binding, !self.is_real())).flatten()
     }
 
-    /// The visits, to the application's own routes. Where somebody said how it is spoken to, some stay as they are, in the
+    /// The visits, to the application's own routes. If a binding describes the service, some stay as they are, in the
     /// binding's words.
     fn by_route(&self, visits: Vec<Vec<Step>>, seed: u64) -> Vec<Vec<Step>> {
         let mut chance = fastrand::Rng::with_seed(seed.wrapping_mul(0xD1B5_4A32_D192_ED03));

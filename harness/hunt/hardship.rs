@@ -41,7 +41,7 @@ pub(super) fn place(chance: &mut Rng, places: &[Place]) -> Place {
     if places.contains(&drawn) { drawn } else { one(chance, places) }
 }
 
-/// A fault at this place, of a script with so many steps.
+/// A fault at this place, for a script with this number of steps.
 pub(super) fn fault(chance: &mut Rng, place: Place, legal_only: bool, steps: usize) -> Fault {
     match place {
         Place::Dependency => Fault { kind: call(chance), trigger: trigger(chance) },
@@ -393,7 +393,7 @@ fn event(chance: &mut Rng) -> (Events, EventFault) {
     (events, fault)
 }
 
-/// What can happen to a start.
+/// The events of a start and their faults.
 fn lifespan(chance: &mut Rng) -> (Events, EventFault) {
     let raised = || "RuntimeError: no lifespan here".to_owned();
     let (event, fault) = match chance.u8(..8) {

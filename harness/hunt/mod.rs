@@ -1,5 +1,5 @@
-//! Looks for what nobody reported: draws scripts and plans, runs them, judges, shrinks what fails, and keeps it as a
-//! capsule, which is a case like any other.
+//! Searches for failures without a report: draws scripts and plans, runs them, judges, shrinks each that fails, and
+//! keeps it as a capsule, which is a case like any other.
 
 mod capsule;
 mod draw;
@@ -85,7 +85,7 @@ pub struct Found {
     pub key: FindingKey,
     /// The complaint, with its evidence.
     pub message: String,
-    /// What else is complained of in the same smallest case: key and message.
+    /// The other complaints of the same smallest case: key and message.
     pub also: Vec<(FindingKey, String)>,
     /// The seed that drew it.
     pub seed: u64,
@@ -93,7 +93,7 @@ pub struct Found {
     pub number: u64,
     /// The smallest thing that still shows it.
     pub drawn: Drawn,
-    /// What happens then.
+    /// The events of its run.
     pub transcript: Transcript,
     /// The case that shows it again.
     pub capsule: Case,
@@ -112,7 +112,7 @@ impl Found {
     }
 }
 
-/// What a hunt reached. One that reached nothing proves nothing.
+/// The coverage of a hunt. One that reached nothing proves nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reached {
     /// How many cases were drawn and judged.
@@ -125,19 +125,20 @@ pub struct Reached {
     pub faults: BTreeMap<String, u64>,
     /// How many exchanges came to each [`STATES`] of their life.
     pub states: BTreeMap<String, u64>,
-    /// How often each route of an application let somebody in; 0 for one that was visited and never did.
+    /// The number of clients that each route of an application accepted; 0 for one that was visited and never accepted
+    /// any.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub routes: BTreeMap<String, u64>,
     /// How many exchanges ended in each way: the ending as reports write it, and what brought it about.
     pub endings: BTreeMap<String, u64>,
 }
 
-/// What a hunt did.
+/// The results of a hunt.
 #[derive(Debug, Default)]
 pub struct Campaign {
-    /// What it reached.
+    /// Its coverage.
     pub reached: Reached,
-    /// What was found, each once.
+    /// The findings, each once.
     pub found: Vec<Found>,
     /// The part that it could not do.
     pub unfinished: Unfinished,
@@ -248,7 +249,7 @@ pub struct Hunt {
     pub places: Vec<Place>,
     /// Whether servers keep to the ASGI specification.
     pub legal_only: bool,
-    /// The server that is not ours and is hunted on instead of the embedded backend.
+    /// The external server that is hunted on instead of the embedded backend.
     pub foreign: Option<Arc<Foreign>>,
 }
 
@@ -267,19 +268,19 @@ impl Hunt {
         }
     }
 
-    /// A hunt on a server that is not ours, where faults act only on the way to it.
+    /// A hunt on an external server, where faults act only on the way to it.
     pub fn on_foreign(foreign: Foreign, servers: Vec<Arc<Profile>>, cases: u64) -> Hunt {
         let hunt = Hunt::on(Revision::repaired(), servers, cases);
         Hunt { places: foreign.places().to_vec(), foreign: Some(Arc::new(foreign)), ..hunt }
     }
 
-    /// The part of it that one of so many machines hunts, counted from 1. The parts have no seed in common.
+    /// The part of it that machine `number` (counted from 1) of `of` machines hunts. The parts have no seed in common.
     pub fn shard(self, number: u64, of: u64) -> Hunt {
         let (start, end) = (self.cases * (number - 1) / of, self.cases * number / of);
         Hunt { seed: self.seed.wrapping_add(start), cases: end - start, ..self }
     }
 
-    /// What may be drawn.
+    /// The limits of what may be drawn.
     fn aim(&self) -> Aim {
         Aim { servers: self.servers.len(), places: self.places.clone(), legal_only: self.legal_only }
     }
@@ -300,8 +301,9 @@ impl Hunt {
 /// How a hunt goes on. The answer says whether it is to.
 pub type Watch<'a> = &'a (dyn Fn(&Reached, &BTreeSet<FindingKey>) -> bool + Sync);
 
-/// Hunts with many workers at a time, each with a clock of its own; unless it is stopped, or something that is not ours
-/// remembers whom it has served, the result does not depend on how many. `watch` is told what each chunk of cases reached and which complaints it had.
+/// Hunts with many workers at a time, each with a clock of its own. Unless the hunt is stopped, or an external target
+/// remembers whom it has served, the result does not depend on the number of workers. `watch` gets the coverage and the
+/// complaints of each chunk of cases.
 /// An app that does not start for one worker ends that worker; the others do its cases.
 ///
 /// # Errors
@@ -370,7 +372,7 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, 
     Ok(campaign)
 }
 
-/// What was drawn and run, and which cases complained of something first.
+/// The coverage of the cases that were drawn and run, and the first case for each complaint.
 #[derive(Debug, Default)]
 struct Scan {
     reached: Reached,
@@ -384,7 +386,7 @@ struct First {
     number: u64,
     /// The complaint's words there.
     message: String,
-    /// What happened there, on a server that need not do it again.
+    /// The events there, on a server that need not do it again.
     seen: Option<Arc<Transcript>>,
 }
 
@@ -498,8 +500,7 @@ impl Conductor {
         worker.conclude(worker.scan(0..hunt.cases)?)
     }
 
-    /// What the first case complains of that complains at all, as it was drawn: its seed, and what tells the complaints
-    /// from others.
+    /// The complaints of the first case that has any, as it was drawn: its seed, and the keys of the complaints.
     ///
     /// # Errors
     /// When the harness could not do its work.
@@ -510,7 +511,7 @@ impl Conductor {
         Ok(number.map(|number| (hunt.seed_of(number), first.into_keys().collect())))
     }
 
-    /// Finds a defect alone, with no hint of what it is; nothing when so many cases do not show it.
+    /// Finds a defect alone, with no hint of what it is; `None` if the hunt's cases do not show it.
     ///
     /// # Errors
     /// When the harness could not do its work.
@@ -645,7 +646,7 @@ impl<'h> Worker<'h> {
                 }
             }
         }
-        // A server that is not ours need not do twice what it did once.
+        // An external server need not do twice what it did once.
         let mut once: BTreeMap<u64, Vec<(FindingKey, First)>> = BTreeMap::new();
         for (key, first) in first.into_iter().filter(|(key, _)| hunt.foreign.is_some() && !known.contains(key)) {
             once.entry(first.number).or_default().push((key, first));
@@ -696,8 +697,8 @@ impl<'h> Worker<'h> {
         Ok(Found { key, message, also, seed, number, drawn, transcript, capsule, reproduction })
     }
 
-    /// The smallest thing that still shows a complaint which the case with this number, counted from 0, has; where there can
-    /// be one, in a process that has served nobody else.
+    /// The smallest thing that still shows a complaint of the case with this number, counted from 0; in a fresh process
+    /// if there can be one.
     fn shrink_and_confirm(&self, key: &FindingKey, found: (Drawn, Played), number: u64) -> Result<Smallest, Error> {
         let hunt = self.hunt;
         let seed = hunt.seed_of(number);
@@ -717,7 +718,7 @@ impl<'h> Worker<'h> {
             Ok(_) => {}
             Err(_) => return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Unconfirmed }),
         }
-        // What other cases had left behind was a part of it. There may be one that shows it alone.
+        // State left by other cases was a part of it. There may be a case that shows it alone.
         for number in (number..hunt.cases).take(TRIED_ALONE) {
             let (whole, seed) = hunt.draw(number);
             let shown = anew(&whole, seed)?;

@@ -13,16 +13,17 @@ use crate::{
     step::{Act, Awaited, Crowd, Request, Step},
 };
 
-/// What a request is made as long as, with spaces behind it: a byte more than many a service takes of one.
+/// The sizes to which a request is padded with spaces behind it, in bytes: one byte more than a limit of many services.
 const SIZES: [usize; 4] = [LARGE_BYTES + 1, LARGE_BYTES + 1, (64 << 10) + 1, (1 << 20) + 1];
 
-/// How often somebody is refused who comes again and again; most breakers have opened by then.
+/// How often a client is refused that comes again and again; most breakers have opened by then.
 const REFUSALS: [usize; 3] = [3, 5, 10];
 
 /// The visits of clients of a bound service, and how many clients there are.
 pub(super) type Clients = (Vec<Vec<Step>>, Crowd);
 
-/// Draws one; nothing where the binding lacks what it takes. `has_room` where many clients at a time are nobody's burden.
+/// Draws one; `None` if the binding lacks what it takes. `has_room` is true if many clients at a time burden no real
+/// server.
 pub(super) fn draw(chance: &mut Rng, binding: &Binding, has_room: bool) -> Option<Clients> {
     let alone = |visits: Option<Vec<Vec<Step>>>| Some((visits?, Crowd::ONE));
     match chance.u8(..5) {
@@ -54,7 +55,7 @@ fn opened(binding: &Binding, request: Request) -> Vec<Step> {
     std::iter::once(step(Act::Open(request))).chain(welcome).collect()
 }
 
-/// What the binding has a client say, and the wait for the last word of the answer.
+/// The binding's request, and the wait for the last event of the answer.
 fn asked(binding: &Binding) -> Vec<Step> {
     let messages = &binding.messages;
     match (&messages.request, messages.events.last()) {
@@ -81,7 +82,7 @@ fn elsewhere(chance: &mut Rng, binding: &Binding) -> Option<Vec<Vec<Step>>> {
     (binding.credential.is_needed() || !spoken.is_empty()).then_some(vec![visit])
 }
 
-/// A client without a valid credential, and with a header that nobody asked for, where only a user may go.
+/// A client without a valid credential, and with an unexpected header, where only a user may go.
 fn impostor(chance: &mut Rng, binding: &Binding) -> Option<Vec<Vec<Step>>> {
     const NONE: [Credential; 3] = [Credential::None, Credential::Empty, Credential::Garbage];
     let credential = if chance.bool() { one(chance, &Credential::FORGED) } else { one(chance, &NONE) };
@@ -172,7 +173,7 @@ mod tests {
         );
         assert!(Credential::FORGED.iter().all(|kind| opened(*kind, CredentialPlace::Header)));
         assert!(drawn.iter().any(|(visits, _)| visits.len() == 11));
-        // What only a user may ask for is never asked for by one.
+        // No valid user ever asks for a path that only a user may ask for.
         let own = acts().filter_map(|act| match act {
             Act::Request(asked) => Some((asked.path == b"/own", asked.credential == Credential::Valid)),
             _ => None,
@@ -182,7 +183,7 @@ mod tests {
 
     #[test]
     fn what_a_binding_does_not_say_is_not_tried() {
-        // Nobody has a credential, a limit or anything to say.
+        // The binding has no credential, no limit and no request.
         assert_eq!(drawn("[messages]\nrequest = \"\"\nevents = []\n", true), []);
         assert!(drawn(BINDING, false).iter().all(|(_, crowd)| *crowd == Crowd::ONE));
         // Spaces are not nothing in what is no JSON.

@@ -1,4 +1,4 @@
-//! What a hunt is told as: a document that merges with those of other machines, and a page for people.
+//! The report of a hunt: a document that merges with those of other machines, and a page for people.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -22,7 +22,7 @@ const MISSED_MAX: usize = 4;
 /// The document's version.
 const SCHEMA: u32 = 3;
 
-/// What a hunt, or many parts of one, did.
+/// The results of a hunt, or of many parts of one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HuntReport {
@@ -35,13 +35,13 @@ pub struct HuntReport {
     pub seeds: Vec<(u64, u64)>,
     /// The places that faults could act at.
     pub places: Vec<String>,
-    /// What was reached.
+    /// The coverage.
     pub reached: Reached,
-    /// What became of the capsules that were replayed first.
+    /// The verdicts on the capsules that were replayed first.
     pub replayed: BTreeMap<String, Verdict>,
-    /// What was found, each once.
+    /// The findings, each once.
     pub found: Vec<FoundReport>,
-    /// What was wrong with the end of an application that is not ours, when it was told to stop.
+    /// The problems with the end of an external application, when it was told to stop.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub shutdown: BTreeSet<String>,
     /// The part that could not be done.
@@ -72,11 +72,11 @@ pub enum HuntDocument {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FoundReport {
-    /// What tells it from others.
+    /// The key that tells it from others.
     pub key: String,
     /// The complaint.
     pub message: String,
-    /// What else the smallest case complains of.
+    /// The other complaints of the smallest case.
     pub also: Vec<String>,
     /// The seed that drew it.
     pub seed: u64,
@@ -105,7 +105,7 @@ fn shown() -> Reproduction {
 }
 
 impl FoundReport {
-    /// What was found in a hunt, where its capsule was written, and which command shows it again.
+    /// A hunt's finding, where its capsule was written, and which command shows it again.
     pub fn of(hunt: &Hunt, found: &Found, (capsule, again): (String, String)) -> FoundReport {
         let lines = sequence::lines(&found.transcript, Detail::Conversation);
         let crowd = found.drawn.crowd;
@@ -155,7 +155,8 @@ impl FoundReport {
 }
 
 impl HuntReport {
-    /// What a hunt did. `kept` says where the capsule of each finding was written, and which command shows it again.
+    /// The results of a hunt. `kept` says where the capsule of each finding was written, and which command shows it
+    /// again.
     pub fn of(hunt: &Hunt, campaign: &Campaign, kept: impl Fn(&Found) -> (String, String)) -> HuntReport {
         let found = campaign.found.iter().map(|found| FoundReport::of(hunt, found, kept(found)));
         HuntReport {
@@ -227,7 +228,7 @@ impl HuntReport {
         shown.into_iter().map(FoundReport::page).chain(title).chain(others).chain(ends).collect()
     }
 
-    /// What was reached: cases, classes, endings, and which kinds of fault acted and which never did.
+    /// The coverage: cases, classes, endings, and which kinds of fault acted and which never did.
     pub fn coverage(&self) -> String {
         coverage(&self.reached, self.found.len() + self.shutdown.len(), &self.places) + &self.unfinished.line()
     }
@@ -297,7 +298,7 @@ impl HuntDocument {
     }
 }
 
-/// What was reached with faults at these places.
+/// The coverage with faults at these places.
 pub fn coverage(reached: &Reached, found: usize, places: &[String]) -> String {
     let Reached { cases, sessions, classes, faults, states, routes, endings } = reached;
     let connections: u64 = classes.values().sum();
@@ -335,7 +336,7 @@ pub fn coverage(reached: &Reached, found: usize, places: &[String]) -> String {
     text
 }
 
-/// What was never reached, by name as far as that is not too much.
+/// The names that were never reached, as far as there are not too many.
 fn never(missed: &[&str]) -> String {
     if missed.is_empty() {
         return String::new();
@@ -350,7 +351,7 @@ fn never(missed: &[&str]) -> String {
 pub struct Detection<'a> {
     /// The defect's name.
     pub defect: &'a str,
-    /// What was found; `None` when so many cases do not show it.
+    /// The finding; `None` if the hunt's cases do not show the defect.
     pub found: Option<&'a Found>,
 }
 

@@ -12,8 +12,8 @@ use crate::{
     verdict::FindingKey,
 };
 
-/// The smallest thing found that still shows the complaint when it is played so, and what happened then. What was found
-/// is small enough where a server that is not ours may not be asked any more.
+/// The smallest thing found that still shows the complaint when it is played so, and the run that shows it. If an
+/// external server may not be asked any more, the finding is small enough as it is.
 pub(super) fn shrink(
     hunt: &Hunt,
     key: &FindingKey,
@@ -46,9 +46,10 @@ fn may_be(hunt: &Hunt, drawn: &Drawn) -> bool {
     !hunt.legal_only || drawn.faults.iter().all(is_legal)
 }
 
-/// Everything that is one step smaller or simpler, what saves most first. Each is strictly simpler, so that this ends.
+/// Everything that is one step smaller or simpler, the greatest savings first. Each is strictly simpler, so that this
+/// ends.
 ///
-/// What is said in an application's own words has further ones.
+/// Messages in an application's own words have further ones.
 fn smaller(drawn: &Drawn, is_by_route: bool) -> Vec<Drawn> {
     let mut candidates = Vec::new();
     let mut with = |change: &dyn Fn(&mut Drawn)| {
@@ -94,7 +95,7 @@ fn smaller(drawn: &Drawn, is_by_route: bool) -> Vec<Drawn> {
                 });
             }
         }
-        // Who waits for an answer goes on saying what is answered.
+        // A client that waits for an answer keeps the message that is answered.
         let is_waited_for = |index: usize| steps[index + 1..].iter().any(|later| matches!(later.act, Act::Wait(_)));
         for (index, step) in steps.iter().enumerate().filter(|(index, _)| is_by_route && !is_waited_for(*index)) {
             let Act::SendText(text) = &step.act else { continue };

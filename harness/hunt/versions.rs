@@ -1,5 +1,5 @@
-//! What a change fixed and what it broke: two hunts with the same seeds, and everything that was found on one version
-//! tried on the other.
+//! The effect of a change, fixed and broken: two hunts with the same seeds, and every finding on one version tried on
+//! the other.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Campaign, Conductor, Found, Hunt, Reached, Worker, complaints};
 use crate::{error::Error, verdict::FindingKey};
 
-/// What became of something that was found on one of two versions.
+/// The result of trying a finding of one of two versions on the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
@@ -28,7 +28,7 @@ impl Fate {
     /// All of them, in the order they are told in.
     pub const ALL: [Fate; 5] = [Fate::Broken, Fate::Still, Fate::Changed, Fate::Unclear, Fate::Fixed];
 
-    /// What it says of the change.
+    /// Its meaning for the change.
     pub fn title(self) -> &'static str {
         match self {
             Fate::Broken => "broken by the change",
@@ -40,13 +40,13 @@ impl Fate {
     }
 }
 
-/// What a change did.
+/// The effect of a change.
 #[derive(Debug)]
 pub struct Change {
-    /// What became of each finding, in the order they are told in, with the finding and whether it is of the hunt on the
-    /// version from after.
+    /// The result for each finding, in the order they are told in, with the finding and whether it is of the hunt on
+    /// the version from after.
     pub fates: Vec<(Fate, Found, bool)>,
-    /// What the hunts reached: before and after.
+    /// The coverage of the hunts: before and after.
     pub reached: [Reached; 2],
 }
 

@@ -1,5 +1,5 @@
-//! Draws visits of an application by its own routes: requests that should be let in, and what becomes of them when
-//! something in them is missing, empty, doubled, too long, of another type, or no text.
+//! Draws visits of an application by its own routes: requests that should be accepted, and variants of them with a part
+//! that is missing, empty, doubled, too long, of another type, or no text.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     step::{Act, DEFAULT_LIMIT, Request, Step},
 };
 
-/// What no parameter is: as it stands in a path or a query, percent-encoded.
+/// Values that no parameter takes: as they stand in a path or a query, percent-encoded.
 const ODD: [&[u8]; 20] = [
     b"",
     b"%20",
@@ -39,10 +39,10 @@ const ODD: [&[u8]; 20] = [
     b"a,b",
 ];
 
-/// What no header is.
+/// Values that no header takes.
 const ODD_HEADERS: [&[u8]; 8] = [b"", b" ", b"abc", b"-1", b"\xff\xfe", b"caf\xc3\xa9", b"Bearer", b"a, b; c=\"d"];
 
-/// More bytes than anybody wants in a parameter, and in a body.
+/// More bytes than any application wants in a parameter, and in a body.
 const LONG: usize = 9000;
 const LONG_BODY: usize = 200_000;
 
@@ -87,7 +87,8 @@ fn session(chance: &mut Rng, route: &Route) -> Vec<Step> {
     steps
 }
 
-/// What a client said there before, from its first word on; in one message something may be missing or of another type.
+/// A client's earlier messages there, from its first word on; in one message something may be missing or of another
+/// type.
 fn said(chance: &mut Rng, messages: &[String]) -> Vec<String> {
     if messages.is_empty() || chance.u8(..4) == 0 {
         return Vec::new();
@@ -345,7 +346,7 @@ fn object(chance: &mut Rng, words: &[String]) -> Json {
     Json::Object(entries)
 }
 
-/// A message, of which nobody knows what the application makes.
+/// A message with an unknown effect on the application.
 fn message(chance: &mut Rng, words: &[String]) -> Act {
     Act::SendText(match chance.u8(..16) {
         0..=6 => object(chance, words).to_string(),

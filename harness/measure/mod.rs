@@ -30,7 +30,7 @@ use crate::{
     transcript::Transcript,
 };
 
-/// What behaves as it is told.
+/// An application that behaves as it is told.
 const APPLICATION: &str = include_str!("../../fixtures/apps/measured.py");
 
 /// How long anything is waited for. Daphne looks once a second whether its applications have failed, and gives up after 5 s
@@ -42,7 +42,7 @@ const STAYING: Duration = Duration::from_millis(500);
 /// How often it is looked whether an application's call is over.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// What was measured of a server.
+/// The measurement of a server.
 #[derive(Debug, Clone)]
 pub struct Measurement {
     /// The server as `--server` takes it, with its version.
@@ -211,14 +211,14 @@ struct Stage {
     served: Served,
 }
 
-/// What a client does there.
+/// A client's script on the server.
 #[derive(Debug, Clone)]
 struct Scene {
     /// The request, and whether it asks for a WebSocket.
     opening: Act,
-    /// What it does then.
+    /// Its acts once the opening is answered.
     then: Vec<Act>,
-    /// What happens to it on its way.
+    /// The faults on its way.
     faults: Vec<Fault>,
 }
 
@@ -271,7 +271,8 @@ impl Stage {
         Ok(self.close(&recorder, stays).await)
     }
 
-    /// What was recorded, once the application's call is over, unless it stays; then once it has come so far.
+    /// The transcript once the application's call is over, at the latest after `PATIENCE`, or after `STAYING` if the
+    /// call stays.
     async fn close(&self, recorder: &Recorder, stays: bool) -> Transcript {
         let end = Instant::now() + if stays { STAYING } else { PATIENCE };
         self.server().running();

@@ -29,7 +29,7 @@ use crate::{
     transcript::{Event, Party, Transcript, What},
 };
 
-/// What was measured.
+/// The measured rows.
 #[derive(Default)]
 pub(super) struct Rows {
     pub(super) server_header: String,
@@ -45,7 +45,7 @@ impl Rows {
 /// Measures everything.
 pub(super) async fn all(bench: &Bench) -> Result<Rows, Error> {
     let mut rows = Rows::default();
-    // Nobody starts while clients wait.
+    // Start all servers before the first client connects.
     let asking = asks_often(bench.choice.software);
     let (stage, plain, asking, sessions, unanswered) = tokio::join!(
         bench.start(&[]),
@@ -83,7 +83,7 @@ pub(super) async fn slow(bench: &Bench) -> Result<Rows, Error> {
     Ok(rows)
 }
 
-/// What a client that answers no ping sees of a server that is left as it is.
+/// Measures how a server with its default settings treats a client that answers no ping.
 async fn pings(bench: &Bench) -> Result<Rows, Error> {
     let stage = bench.start(&[]).await?;
     let deaf = Scene::opened("/receive/accept/wait", vec![Act::Deafen]);
@@ -118,7 +118,7 @@ async fn starts(bench: &Bench) -> Result<Rows, Error> {
     Ok(rows)
 }
 
-/// What scopes say, and the lifespan's.
+/// Measures the contents of scopes, and of the lifespan's.
 async fn scope(stage: &Stage) -> Result<Rows, Error> {
     let mut rows = Rows::default();
     let scenes =
@@ -175,7 +175,7 @@ async fn handshake(stage: &Stage) -> Result<Rows, Error> {
     Ok(rows)
 }
 
-/// What becomes of an upgrade that is not accepted.
+/// Measures how the server treats an upgrade that is not accepted.
 async fn before_accept(stage: &Stage) -> Result<Rows, Error> {
     let alone = ["/raise", "", "/close-4401", "/deny-401"].map(|acts| Scene::socket(&format!("/receive{acts}")));
     let tried = |act: &str| {
@@ -199,7 +199,7 @@ async fn before_accept(stage: &Stage) -> Result<Rows, Error> {
         let is_opened = head(&caught).is_some_and(|head| head.status == 101);
         let effect = match effect(&caught, &escaped, &answer(&raises)) {
             _ if is_opened => Effect::Ignored,
-            // An accept that nobody hears of is no accept.
+            // An accept that never reaches the client counts as no accept.
             Effect::Ignored if key == "unoffered_subprotocol" => Effect::Answers(Answer::Hang),
             effect => effect,
         };
@@ -212,7 +212,7 @@ async fn before_accept(stage: &Stage) -> Result<Rows, Error> {
 const CODES: [u16; 16] =
     [1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1011, 1012, 1014, 1015, 2999, 3000, 4000, 4999];
 
-/// What becomes of an accepted WebSocket.
+/// Measures how the server treats an accepted WebSocket.
 async fn after_accept(stage: &Stage) -> Result<Rows, Error> {
     let on_open = |act: &str| {
         [format!("/receive/accept/try-{act}/stay"), format!("/receive/accept/{act}/stay")]
@@ -266,7 +266,7 @@ async fn after_accept(stage: &Stage) -> Result<Rows, Error> {
     Ok(rows)
 }
 
-/// What the application is told of the client's end.
+/// Measures how the application learns of the client's end.
 async fn disconnect(stage: &Stage) -> Result<Rows, Error> {
     let empty = read_edge_fault("replace_frame direction=to-server opcode=close payload=''")?;
     let wait = "/receive/accept/wait";
@@ -297,8 +297,8 @@ async fn disconnect(stage: &Stage) -> Result<Rows, Error> {
     Ok(rows)
 }
 
-/// What becomes of plain requests, on a server of their own: daphne may not notice any more that an application failed
-/// once a WebSocket's did.
+/// Measures plain requests, on a server of their own: daphne may not notice any more that an application failed once a
+/// WebSocket's did.
 async fn http(stage: &Stage) -> Result<Rows, Error> {
     let paths = [
         "/receive/raise",
@@ -317,7 +317,7 @@ async fn http(stage: &Stage) -> Result<Rows, Error> {
     rows.put("http", "ends_after_start", &answer(&ends));
     let is_chunked = answer_header(&whole, "transfer-encoding") == Some("chunked");
     rows.put("http", "without_length", &if is_chunked { WithoutLength::Chunked } else { WithoutLength::ContentLength });
-    // What the client sees follows from the exception, or the server does nothing: there is no third.
+    // The client's view follows from the exception, or the server does nothing: there is no third.
     for (key, caught) in [("short_body", &short), ("long_body", &long)] {
         let effect_of = |exception: Exception| Effect::Raises { exception, then: None };
         rows.put("http", key, &raised(caught).map_or(Effect::Ignored, effect_of));
@@ -336,7 +336,7 @@ fn frame(opcode: u8, is_final: bool, payload: impl Into<Bytes>, length: Length) 
 /// The longest message that is taken (uvicorn's `ws_max_size`), in bytes.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
-/// What becomes of a client that breaks RFC 6455.
+/// Measures how the server treats a client that breaks RFC 6455.
 async fn violation(stage: &Stage) -> Result<Rows, Error> {
     let code = |code: u16| code.to_be_bytes().to_vec();
     let long = Length::Claimed((MESSAGE_BYTES_MAX + 1) as u64);
@@ -426,7 +426,7 @@ impl Stage {
     }
 }
 
-/// What tells a server to ping often; nothing for one that never does.
+/// The options that make a server ping often; empty for one that never pings.
 fn asks_often(software: Software) -> &'static [&'static str] {
     match software {
         Software::Uvicorn => &["--ws-ping-interval", "0.2", "--ws-ping-timeout", "0.2"],
@@ -436,7 +436,7 @@ fn asks_often(software: Software) -> &'static [&'static str] {
     }
 }
 
-/// What becomes of a client that answers no ping, where the server can be told to ask often.
+/// Measures how the server treats a client that answers no ping, if it can be told to ping often.
 async fn keepalive(stage: Option<&Stage>) -> Result<Rows, Error> {
     let mut rows = Rows::default();
     let Some(stage) = stage else { return Ok(rows) };
@@ -460,12 +460,13 @@ const LONG_WATCH: Duration = Duration::from_secs(75);
 
 /// How long calls that go on are watched after a server was told to stop.
 const GRACE_WATCHED: Duration = Duration::from_millis(4500);
-/// What comes so late does not come at once.
+/// An event that takes longer than this does not come at once.
 const AT_ONCE: Duration = Duration::from_millis(900);
 /// How long it takes at most until everybody knows what just happened.
 const SETTLING: Duration = Duration::from_millis(100);
 
-/// What becomes of everybody when the server is told to stop: of sessions, and on another server of what is not answered.
+/// Measures the end of all clients when the server is told to stop: of sessions, and on another server of unanswered
+/// requests.
 async fn shutdown(sessions: &Stage, unanswered: &Stage) -> Result<Rows, Error> {
     let open = ["/wait", "/sleep-1500/send/wait"].map(|acts| Scene::socket(&format!("/receive/accept{acts}")));
     let pending = [
@@ -516,7 +517,7 @@ async fn stop_with<const N: usize>(
             }
         };
         let _ = timeout(PATIENCE, everybody).await;
-        // Who has just been accepted hears of it first.
+        // Clients that have just been accepted hear of it first.
         sleep(SETTLING).await;
         let start = Instant::now();
         stage.server().terminate();
