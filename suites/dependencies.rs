@@ -1,4 +1,4 @@
-//! What the backend depends on, over HTTP: a client library on real sockets, an independent server that answers, and
+//! The backend's dependencies, over HTTP: a client library on real sockets, an independent server that answers, and
 //! between them a pipe for what that server cannot do. Whatever happens to a call, the service makes the same of it as
 //! in memory.
 //!

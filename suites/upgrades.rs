@@ -1,7 +1,7 @@
 //! The upgrade-request matrix: every missing, doubled, rewritten or malformed part of an opening handshake, behind every
 //! server, in memory and on sockets.
 //!
-//! Rules for every cell are code; which of the good answers it is, is a picture to be reviewed.
+//! The rules for every cell are code; which of the good answers it is, is a picture to be reviewed.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
