@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-/// What every message that names its type first begins with, as most writers put it.
+/// The first bytes of a message whose first key is its type, in the compact form that most writers use.
 const TYPE_FIRST: &[u8] = b"{\"type\":\"";
 
 /// The `type` of a JSON message; `None` when it is no JSON object or has none.

@@ -21,8 +21,8 @@ pub enum Class {
     GoodNotReady,
     /// The request itself is at fault: 400, 404, 405, 413, 426, 429, or close 1009.
     GoodBadRequest,
-    /// What was injected between client and application broke the exchange; whether the service is in order, other
-    /// exchanges and the service's own ledger must say.
+    /// An injected fault between client and application broke the exchange; other exchanges and the service's own
+    /// ledger must show whether the service is healthy.
     Unclean,
     /// HTTP 500, close 1011, or nothing that listens.
     BadServer,
@@ -93,8 +93,8 @@ impl fmt::Display for Class {
 
 /// The last thing the client saw.
 ///
-/// 1005 and 1006 are not close codes here, because nobody sends them: they are a close frame without a code, and no
-/// close frame at all.
+/// 1005 and 1006 are not close codes here, because they never go over the wire: they stand for a close frame without a
+/// code, and for no close frame at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
     /// An HTTP answer instead of, or without, an upgrade.
@@ -115,17 +115,17 @@ pub enum Ending {
     Drop,
     /// The client gave the handshake up, because it breaks RFC 6455 section 4.1.
     BadHandshake {
-        /// What is wrong with it.
+        /// The rule that it breaks.
         why: String,
     },
     /// A deadline passed.
     Hang {
-        /// What the client was waiting for.
+        /// The event that the client was waiting for.
         waiting_for: String,
     },
     /// A message stayed unanswered while the session lived on.
     Silence {
-        /// What the client was waiting for.
+        /// The event that the client was waiting for.
         waiting_for: String,
     },
     /// The client closed, and the server answered its close frame.
@@ -192,7 +192,7 @@ impl NumberPattern {
         number / 10_u16.pow(self.open) == self.prefix
     }
 
-    /// Reads a number of so many digits within a range. `x` stands for any digit, and no digit follows it.
+    /// Reads a number with as many digits as the end of the range. `x` stands for any digit, and no digit follows it.
     fn read(text: &str, range: RangeInclusive<u16>) -> Option<NumberPattern> {
         let digits = text.trim_end_matches('x');
         let open = text.len() - digits.len();
@@ -329,16 +329,16 @@ impl fmt::Display for OutcomePattern {
     }
 }
 
-/// What became of one exchange.
+/// The result of one exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// Its class.
     pub class: Class,
-    /// What brought it about.
+    /// Its root cause.
     pub cause: Cause,
     /// The last thing the client saw.
     pub ending: Ending,
-    /// Who ended it.
+    /// The party that ended it.
     pub closed_by: Party,
 }
 

@@ -28,27 +28,27 @@ pub struct Profile {
     pub source: String,
     /// The `Server` header it adds to the application's answers; empty for none.
     pub server_header: String,
-    /// What its scopes say.
+    /// The facts in its scopes.
     pub scope: ScopeFacts,
     /// How it starts an application.
     pub lifespan: LifespanRules,
-    /// What it refuses on its own account.
+    /// The server's own answers to upgrade requests.
     pub handshake: Handshake,
-    /// What a client gets while nothing is accepted.
+    /// The client's answer while nothing is accepted.
     pub before_accept: BeforeAccept,
-    /// What a client gets on an accepted WebSocket.
+    /// The client's answer on an accepted WebSocket.
     pub after_accept: AfterAccept,
-    /// What the application is told about the client's end.
+    /// The disconnect event that the application receives when the client ends.
     pub disconnect: Disconnect,
     /// Plain HTTP.
     pub http: HttpRules,
-    /// What a client gets that breaks RFC 6455.
+    /// The answers to a client that breaks RFC 6455.
     pub violation: Violation,
     /// Pings of the server's own.
     pub keepalive: Keepalive,
     /// The server's acts while an app keeps the event loop to itself.
     pub blocked_loop: BlockedLoop,
-    /// What becomes of everybody when it is told to stop.
+    /// The fate of every client and call when it is told to stop.
     pub shutdown: Shutdown,
     /// The fate of events in an order that an application should not choose.
     pub sequence: Sequence,
@@ -350,7 +350,7 @@ pub enum Reuse {
     Kept,
 }
 
-/// What a server's scopes say.
+/// The facts in a server's scopes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScopeFacts {
@@ -368,8 +368,9 @@ pub struct ScopeFacts {
 
 /// How the server starts an application (ASGI, Lifespan Protocol).
 ///
-/// What all of them have in common is no key: nothing listens before the application has started, an import that fails
-/// and `lifespan.startup.failed` end the process, and an application that returns or raises without a word is served.
+/// Rules that all servers share have no key: nothing listens before the application has started, an import that fails
+/// and `lifespan.startup.failed` end the process, and an application that returns or raises without a message is
+/// served.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LifespanRules {
@@ -381,7 +382,7 @@ pub struct LifespanRules {
     pub startup_timeout_s: u64,
 }
 
-/// What the server does with an upgrade request.
+/// The server's treatment of an upgrade request.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Handshake {
@@ -450,7 +451,7 @@ pub enum Reception {
     Refused(Answer),
 }
 
-/// What the client gets.
+/// The answer that the client gets.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawEffect")]
 pub enum Answer {
@@ -476,15 +477,15 @@ pub enum Answer {
     Hang,
 }
 
-/// What a mistake of the application leads to.
+/// The effect of an application's mistake.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawEffect")]
 pub enum Effect {
     /// The application's own call raises.
     Raises {
-        /// What it raises. `{code}` and `{type}` in its text stand for the close code and the event's type.
+        /// The exception. `{code}` and `{type}` in its text stand for the close code and the event's type.
         exception: Exception,
-        /// What the server does besides; `None` where what the client sees follows from the exception alone.
+        /// The server's answer beside it; `None` where the client's view follows from the exception alone.
         then: Option<Answer>,
     },
     /// The server acts by itself.
@@ -496,7 +497,8 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// What the client gets at once, where it gets something, and whether the application's call raises besides.
+    /// Returns the client's immediate answer, and whether the application's call raises as well; `None` if there is no
+    /// immediate answer.
     pub fn answer(&self) -> Option<(&Answer, bool)> {
         match self {
             Effect::Raises { then, .. } => then.as_ref().map(|answer| (answer, true)),
@@ -526,7 +528,7 @@ pub struct BeforeAccept {
     pub unoffered_subprotocol: Effect,
 }
 
-/// What becomes of a denial response.
+/// The fate of a denial response.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Denial {
@@ -588,7 +590,7 @@ impl CloseCodes {
     }
 }
 
-/// What becomes of the reason in the application's close.
+/// The fate of the reason in the application's close.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CloseReason {
@@ -666,7 +668,7 @@ pub enum WithoutLength {
     ContentLength,
 }
 
-/// What a client gets that breaks RFC 6455. The stream ends right behind it.
+/// The answers to a client that breaks RFC 6455. The stream ends right behind each.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Violation {
@@ -682,7 +684,7 @@ pub struct Violation {
     pub too_big: Answer,
     /// When that is noticed of a frame.
     pub length: LengthCheck,
-    /// What it takes for a violation of the framing rules, and others do not.
+    /// Violations of the framing rules that this server refuses and others do not.
     pub refuses: Vec<Strictness>,
     /// The code the application sees; `None` for the one that was sent.
     pub application_sees: Option<u16>,
@@ -708,7 +710,7 @@ pub enum LengthCheck {
     Received,
 }
 
-/// What some servers take for a violation, and others do not.
+/// A violation that some servers refuse and others do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strictness {
@@ -728,7 +730,7 @@ pub struct Keepalive {
     pub ping_interval_ms: u64,
     /// How long a pong may take, in milliseconds; 0 for no limit.
     pub pong_timeout_ms: u64,
-    /// What the client gets after that.
+    /// The client's answer after that.
     pub expired: Answer,
     /// The code the application sees after that.
     pub application_sees: u16,
@@ -779,20 +781,20 @@ pub enum LoopWrites {
     Later,
 }
 
-/// What becomes of everybody when the server is told to stop (SIGTERM).
+/// The fate of every client and call when the server is told to stop (SIGTERM).
 ///
-/// What all of them have in common is no key: a connection that carries no request is closed, and the application's
+/// Rules that all servers share have no key: a connection that carries no request is closed, and the application's
 /// lifespan ends after its calls.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shutdown {
-    /// What meets a client that comes now.
+    /// The fate of a client that connects now.
     pub connects: Connects,
     /// An upgrade that the application has not decided.
     pub pending: Stop,
     /// The code the application sees on such an upgrade; `None` when it is told nothing.
     pub pending_sees: Option<u16>,
-    /// What `send` does on such an upgrade then.
+    /// The effect of `send` on such an upgrade then.
     pub pending_send: Effect,
     /// An accepted WebSocket.
     pub open: Stop,
@@ -807,17 +809,17 @@ pub struct Shutdown {
     pub grace_s: u64,
 }
 
-/// What meets a client that connects to a server which was told to stop.
+/// The fate of a client that connects to a server which was told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Connects {
     /// Nothing listens any more.
     Refused,
-    /// The connection is made, and nobody serves it until the process is gone.
+    /// The connection is made, but the server never serves it before its process ends.
     Queued,
 }
 
-/// What becomes of a call when the server is told to stop.
+/// The fate of a call when the server is told to stop.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawStop")]
 pub enum Stop {
@@ -828,7 +830,7 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// What the client gets, where it gets something.
+    /// Returns the client's answer; `None` if the call goes on.
     pub fn answer(&self) -> Option<&Answer> {
         match self {
             Stop::Answers(answer) => Some(answer),

@@ -1,5 +1,5 @@
-//! A good conversation that somebody recorded, and what it tells of an application's routes: a HAR file, as browsers and
-//! proxies save one, or the steps of a case.
+//! A recorded good conversation, and the application's routes that it shows: a HAR file, as browsers and proxies save
+//! one, or the steps of a case.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,12 +13,12 @@ use crate::{
     step::{Act, Request, Step},
 };
 
-/// What a recording tells.
+/// The facts learned from a recording.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recorded {
     /// Where requests and sessions were let in, each route once.
     pub routes: Vec<Route>,
-    /// The names of headers, parameters and keys that carry credentials: what is in them is nobody else's.
+    /// The names of headers, parameters and keys that carry credentials; their values are left out.
     pub left_out: BTreeSet<String>,
 }
 
@@ -31,7 +31,7 @@ const WORD_BYTES_MAX: usize = 24;
 /// How many words of a recording a route takes over.
 const WORDS_MAX: usize = 48;
 
-/// What clients, proxies and browsers send by themselves: names, and beginnings of names where they end in a dash.
+/// Headers that clients, proxies and browsers send by themselves: names, or prefixes that end in a dash.
 const STANDARD: [&str; 29] = [
     "accept",
     "accept-",
@@ -64,7 +64,7 @@ const STANDARD: [&str; 29] = [
     ":",
 ];
 
-/// What names of credentials have in them; and further ones that only those in a head have.
+/// Substrings that mark a name as a credential's; and further ones for names in a head only.
 const SECRET: [&str; 11] = [
     "api_key",
     "apikey",
@@ -83,7 +83,7 @@ const SECRET_IN_HEAD: [&str; 7] = ["auth", "bearer", "cookie", "csrf", "key", "s
 /// From how many characters on a subprotocol is no name.
 const OFFER_LENGTH_MAX: usize = 64;
 
-/// What stands where a credential stood.
+/// The replacement for a credential.
 const LEFT_OUT: &str = "left-out";
 
 #[derive(Deserialize)]
@@ -212,7 +212,7 @@ impl Recorded {
         Ok(recorded)
     }
 
-    /// What the steps of a case tell.
+    /// Learns routes from the steps of a case.
     pub fn of_steps(steps: &[Step]) -> Recorded {
         let mut recorded = Recorded::default();
         let mut current: Option<Route> = None;
@@ -297,7 +297,7 @@ impl Recorded {
         names.into_iter().map(str::to_owned).collect()
     }
 
-    /// What somebody said, JSON or a form, without credentials.
+    /// The text of a message or body, JSON or a form, without credentials.
     fn said(&mut self, text: &str, content_type: &str) -> String {
         if content_type.starts_with("application/x-www-form-urlencoded") {
             let pairs = text.split('&').map(|pair| match pair.split_once('=') {

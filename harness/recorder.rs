@@ -71,7 +71,7 @@ impl Tally {
         Tally { occasions: Vec::new(), fired: Vec::new(), chance, disarmed: BTreeSet::new(), is_paused: false }
     }
 
-    /// Makes room for a plan of so many faults.
+    /// Makes room for a plan with this number of faults.
     pub fn grow(&mut self, faults: usize) {
         self.occasions.resize(faults, 0);
         self.fired.resize(faults, 0);
@@ -200,7 +200,7 @@ impl Recorder {
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
-        // Whoever panicked while counting counted one too few.
+        // A poisoned lock is at most one count short; use it anyway.
         self.0.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -330,7 +330,7 @@ impl Scribe {
         self.recorder.tally().fired[index] += 1;
         let kind = &self.plan().faults[index].kind;
         let detail = match kind.calls() {
-            // What is meant for every call acted on this one.
+            // A fault for every call acted on this one.
             Some(calls) if calls.operation.is_none() => {
                 kind.to_string().replacen(&calls.dependency, &format!("{}.{operation}", calls.dependency), 1)
             }

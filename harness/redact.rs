@@ -22,7 +22,7 @@ impl Redactor {
             transcript.service.secrets.iter().map(|secret| (secret.clone(), "<secret>".to_owned())).collect();
         for event in &transcript.events {
             let What::RequestSent { credential, .. } = &event.what else { continue };
-            // What is too short to be a token or a ticket hides nothing and may stand anywhere.
+            // A text too short for a token or a ticket hides nothing and may occur anywhere.
             if credential.text.len() < 24 {
                 continue;
             }

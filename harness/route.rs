@@ -19,13 +19,13 @@ pub struct Route {
     pub is_websocket: bool,
     /// Its methods, for HTTP.
     pub methods: Vec<String>,
-    /// What it reads from the path.
+    /// The parameters it reads from the path.
     pub params: Vec<Parameter>,
-    /// What it reads from the query.
+    /// The parameters it reads from the query.
     pub query: Vec<Parameter>,
-    /// What it reads from headers.
+    /// The parameters it reads from headers.
     pub headers: Vec<Parameter>,
-    /// What it reads from cookies.
+    /// The parameters it reads from cookies.
     pub cookies: Vec<Parameter>,
     /// The type of the body that it takes; empty for none.
     pub content_type: String,
@@ -37,7 +37,7 @@ pub struct Route {
     pub offers: Vec<String>,
     /// Messages that a client sent there.
     pub messages: Vec<String>,
-    /// What its code calls things: names of parameters, keys of messages, values.
+    /// Words from its code: names of parameters, keys of messages, values.
     pub words: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ pub struct Parameter {
 /// The methods whose requests have a body.
 const WITH_BODY: [&str; 3] = ["POST", "PUT", "PATCH"];
 
-/// What is no name of a method is none.
+/// Returns `true` if the text has the form of a method name.
 fn is_method(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase())
 }
@@ -85,7 +85,7 @@ impl Route {
         Ok(Route { path: path.to_owned(), is_websocket: methods.is_empty(), methods, query, ..Route::default() })
     }
 
-    /// What a user says to name it.
+    /// The text by which a user names it.
     pub fn said(&self) -> String {
         let pairs: Vec<String> =
             self.query.iter().map(|parameter| format!("{}={}", parameter.name, parameter.good)).collect();
@@ -159,7 +159,7 @@ impl Route {
         request.headers.sort();
     }
 
-    /// What a valid client does there: one request, or a session in which it only listens for a moment.
+    /// The steps of a valid client there: one request, or a session in which it only listens for a moment.
     pub fn greeting(&self, limit: Duration) -> Vec<Step> {
         let step = |act| Step::new(act, limit);
         if !self.is_websocket {

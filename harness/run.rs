@@ -212,7 +212,7 @@ pub async fn conduct(case: &Case, target: &dyn Target, seed: u64) -> Result<Judg
     let script = Script { steps: &case.steps, crowd: case.crowd };
     let on_process = case.faults.iter().any(|fault| fault.kind.acts_on_process());
     if on_process {
-        // Nobody is served beside a process that starts.
+        // A process that starts serves no client beside the case.
         target.restart(recorder.scribe(PROCESS)).await?;
         probe::perform(script, &recorder, target).await?;
     } else if case.is_alone {
@@ -259,7 +259,7 @@ pub async fn converse_as(crowd: Crowd, steps: &[Step], plan: Plan, target: &dyn 
     Ok(finish(&recorder, target).await)
 }
 
-/// The same. Where the plan has faults of the process, that is started anew under them before anybody comes.
+/// Like `converse`, but if the plan has faults of the process, restarts it under them before the first client connects.
 ///
 /// # Errors
 /// When the harness could not do its work, or the target has no process of its own.
@@ -294,7 +294,7 @@ async fn finish(recorder: &Recorder, target: &dyn Target) -> Transcript {
         sleep(pause).await;
         pause *= 2;
     }
-    // What may come to its end a little later is no residue yet, where nobody has the time to wait for it.
+    // A busy served target that was not waited for to its end is not judged by its residue.
     let is_cut_short = service.is_served() && is_busy();
     let mut transcript = recorder.transcript();
     transcript.service = service;
@@ -302,11 +302,11 @@ async fn finish(recorder: &Recorder, target: &dyn Target) -> Transcript {
     transcript
 }
 
-/// What a valid client does: open, be welcomed, ask an agent, close.
+/// The steps of a valid client: open, be welcomed, ask an agent, close.
 pub fn control_steps() -> Vec<Step> {
     let step = |act| Step::new(act, CONTROL_LIMIT);
     let wait = |name: &str| step(Act::Wait(Awaited::Message(name.to_owned())));
-    // A user of its own, so that what it holds is nobody else's.
+    // A user of its own, so that its sessions count against no other user.
     let request = Request { user: "control".to_owned(), ..Request::standard("GET", "/ws") };
     vec![
         step(Act::Open(request)),

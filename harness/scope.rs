@@ -16,7 +16,7 @@ use crate::{
     value::Value,
 };
 
-/// What kind of connection a scope describes.
+/// The kind of connection that a scope describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ScopeType {
     /// One HTTP request.

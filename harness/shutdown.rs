@@ -1,11 +1,11 @@
-//! Whether an application ended in good order when its process was told to stop, by the events of its lifespan.
+//! Checks an application's shutdown by the events of its lifespan.
 
 use crate::{
     event::{Inbound, Outbound},
     transcript::What,
 };
 
-/// What was wrong with the end of an application that had started; nothing where it ended in good order, or has no
+/// Returns the error in the shutdown of an application that had started; `None` if it stopped correctly, or has no
 /// lifespan (ASGI, Lifespan Protocol).
 pub fn complaint<'a>(lifespan: impl IntoIterator<Item = &'a What>) -> Option<String> {
     let (mut has_started, mut was_told, mut is_over) = (false, false, false);

@@ -24,7 +24,7 @@ use crate::{
     transcript::{Event, PROCESS},
 };
 
-/// What stands where.
+/// The settings of a backend that listens.
 #[derive(Debug, Clone)]
 pub struct Setup {
     /// Where it listens.
@@ -35,7 +35,7 @@ pub struct Setup {
     pub profile: Arc<Profile>,
     /// In which environment it believes to be.
     pub environment: Environment,
-    /// What acts, on every connection.
+    /// The faults, which act on every connection.
     pub faults: Vec<Fault>,
     /// The only source of chance.
     pub seed: u64,
@@ -53,17 +53,17 @@ pub struct Stand {
     start: Instant,
 }
 
-/// How long a server that stops lets its clients go on. Somebody waits for the prompt.
+/// How long a server that stops lets its clients go on; short, because the user waits for the prompt.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Is given each line of the log.
 pub type Tell = Arc<dyn Fn(String) + Send + Sync>;
 
 impl Stand {
-    /// Listens; nobody is served before [`Stand::run`].
+    /// Listens; no client is served before [`Stand::run`].
     ///
     /// # Errors
-    /// When nobody can listen there.
+    /// When the address cannot be listened on.
     pub async fn bind(setup: Setup) -> Result<Stand, Error> {
         let Setup { listen, revision, profile, environment, faults, seed } = setup;
         let listener = Listener::bind_to(Clock::Real, listen).await?;

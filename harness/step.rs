@@ -1,4 +1,4 @@
-//! What a client does, one act at a time.
+//! The steps of a client, one act each.
 
 use std::fmt;
 use std::time::Duration;
@@ -307,7 +307,7 @@ impl Request {
     }
 }
 
-/// What a client waits for.
+/// The event that a client waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Awaited {
     /// A text message whose JSON has this `type`.

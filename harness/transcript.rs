@@ -19,7 +19,7 @@ use crate::{
     trial::TargetKind,
 };
 
-/// Who did it.
+/// The party that caused an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Party {
@@ -35,7 +35,7 @@ pub enum Party {
     Dependency,
     /// The server's process: its start, its end, and what it is started with.
     Process,
-    /// Nobody: the connection went, or time ran out.
+    /// No party: the connection went, or time ran out.
     Nobody,
 }
 
@@ -179,7 +179,7 @@ pub enum What {
     },
     /// The probe refuses the handshake, as a client must (RFC 6455 section 4.1).
     HandshakeRefused {
-        /// What is wrong with it.
+        /// The rule that it breaks.
         why: String,
     },
     /// The probe wrote a frame.
@@ -192,14 +192,14 @@ pub enum What {
     BadFrameSeen(FrameError),
     /// The probe read bytes that are no response head.
     BadHeadSeen {
-        /// What is wrong with them.
+        /// The rule that they break.
         why: String,
     },
     /// The probe saw the end of the stream.
     EndSeen,
     /// The probe's limit passed.
     DeadlinePassed {
-        /// What it was waiting for.
+        /// The event it was waiting for.
         waiting_for: String,
         /// The limit.
         limit: Duration,
@@ -231,7 +231,7 @@ pub enum What {
     FaultFired {
         /// Its place in the plan.
         index: usize,
-        /// What it did.
+        /// The fault's effect.
         detail: String,
         /// The operation it acted on, where it acted on a call.
         operation: Option<&'static str>,
@@ -431,9 +431,9 @@ pub struct Event {
     /// The exchange it belongs to, counted from 0: client by client, and of each in the order of its steps. [`PROCESS`]
     /// for what belongs to none.
     pub exchange: usize,
-    /// Who did it.
+    /// The party that caused it.
     pub party: Party,
-    /// What it was.
+    /// The event itself.
     pub what: What,
 }
 
@@ -443,7 +443,7 @@ pub const PROCESS: usize = usize::MAX;
 /// How a log record begins that says how long an app did not let its event loop run.
 pub const KEPT_LOOP: &str = "the application kept its event loop to itself";
 
-/// What a target still holds once every client is gone.
+/// The connections and sessions that a target still holds once every client is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Residue {
     /// Connections that are served.
@@ -452,7 +452,7 @@ pub struct Residue {
     pub sessions: usize,
 }
 
-/// What is known of a target, so that its answers can be judged.
+/// The known facts about a target, by which its answers are judged.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Service {
     /// Paths that speak WebSocket.
@@ -465,7 +465,7 @@ pub struct Service {
     pub subprotocols: &'static [&'static str],
     /// The largest message it takes, in bytes.
     pub message_bytes_max: usize,
-    /// Texts that nobody but the target may read: its signing secret.
+    /// Texts that only the target may read: its signing secret.
     pub secrets: Vec<String>,
     /// Paths whose answer says whether the service can do its work.
     pub health_paths: &'static [&'static str],
@@ -477,13 +477,13 @@ pub struct Service {
     pub connection_record: &'static str,
     /// How many connections a user may have at a time; 0 where that is not known.
     pub connections_max: usize,
-    /// What its messages are called.
+    /// The names of its messages.
     pub words: Words,
     /// The kind of target it stands behind, which decides how much of it is seen.
     pub kind: TargetKind,
     /// How much is known of its rules.
     pub knowledge: Knowledge,
-    /// Whether anybody may have a session, so that nobody needs a credential.
+    /// Whether every client may have a session without a credential.
     pub is_public: bool,
     /// How often the delivery of an event is tried before it is given up; 0 where that is not known.
     pub delivery_attempts: usize,
@@ -571,7 +571,7 @@ pub enum Knowledge {
     None,
 }
 
-/// What the messages of a session are called.
+/// The names of the messages of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Words {
     /// The names a welcome goes by.
@@ -617,9 +617,9 @@ pub struct Transcript {
     pub faults: Vec<Fault>,
     /// How often each of them acted.
     pub fired: Vec<u32>,
-    /// What the target held in the end, where it can tell.
+    /// The target's remaining connections and sessions, if it reports them.
     pub residue: Option<Residue>,
-    /// What is known of the target.
+    /// The known facts about the target.
     pub service: Service,
 }
 

@@ -215,14 +215,14 @@ fn is_variable(text: &str) -> bool {
     })
 }
 
-/// What came of a run of many trials.
+/// The result of a run of many trials.
 #[derive(Debug)]
 pub struct Report {
     /// The cases that ran, each with its judgment, in the catalogue's order.
     pub trials: Vec<(Ran, Judgement)>,
     /// Case files that could not be read.
     pub broken: Vec<Error>,
-    /// What was wrong with the end of an application that is not ours, when it was told to stop.
+    /// The errors in the shutdown of the user's application.
     pub shutdown: Vec<String>,
     /// The seed of every trial.
     pub seed: u64,
@@ -240,7 +240,7 @@ impl Report {
         counts
     }
 
-    /// What the run exercised.
+    /// The requests, sessions and faults that the run exercised.
     pub fn exercised(&self) -> Exercised {
         self.trials.iter().map(|(_, judgement)| judgement.exercised()).sum()
     }

@@ -1,5 +1,5 @@
 //! The check of a deployment: health, an upgrade with and without credentials, the events of one request, and whether
-//! health and the handshake say the same; of an application that nobody has described, what its own routes answer.
+//! health and the handshake agree; for an application without a service file, the answers of its own routes.
 
 use std::time::Duration;
 
@@ -26,32 +26,31 @@ use crate::{
     verdict::HealthyClient,
 };
 
-/// What was found out about a deployment.
+/// The result of checking a deployment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Validation {
     /// Whether everything is as it has to be.
     pub passes: bool,
     /// Each thing that was tried, in order.
     pub rows: Vec<Row>,
-    /// What its answers say it is; empty where they say nothing.
+    /// The server named by its answers; empty if they name none.
     pub server: String,
     /// Which of the known servers it is like, and by what that was seen; or which one was put in front of an application.
     pub kind: String,
-    /// What may have brought failures about.
+    /// Possible causes of the failures.
     pub notes: Vec<String>,
-    /// What was wrong with the end of an application that is not ours, when it was told to stop; whoever tells it to is the
-    /// one who knows.
+    /// The errors in the shutdown of the user's application; filled in by the caller that stops it.
     pub shutdown: Vec<String>,
 }
 
 /// One thing that was tried.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
-    /// What was done.
+    /// The step that was tried.
     pub tried: String,
-    /// What had to come of it.
+    /// The expected result.
     pub expected: String,
-    /// What came of it.
+    /// The actual result.
     pub got: String,
     /// Whether that is what had to come.
     pub passes: bool,
@@ -160,7 +159,7 @@ impl Tried<'_> {
             let is_good = outcome.class == Class::GoodOpen;
             validation.rows.push(row("a session".to_owned(), "closes in good order", shown(&outcome), is_good, None));
         }
-        // Who does not answer at all agrees with nobody.
+        // A service that does not answer cannot be compared.
         for (path, is_ready) in healthy.into_iter().filter(|_| reading.response.is_some()) {
             let says = |is: bool| if is { "ready" } else { "not ready" };
             let got = format!("{} and {}", says(is_ready), says(opened));
@@ -244,7 +243,7 @@ impl Tried<'_> {
 /// Of a row that only says what is wrong.
 const NO_COMPLAINT: &str = "nothing to complain of";
 
-/// What the checks complain of where the exchange ended well; what the rows say already is not said twice.
+/// The findings of the checks where the exchange ended well; the rows already show other failures.
 fn complaints(transcript: &Transcript, outcome: &Outcome) -> impl Iterator<Item = (String, String)> {
     let findings = match outcome.class.is_good() {
         true => check::findings(&Evidence::gather(transcript, &HealthyClient::Absent)),
@@ -270,7 +269,7 @@ fn shown(outcome: &Outcome) -> String {
     format!("{} ({})", outcome.ending, outcome.class)
 }
 
-/// What an upgrade came to.
+/// The result of an upgrade.
 fn opening(reading: &Reading<'_>, outcome: &Outcome) -> String {
     match reading.response {
         Some(head) => head.status.to_string(),

@@ -1,4 +1,4 @@
-//! What a Python scope can hold, and its JSON form.
+//! The values that a Python scope can hold, and their JSON form.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -386,7 +386,7 @@ fn refusal(outcome: &Outcome) -> String {
 pub struct Finding {
     /// The check that complains.
     pub check: &'static str,
-    /// What tells this complaint from others of the same check, stable from run to run.
+    /// The key that tells this complaint from others of the same check, stable from run to run.
     pub key: String,
     /// The complaint, with its evidence.
     pub message: String,
@@ -513,7 +513,7 @@ pub struct Judgement {
     pub after: Option<Judged>,
     /// How often each version was run, and how often before showed the symptom.
     pub shown: Option<Shown>,
-    /// What the runs exercised that the verdict does not rest on, where each version was run several times.
+    /// The exercise of the runs that the verdict does not rest on, where each version was run several times.
     pub others: Exercised,
     /// The verdict on each claimed fix in place of the real one, in the order in which the case names them.
     pub shams: Vec<(Verdict, Judged)>,
@@ -528,7 +528,7 @@ pub struct Shown {
     pub of_runs: usize,
 }
 
-/// What runs exercised. A run that exercised nothing proves nothing.
+/// Counts of the requests, sessions and faults in runs. A run without any proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Exercised {
     /// Requests sent.
@@ -540,7 +540,7 @@ pub struct Exercised {
 }
 
 impl Exercised {
-    /// What one run exercised.
+    /// The counts of one run.
     pub fn by(run: &Judged) -> Exercised {
         let Transcript { fired, .. } = &run.transcript;
         Exercised {
@@ -576,7 +576,7 @@ impl fmt::Display for Shown {
 }
 
 impl Judgement {
-    /// What all runs exercised.
+    /// The counts of all runs.
     pub fn exercised(&self) -> Exercised {
         let decisive = [&self.before, &self.after].into_iter().flatten().map(Exercised::by);
         decisive.sum::<Exercised>() + self.others

@@ -1,5 +1,4 @@
-//! Applications of somebody else that are looked at, made acquainted with, and tried frame by frame: in memory, and behind
-//! real servers.
+//! Users' own applications under `validate`, `init` and `conform`: in memory, and behind real servers.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -15,7 +14,7 @@ use crate::{
     stage,
 };
 
-/// What the command prints in a directory, with its exit code; what it complains of comes behind.
+/// Runs the command in a directory; returns its exit code, its output, and its error output.
 fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
     relapse.current_dir(directory).args(arguments).env("RELAPSE_TEST_TOKEN", TOKEN);
@@ -102,7 +101,7 @@ fn an_application_is_made_acquainted_with() {
     assert_eq!(servers.collect::<Vec<_>>(), ["uvicorn-0.35", "granian-2.8"]);
 }
 
-/// What the application itself made of a frame is not taken for the server's doing.
+/// An application's own reaction to a frame is not taken for the server's.
 #[test]
 fn frames_that_the_application_falls_over_are_told() {
     if python().is_none() {
@@ -202,7 +201,7 @@ fn an_application_is_asked_where_it_says_that_it_is() {
         let arguments = [command, "--target", "asgi:service:app", "--python", python.to_str().unwrap()];
         relapse(directory.path(), &[&arguments[..], more].concat())
     };
-    // What may change something is not asked for.
+    // Routes that may change data are not requested.
     let (code, document, told) = relapse("validate", &["--format", "json"]);
     let (rows, notes) = failing(&document);
     assert!(
@@ -221,7 +220,7 @@ fn an_application_is_asked_where_it_says_that_it_is() {
     }
     let (code, document, _) = relapse("validate", &["--format", "json"]);
     assert_eq!((code, failing(&document).0), (Some(0), Vec::new()), "{document}");
-    // What somebody names comes before what it tells.
+    // A path named by the user comes before the application's own routes.
     let named = ["--path", "ws:/ws", "--path", "GET /internal/readiness", "--binding", "named.toml"];
     let (code, written, told) = relapse("init", &named);
     assert_eq!(code, Some(0), "{told}");
@@ -266,7 +265,7 @@ fn an_application_behind_a_real_server_is_asked(#[case] server: &str, #[case] ev
     assert_eq!(fragmented["evidence"], evidence);
 }
 
-/// Whoever watches an application behind a real server ends it with Ctrl-C, in good order.
+/// An application behind a real server is watched until Ctrl-C, and ends without an error.
 #[test]
 fn an_application_behind_a_real_server_is_watched() {
     let server = "uvicorn==0.35.0";

@@ -51,9 +51,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a case may wait for anything but an answer.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// What ends otherwise behind a real server, behind which, and why. Daphne gives a handshake up after 5 s, which is as long
-/// as these cases wait; and what it makes of a subprotocol that nobody offered ends its look after calls that crashed, for
-/// every connection from then on.
+/// The cases that end otherwise behind a real server, the server, and the reason. Daphne gives a handshake up after 5
+/// s, which is as long as these cases wait; and its treatment of a subprotocol that was not offered ends its look after
+/// calls that crashed, for every connection from then on.
 const NOT_ALIKE: [(&str, &str, &str); 4] = [
     ("outage/s135_4_parallel_upgrades", "", "how many get through in their time is the machine's"),
     ("upgrade/sr1_no_offer", "daphne-4.2", "it keeps daphne from noticing crashes"),
@@ -94,7 +94,8 @@ impl Target for Behind<'_> {
     }
 
     fn residue(&self) -> Option<Residue> {
-        // Whoever asks knows from then on what the server told until now; but it serves other cases too.
+        // Asking flushes the server's reports up to now; but the residue is not the case's, because the server serves
+        // other cases too.
         let _ = self.served.residue();
         None
     }
@@ -132,7 +133,7 @@ fn why_not(case: &Case, server: &str) -> Option<String> {
     case.steps.iter().any(is_ticket).then(|| "nobody puts its ticket into the twin".to_owned())
 }
 
-/// What a fault of a dependency is called where it is there from the start and stays.
+/// The state of a dependency for a fault that is there from the start and stays.
 fn state(fault: &Fault) -> Option<String> {
     let FaultKind::Call { calls, fault: what } = &fault.kind else { return None };
     if !fault.trigger.is_steady() || fault.trigger.until.is_some() {
@@ -194,7 +195,7 @@ fn catalogue() -> Vec<Arc<Case>> {
     Catalogue::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases")).unwrap().cases
 }
 
-/// Ending, class and cause of every connection. Which of many clients comes first is nobody's to say.
+/// Ending, class and cause of every connection. The order of many clients is not fixed.
 fn seen(case: &Case, outcomes: &[Outcome]) -> Vec<String> {
     let mut seen: Vec<String> = outcomes.iter().map(Outcome::to_string).collect();
     if case.crowd != Crowd::ONE {
@@ -297,7 +298,7 @@ async fn on_server(served: &Served, run: &Run, number: usize) -> Vec<String> {
     seen(&trial.case, &outcomes)
 }
 
-/// What is left out is looked at when it changes.
+/// Changes to the list of omitted cases are reviewed.
 #[test]
 fn what_is_left_out_behind_real_servers() {
     let mut page = String::new();

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 fn relapse(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));
-    // Nothing of the caller's environment may leak in; PATH is needed by no part of the command.
+    // The caller's environment must not leak in; no part of the command needs PATH.
     command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments);
     command.output().unwrap()
 }
@@ -447,7 +447,7 @@ fn a_hunt_says_what_it_found(#[case] arguments: &[&str], #[case] exit: i32, #[ca
     assert!(stdout(&output).contains(expected), "{}", stdout(&output));
 }
 
-/// What a hunt found is found again by the line that it prints.
+/// The printed command of a finding finds it again.
 #[test]
 fn a_finding_is_found_again() {
     let arguments = ["hunt", "--cases", "60", "--defect", "exception_as_close_reason", "--seed", "2700"];

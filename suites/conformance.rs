@@ -43,7 +43,7 @@ fn every_case_behind_every_server() {
     check_page("conformance", &render_conformance(&found, 150));
 }
 
-/// What each conversation came to.
+/// The behaviors of each conversation.
 fn behaviors(found: &Conformance) -> Vec<(&str, Vec<Behavior>)> {
     let behaviors = |tried: &Tried| tried.results.iter().map(|result| result.as_ref().unwrap().behavior).collect();
     found.tried.iter().map(|tried| (tried.case.name.as_str(), behaviors(tried))).collect()
@@ -117,7 +117,7 @@ request = '{"type":"ask"}'
 events = ["answer"]
 "#;
 
-/// What one case comes to on a small server.
+/// The result of one case on a small server.
 fn on_small_server(manner: Manner, case: &str) -> Conformance {
     Runtime::new(Clock::Real).block_on(async {
         let listener = Listener::bind(Clock::Real).await.unwrap();
@@ -270,14 +270,14 @@ fn the_command_tries_an_independent_server() {
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Where nobody needs a credential, a session without one is as it has to be.
+/// If no client needs a credential, a session without one is valid.
 #[test]
 fn a_server_that_lets_anybody_in_is_valid() {
     let output = on_independent_server(&["validate"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
-/// Who is not there, or lets nobody in, keeps no rule and breaks none.
+/// A server that is absent, or refuses every client, keeps no rule and breaks none.
 #[test]
 fn without_a_valid_session_nothing_is_concluded() {
     let output = Command::new(env!("CARGO_BIN_EXE_relapse"))
@@ -290,7 +290,7 @@ fn without_a_valid_session_nothing_is_concluded() {
     assert_eq!((output.status.code(), &document["servers"][0]["cases"]), (Some(2), &serde_json::json!([])));
 }
 
-/// What cannot be is told at once, with the nearest right name.
+/// Invalid arguments are refused at once, with the nearest right name.
 #[rstest]
 #[case(&["conform", "ping-emty"], "select any case with `ping-emty`: did you mean `ping-empty`?")]
 #[case(&["conform", "--profile", "uvicorn-0.45"], "did you mean `uvicorn-0.54`?")]
@@ -320,10 +320,10 @@ fn written(send: &str, request: &str) -> Result<Vec<Written>, String> {
     cases[0].variants[0].write(request, &mut fastrand::Rng::with_seed(1))
 }
 
-/// What the small servers are asked.
+/// The request to the small servers.
 const ASK: &str = r#"{"type":"ask"}"#;
 
-/// What an entry says is what is written, byte by byte.
+/// The bytes of an entry are written exactly.
 #[rstest]
 #[case::bits(r#"{ opcode = "text", text = "a", rsv = 5, mask = "none" }"#, b"\xd1\x01a")]
 #[case::opcode(r#"{ opcode = 11, fin = false, mask = "none" }"#, b"\x0b\x00")]

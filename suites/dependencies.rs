@@ -1,4 +1,4 @@
-//! What the backend depends on, over HTTP: a client library on real sockets, an independent server that answers, and
+//! The backend's dependencies, over HTTP: a client library on real sockets, an independent server that answers, and
 //! between them a pipe for what that server cannot do. Whatever happens to a call, the service makes the same of it as
 //! in memory.
 //!
@@ -51,7 +51,7 @@ static WIRE: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread is there")
 });
 
-/// What an answer is to be. It travels in the request, so that calls made at the same time each get their own.
+/// The answer that a call asks for. It travels in the request, so that calls made at the same time each get their own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Answer {
     status: u16,
@@ -68,12 +68,12 @@ impl Respond for Obliging {
     }
 }
 
-/// What the pipe does to an answer.
+/// The pipe's effect on an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hardship {
     /// Passes it on, after a while.
     Delayed(Duration),
-    /// Nobody listens.
+    /// Refuses the connection.
     Refused,
     /// Breaks the connection instead.
     Reset,
@@ -98,7 +98,7 @@ enum Slow {
     ToAnswer,
 }
 
-/// A call as the plan has it: what is answered, and what becomes of that on its way.
+/// A call as the plan has it: its answer, and the fate of that answer on its way.
 fn meet(scribe: &Scribe, dependency: Dependency, operation: &'static str, slow: Slow) -> (Answer, Hardship) {
     let mut answer = Answer { status: 200, body: r#"{"ok":true}"#.to_owned() };
     let mut delay = Duration::ZERO;
@@ -109,7 +109,7 @@ fn meet(scribe: &Scribe, dependency: Dependency, operation: &'static str, slow: 
             CallFault::Garbage { answer: body } => answer.body.clone_from(body),
             CallFault::Hang {} => return (answer, Hardship::Held),
             CallFault::Half {} => return (answer, Hardship::Halved),
-            // What only a socket says, a socket says.
+            // Errors that only a socket raises come from a socket.
             CallFault::Fail { error } if error == "connection refused" => return (answer, Hardship::Refused),
             CallFault::Fail { error } if error == "connection reset by peer" => return (answer, Hardship::Reset),
             CallFault::Fail { error } => answer = Answer { status: 500, body: error.clone() },
@@ -141,7 +141,8 @@ async fn pipe(
     if hardship.is_before_the_request() {
         let _ = held.send(());
         let _ = go_on.recv().await;
-        // Whoever fills the queue is taken out of it; who waits behind is heard when it asks again, a second later.
+        // Take out the connection that fills the queue; the one behind it gets through when it asks again, a second
+        // later.
         let _ = listener.accept().await?;
     }
     let (mut client, _) = listener.accept().await?;
@@ -170,7 +171,7 @@ async fn pipe(
     if hardship == Hardship::Halved {
         return to_client.shutdown().await;
     }
-    // Who has the whole answer closes first.
+    // The side that has the whole answer closes first.
     from_client.read_to_end(&mut Vec::new()).await.map(drop)
 }
 
@@ -204,7 +205,7 @@ async fn ask(
     if hardship == Hardship::Refused {
         _refusing = Some(socket);
     } else {
-        // A queue with room for one (listen(2)): behind it nobody is heard.
+        // A queue with room for one (listen(2)): connections behind it wait.
         let listener = socket.listen(0).map_err(|error| said(&error))?;
         if hardship.is_before_the_request() {
             _filling = Some(connect(address).await.map_err(|error| said(&error))?);
@@ -267,7 +268,7 @@ impl OverHttp {
         let path = format!("/{}/{operation}", dependency.name());
         let body = serde_json::to_vec(&answer).expect("plain text");
         let mut still = Some(Still::keep());
-        // Whoever gives up on the call takes its sockets along.
+        // Giving up the call drops its sockets.
         let mut asked = JoinSet::new();
         asked.spawn_on(ask(self.server, path, body, hardship, held, told), WIRE.handle());
         loop {
@@ -319,7 +320,7 @@ fn is_about_a_service(case: &Case) -> bool {
     case.faults.iter().any(|fault| fault.kind.calls().is_some_and(|calls| names.contains(calls.dependency.as_str())))
 }
 
-/// What a run comes to: each exchange's class and cause, which checks complain, and how often each fault acted.
+/// The result of a run: each exchange's class and cause, which checks complain, and how often each fault acted.
 fn essence(judged: &Judged) -> (Vec<String>, BTreeSet<String>, &[u32]) {
     let outcomes = judged.outcomes.iter().map(|outcome| format!("{:?} {:?}", outcome.class, outcome.cause)).collect();
     let complaints = judged.findings.iter().map(|finding| finding.check.to_owned()).collect();
@@ -374,7 +375,7 @@ fn services_over_http_fail_as_services_in_memory_do() {
     let mut compared = 0;
     for trial in trials_about_services() {
         for revision in [trial.case.twin, Revision::repaired()] {
-            // Who of a crowd is struck is a matter of chance on sockets.
+            // The struck clients of a crowd are a matter of chance on sockets.
             if trial.case.crowd.clients() > 1 && revision != Revision::repaired() {
                 continue;
             }
@@ -416,7 +417,7 @@ fn every_hardship_is_the_same_over_http(#[case] slow: Slow, #[case] hardship: Ca
     assert!(compared >= 10, "{compared} runs were compared");
 }
 
-/// Who is not taken is not connected; once there is room, the call goes its way.
+/// A connection that is not accepted is not made; once there is room, the call goes its way.
 #[test]
 fn a_connection_can_be_slow_to_come_about() {
     let both = BothWays::new(Slow::ToConnect);

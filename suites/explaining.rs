@@ -1,4 +1,4 @@
-//! What the wire alone tells of a cause, held against what really happened.
+//! Causes explained by the wire alone, compared with the real ones.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +20,7 @@ use rstest::rstest;
 
 use crate::support::{Ends, Scripted, converse, on_backend, profile, step, wait};
 
-/// What somebody asks who wants to know which server answers.
+/// The requests that identify a server.
 fn asked(server: &str) -> [Transcript; 2] {
     let keyless = Request { without: vec!["Sec-WebSocket-Key".to_owned()], ..Request::standard("GET", "/ws") };
     let acts = [Act::Open(keyless), Act::Request(Request::standard("GET", "/health"))];
@@ -50,7 +50,7 @@ fn every_server_is_recognized() {
     }
 }
 
-/// A proxy that puts its own name over the server's hides who answers, unless the answer is like nobody else's.
+/// A proxy that puts its own name over the server's hides the server, unless its answer is unique.
 #[rstest]
 #[case("uvicorn-0.35", "like uvicorn-0.35 or uvicorn-0.54-websockets, by how it refuses a bad handshake")]
 #[case("granian-2.8", "like granian-2.8, by how it refuses a bad handshake")]
@@ -79,7 +79,7 @@ fn explanations_have_the_real_cause() {
     let conductor = Conductor::default();
     let (mut explained, mut sole, mut observed) = (BTreeMap::new(), 0, 0);
     for trial in Trial::of(&cases, &servers().unwrap(), None) {
-        // What a fault between client and server did is not the server's doing.
+        // Effects of a fault between client and server are not the server's.
         if trial.case.faults.iter().any(|fault| fault.kind.place() == Place::Edge) {
             continue;
         }
@@ -91,7 +91,8 @@ fn explanations_have_the_real_cause() {
                 continue;
             }
             let name = format!("{} behind {}: {outcome}", trial.case.name, trial.profile.name);
-            // Who closed before it crashed, or closed in a way that did not get through, decided so.
+            // An application that closed before it crashed, or whose close did not get through, made the decision
+            // itself.
             let closed = |event: &&Event| matches!(event.what, What::Sent(Outbound::WebsocketClose { .. }));
             let decided = reading.events.iter().copied().any(|event| closed(&event));
             let seen = kind.explain(&reading, &outcome.ending).filter(Explanation::is_certain);

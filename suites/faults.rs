@@ -64,7 +64,7 @@ fn outcome(transcript: &Transcript) -> relapse::Outcome {
     Reading::of(transcript, 0).outcome()
 }
 
-/// What only delays, slices or cuts messages in the middle is not noticed: the same session, frame for frame.
+/// Faults that only delay, slice or cut messages in the middle go unnoticed: the same session, frame for frame.
 #[rstest]
 #[case::delayed(FaultKind::Stream { direction: Direction::Both, fault: StreamFault::Delay { delay: Time(Duration::from_millis(200)) } })]
 #[case::jittered(FaultKind::Stream { direction: Direction::Both, fault: StreamFault::Jitter { most: Time(Duration::from_millis(200)) } })]
@@ -93,7 +93,7 @@ fn a_split_message_is_one_message() {
     assert_eq!(count(&transcript, |what| matches!(what, What::MessageSeen(_))), 7);
 }
 
-/// What the edge breaks is its own doing: never a class that accuses the service.
+/// Breaks by the edge are its own: never a class that accuses the service.
 #[rstest]
 #[case::cut(StreamFault::Cut { after: Count(400) }, Ending::Drop)]
 #[case::reset(StreamFault::Reset { after: Count(400) }, Ending::Drop)]
@@ -110,7 +110,7 @@ fn a_broken_stream_is_unclean(#[case] fault: StreamFault, #[case] expected: Endi
     assert_eq!(transcript.residue, Some(relapse::transcript::Residue::default()), "{kind}");
 }
 
-/// Every server gives a client up that breaks RFC 6455, the application ends, and nobody calls that a drop.
+/// Every server gives a client up that breaks RFC 6455, the application ends, and the class is no drop.
 #[rstest]
 fn a_violation_of_ours_is_unclean(
     #[values("uvicorn-0.35", "uvicorn-0.54", "uvicorn-0.54-wsproto", "hypercorn-0.18", "daphne-4.2", "granian-2.8")]
@@ -175,7 +175,7 @@ fn a_frame_fault_is_aimed() {
     assert_eq!(under(vec![at(2)], &session()).fired, [0]);
 }
 
-/// What a middlebox answers in the server's place is not the service's answer, which ran and ended.
+/// A middlebox's answer in the server's place is not the service's answer, which ran and ended.
 #[test]
 fn a_hijacked_answer_is_not_the_services() {
     let kind = FaultKind::Answer(AnswerEdit::Hijack { status: Count(502), body: "<html>".to_owned() });
@@ -252,8 +252,8 @@ fn scopes_obey_the_specification() {
         .unwrap();
 }
 
-/// What is labeled legal is served, and what is labeled hostile is served or refused, on either protocol and behind
-/// every server. Nothing of it is an error of the service.
+/// A legal edit is served, and a hostile one is served or refused, on either protocol and behind every server. None of
+/// them is an error of the service.
 #[rstest]
 fn any_scope_is_taken(
     #[values("uvicorn-0.35", "uvicorn-0.54", "uvicorn-0.54-wsproto", "hypercorn-0.18", "daphne-4.2", "granian-2.8")]
@@ -288,7 +288,7 @@ fn any_scope_is_taken(
             let label = format!("{edit} on {} behind {server}: {outcome}", on.name());
             assert!(outcome.class.is_good(), "{label}");
             let legality = edit.legality(on);
-            // What says something else than the request did is answered for what it says.
+            // A scope that differs from the request is answered for its own content.
             let says_the_same = matches!(&edit, ScopeEdit::Drop { key } if key != "subprotocols");
             if legality.is_legal && says_the_same {
                 assert_eq!(outcome.class, Class::GoodOpen, "{label}; {}", legality.sentence);
@@ -365,7 +365,7 @@ fn a_server_that_misbehaves_is_not_the_service(#[case] event: &str, #[case] faul
     assert_eq!(transcript.residue, Some(relapse::transcript::Residue::default()), "{fault}");
 }
 
-/// Who is cancelled says nothing more: no frame, no close, no log.
+/// A cancelled call sends nothing more: no frame, no close, no log.
 #[rstest]
 fn a_cancelled_call_is_silent(#[values(1, 2, 3, 4, 5, 6, 7, 8)] nth: u32) {
     let fault = once(FaultKind::Event { events: Events(None), fault: EventFault::Cancel {} }, nth);
@@ -382,7 +382,7 @@ fn a_cancelled_call_is_silent(#[values(1, 2, 3, 4, 5, 6, 7, 8)] nth: u32) {
     );
 }
 
-/// A dependency that answers nonsense, or half an answer, has failed, and what it said is for nobody else to read.
+/// A dependency that answers nonsense, or half an answer, has failed, and its text reaches no client.
 #[rstest]
 fn an_answer_that_is_none_is_a_failure(
     #[values("auth_service", "database", "agent_supervisor", "thread_service", "websocket_bridge")] dependency: &str,
@@ -413,7 +413,7 @@ fn a_chance_is_decided_by_the_seed() {
     assert!((10..30).contains(&first), "{first} of 40");
 }
 
-/// What a client does not read has to wait, and the service waits with it.
+/// Data that a client does not read has to wait, and the service waits with it.
 #[test]
 fn a_client_that_reads_nothing_gets_everything_later() {
     let mut steps = session();
@@ -458,8 +458,8 @@ fn a_defect_is_not_excused_by_a_fault_beside_it() {
     assert_eq!(count(&transcript, |what| matches!(what, What::Sent(Outbound::WebsocketAccept { .. }))), 0);
 }
 
-/// A fault that changes nothing anybody could notice excuses nothing: what every case shows on its defective twin is
-/// classed the same beside it.
+/// A fault without a visible effect excuses nothing: the result of every case on its defective twin is classed the same
+/// beside it.
 #[rstest]
 #[case::sliced(FaultKind::Stream { direction: Direction::Both, fault: StreamFault::Slice { bytes: Count(7) } })]
 #[case::delayed(FaultKind::Stream { direction: Direction::Both, fault: StreamFault::Delay { delay: Time(Duration::from_millis(1)) } })]
@@ -486,7 +486,7 @@ fn a_harmless_fault_excuses_nothing(#[case] kind: FaultKind) {
     assert!(looked_at > 20, "{kind} acted in {looked_at} cases");
 }
 
-/// What the application decided itself stays its own, whatever acted on the way.
+/// The application's own decision stays its own, whatever acted on the way.
 #[rstest]
 #[case::chose_1011(relapse::Defect::UnknownTypeRaises, FrameFault::Duplicate {}, Class::BadServer)]
 #[case::swallowed(relapse::Defect::MessageCallArity, FrameFault::Split {}, Class::BadMask)]
@@ -519,7 +519,7 @@ fn frames_arrive_as_the_fault_says(#[case] fault: FrameFault, #[case] expected: 
     assert_eq!(times[1], after_s, "{kind}");
 }
 
-/// What is held for the next frame goes with it, and not before.
+/// A frame held for the next one goes with it, and not before.
 #[test]
 fn a_joined_frame_waits_for_the_next_one() {
     let started = Frames { containing: Some("agent_completed".to_owned()), ..any_frame(Direction::ToClient) };

@@ -101,7 +101,7 @@ fn every_capsule_is_fixed() {
     }
 }
 
-/// What was found once and has no defective twin is FIXED as long as it is not found again.
+/// A finding without a defective twin is FIXED as long as it is not found again.
 #[test]
 fn a_capsule_without_a_twin_is_judged_by_what_happens_now() {
     let (_, case) = filed(Defect::QueryParamsOnUrl);
@@ -123,7 +123,7 @@ fn keys(key: &str) -> relapse::fault::setting::Settings {
     relapse::fault::setting::Settings([("key".to_owned(), key.into())].into_iter().collect())
 }
 
-/// What is found is written so that reading it gives the same case, whatever was drawn.
+/// A written finding reads as the same case, whatever was drawn.
 #[test]
 fn whatever_is_drawn_survives_its_file() {
     let directory = tempfile::tempdir().unwrap();
@@ -198,7 +198,7 @@ fn one_seed_gives_one_transcript() {
     }
 }
 
-/// What is drawn varies: every kind of fault, every server and every environment is met.
+/// Draws vary: every kind of fault, every server and every environment is met.
 #[test]
 fn draws_reach_everywhere() {
     let drawn: Vec<_> = (0..5000).map(|seed| draw(seed, &Aim::everything(9))).collect();

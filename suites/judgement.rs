@@ -1,4 +1,4 @@
-//! What must not be taken for good: targets that misbehave in ways no case of the catalogue does.
+//! Behavior that must not pass as good: targets that misbehave in ways no case of the catalogue does.
 
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ fn events_nobody_asked_for_are_found() {
     assert!(findings(Box::leak(Box::new([WELCOME, event]))).contains(&"five_events_in_order"));
 }
 
-/// What a target may answer to a request that has nothing wrong with it.
+/// A target's answers to a request that has nothing wrong with it.
 #[rstest]
 #[case(400, Class::BadMask)]
 #[case(401, Class::BadMask)]
@@ -206,7 +206,7 @@ fn a_fragmented_message_is_one_message() {
     );
 }
 
-/// What no client may take (RFC 6455 section 5).
+/// Frames that no client may take (RFC 6455 section 5).
 #[rstest]
 #[case::masked(Frame::new(Opcode::Text, "x").masked([1, 2, 3, 4]), FrameError::Masked)]
 #[case::reserved_bit(Frame { reserved_bits: 4, ..Frame::new(Opcode::Text, "x") }, FrameError::Reserved)]
@@ -339,7 +339,7 @@ fn findings(transcript: &Transcript) -> Vec<&'static str> {
     relapse::check::findings(&evidence).into_iter().map(|finding| finding.check).collect()
 }
 
-/// Who is sent away for now is told when to come back, in seconds.
+/// A temporary refusal says when to come back, in seconds.
 #[rstest]
 #[case(None, Class::BadMask, true)]
 #[case(Some("30"), Class::GoodBadRequest, false)]
@@ -369,7 +369,7 @@ fn a_1009_needs_a_message_that_is_too_big() {
 fn a_partial_run_is_no_run() {
     let messages = Box::leak(Box::new([WELCOME, r#"{"type":"agent_started","user_id":""}"#]));
     let ask = step(Act::SendText(r#"{"type":"chat"}"#.to_owned()));
-    // Who goes at once is owed nothing; this client waits.
+    // A client that leaves at once is owed nothing; this client waits.
     let pause = Step::new(Act::Pause, Duration::from_secs(6));
     let transcript = session(messages, Rest::Listens, &[open(), ask, wait("agent_started"), pause]);
     assert!(findings(&transcript).contains(&"five_events_in_order"));

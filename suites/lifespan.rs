@@ -26,7 +26,7 @@ use tokio::time::sleep;
 
 use crate::support::{Ends, Reached, Scripted, open, profile, step, wait};
 
-/// What the application does with its lifespan.
+/// The application's behavior in its lifespan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Does {
     Starts,
@@ -59,7 +59,7 @@ async fn lifespan(does: Does, mut ends: Ends) -> Result<(), Exception> {
     ends.send(Outbound::ShutdownComplete).await
 }
 
-/// Where the process stands after so many seconds, and at its end; what was recorded; how long it took to stop.
+/// The process's state after this number of seconds, and at its end; the transcript; how long it took to stop.
 fn live(server: &str, does: Does, seconds: u64) -> (Life, Transcript, Duration) {
     Runtime::new(Clock::Virtual).block_on(async {
         let application = Scripted::new(move |_, ends| lifespan(does, ends));
@@ -151,7 +151,7 @@ fn the_state_machine_knows_the_lifespan() {
     assert!(other.on_send(&Outbound::StartupComplete).is_err());
 }
 
-/// What the application is at when its server is told to stop.
+/// The application's activity when its server is told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     /// A session: it waits for messages.
@@ -171,7 +171,7 @@ async fn serve(at: At, mut ends: Ends) -> Result<(), Exception> {
         At::Session => ends.send(accept).await?,
         At::Upgrade => {
             sleep(STOP_AT + Duration::from_secs(2)).await;
-            // What a careful application does with a client that is gone by then.
+            // A careful application still accepts a client that is gone by then.
             let _ = ends.send(accept).await;
         }
         At::Request => {
@@ -234,7 +234,7 @@ fn stopped(at: At, server: &str) -> String {
     format!("{} at {}{}", outcome.ending, at.as_secs(), told.unwrap_or_default())
 }
 
-/// What was measured on the real servers, with SIGTERM; the kill is the platform's.
+/// Results measured on the real servers, with SIGTERM; the kill is the platform's.
 #[rstest]
 #[case(At::Session, [
     "close 1012 at 0, told 1012",
@@ -265,7 +265,7 @@ fn a_server_that_is_told_to_stop(#[case] at: At, #[case] expected: [&str; 5]) {
     }
 }
 
-/// What each exchange of these steps comes to on the embedded backend, and the transcript.
+/// The outcome of each exchange of these steps on the embedded backend, and the transcript.
 fn outcomes(server: &str, faults: Vec<Fault>, steps: &[Step]) -> (Vec<String>, Transcript) {
     let plan = Plan { seed: 1, faults };
     let (revision, one) = (Revision::repaired(), Crowd::ONE);
@@ -287,7 +287,7 @@ fn stop_at(seconds: u64) -> Fault {
     FaultKind::Process(ProcessFault::ShutDown { at: Time(Duration::from_secs(seconds)) }).into()
 }
 
-/// Nobody is told 1011 for a deployment but behind the one server that cancels; whoever comes back is served.
+/// Only the one server that cancels answers 1011 to a deployment; a client that comes back is served.
 #[rstest]
 #[case("uvicorn-0.35", "close 1012 (good-not-ready; shutdown)")]
 #[case("uvicorn-0.54", "close 1012 (good-not-ready; shutdown)")]

@@ -1,8 +1,8 @@
-//! What holds for every case, server and file. One binary, so that there is one thing to link.
+//! Tests of every case, server and file. One binary, so that there is one thing to link.
 
 #![expect(clippy::unwrap_used, reason = "a suite that cannot go on has failed")]
 
-mod asking; // applications of somebody else that are looked at
+mod asking; // users' own applications, looked at from outside
 mod attacks; // apps that try to obtain a wrong verdict
 mod behind; // the twin behind real servers
 mod breaks; // everything that judges, seen to fail
@@ -14,19 +14,19 @@ mod differential;
 mod edge; // a request that is changed on its way
 mod explaining; // what the wire alone tells of a cause
 mod faults; // each fault does what it says
-mod hunts; // what nobody reported
+mod hunts; // findings without a report
 mod judgement; // what must not be taken for good
 mod lifespan; // the start and the end of a process
 mod messages; // what the backend answers
 mod plans; // whatever clients do and whatever fails
 mod properties; // whatever a client may write
 mod proxy; // the standing man in the middle
-mod python; // applications of somebody else, in an interpreter
+mod python; // users' own applications, in an interpreter
 mod races; // the client leaves at every await
 mod rendering; // what tables, pages and messages look like
 mod replays; // every printed command, run by a shell
 mod rulings; // the rules of the verdicts, one by one
-mod served; // applications of somebody else, behind real servers
+mod served; // users' own applications, behind real servers
 mod servers; // what each server profile makes of an application's behavior
 mod servers_real; // the servers themselves, held against their profiles
 mod service; // the embedded service's own rules

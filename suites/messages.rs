@@ -1,4 +1,4 @@
-//! What the repaired backend answers to each message, and what its frames carry.
+//! The repaired backend's answer to each message, and the content of its frames.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -51,7 +51,7 @@ fn paths() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Headers that a client may add or rewrite. None announces a body: nobody sends one, and a server would wait for it.
+/// Headers that a client may add or rewrite. None announces a body: no body is sent, and a server would wait for it.
 fn headers() -> impl Strategy<Value = Vec<(Bytes, Bytes)>> {
     let names = prop_oneof![
         3 => prop::sample::select(vec!["Origin", "User-Agent", "Cookie", "X-Forwarded-For", "X-E2E-Bypass", "Host", "Connection", "Upgrade", "Sec-WebSocket-Version", "Sec-WebSocket-Key", "Sec-WebSocket-Extensions"]).prop_map(str::to_owned),
@@ -85,7 +85,7 @@ fn requests() -> impl Strategy<Value = Request> {
             offers: offers.into_iter().map(str::to_owned).collect(),
             headers,
             without: without.into_iter().map(str::to_owned).collect(),
-            // What a browser makes of an unselected subprotocol is the client's choice, not the service's answer.
+            // A browser's reaction to an unselected subprotocol is the client's choice, not the service's answer.
             client: Client::Library,
             ..Request::standard(method, "/")
         })
@@ -145,7 +145,7 @@ fn shown(transcript: &Transcript) -> String {
 }
 
 fn runner() -> TestRunner {
-    // What fails once becomes a case of its own; seeds of a generator do not survive its next change.
+    // An input that fails once becomes a case of its own; seeds of a generator do not survive its next change.
     TestRunner::new(ProptestConfig { max_shrink_iters: 2000, ..support::property_config() })
 }
 
@@ -166,7 +166,7 @@ fn any_upgrade_request_gets_a_good_answer_on_the_repaired_revision() {
             let transcript = transcript(&runtime, &servers[server], &steps(request), plan);
             let Judged { outcome, findings, transcript, .. } =
                 relapse::judge::judge(transcript, relapse::HealthyClient::Tried(control.clone()));
-            // What the service never hears of, it cannot answer.
+            // The service cannot answer a request that never reaches it.
             if asked.method != "GET" && servers[server].handshake.post == Reception::Refused(Answer::Hang) {
                 prop_assert_eq!(outcome.class, Class::BadHang);
                 return Ok(());
@@ -269,7 +269,7 @@ fn every_check_can_look_at_any_transcript() {
     assert_eq!(check::findings(&Evidence::gather(&evidence, &relapse::HealthyClient::Absent)), Vec::new());
 }
 
-/// What is written of a case reads as the same case again.
+/// A written case reads as the same case again.
 #[test]
 fn a_case_survives_its_file() {
     let cases = Catalogue::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases")).unwrap().cases;

@@ -30,7 +30,7 @@ use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode
 
 use crate::support::{Ends, Reached, Scripted, on_backend, open, profile, step};
 
-/// Longer than anything here takes in good order.
+/// Longer than any passing test here takes.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A proxy in front of an address, and its log.
@@ -87,7 +87,7 @@ impl Standing {
         timeout(LIMIT, found).await.unwrap()
     }
 
-    /// Who closed the next connection that ends, and how.
+    /// The party that closed the next connection that ends, and how.
     async fn closed(&mut self) -> (String, String) {
         self.entry(|what| match what {
             Noted::Closed { by, why, .. } => Some((by.clone(), why.clone())),
@@ -186,7 +186,7 @@ fn what_no_fault_acts_on_passes_byte_for_byte(
     });
 }
 
-/// Who closed, and how, is told for every connection.
+/// The log names the closing party, and the way, for every connection.
 #[rstest]
 #[case("1011", &[], "server", "close 1011 \"boom\"")]
 #[case("bye", &[], "client", "close 1000")]
@@ -206,7 +206,7 @@ fn who_closed_is_told(#[case] said: &str, #[case] faults: &[&str], #[case] by: &
             "wait" => {}
             text => socket.send(Message::text(text)).await.unwrap(),
         }
-        // Who hears nothing of a close leaves some day.
+        // A client that does not see the close leaves some day.
         let _ = timeout(Duration::from_millis(300), async { while let Some(Ok(_)) = socket.next().await {} }).await;
         drop(socket);
         assert_eq!(proxy.closed().await, (by.to_owned(), why.to_owned()));
@@ -372,7 +372,7 @@ fn a_fault_acts_on_every_request_of_a_connection() {
     });
 }
 
-/// What a load balancer answers where its server is not there.
+/// A load balancer's answer where its server is not there.
 #[rstest]
 #[case("", "HTTP/1.1 502", "relapse: http://")]
 #[case("alb", "HTTP/1.1 502", "<center><h1>502 Bad Gateway</h1></center>")]
@@ -381,7 +381,7 @@ fn a_fault_acts_on_every_request_of_a_connection() {
 #[case("envoy", "HTTP/1.1 503", "upstream connect error")]
 fn a_server_that_is_not_there_is_answered_for(#[case] balancer: &str, #[case] status: &str, #[case] body: &str) {
     on_sockets(async {
-        // A port that is taken, and nobody listens on it.
+        // A port that is taken, without a listener.
         let taken = TcpSocket::new_v4().unwrap();
         taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let nobody = taken.local_addr().unwrap();
@@ -461,7 +461,7 @@ fn a_load_balancer_ends_a_silent_session(#[case] name: &str, #[case] after_s: Op
     assert!(on_wire.0.starts_with("fault"), "{on_wire:?}");
 }
 
-/// A server that reads a request and ends the connection, so many times, and then answers; how often it was asked.
+/// A server that reads a request and ends the connection, `times` times, and then answers; how often it was asked.
 async fn reluctant_server(times: usize) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, asked) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
@@ -500,7 +500,7 @@ fn a_balancer_asks_once_more(
         stream.write_all(request.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
         let mut seen = Vec::new();
-        // Who is not answered sees the end, in whatever way.
+        // A client without an answer sees the end, in whatever way.
         let _ = stream.read_to_end(&mut seen).await;
         let seen = String::from_utf8(seen).unwrap();
         assert!(seen.starts_with(expected) && seen.is_empty() == expected.is_empty(), "{seen}");
@@ -571,7 +571,7 @@ fn many_sessions_at_a_time() {
 #[case::a_huge_chunk(POST, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\n{x}")]
 #[case::a_length_that_is_none("POST / HTTP/1.1\r\ncontent-length: 99999999999999999999\r\n\r\n{x}", "")]
 fn a_hostile_side_ends_nothing_else(#[case] said: &str, #[case] answer: &str) {
-    // What stands between braces is repeated until the other side gives up, or there was a lot of it.
+    // The text between braces is repeated until the other side gives up, or there was a lot of it.
     fn repeated(text: &str) -> Vec<u8> {
         match text.split_once('{') {
             None => text.into(),
@@ -604,7 +604,7 @@ fn a_hostile_side_ends_nothing_else(#[case] said: &str, #[case] answer: &str) {
                 tokio::join!(write.write_all(&said), read.read_to_end(&mut seen))
             }),
             async {
-                // Beside it, and after it, somebody else is served.
+                // Beside it, and after it, another client is served.
                 for _ in 0..2 {
                     let mut guest = TcpStream::connect(proxy.address).await.unwrap();
                     guest.write_all(b"GUEST\r\n\r\n").await.unwrap();

@@ -58,7 +58,7 @@ pub(crate) fn binding() -> Binding {
     Binding::parse("relapse.toml", &std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// What becomes of each of these scripts, one after the other, on one application behind a server.
+/// The transcripts of these scripts, run one after the other on one application behind a server.
 fn converse(site: PythonSite, server: &str, scripts: &[&[Step]]) -> Result<Vec<Transcript>, Trouble> {
     Runtime::new(site.clock).block_on(async {
         let (target, _) = PythonTarget::launch(site, &binding(), String::new(), profile(server), 1).await?;
@@ -113,7 +113,7 @@ async def app(scope, receive, send):
     )
 }
 
-/// What an application does when it is told to stop is told, once, wherever it runs; what is in order is not.
+/// An application's error on shutdown is reported, once, wherever it runs; a correct shutdown is not.
 #[rstest]
 #[case::in_order("await send({'type': 'lifespan.shutdown.complete'})", "")]
 #[case::says_nothing("pass", "")]
@@ -172,7 +172,7 @@ fn who_died_before_is_not_told_to_stop() {
     assert_eq!(complaints, [""; 0]);
 }
 
-/// What an application says at its end is told without the token that it was given.
+/// An application's shutdown error is shown without the token that it was given.
 #[test]
 fn an_end_is_told_without_the_token() {
     let Some(python) = python() else { return };
@@ -260,7 +260,7 @@ fn an_application_is_driven() {
     assert_eq!(ending(&transcripts.unwrap()[0]), "close 1000 (good-open; clean)");
 }
 
-/// What an application sleeps passes at once, and exactly.
+/// An application's sleep passes at once, and exactly.
 #[test]
 fn an_application_sleeps_on_our_clock() {
     let Some(python) = python() else { return };
@@ -372,7 +372,7 @@ fn a_missing_interpreter_is_told() {
     assert!(trouble.unwrap_err().message.contains("the directory /no/such is not there"));
 }
 
-/// What it tells of an application on a framework is tried with the frameworks.
+/// Routes of an application on a framework are tested with the frameworks.
 #[test]
 fn the_part_in_the_interpreter_tells_the_routes() {
     let Some(python) = crate::stage::python() else { return };
@@ -426,7 +426,7 @@ async def app(scope, receive, send):
     await send({'type': 'websocket.accept'})
 ";
 
-/// An application that ends its process, or keeps its loop to itself, is told of, and another process follows.
+/// An application that ends its process, or keeps its loop to itself, is reported, and another process follows.
 #[rstest]
 #[case::exits("    os._exit(3)", "the interpreter ended: exit status: 3")]
 #[case::blocks("    time.sleep(1000)", "kept its event loop to itself for 4 s")]
@@ -461,7 +461,7 @@ fn an_application_that_eats_memory_is_stopped() {
     }
 }
 
-/// An application that sends without end, and looks at nobody, ends with the patience of its client.
+/// An application that sends without end, and waits for no client, ends with the patience of its client.
 #[rstest]
 #[case::to_a_client("    while True:\n        await send({'type': 'websocket.send', 'text': 'more'})\n")]
 #[case::to_nobody(
@@ -474,7 +474,7 @@ fn an_application_that_sends_without_end_ends_nobody(#[case] body: &str) {
     counts.for_each(|count| assert!((1..100_000).contains(&count), "{count} events"));
 }
 
-/// What it prints is its own business.
+/// Its standard output is its own business.
 #[test]
 fn rubbish_on_standard_output_harms_nobody() {
     let body = "    print('\\x00rubbish' * 100_000, flush=True)\n    await send({'type': 'websocket.close'})\n";
@@ -564,14 +564,14 @@ fn an_application_with_a_thread_keeps_real_time() {
     assert_eq!(ending(&transcripts[0]), "close 1000 (good-open; clean)");
     assert!(transcripts[1].events.iter().any(|event| event.what == What::Returned), "{:#?}", transcripts[1]);
     let app = "asgi:service:app";
-    // What was noticed of an interpreter is told when that is gone too.
+    // Notes about an interpreter are shown after its end too.
     for more in [&[][..], &["--fresh"]] {
         let (_, told) = relapse(directory.path(), &[&["run", "s508_02_query", "--target", app], more].concat());
         assert!(told.contains("a thread of the app's own") && told.contains("--clock real"), "{told}");
     }
 }
 
-/// On the real clock too whoever blocks or dies is told of.
+/// On the real clock too, an application that blocks or dies is reported.
 #[rstest]
 #[case::blocks("    time.sleep(1000)", "kept its event loop to itself for 1 s")]
 #[case::exits("    os._exit(3)", "the interpreter ended: exit status: 3")]
@@ -763,7 +763,7 @@ fn one_note_tells_of_all_threads() {
     assert!(notes.len() == 1 && notes[0].contains("of this kind; virtual time does not wait for it"), "{told}");
 }
 
-/// What an application remembers is not there in the next case where each has an interpreter of its own.
+/// An application's state is not there in the next case where each has an interpreter of its own.
 #[rstest]
 #[case(false, &["1", "2"])]
 #[case(true, &["1", "1"])]
@@ -826,7 +826,7 @@ fn what_a_change_did_is_told(#[case] before: &str, #[case] after: &str, #[case] 
     assert!(expected.iter().all(|line| told.contains(line)), "{told}");
 }
 
-/// What is meant as a directory and is none is not asked of a package index.
+/// A missing directory is not looked up in a package index.
 #[test]
 fn a_directory_that_is_not_there_is_no_package() {
     let directory = tempfile::tempdir().unwrap();

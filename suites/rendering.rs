@@ -1,4 +1,4 @@
-//! What tables, pages and messages look like, as snapshots for a reviewer.
+//! Tables, pages and messages, as snapshots for a reviewer.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -130,7 +130,7 @@ fn endings(transcripts: Vec<Transcript>) -> Vec<String> {
         .collect()
 }
 
-/// What the real server shows, and what the ledger behind it tells, is judged as where a profile plays the server.
+/// The real server's answers, and the ledger behind it, are judged as where a profile plays the server.
 #[rstest]
 #[case("uvicorn==0.35.0", "uvicorn-0.35")]
 #[case("uvicorn==0.54.0", "uvicorn-0.54")]
@@ -288,7 +288,7 @@ fn a_server_that_does_not_start_is_told(#[case] app: &str, #[case] text: &str, #
     assert!(told.contains(expected), "{told}");
 }
 
-/// A server that its application ends is told of, and another follows on the same port.
+/// The end of a server by its application is reported, and another follows on the same port.
 #[test]
 fn a_server_that_dies_is_followed_by_another() {
     let text =
@@ -346,7 +346,7 @@ fn a_server_that_is_not_there_is_told() {
     assert!(output.status.code() == Some(2) && told.contains("has no daphne: install it there with"), "{told}");
 }
 
-/// Who is told to end ends the server too, and whatever that started.
+/// A command that is told to end ends the server too, and all processes that it started.
 #[test]
 fn nothing_is_left_of_a_server() {
     // It never starts, and its process says which it is.
@@ -403,8 +403,8 @@ fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     panic!("{what} was waited for in vain");
 }
 
-/// What the reports say of the transport, on the framework and the server of their time: the row, what the client gets, and
-/// what the application raised.
+/// The reports' claims about the transport, on the framework and the server of their time: the row, the client's
+/// answer, and the application's exception.
 const REPORTED: [(&str, &str, &str); 21] = [
     ("/raises", "http 500", "'URL' object has no attribute 'query_params'"),
     ("/closes", "http 403", ""),
@@ -441,7 +441,7 @@ fn reported(flags: &[&str]) -> Option<PythonInstallation> {
     Some(PythonInstallation { site, server, flags, start_limit: START_LIMIT })
 }
 
-/// What a client of the reports' application sees that does this, and waits for the end.
+/// The transcript of a client of the reports' application that does this, and waits for the end.
 async fn visit(served: &Served, act: Act) -> Transcript {
     let step = |act| Step::new(act, LIMIT);
     let transcript =
@@ -474,7 +474,7 @@ fn the_transport_is_as_reported() {
             });
             seen.push((path, ending(&transcript), raised.unwrap_or_default()));
         }
-        // A path that only WebSockets have is none for anybody else.
+        // A path for WebSockets only does not exist for any other client.
         let plain = visit(&served, Act::Request(Request::standard("GET", "/raises"))).await;
         assert_eq!(ending(&plain), "http 404");
         // The handler of exceptions loses their headers; the framework's own keeps them.

@@ -1,4 +1,4 @@
-//! What each server profile makes of an application's behavior: the table that was measured on the real servers.
+//! The effect of an application's behavior under each server profile: the table that was measured on the real servers.
 //!
 //! One raw application, one mistake a row, one column a server.
 
@@ -29,7 +29,7 @@ const SERVERS: [&str; 7] = [
     "granian-2.8",
 ];
 
-/// What the application does.
+/// The application's behavior.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Behavior {
     RaisesBeforeAccept,
@@ -201,7 +201,7 @@ fn without_a_websocket_library_an_upgrade_is_a_plain_request() {
     assert_eq!(classify::readings(&transcript)[0].outcome().ending.to_string(), "http 404");
 }
 
-/// What the application is told when the client ends the connection.
+/// The disconnect that the application receives when the client ends the connection.
 #[rstest]
 #[case::close_with_code(Act::Close(CloseCode(4321)), [4321, 4321, 4321, 4321, 1006, 4321, 4321])]
 #[case::end_of_stream(Act::Leave, [1006, 1005, 1006, 1005, 1006, 1006, 1005])]

@@ -33,7 +33,7 @@ const SERVERS: [(&str, &str, &[&str]); 9] = [
     ),
 ];
 
-/// What takes too long to see of any of them.
+/// Rows that take too long to measure on any of them.
 const SLOW: [&str; 3] = ["lifespan.startup_timeout_s", "keepalive.ping_interval_ms", "keepalive.pong_timeout_ms"];
 
 fn measured(server: &str) -> Option<Measurement> {

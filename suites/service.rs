@@ -46,7 +46,7 @@ fn fails(dependency: &str) -> Fault {
     }
 }
 
-/// What a route raises is what goes out, and what the reported handler made of it instead.
+/// A route's exception is the answer, and the reported handler's answer instead of it.
 #[rstest]
 #[case(400, 500)]
 #[case(401, 401)]
@@ -289,7 +289,7 @@ fn test_users_need_the_key(#[case] environment: Environment, #[case] key: Option
     assert_eq!(Reading::of(&transcript, 0).welcome.as_deref(), Some("e2e-test..."));
 }
 
-/// No header lets anybody in without a credential.
+/// No header admits a client without a credential.
 #[rstest]
 fn no_header_is_a_way_in(
     #[values("X-E2E-Bypass", "X-Test-Mode", "X-Latest-Thing", "X-E2E-User-Id")] name: &'static str,
@@ -350,7 +350,7 @@ fn cors_allows_the_front_end(#[case] origin: &str, #[case] allowed: bool) {
     assert_eq!(said, allowed.then_some(origin.as_bytes()));
 }
 
-/// A session cookie names its user; one that was changed names nobody.
+/// A session cookie names its user; one that was changed names no user.
 #[rstest]
 #[case(|cookie: String| cookie, json!("user-1"))]
 #[case(|cookie: String| cookie.replace("session=", "session=x"), Value::Null)]
@@ -430,7 +430,7 @@ fn a_request_that_hangs_is_answered(#[case] dependency: &str, #[case] operation:
     assert_eq!((head.status, header(&head.headers, "retry-after").is_some()), (503, true));
 }
 
-/// A ticket cannot be looked up without Redis: nobody gets in on it, and nobody is told that it is bad.
+/// A ticket cannot be looked up without Redis: no client gets in on it, and none hears that it is bad.
 #[test]
 fn a_ticket_needs_redis() {
     let calls = Calls { dependency: "redis".to_owned(), operation: Some("get".to_owned()) };
@@ -483,7 +483,7 @@ fn a_refusal_for_another_reason_spends_no_ticket() {
     assert!(Reading::of(&transcript, 2).welcome.is_some());
 }
 
-/// Nothing that belongs to a user is given to nobody, or to somebody whose token is bad.
+/// No user's data is given without a token, or with a bad one.
 #[rstest]
 fn what_belongs_to_a_user_needs_one(
     #[values(
@@ -563,7 +563,7 @@ fn a_malformed_scope_is_a_bad_request(#[values("path", "headers")] key: &str) {
     }
 }
 
-/// What a session can do without keeps the service from starting no more than from serving.
+/// A dependency that a session can do without keeps the service from starting no more than from serving.
 #[rstest]
 fn a_start_does_not_wait_for_what_is_not_critical(#[values("database", "redis")] dependency: &str) {
     let restart = Fault { kind: FaultKind::Process(ProcessFault::Restart {}), trigger: Trigger::default() };

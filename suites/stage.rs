@@ -66,7 +66,7 @@ impl Stage {
         let stage = free.unwrap_or_else(|| Stage::start(python));
         let _logs = recorder::capture_logs();
         let done = act(&stage);
-        // Who panics leaves it behind; nobody takes it up again.
+        // A test that panics leaves its stage behind; it is not used again.
         FREE.lock().unwrap_or_else(PoisonError::into_inner).push(stage);
         done
     }
@@ -396,7 +396,7 @@ async fn depend(interpreter: Arc<Interpreter>, process: i64, exchanges: Arc<Exch
     }
 }
 
-/// What a dependency answers to one question.
+/// A dependency's answer to one question.
 async fn answer_to(question: Value, exchanges: &Exchanges) -> Value {
     let Value::Dict(question) = question else { panic!("{question:?} is no question") };
     let number = |key: &str| match question.get(key) {

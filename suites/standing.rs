@@ -1,4 +1,4 @@
-//! What stands on a port, and what looks at it: the embedded backend, and the check of a deployment.
+//! Standing services and their check: the embedded backend on a port, and the check of a deployment.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::profile;
 
-/// Longer than anything here takes in good order.
+/// Longer than any passing test here takes.
 const LIMIT: Duration = Duration::from_secs(20);
 
 const BINDING: &str = "[credential]\nliteral = \"given by the test\"\n";
@@ -36,7 +36,7 @@ fn setup() -> StandSetup {
     }
 }
 
-/// What the check of a backend finds.
+/// The result of checking a backend.
 fn check(revision: Revision, fault: Option<&str>, binding: &str) -> Validation {
     Runtime::new(Clock::Real).block_on(async {
         let faults = fault.map(|line| read_backend_fault(line).unwrap()).into_iter().collect();
@@ -90,7 +90,7 @@ fn a_deployment_is_looked_at(
     assert_eq!(explained, defect == Some("handler_is_a_function"), "{:?}", validation.notes);
 }
 
-/// Whoever is connected when a server is told to stop is told so too, as that server does.
+/// A connected client learns of a server's stop, in the way of that server.
 #[rstest]
 #[case::says_so("uvicorn-0.35", Some(1012))]
 #[case::without_a_word("granian-2.8", None)]
@@ -121,7 +121,7 @@ fn clients_are_told_when_it_stops(#[case] server: &str, #[case] expected: Option
 /// A command that stands until it is told to stop.
 struct Standing {
     child: Child,
-    /// What it prints first, up to a line that says how to go on.
+    /// Its first output, up to a line that says how to go on.
     first: Vec<String>,
 }
 
@@ -174,7 +174,7 @@ impl Standing {
 
 impl Drop for Standing {
     fn drop(&mut self) {
-        // What a failed test leaves behind.
+        // Ends the process of a failed test.
         let _ = self.child.kill();
     }
 }
@@ -203,7 +203,7 @@ fn two_commands_stand_until_they_are_interrupted() {
     );
     let seen = get(&proxied.address(), "/health?token=secret");
     assert!(seen.starts_with("HTTP/1.1 200") && seen.contains("X-Edge: here"), "{seen}");
-    // Who is told to stop before it has seen the end cuts it off.
+    // A proxy that stops before it has seen the end cuts it off.
     proxied.read_until("closed by");
     let (code, log) = proxied.stop();
     assert_eq!(code, Some(0), "{log}");
@@ -218,7 +218,7 @@ fn two_commands_stand_until_they_are_interrupted() {
     assert!(log.contains("--> GET /health") && log.ends_with("stopped\n"), "{log}");
 }
 
-/// What is typed at a standing proxy is done, and what makes no sense is said.
+/// Commands typed at a standing proxy are obeyed, and invalid ones are answered with an error.
 #[test]
 fn a_proxy_takes_orders() {
     let mut proxied = Standing::start(&["proxy", "--upstream", "http://127.0.0.1:1"]);
@@ -238,8 +238,8 @@ fn a_proxy_takes_orders() {
     }
 }
 
-/// The same cases, faults and checks on two servers that are not ours: what was broken before and is not after, what
-/// cannot be said to them, and what is accepted on both.
+/// The same cases, faults and checks on two external servers: a bug in the one before and not in the one after, cases
+/// that cannot be translated for them, and cases accepted on both.
 #[test]
 fn cases_run_on_servers_that_are_not_ours() {
     let before = Standing::start(&["serve", "--defect", "query_params_on_url"]);
@@ -308,7 +308,7 @@ fn a_server_is_made_acquainted_with(#[case] serve: &[&str]) {
     assert_eq!(output.status.code(), Some(1));
     let written = std::fs::read_to_string(directory.path().join("relapse.toml")).unwrap();
     assert!(written.contains("--token-env or --token-command names one"), "{written}");
-    // What is there already is not lost.
+    // An existing file is not overwritten.
     assert_eq!(relapse("init", &["--token-env", "RELAPSE_TEST_TOKEN"]).status.code(), Some(2));
     assert_eq!(std::fs::read_to_string(directory.path().join("relapse.toml")).unwrap(), written);
     let output = relapse("init", &["--token-env", "RELAPSE_TEST_TOKEN", "--force"]);
@@ -324,8 +324,8 @@ fn a_server_is_made_acquainted_with(#[case] serve: &[&str]) {
     assert_eq!(passes["passes"], serve.len() == 1, "{passes:#}");
 }
 
-/// A hunt on a server that is not ours finds what is wrong on the wire, explains it, and keeps a capsule that runs on any
-/// server; on a server in order it finds nothing.
+/// A hunt on an external server finds an error on the wire, explains it, and keeps a reproducer that runs on any
+/// server; on a healthy server it finds nothing.
 #[test]
 fn servers_that_are_not_ours_are_hunted_on() {
     let (broken, repaired) = (
@@ -362,7 +362,7 @@ fn servers_that_are_not_ours_are_hunted_on() {
     assert!(code == Some(1) && said.contains("finding(s)") && !said.contains("50 case(s)"), "{said}");
 }
 
-/// What cannot be is told at once, with the nearest right name.
+/// Invalid arguments are refused at once, with the nearest right name.
 #[rstest]
 #[case(&["proxy", "--upstream", "127.0.0.1:1"], "no scheme")]
 #[case(&["proxy", "--upstream", "http://127.0.0.1:1", "--lb", "gcp-http"], "did you mean `gcp-https`?")]
@@ -403,7 +403,7 @@ fn misuse_is_told(#[case] arguments: &[&str], #[case] message: &str) {
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// Nobody there is a failure of the deployment, not of the harness.
+/// An absent server is a failure of the deployment, not of the harness.
 #[test]
 fn a_deployment_that_is_not_there_fails() {
     let arguments = ["validate", "--target", "ws://127.0.0.1:1", "--wait", "1ms", "--format", "json"];

@@ -159,7 +159,7 @@ impl Target for Reached {
     }
 }
 
-/// What a client with these steps sees of an application behind a server.
+/// The transcript of a client with these steps on an application behind a server.
 pub(crate) fn converse(application: Arc<dyn Application>, profile: &Arc<Profile>, steps: &[Step]) -> Transcript {
     Runtime::new(Clock::Virtual)
         .block_on(async { run::converse(steps, Plan::default(), &Reached::of(&application, profile)).await.unwrap() })
@@ -194,7 +194,7 @@ pub(crate) fn check_snapshot(directory: &str, name: &str, text: &str) {
     settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
-/// What a client with these steps sees of the embedded backend, under these faults.
+/// The transcript of a client with these steps on the embedded backend, under these faults.
 pub(crate) fn on_backend(
     revision: Revision,
     environment: Environment,
@@ -211,7 +211,7 @@ pub(crate) fn on_backend(
     })
 }
 
-/// A step with a limit that none of these tests reaches in good order.
+/// A step with a limit that no passing test here reaches.
 pub(crate) fn step(act: Act) -> Step {
     Step::new(act, Duration::from_secs(10))
 }

@@ -34,7 +34,7 @@ const NOT_ON_THE_TWIN: [(Defect, &str); 2] = [
     (Defect::ListensElsewhere, "the server has the port, and the application never learns it"),
 ];
 
-/// What is not alike on both, and why.
+/// The cases that differ between the two, and the reasons.
 const NOT_ALIKE: [(&str, &str); 1] = [(
     "fixtures/capsules/oversize_message_dropped.toml",
     "the client's patience ends at the very moment of a heartbeat, and either of them may come first",
@@ -66,13 +66,13 @@ fn on_twin(stage: &Stage, trial: &Trial, face: &'static str, revision: Revision)
     })
 }
 
-/// What both have to have in common: how every connection and the valid client ended, who ended it, what that is and what
-/// brought it about, which checks complain, and what the application sent, and when.
+/// The facts that both must share: how every connection and the valid client ended, the party that ended it, its class
+/// and cause, which checks complain, and the application's events with their times.
 fn seen(judged: &Judged) -> String {
     let show = |outcome: &relapse::Outcome| format!("{outcome}, ended by {}\n", outcome.closed_by);
     let outcomes: String = judged.outcomes.iter().map(show).collect();
     let checks: BTreeSet<&str> = judged.findings.iter().map(|finding| finding.check).collect();
-    // Which of many exchanges goes on first at one moment is nobody's to say.
+    // The order of many exchanges at one moment is not fixed.
     let exchanges = 0..judged.transcript.exchanges();
     let sent: String = exchanges.flat_map(|exchange| judged.transcript.of(exchange).filter_map(sent)).collect();
     format!(
@@ -81,7 +81,7 @@ fn seen(judged: &Judged) -> String {
     )
 }
 
-/// What the application sent, without what is in it.
+/// An event that the application sent, without its content.
 fn sent(event: &Event) -> Option<String> {
     let What::Sent(sent) = &event.what else { return None };
     let sent = match sent {
@@ -131,7 +131,7 @@ fn check_case(path: &Path) {
     });
 }
 
-/// What the case demands, it demands of the twin: the stated reason in its log too.
+/// The case's demands hold for the twin: the stated reason in its log too.
 fn check_verdict(trial: &Trial, label: &str, mut judged: Vec<Judged>) {
     let (case, profile) = (&trial.case, &trial.profile.name);
     let shams = judged.split_off(2);
@@ -149,14 +149,14 @@ fn the_backend_does_as_the_frameworks_do(#[files("fixtures/cases/**/*.toml")] pa
     check_case(&path);
 }
 
-/// What hunts found is no less true.
+/// Findings of hunts hold too.
 #[rstest]
 fn what_was_found_is_found_on_the_frameworks(#[files("fixtures/capsules/*.toml")] path: PathBuf) {
     check_case(&path);
 }
 
-/// What a hunt with no hint draws first that shows a defect of the embedded backend shows it on the frameworks too: with
-/// the same seeds it finds all of them there, in as many cases.
+/// The first draw without a hint that shows a defect of the embedded backend shows it on the frameworks too: with the
+/// same seeds a hunt finds all of them there, in as many cases.
 #[rstest]
 fn a_hunt_finds_the_defects_of_the_frameworks(#[files("fixtures/capsules/*.toml")] path: PathBuf) {
     let case = read_case(&path);
@@ -168,7 +168,7 @@ fn a_hunt_finds_the_defects_of_the_frameworks(#[files("fixtures/capsules/*.toml"
     let drawn = draw(seed, &Aim { servers: servers.len(), places: Place::ALL.to_vec(), legal_only: false });
     let plan = Plan { seed, faults: drawn.faults.clone() };
     let profile = &servers[drawn.server];
-    // What complains; the words of a framework, and its places, are its own.
+    // The checks that complain; texts and places differ between frameworks.
     let complains = |transcript: &Transcript| {
         let keys = complaints_of(transcript).into_iter().map(|(key, _)| key);
         keys.map(|key| key.rule.to_string()).collect::<BTreeSet<_>>()
@@ -297,7 +297,7 @@ const SEEN_FROM_OUTSIDE: [(Defect, &str, u64); 38] = [
     (Defect::RelabellingGuard, "starlette", 12),
 ];
 
-/// The defects that nobody outside can tell from a service in order, and why.
+/// The defects that look from outside like a healthy service, and why.
 const NOT_SEEN_FROM_OUTSIDE: [(Defect, &str); 23] = [
     (
         Defect::UnknownRouteClosed,
@@ -387,7 +387,7 @@ fn from_outside(python: &Path, face: &str, defect: Option<Defect>) -> Hunt {
     Hunt { legal_only: true, ..Hunt::on_foreign(foreign, servers().unwrap(), CASES_FROM_OUTSIDE) }
 }
 
-/// What a hunt from outside finds first, of a defect that it can see.
+/// The first finding of a hunt from outside, for a defect that it can see.
 #[rstest]
 fn a_hunt_from_outside_finds_the_defects(#[values(0, 1, 2, 3)] quarter: usize) {
     let Some(python) = stage::python() else { return };

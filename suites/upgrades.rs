@@ -1,7 +1,7 @@
 //! The upgrade-request matrix: every missing, doubled, rewritten or malformed part of an opening handshake, behind every
 //! server, in memory and on sockets.
 //!
-//! What must hold of every cell is code; which of the good answers it is, is a picture to be reviewed.
+//! The rules for every cell are code; which of the good answers it is, is a picture to be reviewed.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -99,7 +99,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// What a client gets.
+/// The client's outcome.
 fn attempt(row: &Row, profile: &Arc<Profile>, clock: Clock) -> Outcome {
     let step = |act| Step::new(act, LIMIT);
     let steps = [
@@ -136,7 +136,8 @@ fn every_handshake_behind_every_server() {
                 let memory = attempt(&row, server, Clock::Virtual);
                 let sockets = attempt(&row, server, Clock::Real);
                 assert_eq!(memory.to_string(), sockets.to_string(), "{} behind {}", row.name, server.name);
-                // Whoever breaks the handshake is told so, or let in; nobody gets a 5xx, a 1011 or silence.
+                // A client that breaks the handshake is refused with a reason, or let in; none gets a 5xx, a 1011 or
+                // silence.
                 let is_fine = memory.class.is_good() || memory.class == Class::Unclean;
                 assert!(is_fine, "{} behind {}: {memory}", row.name, server.name);
                 format!("{:<36}", format!("{} ({})", memory.ending, memory.class))
@@ -147,7 +148,7 @@ fn every_handshake_behind_every_server() {
     check_page("upgrades", &page);
 }
 
-/// What was measured on the real servers.
+/// Results measured on the real servers.
 #[rstest]
 #[case("Host", ["http 400", "http 400", "http 400", "http 400", "http 400", "http 400", "http 400", "open", "open"])]
 #[case("Sec-WebSocket-Key", ["http 400", "http 400", "http 400", "open", "http 400", "open", "open", "http 400", "open"])]

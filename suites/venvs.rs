@@ -15,7 +15,8 @@ fn interpreter(directory: &Path, venv: &str, pip: &str) -> PathBuf {
         "#!/bin/sh\ncase \"$*\" in\n-c*) printf '3.99.0\\nScript\\nnone\\n{}\\n' ;;\n'-m venv '*) {venv} ;;\n'-m pip '*) {pip} ;;\nesac\n",
         directory.display()
     );
-    // Somebody else writes it: a file that this process has open for writing, and any fork of it with it, cannot be run.
+    // Another process writes it: a file that this process has open for writing, and any fork of it with it, cannot be
+    // run.
     let write = r#"printf '%s' "$1" > "$2" && chmod +x "$2""#;
     let written = Command::new("sh").args(["-c", write, "sh", &script]).arg(&path).status().unwrap();
     assert!(written.success());
@@ -72,7 +73,7 @@ fn what_cannot_be_made_is_told_and_not_there(#[case] venv: &str, #[case] pip: &s
     assert!(requirements.install_in(directory.path(), &python, &no_word).unwrap().is_file());
 }
 
-/// What somebody who was killed left behind is in nobody's way.
+/// Leftovers of a killed run are in no later run's way.
 #[test]
 fn half_an_environment_is_none() {
     let directory = tempfile::tempdir().unwrap();
@@ -101,7 +102,7 @@ fn what_is_no_requirement_is_told(#[case] text: &str, #[case] expected: &str) {
     assert!(trouble.message.contains(expected), "{}", trouble.message);
 }
 
-/// What is known is pinned; a file is another set as soon as a file that it names is.
+/// Known sets are pinned; a file is another set as soon as a file that it names is.
 #[test]
 fn sets_are_told_apart() {
     let directory = tempfile::tempdir().unwrap();

@@ -22,7 +22,7 @@ use crate::{
     support::{check_page, open, profile, step, wait},
 };
 
-/// What the command says in a directory.
+/// Runs the command in a directory; returns its exit code and its output.
 fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_relapse")).current_dir(directory).args(arguments).output().unwrap();
     (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
@@ -36,7 +36,7 @@ fn put(app: &str, defect: &str, directory: &Path) {
     fs::write(directory.join(app), named).unwrap();
 }
 
-/// What a test in Python says of the application beside it: whether it passes, and the last line.
+/// Runs a Python test beside its application: whether it passes, and the last line.
 fn test(python: &Path, path: &Path) -> (bool, String) {
     let output = Command::new(python).arg("-B").arg(path).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -92,7 +92,7 @@ fn an_application_is_visited_by_its_routes(#[case] defect: &str, #[case] excepti
     check_from_hunt_to_repair(python, "shop.py", defect, exception);
 }
 
-/// What an application in order answers to whatever it is asked is no finding.
+/// A healthy application's answers to all requests are no finding.
 #[rstest]
 fn nothing_is_found_on_an_application_in_order(#[values("fast", "plain")] app: &str) {
     let Some(python) = crate::stage::python() else { return };
@@ -106,7 +106,7 @@ fn nothing_is_found_on_an_application_in_order(#[values("fast", "plain")] app: &
     assert!(routes.contains("let somebody in") && !routes.contains("/files"), "{told}");
 }
 
-/// What a body need not have is there now and then, and a form of parts is one, with a part of it missing or empty.
+/// Optional parts of a body are there now and then, and a form of parts is one, with a part of it missing or empty.
 #[test]
 fn bodies_are_drawn_with_all_that_they_may_have() {
     let Some(python) = crate::stage::python() else { return };
@@ -137,7 +137,7 @@ fn a_test_is_written_as_an_engineer_reads_it() {
     check_page("found_as_pytest", &fs::read_to_string(directory.path().join("tests/test_raw.py")).unwrap());
 }
 
-/// Whoever cannot be reached is told what to say.
+/// An unreachable application is reported with the options that help.
 #[rstest]
 #[case::nowhere("async def app(scope, receive, send):\n    pass\n", "returned without")]
 #[case::refused(
@@ -167,7 +167,7 @@ fn a_route_that_is_named_is_visited() {
     let hunt = ["hunt", "--target", "asgi:raw:app", "--path", "ws:/ws?room=a", "--cases", "100", "--faults", "edge"];
     let (code, told) = relapse(directory.path(), &hunt);
     assert!(code == Some(1) && told.contains("KeyError") && told.contains("--path 'ws:/ws?room=a'"), "{told}");
-    // What it says to run is the same, with nothing in it that is secret.
+    // The printed command is the same, without secrets.
     let more =
         ["--env", "API_TOKEN=hidden", "--env", "PLACE=here", "--profile", "hypercorn-0.18", "--write-pytest", "tests"];
     let (code, told) = relapse(directory.path(), &[&hunt[..], &more].concat());
@@ -212,7 +212,7 @@ async def app(scope, receive, send):
             order['order']['dishes']
 ";
 
-/// What a browser saved of a session.
+/// A browser's recording of a session.
 const SAVED: &str = r#"{"log": {"entries": [{
     "request": {"method": "GET", "url": "wss://shop.test/service?room=kitchen", "headers": [
         {"name": "Sec-WebSocket-Protocol", "value": "orders.v2"}, {"name": "Cookie", "value": "session=1"}]},
@@ -248,7 +248,7 @@ cause = "crash-after-accept"
 found_by = ["no_drop"]
 "#;
 
-/// What a good conversation shows, a hunt goes on from; without one it does not get so far.
+/// A hunt starts from a recorded good conversation; without one it does not get so far.
 #[rstest]
 #[case::an_archive("good.har", SAVED)]
 #[case::a_case("good.toml", SAVED_AS_A_CASE)]
@@ -294,8 +294,8 @@ async def app(scope, receive, send):
     )
 }
 
-/// What was found in an interpreter that had served others is found in one of its own too, or it is said that it is not: a
-/// capsule that shows nothing would say FIXED of what is not.
+/// A finding in an interpreter that had served other clients occurs in a fresh one too, or is reported as one that does
+/// not: a reproducer that shows nothing would say FIXED of a bug that remains.
 #[rstest]
 #[case::within_a_case(2, true)]
 #[case::over_many_cases(20, false)]
@@ -321,7 +321,7 @@ fn what_is_found_shows_in_an_interpreter_of_its_own(#[case] from: usize, #[case]
     assert!(code == Some(1) && told.contains("FAILED capsules/"), "{told}");
 }
 
-/// What cannot be learned from is told.
+/// An unusable recording is reported.
 #[rstest]
 #[case::not_there("good.har", None, "could not read the recording")]
 #[case::no_archive("good.har", Some("{}"), "good.har: it is no HAR file: missing field `log`")]
@@ -336,7 +336,7 @@ fn what_is_no_recording_is_told(#[case] name: &str, #[case] text: Option<&str>, 
     assert!(code == Some(2) && told.contains(expected), "{told}");
 }
 
-/// What becomes of a script on a module, of which nobody has said how it is spoken to.
+/// The transcript of a script on a module without a service file.
 fn played(python: PathBuf, text: &str, steps: &[Step]) -> Transcript {
     played_as(Binding::unknown(), python, text, steps)
 }
@@ -384,7 +384,7 @@ fn that_the_client_is_gone_may_be_passed_on(#[case] then: &str, #[case] is_in_or
     assert_eq!(found.is_empty(), is_in_order, "{found:?}");
 }
 
-/// A long request is answered, or refused: by a message, or by a close. Whoever lets it lie is told of.
+/// A long request is answered, or refused: by a message, or by a close. An application that does neither is reported.
 #[rstest]
 #[case::answered("await say('done')", true)]
 #[case::refused("await say('too_long')", true)]
@@ -418,7 +418,7 @@ fn a_long_request_is_not_ignored(#[case] then: &str, #[case] is_in_order: bool) 
     assert_eq!(found, expected);
 }
 
-/// What is long takes its time on a slow way, and what comes too late behind it is nobody's fault.
+/// A long message takes its time on a slow connection, and a late answer behind it is no finding.
 #[test]
 fn a_long_request_on_a_slow_way_is_no_finding() {
     let Some(python) = python() else { return };

@@ -48,7 +48,7 @@ const NO_TIME: Duration = Duration::from_millis(200);
 /// Longer than any of them takes on sockets.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// What each party did in each exchange, as it is shown, without the times.
+/// The actions of each party in each exchange, as they are shown, without the times.
 type Ledgers = BTreeMap<(usize, Party), Vec<String>>;
 
 fn ledgers(transcript: &Transcript) -> Ledgers {
@@ -82,7 +82,7 @@ fn perform(trial: &Trial, revision: Revision, clock: Clock) -> Transcript {
         };
         let target = Embedded::launch(revision, trial.environment, profile, transport, 1);
         let performed = run::converse_as(case.crowd, &case.steps, case.plan(1), &target);
-        // What leaves something behind is watched for minutes; that is for the virtual clock alone.
+        // A run that leaves residue is watched for minutes; that is for the virtual clock alone.
         let transcript = timeout(LIMIT, performed).await.map_or_else(|_| Transcript::default(), Result::unwrap);
         target.stop().await.unwrap();
         transcript

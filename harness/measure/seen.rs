@@ -1,4 +1,4 @@
-//! What a transcript says of one row.
+//! Reads the measured value of one profile row from a transcript.
 
 use crate::{
     close_code::CloseCode,
@@ -33,7 +33,7 @@ pub(super) fn close(transcript: &Transcript) -> Option<(Option<CloseCode>, Strin
     })
 }
 
-/// What the client got, in the end.
+/// The client's final answer: a close, an HTTP response, or a hang.
 pub(super) fn answer(transcript: &Transcript) -> Answer {
     if let Some((code, reason)) = close(transcript) {
         return Answer::Close { code, reason };
@@ -66,7 +66,8 @@ pub(super) fn reception(transcript: &Transcript) -> Reception {
     }
 }
 
-/// What the application's last event raised in it, with what stands in a profile for the event.
+/// The exception that the application's last event raised in it. In its text, `{code}` or `{type}` replaces the event's
+/// close code or type.
 pub(super) fn raised(transcript: &Transcript) -> Option<Exception> {
     let mut found = None;
     for event in &transcript.events {
@@ -85,8 +86,8 @@ pub(super) fn raised(transcript: &Transcript) -> Option<Exception> {
     raised.map(|exception| Exception { message: exception.message.replace(&text, name), ..exception })
 }
 
-/// What became of the application's last event: `caught` is what happened where it catches an exception and stays,
-/// `escaped` what where it does not. `crashed` is what becomes of any other exception.
+/// The effect of the application's last event. In `caught` the application catches the exception and stays; in
+/// `escaped` it lets it through. `crashed` is the answer to any other exception.
 pub(super) fn effect(caught: &Transcript, escaped: &Transcript, crashed: &Answer) -> Effect {
     let seen = answer(caught);
     let Some(exception) = raised(caught) else {
@@ -96,14 +97,14 @@ pub(super) fn effect(caught: &Transcript, escaped: &Transcript, crashed: &Answer
         };
     };
     let then = match (seen, answer(escaped)) {
-        // What the client sees follows from the exception, or does not.
+        // `None` if the client sees the same as after any other exception.
         (Answer::Hang, escaped) => Some(escaped).filter(|escaped| escaped != crashed),
         (answer, _) => Some(answer),
     };
     Effect::Raises { exception, then }
 }
 
-/// What became of a close with this code and a reason of so many bytes.
+/// The effect of a close with this code and a reason of this length in bytes.
 pub(super) fn close_effect(
     caught: &Transcript,
     escaped: &Transcript,

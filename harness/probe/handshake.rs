@@ -84,7 +84,7 @@ fn upgrades(head: &ResponseHead) -> bool {
     upgrade.eq_ignore_ascii_case(b"websocket") && has_token(&head.headers, "connection", "upgrade")
 }
 
-/// What a client must verify before it takes a 101 for a WebSocket.
+/// Checks everything that a client must verify before it takes a 101 for a WebSocket.
 pub(super) fn verify(request: &RequestHead, response: &ResponseHead, client: Client) -> Result<(), String> {
     if !upgrades(response) {
         return Err("the answer does not upgrade to websocket".to_owned());

@@ -49,10 +49,10 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// the next one begins.
 const SETTLING_TURNS: usize = 16;
 
-/// What stands for the client's user in a message.
+/// The placeholder for the client's user in a message.
 const USER_PLACEHOLDER: &str = "{user}";
 
-/// What is performed, and by how many clients.
+/// The steps to perform, and the number of clients that perform them.
 #[derive(Debug, Clone, Copy)]
 pub struct Script<'a> {
     /// The steps of every client.
@@ -516,7 +516,7 @@ async fn dwell(wire: &mut Wire, time: Duration) {
 /// Waits for a future, but not longer than the limit.
 async fn bounded<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    // What is already on its way needs no timer: let everybody else run once, then look again.
+    // Data that is already on its way needs no timer: let every other task run once, then look again.
     for _ in 0..2 {
         if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
             return Some(output);

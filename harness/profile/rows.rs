@@ -73,8 +73,8 @@ impl Profile {
         rows
     }
 
-    /// The file of a profile with these rows, which stand in the file's order. A row that nobody knows is left for
-    /// somebody to fill in.
+    /// Prints a profile file with these rows, in the file's order. A row without a measurement becomes a comment, to be
+    /// filled in by hand.
     pub fn print(head: [(&str, &str); 5], remark: &str, rows: &[(Row, bool)]) -> String {
         let mut text = format!("# {remark}\n");
         for (key, value) in head {
@@ -101,7 +101,7 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// What is a plain value in the file: a text, a number, a switch, a name, or a list of names.
+/// Implements `Written` for types that are a plain TOML value: a text, a number, a boolean, a name, or a list of names.
 macro_rules! plain {
     ($($kind:ty)*) => {
         $(impl Written for $kind {

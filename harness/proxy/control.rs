@@ -1,8 +1,8 @@
-//! What can be told to a proxy while it runs, over HTTP on loopback.
+//! The control interface of a running proxy, over HTTP on loopback.
 //!
-//! `GET /` says what the proxy is, `GET /faults` lists the faults, `POST /faults` adds those of a TOML text (`[[fault]]`
+//! `GET /` describes the proxy, `GET /faults` lists the faults, `POST /faults` adds those of a TOML text (`[[fault]]`
 //! each, as case files have them), `DELETE /faults/N` removes one, `POST /pause` and `POST /resume` hold them all, and
-//! `GET /events` is the log as lines of JSON for as long as somebody reads.
+//! `GET /events` streams the log as lines of JSON until the reader leaves.
 
 use axum::{
     Json, Router,
@@ -42,7 +42,7 @@ pub async fn serve(listener: Listener, desk: Desk) -> Result<(), Error> {
     serving.await.map_err(|source| Error::Io { doing: "listen on", path: address.to_string().into(), source })
 }
 
-/// A page in a browser has no business here: it could be anybody's.
+/// Refuses requests from browser pages: any site could send them.
 async fn refuse_pages(request: Request, next: Next) -> Response {
     if request.headers().contains_key(header::ORIGIN) {
         return (StatusCode::FORBIDDEN, "this is not for pages\n").into_response();

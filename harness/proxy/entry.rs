@@ -1,4 +1,4 @@
-//! What a proxy writes down of the connections it carries.
+//! The log entries of a proxy about the connections it carries.
 
 use std::fmt;
 
@@ -13,12 +13,12 @@ pub struct Entry {
     pub at_ms: u64,
     /// The connection, counted from 1.
     pub connection: u64,
-    /// What happened.
+    /// The logged event.
     #[serde(flatten)]
     pub what: Noted,
 }
 
-/// What happened on a connection.
+/// An event on a connection.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Noted {
@@ -55,7 +55,7 @@ pub enum Noted {
     Fault {
         /// The fault's number.
         number: usize,
-        /// What it did.
+        /// The fault's effect.
         detail: String,
     },
     /// A close frame passed.
@@ -70,9 +70,9 @@ pub enum Noted {
         closes: Vec<Said>,
         /// How long it lasted, in milliseconds.
         lasted_ms: u64,
-        /// What came from the client.
+        /// The traffic from the client.
         from_client: Carriage,
-        /// What came from the server.
+        /// The traffic from the server.
         from_server: Carriage,
     },
 }
@@ -119,7 +119,7 @@ impl fmt::Display for Said {
     }
 }
 
-/// What came from one side.
+/// The traffic from one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Carriage {
     /// Bytes.

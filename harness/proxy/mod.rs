@@ -33,14 +33,14 @@ use crate::{
 /// How many log entries wait for whoever reads them slowly.
 const ENTRIES_WAITING: usize = 4096;
 
-/// What a proxy is.
+/// The settings of a proxy.
 #[derive(Debug, Clone)]
 pub struct Setup {
     /// Where it listens.
     pub listen: SocketAddr,
     /// Where it carries to.
     pub upstream: Upstream,
-    /// What acts from the first connection on.
+    /// The faults that are armed from the first connection on.
     pub faults: Vec<Fault>,
     /// The only source of chance.
     pub seed: u64,
@@ -55,7 +55,7 @@ pub struct Proxy {
     desk: Desk,
 }
 
-/// What is known of a running proxy, and what can be told to it. Clones are of the same proxy.
+/// A handle to a running proxy: its state, and its controls. Clones refer to the same proxy.
 #[derive(Debug, Clone)]
 pub struct Desk(Arc<Shared>);
 
@@ -94,7 +94,7 @@ pub struct Counts {
 pub struct Armed {
     /// Its number, counted from 1.
     pub number: usize,
-    /// What it does, and when.
+    /// The fault's effect and trigger, as text.
     pub fault: String,
     /// How often it acted.
     pub acted: u32,
@@ -112,7 +112,7 @@ impl Proxy {
     /// Listens; nothing is carried before [`Proxy::run`].
     ///
     /// # Errors
-    /// When nobody can listen there.
+    /// When the address cannot be listened on.
     pub async fn bind(setup: Setup) -> Result<Proxy, Error> {
         let listener = Listener::bind_to(Clock::Real, setup.listen).await?;
         let shared = Shared {
@@ -151,7 +151,7 @@ impl Proxy {
     pub async fn run(self) -> Result<(), Error> {
         let mut connections = tokio::task::JoinSet::new();
         loop {
-            // What is over is not kept.
+            // Drop the tasks of finished connections.
             while connections.try_join_next().is_some() {}
             let (link, client) = self.listener.accept_from().await?;
             let (number, has_room) = self.desk.enter();
@@ -247,7 +247,7 @@ impl Desk {
 
     fn note(&self, connection: u64, what: Noted) {
         let at_ms = self.elapsed_ms();
-        // Nobody may be reading.
+        // Sending fails only when the log has no reader.
         let _ = self.0.entries.send(Arc::new(Entry { at_ms, connection, what }));
     }
 
@@ -349,7 +349,7 @@ fn shown_target(target: &[u8]) -> String {
     format!("{path}?{}", names.join("&"))
 }
 
-/// Who closed a connection, and why.
+/// The party that closed a connection, and the reason.
 fn closed(passage: Passage, is_own: bool, closes: Vec<Said>, has_acted: bool) -> Noted {
     let ended = if passage.ended == Ended::Client { Side::Client } else { Side::Server };
     let how = match (passage.is_reset, passage.upgraded) {
@@ -360,7 +360,7 @@ fn closed(passage: Passage, is_own: bool, closes: Vec<Said>, has_acted: bool) ->
     let (by, why) = match (passage.ended, closes.first()) {
         (Ended::Fault(_), _) if is_own => ("proxy".to_owned(), "the upstream cannot be reached".to_owned()),
         (Ended::Fault(index), _) => (format!("fault {}", index + 1), "a fault ended it".to_owned()),
-        // What one side said may never have come to the other.
+        // A fault may have kept one side's close frame from the other side.
         (_, Some(said)) if has_acted && said.by != ended => {
             (ended.to_string(), format!("{how}; the {} had said {said}", said.by))
         }

@@ -33,7 +33,7 @@ pub(super) struct Group {
 impl Group {
     /// Starts a process in a group of its own.
     pub(super) fn spawn(command: &mut Command) -> std::io::Result<Group> {
-        // Whoever ends all of them sees this one or comes before it.
+        // With this lock, `end_all` runs either before this spawn or after the insert.
         let mut groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
         let child = command.process_group(0).spawn()?;
         groups.insert(child.id());

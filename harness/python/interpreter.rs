@@ -1,5 +1,5 @@
-//! A Python interpreter with somebody's application in it, and the conversation with it: one batch of commands, one
-//! answer, and nothing moves on our side until that is there. On the real clock answers come when they come.
+//! A Python interpreter that runs the user's application, and the conversation with it: one batch of commands, one
+//! answer, and nothing moves on our side until the answer is there. On the real clock answers come at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -30,7 +30,7 @@ use crate::{
     value::Value,
 };
 
-/// What runs in the interpreter.
+/// The program that runs in the interpreter.
 pub(super) const SHIM: &str = include_str!("shim.py");
 
 /// How long a stuck interpreter may take to say where it is.
@@ -88,7 +88,7 @@ pub const BLOCKED_LIMIT: Duration = Duration::from_secs(20);
 /// How much memory an application usually may have, in bytes.
 pub const MEMORY_LIMIT: u64 = 4 << 30;
 
-/// What an application told about itself when it was loaded.
+/// The application's description of itself, sent when it is loaded.
 #[derive(Debug, Clone, Default)]
 pub struct Introduction {
     /// Python's version.
@@ -103,7 +103,7 @@ pub struct Introduction {
     pub guesses: Vec<Route>,
 }
 
-/// What happened to a call.
+/// An event of a call.
 #[derive(Debug)]
 pub(super) enum Happening {
     /// It awaits `receive`.
@@ -315,7 +315,7 @@ impl Interpreter {
         match ear {
             None => {
                 lock(&self.calls).owed.get_or_insert_with(Instant::now);
-                // Whoever listens knows why it is gone.
+                // If this fails, the interpreter is gone, and the listener reports the reason.
                 let _ = say(to, &batch);
             }
             Some(ear) => {
@@ -343,13 +343,13 @@ impl Interpreter {
 
 impl Drop for Interpreter {
     fn drop(&mut self) {
-        // Whoever listens hears of it.
+        // The listener notices the end.
         let _ = lock(&self.group).end();
     }
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whoever panicked did so between whole batches, or the pipe tells.
+    // A panic falls between whole batches, or the pipe shows it; the state is usable.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -446,7 +446,7 @@ impl Ear {
         lock(&self.group).signal(Signal::USR1);
         let _ = is_readable(self.from.get_ref(), LAST_WORDS_LIMIT);
         let _ = lock(&self.group).end();
-        // Where we are in it is nobody's concern.
+        // Hide our own frames from the traceback.
         let said = self.printed.last();
         let frames: Vec<&str> = said.lines().filter(|line| !line.starts_with("  File \"<string>\"")).collect();
         let message = stuck(limit, printed_place(&frames, &self.directory));
@@ -501,7 +501,7 @@ impl Calls {
 
     fn tell_of_death(&mut self, trouble: &Trouble) {
         for (_, call) in std::mem::take(&mut self.running) {
-            // Who does not listen any more need not know.
+            // A receiver that no longer listens does not need this.
             let _ = call.send(Happening::Died(trouble.clone()));
         }
     }
@@ -719,7 +719,7 @@ pub(super) fn blame_for(kind: &str) -> Blame {
     }
 }
 
-/// What the application told about itself.
+/// Reads the application's description of itself.
 fn introduction(told: &Value) -> Result<Introduction, Trouble> {
     let Value::Dict(told) = told else {
         return Err(Trouble {
@@ -749,7 +749,7 @@ fn introduction(told: &Value) -> Result<Introduction, Trouble> {
         _ => Vec::new(),
     };
     let (mut routes, guesses): (Vec<Route>, Vec<Route>) = (routes("routes"), routes("guesses"));
-    // Somebody asks for something below what is mounted only where that tells no routes of its own.
+    // Keep the guessed path below a mount only if the mount lists no routes of its own.
     let is_told = |route: &Route, told: &[Route]| {
         route
             .path
@@ -761,7 +761,7 @@ fn introduction(told: &Value) -> Result<Introduction, Trouble> {
     Ok(Introduction { python: get("python"), framework: get("framework"), versions, routes, guesses })
 }
 
-/// What is asked for below something that is mounted.
+/// The path requested below a mount that lists no routes.
 const BELOW: &str = "/a-file";
 
 fn route(told: &Value) -> Option<Route> {
@@ -775,7 +775,7 @@ fn route(told: &Value) -> Option<Route> {
         Some(Value::List(items)) => items.iter().filter_map(parameter).collect(),
         _ => Vec::new(),
     };
-    // Of what is mounted and has no routes to tell, somebody asks for something below it.
+    // A mount that lists no routes is tested with a request for a path below it.
     let (kind, is_mount) = (get("kind"), get("kind") == "mount");
     let path = if is_mount { get("path") + BELOW } else { get("path") };
     let any = |methods: Vec<String>| if methods.is_empty() { vec!["GET".to_owned()] } else { methods };

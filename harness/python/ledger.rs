@@ -1,4 +1,5 @@
-//! What an application behind a real server tells through its witness: who called it with what, and what became of it.
+//! The calls of an application behind a real server, as its witness reports them: the caller, the events, and the
+//! result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -56,7 +57,7 @@ struct Shared {
     is_over: AtomicBool,
 }
 
-/// What is known.
+/// The state of the ledger.
 struct Book {
     witnesses: Vec<Witness>,
     /// The scribe of the connection that comes from a port, and how many calls it has brought.
@@ -66,7 +67,7 @@ struct Book {
     /// The calls that go on, by witness and number.
     calls: BTreeMap<(usize, i64), Call>,
     lifespan: Lifespan,
-    /// What it received and sent there.
+    /// The events it received and sent there.
     lived: Vec<What>,
     is_loaded: bool,
     trouble: Option<Trouble>,
@@ -128,7 +129,7 @@ impl Ledger {
         book.latest = Some(scribe.of_connection());
     }
 
-    /// Forgets whose the connections are: what is told of them from now on is nobody's.
+    /// Detaches connections from their exchanges: later reports belong to no exchange.
     pub(super) fn forget(&self) {
         let mut book = self.shared.book();
         book.exchanges.clear();
@@ -152,7 +153,7 @@ impl Ledger {
         (book.is_loaded, book.lifespan.clone())
     }
 
-    /// What was wrong with the application's end, if anything.
+    /// Returns the error of the application's shutdown, if any.
     pub(super) fn complaint_of_the_end(&self) -> Option<String> {
         let mut book = self.shared.book();
         book.take_all();
@@ -181,7 +182,7 @@ impl fmt::Debug for Ledger {
 impl Drop for Ledger {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::Release);
-        // Whoever waits for a witness wakes up.
+        // Wake up the thread that waits for a witness.
         let _ = UnixStream::connect(&self.path);
     }
 }
@@ -212,7 +213,7 @@ fn hear(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
 
 impl Shared {
     fn book(&self) -> MutexGuard<'_, Book> {
-        // Whoever panicked did so between whole messages.
+        // A panic falls between whole messages; the state is usable.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -252,7 +253,7 @@ impl Book {
         incoming.drain(..start);
         self.witnesses[number].incoming = incoming;
         if !lives {
-            // What it called it will not tell of any more.
+            // A witness that is gone reports no more about its calls.
             self.calls.retain(|(witness, _), _| *witness != number);
         }
         lives
@@ -402,7 +403,7 @@ impl Book {
 
 type Entries = BTreeMap<std::borrow::Cow<'static, str>, Value>;
 
-/// What a witness told of a call.
+/// Reads the events of a call from a witness's message.
 fn happened(name: &str, kind: ScopeType, parts: &mut std::vec::IntoIter<Value>, directory: &Path) -> Vec<What> {
     match name {
         "received" => vec![What::Received(inbound(&parts.next().unwrap_or(Value::None)))],

@@ -1,5 +1,5 @@
-//! Somebody's Python ASGI application: run in lockstep, where it moves only while we wait for it and its clock is ours, or
-//! behind a real server, where a witness tells what the two say to one another.
+//! The user's Python ASGI application: run in lockstep, where it moves only while we wait for it and its clock is ours,
+//! or behind a real server, where a witness reports the events between the two.
 
 mod core;
 mod group;
@@ -176,7 +176,7 @@ async fn attend(
         Scribe::with_current(|scribe| scribe.record(Party::Application, what));
     };
     let log = |level, message| record(What::Logged { level, message });
-    // What has happened is attended to at once, however much it is.
+    // Handle every pending event at once, however many there are.
     while let Some(happening) = unconstrained(happenings.recv()).await {
         match happening {
             Happening::Receive => drop(waiting.fetch_add(1, Ordering::Relaxed)),
@@ -213,8 +213,8 @@ async fn attend(
     Err(Exception::cancelled())
 }
 
-/// How fast an application sends. One that sends without end at one moment would never let time go on, so that no limit
-/// of anybody would come: the more it sends, the longer that takes.
+/// The rate at which an application sends. One that sends without end at one moment would stop the virtual time, so
+/// that no limit would ever expire: the more it sends, the longer each send takes.
 struct Pace {
     sends: u32,
     at: Instant,
@@ -287,7 +287,7 @@ fn with_credit(id: i64, command_of_call: Value, credit: &dyn Fn() -> usize) -> V
 
 fn raise(id: i64, on: &'static str, exception: Exception) -> Value {
     if exception.is_cancellation() {
-        // A server cancels the call, wherever in it somebody waits.
+        // A server cancels the call, wherever in it the application waits.
         return command("cancel", id, []);
     }
     command("raise", id, [on.into(), Value::Str(exception.type_name), Value::Str(exception.message)])

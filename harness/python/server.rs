@@ -1,4 +1,4 @@
-//! A real server with somebody's application in it, behind a witness, on a loopback port.
+//! A real server that runs the user's application, behind a witness, on a loopback port.
 
 use std::fmt;
 use std::io;
@@ -30,7 +30,7 @@ use crate::{
     transcript::{Party, What},
 };
 
-/// What runs in front of the application.
+/// The program that runs in front of the application.
 const WITNESS: &str = include_str!("witness.py");
 
 /// How long it may take to stop.
@@ -141,7 +141,7 @@ impl ServerChoice {
         self.version.as_ref().map_or(name.to_owned(), |version| format!("{name}=={version}"))
     }
 
-    /// What has to be installed to run it, with nothing of the application's.
+    /// The packages that it needs to run, without those of the application.
     ///
     /// # Errors
     /// When its version is none.
@@ -179,8 +179,8 @@ impl ServerChoice {
         Err(Trouble { message, details: String::new(), blame: Blame::Setup })
     }
 
-    /// The interpreter that runs it: the given one where it has it. Where it has not, and nobody chose it for the
-    /// application, one of an environment of ours, which has nothing else.
+    /// The interpreter that runs it: the given one if it has the server. If it does not, and the user did not choose
+    /// it, the interpreter of an environment of ours, which has nothing else.
     ///
     /// # Errors
     /// Says what is missing, and what to do.
@@ -249,7 +249,7 @@ pub struct Installation {
 pub struct Server {
     installation: Installation,
     port: u16,
-    /// Nobody else gets the port meanwhile.
+    /// Keeps the port reserved meanwhile.
     _reserved: TcpSocket,
     directory: TempDir,
     /// Arguments of a case, beside those of the installation.
@@ -261,7 +261,7 @@ pub struct Server {
 
 #[derive(Debug)]
 struct Process {
-    // Before the ledger, so that nobody is left who would write into it.
+    // Dropped before the ledger, so that no process is left that would write into it.
     group: Group,
     printed: Printed,
     ledger: Arc<Ledger>,
@@ -336,7 +336,7 @@ impl Server {
         ledger.running()
     }
 
-    /// What is told from now on belongs to no exchange of before.
+    /// Detaches later reports from earlier exchanges.
     pub fn forget(&self) {
         self.process().ledger.forget();
     }
@@ -487,7 +487,7 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A port of loopback that nobody else is given, bound and not listened on, so that a server may take it.
+/// A reserved loopback port, bound and not listened on, so that a server may take it.
 fn reserve() -> io::Result<(TcpSocket, u16)> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
@@ -496,7 +496,7 @@ fn reserve() -> io::Result<(TcpSocket, u16)> {
     Ok((socket, port))
 }
 
-/// What the server imports, in a directory of its own.
+/// Writes the modules that the server imports to a directory of their own.
 fn lay_out() -> io::Result<TempDir> {
     let directory = tempfile::Builder::new().prefix("relapse-").tempdir()?;
     std::fs::write(directory.path().join("relapse_shim.py"), SHIM)?;
@@ -604,7 +604,7 @@ fn why_not(process: &mut Process, choice: &ServerChoice) -> Option<Trouble> {
             }
         }
     };
-    // What it printed last comes with its end.
+    // Its last output is complete only after its end.
     let _ = process.group.end();
     Some(Trouble { message, details: process.printed.last(), blame })
 }

@@ -34,10 +34,10 @@ const PINNED: [(&str, &str); 5] = [
     ("granian-2.8", include_str!("../../fixtures/requirements/granian-2.8.txt")),
 ];
 
-/// What an environment is to hold, as pip reads it.
+/// The packages of an environment, in pip's format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requirements {
-    /// What they are called.
+    /// The name shown to the user.
     name: String,
     /// The lines of a requirements file; together with the interpreter they name the environment.
     text: String,
@@ -138,7 +138,7 @@ impl Requirements {
         }
         tell(&format!("installing {} for Python {version} in {}; this is done once", self.name, home.display()));
         clear_away(&home, &key);
-        // Whoever is killed may leave a pip behind, so that every attempt has a place of its own.
+        // A killed run may leave a pip behind, so every attempt has a directory of its own.
         let attempt = home.join(format!("{key}.{}", std::process::id()));
         let _ = fs::remove_dir_all(&attempt);
         let made = self.make(python, &attempt).and_then(|()| {
@@ -224,7 +224,7 @@ fn own(python: &Path) -> Command {
     command
 }
 
-/// What an interpreter is: its version, and where it lives.
+/// The interpreter's identity: its version, and its location.
 fn ask(python: &Path) -> Result<String, Trouble> {
     let question = "import platform, sys; print(platform.python_version(), platform.python_implementation(), \
                     platform.machine(), sys.base_prefix, sep='\\n')";
@@ -270,7 +270,7 @@ pub fn cache() -> Result<PathBuf, Trouble> {
     Ok(std::path::absolute(&found).unwrap_or(found))
 }
 
-/// Removes what attempts have left that came to nothing. Nobody else is at it: the lock is ours.
+/// Removes the leftovers of failed attempts. No other process works here, because we hold the lock.
 fn clear_away(home: &Path, key: &str) {
     for entry in fs::read_dir(home).into_iter().flatten().flatten() {
         let name = entry.file_name();

@@ -1,5 +1,5 @@
-//! What was found as a test in Python that needs nothing but the application: the events it got, played again, and the
-//! property that does not hold.
+//! A finding as a test in Python that needs only the application: it replays the events that the application received,
+//! and asserts the property that does not hold.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,10 +20,10 @@ use crate::{
     verdict::{FindingKey, Rule},
 };
 
-/// What plays the events.
+/// The code that replays the events.
 const PLAYER: &str = include_str!("pytest.py");
 
-/// What some servers raise.
+/// The exception that some servers raise.
 const GONE: &str = "class Gone(OSError):\n    \"\"\"What a server raises from send() once the client is gone.\"\"\"\n";
 
 /// How long a connection may take beyond what it took when it was recorded, in seconds.
@@ -50,12 +50,12 @@ pub struct Loaded {
     pub secret: Option<(String, String)>,
 }
 
-/// What a test says of itself.
+/// The description of a test.
 #[derive(Debug)]
 pub struct Heading<'a> {
     /// The name of what was found: letters, digits and `_`.
     pub name: &'a str,
-    /// What tells it from other findings, with what else was complained of.
+    /// The keys of the finding, and of the other findings.
     pub keys: Vec<&'a FindingKey>,
     /// The complaint.
     pub message: &'a str,
@@ -107,7 +107,7 @@ pub fn render(heading: &Heading<'_>, evidence: &Evidence<'_>, profile: &Profile)
         if loaded.factory { "True" } else { "False" },
         quote(&loaded.directory),
         writer.dict(loaded.environment.iter().map(|(name, value)| {
-            // What is secret is not written down.
+            // Secrets are read from the environment, not written down.
             (name.as_str(), if is_secret(name) { format!("os.environ[{}]", quote(name)) } else { quote(value) })
         })),
     );
@@ -147,7 +147,7 @@ pub fn render(heading: &Heading<'_>, evidence: &Evidence<'_>, profile: &Profile)
     Some(text)
 }
 
-/// What does not hold, as far as the application's own events show it.
+/// The properties that do not hold, as far as the application's own events show it.
 fn properties(heading: &Heading<'_>, evidence: &Evidence<'_>) -> Vec<Property> {
     let escapes = |reading: &Reading<'_>| {
         reading.escaped().is_some() && !reading.is_escape_injected() && reading.machine().is_some()
@@ -245,7 +245,7 @@ impl Property {
 
 /// Writes Python.
 struct Writer<'a> {
-    /// What is not to stand in a file.
+    /// The secret to keep out of the file.
     secret: Option<&'a str>,
 }
 
@@ -350,14 +350,14 @@ impl Writer<'_> {
 type Receives<'a> = Vec<(f64, usize, Result<&'a Inbound, &'a Exception>)>;
 type Sends<'a> = BTreeMap<usize, (f64, Option<&'a Exception>)>;
 
-/// What an application received, and what became of its sends, from its own ledger.
+/// The events that an application received, and the results of its sends, from its own ledger.
 fn plays<'a>(reading: &Reading<'a>, kind: ScopeType, start: f64) -> (Receives<'a>, Sends<'a>) {
     let (mut receives, mut sends, mut count) = (Vec::new(), BTreeMap::new(), 0);
     let mut is_on_send = true;
     for event in &reading.events {
         let at = event.at.as_secs_f64() - start;
         match &event.what {
-            // What comes when the client has waited long enough is no part of it.
+            // Events after the client's deadline are not part of it.
             What::DeadlinePassed { .. } => break,
             What::FaultFired { index, .. } => match reading.faults.get(*index).map(|fault| &fault.kind) {
                 Some(FaultKind::Event { fault: EventFault::SendDelays { delay }, .. }) => {
@@ -379,7 +379,7 @@ fn plays<'a>(reading: &Reading<'a>, kind: ScopeType, start: f64) -> (Receives<'a
             _ => {}
         }
     }
-    // What a server raised because the event was wrong is its answer to that event, and no part of what is played.
+    // A server's exception for a wrong event is its answer to that event, and is not replayed.
     let is_answer = |exception: &Exception| !exception.is_disconnect() && !exception.is_cancellation();
     let injected =
         reading.acted().any(|fault| matches!(fault, FaultKind::Event { fault: EventFault::SendRaises { .. }, .. }));
@@ -395,7 +395,7 @@ fn last_act<'a>(reading: &Reading<'a>, until: std::time::Duration) -> Option<&'a
     reading.events.iter().filter(|event| event.at <= until && is_act(&event.what)).map(|event| &event.what).next_back()
 }
 
-/// A time, where anybody notices it.
+/// A time in seconds; 0 if it is too short to matter.
 fn seconds(second: f64) -> String {
     if second < NOTICED_S { "0".to_owned() } else { format!("{second:.3}") }
 }

@@ -22,10 +22,10 @@ const HANDSHAKE: [&str; 5] = ["host", "upgrade", "connection", "sec-websocket-ke
 /// Response headers that tell a client something.
 const TELLING: [&str; 5] = ["sec-websocket-protocol", "retry-after", "www-authenticate", "upgrade", "content-length"];
 
-/// What a line shows.
+/// The events that a sequence shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
-    /// What a client notices, what was injected, and what went wrong inside.
+    /// The client's view, the injected faults, and internal errors.
     Conversation,
     /// The same, with every ASGI event.
     Full,
@@ -36,7 +36,7 @@ pub enum Detail {
 pub struct Line {
     /// When it happened.
     pub at: Duration,
-    /// What happened, with an arrow for what crossed the wire.
+    /// The event, with an arrow if it crossed the wire.
     pub text: String,
 }
 

@@ -1,5 +1,5 @@
-//! What the ASGI specification says of each key of a scope: the "HTTP connection scope" and the "WebSocket connection
-//! scope" of its HTTP & WebSocket message format.
+//! The rules of the ASGI specification for each key of a scope: the "HTTP connection scope" and the "WebSocket
+//! connection scope" of its HTTP & WebSocket message format.
 
 use super::{Scope, ScopeType};
 use crate::{fault::Legality, value::Value};
@@ -16,7 +16,7 @@ pub struct Key {
     /// Whether `None` stands for its absence.
     pub may_be_none: bool,
     fits: fn(ScopeType, &Value) -> bool,
-    /// What the specification says of it.
+    /// The sentence of the specification about it.
     pub sentence: &'static str,
 }
 
@@ -148,7 +148,7 @@ pub const ALL: &[Key] = &[
     },
 ];
 
-/// What is said of keys that the specification does not have.
+/// The sentence about keys that the specification does not have.
 const EXTRA: &str = "servers and middleware may add keys of their own (Middleware, Extensions).";
 
 /// Whether a scope of this type may have this value under a key, or lack it, and what says so.
@@ -166,7 +166,7 @@ pub fn legality(scope_type: ScopeType, name: &str, value: Option<&Value>) -> Leg
     Legality { is_legal, sentence: key.sentence }
 }
 
-/// What the specification does not allow of a scope: each key with its sentence.
+/// The keys of a scope that break the specification, each with its sentence.
 pub fn breaches(scope_type: ScopeType, scope: &Scope) -> Vec<(&'static str, &'static str)> {
     let keys = ALL.iter().filter(|key| key.of.contains(&scope_type));
     keys.map(|key| (key.name, legality(scope_type, key.name, scope.0.get(key.name))))

@@ -30,10 +30,10 @@ use crate::{
     transcript::{Party, Residue, Service, What},
 };
 
-/// The signing secret of the embedded backend: 48 characters, and nobody's.
+/// The signing secret of the embedded backend: 48 characters, used by no real service.
 pub const SECRET: &str = "relapse-embedded-backend-signing-secret-00000000";
 
-/// What a running target's links are made of.
+/// The kind of links of a running target.
 #[derive(Debug)]
 pub enum Transport {
     /// In-memory links, for the virtual clock.
@@ -51,11 +51,11 @@ pub trait Software: fmt::Debug + Send + Sync + 'static {
     /// it.
     ///
     /// # Errors
-    /// What the import raises.
+    /// The exception that the import raises.
     fn import(&self, variables: &Variables, seed: u64, scribe: &Scribe) -> Result<Arc<dyn Program>, Exception>;
 }
 
-/// What one process of a service runs.
+/// The program of one process of a service.
 pub trait Program: Application {
     /// Starts by itself, where the server has no lifespan.
     fn start_up(self: Arc<Self>) -> Promise<'static, ()>;
@@ -63,7 +63,7 @@ pub trait Program: Application {
     /// A credential of this kind for a user, as the service's own auth service would issue it.
     fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented;
 
-    /// What is known of the service.
+    /// The known facts about the service.
     fn service(&self) -> Service;
 
     /// How many sessions it holds.
@@ -121,7 +121,7 @@ pub struct Embedded {
     profile: Arc<Profile>,
     transport: Transport,
     seed: u64,
-    /// What credentials come from while the service itself is not there: the auth service is another process.
+    /// The issuer of credentials while the service itself is down: the auth service is another process.
     issuer: Arc<dyn Program>,
     process: Arc<Mutex<Process>>,
     connections: Arc<Connections>,
@@ -226,15 +226,15 @@ impl Embedded {
         Ok(Some(client))
     }
 
-    /// Serves one connection. It is told of the end of the process where that may come.
+    /// Serves one connection. If the process may end meanwhile, it learns of that end.
     fn serve(&self, program: Arc<dyn Program>, server: Link, scribe: Scribe, may_stop: bool) {
         let life = may_stop.then(|| lock(&self.process).life.subscribe());
         self.connections.serve(program, server, Arc::clone(&self.profile), scribe, life);
     }
 
-    /// Serves a connection that somebody made from outside; at once over where nothing listens.
+    /// Serves a connection from outside; ends it at once if nothing listens.
     pub fn attend(&self, mut server: Link, scribe: Scribe) {
-        // What has ended is not kept.
+        // Drop the tasks of finished connections.
         self.connections.forget_ended();
         let Some(program) = self.listening() else { return };
         if scribe.has_faults_at(Place::Edge) {
@@ -329,7 +329,7 @@ impl Embedded {
         at: Duration,
         scribe: &Scribe,
     ) -> impl Future<Output = ()> + Send + 'static {
-        // What this one makes up the next one does not make up again.
+        // Give the replacement process its own random stream.
         let next = self.start(scribe, self.seed.wrapping_add(1 + index as u64));
         let (process, scribe) = (Arc::clone(&self.process), scribe.clone());
         let mut connections = self.connections.served();
@@ -374,7 +374,7 @@ async fn live(
         };
         return front::live(application, profile, scribe, life, stopped).await;
     }
-    // Nobody tells the application to start; it begins by itself.
+    // The server has no lifespan, so the application starts by itself.
     front::listen(&scribe, &life);
     let started = async {
         scribe.with_log(program.start_up()).await;
@@ -443,7 +443,7 @@ impl Target for Embedded {
                         let before = Backend::variables(self.environment, SECRET);
                         before.get(&self.variable_name(name)).map(String::as_str) != value
                     }
-                    // A module is missing when somebody imports it, and a process stops when it is told to.
+                    // A missing module acts on import, and a shutdown acts when the process is told to stop.
                     None => !matches!(what, ProcessFault::MissingModule { .. } | ProcessFault::ShutDown { .. }),
                 };
                 if acts {

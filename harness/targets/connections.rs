@@ -17,7 +17,7 @@ use crate::{
     recorder::Scribe,
 };
 
-/// What runs for a target, and how many connections it serves.
+/// The tasks of a target, and the number of connections it serves.
 #[derive(Debug)]
 pub(super) struct Connections {
     tasks: Mutex<JoinSet<()>>,
@@ -65,8 +65,8 @@ impl Connections {
         self.served.subscribe()
     }
 
-    /// Serves one connection to its end, with whatever the plan has for it behind the edge. It is told of the end of the
-    /// process where that may come.
+    /// Serves one connection to its end, with the plan's faults behind the edge. If the process may end meanwhile, it
+    /// learns of that end.
     pub(super) fn serve(
         &self,
         mut application: Arc<dyn Application>,

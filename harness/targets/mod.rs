@@ -1,4 +1,4 @@
-//! What stands behind the edge.
+//! The targets: the services behind the edge.
 
 mod backend;
 mod connections;

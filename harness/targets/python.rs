@@ -1,4 +1,4 @@
-//! Somebody's Python ASGI application behind a front, in memory and under the virtual clock.
+//! The user's Python ASGI application behind a front, in memory and under the virtual clock.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,13 +40,13 @@ pub struct Python {
     service: Service,
     tokens: Tokens,
     seed: u64,
-    /// Nothing where the next case has one of its own.
+    /// `None` if the next case has a process of its own.
     process: Mutex<Option<Process>>,
-    /// What was wrong with the ends of processes.
+    /// The errors in the shutdowns of processes.
     complaints: Mutex<BTreeSet<String>>,
-    /// What was noticed of processes that are gone.
+    /// The notes about processes that are gone.
     noticed: Mutex<Vec<Note>>,
-    /// What lives as long as the process.
+    /// The tasks that live as long as the process.
     background: Connections,
     connections: Arc<Connections>,
 }
@@ -54,7 +54,7 @@ pub struct Python {
 #[derive(Debug)]
 struct Process {
     interpreter: Arc<Interpreter>,
-    /// Nothing where the server has none.
+    /// `None` if the server has no lifespan.
     lifespan: Option<Lifespan>,
 }
 
@@ -70,7 +70,7 @@ struct Lifespan {
 impl Process {
     /// Tells the application to stop, and waits until it has, which has a limit; what was wrong with that, if anything.
     async fn shut_down(self) -> Option<String> {
-        // What died before was told where it died.
+        // A process that died earlier is already reported.
         let Lifespan { stop, mut life, recorder } = self.lifespan.filter(|_| self.interpreter.trouble().is_none())?;
         let _ = stop.send(());
         let _ = life.wait_for(|life| *life == Life::Exited).await;

@@ -1,4 +1,4 @@
-//! Somebody's Python ASGI application behind a real server, on real sockets.
+//! The user's Python ASGI application behind a real server, on real sockets.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -32,7 +32,8 @@ pub struct Url {
 }
 
 impl Url {
-    /// The server behind this URL, which takes this token, and gets at most so many requests, with a pause between two.
+    /// The server behind this URL, which takes this token, and gets at most `requests_max` requests, with a pause
+    /// between two.
     pub fn new(upstream: Upstream, binding: &Binding, valid: String, requests_max: usize, pause: Duration) -> Url {
         let budget = Mutex::new(Budget { left: requests_max, half: requests_max / 2, next: Instant::now() });
         let tokens = Tokens::of(binding, valid);

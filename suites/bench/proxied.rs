@@ -1,4 +1,5 @@
-//! What the proxy costs: a WebSocket echo there and back, and a megabyte there and back, without anything between client
+//! The cost of the proxy: a WebSocket echo there and back, and a megabyte there and back, without anything between
+//! client
 //! and server, through a plain relay that only copies, and through the proxy, all in one run on one runtime; and two
 //! thousand sessions at a time. Machines differ; the ratios of the proxy to the plain relay do not.
 
