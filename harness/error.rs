@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::exception::{CodePlace, Exception};
 
@@ -86,7 +86,25 @@ pub enum Blame {
     Setup,
 }
 
+/// The line that begins a traceback of Python's.
+const TRACEBACK: &str = "Traceback (most recent call last):";
+
 impl Trouble {
+    /// The trouble of an app that does not start, with the text that was printed last. A framework may give its whole
+    /// traceback as the message of `lifespan.startup.failed` (Starlette, `routing.py`): its last line stays in the
+    /// message.
+    ///
+    /// Files below the app's directory are named from there.
+    pub fn of_start(message: String, printed: String, blame: Blame, directory: &Path) -> Trouble {
+        let Some((before, _)) = message.split_once(TRACEBACK) else {
+            return Trouble { message, details: printed, blame };
+        };
+        let absolute = format!("  File \"{}/", directory.display());
+        let traceback = message[before.len()..].trim_end().replace(&absolute, "  File \"");
+        let last = traceback.lines().next_back().unwrap_or_default();
+        Trouble { message: format!("{before}{last}"), details: traceback, blame }
+    }
+
     /// The exception behind it, where its traceback ends with one: type and text from its last line, the place from its
     /// last frame.
     pub fn exception(&self) -> Option<Exception> {

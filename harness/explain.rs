@@ -59,8 +59,10 @@ impl Kind {
     /// seen and no server is recognized, or none of them ends an exchange so.
     pub fn explain(&self, reading: &Reading<'_>, ending: &Ending) -> Option<Explanation> {
         let passage = Passage::of(reading, &self.profiles);
+        // An exception that leaves the app passes handlers that raise it again.
+        let escaped = reading.escaped().map(|(exception, _)| exception);
         let handled = reading.events.iter().rev().find_map(|event| match &event.what {
-            What::Handled(exception) => Some(exception.clone()),
+            What::Handled(exception) if Some(exception) != escaped => Some(exception.clone()),
             _ => None,
         });
         let explained = |servers, causes, basis| Some(Explanation { servers, causes, basis, passage, handled });
@@ -216,9 +218,15 @@ const RETURNED: &str = "ASGI callable returned without ";
 fn observed(reading: &Reading<'_>, ending: &Ending) -> Option<Cause> {
     // An answer that did not reach the client decided nothing.
     let came = |sent: u16| matches!(ending, Ending::Http { complete: true, status } if *status == sent);
+    let escaped = reading
+        .escaped()
+        .filter(|(exception, _)| !exception.is_cancellation() && !exception.is_disconnect())
+        .filter(|_| !reading.is_raised_too_late(ending));
     // Frameworks answer an exception with an error of their own before they let it go on to the server.
     let decides = |what: &What| match what {
-        What::Sent(Outbound::ResponseStart { status, .. }) => (came(*status) && *status < 500).then_some(Cause::Policy),
+        What::Sent(Outbound::ResponseStart { status, .. }) => {
+            (came(*status) && *status < 500 && escaped.is_none()).then_some(Cause::Policy)
+        }
         What::Sent(Outbound::WebsocketClose { code, .. }) => match ending {
             Ending::Close { code: Some(seen), .. } if seen.0 != *code => None,
             Ending::Close { .. } if CloseCode(*code) == CloseCode::INTERNAL => Some(Cause::AppChose1011),
@@ -259,24 +267,24 @@ fn observed(reading: &Reading<'_>, ending: &Ending) -> Option<Cause> {
         | outer_event!() => None,
     };
     let crashed = |has_begun| if has_begun { Cause::CrashAfterAccept } else { Cause::CrashBeforeAccept };
-    let escaped = reading.escaped().filter(|(exception, _)| !exception.is_cancellation() && !exception.is_disconnect());
     let is_logged = |event: &&Event| match &event.what {
         What::Logged { message, .. } => CRASHES.iter().any(|text| message.starts_with(text)),
         _ => false,
     };
-    let has_accepted =
-        reading.events.iter().any(|event| matches!(event.what, What::Sent(Outbound::WebsocketAccept { .. })));
+    // A wait in vain is over when its limit passes; later events are no reason for it.
+    let is_in_vain = matches!(ending, Ending::Hang { .. } | Ending::Silence { .. });
+    let is_over = |event: &&Event| is_in_vain && matches!(event.what, What::DeadlinePassed { .. });
+    let events = || reading.events.iter().copied().take_while(|event| !is_over(event));
+    let has_accepted = events().any(|event| matches!(event.what, What::Sent(Outbound::WebsocketAccept { .. })));
     let answered = || {
         let answers =
             |event: &&Event| matches!(event.what, What::Sent(Outbound::ResponseStart { status, .. }) if came(status));
-        reading.events.iter().copied().find(|event| answers(event)).map(|_| Cause::Policy)
+        events().find(answers).map(|_| Cause::Policy)
     };
-    reading
-        .events
-        .iter()
+    events()
         .find_map(|event| decides(&event.what))
         .or_else(|| escaped.map(|(_, has_begun)| crashed(has_begun)))
-        .or_else(|| reading.events.iter().copied().find(|event| is_logged(event)).map(|_| crashed(has_accepted)))
+        .or_else(|| events().find(is_logged).map(|_| crashed(has_accepted)))
         .or_else(answered)
 }
 

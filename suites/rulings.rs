@@ -599,3 +599,88 @@ fn every_try_is_counted() {
         assert_eq!(document["summary"]["requests"], requests, "{document:#}");
     }
 }
+
+/// The exception that stops a start is one that a case can claim, also where a framework catches it and gives its traceback.
+#[test]
+fn an_exception_of_the_start_can_be_claimed() {
+    if python().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let version = |ready: &str| {
+        format!(
+            "import traceback\n\ndef ready():\n    {ready}\n\nasync def app(scope, receive, send):\n    \
+             if scope['type'] != 'lifespan':\n        return await answer(send, 200)\n    await receive()\n    \
+             try:\n        ready()\n    except KeyError:\n        \
+             return await send({{'type': 'lifespan.startup.failed', 'message': traceback.format_exc()}})\n    \
+             await send({{'type': 'lifespan.startup.complete'}})\n    await receive()\n    \
+             await send({{'type': 'lifespan.shutdown.complete'}})\n"
+        )
+    };
+    put(&directory.path().join("before"), &version("{}['room']"));
+    put(&directory.path().join("after"), &version("pass"));
+    for (exception, expected) in [
+        ("\"KeyError: 'room'\"", "fixed"),
+        ("{ type = \"KeyError\", place = \"service.py in ready\" }", "fixed"),
+        ("\"ValueError\"", "cannot-reproduce"),
+        ("{ type = \"KeyError\", place = \"service.py in other\" }", "cannot-reproduce"),
+    ] {
+        let case = format!(
+            "summary = \"x\"\nstep = [{{ request = \"GET /ask\" }}]\n[expect]\naccept = [\"good-open\"]\n\
+             [symptom]\noutcome = \"does not start\"\nexception = {exception}\n"
+        );
+        let (_, verdict, entry) = run(directory.path(), &case, &BOTH);
+        assert_eq!(verdict, expected, "{exception}: {entry:#}");
+        let clause = entry["before"]["clause"].as_str().unwrap_or_default();
+        assert!(clause.contains("KeyError: 'room' (service.py:"), "{clause}");
+    }
+}
+
+/// A cause that is called certain is not one that came after the failure, and an exception that leaves the app is not one
+/// that the app handled.
+#[rstest]
+#[case::after_the_answer(
+    "await answer(send, 200)\n    {}['room']",
+    "step = [{ request = \"GET /ask\" }]",
+    "an exception left the application after it accepted (certain)"
+)]
+#[case::after_the_wait(
+    "await opened(receive, send)\n    while (await receive())['type'] != 'websocket.disconnect':\n        pass\n    {}['room']",
+    "step = [{ open = \"/ask\" }, { send = \"hi\" }, { wait = \"reply\", within_ms = 500 }, { close = 1000 }]",
+    "hang (bad-hang; hang)"
+)]
+fn a_certain_cause_comes_before_the_failure(#[case] app_does: &str, #[case] steps: &str, #[case] told: &str) {
+    if python().is_none() {
+        return;
+    }
+    let directory = app(&format!("async def ask(scope, receive, send):\n    {app_does}\n"));
+    let case = format!("summary = \"x\"\n{steps}\n[expect]\naccept = [\"good-open\"]\n");
+    let (_, verdict, entry) = run(directory.path(), &case, &ONE);
+    let why = entry["why"].as_str().unwrap_or_default();
+    assert!(verdict == "failed" && why.contains(told) && !why.contains("handled"), "{entry:#}");
+    assert_eq!(why.contains("(certain)"), told.contains("(certain)"), "{entry:#}");
+}
+
+/// An exception in the job of an executor, which the app never retrieves, is still raised.
+#[test]
+fn an_exception_that_is_never_retrieved_is_still_raised() {
+    if python().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    put(&directory.path().join("before"), "async def ask(scope, receive, send):\n    {}['room']\n");
+    let after = "
+def look():
+    {}['room']
+
+async def ask(scope, receive, send):
+    asyncio.get_running_loop().run_in_executor(None, look)
+    await asyncio.sleep(0.1)
+    await answer(send, 200)
+";
+    put(&directory.path().join("after"), after);
+    let case = "summary = \"x\"\nstep = [{ request = \"GET /ask\" }]\n[[control.step]]\nrequest = \"GET /well\"\n\
+                [expect]\naccept = [\"good-open\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n";
+    let (_, verdict, entry) = run(directory.path(), case, &BOTH);
+    assert_eq!(verdict, "still-broken", "{entry:#}");
+}

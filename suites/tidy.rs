@@ -356,6 +356,26 @@ fn no_file_names_a_place_on_one_machine() {
     }
 }
 
+/// A comment says what a thing is, and does not ask.
+#[test]
+fn no_comment_begins_with_a_question_word() {
+    let refused = ["What", "Who", "Whoever", "Nobody", "Somebody", "Nothing where", "Nothing of", "Nothing when"];
+    let mut found = Vec::new();
+    for (file, text) in [files("harness", "rs"), files("suites", "rs")].into_iter().flatten() {
+        for (number, line) in text.lines().enumerate() {
+            let Some(comment) = line.trim_start().strip_prefix("//") else { continue };
+            let comment = comment.trim_start_matches(['/', '!']).trim_start();
+            let begins = |start: &&str| {
+                comment.strip_prefix(*start).is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric()))
+            };
+            if refused.iter().any(|start| begins(&start)) {
+                found.push(format!("{file}:{}: {comment}", number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 fn catalogue() -> Catalogue {
     let catalogue = Catalogue::read(&root().join("fixtures/cases")).unwrap();
     assert!(catalogue.broken.is_empty(), "{:?}", catalogue.broken);

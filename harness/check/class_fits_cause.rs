@@ -8,22 +8,20 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
         .exchanges()
         .filter(|(_, outcome)| outcome.class == Class::BadMask)
         .map(|(reading, outcome)| {
-            let credential = if reading.user.is_some() { "a valid" } else { "no valid" };
-            let place = if reading.service.is_opaque() { "was sent" } else { "reached the server" };
-            let behind = if reading.outage {
-                "something behind the service had failed"
-            } else {
-                "everything behind the service was healthy"
+            let credential = match (reading.user.is_some(), reading.service.is_public) {
+                (true, true) => "no credential is needed",
+                (true, false) if reading.service.is_opaque() => "a valid credential was sent",
+                (true, false) => "a valid credential reached the server",
+                (false, _) if reading.service.is_opaque() => "no valid credential was sent",
+                (false, _) => "no valid credential reached the server",
             };
-            let behind = if reading.service.is_opaque() && !reading.outage {
-                "no fault was injected behind the service"
-            } else {
-                behind
+            let behind = match (reading.outage, reading.service.is_opaque()) {
+                (true, _) => "something behind the service had failed",
+                (false, true) => "no fault was injected behind the service",
+                (false, false) => "everything behind the service was healthy",
             };
-            let message = format!(
-                "{} hides what happened: {credential} credential {place}, and {behind} ({})",
-                outcome.ending, outcome.cause
-            );
+            let message =
+                format!("{} hides what happened: {credential}, and {behind} ({})", outcome.ending, outcome.cause);
             (outcome.ending.to_string(), message)
         })
         .collect()

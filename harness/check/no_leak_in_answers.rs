@@ -15,7 +15,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     let internal = transcript.events.iter().filter_map(|event| match &event.what {
         What::Raised(exception) | What::CallRaised(exception) => Some(("exception", exception.message.as_str())),
         What::DependencyCalled { error: Some(error), .. } => Some(("dependency error", error.as_str())),
-        // Somebody else's service may say aloud what it writes down.
+        // An external service may answer with the text that it logs.
         What::Logged { level: Level::Error, message } if !transcript.service.is_foreign() => {
             Some(("log record", message.as_str()))
         }

@@ -64,7 +64,7 @@ impl<'a> Reading<'a> {
 
     /// Whether the client had already waited in vain when an exception left the application, so that the exception does not
     /// explain the wait.
-    fn is_raised_too_late(&self, ending: &Ending) -> bool {
+    pub(crate) fn is_raised_too_late(&self, ending: &Ending) -> bool {
         let first =
             self.events.iter().find(|event| matches!(event.what, What::Raised(_) | What::DeadlinePassed { .. }));
         let is_in_vain = matches!(ending, Ending::Hang { .. } | Ending::Silence { .. });

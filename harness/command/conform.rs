@@ -20,8 +20,8 @@ use super::{
 /// The cases to try, and the target.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Options {
-    /// What to try: the name of a case or its last part, a section as in `5.5.2`, or a glob over names as in `5.5*`. All
-    /// cases without one.
+    /// Cases to try: the name of a case or its last part, a section as in `5.5.2`, or a glob over names as in `5.5*`.
+    /// All cases without one.
     patterns: Vec<String>,
     /// The server profile in front of the embedded backend, or of a Python application; may be given more than once, as a
     /// glob too; all without it.

@@ -46,8 +46,8 @@ const CASES_MAX: u64 = 1_000_000_000;
 /// The target of a hunt, and its length.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Options {
-    /// What is hunted on: the embedded backend; or a server of yours, `http://`, `https://`, `ws://` or `wss://`, host and
-    /// port, where faults act on the way to it only and times are real; or a Python application of yours,
+    /// Target of the hunt: the embedded backend; or a server of yours, `http://`, `https://`, `ws://` or `wss://`, host
+    /// and port, where faults act on the way to it only and times are real; or a Python application of yours,
     /// `asgi:package.module:app`, where faults act on scopes and events too and time is virtual.
     #[arg(long, visible_alias = "after", value_name = "backend|URL|asgi:MODULE:APP", default_value = "backend")]
     target: Target,

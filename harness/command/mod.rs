@@ -67,7 +67,7 @@ enum Command {
     Serve(serve::Options),
     /// Stand between clients and a server as a faulty edge, until Ctrl-C.
     ///
-    /// What no fault acts on passes byte for byte. Every connection is logged, with who closed it and why.
+    /// Bytes on which no fault acts pass unchanged. Every connection is logged, with who closed it and why.
     Proxy(proxy::Options),
     /// Look at a deployment, or at a Python application: health, upgrades with and without credentials, the events of one
     /// request.

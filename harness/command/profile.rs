@@ -22,9 +22,9 @@ use super::{complain_of, note, print, server, target::end_interpreters_with_us};
 pub(super) enum Command {
     /// Run a real server, see how it treats an application row by row, and write the file of its profile.
     ///
-    /// What takes too long to see, such as a startup that never ends, is kept from the known profile of that server, or left
-    /// to be filled in. Exit codes: 0 it is as its known profile says; 1 it is not; 2 it could not be measured, or no
-    /// profile of it is known.
+    /// A row that takes too long to see, such as a startup that never ends, is kept from the known profile of that
+    /// server, or left to be filled in. Exit codes: 0 it is as its known profile says; 1 it is not; 2 it could not be
+    /// measured, or no profile of it is known.
     Measure(Options),
     /// Perform small programs in memory behind a profile and for real behind its server, and compare what is seen.
     ///

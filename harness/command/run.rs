@@ -19,7 +19,7 @@ use super::{
 /// Which cases run, and how.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Options {
-    /// What to run: the number of a report (`508` or `#508`), a scenario (`S508-1`), the name of a case, a glob over
+    /// Cases to run: the number of a report (`508` or `#508`), a scenario (`S508-1`), the name of a case, a glob over
     /// names, or a case file. All cases without one.
     filters: Vec<String>,
     /// Run behind this server profile instead of those the cases name; may be given more than once, as a glob too, and `all`

@@ -63,7 +63,7 @@ impl fmt::Display for Named {
 /// Something of the user's own, and everything that says how it is reached, for a command that looks at one thing.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Own {
-    /// What it is: a server, `http://`, `https://`, `ws://` or `wss://`, host and port; or a Python application,
+    /// Target: a server, `http://`, `https://`, `ws://` or `wss://`, host and port; or a Python application,
     /// `asgi:package.module:app`, and ` @ DIR` behind it where it is elsewhere.
     #[arg(long, value_name = "URL|asgi:MODULE:APP")]
     pub(super) target: Named,

@@ -413,8 +413,8 @@ impl Peer {
         }
         if self.head.as_ref().is_some_and(|head| head.status != 101) {
             if let (Some(reader), None) = (&mut self.reader, self.body_end) {
-                let has_ended = wire.has_ended();
-                self.body_end = reader.read(&mut wire.incoming, has_ended).map(|end| match end {
+                let stream = body::Stream::of(wire);
+                self.body_end = reader.read(&mut wire.incoming, stream).map(|end| match end {
                     // When that is noticed depends on how much was read at once.
                     BodyEnd::Surplus => BodyEnd::Complete,
                     end => end,

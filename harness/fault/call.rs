@@ -58,7 +58,7 @@ faults! {
     Hang "hang" {} "never answers";
     /// answers something that is no answer
     Garbage "garbage" {
-        /// What it answers.
+        /// The answer of the call.
         answer: String as "answer",
     } "answers {answer:?}";
     /// answers the first half of its answer

@@ -61,14 +61,14 @@ faults! {
     } "receive leaves {key:?} out of";
     /// raises where the event would have come
     ReceiveRaises "receive_raises" {
-        /// What it raises, as `Type: text`.
+        /// The exception, as `Type: text`.
         error: String as "error",
     } "receive raises {error} instead of giving";
     /// never returns from `receive` again
     ReceiveHangs "receive_hangs" {} "receive never returns, instead of giving";
     /// raises where the event would have been taken
     SendRaises "send_raises" {
-        /// What it raises, as `Type: text`.
+        /// The exception, as `Type: text`.
         error: String as "error",
     } "send raises {error} instead of taking";
     /// returns from `send` only after this time, as with a client that does not read
@@ -80,7 +80,7 @@ faults! {
     SendHangs "send_hangs" {} "send never returns from";
     /// tells the server that the start failed, where the application said that it is complete
     StartupFails "startup_fails" {
-        /// What the server is told.
+        /// The message of the failure.
         message: String as "message",
     } "the server is told {message:?} instead of";
     /// cancels the application's call in the middle of `receive` or `send`, as a server does that shuts down

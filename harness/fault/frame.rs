@@ -143,7 +143,7 @@ faults! {
     } "carry {payload} instead of";
     /// carries a frame of its own before this one
     Inject "inject_frame" {
-        /// What it carries.
+        /// Its payload.
         carries: Carries as "injected",
         /// Its payload.
         payload: Raw as "payload",

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use crate::{
     head::{ResponseHead, has_token},
-    link::take,
+    link::{Wire, take},
     transcript::BodyEnd,
 };
 
@@ -33,6 +33,55 @@ pub enum Behind {
 /// After how many pieces, or bytes, of an answer that does not say how long it is a client has seen enough.
 const PIECES_MAX: usize = 500;
 const ENDLESS_BYTES_MAX: usize = 1 << 20;
+
+/// The state of the stream that a body comes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// More bytes may come.
+    Open,
+    /// The peer ended it.
+    Ended,
+    /// It broke: a reset, or TLS without `close_notify`. A body that only the end of the stream ends is then incomplete
+    /// (RFC 9112 section 8).
+    Broken,
+}
+
+impl Stream {
+    /// The state of the stream that a wire reads.
+    pub fn of(wire: &Wire) -> Stream {
+        match (wire.has_ended(), wire.is_broken()) {
+            (false, _) => Stream::Open,
+            (true, false) => Stream::Ended,
+            (true, true) => Stream::Broken,
+        }
+    }
+}
+
+/// The longest trailer section that is read, in bytes.
+const TRAILER_BYTES_MAX: usize = 64 << 10;
+
+/// A trailer section that is none: a line without a colon, or too many bytes.
+struct BadTrailer;
+
+/// The length of the trailer section behind the last chunk with the empty line that ends it (RFC 9112 section 7.1.2);
+/// `None` if its end has not come.
+fn trailer_length(bytes: &[u8]) -> Result<Option<usize>, BadTrailer> {
+    let mut length = 0;
+    while let Some(line) = memchr::memmem::find(&bytes[length..], b"\r\n") {
+        let start = length;
+        length += line + 2;
+        if line == 0 {
+            return Ok(Some(length));
+        }
+        if !bytes[start..start + line].contains(&b':') {
+            return Err(BadTrailer);
+        }
+    }
+    // A line that cannot become one any more.
+    let rest = &bytes[length..];
+    let is_field = rest.len() < 2 || rest[0] != b'\r';
+    if bytes.len() > TRAILER_BYTES_MAX || !is_field { Err(BadTrailer) } else { Ok(None) }
+}
 
 #[derive(Debug)]
 enum Framing {
@@ -101,9 +150,9 @@ impl Reader {
         self.body
     }
 
-    /// Takes what has come; how the body ended, once it has.
-    pub fn read(&mut self, incoming: &mut BytesMut, stream_ended: bool) -> Option<BodyEnd> {
-        let cut = stream_ended.then_some(BodyEnd::Truncated);
+    /// Takes the bytes that came, and returns how the body ended, once it has.
+    pub fn read(&mut self, incoming: &mut BytesMut, stream: Stream) -> Option<BodyEnd> {
+        let cut = (stream != Stream::Open).then_some(BodyEnd::Truncated);
         let behind = self.behind;
         let end = |incoming: &BytesMut| match (incoming.is_empty(), behind) {
             (true, _) | (false, Behind::Answers) => Some(BodyEnd::Complete),
@@ -115,7 +164,11 @@ impl Reader {
             Framing::UntilEnd => {
                 let count = incoming.len();
                 self.keep(incoming, count);
-                stream_ended.then_some(BodyEnd::Complete)
+                match stream {
+                    Stream::Open => None,
+                    Stream::Ended => Some(BodyEnd::Complete),
+                    Stream::Broken => Some(BodyEnd::Truncated),
+                }
             }
             Framing::BytesLeft(left) => {
                 let count = incoming.len().min(*left);
@@ -134,7 +187,16 @@ impl Reader {
                 if size > BODY_BYTES_MAX {
                     return Some(BodyEnd::Malformed);
                 }
-                // The chunk's data is followed by an empty line, and so is the last chunk.
+                if size == 0 {
+                    return match trailer_length(&incoming[line..]) {
+                        Ok(Some(trailer)) => {
+                            take(incoming, line + trailer);
+                            end(incoming)
+                        }
+                        Ok(None) => cut,
+                        Err(BadTrailer) => Some(BodyEnd::Malformed),
+                    };
+                }
                 if incoming.len() < line + size + 2 {
                     return cut;
                 }
@@ -144,9 +206,6 @@ impl Reader {
                 take(incoming, line);
                 self.keep(incoming, size);
                 take(incoming, 2);
-                if size == 0 {
-                    return end(incoming);
-                }
             },
         }
     }
@@ -155,5 +214,46 @@ impl Reader {
         let room = BODY_BYTES_MAX.saturating_sub(self.body.len());
         self.body.extend_from_slice(&incoming[..count.min(room)]);
         take(incoming, count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::{Behind, Reader, Stream};
+    use crate::{
+        head::{ResponseHead, field},
+        transcript::BodyEnd,
+    };
+
+    fn read(header: (&str, &str), text: &str, stream: Stream) -> (Option<BodyEnd>, String) {
+        let head = ResponseHead { status: 200, headers: vec![field(header.0, header.1)] };
+        let mut reader = Reader::new("GET", &head, Behind::Nothing);
+        let end = reader.read(&mut BytesMut::from(text), stream);
+        (end, String::from_utf8(reader.into_body()).unwrap())
+    }
+
+    #[test]
+    fn a_chunked_body_may_have_a_trailer() {
+        let read = |text| read(("transfer-encoding", "chunked"), text, Stream::Open);
+        let body = |end| (end, "hello".to_owned());
+        assert_eq!(read("5\r\nhello\r\n0\r\n\r\n"), body(Some(BodyEnd::Complete)));
+        assert_eq!(read("5\r\nhello\r\n0\r\nA: 1\r\nB: 2\r\n\r\n"), body(Some(BodyEnd::Complete)));
+        assert_eq!(read("5\r\nhello\r\n0\r\nA: 1\r\n\r\nmore"), body(Some(BodyEnd::Surplus)));
+        assert_eq!(read("5\r\nhello\r\n0\r\nno field\r\n\r\n"), body(Some(BodyEnd::Malformed)));
+        assert_eq!(read("5\r\nhello\r\n0\r\n\rx"), body(Some(BodyEnd::Malformed)));
+        for part in ["5\r\nhello\r\n0\r\n", "5\r\nhello\r\n0\r\n\r", "5\r\nhello\r\n0\r\nA: 1\r\n"] {
+            assert_eq!(read(part), body(None), "{part:?}");
+        }
+    }
+
+    /// RFC 9112 section 8: a body without a length is complete only if the stream ends without an error.
+    #[test]
+    fn a_broken_stream_completes_no_body() {
+        let read = |stream| read(("connection", "close"), "hello", stream).0;
+        assert_eq!(read(Stream::Open), None);
+        assert_eq!(read(Stream::Ended), Some(BodyEnd::Complete));
+        assert_eq!(read(Stream::Broken), Some(BodyEnd::Truncated));
     }
 }

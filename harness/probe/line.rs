@@ -148,7 +148,7 @@ impl<'a> Line<'a> {
             take(&mut self.wire.incoming, length);
             asked.record(What::ResponseSeen(response.clone()));
             let mut reader = body::Reader::new(&asked.head.method, &response, body::Behind::Answers);
-            let end = reader.read(&mut self.wire.incoming, true).unwrap_or(BodyEnd::Truncated);
+            let end = reader.read(&mut self.wire.incoming, body::Stream::Ended).unwrap_or(BodyEnd::Truncated);
             asked.record(What::BodySeen { body: Bytes::from(reader.into_body()), end });
         }
         let unanswered: Vec<Asked<'_>> = std::iter::once(asked).chain(self.asked.drain(..)).collect();
@@ -257,8 +257,8 @@ impl<'a> Line<'a> {
         let finished = bounded(asked.limit, async {
             loop {
                 pace.saw(reader.arrived(&self.wire.incoming));
-                let ended = self.wire.has_ended();
-                if let Some(end) = reader.read(&mut self.wire.incoming, ended) {
+                let stream = body::Stream::of(&self.wire);
+                if let Some(end) = reader.read(&mut self.wire.incoming, stream) {
                     return Some(end);
                 }
                 if reader.has_enough() {

@@ -553,7 +553,7 @@ async fn launch(
     let mut process = Process { group, printed, ledger, told, is_frozen, is_end_recorded };
     let listening = async {
         loop {
-            if let Some(why) = why_not(&mut process, choice) {
+            if let Some(why) = why_not(&mut process, choice, &site.directory) {
                 return Err(why);
             }
             let is_ready = match process.ledger.standing() {
@@ -585,7 +585,7 @@ async fn launch(
 }
 
 /// Why a server will not listen any more, if so.
-fn why_not(process: &mut Process, choice: &ServerChoice) -> Option<Trouble> {
+fn why_not(process: &mut Process, choice: &ServerChoice, directory: &Path) -> Option<Trouble> {
     let standing = process.ledger.standing();
     if let Some(trouble) = process.ledger.trouble() {
         return Some(trouble);
@@ -606,7 +606,7 @@ fn why_not(process: &mut Process, choice: &ServerChoice) -> Option<Trouble> {
     };
     // Its last output is complete only after its end.
     let _ = process.group.end();
-    Some(Trouble { message, details: process.printed.last(), blame })
+    Some(Trouble::of_start(message, process.printed.last(), blame, directory))
 }
 
 fn trouble(message: String) -> Trouble {

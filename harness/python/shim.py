@@ -47,7 +47,9 @@ import ast
 import asyncio
 import atexit
 import builtins
+import concurrent.futures.process
 import concurrent.futures.thread
+import contextlib
 import contextvars
 import datetime
 import difflib
@@ -777,6 +779,9 @@ class Clock:
             finally:
                 # Now its result is on the way to the loop.
                 clock.jobs.pop(future, None)
+                # An exception of the job keeps this frame; without its future, an exception that
+                # no code retrieves is reported when the future goes, as without us.
+                item = future = job = None
 
         for function, original in ((wait, real_wait), (join, real_join), (start, real_start),
                                    (submit, real_submit)):
@@ -1057,6 +1062,25 @@ class LockstepLoop(asyncio.SelectorEventLoop):
         while clock.now + self._clock_resolution <= when:
             clock.now = math.nextafter(clock.now, math.inf)
         return True
+
+    def run_in_executor(self, executor, func, *args):
+        """An exception of the job knows the call that gave the job."""
+        call = current_call.get()
+        if call is None or not callable(func):
+            return super().run_in_executor(executor, func, *args)
+
+        @functools.wraps(func, updated=())
+        def job(*args):
+            try:
+                return func(*args)
+            except Exception as exc:
+                with contextlib.suppress(AttributeError):
+                    exc.lockstep_call = call
+                raise
+
+        if isinstance(executor, concurrent.futures.ProcessPoolExecutor):
+            job = func  # it goes to another process
+        return super().run_in_executor(executor, job, *args)
 
     def create_task(self, coro, **options):
         """As usual, and the task knows the call that it belongs to."""
@@ -1691,6 +1715,9 @@ class Session:
             return  # `run` has reported it
         source = context.get("task") or context.get("future")
         call = getattr(source, "lockstep_call", None) or current_call.get()
+        if call is None:
+            # The job of an executor's thread: its future may go in any thread.
+            call = getattr(exc, "lockstep_call", None)
         if call is None and "handle" in context:
             call = context["handle"]._context.get(current_call)
         if call is not None and call.forgotten:

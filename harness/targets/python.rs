@@ -1,6 +1,7 @@
 //! The user's Python ASGI application behind a front, in memory and under the virtual clock.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -161,11 +162,11 @@ async fn start(
     if is_up && interpreter.trouble().is_none() {
         return Ok((Process { interpreter, lifespan: Some(lifespan) }, introduction));
     }
-    Err(interpreter.trouble().unwrap_or_else(|| why_not(&lifespan.recorder.transcript())))
+    Err(interpreter.trouble().unwrap_or_else(|| why_not(&lifespan.recorder.transcript(), &site.directory)))
 }
 
 /// Why an application did not start, by what it said.
-fn why_not(transcript: &Transcript) -> Trouble {
+fn why_not(transcript: &Transcript, directory: &Path) -> Trouble {
     let exited = transcript.events.iter().rev().find_map(|event| match &event.what {
         What::Exited { why } => Some(why.clone()),
         _ => None,
@@ -175,7 +176,7 @@ fn why_not(transcript: &Transcript) -> Trouble {
         _ => None,
     });
     let late = || format!("the application did not start within {} s", START_LIMIT.as_secs());
-    Trouble { message: exited.unwrap_or_else(late), details: logged.collect::<Vec<_>>().join("\n"), blame: Blame::App }
+    Trouble::of_start(exited.unwrap_or_else(late), logged.collect::<Vec<_>>().join("\n"), Blame::App, directory)
 }
 
 impl Target for Python {
