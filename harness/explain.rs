@@ -159,6 +159,15 @@ impl Explanation {
         self.basis == Basis::Observed
     }
 
+    /// The same where upgrades are known to arrive on this way; `None` if nothing else explains the end.
+    pub fn of_arrived(self) -> Option<Explanation> {
+        match self.passage {
+            Passage::Doubtful if self.causes.is_empty() => None,
+            Passage::Doubtful => Some(Explanation { passage: Passage::Arrived, ..self }),
+            Passage::Arrived | Passage::Lost => Some(self),
+        }
+    }
+
     /// The only cause that comes into question.
     pub fn sole_cause(&self) -> Option<Cause> {
         match (self.causes.as_slice(), self.passage) {

@@ -662,25 +662,32 @@ fn a_certain_cause_comes_before_the_failure(#[case] app_does: &str, #[case] step
 }
 
 /// An exception in the job of an executor, which the app never retrieves, is still raised.
-#[test]
-fn an_exception_that_is_never_retrieved_is_still_raised() {
+#[rstest]
+#[case::in_memory(&[])]
+#[case::behind_a_server(&["--server", SERVER.1])]
+fn an_exception_that_is_never_retrieved_is_still_raised(#[case] server: &[&str]) {
     if python().is_none() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
     put(&directory.path().join("before"), "async def ask(scope, receive, send):\n    {}['room']\n");
     let after = "
-def look():
+def look(done):
+    done()
     {}['room']
 
 async def ask(scope, receive, send):
-    asyncio.get_running_loop().run_in_executor(None, look)
-    await asyncio.sleep(0.1)
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    loop.run_in_executor(None, look, lambda: loop.call_soon_threadsafe(done.set))
+    await done.wait()
+    # The job ends, and the loop learns of its exception.
+    await loop.shutdown_default_executor()
+    await asyncio.sleep(0)
     await answer(send, 200)
 ";
     put(&directory.path().join("after"), after);
     let case = "summary = \"x\"\nstep = [{ request = \"GET /ask\" }]\n[[control.step]]\nrequest = \"GET /well\"\n\
                 [expect]\naccept = [\"good-open\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n";
-    let (_, verdict, entry) = run(directory.path(), case, &BOTH);
+    let (_, verdict, entry) = run(directory.path(), case, &[&BOTH[..], server].concat());
     assert_eq!(verdict, "still-broken", "{entry:#}");
 }

@@ -368,7 +368,7 @@ fn no_comment_begins_with_a_question_word() {
             let begins = |start: &&str| {
                 comment.strip_prefix(*start).is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric()))
             };
-            if refused.iter().any(|start| begins(&start)) {
+            if refused.iter().any(begins) {
                 found.push(format!("{file}:{}: {comment}", number + 1));
             }
         }

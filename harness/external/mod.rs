@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Trouble},
     explain::{Explanation, Kind},
     judge,
-    outcome::{Class, Ending},
+    outcome::{Class, Ending, Outcome},
     plan::Plan,
     profile::Profile,
     redact::Redactor,
@@ -232,7 +232,13 @@ impl External {
     /// The possible causes of a run's outcome.
     fn explain(&self, judged: &Judged) -> Option<Explanation> {
         let at = judged.outcomes.iter().position(|outcome| *outcome == judged.outcome)?;
-        self.kind.explain(&judge::reading(judged, at)?, &judged.outcome.ending)
+        let explanation = self.kind.explain(&judge::reading(judged, at)?, &judged.outcome.ending)?;
+        // The upgrade of a healthy client went the same way.
+        let is_session = |outcome: &Outcome| matches!(outcome.ending, Ending::Parted { .. } | Ending::Close { .. });
+        match judged.control.outcome().is_some_and(is_session) {
+            true => explanation.of_arrived(),
+            false => Some(explanation),
+        }
     }
 }
 

@@ -227,7 +227,7 @@ mod tests {
         transcript::BodyEnd,
     };
 
-    fn read(header: (&str, &str), text: &str, stream: Stream) -> (Option<BodyEnd>, String) {
+    fn read(header: (&'static str, &'static str), text: &str, stream: Stream) -> (Option<BodyEnd>, String) {
         let head = ResponseHead { status: 200, headers: vec![field(header.0, header.1)] };
         let mut reader = Reader::new("GET", &head, Behind::Nothing);
         let end = reader.read(&mut BytesMut::from(text), stream);

@@ -47,7 +47,6 @@ import ast
 import asyncio
 import atexit
 import builtins
-import concurrent.futures.process
 import concurrent.futures.thread
 import contextlib
 import contextvars
@@ -1024,6 +1023,26 @@ class RealTimeFinder:
         return spec
 
 
+def marked(executor, func, mark):
+    """The function as the job of an executor; its exceptions carry the mark of the call that gave it."""
+    if mark is None or not callable(func):
+        return func
+    processes = sys.modules.get("concurrent.futures.process")
+    if processes is not None and isinstance(executor, processes.ProcessPoolExecutor):
+        return func  # it goes to another process
+
+    @functools.wraps(func, updated=())
+    def job(*args):
+        try:
+            return func(*args)
+        except Exception as exc:
+            with contextlib.suppress(AttributeError, TypeError):
+                exc.relapse_mark = mark
+            raise
+
+    return job
+
+
 class LockstepLoop(asyncio.SelectorEventLoop):
     """An event loop on the virtual clock."""
 
@@ -1065,22 +1084,7 @@ class LockstepLoop(asyncio.SelectorEventLoop):
 
     def run_in_executor(self, executor, func, *args):
         """An exception of the job knows the call that gave the job."""
-        call = current_call.get()
-        if call is None or not callable(func):
-            return super().run_in_executor(executor, func, *args)
-
-        @functools.wraps(func, updated=())
-        def job(*args):
-            try:
-                return func(*args)
-            except Exception as exc:
-                with contextlib.suppress(AttributeError):
-                    exc.lockstep_call = call
-                raise
-
-        if isinstance(executor, concurrent.futures.ProcessPoolExecutor):
-            job = func  # it goes to another process
-        return super().run_in_executor(executor, job, *args)
+        return super().run_in_executor(executor, marked(executor, func, current_call.get()), *args)
 
     def create_task(self, coro, **options):
         """As usual, and the task knows the call that it belongs to."""
@@ -1717,7 +1721,7 @@ class Session:
         call = getattr(source, "lockstep_call", None) or current_call.get()
         if call is None:
             # The job of an executor's thread: its future may go in any thread.
-            call = getattr(exc, "lockstep_call", None)
+            call = getattr(exc, "relapse_mark", None)
         if call is None and "handle" in context:
             call = context["handle"]._context.get(current_call)
         if call is not None and call.forgotten:

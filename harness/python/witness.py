@@ -79,13 +79,16 @@ def tap_logs():
             text, _, trace = text.partition("\nTraceback (most recent call last):\n")
             text = ": ".join([text, *trace.strip().splitlines()[-1:]])
             exc = record.exc_info[1] if record.exc_info else None
+            call, raises = current_call.get(), shim.current_raises.get()
             if exc is not None:
                 exc = shim.leaf(exc)
+                if call is None:
+                    # The job of an executor's thread: its future may go in any thread.
+                    call, raises = getattr(exc, "relapse_mark", (None, None))
                 text = f"{text.strip()}: {type(exc).__name__}: {shim.render(str, exc, 2000)}"
-                raises = shim.current_raises.get()
                 if raises is not None and record.levelno >= logging.ERROR:
                     raises.add(exc)
-            line.tell("log", current_call.get(), record.levelno, text)
+            line.tell("log", call, record.levelno, text)
         printed_by.logging = True
         try:
             return pass_on(logger, record)
@@ -112,6 +115,19 @@ def tap_threads():
         report(args)
 
     threading.Thread.start, threading.excepthook = watched_start, watched_report
+
+
+def tap_executors():
+    """An exception of the job of an executor's thread knows the call that gave the job."""
+    run = asyncio.BaseEventLoop.run_in_executor
+
+    def marked_run(loop, executor, func, *args):
+        call = current_call.get()
+        mark = None if call is None else (call, shim.current_raises.get())
+        return run(loop, executor, shim.marked(executor, func, mark), *args)
+
+    marked_run.__doc__ = run.__doc__
+    asyncio.BaseEventLoop.run_in_executor = marked_run
 
 
 def tell_soon(*message):
@@ -228,6 +244,7 @@ def load():
 
 tap_prints()
 tap_threads()
+tap_executors()
 app = witnessed(load())
 tap_logs()
 line.tell("loaded")
