@@ -164,6 +164,8 @@ impl Inbound {
                     _ => None,
                 },
                 "http.disconnect" => Some(Inbound::HttpDisconnect),
+                "lifespan.startup" => Some(Inbound::LifespanStartup),
+                "lifespan.shutdown" => Some(Inbound::LifespanShutdown),
                 _ => None,
             },
             _ => None,
@@ -510,5 +512,23 @@ impl Machine {
             State::Gone => "after the client was gone",
         };
         Violation(format!("the application sent {} {state}", event.name(self.kind)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Inbound;
+
+    #[test]
+    fn a_received_event_reads_as_it_is_given() {
+        for event in [
+            Inbound::WebsocketConnect,
+            Inbound::WebsocketReceive { text: Some("hi".to_owned()), bytes: None },
+            Inbound::HttpDisconnect,
+            Inbound::LifespanStartup,
+            Inbound::LifespanShutdown,
+        ] {
+            assert_eq!(Inbound::from_value(&event.to_value()), event);
+        }
     }
 }

@@ -511,7 +511,7 @@ fn a_clause_names_what_never_came() {
     assert!(clause.ends_with("; a `reply` message never came"), "{clause}");
 }
 
-/// A session that lives on without the answer is one, whichever client it is: the service answers the close.
+/// A session in which the answer never comes, but whose close is answered, is silent: for every client, the healthy one too.
 #[test]
 fn a_session_that_is_deaf_is_silent() {
     let directory = tempfile::tempdir().unwrap();
@@ -538,18 +538,8 @@ fn a_session_that_is_deaf_is_silent() {
 #[test]
 fn a_refusal_of_what_the_edge_took_is_explained() {
     let directory = tempfile::tempdir().unwrap();
-    // It refuses whatever is no upgrade by its end.
-    let [one, two] = [true, true].map(|answers| {
-        let chat = chat_server(answers);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                std::thread::spawn(move || refuse_plain(stream, chat));
-            }
-        });
-        format!("ws://{address}")
-    });
+    let upgrade = "upgrade: websocket";
+    let [one, two] = [true, true].map(|answers| gateway(upgrade, "426 Upgrade Required", chat_server(answers)));
     let case = "summary = \"x\"\nstep = [{ open = \"/ws\" }]\n\
                 [[fault]]\nplace = \"edge\"\nkind = \"drop_hop_by_hop\"\n\
                 [expect]\naccept = [\"good-open\"]\n[symptom]\noutcome = \"close 1011\"\n";
@@ -564,16 +554,41 @@ fn a_refusal_of_what_the_edge_took_is_explained() {
     }
 }
 
-/// Passes an upgrade on to a server, and refuses any other request.
-fn refuse_plain(mut stream: TcpStream, server: SocketAddr) {
+/// Where a healthy client opens a session, upgrades arrive.
+#[rstest]
+#[case::seen_to_arrive("[[control.step]]\nopen = \"/ws\"\nquery = \"room=a\"\n", false)]
+#[case::not_seen("", true)]
+fn an_upgrade_that_arrives_is_not_doubted(#[case] control: &str, #[case] is_doubted: bool) {
+    let directory = tempfile::tempdir().unwrap();
+    let url = gateway("room=", "302 Found", chat_server(true));
+    let case = format!("summary = \"x\"\nstep = [{{ open = \"/ws\" }}]\n{control}[expect]\naccept = [\"good-open\"]\n");
+    let (_, verdict, entry) = run(directory.path(), &case, &["--target", &url]);
+    let doubt = "the headers Upgrade and Connection may not have reached the server";
+    assert_eq!((verdict.as_str(), entry.to_string().contains(doubt)), ("failed", is_doubted), "{entry:#}");
+}
+
+/// The URL of a gateway that passes requests with a text in their head on to a server, and answers others with a status.
+fn gateway(wanted: &'static str, status: &'static str, server: SocketAddr) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || pass_on(stream, wanted, status, server));
+        }
+    });
+    format!("ws://{address}")
+}
+
+/// Passes one connection on, or answers its request.
+fn pass_on(mut stream: TcpStream, wanted: &str, status: &str, server: SocketAddr) {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
         head.push(byte[0]);
     }
-    if !String::from_utf8_lossy(&head).to_ascii_lowercase().contains("upgrade: websocket") {
-        let answer = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-        return drop(stream.write_all(answer));
+    if !String::from_utf8_lossy(&head).to_ascii_lowercase().contains(wanted) {
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        return drop(stream.write_all(answer.as_bytes()));
     }
     let Ok(mut upstream) = TcpStream::connect(server) else { return };
     let (mut from_client, mut to_server) = (stream.try_clone().unwrap(), upstream.try_clone().unwrap());
