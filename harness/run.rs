@@ -30,7 +30,7 @@ use crate::{
     timeline::AFTERMATH,
     transcript::{PROCESS, Residue, Transcript},
     trial::Trial,
-    verdict::{Exercised, HealthyClient, Judged, Judgement, Reason, Verdict},
+    verdict::{HealthyClient, Judged, Judgement, Reason, Verdict},
 };
 
 /// How long the control may take for any single step.
@@ -96,21 +96,8 @@ impl Conductor {
                 let shams = shams.into_iter().map(|sham| (verdict(&sham), sham)).collect::<Vec<_>>();
                 let judged = judge::compare(case, profile, &before, &after)
                     .and_then(|()| judge::see_through(case, profile, &shams));
-                let (verdict, reason) = match judged {
-                    Ok(()) => (Verdict::Fixed, None),
-                    Err((verdict, reason)) => (verdict, Some(reason)),
-                };
-                let (before, after) = (Some(before), Some(after));
-                Judgement {
-                    verdict,
-                    reason,
-                    explanation: None,
-                    before,
-                    after,
-                    shown: None,
-                    others: Exercised::default(),
-                    shams,
-                }
+                let judged = judged.map(|()| Verdict::Fixed);
+                Judgement { shams, ..Judgement::of(judged, Some(before), Some(after)) }
             }
             Err(error) => Judgement::inconclusive(Reason::Harness(format!("could not {error}"))),
         }
@@ -182,21 +169,7 @@ fn judge_alone(case: &Case, run: Result<Judged, Error>) -> Judgement {
         Ok(judged) => judged,
         Err(error) => return Judgement::inconclusive(Reason::Harness(format!("could not {error}"))),
     };
-    let (verdict, reason) = match judge::alone(case, &judged) {
-        Ok(()) => (Verdict::Passed, None),
-        Err((verdict, reason)) => (verdict, Some(reason)),
-    };
-    let (before, after) = (None, Some(judged));
-    Judgement {
-        verdict,
-        reason,
-        explanation: None,
-        before,
-        after,
-        shown: None,
-        others: Exercised::default(),
-        shams: Vec::new(),
-    }
+    Judgement::of(judge::alone(case, &judged).map(|()| Verdict::Passed), None, Some(judged))
 }
 
 /// Performs a case and its control on a running target, and judges.

@@ -513,7 +513,7 @@ pub struct Judgement {
     pub after: Option<Judged>,
     /// How often each version was run, and how often before showed the symptom.
     pub shown: Option<Shown>,
-    /// The exercise of the runs that the verdict does not rest on, where each version was run several times.
+    /// The counts of the runs that the verdict does not rest on, where each version was run several times.
     pub others: Exercised,
     /// The verdict on each claimed fix in place of the real one, in the order in which the case names them.
     pub shams: Vec<(Verdict, Judged)>,
@@ -582,18 +582,19 @@ impl Judgement {
         decisive.sum::<Exercised>() + self.others
     }
 
+    /// The judgment of one run of each version, without claimed fixes and without an explanation.
+    pub fn of(result: Result<Verdict, (Verdict, Reason)>, before: Option<Judged>, after: Option<Judged>) -> Judgement {
+        let (verdict, reason) = match result {
+            Ok(verdict) => (verdict, None),
+            Err((verdict, reason)) => (verdict, Some(reason)),
+        };
+        let others = Exercised::default();
+        Judgement { verdict, reason, explanation: None, before, after, shown: None, others, shams: Vec::new() }
+    }
+
     /// A case that could not be judged.
     pub fn inconclusive(reason: Reason) -> Judgement {
-        Judgement {
-            verdict: Verdict::Inconclusive,
-            reason: Some(reason),
-            explanation: None,
-            before: None,
-            after: None,
-            shown: None,
-            others: Exercised::default(),
-            shams: Vec::new(),
-        }
+        Judgement::of(Err((Verdict::Inconclusive, reason)), None, None)
     }
 
     /// Why the verdict does not pass, in a sentence; empty when it does.

@@ -233,7 +233,7 @@ impl External {
     fn explain(&self, judged: &Judged) -> Option<Explanation> {
         let at = judged.outcomes.iter().position(|outcome| *outcome == judged.outcome)?;
         let explanation = self.kind.explain(&judge::reading(judged, at)?, &judged.outcome.ending)?;
-        // The upgrade of a healthy client went the same way.
+        // The upgrade of a healthy client arrived, on the case's own path unless `[control]` names another.
         let is_session = |outcome: &Outcome| matches!(outcome.ending, Ending::Parted { .. } | Ending::Close { .. });
         match judged.control.outcome().is_some_and(is_session) {
             true => explanation.of_arrived(),
@@ -326,19 +326,22 @@ impl Versions {
         result: Result<Verdict, (Verdict, Reason)>,
         shown: Option<Shown>,
     ) -> Judgement {
-        let (verdict, reason) = match result {
-            Ok(verdict) => (verdict, None),
-            Err((verdict, reason)) => (verdict, Some(reason)),
+        let judgement = Judgement { shown, others, ..Judgement::of(result, before, Some(after)) };
+        let (looked_at, version) = match judgement.verdict {
+            Verdict::CannotReproduce => (&judgement.before, self.before.as_ref()),
+            Verdict::Fixed
+            | Verdict::Passed
+            | Verdict::StillBroken
+            | Verdict::Failed
+            | Verdict::Vacuous
+            | Verdict::Inconclusive => (&judgement.after, Some(&self.after)),
         };
-        let is_of_before = matches!(verdict, Verdict::CannotReproduce);
-        let looked_at = if is_of_before { before.as_ref() } else { Some(&after) };
-        let version = if is_of_before { self.before.as_ref() } else { Some(&self.after) };
         // A refusal may have its cause on the way to the app.
         let explanation = looked_at
-            .filter(|run| !verdict.passes() && run.outcome.class != Class::GoodOpen)
+            .as_ref()
+            .filter(|run| !judgement.verdict.passes() && run.outcome.class != Class::GoodOpen)
             .and_then(|run| version.and_then(Version::running)?.explain(run));
-        let explanation = explanation.map(|explanation| explanation.to_string());
-        Judgement { verdict, reason, explanation, before, after: Some(after), shown, others, shams: Vec::new() }
+        Judgement { explanation: explanation.map(|explanation| explanation.to_string()), ..judgement }
     }
 
     /// Every version that runs, with its side.
@@ -354,11 +357,11 @@ impl Versions {
 struct Tries {
     before: Option<Judged>,
     after: Judged,
-    /// The counts of what the other runs of both versions exercised.
+    /// The counts of the other runs of both versions.
     others: Exercised,
 }
 
-/// The first of several runs that does not pass, or the last one, what the others exercised, and the result.
+/// The first of several runs that does not pass, or the last one, the counts of the others, and the result.
 fn decisive<T>(
     mut runs: Vec<(Case, Judged)>,
     judged: impl Fn(&(Case, Judged)) -> Result<T, (Verdict, Reason)>,
