@@ -16,13 +16,13 @@ pub use arguments::ServerArguments;
 pub use claim::{ExceptionClaim, PlaceClaim, Symptom};
 
 use crate::{
+    defects::{DefectEntry, Defects},
     environment::Environment,
     error::Error,
     fault::Fault,
     outcome::{Class, Outcome, OutcomePattern},
     plan::Plan,
     profile::version_of,
-    revision::Revision,
     step::{Crowd, Step},
     transcript::Transcript,
 };
@@ -49,8 +49,9 @@ pub struct Case {
     pub origin: Origin,
     /// Whose paths and messages its steps name.
     pub vocabulary: Vocabulary,
-    /// The defective twin. The repaired revision where there is none: what was found once must not be found again.
-    pub twin: Revision,
+    /// The defects of the version with the bug; none where there is no such version, and what was found once must not be
+    /// found again.
+    pub twin: Defects,
     /// The server profiles it runs on; `None` for every one.
     pub profiles: Option<Vec<String>>,
     /// The environments it runs in.
@@ -138,8 +139,8 @@ impl Accepted {
 pub struct Sham {
     /// The claim, in one sentence.
     pub claim: String,
-    /// The backend as the claimed repair left it.
-    pub revision: Revision,
+    /// The defects that the claimed repair left in.
+    pub defects: Defects,
     /// The outcome it shows.
     pub outcome: OutcomePattern,
     /// The class it shows.
@@ -221,6 +222,8 @@ pub struct Known<'a> {
     pub profiles: &'a [&'a str],
     /// Checks.
     pub checks: &'a [&'a str],
+    /// Defects of the backend, in the order of its list.
+    pub defects: &'a [DefectEntry],
     /// Dependencies of the backend, with their operations.
     pub dependencies: &'a [(&'a str, &'a [&'a str])],
     /// Environment variables of the backend.
@@ -232,5 +235,5 @@ pub struct Known<'a> {
 impl Known<'_> {
     /// No names at all: there is nothing but an edge.
     pub const NOTHING: Known<'static> =
-        Known { profiles: &[], checks: &[], dependencies: &[], variables: &[], modules: &[] };
+        Known { profiles: &[], checks: &[], defects: &[], dependencies: &[], variables: &[], modules: &[] };
 }

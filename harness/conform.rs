@@ -9,24 +9,19 @@ use tokio::time::{Instant, timeout};
 use crate::{
     binding::Binding,
     classify::Reading,
-    clock::{Clock, Runtime},
     close_code::CloseCode,
     conformance::{Behavior, Conformance, Event, Expected, FrameCase, Judged, Saw, Tried, Variant, Written, judge},
-    environment::Environment,
     error::Error,
     frame::{Assembly, Frame, Opcode},
-    link::{Listener, Wire},
+    link::Wire,
     outcome::Class,
     plan::Plan,
     probe::{self, PAYLOAD_BYTES_MAX},
-    profile::Profile,
-    recorder::{self, Recorder},
+    recorder::Recorder,
     redact::Redactor,
-    revision::Revision,
     run,
     step::Request,
     target::Target,
-    targets::{Embedded, Transport},
     transcript::{Transcript, What},
 };
 
@@ -38,9 +33,6 @@ const OPENING_LIMIT: Duration = Duration::from_secs(10);
 
 /// More than any rule brings about.
 const EVENTS_MAX: usize = 1000;
-
-/// The host that the embedded backend is called by.
-const EMBEDDED: &str = "relapse.test";
 
 /// A target whose framing is tried.
 #[derive(Debug)]
@@ -79,35 +71,6 @@ pub async fn conform(cases: &[Arc<FrameCase>], peer: &Peer<'_>, done: impl Fn())
     }
     conformance.trouble = peer.control().await.err().map(|why| format!("after everything was tried {why}"));
     conformance
-}
-
-/// Tries cases on the repaired embedded backend behind a server with this profile: in memory on the virtual clock, over
-/// loopback sockets on the real one.
-///
-/// # Errors
-/// When the harness could not do its work.
-pub fn conform_embedded(
-    cases: &[Arc<FrameCase>],
-    profile: &Arc<Profile>,
-    clock: Clock,
-    seed: u64,
-    done: impl Fn(),
-) -> Result<Conformance, Error> {
-    Runtime::new(clock).block_on(async {
-        let _logs = recorder::capture_logs();
-        let transport = match clock {
-            Clock::Virtual => Transport::Memory,
-            Clock::Real => Transport::Tcp(Listener::bind(clock).await?),
-        };
-        let (revision, environment) = (Revision::repaired(), Environment::Staging);
-        let target = Embedded::launch(revision, environment, Arc::clone(profile), transport, seed);
-        let (name, authority, binding) = (profile.name.clone(), EMBEDDED.to_owned(), Binding::embedded());
-        let (binding, patience) = (&binding, PATIENCE);
-        let peer = Peer { target: &target, binding, name, authority, patience, seed };
-        let conformance = conform(cases, &peer, done).await;
-        target.stop().await?;
-        Ok(conformance)
-    })
 }
 
 impl Peer<'_> {

@@ -3,6 +3,8 @@
 //! Each entry has exactly one site in `harness/backend/`, and the site holds the mechanism: what the reported code
 //! did, never what a client saw of it.
 
+use crate::defects::DefectEntry;
+
 /// Declares the catalogue: variant, name, origin, and what the code did.
 macro_rules! defects {
     ($($(#[doc = $doc:literal])* $variant:ident $name:literal, from $origin:literal;)*) => {
@@ -23,6 +25,13 @@ macro_rules! defects {
             pub fn origin(self) -> &'static str {
                 match self { $(Defect::$variant => $origin,)* }
             }
+
+            /// The whole catalogue, as cases and reports use it.
+            pub const ENTRIES: &[DefectEntry] = &[$(DefectEntry {
+                name: $name,
+                origin: $origin,
+                mechanism: concat!($($doc),*).trim_ascii_start(),
+            },)*];
 
             /// The mechanism in the code, in one sentence.
             pub fn mechanism(self) -> &'static str {

@@ -11,7 +11,6 @@ use crate::{
     case::{Case, Known, read_fault},
     check,
     conformance::FrameCase,
-    dependency::{Dependency, MODULES, VARIABLES},
     error::{Error, nearest},
     fault::Fault,
     issue::Issue,
@@ -105,19 +104,6 @@ pub fn frame_cases(filters: &[String]) -> Result<Vec<Arc<FrameCase>>, Error> {
     Ok(cases.into_iter().filter(selected).map(Arc::new).collect())
 }
 
-/// The names of the embedded backend.
-const BACKEND: Known<'static> =
-    Known { profiles: &[], checks: &[], dependencies: Dependency::NAMES, variables: VARIABLES, modules: MODULES };
-
-/// Reads a fault of the embedded backend, or of the edge before it, from one line, as in
-/// `hang dependency=database until_ms=5000`.
-///
-/// # Errors
-/// Says what is wrong, with the nearest right name.
-pub fn read_backend_fault(line: &str) -> Result<Fault, Error> {
-    read_fault(line, &BACKEND)
-}
-
 /// Reads a fault of an edge before anything else from one line, as in `strip_header header=Authorization`.
 ///
 /// # Errors
@@ -127,8 +113,10 @@ pub fn read_edge_fault(line: &str) -> Result<Fault, Error> {
 }
 
 /// The cases below a directory, and what is wrong with those that cannot be read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Catalogue {
+    /// The names that they may use besides those of servers and checks.
+    known: Known<'static>,
     /// The cases, by name.
     pub cases: Vec<Arc<Case>>,
     /// The files that are no case.
@@ -136,12 +124,17 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
+    /// No cases yet; those that are added may use these names.
+    pub fn knowing(known: Known<'static>) -> Catalogue {
+        Catalogue { known, cases: Vec::new(), broken: Vec::new() }
+    }
+
     /// Reads every case file (`*.toml`) below a directory. A broken one does not keep the others from being read.
     ///
     /// # Errors
     /// When there is no such directory, or no case file below it.
-    pub fn read(directory: &Path) -> Result<Catalogue, Error> {
-        let mut catalogue = Catalogue::default();
+    pub fn read(directory: &Path, known: Known<'static>) -> Result<Catalogue, Error> {
+        let mut catalogue = Catalogue::knowing(known);
         let mut paths = Vec::new();
         walk(directory, &mut paths, &mut catalogue.broken)?;
         paths.sort();
@@ -172,7 +165,7 @@ impl Catalogue {
         let profiles = servers()?;
         let profiles: Vec<&str> = profiles.iter().map(|profile| profile.name.as_str()).collect();
         let checks = check::names();
-        let known = Known { profiles: &profiles, checks: &checks, ..BACKEND };
+        let known = Known { profiles: &profiles, checks: &checks, ..self.known };
         let read =
             fs::read_to_string(path).map_err(|source| Error::Io { doing: "read", path: path.to_owned(), source });
         match read.and_then(|text| Case::parse(&path.display().to_string(), name, &text, &known)) {

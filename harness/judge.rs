@@ -127,7 +127,7 @@ pub fn see_through(case: &Case, profile: &str, shams: &[(Verdict, Judged)]) -> R
     for (sham, (verdict, judged)) in case.shams.iter().zip(shams) {
         let (outcome, class) = sham.shows_behind(profile);
         let Outcome { ending, class: seen, .. } = &judged.outcome;
-        let fix = sham.revision.to_string();
+        let fix = sham.defects.to_string();
         let has_finding = |name: &&String| judged.findings.iter().any(|finding| finding.check == name.as_str());
         if *verdict != Verdict::StillBroken {
             return Err((Verdict::Vacuous, Reason::ClaimedFixAccepted { fix, verdict: *verdict }));

@@ -49,10 +49,12 @@ pub mod check;
 pub mod classify;
 pub mod clock;
 pub mod close_code;
+pub mod conductor;
 pub mod conform;
 pub mod conformance;
 pub mod credential;
 pub mod defect;
+pub mod defects;
 pub mod dependency;
 pub mod differential;
 pub mod discover;
@@ -109,18 +111,20 @@ pub use binding::{Binding, COMMAND_LIMIT, TokenSource};
 pub use case::Case;
 pub use cause::Cause;
 pub use clock::{Clock, Runtime};
-pub use conform::{PATIENCE, Peer, conform, conform_embedded};
+pub use conductor::{Conductor, KNOWN, conform_embedded, ground, judge_all, read_backend_fault};
+pub use conform::{PATIENCE, Peer, conform};
 pub use conformance::{Conformance, FrameCase};
 pub use defect::Defect;
+pub use defects::{DefectEntry, Defects};
 pub use differential::{Difference as ProgramDifference, Setup as DifferentialSetup, compare as compare_programs};
-pub use discover::{Catalogue, balancers, frame_cases, issues, read_backend_fault, read_edge_fault, servers};
+pub use discover::{Catalogue, balancers, frame_cases, issues, read_edge_fault, servers};
 pub use environment::Environment;
 pub use error::{Blame, Error, Trouble, did_you_mean};
 pub use external::{External, Front, Version, Versions, judge_external};
 pub use fault::{Fault, Place};
 pub use hunt::{
-    Campaign, Change, Fate, Foreign, Found, FoundReport, Hunt, HuntReport, Launch, Reached, Reproduction, Unfinished,
-    hunt_all,
+    Campaign, Change, Fate, Foreign, Found, FoundReport, Ground, Hunt, HuntReport, Launch, Reached, Reproduction,
+    Unfinished, hunt_all,
     report::{Detection, HuntDocument, coverage, render_detection},
 };
 pub use init::{Acquaintance, init as get_acquainted};
@@ -144,12 +148,11 @@ pub use report::{
     located::render as render_located,
     pytest::Loaded as LoadedApplication,
     sequence::{Detail, lines as sequence_lines},
-    show::render as render_show,
+    show::{Background, render as render_show},
     table::{plain_table, render as render_table},
 };
 pub use revision::Revision;
 pub use route::Route;
-pub use run::{Conductor, judge_all};
 pub use stand::{Setup as StandSetup, Stand};
 pub use targets::{Python as PythonTarget, Served, Url};
 pub use transcript::Transcript;

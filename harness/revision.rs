@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::defect::Defect;
+use crate::{defect::Defect, defects::Defects};
 
 /// A revision of the backend: the set of its defects. The repaired revision has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,6 +35,19 @@ impl Revision {
     /// Whether it contains the defect.
     pub fn has(self, defect: Defect) -> bool {
         self.defects & (1 << defect as u64) != 0
+    }
+}
+
+impl From<&Defects> for Revision {
+    /// The revision with the defects that a case names. A case file names known defects only.
+    fn from(defects: &Defects) -> Revision {
+        Revision::of(Defect::ALL.iter().copied().filter(|defect| defects.contains(defect.name())))
+    }
+}
+
+impl From<Revision> for Defects {
+    fn from(revision: Revision) -> Defects {
+        Defects::of(revision.defects().map(Defect::name))
     }
 }
 

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use relapse::{
-    Binding, Case, Catalogue, Conductor, Environment, Error, Outcome, Plan, PythonInstallation, PythonServer, Revision,
-    Served, Trial,
+    Binding, Case, Catalogue, Conductor, Environment, Error, KNOWN, Outcome, Plan, PythonInstallation, PythonServer,
+    Revision, Served, Trial,
     application::Promise,
     backend::{Backend, Settings, Variables},
     classify::{self, Reading},
     clock::{Clock, Runtime},
+    conductor,
     credential::{Credential, CredentialPlace, Form, Presented},
     dependency::InMemory,
     fault::{CallFault, Fault, FaultKind, Place},
@@ -111,7 +112,7 @@ fn why_not(case: &Case, server: &str) -> Option<String> {
     if let Some((_, _, reason)) = NOT_ALIKE.iter().find(differs) {
         return Some((*reason).to_owned());
     }
-    if !is_on_the_twin(case.twin) {
+    if !is_on_the_twin(Revision::from(&case.twin)) {
         return Some("the twin does not have its defect".to_owned());
     }
     let other = |fault: &&Fault| !matches!(fault.kind.place(), Place::Edge | Place::Dependency);
@@ -192,7 +193,7 @@ fn installation(server: &str, like: &str, face: &str) -> Option<PythonInstallati
 }
 
 fn catalogue() -> Vec<Arc<Case>> {
-    Catalogue::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases")).unwrap().cases
+    Catalogue::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases"), KNOWN).unwrap().cases
 }
 
 /// Ending, class and cause of every connection. The order of many clients is not fixed.
@@ -217,7 +218,7 @@ fn the_twin_ends_as_the_backend_behind_a_profile(#[case] server: &str, #[case] l
     let mut runs = Vec::new();
     for case in catalogue().iter().filter(|case| why_not(case, like).is_none()) {
         for trial in Trial::of(std::slice::from_ref(case), &[Arc::clone(&profile)], None) {
-            for revision in [case.twin, Revision::repaired()] {
+            for revision in [Revision::from(&case.twin), Revision::repaired()] {
                 let played = conductor.run(&trial, revision, SEED).unwrap();
                 let run = Run { trial: trial.clone(), revision, patience: patience(&played.transcript) };
                 runs.push((run, seen(case, &played.outcomes)));
@@ -283,7 +284,7 @@ async fn on_server(served: &Served, run: &Run, number: usize) -> Vec<String> {
     let to_service = |steps| to_service(steps, &trial.case, number, *revision, trial.environment);
     let steps = trial.case.steps.iter().cloned().map(|step| patient(step, *patience)).collect();
     // The outcome of the valid client is not compared, so that it may wait in vain.
-    let (steps, control) = (to_service(steps), to_service(run::control_steps()));
+    let (steps, control) = (to_service(steps), to_service(conductor::control_steps()));
     // A valid client comes before and beside, as on the embedded backend; but what fails for the case fails for it too.
     let beside = async {
         if trial.case.faults.iter().all(|fault| fault.kind.calls().is_none()) {

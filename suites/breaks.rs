@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use relapse::{Catalogue, Conductor, Judged, Reason, Revision, Trial, Verdict, check, judge, servers};
+use relapse::{Catalogue, Conductor, Judged, KNOWN, Reason, Revision, Trial, Verdict, check, judge, servers};
 
 use crate::support::check_page;
 
@@ -18,14 +18,14 @@ struct Runs {
 
 fn runs() -> Vec<Runs> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
-    let catalogue = Catalogue::read(&directory).unwrap();
+    let catalogue = Catalogue::read(&directory, KNOWN).unwrap();
     let conductor = Conductor::default();
     Trial::of(&catalogue.cases, &servers().unwrap(), None)
         .into_iter()
         .map(|trial| {
             let run = |revision| conductor.run(&trial, revision, 1).unwrap();
-            let (before, after) = (run(trial.case.twin), run(Revision::repaired()));
-            let shams = trial.case.shams.iter().map(|sham| run(sham.revision)).collect();
+            let (before, after) = (run(Revision::from(&trial.case.twin)), run(Revision::repaired()));
+            let shams = trial.case.shams.iter().map(|sham| run(Revision::from(&sham.defects))).collect();
             Runs { trial, before, after, shams }
         })
         .collect()
@@ -53,7 +53,7 @@ fn every_break_turns_something_red() {
         assert_ne!(compare(after, after), Verdict::Fixed, "a defect without effect: {label}");
         assert_eq!(compare(before, before), Verdict::StillBroken, "a repair that repairs nothing: {label}");
         for (sham, judged) in case.shams.iter().zip(shams) {
-            assert_eq!(compare(before, judged), Verdict::StillBroken, "the sham {}: {label}", sham.revision);
+            assert_eq!(compare(before, judged), Verdict::StillBroken, "the sham {}: {label}", sham.defects);
         }
     }
     for name in check::names() {
@@ -77,7 +77,7 @@ fn every_break_turns_something_red() {
 fn catches(runs: &[Runs]) -> String {
     let mut caught: BTreeMap<&str, BTreeMap<String, bool>> = BTreeMap::new();
     for Runs { trial, before, shams, .. } in runs {
-        let sham_names = trial.case.shams.iter().map(|sham| sham.revision.to_string());
+        let sham_names = trial.case.shams.iter().map(|sham| sham.defects.to_string());
         let named = std::iter::once(trial.case.twin.to_string()).chain(sham_names);
         for (name, judged) in named.zip(std::iter::once(before).chain(shams)) {
             let checks: BTreeSet<&str> = judged.findings.iter().map(|finding| finding.check).collect();

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial as Named};
 use relapse::{
-    Catalogue, Conductor, Detail, Judged, Reason, Revision, Side, Trial, judge,
+    Catalogue, Conductor, Detail, Judged, KNOWN, Reason, Revision, Side, Trial, judge,
     report::{
         sequence::{self, seconds},
         table::behind,
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 /// All trials. Nothing to run, or a file that is no case, is a failing trial of its own.
 fn trials() -> Vec<Named> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
-    let (catalogue, servers) = match (Catalogue::read(&directory), servers()) {
+    let (catalogue, servers) = match (Catalogue::read(&directory, KNOWN), servers()) {
         (Ok(catalogue), Ok(servers)) => (catalogue, servers),
         (Err(error), _) | (_, Err(error)) => {
             let text = format!("could not {error}");
@@ -72,7 +72,7 @@ fn failed(reason: Reason) -> Failed {
 }
 
 fn defective(trial: &Trial) -> Revision {
-    trial.case.twin
+    Revision::from(&trial.case.twin)
 }
 
 fn perform(trial: &Trial, revision: Revision) -> Result<Judged, Failed> {

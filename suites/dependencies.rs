@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use relapse::{
-    Catalogue, Conductor, Revision, Trial,
+    Catalogue, Conductor, KNOWN, Revision, Trial,
     application::Promise,
     case::Case,
     dependency::{
@@ -363,7 +363,7 @@ impl BothWays {
 
 fn trials_about_services() -> Vec<Trial> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
-    let mut cases = Catalogue::read(&directory).unwrap().cases;
+    let mut cases = Catalogue::read(&directory, KNOWN).unwrap().cases;
     cases.retain(|case| is_about_a_service(case));
     Trial::of(&cases, &servers().unwrap(), None)
 }
@@ -374,7 +374,7 @@ fn services_over_http_fail_as_services_in_memory_do() {
     let both = BothWays::new(Slow::ToAnswer);
     let mut compared = 0;
     for trial in trials_about_services() {
-        for revision in [trial.case.twin, Revision::repaired()] {
+        for revision in [Revision::from(&trial.case.twin), Revision::repaired()] {
             // The struck clients of a crowd are a matter of chance on sockets.
             if trial.case.crowd.clients() > 1 && revision != Revision::repaired() {
                 continue;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use relapse::{
-    Catalogue, Cause, Conductor, Environment, Place, Revision, Trial,
+    Catalogue, Cause, Conductor, Environment, KNOWN, Place, Revision, Trial,
     application::Application,
     classify::Reading,
     event::Outbound,
@@ -75,7 +75,7 @@ fn explanations_have_the_real_cause() {
         [Cause::CrashBeforeAccept, Cause::CrashAfterAccept, Cause::Abandoned, Cause::AppChose1011, Cause::Keepalive];
     const OWN: [Cause; 2] = [Cause::Policy, Cause::AppChose1011];
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
-    let cases = Catalogue::read(&directory).unwrap().cases;
+    let cases = Catalogue::read(&directory, KNOWN).unwrap().cases;
     let conductor = Conductor::default();
     let (mut explained, mut sole, mut observed) = (BTreeMap::new(), 0, 0);
     for trial in Trial::of(&cases, &servers().unwrap(), None) {
@@ -83,7 +83,7 @@ fn explanations_have_the_real_cause() {
         if trial.case.faults.iter().any(|fault| fault.kind.place() == Place::Edge) {
             continue;
         }
-        let judged = conductor.run(&trial, trial.case.twin, 1).unwrap();
+        let judged = conductor.run(&trial, Revision::from(&trial.case.twin), 1).unwrap();
         let kind = Kind { profiles: vec![profile(&trial.profile.name)], by: "its name" };
         for (exchange, outcome) in judged.outcomes.iter().enumerate() {
             let reading = judge::reading(&judged, exchange).unwrap();

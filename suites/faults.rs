@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use relapse::{
-    Cause, Class, Environment, Fault, Revision, Transcript,
+    Cause, Class, Environment, Fault, KNOWN, Revision, Transcript,
     classify::Reading,
     close_code::CloseCode,
     event::Outbound,
@@ -428,7 +428,7 @@ fn a_client_that_reads_nothing_gets_everything_later() {
 fn settings_survive_their_file() {
     let mut kinds = std::collections::BTreeSet::new();
     for seed in 0..5000 {
-        for fault in relapse::hunt::draw(seed, &relapse::hunt::Aim::everything(5)).faults {
+        for fault in relapse::hunt::draw(seed, &relapse::hunt::Aim::everything(5, KNOWN)).faults {
             let settings = fault.kind.write().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
             let mut settings = Settings(settings);
             let read = FaultKind::read(fault.kind.name(), &mut settings).unwrap().unwrap();
@@ -471,14 +471,14 @@ fn a_harmless_fault_excuses_nothing(#[case] kind: FaultKind) {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
     let conductor = relapse::Conductor::default();
     let mut looked_at = 0;
-    for case in relapse::Catalogue::read(&directory).unwrap().cases {
+    for case in relapse::Catalogue::read(&directory, KNOWN).unwrap().cases {
         let mut with = relapse::Case::clone(&case);
         with.faults.push(kind.clone().into());
         // uvicorn 0.35 sends a denial response as far as it has come when the application waits in the middle of it.
         let server: Vec<_> = servers().unwrap().into_iter().filter(|server| server.name == "uvicorn-0.54").collect();
         let trial =
             |case: relapse::Case| relapse::Trial::of(&[std::sync::Arc::new(case)], &server, Some(&server)).remove(0);
-        let run = |case: relapse::Case| conductor.run(&trial(case), with.twin, 1).unwrap();
+        let run = |case: relapse::Case| conductor.run(&trial(case), relapse::Revision::from(&with.twin), 1).unwrap();
         let (before, beside) = (run(relapse::Case::clone(&case)), run(with.clone()));
         assert_eq!(beside.outcome.class, before.outcome.class, "{} with {kind}: {}", case.name, beside.outcome);
         looked_at += usize::from(beside.transcript.fired.last().is_some_and(|&count| count > 0));

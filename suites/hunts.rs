@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use relapse::{
-    Case, Catalogue, Conductor, Defect, Detail, Hunt, Revision, Trial, Verdict,
+    Case, Catalogue, Conductor, Defect, Defects, Detail, Hunt, KNOWN, Revision, Trial, Verdict,
     classify::readings,
     fault::{FaultKind, Place},
+    ground,
     hunt::{Aim, Drawn, draw},
     hunt_all,
     outcome::Class,
@@ -27,13 +28,13 @@ fn capsules() -> PathBuf {
 }
 
 fn hunt(revision: Revision, cases: u64) -> Hunt {
-    Hunt::on(revision, servers().unwrap(), cases)
+    Hunt::on(ground(revision), servers().unwrap(), cases)
 }
 
 /// The capsule of a defect, as it is filed.
 fn filed(defect: Defect) -> (String, Arc<Case>) {
     let path = capsules().join(format!("{}.toml", defect.name()));
-    let mut catalogue = Catalogue::default();
+    let mut catalogue = Catalogue::knowing(KNOWN);
     catalogue.add(&path).unwrap();
     assert!(catalogue.broken.is_empty(), "{:?}", catalogue.broken);
     (fs::read_to_string(&path).unwrap(), catalogue.cases.remove(0))
@@ -49,7 +50,7 @@ fn nothing_is_found_on_the_repaired_service() {
     let cases = u64::from(property_config().cases);
     for places in [Place::ALL.to_vec()].into_iter().chain(Place::ALL.map(|place| vec![place])) {
         let hunt = Hunt { places, ..hunt(Revision::repaired(), cases) };
-        let campaign = Conductor::default().hunt(&hunt).unwrap();
+        let campaign = hunt.run().unwrap();
         let found: Vec<_> = campaign.found.iter().map(|found| (found.seed, &found.key, &found.message)).collect();
         assert_eq!(found, [], "at {:?}; `relapse hunt --seed N --cases 1 --faults PLACE` shows it", hunt.places);
         assert!(!campaign.reached.is_nothing(true), "{:?}", campaign.reached);
@@ -61,14 +62,13 @@ fn nothing_is_found_on_the_repaired_service() {
 /// `relapse hunt --detection --capsules fixtures/capsules` files them anew when what is drawn has changed.
 #[test]
 fn every_defect_is_found_without_its_case() {
-    let conductor = Conductor::default();
     let mut soon = 0;
     for &defect in Defect::ALL {
         let (text, case) = filed(defect);
         let seed = case.seed.unwrap();
         assert!((1..=CASES_MAX).contains(&seed), "{} takes {seed} cases", defect.name());
         soon += usize::from(seed <= CASES_MAX / 10);
-        let found = conductor.detect(defect, &Hunt { seed, ..hunt(Revision::repaired(), 1) }).unwrap();
+        let found = Hunt { seed, ..hunt(Revision::only(defect), 1) }.first().unwrap();
         let found = found.unwrap_or_else(|| panic!("{} is not found", defect.name()));
         assert!(found.drawn.faults.len() <= 2, "{}: {:?}", defect.name(), found.drawn.faults);
         assert!(steps(&found.drawn) <= 4, "{}: {:?}", defect.name(), found.drawn.visits);
@@ -81,7 +81,7 @@ fn every_defect_is_found_without_its_case() {
 /// the repaired one. The conversation it was shrunk to is reviewed.
 #[test]
 fn every_capsule_is_fixed() {
-    let catalogue = Catalogue::read(&capsules()).unwrap();
+    let catalogue = Catalogue::read(&capsules(), KNOWN).unwrap();
     assert!(catalogue.broken.is_empty(), "{:?}", catalogue.broken);
     let conductor = Conductor::default();
     for trial in Trial::of(&catalogue.cases, &servers().unwrap(), None) {
@@ -107,7 +107,7 @@ fn a_capsule_without_a_twin_is_judged_by_what_happens_now() {
     let (_, case) = filed(Defect::QueryParamsOnUrl);
     let conductor = Conductor::default();
     let trial = |case: Case| Trial::of(&[Arc::new(case)], &servers().unwrap(), None).remove(0);
-    let alone = Case { twin: Revision::repaired(), ..Case::clone(&case) };
+    let alone = Case { twin: Defects::NONE, ..Case::clone(&case) };
     assert_eq!(conductor.judge(&trial(alone.clone()), 1).verdict, Verdict::Passed);
     // Its own accepted class is not what happens.
     let mut broken = alone.clone();
@@ -127,7 +127,7 @@ fn keys(key: &str) -> relapse::fault::setting::Settings {
 #[test]
 fn whatever_is_drawn_survives_its_file() {
     let directory = tempfile::tempdir().unwrap();
-    let aim = Aim::everything(9);
+    let aim = Aim::everything(9, KNOWN);
     let (_, model) = filed(Defect::QueryParamsOnUrl);
     for seed in 0..2 * u64::from(property_config().cases) {
         let drawn = draw(seed, &aim);
@@ -150,7 +150,7 @@ fn whatever_is_drawn_survives_its_file() {
         };
         let path = directory.path().join("drawn.toml");
         fs::write(&path, case.print()).unwrap();
-        let mut catalogue = Catalogue::default();
+        let mut catalogue = Catalogue::knowing(KNOWN);
         catalogue.add(&path).unwrap();
         // A fault that no step can meet is drawn now and then, and refused in a file.
         if let Some(refused) = catalogue.broken.first() {
@@ -185,7 +185,7 @@ fn the_findings_do_not_depend_on_the_workers() {
 #[test]
 fn one_seed_gives_one_transcript() {
     let play = |conductor: &Conductor, seed| {
-        let drawn = draw(seed, &Aim::everything(9));
+        let drawn = draw(seed, &Aim::everything(9, KNOWN));
         let plan = relapse::Plan { seed, faults: drawn.faults.clone() };
         let profile = &servers().unwrap()[drawn.server];
         let (environment, steps) = (drawn.environment, drawn.steps());
@@ -201,20 +201,20 @@ fn one_seed_gives_one_transcript() {
 /// Draws vary: every kind of fault, every server and every environment is met.
 #[test]
 fn draws_reach_everywhere() {
-    let drawn: Vec<_> = (0..5000).map(|seed| draw(seed, &Aim::everything(9))).collect();
+    let drawn: Vec<_> = (0..5000).map(|seed| draw(seed, &Aim::everything(9, KNOWN))).collect();
     let kinds: BTreeSet<&str> = drawn.iter().flat_map(|drawn| &drawn.faults).map(|fault| fault.kind.name()).collect();
     let missed: Vec<&str> = FaultKind::all().map(|kind| kind.name).filter(|name| !kinds.contains(name)).collect();
     assert_eq!(missed, Vec::<&str>::new());
     let met: BTreeSet<_> = drawn.iter().map(|drawn| (drawn.server, drawn.environment)).collect();
     assert_eq!(met.len(), 9 * 4);
     assert!(drawn.iter().any(|drawn| drawn.faults.is_empty()));
-    assert_eq!(draw(7, &Aim::everything(9)), draw(7, &Aim::everything(9)));
+    assert_eq!(draw(7, &Aim::everything(9, KNOWN)), draw(7, &Aim::everything(9, KNOWN)));
 }
 
 /// With `--faults` nothing acts elsewhere, and with `--legal-only` nothing that the specification forbids.
 #[test]
 fn draws_keep_to_their_aim() {
-    let aim = Aim { legal_only: true, places: vec![Place::Scope, Place::Event], ..Aim::everything(9) };
+    let aim = Aim { legal_only: true, places: vec![Place::Scope, Place::Event], ..Aim::everything(9, KNOWN) };
     let faults: Vec<_> = (0..2000).flat_map(|seed| draw(seed, &aim).faults).map(|fault| fault.kind).collect();
     assert!(faults.len() > 500);
     for kind in faults {
@@ -237,7 +237,7 @@ fn no_bad_class_goes_without_a_check() {
     for &defect in Defect::ALL {
         let (_, case) = filed(defect);
         let trial = Trial::of(&[case], &servers().unwrap(), None).remove(0);
-        let judged = conductor.run(&trial, trial.case.twin, 1).unwrap();
+        let judged = conductor.run(&trial, Revision::from(&trial.case.twin), 1).unwrap();
         let is_bad = readings(&judged.transcript).iter().any(|reading| !reading.outcome().class.is_good());
         assert!(!is_bad || judged.findings.iter().any(|finding| finding.check != "control_opens"), "{}", defect.name());
     }

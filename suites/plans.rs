@@ -4,16 +4,15 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
-use relapse::{Conductor, Defect, Hunt, Revision, fault::Place, servers};
+use relapse::{Defect, Hunt, Revision, fault::Place, ground, servers};
 
 use crate::support::property_config;
 
 /// Tries scripts and plans from anywhere among the seeds; the key of what was found.
 fn try_all(revision: Revision, places: &[Place], legal_only: bool) -> Result<(), TestError<u64>> {
-    let conductor = Conductor::default();
-    let hunt = Hunt { places: places.to_vec(), legal_only, ..Hunt::on(revision, servers().unwrap(), 1) };
+    let hunt = Hunt { places: places.to_vec(), legal_only, ..Hunt::on(ground(revision), servers().unwrap(), 1) };
     TestRunner::new(property_config()).run(&any::<u64>(), |seed| {
-        let campaign = conductor.hunt(&Hunt { seed, ..hunt.clone() }).unwrap();
+        let campaign = Hunt { seed, ..hunt.clone() }.run().unwrap();
         let found: Vec<String> =
             campaign.found.iter().map(|found| format!("{}\n{}", found.key, found.capsule.print())).collect();
         prop_assert!(found.is_empty(), "{}", found.join("\n"));

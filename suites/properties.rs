@@ -10,10 +10,11 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use relapse::{
-    Case, Catalogue, Detail, Environment, Fault, Plan, Profile, Revision, Transcript,
+    Case, Catalogue, Detail, Environment, Fault, KNOWN, Plan, Profile, Revision, Transcript,
     check::{self, Evidence},
     classify,
     clock::{Clock, Runtime},
+    conductor,
     credential::{Credential, CredentialPlace},
     fault::{FaultKind, HeadEdit, Trigger},
     outcome::{Class, Outcome},
@@ -136,7 +137,7 @@ fn expected(request: &Request) -> Option<Class> {
 
 fn good_control() -> Outcome {
     let runtime = Runtime::new(Clock::Virtual);
-    let transcript = transcript(&runtime, &servers().unwrap()[0], &run::control_steps(), Plan::default());
+    let transcript = transcript(&runtime, &servers().unwrap()[0], &conductor::control_steps(), Plan::default());
     classify::readings(&transcript)[0].outcome()
 }
 
@@ -227,7 +228,7 @@ fn another_seed_gives_other_keys_and_masks() {
     let profile = &servers().unwrap()[0];
     let run = |seed| {
         let plan = Plan { seed, faults: Vec::new() };
-        transcript(&Runtime::new(Clock::Virtual), profile, &run::control_steps(), plan)
+        transcript(&Runtime::new(Clock::Virtual), profile, &conductor::control_steps(), plan)
     };
     assert_ne!(run(1), run(2));
 }
@@ -272,12 +273,12 @@ fn every_check_can_look_at_any_transcript() {
 /// A written case reads as the same case again.
 #[test]
 fn a_case_survives_its_file() {
-    let cases = Catalogue::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases")).unwrap().cases;
+    let cases = Catalogue::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases"), KNOWN).unwrap().cases;
     let directory = tempfile::tempdir().unwrap();
     for case in cases {
         let path = directory.path().join("case.toml");
         std::fs::write(&path, case.print()).unwrap();
-        let mut catalogue = Catalogue::default();
+        let mut catalogue = Catalogue::knowing(KNOWN);
         catalogue.add(&path).unwrap();
         assert!(catalogue.broken.is_empty(), "{}: {:?}\n{}", case.name, catalogue.broken, case.print());
         let again = Case { name: case.name.clone(), ..Case::clone(&catalogue.cases[0]) };

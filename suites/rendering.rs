@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relapse::{
-    Case, Catalogue, Conductor, Detail, Ran, Report, Trial, Verdict, error::Error, issues, judge, judge_all,
-    render_json, render_list, render_located, render_map, render_show, render_table, servers,
+    Background, Case, Catalogue, Conductor, Detail, KNOWN, Ran, Report, Revision, Trial, Verdict, error::Error, issues,
+    judge, judge_all, render_json, render_list, render_located, render_map, render_show, render_table, servers,
 };
 
 use crate::support::check_page;
 
 fn catalogue() -> Vec<Arc<Case>> {
-    Catalogue::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases")).unwrap().cases
+    Catalogue::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases"), KNOWN).unwrap().cases
 }
 
 fn trials(filter: &str) -> Vec<Trial> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
-    let cases = Catalogue::read(&directory).unwrap().select(&[filter.to_owned()]);
+    let cases = Catalogue::read(&directory, KNOWN).unwrap().select(&[filter.to_owned()]);
     Trial::of(&cases, &servers().unwrap(), None)
 }
 
@@ -44,7 +44,7 @@ fn the_table_where_not_everything_is_fixed() {
     let (ran, judgement) = &mut report.trials[0];
     let Ran::OnBackend(trial) = ran else { panic!("the backend's own") };
     // The same defect on both twins: what a repair that does nothing looks like.
-    let unrepaired = Conductor::default().run(trial, trial.case.twin, 1).unwrap();
+    let unrepaired = Conductor::default().run(trial, Revision::from(&trial.case.twin), 1).unwrap();
     judgement.verdict = Verdict::StillBroken;
     judgement.reason = Some(judge::accepts(&trial.case, &unrepaired).unwrap_err());
     judgement.after = Some(unrepaired);
@@ -60,7 +60,17 @@ fn the_json_document() {
 fn one_case_in_full() {
     let trial = &trials("session/s449_2_short_exception_text")[0];
     let judgement = Conductor::default().judge(trial, 1);
-    check_page("show", &render_show(trial, &judgement, &issues().unwrap(), 1, 150, Detail::Conversation));
+    check_page(
+        "show",
+        &render_show(
+            trial,
+            &judgement,
+            Background { issues: &issues().unwrap(), defects: KNOWN.defects },
+            1,
+            150,
+            Detail::Conversation,
+        ),
+    );
 }
 
 #[test]
@@ -75,7 +85,17 @@ fn a_claimed_repair_in_the_table_and_in_full() {
     check_page("table_with_shams", &render_table(&report("SR4"), 150));
     let trial = &trials("SR4")[0];
     let judgement = Conductor::default().judge(trial, 1);
-    check_page("show_with_shams", &render_show(trial, &judgement, &issues().unwrap(), 1, 150, Detail::Conversation));
+    check_page(
+        "show_with_shams",
+        &render_show(
+            trial,
+            &judgement,
+            Background { issues: &issues().unwrap(), defects: KNOWN.defects },
+            1,
+            150,
+            Detail::Conversation,
+        ),
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use relapse::{
-    Case, Catalogue, Plan, PythonServer, Served, Transcript, classify,
+    Case, Catalogue, KNOWN, Plan, PythonServer, Served, Transcript, classify,
     clock::{Clock, Runtime},
     frame::Opcode,
     run,
@@ -67,7 +67,7 @@ fn write(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 fn case(directory: &Path, name: &str) -> Case {
-    let mut catalogue = Catalogue::default();
+    let mut catalogue = Catalogue::knowing(KNOWN);
     catalogue.add(&directory.join(name)).unwrap();
     assert!(catalogue.broken.is_empty(), "{:?}", catalogue.broken);
     Case::clone(&catalogue.cases[0])

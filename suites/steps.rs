@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use relapse::{
-    Case, Catalogue, Detail, Error, Fault, Plan, PythonServer, PythonTarget, Served, Transcript, Url,
+    Case, Catalogue, Detail, Error, Fault, KNOWN, Plan, PythonServer, PythonTarget, Served, Transcript, Url,
     clock::{Clock, Runtime},
     event::{Inbound, Outbound},
     fault::{EventFault, Events, FaultKind, HeadEdit, Trigger},
@@ -635,7 +635,7 @@ fn read(text: &str) -> Result<Case, Error> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("case.toml");
     std::fs::write(&path, text).unwrap();
-    let mut catalogue = Catalogue::default();
+    let mut catalogue = Catalogue::knowing(KNOWN);
     catalogue.add(&path)?;
     match catalogue.broken.pop() {
         Some(error) => Err(error),

@@ -6,13 +6,14 @@ use std::process::Command;
 use std::sync::Arc;
 
 use relapse::{
-    Binding, Case, Catalogue, Clock, Conductor, Defect, External, Foreign, Front, Hunt, Judged, Place, Plan,
-    PythonSite, PythonTarget, Revision, Runtime, Trial, Verdict,
+    Binding, Case, Catalogue, Clock, Conductor, Defect, Defects, External, Foreign, Front, Ground, Hunt, Judged, KNOWN,
+    Place, Plan, PythonSite, PythonTarget, Revision, Runtime, Trial, Verdict,
+    conductor::conduct,
     event::Outbound,
     hunt::{Aim, complaints_of, draw},
     judge,
     message::message_type,
-    run::{conduct, start_and_converse},
+    run::start_and_converse,
     servers,
     target::Target as _,
     targets::{Embedded, SECRET, Transport},
@@ -49,7 +50,7 @@ fn root() -> PathBuf {
 }
 
 fn read_case(path: &Path) -> Arc<Case> {
-    let mut catalogue = Catalogue::default();
+    let mut catalogue = Catalogue::knowing(KNOWN);
     catalogue.add(path).unwrap();
     catalogue.cases.pop().unwrap_or_else(|| panic!("{:?}", catalogue.broken))
 }
@@ -105,16 +106,16 @@ fn sent(event: &Event) -> Option<String> {
 /// environments, with its defect, without, and with what was claimed to be a repair.
 fn check_case(path: &Path) {
     let case = read_case(path);
-    if !is_on_the_twin(case.twin) || NOT_ALIKE.iter().any(|(name, _)| path.ends_with(name)) {
+    if !is_on_the_twin(Revision::from(&case.twin)) || NOT_ALIKE.iter().any(|(name, _)| path.ends_with(name)) {
         return;
     }
     let Some(python) = stage::python() else { return };
     Stage::with(python, |stage| {
         let conductor = Conductor::default();
         for trial in Trial::of(&[case], &servers().unwrap(), None) {
-            let revisions: Vec<Revision> = [trial.case.twin, Revision::repaired()]
+            let revisions: Vec<Revision> = [Revision::from(&trial.case.twin), Revision::repaired()]
                 .into_iter()
-                .chain(trial.case.shams.iter().map(|sham| sham.revision))
+                .chain(trial.case.shams.iter().map(|sham| Revision::from(&sham.defects)))
                 .collect();
             let expected: Vec<String> =
                 revisions.iter().map(|&revision| seen(&conductor.run(&trial, revision, SEED).unwrap())).collect();
@@ -160,12 +161,13 @@ fn what_was_found_is_found_on_the_frameworks(#[files("fixtures/capsules/*.toml")
 #[rstest]
 fn a_hunt_finds_the_defects_of_the_frameworks(#[files("fixtures/capsules/*.toml")] path: PathBuf) {
     let case = read_case(&path);
-    if !is_on_the_twin(case.twin) {
+    if !is_on_the_twin(Revision::from(&case.twin)) {
         return;
     }
     let Some(python) = stage::python() else { return };
     let (servers, seed) = (servers().unwrap(), case.seed.unwrap());
-    let drawn = draw(seed, &Aim { servers: servers.len(), places: Place::ALL.to_vec(), legal_only: false });
+    let drawn =
+        draw(seed, &Aim { servers: servers.len(), places: Place::ALL.to_vec(), legal_only: false, known: KNOWN });
     let plan = Plan { seed, faults: drawn.faults.clone() };
     let profile = &servers[drawn.server];
     // The checks that complain; texts and places differ between frameworks.
@@ -174,12 +176,15 @@ fn a_hunt_finds_the_defects_of_the_frameworks(#[files("fixtures/capsules/*.toml"
         keys.map(|key| key.rule.to_string()).collect::<BTreeSet<_>>()
     };
     let conductor = Conductor::default();
-    let played =
-        conductor.converse(case.twin, drawn.environment, profile, drawn.crowd, &drawn.steps(), plan.clone()).unwrap();
+    let played = conductor
+        .converse(Revision::from(&case.twin), drawn.environment, profile, drawn.crowd, &drawn.steps(), plan.clone())
+        .unwrap();
     let expected = complains(&played);
     assert!(!expected.is_empty(), "{} is not found by the hunt that its capsule is from", path.display());
     Stage::with(python, |stage| {
-        for (face, revision) in FACES.iter().flat_map(|face| [(face, case.twin), (face, Revision::repaired())]) {
+        for (face, revision) in
+            FACES.iter().flat_map(|face| [(face, Revision::from(&case.twin)), (face, Revision::repaired())])
+        {
             let twin = stage.twin(face, revision);
             let played = stage.block_on(async {
                 let target = Embedded::running(twin, drawn.environment, Arc::clone(profile), Transport::Memory, seed);
@@ -187,7 +192,7 @@ fn a_hunt_finds_the_defects_of_the_frameworks(#[files("fixtures/capsules/*.toml"
                 target.stop().await.unwrap();
                 played
             });
-            let expected = if revision == case.twin { expected.clone() } else { BTreeSet::new() };
+            let expected = if Defects::from(revision) == case.twin { expected.clone() } else { BTreeSet::new() };
             assert_eq!(complains(&played), expected, "{}, {revision} on {face}", path.display());
         }
     });
@@ -223,7 +228,9 @@ fn runs_are_repeatable() {
         let case = read_case(&root().join(format!("fixtures/cases/{name}.toml")));
         let trial = &Trial::of(&[case], &servers, None)[0];
         for face in FACES {
-            let once = |stage: &Stage| format!("{:?}", on_twin(stage, trial, face, trial.case.twin).transcript);
+            let once = |stage: &Stage| {
+                format!("{:?}", on_twin(stage, trial, face, Revision::from(&trial.case.twin)).transcript)
+            };
             let (first, second) = Stage::with(python, |stage| (once(stage), once(stage)));
             assert!(first == second, "{name} on {face}");
             let other = once(&Stage::start(python));
@@ -384,17 +391,16 @@ fn from_outside(python: &Path, face: &str, defect: Option<Defect>) -> Hunt {
     let server = External { routes: introduction.routes, ..External::new(target, front) };
     let foreign = Foreign::new(server, binding, runtime);
     foreign.greet(1).unwrap();
-    Hunt { legal_only: true, ..Hunt::on_foreign(foreign, servers().unwrap(), CASES_FROM_OUTSIDE) }
+    Hunt { legal_only: true, ..Hunt::on(Ground::External(Arc::new(foreign)), servers().unwrap(), CASES_FROM_OUTSIDE) }
 }
 
 /// The first finding of a hunt from outside, for a defect that it can see.
 #[rstest]
 fn a_hunt_from_outside_finds_the_defects(#[values(0, 1, 2, 3)] quarter: usize) {
     let Some(python) = stage::python() else { return };
-    let conductor = Conductor::default();
     for (defect, face, seed) in SEEN_FROM_OUTSIDE.into_iter().skip(quarter).step_by(4) {
         let hunt = Hunt { seed, ..from_outside(python, face, Some(defect)) };
-        let complaints = conductor.first_complaints(&hunt).unwrap();
+        let complaints = hunt.first_complaints().unwrap();
         assert!(complaints.is_some(), "{} on {face}, from seed {seed} on", defect.name());
     }
 }
@@ -403,9 +409,9 @@ fn a_hunt_from_outside_finds_the_defects(#[values(0, 1, 2, 3)] quarter: usize) {
 #[rstest]
 fn a_hunt_from_outside_finds_nothing_on_the_twin_in_order(#[values("starlette", "fastapi")] face: &str) {
     let Some(python) = stage::python() else { return };
-    let (conductor, hunt) = (Conductor::default(), from_outside(python, face, None));
+    let hunt = from_outside(python, face, None);
     for (_, _, seed) in SEEN_FROM_OUTSIDE {
-        let campaign = conductor.hunt(&Hunt { seed, cases: 1, ..hunt.clone() }).unwrap();
+        let campaign = Hunt { seed, cases: 1, ..hunt.clone() }.run().unwrap();
         let found: Vec<_> = campaign.found.iter().map(|found| (found.seed, &found.key, &found.message)).collect();
         assert_eq!(found, [], "on {face}");
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use relapse::{
-    Case, Catalogue, Environment, Error, Plan, Revision, Trial,
+    Case, Catalogue, Environment, Error, KNOWN, Plan, Revision, Trial,
     clock::{Clock, Runtime},
     credential::{Credential, Form},
     link::{Link, Listener},
@@ -93,7 +93,7 @@ fn perform(trial: &Trial, revision: Revision, clock: Clock) -> Transcript {
 #[test]
 fn cases_are_alike_in_memory_and_on_sockets() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
-    let cases = Catalogue::read(&directory).unwrap().cases;
+    let cases = Catalogue::read(&directory, KNOWN).unwrap().cases;
     let on_process = |case: &Case| case.faults.iter().any(|fault| fault.kind.acts_on_process());
     // A time that a fault or a step names is waited for; who is one of a crowd is a matter of chance on sockets.
     let waits = |case: &Case| {
@@ -105,7 +105,7 @@ fn cases_are_alike_in_memory_and_on_sockets() {
         if on_process(&trial.case) || waits(&trial.case) || trial.case.crowd.clients() > 1 {
             continue;
         }
-        for revision in [trial.case.twin, Revision::repaired()] {
+        for revision in [Revision::from(&trial.case.twin), Revision::repaired()] {
             let memory = perform(&trial, revision, Clock::Virtual);
             if memory.events.last().is_none_or(|event| event.at > NO_TIME) {
                 continue;

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     close_code::CloseCode,
     credential::{Credential, CredentialPlace},
-    defect::Defect,
+    defects::Defects,
     error::{Error, did_you_mean},
     event::{EVENT_NAMES, Inbound},
     fault::{
@@ -23,7 +23,6 @@ use crate::{
         setting::{Settings, Unfit, is_token},
     },
     outcome::{Class, Ending, OutcomePattern},
-    revision::Revision,
     scope::keys,
     signal::{ExitExpectation, Signal},
     step::{
@@ -97,9 +96,8 @@ impl Reader<'_> {
             let help = Some("name one with `defect`, or some with `defects`".to_owned());
             return Err(self.error(one.span(), "the defective twin is named twice", help));
         }
-        let defects = raw.defect.iter().chain(&raw.defects).map(|name| self.defect(name));
-        let twin = Revision::of(defects.collect::<Result<Vec<_>, _>>()?);
-        let vocabulary = raw.vocabulary.unwrap_or(match twin == Revision::repaired() {
+        let twin = self.defects(raw.defect.iter().chain(&raw.defects))?;
+        let vocabulary = raw.vocabulary.unwrap_or(match twin.is_empty() {
             true => Vocabulary::Own,
             false => Vocabulary::Backend,
         });
@@ -137,10 +135,10 @@ impl Reader<'_> {
         self.no_contradiction(&faults, &spans)?;
         let (symptom, symptom_on) = match raw.symptom {
             Some(symptom) => {
-                let (symptom, on) = self.symptoms(symptom, profiles.as_ref(), twin)?;
+                let (symptom, on) = self.symptoms(symptom, profiles.as_ref(), &twin)?;
                 (Some(symptom), on)
             }
-            None if twin == Revision::repaired() => (None, BTreeMap::new()),
+            None if twin.is_empty() => (None, BTreeMap::new()),
             None => {
                 let help = Some("say with `[symptom]` what the backend with the defect shows".to_owned());
                 return Err(self.error(raw.summary.span(), "this case names a defect and claims no symptom", help));
@@ -174,9 +172,11 @@ impl Reader<'_> {
         })
     }
 
-    fn defect(&self, name: &Spanned<String>) -> Result<Defect, Error> {
-        let found = Defect::ALL.iter().copied().find(|defect| defect.name() == name.get_ref());
-        found.ok_or_else(|| self.unknown("defect", name, Defect::ALL.iter().map(|defect| defect.name())))
+    /// The defects with these names, in the order of the service's own list.
+    fn defects<'n>(&self, names: impl Iterator<Item = &'n Spanned<String>>) -> Result<Defects, Error> {
+        let known: Vec<&str> = self.known.defects.iter().map(|entry| entry.name).collect();
+        let names = names.map(|name| self.one_of("defect", name, &known)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Defects::of(known.into_iter().filter(|known| names.iter().any(|name| name == known))))
     }
 
     fn crowd(&self, given: [Option<Spanned<usize>>; 3]) -> Result<Crowd, Error> {
@@ -403,7 +403,7 @@ impl Reader<'_> {
             let help = Some("say what was claimed, and name the defects of the tree it left".to_owned());
             return Err(self.error(raw.defects.span(), "this sham says nothing", help));
         }
-        let defects = raw.defects.get_ref().iter().map(|name| self.defect(name)).collect::<Result<Vec<_>, _>>()?;
+        let defects = self.defects(raw.defects.get_ref().iter())?;
         let outcome = self.outcome(&raw.outcome)?;
         let mut on = BTreeMap::new();
         for (profile, changes) in raw.on {
@@ -414,7 +414,7 @@ impl Reader<'_> {
         }
         Ok(Sham {
             claim: raw.claim.into_inner(),
-            revision: Revision::of(defects),
+            defects,
             outcome,
             class: raw.class,
             found_by: raw
@@ -927,11 +927,11 @@ impl Reader<'_> {
         &self,
         raw: Spanned<RawSymptom>,
         profiles: Option<&Vec<String>>,
-        twin: Revision,
+        twin: &Defects,
     ) -> Result<(Symptom, BTreeMap<String, Symptom>), Error> {
         let whole = raw.span();
         let raw = raw.into_inner();
-        let is_on_backend = twin != Revision::repaired();
+        let is_on_backend = !twin.is_empty();
         let checks = |names: &[Spanned<String>]| {
             names.iter().map(|name| self.one_of("check", name, self.known.checks)).collect::<Result<Vec<_>, _>>()
         };

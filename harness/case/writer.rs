@@ -9,7 +9,6 @@ use crate::{
     environment::Environment,
     fault::{Fault, Trigger},
     outcome::OutcomePattern,
-    revision::Revision,
     signal::ExitExpectation,
     step::{
         Act, AnswerReading, Awaited, BodyExpectation, Client, Crowd, DEFAULT_LIMIT, DEFAULT_USER, Request, Slices, Step,
@@ -33,13 +32,13 @@ pub(super) fn write(case: &Case) -> String {
     if case.origin == Origin::Hunt {
         file.line("origin", "hunt");
     }
-    let has_defects = case.twin != Revision::repaired();
+    let has_defects = !case.twin.is_empty();
     match (case.vocabulary, has_defects) {
         (Vocabulary::Backend, false) => file.line("vocabulary", "backend"),
         (Vocabulary::Own, true) => file.line("vocabulary", "own"),
         (Vocabulary::Backend, true) | (Vocabulary::Own, false) => {}
     }
-    match names(case.twin).as_slice() {
+    match case.twin.names().collect::<Vec<_>>().as_slice() {
         [] => {}
         [one] => file.line("defect", *one),
         many => file.line("defects", texts(many)),
@@ -108,10 +107,6 @@ pub(super) fn write(case: &Case) -> String {
     }
     case.shams.iter().for_each(|sham| file.sham(sham));
     file.0
-}
-
-fn names(revision: Revision) -> Vec<&'static str> {
-    revision.defects().map(|defect| defect.name()).collect()
 }
 
 fn texts<T: AsRef<str>>(texts: &[T]) -> toml::Value {
@@ -353,7 +348,7 @@ impl File {
     fn sham(&mut self, sham: &Sham) {
         self.table("[[sham]]");
         self.line("claim", sham.claim.as_str());
-        self.line("defects", texts(&names(sham.revision)));
+        self.line("defects", texts(&sham.defects.names().collect::<Vec<_>>()));
         self.line("outcome", sham.outcome.to_string());
         self.line("class", sham.class.name());
         self.line("found_by", texts(&sham.found_by));

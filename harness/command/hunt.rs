@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use relapse::{
-    Binding, Campaign, Change, Clock, Conductor, Defect, Detection, Error, Fate, FindingKey, Foreign as ForeignPrey,
-    Found, FoundReport, Hunt, HuntDocument, HuntReport, Place, Reached, Reproduction, Result, Revision, Runtime,
-    Verdict, coverage, hunt_all, option, render_detection, render_table, servers, shell,
+    Binding, Campaign, Change, Clock, Defect, Detection, Error, Fate, FindingKey, Foreign as ForeignPrey, Found,
+    FoundReport, Ground, Hunt, HuntDocument, HuntReport, Place, Reached, Reproduction, Result, Revision, Runtime,
+    Verdict, coverage, ground, hunt_all, option, render_detection, render_table, servers, shell,
 };
 
 use super::{
@@ -184,7 +184,7 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
         (None, None, true) => CASES_PER_DEFECT,
         (None, None, false) => CASES,
     };
-    let mut hunt = Hunt::on(Revision::of(defects), servers()?, cases);
+    let mut hunt = Hunt::on(ground(Revision::of(defects)), servers()?, cases);
     hunt.seed = options.seed;
     hunt.legal_only = options.legal_only;
     if !options.faults.is_empty() {
@@ -200,7 +200,7 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
     }
     let is_human = options.format == Format::Human;
     let directory = capsule_directory(options.capsules.as_deref());
-    let writes = hunt.revision == Revision::repaired() || options.capsules.is_some();
+    let writes = hunt.ground.defects().is_empty() || options.capsules.is_some();
     let replayed = replay_all(&directory, jobs)?;
     if let Some(report) = &replayed {
         report.broken.iter().for_each(complain);
@@ -271,7 +271,7 @@ fn keep_and_report(
 
 /// Tells an application of the user's to stop; what was wrong with that.
 fn shut_down(hunt: &Hunt) -> Result<BTreeSet<String>> {
-    hunt.foreign.as_ref().map_or(Ok(BTreeSet::new()), |foreign| foreign.shut_down())
+    hunt.ground.external().map_or(Ok(BTreeSet::new()), |foreign| foreign.shut_down())
 }
 
 /// Where something that was found is kept, and the command that shows it again behind the same profile.
@@ -426,7 +426,7 @@ fn hunt_behind(
             hunt.cases = first.reached.cases;
         }
         let campaign = watched(&hunt, jobs(options), time, start)?;
-        tell_notes(hunt.foreign.iter().flat_map(|prey| prey.notes()));
+        tell_notes(hunt.ground.external().into_iter().flat_map(|prey| prey.notes()));
         hunted.push((hunt, campaign));
     }
     let Some((hunt, campaign)) = hunted.pop() else { unreachable!("one version is there") };
@@ -548,7 +548,7 @@ fn hunt_for(
         complain_of(&format!("a hunt would prove nothing: {why}"));
         return Ok(None);
     }
-    let mut hunt = Hunt::on_foreign(prey, servers()?, cases);
+    let mut hunt = Hunt::on(Ground::External(Arc::new(prey)), servers()?, cases);
     // Without --hostile, use only faults that a conforming server can produce.
     hunt.legal_only = !options.hostile;
     hunt.places.retain(|place| options.faults.is_empty() || options.faults.iter().any(|name| name == place.name()));
@@ -639,12 +639,11 @@ fn detect(options: &Options, hunt: &Hunt, jobs: usize) -> Result<u8> {
     let progress = progress(Defect::ALL.len(), "defects");
     let next = Mutex::new(Defect::ALL.iter().copied().enumerate());
     let worker = || {
-        let conductor = Conductor::default();
         let mut detected = Vec::new();
         loop {
             let taken = next.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some((index, defect)) = taken else { return Ok(detected) };
-            detected.push((index, defect, conductor.detect(defect, hunt)?));
+            detected.push((index, defect, Hunt { ground: ground(Revision::only(defect)), ..hunt.clone() }.first()?));
             progress.inc(1);
         }
     };

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use relapse::{Case, Catalogue, Error, Profile, Result, discover::matches_glob, render_located, servers};
+use relapse::{Case, Catalogue, Error, KNOWN, Profile, Result, discover::matches_glob, render_located, servers};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The exit code when the harness could not do its work or was misused; clap exits with the same.
@@ -137,9 +137,9 @@ impl Source {
             filters.iter().partition(|filter| filter.ends_with(".toml") && Path::new(filter).is_file());
         let mut filters: Vec<String> = filters.into_iter().cloned().collect();
         let mut catalogue = if files.is_empty() || !filters.is_empty() {
-            Catalogue::read(&self.directory())?
+            Catalogue::read(&self.directory(), KNOWN)?
         } else {
-            Catalogue::default()
+            Catalogue::knowing(KNOWN)
         };
         for file in files {
             filters.extend(catalogue.add(Path::new(file))?);

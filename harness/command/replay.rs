@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use relapse::{Catalogue, Error, Ran, Report, Result, Trial, judge_all, render_json, render_table, servers};
+use relapse::{Catalogue, Error, KNOWN, Ran, Report, Result, Trial, judge_all, render_json, render_table, servers};
 
 use super::{MISUSE, complain, print, run::progress, width};
 
@@ -80,7 +80,7 @@ fn judge(paths: &[PathBuf], jobs: usize) -> Result<Report> {
     const SEED: u64 = 1;
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let start = Instant::now();
-    let mut catalogue = Catalogue::default();
+    let mut catalogue = Catalogue::knowing(KNOWN);
     for path in paths {
         catalogue.add(path)?;
     }

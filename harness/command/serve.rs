@@ -73,7 +73,7 @@ fn revision(options: &Options) -> Result<Revision> {
             return Err(Error::NothingSelected { filter: report.clone(), nearest: None });
         }
     }
-    defects.extend(cases.iter().flat_map(|case| case.twin.defects()));
+    defects.extend(cases.iter().flat_map(|case| Revision::from(&case.twin).defects()));
     Ok(Revision::of(defects))
 }
 

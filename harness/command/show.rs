@@ -1,7 +1,7 @@
 //! `relapse show`: one case in full.
 
 use clap::Args;
-use relapse::{Conductor, Detail, Result, Trial, Verdict, issues, render_show, servers};
+use relapse::{Background, Conductor, Detail, KNOWN, Result, Trial, Verdict, issues, render_show, servers};
 
 use super::{MISUSE, Source, print, server, width};
 
@@ -33,7 +33,17 @@ pub(super) fn show(options: &Options) -> Result<u8> {
     let trial = &trials[0];
     let judgement = Conductor::default().judge(trial, options.seed);
     let detail = if options.full { Detail::Full } else { Detail::Conversation };
-    print(render_show(trial, &judgement, &issues()?, options.seed, width(), detail).trim_end());
+    print(
+        render_show(
+            trial,
+            &judgement,
+            Background { issues: &issues()?, defects: KNOWN.defects },
+            options.seed,
+            width(),
+            detail,
+        )
+        .trim_end(),
+    );
     let others: Vec<&str> = others.iter().map(|case| case.name.as_str()).collect();
     if !others.is_empty() {
         print(format!("\n`{}` also selects {}", options.case, others.join(", ")));

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use relapse::{
-    BLOCKED_LIMIT, Binding, Blame, COMMAND_LIMIT, Catalogue, Clock, Error, External, Front, Launch, LifespanMode,
-    MEMORY_LIMIT, Profile, PythonInstallation, PythonRequirements, PythonServer, PythonSite, PythonTarget, Recorded,
-    Result, Route, Runtime, START_LIMIT, Served, ServerChoice, TargetKind, TokenSource, Trouble, Upstream, Version,
-    end_interpreters, is_secret, learn_routes, note::Note, option, servers, shell,
+    BLOCKED_LIMIT, Binding, Blame, COMMAND_LIMIT, Catalogue, Clock, Error, External, Front, KNOWN, Launch,
+    LifespanMode, MEMORY_LIMIT, Profile, PythonInstallation, PythonRequirements, PythonServer, PythonSite,
+    PythonTarget, Recorded, Result, Route, Runtime, START_LIMIT, Served, ServerChoice, TargetKind, TokenSource,
+    Trouble, Upstream, Version, end_interpreters, is_secret, learn_routes, note::Note, option, servers, shell,
 };
 use tokio::sync::Notify;
 
@@ -739,7 +739,7 @@ fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token
 /// The contents of a file with a good conversation.
 fn read_recorded(path: &Path) -> Result<Recorded> {
     if path.extension().is_some_and(|extension| extension == "toml") {
-        let mut catalogue = Catalogue::default();
+        let mut catalogue = Catalogue::knowing(KNOWN);
         catalogue.add(path)?;
         return match (catalogue.broken.pop(), catalogue.cases.pop()) {
             (Some(broken), _) => Err(broken),

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Drawn, Worker};
+use super::{Drawn, On, Worker};
 use crate::{
     case::{Accepted, Case, Origin, ServerArguments, Symptom, Vocabulary},
     check,
+    defects::Defects,
     error::Error,
     judge::judge,
     outcome::Class,
-    revision::Revision,
     step::Act,
     transcript::Transcript,
     trial::Trial,
@@ -40,8 +40,10 @@ impl Worker<'_> {
             Rule::Class(_) | Rule::NoPanic => None,
         };
         let property = check.map_or("every outcome is a good one", |check| check.property);
-        let mechanisms: Vec<&str> = hunt.revision.defects().map(|defect| defect.mechanism()).collect();
-        let is_by_route = hunt.foreign.as_ref().is_some_and(|foreign| foreign.is_by_route());
+        let defects = hunt.ground.defects();
+        let known = hunt.ground.known().defects.iter().filter(|entry| defects.contains(entry.name));
+        let mechanisms: Vec<&str> = known.map(|entry| entry.mechanism).collect();
+        let is_by_route = hunt.ground.external().is_some_and(|foreign| foreign.is_by_route());
         let classes = Class::good().collect();
         let accepted = Accepted { classes, patterns: Vec::new(), outcome: None, says: None };
         let mut case = Case {
@@ -53,7 +55,7 @@ impl Worker<'_> {
             scenario: None,
             origin: Origin::Hunt,
             vocabulary: if is_by_route { Vocabulary::Own } else { Vocabulary::Backend },
-            twin: hunt.revision,
+            twin: defects.clone(),
             profiles: Some(vec![profile.name.clone()]),
             environments: vec![drawn.environment],
             steps,
@@ -69,26 +71,26 @@ impl Worker<'_> {
             symptom_on: std::collections::BTreeMap::new(),
             shams: Vec::new(),
         };
-        let run = |revision| {
+        let On::BuiltIn(runner) = &self.on else {
+            if let Some(transcript) = seen.filter(|transcript| !transcript.events.is_empty()) {
+                case.symptom = Some(symptom(&judge(transcript.clone(), HealthyClient::Absent)));
+            }
+            return Ok(case);
+        };
+        let run = |defects| {
             let trial =
                 Trial { case: Arc::new(case.clone()), profile: Arc::clone(&profile), environment: drawn.environment };
-            match self.conductor.run(&trial, revision, seed) {
+            match runner.run(&trial, defects, seed) {
                 Ok(judged) => Ok(Some(judged)),
                 Err(Error::TargetPanicked(_)) => Ok(None),
                 Err(error) => Err(error),
             }
         };
-        if hunt.foreign.is_some() {
-            if let Some(transcript) = seen.filter(|transcript| !transcript.events.is_empty()) {
-                case.symptom = Some(symptom(&judge(transcript.clone(), HealthyClient::Absent)));
-            }
-            return Ok(case);
-        }
-        let (before, after) = (run(hunt.revision)?, run(Revision::repaired())?);
+        let (before, after) = (run(defects)?, run(&Defects::NONE)?);
         if let Some(before) = before {
             case.symptom = Some(symptom(&before));
         }
-        if let Some(after) = after.filter(|_| hunt.revision != Revision::repaired()) {
+        if let Some(after) = after.filter(|_| !defects.is_empty()) {
             for (opening, accepted) in case.accepted.iter_mut().enumerate() {
                 let classes = after.outcomes.iter().skip(opening).step_by(openings).map(|outcome| outcome.class);
                 let mut classes: Vec<Class> = classes.filter(|class| class.is_good()).collect();

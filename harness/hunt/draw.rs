@@ -6,6 +6,7 @@ use fastrand::Rng;
 
 use super::hardship;
 use crate::{
+    case::Known,
     close_code::CloseCode,
     credential::{Credential, CredentialPlace},
     environment::Environment,
@@ -39,7 +40,7 @@ impl Drawn {
 }
 
 /// The limits of what may be drawn.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Aim {
     /// How many servers there are.
     pub servers: usize,
@@ -47,12 +48,14 @@ pub struct Aim {
     pub places: Vec<Place>,
     /// Whether servers keep to the ASGI specification.
     pub legal_only: bool,
+    /// The names that faults of dependencies and of the process may use.
+    pub known: Known<'static>,
 }
 
 impl Aim {
-    /// Everything, behind this number of servers.
-    pub fn everything(servers: usize) -> Aim {
-        Aim { servers, places: Place::ALL.to_vec(), legal_only: false }
+    /// Everything that a built-in service with these names can have, behind this number of servers.
+    pub fn everything(servers: usize, known: Known<'static>) -> Aim {
+        Aim { servers, places: Place::ALL.to_vec(), legal_only: false, known }
     }
 }
 
@@ -107,7 +110,7 @@ pub fn draw(seed: u64, aim: &Aim) -> Drawn {
         }
     }
     let steps = visits.iter().map(Vec::len).sum();
-    let faults = places.into_iter().map(|place| hardship::fault(&mut chance, place, aim.legal_only, steps)).collect();
+    let faults = places.into_iter().map(|place| hardship::fault(&mut chance, place, aim, steps)).collect();
     Drawn {
         visits,
         crowd,

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::draw::one;
+use super::draw::{Aim, one};
 use crate::{
-    dependency::{Dependency, MODULES},
     fault::{
         AnswerEdit, Breach, CallFault, Calls, Carries, ConnectionFault, Direction, EventFault, Events, Fault,
         FaultKind, FrameFault, Frames, HeadEdit, HeaderForm, Place, ProcessFault, ScopeEdit, StreamFault, Trigger,
@@ -42,10 +41,11 @@ pub(super) fn place(chance: &mut Rng, places: &[Place]) -> Place {
 }
 
 /// A fault at this place, for a script with this number of steps.
-pub(super) fn fault(chance: &mut Rng, place: Place, legal_only: bool, steps: usize) -> Fault {
+pub(super) fn fault(chance: &mut Rng, place: Place, aim: &Aim, steps: usize) -> Fault {
+    let legal_only = aim.legal_only;
     match place {
-        Place::Dependency => Fault { kind: call(chance), trigger: trigger(chance) },
-        Place::Process => process(chance),
+        Place::Dependency => Fault { kind: call(chance, aim.known.dependencies), trigger: trigger(chance) },
+        Place::Process => process(chance, aim.known.modules),
         Place::Edge => edge(chance, steps),
         Place::Scope => {
             let again = |kind: &ScopeEdit| {
@@ -85,8 +85,8 @@ fn trigger(chance: &mut Rng) -> Trigger {
     Trigger { nth, every, times, percent, from: Duration::from_millis(from), until, step: None }
 }
 
-fn call(chance: &mut Rng) -> FaultKind {
-    let (name, operations) = one(chance, Dependency::NAMES);
+fn call(chance: &mut Rng, dependencies: &[(&str, &[&str])]) -> FaultKind {
+    let (name, operations) = one(chance, dependencies);
     // The last one is what sessions ask for.
     let operation = match chance.u8(..6) {
         0..=1 => None,
@@ -433,7 +433,7 @@ fn given(chance: &mut Rng) -> Value {
     }
 }
 
-fn process(chance: &mut Rng) -> Fault {
+fn process(chance: &mut Rng, modules: &[&str]) -> Fault {
     let until = Some(Duration::from_millis(chance.u64(1..20_000)));
     let timed = Trigger { until, ..Trigger::default() };
     let always = Trigger::default();
@@ -441,7 +441,7 @@ fn process(chance: &mut Rng) -> Fault {
     let set = |name: &str, value: &str| ProcessFault::SetVariable { name: name.to_owned(), value: value.to_owned() };
     let (fault, trigger) = match chance.u8(..11) {
         0 => (ProcessFault::Absent {}, timed),
-        1 => (ProcessFault::MissingModule { module: one(chance, MODULES).to_owned() }, timed),
+        1 => (ProcessFault::MissingModule { module: one(chance, modules).to_owned() }, timed),
         2 => (unset("LLM_API_KEY"), always),
         3 => (unset("JWT_SECRET_{ENVIRONMENT}"), always),
         4..=6 => (unset("ENVIRONMENT"), always),

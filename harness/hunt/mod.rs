@@ -4,6 +4,7 @@
 mod capsule;
 mod draw;
 mod foreign;
+mod ground;
 mod hardship;
 mod promise;
 pub mod report;
@@ -22,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use draw::{Aim, Drawn, draw};
 use foreign::Owned;
 pub use foreign::{Foreign, Launch};
+pub use ground::{BuiltIn, Ground, Runner};
 pub use report::{FoundReport, HuntReport};
 use serde::{Deserialize, Serialize};
 use shrink::shrink;
@@ -31,16 +33,13 @@ use crate::{
     case::Case,
     check::{self, Evidence},
     classify::Reading,
-    defect::Defect,
     error::{Blame, Error, Trouble},
     event::Inbound,
     fault::Place,
     outcome::{Class, Outcome},
-    plan::Plan,
     profile::Profile,
+    recorder::capture_logs,
     report::pytest::{Heading, Loaded, render as render_pytest},
-    revision::Revision,
-    run::Conductor,
     transcript::{Transcript, What},
     verdict::{FindingKey, HealthyClient, Rule},
 };
@@ -235,8 +234,8 @@ impl Queue {
 /// A hunt: on which revision, behind which servers, with which seeds.
 #[derive(Debug, Clone)]
 pub struct Hunt {
-    /// The revision that is hunted on.
-    pub revision: Revision,
+    /// The service that is hunted on.
+    pub ground: Ground,
     /// The servers.
     pub servers: Vec<Arc<Profile>>,
     /// The first seed; each further case has the next one.
@@ -249,29 +248,16 @@ pub struct Hunt {
     pub places: Vec<Place>,
     /// Whether servers keep to the ASGI specification.
     pub legal_only: bool,
-    /// The external server that is hunted on instead of the embedded backend.
-    pub foreign: Option<Arc<Foreign>>,
 }
 
 impl Hunt {
     /// A hunt for anything, from seed 1 on.
-    pub fn on(revision: Revision, servers: Vec<Arc<Profile>>, cases: u64) -> Hunt {
-        Hunt {
-            revision,
-            servers,
-            seed: 1,
-            cases,
-            stops_at_first: false,
-            places: Place::ALL.to_vec(),
-            legal_only: false,
-            foreign: None,
-        }
-    }
-
-    /// A hunt on an external server, where faults act only on the way to it.
-    pub fn on_foreign(foreign: Foreign, servers: Vec<Arc<Profile>>, cases: u64) -> Hunt {
-        let hunt = Hunt::on(Revision::repaired(), servers, cases);
-        Hunt { places: foreign.places().to_vec(), foreign: Some(Arc::new(foreign)), ..hunt }
+    pub fn on(ground: Ground, servers: Vec<Arc<Profile>>, cases: u64) -> Hunt {
+        let places = match &ground {
+            Ground::BuiltIn(..) => Place::ALL.to_vec(),
+            Ground::External(foreign) => foreign.places().to_vec(),
+        };
+        Hunt { ground, servers, seed: 1, cases, stops_at_first: false, places, legal_only: false }
     }
 
     /// The part of it that machine `number` (counted from 1) of `of` machines hunts. The parts have no seed in common.
@@ -282,7 +268,12 @@ impl Hunt {
 
     /// The limits of what may be drawn.
     fn aim(&self) -> Aim {
-        Aim { servers: self.servers.len(), places: self.places.clone(), legal_only: self.legal_only }
+        Aim {
+            servers: self.servers.len(),
+            places: self.places.clone(),
+            legal_only: self.legal_only,
+            known: self.ground.known(),
+        }
     }
 
     /// The seed of the case with this number, counted from 0.
@@ -294,7 +285,7 @@ impl Hunt {
     fn draw(&self, number: u64) -> (Drawn, u64) {
         let seed = self.seed_of(number);
         let drawn = draw(seed, &self.aim());
-        (self.foreign.iter().fold(drawn, |drawn, foreign| foreign.adapt(drawn, seed)), seed)
+        (self.ground.external().into_iter().fold(drawn, |drawn, foreign| foreign.adapt(drawn, seed)), seed)
     }
 }
 
@@ -312,8 +303,7 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, 
     let chunks = hunt.cases.div_ceil(CHUNK);
     let (queue, is_over) = (Queue::of(hunt), AtomicBool::new(false));
     let worker = || {
-        let conductor = Conductor::default();
-        let mut worker = match Worker::new(&conductor, hunt) {
+        let mut worker = match Worker::new(hunt) {
             Ok(worker) => worker,
             Err(error) => return Ok((Vec::new(), Some(not_started(error)?))),
         };
@@ -338,7 +328,7 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, 
         }
         Ok((scans, None))
     };
-    let jobs = match &hunt.foreign {
+    let jobs = match hunt.ground.external() {
         Some(foreign) if !foreign.is_for_many() => 1,
         _ => u64::try_from(jobs).unwrap_or(1).clamp(1, chunks.max(1)),
     };
@@ -362,10 +352,9 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, 
     if unfinished.starts > 0 && !is_over.load(Ordering::Relaxed) {
         unfinished.cases = failed_at + queue.left();
     }
-    let conductor = Conductor::default();
-    let worker = match Worker::new(&conductor, hunt) {
+    let worker = match Worker::new(hunt) {
         Ok(worker) => worker,
-        Err(error) => Worker { conductor: &conductor, hunt, on: On::NotStarted(not_started(error)?) },
+        Err(error) => Worker { hunt, on: On::NotStarted(not_started(error)?), _logs: capture_logs() },
     };
     let mut campaign = worker.conclude(whole)?;
     campaign.unfinished.add(unfinished);
@@ -490,76 +479,78 @@ fn states(reading: &Reading<'_>) -> [bool; STATES.len()] {
     reached
 }
 
-impl Conductor {
+impl Hunt {
     /// Hunts on this thread alone.
     ///
     /// # Errors
     /// When the harness could not do its work.
-    pub fn hunt(&self, hunt: &Hunt) -> Result<Campaign, Error> {
-        let worker = Worker::new(self, hunt)?;
-        worker.conclude(worker.scan(0..hunt.cases)?)
+    pub fn run(&self) -> Result<Campaign, Error> {
+        let worker = Worker::new(self)?;
+        worker.conclude(worker.scan(0..self.cases)?)
     }
 
     /// The complaints of the first case that has any, as it was drawn: its seed, and the keys of the complaints.
     ///
     /// # Errors
     /// When the harness could not do its work.
-    pub fn first_complaints(&self, hunt: &Hunt) -> Result<Option<(u64, Vec<FindingKey>)>, Error> {
-        let hunt = Hunt { stops_at_first: true, ..hunt.clone() };
-        let first = Worker::new(self, &hunt)?.scan(0..hunt.cases)?.first;
+    pub fn first_complaints(&self) -> Result<Option<(u64, Vec<FindingKey>)>, Error> {
+        let hunt = Hunt { stops_at_first: true, ..self.clone() };
+        let first = Worker::new(&hunt)?.scan(0..hunt.cases)?.first;
         let number = first.values().map(|first| first.number).next();
         Ok(number.map(|number| (hunt.seed_of(number), first.into_keys().collect())))
     }
 
-    /// Finds a defect alone, with no hint of what it is; `None` if the hunt's cases do not show it.
+    /// The first finding, as small as it gets; `None` if the hunt's cases show none.
     ///
     /// # Errors
     /// When the harness could not do its work.
-    pub fn detect(&self, defect: Defect, hunt: &Hunt) -> Result<Option<Found>, Error> {
-        let hunt = Hunt { revision: Revision::only(defect), stops_at_first: true, ..hunt.clone() };
-        Ok(self.hunt(&hunt)?.found.into_iter().next())
+    pub fn first(&self) -> Result<Option<Found>, Error> {
+        let hunt = Hunt { stops_at_first: true, ..self.clone() };
+        Ok(hunt.run()?.found.into_iter().next())
     }
 }
 
 /// One worker of a hunt. It owns the target that it hunts on.
 struct Worker<'h> {
-    conductor: &'h Conductor,
     hunt: &'h Hunt,
     on: On<'h>,
+    _logs: tracing::subscriber::DefaultGuard,
 }
 
 /// The target that a worker hunts on.
 enum On<'h> {
-    /// The built-in backend.
-    Backend,
+    /// A built-in service.
+    BuiltIn(Box<dyn Runner>),
     /// One of the user's own, where it came from.
-    Own(&'h Foreign, Owned),
+    Own(&'h Foreign, Option<Owned>),
     /// One of the user's own that does not start any more.
     NotStarted(Trouble),
 }
 
 impl Drop for Worker<'_> {
     fn drop(&mut self) {
-        if let On::Own(foreign, owned) = std::mem::replace(&mut self.on, On::Backend) {
+        if let On::Own(foreign, owned) = &mut self.on
+            && let Some(owned) = owned.take()
+        {
             foreign.give_back(owned);
         }
     }
 }
 
 impl<'h> Worker<'h> {
-    fn new(conductor: &'h Conductor, hunt: &'h Hunt) -> Result<Worker<'h>, Error> {
-        let on = match &hunt.foreign {
-            Some(foreign) => On::Own(foreign, foreign.take()?),
-            None => On::Backend,
+    fn new(hunt: &'h Hunt) -> Result<Worker<'h>, Error> {
+        let on = match &hunt.ground {
+            Ground::External(foreign) => On::Own(foreign, Some(foreign.take()?)),
+            Ground::BuiltIn(service, _) => On::BuiltIn(service.runner()),
         };
-        Ok(Worker { conductor, hunt, on })
+        Ok(Worker { hunt, on, _logs: capture_logs() })
     }
 
     /// The target of the user's own that it hunts on.
     fn owned(&self) -> Option<&Owned> {
         match &self.on {
-            On::Own(_, owned) => Some(owned),
-            On::Backend | On::NotStarted(_) => None,
+            On::Own(_, owned) => owned.as_ref(),
+            On::BuiltIn(_) | On::NotStarted(_) => None,
         }
     }
 
@@ -589,9 +580,12 @@ impl<'h> Worker<'h> {
             scan.reached.cases += 1;
             let looked = look(&played, &mut |evidence, transcript| {
                 scan.reached.count(&drawn, transcript, evidence);
-                hunt.foreign.iter().for_each(|foreign| foreign.count(&mut scan.reached.routes, evidence));
+                hunt.ground
+                    .external()
+                    .into_iter()
+                    .for_each(|foreign| foreign.count(&mut scan.reached.routes, evidence));
             });
-            let kept = hunt.foreign.is_some() && looked.iter().any(|(key, _)| !scan.first.contains_key(key));
+            let kept = hunt.ground.external().is_some() && looked.iter().any(|(key, _)| !scan.first.contains_key(key));
             let kept = kept.then(|| played.ok()).flatten().map(Arc::new);
             for (key, message) in looked {
                 let seen = kept.clone();
@@ -648,7 +642,9 @@ impl<'h> Worker<'h> {
         }
         // An external server need not do twice what it did once.
         let mut once: BTreeMap<u64, Vec<(FindingKey, First)>> = BTreeMap::new();
-        for (key, first) in first.into_iter().filter(|(key, _)| hunt.foreign.is_some() && !known.contains(key)) {
+        for (key, first) in
+            first.into_iter().filter(|(key, _)| hunt.ground.external().is_some() && !known.contains(key))
+        {
             once.entry(first.number).or_default().push((key, first));
         }
         for (number, mut complaints) in once {
@@ -676,7 +672,7 @@ impl<'h> Worker<'h> {
         let seed = hunt.seed_of(number);
         let mut explanation = None;
         let complaints = look(&played, &mut |evidence, _| {
-            explanation = hunt.foreign.as_ref().and_then(|foreign| foreign.explain(evidence));
+            explanation = hunt.ground.external().and_then(|foreign| foreign.explain(evidence));
         });
         let (own, also): (Vec<_>, Vec<_>) = complaints.into_iter().partition(|(other, _)| *other == key);
         let mut message = own.into_iter().next().map(|(_, message)| message).unwrap_or_default();
@@ -733,14 +729,13 @@ impl<'h> Worker<'h> {
     /// Runs what was drawn.
     fn play(&self, drawn: &Drawn, seed: u64) -> Result<Played, Error> {
         let hunt = self.hunt;
-        match &self.on {
-            On::Own(foreign, owned) => return foreign.play(owned, drawn, seed).map(Ok),
+        let runner = match &self.on {
+            On::Own(foreign, Some(owned)) => return foreign.play(owned, drawn, seed).map(Ok),
+            On::Own(_, None) => unreachable!("only a worker that is dropped gives its target back"),
             On::NotStarted(trouble) => return Err(trouble.clone().into()),
-            On::Backend => {}
-        }
-        let plan = Plan { seed, faults: drawn.faults.clone() };
-        let profile = &hunt.servers[drawn.server];
-        match self.conductor.converse(hunt.revision, drawn.environment, profile, drawn.crowd, &drawn.steps(), plan) {
+            On::BuiltIn(runner) => runner,
+        };
+        match runner.play(hunt.ground.defects(), drawn, &hunt.servers[drawn.server], seed) {
             Ok(transcript) => Ok(Ok(transcript)),
             // A target that dies is found, and does not end the hunt.
             Err(Error::TargetPanicked(text)) => Ok(Err(text)),

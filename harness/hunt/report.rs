@@ -116,11 +116,11 @@ impl FoundReport {
             message: found.message.clone(),
             also: found.also.iter().map(|(key, _)| key.to_string()).collect(),
             seed: found.seed,
-            server: match &hunt.foreign {
+            server: match hunt.ground.external() {
                 Some(foreign) => foreign.name(),
                 None => hunt.servers[found.drawn.server].name.clone(),
             },
-            environment: match &hunt.foreign {
+            environment: match hunt.ground.external() {
                 Some(_) => String::new(),
                 None => found.drawn.environment.name().to_owned(),
             },
@@ -161,7 +161,7 @@ impl HuntReport {
         let found = campaign.found.iter().map(|found| FoundReport::of(hunt, found, kept(found)));
         HuntReport {
             schema: SCHEMA,
-            revision: hunt.revision.to_string(),
+            revision: hunt.ground.defects().to_string(),
             legal_only: hunt.legal_only,
             replayed: BTreeMap::new(),
             seeds: vec![(hunt.seed, campaign.reached.cases)],

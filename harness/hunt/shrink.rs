@@ -20,7 +20,7 @@ pub(super) fn shrink(
     (drawn, played): (Drawn, Played),
     play: &dyn Fn(&Drawn) -> Result<Played, Error>,
 ) -> Result<(Drawn, Played), Error> {
-    let is_by_route = hunt.foreign.as_ref().is_some_and(|foreign| foreign.is_by_route());
+    let is_by_route = hunt.ground.external().is_some_and(|foreign| foreign.is_by_route());
     let mut smallest = (drawn, played);
     'again: loop {
         for candidate in smaller(&smallest.0, is_by_route).into_iter().filter(|drawn| may_be(hunt, drawn)) {

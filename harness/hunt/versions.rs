@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{Campaign, Conductor, Found, Hunt, Reached, Worker, complaints};
+use super::{Campaign, Found, Hunt, Reached, Worker, complaints};
 use crate::{error::Error, verdict::FindingKey};
 
 /// The result of trying a finding of one of two versions on the other.
@@ -60,8 +60,7 @@ impl Change {
         after: (&Hunt, Campaign),
         mut done: impl FnMut(),
     ) -> Result<Change, Error> {
-        let conductor = Conductor::default();
-        let (old, new) = (Worker::new(&conductor, before.0)?, Worker::new(&conductor, after.0)?);
+        let (old, new) = (Worker::new(before.0)?, Worker::new(after.0)?);
         let reached = [before.1.reached, after.1.reached];
         let mut fates: Vec<(Fate, Found, bool)> = Vec::new();
         for found in after.1.found {

@@ -12,7 +12,6 @@ use serde::Serialize;
 use super::table::plain_table;
 use crate::{
     case::Case,
-    defect::Defect,
     issue::{Issue, labels},
 };
 
@@ -27,8 +26,8 @@ struct Entry<'a> {
     title: &'a str,
     behind: &'a str,
     cases: Vec<Row<'a>>,
-    defects: BTreeSet<&'static str>,
-    shams: BTreeSet<&'static str>,
+    defects: BTreeSet<&'a str>,
+    shams: BTreeSet<&'a str>,
     checks: BTreeSet<&'a str>,
 }
 
@@ -63,7 +62,7 @@ fn entry<'a>(key: &'a str, issue: &'a Issue, cases: Vec<&'a Case>) -> Entry<'a> 
     let shams = cases.iter().flat_map(|case| &case.shams);
     let symptoms = cases.iter().flat_map(|case| case.symptom.iter().chain(case.symptom_on.values()));
     let found_by = symptoms.flat_map(|symptom| &symptom.found_by).chain(shams.clone().flat_map(|sham| &sham.found_by));
-    let defects = cases.iter().flat_map(|case| case.twin.defects()).map(Defect::name).collect();
+    let defects = cases.iter().flat_map(|case| case.twin.names()).collect();
     Entry {
         issue: key,
         also: &issue.also,
@@ -85,9 +84,9 @@ fn entry<'a>(key: &'a str, issue: &'a Issue, cases: Vec<&'a Case>) -> Entry<'a> 
 }
 
 /// The defects that the claimed repairs of a case brought, beside what they left.
-fn shams_of(case: &Case) -> impl Iterator<Item = &'static str> {
-    let brought = case.shams.iter().flat_map(|sham| sham.revision.defects());
-    brought.filter(|defect| !case.twin.has(*defect)).map(Defect::name)
+fn shams_of(case: &Case) -> impl Iterator<Item = &str> {
+    let brought = case.shams.iter().flat_map(|sham| sham.defects.names());
+    brought.filter(|defect| !case.twin.contains(defect))
 }
 
 /// The catalogue for a reader, at most this many characters wide. A case that belongs to several issues stands with each.

@@ -7,7 +7,6 @@ use serde::Serialize;
 use crate::{
     case::Sham,
     cause::Cause,
-    defect::Defect,
     judge::clause,
     outcome::{Class, Outcome},
     transcript::Party,
@@ -39,7 +38,7 @@ struct CaseEntry<'a> {
     server: Option<&'a str>,
     environment: Option<&'static str>,
     seed: u64,
-    defects: Vec<&'static str>,
+    defects: Vec<&'a str>,
     verdict: Verdict,
     why: String,
     differences: &'a [Difference],
@@ -56,7 +55,7 @@ struct CaseEntry<'a> {
 #[derive(Serialize)]
 struct ShamEntry<'a> {
     claim: &'a str,
-    defects: Vec<&'static str>,
+    defects: Vec<&'a str>,
     verdict: Verdict,
     #[serde(flatten)]
     run: Run<'a>,
@@ -122,7 +121,7 @@ fn entry<'a>(ran: &'a Ran, judgement: &'a Judgement, seed: u64) -> CaseEntry<'a>
         server: external.and_then(|name| name.server.as_deref()),
         environment: ran.environment().map(|environment| environment.name()),
         seed,
-        defects: case.twin.defects().map(Defect::name).collect(),
+        defects: case.twin.names().collect(),
         verdict: judgement.verdict,
         why: judgement.why(),
         differences: match &judgement.reason {
@@ -140,7 +139,7 @@ fn entry<'a>(ran: &'a Ran, judgement: &'a Judgement, seed: u64) -> CaseEntry<'a>
 }
 
 fn sham<'a>((sham, (verdict, judged)): (&'a Sham, &'a (Verdict, Judged))) -> ShamEntry<'a> {
-    let defects = sham.revision.defects().map(Defect::name).collect();
+    let defects = sham.defects.names().collect();
     ShamEntry { claim: &sham.claim, defects, verdict: *verdict, run: run(judged) }
 }
 

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     case::Symptom,
+    defects::DefectEntry,
     issue::{self, Issue},
     trial::{Trial, shell},
     verdict::{HealthyClient, Judged, Judgement},
@@ -20,13 +21,22 @@ const FAINT: Style = Style::new().dimmed();
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
+/// The facts about a built-in service that a case names only.
+#[derive(Debug, Clone, Copy)]
+pub struct Background<'a> {
+    /// The reported issues.
+    pub issues: &'a [Issue],
+    /// The defects.
+    pub defects: &'a [DefectEntry],
+}
+
 /// Renders one judged trial, at most this many characters wide.
 ///
 /// Of the issues those are told that the case belongs to, with what was published about them and is wrong.
 pub fn render(
     trial: &Trial,
     judgement: &Judgement,
-    issues: &[Issue],
+    background: Background<'_>,
     seed: u64,
     width: usize,
     detail: Detail,
@@ -49,8 +59,9 @@ pub fn render(
     if let Some(behind) = &case.behind {
         say(format!("{FAINT}behind  {FAINT:#}  {behind}"));
     }
-    for defect in case.twin.defects() {
-        let (name, origin, mechanism) = (defect.name(), defect.origin(), defect.mechanism());
+    for DefectEntry { name, origin, mechanism } in
+        background.defects.iter().filter(|entry| case.twin.contains(entry.name))
+    {
         say(format!("{FAINT}defect  {FAINT:#}  {name}, {origin}: {mechanism}"));
     }
     for fault in &case.faults {
@@ -83,7 +94,7 @@ pub fn render(
         say(format!("{FAINT}control {FAINT:#}  {}", healthy(&after.control)));
     }
     for (sham, (verdict, judged)) in case.shams.iter().zip(&judgement.shams) {
-        say(format!("{FAINT}claimed {FAINT:#}  {} ({})", sham.claim, sham.revision));
+        say(format!("{FAINT}claimed {FAINT:#}  {} ({})", sham.claim, sham.defects));
         say(format!("          in place of the repair: {}; {verdict}", judged.outcome));
     }
     let style = if judgement.verdict.passes() { GOOD } else { BAD };
@@ -91,7 +102,7 @@ pub fn render(
     say(format!("{FAINT}verdict {FAINT:#}  {style}{}{style:#}{why}", judgement.verdict));
     say(format!("{FAINT}reproduce{FAINT:#} {}", shell(&trial.replay(seed))));
     let is_its = |issue: &&Issue| case.issues.iter().any(|key| *key == issue.key || issue.also.contains(key));
-    for issue in issues.iter().filter(is_its) {
+    for issue in background.issues.iter().filter(is_its) {
         for claim in &issue.claim {
             let label = issue::labels(std::slice::from_ref(&issue.key)).join(" ");
             say(format!("\n{FAINT}published about {label}{FAINT:#}  {}", claim.said));

@@ -185,7 +185,7 @@ fn shams(report: &Report, width: usize) -> String {
     for (ran, judgement) in &report.trials {
         for (sham, (verdict, judged)) in ran.case().shams.iter().zip(&judgement.shams) {
             let shown = show(&judged.outcome);
-            if seen.insert((ran.case().name.as_str(), sham.revision.to_string(), shown.clone())) {
+            if seen.insert((ran.case().name.as_str(), sham.defects.to_string(), shown.clone())) {
                 table.add_row([&sham.claim, &ran.case().name, &shown, verdict.label()]);
             }
         }

@@ -9,9 +9,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::{SinkExt, StreamExt};
 use mimalloc::MiMalloc;
 use relapse::{
-    Conductor, Environment, HealthyClient, Hunt, Plan, Revision,
+    Environment, HealthyClient, Hunt, Plan, Revision,
     clock::{Clock, Runtime},
-    judge,
+    conductor, ground, judge,
     outcome::{Class, Ending, Outcome},
     recorder, run, servers,
     step::{Act, Step},
@@ -83,7 +83,7 @@ fn bench(criterion: &mut Criterion) {
         ending: Ending::Left,
         closed_by: Party::Probe,
     });
-    let steps = run::control_steps();
+    let steps = conductor::control_steps();
     let mut group = criterion.benchmark_group("judged");
     group.throughput(Throughput::Elements(1));
     group.bench_function("case", |bencher| bencher.iter(|| black_box(one_case(&runtime, &steps, &control))));
@@ -93,13 +93,12 @@ fn bench(criterion: &mut Criterion) {
     group.finish();
 
     const DRAWN: u64 = 256;
-    let conductor = Conductor::default();
-    let hunt = Hunt::on(Revision::repaired(), servers().expect("the profiles are readable"), DRAWN);
+    let hunt = Hunt::on(ground(Revision::repaired()), servers().expect("the profiles are readable"), DRAWN);
     let mut group = criterion.benchmark_group("hunted");
     group.throughput(Throughput::Elements(DRAWN));
     group.bench_function("256 cases", |bencher| {
         bencher.iter(|| {
-            let campaign = conductor.hunt(&hunt).expect("memory has links");
+            let campaign = hunt.run().expect("memory has links");
             assert!(campaign.found.is_empty() && campaign.reached.cases == DRAWN);
         });
     });
