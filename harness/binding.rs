@@ -11,8 +11,7 @@ use crate::{
     error::Error,
     route::Route,
     step::{Act, Awaited, Client, DEFAULT_USER, Request, Step},
-    transcript::{Knowledge, Service, Words},
-    trial::TargetKind,
+    transcript::{Knowledge, Service, TargetKind, Words},
 };
 
 /// A server's own paths, credentials and messages.

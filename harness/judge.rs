@@ -16,9 +16,9 @@ use crate::{
     step::Act,
     timeline::Timeline,
     transcript::{
-        Event, Level, PROCESS, Party, Service, Transcript, What, end_event, outer_event, server_event, step_event,
+        Event, Level, PROCESS, Party, Service, TargetKind, Transcript, What, end_event, outer_event, server_event,
+        step_event,
     },
-    trial::TargetKind,
     verdict::{Difference, Finding, HealthyClient, Judged, Reason, Side, SymptomKey, Verdict},
 };
 

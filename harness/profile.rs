@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 pub use rows::{Row, Written};
 
-use crate::{close_code::CloseCode, error::Error, event::MessageKeys, exception::Exception};
+use crate::{close_code::CloseCode, error::Error, event::MessageKeys, exception::Exception, scope::ScopeFacts};
 
 /// The name of a server's profile without its implementation of WebSocket: `uvicorn-0.54` of `uvicorn-0.54-wsproto`.
 pub fn version_of(name: &str) -> &str {
@@ -348,22 +348,6 @@ pub enum Reuse {
     Closed,
     /// It can.
     Kept,
-}
-
-/// The facts in a server's scopes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScopeFacts {
-    /// `scope["asgi"]["version"]`.
-    pub asgi_version: String,
-    /// `scope["asgi"]["spec_version"]` of a WebSocket; empty where the server leaves it out.
-    pub websocket_spec_version: String,
-    /// `scope["asgi"]["spec_version"]` of an HTTP request; empty where the server leaves it out.
-    pub http_spec_version: String,
-    /// Whether `extensions` has `websocket.http.response`, so that an upgrade can be refused with a real answer.
-    pub denial_response: bool,
-    /// Whether there is a `state` key.
-    pub state: bool,
 }
 
 /// How the server starts an application (ASGI, Lifespan Protocol).

@@ -8,11 +8,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use serde::Deserialize;
 
 use crate::{
     exception::Exception,
     head::{RequestHead, offered_subprotocols},
-    profile::{Profile, ScopeFacts},
     value::Value,
 };
 
@@ -36,6 +36,22 @@ impl ScopeType {
             ScopeType::Lifespan => "lifespan",
         }
     }
+}
+
+/// The facts in a server's scopes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScopeFacts {
+    /// `scope["asgi"]["version"]`.
+    pub asgi_version: String,
+    /// `scope["asgi"]["spec_version"]` of a WebSocket; empty where the server leaves it out.
+    pub websocket_spec_version: String,
+    /// `scope["asgi"]["spec_version"]` of an HTTP request; empty where the server leaves it out.
+    pub http_spec_version: String,
+    /// Whether `extensions` has `websocket.http.response`, so that an upgrade can be refused with a real answer.
+    pub denial_response: bool,
+    /// Whether there is a `state` key.
+    pub state: bool,
 }
 
 /// A scope as the application gets it. It can hold anything, because a fault may have been at work; the readers
@@ -104,16 +120,16 @@ impl Scope {
     }
 
     /// The scope of the process's life ("Lifespan Protocol").
-    pub fn lifespan(profile: &Profile) -> Scope {
+    pub fn lifespan(facts: &ScopeFacts, spec_version: &str) -> Scope {
         let asgi = BTreeMap::from([
-            (Cow::Borrowed("version"), profile.scope.asgi_version.as_str().into()),
-            (Cow::Borrowed("spec_version"), profile.lifespan.spec_version.as_str().into()),
+            (Cow::Borrowed("version"), facts.asgi_version.as_str().into()),
+            (Cow::Borrowed("spec_version"), spec_version.into()),
         ]);
         let mut scope = BTreeMap::from([
             (Cow::Borrowed("type"), ScopeType::Lifespan.name().into()),
             (Cow::Borrowed("asgi"), Value::Dict(asgi)),
         ]);
-        if profile.scope.state {
+        if facts.state {
             scope.insert(Cow::Borrowed("state"), Value::Dict(BTreeMap::new()));
         }
         Scope(scope)

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-pub use crate::trial::TargetKind;
 use crate::{
     application::Promise,
     case::{Case, ServerArguments},
@@ -16,7 +15,7 @@ use crate::{
     recorder::Scribe,
     signal::{ExitExpectation, Signal},
     step::Act,
-    transcript::{Residue, Service},
+    transcript::{Residue, Service, TargetKind},
 };
 
 /// The abilities of a target.

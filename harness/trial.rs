@@ -1,52 +1,17 @@
 //! A case in one environment behind one server, and what came of a run of many.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-
-use serde::Serialize;
 
 use crate::{
     case::Case,
     environment::Environment,
     error::Error,
     profile::Profile,
+    transcript::TargetKind,
     verdict::{Exercised, Judgement, Reason, Verdict},
 };
-
-/// The kinds of targets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TargetKind {
-    /// The built-in backend.
-    #[default]
-    Backend,
-    /// A Python app in an interpreter, behind a server that a profile plays.
-    Python,
-    /// A Python app behind a real server that the harness starts.
-    Served,
-    /// A server behind a URL, which someone else runs.
-    Url,
-}
-
-impl TargetKind {
-    /// Its name, as the JSON document writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            TargetKind::Backend => "backend",
-            TargetKind::Python => "python",
-            TargetKind::Served => "served",
-            TargetKind::Url => "url",
-        }
-    }
-}
-
-impl fmt::Display for TargetKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
 
 /// A case in one environment behind one server.
 #[derive(Debug, Clone)]

@@ -25,9 +25,9 @@ use relapse::{
     recorder::Scribe,
     run,
     step::{Act, Crowd, Step},
-    target::{Capabilities, Target, TargetKind},
+    target::{Capabilities, Target},
     targets::SECRET,
-    transcript::{Residue, Service, Transcript, What},
+    transcript::{Residue, Service, TargetKind, Transcript, What},
 };
 use rstest::rstest;
 

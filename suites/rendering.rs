@@ -60,17 +60,7 @@ fn the_json_document() {
 fn one_case_in_full() {
     let trial = &trials("session/s449_2_short_exception_text")[0];
     let judgement = Conductor::default().judge(trial, 1);
-    check_page(
-        "show",
-        &render_show(
-            trial,
-            &judgement,
-            Background { issues: &issues().unwrap(), defects: KNOWN.defects },
-            1,
-            150,
-            Detail::Conversation,
-        ),
-    );
+    check_page("show", &render_show(trial, &judgement, background(&issues().unwrap()), 1, 150, Detail::Conversation));
 }
 
 #[test]
@@ -87,14 +77,7 @@ fn a_claimed_repair_in_the_table_and_in_full() {
     let judgement = Conductor::default().judge(trial, 1);
     check_page(
         "show_with_shams",
-        &render_show(
-            trial,
-            &judgement,
-            Background { issues: &issues().unwrap(), defects: KNOWN.defects },
-            1,
-            150,
-            Detail::Conversation,
-        ),
+        &render_show(trial, &judgement, background(&issues().unwrap()), 1, 150, Detail::Conversation),
     );
 }
 

@@ -20,9 +20,9 @@ use relapse::{
     run,
     scope::Scope,
     step::{Act, Awaited, Request, Step},
-    target::{Capabilities, ProcessControl, Renewal, Target, TargetKind},
+    target::{Capabilities, ProcessControl, Renewal, Target},
     targets::{Embedded, Transport},
-    transcript::{Residue, Service, What},
+    transcript::{Residue, Service, TargetKind, What},
 };
 
 /// The profiles of servers, by name.

@@ -63,8 +63,7 @@ use crate::{
     exception::Exception,
     revision::Revision,
     scope::Scope,
-    transcript::{Knowledge, Service, Words},
-    trial::TargetKind,
+    transcript::{Knowledge, Service, TargetKind, Words},
 };
 
 /// The service's wall clock at the start of every run, in seconds since 1970: 2026-01-01T00:00:00Z. Fixed, so that

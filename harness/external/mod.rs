@@ -26,7 +26,8 @@ use crate::{
     route::Route,
     run,
     step::{Act, DEFAULT_USER, Request, Step},
-    target::{Target, TargetKind},
+    target::Target,
+    transcript::TargetKind,
     verdict::{Exercised, HealthyClient, Judged, Judgement, Reason, Shown, Side, Verdict},
 };
 

@@ -9,8 +9,7 @@ use crate::{
     credential::{Credential, CredentialPlace},
     message::message_type,
     step::{Act, Awaited, Client, DEFAULT_USER, Request, Step},
-    transcript::Words,
-    trial::TargetKind,
+    transcript::{TargetKind, Words},
     verdict::Reason,
 };
 

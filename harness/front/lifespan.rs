@@ -68,7 +68,12 @@ pub async fn live(
         life.send_replace(Life::Exited);
     };
     scribe.record(Party::Process, What::Starting);
-    let mut call = Call::start(application, Scope::lifespan(&profile), Said::default(), &scribe);
+    let mut call = Call::start(
+        application,
+        Scope::lifespan(&profile.scope, &profile.lifespan.spec_version),
+        Said::default(),
+        &scribe,
+    );
     call.deliver(Inbound::LifespanStartup);
     let lived = async {
         let failed = start(&mut call, profile.lifespan.startup_timeout_s).await;

@@ -9,8 +9,8 @@ use crate::{
     cause::Cause,
     judge::clause,
     outcome::{Class, Outcome},
-    transcript::Party,
-    trial::{Ran, Report, TargetKind, shell},
+    transcript::{Party, TargetKind},
+    trial::{Ran, Report, shell},
     verdict::{Difference, Finding, Judged, Judgement, Reason, Shown, Verdict},
 };
 

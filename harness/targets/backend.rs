@@ -26,8 +26,8 @@ use crate::{
     profile::{Connects, Profile},
     recorder::Scribe,
     revision::Revision,
-    target::{Capabilities, ProcessControl, Renewal, Target, TargetKind},
-    transcript::{Party, Residue, Service, What},
+    target::{Capabilities, ProcessControl, Renewal, Target},
+    transcript::{Party, Residue, Service, TargetKind, What},
 };
 
 /// The signing secret of the embedded backend: 48 characters, used by no real service.

@@ -25,8 +25,8 @@ use crate::{
     python::{Interpreter, Introduction, LifespanMode, PythonApplication, Site, keep_time},
     recorder::{Recorder, Scribe},
     shutdown,
-    target::{Capabilities, ProcessControl, Renewal, Target, TargetKind},
-    transcript::{Level, PROCESS, Residue, Service, Transcript, What},
+    target::{Capabilities, ProcessControl, Renewal, Target},
+    transcript::{Level, PROCESS, Residue, Service, TargetKind, Transcript, What},
 };
 
 /// How long an application may take to start, on its own clock.

@@ -16,8 +16,8 @@ use crate::{
     python::Server,
     recorder::Scribe,
     signal::{ExitExpectation, Signal},
-    target::{Capabilities, ProcessControl, Renewal, Target, TargetKind},
-    transcript::{Residue, Service},
+    target::{Capabilities, ProcessControl, Renewal, Target},
+    transcript::{Residue, Service, TargetKind},
 };
 
 /// A Python application behind a real server. The wire is seen, and by a witness also what server and application say to

@@ -15,8 +15,8 @@ use crate::{
     fault::Place,
     link::Link,
     recorder::Scribe,
-    target::{self, Capabilities, ProcessControl, Renewal, Target, TargetKind},
-    transcript::{Residue, Service},
+    target::{self, Capabilities, ProcessControl, Renewal, Target},
+    transcript::{Residue, Service, TargetKind},
     upstream::Upstream,
 };
 
