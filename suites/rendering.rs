@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relapse::{
-    Background, Case, Catalogue, Conductor, Detail, KNOWN, Ran, Report, Revision, Trial, Verdict, error::Error, issues,
-    judge, judge_all, render_json, render_list, render_located, render_map, render_show, render_table, servers,
+    Background, Case, Catalogue, Conductor, Detail, Issue, KNOWN, Ran, Report, Revision, Trial, Verdict, error::Error,
+    issues, judge, judge_all, render_json, render_list, render_located, render_map, render_show, render_table, servers,
 };
 
 use crate::support::check_page;
@@ -31,6 +31,11 @@ fn report(filter: &str) -> Report {
         seed: 1,
         wall: Duration::ZERO,
     }
+}
+
+/// The facts about the built-in backend.
+fn background(issues: &[Issue]) -> Background<'_> {
+    Background { issues, defects: KNOWN.defects }
 }
 
 #[test]
@@ -60,7 +65,8 @@ fn the_json_document() {
 fn one_case_in_full() {
     let trial = &trials("session/s449_2_short_exception_text")[0];
     let judgement = Conductor::default().judge(trial, 1);
-    check_page("show", &render_show(trial, &judgement, background(&issues().unwrap()), 1, 150, Detail::Conversation));
+    let shown = render_show(trial, &judgement, background(&issues().unwrap()), 1, 150, Detail::Conversation);
+    check_page("show", &shown);
 }
 
 #[test]
@@ -75,10 +81,8 @@ fn a_claimed_repair_in_the_table_and_in_full() {
     check_page("table_with_shams", &render_table(&report("SR4"), 150));
     let trial = &trials("SR4")[0];
     let judgement = Conductor::default().judge(trial, 1);
-    check_page(
-        "show_with_shams",
-        &render_show(trial, &judgement, background(&issues().unwrap()), 1, 150, Detail::Conversation),
-    );
+    let shown = render_show(trial, &judgement, background(&issues().unwrap()), 1, 150, Detail::Conversation);
+    check_page("show_with_shams", &shown);
 }
 
 #[test]
