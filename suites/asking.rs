@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use relapse::ServerChoice;
+use relapse_python::process::ServerChoice;
 use rstest::rstest;
 use serde_json::Value as Json;
 

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use relapse::{
-    Case, HealthyClient, Reason, Verdict,
-    case::Known,
-    event::{Inbound, Outbound},
+    case::{Case, Known},
     judge,
+};
+use relapse_core::{
+    asgi::event::{Inbound, Outbound},
+    judge::verdict::{HealthyClient, Reason, Verdict},
 };
 use rstest::rstest;
 
@@ -285,7 +287,8 @@ fn a_greeting_is_no_answer() {
         ends.send(Outbound::WebsocketClose { code: 1000, reason: String::new() }).await
     });
     let mut transcript = converse(app, &profile("uvicorn-0.54"), &case.steps);
-    transcript.service = relapse::transcript::Service::unknown(relapse::TargetKind::Python);
+    transcript.service =
+        relapse_core::record::transcript::Service::unknown(relapse_core::record::transcript::TargetKind::Python);
     let result = judge::alone(&case, &judge::judge(transcript, HealthyClient::Absent));
     assert!(matches!(result, Err((Verdict::Failed, Reason::Unanswered { .. }))), "{result:?}");
 }

@@ -9,25 +9,45 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use relapse::{
-    Binding, Case, Catalogue, Conductor, Environment, Error, KNOWN, Outcome, Plan, PythonInstallation, PythonServer,
-    Revision, Served, Trial,
-    application::Promise,
-    backend::{Backend, Settings, Variables},
-    classify::{self, Reading},
-    clock::{Clock, Runtime},
-    conductor,
-    credential::{Credential, CredentialPlace, Form, Presented},
-    dependency::InMemory,
-    fault::{CallFault, Fault, FaultKind, Place},
-    head::field,
-    link::Link,
-    python::START_LIMIT,
-    recorder::Scribe,
+    binding::Binding,
+    case::Case,
+    discover::Catalogue,
+    environment::Environment,
     run,
-    step::{Act, Crowd, Step},
     target::{Capabilities, Target},
-    targets::SECRET,
-    transcript::{Residue, Service, TargetKind, Transcript, What},
+    trial::Trial,
+};
+use relapse_backend::{
+    backend::{Backend, Settings, Variables},
+    conductor::{self, Conductor, KNOWN},
+    dependency::InMemory,
+    revision::Revision,
+    target::SECRET,
+};
+use relapse_core::{
+    client::{
+        credential::{Credential, CredentialPlace, Form, Presented},
+        step::{Act, Crowd, Step},
+    },
+    error::Error,
+    fault::{CallFault, Fault, FaultKind, Place},
+    judge::{
+        classify::{self, Reading},
+        outcome::Outcome,
+    },
+    plan::Plan,
+    record::transcript::{Residue, Service, TargetKind, Transcript, What},
+    wire::head::field,
+};
+use relapse_python::{
+    process::{Installation as PythonInstallation, START_LIMIT, Server as PythonServer},
+    served::Served,
+};
+use relapse_simulate::{
+    application::Promise,
+    clock::{Clock, Runtime},
+    link::Link,
+    recorder::Scribe,
 };
 use rstest::rstest;
 
@@ -188,7 +208,7 @@ fn variables() -> Vec<(String, String)> {
 fn installation(server: &str, like: &str, face: &str) -> Option<PythonInstallation> {
     let python = interpreter_with(&format!("fixtures/requirements/twin/{like}.txt"))?;
     let site = site(&python, &apps(), &format!("twin.many:{face}"));
-    let site = relapse::PythonSite { environment: variables(), ..site };
+    let site = relapse_python::process::Site { environment: variables(), ..site };
     Some(PythonInstallation { site, server: server.parse().unwrap(), flags: Vec::new(), start_limit: START_LIMIT })
 }
 

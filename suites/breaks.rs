@@ -4,7 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use relapse::{Catalogue, Conductor, Judged, KNOWN, Reason, Revision, Trial, Verdict, check, judge, servers};
+use relapse::{
+    discover::{Catalogue, servers},
+    judge,
+    trial::Trial,
+};
+use relapse_backend::{
+    conductor::{Conductor, KNOWN},
+    revision::Revision,
+};
+use relapse_core::judge::{
+    check,
+    verdict::{Judged, Reason, Verdict},
+};
 
 use crate::support::check_page;
 

@@ -6,13 +6,17 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial as Named};
 use relapse::{
-    Catalogue, Conductor, Detail, Judged, KNOWN, Reason, Revision, Side, Trial, judge,
-    report::{
-        sequence::{self, seconds},
-        table::behind,
-    },
-    servers,
+    discover::{Catalogue, servers},
+    judge,
+    report::sequence::{self, Detail, seconds},
+    trial::Trial,
 };
+use relapse_backend::{
+    conductor::{Conductor, KNOWN},
+    revision::Revision,
+};
+use relapse_command::report::table::behind;
+use relapse_core::judge::verdict::{Judged, Reason, Side};
 
 const SEED: u64 = 1;
 

@@ -381,15 +381,15 @@ fn arguments_are_quoted_for_a_shell() {
         "#",
     ];
     let odd = [&odd[..], &["X=\"$X\"y", "a;b=\"$a;b\"", "\u{85}"]].concat();
-    let line = relapse::shell(&odd.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+    let line = relapse::trial::shell(&odd.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
     assert!(!line.contains(char::is_control), "{line:?}");
     let script = format!("printf '%s\\0' {line}");
     let output = Command::new("/bin/bash").args(["-c", &script]).env_clear().output().unwrap();
     let taken = String::from_utf8(output.stdout).unwrap();
     assert_eq!(taken.split_terminator('\0').collect::<Vec<_>>(), odd, "{line}");
     // A secret comes from the environment of the shell.
-    assert_eq!(relapse::shell(&["TOKEN=\"$TOKEN\"".to_owned()]), "TOKEN=\"$TOKEN\"");
-    assert_eq!(relapse::option("--env", "-A=b".to_owned()), ["--env=-A=b"]);
+    assert_eq!(relapse::trial::shell(&["TOKEN=\"$TOKEN\"".to_owned()]), "TOKEN=\"$TOKEN\"");
+    assert_eq!(relapse::trial::option("--env", "-A=b".to_owned()), ["--env=-A=b"]);
 }
 
 #[rstest]

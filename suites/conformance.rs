@@ -9,16 +9,25 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use relapse::{
-    Binding, Conformance, FrameCase, Peer, Upstream, Url,
-    clock::{Clock, Runtime},
-    close_code::CloseCode,
-    conform, conform_embedded,
-    conformance::{Behavior, Event, Expected, Owed, Reply, Saw, Tried, Written, judge},
+    binding::Binding,
+    conform::{Peer, conform},
+    discover::{frame_cases, servers},
+    targets::Url,
+    upstream::Upstream,
+};
+use relapse_backend::conductor::conform_embedded;
+use relapse_command::report::conformance::render as render_conformance;
+use relapse_core::{
+    conformance::{Behavior, Conformance, Event, Expected, FrameCase, Owed, Reply, Saw, Tried, Written, judge},
     error::Error,
-    frame::{Frame, FrameError, Opcode},
-    frame_cases,
+    wire::{
+        close_code::CloseCode,
+        frame::{Frame, FrameError, Opcode},
+    },
+};
+use relapse_simulate::{
+    clock::{Clock, Runtime},
     link::{Link, Listener, Wire},
-    render_conformance, servers,
 };
 use rstest::rstest;
 use tokio_tungstenite::tungstenite::Message;

@@ -1,12 +1,17 @@
 //! Every kind of credential, in every place, in every environment: accepted where every rule holds, refused elsewhere.
 
-use relapse::{
-    Class, Environment, Revision, Transcript,
-    classify::Reading,
-    credential::{Credential, CredentialPlace, Form},
-    step::{Act, Request},
-    target::Target as _,
-    targets::{Embedded, Transport},
+use relapse::{environment::Environment, target::Target as _};
+use relapse_backend::{
+    revision::Revision,
+    target::{Embedded, Transport},
+};
+use relapse_core::{
+    client::{
+        credential::{Credential, CredentialPlace, Form},
+        step::{Act, Request},
+    },
+    judge::{classify::Reading, outcome::Class},
+    record::transcript::Transcript,
 };
 use rstest::rstest;
 

@@ -19,20 +19,25 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use relapse::{
-    Catalogue, Conductor, KNOWN, Revision, Trial,
-    application::Promise,
     case::Case,
+    discover::{Catalogue, servers},
+    trial::Trial,
+};
+use relapse_backend::{
+    conductor::{Conductor, KNOWN},
     dependency::{
         Dependencies,
         Dependency::{self, AgentSupervisor, AuthService, SecretManager},
         DependencyError, InMemory, faults_met, record_call,
     },
-    exception::Exception,
-    fault::{CallFault, FaultKind, setting::Time},
-    recorder::Scribe,
-    servers,
-    verdict::Judged,
+    revision::Revision,
 };
+use relapse_core::{
+    asgi::exception::Exception,
+    fault::{CallFault, FaultKind, setting::Time},
+    judge::verdict::Judged,
+};
+use relapse_simulate::{application::Promise, recorder::Scribe};
 use rstest::rstest;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};

@@ -5,18 +5,20 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use relapse::{
-    Fault, Plan, PythonSite, PythonTarget, ServerChoice, Transcript,
-    binding::Binding,
-    clock::{Clock, Runtime},
-    differential::{Program, Setup, compare},
-    discover::read_edge_fault,
-    event::Inbound,
-    run,
-    step::{Act, Request, Step},
-    target::Target as _,
-    transcript::What,
+use relapse::{binding::Binding, discover::read_edge_fault, run, target::Target as _};
+use relapse_core::{
+    asgi::event::Inbound,
+    client::step::{Act, Request, Step},
+    fault::Fault,
+    plan::Plan,
+    record::transcript::{Transcript, What},
 };
+use relapse_python::{
+    app::Python as PythonTarget,
+    differential::{Program, Setup, compare},
+    process::{ServerChoice, Site as PythonSite},
+};
+use relapse_simulate::clock::{Clock, Runtime};
 use rstest::rstest;
 
 use crate::{

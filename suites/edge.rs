@@ -1,14 +1,15 @@
 //! A request that is changed on its way: what each server and the service make of it, and that only what was meant is
 //! changed.
 
-use relapse::{
-    Class, Environment, Fault, Revision,
-    classify::Reading,
-    fault::{FaultKind, HeadEdit, Trigger, setting::Token},
-    head::header,
-    profile::{Answer, Reception},
-    transcript::What,
+use relapse::environment::Environment;
+use relapse_backend::revision::Revision;
+use relapse_core::{
+    fault::{Fault, FaultKind, HeadEdit, Trigger, setting::Token},
+    judge::{classify::Reading, outcome::Class},
+    record::transcript::What,
+    wire::head::header,
 };
+use relapse_simulate::profile::{Answer, Reception};
 use rstest::rstest;
 
 use crate::support::{SERVERS, on_backend, open, profile, wait};
@@ -66,7 +67,7 @@ fn nothing_else_is_changed() {
     let reading = Reading::of(&transcript, 0);
     let (sent, delivered) = (reading.request.unwrap(), reading.delivered.unwrap());
     assert_eq!((&sent.method, &sent.target), (&delivered.method, &delivered.target));
-    let without_host = |head: &relapse::head::RequestHead| {
+    let without_host = |head: &relapse_core::wire::head::RequestHead| {
         let others = head.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(b"host"));
         others.cloned().collect::<Vec<_>>()
     };

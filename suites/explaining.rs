@@ -5,17 +5,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use relapse::{
-    Catalogue, Cause, Conductor, Environment, KNOWN, Place, Revision, Trial,
-    application::Application,
-    classify::Reading,
-    event::Outbound,
-    exception::Exception,
+    discover::{Catalogue, servers},
+    environment::Environment,
     explain::{Explanation, Kind, Passage},
-    fault::{FaultKind, HeadEdit},
-    judge, servers,
-    step::{Act, Request, Step},
-    transcript::{Event, Level, Party, Transcript, What},
+    judge,
+    trial::Trial,
 };
+use relapse_backend::{
+    conductor::{Conductor, KNOWN},
+    revision::Revision,
+};
+use relapse_core::{
+    asgi::{event::Outbound, exception::Exception},
+    client::step::{Act, Request, Step},
+    fault::{FaultKind, HeadEdit, Place},
+    judge::{cause::Cause, classify::Reading},
+    record::transcript::{Event, Level, Party, Transcript, What},
+};
+use relapse_simulate::application::Application;
 use rstest::rstest;
 
 use crate::support::{Ends, Scripted, converse, on_backend, profile, step, wait};

@@ -4,24 +4,31 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use relapse::{
-    Cause, Class, Environment, Fault, KNOWN, Revision, Transcript,
-    classify::Reading,
-    close_code::CloseCode,
-    event::Outbound,
+use relapse::{discover::servers, environment::Environment};
+use relapse_backend::{conductor::KNOWN, revision::Revision};
+use relapse_core::{
+    asgi::{
+        event::Outbound,
+        scope::{Scope, ScopeType, keys},
+        value::Value,
+    },
+    client::step::{Act, Request},
     fault::{
-        AnswerEdit, Breach, CallFault, Calls, Carries, Direction, EventFault, Events, FaultKind, FrameFault, Frames,
-        HeadEdit, HeaderForm, ScopeEdit, StreamFault, Trigger,
+        AnswerEdit, Breach, CallFault, Calls, Carries, Direction, EventFault, Events, Fault, FaultKind, FrameFault,
+        Frames, HeadEdit, HeaderForm, ScopeEdit, StreamFault, Trigger,
         setting::{Count, Settings, Time},
     },
-    frame::Opcode,
-    head::{RequestHead, header},
-    outcome::Ending,
-    scope::{Scope, ScopeType, keys},
-    servers,
-    step::{Act, Request},
-    transcript::{BodyEnd, What},
-    value::Value,
+    judge::{
+        cause::Cause,
+        classify::Reading,
+        outcome::{Class, Ending},
+    },
+    record::transcript::{BodyEnd, Transcript, What},
+    wire::{
+        close_code::CloseCode,
+        frame::Opcode,
+        head::{RequestHead, header},
+    },
 };
 use rstest::rstest;
 
@@ -29,7 +36,7 @@ use crate::support::{on_backend, open, property_config, step, wait};
 
 const SERVER: &str = "uvicorn-0.35";
 
-fn session() -> Vec<relapse::step::Step> {
+fn session() -> Vec<relapse_core::client::step::Step> {
     let ask = r#"{"type":"user_message","content":"hello"}"#.to_owned();
     vec![
         open(),
@@ -40,7 +47,7 @@ fn session() -> Vec<relapse::step::Step> {
     ]
 }
 
-fn under(faults: Vec<Fault>, steps: &[relapse::step::Step]) -> Transcript {
+fn under(faults: Vec<Fault>, steps: &[relapse_core::client::step::Step]) -> Transcript {
     on_backend(Revision::repaired(), Environment::Staging, SERVER, faults, steps)
 }
 
@@ -60,7 +67,7 @@ fn count(transcript: &Transcript, wanted: impl Fn(&What) -> bool) -> usize {
     transcript.events.iter().filter(|event| wanted(&event.what)).count()
 }
 
-fn outcome(transcript: &Transcript) -> relapse::Outcome {
+fn outcome(transcript: &Transcript) -> relapse_core::judge::outcome::Outcome {
     Reading::of(transcript, 0).outcome()
 }
 
@@ -107,7 +114,7 @@ fn a_broken_stream_is_unclean(#[case] fault: StreamFault, #[case] expected: Endi
     let is_same = std::mem::discriminant(&outcome.ending) == std::mem::discriminant(&expected);
     assert!(is_same, "{kind}: {outcome}");
     assert_eq!(transcript.fired, [1], "{kind}");
-    assert_eq!(transcript.residue, Some(relapse::transcript::Residue::default()), "{kind}");
+    assert_eq!(transcript.residue, Some(relapse_core::record::transcript::Residue::default()), "{kind}");
 }
 
 /// Every server gives a client up that breaks RFC 6455, the application ends, and the class is no drop.
@@ -126,7 +133,11 @@ fn a_violation_of_ours_is_unclean(
             "{rule} behind {server}: {outcome}"
         );
         assert_eq!(count(&transcript, |what| matches!(what, What::Returned)), 1, "{rule} behind {server}");
-        assert_eq!(transcript.residue, Some(relapse::transcript::Residue::default()), "{rule} behind {server}");
+        assert_eq!(
+            transcript.residue,
+            Some(relapse_core::record::transcript::Residue::default()),
+            "{rule} behind {server}"
+        );
     }
 }
 
@@ -204,7 +215,8 @@ fn a_spoilt_handshake_is_given_up(#[case] edit: AnswerEdit) {
 #[test]
 fn a_refusal_may_keep_the_headers_of_an_upgrade() {
     let keep = || vec![FaultKind::Answer(AnswerEdit::KeepUpgrade {}).into()];
-    let refused = Request { credential: relapse::credential::Credential::None, ..Request::standard("GET", "/ws") };
+    let refused =
+        Request { credential: relapse_core::client::credential::Credential::None, ..Request::standard("GET", "/ws") };
     let transcript = under(keep(), &[step(Act::Open(refused))]);
     assert_eq!((outcome(&transcript).class, transcript.fired.as_slice()), (Class::GoodAuthRefusal, &[1][..]));
     let seen = transcript.events.iter().find_map(|event| match &event.what {
@@ -324,11 +336,11 @@ fn a_send_that_fails_ends_the_call(
     for steps in [session(), disconnecting, vec![step(Act::Request(Request::standard("GET", "/health")))]] {
         let transcript = under(vec![fault.clone()], &steps);
         let raised = count(&transcript, |what| {
-            matches!(what, What::Raised(_) | What::Logged { level: relapse::transcript::Level::Error, .. })
+            matches!(what, What::Raised(_) | What::Logged { level: relapse_core::record::transcript::Level::Error, .. })
         });
         assert_eq!(raised, 0, "{event} {nth}: {:?}", transcript.events.last());
         assert!(outcome(&transcript).class.is_good(), "{event} {nth}: {}", outcome(&transcript));
-        assert_eq!(transcript.residue, Some(relapse::transcript::Residue::default()));
+        assert_eq!(transcript.residue, Some(relapse_core::record::transcript::Residue::default()));
     }
 }
 
@@ -362,7 +374,7 @@ fn a_server_that_misbehaves_is_not_the_service(#[case] event: &str, #[case] faul
     assert_eq!(transcript.fired, [1], "{fault}");
     assert!(outcome(&transcript).class.is_good(), "{fault}: {}", outcome(&transcript));
     assert_eq!(count(&transcript, |what| matches!(what, What::Returned | What::Raised(_))), 1, "{fault}");
-    assert_eq!(transcript.residue, Some(relapse::transcript::Residue::default()), "{fault}");
+    assert_eq!(transcript.residue, Some(relapse_core::record::transcript::Residue::default()), "{fault}");
 }
 
 /// A cancelled call sends nothing more: no frame, no close, no log.
@@ -417,7 +429,7 @@ fn a_chance_is_decided_by_the_seed() {
 #[test]
 fn a_client_that_reads_nothing_gets_everything_later() {
     let mut steps = session();
-    steps.insert(3, relapse::step::Step::new(Act::Freeze, Duration::from_secs(10)));
+    steps.insert(3, relapse_core::client::step::Step::new(Act::Freeze, Duration::from_secs(10)));
     let transcript = under(Vec::new(), &steps);
     assert_eq!(outcome(&transcript).class, Class::GoodOpen);
     assert_eq!(count(&transcript, |what| matches!(what, What::StoppedReading)), 1);
@@ -450,7 +462,7 @@ fn a_defect_is_not_excused_by_a_fault_beside_it() {
         direction: Direction::Both,
         fault: StreamFault::Delay { delay: Time(Duration::from_millis(10)) },
     };
-    let defect = Revision::only(relapse::Defect::QueryParamsOnUrl);
+    let defect = Revision::only(relapse_backend::defect::Defect::QueryParamsOnUrl);
     let transcript = on_backend(defect, Environment::Staging, SERVER, vec![slow.into()], &steps);
     assert_eq!(outcome(&transcript).class, Class::BadServer);
     let raised = |what: &What| matches!(what, What::Raised(_));
@@ -469,17 +481,20 @@ fn a_defect_is_not_excused_by_a_fault_beside_it() {
 #[case::passed(FaultKind::Head(HeadEdit::Pass {}))]
 fn a_harmless_fault_excuses_nothing(#[case] kind: FaultKind) {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
-    let conductor = relapse::Conductor::default();
+    let conductor = relapse_backend::conductor::Conductor::default();
     let mut looked_at = 0;
-    for case in relapse::Catalogue::read(&directory, KNOWN).unwrap().cases {
-        let mut with = relapse::Case::clone(&case);
+    for case in relapse::discover::Catalogue::read(&directory, KNOWN).unwrap().cases {
+        let mut with = relapse::case::Case::clone(&case);
         with.faults.push(kind.clone().into());
         // uvicorn 0.35 sends a denial response as far as it has come when the application waits in the middle of it.
         let server: Vec<_> = servers().unwrap().into_iter().filter(|server| server.name == "uvicorn-0.54").collect();
-        let trial =
-            |case: relapse::Case| relapse::Trial::of(&[std::sync::Arc::new(case)], &server, Some(&server)).remove(0);
-        let run = |case: relapse::Case| conductor.run(&trial(case), relapse::Revision::from(&with.twin), 1).unwrap();
-        let (before, beside) = (run(relapse::Case::clone(&case)), run(with.clone()));
+        let trial = |case: relapse::case::Case| {
+            relapse::trial::Trial::of(&[std::sync::Arc::new(case)], &server, Some(&server)).remove(0)
+        };
+        let run = |case: relapse::case::Case| {
+            conductor.run(&trial(case), relapse_backend::revision::Revision::from(&with.twin), 1).unwrap()
+        };
+        let (before, beside) = (run(relapse::case::Case::clone(&case)), run(with.clone()));
         assert_eq!(beside.outcome.class, before.outcome.class, "{} with {kind}: {}", case.name, beside.outcome);
         looked_at += usize::from(beside.transcript.fired.last().is_some_and(|&count| count > 0));
     }
@@ -488,10 +503,10 @@ fn a_harmless_fault_excuses_nothing(#[case] kind: FaultKind) {
 
 /// The application's own decision stays its own, whatever acted on the way.
 #[rstest]
-#[case::chose_1011(relapse::Defect::UnknownTypeRaises, FrameFault::Duplicate {}, Class::BadServer)]
-#[case::swallowed(relapse::Defect::MessageCallArity, FrameFault::Split {}, Class::BadMask)]
+#[case::chose_1011(relapse_backend::defect::Defect::UnknownTypeRaises, FrameFault::Duplicate {}, Class::BadServer)]
+#[case::swallowed(relapse_backend::defect::Defect::MessageCallArity, FrameFault::Split {}, Class::BadMask)]
 fn a_frame_fault_does_not_excuse_the_application(
-    #[case] defect: relapse::Defect,
+    #[case] defect: relapse_backend::defect::Defect,
     #[case] fault: FrameFault,
     #[case] expected: Class,
 ) {
@@ -514,7 +529,7 @@ fn frames_arrive_as_the_fault_says(#[case] fault: FrameFault, #[case] expected: 
     let transcript = under(vec![Fault { kind: kind.clone(), trigger }], &session());
     let reading = Reading::of(&transcript, 0);
     assert_eq!(reading.messages[1..4], *expected, "{kind}");
-    let texts = |event: &&relapse::transcript::Event| matches!(&event.what, What::FrameSeen(frame) if frame.opcode == Opcode::Text);
+    let texts = |event: &&relapse_core::record::transcript::Event| matches!(&event.what, What::FrameSeen(frame) if frame.opcode == Opcode::Text);
     let times: Vec<u64> = transcript.events.iter().filter(texts).map(|event| event.at.as_secs()).collect();
     assert_eq!(times[1], after_s, "{kind}");
 }
@@ -531,7 +546,7 @@ fn a_joined_frame_waits_for_the_next_one() {
     let slow = FaultKind::Call { calls, fault: CallFault::Delay { delay: Time(Duration::from_millis(400)) } };
     let transcript = under(vec![join, slow.into()], &session());
     let seen = |name: &str| {
-        let is_it = |event: &&relapse::transcript::Event| matches!(&event.what, What::FrameSeen(frame) if holds(&frame.payload, &format!("\"type\":\"{name}\"")));
+        let is_it = |event: &&relapse_core::record::transcript::Event| matches!(&event.what, What::FrameSeen(frame) if holds(&frame.payload, &format!("\"type\":\"{name}\"")));
         transcript.events.iter().find(is_it).map(|event| event.at)
     };
     assert_eq!(transcript.fired[0], 1);
@@ -560,8 +575,8 @@ fn jitter_takes_time_and_a_repeated_event_comes_twice() {
 /// However much waits on its way, all of it arrives when the sender is gone.
 #[test]
 fn a_slow_edge_loses_nothing() {
-    use relapse::{
-        Plan,
+    use relapse_core::plan::Plan;
+    use relapse_simulate::{
         clock::{Clock, Runtime},
         edge,
         link::Link,

@@ -6,16 +6,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use relapse::{
-    Case, Catalogue, Conductor, Defect, Defects, Detail, Hunt, KNOWN, Revision, Trial, Verdict,
-    classify::readings,
+    case::Case,
+    defects::Defects,
+    discover::{Catalogue, servers},
+    hunt::{Aim, Drawn, Hunt, draw, hunt_all},
+    report::sequence::{Detail, lines as sequence_lines},
+    trial::Trial,
+};
+use relapse_backend::{
+    conductor::{Conductor, KNOWN, ground},
+    defect::Defect,
+    revision::Revision,
+};
+use relapse_core::{
+    asgi::scope::ScopeType,
+    client::step::Act,
     fault::{FaultKind, Place},
-    ground,
-    hunt::{Aim, Drawn, draw},
-    hunt_all,
-    outcome::Class,
-    scope::ScopeType,
-    sequence_lines, servers,
-    step::Act,
+    judge::{classify::readings, outcome::Class, verdict::Verdict},
 };
 
 use crate::support::{check_snapshot, property_config};
@@ -119,8 +126,8 @@ fn a_capsule_without_a_twin_is_judged_by_what_happens_now() {
     assert_eq!(conductor.judge(&trial(unmet), 1).verdict, Verdict::Vacuous);
 }
 
-fn keys(key: &str) -> relapse::fault::setting::Settings {
-    relapse::fault::setting::Settings([("key".to_owned(), key.into())].into_iter().collect())
+fn keys(key: &str) -> relapse_core::fault::setting::Settings {
+    relapse_core::fault::setting::Settings([("key".to_owned(), key.into())].into_iter().collect())
 }
 
 /// A written finding reads as the same case, whatever was drawn.
@@ -176,7 +183,7 @@ fn the_findings_do_not_depend_on_the_workers() {
     let (one, three) = (keys(&whole, 1), keys(&whole, 3));
     assert!(!one.1.is_empty());
     assert_eq!(one, three);
-    let mut shared = relapse::Reached::default();
+    let mut shared = relapse::hunt::Reached::default();
     (1..=3).for_each(|number| shared.add(&run(&whole.clone().shard(number, 3), 2).reached));
     assert_eq!(shared, one.0);
 }
@@ -186,7 +193,7 @@ fn the_findings_do_not_depend_on_the_workers() {
 fn one_seed_gives_one_transcript() {
     let play = |conductor: &Conductor, seed| {
         let drawn = draw(seed, &Aim::everything(9, KNOWN));
-        let plan = relapse::Plan { seed, faults: drawn.faults.clone() };
+        let plan = relapse_core::plan::Plan { seed, faults: drawn.faults.clone() };
         let profile = &servers().unwrap()[drawn.server];
         let (environment, steps) = (drawn.environment, drawn.steps());
         conductor.converse(Revision::repaired(), environment, profile, drawn.crowd, &steps, plan).unwrap()

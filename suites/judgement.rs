@@ -3,24 +3,39 @@
 use std::time::Duration;
 
 use relapse::{
-    Class, Defect, Environment, Fault, Plan, Revision,
-    classify::{self, Reading},
-    clock::{Clock, Runtime},
-    close_code::CloseCode,
-    event::{Inbound, Outbound},
-    exception::Exception,
-    fault::{CallFault, Calls, FaultKind, Trigger},
-    frame::{Frame, FrameError, Opcode},
-    front,
-    head::{RequestHead, header},
-    link::Link,
-    outcome::Ending,
+    environment::Environment,
     probe::{self, Script},
-    recorder::Recorder,
     run,
-    step::{Act, Awaited, Request, Step},
-    targets::{Embedded, Transport},
-    transcript::{BodyEnd, Transcript, What},
+};
+use relapse_backend::{
+    defect::Defect,
+    revision::Revision,
+    target::{Embedded, Transport},
+};
+use relapse_core::{
+    asgi::{
+        event::{Inbound, Outbound},
+        exception::Exception,
+    },
+    client::step::{Act, Awaited, Request, Step},
+    fault::{CallFault, Calls, Fault, FaultKind, Trigger},
+    judge::{
+        classify::{self, Reading},
+        outcome::{Class, Ending},
+    },
+    plan::Plan,
+    record::transcript::{BodyEnd, Transcript, What},
+    wire::{
+        close_code::CloseCode,
+        frame::{Frame, FrameError, Opcode},
+        head::{RequestHead, header},
+    },
+};
+use relapse_simulate::{
+    clock::{Clock, Runtime},
+    front,
+    link::Link,
+    recorder::Recorder,
 };
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -93,11 +108,11 @@ fn a_1011_that_crosses_the_clients_close_is_still_a_1011(#[case] rest: Rest) {
 fn events_nobody_asked_for_are_found() {
     let event = r#"{"type":"agent_completed","user_id":"somebody-else"}"#;
     let transcript: Transcript = session(&[], Rest::Listens, &[open()]);
-    let control = relapse::HealthyClient::Tried(reading(&transcript).outcome());
+    let control = relapse_core::judge::verdict::HealthyClient::Tried(reading(&transcript).outcome());
     let findings = |messages: &'static [&'static str]| {
         let transcript = session(messages, Rest::Listens, &[open(), wait("agent_completed")]);
-        let evidence = relapse::check::Evidence::gather(&transcript, &control);
-        relapse::check::findings(&evidence).into_iter().map(|finding| finding.check).collect::<Vec<_>>()
+        let evidence = relapse_core::judge::check::Evidence::gather(&transcript, &control);
+        relapse_core::judge::check::findings(&evidence).into_iter().map(|finding| finding.check).collect::<Vec<_>>()
     };
     assert!(findings(Box::leak(Box::new([WELCOME, event]))).contains(&"five_events_in_order"));
 }
@@ -334,9 +349,9 @@ fn a_client_that_leaves_a_peer_that_does_not_read_has_its_limit() {
 }
 
 fn findings(transcript: &Transcript) -> Vec<&'static str> {
-    let control = relapse::HealthyClient::Tried(reading(transcript).outcome());
-    let evidence = relapse::check::Evidence::gather(transcript, &control);
-    relapse::check::findings(&evidence).into_iter().map(|finding| finding.check).collect()
+    let control = relapse_core::judge::verdict::HealthyClient::Tried(reading(transcript).outcome());
+    let evidence = relapse_core::judge::check::Evidence::gather(transcript, &control);
+    relapse_core::judge::check::findings(&evidence).into_iter().map(|finding| finding.check).collect()
 }
 
 /// A temporary refusal says when to come back, in seconds.

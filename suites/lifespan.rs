@@ -5,20 +5,26 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relapse::{
-    Cause, Conductor, Environment, Fault, Plan, Revision, classify,
+use relapse::{environment::Environment, run};
+use relapse_backend::{conductor::Conductor, revision::Revision};
+use relapse_core::{
+    asgi::{
+        event::{Inbound, Machine, Outbound},
+        exception::Exception,
+        scope::ScopeType,
+    },
+    client::step::{Act, Awaited, Crowd, Request, Step},
+    fault::{CallFault, Calls, EventFault, Events, Fault, FaultKind, ProcessFault, Trigger, setting::Time},
+    judge::{cause::Cause, classify},
+    plan::Plan,
+    record::transcript::{Event, PROCESS, Transcript, What},
+    wire::frame::Opcode,
+};
+use relapse_simulate::{
     clock::{Clock, Runtime},
-    event::{Inbound, Machine, Outbound},
-    exception::Exception,
-    fault::{CallFault, Calls, EventFault, Events, FaultKind, ProcessFault, Trigger, setting::Time},
-    frame::Opcode,
     front::{self, Life},
     link::Link,
     recorder::Recorder,
-    run,
-    scope::ScopeType,
-    step::{Act, Awaited, Crowd, Request, Step},
-    transcript::{Event, PROCESS, Transcript, What},
 };
 use rstest::rstest;
 use tokio::sync::{oneshot, watch};

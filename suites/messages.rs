@@ -3,16 +3,18 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use relapse::{
-    Environment, Plan, Revision, Transcript,
-    clock::{Clock, Runtime},
-    frame::Opcode,
-    message::message_type,
-    run,
-    step::{Act, Awaited, Request, Step},
-    targets::{Embedded, Transport},
-    transcript::What,
+use relapse::{environment::Environment, run};
+use relapse_backend::{
+    revision::Revision,
+    target::{Embedded, Transport},
 };
+use relapse_core::{
+    client::step::{Act, Awaited, Request, Step},
+    plan::Plan,
+    record::transcript::{Transcript, What},
+    wire::{frame::Opcode, message::message_type},
+};
+use relapse_simulate::clock::{Clock, Runtime};
 use rstest::rstest;
 use serde_json::Value;
 

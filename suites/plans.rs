@@ -4,7 +4,9 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
-use relapse::{Defect, Hunt, Revision, fault::Place, ground, servers};
+use relapse::{discover::servers, hunt::Hunt};
+use relapse_backend::{conductor::ground, defect::Defect, revision::Revision};
+use relapse_core::fault::Place;
 
 use crate::support::property_config;
 

@@ -10,23 +10,37 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use relapse::{
-    Case, Catalogue, Detail, Environment, Fault, KNOWN, Plan, Profile, Revision, Transcript,
-    check::{self, Evidence},
-    classify,
-    clock::{Clock, Runtime},
-    conductor,
-    credential::{Credential, CredentialPlace},
-    fault::{FaultKind, HeadEdit, Trigger},
-    outcome::{Class, Outcome},
-    profile::{Answer, Reception},
-    recorder,
-    report::sequence,
-    run, servers,
-    step::{Act, Awaited, Client, Request, Step},
+    case::Case,
+    discover::{Catalogue, servers},
+    environment::Environment,
+    report::sequence::{self, Detail},
+    run,
     target::Target,
-    targets::{Embedded, Transport},
-    transcript::What,
-    verdict::Judged,
+};
+use relapse_backend::{
+    conductor::{self, KNOWN},
+    revision::Revision,
+    target::{Embedded, Transport},
+};
+use relapse_core::{
+    client::{
+        credential::{Credential, CredentialPlace},
+        step::{Act, Awaited, Client, Request, Step},
+    },
+    fault::{Fault, FaultKind, HeadEdit, Trigger},
+    judge::{
+        check::{self, Evidence},
+        classify,
+        outcome::{Class, Outcome},
+        verdict::Judged,
+    },
+    plan::Plan,
+    record::transcript::{Transcript, What},
+};
+use relapse_simulate::{
+    clock::{Clock, Runtime},
+    profile::{Answer, Profile, Reception},
+    recorder,
 };
 
 fn credentials() -> impl Strategy<Value = Credential> {
@@ -166,7 +180,7 @@ fn any_upgrade_request_gets_a_good_answer_on_the_repaired_revision() {
             let asked = request.clone();
             let transcript = transcript(&runtime, &servers[server], &steps(request), plan);
             let Judged { outcome, findings, transcript, .. } =
-                relapse::judge::judge(transcript, relapse::HealthyClient::Tried(control.clone()));
+                relapse::judge::judge(transcript, relapse_core::judge::verdict::HealthyClient::Tried(control.clone()));
             // The service cannot answer a request that never reaches it.
             if asked.method != "GET" && servers[server].handshake.post == Reception::Refused(Answer::Hang) {
                 prop_assert_eq!(outcome.class, Class::BadHang);
@@ -259,7 +273,7 @@ fn an_edge_that_changes_nothing_is_not_seen() {
 
 /// Each party's events in their order. Between parties the order on one tick is the scheduler's, and one more task
 /// on the way may change it.
-fn by_party(mut events: Vec<relapse::transcript::Event>) -> Vec<String> {
+fn by_party(mut events: Vec<relapse_core::record::transcript::Event>) -> Vec<String> {
     events.sort_by_key(|event| event.party);
     events.iter().map(|event| format!("{event:?}")).collect()
 }
@@ -267,7 +281,10 @@ fn by_party(mut events: Vec<relapse::transcript::Event>) -> Vec<String> {
 #[test]
 fn every_check_can_look_at_any_transcript() {
     let evidence = Transcript::default();
-    assert_eq!(check::findings(&Evidence::gather(&evidence, &relapse::HealthyClient::Absent)), Vec::new());
+    assert_eq!(
+        check::findings(&Evidence::gather(&evidence, &relapse_core::judge::verdict::HealthyClient::Absent)),
+        Vec::new()
+    );
 }
 
 /// A written case reads as the same case again.

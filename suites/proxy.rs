@@ -7,19 +7,28 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use relapse::{
-    Desk, Entry, Environment, Fault, Noted, Plan, Proxy, ProxySetup, Revision, balancers, classify,
+    discover::{balancers, read_edge_fault},
+    environment::Environment,
+    proxy::{Desk, Entry, Noted, Proxy, Setup as ProxySetup, control::serve as serve_control},
+    run,
+};
+use relapse_backend::revision::Revision;
+use relapse_core::{
+    asgi::{
+        event::{Inbound, Outbound},
+        exception::Exception,
+        scope::ScopeType,
+    },
+    client::step::{Act, Awaited, Request, Step},
+    fault::{Fault, FaultKind},
+    judge::classify,
+    plan::Plan,
+    record::transcript::What,
+};
+use relapse_simulate::{
     clock::{Clock, Runtime},
-    edge,
-    event::{Inbound, Outbound},
-    exception::Exception,
-    fault::FaultKind,
-    front,
+    edge, front,
     link::{Link, Listener},
-    read_edge_fault, run,
-    scope::ScopeType,
-    serve_control,
-    step::{Act, Awaited, Request, Step},
-    transcript::What,
 };
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -230,7 +239,7 @@ fn first_word(fault: &str, unbuffered: bool) -> (u64, u64) {
     let faults = read_edge_fault(fault).into_iter().collect();
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
     Runtime::new(Clock::Virtual).block_on(async {
-        let recorder = relapse::recorder::Recorder::new(Plan { seed: 1, faults });
+        let recorder = relapse_simulate::recorder::Recorder::new(Plan { seed: 1, faults });
         let (mut client, near) = Link::pair();
         let (far, server) = Link::pair();
         let scribe = recorder.scribe(0);
@@ -706,8 +715,8 @@ fn a_reset_is_a_reset_on_sockets() {
 #[test]
 fn an_answer_that_is_late_is_given_in_the_servers_place() {
     let faults = vec![read_edge_fault("late_answer after_ms=100 status=504 body=late").unwrap()];
-    let calls = relapse::fault::Calls { dependency: "agent_supervisor".to_owned(), operation: None };
-    let hang = FaultKind::Call { calls, fault: relapse::fault::CallFault::Hang {} };
+    let calls = relapse_core::fault::Calls { dependency: "agent_supervisor".to_owned(), operation: None };
+    let hang = FaultKind::Call { calls, fault: relapse_core::fault::CallFault::Hang {} };
     let faults = faults.into_iter().chain([hang.into()]).collect();
     let steps = [step(Act::Request(Request::standard("GET", "/health/ready")))];
     let transcript = on_backend(Revision::repaired(), Environment::Production, "uvicorn-0.35", faults, &steps);

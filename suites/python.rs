@@ -6,16 +6,26 @@ use std::process::Command;
 use std::time::Duration;
 
 use relapse::{
-    Binding, External, Front, LifespanMode, Plan, PythonSite, PythonTarget, Transcript, check,
-    classify::{self, Reading},
-    clock::{Clock, Runtime},
-    error::Trouble,
-    python::{BLOCKED_LIMIT, MEMORY_LIMIT, START_LIMIT},
+    binding::Binding,
+    external::{External, Front},
     run,
-    step::{Act, Awaited, Request, Step},
     target::Target as _,
-    transcript::{Level, What},
 };
+use relapse_core::{
+    client::step::{Act, Awaited, Request, Step},
+    error::Trouble,
+    judge::{
+        check,
+        classify::{self, Reading},
+    },
+    plan::Plan,
+    record::transcript::{Level, Transcript, What},
+};
+use relapse_python::{
+    app::Python as PythonTarget,
+    process::{BLOCKED_LIMIT, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site as PythonSite},
+};
+use relapse_simulate::clock::{Clock, Runtime};
 use rstest::rstest;
 
 use crate::support::{open, profile, step, wait};
@@ -249,7 +259,7 @@ fn session(request: &str) -> Vec<Step> {
         wait("welcome"),
         step(Act::SendText(request.to_owned())),
         Step { limit: Duration::from_secs(100), ..wait("done") },
-        step(Act::Close(relapse::close_code::CloseCode::NORMAL)),
+        step(Act::Close(relapse_core::wire::close_code::CloseCode::NORMAL)),
     ]
 }
 
@@ -556,7 +566,7 @@ fn an_application_with_a_thread_keeps_real_time() {
 ";
     std::fs::write(directory.path().join("service.py"), format!("{ACCEPTS}{body}")).unwrap();
     let scripts: &[&[Step]] = &[
-        &[open(), wait("welcome"), step(Act::Close(relapse::close_code::CloseCode::NORMAL))],
+        &[open(), wait("welcome"), step(Act::Close(relapse_core::wire::close_code::CloseCode::NORMAL))],
         &[open(), wait("welcome")],
     ];
     let site = PythonSite { clock: Clock::Real, ..site(&python, directory.path(), "service:app") };
@@ -588,7 +598,7 @@ fn trouble_is_told_in_real_time(#[case] body: &str, #[case] expected: &str) {
 /// Sends a request, and is told that it is done within 100 s.
 fn ask_and_wait() -> Vec<Step> {
     let done = Step { limit: Duration::from_secs(100), ..wait("done") };
-    let close = step(Act::Close(relapse::close_code::CloseCode::NORMAL));
+    let close = step(Act::Close(relapse_core::wire::close_code::CloseCode::NORMAL));
     vec![open(), step(Act::SendText("go".to_owned())), done, close]
 }
 
@@ -683,7 +693,8 @@ fn a_sleep_blocks_the_loop(#[case] with: &str, #[case] work: &str, #[case] secon
     let transcript = &transcripts.unwrap()[0];
     assert_eq!(done_at(transcript), (Duration::from_secs(seconds), expected.to_owned()));
     assert!(ending(transcript).starts_with("close 1000"), "{}", ending(transcript));
-    let findings = check::findings(&check::Evidence::gather(transcript, &relapse::HealthyClient::Absent));
+    let findings =
+        check::findings(&check::Evidence::gather(transcript, &relapse_core::judge::verdict::HealthyClient::Absent));
     let found: Vec<_> = findings.iter().filter(|finding| finding.message.contains("kept its event loop")).collect();
     assert_eq!(found.len(), usize::from(!expected.is_empty()), "{findings:?}");
 }
@@ -776,7 +787,7 @@ fn each_case_can_have_an_interpreter_of_its_own(#[case] fresh: bool, #[case] exp
     let look: &[Step] = &[open(), wait("anything")];
     let transcripts = converse(site, "uvicorn-0.54", &[look, look]).unwrap();
     let reasons = transcripts.iter().map(|transcript| match Reading::of(transcript, 0).outcome().ending {
-        relapse::outcome::Ending::Close { reason, .. } => reason,
+        relapse_core::judge::outcome::Ending::Close { reason, .. } => reason,
         other => panic!("{other}"),
     });
     assert_eq!(reasons.collect::<Vec<_>>(), expected);

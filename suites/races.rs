@@ -3,15 +3,17 @@
 
 use std::time::Duration;
 
-use relapse::{
-    Defect, Environment, Fault, Revision, Transcript, check,
-    classify::Reading,
-    close_code::CloseCode,
-    credential::CredentialPlace,
-    fault::{CallFault, Calls, FaultKind, Trigger},
-    outcome::Ending,
-    step::{Act, Request, Step},
-    transcript::{Level, Residue, What},
+use relapse::environment::Environment;
+use relapse_backend::{defect::Defect, revision::Revision};
+use relapse_core::{
+    client::{
+        credential::CredentialPlace,
+        step::{Act, Request, Step},
+    },
+    fault::{CallFault, Calls, Fault, FaultKind, Trigger},
+    judge::{check, classify::Reading, outcome::Ending},
+    record::transcript::{Level, Residue, Transcript, What},
+    wire::close_code::CloseCode,
 };
 use rstest::rstest;
 
@@ -40,7 +42,8 @@ fn assert_clean(transcript: &Transcript, label: &str) {
     let errors: Vec<&str> =
         transcript.logs().filter(|(level, _)| *level == Level::Error).map(|(_, message)| message).collect();
     assert_eq!(errors, [""; 0], "{label}");
-    let findings = check::findings(&check::Evidence::gather(transcript, &relapse::HealthyClient::Absent));
+    let findings =
+        check::findings(&check::Evidence::gather(transcript, &relapse_core::judge::verdict::HealthyClient::Absent));
     let findings: Vec<_> = findings.iter().filter(|finding| !MAY_COMPLAIN.contains(&finding.check)).collect();
     assert!(findings.is_empty(), "{label}: {findings:?}");
     assert_eq!(transcript.fired, [1], "{label}: the application never waited there");
@@ -131,6 +134,7 @@ fn what_is_left_behind_is_seen() {
     let leaky = Revision::only(Defect::ManagersLeak);
     let transcript = on_backend(leaky, Environment::Staging, SERVERS[0], Vec::new(), &steps);
     assert_eq!(transcript.residue, Some(Residue { connections: 0, sessions: 1 }));
-    let findings = check::findings(&check::Evidence::gather(&transcript, &relapse::HealthyClient::Absent));
+    let findings =
+        check::findings(&check::Evidence::gather(&transcript, &relapse_core::judge::verdict::HealthyClient::Absent));
     assert!(findings.iter().any(|finding| finding.check == "no_residue"), "{findings:?}");
 }

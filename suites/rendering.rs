@@ -5,9 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relapse::{
-    Background, Case, Catalogue, Conductor, Detail, Issue, KNOWN, Ran, Report, Revision, Trial, Verdict, error::Error,
-    issues, judge, judge_all, render_json, render_list, render_located, render_map, render_show, render_table, servers,
+    case::Case,
+    discover::{Catalogue, issues, servers},
+    issue::Issue,
+    judge,
+    report::sequence::Detail,
+    trial::{Ran, Report, Trial},
 };
+use relapse_backend::{
+    conductor::{Conductor, KNOWN, judge_all},
+    revision::Revision,
+};
+use relapse_command::report::{
+    catalogue::{render_list, render_map},
+    json::render as render_json,
+    located::render as render_located,
+    show::{Background, render as render_show},
+    table::render as render_table,
+};
+use relapse_core::{error::Error, judge::verdict::Verdict};
 
 use crate::support::check_page;
 

@@ -4,10 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use relapse::{
-    PythonServer,
-    clock::{Clock, Runtime},
-};
+use relapse_python::process::Server as PythonServer;
+use relapse_simulate::clock::{Clock, Runtime};
 use rstest::rstest;
 use tempfile::TempDir;
 

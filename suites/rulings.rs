@@ -8,12 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relapse::{
-    Binding, Case, External, Front, Reason, Route, Verdict, Version, Versions,
+    binding::Binding,
+    case::{Case, Known},
+    external::{External, Front, Version, Versions},
+    route::Route,
+};
+use relapse_core::{
+    asgi::event::Inbound,
+    judge::{
+        check,
+        verdict::{Reason, Verdict},
+    },
+};
+use relapse_simulate::{
     application::Application,
-    case::Known,
-    check,
     clock::{Clock, Runtime},
-    event::Inbound,
 };
 use rstest::rstest;
 use tempfile::TempDir;

@@ -6,17 +6,24 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use relapse::{
-    Plan, PythonInstallation, PythonServer, PythonSite, PythonTarget, Served, ServerChoice, Transcript, classify,
-    clock::{Clock, Runtime},
+use relapse::{run, target::Target as _};
+use relapse_core::{
+    client::step::{Act, Awaited, Client, Request, Step},
     error::Trouble,
-    head::header,
-    python::{Requirements, START_LIMIT},
-    run,
-    step::{Act, Awaited, Client, Request, Step},
-    target::Target as _,
-    transcript::What,
+    judge::classify,
+    plan::Plan,
+    record::transcript::{Transcript, What},
+    wire::head::header,
 };
+use relapse_python::{
+    app::Python as PythonTarget,
+    process::{
+        Installation as PythonInstallation, Requirements, START_LIMIT, Server as PythonServer, ServerChoice,
+        Site as PythonSite,
+    },
+    served::Served,
+};
+use relapse_simulate::clock::{Clock, Runtime};
 use rstest::rstest;
 
 use crate::{

@@ -5,16 +5,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use relapse::{
-    classify,
-    close_code::CloseCode,
-    event::{Inbound, Outbound},
-    exception::Exception,
-    profile::Reception,
-    step::{Act, Awaited, Request, Step},
-    transcript::{Transcript, What},
-    value::Value,
+use relapse_core::{
+    asgi::{
+        event::{Inbound, Outbound},
+        exception::Exception,
+        value::Value,
+    },
+    client::step::{Act, Awaited, Request, Step},
+    judge::classify,
+    record::transcript::{Transcript, What},
+    wire::close_code::CloseCode,
 };
+use relapse_simulate::profile::Reception;
 use rstest::rstest;
 
 use crate::support::{Ends, Scripted, converse, profile};

@@ -1,10 +1,10 @@
 //! The servers themselves, held against the data of their profiles, row by row.
 
-use relapse::{
-    Measurement, ServerChoice,
-    clock::{Clock, Runtime},
-    measure::{Slow, measure},
+use relapse_python::{
+    measure::{Measurement, Slow, measure},
+    process::ServerChoice,
 };
+use relapse_simulate::clock::{Clock, Runtime};
 
 use crate::{served::interpreter, support::profile};
 

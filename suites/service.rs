@@ -2,22 +2,29 @@
 
 use std::time::Duration;
 
-use relapse::{
-    Class, Conductor, Defect, Environment, Fault, Plan, Revision, Transcript,
-    check::{self, Evidence},
-    classify::Reading,
-    clock::{Clock, Runtime},
-    close_code::CloseCode,
-    credential::{Credential, CredentialPlace},
-    fault::{CallFault, Calls, FaultKind, ProcessFault, ScopeEdit, Trigger},
-    head::header,
-    message::message_type,
-    run,
-    step::{Act, Awaited, Crowd, Request, Step},
-    target::Target as _,
-    targets::{Embedded, Transport},
-    transcript::What,
+use relapse::{environment::Environment, run, target::Target as _};
+use relapse_backend::{
+    conductor::Conductor,
+    defect::Defect,
+    revision::Revision,
+    target::{Embedded, Transport},
 };
+use relapse_core::{
+    client::{
+        credential::{Credential, CredentialPlace},
+        step::{Act, Awaited, Crowd, Request, Step},
+    },
+    fault::{CallFault, Calls, Fault, FaultKind, ProcessFault, ScopeEdit, Trigger},
+    judge::{
+        check::{self, Evidence},
+        classify::Reading,
+        outcome::Class,
+    },
+    plan::Plan,
+    record::transcript::{Transcript, What},
+    wire::{close_code::CloseCode, head::header, message::message_type},
+};
+use relapse_simulate::clock::{Clock, Runtime};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -169,7 +176,7 @@ fn health_and_handshake_agree_at_every_moment(
     ];
     let steps: Vec<Step> = std::iter::repeat_n(moment, 40).flatten().collect();
     let transcript = serve(environment, vec![outage], &steps);
-    let evidence = Evidence::gather(&transcript, &relapse::HealthyClient::Absent);
+    let evidence = Evidence::gather(&transcript, &relapse_core::judge::verdict::HealthyClient::Absent);
     let findings = check::findings(&evidence);
     assert_eq!(findings, [], "{dependency} in {environment}");
     let not_ready = evidence.outcomes.iter().filter(|outcome| outcome.class == Class::GoodNotReady).count();
@@ -392,7 +399,7 @@ fn every_mode_authenticates(#[case] path: &str, #[case] query: &str, #[case] mod
         let reading = Reading::of(&transcript, 0);
         let expected = if credential == Credential::Valid { Class::GoodOpen } else { Class::GoodAuthRefusal };
         assert_eq!(reading.outcome().class, expected, "{credential:?} on {path}?{query}");
-        let names = |event: &relapse::transcript::Event| {
+        let names = |event: &relapse_core::record::transcript::Event| {
             matches!(&event.what, What::FrameSeen(frame)
                 if String::from_utf8_lossy(&frame.payload).contains(&format!("\"mode\":\"{mode}\"")))
         };
@@ -543,7 +550,7 @@ fn a_message_has_a_size(#[case] size: usize, #[case] expected: &str) {
 fn a_websocket_may_lack_its_query_string() {
     for kind in [
         ScopeEdit::Drop { key: "query_string".to_owned() },
-        ScopeEdit::Set { key: "query_string".to_owned(), value: relapse::value::Value::None },
+        ScopeEdit::Set { key: "query_string".to_owned(), value: relapse_core::asgi::value::Value::None },
     ] {
         let steps = [open(), wait("connection_established")];
         let transcript = serve(Environment::Staging, vec![FaultKind::Scope(kind).into()], &steps);

@@ -4,14 +4,16 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use relapse::{
-    Case, Catalogue, KNOWN, Plan, PythonServer, Served, Transcript, classify,
-    clock::{Clock, Runtime},
-    frame::Opcode,
-    run,
-    target::Target as _,
-    transcript::{PROCESS, What},
+use relapse::{case::Case, discover::Catalogue, run, target::Target as _};
+use relapse_backend::conductor::KNOWN;
+use relapse_core::{
+    judge::classify,
+    plan::Plan,
+    record::transcript::{PROCESS, Transcript, What},
+    wire::frame::Opcode,
 };
+use relapse_python::{process::Server as PythonServer, served::Served};
+use relapse_simulate::clock::{Clock, Runtime};
 use rstest::rstest;
 
 use crate::{

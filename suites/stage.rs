@@ -9,22 +9,30 @@ use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use relapse::{
-    Defect, Environment, PythonSite, Revision,
-    application::{Application, Promise, Receive, SendEvent},
+use relapse::environment::Environment;
+use relapse_backend::{
     backend::{Backend, PORT, Settings, Variables},
-    clock::{Clock, Runtime},
-    credential::{Credential, Form, Presented},
+    defect::Defect,
     dependency::{Dependencies as _, Dependency, InMemory},
-    event::{Inbound, Outbound},
-    exception::Exception,
+    revision::Revision,
+    target::{Program, SECRET, Software},
+};
+use relapse_core::{
+    asgi::{
+        event::{Inbound, Outbound},
+        exception::Exception,
+        scope::Scope,
+        value::Value,
+    },
+    client::credential::{Credential, Form, Presented},
     fault::{FaultKind, Place, ProcessFault},
-    python::{Interpreter, PythonApplication, Requirements, keep_time},
+    record::transcript::{Party, Service},
+};
+use relapse_python::process::{Interpreter, PythonApplication, Requirements, Site as PythonSite, keep_time};
+use relapse_simulate::{
+    application::{Application, Promise, Receive, SendEvent},
+    clock::{Clock, Runtime},
     recorder::{self, Scribe},
-    scope::Scope,
-    targets::{Program, SECRET, Software},
-    transcript::{Party, Service},
-    value::Value,
 };
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;

@@ -3,17 +3,20 @@
 use std::path::Path;
 use std::time::Duration;
 
-use relapse::{
-    Plan, PythonServer, PythonSite, PythonTarget, Served, Transcript,
-    case::ServerArguments,
-    classify,
-    clock::{Clock, Runtime},
-    frame::Opcode,
-    run,
-    step::{Act, Awaited, Request, Step},
-    target::Target,
-    transcript::What,
+use relapse::{case::ServerArguments, run, target::Target};
+use relapse_core::{
+    client::step::{Act, Awaited, Request, Step},
+    judge::classify,
+    plan::Plan,
+    record::transcript::{Transcript, What},
+    wire::frame::Opcode,
 };
+use relapse_python::{
+    app::Python as PythonTarget,
+    process::{Server as PythonServer, Site as PythonSite},
+    served::Served,
+};
+use relapse_simulate::clock::{Clock, Runtime};
 use rstest::rstest;
 
 use crate::{
@@ -69,7 +72,7 @@ fn scripts(stall: Duration) -> Vec<(&'static str, Vec<Step>)> {
     let open = || long(Act::Open(Request::standard("GET", "/")));
     let send = |text: &str| long(Act::SendText(text.to_owned()));
     let wait = |text: &str| long(Act::Wait(Awaited::Text(text.to_owned())));
-    let close = |step: &dyn Fn(Act) -> Step| step(Act::Close(relapse::close_code::CloseCode::NORMAL));
+    let close = |step: &dyn Fn(Act) -> Step| step(Act::Close(relapse_core::wire::close_code::CloseCode::NORMAL));
     vec![
         ("once", vec![open(), send("1"), wait("done"), close(&long)]),
         ("three times", vec![open(), send("3"), wait("done"), close(&long)]),
@@ -83,7 +86,7 @@ fn scripts(stall: Duration) -> Vec<(&'static str, Vec<Step>)> {
 /// over.
 fn seen(transcript: &Transcript, stall: Duration) -> String {
     // From outside nothing tells why a server drops a connection.
-    let relapse::Outcome { ending, class, .. } = classify::readings(transcript)[0].outcome();
+    let relapse_core::judge::outcome::Outcome { ending, class, .. } = classify::readings(transcript)[0].outcome();
     let at = |is_it: &dyn Fn(&What) -> bool| transcript.of(0).find(|event| is_it(&event.what)).map(|event| event.at);
     let asked = at(&|what| matches!(what, What::FrameSent(frame) if frame.opcode == Opcode::Text)).unwrap_or_default();
     let is_early = |opcode: Opcode, text: &str| {
@@ -98,7 +101,9 @@ fn seen(transcript: &Transcript, stall: Duration) -> String {
         }
     };
     let disconnect = transcript.of(0).find_map(|event| match &event.what {
-        What::Received(relapse::event::Inbound::WebsocketDisconnect { .. }) => Some(event.at.saturating_sub(asked)),
+        What::Received(relapse_core::asgi::event::Inbound::WebsocketDisconnect { .. }) => {
+            Some(event.at.saturating_sub(asked))
+        }
         _ => None,
     });
     let told = disconnect.map_or("never", |at| if at < stall * 3 / 4 { "early" } else { "late" });
@@ -117,7 +122,7 @@ async fn perform(target: &dyn Target, is_repeated: bool, stall: Duration) -> Vec
             continue;
         }
         // A pong that is under way comes while the loop is blocked again, and not before it looks.
-        let slow = relapse::read_edge_fault("delay_bytes direction=to-server delay_ms=300").unwrap();
+        let slow = relapse::discover::read_edge_fault("delay_bytes direction=to-server delay_ms=300").unwrap();
         let plan = Plan { seed: 1, faults: vec![slow] };
         let transcript = run::converse(&steps, plan, target).await.unwrap();
         target.clear().await.unwrap();
@@ -145,7 +150,7 @@ fn a_stall_shows_as_behind_the_real_server(#[values(0, 1, 2, 3, 4, 5, 6, 7, 8)] 
     // stall a pong meets.
     let is_repeated = !arguments.is_empty() && profile(name).keepalive.pong_timeout_ms > 0;
     let site = site_that_blocks(&installation.site.python, directory.path(), short);
-    let installation = relapse::PythonInstallation { site, ..installation };
+    let installation = relapse_python::process::Installation { site, ..installation };
     let real = Runtime::new(Clock::Real).block_on(async {
         let (started, _) = PythonServer::start(installation).await.unwrap();
         let served = Served::new(started, &binding(), String::new());
@@ -189,7 +194,7 @@ fn a_pong_under_way_is_late_behind_one_library(#[case] name: &str, #[case] expec
         step(Act::SendText("1".to_owned())),
         step(Act::Wait(Awaited::Text("done".to_owned()))),
         step(Act::Pause),
-        step(Act::Close(relapse::close_code::CloseCode::NORMAL)),
+        step(Act::Close(relapse_core::wire::close_code::CloseCode::NORMAL)),
     ];
     let endings = ["time.sleep(", "await asyncio.to_thread(time.sleep, "].map(|work| {
         let site = site_that_blocks(&python, directory.path(), stall);
@@ -197,7 +202,7 @@ fn a_pong_under_way_is_late_behind_one_library(#[case] name: &str, #[case] expec
         Runtime::new(Clock::Virtual).block_on(async {
             let launched = PythonTarget::launch(site, &binding(), String::new(), profile(name), 1).await;
             let (target, _) = launched.unwrap_or_else(|trouble| panic!("{}", trouble.message));
-            let slow = relapse::read_edge_fault("delay_bytes direction=to-server delay_ms=300").unwrap();
+            let slow = relapse::discover::read_edge_fault("delay_bytes direction=to-server delay_ms=300").unwrap();
             let transcript = run::converse(&steps, Plan { seed: 1, faults: vec![slow] }, &target).await.unwrap();
             target.stop().await.unwrap();
             classify::readings(&transcript)[0].outcome().to_string()

@@ -8,10 +8,21 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use relapse::{
-    Binding, Defect, Environment, External, Front, Revision, Stand, StandSetup, Url, Validation,
+    binding::Binding,
+    environment::Environment,
+    external::{External, Front},
+    targets::Url,
+    validate::{Validation, validate},
+};
+use relapse_backend::{
+    conductor::read_backend_fault,
+    defect::Defect,
+    revision::Revision,
+    stand::{Setup as StandSetup, Stand},
+};
+use relapse_simulate::{
     clock::{Clock, Runtime},
     link::Link,
-    read_backend_fault, validate,
 };
 use rstest::rstest;
 use tokio::time::timeout;

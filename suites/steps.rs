@@ -5,22 +5,36 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use relapse::{
-    Case, Catalogue, Detail, Error, Fault, KNOWN, Plan, PythonServer, PythonTarget, Served, Transcript, Url,
+    case::Case,
+    discover::Catalogue,
+    report::sequence::{Detail, lines as sequence_lines},
+    run,
+    target::Target as _,
+    targets::Url,
+};
+use relapse_backend::conductor::KNOWN;
+use relapse_core::{
+    asgi::{
+        event::{Inbound, Outbound},
+        scope::Scope,
+        value::Value,
+    },
+    client::step::{Act, Awaited, BodyExpectation, Carrier, ClientName, Pattern, Request, Slices, Step},
+    error::Error,
+    fault::{EventFault, Events, Fault, FaultKind, HeadEdit, Trigger},
+    plan::Plan,
+    record::transcript::{BodyEnd, BodyPart, NeverCame, Transcript, What},
+    wire::{
+        frame::{Frame, Opcode},
+        head::{ResponseHead, field},
+    },
+};
+use relapse_python::{app::Python as PythonTarget, process::Server as PythonServer, served::Served};
+use relapse_simulate::{
     clock::{Clock, Runtime},
-    event::{Inbound, Outbound},
-    fault::{EventFault, Events, FaultKind, HeadEdit, Trigger},
-    frame::{Frame, Opcode},
     front,
-    head::{ResponseHead, field},
     interpose::Interposed,
     link::{Link, Listener},
-    run,
-    scope::Scope,
-    sequence_lines,
-    step::{Act, Awaited, BodyExpectation, Carrier, ClientName, Pattern, Request, Slices, Step},
-    target::Target as _,
-    transcript::{BodyEnd, BodyPart, NeverCame, What},
-    value::Value,
 };
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -164,7 +178,7 @@ fn one_client_sees_what_another_brings_about() {
 fn a_step_that_came_to_nothing_is_shown() {
     let steps = [
         by("ann", open("/gone")),
-        by("ann", Act::Close(relapse::close_code::CloseCode::NORMAL)),
+        by("ann", Act::Close(relapse_core::wire::close_code::CloseCode::NORMAL)),
         by("ann", Act::Wait(Awaited::Text("late".to_owned()))),
         by("ann", Act::Ping),
     ];
@@ -336,7 +350,7 @@ fn counted(application: Arc<Scripted>, steps: &[Step], plan: Plan) -> (Transcrip
             let (client, near) = Link::pair();
             let (far, server) = Link::pair();
             let application = Interposed::new(Arc::clone(&application) as _, scribe.clone());
-            tokio::spawn(relapse::edge::relay(near, Some(far), scribe.clone(), None));
+            tokio::spawn(relapse_simulate::edge::relay(near, Some(far), scribe.clone(), None));
             tokio::spawn(front::serve(server, application, profile("uvicorn-0.54"), scribe, None));
             Box::pin(async { Ok(client) })
         });

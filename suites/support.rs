@@ -7,22 +7,37 @@ use std::time::Duration;
 
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use relapse::{
-    Environment, Error, Fault, Plan, Profile, Revision, Transcript,
+    environment::Environment,
+    run,
+    target::{Capabilities, ProcessControl, Renewal, Target},
+};
+use relapse_backend::{
+    revision::Revision,
+    target::{Embedded, Transport},
+};
+use relapse_core::{
+    asgi::{
+        event::{Inbound, Outbound},
+        exception::Exception,
+        scope::Scope,
+    },
+    client::{
+        credential::{Credential, Form, Presented},
+        step::{Act, Awaited, Request, Step},
+    },
+    error::Error,
+    fault::Fault,
+    plan::Plan,
+    record::transcript::{Residue, Service, TargetKind, Transcript, What},
+    wire::head::ResponseHead,
+};
+use relapse_simulate::{
     application::{Application, Promise, Receive, SendEvent},
     clock::{Clock, Runtime},
-    credential::{Credential, Form, Presented},
-    event::{Inbound, Outbound},
-    exception::Exception,
     front,
-    head::ResponseHead,
     link::Link,
+    profile::Profile,
     recorder::{self, Scribe},
-    run,
-    scope::Scope,
-    step::{Act, Awaited, Request, Step},
-    target::{Capabilities, ProcessControl, Renewal, Target},
-    targets::{Embedded, Transport},
-    transcript::{Residue, Service, TargetKind, What},
 };
 
 /// The profiles of servers, by name.
@@ -129,7 +144,7 @@ impl Target for Reached {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let places = &relapse::Place::ALL;
+        let places = &relapse_core::fault::Place::ALL;
         Capabilities { places, clock: self.clock, renewal: Renewal::None, process: ProcessControl::None }
     }
 
@@ -177,7 +192,7 @@ pub(crate) fn property_config() -> ProptestConfig {
 
 /// The server profile with this name.
 pub(crate) fn profile(name: &str) -> Arc<Profile> {
-    relapse::servers().unwrap().into_iter().find(|profile| profile.name == name).unwrap()
+    relapse::discover::servers().unwrap().into_iter().find(|profile| profile.name == name).unwrap()
 }
 
 /// Compares a page with its snapshot in `snapshots/rendering/`, without color.

@@ -5,71 +5,26 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use relapse::{Case, Catalogue, Class, Defect, KNOWN, Revision, check, conformance::Behavior, fault::FaultKind};
+use relapse::{case::Case, discover::Catalogue};
+use relapse_backend::{conductor::KNOWN, defect::Defect, revision::Revision};
+use relapse_core::{
+    conformance::Behavior,
+    fault::FaultKind,
+    judge::{check, outcome::Class},
+};
 
-/// The ranks: a module imports from its own rank only where the rank says so, and from ranks above.
-const RANKS: &[(&str, &[&str])] = &[
-    (
-        "words",
-        &[
-            "balancer",
-            "binding",
-            "case",
-            "defects",
-            "cause",
-            "close_code",
-            "credential",
-            "defect",
-            "environment",
-            "error",
-            "event",
-            "exception",
-            "fault",
-            "frame",
-            "head",
-            "issue",
-            "message",
-            "note",
-            "outcome",
-            "plan",
-            "profile",
-            "recorded",
-            "revision",
-            "route",
-            "scope",
-            "signal",
-            "step",
-            "timeline",
-            "transcript",
-            "trial",
-            "value",
-            "verdict",
-        ],
-    ),
-    ("judgement", &["check", "classify", "conformance", "explain", "judge", "redact", "report", "shutdown"]),
-    ("joints", &["application", "clock", "dependency", "link", "recorder", "target", "upstream"]),
-    ("machinery", &["backend", "discover", "edge", "front", "interpose", "probe", "python"]),
-    ("targets", &["targets"]),
-    (
-        "conduct",
-        &[
-            "conductor",
-            "conform",
-            "differential",
-            "external",
-            "hunt",
-            "init",
-            "measure",
-            "proxy",
-            "run",
-            "stand",
-            "validate",
-        ],
-    ),
+/// The crates from the bottom up, each with those that it may see.
+const CRATES: [(&str, &[&str]); 6] = [
+    ("harness/core", &[]),
+    ("harness/simulate", &["relapse-core"]),
+    ("harness/engine", &["relapse-core", "relapse-simulate"]),
+    ("harness/python", &["relapse", "relapse-core", "relapse-simulate"]),
+    ("harness/backend", &["relapse", "relapse-core", "relapse-simulate"]),
+    (".", &["relapse", "relapse-backend", "relapse-core", "relapse-python", "relapse-simulate"]),
 ];
 
-/// Ranks whose modules do not see one another.
-const BLIND: [&str; 1] = ["machinery"];
+/// The most names that the front page of the library re-exports.
+const FACADE_MAX: usize = 30;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -95,68 +50,13 @@ fn find(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn rank_of(module: &str) -> Option<usize> {
-    RANKS.iter().position(|(_, modules)| modules.contains(&module))
-}
-
-/// The modules of this crate that a file names, in imports or in paths.
-fn named_modules(text: &str) -> BTreeSet<String> {
-    named_below(text, "crate::")
-}
-
-/// The first names below a path, in imports of one or many lines and wherever else the path stands.
-fn named_below(text: &str, path: &str) -> BTreeSet<String> {
-    let without_comments: String =
-        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-    let mut named = BTreeSet::new();
-    for (start, _) in without_comments.match_indices(path) {
-        let rest = &without_comments[start + path.len()..];
-        match rest.strip_prefix('{') {
-            None => named.extend(first_word(rest)),
-            Some(list) => {
-                let (mut depth, mut item) = (1, String::new());
-                for character in list.chars() {
-                    depth += match character {
-                        '{' => 1,
-                        '}' => -1,
-                        _ => 0,
-                    };
-                    if depth == 0 || (depth == 1 && character == ',') {
-                        named.extend(first_word(item.trim()));
-                        item.clear();
-                    } else {
-                        item.push(character);
-                    }
-                    if depth == 0 {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-    named
-}
-
-fn first_word(text: &str) -> Option<String> {
-    let word: String = text.chars().take_while(|character| character.is_alphanumeric() || *character == '_').collect();
-    (!word.is_empty()).then_some(word)
-}
-
 #[test]
-fn modules_import_from_the_ranks_above() {
-    for (file, text) in files("harness", "rs") {
-        let path = file.trim_start_matches("harness/").trim_end_matches(".rs");
-        let module = path.split('/').next().unwrap();
-        if matches!(module, "lib" | "main" | "command") {
-            continue;
-        }
-        let rank = rank_of(module).unwrap_or_else(|| panic!("{file} has no rank"));
-        for named in named_modules(&text) {
-            let Some(other) = rank_of(&named) else { panic!("{file} names crate::{named}, which has no rank") };
-            let sees_its_own = !BLIND.contains(&RANKS[rank].0);
-            let allowed = other < rank || named == module || (other == rank && sees_its_own);
-            assert!(allowed, "{file} ({}) may not import {named} ({})", RANKS[rank].0, RANKS[other].0);
-        }
+fn a_crate_sees_only_those_below() {
+    for (directory, allowed) in CRATES {
+        let manifest: toml::Table =
+            fs::read_to_string(root().join(directory).join("Cargo.toml")).unwrap().parse().unwrap();
+        let seen = manifest["dependencies"].as_table().unwrap().keys().filter(|name| name.starts_with("relapse"));
+        assert_eq!(seen.collect::<Vec<_>>(), allowed, "{directory}");
     }
 }
 
@@ -167,13 +67,23 @@ fn a_judged_run_is_looked_at_once() {
     for (file, text) in files("harness", "rs") {
         let text = text.split("#[cfg(test)]").next().unwrap();
         match file.as_str() {
-            "harness/judge.rs" => {
+            "harness/engine/src/judge.rs" => {
                 assert_eq!(looks(text), 1, "{file} looks at a transcript where it becomes a judged run")
             }
-            "harness/check/mod.rs" => assert_eq!(looks(text), 1, "{file} looks for a run that is looked at only once"),
-            file if ["check/", "report/", "external/translate", "explain", "verdict", "trial"]
-                .iter()
-                .any(|judging| file.starts_with(&format!("harness/{judging}"))) =>
+            "harness/core/src/judge/check/mod.rs" => {
+                assert_eq!(looks(text), 1, "{file} looks for a run that is looked at only once")
+            }
+            file if [
+                "core/src/judge/check/",
+                "core/src/judge/verdict",
+                "command/report/",
+                "engine/src/explain",
+                "engine/src/external/translate",
+                "engine/src/report/",
+                "engine/src/trial",
+            ]
+            .iter()
+            .any(|judging| file.starts_with(&format!("harness/{judging}"))) =>
             {
                 assert_eq!(looks(text), 0, "{file} computes its own view of a transcript");
             }
@@ -183,37 +93,22 @@ fn a_judged_run_is_looked_at_once() {
 }
 
 #[test]
-fn words_and_judgement_cannot_wait() {
-    for (file, text) in files("harness", "rs") {
-        let module = file.trim_start_matches("harness/").trim_end_matches(".rs").split('/').next().unwrap().to_owned();
-        if rank_of(&module).is_some_and(|rank| rank < 2) {
-            assert!(!text.contains("tokio::"), "{file} names tokio");
-            assert!(!text.contains("async "), "{file} is asynchronous");
-            assert!(!text.contains("std::fs"), "{file} touches files");
+fn the_core_cannot_wait() {
+    for (file, text) in files("harness/core", "rs") {
+        for word in ["tokio::", "async ", "std::fs", "std::net", "Instant::now"] {
+            assert!(!text.contains(word), "{file} has `{word}`");
         }
     }
 }
 
 #[test]
-fn the_command_sees_only_the_facade() {
-    let facade = named_after(&fs::read_to_string(root().join("harness/lib.rs")).unwrap());
-    for (file, text) in files("harness/command", "rs") {
-        for name in named_below(&text, "relapse::") {
-            assert!(facade.contains(&name), "{file} names relapse::{name}");
-        }
-    }
-}
-
-/// The names a library re-exports.
-fn named_after(text: &str) -> BTreeSet<String> {
-    let exports = text.split("pub use ").skip(1).map(|rest| rest.split(';').next().unwrap_or_default());
-    let mut names: BTreeSet<String> = exports
-        .flat_map(|export| export.split([',', '{', '}', ':']).map(|part| part.trim().to_owned()).collect::<Vec<_>>())
-        .map(|part| part.rsplit(" as ").next().unwrap_or_default().to_owned())
-        .filter(|name| !name.is_empty())
-        .collect();
-    names.insert("Result".to_owned());
-    names
+fn the_front_page_of_the_library_is_short() {
+    let page = fs::read_to_string(root().join("harness/engine/src/lib.rs")).unwrap();
+    let exports = page.split("pub use ").skip(1).map(|rest| rest.split(';').next().unwrap_or_default());
+    let names = exports.flat_map(|export| export.split([',', '{', '}', ':', ' ', '\n']));
+    let is_name = |part: &&str| part.starts_with(char::is_uppercase) || matches!(*part, "servers" | "hunt_all");
+    let count = names.filter(is_name).count();
+    assert!((1..=FACADE_MAX).contains(&count), "it re-exports {count} names");
 }
 
 #[test]
@@ -259,9 +154,9 @@ fn every_check_is_relied_on_by_a_case() {
 #[test]
 fn every_check_stands_in_a_file_of_its_name() {
     for name in check::names() {
-        assert!(root().join(format!("harness/check/{name}.rs")).is_file(), "{name}");
+        assert!(root().join(format!("harness/core/src/judge/check/{name}.rs")).is_file(), "{name}");
     }
-    assert_eq!(files("harness/check", "rs").len(), check::ALL.len() + 1);
+    assert_eq!(files("harness/core/src/judge/check", "rs").len(), check::ALL.len() + 1);
 }
 
 #[test]
@@ -318,7 +213,8 @@ fn snapshots_mirror_the_cases_and_none_is_pending() {
 
 #[test]
 fn every_profile_is_found_and_named_as_its_file() {
-    let named: BTreeSet<String> = relapse::servers().unwrap().iter().map(|profile| profile.name.clone()).collect();
+    let named: BTreeSet<String> =
+        relapse::discover::servers().unwrap().iter().map(|profile| profile.name.clone()).collect();
     let filed: BTreeSet<String> = files("fixtures/profiles/servers", "toml")
         .into_iter()
         .map(|(file, _)| file.rsplit('/').next().unwrap().trim_end_matches(".toml").to_owned())
@@ -328,7 +224,8 @@ fn every_profile_is_found_and_named_as_its_file() {
 
 #[test]
 fn every_frame_case_is_found() {
-    let found: BTreeSet<String> = relapse::frame_cases(&[]).unwrap().iter().map(|case| case.name.clone()).collect();
+    let found: BTreeSet<String> =
+        relapse::discover::frame_cases(&[]).unwrap().iter().map(|case| case.name.clone()).collect();
     let filed: usize =
         files("fixtures/conformance", "toml").iter().map(|(_, text)| text.matches("[[case]]").count()).sum();
     assert_eq!(found.len(), filed);
@@ -336,7 +233,7 @@ fn every_frame_case_is_found() {
 
 #[test]
 fn every_issue_has_a_case_and_every_case_its_issues() {
-    let issues = relapse::issues().unwrap();
+    let issues = relapse::discover::issues().unwrap();
     let keys: Vec<&str> =
         issues.iter().flat_map(|issue| std::iter::once(&issue.key).chain(&issue.also)).map(String::as_str).collect();
     let known: BTreeSet<&str> = keys.iter().copied().collect();

@@ -6,19 +6,33 @@ use std::process::Command;
 use std::sync::Arc;
 
 use relapse::{
-    Binding, Case, Catalogue, Clock, Conductor, Defect, Defects, External, Foreign, Front, Ground, Hunt, Judged, KNOWN,
-    Place, Plan, PythonSite, PythonTarget, Revision, Runtime, Trial, Verdict,
-    conductor::conduct,
-    event::Outbound,
-    hunt::{Aim, complaints_of, draw},
+    binding::Binding,
+    case::Case,
+    defects::Defects,
+    discover::{Catalogue, servers},
+    external::{External, Front},
+    hunt::{Aim, Foreign, Ground, Hunt, complaints_of, draw},
     judge,
-    message::message_type,
     run::start_and_converse,
-    servers,
     target::Target as _,
-    targets::{Embedded, SECRET, Transport},
-    transcript::{Event, Transcript, What},
+    trial::Trial,
 };
+use relapse_backend::{
+    conductor::{Conductor, KNOWN, conduct},
+    defect::Defect,
+    revision::Revision,
+    target::{Embedded, SECRET, Transport},
+};
+use relapse_core::{
+    asgi::event::Outbound,
+    fault::Place,
+    judge::verdict::{Judged, Verdict},
+    plan::Plan,
+    record::transcript::{Event, Transcript, What},
+    wire::message::message_type,
+};
+use relapse_python::{app::Python as PythonTarget, process::Site as PythonSite};
+use relapse_simulate::clock::{Clock, Runtime};
 use rstest::rstest;
 
 use crate::{
@@ -70,7 +84,7 @@ fn on_twin(stage: &Stage, trial: &Trial, face: &'static str, revision: Revision)
 /// The facts that both must share: how every connection and the valid client ended, the party that ended it, its class
 /// and cause, which checks complain, and the application's events with their times.
 fn seen(judged: &Judged) -> String {
-    let show = |outcome: &relapse::Outcome| format!("{outcome}, ended by {}\n", outcome.closed_by);
+    let show = |outcome: &relapse_core::judge::outcome::Outcome| format!("{outcome}, ended by {}\n", outcome.closed_by);
     let outcomes: String = judged.outcomes.iter().map(show).collect();
     let checks: BTreeSet<&str> = judged.findings.iter().map(|finding| finding.check).collect();
     // The order of many exchanges at one moment is not fixed.

@@ -8,16 +8,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relapse::{
-    Class, Environment, Fault, Plan, Revision, classify,
-    clock::{Clock, Runtime},
-    credential::{Credential, CredentialPlace},
-    link::Listener,
-    outcome::Outcome,
-    profile::Profile,
-    read_edge_fault, recorder, run, servers,
-    step::{Act, Awaited, Client, Request, Step},
+    discover::{read_edge_fault, servers},
+    environment::Environment,
+    run,
     target::Target as _,
-    targets::{Embedded, Transport},
+};
+use relapse_backend::{
+    revision::Revision,
+    target::{Embedded, Transport},
+};
+use relapse_core::{
+    client::{
+        credential::{Credential, CredentialPlace},
+        step::{Act, Awaited, Client, Request, Step},
+    },
+    fault::Fault,
+    judge::{
+        classify,
+        outcome::{Class, Outcome},
+    },
+    plan::Plan,
+};
+use relapse_simulate::{
+    clock::{Clock, Runtime},
+    link::Listener,
+    profile::Profile,
+    recorder,
 };
 
 use rstest::rstest;

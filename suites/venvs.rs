@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use relapse::python::Requirements;
+use relapse_python::process::Requirements;
 use rstest::rstest;
 
 /// An interpreter that is a shell script: it tells a version, makes "environments" with itself in them, and takes

@@ -4,14 +4,28 @@ use std::path::Path;
 use std::time::Duration;
 
 use relapse::{
-    Binding, Blame, Case, Cause, Class, External, Front, Judgement, PythonInstallation, PythonServer, PythonTarget,
-    Reason, Served, Side, TargetKind, Trouble, Url, Verdict, Version, Versions,
-    case::{ExceptionClaim, Known, Symptom},
-    check,
-    clock::{Clock, Runtime},
+    binding::Binding,
+    case::{Case, ExceptionClaim, Known, Symptom},
+    external::{External, Front, Version, Versions},
     judge,
-    verdict::SymptomKey,
+    targets::Url,
 };
+use relapse_core::{
+    error::{Blame, Trouble},
+    judge::{
+        cause::Cause,
+        check,
+        outcome::Class,
+        verdict::{Judgement, Reason, Side, SymptomKey, Verdict},
+    },
+    record::transcript::TargetKind,
+};
+use relapse_python::{
+    app::Python as PythonTarget,
+    process::{Installation as PythonInstallation, Server as PythonServer},
+    served::Served,
+};
+use relapse_simulate::clock::{Clock, Runtime};
 use tempfile::TempDir;
 
 use crate::{

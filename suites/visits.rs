@@ -4,17 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use relapse::{
-    Binding, Plan, PythonTarget, Transcript,
-    check::{Evidence, findings},
-    clock::{Clock, Runtime},
-    close_code::CloseCode,
+use relapse::{binding::Binding, run, target::Target as _};
+use relapse_core::{
+    client::step::{Act, Step},
     fault::{Direction, Fault, FaultKind, StreamFault, Trigger, setting},
-    run,
-    step::{Act, Step},
-    target::Target as _,
-    transcript::What,
+    judge::check::{Evidence, findings},
+    plan::Plan,
+    record::transcript::{Transcript, What},
+    wire::close_code::CloseCode,
 };
+use relapse_python::app::Python as PythonTarget;
+use relapse_simulate::clock::{Clock, Runtime};
 use rstest::rstest;
 
 use crate::{
@@ -363,7 +363,7 @@ fn played_under(faults: Vec<Fault>, binding: Binding, python: PathBuf, text: &st
 
 /// The keys of everything that is found in a transcript.
 fn found(transcript: &Transcript) -> Vec<String> {
-    let evidence = Evidence::gather(transcript, &relapse::HealthyClient::Absent);
+    let evidence = Evidence::gather(transcript, &relapse_core::judge::verdict::HealthyClient::Absent);
     findings(&evidence).into_iter().map(|finding| format!("{}: {}", finding.check, finding.key)).collect()
 }
 
@@ -552,7 +552,7 @@ fn an_app_is_looked_at_behind_several_profiles() {
         ["validate", "--target", "asgi:service:app", "--path", "ws:/ws", "--python", python.to_str().unwrap()];
     let (code, all) = document(here, &[&validate[..], &["--profile", "all"]].concat());
     let by_profile = all.as_object().unwrap();
-    assert_eq!(by_profile.len(), relapse::servers().unwrap().len());
+    assert_eq!(by_profile.len(), relapse::discover::servers().unwrap().len());
     let passing = by_profile.values().filter(|validation| validation["passes"] == true).count();
     assert!(passing > 0 && passing < by_profile.len() && code == Some(1), "{all:#}");
     let (name, good) = by_profile.iter().find(|(_, validation)| validation["passes"] == true).unwrap();

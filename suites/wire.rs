@@ -7,19 +7,36 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use relapse::{
-    Case, Catalogue, Environment, Error, KNOWN, Plan, Revision, Trial,
-    clock::{Clock, Runtime},
-    credential::{Credential, Form},
-    link::{Link, Listener},
+    case::Case,
+    discover::{Catalogue, servers},
+    environment::Environment,
     probe::{self, Script},
-    recorder::{self, Recorder},
-    redact::Redactor,
     report::sequence::narrate,
-    run, servers,
-    step::{Act, Request, Step},
+    run,
     target::Target as _,
-    targets::{Embedded, Transport},
-    transcript::{BodyEnd, Party, Transcript, What},
+    trial::Trial,
+};
+use relapse_backend::{
+    conductor::KNOWN,
+    revision::Revision,
+    target::{Embedded, Transport},
+};
+use relapse_core::{
+    client::{
+        credential::{Credential, Form},
+        step::{Act, Request, Step},
+    },
+    error::Error,
+    plan::Plan,
+    record::{
+        redact::Redactor,
+        transcript::{BodyEnd, Party, Transcript, What},
+    },
+};
+use relapse_simulate::{
+    clock::{Clock, Runtime},
+    link::{Link, Listener},
+    recorder::{self, Recorder},
 };
 use rstest::rstest;
 use tokio::io::AsyncWriteExt;

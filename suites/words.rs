@@ -2,13 +2,17 @@
 
 use bytes::BytesMut;
 use proptest::prelude::*;
-use relapse::{
-    close_code::CloseCode,
-    event::{Inbound, Machine, Outbound},
-    frame::{Frame, FrameError, Opcode},
-    head::RequestHead,
-    scope::{Scope, ScopeType, percent_decode},
-    value::{Value, escape_bytes, unescape_bytes},
+use relapse_core::{
+    asgi::{
+        event::{Inbound, Machine, Outbound},
+        scope::{Scope, ScopeType, percent_decode},
+        value::{Value, escape_bytes, unescape_bytes},
+    },
+    wire::{
+        close_code::CloseCode,
+        frame::{Frame, FrameError, Opcode},
+        head::RequestHead,
+    },
 };
 use rstest::rstest;
 

@@ -3,10 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::report::conformance::{render as render_conformance, render_json as render_conformance_json};
 use clap::{Args, ValueEnum};
 use relapse::{
-    Clock, Conformance, FrameCase, PATIENCE, Peer, Profile, Result, Runtime, conform as try_all, conform_embedded,
-    frame_cases, render_conformance, render_conformance_json, servers, shell,
+    Result,
+    conform::conform as try_all,
+    conform::{PATIENCE, Peer},
+    discover::{frame_cases, servers},
+    trial::shell,
+};
+use relapse_backend::conductor::conform_embedded;
+use relapse_core::conformance::{Conformance, FrameCase};
+use relapse_simulate::{
+    clock::{Clock, Runtime},
+    profile::Profile,
 };
 
 use super::{

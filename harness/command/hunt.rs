@@ -7,12 +7,25 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::report::{
+    hunt::{Detection, FoundReport, HuntDocument, HuntReport, coverage, render_detection},
+    table::render as render_table,
+};
 use clap::{Args, ValueEnum};
 use relapse::{
-    Binding, Campaign, Change, Clock, Defect, Detection, Error, Fate, FindingKey, Foreign as ForeignPrey, Found,
-    FoundReport, Ground, Hunt, HuntDocument, HuntReport, Place, Reached, Reproduction, Result, Revision, Runtime,
-    Verdict, coverage, ground, hunt_all, option, render_detection, render_table, servers, shell,
+    Result,
+    binding::Binding,
+    discover::servers,
+    hunt::{Campaign, Change, Fate, Foreign as ForeignPrey, Found, Ground, Hunt, Reached, Reproduction, hunt_all},
+    trial::{option, shell},
 };
+use relapse_backend::{conductor::ground, defect::Defect, revision::Revision};
+use relapse_core::{
+    error::Error,
+    fault::Place,
+    judge::verdict::{FindingKey, Verdict},
+};
+use relapse_simulate::clock::{Clock, Runtime};
 
 use super::{
     MISUSE, complain, complain_of, note, print,

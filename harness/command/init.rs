@@ -5,7 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use relapse::{Binding, Error, Result, Runtime, TokenSource, get_acquainted, option, shell};
+use relapse::{
+    Result,
+    binding::{Binding, TokenSource},
+    init::init as get_acquainted,
+    trial::{option, shell},
+};
+use relapse_core::error::Error;
+use relapse_simulate::clock::Runtime;
 
 use super::{
     MISUSE, complain_of, print,

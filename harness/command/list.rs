@@ -1,7 +1,8 @@
 //! `relapse list`: the catalogue by issue.
 
+use crate::report::catalogue::{render_json as render_catalogue_json, render_list, render_map};
 use clap::{Args, ValueEnum};
-use relapse::{Result, issues, render_catalogue_json, render_list, render_map};
+use relapse::{Result, discover::issues};
 
 use super::{MISUSE, Source, print, width};
 

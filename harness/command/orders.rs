@@ -2,7 +2,8 @@
 
 use std::io::BufRead;
 
-use relapse::{Desk, did_you_mean, read_edge_fault};
+use relapse::{discover::read_edge_fault, proxy::Desk};
+use relapse_core::error::did_you_mean;
 use tokio::sync::mpsc;
 
 use super::{complain, complain_of, print};

@@ -7,12 +7,19 @@ use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
 use relapse::{
-    Blame, Clock, DifferentialSetup as Setup, Error, Profile, ProgramDifference as Difference, Result, Runtime,
-    ServerChoice, Trouble, compare_programs as compare,
+    Result,
+    discover::servers,
+    trial::{option, shell},
+};
+use relapse_core::error::{Blame, Error, Trouble};
+use relapse_python::{
+    differential::{Difference, Setup, compare},
     measure::{Slow, measure},
-    option,
-    profile::version_of,
-    servers, shell,
+    process::ServerChoice,
+};
+use relapse_simulate::{
+    clock::{Clock, Runtime},
+    profile::{Profile, version_of},
 };
 
 use super::{complain_of, note, print, server, target::end_interpreters_with_us};

@@ -6,8 +6,18 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use relapse::{
-    Clock, Desk, Entry, Error, Fault, Listener, Noted, Place, Proxy, ProxySetup, Result, Runtime, Upstream, balancers,
-    read_edge_fault, serve_control,
+    Result,
+    discover::{balancers, read_edge_fault},
+    proxy::{Desk, Entry, Noted, Proxy, Setup as ProxySetup, control::serve as serve_control},
+    upstream::Upstream,
+};
+use relapse_core::{
+    error::Error,
+    fault::{Fault, Place},
+};
+use relapse_simulate::{
+    clock::{Clock, Runtime},
+    link::Listener,
 };
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::sync::mpsc;

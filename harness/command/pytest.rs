@@ -4,7 +4,18 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use relapse::{Binding, Clock, Error, Found, LoadedApplication, Profile, PythonSite, Result, Runtime, TokenSource};
+use relapse::{
+    Result,
+    binding::{Binding, TokenSource},
+    hunt::Found,
+    report::pytest::Loaded as LoadedApplication,
+};
+use relapse_core::error::Error;
+use relapse_python::process::Site as PythonSite;
+use relapse_simulate::{
+    clock::{Clock, Runtime},
+    profile::Profile,
+};
 
 use super::note;
 

@@ -5,8 +5,15 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::report::{json::render as render_json, table::render as render_table};
 use clap::{Args, ValueEnum};
-use relapse::{Catalogue, Error, KNOWN, Ran, Report, Result, Trial, judge_all, render_json, render_table, servers};
+use relapse::{
+    Result,
+    discover::{Catalogue, servers},
+    trial::{Ran, Report, Trial},
+};
+use relapse_backend::conductor::{KNOWN, judge_all};
+use relapse_core::error::Error;
 
 use super::{MISUSE, complain, print, run::progress, width};
 

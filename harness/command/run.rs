@@ -3,12 +3,25 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::report::{json::render as render_json, table::render as render_table};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relapse::{
-    Binding, Case, Error, Judgement, Ran, Report, Result, Runtime, Side, TargetName, Trial, Upstream, Url, Versions,
-    case::Vocabulary, judge_all, judge_external, option, render_json, render_table, servers,
+    Result,
+    binding::Binding,
+    case::{Case, Vocabulary},
+    discover::servers,
+    external::{Versions, judge_external},
+    targets::Url,
+    trial::{Ran, Report, TargetName, Trial, option},
+    upstream::Upstream,
 };
+use relapse_backend::conductor::judge_all;
+use relapse_core::{
+    error::Error,
+    judge::verdict::{Judgement, Side},
+};
+use relapse_simulate::clock::Runtime;
 
 use super::{
     MISUSE, Source, print, servers_named,

@@ -4,9 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use clap::Args;
-use relapse::{
-    Clock, Defect, Environment, Error, Fault, Result, Revision, Runtime, Stand, StandSetup, read_backend_fault,
+use relapse::{Result, environment::Environment};
+use relapse_backend::{
+    conductor::read_backend_fault,
+    defect::Defect,
+    revision::Revision,
+    stand::{Setup as StandSetup, Stand},
 };
+use relapse_core::{error::Error, fault::Fault};
+use relapse_simulate::clock::{Clock, Runtime};
 
 use super::{Source, print, proxy::Faults, server, until_told_to_stop};
 

@@ -1,7 +1,15 @@
 //! `relapse show`: one case in full.
 
+use crate::report::show::{Background, render as render_show};
 use clap::Args;
-use relapse::{Background, Conductor, Detail, KNOWN, Result, Trial, Verdict, issues, render_show, servers};
+use relapse::{
+    Result,
+    discover::{issues, servers},
+    report::sequence::Detail,
+    trial::Trial,
+};
+use relapse_backend::conductor::{Conductor, KNOWN};
+use relapse_core::judge::verdict::Verdict;
 
 use super::{MISUSE, Source, print, server, width};
 

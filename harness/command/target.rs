@@ -9,10 +9,34 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use relapse::{
-    BLOCKED_LIMIT, Binding, Blame, COMMAND_LIMIT, Catalogue, Clock, Error, External, Front, KNOWN, Launch,
-    LifespanMode, MEMORY_LIMIT, Profile, PythonInstallation, PythonRequirements, PythonServer, PythonSite,
-    PythonTarget, Recorded, Result, Route, Runtime, START_LIMIT, Served, ServerChoice, TargetKind, TokenSource,
-    Trouble, Upstream, Version, end_interpreters, is_secret, learn_routes, note::Note, option, servers, shell,
+    Result,
+    binding::{Binding, COMMAND_LIMIT, TokenSource},
+    discover::{Catalogue, servers},
+    external::{External, Front, Version},
+    hunt::Launch,
+    note::Note,
+    recorded::{Recorded, is_secret, learn as learn_routes},
+    route::Route,
+    trial::{option, shell},
+    upstream::Upstream,
+};
+use relapse_backend::conductor::KNOWN;
+use relapse_core::{
+    error::{Blame, Error, Trouble},
+    record::transcript::TargetKind,
+};
+use relapse_python::{
+    app::Python as PythonTarget,
+    process::{
+        BLOCKED_LIMIT, Installation as PythonInstallation, LifespanMode, MEMORY_LIMIT,
+        Requirements as PythonRequirements, START_LIMIT, Server as PythonServer, ServerChoice, Site as PythonSite,
+        end_all as end_interpreters,
+    },
+    served::Served,
+};
+use relapse_simulate::{
+    clock::{Clock, Runtime},
+    profile::Profile,
 };
 use tokio::sync::Notify;
 

@@ -3,8 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::report::table::plain_table;
 use clap::{Args, ValueEnum};
-use relapse::{Binding, Clock, External, Result, Runtime, Validation, plain_table, validate as try_it};
+use relapse::{
+    Result,
+    binding::Binding,
+    external::External,
+    validate::{Validation, validate as try_it},
+};
+use relapse_simulate::clock::{Clock, Runtime};
 
 use super::{
     MISUSE, complain_of, print,

@@ -8,15 +8,24 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::{SinkExt, StreamExt};
 use mimalloc::MiMalloc;
-use relapse::{
-    Environment, HealthyClient, Hunt, Plan, Revision,
+use relapse::{discover::servers, environment::Environment, hunt::Hunt, judge, run};
+use relapse_backend::{
+    conductor::{self, ground},
+    revision::Revision,
+    target::{Embedded, Transport},
+};
+use relapse_core::{
+    client::step::{Act, Step},
+    judge::{
+        outcome::{Class, Ending, Outcome},
+        verdict::HealthyClient,
+    },
+    plan::Plan,
+    record::transcript::Party,
+};
+use relapse_simulate::{
     clock::{Clock, Runtime},
-    conductor, ground, judge,
-    outcome::{Class, Ending, Outcome},
-    recorder, run, servers,
-    step::{Act, Step},
-    targets::{Embedded, Transport},
-    transcript::Party,
+    recorder,
 };
 use tokio_tungstenite::{
     accept_async_with_config, client_async_with_config,
@@ -79,7 +88,7 @@ fn bench(criterion: &mut Criterion) {
     let runtime = Runtime::new(Clock::Virtual);
     let control = HealthyClient::Tried(Outcome {
         class: Class::GoodOpen,
-        cause: relapse::Cause::Clean,
+        cause: relapse_core::judge::cause::Cause::Clean,
         ending: Ending::Left,
         closed_by: Party::Probe,
     });

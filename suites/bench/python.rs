@@ -10,15 +10,19 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mimalloc::MiMalloc;
-use relapse::{
-    Binding, HealthyClient, Plan, PythonSite, PythonTarget,
+use relapse::{binding::Binding, discover::servers, judge, run, target::Target as _};
+use relapse_core::{
+    client::step::{Act, Step},
+    judge::{outcome::Class, verdict::HealthyClient},
+    plan::Plan,
+};
+use relapse_python::{
+    app::Python as PythonTarget,
+    process::{BLOCKED_LIMIT, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site as PythonSite},
+};
+use relapse_simulate::{
     clock::{Clock, Runtime},
-    judge,
-    outcome::Class,
-    python::{BLOCKED_LIMIT, LifespanMode, MEMORY_LIMIT, START_LIMIT},
-    recorder, run, servers,
-    step::{Act, Step},
-    target::Target as _,
+    recorder,
 };
 
 /// The command's own allocator.

@@ -1,4 +1,4 @@
-"""Drives `harness/python/shim.py` over its pipes, for its tests."""
+"""Drives `harness/python/src/process/shim.py` over its pipes, for its tests."""
 
 import marshal
 import os
@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-SHIM = os.path.join(ROOT, "harness", "python", "shim.py")
+SHIM = os.path.join(ROOT, "harness", "python", "src", "process", "shim.py")
 
 
 class Shim:

@@ -1,0 +1,320 @@
+//! Runs a case on the built-in backend with and without its defects, and judges.
+
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::{
+    defect::Defect,
+    dependency::{Dependencies, Dependency, InMemory, MODULES, VARIABLES},
+    revision::Revision,
+    target::{Embedded, Transport},
+};
+use relapse::{
+    binding::Binding,
+    case::{Case, Known, read_fault},
+    conform::{PATIENCE, Peer, conform},
+    defects::Defects,
+    environment::Environment,
+    hunt::{BuiltIn, Drawn, Ground, Runner},
+    judge,
+    probe::{self, Script},
+    run,
+    target::{IN_MEMORY, ProcessControl, Target},
+    trial::Trial,
+};
+use relapse_core::{
+    client::step::{Act, Awaited, Crowd, Request, Step},
+    conformance::{Conformance, FrameCase},
+    error::Error,
+    fault::{Fault, FaultKind},
+    judge::{
+        classify::{self, Reading},
+        outcome::{Class, Outcome},
+        verdict::{HealthyClient, Judged, Judgement, Reason, Verdict},
+    },
+    plan::Plan,
+    record::{
+        timeline::AFTERMATH,
+        transcript::{PROCESS, Transcript},
+    },
+    wire::close_code::CloseCode,
+};
+use relapse_simulate::{
+    clock::{Clock, Runtime},
+    link::Listener,
+    profile::Profile,
+    recorder::{self, Recorder},
+};
+
+/// How long the control may take for any single step.
+const CONTROL_LIMIT: Duration = Duration::from_secs(5);
+
+/// The names that cases of the built-in backend may use besides those of servers and checks.
+pub const KNOWN: Known<'static> = Known {
+    profiles: &[],
+    checks: &[],
+    defects: Defect::ENTRIES,
+    dependencies: Dependency::NAMES,
+    variables: VARIABLES,
+    modules: MODULES,
+};
+
+/// Runs trials one after the other, each exactly reproducible, on one virtual clock.
+#[derive(Debug)]
+pub struct Conductor {
+    runtime: Runtime,
+    dependencies: Arc<dyn Dependencies>,
+    _logs: tracing::subscriber::DefaultGuard,
+}
+
+impl Default for Conductor {
+    fn default() -> Self {
+        Conductor::depending_on(Arc::new(InMemory))
+    }
+}
+
+impl Conductor {
+    /// One whose backends depend on these dependencies instead of on those in memory.
+    pub fn depending_on(dependencies: Arc<dyn Dependencies>) -> Conductor {
+        Conductor { runtime: Runtime::new(Clock::Virtual), dependencies, _logs: recorder::capture_logs() }
+    }
+
+    fn launch(&self, revision: Revision, environment: Environment, profile: &Arc<Profile>, seed: u64) -> Embedded {
+        let (dependencies, profile) = (Arc::clone(&self.dependencies), Arc::clone(profile));
+        Embedded::depending_on(dependencies, revision, environment, profile, Transport::Memory, seed)
+    }
+
+    /// Runs the case on its defective and on its repaired twin, and compares.
+    pub fn judge(&self, trial: &Trial, seed: u64) -> Judgement {
+        if let Some(why) = ProcessControl::None.refuses(&trial.case) {
+            return Judgement::inconclusive(Reason::NotForThisTarget(why));
+        }
+        let run = |defects: &Defects| self.run(trial, Revision::from(defects), seed);
+        if trial.case.twin.is_empty() {
+            return judge_alone(&trial.case, run(&Defects::NONE));
+        }
+        let runs = || {
+            let twins = (run(&trial.case.twin)?, run(&Defects::NONE)?);
+            let shams = trial.case.shams.iter().map(|sham| run(&sham.defects)).collect::<Result<Vec<_>, _>>()?;
+            Ok::<_, Error>((twins, shams))
+        };
+        match runs() {
+            Ok(((before, after), shams)) => {
+                let (case, profile) = (&trial.case, &trial.profile.name);
+                let verdict = |sham: &Judged| match judge::compare(case, profile, &before, sham) {
+                    Ok(()) => Verdict::Fixed,
+                    Err((verdict, _)) => verdict,
+                };
+                let shams = shams.into_iter().map(|sham| (verdict(&sham), sham)).collect::<Vec<_>>();
+                let judged = judge::compare(case, profile, &before, &after)
+                    .and_then(|()| judge::see_through(case, profile, &shams));
+                let judged = judged.map(|()| Verdict::Fixed);
+                Judgement { shams, ..Judgement::of(judged, Some(before), Some(after)) }
+            }
+            Err(error) => Judgement::inconclusive(Reason::Harness(format!("could not {error}"))),
+        }
+    }
+
+    /// Runs the case on one twin: the control before, during and after, and the case itself.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub fn run(&self, trial: &Trial, revision: Revision, seed: u64) -> Result<Judged, Error> {
+        let seed = trial.case.seed.unwrap_or(seed);
+        self.runtime.block_on(async {
+            let target = self.launch(revision, trial.environment, &trial.profile, seed);
+            let judged = conduct(&trial.case, &target, seed).await;
+            target.stop().await?;
+            judged
+        })
+    }
+}
+
+impl Runner for Conductor {
+    fn play(&self, defects: &Defects, drawn: &Drawn, profile: &Arc<Profile>, seed: u64) -> Result<Transcript, Error> {
+        let plan = Plan { seed, faults: drawn.faults.clone() };
+        self.converse(defects.into(), drawn.environment, profile, drawn.crowd, &drawn.steps(), plan)
+    }
+
+    fn run(&self, trial: &Trial, defects: &Defects, seed: u64) -> Result<Judged, Error> {
+        Conductor::run(self, trial, defects.into(), seed)
+    }
+}
+
+/// The built-in backend, for a hunt.
+#[derive(Debug)]
+struct OnBackend;
+
+impl BuiltIn for OnBackend {
+    fn runner(&self) -> Box<dyn Runner> {
+        Box::new(Conductor::default())
+    }
+
+    fn known(&self) -> Known<'static> {
+        KNOWN
+    }
+}
+
+/// The built-in backend with the defects of this revision, to hunt on.
+pub fn ground(revision: Revision) -> Ground {
+    Ground::BuiltIn(Arc::new(OnBackend), revision.into())
+}
+
+impl Conductor {
+    /// Runs a script under a plan on the embedded backend, and gives everything that happened.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub fn converse(
+        &self,
+        revision: Revision,
+        environment: Environment,
+        profile: &Arc<Profile>,
+        crowd: Crowd,
+        steps: &[Step],
+        plan: Plan,
+    ) -> Result<Transcript, Error> {
+        self.runtime.block_on(async {
+            let target = self.launch(revision, environment, profile, plan.seed);
+            let transcript = run::start_and_converse(crowd, steps, plan, &target).await?;
+            target.stop().await?;
+            Ok(transcript)
+        })
+    }
+}
+
+/// Judges many trials, `jobs` at a time, each worker with a clock of its own; the result does not depend on how many.
+/// `done` is called after each.
+pub fn judge_all(trials: &[Trial], seed: u64, jobs: usize, done: &(dyn Fn() + Sync)) -> Vec<Judgement> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let conductor = Conductor::default();
+        let mut judged = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(trial) = trials.get(index) else { return judged };
+            judged.push((index, conductor.judge(trial, seed)));
+            done();
+        }
+    };
+    let mut judged: Vec<(usize, Judgement)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs.clamp(1, trials.len().max(1))).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    });
+    judged.sort_by_key(|(index, _)| *index);
+    judged.into_iter().map(|(_, judgement)| judgement).collect()
+}
+
+/// Judges a case that has no version with the bug: what was found once must not be found again.
+fn judge_alone(case: &Case, run: Result<Judged, Error>) -> Judgement {
+    let judged = match run {
+        Ok(judged) => judged,
+        Err(error) => return Judgement::inconclusive(Reason::Harness(format!("could not {error}"))),
+    };
+    Judgement::of(judge::alone(case, &judged).map(|()| Verdict::Passed), None, Some(judged))
+}
+
+/// Performs a case and its control on a running target, and judges.
+///
+/// # Errors
+/// When the harness could not do its work.
+pub async fn conduct(case: &Case, target: &dyn Target, seed: u64) -> Result<Judged, Error> {
+    let mut controls = Vec::new();
+    if !case.is_alone {
+        controls.push(control(target, seed).await?);
+    }
+    let recorder = Recorder::new(case.plan(seed));
+    let script = Script { steps: &case.steps, crowd: case.crowd };
+    let on_process = case.faults.iter().any(|fault| fault.kind.acts_on_process());
+    if on_process {
+        // A process that starts serves no client beside the case.
+        target.restart(recorder.scribe(PROCESS)).await?;
+        probe::perform(script, &recorder, target).await?;
+    } else if case.is_alone {
+        probe::perform(script, &recorder, target).await?;
+    } else {
+        // Faults act on the exchanges of their own plan, so that the control beside the case meets none of them.
+        let (performed, beside) = tokio::join!(probe::perform(script, &recorder, target), control(target, seed));
+        performed?;
+        controls.push(beside?);
+    }
+    let transcript = run::finish(&recorder, target).await;
+    let outlives = |fault: &Fault| match &fault.kind {
+        FaultKind::Process(fault) => fault.variable().is_some(),
+        kind => kind.acts_on_process(),
+    };
+    if case.faults.iter().any(outlives) {
+        // A process reads its variables once, and starts once; anything else takes another process.
+        target.restart(Recorder::new(Plan { seed, faults: Vec::new() }).scribe(PROCESS)).await?;
+    }
+    if case.is_alone {
+        let over = case.faults.iter().filter_map(|fault| fault.trigger.until).max();
+        sleep(over.map_or(Duration::ZERO, |over| over + AFTERMATH).saturating_sub(recorder.elapsed())).await;
+    }
+    controls.push(control(target, seed).await?);
+    let worst = controls.iter().position(|outcome| outcome.class != Class::GoodOpen).unwrap_or(0);
+    Ok(judge::judge(transcript, HealthyClient::Tried(controls.swap_remove(worst))))
+}
+
+/// The steps of a valid client: open, be welcomed, ask an agent, close.
+pub fn control_steps() -> Vec<Step> {
+    let step = |act| Step::new(act, CONTROL_LIMIT);
+    let wait = |name: &str| step(Act::Wait(Awaited::Message(name.to_owned())));
+    // A user of its own, so that its sessions count against no other user.
+    let request = Request { user: "control".to_owned(), ..Request::standard("GET", "/ws") };
+    vec![
+        step(Act::Open(request)),
+        wait("connection_established"),
+        step(Act::SendText(r#"{"type":"user_message","content":"hello"}"#.to_owned())),
+        wait("agent_completed"),
+        step(Act::Close(CloseCode::NORMAL)),
+    ]
+}
+
+async fn control(target: &dyn Target, seed: u64) -> Result<Outcome, Error> {
+    let transcript = run::converse(&control_steps(), Plan { seed, faults: Vec::new() }, target).await?;
+    let outcomes: Vec<Outcome> = classify::readings(&transcript).iter().map(Reading::outcome).collect();
+    Ok(classify::worst(&outcomes).expect("the control opens an exchange").clone())
+}
+
+/// Tries cases on the repaired embedded backend behind a server with this profile: in memory on the virtual clock, over
+/// loopback sockets on the real one.
+///
+/// # Errors
+/// When the harness could not do its work.
+pub fn conform_embedded(
+    cases: &[Arc<FrameCase>],
+    profile: &Arc<Profile>,
+    clock: Clock,
+    seed: u64,
+    done: impl Fn(),
+) -> Result<Conformance, Error> {
+    Runtime::new(clock).block_on(async {
+        let _logs = recorder::capture_logs();
+        let transport = match clock {
+            Clock::Virtual => Transport::Memory,
+            Clock::Real => Transport::Tcp(Listener::bind(clock).await?),
+        };
+        let (revision, environment) = (Revision::repaired(), Environment::Staging);
+        let target = Embedded::launch(revision, environment, Arc::clone(profile), transport, seed);
+        let (name, authority, binding) = (profile.name.clone(), IN_MEMORY.to_owned(), Binding::embedded());
+        let (binding, patience) = (&binding, PATIENCE);
+        let peer = Peer { target: &target, binding, name, authority, patience, seed };
+        let conformance = conform(cases, &peer, done).await;
+        target.stop().await?;
+        Ok(conformance)
+    })
+}
+
+/// Reads a fault of the built-in backend, or of the edge before it, from one line, as in
+/// `hang dependency=database until_ms=5000`.
+///
+/// # Errors
+/// Says what is wrong, with the nearest right name.
+pub fn read_backend_fault(line: &str) -> Result<Fault, Error> {
+    read_fault(line, &KNOWN)
+}

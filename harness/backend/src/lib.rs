@@ -1,0 +1,23 @@
+//! The built-in service of the reports, with its defects, and the runner that judges cases on it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`backend`] | the service as an ASGI app: routes, sessions, readiness, tokens |
+//! | [`defect`], [`revision`] | the mistakes it can be told to contain, each with its mechanism in [`backend`] |
+//! | [`dependency`] | what it depends on, and faults in calls to that |
+//! | [`target`] | the service behind a server, in memory or on a socket |
+//! | [`conductor`] | runs cases with and without their defects, and judges |
+//! | [`stand`] | the service on a port |
+
+pub mod backend;
+pub mod conductor;
+pub mod defect;
+pub mod dependency;
+pub mod revision;
+pub mod stand;
+pub mod target;
+
+/// The README's example is a test.
+#[doc = include_str!("../../../README.md")]
+#[cfg(doctest)]
+pub struct Readme;

@@ -1,0 +1,505 @@
+//! The embedded backend behind a front, in memory or on loopback sockets.
+
+use std::fmt;
+use std::future::{Future, pending};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    backend::{Backend, PORT, Settings, Variables},
+    dependency::{Dependencies, InMemory},
+    revision::Revision,
+};
+use relapse::targets::connections::Connections;
+use relapse::{
+    environment::Environment,
+    target::{Capabilities, ProcessControl, Renewal, Target},
+};
+use relapse_core::{
+    asgi::exception::Exception,
+    client::credential::{Credential, Form, Presented},
+    error::Error,
+    fault::{ConnectionFault, Fault, FaultKind, Place, ProcessFault},
+    record::transcript::{Party, Residue, Service, TargetKind, What},
+};
+use relapse_simulate::{
+    application::{Application, Promise},
+    clock::Clock,
+    edge::{self, Way},
+    front::{self, Life},
+    interpose::Interposed,
+    link::{Link, Listener},
+    profile::{Connects, Profile},
+    recorder::Scribe,
+};
+
+/// The signing secret of the embedded backend: 48 characters, used by no real service.
+pub const SECRET: &str = "relapse-embedded-backend-signing-secret-00000000";
+
+/// The kind of links of a running target.
+#[derive(Debug)]
+pub enum Transport {
+    /// In-memory links, for the virtual clock.
+    Memory,
+    /// Loopback sockets, for the real clock.
+    Tcp(Listener),
+}
+
+/// Where the processes of a service come from: its code, at a revision.
+pub trait Software: fmt::Debug + Send + Sync + 'static {
+    /// A process that has been up for a while.
+    fn started(&self, environment: Environment, seed: u64) -> Arc<dyn Program>;
+
+    /// A process as a server starts it: imported under these variables, and not started. The scribe is of whoever starts
+    /// it.
+    ///
+    /// # Errors
+    /// The exception that the import raises.
+    fn import(&self, variables: &Variables, seed: u64, scribe: &Scribe) -> Result<Arc<dyn Program>, Exception>;
+}
+
+/// The program of one process of a service.
+pub trait Program: Application {
+    /// Starts by itself, where the server has no lifespan.
+    fn start_up(self: Arc<Self>) -> Promise<'static, ()>;
+
+    /// A credential of this kind for a user, as the service's own auth service would issue it.
+    fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented;
+
+    /// The known facts about the service.
+    fn service(&self) -> Service;
+
+    /// How many sessions it holds.
+    fn sessions(&self) -> usize;
+
+    /// The port it listens on.
+    fn port(&self) -> u16;
+}
+
+/// The embedded backend as it stands at a revision.
+#[derive(Debug)]
+struct Source {
+    revision: Revision,
+    dependencies: Arc<dyn Dependencies>,
+}
+
+impl Software for Source {
+    fn started(&self, environment: Environment, seed: u64) -> Arc<dyn Program> {
+        Backend::started(self.revision, settings(environment), Arc::clone(&self.dependencies), seed)
+    }
+
+    fn import(&self, variables: &Variables, seed: u64, _scribe: &Scribe) -> Result<Arc<dyn Program>, Exception> {
+        let settings = Arc::new(Settings::read(variables, SECRET));
+        Ok(Backend::import(self.revision, settings, Arc::clone(&self.dependencies), seed)?)
+    }
+}
+
+impl Program for Backend {
+    fn start_up(self: Arc<Self>) -> Promise<'static, ()> {
+        Box::pin(async move { Backend::start_up(&self).await })
+    }
+
+    fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented {
+        Backend::credential(self, kind, user, form)
+    }
+
+    fn service(&self) -> Service {
+        Backend::service(self)
+    }
+
+    fn sessions(&self) -> usize {
+        Backend::sessions(self)
+    }
+
+    fn port(&self) -> u16 {
+        Backend::port(self)
+    }
+}
+
+/// The embedded backend, running; or other software in its place.
+#[derive(Debug)]
+pub struct Embedded {
+    software: Arc<dyn Software>,
+    environment: Environment,
+    profile: Arc<Profile>,
+    transport: Transport,
+    seed: u64,
+    /// The issuer of credentials while the service itself is down: the auth service is another process.
+    issuer: Arc<dyn Program>,
+    process: Arc<Mutex<Process>>,
+    connections: Arc<Connections>,
+}
+
+/// One process of the service: what was imported, and where it stands.
+#[derive(Debug)]
+struct Process {
+    /// The application; `None` when it could not be imported.
+    program: Option<Arc<dyn Program>>,
+    life: watch::Sender<Life>,
+    /// Tells it to stop; `None` for a process that was never started before our eyes.
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Embedded {
+    /// Launches the backend at a revision, in an environment, behind a server with this profile. It has been up for a
+    /// while; [`Target::restart`] shows a start.
+    pub fn launch(
+        revision: Revision,
+        environment: Environment,
+        profile: Arc<Profile>,
+        transport: Transport,
+        seed: u64,
+    ) -> Embedded {
+        Embedded::depending_on(Arc::new(InMemory), revision, environment, profile, transport, seed)
+    }
+
+    /// The same, with dependencies of the caller's own.
+    pub fn depending_on(
+        dependencies: Arc<dyn Dependencies>,
+        revision: Revision,
+        environment: Environment,
+        profile: Arc<Profile>,
+        transport: Transport,
+        seed: u64,
+    ) -> Embedded {
+        Embedded::running(Arc::new(Source { revision, dependencies }), environment, profile, transport, seed)
+    }
+
+    /// The same with other software, which answers as the backend does.
+    pub fn running(
+        software: Arc<dyn Software>,
+        environment: Environment,
+        profile: Arc<Profile>,
+        transport: Transport,
+        seed: u64,
+    ) -> Embedded {
+        let program = software.started(environment, seed);
+        let (life, _) = watch::channel(Life::Listening);
+        let issuer = Arc::clone(&program);
+        let process = Arc::new(Mutex::new(Process { program: Some(program), life, stop: None }));
+        let connections = Arc::new(Connections::default());
+        Embedded { software, environment, profile, transport, seed, issuer, process, connections }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.connections.spawn(task);
+    }
+
+    async fn pair(&self) -> Result<(Link, Link), Error> {
+        match &self.transport {
+            Transport::Memory => Ok(Link::pair()),
+            Transport::Tcp(listener) => {
+                let address = listener.address()?;
+                let (client, server) = tokio::join!(Link::connect(address, Clock::Real), listener.accept());
+                Ok((client?, server?))
+            }
+        }
+    }
+
+    /// The application that connections reach now; `None` when nothing listens.
+    fn listening(&self) -> Option<Arc<dyn Program>> {
+        let process = lock(&self.process);
+        let listens = *process.life.borrow() == Life::Listening;
+        process.program.clone().filter(|program| listens && program.port() == PORT)
+    }
+
+    /// A connection while nothing listens: to a man in the middle that answers in the server's place, or to a server
+    /// that stops and leaves its clients waiting.
+    async fn without_listener(&self, scribe: Scribe) -> Result<Option<Link>, Error> {
+        let mut life = lock(&self.process).life.subscribe();
+        let is_queued = *life.borrow() == Life::Stopping && self.profile.shutdown.connects == Connects::Queued;
+        let answers =
+            |fault: &Fault| matches!(fault.kind, FaultKind::Connection(ConnectionFault::MissingAnswer { .. }));
+        let is_answered = scribe.plan().faults.iter().any(answers);
+        if !is_queued && !is_answered {
+            return Ok(None);
+        }
+        let (client, server) = self.pair().await?;
+        if is_answered {
+            self.spawn(async move {
+                edge::relay(server, None, scribe, None).await;
+            });
+            return Ok(Some(client));
+        }
+        self.spawn(async move {
+            let _ = life.wait_for(|life| *life == Life::Exited).await;
+            scribe.record(Party::Process, What::CutShort);
+            drop(server);
+        });
+        Ok(Some(client))
+    }
+
+    /// Serves one connection. If the process may end meanwhile, it learns of that end.
+    fn serve(&self, program: Arc<dyn Program>, server: Link, scribe: Scribe, may_stop: bool) {
+        let life = may_stop.then(|| lock(&self.process).life.subscribe());
+        self.connections.serve(program, server, Arc::clone(&self.profile), scribe, life);
+    }
+
+    /// Serves a connection from outside; ends it at once if nothing listens.
+    pub fn attend(&self, mut server: Link, scribe: Scribe) {
+        // Drop the tasks of finished connections.
+        self.connections.forget_ended();
+        let Some(program) = self.listening() else { return };
+        if scribe.has_faults_at(Place::Edge) {
+            let (inner, behind) = Link::pair();
+            let relay = edge::relay(server, Some(inner), scribe.clone(), None);
+            self.spawn(async move {
+                relay.await;
+            });
+            server = behind;
+        }
+        self.serve(program, server, scribe, true);
+    }
+
+    /// Tells the process to stop: whoever is served gets what this server does then. Those that the server lets go on have
+    /// this long.
+    pub async fn tell_to_stop(&self, patience: Duration) {
+        lock(&self.process).life.send_replace(Life::Stopping);
+        let mut connections = self.connections.served();
+        let _ = timeout(patience, connections.wait_for(|count| *count == 0)).await;
+    }
+
+    /// The service as far as it is there, or what it was.
+    fn program(&self) -> Arc<dyn Program> {
+        lock(&self.process).program.clone().unwrap_or_else(|| Arc::clone(&self.issuer))
+    }
+
+    /// Ends the process: what it serves is cut off.
+    async fn end(&self) -> Result<(), Error> {
+        let stop = lock(&self.process).stop.take();
+        if let Some(stop) = stop {
+            let mut life = lock(&self.process).life.subscribe();
+            let _ = stop.send(());
+            let _ = life.wait_for(|life| *life == Life::Exited).await;
+        }
+        self.connections.end().await
+    }
+
+    /// The name of a variable, which may be the environment's own.
+    fn variable_name(&self, name: &str) -> String {
+        name.replace("{ENVIRONMENT}", &self.environment.name().to_ascii_uppercase())
+    }
+
+    /// The variables of a process that starts under the process faults of a plan.
+    fn variables(&self, scribe: &Scribe) -> Variables {
+        let mut variables = Backend::variables(self.environment, SECRET);
+        for fault in &scribe.plan().faults {
+            let FaultKind::Process(fault) = &fault.kind else { continue };
+            match fault.variable() {
+                Some((name, Some(value))) => drop(variables.insert(self.variable_name(name), value.to_owned())),
+                Some((name, None)) => drop(variables.remove(&self.variable_name(name))),
+                None => {}
+            }
+        }
+        variables
+    }
+
+    /// Starts a process: imports the application, and runs its life.
+    fn start(&self, scribe: &Scribe, seed: u64) -> impl Future<Output = ()> + Send + 'static {
+        let variables = self.variables(scribe);
+        let (software, profile) = (Arc::clone(&self.software), Arc::clone(&self.profile));
+        let (process, scribe) = (Arc::clone(&self.process), scribe.clone());
+        async move {
+            let imported = async { software.import(&variables, seed, &scribe) };
+            let imported = scribe.with_log(imported).await;
+            let (life, mut watched) = watch::channel(Life::Starting);
+            let (stop, stopped) = oneshot::channel();
+            match imported {
+                Err(exception) => {
+                    // The server names what it could not import, and is gone.
+                    scribe.record(Party::Process, What::Exited { why: exception.to_string() });
+                    life.send_replace(Life::Exited);
+                    *lock(&process) = Process { program: None, life, stop: None };
+                }
+                Ok(program) => {
+                    *lock(&process) =
+                        Process { program: Some(Arc::clone(&program)), life: life.clone(), stop: Some(stop) };
+                    let lived = live(program, profile, scribe, life, stopped);
+                    tokio::select! {
+                        () = lived => {}
+                        // It was killed.
+                        _ = watched.wait_for(|life| *life == Life::Exited) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the process to stop at a time, kills it where it does not, and starts another.
+    fn stop_and_restart(
+        &self,
+        index: usize,
+        at: Duration,
+        scribe: &Scribe,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        // Give the replacement process its own random stream.
+        let next = self.start(scribe, self.seed.wrapping_add(1 + index as u64));
+        let (process, scribe) = (Arc::clone(&self.process), scribe.clone());
+        let mut connections = self.connections.served();
+        async move {
+            sleep(at.saturating_sub(scribe.elapsed())).await;
+            let (life, stop) = {
+                let mut process = lock(&process);
+                (process.life.clone(), process.stop.take())
+            };
+            // Nothing is there that could be told.
+            let Some(stop) = stop.filter(|_| *life.borrow() != Life::Exited) else { return };
+            scribe.fired(index, Party::Process, scribe.plan().faults[index].kind.to_string());
+            scribe.record(Party::Process, What::Stopping);
+            life.send_replace(Life::Stopping);
+            let stops = async {
+                let _ = connections.wait_for(|count| *count == 0).await;
+                let _ = stop.send(());
+                let _ = life.subscribe().wait_for(|life| *life == Life::Exited).await;
+            };
+            if timeout(KILLED_AFTER, stops).await.is_err() {
+                let why = format!("it was killed {} s after it was told to stop", KILLED_AFTER.as_secs());
+                scribe.record(Party::Process, What::Exited { why });
+                life.send_replace(Life::Exited);
+            }
+            next.await;
+        }
+    }
+}
+
+/// Runs the life of a process that imported its application.
+async fn live(
+    program: Arc<dyn Program>,
+    profile: Arc<Profile>,
+    scribe: Scribe,
+    life: watch::Sender<Life>,
+    stopped: oneshot::Receiver<()>,
+) {
+    if profile.lifespan.supported {
+        let application: Arc<dyn Application> = match scribe.has_faults_at(Place::Event) {
+            true => Interposed::new(program, scribe.clone()),
+            false => program,
+        };
+        return front::live(application, profile, scribe, life, stopped).await;
+    }
+    // The server has no lifespan, so the application starts by itself.
+    front::listen(&scribe, &life);
+    let started = async {
+        scribe.with_log(program.start_up()).await;
+        pending::<()>().await;
+    };
+    tokio::select! {
+        _ = stopped => {}
+        () = started => {}
+    }
+    scribe.record(Party::Process, What::Exited { why: "it was told to stop".to_owned() });
+    life.send_replace(Life::Exited);
+}
+
+/// How long a process may take to stop before it is killed (Cloud Run's).
+const KILLED_AFTER: Duration = Duration::from_secs(10);
+
+/// How long a restart waits for the process to listen. One that takes longer is watched from outside, as any client
+/// would.
+const START_PATIENCE: Duration = Duration::from_millis(1);
+
+impl Target for Embedded {
+    fn kind(&self) -> TargetKind {
+        TargetKind::Backend
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let clock = match self.transport {
+            Transport::Memory => Clock::Virtual,
+            Transport::Tcp(_) => Clock::Real,
+        };
+        Capabilities { places: &Place::ALL, clock, renewal: Renewal::None, process: ProcessControl::None }
+    }
+
+    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
+        Box::pin(async move {
+            let Some(program) = self.listening() else { return self.without_listener(scribe).await };
+            let (client, mut server) = self.pair().await?;
+            if scribe.has_faults_at(Place::Edge) {
+                let (inner, behind) = self.pair().await?;
+                let redial = || self.connections.redial(Arc::clone(&program) as _, &self.profile, &scribe);
+                let way = Way { link: Some(inner), again: edge::asks_again(&scribe).then(redial) };
+                let relay = edge::relay(server, way, scribe.clone(), None);
+                self.spawn(async move {
+                    relay.await;
+                });
+                server = behind;
+            }
+            let stops = |fault: &Fault| matches!(fault.kind, FaultKind::Process(ProcessFault::ShutDown { .. }));
+            let may_stop = scribe.plan().faults.iter().any(stops);
+            self.serve(program, server, scribe, may_stop);
+            Ok(Some(client))
+        })
+    }
+
+    fn restart(&self, scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async move {
+            self.end().await?;
+            let mut absent = None;
+            for (index, fault) in scribe.plan().faults.iter().enumerate() {
+                let FaultKind::Process(what) = &fault.kind else { continue };
+                if *what == (ProcessFault::Absent {}) {
+                    absent = fault.trigger.until;
+                }
+                let acts = match what.variable() {
+                    Some((name, value)) => {
+                        let before = Backend::variables(self.environment, SECRET);
+                        before.get(&self.variable_name(name)).map(String::as_str) != value
+                    }
+                    // A missing module acts on import, and a shutdown acts when the process is told to stop.
+                    None => !matches!(what, ProcessFault::MissingModule { .. } | ProcessFault::ShutDown { .. }),
+                };
+                if acts {
+                    scribe.fired(index, Party::Process, fault.kind.to_string());
+                }
+            }
+            let (life, _) = watch::channel(Life::Exited);
+            *lock(&self.process) = Process { program: None, life, stop: None };
+            let started = self.start(&scribe, self.seed);
+            let pause = absent.unwrap_or_default().saturating_sub(scribe.elapsed());
+            self.spawn(async move {
+                sleep(pause).await;
+                started.await;
+            });
+            sleep(START_PATIENCE).await;
+            for (index, fault) in scribe.plan().faults.iter().enumerate() {
+                if let FaultKind::Process(ProcessFault::ShutDown { at }) = &fault.kind {
+                    self.spawn(self.stop_and_restart(index, at.0, &scribe));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented {
+        self.program().credential(kind, user, form)
+    }
+
+    fn service(&self) -> Service {
+        self.program().service()
+    }
+
+    fn residue(&self) -> Option<Residue> {
+        let sessions = lock(&self.process).program.as_ref().map_or(0, |program| program.sessions());
+        Some(Residue { connections: *self.connections.served().borrow(), sessions })
+    }
+
+    fn stop(&self) -> Promise<'_, Result<(), Error>> {
+        Box::pin(self.end())
+    }
+}
+
+fn lock(process: &Mutex<Process>) -> MutexGuard<'_, Process> {
+    // It is only ever replaced as a whole.
+    process.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The settings of a well-configured backend, read once for each environment.
+fn settings(environment: Environment) -> Arc<Settings> {
+    static READ: [OnceLock<Arc<Settings>>; 4] = [const { OnceLock::new() }; 4];
+    let read = || Arc::new(Settings::read(&Backend::variables(environment, SECRET), SECRET));
+    Arc::clone(READ[environment as usize].get_or_init(read))
+}

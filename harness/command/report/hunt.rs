@@ -1,0 +1,393 @@
+//! The report of a hunt: a document that merges with those of other machines, and a page for people.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::table::plain_table;
+use relapse::hunt::{Campaign, Found, Hunt, Reached, Reproduction, STATES, Unfinished};
+use relapse::report::sequence::{self, Detail};
+use relapse_core::{
+    client::step::Act,
+    fault::{FaultKind, Place},
+    judge::verdict::Verdict,
+};
+
+/// How many kinds that never acted are named.
+const MISSED_MAX: usize = 4;
+
+/// The document's version.
+const SCHEMA: u32 = 3;
+
+/// The results of a hunt, or of many parts of one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HuntReport {
+    schema: u32,
+    /// The revision that was hunted on.
+    pub revision: String,
+    /// Whether servers kept to the ASGI specification.
+    pub legal_only: bool,
+    /// The first seed of each part, and how many cases it had.
+    pub seeds: Vec<(u64, u64)>,
+    /// The places that faults could act at.
+    pub places: Vec<String>,
+    /// The coverage.
+    pub reached: Reached,
+    /// The verdicts on the capsules that were replayed first.
+    pub replayed: BTreeMap<String, Verdict>,
+    /// The findings, each once.
+    pub found: Vec<FoundReport>,
+    /// The problems with the end of an external application, when it was told to stop.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub shutdown: BTreeSet<String>,
+    /// The part that could not be done.
+    #[serde(default, skip_serializing_if = "Unfinished::is_nothing")]
+    pub unfinished: Unfinished,
+}
+
+/// The hunts on one app behind several profiles, as one document.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ByProfile {
+    schema: u32,
+    /// The hunt behind each profile, by its name; each has the shape of a hunt behind one profile.
+    pub profiles: BTreeMap<String, HuntReport>,
+}
+
+/// The document that a hunt prints.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum HuntDocument {
+    /// Of one hunt.
+    One(Box<HuntReport>),
+    /// Of hunts behind several profiles.
+    Many(ByProfile),
+}
+
+/// One finding.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FoundReport {
+    /// The key that tells it from others.
+    pub key: String,
+    /// The complaint.
+    pub message: String,
+    /// The other complaints of the smallest case.
+    pub also: Vec<String>,
+    /// The seed that drew it.
+    pub seed: u64,
+    /// The server: its profile, or where it is.
+    pub server: String,
+    /// The environment; empty where it is not known.
+    pub environment: String,
+    /// How many clients.
+    pub clients: String,
+    /// The faults that are left.
+    pub faults: Vec<String>,
+    /// The smallest conversation.
+    pub conversation: Vec<String>,
+    /// Whether its case shows it again.
+    #[serde(default = "shown")]
+    pub reproduction: Reproduction,
+    /// Where its capsule was written; empty where it was not.
+    pub capsule: String,
+    /// The command that shows it again.
+    pub again: String,
+}
+
+/// Documents of before say nothing else.
+fn shown() -> Reproduction {
+    Reproduction::Shown
+}
+
+impl FoundReport {
+    /// A hunt's finding, where its capsule was written, and which command shows it again.
+    pub fn of(hunt: &Hunt, found: &Found, (capsule, again): (String, String)) -> FoundReport {
+        let lines = sequence::lines(&found.transcript, Detail::Conversation);
+        let crowd = found.drawn.crowd;
+        let clients =
+            format!("{} user(s), {} connection(s) each, {} time(s)", crowd.users, crowd.connections, crowd.rounds);
+        FoundReport {
+            key: found.key.to_string(),
+            message: found.message.clone(),
+            also: found.also.iter().map(|(key, _)| key.to_string()).collect(),
+            seed: found.seed,
+            server: match hunt.ground.external() {
+                Some(foreign) => foreign.name(),
+                None => hunt.servers[found.drawn.server].name.clone(),
+            },
+            environment: match hunt.ground.external() {
+                Some(_) => String::new(),
+                None => found.drawn.environment.name().to_owned(),
+            },
+            clients: if crowd.clients() * crowd.rounds > 1 { clients } else { String::new() },
+            faults: found.drawn.faults.iter().map(ToString::to_string).collect(),
+            conversation: lines.into_iter().map(|line| line.text).collect(),
+            reproduction: found.reproduction,
+            capsule,
+            again,
+        }
+    }
+
+    /// The complaint, and the conversation that shows it.
+    pub fn page(&self) -> String {
+        let mut text = String::new();
+        let _ = writeln!(text, "{}  {}", self.key, self.message);
+        for also in &self.also {
+            let _ = writeln!(text, "  also {also}");
+        }
+        let clients = if self.clients.is_empty() { String::new() } else { format!("; {}", self.clients) };
+        let whereabouts = match self.environment.as_str() {
+            "" => format!("at {}", self.server),
+            environment => format!("behind {} in {environment}", self.server),
+        };
+        let _ = writeln!(text, "{whereabouts}{clients}, shrunk from seed {}", self.seed);
+        for line in &self.conversation {
+            let _ = writeln!(text, "  {line}");
+        }
+        let _ = writeln!(text, "reproduce: {}\n", self.again);
+        text
+    }
+}
+
+impl HuntReport {
+    /// The results of a hunt. `kept` says where the capsule of each finding was written, and which command shows it
+    /// again.
+    pub fn of(hunt: &Hunt, campaign: &Campaign, kept: impl Fn(&Found) -> (String, String)) -> HuntReport {
+        let found = campaign.found.iter().map(|found| FoundReport::of(hunt, found, kept(found)));
+        HuntReport {
+            schema: SCHEMA,
+            revision: hunt.ground.defects().to_string(),
+            legal_only: hunt.legal_only,
+            replayed: BTreeMap::new(),
+            seeds: vec![(hunt.seed, campaign.reached.cases)],
+            places: hunt.places.iter().map(|place| place.name().to_owned()).collect(),
+            reached: campaign.reached.clone(),
+            found: found.collect(),
+            shutdown: BTreeSet::new(),
+            unfinished: campaign.unfinished.clone(),
+        }
+    }
+
+    /// Joins another part of the same campaign. What both found stands once, from the lower seed.
+    ///
+    /// # Errors
+    /// When it is a part of another campaign, or one that is there already.
+    pub fn merge(&mut self, other: HuntReport) -> Result<(), String> {
+        if (&self.revision, &self.places, self.legal_only) != (&other.revision, &other.places, other.legal_only) {
+            return Err("it belongs to another campaign: the revision or the faults differ".to_owned());
+        }
+        let overlaps = |(seed, cases): &(u64, u64)| {
+            let meets =
+                |(other, count): &(u64, u64)| other.wrapping_sub(*seed) < *cases || seed.wrapping_sub(*other) < *count;
+            self.seeds.iter().any(meets)
+        };
+        if other.seeds.iter().any(overlaps) {
+            return Err("some of its seeds are in another part already".to_owned());
+        }
+        self.seeds.extend(other.seeds);
+        self.seeds.sort_unstable();
+        self.reached.add(&other.reached);
+        self.replayed.extend(other.replayed);
+        self.shutdown.extend(other.shutdown);
+        self.unfinished.add(other.unfinished);
+        self.found.extend(other.found);
+        self.found.sort_by_key(|found| found.seed);
+        let mut known = BTreeSet::new();
+        self.found.retain(|found| {
+            let is_new = !known.contains(&found.key);
+            known.insert(found.key.clone());
+            known.extend(found.also.iter().cloned());
+            is_new
+        });
+        Ok(())
+    }
+
+    /// The exit code: 1 when something was found that can be shown again, 2 when nothing was reached or cases are left out.
+    pub fn exit_code(&self) -> u8 {
+        let fails = self.found.iter().any(|found| found.reproduction != Reproduction::SeenOnce);
+        let proves_nothing = self.reached.is_nothing(!self.places.is_empty()) || self.unfinished.cases > 0;
+        match (!fails && self.shutdown.is_empty(), proves_nothing) {
+            (false, _) => 1,
+            (true, false) => 0,
+            (true, true) => 2,
+        }
+    }
+
+    /// Each finding with its conversation, and what was wrong with the end.
+    pub fn findings(&self) -> String {
+        let ends = self.shutdown.iter().map(|complaint| format!("shutdown: {complaint}\n\n"));
+        let is_shown = |found: &&FoundReport| found.reproduction == Reproduction::Shown;
+        let (shown, others): (Vec<_>, Vec<_>) = self.found.iter().partition(is_shown);
+        let title = (!others.is_empty()).then(|| format!("not shown again by a case of its own: {}\n\n", others.len()));
+        let others = others.into_iter().map(FoundReport::page);
+        shown.into_iter().map(FoundReport::page).chain(title).chain(others).chain(ends).collect()
+    }
+
+    /// The coverage: cases, classes, endings, and which kinds of fault acted and which never did.
+    pub fn coverage(&self) -> String {
+        coverage(&self.reached, self.found.len() + self.shutdown.len(), &self.places) + &self.unfinished.line()
+    }
+}
+
+impl HuntDocument {
+    /// The hunts behind several profiles, or the only hunt, whose profile is not named.
+    pub fn of(mut hunts: Vec<(Option<String>, HuntReport)>) -> Option<HuntDocument> {
+        if hunts.len() == 1 {
+            return hunts.pop().map(|(_, report)| HuntDocument::One(Box::new(report)));
+        }
+        let profiles: BTreeMap<String, HuntReport> =
+            hunts.into_iter().map(|(profile, report)| (profile.unwrap_or_default(), report)).collect();
+        (!profiles.is_empty()).then_some(HuntDocument::Many(ByProfile { schema: SCHEMA, profiles }))
+    }
+
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// When it is none, or of another version.
+    pub fn parse(text: &str) -> Result<HuntDocument, String> {
+        // An enum without a tag would not say which key is wrong.
+        let value: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let document = match value.get("profiles") {
+            Some(_) => serde_json::from_value(value).map(HuntDocument::Many),
+            None => serde_json::from_value(value).map(|report| HuntDocument::One(Box::new(report))),
+        };
+        let document = document.map_err(|error| error.to_string())?;
+        let schema = match &document {
+            HuntDocument::One(report) => report.schema,
+            HuntDocument::Many(many) => many.schema,
+        };
+        match schema {
+            SCHEMA => Ok(document),
+            other => Err(format!("it has schema {other}, and this command reads schema {SCHEMA}")),
+        }
+    }
+
+    /// The document's text.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("names and texts are JSON")
+    }
+
+    /// Joins another part of the same campaign, profile by profile.
+    ///
+    /// # Errors
+    /// When it is a part of another campaign, or one that is there already.
+    pub fn merge(&mut self, other: HuntDocument) -> Result<(), String> {
+        match (self, other) {
+            (HuntDocument::One(own), HuntDocument::One(other)) => own.merge(*other),
+            (HuntDocument::Many(own), HuntDocument::Many(other)) if own.profiles.keys().eq(other.profiles.keys()) => {
+                let both = own.profiles.values_mut().zip(other.profiles.into_values());
+                both.into_iter().try_for_each(|(own, other)| own.merge(other))
+            }
+            (HuntDocument::One(_) | HuntDocument::Many(_), _) => {
+                Err("it belongs to another campaign: the profiles differ".to_owned())
+            }
+        }
+    }
+
+    /// Each hunt with the profile that it was behind, where there are several.
+    pub fn hunts(&self) -> Vec<(Option<&str>, &HuntReport)> {
+        match self {
+            HuntDocument::One(report) => vec![(None, report)],
+            HuntDocument::Many(many) => many.profiles.iter().map(|(name, report)| (Some(&**name), report)).collect(),
+        }
+    }
+}
+
+/// The coverage with faults at these places.
+pub fn coverage(reached: &Reached, found: usize, places: &[String]) -> String {
+    let Reached { cases, sessions, classes, faults, states, routes, endings } = reached;
+    let connections: u64 = classes.values().sum();
+    let of_all = |count: &u64| format!("{count} ({:.1} %)", 100.0 * *count as f64 / connections.max(1) as f64);
+    let classes: Vec<String> = classes.iter().map(|(class, count)| format!("{class} {}", of_all(count))).collect();
+    let mut text = format!(
+        "{cases} case(s), {} finding(s); {sessions} upgrades accepted\n{connections} connections in {} ways: {}\n",
+        found,
+        endings.len(),
+        classes.join(", ")
+    );
+    let came: Vec<String> =
+        STATES.iter().filter_map(|state| Some(format!("{state} {}", states.get(*state)?))).collect();
+    let missed: Vec<&str> = STATES.iter().copied().filter(|state| !states.contains_key(*state)).collect();
+    let came = if came.is_empty() { "none of those that are told apart".to_owned() } else { came.join(", ") };
+    let _ = writeln!(text, "states     {came}{}", never(&missed));
+    if !routes.is_empty() {
+        let closed: Vec<&str> = routes.iter().filter(|(_, count)| **count == 0).map(|(name, _)| &**name).collect();
+        let open = routes.len() - closed.len();
+        let _ = writeln!(text, "routes     {open} of {} let somebody in{}", routes.len(), never(&closed));
+    }
+    for place in Place::ALL.iter().filter(|place| places.iter().any(|name| name == place.name())) {
+        let kinds: Vec<&str> = FaultKind::all().filter(|kind| kind.place == *place).map(|kind| kind.name).collect();
+        let acted = kinds.iter().filter_map(|kind| faults.get(*kind)).sum::<u64>();
+        let missed: Vec<&str> = kinds.iter().copied().filter(|kind| !faults.contains_key(*kind)).collect();
+        let _ = write!(
+            text,
+            "{:<10} {acted} times a fault acted, {} of {} kinds",
+            place.name(),
+            kinds.len() - missed.len(),
+            kinds.len()
+        );
+        let _ = writeln!(text, "{}", never(&missed));
+    }
+    text
+}
+
+/// The names that were never reached, as far as there are not too many.
+fn never(missed: &[&str]) -> String {
+    if missed.is_empty() {
+        return String::new();
+    }
+    let more = missed.len().saturating_sub(MISSED_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("; never {}{more}", missed[..missed.len().min(MISSED_MAX)].join(", "))
+}
+
+/// One defect, and how the hunt found it.
+#[derive(Debug)]
+pub struct Detection<'a> {
+    /// The defect's name.
+    pub defect: &'a str,
+    /// The finding; `None` if the hunt's cases do not show the defect.
+    pub found: Option<&'a Found>,
+}
+
+/// The figures of a detection: for each defect after how many cases it was found, by what, and how small it became.
+pub fn render_detection(detections: &[Detection<'_>], most: u64, width: usize) -> String {
+    let mut table = plain_table(width);
+    table.set_header(["defect", "cases", "faults", "steps", "found by"]);
+    for Detection { defect, found } in detections {
+        match found {
+            Some(found) => table.add_row([
+                (*defect).to_owned(),
+                found.number.to_string(),
+                found.drawn.faults.len().to_string(),
+                steps(found).to_string(),
+                found.key.to_string(),
+            ]),
+            None => {
+                table.add_row([(*defect).to_owned(), format!("> {most}"), String::new(), String::new(), String::new()])
+            }
+        };
+    }
+    let numbers = || detections.iter().filter_map(|detection| detection.found).map(|found| found.number);
+    let within = |limit: u64| numbers().filter(|number| *number <= limit).count();
+    let small = |found: &&Found| found.drawn.faults.len() <= 2 && steps(found) <= 4;
+    let small = detections.iter().filter_map(|detection| detection.found).filter(small).count();
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    format!(
+        "{}\n\n{} of {} defects found; {} within 200 cases, {} within 2000, {} within {most}; {small} with at most two faults and four steps",
+        lines.join("\n"),
+        numbers().count(),
+        detections.len(),
+        within(200),
+        within(2000),
+        within(most),
+    )
+}
+
+/// How many steps the smallest case has; the waits for what the steps before them ask for are not counted.
+fn steps(found: &Found) -> usize {
+    found.drawn.steps().iter().filter(|step| !matches!(step.act, Act::Wait(_))).count()
+}

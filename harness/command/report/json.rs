@@ -1,0 +1,161 @@
+//! The verdicts of a run as one JSON document.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use relapse::{
+    case::Sham,
+    judge::clause,
+    trial::{Ran, Report, shell},
+};
+use relapse_core::{
+    judge::{
+        cause::Cause,
+        outcome::{Class, Outcome},
+        verdict::{Difference, Finding, Judged, Judgement, Reason, Shown, Verdict},
+    },
+    record::transcript::{Party, TargetKind},
+};
+
+/// The version of the document's shape. It grows when a key changes its meaning or goes.
+const SCHEMA: u32 = 4;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    cases: Vec<CaseEntry<'a>>,
+    shutdown: &'a [String],
+    errors: Vec<String>,
+    summary: Summary,
+}
+
+#[derive(Serialize)]
+struct CaseEntry<'a> {
+    case: &'a str,
+    scenario: Option<&'a str>,
+    issues: &'a [String],
+    target: TargetKind,
+    target_name: Option<&'a str>,
+    before_name: Option<&'a str>,
+    profile: Option<&'a str>,
+    server: Option<&'a str>,
+    environment: Option<&'static str>,
+    seed: u64,
+    defects: Vec<&'a str>,
+    verdict: Verdict,
+    why: String,
+    differences: &'a [Difference],
+    shown: Option<Shown>,
+    findings: &'a [Finding],
+    before: Option<Run<'a>>,
+    after: Option<Run<'a>>,
+    control: Option<Seen>,
+    shams: Vec<ShamEntry<'a>>,
+    replay: String,
+}
+
+/// A claimed repair in place of the real one.
+#[derive(Serialize)]
+struct ShamEntry<'a> {
+    claim: &'a str,
+    defects: Vec<&'a str>,
+    verdict: Verdict,
+    #[serde(flatten)]
+    run: Run<'a>,
+}
+
+#[derive(Serialize)]
+struct Run<'a> {
+    #[serde(flatten)]
+    seen: Seen,
+    clause: String,
+    findings: &'a [Finding],
+}
+
+#[derive(Serialize)]
+struct Seen {
+    class: Class,
+    cause: Cause,
+    outcome: String,
+    closed_by: Party,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    #[serde(flatten)]
+    verdicts: BTreeMap<&'static str, usize>,
+    trials: usize,
+    requests: usize,
+    sessions: usize,
+    faults_fired: usize,
+    wall_ms: u128,
+}
+
+/// The document, indented.
+pub fn render(report: &Report) -> String {
+    let exercised = report.exercised();
+    let document = Document {
+        schema: SCHEMA,
+        cases: report.trials.iter().map(|(ran, judgement)| entry(ran, judgement, report.seed)).collect(),
+        shutdown: &report.shutdown,
+        errors: report.broken.iter().map(|error| format!("could not {error}")).collect(),
+        summary: Summary {
+            verdicts: report.counts().into_iter().map(|(verdict, count)| (verdict.name(), count)).collect(),
+            trials: report.trials.len(),
+            requests: exercised.requests,
+            sessions: exercised.sessions,
+            faults_fired: exercised.faults,
+            wall_ms: report.wall.as_millis(),
+        },
+    };
+    serde_json::to_string_pretty(&document).expect("the document holds nothing that JSON cannot write")
+}
+
+fn entry<'a>(ran: &'a Ran, judgement: &'a Judgement, seed: u64) -> CaseEntry<'a> {
+    let (case, external) = (ran.case(), ran.external());
+    CaseEntry {
+        case: &case.name,
+        scenario: case.scenario.as_deref(),
+        issues: &case.issues,
+        target: ran.kind(),
+        target_name: external.map(|name| name.target.as_str()),
+        before_name: external.and_then(|name| name.before.as_deref()),
+        profile: ran.profile(),
+        server: external.and_then(|name| name.server.as_deref()),
+        environment: ran.environment().map(|environment| environment.name()),
+        seed,
+        defects: case.twin.names().collect(),
+        verdict: judgement.verdict,
+        why: judgement.why(),
+        differences: match &judgement.reason {
+            Some(Reason::NotShown(differences)) => differences,
+            _ => &[],
+        },
+        shown: judgement.shown,
+        findings: judgement.after.as_ref().map_or(&[], |after| &after.findings),
+        before: judgement.before.as_ref().map(run),
+        after: judgement.after.as_ref().map(run),
+        control: judgement.after.as_ref().and_then(|after| after.control.outcome()).map(seen),
+        shams: case.shams.iter().zip(&judgement.shams).map(sham).collect(),
+        replay: shell(&ran.replay(seed)),
+    }
+}
+
+fn sham<'a>((sham, (verdict, judged)): (&'a Sham, &'a (Verdict, Judged))) -> ShamEntry<'a> {
+    let defects = sham.defects.names().collect();
+    ShamEntry { claim: &sham.claim, defects, verdict: *verdict, run: run(judged) }
+}
+
+fn run(judged: &Judged) -> Run<'_> {
+    Run { seen: seen(&judged.outcome), clause: clause(judged), findings: &judged.findings }
+}
+
+fn seen(outcome: &Outcome) -> Seen {
+    Seen {
+        class: outcome.class,
+        cause: outcome.cause,
+        outcome: outcome.ending.to_string(),
+        closed_by: outcome.closed_by,
+    }
+}

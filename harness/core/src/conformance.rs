@@ -1,0 +1,204 @@
+//! How a server keeps RFC 6455 sections 5 to 7: what a client sends, what has to come of it, and what did.
+
+mod behavior;
+mod reader;
+mod sent;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use self::{
+    behavior::{Behavior, Event, Judged, Saw, judge},
+    sent::{Act, Masking, Payload, Sent, Written},
+};
+use crate::{
+    error::Error,
+    wire::{close_code::CloseCode, frame::Opcode},
+};
+
+/// One rule of RFC 6455, and the conversations that try it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrameCase {
+    /// Its group and its own name, as in `5.5-control-frames/ping-empty`.
+    pub name: String,
+    /// The section of RFC 6455 it rests on.
+    pub section: String,
+    /// The trial, in one sentence.
+    pub tries: String,
+    /// The conversations, each on a connection of its own. The case is as good as the worst of them.
+    pub variants: Vec<Variant>,
+    /// How many bytes are written at a time; nothing where everything goes out in one write.
+    pub piece_bytes: Option<usize>,
+    /// The required result.
+    pub expected: Expected,
+}
+
+/// One conversation of a case.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variant {
+    /// The difference from the other variants; empty if there is only one.
+    pub name: String,
+    /// The client's acts once the session is open.
+    pub acts: Vec<Act>,
+}
+
+/// The required result of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// Every ping gets its pong (section 5.5.3) and every request its first event. A close with one of these codes says
+    /// as well that the message was understood, and that the service does not want it.
+    Answers {
+        /// The codes.
+        or_close: Vec<CloseCode>,
+    },
+    /// The client's close frame is answered by one with the same code (section 5.5.1), and the stream ends.
+    Echo,
+    /// The connection is failed (section 7.1.7) with one of these codes.
+    Failure {
+        /// The codes.
+        codes: Vec<CloseCode>,
+        /// Whether the rule binds the sender alone, so that a server may go on as if nothing had happened.
+        is_tolerable: bool,
+    },
+}
+
+/// The replies and the close code that a server owes for a client's frames.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owed {
+    /// Pongs and answers, in order.
+    pub replies: Vec<Reply>,
+    /// The code of the client's first close frame; nothing where that has none, or where there is no such frame.
+    pub code: Option<CloseCode>,
+}
+
+/// The answer to something that a client sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// A pong with this payload.
+    Pong(Bytes),
+    /// The first event of what a request brings about.
+    Answer,
+}
+
+impl FrameCase {
+    /// Reads the cases of a group, which is named as its file without the extension.
+    ///
+    /// # Errors
+    /// Says where in the file and what is wrong.
+    pub fn parse(path: &str, text: &str) -> Result<Vec<FrameCase>, Error> {
+        reader::read(path, text)
+    }
+}
+
+impl Variant {
+    /// The bytes and pauses on the wire, with this request in the service's own words.
+    ///
+    /// # Errors
+    /// Says why it cannot be said with this request.
+    pub fn write(&self, request: &str, chance: &mut fastrand::Rng) -> Result<Vec<Written>, String> {
+        sent::write(&self.acts, request, chance)
+    }
+
+    /// The replies and the close code that a server owes for it.
+    pub fn owed(&self) -> Owed {
+        let sent = || self.acts.iter().filter_map(Act::sent);
+        let closes = sent().find(|sent| sent.opcode == Opcode::Close);
+        Owed { replies: sent().flat_map(Sent::replies).collect(), code: closes.and_then(Sent::code) }
+    }
+
+    /// Whether the client closes.
+    pub fn closes(&self) -> bool {
+        self.acts.iter().filter_map(Act::sent).any(|sent| sent.opcode == Opcode::Close)
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let either = |codes: &[CloseCode]| codes.iter().map(CloseCode::to_string).collect::<Vec<_>>().join(" or ");
+        match self {
+            Expected::Answers { or_close } if or_close.is_empty() => f.write_str("every answer and every pong"),
+            Expected::Answers { or_close } => write!(f, "every answer, or close {}", either(or_close)),
+            Expected::Echo => f.write_str("the close echoed"),
+            Expected::Failure { codes, .. } => write!(f, "close {}", either(codes)),
+        }
+    }
+}
+
+/// The results of the cases on one server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conformance {
+    /// The server: a profile's name, or a URL.
+    pub server: String,
+    /// Each case that was tried, in order.
+    pub tried: Vec<Tried>,
+    /// Why nothing can be concluded from it, where a valid client did not get through before or after.
+    pub trouble: Option<String>,
+}
+
+/// The result of one case.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tried {
+    /// The case.
+    pub case: Arc<FrameCase>,
+    /// The judgement of each of its conversations, or why there was none.
+    pub results: Vec<Result<Judged, String>>,
+}
+
+impl Conformance {
+    /// Whether the server is an external one.
+    pub fn is_foreign(&self) -> bool {
+        self.server.contains("://")
+    }
+
+    /// The exit code: 0 when everything that could be tried may be tolerated, 1 when something may not, 2 when nothing
+    /// could be concluded.
+    pub fn exit_code(&self) -> u8 {
+        let mut behaviors = self.tried.iter().filter_map(Tried::behavior).peekable();
+        if self.trouble.is_some() || behaviors.peek().is_none() {
+            return 2;
+        }
+        u8::from(behaviors.any(|behavior| !behavior.is_good()))
+    }
+}
+
+impl Tried {
+    /// The worst of its conversations; nothing where one of them did not come about.
+    pub fn behavior(&self) -> Option<Behavior> {
+        let behavior = |result: &Result<Judged, String>| result.as_ref().ok().map(|judged| judged.behavior);
+        self.results.iter().map(behavior).collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+
+    /// The evidence for that: of the worst conversations, by name if others differ.
+    pub fn evidence(&self) -> String {
+        let worst = self.behavior();
+        let mut told: Vec<(&str, Vec<&str>)> = Vec::new();
+        for (variant, result) in self.case.variants.iter().zip(&self.results) {
+            let text = match result {
+                Ok(judged) if worst.is_some_and(|worst| worst != judged.behavior) => continue,
+                Ok(_) if worst.is_none() => continue,
+                Ok(judged) => &judged.evidence,
+                Err(why) => why,
+            };
+            match told.iter_mut().find(|(known, _)| known == text) {
+                Some((_, names)) => names.push(&variant.name),
+                None => told.push((text, vec![&variant.name])),
+            }
+        }
+        match told.as_slice() {
+            [(text, names)] if names.len() == self.results.len() => (*text).to_owned(),
+            told => {
+                let groups = told.iter().map(|(text, names)| format!("{}: {text}", names.join(" ")));
+                groups.collect::<Vec<_>>().join("; ")
+            }
+        }
+    }
+
+    /// How long it took until the first of that came, in milliseconds; nothing where it is that nothing came.
+    pub fn took_ms(&self) -> Option<u128> {
+        let worst = self.behavior()?;
+        let judged = self.results.iter().flatten().find(|judged| judged.behavior == worst)?;
+        judged.at.map(|at| at.as_millis())
+    }
+}

@@ -1,0 +1,310 @@
+//! Reads a group of cases, strictly: whatever it says is either meant and possible, or refused where it stands.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Range, RangeInclusive};
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{Act, Expected, FrameCase, Masking, Payload, Sent, Variant};
+use crate::{
+    asgi::value::unescape_bytes,
+    error::{Error, did_you_mean},
+    wire::{
+        close_code::CloseCode,
+        frame::{Length, Opcode},
+    },
+};
+
+/// How long a pause may be, in milliseconds: on sockets time is real.
+const PAUSES_MS: RangeInclusive<u64> = 1..=10_000;
+
+/// How often an entry may be sent, and, but for 0, how often its payload may be repeated.
+const TIMES: RangeInclusive<usize> = 1..=1 << 20;
+
+/// The names of the opcodes that have one.
+const OPCODES: [(&str, Opcode); 6] = [
+    ("continuation", Opcode::Continuation),
+    ("text", Opcode::Text),
+    ("binary", Opcode::Binary),
+    ("close", Opcode::Close),
+    ("ping", Opcode::Ping),
+    ("pong", Opcode::Pong),
+];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGroup {
+    case: Vec<RawCase>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCase {
+    name: Spanned<String>,
+    section: Spanned<String>,
+    tries: Spanned<String>,
+    send: Spanned<Vec<Spanned<RawEntry>>>,
+    piece_bytes: Option<Spanned<usize>>,
+    expect: Spanned<RawExpect>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawExpect {
+    answers: bool,
+    or_close: Vec<u16>,
+    echo: bool,
+    fail: Vec<u16>,
+    tolerable: bool,
+}
+
+/// An entry of `send`, as it is written. A list in it stands for as many conversations as it has values.
+type RawEntry = BTreeMap<String, Spanned<toml::Value>>;
+
+/// An entry of one conversation.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    pause_ms: Option<u64>,
+    opcode: Option<toml::Value>,
+    #[serde(default = "yes")]
+    fin: bool,
+    #[serde(default)]
+    rsv: u8,
+    #[serde(default)]
+    mask: Masking,
+    code: Option<u16>,
+    text: Option<String>,
+    bytes: Option<String>,
+    #[serde(default = "once")]
+    repeat: usize,
+    request: Option<String>,
+    pad_to: Option<usize>,
+    beside: Option<String>,
+    #[serde(default = "yes")]
+    owed: bool,
+    fragment_bytes: Option<usize>,
+    length: Option<String>,
+    length_bytes: Option<u8>,
+    #[serde(default = "once")]
+    times: usize,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn once() -> usize {
+    1
+}
+
+/// The mistake in an entry, and the correction.
+type Unfit = (String, Option<String>);
+
+/// Reads the cases of a group.
+pub(super) fn read(path: &str, text: &str) -> Result<Vec<FrameCase>, Error> {
+    let raw: RawGroup = toml::from_str(text).map_err(|error| Error::toml(path, text, &error))?;
+    let reader = Reader { path, text };
+    let mut names = BTreeSet::new();
+    for case in &raw.case {
+        if !names.insert(case.name.get_ref().as_str()) {
+            return Err(reader.error(case.name.span(), "another case of this group has the name", None));
+        }
+    }
+    raw.case.iter().map(|case| reader.case(case)).collect()
+}
+
+struct Reader<'a> {
+    path: &'a str,
+    text: &'a str,
+}
+
+impl Reader<'_> {
+    fn error(&self, span: Range<usize>, message: impl Into<String>, help: Option<&str>) -> Error {
+        Error::at(self.path, self.text, span, message, help.map(str::to_owned))
+    }
+
+    fn case(&self, raw: &RawCase) -> Result<FrameCase, Error> {
+        let group = Path::new(self.path).file_stem().unwrap_or_default().to_string_lossy();
+        if !raw.tries.get_ref().ends_with('.') {
+            return Err(self.error(raw.tries.span(), "this is no sentence", Some("say what is tried, with a period")));
+        }
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        if !raw.section.get_ref().split('.').all(is_number) {
+            return Err(self.error(raw.section.span(), "this is no section of RFC 6455", Some("as in `5.5.2`")));
+        }
+        if let Some(size) = raw.piece_bytes.as_ref().filter(|size| *size.get_ref() == 0) {
+            return Err(self.error(size.span(), "nothing would ever be written", Some("leave the key out, or say 1")));
+        }
+        let variants = self.variants(&raw.send)?;
+        let expected = expected(raw.expect.get_ref()).and_then(|expected| possible(expected, &variants));
+        Ok(FrameCase {
+            name: format!("{group}/{}", raw.name.get_ref()),
+            section: raw.section.get_ref().clone(),
+            tries: raw.tries.get_ref().clone(),
+            variants,
+            piece_bytes: raw.piece_bytes.as_ref().map(|size| *size.get_ref()),
+            expected: expected.map_err(|message| self.error(raw.expect.span(), message, None))?,
+        })
+    }
+
+    /// The conversations of a case: one, or one for each value of its lists.
+    fn variants(&self, send: &Spanned<Vec<Spanned<RawEntry>>>) -> Result<Vec<Variant>, Error> {
+        let entries = send.get_ref();
+        let values = entries.iter().flat_map(|entry| entry.get_ref().values());
+        let lists: Vec<_> = values.filter_map(|value| Some((value.span(), value.get_ref().as_array()?))).collect();
+        let count = lists.first().map_or(1, |(_, list)| list.len());
+        if entries.is_empty() || count == 0 {
+            return Err(self.error(send.span(), "nothing would be sent", None));
+        }
+        if let Some((span, _)) = lists.iter().find(|(_, list)| list.len() != count) {
+            let help = format!("the first list has {count} value(s), and the others have as many");
+            return Err(self.error(span.clone(), "this list is not as long as the first", Some(&help)));
+        }
+        let variant = |index| {
+            let name = lists.first().map_or(String::new(), |(_, list)| label(&list[index]));
+            let acts = entries.iter().map(|entry| self.act(entry, index)).collect::<Result<_, Error>>()?;
+            Ok(Variant { name, acts })
+        };
+        (0..count).map(variant).collect()
+    }
+
+    /// The act of an entry in one of the conversations.
+    fn act(&self, raw: &Spanned<RawEntry>, index: usize) -> Result<Act, Error> {
+        let pick = |value: &toml::Value| value.as_array().map_or(value, |list| &list[index]).clone();
+        let table: toml::Table =
+            raw.get_ref().iter().map(|(key, value)| (key.clone(), pick(value.get_ref()))).collect();
+        let entry: Entry =
+            table.try_into().map_err(|error| Error::toml_in(self.path, self.text, raw.span(), &error))?;
+        let unfit = |(message, help): Unfit| self.error(raw.span(), message, help.as_deref());
+        match entry.pause_ms {
+            None => entry.sent().map(Act::Send).map_err(unfit),
+            Some(pause) if raw.get_ref().len() == 1 && PAUSES_MS.contains(&pause) => {
+                Ok(Act::Pause(Duration::from_millis(pause)))
+            }
+            Some(_) => Err(unfit(("a pause stands alone, and has 1 to 10000 milliseconds".to_owned(), None))),
+        }
+    }
+}
+
+/// The label of a conversation that differs from others in this value.
+fn label(value: &toml::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+impl Entry {
+    fn sent(&self) -> Result<Sent, Unfit> {
+        if self.rsv > 7 {
+            return Err((format!("there are three reserved bits, and {} is more", self.rsv), None));
+        }
+        if !TIMES.contains(&self.times) || self.repeat > *TIMES.end() || self.fragment_bytes == Some(0) {
+            return Err(("a count is between 1 and 1048576".to_owned(), None));
+        }
+        Ok(Sent {
+            opcode: self.opcode()?,
+            is_final: self.fin,
+            reserved_bits: self.rsv,
+            masking: self.mask,
+            payload: self.payload().map_err(|message| (message, None))?,
+            fragment_bytes: self.fragment_bytes,
+            length: self.length().map_err(|message| (message, None))?,
+            times: self.times,
+        })
+    }
+
+    fn opcode(&self) -> Result<Opcode, Unfit> {
+        let named = |name: &str| OPCODES.iter().find(|(known, _)| *known == name).map(|(_, opcode)| *opcode);
+        let help =
+            || Some("`text`, `binary`, `continuation`, `close`, `ping`, `pong`, or a number below 16".to_owned());
+        match &self.opcode {
+            Some(toml::Value::String(name)) => named(name).ok_or_else(|| {
+                let nearest = did_you_mean(name, OPCODES.map(|(known, _)| known));
+                (format!("unknown opcode `{name}`"), nearest.or_else(help))
+            }),
+            Some(toml::Value::Integer(number @ 0..=15)) => Ok(Opcode::numbered(*number as u8)),
+            Some(other) => Err((format!("there is no opcode {other}"), help())),
+            None => Err(("a frame has an `opcode`".to_owned(), help())),
+        }
+    }
+
+    fn payload(&self) -> Result<Payload, String> {
+        let bytes = match (&self.text, &self.bytes, &self.request) {
+            (None, None, None) => Vec::new(),
+            (Some(text), None, None) => text.clone().into_bytes(),
+            (None, Some(bytes), None) => unescape_bytes(bytes)?,
+            (None, None, Some(part)) if self.code.is_none() && self.repeat == 1 => return self.request(part),
+            _ => return Err("a payload is one of `text`, `bytes` and `request`".to_owned()),
+        };
+        if self.pad_to.is_some() || self.beside.is_some() || !self.owed {
+            return Err("`pad_to`, `beside` and `owed` are for a `request`".to_owned());
+        }
+        let code = self.code.map_or(Vec::new(), |code| code.to_be_bytes().to_vec());
+        Ok(Payload::Bytes(Bytes::from([code, bytes.repeat(self.repeat)].concat())))
+    }
+
+    fn request(&self, part: &str) -> Result<Payload, String> {
+        let parse = |number: &str| number.parse::<usize>().ok();
+        let parts = match part.split_once('/') {
+            None if part == "whole" => Some((1, 1)),
+            None => None,
+            Some((part, parts)) => parse(part).zip(parse(parts)),
+        };
+        match parts {
+            Some((part, parts)) if (1..=parts).contains(&part) => {
+                let (pad_to, beside) = (self.pad_to, self.beside.clone());
+                Ok(Payload::Request { part, parts, pad_to, beside, is_owed: self.owed })
+            }
+            _ => Err(format!("`{part}` is no part of a request: write `whole`, or `1/2` for its first half")),
+        }
+    }
+
+    fn length(&self) -> Result<Length, String> {
+        match (&self.length, self.length_bytes) {
+            (None, None) => Ok(Length::Shortest),
+            (None, Some(2)) => Ok(Length::InTwoBytes),
+            (None, Some(8)) => Ok(Length::InEightBytes),
+            (Some(claimed), None) => match claimed.strip_prefix("0x").map(|digits| u64::from_str_radix(digits, 16)) {
+                Some(Ok(claimed)) => Ok(Length::Claimed(claimed)),
+                _ => Err(format!("`{claimed}` is no length: write it as `0x7fffffffffffffff`")),
+            },
+            _ => Err("a length is claimed in eight bytes, or true in 2 or 8".to_owned()),
+        }
+    }
+}
+
+/// The required result: answers, an echo, or the failure of the connection.
+fn expected(raw: &RawExpect) -> Result<Expected, &'static str> {
+    let codes = |codes: &[u16]| codes.iter().map(|&code| CloseCode(code)).collect();
+    match raw {
+        RawExpect { answers: true, echo: false, tolerable: false, fail, or_close } if fail.is_empty() => {
+            Ok(Expected::Answers { or_close: codes(or_close) })
+        }
+        RawExpect { answers: false, echo: true, tolerable: false, fail, or_close }
+            if fail.is_empty() && or_close.is_empty() =>
+        {
+            Ok(Expected::Echo)
+        }
+        RawExpect { answers: false, echo: false, tolerable, fail, or_close }
+            if !fail.is_empty() && or_close.is_empty() =>
+        {
+            Ok(Expected::Failure { codes: codes(fail), is_tolerable: *tolerable })
+        }
+        _ => Err(
+            "what is expected is one of `answers`, `answers` with `or_close`, `echo`, `fail`, and `fail` with `tolerable`",
+        ),
+    }
+}
+
+/// Whether it can come at all.
+fn possible(expected: Expected, variants: &[Variant]) -> Result<Expected, &'static str> {
+    let is_possible = |variant: &Variant| match &expected {
+        Expected::Answers { .. } => !variant.owed().replies.is_empty(),
+        Expected::Echo => variant.closes(),
+        Expected::Failure { .. } => true,
+    };
+    if variants.iter().all(is_possible) { Ok(expected) } else { Err("nothing that is sent could be answered so") }
+}

@@ -1,0 +1,167 @@
+//! The faults that a man in the middle can inject into the frames of a WebSocket.
+
+use std::fmt;
+
+use memchr::memmem;
+
+use super::{
+    setting::{Count, Raw, Settings, Time, Unfit, Written, faults, names, put},
+    stream::Direction,
+};
+use crate::wire::frame::{Frame, Opcode};
+
+names! {
+    /// The contents of a frame (RFC 6455 section 5.2).
+    Carries;
+    /// A piece of a message.
+    Continuation "continuation",
+    /// Text.
+    Text "text",
+    /// Binary.
+    Binary "binary",
+    /// Close.
+    Close "close",
+    /// Ping.
+    Ping "ping",
+    /// Pong.
+    Pong "pong",
+}
+
+impl Carries {
+    /// As a frame's header has it.
+    pub fn opcode(self) -> Opcode {
+        match self {
+            Carries::Continuation => Opcode::Continuation,
+            Carries::Text => Opcode::Text,
+            Carries::Binary => Opcode::Binary,
+            Carries::Close => Opcode::Close,
+            Carries::Ping => Opcode::Ping,
+            Carries::Pong => Opcode::Pong,
+        }
+    }
+}
+
+names! {
+    /// A rule of RFC 6455 that a frame can break.
+    Breach;
+    /// A reserved bit is set (section 5.2).
+    ReservedBit "reserved-bit",
+    /// The opcode is reserved (section 5.2).
+    ReservedOpcode "reserved-opcode",
+    /// A client's frame without a mask, or a server's with one (section 5.1).
+    Mask "mask",
+    /// Text that is not UTF-8 (section 5.6).
+    Utf8 "utf8",
+    /// A ping in pieces (section 5.5).
+    FragmentedControl "fragmented-control",
+    /// A ping of 126 bytes (section 5.5).
+    LongControl "long-control",
+    /// A continuation of nothing (section 5.4).
+    LoneContinuation "lone-continuation",
+    /// A payload larger than any peer takes is announced (section 10.4).
+    Oversize "oversize",
+    /// A close frame with one byte (section 5.5.1).
+    OneByteClose "one-byte-close",
+}
+
+/// Which frames a fault acts on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frames {
+    /// Those that go this way.
+    pub direction: Direction,
+    /// Those that carry this; `None` for any.
+    pub carries: Option<Carries>,
+    /// Those whose payload has this text in it; `None` for any.
+    pub containing: Option<String>,
+}
+
+impl Frames {
+    /// The keys of these settings.
+    pub const KEYS: [&str; 3] = ["direction", "opcode", "containing"];
+
+    pub(super) fn read(settings: &mut Settings) -> Result<Frames, Unfit> {
+        Ok(Frames {
+            direction: settings.take("direction")?,
+            carries: settings.take("opcode")?,
+            containing: settings.take("containing")?,
+        })
+    }
+
+    pub(super) fn write(&self, written: &mut Written) {
+        put(written, "direction", &self.direction);
+        put(written, "opcode", &self.carries);
+        put(written, "containing", &self.containing);
+    }
+
+    /// Whether this frame is meant, on its way in this direction.
+    pub fn include(&self, frame: &Frame, direction: Direction) -> bool {
+        self.direction.includes(direction)
+            && self.carries.is_none_or(|carries| carries.opcode() == frame.opcode)
+            && self.containing.as_ref().is_none_or(|text| memmem::find(&frame.payload, text.as_bytes()).is_some())
+    }
+}
+
+impl fmt::Display for Frames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.carries {
+            Some(carries) => write!(f, "{carries} frame")?,
+            None => f.write_str("frame")?,
+        }
+        if let Some(text) = &self.containing {
+            write!(f, " with {text:?}")?;
+        }
+        match self.direction {
+            Direction::Both => Ok(()),
+            Direction::ToServer => f.write_str(" to the server"),
+            Direction::ToClient => f.write_str(" to the client"),
+        }
+    }
+}
+
+faults! {
+    /// One change of the frames. An occasion is a frame that is meant.
+    FrameFault at Edge;
+    /// loses the frame
+    Drop "drop_frame" {} "lose";
+    /// carries the frame later, and what follows it
+    Delay "delay_frame" {
+        /// By how much.
+        delay: Time as "delay_ms",
+    } "carry {delay} later";
+    /// carries the frame twice
+    Duplicate "duplicate_frame" {} "carry twice";
+    /// carries the frame behind the next one
+    Swap "swap_frame" {} "carry behind the next one";
+    /// carries the frame in the same write as the next one
+    Join "join_frame" {} "carry together with the next one";
+    /// carries a message in two pieces (section 5.4), which is allowed
+    Split "split_frame" {} "carry in two pieces";
+    /// gives the frame another payload
+    Replace "replace_frame" {
+        /// The payload.
+        payload: Raw as "payload",
+    } "carry {payload} instead of";
+    /// carries a frame of its own before this one
+    Inject "inject_frame" {
+        /// Its payload.
+        carries: Carries as "injected",
+        /// Its payload.
+        payload: Raw as "payload",
+        /// How often.
+        count: Count as "count",
+    } "carry {count} {carries} frame(s) {payload} before";
+    /// carries neither this frame nor any that follows it this way
+    Suppress "suppress_frames" {} "carry nothing from here on:";
+    /// closes with this code and reason towards both sides, in the frame's place, and ends the connection
+    Close "close_with" {
+        /// The code; any, also one that may not be sent.
+        code: Count as "code",
+        /// The reason.
+        reason: String as "reason",
+    } "close {code} {reason:?} in the place of";
+    /// breaks a rule of RFC 6455 in the frame's place
+    Break "break_frame" {
+        /// Which rule.
+        rule: Breach as "rule",
+    } "break the rule `{rule}` with";
+}

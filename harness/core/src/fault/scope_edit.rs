@@ -1,0 +1,111 @@
+//! The edits that a server, or anything between it and the application, can make to a scope.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::{
+    Legality,
+    setting::{faults, names},
+};
+use crate::asgi::{
+    scope::{Scope, ScopeType, keys},
+    value::Value,
+};
+
+names! {
+    /// A form of headers that the specification does not have, except for the one that only recommends.
+    HeaderForm;
+    /// Names and values are `str`.
+    Str "str",
+    /// Names are written in capitals.
+    UpperCase "upper-case",
+    /// Each header has a third item.
+    ThreeItems "three-items",
+    /// They are a dict.
+    Dict "dict",
+    /// There is a name that is not ASCII.
+    NotAscii "not-ascii",
+}
+
+faults! {
+    /// One change of a scope. An occasion is a call of the application.
+    ScopeEdit at Scope;
+    /// removes a key
+    Drop "drop_key" {
+        /// The key.
+        key: String as "key",
+    } "drop scope[{key:?}]";
+    /// puts a value under a key
+    Set "set_key" {
+        /// The key.
+        key: String as "key",
+        /// The value.
+        value: Value as "value",
+    } "set scope[{key:?}] to {value}";
+    /// gives the headers another form
+    Headers "reshape_headers" {
+        /// The form.
+        form: HeaderForm as "form",
+    } "give the headers the form `{form}`";
+}
+
+impl ScopeEdit {
+    /// Whether there is anything to act on.
+    pub fn applies_to(&self, scope: &Scope) -> bool {
+        match self {
+            ScopeEdit::Drop { key } => scope.0.contains_key(key.as_str()),
+            ScopeEdit::Set { .. } => true,
+            ScopeEdit::Headers { .. } => scope.headers().is_ok(),
+        }
+    }
+
+    /// Changes the scope.
+    pub fn apply(&self, scope: &mut Scope) {
+        match self {
+            ScopeEdit::Drop { key } => drop(scope.0.remove(key.as_str())),
+            ScopeEdit::Set { key, value } => drop(scope.0.insert(key.clone().into(), value.clone())),
+            ScopeEdit::Headers { form } => {
+                let reshaped = scope.headers().map(|pairs| reshape(&pairs, *form));
+                if let Ok(headers) = reshaped {
+                    scope.0.insert(Cow::Borrowed("headers"), headers);
+                }
+            }
+        }
+    }
+
+    /// Whether a scope of this type may look so, and what says it.
+    pub fn legality(&self, scope_type: ScopeType) -> Legality {
+        match self {
+            ScopeEdit::Drop { key } => keys::legality(scope_type, key, None),
+            ScopeEdit::Set { key, value } => keys::legality(scope_type, key, Some(value)),
+            ScopeEdit::Headers { form } => {
+                let pairs = [(&b"host"[..], &b"relapse.test"[..])];
+                keys::legality(scope_type, "headers", Some(&reshape(&pairs, *form)))
+            }
+        }
+    }
+}
+
+fn reshape(pairs: &[(&[u8], &[u8])], form: HeaderForm) -> Value {
+    let bytes = |bytes: &[u8]| Value::Bytes(Bytes::copy_from_slice(bytes));
+    let text = |bytes: &[u8]| Value::Str(String::from_utf8_lossy(bytes).into_owned());
+    if form == HeaderForm::Dict {
+        let entry =
+            |(name, value): &(&[u8], &[u8])| (Cow::Owned(String::from_utf8_lossy(name).into_owned()), bytes(value));
+        return Value::Dict(pairs.iter().map(entry).collect());
+    }
+    let item = |(name, value): &(&[u8], &[u8])| {
+        Value::List(match form {
+            HeaderForm::Str => vec![text(name), text(value)],
+            HeaderForm::UpperCase => vec![bytes(&name.to_ascii_uppercase()), bytes(value)],
+            HeaderForm::ThreeItems => vec![bytes(name), bytes(value), bytes(value)],
+            HeaderForm::Dict | HeaderForm::NotAscii => vec![bytes(name), bytes(value)],
+        })
+    };
+    let mut items: Vec<Value> = pairs.iter().map(item).collect();
+    if form == HeaderForm::NotAscii {
+        items.push(Value::List(vec![bytes(b"x-caf\xe9"), bytes(b"\xff")]));
+    }
+    Value::List(items)
+}

@@ -1,0 +1,26 @@
+//! No message is taken and left without an answer while the session lives on.
+
+use super::{Complaints, Evidence};
+use crate::judge::outcome::{Class, Ending};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    evidence
+        .exchanges()
+        .filter_map(|(reading, outcome)| match &outcome.ending {
+            Ending::Silence { waiting_for } => {
+                let message = format!("the session lives on, but {waiting_for} never came");
+                Some((waiting_for.clone(), message))
+            }
+            Ending::Parted { .. } if outcome.class == Class::BadSilent => {
+                let waiting_for = reading.never_came()?;
+                let message = format!("the session went on until the client closed it, but {waiting_for} never came");
+                Some((waiting_for, message))
+            }
+            _ => {
+                let bytes = reading.ignored_request()?;
+                let message = format!("a request of {bytes} bytes was neither answered nor refused");
+                Some(("a long request".to_owned(), message))
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,45 @@
+//! Application and server send only what the ASGI state machine allows, and the application finishes what it began.
+
+use super::{Complaints, Evidence};
+use crate::{
+    asgi::event::{Machine, Violation},
+    judge::classify::Reading,
+    record::transcript::{Event, What},
+};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    evidence
+        .readings
+        .iter()
+        .flat_map(violations)
+        .map(|violation| (violation.0.clone(), violation.to_string()))
+        .collect()
+}
+
+fn violations(reading: &Reading<'_>) -> Vec<Violation> {
+    let Some(mut machine) = reading.machine() else { return Vec::new() };
+    // A client that leaves before the answer cannot say what it is owed.
+    let gives_up = |what: &What| matches!(what, What::Left | What::DeadlinePassed { .. });
+    let has_left = |event: &&&Event| gives_up(&event.what) && reading.response.is_none();
+    reading
+        .events
+        .iter()
+        .take_while(|event| !has_left(event))
+        .filter_map(|event| match &event.what {
+            // Another request on the same connection.
+            What::Called { kind, .. } => {
+                machine = Machine::new(*kind);
+                None
+            }
+            // An injected event is no breach by the server.
+            What::Received(event) => machine.on_receive(event).err().filter(|_| !reading.has_event_faults()),
+            What::Sent(event) => machine.on_send(event).err(),
+            What::CallRaised(exception) if reading.is_told_gone(exception) => {
+                machine.lose();
+                None
+            }
+            What::Returned => machine.on_return().err(),
+            _ => None,
+        })
+        .collect()
+}

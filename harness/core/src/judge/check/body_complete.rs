@@ -1,0 +1,34 @@
+//! A body is as long as its head announced, and a chunked one has its last chunk.
+
+use super::{Complaints, Evidence};
+use crate::{
+    judge::outcome::Ending,
+    record::transcript::{BodyEnd, What},
+};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    evidence
+        .exchanges()
+        // A client that leaves an endless answer does not see its end.
+        .filter(|(_, outcome)| outcome.ending != Ending::Left)
+        .flat_map(|(reading, _)| &reading.events)
+        .filter_map(|event| match &event.what {
+            What::BodySeen { body, end } => complain(body.len(), *end),
+            _ => None,
+        })
+        .collect()
+}
+
+fn complain(length: usize, end: BodyEnd) -> Option<(String, String)> {
+    match end {
+        BodyEnd::Complete | BodyEnd::None => None,
+        BodyEnd::Truncated => {
+            let message = format!("the body broke off after {length} bytes, short of its announced end");
+            Some(("truncated".to_owned(), message))
+        }
+        BodyEnd::Surplus => Some(("surplus".to_owned(), format!("more came after the {length} bytes announced"))),
+        BodyEnd::Malformed => {
+            Some(("malformed".to_owned(), "the body's length or its chunks cannot be read".to_owned()))
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! A healthy client gets through before, during and after.
+
+use super::{Complaints, Evidence};
+use crate::judge::{outcome::Class, verdict::HealthyClient};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    match evidence.control {
+        HealthyClient::Tried(outcome) if outcome.class != Class::GoodOpen => {
+            vec![(outcome.ending.to_string(), format!("the valid client got {outcome}"))]
+        }
+        HealthyClient::Tried(_)
+        | HealthyClient::CredentialRefused(_)
+        | HealthyClient::RefusedByDesign(_)
+        | HealthyClient::Absent => Vec::new(),
+    }
+}

@@ -1,0 +1,55 @@
+//! An event whose delivery fails is tried again, as often as the environment asks for, before the client is told.
+
+use super::{Complaints, Evidence};
+use crate::{
+    asgi::event::Outbound,
+    fault::FaultKind,
+    judge::classify::Reading,
+    record::transcript::What,
+    wire::{frame::Opcode, message::message_type},
+};
+
+/// The call that delivers an event.
+const DELIVERY: (&str, &str) = ("websocket_bridge", "emit");
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    let due = evidence.transcript.service.delivery_attempts;
+    evidence.plain().filter(|_| due > 0).flat_map(|reading| complaints(reading, due)).collect()
+}
+
+fn complaints(reading: &Reading<'_>, due: usize) -> Vec<(String, String)> {
+    // Of a call that gets no answer there is no record.
+    let is_silent = |kind: &FaultKind| match kind {
+        FaultKind::Call { calls, fault } => calls.include(DELIVERY.0, DELIVERY.1) && !fault.answers(),
+        _ => false,
+    };
+    if reading.acted().any(is_silent) {
+        return Vec::new();
+    }
+    // For a client that turns away nothing more is delivered.
+    let parts = |what: &What| match what {
+        What::FrameSent(frame) => frame.opcode == Opcode::Close,
+        What::Left | What::EndSeen | What::StoppedReading => true,
+        _ => false,
+    };
+    let mut failed = 0;
+    let mut was_told = false;
+    for event in reading.events.iter().take_while(|event| !parts(&event.what)) {
+        match &event.what {
+            What::DependencyCalled { dependency, operation, error } if (*dependency, *operation) == DELIVERY => {
+                // The next failure is another event's once all attempts are made.
+                failed = if error.is_some() { (failed + 1) % due } else { 0 };
+                was_told = false;
+            }
+            What::Sent(Outbound::WebsocketSend { text: Some(text), .. }) => {
+                was_told |= message_type(text.as_bytes()).is_some_and(|name| name.starts_with("error"));
+            }
+            _ => {}
+        }
+    }
+    if failed == 0 || !was_told {
+        return Vec::new();
+    }
+    let text = format!("the client was told after {failed} attempt(s) to deliver an event; {due} are due");
+    vec![(failed.to_string(), text)]
+}

@@ -1,0 +1,25 @@
+//! An agent request is answered by its five events, once each and in order, for the user who asked.
+
+use super::{Complaints, Evidence};
+use crate::judge::classify::Reading;
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    evidence.plain().filter_map(complain).collect()
+}
+
+fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
+    let (wanted, seen) = (reading.agent_runs_owed(), reading.agent_runs());
+    let events = reading.agent_events().len();
+    // An outage, or a client that turns away, may cut a run short, and never adds one.
+    let may_be_cut = reading.outage || wanted < reading.agent_requests();
+    let limit = if may_be_cut { reading.agent_requests() } else { wanted } * reading.service.words.events.len();
+    // The answers of an external server to other messages than requests are its own matter.
+    let is_too_much = events > limit && !(reading.service.is_foreign() && reading.says_something_else());
+    if seen < wanted || is_too_much || (events < limit && !may_be_cut) {
+        let message =
+            format!("{wanted} agent request(s) were answered by {seen} whole run(s), {events} event(s) in all");
+        return Some(("missing".to_owned(), message));
+    }
+    let foreign = reading.foreign_user.as_ref()?;
+    Some(("foreign".to_owned(), format!("an event carries the foreign user {foreign:?}")))
+}

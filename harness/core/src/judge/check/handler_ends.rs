@@ -1,0 +1,33 @@
+//! Once the client is gone the application's call ends within its limit.
+
+use std::time::Duration;
+
+use super::{Complaints, Evidence};
+use crate::{judge::classify::Reading, record::transcript::What};
+
+/// How long a call may go on without its client: longer than the longest that the service itself waits for anything.
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    evidence.readings.iter().filter(|reading| !reading.is_held() && !reading.may_go_on()).filter_map(complain).collect()
+}
+
+fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
+    let when = |wanted: fn(&What) -> bool| reading.events.iter().rev().find(|event| wanted(&event.what));
+    when(|what| matches!(what, What::Called { .. }))?;
+    let gone = when(|what| matches!(what, What::EndSeen | What::Left | What::BodySeen { .. }));
+    let count = |wanted: fn(&What) -> bool| reading.events.iter().filter(|event| wanted(&event.what)).count();
+    let has_ended = |what: &What| matches!(what, What::Returned | What::Raised(_));
+    if count(|what| matches!(what, What::Called { .. })) > count(has_ended) {
+        // In real time nobody waited for it as long as it may take.
+        if reading.service.is_served() {
+            return None;
+        }
+        let message = "every client is gone, and the application's call has not ended";
+        return Some(("running".to_owned(), message.to_owned()));
+    }
+    let ended = when(has_ended)?;
+    let late = ended.at.saturating_sub(gone?.at);
+    let message = || format!("the application's call ended {} s after its client was gone", late.as_secs());
+    (late > LIMIT).then(|| ("late".to_owned(), message()))
+}

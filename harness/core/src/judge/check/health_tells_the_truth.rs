@@ -1,0 +1,85 @@
+//! Health agrees with a real handshake: where a health route and an upgrade with a valid credential follow one another
+//! under the same conditions, both say that the service is ready, or neither does.
+
+use super::{Complaints, Evidence};
+use crate::{
+    fault::{Fault, FaultKind, ProcessFault, Trigger},
+    judge::{
+        classify::Reading,
+        outcome::{Class, Ending, Outcome},
+    },
+    record::{timeline::NOTICE, transcript::What},
+};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    let exchanges: Vec<(&Reading<'_>, &Outcome)> = evidence.exchanges().collect();
+    let says = |(reading, outcome): &(&Reading<'_>, &Outcome)| {
+        says_ready(reading, outcome)
+            .map(|ready| ("health", ready))
+            .or_else(|| is_ready(reading, outcome).map(|ready| ("the handshake", ready)))
+    };
+    exchanges
+        .windows(2)
+        .filter(|pair| same_conditions(evidence, pair[0].0, pair[1].0))
+        .filter_map(|pair| Some((says(&pair[0])?, says(&pair[1])?)))
+        .filter(|((one, first), (other, second))| one != other && first != second)
+        .map(|((one, first), (other, second))| {
+            let word = |ready| if ready { "ready" } else { "not ready" };
+            let message = format!("{one} says {}, {other} says {}", word(first), word(second));
+            (format!("{one}:{first}"), message)
+        })
+        .collect()
+}
+
+/// Whether a health route reports ready; `None` for another request, or no answer.
+fn says_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
+    let is_health = reading.asks_for_health();
+    match outcome.ending {
+        Ending::Http { status: 200..=299, .. } if is_health => Some(true),
+        // Only the service's own 503; a request that the server refuses says nothing of it.
+        Ending::Http { status: 503, .. } if is_health && reading.delivered.is_some() => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether an upgrade that nothing was wrong with opened; `None` for another request.
+fn is_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
+    if !reading.asked_for_upgrade() || reading.user.is_none() {
+        return None;
+    }
+    match outcome.class {
+        Class::GoodBadRequest | Class::GoodAuthRefusal => None,
+        // A client that leaves before the answer does not learn it.
+        _ if outcome.ending == Ending::Left && reading.response.is_none() => None,
+        _ if reading.turned_away_at_once() => None,
+        // An outcome that this client asked for alone says nothing of the service.
+        _ if asked_for_itself(reading) => None,
+        _ if reading.service.words.welcomes.is_empty() => Some(reading.response.is_some_and(|head| head.status == 101)),
+        _ => Some(reading.welcome.is_some()),
+    }
+}
+
+/// Whether a call failed that readiness does not make.
+fn asked_for_itself(reading: &Reading<'_>) -> bool {
+    reading.events.iter().any(|event| match event.what {
+        What::FaultFired { operation: Some(operation), .. } => operation != "ping" && operation != "check",
+        _ => false,
+    })
+}
+
+/// Whether no fault began or ended from the start of the first of two exchanges to the end of the last.
+fn same_conditions(evidence: &Evidence<'_>, one: &Reading<'_>, other: &Reading<'_>) -> bool {
+    let times = || one.events.iter().chain(&other.events).map(|event| event.at);
+    let (Some(start), Some(end)) = (times().min(), times().max()) else { return false };
+    let is_same = |trigger: Trigger| {
+        let changes = |at| trigger.is_armed_at(start) != trigger.is_armed_at(at);
+        trigger.is_steady() && !changes(end) && !trigger.until.is_some_and(|until| start < until && until <= end)
+    };
+    // While a process starts, what is true changes as soon as time passes.
+    let starts = |fault: &Fault| match &fault.kind {
+        FaultKind::Process(ProcessFault::ShutDown { at }) => evidence.listening.is_replaced(at.0, start, end),
+        kind => kind.acts_on_process() && start <= fault.trigger.until.unwrap_or_default() + NOTICE,
+    };
+    let may_have_started = start < end && evidence.transcript.faults.iter().any(starts);
+    !may_have_started && evidence.transcript.faults.iter().all(|fault| is_same(fault.trigger))
+}

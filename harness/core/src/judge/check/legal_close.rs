@@ -1,0 +1,45 @@
+//! A close has a code that may be sent and a reason of at most 123 bytes, both as the application asks for it and as
+//! it arrives (RFC 6455 sections 5.5 and 7.4).
+
+use super::{Complaints, Evidence};
+use crate::{
+    asgi::event::Outbound,
+    judge::classify::Reading,
+    record::transcript::{Event, What},
+    wire::{close_code::CloseCode, frame::Opcode},
+};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    let own = evidence.readings.iter().filter(|reading| may_close(reading)).flat_map(|reading| &reading.events);
+    let own = own.filter_map(|event| match &event.what {
+        What::Sent(Outbound::WebsocketClose { code, reason }) => {
+            complain("the application closed", CloseCode(*code), reason)
+        }
+        _ => None,
+    });
+    let seen = evidence.plain().flat_map(|reading| &reading.events).filter_map(|event| match &event.what {
+        What::FrameSeen(frame) if frame.opcode == Opcode::Close => {
+            let (code, reason) = frame.close_parts();
+            complain("the client got a close", code.unwrap_or(CloseCode::NORMAL), &reason)
+        }
+        _ => None,
+    });
+    own.chain(seen).collect()
+}
+
+/// Whether a close of the application becomes a close frame. One that refuses becomes a 403, and of an application that is
+/// not ours nobody needs its code.
+fn may_close(reading: &Reading<'_>) -> bool {
+    let accepts = |event: &Event| matches!(event.what, What::Sent(Outbound::WebsocketAccept { .. }));
+    !reading.service.is_foreign() || reading.events.iter().any(|event| accepts(event))
+}
+
+fn complain(who: &str, code: CloseCode, reason: &str) -> Option<(String, String)> {
+    if !code.is_sendable() {
+        Some(("code".to_owned(), format!("{who} with {code}, which may not stand in a close frame")))
+    } else if reason.len() > CloseCode::REASON_BYTES_MAX {
+        Some(("reason".to_owned(), format!("{who} with a reason of {} bytes; 123 fit", reason.len())))
+    } else {
+        None
+    }
+}

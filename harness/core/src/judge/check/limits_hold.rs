@@ -1,0 +1,39 @@
+//! No user has more connections at a time than the service lets one have.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Complaints, Evidence};
+use crate::{judge::classify::Reading, record::transcript::What};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    let most = evidence.transcript.service.connections_max;
+    let mut sessions: BTreeMap<&str, Vec<(Duration, Duration)>> = BTreeMap::new();
+    for reading in evidence.readings.iter().filter(|_| most > 0) {
+        if let (Some(user), Some(session)) = (reading.user, session(reading)) {
+            sessions.entry(user).or_default().push(session);
+        }
+    }
+    let at_once = |sessions: &[(Duration, Duration)]| {
+        let beside = |at: Duration| sessions.iter().filter(|(start, end)| *start <= at && at < *end).count();
+        sessions.iter().map(|(start, _)| beside(*start)).max().unwrap_or(0)
+    };
+    let counts = sessions.into_iter().map(|(user, sessions)| (user, at_once(&sessions)));
+    let too_many = counts.filter(|(_, count)| *count > most);
+    too_many
+        .map(|(user, count)| {
+            ("connections".to_owned(), format!("{user} has {count} connections at a time, and {most} is the most"))
+        })
+        .collect()
+}
+
+/// From when until when a session is open: from its welcome until its client or the service ends it.
+fn session(reading: &Reading<'_>) -> Option<(Duration, Duration)> {
+    let at = |wanted: fn(&What) -> bool| reading.events.iter().find(|event| wanted(&event.what)).map(|event| event.at);
+    reading.welcome.as_ref()?;
+    let start = at(|what| matches!(what, What::FrameSeen(_)))?;
+    let end = at(|what| {
+        matches!(what, What::EndSeen | What::Left | What::BadFrameSeen(_) | What::Returned | What::Raised(_))
+    })?;
+    Some((start, end))
+}

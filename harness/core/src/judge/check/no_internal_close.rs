@@ -1,0 +1,17 @@
+//! No WebSocket is closed with 1011, or with its private counterpart 4500.
+
+use super::{Complaints, Evidence};
+use crate::{judge::outcome::Ending, wire::close_code::CloseCode};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    evidence
+        .exchanges()
+        .filter_map(|(_, outcome)| match &outcome.ending {
+            Ending::Close { code: Some(code @ (CloseCode::INTERNAL | CloseCode::PRIVATE_INTERNAL)), reason } => {
+                let message = format!("the client got close {code} {reason:?} ({})", outcome.cause);
+                Some((outcome.cause.to_string(), message))
+            }
+            _ => None,
+        })
+        .collect()
+}

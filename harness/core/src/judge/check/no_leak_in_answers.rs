@@ -1,0 +1,52 @@
+//! No secret and no internal text reaches the client: no signing secret, no exception text, no dependency's error, no
+//! error log, no traceback.
+
+use memchr::memmem::Finder;
+
+use super::{Complaints, Evidence};
+use crate::record::transcript::{Event, Level, What};
+
+/// A shorter text says too little to be called a leak.
+const TEXT_BYTES_MIN: usize = 12;
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    let transcript = evidence.transcript;
+    let secrets = transcript.service.secrets.iter().map(|text| ("secret", text.as_str()));
+    let internal = transcript.events.iter().filter_map(|event| match &event.what {
+        What::Raised(exception) | What::CallRaised(exception) => Some(("exception", exception.message.as_str())),
+        What::DependencyCalled { error: Some(error), .. } => Some(("dependency error", error.as_str())),
+        // An external service may answer with the text that it logs.
+        What::Logged { level: Level::Error, message } if !transcript.service.is_foreign() => {
+            Some(("log record", message.as_str()))
+        }
+        _ => None,
+    });
+    let needles: Vec<(&str, Finder<'_>)> = secrets
+        .chain(internal)
+        .chain([("traceback", "Traceback (most recent call last)")])
+        .filter(|(_, text)| text.len() >= TEXT_BYTES_MIN)
+        .map(|(kind, text)| (kind, Finder::new(text)))
+        .collect();
+    let leaks = |event: &Event| {
+        let (kind, _) = needles.iter().find(|(_, text)| reads(event, text))?;
+        let article = if kind.starts_with('e') { "an" } else { "a" };
+        Some(((*kind).to_owned(), format!("the client can read the text of {article} {kind}")))
+    };
+    transcript.events.iter().filter_map(leaks).collect()
+}
+
+/// Whether the client reads this text in this event. A close reason may have been cut.
+fn reads(event: &Event, text: &Finder<'_>) -> bool {
+    let holds = |bytes: &[u8]| text.find(bytes).is_some();
+    match &event.what {
+        What::FrameSeen(frame) => holds(&frame.payload) || ends_with_start_of(&frame.payload, text.needle()),
+        What::BodySeen { body, .. } => holds(body),
+        What::ResponseSeen(head) => head.headers.iter().any(|(_, value)| holds(value)),
+        _ => false,
+    }
+}
+
+/// Whether a payload was cut in the middle of the text.
+fn ends_with_start_of(payload: &[u8], text: &[u8]) -> bool {
+    payload.len() == 125 && (TEXT_BYTES_MIN..text.len()).any(|length| payload.ends_with(&text[..length]))
+}

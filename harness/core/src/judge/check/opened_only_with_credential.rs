@@ -1,0 +1,27 @@
+//! A session opens only when a valid credential reached the server, and only for the user it names; what only a user may
+//! see is shown to nobody else.
+
+use super::{Complaints, Evidence};
+use crate::judge::{
+    classify::Reading,
+    outcome::{Class, Outcome},
+};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, outcome)).collect()
+}
+
+fn complain(reading: &Reading<'_>, outcome: &Outcome) -> Option<(String, String)> {
+    let Some(welcome) = reading.welcome.as_ref() else {
+        let is_shown = outcome.class == Class::BadOpen && reading.user.is_none();
+        let text = format!("{} without a valid credential", outcome.ending);
+        return is_shown.then(|| ("nobody".to_owned(), text));
+    };
+    if reading.is_welcomed_as_itself() {
+        return None;
+    }
+    Some(match reading.user {
+        None => ("nobody".to_owned(), format!("a session was opened as {welcome:?} without a valid credential")),
+        Some(user) => ("foreign".to_owned(), format!("a session was opened as {welcome:?} for {user:?}")),
+    })
+}

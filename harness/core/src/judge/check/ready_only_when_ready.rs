@@ -1,0 +1,15 @@
+//! A health route says that the service is ready only while everything critical behind it answers.
+
+use super::{Complaints, Evidence};
+use crate::judge::classify::Reading;
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    evidence.plain().filter_map(complain).collect()
+}
+
+fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
+    let (path, _) = reading.request?.path_and_query();
+    let status = reading.response?.status;
+    let down = reading.down.first().filter(|_| reading.asks_for_health() && status < 400)?;
+    Some(((*down).to_owned(), format!("{} says {status} while {down} is down", String::from_utf8_lossy(&path))))
+}

@@ -1,0 +1,63 @@
+//! Once a fault is over, a client with nothing wrong is served again, without a restart.
+
+use std::time::Duration;
+
+use super::{Complaints, Evidence};
+use crate::{
+    fault::{FaultKind, Place, ProcessFault},
+    judge::{
+        classify::Reading,
+        outcome::{Class, Outcome},
+    },
+    record::timeline::NOTICE,
+    wire::head::header,
+};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    let faults = evidence.transcript.faults.iter();
+    let over = faults
+        .filter(|fault| fault.kind.place() == Place::Dependency || fault.kind.acts_on_process())
+        // A start is over by itself.
+        .filter(|fault| fault.kind != FaultKind::Process(ProcessFault::Restart {}))
+        .map(|fault| match &fault.kind {
+            FaultKind::Process(ProcessFault::ShutDown { at }) => evidence.listening.next(at.0),
+            _ => fault.trigger.until,
+        })
+        // One that never ends is followed by nothing.
+        .collect::<Option<Vec<Duration>>>();
+    let Some(over) = over.and_then(|ends| ends.into_iter().max()) else { return Vec::new() };
+    let is_after = |reading: &Reading<'_>| reading.events.first().is_some_and(|event| event.at >= over + NOTICE);
+    evidence
+        .exchanges()
+        .filter(|(reading, _)| is_after(reading) && asks_for_good(reading))
+        .filter(|(reading, _)| !was_told_to_wait(evidence, reading))
+        // A client's own mistake is a mistake in good times too.
+        .filter(|(_, outcome)| {
+            !matches!(outcome.class, Class::GoodOpen | Class::GoodAuthRefusal | Class::GoodBadRequest)
+        })
+        .map(|(_, outcome)| complain(outcome))
+        .collect()
+}
+
+/// Whether the request is one that a service in order serves.
+fn asks_for_good(reading: &Reading<'_>) -> bool {
+    reading.request.is_none() || reading.user.is_some() || reading.asks_for_health()
+}
+
+/// Whether the client had been told to come back later than it did.
+fn was_told_to_wait(evidence: &Evidence<'_>, reading: &Reading<'_>) -> bool {
+    let start = |reading: &Reading<'_>| reading.events.first().map(|event| event.at);
+    let Some(now) = start(reading) else { return false };
+    let told = evidence.readings.iter().filter_map(|other| {
+        let at = other.events.last()?.at;
+        let is_earlier = start(other).is_some_and(|start| start < now);
+        let head = other.response.filter(|head| head.status == 503 && is_earlier)?;
+        let seconds = std::str::from_utf8(header(&head.headers, "retry-after")?).ok()?.parse().ok()?;
+        Some(at + Duration::from_secs(seconds))
+    });
+    told.max().is_some_and(|until| now < until)
+}
+
+fn complain(outcome: &Outcome) -> (String, String) {
+    (outcome.ending.to_string(), format!("everything works again, and the client gets {outcome}"))
+}

@@ -1,0 +1,42 @@
+//! A refusal for something that is down names it in the answer.
+
+use super::{Complaints, Evidence};
+use crate::{
+    judge::{
+        classify::Reading,
+        outcome::{Ending, Outcome},
+    },
+    record::transcript::What,
+    wire::close_code::CloseCode,
+};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, outcome)).collect()
+}
+
+fn complain(reading: &Reading<'_>, outcome: &Outcome) -> Option<(String, String)> {
+    let is_refusal = match &outcome.ending {
+        Ending::Http { status: 503, .. } => true,
+        Ending::Close { code: Some(code), .. } => {
+            matches!(*code, CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE)
+        }
+        _ => false,
+    };
+    // A process that starts, or lacks something, has reasons of its own, which only the case knows.
+    let may_have_another = reading.faults.iter().any(|fault| fault.kind.acts_on_process());
+    // The answer to HEAD has no place for a reason.
+    let has_body = reading.request.is_none_or(|head| head.method != "HEAD");
+    if !is_refusal || !has_body || may_have_another || reading.down.is_empty() {
+        return None;
+    }
+    // Naming any one failing dependency is enough.
+    let failing = reading.failing();
+    let names = |text: &str| reading.down.iter().chain(&failing).any(|name| text.contains(*name));
+    let is_stated = reading.events.iter().any(|event| match &event.what {
+        What::BodySeen { body, .. } => names(&String::from_utf8_lossy(body)),
+        What::FrameSeen(frame) | What::MessageSeen(frame) => names(&String::from_utf8_lossy(&frame.payload)),
+        _ => false,
+    });
+    let down = reading.down.join(", ");
+    (!is_stated).then(|| (down.clone(), format!("{} says nothing of {down}, which is down", outcome.ending)))
+}

@@ -1,0 +1,33 @@
+//! The selected subprotocol is one the client offered; one is selected whenever some were offered, because browsers
+//! give the connection up otherwise.
+
+use super::{Complaints, Evidence};
+use crate::wire::head::{header, readable};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    evidence
+        .plain()
+        .filter(|reading| !reading.may_have_lost_credential())
+        .filter_map(|reading| {
+            let response = reading.response.filter(|head| head.status == 101)?;
+            let offers = reading.request?.offered_subprotocols();
+            let knows_one = |offers: &[String]| offers.iter().any(|offer| reading.service.knows_subprotocol(offer));
+            match header(&response.headers, "sec-websocket-protocol").map(readable) {
+                Some(selected) if !offers.contains(&selected) => {
+                    Some(("foreign".to_owned(), format!("the server selected `{selected}`, which was not offered")))
+                }
+                Some(_) => None,
+                // A server that knows none of them selects none (RFC 6455 section 4.2.2). The embedded backend refuses
+                // a client that offers no other.
+                None if reading.service.subprotocols.is_empty() => None,
+                None if reading.service.is_foreign() && !knows_one(&offers) => None,
+                // Offers that were stripped on the way are not the server's to answer.
+                None => {
+                    let count = reading.delivered?.offered_subprotocols().len();
+                    let message = format!("the server selected none of {count} subprotocol(s)");
+                    (count > 0).then_some(("none".to_owned(), message))
+                }
+            }
+        })
+        .collect()
+}

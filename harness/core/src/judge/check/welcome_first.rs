@@ -1,0 +1,34 @@
+//! A session begins with the welcome: nothing comes before it, and none closes normally without it.
+
+use super::{Complaints, Evidence};
+use crate::{
+    judge::{classify::Reading, outcome::Ending},
+    wire::close_code::CloseCode,
+};
+
+pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+    evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, &outcome.ending)).collect()
+}
+
+fn complain(reading: &Reading<'_>, ending: &Ending) -> Option<(String, String)> {
+    let normal = matches!(
+        ending,
+        Ending::Parted { .. } | Ending::Left | Ending::Close { code: None | Some(CloseCode::NORMAL), .. }
+    );
+    let welcomes = reading.service.words.welcomes;
+    if welcomes.is_empty() {
+        // The service sends no welcome.
+        return None;
+    }
+    let opened = reading.response.is_some_and(|head| head.status == 101);
+    match (&reading.welcome, reading.messages.first()) {
+        (None, _) if opened && normal && !reading.turned_away_at_once() => Some((
+            "missing".to_owned(),
+            format!("the session ended normally ({ending}) and had never begun: no welcome"),
+        )),
+        (Some(_), Some(first)) if !welcomes.contains(&first.as_ref()) => {
+            Some(("late".to_owned(), format!("`{first}` came before the welcome")))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,47 @@
+//! Tells what the client of an exchange waited for and did not get.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Reading;
+use crate::record::transcript::{BodyPart, What};
+
+/// A part of a body that came later than the case allows, or not at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LateBody {
+    /// The part.
+    pub part: BodyPart,
+    /// The limit of the case.
+    pub limit: Duration,
+    /// The time that it took; `None` if it never came.
+    pub took: Option<Duration>,
+}
+
+impl fmt::Display for LateBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} within {} ms; ", self.part, self.limit.as_millis())?;
+        match self.took {
+            Some(took) => write!(f, "it took {} ms", took.as_millis()),
+            None => f.write_str("it never came"),
+        }
+    }
+}
+
+impl<'a> Reading<'a> {
+    /// The first part of the body that came later than the case allows.
+    pub fn late_body(&self) -> Option<LateBody> {
+        self.events.iter().find_map(|event| match event.what {
+            What::BodyLate { part, limit, took } => Some(LateBody { part, limit, took }),
+            _ => None,
+        })
+    }
+
+    /// The first message, answer or end that the client waited for and that never came.
+    pub fn never_came(&self) -> Option<String> {
+        self.events.iter().find_map(|event| match &event.what {
+            What::DeadlinePassed { waiting_for, .. } => Some(waiting_for.clone()),
+            What::AwaitedNeverCame { waiting_for, .. } => Some(waiting_for.to_string()),
+            _ => None,
+        })
+    }
+}

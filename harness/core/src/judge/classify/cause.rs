@@ -1,0 +1,137 @@
+//! Decides what caused the end of an exchange.
+
+use super::Reading;
+use crate::{
+    asgi::event::Outbound,
+    fault::FaultKind,
+    judge::{cause::Cause, outcome::Ending},
+    record::transcript::{What, outer_event, server_event, step_event, wire_event},
+    wire::{close_code::CloseCode, frame::Opcode},
+};
+
+impl<'a> Reading<'a> {
+    pub(super) fn cause(&self, ending: &Ending) -> Cause {
+        let has = |wanted: fn(&What) -> bool| self.events.iter().any(|event| wanted(&event.what));
+        if has(|what| matches!(what, What::KeepaliveExpired)) {
+            return Cause::Keepalive;
+        }
+        if self.is_cut_short() || self.is_cut_off_by_signal(ending) {
+            return Cause::Shutdown;
+        }
+        match self.escaped().filter(|_| !self.is_raised_too_late(ending)) {
+            Some((_, false)) => return Cause::CrashBeforeAccept,
+            Some((_, true)) => return Cause::CrashAfterAccept,
+            None => {}
+        }
+        if has(|what| matches!(what, What::RequestRefused { .. })) || self.is_refused_by_real_server() {
+            return Cause::Server;
+        }
+        if has(|what| matches!(what, What::Sent(Outbound::WebsocketClose { code: 1011, .. }))) {
+            return Cause::AppChose1011;
+        }
+        if self.was_abandoned() {
+            return Cause::Abandoned;
+        }
+        match ending {
+            Ending::BadHandshake { .. } | Ending::Http { complete: false, .. } => Cause::Protocol,
+            Ending::Close { code: Some(code), .. } if !code.is_sendable() => Cause::Protocol,
+            // The inside of a service is not seen that answers a request which may not have come as the upgrade it was.
+            Ending::Http { .. } if self.service.is_opaque() && self.has_lost_upgrade() => Cause::Injected,
+            Ending::Http { status: 300.., .. } if self.service.is_opaque() && self.is_answered_as_plain() => {
+                Cause::Unknown
+            }
+            Ending::Http { status: 200..=299, .. } | Ending::Parted { .. } | Ending::Left => Cause::Clean,
+            Ending::Close { code: Some(CloseCode::NORMAL), .. } if self.welcome.is_some() => Cause::Clean,
+            // A failure inside cannot be seen from outside; the kind of the server may tell.
+            Ending::Http { status: 500.., .. } | Ending::Close { code: Some(CloseCode::INTERNAL), .. }
+                if self.service.is_opaque() =>
+            {
+                Cause::Unknown
+            }
+            // A server whose application lives on says so of its own accord in one place.
+            Ending::Close { code: Some(CloseCode::INTERNAL), .. } if self.service.is_served() => Cause::Keepalive,
+            Ending::Http { .. } | Ending::Close { .. } | Ending::Silence { .. } => Cause::Policy,
+            Ending::Hang { .. } => Cause::Hang,
+            Ending::Drop if has(|what| matches!(what, What::BadFrameSeen(_) | What::BadHeadSeen { .. })) => {
+                Cause::Protocol
+            }
+            Ending::Drop => Cause::Unknown,
+            Ending::Refused | Ending::NotStarted { .. } => Cause::NoListener,
+        }
+    }
+
+    /// Whether the client had already waited in vain when an exception left the application, so that the exception does not
+    /// explain the wait.
+    pub fn is_raised_too_late(&self, ending: &Ending) -> bool {
+        let first =
+            self.events.iter().find(|event| matches!(event.what, What::Raised(_) | What::DeadlinePassed { .. }));
+        let is_in_vain = matches!(ending, Ending::Hang { .. } | Ending::Silence { .. });
+        is_in_vain && first.is_some_and(|event| matches!(event.what, What::DeadlinePassed { .. }))
+    }
+
+    /// Whether a real server answered, and neither called the application nor was spared the answer by the edge.
+    fn is_refused_by_real_server(&self) -> bool {
+        let is_answered = self.response.is_some_and(|head| head.status != 101);
+        let answers = |kind: &FaultKind| matches!(kind, FaultKind::Answer(_) | FaultKind::Connection(_));
+        self.service.is_served() && is_answered && self.machine().is_none() && !self.acted().any(answers)
+    }
+
+    /// Whether the connection ended otherwise than by an answer or by the client, after the server had got a signal.
+    fn is_cut_off_by_signal(&self, ending: &Ending) -> bool {
+        let is_end = |what: &What| match what {
+            What::EndSeen => true,
+            What::FrameSeen(frame) => frame.opcode == Opcode::Close,
+            _ => false,
+        };
+        let end = self.events.iter().find(|event| is_end(&event.what));
+        let is_late = self.signaled.zip(end).is_some_and(|(at, end)| end.at >= at);
+        // A server that goes on for a while shows the acts of its app meanwhile.
+        let is_app_gone = || self.escaped().is_some_and(|(exception, _)| !self.is_raised_by_stop(exception));
+        match ending {
+            Ending::Close { code: Some(CloseCode::GOING_AWAY | CloseCode::SERVICE_RESTART), .. } => is_late,
+            Ending::Drop | Ending::Close { .. } | Ending::Http { complete: false, .. } => is_late && !is_app_gone(),
+            // A request that the server gives up when it has waited long enough.
+            Ending::Http { complete: true, status: 500.. } => {
+                self.escaped().is_some_and(|(exception, _)| self.is_raised_by_stop(exception))
+            }
+            Ending::Http { complete: true, .. }
+            | Ending::Parted { .. }
+            | Ending::Left
+            | Ending::BadHandshake { .. }
+            | Ending::Hang { .. }
+            | Ending::Silence { .. }
+            | Ending::Refused
+            | Ending::NotStarted { .. } => false,
+        }
+    }
+
+    /// Whether the application returned and left the client waiting.
+    fn was_abandoned(&self) -> bool {
+        let Some(mut machine) = self.machine() else { return false };
+        for event in self.taken() {
+            match &event.what {
+                What::Sent(event) => drop(machine.on_send(event)),
+                What::Received(event) => drop(machine.on_receive(event)),
+                What::CallRaised(exception) if self.is_told_gone(exception) => machine.lose(),
+                What::Returned => return machine.on_return().is_err(),
+                // An event after the client has given up is no reason for that.
+                What::DeadlinePassed { .. } => return false,
+                What::CallRaised(_)
+                | What::Called { .. }
+                | What::Raised(_)
+                | What::Handled(_)
+                | What::Logged { .. }
+                | What::HandshakeRefused { .. }
+                | What::BadFrameSeen(_)
+                | What::BadHeadSeen { .. }
+                | What::EndSeen
+                | What::Left
+                | step_event!()
+                | wire_event!()
+                | server_event!()
+                | outer_event!() => {}
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,100 @@
+//! Decides which side ended an exchange.
+
+use super::Reading;
+use crate::{
+    asgi::event::Outbound,
+    fault::{AnswerEdit, ConnectionFault, FaultKind, FrameFault, StreamFault, setting::Count},
+    judge::{cause::Cause, outcome::Ending},
+    record::transcript::{Event, Party, What},
+};
+
+impl<'a> Reading<'a> {
+    pub(super) fn closed_by(&self, ending: &Ending, cause: Cause) -> Party {
+        match (ending, cause) {
+            _ if self.is_ended_by_edge(ending) => Party::Edge,
+            (Ending::Parted { .. } | Ending::Left | Ending::BadHandshake { .. }, _) => Party::Probe,
+            (Ending::Hang { .. } | Ending::Silence { .. } | Ending::Refused | Ending::NotStarted { .. }, _) => {
+                Party::Nobody
+            }
+            (_, Cause::Keepalive | Cause::Shutdown | Cause::Server | Cause::CrashBeforeAccept | Cause::Abandoned) => {
+                Party::Front
+            }
+            (Ending::Drop, _) | (_, Cause::Unknown) => Party::Front,
+            (_, Cause::CrashAfterAccept) if !self.application_closed() => Party::Front,
+            (
+                Ending::Http { .. } | Ending::Close { .. },
+                Cause::Clean
+                | Cause::Policy
+                | Cause::AppChose1011
+                | Cause::CrashAfterAccept
+                | Cause::Protocol
+                | Cause::Hang
+                | Cause::NoListener
+                | Cause::Injected,
+            ) => Party::Application,
+        }
+    }
+
+    /// Whether a fault ended the exchange as the client saw it end: cut it off, or answered or closed in the server's place.
+    fn is_ended_by_edge(&self, ending: &Ending) -> bool {
+        let is_answer =
+            |status: &Count| matches!(ending, Ending::Http { status: seen, .. } if usize::from(*seen) == status.0);
+        let is_close =
+            |code: &Count| matches!(ending, Ending::Close { code: Some(seen), .. } if usize::from(seen.0) == code.0);
+        let is_cut = matches!(ending, Ending::Drop | Ending::Http { complete: false, .. });
+        self.acted().any(|kind| match kind {
+            FaultKind::Stream { fault: StreamFault::Cut { .. } | StreamFault::Reset { .. }, .. }
+            | FaultKind::Connection(ConnectionFault::Lifetime { .. } | ConnectionFault::Idle { .. }) => is_cut,
+            FaultKind::Answer(AnswerEdit::Hijack { status, .. })
+            | FaultKind::Connection(
+                ConnectionFault::LateAnswer { status, .. } | ConnectionFault::MissingAnswer { status, .. },
+            ) => is_answer(status),
+            FaultKind::Frame { fault: FrameFault::Close { code, .. }, .. } => is_close(code),
+            // These only change what one side sees, so that the other side ends the exchange.
+            FaultKind::Stream {
+                fault:
+                    StreamFault::Delay { .. }
+                    | StreamFault::Jitter { .. }
+                    | StreamFault::Throttle { .. }
+                    | StreamFault::Slice { .. }
+                    | StreamFault::Stall { .. }
+                    | StreamFault::Silence {},
+                ..
+            }
+            | FaultKind::Connection(ConnectionFault::Retry {})
+            | FaultKind::Answer(
+                AnswerEdit::Set { .. }
+                | AnswerEdit::Strip { .. }
+                | AnswerEdit::Follow { .. }
+                | AnswerEdit::Hold {}
+                | AnswerEdit::Buffer { .. }
+                | AnswerEdit::KeepUpgrade {},
+            )
+            | FaultKind::Frame {
+                fault:
+                    FrameFault::Drop {}
+                    | FrameFault::Delay { .. }
+                    | FrameFault::Duplicate {}
+                    | FrameFault::Swap {}
+                    | FrameFault::Join {}
+                    | FrameFault::Split {}
+                    | FrameFault::Replace { .. }
+                    | FrameFault::Inject { .. }
+                    | FrameFault::Suppress {}
+                    | FrameFault::Break { .. },
+                ..
+            }
+            | FaultKind::Head(_)
+            | FaultKind::Scope(_)
+            | FaultKind::Event { .. }
+            | FaultKind::Call { .. }
+            | FaultKind::Process(_) => false,
+        })
+    }
+
+    fn application_closed(&self) -> bool {
+        let refused = self.events.iter().any(|event| matches!(event.what, What::CallRaised(_)));
+        let closed = |event: &&Event| matches!(event.what, What::Sent(Outbound::WebsocketClose { .. }));
+        !refused && self.events.iter().any(closed)
+    }
+}

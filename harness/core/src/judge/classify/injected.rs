@@ -1,0 +1,329 @@
+//! Decides whether an injected fault explains a bad ending or an exception, so that the service is not blamed for it.
+
+use std::time::Duration;
+
+use super::{PATIENCE, Reading};
+use crate::{
+    asgi::{
+        event::{Inbound, Outbound},
+        exception::Exception,
+    },
+    fault::{EventFault, FaultKind, FrameFault, HeadEdit, ScopeEdit, StreamFault},
+    judge::{cause::Cause, outcome::Ending},
+    record::transcript::{Event, What},
+};
+
+/// The change that a fault between client and app makes to the things that either of them sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// No change that either of them can notice, or only another request, which is judged as it arrives.
+    None,
+    /// Things come so much later that one of them may have stopped waiting.
+    Slows,
+    /// Something is missing, changed or added.
+    Distorts,
+}
+
+/// The delay from which on one of the two sides may have stopped waiting.
+pub(super) const NOTICED: Duration = Duration::from_millis(500);
+
+/// Below which rate the end of a client may not get through before the run is over, in bytes a second.
+const HELD_BYTES_PER_S: usize = 300;
+
+/// Below which rate a stream is so slow, in bytes a second.
+const THROTTLED_BYTES_PER_S: usize = 2000;
+
+pub(super) fn effect(kind: &FaultKind) -> Effect {
+    let slows = |slows: bool| if slows { Effect::Slows } else { Effect::None };
+    match kind {
+        FaultKind::Answer(_) | FaultKind::Connection(_) | FaultKind::Head(HeadEdit::Follow { .. }) => Effect::Distorts,
+        FaultKind::Stream { fault, .. } => match fault {
+            StreamFault::Delay { delay: time } | StreamFault::Jitter { most: time } => slows(time.0 >= NOTICED),
+            StreamFault::Throttle { rate } => slows(rate.0 < THROTTLED_BYTES_PER_S),
+            StreamFault::Slice { .. } => Effect::None,
+            StreamFault::Cut { .. }
+            | StreamFault::Reset { .. }
+            | StreamFault::Stall { .. }
+            | StreamFault::Silence {} => Effect::Distorts,
+        },
+        FaultKind::Frame { fault, .. } => match fault {
+            FrameFault::Split {} => Effect::None,
+            FrameFault::Delay { delay } => slows(delay.0 >= NOTICED),
+            FrameFault::Drop {}
+            | FrameFault::Duplicate {}
+            | FrameFault::Swap {}
+            | FrameFault::Join {}
+            | FrameFault::Replace { .. }
+            | FrameFault::Inject { .. }
+            | FrameFault::Suppress {}
+            | FrameFault::Close { .. }
+            | FrameFault::Break { .. } => Effect::Distorts,
+        },
+        FaultKind::Event { fault, .. } => match fault {
+            EventFault::SendDelays { delay } => slows(delay.0 >= NOTICED),
+            EventFault::Give { .. }
+            | EventFault::Drop {}
+            | EventFault::Repeat {}
+            | EventFault::OmitKey { .. }
+            | EventFault::ReceiveRaises { .. }
+            | EventFault::ReceiveHangs {}
+            | EventFault::SendRaises { .. }
+            | EventFault::SendHangs {}
+            | EventFault::StartupFails { .. }
+            | EventFault::Cancel {} => Effect::Distorts,
+        },
+        FaultKind::Head(
+            HeadEdit::Pass {}
+            | HeadEdit::Strip { .. }
+            | HeadEdit::Rename { .. }
+            | HeadEdit::Duplicate { .. }
+            | HeadEdit::Capitalize { .. }
+            | HeadEdit::Lower {}
+            | HeadEdit::Fold { .. }
+            | HeadEdit::Move { .. }
+            | HeadEdit::Truncate { .. }
+            | HeadEdit::Pad { .. }
+            | HeadEdit::Set { .. }
+            | HeadEdit::Add { .. }
+            | HeadEdit::HopByHop {}
+            | HeadEdit::Query { .. }
+            | HeadEdit::PadQuery { .. }
+            | HeadEdit::Path { .. }
+            | HeadEdit::Method { .. }
+            | HeadEdit::Version { .. },
+        )
+        | FaultKind::Scope(_)
+        | FaultKind::Call { .. }
+        | FaultKind::Process(_) => Effect::None,
+    }
+}
+
+/// Whether a fault carries anything later, however little.
+pub(super) fn takes_time(kind: &FaultKind) -> bool {
+    match kind {
+        FaultKind::Stream { fault, .. } => {
+            matches!(fault, StreamFault::Delay { .. } | StreamFault::Jitter { .. } | StreamFault::Throttle { .. })
+        }
+        FaultKind::Event { .. } => delays_send(kind),
+        FaultKind::Frame { .. }
+        | FaultKind::Head(_)
+        | FaultKind::Answer(_)
+        | FaultKind::Connection(_)
+        | FaultKind::Scope(_)
+        | FaultKind::Call { .. }
+        | FaultKind::Process(_) => false,
+    }
+}
+
+/// Whether a fault makes the application wait in `send`.
+fn delays_send(kind: &FaultKind) -> bool {
+    matches!(kind, FaultKind::Event { fault: EventFault::SendDelays { .. }, .. })
+}
+
+/// Whether a fault makes `receive` or `send` raise.
+pub(super) fn raises(kind: &FaultKind) -> bool {
+    let FaultKind::Event { fault, .. } = kind else { return false };
+    matches!(fault, EventFault::ReceiveRaises { .. } | EventFault::SendRaises { .. } | EventFault::Cancel {})
+}
+
+/// Whether a fault changes what the answer to a handshake is made of.
+fn rewrites_handshake(kind: &FaultKind) -> bool {
+    let FaultKind::Head(edit) = kind else { return false };
+    edit.header().is_some_and(|header| {
+        ["sec-websocket-key", "sec-websocket-protocol"].iter().any(|name| header.eq_ignore_ascii_case(name))
+    })
+}
+
+impl<'a> Reading<'a> {
+    /// Whether what was injected between client and server, or between server and application, changed what either of
+    /// them got to see, so that what the client saw is not the service's alone.
+    pub fn is_distorted(&self) -> bool {
+        self.acted().any(|kind| effect(kind) == Effect::Distorts)
+    }
+
+    /// Whether the server did to the application what the specification forbids.
+    pub fn is_abused(&self) -> bool {
+        self.acted().any(|kind| matches!(kind, FaultKind::Event { events, fault } if !fault.legality(events).is_legal))
+    }
+
+    /// Whether anything acted on what the application received and sent.
+    pub fn has_event_faults(&self) -> bool {
+        self.acted().any(|kind| matches!(kind, FaultKind::Event { .. }))
+    }
+
+    /// Whether the application is kept from ever learning that its client is gone, or learns it very late.
+    pub fn is_held(&self) -> bool {
+        self.acted().any(|kind| match kind {
+            FaultKind::Event { events, fault } => match fault {
+                EventFault::ReceiveHangs {} | EventFault::SendHangs {} => true,
+                EventFault::Drop {} => events.include("websocket.disconnect") || events.include("http.disconnect"),
+                EventFault::SendDelays { delay } => delay.0 > PATIENCE,
+                EventFault::Give { .. }
+                | EventFault::Repeat {}
+                | EventFault::OmitKey { .. }
+                | EventFault::ReceiveRaises { .. }
+                | EventFault::SendRaises { .. }
+                | EventFault::StartupFails { .. }
+                | EventFault::Cancel {} => false,
+            },
+            FaultKind::Stream { fault, .. } => match fault {
+                StreamFault::Throttle { rate } => rate.0 < HELD_BYTES_PER_S,
+                StreamFault::Delay { .. }
+                | StreamFault::Jitter { .. }
+                | StreamFault::Slice { .. }
+                | StreamFault::Cut { .. }
+                | StreamFault::Reset { .. }
+                | StreamFault::Stall { .. }
+                | StreamFault::Silence {} => false,
+            },
+            FaultKind::Head(_)
+            | FaultKind::Answer(_)
+            | FaultKind::Connection(_)
+            | FaultKind::Frame { .. }
+            | FaultKind::Scope(_)
+            | FaultKind::Call { .. }
+            | FaultKind::Process(_) => false,
+        })
+    }
+
+    /// Whether a bad ending is the doing of what was injected, and not the service's.
+    pub(super) fn is_broken_by_fault(&self, ending: &Ending, cause: Cause) -> bool {
+        let (mut on_wire, mut on_answer, mut on_events, mut slows, mut spoils) = (false, false, false, false, false);
+        for kind in self.acted() {
+            let effect = effect(kind);
+            slows |= effect == Effect::Slows || self.is_too_long_for(kind);
+            match kind {
+                _ if effect != Effect::Distorts => {}
+                FaultKind::Answer(_) | FaultKind::Connection(_) => (on_wire, on_answer) = (true, true),
+                FaultKind::Event { .. } => on_events = true,
+                FaultKind::Head(_)
+                | FaultKind::Stream { .. }
+                | FaultKind::Frame { .. }
+                | FaultKind::Scope(_)
+                | FaultKind::Call { .. }
+                | FaultKind::Process(_) => on_wire = true,
+            }
+            // A head that ends early leaves the rest of it to be taken for another request.
+            spoils |= matches!(kind, FaultKind::Head(HeadEdit::Fold { .. } | HeadEdit::Truncate { .. }));
+        }
+        // An answer that the application did not give.
+        let is_servers_own = |status: u16| {
+            let gives = |what: &What| matches!(what, What::Sent(Outbound::ResponseStart { status: sent, .. }) if *sent == status);
+            !self.taken().any(|event| gives(&event.what))
+        };
+        // A client that leaves so soon has not waited for an answer that is only a little late.
+        let is_impatient = self.response.is_none() && self.waited() <= NOTICED && self.acted().any(takes_time);
+        // An upgrade is a GET (RFC 6455 section 4.1); another method may never be answered.
+        let is_no_upgrade = self.asked_for_upgrade()
+            && self.machine().is_none()
+            && self.acted().any(|kind| matches!(kind, FaultKind::Head(HeadEdit::Method { .. })));
+        match (cause, ending) {
+            (_, Ending::Left) if is_impatient => true,
+            (_, Ending::Hang { .. } | Ending::Left) if is_no_upgrade => true,
+            // The server answered another key, or other offers.
+            (_, Ending::BadHandshake { .. }) if self.acted().any(rewrites_handshake) => true,
+            (Cause::CrashBeforeAccept | Cause::CrashAfterAccept, _) => self.is_escape_injected(),
+            (Cause::AppChose1011 | Cause::Abandoned, _) => self.is_abused(),
+            // Time alone explains what came too late, or was not waited for.
+            (Cause::Keepalive, _)
+            | (_, Ending::Hang { .. } | Ending::Silence { .. } | Ending::Left | Ending::Parted { .. }) => {
+                on_wire || on_events || slows
+            }
+            // uvicorn's `websockets_impl.py` sends a denial response as far as it has come when the application waits.
+            (_, Ending::Http { complete: false, .. }) if self.asked_for_upgrade() && self.acted().any(delays_send) => {
+                true
+            }
+            (Cause::Server, _) => on_wire || spoils,
+            (_, Ending::Http { complete: true, status }) => {
+                on_answer || self.is_abused() || (on_events && is_servers_own(*status))
+            }
+            (
+                Cause::Clean
+                | Cause::Policy
+                | Cause::Protocol
+                | Cause::Shutdown
+                | Cause::Hang
+                | Cause::NoListener
+                | Cause::Injected
+                | Cause::Unknown,
+                Ending::Http { complete: false, .. }
+                | Ending::Close { .. }
+                | Ending::Drop
+                | Ending::BadHandshake { .. }
+                | Ending::Refused
+                | Ending::NotStarted { .. },
+            ) => on_wire || on_events,
+        }
+    }
+
+    /// Whether what the client said takes so long at the rate of a fault that everything behind it comes too late.
+    fn is_too_long_for(&self, kind: &FaultKind) -> bool {
+        let FaultKind::Stream { fault: StreamFault::Throttle { rate }, .. } = kind else { return false };
+        let sent = self.events.iter().filter_map(|event| match &event.what {
+            What::FrameSent(frame) => Some(frame.payload.len()),
+            _ => None,
+        });
+        sent.max().is_some_and(|bytes| bytes as f64 / rate.0 as f64 >= PATIENCE.as_secs_f64())
+    }
+
+    /// Whether the exception that left the application follows from what the server did to it, or is one that the
+    /// specification asks for.
+    pub fn is_escape_injected(&self) -> bool {
+        let Some((escaped, _)) = self.escaped() else { return false };
+        let follows = |kind: &FaultKind| match kind {
+            // Frameworks make other exceptions of a cancellation (Starlette's `RuntimeError: No response returned.`).
+            FaultKind::Event { fault: EventFault::Cancel {}, .. } => {
+                escaped.is_cancellation() || self.service.is_foreign()
+            }
+            // An application raises on a type of scope that it does not know (ASGI, Applications).
+            FaultKind::Scope(ScopeEdit::Drop { key } | ScopeEdit::Set { key, .. }) => key == "type",
+            FaultKind::Scope(ScopeEdit::Headers { .. })
+            | FaultKind::Event {
+                fault:
+                    EventFault::Give { .. }
+                    | EventFault::Drop {}
+                    | EventFault::Repeat {}
+                    | EventFault::OmitKey { .. }
+                    | EventFault::ReceiveRaises { .. }
+                    | EventFault::ReceiveHangs {}
+                    | EventFault::SendRaises { .. }
+                    | EventFault::SendDelays { .. }
+                    | EventFault::SendHangs {}
+                    | EventFault::StartupFails { .. },
+                ..
+            }
+            | FaultKind::Head(_)
+            | FaultKind::Answer(_)
+            | FaultKind::Connection(_)
+            | FaultKind::Stream { .. }
+            | FaultKind::Frame { .. }
+            | FaultKind::Call { .. }
+            | FaultKind::Process(_) => false,
+        };
+        self.is_raised_by_stop(escaped) || self.is_passed_on(escaped) || self.is_abused() || self.acted().any(follows)
+    }
+
+    /// Whether an exception only passes on that the client is gone, which the server itself had told the application: as
+    /// `send` raised it, or in the framework's own word for that. Servers are to catch it (ASGI, "Disconnected Client").
+    fn is_passed_on(&self, exception: &Exception) -> bool {
+        let tells = |event: &&Event| match &event.what {
+            What::CallRaised(raised) => raised.is_disconnect(),
+            // Of a request there is nothing left to answer.
+            What::Received(Inbound::HttpDisconnect) => exception.is_broken_off(),
+            _ => false,
+        };
+        let is_word_for_it = exception.is_disconnect() || exception.is_broken_off();
+        is_word_for_it && self.events.iter().any(tells) || self.refused_as_gone().any(|raised| raised == exception)
+    }
+
+    /// Whether an exception is what a server that stops raises in the application: a cancellation, or from `send` what
+    /// the specification does not provide for (it provides for an `OSError`, which an application can deal with).
+    pub(super) fn is_raised_by_stop(&self, exception: &Exception) -> bool {
+        let mut after = self.events.iter().skip_while(|event| !self.is_stop(event));
+        let is_raised = |event: &&Event| match &event.what {
+            What::CallRaised(raised) => raised == exception && !raised.is_disconnect(),
+            _ => false,
+        };
+        after.next().is_some() && (exception.is_cancellation() || after.any(is_raised))
+    }
+}

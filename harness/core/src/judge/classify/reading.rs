@@ -1,0 +1,194 @@
+//! One exchange as it is read: its heads, its events, and the facts that the other files decide from.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::ops::Deref;
+use std::time::Duration;
+
+use super::{injected::raises, session::AgentRequests};
+use crate::{
+    asgi::{
+        event::{Machine, State},
+        exception::Exception,
+        scope::ScopeType,
+    },
+    fault::{Fault, FaultKind},
+    record::{
+        timeline::{Facts, Timeline, is_outage},
+        transcript::{BodyEnd, Event, Party, Service, Transcript, What},
+    },
+    wire::{
+        frame::Opcode,
+        head::{RequestHead, ResponseHead},
+    },
+};
+
+/// One exchange of a transcript with its facts, as classification and checks read it. The facts come from a [`Timeline`].
+#[derive(Debug)]
+pub struct Reading<'a> {
+    /// The exchange's events, in order.
+    pub events: Vec<&'a Event>,
+    /// The head the client sent.
+    pub request: Option<&'a RequestHead>,
+    /// The head as it reached the server, when the server called the application.
+    pub delivered: Option<&'a RequestHead>,
+    /// The answer's head.
+    pub response: Option<&'a ResponseHead>,
+    /// The user a valid credential that reached the server names.
+    pub user: Option<&'a str>,
+    /// The critical dependencies that were down all through the exchange.
+    pub down: Vec<&'a str>,
+    /// The faults of the plan.
+    pub faults: &'a [Fault],
+    /// The knowledge about the target.
+    pub service: &'a Service,
+    /// The type of the app's call.
+    pub called: Option<ScopeType>,
+    escaped: Option<(&'a Exception, bool)>,
+    facts: Cow<'a, Facts>,
+    /// The agent requests, counted when they are first asked for, because that parses every message.
+    pub(super) requested: OnceCell<AgentRequests>,
+}
+
+impl Deref for Reading<'_> {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.facts
+    }
+}
+
+/// Every exchange of a transcript that is looked at only once.
+pub fn readings(transcript: &Transcript) -> Vec<Reading<'_>> {
+    let facts = Timeline::of(transcript).exchanges.into_iter();
+    facts.map(|facts| Reading::new(transcript, Cow::Owned(facts))).collect()
+}
+
+impl<'a> Reading<'a> {
+    /// One exchange of a transcript that is looked at only once.
+    pub fn of(transcript: &'a Transcript, exchange: usize) -> Reading<'a> {
+        let facts = Timeline::of(transcript).exchanges.into_iter().nth(exchange);
+        Reading::new(transcript, Cow::Owned(facts.unwrap_or_default()))
+    }
+
+    /// Every exchange of a transcript, by its timeline.
+    pub fn all(transcript: &'a Transcript, timeline: &'a Timeline) -> Vec<Reading<'a>> {
+        timeline.exchanges.iter().map(|facts| Reading::new(transcript, Cow::Borrowed(facts))).collect()
+    }
+
+    /// An exchange of a transcript, by its facts.
+    pub fn new(transcript: &'a Transcript, facts: Cow<'a, Facts>) -> Reading<'a> {
+        let called = facts.called(transcript);
+        let calls = |fault: &usize| transcript.faults[*fault].kind.calls();
+        Reading {
+            events: facts.positions.iter().map(|&position| &transcript.events[position]).collect(),
+            request: facts.request(transcript),
+            delivered: called.map(|(_, head)| head),
+            response: facts.response(transcript),
+            user: facts.user(transcript),
+            down: facts.down.iter().filter_map(calls).map(|calls| calls.dependency.as_str()).collect(),
+            faults: &transcript.faults,
+            service: facts.service(transcript),
+            called: called.map(|(kind, _)| kind),
+            escaped: facts.escaped(transcript),
+            facts,
+            requested: OnceCell::new(),
+        }
+    }
+
+    /// The exception that left the application's call, and whether the WebSocket was accepted by then.
+    pub fn escaped(&self) -> Option<(&'a Exception, bool)> {
+        self.escaped
+    }
+
+    /// The faults that acted in this exchange.
+    pub fn acted(&self) -> impl Iterator<Item = &'a FaultKind> + '_ {
+        self.facts.acted.iter().map(|&index| &self.faults[index].kind)
+    }
+
+    /// The events, without those that the application sent and the server did not take.
+    pub fn taken(&self) -> impl Iterator<Item = &'a Event> + '_ {
+        let refused = |index: usize| {
+            let next = self.events[index + 1..].iter().find(|event| event.party == Party::Application);
+            next.is_some_and(|event| matches!(event.what, What::CallRaised(_)))
+        };
+        let is_taken =
+            move |(index, event): &(usize, &&Event)| !(matches!(event.what, What::Sent(_)) && refused(*index));
+        self.events.iter().enumerate().filter(is_taken).map(|(_, event)| *event)
+    }
+
+    /// The ASGI state machine of the application's call, if there was one.
+    pub fn machine(&self) -> Option<Machine> {
+        self.called.map(Machine::new)
+    }
+
+    /// How long the client waited for an answer before it left.
+    pub(super) fn waited(&self) -> Duration {
+        let when =
+            |wanted: fn(&What) -> bool| self.events.iter().find(|event| wanted(&event.what)).map(|event| event.at);
+        let asked = when(|what| matches!(what, What::RequestSent { .. })).unwrap_or_default();
+        when(|what| *what == What::Left).unwrap_or_default().saturating_sub(asked)
+    }
+
+    /// Whether the server ended the exchange because it stopped.
+    pub fn is_cut_short(&self) -> bool {
+        self.events.iter().any(|event| event.what == What::CutShort)
+    }
+
+    /// Whether an event comes with the end of the server: a server in memory says so, and a real one got a signal before.
+    pub fn is_stop(&self, event: &Event) -> bool {
+        event.what == What::CutShort || self.signaled.is_some_and(|at| event.at >= at)
+    }
+
+    /// The exceptions that `send` raises on an event that ASGI allows, because the client is gone and the app has not been
+    /// told. ASGI wants an `OSError` there ("Disconnected Client"); uvicorn's `websockets_sansio_impl.py` and
+    /// `websockets_impl.py` raise the `RuntimeError` of an event out of order.
+    pub fn refused_as_gone(&self) -> impl Iterator<Item = &'a Exception> + '_ {
+        let mut machine = self.machine().filter(|_| !self.acted().any(raises));
+        let (mut is_gone, mut is_allowed) = (false, false);
+        self.events.iter().filter_map(move |event| {
+            let machine = machine.as_mut()?;
+            match &event.what {
+                What::Left | What::LinkReset => is_gone = true,
+                What::FrameSent(frame) if frame.opcode == Opcode::Close => is_gone = true,
+                What::Received(event) => {
+                    is_allowed = false;
+                    drop(machine.on_receive(event));
+                }
+                What::Sent(event) => is_allowed = machine.state() != State::Gone && machine.on_send(event).is_ok(),
+                What::CallRaised(raised) if is_gone && std::mem::take(&mut is_allowed) => return Some(raised),
+                _ => is_allowed &= event.party != Party::Application,
+            }
+            None
+        })
+    }
+
+    /// Whether the server says with this exception that the client is gone.
+    pub fn is_told_gone(&self, raised: &Exception) -> bool {
+        raised.is_disconnect() || self.refused_as_gone().any(|refused| refused == raised)
+    }
+
+    /// Whether the application may go on for as long as it likes: behind a whole answer, where nothing is known of it.
+    pub fn may_go_on(&self) -> bool {
+        let is_whole = |event: &Event| match &event.what {
+            What::BodySeen { end, .. } => matches!(end, BodyEnd::Complete | BodyEnd::None),
+            _ => false,
+        };
+        self.service.is_unknown() && self.events.iter().any(|event| is_whole(event))
+    }
+
+    /// Whether this event is one of something that was taken away from the service.
+    pub fn is_outage(&self, event: &Event) -> bool {
+        let What::FaultFired { index, .. } = event.what else { return false };
+        self.faults.get(index).is_some_and(|fault| is_outage(fault, self.service))
+    }
+
+    /// The dependencies that failed this exchange.
+    pub fn failing(&self) -> Vec<&'a str> {
+        let fired = self.events.iter().filter(|event| self.is_outage(event)).filter_map(|event| match event.what {
+            What::FaultFired { index, .. } => self.faults.get(index)?.kind.calls(),
+            _ => None,
+        });
+        fired.map(|calls| calls.dependency.as_str()).collect()
+    }
+}

@@ -1,0 +1,221 @@
+//! The talk in a session: the welcome, the requests of the client, and the answers to them.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{PATIENCE, Reading, injected::Effect, injected::NOTICED, injected::effect, injected::takes_time};
+use crate::{
+    record::transcript::{Event, What, app_event, outer_event},
+    wire::{
+        close_code::CloseCode,
+        frame::{Frame, Opcode},
+        message::message_type,
+    },
+};
+
+/// How many characters of the user's name a welcome shows.
+const WELCOME_USER_CHARACTERS: usize = 8;
+
+/// From how many bytes on a request is longer than usual.
+pub const LARGE_BYTES: usize = 8192;
+
+/// How long a client waits for an answer to such a request.
+pub const LARGE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The agent requests of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AgentRequests {
+    /// How many the client sent.
+    sent: usize,
+    /// How many of them it turned away from before anything could be expected of them.
+    given_up: usize,
+}
+
+/// Whether this is a close for something that is not ready.
+fn says_not_ready(frame: &Frame) -> bool {
+    let code = frame.close_parts().0;
+    frame.opcode == Opcode::Close && matches!(code, Some(CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE))
+}
+
+impl<'a> Reading<'a> {
+    /// Whether the welcome names the user whose credential reached the server.
+    pub fn is_welcomed_as_itself(&self) -> bool {
+        match (&self.welcome, self.user) {
+            (Some(_), Some(_)) if !self.service.words.name_user => true,
+            (Some(name), Some(user)) => {
+                let start: String = user.chars().take(WELCOME_USER_CHARACTERS).collect();
+                *name == user || *name == start + "..."
+            }
+            (None, _) | (_, None) => false,
+        }
+    }
+
+    pub(super) fn is_agent_request(&self, what: &What) -> bool {
+        let What::FrameSent(frame) = what else { return false };
+        let requests = self.service.words.requests;
+        // Where requests have no type, whatever the client says is one, as long as anything is known to answer it.
+        let is_typeless = self.service.is_opaque() && requests.is_empty() && !self.service.words.events.is_empty();
+        let is_one = || message_type(&frame.payload).is_some_and(|name| requests.contains(&name.as_ref()));
+        // How long a request may be is a rule of whoever is asked.
+        let is_usual = !self.service.is_foreign() || frame.payload.len() <= LARGE_BYTES;
+        frame.opcode == Opcode::Text && is_usual && (is_typeless || is_one())
+    }
+
+    /// How long a request was that is longer than usual, and was neither answered nor refused although the client waited and
+    /// nothing kept anything back.
+    pub fn ignored_request(&self) -> Option<usize> {
+        let is_kept_back = || self.acted().any(|kind| effect(kind) != Effect::None || takes_time(kind));
+        if !self.service.is_foreign() || self.service.words.events.is_empty() || is_kept_back() {
+            return None;
+        }
+        self.events.iter().enumerate().find_map(|(index, event)| {
+            let What::FrameSent(frame) = &event.what else { return None };
+            let says = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary | Opcode::Close);
+            let is_large = frame.opcode == Opcode::Text && frame.payload.len() > LARGE_BYTES;
+            let names_one = || {
+                message_type(&frame.payload).is_some_and(|name| self.service.words.requests.contains(&name.as_ref()))
+            };
+            // The next act of the client, or the answer.
+            let next = self.events[index + 1..].iter().find(|event| match &event.what {
+                What::FrameSent(frame) | What::FrameSeen(frame) | What::MessageSeen(frame) => says(frame),
+                what => matches!(what, What::Left | What::EndSeen | What::BadFrameSeen(_)),
+            })?;
+            let is_next_sent = matches!(next.what, What::FrameSent(_) | What::Left);
+            let is_ignored = is_next_sent && next.at.saturating_sub(event.at) >= LARGE_PATIENCE;
+            (is_large && is_ignored && names_one()).then_some(frame.payload.len())
+        })
+    }
+
+    /// Whether the client said anything that is no request as its binding has it.
+    pub fn says_something_else(&self) -> bool {
+        let is_message = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary);
+        self.events.iter().any(|event| match &event.what {
+            What::FrameSent(frame) => is_message(frame) && !self.is_agent_request(&event.what),
+            _ => false,
+        })
+    }
+
+    /// How many agent runs the client asked for.
+    pub fn agent_requests(&self) -> usize {
+        self.requested().sent
+    }
+
+    fn requested(&self) -> AgentRequests {
+        *self.requested.get_or_init(|| AgentRequests {
+            sent: self.events.iter().filter(|event| self.is_agent_request(&event.what)).count(),
+            given_up: self.agent_requests_given_up(),
+        })
+    }
+
+    /// How many agent runs the client is to see: as many as it asked for and waited for, less those of which it was told
+    /// that something behind the service had failed.
+    pub fn agent_runs_owed(&self) -> usize {
+        let AgentRequests { sent, given_up } = self.requested();
+        let asked = sent - given_up;
+        let told = self.messages.iter().filter(|name| name.starts_with("error")).count();
+        if self.outage { asked.saturating_sub(told) } else { asked }
+    }
+
+    /// How many agent requests the client turned away from before anything could be expected of them.
+    fn agent_requests_given_up(&self) -> usize {
+        // They are answered one after the other, in the order in which they were sent.
+        let mut waiting: VecDeque<Duration> = VecDeque::new();
+        let (mut given_up, mut is_let_go, mut answered) = (0, false, Duration::ZERO);
+        for event in &self.events {
+            match &event.what {
+                what if self.is_agent_request(what) && is_let_go => given_up += 1,
+                what if self.is_agent_request(what) => waiting.push_back(event.at),
+                // A client that closes, leaves or reads no more has turned away.
+                What::FrameSent(Frame { opcode: Opcode::Close, .. }) | What::Left | What::StoppedReading => {
+                    let since = |asked: Duration| event.at.saturating_sub(asked.max(answered));
+                    given_up += waiting.drain(..).filter(|asked| since(*asked) < PATIENCE).count();
+                }
+                What::FrameSent(frame) => {
+                    is_let_go |= message_type(&frame.payload).is_some_and(|name| name == "disconnect")
+                }
+                // The app can answer no more.
+                What::CutShort => {
+                    given_up += waiting.drain(..).count();
+                    is_let_go = true;
+                }
+                // A message that something failed answers every request that still waits.
+                What::FrameSeen(frame) if self.outage && says_not_ready(frame) => given_up += waiting.drain(..).count(),
+                What::FrameSeen(Frame { opcode: Opcode::Close, .. }) | What::DeadlinePassed { .. } => waiting.clear(),
+                What::FrameSeen(frame) if frame.opcode == Opcode::Text => {
+                    let last = self.service.words.events.last();
+                    let ends_it = |name: Cow<'_, str>| Some(&name.as_ref()) == last || name.starts_with("error");
+                    if message_type(&frame.payload).is_some_and(ends_it) {
+                        waiting.pop_front();
+                        answered = event.at;
+                    }
+                }
+                What::OpenedBy { .. }
+                | What::OnConnectionOf { .. }
+                | What::BodyTimed(_)
+                | What::BodyLate { .. }
+                | What::BodyCutShort { .. }
+                | What::AwaitedCame { .. }
+                | What::AwaitedNeverCame { .. }
+                | What::NotPerformed { .. }
+                | What::LinkReset
+                | What::ConnectionRefused
+                | What::RequestSent { .. }
+                | What::ResponseSeen(_)
+                | What::BodySeen { .. }
+                | What::FrameSeen(_)
+                | What::MessageSeen(_)
+                | What::HandshakeRefused { .. }
+                | What::BadFrameSeen(_)
+                | What::BadHeadSeen { .. }
+                | What::EndSeen
+                | What::RequestRefused { .. }
+                | What::KeepaliveExpired
+                | app_event!()
+                | outer_event!() => {}
+            }
+        }
+        given_up
+    }
+
+    /// How many whole agent runs the client saw: the five events once each and in order. An outage may cut the last one
+    /// short.
+    pub fn agent_runs(&self) -> usize {
+        let (events, whole) = (self.agent_events(), self.service.words.events);
+        let runs = events.chunks(whole.len().max(1));
+        let may_be_cut = self.outage || self.requested().given_up > 0;
+        let is_run = |run: &&[&str]| *run == whole || (may_be_cut && whole.starts_with(run));
+        if runs.clone().all(|run| is_run(&run)) { events.len() / whole.len().max(1) } else { 0 }
+    }
+
+    /// The agent events the client saw, in order.
+    pub fn agent_events(&self) -> Vec<&str> {
+        self.messages.iter().map(String::as_str).filter(|name| self.service.words.events.contains(name)).collect()
+    }
+
+    /// Whether the client turned away as soon as it was let in, before a user's own service could greet it.
+    pub fn turned_away_at_once(&self) -> bool {
+        let is_close = |frame: &Frame| frame.opcode == Opcode::Close;
+        let opened =
+            self.events.iter().find(|event| matches!(&event.what, What::ResponseSeen(head) if head.status == 101));
+        let ended = self.events.iter().find(|event| match &event.what {
+            What::FrameSent(frame) | What::FrameSeen(frame) => is_close(frame),
+            what => *what == What::Left,
+        });
+        // A client that answers a close did not turn away.
+        let is_at_once = |(opened, ended): (&&Event, &&Event)| {
+            !matches!(ended.what, What::FrameSeen(_)) && ended.at.saturating_sub(opened.at) < NOTICED
+        };
+        // Nor did one that waited as long as it meant to.
+        let waited = self.events.iter().any(|event| matches!(event.what, What::DeadlinePassed { .. }));
+        self.service.is_foreign() && self.welcome.is_none() && !waited && opened.zip(ended).is_some_and(is_at_once)
+    }
+
+    pub(super) fn sent_too_much(&self) -> bool {
+        let limit = self.service.message_bytes_max;
+        let is_too_much = |frame: &Frame| {
+            matches!(frame.opcode, Opcode::Text | Opcode::Binary) && limit > 0 && frame.payload.len() > limit
+        };
+        self.events.iter().any(|event| matches!(&event.what, What::FrameSent(frame) if is_too_much(frame)))
+    }
+}

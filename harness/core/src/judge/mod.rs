@@ -1,0 +1,8 @@
+//! Judgment, as pure functions of a transcript: outcome, class and cause of each exchange, the checks, and the verdict.
+
+pub mod cause;
+pub mod check;
+pub mod classify;
+pub mod outcome;
+pub mod shutdown;
+pub mod verdict;

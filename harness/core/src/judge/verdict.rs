@@ -1,0 +1,617 @@
+//! Verdicts, and the reasons for them.
+
+use std::fmt;
+use std::iter::Sum;
+use std::ops::Add;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    asgi::exception::Exception,
+    judge::outcome::{Class, Ending, Outcome},
+    record::{timeline::Timeline, transcript::Transcript},
+};
+
+/// The verdict on one case. Only [`Verdict::Fixed`] and [`Verdict::Passed`] pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Two versions: before shows the whole claimed symptom; after is accepted, and a healthy client gets through.
+    Fixed,
+    /// One version: it is accepted. Whether it ever failed is not shown.
+    Passed,
+    /// Two versions: after is not accepted.
+    StillBroken,
+    /// One version: it is not accepted.
+    Failed,
+    /// Two versions: before does not show the claimed symptom.
+    CannotReproduce,
+    /// The run proves nothing, because a fault never acted.
+    Vacuous,
+    /// The harness could not do its work.
+    Inconclusive,
+}
+
+impl Verdict {
+    /// Every verdict, best first.
+    pub const ALL: [Verdict; 7] = [
+        Verdict::Fixed,
+        Verdict::Passed,
+        Verdict::StillBroken,
+        Verdict::Failed,
+        Verdict::CannotReproduce,
+        Verdict::Vacuous,
+        Verdict::Inconclusive,
+    ];
+
+    /// Whether it passes.
+    pub fn passes(self) -> bool {
+        match self {
+            Verdict::Fixed | Verdict::Passed => true,
+            Verdict::StillBroken
+            | Verdict::Failed
+            | Verdict::CannotReproduce
+            | Verdict::Vacuous
+            | Verdict::Inconclusive => false,
+        }
+    }
+
+    /// The exit code of a run with this verdict: 0 where it passes, 1 where it does not, and 2 where the harness could not do
+    /// its work.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Verdict::Fixed | Verdict::Passed => 0,
+            Verdict::StillBroken | Verdict::Failed | Verdict::CannotReproduce | Verdict::Vacuous => 1,
+            Verdict::Inconclusive => 2,
+        }
+    }
+
+    /// The verdict's name, as the JSON document writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Fixed => "fixed",
+            Verdict::Passed => "passed",
+            Verdict::StillBroken => "still-broken",
+            Verdict::Failed => "failed",
+            Verdict::CannotReproduce => "cannot-reproduce",
+            Verdict::Vacuous => "vacuous",
+            Verdict::Inconclusive => "inconclusive",
+        }
+    }
+
+    /// The verdict as a table shows it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Verdict::Fixed => "FIXED",
+            Verdict::Passed => "PASSED",
+            Verdict::StillBroken => "STILL BROKEN",
+            Verdict::Failed => "FAILED",
+            Verdict::CannotReproduce => "CANNOT REPRODUCE",
+            Verdict::Vacuous => "VACUOUS",
+            Verdict::Inconclusive => "INCONCLUSIVE",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.label())
+    }
+}
+
+/// Which version of the service a run is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The version with the bug.
+    Before,
+    /// The version with the fix, or the only one.
+    After,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Before => "before",
+            Side::After => "after",
+        })
+    }
+}
+
+/// A part of a claimed symptom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SymptomKey {
+    /// `outcome`
+    Outcome,
+    /// `class`
+    Class,
+    /// `cause`
+    Cause,
+    /// `exception`
+    Exception,
+    /// `log`
+    Log,
+    /// `reason`
+    Reason,
+    /// `found_by`
+    FoundBy,
+}
+
+impl fmt::Display for SymptomKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SymptomKey::Outcome => "outcome",
+            SymptomKey::Class => "class",
+            SymptomKey::Cause => "cause",
+            SymptomKey::Exception => "exception",
+            SymptomKey::Log => "log",
+            SymptomKey::Reason => "reason",
+            SymptomKey::FoundBy => "found_by",
+        })
+    }
+}
+
+/// A part of the claimed symptom that before does not show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Which part.
+    pub key: SymptomKey,
+    /// The claim.
+    pub claimed: String,
+    /// The observation in its place.
+    pub observed: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: claimed `{}`, observed {}", self.key, self.claimed, self.observed)
+    }
+}
+
+/// Why a verdict does not pass.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reason {
+    /// Before does not show the whole claimed symptom.
+    NotShown(Vec<Difference>),
+    /// Before shows the claimed symptom and is accepted all the same, so that nothing tells it from a fix.
+    BeforeIsAccepted(Outcome),
+    /// Two versions are compared, and the case claims no symptom. What before shows, as a symptom would say it.
+    NoClaim {
+        /// The outcome that before shows.
+        shown: Outcome,
+    },
+    /// A fault never acted.
+    FaultNeverActed {
+        /// Where.
+        side: Side,
+        /// The fault.
+        fault: String,
+    },
+    /// No client came once a fault was over.
+    NothingAfterFault {
+        /// Where.
+        side: Side,
+        /// The fault.
+        fault: String,
+    },
+    /// An exchange ended in a way that the case does not accept.
+    NotAccepted {
+        /// The exchange, counted from 1.
+        connection: usize,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// A client cannot read a text that it has to.
+    NotSaid {
+        /// The exchange, counted from 1.
+        connection: usize,
+        /// The text.
+        text: String,
+    },
+    /// A step waited for something that never came.
+    ExpectationUnmet {
+        /// The exchange, counted from 1.
+        connection: usize,
+        /// The thing that it waited for.
+        waiting_for: String,
+    },
+    /// A step expected something of the server's process that did not come.
+    ServerExpectationUnmet {
+        /// The thing that it waited for, and what it saw instead.
+        waiting_for: String,
+    },
+    /// The client sent a message, and the session ended without any answer to it.
+    Unanswered {
+        /// The exchange, counted from 1.
+        connection: usize,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// The reported exception is still raised.
+    StillRaised(Exception),
+    /// Fewer exchanges of a class than there must be.
+    TooFew {
+        /// The class.
+        class: Class,
+        /// How many there are.
+        count: usize,
+        /// How many there must be.
+        least: usize,
+    },
+    /// The healthy client does not get through.
+    HealthyClient(Outcome),
+    /// Every healthy client is refused, although before let one in.
+    RefusesEveryone {
+        /// How after refuses it.
+        outcome: Outcome,
+        /// The route that before let it in for; `None` for the case's own.
+        let_in: Option<String>,
+    },
+    /// A check has a finding.
+    Finding(Finding),
+    /// A claimed fix is accepted in place of the real one.
+    ClaimedFixAccepted {
+        /// The revision with the claimed fix.
+        fix: String,
+        /// Its verdict.
+        verdict: Verdict,
+    },
+    /// A claimed fix shows something else than its case says.
+    ClaimedFixDiffers {
+        /// The revision with the claimed fix.
+        fix: String,
+        /// Its outcome beside the one that the case states.
+        shows: String,
+    },
+    /// The service refuses the credential of the service file.
+    CredentialRefused {
+        /// Where.
+        side: Side,
+        /// The refusal.
+        outcome: Outcome,
+    },
+    /// The target cannot perform the case.
+    NotForThisTarget(String),
+    /// The harness could not do its work.
+    Harness(String),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::NotShown(differences) => {
+                f.write_str("before does not show the claimed symptom: ")?;
+                let differences: Vec<String> = differences.iter().map(Difference::to_string).collect();
+                f.write_str(&differences.join("; "))
+            }
+            Reason::BeforeIsAccepted(outcome) => write!(
+                f,
+                "before shows the claimed symptom, and the case accepts it as it accepts the fix ({outcome}): say in \
+                 `[symptom]` or `accept` what tells them apart"
+            ),
+            Reason::NoClaim { shown: Outcome { ending, class, cause, .. } } => write!(
+                f,
+                "the case claims no symptom, so nothing says what before has to show; it shows `[symptom]` outcome = \
+                 \"{ending}\", class = \"{class}\", cause = \"{cause}\""
+            ),
+            Reason::FaultNeverActed { side, fault } => write!(f, "{side}: the fault `{fault}` never acted"),
+            Reason::NothingAfterFault { side, fault } => {
+                write!(f, "{side}: no client came after the fault `{fault}` was over")
+            }
+            Reason::NotAccepted { connection, outcome } => {
+                write!(f, "after: connection {connection} gives {outcome}")?;
+                detail(f, outcome)
+            }
+            Reason::NotSaid { connection, text } => {
+                write!(f, "after: nothing that connection {connection} reads says `{text}`")
+            }
+            Reason::ExpectationUnmet { connection, waiting_for } => {
+                write!(f, "after: connection {connection} waited in vain for {waiting_for}")
+            }
+            Reason::ServerExpectationUnmet { waiting_for } => write!(f, "after: {waiting_for}"),
+            Reason::Unanswered { connection, outcome } => write!(
+                f,
+                "after: connection {connection} sent a message and got {} without an answer; if that is right, accept \
+                 `{}`",
+                outcome.ending, outcome.ending
+            ),
+            Reason::StillRaised(exception) => {
+                write!(f, "after: the reported exception is still raised: {}", exception.located())
+            }
+            Reason::TooFew { class, count, least } => {
+                write!(f, "after: {count} of the connections are {class}, and {least} must be")
+            }
+            Reason::HealthyClient(outcome) => {
+                write!(f, "after: the healthy client gets {outcome}")?;
+                match &outcome.ending {
+                    Ending::Hang { waiting_for } | Ending::Silence { waiting_for } => {
+                        write!(f, ", waiting for {waiting_for}")
+                    }
+                    Ending::Http { .. }
+                    | Ending::Close { .. }
+                    | Ending::Drop
+                    | Ending::BadHandshake { .. }
+                    | Ending::Parted { .. }
+                    | Ending::Left
+                    | Ending::Refused
+                    | Ending::NotStarted { .. } => Ok(()),
+                }
+            }
+            Reason::RefusesEveryone { outcome, let_in } => {
+                let let_in = let_in.as_deref().map_or(String::new(), |route| format!(" for `{route}`"));
+                write!(
+                    f,
+                    "after: the healthy client gets {outcome}, and before let it in{let_in}; if that is right, say in \
+                     `[[control.step]]` what a healthy client does"
+                )
+            }
+            Reason::Finding(finding) => write!(f, "after: {}: {}", finding.check, finding.message),
+            Reason::ClaimedFixAccepted { fix, verdict } => {
+                write!(f, "the claimed fix {fix} is not seen through: {verdict}")
+            }
+            Reason::ClaimedFixDiffers { fix, shows } => write!(f, "the claimed fix {fix} {shows}"),
+            Reason::CredentialRefused { side, outcome } => {
+                write!(f, "{side}: your credential was refused ({})", refusal(outcome))
+            }
+            Reason::NotForThisTarget(why) | Reason::Harness(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Why the app did not start, behind the outcome that says so.
+fn detail(f: &mut fmt::Formatter<'_>, outcome: &Outcome) -> fmt::Result {
+    match &outcome.ending {
+        Ending::NotStarted { why } => write!(f, ": {why}"),
+        Ending::Http { .. }
+        | Ending::Close { .. }
+        | Ending::Drop
+        | Ending::BadHandshake { .. }
+        | Ending::Hang { .. }
+        | Ending::Silence { .. }
+        | Ending::Parted { .. }
+        | Ending::Left
+        | Ending::Refused => Ok(()),
+    }
+}
+
+/// A refusal in as few words as possible: its status or its code.
+fn refusal(outcome: &Outcome) -> String {
+    let text = outcome.ending.to_string();
+    text.strip_prefix("http ").or(text.strip_prefix("close ")).map_or(text.clone(), str::to_owned)
+}
+
+/// One complaint of one check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The check that complains.
+    pub check: &'static str,
+    /// The key that tells this complaint from others of the same check, stable from run to run.
+    pub key: String,
+    /// The complaint, with its evidence.
+    pub message: String,
+}
+
+impl Finding {
+    /// Its identity.
+    pub fn id(&self) -> FindingKey {
+        FindingKey { rule: Rule::Check(self.check), subject: Some(self.key.clone()) }
+    }
+}
+
+/// A rule that a run can break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// A check.
+    Check(&'static str),
+    /// No exchange is of this class.
+    Class(Class),
+    /// The target does not panic.
+    NoPanic,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rule::Check(name) => f.write_str(name),
+            Rule::Class(class) => write!(f, "{class}"),
+            Rule::NoPanic => f.write_str("panic"),
+        }
+    }
+}
+
+/// The identity of a finding, stable from run to run: the rule that is broken, and by what.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FindingKey {
+    /// The rule.
+    pub rule: Rule,
+    /// The thing that breaks it: an exception and its function, a status, a cause. `None` where the rule says it all.
+    pub subject: Option<String>,
+}
+
+impl FindingKey {
+    /// The key of an outcome whose class is bad.
+    pub fn of_outcome(outcome: &Outcome) -> FindingKey {
+        FindingKey { rule: Rule::Class(outcome.class), subject: Some(outcome.cause.to_string()) }
+    }
+}
+
+impl fmt::Display for FindingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.subject {
+            Some(subject) => write!(f, "{}: {subject}", self.rule),
+            None => write!(f, "{}", self.rule),
+        }
+    }
+}
+
+/// One run of one case on one version, judged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// How the case ended: its first bad exchange, or its last.
+    pub outcome: Outcome,
+    /// How each of its exchanges ended.
+    pub outcomes: Vec<Outcome>,
+    /// The checks' complaints about it.
+    pub findings: Vec<Finding>,
+    /// Everything that happened.
+    pub transcript: Transcript,
+    /// The facts of the transcript.
+    pub timeline: Timeline,
+    /// How the healthy client fared on the same version.
+    pub control: HealthyClient,
+    /// A route that lets a client in, where the case's own request does not show whether anyone is let in.
+    pub let_in: Option<String>,
+}
+
+/// How the healthy client fared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HealthyClient {
+    /// It was tried; the worst of its attempts.
+    Tried(Outcome),
+    /// It presented the credential of the service file and was refused.
+    CredentialRefused(Outcome),
+    /// The service refuses everyone that the harness knows to send, so the trigger is judged alone.
+    RefusedByDesign(Outcome),
+    /// There is none: the run belongs to no case, or the case gives none.
+    Absent,
+}
+
+impl HealthyClient {
+    /// How it ended, where it was tried.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match self {
+            HealthyClient::Tried(outcome)
+            | HealthyClient::CredentialRefused(outcome)
+            | HealthyClient::RefusedByDesign(outcome) => Some(outcome),
+            HealthyClient::Absent => None,
+        }
+    }
+
+    /// In a table's cell.
+    pub fn label(&self) -> String {
+        match self {
+            HealthyClient::Tried(outcome) => outcome.class.to_string(),
+            HealthyClient::CredentialRefused(outcome) => format!("credential refused ({})", refusal(outcome)),
+            HealthyClient::RefusedByDesign(_) | HealthyClient::Absent => "no healthy client".to_owned(),
+        }
+    }
+}
+
+/// One case on its versions, under one server profile and in one environment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judgement {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why it does not pass; `None` when it does.
+    pub reason: Option<Reason>,
+    /// The possible causes of the outcome, where only the wire is seen.
+    pub explanation: Option<String>,
+    /// The version with the bug; `None` when there is none, or it could not run.
+    pub before: Option<Judged>,
+    /// The version with the fix, or the only one; `None` when it could not run.
+    pub after: Option<Judged>,
+    /// How often each version was run, and how often before showed the symptom.
+    pub shown: Option<Shown>,
+    /// The counts of the runs that the verdict does not rest on, where each version was run several times.
+    pub others: Exercised,
+    /// The verdict on each claimed fix in place of the real one, in the order in which the case names them.
+    pub shams: Vec<(Verdict, Judged)>,
+}
+
+/// In how many of several runs before showed the claimed symptom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    /// How many did.
+    pub in_runs: usize,
+    /// How many there were.
+    pub of_runs: usize,
+}
+
+/// Counts of the requests, sessions and faults in runs. A run without any proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Exercised {
+    /// Requests sent.
+    pub requests: usize,
+    /// Upgrades that were accepted.
+    pub sessions: usize,
+    /// Times a fault acted.
+    pub faults: usize,
+}
+
+impl Exercised {
+    /// The counts of one run.
+    pub fn by(run: &Judged) -> Exercised {
+        let Transcript { fired, .. } = &run.transcript;
+        Exercised {
+            requests: run.transcript.exchanges(),
+            sessions: run.transcript.sessions(),
+            faults: fired.iter().map(|&count| count as usize).sum(),
+        }
+    }
+}
+
+impl Add for Exercised {
+    type Output = Exercised;
+
+    fn add(self, other: Exercised) -> Exercised {
+        Exercised {
+            requests: self.requests + other.requests,
+            sessions: self.sessions + other.sessions,
+            faults: self.faults + other.faults,
+        }
+    }
+}
+
+impl Sum for Exercised {
+    fn sum<I: Iterator<Item = Exercised>>(all: I) -> Exercised {
+        all.fold(Exercised::default(), Add::add)
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shown in {} of {}", self.in_runs, self.of_runs)
+    }
+}
+
+impl Judgement {
+    /// The counts of all runs.
+    pub fn exercised(&self) -> Exercised {
+        let decisive = [&self.before, &self.after].into_iter().flatten().map(Exercised::by);
+        decisive.sum::<Exercised>() + self.others
+    }
+
+    /// The judgment of one run of each version, without claimed fixes and without an explanation.
+    pub fn of(result: Result<Verdict, (Verdict, Reason)>, before: Option<Judged>, after: Option<Judged>) -> Judgement {
+        let (verdict, reason) = match result {
+            Ok(verdict) => (verdict, None),
+            Err((verdict, reason)) => (verdict, Some(reason)),
+        };
+        let others = Exercised::default();
+        Judgement { verdict, reason, explanation: None, before, after, shown: None, others, shams: Vec::new() }
+    }
+
+    /// A case that could not be judged.
+    pub fn inconclusive(reason: Reason) -> Judgement {
+        Judgement::of(Err((Verdict::Inconclusive, reason)), None, None)
+    }
+
+    /// Why the verdict does not pass, in a sentence; empty when it does.
+    pub fn why(&self) -> String {
+        let reason = self.reason.as_ref().map(Reason::to_string);
+        reason.into_iter().chain(self.explanation.clone()).collect::<Vec<_>>().join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Verdict;
+
+    #[test]
+    fn only_a_verdict_that_passes_exits_with_zero() {
+        for verdict in Verdict::ALL {
+            assert_eq!(verdict.exit_code() == 0, verdict.passes(), "{verdict}");
+        }
+        assert_eq!(Verdict::Inconclusive.exit_code(), 2, "the harness could not do its work");
+    }
+}

@@ -1,0 +1,5 @@
+//! The events of a run, and the facts that follow from them.
+
+pub mod redact;
+pub mod timeline;
+pub mod transcript;

@@ -1,0 +1,710 @@
+//! Everything that happened in one run, in one order.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    asgi::{
+        event::{Inbound, Outbound},
+        exception::Exception,
+        scope::ScopeType,
+    },
+    client::{
+        credential::Presented,
+        signal::{Exit, ExitExpectation, Signal},
+        step::{Awaited, ClientName},
+    },
+    fault::Fault,
+    wire::{
+        frame::{Frame, FrameError},
+        head::{RequestHead, ResponseHead},
+    },
+};
+
+/// The kinds of targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetKind {
+    /// The built-in backend.
+    #[default]
+    Backend,
+    /// A Python app in an interpreter, behind a server that a profile plays.
+    Python,
+    /// A Python app behind a real server that the harness starts.
+    Served,
+    /// A server behind a URL, which someone else runs.
+    Url,
+}
+
+impl TargetKind {
+    /// Its name, as the JSON document writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            TargetKind::Backend => "backend",
+            TargetKind::Python => "python",
+            TargetKind::Served => "served",
+            TargetKind::Url => "url",
+        }
+    }
+}
+
+impl fmt::Display for TargetKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The party that caused an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Party {
+    /// The client.
+    Probe,
+    /// The man in the middle.
+    Edge,
+    /// The ASGI server.
+    Front,
+    /// The application.
+    Application,
+    /// Something the application depends on.
+    Dependency,
+    /// The server's process: its start, its end, and what it is started with.
+    Process,
+    /// No party: the connection went, or time ran out.
+    Nobody,
+}
+
+impl Party {
+    /// The party's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Party::Probe => "probe",
+            Party::Edge => "edge",
+            Party::Front => "front",
+            Party::Application => "application",
+            Party::Dependency => "dependency",
+            Party::Process => "process",
+            Party::Nobody => "nobody",
+        }
+    }
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// How serious a log record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// For information.
+    Info,
+    /// Worth a look.
+    Warning,
+    /// A fault of the service.
+    Error,
+}
+
+/// How a response body ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BodyEnd {
+    /// As announced: by its length, its last chunk, or the end of the stream where neither was announced.
+    Complete,
+    /// Before the length or the last chunk that was announced.
+    Truncated,
+    /// More bytes came than were announced.
+    Surplus,
+    /// The announcement cannot be read, or the chunks are none.
+    Malformed,
+    /// The head forbids a body (HEAD, 1xx, 204, 304).
+    None,
+}
+
+/// When the parts of a response body came, counted from the moment at which the request was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyTiming {
+    /// The end of the head.
+    pub head: Duration,
+    /// The first byte of the body; `None` where none came.
+    pub first_byte: Option<Duration>,
+    /// The longest time between two reads that brought bytes of the body, and from the last one to its end.
+    pub longest_gap: Duration,
+    /// The end of the body, or of the client's patience.
+    pub end: Duration,
+}
+
+/// A part of a response body that can come late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BodyPart {
+    /// Its first byte.
+    FirstByte,
+    /// The bytes, or the end, that follow other bytes.
+    Next,
+}
+
+impl fmt::Display for BodyPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BodyPart::FirstByte => "the first byte of the body",
+            BodyPart::Next => "the next bytes of the body",
+        })
+    }
+}
+
+/// Why a client waits no longer for something that did not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NeverCame {
+    /// The step's limit passed; [`What::DeadlinePassed`] stands before it.
+    Deadline,
+    /// The session ended first. Where it had ended before the client began to wait, the event's time is that of the end.
+    SessionOver,
+    /// There never was a session: the opening was refused, or got no answer.
+    NotOpened,
+}
+
+/// One observed thing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// Nothing listened where the probe wanted to connect.
+    ConnectionRefused,
+    /// The client of this exchange has a name.
+    OpenedBy {
+        /// The name.
+        client: ClientName,
+    },
+    /// The request goes on the connection that another exchange began.
+    OnConnectionOf {
+        /// The exchange that began it.
+        exchange: usize,
+    },
+    /// The probe wrote a request head.
+    RequestSent {
+        /// The head.
+        head: RequestHead,
+        /// The credential in it.
+        credential: Presented,
+    },
+    /// The probe read a response head.
+    ResponseSeen(ResponseHead),
+    /// The probe read a response body.
+    BodySeen {
+        /// The bytes that came.
+        body: Bytes,
+        /// How it ended.
+        end: BodyEnd,
+    },
+    /// When the parts of the body came that was seen last.
+    BodyTimed(BodyTiming),
+    /// A part of the answer's body came later than the step expects.
+    BodyLate {
+        /// The part.
+        part: BodyPart,
+        /// The longest time that the step allows.
+        limit: Duration,
+        /// The time that it took; `None` where it had not come when the client stopped reading.
+        took: Option<Duration>,
+    },
+    /// The probe sent a part of the request's body only.
+    BodyCutShort {
+        /// The bytes that it sent.
+        sent: usize,
+        /// The bytes of the whole body.
+        whole: usize,
+    },
+    /// The probe refuses the handshake, as a client must (RFC 6455 section 4.1).
+    HandshakeRefused {
+        /// The rule that it breaks.
+        why: String,
+    },
+    /// The probe wrote a frame.
+    FrameSent(Frame),
+    /// The probe read a frame.
+    FrameSeen(Frame),
+    /// The last frame of a fragmented message completed it.
+    MessageSeen(Frame),
+    /// The probe read a frame, or bytes, that no client may take.
+    BadFrameSeen(FrameError),
+    /// The probe read bytes that are no response head.
+    BadHeadSeen {
+        /// The rule that they break.
+        why: String,
+    },
+    /// The probe saw the end of the stream.
+    EndSeen,
+    /// The probe's limit passed.
+    DeadlinePassed {
+        /// The event it was waiting for.
+        waiting_for: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// A step waited for something, and it came.
+    AwaitedCame {
+        /// The thing that the step waited for.
+        waiting_for: Awaited,
+    },
+    /// A step waited for something, and it did not come.
+    AwaitedNeverCame {
+        /// The thing that the step waited for.
+        waiting_for: Awaited,
+        /// The reason why the client waits no longer.
+        why: NeverCame,
+    },
+    /// A step was not performed, because its connection was over by then. The event's time is that of the connection's end.
+    NotPerformed {
+        /// The step, counted from 1.
+        step: usize,
+    },
+    /// The probe breaks the connection (RST on a socket). [`What::Left`] follows.
+    LinkReset,
+    /// The probe ended the stream without a close frame.
+    Left,
+    /// The probe reads no more for a while.
+    StoppedReading,
+    /// A fault acted. The party says where.
+    FaultFired {
+        /// Its place in the plan.
+        index: usize,
+        /// The fault's effect.
+        detail: String,
+        /// The operation it acted on, where it acted on a call.
+        operation: Option<&'static str>,
+    },
+    /// The front refused a request on its own account.
+    RequestRefused {
+        /// The status it answered with.
+        status: u16,
+    },
+    /// The front called the application.
+    Called {
+        /// As what.
+        kind: ScopeType,
+        /// The request head as it reached the front.
+        head: RequestHead,
+    },
+    /// The front closed because a ping went unanswered.
+    KeepaliveExpired,
+    /// The front ended the exchange because it was told to stop.
+    CutShort,
+    /// The application received an event.
+    Received(Inbound),
+    /// The application sent an event.
+    Sent(Outbound),
+    /// The application's `send` or `receive` raised.
+    CallRaised(Exception),
+    /// The application's call returned.
+    Returned,
+    /// The application's call raised.
+    Raised(Exception),
+    /// An exception was raised in the application's own code and did not leave the call: the application or a framework
+    /// handled it, whatever the client saw. It is evidence and no finding by itself: exceptions are a normal way to
+    /// branch. Recorded when the call sends, receives or ends next; each type once for each place.
+    Handled(Exception),
+    /// The application logged.
+    Logged {
+        /// How serious.
+        level: Level,
+        /// The text.
+        message: String,
+    },
+    /// The server's process starts, and calls the application for its lifespan.
+    Starting,
+    /// The server's process was told to stop (SIGTERM).
+    Stopping,
+    /// The server's process ended.
+    Exited {
+        /// Why.
+        why: String,
+    },
+    /// The harness sends the server's process a signal, because a step says so.
+    Signaled {
+        /// The signal.
+        signal: Signal,
+    },
+    /// A step waited for the end of the server's process. [`What::Exited`] stands before it where it ended.
+    ExitAwaited {
+        /// The end that the step waited for.
+        expected: ExitExpectation,
+        /// How long it waited at most.
+        limit: Duration,
+        /// How the process ended; `None` where it runs on.
+        exit: Option<Exit>,
+    },
+    /// The server's process listens.
+    Listening,
+    /// There is no process: the app did not load or did not start.
+    NotStarted {
+        /// Why.
+        why: String,
+        /// The exception that the app raised, where there is one.
+        exception: Option<Exception>,
+    },
+    /// The application called a dependency.
+    DependencyCalled {
+        /// Which.
+        dependency: &'static str,
+        /// For what.
+        operation: &'static str,
+        /// The error it got, if any.
+        error: Option<String>,
+    },
+}
+
+/// Events that say how a step fared, and nothing about the exchange itself.
+#[macro_export]
+macro_rules! step_event {
+    () => {
+        $crate::record::transcript::What::OpenedBy { .. }
+            | $crate::record::transcript::What::OnConnectionOf { .. }
+            | $crate::record::transcript::What::BodyTimed(_)
+            | $crate::record::transcript::What::BodyLate { .. }
+            | $crate::record::transcript::What::BodyCutShort { .. }
+            | $crate::record::transcript::What::AwaitedCame { .. }
+            | $crate::record::transcript::What::AwaitedNeverCame { .. }
+            | $crate::record::transcript::What::NotPerformed { .. }
+            | $crate::record::transcript::What::LinkReset
+            | $crate::record::transcript::What::StoppedReading
+    };
+}
+
+/// Everything else that a client does or sees on the wire while the exchange lasts.
+#[macro_export]
+macro_rules! wire_event {
+    () => {
+        $crate::record::transcript::What::ConnectionRefused
+            | $crate::record::transcript::What::RequestSent { .. }
+            | $crate::record::transcript::What::ResponseSeen(_)
+            | $crate::record::transcript::What::BodySeen { .. }
+            | $crate::record::transcript::What::FrameSent(_)
+            | $crate::record::transcript::What::FrameSeen(_)
+            | $crate::record::transcript::What::MessageSeen(_)
+    };
+}
+
+/// Events with which a client gives an exchange up, or finds that it is over.
+#[macro_export]
+macro_rules! end_event {
+    () => {
+        $crate::record::transcript::What::HandshakeRefused { .. }
+            | $crate::record::transcript::What::BadFrameSeen(_)
+            | $crate::record::transcript::What::BadHeadSeen { .. }
+            | $crate::record::transcript::What::EndSeen
+            | $crate::record::transcript::What::DeadlinePassed { .. }
+            | $crate::record::transcript::What::Left
+    };
+}
+
+/// Events of the app's call.
+#[macro_export]
+macro_rules! app_event {
+    () => {
+        $crate::record::transcript::What::Called { .. }
+            | $crate::record::transcript::What::Received(_)
+            | $crate::record::transcript::What::Sent(_)
+            | $crate::record::transcript::What::CallRaised(_)
+            | $crate::record::transcript::What::Returned
+            | $crate::record::transcript::What::Raised(_)
+            | $crate::record::transcript::What::Handled(_)
+            | $crate::record::transcript::What::Logged { .. }
+    };
+}
+
+/// Decisions of the server about an exchange.
+#[macro_export]
+macro_rules! server_event {
+    () => {
+        $crate::record::transcript::What::RequestRefused { .. }
+            | $crate::record::transcript::What::KeepaliveExpired
+            | $crate::record::transcript::What::CutShort
+    };
+}
+
+/// Events of the server's process, of a dependency, or of a fault.
+#[macro_export]
+macro_rules! outer_event {
+    () => {
+        $crate::record::transcript::What::Starting
+            | $crate::record::transcript::What::Stopping
+            | $crate::record::transcript::What::Exited { .. }
+            | $crate::record::transcript::What::Listening
+            | $crate::record::transcript::What::NotStarted { .. }
+            | $crate::record::transcript::What::Signaled { .. }
+            | $crate::record::transcript::What::ExitAwaited { .. }
+            | $crate::record::transcript::What::FaultFired { .. }
+            | $crate::record::transcript::What::DependencyCalled { .. }
+    };
+}
+
+// With these patterns a match names every kind of event and stays short. A new kind belongs to one of them, and the compiler
+// then asks every match that decides something whether the kind matters there.
+pub use crate::{app_event, end_event, outer_event, server_event, step_event, wire_event};
+
+impl What {
+    /// The exception of the app that it carries: one that leaves the app, one that the app handles, or one that stops its
+    /// start.
+    pub fn raised(&self) -> Option<&Exception> {
+        match self {
+            What::Raised(exception)
+            | What::Handled(exception)
+            | What::NotStarted { exception: Some(exception), .. } => Some(exception),
+            // An exception of `send` or `receive` is the server's; the app may not even notice it.
+            What::CallRaised(_)
+            | What::Called { .. }
+            | What::Received(_)
+            | What::Sent(_)
+            | What::Returned
+            | What::Logged { .. }
+            | step_event!()
+            | wire_event!()
+            | end_event!()
+            | server_event!()
+            | outer_event!() => None,
+        }
+    }
+}
+
+/// One observed thing, by whom, when, and in which exchange.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Time since the run began: virtual in memory, real on sockets.
+    pub at: Duration,
+    /// The exchange it belongs to, counted from 0: client by client, and of each in the order of its steps. [`PROCESS`]
+    /// for what belongs to none.
+    pub exchange: usize,
+    /// The party that caused it.
+    pub party: Party,
+    /// The event itself.
+    pub what: What,
+}
+
+/// Stands for an exchange where the life of the server's process is meant.
+pub const PROCESS: usize = usize::MAX;
+
+/// How a log record begins that says how long an app did not let its event loop run.
+pub const KEPT_LOOP: &str = "the application kept its event loop to itself";
+
+/// The connections and sessions that a target still holds once every client is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Residue {
+    /// Connections that are served.
+    pub connections: usize,
+    /// Sessions in the registry.
+    pub sessions: usize,
+}
+
+/// The known facts about a target, by which its answers are judged.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Service {
+    /// Paths that speak WebSocket.
+    pub websocket_paths: &'static [&'static str],
+    /// Paths that answer a plain GET with 2xx.
+    pub http_paths: &'static [&'static str],
+    /// Requests that only a user may make: method and path.
+    pub protected: &'static [(&'static str, &'static str)],
+    /// Subprotocols it knows; one that ends in a dot stands for all that begin with it.
+    pub subprotocols: &'static [&'static str],
+    /// The largest message it takes, in bytes.
+    pub message_bytes_max: usize,
+    /// Texts that only the target may read: its signing secret.
+    pub secrets: Vec<String>,
+    /// Paths whose answer says whether the service can do its work.
+    pub health_paths: &'static [&'static str],
+    /// Dependencies without which it cannot.
+    pub critical: Vec<&'static str>,
+    /// From which delay on it may give a dependency up.
+    pub slow: Duration,
+    /// How a log record begins that is written once for every connection.
+    pub connection_record: &'static str,
+    /// How many connections a user may have at a time; 0 where that is not known.
+    pub connections_max: usize,
+    /// The names of its messages.
+    pub words: Words,
+    /// The kind of target it stands behind, which decides how much of it is seen.
+    pub kind: TargetKind,
+    /// How much is known of its rules.
+    pub knowledge: Knowledge,
+    /// Whether every client may have a session without a credential.
+    pub is_public: bool,
+    /// How often the delivery of an event is tried before it is given up; 0 where that is not known.
+    pub delivery_attempts: usize,
+}
+
+impl Service {
+    /// A service of which nothing is known but what happens: how it answers a request is its own rule.
+    pub const fn unknown(kind: TargetKind) -> Service {
+        Service {
+            websocket_paths: &[],
+            http_paths: &[],
+            protected: &[],
+            subprotocols: &[],
+            message_bytes_max: 0,
+            secrets: Vec::new(),
+            health_paths: &[],
+            critical: Vec::new(),
+            slow: Duration::ZERO,
+            connection_record: "",
+            connections_max: 0,
+            words: Words { welcomes: &[], requests: &[], events: &[], name_user: false },
+            kind,
+            knowledge: Knowledge::None,
+            is_public: true,
+            delivery_attempts: 0,
+        }
+    }
+
+    /// Whether only the wire is seen of it.
+    pub fn is_opaque(&self) -> bool {
+        self.kind == TargetKind::Url
+    }
+
+    /// Whether a real server stands in front of it, of whose own decisions only the wire tells.
+    pub fn is_served(&self) -> bool {
+        self.kind == TargetKind::Served
+    }
+
+    /// Whether it has rules that the harness does not know.
+    pub fn is_foreign(&self) -> bool {
+        self.knowledge != Knowledge::Whole
+    }
+
+    /// Whether nothing is known of it.
+    pub fn is_unknown(&self) -> bool {
+        self.knowledge == Knowledge::None
+    }
+
+    /// Whether it knows a subprotocol.
+    pub fn knows_subprotocol(&self, offer: &str) -> bool {
+        self.subprotocols.iter().any(|known| {
+            offer == *known || (known.ends_with('.') && offer.len() > known.len() && offer.starts_with(known))
+        })
+    }
+
+    /// The known part of it at a path: a service file describes its own paths only.
+    pub fn at(&self, path: &[u8]) -> &Service {
+        static BACKEND: Service = Service::unknown(TargetKind::Backend);
+        static PYTHON: Service = Service::unknown(TargetKind::Python);
+        static SERVED: Service = Service::unknown(TargetKind::Served);
+        static URL: Service = Service::unknown(TargetKind::Url);
+        let is_known = |paths: &[&str]| paths.iter().any(|known| path == known.as_bytes());
+        let is_protected = self.protected.iter().any(|(_, known)| path == known.as_bytes());
+        if !self.is_foreign() || is_known(self.websocket_paths) || is_known(self.http_paths) || is_protected {
+            return self;
+        }
+        match self.kind {
+            TargetKind::Backend => &BACKEND,
+            TargetKind::Python => &PYTHON,
+            TargetKind::Served => &SERVED,
+            TargetKind::Url => &URL,
+        }
+    }
+}
+
+/// How much is known of a service's rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Knowledge {
+    /// Everything: it is the built-in backend's service.
+    #[default]
+    Whole,
+    /// As much as its service file says.
+    File,
+    /// Nothing.
+    None,
+}
+
+/// The names of the messages of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Words {
+    /// The names a welcome goes by.
+    pub welcomes: &'static [&'static str],
+    /// The message types that ask for an agent run, aliases included.
+    pub requests: &'static [&'static str],
+    /// The events of one agent run, in order.
+    pub events: &'static [&'static str],
+    /// Whether welcome and events say for which user they are.
+    pub name_user: bool,
+}
+
+impl Default for Words {
+    /// The embedded backend's.
+    fn default() -> Words {
+        Words {
+            welcomes: &["connection_established", "connect"],
+            requests: &[
+                "user_message",
+                "user",
+                "user_input",
+                "message",
+                "chat_message",
+                "chat",
+                "agent_request",
+                "agent",
+                "start_agent",
+                "execute_agent",
+                "EXECUTE_AGENT",
+            ],
+            events: &["agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed"],
+            name_user: true,
+        }
+    }
+}
+
+/// All events of one run, in order.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Transcript {
+    /// The events.
+    pub events: Vec<Event>,
+    /// The faults of the plan.
+    pub faults: Vec<Fault>,
+    /// How often each of them acted.
+    pub fired: Vec<u32>,
+    /// The target's remaining connections and sessions, if it reports them.
+    pub residue: Option<Residue>,
+    /// The known facts about the target.
+    pub service: Service,
+}
+
+impl Transcript {
+    /// How many exchanges there were.
+    pub fn exchanges(&self) -> usize {
+        self.events.iter().filter(|event| event.exchange != PROCESS).map(|event| event.exchange + 1).max().unwrap_or(0)
+    }
+
+    /// The events of one exchange.
+    pub fn of(&self, exchange: usize) -> impl DoubleEndedIterator<Item = &Event> {
+        self.events.iter().filter(move |event| event.exchange == exchange)
+    }
+
+    /// How many upgrades were accepted.
+    pub fn sessions(&self) -> usize {
+        self.events.iter().filter(|event| matches!(&event.what, What::ResponseSeen(head) if head.status == 101)).count()
+    }
+
+    /// Whether a client can read a text in an exchange: in a body, a message or a close reason.
+    pub fn reads(&self, exchange: usize, text: &str) -> bool {
+        let holds = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(text);
+        self.of(exchange).any(|event| match &event.what {
+            What::BodySeen { body, .. } => holds(body),
+            What::FrameSeen(frame) => holds(&frame.payload),
+            _ => false,
+        })
+    }
+
+    /// Whether a text stands in the log, or in the last words of the process.
+    pub fn says(&self, text: &str) -> bool {
+        let last_words =
+            self.events.iter().any(|event| matches!(&event.what, What::Exited { why } if why.contains(text)));
+        last_words || self.logs().any(|(_, message)| message.contains(text))
+    }
+
+    /// The log records, in order.
+    pub fn logs(&self) -> impl Iterator<Item = (Level, &str)> {
+        self.events.iter().filter_map(|event| match &event.what {
+            What::Logged { level, message } => Some((*level, message.as_str())),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,295 @@
+//! Tries the frame cases on a running target, one connection after the other, with a valid client before and after.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::yield_now;
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    binding::Binding,
+    probe::{self, PAYLOAD_BYTES_MAX},
+    run,
+    target::Target,
+};
+use relapse_core::{
+    client::step::Request,
+    conformance::{Behavior, Conformance, Event, Expected, FrameCase, Judged, Saw, Tried, Variant, Written, judge},
+    error::Error,
+    judge::{classify::Reading, outcome::Class},
+    plan::Plan,
+    record::{
+        redact::Redactor,
+        transcript::{Transcript, What},
+    },
+    wire::{
+        close_code::CloseCode,
+        frame::{Assembly, Frame, Opcode},
+    },
+};
+use relapse_simulate::{link::Wire, recorder::Recorder};
+
+/// How long the client waits for what does not come, unless it is told otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long an upgrade, a greeting, and each step of a valid client may take.
+const OPENING_LIMIT: Duration = Duration::from_secs(10);
+
+/// More than any rule brings about.
+const EVENTS_MAX: usize = 1000;
+
+/// A target whose framing is tried.
+#[derive(Debug)]
+pub struct Peer<'a> {
+    /// The target.
+    pub target: &'a dyn Target,
+    /// How it is spoken to.
+    pub binding: &'a Binding,
+    /// Its name in reports.
+    pub name: String,
+    /// Host and port, as its clients name it.
+    pub authority: String,
+    /// How long the client waits for what does not come.
+    pub patience: Duration,
+    /// The only source of chance.
+    pub seed: u64,
+}
+
+/// Tries cases on a target. `done` is called after each.
+pub async fn conform(cases: &[Arc<FrameCase>], peer: &Peer<'_>, done: impl Fn()) -> Conformance {
+    let mut conformance = Conformance { server: peer.name.clone(), tried: Vec::new(), trouble: None };
+    conformance.trouble = peer.control().await.err().map(|why| format!("before anything was tried {why}"));
+    if conformance.trouble.is_some() {
+        return conformance;
+    }
+    let mut connections = 0;
+    for case in cases {
+        let mut results = Vec::new();
+        for variant in &case.variants {
+            connections += 1;
+            let result = peer.converse(case, variant, connections).await;
+            results.push(peer.clear().await.and(result));
+        }
+        conformance.tried.push(Tried { case: Arc::clone(case), results });
+        done();
+    }
+    conformance.trouble = peer.control().await.err().map(|why| format!("after everything was tried {why}"));
+    conformance
+}
+
+impl Peer<'_> {
+    /// Lets a valid client have a session.
+    async fn control(&self) -> Result<(), String> {
+        let steps = self.binding.session(&self.authority, OPENING_LIMIT);
+        let steps = steps.ok_or("the service file names no path for WebSockets")?;
+        let plan = Plan { seed: self.seed, faults: Vec::new() };
+        let transcript = run::converse(&steps, plan, self.target).await.map_err(|error| failed(&error))?;
+        self.clear().await?;
+        match Reading::of(&transcript, 0).outcome() {
+            outcome if outcome.class == Class::GoodOpen => Ok(()),
+            outcome => Err(format!("a valid client gets {outcome}")),
+        }
+    }
+
+    /// Ends what a conversation left behind, so that it is not taken for the next one's.
+    async fn clear(&self) -> Result<(), String> {
+        self.target.clear().await.map_err(|error| failed(&error))
+    }
+
+    /// Has one conversation of a case, on the so-many-th connection.
+    async fn converse(&self, case: &FrameCase, variant: &Variant, number: usize) -> Result<Judged, String> {
+        let messages = &self.binding.messages;
+        let said = messages.request.as_ref().zip(messages.events.first());
+        let (request, answer) = said.ok_or("the binding has no request, or nothing that answers it")?;
+        let seed = self.seed.wrapping_add(number as u64);
+        let mut chance = fastrand::Rng::with_seed(seed);
+        let written = variant.write(request, &mut chance)?;
+        // A user of its own, so that no user has too many connections or says too much.
+        let (wire, recorder) = self.open(format!("user-{number}"), seed).await?;
+        let mut session = Session::new(wire, chance);
+        session.be_greeted(messages.welcome.as_deref()).await?;
+        session.awaited = answer.clone();
+        session.has_closed = variant.closes();
+        let owed = variant.owed();
+        for written in written {
+            match written {
+                Written::Bytes(bytes) => session.write(&bytes, case.piece_bytes, self.patience).await,
+                Written::Pause(pause) => {
+                    session.read(pause, |_| false).await;
+                    if session.is_over() {
+                        break;
+                    }
+                    session.see(Saw::Resumed);
+                }
+            }
+        }
+        let is_answered = |session: &Session| {
+            matches!(case.expected, Expected::Answers { .. }) && session.replies() >= owed.replies.len()
+        };
+        session.read(self.patience, is_answered).await;
+        let mut judged = judge(&case.expected, &owed, &session.events);
+        if session.replies() > 0 {
+            session.part(self.patience).await;
+        }
+        if let Some(raised) = self.raised(&recorder).filter(|_| judged.behavior > Behavior::NonStrict) {
+            judged.evidence.push_str(&format!("; the application raised {raised}"));
+        }
+        Ok(judged)
+    }
+
+    /// The exception that left the application meanwhile, if its ledger tells: that is not the server's doing.
+    fn raised(&self, recorder: &Recorder) -> Option<String> {
+        // Everything that was told until now is written down by then.
+        self.target.residue();
+        let transcript = recorder.transcript();
+        let redactor = Redactor::of(&transcript);
+        transcript.events.iter().find_map(|event| match &event.what {
+            What::Raised(exception)
+                if !(exception.is_cancellation() || exception.is_disconnect() || exception.is_broken_off()) =>
+            {
+                Some(redactor.text(&exception.located()))
+            }
+            _ => None,
+        })
+    }
+
+    /// Opens a session for a user, and who writes down what happens in it.
+    async fn open(&self, user: String, seed: u64) -> Result<(Wire, Recorder), String> {
+        let upgrade = self.binding.upgrade(&self.authority);
+        let request = Request { user, ..upgrade.ok_or("the service file names no path for WebSockets")? };
+        let recorder = Recorder::new(Plan { seed, faults: Vec::new() });
+        let opened = probe::open(&request, OPENING_LIMIT, &recorder, self.target).await;
+        match opened.map_err(|error| failed(&error))? {
+            Some(wire) => Ok((wire, recorder)),
+            None => {
+                let transcript = Transcript { service: self.target.service(), ..recorder.transcript() };
+                Err(format!("no session: {}", Reading::of(&transcript, 0).outcome()))
+            }
+        }
+    }
+}
+
+fn failed(error: &Error) -> String {
+    format!("could not {error}")
+}
+
+/// An open WebSocket, from the client's side.
+struct Session {
+    wire: Wire,
+    assembly: Assembly,
+    chance: fastrand::Rng,
+    /// The `type` of the message that is waited for.
+    awaited: String,
+    /// Whether the client's close frame is out, or will be.
+    has_closed: bool,
+    began: Instant,
+    events: Vec<Event>,
+}
+
+impl Session {
+    fn new(wire: Wire, chance: fastrand::Rng) -> Session {
+        Session {
+            wire,
+            assembly: Assembly::default(),
+            chance,
+            awaited: String::new(),
+            has_closed: false,
+            began: Instant::now(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Waits for the greeting, if there is one, and begins behind it.
+    async fn be_greeted(&mut self, welcome: Option<&str>) -> Result<(), String> {
+        if let Some(welcome) = welcome {
+            welcome.clone_into(&mut self.awaited);
+            self.read(OPENING_LIMIT, |session| session.replies() > 0).await;
+            if self.replies() == 0 {
+                return Err(format!("no session: no `{welcome}` came"));
+            }
+        }
+        self.events.clear();
+        self.began = Instant::now();
+        Ok(())
+    }
+
+    fn see(&mut self, saw: Saw) {
+        self.events.push(Event { at: self.began.elapsed(), saw });
+    }
+
+    fn replies(&self) -> usize {
+        self.events.iter().filter(|event| matches!(event.saw, Saw::Reply(_))).count()
+    }
+
+    /// Whether nothing more can come that means anything.
+    fn is_over(&self) -> bool {
+        let is_end = |event: &Event| matches!(event.saw, Saw::End | Saw::Illegal(_));
+        self.events.last().is_some_and(is_end) || self.events.len() >= EVENTS_MAX
+    }
+
+    /// Writes bytes in pieces of `piece_bytes`. A server that does not read has its limit.
+    async fn write(&mut self, bytes: &[u8], piece_bytes: Option<usize>, limit: Duration) {
+        let wire = &mut self.wire;
+        let all = async {
+            for piece in bytes.chunks(piece_bytes.unwrap_or(bytes.len()).max(1)) {
+                wire.outgoing.extend_from_slice(piece);
+                wire.flush().await;
+                // In memory the server gets the piece alone only when it has its turn.
+                yield_now().await;
+            }
+        };
+        let _ = timeout(limit, all).await;
+    }
+
+    /// Reads until it is enough, or nothing more can come, for so long at most.
+    async fn read(&mut self, limit: Duration, is_enough: impl Fn(&Session) -> bool) {
+        let reading = async {
+            while !self.is_over() && !is_enough(self) {
+                match Frame::decode(&mut self.wire.incoming, PAYLOAD_BYTES_MAX) {
+                    Ok(Some(frame)) => self.take(frame),
+                    Ok(None) if self.wire.has_ended() => self.see(Saw::End),
+                    Ok(None) => {
+                        self.wire.progress().await;
+                    }
+                    Err(error) => self.see(Saw::Illegal(error)),
+                }
+            }
+        };
+        let _ = timeout(limit, reading).await;
+    }
+
+    /// Takes a frame, and answers what a client has to answer.
+    fn take(&mut self, frame: Frame) {
+        match self.assembly.take(frame, PAYLOAD_BYTES_MAX) {
+            Ok(None) => {}
+            Ok(Some(frame)) => {
+                if let Some(saw) = Saw::of(&frame, &self.awaited) {
+                    self.see(saw);
+                }
+                match frame.opcode {
+                    Opcode::Ping => self.send(Frame::new(Opcode::Pong, frame.payload)),
+                    Opcode::Close if !self.has_closed => self.close(frame.close_parts().0),
+                    _ => {}
+                }
+            }
+            Err(error) => self.see(Saw::Illegal(error)),
+        }
+    }
+
+    fn send(&mut self, frame: Frame) {
+        frame.masked(self.chance.u32(..).to_be_bytes()).encode(&mut self.wire.outgoing);
+    }
+
+    fn close(&mut self, code: Option<CloseCode>) {
+        self.send(Frame::close(code, ""));
+        self.has_closed = true;
+    }
+
+    /// Closes a session that is still open, and reads until its end.
+    async fn part(mut self, limit: Duration) {
+        if !self.has_closed {
+            self.close(Some(CloseCode::NORMAL));
+        }
+        self.read(limit, |_| false).await;
+    }
+}

@@ -1,0 +1,308 @@
+//! The healthy client of a service: which one there is, and how it fares.
+
+use std::time::Duration;
+
+use super::{External, translate};
+use crate::{
+    binding::Binding,
+    case::{Case, Vocabulary},
+    route::Route,
+    run,
+};
+use relapse_core::{
+    client::{
+        credential::Credential,
+        step::{Act, AnswerReading, DEFAULT_LIMIT, Request, Step},
+    },
+    error::Error,
+    judge::{
+        classify::{self, Reading},
+        outcome::{Class, Ending, Outcome},
+        verdict::HealthyClient,
+    },
+    plan::Plan,
+    record::transcript::What,
+    wire::{close_code::CloseCode, head::readable},
+};
+use relapse_simulate::clock::Clock;
+
+/// How long each step of a healthy client may take, on the app's own clock.
+const LIMIT: Duration = Duration::from_secs(30);
+/// The same of a derived one where time is real and a user waits for it, unless the case's own step may take longer.
+const REAL_LIMIT: Duration = DEFAULT_LIMIT;
+/// How many derived healthy clients may get no answer where time is real. No further route is asked then.
+const HANGS_MAX: usize = 2;
+/// How many of an app's routes are tried until one lets the healthy client in.
+const ROUTES_MAX: usize = 16;
+
+/// Where a healthy client comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The case says what it does, so that it has to get through, and everything that it waits for has to come.
+    Control,
+    /// The service file says what it does, so that it has to get through.
+    ServiceFile,
+    /// It is derived, so that the service may refuse it.
+    Derived,
+}
+
+impl External {
+    /// How the healthy client of a case fares, without any fault: the case's own `[control]`; the service file's session; the
+    /// case's own first request; the plainest request to a route of the app.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub(super) async fn healthy_client(
+        &self,
+        case: Option<&Case>,
+        binding: &Binding,
+        seed: u64,
+    ) -> Result<Healthy, Error> {
+        let (mut refused, mut failed): (Option<HealthyClient>, Option<HealthyClient>) = (None, None);
+        let (mut decided, mut hangs) = (None, 0);
+        let limit = |own| self.derived_limit(own);
+        let derived = case.map_or_else(Vec::new, |case| derived(case, binding, &self.target.authority(), limit));
+        for (source, steps) in self.stated(case, binding).into_iter().chain(derived) {
+            let outcome = self.fares(source, &steps, seed).await?;
+            match judged(source, outcome, presents_credential(&steps)) {
+                HealthyClient::RefusedByDesign(outcome) => {
+                    refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
+                }
+                // The case's own request may be what fails, so that it does not say whether anyone else is let in.
+                tried @ HealthyClient::Tried(_) if source == Source::Derived && !is_let_in(&tried) => {
+                    hangs += usize::from(tried.outcome().is_some_and(is_hang));
+                    decided = Some(tried);
+                    break;
+                }
+                decided => return Ok(Healthy::of(decided)),
+            }
+        }
+        let known = self.routes.iter().map(|route| (route, RouteSource::Known));
+        let guessed = self.guesses.iter().map(|route| (route, RouteSource::Guessed));
+        let is_like = |route: &Route| case.is_none_or(|case| route.is_websocket == opens_sessions(case));
+        let routes = known.chain(guessed).filter(|(route, _)| is_harmless(route) && is_like(route));
+        for (route, source) in routes.take(ROUTES_MAX) {
+            if self.clock() == Clock::Real && hangs >= HANGS_MAX {
+                break;
+            }
+            let outcome = self.greet(route, binding, seed).await?;
+            hangs += usize::from(is_hang(&outcome));
+            if outcome.class == Class::GoodOpen {
+                let let_in = Some(route.to_string());
+                return Ok(Healthy { client: decided.unwrap_or(HealthyClient::Tried(outcome)), let_in });
+            }
+            if source == RouteSource::Guessed && is_unfound(&outcome) {
+                continue;
+            }
+            if outcome.class.is_good() {
+                refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
+            } else {
+                failed.get_or_insert(HealthyClient::Tried(outcome));
+            }
+        }
+        // The failure of another route says nothing about a case; for a hunt it is something to find.
+        let last_word = if case.is_some() { decided.or(refused) } else { failed.or(refused) };
+        Ok(Healthy::of(last_word.unwrap_or(HealthyClient::Absent)))
+    }
+
+    /// The steps that the case or the service file states.
+    fn stated(&self, case: Option<&Case>, binding: &Binding) -> Vec<(Source, Vec<Step>)> {
+        let authority = self.target.authority();
+        if let Some(control) = case.and_then(|case| case.control.as_ref()) {
+            let steps = control.iter().cloned();
+            return vec![(
+                Source::Control,
+                steps.map(|step| translate::as_written(binding, &authority, step)).collect(),
+            )];
+        }
+        let is_there =
+            case.is_none_or(|case| case.vocabulary == Vocabulary::Backend || opens_session_of(case, binding));
+        let session = if is_there { binding.session(&authority, self.patience(LIMIT)) } else { None };
+        session.into_iter().map(|steps| (Source::ServiceFile, steps)).collect()
+    }
+
+    /// How long a derived healthy client waits for an answer. `own` is how long the case's own step may take.
+    fn derived_limit(&self, own: Duration) -> Duration {
+        match self.clock() {
+            Clock::Virtual => LIMIT,
+            Clock::Real => own.clamp(REAL_LIMIT, LIMIT),
+        }
+    }
+
+    /// How steps fare without any fault: the worst of their exchanges. A message that a case's own healthy client waits for
+    /// and does not get is no answer. One that gets no answer at all says what it asked for, and how long it waited.
+    async fn fares(&self, source: Source, steps: &[Step], seed: u64) -> Result<Outcome, Error> {
+        let plan = Plan { seed, faults: Vec::new() };
+        let transcript = run::converse(steps, plan, self.target.as_ref()).await?;
+        self.target.clear().await?;
+        let outcome = |reading: &Reading<'_>| {
+            let waits_in_vain = reading.events.iter().any(|event| matches!(event.what, What::AwaitedNeverCame { .. }));
+            match with_the_wait(reading.outcome(), reading) {
+                outcome if source == Source::Control && outcome.class == Class::GoodOpen && waits_in_vain => {
+                    Outcome { class: Class::BadSilent, ..outcome }
+                }
+                outcome => outcome,
+            }
+        };
+        let outcomes: Vec<Outcome> = classify::readings(&transcript).iter().map(outcome).collect();
+        Ok(classify::worst(&outcomes).expect("a healthy client opens an exchange").clone())
+    }
+
+    /// How the plainest request to a route fares.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub async fn greet(&self, route: &Route, binding: &Binding, seed: u64) -> Result<Outcome, Error> {
+        let authority = self.target.authority();
+        let steps = route.greeting(self.derived_limit(REAL_LIMIT)).into_iter();
+        let steps: Vec<Step> = steps.map(|step| translate::as_written(binding, &authority, step)).collect();
+        self.fares(Source::Derived, &steps, seed).await
+    }
+}
+
+/// Where a route comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RouteSource {
+    /// The app or the user names it.
+    Known,
+    /// The code looks as if the app had it.
+    Guessed,
+}
+
+/// How a healthy client fares, and what the service lets it in for where that says more.
+#[derive(Debug)]
+pub(super) struct Healthy {
+    pub(super) client: HealthyClient,
+    /// The route that lets a client in.
+    pub(super) let_in: Option<String>,
+}
+
+impl Healthy {
+    fn of(client: HealthyClient) -> Healthy {
+        Healthy { client, let_in: None }
+    }
+}
+
+fn is_hang(outcome: &Outcome) -> bool {
+    matches!(outcome.ending, Ending::Hang { .. })
+}
+
+/// The outcome of a client that waited in vain, with its request and how long it waited.
+fn with_the_wait(outcome: Outcome, reading: &Reading<'_>) -> Outcome {
+    let limit = reading.events.iter().find_map(|event| match &event.what {
+        What::DeadlinePassed { limit, .. } => Some(*limit),
+        _ => None,
+    });
+    match (outcome.ending, reading.request, limit) {
+        (Ending::Hang { waiting_for }, Some(head), Some(limit)) => {
+            let asked = format!("{} {}", head.method, readable(&head.target));
+            let waiting_for = format!("{waiting_for} ({asked}) for {} s", limit.as_secs_f64());
+            Outcome { ending: Ending::Hang { waiting_for }, ..outcome }
+        }
+        (ending, ..) => Outcome { ending, ..outcome },
+    }
+}
+
+fn is_let_in(healthy: &HealthyClient) -> bool {
+    matches!(healthy, HealthyClient::Tried(outcome) if outcome.class == Class::GoodOpen)
+}
+
+/// Whether a route is refused as a path is refused that the app does not have.
+pub(super) fn is_unfound(outcome: &Outcome) -> bool {
+    matches!(outcome.ending, Ending::Http { status: 403..=405, .. })
+}
+
+/// Whether the first request of a case asks for a WebSocket.
+fn opens_sessions(case: &Case) -> bool {
+    let first = case.steps.iter().find(|step| step.act.request().is_some());
+    first.is_some_and(|step| matches!(step.act, Act::Open(_)))
+}
+
+/// Whether a case opens the session that the service file describes.
+fn opens_session_of(case: &Case, binding: &Binding) -> bool {
+    let Some(path) = &binding.paths.websocket else { return false };
+    let path = path.split_once('?').map_or(path.as_str(), |(path, _)| path);
+    case.steps.iter().any(|step| matches!(&step.act, Act::Open(request) if request.path == path.as_bytes()))
+}
+
+/// The case's own first request, without what makes it a trigger: its faults, its messages and its bad credential; and the
+/// same without its query, which may be what the service refuses. What may change something is not repeated. `limit` says
+/// how long an answer may take where the case's own step may take so long.
+fn derived(
+    case: &Case,
+    binding: &Binding,
+    authority: &str,
+    limit: impl Fn(Duration) -> Duration,
+) -> Vec<(Source, Vec<Step>)> {
+    let request = |request: &Request| {
+        let credential = if binding.credential.is_needed() { Credential::Valid } else { Credential::None };
+        let answer = AnswerReading::AtOnce;
+        Request { credential, without: Vec::new(), retry: None, give_up: None, answer, ..request.clone() }
+    };
+    let own = case.steps.iter().find_map(|step| {
+        let act = match &step.act {
+            Act::Open(asked) => Act::Open(Request { method: "GET".to_owned(), ..request(asked) }),
+            Act::Request(asked) if matches!(asked.method.as_str(), "GET" | "HEAD") => Act::Request(request(asked)),
+            _ => return None,
+        };
+        Some((act, limit(step.limit)))
+    });
+    let without_query = |request: &Request| Request { query: Vec::new(), ..request.clone() };
+    let plain = own.as_ref().and_then(|(act, limit)| match act {
+        Act::Open(asked) if !asked.query.is_empty() => Some((Act::Open(without_query(asked)), *limit)),
+        Act::Request(asked) if !asked.query.is_empty() => Some((Act::Request(without_query(asked)), *limit)),
+        _ => None,
+    });
+    let steps = |(act, limit): (Act, Duration)| {
+        let close = matches!(act, Act::Open(_)).then_some(Act::Close(CloseCode::NORMAL));
+        let acts = std::iter::once(act).chain(close);
+        acts.map(|act| translate::as_written(binding, authority, Step::new(act, limit))).collect()
+    };
+    own.into_iter().chain(plain).map(|act| (Source::Derived, steps(act))).collect()
+}
+
+/// Whether any of the steps presents a credential.
+fn presents_credential(steps: &[Step]) -> bool {
+    steps.iter().filter_map(|step| step.act.request()).any(|request| request.credential == Credential::Valid)
+}
+
+/// The meaning of a healthy client's outcome.
+fn judged(source: Source, outcome: Outcome, has_credential: bool) -> HealthyClient {
+    let is_refusal = match &outcome.ending {
+        Ending::Http { status: 401 | 403, .. } => true,
+        Ending::Close { code: Some(code), .. } => matches!(code.0, 1008 | 4401 | 4403),
+        Ending::Http { .. }
+        | Ending::Close { code: None, .. }
+        | Ending::Drop
+        | Ending::BadHandshake { .. }
+        | Ending::Hang { .. }
+        | Ending::Silence { .. }
+        | Ending::Parted { .. }
+        | Ending::Left
+        | Ending::Refused
+        | Ending::NotStarted { .. } => outcome.class == Class::GoodAuthRefusal,
+    };
+    match outcome.class {
+        Class::GoodOpen => HealthyClient::Tried(outcome),
+        _ if is_refusal && has_credential => HealthyClient::CredentialRefused(outcome),
+        _ if is_refusal && source != Source::Control => HealthyClient::RefusedByDesign(outcome),
+        Class::GoodAuthRefusal | Class::GoodBadRequest if source == Source::Derived => {
+            HealthyClient::RefusedByDesign(outcome)
+        }
+        Class::GoodAuthRefusal
+        | Class::GoodBadRequest
+        | Class::GoodNotReady
+        | Class::Unclean
+        | Class::BadServer
+        | Class::BadDrop
+        | Class::BadHang
+        | Class::BadMask
+        | Class::BadOpen
+        | Class::BadSilent => HealthyClient::Tried(outcome),
+    }
+}
+
+/// Whether asking changes nothing, as far as HTTP promises (RFC 9110 section 9.2.1).
+pub(crate) fn is_harmless(route: &Route) -> bool {
+    route.is_websocket || route.methods.is_empty() || route.methods.iter().any(|method| method == "GET")
+}

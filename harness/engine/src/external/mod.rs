@@ -1,0 +1,405 @@
+//! Cases on a target of the user's own, each in the words of its service.
+
+mod healthy;
+mod translate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use healthy::Healthy;
+pub(crate) use healthy::is_harmless;
+pub use translate::{as_written, in_the_words_of, translate};
+
+use crate::{
+    binding::Binding,
+    case::{Case, DEFAULT_PROFILE},
+    explain::{Explanation, Kind},
+    judge,
+    route::Route,
+    run,
+    target::Target,
+};
+use relapse_core::{
+    client::{
+        credential::{Credential, Form},
+        step::{Act, DEFAULT_USER, Request, Step},
+    },
+    error::{Error, Trouble},
+    judge::{
+        classify::Reading,
+        outcome::{Class, Ending, Outcome},
+        verdict::{Exercised, HealthyClient, Judged, Judgement, Reason, Shown, Side, Verdict},
+    },
+    plan::Plan,
+    record::{redact::Redactor, transcript::TargetKind},
+};
+use relapse_simulate::{clock::Clock, profile::Profile};
+
+/// How long an answer may take that only says which server answers.
+const RECOGNIZING_LIMIT: Duration = Duration::from_secs(3);
+
+/// A target of the user's own, and what is known of it.
+#[derive(Debug)]
+pub struct External {
+    /// The target.
+    pub target: Box<dyn Target + Send>,
+    /// The known servers that it may be, so that its failures can be explained.
+    pub kind: Kind,
+    /// The server in front of the app.
+    pub front: Front,
+    /// Its routes, as the app tells them or the user named them.
+    pub routes: Vec<Route>,
+    /// Routes that its code looks as if it had, unasked.
+    pub guesses: Vec<Route>,
+}
+
+/// The server in front of an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Front {
+    /// A server that a profile with this name plays.
+    Profile(String),
+    /// A real server that the harness starts, as `--server` names it.
+    Server(String),
+    /// Whatever answers behind a URL.
+    Unknown,
+}
+
+/// One version of a user's service.
+#[derive(Debug)]
+pub enum Version {
+    /// It runs.
+    Running(External),
+    /// The app does not load or does not start.
+    NotStarted {
+        /// The kind of target it would be.
+        kind: TargetKind,
+        /// Why.
+        trouble: Trouble,
+    },
+}
+
+/// The versions of a service that cases are judged on.
+#[derive(Debug)]
+pub struct Versions {
+    /// The service file of both.
+    pub binding: Binding,
+    /// The version with the bug; `None` where only one version is looked at.
+    pub before: Option<Version>,
+    /// The version with the fix, or the only one.
+    pub after: Version,
+    /// How often each version is run; at least once.
+    pub repeat: usize,
+}
+
+impl External {
+    /// A target with nothing known of it.
+    pub fn new(target: impl Target + Send + 'static, front: Front) -> External {
+        External { target: Box::new(target), kind: Kind::default(), front, routes: Vec::new(), guesses: Vec::new() }
+    }
+
+    /// Finds out which known server answers behind a URL: by a plain request where the service file has a path for one, and
+    /// by an upgrade that every server refuses in words of its own. A server that does not answer, or may not be asked as
+    /// often, stays unknown.
+    pub async fn recognize(&mut self, binding: &Binding, known: &[Arc<Profile>]) {
+        if self.target.kind() != TargetKind::Url {
+            return;
+        }
+        self.kind = Kind::default();
+        let authority = self.target.authority();
+        let standard = |path: &str| binding.request(&authority, path, Credential::None);
+        let websocket = binding.paths.websocket.as_deref().unwrap_or("/");
+        let keyless = Request { without: vec!["Sec-WebSocket-Key".to_owned()], ..standard(websocket) };
+        let mut acts = vec![Act::Open(keyless)];
+        acts.extend(binding.paths.health.first().map(|path| Act::Request(standard(path))));
+        let mut transcripts = Vec::new();
+        for act in acts {
+            let step = Step::new(act, RECOGNIZING_LIMIT);
+            match run::converse(&[step], Plan { seed: 1, faults: Vec::new() }, self.target.as_ref()).await {
+                Ok(transcript) => transcripts.push(transcript),
+                Err(_) => return,
+            }
+        }
+        let readings: Vec<Reading<'_>> = transcripts.iter().map(|transcript| Reading::of(transcript, 0)).collect();
+        self.kind = Kind::of(known, &readings, readings.first());
+    }
+
+    /// The server in front of it, or the known server that it is like.
+    pub fn described(&self) -> String {
+        match &self.front {
+            Front::Profile(name) => format!("played by the profile {name}"),
+            Front::Server(name) => format!("the real one ({name})"),
+            Front::Unknown => self.kind.to_string(),
+        }
+    }
+
+    /// The profile of the server that it is most like.
+    pub(crate) fn like(&self) -> &str {
+        match &self.front {
+            Front::Profile(name) => name,
+            Front::Server(_) | Front::Unknown => {
+                self.kind.profiles.first().map_or(DEFAULT_PROFILE, |profile| profile.name.as_str())
+            }
+        }
+    }
+
+    /// Stops it where the harness started it, and waits for its end; gives what went wrong then, without secrets.
+    ///
+    /// # Errors
+    /// When something panicked.
+    pub async fn shut_down(&self) -> Result<Vec<String>, Error> {
+        let complaints = self.target.shut_down().await?;
+        let mut secrets = self.target.service().secrets;
+        secrets.push(self.target.credential(Credential::Valid, DEFAULT_USER, Form::Token).text);
+        secrets.retain(|secret| !secret.is_empty());
+        let redactor = Redactor::of_secrets(&secrets);
+        Ok(complaints.iter().map(|complaint| redactor.text(complaint)).collect())
+    }
+
+    /// The clock that it keeps.
+    pub fn clock(&self) -> Clock {
+        self.target.capabilities().clock
+    }
+
+    /// A limit as far as someone waits for it: where time is real, not as long as on a virtual clock.
+    fn patience(&self, limit: Duration) -> Duration {
+        match self.clock() {
+            Clock::Real => limit.min(translate::PAUSE_MAX),
+            Clock::Virtual => limit,
+        }
+    }
+
+    /// Forgets the routes that do not exist: those that refuse the plainest request as a path is refused that the app does
+    /// not have.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub async fn forget_unfound(&mut self, binding: &Binding, seed: u64) -> Result<(), Error> {
+        for route in std::mem::take(&mut self.routes) {
+            let outcome = self.greet(&route, binding, seed).await?;
+            if !healthy::is_unfound(&outcome) {
+                self.routes.push(route);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it serves anyone, without which nothing that is tried on it proves anything.
+    ///
+    /// # Errors
+    /// Says what the healthy client gets instead. A failure is no error: it may be the one that was reported.
+    pub async fn answers(&self, binding: &Binding, seed: u64) -> Result<HealthyClient, Reason> {
+        Ok(self.served(None, binding, seed).await?.client)
+    }
+
+    /// The outcome of a case's healthy client, if the service serves any client.
+    async fn served(&self, case: Option<&Case>, binding: &Binding, seed: u64) -> Result<Healthy, Reason> {
+        let healthy = self.healthy_client(case, binding, seed).await;
+        let healthy = healthy.map_err(|error| Reason::Harness(format!("could not {error}")))?;
+        let authority = self.target.authority();
+        match healthy.client.outcome().map(|outcome| &outcome.ending) {
+            Some(Ending::Refused) => Err(Reason::Harness(format!("nothing listens at {authority}"))),
+            Some(Ending::Http { status: 429, .. }) => {
+                Err(Reason::Harness(format!("{authority} refuses further requests (429)")))
+            }
+            Some(
+                Ending::Http { .. }
+                | Ending::Close { .. }
+                | Ending::Drop
+                | Ending::BadHandshake { .. }
+                | Ending::Hang { .. }
+                | Ending::Silence { .. }
+                | Ending::Parted { .. }
+                | Ending::Left
+                // A case may be about an app that does not start.
+                | Ending::NotStarted { .. },
+            )
+            | None => Ok(healthy),
+        }
+    }
+
+    /// Performs a case and its healthy client, and judges.
+    async fn conduct(&self, case: &Case, binding: &Binding, seed: u64) -> Result<Judged, Reason> {
+        let failed = |error: Error| Reason::Harness(format!("could not {error}"));
+        self.target.start_with(&case.server_arguments).await.map_err(failed)?;
+        let mut healthy = Vec::new();
+        if !case.is_alone {
+            healthy.push(self.served(Some(case), binding, seed).await?);
+        }
+        let plan = case.plan(seed);
+        let transcript = run::converse_as(case.crowd, &case.steps, plan, self.target.as_ref()).await.map_err(failed)?;
+        self.target.clear().await.map_err(failed)?;
+        healthy.push(self.healthy_client(Some(case), binding, seed).await.map_err(failed)?);
+        let let_in = healthy.iter().find_map(|healthy| healthy.let_in.clone());
+        let control = worst(healthy.into_iter().map(|healthy| healthy.client).collect());
+        Ok(Judged { let_in, ..judge::judge(transcript, control) })
+    }
+
+    /// The possible causes of a run's outcome.
+    fn explain(&self, judged: &Judged) -> Option<Explanation> {
+        let at = judged.outcomes.iter().position(|outcome| *outcome == judged.outcome)?;
+        let explanation = self.kind.explain(&judge::reading(judged, at)?, &judged.outcome.ending)?;
+        // The upgrade of a healthy client arrived, on the case's own path unless `[control]` names another.
+        let is_session = |outcome: &Outcome| matches!(outcome.ending, Ending::Parted { .. } | Ending::Close { .. });
+        match judged.control.outcome().is_some_and(is_session) {
+            true => explanation.of_arrived(),
+            false => Some(explanation),
+        }
+    }
+}
+
+/// The worst of a healthy client's attempts.
+fn worst(controls: Vec<HealthyClient>) -> HealthyClient {
+    let badness = |healthy: &HealthyClient| match healthy {
+        HealthyClient::Tried(outcome) if !outcome.class.is_good() => 0,
+        HealthyClient::CredentialRefused(_) => 1,
+        HealthyClient::RefusedByDesign(_) => 2,
+        HealthyClient::Tried(_) => 3,
+        HealthyClient::Absent => 4,
+    };
+    controls.into_iter().min_by_key(badness).unwrap_or(HealthyClient::Absent)
+}
+
+impl Version {
+    /// Its target, where it runs.
+    pub fn running(&self) -> Option<&External> {
+        match self {
+            Version::Running(external) => Some(external),
+            Version::NotStarted { .. } => None,
+        }
+    }
+
+    /// Runs a case on it; in its own words, and what came of it.
+    async fn run(&self, case: &Case, binding: &Binding, seed: u64) -> Result<(Case, Judged), Reason> {
+        match self {
+            Version::Running(external) => {
+                let translated = translate(case, binding, external)?;
+                let judged = external.conduct(&translated, binding, seed).await?;
+                Ok((translated, judged))
+            }
+            Version::NotStarted { kind, trouble } => Ok((case.clone(), judge::not_started(case, *kind, trouble))),
+        }
+    }
+}
+
+impl Versions {
+    /// Judges a case. What cannot be performed on these targets is INCONCLUSIVE.
+    pub async fn judge(&self, case: &Case, seed: u64) -> Judgement {
+        match self.try_judge(case, seed).await {
+            Ok(judgement) => judgement,
+            Err(reason) => Judgement::inconclusive(reason),
+        }
+    }
+
+    async fn try_judge(&self, case: &Case, seed: u64) -> Result<Judgement, Reason> {
+        let repeat = self.repeat.max(1);
+        let seed = case.seed.unwrap_or(seed);
+        let mut afters = Vec::new();
+        for _ in 0..repeat {
+            afters.push(self.after.run(case, &self.binding, seed).await?);
+        }
+        let Some(version) = &self.before else {
+            let judged = |(case, after): &(Case, Judged)| judge::alone(case, after);
+            let (after, others, result) = decisive(afters, judged);
+            let tries = Tries { before: None, after, others };
+            return Ok(self.judgement(tries, result.map(|()| Verdict::Passed), None));
+        };
+        let mut befores = Vec::new();
+        for _ in 0..repeat {
+            befores.push(version.run(case, &self.binding, seed).await?.1);
+        }
+        let like = version.running().map_or(DEFAULT_PROFILE, External::like);
+        let shows = |before: &Judged| {
+            afters
+                .first()
+                .and_then(|(case, _)| case.symptom_behind(like))
+                .is_some_and(|symptom| judge::differences(symptom, before).is_empty())
+        };
+        let in_runs = befores.iter().filter(|before| shows(before)).count();
+        let at = befores.iter().position(shows).unwrap_or(0);
+        let before = befores.swap_remove(at);
+        let others: Exercised = befores.iter().map(Exercised::by).sum();
+        let judged = |(case, after): &(Case, Judged)| judge::compare(case, like, &before, after);
+        let (after, other_afters, result) = decisive(afters, judged);
+        let shown = (repeat > 1).then_some(Shown { in_runs, of_runs: repeat });
+        let tries = Tries { before: Some(before), after, others: others + other_afters };
+        Ok(self.judgement(tries, result.map(|()| Verdict::Fixed), shown))
+    }
+
+    fn judgement(
+        &self,
+        Tries { before, after, others }: Tries,
+        result: Result<Verdict, (Verdict, Reason)>,
+        shown: Option<Shown>,
+    ) -> Judgement {
+        let judgement = Judgement { shown, others, ..Judgement::of(result, before, Some(after)) };
+        let (looked_at, version) = match judgement.verdict {
+            Verdict::CannotReproduce => (&judgement.before, self.before.as_ref()),
+            Verdict::Fixed
+            | Verdict::Passed
+            | Verdict::StillBroken
+            | Verdict::Failed
+            | Verdict::Vacuous
+            | Verdict::Inconclusive => (&judgement.after, Some(&self.after)),
+        };
+        // A refusal may have its cause on the way to the app.
+        let explanation = looked_at
+            .as_ref()
+            .filter(|run| !judgement.verdict.passes() && run.outcome.class != Class::GoodOpen)
+            .and_then(|run| version.and_then(Version::running)?.explain(run));
+        Judgement { explanation: explanation.map(|explanation| explanation.to_string()), ..judgement }
+    }
+
+    /// Every version that runs, with its side.
+    pub fn running(&self) -> impl Iterator<Item = (Side, &External)> {
+        let before = self.before.iter().map(|version| (Side::Before, version));
+        let all = before.chain([(Side::After, &self.after)]);
+        all.filter_map(|(side, version)| Some((side, version.running()?)))
+    }
+}
+
+/// The runs that a verdict rests on.
+#[derive(Debug)]
+struct Tries {
+    before: Option<Judged>,
+    after: Judged,
+    /// The counts of the other runs of both versions.
+    others: Exercised,
+}
+
+/// The first of several runs that does not pass, or the last one, the counts of the others, and the result.
+fn decisive<T>(
+    mut runs: Vec<(Case, Judged)>,
+    judged: impl Fn(&(Case, Judged)) -> Result<T, (Verdict, Reason)>,
+) -> (Judged, Exercised, Result<T, (Verdict, Reason)>) {
+    let at = runs.iter().position(|run| judged(run).is_err()).unwrap_or(runs.len() - 1);
+    let run = runs.swap_remove(at);
+    let result = judged(&run);
+    let others = runs.iter().map(|(_, run)| Exercised::by(run)).sum();
+    (run.1, others, result)
+}
+
+/// Cases with their numbers, so that those for which a server is started with the same arguments stand together: those
+/// without any first, the others as the first of each group comes.
+fn in_groups(cases: &[Arc<Case>]) -> Vec<(usize, &Arc<Case>)> {
+    let mut groups: Vec<&[String]> = vec![&[]];
+    let mut numbered: Vec<(usize, &Arc<Case>)> = cases.iter().enumerate().collect();
+    numbered.sort_by_key(|(_, case)| {
+        let arguments = case.server_arguments.arguments.as_slice();
+        groups.iter().position(|known| *known == arguments).unwrap_or_else(|| {
+            groups.push(arguments);
+            groups.len() - 1
+        })
+    });
+    numbered
+}
+
+/// Judges cases one after the other. `done` is called after each.
+pub async fn judge_external(cases: &[Arc<Case>], versions: &Versions, seed: u64, done: impl Fn()) -> Vec<Judgement> {
+    let mut judged: Vec<(usize, Judgement)> = Vec::new();
+    for (index, case) in in_groups(cases) {
+        judged.push((index, versions.judge(case, seed).await));
+        done();
+    }
+    judged.sort_by_key(|(index, _)| *index);
+    judged.into_iter().map(|(_, judgement)| judgement).collect()
+}

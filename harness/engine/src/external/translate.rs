@@ -1,0 +1,289 @@
+//! Cases in a service's own words.
+
+use std::time::Duration;
+
+use super::External;
+use crate::{
+    binding::{Binding, RequestKind},
+    case::{Accepted, Case, Origin, Symptom, Vocabulary},
+};
+use relapse_core::{
+    client::{
+        credential::{Credential, CredentialPlace},
+        step::{Act, Awaited, Client, DEFAULT_USER, Request, Step},
+    },
+    judge::verdict::Reason,
+    record::transcript::{TargetKind, Words},
+    wire::message::message_type,
+};
+
+/// The longest pause and the longest wait of a case in the backend's words, where time is real.
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// The backend's last words: the message after the last event, and the answer to a ping. On another service the last event
+/// stands for both.
+const LAST_WORDS: [&str; 2] = ["agent_response_complete", "pong"];
+
+/// A case in the words of a service.
+///
+/// # Errors
+/// Says why it cannot be performed there.
+pub fn translate(case: &Case, binding: &Binding, external: &External) -> Result<Case, Reason> {
+    let refuse = |why: String| Err(Reason::NotForThisTarget(why));
+    let places = external.target.capabilities().places;
+    if let Some(fault) = case.faults.iter().find(|fault| !places.contains(&fault.kind.place())) {
+        let place = fault.kind.place().name();
+        let reached = match external.target.kind() {
+            TargetKind::Backend => "the target has no such place",
+            TargetKind::Url => "of a server behind a URL only the edge is reached",
+            TargetKind::Python => "of a Python application only what is in front of it is reached",
+            TargetKind::Served => "of an application behind a real server only the edge is reached",
+        };
+        return refuse(format!("`{fault}` needs the {place}, and {reached}"));
+    }
+    if let Some(why) = external.target.capabilities().process.refuses(case) {
+        return refuse(why);
+    }
+    if case.crowd.users > 1 && binding.credential.is_needed() {
+        return refuse("it needs several users, and the service file has a credential for one".to_owned());
+    }
+    let authority = external.target.authority();
+    match (case.vocabulary, case.origin) {
+        (Vocabulary::Own, _) => {
+            if let Some(user) = unknown_user(case, binding) {
+                let help = format!("write `[users.{user}]` with a token");
+                return refuse(format!("it names the user `{user}`, whom the service file does not have: {help}"));
+            }
+            let steps = case.steps.iter().cloned().map(|step| as_written(binding, &authority, step)).collect();
+            Ok(Case { steps, ..case.clone() })
+        }
+        // A reproducer is performed as the hunt found it.
+        (Vocabulary::Backend, Origin::Hunt) => {
+            let steps = case.steps.iter().cloned();
+            let steps = steps.filter_map(|step| in_the_words_of(binding, &authority, step)).collect();
+            Ok(Case { steps, ..case.clone() })
+        }
+        (Vocabulary::Backend, Origin::Report) => {
+            // The texts, and which of several fitting codes, are the backend's own.
+            let accepted = case.accepted.iter();
+            let accepted =
+                accepted.map(|accepted| Accepted { outcome: None, says: None, ..accepted.clone() }).collect();
+            let steps = steps(&case.steps, binding, external).map_err(Reason::NotForThisTarget)?;
+            let symptom = case.symptom_behind(external.like()).map(seen_from_outside);
+            Ok(Case { steps, accepted, symptom, symptom_on: Default::default(), ..case.clone() })
+        }
+    }
+}
+
+/// The part of the backend's symptom that any service with the same failure shows: how it ends. Log, exception, close reason
+/// and checks are in the backend's own words.
+fn seen_from_outside(symptom: &Symptom) -> Symptom {
+    Symptom { class: symptom.class, outcome: symptom.outcome, ..Symptom::default() }
+}
+
+/// A user of a case that the service file does not have, where users matter.
+fn unknown_user<'a>(case: &'a Case, binding: &Binding) -> Option<&'a str> {
+    let steps = case.steps.iter().chain(case.control.iter().flatten());
+    let mut users = steps.filter_map(|step| step.act.request()).map(|request| request.user.as_str());
+    users.find(|user| binding.credential.is_needed() && !binding.has_user(user))
+}
+
+/// A step in the backend's words, as far as it can be performed on a service: with its path for WebSockets, its credential
+/// and its messages. The step goes where only the backend answers. The client does not give up early, because how fast the
+/// service answers is not known.
+pub fn in_the_words_of(binding: &Binding, authority: &str, step: Step) -> Option<Step> {
+    let words = Words::default();
+    let patient = |request: Request| Request { give_up: None, ..request };
+    let act = match step.act {
+        Act::Open(asked) => {
+            Act::Open(introduced(binding.at_websocket(patient(asked)), Asks::Upgrade, binding, authority))
+        }
+        Act::Request(asked) => Act::Request(introduced(patient(asked), Asks::Plain, binding, authority)),
+        // Its own request, however long it was made.
+        Act::SendText(text) if Some(text.trim_end_matches(' ')) == binding.messages.request.as_deref() => {
+            Act::SendText(text)
+        }
+        Act::SendText(text) if is_of_type(&text, words.requests) || is_of_type(&text, &["ping"]) => {
+            Act::SendText(binding.messages.request.clone()?)
+        }
+        Act::Wait(Awaited::Message(name)) => {
+            let is_own = binding.messages.events.contains(&name) || binding.messages.welcome.as_ref() == Some(&name);
+            let said = match name.as_str() {
+                _ if is_own => Some(name),
+                name if words.welcomes.contains(&name) => binding.messages.welcome.clone(),
+                name => event(name, &words, binding).ok().flatten(),
+            };
+            Act::Wait(Awaited::Message(said?))
+        }
+        act => act,
+    };
+    Some(Step { act, ..step })
+}
+
+/// A step in the app's own words: only its credential is put where the service file has it.
+pub fn as_written(binding: &Binding, authority: &str, step: Step) -> Step {
+    let act = match step.act {
+        Act::Open(asked) => Act::Open(introduced(asked, Asks::Upgrade, binding, authority)),
+        Act::Request(asked) => Act::Request(introduced(asked, Asks::Plain, binding, authority)),
+        act => act,
+    };
+    Step { act, ..step }
+}
+
+/// The thing that a request asks for.
+#[derive(Debug, Clone, Copy)]
+enum Asks {
+    Upgrade,
+    Plain,
+}
+
+/// A request with a credential as the service file has it, where the service file puts it.
+fn introduced(request: Request, asks: Asks, binding: &Binding, authority: &str) -> Request {
+    let credential = match request.credential {
+        _ if !binding.credential.is_needed() => Credential::None,
+        kind @ (Credential::Valid | Credential::None | Credential::Empty | Credential::NoScheme) => kind,
+        kind if Credential::FORGED.contains(&kind) => kind,
+        // The other kinds need the secret of the built-in backend, so that they become garbage.
+        Credential::Garbage
+        | Credential::Expired
+        | Credential::NotYetValid
+        | Credential::WrongSignature
+        | Credential::WrongIssuer
+        | Credential::WrongAudience
+        | Credential::MissingSubject
+        | Credential::MissingExpiry
+        | Credential::MissingIssueTime
+        | Credential::MissingIssuer
+        | Credential::MissingId
+        | Credential::MissingAudience
+        | Credential::TooOld
+        | Credential::WrongType
+        | Credential::WrongService
+        | Credential::WrongEnvironment
+        | Credential::WrongAlgorithm
+        | Credential::OverLong
+        | Credential::Revoked
+        | Credential::Unsigned
+        | Credential::TwoSegments => Credential::Garbage,
+    };
+    let kind = match asks {
+        Asks::Upgrade => RequestKind::Upgrade,
+        Asks::Plain => RequestKind::Plain(&request.method),
+    };
+    let on_route = binding.credential.place_on(kind, &request.path);
+    let mut known = binding.credential.places().filter(|place| request.places.contains(place));
+    let places = vec![on_route.or_else(|| known.next()).unwrap_or(binding.credential.place)];
+    let user = if binding.has_user(&request.user) { request.user.clone() } else { DEFAULT_USER.to_owned() };
+    addressed(Request { credential, places, user, client: Client::Library, ..request }, authority)
+}
+
+pub(super) fn steps(steps: &[Step], binding: &Binding, external: &External) -> Result<Vec<Step>, String> {
+    let words = Words::default();
+    let mut bound = Vec::new();
+    for step in steps {
+        let act = match &step.act {
+            Act::Open(request) => Act::Open(open(request, binding, external)?),
+            Act::Request(request) => Act::Request(plain(request, binding, external)?),
+            Act::Wait(Awaited::Message(name)) if words.welcomes.contains(&name.as_str()) => {
+                match &binding.messages.welcome {
+                    Some(welcome) => Act::Wait(Awaited::Message(welcome.clone())),
+                    None => continue,
+                }
+            }
+            // Whatever asks for a sign of life asks in the server's own words.
+            Act::SendText(text) if is_of_type(text, &["ping"]) => match &binding.messages.request {
+                Some(request) => Act::SendText(request.clone()),
+                None => continue,
+            },
+            Act::Wait(Awaited::Message(name)) => match event(name, &words, binding)? {
+                Some(name) => Act::Wait(Awaited::Message(name)),
+                None => continue,
+            },
+            Act::SendText(text) if is_of_type(text, words.requests) => {
+                let request = binding.messages.request.clone();
+                Act::SendText(request.ok_or("it asks for something, and the service file has no request")?)
+            }
+            Act::Pause | Act::Freeze if external.patience(step.limit) < step.limit => {
+                return Err(format!("it pauses for {} s, and time is real here", step.limit.as_secs()));
+            }
+            act => act.clone(),
+        };
+        bound.push(Step { act, limit: external.patience(step.limit), ..step.clone() });
+    }
+    Ok(bound)
+}
+
+fn is_of_type(text: &str, names: &[&str]) -> bool {
+    message_type(text.as_bytes()).is_some_and(|name| names.contains(&name.as_ref()))
+}
+
+/// The service's name for an event; `None` where the case waits for it already.
+fn event(name: &str, words: &Words, binding: &Binding) -> Result<Option<String>, String> {
+    if LAST_WORDS.contains(&name) {
+        return Ok(binding.messages.events.last().cloned());
+    }
+    match words.events.iter().position(|event| *event == name) {
+        // The last one stands for the last one, however many there are.
+        Some(at) if at + 1 == words.events.len() => Ok(binding.messages.events.last().cloned()),
+        Some(at) => Ok(binding.messages.events.get(at).cloned()),
+        None => Err(format!("it waits for a `{name}` message, which only the embedded backend sends")),
+    }
+}
+
+fn open(request: &Request, binding: &Binding, external: &External) -> Result<Request, String> {
+    let path = String::from_utf8_lossy(&request.path);
+    if path != "/ws" {
+        return Err(format!("it opens `{path}`, and the binding knows one path for WebSockets"));
+    }
+    if !binding.credential.is_needed() && request.credential != Credential::Valid {
+        return Err("it is about a client without a valid credential, and the binding has none".to_owned());
+    }
+    bound(binding.at_websocket(request.clone()), binding, &external.target.authority())
+}
+
+fn plain(request: &Request, binding: &Binding, external: &External) -> Result<Request, String> {
+    let path = String::from_utf8_lossy(&request.path).into_owned();
+    let health = &binding.paths.health;
+    let path = match path.as_str() {
+        known if health.iter().any(|path| path == known) => path,
+        "/health" if !health.is_empty() => health[0].clone(),
+        _ => return Err(format!("it requests `{path}`, which is none of the binding's health paths")),
+    };
+    bound(Request { path: path.into_bytes(), ..request.clone() }, binding, &external.target.authority())
+}
+
+/// With the server's own name, and a credential that the binding has, where the binding puts it.
+fn bound(mut request: Request, binding: &Binding, authority: &str) -> Result<Request, String> {
+    use Credential::{Empty, Garbage, NoScheme, None, Valid};
+    match request.credential {
+        None => {}
+        // A service that lets every client in lets a valid one in too.
+        Valid if !binding.credential.is_needed() => request.credential = None,
+        _ if !binding.credential.is_needed() => {
+            return Err("it presents a credential, and the binding has none".to_owned());
+        }
+        Valid | Empty | Garbage | NoScheme => {
+            let is_known = |place: &CredentialPlace| binding.credential.places().any(|known| known == *place);
+            if !request.places.iter().all(is_known) {
+                if request.places != [CredentialPlace::Header] {
+                    return Err("its credential travels where the binding's does not".to_owned());
+                }
+                request.places = vec![binding.credential.place];
+            }
+        }
+        other => {
+            let kind = serde_json::to_value(other).ok();
+            let kind = kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
+            return Err(format!("it needs a credential that is {kind}, and nobody here can make one"));
+        }
+    }
+    Ok(addressed(request, authority))
+}
+
+/// A request that names the server.
+fn addressed(mut request: Request, authority: &str) -> Request {
+    if !request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"host")) {
+        request.headers.push((b"Host"[..].into(), authority.to_owned().into()));
+    }
+    request
+}

@@ -1,0 +1,801 @@
+//! Searches for failures without a report: draws scripts and plans, runs them, judges, shrinks each that fails, and
+//! keeps it as a capsule, which is a case like any other.
+
+mod capsule;
+mod draw;
+mod foreign;
+mod ground;
+mod hardship;
+mod promise;
+mod shrink;
+mod versions;
+mod visit;
+
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use draw::{Aim, Drawn, draw};
+use foreign::Owned;
+pub use foreign::{Foreign, Launch};
+pub use ground::{BuiltIn, Ground, Runner};
+use serde::{Deserialize, Serialize};
+use shrink::shrink;
+pub use versions::{Change, Fate};
+
+use crate::{
+    case::Case,
+    report::pytest::{Heading, Loaded, render as render_pytest},
+};
+use relapse_core::{
+    asgi::event::Inbound,
+    error::{Blame, Error, Trouble},
+    fault::Place,
+    judge::{
+        check::{self, Evidence},
+        classify::Reading,
+        outcome::{Class, Outcome},
+        verdict::{FindingKey, HealthyClient, Rule},
+    },
+    record::transcript::{Transcript, What},
+};
+use relapse_simulate::{profile::Profile, recorder::capture_logs};
+
+/// How many cases a worker takes at a time.
+const CHUNK: u64 = 64;
+
+/// From how many cases on a hunt must have reached something.
+const ENOUGH: u64 = 20;
+
+/// How many cases are tried alone where one shows what was found only after others.
+const TRIED_ALONE: usize = 32;
+
+/// The smallest thing that shows a complaint.
+struct Smallest {
+    drawn: Drawn,
+    played: Played,
+    /// The case that it is of, counted from 0.
+    number: u64,
+    /// Whether it is shown again.
+    reproduction: Reproduction,
+}
+
+/// Whether a hunt can show a finding again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reproduction {
+    /// Its smallest case shows it again, in a process that has served no other client where there can be one.
+    Shown,
+    /// It was shown again, and only in a process that had served other cases before.
+    AfterOthers,
+    /// It was shown again in a process that had served other cases, and no other process started.
+    Unconfirmed,
+    /// It was seen once and not again.
+    SeenOnce,
+}
+
+/// Something that a hunt found.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its identity.
+    pub key: FindingKey,
+    /// The complaint, with its evidence.
+    pub message: String,
+    /// The other complaints of the same smallest case: key and message.
+    pub also: Vec<(FindingKey, String)>,
+    /// The seed that drew it.
+    pub seed: u64,
+    /// Which case of the hunt it was, counted from 1.
+    pub number: u64,
+    /// The smallest thing that still shows it.
+    pub drawn: Drawn,
+    /// The events of its run.
+    pub transcript: Transcript,
+    /// The case that shows it again.
+    pub capsule: Case,
+    /// Whether it does.
+    pub reproduction: Reproduction,
+}
+
+impl Found {
+    /// A test in Python that shows it and needs nothing but the application, which this profile stood in front of; nothing
+    /// where it is about more than what an application receives and sends. `name` is made of letters, digits and `_`.
+    pub fn pytest(&self, name: &str, again: &str, loaded: &Loaded, profile: &Profile) -> Option<String> {
+        let evidence = Evidence::gather(&self.transcript, &HealthyClient::Absent);
+        let keys = std::iter::once(&self.key).chain(self.also.iter().map(|(key, _)| key)).collect();
+        let heading = Heading { name, keys, message: &self.message, seed: self.seed, again, loaded };
+        render_pytest(&heading, &evidence, profile)
+    }
+}
+
+/// The coverage of a hunt. One that reached nothing proves nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// How many cases were drawn and judged.
+    pub cases: u64,
+    /// How many upgrades were accepted.
+    pub sessions: u64,
+    /// How often each class was reached.
+    pub classes: BTreeMap<Class, u64>,
+    /// How often each kind of fault acted.
+    pub faults: BTreeMap<String, u64>,
+    /// How many exchanges came to each [`STATES`] of their life.
+    pub states: BTreeMap<String, u64>,
+    /// The number of clients that each route of an application accepted; 0 for one that was visited and never accepted
+    /// any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub routes: BTreeMap<String, u64>,
+    /// How many exchanges ended in each way: the ending as reports write it, and what brought it about.
+    pub endings: BTreeMap<String, u64>,
+}
+
+/// The results of a hunt.
+#[derive(Debug, Default)]
+pub struct Campaign {
+    /// Its coverage.
+    pub reached: Reached,
+    /// The findings, each once.
+    pub found: Vec<Found>,
+    /// The part that it could not do.
+    pub unfinished: Unfinished,
+}
+
+/// The part of a hunt that could not be done, because the app did not start for every worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unfinished {
+    /// Why the app did not start, each reason once.
+    pub reasons: BTreeSet<String>,
+    /// How many times it did not start.
+    pub starts: u64,
+    /// How many cases no other worker could do.
+    pub cases: u64,
+}
+
+impl Unfinished {
+    /// Whether the hunt did everything.
+    pub fn is_nothing(&self) -> bool {
+        *self == Unfinished::default()
+    }
+
+    fn note(&mut self, trouble: &Trouble) {
+        self.reasons.insert(trouble.message.clone());
+        self.starts += 1;
+    }
+
+    /// Adds what another part of the hunt could not do.
+    pub fn add(&mut self, other: Unfinished) {
+        self.reasons.extend(other.reasons);
+        self.starts += other.starts;
+        self.cases += other.cases;
+    }
+
+    /// A line for people; empty where the hunt did everything.
+    pub fn line(&self) -> String {
+        if self.is_nothing() {
+            return String::new();
+        }
+        let reasons: Vec<&str> = self.reasons.iter().map(String::as_str).collect();
+        let left_out = match self.cases {
+            0 => "every case was done all the same".to_owned(),
+            cases => format!("{cases} case(s) are left out"),
+        };
+        format!("unfinished the app did not start {} time(s): {}; {left_out}\n", self.starts, reasons.join("; "))
+    }
+}
+
+/// The reason, if an error says that the app does not start; it ends one worker, and not the hunt.
+fn not_started(error: Error) -> Result<Trouble, Error> {
+    match error {
+        Error::Python(trouble) if trouble.blame == Blame::App => Ok(*trouble),
+        other => Err(other),
+    }
+}
+
+/// The cases that no worker has taken yet.
+struct Queue {
+    next: AtomicU64,
+    /// Those that a worker took and did not finish.
+    returned: Mutex<Vec<Range<u64>>>,
+    cases: u64,
+}
+
+impl Queue {
+    fn of(hunt: &Hunt) -> Queue {
+        Queue { next: AtomicU64::new(0), returned: Mutex::default(), cases: hunt.cases }
+    }
+
+    fn take(&self) -> Option<Range<u64>> {
+        if let Some(cases) = self.returned.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Some(cases);
+        }
+        let start = self.next.fetch_add(1, Ordering::Relaxed).saturating_mul(CHUNK);
+        (start < self.cases).then(|| start..start.saturating_add(CHUNK).min(self.cases))
+    }
+
+    fn give_back(&self, cases: Range<u64>) {
+        if !cases.is_empty() {
+            self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(cases);
+        }
+    }
+
+    /// How many are left.
+    fn left(&self) -> u64 {
+        let returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        let returned: u64 = returned.iter().map(|cases| cases.end - cases.start).sum();
+        let taken = self.next.load(Ordering::Relaxed).saturating_mul(CHUNK);
+        returned + self.cases.saturating_sub(taken)
+    }
+}
+
+/// A hunt: on which revision, behind which servers, with which seeds.
+#[derive(Debug, Clone)]
+pub struct Hunt {
+    /// The service that is hunted on.
+    pub ground: Ground,
+    /// The servers.
+    pub servers: Vec<Arc<Profile>>,
+    /// The first seed; each further case has the next one.
+    pub seed: u64,
+    /// How many cases.
+    pub cases: u64,
+    /// Whether the first finding ends it.
+    pub stops_at_first: bool,
+    /// The places that faults may act at.
+    pub places: Vec<Place>,
+    /// Whether servers keep to the ASGI specification.
+    pub legal_only: bool,
+}
+
+impl Hunt {
+    /// A hunt for anything, from seed 1 on.
+    pub fn on(ground: Ground, servers: Vec<Arc<Profile>>, cases: u64) -> Hunt {
+        let places = match &ground {
+            Ground::BuiltIn(..) => Place::ALL.to_vec(),
+            Ground::External(foreign) => foreign.places().to_vec(),
+        };
+        Hunt { ground, servers, seed: 1, cases, stops_at_first: false, places, legal_only: false }
+    }
+
+    /// The part of it that machine `number` (counted from 1) of `of` machines hunts. The parts have no seed in common.
+    pub fn shard(self, number: u64, of: u64) -> Hunt {
+        let (start, end) = (self.cases * (number - 1) / of, self.cases * number / of);
+        Hunt { seed: self.seed.wrapping_add(start), cases: end - start, ..self }
+    }
+
+    /// The limits of what may be drawn.
+    fn aim(&self) -> Aim {
+        Aim {
+            servers: self.servers.len(),
+            places: self.places.clone(),
+            legal_only: self.legal_only,
+            known: self.ground.known(),
+        }
+    }
+
+    /// The seed of the case with this number, counted from 0.
+    fn seed_of(&self, number: u64) -> u64 {
+        self.seed.wrapping_add(number)
+    }
+
+    /// The case with this number, counted from 0.
+    fn draw(&self, number: u64) -> (Drawn, u64) {
+        let seed = self.seed_of(number);
+        let drawn = draw(seed, &self.aim());
+        (self.ground.external().into_iter().fold(drawn, |drawn, foreign| foreign.adapt(drawn, seed)), seed)
+    }
+}
+
+/// How a hunt goes on. The answer says whether it is to.
+pub type Watch<'a> = &'a (dyn Fn(&Reached, &BTreeSet<FindingKey>) -> bool + Sync);
+
+/// Hunts with many workers at a time, each with a clock of its own. Unless the hunt is stopped, or an external target
+/// remembers whom it has served, the result does not depend on the number of workers. `watch` gets the coverage and the
+/// complaints of each chunk of cases.
+/// An app that does not start for one worker ends that worker; the others do its cases.
+///
+/// # Errors
+/// When the harness could not do its work, or the app started for no worker.
+pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, Error> {
+    let chunks = hunt.cases.div_ceil(CHUNK);
+    let (queue, is_over) = (Queue::of(hunt), AtomicBool::new(false));
+    let worker = || {
+        let mut worker = match Worker::new(hunt) {
+            Ok(worker) => worker,
+            Err(error) => return Ok((Vec::new(), Some(not_started(error)?))),
+        };
+        let mut scans = Vec::new();
+        while !is_over.load(Ordering::Relaxed) {
+            let Some(cases) = queue.take() else { break };
+            let mut scan = Scan::default();
+            let ended = worker.scan_into(cases.clone(), &mut scan).map_err(not_started);
+            if let Err(trouble) = ended {
+                let trouble = trouble?;
+                // Another worker need not fail at the case that this one failed at, which is left out all the same.
+                queue.give_back(cases.start + scan.reached.cases + 1..cases.end);
+                worker.abandon(trouble.clone());
+                scans.push(scan);
+                return Ok((scans, Some(trouble)));
+            }
+            let goes_on = watch(&scan.reached, &scan.first.keys().cloned().collect());
+            if !goes_on || (hunt.stops_at_first && !scan.first.is_empty()) {
+                is_over.store(true, Ordering::Relaxed);
+            }
+            scans.push(scan);
+        }
+        Ok((scans, None))
+    };
+    let jobs = match hunt.ground.external() {
+        Some(foreign) if !foreign.is_for_many() => 1,
+        _ => u64::try_from(jobs).unwrap_or(1).clamp(1, chunks.max(1)),
+    };
+    type Part = (Vec<Scan>, Option<Trouble>);
+    let parts: Vec<Result<Part, Error>> = std::thread::scope(|scope| {
+        // This thread works too: what it has reached already need not be reached once more.
+        let workers: Vec<_> = (1..jobs).map(|_| scope.spawn(worker)).collect();
+        let own = worker();
+        let others = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        std::iter::once(own).chain(others.collect::<Vec<_>>()).collect()
+    });
+    let (mut whole, mut unfinished, mut failed_at) = (Scan::default(), Unfinished::default(), 0);
+    for (scans, trouble) in parts.into_iter().collect::<Result<Vec<_>, _>>()? {
+        failed_at += u64::from(trouble.is_some() && !scans.is_empty());
+        scans.into_iter().for_each(|scan| whole.add(scan));
+        trouble.iter().for_each(|trouble| unfinished.note(trouble));
+        if let Some(trouble) = trouble.filter(|_| unfinished.starts == jobs && whole.reached.cases == 0) {
+            return Err(trouble.into());
+        }
+    }
+    if unfinished.starts > 0 && !is_over.load(Ordering::Relaxed) {
+        unfinished.cases = failed_at + queue.left();
+    }
+    let worker = match Worker::new(hunt) {
+        Ok(worker) => worker,
+        Err(error) => Worker { hunt, on: On::NotStarted(not_started(error)?), _logs: capture_logs() },
+    };
+    let mut campaign = worker.conclude(whole)?;
+    campaign.unfinished.add(unfinished);
+    Ok(campaign)
+}
+
+/// The coverage of the cases that were drawn and run, and the first case for each complaint.
+#[derive(Debug, Default)]
+struct Scan {
+    reached: Reached,
+    /// For each complaint the first case that has it.
+    first: BTreeMap<FindingKey, First>,
+}
+
+/// The first case that has a complaint.
+#[derive(Debug)]
+struct First {
+    number: u64,
+    /// The complaint's words there.
+    message: String,
+    /// The events there, on a server that need not do it again.
+    seen: Option<Arc<Transcript>>,
+}
+
+impl Scan {
+    fn add(&mut self, other: Scan) {
+        self.reached.add(&other.reached);
+        for (key, first) in other.first {
+            match self.first.entry(key) {
+                Entry::Vacant(entry) => drop(entry.insert(first)),
+                Entry::Occupied(mut entry) if first.number < entry.get().number => drop(entry.insert(first)),
+                Entry::Occupied(_) => {}
+            }
+        }
+    }
+}
+
+impl Reached {
+    /// Adds what another part of the hunt reached.
+    pub fn add(&mut self, other: &Reached) {
+        fn join<K: Ord + Clone>(into: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
+            for (key, count) in from {
+                *into.entry(key.clone()).or_default() += count;
+            }
+        }
+        self.cases += other.cases;
+        self.sessions += other.sessions;
+        join(&mut self.classes, &other.classes);
+        join(&mut self.faults, &other.faults);
+        join(&mut self.states, &other.states);
+        join(&mut self.routes, &other.routes);
+        join(&mut self.endings, &other.endings);
+    }
+
+    /// Whether nothing was reached although there were cases enough: no upgrade and no route, or, where there may be any, no fault.
+    pub fn is_nothing(&self, may_have_faults: bool) -> bool {
+        let is_enough = self.cases == 0 || self.cases >= ENOUGH;
+        let has_acted = self.faults.values().any(|&count| count > 0);
+        let is_let_in = self.sessions > 0 || self.routes.values().any(|&count| count > 0);
+        is_enough && (!is_let_in || may_have_faults && !has_acted)
+    }
+
+    fn count(&mut self, drawn: &Drawn, transcript: &Transcript, evidence: &Evidence<'_>) {
+        for reading in &evidence.readings {
+            let reached = STATES.iter().zip(states(reading)).filter(|(_, is_reached)| *is_reached);
+            reached.for_each(|(state, _)| count(&mut self.states, state, 1));
+        }
+        let outcomes = &evidence.outcomes;
+        self.sessions += transcript.sessions() as u64;
+        let mut ended = String::new();
+        for Outcome { class, cause, ending, .. } in outcomes {
+            *self.classes.entry(*class).or_default() += 1;
+            ended.clear();
+            let _ = write!(ended, "{ending}; {cause}");
+            count(&mut self.endings, &ended, 1);
+        }
+        for (fault, fired) in drawn.faults.iter().zip(&transcript.fired).filter(|(_, fired)| **fired > 0) {
+            count(&mut self.faults, fault.kind.name(), u64::from(*fired));
+        }
+    }
+}
+
+/// Counts something under its name, which is almost always known already.
+fn count(counts: &mut BTreeMap<String, u64>, name: &str, more: u64) {
+    match counts.get_mut(name) {
+        Some(count) => *count += more,
+        None => drop(counts.insert(name.to_owned(), more)),
+    }
+}
+
+/// The states of an exchange's life that a hunt is to come to.
+pub const STATES: [&str; 9] = [
+    "no listener",
+    "called",
+    "accepted",
+    "welcomed",
+    "agent answered",
+    "told of the end",
+    "call raised",
+    "cancelled",
+    "cut short by a stop",
+];
+
+/// Which of them an exchange came to.
+fn states(reading: &Reading<'_>) -> [bool; STATES.len()] {
+    let mut reached = [false; STATES.len()];
+    for event in &reading.events {
+        let state = match &event.what {
+            What::ConnectionRefused => 0,
+            What::Called { .. } => 1,
+            What::ResponseSeen(head) if head.status == 101 => 2,
+            What::Received(Inbound::WebsocketDisconnect { .. } | Inbound::HttpDisconnect) => 5,
+            What::CallRaised(_) => 6,
+            What::Raised(exception) if exception.is_cancellation() => 7,
+            What::CutShort => 8,
+            _ => continue,
+        };
+        reached[state] = true;
+    }
+    reached[3] = reading.welcome.is_some();
+    reached[4] = reading.messages.iter().any(|name| Some(&name.as_str()) == reading.service.words.events.last());
+    reached
+}
+
+impl Hunt {
+    /// Hunts on this thread alone.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub fn run(&self) -> Result<Campaign, Error> {
+        let worker = Worker::new(self)?;
+        worker.conclude(worker.scan(0..self.cases)?)
+    }
+
+    /// The complaints of the first case that has any, as it was drawn: its seed, and the keys of the complaints.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub fn first_complaints(&self) -> Result<Option<(u64, Vec<FindingKey>)>, Error> {
+        let hunt = Hunt { stops_at_first: true, ..self.clone() };
+        let first = Worker::new(&hunt)?.scan(0..hunt.cases)?.first;
+        let number = first.values().map(|first| first.number).next();
+        Ok(number.map(|number| (hunt.seed_of(number), first.into_keys().collect())))
+    }
+
+    /// The first finding, as small as it gets; `None` if the hunt's cases show none.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub fn first(&self) -> Result<Option<Found>, Error> {
+        let hunt = Hunt { stops_at_first: true, ..self.clone() };
+        Ok(hunt.run()?.found.into_iter().next())
+    }
+}
+
+/// One worker of a hunt. It owns the target that it hunts on.
+struct Worker<'h> {
+    hunt: &'h Hunt,
+    on: On<'h>,
+    _logs: tracing::subscriber::DefaultGuard,
+}
+
+/// The target that a worker hunts on.
+enum On<'h> {
+    /// A built-in service.
+    BuiltIn(Box<dyn Runner>),
+    /// One of the user's own, where it came from.
+    Own(&'h Foreign, Option<Owned>),
+    /// One of the user's own that does not start any more.
+    NotStarted(Trouble),
+}
+
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        if let On::Own(foreign, owned) = &mut self.on
+            && let Some(owned) = owned.take()
+        {
+            foreign.give_back(owned);
+        }
+    }
+}
+
+impl<'h> Worker<'h> {
+    fn new(hunt: &'h Hunt) -> Result<Worker<'h>, Error> {
+        let on = match &hunt.ground {
+            Ground::External(foreign) => On::Own(foreign, Some(foreign.take()?)),
+            Ground::BuiltIn(service, _) => On::BuiltIn(service.runner()),
+        };
+        Ok(Worker { hunt, on, _logs: capture_logs() })
+    }
+
+    /// The target of the user's own that it hunts on.
+    fn owned(&self) -> Option<&Owned> {
+        match &self.on {
+            On::Own(_, owned) => owned.as_ref(),
+            On::BuiltIn(_) | On::NotStarted(_) => None,
+        }
+    }
+
+    /// Ends the target, which does not start any more, so that no other worker takes it.
+    fn abandon(&mut self, trouble: Trouble) {
+        self.on = On::NotStarted(trouble);
+    }
+
+    fn scan(&self, cases: Range<u64>) -> Result<Scan, Error> {
+        let mut scan = Scan::default();
+        self.scan_into(cases, &mut scan)?;
+        Ok(scan)
+    }
+
+    /// Keeps what was seen until an error too.
+    fn scan_into(&self, cases: Range<u64>, scan: &mut Scan) -> Result<(), Error> {
+        let hunt = self.hunt;
+        for number in cases {
+            if self.owned().is_some_and(|owned| !owned.may_go_on()) {
+                break;
+            }
+            let (drawn, seed) = hunt.draw(number);
+            let played = match self.play(&drawn, seed) {
+                Err(Error::TooManyRequests) => break,
+                played => played?,
+            };
+            scan.reached.cases += 1;
+            let looked = look(&played, &mut |evidence, transcript| {
+                scan.reached.count(&drawn, transcript, evidence);
+                hunt.ground
+                    .external()
+                    .into_iter()
+                    .for_each(|foreign| foreign.count(&mut scan.reached.routes, evidence));
+            });
+            let kept = hunt.ground.external().is_some() && looked.iter().any(|(key, _)| !scan.first.contains_key(key));
+            let kept = kept.then(|| played.ok()).flatten().map(Arc::new);
+            for (key, message) in looked {
+                let seen = kept.clone();
+                scan.first.entry(key).or_insert(First { number, message, seen });
+            }
+            if hunt.stops_at_first && !scan.first.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shrinks what complained first, in the order of the cases. What the smallest case complains of beside it is the
+    /// same finding, seen by another check.
+    fn conclude(&self, scan: Scan) -> Result<Campaign, Error> {
+        let hunt = self.hunt;
+        let Scan { reached, first } = scan;
+        let mut found: Vec<Found> = Vec::new();
+        let mut known = BTreeSet::new();
+        let mut looked = BTreeSet::new();
+        let mut unfinished = Unfinished::default();
+        for number in first.values().map(|first| first.number).collect::<BTreeSet<u64>>() {
+            if hunt.stops_at_first && !found.is_empty() {
+                break;
+            }
+            let (drawn, seed) = hunt.draw(number);
+            let played = match self.play(&drawn, seed) {
+                Err(Error::TooManyRequests) => break,
+                Err(error) => {
+                    unfinished.note(&not_started(error)?);
+                    break;
+                }
+                Ok(played) => played,
+            };
+            looked.insert(number);
+            for (key, _) in complaints(&played) {
+                if known.contains(&key) {
+                    continue;
+                }
+                let new = match self.keep(key, (drawn.clone(), played.clone()), number) {
+                    Ok(new) => new,
+                    Err(error) => {
+                        unfinished.note(&not_started(error)?);
+                        looked.remove(&number);
+                        break;
+                    }
+                };
+                known.insert(new.key.clone());
+                known.extend(new.also.iter().map(|(key, _)| key.clone()));
+                if !found.iter().any(|old| is_in_another_dress(&new, old)) {
+                    found.push(new);
+                }
+            }
+        }
+        // An external server need not do twice what it did once.
+        let mut once: BTreeMap<u64, Vec<(FindingKey, First)>> = BTreeMap::new();
+        for (key, first) in
+            first.into_iter().filter(|(key, _)| hunt.ground.external().is_some() && !known.contains(key))
+        {
+            once.entry(first.number).or_default().push((key, first));
+        }
+        for (number, mut complaints) in once {
+            let (key, First { message, seen, .. }) = complaints.remove(0);
+            let also = complaints.into_iter().map(|(key, first)| (key, first.message)).collect();
+            let again = match (looked.contains(&number), unfinished.is_nothing()) {
+                (true, _) => "and not when it was tried again",
+                (false, true) => "and no request was left to look again",
+                (false, false) => "and the app did not start again to look",
+            };
+            let message = format!("{message} (seen once, {again})");
+            let (drawn, seed) = hunt.draw(number);
+            let transcript = seen.map_or_else(Transcript::default, Arc::unwrap_or_clone);
+            let capsule = self.capsule(&key, &message, &drawn, Some(&transcript), seed)?;
+            let (number, reproduction) = (number + 1, Reproduction::SeenOnce);
+            found.push(Found { key, message, also, seed, number, drawn, transcript, capsule, reproduction });
+        }
+        Ok(Campaign { reached, found, unfinished })
+    }
+
+    /// Shrinks what was found and makes a capsule of it.
+    fn keep(&self, key: FindingKey, found: (Drawn, Played), number: u64) -> Result<Found, Error> {
+        let hunt = self.hunt;
+        let Smallest { drawn, played, number, reproduction } = self.shrink_and_confirm(&key, found, number)?;
+        let seed = hunt.seed_of(number);
+        let mut explanation = None;
+        let complaints = look(&played, &mut |evidence, _| {
+            explanation = hunt.ground.external().and_then(|foreign| foreign.explain(evidence));
+        });
+        let (own, also): (Vec<_>, Vec<_>) = complaints.into_iter().partition(|(other, _)| *other == key);
+        let mut message = own.into_iter().next().map(|(_, message)| message).unwrap_or_default();
+        if let Some(explanation) = explanation {
+            let _ = write!(message, "; {explanation}");
+        }
+        message.push_str(match reproduction {
+            Reproduction::Shown | Reproduction::SeenOnce => "",
+            Reproduction::AfterOthers => {
+                " (seen again only in a process that had served other cases, and not in one of its own)"
+            }
+            Reproduction::Unconfirmed => {
+                " (seen again in a process that had served other cases; the app did not start for another)"
+            }
+        });
+        let capsule = self.capsule(&key, &message, &drawn, played.as_ref().ok(), seed)?;
+        let (number, transcript) = (number + 1, played.unwrap_or_default());
+        Ok(Found { key, message, also, seed, number, drawn, transcript, capsule, reproduction })
+    }
+
+    /// The smallest thing that still shows a complaint of the case with this number, counted from 0; in a fresh process
+    /// if there can be one.
+    fn shrink_and_confirm(&self, key: &FindingKey, found: (Drawn, Played), number: u64) -> Result<Smallest, Error> {
+        let hunt = self.hunt;
+        let seed = hunt.seed_of(number);
+        let (drawn, played) = shrink(hunt, key, found, &|drawn| self.play(drawn, seed))?;
+        let Some(owned) = self.owned().filter(|owned| owned.can_renew()) else {
+            return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
+        };
+        let anew = |drawn: &Drawn, seed| {
+            owned.renew()?;
+            self.play(drawn, seed)
+        };
+        // An interpreter that does not start confirms nothing, and loses nothing.
+        match anew(&drawn, seed) {
+            Ok(played) if complains(&played, key) => {
+                return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
+            }
+            Ok(_) => {}
+            Err(_) => return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Unconfirmed }),
+        }
+        // State left by other cases was a part of it. There may be a case that shows it alone.
+        for number in (number..hunt.cases).take(TRIED_ALONE) {
+            let (whole, seed) = hunt.draw(number);
+            let shown = anew(&whole, seed)?;
+            if complains(&shown, key) {
+                let (drawn, played) = shrink(hunt, key, (whole, shown), &|drawn| anew(drawn, seed))?;
+                return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
+            }
+        }
+        Ok(Smallest { drawn, played, number, reproduction: Reproduction::AfterOthers })
+    }
+
+    /// Runs what was drawn.
+    fn play(&self, drawn: &Drawn, seed: u64) -> Result<Played, Error> {
+        let hunt = self.hunt;
+        let runner = match &self.on {
+            On::Own(foreign, Some(owned)) => return foreign.play(owned, drawn, seed).map(Ok),
+            On::Own(_, None) => unreachable!("only a worker that is dropped gives its target back"),
+            On::NotStarted(trouble) => return Err(trouble.clone().into()),
+            On::BuiltIn(runner) => runner,
+        };
+        match runner.play(hunt.ground.defects(), drawn, &hunt.servers[drawn.server], seed) {
+            Ok(transcript) => Ok(Ok(transcript)),
+            // A target that dies is found, and does not end the hunt.
+            Err(Error::TargetPanicked(text)) => Ok(Err(text)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether something was found before: it cannot be had without that, or the same exception is behind both. Of two
+/// exceptions that look alike from outside each is one.
+fn is_in_another_dress(new: &Found, old: &Found) -> bool {
+    let is_of_old = |key: &FindingKey| *key == old.key || old.also.iter().any(|(other, _)| other == key);
+    let is_another = is_located_exception(&new.key);
+    new.also.iter().any(|(key, _)| !is_another && *key == old.key || is_located_exception(key) && is_of_old(key))
+}
+
+/// Whether a finding is an exception that left the app, with the function that raised it.
+fn is_located_exception(key: &FindingKey) -> bool {
+    let has_function = key.subject.as_ref().is_some_and(|subject| subject.contains(" in "));
+    key.rule == Rule::Check("no_escaped_exception") && has_function
+}
+
+/// Everything that happened, or the text of a panic.
+type Played = Result<Transcript, String>;
+
+/// Everything that is wrong with a run, each with what tells it from other complaints.
+fn complaints(played: &Played) -> Vec<(FindingKey, String)> {
+    look(played, &mut |_, _| {})
+}
+
+/// Whether a run has this complaint.
+fn complains(played: &Played, key: &FindingKey) -> bool {
+    complaints(played).iter().any(|(other, _)| other == key)
+}
+
+/// The same of a run that went to its end.
+pub fn complaints_of(transcript: &Transcript) -> Vec<(FindingKey, String)> {
+    look_at(transcript, &mut |_, _| {})
+}
+
+/// The same, and what the run reached.
+fn look(played: &Played, reached: &mut dyn FnMut(&Evidence<'_>, &Transcript)) -> Vec<(FindingKey, String)> {
+    match played {
+        Ok(transcript) => look_at(transcript, reached),
+        Err(panic) => {
+            vec![(FindingKey { rule: Rule::NoPanic, subject: None }, format!("the target panicked: {panic}"))]
+        }
+    }
+}
+
+fn look_at(transcript: &Transcript, reached: &mut dyn FnMut(&Evidence<'_>, &Transcript)) -> Vec<(FindingKey, String)> {
+    let evidence = Evidence::gather(transcript, &HealthyClient::Absent);
+    reached(&evidence, transcript);
+    let bad = evidence.outcomes.iter().filter(|outcome| !outcome.class.is_good());
+    let bad = bad.map(|outcome| (FindingKey::of_outcome(outcome), outcome.to_string()));
+    let found = check::findings(&evidence).into_iter();
+    let found = found.map(|finding| (finding.id(), finding.message));
+    let mut all: Vec<(FindingKey, String)> = found.chain(bad).collect();
+    let mut seen = BTreeSet::new();
+    all.retain(|(key, _)| seen.insert(key.clone()));
+    all
+}

@@ -1,0 +1,119 @@
+//! The effect of a change, fixed and broken: two hunts with the same seeds, and every finding on one version tried on
+//! the other.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::{Campaign, Found, Hunt, Reached, Worker, complaints};
+use relapse_core::{error::Error, judge::verdict::FindingKey};
+
+/// The result of trying a finding of one of two versions on the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// The version from before does not show it, and the one from after does.
+    Broken,
+    /// Both show it.
+    Still,
+    /// The version from before shows it, and the one from after fails in another way.
+    Changed,
+    /// The other version has no place for what brings it about, so that nothing is shown.
+    Unclear,
+    /// Only the version from before shows it, and nothing else is wrong with the one from after.
+    Fixed,
+}
+
+impl Fate {
+    /// All of them, in the order they are told in.
+    pub const ALL: [Fate; 5] = [Fate::Broken, Fate::Still, Fate::Changed, Fate::Unclear, Fate::Fixed];
+
+    /// Its meaning for the change.
+    pub fn title(self) -> &'static str {
+        match self {
+            Fate::Broken => "broken by the change",
+            Fate::Still => "still broken",
+            Fate::Changed => "broken in another way since the change",
+            Fate::Unclear => "not comparable",
+            Fate::Fixed => "fixed by the change",
+        }
+    }
+}
+
+/// The effect of a change.
+#[derive(Debug)]
+pub struct Change {
+    /// The result for each finding, in the order they are told in, with the finding and whether it is of the hunt on
+    /// the version from after.
+    pub fates: Vec<(Fate, Found, bool)>,
+    /// The coverage of the hunts: before and after.
+    pub reached: [Reached; 2],
+}
+
+impl Change {
+    /// Tries what was found on one version on the other. What both hunts found is told once. `done` is called after each.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    pub fn between(
+        before: (&Hunt, Campaign),
+        after: (&Hunt, Campaign),
+        mut done: impl FnMut(),
+    ) -> Result<Change, Error> {
+        let (old, new) = (Worker::new(before.0)?, Worker::new(after.0)?);
+        let reached = [before.1.reached, after.1.reached];
+        let mut fates: Vec<(Fate, Found, bool)> = Vec::new();
+        for found in after.1.found {
+            let fate = match old.shown(&found)? {
+                Some(keys) if keys.contains(&found.key) => Fate::Still,
+                Some(_) => Fate::Broken,
+                None => Fate::Unclear,
+            };
+            fates.push((fate, found, true));
+            done();
+        }
+        for mut found in before.1.found {
+            let shown = new.shown(&found)?;
+            let fate = match shown.as_ref().map(|keys| (keys.contains(&found.key), keys.first())) {
+                Some((true, _)) => Fate::Still,
+                Some((false, None)) => Fate::Fixed,
+                Some((false, Some(other))) => {
+                    found.message.push_str(&format!("; after the change: {other}"));
+                    Fate::Changed
+                }
+                None => Fate::Unclear,
+            };
+            let is_told = |(_, other, _): &(Fate, Found, bool)| {
+                other.key == found.key || other.also.iter().any(|(key, _)| *key == found.key)
+            };
+            if fate != Fate::Still || !fates.iter().any(is_told) {
+                fates.push((fate, found, false));
+            }
+            done();
+        }
+        fates.sort_by_key(|(fate, ..)| *fate);
+        Ok(Change { fates, reached })
+    }
+
+    /// The exit code: 1 when anything is broken after the change, or cannot be told; 2 when one of the hunts reached
+    /// nothing.
+    pub fn exit_code(&self, may_have_faults: bool) -> u8 {
+        let found =
+            |on_after: bool| self.fates.iter().any(|(fate, _, after)| *fate == Fate::Still || *after == on_after);
+        let is_vain = |(reached, on_after): (&Reached, bool)| reached.is_nothing(may_have_faults) && !found(on_after);
+        match self.reached.iter().zip([false, true]).any(is_vain) {
+            true => 2,
+            false => u8::from(self.fates.iter().any(|(fate, ..)| *fate != Fate::Fixed)),
+        }
+    }
+}
+
+impl Worker<'_> {
+    /// The complaints of a version in the smallest case of a finding; `None` where a fault of it does not act there.
+    fn shown(&self, found: &Found) -> Result<Option<BTreeSet<FindingKey>>, Error> {
+        let played = self.play(&found.drawn, found.seed)?;
+        let acted = played.as_ref().map_or(true, |transcript| transcript.fired.iter().all(|fired| *fired > 0));
+        let keys: BTreeSet<FindingKey> = complaints(&played).into_iter().map(|(key, _)| key).collect();
+        Ok((acted || keys.contains(&found.key)).then_some(keys))
+    }
+}

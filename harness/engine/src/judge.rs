@@ -1,0 +1,639 @@
+//! The judge: what the runs of a case mean. One law for every target.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use crate::case::{Case, Origin, Symptom};
+use relapse_core::{
+    asgi::{
+        event::{Inbound, Outbound},
+        exception::Exception,
+    },
+    client::step::Act,
+    error::Trouble,
+    fault::{ConnectionFault, Fault, FaultKind},
+    judge::{
+        check::{self, Evidence},
+        classify::{self, LateBody, Reading},
+        outcome::{Class, Ending, Outcome},
+        verdict::{Difference, Finding, HealthyClient, Judged, Reason, Side, SymptomKey, Verdict},
+    },
+    record::{
+        timeline::Timeline,
+        transcript::{
+            Event, Level, PROCESS, Party, Service, TargetKind, Transcript, What, end_event, outer_event, server_event,
+            step_event,
+        },
+    },
+    wire::frame::{Frame, Opcode},
+};
+
+/// Derives the outcome of a run and lets every check look at it.
+///
+/// # Panics
+/// When the transcript has no exchange.
+pub fn judge(transcript: Transcript, control: HealthyClient) -> Judged {
+    let timeline = Timeline::of(&transcript);
+    let evidence = Evidence::of(&transcript, &timeline, &control);
+    let outcome = classify::worst(&evidence.outcomes).expect("a case opens at least one exchange").clone();
+    let findings = check::findings(&evidence);
+    let outcomes = evidence.outcomes;
+    Judged { outcome, outcomes, findings, transcript, timeline, control, let_in: None }
+}
+
+/// An exchange of a run, by the run's timeline.
+pub fn reading(run: &Judged, exchange: usize) -> Option<Reading<'_>> {
+    let facts = run.timeline.exchanges.get(exchange)?;
+    Some(Reading::new(&run.transcript, Cow::Borrowed(facts)))
+}
+
+/// A run and its exchanges, as the rules of a verdict read them.
+#[derive(Debug)]
+struct Run<'a> {
+    judged: &'a Judged,
+    readings: Vec<Reading<'a>>,
+}
+
+impl<'a> Run<'a> {
+    fn of(judged: &'a Judged) -> Run<'a> {
+        Run { judged, readings: Reading::all(&judged.transcript, &judged.timeline) }
+    }
+}
+
+/// The run of a case on an app that does not load or does not start: no exchange of it finds a server.
+pub fn not_started(case: &Case, kind: TargetKind, trouble: &Trouble) -> Judged {
+    let exception = trouble.exception();
+    let why = exception.as_ref().map_or_else(|| trouble.message.clone(), Exception::located);
+    let not_started = |exchange| Event {
+        at: Duration::ZERO,
+        exchange,
+        party: Party::Process,
+        what: What::NotStarted { why: why.clone(), exception: exception.clone() },
+    };
+    let events = (0..case.accepted.len()).map(not_started).collect();
+    let (faults, fired) = (case.faults.clone(), vec![0; case.faults.len()]);
+    let service = Service::unknown(kind);
+    judge(Transcript { events, faults, fired, residue: None, service }, HealthyClient::Absent)
+}
+
+/// The verdict on one version alone.
+///
+/// # Errors
+/// The verdict that does not pass, and the reason for it.
+pub fn alone(case: &Case, run: &Judged) -> Result<(), (Verdict, Reason)> {
+    credential_is_taken(run, Side::After)?;
+    all_faults_acted(case, run, Side::After).map_err(|reason| (Verdict::Vacuous, reason))?;
+    accepts(case, run).map_err(|reason| (Verdict::Failed, reason))
+}
+
+/// The verdict on two versions: before has to show the whole symptom, and after has to be accepted.
+///
+/// # Errors
+/// The verdict that does not pass, and the reason for it.
+pub fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> Result<(), (Verdict, Reason)> {
+    let Some(symptom) = case.symptom_behind(profile) else {
+        return Err((Verdict::Inconclusive, Reason::NoClaim { shown: before.outcome.clone() }));
+    };
+    // A hunt does not say which version has to meet the faults.
+    if !case.is_alone {
+        all_faults_acted(case, before, Side::Before).map_err(|reason| (Verdict::Vacuous, reason))?;
+    }
+    let (shows, fixes) = (Run::of(before), Run::of(after));
+    faults_acted_or_were_in_force(case, before, &fixes).map_err(|reason| (Verdict::Vacuous, reason))?;
+    let differences = differences(symptom, before);
+    if !differences.is_empty() {
+        credential_is_taken(before, Side::Before)?;
+        return Err((Verdict::CannotReproduce, Reason::NotShown(differences)));
+    }
+    // A claim that a version in order shows too tells no bug from its fix.
+    if accepts_as(case, &shows, Some((symptom, &shows))).is_ok() {
+        credential_is_taken(before, Side::Before)?;
+        return Err((Verdict::CannotReproduce, Reason::BeforeIsAccepted(before.outcome.clone())));
+    }
+    credential_is_taken(after, Side::After)?;
+    accepts_as(case, &fixes, Some((symptom, &shows))).map_err(|reason| (Verdict::StillBroken, reason))
+}
+
+/// Whether the service took the credential of the service file.
+fn credential_is_taken(run: &Judged, side: Side) -> Result<(), (Verdict, Reason)> {
+    match &run.control {
+        HealthyClient::CredentialRefused(outcome) => {
+            Err((Verdict::Inconclusive, Reason::CredentialRefused { side, outcome: outcome.clone() }))
+        }
+        HealthyClient::Tried(_) | HealthyClient::RefusedByDesign(_) | HealthyClient::Absent => Ok(()),
+    }
+}
+
+/// Whether every claimed fix, run in the order in which the case names them, is seen through: none is accepted in place
+/// of the real one, and each shows what is known of it.
+///
+/// # Errors
+/// The verdict that does not pass, and the reason for it.
+pub fn see_through(case: &Case, profile: &str, shams: &[(Verdict, Judged)]) -> Result<(), (Verdict, Reason)> {
+    for (sham, (verdict, judged)) in case.shams.iter().zip(shams) {
+        let (outcome, class) = sham.shows_behind(profile);
+        let Outcome { ending, class: seen, .. } = &judged.outcome;
+        let fix = sham.defects.to_string();
+        let has_finding = |name: &&String| judged.findings.iter().any(|finding| finding.check == name.as_str());
+        if *verdict != Verdict::StillBroken {
+            return Err((Verdict::Vacuous, Reason::ClaimedFixAccepted { fix, verdict: *verdict }));
+        } else if !outcome.fits(ending) || *seen != class {
+            let shows = format!("shows `{ending}` ({seen}) instead of `{outcome}` ({class})");
+            return Err((Verdict::CannotReproduce, Reason::ClaimedFixDiffers { fix, shows }));
+        } else if let Some(silent) = sham.found_by.iter().find(|name| !has_finding(name)) {
+            let shows = format!("has no finding of the check {silent}");
+            return Err((Verdict::CannotReproduce, Reason::ClaimedFixDiffers { fix, shows }));
+        }
+    }
+    Ok(())
+}
+
+/// Whether every fault of a case acted, and, where it is to be over, was over.
+///
+/// # Errors
+/// Says which did not.
+pub fn all_faults_acted(case: &Case, run: &Judged, side: Side) -> Result<(), Reason> {
+    if has_not_started(run) {
+        return Ok(());
+    }
+    if let Some(index) = run.transcript.fired.iter().position(|&count| count == 0) {
+        return Err(Reason::FaultNeverActed { side, fault: case.faults[index].to_string() });
+    }
+    all_faults_are_over(case, run, side)
+}
+
+/// The same of the version with the fix. A fault that acted before may have nothing to do because of the fix, as long as it
+/// was in force.
+fn faults_acted_or_were_in_force(case: &Case, before: &Judged, after: &Run<'_>) -> Result<(), Reason> {
+    if has_not_started(after.judged) {
+        return Ok(());
+    }
+    for (index, fault) in case.faults.iter().enumerate() {
+        let acted = |run: &Judged| run.transcript.fired.get(index).is_some_and(|&count| count > 0);
+        let had_its_chance = acted(after.judged) || acted(before) && is_in_force(fault, &after.readings);
+        if !had_its_chance {
+            return Err(Reason::FaultNeverActed { side: Side::After, fault: fault.to_string() });
+        }
+    }
+    all_faults_are_over(case, after.judged, Side::After)
+}
+
+/// Whether the app did not start, so that no fault had an occasion.
+fn has_not_started(run: &Judged) -> bool {
+    matches!(run.outcome.ending, Ending::NotStarted { .. })
+}
+
+/// Whether a fault that never acted waited for something that the service kept from happening: a session outlived an idle
+/// limit because it was never idle, or an answer came before the edge gave one.
+fn is_in_force(fault: &Fault, readings: &[Reading<'_>]) -> bool {
+    match &fault.kind {
+        FaultKind::Connection(ConnectionFault::Idle { after, .. }) => readings.iter().any(|reading| {
+            let mut events = reading.events.iter();
+            let opened = events.find(|event| matches!(&event.what, What::ResponseSeen(head) if head.status == 101));
+            let last = events.next_back();
+            opened.zip(last).is_some_and(|(opened, last)| last.at.saturating_sub(opened.at) > after.0)
+        }),
+        FaultKind::Connection(ConnectionFault::LateAnswer { .. } | ConnectionFault::MissingAnswer { .. }) => {
+            readings.iter().any(|reading| reading.response.is_some())
+        }
+        FaultKind::Connection(ConnectionFault::Lifetime { .. } | ConnectionFault::Retry {})
+        | FaultKind::Head(_)
+        | FaultKind::Answer(_)
+        | FaultKind::Stream { .. }
+        | FaultKind::Frame { .. }
+        | FaultKind::Scope(_)
+        | FaultKind::Event { .. }
+        | FaultKind::Call { .. }
+        | FaultKind::Process(_) => false,
+    }
+}
+
+fn all_faults_are_over(case: &Case, run: &Judged, side: Side) -> Result<(), Reason> {
+    if case.is_alone {
+        // The healthy client comes when every fault is over.
+        return Ok(());
+    }
+    // Without a client that comes after it, the end of a fault says nothing.
+    let last = run.timeline.last;
+    let never_over = |fault: &&Fault| fault.trigger.until.is_some_and(|until| last.is_none_or(|last| last < until));
+    match case.faults.iter().find(never_over) {
+        Some(fault) => Err(Reason::NothingAfterFault { side, fault: fault.to_string() }),
+        None => Ok(()),
+    }
+}
+
+/// The parts of a claimed symptom that a run does not show, each with what it shows instead.
+pub fn differences(symptom: &Symptom, run: &Judged) -> Vec<Difference> {
+    let Outcome { class, cause, ending, .. } = &run.outcome;
+    let mut differences = Vec::new();
+    let mut differs = |key: SymptomKey, claimed: String, observed: String| {
+        differences.push(Difference { key, claimed, observed });
+    };
+    if let Some(claimed) = symptom.outcome.filter(|claimed| !claimed.fits(ending)) {
+        let why = match ending {
+            Ending::NotStarted { why } => format!("`{ending}` ({why})"),
+            Ending::Http { .. }
+            | Ending::Close { .. }
+            | Ending::Drop
+            | Ending::BadHandshake { .. }
+            | Ending::Hang { .. }
+            | Ending::Silence { .. }
+            | Ending::Parted { .. }
+            | Ending::Left
+            | Ending::Refused => format!("`{ending}`"),
+        };
+        differs(SymptomKey::Outcome, claimed.to_string(), why);
+    }
+    if let Some(claimed) = symptom.class.filter(|claimed| claimed != class) {
+        differs(SymptomKey::Class, claimed.to_string(), format!("`{class}`"));
+    }
+    if let Some(claimed) = symptom.cause.filter(|claimed| claimed != cause) {
+        differs(SymptomKey::Cause, claimed.to_string(), format!("`{cause}`"));
+    }
+    if let Some(claimed) = &symptom.exception {
+        let raised = exceptions(run);
+        if !raised.iter().any(|exception| claimed.fits(exception)) {
+            let observed = match raised.as_slice() {
+                [] => "none".to_owned(),
+                raised => raised.iter().map(|raised| format!("`{}`", raised.located())).collect::<Vec<_>>().join(", "),
+            };
+            differs(SymptomKey::Exception, claimed.to_string(), observed);
+        }
+    }
+    if let Some(text) = symptom.log.as_ref().filter(|text| !run.transcript.says(text)) {
+        let observed = match run.transcript.logs().count() {
+            0 => "no log record".to_owned(),
+            count => format!("{count} log record(s) without it"),
+        };
+        differs(SymptomKey::Log, text.clone(), observed);
+    }
+    if let Some(text) = &symptom.reason {
+        match ending {
+            Ending::Close { reason, .. } if reason.contains(text.as_str()) => {}
+            Ending::Close { reason, .. } => differs(SymptomKey::Reason, text.clone(), format!("`{reason}`")),
+            Ending::Http { .. }
+            | Ending::Drop
+            | Ending::BadHandshake { .. }
+            | Ending::Hang { .. }
+            | Ending::Silence { .. }
+            | Ending::Parted { .. }
+            | Ending::Left
+            | Ending::Refused
+            | Ending::NotStarted { .. } => {
+                differs(SymptomKey::Reason, text.clone(), "no close frame of the service".to_owned());
+            }
+        }
+    }
+    let complains = |name: &String| run.findings.iter().any(|finding| finding.check == name.as_str());
+    for silent in symptom.found_by.iter().filter(|name| !complains(name)) {
+        let mut found: Vec<&str> = run.findings.iter().map(|finding| finding.check).collect();
+        found.dedup();
+        let observed = if found.is_empty() { "no finding".to_owned() } else { format!("`{}`", found.join("`, `")) };
+        differs(SymptomKey::FoundBy, silent.clone(), observed);
+    }
+    differences
+}
+
+/// Every exception that the app raises in a run, as far as it is seen: what leaves the app, what it handles, and what stops
+/// its start.
+pub fn exceptions(run: &Judged) -> Vec<&Exception> {
+    let mut seen: Vec<&Exception> = Vec::new();
+    for &position in &run.timeline.raised {
+        let raised = run.transcript.events[position].what.raised();
+        seen.extend(raised.filter(|exception| !seen.contains(exception)));
+    }
+    seen
+}
+
+/// Whether a version alone is accepted.
+///
+/// # Errors
+/// Says why not.
+pub fn accepts(case: &Case, run: &Judged) -> Result<(), Reason> {
+    accepts_as(case, &Run::of(run), None)
+}
+
+/// Whether the version with the fix is accepted. `claim` is the symptom, and the run that shows it.
+fn accepts_as(case: &Case, after: &Run<'_>, claim: Option<(&Symptom, &Run<'_>)>) -> Result<(), Reason> {
+    let Run { judged: after, readings } = after;
+    if let Some((symptom, before)) = claim {
+        still_raised(symptom, before, readings).map_or(Ok(()), |exception| Err(Reason::StillRaised(exception)))?;
+    }
+    for (exchange, outcome) in after.outcomes.iter().enumerate() {
+        let (accepted, connection) = (case.accepted_at(exchange), exchange + 1);
+        if !accepted.accepts(outcome) {
+            return Err(Reason::NotAccepted { connection, outcome: outcome.clone() });
+        }
+        if !accepted.is_said(&after.transcript, exchange) {
+            return Err(Reason::NotSaid { connection, text: accepted.says.clone().unwrap_or_default() });
+        }
+        let Some(reading) = readings.get(exchange) else { continue };
+        // A hunt waits for what it drew, and expects nothing.
+        let is_hunt = case.origin == Origin::Hunt;
+        if let Some(waiting_for) = unmet(case, reading, outcome).filter(|_| !is_hunt) {
+            return Err(Reason::ExpectationUnmet { connection, waiting_for });
+        }
+        let is_meant = accepted.names(outcome) || is_hunt;
+        if !is_meant && is_unanswered(reading, outcome) {
+            return Err(Reason::Unanswered { connection, outcome: outcome.clone() });
+        }
+    }
+    server_expectations(&after.transcript)?;
+    for (class, least) in &case.at_least {
+        let count = after.outcomes.iter().filter(|outcome| outcome.class == *class).count();
+        if count < *least {
+            return Err(Reason::TooFew { class: *class, count, least: *least });
+        }
+    }
+    match &after.control {
+        HealthyClient::Tried(outcome) if outcome.class != Class::GoodOpen => {
+            return Err(Reason::HealthyClient(outcome.clone()));
+        }
+        HealthyClient::RefusedByDesign(outcome) => {
+            // A service that let it in before does not refuse everyone by design.
+            let is_let_in = |before: &Judged| {
+                before.let_in.is_some() || before.control.outcome().is_some_and(|seen| seen.class == Class::GoodOpen)
+            };
+            if let Some((_, Run { judged: before, .. })) = claim.filter(|(_, before)| is_let_in(before.judged)) {
+                let (outcome, let_in) = (outcome.clone(), before.let_in.clone());
+                return Err(Reason::RefusesEveryone { outcome, let_in });
+            }
+        }
+        HealthyClient::Tried(_) | HealthyClient::CredentialRefused(_) | HealthyClient::Absent => {}
+    }
+    match after.findings.first() {
+        Some(finding) => Err(Reason::Finding(finding.clone())),
+        None => Ok(()),
+    }
+}
+
+/// An expectation of the case that an exchange does not meet, although it ended as if nothing had been missing: something
+/// that never came, a body that came late, or a message that found no session any more. A refusal and what a fault cut off
+/// say themselves why it did not come.
+fn unmet(case: &Case, reading: &Reading<'_>, outcome: &Outcome) -> Option<String> {
+    if let Some(late) = reading.late_body() {
+        return Some(late.to_string());
+    }
+    if outcome.class != Class::GoodOpen {
+        return None;
+    }
+    let found_no_session = |step: usize| match case.steps.get(step - 1).map(|step| &step.act) {
+        Some(Act::SendText(_) | Act::SendBytes(_) | Act::Ping) => Some(format!("an open session at step {step}")),
+        // These do without a session, or say themselves what they wait for.
+        Some(
+            Act::Open(_)
+            | Act::Request(_)
+            | Act::Wait(_)
+            | Act::Close(_)
+            | Act::Leave
+            | Act::Reset
+            | Act::Pause
+            | Act::Deafen
+            | Act::Freeze
+            | Act::StopReading
+            | Act::ReadAnswer
+            | Act::Signal(_)
+            | Act::AwaitExit(_),
+        )
+        | None => None,
+    };
+    reading.never_came().or_else(|| {
+        reading.events.iter().find_map(|event| match event.what {
+            What::NotPerformed { step } => found_no_session(step),
+            _ => None,
+        })
+    })
+}
+
+/// Whether the server's process did what steps of the case expect of it.
+fn server_expectations(transcript: &Transcript) -> Result<(), Reason> {
+    let unmet = transcript.of(PROCESS).find_map(|event| match &event.what {
+        What::ExitAwaited { expected, exit: Some(exit), .. } => {
+            (!expected.fits(*exit)).then(|| format!("a step waited for {expected}; it was {exit}"))
+        }
+        What::ExitAwaited { expected, limit, exit: None } => {
+            Some(format!("a step waited in vain for {expected}, {} ms", limit.as_millis()))
+        }
+        What::NotPerformed { step } => Some(format!("step {step} found no server that runs")),
+        _ => None,
+    });
+    unmet.map_or(Ok(()), |waiting_for| Err(Reason::ServerExpectationUnmet { waiting_for }))
+}
+
+/// Whether the service closed a session in which the client had sent a message, and had sent nothing since.
+fn is_unanswered(reading: &Reading<'_>, outcome: &Outcome) -> bool {
+    let closes_without_a_word = match &outcome.ending {
+        Ending::Close { code, .. } => code.is_none_or(|code| matches!(code.0, 1000 | 1001)),
+        Ending::Http { .. }
+        | Ending::Drop
+        | Ending::BadHandshake { .. }
+        | Ending::Hang { .. }
+        | Ending::Silence { .. }
+        | Ending::Parted { .. }
+        | Ending::Left
+        | Ending::Refused
+        | Ending::NotStarted { .. } => false,
+    };
+    closes_without_a_word && outcome.class == Class::GoodOpen && is_asked_in_vain(reading)
+}
+
+/// Whether the client sent a message, and the service none since. Where the app is seen, its own order counts: what it sends
+/// before it gets the message may be read later.
+fn is_asked_in_vain(reading: &Reading<'_>) -> bool {
+    let is_message = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary);
+    let asks = |what: &What| match what {
+        What::Received(inbound) => match inbound {
+            Inbound::WebsocketReceive { .. } => true,
+            Inbound::WebsocketConnect
+            | Inbound::WebsocketDisconnect { .. }
+            | Inbound::HttpRequest { .. }
+            | Inbound::HttpDisconnect
+            | Inbound::LifespanStartup
+            | Inbound::LifespanShutdown
+            | Inbound::Invalid(_) => false,
+        },
+        What::FrameSent(frame) => reading.machine().is_none() && is_message(frame),
+        What::ConnectionRefused
+        | What::RequestSent { .. }
+        | What::ResponseSeen(_)
+        | What::BodySeen { .. }
+        | What::FrameSeen(_)
+        | What::MessageSeen(_)
+        | What::Called { .. }
+        | What::Sent(_)
+        | What::CallRaised(_)
+        | What::Returned
+        | What::Raised(_)
+        | What::Handled(_)
+        | What::Logged { .. }
+        | step_event!()
+        | end_event!()
+        | server_event!()
+        | outer_event!() => false,
+    };
+    let answers = |what: &What| match what {
+        What::Sent(outbound) => match outbound {
+            Outbound::WebsocketSend { .. } => true,
+            Outbound::WebsocketAccept { .. }
+            | Outbound::WebsocketClose { .. }
+            | Outbound::ResponseStart { .. }
+            | Outbound::ResponseBody { .. }
+            | Outbound::StartupComplete
+            | Outbound::StartupFailed { .. }
+            | Outbound::ShutdownComplete
+            | Outbound::ShutdownFailed { .. }
+            | Outbound::Unknown(_) => false,
+        },
+        What::FrameSeen(frame) | What::MessageSeen(frame) => reading.machine().is_none() && is_message(frame),
+        What::ConnectionRefused
+        | What::RequestSent { .. }
+        | What::ResponseSeen(_)
+        | What::BodySeen { .. }
+        | What::FrameSent(_)
+        | What::Called { .. }
+        | What::Received(_)
+        | What::CallRaised(_)
+        | What::Returned
+        | What::Raised(_)
+        | What::Handled(_)
+        | What::Logged { .. }
+        | step_event!()
+        | end_event!()
+        | server_event!()
+        | outer_event!() => false,
+    };
+    let asked = reading.events.iter().position(|event| asks(&event.what));
+    asked.is_some_and(|asked| !reading.events[asked..].iter().any(|event| answers(&event.what)))
+}
+
+/// The reported exception, where the version with the fix still raises it: it leaves the app, or the app handles it and
+/// leaves the client without an answer, or logs it as an error. An app that handles it, does not call it an error and
+/// answers is one that was fixed where it failed.
+///
+/// The reported exception is the claimed one; without a claim, what left the app before, and what it handled in an exchange
+/// that failed.
+fn still_raised(symptom: &Symptom, before: &Run<'_>, after: &[Reading<'_>]) -> Option<Exception> {
+    let Run { judged, readings } = before;
+    let reported: Vec<&Exception> = match &symptom.exception {
+        Some(claim) => exceptions(judged).into_iter().filter(|raised| claim.fits(raised)).collect(),
+        None => {
+            let failed = readings.iter().zip(&judged.outcomes).filter(|(_, outcome)| !outcome.class.is_good());
+            let handled = failed.flat_map(|(reading, _)| handled(reading));
+            readings.iter().filter_map(own_exception).chain(handled).collect()
+        }
+    };
+    let is_reported = |exception: &Exception| {
+        let is_claimed = symptom.exception.as_ref().is_some_and(|claim| claim.fits(exception));
+        is_claimed || reported.iter().any(|reported| is_same(reported, exception))
+    };
+    let raised = after.iter().flat_map(|reading| {
+        let in_vain = is_asked_in_vain(reading);
+        let handled = handled(reading).filter(move |exception| in_vain || is_logged(reading, exception));
+        own_exception(reading).into_iter().chain(handled)
+    });
+    let mut raised = raised.filter(|exception| is_reported(exception));
+    raised.next().cloned()
+}
+
+/// Whether the app logs an exception as an error.
+fn is_logged(reading: &Reading<'_>, exception: &Exception) -> bool {
+    let text = format!("{}: {}", exception.type_name, exception.message);
+    reading.events.iter().any(|event| match &event.what {
+        What::Logged { level: Level::Error, message } => message.contains(&text),
+        _ => false,
+    })
+}
+
+/// The exception that left the app, unless what was injected made it.
+fn own_exception<'a>(reading: &Reading<'a>) -> Option<&'a Exception> {
+    reading.escaped().map(|(exception, _)| exception).filter(|_| !reading.is_escape_injected())
+}
+
+/// The exceptions that the app handled in an exchange, without those that only say that the client is gone.
+fn handled<'a>(reading: &Reading<'a>) -> impl Iterator<Item = &'a Exception> + use<'a> {
+    let events = reading.events.clone();
+    events
+        .into_iter()
+        .filter_map(|event| match &event.what {
+            What::Handled(exception) => Some(exception),
+            _ => None,
+        })
+        .filter(|exception| !(exception.is_disconnect() || exception.is_broken_off() || exception.is_cancellation()))
+}
+
+/// Whether two exceptions are the same one in two versions: of one type, and raised in one function of one file. Lines move
+/// with every change.
+fn is_same(one: &Exception, other: &Exception) -> bool {
+    let place =
+        |exception: &Exception| exception.place.as_ref().map(|place| (place.file.clone(), place.function.clone()));
+    one.type_name == other.type_name && place(one) == place(other)
+}
+
+/// One clause about a run: how it ended, what decided that, and what the client did not get.
+pub fn clause(run: &Judged) -> String {
+    let at = decisive_exchange(run);
+    let outcome = run.outcomes.get(at).unwrap_or(&run.outcome);
+    let Outcome { ending, class, cause, .. } = outcome;
+    let reading = reading(run, at);
+    let escaped = reading.as_ref().and_then(Reading::escaped).map(|(exception, _)| exception);
+    let handled = reading.as_ref().and_then(|reading| {
+        reading.events.iter().find_map(|event| match &event.what {
+            What::Handled(exception) => Some(exception),
+            _ => None,
+        })
+    });
+    let missing = reading.as_ref().and_then(|reading| missing(reading, outcome));
+    let why = match (ending, escaped, handled) {
+        (Ending::NotStarted { why }, ..) => Some(why.clone()),
+        (_, Some(exception), _) => Some(exception.located()),
+        (_, None, Some(exception)) => Some(format!("the app handled {}", exception.located())),
+        (Ending::Close { reason, .. }, ..) if !reason.is_empty() => Some(format!("reason \"{reason}\"")),
+        (Ending::Hang { waiting_for } | Ending::Silence { waiting_for }, ..) => {
+            Some(format!("waiting for {waiting_for}"))
+        }
+        (Ending::BadHandshake { why }, ..) => Some(why.clone()),
+        (
+            Ending::Http { .. }
+            | Ending::Close { .. }
+            | Ending::Drop
+            | Ending::Parted { .. }
+            | Ending::Left
+            | Ending::Refused,
+            None,
+            None,
+        ) if missing.is_none() => {
+            run.findings.first().map(|Finding { check, message, .. }| format!("{check}: {message}"))
+        }
+        _ => None,
+    };
+    let clauses: Vec<String> = why.into_iter().chain(missing).collect();
+    let why = if clauses.is_empty() { String::new() } else { format!(": {}", clauses.join("; ")) };
+    format!("{ending} ({class}, {cause}){why}")
+}
+
+/// The exchange that decides a run: the one whose outcome is the run's, or, in a run that ends well, the first one in which
+/// the client did not get what it waited for.
+fn decisive_exchange(run: &Judged) -> usize {
+    let in_vain = || {
+        let readings = Reading::all(&run.transcript, &run.timeline);
+        readings.iter().zip(&run.outcomes).position(|(reading, outcome)| missing(reading, outcome).is_some())
+    };
+    let decides = || run.outcomes.iter().position(|outcome| *outcome == run.outcome);
+    if run.outcome.class.is_good() { in_vain().or_else(decides) } else { decides() }.unwrap_or_default()
+}
+
+/// One clause about what the client waited for and did not get, where its outcome does not say it.
+fn missing(reading: &Reading<'_>, outcome: &Outcome) -> Option<String> {
+    match reading.late_body() {
+        Some(LateBody { part, limit, took: Some(took) }) => {
+            Some(format!("{part} came after {} ms (limit {} ms)", took.as_millis(), limit.as_millis()))
+        }
+        Some(LateBody { part, limit, took: None }) => {
+            Some(format!("{part} did not come within {} ms", limit.as_millis()))
+        }
+        None if outcome.class == Class::GoodOpen => {
+            reading.never_came().map(|waiting_for| format!("{waiting_for} never came"))
+        }
+        None => None,
+    }
+}

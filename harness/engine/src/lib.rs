@@ -1,0 +1,77 @@
+//! Reproduces WebSocket 1011s and HTTP 500s by their real mechanism, and shows that they are gone.
+//!
+//! A [`Case`] is the steps of a client, the faults that act, and what is accepted. A [`Target`] is a service behind the
+//! edge. [`run`] performs the one on the other and gives a [`Transcript`]; [`judge`] judges it; a [`Hunt`] draws cases
+//! that nothing asked for and keeps the smallest that fails.
+//!
+//! | modules | hold |
+//! |---|---|
+//! | [`case`], [`balancer`], [`discover`], [`defects`], [`environment`], [`issue`] | case files and the names that they may use |
+//! | [`binding`], [`route`], [`recorded`], [`mod@init`], [`mod@validate`] | the service file: how a service is spoken to |
+//! | [`probe`], [`run`] | the client, and a run of its steps |
+//! | [`target`], [`targets`], [`upstream`] | the trait, a target behind a URL, and the way to it |
+//! | [`judge`], [`explain`], [`external`], [`trial`] | the verdict on a case, on any target |
+//! | [`hunt`] | generated cases, shrinking, reproducers |
+//! | [`mod@conform`] | the frame cases of RFC 6455 on a target |
+//! | `proxy` | a faulty proxy in front of any URL; with the feature `proxy` |
+//! | [`report`], [`note`] | conversations as text, generated tests, remarks |
+//!
+//! # Invariants
+//!
+//! - The client never judges, and a check never drives.
+//! - Chance enters only through the seed of a plan, and time only through the clock. One seed, one transcript.
+//! - No real socket lives under the virtual clock.
+//! - Every wait and every buffer has a limit.
+
+pub mod balancer;
+pub mod binding;
+pub mod case;
+pub mod conform;
+pub mod defects;
+pub mod discover;
+pub mod environment;
+pub mod explain;
+pub mod external;
+pub mod hunt;
+pub mod init;
+pub mod issue;
+pub mod judge;
+pub mod note;
+pub mod probe;
+#[cfg(feature = "proxy")]
+pub mod proxy;
+pub mod recorded;
+pub mod report;
+pub mod route;
+pub mod run;
+pub mod target;
+pub mod targets;
+mod tls;
+pub mod trial;
+pub mod upstream;
+pub mod validate;
+
+pub use binding::Binding;
+pub use case::Case;
+pub use discover::{Catalogue, servers};
+pub use environment::Environment;
+pub use hunt::{Found, Ground, Hunt, hunt_all};
+pub use relapse_core::{
+    Result,
+    error::Error,
+    fault::{Fault, Place},
+    judge::{
+        outcome::{Class, Outcome},
+        verdict::{Finding, Judgement, Verdict},
+    },
+    plan::Plan,
+    record::transcript::Transcript,
+};
+pub use relapse_simulate::{
+    clock::{Clock, Runtime},
+    profile::Profile,
+};
+pub use route::Route;
+pub use target::Target;
+pub use targets::Url;
+pub use trial::Trial;

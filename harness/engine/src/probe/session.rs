@@ -1,0 +1,362 @@
+//! A WebSocket from the client's side.
+
+use std::future::{Future, pending, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{Attention, PARTING_LIMIT, PAYLOAD_BYTES_MAX, USER_PLACEHOLDER, bounded, hearing::Heard, write_slices};
+use relapse_core::{
+    client::step::{Act, Awaited, Slices, Step},
+    record::transcript::{NeverCame, Party, What},
+    wire::{
+        close_code::CloseCode,
+        frame::{Assembly, Frame, FrameError, Opcode},
+    },
+};
+use relapse_simulate::{link::Wire, recorder::Scribe};
+
+/// How far the closing handshake has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    No,
+    /// The client's close frame is out.
+    Sent,
+    /// Both close frames are through; the end of the stream is to come.
+    Parting,
+    /// The stream is over, or cannot be read.
+    Done,
+    /// The client goes without a close frame.
+    Gone,
+}
+
+/// Whether a client takes what comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    Everything,
+    Nothing,
+}
+
+/// An open WebSocket.
+pub(super) struct Session {
+    wire: Wire,
+    pub(super) scribe: Scribe,
+    /// The user the client says it is.
+    user: String,
+    closing: Closing,
+    hears_pings: bool,
+    reads: Reads,
+    attention: Attention,
+    assembly: Assembly,
+    /// When the stream was over, counted from the start of the run.
+    ended: Option<Duration>,
+    pub(super) heard: Heard,
+    chance: fastrand::Rng,
+}
+
+impl Session {
+    pub(super) fn new(
+        wire: Wire,
+        scribe: Scribe,
+        user: String,
+        attention: Attention,
+        chance: fastrand::Rng,
+    ) -> Session {
+        Session {
+            wire,
+            scribe,
+            user,
+            closing: Closing::No,
+            hears_pings: true,
+            reads: Reads::Everything,
+            attention,
+            assembly: Assembly::default(),
+            ended: None,
+            heard: Heard::default(),
+            chance,
+        }
+    }
+
+    pub(super) fn into_wire(self) -> Wire {
+        self.wire
+    }
+
+    /// Whether both sides have closed, or the stream is over.
+    pub(super) fn is_parting(&self) -> bool {
+        matches!(self.closing, Closing::Parting | Closing::Done)
+    }
+
+    /// Whether the client goes.
+    pub(super) fn has_gone(&self) -> bool {
+        self.closing == Closing::Gone
+    }
+
+    /// When the stream was over, or now.
+    pub(super) fn ended(&self) -> Duration {
+        self.ended.unwrap_or_else(|| self.scribe.elapsed())
+    }
+
+    /// Nothing more can be read.
+    fn end(&mut self) {
+        self.closing = Closing::Done;
+        self.ended = Some(self.scribe.elapsed());
+    }
+
+    fn record(&self, what: What) {
+        self.scribe.record(Party::Probe, what);
+    }
+
+    /// Performs one act.
+    pub(super) async fn perform(&mut self, step: &Step) {
+        let limit = step.limit;
+        if !matches!(step.act, Act::SendText(_) | Act::SendBytes(_) | Act::StopReading) {
+            self.reads = Reads::Everything;
+        }
+        match &step.act {
+            Act::SendText(text) => {
+                let text = text.replace(USER_PLACEHOLDER, &self.user);
+                self.say(Frame::new(Opcode::Text, text), step.slices, limit).await;
+            }
+            Act::SendBytes(bytes) => {
+                self.say(Frame::new(Opcode::Binary, bytes.clone()), step.slices, limit).await;
+            }
+            Act::StopReading => {
+                self.record(What::StoppedReading);
+                self.reads = Reads::Nothing;
+                self.push(limit).await;
+            }
+            Act::Freeze => {
+                self.record(What::StoppedReading);
+                let start = Instant::now();
+                // The messages before it still go out.
+                let _ = bounded(limit, self.wire.push()).await;
+                sleep(limit.saturating_sub(start.elapsed())).await;
+            }
+            Act::Ping => {
+                self.send(Frame::new(Opcode::Ping, &b"probe"[..]));
+                self.within(limit, "a pong", |frame| frame.opcode == Opcode::Pong).await;
+            }
+            Act::Wait(awaited) => self.wait(awaited, limit).await,
+            Act::Close(code) => {
+                self.close(*code);
+                self.within(limit, "the close", |_| false).await;
+            }
+            Act::Leave | Act::Reset => self.closing = Closing::Gone,
+            Act::Pause => {
+                // Nothing is awaited, so that nothing can come too late; the time passes whoever closes.
+                let start = Instant::now();
+                let _ = bounded(limit, self.read_until(|_| false)).await;
+                sleep(limit.saturating_sub(start.elapsed())).await;
+            }
+            Act::Deafen => {
+                self.hears_pings = false;
+                self.within(limit, "the close", |_| false).await;
+                self.hears_pings = true;
+            }
+            Act::Open(_) | Act::Request(_) | Act::ReadAnswer | Act::Signal(_) | Act::AwaitExit(_) => {}
+        }
+    }
+
+    /// Ends the connection without a close frame, as the act says.
+    pub(super) async fn go(mut self, act: &Act, limit: Duration) {
+        let _ = bounded(limit, self.wire.flush()).await;
+        if matches!(act, Act::Reset) {
+            self.record(What::LinkReset);
+            self.record(What::Left);
+            self.wire.reset();
+        } else {
+            self.record(What::Left);
+        }
+    }
+
+    /// Closes what the steps left open.
+    pub(super) async fn part(mut self) {
+        if self.closing == Closing::No {
+            self.close(CloseCode::NORMAL);
+        }
+        self.within(PARTING_LIMIT, "the close", |_| false).await;
+    }
+
+    /// Waits for the end of a stream on which both sides have closed.
+    pub(super) async fn finish_parting(&mut self, limit: Duration) {
+        self.within(limit, "the close", |_| false).await;
+    }
+
+    /// Reads what comes, keeps the messages, and answers pings, for as long as it is polled. Cancel safe.
+    pub(super) async fn attend(&mut self) {
+        match self.reads {
+            Reads::Everything => {
+                self.read_until(|_| false).await;
+                pending().await
+            }
+            Reads::Nothing => {
+                self.wire.push().await;
+                pending().await
+            }
+        }
+    }
+
+    /// Writes what is to go out; a client that reads takes what comes meanwhile.
+    pub(super) async fn push(&mut self, limit: Duration) {
+        let _ = match self.reads {
+            Reads::Everything => bounded(limit, self.wire.flush()).await,
+            Reads::Nothing => bounded(limit, self.wire.push()).await,
+        };
+    }
+
+    async fn wait(&mut self, awaited: &Awaited, limit: Duration) {
+        let waiting_for = awaited.clone();
+        if self.heard.find(awaited) {
+            return self.record(What::AwaitedCame { waiting_for });
+        }
+        let reading = async {
+            while let Some(frame) = self.next_frame().await {
+                if self.heard.passes(&frame, awaited) {
+                    return true;
+                }
+            }
+            false
+        };
+        match bounded(limit, reading).await {
+            Some(has_come) if has_come || *awaited == Awaited::Close => {
+                self.record(What::AwaitedCame { waiting_for });
+            }
+            Some(_) => self.record(What::AwaitedNeverCame { waiting_for, why: NeverCame::SessionOver }),
+            None => {
+                self.record(What::DeadlinePassed { waiting_for: awaited.to_string(), limit });
+                self.record(What::AwaitedNeverCame { waiting_for, why: NeverCame::Deadline });
+            }
+        }
+    }
+
+    fn close(&mut self, code: CloseCode) {
+        self.send(Frame::close(Some(code), ""));
+        self.closing = Closing::Sent;
+    }
+
+    /// Takes what came until now, and waits for nothing.
+    async fn take_what_came(&mut self) {
+        if self.attention == Attention::Always && self.reads == Reads::Everything {
+            let mut reading = pin!(self.read_until(|_| false));
+            poll_fn(|cx| {
+                let _ = reading.as_mut().poll(cx);
+                Poll::Ready(())
+            })
+            .await;
+        }
+    }
+
+    /// Sends a message of the client's own.
+    async fn say(&mut self, frame: Frame, slices: Option<Slices>, limit: Duration) {
+        self.take_what_came().await;
+        self.heard.asked();
+        let frame = frame.masked(self.chance.u32(..).to_be_bytes());
+        match slices {
+            None => frame.encode(&mut self.wire.outgoing),
+            Some(slices) => {
+                let mut bytes = Vec::new();
+                frame.encode(&mut bytes);
+                self.record(What::FrameSent(frame));
+                return write_slices(&mut self.wire, &bytes, slices, limit).await;
+            }
+        }
+        self.record(What::FrameSent(frame));
+        if self.reads == Reads::Nothing {
+            self.push(limit).await;
+        }
+    }
+
+    /// Sends a frame with the next write.
+    fn send(&mut self, frame: Frame) {
+        let frame = frame.masked(self.chance.u32(..).to_be_bytes());
+        frame.encode(&mut self.wire.outgoing);
+        self.record(What::FrameSent(frame));
+    }
+
+    async fn within(&mut self, limit: Duration, waiting_for: impl ToString, found: impl Fn(&Frame) -> bool) {
+        if bounded(limit, self.read_until(found)).await.is_none() {
+            self.record(What::DeadlinePassed { waiting_for: waiting_for.to_string(), limit });
+        }
+    }
+
+    /// Reads until a frame is found or the connection is over; the messages before it are kept. Cancel safe.
+    async fn read_until(&mut self, found: impl Fn(&Frame) -> bool) {
+        while let Some(frame) = self.next_frame().await {
+            if found(&frame) {
+                return;
+            }
+            self.heard.keep(frame);
+        }
+    }
+
+    /// The next frame or whole message, after its ping or close is answered; `None` once the connection is over. Cancel
+    /// safe.
+    async fn next_frame(&mut self) -> Option<Frame> {
+        loop {
+            match self.closing {
+                Closing::No | Closing::Sent => {}
+                Closing::Parting => return self.see_the_end().await,
+                Closing::Done | Closing::Gone => return None,
+            }
+            match Frame::decode(&mut self.wire.incoming, PAYLOAD_BYTES_MAX) {
+                Ok(Some(frame)) => {
+                    self.record(What::FrameSeen(frame.clone()));
+                    let frame = match self.take(frame) {
+                        Ok(Some(frame)) => frame,
+                        Ok(None) => continue,
+                        Err(error) => {
+                            self.record(What::BadFrameSeen(error));
+                            self.end();
+                            return None;
+                        }
+                    };
+                    if frame.opcode == Opcode::Ping && self.hears_pings {
+                        self.send(Frame::new(Opcode::Pong, frame.payload.clone()));
+                    }
+                    if frame.opcode == Opcode::Close {
+                        if self.closing == Closing::No {
+                            self.send(Frame::close(frame.close_parts().0, ""));
+                        }
+                        self.closing = Closing::Parting;
+                        continue;
+                    }
+                    return Some(frame);
+                }
+                Ok(None) if self.wire.has_ended() => {
+                    self.record(What::EndSeen);
+                    self.end();
+                }
+                Ok(None) => {
+                    self.wire.progress().await;
+                }
+                Err(error) => {
+                    self.record(What::BadFrameSeen(error));
+                    self.end();
+                }
+            }
+        }
+    }
+
+    /// The server ends the stream first (RFC 6455 section 7.1.1); a client does not wait for it for ever.
+    async fn see_the_end(&mut self) -> Option<Frame> {
+        while !self.wire.has_ended() {
+            self.wire.progress().await;
+            self.wire.incoming.clear();
+        }
+        self.record(What::EndSeen);
+        self.end();
+        None
+    }
+
+    /// Takes a frame as a client must: a control frame or a whole message comes out, a piece of a message is kept.
+    fn take(&mut self, frame: Frame) -> Result<Option<Frame>, FrameError> {
+        let is_last_piece = frame.opcode == Opcode::Continuation && frame.is_final;
+        let taken = self.assembly.take(frame, PAYLOAD_BYTES_MAX)?;
+        if let Some(whole) = taken.as_ref().filter(|_| is_last_piece) {
+            self.record(What::MessageSeen(whole.clone()));
+        }
+        Ok(taken)
+    }
+}

@@ -1,0 +1,537 @@
+//! A recorded good conversation, and the application's routes that it shows: a HAR file, as browsers and proxies save
+//! one, or the steps of a case.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use crate::route::{Parameter, Route};
+use relapse_core::{
+    asgi::scope::percent_decode,
+    client::{
+        credential::CredentialPlace,
+        step::{Act, Request, Step},
+    },
+};
+
+/// The facts learned from a recording.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Where requests and sessions were let in, each route once.
+    pub routes: Vec<Route>,
+    /// The names of headers, parameters and keys that carry credentials; their values are left out.
+    pub left_out: BTreeSet<String>,
+}
+
+/// How many messages of a route are kept, and how long they may be.
+const MESSAGES_MAX: usize = 64;
+const MESSAGE_BYTES_MAX: usize = 16 << 10;
+
+/// The longest word.
+const WORD_BYTES_MAX: usize = 24;
+/// How many words of a recording a route takes over.
+const WORDS_MAX: usize = 48;
+
+/// Headers that clients, proxies and browsers send by themselves: names, or prefixes that end in a dash.
+const STANDARD: [&str; 29] = [
+    "accept",
+    "accept-",
+    "access-control-",
+    "cache-control",
+    "connection",
+    "content-",
+    "dnt",
+    "expect",
+    "forwarded",
+    "host",
+    "if-",
+    "keep-alive",
+    "origin",
+    "pragma",
+    "priority",
+    "proxy-connection",
+    "range",
+    "referer",
+    "sec-",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "upgrade-",
+    "user-agent",
+    "via",
+    "x-forwarded-",
+    "x-real-ip",
+    ":",
+];
+
+/// Substrings that mark a name as a credential's; and further ones for names in a head only.
+const SECRET: [&str; 11] = [
+    "api_key",
+    "apikey",
+    "authorization",
+    "credential",
+    "jwt",
+    "passphrase",
+    "passwd",
+    "password",
+    "secret",
+    "ticket",
+    "token",
+];
+const SECRET_IN_HEAD: [&str; 7] = ["auth", "bearer", "cookie", "csrf", "key", "session", "signature"];
+
+/// From how many characters on a subprotocol is no name.
+const OFFER_LENGTH_MAX: usize = 64;
+
+/// The replacement for a credential.
+const LEFT_OUT: &str = "left-out";
+
+#[derive(Deserialize)]
+struct Har {
+    log: HarLog,
+}
+
+#[derive(Deserialize)]
+struct HarLog {
+    entries: Vec<HarEntry>,
+}
+
+#[derive(Deserialize)]
+struct HarEntry {
+    request: HarRequest,
+    response: HarResponse,
+    #[serde(default, rename = "_webSocketMessages")]
+    messages: Vec<HarMessage>,
+}
+
+#[derive(Deserialize)]
+struct HarRequest {
+    method: String,
+    url: String,
+    #[serde(default)]
+    headers: Vec<HarHeader>,
+    #[serde(rename = "postData")]
+    body: Option<HarBody>,
+}
+
+#[derive(Deserialize)]
+struct HarHeader {
+    name: String,
+    value: String,
+}
+
+#[derive(Deserialize)]
+struct HarBody {
+    #[serde(default, rename = "mimeType")]
+    content_type: String,
+    #[serde(default)]
+    text: String,
+}
+
+#[derive(Deserialize)]
+struct HarResponse {
+    status: i64,
+}
+
+#[derive(Deserialize)]
+struct HarMessage {
+    #[serde(rename = "type")]
+    direction: String,
+    opcode: i64,
+    data: String,
+}
+
+impl HarEntry {
+    /// Whether it was let in.
+    fn is_good(&self) -> bool {
+        matches!(self.response.status, 101 | 200..=299 | 304)
+    }
+
+    /// Host and port, and what follows them; nothing of a URL that is not HTTP's or WebSocket's.
+    fn place(&self) -> Option<(&str, &str)> {
+        let (scheme, rest) = self.request.url.split_once("://")?;
+        let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        matches!(scheme, "http" | "https" | "ws" | "wss").then(|| rest.split_at(at))
+    }
+
+    fn is_websocket(&self) -> bool {
+        self.response.status == 101 || self.request.url.starts_with("ws")
+    }
+}
+
+impl Recorded {
+    /// Reads a HAR file (HTTP Archive 1.2, with the WebSocket messages that Chromium, Firefox and mitmproxy add). What was
+    /// not let in is left out, and so is whatever is not on the host that WebSockets were opened on, or else on the one with
+    /// most requests.
+    ///
+    /// # Errors
+    /// When it is none, or nothing in it was let in.
+    pub fn read_har(text: &str) -> Result<Recorded, String> {
+        let har: Har = serde_json::from_str(text.trim_start_matches('\u{feff}'))
+            .map_err(|error| format!("it is no HAR file: {error}"))?;
+        let good: Vec<&HarEntry> = har.log.entries.iter().filter(|entry| entry.is_good()).collect();
+        let mut hosts: BTreeMap<&str, (bool, usize)> = BTreeMap::new();
+        for entry in &good {
+            let Some((host, _)) = entry.place() else { continue };
+            let (has_sessions, count) = hosts.entry(host).or_default();
+            *has_sessions |= entry.is_websocket();
+            *count += 1;
+        }
+        let Some((&own, _)) = hosts.iter().max_by_key(|(_, weight)| **weight) else {
+            return Err("nothing in it was let in".to_owned());
+        };
+        let mut recorded = Recorded::default();
+        for entry in good {
+            let Some((_, target)) = entry.place().filter(|(host, _)| *host == own) else { continue };
+            let target = target.split('#').next().unwrap_or_default();
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let headers = entry.request.headers.iter();
+            let mut route = Route {
+                path: if path.is_empty() { "/" } else { path }.to_owned(),
+                is_websocket: entry.is_websocket(),
+                methods: if entry.is_websocket() { Vec::new() } else { vec![entry.request.method.clone()] },
+                query: recorded.query(query.as_bytes()),
+                headers: recorded.headers(headers.map(|header| (header.name.as_str(), header.value.as_str()))),
+                ..Route::default()
+            };
+            let offered = |header: &&HarHeader| header.name.eq_ignore_ascii_case("sec-websocket-protocol");
+            if let Some(header) = entry.request.headers.iter().find(offered) {
+                route.offers = recorded.offers(header.value.split(',').map(str::trim));
+            }
+            if let Some(body) = &entry.request.body {
+                route.content_type.clone_from(&body.content_type);
+                route.body = recorded.said(&body.text, &body.content_type);
+            }
+            for message in &entry.messages {
+                if message.direction == "send" && message.opcode == 1 {
+                    add_message(&mut route, &recorded.said(&message.data, ""));
+                }
+            }
+            recorded.add(route);
+        }
+        Ok(recorded)
+    }
+
+    /// Learns routes from the steps of a case.
+    pub fn of_steps(steps: &[Step]) -> Recorded {
+        let mut recorded = Recorded::default();
+        let mut current: Option<Route> = None;
+        for step in steps {
+            match &step.act {
+                Act::Open(request) | Act::Request(request) => {
+                    recorded.routes.extend(current.take());
+                    current = Some(recorded.route(request, matches!(step.act, Act::Open(_))));
+                }
+                Act::SendText(text) => {
+                    let text = recorded.said(text, "");
+                    current.iter_mut().for_each(|route| add_message(route, &text));
+                }
+                _ => {}
+            }
+        }
+        recorded.routes.extend(current);
+        for route in std::mem::take(&mut recorded.routes) {
+            recorded.add(route);
+        }
+        recorded
+    }
+
+    fn route(&mut self, request: &Request, is_websocket: bool) -> Route {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let headers: Vec<(String, String)> =
+            request.headers.iter().map(|(name, value)| (text(name), text(value))).collect();
+        let content_type = match headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+            _ if request.body.is_empty() => String::new(),
+            Some((_, value)) => value.clone(),
+            None => "application/json".to_owned(),
+        };
+        Route {
+            path: text(&request.path),
+            is_websocket,
+            methods: if is_websocket { Vec::new() } else { vec![request.method.clone()] },
+            query: self.query(&request.query),
+            headers: self.headers(headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
+            offers: self.offers(request.offers.iter().map(String::as_str)),
+            body: self.said(&text(&request.body), &content_type),
+            content_type,
+            ..Route::default()
+        }
+    }
+
+    /// The parameters of a query, without credentials.
+    fn query(&mut self, query: &[u8]) -> Vec<Parameter> {
+        let pairs = query.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty());
+        let pairs: Vec<(String, String)> = pairs
+            .map(|pair| {
+                let at = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
+                (form_decoded(&pair[..at]), form_decoded(pair.get(at + 1..).unwrap_or_default()))
+            })
+            .collect();
+        self.parameters(pairs.into_iter())
+    }
+
+    /// The headers that are the application's own, without credentials.
+    fn headers<'a>(&mut self, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Parameter> {
+        let named = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+        let is_standard = |name: &str| {
+            STANDARD.iter().any(|standard| match standard.ends_with(['-', ':']) {
+                true => name.starts_with(standard),
+                false => name == *standard,
+            })
+        };
+        let own = named.filter(|(name, _)| !is_standard(name));
+        self.parameters(own)
+    }
+
+    /// Subprotocols without those that carry a credential.
+    fn offers<'a>(&mut self, offers: impl Iterator<Item = &'a str>) -> Vec<String> {
+        let is_name = |offer: &&str| {
+            let known = [CredentialPlace::Subprotocol, CredentialPlace::StagingSubprotocol];
+            let mut carries = known.iter().flat_map(|place| place.subprotocols()).filter(|form| form.ends_with('.'));
+            !carries.any(|form| offer.starts_with(form)) && offer.len() <= OFFER_LENGTH_MAX
+        };
+        let (names, carrying): (Vec<&str>, Vec<&str>) = offers.partition(is_name);
+        if !carrying.is_empty() {
+            self.left_out.insert("Sec-WebSocket-Protocol".to_owned());
+        }
+        names.into_iter().map(str::to_owned).collect()
+    }
+
+    /// The text of a message or body, JSON or a form, without credentials.
+    fn said(&mut self, text: &str, content_type: &str) -> String {
+        if content_type.starts_with("application/x-www-form-urlencoded") {
+            let pairs = text.split('&').map(|pair| match pair.split_once('=') {
+                Some((name, _)) if is_secret(name) => {
+                    self.left_out.insert(name.to_owned());
+                    format!("{name}={LEFT_OUT}")
+                }
+                _ => pair.to_owned(),
+            });
+            return pairs.collect::<Vec<_>>().join("&");
+        }
+        let Ok(whole) = serde_json::from_str::<Json>(text) else { return text.to_owned() };
+        let mut cleaned = whole.clone();
+        leave_out(&mut cleaned, &mut self.left_out);
+        // Whatever has none stays as it was written.
+        if cleaned == whole { text.to_owned() } else { cleaned.to_string() }
+    }
+
+    fn parameters(&mut self, pairs: impl Iterator<Item = (String, String)>) -> Vec<Parameter> {
+        let mut parameters = Vec::new();
+        for (name, good) in pairs {
+            let lower = name.to_ascii_lowercase();
+            if is_secret(&name) || SECRET_IN_HEAD.iter().any(|secret| lower.contains(secret)) {
+                self.left_out.insert(name);
+            } else {
+                parameters.push(Parameter { name, is_required: true, good });
+            }
+        }
+        parameters
+    }
+
+    /// Adds a route, or what it says to the same one.
+    fn add(&mut self, mut route: Route) {
+        for text in [&route.body].into_iter().chain(&route.messages) {
+            words_of(text, &mut route.words);
+        }
+        learn(&mut self.routes, &[route]);
+    }
+}
+
+/// Whether what stands under this name is a credential.
+pub fn is_secret(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    SECRET.iter().any(|secret| lower.contains(secret))
+}
+
+/// Puts something else in the place of every credential; the names that they stood under are kept.
+fn leave_out(value: &mut Json, names: &mut BTreeSet<String>) {
+    match value {
+        Json::Object(entries) => {
+            for (key, value) in entries {
+                if is_secret(key) && !value.is_object() && !value.is_array() {
+                    names.insert(key.clone());
+                    *value = LEFT_OUT.into();
+                } else {
+                    leave_out(value, names);
+                }
+            }
+        }
+        Json::Array(items) => items.iter_mut().for_each(|item| leave_out(item, names)),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
+    }
+}
+
+/// Lets routes learn from recorded ones: values that were let in, and what is said there. What is none of them joins them.
+pub fn learn(routes: &mut Vec<Route>, recorded: &[Route]) {
+    for known in recorded {
+        let is_it = |route: &&mut Route| {
+            route.is_websocket == known.is_websocket
+                && (route.is_websocket || known.methods.iter().all(|method| route.methods.contains(method)))
+                && route.has_path(known.path.as_bytes())
+        };
+        match routes.iter_mut().find(is_it) {
+            Some(route) => learn_one(route, known),
+            None => routes.push(known.clone()),
+        }
+    }
+}
+
+fn learn_one(route: &mut Route, known: &Route) {
+    let (pattern, path): (Vec<&str>, Vec<&str>) = (route.path.split('/').collect(), known.path.split('/').collect());
+    if pattern.len() == path.len() {
+        for (segment, good) in pattern.iter().zip(path) {
+            let Some(name) = segment.strip_prefix('{').and_then(|segment| segment.strip_suffix('}')) else { continue };
+            let name = name.split(':').next().unwrap_or(name).to_owned();
+            let good = String::from_utf8_lossy(&percent_decode(good.as_bytes())).into_owned();
+            take_over(&mut route.params, &[Parameter { name, is_required: true, good }]);
+        }
+    }
+    take_over(&mut route.query, &known.query);
+    take_over(&mut route.headers, &known.headers);
+    if !known.body.is_empty() {
+        route.body.clone_from(&known.body);
+        route.content_type.clone_from(&known.content_type);
+    }
+    if !known.offers.is_empty() {
+        route.offers.clone_from(&known.offers);
+    }
+    known.messages.iter().for_each(|message| add_message(route, message));
+    for word in &known.words {
+        add_word(word, &mut route.words);
+    }
+}
+
+/// Values that were let in, for what is known, and what is not.
+fn take_over(parameters: &mut Vec<Parameter>, recorded: &[Parameter]) {
+    for known in recorded {
+        match parameters.iter_mut().find(|parameter| parameter.name.eq_ignore_ascii_case(&known.name)) {
+            Some(parameter) => parameter.good.clone_from(&known.good),
+            None => parameters.push(known.clone()),
+        }
+    }
+}
+
+fn add_message(route: &mut Route, message: &str) {
+    let has_room = route.messages.len() < MESSAGES_MAX && message.len() <= MESSAGE_BYTES_MAX;
+    if has_room && !route.messages.iter().any(|known| known == message) {
+        route.messages.push(message.to_owned());
+    }
+}
+
+/// The keys of a JSON text, and its texts that are single words.
+fn words_of(text: &str, words: &mut Vec<String>) {
+    fn visit(value: &Json, words: &mut Vec<String>) {
+        match value {
+            Json::Object(entries) => entries.iter().for_each(|(key, value)| {
+                add_word(key, words);
+                visit(value, words);
+            }),
+            Json::Array(items) => items.iter().for_each(|item| visit(item, words)),
+            Json::String(text) => add_word(text, words),
+            Json::Null | Json::Bool(_) | Json::Number(_) => {}
+        }
+    }
+    if let Ok(value) = serde_json::from_str(text) {
+        visit(&value, words);
+    }
+}
+
+fn add_word(word: &str, words: &mut Vec<String>) {
+    let is_word = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    let fits = (1..=WORD_BYTES_MAX).contains(&word.len()) && words.len() < WORDS_MAX;
+    if is_word && fits && !words.iter().any(|known| known == word) {
+        words.push(word.to_owned());
+    }
+}
+
+/// A part of a query as forms have it (WHATWG URL, `application/x-www-form-urlencoded`).
+fn form_decoded(part: &[u8]) -> String {
+    let spaced: Vec<u8> = part.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect();
+    String::from_utf8_lossy(&percent_decode(&spaced)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Recorded, learn};
+    use crate::route::Route;
+
+    const HAR: &str = r#"{"log": {"entries": [
+        {"request": {"method": "GET", "url": "https://cdn.test/a.js", "headers": []}, "response": {"status": 200}},
+        {"request": {"method": "GET", "url": "https://cdn.test/b.js", "headers": []}, "response": {"status": 200}},
+        {"request": {"method": "GET", "url": "https://shop.test/nobody", "headers": []}, "response": {"status": 404}},
+        {"request": {"method": "POST", "url": "https://shop.test/orders/7%20b?page=2&q=a+b&token=abc", "headers": [
+            {"name": "User-Agent", "value": "x"}, {"name": "Authorization", "value": "Bearer abc"},
+            {"name": "Tenant", "value": "blue"}],
+            "postData": {"mimeType": "application/json", "text": "{\"name\": \"pen\"}"}}, "response": {"status": 201}},
+        {"request": {"method": "GET", "url": "wss://shop.test/chat?room=1", "headers": [
+            {"name": "Sec-WebSocket-Protocol", "value": "graphql-ws, v1, jwt.abc"}]},
+         "response": {"status": 101},
+         "_webSocketMessages": [
+            {"type": "send", "time": 1, "opcode": 1, "data": "{\"type\": \"join\"}"},
+            {"type": "receive", "time": 1, "opcode": 1, "data": "{\"type\": \"joined\"}"},
+            {"type": "error", "time": 1, "opcode": -1, "data": "gone"}, {"type": "send", "time": 1, "opcode": 2, "data": "AAA="}]}
+    ]}}"#;
+
+    #[test]
+    fn an_archive_tells_what_was_let_in_where_sessions_were() {
+        let Recorded { routes, left_out } = Recorded::read_har(&format!("\u{feff}{HAR}")).unwrap();
+        let told: Vec<String> = routes.iter().map(Route::said).collect();
+        assert_eq!(told, ["POST /orders/7%20b?page=2&q=a b", "ws:/chat?room=1"]);
+        assert_eq!(left_out.into_iter().collect::<Vec<_>>(), ["Sec-WebSocket-Protocol", "authorization", "token"]);
+        assert_eq!((routes[0].headers.len(), routes[0].headers[0].good.as_str()), (1, "blue"));
+        assert_eq!(
+            (routes[0].body.as_str(), &routes[0].words[..]),
+            ("{\"name\": \"pen\"}", &["name", "pen"].map(String::from)[..])
+        );
+        assert_eq!(
+            (&routes[1].messages[..], &routes[1].offers[..]),
+            (&["{\"type\": \"join\"}".to_owned()][..], &["graphql-ws", "v1"].map(String::from)[..])
+        );
+    }
+
+    #[test]
+    fn what_is_said_has_no_credentials() {
+        let mut recorded = Recorded::default();
+        for (said, content_type, expected) in [
+            (r#"{"user": {"Password": "x"}, "n": 1}"#, "", r#"{"n":1,"user":{"Password":"left-out"}}"#),
+            (r#"[{"access_token": 7}]"#, "application/json", r#"[{"access_token":"left-out"}]"#),
+            ("name=ann&password=x", "application/x-www-form-urlencoded", "name=ann&password=left-out"),
+            (r#"{ "key": "ArrowUp" }"#, "", r#"{ "key": "ArrowUp" }"#),
+            ("no json", "", "no json"),
+        ] {
+            assert_eq!(recorded.said(said, content_type), expected);
+        }
+        assert_eq!(recorded.left_out.into_iter().collect::<Vec<_>>(), ["Password", "access_token", "password"]);
+    }
+
+    #[test]
+    fn an_application_s_own_routes_learn() {
+        let mut routes = vec![
+            Route::parse("GET /orders/{number}").unwrap(),
+            Route { path: "/orders/{number:int}".to_owned(), ..Route::parse("POST /orders?page=1").unwrap() },
+            Route::parse("ws:/chat").unwrap(),
+        ];
+        learn(&mut routes, &Recorded::read_har(HAR).unwrap().routes);
+        assert_eq!(routes.len(), 3, "{routes:#?}");
+        assert!(routes[0].params.is_empty(), "it has another method");
+        let request = routes[1].good_request("POST");
+        assert_eq!(String::from_utf8_lossy(&request.path), "/orders/7%20b");
+        assert_eq!(String::from_utf8_lossy(&request.query), "page=2&q=a%20b");
+        assert_eq!(request.body, b"{\"name\": \"pen\"}");
+        assert_eq!(routes[2].good_request("GET").offers, ["graphql-ws", "v1"]);
+        learn(&mut routes, &[Route::parse("ws:/other").unwrap()]);
+        assert_eq!(routes.len(), 4);
+    }
+
+    #[test]
+    fn what_is_no_recording_is_told() {
+        for (text, expected) in
+            [("{", "it is no HAR file: "), ("{\"log\": {\"entries\": []}}", "nothing in it was let in")]
+        {
+            assert!(Recorded::read_har(text).unwrap_err().starts_with(expected));
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Conversations as lines of text, and findings as tests in Python.
+
+pub mod pytest;
+pub mod sequence;

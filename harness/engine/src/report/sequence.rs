@@ -1,0 +1,377 @@
+//! A transcript as a sequence of messages, one line each.
+
+use std::time::Duration;
+
+use relapse_core::{
+    asgi::{
+        event::{Inbound, Outbound},
+        scope::ScopeType,
+    },
+    client::step::ClientName,
+    fault::Fault,
+    record::{
+        redact::Redactor,
+        transcript::{BodyEnd, BodyPart, BodyTiming, Event, Level, NeverCame, PROCESS, Transcript, What},
+    },
+    wire::{
+        frame::{Frame, Opcode},
+        head::{Headers, RequestHead, ResponseHead, header, readable, reason_phrase},
+    },
+};
+
+/// The longest message that is shown whole, in characters.
+const MESSAGE_CHARACTERS_MAX: usize = 400;
+
+/// Headers every upgrade has; shown only where they are missing.
+const HANDSHAKE: [&str; 5] = ["host", "upgrade", "connection", "sec-websocket-key", "sec-websocket-version"];
+
+/// Response headers that tell a client something.
+const TELLING: [&str; 5] = ["sec-websocket-protocol", "retry-after", "www-authenticate", "upgrade", "content-length"];
+
+/// The events that a sequence shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// The client's view, the injected faults, and internal errors.
+    Conversation,
+    /// The same, with every ASGI event.
+    Full,
+}
+
+/// One line of a sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// When it happened.
+    pub at: Duration,
+    /// The event, with an arrow if it crossed the wire.
+    pub text: String,
+}
+
+/// The run as lines, without credentials, secrets and volatile values. Connections that look alike are shown once.
+pub fn lines(transcript: &Transcript, detail: Detail) -> Vec<Line> {
+    let redactor = Redactor::of(transcript);
+    let is_named = transcript.events.iter().any(|event| matches!(event.what, What::OpenedBy { .. }));
+    let of = |events: &[&Event]| -> Vec<Line> {
+        let mut lines: Vec<(Line, usize)> = Vec::new();
+        for event in events {
+            let unmet = || if is_named { unmet(event, &redactor) } else { None };
+            let Some(text) = line(event, &transcript.faults, detail, &redactor).or_else(unmet) else { continue };
+            match lines.last_mut() {
+                Some((last, times)) if last.text == text => *times += 1,
+                _ => lines.push((Line { at: event.at, text }, 1)),
+            }
+        }
+        let again = |(mut line, times): (Line, usize)| {
+            if times > 1 {
+                line.text.push_str(&format!("  ({times} times)"));
+            }
+            line
+        };
+        lines.into_iter().map(again).collect()
+    };
+    let mut process: Vec<&Event> = Vec::new();
+    let mut exchanges: Vec<Vec<&Event>> = vec![Vec::new(); transcript.exchanges()];
+    for event in &transcript.events {
+        match event.exchange {
+            PROCESS => process.push(event),
+            exchange => exchanges[exchange].push(event),
+        }
+    }
+    let mut shown = of(&process);
+    if !shown.is_empty() {
+        shown.insert(0, Line { at: Duration::ZERO, text: "--- the process ---".to_owned() });
+    }
+    let exchanges: Vec<Shown<'_>> = exchanges.iter().map(|events| Shown::of(events, of(events))).collect();
+    let mut rest = exchanges.as_slice();
+    while let [Shown { client, lines, texts }, others @ ..] = rest {
+        let first = exchanges.len() - rest.len();
+        let alike = others.iter().take_while(|other| other.client == *client && other.texts == *texts).count();
+        let at = lines.first().map_or(Duration::ZERO, |line| line.at);
+        if alike > 0 {
+            let text = format!("--- connections {} to {}, all like this ---", first + 1, first + 1 + alike);
+            shown.push(Line { at, text });
+        } else if exchanges.len() > 1 || !shown.is_empty() {
+            let client = client.map(|name| format!(": {name}")).unwrap_or_default();
+            shown.push(Line { at, text: format!("--- connection {}{client} ---", first + 1) });
+        }
+        shown.extend(lines.iter().cloned());
+        rest = &others[alike..];
+    }
+    shown
+}
+
+/// An exchange as lines.
+#[derive(Debug)]
+struct Shown<'a> {
+    /// The name of its client, in a case that names them.
+    client: Option<&'a ClientName>,
+    lines: Vec<Line>,
+    /// The lines without the name of the user, which is all that differs between clients of a crowd.
+    texts: Vec<String>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(events: &[&'a Event], lines: Vec<Line>) -> Shown<'a> {
+        let client = events.iter().find_map(|event| match &event.what {
+            What::OpenedBy { client } => Some(client),
+            _ => None,
+        });
+        let user = events.iter().find_map(|event| match &event.what {
+            What::RequestSent { credential, .. } => Some(credential.subject.as_str()),
+            _ => None,
+        });
+        let user = user.unwrap_or("user-1");
+        let texts = lines.iter().map(|line| line.text.replace(user, "<user>")).collect();
+        Shown { client, lines, texts }
+    }
+}
+
+/// One event of a server, as it happens. Where there is no probe, the call tells what the client asked.
+pub fn narrate(event: &Event, faults: &[Fault], redactor: &Redactor) -> Option<String> {
+    match &event.what {
+        What::Called { head, .. } => {
+            let upgrade = if header(&head.headers, "upgrade").is_some() { " upgrade" } else { "" };
+            // The values of a query may be credentials.
+            let (path, query) = head.path_and_query();
+            let query = if query.is_empty() { "" } else { "?…" };
+            Some(format!("--> {} {}{query}{upgrade}", head.method, shorten(&readable(&path))))
+        }
+        _ => line(event, faults, Detail::Full, redactor),
+    }
+}
+
+fn line(event: &Event, faults: &[Fault], detail: Detail, redactor: &Redactor) -> Option<String> {
+    let full = detail == Detail::Full;
+    let text = match &event.what {
+        What::RequestSent { head, .. } => format!("--> {}", request(head, redactor)),
+        What::ResponseSeen(head) => format!("<-- {}", redactor.text(&response(head))),
+        What::BodySeen { end: BodyEnd::None, .. } => return None,
+        What::BodySeen { body, end: BodyEnd::Complete } if body.is_empty() => return None,
+        What::BodySeen { body, end: BodyEnd::Truncated } if body.is_empty() => {
+            "<-- no body, though one was announced".to_owned()
+        }
+        What::BodySeen { body, end } => {
+            let remark = match end {
+                BodyEnd::Complete | BodyEnd::None => "",
+                BodyEnd::Truncated => " (broken off)",
+                BodyEnd::Surplus => " (and more than announced)",
+                BodyEnd::Malformed => " (chunks or length cannot be read)",
+            };
+            format!("<-- {}{remark}", shorten(&redactor.message(body)))
+        }
+        What::MessageSeen(frame) => format!("    the fragments say {}", message(frame, redactor)),
+        What::HandshakeRefused { why } => format!("x   the client gives the handshake up: {}", redactor.text(why)),
+        What::FrameSent(frame) => format!("--> {}", message(frame, redactor)),
+        What::FrameSeen(frame) => format!("<-- {}", message(frame, redactor)),
+        What::BadFrameSeen(error) => format!("<-- bytes that are no frame ({error:?})"),
+        What::BadHeadSeen { why } => format!("<-- bytes that are no answer ({why})"),
+        What::EndSeen => "<-- end of stream".to_owned(),
+        What::DeadlinePassed { waiting_for, limit } => {
+            format!("... nothing for {}, waiting for {waiting_for}", seconds(*limit))
+        }
+        What::OnConnectionOf { exchange } => format!("    on the same connection as {}", exchange + 1),
+        What::BodyCutShort { sent, whole } => format!("--> {sent} of {whole} bytes of the body"),
+        What::BodyTimed(timing) if full && is_noticeable(timing) => body_timing(timing),
+        What::BodyLate { part, limit, took } => body_late(*part, *limit, *took),
+        What::LinkReset => "x   the client breaks the connection".to_owned(),
+        What::Left => "--> end of stream".to_owned(),
+        What::StoppedReading => "x   the client stops reading".to_owned(),
+        What::FaultFired { index, detail, .. } => {
+            format!("!   {}: {detail}", faults.get(*index).map_or("", |fault| fault.kind.place().name()))
+        }
+        What::RequestRefused { status } => format!("    server refuses on its own account: {status}"),
+        What::CutShort => "    server: stops, and does not wait for this".to_owned(),
+        What::KeepaliveExpired => "    server: ping unanswered for too long".to_owned(),
+        What::Called { kind, .. } if full => format!("    application called ({})", kind.name()),
+        What::Received(event) if full => format!("    receive: {}", inbound(event, redactor)),
+        What::Sent(event) if full => format!("    send: {}", outbound(event, redactor)),
+        What::CallRaised(exception) if full => format!("    send raised {}", redactor.text(&exception.to_string())),
+        What::Returned if full => "    application returned".to_owned(),
+        What::Raised(exception) => {
+            let place = exception.place.iter().map(|place| format!(" ({place})")).collect::<String>();
+            format!("    application raised {}{place}", redactor.text(&exception.to_string()))
+        }
+        What::Handled(exception) => {
+            let place = exception.place.iter().map(|place| format!(" ({place})")).collect::<String>();
+            format!("    application handled {}{place}", redactor.text(&exception.to_string()))
+        }
+        What::Logged { level: Level::Error, message } if !message.starts_with("Exception in ASGI") => {
+            format!("    log: ERROR {}", redactor.text(message))
+        }
+        What::Logged { level: Level::Warning, message } => format!("    log: WARNING {}", redactor.text(message)),
+        What::DependencyCalled { dependency, operation, error: Some(error) } => {
+            format!("    {dependency}.{operation} failed: {}", redactor.text(error))
+        }
+        // Every upgrade asks them all, and every event is carried; only what else is called tells something.
+        What::DependencyCalled { operation: "ping" | "emit" | "check", error: None, .. } => return None,
+        What::DependencyCalled { dependency, operation, error: None } if full => {
+            format!("    {dependency}.{operation} answered")
+        }
+        What::ConnectionRefused => "--> connect: refused, nothing listens".to_owned(),
+        What::Starting => "    the process starts".to_owned(),
+        What::Listening => "    the process listens".to_owned(),
+        What::Stopping => "    the process is told to stop".to_owned(),
+        What::Signaled { signal } => format!("!   the harness sends {signal}"),
+        What::ExitAwaited { expected, exit: Some(exit), .. } if expected.fits(*exit) => return None,
+        What::ExitAwaited { expected, exit: Some(exit), .. } => format!("x   {expected} is expected: {exit}"),
+        What::ExitAwaited { expected, limit, exit: None } => {
+            format!("x   nothing for {}, waiting for {expected}", seconds(*limit))
+        }
+        What::Exited { why } => format!("    the process is gone: {}", redactor.text(why)),
+        _ => return None,
+    };
+    Some(text)
+}
+
+fn request(head: &RequestHead, redactor: &Redactor) -> String {
+    let upgrade = header(&head.headers, "upgrade").is_some();
+    let mut text = format!("{} {}", head.method, shorten(&redactor.text(&readable(&head.target))));
+    if upgrade {
+        text.push_str(" upgrade");
+        for name in HANDSHAKE.iter().filter(|name| header(&head.headers, name).is_none()) {
+            text.push_str(&format!(", without {name}"));
+        }
+    }
+    for (name, value) in &head.headers {
+        if !HANDSHAKE.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes())) {
+            text.push_str(&format!("; {}: {}", readable(name), shorten(&redactor.text(&readable(value)))));
+        }
+    }
+    text
+}
+
+fn response(head: &ResponseHead) -> String {
+    let mut text = format!("{} {}", head.status, reason_phrase(head.status));
+    for name in TELLING {
+        // The length is told by the body, and an upgrade's headers by the 101, unless something is wrong with them.
+        let expected = (name == "upgrade" && head.status == 101) || name == "content-length";
+        if let Some(value) = header(&head.headers, name).filter(|_| !expected) {
+            text.push_str(&format!("; {name}: {}", readable(value)));
+        }
+    }
+    text
+}
+
+fn message(frame: &Frame, redactor: &Redactor) -> String {
+    match frame.opcode {
+        Opcode::Text => shorten(&redactor.message(&frame.payload)),
+        Opcode::Binary => format!("{} bytes", frame.payload.len()),
+        Opcode::Close => match frame.close_parts() {
+            (Some(code), reason) if reason.is_empty() => format!("close {code}"),
+            (Some(code), reason) => format!("close {code} {:?}", redactor.text(&reason)),
+            (None, _) => "close without code".to_owned(),
+        },
+        Opcode::Ping | Opcode::Pong | Opcode::Continuation | Opcode::Reserved(_) => frame.opcode.to_string(),
+    }
+}
+
+fn inbound(event: &Inbound, redactor: &Redactor) -> String {
+    let name = event.name();
+    match event {
+        Inbound::WebsocketReceive { text: Some(text), .. } => {
+            format!("{name} {}", shorten(&redactor.message(text.as_bytes())))
+        }
+        Inbound::WebsocketReceive { text: None, bytes } => {
+            format!("{name} {} bytes", bytes.as_ref().map_or(0, Vec::len))
+        }
+        Inbound::WebsocketDisconnect { code, reason } => {
+            let code = code.map_or(String::new(), |code| format!(" {code}"));
+            let reason = reason.as_ref().filter(|reason| !reason.is_empty());
+            format!("{name}{code}{}", reason.map_or(String::new(), |reason| format!(" {reason:?}")))
+        }
+        Inbound::HttpRequest { body, .. } => format!("{name} {} bytes", body.len()),
+        _ => name.to_owned(),
+    }
+}
+
+fn outbound(event: &Outbound, redactor: &Redactor) -> String {
+    let name = event.name(ScopeType::Websocket);
+    match event {
+        Outbound::WebsocketAccept { subprotocol: Some(subprotocol), .. } => {
+            format!("{name} {}", redactor.text(subprotocol))
+        }
+        Outbound::WebsocketSend { text: Some(text), .. } => {
+            format!("{name} {}", shorten(&redactor.message(text.as_bytes())))
+        }
+        Outbound::WebsocketSend { text: None, bytes } => {
+            format!("{name} {} bytes", bytes.as_ref().map_or(0, Vec::len))
+        }
+        Outbound::WebsocketClose { code, reason } if reason.is_empty() => format!("{name} {code}"),
+        Outbound::WebsocketClose { code, reason } => format!("{name} {code} {:?}", redactor.text(reason)),
+        Outbound::ResponseStart { status, headers } => format!("response.start {status}{}", told(headers)),
+        Outbound::ResponseBody { body, more_body } => {
+            format!("response.body {} bytes{}", body.len(), if *more_body { ", more follows" } else { "" })
+        }
+        Outbound::StartupFailed { message } | Outbound::ShutdownFailed { message } => {
+            format!("{name} {:?}", redactor.text(message))
+        }
+        _ => name.to_owned(),
+    }
+}
+
+/// A step that came to nothing. Where there is one client, the end of its connection says so already.
+fn unmet(event: &Event, redactor: &Redactor) -> Option<String> {
+    match &event.what {
+        // The passed deadline says it.
+        What::AwaitedNeverCame { why: NeverCame::Deadline, .. } => None,
+        What::AwaitedNeverCame { waiting_for, why: NeverCame::SessionOver } => {
+            let awaited = redactor.text(&waiting_for.to_string());
+            Some(format!("x   the session is over, and the client waited for {awaited}"))
+        }
+        What::AwaitedNeverCame { waiting_for, why: NeverCame::NotOpened } => {
+            let awaited = redactor.text(&waiting_for.to_string());
+            Some(format!("x   there is no session in which {awaited} could come"))
+        }
+        What::NotPerformed { step } => Some(format!("x   step {step} is left out: its connection is over")),
+        _ => None,
+    }
+}
+
+/// Whether a person notices that a body lags behind its head.
+fn is_noticeable(timing: &BodyTiming) -> bool {
+    let first = timing.first_byte.unwrap_or(timing.end).saturating_sub(timing.head);
+    timing.longest_gap.max(first) >= Duration::from_secs(1)
+}
+
+fn body_timing(timing: &BodyTiming) -> String {
+    let BodyTiming { head, first_byte, longest_gap, end } = timing;
+    let first = first_byte.map_or_else(|| "no byte".to_owned(), |first| format!("first byte after {}", seconds(first)));
+    let (head, gap, end) = (seconds(*head), seconds(*longest_gap), seconds(*end));
+    format!("    body: head after {head}, {first}, longest gap {gap}, end after {end}")
+}
+
+fn body_late(part: BodyPart, limit: Duration, took: Option<Duration>) -> String {
+    let limit = seconds(limit);
+    match (part, took) {
+        (BodyPart::FirstByte, Some(took)) => {
+            format!("x   the first byte of the body came after {}, later than {limit}", seconds(took))
+        }
+        (BodyPart::FirstByte, None) => format!("x   no byte of the body came, and one was expected within {limit}"),
+        (BodyPart::Next, Some(took)) => {
+            format!("x   nothing of the body came for {}, longer than {limit}", seconds(took))
+        }
+        (BodyPart::Next, None) => format!("x   the body did not go on within {limit}"),
+    }
+}
+
+fn told(headers: &Headers) -> String {
+    match header(headers, "content-length") {
+        Some(length) => format!(", {} bytes announced", readable(length)),
+        None => String::new(),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(MESSAGE_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.chars().count()),
+        None => text.to_owned(),
+    }
+}
+
+/// A duration as people say it.
+pub fn seconds(duration: Duration) -> String {
+    if duration.subsec_millis() == 0 {
+        format!("{} s", duration.as_secs())
+    } else {
+        format!("{} ms", duration.as_millis())
+    }
+}

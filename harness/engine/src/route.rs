@@ -1,0 +1,240 @@
+//! A route of an application: where it is and what it takes, as far as the application or its user tells.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use relapse_core::{
+    client::step::{Act, Client, Request, Step},
+    wire::close_code::CloseCode,
+};
+
+/// A route.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Route {
+    /// Its path, with parameters in braces.
+    pub path: String,
+    /// Whether it speaks WebSocket.
+    pub is_websocket: bool,
+    /// Its methods, for HTTP.
+    pub methods: Vec<String>,
+    /// The parameters it reads from the path.
+    pub params: Vec<Parameter>,
+    /// The parameters it reads from the query.
+    pub query: Vec<Parameter>,
+    /// The parameters it reads from headers.
+    pub headers: Vec<Parameter>,
+    /// The parameters it reads from cookies.
+    pub cookies: Vec<Parameter>,
+    /// The type of the body that it takes; empty for none.
+    pub content_type: String,
+    /// A body that it takes, with nothing that it can do without.
+    pub body: String,
+    /// One with everything that it takes; empty where that is no other.
+    pub full_body: String,
+    /// The subprotocols that a client offers there.
+    pub offers: Vec<String>,
+    /// Messages that a client sent there.
+    pub messages: Vec<String>,
+    /// Words from its code: names of parameters, keys of messages, values.
+    pub words: Vec<String>,
+}
+
+/// Something that a route reads from a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name.
+    pub name: String,
+    /// Whether the route cannot do without it.
+    pub is_required: bool,
+    /// A value that the route takes.
+    pub good: String,
+}
+
+/// The methods whose requests have a body.
+const WITH_BODY: [&str; 3] = ["POST", "PUT", "PATCH"];
+
+/// Returns `true` if the text has the form of a method name.
+fn is_method(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase())
+}
+
+impl Route {
+    /// Reads what a user says: `ws:/path` or `GET /path`, with a query where there is one.
+    ///
+    /// # Errors
+    /// Says how it is written.
+    pub fn parse(text: &str) -> Result<Route, String> {
+        let wrong = || "write it as in `ws:/path`, or as in `GET /path?name=value`".to_owned();
+        let (methods, target) = match (text.strip_prefix("ws:"), text.split_once(' ')) {
+            (Some(target), _) => (Vec::new(), target),
+            (None, Some((method, target))) if is_method(method) => (vec![method.to_owned()], target),
+            _ => return Err(wrong()),
+        };
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let is_target = path.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+        if !is_target {
+            return Err(wrong());
+        }
+        let parameter = |pair: &str| {
+            let (name, good) = pair.split_once('=').unwrap_or((pair, ""));
+            Parameter { name: name.to_owned(), is_required: true, good: good.to_owned() }
+        };
+        let query = query.split('&').filter(|pair| !pair.is_empty()).map(parameter).collect();
+        Ok(Route { path: path.to_owned(), is_websocket: methods.is_empty(), methods, query, ..Route::default() })
+    }
+
+    /// The text by which a user names it.
+    pub fn said(&self) -> String {
+        let pairs: Vec<String> =
+            self.query.iter().map(|parameter| format!("{}={}", parameter.name, parameter.good)).collect();
+        if pairs.is_empty() { self.to_string() } else { format!("{self}?{}", pairs.join("&")) }
+    }
+
+    /// Whether a request with this method has a body.
+    pub fn has_body(&self, method: &str) -> bool {
+        WITH_BODY.contains(&method)
+    }
+
+    /// Its path with a value for each parameter, percent-encoded.
+    pub fn filled(&self, mut value: impl FnMut(&str) -> Vec<u8>) -> Vec<u8> {
+        let mut filled = Vec::new();
+        let mut rest = self.path.as_str();
+        while let Some((before, (name, after))) =
+            rest.split_once('{').and_then(|(before, inside)| Some((before, inside.split_once('}')?)))
+        {
+            filled.extend_from_slice(&encoded(before.as_bytes(), b"/%"));
+            filled.extend(value(name.split(':').next().unwrap_or(name)));
+            rest = after;
+        }
+        filled.extend_from_slice(&encoded(rest.as_bytes(), b"/%"));
+        filled
+    }
+
+    /// Whether a path, percent-encoded, is one of its paths.
+    pub fn has_path(&self, path: &[u8]) -> bool {
+        let Some((before, rest)) = self.path.split_once('{') else { return path == self.path.as_bytes() };
+        let after = rest.rsplit_once('}').map_or("", |(_, after)| after);
+        let slashes = |path: &[u8]| path.iter().filter(|&&byte| byte == b'/').count();
+        let is_as_deep = rest.contains(":path") || slashes(path) == slashes(self.path.as_bytes());
+        path.starts_with(before.as_bytes()) && path.ends_with(after.as_bytes()) && is_as_deep
+    }
+
+    /// A request that it should let in, as far as is known, with nothing that it can do without.
+    pub fn good_request(&self, method: &str) -> Request {
+        let good = |name: &str| {
+            let known = self.params.iter().find(|parameter| parameter.name == name);
+            encoded(known.map_or("1", |parameter| &parameter.good).as_bytes(), b"/")
+        };
+        let mut request =
+            Request { path: self.filled(good), client: Client::Library, ..Request::standard(method, "/") };
+        request.offers.clone_from(&self.offers);
+        let required = |parameters: &'_ [Parameter]| -> Vec<Parameter> {
+            parameters.iter().filter(|parameter| parameter.is_required).cloned().collect()
+        };
+        for Parameter { name, good, .. } in required(&self.query) {
+            push_query(&mut request.query, name.as_bytes(), &encoded(good.as_bytes(), b""));
+        }
+        let field = |name: String, value: String| (Bytes::from(name), Bytes::from(value));
+        request.headers.extend(required(&self.headers).into_iter().map(|header| field(header.name, header.good)));
+        let cookies = required(&self.cookies).into_iter().map(|cookie| format!("{}={}", cookie.name, cookie.good));
+        let cookies: Vec<String> = cookies.collect();
+        if !cookies.is_empty() {
+            request.headers.push(field("cookie".to_owned(), cookies.join("; ")));
+        }
+        if self.has_body(method) && !self.body.is_empty() {
+            self.give_body(&mut request, &self.body);
+        }
+        // As the table of a file has them.
+        request.headers.sort();
+        request
+    }
+
+    /// Gives a request this body, of the type that the route takes.
+    pub fn give_body(&self, request: &mut Request, body: &str) {
+        request.body = body.as_bytes().to_vec();
+        request.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(b"content-type"));
+        request.headers.push((b"content-type"[..].into(), self.content_type.clone().into()));
+        request.headers.sort();
+    }
+
+    /// The steps of a valid client there: one request, or a session in which it only listens for a moment.
+    pub fn greeting(&self, limit: Duration) -> Vec<Step> {
+        let step = |act| Step::new(act, limit);
+        if !self.is_websocket {
+            let method = self.methods.first().map_or("GET", String::as_str);
+            return vec![step(Act::Request(self.good_request(method)))];
+        }
+        let pause = Step::new(Act::Pause, Duration::from_millis(100));
+        vec![step(Act::Open(self.good_request("GET"))), pause, step(Act::Close(CloseCode::NORMAL))]
+    }
+}
+
+/// Appends a parameter to a query.
+pub fn push_query(query: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    if !query.is_empty() {
+        query.push(b'&');
+    }
+    query.extend_from_slice(name);
+    query.push(b'=');
+    query.extend_from_slice(value);
+}
+
+/// Percent-encodes everything but letters, digits, `-._~` and what is named (RFC 3986 section 2.3).
+pub fn encoded(bytes: &[u8], but: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(bytes.len());
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || but.contains(&byte) {
+            text.push(byte);
+        } else {
+            text.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+    text
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_websocket {
+            return write!(f, "ws:{}", self.path);
+        }
+        write!(f, "{} {}", self.methods.join(","), self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Parameter, Route};
+
+    #[test]
+    fn a_user_names_a_route() {
+        let route = Route::parse("GET /a/{b}?size=3").unwrap();
+        assert_eq!((route.to_string(), route.query[0].good.as_str()), ("GET /a/{b}".to_owned(), "3"));
+        assert_eq!(route.said(), "GET /a/{b}?size=3");
+        assert_eq!(Route::parse("ws:/chat").unwrap().to_string(), "ws:/chat");
+        for wrong in ["/ws", "get /a", "ws:chat", "GET a", "GET /a b", ""] {
+            assert!(Route::parse(wrong).unwrap_err().contains("GET /path"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_good_request_has_what_is_required() {
+        let parameter = |name: &str, is_required, good: &str| Parameter {
+            name: name.to_owned(),
+            is_required,
+            good: good.to_owned(),
+        };
+        let route = Route {
+            path: "/rooms/{room:path}/x".to_owned(),
+            params: vec![parameter("room", true, "a/b c")],
+            query: vec![parameter("q", true, "ä&"), parameter("page", false, "1")],
+            cookies: vec![parameter("visit", true, "7")],
+            ..Route::parse("POST /").unwrap()
+        };
+        let request = route.good_request("POST");
+        assert_eq!(String::from_utf8(request.path).unwrap(), "/rooms/a/b%20c/x");
+        assert_eq!(String::from_utf8(request.query).unwrap(), "q=%C3%A4%26");
+        assert_eq!(request.headers, [(b"cookie"[..].into(), b"visit=7"[..].into())]);
+    }
+}

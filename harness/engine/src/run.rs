@@ -1,0 +1,90 @@
+//! Performs steps on a running target, and gives everything that happened.
+
+use std::time::Duration;
+
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+use crate::{
+    probe::{self, Script},
+    target::Target,
+};
+use relapse_core::{
+    client::step::{Crowd, Step},
+    error::Error,
+    plan::Plan,
+    record::transcript::{PROCESS, Residue, Transcript},
+};
+use relapse_simulate::recorder::Recorder;
+
+/// How many turns everybody gets before any time passes.
+const SETTLING_TURNS: usize = 4;
+
+/// How long the application is first given to notice that its client is gone; twice as long each further time.
+const SETTLING_TIME: Duration = Duration::from_millis(1);
+/// From when on nothing more is waited for: in all, twice this. Longer than anything that is drawn keeps bytes on their
+/// way.
+const SETTLING_TIME_MAX: Duration = Duration::from_secs(128);
+/// The same behind a real server, where time is real.
+const SETTLING_TIME_SERVED_MAX: Duration = Duration::from_millis(1024);
+
+/// Performs steps under a plan and gives everything that happened.
+///
+/// # Errors
+/// When the harness could not do its work.
+pub async fn converse(steps: &[Step], plan: Plan, target: &dyn Target) -> Result<Transcript, Error> {
+    converse_as(Crowd::ONE, steps, plan, target).await
+}
+
+/// The same, by many clients.
+///
+/// # Errors
+/// When the harness could not do its work.
+pub async fn converse_as(crowd: Crowd, steps: &[Step], plan: Plan, target: &dyn Target) -> Result<Transcript, Error> {
+    let recorder = Recorder::new(plan);
+    probe::perform(Script { steps, crowd }, &recorder, target).await?;
+    Ok(finish(&recorder, target).await)
+}
+
+/// Like `converse`, but if the plan has faults of the process, restarts it under them before the first client connects.
+///
+/// # Errors
+/// When the harness could not do its work, or the target has no process of its own.
+pub async fn start_and_converse(
+    crowd: Crowd,
+    steps: &[Step],
+    plan: Plan,
+    target: &dyn Target,
+) -> Result<Transcript, Error> {
+    let recorder = Recorder::new(plan);
+    if recorder.plan().faults.iter().any(|fault| fault.kind.acts_on_process()) {
+        target.restart(recorder.scribe(PROCESS)).await?;
+    }
+    probe::perform(Script { steps, crowd }, &recorder, target).await?;
+    Ok(finish(&recorder, target).await)
+}
+
+/// Lets the application come to its end, and closes the transcript.
+pub async fn finish(recorder: &Recorder, target: &dyn Target) -> Transcript {
+    let mut pause = SETTLING_TIME;
+    let is_busy =
+        || recorder.is_application_running() || target.residue().is_some_and(|left| left != Residue::default());
+    // Almost always everybody is done as soon as everybody has had a turn.
+    for _ in 0..SETTLING_TURNS {
+        if is_busy() {
+            yield_now().await;
+        }
+    }
+    let service = target.service();
+    let most = if service.is_served() { SETTLING_TIME_SERVED_MAX } else { SETTLING_TIME_MAX };
+    while is_busy() && pause < most {
+        sleep(pause).await;
+        pause *= 2;
+    }
+    // A busy served target that was not waited for to its end is not judged by its residue.
+    let is_cut_short = service.is_served() && is_busy();
+    let mut transcript = recorder.transcript();
+    transcript.service = service;
+    transcript.residue = target.residue().filter(|_| !is_cut_short);
+    transcript
+}

@@ -1,0 +1,206 @@
+//! A launched target, as the client and the runner see it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::{
+    case::{Case, ServerArguments},
+    note::Note,
+};
+use relapse_core::{
+    client::{
+        credential::{Credential, Form, Presented},
+        signal::{ExitExpectation, Signal},
+        step::Act,
+    },
+    error::Error,
+    fault::Place,
+    record::transcript::{Residue, Service, TargetKind},
+};
+use relapse_simulate::{application::Promise, clock::Clock, link::Link, recorder::Scribe};
+
+/// The abilities of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Where faults can act.
+    pub places: &'static [Place],
+    /// The clock that it keeps.
+    pub clock: Clock,
+    /// Whether a fresh process can follow the present one at little cost.
+    pub renewal: Renewal,
+    /// Whether the harness holds the server's process.
+    pub process: ProcessControl,
+}
+
+/// Whether the harness holds the process of a server, so that a case can send it signals and give it arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProcessControl {
+    /// It starts a real server, and [`Target::signal`], [`Target::await_exit`] and [`Target::start_with`] act on it.
+    Held,
+    /// There is no such process, or someone else starts it.
+    None,
+}
+
+impl ProcessControl {
+    /// Why a case cannot be executed on such a target, by the first of its steps and keys that need a server that the
+    /// harness starts; `None` where nothing does.
+    pub fn refuses(self, case: &Case) -> Option<String> {
+        if self == ProcessControl::Held {
+            return None;
+        }
+        let needs = "cannot be executed here: it needs a server that the harness starts, as `--target \
+                     asgi:module:app --server uvicorn` names one";
+        if !case.server_arguments.arguments.is_empty() {
+            return Some(format!("{}`server_arguments` {needs}", case.server_arguments.line));
+        }
+        case.steps.iter().find_map(|step| match &step.act {
+            Act::Signal(signal) => Some(format!("{}`signal = \"{signal}\"` {needs}", step.line)),
+            Act::AwaitExit(_) => Some(format!("{}`wait_exit` {needs}", step.line)),
+            Act::Open(_)
+            | Act::Request(_)
+            | Act::SendText(_)
+            | Act::SendBytes(_)
+            | Act::Ping
+            | Act::Wait(_)
+            | Act::Close(_)
+            | Act::Leave
+            | Act::Reset
+            | Act::Pause
+            | Act::Deafen
+            | Act::Freeze
+            | Act::StopReading
+            | Act::ReadAnswer => None,
+        })
+    }
+}
+
+/// Whether a fresh process can follow the present one at little cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// [`Target::renew`] does it.
+    Cheap,
+    /// The process lives on, or takes long to start.
+    None,
+}
+
+/// How much of a request budget is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Budget {
+    /// More than half, or there is no limit.
+    Ample,
+    /// At most half. The rest is for repeating what was found.
+    Reserve,
+}
+
+/// The host that a target in memory is called by.
+pub const IN_MEMORY: &str = "relapse.test";
+
+/// A launched target: whatever stands behind the edge.
+pub trait Target: fmt::Debug + Sync {
+    /// The kind of target.
+    fn kind(&self) -> TargetKind;
+
+    /// Its abilities.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Host and port, as its clients name it.
+    fn authority(&self) -> String {
+        IN_MEMORY.to_owned()
+    }
+
+    /// Opens a link to it; `None` when nothing listens. The scribe records everything that happens behind the link.
+    ///
+    /// # Errors
+    /// When the harness could not do its work.
+    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>>;
+
+    /// Starts its process anew, under the process faults of the scribe's plan. Its events belong to no exchange.
+    ///
+    /// # Errors
+    /// When the target has no process that the harness may start.
+    fn restart(&self, _scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+        let fault = "anything at the process of a target that the harness does not start".to_owned();
+        Box::pin(async move { Err(Error::NoSuchPlace { fault }) })
+    }
+
+    /// Sends its server's process a signal, and records that; where it has ended, that instead.
+    ///
+    /// # Errors
+    /// When the target has no process that the harness starts.
+    fn signal(&self, _signal: Signal, _step: usize, _scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async { Err(Error::NoServerProcess) })
+    }
+
+    /// Waits for the end of its server's process, and records what came of it.
+    ///
+    /// # Errors
+    /// When the target has no process that the harness starts.
+    fn await_exit(&self, _: ExitExpectation, _limit: Duration, _scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async { Err(Error::NoServerProcess) })
+    }
+
+    /// Records how its server's process ended, where it did. A target without one has nothing to record.
+    fn look_for_exit(&self, _scribe: Scribe) {}
+
+    /// Starts its server anew with these arguments beside its own, unless it runs with them.
+    ///
+    /// # Errors
+    /// When it does not start with them, or the target has no server that the harness starts.
+    fn start_with<'a>(&'a self, arguments: &'a ServerArguments) -> Promise<'a, Result<(), Error>> {
+        let is_default = arguments.arguments.is_empty();
+        Box::pin(async move { if is_default { Ok(()) } else { Err(Error::NoServerProcess) } })
+    }
+
+    /// A credential of this kind for a user; a ticket where one is asked for.
+    fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented;
+
+    /// The known part of its service.
+    fn service(&self) -> Service;
+
+    /// The connections and sessions that it holds now; `None` where it cannot tell.
+    fn residue(&self) -> Option<Residue>;
+
+    /// Ends whatever a case left behind, so that it does not count as the next one's.
+    ///
+    /// # Errors
+    /// When it panicked.
+    fn clear(&self) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Replaces its process, so that the next connection meets one that has served no client.
+    ///
+    /// # Errors
+    /// When it panicked.
+    fn renew(&self) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Stops it where the harness started it, and waits for its end; gives what went wrong then.
+    ///
+    /// # Errors
+    /// When it panicked.
+    fn shut_down(&self) -> Promise<'_, Result<Vec<String>, Error>> {
+        Box::pin(async {
+            self.stop().await?;
+            Ok(Vec::new())
+        })
+    }
+
+    /// Remarks about its runs that a user should read, such as work that the virtual clock does not wait for.
+    fn notes(&self) -> Vec<Note> {
+        Vec::new()
+    }
+
+    /// How much of its request budget is left.
+    fn budget(&self) -> Budget {
+        Budget::Ample
+    }
+
+    /// Ends whatever still runs. A panic in the target comes out here, so that a target that died cannot look like one
+    /// that passed.
+    ///
+    /// # Errors
+    /// When it panicked.
+    fn stop(&self) -> Promise<'_, Result<(), Error>>;
+}

@@ -1,0 +1,224 @@
+//! A case in one environment behind one server, and what came of a run of many.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{case::Case, environment::Environment};
+use relapse_core::{
+    error::Error,
+    judge::verdict::{Exercised, Judgement, Reason, Verdict},
+    record::transcript::TargetKind,
+};
+use relapse_simulate::profile::Profile;
+
+/// A case in one environment behind one server.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    /// The case.
+    pub case: Arc<Case>,
+    /// The server.
+    pub profile: Arc<Profile>,
+    /// The environment.
+    pub environment: Environment,
+}
+
+impl Trial {
+    /// The trials of these cases: each behind every server it names, or behind the given ones instead, and in each of
+    /// its environments.
+    pub fn of(cases: &[Arc<Case>], servers: &[Arc<Profile>], instead: Option<&[Arc<Profile>]>) -> Vec<Trial> {
+        let mut trials = Vec::new();
+        for case in cases {
+            let names = |profile: &&Arc<Profile>| {
+                instead.is_some() || case.profiles.as_ref().is_none_or(|names| names.contains(&profile.name))
+            };
+            for profile in instead.unwrap_or(servers).iter().filter(names) {
+                for &environment in &case.environments {
+                    trials.push(Trial { case: Arc::clone(case), profile: Arc::clone(profile), environment });
+                }
+            }
+        }
+        trials
+    }
+
+    /// The command that runs exactly this trial again, from the same directory, as arguments.
+    pub fn replay(&self, seed: u64) -> Vec<String> {
+        let (case, profile, environment) = (&self.case.name, &self.profile.name, self.environment.name());
+        let seed = seed.to_string();
+        let arguments = ["relapse", "run", case, "--profile", profile, "--environment", environment, "--seed", &seed];
+        arguments.map(str::to_owned).to_vec()
+    }
+}
+
+/// A target of the user's own, as the command line names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetName {
+    /// The kind of target.
+    pub kind: TargetKind,
+    /// The version with the fix, or the only one, as `--target` names it.
+    pub target: String,
+    /// The version with the bug, as `--before` names it.
+    pub before: Option<String>,
+    /// The profile of the server that plays in front of a Python app.
+    pub profile: Option<String>,
+    /// The real server in front of a Python app, as `--server` names it.
+    pub server: Option<String>,
+    /// The arguments behind the case's name that reach it in the same way, without the seed.
+    pub arguments: Vec<String>,
+}
+
+/// A case, and where it ran.
+#[derive(Debug, Clone)]
+pub enum Ran {
+    /// On the built-in backend.
+    OnBackend(Trial),
+    /// On a target of the user's own.
+    On(Arc<TargetName>, Arc<Case>),
+}
+
+impl Ran {
+    /// The case.
+    pub fn case(&self) -> &Arc<Case> {
+        match self {
+            Ran::OnBackend(trial) => &trial.case,
+            Ran::On(_, case) => case,
+        }
+    }
+
+    /// The target of the user's own.
+    pub fn external(&self) -> Option<&TargetName> {
+        match self {
+            Ran::OnBackend(_) => None,
+            Ran::On(name, _) => Some(name),
+        }
+    }
+
+    /// The kind of target.
+    pub fn kind(&self) -> TargetKind {
+        self.external().map_or(TargetKind::Backend, |name| name.kind)
+    }
+
+    /// The profile of the server, where one plays it.
+    pub fn profile(&self) -> Option<&str> {
+        match self {
+            Ran::OnBackend(trial) => Some(&trial.profile.name),
+            Ran::On(name, _) => name.profile.as_deref(),
+        }
+    }
+
+    /// The server in front: the profile that plays it, the real one, or the URL behind which one is.
+    pub fn server(&self) -> &str {
+        match self {
+            Ran::OnBackend(trial) => &trial.profile.name,
+            Ran::On(name, _) => name.profile.as_ref().or(name.server.as_ref()).unwrap_or(&name.target),
+        }
+    }
+
+    /// The environment of the built-in backend.
+    pub fn environment(&self) -> Option<Environment> {
+        match self {
+            Ran::OnBackend(trial) => Some(trial.environment),
+            Ran::On(..) => None,
+        }
+    }
+
+    /// The command that runs exactly this again, from the same directory, as arguments.
+    pub fn replay(&self, seed: u64) -> Vec<String> {
+        match self {
+            Ran::OnBackend(trial) => trial.replay(seed),
+            Ran::On(name, case) => {
+                let mut arguments = vec!["relapse".to_owned(), "run".to_owned(), case.name.clone()];
+                arguments.extend(name.arguments.iter().cloned());
+                arguments.extend(["--seed".to_owned(), seed.to_string()]);
+                arguments
+            }
+        }
+    }
+}
+
+/// An option with its value, as arguments. A value that begins with `-` is a part of the option's own argument.
+pub fn option(name: &str, value: String) -> Vec<String> {
+    match value.starts_with('-') {
+        true => vec![format!("{name}={value}")],
+        false => vec![name.to_owned(), value],
+    }
+}
+
+/// Arguments as a shell takes them.
+pub fn shell(arguments: &[String]) -> String {
+    arguments.iter().map(|argument| quoted(argument)).collect::<Vec<_>>().join(" ")
+}
+
+/// A text as a shell takes it. Control characters are escaped in `$'…'`, as POSIX.1-2024 has it (2.2.4), so that a command
+/// is one line.
+pub fn quoted(text: &str) -> String {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_./:=@,+".contains(character);
+    // zsh replaces a word that begins with `=`.
+    if is_variable(text) || !text.is_empty() && !text.starts_with('=') && text.chars().all(is_plain) {
+        text.to_owned()
+    } else if text.chars().any(char::is_control) {
+        let escaped = |character: char| match character {
+            '\n' => "\\n".to_owned(),
+            '\r' => "\\r".to_owned(),
+            '\t' => "\\t".to_owned(),
+            '\\' | '\'' => format!("\\{character}"),
+            other if other.is_control() => other.to_string().bytes().map(|byte| format!("\\{byte:03o}")).collect(),
+            other => other.to_string(),
+        };
+        format!("$'{}'", text.chars().map(escaped).collect::<String>())
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+/// Whether a text is `NAME="$NAME"`, which takes a secret from the environment of the shell.
+fn is_variable(text: &str) -> bool {
+    text.split_once("=\"$").is_some_and(|(name, rest)| {
+        let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        rest.strip_suffix('"') == Some(name) && is_name(name)
+    })
+}
+
+/// The result of a run of many trials.
+#[derive(Debug)]
+pub struct Report {
+    /// The cases that ran, each with its judgment, in the catalogue's order.
+    pub trials: Vec<(Ran, Judgement)>,
+    /// Case files that could not be read.
+    pub broken: Vec<Error>,
+    /// The errors in the shutdown of the user's application.
+    pub shutdown: Vec<String>,
+    /// The seed of every trial.
+    pub seed: u64,
+    /// How long it all took, in wall time.
+    pub wall: Duration,
+}
+
+impl Report {
+    /// How many trials got each verdict; every verdict is there.
+    pub fn counts(&self) -> BTreeMap<Verdict, usize> {
+        let mut counts: BTreeMap<Verdict, usize> = Verdict::ALL.iter().map(|verdict| (*verdict, 0)).collect();
+        for (_, judgement) in &self.trials {
+            *counts.entry(judgement.verdict).or_default() += 1;
+        }
+        counts
+    }
+
+    /// The requests, sessions and faults that the run exercised.
+    pub fn exercised(&self) -> Exercised {
+        self.trials.iter().map(|(_, judgement)| judgement.exercised()).sum()
+    }
+
+    /// The exit code: 0 when every verdict passes; 1 when one does not, or an app does not stop without an error; 2 when
+    /// the harness could not do its work. A case that a target of the user's own cannot perform is left out, as long as
+    /// another one can be performed.
+    pub fn exit_code(&self) -> u8 {
+        let is_left_out = |judgement: &Judgement| matches!(judgement.reason, Some(Reason::NotForThisTarget(_)));
+        let judged = self.trials.iter().map(|(_, judgement)| judgement).filter(|judgement| !is_left_out(judgement));
+        let worst = judged.map(|judgement| judgement.verdict.exit_code()).max();
+        match worst.filter(|_| self.broken.is_empty()) {
+            Some(worst) => worst.max(u8::from(!self.shutdown.is_empty())),
+            None => Verdict::Inconclusive.exit_code(),
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The user's Python ASGI application behind a front, in memory and under the virtual clock.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+
+use crate::process::{Interpreter, Introduction, LifespanMode, PythonApplication, Site, keep_time};
+use relapse::targets::connections::Connections;
+use relapse::{
+    binding::{Binding, Tokens},
+    note::Note,
+    target::{Capabilities, ProcessControl, Renewal, Target},
+};
+use relapse_core::{
+    client::credential::{Credential, Form, Presented},
+    error::{Blame, Error, Trouble},
+    fault::Place,
+    judge::shutdown,
+    plan::Plan,
+    record::transcript::{Level, PROCESS, Residue, Service, TargetKind, Transcript, What},
+};
+use relapse_simulate::{
+    application::Promise,
+    clock::Clock,
+    edge::{self, Way},
+    front::{self, Life},
+    link::Link,
+    profile::Profile,
+    recorder::{Recorder, Scribe},
+};
+
+/// How long an application may take to start, on its own clock.
+const START_LIMIT: Duration = Duration::from_secs(600);
+
+/// A Python application, running. Its interpreter lives on from case to case, as a server's process does; one that died
+/// is followed by another.
+#[derive(Debug)]
+pub struct Python {
+    site: Site,
+    profile: Arc<Profile>,
+    service: Service,
+    tokens: Tokens,
+    seed: u64,
+    /// `None` if the next case has a process of its own.
+    process: Mutex<Option<Process>>,
+    /// The errors in the shutdowns of processes.
+    complaints: Mutex<BTreeSet<String>>,
+    /// The notes about processes that are gone.
+    noticed: Mutex<Vec<Note>>,
+    /// The tasks that live as long as the process.
+    background: Connections,
+    connections: Arc<Connections>,
+}
+
+#[derive(Debug)]
+struct Process {
+    interpreter: Arc<Interpreter>,
+    /// `None` if the server has no lifespan.
+    lifespan: Option<Lifespan>,
+}
+
+/// The lifespan of an application.
+#[derive(Debug)]
+struct Lifespan {
+    /// Tells it to stop; whoever drops it tells nothing.
+    stop: oneshot::Sender<()>,
+    life: watch::Receiver<Life>,
+    recorder: Recorder,
+}
+
+impl Process {
+    /// Tells the application to stop, and waits until it has, which has a limit; what was wrong with that, if anything.
+    async fn shut_down(self) -> Option<String> {
+        // A process that died earlier is already reported.
+        let Lifespan { stop, mut life, recorder } = self.lifespan.filter(|_| self.interpreter.trouble().is_none())?;
+        let _ = stop.send(());
+        let _ = life.wait_for(|life| *life == Life::Exited).await;
+        shutdown::complaint(recorder.transcript().events.iter().map(|event| &event.what))
+    }
+}
+
+impl Python {
+    /// Loads an application and lets it start, behind a server with this profile.
+    ///
+    /// # Errors
+    /// Says why it cannot be loaded or does not start, and what to do.
+    pub async fn launch(
+        site: Site,
+        binding: &Binding,
+        valid: String,
+        profile: Arc<Profile>,
+        seed: u64,
+    ) -> Result<(Python, Introduction), Trouble> {
+        let background = Connections::default();
+        let (process, introduction) = start(&site, &profile, seed, &background).await?;
+        let service = Service { kind: TargetKind::Python, ..binding.service() };
+        let tokens = Tokens::of(binding, valid);
+        let (process, connections) = (Mutex::new(Some(process)), Arc::new(Connections::default()));
+        let (complaints, noticed) = (Mutex::default(), Mutex::default());
+        let python =
+            Python { site, profile, service, tokens, seed, process, complaints, noticed, background, connections };
+        Ok((python, introduction))
+    }
+
+    async fn end_process(&self) -> Result<(), Error> {
+        if let Some(process) = self.take_process() {
+            let complaint = process.shut_down().await;
+            self.complaints.lock().unwrap_or_else(PoisonError::into_inner).extend(complaint);
+        }
+        self.background.end().await
+    }
+
+    /// Takes the process away; what was noticed of it stays.
+    fn take_process(&self) -> Option<Process> {
+        let process = self.process().take()?;
+        let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
+        *noticed = Note::merge(noticed.drain(..).chain(process.interpreter.notes()));
+        drop(noticed);
+        Some(process)
+    }
+
+    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The interpreter that connections reach: another one where the last died.
+    async fn interpreter(&self) -> Result<Arc<Interpreter>, Trouble> {
+        if let Some(process) = self.process().as_ref().filter(|process| process.interpreter.trouble().is_none()) {
+            return Ok(Arc::clone(&process.interpreter));
+        }
+        drop(self.take_process());
+        let (process, _) = start(&self.site, &self.profile, self.seed, &self.background).await?;
+        let interpreter = Arc::clone(&process.interpreter);
+        *self.process() = Some(process);
+        Ok(interpreter)
+    }
+}
+
+/// Starts an interpreter, and the application in it.
+async fn start(
+    site: &Site,
+    profile: &Arc<Profile>,
+    seed: u64,
+    background: &Connections,
+) -> Result<(Process, Introduction), Trouble> {
+    let (interpreter, introduction) = Interpreter::start(site, seed)?;
+    let interpreter = Arc::new(interpreter);
+    if site.clock == Clock::Virtual {
+        background.spawn(keep_time(Arc::clone(&interpreter)));
+    }
+    if !profile.lifespan.supported || site.lifespan == LifespanMode::Off {
+        return Ok((Process { interpreter, lifespan: None }, introduction));
+    }
+    let recorder = Recorder::new(Plan { seed, faults: Vec::new() });
+    let (life, watched) = watch::channel(Life::Starting);
+    let (stop, stopped) = oneshot::channel();
+    let application = PythonApplication::new(Arc::clone(&interpreter));
+    background.spawn(front::live(application, Arc::clone(profile), recorder.scribe(PROCESS), life, stopped));
+    let mut lifespan = Lifespan { stop, life: watched, recorder };
+    let began = async { lifespan.life.wait_for(|life| *life != Life::Starting).await.map(|life| *life) };
+    let is_up = matches!(timeout(START_LIMIT, began).await, Ok(Ok(Life::Listening)));
+    if is_up && interpreter.trouble().is_none() {
+        return Ok((Process { interpreter, lifespan: Some(lifespan) }, introduction));
+    }
+    Err(interpreter.trouble().unwrap_or_else(|| why_not(&lifespan.recorder.transcript(), &site.directory)))
+}
+
+/// Why an application did not start, by what it said.
+fn why_not(transcript: &Transcript, directory: &Path) -> Trouble {
+    let exited = transcript.events.iter().rev().find_map(|event| match &event.what {
+        What::Exited { why } => Some(why.clone()),
+        _ => None,
+    });
+    let logged = transcript.events.iter().filter_map(|event| match &event.what {
+        What::Logged { level: Level::Error | Level::Info, message } => Some(message.as_str()),
+        _ => None,
+    });
+    let late = || format!("the application did not start within {} s", START_LIMIT.as_secs());
+    Trouble::of_start(exited.unwrap_or_else(late), logged.collect::<Vec<_>>().join("\n"), Blame::App, directory)
+}
+
+impl Target for Python {
+    fn kind(&self) -> TargetKind {
+        TargetKind::Python
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let places = &[Place::Edge, Place::Scope, Place::Event];
+        Capabilities { places, clock: self.site.clock, renewal: Renewal::Cheap, process: ProcessControl::None }
+    }
+
+    /// Ends the connections that are still served, and the interpreter where each case has one of its own.
+    fn clear(&self) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async {
+            self.connections.end().await?;
+            if self.site.fresh {
+                self.end_process().await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Ends the interpreter without a word.
+    fn renew(&self) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async {
+            self.connections.end().await?;
+            drop(self.take_process());
+            self.background.end().await
+        })
+    }
+
+    /// Gives what went wrong at the ends of earlier processes too.
+    fn shut_down(&self) -> Promise<'_, Result<Vec<String>, Error>> {
+        Box::pin(async {
+            self.connections.end().await?;
+            self.end_process().await?;
+            let complaints = std::mem::take(&mut *self.complaints.lock().unwrap_or_else(PoisonError::into_inner));
+            Ok(complaints.into_iter().collect())
+        })
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        let mut notes = self.noticed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        notes.extend(self.process().iter().flat_map(|process| process.interpreter.notes()));
+        Note::merge(notes)
+    }
+
+    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
+        Box::pin(async move {
+            let interpreter = self.interpreter().await?;
+            let application = PythonApplication::new(interpreter);
+            let (client, mut server) = Link::pair();
+            if scribe.has_faults_at(Place::Edge) {
+                let (inner, behind) = Link::pair();
+                let redial = || self.connections.redial(Arc::clone(&application) as _, &self.profile, &scribe);
+                let way = Way { link: Some(inner), again: edge::asks_again(&scribe).then(redial) };
+                let relay = edge::relay(server, way, scribe.clone(), None);
+                self.connections.spawn(async move {
+                    relay.await;
+                });
+                server = behind;
+            }
+            self.connections.serve(application, server, Arc::clone(&self.profile), scribe, None);
+            Ok(Some(client))
+        })
+    }
+
+    fn credential(&self, kind: Credential, user: &str, _form: Form) -> Presented {
+        self.tokens.present(kind, user)
+    }
+
+    fn service(&self) -> Service {
+        self.service.clone()
+    }
+
+    fn residue(&self) -> Option<Residue> {
+        Some(Residue { connections: *self.connections.served().borrow(), sessions: 0 })
+    }
+
+    fn stop(&self) -> Promise<'_, Result<(), Error>> {
+        Box::pin(async {
+            self.shut_down().await?;
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,107 @@
+//! The situations in which a server is known to do something else than its profile.
+
+use super::program::{Act, Connection, Deed, Fate, Holder, Kind, Move, Offer, Program};
+use relapse_core::wire::close_code::CloseCode;
+use relapse_simulate::profile::{Profile, Programs, Situation};
+
+/// Whether a program can be performed by the server of a profile.
+pub(super) fn is_performed(program: &Program, profile: &Profile) -> bool {
+    let mut left_out = profile.differences.iter().filter(|known| known.programs == Programs::LeftOut);
+    !left_out.any(|known| is_in(program, known.situation))
+}
+
+/// Whether a program brings a situation about.
+pub(super) fn is_in(program: &Program, situation: Situation) -> bool {
+    let acts = || program.connections.iter().flat_map(|one| one.segments.iter().flatten().map(move |act| (one, act)));
+    match situation {
+        Situation::AnotherCall => acts().any(|(_, act)| act.holder == Holder::Other),
+        Situation::TextAndBytes => acts().any(|(_, act)| act.deed == Deed::Both),
+        Situation::RaisesAfterStart => program.connections.iter().any(|one| {
+            let has_started = |act: &&Act| !matches!(act.deed, Deed::Start(..));
+            let mut after = one.segments.iter().flatten().skip_while(has_started).skip(1);
+            let cannot_raise =
+                |act: &Act| matches!(act.deed, Deed::Receive | Deed::ReceiveSoon | Deed::Return | Deed::Wait);
+            !is_websocket(one) && after.any(|act| act.exception == Fate::Escapes && !cannot_raise(act))
+        }),
+        Situation::NotAccepted => program.connections.iter().any(|one| {
+            // An accept that comes later than the first turn may come too late.
+            let mut acts = one.segments.first().into_iter().flatten();
+            let first = acts.find(|act| !matches!(act.deed, Deed::Receive | Deed::ReceiveSoon | Deed::Wait));
+            let is_accept = |act: &Act| matches!(act.deed, Deed::Accept | Deed::AcceptNamed | Deed::AcceptHeaded);
+            // An application that receives twice waits for ever.
+            let receives = one
+                .segments
+                .iter()
+                .flatten()
+                .take_while(|act| matches!(act.deed, Deed::Receive | Deed::ReceiveSoon))
+                .count();
+            is_websocket(one) && (receives > 1 || !first.is_some_and(is_accept))
+        }),
+        Situation::AfterOwnEnd => program.connections.iter().any(|one| {
+            let mut all = one.segments.iter().flatten();
+            all.any(|act| ends(one, act)) && all.next().is_some()
+        }),
+        Situation::AfterClientEnd => (0..program.connections.len()).any(|at| {
+            let is_end = |step: &Move| matches!(step, Move::Close(of, _) | Move::Leave(of) if *of == at);
+            let end = program.moves.iter().position(is_end);
+            end.is_some_and(|end| program.moves[end..].contains(&Move::Go(at)) || waits_at(program, at, end))
+        }),
+        Situation::CancelledReceive => acts().any(|(_, act)| act.deed == Deed::ReceiveSoon),
+        Situation::OtherProtocol => acts().any(|(one, act)| is_foreign(one, act)),
+        Situation::DenialResponse => {
+            acts().any(|(_, act)| matches!(act.deed, Deed::Deny(_) | Deed::DenyMore(_) | Deed::DenyBody(_)))
+        }
+        Situation::DenialBodyFirst => program.connections.iter().any(|one| {
+            let is_denial = |act: &&Act| matches!(act.deed, Deed::Deny(_) | Deed::DenyMore(_) | Deed::DenyBody(_));
+            let first = one.segments.iter().flatten().find(is_denial);
+            first.is_some_and(|act| !matches!(act.deed, Deed::Deny(_)))
+        }),
+        Situation::UnreadMessages => program.moves.iter().any(|step| matches!(step, Move::Text(_) | Move::Bytes(_))),
+        Situation::RequestLeft => program
+            .moves
+            .iter()
+            .any(|step| matches!(step, Move::Leave(at) if matches!(program.connections[*at].kind, Kind::Http { .. }))),
+        Situation::WrongLength => {
+            acts().any(|(_, act)| matches!(act.deed, Deed::Start(204, _) | Deed::Start(_, Some(_))))
+        }
+        Situation::UnofferedSubprotocol => {
+            acts().any(|(one, act)| act.deed == Deed::AcceptNamed && one.kind == Kind::Websocket(Offer::Nothing))
+        }
+        Situation::UnsendableClose => acts().any(|(_, act)| match act.deed {
+            Deed::Close(Some(code)) => !CloseCode(code).is_sendable(),
+            Deed::CloseSaying(code, length) => !CloseCode(code).is_sendable() || length > CloseCode::REASON_BYTES_MAX,
+            _ => false,
+        }),
+    }
+}
+
+/// Whether the application waits in a receive of a connection before a move.
+fn waits_at(program: &Program, at: usize, end: usize) -> bool {
+    let before = &program.moves[..end];
+    let performed = before.iter().filter(|step| **step == Move::Go(at)).count();
+    let acts = program.connections[at].segments.iter().take(performed).flatten();
+    let receives = acts.filter(|act| act.deed == Deed::Receive && act.holder == Holder::Own).count();
+    let messages = before.iter().filter(|step| matches!(step, Move::Text(to) | Move::Bytes(to) if *to == at)).count();
+    // The first event is the connect.
+    is_websocket(&program.connections[at]) && receives > 1 + messages
+}
+
+fn is_websocket(connection: &Connection) -> bool {
+    matches!(connection.kind, Kind::Websocket(_))
+}
+
+/// Whether an act ends a connection for the application.
+fn ends(connection: &Connection, act: &Act) -> bool {
+    match act.deed {
+        Deed::Close(_) | Deed::CloseSaying(..) | Deed::DenyBody(_) => is_websocket(connection),
+        Deed::Body(_) => !is_websocket(connection),
+        _ => false,
+    }
+}
+
+/// Whether an act sends an event that its connection does not know.
+fn is_foreign(connection: &Connection, act: &Act) -> bool {
+    let is_http = matches!(act.deed, Deed::Start(..) | Deed::More(_) | Deed::Body(_));
+    let is_neutral = matches!(act.deed, Deed::Receive | Deed::ReceiveSoon | Deed::Raise | Deed::Return | Deed::Wait);
+    !is_neutral && is_http == is_websocket(connection)
+}

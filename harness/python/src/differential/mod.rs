@@ -1,0 +1,194 @@
+//! Holds a profile against its server: small programs run in memory behind the one and for real behind the other, and
+//! must show the same.
+
+mod client;
+mod known;
+mod program;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use tempfile::TempDir;
+
+pub use self::{
+    client::Observed,
+    program::{Act, Connection, Deed, Fate, Holder, Kind, Move, Offer, Program},
+};
+use crate::{
+    app::Python,
+    process::{
+        BLOCKED_LIMIT, Installation, LifespanMode, MEMORY_LIMIT, START_LIMIT, Server, ServerChoice, Site, Software,
+    },
+    served::Served,
+};
+use relapse::{binding::Binding, target::Target as _};
+use relapse_core::error::{Blame, Error, Trouble};
+use relapse_simulate::{
+    clock::{Clock, Runtime},
+    profile::{Profile, Programs, Situation},
+};
+
+/// The application that performs the programs.
+const APPLICATION: &str = include_str!("../../../../fixtures/apps/programs.py");
+
+/// How many programs a server performs at the same time.
+const AT_ONCE: usize = 48;
+
+/// How long nothing may move before a wait is taken for one without end. Daphne looks once a second whether its
+/// applications have failed.
+fn patience(software: Software) -> Duration {
+    match software {
+        Software::Daphne => Duration::from_millis(2500),
+        Software::Uvicorn | Software::Hypercorn | Software::Granian => Duration::from_millis(600),
+    }
+}
+
+/// The profile and the server that are compared, and the programs.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The server.
+    pub server: ServerChoice,
+    /// The profile that should do as it does.
+    pub profile: Arc<Profile>,
+    /// The seed of the first program; each further one has the next number.
+    pub seed: u64,
+    /// How many programs.
+    pub programs: u64,
+}
+
+/// A program that shows something else in memory than for real.
+#[derive(Debug, Clone)]
+pub struct Difference {
+    /// The program.
+    pub program: Program,
+    /// The observations in memory.
+    pub memory: Observed,
+    /// The observations of the server.
+    pub server: Observed,
+}
+
+/// The result of a comparison.
+#[derive(Debug, Clone)]
+pub struct Compared {
+    /// The programs that differ.
+    pub differences: Vec<Difference>,
+    /// How many programs are in no situation that the profile records: all of them must show the same.
+    pub strict: usize,
+    known: Vec<Situation>,
+}
+
+impl Compared {
+    /// The differences that the profile does not record.
+    pub fn unrecorded(&self) -> impl Iterator<Item = &Difference> {
+        let is_recorded =
+            |difference: &&Difference| self.known.iter().any(|situation| known::is_in(&difference.program, *situation));
+        self.differences.iter().filter(move |difference| !is_recorded(difference))
+    }
+
+    /// The situations that the profile records and no program showed.
+    pub fn unseen(&self) -> Vec<Situation> {
+        let is_seen = |situation: &Situation| {
+            self.differences.iter().any(|difference| known::is_in(&difference.program, *situation))
+        };
+        self.known.iter().filter(|situation| !is_seen(situation)).copied().collect()
+    }
+}
+
+/// Performs programs on both sides; those that differ. `python` is an interpreter that has the server. `tell` is told
+/// how far it is. This blocks.
+///
+/// # Errors
+/// When one of the sides cannot be run.
+pub fn compare(setup: &Setup, python: &Path, tell: &(dyn Fn(&str) + Sync)) -> Result<Compared, Error> {
+    let directory = lay_out().map_err(|error| Trouble {
+        message: format!("no temporary files can be written: {error}"),
+        details: String::new(),
+        blame: Blame::Setup,
+    })?;
+    let drawn = (0..).map(|number| Program::draw(setup.seed.wrapping_add(number)));
+    let count = usize::try_from(setup.programs).unwrap_or(usize::MAX);
+    let programs: Vec<Program> =
+        drawn.filter(|program| known::is_performed(program, &setup.profile)).take(count).collect();
+    let site = |clock| Site {
+        app: "programs:app".to_owned(),
+        factory: false,
+        python: python.to_owned(),
+        directory: directory.path().to_owned(),
+        environment: vec![("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned())],
+        blocked_limit: BLOCKED_LIMIT,
+        clock,
+        fresh: false,
+        memory_limit: MEMORY_LIMIT,
+        start_limit: START_LIMIT,
+        lifespan: LifespanMode::Auto,
+    };
+    let served = Runtime::new(Clock::Real).block_on(serve(setup, site(Clock::Real), &programs, tell))?;
+    let memory = Runtime::new(Clock::Virtual).block_on(remember(setup, site(Clock::Virtual), &programs, tell))?;
+    let performed = setup.profile.differences.iter().filter(|known| known.programs == Programs::Performed);
+    let known: Vec<Situation> = performed.map(|known| known.situation).collect();
+    let is_strict = |program: &&Program| !known.iter().any(|situation| known::is_in(program, *situation));
+    let strict = programs.iter().filter(is_strict).count();
+    let pairs = programs.into_iter().zip(memory.into_iter().zip(served));
+    let differs = pairs.filter(|(_, (memory, server))| memory != server);
+    let differences = differs.map(|(program, (memory, server))| Difference { program, memory, server }).collect();
+    Ok(Compared { differences, strict, known })
+}
+
+fn lay_out() -> std::io::Result<TempDir> {
+    let directory = tempfile::Builder::new().prefix("relapse-programs-").tempdir()?;
+    std::fs::write(directory.path().join("programs.py"), APPLICATION)?;
+    Ok(directory)
+}
+
+/// Performs the programs in memory, behind the profile.
+async fn remember(
+    setup: &Setup,
+    site: Site,
+    programs: &[Program],
+    tell: &(dyn Fn(&str) + Sync),
+) -> Result<Vec<Observed>, Error> {
+    let profile = Arc::clone(&setup.profile);
+    let (python, _) = Python::launch(site, &Binding::default(), String::new(), profile, 1).await?;
+    let patience = patience(setup.server.software);
+    let mut seen = Vec::new();
+    for (number, program) in (0..).zip(programs) {
+        seen.push(client::perform(program, number, &python, patience, &|| {}).await?);
+        python.clear().await?;
+        if seen.len() % PROGRESS == 0 {
+            tell(&format!("{} of {} programs performed in memory", seen.len(), programs.len()));
+        }
+    }
+    Ok(seen)
+}
+
+/// After how many programs the progress is told.
+const PROGRESS: usize = 250;
+
+/// Performs the programs behind the real server.
+async fn serve(
+    setup: &Setup,
+    site: Site,
+    programs: &[Program],
+    tell: &(dyn Fn(&str) + Sync),
+) -> Result<Vec<Observed>, Error> {
+    let installation = Installation { site, server: setup.server.clone(), flags: Vec::new(), start_limit: START_LIMIT };
+    let served = Served::new(Server::run(installation).await?, &Binding::default(), String::new());
+    let patience = patience(setup.server.software);
+    let catch_up = || {
+        served.server().running();
+    };
+    let perform = |(number, program)| client::perform(program, number, &served, patience, &catch_up);
+    let mut performing = stream::iter((0..).zip(programs).map(perform)).buffered(AT_ONCE);
+    let mut seen = Vec::new();
+    while let Some(observed) = performing.try_next().await? {
+        seen.push(observed);
+        if seen.len() % PROGRESS == 0 {
+            tell(&format!("{} of {} programs performed by {}", seen.len(), programs.len(), setup.server));
+        }
+    }
+    drop(performing);
+    served.stop().await?;
+    Ok(seen)
+}

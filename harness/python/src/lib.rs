@@ -1,0 +1,15 @@
+//! Python apps as targets: in an interpreter on the virtual clock, and behind real servers.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`app`] | the target for an app in an interpreter, behind a server that a profile plays |
+//! | [`served`] | the target for an app behind a real server that the harness starts |
+//! | [`process`] | interpreters, servers and their environments |
+//! | [`measure`] | finds out what a real server's profile says |
+//! | [`differential`] | holds a profile against its real server with generated apps |
+
+pub mod app;
+pub mod differential;
+pub mod measure;
+pub mod process;
+pub mod served;

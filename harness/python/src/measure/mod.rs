@@ -1,0 +1,316 @@
+//! Measures how a real server treats an application, row by row, as a profile has it.
+
+mod rows;
+mod seen;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    process::{
+        BLOCKED_LIMIT, Installation, LifespanMode, MEMORY_LIMIT, START_LIMIT, Server, ServerChoice, Site, version,
+        versions,
+    },
+    served::Served,
+};
+use relapse::{
+    binding::Binding,
+    probe::{self, Script},
+};
+use relapse_core::{
+    client::{
+        credential::Credential,
+        step::{Act, Awaited, Client, Request, Step},
+    },
+    error::{Blame, Error, Trouble},
+    fault::Fault,
+    plan::Plan,
+    record::transcript::Transcript,
+};
+use relapse_simulate::{
+    clock::Clock,
+    profile::{Profile, Row},
+    recorder::Recorder,
+};
+
+/// An application that behaves as it is told.
+const APPLICATION: &str = include_str!("../../../../fixtures/apps/measured.py");
+
+/// How long anything is waited for. Daphne looks once a second whether its applications have failed, and gives up after 5 s
+/// on those that accept nothing.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long an application that stays may take to come so far.
+const STAYING: Duration = Duration::from_millis(500);
+/// How often it is looked whether an application's call is over.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// The measurement of a server.
+#[derive(Debug, Clone)]
+pub struct Measurement {
+    /// The server as `--server` takes it, with its version.
+    pub choice: String,
+    /// The server, with the versions of what decides how it behaves.
+    pub server: String,
+    /// Python's version.
+    pub python: String,
+    /// The value of each row, by section and key; nothing where the file would leave it out. What is not here was not
+    /// measured.
+    pub rows: BTreeMap<(&'static str, &'static str), Option<String>>,
+    /// The `Server` header.
+    pub server_header: String,
+}
+
+impl Measurement {
+    /// The rows in which a profile says something else: what it says, and what was measured.
+    pub fn differences(&self, profile: &Profile) -> Vec<String> {
+        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
+        let differs = |row: &Row| {
+            let measured = self.rows.get(&(row.section, row.key))?;
+            (!is_as_known(row, measured))
+                .then(|| format!("{}: {} is measured as {}", row.name(), shown(&row.value), shown(measured)))
+        };
+        let header = (self.server_header != profile.server_header)
+            .then(|| format!("server_header: {:?} is measured as {:?}", profile.server_header, self.server_header));
+        header.into_iter().chain(profile.rows().iter().filter_map(differs)).collect()
+    }
+
+    /// The names of the rows that were not measured.
+    pub fn unmeasured(&self, like: &Profile) -> Vec<String> {
+        let is_missing = |row: &Row| !self.rows.contains_key(&(row.section, row.key));
+        like.rows().iter().filter(|row| is_missing(row)).map(Row::name).collect()
+    }
+
+    /// A profile's file. What was not measured is kept from what is known of that server, or left to be filled in; `like`
+    /// is any profile.
+    pub fn print(&self, name: &str, date: &str, known: Option<&Profile>, like: &Profile) -> String {
+        let kept = known.map(Profile::rows);
+        let row = |at: usize, row: Row| match (self.rows.get(&(row.section, row.key)), &kept) {
+            (Some(value), Some(kept)) if is_as_known(&kept[at], value) => (kept[at].clone(), true),
+            (Some(value), _) => (Row { value: value.clone(), ..row }, true),
+            (None, Some(kept)) => (kept[at].clone(), true),
+            (None, None) => (row, false),
+        };
+        let rows: Vec<_> = like.rows().into_iter().enumerate().map(|(at, found)| row(at, found)).collect();
+        let kept = match (known, self.unmeasured(like).join(", ")) {
+            (_, missing) if missing.is_empty() => String::new(),
+            (Some(known), missing) if known.name == name => format!("; not seen: {missing}"),
+            (Some(known), missing) => format!("; kept from {}: {missing}", known.name),
+            (None, missing) => format!("; not measured: {missing}"),
+        };
+        let source = format!("measured {date} on loopback, CPython {}{kept}", self.python);
+        let head = [
+            ("name", name),
+            ("choice", self.choice.as_str()),
+            ("server", self.server.as_str()),
+            ("source", &source),
+            ("server_header", &self.server_header),
+        ];
+        Profile::print(head, "Written by `relapse profile measure`.", &rows)
+    }
+}
+
+/// The times that are measured as they come, and how many of their units are a second.
+const TIMES: [(&str, &str, i64); 3] = [
+    ("lifespan", "startup_timeout_s", 1),
+    ("keepalive", "ping_interval_ms", 1000),
+    ("keepalive", "pong_timeout_ms", 1000),
+];
+/// How far such a time may come from what the server was told: daphne looks every 2 s, and hypercorn takes some to end.
+const TIME_TOLERANCE_S: i64 = 5;
+
+/// Whether a row is measured as it is known.
+fn is_as_known(known: &Row, measured: &Option<String>) -> bool {
+    let number = |value: &Option<String>| value.as_ref()?.parse().ok().filter(|number: &i64| *number > 0);
+    let time = TIMES.iter().find(|(section, key, _)| (*section, *key) == (known.section, known.key));
+    let times = number(&known.value).zip(number(measured)).zip(time);
+    let is_near =
+        times.is_some_and(|((known, measured), (.., unit))| (known - measured).abs() <= TIME_TOLERANCE_S * unit);
+    is_near || known.value == *measured
+}
+
+/// Measures a server that an interpreter has. The clock is real, and it takes some ten seconds; with what is slow 75 s.
+///
+/// # Errors
+/// When the server does not start, or does not serve.
+pub async fn measure(choice: &ServerChoice, python: &Path, slow: Slow) -> Result<Measurement, Error> {
+    let bench = Bench::set_up(choice, python).map_err(|error| Trouble {
+        message: format!("no temporary files can be written: {error}"),
+        details: String::new(),
+        blame: Blame::Setup,
+    })?;
+    let found = versions(python, choice.software.decisive())?;
+    let named = found.iter().filter_map(|(name, version)| Some(format!("{name} {}", version.as_ref()?)));
+    let implementation = choice.implementation.as_ref().map(|name| format!("implementation {name}"));
+    let server = named.chain(implementation).collect::<Vec<_>>().join(", ");
+    let python_version = version(python)?;
+    let mut measured = rows::all(&bench).await?;
+    if slow == Slow::Watched {
+        measured.rows.extend(rows::slow(&bench).await?.rows);
+    }
+    let server_header = measured.server_header;
+    let own = found.iter().find(|(name, _)| *name == choice.software.name()).and_then(|(_, version)| version.clone());
+    let choice = ServerChoice { version: own.or_else(|| choice.version.clone()), ..choice.clone() }.to_string();
+    Ok(Measurement { choice, server, python: python_version, rows: measured.rows, server_header })
+}
+
+/// Whether a server is watched for as long as it takes to see what it does of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slow {
+    /// For 75 s.
+    Watched,
+    /// It is not.
+    LeftOut,
+}
+
+/// Where servers are measured.
+struct Bench {
+    choice: ServerChoice,
+    python: PathBuf,
+    directory: TempDir,
+}
+
+impl Bench {
+    fn set_up(choice: &ServerChoice, python: &Path) -> std::io::Result<Bench> {
+        let directory = tempfile::Builder::new().prefix("relapse-measured-").tempdir()?;
+        std::fs::write(directory.path().join("measured.py"), APPLICATION)?;
+        Ok(Bench { choice: choice.clone(), python: python.to_owned(), directory })
+    }
+
+    /// Starts the server.
+    async fn start(&self, flags: &[&str]) -> Result<Stage, Error> {
+        self.start_with(flags, &[], START_LIMIT).await
+    }
+
+    /// Starts it in this environment, within this time.
+    async fn start_with(
+        &self,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+        start_limit: Duration,
+    ) -> Result<Stage, Error> {
+        let site = Site {
+            app: "measured:app".to_owned(),
+            factory: false,
+            python: self.python.clone(),
+            directory: self.directory.path().to_owned(),
+            environment: environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            blocked_limit: BLOCKED_LIMIT,
+            clock: Clock::Real,
+            fresh: false,
+            memory_limit: MEMORY_LIMIT,
+            start_limit,
+            lifespan: LifespanMode::Auto,
+        };
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let installation = Installation { site, server: self.choice.clone(), flags, start_limit };
+        let server = Server::run(installation).await?;
+        Ok(Stage { served: Served::new(server, &Binding::default(), String::new()) })
+    }
+}
+
+/// A server that runs, with what behaves as it is told.
+struct Stage {
+    served: Served,
+}
+
+/// A client's script on the server.
+#[derive(Debug, Clone)]
+struct Scene {
+    /// The request, and whether it asks for a WebSocket.
+    opening: Act,
+    /// Its acts once the opening is answered.
+    then: Vec<Act>,
+    /// The faults on its way.
+    faults: Vec<Fault>,
+}
+
+impl Scene {
+    /// A client that opens a WebSocket on an application with these acts, and waits.
+    fn socket(path: &str) -> Scene {
+        Scene::opened(path, vec![Act::Wait(Awaited::Close)])
+    }
+
+    /// A client that opens a WebSocket, and does something.
+    fn opened(path: &str, then: Vec<Act>) -> Scene {
+        Scene { opening: Act::Open(request(&format!("/ws{path}"))), then, faults: Vec::new() }
+    }
+
+    /// A plain request.
+    fn plain(path: &str) -> Scene {
+        Scene { opening: Act::Request(request(path)), then: Vec::new(), faults: Vec::new() }
+    }
+
+    /// The same, with these faults on the way.
+    fn under(self, faults: Vec<Fault>) -> Scene {
+        Scene { faults, ..self }
+    }
+}
+
+fn request(path: &str) -> Request {
+    Request { credential: Credential::None, client: Client::Library, ..Request::standard("GET", path) }
+}
+
+impl Stage {
+    fn server(&self) -> &Server {
+        self.served.server()
+    }
+
+    /// Performs a scene; what was seen and told of it.
+    async fn perform(&self, scene: &Scene) -> Result<Transcript, Error> {
+        self.perform_within(scene, PATIENCE).await
+    }
+
+    /// Performs a scene whose steps may take this long.
+    async fn perform_within(&self, scene: &Scene, limit: Duration) -> Result<Transcript, Error> {
+        let step = |act: &Act| Step::new(act.clone(), limit);
+        let steps: Vec<Step> = std::iter::once(&scene.opening).chain(&scene.then).map(step).collect();
+        let recorder = Recorder::new(Plan { seed: 1, faults: scene.faults.clone() });
+        probe::perform(Script::of_one(&steps), &recorder, &self.served).await?;
+        let stays = match &scene.opening {
+            Act::Open(request) | Act::Request(request) => request.path.ends_with(b"/stay"),
+            _ => false,
+        };
+        Ok(self.close(&recorder, stays).await)
+    }
+
+    /// The transcript once the application's call is over, at the latest after `PATIENCE`, or after `STAYING` if the
+    /// call stays.
+    async fn close(&self, recorder: &Recorder, stays: bool) -> Transcript {
+        let end = Instant::now() + if stays { STAYING } else { PATIENCE };
+        self.server().running();
+        while recorder.is_application_running() && Instant::now() < end {
+            sleep(LOOK_AGAIN).await;
+            self.server().running();
+        }
+        recorder.transcript()
+    }
+
+    /// Performs scenes at the same time.
+    async fn each<const N: usize>(&self, scenes: [Scene; N]) -> Result<[Transcript; N], Error> {
+        let performed = join_all(scenes.iter().map(|scene| self.perform(scene))).await;
+        let transcripts: Vec<Transcript> = performed.into_iter().collect::<Result<_, Error>>()?;
+        Ok(transcripts.try_into().expect("there are as many as there were scenes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Row, is_as_known};
+
+    #[test]
+    fn a_time_is_measured_as_near_as_a_server_keeps_it() {
+        let known = |section, key, value: &str| Row { section, key, value: Some(value.to_owned()) };
+        let interval = known("keepalive", "ping_interval_ms", "20000");
+        for (measured, expected) in [("20000", true), ("22000", true), ("26000", false), ("0", false)] {
+            assert_eq!(is_as_known(&interval, &Some(measured.to_owned())), expected, "{measured}");
+        }
+        assert!(!is_as_known(&interval, &None));
+        assert!(!is_as_known(&known("keepalive", "application_sees", "1005"), &Some("1006".to_owned())));
+    }
+}

@@ -1,0 +1,554 @@
+//! The rows, section by section, each from what it takes to see it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    Bench, LOOK_AGAIN, PATIENCE, Scene, Stage, request,
+    seen::{answer, answer_header, close, close_effect, effect, head, message, raised, reception, told},
+};
+use crate::process::Software;
+use relapse::{discover::read_edge_fault, probe};
+use relapse_core::{
+    asgi::exception::Exception,
+    client::step::{Act, Request},
+    error::Error,
+    plan::Plan,
+    record::transcript::{Event, Party, Transcript, What},
+    wire::{
+        close_code::CloseCode,
+        frame::{Frame, Length, Opcode},
+    },
+};
+use relapse_simulate::{
+    profile::{
+        Answer, CloseCodes, CloseEcho, CloseReason, Connects, Denial, Effect, LengthCheck, Start, Stop, Strictness,
+        TextCheck, WithoutLength, Written,
+    },
+    recorder::Recorder,
+};
+
+/// The measured rows.
+#[derive(Default)]
+pub(super) struct Rows {
+    pub(super) server_header: String,
+    pub(super) rows: BTreeMap<(&'static str, &'static str), Option<String>>,
+}
+
+impl Rows {
+    fn put(&mut self, section: &'static str, key: &'static str, value: &impl Written) {
+        self.rows.insert((section, key), value.written());
+    }
+}
+
+/// Measures everything.
+pub(super) async fn all(bench: &Bench) -> Result<Rows, Error> {
+    let mut rows = Rows::default();
+    // Start all servers before the first client connects.
+    let asking = asks_often(bench.choice.software);
+    let (stage, plain, asking, sessions, unanswered) = tokio::join!(
+        bench.start(&[]),
+        bench.start(&[]),
+        async { if asking.is_empty() { Ok(None) } else { bench.start(asking).await.map(Some) } },
+        bench.start(&[]),
+        bench.start(&[]),
+    );
+    let (stage, plain, asking, sessions, unanswered) = (stage?, plain?, asking?, sessions?, unanswered?);
+    let (scope, handshake, before, after, disconnect, http, violation, keepalive, shutdown) = tokio::join!(
+        scope(&stage),
+        handshake(&stage),
+        before_accept(&stage),
+        after_accept(&stage),
+        disconnect(&stage),
+        http(&plain),
+        violation(&stage),
+        keepalive(asking.as_ref()),
+        shutdown(&sessions, &unanswered),
+    );
+    let parts = [scope?, handshake?, before?, after?, disconnect?, http?, violation?, keepalive?, shutdown?];
+    for part in parts {
+        rows.rows.extend(part.rows);
+        rows.server_header += &part.server_header;
+    }
+    Ok(rows)
+}
+
+/// Measures what a server does of itself, and only after a long time: how often it pings, how long it waits for a pong, and
+/// how long for an application that never starts.
+pub(super) async fn slow(bench: &Bench) -> Result<Rows, Error> {
+    let (pings, starts) = tokio::join!(pings(bench), starts(bench));
+    let (mut rows, starts) = (pings?, starts?);
+    rows.rows.extend(starts.rows);
+    Ok(rows)
+}
+
+/// Measures how a server with its default settings treats a client that answers no ping.
+async fn pings(bench: &Bench) -> Result<Rows, Error> {
+    let stage = bench.start(&[]).await?;
+    let deaf = Scene::opened("/receive/accept/wait", vec![Act::Deafen]);
+    let transcript = stage.perform_within(&deaf, LONG_WATCH).await?;
+    let at =
+        |is_it: &dyn Fn(&What) -> bool| transcript.events.iter().find(|event| is_it(&event.what)).map(|event| event.at);
+    let opened = at(&|what| matches!(what, What::ResponseSeen(_)));
+    let pinged = at(&|what| matches!(what, What::FrameSeen(frame) if frame.opcode == Opcode::Ping));
+    let ended = at(&|what| match what {
+        What::FrameSeen(frame) => frame.opcode == Opcode::Close,
+        What::EndSeen => true,
+        _ => false,
+    });
+    let between = |from: Option<Duration>, to: Option<Duration>| {
+        let seconds = from.zip(to).map_or(0, |(from, to)| to.saturating_sub(from).as_secs_f64().round() as u64);
+        1000 * seconds
+    };
+    let mut rows = Rows::default();
+    rows.put("keepalive", "ping_interval_ms", &between(opened, pinged));
+    rows.put("keepalive", "pong_timeout_ms", &between(pinged, ended));
+    Ok(rows)
+}
+
+/// When a server gives an application up that never starts; 0 for one that has not by then.
+async fn starts(bench: &Bench) -> Result<Rows, Error> {
+    let began = Instant::now();
+    let started = bench.start_with(&[], &[("MEASURED_START", "never")], LONG_WATCH).await;
+    let took = began.elapsed();
+    let given_up = started.is_err() && took < LONG_WATCH;
+    let mut rows = Rows::default();
+    rows.put("lifespan", "startup_timeout_s", &if given_up { took.as_secs() } else { 0 });
+    Ok(rows)
+}
+
+/// Measures the contents of scopes, and of the lifespan's.
+async fn scope(stage: &Stage) -> Result<Rows, Error> {
+    let mut rows = Rows::default();
+    let scenes =
+        [Scene::opened("/receive/accept/scope/wait", vec![Act::Close(CloseCode::NORMAL)]), Scene::plain("/scope")];
+    let [websocket, http] = stage.each(scenes).await?;
+    let read = |transcript| serde_json::from_slice(message(transcript).unwrap_or_default()).unwrap_or_default();
+    let (websocket, plain): (serde_json::Value, serde_json::Value) = (read(&websocket), read(&http));
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    rows.put("scope", "asgi_version", &text(&websocket["asgi"]["version"]));
+    rows.put("scope", "websocket_spec_version", &text(&websocket["asgi"]["spec_version"]));
+    rows.put("scope", "http_spec_version", &text(&plain["asgi"]["spec_version"]));
+    let extensions = websocket["extensions"].as_array().cloned().unwrap_or_default();
+    rows.put("scope", "denial_response", &extensions.iter().any(|name| name == "websocket.http.response"));
+    rows.put("scope", "state", &(websocket["state"] == true));
+    rows.put("lifespan", "supported", &plain["lifespan"].as_object().is_some_and(|scope| !scope.is_empty()));
+    rows.put("lifespan", "spec_version", &text(&plain["lifespan"]["asgi"]["spec_version"]));
+    rows.server_header = answer_header(&http, "server").unwrap_or_default().to_owned();
+    Ok(rows)
+}
+
+/// How upgrades are received.
+async fn handshake(stage: &Stage) -> Result<Rows, Error> {
+    let asked = |change: &dyn Fn(&mut Request)| {
+        let mut asked = request("/ws/receive/accept/wait");
+        change(&mut asked);
+        Scene { opening: Act::Open(asked), then: vec![Act::Leave], faults: Vec::new() }
+    };
+    let without = |name: &str| asked(&|request| request.without.push(name.to_owned()));
+    let with = |name: &'static str, value: &'static str| {
+        asked(&|request| request.headers.push((Bytes::from(name), Bytes::from(value))))
+    };
+    let under = |fault: &str| Ok::<_, Error>(asked(&|_| {}).under(vec![read_edge_fault(fault)?]));
+    let by = |method: &'static str| asked(&|request| request.method = method.to_owned());
+    let named = [
+        ("upgrade", asked(&|_| {})),
+        ("missing_key", without("Sec-WebSocket-Key")),
+        ("short_key", with("Sec-WebSocket-Key", "short")),
+        ("missing_version", without("Sec-WebSocket-Version")),
+        ("wrong_version", with("Sec-WebSocket-Version", "8")),
+        ("post", by("POST")),
+        ("http_1_0", under("set_version version=1.0")?),
+        ("connection_keep_alive", with("Connection", "keep-alive")),
+        ("missing_host", without("Host")),
+        ("two_hosts", under("duplicate_header header=Host")?),
+        ("two_keys", under("duplicate_header header=Sec-WebSocket-Key")?),
+        ("two_versions", under("duplicate_header header=Sec-WebSocket-Version")?),
+        ("unknown_method", by("BREW")),
+    ];
+    let received = stage.each(named.each_ref().map(|(_, scene)| scene.clone())).await?;
+    let mut rows = Rows::default();
+    for ((key, _), transcript) in named.iter().zip(&received) {
+        rows.put("handshake", key, &reception(transcript));
+    }
+    Ok(rows)
+}
+
+/// Measures how the server treats an upgrade that is not accepted.
+async fn before_accept(stage: &Stage) -> Result<Rows, Error> {
+    let alone = ["/raise", "", "/close-4401", "/deny-401"].map(|acts| Scene::socket(&format!("/receive{acts}")));
+    let tried = |act: &str| {
+        [format!("/receive/try-{act}/stay"), format!("/receive/{act}/stay")].map(|path| Scene::socket(&path))
+    };
+    let (alone, send, bogus, unoffered) = tokio::join!(
+        stage.each(alone),
+        stage.each(tried("send")),
+        stage.each(tried("bogus")),
+        stage.each(tried("accept-chat")),
+    );
+    let [raises, returns, close, denial] = alone?;
+    let mut rows = Rows::default();
+    rows.put("before_accept", "raises", &answer(&raises));
+    rows.put("before_accept", "returns", &answer(&returns));
+    rows.put("before_accept", "close", &answer(&close));
+    let is_denied = head(&denial).is_some_and(|head| head.status == 401);
+    rows.put("before_accept", "denial", &if is_denied { Denial::Sent } else { Denial::Hang });
+    for (key, [caught, escaped]) in [("send", send?), ("unknown_event", bogus?), ("unoffered_subprotocol", unoffered?)]
+    {
+        let is_opened = head(&caught).is_some_and(|head| head.status == 101);
+        let effect = match effect(&caught, &escaped, &answer(&raises)) {
+            _ if is_opened => Effect::Ignored,
+            // An accept that never reaches the client counts as no accept.
+            Effect::Ignored if key == "unoffered_subprotocol" => Effect::Answers(Answer::Hang),
+            effect => effect,
+        };
+        rows.put("before_accept", key, &effect);
+    }
+    Ok(rows)
+}
+
+/// Codes that tell every kind of server apart.
+const CODES: [u16; 16] =
+    [1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1011, 1012, 1014, 1015, 2999, 3000, 4000, 4999];
+
+/// Measures how the server treats an accepted WebSocket.
+async fn after_accept(stage: &Stage) -> Result<Rows, Error> {
+    let on_open = |act: &str| {
+        [format!("/receive/accept/try-{act}/stay"), format!("/receive/accept/{act}/stay")]
+            .map(|path| Scene::socket(&path))
+    };
+    let alone = ["/raise", "", "/close-4000-5"].map(|acts| Scene::socket(&format!("/receive/accept{acts}")));
+    let late = [Scene::socket("/receive/accept/close-1000/try-send")];
+    // Everybody who lets not every code through stops this one.
+    let reserved = [Scene::socket("/receive/accept/close-1005/stay")];
+    let codes = CODES.map(|code| Scene::socket(&format!("/receive/accept/try-close-{code}/stay")));
+    let (alone, late, reserved, again, empty, bogus, long, codes) = tokio::join!(
+        stage.each(alone),
+        stage.each(late),
+        stage.each(reserved),
+        stage.each(on_open("accept")),
+        stage.each(on_open("empty")),
+        stage.each(on_open("bogus")),
+        stage.each(on_open("close-1000-200")),
+        stage.each(codes),
+    );
+    let mut rows = Rows::default();
+    let [raises, returns, reason] = alone?;
+    let crashed = answer(&raises);
+    rows.put("after_accept", "raises", &crashed);
+    rows.put("after_accept", "returns", &answer(&returns));
+    let is_kept = close(&reason).is_some_and(|(_, reason)| !reason.is_empty());
+    rows.put("after_accept", "close_reason", &if is_kept { CloseReason::Kept } else { CloseReason::Lost });
+    // The close itself is what the client sees in any case.
+    let effect_of_late = |exception: Exception| Effect::Raises { exception, then: None };
+    rows.put("after_accept", "send_after_close", &raised(&late?[0]).map_or(Effect::Ignored, effect_of_late));
+    for (key, performed) in [("accept_again", again?), ("empty_send", empty?), ("unknown_event", bogus?)] {
+        rows.put("after_accept", key, &effect(&performed[0], &performed[1], &crashed));
+    }
+    let [caught, escaped] = long?;
+    rows.put("after_accept", "long_close_reason", &close_effect(&caught, &escaped, &crashed, (1000, 200)));
+    let codes = codes?;
+    let is_written = |at: usize| close(&codes[at]).is_some_and(|(code, _)| code == Some(CloseCode(CODES[at])));
+    let all = [CloseCodes::Sendable, CloseCodes::NormalAndPrivate, CloseCodes::AllButReserved, CloseCodes::All];
+    let fits =
+        |kind: &CloseCodes| CODES.iter().enumerate().all(|(at, code)| kind.contain(CloseCode(*code)) == is_written(at));
+    if let Some(kind) = all.into_iter().find(fits) {
+        rows.put("after_accept", "close_codes", &kind);
+    }
+    let at = CODES.iter().position(|code| *code == 1005).unwrap_or_default();
+    let other = if is_written(at) {
+        Effect::Ignored
+    } else {
+        close_effect(&codes[at], &reserved?[0], &crashed, (CODES[at], 0))
+    };
+    rows.put("after_accept", "other_close_code", &other);
+    Ok(rows)
+}
+
+/// Measures how the application learns of the client's end.
+async fn disconnect(stage: &Stage) -> Result<Rows, Error> {
+    let empty = read_edge_fault("replace_frame direction=to-server opcode=close payload=''")?;
+    let wait = "/receive/accept/wait";
+    let scenes = [
+        Scene::opened(wait, vec![Act::Close(CloseCode(4321))]),
+        Scene::opened(wait, vec![Act::Close(CloseCode::NORMAL)]).under(vec![empty]),
+        Scene::opened(wait, vec![Act::Leave]),
+        Scene::socket("/receive/accept/close-4001/wait"),
+        // It has not been told yet.
+        Scene::opened("/receive/accept/sleep-500/try-send", vec![Act::Leave]),
+    ];
+    let [with_code, without_code, without_frame, own, send] = stage.each(scenes).await?;
+    let mut rows = Rows::default();
+    for (key, transcript, own) in [("with_code", &with_code, 4321), ("after_own_close", &own, 4001)] {
+        if let Some(code) = told(transcript) {
+            rows.put("disconnect", key, &Some(code).filter(|code| *code != own));
+        }
+    }
+    for (key, transcript) in [("without_code", &without_code), ("without_frame", &without_frame)] {
+        if let Some(code) = told(transcript) {
+            rows.put("disconnect", key, &code);
+        }
+    }
+    let is_same = close(&with_code).is_some_and(|(code, _)| code == Some(CloseCode(4321)));
+    rows.put("disconnect", "close_echo", &if is_same { CloseEcho::Same } else { CloseEcho::Normal });
+    let late = |exception: Exception| Effect::Raises { exception, then: None };
+    rows.put("disconnect", "send", &raised(&send).map_or(Effect::Ignored, late));
+    Ok(rows)
+}
+
+/// Measures plain requests, on a server of their own: daphne may not notice any more that an application failed once a
+/// WebSocket's did.
+async fn http(stage: &Stage) -> Result<Rows, Error> {
+    let paths = [
+        "/receive/raise",
+        "/receive",
+        "/receive/start-200/stay",
+        "/receive/start-200/more-5/raise",
+        "/receive/start-200/body-5",
+        "/receive/start-200-10/try-body-5/stay",
+        "/receive/start-200-3/try-body-5/stay",
+    ];
+    let [raises, returns, start, ends, whole, short, long] = stage.each(paths.map(Scene::plain)).await?;
+    let mut rows = Rows::default();
+    rows.put("http", "raises", &answer(&raises));
+    rows.put("http", "returns", &answer(&returns));
+    rows.put("http", "start", &if head(&start).is_some() { Start::AtOnce } else { Start::Held });
+    rows.put("http", "ends_after_start", &answer(&ends));
+    let is_chunked = answer_header(&whole, "transfer-encoding") == Some("chunked");
+    rows.put("http", "without_length", &if is_chunked { WithoutLength::Chunked } else { WithoutLength::ContentLength });
+    // The client's view follows from the exception, or the server does nothing: there is no third.
+    for (key, caught) in [("short_body", &short), ("long_body", &long)] {
+        let effect_of = |exception: Exception| Effect::Raises { exception, then: None };
+        rows.put("http", key, &raised(caught).map_or(Effect::Ignored, effect_of));
+    }
+    Ok(rows)
+}
+
+/// A frame of a client, as it is.
+fn frame(opcode: u8, is_final: bool, payload: impl Into<Bytes>, length: Length) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let frame = Frame { is_final, ..Frame::new(Opcode::numbered(opcode), payload) }.masked([0; 4]);
+    frame.encode_announcing(length, &mut bytes);
+    bytes
+}
+
+/// The longest message that is taken (uvicorn's `ws_max_size`), in bytes.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// Measures how the server treats a client that breaks RFC 6455.
+async fn violation(stage: &Stage) -> Result<Rows, Error> {
+    let code = |code: u16| code.to_be_bytes().to_vec();
+    let long = Length::Claimed((MESSAGE_BYTES_MAX + 1) as u64);
+    let inside = [frame(1, false, "a", Length::Shortest), frame(8, true, code(1000), Length::Shortest)].concat();
+    let (protocol, close_code, payload, text, big, length, inside, gateway) = tokio::join!(
+        stage.write(frame(3, true, "", Length::Shortest)),
+        stage.write(frame(8, true, code(1005), Length::Shortest)),
+        stage.write(frame(1, true, &b"\xff"[..], Length::Shortest)),
+        stage.write(frame(1, false, &b"\xff"[..], Length::Shortest)),
+        stage.write(frame(1, true, "", long)),
+        stage.write(frame(1, true, "hi", Length::InTwoBytes)),
+        stage.write(inside),
+        stage.write(frame(8, true, code(1014), Length::Shortest)),
+    );
+    let mut rows = Rows::default();
+    let protocol = protocol?;
+    // A reason says which rule was broken, so that it is another one each time.
+    let breach = |transcript: &Transcript| match answer(transcript) {
+        Answer::Close { code, .. } => Answer::Close { code, reason: String::new() },
+        other => other,
+    };
+    rows.put("violation", "protocol", &breach(&protocol));
+    rows.put("violation", "close_code", &breach(&close_code?));
+    rows.put("violation", "payload", &breach(&payload?));
+    let is_at_once = answer(&text?) != Answer::Hang;
+    rows.put("violation", "text", &if is_at_once { TextCheck::AtOnce } else { TextCheck::WhenWhole });
+    let announced = breach(&big?);
+    let (check, too_big) = match announced {
+        Answer::Hang => {
+            let whole = frame(1, true, vec![b'x'; MESSAGE_BYTES_MAX + 1], Length::Shortest);
+            (LengthCheck::Received, breach(&stage.write(whole).await?))
+        }
+        answer => (LengthCheck::Announced, answer),
+    };
+    rows.put("violation", "too_big", &too_big);
+    rows.put("violation", "length", &check);
+    let mut refuses = Vec::new();
+    if answer(&length?) != Answer::Hang {
+        refuses.push(Strictness::LongLength);
+    }
+    // A close that is taken is answered with its code, or with 1000.
+    let is_taken = |transcript: &Transcript, code: u16| {
+        close(transcript).is_some_and(|(seen, _)| [CloseCode(code), CloseCode::NORMAL].map(Some).contains(&seen))
+    };
+    if !is_taken(&inside?, 1000) {
+        refuses.push(Strictness::CloseInsideMessage);
+    }
+    if !is_taken(&gateway?, 1014) {
+        refuses.push(Strictness::BadGateway);
+    }
+    rows.put("violation", "refuses", &refuses);
+    let sent = close(&protocol).and_then(|(code, _)| code);
+    rows.put("violation", "application_sees", &told(&protocol).filter(|code| Some(CloseCode(*code)) != sent));
+    Ok(rows)
+}
+
+impl Stage {
+    /// Opens a WebSocket, writes something, and reads until the end.
+    async fn write(&self, bytes: Vec<u8>) -> Result<Transcript, Error> {
+        let recorder = Recorder::new(Plan { seed: 1, faults: Vec::new() });
+        let opened = probe::open(&request("/ws/receive/accept/wait"), PATIENCE, &recorder, &self.served).await?;
+        let scribe = recorder.scribe(0);
+        let record = |what: What| scribe.record(Party::Probe, what);
+        if let Some(mut wire) = opened {
+            wire.outgoing.extend_from_slice(&bytes);
+            let read = async {
+                loop {
+                    match Frame::decode(&mut wire.incoming, probe::PAYLOAD_BYTES_MAX) {
+                        Ok(Some(frame)) => {
+                            let is_close = frame.opcode == Opcode::Close;
+                            record(What::FrameSeen(frame));
+                            if is_close {
+                                return;
+                            }
+                        }
+                        Ok(None) if wire.has_ended() => return record(What::EndSeen),
+                        Ok(None) => drop(wire.progress().await),
+                        Err(error) => return record(What::BadFrameSeen(error)),
+                    }
+                }
+            };
+            if timeout(PATIENCE, read).await.is_err() {
+                record(What::DeadlinePassed { waiting_for: "the end".to_owned(), limit: PATIENCE });
+            }
+        }
+        Ok(self.close(&recorder, false).await)
+    }
+}
+
+/// The options that make a server ping often; empty for one that never pings.
+fn asks_often(software: Software) -> &'static [&'static str] {
+    match software {
+        Software::Uvicorn => &["--ws-ping-interval", "0.2", "--ws-ping-timeout", "0.2"],
+        Software::Daphne => &["--ping-interval", "1", "--ping-timeout", "1"],
+        Software::Hypercorn => &["--websocket-ping-interval", "1"],
+        Software::Granian => &[],
+    }
+}
+
+/// Measures how the server treats a client that answers no ping, if it can be told to ping often.
+async fn keepalive(stage: Option<&Stage>) -> Result<Rows, Error> {
+    let mut rows = Rows::default();
+    let Some(stage) = stage else { return Ok(rows) };
+    let deaf = stage.perform(&Scene::opened("/receive/accept/wait", vec![Act::Deafen])).await?;
+    let is_ping = |event: &Event| matches!(&event.what, What::FrameSeen(frame) if frame.opcode == Opcode::Ping);
+    if !deaf.events.iter().any(is_ping) {
+        rows.put("keepalive", "ping_interval_ms", &0_u64);
+    }
+    if answer(&deaf) == Answer::Hang {
+        rows.put("keepalive", "pong_timeout_ms", &0_u64);
+    }
+    rows.put("keepalive", "expired", &answer(&deaf));
+    if let Some(code) = told(&deaf).filter(|_| answer(&deaf) != Answer::Hang) {
+        rows.put("keepalive", "application_sees", &code);
+    }
+    Ok(rows)
+}
+
+/// How long a server is watched that may do something of itself: longer than any known one takes.
+const LONG_WATCH: Duration = Duration::from_secs(75);
+
+/// How long calls that go on are watched after a server was told to stop.
+const GRACE_WATCHED: Duration = Duration::from_millis(4500);
+/// An event that takes longer than this does not come at once.
+const AT_ONCE: Duration = Duration::from_millis(900);
+/// How long it takes at most until everybody knows what just happened.
+const SETTLING: Duration = Duration::from_millis(100);
+
+/// Measures the end of all clients when the server is told to stop: of sessions, and on another server of unanswered
+/// requests.
+async fn shutdown(sessions: &Stage, unanswered: &Stage) -> Result<Rows, Error> {
+    let open = ["/wait", "/sleep-1500/send/wait"].map(|acts| Scene::socket(&format!("/receive/accept{acts}")));
+    let pending = [
+        Scene::socket("/receive/wait/try-accept/stay"),
+        Scene::socket("/receive/sleep-1500/accept/wait"),
+        Scene::plain("/receive/sleep-1500/start-200/body-2"),
+    ];
+    let (sessions, unanswered) = tokio::join!(stop_with(sessions, open, true), stop_with(unanswered, pending, false));
+    let (([open, session], _, cancelled), ([pending, early, request], connects, _)) = (sessions?, unanswered?);
+    let mut rows = Rows::default();
+    let mut put = |key, transcript: &Transcript, goes_on: bool| {
+        rows.put("shutdown", key, &if goes_on { Stop::GoesOn } else { Stop::Answers(answer(transcript)) });
+    };
+    put("open", &open, message(&session).is_some());
+    put("pending", &early, head(&early).is_some_and(|head| head.status == 101));
+    put("request", &request, head(&request).is_some_and(|head| head.status == 200));
+    rows.put("shutdown", "connects", &connects);
+    let seen = told(&open).filter(|_| message(&session).is_none());
+    // A process that is gone may have been about to tell.
+    if seen.is_some() || cancelled.is_none() {
+        rows.put("shutdown", "open_sees", &seen);
+    }
+    rows.put("shutdown", "pending_sees", &told(&pending));
+    if told(&pending).is_some() {
+        let late = |exception: Exception| Effect::Raises { exception, then: None };
+        rows.put("shutdown", "pending_send", &raised(&pending).map_or(Effect::Ignored, late));
+    }
+    rows.put("shutdown", "cancels", &cancelled.is_some_and(|after| after < AT_ONCE));
+    let grace = cancelled.filter(|after| *after >= AT_ONCE).map_or(0, |after| after.as_secs_f64().round() as u64);
+    rows.put("shutdown", "grace_s", &grace);
+    Ok(rows)
+}
+
+/// Stops a server while these go on, and, where it is watched, a session that never ends: what became of them, what meets a
+/// client that comes then, and after how long that session's call was cancelled.
+async fn stop_with<const N: usize>(
+    stage: &Stage,
+    scenes: [Scene; N],
+    is_watched: bool,
+) -> Result<([Transcript; N], Connects, Option<Duration>), Error> {
+    let stuck = Recorder::new(Plan { seed: 1, faults: Vec::new() });
+    let stay = request("/ws/receive/accept/stay");
+    let hold = async { if is_watched { probe::open(&stay, PATIENCE, &stuck, &stage.served).await } else { Ok(None) } };
+    let stopped = async {
+        let everybody = async {
+            while stage.server().running() < N + usize::from(is_watched) {
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        let _ = timeout(PATIENCE, everybody).await;
+        // Clients that have just been accepted hear of it first.
+        sleep(SETTLING).await;
+        let start = Instant::now();
+        stage.server().terminate();
+        sleep(AT_ONCE / 2).await;
+        let connects = match TcpStream::connect(stage.server().address()).await {
+            Ok(_) => Connects::Queued,
+            Err(_) => Connects::Refused,
+        };
+        let cancelled = |transcript: &Transcript| {
+            transcript
+                .events
+                .iter()
+                .any(|event| matches!(&event.what, What::Raised(raised) if raised.is_cancellation()))
+        };
+        let mut seen = Transcript::default();
+        while is_watched && !cancelled(&seen) && start.elapsed() < GRACE_WATCHED {
+            sleep(LOOK_AGAIN).await;
+            stage.server().running();
+            let at = start.elapsed();
+            seen = stuck.transcript();
+            // A process that ends takes its calls with it.
+            if cancelled(&seen) || stage.server().has_ended() {
+                return (connects, Some(at));
+            }
+        }
+        (connects, None)
+    };
+    let (performed, (connects, cancelled), held) = tokio::join!(stage.each(scenes), stopped, hold);
+    held?;
+    Ok((performed?, connects, cancelled))
+}

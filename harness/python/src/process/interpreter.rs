@@ -1,0 +1,810 @@
+//! A Python interpreter that runs the user's application, and the conversation with it: one batch of commands, one
+//! answer, and nothing moves on our side until the answer is there. On the real clock answers come at any time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::{BufReader, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::{
+    group::{Group, Printed},
+    marshal,
+};
+use relapse::{
+    note::Note,
+    route::{Parameter, Route},
+};
+use relapse_core::{
+    asgi::{
+        exception::{CodePlace, Exception},
+        value::Value,
+    },
+    error::{Blame, Trouble},
+    record::transcript::KEPT_LOOP,
+};
+use relapse_simulate::{
+    application::{EventLoop, LoopState},
+    clock::Clock,
+};
+
+/// The program that runs in the interpreter.
+pub(super) const SHIM: &str = include_str!("shim.py");
+
+/// How long a stuck interpreter may take to say where it is.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
+/// How often it is looked whether an interpreter on the real clock is stuck.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// The longest answer.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// Whose application it is, and where.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// `package.module:attribute`.
+    pub app: String,
+    /// Whether the attribute is a function that makes the application.
+    pub factory: bool,
+    /// The interpreter: a path, or a name to be found in `PATH`.
+    pub python: PathBuf,
+    /// The directory it runs in, first in `sys.path`.
+    pub directory: PathBuf,
+    /// Environment variables beside our own.
+    pub environment: Vec<(String, String)>,
+    /// How long the application may keep its event loop to itself before it is taken for stuck. Real time; in virtual time a
+    /// sleep on the loop's thread may take ten times as long, and is logged as an error beyond the limit. Virtual time waits
+    /// for work in threads for three times the limit, in real time.
+    pub blocked_limit: Duration,
+    /// The clock of its event loop: ours, in lockstep; or the real one, where it has threads or files of its own.
+    pub clock: Clock,
+    /// Whether each case has an interpreter of its own.
+    pub fresh: bool,
+    /// How much memory its process may have, in bytes.
+    pub memory_limit: u64,
+    /// How long its import, and the start of a real server, may take. Real time.
+    pub start_limit: Duration,
+    /// Whether the app has a lifespan.
+    pub lifespan: LifespanMode,
+}
+
+/// Whether the lifespan events of an app are sent to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LifespanMode {
+    /// As the server does it.
+    #[default]
+    Auto,
+    /// The app gets none: it is served at once.
+    Off,
+}
+
+/// How long an import, and the start of a real server, may usually take.
+pub const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long an application usually may.
+pub const BLOCKED_LIMIT: Duration = Duration::from_secs(20);
+
+/// How much memory an application usually may have, in bytes.
+pub const MEMORY_LIMIT: u64 = 4 << 30;
+
+/// The application's description of itself, sent when it is loaded.
+#[derive(Debug, Clone, Default)]
+pub struct Introduction {
+    /// Python's version.
+    pub python: String,
+    /// The framework; empty where it is none that is known.
+    pub framework: String,
+    /// The versions of the packages that matter.
+    pub versions: BTreeMap<String, String>,
+    /// Its routes, as far as it tells.
+    pub routes: Vec<Route>,
+    /// Where it tells none: what its code looks as if it had.
+    pub guesses: Vec<Route>,
+}
+
+/// An event of a call.
+#[derive(Debug)]
+pub(super) enum Happening {
+    /// It awaits `receive`.
+    Receive,
+    /// It no longer awaits `receive`, and was given nothing.
+    Withdrawn,
+    /// It awaits `send`.
+    Send(Value),
+    /// It sent on credit, and went on.
+    Sent(Value),
+    /// It returned.
+    Returned,
+    /// It raised.
+    Raised(Exception),
+    /// It handled an exception that was raised in its own code.
+    Handled(Exception),
+    /// It logged something: level as Python numbers it, and the text.
+    Logged(i64, String),
+    /// The interpreter is gone.
+    Died(Trouble),
+}
+
+/// A running interpreter.
+#[derive(Debug)]
+pub struct Interpreter {
+    pipes: Mutex<Pipes>,
+    calls: Arc<Mutex<Calls>>,
+    group: Arc<Mutex<Group>>,
+    clock: Clock,
+    blocked_limit: Duration,
+    /// When its clock began.
+    epoch: Instant,
+    /// When its next timer is to fire, on its clock.
+    timer: watch::Sender<Option<u64>>,
+}
+
+#[derive(Debug)]
+struct Pipes {
+    to: ChildStdin,
+    /// Where answers are awaited in lockstep; on the real clock another thread listens.
+    ear: Option<Ear>,
+}
+
+/// Where an interpreter's answers come from.
+#[derive(Debug)]
+struct Ear {
+    from: BufReader<ChildStdout>,
+    group: Arc<Mutex<Group>>,
+    printed: Printed,
+    /// Where the application's own code is.
+    directory: PathBuf,
+}
+
+/// The calls that run, and what is known of their interpreter.
+#[derive(Debug, Default)]
+struct Calls {
+    running: BTreeMap<i64, mpsc::UnboundedSender<Happening>>,
+    /// Calls that are over, and that something of the application can still send and receive with.
+    kept: BTreeSet<i64>,
+    /// Of them, those that ask for nothing, and what serves one as soon as it does.
+    asleep: BTreeMap<i64, Asleep>,
+    next: i64,
+    /// Where the application's own code is.
+    directory: PathBuf,
+    died: Option<Trouble>,
+    /// Threads and sockets that virtual time does not wait for.
+    notes: Vec<Note>,
+    /// Since when an answer is owed, on the real clock.
+    owed: Option<Instant>,
+    /// The application's event loop, in lockstep.
+    event_loop: watch::Sender<EventLoop>,
+}
+
+impl Interpreter {
+    /// Starts an interpreter and loads the application.
+    ///
+    /// # Errors
+    /// Says why it cannot be loaded, and what to do.
+    pub fn start(site: &Site, seed: u64) -> Result<(Interpreter, Introduction), Trouble> {
+        if site.clock == Clock::Virtual {
+            super::core::share();
+        }
+        let mut command = Command::new(&site.python);
+        command.arg("-c").arg(SHIM).current_dir(&site.directory);
+        command.env("PYTHONHASHSEED", "0").env("PYTHONUNBUFFERED", "1").envs(site.environment.iter().cloned());
+        let spawned = Group::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let mut group = spawned.map_err(|error| not_started(&site.python, &site.directory, &error))?;
+        let child = &mut group.child;
+        let (Some(mut to), Some(from), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            unreachable!("all three are piped");
+        };
+        let printed = Printed::default();
+        printed.keep(errors);
+        let group = Arc::new(Mutex::new(group));
+        let from = BufReader::with_capacity(64 * 1024, from);
+        let mut ear = Ear { from, group: Arc::clone(&group), printed, directory: site.directory.clone() };
+        let settings = dict([
+            ("app", Value::Str(site.app.clone())),
+            ("factory", Value::Bool(site.factory)),
+            ("path", Value::List(vec![Value::Str(site.directory.display().to_string())])),
+            ("clock", if site.clock == Clock::Virtual { "virtual" } else { "real" }.into()),
+            ("seed", Value::Int((seed & 0x7FFF_FFFF) as i64)),
+            ("log_level", Value::Int(20)),
+            ("blocked_limit", Value::Int(i64::try_from(site.blocked_limit.as_nanos()).unwrap_or(i64::MAX))),
+            ("epoch", Value::Int(epoch())),
+            ("memory_limit", Value::Int(i64::try_from(site.memory_limit).unwrap_or(i64::MAX))),
+        ]);
+        let introduced = say(&mut to, &settings).map_err(|_| ear.gone()).and_then(|()| ear.hear(site.start_limit));
+        let introduced = introduced.map_err(|trouble| {
+            let late = trouble.message.starts_with(KEPT_LOOP);
+            let limit = site.start_limit.as_secs_f64();
+            let message = format!("the import of {} took longer than {limit} s; --start-limit gives it more", site.app);
+            let blame = if late { Blame::App } else { trouble.blame };
+            Trouble { message: if late { message } else { trouble.message }, details: trouble.details, blame }
+        })?;
+        let introduction = introduction(&introduced)?;
+        let calls = Arc::new(Mutex::new(Calls { next: 1, directory: site.directory.clone(), ..Calls::default() }));
+        let ear = match site.clock {
+            Clock::Virtual => Some(ear),
+            Clock::Real => {
+                let (calls, limit) = (Arc::clone(&calls), site.blocked_limit);
+                std::thread::spawn(move || listen(ear, &calls, limit));
+                None
+            }
+        };
+        let interpreter = Interpreter {
+            pipes: Mutex::new(Pipes { to, ear }),
+            calls,
+            group,
+            clock: site.clock,
+            blocked_limit: site.blocked_limit,
+            epoch: Instant::now(),
+            timer: watch::channel(None).0,
+        };
+        Ok((interpreter, introduction))
+    }
+
+    /// The clock that the application's loop keeps.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Something to watch the next timer by, on the interpreter's clock, in nanoseconds. On the real clock it has its own.
+    pub(super) fn timer(&self) -> watch::Receiver<Option<u64>> {
+        self.timer.subscribe()
+    }
+
+    /// Something to watch the application's event loop by. On the real clock it shows nothing.
+    pub(super) fn event_loop(&self) -> watch::Receiver<EventLoop> {
+        lock(&self.calls).event_loop.subscribe()
+    }
+
+    /// When a time on the interpreter's clock is.
+    pub(super) fn instant(&self, at: u64) -> Instant {
+        self.epoch + Duration::from_nanos(at)
+    }
+
+    /// Starts a call: its number, and what happens to it.
+    pub(super) fn call(&self, scope: Value) -> (i64, mpsc::UnboundedReceiver<Happening>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let id = {
+            let mut calls = lock(&self.calls);
+            let id = calls.next;
+            calls.next += 1;
+            calls.running.insert(id, sender);
+            id
+        };
+        self.tell(vec![command("call", id, [scope])]);
+        (id, receiver)
+    }
+
+    /// The server is done with a call; whether something of the application may still send and receive with it.
+    pub(super) fn forget(&self, id: i64, is_over: bool) -> bool {
+        {
+            let mut calls = lock(&self.calls);
+            if is_over && !calls.kept.contains(&id) {
+                calls.running.remove(&id);
+                return false;
+            }
+            if !calls.running.contains_key(&id) {
+                return false;
+            }
+        }
+        if !is_over {
+            self.tell(vec![command("forget", id, []), command("cancel", id, [])]);
+        }
+        lock(&self.calls).running.contains_key(&id)
+    }
+
+    /// Serves a call that is over when it next asks for something.
+    pub(super) fn when_asked(&self, id: i64, serve: Serve) {
+        let mut calls = lock(&self.calls);
+        if calls.running.contains_key(&id) {
+            calls.asleep.insert(id, Asleep(serve));
+        }
+    }
+
+    /// Gives commands. In lockstep the application then runs until it is idle, before anything else does.
+    pub(super) fn tell(&self, commands: Vec<Value>) {
+        let mut pipes = lock(&self.pipes);
+        if let Some(trouble) = self.trouble() {
+            lock(&self.calls).tell_of_death(&trouble);
+            return;
+        }
+        let now = i64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(i64::MAX);
+        let batch = Value::List(vec![Value::Int(now), Value::List(commands)]);
+        let Pipes { to, ear } = &mut *pipes;
+        match ear {
+            None => {
+                lock(&self.calls).owed.get_or_insert_with(Instant::now);
+                // If this fails, the interpreter is gone, and the listener reports the reason.
+                let _ = say(to, &batch);
+            }
+            Some(ear) => {
+                let answer = say(to, &batch).map_err(|_| ear.gone()).and_then(|()| ear.hear(self.blocked_limit));
+                let mut calls = lock(&self.calls);
+                let next = calls.take(answer);
+                if calls.died.is_some() {
+                    let _ = lock(&self.group).end();
+                }
+                self.timer.send_replace(next);
+            }
+        }
+    }
+
+    /// Why it is gone, if it is.
+    pub fn trouble(&self) -> Option<Trouble> {
+        lock(&self.calls).died.clone()
+    }
+
+    /// Things that virtual time does not wait for, as far as they were seen: one note for each kind.
+    pub fn notes(&self) -> Vec<Note> {
+        Note::merge(lock(&self.calls).notes.iter().cloned())
+    }
+}
+
+impl Drop for Interpreter {
+    fn drop(&mut self) {
+        // The listener notices the end.
+        let _ = lock(&self.group).end();
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic falls between whole batches, or the pipe shows it; the state is usable.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Serves a call from now on.
+pub(super) type Serve = Box<dyn FnOnce() + Send>;
+
+/// A call that asks for nothing.
+struct Asleep(Serve);
+
+impl fmt::Debug for Asleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Asleep")
+    }
+}
+
+/// Sends one message.
+fn say(to: &mut ChildStdin, message: &Value) -> std::io::Result<()> {
+    let mut frame = vec![0; 4];
+    marshal::write(message, &mut frame);
+    let length = (frame.len() - 4) as u32;
+    frame[..4].copy_from_slice(&length.to_le_bytes());
+    to.write_all(&frame)?;
+    to.flush()
+}
+
+/// Passes on what an interpreter tells whenever it does, on the real clock, until it ends.
+fn listen(mut ear: Ear, calls: &Mutex<Calls>, blocked_limit: Duration) {
+    loop {
+        if ear.from.buffer().is_empty() && !is_readable(ear.from.get_ref(), LOOK_EVERY) {
+            let is_stuck = lock(calls).owed.is_some_and(|since| since.elapsed() > blocked_limit);
+            if is_stuck {
+                let trouble = ear.stuck(blocked_limit);
+                return lock(calls).die(trouble);
+            }
+            continue;
+        }
+        let answer = ear.hear(blocked_limit);
+        let mut calls = lock(calls);
+        calls.owed = None;
+        calls.take(answer);
+        if calls.died.is_some() {
+            return;
+        }
+    }
+}
+
+impl Ear {
+    /// Waits for one answer. Work in threads may take longer than the limit: signs of life come meanwhile.
+    fn hear(&mut self, limit: Duration) -> Result<Value, Trouble> {
+        loop {
+            match self.hear_one(limit)? {
+                Value::None => {}
+                answer => return Ok(answer),
+            }
+        }
+    }
+
+    /// Waits for one message.
+    fn hear_one(&mut self, limit: Duration) -> Result<Value, Trouble> {
+        let mut head = [0; 4];
+        self.read(&mut head, limit)?;
+        let length = u32::from_le_bytes(head) as usize;
+        if length > ANSWER_BYTES_MAX {
+            let message = format!("it answered {length} bytes at once");
+            return Err(Trouble { message, details: self.printed.last(), blame: Blame::App });
+        }
+        let mut answer = vec![0; length];
+        self.read(&mut answer, limit)?;
+        marshal::read(&answer).map_err(|why| Trouble {
+            message: format!("its answer cannot be read: {why}"),
+            details: self.printed.last(),
+            blame: Blame::App,
+        })
+    }
+
+    fn read(&mut self, into: &mut [u8], limit: Duration) -> Result<(), Trouble> {
+        let mut filled = 0;
+        while filled < into.len() {
+            if self.from.buffer().is_empty() && !is_readable(self.from.get_ref(), limit) {
+                return Err(self.stuck(limit));
+            }
+            match self.from.read(&mut into[filled..]) {
+                Ok(0) => return Err(self.gone()),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Err(self.gone()),
+            }
+        }
+        Ok(())
+    }
+
+    /// It did not answer: where it is stuck, as far as it tells, and its end.
+    fn stuck(&mut self, limit: Duration) -> Trouble {
+        lock(&self.group).signal(Signal::USR1);
+        let _ = is_readable(self.from.get_ref(), LAST_WORDS_LIMIT);
+        let _ = lock(&self.group).end();
+        // Hide our own frames from the traceback.
+        let said = self.printed.last();
+        let frames: Vec<&str> = said.lines().filter(|line| !line.starts_with("  File \"<string>\"")).collect();
+        let message = stuck(limit, printed_place(&frames, &self.directory));
+        Trouble { message, details: frames.join("\n"), blame: Blame::App }
+    }
+
+    fn gone(&mut self) -> Trouble {
+        let how = lock(&self.group).end().map_or_else(|error| error.to_string(), |status| status.to_string());
+        Trouble { message: format!("the interpreter ended: {how}"), details: self.printed.last(), blame: Blame::App }
+    }
+}
+
+impl Calls {
+    /// Passes on an answer; when the next timer is to fire.
+    fn take(&mut self, answer: Result<Value, Trouble>) -> Option<u64> {
+        let answer = answer.and_then(|answer| match answer {
+            Value::List(parts) => Ok(parts),
+            other => {
+                let message = format!("the interpreter answered a {}", other.type_name());
+                Err(Trouble { message, details: String::new(), blame: Blame::Setup })
+            }
+        });
+        let mut parts = match answer {
+            Ok(parts) => parts.into_iter(),
+            Err(trouble) => {
+                self.die(trouble);
+                return None;
+            }
+        };
+        let next = match parts.next() {
+            Some(Value::Int(at)) => u64::try_from(at).ok(),
+            _ => None,
+        };
+        if let Some(Value::List(events)) = parts.next() {
+            events.into_iter().for_each(|event| self.happen(event));
+        }
+        // Nothing fires in one that is gone.
+        next.filter(|_| self.died.is_none())
+    }
+
+    fn die(&mut self, trouble: Trouble) {
+        self.tell_of_death(&trouble);
+        self.died = Some(trouble);
+        // Nothing waits for it any more.
+        self.run_again();
+    }
+
+    /// The loop runs again, if only for a turn.
+    fn run_again(&self) {
+        self.event_loop.send_modify(|seen| *seen = EventLoop { state: LoopState::Runs, turns: seen.turns + 1 });
+    }
+
+    fn tell_of_death(&mut self, trouble: &Trouble) {
+        for (_, call) in std::mem::take(&mut self.running) {
+            // A receiver that no longer listens does not need this.
+            let _ = call.send(Happening::Died(trouble.clone()));
+        }
+    }
+
+    /// A call that is over is kept, or freed.
+    fn keep(&mut self, id: i64, is_kept: bool) {
+        if is_kept {
+            self.kept.insert(id);
+        } else if self.kept.remove(&id) {
+            self.running.remove(&id);
+            self.asleep.remove(&id);
+        }
+    }
+
+    /// Passes on one thing that happened.
+    fn happen(&mut self, event: Value) {
+        let Value::List(parts) = event else { return };
+        let mut parts = parts.into_iter();
+        let kind = text(parts.next());
+        let (id, happening) = match kind.as_str() {
+            "note" => {
+                let (kind, example) = (text(parts.next()), text(parts.next()));
+                return self.notes.push(Note { kind, example, count: 1 });
+            }
+            "stuck" => {
+                let blocked = nanoseconds(parts.next());
+                let place = place(parts.next(), &self.directory);
+                let (message, details) = (stuck(blocked, place), String::new());
+                return self.die(Trouble { message, details, blame: Blame::App });
+            }
+            "held" => {
+                return self.event_loop.send_modify(|seen| seen.state = LoopState::Blocked);
+            }
+            "free" => return self.run_again(),
+            "blocked" => {
+                let (id, level) = (parts.next(), level(parts.next()));
+                let blocked = nanoseconds(parts.next()).as_secs_f64();
+                let place = place(parts.next(), &self.directory).map(|place| format!(": {place}"));
+                let message = format!("{KEPT_LOOP} for {blocked} s{}", place.unwrap_or_default());
+                (id, Happening::Logged(level, message))
+            }
+            "fatal" => {
+                let message = "the harness's part in the interpreter failed".to_owned();
+                return self.die(Trouble { message, details: text(parts.next()), blame: Blame::Setup });
+            }
+            "kept" | "freed" => {
+                if let Some(Value::Int(id)) = parts.next() {
+                    self.keep(id, kind == "kept");
+                }
+                return;
+            }
+            "receive" => (parts.next(), Happening::Receive),
+            "withdrawn" => (parts.next(), Happening::Withdrawn),
+            "send" => (parts.next(), Happening::Send(parts.next().unwrap_or(Value::None))),
+            "sent" => (parts.next(), Happening::Sent(parts.next().unwrap_or(Value::None))),
+            "returned" => (parts.next(), Happening::Returned),
+            "raised" => {
+                let id = parts.next();
+                (id, Happening::Raised(exception(&mut parts, &self.directory)))
+            }
+            "handled" => {
+                let id = parts.next();
+                (id, Happening::Handled(exception(&mut parts, &self.directory)))
+            }
+            "log" => {
+                let (id, level) = (parts.next(), level(parts.next()));
+                let (_logger, message) = (parts.next(), text(parts.next()));
+                (id, Happening::Logged(level, message))
+            }
+            "unhandled" | "in_thread" => {
+                let id = parts.next();
+                let exception = exception(&mut parts, &self.directory);
+                // The words of asyncio and of threading.
+                let said =
+                    if kind == "unhandled" { "Task exception was never retrieved" } else { "Exception in thread" };
+                (id, Happening::Logged(40, format!("{said}: {}", exception.located())))
+            }
+            _ => return,
+        };
+        if let Some(Value::Int(id)) = id
+            && let Some(call) = self.running.get(&id)
+        {
+            let _ = call.send(happening);
+            if let Some(Asleep(serve)) = self.asleep.remove(&id) {
+                serve();
+            }
+        }
+    }
+}
+
+/// Whether something can be read within the limit. Real time: nothing else moves meanwhile.
+fn is_readable(from: &ChildStdout, limit: Duration) -> bool {
+    let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
+    let mut fds = [PollFd::from_borrowed_fd(from.as_fd(), PollFlags::IN)];
+    loop {
+        match poll(&mut fds, Some(&limit)) {
+            Ok(count) => return count > 0,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return true,
+        }
+    }
+}
+
+/// Why an interpreter cannot be started.
+pub(super) fn not_started(python: &Path, directory: &Path, error: &std::io::Error) -> Trouble {
+    let message = match error.kind() {
+        ErrorKind::NotFound if !directory.is_dir() => format!("the directory {} is not there", directory.display()),
+        ErrorKind::NotFound => format!("there is no `{}`; --python names an interpreter", python.display()),
+        _ => format!("`{}` cannot be started: {error}", python.display()),
+    };
+    Trouble { message, details: String::new(), blame: Blame::Setup }
+}
+
+/// A command about a call.
+pub(super) fn command<const N: usize>(name: &str, id: i64, more: [Value; N]) -> Value {
+    let mut parts = vec![name.into(), Value::Int(id)];
+    parts.extend(more);
+    Value::List(parts)
+}
+
+fn dict<const N: usize>(entries: [(&'static str, Value); N]) -> Value {
+    Value::Dict(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
+}
+
+/// A text, or nothing.
+pub(super) fn text(value: Option<Value>) -> String {
+    match value {
+        Some(Value::Str(text)) => text,
+        _ => String::new(),
+    }
+}
+
+/// Type, message and frames of an exception. Its place is the innermost in the application's own code, which is in this
+/// directory; where it has none there, the innermost of all.
+pub(super) fn exception(parts: &mut impl Iterator<Item = Value>, directory: &Path) -> Exception {
+    let (type_name, message) = (text(parts.next()), text(parts.next()));
+    Exception { type_name, message, place: place(parts.next(), directory) }
+}
+
+/// The innermost of these frames that is in the application's own code, which is in this directory; where none is, the
+/// innermost of all.
+fn place(frames: Option<Value>, directory: &Path) -> Option<CodePlace> {
+    let Some(Value::List(frames)) = frames else { return None };
+    let places = frames.into_iter().rev().filter_map(|frame| match frame {
+        Value::List(parts) => match <[Value; 3]>::try_from(parts) {
+            Ok([Value::Str(file), Value::Int(line), Value::Str(function)]) => {
+                let own = own_file(&file, directory);
+                let name = own.as_ref().map_or(file, |own| own.display().to_string());
+                let place = CodePlace { file: name, line: u32::try_from(line).unwrap_or(0), function };
+                Some((own.is_some(), place))
+            }
+            _ => None,
+        },
+        _ => None,
+    });
+    let places: Vec<(bool, CodePlace)> = places.collect();
+    let own = places.iter().position(|(is_own, _)| *is_own).unwrap_or(0);
+    places.into_iter().nth(own).map(|(_, place)| place)
+}
+
+/// A file of the application's own, from its directory.
+fn own_file(file: &str, directory: &Path) -> Option<PathBuf> {
+    let own = Path::new(file).strip_prefix(directory).ok()?;
+    (!own.components().any(|part| part.as_os_str() == "site-packages")).then(|| own.to_path_buf())
+}
+
+/// The place that keeps the event loop, by the frames that `faulthandler` printed: its thread is the last one there, and
+/// the innermost frame comes first.
+fn printed_place(lines: &[&str], directory: &Path) -> Option<CodePlace> {
+    let thread = lines.rsplit(|line| line.contains("hread 0x")).next()?;
+    thread.iter().find_map(|line| {
+        let (file, rest) = line.strip_prefix("  File \"")?.split_once("\", line ")?;
+        let (line, function) = rest.split_once(" in ")?;
+        let file = own_file(file, directory)?.display().to_string();
+        Some(CodePlace { file, line: line.parse().ok()?, function: function.to_owned() })
+    })
+}
+
+/// The trouble with an application that does not let its event loop run.
+fn stuck(blocked: Duration, place: Option<CodePlace>) -> String {
+    let place = place.map(|place| format!(" at {place}")).unwrap_or_default();
+    format!(
+        "{KEPT_LOOP} for {} s{place}: something in it blocks, as time.sleep or a socket without asyncio does; \
+         --blocked-limit gives it more",
+        blocked.as_secs_f64()
+    )
+}
+
+/// When the virtual clock of an interpreter begins, in nanoseconds since the Unix epoch. It is the true time, in whole
+/// seconds, since an app may check when a token was issued and when it expires.
+fn epoch() -> i64 {
+    #[expect(clippy::disallowed_methods, reason = "the virtual clock begins at the true time of day")]
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(0).saturating_mul(1_000_000_000)
+}
+
+/// A level of logging, as Python numbers them; INFO where there is none.
+fn level(value: Option<Value>) -> i64 {
+    if let Some(Value::Int(level)) = value { level } else { 20 }
+}
+
+/// A span of time in nanoseconds.
+fn nanoseconds(value: Option<Value>) -> Duration {
+    match value {
+        Some(Value::Int(count)) => Duration::from_nanos(u64::try_from(count).unwrap_or(0)),
+        _ => Duration::ZERO,
+    }
+}
+
+/// Whose fault it is that an app cannot be loaded, by the shim's word for what went wrong.
+pub(super) fn blame_for(kind: &str) -> Blame {
+    match kind {
+        "import-error" | "exited" | "factory-failed" => Blame::App,
+        _ => Blame::Setup,
+    }
+}
+
+/// Reads the application's description of itself.
+fn introduction(told: &Value) -> Result<Introduction, Trouble> {
+    let Value::Dict(told) = told else {
+        return Err(Trouble {
+            message: "the interpreter did not introduce itself".to_owned(),
+            details: String::new(),
+            blame: Blame::Setup,
+        });
+    };
+    let get = |key: &str| text(told.get(key).cloned());
+    if told.get("ok") != Some(&Value::Bool(true)) {
+        let message = get("message");
+        let mut details = get("traceback");
+        if let (Some(Value::List(searched)), "module-not-found") = (told.get("searched"), get("kind").as_str()) {
+            let searched = searched.iter().map(|path| text(Some(path.clone()))).filter(|path| !path.is_empty());
+            details = format!("searched in {}", searched.collect::<Vec<_>>().join(", "));
+        }
+        return Err(Trouble { message, details, blame: blame_for(&get("kind")) });
+    }
+    let versions = match told.get("versions") {
+        Some(Value::Dict(versions)) => {
+            versions.iter().map(|(name, version)| (name.clone().into_owned(), text(Some(version.clone())))).collect()
+        }
+        _ => BTreeMap::new(),
+    };
+    let routes = |key: &str| match told.get(key) {
+        Some(Value::List(routes)) => routes.iter().filter_map(route).collect(),
+        _ => Vec::new(),
+    };
+    let (mut routes, guesses): (Vec<Route>, Vec<Route>) = (routes("routes"), routes("guesses"));
+    // Keep the guessed path below a mount only if the mount lists no routes of its own.
+    let is_told = |route: &Route, told: &[Route]| {
+        route
+            .path
+            .strip_suffix(BELOW)
+            .is_some_and(|mount| told.iter().any(|other| other.path.starts_with(mount) && other.path != route.path))
+    };
+    let told = routes.clone();
+    routes.retain(|route| !is_told(route, &told));
+    Ok(Introduction { python: get("python"), framework: get("framework"), versions, routes, guesses })
+}
+
+/// The path requested below a mount that lists no routes.
+const BELOW: &str = "/a-file";
+
+fn route(told: &Value) -> Option<Route> {
+    let Value::Dict(told) = told else { return None };
+    let get = |key: &str| text(told.get(key).cloned());
+    let texts = |key: &str| match told.get(key) {
+        Some(Value::List(items)) => items.iter().map(|item| text(Some(item.clone()))).collect(),
+        _ => Vec::new(),
+    };
+    let parameters = |key: &str| match told.get(key) {
+        Some(Value::List(items)) => items.iter().filter_map(parameter).collect(),
+        _ => Vec::new(),
+    };
+    // A mount that lists no routes is tested with a request for a path below it.
+    let (kind, is_mount) = (get("kind"), get("kind") == "mount");
+    let path = if is_mount { get("path") + BELOW } else { get("path") };
+    let any = |methods: Vec<String>| if methods.is_empty() { vec!["GET".to_owned()] } else { methods };
+    let methods = if kind == "websocket" { Vec::new() } else { any(texts("methods")) };
+    path.starts_with('/').then(|| Route {
+        path,
+        is_websocket: kind == "websocket",
+        methods,
+        params: parameters("params"),
+        query: parameters("query"),
+        headers: parameters("headers"),
+        cookies: parameters("cookies"),
+        content_type: get("content_type"),
+        body: get("body"),
+        full_body: get("full_body"),
+        words: texts("words"),
+        ..Route::default()
+    })
+}
+
+fn parameter(told: &Value) -> Option<Parameter> {
+    let Value::Dict(told) = told else { return None };
+    let get = |key: &str| text(told.get(key).cloned());
+    let is_required = told.get("required") == Some(&Value::Bool(true));
+    Some(Parameter { name: get("name"), is_required, good: get("good") })
+}

@@ -1,0 +1,464 @@
+//! The calls of an application behind a real server, as its witness reports them: the caller, the events, and the
+//! result.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::{
+    interpreter::{blame_for, exception, text},
+    marshal,
+    printed::{Panic, Traceback},
+};
+use relapse_core::{
+    asgi::{
+        event::{Inbound, Outbound},
+        exception::Exception,
+        scope::ScopeType,
+        value::Value,
+    },
+    error::Trouble,
+    judge::shutdown,
+    record::transcript::{Level, Party, What},
+    wire::head::RequestHead,
+};
+use relapse_simulate::recorder::Scribe;
+
+/// The longest message of a witness.
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// Where an application stands with its lifespan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Lifespan {
+    /// The server has not called it for that.
+    Untold,
+    /// It was called, and has not said that it is ready.
+    Starting,
+    /// It is ready, or does not speak the protocol.
+    Started,
+    /// It said that it cannot start.
+    Failed(String),
+}
+
+/// Takes down what the witnesses of one server tell.
+pub(super) struct Ledger {
+    shared: Arc<Shared>,
+    path: PathBuf,
+}
+
+struct Shared {
+    book: Mutex<Book>,
+    is_over: AtomicBool,
+}
+
+/// The state of the ledger.
+struct Book {
+    witnesses: Vec<Witness>,
+    /// The scribe of the connection that comes from a port, and how many calls it has brought.
+    exchanges: BTreeMap<u16, (Scribe, usize)>,
+    /// The connection that was made last.
+    latest: Option<Scribe>,
+    /// The calls that go on, by witness and number.
+    calls: BTreeMap<(usize, i64), Call>,
+    lifespan: Lifespan,
+    /// The events it received and sent there.
+    lived: Vec<What>,
+    is_loaded: bool,
+    trouble: Option<Trouble>,
+    /// The exceptions of calls, by text and place, so that what a server prints of them is not told again.
+    told: BTreeSet<String>,
+    /// The tracebacks that are being printed outside of calls, by witness.
+    printing: BTreeMap<usize, Traceback>,
+    /// Where the application's own code is.
+    directory: PathBuf,
+}
+
+/// A process of the server.
+struct Witness {
+    stream: UnixStream,
+    incoming: Vec<u8>,
+}
+
+/// A call of the application.
+struct Call {
+    kind: ScopeType,
+    scribe: Option<Scribe>,
+    /// Whether it ended. Tasks that it started may still tell something.
+    is_over: bool,
+}
+
+impl Ledger {
+    /// Listens for witnesses on a socket of this path. The application's own code is in this directory.
+    pub(super) fn open(path: &Path, directory: &Path) -> io::Result<Ledger> {
+        let listener = UnixListener::bind(path)?;
+        let book = Book {
+            directory: directory.to_owned(),
+            witnesses: Vec::new(),
+            exchanges: BTreeMap::new(),
+            latest: None,
+            calls: BTreeMap::new(),
+            lifespan: Lifespan::Untold,
+            lived: Vec::new(),
+            is_loaded: false,
+            trouble: None,
+            told: BTreeSet::new(),
+            printing: BTreeMap::new(),
+        };
+        let shared = Arc::new(Shared { book: Mutex::new(book), is_over: AtomicBool::new(false) });
+        let heard = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                if heard.is_over.load(Ordering::Acquire) || hear(&heard, stream).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Ledger { shared, path: path.to_owned() })
+    }
+
+    /// From now on what comes from this port is this scribe's.
+    pub(super) fn expect(&self, port: u16, scribe: &Scribe) {
+        let mut book = self.shared.book();
+        book.exchanges.insert(port, (scribe.clone(), 0));
+        book.latest = Some(scribe.of_connection());
+    }
+
+    /// Detaches connections from their exchanges: later reports belong to no exchange.
+    pub(super) fn forget(&self) {
+        let mut book = self.shared.book();
+        book.exchanges.clear();
+        book.latest = None;
+        book.told.clear();
+        book.calls.retain(|_, call| !call.is_over);
+        book.calls.values_mut().for_each(|call| call.scribe = None);
+    }
+
+    /// How many calls of connections that are expected go on. Everything that was told until now is taken down first.
+    pub(super) fn running(&self) -> usize {
+        let mut book = self.shared.book();
+        book.take_all();
+        book.calls.values().filter(|call| call.scribe.is_some() && !call.is_over).count()
+    }
+
+    /// Whether the application is loaded, and where it stands with its lifespan.
+    pub(super) fn standing(&self) -> (bool, Lifespan) {
+        let mut book = self.shared.book();
+        book.take_all();
+        (book.is_loaded, book.lifespan.clone())
+    }
+
+    /// Returns the error of the application's shutdown, if any.
+    pub(super) fn complaint_of_the_end(&self) -> Option<String> {
+        let mut book = self.shared.book();
+        book.take_all();
+        shutdown::complaint(&book.lived)
+    }
+
+    /// Takes a line that the process printed past its witness: a panic of a library in Rust is told for the process.
+    pub(super) fn take_line(&self, panic: &mut Panic, line: &str) {
+        if let Some(exception) = panic.take(line) {
+            self.shared.book().note(exception);
+        }
+    }
+
+    /// Why the application cannot be loaded, if so.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        self.shared.book().trouble.clone()
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Release);
+        // Wake up the thread that waits for a witness.
+        let _ = UnixStream::connect(&self.path);
+    }
+}
+
+/// Takes down what a witness tells, for as long as it does.
+fn hear(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    let watched = stream.try_clone()?;
+    let number = {
+        let mut book = shared.book();
+        book.witnesses.push(Witness { stream, incoming: Vec::new() });
+        book.witnesses.len() - 1
+    };
+    let shared = Arc::clone(shared);
+    std::thread::spawn(move || {
+        loop {
+            match poll(&mut [PollFd::from_borrowed_fd(watched.as_fd(), PollFlags::IN)], None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return,
+            }
+            if !shared.book().take_from(number) {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+impl Shared {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // A panic falls between whole messages; the state is usable.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn take_all(&mut self) {
+        for number in 0..self.witnesses.len() {
+            self.take_from(number);
+        }
+    }
+
+    /// Takes what a witness has told; whether it may tell more.
+    fn take_from(&mut self, number: usize) -> bool {
+        let mut chunk = [0; 16 * 1024];
+        let lives = loop {
+            let witness = &mut self.witnesses[number];
+            match witness.stream.read(&mut chunk) {
+                Ok(count @ 1..) => witness.incoming.extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break true,
+                Ok(0) | Err(_) => break false,
+            }
+        };
+        let mut incoming = std::mem::take(&mut self.witnesses[number].incoming);
+        let mut start = 0;
+        while let Some(head) = incoming[start..].first_chunk::<4>() {
+            let length = u32::from_le_bytes(*head) as usize;
+            if length > MESSAGE_BYTES_MAX {
+                return false;
+            }
+            let Some(message) = incoming.get(start + 4..start + 4 + length) else { break };
+            start += 4 + length;
+            if let Ok(Value::List(parts)) = marshal::read(message) {
+                self.take(number, parts);
+            }
+        }
+        incoming.drain(..start);
+        self.witnesses[number].incoming = incoming;
+        if !lives {
+            // A witness that is gone reports no more about its calls.
+            self.calls.retain(|(witness, _), _| *witness != number);
+        }
+        lives
+    }
+
+    /// Takes one message down.
+    fn take(&mut self, witness: usize, parts: Vec<Value>) {
+        let mut parts = parts.into_iter();
+        let name = text(parts.next());
+        match name.as_str() {
+            "loaded" => return self.is_loaded = true,
+            "trouble" => {
+                let (message, details) = (text(parts.next()), text(parts.next()));
+                let blame = blame_for(&text(parts.next()));
+                return self.trouble = Some(Trouble { message, details, blame });
+            }
+            _ => {}
+        }
+        let key = match parts.next() {
+            Some(Value::Int(number)) => (witness, number),
+            _ => (witness, 0),
+        };
+        match name.as_str() {
+            "call" => {
+                let Some(Value::Dict(scope)) = parts.next() else { return };
+                let call = self.begin(&scope);
+                self.calls.insert(key, call);
+            }
+            "log" => {
+                let level = match parts.next() {
+                    Some(Value::Int(40..)) => Level::Error,
+                    Some(Value::Int(30..)) => Level::Warning,
+                    _ => Level::Info,
+                };
+                if let Some(scribe) = self.scribe_of(key) {
+                    scribe.record(Party::Application, What::Logged { level, message: text(parts.next()) });
+                }
+            }
+            "printed" => {
+                let line = text(parts.next());
+                let Some(scribe) = self.scribe_of(key) else { return };
+                // An exception in the call's own code is recorded by itself.
+                let printed = match self.calls.contains_key(&key) {
+                    true => None,
+                    false => self.printing.entry(witness).or_default().take(&line, &self.directory),
+                };
+                if let Some(exception) = printed.filter(|printed| self.told.insert(printed.located())) {
+                    scribe.record(Party::Application, What::Handled(exception));
+                }
+                scribe.record(Party::Application, What::Logged { level: Level::Info, message: line });
+            }
+            name => {
+                let Some(call) = self.calls.get(&key) else { return };
+                let (kind, scribe) = (call.kind, call.scribe.clone());
+                let what = happened(name, kind, &mut parts, &self.directory);
+                for what in &what {
+                    if let What::Raised(exception) | What::Handled(exception) = what {
+                        self.told.insert(exception.located());
+                    }
+                }
+                if kind == ScopeType::Lifespan {
+                    self.live(what);
+                } else if let Some(scribe) = scribe {
+                    what.into_iter().for_each(|what| scribe.record(Party::Application, what));
+                }
+                if name == "over"
+                    && let Some(call) = self.calls.get_mut(&key)
+                {
+                    call.is_over = true;
+                }
+            }
+        }
+    }
+
+    /// Whose an entry of the log is: that of the call that wrote it, or that of the only connection. With several
+    /// connections what no call wrote is the process's.
+    fn scribe_of(&self, key: (usize, i64)) -> Option<Scribe> {
+        match self.calls.get(&key) {
+            Some(call) => call.scribe.clone(),
+            None if self.exchanges.values().map(|(scribe, _)| scribe.exchange()).collect::<BTreeSet<_>>().len() > 1 => {
+                self.latest.as_ref().map(Scribe::of_process)
+            }
+            None => self.latest.clone(),
+        }
+    }
+
+    /// An exception that no call tells of, for the process.
+    fn note(&mut self, exception: Exception) {
+        if let Some(scribe) = &self.latest
+            && self.told.insert(exception.located())
+        {
+            scribe.of_process().record(Party::Process, What::Handled(exception));
+        }
+    }
+
+    /// A call begins.
+    fn begin(&mut self, scope: &Entries) -> Call {
+        let kind = match scope.get("type") {
+            Some(Value::Str(name)) if name == ScopeType::Http.name() => ScopeType::Http,
+            Some(Value::Str(name)) if name == ScopeType::Lifespan.name() => ScopeType::Lifespan,
+            _ => ScopeType::Websocket,
+        };
+        if kind == ScopeType::Lifespan {
+            self.lifespan = Lifespan::Starting;
+            return Call { kind, scribe: None, is_over: false };
+        }
+        let port = match scope.get("client") {
+            Some(Value::List(client)) => match client.as_slice() {
+                [_, Value::Int(port)] => u16::try_from(*port).ok().filter(|port| *port > 0),
+                // Granian writes it as a text.
+                [_, Value::Str(port)] => port.parse().ok(),
+                _ => None,
+            },
+            _ => None,
+        };
+        // A server that believes a proxy's headers does not tell where a connection comes from.
+        let scribe = match port {
+            None => self.latest.clone(),
+            // Each call is for the next request of its connection.
+            Some(port) => self.exchanges.get_mut(&port).map(|(scribe, calls)| {
+                *calls += 1;
+                scribe.of_request(*calls - 1)
+            }),
+        };
+        if let Some(scribe) = &scribe {
+            scribe.record(Party::Front, What::Called { kind, head: request_head(scope) });
+        }
+        Call { kind, scribe, is_over: false }
+    }
+
+    /// The lifespan goes on.
+    fn live(&mut self, what: Vec<What>) {
+        for what in &what {
+            match what {
+                What::Sent(Outbound::StartupComplete) => self.lifespan = Lifespan::Started,
+                What::Sent(Outbound::StartupFailed { message }) => self.lifespan = Lifespan::Failed(message.clone()),
+                // It does not speak the protocol, and is served.
+                What::Returned | What::Raised(_) if self.lifespan == Lifespan::Starting => {
+                    self.lifespan = Lifespan::Started;
+                }
+                _ => {}
+            }
+        }
+        self.lived.extend(what);
+    }
+}
+
+type Entries = BTreeMap<std::borrow::Cow<'static, str>, Value>;
+
+/// Reads the events of a call from a witness's message.
+fn happened(name: &str, kind: ScopeType, parts: &mut std::vec::IntoIter<Value>, directory: &Path) -> Vec<What> {
+    match name {
+        "received" => vec![What::Received(inbound(&parts.next().unwrap_or(Value::None)))],
+        "sent" => vec![What::Sent(Outbound::on(kind, &parts.next().unwrap_or(Value::None)))],
+        "raised_in" => vec![What::CallRaised(Exception::new(&text(parts.next()), text(parts.next())))],
+        "returned" => vec![What::Returned],
+        "raised" => vec![What::Raised(exception(parts, directory))],
+        "handled" => vec![What::Handled(exception(parts, directory))],
+        _ => Vec::new(),
+    }
+}
+
+/// The event that a server gave.
+fn inbound(event: &Value) -> Inbound {
+    let Value::Dict(entries) = event else { return Inbound::Invalid(event.clone()) };
+    if entries.get("type") != Some(&Value::from("http.request")) {
+        return Inbound::from_value(event);
+    }
+    let body = match entries.get("body") {
+        Some(Value::Bytes(body)) => body.to_vec(),
+        _ => Vec::new(),
+    };
+    Inbound::HttpRequest { body, more_body: entries.get("more_body") == Some(&Value::Bool(true)) }
+}
+
+/// The request as its scope tells it.
+fn request_head(scope: &Entries) -> RequestHead {
+    let bytes = |key: &str| match scope.get(key) {
+        Some(Value::Bytes(bytes)) => Some(bytes.clone()),
+        _ => None,
+    };
+    let mut target = bytes("raw_path").unwrap_or_else(|| text(scope.get("path").cloned()).into()).to_vec();
+    if let Some(query) = bytes("query_string").filter(|query| !query.is_empty()) {
+        // Some put the query there too.
+        target.truncate(target.iter().position(|byte| *byte == b'?').unwrap_or(target.len()));
+        target.push(b'?');
+        target.extend_from_slice(&query);
+    }
+    let pair = |pair: &Value| match pair {
+        Value::List(pair) => match pair.as_slice() {
+            [Value::Bytes(name), Value::Bytes(value)] => Some((name.clone(), value.clone())),
+            _ => None,
+        },
+        _ => None,
+    };
+    let headers = match scope.get("headers") {
+        Some(Value::List(headers)) => headers.iter().filter_map(pair).collect(),
+        _ => Vec::new(),
+    };
+    let method = match scope.get("method") {
+        Some(Value::Str(method)) => method.clone(),
+        _ => "GET".to_owned(),
+    };
+    let minor_version = u8::from(scope.get("http_version") != Some(&Value::from("1.0")));
+    RequestHead { method, target: Bytes::from(target), minor_version, headers }
+}

@@ -1,0 +1,315 @@
+//! The user's Python ASGI application: run in lockstep, where it moves only while we wait for it and its clock is ours,
+//! or behind a real server, where a witness reports the events between the two.
+
+mod core;
+mod group;
+mod interpreter;
+mod ledger;
+mod marshal;
+mod printed;
+mod server;
+mod venv;
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
+use std::task::Poll;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::coop::{consume_budget, unconstrained};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
+
+pub use self::group::end_all;
+pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site};
+use self::interpreter::{Happening, command};
+pub use self::server::{Installation, Server, ServerChoice, Software};
+pub use self::venv::{Requirements, cache, version, versions};
+use relapse_core::{
+    asgi::{event::Outbound, exception::Exception, scope::Scope, value::Value},
+    record::transcript::{Level, Party, What},
+};
+use relapse_simulate::{
+    application::{Application, EventLoop, Promise, Receive, SendEvent},
+    recorder::Scribe,
+};
+
+/// An application in an interpreter.
+#[derive(Debug)]
+pub struct PythonApplication(Arc<Interpreter>);
+
+impl PythonApplication {
+    /// The application of an interpreter.
+    pub fn new(interpreter: Arc<Interpreter>) -> Arc<PythonApplication> {
+        Arc::new(PythonApplication(interpreter))
+    }
+}
+
+impl Application for PythonApplication {
+    fn call(
+        self: Arc<Self>,
+        scope: Scope,
+        receive: Box<dyn Receive>,
+        send: Box<dyn SendEvent>,
+    ) -> Promise<'static, Result<(), Exception>> {
+        Box::pin(async move {
+            let (id, happenings) = self.0.call(Value::Dict(scope.0));
+            let ends = Arc::new(Ends {
+                id,
+                happenings: Mutex::new(happenings),
+                waiting: AtomicIsize::new(0),
+                receive: Mutex::new(receive),
+                send: Mutex::new(send),
+            });
+            // Before what uses the ends, so that they are free when it is dropped.
+            let mut call = Call { interpreter: Arc::clone(&self.0), ends: Arc::clone(&ends), is_over: false };
+            let result = ends.serve(&|commands| self.0.tell(commands)).await;
+            call.is_over = true;
+            result
+        })
+    }
+
+    fn event_loop(&self) -> Option<watch::Receiver<EventLoop>> {
+        Some(self.0.event_loop())
+    }
+}
+
+/// A call that is cancelled when nothing waits for it any more. What something of the application still holds of it is
+/// served on.
+struct Call {
+    interpreter: Arc<Interpreter>,
+    ends: Arc<Ends>,
+    is_over: bool,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.interpreter.forget(self.ends.id, self.is_over) {
+            return;
+        }
+        let (ends, interpreter) = (Arc::clone(&self.ends), Arc::downgrade(&self.interpreter));
+        // Where the runtime ends, the interpreter is about to.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let is_asked = ends.is_asked();
+        let serve = async move {
+            let tell = |commands| {
+                if let Some(interpreter) = interpreter.upgrade() {
+                    interpreter.tell(commands);
+                }
+            };
+            while !matches!(ends.serve(&tell).await, Err(exception) if exception.is_cancellation()) {}
+        };
+        let serve = move || drop(runtime.spawn(serve));
+        // When Python frees a call is left to its garbage collector: a task for each would make runs differ.
+        match is_asked {
+            true => serve(),
+            false => self.interpreter.when_asked(self.ends.id, Box::new(serve)),
+        }
+    }
+}
+
+/// The receive and the send of a call, and what the application asks of them.
+struct Ends {
+    id: i64,
+    happenings: Mutex<mpsc::UnboundedReceiver<Happening>>,
+    /// How many receives wait, less the events that came after their receive was withdrawn.
+    waiting: AtomicIsize,
+    receive: Mutex<Box<dyn Receive>>,
+    send: Mutex<Box<dyn SendEvent>>,
+}
+
+/// Gives commands to the interpreter.
+type Tell<'a> = &'a (dyn Fn(Vec<Value>) + Send + Sync);
+
+impl Ends {
+    /// Whether something waits for an answer. The call is over, so that nothing holds a lock.
+    fn is_asked(&self) -> bool {
+        let has_asked = self.happenings.try_lock().is_ok_and(|happenings| !happenings.is_empty());
+        has_asked || self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Does what the application asks for, until the call ends.
+    async fn serve(&self, tell: Tell<'_>) -> Result<(), Exception> {
+        let mut happenings = self.happenings.lock().await;
+        let mut receive = self.receive.lock().await;
+        let mut send = self.send.lock().await;
+        let (credit, has_given, is_sending) = (send.credit(), AtomicBool::new(false), AtomicBool::new(false));
+        // A message on credit must not overtake a send that waits.
+        let credit_of_given = || if is_sending.load(Ordering::Relaxed) { 0 } else { credit() };
+        let waiting = &self.waiting;
+        let mut attends = pin!(attend(tell, self.id, &mut happenings, &mut **send, waiting, &is_sending));
+        let give_one = || {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            has_given.store(true, Ordering::Relaxed);
+        };
+        let mut gives = pin!(give(tell, self.id, waiting, &mut **receive, &credit_of_given, &give_one));
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = attends.as_mut().poll(cx) {
+                    return Poll::Ready(result);
+                }
+                // An event may make the application send, and that comes before anything else moves.
+                let _ = gives.as_mut().poll(cx);
+                if !has_given.swap(false, Ordering::Relaxed) {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// Does what a call asks for, until it ends.
+async fn attend(
+    tell: Tell<'_>,
+    id: i64,
+    happenings: &mut mpsc::UnboundedReceiver<Happening>,
+    send: &mut dyn SendEvent,
+    waiting: &AtomicIsize,
+    is_sending: &AtomicBool,
+) -> Result<(), Exception> {
+    let (credit, mut pace, kind) = (send.credit(), Pace::new(), send.kind());
+    let read = |event: &Value| kind.map_or_else(|| Outbound::from_value(event), |kind| Outbound::on(kind, event));
+    let record = |what| {
+        Scribe::with_current(|scribe| scribe.record(Party::Application, what));
+    };
+    let log = |level, message| record(What::Logged { level, message });
+    // Handle every pending event at once, however many there are.
+    while let Some(happening) = unconstrained(happenings.recv()).await {
+        match happening {
+            Happening::Receive => drop(waiting.fetch_add(1, Ordering::Relaxed)),
+            Happening::Withdrawn => drop(waiting.fetch_sub(1, Ordering::Relaxed)),
+            Happening::Send(event) => {
+                is_sending.store(true, Ordering::Relaxed);
+                pace.keep().await;
+                let sent = send.send(read(&event)).await;
+                is_sending.store(false, Ordering::Relaxed);
+                match sent {
+                    Ok(()) => tell(with_credit(id, command("sent", id, []), &*credit)),
+                    Err(exception) => tell(vec![raise(id, "send", exception)]),
+                }
+            }
+            // Nothing moved between the promise that it would be taken and this.
+            Happening::Sent(event) => send.send(read(&event)).await?,
+            Happening::Returned => return Ok(()),
+            Happening::Raised(exception) => return Err(exception),
+            Happening::Handled(exception) => record(What::Handled(exception)),
+            Happening::Logged(level, message) => {
+                let level = match level {
+                    40.. => Level::Error,
+                    30..40 => Level::Warning,
+                    _ => Level::Info,
+                };
+                log(level, message);
+            }
+            Happening::Died(trouble) => {
+                log(Level::Error, format!("{}\n{}", trouble.message, trouble.details).trim_end().to_owned());
+                return Err(Exception::new("SystemExit", trouble.message));
+            }
+        }
+    }
+    Err(Exception::cancelled())
+}
+
+/// The rate at which an application sends. One that sends without end at one moment would stop the virtual time, so
+/// that no limit would ever expire: the more it sends, the longer each send takes.
+struct Pace {
+    sends: u32,
+    at: Instant,
+    pause: Duration,
+}
+
+impl Pace {
+    /// How many sends take no time at one moment, and how long the next one after them takes. Each time it takes twice as
+    /// long.
+    const SENDS_AT_ONCE: u32 = 1000;
+    const PAUSE: Duration = Duration::from_millis(1);
+
+    fn new() -> Pace {
+        Pace { sends: 0, at: Instant::now(), pause: Pace::PAUSE }
+    }
+
+    /// Before each send. Others have their turn.
+    async fn keep(&mut self) {
+        consume_budget().await;
+        if Instant::now() != self.at {
+            *self = Pace::new();
+        }
+        self.sends += 1;
+        if self.sends > Pace::SENDS_AT_ONCE {
+            sleep(self.pause).await;
+            *self = Pace { sends: 0, at: Instant::now(), pause: 2 * self.pause };
+        }
+    }
+}
+
+/// Gives the next event whenever one is asked for.
+async fn give(
+    tell: Tell<'_>,
+    id: i64,
+    waiting: &AtomicIsize,
+    receive: &mut dyn Receive,
+    credit: &(dyn Fn() -> usize + Sync),
+    has_given: &(dyn Fn() + Sync),
+) {
+    let is_wanted = || waiting.load(Ordering::Relaxed) > 0;
+    loop {
+        // `attend` changes this, and is polled before, in the same task.
+        poll_fn(|_| if is_wanted() { Poll::Ready(()) } else { Poll::Pending }).await;
+        let mut next = receive.receive();
+        let given = poll_fn(|cx| match is_wanted() {
+            true => next.as_mut().poll(cx).map(Some),
+            false => Poll::Ready(None),
+        });
+        let given = given.await;
+        drop(next);
+        match given {
+            None => continue,
+            Some(Ok(event)) => {
+                let event = event.written(receive.message_keys());
+                tell(with_credit(id, command("give", id, [event]), credit));
+            }
+            Some(Err(exception)) => tell(vec![raise(id, "receive", exception)]),
+        }
+        has_given();
+    }
+}
+
+/// A command, and how much the call may send before it has to wait for us: a round trip for every message is saved.
+fn with_credit(id: i64, command_of_call: Value, credit: &dyn Fn() -> usize) -> Vec<Value> {
+    match i64::try_from(credit()) {
+        Ok(bytes @ 1..) => vec![command_of_call, command("credit", id, [Value::Int(bytes)])],
+        _ => vec![command_of_call],
+    }
+}
+
+fn raise(id: i64, on: &'static str, exception: Exception) -> Value {
+    if exception.is_cancellation() {
+        // A server cancels the call, wherever in it the application waits.
+        return command("cancel", id, []);
+    }
+    command("raise", id, [on.into(), Value::Str(exception.type_name), Value::Str(exception.message)])
+}
+
+/// Lets the application's timers fire when our clock comes to them.
+pub async fn keep_time(interpreter: Arc<Interpreter>) {
+    let mut timer = interpreter.timer();
+    loop {
+        let next = *timer.borrow_and_update();
+        let fires = async {
+            match next {
+                Some(at) => sleep_until(interpreter.instant(at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = timer.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            () = fires => interpreter.tell(Vec::new()),
+        }
+    }
+}

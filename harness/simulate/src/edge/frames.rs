@@ -1,0 +1,254 @@
+//! Edge faults on the frames of a WebSocket.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{End, stream::Stream};
+use crate::recorder::Scribe;
+use relapse_core::{
+    fault::{Breach, Direction, Fault, FaultKind, FrameFault},
+    record::transcript::Party,
+    wire::{
+        close_code::CloseCode,
+        frame::{Frame, Opcode},
+    },
+};
+
+/// The largest payload that is read as a frame, in bytes.
+const PAYLOAD_BYTES_MAX: u64 = 16 << 20;
+
+/// How often faults act on the frames of one connection and direction, each frame that they inject counted. Two that
+/// answer one another go no further.
+const ACTS_MAX: usize = 500;
+
+/// How much is injected at a time at most, in bytes, whatever was asked for.
+const INJECTED_BYTES_MAX: usize = 1 << 20;
+
+/// The masking key of a frame of the edge's own. The key may be anything (RFC 6455 section 5.3).
+const MASK: [u8; 4] = [0x72, 0x65, 0x6c, 0x61];
+
+/// Lets the plan's frame faults act on one direction.
+pub(super) struct Mangler {
+    direction: Direction,
+    scribe: Scribe,
+    has_faults: bool,
+    /// How often a fault acted.
+    acts: usize,
+    /// Nothing more is carried.
+    is_suppressed: bool,
+    /// Something came that is no frame; from there on everything passes as it is.
+    is_opaque: bool,
+    /// Bytes to be written before the next frame.
+    before_next: Vec<u8>,
+    /// Bytes to be written behind the next frame.
+    behind_next: Vec<u8>,
+}
+
+/// The decision about one frame.
+#[derive(Default)]
+struct Fate {
+    /// Bytes that go before it.
+    before: Vec<u8>,
+    /// Bytes that go instead of it, if it does not go itself.
+    instead: Option<Vec<u8>>,
+    copies: usize,
+    delay: Duration,
+    waits: Waits,
+    /// The fault that closes, and with what.
+    close: Option<(usize, CloseCode, String)>,
+}
+
+/// Whether a frame waits for the next one.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    #[default]
+    No,
+    ToGoTogether,
+    ToGoBehind,
+}
+
+impl Mangler {
+    pub(super) fn new(direction: Direction, scribe: Scribe) -> Mangler {
+        let is_meant = |fault: &Fault| matches!(&fault.kind, FaultKind::Frame { frames, .. } if frames.direction.includes(direction));
+        let has_faults = scribe.plan().faults.iter().any(is_meant);
+        let (before_next, behind_next) = (Vec::new(), Vec::new());
+        Mangler {
+            direction,
+            scribe,
+            has_faults,
+            acts: 0,
+            is_suppressed: false,
+            is_opaque: false,
+            before_next,
+            behind_next,
+        }
+    }
+
+    /// Whether there is anything that could act; what passes otherwise need not be read as frames.
+    pub(super) fn has_faults(&self) -> bool {
+        self.has_faults
+    }
+
+    /// Takes whole frames, lets faults act, and carries what is left of them; how that ends the connection.
+    pub(super) fn carry(
+        &mut self,
+        incoming: &mut BytesMut,
+        there: &mut Stream,
+        back: &mut Stream,
+    ) -> Option<(End, usize)> {
+        while !self.is_opaque {
+            match Frame::decode(incoming, PAYLOAD_BYTES_MAX) {
+                Ok(Some(frame)) => {
+                    if let Some((index, code, reason)) = self.take(&frame, there) {
+                        self.release(there);
+                        self.close(code, &reason, there, back);
+                        return Some((End::Finished, index));
+                    }
+                }
+                Ok(None) => return None,
+                Err(_) => self.is_opaque = true,
+            }
+        }
+        self.release(there);
+        there.push(incoming.to_vec(), Duration::ZERO);
+        incoming.clear();
+        None
+    }
+
+    /// Carries what waited for a frame that does not come any more.
+    pub(super) fn release(&mut self, there: &mut Stream) {
+        let mut waiting = std::mem::take(&mut self.before_next);
+        waiting.append(&mut self.behind_next);
+        there.push(waiting, Duration::ZERO);
+    }
+
+    fn take(&mut self, frame: &Frame, there: &mut Stream) -> Option<(usize, CloseCode, String)> {
+        let fate = self.decide(frame);
+        if self.is_suppressed {
+            return None;
+        }
+        let mut bytes = fate.before;
+        for _ in 0..fate.copies {
+            match &fate.instead {
+                Some(instead) => bytes.extend_from_slice(instead),
+                None => frame.encode(&mut bytes),
+            }
+        }
+        match fate.waits {
+            Waits::ToGoTogether => self.before_next.append(&mut bytes),
+            Waits::ToGoBehind if self.behind_next.is_empty() => self.behind_next.append(&mut bytes),
+            // One that waits goes behind this one, even if this was to wait too.
+            Waits::ToGoBehind | Waits::No => {
+                let mut whole = std::mem::take(&mut self.before_next);
+                whole.append(&mut bytes);
+                whole.append(&mut self.behind_next);
+                there.push(whole, fate.delay);
+            }
+        }
+        fate.close
+    }
+
+    /// Asks each fault what it does with a frame.
+    fn decide(&mut self, frame: &Frame) -> Fate {
+        let mut fate = Fate { copies: 1, ..Fate::default() };
+        let scribe = self.scribe.clone();
+        for (index, fault) in scribe.plan().faults.iter().enumerate() {
+            let FaultKind::Frame { frames, fault: what } = &fault.kind else { continue };
+            if self.is_suppressed
+                || self.acts >= ACTS_MAX
+                || !frames.include(frame, self.direction)
+                || !scribe.meets(index)
+            {
+                continue;
+            }
+            // A control frame cannot be cut.
+            let is_data = matches!(frame.opcode, Opcode::Text | Opcode::Binary) && frame.is_final;
+            if matches!(what, FrameFault::Split {}) && !is_data {
+                continue;
+            }
+            scribe.fired(index, Party::Edge, fault.kind.to_string());
+            self.acts += 1;
+            match what {
+                FrameFault::Drop {} => fate.copies = 0,
+                FrameFault::Delay { delay } => fate.delay += delay.0,
+                FrameFault::Duplicate {} => fate.copies += 1,
+                FrameFault::Swap {} => fate.waits = Waits::ToGoBehind,
+                FrameFault::Join {} => fate.waits = Waits::ToGoTogether,
+                FrameFault::Split {} => fate.instead = Some(split(frame)),
+                FrameFault::Replace { payload } => {
+                    let replaced = Frame { payload: payload.0.clone().into(), ..frame.clone() };
+                    fate.instead = Some(encoded(&replaced));
+                }
+                FrameFault::Inject { carries, payload, count } => {
+                    self.acts += count.0;
+                    let own = self.masked(Frame::new(carries.opcode(), payload.0.clone()));
+                    for _ in 0..count.0 {
+                        if fate.before.len() < INJECTED_BYTES_MAX {
+                            own.encode(&mut fate.before);
+                        }
+                    }
+                }
+                FrameFault::Suppress {} => self.is_suppressed = true,
+                FrameFault::Close { code, reason } => {
+                    fate.copies = 0;
+                    let code = CloseCode(u16::try_from(code.0).unwrap_or(u16::MAX));
+                    fate.close = Some((index, code, reason.clone()));
+                }
+                FrameFault::Break { rule } => fate.instead = Some(self.broken(*rule, frame)),
+            }
+        }
+        fate
+    }
+
+    /// A frame of the edge's own, as the side that it goes to must have it.
+    fn masked(&self, frame: Frame) -> Frame {
+        if self.direction == Direction::ToServer { frame.masked(MASK) } else { frame }
+    }
+
+    /// Closes towards both sides.
+    fn close(&self, code: CloseCode, reason: &str, there: &mut Stream, back: &mut Stream) {
+        let frame = Frame::close(Some(code), reason);
+        let (server, client) = if self.direction == Direction::ToServer { (there, back) } else { (back, there) };
+        server.push(encoded(&frame.clone().masked(MASK)), Duration::ZERO);
+        client.push(encoded(&frame), Duration::ZERO);
+    }
+
+    /// Bytes that break a rule where this frame would have been.
+    fn broken(&self, rule: Breach, frame: &Frame) -> Vec<u8> {
+        let own = |opcode, payload: Bytes| self.masked(Frame::new(opcode, payload));
+        let broken = match rule {
+            Breach::ReservedBit => Frame { reserved_bits: 4, ..frame.clone() },
+            Breach::ReservedOpcode => own(Opcode::Reserved(3), frame.payload.clone()),
+            Breach::Mask if self.direction == Direction::ToServer => Frame { mask: None, ..frame.clone() },
+            Breach::Mask => frame.clone().masked(MASK),
+            Breach::Utf8 => own(Opcode::Text, Bytes::from_static(b"\xff\xfe")),
+            Breach::FragmentedControl => Frame { is_final: false, ..own(Opcode::Ping, Bytes::new()) },
+            Breach::LongControl => own(Opcode::Ping, Bytes::from_static(&[b'x'; 126])),
+            Breach::LoneContinuation => own(Opcode::Continuation, frame.payload.clone()),
+            Breach::OneByteClose => own(Opcode::Close, Bytes::from_static(b"\x03")),
+            // Only the header: no peer is to wait for a payload of a gibibyte.
+            Breach::Oversize => {
+                let mask_bit = if self.direction == Direction::ToServer { 0x80 } else { 0 };
+                let mut header = vec![0x81, mask_bit | 127];
+                header.extend_from_slice(&(1_u64 << 30).to_be_bytes());
+                return header;
+            }
+        };
+        encoded(&broken)
+    }
+}
+
+fn encoded(frame: &Frame) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(frame.payload.len() + 14);
+    frame.encode(&mut bytes);
+    bytes
+}
+
+/// The message in two pieces.
+fn split(frame: &Frame) -> Vec<u8> {
+    let middle = frame.payload.len() / 2;
+    let first = Frame { is_final: false, payload: frame.payload.slice(..middle), ..frame.clone() };
+    let second = Frame { opcode: Opcode::Continuation, payload: frame.payload.slice(middle..), ..frame.clone() };
+    [encoded(&first), encoded(&second)].concat()
+}

@@ -1,0 +1,106 @@
+//! Edge faults on a whole connection: how long it may live, and who answers when the server does not.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::recorder::Scribe;
+use relapse_core::fault::{ConnectionFault, Direction, FaultKind};
+
+/// The limits of a connection.
+#[derive(Default)]
+pub(super) struct Limits {
+    began: Option<Instant>,
+    lifetime: Option<(Duration, usize)>,
+    idle: Option<(Duration, Direction, usize)>,
+    /// The page that is answered if the server does not begin its answer within this time.
+    pub(super) late: Option<(Duration, Page)>,
+    /// The page that is answered if the server is not there.
+    pub(super) missing: Option<Page>,
+    /// The fault that asks once more.
+    pub(super) retry: Option<usize>,
+}
+
+/// When anything last came.
+#[derive(Clone, Copy)]
+pub(super) struct Last {
+    pub(super) from_client: Instant,
+    pub(super) from_server: Instant,
+}
+
+impl Last {
+    pub(super) fn now() -> Last {
+        let now = Instant::now();
+        Last { from_client: now, from_server: now }
+    }
+
+    fn of(self, direction: Direction) -> Instant {
+        match direction {
+            Direction::ToServer => self.from_client,
+            Direction::ToClient => self.from_server,
+            Direction::Both => self.from_client.max(self.from_server),
+        }
+    }
+}
+
+/// An answer in the server's place.
+pub(super) struct Page {
+    pub(super) status: u16,
+    pub(super) body: String,
+    /// The fault it is of.
+    pub(super) index: usize,
+}
+
+impl Limits {
+    /// Asks the plan what limits a connection that begins now. Of two limits of a kind the stricter one counts.
+    pub(super) fn decide(scribe: &Scribe) -> Limits {
+        let mut limits = Limits::default();
+        for (index, fault) in scribe.plan().faults.iter().enumerate() {
+            let FaultKind::Connection(what) = &fault.kind else { continue };
+            if !scribe.meets(index) {
+                continue;
+            }
+            let page = |status: usize, body: &str| Page {
+                status: u16::try_from(status).unwrap_or(502),
+                body: body.to_owned(),
+                index,
+            };
+            limits.began = Some(Instant::now());
+            let is_stricter = |old: Option<Duration>, new: Duration| old.is_none_or(|old| new < old);
+            match what {
+                ConnectionFault::Lifetime { after } if is_stricter(limits.lifetime.map(|(old, _)| old), after.0) => {
+                    limits.lifetime = Some((after.0, index));
+                }
+                ConnectionFault::Idle { direction, after }
+                    if is_stricter(limits.idle.map(|(old, ..)| old), after.0) =>
+                {
+                    limits.idle = Some((after.0, *direction, index));
+                }
+                ConnectionFault::LateAnswer { after, status, body }
+                    if is_stricter(limits.late.as_ref().map(|(old, _)| *old), after.0) =>
+                {
+                    limits.late = Some((after.0, page(status.0, body)));
+                }
+                ConnectionFault::MissingAnswer { status, body } => {
+                    limits.missing.get_or_insert_with(|| page(status.0, body));
+                }
+                ConnectionFault::Retry {} => limits.retry = limits.retry.or(Some(index)),
+                ConnectionFault::Lifetime { .. }
+                | ConnectionFault::Idle { .. }
+                | ConnectionFault::LateAnswer { .. } => {}
+            }
+        }
+        limits
+    }
+
+    /// When the connection's time is over, and by which fault: from when anything last came from either side, and since
+    /// when a request waits for its answer.
+    pub(super) fn due(&self, last: Last, waits_since: Option<Instant>) -> Option<(Instant, usize)> {
+        let began = self.began?;
+        let lifetime = self.lifetime.map(|(after, index)| (began + after, index));
+        let idle = self.idle.map(|(after, direction, index)| (last.of(direction) + after, index));
+        let late = self.late.as_ref().zip(waits_since).map(|((after, page), since)| (since + *after, page.index));
+        // A fault that answers for a late server cuts off no client that still waits for that.
+        late.or_else(|| [lifetime, idle].into_iter().flatten().min_by_key(|(due, _)| *due))
+    }
+}

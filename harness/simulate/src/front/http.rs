@@ -1,0 +1,521 @@
+//! One plain HTTP request: body in, answer out, as a server with this profile frames it.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::{
+    FLUSH_LIMIT, Life, Stop, add_server,
+    call::{Call, Next, Protocol, Step},
+    refuse, wait_for_end, write_answer,
+};
+use crate::{
+    application::Application,
+    link::{Progress, Wire, take},
+    profile::{
+        self, Answer, Effect, HttpBody, HttpDisconnect, HttpRules, Profile, Reuse, ShortEnd, Start, WithoutLength,
+    },
+    recorder::Scribe,
+};
+use relapse_core::{
+    asgi::{
+        event::{Inbound, Outbound},
+        exception::Exception,
+        scope::{Scope, ScopeType},
+    },
+    record::transcript::{Party, What},
+    wire::head::{Headers, RequestHead, ResponseHead, field, has_token, header},
+};
+
+/// The largest request body that is read, in bytes.
+const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// Serves one request; says whether the connection may carry another.
+pub(super) async fn serve(
+    wire: &mut Wire,
+    head: RequestHead,
+    application: Arc<dyn Application>,
+    profile: &Arc<Profile>,
+    scribe: &Scribe,
+    stop: &mut Stop,
+) -> bool {
+    let reusable = keeps_alive(&head);
+    let length = match body_length(&head) {
+        Ok(length) if length <= BODY_BYTES_MAX => length,
+        refused => {
+            let status = refused.map_or_else(|status| status, |_| 413);
+            let answer = Answer::Http { status, content_type: String::new(), body: String::new() };
+            refuse(wire, &answer, profile, scribe).await;
+            return false;
+        }
+    };
+    if profile.sequence.http_body == HttpBody::Whole && !is_whole(wire, length).await {
+        return false;
+    }
+    let scope = Scope::build(ScopeType::Http, &head, &profile.scope, scribe.connection());
+    let response = Response {
+        profile: Arc::clone(profile),
+        request: Request { length_left: length, ..Request::default() },
+        head_only: head.method == "HEAD",
+        head: None,
+        framing: None,
+        complete: false,
+        cut: false,
+        is_broken: false,
+        has_pieces: false,
+    };
+    scribe.record(Party::Front, What::Called { kind: ScopeType::Http, head });
+    let mut call = Call::start(application, scope, response, scribe);
+    let rules = &profile.shutdown;
+    let (mut is_stopping, mut grace) = (false, None);
+    call.feed(wire);
+    let mut is_end_told = false;
+    loop {
+        let next = match wire.has_ended() && !is_end_told {
+            true => {
+                is_end_told = true;
+                // That which came before the end is received before it.
+                match poll_fn(|cx| Poll::Ready(call.poll_step(None, cx))).await {
+                    Poll::Ready(step @ Step::Ended(_)) => Next::Step(step),
+                    Poll::Ready(Step::Moved | Step::Wire) | Poll::Pending => {
+                        call.end(ClientEnd::Gone);
+                        continue;
+                    }
+                }
+            }
+            false => call.next(Some(&mut *wire), stop, &mut grace).await,
+        };
+        let ended = match next {
+            Next::Step(Step::Ended(result)) => Some(result),
+            Next::Step(Step::Wire | Step::Moved) => {
+                read_on(wire).await;
+                call.feed(wire);
+                let is_complete = call.desk().protocol.complete;
+                if is_complete {
+                    call.end(ClientEnd::Answered);
+                }
+                None
+            }
+            Next::Stop(Life::Exited) => {
+                cut_short(&mut call, scribe);
+                return false;
+            }
+            Next::Stop(_) => {
+                if let profile::Stop::Answers(answer) = &rules.request {
+                    cut_short(&mut call, scribe);
+                    flush(wire, &mut call).await;
+                    write_answer(&mut wire.outgoing, answer, profile, Reuse::Closed);
+                    return false;
+                }
+                is_stopping = true;
+                grace = (rules.grace_s > 0).then(|| Box::pin(sleep(Duration::from_secs(rules.grace_s))));
+                None
+            }
+            Next::Timer => {
+                cut_short(&mut call, scribe);
+                Some(Err(Exception::cancelled()))
+            }
+        };
+        if let Some(result) = ended {
+            flush(wire, &mut call).await;
+            call.feed(wire);
+            let (progress, unread) = {
+                let protocol = &call.desk().protocol;
+                (protocol.progress(), protocol.request.length_left)
+            };
+            // The server's own answer is one like another.
+            call.desk().protocol.complete |= matches!(progress, Answered::Nothing) && !wire.has_ended();
+            call.end(ClientEnd::Answered);
+            let is_kept = finish(wire, progress, result, profile).await && reusable && !is_stopping;
+            let is_read = unread == 0 || profile.sequence.http_unread == Reuse::Kept;
+            return is_kept && is_read && skip(wire, unread).await;
+        }
+        if call.desk().protocol.cut {
+            flush(wire, &mut call).await;
+            return false;
+        }
+    }
+}
+
+/// Cancels the call because the server stops.
+fn cut_short(call: &mut Call<Response>, scribe: &Scribe) {
+    scribe.record(Party::Front, What::CutShort);
+    call.cancel();
+}
+
+/// Writes everything the application sent. A client that does not read has its limit.
+async fn flush(wire: &mut Wire, call: &mut Call<Response>) {
+    let all = async move {
+        while call.move_outgoing(wire) {
+            wire.flush().await;
+        }
+    };
+    let _ = timeout(FLUSH_LIMIT, all).await;
+}
+
+/// Writes the answer for a call that ended, if it is not whole; returns whether the connection is still usable.
+async fn finish(wire: &mut Wire, answered: Answered, result: Result<(), Exception>, profile: &Profile) -> bool {
+    let answer = match (answered, result) {
+        (Answered::Whole, Err(_)) if profile.sequence.http_raises_after_end == Reuse::Closed => return false,
+        (Answered::Whole, _) => return !wire.has_ended(),
+        (Answered::Broken, Ok(())) => &Answer::Hang,
+        (Answered::Nothing, Err(_)) => &profile.http.raises,
+        (Answered::Nothing, Ok(())) => &profile.http.returns,
+        (Answered::Begun | Answered::Broken, _) => &profile.http.ends_after_start,
+    };
+    if *answer == Answer::Hang {
+        wait_for_end(wire).await;
+    }
+    write_answer(&mut wire.outgoing, answer, profile, profile.sequence.http_own_answer);
+    profile.sequence.http_own_answer == Reuse::Kept && matches!(answer, Answer::Http { .. }) && !wire.has_ended()
+}
+
+/// Waits for a whole body; whether it came.
+async fn is_whole(wire: &mut Wire, length: usize) -> bool {
+    while wire.incoming.len() < length {
+        if wire.has_ended() {
+            return false;
+        }
+        wire.progress().await;
+    }
+    true
+}
+
+/// Drops what is left of a body that nothing asked for; whether it came.
+async fn skip(wire: &mut Wire, mut left: usize) -> bool {
+    while left > 0 {
+        let come = wire.incoming.len().min(left);
+        take(&mut wire.incoming, come);
+        left -= come;
+        if left > 0 && wire.has_ended() {
+            return false;
+        }
+        if left > 0 {
+            wire.progress().await;
+        }
+    }
+    true
+}
+
+/// Reads what is there, so that it reaches the application in one piece as it does from a socket.
+async fn read_on(wire: &mut Wire) {
+    poll_fn(|cx| {
+        while wire.incoming.len() < PIECE_BYTES_MAX
+            && !wire.has_ended()
+            && matches!(wire.poll_progress(cx), Poll::Ready(Progress::Read))
+        {}
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// How much of a body is read at once (hypercorn's `TCPServer._read_data`).
+const PIECE_BYTES_MAX: usize = 64 * 1024;
+
+/// How a request ends for its application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientEnd {
+    /// The client is gone.
+    Gone,
+    /// The whole answer is sent.
+    Answered,
+}
+
+impl Call<Response> {
+    /// Gives what has come of the request's body to the application.
+    fn feed(&self, wire: &mut Wire) {
+        let mut pieces = Vec::new();
+        {
+            let mut desk = self.desk();
+            let protocol = &mut desk.protocol;
+            let request = &mut protocol.request;
+            let come = wire.incoming.len().min(request.length_left);
+            let piece = wire.incoming[..come].to_vec();
+            take(&mut wire.incoming, come);
+            request.length_left -= come;
+            if request.is_told_whole || protocol.complete {
+                return;
+            }
+            request.is_told_whole = request.length_left == 0;
+            match protocol.profile.sequence.http_body {
+                HttpBody::Merged => {
+                    request.has_news |= !piece.is_empty() || request.is_told_whole;
+                    request.body.extend_from_slice(&piece);
+                }
+                HttpBody::Pieces => {
+                    if !piece.is_empty() {
+                        pieces.push(Inbound::HttpRequest { body: piece, more_body: true });
+                    }
+                    if request.is_told_whole {
+                        pieces.push(Inbound::HttpRequest { body: Vec::new(), more_body: false });
+                    }
+                }
+                HttpBody::Whole => pieces.push(Inbound::HttpRequest { body: piece, more_body: false }),
+            }
+        }
+        pieces.into_iter().for_each(|piece| self.deliver(piece));
+        self.wake();
+    }
+
+    /// Tells the application that the request is over.
+    fn end(&self, end: ClientEnd) {
+        let is_first = {
+            let mut desk = self.desk();
+            let protocol = &mut desk.protocol;
+            protocol.request.is_gone |= end == ClientEnd::Gone && !protocol.complete;
+            !std::mem::replace(&mut protocol.request.has_ended, true)
+        };
+        let is_queued = self.desk().protocol.profile.sequence.http_disconnect == HttpDisconnect::Once;
+        if is_first && is_queued {
+            self.deliver(Inbound::HttpDisconnect);
+        }
+        self.wake();
+    }
+}
+
+/// That which has come of a request.
+#[derive(Default)]
+struct Request {
+    /// How much of its body has not come.
+    length_left: usize,
+    /// That which has come and was not received.
+    body: Vec<u8>,
+    /// Whether there is something to receive.
+    has_news: bool,
+    /// Whether the end of the body was given to the application.
+    is_told_whole: bool,
+    /// Whether the client is gone.
+    is_gone: bool,
+    /// Whether the application was told of the end.
+    has_ended: bool,
+}
+
+/// The announced length of the request's body, or the status that refuses the announcement. A chunked body is not
+/// read: no case sends one.
+fn body_length(head: &RequestHead) -> Result<usize, u16> {
+    if header(&head.headers, "transfer-encoding").is_some() {
+        return Err(501);
+    }
+    let mut lengths = head.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"content-length"));
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(0),
+        (Some((_, value)), None) => parse_length(value).ok_or(400),
+        (Some(_), Some(_)) => Err(400),
+    }
+}
+
+fn parse_length(value: &[u8]) -> Option<usize> {
+    std::str::from_utf8(value).ok()?.trim().parse().ok()
+}
+
+/// Whether the request asks to keep the connection for another one (RFC 9112 section 9.3).
+fn keeps_alive(head: &RequestHead) -> bool {
+    match head.minor_version {
+        0 => has_token(&head.headers, "connection", "keep-alive"),
+        _ => !has_token(&head.headers, "connection", "close"),
+    }
+}
+
+struct Response {
+    profile: Arc<Profile>,
+    request: Request,
+    head_only: bool,
+    head: Option<(u16, Headers)>,
+    framing: Option<Framing>,
+    complete: bool,
+    cut: bool,
+    /// Whether a body raised because of its length.
+    is_broken: bool,
+    /// Whether a piece came that more was to follow.
+    has_pieces: bool,
+}
+
+/// How much of the answer the application has given.
+enum Answered {
+    Nothing,
+    Begun,
+    Whole,
+    /// It ended before its length, and counts as whole for the server.
+    Broken,
+}
+
+#[derive(Clone, Copy)]
+enum Framing {
+    Chunked,
+    BytesLeft(u64),
+    NoBody,
+}
+
+impl Protocol for Response {
+    const KIND: ScopeType = ScopeType::Http;
+
+    fn take(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        let rules = &self.profile.sequence;
+        if let Some(effect) = rules.http_gone.as_ref().filter(|_| self.request.is_gone) {
+            return suffer(effect, &event);
+        }
+        let is_known = matches!(event, Outbound::ResponseStart { .. } | Outbound::ResponseBody { .. });
+        if let Some(effect) = rules.http_unknown.as_ref().filter(|_| !is_known) {
+            return suffer(effect, &event);
+        }
+        match event {
+            Outbound::ResponseStart { .. } if self.complete && rules.http_unknown.is_some() => {
+                suffer(&rules.http_after_start, &event)
+            }
+            _ if self.complete => {
+                let pieces = rules.http_after_pieces.as_ref().filter(|_| self.has_pieces);
+                suffer(pieces.unwrap_or(&rules.http_after_end), &event)
+            }
+            Outbound::ResponseStart { status, headers } if self.head.is_none() => {
+                self.head = Some((status, headers));
+                if self.profile.http.start == Start::AtOnce {
+                    self.framing = Some(self.write_head(outgoing, None));
+                }
+                Ok(())
+            }
+            Outbound::ResponseBody { .. } if self.is_broken && rules.http_after_error.is_some() => {
+                rules.http_after_error.as_ref().map_or(Ok(()), |effect| suffer(effect, &event))
+            }
+            Outbound::ResponseBody { body, more_body } if self.head.is_some() => {
+                let framing = match self.framing {
+                    Some(framing) => framing,
+                    None => self.write_head(outgoing, (!more_body).then_some(body.len())),
+                };
+                self.framing = Some(framing);
+                self.write_body(framing, &body, more_body, outgoing)
+            }
+            other if self.head.is_none() => suffer(&rules.http_before_start, &other),
+            other => suffer(&rules.http_after_start, &other),
+        }
+    }
+
+    fn give(&mut self, inbox: &mut VecDeque<Inbound>) -> Option<Inbound> {
+        let is_over = self.request.is_gone || self.complete;
+        if is_over && self.profile.sequence.http_disconnect == HttpDisconnect::Always {
+            return Some(Inbound::HttpDisconnect);
+        }
+        if std::mem::take(&mut self.request.has_news) {
+            let body = std::mem::take(&mut self.request.body);
+            return Some(Inbound::HttpRequest { body, more_body: !self.request.is_told_whole });
+        }
+        inbox.pop_front()
+    }
+
+    fn lose(&mut self) {
+        self.request.is_gone |= !self.complete;
+    }
+}
+
+/// That which a mistake leads to.
+fn suffer(effect: &Effect, event: &Outbound) -> Result<(), Exception> {
+    match effect {
+        Effect::Raises { exception, .. } => {
+            let message = exception.message.replace("{type}", event.name(ScopeType::Http));
+            Err(Exception { message, ..exception.clone() })
+        }
+        Effect::Answers(_) | Effect::Ignored | Effect::Truncated => Ok(()),
+    }
+}
+
+impl Response {
+    fn progress(&self) -> Answered {
+        match (self.complete, self.framing) {
+            (true, _) if self.is_broken => Answered::Broken,
+            (true, _) => Answered::Whole,
+            (false, Some(_)) => Answered::Begun,
+            (false, None) => Answered::Nothing,
+        }
+    }
+
+    /// Writes the head; `whole` is the body's length where all of it is there.
+    fn write_head(&mut self, outgoing: &mut Vec<u8>, whole: Option<usize>) -> Framing {
+        let (status, headers) = self.head.as_ref().expect("a body follows a start");
+        let (status, mut headers) = (*status, headers.clone());
+        let announced = header(&headers, "content-length").and_then(parse_length);
+        let added = whole.filter(|_| self.profile.http.without_length == WithoutLength::ContentLength);
+        let framing = match (announced, added) {
+            // h11 holds the body of these against a length of 0.
+            _ if matches!(status, 204 | 304) && !self.head_only && self.counts_all() => Framing::BytesLeft(0),
+            _ if self.head_only || matches!(status, 204 | 304) => Framing::NoBody,
+            (Some(length), _) => Framing::BytesLeft(length as u64),
+            (None, Some(length)) => {
+                headers.push(field("content-length", length.to_string()));
+                Framing::BytesLeft(length as u64)
+            }
+            (None, None) => {
+                headers.push(field("transfer-encoding", "chunked"));
+                Framing::Chunked
+            }
+        };
+        add_server(&mut headers, &self.profile);
+        ResponseHead { status, headers }.encode(outgoing);
+        framing
+    }
+
+    fn write_body(
+        &mut self,
+        framing: Framing,
+        body: &[u8],
+        more_body: bool,
+        outgoing: &mut Vec<u8>,
+    ) -> Result<(), Exception> {
+        self.has_pieces |= more_body;
+        match framing {
+            Framing::NoBody => {}
+            Framing::Chunked => {
+                if !body.is_empty() {
+                    outgoing.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
+                    outgoing.extend_from_slice(body);
+                    outgoing.extend_from_slice(b"\r\n");
+                }
+                if !more_body {
+                    outgoing.extend_from_slice(b"0\r\n\r\n");
+                }
+            }
+            Framing::BytesLeft(left) => {
+                let length = body.len() as u64;
+                if length > left {
+                    self.mismatch(|rules| &rules.long_body)?;
+                }
+                outgoing.extend_from_slice(body);
+                self.framing = Some(Framing::BytesLeft(left.saturating_sub(length)));
+                if !more_body && length < left {
+                    self.complete = self.profile.sequence.http_short_end == ShortEnd::Whole && self.counts();
+                    self.mismatch(|rules| &rules.short_body)?;
+                }
+            }
+        }
+        self.complete = !more_body;
+        Ok(())
+    }
+
+    /// Whether that holds for answers without a body, too, whose body hypercorn drops before h11 sees it.
+    fn counts_all(&self) -> bool {
+        self.counts() && self.profile.sequence.http_body == HttpBody::Merged
+    }
+
+    /// Whether a body of another length than announced raises.
+    fn counts(&self) -> bool {
+        matches!(self.profile.http.long_body, Effect::Raises { .. })
+    }
+
+    fn mismatch(&mut self, effect: impl Fn(&HttpRules) -> &Effect) -> Result<(), Exception> {
+        match effect(&self.profile.http) {
+            // h11 complains of nothing once the other side is gone.
+            Effect::Raises { .. } if self.request.is_gone => Ok(()),
+            Effect::Raises { exception, .. } => {
+                self.is_broken = true;
+                Err(exception.clone())
+            }
+            Effect::Answers(_) => {
+                self.cut = true;
+                Ok(())
+            }
+            Effect::Ignored | Effect::Truncated => Ok(()),
+        }
+    }
+}

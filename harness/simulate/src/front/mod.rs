@@ -1,0 +1,144 @@
+//! The ASGI server's part, acted out by a named server profile.
+
+mod call;
+mod http;
+mod lifespan;
+mod stop;
+mod upgrade;
+mod websocket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use lifespan::{Life, listen, live};
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use self::stop::Stop;
+use crate::{
+    application::Application,
+    link::{Link, Wire, take},
+    profile::{Answer, Profile, Reception, Reuse},
+    recorder::Scribe,
+};
+use relapse_core::{
+    record::transcript::{Party, What},
+    wire::head::{HeadError, Headers, RequestHead, ResponseHead, field},
+};
+
+/// Serves one connection to its end: any number of HTTP requests, and a WebSocket behind them. Where the life of the process is
+/// given, the connection ends with it.
+pub async fn serve(
+    link: Link,
+    application: Arc<dyn Application>,
+    profile: Arc<Profile>,
+    scribe: Scribe,
+    life: Option<watch::Receiver<Life>>,
+) {
+    let mut wire = Wire::new(link);
+    let mut stop = Stop::watching(life);
+    let mut requests = 0;
+    loop {
+        let head = tokio::select! {
+            biased;
+            head = read_head(&mut wire, &profile, &scribe, requests) => head,
+            _ = stop.next() => {
+                if requests == 0 {
+                    scribe.record(Party::Front, What::CutShort);
+                }
+                None
+            }
+        };
+        let Some(head) = head else { break };
+        // Each request of the connection is an exchange of its own.
+        let scribe = scribe.of_request(requests);
+        requests += 1;
+        let application = Arc::clone(&application);
+        match upgrade::receive(&head, &profile.handshake) {
+            Reception::Accepted => {
+                match websocket::serve(wire, head, application, Arc::clone(&profile), scribe, stop).await {
+                    Some(kept) => (wire, stop) = kept,
+                    None => return,
+                }
+            }
+            Reception::Http => {
+                if !http::serve(&mut wire, head, application, &profile, &scribe, &mut stop).await {
+                    break;
+                }
+            }
+            Reception::Refused(answer) => {
+                refuse(&mut wire, &answer, &profile, &scribe).await;
+                break;
+            }
+        }
+    }
+    let _ = timeout(FLUSH_LIMIT, wire.flush()).await;
+}
+
+/// How long a client may take to read the end of an answer.
+const FLUSH_LIMIT: Duration = Duration::from_secs(10);
+
+/// Reads the head of the connection's request with this number.
+async fn read_head(wire: &mut Wire, profile: &Profile, scribe: &Scribe, number: usize) -> Option<RequestHead> {
+    loop {
+        match RequestHead::decode(&wire.incoming) {
+            Ok(Some((head, length))) => {
+                take(&mut wire.incoming, length);
+                return Some(head);
+            }
+            Ok(None) if wire.has_ended() => return None,
+            Ok(None) => {
+                wire.progress().await;
+            }
+            Err(error) => {
+                let status = if error == HeadError::TooLarge { 431 } else { 400 };
+                let body = "Invalid HTTP request received.".to_owned();
+                let answer = Answer::Http { status, content_type: "text/plain; charset=utf-8".to_owned(), body };
+                refuse(wire, &answer, profile, &scribe.of_request(number)).await;
+                return None;
+            }
+        }
+    }
+}
+
+/// Answers a request on the server's own account.
+async fn refuse(wire: &mut Wire, answer: &Answer, profile: &Profile, scribe: &Scribe) {
+    match answer {
+        Answer::Http { status, .. } => {
+            scribe.record(Party::Front, What::RequestRefused { status: *status });
+            write_answer(&mut wire.outgoing, answer, profile, Reuse::Closed);
+        }
+        Answer::Hang => wait_for_end(wire).await,
+        Answer::Close { .. } | Answer::Drop => {}
+    }
+}
+
+async fn wait_for_end(wire: &mut Wire) {
+    while !wire.has_ended() {
+        wire.progress().await;
+        wire.incoming.clear();
+    }
+}
+
+/// Writes an HTTP answer of the server's own, after which it closes.
+fn write_answer(outgoing: &mut Vec<u8>, answer: &Answer, profile: &Profile, connection: Reuse) {
+    if let Answer::Http { status, content_type, body } = answer {
+        let mut headers = vec![field("content-length", body.len().to_string())];
+        if !content_type.is_empty() {
+            headers.push(field("content-type", content_type.clone()));
+        }
+        if connection == Reuse::Closed {
+            headers.push(field("connection", "close"));
+        }
+        add_server(&mut headers, profile);
+        ResponseHead { status: *status, headers }.encode(outgoing);
+        outgoing.extend_from_slice(body.as_bytes());
+    }
+}
+
+fn add_server(headers: &mut Headers, profile: &Profile) {
+    if !profile.server_header.is_empty() {
+        headers.push(field("server", profile.server_header.clone()));
+    }
+}

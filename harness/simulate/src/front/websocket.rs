@@ -1,0 +1,1442 @@
+//! One WebSocket connection, from the scope to the last byte, as a server with this profile handles it.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use super::{
+    Life, Stop, add_server,
+    call::{Call, Next, Protocol, Step},
+    write_answer,
+};
+use crate::{
+    application::{Application, EventLoop, LoopState},
+    link::{Progress, Wire},
+    profile::{
+        self, AfterDisconnect, AfterReturns, Answer, Both, CloseEcho, CloseReason, Denial, Effect, EmptyCheck,
+        FailedClose, Gone, Keeps, LengthCheck, LoopOrder, LoopWrites, Profile, Reads, Reuse, Start, Strictness,
+        TextCheck, ToldReason, Violation,
+    },
+    recorder::Scribe,
+};
+use relapse_core::{
+    asgi::{
+        event::{Inbound, MessageKeys, Outbound},
+        exception::Exception,
+        scope::{Scope, ScopeType},
+    },
+    record::transcript::{Party, What},
+    wire::{
+        close_code::CloseCode,
+        frame::{Frame, FrameError, Opcode},
+        head::{Headers, RequestHead, ResponseHead, accept_key, field, header},
+    },
+};
+
+/// The largest message that is read, in bytes (uvicorn's `ws_max_size`).
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// How long a server waits for the answer to its close frame (the `websockets` library's `close_timeout`).
+const CLOSE_WAIT: Duration = Duration::from_secs(10);
+
+/// Serves one WebSocket connection to its end. The wire, and what watches for a stop, where it goes on with another request.
+pub(super) async fn serve(
+    wire: Wire,
+    head: RequestHead,
+    application: Arc<dyn Application>,
+    profile: Arc<Profile>,
+    scribe: Scribe,
+    stop: Stop,
+) -> Option<(Wire, Stop)> {
+    let scope = Scope::build(ScopeType::Websocket, &head, &profile.scope, scribe.connection());
+    let negotiation = Negotiation {
+        profile: Arc::clone(&profile),
+        accept_key: accept_key(header(&head.headers, "sec-websocket-key").unwrap_or_default()),
+        offers: head.offered_subprotocols(),
+        phase: Phase::Connecting,
+        denial: None,
+        denial_framing: None,
+        decided: None,
+        own_close: None,
+        told_code: None,
+        told_reason: None,
+        refusal: None,
+        failed_close: None,
+        disconnect: None,
+        is_accepted: false,
+        is_behind: false,
+        is_broken: false,
+        is_closed_by_client: false,
+        events: Events::default(),
+    };
+    scribe.record(Party::Front, What::Called { kind: ScopeType::Websocket, head });
+    let event_loop = application.event_loop();
+    let turns = event_loop.as_ref().map_or(0, |watched| watched.borrow().turns);
+    let call = Call::start(application, scope, negotiation, &scribe);
+    call.deliver(Inbound::WebsocketConnect);
+    let mut connection = Connection {
+        wire: Some(wire),
+        call,
+        profile,
+        scribe,
+        message: None,
+        ending: None,
+        ping: Ping { due: None, pong_due: None },
+        timer: None,
+        stop,
+        is_stopping: false,
+        cancel_at: None,
+        is_told: false,
+        is_lost: false,
+        event_loop,
+        turns,
+        found: VecDeque::new(),
+    };
+    let wire = connection.run().await?;
+    Some((wire, connection.stop))
+}
+
+/// Where the connection stands for the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The application has not decided.
+    Connecting,
+    /// The application accepted, and the client never learns it.
+    Lost,
+    /// A denial response has begun.
+    Denying,
+    /// The accept raised, and the server goes on as after one.
+    Broken,
+    /// Accepted, and neither side has closed.
+    Open,
+    /// Accepted, and the application's call is over; the server goes on alone.
+    Abandoned,
+    /// A refusal or a denial response is out, and the connection stays until the call is over.
+    Answered,
+    /// The application's close went out.
+    Closed,
+    /// The client is gone, or the server gave the connection up.
+    Over,
+    /// The server stopped before the application decided.
+    Stopped,
+}
+
+/// The application's side of the protocol.
+struct Negotiation {
+    profile: Arc<Profile>,
+    accept_key: String,
+    offers: Vec<String>,
+    phase: Phase,
+    denial: Option<(u16, Headers, Vec<u8>)>,
+    /// How the body of a denial response is delimited whose head is out.
+    denial_framing: Option<DenialFraming>,
+    /// The server's own decision on the answer.
+    decided: Option<Answer>,
+    /// The code of the application's close.
+    own_close: Option<CloseCode>,
+    /// The code that the application closed with, which may not be the one that went out.
+    told_code: Option<CloseCode>,
+    /// The reason that the application is told with its own close.
+    told_reason: Option<String>,
+    /// How the application refused the WebSocket, if it did.
+    refusal: Option<Refusal>,
+    /// A close that raised: its code and reason.
+    failed_close: Option<(CloseCode, String)>,
+    /// The last disconnect that the application was given, where it gets it again and again.
+    disconnect: Option<Inbound>,
+    /// Whether it accepted.
+    is_accepted: bool,
+    /// Whether a message came that it has not received, or something that came before.
+    is_behind: bool,
+    /// Whether an accept raised.
+    is_broken: bool,
+    /// Whether the client closed.
+    is_closed_by_client: bool,
+    /// The events of the server's own that were set.
+    events: Events,
+}
+
+/// Events of uvicorn's `websockets_impl.py`, and when it lost the connection.
+#[derive(Debug, Default)]
+struct Events {
+    /// `handshake_started_event`.
+    started: bool,
+    /// `handshake_completed_event`.
+    completed: bool,
+    /// `closed_event`.
+    closed: bool,
+    /// `initial_response` is there.
+    initial: bool,
+    /// `lost_connection_before_handshake`.
+    lost_before: bool,
+    /// `connect_sent`.
+    connected: bool,
+    /// A close of the application raised: that of the client is not answered.
+    mute: bool,
+}
+
+/// How the body of a denial response is delimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DenialFraming {
+    /// By the length that the application announced.
+    Length,
+    /// In chunks.
+    Chunks,
+}
+
+/// How an application refuses a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// With a close.
+    Close,
+    /// With a response.
+    Response,
+}
+
+impl Protocol for Negotiation {
+    const KIND: ScopeType = ScopeType::Websocket;
+
+    fn take(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        let is_empty = matches!(event, Outbound::WebsocketSend { text: None, bytes: None });
+        if is_empty && self.profile.sequence.empty_check == EmptyCheck::First {
+            return self.suffer(&self.profile.after_accept.empty_send.clone(), event.name(ScopeType::Websocket));
+        }
+        if self.profile.sequence.keeps == Keeps::Events {
+            return self.take_by_events(event, outgoing);
+        }
+        if self.profile.sequence.keeps == Keeps::Stream {
+            return self.take_as_stream(event, outgoing);
+        }
+        let phase = match self.phase {
+            Phase::Abandoned if self.profile.sequence.abandoned.is_none() => Phase::Open,
+            phase => phase,
+        };
+        match (phase, event) {
+            (Phase::Connecting, Outbound::WebsocketAccept { subprotocol, headers }) => {
+                self.accept(subprotocol, headers, outgoing)
+            }
+            (Phase::Connecting, refusal) if refusal.is_refusal() => {
+                self.phase = Phase::Closed;
+                self.refusal = Some(Refusal::Close);
+                self.decided = Some(self.profile.before_accept.close.clone());
+                Ok(())
+            }
+            (Phase::Connecting, Outbound::ResponseStart { status, mut headers }) => {
+                self.phase = Phase::Denying;
+                if self.profile.sequence.denial_start == Start::AtOnce {
+                    let announces = header(&headers, "content-length").is_some();
+                    self.denial_framing = Some(if announces { DenialFraming::Length } else { DenialFraming::Chunks });
+                    if !announces {
+                        headers.push(field("transfer-encoding", "chunked"));
+                    }
+                    add_server(&mut headers, &self.profile);
+                    ResponseHead { status, headers: headers.clone() }.encode(outgoing);
+                }
+                self.denial = Some((status, headers, Vec::new()));
+                Ok(())
+            }
+            (Phase::Denying, Outbound::ResponseBody { body, more_body }) => {
+                self.deny(&body, more_body, outgoing);
+                Ok(())
+            }
+            (Phase::Open, Outbound::WebsocketSend { text: Some(text), bytes: Some(bytes) }) => {
+                match self.profile.sequence.both_send.clone() {
+                    Both::Text => Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing),
+                    Both::Bytes => Frame::encode_whole(Opcode::Binary, &bytes, outgoing),
+                    Both::Suffers(effect) => return self.suffer(&effect, "websocket.send"),
+                }
+                Ok(())
+            }
+            (Phase::Open, Outbound::WebsocketSend { text: Some(text), .. }) => {
+                Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing);
+                Ok(())
+            }
+            (Phase::Open, Outbound::WebsocketSend { text: None, bytes: Some(bytes) }) => {
+                Frame::encode_whole(Opcode::Binary, &bytes, outgoing);
+                Ok(())
+            }
+            (Phase::Open, Outbound::WebsocketClose { code, reason }) => self.close(CloseCode(code), &reason, outgoing),
+            (Phase::Over, Outbound::WebsocketClose { code, reason })
+                if matches!(self.late_close(&self.profile), Effect::Answers(_)) =>
+            {
+                self.failed_close = Some((CloseCode(code), reason));
+                self.phase = Phase::Closed;
+                Ok(())
+            }
+            (phase, event) => {
+                let profile = Arc::clone(&self.profile);
+                let (before, after, sequence) = (&profile.before_accept, &profile.after_accept, &profile.sequence);
+                let is_message = matches!(event, Outbound::WebsocketSend { .. } | Outbound::WebsocketClose { .. });
+                let effect = match (phase, &event) {
+                    (Phase::Connecting, Outbound::WebsocketSend { .. }) | (Phase::Lost, _) => &before.send,
+                    (Phase::Connecting, _) => &before.unknown_event,
+                    (Phase::Denying, _) => &sequence.denying,
+                    (Phase::Broken, _) if is_message => {
+                        if let Outbound::WebsocketClose { code, reason } = &event
+                            && sequence.failed_close == FailedClose::Closed
+                        {
+                            self.failed_close = Some((CloseCode(*code), reason.clone()));
+                            self.phase = Phase::Closed;
+                        }
+                        sequence.broken_send.as_ref().unwrap_or(&after.unknown_event)
+                    }
+                    (Phase::Open, Outbound::WebsocketSend { .. }) => &after.empty_send,
+                    (Phase::Open | Phase::Broken, Outbound::WebsocketAccept { .. }) => &after.accept_again,
+                    (Phase::Open | Phase::Broken, _) => &after.unknown_event,
+                    (Phase::Closed | Phase::Answered, _) => match self.refusal {
+                        None => &after.send_after_close,
+                        Some(Refusal::Close) => &sequence.refused,
+                        Some(Refusal::Response) => &sequence.denied,
+                    },
+                    (Phase::Over, Outbound::WebsocketAccept { .. })
+                        if !is_message && sequence.gone == Gone::Messages =>
+                    {
+                        &after.accept_again
+                    }
+                    (Phase::Over, _) if !is_message && sequence.gone == Gone::Messages => &after.unknown_event,
+                    (Phase::Abandoned, _) => sequence.abandoned.as_ref().unwrap_or(&profile.disconnect.send),
+                    (Phase::Over, Outbound::WebsocketSend { text: None, bytes: None })
+                        if self.is_empty_first(&profile) =>
+                    {
+                        &after.empty_send
+                    }
+                    (Phase::Over, Outbound::WebsocketClose { .. }) => self.late_close(&profile),
+                    (Phase::Over, _) => match &sequence.closed_send {
+                        Some(effect) if self.is_closed_by_client || !self.is_accepted => effect,
+                        _ => &profile.disconnect.send,
+                    },
+                    (Phase::Stopped, _) => &profile.shutdown.pending_send,
+                };
+                self.suffer(effect, event.name(ScopeType::Websocket))
+            }
+        }
+    }
+
+    fn takes_messages(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    fn give(&mut self, inbox: &mut VecDeque<Inbound>) -> Option<Inbound> {
+        if self.profile.sequence.keeps == Keeps::Events {
+            return self.give_by_events(inbox);
+        }
+        inbox.extend(self.take_failed_close());
+        if self.profile.sequence.after_disconnect != AfterDisconnect::Always {
+            let event = inbox.pop_front();
+            self.is_behind &= !inbox.is_empty();
+            return event;
+        }
+        let event = inbox.pop_front().or_else(|| self.disconnect.clone());
+        if let Some(Inbound::WebsocketDisconnect { code, .. }) = &event {
+            let code = self.profile.disconnect.after_own_close.filter(|_| self.is_accepted).or(*code);
+            self.disconnect = Some(Inbound::WebsocketDisconnect { code, reason: None });
+        }
+        event
+    }
+
+    fn message_keys(&self) -> MessageKeys {
+        self.profile.sequence.message_keys
+    }
+
+    fn lose(&mut self) {
+        self.events.lost_before |= !self.events.completed;
+        self.events.completed = true;
+        let stays = matches!(self.phase, Phase::Closed | Phase::Denying);
+        if !(stays && self.profile.sequence.gone == Gone::Messages) {
+            self.phase = Phase::Over;
+        }
+    }
+}
+
+impl Negotiation {
+    fn suffer(&mut self, effect: &Effect, detail: &str) -> Result<(), Exception> {
+        match effect {
+            Effect::Raises { exception, then } => {
+                // The first decision stands, whatever else the application tries.
+                self.decided = self.decided.take().or_else(|| then.clone());
+                let message = exception.message.replace("{type}", detail).replace("{code}", detail);
+                Err(Exception { message, ..exception.clone() })
+            }
+            Effect::Answers(answer) => {
+                self.decided = Some(answer.clone());
+                Ok(())
+            }
+            Effect::Ignored | Effect::Truncated => Ok(()),
+        }
+    }
+
+    fn accept(&mut self, subprotocol: Option<String>, extra: Headers, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        if let Some(name) = &subprotocol
+            && !self.offers.contains(name)
+        {
+            let effect = self.profile.before_accept.unoffered_subprotocol.clone();
+            if let (Effect::Raises { exception, .. }, true) = (&effect, self.profile.sequence.broken_send.is_some()) {
+                (self.phase, self.is_broken) = (Phase::Broken, true);
+                return self.suffer(&Effect::Raises { exception: exception.clone(), then: None }, name);
+            }
+            self.suffer(&effect, name)?;
+            if effect != Effect::Ignored {
+                self.phase = Phase::Lost;
+                return Ok(());
+            }
+        }
+        let mut headers: Headers = vec![
+            field("upgrade", "websocket"),
+            field("connection", "Upgrade"),
+            field("sec-websocket-accept", self.accept_key.clone()),
+        ];
+        if let Some(name) = subprotocol {
+            headers.push(field("sec-websocket-protocol", name));
+        }
+        if self.profile.sequence.accept_headers == CloseReason::Kept {
+            headers.extend(extra);
+        }
+        add_server(&mut headers, &self.profile);
+        ResponseHead { status: 101, headers }.encode(outgoing);
+        self.phase = Phase::Open;
+        self.is_accepted = true;
+        Ok(())
+    }
+
+    fn deny(&mut self, piece: &[u8], more_body: bool, outgoing: &mut Vec<u8>) {
+        let framing = self.denial_framing;
+        let Some((_, _, body)) = self.denial.as_mut() else { return };
+        match framing {
+            Some(_) => self.write_denial(piece, more_body, outgoing),
+            None => body.extend_from_slice(piece),
+        }
+        if more_body {
+            return;
+        }
+        if self.denial_framing.is_some() {
+            self.denial = None;
+            (self.phase, self.refusal, self.decided) = (Phase::Closed, Some(Refusal::Response), Some(Answer::Drop));
+            return;
+        }
+        self.phase = Phase::Closed;
+        self.refusal = Some(Refusal::Response);
+        self.decided = match (self.profile.before_accept.denial.clone(), self.denial.take()) {
+            (Denial::Sent, Some((status, mut headers, body))) => {
+                if let Some(content_type) = &self.profile.sequence.denial_type {
+                    headers.insert(0, field("content-type", content_type.clone()));
+                }
+                if header(&headers, "content-length").is_none() {
+                    headers.push(field("content-length", body.len().to_string()));
+                }
+                headers.push(field("connection", "close"));
+                add_server(&mut headers, &self.profile);
+                ResponseHead { status, headers }.encode(outgoing);
+                outgoing.extend_from_slice(&body);
+                Some(Answer::Drop)
+            }
+            _ => Some(Answer::Hang),
+        };
+    }
+
+    fn close(&mut self, code: CloseCode, reason: &str, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        let profile = Arc::clone(&self.profile);
+        let rules = &profile.after_accept;
+        let (mut code, whole) = (code, reason);
+        (self.told_reason, self.told_code) = (Some(reason.to_owned()), Some(code));
+        if !rules.close_codes.contain(code) {
+            match &rules.other_close_code {
+                Effect::Answers(Answer::Close { code: Some(instead), .. }) => code = *instead,
+                effect => return self.fail_close(effect, code, reason),
+            }
+        }
+        let reason = match rules.close_reason {
+            CloseReason::Kept => reason,
+            CloseReason::Lost => "",
+        };
+        let reason = match &rules.long_close_reason {
+            _ if reason.len() <= CloseCode::REASON_BYTES_MAX => reason,
+            Effect::Truncated => truncate(reason),
+            Effect::Ignored => reason,
+            effect => return self.fail_close(effect, code, whole),
+        };
+        Frame::close(Some(code), reason).encode(outgoing);
+        self.phase = Phase::Closed;
+        self.own_close = Some(code);
+        Ok(())
+    }
+}
+
+impl Negotiation {
+    /// Whether a message with nothing in it is looked at before the state of the connection.
+    fn is_empty_first(&self, profile: &Profile) -> bool {
+        let is_closed = self.is_closed_by_client || !self.is_accepted;
+        let comes_first = profile.after_accept.empty_send == Effect::Ignored || !is_closed;
+        profile.sequence.gone == Gone::Messages && comes_first
+    }
+
+    /// The fate of a close whose client is not there any more.
+    fn late_close<'a>(&self, profile: &'a Profile) -> &'a Effect {
+        let rules = &profile.sequence;
+        let closed = rules.closed_close.as_ref().filter(|_| self.is_closed_by_client || !self.is_accepted);
+        closed.or(rules.gone_close.as_ref()).unwrap_or(&profile.disconnect.send)
+    }
+
+    /// An event as uvicorn's `WebSocketProtocol.asgi_send` takes it.
+    fn take_by_events(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        let profile = Arc::clone(&self.profile);
+        let (before, after, sequence) = (&profile.before_accept, &profile.after_accept, &profile.sequence);
+        let name = event.name(ScopeType::Websocket).to_owned();
+        if !self.events.started {
+            return match event {
+                Outbound::WebsocketAccept { subprotocol, headers } => {
+                    self.events.started = true;
+                    if self.events.lost_before {
+                        return Ok(());
+                    }
+                    self.events.completed = true;
+                    self.accept(subprotocol, headers, outgoing)
+                }
+                refusal if refusal.is_refusal() => {
+                    (self.events.started, self.events.closed, self.events.initial) = (true, true, true);
+                    self.refusal = Some(Refusal::Close);
+                    match &before.close {
+                        // Bodies of a denial response that follow at once go with it.
+                        Answer::Http { status, content_type, .. } => {
+                            self.phase = Phase::Denying;
+                            let headers = vec![field("content-type", content_type.clone())];
+                            self.denial = Some((*status, headers, Vec::new()));
+                        }
+                        answer => (self.phase, self.decided) = (Phase::Closed, Some(answer.clone())),
+                    }
+                    Ok(())
+                }
+                Outbound::ResponseStart { status, headers } => {
+                    (self.events.started, self.events.initial) = (true, true);
+                    (self.phase, self.refusal) = (Phase::Denying, Some(Refusal::Response));
+                    self.denial = Some((status, headers, Vec::new()));
+                    Ok(())
+                }
+                Outbound::WebsocketSend { .. } => self.suffer(&before.send, &name),
+                _ => self.suffer(&before.unknown_event, &name),
+            };
+        }
+        if self.events.initial {
+            let Outbound::ResponseBody { body, more_body } = event else {
+                return self.suffer(&sequence.denying, &name);
+            };
+            if let Some((_, _, so_far)) = self.denial.as_mut() {
+                so_far.extend_from_slice(&body);
+            }
+            self.events.closed |= !more_body;
+            return Ok(());
+        }
+        if self.events.closed {
+            return self.suffer(&after.send_after_close, &name);
+        }
+        let is_gone = self.phase != Phase::Open;
+        match event {
+            Outbound::WebsocketSend { .. } if self.events.lost_before => match &sequence.lost_send {
+                Some(effect) => self.suffer(effect, &name),
+                None => Ok(()),
+            },
+            Outbound::WebsocketClose { .. } if self.events.lost_before => match &sequence.lost_close {
+                Some(effect) => self.suffer(effect, &name),
+                None => Ok(()),
+            },
+            Outbound::WebsocketSend { .. } if is_gone || self.events.mute => {
+                self.suffer(&profile.disconnect.send, &name)
+            }
+            Outbound::WebsocketClose { .. } if is_gone => {
+                self.events.closed = true;
+                Ok(())
+            }
+            Outbound::WebsocketSend { bytes: Some(bytes), .. } => {
+                Frame::encode_whole(Opcode::Binary, &bytes, outgoing);
+                Ok(())
+            }
+            Outbound::WebsocketSend { text: Some(text), .. } => {
+                Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing);
+                Ok(())
+            }
+            Outbound::WebsocketSend { .. } => self.suffer(&after.empty_send, &name),
+            Outbound::WebsocketClose { code, reason } => {
+                self.close(CloseCode(code), &reason, outgoing)?;
+                self.events.closed = true;
+                Ok(())
+            }
+            Outbound::WebsocketAccept { .. } => self.suffer(&after.accept_again, &name),
+            _ => self.suffer(&after.unknown_event, &name),
+        }
+    }
+
+    /// An event as hypercorn's `WSStream.app_send` takes it.
+    fn take_as_stream(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        let profile = Arc::clone(&self.profile);
+        let (before, after, sequence) = (&profile.before_accept, &profile.after_accept, &profile.sequence);
+        let name = event.name(ScopeType::Websocket).to_owned();
+        let lacks = |attribute| Err(Exception::attribute_error("WSStream", attribute));
+        match (self.phase, event) {
+            (Phase::Over | Phase::Stopped | Phase::Abandoned, _) => Ok(()),
+            (Phase::Connecting, Outbound::WebsocketAccept { subprotocol, headers }) => {
+                self.accept(subprotocol, headers, outgoing)
+            }
+            (Phase::Connecting, Outbound::ResponseStart { status, headers }) => {
+                self.denial = Some((status, headers, Vec::new()));
+                Ok(())
+            }
+            (Phase::Connecting | Phase::Denying, Outbound::ResponseBody { body, more_body }) => {
+                if self.phase == Phase::Connecting {
+                    let Some((status, mut headers, _)) = self.denial.clone() else { return lacks("response") };
+                    if header(&headers, "content-length").is_none() {
+                        headers.push(field("transfer-encoding", "chunked"));
+                        self.denial_framing = Some(DenialFraming::Chunks);
+                    } else {
+                        self.denial_framing = Some(DenialFraming::Length);
+                    }
+                    add_server(&mut headers, &self.profile);
+                    ResponseHead { status, headers }.encode(outgoing);
+                    self.phase = Phase::Denying;
+                }
+                self.write_denial(&body, more_body, outgoing);
+                if !more_body {
+                    (self.phase, self.refusal) = (Phase::Answered, Some(Refusal::Response));
+                }
+                Ok(())
+            }
+            (Phase::Connecting, refusal) if refusal.is_refusal() => {
+                write_answer(outgoing, &before.close, &profile, sequence.refused_connection);
+                (self.phase, self.refusal) = (Phase::Answered, Some(Refusal::Close));
+                Ok(())
+            }
+            (Phase::Open, Outbound::WebsocketSend { bytes: Some(bytes), .. }) => {
+                Frame::encode_whole(Opcode::Binary, &bytes, outgoing);
+                Ok(())
+            }
+            (Phase::Open, Outbound::WebsocketSend { text: Some(text), .. }) => {
+                Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing);
+                Ok(())
+            }
+            (Phase::Open | Phase::Broken, Outbound::WebsocketSend { text: None, bytes: None }) => {
+                self.suffer(&after.empty_send, &name)
+            }
+            (Phase::Broken, Outbound::WebsocketSend { .. }) => lacks("connection"),
+            (Phase::Open, Outbound::WebsocketClose { code, reason }) => self.close(CloseCode(code), &reason, outgoing),
+            // Its own second close is swallowed.
+            (Phase::Closed, Outbound::WebsocketClose { .. }) if !self.is_broken && self.refusal.is_none() => Ok(()),
+            (Phase::Broken | Phase::Denying | Phase::Answered | Phase::Closed, Outbound::WebsocketClose { .. }) => {
+                (self.phase, self.is_broken) = (Phase::Closed, true);
+                lacks("connection")
+            }
+            (Phase::Connecting | Phase::Lost, Outbound::WebsocketSend { .. }) => self.suffer(&before.send, &name),
+            (Phase::Connecting | Phase::Lost, _) => self.suffer(&before.unknown_event, &name),
+            (Phase::Open | Phase::Broken, Outbound::WebsocketAccept { .. }) => self.suffer(&after.accept_again, &name),
+            (Phase::Open | Phase::Broken, _) => self.suffer(&after.unknown_event, &name),
+            (Phase::Denying, _) => self.suffer(&sequence.denying, &name),
+            (Phase::Answered, _) => self.suffer(&sequence.denied, &name),
+            (Phase::Closed, _) => self.suffer(&after.send_after_close, &name),
+        }
+    }
+
+    /// Writes a piece of a denial response whose head is out.
+    fn write_denial(&self, piece: &[u8], more_body: bool, outgoing: &mut Vec<u8>) {
+        if self.denial_framing == Some(DenialFraming::Length) {
+            return outgoing.extend_from_slice(piece);
+        }
+        if !piece.is_empty() {
+            outgoing.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+            outgoing.extend_from_slice(piece);
+            outgoing.extend_from_slice(b"\r\n");
+        }
+        if !more_body {
+            outgoing.extend_from_slice(b"0\r\n\r\n");
+        }
+    }
+
+    /// The event that uvicorn's `WebSocketProtocol.asgi_receive` gives.
+    fn give_by_events(&mut self, inbox: &mut VecDeque<Inbound>) -> Option<Inbound> {
+        let without_reason = |code| Some(Inbound::WebsocketDisconnect { code: Some(code), reason: None });
+        if !std::mem::replace(&mut self.events.connected, true) {
+            return inbox.pop_front();
+        }
+        if self.events.lost_before {
+            return without_reason(CloseCode::ABNORMAL.0);
+        }
+        if !self.events.completed {
+            return None;
+        }
+        if self.events.closed {
+            return without_reason(CloseCode::NO_STATUS.0);
+        }
+        let event = inbox.pop_front();
+        self.events.closed |= matches!(event, Some(Inbound::WebsocketDisconnect { .. }));
+        event
+    }
+
+    /// Sends a denial response as far as it has come.
+    fn deny_with_what_is_there(&mut self, outgoing: &mut Vec<u8>) {
+        if let Some((status, mut headers, body)) = self.denial.take() {
+            if header(&headers, "content-length").is_none() {
+                headers.push(field("content-length", body.len().to_string()));
+            }
+            headers.push(field("connection", "close"));
+            add_server(&mut headers, &self.profile);
+            ResponseHead { status, headers }.encode(outgoing);
+            outgoing.extend_from_slice(&body);
+            self.phase = Phase::Closed;
+            self.decided = Some(Answer::Drop);
+        }
+    }
+
+    /// The event that tells the application of a close that raised.
+    fn take_failed_close(&mut self) -> Option<Inbound> {
+        let (code, reason) = self.failed_close.take()?;
+        Some(Inbound::WebsocketDisconnect { code: Some(code.0), reason: Some(reason) })
+    }
+
+    /// The event that tells the application of its own close.
+    fn own_disconnect(&self) -> Option<Inbound> {
+        let code = self.profile.disconnect.after_own_close;
+        let is_told = code.is_none() && self.profile.sequence.close_reason == ToldReason::Told;
+        let reason = self.told_reason.clone().filter(|_| is_told);
+        self.own_close?;
+        Some(Inbound::WebsocketDisconnect { code: code.or(self.told_code.map(|own| own.0)), reason })
+    }
+
+    /// The code that the end of the connection is told with.
+    fn lost_code(&self) -> Option<u16> {
+        let rules = &self.profile.sequence;
+        match self.refusal {
+            None if self.denial.is_some() && rules.keeps != Keeps::Stream => rules.lost_denied,
+            _ if self.own_close.is_some() && rules.keeps == Keeps::Stream => self.profile.disconnect.after_own_close,
+            _ if self.is_accepted || (self.is_broken && rules.keeps != Keeps::Stream) => {
+                Some(self.profile.disconnect.without_frame)
+            }
+            Some(Refusal::Close) => rules.lost_refused,
+            Some(Refusal::Response) => rules.lost_denied,
+            None => rules.lost_pending,
+        }
+    }
+
+    /// A close that the server does not take.
+    fn fail_close(&mut self, effect: &Effect, code: CloseCode, reason: &str) -> Result<(), Exception> {
+        let result = self.suffer(effect, &code.to_string());
+        self.events.mute |= result.is_err() && self.profile.sequence.keeps == Keeps::Events;
+        if result.is_err() && self.profile.sequence.failed_close != FailedClose::Nothing {
+            self.failed_close = Some((code, reason.to_owned()));
+            if self.profile.sequence.failed_close == FailedClose::Closed {
+                self.phase = Phase::Closed;
+            }
+        }
+        result
+    }
+}
+
+/// The longest start of a reason that fits a close frame and is whole characters.
+fn truncate(reason: &str) -> &str {
+    let fits = |end: &usize| reason.is_char_boundary(*end);
+    &reason[..(0..=CloseCode::REASON_BYTES_MAX).rev().find(fits).unwrap_or(0)]
+}
+
+/// How the server ends the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// As soon as everything is written.
+    Cut,
+    /// The same, and the connection goes on with another request.
+    Kept,
+    /// When the client answers the close frame, or at this time.
+    CloseBy(Instant),
+    /// When the client ends it.
+    Never,
+}
+
+/// When the server's next ping is due, and the answer to its last.
+struct Ping {
+    due: Option<Instant>,
+    pong_due: Option<Instant>,
+}
+
+/// A message that is not complete.
+struct Message {
+    opcode: Opcode,
+    payload: BytesMut,
+    /// How many bytes of it are known to be whole characters.
+    checked: usize,
+}
+
+impl Message {
+    /// Whether it is binary, or what has come of it is UTF-8 up to a character that may be cut.
+    fn may_become_text(&mut self) -> bool {
+        if self.opcode != Opcode::Text {
+            return true;
+        }
+        match std::str::from_utf8(&self.payload[self.checked..]) {
+            Ok(_) => self.checked = self.payload.len(),
+            Err(error) if error.error_len().is_some() => return false,
+            Err(error) => self.checked += error.valid_up_to(),
+        }
+        true
+    }
+}
+
+/// The things that a loop finds when it looks. It does that only behind what was ready before (asyncio's `BaseEventLoop._run_once`), so
+/// that an app that is ready at once blocks it once more.
+struct Found {
+    /// When it looked, and so what was due.
+    at: Instant,
+    /// The bytes that had come.
+    came: BytesMut,
+}
+
+/// The things that a connection deals with.
+enum Happens {
+    /// Its call, its client, its timer, or the server's process.
+    Next(Next),
+    /// The event loop, which an app has blocked, runs again, if only for a turn.
+    Turn,
+}
+
+struct Connection {
+    wire: Option<Wire>,
+    call: Call<Negotiation>,
+    profile: Arc<Profile>,
+    scribe: Scribe,
+    message: Option<Message>,
+    ending: Option<Ending>,
+    ping: Ping,
+    /// Fires at whatever is due next.
+    timer: Option<Pin<Box<Sleep>>>,
+    stop: Stop,
+    /// Whether the server was told to stop.
+    is_stopping: bool,
+    /// When the application's call is cancelled.
+    cancel_at: Option<Instant>,
+    /// Whether the application was told of the end.
+    is_told: bool,
+    /// Whether the connection is gone.
+    is_lost: bool,
+    /// The event loop that server and application share; `None` where they do not.
+    event_loop: Option<watch::Receiver<EventLoop>>,
+    /// How many of its turns after a block the server has had.
+    turns: u64,
+    /// The things that the loop found in turns before, and has not done yet.
+    found: VecDeque<Found>,
+}
+
+impl Connection {
+    /// Goes on until the connection is cut and the application's call has ended.
+    async fn run(&mut self) -> Option<Wire> {
+        let mut kept = None;
+        while self.wire.is_some() || self.call.is_running() {
+            match self.next().await {
+                Happens::Turn => self.take_turn().await,
+                Happens::Next(Next::Step(Step::Ended(result))) => self.application_ended(result),
+                Happens::Next(Next::Step(Step::Wire | Step::Moved)) => {}
+                Happens::Next(Next::Timer) => self.timer_fired(Instant::now()),
+                Happens::Next(Next::Stop(Life::Exited)) => {
+                    self.kill();
+                    return None;
+                }
+                Happens::Next(Next::Stop(_)) => self.server_stops(),
+            }
+            if !self.is_blocked() {
+                self.read_frames();
+            }
+            // A server that has paused reading keeps the socket of a call that is over for good; nothing can see that.
+            let sees_the_end = !self.is_blocked() && (!self.is_paused() || !self.call.is_running());
+            if self.wire.as_ref().is_some_and(Wire::has_ended) && sees_the_end && !self.is_lost {
+                self.client_ended();
+            }
+            self.deny();
+            let (phase, decided, failed) = {
+                let protocol = &mut self.call.desk().protocol;
+                (protocol.phase, protocol.decided.take(), protocol.take_failed_close())
+            };
+            failed.into_iter().for_each(|event| self.call.deliver(event));
+            match decided {
+                Some(answer) => self.answer(&answer),
+                None => self.follow(phase),
+            }
+            if matches!(self.ending, Some(Ending::Cut | Ending::Kept))
+                && let Some(mut wire) = self.wire.take()
+            {
+                self.flush(&mut wire).await;
+                kept = (self.ending == Some(Ending::Kept)).then_some(wire);
+                self.lose();
+            }
+        }
+        kept
+    }
+
+    /// Sends a denial response that does not wait for its end.
+    fn deny(&mut self) {
+        if self.profile.sequence.keeps == Keeps::Events && self.phase() == Phase::Denying {
+            let mut outgoing = Vec::new();
+            let mut desk = self.call.desk();
+            desk.protocol.deny_with_what_is_there(&mut outgoing);
+            desk.outgoing().append(&mut outgoing);
+        }
+    }
+
+    /// Whether the server reads nothing because the application has not received what came.
+    fn is_paused(&self) -> bool {
+        let is_behind = self.call.desk().protocol.is_behind;
+        is_behind && self.is_open() && self.profile.sequence.reads == Reads::OneMessage
+    }
+
+    /// Writes what is still to be written before the wire is cut. A client that does not read has its limit.
+    async fn flush(&mut self, wire: &mut Wire) {
+        let call = &mut self.call;
+        let all = async move {
+            while call.move_outgoing(wire) {
+                wire.flush().await;
+            }
+        };
+        let _ = timeout(CLOSE_WAIT, all).await;
+    }
+
+    /// The loop is blocked: the application's call goes on, and nothing is read and no time kept until the loop runs again.
+    async fn blocked(&mut self) -> Option<Happens> {
+        let turns = self.turns;
+        let event_loop = self.event_loop.as_mut()?;
+        let EventLoop { state, turns: now } = *event_loop.borrow();
+        if state == LoopState::Runs && now == turns {
+            return None;
+        }
+        let writes = self.profile.blocked_loop.writes;
+        let (call, mut wire) = (&mut self.call, self.wire.as_mut().filter(|_| writes == LoopWrites::AtOnce));
+        let mut turn = pin!(event_loop.wait_for(|seen| seen.turns != turns));
+        let next = poll_fn(|cx| {
+            if let Poll::Ready(step) = call.poll_writing(wire.as_deref_mut(), cx) {
+                return Poll::Ready(Happens::Next(Next::Step(step)));
+            }
+            turn.as_mut().poll(cx).map(|_| Happens::Turn)
+        });
+        Some(next.await)
+    }
+
+    /// A turn of the loop after a block. Where the app blocks it again at once, the loop has only looked for what came and
+    /// what is due, and does what it found in an earlier turn.
+    async fn take_turn(&mut self) {
+        let watched = self.event_loop.as_ref().map(|watched| *watched.borrow());
+        let EventLoop { state, turns } = watched.unwrap_or_default();
+        if turns == self.turns {
+            // The interpreter is gone, and the loop with it.
+            self.event_loop = None;
+        }
+        self.turns = turns;
+        let found = self.look().await;
+        self.found.push_back(found);
+        let left = match state {
+            LoopState::Runs => 0,
+            LoopState::Blocked => self.profile.blocked_loop.order.turns(),
+        };
+        while self.found.len() > left {
+            let Some(found) = self.found.pop_front() else { return };
+            self.do_what_was_found(found);
+        }
+    }
+
+    /// The things that the loop finds now.
+    async fn look(&mut self) -> Found {
+        let at = Instant::now();
+        let Some(wire) = self.wire.as_mut() else { return Found { at, came: BytesMut::new() } };
+        self.call.move_outgoing(wire);
+        let known = wire.incoming.len();
+        poll_fn(|cx| {
+            while let Poll::Ready(Progress::Read | Progress::Flushed) = wire.poll_progress(cx) {}
+            Poll::Ready(())
+        })
+        .await;
+        Found { at, came: wire.incoming.split_off(known) }
+    }
+
+    fn do_what_was_found(&mut self, found: Found) {
+        if self.profile.blocked_loop.order == LoopOrder::TimersFirst {
+            self.fire_due(found.at);
+        }
+        if let Some(wire) = self.wire.as_mut() {
+            wire.incoming.unsplit(found.came);
+        }
+        self.read_frames();
+        self.fire_due(found.at);
+    }
+
+    /// Does everything that was due at a time.
+    fn fire_due(&mut self, found: Instant) {
+        let is_due = |connection: &Connection| {
+            let mut dues = connection.dues();
+            dues.any(|due| due <= found)
+        };
+        while self.ending != Some(Ending::Cut) && is_due(self) {
+            self.timer_fired(found);
+        }
+    }
+
+    /// Whether the app keeps the loop to itself.
+    fn is_blocked(&self) -> bool {
+        self.event_loop.as_ref().is_some_and(|watched| watched.borrow().state == LoopState::Blocked)
+    }
+
+    /// The times at which something is due.
+    fn dues(&self) -> impl Iterator<Item = Instant> {
+        let close_by = match self.ending {
+            Some(Ending::CloseBy(due)) => Some(due),
+            Some(Ending::Cut | Ending::Kept | Ending::Never) | None => None,
+        };
+        [self.ping.due, self.ping.pong_due, close_by, self.cancel_at].into_iter().flatten()
+    }
+
+    async fn next(&mut self) -> Happens {
+        if let Some(next) = self.blocked().await {
+            return next;
+        }
+        let due = self.dues().min();
+        let (call, wire) = (&mut self.call, &mut self.wire);
+        match (due, &mut self.timer) {
+            (None, timer) => *timer = None,
+            (Some(due), Some(timer)) if timer.deadline() == due => {}
+            (Some(due), timer) => *timer = Some(Box::pin(sleep_until(due))),
+        }
+        Happens::Next(call.next(wire.as_mut(), &mut self.stop, &mut self.timer).await)
+    }
+
+    /// Does what the server does to a connection when it is told to stop.
+    fn server_stops(&mut self) {
+        self.is_stopping = true;
+        let grace = Duration::from_secs(self.profile.shutdown.grace_s);
+        self.cancel_at = (!grace.is_zero()).then(|| Instant::now() + grace);
+        let rules = &self.profile.shutdown;
+        match self.phase() {
+            Phase::Connecting | Phase::Lost | Phase::Denying | Phase::Broken => {
+                let (rule, sees) = (rules.pending.clone(), rules.pending_sees);
+                if self.cut_short(&rule, sees) {
+                    self.set_phase(Phase::Stopped);
+                }
+            }
+            Phase::Open | Phase::Abandoned => self.stop_session(),
+            Phase::Answered | Phase::Closed | Phase::Over | Phase::Stopped => {}
+        }
+    }
+
+    fn stop_session(&mut self) {
+        let rules = &self.profile.shutdown;
+        let (rule, sees) = (rules.open.clone(), rules.open_sees);
+        self.cut_short(&rule, sees);
+    }
+
+    /// Ends the connection because the server stops, if that is the rule; says whether it is.
+    fn cut_short(&mut self, rule: &profile::Stop, sees: Option<u16>) -> bool {
+        let profile::Stop::Answers(answer) = rule else { return false };
+        self.scribe.record(Party::Front, What::CutShort);
+        let cancels = self.profile.shutdown.cancels;
+        match sees {
+            Some(code) => {
+                self.disconnect(CloseCode(code), String::new());
+                // It has a turn to do something about that.
+                self.cancel_at = if cancels { Some(Instant::now()) } else { self.cancel_at };
+            }
+            None if cancels => self.call.cancel(),
+            None => {}
+        }
+        self.answer(answer);
+        true
+    }
+
+    /// The process is gone, and everything with it.
+    fn kill(&mut self) {
+        if self.call.is_running() {
+            self.scribe.record(Party::Front, What::CutShort);
+            self.call.cancel();
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        self.call.desk().protocol.phase
+    }
+
+    /// Whether the server still speaks WebSocket with the client.
+    fn is_open(&self) -> bool {
+        matches!(self.phase(), Phase::Open | Phase::Abandoned)
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        self.call.desk().protocol.phase = phase;
+    }
+
+    fn decided(&self) -> Option<Answer> {
+        self.call.desk().protocol.decided.take()
+    }
+
+    /// Starts what an accept or a close of the application brings with it.
+    fn follow(&mut self, phase: Phase) {
+        match phase {
+            Phase::Open if self.is_stopping && self.profile.shutdown.open != profile::Stop::GoesOn => {
+                self.stop_session();
+            }
+            Phase::Open if self.ping.due.is_none() && self.profile.keepalive.ping_interval_ms > 0 => {
+                let interval = Duration::from_millis(self.profile.keepalive.ping_interval_ms);
+                self.ping.due = Some(Instant::now() + interval);
+            }
+            Phase::Closed if self.ending.is_none() && self.profile.sequence.keeps != Keeps::Stream => {
+                self.stop_pings();
+                self.ending = Some(Ending::CloseBy(Instant::now() + CLOSE_WAIT));
+                let told = self.call.desk().protocol.own_disconnect();
+                if let Some(event) = told {
+                    self.tell(event);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn stop_pings(&mut self) {
+        self.ping = Ping { due: None, pong_due: None };
+    }
+
+    fn answer(&mut self, answer: &Answer) {
+        let ending = match answer {
+            Answer::Http { .. } => {
+                write_answer(
+                    self.call.desk().outgoing(),
+                    answer,
+                    &self.profile,
+                    self.profile.sequence.refused_connection,
+                );
+                match self.profile.sequence.refused_connection {
+                    Reuse::Closed => Ending::Cut,
+                    Reuse::Kept => Ending::Kept,
+                }
+            }
+            Answer::Close { code, reason } => {
+                Frame::close(*code, reason).encode(self.call.desk().outgoing());
+                Ending::CloseBy(Instant::now() + CLOSE_WAIT)
+            }
+            Answer::Drop => Ending::Cut,
+            Answer::Hang => Ending::Never,
+        };
+        let is_abandoned = *answer == Answer::Hang && self.phase() == Phase::Open;
+        if is_abandoned {
+            return self.set_phase(Phase::Abandoned);
+        }
+        self.stop_pings();
+        self.ending = Some(ending);
+        let is_refused = self.call.desk().protocol.refusal.is_some();
+        if let Some(code) = self.profile.sequence.after_refusal.filter(|_| is_refused && !self.is_told) {
+            self.tell(Inbound::WebsocketDisconnect { code: Some(code), reason: None });
+        }
+        if self.phase() != Phase::Lost {
+            self.call.desk().protocol.lose();
+        }
+    }
+
+    /// Tells the application of its end.
+    fn tell(&mut self, event: Inbound) {
+        self.is_told = true;
+        // There the end is no event of its own.
+        self.call.deliver(event);
+    }
+
+    /// The connection is gone.
+    fn lose(&mut self) {
+        let (is_accepted, code) = {
+            let protocol = &self.call.desk().protocol;
+            (protocol.is_accepted, protocol.lost_code())
+        };
+        let is_due = match self.profile.sequence.after_disconnect {
+            AfterDisconnect::OneMore => true,
+            AfterDisconnect::Nothing | AfterDisconnect::Always => !self.is_told,
+        };
+        if let (true, Some(code)) = (is_due && !self.is_lost, code) {
+            let reason = self.profile.sequence.lost_reason.clone().filter(|_| is_accepted);
+            self.tell(Inbound::WebsocketDisconnect { code: Some(code), reason });
+        }
+        self.is_lost = true;
+        self.call.desk().protocol.lose();
+    }
+
+    fn application_ended(&mut self, result: Result<(), Exception>) {
+        self.deny();
+        {
+            let events = &mut self.call.desk().protocol.events;
+            // The handshake goes on behind the server's own answer.
+            events.completed |= !events.started;
+            (events.started, events.closed) = (true, true);
+        }
+        // The application's last event may have decided something.
+        if let Some(answer) = self.decided() {
+            return self.answer(&answer);
+        }
+        if self.profile.sequence.keeps == Keeps::Stream && self.stream_ended() {
+            return;
+        }
+        let is_return = result.is_ok();
+        let is_denied_at_once = self.call.desk().protocol.denial_framing.is_some();
+        let returns = &self.profile.after_accept.returns;
+        let hang_or_drop = if *returns == Answer::Hang { returns } else { &Answer::Drop };
+        let answer = match (self.phase(), result) {
+            // It may be another connection's.
+            (Phase::Connecting | Phase::Open, Err(exception)) if exception.is_client_disconnected() => &Answer::Drop,
+            (Phase::Connecting, Err(_)) => &self.profile.before_accept.raises,
+            (Phase::Connecting, Ok(())) => &self.profile.before_accept.returns,
+            (Phase::Open, Err(_)) => &self.profile.after_accept.raises,
+            (Phase::Open, Ok(())) => &self.profile.after_accept.returns,
+            (Phase::Denying, Ok(())) if is_denied_at_once => hang_or_drop,
+            (Phase::Broken, Ok(())) => hang_or_drop,
+            (Phase::Denying | Phase::Broken, _) => &Answer::Drop,
+            (Phase::Lost | Phase::Abandoned | Phase::Answered | Phase::Closed | Phase::Over | Phase::Stopped, _) => {
+                return;
+            }
+        };
+        let (answer, phase) = (answer.clone(), self.phase());
+        self.answer(&answer);
+        if phase == Phase::Connecting && is_return && self.profile.sequence.after_returns == AfterReturns::Handshake {
+            let headers = vec![field("upgrade", "websocket"), field("connection", "Upgrade")];
+            ResponseHead { status: 101, headers }.encode(self.call.desk().outgoing());
+        }
+    }
+
+    /// The call is over, and the connection with it; whether that is all.
+    fn stream_ended(&mut self) -> bool {
+        match self.phase() {
+            Phase::Connecting => false,
+            Phase::Open => {
+                let answer = self.profile.after_accept.returns.clone();
+                self.answer(&answer);
+                self.ending = Some(Ending::Cut);
+                true
+            }
+            Phase::Broken => {
+                // That the end raises, too, keeps it from being told.
+                self.is_told = true;
+                self.ending = Some(Ending::Cut);
+                true
+            }
+            Phase::Lost
+            | Phase::Denying
+            | Phase::Abandoned
+            | Phase::Answered
+            | Phase::Closed
+            | Phase::Over
+            | Phase::Stopped => {
+                self.ending = Some(Ending::Cut);
+                true
+            }
+        }
+    }
+
+    fn client_ended(&mut self) {
+        self.stop_pings();
+        self.ending = Some(Ending::Cut);
+        self.lose();
+    }
+
+    /// Tells the application that the client is gone, once.
+    fn disconnect(&mut self, code: impl Into<Option<CloseCode>>, reason: String) {
+        if matches!(
+            self.phase(),
+            Phase::Connecting | Phase::Lost | Phase::Denying | Phase::Broken | Phase::Open | Phase::Abandoned
+        ) {
+            self.set_phase(Phase::Over);
+            let reason = Some(reason).filter(|_| self.profile.sequence.close_reason == ToldReason::Told);
+            self.tell(Inbound::WebsocketDisconnect { code: code.into().map(|code| code.0), reason });
+        }
+    }
+
+    /// Does the first thing that was due at a time.
+    fn timer_fired(&mut self, found: Instant) {
+        let now = Instant::now();
+        if matches!(self.ending, Some(Ending::CloseBy(due)) if due <= found) {
+            self.ending = Some(Ending::Cut);
+        } else if self.cancel_at.is_some_and(|due| due <= found) {
+            self.cancel_at = None;
+            if self.call.is_running() {
+                self.scribe.record(Party::Front, What::CutShort);
+                self.call.cancel();
+                self.application_ended(Err(Exception::cancelled()));
+            }
+        } else if self.ping.pong_due.is_some_and(|due| due <= found) {
+            self.scribe.record(Party::Front, What::KeepaliveExpired);
+            self.disconnect(CloseCode(self.profile.keepalive.application_sees), String::new());
+            let answer = self.profile.keepalive.expired.clone();
+            self.answer(&answer);
+        } else if self.ping.due.is_some_and(|due| due <= found) {
+            let keepalive = &self.profile.keepalive;
+            Frame::new(Opcode::Ping, &b"keepalive"[..]).encode(self.call.desk().outgoing());
+            self.ping.due = Some(now + Duration::from_millis(keepalive.ping_interval_ms));
+            if keepalive.pong_timeout_ms > 0 && self.ping.pong_due.is_none() {
+                self.ping.pong_due = Some(now + Duration::from_millis(keepalive.pong_timeout_ms));
+            }
+        }
+    }
+
+    fn read_frames(&mut self) {
+        // A server that pauses its reading has already read all that came together with a message.
+        if self.is_paused() {
+            return;
+        }
+        loop {
+            let Some(wire) = self.wire.as_mut().filter(|wire| !wire.incoming.is_empty()) else { return };
+            let not_yet = matches!(self.call.desk().protocol.phase, Phase::Connecting | Phase::Denying);
+            if not_yet || self.call.is_inbox_full() {
+                return;
+            }
+            let rules = &self.profile.violation;
+            if rules.refuses.contains(&Strictness::LongLength) && !Frame::announces_shortest(&wire.incoming) {
+                return self.fail(|rules| &rules.protocol);
+            }
+            match Frame::decode(&mut wire.incoming, MESSAGE_BYTES_MAX as u64) {
+                Ok(Some(frame)) => self.take_frame(frame),
+                Ok(None) => return,
+                Err(FrameError::TooLong { announced }) if self.is_awaited(announced) => return,
+                // A server that counts what comes takes a length that cannot be for another mistake.
+                Err(FrameError::TooLong { .. }) if self.counts_on() => return self.fail(|rules| &rules.protocol),
+                Err(FrameError::TooLong { .. }) => return self.fail(|rules| &rules.too_big),
+                Err(_) => return self.fail(|rules| &rules.protocol),
+            }
+        }
+    }
+
+    /// Whether the server waits for a frame that announces more than it takes.
+    fn is_awaited(&self, announced: u64) -> bool {
+        let come = self.wire.as_ref().map_or(&[][..], |wire| &wire.incoming);
+        let is_data = come.first().is_some_and(|first| first & 0x08 == 0);
+        // The highest bit of a length is 0 (RFC 6455 section 5.2).
+        let is_length = announced >> 63 == 0;
+        is_data && is_length && self.counts_on()
+    }
+
+    /// Whether the server looks at what has come, and that is not too much.
+    fn counts_on(&self) -> bool {
+        let come = self.wire.as_ref().map_or(0, |wire| wire.incoming.len());
+        self.profile.violation.length == LengthCheck::Received && come <= MESSAGE_BYTES_MAX
+    }
+
+    /// Gives the connection up because of what the client sent (RFC 6455 section 7.1.7).
+    fn fail(&mut self, answer: impl Fn(&Violation) -> &Answer) {
+        if let Some(wire) = self.wire.as_mut() {
+            wire.incoming.clear();
+        }
+        if self.is_open() {
+            let rules = &self.profile.violation;
+            let answer = answer(rules).clone();
+            let sent = match &answer {
+                Answer::Close { code, .. } => code.unwrap_or(CloseCode::NO_STATUS),
+                Answer::Http { .. } | Answer::Drop | Answer::Hang => CloseCode::ABNORMAL,
+            };
+            self.disconnect(rules.application_sees.map_or(sent, CloseCode), String::new());
+            self.answer(&answer);
+            if matches!(answer, Answer::Close { .. }) {
+                // Whatever the client has to say to that is not waited for.
+                self.ending = Some(Ending::Cut);
+            }
+        } else if matches!(self.ending, Some(Ending::CloseBy(_))) {
+            self.ending = Some(Ending::Cut);
+        }
+    }
+
+    /// The rule that a frame breaks in this server's eyes.
+    fn broken_rule(&self, frame: &Frame) -> Option<fn(&Violation) -> &Answer> {
+        // A client masks every frame (RFC 6455 section 5.1).
+        if frame.mask.is_none() {
+            return Some(|rules| &rules.protocol);
+        }
+        let refuses = |what| self.profile.violation.refuses.contains(&what);
+        let code = || frame.close_parts().0;
+        match frame.verify() {
+            Err(FrameError::Utf8) => Some(|rules| &rules.payload),
+            Err(FrameError::CloseCode) if code().is_some() => Some(|rules| &rules.close_code),
+            Err(_) => Some(|rules| &rules.protocol),
+            Ok(()) if frame.opcode != Opcode::Close => None,
+            Ok(()) if refuses(Strictness::BadGateway) && code() == Some(CloseCode::BAD_GATEWAY) => {
+                Some(|rules| &rules.close_code)
+            }
+            Ok(()) if refuses(Strictness::CloseInsideMessage) && self.message.is_some() => {
+                Some(|rules| &rules.protocol)
+            }
+            Ok(()) => None,
+        }
+    }
+
+    fn take_frame(&mut self, frame: Frame) {
+        if let Some(rule) = self.broken_rule(&frame) {
+            return self.fail(rule);
+        }
+        match frame.opcode {
+            Opcode::Close => self.client_closed(&frame),
+            Opcode::Ping if self.is_open() => {
+                Frame::new(Opcode::Pong, frame.payload).encode(self.call.desk().outgoing());
+            }
+            Opcode::Pong => self.ping.pong_due = None,
+            Opcode::Ping | Opcode::Reserved(_) => {}
+            Opcode::Text | Opcode::Binary | Opcode::Continuation => self.take_data(frame),
+        }
+    }
+
+    fn client_closed(&mut self, frame: &Frame) {
+        let (code, reason) = frame.close_parts();
+        self.call.desk().protocol.is_closed_by_client = true;
+        match self.phase() {
+            Phase::Open | Phase::Abandoned => {
+                let rules = &self.profile.disconnect;
+                let answer = match rules.close_echo {
+                    CloseEcho::Same => Frame::close(code, &reason),
+                    CloseEcho::Normal => Frame::close(Some(CloseCode::NORMAL), ""),
+                };
+                if !self.call.desk().protocol.events.mute {
+                    answer.encode(self.call.desk().outgoing());
+                }
+                let seen = match code {
+                    Some(code) => Some(rules.with_code.map_or(code, CloseCode)),
+                    None => rules.without_code.map(CloseCode),
+                };
+                self.disconnect(seen, reason);
+            }
+            // Frames are read from the moment of the accept on.
+            Phase::Connecting
+            | Phase::Lost
+            | Phase::Denying
+            | Phase::Broken
+            | Phase::Answered
+            | Phase::Closed
+            | Phase::Over
+            | Phase::Stopped => {}
+        }
+        self.stop_pings();
+        self.ending = Some(Ending::Cut);
+    }
+
+    fn take_data(&mut self, frame: Frame) {
+        let mut message = match (frame.opcode, self.message.take()) {
+            (Opcode::Continuation, Some(message)) => message,
+            (Opcode::Continuation, None) | (_, Some(_)) => return self.fail(|rules| &rules.protocol),
+            (opcode, None) => Message { opcode, payload: BytesMut::new(), checked: 0 },
+        };
+        if message.payload.len() + frame.payload.len() > MESSAGE_BYTES_MAX {
+            return self.fail(|rules| &rules.too_big);
+        }
+        message.payload.extend_from_slice(&frame.payload);
+        if !frame.is_final {
+            if self.profile.violation.text == TextCheck::AtOnce && !message.may_become_text() {
+                return self.fail(|rules| &rules.payload);
+            }
+            self.message = Some(message);
+            return;
+        }
+        let Message { opcode, payload, .. } = message;
+        let event = match opcode {
+            Opcode::Text => match String::from_utf8(payload.into()) {
+                Ok(text) => Inbound::WebsocketReceive { text: Some(text), bytes: None },
+                Err(_) => return self.fail(|rules| &rules.payload),
+            },
+            _ => Inbound::WebsocketReceive { text: None, bytes: Some(payload.into()) },
+        };
+        let goes_on = self.profile.sequence.abandoned.is_none() && self.phase() == Phase::Abandoned;
+        if self.phase() == Phase::Open || goes_on {
+            self.call.desk().protocol.is_behind = true;
+            self.call.deliver(event);
+        }
+    }
+}

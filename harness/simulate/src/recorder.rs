@@ -1,0 +1,404 @@
+//! Writes a transcript while a run goes on.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use crate::link::Receiving;
+use relapse_core::{
+    fault::Place,
+    plan::Plan,
+    record::transcript::{Event, Level, PROCESS, Party, Transcript, What},
+};
+
+/// The transcript of a run in the making, shared by every party.
+#[derive(Debug, Clone)]
+pub struct Recorder(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    start: Instant,
+    plan: Plan,
+    tally: Arc<Mutex<Tally>>,
+    ledger: Mutex<Ledger>,
+    tap: Option<Tap>,
+}
+
+#[derive(Debug)]
+struct Ledger {
+    events: Vec<Event>,
+    /// The step that the client of an exchange is performing, counted from 1.
+    steps: BTreeMap<usize, usize>,
+    /// The exchanges that follow the first one of a connection, in the order of their requests.
+    following: BTreeMap<usize, Vec<usize>>,
+}
+
+/// The exchange that a scribe writes for, on a connection that may carry several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writes {
+    /// This one.
+    This,
+    /// The last one that began on the connection whose first one this is.
+    Latest,
+}
+
+/// How often the faults of a plan had an occasion, and how often they acted.
+#[derive(Debug)]
+pub struct Tally {
+    occasions: Vec<u32>,
+    fired: Vec<u32>,
+    chance: fastrand::Rng,
+    /// Faults that do not act any more, by their place in the plan.
+    disarmed: BTreeSet<usize>,
+    /// No fault acts for now.
+    is_paused: bool,
+}
+
+impl Tally {
+    /// Nothing has acted. Chance comes from the seed.
+    pub fn new(seed: u64) -> Tally {
+        // The faults' own chance, apart from that of masks and keys.
+        let chance = fastrand::Rng::with_seed(seed ^ 0xFA17);
+        Tally { occasions: Vec::new(), fired: Vec::new(), chance, disarmed: BTreeSet::new(), is_paused: false }
+    }
+
+    /// Makes room for a plan with this number of faults.
+    pub fn grow(&mut self, faults: usize) {
+        self.occasions.resize(faults, 0);
+        self.fired.resize(faults, 0);
+    }
+
+    /// How often each fault acted.
+    pub fn fired(&self) -> &[u32] {
+        &self.fired
+    }
+
+    /// A fault acts no more.
+    pub fn disarm(&mut self, index: usize) {
+        self.disarmed.insert(index);
+    }
+
+    /// Whether a fault may still act.
+    pub fn is_armed(&self, index: usize) -> bool {
+        !self.disarmed.contains(&index)
+    }
+
+    /// Lets no fault act, or all of them again.
+    pub fn pause(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
+    }
+
+    /// Whether no fault acts for now.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+}
+
+/// Gets every event of a recorder that keeps none.
+#[derive(Clone)]
+pub struct Tap(Arc<dyn Fn(Event) + Send + Sync>);
+
+impl Tap {
+    /// Gives each event to a function.
+    pub fn new(take: impl Fn(Event) + Send + Sync + 'static) -> Tap {
+        Tap(Arc::new(take))
+    }
+}
+
+impl fmt::Debug for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tap")
+    }
+}
+
+/// The recorder's hand for one exchange.
+#[derive(Debug, Clone)]
+pub struct Scribe {
+    recorder: Recorder,
+    exchange: usize,
+    /// The exchange that began the connection.
+    connection: usize,
+    writes: Writes,
+    /// How the client of the connection receives.
+    receiving: Receiving,
+}
+
+impl Recorder {
+    /// An empty transcript that begins now.
+    pub fn new(plan: Plan) -> Recorder {
+        let mut tally = Tally::new(plan.seed);
+        tally.grow(plan.faults.len());
+        let ledger = Ledger { events: Vec::with_capacity(64), steps: BTreeMap::new(), following: BTreeMap::new() };
+        let tally = Arc::new(Mutex::new(tally));
+        Recorder(Arc::new(Shared { start: Instant::now(), plan, tally, ledger: Mutex::new(ledger), tap: None }))
+    }
+
+    /// A recorder that keeps nothing and gives each event away as it comes. Its faults share their count with others,
+    /// and their time begins at `start`.
+    pub fn passing_on(plan: Plan, tally: Arc<Mutex<Tally>>, start: Instant, tap: Tap) -> Recorder {
+        let ledger = Ledger { events: Vec::new(), steps: BTreeMap::new(), following: BTreeMap::new() };
+        Recorder(Arc::new(Shared { start, plan, tally, ledger: Mutex::new(ledger), tap: Some(tap) }))
+    }
+
+    /// The plan of the run.
+    pub fn plan(&self) -> &Plan {
+        &self.0.plan
+    }
+
+    /// Time since the run began.
+    pub fn elapsed(&self) -> Duration {
+        self.0.start.elapsed()
+    }
+
+    /// A hand for an exchange.
+    pub fn scribe(&self, exchange: usize) -> Scribe {
+        Scribe {
+            recorder: self.clone(),
+            exchange,
+            connection: exchange,
+            writes: Writes::This,
+            receiving: Receiving::Usual,
+        }
+    }
+
+    /// A request is about to follow on the connection that an exchange began; it is an exchange of its own.
+    pub fn follow(&self, first: usize, exchange: usize) {
+        self.ledger().following.entry(first).or_default().push(exchange);
+    }
+
+    /// The transcript so far.
+    pub fn transcript(&self) -> Transcript {
+        let events = std::mem::take(&mut self.ledger().events);
+        let fired = self.tally().fired.clone();
+        let faults = self.0.plan.faults.clone();
+        Transcript { events, faults, fired, ..Transcript::default() }
+    }
+
+    /// Whether some call of the application has not ended.
+    pub fn is_application_running(&self) -> bool {
+        let calls: i32 = self
+            .ledger()
+            .events
+            .iter()
+            .filter(|event| event.exchange != PROCESS)
+            .map(|event| match event.what {
+                What::Called { .. } => 1,
+                What::Returned | What::Raised(_) => -1,
+                _ => 0,
+            })
+            .sum();
+        calls > 0
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        // A poisoned lock is at most one count short; use it anyway.
+        self.0.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // A party that panicked while recording left a whole event or none behind.
+        self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Scribe {
+    /// Writes down one thing.
+    pub fn record(&self, party: Party, what: What) {
+        self.record_as_of(self.recorder.elapsed(), party, what);
+    }
+
+    /// Writes down one thing that was settled at an earlier time.
+    pub fn record_as_of(&self, at: Duration, party: Party, what: What) {
+        let event = Event { at, exchange: self.exchange(), party, what };
+        match &self.recorder.0.tap {
+            None => self.recorder.ledger().events.push(event),
+            Some(Tap(take)) => take(event),
+        }
+    }
+
+    /// The plan of the run.
+    pub fn plan(&self) -> &Plan {
+        self.recorder.plan()
+    }
+
+    /// The same transcript, for what belongs to the process and to no exchange.
+    pub fn of_process(&self) -> Scribe {
+        Scribe { exchange: PROCESS, writes: Writes::This, ..self.clone() }
+    }
+
+    /// The exchange it writes for.
+    pub fn exchange(&self) -> usize {
+        match self.writes {
+            Writes::This => self.exchange,
+            Writes::Latest => {
+                let ledger = self.recorder.ledger();
+                ledger.following.get(&self.connection).and_then(|all| all.last()).copied().unwrap_or(self.connection)
+            }
+        }
+    }
+
+    /// A hand for the request with this number, counted from 0, of the connection that this exchange began. Where the
+    /// client says nothing of a further one, it belongs to the first.
+    pub fn of_request(&self, number: usize) -> Scribe {
+        let following = || self.recorder.ledger().following.get(&self.connection)?.get(number.checked_sub(1)?).copied();
+        let exchange = following().unwrap_or(self.connection);
+        Scribe { exchange, writes: Writes::This, ..self.clone() }
+    }
+
+    /// The same hand, for a connection whose client receives in this way.
+    #[must_use]
+    pub fn receiving_as(self, receiving: Receiving) -> Scribe {
+        Scribe { receiving, ..self }
+    }
+
+    /// How the client of the connection receives.
+    pub fn receiving(&self) -> Receiving {
+        self.receiving
+    }
+
+    /// The exchange that began the connection; several may follow one another on it.
+    pub fn connection(&self) -> usize {
+        self.connection
+    }
+
+    /// A hand for whichever exchange began last on the connection that this one began.
+    pub fn of_connection(&self) -> Scribe {
+        Scribe { writes: Writes::Latest, ..self.clone() }
+    }
+
+    /// Whether the plan has a fault for this place.
+    pub fn has_faults_at(&self, place: Place) -> bool {
+        self.plan().faults.iter().any(|fault| fault.kind.place() == place)
+    }
+
+    /// Asks a fault of the plan whether it acts on this occasion, and counts the occasion if the fault is armed.
+    pub fn meets(&self, index: usize) -> bool {
+        let trigger = self.plan().faults[index].trigger;
+        if !trigger.is_always_armed() && !trigger.is_armed_at(self.elapsed()) {
+            return false;
+        }
+        let performed = || {
+            let exchange = self.exchange();
+            self.recorder.ledger().steps.get(&exchange).copied()
+        };
+        if trigger.step.is_some_and(|step| performed() != Some(step)) {
+            return false;
+        }
+        let mut tally = self.recorder.tally();
+        if tally.is_paused || tally.disarmed.contains(&index) {
+            return false;
+        }
+        tally.occasions[index] += 1;
+        let acts = trigger.acts_on(tally.occasions[index]);
+        acts && (trigger.percent == 100 || tally.chance.u8(..100) < trigger.percent)
+    }
+
+    /// The client of this exchange performs a step, counted from 1.
+    pub fn at_step(&self, step: usize) {
+        if self.plan().faults.iter().any(|fault| fault.trigger.step.is_some()) {
+            self.recorder.ledger().steps.insert(self.exchange, step);
+        }
+    }
+
+    /// A number up to the most, from the plan's seed.
+    pub fn chance(&self, most: u32) -> u32 {
+        self.recorder.tally().chance.u32(0..=most)
+    }
+
+    /// Time since the run began.
+    pub fn elapsed(&self) -> Duration {
+        self.recorder.elapsed()
+    }
+
+    /// Writes down that a fault acted.
+    pub fn fired(&self, index: usize, party: Party, detail: String) {
+        self.recorder.tally().fired[index] += 1;
+        self.record(party, What::FaultFired { index, detail, operation: None });
+    }
+
+    /// Writes down that a fault acted on a call of a dependency.
+    pub fn fired_on_call(&self, index: usize, operation: &'static str) {
+        self.recorder.tally().fired[index] += 1;
+        let kind = &self.plan().faults[index].kind;
+        let detail = match kind.calls() {
+            // A fault for every call acted on this one.
+            Some(calls) if calls.operation.is_none() => {
+                kind.to_string().replacen(&calls.dependency, &format!("{}.{operation}", calls.dependency), 1)
+            }
+            _ => kind.to_string(),
+        };
+        self.record(Party::Dependency, What::FaultFired { index, detail, operation: Some(operation) });
+    }
+
+    /// The hand for the exchange that is being polled right now, if any.
+    pub fn current() -> Option<Scribe> {
+        CURRENT.with_borrow(Clone::clone)
+    }
+
+    /// Does something with that hand, without taking hold of it.
+    pub fn with_current<T>(act: impl FnOnce(&Scribe) -> T) -> Option<T> {
+        CURRENT.with_borrow(|scribe| scribe.as_ref().map(act))
+    }
+
+    /// Runs a future so that whatever it logs goes into this exchange.
+    pub async fn with_log<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        std::future::poll_fn(|cx| {
+            let outer = CURRENT.replace(Some(self.clone()));
+            let polled: Poll<F::Output> = future.as_mut().poll(cx);
+            CURRENT.replace(outer);
+            polled
+        })
+        .await
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Scribe>> = const { RefCell::new(None) };
+}
+
+/// The log ledger: a tracing layer that writes each record into the exchange that is being polled.
+#[derive(Debug)]
+struct LogLedger;
+
+/// Sends this thread's log records into the transcripts, until the guard is dropped.
+pub fn capture_logs() -> tracing::subscriber::DefaultGuard {
+    tracing::subscriber::set_default(tracing_subscriber::registry().with(LogLedger))
+}
+
+impl<S: tracing::Subscriber> Layer<S> for LogLedger {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let level = match *event.metadata().level() {
+            tracing::Level::ERROR => Level::Error,
+            tracing::Level::WARN => Level::Warning,
+            tracing::Level::INFO => Level::Info,
+            tracing::Level::DEBUG | tracing::Level::TRACE => return,
+        };
+        CURRENT.with_borrow(|scribe| {
+            if let Some(scribe) = scribe {
+                let mut message = Message(String::new());
+                event.record(&mut message);
+                scribe.record(Party::Application, What::Logged { level, message: message.0 });
+            }
+        });
+    }
+}
+
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            let _ = write!(self.0, "{value:?}");
+        }
+    }
+}
