@@ -340,13 +340,13 @@ fn accepts_as(case: &Case, after: &Run<'_>, claim: Option<(&Symptom, &Run<'_>)>)
         }
     }
     match &after.control {
-        HealthyClient::Tried(outcome) if outcome.class != Class::GoodOpen => {
+        HealthyClient::Tried(outcome) if outcome.class != Class::Served => {
             return Err(Reason::HealthyClient(outcome.clone()));
         }
         HealthyClient::RefusedByDesign(outcome) => {
             // A service that let it in before does not refuse everyone by design.
             let is_let_in = |before: &Judged| {
-                before.let_in.is_some() || before.control.outcome().is_some_and(|seen| seen.class == Class::GoodOpen)
+                before.let_in.is_some() || before.control.outcome().is_some_and(|seen| seen.class == Class::Served)
             };
             if let Some((_, Run { judged: before, .. })) = claim.filter(|(_, before)| is_let_in(before.judged)) {
                 let (outcome, let_in) = (outcome.clone(), before.let_in.clone());
@@ -368,7 +368,7 @@ fn unmet(case: &Case, reading: &Reading<'_>, outcome: &Outcome) -> Option<String
     if let Some(late) = reading.late_body() {
         return Some(late.to_string());
     }
-    if outcome.class != Class::GoodOpen {
+    if outcome.class != Class::Served {
         return None;
     }
     let found_no_session = |step: usize| match case.steps.get(step - 1).map(|step| &step.act) {
@@ -428,7 +428,7 @@ fn is_unanswered(reading: &Reading<'_>, outcome: &Outcome) -> bool {
         | Ending::Refused
         | Ending::NotStarted { .. } => false,
     };
-    closes_without_a_word && outcome.class == Class::GoodOpen && is_asked_in_vain(reading)
+    closes_without_a_word && outcome.class == Class::Served && is_asked_in_vain(reading)
 }
 
 /// Whether the client sent a message, and the service none since. Where the app is seen, its own order counts: what it sends
@@ -625,7 +625,7 @@ fn missing(reading: &Reading<'_>, outcome: &Outcome) -> Option<String> {
         Some(LateBody { part, limit, took: None }) => {
             Some(format!("{part} did not come within {} ms", limit.as_millis()))
         }
-        None if outcome.class == Class::GoodOpen => {
+        None if outcome.class == Class::Served => {
             reading.never_came().map(|waiting_for| format!("{waiting_for} never came"))
         }
         None => None,

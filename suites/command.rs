@@ -77,9 +77,9 @@ fn the_json_document_says_everything() {
     let seen = |run: &Value| {
         ["class", "cause", "outcome", "closed_by"].map(|key| run[key].as_str().unwrap_or_default().to_owned())
     };
-    assert_eq!(seen(&first["before"]), ["bad-server", "crash-before-accept", "http 500", "front"]);
-    assert_eq!(seen(&first["after"]), ["good-open", "clean", "close 1000", "probe"]);
-    assert_eq!(seen(&first["control"]), ["good-open", "clean", "close 1000", "probe"]);
+    assert_eq!(seen(&first["before"]), ["server-error", "crash-before-accept", "http 500", "front"]);
+    assert_eq!(seen(&first["after"]), ["ok", "clean", "close 1000", "probe"]);
+    assert_eq!(seen(&first["control"]), ["ok", "clean", "close 1000", "probe"]);
     assert_eq!(document["summary"]["fixed"], 9);
     assert_eq!(document["summary"]["still-broken"], 0);
     assert!(document["summary"]["wall_ms"].is_u64());
@@ -164,11 +164,39 @@ fn good_text() -> String {
     ""
 )]
 #[case::unknown_class(
-    "good-open",
-    "good-opne",
-    "`good-opne` is no class and no outcome",
-    "did you mean `good-open`?",
+    "\"ok\"",
+    "\"refused-aut\"",
+    "`refused-aut` is no class and no outcome",
+    "did you mean `refused-auth`?",
     ""
+)]
+#[case::old_class_accepted(
+    "accept = [\"ok\"]",
+    "accept = [\"good-open\"]",
+    "`good-open` is no class and no outcome",
+    "`good-open` is now `ok`",
+    "broken.toml:25:11"
+)]
+#[case::old_class_that_failed(
+    "accept = [\"ok\"]",
+    "accept = [\"bad-server\"]",
+    "`bad-server` is no class and no outcome",
+    "`bad-server` is now `server-error`",
+    ""
+)]
+#[case::old_class_counted(
+    "[symptom]",
+    "[expect.at_least]\ngood-open = 1\n\n[symptom]",
+    "unknown variant `good-open`",
+    "`good-open` is now `ok`",
+    ""
+)]
+#[case::old_class_claimed(
+    "class = \"server-error\"",
+    "class = \"bad-server\"",
+    "unknown variant `bad-server`",
+    "`bad-server` is now `server-error`",
+    "broken.toml:29:9"
 )]
 #[case::fault_at_the_wrong_place(
     "place = \"edge\"",
@@ -185,10 +213,10 @@ fn good_text() -> String {
     ""
 )]
 #[case::accepts_a_1011(
-    "accept = [\"good-open\"]",
-    "accept = [\"bad-server\"]",
-    "`bad-server` can never be accepted",
-    "good classes",
+    "accept = [\"ok\"]",
+    "accept = [\"server-error\"]",
+    "`server-error` can never be accepted",
+    "a case accepts `ok`, `refused-auth`, ",
     ""
 )]
 #[case::unknown_outcome(
@@ -230,14 +258,14 @@ fn good_text() -> String {
 #[case::body_of_an_upgrade("by = [", "body = \"x\"\nby = [", "an upgrade has no body", "", "")]
 #[case::at_least_of_nothing(
     "[symptom]",
-    "[expect.at_least]\ngood-not-ready = 1\n\n[symptom]",
+    "[expect.at_least]\nrefused-unavailable = 1\n\n[symptom]",
     "is accepted nowhere",
     "",
     ""
 )]
 #[case::at_least_too_many(
     "[symptom]",
-    "[expect.at_least]\ngood-open = 2\n\n[symptom]",
+    "[expect.at_least]\nok = 2\n\n[symptom]",
     "the steps open 1 exchange(s)",
     "",
     ""
@@ -300,14 +328,14 @@ fn good_text() -> String {
 )]
 #[case::sham_of_nothing(
     "[symptom]",
-    "[[sham]]\nclaim = \"x\"\ndefects = []\noutcome = \"hang\"\nclass = \"bad-hang\"\nfound_by = []\n\n[symptom]",
+    "[[sham]]\nclaim = \"x\"\ndefects = []\noutcome = \"hang\"\nclass = \"hang\"\nfound_by = []\n\n[symptom]",
     "this sham says nothing",
     "",
     ""
 )]
 #[case::unknown_sham(
     "[symptom]",
-    "[[sham]]\nclaim = \"x\"\ndefects = [\"random_secre\"]\noutcome = \"hang\"\nclass = \"bad-hang\"\nfound_by = []\n\n[symptom]",
+    "[[sham]]\nclaim = \"x\"\ndefects = [\"random_secre\"]\noutcome = \"hang\"\nclass = \"hang\"\nfound_by = []\n\n[symptom]",
     "unknown defect `random_secre`",
     "did you mean `random_secret`?",
     ""
@@ -482,7 +510,7 @@ fn a_hunt_fails_on_a_capsule_that_is_not_fixed() {
     let directory = tempfile::tempdir().unwrap();
     let capsule = directory.path().join("capsule.toml");
     let hunt = || relapse(&["hunt", "--cases", "60", "--capsules", directory.path().to_str().unwrap()]);
-    fs::write(&capsule, text.replace("accept = [\"good-open\"]", "accept = [\"good-not-ready\"]")).unwrap();
+    fs::write(&capsule, text.replace("accept = [\"ok\"]", "accept = [\"refused-unavailable\"]")).unwrap();
     assert_eq!(code(&hunt()), Some(1));
     fs::write(&capsule, "summary = 1").unwrap();
     assert_eq!(code(&hunt()), Some(2));
@@ -546,7 +574,7 @@ fn a_detection_says_what_it_takes() {
 #[case::wrong_log("log = \"No JWT", "log = \"No such text", "cannot-reproduce", 1)]
 #[case::wrong_cause("cause = \"app-chose-1011\"", "cause = \"keepalive\"", "cannot-reproduce", 1)]
 #[case::silent_check("found_by = [\"no_internal_close\"]", "found_by = [\"no_drop\"]", "cannot-reproduce", 1)]
-#[case::wrong_class_accepted("accept = [\"good-open\"]", "accept = [\"good-bad-request\"]", "still-broken", 1)]
+#[case::wrong_class_accepted("accept = [\"ok\"]", "accept = [\"refused-request\"]", "still-broken", 1)]
 #[case::idle_fault(
     "header = \"Authorization\"",
     "header = \"Authorization\"\nnth = 1\ntimes = 1\n\n[[fault]]\nplace = \"dependency\"\nkind = \"fail\"\ndependency = \"secret_manager\"\nerror = \"x\"",

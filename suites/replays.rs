@@ -83,7 +83,7 @@ fn with_cases() -> TempDir {
     std::fs::create_dir_all(&cases).unwrap();
     for name in ["ask", "other"] {
         let case = format!(
-            "summary = \"x\"\n[[step]]\nrequest = \"GET /{name}\"\n[expect]\naccept = [\"good-open\"]\n\
+            "summary = \"x\"\n[[step]]\nrequest = \"GET /{name}\"\n[expect]\naccept = [\"ok\"]\n\
              [symptom]\noutcome = \"http 418\"\n"
         );
         std::fs::write(cases.join(format!("{name} it.toml")), case).unwrap();

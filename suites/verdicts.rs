@@ -97,7 +97,7 @@ const UNTIL_CLOSE: &str = r#"[{ open = "PATH" }, { wait = "close" }]"#;
 const ASK: &str =
     r#"[{ open = "PATH" }, { send = { do = "join" } }, { wait_answer = true, within_ms = 600 }, { close = 1000 }]"#;
 
-const OPEN: &str = r#"["good-open"]"#;
+const OPEN: &str = r#"["ok"]"#;
 
 const APPS: &[App] = &[
     App {
@@ -108,13 +108,13 @@ const APPS: &[App] = &[
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "crash-before-accept"
 exception = { type = "KeyError", text = "'room'", place = "service.py in crash_before_accept" }
 log = "Exception in ASGI application"
 found_by = ["no_server_error", "no_escaped_exception"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -126,13 +126,13 @@ found_by = ["no_server_error"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 exception = { type = "AttributeError", text = "'NoneType' object has no attribute 'upper'", place = "service.py in crash_after_accept" }
 log = "Exception in ASGI application"
 found_by = ["no_drop", "no_escaped_exception"]"#,
         by_url: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "unknown"
 found_by = ["no_drop"]"#,
     },
@@ -144,13 +144,13 @@ found_by = ["no_drop"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 exception = { type = "KeyError", text = "'room'", place = "service.py in crash_on_message" }
 log = "Exception in ASGI application"
 found_by = ["no_drop", "no_escaped_exception"]"#,
         by_url: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "unknown"
 found_by = ["no_drop"]"#,
     },
@@ -162,13 +162,13 @@ found_by = ["no_drop"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 200 truncated"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 exception = { type = "IndexError", text = "list index out of range", place = "service.py in crash_in_the_body" }
 log = "Exception in ASGI application"
 found_by = ["body_complete", "no_escaped_exception"]"#,
         by_url: r#"outcome = "http 200 truncated"
-class = "bad-drop"
+class = "dropped"
 cause = "protocol"
 found_by = ["body_complete"]"#,
     },
@@ -180,13 +180,13 @@ found_by = ["body_complete"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "close 1011"
-class = "bad-server"
+class = "server-error"
 cause = "app-chose-1011"
 exception = { type = "KeyError", text = "'room'", place = "service.py in swallowed_with_1011" }
 reason = "no room"
 found_by = ["no_internal_close"]"#,
         by_url: r#"outcome = "close 1011"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 reason = "no room"
 found_by = ["no_internal_close"]"#,
@@ -199,12 +199,12 @@ found_by = ["no_internal_close"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "close 1000"
-class = "good-open"
+class = "ok"
 cause = "policy"
 exception = { type = "KeyError", text = "'room'", place = "service.py in swallowed_with_1000" }
 reason = "bye""#,
         by_url: r#"outcome = "close 1000"
-class = "good-open"
+class = "ok"
 cause = "policy"
 reason = "bye""#,
     },
@@ -216,12 +216,12 @@ reason = "bye""#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "policy"
 log = "no count given"
 found_by = ["no_server_error"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -233,13 +233,13 @@ found_by = ["no_server_error"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "policy"
 exception = { type = "KeyError", text = "'count'", place = "service.py in logged_500" }
 log = "could not count"
 found_by = ["no_server_error"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -251,13 +251,13 @@ found_by = ["no_server_error"]"#,
         accept: r#"["http 400"]"#,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "crash-before-accept"
 exception = { type = "KeyError", text = "'count'", place = "service.py in missing_parameter" }
 log = "Exception in ASGI application"
 found_by = ["no_server_error", "no_escaped_exception"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -269,13 +269,13 @@ found_by = ["no_server_error"]"#,
         accept: r#"["http 4xx"]"#,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "crash-before-accept"
 exception = { type = "AttributeError", text = "'NoneType' object has no attribute 'decode'", place = "service.py in missing_header" }
 log = "Exception in ASGI application"
 found_by = ["no_server_error", "no_escaped_exception"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -284,16 +284,16 @@ found_by = ["no_server_error"]"#,
         before: "json.loads((await receive())['body'])\nawait answer(send, 200)",
         after: "try:\n    json.loads((await receive())['body'])\nexcept ValueError:\n    return await answer(send, 400)\nawait answer(send, 200)",
         steps: r#"[{ request = "POST PATH" }]"#,
-        accept: r#"["good-bad-request"]"#,
+        accept: r#"["refused-request"]"#,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "crash-before-accept"
 exception = { type = "JSONDecodeError", text = "Expecting value: line 1 column 1 (char 0)", place = "service.py in empty_body" }
 log = "Exception in ASGI application"
 found_by = ["no_server_error", "no_escaped_exception"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -305,11 +305,11 @@ found_by = ["no_server_error"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "hang"
-class = "bad-hang"
+class = "hang"
 cause = "hang"
 found_by = ["bounded_wait"]"#,
         by_url: r#"outcome = "hang"
-class = "bad-hang"
+class = "hang"
 cause = "hang"
 found_by = ["bounded_wait"]"#,
     },
@@ -321,11 +321,11 @@ found_by = ["bounded_wait"]"#,
         accept: OPEN,
         control: r#"[{ request = "GET /well" }]"#,
         shows: r#"outcome = "hang"
-class = "bad-hang"
+class = "hang"
 cause = "hang"
 found_by = ["bounded_wait"]"#,
         by_url: r#"outcome = "hang"
-class = "bad-hang"
+class = "hang"
 cause = "hang"
 found_by = ["bounded_wait"]"#,
     },
@@ -337,11 +337,11 @@ found_by = ["bounded_wait"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "hang"
-class = "bad-hang"
+class = "hang"
 cause = "hang"
 found_by = ["bounded_wait"]"#,
         by_url: r#"outcome = "hang"
-class = "bad-hang"
+class = "hang"
 cause = "hang"
 found_by = ["bounded_wait"]"#,
     },
@@ -353,11 +353,11 @@ found_by = ["bounded_wait"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "abandoned"
 found_by = ["no_server_error", "asgi_conformance"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -369,11 +369,11 @@ found_by = ["no_server_error"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "abandoned"
 found_by = ["no_server_error", "asgi_conformance"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -385,11 +385,11 @@ found_by = ["no_server_error"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "abandoned"
 found_by = ["no_drop", "asgi_conformance"]"#,
         by_url: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "unknown"
 found_by = ["no_drop"]"#,
     },
@@ -401,12 +401,12 @@ found_by = ["no_drop"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 200 truncated"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 log = "Exception in ASGI application"
 found_by = ["body_complete", "no_escaped_exception"]"#,
         by_url: r#"outcome = "http 200 truncated"
-class = "bad-drop"
+class = "dropped"
 cause = "protocol"
 found_by = ["body_complete"]"#,
     },
@@ -418,12 +418,12 @@ found_by = ["body_complete"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 200 truncated"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 log = "Exception in ASGI application"
 found_by = ["body_complete", "no_escaped_exception"]"#,
         by_url: r#"outcome = "http 200 truncated"
-class = "bad-drop"
+class = "dropped"
 cause = "protocol"
 found_by = ["body_complete"]"#,
     },
@@ -435,10 +435,10 @@ found_by = ["body_complete"]"#,
         accept: r#"["close 1008"]"#,
         control: "",
         shows: r#"outcome = "close 1008"
-class = "good-bad-request"
+class = "refused-request"
 cause = "policy""#,
         by_url: r#"outcome = "close 1008"
-class = "good-bad-request"
+class = "refused-request"
 cause = "policy""#,
     },
     App {
@@ -449,12 +449,12 @@ cause = "policy""#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 log = "Exception in ASGI application"
 found_by = ["no_drop", "legal_close", "no_escaped_exception"]"#,
         by_url: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "unknown"
 found_by = ["no_drop"]"#,
     },
@@ -466,12 +466,12 @@ found_by = ["no_drop"]"#,
         accept: r#"["close 1008"]"#,
         control: "",
         shows: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 log = "Exception in ASGI application"
 found_by = ["no_drop", "legal_close", "no_escaped_exception"]"#,
         by_url: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "unknown"
 found_by = ["no_drop"]"#,
     },
@@ -483,10 +483,10 @@ found_by = ["no_drop"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 403"
-class = "good-bad-request"
+class = "refused-request"
 cause = "policy""#,
         by_url: r#"outcome = "http 403"
-class = "good-bad-request"
+class = "refused-request"
 cause = "policy""#,
     },
     App {
@@ -497,13 +497,13 @@ cause = "policy""#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 exception = { type = "RuntimeError", text = "Expected ASGI message 'websocket.send' or 'websocket.close', but got 'websocket.accept'.", place = "service.py in accepts_twice" }
 log = "Exception in ASGI application"
 found_by = ["no_drop", "asgi_conformance", "no_escaped_exception"]"#,
         by_url: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "unknown"
 found_by = ["no_drop"]"#,
     },
@@ -515,7 +515,7 @@ found_by = ["no_drop"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "close 1000"
-class = "bad-mask"
+class = "disguised-error"
 cause = "crash-after-accept"
 exception = { type = "RuntimeError", text = "Unexpected ASGI message 'websocket.send', after sending 'websocket.close'.", place = "service.py in say" }
 log = "Exception in ASGI application"
@@ -530,7 +530,7 @@ found_by = ["class_fits_cause", "asgi_conformance", "no_escaped_exception"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "close 1000"
-class = "good-open"
+class = "ok"
 cause = "crash-after-accept"
 exception = { type = "KeyError", text = "'text'", place = "service.py in raises_on_leave" }
 log = "Exception in ASGI application"
@@ -545,13 +545,13 @@ found_by = ["no_escaped_exception"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 exception = { type = "AttributeError", text = "'NoneType' object has no attribute 'upper'", place = "service.py in binary_message" }
 log = "Exception in ASGI application"
 found_by = ["no_drop", "no_escaped_exception"]"#,
         by_url: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "unknown"
 found_by = ["no_drop"]"#,
     },
@@ -563,11 +563,11 @@ found_by = ["no_drop"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "bad handshake (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "protocol"
 found_by = ["subprotocol_offered"]"#,
         by_url: r#"outcome = "bad handshake (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "protocol"
 found_by = ["subprotocol_offered"]"#,
     },
@@ -579,12 +579,12 @@ found_by = ["subprotocol_offered"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 504"
-class = "bad-server"
+class = "server-error"
 cause = "policy"
 exception = { type = "TimeoutError", place = "service.py in gives_up_with_504" }
 found_by = ["no_server_error"]"#,
         by_url: r#"outcome = "http 504"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -596,11 +596,11 @@ found_by = ["no_server_error"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 503"
-class = "bad-server"
+class = "server-error"
 cause = "policy"
 found_by = ["retry_after_present"]"#,
         by_url: r#"outcome = "http 503"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["retry_after_present"]"#,
     },
@@ -612,13 +612,13 @@ found_by = ["retry_after_present"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "crash-before-accept"
 exception = { type = "IndexError", text = "list index out of range", place = "service.py in second_page" }
 log = "Exception in ASGI application"
 found_by = ["no_server_error", "no_escaped_exception"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -630,11 +630,11 @@ found_by = ["no_server_error"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 400"
-class = "good-bad-request"
+class = "refused-request"
 cause = "policy"
 exception = { type = "ValueError", text = "invalid literal for int() with base 0: '07'", place = "service.py in refuses_a_number" }"#,
         by_url: r#"outcome = "http 400"
-class = "good-bad-request"
+class = "refused-request"
 cause = "policy""#,
     },
 ];
@@ -717,7 +717,7 @@ fn made_wrong(symptom: &Symptom) -> Vec<(SymptomKey, Symptom)> {
         wrong.push((key, symptom));
     };
     add(SymptomKey::Outcome, &|symptom| symptom.outcome = "http 418".parse().ok());
-    add(SymptomKey::Class, &|symptom| symptom.class = Some(Class::BadOpen));
+    add(SymptomKey::Class, &|symptom| symptom.class = Some(Class::WronglyAdmitted));
     add(SymptomKey::Cause, &|symptom| symptom.cause = Some(Cause::Keepalive));
     add(SymptomKey::Log, &|symptom| symptom.log = Some("no such record".to_owned()));
     add(SymptomKey::Reason, &|symptom| symptom.reason = Some("no such reason".to_owned()));
@@ -923,7 +923,7 @@ fn that_starts(side: Side, (_, top, lifespan, _): &(&str, &str, &str, &str)) -> 
 fn that_does_not_start((name, _, _, exception): &(&'static str, &str, &str, &str)) -> (Case, Shows) {
     let app = App { name, before: "", after: "", steps: GET, accept: OPEN, control: "", shows: "", by_url: "" };
     let symptom =
-        format!("outcome = \"does not start\"\nclass = \"bad-server\"\ncause = \"no-listener\"\n{exception}\n");
+        format!("outcome = \"does not start\"\nclass = \"server-error\"\ncause = \"no-listener\"\n{exception}\n");
     (app.case(&symptom), Shows::Defect)
 }
 

@@ -239,11 +239,11 @@ offers = ["orders.v2"]
 send = '{"do":"place","order":{"dishes":[1],"table":2}}'
 
 [expect]
-accept = ["good-open"]
+accept = ["ok"]
 
 [symptom]
 outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 found_by = ["no_drop"]
 "#;
@@ -572,7 +572,7 @@ fn an_app_is_looked_at_behind_several_profiles() {
 /// A path that a user names is meant to let clients in.
 #[rstest]
 #[case("ws:/closed", 1, "refused, although the path was named")]
-#[case("ws:/ws", 0, "close 1000 (good-open)")]
+#[case("ws:/ws", 0, "close 1000 (ok)")]
 fn a_named_path_that_refuses_clients_fails(#[case] path: &str, #[case] exit: i32, #[case] expected: &str) {
     let Some(python) = python() else { return };
     let directory = service(FAILS_OVER_BYTES);
@@ -625,7 +625,7 @@ fn an_import_may_take_so_long() {
 
 /// A session that is opened and closed.
 const PLAIN_SESSION: &str = "summary = \"A session opens.\"\n\n[[step]]\nopen = \"/ws\"\n\n[[step]]\nclose = 1000\n\n\
-                             [expect]\naccept = [\"good-open\"]\n";
+                             [expect]\naccept = [\"ok\"]\n";
 
 /// The app answers 200 where everything that the command line says arrives as it was said.
 const SAYS_WHAT_ARRIVED: &str = "

@@ -16,7 +16,7 @@ use crate::{
     close_code::CloseCode,
     credential::{Credential, CredentialPlace},
     defect::Defect,
-    error::{Error, did_you_mean},
+    error::{Error, did_you_mean, renamed},
     event::{EVENT_NAMES, Inbound},
     fault::{
         Calls, EventFault, Fault, FaultKind, Place, ProcessFault, ScopeEdit, Trigger,
@@ -327,7 +327,8 @@ impl Reader<'_> {
             let is_failure =
                 class.is_some_and(|class| !class.is_good()) || pattern.is_some_and(OutcomePattern::is_failure);
             if is_failure {
-                let help = Some("a case accepts good classes, and outcomes that are no failure".to_owned());
+                let good: Vec<&str> = Class::good().map(Class::name).collect();
+                let help = Some(format!("a case accepts `{}`, and outcomes that are no failure", good.join("`, `")));
                 return Err(self.error(entry.span(), format!("`{name}` can never be accepted"), help));
             }
             match (class, pattern) {
@@ -336,7 +337,8 @@ impl Reader<'_> {
                 (None, None) => {
                     let known: Vec<&str> =
                         Class::good().map(Class::name).chain(["http 401", "http 4xx", "close 1008"]).collect();
-                    let help = did_you_mean(name, known.iter().copied())
+                    let help = renamed(name, Class::ALL.into_iter().map(Class::name))
+                        .or_else(|| did_you_mean(name, known.iter().copied()))
                         .unwrap_or_else(|| format!("known are `{}`", known.join("`, `")));
                     return Err(self.error(entry.span(), format!("`{name}` is no class and no outcome"), Some(help)));
                 }
@@ -1318,5 +1320,31 @@ fn carries(request: &Request, upgrade: bool, header: &str) -> bool {
             presents && request.places.iter().any(|place| carriers.contains(place))
         }
         other => request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(other.as_bytes())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        case::{Case, Known},
+        error::{Error, RENAMED},
+    };
+
+    /// Places of a name in a case file.
+    const PLACES: [&str; 1] = ["[symptom]\nclass = \"NAME\"\n"];
+
+    #[test]
+    fn an_old_name_is_refused_where_it_stands_and_the_new_one_is_told() {
+        let is_told = |place: &str, old: &str, new: &str| {
+            let step = "summary = \"x\"\nstep = [{ request = \"GET /\" }]\nexpect.accept = [\"ok\"]\n";
+            let text = format!("{step}{}", place.replace("NAME", old));
+            let Err(Error::File(located)) = Case::parse("case.toml", "case", &text, &Known::NOTHING) else {
+                return false;
+            };
+            located.help == Some(format!("`{old}` is now `{new}`")) && text[located.span].contains(old)
+        };
+        for (old, new) in RENAMED {
+            assert!(PLACES.iter().any(|place| is_told(place, old, new)), "{old}");
+        }
     }
 }

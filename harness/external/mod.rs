@@ -339,7 +339,7 @@ impl Versions {
         // A refusal may have its cause on the way to the app.
         let explanation = looked_at
             .as_ref()
-            .filter(|run| !judgement.verdict.passes() && run.outcome.class != Class::GoodOpen)
+            .filter(|run| !judgement.verdict.passes() && run.outcome.class != Class::Served)
             .and_then(|run| version.and_then(Version::running)?.explain(run));
         Judgement { explanation: explanation.map(|explanation| explanation.to_string()), ..judgement }
     }

@@ -170,7 +170,7 @@ fn properties(heading: &Heading<'_>, evidence: &Evidence<'_>) -> Vec<Property> {
                 Some(Property::Errors)
             }
             Rule::Check("bounded_wait" | "handler_ends" | "no_residue") => Some(Property::Time),
-            Rule::Class(Class::BadHang) if is_bad(Class::BadHang) => Some(Property::Time),
+            Rule::Class(Class::Hang) if is_bad(Class::Hang) => Some(Property::Time),
             Rule::Class(_) | Rule::Check(_) if subject == Cause::Abandoned.name() => Some(Property::Sends),
             Rule::Class(_) | Rule::Check(_) | Rule::NoPanic => None,
         });
