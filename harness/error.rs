@@ -208,7 +208,7 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 }
 
 /// Codes and keys of files that have a new name: the old name, and the new one.
-pub const RENAMED: [(&str, &str); 11] = [
+pub const RENAMED: [(&str, &str); 16] = [
     // Classes.
     ("good-open", "ok"),
     ("good-auth-refusal", "refused-auth"),
@@ -221,6 +221,12 @@ pub const RENAMED: [(&str, &str); 11] = [
     ("bad-mask", "disguised-error"),
     ("bad-open", "wrongly-admitted"),
     ("unclean", "cut-by-fault"),
+    // Causes.
+    ("policy", "app-decision"),
+    ("app-chose-1011", "app-sent-1011"),
+    ("crash-before-accept", "crash-before-response"),
+    ("abandoned", "returned-without-response"),
+    ("keepalive", "keepalive-timeout"),
 ];
 
 /// Help for the old name of something that is known where it stands.

@@ -77,7 +77,7 @@ fn the_json_document_says_everything() {
     let seen = |run: &Value| {
         ["class", "cause", "outcome", "closed_by"].map(|key| run[key].as_str().unwrap_or_default().to_owned())
     };
-    assert_eq!(seen(&first["before"]), ["server-error", "crash-before-accept", "http 500", "front"]);
+    assert_eq!(seen(&first["before"]), ["server-error", "crash-before-response", "http 500", "front"]);
     assert_eq!(seen(&first["after"]), ["ok", "clean", "close 1000", "probe"]);
     assert_eq!(seen(&first["control"]), ["ok", "clean", "close 1000", "probe"]);
     assert_eq!(document["summary"]["fixed"], 9);
@@ -484,7 +484,7 @@ fn a_finding_is_found_again() {
         let line = text.lines().find_map(|line| line.strip_prefix("reproduce: relapse ")).expect("a replay line");
         line.split(' ').map(str::to_owned).collect::<Vec<_>>()
     };
-    let key = "no_internal_close: app-chose-1011";
+    let key = "no_internal_close: app-sent-1011";
     let output = relapse(&arguments);
     assert!(stdout(&output).contains(key), "{}", stdout(&output));
     let replayed = relapse(&again(&output).iter().map(String::as_str).collect::<Vec<_>>());
@@ -572,7 +572,7 @@ fn a_detection_says_what_it_takes() {
 #[rstest]
 #[case::wrong_symptom("outcome = \"close 1011\"", "outcome = \"close 1012\"", "cannot-reproduce", 1)]
 #[case::wrong_log("log = \"No JWT", "log = \"No such text", "cannot-reproduce", 1)]
-#[case::wrong_cause("cause = \"app-chose-1011\"", "cause = \"keepalive\"", "cannot-reproduce", 1)]
+#[case::wrong_cause("cause = \"app-sent-1011\"", "cause = \"keepalive-timeout\"", "cannot-reproduce", 1)]
 #[case::silent_check("found_by = [\"no_internal_close\"]", "found_by = [\"no_drop\"]", "cannot-reproduce", 1)]
 #[case::wrong_class_accepted("accept = [\"ok\"]", "accept = [\"refused-request\"]", "still-broken", 1)]
 #[case::idle_fault(

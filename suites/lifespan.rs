@@ -339,7 +339,7 @@ fn who_comes_while_a_server_stops(#[case] server: &str, #[case] expected: &str) 
 #[case(
     "lifespan.startup",
     EventFault::ReceiveRaises { error: "RuntimeError: no lifespan here".to_owned() },
-    "http 503 (refused-unavailable; policy)",
+    "http 503 (refused-unavailable; app-decision)",
 )]
 #[case("lifespan.startup.complete", EventFault::SendHangs {}, "refused (refused-unavailable; no-listener)")]
 #[case(

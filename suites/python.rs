@@ -238,7 +238,7 @@ accept = ["ok"]
 [symptom]
 outcome = "http 500"
 class = "server-error"
-cause = "crash-before-accept"
+cause = "crash-before-response"
 found_by = ["no_server_error"]
 "#;
 
@@ -288,8 +288,8 @@ fn runs_are_repeatable() {
 
 /// The same crash is another ending behind every server, as with the embedded backend.
 #[rstest]
-#[case("query", "uvicorn-0.35", "http 500 (server-error; crash-before-accept)")]
-#[case("query", "granian-2.8", "http 403 (disguised-error; crash-before-accept)")]
+#[case("query", "uvicorn-0.35", "http 500 (server-error; crash-before-response)")]
+#[case("query", "granian-2.8", "http 403 (disguised-error; crash-before-response)")]
 #[case("after_accept", "uvicorn-0.35", "drop (1006) (dropped; crash-after-accept)")]
 #[case("after_accept", "hypercorn-0.18", "close 1011 (server-error; crash-after-accept)")]
 #[case("after_accept", "daphne-4.2", "close 1011 (server-error; crash-after-accept)")]
@@ -480,7 +480,7 @@ fn rubbish_on_standard_output_harms_nobody() {
     let body = "    print('\\x00rubbish' * 100_000, flush=True)\n    await send({'type': 'websocket.close'})\n";
     let scripts: &[&[Step]] = &[&[open(), wait("anything")]];
     let Some(transcripts) = converse_with(&format!("{ACCEPTS}{body}"), scripts) else { return };
-    assert_eq!(ending(&transcripts.unwrap()[0]), "close 1000 (disguised-error; policy)");
+    assert_eq!(ending(&transcripts.unwrap()[0]), "close 1000 (disguised-error; app-decision)");
 }
 
 /// A client that leaves is told to the application, and its call is not left behind.
@@ -714,7 +714,7 @@ accept = ["ok"]
 [symptom]
 outcome = "close 1011"
 class = "server-error"
-cause = "keepalive"
+cause = "keepalive-timeout"
 found_by = ["no_internal_close"]
 "#;
 

@@ -255,7 +255,7 @@ fn deaf(arguments: &str) -> String {
 #[case::uvicorn(
     "uvicorn==0.54.0",
     "'--ws-ping-interval', '0.2', '--ws-ping-timeout', '0.2'",
-    "close 1011 (server-error; keepalive)"
+    "close 1011 (server-error; keepalive-timeout)"
 )]
 #[case::hypercorn("hypercorn==0.18.0", "'--websocket-ping-interval', '1'", "hang (hang; hang)")]
 fn arguments_change_what_a_stalled_client_sees(#[case] server: &str, #[case] arguments: &str, #[case] expected: &str) {

@@ -109,7 +109,7 @@ const APPS: &[App] = &[
         control: "",
         shows: r#"outcome = "http 500"
 class = "server-error"
-cause = "crash-before-accept"
+cause = "crash-before-response"
 exception = { type = "KeyError", text = "'room'", place = "service.py in crash_before_accept" }
 log = "Exception in ASGI application"
 found_by = ["no_server_error", "no_escaped_exception"]"#,
@@ -181,7 +181,7 @@ found_by = ["body_complete"]"#,
         control: "",
         shows: r#"outcome = "close 1011"
 class = "server-error"
-cause = "app-chose-1011"
+cause = "app-sent-1011"
 exception = { type = "KeyError", text = "'room'", place = "service.py in swallowed_with_1011" }
 reason = "no room"
 found_by = ["no_internal_close"]"#,
@@ -200,12 +200,12 @@ found_by = ["no_internal_close"]"#,
         control: "",
         shows: r#"outcome = "close 1000"
 class = "ok"
-cause = "policy"
+cause = "app-decision"
 exception = { type = "KeyError", text = "'room'", place = "service.py in swallowed_with_1000" }
 reason = "bye""#,
         by_url: r#"outcome = "close 1000"
 class = "ok"
-cause = "policy"
+cause = "app-decision"
 reason = "bye""#,
     },
     App {
@@ -217,7 +217,7 @@ reason = "bye""#,
         control: "",
         shows: r#"outcome = "http 500"
 class = "server-error"
-cause = "policy"
+cause = "app-decision"
 log = "no count given"
 found_by = ["no_server_error"]"#,
         by_url: r#"outcome = "http 500"
@@ -234,7 +234,7 @@ found_by = ["no_server_error"]"#,
         control: "",
         shows: r#"outcome = "http 500"
 class = "server-error"
-cause = "policy"
+cause = "app-decision"
 exception = { type = "KeyError", text = "'count'", place = "service.py in logged_500" }
 log = "could not count"
 found_by = ["no_server_error"]"#,
@@ -252,7 +252,7 @@ found_by = ["no_server_error"]"#,
         control: "",
         shows: r#"outcome = "http 500"
 class = "server-error"
-cause = "crash-before-accept"
+cause = "crash-before-response"
 exception = { type = "KeyError", text = "'count'", place = "service.py in missing_parameter" }
 log = "Exception in ASGI application"
 found_by = ["no_server_error", "no_escaped_exception"]"#,
@@ -270,7 +270,7 @@ found_by = ["no_server_error"]"#,
         control: "",
         shows: r#"outcome = "http 500"
 class = "server-error"
-cause = "crash-before-accept"
+cause = "crash-before-response"
 exception = { type = "AttributeError", text = "'NoneType' object has no attribute 'decode'", place = "service.py in missing_header" }
 log = "Exception in ASGI application"
 found_by = ["no_server_error", "no_escaped_exception"]"#,
@@ -288,7 +288,7 @@ found_by = ["no_server_error"]"#,
         control: "",
         shows: r#"outcome = "http 500"
 class = "server-error"
-cause = "crash-before-accept"
+cause = "crash-before-response"
 exception = { type = "JSONDecodeError", text = "Expecting value: line 1 column 1 (char 0)", place = "service.py in empty_body" }
 log = "Exception in ASGI application"
 found_by = ["no_server_error", "no_escaped_exception"]"#,
@@ -354,7 +354,7 @@ found_by = ["bounded_wait"]"#,
         control: "",
         shows: r#"outcome = "http 500"
 class = "server-error"
-cause = "abandoned"
+cause = "returned-without-response"
 found_by = ["no_server_error", "asgi_conformance"]"#,
         by_url: r#"outcome = "http 500"
 class = "server-error"
@@ -370,7 +370,7 @@ found_by = ["no_server_error"]"#,
         control: "",
         shows: r#"outcome = "http 500"
 class = "server-error"
-cause = "abandoned"
+cause = "returned-without-response"
 found_by = ["no_server_error", "asgi_conformance"]"#,
         by_url: r#"outcome = "http 500"
 class = "server-error"
@@ -386,7 +386,7 @@ found_by = ["no_server_error"]"#,
         control: "",
         shows: r#"outcome = "drop (1006)"
 class = "dropped"
-cause = "abandoned"
+cause = "returned-without-response"
 found_by = ["no_drop", "asgi_conformance"]"#,
         by_url: r#"outcome = "drop (1006)"
 class = "dropped"
@@ -436,10 +436,10 @@ found_by = ["body_complete"]"#,
         control: "",
         shows: r#"outcome = "close 1008"
 class = "refused-request"
-cause = "policy""#,
+cause = "app-decision""#,
         by_url: r#"outcome = "close 1008"
 class = "refused-request"
-cause = "policy""#,
+cause = "app-decision""#,
     },
     App {
         name: "reserved_code",
@@ -484,10 +484,10 @@ found_by = ["no_drop"]"#,
         control: "",
         shows: r#"outcome = "http 403"
 class = "refused-request"
-cause = "policy""#,
+cause = "app-decision""#,
         by_url: r#"outcome = "http 403"
 class = "refused-request"
-cause = "policy""#,
+cause = "app-decision""#,
     },
     App {
         name: "accepts_twice",
@@ -580,7 +580,7 @@ found_by = ["subprotocol_offered"]"#,
         control: "",
         shows: r#"outcome = "http 504"
 class = "server-error"
-cause = "policy"
+cause = "app-decision"
 exception = { type = "TimeoutError", place = "service.py in gives_up_with_504" }
 found_by = ["no_server_error"]"#,
         by_url: r#"outcome = "http 504"
@@ -597,7 +597,7 @@ found_by = ["no_server_error"]"#,
         control: "",
         shows: r#"outcome = "http 503"
 class = "server-error"
-cause = "policy"
+cause = "app-decision"
 found_by = ["retry_after_present"]"#,
         by_url: r#"outcome = "http 503"
 class = "server-error"
@@ -613,7 +613,7 @@ found_by = ["retry_after_present"]"#,
         control: "",
         shows: r#"outcome = "http 500"
 class = "server-error"
-cause = "crash-before-accept"
+cause = "crash-before-response"
 exception = { type = "IndexError", text = "list index out of range", place = "service.py in second_page" }
 log = "Exception in ASGI application"
 found_by = ["no_server_error", "no_escaped_exception"]"#,
@@ -631,11 +631,11 @@ found_by = ["no_server_error"]"#,
         control: "",
         shows: r#"outcome = "http 400"
 class = "refused-request"
-cause = "policy"
+cause = "app-decision"
 exception = { type = "ValueError", text = "invalid literal for int() with base 0: '07'", place = "service.py in refuses_a_number" }"#,
         by_url: r#"outcome = "http 400"
 class = "refused-request"
-cause = "policy""#,
+cause = "app-decision""#,
     },
 ];
 
@@ -718,7 +718,7 @@ fn made_wrong(symptom: &Symptom) -> Vec<(SymptomKey, Symptom)> {
     };
     add(SymptomKey::Outcome, &|symptom| symptom.outcome = "http 418".parse().ok());
     add(SymptomKey::Class, &|symptom| symptom.class = Some(Class::WronglyAdmitted));
-    add(SymptomKey::Cause, &|symptom| symptom.cause = Some(Cause::Keepalive));
+    add(SymptomKey::Cause, &|symptom| symptom.cause = Some(Cause::KeepaliveTimeout));
     add(SymptomKey::Log, &|symptom| symptom.log = Some("no such record".to_owned()));
     add(SymptomKey::Reason, &|symptom| symptom.reason = Some("no such reason".to_owned()));
     add(SymptomKey::FoundBy, &|symptom| symptom.found_by.push("isolation".to_owned()));

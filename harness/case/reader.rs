@@ -1331,7 +1331,7 @@ mod tests {
     };
 
     /// Places of a name in a case file.
-    const PLACES: [&str; 1] = ["[symptom]\nclass = \"NAME\"\n"];
+    const PLACES: [&str; 2] = ["[symptom]\nclass = \"NAME\"\n", "[symptom]\ncause = \"NAME\"\n"];
 
     #[test]
     fn an_old_name_is_refused_where_it_stands_and_the_new_one_is_told() {

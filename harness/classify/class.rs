@@ -13,7 +13,8 @@ use crate::{
 
 impl<'a> Reading<'a> {
     pub(super) fn class(&self, ending: &Ending, cause: Cause) -> Class {
-        let crashed = matches!(cause, Cause::CrashBeforeAccept | Cause::CrashAfterAccept | Cause::Abandoned);
+        let crashed =
+            matches!(cause, Cause::CrashBeforeResponse | Cause::CrashAfterAccept | Cause::ReturnedWithoutResponse);
         if self.welcome.is_some() && !self.is_welcomed_as_itself() || self.foreign_user.is_some() {
             return Class::WronglyAdmitted;
         }
