@@ -76,7 +76,7 @@ pub fn not_started(case: &Case, kind: TargetKind, trouble: &Trouble) -> Judged {
 /// The verdict that does not pass, and the reason for it.
 pub fn alone(case: &Case, run: &Judged) -> Result<(), (Verdict, Reason)> {
     credential_is_taken(run, Side::After)?;
-    all_faults_acted(case, run, Side::After).map_err(|reason| (Verdict::Vacuous, reason))?;
+    all_faults_acted(case, run, Side::After).map_err(|reason| (Verdict::NotExercised, reason))?;
     accepts(case, run).map_err(|reason| (Verdict::Failed, reason))
 }
 
@@ -90,19 +90,19 @@ pub fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> R
     };
     // A hunt does not say which version has to meet the faults.
     if !case.is_alone {
-        all_faults_acted(case, before, Side::Before).map_err(|reason| (Verdict::Vacuous, reason))?;
+        all_faults_acted(case, before, Side::Before).map_err(|reason| (Verdict::NotExercised, reason))?;
     }
     let (shows, fixes) = (Run::of(before), Run::of(after));
-    faults_acted_or_were_in_force(case, before, &fixes).map_err(|reason| (Verdict::Vacuous, reason))?;
+    faults_acted_or_were_in_force(case, before, &fixes).map_err(|reason| (Verdict::NotExercised, reason))?;
     let differences = differences(symptom, before);
     if !differences.is_empty() {
         credential_is_taken(before, Side::Before)?;
-        return Err((Verdict::CannotReproduce, Reason::NotShown(differences)));
+        return Err((Verdict::NotReproduced, Reason::NotShown(differences)));
     }
     // A claim that a version in order shows too tells no bug from its fix.
     if accepts_as(case, &shows, Some((symptom, &shows))).is_ok() {
         credential_is_taken(before, Side::Before)?;
-        return Err((Verdict::CannotReproduce, Reason::BeforeIsAccepted(before.outcome.clone())));
+        return Err((Verdict::NotReproduced, Reason::BeforeIsAccepted(before.outcome.clone())));
     }
     credential_is_taken(after, Side::After)?;
     accepts_as(case, &fixes, Some((symptom, &shows))).map_err(|reason| (Verdict::StillBroken, reason))
@@ -130,13 +130,13 @@ pub fn see_through(case: &Case, profile: &str, shams: &[(Verdict, Judged)]) -> R
         let fix = sham.revision.to_string();
         let has_finding = |name: &&String| judged.findings.iter().any(|finding| finding.check == name.as_str());
         if *verdict != Verdict::StillBroken {
-            return Err((Verdict::Vacuous, Reason::ClaimedFixAccepted { fix, verdict: *verdict }));
+            return Err((Verdict::NotExercised, Reason::ClaimedFixAccepted { fix, verdict: *verdict }));
         } else if !outcome.fits(ending) || *seen != class {
             let shows = format!("shows `{ending}` ({seen}) instead of `{outcome}` ({class})");
-            return Err((Verdict::CannotReproduce, Reason::ClaimedFixDiffers { fix, shows }));
+            return Err((Verdict::NotReproduced, Reason::ClaimedFixDiffers { fix, shows }));
         } else if let Some(silent) = sham.found_by.iter().find(|name| !has_finding(name)) {
             let shows = format!("has no finding of the check {silent}");
-            return Err((Verdict::CannotReproduce, Reason::ClaimedFixDiffers { fix, shows }));
+            return Err((Verdict::NotReproduced, Reason::ClaimedFixDiffers { fix, shows }));
         }
     }
     Ok(())

@@ -26,9 +26,9 @@ pub enum Verdict {
     /// One version: it is not accepted.
     Failed,
     /// Two versions: before does not show the claimed symptom.
-    CannotReproduce,
+    NotReproduced,
     /// The run proves nothing, because a fault never acted.
-    Vacuous,
+    NotExercised,
     /// The harness could not do its work.
     Inconclusive,
 }
@@ -40,8 +40,8 @@ impl Verdict {
         Verdict::Passed,
         Verdict::StillBroken,
         Verdict::Failed,
-        Verdict::CannotReproduce,
-        Verdict::Vacuous,
+        Verdict::NotReproduced,
+        Verdict::NotExercised,
         Verdict::Inconclusive,
     ];
 
@@ -51,8 +51,8 @@ impl Verdict {
             Verdict::Fixed | Verdict::Passed => true,
             Verdict::StillBroken
             | Verdict::Failed
-            | Verdict::CannotReproduce
-            | Verdict::Vacuous
+            | Verdict::NotReproduced
+            | Verdict::NotExercised
             | Verdict::Inconclusive => false,
         }
     }
@@ -62,7 +62,7 @@ impl Verdict {
     pub fn exit_code(self) -> u8 {
         match self {
             Verdict::Fixed | Verdict::Passed => 0,
-            Verdict::StillBroken | Verdict::Failed | Verdict::CannotReproduce | Verdict::Vacuous => 1,
+            Verdict::StillBroken | Verdict::Failed | Verdict::NotReproduced | Verdict::NotExercised => 1,
             Verdict::Inconclusive => 2,
         }
     }
@@ -74,8 +74,8 @@ impl Verdict {
             Verdict::Passed => "passed",
             Verdict::StillBroken => "still-broken",
             Verdict::Failed => "failed",
-            Verdict::CannotReproduce => "cannot-reproduce",
-            Verdict::Vacuous => "vacuous",
+            Verdict::NotReproduced => "not-reproduced",
+            Verdict::NotExercised => "not-exercised",
             Verdict::Inconclusive => "inconclusive",
         }
     }
@@ -87,8 +87,8 @@ impl Verdict {
             Verdict::Passed => "PASSED",
             Verdict::StillBroken => "STILL BROKEN",
             Verdict::Failed => "FAILED",
-            Verdict::CannotReproduce => "CANNOT REPRODUCE",
-            Verdict::Vacuous => "VACUOUS",
+            Verdict::NotReproduced => "NOT REPRODUCED",
+            Verdict::NotExercised => "NOT EXERCISED",
             Verdict::Inconclusive => "INCONCLUSIVE",
         }
     }

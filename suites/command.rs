@@ -570,15 +570,15 @@ fn a_detection_says_what_it_takes() {
 
 /// Each way not to be FIXED, provoked by a case that claims something untrue.
 #[rstest]
-#[case::wrong_symptom("outcome = \"close 1011\"", "outcome = \"close 1012\"", "cannot-reproduce", 1)]
-#[case::wrong_log("log = \"No JWT", "log = \"No such text", "cannot-reproduce", 1)]
-#[case::wrong_cause("cause = \"app-sent-1011\"", "cause = \"keepalive-timeout\"", "cannot-reproduce", 1)]
-#[case::silent_check("found_by = [\"no_internal_close\"]", "found_by = [\"no_drop\"]", "cannot-reproduce", 1)]
+#[case::wrong_symptom("outcome = \"close 1011\"", "outcome = \"close 1012\"", "not-reproduced", 1)]
+#[case::wrong_log("log = \"No JWT", "log = \"No such text", "not-reproduced", 1)]
+#[case::wrong_cause("cause = \"app-sent-1011\"", "cause = \"keepalive-timeout\"", "not-reproduced", 1)]
+#[case::silent_check("found_by = [\"no_internal_close\"]", "found_by = [\"no_drop\"]", "not-reproduced", 1)]
 #[case::wrong_class_accepted("accept = [\"ok\"]", "accept = [\"refused-request\"]", "still-broken", 1)]
 #[case::idle_fault(
     "header = \"Authorization\"",
     "header = \"Authorization\"\nnth = 1\ntimes = 1\n\n[[fault]]\nplace = \"dependency\"\nkind = \"fail\"\ndependency = \"secret_manager\"\nerror = \"x\"",
-    "vacuous",
+    "not-exercised",
     1
 )]
 fn a_claim_that_is_not_true_is_not_fixed(

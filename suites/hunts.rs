@@ -116,7 +116,7 @@ fn a_capsule_without_a_twin_is_judged_by_what_happens_now() {
     // A trigger that does not come about any more proves nothing.
     let never = FaultKind::read("drop_key", &mut keys("query_params")).unwrap().unwrap();
     let unmet = Case { faults: vec![never.into()], ..alone };
-    assert_eq!(conductor.judge(&trial(unmet), 1).verdict, Verdict::Vacuous);
+    assert_eq!(conductor.judge(&trial(unmet), 1).verdict, Verdict::NotExercised);
 }
 
 fn keys(key: &str) -> relapse::fault::setting::Settings {

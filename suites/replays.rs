@@ -260,7 +260,7 @@ fn what_a_hunt_by_url_prints_shows_it_again() {
         (&broken, &fixed, "fixed by the change: ", "FIXED", 0),
         (&broken, &broken, "still broken: ", "STILL BROKEN", 1),
         // The finding is of the new version.
-        (&fixed, &broken, "broken by the change: ", "CANNOT REPRODUCE", 1),
+        (&fixed, &broken, "broken by the change: ", "NOT REPRODUCED", 1),
     ] {
         let hunt = ["hunt", "--before", before, "--target", after];
         let (_, printed, said) = relapse(here, &[&hunt[..], &spoken].concat());

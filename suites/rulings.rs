@@ -381,13 +381,13 @@ fn a_failure_that_comes_and_goes_is_looked_for(#[case] fails: &str, #[case] expe
     let told = format!("shown in {} of {}", entry["shown"]["in_runs"], entry["shown"]["of_runs"]);
     assert_eq!(told, shown);
     let (_, verdict, entry) = run(directory.path(), case, &[&BOTH[..], &["--repeat", "2"]].concat());
-    assert_eq!(verdict, "cannot-reproduce", "{entry:#}");
+    assert_eq!(verdict, "not-reproduced", "{entry:#}");
 }
 
 /// An idle limit of the edge, below the interval of the server's own pings, that a heartbeat outlives had its chance. One that no session reached had none.
 #[rstest]
 #[case::heartbeat("while True:\n        await say(send, 'beat')\n        await asyncio.sleep(5)", "fixed")]
-#[case::ends_early("await close(send, 1000)", "vacuous")]
+#[case::ends_early("await close(send, 1000)", "not-exercised")]
 #[case::still_silent("await asyncio.sleep(1)\n    await listen(receive)", "still-broken")]
 fn a_fault_that_was_in_force_is_not_vacuous(#[case] after: &str, #[case] expected: &str) {
     if python().is_none() {
@@ -461,7 +461,7 @@ fn chat_server(answers: bool) -> SocketAddr {
 /// The version that keeps a body back until it is whole is told from the one that streams it, by the check that says so.
 #[rstest]
 #[case::by_its_check("bounded_wait", "fixed")]
-#[case::by_another_check("answered", "cannot-reproduce")]
+#[case::by_another_check("answered", "not-reproduced")]
 fn a_late_body_is_a_finding(#[case] found_by: &str, #[case] expected: &str) {
     if python().is_none() {
         return;
@@ -530,7 +530,7 @@ fn a_session_that_is_deaf_is_silent() {
     let (verdict, entry) = judged(&deaf, &deaf_too);
     assert_eq!(verdict, "still-broken", "{entry:#}");
     let (verdict, entry) = judged(&fixed, &deaf);
-    assert_eq!(verdict, "cannot-reproduce", "{entry:#}");
+    assert_eq!(verdict, "not-reproduced", "{entry:#}");
 }
 
 /// Headers that our own edge took from an upgrade are named as the cause of its refusal, on either version.
@@ -543,7 +543,7 @@ fn a_refusal_of_what_the_edge_took_is_explained() {
                 [[fault]]\nplace = \"edge\"\nkind = \"drop_hop_by_hop\"\n\
                 [expect]\naccept = [\"ok\"]\n[symptom]\noutcome = \"close 1011\"\n";
     for (targets, expected) in
-        [(vec!["--target", &one], "failed"), (vec!["--before", &one, "--target", &two], "cannot-reproduce")]
+        [(vec!["--target", &one], "failed"), (vec!["--before", &one, "--target", &two], "not-reproduced")]
     {
         let (_, verdict, entry) = run(directory.path(), case, &targets);
         assert_eq!(verdict, expected, "{entry:#}");
@@ -636,8 +636,8 @@ fn an_exception_of_the_start_can_be_claimed() {
     for (exception, expected) in [
         ("\"KeyError: 'room'\"", "fixed"),
         ("{ type = \"KeyError\", place = \"service.py in ready\" }", "fixed"),
-        ("\"ValueError\"", "cannot-reproduce"),
-        ("{ type = \"KeyError\", place = \"service.py in other\" }", "cannot-reproduce"),
+        ("\"ValueError\"", "not-reproduced"),
+        ("{ type = \"KeyError\", place = \"service.py in other\" }", "not-reproduced"),
     ] {
         let case = format!(
             "summary = \"x\"\nstep = [{{ request = \"GET /ask\" }}]\n[expect]\naccept = [\"ok\"]\n\

@@ -761,7 +761,7 @@ async fn wrong_verdicts(
         let judgement = right.judge(case, 1).await;
         let expected = match shows {
             Shows::Defect => Verdict::Fixed,
-            Shows::Nothing => Verdict::CannotReproduce,
+            Shows::Nothing => Verdict::NotReproduced,
         };
         expect("broken and fixed", case, expected, &judgement);
         if judgement.verdict != Verdict::Fixed {
@@ -774,7 +774,7 @@ async fn wrong_verdicts(
                 Some(Clock::Real) => judged_again(&case, judgement.clone()),
                 Some(Clock::Virtual) | None => right.judge(&case, 1).await,
             };
-            expect(&format!("a wrong {key}"), &case, Verdict::CannotReproduce, &judgement);
+            expect(&format!("a wrong {key}"), &case, Verdict::NotReproduced, &judgement);
             let told: Vec<SymptomKey> = match &judgement.reason {
                 Some(Reason::NotShown(differences)) => differences.iter().map(|difference| difference.key).collect(),
                 _ => Vec::new(),
@@ -787,19 +787,19 @@ async fn wrong_verdicts(
 
     let swapped = versions(right.after, right.before.unwrap());
     for (case, _) in cases {
-        expect("fixed and broken", case, Verdict::CannotReproduce, &swapped.judge(case, 1).await);
+        expect("fixed and broken", case, Verdict::NotReproduced, &swapped.judge(case, 1).await);
     }
 
     let both_fixed = versions(swapped.before.unwrap(), fixed_too);
     for (case, _) in cases {
-        expect("fixed on both sides", case, Verdict::CannotReproduce, &both_fixed.judge(case, 1).await);
+        expect("fixed on both sides", case, Verdict::NotReproduced, &both_fixed.judge(case, 1).await);
     }
 
     let both_broken = versions(swapped.after, broken_too);
     for (case, shows) in cases {
         let expected = match shows {
             Shows::Defect => Verdict::StillBroken,
-            Shows::Nothing => Verdict::CannotReproduce,
+            Shows::Nothing => Verdict::NotReproduced,
         };
         expect("broken on both sides", case, expected, &both_broken.judge(case, 1).await);
     }

@@ -328,12 +328,12 @@ impl Versions {
     ) -> Judgement {
         let judgement = Judgement { shown, others, ..Judgement::of(result, before, Some(after)) };
         let (looked_at, version) = match judgement.verdict {
-            Verdict::CannotReproduce => (&judgement.before, self.before.as_ref()),
+            Verdict::NotReproduced => (&judgement.before, self.before.as_ref()),
             Verdict::Fixed
             | Verdict::Passed
             | Verdict::StillBroken
             | Verdict::Failed
-            | Verdict::Vacuous
+            | Verdict::NotExercised
             | Verdict::Inconclusive => (&judgement.after, Some(&self.after)),
         };
         // A refusal may have its cause on the way to the app.
