@@ -208,7 +208,7 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 }
 
 /// Codes and keys of files that have a new name: the old name, and the new one.
-pub const RENAMED: [(&str, &str); 16] = [
+pub const RENAMED: [(&str, &str); 20] = [
     // Classes.
     ("good-open", "ok"),
     ("good-auth-refusal", "refused-auth"),
@@ -227,6 +227,11 @@ pub const RENAMED: [(&str, &str); 16] = [
     ("crash-before-accept", "crash-before-response"),
     ("abandoned", "returned-without-response"),
     ("keepalive", "keepalive-timeout"),
+    // Keys of cases and issues.
+    ("behind", "root_cause"),
+    ("sham", "claimed_fix"),
+    ("control", "healthy_client"),
+    ("place", "at"),
 ];
 
 /// Help for the old name of something that is known where it stands.

@@ -343,7 +343,7 @@ impl fmt::Display for Reason {
                 write!(
                     f,
                     "after: the healthy client gets {outcome}, and before let it in{let_in}; if that is right, say in \
-                     `[[control.step]]` what a healthy client does"
+                     `[[healthy_client.step]]` what a healthy client does"
                 )
             }
             Reason::Finding(finding) => write!(f, "after: {}: {}", finding.check, finding.message),

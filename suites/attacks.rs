@@ -191,7 +191,7 @@ warm = chat
 /// The fix answers the trigger, and leaves the case's own healthy client without the message that it waits for.
 const THE_CONTROL_WAITS: Attack = Attack {
     case: "step = [{ open = \"/chat\" }, { send = \"bad\" }, { wait_answer = true, within_ms = 500 }, { wait = \"close\" }]\n\
-           [control]\nstep = [{ open = \"/chat\" }, { send = \"good\" }, { wait_text = \"hello\", within_ms = 500 }, { wait = \"close\" }]\n\
+           [healthy_client]\nstep = [{ open = \"/chat\" }, { send = \"good\" }, { wait_text = \"hello\", within_ms = 500 }, { wait = \"close\" }]\n\
            [expect]\naccept = [\"ok\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n",
     before: "
 async def chat(scope, receive, send):

@@ -65,7 +65,7 @@ fn the_json_document_says_everything() {
     let output = relapse(&["run", "S508-1", "--format", "json", "--seed", "7"]);
     assert_eq!(code(&output), Some(0));
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(document["schema"], 4);
+    assert_eq!(document["schema"], 5);
     let entries = document["cases"].as_array().unwrap();
     assert_eq!(entries.len(), 9, "one entry a server");
     let first = &entries[0];
@@ -79,7 +79,7 @@ fn the_json_document_says_everything() {
     };
     assert_eq!(seen(&first["before"]), ["server-error", "crash-before-response", "http 500", "front"]);
     assert_eq!(seen(&first["after"]), ["ok", "clean", "close 1000", "probe"]);
-    assert_eq!(seen(&first["control"]), ["ok", "clean", "close 1000", "probe"]);
+    assert_eq!(seen(&first["healthy_client"]), ["ok", "clean", "close 1000", "probe"]);
     assert_eq!(document["summary"]["fixed"], 9);
     assert_eq!(document["summary"]["still-broken"], 0);
     assert!(document["summary"]["wall_ms"].is_u64());
@@ -199,10 +199,10 @@ fn good_text() -> String {
     "broken.toml:29:9"
 )]
 #[case::fault_at_the_wrong_place(
-    "place = \"edge\"",
-    "place = \"scope\"",
+    "at = \"edge\"",
+    "at = \"scope\"",
     "`strip_header` does not act at the scope",
-    "write `place = \"edge\"`",
+    "write `at = \"edge\"`",
     ""
 )]
 #[case::can_never_fire(
@@ -227,8 +227,8 @@ fn good_text() -> String {
     ""
 )]
 #[case::unknown_scope_key(
-    "place = \"edge\"\nkind = \"strip_header\"\nheader = \"Authorization\"",
-    "place = \"scope\"\nkind = \"drop_key\"\nkey = \"querystring\"",
+    "at = \"edge\"\nkind = \"strip_header\"\nheader = \"Authorization\"",
+    "at = \"scope\"\nkind = \"drop_key\"\nkey = \"querystring\"",
     "unknown scope key `querystring`",
     "did you mean `query_string`?",
     ""
@@ -241,6 +241,27 @@ fn good_text() -> String {
     "a path holds no space",
     "percent-encode it",
     "broken.toml:10:8"
+)]
+#[case::old_key(
+    "root_cause =",
+    "behind =",
+    "unknown field `behind`",
+    "`behind` is now `root_cause`",
+    "broken.toml:3:1"
+)]
+#[case::old_key_of_a_fault(
+    "at = \"edge\"",
+    "place = \"edge\"",
+    "a fault has no key `place`",
+    "`place` is now `at`",
+    "broken.toml:20:1"
+)]
+#[case::old_table(
+    "[symptom]",
+    "[[sham]]\nclaim = \"x\"\n\n[symptom]",
+    "unknown field `sham`",
+    "`sham` is now `claimed_fix`",
+    "broken.toml:27:3"
 )]
 #[case::no_toml("summary =", "summary", "", "", "broken.toml:1:")]
 #[case::nobody("profiles =", "users = 0\nprofiles =", "nobody would perform the steps", "between 1 and 1000", "")]
@@ -272,70 +293,70 @@ fn good_text() -> String {
 )]
 #[case::unknown_operation(
     "[expect]",
-    "[[fault]]\nplace = \"dependency\"\nkind = \"hang\"\ndependency = \"redis\"\noperation = \"pig\"\n\n[expect]",
+    "[[fault]]\nat = \"dependency\"\nkind = \"hang\"\ndependency = \"redis\"\noperation = \"pig\"\n\n[expect]",
     "unknown operation `pig`",
     "did you mean `ping`?",
     ""
 )]
 #[case::no_delay(
     "[expect]",
-    "[[fault]]\nplace = \"dependency\"\nkind = \"delay\"\ndependency = \"redis\"\ndelay_ms = 0\n\n[expect]",
+    "[[fault]]\nat = \"dependency\"\nkind = \"delay\"\ndependency = \"redis\"\ndelay_ms = 0\n\n[expect]",
     "`delay_ms` must be a time of 1 to 3600000 milliseconds",
     "",
     ""
 )]
 #[case::over_before_it_begins(
     "[expect]",
-    "[[fault]]\nplace = \"dependency\"\nkind = \"hang\"\ndependency = \"redis\"\nfrom_ms = 5\nuntil_ms = 5\n\n[expect]",
+    "[[fault]]\nat = \"dependency\"\nkind = \"hang\"\ndependency = \"redis\"\nfrom_ms = 5\nuntil_ms = 5\n\n[expect]",
     "over before it begins",
     "",
     ""
 )]
 #[case::absent_for_ever(
     "[expect]",
-    "[[fault]]\nplace = \"process\"\nkind = \"absent\"\n\n[expect]",
+    "[[fault]]\nat = \"process\"\nkind = \"absent\"\n\n[expect]",
     "`absent` needs `until_ms`",
     "",
     ""
 )]
 #[case::absent_later(
     "[expect]",
-    "[[fault]]\nplace = \"process\"\nkind = \"absent\"\nfrom_ms = 1\nuntil_ms = 9\n\n[expect]",
+    "[[fault]]\nat = \"process\"\nkind = \"absent\"\nfrom_ms = 1\nuntil_ms = 9\n\n[expect]",
     "`absent` needs `until_ms`",
     "",
     ""
 )]
 #[case::unknown_module(
     "[expect]",
-    "[[fault]]\nplace = \"process\"\nkind = \"missing_module\"\nmodule = \"reddis\"\nuntil_ms = 9\n\n[expect]",
+    "[[fault]]\nat = \"process\"\nkind = \"missing_module\"\nmodule = \"reddis\"\nuntil_ms = 9\n\n[expect]",
     "unknown module `reddis`",
     "did you mean `redis`?",
     ""
 )]
 #[case::unknown_variable(
     "[expect]",
-    "[[fault]]\nplace = \"process\"\nkind = \"unset_variable\"\nname = \"ENVIROMENT\"\n\n[expect]",
+    "[[fault]]\nat = \"process\"\nkind = \"unset_variable\"\nname = \"ENVIROMENT\"\n\n[expect]",
     "unknown variable `ENVIROMENT`",
     "did you mean `ENVIRONMENT`?",
     ""
 )]
 #[case::variable_twice(
     "[expect]",
-    "[[fault]]\nplace = \"process\"\nkind = \"unset_variable\"\nname = \"TESTING\"\n\n[[fault]]\nplace = \"process\"\nkind = \"set_variable\"\nname = \"TESTING\"\nvalue = \"1\"\n\n[expect]",
+    "[[fault]]\nat = \"process\"\nkind = \"unset_variable\"\nname = \"TESTING\"\n\n[[fault]]\nat = \"process\"\nkind = \"set_variable\"\nname = \"TESTING\"\nvalue = \"1\"\n\n[expect]",
     "undoes another one",
     "",
     ""
 )]
 #[case::sham_of_nothing(
     "[symptom]",
-    "[[sham]]\nclaim = \"x\"\ndefects = []\noutcome = \"hang\"\nclass = \"hang\"\nfound_by = []\n\n[symptom]",
+    "[[claimed_fix]]\nclaim = \"x\"\ndefects = []\noutcome = \"hang\"\nclass = \"hang\"\nfound_by = []\n\n[symptom]",
     "this sham says nothing",
     "",
     ""
 )]
 #[case::unknown_sham(
     "[symptom]",
-    "[[sham]]\nclaim = \"x\"\ndefects = [\"random_secre\"]\noutcome = \"hang\"\nclass = \"hang\"\nfound_by = []\n\n[symptom]",
+    "[[claimed_fix]]\nclaim = \"x\"\ndefects = [\"random_secre\"]\noutcome = \"hang\"\nclass = \"hang\"\nfound_by = []\n\n[symptom]",
     "unknown defect `random_secre`",
     "did you mean `random_secret`?",
     ""
@@ -537,7 +558,7 @@ fn the_parts_of_a_campaign_merge() {
     let merged = relapse(&arguments);
     assert_eq!(code(&merged), Some(1));
     let [merged, whole]: [Value; 2] = [stdout(&merged), hunt(&[])].map(|text| serde_json::from_str(&text).unwrap());
-    assert_eq!(merged["reached"], whole["reached"]);
+    assert_eq!(merged["coverage"], whole["coverage"]);
     let keys = |report: &Value| {
         let found = report["found"].as_array().unwrap().iter().map(|found| found["key"].to_string());
         found.collect::<Vec<_>>()
@@ -577,7 +598,7 @@ fn a_detection_says_what_it_takes() {
 #[case::wrong_class_accepted("accept = [\"ok\"]", "accept = [\"refused-request\"]", "still-broken", 1)]
 #[case::idle_fault(
     "header = \"Authorization\"",
-    "header = \"Authorization\"\nnth = 1\ntimes = 1\n\n[[fault]]\nplace = \"dependency\"\nkind = \"fail\"\ndependency = \"secret_manager\"\nerror = \"x\"",
+    "header = \"Authorization\"\nnth = 1\ntimes = 1\n\n[[fault]]\nat = \"dependency\"\nkind = \"fail\"\ndependency = \"secret_manager\"\nerror = \"x\"",
     "not-exercised",
     1
 )]

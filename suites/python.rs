@@ -224,7 +224,7 @@ fn a_bad_end_fails_the_command(#[case] arguments: &[&str]) {
 const PLAIN: &str = r#"
 summary = "A request is answered."
 reported = "Nothing."
-behind = "Nothing."
+root_cause = "Nothing."
 scenario = "hunt"
 alone = true
 
@@ -692,7 +692,7 @@ fn a_sleep_blocks_the_loop(#[case] with: &str, #[case] work: &str, #[case] secon
 const PATIENT: &str = r#"
 summary = "A long turn costs no connection."
 reported = "Nothing."
-behind = "Nothing."
+root_cause = "Nothing."
 scenario = "hunt by route"
 
 [[step]]

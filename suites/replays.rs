@@ -114,7 +114,7 @@ fn check_run(directory: &Path, arguments: &[&str], fronts: usize) {
         let document: serde_json::Value =
             serde_json::from_str(&document).unwrap_or_else(|error| panic!("{error}: {document}{said}"));
         let replays: Vec<&str> =
-            document["cases"].as_array().unwrap().iter().map(|entry| entry["replay"].as_str().unwrap()).collect();
+            document["cases"].as_array().unwrap().iter().map(|entry| entry["reproduce"].as_str().unwrap()).collect();
         assert_eq!(replays, lines, "the document and the table print the same commands");
     }
 }

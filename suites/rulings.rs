@@ -193,7 +193,7 @@ fn a_healthy_client_of_the_cases_own_has_to_get_through(#[case] status: &str, #[
     };
     put(&directory.path().join("before"), &version("scope['room']", "500"));
     put(&directory.path().join("after"), &version("scope.get('room')", status));
-    let case = "summary = \"x\"\n[[step]]\nrequest = \"GET /ask\"\n[[control.step]]\nrequest = \"GET /other\"\n\
+    let case = "summary = \"x\"\n[[step]]\nrequest = \"GET /ask\"\n[[healthy_client.step]]\nrequest = \"GET /other\"\n\
                 [expect]\naccept = [\"ok\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n";
     let (_, verdict, entry) = run(directory.path(), case, &BOTH);
     assert_eq!(verdict, expected, "{entry:#}");
@@ -374,7 +374,7 @@ fn a_failure_that_comes_and_goes_is_looked_for(#[case] fails: &str, #[case] expe
     };
     put(&directory.path().join("before"), &version("count % 3 == 0"));
     put(&directory.path().join("after"), &version(fails));
-    let case = "summary = \"x\"\n[[step]]\nrequest = \"GET /ask\"\n[[control.step]]\nrequest = \"GET /well\"\n\
+    let case = "summary = \"x\"\n[[step]]\nrequest = \"GET /ask\"\n[[healthy_client.step]]\nrequest = \"GET /well\"\n\
                 [expect]\naccept = [\"ok\"]\n[symptom]\noutcome = \"http 500\"\n";
     let (_, verdict, entry) = run(directory.path(), case, &[&BOTH[..], &["--repeat", "6"]].concat());
     assert_eq!(verdict, expected, "{entry:#}");
@@ -399,7 +399,7 @@ fn a_fault_that_was_in_force_is_not_vacuous(#[case] after: &str, #[case] expecte
     put(&directory.path().join("before"), &version("await listen(receive)"));
     put(&directory.path().join("after"), &version(after));
     let case = "summary = \"x\"\nstep = [{ open = \"/feed\" }, { pause_ms = 90000 }, { close = 1000 }]\n\
-                [[fault]]\nplace = \"edge\"\nkind = \"idle\"\ndirection = \"both\"\nafter_ms = 15000\n\
+                [[fault]]\nat = \"edge\"\nkind = \"idle\"\ndirection = \"both\"\nafter_ms = 15000\n\
                 [expect]\naccept = [\"ok\"]\n[symptom]\noutcome = \"drop (1006)\"\n";
     let (_, verdict, entry) = run(directory.path(), case, &BOTH);
     assert_eq!(verdict, expected, "{entry:#}");
@@ -540,7 +540,7 @@ fn a_refusal_of_what_the_edge_took_is_explained() {
     let upgrade = "upgrade: websocket";
     let [one, two] = [true, true].map(|answers| gateway(upgrade, "426 Upgrade Required", chat_server(answers)));
     let case = "summary = \"x\"\nstep = [{ open = \"/ws\" }]\n\
-                [[fault]]\nplace = \"edge\"\nkind = \"drop_hop_by_hop\"\n\
+                [[fault]]\nat = \"edge\"\nkind = \"drop_hop_by_hop\"\n\
                 [expect]\naccept = [\"ok\"]\n[symptom]\noutcome = \"close 1011\"\n";
     for (targets, expected) in
         [(vec!["--target", &one], "failed"), (vec!["--before", &one, "--target", &two], "not-reproduced")]
@@ -555,7 +555,7 @@ fn a_refusal_of_what_the_edge_took_is_explained() {
 
 /// Where a healthy client opens a session, upgrades arrive.
 #[rstest]
-#[case::seen_to_arrive("[[control.step]]\nopen = \"/ws\"\nquery = \"room=a\"\n", false)]
+#[case::seen_to_arrive("[[healthy_client.step]]\nopen = \"/ws\"\nquery = \"room=a\"\n", false)]
 #[case::not_seen("", true)]
 fn an_upgrade_that_arrives_is_not_doubted(#[case] control: &str, #[case] is_doubted: bool) {
     let directory = tempfile::tempdir().unwrap();
@@ -700,7 +700,7 @@ async def ask(scope, receive, send):
     await answer(send, 200)
 ";
     put(&directory.path().join("after"), after);
-    let case = "summary = \"x\"\nstep = [{ request = \"GET /ask\" }]\n[[control.step]]\nrequest = \"GET /well\"\n\
+    let case = "summary = \"x\"\nstep = [{ request = \"GET /ask\" }]\n[[healthy_client.step]]\nrequest = \"GET /well\"\n\
                 [expect]\naccept = [\"ok\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n";
     let (_, verdict, entry) = run(directory.path(), case, &[&BOTH[..], server].concat());
     assert_eq!(verdict, "still-broken", "{entry:#}");

@@ -337,7 +337,7 @@ fn cases_with_signals_and_arguments_are_judged() {
     assert_eq!(code, Some(2), "{told}");
     // The healthy client leaves nothing for later.
     let last = document["cases"].as_array().unwrap().last().unwrap();
-    assert_eq!(last["control"]["outcome"], "http 200", "{told}");
+    assert_eq!(last["healthy_client"]["outcome"], "http 200", "{told}");
 }
 
 /// A target without a server that the harness starts refuses such a case with its line, and nothing is sent.

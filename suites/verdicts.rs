@@ -646,7 +646,7 @@ impl App {
     /// Its case, with this symptom.
     fn case(&self, symptom: &str) -> Case {
         let App { name, steps, accept, control, .. } = self;
-        let control = if control.is_empty() { String::new() } else { format!("[control]\nstep = {control}\n") };
+        let control = if control.is_empty() { String::new() } else { format!("[healthy_client]\nstep = {control}\n") };
         let text =
             format!("summary = \"{name}\"\nstep = {steps}\n{control}[expect]\naccept = {accept}\n[symptom]\n{symptom}");
         let checks = check::names();

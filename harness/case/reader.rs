@@ -820,8 +820,8 @@ impl Reader<'_> {
             let message = format!("`{kind}` acts at the {}, and there is only an edge here", place.name());
             return Err(self.error(span, message, None));
         }
-        if given.settings.contains_key("place") {
-            self.one_of("place", &given.text("place")?, &[place.name()])?;
+        if given.settings.contains_key("at") {
+            self.one_of("injection point", &given.text("at")?, &[place.name()])?;
         }
         let trigger = given.trigger(1)?;
         Ok(Fault { kind: given.kind(&kind)?, trigger })
@@ -833,6 +833,9 @@ impl Reader<'_> {
         for (key, value) in raw.into_inner() {
             given.settings.insert(key.get_ref().clone(), (key.span(), value));
         }
+        if let (Some((key, _)), Some(help)) = (given.settings.get("place"), renamed("place", ["at"])) {
+            return Err(self.error(key.clone(), "a fault has no key `place`", Some(help)));
+        }
         let kinds: Vec<&str> = FaultKind::all().map(|kind| kind.name).collect();
         let kind = self.one_of("fault", &given.text("kind")?, &kinds)?;
         Ok((given, kind))
@@ -842,11 +845,11 @@ impl Reader<'_> {
         let span = raw.span();
         let (mut given, kind) = self.given(raw)?;
         let places: Vec<&str> = Place::ALL.iter().map(|place| place.name()).collect();
-        let given_place = given.text("place")?;
-        let place = self.one_of("place", &given_place, &places)?;
+        let given_place = given.text("at")?;
+        let place = self.one_of("injection point", &given_place, &places)?;
         let right_place = FaultKind::all().find(|known| known.name == kind).map(|known| known.place.name());
         if right_place != Some(place.as_str()) {
-            let help = right_place.map(|place| format!("write `place = \"{place}\"`"));
+            let help = right_place.map(|place| format!("write `at = \"{place}\"`"));
             return Err(self.error(given_place.span(), format!("`{kind}` does not act at the {place}"), help));
         }
         let trigger = given.trigger(steps.len())?;
@@ -1331,13 +1334,20 @@ mod tests {
     };
 
     /// Places of a name in a case file.
-    const PLACES: [&str; 2] = ["[symptom]\nclass = \"NAME\"\n", "[symptom]\ncause = \"NAME\"\n"];
+    const PLACES: [&str; 6] = [
+        "[symptom]\nclass = \"NAME\"\n",
+        "[symptom]\ncause = \"NAME\"\n",
+        "NAME = \"x\"\n",
+        "[[NAME]]\n",
+        "[NAME]\n",
+        "[[fault]]\nkind = \"strip_header\"\nNAME = \"edge\"\n",
+    ];
 
     #[test]
     fn an_old_name_is_refused_where_it_stands_and_the_new_one_is_told() {
         let is_told = |place: &str, old: &str, new: &str| {
-            let step = "summary = \"x\"\nstep = [{ request = \"GET /\" }]\nexpect.accept = [\"ok\"]\n";
-            let text = format!("{step}{}", place.replace("NAME", old));
+            let case = "summary = \"x\"\nstep = [{ request = \"GET /\" }]\nexpect.accept = [\"ok\"]\n";
+            let text = format!("{case}{}", place.replace("NAME", old));
             let Err(Error::File(located)) = Case::parse("case.toml", "case", &text, &Known::NOTHING) else {
                 return false;
             };

@@ -42,7 +42,7 @@ enum Source {
 }
 
 impl External {
-    /// How the healthy client of a case fares, without any fault: the case's own `[control]`; the service file's session; the
+    /// How the healthy client of a case fares, without any fault: the case's own `[healthy_client]`; the service file's session; the
     /// case's own first request; the plainest request to a route of the app.
     ///
     /// # Errors

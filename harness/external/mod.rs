@@ -233,7 +233,7 @@ impl External {
     fn explain(&self, judged: &Judged) -> Option<Explanation> {
         let at = judged.outcomes.iter().position(|outcome| *outcome == judged.outcome)?;
         let explanation = self.kind.explain(&judge::reading(judged, at)?, &judged.outcome.ending)?;
-        // The upgrade of a healthy client arrived, on the case's own path unless `[control]` names another.
+        // The upgrade of a healthy client arrived, on the case's own path unless `[healthy_client]` names another.
         let is_session = |outcome: &Outcome| matches!(outcome.ending, Ending::Parted { .. } | Ending::Close { .. });
         match judged.control.outcome().is_some_and(is_session) {
             true => explanation.of_arrived(),

@@ -25,9 +25,11 @@ struct Entry<'a> {
     issue: &'a str,
     also: &'a [String],
     title: &'a str,
+    #[serde(rename = "root_cause")]
     behind: &'a str,
     cases: Vec<Row<'a>>,
     defects: BTreeSet<&'static str>,
+    #[serde(rename = "claimed_fixes")]
     shams: BTreeSet<&'static str>,
     checks: BTreeSet<&'a str>,
 }
