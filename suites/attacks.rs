@@ -35,7 +35,7 @@ struct Attack {
 }
 
 /// A plain request that fails with an exception.
-const ASK: &str = "step = [{ request = \"GET /ask\" }]\n[expect]\naccept = [\"good-open\"]\n\
+const ASK: &str = "step = [{ request = \"GET /ask\" }]\n[expect]\naccept = [\"ok\"]\n\
                    [symptom]\noutcome = \"http 500\"\nexception = \"KeyError: 'room'\"\n";
 
 const ASK_RAISES: &str = "
@@ -94,7 +94,7 @@ async def ask(scope, receive, send):
 /// The exception is caught, and the session closed with an accepted code instead of an answer.
 const INTO_A_CLOSE: Attack = Attack {
     case: "step = [{ open = \"/chat\" }, { send = \"hello\" }, { wait = \"close\" }]\n\
-           [expect]\naccept = [\"good-open\", \"close 1008\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n",
+           [expect]\naccept = [\"ok\", \"close 1008\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n",
     before: "
 async def chat(scope, receive, send):
     await opened(receive, send)
@@ -140,7 +140,7 @@ async def ask(scope, receive, send):
 
 /// The fix refuses the bad query, and fails for every client without it.
 const OTHERS_FAIL: Attack = Attack {
-    case: "step = [{ request = \"GET /ask\", query = \"n=x\" }]\n[expect]\naccept = [\"good-bad-request\"]\n\
+    case: "step = [{ request = \"GET /ask\", query = \"n=x\" }]\n[expect]\naccept = [\"refused-request\"]\n\
            [symptom]\noutcome = \"http 500\"\n",
     before: "
 async def ask(scope, receive, send):
@@ -163,7 +163,7 @@ async def ask(scope, receive, send):
 /// A route that only the code names changes the app, so that it must not be asked before the case.
 const ANOTHER_ROUTE_REPAIRS: Attack = Attack {
     case: "step = [{ open = \"/chat\" }, { send = \"hello\" }, { wait_answer = true, within_ms = 500 }, { close = 1000 }]\n\
-           [expect]\naccept = [\"good-open\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n",
+           [expect]\naccept = [\"ok\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n",
     before: WARMS_UP,
     fake: WARMS_UP,
     why: "KeyError: 'room'",
@@ -193,8 +193,8 @@ warm = chat
 /// The fix answers the trigger, and leaves the case's own healthy client without the message that it waits for.
 const THE_CONTROL_WAITS: Attack = Attack {
     case: "step = [{ open = \"/chat\" }, { send = \"bad\" }, { wait_answer = true, within_ms = 500 }, { wait = \"close\" }]\n\
-           [control]\nstep = [{ open = \"/chat\" }, { send = \"good\" }, { wait_text = \"hello\", within_ms = 500 }, { wait = \"close\" }]\n\
-           [expect]\naccept = [\"good-open\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n",
+           [healthy_client]\nstep = [{ open = \"/chat\" }, { send = \"good\" }, { wait_text = \"hello\", within_ms = 500 }, { wait = \"close\" }]\n\
+           [expect]\naccept = [\"ok\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n",
     before: "
 async def chat(scope, receive, send):
     await opened(receive, send)
@@ -210,7 +210,7 @@ async def chat(scope, receive, send):
     await say(send, 'no')
     await close(send, 1000)
 ",
-    why: "the healthy client gets close 1000 (bad-silent",
+    why: "the healthy client gets close 1000 (no-answer",
     fixed: "
 async def chat(scope, receive, send):
     await opened(receive, send)
@@ -277,7 +277,7 @@ fn a_fake_fix_behind_a_server_is_seen_through(#[case] attack: &Attack) {
 #[test]
 fn a_greeting_is_no_answer() {
     let text = "summary = \"A question is answered.\"\nstep = [{ open = \"/\" }, { send = \"q\" }, { wait = \"close\" }]\n\
-                [expect]\naccept = [\"good-open\"]\n";
+                [expect]\naccept = [\"ok\"]\n";
     let case = Case::parse("greeting", "greeting", text, &Known::NOTHING).unwrap();
     let app = Scripted::new(|_, mut ends: Ends| async move {
         ends.receive().await?;

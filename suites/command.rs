@@ -65,7 +65,7 @@ fn the_json_document_says_everything() {
     let output = relapse(&["run", "S508-1", "--format", "json", "--seed", "7"]);
     assert_eq!(code(&output), Some(0));
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(document["schema"], 4);
+    assert_eq!(document["schema"], 5);
     let entries = document["cases"].as_array().unwrap();
     assert_eq!(entries.len(), 9, "one entry a server");
     let first = &entries[0];
@@ -77,9 +77,9 @@ fn the_json_document_says_everything() {
     let seen = |run: &Value| {
         ["class", "cause", "outcome", "closed_by"].map(|key| run[key].as_str().unwrap_or_default().to_owned())
     };
-    assert_eq!(seen(&first["before"]), ["bad-server", "crash-before-accept", "http 500", "front"]);
-    assert_eq!(seen(&first["after"]), ["good-open", "clean", "close 1000", "probe"]);
-    assert_eq!(seen(&first["control"]), ["good-open", "clean", "close 1000", "probe"]);
+    assert_eq!(seen(&first["before"]), ["server-error", "crash-before-response", "http 500", "front"]);
+    assert_eq!(seen(&first["after"]), ["ok", "clean", "close 1000", "probe"]);
+    assert_eq!(seen(&first["healthy_client"]), ["ok", "clean", "close 1000", "probe"]);
     assert_eq!(document["summary"]["fixed"], 9);
     assert_eq!(document["summary"]["still-broken"], 0);
     assert!(document["summary"]["wall_ms"].is_u64());
@@ -164,17 +164,45 @@ fn good_text() -> String {
     ""
 )]
 #[case::unknown_class(
-    "good-open",
-    "good-opne",
-    "`good-opne` is no class and no outcome",
-    "did you mean `good-open`?",
+    "\"ok\"",
+    "\"refused-aut\"",
+    "`refused-aut` is no class and no outcome",
+    "did you mean `refused-auth`?",
     ""
 )]
+#[case::old_class_accepted(
+    "accept = [\"ok\"]",
+    "accept = [\"good-open\"]",
+    "`good-open` is no class and no outcome",
+    "`good-open` is now `ok`",
+    "broken.toml:25:11"
+)]
+#[case::old_class_that_failed(
+    "accept = [\"ok\"]",
+    "accept = [\"bad-server\"]",
+    "`bad-server` is no class and no outcome",
+    "`bad-server` is now `server-error`",
+    ""
+)]
+#[case::old_class_counted(
+    "[symptom]",
+    "[expect.at_least]\ngood-open = 1\n\n[symptom]",
+    "unknown variant `good-open`",
+    "`good-open` is now `ok`",
+    ""
+)]
+#[case::old_class_claimed(
+    "class = \"server-error\"",
+    "class = \"bad-server\"",
+    "unknown variant `bad-server`",
+    "`bad-server` is now `server-error`",
+    "broken.toml:29:9"
+)]
 #[case::fault_at_the_wrong_place(
-    "place = \"edge\"",
-    "place = \"scope\"",
+    "at = \"edge\"",
+    "at = \"scope\"",
     "`strip_header` does not act at the scope",
-    "write `place = \"edge\"`",
+    "write `at = \"edge\"`",
     ""
 )]
 #[case::can_never_fire(
@@ -185,10 +213,10 @@ fn good_text() -> String {
     ""
 )]
 #[case::accepts_a_1011(
-    "accept = [\"good-open\"]",
-    "accept = [\"bad-server\"]",
-    "`bad-server` can never be accepted",
-    "good classes",
+    "accept = [\"ok\"]",
+    "accept = [\"server-error\"]",
+    "`server-error` can never be accepted",
+    "a case accepts `ok`, `refused-auth`, ",
     ""
 )]
 #[case::unknown_outcome(
@@ -199,8 +227,8 @@ fn good_text() -> String {
     ""
 )]
 #[case::unknown_scope_key(
-    "place = \"edge\"\nkind = \"strip_header\"\nheader = \"Authorization\"",
-    "place = \"scope\"\nkind = \"drop_key\"\nkey = \"querystring\"",
+    "at = \"edge\"\nkind = \"strip_header\"\nheader = \"Authorization\"",
+    "at = \"scope\"\nkind = \"drop_key\"\nkey = \"querystring\"",
     "unknown scope key `querystring`",
     "did you mean `query_string`?",
     ""
@@ -213,6 +241,27 @@ fn good_text() -> String {
     "a path holds no space",
     "percent-encode it",
     "broken.toml:10:8"
+)]
+#[case::old_key(
+    "root_cause =",
+    "behind =",
+    "unknown field `behind`",
+    "`behind` is now `root_cause`",
+    "broken.toml:3:1"
+)]
+#[case::old_key_of_a_fault(
+    "at = \"edge\"",
+    "place = \"edge\"",
+    "a fault has no key `place`",
+    "`place` is now `at`",
+    "broken.toml:20:1"
+)]
+#[case::old_table(
+    "[symptom]",
+    "[[sham]]\nclaim = \"x\"\n\n[symptom]",
+    "unknown field `sham`",
+    "`sham` is now `claimed_fix`",
+    "broken.toml:27:3"
 )]
 #[case::no_toml("summary =", "summary", "", "", "broken.toml:1:")]
 #[case::nobody("profiles =", "users = 0\nprofiles =", "nobody would perform the steps", "between 1 and 1000", "")]
@@ -230,84 +279,84 @@ fn good_text() -> String {
 #[case::body_of_an_upgrade("by = [", "body = \"x\"\nby = [", "an upgrade has no body", "", "")]
 #[case::at_least_of_nothing(
     "[symptom]",
-    "[expect.at_least]\ngood-not-ready = 1\n\n[symptom]",
+    "[expect.at_least]\nrefused-unavailable = 1\n\n[symptom]",
     "is accepted nowhere",
     "",
     ""
 )]
 #[case::at_least_too_many(
     "[symptom]",
-    "[expect.at_least]\ngood-open = 2\n\n[symptom]",
+    "[expect.at_least]\nok = 2\n\n[symptom]",
     "the steps open 1 exchange(s)",
     "",
     ""
 )]
 #[case::unknown_operation(
     "[expect]",
-    "[[fault]]\nplace = \"dependency\"\nkind = \"hang\"\ndependency = \"redis\"\noperation = \"pig\"\n\n[expect]",
+    "[[fault]]\nat = \"dependency\"\nkind = \"hang\"\ndependency = \"redis\"\noperation = \"pig\"\n\n[expect]",
     "unknown operation `pig`",
     "did you mean `ping`?",
     ""
 )]
 #[case::no_delay(
     "[expect]",
-    "[[fault]]\nplace = \"dependency\"\nkind = \"delay\"\ndependency = \"redis\"\ndelay_ms = 0\n\n[expect]",
+    "[[fault]]\nat = \"dependency\"\nkind = \"delay\"\ndependency = \"redis\"\ndelay_ms = 0\n\n[expect]",
     "`delay_ms` must be a time of 1 to 3600000 milliseconds",
     "",
     ""
 )]
 #[case::over_before_it_begins(
     "[expect]",
-    "[[fault]]\nplace = \"dependency\"\nkind = \"hang\"\ndependency = \"redis\"\nfrom_ms = 5\nuntil_ms = 5\n\n[expect]",
+    "[[fault]]\nat = \"dependency\"\nkind = \"hang\"\ndependency = \"redis\"\nfrom_ms = 5\nuntil_ms = 5\n\n[expect]",
     "over before it begins",
     "",
     ""
 )]
 #[case::absent_for_ever(
     "[expect]",
-    "[[fault]]\nplace = \"process\"\nkind = \"absent\"\n\n[expect]",
+    "[[fault]]\nat = \"process\"\nkind = \"absent\"\n\n[expect]",
     "`absent` needs `until_ms`",
     "",
     ""
 )]
 #[case::absent_later(
     "[expect]",
-    "[[fault]]\nplace = \"process\"\nkind = \"absent\"\nfrom_ms = 1\nuntil_ms = 9\n\n[expect]",
+    "[[fault]]\nat = \"process\"\nkind = \"absent\"\nfrom_ms = 1\nuntil_ms = 9\n\n[expect]",
     "`absent` needs `until_ms`",
     "",
     ""
 )]
 #[case::unknown_module(
     "[expect]",
-    "[[fault]]\nplace = \"process\"\nkind = \"missing_module\"\nmodule = \"reddis\"\nuntil_ms = 9\n\n[expect]",
+    "[[fault]]\nat = \"process\"\nkind = \"missing_module\"\nmodule = \"reddis\"\nuntil_ms = 9\n\n[expect]",
     "unknown module `reddis`",
     "did you mean `redis`?",
     ""
 )]
 #[case::unknown_variable(
     "[expect]",
-    "[[fault]]\nplace = \"process\"\nkind = \"unset_variable\"\nname = \"ENVIROMENT\"\n\n[expect]",
+    "[[fault]]\nat = \"process\"\nkind = \"unset_variable\"\nname = \"ENVIROMENT\"\n\n[expect]",
     "unknown variable `ENVIROMENT`",
     "did you mean `ENVIRONMENT`?",
     ""
 )]
 #[case::variable_twice(
     "[expect]",
-    "[[fault]]\nplace = \"process\"\nkind = \"unset_variable\"\nname = \"TESTING\"\n\n[[fault]]\nplace = \"process\"\nkind = \"set_variable\"\nname = \"TESTING\"\nvalue = \"1\"\n\n[expect]",
+    "[[fault]]\nat = \"process\"\nkind = \"unset_variable\"\nname = \"TESTING\"\n\n[[fault]]\nat = \"process\"\nkind = \"set_variable\"\nname = \"TESTING\"\nvalue = \"1\"\n\n[expect]",
     "undoes another one",
     "",
     ""
 )]
 #[case::sham_of_nothing(
     "[symptom]",
-    "[[sham]]\nclaim = \"x\"\ndefects = []\noutcome = \"hang\"\nclass = \"bad-hang\"\nfound_by = []\n\n[symptom]",
+    "[[claimed_fix]]\nclaim = \"x\"\ndefects = []\noutcome = \"hang\"\nclass = \"hang\"\nfound_by = []\n\n[symptom]",
     "this sham says nothing",
     "",
     ""
 )]
 #[case::unknown_sham(
     "[symptom]",
-    "[[sham]]\nclaim = \"x\"\ndefects = [\"random_secre\"]\noutcome = \"hang\"\nclass = \"bad-hang\"\nfound_by = []\n\n[symptom]",
+    "[[claimed_fix]]\nclaim = \"x\"\ndefects = [\"random_secre\"]\noutcome = \"hang\"\nclass = \"hang\"\nfound_by = []\n\n[symptom]",
     "unknown defect `random_secre`",
     "did you mean `random_secret`?",
     ""
@@ -456,7 +505,7 @@ fn a_finding_is_found_again() {
         let line = text.lines().find_map(|line| line.strip_prefix("reproduce: relapse ")).expect("a replay line");
         line.split(' ').map(str::to_owned).collect::<Vec<_>>()
     };
-    let key = "no_internal_close: app-chose-1011";
+    let key = "no_internal_close: app-sent-1011";
     let output = relapse(&arguments);
     assert!(stdout(&output).contains(key), "{}", stdout(&output));
     let replayed = relapse(&again(&output).iter().map(String::as_str).collect::<Vec<_>>());
@@ -482,7 +531,7 @@ fn a_hunt_fails_on_a_capsule_that_is_not_fixed() {
     let directory = tempfile::tempdir().unwrap();
     let capsule = directory.path().join("capsule.toml");
     let hunt = || relapse(&["hunt", "--cases", "60", "--capsules", directory.path().to_str().unwrap()]);
-    fs::write(&capsule, text.replace("accept = [\"good-open\"]", "accept = [\"good-not-ready\"]")).unwrap();
+    fs::write(&capsule, text.replace("accept = [\"ok\"]", "accept = [\"refused-unavailable\"]")).unwrap();
     assert_eq!(code(&hunt()), Some(1));
     fs::write(&capsule, "summary = 1").unwrap();
     assert_eq!(code(&hunt()), Some(2));
@@ -509,7 +558,7 @@ fn the_parts_of_a_campaign_merge() {
     let merged = relapse(&arguments);
     assert_eq!(code(&merged), Some(1));
     let [merged, whole]: [Value; 2] = [stdout(&merged), hunt(&[])].map(|text| serde_json::from_str(&text).unwrap());
-    assert_eq!(merged["reached"], whole["reached"]);
+    assert_eq!(merged["coverage"], whole["coverage"]);
     let keys = |report: &Value| {
         let found = report["found"].as_array().unwrap().iter().map(|found| found["key"].to_string());
         found.collect::<Vec<_>>()
@@ -542,15 +591,15 @@ fn a_detection_says_what_it_takes() {
 
 /// Each way not to be FIXED, provoked by a case that claims something untrue.
 #[rstest]
-#[case::wrong_symptom("outcome = \"close 1011\"", "outcome = \"close 1012\"", "cannot-reproduce", 1)]
-#[case::wrong_log("log = \"No JWT", "log = \"No such text", "cannot-reproduce", 1)]
-#[case::wrong_cause("cause = \"app-chose-1011\"", "cause = \"keepalive\"", "cannot-reproduce", 1)]
-#[case::silent_check("found_by = [\"no_internal_close\"]", "found_by = [\"no_drop\"]", "cannot-reproduce", 1)]
-#[case::wrong_class_accepted("accept = [\"good-open\"]", "accept = [\"good-bad-request\"]", "still-broken", 1)]
+#[case::wrong_symptom("outcome = \"close 1011\"", "outcome = \"close 1012\"", "not-reproduced", 1)]
+#[case::wrong_log("log = \"No JWT", "log = \"No such text", "not-reproduced", 1)]
+#[case::wrong_cause("cause = \"app-sent-1011\"", "cause = \"keepalive-timeout\"", "not-reproduced", 1)]
+#[case::silent_check("found_by = [\"no_internal_close\"]", "found_by = [\"no_drop\"]", "not-reproduced", 1)]
+#[case::wrong_class_accepted("accept = [\"ok\"]", "accept = [\"refused-request\"]", "still-broken", 1)]
 #[case::idle_fault(
     "header = \"Authorization\"",
-    "header = \"Authorization\"\nnth = 1\ntimes = 1\n\n[[fault]]\nplace = \"dependency\"\nkind = \"fail\"\ndependency = \"secret_manager\"\nerror = \"x\"",
-    "vacuous",
+    "header = \"Authorization\"\nnth = 1\ntimes = 1\n\n[[fault]]\nat = \"dependency\"\nkind = \"fail\"\ndependency = \"secret_manager\"\nerror = \"x\"",
+    "not-exercised",
     1
 )]
 fn a_claim_that_is_not_true_is_not_fixed(

@@ -39,7 +39,7 @@ fn a_credential_opens_a_session_or_is_refused(
     place: CredentialPlace,
 ) {
     for kind in Credential::ALL {
-        let expected = if kind == Credential::Valid { Class::GoodOpen } else { Class::GoodAuthRefusal };
+        let expected = if kind == Credential::Valid { Class::Served } else { Class::RefusedAuth };
         for environment in ENVIRONMENTS {
             for user in ["u", "a-user-with-a-long-name"] {
                 let request = Request {
@@ -52,7 +52,7 @@ fn a_credential_opens_a_session_or_is_refused(
                 let reading = Reading::of(&transcript, 0);
                 let outcome = reading.outcome();
                 assert_eq!(outcome.class, expected, "{kind:?} by {place:?} in {environment} for {user}: {outcome}");
-                assert_eq!(reading.is_welcomed_as_itself(), expected == Class::GoodOpen);
+                assert_eq!(reading.is_welcomed_as_itself(), expected == Class::Served);
             }
         }
     }
@@ -60,11 +60,11 @@ fn a_credential_opens_a_session_or_is_refused(
 
 /// A second credential must be as good as the first, and name the same user.
 #[rstest]
-#[case::same_user(Credential::Valid, "user-1", Class::GoodOpen)]
-#[case::another_user(Credential::Valid, "user-2", Class::BadMask)]
-#[case::expired(Credential::Expired, "user-1", Class::BadMask)]
-#[case::garbage(Credential::Garbage, "user-1", Class::BadMask)]
-#[case::unsigned(Credential::Unsigned, "user-1", Class::BadMask)]
+#[case::same_user(Credential::Valid, "user-1", Class::Served)]
+#[case::another_user(Credential::Valid, "user-2", Class::DisguisedError)]
+#[case::expired(Credential::Expired, "user-1", Class::DisguisedError)]
+#[case::garbage(Credential::Garbage, "user-1", Class::DisguisedError)]
+#[case::unsigned(Credential::Unsigned, "user-1", Class::DisguisedError)]
 fn two_credentials_must_agree(#[case] second: Credential, #[case] user: &str, #[case] expected: Class) {
     for environment in ENVIRONMENTS {
         let issuer = Embedded::launch(Revision::repaired(), environment, profile("uvicorn-0.35"), Transport::Memory, 2);
@@ -75,6 +75,6 @@ fn two_credentials_must_agree(#[case] second: Credential, #[case] user: &str, #[
         // The classification knows of the first credential only, which is why a refusal looks like a mask to it.
         assert_eq!(reading.outcome().class, expected, "{second:?} of {user} in {environment}");
         let status = reading.response.map(|head| head.status);
-        assert_eq!(status, Some(if expected == Class::GoodOpen { 101 } else { 401 }));
+        assert_eq!(status, Some(if expected == Class::Served { 101 } else { 401 }));
     }
 }

@@ -19,16 +19,16 @@ fn name(text: &str) -> Token {
 }
 
 #[rstest]
-#[case::stripped(HeadEdit::Strip { header: name("authorization") }, Class::GoodAuthRefusal)]
-#[case::renamed(HeadEdit::Rename { header: name("Authorization"), to: name("X-Forwarded-Authorization") }, Class::GoodAuthRefusal)]
-#[case::twice(HeadEdit::Duplicate { header: name("Authorization") }, Class::GoodOpen)]
-#[case::in_capitals(HeadEdit::Capitalize { header: name("Authorization") }, Class::GoodOpen)]
-#[case::placeholder(HeadEdit::Set { header: name("Authorization"), value: b"{authorization}".to_vec().into() }, Class::GoodAuthRefusal)]
-#[case::one_more(HeadEdit::Set { header: name("X-Forwarded-For"), value: b"203.0.113.7".to_vec().into() }, Class::GoodOpen)]
-#[case::not_ascii(HeadEdit::Set { header: name("X-Note"), value: b"caf\xe9".to_vec().into() }, Class::GoodOpen)]
-#[case::query(HeadEdit::Query { query: b"utm_source=x".to_vec().into() }, Class::GoodOpen)]
-#[case::bad_token_added(HeadEdit::Query { query: b"token=x".to_vec().into() }, Class::BadMask)]
-#[case::path(HeadEdit::Path { path: b"/moved".to_vec().into() }, Class::GoodBadRequest)]
+#[case::stripped(HeadEdit::Strip { header: name("authorization") }, Class::RefusedAuth)]
+#[case::renamed(HeadEdit::Rename { header: name("Authorization"), to: name("X-Forwarded-Authorization") }, Class::RefusedAuth)]
+#[case::twice(HeadEdit::Duplicate { header: name("Authorization") }, Class::Served)]
+#[case::in_capitals(HeadEdit::Capitalize { header: name("Authorization") }, Class::Served)]
+#[case::placeholder(HeadEdit::Set { header: name("Authorization"), value: b"{authorization}".to_vec().into() }, Class::RefusedAuth)]
+#[case::one_more(HeadEdit::Set { header: name("X-Forwarded-For"), value: b"203.0.113.7".to_vec().into() }, Class::Served)]
+#[case::not_ascii(HeadEdit::Set { header: name("X-Note"), value: b"caf\xe9".to_vec().into() }, Class::Served)]
+#[case::query(HeadEdit::Query { query: b"utm_source=x".to_vec().into() }, Class::Served)]
+#[case::bad_token_added(HeadEdit::Query { query: b"token=x".to_vec().into() }, Class::DisguisedError)]
+#[case::path(HeadEdit::Path { path: b"/moved".to_vec().into() }, Class::RefusedRequest)]
 fn a_changed_request_gets_what_it_deserves(#[case] edit: HeadEdit, #[case] expected: Class) {
     for server in SERVERS {
         let fault = Fault { kind: FaultKind::Head(edit.clone()), trigger: Trigger::default() };
@@ -50,9 +50,9 @@ fn an_upgrade_is_a_get() {
         let steps = [open(), wait("connection_established")];
         let transcript = on_backend(Revision::repaired(), Environment::Staging, server, vec![fault], &steps);
         let (expected, names) = match &profile(server).handshake.post {
-            Reception::Accepted => (Class::GoodOpen, "granian-2.8"),
-            Reception::Refused(Answer::Hang) => (Class::Unclean, "uvicorn-0.35-sansio"),
-            _ => (Class::GoodBadRequest, server),
+            Reception::Accepted => (Class::Served, "granian-2.8"),
+            Reception::Refused(Answer::Hang) => (Class::CutByFault, "uvicorn-0.35-sansio"),
+            _ => (Class::RefusedRequest, server),
         };
         assert_eq!((Reading::of(&transcript, 0).outcome().class, server), (expected, names));
     }

@@ -78,9 +78,14 @@ fn a_server_behind_another_name(#[case] server: &str, #[case] expected: &str) {
 /// it and is never certain; what the application and its server were seen to do is, and is the real cause.
 #[test]
 fn explanations_have_the_real_cause() {
-    const TOLD: [Cause; 5] =
-        [Cause::CrashBeforeAccept, Cause::CrashAfterAccept, Cause::Abandoned, Cause::AppChose1011, Cause::Keepalive];
-    const OWN: [Cause; 2] = [Cause::Policy, Cause::AppChose1011];
+    const TOLD: [Cause; 5] = [
+        Cause::CrashBeforeResponse,
+        Cause::CrashAfterAccept,
+        Cause::ReturnedWithoutResponse,
+        Cause::AppSent1011,
+        Cause::KeepaliveTimeout,
+    ];
+    const OWN: [Cause; 2] = [Cause::AppDecision, Cause::AppSent1011];
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
     let cases = Catalogue::read(&directory, KNOWN).unwrap().cases;
     let conductor = Conductor::default();
@@ -177,10 +182,10 @@ fn a_refused_handshake_arrived() {
 
 /// The log of a server that the harness started is evidence, and so is an exception that the app handled.
 #[rstest]
-#[case("Exception in ASGI application: KeyError: 'a'", Cause::CrashBeforeAccept)]
-#[case("Error in ASGI Framework: KeyError: 'a'", Cause::CrashBeforeAccept)]
-#[case("Exception inside application: 'a': KeyError: 'a'", Cause::CrashBeforeAccept)]
-#[case("ASGI callable returned without starting response.", Cause::Abandoned)]
+#[case("Exception in ASGI application: KeyError: 'a'", Cause::CrashBeforeResponse)]
+#[case("Error in ASGI Framework: KeyError: 'a'", Cause::CrashBeforeResponse)]
+#[case("Exception inside application: 'a': KeyError: 'a'", Cause::CrashBeforeResponse)]
+#[case("ASGI callable returned without starting response.", Cause::ReturnedWithoutResponse)]
 fn what_a_server_logs_is_seen(#[case] message: &str, #[case] expected: Cause) {
     let server = profile("uvicorn-0.54");
     let steps = [step(Act::Request(Request::standard("GET", "/health")))];
@@ -240,6 +245,6 @@ fn a_1011_of_uvicorn_is_no_crash() {
         let explanation = kind.explain(&reading, &ending).unwrap();
         (ending.to_string(), explanation.causes)
     };
-    assert_eq!(told(Some(1011)), ("close 1011".to_owned(), vec![Cause::AppChose1011]));
+    assert_eq!(told(Some(1011)), ("close 1011".to_owned(), vec![Cause::AppSent1011]));
     assert_eq!(told(None), ("drop (1006)".to_owned(), vec![Cause::CrashAfterAccept]));
 }

@@ -85,7 +85,7 @@ fn outcome(transcript: &Transcript) -> relapse_core::judge::outcome::Outcome {
 fn what_is_only_carried_otherwise_arrives(#[case] fault: impl Into<Fault>) {
     let fault = fault.into();
     let changed = under(vec![fault.clone()], &session());
-    assert_eq!(outcome(&changed).class, Class::GoodOpen, "{fault}: {}", outcome(&changed));
+    assert_eq!(outcome(&changed).class, Class::Served, "{fault}: {}", outcome(&changed));
     let untouched = under(Vec::new(), &session());
     assert_eq!(Reading::of(&changed, 0).messages, Reading::of(&untouched, 0).messages, "{fault}");
     let waits = !fault.to_string().contains("no such text");
@@ -96,7 +96,7 @@ fn what_is_only_carried_otherwise_arrives(#[case] fault: impl Into<Fault>) {
 #[test]
 fn a_split_message_is_one_message() {
     let transcript = under(vec![frames(Direction::Both, FrameFault::Split {}).into()], &session());
-    assert_eq!(outcome(&transcript).class, Class::GoodOpen);
+    assert_eq!(outcome(&transcript).class, Class::Served);
     assert_eq!(count(&transcript, |what| matches!(what, What::MessageSeen(_))), 7);
 }
 
@@ -110,7 +110,7 @@ fn a_broken_stream_is_unclean(#[case] fault: StreamFault, #[case] expected: Endi
     let kind = FaultKind::Stream { direction: Direction::ToClient, fault };
     let transcript = under(vec![kind.clone().into()], &session());
     let outcome = outcome(&transcript);
-    assert_eq!((outcome.class, outcome.cause), (Class::Unclean, Cause::Injected), "{kind}: {outcome}");
+    assert_eq!((outcome.class, outcome.cause), (Class::CutByFault, Cause::Injected), "{kind}: {outcome}");
     let is_same = std::mem::discriminant(&outcome.ending) == std::mem::discriminant(&expected);
     assert!(is_same, "{kind}: {outcome}");
     assert_eq!(transcript.fired, [1], "{kind}");
@@ -129,7 +129,7 @@ fn a_violation_of_ours_is_unclean(
         let outcome = outcome(&transcript);
         assert_eq!(
             (outcome.class, outcome.cause),
-            (Class::Unclean, Cause::Injected),
+            (Class::CutByFault, Cause::Injected),
             "{rule} behind {server}: {outcome}"
         );
         assert_eq!(count(&transcript, |what| matches!(what, What::Returned)), 1, "{rule} behind {server}");
@@ -182,7 +182,7 @@ fn a_frame_fault_is_aimed() {
     let at = |step| Fault { kind: kind.clone(), trigger: Trigger { step: Some(step), ..Trigger::default() } };
     let lost = under(vec![at(4)], &session());
     assert!(!Reading::of(&lost, 0).messages.iter().any(|name| name == "tool_executing"));
-    assert_eq!((outcome(&lost).class, lost.fired), (Class::Unclean, vec![1]));
+    assert_eq!((outcome(&lost).class, lost.fired), (Class::CutByFault, vec![1]));
     assert_eq!(under(vec![at(2)], &session()).fired, [0]);
 }
 
@@ -194,7 +194,7 @@ fn a_hijacked_answer_is_not_the_services() {
         let transcript = under(vec![kind.clone().into()], &steps);
         let outcome = outcome(&transcript);
         assert_eq!(outcome.ending, Ending::Http { status: 502, complete: true });
-        assert_eq!(outcome.class, Class::Unclean);
+        assert_eq!(outcome.class, Class::CutByFault);
         assert_eq!(count(&transcript, |what| matches!(what, What::Returned)), 1);
     }
 }
@@ -206,7 +206,7 @@ fn a_hijacked_answer_is_not_the_services() {
 #[case::body(AnswerEdit::Follow { bytes: b"<html>".to_vec().into() })]
 fn a_spoilt_handshake_is_given_up(#[case] edit: AnswerEdit) {
     let transcript = under(vec![FaultKind::Answer(edit.clone()).into()], &session());
-    assert_eq!(outcome(&transcript).class, Class::Unclean, "{edit}: {}", outcome(&transcript));
+    assert_eq!(outcome(&transcript).class, Class::CutByFault, "{edit}: {}", outcome(&transcript));
     let gives_up = |what: &What| matches!(what, What::HandshakeRefused { .. } | What::BadFrameSeen(_));
     assert_eq!(count(&transcript, gives_up), 1, "{edit}");
 }
@@ -218,7 +218,7 @@ fn a_refusal_may_keep_the_headers_of_an_upgrade() {
     let refused =
         Request { credential: relapse_core::client::credential::Credential::None, ..Request::standard("GET", "/ws") };
     let transcript = under(keep(), &[step(Act::Open(refused))]);
-    assert_eq!((outcome(&transcript).class, transcript.fired.as_slice()), (Class::GoodAuthRefusal, &[1][..]));
+    assert_eq!((outcome(&transcript).class, transcript.fired.as_slice()), (Class::RefusedAuth, &[1][..]));
     let seen = transcript.events.iter().find_map(|event| match &event.what {
         What::ResponseSeen(head) => Some(head.clone()),
         _ => None,
@@ -236,7 +236,7 @@ fn what_follows_a_request_is_taken_after_it() {
     let ping = b"\x81\x8f\x00\x00\x00\x00{\"type\":\"ping\"}".to_vec();
     let kind = FaultKind::Head(HeadEdit::Follow { bytes: ping.into() });
     let transcript = under(vec![kind.into()], &[open(), wait("connection_established"), wait("pong")]);
-    assert_eq!(outcome(&transcript).class, Class::GoodOpen);
+    assert_eq!(outcome(&transcript).class, Class::Served);
     let again = b"GET /health HTTP/1.1\r\nHost: relapse.test\r\n\r\n".to_vec();
     let kind = FaultKind::Head(HeadEdit::Follow { bytes: again.into() });
     let transcript = under(vec![kind.into()], &[step(Act::Request(Request::standard("GET", "/health")))]);
@@ -303,7 +303,7 @@ fn any_scope_is_taken(
             // A scope that differs from the request is answered for its own content.
             let says_the_same = matches!(&edit, ScopeEdit::Drop { key } if key != "subprotocols");
             if legality.is_legal && says_the_same {
-                assert_eq!(outcome.class, Class::GoodOpen, "{label}; {}", legality.sentence);
+                assert_eq!(outcome.class, Class::Served, "{label}; {}", legality.sentence);
             }
         }
     }
@@ -407,7 +407,11 @@ fn an_answer_that_is_none_is_a_failure(
         let transcript = under(vec![kind.clone().into()], &session());
         let outcome = outcome(&transcript);
         let is_critical = transcript.service.critical.contains(&dependency);
-        assert_eq!(outcome.class, if is_critical { Class::GoodNotReady } else { Class::GoodOpen }, "{kind}: {outcome}");
+        assert_eq!(
+            outcome.class,
+            if is_critical { Class::RefusedUnavailable } else { Class::Served },
+            "{kind}: {outcome}"
+        );
         assert!(!transcript.reads(0, "secret of the upstream"), "{kind}");
     }
 }
@@ -431,7 +435,7 @@ fn a_client_that_reads_nothing_gets_everything_later() {
     let mut steps = session();
     steps.insert(3, relapse_core::client::step::Step::new(Act::Freeze, Duration::from_secs(10)));
     let transcript = under(Vec::new(), &steps);
-    assert_eq!(outcome(&transcript).class, Class::GoodOpen);
+    assert_eq!(outcome(&transcript).class, Class::Served);
     assert_eq!(count(&transcript, |what| matches!(what, What::StoppedReading)), 1);
 }
 
@@ -464,7 +468,7 @@ fn a_defect_is_not_excused_by_a_fault_beside_it() {
     };
     let defect = Revision::only(relapse_backend::defect::Defect::QueryParamsOnUrl);
     let transcript = on_backend(defect, Environment::Staging, SERVER, vec![slow.into()], &steps);
-    assert_eq!(outcome(&transcript).class, Class::BadServer);
+    assert_eq!(outcome(&transcript).class, Class::ServerError);
     let raised = |what: &What| matches!(what, What::Raised(_));
     assert_eq!(count(&transcript, raised), 1);
     assert_eq!(count(&transcript, |what| matches!(what, What::Sent(Outbound::WebsocketAccept { .. }))), 0);
@@ -503,8 +507,8 @@ fn a_harmless_fault_excuses_nothing(#[case] kind: FaultKind) {
 
 /// The application's own decision stays its own, whatever acted on the way.
 #[rstest]
-#[case::chose_1011(relapse_backend::defect::Defect::UnknownTypeRaises, FrameFault::Duplicate {}, Class::BadServer)]
-#[case::swallowed(relapse_backend::defect::Defect::MessageCallArity, FrameFault::Split {}, Class::BadMask)]
+#[case::chose_1011(relapse_backend::defect::Defect::UnknownTypeRaises, FrameFault::Duplicate {}, Class::ServerError)]
+#[case::swallowed(relapse_backend::defect::Defect::MessageCallArity, FrameFault::Split {}, Class::DisguisedError)]
 fn a_frame_fault_does_not_excuse_the_application(
     #[case] defect: relapse_backend::defect::Defect,
     #[case] fault: FrameFault,
@@ -569,7 +573,7 @@ fn jitter_takes_time_and_a_repeated_event_comes_twice() {
     let ping = step(Act::SendText(r#"{"type":"ping"}"#.to_owned()));
     let transcript =
         under(vec![repeat.into()], &[open(), wait("connection_established"), ping, wait("pong"), wait("pong")]);
-    assert_eq!(outcome(&transcript).class, Class::GoodOpen, "{}", outcome(&transcript));
+    assert_eq!(outcome(&transcript).class, Class::Served, "{}", outcome(&transcript));
 }
 
 /// However much waits on its way, all of it arrives when the sender is gone.

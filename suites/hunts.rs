@@ -118,12 +118,12 @@ fn a_capsule_without_a_twin_is_judged_by_what_happens_now() {
     assert_eq!(conductor.judge(&trial(alone.clone()), 1).verdict, Verdict::Passed);
     // Its own accepted class is not what happens.
     let mut broken = alone.clone();
-    broken.accepted.iter_mut().for_each(|accepted| accepted.classes = vec![Class::GoodNotReady]);
+    broken.accepted.iter_mut().for_each(|accepted| accepted.classes = vec![Class::RefusedUnavailable]);
     assert_eq!(conductor.judge(&trial(broken), 1).verdict, Verdict::Failed);
     // A trigger that does not come about any more proves nothing.
     let never = FaultKind::read("drop_key", &mut keys("query_params")).unwrap().unwrap();
     let unmet = Case { faults: vec![never.into()], ..alone };
-    assert_eq!(conductor.judge(&trial(unmet), 1).verdict, Verdict::Vacuous);
+    assert_eq!(conductor.judge(&trial(unmet), 1).verdict, Verdict::NotExercised);
 }
 
 fn keys(key: &str) -> relapse_core::fault::setting::Settings {

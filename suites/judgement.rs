@@ -119,13 +119,13 @@ fn events_nobody_asked_for_are_found() {
 
 /// A target's answers to a request that has nothing wrong with it.
 #[rstest]
-#[case(400, Class::BadMask)]
-#[case(401, Class::BadMask)]
-#[case(403, Class::BadMask)]
-#[case(404, Class::BadMask)]
-#[case(426, Class::BadMask)]
-#[case(500, Class::BadServer)]
-#[case(503, Class::BadServer)]
+#[case(400, Class::DisguisedError)]
+#[case(401, Class::DisguisedError)]
+#[case(403, Class::DisguisedError)]
+#[case(404, Class::DisguisedError)]
+#[case(426, Class::DisguisedError)]
+#[case(500, Class::ServerError)]
+#[case(503, Class::ServerError)]
 fn a_faultless_request_is_refused_by_nobody(#[case] status: u16, #[case] expected: Class) {
     let mut transcript = answered_transcript(status);
     transcript.service.websocket_paths = &["/ws"];
@@ -167,7 +167,7 @@ fn a_welcome_is_for_one_user(#[case] welcome: &str, #[case] own: bool) {
     event.what = What::FrameSeen(Frame::new(Opcode::Text, welcome.to_owned()));
     transcript.events.push(event);
     assert_eq!(reading(&transcript).is_welcomed_as_itself(), own);
-    assert_eq!(reading(&transcript).outcome().class == Class::BadOpen, !own);
+    assert_eq!(reading(&transcript).outcome().class == Class::WronglyAdmitted, !own);
 }
 
 /// A server that shakes hands and then writes these frames.
@@ -236,7 +236,7 @@ fn a_fragmented_message_is_one_message() {
 fn a_frame_that_breaks_the_protocol_ends_the_connection(#[case] frame: Frame, #[case] error: FrameError) {
     let transcript = frames(vec![frame], &[open(), wait("anything")]);
     assert!(transcript.events.iter().any(|event| event.what == What::BadFrameSeen(error)), "{transcript:#?}");
-    assert_eq!(reading(&transcript).outcome().class, Class::BadDrop);
+    assert_eq!(reading(&transcript).outcome().class, Class::Dropped);
 }
 
 /// A client's own breach is answered by the server, never echoed.
@@ -356,9 +356,9 @@ fn findings(transcript: &Transcript) -> Vec<&'static str> {
 
 /// A temporary refusal says when to come back, in seconds.
 #[rstest]
-#[case(None, Class::BadMask, true)]
-#[case(Some("30"), Class::GoodBadRequest, false)]
-#[case(Some("soon"), Class::GoodBadRequest, true)]
+#[case(None, Class::DisguisedError, true)]
+#[case(Some("30"), Class::RefusedRequest, false)]
+#[case(Some("soon"), Class::RefusedRequest, true)]
 fn a_429_says_when_to_come_back(#[case] retry_after: Option<&str>, #[case] class: Class, #[case] is_found: bool) {
     let mut transcript = answered_transcript(429);
     for event in &mut transcript.events {
@@ -376,7 +376,7 @@ fn a_429_says_when_to_come_back(#[case] retry_after: Option<&str>, #[case] class
 #[test]
 fn a_1009_needs_a_message_that_is_too_big() {
     let transcript = session(&[], Rest::Closes(1009, "too big"), &[open(), step(Act::Wait(Awaited::Close))]);
-    assert_eq!(reading(&transcript).outcome().class, Class::BadMask);
+    assert_eq!(reading(&transcript).outcome().class, Class::DisguisedError);
 }
 
 /// A run that breaks off is a finding as long as nothing behind the service failed.
@@ -392,10 +392,10 @@ fn a_partial_run_is_no_run() {
 
 /// Giving up on a service that has no excuse is a hang; so is giving up late on one that has.
 #[rstest]
-#[case(200, 0, Class::BadHang)]
-#[case(200, 300, Class::GoodNotReady)]
-#[case(200, 8000, Class::GoodNotReady)]
-#[case(6000, 8000, Class::BadHang)]
+#[case(200, 0, Class::Hang)]
+#[case(200, 300, Class::RefusedUnavailable)]
+#[case(200, 8000, Class::RefusedUnavailable)]
+#[case(6000, 8000, Class::Hang)]
 fn giving_up_is_judged_by_the_wait(#[case] give_up_ms: u64, #[case] delay_ms: u64, #[case] expected: Class) {
     let request = Request { give_up: Some(Duration::from_millis(give_up_ms)), ..Request::standard("GET", "/ws") };
     let steps = [step(Act::Open(request))];
@@ -415,6 +415,6 @@ fn giving_up_is_judged_by_the_wait(#[case] give_up_ms: u64, #[case] delay_ms: u6
         assert_eq!(outcome.class, expected, "{outcome}");
     } else {
         // Readiness was quicker.
-        assert_eq!(outcome.class, Class::GoodNotReady, "{outcome}");
+        assert_eq!(outcome.class, Class::RefusedUnavailable, "{outcome}");
     }
 }

@@ -295,11 +295,11 @@ fn stop_at(seconds: u64) -> Fault {
 
 /// Only the one server that cancels answers 1011 to a deployment; a client that comes back is served.
 #[rstest]
-#[case("uvicorn-0.35", "close 1012 (good-not-ready; shutdown)")]
-#[case("uvicorn-0.54", "close 1012 (good-not-ready; shutdown)")]
-#[case("hypercorn-0.18", "close 1011 (unclean; shutdown)")]
-#[case("daphne-4.2", "drop (1006) (unclean; shutdown)")]
-#[case("granian-2.8", "drop (1006) (unclean; shutdown)")]
+#[case("uvicorn-0.35", "close 1012 (refused-unavailable; shutdown)")]
+#[case("uvicorn-0.54", "close 1012 (refused-unavailable; shutdown)")]
+#[case("hypercorn-0.18", "close 1011 (cut-by-fault; shutdown)")]
+#[case("daphne-4.2", "drop (1006) (cut-by-fault; shutdown)")]
+#[case("granian-2.8", "drop (1006) (cut-by-fault; shutdown)")]
 fn a_deployment_ends_sessions(#[case] server: &str, #[case] expected: &str) {
     let until_closed = Step::new(Act::Wait(Awaited::Close), Duration::from_secs(20));
     let steps = [
@@ -312,7 +312,7 @@ fn a_deployment_ends_sessions(#[case] server: &str, #[case] expected: &str) {
         leave(),
     ];
     let (outcomes, transcript) = outcomes(server, vec![stop_at(1)], &steps);
-    assert_eq!(outcomes, [expected, "left (good-open; clean)"]);
+    assert_eq!(outcomes, [expected, "left (ok; clean)"]);
     assert_eq!(transcript.fired, [1]);
     let life: Vec<&What> = transcript.of(PROCESS).map(|event| &event.what).collect();
     let count = |what: &What| life.iter().filter(|found| **found == what).count();
@@ -322,8 +322,8 @@ fn a_deployment_ends_sessions(#[case] server: &str, #[case] expected: &str) {
 
 /// A server may go on taking connections that it does not serve any more.
 #[rstest]
-#[case("uvicorn-0.35", "refused (good-not-ready; no-listener)")]
-#[case("hypercorn-0.18", "drop (1006) (unclean; shutdown)")]
+#[case("uvicorn-0.35", "refused (refused-unavailable; no-listener)")]
+#[case("hypercorn-0.18", "drop (1006) (cut-by-fault; shutdown)")]
 fn who_comes_while_a_server_stops(#[case] server: &str, #[case] expected: &str) {
     let calls = Calls { dependency: "database".to_owned(), operation: None };
     let trigger = Trigger { from: Duration::from_millis(500), ..Trigger::default() };
@@ -340,23 +340,23 @@ fn who_comes_while_a_server_stops(#[case] server: &str, #[case] expected: &str) 
 
 /// A start can go wrong between server and application.
 #[rstest]
-#[case("lifespan.startup", EventFault::Drop {}, "refused (good-not-ready; no-listener)")]
-#[case("lifespan.startup", EventFault::ReceiveHangs {}, "refused (good-not-ready; no-listener)")]
+#[case("lifespan.startup", EventFault::Drop {}, "refused (refused-unavailable; no-listener)")]
+#[case("lifespan.startup", EventFault::ReceiveHangs {}, "refused (refused-unavailable; no-listener)")]
 #[case(
     "lifespan.startup",
     EventFault::ReceiveRaises { error: "RuntimeError: no lifespan here".to_owned() },
-    "http 503 (good-not-ready; policy)",
+    "http 503 (refused-unavailable; app-decision)",
 )]
-#[case("lifespan.startup.complete", EventFault::SendHangs {}, "refused (good-not-ready; no-listener)")]
+#[case("lifespan.startup.complete", EventFault::SendHangs {}, "refused (refused-unavailable; no-listener)")]
 #[case(
     "lifespan.startup.complete",
     EventFault::StartupFails { message: "no database".to_owned() },
-    "refused (good-not-ready; no-listener)",
+    "refused (refused-unavailable; no-listener)",
 )]
 #[case(
     "lifespan.startup.complete",
     EventFault::SendDelays { delay: Time(Duration::from_secs(3)) },
-    "refused (good-not-ready; no-listener)",
+    "refused (refused-unavailable; no-listener)",
 )]
 fn a_start_that_is_tampered_with(#[case] event: &str, #[case] fault: EventFault, #[case] expected: &str) {
     let is_late = matches!(fault, EventFault::SendDelays { .. });
@@ -365,9 +365,9 @@ fn a_start_that_is_tampered_with(#[case] event: &str, #[case] fault: EventFault,
     let (outcomes, transcript) = outcomes("uvicorn-0.35", vec![kind.clone().into()], &steps);
     assert_eq!(outcomes[0], expected);
     // Only a start that is late is over some day.
-    assert_eq!(outcomes[1], if is_late { "left (good-open; clean)" } else { expected });
+    assert_eq!(outcomes[1], if is_late { "left (ok; clean)" } else { expected });
     assert_eq!(transcript.fired, [1]);
     // A server that knows no lifespan has nothing to tamper with.
     let (outcomes, transcript) = self::outcomes("daphne-4.2", vec![kind.into()], &steps);
-    assert_eq!((outcomes[1].as_str(), transcript.fired), ("left (good-open; clean)", vec![0]));
+    assert_eq!((outcomes[1].as_str(), transcript.fired), ("left (ok; clean)", vec![0]));
 }

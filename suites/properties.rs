@@ -142,10 +142,10 @@ fn expected(request: &Request) -> Option<Class> {
         return None;
     }
     match request.credential {
-        Credential::Valid if offers_known => Some(Class::GoodOpen),
+        Credential::Valid if offers_known => Some(Class::Served),
         // A token among the offers is an offer the service knows.
         Credential::Valid => None,
-        _ => Some(Class::GoodAuthRefusal),
+        _ => Some(Class::RefusedAuth),
     }
 }
 
@@ -169,7 +169,7 @@ fn any_upgrade_request_gets_a_good_answer_on_the_repaired_revision() {
     let _logs = recorder::capture_logs();
     let runtime = Runtime::new(Clock::Virtual);
     let control = good_control();
-    assert_eq!(control.class, Class::GoodOpen);
+    assert_eq!(control.class, Class::Served);
     let servers = servers().unwrap();
     let mut opened = 0;
     let mut refused = 0;
@@ -183,7 +183,7 @@ fn any_upgrade_request_gets_a_good_answer_on_the_repaired_revision() {
                 relapse::judge::judge(transcript, relapse_core::judge::verdict::HealthyClient::Tried(control.clone()));
             // The service cannot answer a request that never reaches it.
             if asked.method != "GET" && servers[server].handshake.post == Reception::Refused(Answer::Hang) {
-                prop_assert_eq!(outcome.class, Class::BadHang);
+                prop_assert_eq!(outcome.class, Class::Hang);
                 return Ok(());
             }
             prop_assert!(
@@ -209,7 +209,7 @@ fn any_upgrade_request_gets_a_good_answer_on_the_repaired_revision() {
                 shown(&transcript)
             );
             let mut seen = seen.borrow_mut();
-            if outcome.class == Class::GoodOpen {
+            if outcome.class == Class::Served {
                 *seen.0 += 1
             } else {
                 *seen.1 += 1

@@ -456,7 +456,7 @@ fn a_load_balancer_ends_a_silent_session(#[case] name: &str, #[case] after_s: Op
         assert_eq!(called, Some(ScopeType::Http));
         return;
     };
-    assert_eq!(outcome.to_string(), "drop (1006) (unclean; injected)");
+    assert_eq!(outcome.to_string(), "drop (1006) (cut-by-fault; injected)");
     let ended = transcript.events.iter().find(|event| event.what == What::EndSeen).unwrap();
     assert_eq!(ended.at.as_secs(), after_s);
     let on_wire = on_sockets(async {
@@ -721,7 +721,7 @@ fn an_answer_that_is_late_is_given_in_the_servers_place() {
     let steps = [step(Act::Request(Request::standard("GET", "/health/ready")))];
     let transcript = on_backend(Revision::repaired(), Environment::Production, "uvicorn-0.35", faults, &steps);
     let outcome = classify::readings(&transcript)[0].outcome();
-    assert_eq!(outcome.to_string(), "http 504 (unclean; injected)");
+    assert_eq!(outcome.to_string(), "http 504 (cut-by-fault; injected)");
 }
 
 /// A client that asked and says nothing more still gets its answer, and a server that breaks off is seen to.

@@ -234,7 +234,7 @@ fn a_bad_end_fails_the_command(#[case] arguments: &[&str]) {
 const PLAIN: &str = r#"
 summary = "A request is answered."
 reported = "Nothing."
-behind = "Nothing."
+root_cause = "Nothing."
 scenario = "hunt"
 alone = true
 
@@ -243,12 +243,12 @@ request = "GET /"
 credential = "none"
 
 [expect]
-accept = ["good-open"]
+accept = ["ok"]
 
 [symptom]
 outcome = "http 500"
-class = "bad-server"
-cause = "crash-before-accept"
+class = "server-error"
+cause = "crash-before-response"
 found_by = ["no_server_error"]
 "#;
 
@@ -267,7 +267,7 @@ fn session(request: &str) -> Vec<Step> {
 fn an_application_is_driven() {
     let Some(python) = python() else { return };
     let transcripts = converse(site(&python, &apps(), "raw:app"), "uvicorn-0.35", &[&session(r#"{"type":"ask"}"#)]);
-    assert_eq!(ending(&transcripts.unwrap()[0]), "close 1000 (good-open; clean)");
+    assert_eq!(ending(&transcripts.unwrap()[0]), "close 1000 (ok; clean)");
 }
 
 /// An application's sleep passes at once, and exactly.
@@ -276,7 +276,7 @@ fn an_application_sleeps_on_our_clock() {
     let Some(python) = python() else { return };
     let transcripts = converse(site(&python, &apps(), "raw:app"), "hypercorn-0.18", &[&session(r#"{"type":"nap"}"#)]);
     let transcripts = transcripts.unwrap();
-    assert_eq!(ending(&transcripts[0]), "close 1000 (good-open; clean)");
+    assert_eq!(ending(&transcripts[0]), "close 1000 (ok; clean)");
     let when = |name: &str| {
         let seen = transcripts[0].events.iter().find(|event| match &event.what {
             What::FrameSeen(frame) => String::from_utf8_lossy(&frame.payload).contains(name),
@@ -298,11 +298,11 @@ fn runs_are_repeatable() {
 
 /// The same crash is another ending behind every server, as with the embedded backend.
 #[rstest]
-#[case("query", "uvicorn-0.35", "http 500 (bad-server; crash-before-accept)")]
-#[case("query", "granian-2.8", "http 403 (bad-mask; crash-before-accept)")]
-#[case("after_accept", "uvicorn-0.35", "drop (1006) (bad-drop; crash-after-accept)")]
-#[case("after_accept", "hypercorn-0.18", "close 1011 (bad-server; crash-after-accept)")]
-#[case("after_accept", "daphne-4.2", "close 1011 (bad-server; crash-after-accept)")]
+#[case("query", "uvicorn-0.35", "http 500 (server-error; crash-before-response)")]
+#[case("query", "granian-2.8", "http 403 (disguised-error; crash-before-response)")]
+#[case("after_accept", "uvicorn-0.35", "drop (1006) (dropped; crash-after-accept)")]
+#[case("after_accept", "hypercorn-0.18", "close 1011 (server-error; crash-after-accept)")]
+#[case("after_accept", "daphne-4.2", "close 1011 (server-error; crash-after-accept)")]
 fn crashes_are_the_servers_to_show(#[case] defect: &str, #[case] server: &str, #[case] expected: &str) {
     let Some(python) = python() else { return };
     let environment = vec![("DEFECT".to_owned(), defect.to_owned())];
@@ -490,7 +490,7 @@ fn rubbish_on_standard_output_harms_nobody() {
     let body = "    print('\\x00rubbish' * 100_000, flush=True)\n    await send({'type': 'websocket.close'})\n";
     let scripts: &[&[Step]] = &[&[open(), wait("anything")]];
     let Some(transcripts) = converse_with(&format!("{ACCEPTS}{body}"), scripts) else { return };
-    assert_eq!(ending(&transcripts.unwrap()[0]), "close 1000 (bad-mask; policy)");
+    assert_eq!(ending(&transcripts.unwrap()[0]), "close 1000 (disguised-error; app-decision)");
 }
 
 /// A client that leaves is told to the application, and its call is not left behind.
@@ -571,7 +571,7 @@ fn an_application_with_a_thread_keeps_real_time() {
     ];
     let site = PythonSite { clock: Clock::Real, ..site(&python, directory.path(), "service:app") };
     let transcripts = converse(site, "uvicorn-0.54", scripts).unwrap();
-    assert_eq!(ending(&transcripts[0]), "close 1000 (good-open; clean)");
+    assert_eq!(ending(&transcripts[0]), "close 1000 (ok; clean)");
     assert!(transcripts[1].events.iter().any(|event| event.what == What::Returned), "{:#?}", transcripts[1]);
     let app = "asgi:service:app";
     // Notes about an interpreter are shown after its end too.
@@ -703,7 +703,7 @@ fn a_sleep_blocks_the_loop(#[case] with: &str, #[case] work: &str, #[case] secon
 const PATIENT: &str = r#"
 summary = "A long turn costs no connection."
 reported = "Nothing."
-behind = "Nothing."
+root_cause = "Nothing."
 scenario = "hunt by route"
 
 [[step]]
@@ -720,12 +720,12 @@ within_ms = 70000
 close = 1000
 
 [expect]
-accept = ["good-open"]
+accept = ["ok"]
 
 [symptom]
 outcome = "close 1011"
-class = "bad-server"
-cause = "keepalive"
+class = "server-error"
+cause = "keepalive-timeout"
 found_by = ["no_internal_close"]
 "#;
 

@@ -81,7 +81,7 @@ fn with_cases() -> TempDir {
     std::fs::create_dir_all(&cases).unwrap();
     for name in ["ask", "other"] {
         let case = format!(
-            "summary = \"x\"\n[[step]]\nrequest = \"GET /{name}\"\n[expect]\naccept = [\"good-open\"]\n\
+            "summary = \"x\"\n[[step]]\nrequest = \"GET /{name}\"\n[expect]\naccept = [\"ok\"]\n\
              [symptom]\noutcome = \"http 418\"\n"
         );
         std::fs::write(cases.join(format!("{name} it.toml")), case).unwrap();
@@ -112,7 +112,7 @@ fn check_run(directory: &Path, arguments: &[&str], fronts: usize) {
         let document: serde_json::Value =
             serde_json::from_str(&document).unwrap_or_else(|error| panic!("{error}: {document}{said}"));
         let replays: Vec<&str> =
-            document["cases"].as_array().unwrap().iter().map(|entry| entry["replay"].as_str().unwrap()).collect();
+            document["cases"].as_array().unwrap().iter().map(|entry| entry["reproduce"].as_str().unwrap()).collect();
         assert_eq!(replays, lines, "the document and the table print the same commands");
     }
 }
@@ -258,7 +258,7 @@ fn what_a_hunt_by_url_prints_shows_it_again() {
         (&broken, &fixed, "fixed by the change: ", "FIXED", 0),
         (&broken, &broken, "still broken: ", "STILL BROKEN", 1),
         // The finding is of the new version.
-        (&fixed, &broken, "broken by the change: ", "CANNOT REPRODUCE", 1),
+        (&fixed, &broken, "broken by the change: ", "NOT REPRODUCED", 1),
     ] {
         let hunt = ["hunt", "--before", before, "--target", after];
         let (_, printed, said) = relapse(here, &[&hunt[..], &spoken].concat());

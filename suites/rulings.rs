@@ -77,7 +77,7 @@ fn one_target_passes_or_fails(#[case] status: &str, #[case] verdict: &str, #[cas
         return;
     }
     let directory = app(&format!("async def ask(scope, receive, send):\n    await answer(send, {status})\n"));
-    let case = "summary = \"x\"\nstep = [{ request = \"GET /ask\" }]\n[expect]\naccept = [\"good-open\"]\n";
+    let case = "summary = \"x\"\nstep = [{ request = \"GET /ask\" }]\n[expect]\naccept = [\"ok\"]\n";
     // A claim of the case says nothing about the only version.
     for symptom in ["", "[symptom]\noutcome = \"http 500\"\n", "[symptom]\noutcome = \"http 418\"\n"] {
         let (exit, got, entry) = run(directory.path(), &format!("{case}{symptom}"), &ONE);
@@ -90,7 +90,7 @@ fn one_target_passes_or_fails(#[case] status: &str, #[case] verdict: &str, #[cas
 #[case("http 403", true)]
 #[case("http 4xx", true)]
 #[case("http 401", false)]
-#[case("good-open", false)]
+#[case("ok", false)]
 fn an_outcome_is_accepted_by_its_pattern(#[case] accept: &str, #[case] passes: bool) {
     if python().is_none() {
         return;
@@ -104,7 +104,7 @@ fn an_outcome_is_accepted_by_its_pattern(#[case] accept: &str, #[case] passes: b
 /// No case accepts a failure.
 #[rstest]
 fn a_failure_is_accepted_by_no_case(
-    #[values("http 500", "http 5xx", "close 1011", "drop (1006)", "hang", "bad-server", "close 1o08")] accept: &str,
+    #[values("http 500", "http 5xx", "close 1011", "drop (1006)", "hang", "server-error", "close 1o08")] accept: &str,
 ) {
     let directory = tempfile::tempdir().unwrap();
     let case = format!("summary = \"x\"\nstep = [{{ open = \"/ask\" }}]\n[expect]\naccept = [\"{accept}\"]\n");
@@ -149,7 +149,7 @@ async def leaves(scope, receive, send):
         ] {
             let text = format!(
                 "summary = \"x\"\nstep = [{{ open = \"/{path}\" }}, {{ send = \"hello\" }}, {{ {wait}, within_ms = 200 }}]\n\
-                 [expect]\naccept = [\"good-open\"]\n"
+                 [expect]\naccept = [\"ok\"]\n"
             );
             cases.push((format!("/{path}, {wait}"), read(&text), is_met));
         }
@@ -202,8 +202,8 @@ fn a_healthy_client_of_the_cases_own_has_to_get_through(#[case] status: &str, #[
     };
     put(&directory.path().join("before"), &version("scope['room']", "500"));
     put(&directory.path().join("after"), &version("scope.get('room')", status));
-    let case = "summary = \"x\"\n[[step]]\nrequest = \"GET /ask\"\n[[control.step]]\nrequest = \"GET /other\"\n\
-                [expect]\naccept = [\"good-open\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n";
+    let case = "summary = \"x\"\n[[step]]\nrequest = \"GET /ask\"\n[[healthy_client.step]]\nrequest = \"GET /other\"\n\
+                [expect]\naccept = [\"ok\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n";
     let (_, verdict, entry) = run(directory.path(), case, &BOTH);
     assert_eq!(verdict, expected, "{entry:#}");
     let is_told = entry["why"].as_str().unwrap().contains("the healthy client gets http 500");
@@ -286,7 +286,7 @@ credential = \"valid\"
 says = \"hello bob\"
 
 [expect]
-accept = [\"good-open\"]
+accept = [\"ok\"]
 ";
 
 /// The service file says who the users are and where the credential goes on which route.
@@ -334,7 +334,7 @@ fn a_refused_credential_is_told(#[case] path: &str, #[case] status: &str) {
         "members" => "request = \"GET /members\"\ncredential = \"valid\"",
         _ => "open = \"/rooms/kitchen\"",
     };
-    for accept in ["good-open", "http 401"] {
+    for accept in ["ok", "http 401"] {
         let case = format!("summary = \"x\"\n[[step]]\n{step}\n[expect]\naccept = [\"{accept}\"]\n");
         let (code, verdict, entry) = run(directory.path(), &case, &ONE);
         assert_eq!((code, verdict.as_str()), (Some(2), "inconclusive"), "{entry:#}");
@@ -383,20 +383,20 @@ fn a_failure_that_comes_and_goes_is_looked_for(#[case] fails: &str, #[case] expe
     };
     put(&directory.path().join("before"), &version("count % 3 == 0"));
     put(&directory.path().join("after"), &version(fails));
-    let case = "summary = \"x\"\n[[step]]\nrequest = \"GET /ask\"\n[[control.step]]\nrequest = \"GET /well\"\n\
-                [expect]\naccept = [\"good-open\"]\n[symptom]\noutcome = \"http 500\"\n";
+    let case = "summary = \"x\"\n[[step]]\nrequest = \"GET /ask\"\n[[healthy_client.step]]\nrequest = \"GET /well\"\n\
+                [expect]\naccept = [\"ok\"]\n[symptom]\noutcome = \"http 500\"\n";
     let (_, verdict, entry) = run(directory.path(), case, &[&BOTH[..], &["--repeat", "6"]].concat());
     assert_eq!(verdict, expected, "{entry:#}");
     let told = format!("shown in {} of {}", entry["shown"]["in_runs"], entry["shown"]["of_runs"]);
     assert_eq!(told, shown);
     let (_, verdict, entry) = run(directory.path(), case, &[&BOTH[..], &["--repeat", "2"]].concat());
-    assert_eq!(verdict, "cannot-reproduce", "{entry:#}");
+    assert_eq!(verdict, "not-reproduced", "{entry:#}");
 }
 
 /// An idle limit of the edge, below the interval of the server's own pings, that a heartbeat outlives had its chance. One that no session reached had none.
 #[rstest]
 #[case::heartbeat("while True:\n        await say(send, 'beat')\n        await asyncio.sleep(5)", "fixed")]
-#[case::ends_early("await close(send, 1000)", "vacuous")]
+#[case::ends_early("await close(send, 1000)", "not-exercised")]
 #[case::still_silent("await asyncio.sleep(1)\n    await listen(receive)", "still-broken")]
 fn a_fault_that_was_in_force_is_not_vacuous(#[case] after: &str, #[case] expected: &str) {
     if python().is_none() {
@@ -408,8 +408,8 @@ fn a_fault_that_was_in_force_is_not_vacuous(#[case] after: &str, #[case] expecte
     put(&directory.path().join("before"), &version("await listen(receive)"));
     put(&directory.path().join("after"), &version(after));
     let case = "summary = \"x\"\nstep = [{ open = \"/feed\" }, { pause_ms = 90000 }, { close = 1000 }]\n\
-                [[fault]]\nplace = \"edge\"\nkind = \"idle\"\ndirection = \"both\"\nafter_ms = 15000\n\
-                [expect]\naccept = [\"good-open\"]\n[symptom]\noutcome = \"drop (1006)\"\n";
+                [[fault]]\nat = \"edge\"\nkind = \"idle\"\ndirection = \"both\"\nafter_ms = 15000\n\
+                [expect]\naccept = [\"ok\"]\n[symptom]\noutcome = \"drop (1006)\"\n";
     let (_, verdict, entry) = run(directory.path(), case, &BOTH);
     assert_eq!(verdict, expected, "{entry:#}");
 }
@@ -422,9 +422,8 @@ fn a_fault_that_was_in_force_is_not_vacuous(#[case] after: &str, #[case] expecte
 #[case::a_slow_route(", within_ms = 9000", 9, 37)]
 #[case::never_longer(", within_ms = 50000", 30, 120)]
 fn a_derived_healthy_client_waits_a_bounded_time(#[case] within: &str, #[case] limit: u64, #[case] in_all: u64) {
-    let case = format!(
-        "summary = \"x\"\nstep = [{{ request = \"GET /slow\"{within} }}]\n[expect]\naccept = [\"good-open\"]\n"
-    );
+    let case =
+        format!("summary = \"x\"\nstep = [{{ request = \"GET /slow\"{within} }}]\n[expect]\naccept = [\"ok\"]\n");
     let app: Arc<dyn Application> = Scripted::new(|_, mut ends| async move {
         while ends.receive().await? != Inbound::HttpDisconnect {}
         Ok(())
@@ -441,7 +440,7 @@ fn a_derived_healthy_client_waits_a_bounded_time(#[case] within: &str, #[case] l
         let after = judgement.after.as_ref().unwrap();
         let said = Reason::HealthyClient(after.control.outcome().unwrap().clone()).to_string();
         let expected = format!(
-            "after: the healthy client gets hang (bad-hang; hang), waiting for the answer to the request (GET /slow) for {limit} s"
+            "after: the healthy client gets hang (hang; hang), waiting for the answer to the request (GET /slow) for {limit} s"
         );
         assert_eq!(said, expected);
         assert!(took <= Duration::from_secs(in_all), "{took:?}");
@@ -471,7 +470,7 @@ fn chat_server(answers: bool) -> SocketAddr {
 /// The version that keeps a body back until it is whole is told from the one that streams it, by the check that says so.
 #[rstest]
 #[case::by_its_check("bounded_wait", "fixed")]
-#[case::by_another_check("answered", "cannot-reproduce")]
+#[case::by_another_check("answered", "not-reproduced")]
 fn a_late_body_is_a_finding(#[case] found_by: &str, #[case] expected: &str) {
     if python().is_none() {
         return;
@@ -489,11 +488,11 @@ fn a_late_body_is_a_finding(#[case] found_by: &str, #[case] expected: &str) {
     put(&directory.path().join("after"), &version(streams));
     let case = format!(
         "summary = \"x\"\nstep = [{{ request = \"GET /words\", first_byte_within_ms = 1000 }}]\n\
-         [expect]\naccept = [\"good-open\"]\n[symptom]\noutcome = \"http 200\"\nfound_by = [\"{found_by}\"]\n"
+         [expect]\naccept = [\"ok\"]\n[symptom]\noutcome = \"http 200\"\nfound_by = [\"{found_by}\"]\n"
     );
     let (_, verdict, entry) = run(directory.path(), &case, &BOTH);
     assert_eq!(verdict, expected, "{entry:#}");
-    let told = "http 200 (good-open, clean): the first byte of the body came after 4000 ms (limit 1000 ms)";
+    let told = "http 200 (ok, clean): the first byte of the body came after 4000 ms (limit 1000 ms)";
     assert_eq!(entry["before"]["clause"], told, "{entry:#}");
 }
 
@@ -513,7 +512,7 @@ fn a_clause_names_what_never_came() {
     put(&directory.path().join("before"), &version(1011));
     put(&directory.path().join("after"), &version(1000));
     let case = "summary = \"x\"\nstep = [{ open = \"/ask\" }, { send = \"hello\" }, { wait = \"reply\" }]\n\
-                [expect]\naccept = [\"good-open\"]\n[symptom]\noutcome = \"close 1011\"\n";
+                [expect]\naccept = [\"ok\"]\n[symptom]\noutcome = \"close 1011\"\n";
     let (_, verdict, entry) = run(directory.path(), case, &BOTH);
     let clause = entry["after"]["clause"].as_str().unwrap_or_default();
     assert!(verdict == "still-broken" && clause.contains("KeyError: 'text'"), "{entry:#}");
@@ -528,8 +527,8 @@ fn a_session_that_is_deaf_is_silent() {
         "[paths]\nwebsocket = \"/ws\"\n[messages]\nwelcome = \"\"\nrequest = \"hello\"\nevents = [\"said\"]\n";
     std::fs::write(directory.path().join("relapse.toml"), service).unwrap();
     let case = "summary = \"x\"\nstep = [{ open = \"/ws\" }, { send = \"hello\" }, { wait = \"said\", within_ms = 300 }, { close = 1000 }]\n\
-                [expect]\naccept = [\"good-open\"]\n\
-                [symptom]\noutcome = \"close 1000\"\nclass = \"bad-silent\"\ncause = \"clean\"\nfound_by = [\"answered\"]\n";
+                [expect]\naccept = [\"ok\"]\n\
+                [symptom]\noutcome = \"close 1000\"\nclass = \"no-answer\"\ncause = \"clean\"\nfound_by = [\"answered\"]\n";
     let [deaf, deaf_too, fixed] = [false, false, true].map(|answers| format!("ws://{}", chat_server(answers)));
     let judged = |before: &str, after: &str| {
         let (_, verdict, entry) = run(directory.path(), case, &["--before", before, "--target", after]);
@@ -540,7 +539,7 @@ fn a_session_that_is_deaf_is_silent() {
     let (verdict, entry) = judged(&deaf, &deaf_too);
     assert_eq!(verdict, "still-broken", "{entry:#}");
     let (verdict, entry) = judged(&fixed, &deaf);
-    assert_eq!(verdict, "cannot-reproduce", "{entry:#}");
+    assert_eq!(verdict, "not-reproduced", "{entry:#}");
 }
 
 /// Headers that our own edge took from an upgrade are named as the cause of its refusal, on either version.
@@ -550,10 +549,10 @@ fn a_refusal_of_what_the_edge_took_is_explained() {
     let upgrade = "upgrade: websocket";
     let [one, two] = [true, true].map(|answers| gateway(upgrade, "426 Upgrade Required", chat_server(answers)));
     let case = "summary = \"x\"\nstep = [{ open = \"/ws\" }]\n\
-                [[fault]]\nplace = \"edge\"\nkind = \"drop_hop_by_hop\"\n\
-                [expect]\naccept = [\"good-open\"]\n[symptom]\noutcome = \"close 1011\"\n";
+                [[fault]]\nat = \"edge\"\nkind = \"drop_hop_by_hop\"\n\
+                [expect]\naccept = [\"ok\"]\n[symptom]\noutcome = \"close 1011\"\n";
     for (targets, expected) in
-        [(vec!["--target", &one], "failed"), (vec!["--before", &one, "--target", &two], "cannot-reproduce")]
+        [(vec!["--target", &one], "failed"), (vec!["--before", &one, "--target", &two], "not-reproduced")]
     {
         let (_, verdict, entry) = run(directory.path(), case, &targets);
         assert_eq!(verdict, expected, "{entry:#}");
@@ -565,12 +564,12 @@ fn a_refusal_of_what_the_edge_took_is_explained() {
 
 /// Where a healthy client opens a session, upgrades arrive.
 #[rstest]
-#[case::seen_to_arrive("[[control.step]]\nopen = \"/ws\"\nquery = \"room=a\"\n", false)]
+#[case::seen_to_arrive("[[healthy_client.step]]\nopen = \"/ws\"\nquery = \"room=a\"\n", false)]
 #[case::not_seen("", true)]
 fn an_upgrade_that_arrives_is_not_doubted(#[case] control: &str, #[case] is_doubted: bool) {
     let directory = tempfile::tempdir().unwrap();
     let url = gateway("room=", "302 Found", chat_server(true));
-    let case = format!("summary = \"x\"\nstep = [{{ open = \"/ws\" }}]\n{control}[expect]\naccept = [\"good-open\"]\n");
+    let case = format!("summary = \"x\"\nstep = [{{ open = \"/ws\" }}]\n{control}[expect]\naccept = [\"ok\"]\n");
     let (_, verdict, entry) = run(directory.path(), &case, &["--target", &url]);
     let doubt = "the headers Upgrade and Connection may not have reached the server";
     assert_eq!((verdict.as_str(), entry.to_string().contains(doubt)), ("failed", is_doubted), "{entry:#}");
@@ -614,7 +613,7 @@ fn every_try_is_counted() {
         return;
     }
     let directory = app("async def ask(scope, receive, send):\n    await answer(send, 200)\n");
-    let case = "summary = \"x\"\nstep = [{ request = \"GET /ask\" }]\n[expect]\naccept = [\"good-open\"]\n";
+    let case = "summary = \"x\"\nstep = [{ request = \"GET /ask\" }]\n[expect]\naccept = [\"ok\"]\n";
     std::fs::write(directory.path().join("case.toml"), case).unwrap();
     for (repeat, requests) in [("1", 1), ("4", 4)] {
         let arguments = [&["run", "case.toml", "--format", "json", "--repeat", repeat], &ONE[..]].concat();
@@ -646,11 +645,11 @@ fn an_exception_of_the_start_can_be_claimed() {
     for (exception, expected) in [
         ("\"KeyError: 'room'\"", "fixed"),
         ("{ type = \"KeyError\", place = \"service.py in ready\" }", "fixed"),
-        ("\"ValueError\"", "cannot-reproduce"),
-        ("{ type = \"KeyError\", place = \"service.py in other\" }", "cannot-reproduce"),
+        ("\"ValueError\"", "not-reproduced"),
+        ("{ type = \"KeyError\", place = \"service.py in other\" }", "not-reproduced"),
     ] {
         let case = format!(
-            "summary = \"x\"\nstep = [{{ request = \"GET /ask\" }}]\n[expect]\naccept = [\"good-open\"]\n\
+            "summary = \"x\"\nstep = [{{ request = \"GET /ask\" }}]\n[expect]\naccept = [\"ok\"]\n\
              [symptom]\noutcome = \"does not start\"\nexception = {exception}\n"
         );
         let (_, verdict, entry) = run(directory.path(), &case, &BOTH);
@@ -671,14 +670,14 @@ fn an_exception_of_the_start_can_be_claimed() {
 #[case::after_the_wait(
     "await opened(receive, send)\n    while (await receive())['type'] != 'websocket.disconnect':\n        pass\n    {}['room']",
     "step = [{ open = \"/ask\" }, { send = \"hi\" }, { wait = \"reply\", within_ms = 500 }, { close = 1000 }]",
-    "hang (bad-hang; hang)"
+    "hang (hang; hang)"
 )]
 fn a_certain_cause_comes_before_the_failure(#[case] app_does: &str, #[case] steps: &str, #[case] told: &str) {
     if python().is_none() {
         return;
     }
     let directory = app(&format!("async def ask(scope, receive, send):\n    {app_does}\n"));
-    let case = format!("summary = \"x\"\n{steps}\n[expect]\naccept = [\"good-open\"]\n");
+    let case = format!("summary = \"x\"\n{steps}\n[expect]\naccept = [\"ok\"]\n");
     let (_, verdict, entry) = run(directory.path(), &case, &ONE);
     let why = entry["why"].as_str().unwrap_or_default();
     assert!(verdict == "failed" && why.contains(told) && !why.contains("handled"), "{entry:#}");
@@ -710,8 +709,8 @@ async def ask(scope, receive, send):
     await answer(send, 200)
 ";
     put(&directory.path().join("after"), after);
-    let case = "summary = \"x\"\nstep = [{ request = \"GET /ask\" }]\n[[control.step]]\nrequest = \"GET /well\"\n\
-                [expect]\naccept = [\"good-open\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n";
+    let case = "summary = \"x\"\nstep = [{ request = \"GET /ask\" }]\n[[healthy_client.step]]\nrequest = \"GET /well\"\n\
+                [expect]\naccept = [\"ok\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n";
     let (_, verdict, entry) = run(directory.path(), case, &[&BOTH[..], server].concat());
     assert_eq!(verdict, "still-broken", "{entry:#}");
 }

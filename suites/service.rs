@@ -128,7 +128,7 @@ fn what_is_critical_decides(
     let outcome = Reading::of(&transcript, 0).outcome();
     let (health, body) = answer(&transcript, 1);
     if spared {
-        assert_eq!((outcome.class, health.status), (Class::GoodOpen, 200), "{outcome}");
+        assert_eq!((outcome.class, health.status), (Class::Served, 200), "{outcome}");
         assert_eq!(body["status"], "degraded");
         assert_eq!(body["degraded_services"], json!([dependency]));
         let welcome = transcript.of(0).find_map(|event| match &event.what {
@@ -137,7 +137,7 @@ fn what_is_critical_decides(
         });
         assert_eq!(welcome.unwrap()["data"]["features"]["degraded"], json!([dependency]));
     } else {
-        assert_eq!((outcome.class, health.status), (Class::GoodNotReady, 503), "{outcome}");
+        assert_eq!((outcome.class, health.status), (Class::RefusedUnavailable, 503), "{outcome}");
         assert_eq!(body["failed_services"], json!([dependency]));
     }
 }
@@ -179,7 +179,7 @@ fn health_and_handshake_agree_at_every_moment(
     let evidence = Evidence::gather(&transcript, &relapse_core::judge::verdict::HealthyClient::Absent);
     let findings = check::findings(&evidence);
     assert_eq!(findings, [], "{dependency} in {environment}");
-    let not_ready = evidence.outcomes.iter().filter(|outcome| outcome.class == Class::GoodNotReady).count();
+    let not_ready = evidence.outcomes.iter().filter(|outcome| outcome.class == Class::RefusedUnavailable).count();
     assert!((4..100).contains(&not_ready), "{not_ready} of 120 fall into the outage");
 }
 
@@ -197,8 +197,8 @@ fn the_auth_breaker_counts_failures_of_the_service() {
     let steps = [open(), open(), open(), open(), pause, open(), wait("connection_established")];
     let transcript = serve(Environment::Staging, vec![fails(2), fails(3), fails(4)], &steps);
     let classes: Vec<Class> = (0..5).map(|exchange| Reading::of(&transcript, exchange).outcome().class).collect();
-    let not_ready = Class::GoodNotReady;
-    assert_eq!(classes, [not_ready, not_ready, not_ready, not_ready, Class::GoodOpen]);
+    let not_ready = Class::RefusedUnavailable;
+    assert_eq!(classes, [not_ready, not_ready, not_ready, not_ready, Class::Served]);
     assert_eq!(transcript.fired, [3, 3, 3], "the open breaker asks nobody");
     assert_eq!(answer(&transcript, 3).0.status, 503);
     let says = |what: &What| matches!(what, What::Logged { message, .. } if message.contains("breaker is open"));
@@ -308,7 +308,7 @@ fn no_header_is_a_way_in(
         ..Request { credential: Credential::Unsigned, ..request("GET", "/ws") }
     };
     let transcript = serve(environment, Vec::new(), &[step(Act::Open(upgrade)), wait("connection_established")]);
-    assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::GoodAuthRefusal);
+    assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::RefusedAuth);
 }
 
 /// A message over the limit of the minute is told so, and the session lives on.
@@ -327,7 +327,7 @@ fn the_message_limit_is_told(#[case] environment: Environment, #[case] limit: us
     let reading = Reading::of(&transcript, 0);
     let count = |name: &str| reading.messages.iter().filter(|message| *message == name).count();
     assert_eq!((count("pong"), count("error_message")), (limit + 1, 1));
-    assert_eq!(reading.outcome().class, Class::GoodOpen);
+    assert_eq!(reading.outcome().class, Class::Served);
 }
 
 /// A silent client hears from the service, at the pace of its environment.
@@ -397,7 +397,7 @@ fn every_mode_authenticates(#[case] path: &str, #[case] query: &str, #[case] mod
         let steps = [step(Act::Open(upgrade)), wait("connection_established")];
         let transcript = serve(Environment::Staging, Vec::new(), &steps);
         let reading = Reading::of(&transcript, 0);
-        let expected = if credential == Credential::Valid { Class::GoodOpen } else { Class::GoodAuthRefusal };
+        let expected = if credential == Credential::Valid { Class::Served } else { Class::RefusedAuth };
         assert_eq!(reading.outcome().class, expected, "{credential:?} on {path}?{query}");
         let names = |event: &relapse_core::record::transcript::Event| {
             matches!(&event.what, What::FrameSeen(frame)
@@ -422,7 +422,7 @@ fn a_run_that_hangs_is_ended(#[case] dependency: &str, #[case] operation: &str) 
     let steps = [open(), wait("connection_established"), ask, step(Act::Wait(Awaited::Close))];
     let transcript = serve(Environment::Production, vec![hangs(dependency, operation)], &steps);
     let outcome = Reading::of(&transcript, 0).outcome();
-    assert_eq!((outcome.class, outcome.ending.to_string().as_str()), (Class::GoodNotReady, "close 1013"));
+    assert_eq!((outcome.class, outcome.ending.to_string().as_str()), (Class::RefusedUnavailable, "close 1013"));
 }
 
 /// A plain request that has to wait for a dependency is answered in time, and told when to come back.
@@ -445,7 +445,7 @@ fn a_ticket_needs_redis() {
     let fails = Fault { kind, trigger: Trigger::default() };
     let upgrade = Request { places: vec![CredentialPlace::Ticket], ..Request::standard("GET", "/ws") };
     let transcript = serve(Environment::Staging, vec![fails], &[step(Act::Open(upgrade))]);
-    assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::GoodNotReady);
+    assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::RefusedUnavailable);
 }
 
 /// Two sessions at the same time on one ticket: one of them is welcomed.
@@ -506,7 +506,7 @@ fn what_belongs_to_a_user_needs_one(
         let asked = Request { credential, ..Request::standard(route.0, route.1) };
         let transcript = serve(Environment::Staging, Vec::new(), &[plain(asked)]);
         assert_eq!(answer(&transcript, 0).0.status, 401, "{credential:?} on {route:?}");
-        assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::GoodAuthRefusal);
+        assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::RefusedAuth);
     }
 }
 
@@ -554,7 +554,7 @@ fn a_websocket_may_lack_its_query_string() {
     ] {
         let steps = [open(), wait("connection_established")];
         let transcript = serve(Environment::Staging, vec![FaultKind::Scope(kind).into()], &steps);
-        assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::GoodOpen);
+        assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::Served);
     }
 }
 
@@ -566,7 +566,7 @@ fn a_malformed_scope_is_a_bad_request(#[values("path", "headers")] key: &str) {
     for asked in [open(), plain(request("GET", "/health"))] {
         let transcript = serve(Environment::Staging, vec![drops()], &[asked]);
         assert_eq!(answer(&transcript, 0).0.status, 400);
-        assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::GoodBadRequest);
+        assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::RefusedRequest);
     }
 }
 
@@ -584,6 +584,6 @@ fn a_start_does_not_wait_for_what_is_not_critical(#[values("database", "redis")]
             conductor.converse(Revision::repaired(), environment, &profile(SERVER), crowd, &steps, plan).unwrap();
         Reading::of(&transcript, 0).outcome().class
     };
-    assert_eq!(start(Environment::Staging), Class::GoodOpen);
-    assert_eq!(start(Environment::Production), Class::GoodNotReady);
+    assert_eq!(start(Environment::Staging), Class::Served);
+    assert_eq!(start(Environment::Production), Class::RefusedUnavailable);
 }

@@ -164,7 +164,7 @@ as = "cat"
 request = "GET /"
 
 [expect]
-accept = ["good-open", "good-not-ready"]
+accept = ["ok", "refused-unavailable"]
 "#
     )
 }
@@ -174,25 +174,25 @@ accept = ["good-open", "good-not-ready"]
 #[case::uvicorn(
     "uvicorn==0.54.0",
     stopping("/slow", "'SIGTERM'", ""),
-    &["close 1012 (good-not-ready; shutdown)", "http 200 (good-open; clean)", "refused (good-not-ready; no-listener)"],
+    &["close 1012 (refused-unavailable; shutdown)", "http 200 (ok; clean)", "refused (refused-unavailable; no-listener)"],
     &["SIGTERM", "uvicorn ended after SIGTERM: ended by SIGTERM", "true"]
 )]
 #[case::uvicorn_with_a_limit(
     "uvicorn==0.54.0",
     stopping("/stuck", "true", "server_arguments = ['--timeout-graceful-shutdown', '1']"),
-    &["close 1012 (good-not-ready; shutdown)", "http 500 (unclean; shutdown)", "refused (good-not-ready; no-listener)"],
+    &["close 1012 (refused-unavailable; shutdown)", "http 500 (cut-by-fault; shutdown)", "refused (refused-unavailable; no-listener)"],
     &["SIGTERM", "uvicorn ended after SIGTERM: ended by SIGTERM", "true"]
 )]
 #[case::hypercorn(
     "hypercorn==0.18.0",
     stopping("/slow", "0", "server_arguments = ['--graceful-timeout', '1']"),
-    &["close 1011 (unclean; shutdown)", "http 500 (unclean; shutdown)", "refused (good-not-ready; no-listener)"],
+    &["close 1011 (cut-by-fault; shutdown)", "http 500 (cut-by-fault; shutdown)", "refused (refused-unavailable; no-listener)"],
     &["SIGTERM", "hypercorn ended after SIGTERM: exit status 0", "true"]
 )]
 #[case::granian(
     "granian==2.8.7",
     stopping("/slow", "true", ""),
-    &["drop (1006) (unclean; shutdown)", "http 200 (good-open; clean)", "refused (good-not-ready; no-listener)"],
+    &["drop (1006) (cut-by-fault; shutdown)", "http 200 (ok; clean)", "refused (refused-unavailable; no-listener)"],
     &["SIGTERM", "granian ended after SIGTERM: exit status 0", "true"]
 )]
 fn a_server_is_told_to_stop(
@@ -216,7 +216,7 @@ fn a_server_is_told_to_stop(
 fn every_trial_has_a_server_that_got_no_signal(#[case] signal: &str, #[case] answers: usize) {
     let text = format!(
         "summary = \"It answers.\"\n[[step]]\nrequest = \"GET /\"\n[[step]]\nsignal = \"{signal}\"\n{}\
-         [[step]]\nrequest = \"GET /\"\n{}[expect]\naccept = [\"good-open\"]\n",
+         [[step]]\nrequest = \"GET /\"\n{}[expect]\naccept = [\"ok\"]\n",
         if signal == "SIGKILL" { "[[step]]\nwait_exit = \"SIGKILL\"\n" } else { "" },
         if answers == 0 { "within_ms = 300\n" } else { "" }
     );
@@ -238,7 +238,7 @@ fn every_trial_has_a_server_that_got_no_signal(#[case] signal: &str, #[case] ans
 fn a_signal_that_finds_no_server_is_told() {
     let text = "summary = \"x\"\n[[step]]\nrequest = \"GET /\"\n[[step]]\nwait_exit = true\nwithin_ms = 50\n[[step]]\n\
                 signal = \"SIGKILL\"\n[[step]]\nwait_exit = 0\n[[step]]\nsignal = \"SIGTERM\"\n[expect]\naccept = \
-                [\"good-open\"]\n";
+                [\"ok\"]\n";
     let Some([transcript, _]) = perform("uvicorn==0.54.0", text) else { return };
     let expected = ["false", "SIGKILL", "uvicorn ended after SIGKILL: ended by SIGKILL", "false", "step 5 left out"];
     assert_eq!(process(&transcript), expected);
@@ -248,7 +248,7 @@ fn a_signal_that_finds_no_server_is_told() {
 fn deaf(arguments: &str) -> String {
     format!(
         "summary = \"A client that answers no ping is let go.\"\n{arguments}\n[[step]]\nopen = \"/jobs\"\n[[step]]\n\
-         deaf_ms = 1500\n[expect]\naccept = [\"good-open\"]\n"
+         deaf_ms = 1500\n[expect]\naccept = [\"ok\"]\n"
     )
 }
 
@@ -257,9 +257,9 @@ fn deaf(arguments: &str) -> String {
 #[case::uvicorn(
     "uvicorn==0.54.0",
     "'--ws-ping-interval', '0.2', '--ws-ping-timeout', '0.2'",
-    "close 1011 (bad-server; keepalive)"
+    "close 1011 (server-error; keepalive-timeout)"
 )]
-#[case::hypercorn("hypercorn==0.18.0", "'--websocket-ping-interval', '1'", "hang (bad-hang; hang)")]
+#[case::hypercorn("hypercorn==0.18.0", "'--websocket-ping-interval', '1'", "hang (hang; hang)")]
 fn arguments_change_what_a_stalled_client_sees(#[case] server: &str, #[case] arguments: &str, #[case] expected: &str) {
     let Some([transcript, _]) = perform(server, &deaf(&format!("server_arguments = [{arguments}]"))) else { return };
     let pings = |transcript: &Transcript| {
@@ -270,7 +270,7 @@ fn arguments_change_what_a_stalled_client_sees(#[case] server: &str, #[case] arg
     assert_eq!(endings(&transcript), [expected], "{transcript:#?}");
     let Some([transcript, _]) = perform(server, &deaf("")) else { return };
     assert_eq!(pings(&transcript), 0, "{transcript:#?}");
-    assert_eq!(endings(&transcript), ["hang (bad-hang; hang)"]);
+    assert_eq!(endings(&transcript), ["hang (hang; hang)"]);
 }
 
 /// The command, in a directory with the service and these cases.
@@ -339,7 +339,7 @@ fn cases_with_signals_and_arguments_are_judged() {
     assert_eq!(code, Some(2), "{told}");
     // The healthy client leaves nothing for later.
     let last = document["cases"].as_array().unwrap().last().unwrap();
-    assert_eq!(last["control"]["outcome"], "http 200", "{told}");
+    assert_eq!(last["healthy_client"]["outcome"], "http 200", "{told}");
 }
 
 /// A target without a server that the harness starts refuses such a case with its line, and nothing is sent.
@@ -353,7 +353,8 @@ fn a_target_without_a_server_of_ours_refuses(
     #[values("backend", "memory", "url")] target: &str,
 ) {
     let stop = stopping("/slow", "true", "");
-    let exit = "summary = \"x\"\n[[step]]\nrequest = \"GET /\"\n[[step]]\nwait_exit = true\n[expect]\naccept = [\"good-open\"]\n";
+    let exit =
+        "summary = \"x\"\n[[step]]\nrequest = \"GET /\"\n[[step]]\nwait_exit = true\n[expect]\naccept = [\"ok\"]\n";
     let directory = write(&[
         ("stop.toml", &stop),
         ("exit.toml", exit),
@@ -377,7 +378,7 @@ fn a_target_without_a_server_of_ours_refuses(
 #[test]
 fn the_time_to_the_end_is_told() {
     let text = "summary = \"x\"\n[[step]]\nrequest = \"GET /\"\n[[step]]\nsignal = \"SIGTERM\"\n[[step]]\nwait_exit = \
-                true\n[expect]\naccept = [\"good-open\"]\n";
+                true\n[expect]\naccept = [\"ok\"]\n";
     let Some([transcript, _]) = perform("uvicorn==0.54.0", text) else { return };
     let at = |is_it: &dyn Fn(&What) -> bool| transcript.events.iter().find(|event| is_it(&event.what)).unwrap().at;
     let took = at(&|what| matches!(what, What::Exited { .. })) - at(&|what| matches!(what, What::Signaled { .. }));

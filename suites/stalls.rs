@@ -176,12 +176,12 @@ fn a_stall_shows_as_behind_the_real_server(#[values(0, 1, 2, 3, 4, 5, 6, 7, 8)] 
 /// One stall is enough where a pong is under way as it begins: behind the library `websockets` the session ends with 1011,
 /// behind the others it goes on. The same work in a thread costs no session anywhere.
 #[rstest]
-#[case("uvicorn-0.35", "close 1011 (bad-server; keepalive)")]
-#[case("uvicorn-0.54-websockets", "close 1011 (bad-server; keepalive)")]
-#[case("uvicorn-0.54", "close 1000 (good-open; clean)")]
-#[case("uvicorn-0.54-wsproto", "close 1000 (good-open; clean)")]
-#[case("hypercorn-0.18", "close 1000 (good-open; clean)")]
-#[case("daphne-4.2", "close 1000 (good-open; clean)")]
+#[case("uvicorn-0.35", "close 1011 (server-error; keepalive-timeout)")]
+#[case("uvicorn-0.54-websockets", "close 1011 (server-error; keepalive-timeout)")]
+#[case("uvicorn-0.54", "close 1000 (ok; clean)")]
+#[case("uvicorn-0.54-wsproto", "close 1000 (ok; clean)")]
+#[case("hypercorn-0.18", "close 1000 (ok; clean)")]
+#[case("daphne-4.2", "close 1000 (ok; clean)")]
 fn a_pong_under_way_is_late_behind_one_library(#[case] name: &str, #[case] expected: &str) {
     let Some(python) = crate::python::python() else { return };
     let directory = tempfile::tempdir().unwrap();
@@ -208,5 +208,5 @@ fn a_pong_under_way_is_late_behind_one_library(#[case] name: &str, #[case] expec
             classify::readings(&transcript)[0].outcome().to_string()
         })
     });
-    assert_eq!(endings, [expected, "close 1000 (good-open; clean)"]);
+    assert_eq!(endings, [expected, "close 1000 (ok; clean)"]);
 }

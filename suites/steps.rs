@@ -639,9 +639,10 @@ fn an_event_comes_without_a_key(#[case] event: &str, #[case] key: &str, #[case] 
 
 /// The rest of a case around some steps.
 fn case_file(before: &str, steps: &str, faults: &str) -> String {
-    let expect = "[expect]\naccept = [\"good-open\"]\n[symptom]\noutcome = \"close 1011\"\nclass = \"bad-server\"\n\
-                  cause = \"app-chose-1011\"\nfound_by = [\"no_internal_close\"]\n";
-    let head = "summary = \"x\"\nreported = \"x\"\nbehind = \"x\"\nscenario = \"x\"\ndefect = \"auth_after_accept\"\n";
+    let expect = "[expect]\naccept = [\"ok\"]\n[symptom]\noutcome = \"close 1011\"\nclass = \"server-error\"\n\
+                  cause = \"app-sent-1011\"\nfound_by = [\"no_internal_close\"]\n";
+    let head =
+        "summary = \"x\"\nreported = \"x\"\nroot_cause = \"x\"\nscenario = \"x\"\ndefect = \"auth_after_accept\"\n";
     format!("{head}{before}{steps}{faults}{expect}")
 }
 
@@ -773,7 +774,11 @@ fn an_argument_that_breaks_the_harness_is_refused(#[case] arguments: &str, #[cas
 
 /// A healthy client and a crowd send no signal.
 #[rstest]
-#[case("", "[control]\n[[control.step]]\nopen = '/'\n[[control.step]]\nsignal = 'SIGTERM'\n", "sends no signal")]
+#[case(
+    "",
+    "[healthy_client]\n[[healthy_client.step]]\nopen = '/'\n[[healthy_client.step]]\nsignal = 'SIGTERM'\n",
+    "sends no signal"
+)]
 #[case("users = 2\n", "[[step]]\nsignal = 'SIGTERM'\n", "every client of the crowd")]
 fn a_signal_is_sent_once(#[case] before: &str, #[case] more: &str, #[case] message: &str) {
     match read(&case_file(before, &format!("[[step]]\nopen = '/'\n{more}"), "")) {
@@ -874,7 +879,7 @@ wait_exit = "SIGTERM"
 [[step]]
 wait_exit = true
 "#;
-    let fault = "[[fault]]\nplace = \"event\"\nkind = \"omit_key\"\nevent = \"websocket.disconnect\"\nkey = \"code\"\n";
+    let fault = "[[fault]]\nat = \"event\"\nkind = \"omit_key\"\nevent = \"websocket.disconnect\"\nkey = \"code\"\n";
     let arguments = "server_arguments = [\"--ws-ping-interval\", \"1\"]\n";
     let case = read(&case_file(arguments, steps, fault)).unwrap();
     let again = Case { name: case.name.clone(), ..read(&case.print()).unwrap() };

@@ -154,7 +154,7 @@ fn every_handshake_behind_every_server() {
                 assert_eq!(memory.to_string(), sockets.to_string(), "{} behind {}", row.name, server.name);
                 // A client that breaks the handshake is refused with a reason, or let in; none gets a 5xx, a 1011 or
                 // silence.
-                let is_fine = memory.class.is_good() || memory.class == Class::Unclean;
+                let is_fine = memory.class.is_good() || memory.class == Class::CutByFault;
                 assert!(is_fine, "{} behind {}: {memory}", row.name, server.name);
                 format!("{:<36}", format!("{} ({})", memory.ending, memory.class))
             })
@@ -177,7 +177,7 @@ fn a_header_that_comes_twice(#[case] header: &str, #[case] expected: [&str; 9]) 
         .unwrap()
         .iter()
         .map(|server| match attempt(&row, server, Clock::Virtual) {
-            outcome if outcome.class == Class::GoodOpen => "open".to_owned(),
+            outcome if outcome.class == Class::Served => "open".to_owned(),
             outcome => outcome.ending.to_string(),
         })
         .collect();

@@ -111,7 +111,7 @@ const UNTIL_CLOSE: &str = r#"[{ open = "PATH" }, { wait = "close" }]"#;
 const ASK: &str =
     r#"[{ open = "PATH" }, { send = { do = "join" } }, { wait_answer = true, within_ms = 600 }, { close = 1000 }]"#;
 
-const OPEN: &str = r#"["good-open"]"#;
+const OPEN: &str = r#"["ok"]"#;
 
 const APPS: &[App] = &[
     App {
@@ -122,13 +122,13 @@ const APPS: &[App] = &[
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
-cause = "crash-before-accept"
+class = "server-error"
+cause = "crash-before-response"
 exception = { type = "KeyError", text = "'room'", place = "service.py in crash_before_accept" }
 log = "Exception in ASGI application"
 found_by = ["no_server_error", "no_escaped_exception"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -140,13 +140,13 @@ found_by = ["no_server_error"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 exception = { type = "AttributeError", text = "'NoneType' object has no attribute 'upper'", place = "service.py in crash_after_accept" }
 log = "Exception in ASGI application"
 found_by = ["no_drop", "no_escaped_exception"]"#,
         by_url: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "unknown"
 found_by = ["no_drop"]"#,
     },
@@ -158,13 +158,13 @@ found_by = ["no_drop"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 exception = { type = "KeyError", text = "'room'", place = "service.py in crash_on_message" }
 log = "Exception in ASGI application"
 found_by = ["no_drop", "no_escaped_exception"]"#,
         by_url: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "unknown"
 found_by = ["no_drop"]"#,
     },
@@ -176,13 +176,13 @@ found_by = ["no_drop"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 200 truncated"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 exception = { type = "IndexError", text = "list index out of range", place = "service.py in crash_in_the_body" }
 log = "Exception in ASGI application"
 found_by = ["body_complete", "no_escaped_exception"]"#,
         by_url: r#"outcome = "http 200 truncated"
-class = "bad-drop"
+class = "dropped"
 cause = "protocol"
 found_by = ["body_complete"]"#,
     },
@@ -194,13 +194,13 @@ found_by = ["body_complete"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "close 1011"
-class = "bad-server"
-cause = "app-chose-1011"
+class = "server-error"
+cause = "app-sent-1011"
 exception = { type = "KeyError", text = "'room'", place = "service.py in swallowed_with_1011" }
 reason = "no room"
 found_by = ["no_internal_close"]"#,
         by_url: r#"outcome = "close 1011"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 reason = "no room"
 found_by = ["no_internal_close"]"#,
@@ -213,13 +213,13 @@ found_by = ["no_internal_close"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "close 1000"
-class = "good-open"
-cause = "policy"
+class = "ok"
+cause = "app-decision"
 exception = { type = "KeyError", text = "'room'", place = "service.py in swallowed_with_1000" }
 reason = "bye""#,
         by_url: r#"outcome = "close 1000"
-class = "good-open"
-cause = "policy"
+class = "ok"
+cause = "app-decision"
 reason = "bye""#,
     },
     App {
@@ -230,12 +230,12 @@ reason = "bye""#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
-cause = "policy"
+class = "server-error"
+cause = "app-decision"
 log = "no count given"
 found_by = ["no_server_error"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -247,13 +247,13 @@ found_by = ["no_server_error"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
-cause = "policy"
+class = "server-error"
+cause = "app-decision"
 exception = { type = "KeyError", text = "'count'", place = "service.py in logged_500" }
 log = "could not count"
 found_by = ["no_server_error"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -265,13 +265,13 @@ found_by = ["no_server_error"]"#,
         accept: r#"["http 400"]"#,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
-cause = "crash-before-accept"
+class = "server-error"
+cause = "crash-before-response"
 exception = { type = "KeyError", text = "'count'", place = "service.py in missing_parameter" }
 log = "Exception in ASGI application"
 found_by = ["no_server_error", "no_escaped_exception"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -283,13 +283,13 @@ found_by = ["no_server_error"]"#,
         accept: r#"["http 4xx"]"#,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
-cause = "crash-before-accept"
+class = "server-error"
+cause = "crash-before-response"
 exception = { type = "AttributeError", text = "'NoneType' object has no attribute 'decode'", place = "service.py in missing_header" }
 log = "Exception in ASGI application"
 found_by = ["no_server_error", "no_escaped_exception"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -298,16 +298,16 @@ found_by = ["no_server_error"]"#,
         before: "json.loads((await receive())['body'])\nawait answer(send, 200)",
         after: "try:\n    json.loads((await receive())['body'])\nexcept ValueError:\n    return await answer(send, 400)\nawait answer(send, 200)",
         steps: r#"[{ request = "POST PATH" }]"#,
-        accept: r#"["good-bad-request"]"#,
+        accept: r#"["refused-request"]"#,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
-cause = "crash-before-accept"
+class = "server-error"
+cause = "crash-before-response"
 exception = { type = "JSONDecodeError", text = "Expecting value: line 1 column 1 (char 0)", place = "service.py in empty_body" }
 log = "Exception in ASGI application"
 found_by = ["no_server_error", "no_escaped_exception"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -319,11 +319,11 @@ found_by = ["no_server_error"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "hang"
-class = "bad-hang"
+class = "hang"
 cause = "hang"
 found_by = ["bounded_wait"]"#,
         by_url: r#"outcome = "hang"
-class = "bad-hang"
+class = "hang"
 cause = "hang"
 found_by = ["bounded_wait"]"#,
     },
@@ -335,11 +335,11 @@ found_by = ["bounded_wait"]"#,
         accept: OPEN,
         control: r#"[{ request = "GET /well" }]"#,
         shows: r#"outcome = "hang"
-class = "bad-hang"
+class = "hang"
 cause = "hang"
 found_by = ["bounded_wait"]"#,
         by_url: r#"outcome = "hang"
-class = "bad-hang"
+class = "hang"
 cause = "hang"
 found_by = ["bounded_wait"]"#,
     },
@@ -351,11 +351,11 @@ found_by = ["bounded_wait"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "hang"
-class = "bad-hang"
+class = "hang"
 cause = "hang"
 found_by = ["bounded_wait"]"#,
         by_url: r#"outcome = "hang"
-class = "bad-hang"
+class = "hang"
 cause = "hang"
 found_by = ["bounded_wait"]"#,
     },
@@ -367,11 +367,11 @@ found_by = ["bounded_wait"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
-cause = "abandoned"
+class = "server-error"
+cause = "returned-without-response"
 found_by = ["no_server_error", "asgi_conformance"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -383,11 +383,11 @@ found_by = ["no_server_error"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
-cause = "abandoned"
+class = "server-error"
+cause = "returned-without-response"
 found_by = ["no_server_error", "asgi_conformance"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -399,11 +399,11 @@ found_by = ["no_server_error"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "drop (1006)"
-class = "bad-drop"
-cause = "abandoned"
+class = "dropped"
+cause = "returned-without-response"
 found_by = ["no_drop", "asgi_conformance"]"#,
         by_url: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "unknown"
 found_by = ["no_drop"]"#,
     },
@@ -415,12 +415,12 @@ found_by = ["no_drop"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 200 truncated"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 log = "Exception in ASGI application"
 found_by = ["body_complete", "no_escaped_exception"]"#,
         by_url: r#"outcome = "http 200 truncated"
-class = "bad-drop"
+class = "dropped"
 cause = "protocol"
 found_by = ["body_complete"]"#,
     },
@@ -432,12 +432,12 @@ found_by = ["body_complete"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 200 truncated"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 log = "Exception in ASGI application"
 found_by = ["body_complete", "no_escaped_exception"]"#,
         by_url: r#"outcome = "http 200 truncated"
-class = "bad-drop"
+class = "dropped"
 cause = "protocol"
 found_by = ["body_complete"]"#,
     },
@@ -449,11 +449,11 @@ found_by = ["body_complete"]"#,
         accept: r#"["close 1008"]"#,
         control: "",
         shows: r#"outcome = "close 1008"
-class = "good-bad-request"
-cause = "policy""#,
+class = "refused-request"
+cause = "app-decision""#,
         by_url: r#"outcome = "close 1008"
-class = "good-bad-request"
-cause = "policy""#,
+class = "refused-request"
+cause = "app-decision""#,
     },
     App {
         name: "reserved_code",
@@ -463,12 +463,12 @@ cause = "policy""#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 log = "Exception in ASGI application"
 found_by = ["no_drop", "legal_close", "no_escaped_exception"]"#,
         by_url: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "unknown"
 found_by = ["no_drop"]"#,
     },
@@ -480,12 +480,12 @@ found_by = ["no_drop"]"#,
         accept: r#"["close 1008"]"#,
         control: "",
         shows: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 log = "Exception in ASGI application"
 found_by = ["no_drop", "legal_close", "no_escaped_exception"]"#,
         by_url: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "unknown"
 found_by = ["no_drop"]"#,
     },
@@ -497,11 +497,11 @@ found_by = ["no_drop"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 403"
-class = "good-bad-request"
-cause = "policy""#,
+class = "refused-request"
+cause = "app-decision""#,
         by_url: r#"outcome = "http 403"
-class = "good-bad-request"
-cause = "policy""#,
+class = "refused-request"
+cause = "app-decision""#,
     },
     App {
         name: "accepts_twice",
@@ -511,13 +511,13 @@ cause = "policy""#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 exception = { type = "RuntimeError", text = "Expected ASGI message 'websocket.send' or 'websocket.close', but got 'websocket.accept'.", place = "service.py in accepts_twice" }
 log = "Exception in ASGI application"
 found_by = ["no_drop", "asgi_conformance", "no_escaped_exception"]"#,
         by_url: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "unknown"
 found_by = ["no_drop"]"#,
     },
@@ -529,7 +529,7 @@ found_by = ["no_drop"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "close 1000"
-class = "bad-mask"
+class = "disguised-error"
 cause = "crash-after-accept"
 exception = { type = "RuntimeError", text = "Unexpected ASGI message 'websocket.send', after sending 'websocket.close'.", place = "service.py in say" }
 log = "Exception in ASGI application"
@@ -544,7 +544,7 @@ found_by = ["class_fits_cause", "asgi_conformance", "no_escaped_exception"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "close 1000"
-class = "good-open"
+class = "ok"
 cause = "crash-after-accept"
 exception = { type = "KeyError", text = "'text'", place = "service.py in raises_on_leave" }
 log = "Exception in ASGI application"
@@ -559,13 +559,13 @@ found_by = ["no_escaped_exception"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 exception = { type = "AttributeError", text = "'NoneType' object has no attribute 'upper'", place = "service.py in binary_message" }
 log = "Exception in ASGI application"
 found_by = ["no_drop", "no_escaped_exception"]"#,
         by_url: r#"outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "unknown"
 found_by = ["no_drop"]"#,
     },
@@ -577,11 +577,11 @@ found_by = ["no_drop"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "bad handshake (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "protocol"
 found_by = ["subprotocol_offered"]"#,
         by_url: r#"outcome = "bad handshake (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "protocol"
 found_by = ["subprotocol_offered"]"#,
     },
@@ -593,12 +593,12 @@ found_by = ["subprotocol_offered"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 504"
-class = "bad-server"
-cause = "policy"
+class = "server-error"
+cause = "app-decision"
 exception = { type = "TimeoutError", place = "service.py in gives_up_with_504" }
 found_by = ["no_server_error"]"#,
         by_url: r#"outcome = "http 504"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -610,11 +610,11 @@ found_by = ["no_server_error"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 503"
-class = "bad-server"
-cause = "policy"
+class = "server-error"
+cause = "app-decision"
 found_by = ["retry_after_present"]"#,
         by_url: r#"outcome = "http 503"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["retry_after_present"]"#,
     },
@@ -626,13 +626,13 @@ found_by = ["retry_after_present"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 500"
-class = "bad-server"
-cause = "crash-before-accept"
+class = "server-error"
+cause = "crash-before-response"
 exception = { type = "IndexError", text = "list index out of range", place = "service.py in second_page" }
 log = "Exception in ASGI application"
 found_by = ["no_server_error", "no_escaped_exception"]"#,
         by_url: r#"outcome = "http 500"
-class = "bad-server"
+class = "server-error"
 cause = "unknown"
 found_by = ["no_server_error"]"#,
     },
@@ -644,12 +644,12 @@ found_by = ["no_server_error"]"#,
         accept: OPEN,
         control: "",
         shows: r#"outcome = "http 400"
-class = "good-bad-request"
-cause = "policy"
+class = "refused-request"
+cause = "app-decision"
 exception = { type = "ValueError", text = "invalid literal for int() with base 0: '07'", place = "service.py in refuses_a_number" }"#,
         by_url: r#"outcome = "http 400"
-class = "good-bad-request"
-cause = "policy""#,
+class = "refused-request"
+cause = "app-decision""#,
     },
 ];
 
@@ -660,7 +660,7 @@ impl App {
     /// Its case, with this symptom.
     fn case(&self, symptom: &str) -> Case {
         let App { name, steps, accept, control, .. } = self;
-        let control = if control.is_empty() { String::new() } else { format!("[control]\nstep = {control}\n") };
+        let control = if control.is_empty() { String::new() } else { format!("[healthy_client]\nstep = {control}\n") };
         let text =
             format!("summary = \"{name}\"\nstep = {steps}\n{control}[expect]\naccept = {accept}\n[symptom]\n{symptom}");
         let checks = check::names();
@@ -731,8 +731,8 @@ fn made_wrong(symptom: &Symptom) -> Vec<(SymptomKey, Symptom)> {
         wrong.push((key, symptom));
     };
     add(SymptomKey::Outcome, &|symptom| symptom.outcome = "http 418".parse().ok());
-    add(SymptomKey::Class, &|symptom| symptom.class = Some(Class::BadOpen));
-    add(SymptomKey::Cause, &|symptom| symptom.cause = Some(Cause::Keepalive));
+    add(SymptomKey::Class, &|symptom| symptom.class = Some(Class::WronglyAdmitted));
+    add(SymptomKey::Cause, &|symptom| symptom.cause = Some(Cause::KeepaliveTimeout));
     add(SymptomKey::Log, &|symptom| symptom.log = Some("no such record".to_owned()));
     add(SymptomKey::Reason, &|symptom| symptom.reason = Some("no such reason".to_owned()));
     add(SymptomKey::FoundBy, &|symptom| symptom.found_by.push("isolation".to_owned()));
@@ -775,7 +775,7 @@ async fn wrong_verdicts(
         let judgement = right.judge(case, 1).await;
         let expected = match shows {
             Shows::Defect => Verdict::Fixed,
-            Shows::Nothing => Verdict::CannotReproduce,
+            Shows::Nothing => Verdict::NotReproduced,
         };
         expect("broken and fixed", case, expected, &judgement);
         if judgement.verdict != Verdict::Fixed {
@@ -788,7 +788,7 @@ async fn wrong_verdicts(
                 Some(Clock::Real) => judged_again(&case, judgement.clone()),
                 Some(Clock::Virtual) | None => right.judge(&case, 1).await,
             };
-            expect(&format!("a wrong {key}"), &case, Verdict::CannotReproduce, &judgement);
+            expect(&format!("a wrong {key}"), &case, Verdict::NotReproduced, &judgement);
             let told: Vec<SymptomKey> = match &judgement.reason {
                 Some(Reason::NotShown(differences)) => differences.iter().map(|difference| difference.key).collect(),
                 _ => Vec::new(),
@@ -801,19 +801,19 @@ async fn wrong_verdicts(
 
     let swapped = versions(right.after, right.before.unwrap());
     for (case, _) in cases {
-        expect("fixed and broken", case, Verdict::CannotReproduce, &swapped.judge(case, 1).await);
+        expect("fixed and broken", case, Verdict::NotReproduced, &swapped.judge(case, 1).await);
     }
 
     let both_fixed = versions(swapped.before.unwrap(), fixed_too);
     for (case, _) in cases {
-        expect("fixed on both sides", case, Verdict::CannotReproduce, &both_fixed.judge(case, 1).await);
+        expect("fixed on both sides", case, Verdict::NotReproduced, &both_fixed.judge(case, 1).await);
     }
 
     let both_broken = versions(swapped.after, broken_too);
     for (case, shows) in cases {
         let expected = match shows {
             Shows::Defect => Verdict::StillBroken,
-            Shows::Nothing => Verdict::CannotReproduce,
+            Shows::Nothing => Verdict::NotReproduced,
         };
         expect("broken on both sides", case, expected, &both_broken.judge(case, 1).await);
     }
@@ -937,7 +937,7 @@ fn that_starts(side: Side, (_, top, lifespan, _): &(&str, &str, &str, &str)) -> 
 fn that_does_not_start((name, _, _, exception): &(&'static str, &str, &str, &str)) -> (Case, Shows) {
     let app = App { name, before: "", after: "", steps: GET, accept: OPEN, control: "", shows: "", by_url: "" };
     let symptom =
-        format!("outcome = \"does not start\"\nclass = \"bad-server\"\ncause = \"no-listener\"\n{exception}\n");
+        format!("outcome = \"does not start\"\nclass = \"server-error\"\ncause = \"no-listener\"\n{exception}\n");
     (app.case(&symptom), Shows::Defect)
 }
 

@@ -225,7 +225,7 @@ const SAVED: &str = r#"{"log": {"entries": [{
 const SAVED_AS_A_CASE: &str = r#"
 summary = "An order is placed."
 reported = "Nothing."
-behind = "Nothing."
+root_cause = "Nothing."
 scenario = "order"
 alone = true
 
@@ -239,11 +239,11 @@ offers = ["orders.v2"]
 send = '{"do":"place","order":{"dishes":[1],"table":2}}'
 
 [expect]
-accept = ["good-open"]
+accept = ["ok"]
 
 [symptom]
 outcome = "drop (1006)"
-class = "bad-drop"
+class = "dropped"
 cause = "crash-after-accept"
 found_by = ["no_drop"]
 "#;
@@ -506,7 +506,7 @@ fn a_hunt_goes_behind_several_profiles() {
     assert_eq!((code, only), (Some(1), Some(1)));
     let names: Vec<&String> = many["profiles"].as_object().unwrap().keys().collect();
     assert_eq!(names, ["hypercorn-0.18", "uvicorn-0.35"]);
-    assert_eq!(many["profiles"]["uvicorn-0.35"]["reached"], one["reached"]);
+    assert_eq!(many["profiles"]["uvicorn-0.35"]["coverage"], one["coverage"]);
     let keys = |report: &serde_json::Value| {
         report["found"].as_array().unwrap().iter().map(|found| found["key"].to_string()).collect::<Vec<_>>()
     };
@@ -532,7 +532,7 @@ fn the_parts_of_a_hunt_behind_several_profiles_merge() {
     let (code, merged) = document(here, &["hunt", "--merge", "1.json", "2.json"]);
     assert_eq!(code, Some(1));
     assert_eq!(merged["profiles"].as_object().unwrap().len(), 3);
-    assert_eq!(merged["profiles"]["uvicorn-0.35-sansio"]["reached"]["cases"], 60);
+    assert_eq!(merged["profiles"]["uvicorn-0.35-sansio"]["coverage"]["cases"], 60);
     // That of one profile belongs to another campaign.
     let (_, one) = document(here, &[&["hunt"], &target[..6], &["--cases", "5", "--seed", "900"]].concat());
     fs::write(here.join("one.json"), one.to_string()).unwrap();
@@ -572,7 +572,7 @@ fn an_app_is_looked_at_behind_several_profiles() {
 /// A path that a user names is meant to let clients in.
 #[rstest]
 #[case("ws:/closed", 1, "refused, although the path was named")]
-#[case("ws:/ws", 0, "close 1000 (good-open)")]
+#[case("ws:/ws", 0, "close 1000 (ok)")]
 fn a_named_path_that_refuses_clients_fails(#[case] path: &str, #[case] exit: i32, #[case] expected: &str) {
     let Some(python) = python() else { return };
     let directory = service(FAILS_OVER_BYTES);
@@ -625,7 +625,7 @@ fn an_import_may_take_so_long() {
 
 /// A session that is opened and closed.
 const PLAIN_SESSION: &str = "summary = \"A session opens.\"\n\n[[step]]\nopen = \"/ws\"\n\n[[step]]\nclose = 1000\n\n\
-                             [expect]\naccept = [\"good-open\"]\n";
+                             [expect]\naccept = [\"ok\"]\n";
 
 /// The app answers 200 where everything that the command line says arrives as it was said.
 const SAYS_WHAT_ARRIVED: &str = "
@@ -672,7 +672,7 @@ fn the_printed_command_runs_the_same_again(#[case] odd: &str) {
     };
     let (code, run) = document(here, &[&["run", "it's [g]ood $1.toml"], &target[..], &more].concat());
     assert_eq!(code, Some(0), "{run:#}");
-    let line = run["cases"][0]["replay"].as_str().unwrap();
+    let line = run["cases"][0]["reproduce"].as_str().unwrap();
     assert!(!line.contains("hidden") && !line.contains(char::is_control), "{line}");
     let (code, told) = again(line);
     assert!(code == Some(0) && told.contains("1 PASSED"), "{line}\n{told}");

@@ -518,7 +518,7 @@ fn tell_change(
     let fates: BTreeMap<Fate, Vec<FoundReport>> = Fate::ALL.into_iter().map(|fate| (fate, pages(fate))).collect();
     let [before, after] = &change.reached;
     let document =
-        serde_json::json!({ "schema": 1, "found": fates, "shutdown": shutdown, "before": before, "after": after });
+        serde_json::json!({ "schema": 2, "found": fates, "shutdown": shutdown, "before": before, "after": after });
     if written.is_err() && options.format == Format::Json {
         print(&document);
     }

@@ -68,7 +68,7 @@ enum Command {
     /// Run capsules, which are what hunts found, and say what became of each.
     ///
     /// A capsule is a case with concrete values. FIXED means that what was found is gone; STILL BROKEN that it is not;
-    /// VACUOUS that a fault of it does not act any more.
+    /// NOT EXERCISED that a fault of it does not act any more.
     Replay(replay::Options),
     /// Stand as the embedded backend on a loopback port, repaired or with defects, until Ctrl-C.
     ///

@@ -87,7 +87,7 @@ fn bench(criterion: &mut Criterion) {
     let _logs = recorder::capture_logs();
     let runtime = Runtime::new(Clock::Virtual);
     let control = HealthyClient::Tried(Outcome {
-        class: Class::GoodOpen,
+        class: Class::Served,
         cause: relapse_core::judge::cause::Cause::Clean,
         ending: Ending::Left,
         closed_by: Party::Probe,

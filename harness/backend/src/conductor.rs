@@ -256,7 +256,7 @@ pub async fn conduct(case: &Case, target: &dyn Target, seed: u64) -> Result<Judg
         sleep(over.map_or(Duration::ZERO, |over| over + AFTERMATH).saturating_sub(recorder.elapsed())).await;
     }
     controls.push(control(target, seed).await?);
-    let worst = controls.iter().position(|outcome| outcome.class != Class::GoodOpen).unwrap_or(0);
+    let worst = controls.iter().position(|outcome| outcome.class != Class::Served).unwrap_or(0);
     Ok(judge::judge(transcript, HealthyClient::Tried(controls.swap_remove(worst))))
 }
 

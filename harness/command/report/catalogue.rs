@@ -24,9 +24,11 @@ struct Entry<'a> {
     issue: &'a str,
     also: &'a [String],
     title: &'a str,
+    #[serde(rename = "root_cause")]
     behind: &'a str,
     cases: Vec<Row<'a>>,
     defects: BTreeSet<&'a str>,
+    #[serde(rename = "claimed_fixes")]
     shams: BTreeSet<&'a str>,
     checks: BTreeSet<&'a str>,
 }

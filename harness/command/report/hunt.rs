@@ -18,7 +18,7 @@ use relapse_core::{
 const MISSED_MAX: usize = 4;
 
 /// The document's version.
-const SCHEMA: u32 = 3;
+const SCHEMA: u32 = 4;
 
 /// The results of a hunt, or of many parts of one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,8 +32,10 @@ pub struct HuntReport {
     /// The first seed of each part, and how many cases it had.
     pub seeds: Vec<(u64, u64)>,
     /// The places that faults could act at.
+    #[serde(rename = "injection_points")]
     pub places: Vec<String>,
     /// The coverage.
+    #[serde(rename = "coverage")]
     pub reached: Reached,
     /// The verdicts on the capsules that were replayed first.
     pub replayed: BTreeMap<String, Verdict>,
@@ -92,8 +94,10 @@ pub struct FoundReport {
     #[serde(default = "shown")]
     pub reproduction: Reproduction,
     /// Where its capsule was written; empty where it was not.
+    #[serde(rename = "reproducer")]
     pub capsule: String,
     /// The command that shows it again.
+    #[serde(rename = "reproduce")]
     pub again: String,
 }
 
@@ -250,19 +254,16 @@ impl HuntDocument {
     pub fn parse(text: &str) -> Result<HuntDocument, String> {
         // An enum without a tag would not say which key is wrong.
         let value: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        match value.get("schema").and_then(serde_json::Value::as_u64) {
+            Some(schema) if schema == u64::from(SCHEMA) => {}
+            Some(other) => return Err(format!("it has schema {other}, and this command reads schema {SCHEMA}")),
+            None => return Err("it has no `schema`".to_owned()),
+        }
         let document = match value.get("profiles") {
             Some(_) => serde_json::from_value(value).map(HuntDocument::Many),
             None => serde_json::from_value(value).map(|report| HuntDocument::One(Box::new(report))),
         };
-        let document = document.map_err(|error| error.to_string())?;
-        let schema = match &document {
-            HuntDocument::One(report) => report.schema,
-            HuntDocument::Many(many) => many.schema,
-        };
-        match schema {
-            SCHEMA => Ok(document),
-            other => Err(format!("it has schema {other}, and this command reads schema {SCHEMA}")),
-        }
+        document.map_err(|error| error.to_string())
     }
 
     /// The document's text.

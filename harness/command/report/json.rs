@@ -19,7 +19,7 @@ use relapse_core::{
 };
 
 /// The version of the document's shape. It grows when a key changes its meaning or goes.
-const SCHEMA: u32 = 4;
+const SCHEMA: u32 = 5;
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -50,8 +50,11 @@ struct CaseEntry<'a> {
     findings: &'a [Finding],
     before: Option<Run<'a>>,
     after: Option<Run<'a>>,
+    #[serde(rename = "healthy_client")]
     control: Option<Seen>,
+    #[serde(rename = "claimed_fixes")]
     shams: Vec<ShamEntry<'a>>,
+    #[serde(rename = "reproduce")]
     replay: String,
 }
 

@@ -207,9 +207,44 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
-/// Help for an unknown name.
+/// Codes and keys of files that have a new name: the old name, and the new one.
+pub const RENAMED: [(&str, &str); 20] = [
+    // Classes.
+    ("good-open", "ok"),
+    ("good-auth-refusal", "refused-auth"),
+    ("good-not-ready", "refused-unavailable"),
+    ("good-bad-request", "refused-request"),
+    ("bad-server", "server-error"),
+    ("bad-drop", "dropped"),
+    ("bad-hang", "hang"),
+    ("bad-silent", "no-answer"),
+    ("bad-mask", "disguised-error"),
+    ("bad-open", "wrongly-admitted"),
+    ("unclean", "cut-by-fault"),
+    // Causes.
+    ("policy", "app-decision"),
+    ("app-chose-1011", "app-sent-1011"),
+    ("crash-before-accept", "crash-before-response"),
+    ("abandoned", "returned-without-response"),
+    ("keepalive", "keepalive-timeout"),
+    // Keys of cases and issues.
+    ("behind", "root_cause"),
+    ("sham", "claimed_fix"),
+    ("control", "healthy_client"),
+    ("place", "at"),
+];
+
+/// Help for the old name of something that is known where it stands.
+pub fn renamed<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let (_, new) = RENAMED.iter().find(|(old, _)| *old == name)?;
+    known.into_iter().any(|known| known == *new).then(|| format!("`{name}` is now `{new}`"))
+}
+
+/// Help for an unknown name: its new name, or the nearest one.
 pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    nearest(name, known).map(|nearest| format!("did you mean `{nearest}`?"))
+    let known: Vec<&str> = known.into_iter().collect();
+    let nearest = || nearest(name, known.iter().copied()).map(|nearest| format!("did you mean `{nearest}`?"));
+    renamed(name, known.iter().copied()).or_else(nearest)
 }
 
 /// Serde lists the names it expects in backquotes, after the one it found.

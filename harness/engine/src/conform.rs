@@ -86,7 +86,7 @@ impl Peer<'_> {
         let transcript = run::converse(&steps, plan, self.target).await.map_err(|error| failed(&error))?;
         self.clear().await?;
         match Reading::of(&transcript, 0).outcome() {
-            outcome if outcome.class == Class::GoodOpen => Ok(()),
+            outcome if outcome.class == Class::Served => Ok(()),
             outcome => Err(format!("a valid client gets {outcome}")),
         }
     }

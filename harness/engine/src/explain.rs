@@ -230,12 +230,12 @@ fn observed(reading: &Reading<'_>, ending: &Ending) -> Option<Cause> {
     // Frameworks answer an exception with an error of their own before they let it go on to the server.
     let decides = |what: &What| match what {
         What::Sent(Outbound::ResponseStart { status, .. }) => {
-            (came(*status) && *status < 500 && escaped.is_none()).then_some(Cause::Policy)
+            (came(*status) && *status < 500 && escaped.is_none()).then_some(Cause::AppDecision)
         }
         What::Sent(Outbound::WebsocketClose { code, .. }) => match ending {
             Ending::Close { code: Some(seen), .. } if seen.0 != *code => None,
-            Ending::Close { .. } if CloseCode(*code) == CloseCode::INTERNAL => Some(Cause::AppChose1011),
-            Ending::Close { .. } | Ending::Http { .. } => Some(Cause::Policy),
+            Ending::Close { .. } if CloseCode(*code) == CloseCode::INTERNAL => Some(Cause::AppSent1011),
+            Ending::Close { .. } | Ending::Http { .. } => Some(Cause::AppDecision),
             Ending::Drop
             | Ending::BadHandshake { .. }
             | Ending::Hang { .. }
@@ -245,10 +245,10 @@ fn observed(reading: &Reading<'_>, ending: &Ending) -> Option<Cause> {
             | Ending::Refused
             | Ending::NotStarted { .. } => None,
         },
-        What::KeepaliveExpired => Some(Cause::Keepalive),
+        What::KeepaliveExpired => Some(Cause::KeepaliveTimeout),
         What::RequestRefused { .. } => Some(Cause::Server),
         What::CutShort => Some(Cause::Shutdown),
-        What::Logged { message, .. } if message.starts_with(RETURNED) => Some(Cause::Abandoned),
+        What::Logged { message, .. } if message.starts_with(RETURNED) => Some(Cause::ReturnedWithoutResponse),
         What::Sent(
             Outbound::WebsocketAccept { .. }
             | Outbound::WebsocketSend { .. }
@@ -271,7 +271,7 @@ fn observed(reading: &Reading<'_>, ending: &Ending) -> Option<Cause> {
         | end_event!()
         | outer_event!() => None,
     };
-    let crashed = |has_begun| if has_begun { Cause::CrashAfterAccept } else { Cause::CrashBeforeAccept };
+    let crashed = |has_begun| if has_begun { Cause::CrashAfterAccept } else { Cause::CrashBeforeResponse };
     let is_logged = |event: &&Event| match &event.what {
         What::Logged { message, .. } => CRASHES.iter().any(|text| message.starts_with(text)),
         _ => false,
@@ -284,7 +284,7 @@ fn observed(reading: &Reading<'_>, ending: &Ending) -> Option<Cause> {
     let answered = || {
         let answers =
             |event: &&Event| matches!(event.what, What::Sent(Outbound::ResponseStart { status, .. }) if came(status));
-        events().find(answers).map(|_| Cause::Policy)
+        events().find(answers).map(|_| Cause::AppDecision)
     };
     events()
         .find_map(|event| decides(&event.what))
@@ -296,12 +296,12 @@ fn observed(reading: &Reading<'_>, ending: &Ending) -> Option<Cause> {
 /// A cause as a sentence about an external application.
 fn said(cause: Cause) -> &'static str {
     match cause {
-        Cause::CrashBeforeAccept => "an exception left the application before it accepted",
+        Cause::CrashBeforeResponse => "an exception left the application before it accepted",
         Cause::CrashAfterAccept => "an exception left the application after it accepted",
-        Cause::Abandoned => "the application returned and left the client waiting",
-        Cause::AppChose1011 => "the application itself closed with 1011",
-        Cause::Policy => "the application itself decided so",
-        Cause::Keepalive => "a ping of the server went unanswered",
+        Cause::ReturnedWithoutResponse => "the application returned and left the client waiting",
+        Cause::AppSent1011 => "the application itself closed with 1011",
+        Cause::AppDecision => "the application itself decided so",
+        Cause::KeepaliveTimeout => "a ping of the server went unanswered",
         Cause::Shutdown => "the server was told to stop",
         Cause::Server => "the server refused the request itself",
         Cause::Protocol => "the server took what the client sent for a breach of RFC 6455",
@@ -325,35 +325,35 @@ fn situations(profile: &Profile, reading: &Reading<'_>, ending: &Ending) -> Vec<
         let http = &profile.http;
         // Frameworks answer an exception themselves, before they let the server see it.
         let is_error = matches!(ending, Ending::Http { status: 500, complete: true });
-        may_be(is_error || is(&http.raises), Cause::CrashBeforeAccept);
-        may_be(is(&http.returns), Cause::Abandoned);
+        may_be(is_error || is(&http.raises), Cause::CrashBeforeResponse);
+        may_be(is(&http.returns), Cause::ReturnedWithoutResponse);
         let is_cut = matches!(ending, Ending::Http { complete: false, .. } | Ending::Drop);
         may_be(is_cut && http.ends_after_start == Answer::Drop, Cause::CrashAfterAccept);
-        may_be(matches!(ending, Ending::Http { complete: true, .. }), Cause::Policy);
+        may_be(matches!(ending, Ending::Http { complete: true, .. }), Cause::AppDecision);
         return causes;
     }
     let Some(opened) = opened else {
         let before = &profile.before_accept;
-        may_be(is(&before.raises), Cause::CrashBeforeAccept);
-        may_be(is(&before.returns), Cause::Abandoned);
-        may_be(is(&before.close), Cause::Policy);
+        may_be(is(&before.raises), Cause::CrashBeforeResponse);
+        may_be(is(&before.returns), Cause::ReturnedWithoutResponse);
+        may_be(is(&before.close), Cause::AppDecision);
         for (answer, raises) in [&before.send, &before.unoffered_subprotocol].into_iter().filter_map(Effect::answer) {
-            may_be(is(answer), if raises { Cause::CrashBeforeAccept } else { Cause::Policy });
+            may_be(is(answer), if raises { Cause::CrashBeforeResponse } else { Cause::AppDecision });
         }
         may_be(profile.handshake.refusals().any(is), Cause::Server);
         may_be(profile.shutdown.pending.answer().is_some_and(is), Cause::Shutdown);
         // A denial response may be anything.
         let is_answer = matches!(ending, Ending::Http { .. }) && before.denial == Denial::Sent;
-        may_be(is_answer && profile.scope.denial_response, Cause::Policy);
+        may_be(is_answer && profile.scope.denial_response, Cause::AppDecision);
         return causes;
     };
     let lasted = reading.events.last().map_or(Duration::ZERO, |event| event.at.saturating_sub(opened.at));
     let after = &profile.after_accept;
-    may_be(is_expired(&profile.keepalive, lasted) && is(&profile.keepalive.expired), Cause::Keepalive);
+    may_be(is_expired(&profile.keepalive, lasted) && is(&profile.keepalive.expired), Cause::KeepaliveTimeout);
     may_be(is(&after.raises), Cause::CrashAfterAccept);
-    may_be(is(&after.returns), Cause::Abandoned);
+    may_be(is(&after.returns), Cause::ReturnedWithoutResponse);
     if let Ending::Close { code: Some(code), .. } = ending {
-        let own = if *code == CloseCode::INTERNAL { Cause::AppChose1011 } else { Cause::Policy };
+        let own = if *code == CloseCode::INTERNAL { Cause::AppSent1011 } else { Cause::AppDecision };
         may_be(after.close_codes.contain(*code), own);
         let rules = &profile.violation;
         let breaches = [&rules.protocol, &rules.close_code, &rules.payload, &rules.too_big];
@@ -361,10 +361,10 @@ fn situations(profile: &Profile, reading: &Reading<'_>, ending: &Ending) -> Vec<
     }
     // Events that the application may send and the server does not pass on, or should not have.
     let is_broken = reading.events.iter().any(|event| matches!(event.what, What::BadFrameSeen(_)));
-    may_be(is_broken && after.long_close_reason == Effect::Ignored, Cause::Policy);
+    may_be(is_broken && after.long_close_reason == Effect::Ignored, Cause::AppDecision);
     let unsaid = [&after.other_close_code, &after.long_close_reason, &after.accept_again, &after.send_after_close];
     for (answer, raises) in unsaid.into_iter().filter_map(Effect::answer) {
-        may_be(is(answer), if raises { Cause::CrashAfterAccept } else { Cause::Policy });
+        may_be(is(answer), if raises { Cause::CrashAfterAccept } else { Cause::AppDecision });
     }
     may_be(profile.shutdown.open.answer().is_some_and(is), Cause::Shutdown);
     causes

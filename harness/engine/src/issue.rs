@@ -16,6 +16,7 @@ pub struct Issue {
     /// One line: what was reported.
     pub title: String,
     /// One sentence: what was really behind it.
+    #[serde(rename = "root_cause")]
     pub behind: String,
     /// The published claims about it that are wrong.
     #[serde(default)]

@@ -82,7 +82,7 @@ pub fn not_started(case: &Case, kind: TargetKind, trouble: &Trouble) -> Judged {
 /// The verdict that does not pass, and the reason for it.
 pub fn alone(case: &Case, run: &Judged) -> Result<(), (Verdict, Reason)> {
     credential_is_taken(run, Side::After)?;
-    all_faults_acted(case, run, Side::After).map_err(|reason| (Verdict::Vacuous, reason))?;
+    all_faults_acted(case, run, Side::After).map_err(|reason| (Verdict::NotExercised, reason))?;
     accepts(case, run).map_err(|reason| (Verdict::Failed, reason))
 }
 
@@ -96,19 +96,19 @@ pub fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> R
     };
     // A hunt does not say which version has to meet the faults.
     if !case.is_alone {
-        all_faults_acted(case, before, Side::Before).map_err(|reason| (Verdict::Vacuous, reason))?;
+        all_faults_acted(case, before, Side::Before).map_err(|reason| (Verdict::NotExercised, reason))?;
     }
     let (shows, fixes) = (Run::of(before), Run::of(after));
-    faults_acted_or_were_in_force(case, before, &fixes).map_err(|reason| (Verdict::Vacuous, reason))?;
+    faults_acted_or_were_in_force(case, before, &fixes).map_err(|reason| (Verdict::NotExercised, reason))?;
     let differences = differences(symptom, before);
     if !differences.is_empty() {
         credential_is_taken(before, Side::Before)?;
-        return Err((Verdict::CannotReproduce, Reason::NotShown(differences)));
+        return Err((Verdict::NotReproduced, Reason::NotShown(differences)));
     }
     // A claim that a version in order shows too tells no bug from its fix.
     if accepts_as(case, &shows, Some((symptom, &shows))).is_ok() {
         credential_is_taken(before, Side::Before)?;
-        return Err((Verdict::CannotReproduce, Reason::BeforeIsAccepted(before.outcome.clone())));
+        return Err((Verdict::NotReproduced, Reason::BeforeIsAccepted(before.outcome.clone())));
     }
     credential_is_taken(after, Side::After)?;
     accepts_as(case, &fixes, Some((symptom, &shows))).map_err(|reason| (Verdict::StillBroken, reason))
@@ -136,13 +136,13 @@ pub fn see_through(case: &Case, profile: &str, shams: &[(Verdict, Judged)]) -> R
         let fix = sham.defects.to_string();
         let has_finding = |name: &&String| judged.findings.iter().any(|finding| finding.check == name.as_str());
         if *verdict != Verdict::StillBroken {
-            return Err((Verdict::Vacuous, Reason::ClaimedFixAccepted { fix, verdict: *verdict }));
+            return Err((Verdict::NotExercised, Reason::ClaimedFixAccepted { fix, verdict: *verdict }));
         } else if !outcome.fits(ending) || *seen != class {
             let shows = format!("shows `{ending}` ({seen}) instead of `{outcome}` ({class})");
-            return Err((Verdict::CannotReproduce, Reason::ClaimedFixDiffers { fix, shows }));
+            return Err((Verdict::NotReproduced, Reason::ClaimedFixDiffers { fix, shows }));
         } else if let Some(silent) = sham.found_by.iter().find(|name| !has_finding(name)) {
             let shows = format!("has no finding of the check {silent}");
-            return Err((Verdict::CannotReproduce, Reason::ClaimedFixDiffers { fix, shows }));
+            return Err((Verdict::NotReproduced, Reason::ClaimedFixDiffers { fix, shows }));
         }
     }
     Ok(())
@@ -346,13 +346,13 @@ fn accepts_as(case: &Case, after: &Run<'_>, claim: Option<(&Symptom, &Run<'_>)>)
         }
     }
     match &after.control {
-        HealthyClient::Tried(outcome) if outcome.class != Class::GoodOpen => {
+        HealthyClient::Tried(outcome) if outcome.class != Class::Served => {
             return Err(Reason::HealthyClient(outcome.clone()));
         }
         HealthyClient::RefusedByDesign(outcome) => {
             // A service that let it in before does not refuse everyone by design.
             let is_let_in = |before: &Judged| {
-                before.let_in.is_some() || before.control.outcome().is_some_and(|seen| seen.class == Class::GoodOpen)
+                before.let_in.is_some() || before.control.outcome().is_some_and(|seen| seen.class == Class::Served)
             };
             if let Some((_, Run { judged: before, .. })) = claim.filter(|(_, before)| is_let_in(before.judged)) {
                 let (outcome, let_in) = (outcome.clone(), before.let_in.clone());
@@ -374,7 +374,7 @@ fn unmet(case: &Case, reading: &Reading<'_>, outcome: &Outcome) -> Option<String
     if let Some(late) = reading.late_body() {
         return Some(late.to_string());
     }
-    if outcome.class != Class::GoodOpen {
+    if outcome.class != Class::Served {
         return None;
     }
     let found_no_session = |step: usize| match case.steps.get(step - 1).map(|step| &step.act) {
@@ -434,7 +434,7 @@ fn is_unanswered(reading: &Reading<'_>, outcome: &Outcome) -> bool {
         | Ending::Refused
         | Ending::NotStarted { .. } => false,
     };
-    closes_without_a_word && outcome.class == Class::GoodOpen && is_asked_in_vain(reading)
+    closes_without_a_word && outcome.class == Class::Served && is_asked_in_vain(reading)
 }
 
 /// Whether the client sent a message, and the service none since. Where the app is seen, its own order counts: what it sends
@@ -631,7 +631,7 @@ fn missing(reading: &Reading<'_>, outcome: &Outcome) -> Option<String> {
         Some(LateBody { part, limit, took: None }) => {
             Some(format!("{part} did not come within {} ms", limit.as_millis()))
         }
-        None if outcome.class == Class::GoodOpen => {
+        None if outcome.class == Class::Served => {
             reading.never_came().map(|waiting_for| format!("{waiting_for} never came"))
         }
         None => None,

@@ -144,7 +144,7 @@ impl Tried<'_> {
                 let refusal = Step::new(Act::Wait(Awaited::Close), self.limit.min(REFUSAL_LIMIT));
                 let transcript = self.perform(vec![self.open(path, credential), refusal]).await?;
                 let outcome = Reading::of(&transcript, 0).outcome();
-                let refused = outcome.class == Class::GoodAuthRefusal;
+                let refused = outcome.class == Class::RefusedAuth;
                 let what = format!("upgrade with {said} credential");
                 validation.rows.push(row(what, "refused for that", shown(&outcome), refused, answered(&transcript)));
             }
@@ -161,12 +161,12 @@ impl Tried<'_> {
         let is_talking = opened && self.binding.messages.request.is_some() && !self.binding.messages.events.is_empty();
         if is_talking {
             let (events, seen) = (self.binding.messages.events.len(), reading.agent_events().len());
-            let is_whole = outcome.class == Class::GoodOpen && reading.agent_runs() > 0;
+            let is_whole = outcome.class == Class::Served && reading.agent_runs() > 0;
             let got = if is_whole { format!("all {events}") } else { format!("{seen}; {}", shown(&outcome)) };
             let expected = format!("{events} events in order");
             validation.rows.push(row("one request".to_owned(), &expected, got, is_whole, first_event(&transcript)));
         } else if opened {
-            let is_good = outcome.class == Class::GoodOpen;
+            let is_good = outcome.class == Class::Served;
             validation.rows.push(row("a session".to_owned(), "closes in good order", shown(&outcome), is_good, None));
         }
         // A service that does not answer cannot be compared.

@@ -12,23 +12,23 @@ pub enum Cause {
     /// Everybody did their part.
     Clean,
     /// The application decided so: it answered or closed on its own account.
-    Policy,
+    AppDecision,
     /// The application itself closed with 1011.
-    #[serde(rename = "app-chose-1011")]
-    AppChose1011,
+    #[serde(rename = "app-sent-1011")]
+    AppSent1011,
     /// An exception left the application before it accepted or answered.
-    CrashBeforeAccept,
+    CrashBeforeResponse,
     /// An exception left the application after it accepted, or in the middle of an answer.
     CrashAfterAccept,
     /// The application returned and left the client without an answer or a close.
-    Abandoned,
+    ReturnedWithoutResponse,
     /// One side broke the protocol: an illegal close, a subprotocol that was not offered, a body shorter than
     /// announced.
     Protocol,
     /// The server refused the request itself; the application was not called.
     Server,
     /// A ping went unanswered for too long.
-    Keepalive,
+    KeepaliveTimeout,
     /// The server was told to stop, and ended the exchange.
     Shutdown,
     /// The application is still waiting for something.
@@ -46,14 +46,14 @@ impl Cause {
     pub fn name(self) -> &'static str {
         match self {
             Cause::Clean => "clean",
-            Cause::Policy => "policy",
-            Cause::AppChose1011 => "app-chose-1011",
-            Cause::CrashBeforeAccept => "crash-before-accept",
+            Cause::AppDecision => "app-decision",
+            Cause::AppSent1011 => "app-sent-1011",
+            Cause::CrashBeforeResponse => "crash-before-response",
             Cause::CrashAfterAccept => "crash-after-accept",
-            Cause::Abandoned => "abandoned",
+            Cause::ReturnedWithoutResponse => "returned-without-response",
             Cause::Protocol => "protocol",
             Cause::Server => "server",
-            Cause::Keepalive => "keepalive",
+            Cause::KeepaliveTimeout => "keepalive-timeout",
             Cause::Shutdown => "shutdown",
             Cause::Hang => "hang",
             Cause::NoListener => "no-listener",

@@ -13,52 +13,53 @@ use crate::{judge::cause::Cause, record::transcript::Party, wire::close_code::Cl
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
     /// The session opened, greeted the client and answered everything; for plain HTTP, a complete 2xx answer.
-    GoodOpen,
+    #[serde(rename = "ok")]
+    Served,
     /// A missing or bad credential was refused, and said so.
-    GoodAuthRefusal,
+    RefusedAuth,
     /// Something behind the service is not ready: 503 with `Retry-After`, close 1013, or close 4503 behind a server
     /// that sends private codes only. A connection refused at once while the process is kept from starting counts too.
-    GoodNotReady,
+    RefusedUnavailable,
     /// The request itself is at fault: 400, 404, 405, 413, 426, 429, or close 1009.
-    GoodBadRequest,
+    RefusedRequest,
     /// An injected fault between client and application broke the exchange; other exchanges and the service's own
     /// ledger must show whether the service is healthy.
-    Unclean,
+    CutByFault,
     /// HTTP 500, close 1011, or nothing that listens.
-    BadServer,
+    ServerError,
     /// No close frame, a truncated body, an illegal close, an unusable handshake.
-    BadDrop,
+    Dropped,
     /// Nothing came before the deadline.
-    BadHang,
+    Hang,
     /// The answer hides what happened: a refusal without a reason for one, a normal close without a session.
-    BadMask,
+    DisguisedError,
     /// A session without a valid credential, or under a foreign identity.
-    BadOpen,
+    WronglyAdmitted,
     /// A message was taken and never answered, while the session lived on.
-    BadSilent,
+    NoAnswer,
 }
 
 impl Class {
     /// Every class, good ones first.
     pub const ALL: [Class; 11] = [
-        Class::GoodOpen,
-        Class::GoodAuthRefusal,
-        Class::GoodNotReady,
-        Class::GoodBadRequest,
-        Class::Unclean,
-        Class::BadServer,
-        Class::BadDrop,
-        Class::BadHang,
-        Class::BadMask,
-        Class::BadOpen,
-        Class::BadSilent,
+        Class::Served,
+        Class::RefusedAuth,
+        Class::RefusedUnavailable,
+        Class::RefusedRequest,
+        Class::CutByFault,
+        Class::ServerError,
+        Class::Dropped,
+        Class::Hang,
+        Class::DisguisedError,
+        Class::WronglyAdmitted,
+        Class::NoAnswer,
     ];
 
     /// Whether a client can live with it.
     pub fn is_good(self) -> bool {
         matches!(
             self,
-            Class::GoodOpen | Class::GoodAuthRefusal | Class::GoodNotReady | Class::GoodBadRequest | Class::Unclean
+            Class::Served | Class::RefusedAuth | Class::RefusedUnavailable | Class::RefusedRequest | Class::CutByFault
         )
     }
 
@@ -70,17 +71,17 @@ impl Class {
     /// The class's name, as cases and reports write it.
     pub fn name(self) -> &'static str {
         match self {
-            Class::GoodOpen => "good-open",
-            Class::GoodAuthRefusal => "good-auth-refusal",
-            Class::GoodNotReady => "good-not-ready",
-            Class::GoodBadRequest => "good-bad-request",
-            Class::Unclean => "unclean",
-            Class::BadServer => "bad-server",
-            Class::BadDrop => "bad-drop",
-            Class::BadHang => "bad-hang",
-            Class::BadMask => "bad-mask",
-            Class::BadOpen => "bad-open",
-            Class::BadSilent => "bad-silent",
+            Class::Served => "ok",
+            Class::RefusedAuth => "refused-auth",
+            Class::RefusedUnavailable => "refused-unavailable",
+            Class::RefusedRequest => "refused-request",
+            Class::CutByFault => "cut-by-fault",
+            Class::ServerError => "server-error",
+            Class::Dropped => "dropped",
+            Class::Hang => "hang",
+            Class::DisguisedError => "disguised-error",
+            Class::WronglyAdmitted => "wrongly-admitted",
+            Class::NoAnswer => "no-answer",
         }
     }
 }

@@ -25,9 +25,9 @@ pub enum Verdict {
     /// One version: it is not accepted.
     Failed,
     /// Two versions: before does not show the claimed symptom.
-    CannotReproduce,
+    NotReproduced,
     /// The run proves nothing, because a fault never acted.
-    Vacuous,
+    NotExercised,
     /// The harness could not do its work.
     Inconclusive,
 }
@@ -39,8 +39,8 @@ impl Verdict {
         Verdict::Passed,
         Verdict::StillBroken,
         Verdict::Failed,
-        Verdict::CannotReproduce,
-        Verdict::Vacuous,
+        Verdict::NotReproduced,
+        Verdict::NotExercised,
         Verdict::Inconclusive,
     ];
 
@@ -50,8 +50,8 @@ impl Verdict {
             Verdict::Fixed | Verdict::Passed => true,
             Verdict::StillBroken
             | Verdict::Failed
-            | Verdict::CannotReproduce
-            | Verdict::Vacuous
+            | Verdict::NotReproduced
+            | Verdict::NotExercised
             | Verdict::Inconclusive => false,
         }
     }
@@ -61,7 +61,7 @@ impl Verdict {
     pub fn exit_code(self) -> u8 {
         match self {
             Verdict::Fixed | Verdict::Passed => 0,
-            Verdict::StillBroken | Verdict::Failed | Verdict::CannotReproduce | Verdict::Vacuous => 1,
+            Verdict::StillBroken | Verdict::Failed | Verdict::NotReproduced | Verdict::NotExercised => 1,
             Verdict::Inconclusive => 2,
         }
     }
@@ -73,8 +73,8 @@ impl Verdict {
             Verdict::Passed => "passed",
             Verdict::StillBroken => "still-broken",
             Verdict::Failed => "failed",
-            Verdict::CannotReproduce => "cannot-reproduce",
-            Verdict::Vacuous => "vacuous",
+            Verdict::NotReproduced => "not-reproduced",
+            Verdict::NotExercised => "not-exercised",
             Verdict::Inconclusive => "inconclusive",
         }
     }
@@ -86,8 +86,8 @@ impl Verdict {
             Verdict::Passed => "PASSED",
             Verdict::StillBroken => "STILL BROKEN",
             Verdict::Failed => "FAILED",
-            Verdict::CannotReproduce => "CANNOT REPRODUCE",
-            Verdict::Vacuous => "VACUOUS",
+            Verdict::NotReproduced => "NOT REPRODUCED",
+            Verdict::NotExercised => "NOT EXERCISED",
             Verdict::Inconclusive => "INCONCLUSIVE",
         }
     }
@@ -342,7 +342,7 @@ impl fmt::Display for Reason {
                 write!(
                     f,
                     "after: the healthy client gets {outcome}, and before let it in{let_in}; if that is right, say in \
-                     `[[control.step]]` what a healthy client does"
+                     `[[healthy_client.step]]` what a healthy client does"
                 )
             }
             Reason::Finding(finding) => write!(f, "after: {}: {}", finding.check, finding.message),

@@ -20,6 +20,7 @@ use relapse_core::{
 pub(super) struct RawCase {
     pub(super) summary: Spanned<String>,
     pub(super) reported: Option<Spanned<String>>,
+    #[serde(rename = "root_cause")]
     pub(super) behind: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) issues: Vec<String>,
@@ -43,10 +44,11 @@ pub(super) struct RawCase {
     pub(super) step: Spanned<Vec<Spanned<RawStep>>>,
     #[serde(default)]
     pub(super) fault: Vec<Spanned<RawFault>>,
+    #[serde(rename = "healthy_client")]
     pub(super) control: Option<RawControl>,
     pub(super) expect: RawExpect,
     pub(super) symptom: Option<Spanned<RawSymptom>>,
-    #[serde(default)]
+    #[serde(rename = "claimed_fix", default)]
     pub(super) sham: Vec<RawSham>,
 }
 

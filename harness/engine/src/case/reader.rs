@@ -27,7 +27,7 @@ use relapse_core::{
             Pattern, Request, Slices, SourceLine, Step,
         },
     },
-    error::{Error, did_you_mean},
+    error::{Error, did_you_mean, renamed},
     fault::{
         Calls, EventFault, Fault, FaultKind, Place, ProcessFault, ScopeEdit, Trigger,
         setting::{Settings, Unfit, is_token},
@@ -331,7 +331,8 @@ impl Reader<'_> {
             let is_failure =
                 class.is_some_and(|class| !class.is_good()) || pattern.is_some_and(OutcomePattern::is_failure);
             if is_failure {
-                let help = Some("a case accepts good classes, and outcomes that are no failure".to_owned());
+                let good: Vec<&str> = Class::good().map(Class::name).collect();
+                let help = Some(format!("a case accepts `{}`, and outcomes that are no failure", good.join("`, `")));
                 return Err(self.error(entry.span(), format!("`{name}` can never be accepted"), help));
             }
             match (class, pattern) {
@@ -340,7 +341,8 @@ impl Reader<'_> {
                 (None, None) => {
                     let known: Vec<&str> =
                         Class::good().map(Class::name).chain(["http 401", "http 4xx", "close 1008"]).collect();
-                    let help = did_you_mean(name, known.iter().copied())
+                    let help = renamed(name, Class::ALL.into_iter().map(Class::name))
+                        .or_else(|| did_you_mean(name, known.iter().copied()))
                         .unwrap_or_else(|| format!("known are `{}`", known.join("`, `")));
                     return Err(self.error(entry.span(), format!("`{name}` is no class and no outcome"), Some(help)));
                 }
@@ -822,8 +824,8 @@ impl Reader<'_> {
             let message = format!("`{kind}` acts at the {}, and there is only an edge here", place.name());
             return Err(self.error(span, message, None));
         }
-        if given.settings.contains_key("place") {
-            self.one_of("place", &given.text("place")?, &[place.name()])?;
+        if given.settings.contains_key("at") {
+            self.one_of("injection point", &given.text("at")?, &[place.name()])?;
         }
         let trigger = given.trigger(1)?;
         Ok(Fault { kind: given.kind(&kind)?, trigger })
@@ -835,6 +837,9 @@ impl Reader<'_> {
         for (key, value) in raw.into_inner() {
             given.settings.insert(key.get_ref().clone(), (key.span(), value));
         }
+        if let (Some((key, _)), Some(help)) = (given.settings.get("place"), renamed("place", ["at"])) {
+            return Err(self.error(key.clone(), "a fault has no key `place`", Some(help)));
+        }
         let kinds: Vec<&str> = FaultKind::all().map(|kind| kind.name).collect();
         let kind = self.one_of("fault", &given.text("kind")?, &kinds)?;
         Ok((given, kind))
@@ -844,11 +849,11 @@ impl Reader<'_> {
         let span = raw.span();
         let (mut given, kind) = self.given(raw)?;
         let places: Vec<&str> = Place::ALL.iter().map(|place| place.name()).collect();
-        let given_place = given.text("place")?;
-        let place = self.one_of("place", &given_place, &places)?;
+        let given_place = given.text("at")?;
+        let place = self.one_of("injection point", &given_place, &places)?;
         let right_place = FaultKind::all().find(|known| known.name == kind).map(|known| known.place.name());
         if right_place != Some(place.as_str()) {
-            let help = right_place.map(|place| format!("write `place = \"{place}\"`"));
+            let help = right_place.map(|place| format!("write `at = \"{place}\"`"));
             return Err(self.error(given_place.span(), format!("`{kind}` does not act at the {place}"), help));
         }
         let trigger = given.trigger(steps.len())?;
@@ -1322,5 +1327,37 @@ fn carries(request: &Request, upgrade: bool, header: &str) -> bool {
             presents && request.places.iter().any(|place| carriers.contains(place))
         }
         other => request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(other.as_bytes())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use relapse_core::error::{Error, RENAMED};
+
+    use crate::case::{Case, Known};
+
+    /// Places of a name in a case file.
+    const PLACES: [&str; 6] = [
+        "[symptom]\nclass = \"NAME\"\n",
+        "[symptom]\ncause = \"NAME\"\n",
+        "NAME = \"x\"\n",
+        "[[NAME]]\n",
+        "[NAME]\n",
+        "[[fault]]\nkind = \"strip_header\"\nNAME = \"edge\"\n",
+    ];
+
+    #[test]
+    fn an_old_name_is_refused_where_it_stands_and_the_new_one_is_told() {
+        let is_told = |place: &str, old: &str, new: &str| {
+            let case = "summary = \"x\"\nstep = [{ request = \"GET /\" }]\nexpect.accept = [\"ok\"]\n";
+            let text = format!("{case}{}", place.replace("NAME", old));
+            let Err(Error::File(located)) = Case::parse("case.toml", "case", &text, &Known::NOTHING) else {
+                return false;
+            };
+            located.help == Some(format!("`{old}` is now `{new}`")) && text[located.span].contains(old)
+        };
+        for (old, new) in RENAMED {
+            assert!(PLACES.iter().any(|place| is_told(place, old, new)), "{old}");
+        }
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn write(case: &Case) -> String {
     let mut file = File::default();
     file.line("summary", case.summary.as_str());
     file.text("reported", case.reported.as_ref());
-    file.text("behind", case.behind.as_ref());
+    file.text("root_cause", case.behind.as_ref());
     if !case.issues.is_empty() {
         file.line("issues", texts(&case.issues));
     }
@@ -85,7 +85,7 @@ pub(super) fn write(case: &Case) -> String {
     }
     case.faults.iter().for_each(|fault| file.fault(fault));
     for step in case.control.iter().flatten() {
-        file.table("[[control.step]]");
+        file.table("[[healthy_client.step]]");
         file.step(step, None);
     }
     file.table("[expect]");
@@ -293,7 +293,7 @@ impl File {
 
     fn fault(&mut self, fault: &Fault) {
         self.table("[[fault]]");
-        self.line("place", fault.kind.place().name());
+        self.line("at", fault.kind.place().name());
         self.line("kind", fault.kind.name());
         fault.kind.write().into_iter().for_each(|(key, value)| self.line(key, value));
         let (trigger, default) = (fault.trigger, Trigger::default());
@@ -349,14 +349,14 @@ impl File {
     }
 
     fn sham(&mut self, sham: &Sham) {
-        self.table("[[sham]]");
+        self.table("[[claimed_fix]]");
         self.line("claim", sham.claim.as_str());
         self.line("defects", texts(&sham.defects.names().collect::<Vec<_>>()));
         self.line("outcome", sham.outcome.to_string());
         self.line("class", sham.class.name());
         self.line("found_by", texts(&sham.found_by));
         for (profile, (outcome, class)) in &sham.on {
-            self.table(&format!("[sham.on.{}]", toml::Value::from(profile.as_str())));
+            self.table(&format!("[claimed_fix.on.{}]", toml::Value::from(profile.as_str())));
             self.line("outcome", outcome.to_string());
             self.line("class", class.name());
         }

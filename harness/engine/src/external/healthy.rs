@@ -47,7 +47,7 @@ enum Source {
 }
 
 impl External {
-    /// How the healthy client of a case fares, without any fault: the case's own `[control]`; the service file's session; the
+    /// How the healthy client of a case fares, without any fault: the case's own `[healthy_client]`; the service file's session; the
     /// case's own first request; the plainest request to a route of the app.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl External {
             }
             let outcome = self.greet(route, binding, seed).await?;
             hangs += usize::from(is_hang(&outcome));
-            if outcome.class == Class::GoodOpen {
+            if outcome.class == Class::Served {
                 let let_in = Some(route.to_string());
                 return Ok(Healthy { client: decided.unwrap_or(HealthyClient::Tried(outcome)), let_in });
             }
@@ -138,8 +138,8 @@ impl External {
         let outcome = |reading: &Reading<'_>| {
             let waits_in_vain = reading.events.iter().any(|event| matches!(event.what, What::AwaitedNeverCame { .. }));
             match with_the_wait(reading.outcome(), reading) {
-                outcome if source == Source::Control && outcome.class == Class::GoodOpen && waits_in_vain => {
-                    Outcome { class: Class::BadSilent, ..outcome }
+                outcome if source == Source::Control && outcome.class == Class::Served && waits_in_vain => {
+                    Outcome { class: Class::NoAnswer, ..outcome }
                 }
                 outcome => outcome,
             }
@@ -204,7 +204,7 @@ fn with_the_wait(outcome: Outcome, reading: &Reading<'_>) -> Outcome {
 }
 
 fn is_let_in(healthy: &HealthyClient) -> bool {
-    matches!(healthy, HealthyClient::Tried(outcome) if outcome.class == Class::GoodOpen)
+    matches!(healthy, HealthyClient::Tried(outcome) if outcome.class == Class::Served)
 }
 
 /// Whether a route is refused as a path is refused that the app does not have.
@@ -280,25 +280,25 @@ fn judged(source: Source, outcome: Outcome, has_credential: bool) -> HealthyClie
         | Ending::Parted { .. }
         | Ending::Left
         | Ending::Refused
-        | Ending::NotStarted { .. } => outcome.class == Class::GoodAuthRefusal,
+        | Ending::NotStarted { .. } => outcome.class == Class::RefusedAuth,
     };
     match outcome.class {
-        Class::GoodOpen => HealthyClient::Tried(outcome),
+        Class::Served => HealthyClient::Tried(outcome),
         _ if is_refusal && has_credential => HealthyClient::CredentialRefused(outcome),
         _ if is_refusal && source != Source::Control => HealthyClient::RefusedByDesign(outcome),
-        Class::GoodAuthRefusal | Class::GoodBadRequest if source == Source::Derived => {
+        Class::RefusedAuth | Class::RefusedRequest if source == Source::Derived => {
             HealthyClient::RefusedByDesign(outcome)
         }
-        Class::GoodAuthRefusal
-        | Class::GoodBadRequest
-        | Class::GoodNotReady
-        | Class::Unclean
-        | Class::BadServer
-        | Class::BadDrop
-        | Class::BadHang
-        | Class::BadMask
-        | Class::BadOpen
-        | Class::BadSilent => HealthyClient::Tried(outcome),
+        Class::RefusedAuth
+        | Class::RefusedRequest
+        | Class::RefusedUnavailable
+        | Class::CutByFault
+        | Class::ServerError
+        | Class::Dropped
+        | Class::Hang
+        | Class::DisguisedError
+        | Class::WronglyAdmitted
+        | Class::NoAnswer => HealthyClient::Tried(outcome),
     }
 }
 

@@ -238,7 +238,7 @@ impl External {
     fn explain(&self, judged: &Judged) -> Option<Explanation> {
         let at = judged.outcomes.iter().position(|outcome| *outcome == judged.outcome)?;
         let explanation = self.kind.explain(&judge::reading(judged, at)?, &judged.outcome.ending)?;
-        // The upgrade of a healthy client arrived, on the case's own path unless `[control]` names another.
+        // The upgrade of a healthy client arrived, on the case's own path unless `[healthy_client]` names another.
         let is_session = |outcome: &Outcome| matches!(outcome.ending, Ending::Parted { .. } | Ending::Close { .. });
         match judged.control.outcome().is_some_and(is_session) {
             true => explanation.of_arrived(),
@@ -333,18 +333,18 @@ impl Versions {
     ) -> Judgement {
         let judgement = Judgement { shown, others, ..Judgement::of(result, before, Some(after)) };
         let (looked_at, version) = match judgement.verdict {
-            Verdict::CannotReproduce => (&judgement.before, self.before.as_ref()),
+            Verdict::NotReproduced => (&judgement.before, self.before.as_ref()),
             Verdict::Fixed
             | Verdict::Passed
             | Verdict::StillBroken
             | Verdict::Failed
-            | Verdict::Vacuous
+            | Verdict::NotExercised
             | Verdict::Inconclusive => (&judgement.after, Some(&self.after)),
         };
         // A refusal may have its cause on the way to the app.
         let explanation = looked_at
             .as_ref()
-            .filter(|run| !judgement.verdict.passes() && run.outcome.class != Class::GoodOpen)
+            .filter(|run| !judgement.verdict.passes() && run.outcome.class != Class::Served)
             .and_then(|run| version.and_then(Version::running)?.explain(run));
         Judgement { explanation: explanation.map(|explanation| explanation.to_string()), ..judgement }
     }

@@ -137,7 +137,7 @@ impl Foreign {
         let healthy = owned.runtime.block_on(owned.external.answers(&self.binding, seed));
         self.give_back(owned);
         let last_word = match healthy.map_err(|reason| reason.to_string())? {
-            HealthyClient::Tried(outcome) if outcome.class == Class::GoodOpen || !outcome.class.is_good() => {
+            HealthyClient::Tried(outcome) if outcome.class == Class::Served || !outcome.class.is_good() => {
                 return Ok(());
             }
             HealthyClient::CredentialRefused(outcome) => {
@@ -194,7 +194,7 @@ impl Foreign {
                     && route.has_path(&path)
             };
             if let Some(route) = self.routes.iter().find(is_it) {
-                *reached.entry(route.to_string()).or_default() += u64::from(outcome.class == Class::GoodOpen);
+                *reached.entry(route.to_string()).or_default() += u64::from(outcome.class == Class::Served);
             }
         }
     }

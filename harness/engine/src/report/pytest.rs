@@ -174,8 +174,10 @@ fn properties(heading: &Heading<'_>, evidence: &Evidence<'_>) -> Vec<Property> {
                 Some(Property::Errors)
             }
             Rule::Check("bounded_wait" | "handler_ends" | "no_residue") => Some(Property::Time),
-            Rule::Class(Class::BadHang) if is_bad(Class::BadHang) => Some(Property::Time),
-            Rule::Class(_) | Rule::Check(_) if subject == Cause::Abandoned.name() => Some(Property::Sends),
+            Rule::Class(Class::Hang) if is_bad(Class::Hang) => Some(Property::Time),
+            Rule::Class(_) | Rule::Check(_) if subject == Cause::ReturnedWithoutResponse.name() => {
+                Some(Property::Sends)
+            }
             Rule::Class(_) | Rule::Check(_) | Rule::NoPanic => None,
         });
     }
@@ -185,7 +187,7 @@ fn properties(heading: &Heading<'_>, evidence: &Evidence<'_>) -> Vec<Property> {
 }
 
 fn is_abandoned(evidence: &Evidence<'_>) -> bool {
-    evidence.outcomes.iter().any(|outcome| outcome.cause == Cause::Abandoned)
+    evidence.outcomes.iter().any(|outcome| outcome.cause == Cause::ReturnedWithoutResponse)
 }
 
 const TIME: &str = "        assert not connection.is_late, f\"the application's call did not end within {LIMIT} s\"\n";

@@ -11,7 +11,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
                 let message = format!("the session lives on, but {waiting_for} never came");
                 Some((waiting_for.clone(), message))
             }
-            Ending::Parted { .. } if outcome.class == Class::BadSilent => {
+            Ending::Parted { .. } if outcome.class == Class::NoAnswer => {
                 let waiting_for = reading.never_came()?;
                 let message = format!("the session went on until the client closed it, but {waiting_for} never came");
                 Some((waiting_for, message))

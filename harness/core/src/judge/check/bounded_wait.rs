@@ -9,7 +9,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
             let message = format!("the client waited for {waiting_for} until its limit passed ({})", outcome.cause);
             Some((waiting_for.clone(), message))
         }
-        Ending::Left if outcome.class == Class::BadHang => {
+        Ending::Left if outcome.class == Class::Hang => {
             let message = "the client gave up before it had any answer, and nothing it needed was slow".to_owned();
             Some(("any answer".to_owned(), message))
         }

@@ -6,7 +6,7 @@ use crate::judge::outcome::Class;
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence
         .exchanges()
-        .filter(|(_, outcome)| outcome.class == Class::BadMask)
+        .filter(|(_, outcome)| outcome.class == Class::DisguisedError)
         .map(|(reading, outcome)| {
             let credential = match (reading.user.is_some(), reading.service.is_public) {
                 (true, true) => "no credential is needed",

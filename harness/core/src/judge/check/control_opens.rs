@@ -5,7 +5,7 @@ use crate::judge::{outcome::Class, verdict::HealthyClient};
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     match evidence.control {
-        HealthyClient::Tried(outcome) if outcome.class != Class::GoodOpen => {
+        HealthyClient::Tried(outcome) if outcome.class != Class::Served => {
             vec![(outcome.ending.to_string(), format!("the valid client got {outcome}"))]
         }
         HealthyClient::Tried(_)

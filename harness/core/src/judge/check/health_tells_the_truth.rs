@@ -48,7 +48,7 @@ fn is_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
         return None;
     }
     match outcome.class {
-        Class::GoodBadRequest | Class::GoodAuthRefusal => None,
+        Class::RefusedRequest | Class::RefusedAuth => None,
         // A client that leaves before the answer does not learn it.
         _ if outcome.ending == Ending::Left && reading.response.is_none() => None,
         _ if reading.turned_away_at_once() => None,

@@ -87,8 +87,9 @@ impl<'a> Evidence<'a> {
 
     /// The exchanges in which what the client saw is what the service did: nothing that was injected stood between.
     fn exchanges(&self) -> impl Iterator<Item = (&Reading<'a>, &Outcome)> {
-        let is_plain =
-            |(reading, outcome): &(&Reading<'a>, &Outcome)| outcome.class != Class::Unclean && !reading.is_distorted();
+        let is_plain = |(reading, outcome): &(&Reading<'a>, &Outcome)| {
+            outcome.class != Class::CutByFault && !reading.is_distorted()
+        };
         self.readings.iter().zip(&self.outcomes).filter(is_plain)
     }
 

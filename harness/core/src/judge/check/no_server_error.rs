@@ -5,7 +5,7 @@ use crate::judge::outcome::{Class, Ending, Outcome};
 
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     let status = |outcome: &Outcome| match outcome.ending {
-        Ending::Http { status, .. } if outcome.class == Class::BadServer && status != 503 => Some(status),
+        Ending::Http { status, .. } if outcome.class == Class::ServerError && status != 503 => Some(status),
         _ => None,
     };
     evidence

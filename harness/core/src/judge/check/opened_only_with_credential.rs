@@ -13,7 +13,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
 
 fn complain(reading: &Reading<'_>, outcome: &Outcome) -> Option<(String, String)> {
     let Some(welcome) = reading.welcome.as_ref() else {
-        let is_shown = outcome.class == Class::BadOpen && reading.user.is_none();
+        let is_shown = outcome.class == Class::WronglyAdmitted && reading.user.is_none();
         let text = format!("{} without a valid credential", outcome.ending);
         return is_shown.then(|| ("nobody".to_owned(), text));
     };

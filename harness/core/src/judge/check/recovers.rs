@@ -32,9 +32,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
         .filter(|(reading, _)| is_after(reading) && asks_for_good(reading))
         .filter(|(reading, _)| !was_told_to_wait(evidence, reading))
         // A client's own mistake is a mistake in good times too.
-        .filter(|(_, outcome)| {
-            !matches!(outcome.class, Class::GoodOpen | Class::GoodAuthRefusal | Class::GoodBadRequest)
-        })
+        .filter(|(_, outcome)| !matches!(outcome.class, Class::Served | Class::RefusedAuth | Class::RefusedRequest))
         .map(|(_, outcome)| complain(outcome))
         .collect()
 }

@@ -13,13 +13,13 @@ impl<'a> Reading<'a> {
     pub(super) fn cause(&self, ending: &Ending) -> Cause {
         let has = |wanted: fn(&What) -> bool| self.events.iter().any(|event| wanted(&event.what));
         if has(|what| matches!(what, What::KeepaliveExpired)) {
-            return Cause::Keepalive;
+            return Cause::KeepaliveTimeout;
         }
         if self.is_cut_short() || self.is_cut_off_by_signal(ending) {
             return Cause::Shutdown;
         }
         match self.escaped().filter(|_| !self.is_raised_too_late(ending)) {
-            Some((_, false)) => return Cause::CrashBeforeAccept,
+            Some((_, false)) => return Cause::CrashBeforeResponse,
             Some((_, true)) => return Cause::CrashAfterAccept,
             None => {}
         }
@@ -27,10 +27,10 @@ impl<'a> Reading<'a> {
             return Cause::Server;
         }
         if has(|what| matches!(what, What::Sent(Outbound::WebsocketClose { code: 1011, .. }))) {
-            return Cause::AppChose1011;
+            return Cause::AppSent1011;
         }
         if self.was_abandoned() {
-            return Cause::Abandoned;
+            return Cause::ReturnedWithoutResponse;
         }
         match ending {
             Ending::BadHandshake { .. } | Ending::Http { complete: false, .. } => Cause::Protocol,
@@ -49,8 +49,10 @@ impl<'a> Reading<'a> {
                 Cause::Unknown
             }
             // A server whose application lives on says so of its own accord in one place.
-            Ending::Close { code: Some(CloseCode::INTERNAL), .. } if self.service.is_served() => Cause::Keepalive,
-            Ending::Http { .. } | Ending::Close { .. } | Ending::Silence { .. } => Cause::Policy,
+            Ending::Close { code: Some(CloseCode::INTERNAL), .. } if self.service.is_served() => {
+                Cause::KeepaliveTimeout
+            }
+            Ending::Http { .. } | Ending::Close { .. } | Ending::Silence { .. } => Cause::AppDecision,
             Ending::Hang { .. } => Cause::Hang,
             Ending::Drop if has(|what| matches!(what, What::BadFrameSeen(_) | What::BadHeadSeen { .. })) => {
                 Cause::Protocol

@@ -14,28 +14,29 @@ use crate::{
 
 impl<'a> Reading<'a> {
     pub(super) fn class(&self, ending: &Ending, cause: Cause) -> Class {
-        let crashed = matches!(cause, Cause::CrashBeforeAccept | Cause::CrashAfterAccept | Cause::Abandoned);
+        let crashed =
+            matches!(cause, Cause::CrashBeforeResponse | Cause::CrashAfterAccept | Cause::ReturnedWithoutResponse);
         if self.welcome.is_some() && !self.is_welcomed_as_itself() || self.foreign_user.is_some() {
-            return Class::BadOpen;
+            return Class::WronglyAdmitted;
         }
         match ending {
-            Ending::Hang { .. } => Class::BadHang,
-            Ending::Silence { .. } => Class::BadSilent,
-            Ending::Drop | Ending::BadHandshake { .. } | Ending::Http { complete: false, .. } => Class::BadDrop,
+            Ending::Hang { .. } => Class::Hang,
+            Ending::Silence { .. } => Class::NoAnswer,
+            Ending::Drop | Ending::BadHandshake { .. } | Ending::Http { complete: false, .. } => Class::Dropped,
             Ending::Http { status, .. } => self.class_of_status(*status, crashed),
             Ending::Close { code: Some(code), reason } => self.class_of_close(*code, reason, crashed),
-            Ending::Close { code: None, .. } if crashed => Class::BadMask,
+            Ending::Close { code: None, .. } if crashed => Class::DisguisedError,
             Ending::Close { code: None, .. } => self.class_of_session(),
             // A client that is impatient while something is slow has nothing to complain of.
             Ending::Left if self.response.is_none() && self.is_slowed_down() && self.waited() <= PATIENCE => {
-                Class::GoodNotReady
+                Class::RefusedUnavailable
             }
             // It is not known how long a user's own app may take.
-            Ending::Left if self.response.is_none() && self.service.is_foreign() => Class::GoodNotReady,
-            Ending::Left if self.response.is_none() => Class::BadHang,
+            Ending::Left if self.response.is_none() && self.service.is_foreign() => Class::RefusedUnavailable,
+            Ending::Left if self.response.is_none() => Class::Hang,
             Ending::Parted { .. } | Ending::Left => self.class_of_session(),
-            Ending::Refused if self.absent || self.signaled.is_some() => Class::GoodNotReady,
-            Ending::Refused | Ending::NotStarted { .. } => Class::BadServer,
+            Ending::Refused if self.absent || self.signaled.is_some() => Class::RefusedUnavailable,
+            Ending::Refused | Ending::NotStarted { .. } => Class::ServerError,
         }
     }
 
@@ -48,57 +49,57 @@ impl<'a> Reading<'a> {
             meant.is_some() || self.response.is_some_and(|head| header(&head.headers, "retry-after").is_some());
         match status {
             200..=299 if !self.asked_for_upgrade() && !crashed => self.class_of_success(),
-            500 | 502 | 504 => Class::BadServer,
-            503 if !retry_after => Class::BadServer,
-            503 if self.outage => Class::GoodNotReady,
+            500 | 502 | 504 => Class::ServerError,
+            503 if !retry_after => Class::ServerError,
+            503 if self.outage => Class::RefusedUnavailable,
             // A refusal must have its reason in what the client did.
-            401 | 403 if (self.user.is_none() || self.may_have_lost_credential()) && !crashed => Class::GoodAuthRefusal,
+            401 | 403 if (self.user.is_none() || self.may_have_lost_credential()) && !crashed => Class::RefusedAuth,
             // ASGI servers answer 403 where an application that has no such path closes before it accepts.
-            403 if self.service.is_foreign() && !crashed && !self.is_faultless() => Class::GoodBadRequest,
-            400 | 404 | 405 | 413 | 426 | 431 if !crashed && !self.is_faultless() => Class::GoodBadRequest,
-            429 if retry_after && !crashed => Class::GoodBadRequest,
+            403 if self.service.is_foreign() && !crashed && !self.is_faultless() => Class::RefusedRequest,
+            400 | 404 | 405 | 413 | 426 | 431 if !crashed && !self.is_faultless() => Class::RefusedRequest,
+            429 if retry_after && !crashed => Class::RefusedRequest,
             // A user's own service refuses requests by its own rules.
-            300..=499 | 501 if self.service.is_foreign() && !crashed && !self.is_faultless() => Class::GoodBadRequest,
-            _ => Class::BadMask,
+            300..=499 | 501 if self.service.is_foreign() && !crashed && !self.is_faultless() => Class::RefusedRequest,
+            _ => Class::DisguisedError,
         }
     }
 
     /// The class of a plain request that is answered with success.
     fn class_of_success(&self) -> Class {
         if self.is_protected() && self.user.is_none() {
-            Class::BadOpen
+            Class::WronglyAdmitted
         } else if self.asks_for_health() && !self.down.is_empty() {
-            Class::BadMask
+            Class::DisguisedError
         } else {
-            Class::GoodOpen
+            Class::Served
         }
     }
 
     fn class_of_close(&self, code: CloseCode, reason: &str, crashed: bool) -> Class {
         if !code.is_sendable() || reason.len() > CloseCode::REASON_BYTES_MAX {
-            return Class::BadDrop;
+            return Class::Dropped;
         }
         match code {
-            CloseCode::PRIVATE_INTERNAL if self.service.is_unknown() && !crashed => Class::GoodBadRequest,
-            CloseCode::INTERNAL | CloseCode::PRIVATE_INTERNAL => Class::BadServer,
-            _ if crashed => Class::BadMask,
-            CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE if self.outage => Class::GoodNotReady,
+            CloseCode::PRIVATE_INTERNAL if self.service.is_unknown() && !crashed => Class::RefusedRequest,
+            CloseCode::INTERNAL | CloseCode::PRIVATE_INTERNAL => Class::ServerError,
+            _ if crashed => Class::DisguisedError,
+            CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE if self.outage => Class::RefusedUnavailable,
             CloseCode::GOING_AWAY | CloseCode::SERVICE_RESTART if self.is_cut_short() || self.signaled.is_some() => {
-                Class::GoodNotReady
+                Class::RefusedUnavailable
             }
             CloseCode::POLICY | CloseCode::UNAUTHORIZED if self.user.is_none() && !reason.is_empty() => {
-                Class::GoodAuthRefusal
+                Class::RefusedAuth
             }
-            CloseCode::TOO_BIG if self.sent_too_much() => Class::GoodBadRequest,
+            CloseCode::TOO_BIG if self.sent_too_much() => Class::RefusedRequest,
             CloseCode::NORMAL | CloseCode::GOING_AWAY => self.class_of_session(),
             // It may also close a session of which nothing is known, or in which the client says something odd.
             _ if self.service.is_unknown()
                 || self.is_crowded
                 || (self.service.is_foreign() && self.says_something_else()) =>
             {
-                Class::GoodBadRequest
+                Class::RefusedRequest
             }
-            _ => Class::BadMask,
+            _ => Class::DisguisedError,
         }
     }
 
@@ -106,16 +107,16 @@ impl<'a> Reading<'a> {
     fn class_of_session(&self) -> Class {
         let wanted = self.agent_runs_owed();
         if self.turned_away_at_once() {
-            Class::GoodOpen
+            Class::Served
         } else if self.welcome.is_none() && !self.service.words.welcomes.is_empty() {
-            Class::BadMask
+            Class::DisguisedError
         } else if self.agent_runs() >= wanted {
-            Class::GoodOpen
+            Class::Served
         } else if self.messages.iter().any(|name| name.starts_with("error")) {
             // The service was healthy and said that it could not.
-            Class::BadMask
+            Class::DisguisedError
         } else {
-            Class::BadSilent
+            Class::NoAnswer
         }
     }
 

@@ -16,16 +16,21 @@ impl<'a> Reading<'a> {
             (Ending::Hang { .. } | Ending::Silence { .. } | Ending::Refused | Ending::NotStarted { .. }, _) => {
                 Party::Nobody
             }
-            (_, Cause::Keepalive | Cause::Shutdown | Cause::Server | Cause::CrashBeforeAccept | Cause::Abandoned) => {
-                Party::Front
-            }
+            (
+                _,
+                Cause::KeepaliveTimeout
+                | Cause::Shutdown
+                | Cause::Server
+                | Cause::CrashBeforeResponse
+                | Cause::ReturnedWithoutResponse,
+            ) => Party::Front,
             (Ending::Drop, _) | (_, Cause::Unknown) => Party::Front,
             (_, Cause::CrashAfterAccept) if !self.application_closed() => Party::Front,
             (
                 Ending::Http { .. } | Ending::Close { .. },
                 Cause::Clean
-                | Cause::Policy
-                | Cause::AppChose1011
+                | Cause::AppDecision
+                | Cause::AppSent1011
                 | Cause::CrashAfterAccept
                 | Cause::Protocol
                 | Cause::Hang

@@ -222,10 +222,10 @@ impl<'a> Reading<'a> {
             (_, Ending::Hang { .. } | Ending::Left) if is_no_upgrade => true,
             // The server answered another key, or other offers.
             (_, Ending::BadHandshake { .. }) if self.acted().any(rewrites_handshake) => true,
-            (Cause::CrashBeforeAccept | Cause::CrashAfterAccept, _) => self.is_escape_injected(),
-            (Cause::AppChose1011 | Cause::Abandoned, _) => self.is_abused(),
+            (Cause::CrashBeforeResponse | Cause::CrashAfterAccept, _) => self.is_escape_injected(),
+            (Cause::AppSent1011 | Cause::ReturnedWithoutResponse, _) => self.is_abused(),
             // Time alone explains what came too late, or was not waited for.
-            (Cause::Keepalive, _)
+            (Cause::KeepaliveTimeout, _)
             | (_, Ending::Hang { .. } | Ending::Silence { .. } | Ending::Left | Ending::Parted { .. }) => {
                 on_wire || on_events || slows
             }
@@ -239,7 +239,7 @@ impl<'a> Reading<'a> {
             }
             (
                 Cause::Clean
-                | Cause::Policy
+                | Cause::AppDecision
                 | Cause::Protocol
                 | Cause::Shutdown
                 | Cause::Hang

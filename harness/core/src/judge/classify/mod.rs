@@ -49,11 +49,11 @@ impl<'a> Reading<'a> {
         let cause = self.cause(&ending);
         let class = self.class(&ending, cause);
         let closed_by = self.closed_by(&ending, cause);
-        if cause == Cause::Shutdown && !class.is_good() && class != Class::BadOpen {
-            return Outcome { class: Class::Unclean, cause, closed_by, ending };
+        if cause == Cause::Shutdown && !class.is_good() && class != Class::WronglyAdmitted {
+            return Outcome { class: Class::CutByFault, cause, closed_by, ending };
         }
-        if !class.is_good() && class != Class::BadOpen && self.is_broken_by_fault(&ending, cause) {
-            return Outcome { class: Class::Unclean, cause: Cause::Injected, closed_by, ending };
+        if !class.is_good() && class != Class::WronglyAdmitted && self.is_broken_by_fault(&ending, cause) {
+            return Outcome { class: Class::CutByFault, cause: Cause::Injected, closed_by, ending };
         }
         Outcome { class, cause, closed_by, ending }
     }
