@@ -12,7 +12,6 @@ use rstest::rstest;
 use tempfile::TempDir;
 
 use crate::{
-    python::python,
     rulings::{ONE, app, put, relapse},
     served::{installation, interpreter},
     verdicts::SERVER,
@@ -38,11 +37,11 @@ struct OwnServer {
 }
 
 impl OwnServer {
-    fn start(directory: &Path) -> Option<OwnServer> {
-        let installation = installation(SERVER.1, directory)?;
+    fn start(directory: &Path) -> OwnServer {
+        let installation = installation(SERVER.1, directory);
         let runtime = Runtime::new(Clock::Real);
         let (server, _) = runtime.block_on(PythonServer::start(installation)).unwrap();
-        Some(OwnServer { server, runtime })
+        OwnServer { server, runtime }
     }
 
     fn address(&self) -> SocketAddr {
@@ -130,10 +129,9 @@ fn check_run(directory: &Path, arguments: &[&str], fronts: usize) {
       "--start-limit", "2m", "--memory-limit", "512", "--path", "GET /well?name=a%20b", "--fresh"]
 )]
 #[case::real(1, &["--target", "asgi:service:app", "--clock", "real"])]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn what_a_run_prints_reproduces(#[case] fronts: usize, #[case] arguments: &[&str]) {
-    if python().is_some() {
-        check_run(with_cases().path(), arguments, fronts);
-    }
+    check_run(with_cases().path(), arguments, fronts);
 }
 
 /// The same of an app behind a real server.
@@ -144,9 +142,10 @@ fn what_a_run_prints_reproduces(#[case] fronts: usize, #[case] arguments: &[&str
       "--env", "GREETING=a b 'c' $d \"e\"", "--env", "API_TOKEN=hidden", "--repeat", "2", "--seed", "7", "--lifespan", "off",
       "--start-limit", "2m", "--path", "GET /well?name=a%20b"]
 )]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn what_a_run_behind_a_server_prints_reproduces(#[case] arguments: &[&str]) {
     let directory = with_cases();
-    let Some(installation) = installation(SERVER.1, directory.path()) else { return };
+    let installation = installation(SERVER.1, directory.path());
     let served = ["--server", SERVER.1, "--python", installation.site.python.to_str().unwrap()];
     // The other version has no factory of that name.
     let before = directory.path().join("it's before");
@@ -163,11 +162,12 @@ fn what_a_run_behind_a_server_prints_reproduces(#[case] arguments: &[&str]) {
 
 /// The same of servers behind URLs.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn what_a_run_by_url_prints_reproduces() {
     let directory = with_cases();
     let here = directory.path();
-    let Some(after) = OwnServer::start(here) else { return };
-    let Some(before) = OwnServer::start(&here.join("it's before")) else { return };
+    let after = OwnServer::start(here);
+    let before = OwnServer::start(&here.join("it's before"));
     let (after, before) = (after.url(), before.url());
     check_run(here, &["--target", &after], 1);
     std::fs::write(here.join("it's spoken.toml"), "[paths]\nhealth = [\"/well\"]\n").unwrap();
@@ -225,18 +225,18 @@ fn shown(finding: &str) -> String {
 
 /// Every command of a hunt shows its finding once more.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn what_a_hunt_prints_shows_it_again() {
-    if python().is_some() {
-        let target = ["--target", "asgi:service:app @ .", "--env", "NAME=a b", "--cases", "40"];
-        check_hunt(app(HUNTED).path(), &[&target[..], &ROUTES].concat());
-    }
+    let target = ["--target", "asgi:service:app @ .", "--env", "NAME=a b", "--cases", "40"];
+    check_hunt(app(HUNTED).path(), &[&target[..], &ROUTES].concat());
 }
 
 /// The same of an app behind a real server.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn what_a_hunt_behind_a_server_prints_shows_it_again() {
     let directory = app(HUNTED);
-    let Some(installation) = installation(SERVER.1, directory.path()) else { return };
+    let installation = installation(SERVER.1, directory.path());
     let python = installation.site.python.to_str().unwrap();
     let target = ["--target", "asgi:service:app @ .", "--env", "NAME=a 'b'", "--server", SERVER.1, "--python", python];
     check_hunt(directory.path(), &[&target[..], &ROUTES, &["--cases", "10"]].concat());
@@ -244,13 +244,14 @@ fn what_a_hunt_behind_a_server_prints_shows_it_again() {
 
 /// The same of servers behind URLs: of one, and of a change from one to another.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn what_a_hunt_by_url_prints_shows_it_again() {
     let directory = app(HUNTED);
     let here = directory.path();
     // The path that the built-in backend opens sessions at.
     put(&here.join("fixed"), &format!("{HUNTED}\nws = well\n"));
-    let Some(broken) = OwnServer::start(here) else { return };
-    let Some(fixed) = OwnServer::start(&here.join("fixed")) else { return };
+    let broken = OwnServer::start(here);
+    let fixed = OwnServer::start(&here.join("fixed"));
     let (broken, fixed) = (broken.url(), fixed.url());
     std::fs::write(here.join("it's spoken.toml"), SPOKEN).unwrap();
     let spoken =
@@ -280,6 +281,7 @@ fn what_a_hunt_by_url_prints_shows_it_again() {
 #[rstest]
 #[case::in_memory(&["--env", "NAME=it's here", "--profile", "hypercorn-0.18"])]
 #[case::behind_a_server(&["--server", SERVER.1])]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn what_init_and_conform_print_goes_on(#[case] more: &[&str]) {
     let speaks = "
 async def ws(scope, receive, send):
@@ -292,7 +294,7 @@ async def ws(scope, receive, send):
 ";
     let directory = app(speaks);
     let here = directory.path();
-    let Some(installation) = installation(SERVER.1, here) else { return };
+    let installation = installation(SERVER.1, here);
     let python = installation.site.python.to_str().unwrap();
     let target = ["--target", "asgi:service:app @ .", "--path", "ws:/ws", "--python", python];
     let conform = ["conform", "ping-empty"];
@@ -315,9 +317,10 @@ async def ws(scope, receive, send):
 
 /// A program that differs between a profile and a server, which need not be the profile's own, is performed again.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn what_a_comparison_prints_shows_the_same_difference() {
     let server = "uvicorn==0.35.0";
-    let Some(python) = interpreter(&server.parse().unwrap()) else { return };
+    let python = interpreter(&server.parse().unwrap());
     let directory = tempfile::tempdir().unwrap();
     let python = python.to_str().unwrap();
     let with = ["--server", server, "--python", python];
