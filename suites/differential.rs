@@ -9,7 +9,7 @@ use relapse::{
     Fault, Plan, PythonSite, PythonTarget, ServerChoice, Transcript,
     binding::Binding,
     clock::{Clock, Runtime},
-    differential::{Program, Setup, compare},
+    differential::{Difference, Program, Setup, compare},
     discover::read_edge_fault,
     event::Inbound,
     run,
@@ -22,32 +22,33 @@ use rstest::rstest;
 use crate::{
     python::{python, site},
     served::interpreter,
-    support::{SERVERS, profile, step},
+    support::{SERVERS, at_a_time, profile, step},
 };
 
 /// So many programs are performed here; `relapse profile differential` performs more.
 const PROGRAMS: u64 = 100;
 
-/// A program shows in memory what it shows behind the server. One server has its turn after the other: each is given
-/// only so much time.
+/// A program shows in memory what it shows behind the server. Only a few servers run at a time: each is given only so
+/// much time, and mostly waits.
 #[test]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn programs_show_the_same_in_memory_and_for_real() {
-    let mut wrong = Vec::new();
-    for name in SERVERS {
+    let wrong = at_a_time(3, &SERVERS, |name| {
         let profile = profile(name);
         let server: ServerChoice = profile.choice.parse().unwrap();
         let python = interpreter(&server);
         let setup = Setup { server, profile, seed: 1, programs: PROGRAMS };
         let compared = compare(&setup, &python, &|_| {}).unwrap();
-        wrong.extend(compared.unrecorded().map(|difference| {
+        let describe = |difference: &Difference| {
             let (memory, server) = (difference.memory.0.join("\n"), difference.server.0.join("\n"));
             format!(
                 "{name}, seed {}\n{}\nin memory\n{memory}\nfor real\n{server}",
                 difference.program.seed, difference.program
             )
-        }));
-    }
+        };
+        compared.unrecorded().map(describe).collect::<Vec<_>>()
+    })
+    .concat();
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 

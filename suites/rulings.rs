@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use crate::{
     python::python,
     served::installation,
-    support::{Reached, Scripted, profile},
+    support::{Reached, Scripted, at_a_time, profile},
     verdicts::{PRELUDE, SERVER, behind_a_server, by_url, in_memory},
 };
 
@@ -495,44 +495,38 @@ fn a_clause_names_what_never_came() {
 /// A session in which the answer never comes, but whose close is answered, is silent: for every client, the healthy one too.
 #[test]
 fn a_session_that_is_deaf_is_silent() {
-    let directory = tempfile::tempdir().unwrap();
     let service =
         "[paths]\nwebsocket = \"/ws\"\n[messages]\nwelcome = \"\"\nrequest = \"hello\"\nevents = [\"said\"]\n";
-    std::fs::write(directory.path().join("relapse.toml"), service).unwrap();
     let case = "summary = \"x\"\nstep = [{ open = \"/ws\" }, { send = \"hello\" }, { wait = \"said\", within_ms = 300 }, { close = 1000 }]\n\
                 [expect]\naccept = [\"good-open\"]\n\
                 [symptom]\noutcome = \"close 1000\"\nclass = \"bad-silent\"\ncause = \"clean\"\nfound_by = [\"answered\"]\n";
     let [deaf, deaf_too, fixed] = [false, false, true].map(|answers| format!("ws://{}", chat_server(answers)));
-    let judged = |before: &str, after: &str| {
+    let pairs = [(&deaf, &fixed, "fixed"), (&deaf, &deaf_too, "still-broken"), (&fixed, &deaf, "cannot-reproduce")];
+    at_a_time(3, &pairs, |(before, after, expected)| {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("relapse.toml"), service).unwrap();
         let (_, verdict, entry) = run(directory.path(), case, &["--before", before, "--target", after]);
-        (verdict, entry)
-    };
-    let (verdict, entry) = judged(&deaf, &fixed);
-    assert_eq!(verdict, "fixed", "{entry:#}");
-    let (verdict, entry) = judged(&deaf, &deaf_too);
-    assert_eq!(verdict, "still-broken", "{entry:#}");
-    let (verdict, entry) = judged(&fixed, &deaf);
-    assert_eq!(verdict, "cannot-reproduce", "{entry:#}");
+        assert_eq!(verdict, *expected, "{entry:#}");
+    });
 }
 
 /// Headers that our own edge took from an upgrade are named as the cause of its refusal, on either version.
 #[test]
 fn a_refusal_of_what_the_edge_took_is_explained() {
-    let directory = tempfile::tempdir().unwrap();
     let upgrade = "upgrade: websocket";
     let [one, two] = [true, true].map(|answers| gateway(upgrade, "426 Upgrade Required", chat_server(answers)));
     let case = "summary = \"x\"\nstep = [{ open = \"/ws\" }]\n\
                 [[fault]]\nplace = \"edge\"\nkind = \"drop_hop_by_hop\"\n\
                 [expect]\naccept = [\"good-open\"]\n[symptom]\noutcome = \"close 1011\"\n";
-    for (targets, expected) in
-        [(vec!["--target", &one], "failed"), (vec!["--before", &one, "--target", &two], "cannot-reproduce")]
-    {
-        let (_, verdict, entry) = run(directory.path(), case, &targets);
-        assert_eq!(verdict, expected, "{entry:#}");
+    let runs = [(vec!["--target", &one], "failed"), (vec!["--before", &one, "--target", &two], "cannot-reproduce")];
+    at_a_time(2, &runs, |(targets, expected)| {
+        let directory = tempfile::tempdir().unwrap();
+        let (_, verdict, entry) = run(directory.path(), case, targets);
+        assert_eq!(verdict, *expected, "{entry:#}");
         assert_eq!(entry["after"]["cause"], "injected", "{entry:#}");
         let told = "the headers Upgrade and Connection did not reach the server (certain)";
         assert!(entry.to_string().contains(told), "{entry:#}");
-    }
+    });
 }
 
 /// Where a healthy client opens a session, upgrades arrive.

@@ -103,7 +103,6 @@ fn sent(event: &Event) -> Option<String> {
 
 /// Runs a case on the embedded backend and on both faces of the twin, behind all of its servers and in all of its
 /// environments, with its defect, without, and with what was claimed to be a repair.
-#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn check_case(path: &Path) {
     let case = read_case(path);
     if !is_on_the_twin(case.twin) || NOT_ALIKE.iter().any(|(name, _)| path.ends_with(name)) {
@@ -146,12 +145,14 @@ fn check_verdict(trial: &Trial, label: &str, mut judged: Vec<Judged>) {
 }
 
 #[rstest]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn the_backend_does_as_the_frameworks_do(#[files("fixtures/cases/**/*.toml")] path: PathBuf) {
     check_case(&path);
 }
 
 /// Findings of hunts hold too.
 #[rstest]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn what_was_found_is_found_on_the_frameworks(#[files("fixtures/capsules/*.toml")] path: PathBuf) {
     check_case(&path);
 }
