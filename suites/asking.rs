@@ -8,11 +8,7 @@ use relapse_python::process::ServerChoice;
 use rstest::rstest;
 use serde_json::Value as Json;
 
-use crate::{
-    python::{apps, python},
-    served::interpreter,
-    stage,
-};
+use crate::{python::apps, served::interpreter, stage};
 
 /// Runs the command in a directory; returns its exit code, its output, and its error output.
 fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -67,10 +63,8 @@ fn put(text: &str) -> tempfile::TempDir {
 
 /// From an application alone to its conformance: what `init` writes is what the others need.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_application_is_made_acquainted_with() {
-    if python().is_none() {
-        return;
-    }
     let directory = put(SERVICE);
     let relapse = |arguments: &[&str]| relapse(directory.path(), arguments);
     let target = ["--target", "asgi:service:app"];
@@ -103,10 +97,8 @@ fn an_application_is_made_acquainted_with() {
 
 /// An application's own reaction to a frame is not taken for the server's.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn frames_that_the_application_falls_over_are_told() {
-    if python().is_none() {
-        return;
-    }
     let decodes = r#"event["bytes"].decode() if event.get("bytes") else event["text"]"#;
     let directory = put(&SERVICE.replace(r#"event.get("text") or "{}""#, decodes));
     let binding = format!(
@@ -122,10 +114,8 @@ fn frames_that_the_application_falls_over_are_told() {
 
 /// Where whatever could be asked may change something, nothing was tried, and that is said.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn what_cannot_be_asked_is_no_failure() {
-    if python().is_none() {
-        return;
-    }
     let directory = put(SERVICE);
     let validate = ["validate", "--target", "asgi:service:app", "--path", "POST /orders"];
     let (code, table, told) = relapse(directory.path(), &validate);
@@ -137,10 +127,8 @@ fn what_cannot_be_asked_is_no_failure() {
 #[case::in_order("", &[], &[])]
 #[case::before_the_accept("query", &["ws:/ws"], &["upgrade", "/health and the handshake"])]
 #[case::after_the_accept("after_accept", &["ws:/ws"], &["one request"])]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_application_is_looked_at(#[case] defect: &str, #[case] by_route: &[&str], #[case] by_binding: &[&str]) {
-    if python().is_none() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let (target, defect) = (format!("asgi:raw:app @ {}", apps().display()), format!("DEFECT={defect}"));
     let validate = ["validate", "--target", &target, "--env", &defect, "--format", "json"];
@@ -194,8 +182,9 @@ async def other(websocket: WebSocket):
 "#;
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_application_is_asked_where_it_says_that_it_is() {
-    let Some(python) = stage::python() else { return };
+    let python = stage::python();
     let directory = put(ROUTES);
     let relapse = |command: &str, more: &[&str]| {
         let arguments = [command, "--target", "asgi:service:app", "--python", python.to_str().unwrap()];
@@ -233,9 +222,10 @@ fn an_application_is_asked_where_it_says_that_it_is() {
 #[rstest]
 #[case("uvicorn==0.35.0", "close 1002", 0)]
 #[case("hypercorn==0.18.0", "drop (1006)", 1)]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_application_behind_a_real_server_is_asked(#[case] server: &str, #[case] evidence: &str, #[case] exit: i32) {
     let choice: ServerChoice = server.parse().unwrap();
-    let Some(python) = interpreter(&choice) else { return };
+    let python = interpreter(&choice);
     let directory = tempfile::tempdir().unwrap();
     let target = format!("asgi:raw:app @ {}", apps().display());
     let relapse = |command: &str, more: &[&str]| {
@@ -267,9 +257,10 @@ fn an_application_behind_a_real_server_is_asked(#[case] server: &str, #[case] ev
 
 /// An application behind a real server is watched until Ctrl-C, and ends without an error.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_application_behind_a_real_server_is_watched() {
     let server = "uvicorn==0.35.0";
-    let Some(python) = interpreter(&server.parse().unwrap()) else { return };
+    let python = interpreter(&server.parse().unwrap());
     let target = format!("asgi:raw:app @ {}", apps().display());
     let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
     relapse.args(["validate", "--watch", "--every", "100ms", "--target", &target, "--server", server, "--binding"]);

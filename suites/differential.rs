@@ -15,7 +15,7 @@ use relapse_core::{
 };
 use relapse_python::{
     app::Python as PythonTarget,
-    differential::{Program, Setup, compare},
+    differential::{Difference, Program, Setup, compare},
     process::{ServerChoice, Site as PythonSite},
 };
 use relapse_simulate::clock::{Clock, Runtime};
@@ -24,31 +24,33 @@ use rstest::rstest;
 use crate::{
     python::{python, site},
     served::interpreter,
-    support::{SERVERS, profile, step},
+    support::{SERVERS, at_a_time, profile, step},
 };
 
 /// So many programs are performed here; `relapse profile differential` performs more.
 const PROGRAMS: u64 = 100;
 
-/// A program shows in memory what it shows behind the server. One server has its turn after the other: each is given
-/// only so much time.
+/// A program shows in memory what it shows behind the server. Only a few servers run at a time: each is given only so
+/// much time, and mostly waits.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn programs_show_the_same_in_memory_and_for_real() {
-    let mut wrong = Vec::new();
-    for name in SERVERS {
+    let wrong = at_a_time(3, &SERVERS, |name| {
         let profile = profile(name);
         let server: ServerChoice = profile.choice.parse().unwrap();
-        let Some(python) = interpreter(&server) else { return };
+        let python = interpreter(&server);
         let setup = Setup { server, profile, seed: 1, programs: PROGRAMS };
         let compared = compare(&setup, &python, &|_| {}).unwrap();
-        wrong.extend(compared.unrecorded().map(|difference| {
+        let describe = |difference: &Difference| {
             let (memory, server) = (difference.memory.0.join("\n"), difference.server.0.join("\n"));
             format!(
                 "{name}, seed {}\n{}\nin memory\n{memory}\nfor real\n{server}",
                 difference.program.seed, difference.program
             )
-        }));
-    }
+        };
+        compared.unrecorded().map(describe).collect::<Vec<_>>()
+    })
+    .concat();
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
@@ -98,12 +100,12 @@ fn programs_come_from_their_seed() {
 }
 
 /// The transcripts of these steps, one list after the other, on this app behind a server in memory.
-fn converse(text: &str, server: &str, scripts: &[(&[Step], Vec<Fault>)]) -> Option<Vec<Transcript>> {
-    let python = python()?;
+fn converse(text: &str, server: &str, scripts: &[(&[Step], Vec<Fault>)]) -> Vec<Transcript> {
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("service.py"), text).unwrap();
     let site: PythonSite = site(&python, directory.path(), "service:app");
-    let transcripts = Runtime::new(Clock::Virtual).block_on(async {
+    Runtime::new(Clock::Virtual).block_on(async {
         let launched = PythonTarget::launch(site, &Binding::default(), String::new(), profile(server), 1).await;
         let (target, _) = launched.unwrap();
         let mut transcripts = Vec::new();
@@ -114,8 +116,7 @@ fn converse(text: &str, server: &str, scripts: &[(&[Step], Vec<Fault>)]) -> Opti
         }
         target.stop().await.unwrap();
         transcripts
-    });
-    Some(transcripts)
+    })
 }
 
 /// How the application's calls ended, each with its place.
@@ -151,10 +152,11 @@ async def app(scope, receive, send):
 #[case::legacy("uvicorn-0.35", "RuntimeError: Unexpected ASGI message 'websocket.send', after sending")]
 #[case::sansio("uvicorn-0.54", "ClientDisconnected: ")]
 #[case::hypercorn("hypercorn-0.18", "returned")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_send_after_the_call_ends(#[case] server: &str, #[case] expected: &str) {
     let visit: &[Step] = &[open("/"), step(Act::Leave)];
     let scripts = [(visit, Vec::new()), (visit, Vec::new())];
-    let Some(transcripts) = converse(GREETER, server, &scripts) else { return };
+    let transcripts = converse(GREETER, server, &scripts);
     assert_eq!(ends(&transcripts[0]), ["returned"]);
     let second = ends(&transcripts[1]).concat();
     assert!(second.starts_with(expected), "{second}");
@@ -166,6 +168,7 @@ fn a_send_after_the_call_ends(#[case] server: &str, #[case] expected: &str) {
 #[case("uvicorn-0.35", "RuntimeError: Expected ASGI message")]
 #[case("uvicorn-0.54-wsproto", "RuntimeError: Expected ASGI message")]
 #[case("hypercorn-0.18", "hypercorn.utils.UnexpectedMessageError: Unexpected message type, http.response.start given")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_response_on_a_websocket_raises(#[case] server: &str, #[case] expected: &str) {
     let text = "
 async def app(scope, receive, send):
@@ -176,7 +179,7 @@ async def app(scope, receive, send):
     await send({'type': 'http.response.body'})
 ";
     let visit: &[Step] = &[open("/anything")];
-    let Some(transcripts) = converse(text, server, &[(visit, Vec::new())]) else { return };
+    let transcripts = converse(text, server, &[(visit, Vec::new())]);
     let end = ends(&transcripts[0]).concat();
     assert!(end.starts_with(expected) && end.ends_with("(service.py:6 in app)"), "{end}");
     let status = transcripts[0].events.iter().find_map(|event| match &event.what {
@@ -192,6 +195,7 @@ async def app(scope, receive, send):
 #[case("uvicorn-0.54", &["more", "gone"])]
 #[case("hypercorn-0.18", &["more", "gone"])]
 #[case("daphne-4.2", &[])]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_cut_body_is_told(#[case] server: &str, #[case] expected: &[&str]) {
     let text = "
 async def app(scope, receive, send):
@@ -203,7 +207,7 @@ async def app(scope, receive, send):
     let upload = Request { body: vec![b'u'; 300], ..Request::standard("POST", "/upload") };
     let steps: &[Step] = &[step(Act::Request(upload))];
     let cut = read_edge_fault("cut direction=to-server after_bytes=350").unwrap();
-    let Some(transcripts) = converse(text, server, &[(steps, vec![cut])]) else { return };
+    let transcripts = converse(text, server, &[(steps, vec![cut])]);
     let told = |what: &What| match what {
         What::Received(Inbound::HttpRequest { body, more_body: true }) if !body.is_empty() => Some("more"),
         What::Received(Inbound::HttpRequest { .. }) => Some("whole"),

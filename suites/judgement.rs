@@ -1,5 +1,6 @@
 //! Behavior that must not pass as good: targets that misbehave in ways no case of the catalogue does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use relapse::{
@@ -9,6 +10,7 @@ use relapse::{
 };
 use relapse_backend::{
     defect::Defect,
+    dependency::{Dependencies as _, Dependency, InMemory},
     revision::Revision,
     target::{Embedded, Transport},
 };
@@ -21,7 +23,7 @@ use relapse_core::{
     fault::{CallFault, Calls, Fault, FaultKind, Trigger},
     judge::{
         classify::{self, Reading},
-        outcome::{Class, Ending},
+        outcome::Class,
     },
     plan::Plan,
     record::transcript::{BodyEnd, Transcript, What},
@@ -32,6 +34,7 @@ use relapse_core::{
     },
 };
 use relapse_simulate::{
+    application::Application,
     clock::{Clock, Runtime},
     front,
     link::Link,
@@ -390,13 +393,14 @@ fn a_partial_run_is_no_run() {
     assert!(findings(&transcript).contains(&"five_events_in_order"));
 }
 
-/// Giving up on a service that has no excuse is a hang; so is giving up late on one that has.
+/// Giving up on a service that has no excuse is a hang; on one that starts, it is none. A client that waits long enough gets
+/// the answer of a service that is not ready.
 #[rstest]
-#[case(200, 0, Class::Hang)]
-#[case(200, 300, Class::RefusedUnavailable)]
-#[case(200, 8000, Class::RefusedUnavailable)]
-#[case(6000, 8000, Class::Hang)]
-fn giving_up_is_judged_by_the_wait(#[case] give_up_ms: u64, #[case] delay_ms: u64, #[case] expected: Class) {
+#[case::no_excuse(200, 0, "left (hang; clean)")]
+#[case::quick_start(200, 300, "left (refused-unavailable; clean)")]
+#[case::slow_start(200, 8000, "left (refused-unavailable; clean)")]
+#[case::answered(6000, 8000, "http 503 (refused-unavailable; app-decision)")]
+fn giving_up_is_judged_by_the_wait(#[case] give_up_ms: u64, #[case] delay_ms: u64, #[case] expected: &str) {
     let request = Request { give_up: Some(Duration::from_millis(give_up_ms)), ..Request::standard("GET", "/ws") };
     let steps = [step(Act::Open(request))];
     let transcript = if delay_ms == 0 {
@@ -410,11 +414,26 @@ fn giving_up_is_judged_by_the_wait(#[case] give_up_ms: u64, #[case] delay_ms: u6
         let defect = Revision::only(Defect::UpgradesWaitInLine);
         on_backend(defect, Environment::Staging, "uvicorn-0.35", vec![fault], &steps)
     };
-    let outcome = reading(&transcript).outcome();
-    if matches!(outcome.ending, Ending::Left) {
-        assert_eq!(outcome.class, expected, "{outcome}");
-    } else {
-        // Readiness was quicker.
-        assert_eq!(outcome.class, Class::RefusedUnavailable, "{outcome}");
-    }
+    assert_eq!(reading(&transcript).outcome().to_string(), expected);
+}
+
+/// A slow dependency excuses a wait of at most 5 s.
+#[rstest]
+#[case::short(200, "left (refused-unavailable; clean)")]
+#[case::at_the_limit(5000, "left (refused-unavailable; clean)")]
+#[case::over_the_limit(5001, "left (hang; clean)")]
+fn giving_up_on_a_slow_dependency_is_judged_by_the_wait(#[case] give_up_ms: u64, #[case] expected: &str) {
+    let application: Arc<dyn Application> = Scripted::new(|_, _: Ends| async {
+        InMemory.call(Dependency::Database, "lookup").await.unwrap();
+        std::future::pending().await
+    });
+    let calls = Calls { dependency: "database".to_owned(), operation: None };
+    let delay = FaultKind::Call { calls, fault: CallFault::Delay { delay: Duration::from_secs(8).into() } };
+    let plan = Plan { seed: 1, faults: vec![delay.into()] };
+    let request = Request { give_up: Some(Duration::from_millis(give_up_ms)), ..Request::standard("GET", "/ws") };
+    let transcript = Runtime::new(Clock::Virtual).block_on(async {
+        let target = Reached::of(&application, &profile("uvicorn-0.35"));
+        run::converse(&[step(Act::Open(request))], plan, &target).await.unwrap()
+    });
+    assert_eq!(reading(&transcript).outcome().to_string(), expected);
 }

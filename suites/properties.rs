@@ -1,6 +1,7 @@
 //! Whatever upgrade request a client may write: the repaired revision gives a good class, the same seed gives the same
 //! transcript, and an edge that changes nothing changes nothing.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +17,10 @@ use relapse::{
     report::sequence::{self, Detail},
     run,
     target::Target,
+    trial::Trial,
 };
 use relapse_backend::{
-    conductor::{self, KNOWN},
+    conductor::{self, Conductor, KNOWN},
     revision::Revision,
     target::{Embedded, Transport},
 };
@@ -32,7 +34,7 @@ use relapse_core::{
         check::{self, Evidence},
         classify,
         outcome::{Class, Outcome},
-        verdict::Judged,
+        verdict::{HealthyClient, Judged},
     },
     plan::Plan,
     record::transcript::{Transcript, What},
@@ -278,13 +280,44 @@ fn by_party(mut events: Vec<relapse_core::record::transcript::Event>) -> Vec<Str
     events.iter().map(|event| format!("{event:?}")).collect()
 }
 
+/// The first trial of each case, on the defective revision and on each repair that is none: the transcript, and how the
+/// healthy client fared.
+fn runs() -> Vec<(Transcript, HealthyClient)> {
+    let cases = Catalogue::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases"), KNOWN).unwrap().cases;
+    let (conductor, servers) = (Conductor::default(), servers().unwrap());
+    let run = |trial: &Trial, revision| {
+        let judged = conductor.run(trial, revision, 1).unwrap();
+        (judged.transcript, judged.control)
+    };
+    let runs = cases.iter().flat_map(|case| {
+        let trial = Trial::of(std::slice::from_ref(case), &servers, None).swap_remove(0);
+        let versions = std::iter::once(&case.twin).chain(case.shams.iter().map(|sham| &sham.defects));
+        versions.map(|defects| run(&trial, Revision::from(defects))).collect::<Vec<_>>()
+    });
+    runs.collect()
+}
+
+/// Each check complains of some whole transcript. One that lacks events, or ends early, makes no check panic, and gives the
+/// same findings whenever it is looked at.
 #[test]
 fn every_check_can_look_at_any_transcript() {
-    let evidence = Transcript::default();
-    assert_eq!(
-        check::findings(&Evidence::gather(&evidence, &relapse_core::judge::verdict::HealthyClient::Absent)),
-        Vec::new()
-    );
+    let found =
+        |(transcript, control): &(Transcript, HealthyClient)| check::findings(&Evidence::gather(transcript, control));
+    assert_eq!(found(&(Transcript::default(), HealthyClient::Absent)), Vec::new());
+    let runs = runs();
+    let complaining: BTreeSet<&str> = runs.iter().flat_map(&found).map(|finding| finding.check).collect();
+    assert_eq!(complaining, check::names().into_iter().collect());
+    let pieces = (prop::sample::select(runs), any::<prop::sample::Index>(), prop::collection::vec(0_u8..8, 1..200));
+    TestRunner::new(support::property_config())
+        .run(&pieces, |((transcript, control), end, kept)| {
+            let end = end.index(transcript.events.len() + 1);
+            let events = transcript.events.iter().take(end).zip(kept.iter().cycle()).filter(|(_, kept)| **kept > 0);
+            let events = events.map(|(event, _)| event.clone()).collect();
+            let piece = (Transcript { events, ..transcript }, control);
+            prop_assert_eq!(found(&piece), found(&piece.clone()));
+            Ok(())
+        })
+        .unwrap();
 }
 
 /// A written case reads as the same case again.

@@ -30,17 +30,12 @@ use rstest::rstest;
 
 use crate::support::{open, profile, step, wait};
 
-/// The interpreter, or nothing where there is none. CI takes nothing for a failure.
-pub(crate) fn python() -> Option<PathBuf> {
-    let is_there = Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
-    if !is_there {
-        assert!(std::env::var_os("CI").is_none(), "CI needs python3");
-        #[expect(clippy::print_stderr, reason = "what is skipped is told loudly")]
-        {
-            eprintln!("SKIPPED: there is no python3, so nothing about Python applications is tried");
-        }
+/// The interpreter. `suites/build.rs` looks for it, and tests that need it are ignored where there is none.
+pub(crate) fn python() -> PathBuf {
+    if !cfg!(has_python) {
+        panic!("no python3 with `venv` and `ensurepip` was found when the tests were built");
     }
-    is_there.then(|| PathBuf::from("python3"))
+    PathBuf::from("python3")
 }
 
 pub(crate) fn apps() -> PathBuf {
@@ -84,12 +79,12 @@ fn converse(site: PythonSite, server: &str, scripts: &[&[Step]]) -> Result<Vec<T
 }
 
 /// The same on a module with this text.
-fn converse_with(text: &str, scripts: &[&[Step]]) -> Option<Result<Vec<Transcript>, Trouble>> {
-    let python = python()?;
+fn converse_with(text: &str, scripts: &[&[Step]]) -> Result<Vec<Transcript>, Trouble> {
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("service.py"), text).unwrap();
     let site = PythonSite { blocked_limit: Duration::from_secs(4), ..site(&python, directory.path(), "service:app") };
-    Some(converse(site, "uvicorn-0.35", scripts))
+    converse(site, "uvicorn-0.35", scripts)
 }
 
 fn ending(transcript: &Transcript) -> String {
@@ -139,12 +134,13 @@ async def app(scope, receive, send):
 #[case::hangs("await asyncio.sleep(1000)", "did not end: it was told to stop, and did not within 10 s")]
 #[case::blocks("time.sleep(1000)", "the application kept its event loop to itself")]
 #[case::exits("os._exit(3)", "left the application's lifespan when it was told to stop")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn the_end_of_an_application_is_looked_at(
     #[case] with: &str,
     #[case] expected: &str,
     #[values(false, true)] fresh: bool,
 ) {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("service.py"), that_ends(with)).unwrap();
     let site = site(&python, directory.path(), "service:app");
@@ -165,10 +161,11 @@ fn the_end_of_an_application_is_looked_at(
 
 /// A process that is not there any more was told of where it went.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn who_died_before_is_not_told_to_stop() {
     let text = that_ends("raise KeyError('pool')")
         .replace("    await receive()\n    await send", "    os._exit(3)\n    await send");
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("service.py"), text).unwrap();
     let site = site(&python, directory.path(), "service:app");
@@ -184,8 +181,9 @@ fn who_died_before_is_not_told_to_stop() {
 
 /// An application's shutdown error is shown without the token that it was given.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_end_is_told_without_the_token() {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("service.py"), that_ends("raise KeyError('a-secret-token')")).unwrap();
     let site = site(&python, directory.path(), "service:app");
@@ -205,8 +203,9 @@ fn an_end_is_told_without_the_token() {
 #[case::hunt_on_two(
     &["hunt", "--cases", "30", "--path", "GET /", "--before", "asgi:service:app", "--target", "asgi:service:app"]
 )]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_bad_end_fails_the_command(#[case] arguments: &[&str]) {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     for (with, code) in [("pass", 0), ("raise KeyError('pool')", 1)] {
         std::fs::write(directory.path().join("service.py"), that_ends(with)).unwrap();
@@ -264,16 +263,18 @@ fn session(request: &str) -> Vec<Step> {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_application_is_driven() {
-    let Some(python) = python() else { return };
+    let python = python();
     let transcripts = converse(site(&python, &apps(), "raw:app"), "uvicorn-0.35", &[&session(r#"{"type":"ask"}"#)]);
     assert_eq!(ending(&transcripts.unwrap()[0]), "close 1000 (ok; clean)");
 }
 
 /// An application's sleep passes at once, and exactly.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_application_sleeps_on_our_clock() {
-    let Some(python) = python() else { return };
+    let python = python();
     let transcripts = converse(site(&python, &apps(), "raw:app"), "hypercorn-0.18", &[&session(r#"{"type":"nap"}"#)]);
     let transcripts = transcripts.unwrap();
     assert_eq!(ending(&transcripts[0]), "close 1000 (ok; clean)");
@@ -289,8 +290,9 @@ fn an_application_sleeps_on_our_clock() {
 
 /// The same twice is the same, byte for byte.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn runs_are_repeatable() {
-    let Some(python) = python() else { return };
+    let python = python();
     let scripts: [&[Step]; 2] = [&session(r#"{"type":"ask"}"#), &session(r#"{"type":"nap"}"#)];
     let once = || format!("{:?}", converse(site(&python, &apps(), "raw:app"), "uvicorn-0.35", &scripts).unwrap());
     assert_eq!(once(), once());
@@ -303,8 +305,9 @@ fn runs_are_repeatable() {
 #[case("after_accept", "uvicorn-0.35", "drop (1006) (dropped; crash-after-accept)")]
 #[case("after_accept", "hypercorn-0.18", "close 1011 (server-error; crash-after-accept)")]
 #[case("after_accept", "daphne-4.2", "close 1011 (server-error; crash-after-accept)")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn crashes_are_the_servers_to_show(#[case] defect: &str, #[case] server: &str, #[case] expected: &str) {
-    let Some(python) = python() else { return };
+    let python = python();
     let environment = vec![("DEFECT".to_owned(), defect.to_owned())];
     let site = PythonSite { environment, ..site(&python, &apps(), "raw:app") };
     let transcripts = converse(site, server, &[&session(r#"{"type":"ask"}"#)]).unwrap();
@@ -324,6 +327,7 @@ fn crashes_are_the_servers_to_show(#[case] defect: &str, #[case] server: &str, #
 #[rstest]
 #[case(1011)]
 #[case(1000)]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_swallowed_exception_is_evidence(#[case] code: u16) {
     let text = format!(
         "
@@ -339,7 +343,7 @@ async def app(scope, receive, send):
 "
     );
     let steps = [open(), step(Act::Wait(Awaited::Close))];
-    let Some(transcripts) = converse_with(&text, &[&steps]) else { return };
+    let transcripts = converse_with(&text, &[&steps]);
     let transcript = &transcripts.unwrap()[0];
     let handled = transcript.of(0).filter_map(|event| match &event.what {
         What::Handled(exception) => Some(exception.located()),
@@ -364,8 +368,9 @@ async def app(scope, receive, send):
     "async def app(scope, receive, send):\n    await receive()\n    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})",
     "no database"
 )]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn trouble_is_told(#[case] app: &str, #[case] text: &str, #[case] expected: &str) {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("service.py"), text).unwrap();
     let trouble = converse(site(&python, directory.path(), app), "uvicorn-0.35", &[]).unwrap_err();
@@ -384,8 +389,9 @@ fn a_missing_interpreter_is_told() {
 
 /// Routes of an application on a framework are tested with the frameworks.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn the_part_in_the_interpreter_tells_the_routes() {
-    let Some(python) = crate::stage::python() else { return };
+    let python = crate::stage::python();
     let mut command = Command::new(python);
     command.args(["-B", "-m", "unittest", "-q"]).current_dir(apps().join("../../suites/shim"));
     command.args(["test_routes", "test_examples", "test_bodies"].map(|name| format!("test_shim.Loading.{name}")));
@@ -396,8 +402,9 @@ fn the_part_in_the_interpreter_tells_the_routes() {
 
 /// The harness's part in the interpreter has tests of its own, in its own language.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn the_part_in_the_interpreter_keeps_its_word() {
-    let Some(python) = python() else { return };
+    let python = python();
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/shim");
     let mut command = Command::new(python);
     command.args(["-B", "-m", "unittest", "-q"]).current_dir(tests);
@@ -410,8 +417,9 @@ fn the_part_in_the_interpreter_keeps_its_word() {
 #[rstest]
 #[case::beside_the_application("asgi:service:app")]
 #[case::here("asgi:service:app @ before")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_virtual_environment_is_taken_as_it_is(#[case] target: &str) {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     let home = directory.path().join(".venv/bin");
     std::fs::create_dir_all(&home).unwrap();
@@ -444,9 +452,10 @@ async def app(scope, receive, send):
     "    os.fork() or time.sleep(1000)\n    os.kill(os.getpid(), 9)",
     "the interpreter ended: signal: 9"
 )]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_application_that_dies_is_followed_by_another(#[case] body: &str, #[case] expected: &str) {
     let open = [open(), wait("anything")];
-    let Some(transcripts) = converse_with(&format!("{ACCEPTS}{body}\n"), &[&open, &open]) else { return };
+    let transcripts = converse_with(&format!("{ACCEPTS}{body}\n"), &[&open, &open]);
     for transcript in transcripts.unwrap() {
         assert!(said(&transcript).contains(expected), "{}", said(&transcript));
         assert!(!classify::readings(&transcript)[0].outcome().class.is_good());
@@ -455,8 +464,9 @@ fn an_application_that_dies_is_followed_by_another(#[case] body: &str, #[case] e
 
 /// An application that eats memory is stopped at its limit, and is there for the next case.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_application_that_eats_memory_is_stopped() {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     let body = "    hog = []\n    while True:\n        hog.append(bytearray(1 << 20))\n";
     std::fs::write(directory.path().join("service.py"), format!("{ACCEPTS}{body}")).unwrap();
@@ -477,26 +487,29 @@ fn an_application_that_eats_memory_is_stopped() {
 #[case::to_nobody(
     "    while True:\n        try:\n            await send({'type': 'websocket.send', 'bytes': b'', 'text': None})\n        except Exception:\n            pass\n"
 )]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_application_that_sends_without_end_ends_nobody(#[case] body: &str) {
     let scripts: &[&[Step]] = &[&[open(), step(Act::Freeze), step(Act::Leave)], &[open(), step(Act::Leave)]];
-    let Some(transcripts) = converse_with(&format!("{ACCEPTS}{body}"), scripts) else { return };
+    let transcripts = converse_with(&format!("{ACCEPTS}{body}"), scripts);
     let counts = transcripts.unwrap().into_iter().map(|transcript| transcript.events.len());
     counts.for_each(|count| assert!((1..100_000).contains(&count), "{count} events"));
 }
 
 /// Its standard output is its own business.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn rubbish_on_standard_output_harms_nobody() {
     let body = "    print('\\x00rubbish' * 100_000, flush=True)\n    await send({'type': 'websocket.close'})\n";
     let scripts: &[&[Step]] = &[&[open(), wait("anything")]];
-    let Some(transcripts) = converse_with(&format!("{ACCEPTS}{body}"), scripts) else { return };
+    let transcripts = converse_with(&format!("{ACCEPTS}{body}"), scripts);
     assert_eq!(ending(&transcripts.unwrap()[0]), "close 1000 (disguised-error; app-decision)");
 }
 
 /// A client that leaves is told to the application, and its call is not left behind.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_cancelled_call_is_over() {
-    let Some(python) = python() else { return };
+    let python = python();
     let leave: &[Step] = &[open(), wait("welcome"), step(Act::Leave)];
     let transcripts = converse(site(&python, &apps(), "raw:app"), "uvicorn-0.35", &[leave, leave]).unwrap();
     for transcript in transcripts {
@@ -519,10 +532,8 @@ fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
 #[case("query", "KeyError")]
 #[case("after_accept", "AttributeError")]
 #[case("early_disconnect", "KeyError")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_planted_mistake_is_found_and_seen_to_be_gone(#[case] defect: &str, #[case] exception: &str) {
-    if python().is_none() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let (before, after) = (directory.path().join("before"), directory.path().join("after"));
     for (place, defect) in [(&before, defect), (&after, "")] {
@@ -552,8 +563,9 @@ fn a_planted_mistake_is_found_and_seen_to_be_gone(#[case] defect: &str, #[case] 
 
 /// An application with threads of its own is right in real time, and the advice says so.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_application_with_a_thread_keeps_real_time() {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     let body = "
     import asyncio, select, threading
@@ -585,8 +597,9 @@ fn an_application_with_a_thread_keeps_real_time() {
 #[rstest]
 #[case::blocks("    time.sleep(1000)", "kept its event loop to itself for 1 s")]
 #[case::exits("    os._exit(3)", "the interpreter ended: exit status: 3")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn trouble_is_told_in_real_time(#[case] body: &str, #[case] expected: &str) {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("service.py"), format!("{ACCEPTS}{body}\n")).unwrap();
     let (clock, blocked_limit) = (Clock::Real, Duration::from_secs(1));
@@ -640,9 +653,10 @@ fn done_at(transcript: &Transcript) -> (Duration, String) {
 #[case::time("time.time()")]
 #[case::perf_counter("time.perf_counter()")]
 #[case::datetime("datetime.now().timestamp()")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_polling_loop_ends_in_virtual_time(#[case] clock: &str) {
     let with = format!("start = {clock}\n    while {clock} - start < 1.0: await asyncio.sleep(0.0625)");
-    let Some(transcripts) = converse_with(&that_works(&with, "pass"), &[&ask_and_wait()]) else { return };
+    let transcripts = converse_with(&that_works(&with, "pass"), &[&ask_and_wait()]);
     let transcript = &transcripts.unwrap()[0];
     let (at, said) = done_at(transcript);
     // Its naps of 62.5 ms end at whole milliseconds.
@@ -658,8 +672,9 @@ fn a_polling_loop_ends_in_virtual_time(#[case] clock: &str) {
 #[case::own_pool("await asyncio.wrap_future(pool.submit(work))", "time.sleep(45)", 45)]
 #[case::waits("await asyncio.to_thread(work)", "threading.Event().wait(45)", 45)]
 #[case::real("await asyncio.to_thread(work)", "select.select([], [], [], 2)", 0)]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn work_in_a_thread_is_no_blocked_loop(#[case] with: &str, #[case] work: &str, #[case] seconds: u64) {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("service.py"), that_works(with, work)).unwrap();
     let site = PythonSite { blocked_limit: Duration::from_secs(1), ..site(&python, directory.path(), "service:app") };
@@ -688,8 +703,9 @@ fn work_in_a_thread_is_no_blocked_loop(#[case] with: &str, #[case] work: &str, #
     30,
     "the application kept its event loop to itself for 30 s: service.py:13 in app"
 )]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_sleep_blocks_the_loop(#[case] with: &str, #[case] work: &str, #[case] seconds: u64, #[case] expected: &str) {
-    let Some(transcripts) = converse_with(&that_works(with, work), &[&ask_and_wait()]) else { return };
+    let transcripts = converse_with(&that_works(with, work), &[&ask_and_wait()]);
     let transcript = &transcripts.unwrap()[0];
     assert_eq!(done_at(transcript), (Duration::from_secs(seconds), expected.to_owned()));
     assert!(ending(transcript).starts_with("close 1000"), "{}", ending(transcript));
@@ -734,10 +750,8 @@ found_by = ["no_internal_close"]
 #[rstest]
 #[case::in_the_loop("work()", 1)]
 #[case::in_a_thread("await asyncio.to_thread(work)", 0)]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_blocked_loop_is_a_finding(#[case] with: &str, #[case] code: i32) {
-    if python().is_none() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("service.py"), that_works(with, "time.sleep(45)")).unwrap();
     std::fs::write(directory.path().join("patient.toml"), PATIENT).unwrap();
@@ -749,9 +763,10 @@ fn a_blocked_loop_is_a_finding(#[case] with: &str, #[case] code: i32) {
 
 /// A loop that is really blocked is told with the place that blocks it.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_blocked_loop_is_told_with_its_place() {
     let text = that_works("work()", "select.select([], [], [], 1000)");
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("service.py"), text).unwrap();
     let site = PythonSite { blocked_limit: Duration::from_secs(1), ..site(&python, directory.path(), "service:app") };
@@ -762,10 +777,8 @@ fn a_blocked_loop_is_told_with_its_place() {
 
 /// Each kind of thing that virtual time does not wait for has one note, with a count.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn one_note_tells_of_all_threads() {
-    if python().is_none() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let with = "for _ in range(2): threading.Thread(target=work, daemon=True).start()";
     std::fs::write(directory.path().join("service.py"), that_works(with, "select.select([], [], [], 1000)")).unwrap();
@@ -778,8 +791,9 @@ fn one_note_tells_of_all_threads() {
 #[rstest]
 #[case(false, &["1", "2"])]
 #[case(true, &["1", "1"])]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn each_case_can_have_an_interpreter_of_its_own(#[case] fresh: bool, #[case] expected: &[&str]) {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     let body = "    seen.append(1)\n    await send({'type': 'websocket.close', 'reason': str(len(seen))})\n";
     std::fs::write(directory.path().join("service.py"), format!("seen = []\n{ACCEPTS}{body}")).unwrap();
@@ -795,10 +809,8 @@ fn each_case_can_have_an_interpreter_of_its_own(#[case] fresh: bool, #[case] exp
 
 /// How many workers hunt is nothing that a hunt finds.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn workers_find_together_what_one_finds() {
-    if python().is_none() {
-        return;
-    }
     let found = |jobs: &str| {
         let directory = tempfile::tempdir().unwrap();
         let target = format!("asgi:raw:app @ {}", apps().display());
@@ -818,10 +830,8 @@ fn workers_find_together_what_one_finds() {
 #[case::broken("", "query", 1, &["broken by the change: 1", "still broken: 0", "fixed by the change: 0"])]
 #[case::unchanged("after_accept", "after_accept", 1, &["broken by the change: 0", "still broken: 1", "fixed by the change: 0"])]
 #[case::otherwise("early_disconnect", "after_accept", 1, &["broken in another way since the change: 1", "fixed by the change: 0"])]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn what_a_change_did_is_told(#[case] before: &str, #[case] after: &str, #[case] code: i32, #[case] expected: &[&str]) {
-    if python().is_none() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     for (place, defect) in [("before", before), ("after", after)] {
         let place = directory.path().join(place);

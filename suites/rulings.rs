@@ -31,7 +31,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use crate::{
     python::python,
     served::installation,
-    support::{Reached, Scripted, profile},
+    support::{Reached, Scripted, at_a_time, profile},
     verdicts::{PRELUDE, SERVER, behind_a_server, by_url, in_memory},
 };
 
@@ -72,10 +72,8 @@ pub(crate) const ONE: [&str; 2] = ["--target", "asgi:service:app"];
 #[rstest]
 #[case::passes("200", "passed", 0)]
 #[case::fails("500", "failed", 1)]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn one_target_passes_or_fails(#[case] status: &str, #[case] verdict: &str, #[case] code: i32) {
-    if python().is_none() {
-        return;
-    }
     let directory = app(&format!("async def ask(scope, receive, send):\n    await answer(send, {status})\n"));
     let case = "summary = \"x\"\nstep = [{ request = \"GET /ask\" }]\n[expect]\naccept = [\"ok\"]\n";
     // A claim of the case says nothing about the only version.
@@ -91,10 +89,8 @@ fn one_target_passes_or_fails(#[case] status: &str, #[case] verdict: &str, #[cas
 #[case("http 4xx", true)]
 #[case("http 401", false)]
 #[case("ok", false)]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_outcome_is_accepted_by_its_pattern(#[case] accept: &str, #[case] passes: bool) {
-    if python().is_none() {
-        return;
-    }
     let directory = app("async def ask(scope, receive, send):\n    await receive()\n    await close(send, 4000)\n");
     let case = format!("summary = \"x\"\nstep = [{{ open = \"/ask\" }}]\n[expect]\naccept = [\"{accept}\"]\n");
     let (_, verdict, entry) = run(directory.path(), &case, &ONE);
@@ -121,8 +117,9 @@ fn read(text: &str) -> Case {
 
 /// A wait that never arrives is a failure on every target: while the session lives on, and when it is over first.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_wait_that_is_not_met_fails_on_every_target() {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = app("
 async def stays(scope, receive, send):
     await opened(receive, send)
@@ -173,7 +170,7 @@ async def leaves(scope, receive, send):
     let wrong = Runtime::new(Clock::Virtual)
         .block_on(async { judge(in_memory(&python, directory.path()).await, Binding::unknown()).await });
     assert_eq!(wrong, none, "in memory");
-    let Some(installation) = installation(SERVER.1, directory.path()) else { return };
+    let installation = installation(SERVER.1, directory.path());
     let (served, at_url) = Runtime::new(Clock::Real).block_on(async {
         let (version, url) = behind_a_server(installation.clone()).await;
         let served = judge(version, Binding::unknown()).await;
@@ -189,10 +186,8 @@ async def leaves(scope, receive, send):
 #[rstest]
 #[case::gets_through("200", "fixed")]
 #[case::does_not("500", "still-broken")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_healthy_client_of_the_cases_own_has_to_get_through(#[case] status: &str, #[case] expected: &str) {
-    if python().is_none() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let version = |ask: &str, well: &str| {
         format!(
@@ -301,6 +296,7 @@ accept = [\"ok\"]
 )]
 #[case::no_such_user("[users.bob]", "[users.eve]", "inconclusive", 2, "the user `bob`")]
 #[case::the_wrong_token("token-of-bob", "token-of-ann", "failed", 1, "connection 2")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn several_users_and_places_are_stated(
     #[case] from: &str,
     #[case] to: &str,
@@ -308,9 +304,6 @@ fn several_users_and_places_are_stated(
     #[case] exit: i32,
     #[case] told: &str,
 ) {
-    if python().is_none() {
-        return;
-    }
     let directory = app(MEMBERS);
     std::fs::write(directory.path().join("relapse.toml"), MEMBERS_FILE.replace(from, to)).unwrap();
     let (code, verdict, entry) = run(directory.path(), MEMBERS_CASE, &ONE);
@@ -323,10 +316,8 @@ fn several_users_and_places_are_stated(
 #[rstest]
 #[case::by_a_status("rooms/kitchen", "401")]
 #[case::of_a_plain_request("members", "401")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_refused_credential_is_told(#[case] path: &str, #[case] status: &str) {
-    if python().is_none() {
-        return;
-    }
     let directory = app(MEMBERS);
     let file = MEMBERS_FILE.replace("token-of-ann", "token-of-yesterday");
     std::fs::write(directory.path().join("relapse.toml"), file).unwrap();
@@ -345,10 +336,8 @@ fn a_refused_credential_is_told(#[case] path: &str, #[case] status: &str) {
 
 /// Of a service that refuses everyone the trigger is judged alone, and that is told.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_service_that_refuses_everyone_has_no_healthy_client() {
-    if python().is_none() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let version = |status: u16| format!("async def ask(scope, receive, send):\n    await answer(send, {status})\n");
     put(&directory.path().join("before"), &version(500));
@@ -370,10 +359,8 @@ fn a_service_that_refuses_everyone_has_no_healthy_client() {
 #[rstest]
 #[case::fixed("False", "fixed", "shown in 2 of 6")]
 #[case::rarer("count == 5", "still-broken", "shown in 2 of 6")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_failure_that_comes_and_goes_is_looked_for(#[case] fails: &str, #[case] expected: &str, #[case] shown: &str) {
-    if python().is_none() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let version = |fails: &str| {
         format!(
@@ -398,10 +385,8 @@ fn a_failure_that_comes_and_goes_is_looked_for(#[case] fails: &str, #[case] expe
 #[case::heartbeat("while True:\n        await say(send, 'beat')\n        await asyncio.sleep(5)", "fixed")]
 #[case::ends_early("await close(send, 1000)", "not-exercised")]
 #[case::still_silent("await asyncio.sleep(1)\n    await listen(receive)", "still-broken")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_fault_that_was_in_force_is_not_vacuous(#[case] after: &str, #[case] expected: &str) {
-    if python().is_none() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let version =
         |rest: &str| format!("async def feed(scope, receive, send):\n    await opened(receive, send)\n    {rest}\n");
@@ -471,10 +456,8 @@ fn chat_server(answers: bool) -> SocketAddr {
 #[rstest]
 #[case::by_its_check("bounded_wait", "fixed")]
 #[case::by_another_check("answered", "not-reproduced")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_late_body_is_a_finding(#[case] found_by: &str, #[case] expected: &str) {
-    if python().is_none() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let version = |first: &str| {
         format!(
@@ -498,10 +481,8 @@ fn a_late_body_is_a_finding(#[case] found_by: &str, #[case] expected: &str) {
 
 /// The clause on a version names the message that never came, beside the exception that is still raised.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_clause_names_what_never_came() {
-    if python().is_none() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let version = |code: u16| {
         format!(
@@ -522,44 +503,38 @@ fn a_clause_names_what_never_came() {
 /// A session in which the answer never comes, but whose close is answered, is silent: for every client, the healthy one too.
 #[test]
 fn a_session_that_is_deaf_is_silent() {
-    let directory = tempfile::tempdir().unwrap();
     let service =
         "[paths]\nwebsocket = \"/ws\"\n[messages]\nwelcome = \"\"\nrequest = \"hello\"\nevents = [\"said\"]\n";
-    std::fs::write(directory.path().join("relapse.toml"), service).unwrap();
     let case = "summary = \"x\"\nstep = [{ open = \"/ws\" }, { send = \"hello\" }, { wait = \"said\", within_ms = 300 }, { close = 1000 }]\n\
                 [expect]\naccept = [\"ok\"]\n\
                 [symptom]\noutcome = \"close 1000\"\nclass = \"no-answer\"\ncause = \"clean\"\nfound_by = [\"answered\"]\n";
     let [deaf, deaf_too, fixed] = [false, false, true].map(|answers| format!("ws://{}", chat_server(answers)));
-    let judged = |before: &str, after: &str| {
+    let pairs = [(&deaf, &fixed, "fixed"), (&deaf, &deaf_too, "still-broken"), (&fixed, &deaf, "cannot-reproduce")];
+    at_a_time(3, &pairs, |(before, after, expected)| {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("relapse.toml"), service).unwrap();
         let (_, verdict, entry) = run(directory.path(), case, &["--before", before, "--target", after]);
-        (verdict, entry)
-    };
-    let (verdict, entry) = judged(&deaf, &fixed);
-    assert_eq!(verdict, "fixed", "{entry:#}");
-    let (verdict, entry) = judged(&deaf, &deaf_too);
-    assert_eq!(verdict, "still-broken", "{entry:#}");
-    let (verdict, entry) = judged(&fixed, &deaf);
-    assert_eq!(verdict, "not-reproduced", "{entry:#}");
+        assert_eq!(verdict, *expected, "{entry:#}");
+    });
 }
 
 /// Headers that our own edge took from an upgrade are named as the cause of its refusal, on either version.
 #[test]
 fn a_refusal_of_what_the_edge_took_is_explained() {
-    let directory = tempfile::tempdir().unwrap();
     let upgrade = "upgrade: websocket";
     let [one, two] = [true, true].map(|answers| gateway(upgrade, "426 Upgrade Required", chat_server(answers)));
     let case = "summary = \"x\"\nstep = [{ open = \"/ws\" }]\n\
                 [[fault]]\nat = \"edge\"\nkind = \"drop_hop_by_hop\"\n\
                 [expect]\naccept = [\"ok\"]\n[symptom]\noutcome = \"close 1011\"\n";
-    for (targets, expected) in
-        [(vec!["--target", &one], "failed"), (vec!["--before", &one, "--target", &two], "not-reproduced")]
-    {
-        let (_, verdict, entry) = run(directory.path(), case, &targets);
-        assert_eq!(verdict, expected, "{entry:#}");
+    let runs = [(vec!["--target", &one], "failed"), (vec!["--before", &one, "--target", &two], "not-reproduced")];
+    at_a_time(2, &runs, |(targets, expected)| {
+        let directory = tempfile::tempdir().unwrap();
+        let (_, verdict, entry) = run(directory.path(), case, targets);
+        assert_eq!(verdict, *expected, "{entry:#}");
         assert_eq!(entry["after"]["cause"], "injected", "{entry:#}");
         let told = "the headers Upgrade and Connection did not reach the server (certain)";
         assert!(entry.to_string().contains(told), "{entry:#}");
-    }
+    });
 }
 
 /// Where a healthy client opens a session, upgrades arrive.
@@ -608,10 +583,8 @@ fn pass_on(mut stream: TcpStream, wanted: &str, status: &str, server: SocketAddr
 
 /// The counts of a run that is repeated are those of all its tries.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn every_try_is_counted() {
-    if python().is_none() {
-        return;
-    }
     let directory = app("async def ask(scope, receive, send):\n    await answer(send, 200)\n");
     let case = "summary = \"x\"\nstep = [{ request = \"GET /ask\" }]\n[expect]\naccept = [\"ok\"]\n";
     std::fs::write(directory.path().join("case.toml"), case).unwrap();
@@ -625,10 +598,8 @@ fn every_try_is_counted() {
 
 /// The exception that stops a start is one that a case can claim, also where a framework catches it and gives its traceback.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_exception_of_the_start_can_be_claimed() {
-    if python().is_none() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let version = |ready: &str| {
         format!(
@@ -672,10 +643,8 @@ fn an_exception_of_the_start_can_be_claimed() {
     "step = [{ open = \"/ask\" }, { send = \"hi\" }, { wait = \"reply\", within_ms = 500 }, { close = 1000 }]",
     "hang (hang; hang)"
 )]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_certain_cause_comes_before_the_failure(#[case] app_does: &str, #[case] steps: &str, #[case] told: &str) {
-    if python().is_none() {
-        return;
-    }
     let directory = app(&format!("async def ask(scope, receive, send):\n    {app_does}\n"));
     let case = format!("summary = \"x\"\n{steps}\n[expect]\naccept = [\"ok\"]\n");
     let (_, verdict, entry) = run(directory.path(), &case, &ONE);
@@ -688,10 +657,8 @@ fn a_certain_cause_comes_before_the_failure(#[case] app_does: &str, #[case] step
 #[rstest]
 #[case::in_memory(&[])]
 #[case::behind_a_server(&["--server", SERVER.1])]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_exception_that_is_never_retrieved_is_still_raised(#[case] server: &[&str]) {
-    if python().is_none() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     put(&directory.path().join("before"), "async def ask(scope, receive, send):\n    {}['room']\n");
     let after = "

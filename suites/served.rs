@@ -32,27 +32,16 @@ use crate::{
     support::profile,
 };
 
-/// An interpreter that has this server; nothing where there is none, or the package index cannot be reached. CI takes
-/// that for a failure.
-pub(crate) fn interpreter(server: &ServerChoice) -> Option<PathBuf> {
-    let python = python()?;
+/// An interpreter that has this server.
+pub(crate) fn interpreter(server: &ServerChoice) -> PathBuf {
+    let python = python();
     install_all(&python);
-    installed(&server.interpreter(&python, false, &|_| {}), &server.to_string())
+    installed(server.interpreter(&python, false, &|_| {}))
 }
 
-/// An interpreter, or nothing where its environment cannot be made.
-fn installed(made: &Result<PathBuf, Trouble>, what: &str) -> Option<PathBuf> {
-    match made {
-        Ok(python) => Some(python.clone()),
-        Err(trouble) => {
-            assert!(std::env::var_os("CI").is_none(), "{}\n{}", trouble.message, trouble.details);
-            #[expect(clippy::print_stderr, reason = "what is skipped is told loudly")]
-            {
-                eprintln!("SKIPPED: {}, so nothing with {what} is tried", trouble.message);
-            }
-            None
-        }
-    }
+/// The interpreter of an environment; where none can be made the test fails and says why.
+pub(crate) fn installed(made: Result<PathBuf, Trouble>) -> PathBuf {
+    made.unwrap_or_else(|trouble| panic!("{}\n{}", trouble.message, trouble.details))
 }
 
 /// One application, whose path says what it does.
@@ -116,10 +105,10 @@ fn visits() -> Vec<(&'static str, Vec<Step>)> {
 }
 
 /// A server, and the application `service:app` of a directory.
-pub(crate) fn installation(server: &str, directory: &Path) -> Option<PythonInstallation> {
+pub(crate) fn installation(server: &str, directory: &Path) -> PythonInstallation {
     let server: ServerChoice = server.parse().unwrap();
-    let site = site(&interpreter(&server)?, directory, "service:app");
-    Some(PythonInstallation { site, server, flags: Vec::new(), start_limit: START_LIMIT })
+    let site = site(&interpreter(&server), directory, "service:app");
+    PythonInstallation { site, server, flags: Vec::new(), start_limit: START_LIMIT }
 }
 
 fn write(text: &str) -> tempfile::TempDir {
@@ -144,9 +133,10 @@ fn endings(transcripts: Vec<Transcript>) -> Vec<String> {
 #[case("hypercorn==0.18.0", "hypercorn-0.18")]
 #[case("daphne==4.2.3", "daphne-4.2")]
 #[case("granian==2.8.7", "granian-2.8")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_real_server_is_judged_as_its_profile(#[case] server: &str, #[case] like: &str) {
     let directory = write(SERVICE);
-    let Some(installation) = installation(server, directory.path()) else { return };
+    let installation = installation(server, directory.path());
     let site = installation.site.clone();
     let real = Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
@@ -216,9 +206,10 @@ async def app(scope, receive, send):
 #[case("hypercorn==0.18.0")]
 #[case("daphne==4.2.3")]
 #[case("granian==2.8.7")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn what_an_application_hides_is_evidence(#[case] server: &str) {
     let directory = write(HIDES);
-    let Some(installation) = installation(server, directory.path()) else { return };
+    let installation = installation(server, directory.path());
     let found = Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
         let served = Served::new(server, &binding(), String::new());
@@ -287,9 +278,10 @@ fn trouble(installation: PythonInstallation) -> String {
     "if 'relapse_witness' in sys.modules:\n    import time\n    time.sleep(1000)",
     "did not start within 4 s: the import of the application goes on"
 )]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_server_that_does_not_start_is_told(#[case] app: &str, #[case] text: &str, #[case] expected: &str) {
     let directory = write(&format!("{LIFESPAN}{text}\n"));
-    let Some(installation) = installation("uvicorn==0.35.0", directory.path()) else { return };
+    let installation = installation("uvicorn==0.35.0", directory.path());
     let site = PythonSite { app: app.to_owned(), ..installation.site };
     let told = trouble(PythonInstallation { site, start_limit: Duration::from_secs(4), ..installation });
     assert!(told.contains(expected), "{told}");
@@ -297,11 +289,12 @@ fn a_server_that_does_not_start_is_told(#[case] app: &str, #[case] text: &str, #
 
 /// The end of a server by its application is reported, and another follows on the same port.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_server_that_dies_is_followed_by_another() {
     let text =
         "import os\nasync def app(scope, receive, send):\n    if scope['type'] != 'lifespan':\n        os._exit(3)\n";
     let directory = write(text);
-    let Some(installation) = installation("uvicorn==0.35.0", directory.path()) else { return };
+    let installation = installation("uvicorn==0.35.0", directory.path());
     Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
         let served = Served::new(server, &binding(), String::new());
@@ -328,9 +321,10 @@ fn a_server_that_dies_is_followed_by_another() {
 #[case::hypercorn_in_order("hypercorn==0.18.0", "await send({'type': 'lifespan.shutdown.complete'})", "")]
 #[case::granian("granian==2.8.7", "raise KeyError('pool')", "KeyError: 'pool' (service.py:8 in app) left")]
 #[case::daphne("daphne==4.2.3", "raise KeyError('pool')", "")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn the_end_behind_a_server_is_looked_at(#[case] server: &str, #[case] with: &str, #[case] expected: &str) {
     let directory = write(&that_ends(with));
-    let Some(installation) = installation(server, directory.path()) else { return };
+    let installation = installation(server, directory.path());
     let complaint = Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
         Served::new(server, &binding(), String::new()).shut_down().await.unwrap().join("; ")
@@ -340,8 +334,9 @@ fn the_end_behind_a_server_is_looked_at(#[case] server: &str, #[case] with: &str
 
 /// An interpreter that was chosen for an application has its server, or it is said what to do.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_server_that_is_not_there_is_told() {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = write(SERVICE);
     let bare = directory.path().join("bare");
     let made = Command::new(python).args(["-m", "venv", "--without-pip"]).arg(&bare).status().unwrap();
@@ -355,6 +350,7 @@ fn a_server_that_is_not_there_is_told() {
 
 /// A command that is told to end ends the server too, and all processes that it started.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn nothing_is_left_of_a_server() {
     // It never starts, and its process says which it is.
     let text = "
@@ -369,7 +365,7 @@ async def app(scope, receive, send): pass
 ";
     let directory = write(text);
     let server: ServerChoice = "uvicorn==0.35.0".parse().unwrap();
-    let Some(python) = interpreter(&server) else { return };
+    let python = interpreter(&server);
     let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
     relapse.current_dir(directory.path()).args([
         "run",
@@ -437,15 +433,15 @@ const REPORTED: [(&str, &str, &str); 21] = [
 ];
 
 /// The reports' application behind the server of their time, with these arguments.
-fn reported(flags: &[&str]) -> Option<PythonInstallation> {
-    let python = python()?;
+fn reported(flags: &[&str]) -> PythonInstallation {
+    let python = python();
     install_all(&python);
     let requirements =
         Requirements::of("fixtures/requirements/reported.txt", Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
-    let python = installed(&requirements.install(&python, &|_| {}), "reported.txt")?;
+    let python = installed(requirements.install(&python, &|_| {}));
     let (site, server) = (site(&python, &apps(), "reported:app"), "uvicorn==0.35.0".parse().unwrap());
     let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-    Some(PythonInstallation { site, server, flags, start_limit: START_LIMIT })
+    PythonInstallation { site, server, flags, start_limit: START_LIMIT }
 }
 
 /// The transcript of a client of the reports' application that does this, and waits for the end.
@@ -467,8 +463,9 @@ fn lenient(path: &str) -> Request {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn the_transport_is_as_reported() {
-    let Some(installation) = reported(&[]) else { return };
+    let installation = reported(&[]);
     let seen = Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
         let served = Served::new(server, &binding(), String::new());
@@ -506,8 +503,9 @@ fn the_transport_is_as_reported() {
 
 /// Without a library for WebSockets the server of the reports takes an upgrade for a plain request.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn without_a_websocket_library_an_upgrade_is_lost() {
-    let Some(installation) = reported(&["--ws", "none"]) else { return };
+    let installation = reported(&["--ws", "none"]);
     Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
         let served = Served::new(server, &binding(), String::new());
@@ -533,11 +531,12 @@ const ANSWERS: &str = "
 
 /// The app finds its own modules and ours, whatever PYTHONPATH is said to be.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_python_path_reaches_an_app_behind_a_server() {
     let text = format!("import elsewhere\nasync def app(scope, receive, send):{ANSWERS}");
     let directory = write(&text);
     let here = directory.path();
-    let Some(python) = interpreter(&"uvicorn==0.54.0".parse().unwrap()) else { return };
+    let python = interpreter(&"uvicorn==0.54.0".parse().unwrap());
     std::fs::create_dir(here.join("more")).unwrap();
     std::fs::write(here.join("more/elsewhere.py"), "").unwrap();
     let arguments = ["--server", "uvicorn==0.54.0", "--python", python.to_str().unwrap()];
@@ -562,13 +561,13 @@ async def app(scope, receive, send):
 #[case::uvicorn(Some("uvicorn==0.35.0"))]
 #[case::granian(Some("granian==2.8.7"))]
 #[case::daphne(Some("daphne==4.2.3"))]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn lifespan_events_can_be_left_out(#[case] server: Option<&str>) {
     let directory = write(&format!("{WITHOUT_LIFESPAN}{ANSWERS}"));
-    let found = match server {
+    let python = match server {
         Some(server) => interpreter(&server.parse().unwrap()),
         None => python(),
     };
-    let Some(python) = found else { return };
     let mut arguments = vec!["--python", python.to_str().unwrap()];
     server.iter().for_each(|server| arguments.extend(["--server", server]));
     let (code, told) = command(directory.path(), &[&arguments[..], &["--lifespan", "off"]].concat());

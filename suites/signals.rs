@@ -76,11 +76,11 @@ fn case(directory: &Path, name: &str) -> Case {
 }
 
 /// Performs a case twice behind a server, each time on one that got no signal.
-fn perform(server: &str, text: &str) -> Option<[Transcript; 2]> {
+fn perform(server: &str, text: &str) -> [Transcript; 2] {
     let directory = write(&[("case.toml", text)]);
     let case = case(directory.path(), "case.toml");
-    let installation = installation(server, directory.path())?;
-    Some(Runtime::new(Clock::Real).block_on(async {
+    let installation = installation(server, directory.path());
+    Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
         let served = Served::new(server, &binding(), String::new());
         served.start_with(&case.server_arguments).await.unwrap();
@@ -91,7 +91,7 @@ fn perform(server: &str, text: &str) -> Option<[Transcript; 2]> {
         }
         assert_eq!(served.shut_down().await.unwrap(), Vec::<String>::new());
         transcripts.try_into().unwrap()
-    }))
+    })
 }
 
 /// How each exchange ended, with its class and its cause.
@@ -195,13 +195,14 @@ accept = ["ok", "refused-unavailable"]
     &["drop (1006) (cut-by-fault; shutdown)", "http 200 (ok; clean)", "refused (refused-unavailable; no-listener)"],
     &["SIGTERM", "granian ended after SIGTERM: exit status 0", "true"]
 )]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_server_is_told_to_stop(
     #[case] server: &str,
     #[case] text: String,
     #[case] expected: &[&str],
     #[case] process_expected: &[&str],
 ) {
-    let Some(transcripts) = perform(server, &text) else { return };
+    let transcripts = perform(server, &text);
     for transcript in &transcripts {
         assert_eq!(endings(transcript), expected, "{transcript:#?}");
         assert_eq!(process(transcript), process_expected, "{transcript:#?}");
@@ -213,6 +214,7 @@ fn a_server_is_told_to_stop(
 #[case::continues("SIGCONT", 1)]
 #[case::kills("SIGKILL", 0)]
 #[case::freezes("SIGSTOP", 0)]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn every_trial_has_a_server_that_got_no_signal(#[case] signal: &str, #[case] answers: usize) {
     let text = format!(
         "summary = \"It answers.\"\n[[step]]\nrequest = \"GET /\"\n[[step]]\nsignal = \"{signal}\"\n{}\
@@ -220,7 +222,7 @@ fn every_trial_has_a_server_that_got_no_signal(#[case] signal: &str, #[case] ans
         if signal == "SIGKILL" { "[[step]]\nwait_exit = \"SIGKILL\"\n" } else { "" },
         if answers == 0 { "within_ms = 300\n" } else { "" }
     );
-    let Some(transcripts) = perform("uvicorn==0.54.0", &text) else { return };
+    let transcripts = perform("uvicorn==0.54.0", &text);
     let lives = |transcript: &Transcript| -> Vec<String> {
         let body = |what: &What| match what {
             What::BodySeen { body, .. } => Some(String::from_utf8(body.to_vec()).unwrap()),
@@ -235,11 +237,12 @@ fn every_trial_has_a_server_that_got_no_signal(#[case] signal: &str, #[case] ans
 
 /// A step that no server is left for is told, and so is an end that does not come.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_signal_that_finds_no_server_is_told() {
     let text = "summary = \"x\"\n[[step]]\nrequest = \"GET /\"\n[[step]]\nwait_exit = true\nwithin_ms = 50\n[[step]]\n\
                 signal = \"SIGKILL\"\n[[step]]\nwait_exit = 0\n[[step]]\nsignal = \"SIGTERM\"\n[expect]\naccept = \
                 [\"ok\"]\n";
-    let Some([transcript, _]) = perform("uvicorn==0.54.0", text) else { return };
+    let [transcript, _] = perform("uvicorn==0.54.0", text);
     let expected = ["false", "SIGKILL", "uvicorn ended after SIGKILL: ended by SIGKILL", "false", "step 5 left out"];
     assert_eq!(process(&transcript), expected);
 }
@@ -260,15 +263,16 @@ fn deaf(arguments: &str) -> String {
     "close 1011 (server-error; keepalive-timeout)"
 )]
 #[case::hypercorn("hypercorn==0.18.0", "'--websocket-ping-interval', '1'", "hang (hang; hang)")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn arguments_change_what_a_stalled_client_sees(#[case] server: &str, #[case] arguments: &str, #[case] expected: &str) {
-    let Some([transcript, _]) = perform(server, &deaf(&format!("server_arguments = [{arguments}]"))) else { return };
+    let [transcript, _] = perform(server, &deaf(&format!("server_arguments = [{arguments}]")));
     let pings = |transcript: &Transcript| {
         let is_ping = |what: &What| matches!(what, What::FrameSeen(frame) if frame.opcode == Opcode::Ping);
         transcript.of(0).filter(|event| is_ping(&event.what)).count()
     };
     assert!(pings(&transcript) >= 1, "{transcript:#?}");
     assert_eq!(endings(&transcript), [expected], "{transcript:#?}");
-    let Some([transcript, _]) = perform(server, &deaf("")) else { return };
+    let [transcript, _] = perform(server, &deaf(""));
     assert_eq!(pings(&transcript), 0, "{transcript:#?}");
     assert_eq!(endings(&transcript), ["hang (hang; hang)"]);
 }
@@ -289,6 +293,7 @@ fn same_life(arguments: &str) -> String {
 
 /// Cases with signals, with arguments and without stand side by side, in the order of the command line.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn cases_with_signals_and_arguments_are_judged() {
     let (args, other) = ("server_arguments = ['--ws-ping-interval', '5']", "server_arguments = ['--backlog', '16']");
     let long = stopping("/slow", "'SIGTERM'", "");
@@ -306,7 +311,7 @@ fn cases_with_signals_and_arguments_are_judged() {
         ("four.toml", &same_life("")),
         ("later.toml", later),
     ]);
-    let Some(python) = interpreter(&"uvicorn==0.54.0".parse().unwrap()) else { return };
+    let python = interpreter(&"uvicorn==0.54.0".parse().unwrap());
     let files =
         ["stop.toml", "wrong.toml", "one.toml", "two.toml", "three.toml", "bad.toml", "four.toml", "later.toml"];
     let target = ["--target", "asgi:service:app", "--server", "uvicorn==0.54.0", "--python", python.to_str().unwrap()];
@@ -347,6 +352,7 @@ fn cases_with_signals_and_arguments_are_judged() {
 #[case::signal("stop.toml", "line 27: `signal = \"SIGTERM\"` cannot be executed here: it needs a server")]
 #[case::exit("exit.toml", "line 5: `wait_exit` cannot be executed here: it needs a server")]
 #[case::arguments("arguments.toml", "line 2: `server_arguments` cannot be executed here: it needs a server")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_target_without_a_server_of_ours_refuses(
     #[case] file: &str,
     #[case] expected: &str,
@@ -360,7 +366,7 @@ fn a_target_without_a_server_of_ours_refuses(
         ("exit.toml", exit),
         ("arguments.toml", &same_life("server_arguments = ['--backlog', '16']")),
     ]);
-    let Some(python) = crate::python::python() else { return };
+    let python = crate::python::python();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let arguments: &[&str] = match target {
@@ -376,10 +382,11 @@ fn a_target_without_a_server_of_ours_refuses(
 
 /// How long a server took to end is told with its end.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn the_time_to_the_end_is_told() {
     let text = "summary = \"x\"\n[[step]]\nrequest = \"GET /\"\n[[step]]\nsignal = \"SIGTERM\"\n[[step]]\nwait_exit = \
                 true\n[expect]\naccept = [\"ok\"]\n";
-    let Some([transcript, _]) = perform("uvicorn==0.54.0", text) else { return };
+    let [transcript, _] = perform("uvicorn==0.54.0", text);
     let at = |is_it: &dyn Fn(&What) -> bool| transcript.events.iter().find(|event| is_it(&event.what)).unwrap().at;
     let took = at(&|what| matches!(what, What::Exited { .. })) - at(&|what| matches!(what, What::Signaled { .. }));
     assert!(took < Duration::from_secs(5), "{took:?}");

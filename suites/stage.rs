@@ -90,10 +90,10 @@ impl Stage {
     }
 }
 
-/// The interpreter that has what the twin needs; nothing where there is no Python, or the package index cannot be reached.
-pub(crate) fn python() -> Option<&'static Path> {
-    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
-    FOUND.get_or_init(|| interpreter_with("fixtures/requirements/twin.txt")).as_deref()
+/// The interpreter that has what the twin needs.
+pub(crate) fn python() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| interpreter_with("fixtures/requirements/twin.txt"))
 }
 
 /// Makes every environment there is before the first is used: whoever tries something in real time is not to share the
@@ -112,21 +112,14 @@ pub(crate) fn install_all(python: &Path) {
     });
 }
 
-/// An interpreter that has what a requirements file names. CI takes nothing for a failure.
-pub(crate) fn interpreter_with(requirements: &str) -> Option<PathBuf> {
-    let python = crate::python::python()?;
+/// An interpreter that has what a requirements file names.
+pub(crate) fn interpreter_with(requirements: &str) -> PathBuf {
+    let python = crate::python::python();
     install_all(&python);
     let requirements = Requirements::of(requirements, Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
-    #[expect(clippy::print_stderr, reason = "what takes long, and what is skipped, is told loudly")]
+    #[expect(clippy::print_stderr, reason = "what takes long is told loudly")]
     let tell = |text: &str| eprintln!("{text}");
-    match requirements.install(&python, &tell) {
-        Ok(python) => Some(python),
-        Err(trouble) => {
-            assert!(std::env::var_os("CI").is_none(), "{}\n{}", trouble.message, trouble.details);
-            tell(&format!("SKIPPED: {}, so the twin is not tried", trouble.message));
-            None
-        }
-    }
+    crate::served::installed(requirements.install(&python, &tell))
 }
 
 /// The twin's code, with one of its faces, at a revision.

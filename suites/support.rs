@@ -3,6 +3,8 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
@@ -178,6 +180,25 @@ impl Target for Reached {
 pub(crate) fn converse(application: Arc<dyn Application>, profile: &Arc<Profile>, steps: &[Step]) -> Transcript {
     Runtime::new(Clock::Virtual)
         .block_on(async { run::converse(steps, Plan::default(), &Reached::of(&application, profile)).await.unwrap() })
+}
+
+/// Does something with each item, so many at a time, for work that mostly waits. Results are in the order of the items.
+pub(crate) fn at_a_time<T: Sync, R: Send>(count: usize, items: &[T], act: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let taken =
+            std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&index| index < items.len()));
+        taken.map(|index| (index, act(&items[index]))).collect::<Vec<_>>()
+    };
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..count).map(|_| scope.spawn(take)).collect();
+        let joined = |worker: ScopedJoinHandle<'_, Vec<(usize, R)>>| {
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        workers.into_iter().flat_map(joined).collect()
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// How properties are tried: always with the same cases, so that one tree passes or fails once and for all.

@@ -123,7 +123,7 @@ fn check_case(path: &Path) {
     if !is_on_the_twin(Revision::from(&case.twin)) || NOT_ALIKE.iter().any(|(name, _)| path.ends_with(name)) {
         return;
     }
-    let Some(python) = stage::python() else { return };
+    let python = stage::python();
     Stage::with(python, |stage| {
         let conductor = Conductor::default();
         for trial in Trial::of(&[case], &servers().unwrap(), None) {
@@ -160,12 +160,14 @@ fn check_verdict(trial: &Trial, label: &str, mut judged: Vec<Judged>) {
 }
 
 #[rstest]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn the_backend_does_as_the_frameworks_do(#[files("fixtures/cases/**/*.toml")] path: PathBuf) {
     check_case(&path);
 }
 
 /// Findings of hunts hold too.
 #[rstest]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn what_was_found_is_found_on_the_frameworks(#[files("fixtures/capsules/*.toml")] path: PathBuf) {
     check_case(&path);
 }
@@ -173,12 +175,13 @@ fn what_was_found_is_found_on_the_frameworks(#[files("fixtures/capsules/*.toml")
 /// The first draw without a hint that shows a defect of the embedded backend shows it on the frameworks too: with the
 /// same seeds a hunt finds all of them there, in as many cases.
 #[rstest]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_hunt_finds_the_defects_of_the_frameworks(#[files("fixtures/capsules/*.toml")] path: PathBuf) {
     let case = read_case(&path);
     if !is_on_the_twin(Revision::from(&case.twin)) {
         return;
     }
-    let Some(python) = stage::python() else { return };
+    let python = stage::python();
     let (servers, seed) = (servers().unwrap(), case.seed.unwrap());
     let drawn =
         draw(seed, &Aim { servers: servers.len(), places: Place::ALL.to_vec(), legal_only: false, known: KNOWN });
@@ -235,8 +238,9 @@ fn the_twin_has_the_defects_of_the_backend() {
 
 /// The same seed twice gives the same, byte for byte, in the same interpreter and in another.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn runs_are_repeatable() {
-    let Some(python) = stage::python() else { return };
+    let python = stage::python();
     let servers = servers().unwrap();
     for name in ["outage/s135_4_parallel_upgrades", "session/siso_interleaved_runs", "process/s517_3_import_failure"] {
         let case = read_case(&root().join(format!("fixtures/cases/{name}.toml")));
@@ -262,8 +266,9 @@ fn runs_are_repeatable() {
 #[case("starlette", "receive_before_accept", "Need to call \"accept\" first")]
 #[case("fastapi", "session_inside_auth_context", "SessionMiddleware must be installed")]
 #[case("starlette", "relaxed_authentication", "opened_only_with_credential")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_hunt_finds_what_was_reported(#[case] face: &str, #[case] defect: &str, #[case] expected: &str) {
-    let Some(python) = stage::python() else { return };
+    let python = stage::python();
     let capsules = tempfile::tempdir().unwrap();
     let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
     relapse.current_dir(root()).env("JWT_SECRET_KEY", SECRET).env("ENVIRONMENT", "staging").env("LLM_API_KEY", "none");
@@ -410,8 +415,9 @@ fn from_outside(python: &Path, face: &str, defect: Option<Defect>) -> Hunt {
 
 /// The first finding of a hunt from outside, for a defect that it can see.
 #[rstest]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_hunt_from_outside_finds_the_defects(#[values(0, 1, 2, 3)] quarter: usize) {
-    let Some(python) = stage::python() else { return };
+    let python = stage::python();
     for (defect, face, seed) in SEEN_FROM_OUTSIDE.into_iter().skip(quarter).step_by(4) {
         let hunt = Hunt { seed, ..from_outside(python, face, Some(defect)) };
         let complaints = hunt.first_complaints().unwrap();
@@ -421,8 +427,9 @@ fn a_hunt_from_outside_finds_the_defects(#[values(0, 1, 2, 3)] quarter: usize) {
 
 /// With the same seeds it finds nothing on the twin in order.
 #[rstest]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_hunt_from_outside_finds_nothing_on_the_twin_in_order(#[values("starlette", "fastapi")] face: &str) {
-    let Some(python) = stage::python() else { return };
+    let python = stage::python();
     let hunt = from_outside(python, face, None);
     for (_, _, seed) in SEEN_FROM_OUTSIDE {
         let campaign = Hunt { seed, cases: 1, ..hunt.clone() }.run().unwrap();

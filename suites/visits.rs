@@ -77,8 +77,9 @@ fn check_from_hunt_to_repair(python: &Path, app: &str, defect: &str, exception: 
 #[rstest]
 #[case("after_accept", "AttributeError")]
 #[case("early_disconnect", "KeyError")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_bare_application_is_visited_where_its_code_says(#[case] defect: &str, #[case] exception: &str) {
-    let Some(python) = python() else { return };
+    let python = python();
     check_from_hunt_to_repair(&python, "raw.py", defect, exception);
 }
 
@@ -87,15 +88,17 @@ fn a_bare_application_is_visited_where_its_code_says(#[case] defect: &str, #[cas
 #[case("query", "KeyError")]
 #[case("after_accept", "KeyError")]
 #[case("early_disconnect", "KeyError")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_application_is_visited_by_its_routes(#[case] defect: &str, #[case] exception: &str) {
-    let Some(python) = crate::stage::python() else { return };
+    let python = crate::stage::python();
     check_from_hunt_to_repair(python, "shop.py", defect, exception);
 }
 
 /// A healthy application's answers to all requests are no finding.
 #[rstest]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn nothing_is_found_on_an_application_in_order(#[values("fast", "plain")] app: &str) {
-    let Some(python) = crate::stage::python() else { return };
+    let python = crate::stage::python();
     let directory = tempfile::tempdir().unwrap();
     let target = format!("asgi:orderly:{app} @ {}", apps().display());
     let hunt = ["hunt", "--target", &target, "--python", python.to_str().unwrap(), "--cases", "200"];
@@ -108,8 +111,9 @@ fn nothing_is_found_on_an_application_in_order(#[values("fast", "plain")] app: &
 
 /// Optional parts of a body are there now and then, and a form of parts is one, with a part of it missing or empty.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn bodies_are_drawn_with_all_that_they_may_have() {
-    let Some(python) = crate::stage::python() else { return };
+    let python = crate::stage::python();
     let directory = tempfile::tempdir().unwrap();
     let text = "from typing import Optional\nfrom fastapi import FastAPI, UploadFile\nfrom pydantic import BaseModel\n\n\n\
                 class Order(BaseModel):\n    name: str\n    note: Optional[str] = None\n\n\napp = FastAPI()\n\n\n\
@@ -126,8 +130,9 @@ fn bodies_are_drawn_with_all_that_they_may_have() {
 
 /// The test of a finding, as it is written.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_test_is_written_as_an_engineer_reads_it() {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     put("raw.py", "early_disconnect", &directory.path().join("src"));
     let hunt = ["hunt", "--target", "asgi:raw:app @ src", "--cases", "64", "--faults", "edge"];
@@ -146,10 +151,8 @@ fn a_test_is_written_as_an_engineer_reads_it() {
      elif scope['type'] == 'websocket':\n        await send({'type': 'websocket.close'})\n",
     "`--path` names one"
 )]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_application_that_lets_nobody_in_is_told_of(#[case] text: &str, #[case] expected: &str) {
-    if python().is_none() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("service.py"), text).unwrap();
     let (code, told) = relapse(directory.path(), &["hunt", "--target", "asgi:service:app", "--cases", "30"]);
@@ -158,10 +161,8 @@ fn an_application_that_lets_nobody_in_is_told_of(#[case] text: &str, #[case] exp
 
 /// A route that is named is visited with the query it needs.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_route_that_is_named_is_visited() {
-    if python().is_none() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     put("raw.py", "query", directory.path());
     let hunt = ["hunt", "--target", "asgi:raw:app", "--path", "ws:/ws?room=a", "--cases", "100", "--faults", "edge"];
@@ -252,8 +253,9 @@ found_by = ["no_drop"]
 #[rstest]
 #[case::an_archive("good.har", SAVED)]
 #[case::a_case("good.toml", SAVED_AS_A_CASE)]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_recorded_conversation_is_learned_from(#[case] name: &str, #[case] text: &str) {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("service.py"), SPOKEN_TO).unwrap();
     fs::write(directory.path().join(name), text).unwrap();
@@ -299,8 +301,9 @@ async def app(scope, receive, send):
 #[rstest]
 #[case::within_a_case(2, true)]
 #[case::over_many_cases(20, false)]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn what_is_found_shows_in_an_interpreter_of_its_own(#[case] from: usize, #[case] shows: bool) {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("service.py"), that_remembers(from)).unwrap();
     let target = ["--target", "asgi:service:app", "--path", "ws:/", "--python", python.to_str().unwrap()];
@@ -373,8 +376,9 @@ fn found(transcript: &Transcript) -> Vec<String> {
 #[case::as_it_came("raise", true)]
 #[case::as_starlette_says_it("raise type('WebSocketDisconnect', (Exception,), {})(1006)", true)]
 #[case::as_a_mistake("raise KeyError('socket')", false)]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn that_the_client_is_gone_may_be_passed_on(#[case] then: &str, #[case] is_in_order: bool) {
-    let Some(python) = python() else { return };
+    let python = python();
     let text = format!(
         "import asyncio\nasync def app(scope, receive, send):\n    if scope['type'] != 'websocket':\n        raise ValueError\n    \
          await send({{'type': 'websocket.accept'}})\n    await asyncio.sleep(1)\n    try:\n        \
@@ -390,8 +394,9 @@ fn that_the_client_is_gone_may_be_passed_on(#[case] then: &str, #[case] is_in_or
 #[case::refused("await say('too_long')", true)]
 #[case::closed("await send({'type': 'websocket.close', 'code': 1009})\n        return", true)]
 #[case::ignored("continue", false)]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_long_request_is_not_ignored(#[case] then: &str, #[case] is_in_order: bool) {
-    let Some(python) = python() else { return };
+    let python = python();
     let text = format!(
         "async def app(scope, receive, send):\n    if scope['type'] != 'websocket':\n        raise ValueError\n    \
          async def say(name):\n        await send({{'type': 'websocket.send', 'text': '{{\"type\":\"%s\"}}' % name}})\n    \
@@ -420,8 +425,9 @@ fn a_long_request_is_not_ignored(#[case] then: &str, #[case] is_in_order: bool) 
 
 /// A long message takes its time on a slow connection, and a late answer behind it is no finding.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_long_request_on_a_slow_way_is_no_finding() {
-    let Some(python) = python() else { return };
+    let python = python();
     let text = "async def app(scope, receive, send):\n    if scope['type'] != 'websocket':\n        raise ValueError\n    \
                 await receive()\n    await send({'type': 'websocket.accept'})\n    \
                 while (await receive())['type'] == 'websocket.receive':\n        pass\n";
@@ -483,8 +489,9 @@ fn document(directory: &Path, arguments: &[&str]) -> (Option<i32>, serde_json::V
 
 /// Each profile finds in its own way, and each finding is shown again behind its own profile.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_hunt_goes_behind_several_profiles() {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = service(FAILS_OVER_BYTES);
     let (here, python) = (directory.path(), python.to_str().unwrap());
     let target = ["--target", "asgi:service:app", "--path", "ws:/ws", "--python", python];
@@ -519,8 +526,9 @@ fn a_hunt_goes_behind_several_profiles() {
 
 /// The parts of a campaign behind several profiles merge profile by profile.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn the_parts_of_a_hunt_behind_several_profiles_merge() {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = service(FAILS_OVER_BYTES);
     let (here, python) = (directory.path(), python.to_str().unwrap());
     let target = ["--target", "asgi:service:app", "--path", "ws:/ws", "--python", python, "--profile", "uvicorn-0.35*"];
@@ -542,8 +550,9 @@ fn the_parts_of_a_hunt_behind_several_profiles_merge() {
 
 /// A deployment is looked at behind each profile; the worst decides.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_app_is_looked_at_behind_several_profiles() {
-    let Some(python) = python() else { return };
+    let python = python();
     // It needs what some servers only give it.
     let text = FAILS_OVER_BYTES.replace("    await receive()", "    scope['state']\n    await receive()");
     let directory = service(&text);
@@ -573,8 +582,9 @@ fn an_app_is_looked_at_behind_several_profiles() {
 #[rstest]
 #[case("ws:/closed", 1, "refused, although the path was named")]
 #[case("ws:/ws", 0, "close 1000 (ok)")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_named_path_that_refuses_clients_fails(#[case] path: &str, #[case] exit: i32, #[case] expected: &str) {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = service(FAILS_OVER_BYTES);
     let validate = ["validate", "--target", "asgi:service:app", "--python", python.to_str().unwrap(), "--path", path];
     let (code, told) = document(directory.path(), &validate);
@@ -590,8 +600,9 @@ fn a_named_path_that_refuses_clients_fails(#[case] path: &str, #[case] exit: i32
     "10s",
     "the import of service:app took longer than 10 s; --start-limit gives"
 )]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_hunt_outlives_an_app_that_does_not_start_again(#[case] then: &str, #[case] limit: &str, #[case] expected: &str) {
-    let Some(python) = python() else { return };
+    let python = python();
     let once = format!(
         "import os, threading\nstarted = os.path.join(os.path.dirname(__file__), 'started')\n\
          if os.path.exists(started):\n    {then}\nopen(started, 'w').close()\n"
@@ -613,8 +624,9 @@ fn a_hunt_outlives_an_app_that_does_not_start_again(#[case] then: &str, #[case] 
 
 /// An import that never ends is an outcome like any other.
 #[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_import_may_take_so_long() {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = service("import threading\nthreading.Event().wait()\n");
     fs::write(directory.path().join("open.toml"), PLAIN_SESSION).unwrap();
     let run = ["run", "open.toml", "--target", "asgi:service:app", "--python", python.to_str().unwrap()];
@@ -647,8 +659,9 @@ async def app(scope, receive, send):
 #[case::lines("a\nb\\n\tc'")]
 #[case::other_scripts("gr\u{fc}\u{df} \u{65e5}\u{672c}")]
 #[case::globs("* ? [a] ~ # ! ; & | < >")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn the_printed_command_runs_the_same_again(#[case] odd: &str) {
-    let Some(python) = python() else { return };
+    let python = python();
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
     fs::create_dir(here.join("it's $here")).unwrap();
