@@ -105,11 +105,11 @@ pub fn frame_cases(filters: &[String]) -> Result<Vec<Arc<FrameCase>>, Error> {
     Ok(cases.into_iter().filter(selected).map(Arc::new).collect())
 }
 
-/// The names of the embedded backend.
+/// The names of the built-in backend.
 const BACKEND: Known<'static> =
     Known { profiles: &[], checks: &[], dependencies: Dependency::NAMES, variables: VARIABLES, modules: MODULES };
 
-/// Reads a fault of the embedded backend, or of the edge before it, from one line, as in
+/// Reads a fault of the built-in backend, or of the edge before it, from one line, as in
 /// `hang dependency=database until_ms=5000`.
 ///
 /// # Errors

@@ -3,9 +3,9 @@
 //! # The pipeline
 //!
 //! ```text
-//! probe ──link──▶ edge ──link──▶ front ──scope, receive, send──▶ application ──calls──▶ dependencies
-//! client          man in the     an ASGI server                  the fake backend
-//! (records only)  middle         (by profile)
+//! client ──link──▶ edge ──link──▶ server ──scope, receive, send──▶ app ──calls──▶ dependencies
+//! (records         proxy           ASGI, played                     the built-in
+//! only)                            by a profile                     backend
 //! ```
 //!
 //! # The map
@@ -30,7 +30,7 @@
 //!
 //! # Invariants
 //!
-//! - Words cannot wait. The probe never judges, and a check never drives.
+//! - Words cannot wait. The client never judges, and a check never drives.
 //! - The site of a defect holds the mechanism, never the symptom; front and profile make the symptom of it.
 //! - Chance enters only through the plan's seed, and time only through tokio's clock. One seed, one transcript.
 //! - No real socket lives under the virtual clock.

@@ -1,4 +1,4 @@
-//! The twin in Python as software of the embedded target: process after process in one interpreter, whose dependencies
+//! The reference app in Python as software of the built-in target: process after process in one interpreter, whose dependencies
 //! are ours.
 
 use std::borrow::Cow;
@@ -29,7 +29,7 @@ use relapse::{
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-/// The service's wall clock at the start of a process, as the embedded backend has it.
+/// The service's wall clock at the start of a process, as the built-in backend has it.
 pub(crate) const EPOCH: &str = "1767225600";
 
 /// How long a ticket is good, in seconds; one that has expired did so a second ago.
@@ -38,7 +38,7 @@ const TICKET_S: i64 = 300;
 /// The two faces of the twin.
 pub(crate) const FACES: [&str; 2] = ["starlette", "fastapi"];
 
-/// An interpreter with the twin in it, and the clock that both keep. Once started it serves any number of runs.
+/// An interpreter with the reference app in it, and the clock that both keep. Once started it serves any number of runs.
 pub(crate) struct Stage {
     runtime: Runtime,
     interpreter: Arc<Interpreter>,
@@ -76,13 +76,13 @@ impl Stage {
         self.runtime.block_on(future)
     }
 
-    /// The twin with one of its faces, at a revision.
+    /// The reference app with one of its faces, at a revision.
     pub(crate) fn twin(&self, face: &'static str, revision: Revision) -> Arc<Twin> {
         Arc::new(Twin { interpreter: Arc::clone(&self.interpreter), face, revision })
     }
 }
 
-/// The interpreter that has what the twin needs; nothing where there is no Python, or the package index cannot be reached.
+/// The interpreter that has what the reference app needs; nothing where there is no Python, or the package index cannot be reached.
 pub(crate) fn python() -> Option<&'static Path> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
     FOUND.get_or_init(|| interpreter_with("fixtures/requirements/twin.txt")).as_deref()
@@ -115,13 +115,13 @@ pub(crate) fn interpreter_with(requirements: &str) -> Option<PathBuf> {
         Ok(python) => Some(python),
         Err(trouble) => {
             assert!(std::env::var_os("CI").is_none(), "{}\n{}", trouble.message, trouble.details);
-            tell(&format!("SKIPPED: {}, so the twin is not tried", trouble.message));
+            tell(&format!("SKIPPED: {}, so the reference app is not tried", trouble.message));
             None
         }
     }
 }
 
-/// The twin's code, with one of its faces, at a revision.
+/// The reference app's code, with one of its faces, at a revision.
 #[derive(Debug)]
 pub(crate) struct Twin {
     interpreter: Arc<Interpreter>,
@@ -221,7 +221,7 @@ impl Exchanges {
 struct Process {
     interpreter: Arc<Interpreter>,
     number: i64,
-    /// Signs and describes as the embedded backend does.
+    /// Signs and describes as the built-in backend does.
     issuer: Arc<Backend>,
     exchanges: Arc<Exchanges>,
     /// Of whoever started it before our eyes.
@@ -278,7 +278,7 @@ impl Program for Process {
         counted.unwrap();
         match said.first().and_then(|said| said.get("count")) {
             Some(Value::Int(count)) => usize::try_from(*count).unwrap(),
-            other => panic!("the twin counts {other:?} sessions"),
+            other => panic!("the reference app counts {other:?} sessions"),
         }
     }
 

@@ -627,7 +627,8 @@ fn an_event_comes_without_a_key(#[case] event: &str, #[case] key: &str, #[case] 
 fn case_file(before: &str, steps: &str, faults: &str) -> String {
     let expect = "[expect]\naccept = [\"ok\"]\n[symptom]\noutcome = \"close 1011\"\nclass = \"server-error\"\n\
                   cause = \"app-sent-1011\"\nfound_by = [\"no_internal_close\"]\n";
-    let head = "summary = \"x\"\nreported = \"x\"\nroot_cause = \"x\"\nscenario = \"x\"\ndefect = \"auth_after_accept\"\n";
+    let head =
+        "summary = \"x\"\nreported = \"x\"\nroot_cause = \"x\"\nscenario = \"x\"\ndefect = \"auth_after_accept\"\n";
     format!("{head}{before}{steps}{faults}{expect}")
 }
 
