@@ -122,7 +122,7 @@ fn what_cannot_be_asked_is_no_failure() {
     assert!(code == Some(2) && told.contains("--path names what may be asked for"), "{table}{told}");
 }
 
-/// Without a binding an application is looked at by its own routes; with one, by that. What raised is said with its place.
+/// Without a service file an application is looked at by its own routes; with one, by that. What raised is said with its place.
 #[rstest]
 #[case::in_order("", &[], &[])]
 #[case::before_the_accept("query", &["ws:/ws"], &["upgrade", "/health and the handshake"])]
@@ -134,7 +134,7 @@ fn an_application_is_looked_at(#[case] defect: &str, #[case] by_route: &[&str], 
     let validate = ["validate", "--target", &target, "--env", &defect, "--format", "json"];
     let binding = apps().join("relapse.toml");
     for (binding, expected) in [(None, by_route), (Some(binding.to_str().unwrap()), by_binding)] {
-        let binding: Vec<&str> = binding.into_iter().flat_map(|path| ["--binding", path]).collect();
+        let binding: Vec<&str> = binding.into_iter().flat_map(|path| ["--service-file", path]).collect();
         let (code, document, told) = relapse(directory.path(), &[&validate[..], &binding].concat());
         let (rows, notes) = failing(&document);
         assert_eq!(rows, expected, "{document}{told}");
@@ -196,7 +196,7 @@ fn an_application_is_asked_where_it_says_that_it_is() {
     assert!(
         code == Some(0) && rows.is_empty() && notes.contains("not asked, as it may change something: POST /status")
     );
-    assert!(told.contains("no relapse.toml here"), "{told}");
+    assert!(told.contains("no relapse.toml found"), "{told}");
     let (code, written, told) = relapse("init", &[]);
     assert_eq!(code, Some(0), "{told}");
     for part in [
@@ -210,7 +210,7 @@ fn an_application_is_asked_where_it_says_that_it_is() {
     let (code, document, _) = relapse("validate", &["--format", "json"]);
     assert_eq!((code, failing(&document).0), (Some(0), Vec::new()), "{document}");
     // A path named by the user comes before the application's own routes.
-    let named = ["--path", "ws:/ws", "--path", "GET /internal/readiness", "--binding", "named.toml"];
+    let named = ["--path", "ws:/ws", "--path", "GET /internal/readiness", "--service-file", "named.toml"];
     let (code, written, told) = relapse("init", &named);
     assert_eq!(code, Some(0), "{told}");
     for part in ["websocket = \"/ws\"", "health = [\"/internal/readiness\", \"/health\"]"] {
@@ -238,7 +238,7 @@ fn an_application_behind_a_real_server_is_asked(#[case] server: &str, #[case] ev
         assert!(written.contains(part), "{part}: {written}");
     }
     let binding = apps().join("relapse.toml");
-    let binding = ["--binding", binding.to_str().unwrap(), "--format", "json"];
+    let binding = ["--service-file", binding.to_str().unwrap(), "--format", "json"];
     let (code, document, _) = relapse("validate", &[&["--wait", "10s"], &binding[..]].concat());
     assert_eq!((code, failing(&document).0), (Some(0), Vec::new()), "{document}");
     let mistaken = [&["--env", "DEFECT=after_accept"], &binding[..]].concat();
@@ -263,7 +263,17 @@ fn an_application_behind_a_real_server_is_watched() {
     let python = interpreter(&server.parse().unwrap());
     let target = format!("asgi:raw:app @ {}", apps().display());
     let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
-    relapse.args(["validate", "--watch", "--every", "100ms", "--target", &target, "--server", server, "--binding"]);
+    relapse.args([
+        "validate",
+        "--watch",
+        "--every",
+        "100ms",
+        "--target",
+        &target,
+        "--server",
+        server,
+        "--service-file",
+    ]);
     relapse.arg(apps().join("relapse.toml")).arg("--python").arg(python);
     let mut relapse = relapse.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut output = BufReader::new(relapse.stdout.take().unwrap());

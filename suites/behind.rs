@@ -1,4 +1,4 @@
-//! The twin behind real servers: every case that needs no more than the wire, and no long wait, ends there as where a
+//! The reference app behind real servers: every case that needs no more than the wire, and no long wait, ends there as where a
 //! profile plays the server.
 
 use std::collections::BTreeMap;
@@ -82,7 +82,7 @@ const NOT_ALIKE: [(&str, &str, &str); 4] = [
     ("upgrade/sr1_unknown_offer", "daphne-4.2", "it keeps daphne from noticing crashes"),
 ];
 
-/// The twin behind a real server. Credentials are what the embedded backend's own auth service issues.
+/// The reference app behind a real server. Credentials are what the built-in backend's own auth service issues.
 #[derive(Debug)]
 struct Behind<'a> {
     served: &'a Served,
@@ -133,7 +133,7 @@ fn why_not(case: &Case, server: &str) -> Option<String> {
         return Some((*reason).to_owned());
     }
     if !is_on_the_twin(Revision::from(&case.twin)) {
-        return Some("the twin does not have its defect".to_owned());
+        return Some("the reference app does not have its defect".to_owned());
     }
     let other = |fault: &&Fault| !matches!(fault.kind.place(), Place::Edge | Place::Dependency);
     if let Some(fault) = case.faults.iter().find(other) {
@@ -141,7 +141,7 @@ fn why_not(case: &Case, server: &str) -> Option<String> {
     }
     let passing = |fault: &&Fault| fault.kind.calls().is_some() && state(fault).is_none();
     if let Some(fault) = case.faults.iter().find(passing) {
-        return Some(format!("`{fault}` comes and goes, and the twin is told of its dependencies once"));
+        return Some(format!("`{fault}` comes and goes, and the reference app is told of its dependencies once"));
     }
     let waits = |step: &&Step| matches!(step.act, Act::Pause | Act::Deafen | Act::Freeze) && step.limit > PAUSE_MAX;
     if let Some(step) = case.steps.iter().find(waits) {
@@ -151,7 +151,7 @@ fn why_not(case: &Case, server: &str) -> Option<String> {
         Act::Open(request) | Act::Request(request) => request.places.contains(&CredentialPlace::Ticket),
         _ => false,
     };
-    case.steps.iter().any(is_ticket).then(|| "nobody puts its ticket into the twin".to_owned())
+    case.steps.iter().any(is_ticket).then(|| "nobody puts its ticket into the reference app".to_owned())
 }
 
 /// The state of a dependency for a fault that is there from the start and stays.
@@ -204,7 +204,7 @@ fn variables() -> Vec<(String, String)> {
     variables.into_iter().collect()
 }
 
-/// An interpreter with a server and the twin.
+/// An interpreter with a server and the reference app.
 fn installation(server: &str, like: &str, face: &str) -> PythonInstallation {
     let python = interpreter_with(&format!("fixtures/requirements/twin/{like}.txt"));
     let site = site(&python, &apps(), &format!("twin.many:{face}"));
@@ -266,7 +266,7 @@ fn the_twin_ends_as_the_backend_behind_a_profile(#[case] server: &str, #[case] l
     assert!(different.is_empty(), "{}", different.concat());
 }
 
-/// A case on one of its twins.
+/// A case on one of its versions.
 struct Run {
     trial: Trial,
     revision: Revision,
@@ -304,9 +304,9 @@ async fn on_server(served: &Served, run: &Run, number: usize) -> Vec<String> {
     let target = Behind { served, issuer };
     let to_service = |steps| to_service(steps, &trial.case, number, *revision, trial.environment);
     let steps = trial.case.steps.iter().cloned().map(|step| patient(step, *patience)).collect();
-    // The outcome of the valid client is not compared, so that it may wait in vain.
+    // The outcome of the healthy client is not compared, so that it may wait in vain.
     let (steps, control) = (to_service(steps), to_service(conductor::control_steps()));
-    // A valid client comes before and beside, as on the embedded backend; but what fails for the case fails for it too.
+    // A healthy client comes before and beside, as on the built-in backend; but what fails for the case fails for it too.
     let beside = async {
         if trial.case.faults.iter().all(|fault| fault.kind.calls().is_none()) {
             run::converse(&control, Plan::default(), &target).await.unwrap();

@@ -1,5 +1,5 @@
-//! Everything that judges has been seen to fail: a check that never complains, a defect without effect, a repair that
-//! repairs nothing and a sham repair each turn some case red. Which check caught what is a page for a reviewer.
+//! Everything that judges has been seen to fail: a check without findings, a defect without effect, a repair that
+//! repairs nothing and a claimed fix each turn some case red. Which check caught what is a page for a reviewer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -20,7 +20,7 @@ use relapse_core::judge::{
 
 use crate::support::check_page;
 
-/// A trial with its runs on the defective and on the repaired twin, and on what each sham repair left.
+/// A trial with its runs with the bug and with the fix, and on what each claimed fix left.
 struct Runs {
     trial: Trial,
     before: Judged,
@@ -43,7 +43,7 @@ fn runs() -> Vec<Runs> {
         .collect()
 }
 
-/// The same run, as if one check never complained.
+/// The same run, as if one check never had a finding.
 fn blind(judged: &Judged, check: &str) -> Judged {
     let mut blind = judged.clone();
     blind.findings.retain(|finding| finding.check != check);
@@ -65,7 +65,7 @@ fn every_break_turns_something_red() {
         assert_ne!(compare(after, after), Verdict::Fixed, "a defect without effect: {label}");
         assert_eq!(compare(before, before), Verdict::StillBroken, "a repair that repairs nothing: {label}");
         for (sham, judged) in case.shams.iter().zip(shams) {
-            assert_eq!(compare(before, judged), Verdict::StillBroken, "the sham {}: {label}", sham.defects);
+            assert_eq!(compare(before, judged), Verdict::StillBroken, "the claimed fix {}: {label}", sham.defects);
         }
     }
     for name in check::names() {
@@ -79,8 +79,8 @@ fn every_break_turns_something_red() {
             !judge::differences(symptom, &blind(before, name)).is_empty()
                 || judge::see_through(case, profile, &blind_shams).is_err()
         });
-        assert!(is_caught && goes_red, "nothing notices that {name} never complains");
-        assert!(!runs.iter().any(|runs| complains(&runs.after)), "{name} complains about a repaired twin");
+        assert!(is_caught && goes_red, "nothing notices that {name} never has a finding");
+        assert!(!runs.iter().any(|runs| complains(&runs.after)), "{name} has a finding with the fix");
     }
     check_page("catches", &catches(&runs));
 }

@@ -1,4 +1,4 @@
-//! Every case as named trials: on the defective twin it must show its symptom, on the repaired one it must hold, and
+//! Every case as named trials: with the bug it must show its symptom, with the fix it must be accepted, and
 //! both conversations must look as a reviewer last saw them.
 
 use std::path::Path;

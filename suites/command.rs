@@ -77,9 +77,9 @@ fn the_json_document_says_everything() {
     let seen = |run: &Value| {
         ["class", "cause", "outcome", "closed_by"].map(|key| run[key].as_str().unwrap_or_default().to_owned())
     };
-    assert_eq!(seen(&first["before"]), ["server-error", "crash-before-response", "http 500", "front"]);
-    assert_eq!(seen(&first["after"]), ["ok", "clean", "close 1000", "probe"]);
-    assert_eq!(seen(&first["healthy_client"]), ["ok", "clean", "close 1000", "probe"]);
+    assert_eq!(seen(&first["before"]), ["server-error", "crash-before-response", "http 500", "server"]);
+    assert_eq!(seen(&first["after"]), ["ok", "clean", "close 1000", "client"]);
+    assert_eq!(seen(&first["healthy_client"]), ["ok", "clean", "close 1000", "client"]);
     assert_eq!(document["summary"]["fixed"], 9);
     assert_eq!(document["summary"]["still-broken"], 0);
     assert!(document["summary"]["wall_ms"].is_u64());
@@ -103,7 +103,7 @@ fn show_tells_the_whole_story() {
     for part in [
         "#449",
         "reported",
-        "behind",
+        "root cause",
         "exception_as_close_reason",
         "dependency: agent_supervisor.run fails",
         "--> GET /ws upgrade",
@@ -350,7 +350,7 @@ fn good_text() -> String {
 #[case::sham_of_nothing(
     "[symptom]",
     "[[claimed_fix]]\nclaim = \"x\"\ndefects = []\noutcome = \"hang\"\nclass = \"hang\"\nfound_by = []\n\n[symptom]",
-    "this sham says nothing",
+    "this claimed fix says nothing",
     "",
     ""
 )]
@@ -393,7 +393,7 @@ fn a_file_that_cannot_be_read_is_named_and_the_others_still_run() {
     assert!(stdout(&output).contains(" 9 FIXED"));
 }
 
-/// Nothing is installed for a case file that cannot be read: the only complaint is about the file.
+/// Nothing is installed for a case file that cannot be read: the only error is about the file.
 #[rstest]
 #[case::packages(&["--target", "asgi:service:app @ no-such-package==0.0.1"])]
 #[case::server(&["--target", "asgi:service:app", "--server", "uvicorn==0.0.1"])]
@@ -444,6 +444,9 @@ fn arguments_are_quoted_for_a_shell() {
 #[rstest]
 #[case::empty_directory(&["run", "--cases", "EMPTY"], "could not find any case file")]
 #[case::no_directory(&["run", "--cases", "EMPTY/none"], "could not read the directory")]
+#[case::old_option(&["hunt", "--capsules", "there"], "this option is now `--reproducers`")]
+#[case::old_option_of_replay(&["replay", "--capsules=there"], "this option is now `--reproducers`")]
+#[case::old_service_file(&["validate", "--target", "ws://127.0.0.1:1", "--binding", "x.toml"], "this option is now `--service-file`")]
 #[case::selects_nothing(&["run", "509"], "did you mean `508`?")]
 #[case::selects_no_name(&["run", "s135_1_token_in_qery"], "did you mean `s135_1_token_in_query`?")]
 #[case::unknown_profile(&["run", "--profile", "uvicorn-0.53"], "did you mean `uvicorn-0.54`?")]
@@ -511,26 +514,26 @@ fn a_finding_is_found_again() {
     let replayed = relapse(&again(&output).iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(code(&replayed), Some(1));
     assert!(stdout(&replayed).contains(key), "{}", stdout(&replayed));
-    // As a capsule it is gone on the repaired service, and replayed before the next hunt.
+    // As a reproducer it is gone on the repaired service, and replayed before the next hunt.
     let directory = tempfile::tempdir().unwrap();
     let capsules = directory.path().to_str().unwrap();
-    let kept = relapse(&[&arguments[..], &["--capsules", capsules]].concat());
+    let kept = relapse(&[&arguments[..], &["--reproducers", capsules]].concat());
     let replayed = relapse(&again(&kept).iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(code(&replayed), Some(0), "{}{}", stdout(&replayed), stderr(&replayed));
     assert!(stdout(&replayed).contains("1 FIXED"), "{}", stdout(&replayed));
-    let next = relapse(&["hunt", "--cases", "60", "--capsules", capsules]);
-    assert!(stdout(&next).starts_with("1 capsule(s) replayed, 1 FIXED\n"), "{}", stdout(&next));
+    let next = relapse(&["hunt", "--cases", "60", "--reproducers", capsules]);
+    assert!(stdout(&next).starts_with("1 reproducer(s) replayed, 1 FIXED\n"), "{}", stdout(&next));
     assert_eq!(code(&next), Some(0));
 }
 
-/// A capsule that is still broken, or no case at all, fails the hunt that replays it.
+/// A reproducer that is still broken, or no case at all, fails the hunt that replays it.
 #[test]
 fn a_hunt_fails_on_a_capsule_that_is_not_fixed() {
     let text =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/capsules/loop_goes_on.toml")).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let capsule = directory.path().join("capsule.toml");
-    let hunt = || relapse(&["hunt", "--cases", "60", "--capsules", directory.path().to_str().unwrap()]);
+    let hunt = || relapse(&["hunt", "--cases", "60", "--reproducers", directory.path().to_str().unwrap()]);
     fs::write(&capsule, text.replace("accept = [\"ok\"]", "accept = [\"refused-unavailable\"]")).unwrap();
     assert_eq!(code(&hunt()), Some(1));
     fs::write(&capsule, "summary = 1").unwrap();

@@ -262,7 +262,7 @@ fn on_independent_server(arguments: &[&str]) -> Output {
     std::fs::write(&path, BINDING).unwrap();
     let target = format!("ws://{}", told.recv().unwrap());
     let command = &mut Command::new(env!("CARGO_BIN_EXE_relapse"));
-    command.args(arguments).args(["--target", &target, "--binding", path.to_str().unwrap()]).output().unwrap()
+    command.args(arguments).args(["--target", &target, "--service-file", path.to_str().unwrap()]).output().unwrap()
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn without_a_valid_session_nothing_is_concluded() {
         .unwrap();
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let trouble = document["servers"][0]["trouble"].as_str().unwrap();
-    assert!(trouble.contains("before anything was tried a valid client gets refused"), "{trouble}");
+    assert!(trouble.contains("before anything was tried a healthy client gets refused"), "{trouble}");
     assert_eq!((output.status.code(), &document["servers"][0]["cases"]), (Some(2), &serde_json::json!([])));
 }
 

@@ -325,7 +325,7 @@ fn is_about_a_service(case: &Case) -> bool {
     case.faults.iter().any(|fault| fault.kind.calls().is_some_and(|calls| names.contains(calls.dependency.as_str())))
 }
 
-/// The result of a run: each exchange's class and cause, which checks complain, and how often each fault acted.
+/// The result of a run: each exchange's class and cause, which checks have a finding, and how often each fault acted.
 fn essence(judged: &Judged) -> (Vec<String>, BTreeSet<String>, &[u32]) {
     let outcomes = judged.outcomes.iter().map(|outcome| format!("{:?} {:?}", outcome.class, outcome.cause)).collect();
     let complaints = judged.findings.iter().map(|finding| finding.check.to_owned()).collect();
@@ -393,7 +393,7 @@ fn services_over_http_fail_as_services_in_memory_do() {
     assert!(both.received() > compared);
 }
 
-/// Whatever else can happen to a call comes to the same over HTTP: each case with every other hardship in the place of
+/// Whatever else can happen to a call comes to the same over HTTP: each case with every other fault in the place of
 /// its own.
 #[rstest]
 #[case::refused(Slow::ToAnswer, CallFault::Fail { error: "connection refused".to_owned() })]

@@ -74,7 +74,7 @@ fn a_server_behind_another_name(#[case] server: &str, #[case] expected: &str) {
     assert_eq!(Kind::of(&servers().unwrap(), &readings, readings.first()).to_string(), expected);
 }
 
-/// Wherever a case's defective twin crashes, falls silent or closes with 1011, what the wire tells has the real cause in
+/// Wherever a case's version with the bug crashes, falls silent or closes with 1011, what the wire tells has the real cause in
 /// it and is never certain; what the application and its server were seen to do is, and is the real cause.
 #[test]
 fn explanations_have_the_real_cause() {

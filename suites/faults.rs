@@ -474,7 +474,7 @@ fn a_defect_is_not_excused_by_a_fault_beside_it() {
     assert_eq!(count(&transcript, |what| matches!(what, What::Sent(Outbound::WebsocketAccept { .. }))), 0);
 }
 
-/// A fault without a visible effect excuses nothing: the result of every case on its defective twin is classed the same
+/// A fault without a visible effect excuses nothing: the result of every case on its version with the bug is classed the same
 /// beside it.
 #[rstest]
 #[case::sliced(FaultKind::Stream { direction: Direction::Both, fault: StreamFault::Slice { bytes: Count(7) } })]

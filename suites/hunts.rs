@@ -38,7 +38,7 @@ fn hunt(revision: Revision, cases: u64) -> Hunt {
     Hunt::on(ground(revision), servers().unwrap(), cases)
 }
 
-/// The capsule of a defect, as it is filed.
+/// The reproducer of a defect, as it is filed.
 fn filed(defect: Defect) -> (String, Arc<Case>) {
     let path = capsules().join(format!("{}.toml", defect.name()));
     let mut catalogue = Catalogue::knowing(KNOWN);
@@ -64,9 +64,9 @@ fn nothing_is_found_on_the_repaired_service() {
     }
 }
 
-/// The seed of each filed capsule lies within the bound, finds the defect alone, and shrinks it to that capsule.
+/// The seed of each filed reproducer lies within the bound, finds the defect alone, and shrinks it to that reproducer.
 ///
-/// `relapse hunt --detection --capsules fixtures/capsules` files them anew when what is drawn has changed.
+/// `relapse hunt --detection --reproducers fixtures/capsules` files them anew when what is drawn has changed.
 #[test]
 fn every_defect_is_found_without_its_case() {
     let mut soon = 0;
@@ -84,7 +84,7 @@ fn every_defect_is_found_without_its_case() {
     assert!(soon * 10 >= Defect::ALL.len() * 9, "{soon} within {}", CASES_MAX / 10);
 }
 
-/// A capsule stands for itself, whatever is drawn from its seed: what it found is on the defective twin, and gone on
+/// A reproducer stands for itself, whatever is drawn from its seed: what it found is there with the bug, and gone on
 /// the repaired one. The conversation it was shrunk to is reviewed.
 #[test]
 fn every_capsule_is_fixed() {
@@ -108,7 +108,7 @@ fn every_capsule_is_fixed() {
     }
 }
 
-/// A finding without a defective twin is FIXED as long as it is not found again.
+/// A finding on the backend without defects is FIXED as long as it is not found again.
 #[test]
 fn a_capsule_without_a_twin_is_judged_by_what_happens_now() {
     let (_, case) = filed(Defect::QueryParamsOnUrl);
@@ -237,7 +237,7 @@ fn draws_keep_to_their_aim() {
     assert!((0..200).all(|seed| draw(seed, &Aim { places: Vec::new(), ..aim.clone() }).faults.is_empty()));
 }
 
-/// Every bad class is complained of by a check too: a capsule can name what found it.
+/// Every bad class is also a finding of a check: a reproducer can name what found it.
 #[test]
 fn no_bad_class_goes_without_a_check() {
     let conductor = Conductor::default();

@@ -135,7 +135,7 @@ fn a_faultless_request_is_refused_by_nobody(#[case] status: u16, #[case] expecte
     assert_eq!(reading(&transcript).outcome().class, expected);
 }
 
-/// An upgrade with a valid credential on the embedded backend, its answer replaced by this status.
+/// An upgrade with a valid credential on the built-in backend, its answer replaced by this status.
 fn answered_transcript(status: u16) -> Transcript {
     let runtime = Runtime::new(Clock::Virtual);
     let mut transcript = runtime.block_on(async {

@@ -271,7 +271,7 @@ fn a_server_that_is_told_to_stop(#[case] at: At, #[case] expected: [&str; 5]) {
     }
 }
 
-/// The outcome of each exchange of these steps on the embedded backend, and the transcript.
+/// The outcome of each exchange of these steps on the built-in backend, and the transcript.
 fn outcomes(server: &str, faults: Vec<Fault>, steps: &[Step]) -> (Vec<String>, Transcript) {
     let plan = Plan { seed: 1, faults };
     let (revision, one) = (Revision::repaired(), Crowd::ONE);

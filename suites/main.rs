@@ -4,7 +4,7 @@
 
 mod asking; // users' own applications, looked at from outside
 mod attacks; // apps that try to obtain a wrong verdict
-mod behind; // the twin behind real servers
+mod behind; // the reference app behind real servers
 mod breaks; // everything that judges, seen to fail
 mod command; // the built binary: output and exit codes
 mod conformance; // how servers keep RFC 6455, frame by frame
@@ -29,9 +29,9 @@ mod rulings; // the rules of the verdicts, one by one
 mod served; // users' own applications, behind real servers
 mod servers; // what each server profile makes of an application's behavior
 mod servers_real; // the servers themselves, held against their profiles
-mod service; // the embedded service's own rules
+mod service; // the built-in service's own rules
 mod signals; // signals and arguments for real servers
-mod stage; // the twin in Python, as software of a target
+mod stage; // the reference app in Python, as software of a target
 mod stalls; // apps that keep the event loop to themselves
 mod standing; // what stands on a port, and what looks at it
 mod steps; // the steps of a case

@@ -1,5 +1,5 @@
 //! Whatever clients do and whatever fails, the repaired service holds: every client gets a good class, no check
-//! complains, and nothing is left behind. The hunt's own generator stands behind the strategy, because it is a hundred
+//! has a finding, and nothing is left behind. The hunt's own generator stands behind the strategy, because it is a hundred
 //! times as fast as combinators; the hunt also shrinks, so that what is printed is small.
 
 use proptest::prelude::*;

@@ -298,7 +298,7 @@ fn runs_are_repeatable() {
     assert_eq!(once(), once());
 }
 
-/// The same crash is another ending behind every server, as with the embedded backend.
+/// The same crash is another ending behind every server, as with the built-in backend.
 #[rstest]
 #[case("query", "uvicorn-0.35", "http 500 (server-error; crash-before-response)")]
 #[case("query", "granian-2.8", "http 403 (disguised-error; crash-before-response)")]
@@ -312,7 +312,7 @@ fn crashes_are_the_servers_to_show(#[case] defect: &str, #[case] server: &str, #
     let site = PythonSite { environment, ..site(&python, &apps(), "raw:app") };
     let transcripts = converse(site, server, &[&session(r#"{"type":"ask"}"#)]).unwrap();
     assert_eq!(ending(&transcripts[0]), expected);
-    // And the application's own ledger says what it was, and where.
+    // And the application's own event log says what it was, and where.
     let raised = transcripts[0].events.iter().find_map(|event| match &event.what {
         What::Raised(exception) => Some(exception.clone()),
         _ => None,
@@ -526,7 +526,7 @@ fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(said).unwrap())
 }
 
-/// As an engineer does: a hunt on an application finds a planted mistake and keeps it; the capsule is STILL BROKEN on it
+/// As an engineer does: a hunt on an application finds a planted mistake and keeps it; the reproducer is STILL BROKEN on it
 /// and FIXED against the one in order.
 #[rstest]
 #[case("query", "KeyError")]
@@ -549,11 +549,11 @@ fn a_planted_mistake_is_found_and_seen_to_be_gone(#[case] defect: &str, #[case] 
     let (code, found) = relapse(&hunt);
     assert_eq!(code, Some(1), "{found}");
     let finding = found.split("\n\n").find(|finding| finding.contains(exception)).unwrap_or_else(|| panic!("{found}"));
-    assert!(finding.contains("application raised"), "{finding}");
+    assert!(finding.contains("app raised"), "{finding}");
     let again = finding.lines().find_map(|line| line.strip_prefix("reproduce: relapse run ")).unwrap();
     let capsule = again.split(' ').next().unwrap();
     let (code, said) = relapse(&["run", capsule, "--target", "asgi:raw:app @ before"]);
-    assert!(code == Some(1) && said.contains("FAILED capsules/"), "{said}");
+    assert!(code == Some(1) && said.contains("FAILED reproducers/"), "{said}");
     let (code, said) =
         relapse(&["run", capsule, "--before", "asgi:raw:app @ before", "--after", "asgi:raw:app @ after"]);
     assert!(code == Some(0) && said.contains("FIXED"), "{said}");
@@ -816,7 +816,7 @@ fn workers_find_together_what_one_finds() {
         let target = format!("asgi:raw:app @ {}", apps().display());
         let arguments = ["hunt", "--target", &target, "--env", "DEFECT=early_disconnect", "--cases", "200"];
         let binding = apps().join("relapse.toml");
-        let more = ["--binding", binding.to_str().unwrap(), "--format", "json", "--jobs", jobs];
+        let more = ["--service-file", binding.to_str().unwrap(), "--format", "json", "--jobs", jobs];
         let (code, told) = relapse(directory.path(), &[&arguments[..], &more[..]].concat());
         assert_eq!(code, Some(1), "{told}");
         told

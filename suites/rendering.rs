@@ -64,7 +64,7 @@ fn the_table_where_not_everything_is_fixed() {
     let mut report = report("S466-*");
     let (ran, judgement) = &mut report.trials[0];
     let Ran::OnBackend(trial) = ran else { panic!("the backend's own") };
-    // The same defect on both twins: what a repair that does nothing looks like.
+    // The same defect on both versions: what a repair that does nothing looks like.
     let unrepaired = Conductor::default().run(trial, Revision::from(&trial.case.twin), 1).unwrap();
     judgement.verdict = Verdict::StillBroken;
     judgement.reason = Some(judge::accepts(&trial.case, &unrepaired).unwrap_err());

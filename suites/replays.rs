@@ -173,7 +173,7 @@ fn what_a_run_by_url_prints_reproduces() {
     let (after, before) = (after.url(), before.url());
     check_run(here, &["--target", &after], 1);
     std::fs::write(here.join("it's spoken.toml"), "[paths]\nhealth = [\"/well\"]\n").unwrap();
-    let more = ["--binding", "it's spoken.toml", "--max-requests", "500", "--rate", "5000", "--repeat", "2"];
+    let more = ["--service-file", "it's spoken.toml", "--max-requests", "500", "--rate", "5000", "--repeat", "2"];
     check_run(here, &[&["--before", &before, "--target", &after, "--seed", "7"], &more[..]].concat(), 1);
 }
 
@@ -257,7 +257,7 @@ fn what_a_hunt_by_url_prints_shows_it_again() {
     let (broken, fixed) = (broken.url(), fixed.url());
     std::fs::write(here.join("it's spoken.toml"), SPOKEN).unwrap();
     let spoken =
-        ["--cases", "12", "--binding", "it's spoken.toml", "--max-requests", "900", "--capsules", "it's found"];
+        ["--cases", "12", "--service-file", "it's spoken.toml", "--max-requests", "900", "--reproducers", "it's found"];
     check_hunt(here, &[&["--target", &broken], &spoken[..]].concat());
     for (before, after, fate, verdict, code) in [
         (&broken, &fixed, "fixed by the change: ", "FIXED", 0),
@@ -271,7 +271,7 @@ fn what_a_hunt_by_url_prints_shows_it_again() {
         let finding = finding.split_inclusive("\n\n").nth(1).unwrap();
         let line = the_command(finding);
         let same = printed_commands(&printed).iter().filter(|other| **other == line).count();
-        assert_eq!(same, 1, "each finding has a capsule of its own: {printed}");
+        assert_eq!(same, 1, "each finding has a reproducer of its own: {printed}");
         let (exit, again) = in_a_shell(here, line);
         assert_eq!(exit, Some(code), "{line}\n{again}");
         assert!(again.contains(&format!("\n{verdict} ")) && again.contains(&shown(finding)), "{line}\n{again}");
@@ -307,12 +307,12 @@ async def ws(scope, receive, send):
     let (code, printed, said) = relapse(here, &[&conform[..], &target, more].concat());
     assert_eq!(code, Some(2), "{printed}{said}");
     let init = quoted(&said, "what is answered has to be known: `");
-    let (code, again) = in_a_shell(here, &format!("{init} --binding \"it's new.toml\""));
+    let (code, again) = in_a_shell(here, &format!("{init} --service-file \"it's new.toml\""));
     assert_eq!(code, Some(0), "{init}\n{again}");
     let validate = quoted(&again, "it's new.toml: written; `");
     let (code, again) = in_a_shell(here, &validate);
     assert!(code == Some(0) && again.contains("passes after"), "{validate}\n{again}");
-    let known = ["--binding", "it's new.toml"];
+    let known = ["--service-file", "it's new.toml"];
     let (code, printed, said) = relapse(here, &[&conform[..], &target, more, &known].concat());
     assert_eq!(code, Some(0), "{printed}{said}");
 }

@@ -126,7 +126,7 @@ fn endings(transcripts: Vec<Transcript>) -> Vec<String> {
         .collect()
 }
 
-/// The real server's answers, and the ledger behind it, are judged as where a profile plays the server.
+/// The real server's answers, and the event log behind it, are judged as where a profile plays the server.
 #[rstest]
 #[case("uvicorn==0.35.0", "uvicorn-0.35")]
 #[case("uvicorn==0.54.0", "uvicorn-0.54")]

@@ -1,4 +1,4 @@
-//! The embedded service's own rules: what a strict service does, row by row.
+//! The built-in service's own rules: what a strict service does, row by row.
 
 use std::time::Duration;
 

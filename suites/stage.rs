@@ -1,4 +1,4 @@
-//! The twin in Python as software of the embedded target: process after process in one interpreter, whose dependencies
+//! The reference app in Python as software of the built-in target: process after process in one interpreter, whose dependencies
 //! are ours.
 
 use std::borrow::Cow;
@@ -37,7 +37,7 @@ use relapse_simulate::{
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-/// The service's wall clock at the start of a process, as the embedded backend has it.
+/// The service's wall clock at the start of a process, as the built-in backend has it.
 pub(crate) const EPOCH: &str = "1767225600";
 
 /// How long a ticket is good, in seconds; one that has expired did so a second ago.
@@ -46,7 +46,7 @@ const TICKET_S: i64 = 300;
 /// The two faces of the twin.
 pub(crate) const FACES: [&str; 2] = ["starlette", "fastapi"];
 
-/// An interpreter with the twin in it, and the clock that both keep. Once started it serves any number of runs.
+/// An interpreter with the reference app in it, and the clock that both keep. Once started it serves any number of runs.
 pub(crate) struct Stage {
     runtime: Runtime,
     interpreter: Arc<Interpreter>,
@@ -84,13 +84,13 @@ impl Stage {
         self.runtime.block_on(future)
     }
 
-    /// The twin with one of its faces, at a revision.
+    /// The reference app with one of its faces, at a revision.
     pub(crate) fn twin(&self, face: &'static str, revision: Revision) -> Arc<Twin> {
         Arc::new(Twin { interpreter: Arc::clone(&self.interpreter), face, revision })
     }
 }
 
-/// The interpreter that has what the twin needs.
+/// The interpreter that has what the reference app needs.
 pub(crate) fn python() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| interpreter_with("fixtures/requirements/twin.txt"))
@@ -122,7 +122,7 @@ pub(crate) fn interpreter_with(requirements: &str) -> PathBuf {
     crate::served::installed(requirements.install(&python, &tell))
 }
 
-/// The twin's code, with one of its faces, at a revision.
+/// The reference app's code, with one of its faces, at a revision.
 #[derive(Debug)]
 pub(crate) struct Twin {
     interpreter: Arc<Interpreter>,
@@ -222,7 +222,7 @@ impl Exchanges {
 struct Process {
     interpreter: Arc<Interpreter>,
     number: i64,
-    /// Signs and describes as the embedded backend does.
+    /// Signs and describes as the built-in backend does.
     issuer: Arc<Backend>,
     exchanges: Arc<Exchanges>,
     /// Of whoever started it before our eyes.
@@ -279,7 +279,7 @@ impl Program for Process {
         counted.unwrap();
         match said.first().and_then(|said| said.get("count")) {
             Some(Value::Int(count)) => usize::try_from(*count).unwrap(),
-            other => panic!("the twin counts {other:?} sessions"),
+            other => panic!("the reference app counts {other:?} sessions"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Standing services and their check: the embedded backend on a port, and the check of a deployment.
+//! Standing services and their check: the built-in backend on a port, and the check of a deployment.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -160,7 +160,7 @@ impl Standing {
         }
     }
 
-    /// Kills it; everything it complained of.
+    /// Kills it; every problem that it had.
     fn errors(mut self) -> String {
         self.child.kill().unwrap();
         let mut errors = String::new();
@@ -263,7 +263,7 @@ fn cases_run_on_servers_that_are_not_ours() {
     let run = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_relapse"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args(["run", "--format", "json", "--binding", binding.to_str().unwrap()])
+            .args(["run", "--format", "json", "--service-file", binding.to_str().unwrap()])
             .args(arguments)
             .env("RELAPSE_TEST_TOKEN", token)
             .output()
@@ -299,7 +299,7 @@ fn cases_run_on_servers_that_are_not_ours() {
     assert_eq!((code, verdicts[cases[0]].as_str()), (Some(2), "inconclusive"));
 }
 
-/// A binding that `init` wrote is one that `validate` passes with.
+/// A service file that `init` wrote is one that `validate` passes with.
 #[rstest]
 #[case::refuses_at_the_handshake(&["serve"])]
 #[case::refuses_after_the_accept(&["serve", "--defect", "auth_after_accept"])]
@@ -363,7 +363,7 @@ fn servers_that_are_not_ours_are_hunted_on() {
     let again = found.lines().find_map(|line| line.strip_prefix("reproduce: relapse ")).unwrap();
     let again: Vec<&str> = again.split(' ').collect();
     let (code, said) = relapse(&again);
-    assert!(code == Some(1) && said.contains("FAILED capsules/"), "{said}");
+    assert!(code == Some(1) && said.contains("FAILED reproducers/"), "{said}");
     let (code, said) = relapse(&["run", again[1], "--before", &at_broken, "--after", &at_repaired]);
     assert!(code == Some(0) && said.contains("FIXED"), "{said}");
     let (code, said) = relapse(&["hunt", "--target", &at_repaired, "--cases", "16"]);
@@ -383,8 +383,8 @@ fn servers_that_are_not_ours_are_hunted_on() {
 #[case(&["serve", "--report", "9999"], "select any case with `9999`")]
 #[case(&["serve", "--listen", "192.0.2.1:1"], "listen on 192.0.2.1:1")]
 #[case(&["validate", "--target", "wss://example.org"], "--allow-host example.org")]
-#[case(&["validate", "--target", "ws://127.0.0.1:1", "--binding", "no/such.toml"], "read no/such.toml")]
-#[case(&["init", "--target", "ws://127.0.0.1:1", "--binding", "no/such.toml"], "connect to 127.0.0.1:1")]
+#[case(&["validate", "--target", "ws://127.0.0.1:1", "--service-file", "no/such.toml"], "read no/such.toml")]
+#[case(&["init", "--target", "ws://127.0.0.1:1", "--service-file", "no/such.toml"], "connect to 127.0.0.1:1")]
 #[case(&["hunt", "--target", "ws://example.org"], "--allow-host example.org")]
 #[case(&["hunt", "--target", "backen"], "no scheme")]
 #[case(&["hunt", "--target", "ws://127.0.0.1:1", "--faults", "scope"], "at the edge one can")]

@@ -230,7 +230,7 @@ pub(crate) fn check_snapshot(directory: &str, name: &str, text: &str) {
     settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
-/// The transcript of a client with these steps on the embedded backend, under these faults.
+/// The transcript of a client with these steps on the built-in backend, under these faults.
 pub(crate) fn on_backend(
     revision: Revision,
     environment: Environment,

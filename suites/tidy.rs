@@ -204,7 +204,7 @@ fn snapshots_mirror_the_cases_and_none_is_pending() {
     assert_eq!(
         names("snapshots/capsules", "snap"),
         names("fixtures/capsules", "toml"),
-        "a capsule without its picture"
+        "a reproducer without its picture"
     );
     let mut pending = Vec::new();
     find(&root().join("snapshots"), "new", &mut pending);

@@ -1,4 +1,4 @@
-//! The embedded backend is held against the real thing: the same service on Starlette and on FastAPI, case by case.
+//! The built-in backend is held against the real thing: the same service on Starlette and on FastAPI, case by case.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ use crate::{
 
 const SEED: u64 = 1;
 
-/// The defects that the twin does not have, and why.
+/// The defects that the reference app does not have, and why.
 const NOT_ON_THE_TWIN: [(Defect, &str); 2] = [
     (Defect::SyntaxErrorAtBoot, "the f-string is legal since Python 3.12, so that it is a mistake of one interpreter"),
     (Defect::ListensElsewhere, "the server has the port, and the application never learns it"),
@@ -81,8 +81,8 @@ fn on_twin(stage: &Stage, trial: &Trial, face: &'static str, revision: Revision)
     })
 }
 
-/// The facts that both must share: how every connection and the valid client ended, the party that ended it, its class
-/// and cause, which checks complain, and the application's events with their times.
+/// The facts that both must share: how every connection and the healthy client ended, the party that ended it, its class
+/// and cause, which checks have a finding, and the application's events with their times.
 fn seen(judged: &Judged) -> String {
     let show = |outcome: &relapse_core::judge::outcome::Outcome| format!("{outcome}, ended by {}\n", outcome.closed_by);
     let outcomes: String = judged.outcomes.iter().map(show).collect();
@@ -91,7 +91,7 @@ fn seen(judged: &Judged) -> String {
     let exchanges = 0..judged.transcript.exchanges();
     let sent: String = exchanges.flat_map(|exchange| judged.transcript.of(exchange).filter_map(sent)).collect();
     format!(
-        "{outcomes}found by {checks:?}\nvalid client: {}{sent}",
+        "{outcomes}found by {checks:?}\nhealthy client: {}{sent}",
         judged.control.outcome().map(show).unwrap_or_default()
     )
 }
@@ -116,7 +116,7 @@ fn sent(event: &Event) -> Option<String> {
     Some(format!("{} at {:?}: {sent}\n", event.exchange + 1, event.at))
 }
 
-/// Runs a case on the embedded backend and on both faces of the twin, behind all of its servers and in all of its
+/// Runs a case on the built-in backend and on both faces of the reference app, behind all of its servers and in all of its
 /// environments, with its defect, without, and with what was claimed to be a repair.
 fn check_case(path: &Path) {
     let case = read_case(path);
@@ -138,7 +138,11 @@ fn check_case(path: &Path) {
                 let judged: Vec<Judged> =
                     revisions.iter().map(|&revision| on_twin(stage, &trial, face, revision)).collect();
                 for ((revision, judged), expected) in revisions.iter().zip(&judged).zip(&expected) {
-                    assert_eq!(seen(judged), *expected, "{label}, {revision}: the twin, then the embedded backend");
+                    assert_eq!(
+                        seen(judged),
+                        *expected,
+                        "{label}, {revision}: the reference app, then the built-in backend"
+                    );
                 }
                 check_verdict(&trial, &label, judged);
             }
@@ -172,7 +176,7 @@ fn what_was_found_is_found_on_the_frameworks(#[files("fixtures/capsules/*.toml")
     check_case(&path);
 }
 
-/// The first draw without a hint that shows a defect of the embedded backend shows it on the frameworks too: with the
+/// The first draw without a hint that shows a defect of the built-in backend shows it on the frameworks too: with the
 /// same seeds a hunt finds all of them there, in as many cases.
 #[rstest]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
@@ -187,7 +191,7 @@ fn a_hunt_finds_the_defects_of_the_frameworks(#[files("fixtures/capsules/*.toml"
         draw(seed, &Aim { servers: servers.len(), places: Place::ALL.to_vec(), legal_only: false, known: KNOWN });
     let plan = Plan { seed, faults: drawn.faults.clone() };
     let profile = &servers[drawn.server];
-    // The checks that complain; texts and places differ between frameworks.
+    // The checks that have a finding; texts and places differ between frameworks.
     let complains = |transcript: &Transcript| {
         let keys = complaints_of(transcript).into_iter().map(|(key, _)| key);
         keys.map(|key| key.rule.to_string()).collect::<BTreeSet<_>>()
@@ -197,7 +201,7 @@ fn a_hunt_finds_the_defects_of_the_frameworks(#[files("fixtures/capsules/*.toml"
         .converse(Revision::from(&case.twin), drawn.environment, profile, drawn.crowd, &drawn.steps(), plan.clone())
         .unwrap();
     let expected = complains(&played);
-    assert!(!expected.is_empty(), "{} is not found by the hunt that its capsule is from", path.display());
+    assert!(!expected.is_empty(), "{} is not found by the hunt that its reproducer is from", path.display());
     Stage::with(python, |stage| {
         for (face, revision) in
             FACES.iter().flat_map(|face| [(face, Revision::from(&case.twin)), (face, Revision::repaired())])
@@ -215,7 +219,7 @@ fn a_hunt_finds_the_defects_of_the_frameworks(#[files("fixtures/capsules/*.toml"
     });
 }
 
-/// Every defect has one site in the twin, or a reason why not.
+/// Every defect has one site in the reference app, or a reason why not.
 #[test]
 fn the_twin_has_the_defects_of_the_backend() {
     let mut code = String::new();
@@ -257,7 +261,7 @@ fn runs_are_repeatable() {
     }
 }
 
-/// As an engineer does: a hunt with no hint finds what was reported, and on the twin in order nothing.
+/// As an engineer does: a hunt with no hint finds what was reported, and on the reference app in order nothing.
 #[rstest]
 #[case::in_order("starlette", "", "")]
 #[case::in_order_too("fastapi", "", "")]
@@ -272,10 +276,10 @@ fn a_hunt_finds_what_was_reported(#[case] face: &str, #[case] defect: &str, #[ca
     let capsules = tempfile::tempdir().unwrap();
     let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
     relapse.current_dir(root()).env("JWT_SECRET_KEY", SECRET).env("ENVIRONMENT", "staging").env("LLM_API_KEY", "none");
-    relapse.args(["hunt", "--cases", "200", "--dir", "fixtures/apps", "--binding", "fixtures/apps/twin.toml"]);
+    relapse.args(["hunt", "--cases", "200", "--dir", "fixtures/apps", "--service-file", "fixtures/apps/twin.toml"]);
     relapse.args(["--env", &format!("DEFECTS={defect}"), "--env", "E2E_OAUTH_SIMULATION_KEY=none"]);
     relapse.args(["--env", "PYTHONDONTWRITEBYTECODE=1", "--target", &format!("asgi:twin.{face}_app:app")]);
-    let output = relapse.arg("--python").arg(python).arg("--capsules").arg(capsules.path()).output().unwrap();
+    let output = relapse.arg("--python").arg(python).arg("--reproducers").arg(capsules.path()).output().unwrap();
     let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert_eq!(output.status.code(), Some(i32::from(!defect.is_empty())), "{told}");
     assert!(told.contains(expected), "{told}");
@@ -327,7 +331,7 @@ const SEEN_FROM_OUTSIDE: [(Defect, &str, u64); 38] = [
 const NOT_SEEN_FROM_OUTSIDE: [(Defect, &str); 23] = [
     (
         Defect::UnknownRouteClosed,
-        "the frameworks do so of their own accord, so that every application on them would be complained of",
+        "the frameworks do so of their own accord, so that every application on them would have a finding",
     ),
     (
         Defect::ExceptionAsCloseReason,
@@ -341,7 +345,7 @@ const NOT_SEEN_FROM_OUTSIDE: [(Defect, &str); 23] = [
         Defect::StatusRemapped,
         "the statuses that it changes are those for what is down; a client brings about those only that it leaves alone",
     ),
-    (Defect::NameErrorAtImport, "it shows where a package is not installed that the twin's requirements name"),
+    (Defect::NameErrorAtImport, "it shows where a package is not installed that the reference app's requirements name"),
     (Defect::StartupGivesUp, "it shows when something behind the service fails, which no client can bring about"),
     (Defect::ListensWhenStarted, "it shows while a process starts, and a hunt comes when that is over"),
     (Defect::QueuedBeforeStartup, "it shows while a process starts, and a hunt comes when that is over"),
@@ -386,7 +390,7 @@ const NOT_SEEN_FROM_OUTSIDE: [(Defect, &str); 23] = [
 /// How many cases a hunt from outside is given, from that seed on.
 const CASES_FROM_OUTSIDE: u64 = 64;
 
-/// A hunt from outside on a face of the twin: its routes, and what its binding says.
+/// A hunt from outside on a face of the reference app: its routes, and what its service file says.
 fn from_outside(python: &Path, face: &str, defect: Option<Defect>) -> Hunt {
     let variables = [
         ("JWT_SECRET_KEY", SECRET),
@@ -425,7 +429,7 @@ fn a_hunt_from_outside_finds_the_defects(#[values(0, 1, 2, 3)] quarter: usize) {
     }
 }
 
-/// With the same seeds it finds nothing on the twin in order.
+/// With the same seeds it finds nothing on the reference app in order.
 #[rstest]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_hunt_from_outside_finds_nothing_on_the_twin_in_order(#[values("starlette", "fastapi")] face: &str) {
@@ -438,7 +442,7 @@ fn a_hunt_from_outside_finds_nothing_on_the_twin_in_order(#[values("starlette", 
     }
 }
 
-/// A hunt from outside sees every defect of the twin, or there is a reason why not.
+/// A hunt from outside sees every defect of the reference app, or there is a reason why not.
 #[test]
 fn every_defect_is_seen_from_outside_or_has_a_reason() {
     let seen = SEEN_FROM_OUTSIDE.iter().map(|(defect, ..)| *defect);

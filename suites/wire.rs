@@ -144,7 +144,7 @@ fn cases_are_alike_in_memory_and_on_sockets() {
     assert!(compared >= 300, "{compared} runs were compared");
 }
 
-/// The `tokio-tungstenite` client opens a session on the embedded backend and closes it.
+/// The `tokio-tungstenite` client opens a session on the built-in backend and closes it.
 #[test]
 fn an_independent_client_speaks_with_the_front() {
     let runtime = Runtime::new(Clock::Virtual);
@@ -168,7 +168,7 @@ fn an_independent_client_speaks_with_the_front() {
     });
 }
 
-/// The probe reads the answers of an independent HTTP server over TCP.
+/// The client reads the answers of an independent HTTP server over TCP.
 #[rstest]
 #[case::with_a_length(wiremock::ResponseTemplate::new(503).insert_header("Retry-After", "10").set_body_string("later"), "later", BodyEnd::Complete)]
 #[case::empty(wiremock::ResponseTemplate::new(204), "", BodyEnd::None)]

@@ -33,11 +33,11 @@ pub(super) struct Options {
     /// Cases to try: the name of a case or its last part, a section as in `5.5.2`, or a glob over names as in `5.5*`.
     /// All cases without one.
     patterns: Vec<String>,
-    /// The server profile in front of the embedded backend, or of a Python application; may be given more than once, as a
+    /// The server profile in front of the built-in backend, or of a Python application; may be given more than once, as a
     /// glob too; all without it.
     #[arg(long, value_name = "NAME")]
     profile: Vec<String>,
-    /// Try this instead of the embedded backend: a server, `http://`, `https://`, `ws://` or `wss://`, host and port; or a
+    /// Try this instead of the built-in backend: a server, `http://`, `https://`, `ws://` or `wss://`, host and port; or a
     /// Python application, `asgi:package.module:app`, and ` @ DIR` behind it where it is elsewhere. What frames come to is a
     /// matter of the server: --server tries a real one with the application in it.
     #[arg(long, value_name = "URL|asgi:MODULE:APP")]

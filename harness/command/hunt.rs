@@ -28,7 +28,7 @@ use relapse_core::{
 use relapse_simulate::clock::{Clock, Runtime};
 
 use super::{
-    MISUSE, complain, complain_of, note, print,
+    MISUSE, Moved, complain, complain_of, moved, note, print,
     pytest::Tests,
     replay::{capsule_directory, replay_all},
     run::{Allowance, progress, progress_by_time},
@@ -40,9 +40,9 @@ use super::{
     width,
 };
 
-/// A capsule that was written.
+/// A reproducer that was written.
 struct Kept {
-    /// Its text. Two versions can have the same finding of the same seed in different capsules.
+    /// Its text. Two versions can have the same finding of the same seed in different reproducers.
     text: String,
     path: String,
 }
@@ -59,7 +59,7 @@ const CASES_MAX: u64 = 1_000_000_000;
 /// The target of a hunt, and its length.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Options {
-    /// Target of the hunt: the embedded backend; or a server of yours, `http://`, `https://`, `ws://` or `wss://`, host
+    /// Target of the hunt: the built-in backend; or a server of yours, `http://`, `https://`, `ws://` or `wss://`, host
     /// and port, where faults act on the way to it only and times are real; or a Python application of yours,
     /// `asgi:package.module:app`, where faults act on scopes and events too and time is virtual.
     #[arg(long, visible_alias = "after", value_name = "backend|URL|asgi:MODULE:APP", default_value = "backend")]
@@ -71,7 +71,7 @@ pub(super) struct Options {
     #[command(flatten)]
     python: PythonOptions,
     /// The server profile in front of a Python application; may be given more than once, as a glob too, and `all` for all: it
-    /// is hunted behind each in turn, and capsules go into a directory for each.
+    /// is hunted behind each in turn, and reproducers go into a directory for each.
     #[arg(long, value_name = "NAME")]
     profile: Vec<String>,
     #[command(flatten)]
@@ -110,10 +110,12 @@ pub(super) struct Options {
     /// Join the JSON documents of a campaign's parts instead of hunting.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["detection", "defect", "shard", "time", "cases", "seed", "faults", "legal_only", "capsules", "jobs"])]
     merge: Vec<PathBuf>,
-    /// Where capsules are replayed from first and written to: `fixtures/capsules`, or `capsules` where there is no
+    /// Where reproducers are replayed from first and written to: `fixtures/capsules`, or `reproducers` where there is no
     /// `fixtures`. Of what is found on a service with defects none is written unless this is given.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long = "reproducers", value_name = "DIR")]
     capsules: Option<PathBuf>,
+    #[arg(long = "capsules", hide = true, value_name = "DIR", value_parser = |_: &str| moved("--reproducers"))]
+    _capsules: Option<Moved>,
     /// Write each thing found on a Python application as a test that needs nothing but the application: into this
     /// directory, or this file, `NAME.py`.
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "before")]
@@ -128,7 +130,7 @@ pub(super) struct Options {
 
 #[derive(Debug, Clone)]
 enum Target {
-    /// The embedded backend.
+    /// The built-in backend.
     Backend,
     /// A target of the user's own.
     Own(Named),
@@ -222,7 +224,7 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
         let all = report.trials.len() + report.broken.len();
         if is_human {
             let passed = if passed > 0 { format!(", {passed} PASSED") } else { String::new() };
-            print(format!("{all} capsule(s) replayed, {fixed} FIXED{passed}"));
+            print(format!("{all} reproducer(s) replayed, {fixed} FIXED{passed}"));
         }
         if is_human && report.trials.iter().any(|(_, judgement)| !judgement.verdict.passes()) {
             print(render_table(report, width()));
@@ -333,7 +335,7 @@ fn again(options: &Options, profile: Option<&str>, found: &Found, kept: &[Kept])
 struct Behind<'a> {
     /// The profile; `None` of a target whose server is real.
     profile: Option<&'a str>,
-    /// Where capsules are written.
+    /// Where reproducers are written.
     directory: &'a Path,
 }
 
@@ -357,7 +359,7 @@ impl Hunted {
 /// Hunts on a target of the user's own, behind each profile that is named.
 fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     if options.detection || !options.defect.is_empty() {
-        complain_of("--detection and --defect are about the embedded backend");
+        complain_of("--detection and --defect are about the built-in backend");
         return Ok(MISUSE);
     }
     if options.write_pytest.is_some() && (matches!(target, Named::Url(_)) || options.python.is_served()) {
@@ -384,7 +386,7 @@ fn hunt_on(options: &Options, target: &Named) -> Result<u8> {
     }
     options.python.tell_left_out()?;
     let Some((binding, token)) = target.introduced(&options.foreign)? else { return Ok(MISUSE) };
-    let directory = options.capsules.clone().unwrap_or_else(|| PathBuf::from("capsules"));
+    let directory = options.capsules.clone().unwrap_or_else(|| PathBuf::from("reproducers"));
     let headings = if options.format == Format::Human { Headings::Printed } else { Headings::Omitted };
     let (code, hunts) = behind_each(&fronts, headings, |front| {
         let own = front.filter(|_| fronts.len() > 1).map(|name| directory.join(name));
@@ -610,7 +612,7 @@ fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> 
         let (classes, kinds, complaints) = (so_far.0.classes.len(), so_far.0.faults.len(), so_far.1.len());
         progress.inc(reached.cases);
         let rate = so_far.0.cases as f64 / start.elapsed().as_secs_f64().max(0.001);
-        let message = format!("{rate:.0}/s; {classes} classes, {kinds} kinds of fault, {complaints} complaint(s)");
+        let message = format!("{rate:.0}/s; {classes} classes, {kinds} kinds of fault, {complaints} finding(s)");
         progress.set_message(message);
         time.is_none_or(|time| start.elapsed() < time) && !was_asked_to_end()
     };
@@ -620,7 +622,7 @@ fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> 
     Ok(campaign)
 }
 
-/// Writes the capsule of each finding that its case shows again, and adds it to `kept`. A case that shows nothing would
+/// Writes the reproducer of each finding that its case shows again, and adds it to `kept`. A case that shows nothing would
 /// read FIXED of what is not.
 fn keep<'a>(found: impl IntoIterator<Item = &'a Found>, directory: &Path, kept: &mut Vec<Kept>) -> Result {
     for found in found.into_iter().filter(|found| found.reproduction == Reproduction::Shown) {
@@ -638,7 +640,7 @@ fn keep<'a>(found: impl IntoIterator<Item = &'a Found>, directory: &Path, kept: 
     Ok(())
 }
 
-/// Writes one capsule; gives its path.
+/// Writes one reproducer; gives its path.
 fn write(found: &Found, directory: &Path, name: &str) -> Result<String> {
     let path = directory.join(format!("{name}.toml"));
     let failed = |source| Error::Io { doing: "write", path: path.clone(), source };

@@ -20,7 +20,7 @@ use super::{
     target::{Guesses, Own, tell_notes, valid_token},
 };
 
-/// The server to ask, and where the binding goes.
+/// The server to ask, and where the service file goes.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Options {
     #[command(flatten)]
@@ -39,7 +39,7 @@ pub(super) struct Options {
     force: bool,
 }
 
-/// Asks the server and writes the binding; the exit code is 1 when no session opened.
+/// Asks the server and writes the service file; the exit code is 1 when no session opened.
 pub(super) fn init(options: &Options) -> Result<u8> {
     let own = &options.own;
     if !own.is_in_order_by_path(options.profile.as_slice()) {

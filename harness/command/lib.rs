@@ -42,9 +42,9 @@ const WIDTH: usize = 150;
 
 /// Reproduces reported WebSocket 1011s and HTTP 500s by their real mechanism, and shows that they are gone.
 ///
-/// Without a command, every case runs on the embedded backend: once with the reported defect and once repaired. A
+/// Without a command, every case runs on the built-in backend: once with the reported defect and once repaired. A
 /// case passes only when the defect shows the reported failure for the stated reason, the repaired service gives an
-/// accepted answer to the same trigger, and a valid client gets through.
+/// accepted answer to the same trigger, and a healthy client gets through.
 ///
 /// Exit codes: 0 every case is FIXED; 1 a finding; 2 the harness could not do its work or was misused.
 #[derive(Debug, Parser)]
@@ -58,19 +58,19 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run cases on their two twins, or on servers of yours, and say what became of each.
+    /// Run cases on both versions of the built-in backend, or on servers of yours, and say what became of each.
     ///
     /// Exit codes: 0 every case is FIXED, or PASSED where there is one version; 1 a finding; 2 the harness could not do its
     /// work or was misused. A case that a target of yours cannot perform is left out, as long as another one can be.
     Run(run::Options),
     /// Look for failures that nobody reported: drawn scripts and faults, judged by the same checks, and shrunk.
     Hunt(hunt::Options),
-    /// Run capsules, which are what hunts found, and say what became of each.
+    /// Run reproducers, which are what hunts found, and say what became of each.
     ///
-    /// A capsule is a case with concrete values. FIXED means that what was found is gone; STILL BROKEN that it is not;
+    /// A reproducer is a case with concrete values. FIXED means that what was found is gone; STILL BROKEN that it is not;
     /// NOT EXERCISED that a fault of it does not act any more.
     Replay(replay::Options),
-    /// Stand as the embedded backend on a loopback port, repaired or with defects, until Ctrl-C.
+    /// Stand as the built-in backend on a loopback port, repaired or with defects, until Ctrl-C.
     ///
     /// Prints a valid token and commands to try; every connection is logged as it happens.
     Serve(serve::Options),
@@ -90,22 +90,31 @@ enum Command {
     /// Asks the routes that an application tells, and common paths, for health and WebSockets, tries a token in every place where tokens travel, and says what
     /// clients commonly say. Exit codes: 0 a session opened; 1 none did; 2 the harness could not do its work or was misused.
     Init(init::Options),
-    /// See how far a server keeps RFC 6455 sections 5 to 7: the embedded backend behind every server profile, a server of
+    /// See how far a server keeps RFC 6455 sections 5 to 7: the built-in backend behind every server profile, a server of
     /// yours, or a Python application behind a real server or every profile.
     ///
     /// Each case is a conversation on a connection of its own, and is `ok`, `non-strict` (it may be tolerated), `unclean`
-    /// (no close frame), `wrong-code` or `failed`. A valid client has to get through before and after.
+    /// (no close frame), `wrong-code` or `failed`. A healthy client has to get through before and after.
     ///
     /// Exit codes: 0 everything is ok or non-strict; 1 something is worse; 2 the harness could not do its work, was misused,
-    /// or the valid client did not get through.
+    /// or the healthy client did not get through.
     Conform(conform::Options),
     /// Look after server profiles, the data that says how each server treats an application.
     #[command(subcommand)]
     Profile(profile::Command),
-    /// List the issues: what was reported, what was really behind it, and the cases.
+    /// List the issues: what was reported, its root cause, and the cases.
     List(list::Options),
-    /// Show one case: what was reported, both conversations side by side, and what was really behind it.
+    /// Show one case: what was reported, both conversations side by side, and its root cause.
     Show(show::Options),
+}
+
+/// The value of an option that has a new name: there is none.
+#[derive(Debug, Clone, Copy)]
+enum Moved {}
+
+/// Refuses an option that has a new name.
+fn moved(new: &str) -> Result<Moved, String> {
+    Err(format!("this option is now `{new}`"))
 }
 
 /// Where the cases are.
@@ -221,7 +230,7 @@ fn complain(error: &Error) {
     let _ = writeln!(stream, "{text}");
 }
 
-/// Prints a complaint in the command's own words to standard error.
+/// Prints an error in the command's own words to standard error.
 fn complain_of(text: &str) {
     use std::io::Write;
     let _ = writeln!(anstream::stderr(), "error: {text}");

@@ -20,7 +20,7 @@ pub(super) struct Options {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// Issue by issue: what was reported, what was really behind it, and the cases.
+    /// Issue by issue: what was reported, its root cause, and the cases.
     Human,
     /// The map from issues to cases, defects and checks, as a Markdown table.
     Markdown,

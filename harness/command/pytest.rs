@@ -36,7 +36,7 @@ pub(super) struct Tests<'a> {
 }
 
 impl Tests<'_> {
-    /// Writes a test for each finding, tries it, and says whether it fails as it is to. `again` gives the capsule of a
+    /// Writes a test for each finding, tries it, and says whether it fails as it is to. `again` gives the reproducer of a
     /// finding and the command that shows it.
     ///
     /// # Errors

@@ -15,20 +15,22 @@ use relapse::{
 use relapse_backend::conductor::{KNOWN, judge_all};
 use relapse_core::error::Error;
 
-use super::{MISUSE, complain, print, run::progress, width};
+use super::{MISUSE, Moved, complain, moved, print, run::progress, width};
 
-/// Which capsules are replayed.
+/// Which reproducers are replayed.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Options {
-    /// Capsule files; all of `--capsules` without one.
+    /// Reproducer files; all of `--reproducers` without one.
     capsule: Vec<PathBuf>,
-    /// Where capsules are: `fixtures/capsules`, or `capsules` where there is no `fixtures`.
-    #[arg(long, value_name = "DIR")]
+    /// Where reproducers are: `fixtures/capsules`, or `reproducers` where there is no `fixtures`.
+    #[arg(long = "reproducers", value_name = "DIR")]
     capsules: Option<PathBuf>,
+    #[arg(long = "capsules", hide = true, value_name = "DIR", value_parser = |_: &str| moved("--reproducers"))]
+    _capsules: Option<Moved>,
     /// How to print the verdicts.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
-    /// How many capsules run at a time; as many as there are cores without it.
+    /// How many reproducers run at a time; as many as there are cores without it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
 }
@@ -41,14 +43,14 @@ enum Format {
     Json,
 }
 
-/// Replays capsules; the exit code is the report's.
+/// Replays reproducers; the exit code is the report's.
 pub(super) fn replay(options: &Options) -> Result<u8> {
     let jobs = options.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let directory = capsule_directory(options.capsules.as_deref());
     let report =
         if options.capsule.is_empty() { replay_all(&directory, jobs)? } else { Some(judge(&options.capsule, jobs)?) };
     let Some(report) = report else {
-        print(format!("there is no capsule in {}", directory.display()));
+        print(format!("there is no reproducer in {}", directory.display()));
         return Ok(MISUSE);
     };
     report.broken.iter().for_each(complain);
@@ -60,16 +62,16 @@ pub(super) fn replay(options: &Options) -> Result<u8> {
     Ok(report.exit_code())
 }
 
-/// The directory named, or where capsules are kept here.
+/// The directory named, or where reproducers are kept here.
 pub(super) fn capsule_directory(named: Option<&Path>) -> PathBuf {
     match named {
         Some(directory) => directory.to_owned(),
         None if Path::new("fixtures").is_dir() => PathBuf::from("fixtures/capsules"),
-        None => PathBuf::from("capsules"),
+        None => PathBuf::from("reproducers"),
     }
 }
 
-/// Replays every capsule of a directory; nothing where there is none.
+/// Replays every reproducer of a directory; nothing where there is none.
 pub(super) fn replay_all(directory: &Path, jobs: usize) -> Result<Option<Report>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -83,7 +85,7 @@ pub(super) fn replay_all(directory: &Path, jobs: usize) -> Result<Option<Report>
 }
 
 fn judge(paths: &[PathBuf], jobs: usize) -> Result<Report> {
-    /// Capsules bring their own.
+    /// Reproducers bring their own.
     const SEED: u64 = 1;
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let start = Instant::now();
@@ -92,7 +94,7 @@ fn judge(paths: &[PathBuf], jobs: usize) -> Result<Report> {
         catalogue.add(path)?;
     }
     let trials = Trial::of(&catalogue.cases, &servers()?, None);
-    let progress = progress(trials.len(), "capsules");
+    let progress = progress(trials.len(), "reproducers");
     let judgements = judge_all(&trials, SEED, jobs, &|| progress.inc(1));
     progress.finish_and_clear();
     let trials = trials.into_iter().map(Ran::OnBackend).zip(judgements).collect();

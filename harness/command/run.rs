@@ -1,4 +1,4 @@
-//! `relapse run`: cases on their twins, with a table of verdicts.
+//! `relapse run`: cases on both versions, with a table of verdicts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ pub(super) struct Options {
 /// Cases on external servers.
 #[derive(Debug, Clone, Args)]
 struct UrlOptions {
-    /// Run on this instead of the embedded backend: a server, `http://`, `https://`, `ws://` or `wss://`, host and port, or a
+    /// Run on this instead of the built-in backend: a server, `http://`, `https://`, `ws://` or `wss://`, host and port, or a
     /// Python application, `asgi:package.module:app`, and ` @ DIR` behind it where it is elsewhere. PASSED says that the
     /// trigger gives an accepted answer; that it ever failed only --before shows.
     #[arg(long, visible_alias = "after", value_name = "URL|asgi:MODULE:APP")]

@@ -1,4 +1,4 @@
-//! `relapse serve`: the embedded backend for a browser, a script, or a front-end team.
+//! `relapse serve`: the built-in backend for a browser, a script, or a front-end team.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

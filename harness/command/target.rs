@@ -40,7 +40,9 @@ use relapse_simulate::{
 };
 use tokio::sync::Notify;
 
-use super::{MISUSE, Stop, Stops, complain, complain_of, note, print, run::Allowance, server, servers_named};
+use super::{
+    MISUSE, Moved, Stop, Stops, complain, complain_of, moved, note, print, run::Allowance, server, servers_named,
+};
 
 /// Something of the user's own.
 #[derive(Debug, Clone)]
@@ -100,9 +102,11 @@ pub(super) struct Own {
 /// How to speak to an external server.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Foreign {
-    /// How it is spoken to; `relapse.toml` where there is one, and what the embedded backend speaks where there is none.
-    #[arg(long, value_name = "FILE")]
+    /// How it is spoken to; `relapse.toml` where there is one, and what the built-in backend speaks where there is none.
+    #[arg(long = "service-file", value_name = "FILE")]
     pub(super) binding: Option<PathBuf>,
+    #[arg(long = "binding", hide = true, value_name = "FILE", value_parser = |_: &str| moved("--service-file"))]
+    _binding: Option<Moved>,
     /// A host that may be contacted although it is not this machine; may be given more than once.
     #[arg(long, value_name = "HOST")]
     allow_host: Vec<String>,
@@ -517,8 +521,8 @@ impl Named {
             return foreign.binding();
         }
         note(
-            "no relapse.toml here, so it is visited by its own routes, and what is said there is made up; a relapse.toml with \
-             its paths, credential and messages, which `relapse init` writes, lets more of it be judged",
+            "no relapse.toml found; using the app's own routes with generated values; a relapse.toml with its paths, credential \
+             and messages, which `relapse init` writes, lets more of it be judged",
         );
         Ok(Binding::unknown())
     }
@@ -639,12 +643,12 @@ impl Foreign {
     /// The arguments that say the same. A service file that is there without its name is named, so that the command does
     /// the same from a script.
     pub(super) fn arguments(&self) -> Vec<String> {
-        let binding = self.path().into_iter().map(|path| ("--binding", path.display().to_string()));
+        let binding = self.path().into_iter().map(|path| ("--service-file", path.display().to_string()));
         let hosts = self.allow_host.iter().map(|host| ("--allow-host", host.clone()));
         binding.chain(hosts).flat_map(|(name, value)| option(name, value)).collect()
     }
 
-    /// Where the binding is, if anywhere.
+    /// Where the service file is, if anywhere.
     fn path(&self) -> Option<PathBuf> {
         let here = PathBuf::from("relapse.toml");
         self.binding.clone().or_else(|| here.is_file().then_some(here))
@@ -658,7 +662,7 @@ impl Foreign {
     fn binding(&self) -> Result<Binding> {
         let Some(path) = self.path() else {
             note(
-                "no relapse.toml here, so it is spoken to as the embedded backend; `relapse init` writes one, --binding names one",
+                "no relapse.toml found; using the paths and messages of the built-in backend; `relapse init` writes one, --service-file names one",
             );
             return Ok(Binding::default());
         };
@@ -668,7 +672,7 @@ impl Foreign {
     }
 }
 
-/// The valid token that a binding names, empty where it needs none; `None` where it cannot be had, which is reported.
+/// The valid token that a service file names, empty where it needs none; `None` where it cannot be had, which is reported.
 pub(super) fn valid_token(binding: &Binding) -> Option<String> {
     binding.credential.source.as_ref().map_or(Some(String::new()), read_token)
 }
@@ -689,7 +693,7 @@ async fn token(source: &TokenSource) -> std::result::Result<String, String> {
         TokenSource::Env(name) => {
             let value = std::env::var(name).ok().filter(|value| !value.is_empty());
             return value.ok_or_else(|| {
-                format!("the variable {name} is not set, and the binding says that it holds the token")
+                format!("the variable {name} is not set, and the service file says that it holds the token")
             });
         }
         TokenSource::Command(command) => command,

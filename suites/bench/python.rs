@@ -57,7 +57,7 @@ impl Driven {
             start_limit: START_LIMIT,
             lifespan: LifespanMode::Auto,
         };
-        let binding = Binding::parse("bench", BINDING).expect("a good binding");
+        let binding = Binding::parse("bench", BINDING).expect("a good service file");
         let runtime = Runtime::new(Clock::Virtual);
         let profile = Arc::clone(&servers().expect("the profiles are readable")[0]);
         let launched = runtime.block_on(PythonTarget::launch(site, &binding, String::new(), profile, 1));

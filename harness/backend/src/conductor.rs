@@ -50,7 +50,7 @@ use relapse_simulate::{
     recorder::{self, Recorder},
 };
 
-/// How long the control may take for any single step.
+/// How long the healthy client may take for any single step.
 const CONTROL_LIMIT: Duration = Duration::from_secs(5);
 
 /// The names that cases of the built-in backend may use besides those of servers and checks.
@@ -88,7 +88,7 @@ impl Conductor {
         Embedded::depending_on(dependencies, revision, environment, profile, Transport::Memory, seed)
     }
 
-    /// Runs the case on its defective and on its repaired twin, and compares.
+    /// Runs the case on its version with the bug and on its version with the fix, and compares.
     pub fn judge(&self, trial: &Trial, seed: u64) -> Judgement {
         if let Some(why) = ProcessControl::None.refuses(&trial.case) {
             return Judgement::inconclusive(Reason::NotForThisTarget(why));
@@ -119,7 +119,7 @@ impl Conductor {
         }
     }
 
-    /// Runs the case on one twin: the control before, during and after, and the case itself.
+    /// Runs the case on one version: the healthy client before, during and after, and the case itself.
     ///
     /// # Errors
     /// When the harness could not do its work.
@@ -165,7 +165,7 @@ pub fn ground(revision: Revision) -> Ground {
 }
 
 impl Conductor {
-    /// Runs a script under a plan on the embedded backend, and gives everything that happened.
+    /// Runs a script under a plan on the built-in backend, and gives everything that happened.
     ///
     /// # Errors
     /// When the harness could not do its work.
@@ -218,7 +218,7 @@ fn judge_alone(case: &Case, run: Result<Judged, Error>) -> Judgement {
     Judgement::of(judge::alone(case, &judged).map(|()| Verdict::Passed), None, Some(judged))
 }
 
-/// Performs a case and its control on a running target, and judges.
+/// Performs a case and its healthy client on a running target, and judges.
 ///
 /// # Errors
 /// When the harness could not do its work.
@@ -237,7 +237,7 @@ pub async fn conduct(case: &Case, target: &dyn Target, seed: u64) -> Result<Judg
     } else if case.is_alone {
         probe::perform(script, &recorder, target).await?;
     } else {
-        // Faults act on the exchanges of their own plan, so that the control beside the case meets none of them.
+        // Faults act on the exchanges of their own plan, so that the healthy client beside the case meets none of them.
         let (performed, beside) = tokio::join!(probe::perform(script, &recorder, target), control(target, seed));
         performed?;
         controls.push(beside?);
@@ -260,7 +260,7 @@ pub async fn conduct(case: &Case, target: &dyn Target, seed: u64) -> Result<Judg
     Ok(judge::judge(transcript, HealthyClient::Tried(controls.swap_remove(worst))))
 }
 
-/// The steps of a valid client: open, be welcomed, ask an agent, close.
+/// The steps of a healthy client: open, be welcomed, ask an agent, close.
 pub fn control_steps() -> Vec<Step> {
     let step = |act| Step::new(act, CONTROL_LIMIT);
     let wait = |name: &str| step(Act::Wait(Awaited::Message(name.to_owned())));
@@ -278,10 +278,10 @@ pub fn control_steps() -> Vec<Step> {
 async fn control(target: &dyn Target, seed: u64) -> Result<Outcome, Error> {
     let transcript = run::converse(&control_steps(), Plan { seed, faults: Vec::new() }, target).await?;
     let outcomes: Vec<Outcome> = classify::readings(&transcript).iter().map(Reading::outcome).collect();
-    Ok(classify::worst(&outcomes).expect("the control opens an exchange").clone())
+    Ok(classify::worst(&outcomes).expect("the healthy client opens an exchange").clone())
 }
 
-/// Tries cases on the repaired embedded backend behind a server with this profile: in memory on the virtual clock, over
+/// Tries cases on the repaired built-in backend behind a server with this profile: in memory on the virtual clock, over
 /// loopback sockets on the real one.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! The embedded backend on a port, for whoever comes.
+//! The built-in backend on a port, for whoever comes.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! The embedded backend behind a front, in memory or on loopback sockets.
+//! The built-in backend behind a front, in memory or on loopback sockets.
 
 use std::fmt;
 use std::future::{Future, pending};
@@ -36,7 +36,7 @@ use relapse_simulate::{
     recorder::Scribe,
 };
 
-/// The signing secret of the embedded backend: 48 characters, used by no real service.
+/// The signing secret of the built-in backend: 48 characters, used by no real service.
 pub const SECRET: &str = "relapse-embedded-backend-signing-secret-00000000";
 
 /// The kind of links of a running target.
@@ -79,7 +79,7 @@ pub trait Program: Application {
     fn port(&self) -> u16;
 }
 
-/// The embedded backend as it stands at a revision.
+/// The built-in backend as it stands at a revision.
 #[derive(Debug)]
 struct Source {
     revision: Revision,
@@ -119,7 +119,7 @@ impl Program for Backend {
     }
 }
 
-/// The embedded backend, running; or other software in its place.
+/// The built-in backend, running; or other software in its place.
 #[derive(Debug)]
 pub struct Embedded {
     software: Arc<dyn Software>,

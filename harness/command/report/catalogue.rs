@@ -1,4 +1,4 @@
-//! The catalogue by issue: what was reported, what was really behind it, which cases show it, and which defects and
+//! The catalogue by issue: what was reported, its root cause, which cases show it, and which defects and
 //! checks they rest on.
 
 use std::collections::BTreeSet;
@@ -85,7 +85,7 @@ fn entry<'a>(key: &'a str, issue: &'a Issue, cases: Vec<&'a Case>) -> Entry<'a> 
     }
 }
 
-/// The defects that the claimed repairs of a case brought, beside what they left.
+/// The defects that the claimed fixes of a case brought, beside what they left.
 fn shams_of(case: &Case) -> impl Iterator<Item = &str> {
     let brought = case.shams.iter().flat_map(|sham| sham.defects.names());
     brought.filter(|defect| !case.twin.contains(defect))
@@ -118,7 +118,7 @@ pub fn render_list(issues: &[Issue], cases: &[Arc<Case>], width: usize) -> Strin
 /// The map from issues to cases, defects and checks, as a Markdown table.
 pub fn render_map(issues: &[Issue], cases: &[Arc<Case>]) -> String {
     let mut text =
-        String::from("| issue | reported | cases | defects | sham repairs | found by |\n|---|---|---|---|---|---|\n");
+        String::from("| issue | reported | cases | defects | claimed fixes | found by |\n|---|---|---|---|---|---|\n");
     for entry in entries(issues, cases) {
         let keys: Vec<String> = std::iter::once(entry.issue.to_owned()).chain(entry.also.iter().cloned()).collect();
         let code = |names: Vec<&str>| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" ");

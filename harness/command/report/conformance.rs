@@ -38,7 +38,7 @@ fn table(rows: &[(&FrameCase, Vec<Row<'_>>)], found: &[Conformance], width: usiz
         cells.map(|(_, cell)| cell.to_owned()).collect::<Vec<_>>()
     };
     let mut table = plain_table(width);
-    table.set_header(shown(["case", "section", "behind", "evidence", "behavior"]));
+    table.set_header(shown(["case", "section", "server", "evidence", "behavior"]));
     for (case, rows) in rows {
         let names = std::iter::once((case.name.as_str(), case.section.as_str())).chain(std::iter::repeat(("", "")));
         for (row, (name, section)) in rows.iter().zip(names) {

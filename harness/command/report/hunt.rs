@@ -37,7 +37,7 @@ pub struct HuntReport {
     /// The coverage.
     #[serde(rename = "coverage")]
     pub reached: Reached,
-    /// The verdicts on the capsules that were replayed first.
+    /// The verdicts on the reproducers that were replayed first.
     pub replayed: BTreeMap<String, Verdict>,
     /// The findings, each once.
     pub found: Vec<FoundReport>,
@@ -74,9 +74,9 @@ pub enum HuntDocument {
 pub struct FoundReport {
     /// The key that tells it from others.
     pub key: String,
-    /// The complaint.
+    /// The finding.
     pub message: String,
-    /// The other complaints of the smallest case.
+    /// The other findings of the smallest case.
     pub also: Vec<String>,
     /// The seed that drew it.
     pub seed: u64,
@@ -93,7 +93,7 @@ pub struct FoundReport {
     /// Whether its case shows it again.
     #[serde(default = "shown")]
     pub reproduction: Reproduction,
-    /// Where its capsule was written; empty where it was not.
+    /// Where its reproducer was written; empty where it was not.
     #[serde(rename = "reproducer")]
     pub capsule: String,
     /// The command that shows it again.
@@ -107,7 +107,7 @@ fn shown() -> Reproduction {
 }
 
 impl FoundReport {
-    /// A hunt's finding, where its capsule was written, and which command shows it again.
+    /// A hunt's finding, where its reproducer was written, and which command shows it again.
     pub fn of(hunt: &Hunt, found: &Found, (capsule, again): (String, String)) -> FoundReport {
         let lines = sequence::lines(&found.transcript, Detail::Conversation);
         let crowd = found.drawn.crowd;
@@ -135,7 +135,7 @@ impl FoundReport {
         }
     }
 
-    /// The complaint, and the conversation that shows it.
+    /// The finding, and the conversation that shows it.
     pub fn page(&self) -> String {
         let mut text = String::new();
         let _ = writeln!(text, "{}  {}", self.key, self.message);
@@ -157,7 +157,7 @@ impl FoundReport {
 }
 
 impl HuntReport {
-    /// The results of a hunt. `kept` says where the capsule of each finding was written, and which command shows it
+    /// The results of a hunt. `kept` says where the reproducer of each finding was written, and which command shows it
     /// again.
     pub fn of(hunt: &Hunt, campaign: &Campaign, kept: impl Fn(&Found) -> (String, String)) -> HuntReport {
         let found = campaign.found.iter().map(|found| FoundReport::of(hunt, found, kept(found)));
@@ -317,7 +317,7 @@ pub fn coverage(reached: &Reached, found: usize, places: &[String]) -> String {
     if !routes.is_empty() {
         let closed: Vec<&str> = routes.iter().filter(|(_, count)| **count == 0).map(|(name, _)| &**name).collect();
         let open = routes.len() - closed.len();
-        let _ = writeln!(text, "routes     {open} of {} let somebody in{}", routes.len(), never(&closed));
+        let _ = writeln!(text, "routes     {open} of {} tested{}", routes.len(), untested(&closed));
     }
     for place in Place::ALL.iter().filter(|place| places.iter().any(|name| name == place.name())) {
         let kinds: Vec<&str> = FaultKind::all().filter(|kind| kind.place == *place).map(|kind| kind.name).collect();
@@ -343,6 +343,15 @@ fn never(missed: &[&str]) -> String {
     let more = missed.len().saturating_sub(MISSED_MAX);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("; never {}{more}", missed[..missed.len().min(MISSED_MAX)].join(", "))
+}
+
+/// The routes that accepted no client, as a warning.
+fn untested(closed: &[&str]) -> String {
+    let closed: Vec<String> = closed.iter().map(|route| format!("`{route}`")).collect();
+    if closed.is_empty() {
+        return String::new();
+    }
+    format!("\nWARNING not tested: {} (every attempt was refused)", closed.join(", "))
 }
 
 /// One defect, and how the hunt found it.

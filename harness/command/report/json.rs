@@ -58,7 +58,7 @@ struct CaseEntry<'a> {
     replay: String,
 }
 
-/// A claimed repair in place of the real one.
+/// A claimed fix in place of the real one.
 #[derive(Serialize)]
 struct ShamEntry<'a> {
     claim: &'a str,

@@ -1,4 +1,4 @@
-//! One case in full: what was reported, what happens on both twins, and how to see it again.
+//! One case in full: what was reported, what happens on both versions, and how to see it again.
 
 use std::fmt::Write as _;
 
@@ -53,53 +53,53 @@ pub fn render(
     ));
     say(format!("{}\n", case.summary));
     if let Some(reported) = &case.reported {
-        say(format!("{FAINT}reported{FAINT:#}  {reported}"));
+        say(format!("{FAINT}reported      {FAINT:#}  {reported}"));
     }
     if let Some(behind) = &case.behind {
-        say(format!("{FAINT}behind  {FAINT:#}  {behind}"));
+        say(format!("{FAINT}root cause    {FAINT:#}  {behind}"));
     }
     for DefectEntry { name, origin, mechanism } in
         background.defects.iter().filter(|entry| case.twin.contains(entry.name))
     {
-        say(format!("{FAINT}defect  {FAINT:#}  {name}, {origin}: {mechanism}"));
+        say(format!("{FAINT}defect        {FAINT:#}  {name}, {origin}: {mechanism}"));
     }
     for fault in &case.faults {
-        say(format!("{FAINT}fault   {FAINT:#}  {fault}"));
+        say(format!("{FAINT}fault         {FAINT:#}  {fault}"));
     }
-    say(format!("{FAINT}server  {FAINT:#}  {} in {}\n", trial.profile.server, trial.environment));
+    say(format!("{FAINT}server        {FAINT:#}  {} in {}\n", trial.profile.server, trial.environment));
     if let (Some(before), Some(after)) = (&judgement.before, &judgement.after) {
         say(side_by_side(before, after, width, detail));
-        say(format!("\n{FAINT}before  {FAINT:#}  {}, ended by {}", before.outcome, before.outcome.closed_by));
+        say(format!("\n{FAINT}before        {FAINT:#}  {}, ended by {}", before.outcome, before.outcome.closed_by));
         for finding in &before.findings {
-            say(format!("          {}: {}", finding.check, finding.message));
+            say(format!("                {}: {}", finding.check, finding.message));
         }
-        say(format!("{FAINT}after   {FAINT:#}  {}, ended by {}", after.outcome, after.outcome.closed_by));
+        say(format!("{FAINT}after         {FAINT:#}  {}, ended by {}", after.outcome, after.outcome.closed_by));
         for finding in &after.findings {
-            say(format!("          {}: {}", finding.check, finding.message));
+            say(format!("                {}: {}", finding.check, finding.message));
         }
-        say(format!("{FAINT}control {FAINT:#}  {}", healthy(&after.control)));
+        say(format!("{FAINT}healthy client{FAINT:#}  {}", healthy(&after.control)));
     }
     if let (None, Some(after)) = (&judgement.before, &judgement.after) {
         for line in sequence::lines(&after.transcript, detail) {
             say(format!(" {}", cell(Some(&line))));
         }
         if let Some(Symptom { outcome: Some(outcome), class: Some(class), cause: Some(cause), .. }) = &case.symptom {
-            say(format!("\n{FAINT}found   {FAINT:#}  {outcome} ({class}; {cause})"));
+            say(format!("\n{FAINT}found         {FAINT:#}  {outcome} ({class}; {cause})"));
         }
-        say(format!("{FAINT}now     {FAINT:#}  {}, ended by {}", after.outcome, after.outcome.closed_by));
+        say(format!("{FAINT}now           {FAINT:#}  {}, ended by {}", after.outcome, after.outcome.closed_by));
         for finding in &after.findings {
-            say(format!("          {}: {}", finding.check, finding.message));
+            say(format!("                {}: {}", finding.check, finding.message));
         }
-        say(format!("{FAINT}control {FAINT:#}  {}", healthy(&after.control)));
+        say(format!("{FAINT}healthy client{FAINT:#}  {}", healthy(&after.control)));
     }
     for (sham, (verdict, judged)) in case.shams.iter().zip(&judgement.shams) {
-        say(format!("{FAINT}claimed {FAINT:#}  {} ({})", sham.claim, sham.defects));
-        say(format!("          in place of the repair: {}; {verdict}", judged.outcome));
+        say(format!("{FAINT}claimed       {FAINT:#}  {} ({})", sham.claim, sham.defects));
+        say(format!("                in place of the fix: {}; {verdict}", judged.outcome));
     }
     let style = if judgement.verdict.passes() { GOOD } else { BAD };
     let why = judgement.reason.as_ref().map_or(String::new(), |_| format!(": {}", judgement.why()));
-    say(format!("{FAINT}verdict {FAINT:#}  {style}{}{style:#}{why}", judgement.verdict));
-    say(format!("{FAINT}reproduce{FAINT:#} {}", shell(&trial.replay(seed))));
+    say(format!("{FAINT}verdict       {FAINT:#}  {style}{}{style:#}{why}", judgement.verdict));
+    say(format!("{FAINT}reproduce     {FAINT:#}  {}", shell(&trial.replay(seed))));
     let is_its = |issue: &&Issue| case.issues.iter().any(|key| *key == issue.key || issue.also.contains(key));
     for issue in background.issues.iter().filter(is_its) {
         for claim in &issue.claim {
@@ -113,7 +113,7 @@ pub fn render(
 
 fn side_by_side(before: &Judged, after: &Judged, width: usize, detail: Detail) -> String {
     let mut table = plain_table(width);
-    table.set_header(["before: the defective twin", "after: the repaired twin"]);
+    table.set_header(["before: with bug", "after: with fix"]);
     let (left, right) = (sequence::lines(&before.transcript, detail), sequence::lines(&after.transcript, detail));
     for index in 0..left.len().max(right.len()) {
         table.add_row([cell(left.get(index)), cell(right.get(index))]);

@@ -20,7 +20,7 @@ pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
 pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
 pub(super) const FAINT: Style = Style::new().dimmed();
 
-/// The column of the control, and the width from which on it is shown.
+/// The column of the healthy client, and the width from which on it is shown.
 const CONTROL: usize = 4;
 const WIDTH_WITH_CONTROL: usize = 130;
 /// The width from which on names are never cut.
@@ -41,8 +41,8 @@ pub fn render(report: &Report, width: usize) -> String {
     // A narrow terminal has no room for what is the same in every row that passes.
     let shows = |column: usize| column != CONTROL || width >= WIDTH_WITH_CONTROL;
     let is_external = report.trials.iter().any(|(ran, _)| ran.external().is_some());
-    let (before, after) = if is_external { ("before", "after") } else { ("defective twin", "repaired twin") };
-    let header = ["case", "behind", before, after, "control", "verdict"];
+    let (before, after) = if is_external { ("before", "after") } else { ("with bug", "with fix") };
+    let header = ["case", "server", before, after, "healthy", "verdict"];
     table.set_header(header.into_iter().enumerate().filter(|(index, _)| shows(*index)).map(|(_, cell)| cell));
     for row in fold(&report.trials) {
         let cells = row.cells(&servers_of(&report.trials, &row.ran.case().name));
@@ -179,10 +179,10 @@ pub(super) fn paint(table: &str, labels: &[(&str, Style)]) -> String {
     text
 }
 
-/// The claimed repairs, each with what it shows in place of the real one.
+/// The claimed fixes, each with what it shows in place of the real one.
 fn shams(report: &Report, width: usize) -> String {
     let mut table = plain_table(width);
-    table.set_header(["claimed repair", "of", "in place of the repair", "verdict"]);
+    table.set_header(["claimed fix", "of", "in place of the fix", "verdict"]);
     let mut seen = BTreeSet::new();
     for (ran, judgement) in &report.trials {
         for (sham, (verdict, judged)) in ran.case().shams.iter().zip(&judgement.shams) {
@@ -205,7 +205,7 @@ fn shams(report: &Report, width: usize) -> String {
 fn explain(ran: &Ran, judgement: &Judgement, seed: u64) -> String {
     let (verdict, case, why) = (judgement.verdict, &ran.case().name, judgement.why());
     if matches!(judgement.reason, Some(Reason::NotForThisTarget(_))) {
-        // A case that the target cannot perform is no complaint about it.
+        // A case that the target cannot perform is no finding against it.
         return format!("\n{verdict} {case}: {why}");
     }
     let environment = ran.environment().map_or(String::new(), |environment| format!(" in {environment}"));

@@ -133,7 +133,7 @@ pub struct Conformance {
     pub server: String,
     /// Each case that was tried, in order.
     pub tried: Vec<Tried>,
-    /// Why nothing can be concluded from it, where a valid client did not get through before or after.
+    /// Why nothing can be concluded from it, where a healthy client did not get through before or after.
     pub trouble: Option<String>,
 }
 

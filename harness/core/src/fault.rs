@@ -1,4 +1,4 @@
-//! A hardship injected from outside while a case runs.
+//! A fault injected from outside while a case runs.
 //!
 //! Each place has a file, and in it each fault is one entry: its name, what it does, its settings, and how it is shown.
 //! The code that reads and writes case files, lists the catalogue and checks the documents follows from the entries.

@@ -288,7 +288,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// The valid token obtained for a binding, and the binding's own invalid one.
+    /// The valid token obtained for a service file, and the service file's own invalid one.
     pub fn of(binding: &Binding, valid: String) -> Tokens {
         let by_user = binding.user_tokens.clone();
         Tokens { valid, by_user, invalid: binding.credential.invalid.clone() }
@@ -337,7 +337,7 @@ impl Default for Messages {
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
 impl Binding {
-    /// Reads a binding.
+    /// Reads a service file.
     ///
     /// # Errors
     /// Says where in the file and what is wrong.
@@ -345,7 +345,7 @@ impl Binding {
         toml::from_str(text).map_err(|error| Error::toml(path, text, &error))
     }
 
-    /// The binding of a service without a service file: its own routes say where it is.
+    /// As a service is spoken to that has no service file: its own routes say where it is.
     pub fn unknown() -> Binding {
         Binding {
             knowledge: Knowledge::None,
@@ -365,7 +365,7 @@ impl Binding {
         name == DEFAULT_USER || self.users.contains_key(name)
     }
 
-    /// As the embedded backend is spoken to in as few words as can be. It issues its credentials itself.
+    /// As the built-in backend is spoken to in as few words as can be. It issues its credentials itself.
     pub fn embedded() -> Binding {
         Binding {
             credential: CredentialBinding { source: Some(TokenSource::Issued), ..CredentialBinding::default() },
@@ -399,7 +399,7 @@ impl Binding {
         }
     }
 
-    /// The upgrade of a valid client; `None` where the service file names no path for it.
+    /// The upgrade of a healthy client; `None` where the service file names no path for it.
     pub fn upgrade(&self, authority: &str) -> Option<Request> {
         let path = self.paths.websocket.as_ref()?;
         let credential = if self.credential.is_needed() { Credential::Valid } else { Credential::None };
@@ -408,7 +408,7 @@ impl Binding {
         Some(Request { places: vec![place.unwrap_or(self.credential.place)], ..request })
     }
 
-    /// A whole session of a valid client, each step of which has this limit; `None` where the service file names no path
+    /// A whole session of a healthy client, each step of which has this limit; `None` where the service file names no path
     /// for it.
     pub fn session(&self, authority: &str, limit: Duration) -> Option<Vec<Step>> {
         let step = |act| Step::new(act, limit);
@@ -423,7 +423,7 @@ impl Binding {
         Some(steps)
     }
 
-    /// The facts about the server by which its answers are judged. A binding is read once and lives as long as the
+    /// The facts about the server by which its answers are judged. A service file is read once and lives as long as the
     /// process.
     pub fn service(&self) -> Service {
         let forever = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };

@@ -41,7 +41,7 @@ pub struct Case {
     pub summary: String,
     /// One sentence: what was reported.
     pub reported: Option<String>,
-    /// One sentence: what was really behind it.
+    /// One sentence: its root cause.
     pub behind: Option<String>,
     /// The issues it was reported under, by number or by the name `fixtures/issues.toml` gives them.
     pub issues: Vec<String>,
@@ -66,13 +66,13 @@ pub struct Case {
     pub faults: Vec<Fault>,
     /// The seed it needs; `None` when any will do.
     pub seed: Option<u64>,
-    /// Whether the valid client comes only after the case, not before and beside it.
+    /// Whether the healthy client comes only after the case, not before and beside it.
     pub is_alone: bool,
     /// Arguments for the server that the harness starts, beside its own.
     pub server_arguments: ServerArguments,
     /// The steps of its healthy client; `None` where the target or the case's own first request says them.
     pub control: Option<Vec<Step>>,
-    /// The outcomes that are accepted of the repaired twin, for each step that opens an exchange.
+    /// The outcomes that are accepted of the version with the fix, for each step that opens an exchange.
     pub accepted: Vec<Accepted>,
     /// How many exchanges of a class there must be at least.
     pub at_least: BTreeMap<Class, usize>,
@@ -141,13 +141,13 @@ impl Accepted {
 pub struct Sham {
     /// The claim, in one sentence.
     pub claim: String,
-    /// The defects that the claimed repair left in.
+    /// The defects that the claimed fix left in.
     pub defects: Defects,
     /// The outcome it shows.
     pub outcome: OutcomePattern,
     /// The class it shows.
     pub class: Class,
-    /// Checks that must complain.
+    /// Checks that must have a finding.
     pub found_by: Vec<String>,
     /// Outcome and class behind particular servers, where they differ.
     pub on: BTreeMap<String, (OutcomePattern, Class)>,

@@ -1,4 +1,4 @@
-//! Tries the frame cases on a running target, one connection after the other, with a valid client before and after.
+//! Tries the frame cases on a running target, one connection after the other, with a healthy client before and after.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ use relapse_simulate::{link::Wire, recorder::Recorder};
 /// How long the client waits for what does not come, unless it is told otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long an upgrade, a greeting, and each step of a valid client may take.
+/// How long an upgrade, a greeting, and each step of a healthy client may take.
 const OPENING_LIMIT: Duration = Duration::from_secs(10);
 
 /// More than any rule brings about.
@@ -78,7 +78,7 @@ pub async fn conform(cases: &[Arc<FrameCase>], peer: &Peer<'_>, done: impl Fn())
 }
 
 impl Peer<'_> {
-    /// Lets a valid client have a session.
+    /// Lets a healthy client have a session.
     async fn control(&self) -> Result<(), String> {
         let steps = self.binding.session(&self.authority, OPENING_LIMIT);
         let steps = steps.ok_or("the service file names no path for WebSockets")?;
@@ -87,7 +87,7 @@ impl Peer<'_> {
         self.clear().await?;
         match Reading::of(&transcript, 0).outcome() {
             outcome if outcome.class == Class::Served => Ok(()),
-            outcome => Err(format!("a valid client gets {outcome}")),
+            outcome => Err(format!("a healthy client gets {outcome}")),
         }
     }
 
@@ -100,7 +100,7 @@ impl Peer<'_> {
     async fn converse(&self, case: &FrameCase, variant: &Variant, number: usize) -> Result<Judged, String> {
         let messages = &self.binding.messages;
         let said = messages.request.as_ref().zip(messages.events.first());
-        let (request, answer) = said.ok_or("the binding has no request, or nothing that answers it")?;
+        let (request, answer) = said.ok_or("the service file has no request, or nothing that answers it")?;
         let seed = self.seed.wrapping_add(number as u64);
         let mut chance = fastrand::Rng::with_seed(seed);
         let written = variant.write(request, &mut chance)?;
@@ -137,7 +137,7 @@ impl Peer<'_> {
         Ok(judged)
     }
 
-    /// The exception that left the application meanwhile, if its ledger tells: that is not the server's doing.
+    /// The exception that left the application meanwhile, if its event log tells: that is not the server's doing.
     fn raised(&self, recorder: &Recorder) -> Option<String> {
         // Everything that was told until now is written down by then.
         self.target.residue();

@@ -1,4 +1,4 @@
-//! Finds out how to speak to an external server, as far as asking tells, and writes it down as a binding.
+//! Finds out how to speak to an external server, as far as asking tells, and writes it down as a service file.
 
 use std::fmt::{Display, Write as _};
 use std::io;
@@ -74,7 +74,7 @@ const NOWHERE: &str = "/relapse-asks-for-what-is-nowhere";
 const PLACES: [CredentialPlace; 4] =
     [CredentialPlace::Header, CredentialPlace::Query, CredentialPlace::Subprotocol, CredentialPlace::SubprotocolAlone];
 
-/// First messages that a client may send: the embedded backend's own request, and a question that many servers answer.
+/// First messages that a client may send: the built-in backend's own request, and a question that many servers answer.
 fn requests_in_common() -> [String; 2] {
     let own = Binding::default().messages.request.unwrap_or_default();
     [own, r#"{"type":"ping"}"#.to_owned()]
@@ -130,14 +130,14 @@ pub async fn init(mut server: External, named: &[Route], has_token: bool) -> Res
     };
     binding.credential.place = place.unwrap_or(binding.credential.place);
     if has_token && opens != Opens::ToAnyone {
-        // The writer of the binding says where the token comes from.
+        // The writer of the service file says where the token comes from.
         binding.credential.source = Some(TokenSource::Issued);
     }
     let opens = opens == Opens::ToAnyone || place.is_some();
     let about_messages = if opens {
         asked.messages(&mut binding, &path, &words).await?
     } else {
-        "No session opened, so these are the embedded backend's.".to_owned()
+        "No session opened, so these are the built-in backend's.".to_owned()
     };
     let Asked { mut server, named, .. } = asked;
     server.recognize(&binding, &discover::servers()?).await;

@@ -15,7 +15,7 @@ pub struct Issue {
     pub also: Vec<String>,
     /// One line: what was reported.
     pub title: String,
-    /// One sentence: what was really behind it.
+    /// One sentence: its root cause.
     #[serde(rename = "root_cause")]
     pub behind: String,
     /// The published claims about it that are wrong.

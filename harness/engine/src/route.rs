@@ -159,7 +159,7 @@ impl Route {
         request.headers.sort();
     }
 
-    /// The steps of a valid client there: one request, or a session in which it only listens for a moment.
+    /// The steps of a healthy client there: one request, or a session in which it only listens for a moment.
     pub fn greeting(&self, limit: Duration) -> Vec<Step> {
         let step = |act| Step::new(act, limit);
         if !self.is_websocket {

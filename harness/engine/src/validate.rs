@@ -122,7 +122,7 @@ impl Tried<'_> {
         Ok(transcript)
     }
 
-    /// Tries what the binding says.
+    /// Tries what the service file says.
     async fn service(&self, validation: &mut Validation) -> Result<(), Error> {
         let mut healthy = Vec::new();
         for path in &self.binding.paths.health {
@@ -251,7 +251,7 @@ impl Tried<'_> {
 }
 
 /// Of a row that only says what is wrong.
-const NO_COMPLAINT: &str = "nothing to complain of";
+const NO_COMPLAINT: &str = "no finding";
 
 /// The findings of the checks where the exchange ended well; the rows already show other failures.
 fn complaints(transcript: &Transcript, outcome: &Outcome) -> impl Iterator<Item = (String, String)> {

@@ -36,7 +36,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// The application of a server, spoken to as the binding says; it takes this token.
+    /// The application of a server, spoken to as the service file says; it takes this token.
     pub fn new(server: Server, binding: &Binding, valid: String) -> Served {
         let service = Service { kind: TargetKind::Served, ..binding.service() };
         Served { server: Arc::new(server), service, tokens: Tokens::of(binding, valid) }

@@ -1,4 +1,4 @@
-//! The embedded service: the one target that has revisions.
+//! The built-in service: the one target that has revisions.
 //!
 //! The layers that an HTTP request passes, outermost first: `scope_guard` (a malformed scope is answered, not served),
 //! `relabel` (nothing, in the repaired service), `session` and inside of it the auth context, which reads the session;

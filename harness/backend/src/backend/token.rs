@@ -84,7 +84,7 @@ pub(super) struct Verified {
 }
 
 impl Verified {
-    /// The auth service's answer about it: the embedded one has revoked every token whose identifier says so.
+    /// The auth service's answer about it: the built-in one has revoked every token whose identifier says so.
     pub(super) fn is_revoked(&self) -> bool {
         self.id.starts_with(REVOKED_PREFIX)
     }

@@ -42,7 +42,7 @@ impl fmt::Display for Calls {
 }
 
 faults! {
-    /// One hardship of a dependency. An occasion is a call.
+    /// One fault of a dependency. An occasion is a call.
     CallFault at Dependency;
     /// fails the call with this error
     Fail "fail" {

@@ -7,7 +7,7 @@ use super::{
 };
 
 faults! {
-    /// One hardship of a connection. An occasion is a connection.
+    /// One fault of a connection. An occasion is a connection.
     ConnectionFault at Edge;
     /// ends the connection so long after it began, whatever it carries
     Lifetime "lifetime" {

@@ -43,7 +43,7 @@ impl std::fmt::Display for Events {
 }
 
 faults! {
-    /// One hardship of `receive` or `send`. An occasion is an event that is meant.
+    /// One fault of `receive` or `send`. An occasion is an event that is meant.
     EventFault at Event;
     /// gives another event first; what is no event of the specification is given as it is
     Give "give_event" {

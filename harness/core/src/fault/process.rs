@@ -3,7 +3,7 @@
 use super::setting::{Time, faults};
 
 faults! {
-    /// One hardship of the process, as the case begins.
+    /// One fault of the process, as the case begins.
     ProcessFault at Process;
     /// starts the process anew
     Restart "restart" {} "the process is started anew";

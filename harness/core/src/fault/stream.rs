@@ -21,7 +21,7 @@ impl Direction {
 }
 
 faults! {
-    /// One hardship of a byte stream. An occasion is a connection.
+    /// One fault of a byte stream. An occasion is a connection.
     StreamFault at Edge;
     /// carries everything later
     Delay "delay_bytes" {

@@ -23,7 +23,7 @@ pub enum Class {
     /// The request itself is at fault: 400, 404, 405, 413, 426, 429, or close 1009.
     RefusedRequest,
     /// An injected fault between client and application broke the exchange; other exchanges and the service's own
-    /// ledger must show whether the service is healthy.
+    /// event log must show whether the service is healthy.
     CutByFault,
     /// HTTP 500, close 1011, or nothing that listens.
     ServerError,

@@ -380,14 +380,14 @@ fn refusal(outcome: &Outcome) -> String {
     text.strip_prefix("http ").or(text.strip_prefix("close ")).map_or(text.clone(), str::to_owned)
 }
 
-/// One complaint of one check.
+/// One violation of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The check that complains.
+    /// The check.
     pub check: &'static str,
-    /// The key that tells this complaint from others of the same check, stable from run to run.
+    /// The key that tells this finding from others of the same check, stable from run to run.
     pub key: String,
-    /// The complaint, with its evidence.
+    /// The finding, with its evidence.
     pub message: String,
 }
 
@@ -451,7 +451,7 @@ pub struct Judged {
     pub outcome: Outcome,
     /// How each of its exchanges ended.
     pub outcomes: Vec<Outcome>,
-    /// The checks' complaints about it.
+    /// The checks' findings about it.
     pub findings: Vec<Finding>,
     /// Everything that happened.
     pub transcript: Transcript,

@@ -62,12 +62,15 @@ impl fmt::Display for TargetKind {
 #[serde(rename_all = "kebab-case")]
 pub enum Party {
     /// The client.
+    #[serde(rename = "client")]
     Probe,
     /// The man in the middle.
     Edge,
     /// The ASGI server.
+    #[serde(rename = "server")]
     Front,
     /// The application.
+    #[serde(rename = "app")]
     Application,
     /// Something the application depends on.
     Dependency,
@@ -81,10 +84,10 @@ impl Party {
     /// The party's name.
     pub fn name(self) -> &'static str {
         match self {
-            Party::Probe => "probe",
+            Party::Probe => "client",
             Party::Edge => "edge",
-            Party::Front => "front",
-            Party::Application => "application",
+            Party::Front => "server",
+            Party::Application => "app",
             Party::Dependency => "dependency",
             Party::Process => "process",
             Party::Nobody => "nobody",
@@ -169,7 +172,7 @@ pub enum NeverCame {
 /// One observed thing.
 #[derive(Debug, Clone, PartialEq)]
 pub enum What {
-    /// Nothing listened where the probe wanted to connect.
+    /// Nothing listened where the client wanted to connect.
     ConnectionRefused,
     /// The client of this exchange has a name.
     OpenedBy {
@@ -181,16 +184,16 @@ pub enum What {
         /// The exchange that began it.
         exchange: usize,
     },
-    /// The probe wrote a request head.
+    /// The client wrote a request head.
     RequestSent {
         /// The head.
         head: RequestHead,
         /// The credential in it.
         credential: Presented,
     },
-    /// The probe read a response head.
+    /// The client read a response head.
     ResponseSeen(ResponseHead),
-    /// The probe read a response body.
+    /// The client read a response body.
     BodySeen {
         /// The bytes that came.
         body: Bytes,
@@ -208,34 +211,34 @@ pub enum What {
         /// The time that it took; `None` where it had not come when the client stopped reading.
         took: Option<Duration>,
     },
-    /// The probe sent a part of the request's body only.
+    /// The client sent a part of the request's body only.
     BodyCutShort {
         /// The bytes that it sent.
         sent: usize,
         /// The bytes of the whole body.
         whole: usize,
     },
-    /// The probe refuses the handshake, as a client must (RFC 6455 section 4.1).
+    /// The client refuses the handshake, as a client must (RFC 6455 section 4.1).
     HandshakeRefused {
         /// The rule that it breaks.
         why: String,
     },
-    /// The probe wrote a frame.
+    /// The client wrote a frame.
     FrameSent(Frame),
-    /// The probe read a frame.
+    /// The client read a frame.
     FrameSeen(Frame),
     /// The last frame of a fragmented message completed it.
     MessageSeen(Frame),
-    /// The probe read a frame, or bytes, that no client may take.
+    /// The client read a frame, or bytes, that no client may take.
     BadFrameSeen(FrameError),
-    /// The probe read bytes that are no response head.
+    /// The client read bytes that are no response head.
     BadHeadSeen {
         /// The rule that they break.
         why: String,
     },
-    /// The probe saw the end of the stream.
+    /// The client saw the end of the stream.
     EndSeen,
-    /// The probe's limit passed.
+    /// The client's limit passed.
     DeadlinePassed {
         /// The event it was waiting for.
         waiting_for: String,
@@ -259,11 +262,11 @@ pub enum What {
         /// The step, counted from 1.
         step: usize,
     },
-    /// The probe breaks the connection (RST on a socket). [`What::Left`] follows.
+    /// The client breaks the connection (RST on a socket). [`What::Left`] follows.
     LinkReset,
-    /// The probe ended the stream without a close frame.
+    /// The client ended the stream without a close frame.
     Left,
-    /// The probe reads no more for a while.
+    /// The client reads no more for a while.
     StoppedReading,
     /// A fault acted. The party says where.
     FaultFired {
@@ -629,7 +632,7 @@ pub struct Words {
 }
 
 impl Default for Words {
-    /// The embedded backend's.
+    /// The built-in backend's.
     fn default() -> Words {
         Words {
             welcomes: &["connection_established", "connect"],

@@ -181,7 +181,7 @@ pub(super) struct RawSham {
     pub(super) on: BTreeMap<Spanned<String>, RawShamOn>,
 }
 
-/// A sham behind another server: what is not said is as behind the first.
+/// A claimed fix behind another server: what is not said is as behind the first.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawShamOn {

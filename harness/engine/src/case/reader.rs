@@ -98,7 +98,7 @@ impl Reader<'_> {
         }
         if let (Some(one), [_, ..]) = (&raw.defect, raw.defects.as_slice()) {
             let help = Some("name one with `defect`, or some with `defects`".to_owned());
-            return Err(self.error(one.span(), "the defective twin is named twice", help));
+            return Err(self.error(one.span(), "the version with the bug is named twice", help));
         }
         let twin = self.defects(raw.defect.iter().chain(&raw.defects))?;
         let vocabulary = raw.vocabulary.unwrap_or(match twin.is_empty() {
@@ -407,7 +407,7 @@ impl Reader<'_> {
     fn sham(&self, raw: RawSham, profiles: Option<&Vec<String>>) -> Result<Sham, Error> {
         if raw.claim.get_ref().trim().is_empty() || raw.defects.get_ref().is_empty() {
             let help = Some("say what was claimed, and name the defects of the tree it left".to_owned());
-            return Err(self.error(raw.defects.span(), "this sham says nothing", help));
+            return Err(self.error(raw.defects.span(), "this claimed fix says nothing", help));
         }
         let defects = self.defects(raw.defects.get_ref().iter())?;
         let outcome = self.outcome(&raw.outcome)?;
@@ -962,10 +962,10 @@ impl Reader<'_> {
             let help = Some("on the backend a symptom has `outcome`, `class`, `cause` and `found_by`".to_owned());
             return Err(self.error(whole, "this symptom is not whole", help));
         }
-        // No check complains about a good class; there the case's own expectations tell the versions apart.
+        // No check has a finding about a good class; there the case's own expectations tell the versions apart.
         let is_told_apart = !is_on_backend || symptom.class.is_some_and(Class::is_good);
         if symptom.found_by.is_empty() && !is_told_apart {
-            let help = Some("a symptom that no check complains about proves nothing".to_owned());
+            let help = Some("a symptom that is no finding of any check proves nothing".to_owned());
             let span = raw.found_by.as_ref().map_or(whole, Spanned::span);
             return Err(self.error(span, "`found_by` names no check", help));
         }

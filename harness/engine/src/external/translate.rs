@@ -226,17 +226,17 @@ fn event(name: &str, words: &Words, binding: &Binding) -> Result<Option<String>,
         // The last one stands for the last one, however many there are.
         Some(at) if at + 1 == words.events.len() => Ok(binding.messages.events.last().cloned()),
         Some(at) => Ok(binding.messages.events.get(at).cloned()),
-        None => Err(format!("it waits for a `{name}` message, which only the embedded backend sends")),
+        None => Err(format!("it waits for a `{name}` message, which only the built-in backend sends")),
     }
 }
 
 fn open(request: &Request, binding: &Binding, external: &External) -> Result<Request, String> {
     let path = String::from_utf8_lossy(&request.path);
     if path != "/ws" {
-        return Err(format!("it opens `{path}`, and the binding knows one path for WebSockets"));
+        return Err(format!("it opens `{path}`, and the service file knows one path for WebSockets"));
     }
     if !binding.credential.is_needed() && request.credential != Credential::Valid {
-        return Err("it is about a client without a valid credential, and the binding has none".to_owned());
+        return Err("it is about a client without a valid credential, and the service file has none".to_owned());
     }
     bound(binding.at_websocket(request.clone()), binding, &external.target.authority())
 }
@@ -247,12 +247,12 @@ fn plain(request: &Request, binding: &Binding, external: &External) -> Result<Re
     let path = match path.as_str() {
         known if health.iter().any(|path| path == known) => path,
         "/health" if !health.is_empty() => health[0].clone(),
-        _ => return Err(format!("it requests `{path}`, which is none of the binding's health paths")),
+        _ => return Err(format!("it requests `{path}`, which is none of the service file's health paths")),
     };
     bound(Request { path: path.into_bytes(), ..request.clone() }, binding, &external.target.authority())
 }
 
-/// With the server's own name, and a credential that the binding has, where the binding puts it.
+/// With the server's own name, and a credential that the service file has, where the service file puts it.
 fn bound(mut request: Request, binding: &Binding, authority: &str) -> Result<Request, String> {
     use Credential::{Empty, Garbage, NoScheme, None, Valid};
     match request.credential {
@@ -260,13 +260,13 @@ fn bound(mut request: Request, binding: &Binding, authority: &str) -> Result<Req
         // A service that lets every client in lets a valid one in too.
         Valid if !binding.credential.is_needed() => request.credential = None,
         _ if !binding.credential.is_needed() => {
-            return Err("it presents a credential, and the binding has none".to_owned());
+            return Err("it presents a credential, and the service file has none".to_owned());
         }
         Valid | Empty | Garbage | NoScheme => {
             let is_known = |place: &CredentialPlace| binding.credential.places().any(|known| known == *place);
             if !request.places.iter().all(is_known) {
                 if request.places != [CredentialPlace::Header] {
-                    return Err("its credential travels where the binding's does not".to_owned());
+                    return Err("its credential travels where the service file's does not".to_owned());
                 }
                 request.places = vec![binding.credential.place];
             }

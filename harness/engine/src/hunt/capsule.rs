@@ -20,12 +20,12 @@ use relapse_core::{
     record::transcript::Transcript,
 };
 
-/// How many characters of a finding stand in the name of its capsule.
+/// How many characters of a finding stand in the name of its reproducer.
 const NAME_CHARACTERS: usize = 48;
 
 impl Worker<'_> {
-    /// The capsule of what was found: an ordinary case with concrete values. On a revision with defects that one is
-    /// its defective twin; otherwise it records what must not be found again. On a server that is not ours the symptom
+    /// The reproducer of what was found: an ordinary case with concrete values. On a revision with defects that one is
+    /// its version with the bug; otherwise it records what must not be found again. On a server that is not ours the symptom
     /// is what was seen.
     pub(super) fn capsule(
         &self,
@@ -114,7 +114,7 @@ fn symptom(judged: &Judged) -> Symptom {
         .findings
         .iter()
         .map(|finding| finding.check)
-        // The valid client that comes afterwards says again what the case says.
+        // The healthy client that comes afterwards says again what the case says.
         .filter(|name| *name != "control_opens")
         .map(str::to_owned)
         .collect();

@@ -221,7 +221,7 @@ impl Foreign {
         }
     }
 
-    /// Some clients follow the binding, if there is one that describes the service. Many at a time come only if time,
+    /// Some clients follow the service file, if there is one that describes the service. Many at a time come only if time,
     /// and so everything, is virtual.
     fn as_promised(&self, seed: u64) -> Option<promise::Clients> {
         let mut chance = fastrand::Rng::with_seed(seed.wrapping_mul(0xA24B_AED4_963E_E407));
@@ -229,8 +229,8 @@ impl Foreign {
         is_one.then(|| promise::draw(&mut chance, &self.binding, !self.is_real())).flatten()
     }
 
-    /// The visits, to the application's own routes. If a binding describes the service, some stay as they are, in the
-    /// binding's words.
+    /// The visits, to the application's own routes. If a service file describes the service, some stay as they are, in the
+    /// service file's words.
     fn by_route(&self, visits: Vec<Vec<Step>>, seed: u64) -> Vec<Vec<Step>> {
         let mut chance = fastrand::Rng::with_seed(seed.wrapping_mul(0xD1B5_4A32_D192_ED03));
         let (sessions, requests): (Vec<&Route>, Vec<&Route>) = self.routes.iter().partition(|route| route.is_websocket);

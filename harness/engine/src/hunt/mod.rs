@@ -1,5 +1,5 @@
 //! Searches for failures without a report: draws scripts and plans, runs them, judges, shrinks each that fails, and
-//! keeps it as a capsule, which is a case like any other.
+//! keeps it as a reproducer, which is a case like any other.
 
 mod capsule;
 mod draw;
@@ -54,7 +54,7 @@ const ENOUGH: u64 = 20;
 /// How many cases are tried alone where one shows what was found only after others.
 const TRIED_ALONE: usize = 32;
 
-/// The smallest thing that shows a complaint.
+/// The smallest thing that shows a finding.
 struct Smallest {
     drawn: Drawn,
     played: Played,
@@ -83,9 +83,9 @@ pub enum Reproduction {
 pub struct Found {
     /// Its identity.
     pub key: FindingKey,
-    /// The complaint, with its evidence.
+    /// The finding, with its evidence.
     pub message: String,
-    /// The other complaints of the same smallest case: key and message.
+    /// The other findings of the same smallest case: key and message.
     pub also: Vec<(FindingKey, String)>,
     /// The seed that drew it.
     pub seed: u64,
@@ -295,7 +295,7 @@ pub type Watch<'a> = &'a (dyn Fn(&Reached, &BTreeSet<FindingKey>) -> bool + Sync
 
 /// Hunts with many workers at a time, each with a clock of its own. Unless the hunt is stopped, or an external target
 /// remembers whom it has served, the result does not depend on the number of workers. `watch` gets the coverage and the
-/// complaints of each chunk of cases.
+/// findings of each chunk of cases.
 /// An app that does not start for one worker ends that worker; the others do its cases.
 ///
 /// # Errors
@@ -362,19 +362,19 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, 
     Ok(campaign)
 }
 
-/// The coverage of the cases that were drawn and run, and the first case for each complaint.
+/// The coverage of the cases that were drawn and run, and the first case for each finding.
 #[derive(Debug, Default)]
 struct Scan {
     reached: Reached,
-    /// For each complaint the first case that has it.
+    /// For each finding the first case that has it.
     first: BTreeMap<FindingKey, First>,
 }
 
-/// The first case that has a complaint.
+/// The first case that has a finding.
 #[derive(Debug)]
 struct First {
     number: u64,
-    /// The complaint's words there.
+    /// The finding's words there.
     message: String,
     /// The events there, on a server that need not do it again.
     seen: Option<Arc<Transcript>>,
@@ -490,7 +490,7 @@ impl Hunt {
         worker.conclude(worker.scan(0..self.cases)?)
     }
 
-    /// The complaints of the first case that has any, as it was drawn: its seed, and the keys of the complaints.
+    /// The findings of the first case that has any, as it was drawn: its seed, and the keys of the findings.
     ///
     /// # Errors
     /// When the harness could not do its work.
@@ -599,7 +599,7 @@ impl<'h> Worker<'h> {
         Ok(())
     }
 
-    /// Shrinks what complained first, in the order of the cases. What the smallest case complains of beside it is the
+    /// Shrinks the first findings, in the order of the cases. What else is found in the smallest case is the
     /// same finding, seen by another check.
     fn conclude(&self, scan: Scan) -> Result<Campaign, Error> {
         let hunt = self.hunt;
@@ -666,7 +666,7 @@ impl<'h> Worker<'h> {
         Ok(Campaign { reached, found, unfinished })
     }
 
-    /// Shrinks what was found and makes a capsule of it.
+    /// Shrinks what was found and makes a reproducer of it.
     fn keep(&self, key: FindingKey, found: (Drawn, Played), number: u64) -> Result<Found, Error> {
         let hunt = self.hunt;
         let Smallest { drawn, played, number, reproduction } = self.shrink_and_confirm(&key, found, number)?;
@@ -694,7 +694,7 @@ impl<'h> Worker<'h> {
         Ok(Found { key, message, also, seed, number, drawn, transcript, capsule, reproduction })
     }
 
-    /// The smallest thing that still shows a complaint of the case with this number, counted from 0; in a fresh process
+    /// The smallest thing that still shows a finding of the case with this number, counted from 0; in a fresh process
     /// if there can be one.
     fn shrink_and_confirm(&self, key: &FindingKey, found: (Drawn, Played), number: u64) -> Result<Smallest, Error> {
         let hunt = self.hunt;
@@ -762,12 +762,12 @@ fn is_located_exception(key: &FindingKey) -> bool {
 /// Everything that happened, or the text of a panic.
 type Played = Result<Transcript, String>;
 
-/// Everything that is wrong with a run, each with what tells it from other complaints.
+/// Everything that is wrong with a run, each with what tells it from other findings.
 fn complaints(played: &Played) -> Vec<(FindingKey, String)> {
     look(played, &mut |_, _| {})
 }
 
-/// Whether a run has this complaint.
+/// Whether a run has this finding.
 fn complains(played: &Played, key: &FindingKey) -> bool {
     complaints(played).iter().any(|(other, _)| other == key)
 }

@@ -1,4 +1,4 @@
-//! Draws what a binding's own words make possible: clients that keep to what it promises, and clients that go beyond it.
+//! Draws what a service file's own words make possible: clients that keep to what it promises, and clients that go beyond it.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const REFUSALS: [usize; 3] = [3, 5, 10];
 /// The visits of clients of a bound service, and how many clients there are.
 pub(super) type Clients = (Vec<Vec<Step>>, Crowd);
 
-/// Draws one; `None` if the binding lacks what it takes. `has_room` is true if many clients at a time burden no real
+/// Draws one; `None` if the service file lacks what it takes. `has_room` is true if many clients at a time burden no real
 /// server.
 pub(super) fn draw(chance: &mut Rng, binding: &Binding, has_room: bool) -> Option<Clients> {
     let alone = |visits: Option<Vec<Vec<Step>>>| Some((visits?, Crowd::ONE));
@@ -45,7 +45,7 @@ fn wait(name: &str) -> Step {
     step(Act::Wait(Awaited::Message(name.to_owned())))
 }
 
-/// The upgrade of a valid client, on the service's own host; to `/` where the service file names no path for WebSockets.
+/// The upgrade of a healthy client, on the service's own host; to `/` where the service file names no path for WebSockets.
 fn upgrade(binding: &Binding) -> Request {
     let upgrade = binding.upgrade("").unwrap_or_else(|| Request::standard("GET", "/"));
     Request { headers: Vec::new(), ..upgrade }
@@ -57,7 +57,7 @@ fn opened(binding: &Binding, request: Request) -> Vec<Step> {
     std::iter::once(step(Act::Open(request))).chain(welcome).collect()
 }
 
-/// The binding's request, and the wait for the last event of the answer.
+/// The service file's request, and the wait for the last event of the answer.
 fn asked(binding: &Binding) -> Vec<Step> {
     let messages = &binding.messages;
     match (&messages.request, messages.events.last()) {
@@ -70,7 +70,7 @@ fn closed() -> Step {
     step(Act::Close(CloseCode::NORMAL))
 }
 
-/// A valid client whose credential travels another way than most, or that offers a subprotocol.
+/// A healthy client whose credential travels another way than most, or that offers a subprotocol.
 fn elsewhere(chance: &mut Rng, binding: &Binding) -> Option<Vec<Vec<Step>>> {
     let mut request = upgrade(binding);
     let spoken = &binding.messages.subprotocols;
@@ -104,7 +104,7 @@ fn impostor(chance: &mut Rng, binding: &Binding) -> Option<Vec<Vec<Step>>> {
     binding.credential.is_needed().then_some(vec![visit])
 }
 
-/// One who is refused again and again, and then a valid client.
+/// One who is refused again and again, and then a healthy client.
 fn lockout(chance: &mut Rng, binding: &Binding) -> Option<Vec<Vec<Step>>> {
     let bad = Request { credential: Credential::Garbage, ..upgrade(binding) };
     let mut visits = vec![vec![step(Act::Open(bad))]; one(chance, &REFUSALS)];
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_a_binding_does_not_say_is_not_tried() {
-        // The binding has no credential, no limit and no request.
+        // The service file has no credential, no limit and no request.
         assert_eq!(drawn("[messages]\nrequest = \"\"\nevents = []\n", true), []);
         assert!(drawn(BINDING, false).iter().all(|(_, crowd)| *crowd == Crowd::ONE));
         // Spaces are not nothing in what is no JSON.

@@ -1,4 +1,4 @@
-//! Makes what was found smaller: whatever can be taken away is taken away while the same complaint remains.
+//! Makes what was found smaller: whatever can be taken away is taken away while the same finding remains.
 
 use super::{Drawn, Hunt, Played, complains};
 use crate::environment::Environment;
@@ -13,7 +13,7 @@ use relapse_core::{
     judge::verdict::FindingKey,
 };
 
-/// The smallest thing found that still shows the complaint when it is played so, and the run that shows it. If an
+/// The smallest thing found that still shows the finding when it is played so, and the run that shows it. If an
 /// external server may not be asked any more, the finding is small enough as it is.
 pub(super) fn shrink(
     hunt: &Hunt,

@@ -109,7 +109,7 @@ impl Change {
 }
 
 impl Worker<'_> {
-    /// The complaints of a version in the smallest case of a finding; `None` where a fault of it does not act there.
+    /// The findings of a version in the smallest case of a finding; `None` where a fault of it does not act there.
     fn shown(&self, found: &Found) -> Result<Option<BTreeSet<FindingKey>>, Error> {
         let played = self.play(&found.drawn, found.seed)?;
         let acted = played.as_ref().map_or(true, |transcript| transcript.fired.iter().all(|fired| *fired > 0));

@@ -37,10 +37,10 @@ use relapse_simulate::{
     recorder::{Recorder, Scribe},
 };
 
-/// The largest payload the probe reads, in bytes.
+/// The largest payload the client reads, in bytes.
 pub const PAYLOAD_BYTES_MAX: u64 = 16 << 20;
 
-/// How long the probe waits for the end of a session that its steps left open.
+/// How long the client waits for the end of a session that its steps left open.
 const PARTING_LIMIT: Duration = Duration::from_secs(5);
 
 /// The first pause of a client that was refused a connection; each further one is twice as long (the reported front

@@ -61,7 +61,7 @@ pub struct Heading<'a> {
     pub name: &'a str,
     /// The keys of the finding, and of the other findings.
     pub keys: Vec<&'a FindingKey>,
-    /// The complaint.
+    /// The finding.
     pub message: &'a str,
     /// The seed that drew it.
     pub seed: u64,
@@ -356,7 +356,7 @@ impl Writer<'_> {
 type Receives<'a> = Vec<(f64, usize, Result<&'a Inbound, &'a Exception>)>;
 type Sends<'a> = BTreeMap<usize, (f64, Option<&'a Exception>)>;
 
-/// The events that an application received, and the results of its sends, from its own ledger.
+/// The events that an application received, and the results of its sends, from its own event log.
 fn plays<'a>(reading: &Reading<'a>, kind: ScopeType, start: f64) -> (Receives<'a>, Sends<'a>) {
     let (mut receives, mut sends, mut count) = (Vec::new(), BTreeMap::new(), 0);
     let mut is_on_send = true;

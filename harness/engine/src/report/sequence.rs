@@ -125,7 +125,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// One event of a server, as it happens. Where there is no probe, the call tells what the client asked.
+/// One event of a server, as it happens. Where there is no client, the call tells what the client asked.
 pub fn narrate(event: &Event, faults: &[Fault], redactor: &Redactor) -> Option<String> {
     match &event.what {
         What::Called { head, .. } => {
@@ -181,18 +181,18 @@ fn line(event: &Event, faults: &[Fault], detail: Detail, redactor: &Redactor) ->
         What::RequestRefused { status } => format!("    server refuses on its own account: {status}"),
         What::CutShort => "    server: stops, and does not wait for this".to_owned(),
         What::KeepaliveExpired => "    server: ping unanswered for too long".to_owned(),
-        What::Called { kind, .. } if full => format!("    application called ({})", kind.name()),
+        What::Called { kind, .. } if full => format!("    app called ({})", kind.name()),
         What::Received(event) if full => format!("    receive: {}", inbound(event, redactor)),
         What::Sent(event) if full => format!("    send: {}", outbound(event, redactor)),
         What::CallRaised(exception) if full => format!("    send raised {}", redactor.text(&exception.to_string())),
-        What::Returned if full => "    application returned".to_owned(),
+        What::Returned if full => "    app returned".to_owned(),
         What::Raised(exception) => {
             let place = exception.place.iter().map(|place| format!(" ({place})")).collect::<String>();
-            format!("    application raised {}{place}", redactor.text(&exception.to_string()))
+            format!("    app raised {}{place}", redactor.text(&exception.to_string()))
         }
         What::Handled(exception) => {
             let place = exception.place.iter().map(|place| format!(" ({place})")).collect::<String>();
-            format!("    application handled {}{place}", redactor.text(&exception.to_string()))
+            format!("    app handled {}{place}", redactor.text(&exception.to_string()))
         }
         What::Logged { level: Level::Error, message } if !message.starts_with("Exception in ASGI") => {
             format!("    log: ERROR {}", redactor.text(message))

@@ -28,7 +28,7 @@ pub(super) fn answer_header<'a>(transcript: &'a Transcript, name: &str) -> Optio
     head(transcript).and_then(|head| header(&head.headers, name)).and_then(|value| std::str::from_utf8(value).ok())
 }
 
-/// The close frame that came in time, whatever stands in it. One that comes later answers the probe's own.
+/// The close frame that came in time, whatever stands in it. One that comes later answers the client's own.
 pub(super) fn close(transcript: &Transcript) -> Option<(Option<CloseCode>, String)> {
     let in_time = transcript.events.iter().take_while(|event| !matches!(event.what, What::DeadlinePassed { .. }));
     in_time.into_iter().find_map(|event| match &event.what {

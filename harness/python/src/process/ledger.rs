@@ -59,7 +59,7 @@ struct Shared {
     is_over: AtomicBool,
 }
 
-/// The state of the ledger.
+/// The state of the event log.
 struct Book {
     witnesses: Vec<Witness>,
     /// The scribe of the connection that comes from a port, and how many calls it has brought.

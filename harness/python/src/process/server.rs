@@ -263,7 +263,7 @@ pub struct Server {
 
 #[derive(Debug)]
 struct Process {
-    // Dropped before the ledger, so that no process is left that would write into it.
+    // Dropped before the event log, so that no process is left that would write into it.
     group: Group,
     printed: Printed,
     ledger: Arc<Ledger>,

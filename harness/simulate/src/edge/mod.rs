@@ -105,7 +105,7 @@ pub enum Carried<'a> {
     Answer(&'a ResponseHead),
     /// A close frame.
     Close {
-        /// The sender: the probe stands for the client, the front for the server.
+        /// The sender: the client or the server.
         by: Party,
         /// Its code.
         code: Option<CloseCode>,

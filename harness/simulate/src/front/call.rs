@@ -112,7 +112,7 @@ impl<P: Protocol> Call<P> {
             told_gone: false,
         };
         let desk = Arc::new(Mutex::new(desk));
-        // The layer of event faults between here and the application keeps the ledger of what it really gets and gives.
+        // The layer of event faults between here and the application keeps the event log of what it really gets and gives.
         let ledger = (!scribe.has_faults_at(Place::Event)).then(|| scribe.clone());
         let inlet = Inlet { desk: Arc::clone(&desk), ledger: ledger.clone() };
         let outlet = Outlet { desk: Arc::clone(&desk), ledger };

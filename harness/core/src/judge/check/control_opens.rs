@@ -6,7 +6,7 @@ use crate::judge::{outcome::Class, verdict::HealthyClient};
 pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
     match evidence.control {
         HealthyClient::Tried(outcome) if outcome.class != Class::Served => {
-            vec![(outcome.ending.to_string(), format!("the valid client got {outcome}"))]
+            vec![(outcome.ending.to_string(), format!("the healthy client got {outcome}"))]
         }
         HealthyClient::Tried(_)
         | HealthyClient::CredentialRefused(_)

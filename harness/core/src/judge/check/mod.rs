@@ -99,7 +99,7 @@ impl<'a> Evidence<'a> {
     }
 }
 
-/// Complaints in the making: a key that tells them apart, and the text.
+/// Findings in the making: a key that tells them apart, and the text.
 type Complaints = Vec<(String, String)>;
 
 /// One check: its name, what must hold, and the function that looks.
@@ -224,12 +224,12 @@ pub const ALL: &[Check] = &[
     },
     Check {
         name: "control_opens",
-        property: "a valid client gets through before, during and after",
+        property: "a healthy client gets through before, during and after",
         look: control_opens::look,
     },
 ];
 
-/// Everything the checks complain about.
+/// The findings of every check.
 pub fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
     ALL.iter()
         .flat_map(|check| {

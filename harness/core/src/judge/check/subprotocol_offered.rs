@@ -17,7 +17,7 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
                     Some(("foreign".to_owned(), format!("the server selected `{selected}`, which was not offered")))
                 }
                 Some(_) => None,
-                // A server that knows none of them selects none (RFC 6455 section 4.2.2). The embedded backend refuses
+                // A server that knows none of them selects none (RFC 6455 section 4.2.2). The built-in backend refuses
                 // a client that offers no other.
                 None if reading.service.subprotocols.is_empty() => None,
                 None if reading.service.is_foreign() && !knows_one(&offers) => None,

@@ -103,7 +103,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// The class of a session that ended without a complaint from either side.
+    /// The class of a session that neither side ended with an error.
     fn class_of_session(&self) -> Class {
         let wanted = self.agent_runs_owed();
         if self.turned_away_at_once() {

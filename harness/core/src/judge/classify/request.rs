@@ -73,7 +73,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Whether the client itself did something wrong: no valid credential where one is needed, or a request that deserves
-    /// a complaint.
+    /// a finding.
     pub fn is_client_at_fault(&self) -> bool {
         let misses_credential = self.is_protected() && self.user.is_none();
         let is_malformed = self.is_scope_faulted() || (self.is_websocket() && !self.is_faultless());

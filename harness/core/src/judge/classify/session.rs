@@ -87,7 +87,7 @@ impl<'a> Reading<'a> {
         })
     }
 
-    /// Whether the client said anything that is no request as its binding has it.
+    /// Whether the client said anything that is no request as its service file has it.
     pub fn says_something_else(&self) -> bool {
         let is_message = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary);
         self.events.iter().any(|event| match &event.what {
