@@ -19,7 +19,7 @@
 //! - *Judgement*, pure functions of words: [`classify`] (outcome, class and cause from a transcript), [`judge`] (the verdict on a case's runs), [`explain`] (cause
 //!   where only the wire is seen), [`check`] (one property a file), [`conformance`] (what RFC 6455 asks of frames, and how
 //!   far it is kept), [`shutdown`] (how a process ended), [`redact`], [`report`].
-//! - *Joints*, what parties meet over: [`clock`], [`link`], [`upstream`], [`recorder`], [`application`], [`dependency`],
+//! - *Joints*, what actors meet over: [`clock`], [`link`], [`upstream`], [`recorder`], [`application`], [`dependency`],
 //!   [`target`].
 //! - *Machinery*, mutually blind: [`probe`], [`edge`], [`front`], [`interpose`], [`backend`], [`python`], [`discover`].
 //! - *Targets*: [`targets`], one file each.

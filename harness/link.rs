@@ -1,4 +1,4 @@
-//! One byte stream between two parties, in memory or TCP, and the buffers at its end.
+//! One byte stream between two actors, in memory or TCP, and the buffers at its end.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -24,7 +24,7 @@ const READ_BYTES: usize = 4096;
 /// How many bytes are read ahead of whoever takes them: a whole message of 16 MiB with its header, and a little.
 const READ_AHEAD_BYTES_MAX: usize = (16 << 20) + 64 * 1024;
 
-/// One byte stream between two parties.
+/// One byte stream between two actors.
 #[derive(Debug)]
 pub enum Link {
     /// In memory.
