@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use relapse::{
     Result,
     conform::conform as try_all,
-    conform::{PATIENCE, Peer},
+    conform::{FramingSubject, PATIENCE},
     discover::{frame_cases, servers},
     trial::shell,
 };
@@ -132,7 +132,7 @@ fn on_own(options: &Options, target: &Named, cases: &[Arc<FrameCase>]) -> Result
         let runtime = Runtime::new(target.clock(python));
         let way = Way { allowance, python, profile, guesses: Guesses::Checked, seed: options.seed };
         let server = target.reach_unseen(&runtime, way, &binding, &token)?;
-        let peer = Peer {
+        let peer = FramingSubject {
             target: server.target.as_ref(),
             binding: &binding,
             name,

@@ -14,9 +14,12 @@ use crate::report::{
 use clap::{Args, ValueEnum};
 use relapse::{
     Result,
-    binding::Binding,
+    binding::ServiceFile,
     discover::servers,
-    hunt::{Campaign, Change, Fate, Foreign as ForeignPrey, Found, Ground, Hunt, Reached, Reproduction, hunt_all},
+    hunt::{
+        Campaign, Change, ChangeKind, Coverage, ExternalTarget as ForeignPrey, Found, Ground, Hunt, Reproduction,
+        hunt_all,
+    },
     trial::{option, shell},
 };
 use relapse_backend::{conductor::ground, defect::Defect, revision::Revision};
@@ -426,7 +429,7 @@ fn hunt_behind(
     options: &Options,
     versions: &[&Named],
     behind: Behind<'_>,
-    binding: &Binding,
+    binding: &ServiceFile,
     token: &str,
 ) -> Result<Option<Hunted>> {
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
@@ -493,16 +496,16 @@ fn tell_change(
 ) -> Result<Hunted> {
     let mut kept = Vec::new();
     let written = keep(change.fates.iter().map(|(_, found, _)| found), directory, &mut kept);
-    let pages = |fate: Fate| {
+    let pages = |fate: ChangeKind| {
         let of_fate = change.fates.iter().filter(move |(other, ..)| *other == fate);
         of_fate.map(|(_, found, _)| FoundReport::of(hunt, found, again(found, &kept))).collect::<Vec<_>>()
     };
     let places: Vec<String> = hunt.places.iter().map(|place| place.name().to_owned()).collect();
     let shutdown = shut_down(hunt)?;
     if options.format == Format::Human {
-        for fate in Fate::ALL {
+        for fate in ChangeKind::ALL {
             let pages = pages(fate);
-            if pages.is_empty() && matches!(fate, Fate::Changed | Fate::Unclear) {
+            if pages.is_empty() && matches!(fate, ChangeKind::Changed | ChangeKind::Unclear) {
                 continue;
             }
             print(format!("{}: {}", fate.title(), pages.len()));
@@ -517,7 +520,8 @@ fn tell_change(
             print(format!("{when}: {}", coverage(reached, found, &places).trim_end()));
         }
     }
-    let fates: BTreeMap<Fate, Vec<FoundReport>> = Fate::ALL.into_iter().map(|fate| (fate, pages(fate))).collect();
+    let fates: BTreeMap<ChangeKind, Vec<FoundReport>> =
+        ChangeKind::ALL.into_iter().map(|fate| (fate, pages(fate))).collect();
     let [before, after] = &change.reached;
     let document =
         serde_json::json!({ "schema": 2, "found": fates, "shutdown": shutdown, "before": before, "after": after });
@@ -540,7 +544,7 @@ fn hunt_for(
     options: &Options,
     target: &Named,
     profile: Option<&str>,
-    binding: &Binding,
+    binding: &ServiceFile,
     token: &str,
 ) -> Result<Option<Hunt>> {
     let (way, clock) = (way(options, profile), target.clock(&options.python));
@@ -604,8 +608,8 @@ fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> 
         None => progress(usize::try_from(hunt.cases).unwrap_or(usize::MAX), "cases"),
         Some(_) => progress_by_time("cases"),
     };
-    let so_far: Mutex<(Reached, BTreeSet<FindingKey>)> = Mutex::default();
-    let watch = |reached: &Reached, complaints: &BTreeSet<FindingKey>| {
+    let so_far: Mutex<(Coverage, BTreeSet<FindingKey>)> = Mutex::default();
+    let watch = |reached: &Coverage, complaints: &BTreeSet<FindingKey>| {
         let mut so_far = so_far.lock().unwrap_or_else(PoisonError::into_inner);
         so_far.0.add(reached);
         so_far.1.extend(complaints.iter().cloned());

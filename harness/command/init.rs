@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use relapse::{
     Result,
-    binding::{Binding, TokenSource},
+    binding::{ServiceFile, TokenSource},
     init::init as get_acquainted,
     trial::{option, shell},
 };
@@ -51,7 +51,7 @@ pub(super) fn init(options: &Options) -> Result<u8> {
         return Ok(MISUSE);
     }
     // Of an application its routes are known, of a server nothing is.
-    let mut binding = if own.target.is_python() { Binding::unknown() } else { Binding::default() };
+    let mut binding = if own.target.is_python() { ServiceFile::unknown() } else { ServiceFile::default() };
     binding.credential.source = match (&options.token_env, &options.token_command) {
         (Some(name), _) => Some(TokenSource::Env(name.clone())),
         (None, Some(command)) => Some(TokenSource::Command(command.clone())),

@@ -11,9 +11,9 @@ use relapse::{
     discover::servers,
     trial::{option, shell},
 };
-use relapse_core::error::{Blame, Error, Trouble};
+use relapse_core::error::{AppError, Blame, Error};
 use relapse_python::{
-    differential::{Difference, Setup, compare},
+    differential::{DifferentialSetup, ProgramDifference, compare},
     measure::{Slow, measure},
     process::ServerChoice,
 };
@@ -114,14 +114,14 @@ fn differential(options: &Programs) -> Result<u8> {
 }
 
 fn compare_profile(profile: Arc<Profile>, options: &Programs, asked: &Path) -> Result<u8> {
-    let wrong = |message: String| Error::from(Trouble { message, details: String::new(), blame: Blame::Setup });
+    let wrong = |message: String| Error::from(AppError { message, details: String::new(), blame: Blame::Setup });
     let choice: ServerChoice = match &options.server {
         Some(choice) => choice.clone(),
         None => profile.choice.parse().map_err(wrong)?,
     };
     let python = choice.interpreter(asked, options.python.is_some(), &note)?;
     let name = profile.name.clone();
-    let setup = Setup { server: choice, profile, seed: options.seed, programs: options.programs };
+    let setup = DifferentialSetup { server: choice, profile, seed: options.seed, programs: options.programs };
     let compared = compare(&setup, &python, &note)?;
     let again = Again { profile: &name, server: options.server.as_ref(), python: options.python.as_deref() };
     if options.recorded {
@@ -159,7 +159,7 @@ struct Again<'a> {
 
 impl Again<'_> {
     /// A program, both sides, and a command that performs it again.
-    fn render(&self, difference: &Difference) -> String {
+    fn render(&self, difference: &ProgramDifference) -> String {
         let mut text = difference.program.to_string();
         let (memory, server) = (&difference.memory.0, &difference.server.0);
         for line in memory.iter().filter(|line| server.contains(line)) {
@@ -218,8 +218,12 @@ fn measure_server(options: &Options) -> Result<u8> {
     }
     let differences = measured.differences(&known);
     differences.iter().for_each(|difference| note(&format!("{}: {difference}", known.name)));
-    let setup =
-        Setup { server: options.server.clone(), profile: Arc::clone(&known), seed: 1, programs: PROGRAMS_MEASURED };
+    let setup = DifferentialSetup {
+        server: options.server.clone(),
+        profile: Arc::clone(&known),
+        seed: 1,
+        programs: PROGRAMS_MEASURED,
+    };
     let compared = compare(&setup, &python, &note)?;
     let again = Again { profile: &known.name, server: Some(&options.server), python: options.python.as_deref() };
     compared.unrecorded().for_each(|difference| note(&again.render(difference)));

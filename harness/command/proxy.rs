@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use relapse::{
     Result,
     discover::{balancers, read_edge_fault},
-    proxy::{Desk, Entry, Noted, Proxy, Setup as ProxySetup, control::serve as serve_control},
+    proxy::{LogEvent, LogRecord, Proxy, ProxyHandle, ProxySetup, control::serve as serve_control},
     upstream::Upstream,
 };
 use relapse_core::{
@@ -197,7 +197,7 @@ fn introduce(options: &Options, proxy: &Proxy, control: &Listener) -> Result<()>
 }
 
 /// Prints the log as it comes, and on a terminal how many connections there are; takes orders meanwhile.
-async fn log(entries: &mut Receiver<std::sync::Arc<Entry>>, desk: Desk, format: Format) {
+async fn log(entries: &mut Receiver<std::sync::Arc<LogRecord>>, desk: ProxyHandle, format: Format) {
     let bar = progress_by_time("connections");
     // JSON output takes no orders.
     let mut lines = (format == Format::Human).then(orders::lines);
@@ -227,11 +227,11 @@ async fn next(lines: &mut Option<mpsc::UnboundedReceiver<String>>) -> Option<Str
     }
 }
 
-fn show(entry: &Entry, format: Format) {
+fn show(entry: &LogRecord, format: Format) {
     match (format, &entry.what) {
         (Format::Json, _) => print(serde_json::to_string(entry).unwrap_or_default()),
         // The requests of an opened connection and its close describe it.
-        (Format::Human, Noted::Opened { .. }) => {}
+        (Format::Human, LogEvent::Opened { .. }) => {}
         (Format::Human, _) => print(entry),
     }
 }

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relapse::{
     Result,
-    binding::Binding,
+    binding::ServiceFile,
     case::{Case, Vocabulary},
     discover::servers,
     external::{Versions, judge_external},
@@ -19,7 +19,7 @@ use relapse::{
 use relapse_backend::conductor::judge_all;
 use relapse_core::{
     error::Error,
-    judge::verdict::{Judgement, Side},
+    judge::verdict::{Side, TrialResult},
 };
 use relapse_simulate::clock::Runtime;
 
@@ -106,7 +106,7 @@ impl Allowance {
     pub(super) const UNLIMITED: Allowance = Allowance { max_requests: usize::MAX, rate: None };
 
     /// The server, to be asked so much.
-    pub(super) fn server(&self, upstream: &Upstream, binding: &Binding, token: &str) -> Url {
+    pub(super) fn server(&self, upstream: &Upstream, binding: &ServiceFile, token: &str) -> Url {
         let rate = self.rate.or((!upstream.is_loopback()).then_some(RATE));
         let pause = rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate);
         Url::new(upstream.clone(), binding, token.to_owned(), self.max_requests, pause)
@@ -174,7 +174,7 @@ fn run_on(options: &Options, target: &Named, cases: &[Arc<Case>], broken: Vec<Er
     // Cases in a service's own words say everything that is said.
     let is_said = !url.foreign.has_binding() && cases.iter().all(|case| case.vocabulary == Vocabulary::Own);
     let introduced = match is_said {
-        true => Some((Binding::unknown(), String::new())),
+        true => Some((ServiceFile::unknown(), String::new())),
         false => target.introduced(&url.foreign)?,
     };
     let Some((binding, token)) = introduced else { return Ok(MISUSE) };
@@ -198,10 +198,10 @@ fn run_behind(
     target: &Named,
     profile: Option<&str>,
     cases: &[Arc<Case>],
-    binding: &Binding,
+    binding: &ServiceFile,
     token: &str,
     done: impl Fn(),
-) -> Result<(Vec<Judgement>, Vec<String>)> {
+) -> Result<(Vec<TrialResult>, Vec<String>)> {
     let (url, python) = (&options.url, &options.url.python);
     let runtime = Runtime::new(target.clock(python));
     let way = Way { allowance: &url.allowance, python, profile, guesses: Guesses::Apart, seed: options.seed };

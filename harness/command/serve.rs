@@ -9,7 +9,7 @@ use relapse_backend::{
     conductor::read_backend_fault,
     defect::Defect,
     revision::Revision,
-    stand::{Setup as StandSetup, Stand},
+    stand::{Stand, StandSetup},
 };
 use relapse_core::{error::Error, fault::Fault};
 use relapse_simulate::clock::{Clock, Runtime};

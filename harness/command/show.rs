@@ -5,10 +5,10 @@ use clap::Args;
 use relapse::{
     Result,
     discover::{issues, servers},
-    report::sequence::Detail,
+    report::sequence::SequenceDetail,
     trial::Trial,
 };
-use relapse_backend::conductor::{Conductor, KNOWN};
+use relapse_backend::conductor::{BackendRunner, KNOWN};
 use relapse_core::judge::verdict::Verdict;
 
 use super::{MISUSE, Source, print, server, width};
@@ -39,8 +39,8 @@ pub(super) fn show(options: &Options) -> Result<u8> {
     let trials =
         Trial::of(std::slice::from_ref(first), &servers()?, instead.as_slice().first().map(std::slice::from_ref));
     let trial = &trials[0];
-    let judgement = Conductor::default().judge(trial, options.seed);
-    let detail = if options.full { Detail::Full } else { Detail::Conversation };
+    let judgement = BackendRunner::default().judge(trial, options.seed);
+    let detail = if options.full { SequenceDetail::Full } else { SequenceDetail::Conversation };
     print(
         render_show(
             trial,

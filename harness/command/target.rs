@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use relapse::{
     Result,
-    binding::{Binding, COMMAND_LIMIT, TokenSource},
+    binding::{COMMAND_LIMIT, ServiceFile, TokenSource},
     discover::{Catalogue, servers},
     external::{External, Front, Version},
     hunt::Launch,
@@ -22,7 +22,7 @@ use relapse::{
 };
 use relapse_backend::conductor::KNOWN;
 use relapse_core::{
-    error::{Blame, Error, Trouble},
+    error::{AppError, Blame, Error},
     record::transcript::TargetKind,
 };
 use relapse_python::{
@@ -294,7 +294,7 @@ impl PythonOptions {
                     let message = format!(
                         "there is no directory `{place}`; packages are written with a version, as in `starlette==0.47.3`"
                     );
-                    return Err(Trouble { message, details: String::new(), blame: Blame::Setup }.into());
+                    return Err(AppError { message, details: String::new(), blame: Blame::Setup }.into());
                 }
             }
         }
@@ -505,7 +505,7 @@ impl Named {
     }
 
     /// How it is spoken to, and the valid token; nothing where that cannot be had, which is complained of.
-    pub(super) fn introduced(&self, foreign: &Foreign) -> Result<Option<(Binding, String)>> {
+    pub(super) fn introduced(&self, foreign: &Foreign) -> Result<Option<(ServiceFile, String)>> {
         let mut binding = self.binding(foreign)?;
         let Some(token) = valid_token(&binding) else { return Ok(None) };
         for (name, user) in &binding.users {
@@ -516,7 +516,7 @@ impl Named {
     }
 
     /// How it is spoken to.
-    fn binding(&self, foreign: &Foreign) -> Result<Binding> {
+    fn binding(&self, foreign: &Foreign) -> Result<ServiceFile> {
         if matches!(self, Named::Url(_)) || foreign.has_binding() {
             return foreign.binding();
         }
@@ -524,18 +524,30 @@ impl Named {
             "no relapse.toml found; using the app's own routes with generated values; a relapse.toml with its paths, credential \
              and messages, which `relapse init` writes, lets more of it be judged",
         );
-        Ok(Binding::unknown())
+        Ok(ServiceFile::unknown())
     }
 
     /// Reaches it, and finds out which server answers.
-    pub(super) fn reach(&self, runtime: &Runtime, way: Way<'_>, binding: &Binding, token: &str) -> Result<External> {
+    pub(super) fn reach(
+        &self,
+        runtime: &Runtime,
+        way: Way<'_>,
+        binding: &ServiceFile,
+        token: &str,
+    ) -> Result<External> {
         let mut external = self.reach_unseen(runtime, way, binding, token)?;
         runtime.block_on(external.recognize(binding, &servers()?));
         Ok(external)
     }
 
     /// The same of a version that cases are judged on: an app that does not load or start is one too.
-    pub(super) fn version(&self, runtime: &Runtime, way: Way<'_>, binding: &Binding, token: &str) -> Result<Version> {
+    pub(super) fn version(
+        &self,
+        runtime: &Runtime,
+        way: Way<'_>,
+        binding: &ServiceFile,
+        token: &str,
+    ) -> Result<Version> {
         match self.reach(runtime, way, binding, token) {
             Ok(external) => Ok(Version::Running(external)),
             Err(Error::Python(trouble)) if trouble.blame == Blame::App => {
@@ -559,7 +571,7 @@ impl Named {
         &self,
         runtime: &Runtime,
         way: Way<'_>,
-        binding: &Binding,
+        binding: &ServiceFile,
         token: &str,
     ) -> Result<External> {
         match self {
@@ -577,7 +589,7 @@ impl Named {
     }
 
     /// Something that reaches it once more, for another worker; nothing where it is there once.
-    pub(super) fn once_more(&self, way: Way<'_>, binding: &Binding, token: &str) -> Result<Option<Box<Launch>>> {
+    pub(super) fn once_more(&self, way: Way<'_>, binding: &ServiceFile, token: &str) -> Result<Option<Box<Launch>>> {
         match self {
             Named::Url(_) => Ok(None),
             Named::Python { app, places } => launcher(app, places, way, binding, token).map(Some),
@@ -608,7 +620,7 @@ impl Own {
         &self,
         runtime: &Runtime,
         profile: Option<&str>,
-        binding: &Binding,
+        binding: &ServiceFile,
         token: &str,
         guesses: Guesses,
     ) -> Result<External> {
@@ -659,21 +671,21 @@ impl Foreign {
         self.path().is_some()
     }
 
-    fn binding(&self) -> Result<Binding> {
+    fn binding(&self) -> Result<ServiceFile> {
         let Some(path) = self.path() else {
             note(
                 "no relapse.toml found; using the paths and messages of the built-in backend; `relapse init` writes one, --service-file names one",
             );
-            return Ok(Binding::default());
+            return Ok(ServiceFile::default());
         };
         let read = std::fs::read_to_string(&path);
         let text = read.map_err(|source| Error::Io { doing: "read", path: path.clone(), source })?;
-        Binding::parse(&path.display().to_string(), &text)
+        ServiceFile::parse(&path.display().to_string(), &text)
     }
 }
 
 /// The valid token that a service file names, empty where it needs none; `None` where it cannot be had, which is reported.
-pub(super) fn valid_token(binding: &Binding) -> Option<String> {
+pub(super) fn valid_token(binding: &ServiceFile) -> Option<String> {
     binding.credential.source.as_ref().map_or(Some(String::new()), read_token)
 }
 
@@ -714,7 +726,7 @@ async fn token(source: &TokenSource) -> std::result::Result<String, String> {
 }
 
 /// Starts an interpreter with an application in it.
-fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token: &str) -> Result<Box<Launch>> {
+fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &ServiceFile, token: &str) -> Result<Box<Launch>> {
     end_interpreters_with_us();
     let (site, is_chosen) = way.python.site(app, places)?;
     let (binding, token, seed, guesses) = (binding.clone(), token.to_owned(), way.seed, way.guesses);
@@ -779,7 +791,7 @@ fn read_recorded(path: &Path) -> Result<Recorded> {
         path: path.to_owned(),
         source,
     })?;
-    let told = |why: String| Trouble {
+    let told = |why: String| AppError {
         message: format!("{}: {why}", path.display()),
         details: String::new(),
         blame: Blame::Setup,

@@ -7,7 +7,7 @@ use crate::report::table::plain_table;
 use clap::{Args, ValueEnum};
 use relapse::{
     Result,
-    binding::Binding,
+    binding::ServiceFile,
     external::External,
     validate::{Validation, validate as try_it},
 };
@@ -89,7 +89,12 @@ pub(super) fn validate(options: &Options) -> Result<u8> {
 }
 
 /// Looks behind one front; the exit code, and what was seen where that is told later.
-fn behind(options: &Options, front: Option<&str>, binding: &Binding, token: &str) -> Result<(u8, Option<Validation>)> {
+fn behind(
+    options: &Options,
+    front: Option<&str>,
+    binding: &ServiceFile,
+    token: &str,
+) -> Result<(u8, Option<Validation>)> {
     let own = &options.own;
     let runtime = Runtime::new(own.clock());
     let mut server = own.reach(&runtime, front, binding, token, Guesses::Checked)?;
@@ -122,7 +127,7 @@ impl Options {
 }
 
 /// Looks once, or until everything passes; the exit code, and what was seen, which is printed for people already.
-async fn look(options: &Options, server: &mut External, binding: &Binding) -> Result<(u8, Option<Validation>)> {
+async fn look(options: &Options, server: &mut External, binding: &ServiceFile) -> Result<(u8, Option<Validation>)> {
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let began = Instant::now();
     let bar = progress_by_time("tries");
@@ -151,7 +156,7 @@ async fn look(options: &Options, server: &mut External, binding: &Binding) -> Re
 }
 
 /// Looks again and again; a line each time.
-async fn watch(options: &Options, server: &mut External, binding: &Binding) -> Result<u8> {
+async fn watch(options: &Options, server: &mut External, binding: &ServiceFile) -> Result<u8> {
     let (mut tries, mut passed, mut last_failure) = (0_u32, 0_u32, None::<String>);
     let stop = async {
         match options.own.target.is_python() {

@@ -6,10 +6,10 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::report::table::plain_table;
-use relapse::hunt::{Campaign, Found, Hunt, Reached, Reproduction, STATES, Unfinished};
-use relapse::report::sequence::{self, Detail};
+use relapse::hunt::{Campaign, Coverage, Found, Hunt, Reproduction, STATES, Unfinished};
+use relapse::report::sequence::{self, SequenceDetail};
 use relapse_core::{
-    client::step::Act,
+    client::step::Action,
     fault::{FaultKind, Place},
     judge::verdict::Verdict,
 };
@@ -36,7 +36,7 @@ pub struct HuntReport {
     pub places: Vec<String>,
     /// The coverage.
     #[serde(rename = "coverage")]
-    pub reached: Reached,
+    pub reached: Coverage,
     /// The verdicts on the reproducers that were replayed first.
     pub replayed: BTreeMap<String, Verdict>,
     /// The findings, each once.
@@ -109,7 +109,7 @@ fn shown() -> Reproduction {
 impl FoundReport {
     /// A hunt's finding, where its reproducer was written, and which command shows it again.
     pub fn of(hunt: &Hunt, found: &Found, (capsule, again): (String, String)) -> FoundReport {
-        let lines = sequence::lines(&found.transcript, Detail::Conversation);
+        let lines = sequence::lines(&found.transcript, SequenceDetail::Conversation);
         let crowd = found.drawn.crowd;
         let clients =
             format!("{} user(s), {} connection(s) each, {} time(s)", crowd.users, crowd.connections, crowd.rounds);
@@ -298,8 +298,8 @@ impl HuntDocument {
 }
 
 /// The coverage with faults at these places.
-pub fn coverage(reached: &Reached, found: usize, places: &[String]) -> String {
-    let Reached { cases, sessions, classes, faults, states, routes, endings } = reached;
+pub fn coverage(reached: &Coverage, found: usize, places: &[String]) -> String {
+    let Coverage { cases, sessions, classes, faults, states, routes, endings } = reached;
     let connections: u64 = classes.values().sum();
     let of_all = |count: &u64| format!("{count} ({:.1} %)", 100.0 * *count as f64 / connections.max(1) as f64);
     let classes: Vec<String> = classes.iter().map(|(class, count)| format!("{class} {}", of_all(count))).collect();
@@ -399,5 +399,5 @@ pub fn render_detection(detections: &[Detection<'_>], most: u64, width: usize) -
 
 /// How many steps the smallest case has; the waits for what the steps before them ask for are not counted.
 fn steps(found: &Found) -> usize {
-    found.drawn.steps().iter().filter(|step| !matches!(step.act, Act::Wait(_))).count()
+    found.drawn.steps().iter().filter(|step| !matches!(step.act, Action::Wait(_))).count()
 }
