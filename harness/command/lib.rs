@@ -34,6 +34,11 @@ use relapse_core::error::Error;
 use relapse_simulate::profile::Profile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// The README's example is a test.
+#[doc = include_str!("../../README.md")]
+#[cfg(doctest)]
+pub struct Readme;
+
 /// The exit code when the harness could not do its work or was misused; clap exits with the same.
 const MISUSE: u8 = 2;
 
