@@ -17,6 +17,7 @@ use relapse::{
     note::Note,
     recorded::{Recorded, is_secret, learn as learn_routes},
     route::Route,
+    targets::Url,
     trial::{option, shell},
     upstream::Upstream,
 };
@@ -41,12 +42,21 @@ use relapse_simulate::{
 use tokio::sync::Notify;
 
 use super::{
-    MISUSE, Moved, Stop, Stops, complain, complain_of, moved, note, print, run::Allowance, server, servers_named,
+    Moved, StopSignal, StopSignals,
+    error::{Failure, Outcome, UsageError},
+    exit_code::Exit,
+    moved,
+    report::formats::Pace,
+    server, servers_named,
+    terminal::{complain, note, print},
 };
+
+/// The heading of options about a target, in help.
+pub(super) const TARGET: &str = "Target";
 
 /// Something of the user's own.
 #[derive(Debug, Clone)]
-pub(super) enum Named {
+pub(super) enum TargetSpec {
     /// A server behind a URL.
     Url(Upstream),
     /// `asgi:package.module:attribute`, and after ` @ ` each the directory it is in and the packages it runs with.
@@ -58,27 +68,27 @@ pub(super) enum Named {
     },
 }
 
-impl FromStr for Named {
+impl FromStr for TargetSpec {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Named, String> {
-        let Some(python) = text.strip_prefix("asgi:") else { return text.parse().map(Named::Url) };
+    fn from_str(text: &str) -> Result<TargetSpec, String> {
+        let Some(python) = text.strip_prefix("asgi:") else { return text.parse().map(TargetSpec::Url) };
         let mut parts = python.split(" @ ").map(|part| part.trim().to_owned());
         let app = parts.next().unwrap_or_default();
         match app.split_once(':') {
             Some((module, attribute)) if !module.is_empty() && !attribute.is_empty() => {
-                Ok(Named::Python { app, places: parts.collect() })
+                Ok(TargetSpec::Python { app, places: parts.collect() })
             }
             _ => Err("write it as in `asgi:package.module:app`".to_owned()),
         }
     }
 }
 
-impl fmt::Display for Named {
+impl fmt::Display for TargetSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Named::Url(upstream) => write!(f, "{upstream}"),
-            Named::Python { app, places } => {
+            TargetSpec::Url(upstream) => write!(f, "{upstream}"),
+            TargetSpec::Python { app, places } => {
                 write!(f, "asgi:{app}")?;
                 places.iter().try_for_each(|place| write!(f, " @ {place}"))
             }
@@ -88,79 +98,145 @@ impl fmt::Display for Named {
 
 /// Something of the user's own, and everything that says how it is reached, for a command that looks at one thing.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Own {
-    /// Target: a server, `http://`, `https://`, `ws://` or `wss://`, host and port; or a Python application,
-    /// `asgi:package.module:app`, and ` @ DIR` behind it where it is elsewhere.
-    #[arg(long, value_name = "URL|asgi:MODULE:APP")]
-    pub(super) target: Named,
+#[command(next_help_heading = TARGET)]
+pub(super) struct TargetArgs {
+    /// The target: a server or a Python application
+    ///
+    /// A server is written as `http://`, `https://`, `ws://` or `wss://`, host and port; a Python application as
+    /// `asgi:package.module:app`, with ` @ DIR` behind it where it is elsewhere.
+    #[arg(long, value_name = "TARGET")]
+    pub(super) target: TargetSpec,
     #[command(flatten)]
-    pub(super) python: PythonOptions,
+    pub(super) foreign: ServiceFileArgs,
     #[command(flatten)]
-    pub(super) foreign: Foreign,
+    pub(super) python: PythonArgs,
 }
 
 /// How to speak to an external server.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Foreign {
-    /// How it is spoken to; `relapse.toml` where there is one, and what the built-in backend speaks where there is none.
+#[command(next_help_heading = TARGET)]
+pub(super) struct ServiceFileArgs {
+    /// How the target is spoken to [default: relapse.toml]
+    ///
+    /// Where there is no `relapse.toml`, a server is spoken to as the built-in backend is, and a Python application by
+    /// its own routes.
     #[arg(long = "service-file", value_name = "FILE")]
     pub(super) binding: Option<PathBuf>,
     #[arg(long = "binding", hide = true, value_name = "FILE", value_parser = |_: &str| moved("--service-file"))]
     _binding: Option<Moved>,
-    /// A host that may be contacted although it is not this machine; may be given more than once.
+    /// A host that may be contacted although it is not this machine
+    ///
+    /// May be given more than once.
     #[arg(long, value_name = "HOST")]
     allow_host: Vec<String>,
 }
 
+/// How many requests a server of the user's own gets at most, unless they say otherwise.
+const REQUESTS_MAX: usize = 1000;
+
+/// The limit on requests to an external server.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = TARGET)]
+pub(super) struct RequestBudget {
+    /// How many requests each server gets at most
+    #[arg(hide_short_help = true, long, value_name = "N", default_value_t = REQUESTS_MAX, requires = "target")]
+    max_requests: usize,
+    /// How many requests each server gets in a second at most
+    ///
+    /// As many as come on this machine without it, 10 elsewhere.
+    #[arg(hide_short_help = true, long, value_name = "N", requires = "target", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: Option<u32>,
+}
+
+impl RequestBudget {
+    /// The arguments that say the same.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let most = (self.max_requests != REQUESTS_MAX).then(|| ("--max-requests", self.max_requests.to_string()));
+        let rate = self.rate.map(|rate| ("--rate", rate.to_string()));
+        most.into_iter().chain(rate).flat_map(|(name, value)| option(name, value)).collect()
+    }
+
+    /// For a command that asks little, whatever the answers are.
+    pub(super) const UNLIMITED: RequestBudget = RequestBudget { max_requests: usize::MAX, rate: None };
+
+    /// The server, to be asked so much.
+    pub(super) fn server(&self, upstream: &Upstream, binding: &Binding, token: &str) -> Url {
+        let rate = self.rate.or((!upstream.is_loopback()).then_some(RATE));
+        let pause = rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate);
+        Url::new(upstream.clone(), binding, token.to_owned(), self.max_requests, pause)
+    }
+}
+
+/// How many requests a second a server gets that is not on this machine.
+const RATE: u32 = 10;
+
 /// How a Python application is loaded.
 #[derive(Debug, Clone, Args)]
-pub(super) struct PythonOptions {
-    /// The interpreter of a Python application: `.venv/bin/python` in its directory or in this one, the active virtual
-    /// environment's, or `python3`, whichever is there first.
+#[command(next_help_heading = "Python application")]
+pub(super) struct PythonArgs {
+    /// Its interpreter
+    ///
+    /// Without it `.venv/bin/python` in its directory or in this one, the active virtual environment's, or `python3`,
+    /// whichever is there first.
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
-    /// The directory of a Python application; this one without it.
+    /// Its directory; this one without it
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// An environment variable for a Python application; may be given more than once.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    /// An environment variable for it
+    ///
+    /// May be given more than once.
+    #[arg(hide_short_help = true, long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
-    /// A route beside those that a Python application tells itself, `ws:/path` or `GET /path?name=value`; may be given more
-    /// than once.
+    /// A route beside those that it tells itself, as in `ws:/path`
+    ///
+    /// Or `GET /path?name=value`. May be given more than once.
     #[arg(long, value_name = "ROUTE", value_parser = Route::parse)]
     pub(super) path: Vec<Route>,
-    /// A good conversation with a Python application, from which its routes learn what they take: a HAR file, as browsers and
-    /// proxies save one, or a case file; may be given more than once. Credentials in it are left out.
-    #[arg(long, value_name = "FILE")]
+    /// A good conversation, from which its routes learn
+    ///
+    /// They learn what they take from a HAR file, as browsers and proxies save one, or a case file. May be given more
+    /// than once. Credentials in it are left out.
+    #[arg(hide_short_help = true, long, value_name = "FILE")]
     recorded: Vec<PathBuf>,
-    /// The attribute is a function that makes the application.
-    #[arg(long)]
+    /// The attribute is a function that makes the application
+    #[arg(hide_short_help = true, long)]
     factory: bool,
-    /// Run a Python application behind this server, on real sockets and in real time, instead of a profile: `uvicorn`,
-    /// `hypercorn`, `daphne` or `granian`, with `==VERSION` behind it where that matters, and `uvicorn[websockets]`,
-    /// `uvicorn[sansio]` or `uvicorn[wsproto]` for one of its implementations. It is taken from the application's interpreter;
-    /// where --python and `.venv` name none, and it is not there, it is installed in an environment of its own.
+    /// Run it behind this real server instead of a profile
+    ///
+    /// It runs on real sockets and in real time. The server is `uvicorn`, `hypercorn`, `daphne` or `granian`, with
+    /// `==VERSION` behind it where that matters, and `uvicorn[websockets]`, `uvicorn[sansio]` or `uvicorn[wsproto]` for
+    /// one of its implementations. It is taken from the application's interpreter; where --python and `.venv` name
+    /// none, and it is not there, it is installed in an environment of its own.
     #[arg(long, value_name = "NAME[==VERSION]", value_parser = real_server)]
     server: Option<ServerChoice>,
-    /// How long a Python application may keep its event loop to itself before it is taken for stuck. In virtual time, a
-    /// sleep of up to ten times as long only counts as an error. Work in threads may really take three times as long.
-    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
+    /// How long it may keep its event loop to itself
+    ///
+    /// After that it is taken for stuck. In virtual time, a sleep of up to ten times as long only counts as an error.
+    /// Work in threads may really take three times as long.
+    #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
     blocked_limit: Duration,
-    /// How much memory a Python application may have, in MiB.
-    #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(16..=1 << 30))]
+    /// How much memory it may have, in MiB
+    #[arg(hide_short_help = true, long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(16..=1 << 30))]
     memory_limit: u64,
-    /// The clock of a Python application: virtual time costs nothing and is exact, also for the clocks that the application
-    /// reads and for its threads; real time is for sockets, files and processes of its own.
-    #[arg(long, value_enum, default_value_t = LoopClock::Virtual)]
+    /// Its clock
+    ///
+    /// Virtual time costs nothing and is exact, also for the clocks that the application reads and for its threads;
+    /// real time is for sockets, files and processes of its own.
+    #[arg(hide_short_help = true, long, value_enum, default_value_t = LoopClock::Virtual)]
     clock: LoopClock,
-    /// Give each case a Python interpreter of its own.
-    #[arg(long)]
+    /// Give each case a Python interpreter of its own
+    #[arg(hide_short_help = true, long)]
     fresh: bool,
-    /// How long the import of a Python application, and the start of a real server, may take; real time.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    /// How long its import, and the start of a real server, may take
+    ///
+    /// In real time.
+    #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     start_limit: Duration,
-    /// Whether a Python application gets lifespan events: `auto` as its server does it, `off` none.
-    #[arg(long, value_enum, default_value_t = LifespanChoice::Auto)]
+    /// Whether it gets lifespan events
+    ///
+    /// With `auto` as its server does it, with `off` none.
+    #[arg(hide_short_help = true, long, value_enum, default_value_t = LifespanChoice::Auto)]
     lifespan: LifespanChoice,
 }
 
@@ -215,17 +291,13 @@ fn variable(text: &str) -> Result<(String, String), String> {
         .ok_or_else(|| "write it as in `NAME=value`".to_owned())
 }
 
-impl PythonOptions {
-    /// Whether anything is said about a Python application; complains where there is none.
-    pub(super) fn is_out_of_place(&self) -> bool {
-        let is_given = !self.arguments().is_empty();
-        if is_given {
-            complain_of(&format!(
-                "there is no Python application to load with {}: `--target asgi:module:app` names one",
-                shell(&self.arguments())
-            ));
+impl PythonArgs {
+    /// Checks that nothing is said about a Python application, as there is none.
+    pub(super) fn check_absent(&self) -> Result<(), UsageError> {
+        match self.arguments().as_slice() {
+            [] => Ok(()),
+            given => Err(UsageError::NoPythonApplication { options: shell(given) }),
         }
-        is_given
     }
 
     /// Whether a real server stands in front of a Python application.
@@ -341,46 +413,41 @@ impl PythonOptions {
         Ok(routes)
     }
 
-    /// Says what of the recordings is not used.
-    pub(super) fn tell_left_out(&self) -> Result<()> {
+    /// Notes on what of the recordings is not used.
+    pub(super) fn left_out(&self) -> Result<Vec<String>> {
+        let mut notes = Vec::new();
         for path in &self.recorded {
             let left_out: Vec<String> = read_recorded(path)?.left_out.into_iter().collect();
             if !left_out.is_empty() {
-                note(&format!(
+                notes.push(format!(
                     "{}: left out, as credentials are in them: {}; a relapse.toml says where a credential goes",
                     path.display(),
                     left_out.join(", ")
                 ));
             }
         }
-        Ok(())
+        Ok(notes)
     }
 
-    /// Whether a real server is to stand in front of a Python application, and something else that plays one, or that only
-    /// goes without; complains.
-    fn contradicts(&self, profile: bool) -> bool {
-        let is_both = self.server.is_some() && (profile || self.fresh);
-        if is_both {
-            complain_of(
-                "--server runs a real server: --profile plays one, and --fresh is for interpreters without one",
-            );
+    /// Checks that a real server stands in front of a Python application only where nothing plays one, and nothing needs
+    /// an interpreter without one.
+    fn check_server(&self, profiles: &[String]) -> Result<(), UsageError> {
+        let Some(server) = &self.server else { return Ok(()) };
+        if !profiles.is_empty() || self.fresh {
+            return Err(UsageError::ServerIsPlayed);
         }
-        let omits = self.server.as_ref().filter(|_| self.lifespan == LifespanChoice::Off);
-        let cannot_omit = omits.filter(|server| !server.software.can_omit_lifespan());
-        if let Some(server) = cannot_omit {
-            complain_of(&format!(
-                "{server} sends lifespan events to every application; `--lifespan off` needs another"
-            ));
+        if self.lifespan == LifespanChoice::Off && !server.software.can_omit_lifespan() {
+            return Err(UsageError::ServerSendsLifespan { server: server.to_string() });
         }
-        is_both || cannot_omit.is_some()
+        Ok(())
     }
 }
 
 /// The fronts that a target runs behind, one after the other: every profile that is named, as a glob too; the first known
 /// one of a Python application without any; `None` of a target whose server is real.
 pub(super) fn profiles_in_front(
-    target: &Named,
-    python: &PythonOptions,
+    target: &TargetSpec,
+    python: &PythonArgs,
     names: &[String],
 ) -> Result<Vec<Option<String>>> {
     if !target.is_python() || python.is_served() {
@@ -393,31 +460,23 @@ pub(super) fn profiles_in_front(
     Ok(profiles.iter().map(|profile| Some(profile.name.clone())).collect())
 }
 
-/// Whether the name of each profile is printed above what is shown behind it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Headings {
-    /// It is, where there are several profiles.
-    Printed,
-    /// It is not: what is printed names it.
-    Omitted,
-}
-
 /// The results behind several fronts, each with its front.
 pub(super) type Results<T> = Vec<(Option<String>, T)>;
 
 /// Does the same behind each front, one after the other, until Ctrl-C asks for an end. `act` gives the exit code and the
-/// result, if there is one. Gives the highest exit code and every result with its front.
+/// result, if that is printed later. Gives the highest exit code and every result with its front. Where results are printed
+/// as they come, each front is named above its own.
 ///
 /// # Errors
-/// Those of `act` behind the first front. A later error is printed and makes the exit code 2, so that the results behind
-/// the other fronts are not lost.
+/// When the work fails behind the first front. Another error is printed and makes the exit code [`Exit::NoResult`], so that
+/// the results behind the other fronts are not lost.
 pub(super) fn behind_each<T>(
     fronts: &[Option<String>],
-    headings: Headings,
-    mut act: impl FnMut(Option<&str>) -> Result<(u8, Option<T>)>,
-) -> Result<(u8, Results<T>)> {
-    let has_headings = fronts.len() > 1 && headings == Headings::Printed;
-    let (mut code, mut results) = (0, Vec::new());
+    pace: Pace,
+    mut act: impl FnMut(Option<&str>) -> Outcome<(Exit, Option<T>)>,
+) -> Outcome<(Exit, Results<T>)> {
+    let has_headings = fronts.len() > 1 && pace == Pace::AsTheyCome;
+    let (mut exit, mut results) = (Exit::Passes, Vec::new());
     for (number, front) in fronts.iter().enumerate() {
         if number > 0 && was_asked_to_end() {
             let left: Vec<&str> = fronts[number..].iter().flatten().map(String::as_str).collect();
@@ -429,25 +488,25 @@ pub(super) fn behind_each<T>(
         }
         match act(front.as_deref()) {
             Ok((own, result)) => {
-                code = code.max(own);
+                exit = exit.max(own);
                 results.extend(result.map(|result| (front.clone(), result)));
             }
-            Err(error) if number > 0 => {
-                complain(&error);
-                code = MISUSE;
+            Err(failure @ Failure::Work(_)) if number == 0 => return Err(failure),
+            Err(failure) => {
+                complain(&failure);
+                exit = exit.max(failure.exit());
             }
-            Err(error) => return Err(error),
         }
         if has_headings {
             print("");
         }
     }
-    Ok((code, results))
+    Ok((exit, results))
 }
 
 /// How to treat routes that the code of an application only seems to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Guesses {
+pub(super) enum RouteGuessing {
     /// Only those that the application serves are kept.
     Checked,
     /// All are left, for whoever finds out.
@@ -458,84 +517,120 @@ pub(super) enum Guesses {
 
 /// Everything that says how something of the user's own is reached.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Way<'a> {
-    pub(super) allowance: &'a Allowance,
-    pub(super) python: &'a PythonOptions,
+pub(super) struct TargetContext<'a> {
+    pub(super) allowance: &'a RequestBudget,
+    pub(super) python: &'a PythonArgs,
     /// The profile of the server in front of a Python application; the first that is known without one.
     pub(super) profile: Option<&'a str>,
-    pub(super) guesses: Guesses,
+    pub(super) guesses: RouteGuessing,
     pub(super) seed: u64,
 }
 
-impl Named {
+/// How a target is spoken to.
+#[derive(Debug, Clone)]
+pub(super) struct Introduction {
+    pub(super) binding: Binding,
+    /// The valid token; empty where none is needed.
+    pub(super) token: String,
+    /// Notes on it for the user.
+    pub(super) notes: Vec<String>,
+}
+
+impl TargetSpec {
     /// The clock it is reached on.
-    pub(super) fn clock(&self, python: &PythonOptions) -> Clock {
+    pub(super) fn clock(&self, python: &PythonArgs) -> Clock {
         match self {
-            Named::Url(_) => Clock::Real,
-            Named::Python { .. } if python.server.is_some() => Clock::Real,
-            Named::Python { .. } => python.clock.into(),
+            TargetSpec::Url(_) => Clock::Real,
+            TargetSpec::Python { .. } if python.server.is_some() => Clock::Real,
+            TargetSpec::Python { .. } => python.clock.into(),
         }
     }
 
     /// Whether it is a Python application.
     pub(super) fn is_python(&self) -> bool {
-        matches!(self, Named::Python { .. })
+        matches!(self, TargetSpec::Python { .. })
     }
 
-    /// Whether it is of the kind of another version; complains where it is not.
-    pub(super) fn is_comparable(&self, other: &Named) -> bool {
-        let is_alike = self.is_python() == other.is_python();
-        if !is_alike {
-            complain_of("a server behind a URL and a Python application cannot be compared: name two of a kind");
-        }
-        is_alike
-    }
-
-    /// Whether what is said beside it goes with it, and it may be contacted; complains where it is not so.
-    pub(super) fn is_in_order(&self, python: &PythonOptions, profiles: &[String], foreign: &Foreign) -> bool {
-        match self {
-            Named::Url(_) if python.is_out_of_place() => false,
-            Named::Url(_) if !profiles.is_empty() => {
-                complain_of("--profile is about a Python application; a server of yours is what it is");
-                false
+    /// Checks that each of these versions of it is of its kind, goes with what is said beside it, and may be contacted.
+    pub(super) fn check_versions(
+        &self,
+        versions: &[&TargetSpec],
+        python: &PythonArgs,
+        profiles: &[String],
+        service_file: &ServiceFileArgs,
+    ) -> Result<(), UsageError> {
+        for version in versions {
+            if version.is_python() != self.is_python() {
+                return Err(UsageError::DifferentKinds);
             }
-            Named::Url(upstream) => foreign.allows(upstream),
-            Named::Python { .. } => !foreign.is_out_of_place() && !python.contradicts(!profiles.is_empty()),
+            version.check(python, profiles, service_file)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that what is said beside it goes with it, and that it may be contacted.
+    pub(super) fn check(
+        &self,
+        python: &PythonArgs,
+        profiles: &[String],
+        service_file: &ServiceFileArgs,
+    ) -> Result<(), UsageError> {
+        match self {
+            TargetSpec::Url(upstream) => {
+                python.check_absent()?;
+                if !profiles.is_empty() {
+                    return Err(UsageError::ProfileOfUrl);
+                }
+                service_file.check_host(upstream)
+            }
+            TargetSpec::Python { .. } => {
+                service_file.check_no_host()?;
+                python.check_server(profiles)
+            }
         }
     }
 
-    /// How it is spoken to, and the valid token; nothing where that cannot be had, which is complained of.
-    pub(super) fn introduced(&self, foreign: &Foreign) -> Result<Option<(Binding, String)>> {
-        let mut binding = self.binding(foreign)?;
-        let Some(token) = valid_token(&binding) else { return Ok(None) };
+    /// Finds out how it is spoken to: reads the service file and the recordings, and gets the tokens.
+    pub(super) fn introduce(&self, python: &PythonArgs, service_file: &ServiceFileArgs) -> Outcome<Introduction> {
+        let mut notes = python.left_out()?;
+        let mut binding = if matches!(self, TargetSpec::Url(_)) || service_file.has_binding() {
+            service_file.binding(&mut notes)?
+        } else {
+            notes.push(
+                "no relapse.toml found; using the app's own routes with generated values; a relapse.toml with its paths, \
+                 credential and messages, which `relapse init` writes, lets more of it be judged"
+                    .to_owned(),
+            );
+            Binding::unknown()
+        };
+        let token = valid_token(&binding)?;
         for (name, user) in &binding.users {
-            let Some(token) = read_token(&user.source) else { return Ok(None) };
-            binding.user_tokens.insert(name.clone(), token);
+            binding.user_tokens.insert(name.clone(), read_token(&user.source)?);
         }
-        Ok(Some((binding, token)))
-    }
-
-    /// How it is spoken to.
-    fn binding(&self, foreign: &Foreign) -> Result<Binding> {
-        if matches!(self, Named::Url(_)) || foreign.has_binding() {
-            return foreign.binding();
-        }
-        note(
-            "no relapse.toml found; using the app's own routes with generated values; a relapse.toml with its paths, credential \
-             and messages, which `relapse init` writes, lets more of it be judged",
-        );
-        Ok(Binding::unknown())
+        Ok(Introduction { binding, token, notes })
     }
 
     /// Reaches it, and finds out which server answers.
-    pub(super) fn reach(&self, runtime: &Runtime, way: Way<'_>, binding: &Binding, token: &str) -> Result<External> {
+    pub(super) fn reach(
+        &self,
+        runtime: &Runtime,
+        way: TargetContext<'_>,
+        binding: &Binding,
+        token: &str,
+    ) -> Result<External> {
         let mut external = self.reach_unseen(runtime, way, binding, token)?;
         runtime.block_on(external.recognize(binding, &servers()?));
         Ok(external)
     }
 
     /// The same of a version that cases are judged on: an app that does not load or start is one too.
-    pub(super) fn version(&self, runtime: &Runtime, way: Way<'_>, binding: &Binding, token: &str) -> Result<Version> {
+    pub(super) fn version(
+        &self,
+        runtime: &Runtime,
+        way: TargetContext<'_>,
+        binding: &Binding,
+        token: &str,
+    ) -> Result<Version> {
         match self.reach(runtime, way, binding, token) {
             Ok(external) => Ok(Version::Running(external)),
             Err(Error::Python(trouble)) if trouble.blame == Blame::App => {
@@ -546,11 +641,11 @@ impl Named {
     }
 
     /// The kind of target.
-    pub(super) fn kind(&self, python: &PythonOptions) -> TargetKind {
+    pub(super) fn kind(&self, python: &PythonArgs) -> TargetKind {
         match self {
-            Named::Url(_) => TargetKind::Url,
-            Named::Python { .. } if python.is_served() => TargetKind::Served,
-            Named::Python { .. } => TargetKind::Python,
+            TargetSpec::Url(_) => TargetKind::Url,
+            TargetSpec::Python { .. } if python.is_served() => TargetKind::Served,
+            TargetSpec::Python { .. } => TargetKind::Python,
         }
     }
 
@@ -558,44 +653,50 @@ impl Named {
     pub(super) fn reach_unseen(
         &self,
         runtime: &Runtime,
-        way: Way<'_>,
+        way: TargetContext<'_>,
         binding: &Binding,
         token: &str,
     ) -> Result<External> {
         match self {
-            Named::Url(upstream) => Ok(External::new(way.allowance.server(upstream, binding, token), Front::Unknown)),
-            Named::Python { app, places } => launcher(app, places, way, binding, token)?(runtime),
+            TargetSpec::Url(upstream) => {
+                Ok(External::new(way.allowance.server(upstream, binding, token), Front::Unknown))
+            }
+            TargetSpec::Python { app, places } => launcher(app, places, way, binding, token)?(runtime),
         }
     }
 
     /// Where a Python application is; nothing of a server behind a URL.
-    pub(super) fn site(&self, python: &PythonOptions) -> Result<Option<PythonSite>> {
+    pub(super) fn site(&self, python: &PythonArgs) -> Result<Option<PythonSite>> {
         match self {
-            Named::Url(_) => Ok(None),
-            Named::Python { app, places } => Ok(Some(python.site(app, places)?.0)),
+            TargetSpec::Url(_) => Ok(None),
+            TargetSpec::Python { app, places } => Ok(Some(python.site(app, places)?.0)),
         }
     }
 
     /// Something that reaches it once more, for another worker; nothing where it is there once.
-    pub(super) fn once_more(&self, way: Way<'_>, binding: &Binding, token: &str) -> Result<Option<Box<Launch>>> {
+    pub(super) fn once_more(
+        &self,
+        way: TargetContext<'_>,
+        binding: &Binding,
+        token: &str,
+    ) -> Result<Option<Box<Launch>>> {
         match self {
-            Named::Url(_) => Ok(None),
-            Named::Python { app, places } => launcher(app, places, way, binding, token).map(Some),
+            TargetSpec::Url(_) => Ok(None),
+            TargetSpec::Python { app, places } => launcher(app, places, way, binding, token).map(Some),
         }
     }
 }
 
-impl Own {
-    /// Whether everything that is said goes together, with these profiles too, and it may be contacted; complains where it is
-    /// not so.
-    pub(super) fn is_in_order(&self, profiles: &[String]) -> bool {
-        self.target.is_in_order(&self.python, profiles, &self.foreign)
+impl TargetArgs {
+    /// Checks that everything that is said goes together, with these profiles too, and that it may be contacted.
+    pub(super) fn check(&self, profiles: &[String]) -> Result<(), UsageError> {
+        self.target.check(&self.python, profiles, &self.foreign)
     }
 
     /// The same, where a user can name the routes of a server behind a URL too.
-    pub(super) fn is_in_order_by_path(&self, profiles: &[String]) -> bool {
-        let python = PythonOptions { path: Vec::new(), ..self.python.clone() };
-        self.target.is_in_order(&python, profiles, &self.foreign)
+    pub(super) fn check_by_path(&self, profiles: &[String]) -> Result<(), UsageError> {
+        let python = PythonArgs { path: Vec::new(), ..self.python.clone() };
+        self.target.check(&python, profiles, &self.foreign)
     }
 
     /// The clock it is reached on.
@@ -610,34 +711,27 @@ impl Own {
         profile: Option<&str>,
         binding: &Binding,
         token: &str,
-        guesses: Guesses,
+        guesses: RouteGuessing,
     ) -> Result<External> {
-        let allowance = &Allowance::UNLIMITED;
-        let way = Way { allowance, python: &self.python, profile, guesses, seed: 1 };
+        let allowance = &RequestBudget::UNLIMITED;
+        let way = TargetContext { allowance, python: &self.python, profile, guesses, seed: 1 };
         self.target.reach_unseen(runtime, way, binding, token)
     }
 }
 
-impl Foreign {
-    /// Whether a server may be contacted; complains where it may not.
-    fn allows(&self, upstream: &Upstream) -> bool {
+impl ServiceFileArgs {
+    /// Checks that a server may be contacted.
+    fn check_host(&self, upstream: &Upstream) -> Result<(), UsageError> {
         let host = upstream.host();
-        let is_allowed = upstream.is_loopback() || self.allow_host.iter().any(|allowed| allowed == host);
-        if !is_allowed {
-            complain_of(&format!(
-                "{host} is not this machine; name it with `--allow-host {host}` if it may be contacted"
-            ));
+        if upstream.is_loopback() || self.allow_host.iter().any(|allowed| allowed == host) {
+            return Ok(());
         }
-        is_allowed
+        Err(UsageError::HostNotAllowed { host: host.to_owned() })
     }
 
-    /// Whether a host is allowed although the target contacts no host at all; complains.
-    fn is_out_of_place(&self) -> bool {
-        let is_given = !self.allow_host.is_empty();
-        if is_given {
-            complain_of("--allow-host is about a server behind a URL; a Python application runs on this machine");
-        }
-        is_given
+    /// Checks that no host is allowed, as the target contacts none.
+    fn check_no_host(&self) -> Result<(), UsageError> {
+        if self.allow_host.is_empty() { Ok(()) } else { Err(UsageError::HostOfPython) }
     }
 
     /// The arguments that say the same. A service file that is there without its name is named, so that the command does
@@ -659,10 +753,10 @@ impl Foreign {
         self.path().is_some()
     }
 
-    fn binding(&self) -> Result<Binding> {
+    fn binding(&self, notes: &mut Vec<String>) -> Result<Binding> {
         let Some(path) = self.path() else {
-            note(
-                "no relapse.toml found; using the paths and messages of the built-in backend; `relapse init` writes one, --service-file names one",
+            notes.push(
+                "no relapse.toml found; using the paths and messages of the built-in backend; `relapse init` writes one, --service-file names one".to_owned(),
             );
             return Ok(Binding::default());
         };
@@ -672,36 +766,38 @@ impl Foreign {
     }
 }
 
-/// The valid token that a service file names, empty where it needs none; `None` where it cannot be had, which is reported.
-pub(super) fn valid_token(binding: &Binding) -> Option<String> {
-    binding.credential.source.as_ref().map_or(Some(String::new()), read_token)
+/// The valid token that a service file names, empty where it needs none.
+pub(super) fn valid_token(binding: &Binding) -> Result<String, UsageError> {
+    binding.credential.source.as_ref().map_or(Ok(String::new()), read_token)
 }
 
-/// A token from its source; `None` where it cannot be had, which is reported.
-fn read_token(source: &TokenSource) -> Option<String> {
-    Runtime::new(Clock::Real).block_on(token(source)).map_err(|why| complain_of(&why)).ok()
+/// A token from its source.
+fn read_token(source: &TokenSource) -> Result<String, UsageError> {
+    Runtime::new(Clock::Real).block_on(token(source))
 }
 
 /// A token from its source; empty where the target issues it.
 ///
 /// # Errors
 /// Says which variable is not set, or what the command did instead of printing a token.
-async fn token(source: &TokenSource) -> std::result::Result<String, String> {
+async fn token(source: &TokenSource) -> Result<String, UsageError> {
     let command = match source {
         TokenSource::Issued => return Ok(String::new()),
         TokenSource::Literal(text) => return Ok(text.clone()),
         TokenSource::Env(name) => {
             let value = std::env::var(name).ok().filter(|value| !value.is_empty());
-            return value.ok_or_else(|| {
-                format!("the variable {name} is not set, and the service file says that it holds the token")
-            });
+            return value.ok_or_else(|| UsageError::TokenVariable { name: name.clone() });
         }
         TokenSource::Command(command) => command,
     };
     let run = tokio::process::Command::new("sh").arg("-c").arg(command).kill_on_drop(true).output();
     let output = match tokio::time::timeout(COMMAND_LIMIT, run).await {
-        Err(_) => return Err(format!("`{command}` printed no token within {} s", COMMAND_LIMIT.as_secs())),
-        Ok(Err(error)) => return Err(format!("`{command}` cannot be run: {error}")),
+        Err(_) => {
+            return Err(UsageError::TokenLate { command: command.clone(), seconds: COMMAND_LIMIT.as_secs() });
+        }
+        Ok(Err(error)) => {
+            return Err(UsageError::TokenCommand { command: command.clone(), why: error.to_string() });
+        }
         Ok(Ok(output)) => output,
     };
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -709,12 +805,18 @@ async fn token(source: &TokenSource) -> std::result::Result<String, String> {
         Ok(text)
     } else {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(format!("`{command}` gave no token ({}): {said}", output.status))
+        Err(UsageError::NoToken { command: command.clone(), status: output.status.to_string(), said })
     }
 }
 
 /// Starts an interpreter with an application in it.
-fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token: &str) -> Result<Box<Launch>> {
+fn launcher(
+    app: &str,
+    places: &[String],
+    way: TargetContext<'_>,
+    binding: &Binding,
+    token: &str,
+) -> Result<Box<Launch>> {
     end_interpreters_with_us();
     let (site, is_chosen) = way.python.site(app, places)?;
     let (binding, token, seed, guesses) = (binding.clone(), token.to_owned(), way.seed, way.guesses);
@@ -722,26 +824,26 @@ fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token
     let behind = match way.python.server.clone() {
         Some(server) => {
             let python = server.interpreter(&site.python, is_chosen, &note)?;
-            Behind::Server(server, PythonSite { python, ..site })
+            FrontChoice::Server(server, PythonSite { python, ..site })
         }
         None => {
             let profile = match way.profile {
                 Some(name) => server(name)?,
                 None => servers()?.swap_remove(0),
             };
-            Behind::Profile(profile, site)
+            FrontChoice::Profile(profile, site)
         }
     };
     Ok(Box::new(move |runtime: &Runtime| {
         let (mut reached, introduction) = match &behind {
-            Behind::Server(server, site) => {
+            FrontChoice::Server(server, site) => {
                 let (site, server, front) = (site.clone(), server.clone(), Front::Server(server.to_string()));
                 let start_limit = site.start_limit;
                 let installation = PythonInstallation { site, server, flags: Vec::new(), start_limit };
                 let (server, introduction) = runtime.block_on(PythonServer::start(installation))?;
                 (External::new(Served::new(server, &binding, token.clone()), front), introduction)
             }
-            Behind::Profile(profile, site) => {
+            FrontChoice::Profile(profile, site) => {
                 let launched = PythonTarget::launch(site.clone(), &binding, token.clone(), Arc::clone(profile), seed);
                 let (python, introduction) = runtime.block_on(launched)?;
                 (External::new(python, Front::Profile(profile.name.clone())), introduction)
@@ -751,9 +853,9 @@ fn launcher(app: &str, places: &[String], way: Way<'_>, binding: &Binding, token
         if reached.routes.is_empty() && recorded.is_empty() && binding.is_unknown() {
             // Routes guessed from its code are used if there are no others.
             match guesses {
-                Guesses::Apart => reached.guesses = introduction.guesses,
-                Guesses::Kept => reached.routes = introduction.guesses,
-                Guesses::Checked => {
+                RouteGuessing::Apart => reached.guesses = introduction.guesses,
+                RouteGuessing::Kept => reached.routes = introduction.guesses,
+                RouteGuessing::Checked => {
                     reached.routes = introduction.guesses;
                     runtime.block_on(reached.forget_unfound(&binding, seed))?;
                 }
@@ -788,7 +890,7 @@ fn read_recorded(path: &Path) -> Result<Recorded> {
 }
 
 /// The server in front of a Python application.
-enum Behind {
+enum FrontChoice {
     /// One of the known servers, played by its profile.
     Profile(Arc<Profile>, PythonSite),
     /// A real one.
@@ -827,10 +929,10 @@ pub(super) fn end_interpreters_with_us() {
         let (ready, is_ready) = mpsc::channel();
         std::thread::spawn(move || {
             Runtime::new(Clock::Real).block_on(async {
-                let Ok(mut stops) = Stops::watch() else { return };
+                let Ok(mut stops) = StopSignals::watch() else { return };
                 let _ = ready.send(());
                 let stop = stops.next().await;
-                if let (Stop::Interrupt, Some(said)) = (stop, ASKS_FIRST.get()) {
+                if let (StopSignal::Interrupt, Some(said)) = (stop, ASKS_FIRST.get()) {
                     // A reader of the request may end the process at once.
                     note(said);
                     WAS_ASKED.store(true, Ordering::Release);
@@ -838,16 +940,13 @@ pub(super) fn end_interpreters_with_us() {
                     stops.next().await;
                 }
                 end_interpreters();
-                std::process::exit(INTERRUPTED);
+                std::process::exit(i32::from(Exit::Interrupted.number()));
             });
         });
         // From here on Ctrl-C is heard; an error means that it cannot be, and ends the process alone.
         let _ = is_ready.recv();
     });
 }
-
-/// The exit code of what Ctrl-C ended, as shells have it.
-const INTERRUPTED: i32 = 130;
 
 /// Says what virtual time does not wait for, as far as it was noticed, each kind once, and what to do.
 pub(super) fn tell_notes(notes: impl IntoIterator<Item = Note>) {
