@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use relapse_command::exit_code::Exit;
+use relapse_command::exit_code::CommandExit;
 use rstest::rstest;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -702,12 +702,12 @@ fn help_has_headings(#[case] command: &str) {
 #[test]
 fn the_exit_codes_stand_in_help_and_readme() {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let table = readme.split("\n## Exit codes\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let table = readme.split("\n## CommandExit codes\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
-    assert_eq!(rows, Exit::ALL.map(|exit| format!("| {} | {} |", exit.number(), exit.meaning())));
+    assert_eq!(rows, CommandExit::ALL.map(|exit| format!("| {} | {} |", exit.number(), exit.meaning())));
     for command in commands() {
         let text = help(&command, "--help", 100).split_whitespace().collect::<Vec<_>>().join(" ");
-        for exit in Exit::ALL {
+        for exit in CommandExit::ALL {
             let row = format!(" {} {}", exit.number(), exit.meaning());
             assert!(text.contains(&row), "relapse {} --help lacks {row:?}", command.join(" "));
         }

@@ -19,13 +19,13 @@ use relapse_simulate::{
 };
 
 use super::{
-    error::{Outcome, UsageError},
-    exit_code::Exit,
+    error::{CommandResult, UsageError},
+    exit_code::CommandExit,
     report::formats::Format,
     servers_named,
     target::{
-        Introduction, PythonArgs, RequestBudget, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetSpec,
-        tell_notes,
+        PythonArgs, RequestBudget, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
+        TargetSpec, tell_notes,
     },
     terminal::{note, print_page, progress, width},
 };
@@ -62,9 +62,9 @@ pub(super) struct ConformArgs {
     #[arg(long, default_value = "human", value_parser = Format::parser(|renderer| renderer.conformance))]
     format: Format<fn(&[Conformance], usize) -> String>,
     #[command(flatten)]
-    foreign: ServiceFileArgs,
+    service_file: ServiceFileArgs,
     #[command(flatten)]
-    allowance: RequestBudget,
+    budget: RequestBudget,
     #[command(flatten)]
     python: PythonArgs,
 }
@@ -82,14 +82,14 @@ pub(super) enum TriedServers<'a> {
     /// A target of the user's own.
     Own {
         target: &'a TargetSpec,
-        introduction: Box<Introduction>,
+        introduction: Box<TargetIntroduction>,
         /// The servers in front of it by name, with the profile that plays each where one does.
         fronts: Vec<(String, Option<String>)>,
     },
 }
 
 impl ConformArgs {
-    pub(super) fn plan(&self) -> Outcome<ConformPlan<'_>> {
+    pub(super) fn plan(&self) -> CommandResult<ConformPlan<'_>> {
         let cases = frame_cases(&self.patterns)?;
         let servers = match &self.target {
             Some(target) => self.plan_target(target)?,
@@ -101,12 +101,12 @@ impl ConformArgs {
         Ok(ConformPlan { cases, servers })
     }
 
-    fn plan_target<'a>(&'a self, target: &'a TargetSpec) -> Outcome<TriedServers<'a>> {
-        target.check(&self.python, &self.profile, &self.foreign)?;
-        let introduction = target.introduce(&self.python, &self.foreign)?;
+    fn plan_target<'a>(&'a self, target: &'a TargetSpec) -> CommandResult<TriedServers<'a>> {
+        target.check(&self.python, &self.profile, &self.service_file)?;
+        let introduction = target.introduce(&self.python, &self.service_file)?;
         let messages = &introduction.binding.messages;
         if introduction.binding.is_unknown() {
-            let named = [vec![target.to_string()], self.python.arguments(), self.foreign.arguments()].concat();
+            let named = [vec![target.to_string()], self.python.arguments(), self.service_file.arguments()].concat();
             return Err(UsageError::NoServiceFile { target: shell(&named) }.into());
         }
         if messages.request.is_none() || messages.events.is_empty() {
@@ -129,7 +129,7 @@ impl ConformArgs {
 }
 
 /// Tries the cases; the exit code is the worst of all servers'.
-pub(super) fn conform(args: &ConformArgs) -> Outcome {
+pub(super) fn conform(args: &ConformArgs) -> CommandResult {
     let ConformPlan { cases, servers } = args.plan()?;
     let found = match servers {
         TriedServers::Profiles(profiles) => on_backend(args, &profiles, &cases)?,
@@ -137,7 +137,7 @@ pub(super) fn conform(args: &ConformArgs) -> Outcome {
     };
     print_page(&(args.format.pages)(&found, width()));
     let worst = found.iter().map(Conformance::conclusion).max();
-    Ok(worst.map_or(Exit::NoResult, Exit::from))
+    Ok(worst.map_or(CommandExit::NoResult, CommandExit::from))
 }
 
 fn on_backend(args: &ConformArgs, profiles: &[Arc<Profile>], cases: &[Arc<FrameCase>]) -> Result<Vec<Conformance>> {
@@ -151,18 +151,18 @@ fn on_backend(args: &ConformArgs, profiles: &[Arc<Profile>], cases: &[Arc<FrameC
 fn on_target(
     args: &ConformArgs,
     target: &TargetSpec,
-    introduction: &Introduction,
+    introduction: &TargetIntroduction,
     fronts: Vec<(String, Option<String>)>,
     cases: &[Arc<FrameCase>],
 ) -> Result<Vec<Conformance>> {
-    let Introduction { binding, token, notes: known } = introduction;
+    let TargetIntroduction { binding, token, notes: known } = introduction;
     known.iter().for_each(|text| note(text));
     let progress = progress(cases.len() * fronts.len(), "cases");
     let (mut found, mut notes) = (Vec::new(), Vec::new());
     for (name, profile) in fronts {
-        let (allowance, python, profile) = (&args.allowance, &args.python, profile.as_deref());
+        let (budget, python, profile) = (&args.budget, &args.python, profile.as_deref());
         let runtime = Runtime::new(target.clock(python));
-        let context = TargetContext { allowance, python, profile, guesses: RouteGuessing::Checked, seed: args.seed };
+        let context = TargetContext { budget, python, profile, guesses: RouteGuessing::Checked, seed: args.seed };
         let server = target.reach_unseen(&runtime, context, binding, token)?;
         let peer = Peer {
             target: server.target.as_ref(),

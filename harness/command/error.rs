@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use relapse_core::error::{Error, Trouble};
 
-use crate::exit_code::Exit;
+use crate::exit_code::CommandExit;
 
 /// The end of a command: its exit code, or why it could not do its work.
-pub(crate) type Outcome<T = Exit> = Result<T, Failure>;
+pub(crate) type CommandResult<T = CommandExit> = Result<T, Failure>;
 
 /// Why a command could not do its work.
 #[derive(Debug)]
@@ -22,9 +22,9 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// The exit code of a command that ends with it.
-    pub(crate) fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> CommandExit {
         match self {
-            Failure::Usage(_) | Failure::Work(_) | Failure::NoCase(_) => Exit::NoResult,
+            Failure::Usage(_) | Failure::Work(_) | Failure::NoCase(_) => CommandExit::NoResult,
         }
     }
 }

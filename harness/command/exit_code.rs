@@ -7,7 +7,7 @@ use relapse_core::judge::verdict::Conclusion;
 
 /// An exit code, from the best to the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Exit {
+pub enum CommandExit {
     /// Everything passes.
     Passes,
     /// Something is found.
@@ -18,58 +18,59 @@ pub enum Exit {
     Interrupted,
 }
 
-impl Exit {
+impl CommandExit {
     /// All of them.
-    pub const ALL: [Exit; 4] = [Exit::Passes, Exit::Finding, Exit::NoResult, Exit::Interrupted];
+    pub const ALL: [CommandExit; 4] =
+        [CommandExit::Passes, CommandExit::Finding, CommandExit::NoResult, CommandExit::Interrupted];
 
     /// The number that the process exits with.
     pub const fn number(self) -> u8 {
         match self {
-            Exit::Passes => 0,
-            Exit::Finding => 1,
-            Exit::NoResult => 2,
-            Exit::Interrupted => 130,
+            CommandExit::Passes => 0,
+            CommandExit::Finding => 1,
+            CommandExit::NoResult => 2,
+            CommandExit::Interrupted => 130,
         }
     }
 
     /// The results that have this exit code, as help and README say it.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Exit::Passes => {
+            CommandExit::Passes => {
                 "every case is FIXED, or PASSED where there is one version only, or everything else is as it has to be; a case that a target of yours cannot perform is left out"
             }
-            Exit::Finding => {
+            CommandExit::Finding => {
                 "a finding: STILL BROKEN, FAILED, NOT REPRODUCED or NOT EXERCISED, something that a hunt found, a check of `validate` that fails, a rule of RFC 6455 that is not kept, a difference from a profile; or `init` opened no session"
             }
-            Exit::NoResult => {
+            CommandExit::NoResult => {
                 "a case is INCONCLUSIVE, or a case file cannot be read, also where others pass; the harness could not do its work, or was misused; selecting nothing is misuse; a hunt reached nothing, or found nothing and could not do all its cases"
             }
-            Exit::Interrupted => "Ctrl-C ended the work before it had a result",
+            CommandExit::Interrupted => "Ctrl-C ended the work before it had a result",
         }
     }
 
     /// The table, as help shows it.
     pub fn help() -> String {
-        let mut text = "Exit codes:\n".to_owned();
-        for exit in Exit::ALL {
+        let mut text = "CommandExit codes:\n".to_owned();
+        for exit in CommandExit::ALL {
             let _ = writeln!(text, "  {:>3}  {}", exit.number(), exit.meaning());
         }
         text
     }
 }
 
-impl From<Conclusion> for Exit {
-    fn from(conclusion: Conclusion) -> Exit {
+impl From<Conclusion> for CommandExit {
+    fn from(conclusion: Conclusion) -> CommandExit {
         match conclusion {
-            Conclusion::Passes => Exit::Passes,
-            Conclusion::Finding => Exit::Finding,
-            Conclusion::Nothing => Exit::NoResult,
+            Conclusion::Passes => CommandExit::Passes,
+            Conclusion::Finding => CommandExit::Finding,
+            Conclusion::Nothing => CommandExit::NoResult,
         }
     }
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> ExitCode {
+impl From<CommandExit> for ExitCode {
+    fn from(exit: CommandExit) -> ExitCode {
         ExitCode::from(exit.number())
     }
 }

@@ -24,19 +24,19 @@ use relapse_simulate::clock::{Clock, Runtime};
 
 use super::{
     Moved, defect,
-    error::{Outcome, UsageError},
-    exit_code::Exit,
+    error::{CommandResult, UsageError},
+    exit_code::CommandExit,
     jobs, moved,
     pytest::Tests,
     replay::{capsule_directory, replay_all},
     report::{
-        formats::{Format, HuntPages, Pace},
+        formats::{Format, HuntPages, Printing},
         hunt::{ChangeReport, Detection, DetectionFigures, HuntDocument, HuntReport, HuntResult, Hunts},
     },
     server,
     target::{
-        Introduction, PythonArgs, RequestBudget, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetSpec,
-        ask_first, behind_each, profiles_in_front, tell_notes, was_asked_to_end,
+        PythonArgs, RequestBudget, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
+        TargetSpec, ask_first, behind_each, profiles_in_front, tell_notes, was_asked_to_end,
     },
     terminal::{complain_about, complain_of, note, print_page, progress, progress_by_time, width},
 };
@@ -146,9 +146,9 @@ pub(super) struct HuntArgs {
     #[arg(long, default_value = "human", value_parser = Format::parser(|renderer| renderer.hunt))]
     format: Format<HuntPages>,
     #[command(flatten)]
-    foreign: ServiceFileArgs,
+    service_file: ServiceFileArgs,
     #[command(flatten)]
-    allowance: RequestBudget,
+    budget: RequestBudget,
     #[command(flatten)]
     python: PythonArgs,
 }
@@ -205,11 +205,11 @@ pub(super) struct TargetHunt<'a> {
     /// The versions that are hunted on; the last one is the target.
     pub(super) versions: Vec<&'a TargetSpec>,
     pub(super) fronts: Vec<Option<String>>,
-    introduction: Introduction,
+    introduction: TargetIntroduction,
 }
 
 impl HuntArgs {
-    pub(super) fn plan(&self) -> Outcome<HuntPlan<'_>> {
+    pub(super) fn plan(&self) -> CommandResult<HuntPlan<'_>> {
         match &self.target {
             _ if !self.merge.is_empty() => Ok(HuntPlan::Merge(&self.merge)),
             HuntTarget::Own(target) => Ok(HuntPlan::OnTarget(Box::new(self.plan_on_target(target)?))),
@@ -218,7 +218,7 @@ impl HuntArgs {
         }
     }
 
-    fn plan_on_backend(&self) -> Outcome<Hunt> {
+    fn plan_on_backend(&self) -> CommandResult<Hunt> {
         if self.before.is_some() {
             return Err(UsageError::BeforeOfBackend.into());
         }
@@ -243,7 +243,7 @@ impl HuntArgs {
         Ok(self.part(hunt))
     }
 
-    fn plan_on_target<'a>(&'a self, target: &'a TargetSpec) -> Outcome<TargetHunt<'a>> {
+    fn plan_on_target<'a>(&'a self, target: &'a TargetSpec) -> CommandResult<TargetHunt<'a>> {
         if self.detection || !self.defect.is_empty() {
             return Err(UsageError::HuntOptionsOfBackend.into());
         }
@@ -254,12 +254,12 @@ impl HuntArgs {
             return Err(UsageError::HostileUrl.into());
         }
         let versions: Vec<&TargetSpec> = self.before.iter().chain([target]).collect();
-        target.check_versions(&versions, &self.python, &self.profile, &self.foreign)?;
+        target.check_versions(&versions, &self.python, &self.profile, &self.service_file)?;
         let fronts = profiles_in_front(target, &self.python, &self.profile)?;
         if let (Some(_), [Some(first), _, ..]) = (&self.write_pytest, fronts.as_slice()) {
             return Err(UsageError::TestsOfSeveral { first: first.clone() }.into());
         }
-        Ok(TargetHunt { versions, fronts, introduction: target.introduce(&self.python, &self.foreign)? })
+        Ok(TargetHunt { versions, fronts, introduction: target.introduce(&self.python, &self.service_file)? })
     }
 
     /// The part of a hunt that is hunted.
@@ -272,13 +272,13 @@ impl HuntArgs {
 
     /// Everything that says how versions are reached.
     fn context<'a>(&'a self, profile: Option<&'a str>) -> TargetContext<'a> {
-        let (allowance, python) = (&self.allowance, &self.python);
-        TargetContext { allowance, python, profile, guesses: RouteGuessing::Checked, seed: self.seed }
+        let (budget, python) = (&self.budget, &self.python);
+        TargetContext { budget, python, profile, guesses: RouteGuessing::Checked, seed: self.seed }
     }
 }
 
 /// Hunts.
-pub(super) fn hunt(args: &HuntArgs) -> Outcome {
+pub(super) fn hunt(args: &HuntArgs) -> CommandResult {
     match args.plan()? {
         HuntPlan::Merge(parts) => merge(args, parts),
         HuntPlan::Detect(hunt) => detect(args, &hunt),
@@ -288,7 +288,7 @@ pub(super) fn hunt(args: &HuntArgs) -> Outcome {
 }
 
 /// Replays the reproducers, then hunts on the built-in backend.
-fn hunt_on_backend(args: &HuntArgs, hunt: &Hunt) -> Outcome {
+fn hunt_on_backend(args: &HuntArgs, hunt: &Hunt) -> CommandResult {
     let (jobs, pages) = (jobs(args.jobs), args.format.pages);
     let directory = capsule_directory(args.capsules.as_deref());
     let writes = hunt.ground.defects().is_empty() || args.capsules.is_some();
@@ -307,7 +307,7 @@ fn hunt_on_backend(args: &HuntArgs, hunt: &Hunt) -> Outcome {
     let exit = exit_of(report.conclusion());
     print_page(&(pages.hunts)(&Hunts(vec![(None, HuntResult::Alone(Box::new(report), start.elapsed()))])));
     written?;
-    Ok(exit.max(replayed.map_or(Exit::Passes, |report| Exit::from(report.conclusion()))))
+    Ok(exit.max(replayed.map_or(CommandExit::Passes, |report| CommandExit::from(report.conclusion()))))
 }
 
 /// Keeps what was found where there is a directory for it, and stops what was hunted on. Gives the report, what was kept,
@@ -365,7 +365,7 @@ fn again(args: &HuntArgs, profile: Option<&str>, found: &Found, kept: &[Kept]) -
         if kept.is_some() && target.is_python() && args.seed != 1 {
             arguments.extend(option("--seed", args.seed.to_string()));
         }
-        let more = [args.allowance.arguments(), args.python.arguments(), args.foreign.arguments()];
+        let more = [args.budget.arguments(), args.python.arguments(), args.service_file.arguments()];
         arguments.extend(more.concat());
     }
     (kept.unwrap_or_default(), shell(&arguments))
@@ -391,25 +391,25 @@ struct Hunted {
 }
 
 /// Hunts on a target of the user's own, behind each profile that is named.
-fn hunt_on_target(args: &HuntArgs, plan: &TargetHunt<'_>) -> Outcome {
+fn hunt_on_target(args: &HuntArgs, plan: &TargetHunt<'_>) -> CommandResult {
     plan.introduction.notes.iter().for_each(|text| note(text));
     let directory = args.capsules.clone().unwrap_or_else(|| PathBuf::from("reproducers"));
-    let Format { pace, pages } = args.format;
-    let (exit, hunts) = behind_each(&plan.fronts, pace, |profile| {
+    let Format { printing, pages } = args.format;
+    let (exit, hunts) = behind_each(&plan.fronts, printing, |profile| {
         let own = profile.filter(|_| plan.fronts.len() > 1).map(|name| directory.join(name));
         let front = HuntFront { profile, directory: own.as_deref().unwrap_or(&directory) };
         let hunted = hunt_behind(args, plan, front)?;
         let exit = exit_of(hunted.result.conclusion());
         let result = Hunts(vec![(None, hunted.result)]);
-        if pace == Pace::AsTheyCome {
+        if printing == Printing::AsItComes {
             print_page(&(pages.hunts)(&result));
         }
         let tested = write_tests(args, plan, front, &hunted.found, &hunted.kept);
-        match (tested.and(hunted.written), pace) {
-            (Ok(()), Pace::AsTheyCome) => Ok((exit, None)),
-            (Ok(()), Pace::Together) => Ok((exit, result.0.into_iter().next().map(|(_, result)| result))),
-            (Err(error), Pace::AsTheyCome) => Err(error.into()),
-            (Err(error), Pace::Together) => {
+        match (tested.and(hunted.written), printing) {
+            (Ok(()), Printing::AsItComes) => Ok((exit, None)),
+            (Ok(()), Printing::AtTheEnd) => Ok((exit, result.0.into_iter().next().map(|(_, result)| result))),
+            (Err(error), Printing::AsItComes) => Err(error.into()),
+            (Err(error), Printing::AtTheEnd) => {
                 // The findings are printed before the error that they could not be kept.
                 print_page(&(pages.hunts)(&result));
                 Err(error.into())
@@ -421,7 +421,7 @@ fn hunt_on_target(args: &HuntArgs, plan: &TargetHunt<'_>) -> Outcome {
 }
 
 /// Hunts behind one front.
-fn hunt_behind(args: &HuntArgs, plan: &TargetHunt<'_>, front: HuntFront<'_>) -> Outcome<Hunted> {
+fn hunt_behind(args: &HuntArgs, plan: &TargetHunt<'_>, front: HuntFront<'_>) -> CommandResult<Hunted> {
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let start = Instant::now();
     let mut hunted = Vec::new();
@@ -455,7 +455,7 @@ fn write_tests(args: &HuntArgs, plan: &TargetHunt<'_>, front: HuntFront<'_>, fou
         Some(name) => server(name)?,
         None => servers()?.swap_remove(0),
     };
-    let Introduction { binding, token, .. } = &plan.introduction;
+    let TargetIntroduction { binding, token, .. } = &plan.introduction;
     Tests { path, site, binding, token, profile: &profile }
         .write(found, |found| again(args, front.profile, found, kept))
 }
@@ -466,7 +466,7 @@ fn compare(
     (old, before): (Hunt, Campaign),
     (hunt, campaign): (Hunt, Campaign),
     front: HuntFront<'_>,
-) -> Outcome<Hunted> {
+) -> CommandResult<Hunted> {
     let unfinished = [&before, &campaign].map(|campaign| campaign.unfinished.line());
     unfinished.iter().filter(|line| !line.is_empty()).for_each(|line| note(line.trim_end()));
     let progress = progress(before.found.len() + campaign.found.len(), "findings tried on both");
@@ -486,8 +486,13 @@ fn compare(
 ///
 /// # Errors
 /// Also when it would prove nothing.
-fn hunt_for(args: &HuntArgs, target: &TargetSpec, profile: Option<&str>, introduction: &Introduction) -> Outcome<Hunt> {
-    let Introduction { binding, token, .. } = introduction;
+fn hunt_for(
+    args: &HuntArgs,
+    target: &TargetSpec,
+    profile: Option<&str>,
+    introduction: &TargetIntroduction,
+) -> CommandResult<Hunt> {
+    let TargetIntroduction { binding, token, .. } = introduction;
     let (context, clock) = (args.context(profile), target.clock(&args.python));
     let runtime = Runtime::new(clock);
     let server = target.reach(&runtime, context, binding, token)?;
@@ -513,11 +518,11 @@ fn hunt_for(args: &HuntArgs, target: &TargetSpec, profile: Option<&str>, introdu
 }
 
 /// The exit code of a hunt; one that reached nothing says so.
-fn exit_of(conclusion: Conclusion) -> Exit {
+fn exit_of(conclusion: Conclusion) -> CommandExit {
     if conclusion == Conclusion::Nothing {
         complain_of(&UsageError::HuntReachedNothing);
     }
-    Exit::from(conclusion)
+    CommandExit::from(conclusion)
 }
 
 /// The arguments that decide what a seed draws, and on which revision.
@@ -583,7 +588,7 @@ fn write(found: &Found, directory: &Path, name: &str) -> Result<String> {
 }
 
 /// Hunts on each defect alone; a defect that is not found is a finding.
-fn detect(args: &HuntArgs, hunt: &Hunt) -> Outcome {
+fn detect(args: &HuntArgs, hunt: &Hunt) -> CommandResult {
     let detected = detect_all(hunt, jobs(args.jobs))?;
     if let Some(directory) = &args.capsules {
         for (defect, found) in &detected {
@@ -595,7 +600,7 @@ fn detect(args: &HuntArgs, hunt: &Hunt) -> Outcome {
     let rows: Vec<Detection<'_>> =
         detected.iter().map(|(defect, found)| Detection { defect: defect.name(), found: found.as_ref() }).collect();
     print_page(&(args.format.pages.detection)(&DetectionFigures { rows: &rows, limit: hunt.cases }, width()));
-    Ok(if rows.iter().all(|row| row.found.is_some()) { Exit::Passes } else { Exit::Finding })
+    Ok(if rows.iter().all(|row| row.found.is_some()) { CommandExit::Passes } else { CommandExit::Finding })
 }
 
 /// The first finding on each defect, in the order of the defects.
@@ -625,7 +630,7 @@ fn detect_all(hunt: &Hunt, jobs: usize) -> Result<Vec<(Defect, Option<Found>)>> 
 }
 
 /// Joins the documents of a campaign's parts.
-fn merge(args: &HuntArgs, parts: &[PathBuf]) -> Outcome {
+fn merge(args: &HuntArgs, parts: &[PathBuf]) -> CommandResult {
     let mut whole: Option<HuntDocument> = None;
     for path in parts {
         let failed = |source| Error::Io { doing: "read", path: path.clone(), source };
@@ -639,5 +644,5 @@ fn merge(args: &HuntArgs, parts: &[PathBuf]) -> Outcome {
     let document = whole.expect("there is at least one file");
     print_page(&(args.format.pages.merged)(&document));
     let exits = document.hunts().into_iter().map(|(_, report)| exit_of(report.conclusion()));
-    Ok(exits.max().unwrap_or(Exit::NoResult))
+    Ok(exits.max().unwrap_or(CommandExit::NoResult))
 }

@@ -14,8 +14,8 @@ use relapse_core::error::Error;
 use relapse_simulate::clock::Runtime;
 
 use super::{
-    error::{Outcome, UsageError},
-    exit_code::Exit,
+    error::{CommandResult, UsageError},
+    exit_code::CommandExit,
     target::{RouteGuessing, TARGET, TargetArgs, tell_notes, valid_token},
     terminal::{note, print, progress_by_time},
 };
@@ -54,10 +54,10 @@ pub(super) struct InitPlan {
 }
 
 impl InitArgs {
-    pub(super) fn plan(&self) -> Outcome<InitPlan> {
+    pub(super) fn plan(&self) -> CommandResult<InitPlan> {
         let own = &self.own;
         own.check_by_path(self.profile.as_slice())?;
-        let path = own.foreign.binding.clone().unwrap_or_else(|| PathBuf::from("relapse.toml"));
+        let path = own.service_file.binding.clone().unwrap_or_else(|| PathBuf::from("relapse.toml"));
         if path.exists() && !self.force {
             return Err(UsageError::FileExists { path }.into());
         }
@@ -78,7 +78,7 @@ impl InitArgs {
 }
 
 /// Asks the target and writes the service file.
-pub(super) fn init(args: &InitArgs) -> Outcome {
+pub(super) fn init(args: &InitArgs) -> CommandResult {
     let InitPlan { path, binding, token, token_line, notes } = args.plan()?;
     notes.iter().for_each(|text| note(text));
     let own = &args.own;
@@ -98,7 +98,7 @@ pub(super) fn init(args: &InitArgs) -> Outcome {
         false => "written, though no session opened".to_owned(),
     };
     print(format!("\n{}: {next}", path.display()));
-    Ok(if found.opens { Exit::Passes } else { Exit::Finding })
+    Ok(if found.opens { CommandExit::Passes } else { CommandExit::Finding })
 }
 
 impl InitArgs {
@@ -108,7 +108,7 @@ impl InitArgs {
         let mut arguments = vec!["relapse".to_owned(), "validate".to_owned()];
         arguments.extend(option("--target", own.target.to_string()));
         self.profile.iter().for_each(|name| arguments.extend(option("--profile", name.clone())));
-        arguments.extend([own.python.arguments(), own.foreign.arguments()].concat());
+        arguments.extend([own.python.arguments(), own.service_file.arguments()].concat());
         arguments
     }
 }

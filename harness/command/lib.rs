@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use exit_code::Exit;
+use exit_code::CommandExit;
 use relapse::{
     Result,
     case::Case,
@@ -133,7 +133,7 @@ struct Selection {
 /// leaves the options to `relapse run`.
 fn command() -> clap::Command {
     fn with_exit_codes(command: clap::Command) -> clap::Command {
-        command.after_long_help(Exit::help()).mut_subcommands(with_exit_codes)
+        command.after_long_help(CommandExit::help()).mut_subcommands(with_exit_codes)
     }
     let short = "Without a command, all cases run; the options are those of `relapse run`.";
     let options: Vec<String> = Arguments::command().get_arguments().map(|arg| arg.get_id().to_string()).collect();

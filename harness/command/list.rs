@@ -5,8 +5,8 @@ use relapse::discover::issues;
 
 use super::{
     CaseSource, Selection,
-    error::{Failure, Outcome},
-    exit_code::Exit,
+    error::{CommandResult, Failure},
+    exit_code::CommandExit,
     report::{catalogue::Listing, formats::Format},
     terminal::{complain_about, print_page, width},
 };
@@ -24,17 +24,17 @@ pub(super) struct ListArgs {
 }
 
 impl ListArgs {
-    pub(super) fn plan(&self) -> Outcome<Selection> {
+    pub(super) fn plan(&self) -> CommandResult<Selection> {
         let selection = self.source.select(&self.filters)?;
         if selection.cases.is_empty() { Err(Failure::NoCase(selection.broken)) } else { Ok(selection) }
     }
 }
 
 /// Lists issues with their cases.
-pub(super) fn list(args: &ListArgs) -> Outcome {
+pub(super) fn list(args: &ListArgs) -> CommandResult {
     let Selection { cases, broken } = args.plan()?;
     broken.iter().for_each(complain_about);
     let issues = issues()?;
     print_page(&(args.format.pages)(&Listing { issues: &issues, cases: &cases }, width()));
-    Ok(if broken.is_empty() { Exit::Passes } else { Exit::NoResult })
+    Ok(if broken.is_empty() { CommandExit::Passes } else { CommandExit::NoResult })
 }

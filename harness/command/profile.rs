@@ -23,8 +23,8 @@ use relapse_simulate::{
 };
 
 use super::{
-    error::{Outcome, UsageError},
-    exit_code::Exit,
+    error::{CommandResult, UsageError},
+    exit_code::CommandExit,
     server,
     target::end_interpreters_with_us,
     terminal::{note, print},
@@ -96,43 +96,43 @@ pub(super) struct MeasureArgs {
 }
 
 /// Runs a command about profiles; gives its exit code.
-pub(super) fn profile(command: &ProfileCommand) -> Outcome {
+pub(super) fn profile(command: &ProfileCommand) -> CommandResult {
     end_interpreters_with_us();
     match command {
-        ProfileCommand::Measure(options) => measure_server(options),
-        ProfileCommand::Differential(options) => differential(options),
+        ProfileCommand::Measure(args) => measure_server(args),
+        ProfileCommand::Differential(args) => differential(args),
     }
 }
 
 /// Holds profiles against their servers; gives the exit code.
-fn differential(options: &DifferentialArgs) -> Outcome {
-    let profiles = match options.profile.as_slice() {
+fn differential(args: &DifferentialArgs) -> CommandResult {
+    let profiles = match args.profile.as_slice() {
         [] => servers()?,
         names => names.iter().map(|name| server(name)).collect::<Result<_>>()?,
     };
-    let asked = options.python.clone().unwrap_or_else(|| PathBuf::from("python3"));
-    let mut exit = Exit::Passes;
+    let asked = args.python.clone().unwrap_or_else(|| PathBuf::from("python3"));
+    let mut exit = CommandExit::Passes;
     for profile in profiles {
-        exit = exit.max(compare_profile(profile, options, &asked)?);
+        exit = exit.max(compare_profile(profile, args, &asked)?);
     }
     Ok(exit)
 }
 
-fn compare_profile(profile: Arc<Profile>, options: &DifferentialArgs, asked: &Path) -> Outcome {
+fn compare_profile(profile: Arc<Profile>, args: &DifferentialArgs, asked: &Path) -> CommandResult {
     let wrong = |message: String| Error::from(Trouble { message, details: String::new(), blame: Blame::Setup });
-    let choice: ServerChoice = match &options.server {
+    let choice: ServerChoice = match &args.server {
         Some(choice) => choice.clone(),
         None => profile.choice.parse().map_err(wrong)?,
     };
-    let python = choice.interpreter(asked, options.python.is_some(), &note)?;
+    let python = choice.interpreter(asked, args.python.is_some(), &note)?;
     let name = profile.name.clone();
-    let setup = Setup { server: choice, profile, seed: options.seed, programs: options.programs };
+    let setup = Setup { server: choice, profile, seed: args.seed, programs: args.programs };
     let compared = compare(&setup, &python, &note)?;
-    let again = Again { profile: &name, server: options.server.as_ref(), python: options.python.as_deref() };
-    if options.recorded {
-        compared.differences.iter().take(options.shown).for_each(|difference| print(again.render(difference)));
+    let again = Again { profile: &name, server: args.server.as_ref(), python: args.python.as_deref() };
+    if args.recorded {
+        compared.differences.iter().take(args.shown).for_each(|difference| print(again.render(difference)));
     } else {
-        compared.unrecorded().take(options.shown).for_each(|difference| print(again.render(difference)));
+        compared.unrecorded().take(args.shown).for_each(|difference| print(again.render(difference)));
     }
     let (all, unrecorded) = (compared.differences.len(), compared.unrecorded().count());
     let recorded =
@@ -140,15 +140,15 @@ fn compare_profile(profile: Arc<Profile>, options: &DifferentialArgs, asked: &Pa
     let strict = compared.strict;
     note(&format!(
         "{name}: {all} of {} programs differ{recorded}; {strict} are in no situation that it records",
-        options.programs
+        args.programs
     ));
     // Other programs need not show everything.
-    let is_full = options.programs >= FULL_RUN && options.seed == 1 && options.server.is_none();
+    let is_full = args.programs >= FULL_RUN && args.seed == 1 && args.server.is_none();
     let unseen = if is_full { compared.unseen() } else { Vec::new() };
     for situation in &unseen {
         note(&format!("{name}: the profile records a difference that does not occur: {situation:?}"));
     }
-    Ok(if unrecorded == 0 && unseen.is_empty() { Exit::Passes } else { Exit::Finding })
+    Ok(if unrecorded == 0 && unseen.is_empty() { CommandExit::Passes } else { CommandExit::Finding })
 }
 
 /// How many programs show everything that a profile records.
@@ -191,20 +191,20 @@ impl Again<'_> {
 }
 
 /// Measures a server; gives the exit code.
-fn measure_server(options: &MeasureArgs) -> Outcome {
-    let asked = options.python.clone().unwrap_or_else(|| PathBuf::from("python3"));
-    let python = options.server.interpreter(&asked, options.python.is_some(), &note)?;
-    let slow = if options.slow { Slow::Watched } else { Slow::LeftOut };
-    let measured = Runtime::new(Clock::Real).block_on(measure(&options.server, &python, slow))?;
-    let name = name_of(&options.server, &measured.server);
-    let known = match &options.like {
+fn measure_server(args: &MeasureArgs) -> CommandResult {
+    let asked = args.python.clone().unwrap_or_else(|| PathBuf::from("python3"));
+    let python = args.server.interpreter(&asked, args.python.is_some(), &note)?;
+    let slow = if args.slow { Slow::Watched } else { Slow::LeftOut };
+    let measured = Runtime::new(Clock::Real).block_on(measure(&args.server, &python, slow))?;
+    let name = name_of(&args.server, &measured.server);
+    let known = match &args.like {
         Some(name) => Some(server(name)?),
         None => known(&name)?,
     };
     #[expect(clippy::disallowed_methods, reason = "the day of a measurement stands in its file")]
     let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let text = measured.print(&name, &date[..10], known.as_deref(), &servers()?[0]);
-    match &options.output {
+    match &args.output {
         Some(path) => write(path, &text)?,
         None => print(text.trim_end()),
     }
@@ -223,12 +223,12 @@ fn measure_server(options: &MeasureArgs) -> Outcome {
     let differences = measured.differences(&known);
     differences.iter().for_each(|difference| note(&format!("{}: {difference}", known.name)));
     let setup =
-        Setup { server: options.server.clone(), profile: Arc::clone(&known), seed: 1, programs: PROGRAMS_MEASURED };
+        Setup { server: args.server.clone(), profile: Arc::clone(&known), seed: 1, programs: PROGRAMS_MEASURED };
     let compared = compare(&setup, &python, &note)?;
-    let again = Again { profile: &known.name, server: Some(&options.server), python: options.python.as_deref() };
+    let again = Again { profile: &known.name, server: Some(&args.server), python: args.python.as_deref() };
     compared.unrecorded().for_each(|difference| note(&again.render(difference)));
     let is_as_known = differences.is_empty() && compared.unrecorded().count() == 0;
-    Ok(if is_as_known { Exit::Passes } else { Exit::Finding })
+    Ok(if is_as_known { CommandExit::Passes } else { CommandExit::Finding })
 }
 
 /// How many programs are compared where a server is measured.

@@ -24,11 +24,11 @@ use tokio::sync::mpsc;
 
 use super::{
     CaseSource, Selection,
-    error::{Failure, Outcome, UsageError},
-    exit_code::Exit,
+    error::{CommandResult, Failure, UsageError},
+    exit_code::CommandExit,
     orders,
     report::{
-        formats::{Format, Pace},
+        formats::{Format, Printing},
         proxy::ProxyEvent,
     },
     terminal::{complain_of, print_page, progress_by_time},
@@ -93,7 +93,7 @@ fn factor(text: &str) -> std::result::Result<f64, String> {
 
 impl EdgeFaultArgs {
     /// All of them, in the order: the balancer's, the case's, the single ones.
-    pub(super) fn read(&self, read_fault: impl Fn(&str) -> Result<Fault>) -> Outcome<EdgeFaults> {
+    pub(super) fn read(&self, read_fault: impl Fn(&str) -> Result<Fault>) -> CommandResult<EdgeFaults> {
         let (mut faults, mut left_out) = (Vec::new(), Vec::new());
         if let Some(name) = &self.lb {
             let balancers = balancers()?;
@@ -118,7 +118,7 @@ impl EdgeFaultArgs {
 }
 
 /// The edge faults of a case.
-fn edge_faults_of(path: &std::path::Path) -> Outcome<EdgeFaults> {
+fn edge_faults_of(path: &std::path::Path) -> CommandResult<EdgeFaults> {
     let name = path.display().to_string();
     let source = CaseSource { cases: Some(PathBuf::from("fixtures/cases")) };
     let Selection { cases, broken } = source.select(std::slice::from_ref(&name))?;
@@ -141,7 +141,7 @@ fn edge_faults_of(path: &std::path::Path) -> Outcome<EdgeFaults> {
 const ENDING_LIMIT: Duration = Duration::from_millis(1500);
 
 impl ProxyArgs {
-    pub(super) fn plan(&self) -> Outcome<EdgeFaults> {
+    pub(super) fn plan(&self) -> CommandResult<EdgeFaults> {
         let faults = self.faults.read(read_edge_fault)?;
         if !self.control.ip().is_loopback() {
             return Err(UsageError::ControlFromElsewhere.into());
@@ -151,7 +151,7 @@ impl ProxyArgs {
 }
 
 /// Stands until it is told to stop.
-pub(super) fn proxy(args: &ProxyArgs) -> Outcome {
+pub(super) fn proxy(args: &ProxyArgs) -> CommandResult {
     let EdgeFaults { faults, left_out } = args.plan()?;
     left_out.iter().for_each(complain_of);
     let line = args.format.pages;
@@ -193,7 +193,7 @@ pub(super) fn proxy(args: &ProxyArgs) -> Outcome {
         }
         standing.abort();
         print_page(&line(&ProxyEvent::Stopped(&desk)));
-        Ok(Exit::Passes)
+        Ok(CommandExit::Passes)
     })
 }
 
@@ -201,7 +201,7 @@ pub(super) fn proxy(args: &ProxyArgs) -> Outcome {
 async fn log(entries: &mut Receiver<std::sync::Arc<Entry>>, desk: Desk, format: Format<fn(&ProxyEvent<'_>) -> String>) {
     let bar = progress_by_time("connections");
     // The answers to orders would disturb a document.
-    let mut lines = (format.pace == Pace::AsTheyCome).then(orders::lines);
+    let mut lines = (format.printing == Printing::AsItComes).then(orders::lines);
     let mut tick = tokio::time::interval(Duration::from_millis(250));
     loop {
         tokio::select! {

@@ -16,8 +16,8 @@ use relapse_core::error::Error;
 
 use super::{
     Moved,
-    error::{Outcome, UsageError},
-    exit_code::Exit,
+    error::{CommandResult, UsageError},
+    exit_code::CommandExit,
     jobs, moved,
     report::formats::Format,
     terminal::{complain_about, print_page, progress, width},
@@ -50,7 +50,7 @@ pub(super) struct ReplayPlan {
 }
 
 impl ReplayArgs {
-    pub(super) fn plan(&self) -> Outcome<ReplayPlan> {
+    pub(super) fn plan(&self) -> CommandResult<ReplayPlan> {
         let files = match self.capsule.as_slice() {
             [] => {
                 let directory = capsule_directory(self.capsules.as_deref());
@@ -67,12 +67,12 @@ impl ReplayArgs {
 }
 
 /// Replays reproducers; the exit code is the report's.
-pub(super) fn replay(args: &ReplayArgs) -> Outcome {
+pub(super) fn replay(args: &ReplayArgs) -> CommandResult {
     let plan = args.plan()?;
     let report = judge(&plan.files, plan.jobs)?;
     report.broken.iter().for_each(complain_about);
     print_page(&(args.format.pages)(&report, width()));
-    Ok(Exit::from(report.conclusion()))
+    Ok(CommandExit::from(report.conclusion()))
 }
 
 /// The directory named, or where reproducers are kept here.

@@ -20,14 +20,14 @@ use relapse_simulate::clock::Runtime;
 
 use super::{
     CaseSource, Selection,
-    error::{Failure, Outcome},
-    exit_code::Exit,
+    error::{CommandResult, Failure},
+    exit_code::CommandExit,
     jobs,
     report::formats::Format,
     servers_named,
     target::{
-        Introduction, PythonArgs, RequestBudget, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetSpec,
-        profiles_in_front, tell_notes,
+        PythonArgs, RequestBudget, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
+        TargetSpec, profiles_in_front, tell_notes,
     },
     terminal::{complain_about, note, print_page, progress, width},
 };
@@ -86,9 +86,9 @@ struct ExternalArgs {
     #[arg(help_heading = TARGET, long, value_name = "TARGET", requires = "target")]
     before: Option<TargetSpec>,
     #[command(flatten)]
-    foreign: ServiceFileArgs,
+    service_file: ServiceFileArgs,
     #[command(flatten)]
-    allowance: RequestBudget,
+    budget: RequestBudget,
     #[command(flatten)]
     python: PythonArgs,
 }
@@ -115,18 +115,18 @@ pub(super) struct TargetTrials<'a> {
     target: &'a TargetSpec,
     cases: Vec<Arc<Case>>,
     fronts: Vec<Option<String>>,
-    introduction: Introduction,
+    introduction: TargetIntroduction,
 }
 
 impl RunArgs {
-    pub(super) fn plan(&self) -> Outcome<RunPlan<'_>> {
+    pub(super) fn plan(&self) -> CommandResult<RunPlan<'_>> {
         match &self.url.target {
             Some(target) => self.plan_on_target(target),
             None => self.plan_on_backend(),
         }
     }
 
-    fn plan_on_backend(&self) -> Outcome<RunPlan<'_>> {
+    fn plan_on_backend(&self) -> CommandResult<RunPlan<'_>> {
         self.url.python.check_absent()?;
         let Selection { cases, broken } = self.source.select(&self.filters)?;
         let instead = if self.profile.is_empty() { None } else { Some(servers_named(&self.profile)?) };
@@ -137,10 +137,10 @@ impl RunArgs {
         Ok(RunPlan { trials: PlannedTrials::OnBackend(trials), broken })
     }
 
-    fn plan_on_target<'a>(&'a self, target: &'a TargetSpec) -> Outcome<RunPlan<'a>> {
+    fn plan_on_target<'a>(&'a self, target: &'a TargetSpec) -> CommandResult<RunPlan<'a>> {
         let url = &self.url;
         let versions: Vec<&TargetSpec> = url.before.iter().chain([target]).collect();
-        target.check_versions(&versions, &url.python, &self.profile, &url.foreign)?;
+        target.check_versions(&versions, &url.python, &self.profile, &url.service_file)?;
         let Selection { cases, broken } = self.source.select(&self.filters)?;
         if cases.is_empty() {
             // Nothing is installed and nothing is contacted for cases that cannot be read.
@@ -148,10 +148,12 @@ impl RunArgs {
         }
         let fronts = profiles_in_front(target, &url.python, &self.profile)?;
         // Cases in a service's own words say everything that is said.
-        let is_said = !url.foreign.has_binding() && cases.iter().all(|case| case.vocabulary == Vocabulary::Own);
+        let is_said = !url.service_file.has_binding() && cases.iter().all(|case| case.vocabulary == Vocabulary::Own);
         let introduction = match is_said {
-            true => Introduction { binding: Binding::unknown(), token: String::new(), notes: url.python.left_out()? },
-            false => target.introduce(&url.python, &url.foreign)?,
+            true => {
+                TargetIntroduction { binding: Binding::unknown(), token: String::new(), notes: url.python.left_out()? }
+            }
+            false => target.introduce(&url.python, &url.service_file)?,
         };
         let trials = PlannedTrials::OnTarget(Box::new(TargetTrials { target, cases, fronts, introduction }));
         Ok(RunPlan { trials, broken })
@@ -159,7 +161,7 @@ impl RunArgs {
 }
 
 /// Runs the cases; the exit code is the report's.
-pub(super) fn run(args: &RunArgs) -> Outcome {
+pub(super) fn run(args: &RunArgs) -> CommandResult {
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let start = Instant::now();
     let RunPlan { trials, broken } = args.plan()?;
@@ -170,7 +172,7 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     };
     let report = Report { trials, broken, shutdown, seed: args.seed, wall: start.elapsed() };
     print_page(&(args.format.pages)(&report, width()));
-    Ok(Exit::from(report.conclusion()))
+    Ok(CommandExit::from(report.conclusion()))
 }
 
 fn run_on_backend(args: &RunArgs, trials: Vec<Trial>) -> JudgedTrials {
@@ -181,7 +183,7 @@ fn run_on_backend(args: &RunArgs, trials: Vec<Trial>) -> JudgedTrials {
 }
 
 /// Runs the cases behind every front; what was judged, and what went wrong when the app was stopped.
-fn run_on_target(args: &RunArgs, plan: &TargetTrials<'_>) -> Outcome<(JudgedTrials, Vec<String>)> {
+fn run_on_target(args: &RunArgs, plan: &TargetTrials<'_>) -> CommandResult<(JudgedTrials, Vec<String>)> {
     plan.introduction.notes.iter().for_each(|text| note(text));
     let progress = progress(plan.cases.len() * plan.fronts.len(), "cases");
     let (mut trials, mut shutdown) = (Vec::new(), Vec::new());
@@ -202,12 +204,12 @@ fn run_behind(
     plan: &TargetTrials<'_>,
     profile: Option<&str>,
     done: impl Fn(),
-) -> Outcome<(Vec<Judgement>, Vec<String>)> {
+) -> CommandResult<(Vec<Judgement>, Vec<String>)> {
     let (url, python) = (&args.url, &args.url.python);
-    let Introduction { binding, token, .. } = &plan.introduction;
+    let TargetIntroduction { binding, token, .. } = &plan.introduction;
     let runtime = Runtime::new(plan.target.clock(python));
     let guesses = RouteGuessing::Apart;
-    let context = TargetContext { allowance: &url.allowance, python, profile, guesses, seed: args.seed };
+    let context = TargetContext { budget: &url.budget, python, profile, guesses, seed: args.seed };
     let version = |named: &TargetSpec| named.version(&runtime, context, binding, token);
     let before = url.before.as_ref().map(version).transpose()?;
     let repeat = usize::from(args.repeat);
@@ -241,8 +243,8 @@ fn named(args: &RunArgs, target: &TargetSpec, profile: Option<&str>) -> TargetNa
     if let Some(directory) = &args.source.cases {
         add("--cases", directory.display().to_string());
     }
-    arguments.extend(url.allowance.arguments());
-    arguments.extend(url.python.arguments().into_iter().chain(url.foreign.arguments()));
+    arguments.extend(url.budget.arguments());
+    arguments.extend(url.python.arguments().into_iter().chain(url.service_file.arguments()));
     TargetName {
         kind: target.kind(&url.python),
         target: target.to_string(),

@@ -18,8 +18,8 @@ use relapse_simulate::{
 
 use super::{
     CaseSource, Selection, defect,
-    error::{Failure, Outcome},
-    exit_code::Exit,
+    error::{CommandResult, Failure},
+    exit_code::CommandExit,
     proxy::{EdgeFaultArgs, EdgeFaults},
     server,
     terminal::{complain_about, complain_of, print},
@@ -64,7 +64,7 @@ pub(super) struct ServePlan {
 }
 
 impl ServeArgs {
-    pub(super) fn plan(&self) -> Outcome<ServePlan> {
+    pub(super) fn plan(&self) -> CommandResult<ServePlan> {
         let (revision, broken) = self.revision()?;
         let faults = self.faults.read(read_backend_fault)?;
         let profile = server(&self.profile)?;
@@ -76,7 +76,7 @@ impl ServeArgs {
 }
 
 /// Stands until it is told to stop.
-pub(super) fn serve(args: &ServeArgs) -> Outcome {
+pub(super) fn serve(args: &ServeArgs) -> CommandResult {
     let ServePlan { revision, faults, profile, environment, broken } = args.plan()?;
     broken.iter().for_each(complain_about);
     faults.left_out.iter().for_each(complain_of);
@@ -91,13 +91,13 @@ pub(super) fn serve(args: &ServeArgs) -> Outcome {
         };
         stand.run(Arc::new(print), stop).await?;
         print("stopped");
-        Ok(Exit::Passes)
+        Ok(CommandExit::Passes)
     })
 }
 
 impl ServeArgs {
     /// The defects named, and those of the reports named; and the case files that cannot be read.
-    fn revision(&self) -> Outcome<(Revision, Vec<Error>)> {
+    fn revision(&self) -> CommandResult<(Revision, Vec<Error>)> {
         let mut defects = self.defect.iter().map(|name| defect(name)).collect::<Result<Vec<_>, _>>()?;
         let Selection { cases, broken } = match self.report.as_slice() {
             [] => Selection::default(),

@@ -12,8 +12,8 @@ use relapse_core::error::Error;
 
 use super::{
     CaseSource, Selection,
-    error::{Failure, Outcome},
-    exit_code::Exit,
+    error::{CommandResult, Failure},
+    exit_code::CommandExit,
     server,
     terminal::{complain_about, print, width},
 };
@@ -46,7 +46,7 @@ pub(super) struct ShowPlan {
 }
 
 impl ShowArgs {
-    pub(super) fn plan(&self) -> Outcome<ShowPlan> {
+    pub(super) fn plan(&self) -> CommandResult<ShowPlan> {
         let Selection { cases, broken } = self.source.select(std::slice::from_ref(&self.case))?;
         let Some((first, others)) = cases.split_first() else { return Err(Failure::NoCase(broken)) };
         let instead = self.profile.as_deref().map(server).transpose()?;
@@ -57,7 +57,7 @@ impl ShowArgs {
 }
 
 /// Shows a case; the exit code is its verdict's.
-pub(super) fn show(args: &ShowArgs) -> Outcome {
+pub(super) fn show(args: &ShowArgs) -> CommandResult {
     let ShowPlan { trial, others, broken } = args.plan()?;
     broken.iter().for_each(complain_about);
     let judgement = Conductor::default().judge(&trial, args.seed);
@@ -76,5 +76,5 @@ pub(super) fn show(args: &ShowArgs) -> Outcome {
     if !others.is_empty() {
         print(format!("\n`{}` also selects {}", args.case, others.join(", ")));
     }
-    Ok(Exit::from(judgement.verdict.conclusion()))
+    Ok(CommandExit::from(judgement.verdict.conclusion()))
 }

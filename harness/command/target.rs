@@ -43,10 +43,10 @@ use tokio::sync::Notify;
 
 use super::{
     Moved, StopSignal, StopSignals,
-    error::{Failure, Outcome, UsageError},
-    exit_code::Exit,
+    error::{CommandResult, Failure, UsageError},
+    exit_code::CommandExit,
     moved,
-    report::formats::Pace,
+    report::formats::Printing,
     server, servers_named,
     terminal::{complain, note, print},
 };
@@ -107,7 +107,7 @@ pub(super) struct TargetArgs {
     #[arg(long, value_name = "TARGET")]
     pub(super) target: TargetSpec,
     #[command(flatten)]
-    pub(super) foreign: ServiceFileArgs,
+    pub(super) service_file: ServiceFileArgs,
     #[command(flatten)]
     pub(super) python: PythonArgs,
 }
@@ -468,15 +468,15 @@ pub(super) type Results<T> = Vec<(Option<String>, T)>;
 /// as they come, each front is named above its own.
 ///
 /// # Errors
-/// When the work fails behind the first front. Another error is printed and makes the exit code [`Exit::NoResult`], so that
+/// When the work fails behind the first front. Another error is printed and makes the exit code [`CommandExit::NoResult`], so that
 /// the results behind the other fronts are not lost.
 pub(super) fn behind_each<T>(
     fronts: &[Option<String>],
-    pace: Pace,
-    mut act: impl FnMut(Option<&str>) -> Outcome<(Exit, Option<T>)>,
-) -> Outcome<(Exit, Results<T>)> {
-    let has_headings = fronts.len() > 1 && pace == Pace::AsTheyCome;
-    let (mut exit, mut results) = (Exit::Passes, Vec::new());
+    printing: Printing,
+    mut act: impl FnMut(Option<&str>) -> CommandResult<(CommandExit, Option<T>)>,
+) -> CommandResult<(CommandExit, Results<T>)> {
+    let has_headings = fronts.len() > 1 && printing == Printing::AsItComes;
+    let (mut exit, mut results) = (CommandExit::Passes, Vec::new());
     for (number, front) in fronts.iter().enumerate() {
         if number > 0 && was_asked_to_end() {
             let left: Vec<&str> = fronts[number..].iter().flatten().map(String::as_str).collect();
@@ -518,7 +518,7 @@ pub(super) enum RouteGuessing {
 /// Everything that says how something of the user's own is reached.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TargetContext<'a> {
-    pub(super) allowance: &'a RequestBudget,
+    pub(super) budget: &'a RequestBudget,
     pub(super) python: &'a PythonArgs,
     /// The profile of the server in front of a Python application; the first that is known without one.
     pub(super) profile: Option<&'a str>,
@@ -528,7 +528,7 @@ pub(super) struct TargetContext<'a> {
 
 /// How a target is spoken to.
 #[derive(Debug, Clone)]
-pub(super) struct Introduction {
+pub(super) struct TargetIntroduction {
     pub(super) binding: Binding,
     /// The valid token; empty where none is needed.
     pub(super) token: String,
@@ -591,7 +591,11 @@ impl TargetSpec {
     }
 
     /// Finds out how it is spoken to: reads the service file and the recordings, and gets the tokens.
-    pub(super) fn introduce(&self, python: &PythonArgs, service_file: &ServiceFileArgs) -> Outcome<Introduction> {
+    pub(super) fn introduce(
+        &self,
+        python: &PythonArgs,
+        service_file: &ServiceFileArgs,
+    ) -> CommandResult<TargetIntroduction> {
         let mut notes = python.left_out()?;
         let mut binding = if matches!(self, TargetSpec::Url(_)) || service_file.has_binding() {
             service_file.binding(&mut notes)?
@@ -607,18 +611,18 @@ impl TargetSpec {
         for (name, user) in &binding.users {
             binding.user_tokens.insert(name.clone(), read_token(&user.source)?);
         }
-        Ok(Introduction { binding, token, notes })
+        Ok(TargetIntroduction { binding, token, notes })
     }
 
     /// Reaches it, and finds out which server answers.
     pub(super) fn reach(
         &self,
         runtime: &Runtime,
-        way: TargetContext<'_>,
+        context: TargetContext<'_>,
         binding: &Binding,
         token: &str,
     ) -> Result<External> {
-        let mut external = self.reach_unseen(runtime, way, binding, token)?;
+        let mut external = self.reach_unseen(runtime, context, binding, token)?;
         runtime.block_on(external.recognize(binding, &servers()?));
         Ok(external)
     }
@@ -627,14 +631,14 @@ impl TargetSpec {
     pub(super) fn version(
         &self,
         runtime: &Runtime,
-        way: TargetContext<'_>,
+        context: TargetContext<'_>,
         binding: &Binding,
         token: &str,
     ) -> Result<Version> {
-        match self.reach(runtime, way, binding, token) {
+        match self.reach(runtime, context, binding, token) {
             Ok(external) => Ok(Version::Running(external)),
             Err(Error::Python(trouble)) if trouble.blame == Blame::App => {
-                Ok(Version::NotStarted { kind: self.kind(way.python), trouble: *trouble })
+                Ok(Version::NotStarted { kind: self.kind(context.python), trouble: *trouble })
             }
             Err(error) => Err(error),
         }
@@ -653,15 +657,15 @@ impl TargetSpec {
     pub(super) fn reach_unseen(
         &self,
         runtime: &Runtime,
-        way: TargetContext<'_>,
+        context: TargetContext<'_>,
         binding: &Binding,
         token: &str,
     ) -> Result<External> {
         match self {
             TargetSpec::Url(upstream) => {
-                Ok(External::new(way.allowance.server(upstream, binding, token), Front::Unknown))
+                Ok(External::new(context.budget.server(upstream, binding, token), Front::Unknown))
             }
-            TargetSpec::Python { app, places } => launcher(app, places, way, binding, token)?(runtime),
+            TargetSpec::Python { app, places } => launcher(app, places, context, binding, token)?(runtime),
         }
     }
 
@@ -676,13 +680,13 @@ impl TargetSpec {
     /// Something that reaches it once more, for another worker; nothing where it is there once.
     pub(super) fn once_more(
         &self,
-        way: TargetContext<'_>,
+        context: TargetContext<'_>,
         binding: &Binding,
         token: &str,
     ) -> Result<Option<Box<Launch>>> {
         match self {
             TargetSpec::Url(_) => Ok(None),
-            TargetSpec::Python { app, places } => launcher(app, places, way, binding, token).map(Some),
+            TargetSpec::Python { app, places } => launcher(app, places, context, binding, token).map(Some),
         }
     }
 }
@@ -690,13 +694,13 @@ impl TargetSpec {
 impl TargetArgs {
     /// Checks that everything that is said goes together, with these profiles too, and that it may be contacted.
     pub(super) fn check(&self, profiles: &[String]) -> Result<(), UsageError> {
-        self.target.check(&self.python, profiles, &self.foreign)
+        self.target.check(&self.python, profiles, &self.service_file)
     }
 
     /// The same, where a user can name the routes of a server behind a URL too.
     pub(super) fn check_by_path(&self, profiles: &[String]) -> Result<(), UsageError> {
         let python = PythonArgs { path: Vec::new(), ..self.python.clone() };
-        self.target.check(&python, profiles, &self.foreign)
+        self.target.check(&python, profiles, &self.service_file)
     }
 
     /// The clock it is reached on.
@@ -713,9 +717,9 @@ impl TargetArgs {
         token: &str,
         guesses: RouteGuessing,
     ) -> Result<External> {
-        let allowance = &RequestBudget::UNLIMITED;
-        let way = TargetContext { allowance, python: &self.python, profile, guesses, seed: 1 };
-        self.target.reach_unseen(runtime, way, binding, token)
+        let budget = &RequestBudget::UNLIMITED;
+        let context = TargetContext { budget, python: &self.python, profile, guesses, seed: 1 };
+        self.target.reach_unseen(runtime, context, binding, token)
     }
 }
 
@@ -813,21 +817,21 @@ async fn token(source: &TokenSource) -> Result<String, UsageError> {
 fn launcher(
     app: &str,
     places: &[String],
-    way: TargetContext<'_>,
+    context: TargetContext<'_>,
     binding: &Binding,
     token: &str,
 ) -> Result<Box<Launch>> {
     end_interpreters_with_us();
-    let (site, is_chosen) = way.python.site(app, places)?;
-    let (binding, token, seed, guesses) = (binding.clone(), token.to_owned(), way.seed, way.guesses);
-    let (named, recorded) = (way.python.path.clone(), way.python.recorded()?);
-    let behind = match way.python.server.clone() {
+    let (site, is_chosen) = context.python.site(app, places)?;
+    let (binding, token, seed, guesses) = (binding.clone(), token.to_owned(), context.seed, context.guesses);
+    let (named, recorded) = (context.python.path.clone(), context.python.recorded()?);
+    let behind = match context.python.server.clone() {
         Some(server) => {
             let python = server.interpreter(&site.python, is_chosen, &note)?;
             FrontChoice::Server(server, PythonSite { python, ..site })
         }
         None => {
-            let profile = match way.profile {
+            let profile = match context.profile {
                 Some(name) => server(name)?,
                 None => servers()?.swap_remove(0),
             };
@@ -940,7 +944,7 @@ pub(super) fn end_interpreters_with_us() {
                     stops.next().await;
                 }
                 end_interpreters();
-                std::process::exit(i32::from(Exit::Interrupted.number()));
+                std::process::exit(i32::from(CommandExit::Interrupted.number()));
             });
         });
         // From here on Ctrl-C is heard; an error means that it cannot be, and ends the process alone.

@@ -5,8 +5,8 @@ use rstest::rstest;
 
 use super::{
     Arguments, Command, command,
-    error::{Failure, Outcome, UsageError},
-    exit_code::Exit,
+    error::{CommandResult, Failure, UsageError},
+    exit_code::CommandExit,
     hunt::HuntPlan,
 };
 
@@ -17,7 +17,7 @@ fn parse(line: &str) -> Command {
 }
 
 /// The plan of a command, as far as there is one.
-fn plan(line: &str) -> Outcome<()> {
+fn plan(line: &str) -> CommandResult<()> {
     match parse(line) {
         Command::Run(args) => args.plan().map(drop),
         Command::Hunt(args) => args.plan().map(drop),
@@ -70,7 +70,7 @@ fn no_python(options: &str) -> UsageError {
 fn a_mistake_in_the_arguments_is_an_error_of_its_kind(#[case] line: &str, #[case] expected: UsageError) {
     match plan(line) {
         Err(failure @ Failure::Usage(_)) => {
-            assert_eq!(failure.exit(), Exit::NoResult);
+            assert_eq!(failure.exit(), CommandExit::NoResult);
             let Failure::Usage(error) = failure else { unreachable!("it is one") };
             assert_eq!(error, expected);
         }
@@ -107,7 +107,7 @@ fn what_fits_together_is_planned(#[case] line: &str) {
 fn without_a_case_there_is_no_plan(#[case] line: &str) {
     let Err(failure) = plan(line) else { panic!("{line} has a plan") };
     let Failure::NoCase(errors) = &failure else { panic!("{failure:?}") };
-    assert_eq!((errors.len(), failure.exit()), (1, Exit::NoResult));
+    assert_eq!((errors.len(), failure.exit()), (1, CommandExit::NoResult));
 }
 
 #[test]

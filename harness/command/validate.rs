@@ -10,14 +10,14 @@ use relapse::{
 use relapse_simulate::clock::{Clock, Runtime};
 
 use super::{
-    error::{Outcome, UsageError},
-    exit_code::Exit,
+    error::{CommandResult, UsageError},
+    exit_code::CommandExit,
     report::{
-        formats::{Format, Pace, ValidationPages},
+        formats::{Format, Printing, ValidationPages},
         validation::{Looked, Try, Validations, failing},
     },
     target::{
-        Introduction, RouteGuessing, TARGET, TargetArgs, ask_first, asked_to_end, behind_each, profiles_in_front,
+        RouteGuessing, TARGET, TargetArgs, TargetIntroduction, ask_first, asked_to_end, behind_each, profiles_in_front,
         tell_notes,
     },
     terminal::{note, print, print_page, progress_by_time, width},
@@ -59,11 +59,11 @@ pub(super) struct ValidateArgs {
 pub(super) struct ValidatePlan {
     /// The profiles in front of it.
     fronts: Vec<Option<String>>,
-    introduction: Introduction,
+    introduction: TargetIntroduction,
 }
 
 impl ValidateArgs {
-    pub(super) fn plan(&self) -> Outcome<ValidatePlan> {
+    pub(super) fn plan(&self) -> CommandResult<ValidatePlan> {
         let own = &self.own;
         own.check(&self.profile)?;
         if (self.watch || self.wait.is_some()) && own.clock() == Clock::Virtual {
@@ -73,19 +73,19 @@ impl ValidateArgs {
         if self.watch && fronts.len() > 1 {
             return Err(UsageError::WatchOfSeveral.into());
         }
-        Ok(ValidatePlan { fronts, introduction: own.target.introduce(&own.python, &own.foreign)? })
+        Ok(ValidatePlan { fronts, introduction: own.target.introduce(&own.python, &own.service_file)? })
     }
 }
 
 /// Looks at a deployment.
-pub(super) fn validate(args: &ValidateArgs) -> Outcome {
+pub(super) fn validate(args: &ValidateArgs) -> CommandResult {
     let ValidatePlan { fronts, introduction } = args.plan()?;
     introduction.notes.iter().for_each(|text| note(text));
     if args.watch && args.own.target.is_python() {
         ask_first("it ends in good order; once more ends everything");
     }
-    let pace = args.format.pace;
-    let (exit, mut looked) = behind_each(&fronts, pace, |front| behind(args, front, &introduction))?;
+    let printing = args.format.printing;
+    let (exit, mut looked) = behind_each(&fronts, printing, |front| behind(args, front, &introduction))?;
     let validations = match looked.pop() {
         Some((_, only)) if fronts.len() == 1 => Validations::One(Box::new(only)),
         last => {
@@ -98,8 +98,12 @@ pub(super) fn validate(args: &ValidateArgs) -> Outcome {
 }
 
 /// Looks behind one front; the exit code, and what was seen where that is printed later.
-fn behind(args: &ValidateArgs, front: Option<&str>, introduction: &Introduction) -> Outcome<(Exit, Option<Looked>)> {
-    let (own, Introduction { binding, token, .. }) = (&args.own, introduction);
+fn behind(
+    args: &ValidateArgs,
+    front: Option<&str>,
+    introduction: &TargetIntroduction,
+) -> CommandResult<(CommandExit, Option<Looked>)> {
+    let (own, TargetIntroduction { binding, token, .. }) = (&args.own, introduction);
     let runtime = Runtime::new(own.clock());
     let mut server = own.reach(&runtime, front, binding, token, RouteGuessing::Checked)?;
     if binding.is_unknown() && server.routes.is_empty() {
@@ -119,8 +123,8 @@ fn behind(args: &ValidateArgs, front: Option<&str>, introduction: &Introduction)
 async fn look(
     args: &ValidateArgs,
     server: &mut External,
-    introduction: &Introduction,
-) -> Outcome<(Exit, Option<Looked>)> {
+    introduction: &TargetIntroduction,
+) -> CommandResult<(CommandExit, Option<Looked>)> {
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let began = Instant::now();
     let (binding, routes) = (&introduction.binding, &args.own.python.path);
@@ -141,21 +145,21 @@ async fn look(
     validation.passes &= validation.shutdown.is_empty();
     let exit = exit(validation.passes);
     let looked = Looked { validation, wall: began.elapsed() };
-    match args.format.pace {
-        Pace::AsTheyCome => {
+    match args.format.printing {
+        Printing::AsItComes => {
             print_page(&(args.format.pages.validations)(&Validations::One(Box::new(looked)), width()));
             Ok((exit, None))
         }
-        Pace::Together => Ok((exit, Some(looked))),
+        Printing::AtTheEnd => Ok((exit, Some(looked))),
     }
 }
 
-fn exit(passes: bool) -> Exit {
-    if passes { Exit::Passes } else { Exit::Finding }
+fn exit(passes: bool) -> CommandExit {
+    if passes { CommandExit::Passes } else { CommandExit::Finding }
 }
 
 /// Looks again and again; a line each time.
-async fn watch(args: &ValidateArgs, server: &mut External, introduction: &Introduction) -> Outcome {
+async fn watch(args: &ValidateArgs, server: &mut External, introduction: &TargetIntroduction) -> CommandResult {
     let (mut tries, mut passed, mut last_failure) = (0_u32, 0_u32, None::<String>);
     let stop = async {
         match args.own.target.is_python() {

@@ -2,7 +2,7 @@
 
 use relapse_core::judge::verdict::Verdict;
 
-use super::{HuntPages, Pace, Renderer, ValidationPages};
+use super::{HuntPages, Printing, Renderer, ValidationPages};
 use crate::report::{catalogue, conformance, hunt, proxy, table, validation};
 use relapse::trial::Report;
 
@@ -20,7 +20,7 @@ pub(super) const HUMAN: Renderer = Renderer {
     validation: Some(ValidationPages { validations: validation::page, watched: validation::line }),
     catalogue: Some(|listing, width| catalogue::render_list(listing.issues, listing.cases, width)),
     log: Some(proxy::line),
-    ..Renderer::new("human", "Tables and lines for people", Pace::AsTheyCome)
+    ..Renderer::new("human", "Tables and lines for people", Printing::AsItComes)
 };
 
 fn verdicts(report: &Report, width: usize) -> String {

@@ -1,6 +1,6 @@
 //! JSON, one document a result.
 
-use super::{HuntPages, Pace, Renderer, ValidationPages};
+use super::{HuntPages, Printing, Renderer, ValidationPages};
 use crate::report::{catalogue, conformance, hunt, json, proxy, validation};
 
 /// The format.
@@ -19,5 +19,5 @@ pub(super) const JSON: Renderer = Renderer {
     }),
     catalogue: Some(|listing, _| catalogue::render_json(listing.issues, listing.cases)),
     log: Some(proxy::to_json_line),
-    ..Renderer::new("json", "One JSON document, or a line of JSON each time where results go on", Pace::Together)
+    ..Renderer::new("json", "One JSON document, or a line of JSON each time where results go on", Printing::AtTheEnd)
 };

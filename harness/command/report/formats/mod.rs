@@ -29,7 +29,7 @@ pub struct Renderer {
     /// The format in one line, for help.
     pub about: &'static str,
     /// When the results behind several profiles are printed.
-    pub pace: Pace,
+    pub printing: Printing,
     /// The verdicts of `run` and `replay`.
     pub verdicts: Option<fn(&Report, usize) -> String>,
     /// The results of `hunt`.
@@ -46,11 +46,11 @@ pub struct Renderer {
 
 /// When the results behind several profiles are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum Printing {
     /// Each as soon as it is there, below the name of its profile.
-    AsTheyCome,
+    AsItComes,
     /// All together, as one document that names the profiles.
-    Together,
+    AtTheEnd,
 }
 
 /// The pages of a hunt.
@@ -77,12 +77,12 @@ pub struct ValidationPages {
 
 impl Renderer {
     /// A format of this name without any result.
-    pub const fn new(name: &'static str, about: &'static str, pace: Pace) -> Renderer {
+    pub const fn new(name: &'static str, about: &'static str, printing: Printing) -> Renderer {
         Renderer {
             name,
             aliases: &[],
             about,
-            pace,
+            printing,
             verdicts: None,
             hunt: None,
             conformance: None,
@@ -101,7 +101,7 @@ impl Renderer {
 #[derive(Debug, Clone, Copy)]
 pub struct Format<P> {
     /// When the results behind several profiles are printed.
-    pub pace: Pace,
+    pub printing: Printing,
     /// The pages that the command prints.
     pub pages: P,
 }
@@ -114,7 +114,8 @@ impl<P: Clone + Send + Sync + 'static> Format<P> {
             values.map(|renderer| PossibleValue::new(renderer.name).aliases(renderer.aliases).help(renderer.about));
         PossibleValuesParser::new(values.collect::<Vec<_>>()).try_map(move |name| {
             let renderer = RENDERERS.iter().find(|renderer| renderer.is_called(&name));
-            let found = renderer.and_then(|renderer| Some(Format { pace: renderer.pace, pages: pages(renderer)? }));
+            let found =
+                renderer.and_then(|renderer| Some(Format { printing: renderer.printing, pages: pages(renderer)? }));
             found.ok_or_else(|| format!("no format `{name}`"))
         })
     }
@@ -124,7 +125,7 @@ impl<P: Clone + Send + Sync + 'static> Format<P> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{Pace, RENDERERS};
+    use super::{Printing, RENDERERS};
 
     #[test]
     fn every_format_has_a_name_of_its_own() {
@@ -139,7 +140,7 @@ mod tests {
     #[test]
     fn the_usual_format_has_every_result() {
         let [human, ..] = RENDERERS;
-        assert_eq!((human.name, human.pace), ("human", Pace::AsTheyCome));
+        assert_eq!((human.name, human.printing), ("human", Printing::AsItComes));
         assert!(human.verdicts.is_some() && human.conformance.is_some() && human.catalogue.is_some());
         assert!(human.hunt.is_some() && human.validation.is_some() && human.log.is_some());
     }
