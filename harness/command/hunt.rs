@@ -26,6 +26,7 @@ use super::{
     Moved, defect,
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
+    interrupt::{ask_first, was_asked_to_end},
     jobs, moved,
     pytest::Tests,
     replay::{capsule_directory, replay_all},
@@ -36,7 +37,7 @@ use super::{
     server,
     target::{
         PythonArgs, RequestBudget, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
-        TargetSpec, ask_first, behind_each, profiles_in_front, tell_notes, was_asked_to_end,
+        TargetSpec, behind_each, profiles_in_front, tell_notes,
     },
     terminal::{complain_about, complain_of, note, print_page, progress, progress_by_time, width},
 };

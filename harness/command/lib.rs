@@ -5,6 +5,7 @@ mod error;
 pub mod exit_code;
 mod hunt;
 mod init;
+mod interrupt;
 mod list;
 mod orders;
 mod profile;
@@ -22,7 +23,6 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,7 +37,6 @@ use relapse::{
 use relapse_backend::{conductor::KNOWN, defect::Defect};
 use relapse_core::error::Error;
 use relapse_simulate::profile::Profile;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Reproduces reported WebSocket 1011s and HTTP 500s by their real mechanism, and shows that they are gone.
 ///
@@ -234,46 +233,4 @@ fn servers_named(names: &[String]) -> Result<Vec<Arc<Profile>>> {
         named.extend(matching);
     }
     Ok(named)
-}
-
-/// Waits for Ctrl-C, or for whatever else asks a program to stop.
-async fn until_told_to_stop() {
-    match StopSignals::watch() {
-        Ok(mut stops) => drop(stops.next().await),
-        Err(_) => std::future::pending().await,
-    }
-}
-
-/// A signal that asks a program to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum StopSignal {
-    /// SIGINT, as Ctrl-C sends it.
-    Interrupt,
-    /// SIGTERM.
-    Terminate,
-}
-
-/// The signals that ask a program to stop. From the moment it exists they do not end the process by themselves.
-#[derive(Debug)]
-struct StopSignals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl StopSignals {
-    /// Watches for them, in a runtime that keeps real time.
-    ///
-    /// # Errors
-    /// When the system does not let it.
-    fn watch() -> io::Result<StopSignals> {
-        Ok(StopSignals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    /// The next of them.
-    async fn next(&mut self) -> StopSignal {
-        tokio::select! {
-            _ = self.interrupt.recv() => StopSignal::Interrupt,
-            _ = self.terminate.recv() => StopSignal::Terminate,
-        }
-    }
 }

@@ -25,8 +25,8 @@ use relapse_simulate::{
 use super::{
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
+    interrupt::end_interpreters_with_us,
     server,
-    target::end_interpreters_with_us,
     terminal::{note, print},
 };
 

@@ -26,13 +26,13 @@ use super::{
     CaseSource, Selection,
     error::{CommandResult, Failure, UsageError},
     exit_code::CommandExit,
+    interrupt::until_told_to_stop,
     orders,
     report::{
         formats::{Format, Printing},
         proxy::ProxyEvent,
     },
     terminal::{complain_of, print_page, progress_by_time},
-    until_told_to_stop,
 };
 
 /// Where it stands, what it carries to, and what acts on the way.

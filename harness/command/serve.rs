@@ -20,10 +20,10 @@ use super::{
     CaseSource, Selection, defect,
     error::{CommandResult, Failure},
     exit_code::CommandExit,
+    interrupt::until_told_to_stop,
     proxy::{EdgeFaultArgs, EdgeFaults},
     server,
     terminal::{complain_about, complain_of, print},
-    until_told_to_stop,
 };
 
 /// Which backend stands where.

@@ -12,16 +12,13 @@ use relapse_simulate::clock::{Clock, Runtime};
 use super::{
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
+    interrupt::{ask_first, asked_to_end, until_told_to_stop},
     report::{
         formats::{Format, Printing, ValidationPages},
         validation::{Looked, Try, Validations, failing},
     },
-    target::{
-        RouteGuessing, TARGET, TargetArgs, TargetIntroduction, ask_first, asked_to_end, behind_each, profiles_in_front,
-        tell_notes,
-    },
+    target::{RouteGuessing, TARGET, TargetArgs, TargetIntroduction, behind_each, profiles_in_front, tell_notes},
     terminal::{note, print, print_page, progress_by_time, width},
-    until_told_to_stop,
 };
 
 /// The target to look at, and the time limits.
