@@ -24,7 +24,7 @@ use super::{
     report::formats::Format,
     servers_named,
     target::{
-        PythonArgs, RequestBudget, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
+        PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
         TargetSpec, tell_notes,
     },
     terminal::{note, print_page, progress, width},
@@ -64,7 +64,7 @@ pub(super) struct ConformArgs {
     #[command(flatten)]
     service_file: ServiceFileArgs,
     #[command(flatten)]
-    budget: RequestBudget,
+    budget: RequestBudgetArgs,
     #[command(flatten)]
     python: PythonArgs,
 }

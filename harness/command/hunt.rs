@@ -36,7 +36,7 @@ use super::{
     },
     server,
     target::{
-        PythonArgs, RequestBudget, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
+        PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
         TargetSpec, behind_each, profiles_in_front, tell_notes,
     },
     terminal::{complain_about, complain_of, note, print_page, progress, progress_by_time, width},
@@ -149,7 +149,7 @@ pub(super) struct HuntArgs {
     #[command(flatten)]
     service_file: ServiceFileArgs,
     #[command(flatten)]
-    budget: RequestBudget,
+    budget: RequestBudgetArgs,
     #[command(flatten)]
     python: PythonArgs,
 }

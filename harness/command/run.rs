@@ -26,7 +26,7 @@ use super::{
     report::formats::Format,
     servers_named,
     target::{
-        PythonArgs, RequestBudget, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
+        PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
         TargetSpec, profiles_in_front, tell_notes,
     },
     terminal::{complain_about, note, print_page, progress, width},
@@ -88,7 +88,7 @@ struct ExternalArgs {
     #[command(flatten)]
     service_file: ServiceFileArgs,
     #[command(flatten)]
-    budget: RequestBudget,
+    budget: RequestBudgetArgs,
     #[command(flatten)]
     python: PythonArgs,
 }

@@ -28,7 +28,7 @@ use relapse_simulate::clock::{Clock, Runtime};
 pub(super) use self::{
     fronts::{behind_each, profiles_in_front},
     python_args::PythonArgs,
-    service_file::{RequestBudget, ServiceFileArgs, valid_token},
+    service_file::{RequestBudgetArgs, ServiceFileArgs, valid_token},
 };
 use self::{launch::launcher, service_file::read_token};
 use super::{
@@ -111,7 +111,7 @@ pub(super) enum RouteGuessing {
 /// Everything that says how something of the user's own is reached.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TargetContext<'a> {
-    pub(super) budget: &'a RequestBudget,
+    pub(super) budget: &'a RequestBudgetArgs,
     pub(super) python: &'a PythonArgs,
     /// The profile of the server in front of a Python application; the first that is known without one.
     pub(super) profile: Option<&'a str>,
@@ -309,7 +309,7 @@ impl TargetArgs {
         token: &str,
         guesses: RouteGuessing,
     ) -> Result<External> {
-        let budget = &RequestBudget::UNLIMITED;
+        let budget = &RequestBudgetArgs::UNLIMITED;
         let context = TargetContext { budget, python: &self.python, profile, guesses, seed: 1 };
         self.target.reach_unseen(runtime, context, binding, token)
     }

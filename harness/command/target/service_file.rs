@@ -42,7 +42,7 @@ const REQUESTS_MAX: usize = 1000;
 /// The limit on requests to an external server.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = TARGET)]
-pub(crate) struct RequestBudget {
+pub(crate) struct RequestBudgetArgs {
     /// How many requests each server gets at most
     #[arg(hide_short_help = true, long, value_name = "N", default_value_t = REQUESTS_MAX, requires = "target")]
     max_requests: usize,
@@ -53,7 +53,7 @@ pub(crate) struct RequestBudget {
     rate: Option<u32>,
 }
 
-impl RequestBudget {
+impl RequestBudgetArgs {
     /// The arguments that say the same.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let most = (self.max_requests != REQUESTS_MAX).then(|| ("--max-requests", self.max_requests.to_string()));
@@ -62,7 +62,7 @@ impl RequestBudget {
     }
 
     /// For a command that asks little, whatever the answers are.
-    pub(crate) const UNLIMITED: RequestBudget = RequestBudget { max_requests: usize::MAX, rate: None };
+    pub(crate) const UNLIMITED: RequestBudgetArgs = RequestBudgetArgs { max_requests: usize::MAX, rate: None };
 
     /// The server, to be asked so much.
     pub(crate) fn server(&self, upstream: &Upstream, binding: &Binding, token: &str) -> Url {
