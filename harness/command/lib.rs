@@ -1,4 +1,8 @@
-//! Arguments, and what is done with them.
+//! The command: arguments, plans, runs and renderers.
+//!
+//! A command is a module with its `…Args`, their `plan`, which prints nothing, a run, and the page that a format makes of the
+//! result. [`report::formats`] lists the formats, [`exit_code`] the exit codes; mistakes in the arguments are variants of
+//! `error::UsageError`, and `terminal` prints everything.
 
 mod conform;
 mod error;

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// The formats, the usual one first.
-pub const RENDERERS: [&Renderer; 3] = [&human::HUMAN, &markdown::MARKDOWN, &json::JSON];
+pub const RENDERERS: &[&Renderer] = &[&human::HUMAN, &markdown::MARKDOWN, &json::JSON];
 
 /// A format: for each kind of result the function that makes text of it, at most so many characters wide. A command takes
 /// the formats that have what it prints, and refuses the others.
@@ -139,7 +139,7 @@ mod tests {
     /// The values of the commands begin with it, and the default of every `--format` is its name.
     #[test]
     fn the_usual_format_has_every_result() {
-        let [human, ..] = RENDERERS;
+        let human = RENDERERS[0];
         assert_eq!((human.name, human.printing), ("human", Printing::AsItComes));
         assert!(human.verdicts.is_some() && human.conformance.is_some() && human.catalogue.is_some());
         assert!(human.hunt.is_some() && human.validation.is_some() && human.log.is_some());
