@@ -702,7 +702,7 @@ fn help_has_headings(#[case] command: &str) {
 #[test]
 fn the_exit_codes_stand_in_help_and_readme() {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let table = readme.split("\n## CommandExit codes\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let table = readme.split("\n## Exit codes\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
     assert_eq!(rows, CommandExit::ALL.map(|exit| format!("| {} | {} |", exit.number(), exit.meaning())));
     for command in commands() {

@@ -51,7 +51,7 @@ impl CommandExit {
 
     /// The table, as help shows it.
     pub fn help() -> String {
-        let mut text = "CommandExit codes:\n".to_owned();
+        let mut text = "Exit codes:\n".to_owned();
         for exit in CommandExit::ALL {
             let _ = writeln!(text, "  {:>3}  {}", exit.number(), exit.meaning());
         }
