@@ -6,10 +6,7 @@ use relapse_python::{
 };
 use relapse_simulate::clock::{Clock, Runtime};
 
-use crate::{
-    served::interpreter,
-    support::{at_a_time, profile},
-};
+use crate::{served::interpreter, support::profile};
 
 /// Every server with the name of its profile, and the rows that it does not show.
 const SERVERS: [(&str, &str, &[&str]); 9] = [
@@ -45,22 +42,21 @@ fn measured(server: &str) -> Measurement {
     Runtime::new(Clock::Real).block_on(measure(&server, &python, Slow::LeftOut)).unwrap()
 }
 
-/// Every row of a profile is what its server does, but for those that cannot be seen. Only a few servers are measured at a
-/// time: some give a client a second to answer.
+/// Every row of a profile is what its server does, but for those that cannot be seen. One server is measured at a time:
+/// some give a client a second to answer.
 #[test]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn servers_do_as_their_profiles_say() {
-    let wrong = at_a_time(3, &SERVERS, |&(server, name, unseen)| {
+    let mut wrong = Vec::new();
+    for (server, name, unseen) in SERVERS {
         let measured = measured(server);
         let profile = profile(name);
-        let mut wrong: Vec<_> = measured.differences(&profile).iter().map(|row| format!("{name}: {row}")).collect();
+        wrong.extend(measured.differences(&profile).iter().map(|row| format!("{name}: {row}")));
         let mut missing = measured.unmeasured(&profile);
         // Those are compared by other suites, in programs and with apps that block.
         missing.retain(|name| !name.starts_with("sequence.") && !name.starts_with("blocked_loop."));
         missing.retain(|name| !SLOW.iter().chain(unseen).any(|known| known == name));
         wrong.extend(missing.iter().map(|row| format!("{name}: {row} is not measured")));
-        wrong
-    })
-    .concat();
+    }
     assert_eq!(wrong, [""; 0]);
 }

@@ -99,10 +99,10 @@ pub(super) struct HuntArgs {
     /// The parts of a campaign have no seed in common, and their JSON documents merge.
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
-    /// Only faults at these places
+    /// Only faults at these injection points
     ///
-    /// The places are `edge`, `scope`, `event`, `dependency` and `process`.
-    #[arg(long, value_name = "PLACE", value_delimiter = ',', hide_possible_values = true, value_parser = ["edge", "scope", "event", "dependency", "process"])]
+    /// They are `edge`, `scope`, `event`, `dependency` and `process`.
+    #[arg(long, value_name = "POINT", value_delimiter = ',', hide_possible_values = true, value_parser = ["edge", "scope", "event", "dependency", "process"])]
     faults: Vec<String>,
     /// Let servers do only what the ASGI specification allows
     ///
