@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 use relapse::{
-    binding::Binding,
+    binding::ServiceFile,
     case::{Case, Vocabulary},
     discover::servers,
     external::{Versions, judge_external},
@@ -14,7 +14,7 @@ use relapse::{
 use relapse_backend::conductor::judge_all;
 use relapse_core::{
     error::Error,
-    judge::verdict::{Judgement, Side},
+    judge::verdict::{Side, TrialResult},
 };
 use relapse_simulate::clock::Runtime;
 
@@ -108,7 +108,7 @@ pub(super) enum PlannedTrials<'a> {
 }
 
 /// Trials with their judgements.
-type JudgedTrials = Vec<(Ran, Judgement)>;
+type JudgedTrials = Vec<(Ran, TrialResult)>;
 
 /// Cases on a target of the user's own, behind each front.
 pub(super) struct TargetTrials<'a> {
@@ -150,9 +150,11 @@ impl RunArgs {
         // Cases in a service's own words say everything that is said.
         let is_said = !url.service_file.has_binding() && cases.iter().all(|case| case.vocabulary == Vocabulary::Own);
         let introduction = match is_said {
-            true => {
-                TargetIntroduction { binding: Binding::unknown(), token: String::new(), notes: url.python.left_out()? }
-            }
+            true => TargetIntroduction {
+                binding: ServiceFile::unknown(),
+                token: String::new(),
+                notes: url.python.left_out()?,
+            },
             false => target.introduce(&url.python, &url.service_file)?,
         };
         let trials = PlannedTrials::OnTarget(Box::new(TargetTrials { target, cases, fronts, introduction }));
@@ -204,7 +206,7 @@ fn run_behind(
     plan: &TargetTrials<'_>,
     profile: Option<&str>,
     done: impl Fn(),
-) -> CommandResult<(Vec<Judgement>, Vec<String>)> {
+) -> CommandResult<(Vec<TrialResult>, Vec<String>)> {
     let (url, python) = (&args.url, &args.url.python);
     let TargetIntroduction { binding, token, .. } = &plan.introduction;
     let runtime = Runtime::new(plan.target.clock(python));

@@ -4,10 +4,10 @@ use crate::report::show::{Background, render as render_show};
 use clap::Args;
 use relapse::{
     discover::{issues, servers},
-    report::sequence::Detail,
+    report::sequence::SequenceDetail,
     trial::Trial,
 };
-use relapse_backend::conductor::{Conductor, KNOWN};
+use relapse_backend::conductor::{BackendRunner, KNOWN};
 use relapse_core::error::Error;
 
 use super::{
@@ -60,8 +60,8 @@ impl ShowArgs {
 pub(super) fn show(args: &ShowArgs) -> CommandResult {
     let ShowPlan { trial, others, broken } = args.plan()?;
     broken.iter().for_each(complain_about);
-    let judgement = Conductor::default().judge(&trial, args.seed);
-    let detail = if args.full { Detail::Full } else { Detail::Conversation };
+    let judgement = BackendRunner::default().judge(&trial, args.seed);
+    let detail = if args.full { SequenceDetail::Full } else { SequenceDetail::Conversation };
     print(
         render_show(
             &trial,

@@ -20,7 +20,7 @@ use crate::{
     environment::Environment,
 };
 use relapse_core::{
-    client::step::{Crowd, Step},
+    client::step::{Concurrency, Step},
     error::Error,
     fault::Fault,
     judge::outcome::{Class, Outcome, OutcomePattern},
@@ -61,7 +61,7 @@ pub struct Case {
     /// The client's steps.
     pub steps: Vec<Step>,
     /// How many clients do it.
-    pub crowd: Crowd,
+    pub crowd: Concurrency,
     /// Which faults act.
     pub faults: Vec<Fault>,
     /// The seed it needs; `None` when any will do.
@@ -81,7 +81,7 @@ pub struct Case {
     /// The symptoms that it must show behind particular servers instead.
     pub symptom_on: BTreeMap<String, Symptom>,
     /// Repairs that were claimed, each of which must be seen through.
-    pub shams: Vec<Sham>,
+    pub shams: Vec<ClaimedFix>,
 }
 
 /// The author of a case.
@@ -138,7 +138,7 @@ impl Accepted {
 
 /// A repair that was claimed and is none: with it in place of the real one the case must be STILL BROKEN.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sham {
+pub struct ClaimedFix {
     /// The claim, in one sentence.
     pub claim: String,
     /// The defects that the claimed fix left in.
@@ -153,7 +153,7 @@ pub struct Sham {
     pub on: BTreeMap<String, (OutcomePattern, Class)>,
 }
 
-impl Sham {
+impl ClaimedFix {
     /// The outcome and the class it shows behind this server.
     pub fn shows_behind(&self, profile: &str) -> (OutcomePattern, Class) {
         on_server(&self.on, profile).copied().unwrap_or((self.outcome, self.class))

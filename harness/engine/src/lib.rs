@@ -51,7 +51,7 @@ pub mod trial;
 pub mod upstream;
 pub mod validate;
 
-pub use binding::Binding;
+pub use binding::ServiceFile;
 pub use case::Case;
 pub use discover::{Catalogue, servers};
 pub use environment::Environment;
@@ -62,7 +62,7 @@ pub use relapse_core::{
     fault::{Fault, Place},
     judge::{
         outcome::{Class, Outcome},
-        verdict::{Finding, Judgement, Verdict},
+        verdict::{Finding, TrialResult, Verdict},
     },
     plan::Plan,
     record::transcript::Transcript,

@@ -1,9 +1,9 @@
 //! No message is taken and left without an answer while the session lives on.
 
-use super::{Complaints, Evidence};
+use super::{CheckFindings, RunView};
 use crate::judge::outcome::{Class, Ending};
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .exchanges()
         .filter_map(|(reading, outcome)| match &outcome.ending {

@@ -1,9 +1,9 @@
 //! Nothing keeps the client waiting past its limit.
 
-use super::{Complaints, Evidence};
+use super::{CheckFindings, RunView};
 use crate::judge::outcome::{Class, Ending};
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
     let vain = evidence.exchanges().filter_map(|(_, outcome)| match &outcome.ending {
         Ending::Hang { waiting_for } => {
             let message = format!("the client waited for {waiting_for} until its limit passed ({})", outcome.cause);

@@ -1,9 +1,9 @@
 //! A refusal names what is really wrong: bad credential, malformed request, or something not ready, and nothing else.
 
-use super::{Complaints, Evidence};
+use super::{CheckFindings, RunView};
 use crate::judge::outcome::Class;
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .exchanges()
         .filter(|(_, outcome)| outcome.class == Class::DisguisedError)

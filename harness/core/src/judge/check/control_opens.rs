@@ -1,9 +1,9 @@
 //! A healthy client gets through before, during and after.
 
-use super::{Complaints, Evidence};
+use super::{CheckFindings, RunView};
 use crate::judge::{outcome::Class, verdict::HealthyClient};
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
     match evidence.control {
         HealthyClient::Tried(outcome) if outcome.class != Class::Served => {
             vec![(outcome.ending.to_string(), format!("the healthy client got {outcome}"))]

@@ -1,23 +1,23 @@
 //! An event whose delivery fails is tried again, as often as the environment asks for, before the client is told.
 
-use super::{Complaints, Evidence};
+use super::{CheckFindings, RunView};
 use crate::{
     asgi::event::Outbound,
     fault::FaultKind,
-    judge::classify::Reading,
-    record::transcript::What,
+    judge::classify::Exchange,
+    record::transcript::EventKind,
     wire::{frame::Opcode, message::message_type},
 };
 
 /// The call that delivers an event.
 const DELIVERY: (&str, &str) = ("websocket_bridge", "emit");
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
     let due = evidence.transcript.service.delivery_attempts;
     evidence.plain().filter(|_| due > 0).flat_map(|reading| complaints(reading, due)).collect()
 }
 
-fn complaints(reading: &Reading<'_>, due: usize) -> Vec<(String, String)> {
+fn complaints(reading: &Exchange<'_>, due: usize) -> Vec<(String, String)> {
     // Of a call that gets no answer there is no record.
     let is_silent = |kind: &FaultKind| match kind {
         FaultKind::Call { calls, fault } => calls.include(DELIVERY.0, DELIVERY.1) && !fault.answers(),
@@ -27,21 +27,21 @@ fn complaints(reading: &Reading<'_>, due: usize) -> Vec<(String, String)> {
         return Vec::new();
     }
     // For a client that turns away nothing more is delivered.
-    let parts = |what: &What| match what {
-        What::FrameSent(frame) => frame.opcode == Opcode::Close,
-        What::Left | What::EndSeen | What::StoppedReading => true,
+    let parts = |what: &EventKind| match what {
+        EventKind::FrameSent(frame) => frame.opcode == Opcode::Close,
+        EventKind::Left | EventKind::EndSeen | EventKind::StoppedReading => true,
         _ => false,
     };
     let mut failed = 0;
     let mut was_told = false;
     for event in reading.events.iter().take_while(|event| !parts(&event.what)) {
         match &event.what {
-            What::DependencyCalled { dependency, operation, error } if (*dependency, *operation) == DELIVERY => {
+            EventKind::DependencyCalled { dependency, operation, error } if (*dependency, *operation) == DELIVERY => {
                 // The next failure is another event's once all attempts are made.
                 failed = if error.is_some() { (failed + 1) % due } else { 0 };
                 was_told = false;
             }
-            What::Sent(Outbound::WebsocketSend { text: Some(text), .. }) => {
+            EventKind::Sent(Outbound::WebsocketSend { text: Some(text), .. }) => {
                 was_told |= message_type(text.as_bytes()).is_some_and(|name| name.starts_with("error"));
             }
             _ => {}

@@ -1,13 +1,13 @@
 //! An agent request is answered by its five events, once each and in order, for the user who asked.
 
-use super::{Complaints, Evidence};
-use crate::judge::classify::Reading;
+use super::{CheckFindings, RunView};
+use crate::judge::classify::Exchange;
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.plain().filter_map(complain).collect()
 }
 
-fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
     let (wanted, seen) = (reading.agent_runs_owed(), reading.agent_runs());
     let events = reading.agent_events().len();
     // An outage, or a client that turns away, may cut a run short, and never adds one.

@@ -1,9 +1,9 @@
 //! No connection ends without an answer or a close frame, and none is refused while nothing keeps the process away.
 
-use super::{Complaints, Evidence};
+use super::{CheckFindings, RunView};
 use crate::judge::outcome::{Ending, Outcome};
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.exchanges().filter_map(|(_, outcome)| complain(outcome)).collect()
 }
 

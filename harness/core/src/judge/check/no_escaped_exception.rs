@@ -1,14 +1,14 @@
 //! No exception leaves the application, whatever the client saw of it. An exception that the server itself raised, or
 //! that the specification asks for, is the server's matter.
 
-use super::{Complaints, Evidence};
-use crate::judge::classify::Reading;
+use super::{CheckFindings, RunView};
+use crate::judge::classify::Exchange;
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.readings.iter().filter_map(complain).collect()
 }
 
-fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
     let (exception, accepted) = reading.escaped()?;
     if reading.is_escape_injected() {
         return None;

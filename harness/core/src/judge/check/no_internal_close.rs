@@ -1,9 +1,9 @@
 //! No WebSocket is closed with 1011, or with its private counterpart 4500.
 
-use super::{Complaints, Evidence};
+use super::{CheckFindings, RunView};
 use crate::{judge::outcome::Ending, wire::close_code::CloseCode};
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .exchanges()
         .filter_map(|(_, outcome)| match &outcome.ending {

@@ -3,20 +3,22 @@
 
 use memchr::memmem::Finder;
 
-use super::{Complaints, Evidence};
-use crate::record::transcript::{Event, Level, What};
+use super::{CheckFindings, RunView};
+use crate::record::transcript::{Event, EventKind, Level};
 
 /// A shorter text says too little to be called a leak.
 const TEXT_BYTES_MIN: usize = 12;
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
     let transcript = evidence.transcript;
     let secrets = transcript.service.secrets.iter().map(|text| ("secret", text.as_str()));
     let internal = transcript.events.iter().filter_map(|event| match &event.what {
-        What::Raised(exception) | What::CallRaised(exception) => Some(("exception", exception.message.as_str())),
-        What::DependencyCalled { error: Some(error), .. } => Some(("dependency error", error.as_str())),
+        EventKind::Raised(exception) | EventKind::CallRaised(exception) => {
+            Some(("exception", exception.message.as_str()))
+        }
+        EventKind::DependencyCalled { error: Some(error), .. } => Some(("dependency error", error.as_str())),
         // An external service may answer with the text that it logs.
-        What::Logged { level: Level::Error, message } if !transcript.service.is_foreign() => {
+        EventKind::Logged { level: Level::Error, message } if !transcript.service.is_foreign() => {
             Some(("log record", message.as_str()))
         }
         _ => None,
@@ -39,9 +41,9 @@ pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
 fn reads(event: &Event, text: &Finder<'_>) -> bool {
     let holds = |bytes: &[u8]| text.find(bytes).is_some();
     match &event.what {
-        What::FrameSeen(frame) => holds(&frame.payload) || ends_with_start_of(&frame.payload, text.needle()),
-        What::BodySeen { body, .. } => holds(body),
-        What::ResponseSeen(head) => head.headers.iter().any(|(_, value)| holds(value)),
+        EventKind::FrameSeen(frame) => holds(&frame.payload) || ends_with_start_of(&frame.payload, text.needle()),
+        EventKind::BodySeen { body, .. } => holds(body),
+        EventKind::ResponseSeen(head) => head.headers.iter().any(|(_, value)| holds(value)),
         _ => false,
     }
 }

@@ -1,8 +1,8 @@
 //! Nothing is left behind: when every client is gone no connection is served and no session is held.
 
-use super::{Complaints, Evidence};
+use super::{CheckFindings, RunView};
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
     let Some(residue) = evidence.transcript.residue else { return Vec::new() };
     if evidence.readings.iter().any(|reading| reading.is_held() || reading.may_go_on()) {
         return Vec::new();

@@ -1,9 +1,9 @@
 //! No request is answered with a fault of the server: 500, 502, or 504. A 503 is the matter of `retry_after_present`.
 
-use super::{Complaints, Evidence};
+use super::{CheckFindings, RunView};
 use crate::judge::outcome::{Class, Ending, Outcome};
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
     let status = |outcome: &Outcome| match outcome.ending {
         Ending::Http { status, .. } if outcome.class == Class::ServerError && status != 503 => Some(status),
         _ => None,

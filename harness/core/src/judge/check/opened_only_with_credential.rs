@@ -1,17 +1,17 @@
 //! A session opens only when a valid credential reached the server, and only for the user it names; what only a user may
 //! see is shown to nobody else.
 
-use super::{Complaints, Evidence};
+use super::{CheckFindings, RunView};
 use crate::judge::{
-    classify::Reading,
+    classify::Exchange,
     outcome::{Class, Outcome},
 };
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, outcome)).collect()
 }
 
-fn complain(reading: &Reading<'_>, outcome: &Outcome) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>, outcome: &Outcome) -> Option<(String, String)> {
     let Some(welcome) = reading.welcome.as_ref() else {
         let is_shown = outcome.class == Class::WronglyAdmitted && reading.user.is_none();
         let text = format!("{} without a valid credential", outcome.ending);

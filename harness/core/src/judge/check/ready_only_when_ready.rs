@@ -1,13 +1,13 @@
 //! A health route says that the service is ready only while everything critical behind it answers.
 
-use super::{Complaints, Evidence};
-use crate::judge::classify::Reading;
+use super::{CheckFindings, RunView};
+use crate::judge::classify::Exchange;
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.plain().filter_map(complain).collect()
 }
 
-fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
     let (path, _) = reading.request?.path_and_query();
     let status = reading.response?.status;
     let down = reading.down.first().filter(|_| reading.asks_for_health() && status < 400)?;

@@ -1,10 +1,10 @@
 //! The selected subprotocol is one the client offered; one is selected whenever some were offered, because browsers
 //! give the connection up otherwise.
 
-use super::{Complaints, Evidence};
+use super::{CheckFindings, RunView};
 use crate::wire::head::{header, readable};
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .plain()
         .filter(|reading| !reading.may_have_lost_credential())
