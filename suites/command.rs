@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use relapse_command::exit_code::CommandExit;
 use rstest::rstest;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -623,4 +624,103 @@ fn a_claim_that_is_not_true_is_not_fixed(
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document["cases"][0]["verdict"], verdict, "{}", document["cases"][0]["why"]);
     assert_ne!(document["cases"][0]["why"], "");
+}
+
+/// Every command, as arguments: those that help lists, and those below them.
+fn commands() -> Vec<Vec<String>> {
+    let (mut found, mut open) = (Vec::new(), vec![Vec::new()]);
+    while let Some(command) = open.pop() {
+        let help = help(&command, "-h", 100);
+        let listed = help.split("Commands:\n").nth(1).unwrap_or_default().lines();
+        let listed = listed.take_while(|line| line.starts_with("  ")).map(|line| &line[2..]);
+        // A line that goes on is indented further.
+        let names = listed.filter(|line| !line.starts_with(' ')).filter_map(|line| line.split_whitespace().next());
+        for name in names.filter(|name| *name != "help") {
+            open.push([&command[..], &[name.to_owned()]].concat());
+        }
+        found.push(command);
+    }
+    assert!(found.len() >= 14, "{found:?}");
+    found
+}
+
+/// The help of a command on a terminal so many characters wide.
+fn help(command: &[String], option: &str, width: usize) -> String {
+    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    relapse.env_clear().env("COLUMNS", width.to_string()).args(command).arg(option);
+    let output = relapse.output().unwrap();
+    assert_eq!(code(&output), Some(0), "{command:?}");
+    stdout(&output)
+}
+
+fn assert_fits(text: &str, width: usize) {
+    for line in text.lines() {
+        // A word has no place to be broken.
+        let is_one_word = line.split_whitespace().count() == 1;
+        assert!(line.chars().count() <= width || is_one_word, "wider than {width}: {line}");
+    }
+}
+
+#[test]
+fn short_help_fits_one_screen() {
+    for command in commands() {
+        let text = help(&command, "-h", 100);
+        assert!(
+            text.lines().count() <= 40,
+            "relapse {} -h has {} lines:\n{text}",
+            command.join(" "),
+            text.lines().count()
+        );
+        assert_fits(&text, 100);
+    }
+}
+
+#[test]
+fn long_help_wraps_at_the_width_of_the_terminal() {
+    for command in commands() {
+        let narrow = help(&command, "--help", 80);
+        assert_fits(&narrow, 80);
+        let wide = help(&command, "--help", 200);
+        assert_fits(&wide, 100);
+        assert!(narrow.lines().count() > wide.lines().count(), "{command:?}");
+    }
+}
+
+/// The options of a command with many are grouped.
+#[rstest]
+#[case("run")]
+#[case("hunt")]
+#[case("validate")]
+#[case("init")]
+#[case("conform")]
+fn help_has_headings(#[case] command: &str) {
+    let text = help(&[command.to_owned()], "-h", 100);
+    let headings: Vec<&str> = text.lines().filter(|line| line.ends_with(':') && !line.starts_with(' ')).collect();
+    assert!(headings.ends_with(&["Options:", "Target:", "Python application:"]), "{headings:?}");
+}
+
+#[test]
+fn the_exit_codes_stand_in_help_and_readme() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let table = readme.split("\n## Exit codes\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert_eq!(rows, CommandExit::ALL.map(|exit| format!("| {} | {} |", exit.number(), exit.meaning())));
+    for command in commands() {
+        let text = help(&command, "--help", 100).split_whitespace().collect::<Vec<_>>().join(" ");
+        for exit in CommandExit::ALL {
+            let row = format!(" {} {}", exit.number(), exit.meaning());
+            assert!(text.contains(&row), "relapse {} --help lacks {row:?}", command.join(" "));
+        }
+    }
+}
+
+/// A command refuses a format that has nothing for it, and names those that have.
+#[rstest]
+#[case::verdicts(&["run", "S508-1", "--format", "markdown"], "[possible values: human, json]")]
+#[case::log(&["proxy", "--upstream", "ws://127.0.0.1:1", "--format", "markdown"], "[possible values: human, json]")]
+#[case::unknown(&["list", "--format", "yaml"], "[possible values: human, markdown, json]")]
+fn a_format_without_the_result_is_refused(#[case] arguments: &[&str], #[case] expected: &str) {
+    let output = relapse(arguments);
+    assert_eq!(code(&output), Some(2));
+    assert!(stderr(&output).contains(expected), "{}", stderr(&output));
 }

@@ -22,6 +22,7 @@ use relapse_core::{
         Behavior, BehaviorEvent, BehaviorReport, Conformance, Expected, FrameCase, Owed, Reply, Saw, WrittenPart, judge,
     },
     error::Error,
+    judge::verdict::Conclusion,
     wire::{
         close_code::CloseCode,
         frame::{Frame, FrameError, Opcode},
@@ -169,7 +170,7 @@ fn every_behavior_is_told_from_the_others(#[case] manner: Manner, #[case] behavi
     assert_eq!(found.trouble, None);
     let tried = &found.tried[0];
     assert_eq!((tried.behavior(), tried.evidence().as_str()), (Some(behavior), evidence));
-    assert_eq!(found.exit_code(), u8::from(behavior > Behavior::NonStrict));
+    assert_eq!(found.conclusion(), Conclusion::of(behavior <= Behavior::NonStrict));
 }
 
 fn answers() -> Expected {
@@ -313,7 +314,7 @@ fn without_a_valid_session_nothing_is_concluded() {
 #[case(&["conform", "--target", "asgi:raw:app", "--server", "uvicorn", "--profile", "daphne-4.2"], "--server runs a real server")]
 #[case(&["conform", "--target", "asgi:raw:app", "--allow-host", "here"], "a Python application runs on this machine")]
 #[case(&["conform", "--target", "asgi:raw:app", "--dir", "fixtures/apps"], "`relapse init --target asgi:raw:app --dir fixtures/apps` writes a relapse.toml")]
-#[case(&["conform", "--limit", "1s"], "--target <URL|asgi:MODULE:APP>")]
+#[case(&["conform", "--limit", "1s"], "--target <TARGET>")]
 fn misuse_is_told(#[case] arguments: &[&str], #[case] message: &str) {
     let output = Command::new(env!("CARGO_BIN_EXE_relapse")).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

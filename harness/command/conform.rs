@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::report::conformance::{render as render_conformance, render_json as render_conformance_json};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use relapse::{
     Result,
     conform::conform as try_all,
@@ -20,125 +19,158 @@ use relapse_simulate::{
 };
 
 use super::{
-    MISUSE, complain_of, print,
-    run::{Allowance, progress},
+    error::{CommandResult, UsageError},
+    exit_code::CommandExit,
+    report::formats::Format,
     servers_named,
-    target::{Foreign, Guesses, Named, PythonOptions, Way, tell_notes},
-    width,
+    target::{
+        PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
+        TargetSpec, tell_notes,
+    },
+    terminal::{note, print_page, progress, width},
 };
 
 /// The cases to try, and the target.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Options {
-    /// Cases to try: the name of a case or its last part, a section as in `5.5.2`, or a glob over names as in `5.5*`.
-    /// All cases without one.
+pub(super) struct ConformArgs {
+    /// Cases to try; all without one
+    ///
+    /// The name of a case or its last part, a section as in `5.5.2`, or a glob over names as in `5.5*`.
     patterns: Vec<String>,
-    /// The server profile in front of the built-in backend, or of a Python application; may be given more than once, as a
-    /// glob too; all without it.
-    #[arg(long, value_name = "NAME")]
+    /// The server profile in front of the target; all without it
+    ///
+    /// In front of the built-in backend or of a Python application. May be given more than once, as a glob too; `all`
+    /// names all.
+    #[arg(help_heading = TARGET, long, value_name = "NAME")]
     profile: Vec<String>,
-    /// Try this instead of the built-in backend: a server, `http://`, `https://`, `ws://` or `wss://`, host and port; or a
-    /// Python application, `asgi:package.module:app`, and ` @ DIR` behind it where it is elsewhere. What frames come to is a
-    /// matter of the server: --server tries a real one with the application in it.
-    #[arg(long, value_name = "URL|asgi:MODULE:APP")]
-    target: Option<Named>,
-    #[command(flatten)]
-    python: PythonOptions,
-    #[command(flatten)]
-    foreign: Foreign,
-    #[command(flatten)]
-    allowance: Allowance,
-    /// How long a server may take for what has to come; 2 s without it.
+    /// Try this server or Python application of yours
+    ///
+    /// A server is written as `http://`, `https://`, `ws://` or `wss://`, host and port; a Python application as
+    /// `asgi:package.module:app`, with ` @ DIR` behind it where it is elsewhere. What frames come to is a matter of the
+    /// server: --server tries a real one with the application in it.
+    #[arg(help_heading = TARGET, long, value_name = "TARGET")]
+    target: Option<TargetSpec>,
+    /// How long a server may take for what has to come; 2 s without it
     #[arg(long, value_name = "TIME", requires = "target", value_parser = humantime::parse_duration)]
     limit: Option<Duration>,
-    /// The seed, the only source of chance: masks, and keys of the handshake.
+    /// The seed, the only source of chance
+    ///
+    /// It makes masks, and keys of the handshake.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How to print what was found.
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    format: Format,
+    #[arg(long, default_value = "human", value_parser = Format::parser(|renderer| renderer.conformance))]
+    format: Format<fn(&[Conformance], usize) -> String>,
+    #[command(flatten)]
+    service_file: ServiceFileArgs,
+    #[command(flatten)]
+    budget: RequestBudgetArgs,
+    #[command(flatten)]
+    python: PythonArgs,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// A table.
-    #[value(alias = "table")]
-    Human,
-    /// One JSON document.
-    Json,
+/// The cases, and the servers that they are tried on.
+pub(super) struct ConformPlan<'a> {
+    cases: Vec<Arc<FrameCase>>,
+    servers: TriedServers<'a>,
 }
 
-/// Tries the cases; the exit code is the highest of all servers'.
-pub(super) fn conform(options: &Options) -> Result<u8> {
-    let cases = frame_cases(&options.patterns)?;
-    let found = match &options.target {
-        Some(target) => on_own(options, target, &cases)?,
-        None if options.python.is_out_of_place() => Vec::new(),
-        None => on_embedded(options, &cases)?,
-    };
-    match options.format {
-        _ if found.is_empty() => {}
-        Format::Human => print(render_conformance(&found, width()).trim_end()),
-        Format::Json => print(render_conformance_json(&found)),
+/// The servers that cases are tried on.
+pub(super) enum TriedServers<'a> {
+    /// The built-in backend behind profiles.
+    Profiles(Vec<Arc<Profile>>),
+    /// A target of the user's own.
+    Own {
+        target: &'a TargetSpec,
+        introduction: Box<TargetIntroduction>,
+        /// The servers in front of it by name, with the profile that plays each where one does.
+        fronts: Vec<(String, Option<String>)>,
+    },
+}
+
+impl ConformArgs {
+    pub(super) fn plan(&self) -> CommandResult<ConformPlan<'_>> {
+        let cases = frame_cases(&self.patterns)?;
+        let servers = match &self.target {
+            Some(target) => self.plan_target(target)?,
+            None => {
+                self.python.check_absent()?;
+                TriedServers::Profiles(self.profiles()?)
+            }
+        };
+        Ok(ConformPlan { cases, servers })
     }
-    Ok(found.iter().map(Conformance::exit_code).max().unwrap_or(MISUSE))
+
+    fn plan_target<'a>(&'a self, target: &'a TargetSpec) -> CommandResult<TriedServers<'a>> {
+        target.check(&self.python, &self.profile, &self.service_file)?;
+        let introduction = target.introduce(&self.python, &self.service_file)?;
+        let messages = &introduction.binding.messages;
+        if introduction.binding.is_unknown() {
+            let named = [vec![target.to_string()], self.python.arguments(), self.service_file.arguments()].concat();
+            return Err(UsageError::NoServiceFile { target: shell(&named) }.into());
+        }
+        if messages.request.is_none() || messages.events.is_empty() {
+            return Err(UsageError::NoMessages.into());
+        }
+        let fronts = match self.python.server_name() {
+            Some(server) => vec![(server, None)],
+            None if target.is_python() => {
+                self.profiles()?.iter().map(|profile| (profile.name.clone(), Some(profile.name.clone()))).collect()
+            }
+            None => vec![(target.to_string(), None)],
+        };
+        Ok(TriedServers::Own { target, introduction: Box::new(introduction), fronts })
+    }
+
+    /// The profiles that are meant.
+    fn profiles(&self) -> Result<Vec<Arc<Profile>>> {
+        if self.profile.is_empty() { servers() } else { servers_named(&self.profile) }
+    }
 }
 
-/// The profiles that are meant.
-fn profiles(options: &Options) -> Result<Vec<Arc<Profile>>> {
-    if options.profile.is_empty() { servers() } else { servers_named(&options.profile) }
+/// Tries the cases; the exit code is the worst of all servers'.
+pub(super) fn conform(args: &ConformArgs) -> CommandResult {
+    let ConformPlan { cases, servers } = args.plan()?;
+    let found = match servers {
+        TriedServers::Profiles(profiles) => on_backend(args, &profiles, &cases)?,
+        TriedServers::Own { target, introduction, fronts } => on_target(args, target, &introduction, fronts, &cases)?,
+    };
+    print_page(&(args.format.pages)(&found, width()));
+    let worst = found.iter().map(Conformance::conclusion).max();
+    Ok(worst.map_or(CommandExit::NoResult, CommandExit::from))
 }
 
-fn on_embedded(options: &Options, cases: &[Arc<FrameCase>]) -> Result<Vec<Conformance>> {
-    let servers = profiles(options)?;
-    let progress = progress(cases.len() * servers.len(), "cases");
-    let behind = |profile| conform_embedded(cases, profile, Clock::Virtual, options.seed, || progress.inc(1));
-    let found = servers.iter().map(behind).collect();
+fn on_backend(args: &ConformArgs, profiles: &[Arc<Profile>], cases: &[Arc<FrameCase>]) -> Result<Vec<Conformance>> {
+    let progress = progress(cases.len() * profiles.len(), "cases");
+    let behind = |profile| conform_embedded(cases, profile, Clock::Virtual, args.seed, || progress.inc(1));
+    let found = profiles.iter().map(behind).collect();
     progress.finish_and_clear();
     found
 }
 
-/// Returns an empty list if the target may not or cannot be asked, and prints why.
-fn on_own(options: &Options, target: &Named, cases: &[Arc<FrameCase>]) -> Result<Vec<Conformance>> {
-    if !target.is_in_order(&options.python, &options.profile, &options.foreign) {
-        return Ok(Vec::new());
-    }
-    let Some((binding, token)) = target.introduced(&options.foreign)? else { return Ok(Vec::new()) };
-    if binding.is_unknown() {
-        complain_of(&format!(
-            "what is answered has to be known: `relapse init --target {}` writes a relapse.toml",
-            shell(&[vec![target.to_string()], options.python.arguments(), options.foreign.arguments()].concat()),
-        ));
-        return Ok(Vec::new());
-    }
-    if binding.messages.request.is_none() || binding.messages.events.is_empty() {
-        complain_of(
-            "what is asked and answered has to be known: put `request` and `events` into the relapse.toml, under [messages]",
-        );
-        return Ok(Vec::new());
-    }
-    // By name, and the profile that plays it where one does.
-    let servers: Vec<(String, Option<String>)> = match options.python.server_name() {
-        Some(server) => vec![(server, None)],
-        None if target.is_python() => {
-            profiles(options)?.iter().map(|profile| (profile.name.clone(), Some(profile.name.clone()))).collect()
-        }
-        None => vec![(target.to_string(), None)],
-    };
-    let progress = progress(cases.len() * servers.len(), "cases");
+fn on_target(
+    args: &ConformArgs,
+    target: &TargetSpec,
+    introduction: &TargetIntroduction,
+    fronts: Vec<(String, Option<String>)>,
+    cases: &[Arc<FrameCase>],
+) -> Result<Vec<Conformance>> {
+    let TargetIntroduction { binding, token, notes: known } = introduction;
+    known.iter().for_each(|text| note(text));
+    let progress = progress(cases.len() * fronts.len(), "cases");
     let (mut found, mut notes) = (Vec::new(), Vec::new());
-    for (name, profile) in servers {
-        let (allowance, python, profile) = (&options.allowance, &options.python, profile.as_deref());
+    for (name, profile) in fronts {
+        let (budget, python, profile) = (&args.budget, &args.python, profile.as_deref());
         let runtime = Runtime::new(target.clock(python));
-        let way = Way { allowance, python, profile, guesses: Guesses::Checked, seed: options.seed };
-        let server = target.reach_unseen(&runtime, way, &binding, &token)?;
+        let context = TargetContext { budget, python, profile, guesses: RouteGuessing::Checked, seed: args.seed };
+        let server = target.reach_unseen(&runtime, context, binding, token)?;
         let peer = FramingSubject {
             target: server.target.as_ref(),
-            binding: &binding,
+            binding,
             name,
             authority: server.target.authority(),
-            patience: options.limit.unwrap_or(PATIENCE),
-            seed: options.seed,
+            patience: args.limit.unwrap_or(PATIENCE),
+            seed: args.seed,
         };
         found.push(runtime.block_on(try_all(cases, &peer, || progress.inc(1))));
         notes.extend(server.target.notes());

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use clap::Args;
 use relapse::{
-    Result,
     binding::{ServiceFile, TokenSource},
     init::init as get_acquainted,
     trial::{option, shell},
@@ -15,18 +14,17 @@ use relapse_core::error::Error;
 use relapse_simulate::clock::Runtime;
 
 use super::{
-    MISUSE, complain_of, print,
-    run::progress_by_time,
-    target::{Guesses, Own, tell_notes, valid_token},
+    error::{CommandResult, UsageError},
+    exit_code::CommandExit,
+    target::{RouteGuessing, TARGET, TargetArgs, tell_notes, valid_token},
+    terminal::{note, print, progress_by_time},
 };
 
 /// The server to ask, and where the service file goes.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Options {
-    #[command(flatten)]
-    own: Own,
+pub(super) struct InitArgs {
     /// The server profile in front of a Python application.
-    #[arg(long, value_name = "NAME")]
+    #[arg(help_heading = TARGET, long, value_name = "NAME")]
     profile: Option<String>,
     /// The environment variable that holds a valid token.
     #[arg(long, value_name = "NAME", conflicts_with = "token_command")]
@@ -37,61 +35,80 @@ pub(super) struct Options {
     /// Write over the file that is there.
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    own: TargetArgs,
 }
 
-/// Asks the server and writes the service file; the exit code is 1 when no session opened.
-pub(super) fn init(options: &Options) -> Result<u8> {
-    let own = &options.own;
-    if !own.is_in_order_by_path(options.profile.as_slice()) {
-        return Ok(MISUSE);
+/// How the target is asked, and where the answer goes.
+pub(super) struct InitPlan {
+    /// The service file.
+    path: PathBuf,
+    /// As much as is known before the target is asked.
+    binding: ServiceFile,
+    /// The valid token; empty without one.
+    token: String,
+    /// The line of the service file that says where the token comes from.
+    token_line: String,
+    /// Notes for the user.
+    notes: Vec<String>,
+}
+
+impl InitArgs {
+    pub(super) fn plan(&self) -> CommandResult<InitPlan> {
+        let own = &self.own;
+        own.check_by_path(self.profile.as_slice())?;
+        let path = own.service_file.binding.clone().unwrap_or_else(|| PathBuf::from("relapse.toml"));
+        if path.exists() && !self.force {
+            return Err(UsageError::FileExists { path }.into());
+        }
+        // Of an application its routes are known, of a server nothing is.
+        let mut binding = if own.target.is_python() { ServiceFile::unknown() } else { ServiceFile::default() };
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        let (source, token_line) = match (&self.token_env, &self.token_command) {
+            (Some(name), _) => (Some(TokenSource::Env(name.clone())), format!("env = {}", quoted(name))),
+            (None, Some(command)) => {
+                (Some(TokenSource::Command(command.clone())), format!("command = {}", quoted(command)))
+            }
+            (None, None) => (None, String::new()),
+        };
+        binding.credential.source = source;
+        let token = valid_token(&binding)?;
+        Ok(InitPlan { path, binding, token, token_line, notes: own.python.left_out()? })
     }
-    let path = own.foreign.binding.clone().unwrap_or_else(|| PathBuf::from("relapse.toml"));
-    if path.exists() && !options.force {
-        complain_of(&format!("{} is there already; --force writes over it", path.display()));
-        return Ok(MISUSE);
-    }
-    // Of an application its routes are known, of a server nothing is.
-    let mut binding = if own.target.is_python() { ServiceFile::unknown() } else { ServiceFile::default() };
-    binding.credential.source = match (&options.token_env, &options.token_command) {
-        (Some(name), _) => Some(TokenSource::Env(name.clone())),
-        (None, Some(command)) => Some(TokenSource::Command(command.clone())),
-        (None, None) => None,
-    };
-    let Some(token) = valid_token(&binding) else { return Ok(MISUSE) };
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    let line = match (&options.token_env, &options.token_command) {
-        (Some(name), _) => format!("env = {}", quoted(name)),
-        (None, Some(command)) => format!("command = {}", quoted(command)),
-        (None, None) => String::new(),
-    };
-    own.python.tell_left_out()?;
+}
+
+/// Asks the target and writes the service file.
+pub(super) fn init(args: &InitArgs) -> CommandResult {
+    let InitPlan { path, binding, token, token_line, notes } = args.plan()?;
+    notes.iter().for_each(|text| note(text));
+    let own = &args.own;
     let runtime = Runtime::new(own.clock());
-    let server = own.reach(&runtime, options.profile.as_deref(), &binding, &token, Guesses::Kept)?;
+    let server = own.reach(&runtime, args.profile.as_deref(), &binding, &token, RouteGuessing::Kept)?;
     let bar = progress_by_time("asking");
     bar.enable_steady_tick(Duration::from_millis(200));
     let found = runtime.block_on(get_acquainted(server, &own.python.path, !token.is_empty()));
     bar.finish_and_clear();
     let found = found?;
     tell_notes(found.notes.iter().cloned());
-    let text = found.to_toml(&own.target, &line);
+    let text = found.to_toml(&own.target, &token_line);
     fs::write(&path, &text).map_err(|source| Error::Io { doing: "write", path: path.clone(), source })?;
     print(text.trim_end());
     let next = match found.opens {
-        true => format!("written; `{}` tries it", shell(&options.validate())),
+        true => format!("written; `{}` tries it", shell(&args.validate())),
         false => "written, though no session opened".to_owned(),
     };
     print(format!("\n{}: {next}", path.display()));
-    Ok(u8::from(!found.opens))
+    Ok(if found.opens { CommandExit::Passes } else { CommandExit::Finding })
 }
 
-impl Options {
+impl InitArgs {
     /// The command that checks the same target with the file that is written.
     fn validate(&self) -> Vec<String> {
         let own = &self.own;
         let mut arguments = vec!["relapse".to_owned(), "validate".to_owned()];
         arguments.extend(option("--target", own.target.to_string()));
         self.profile.iter().for_each(|name| arguments.extend(option("--profile", name.clone())));
-        arguments.extend([own.python.arguments(), own.foreign.arguments()].concat());
+        arguments.extend([own.python.arguments(), own.service_file.arguments()].concat());
         arguments
     }
 }

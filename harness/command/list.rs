@@ -1,45 +1,40 @@
 //! `relapse list`: the catalogue by issue.
 
-use crate::report::catalogue::{render_json as render_catalogue_json, render_list, render_map};
-use clap::{Args, ValueEnum};
-use relapse::{Result, discover::issues};
+use clap::Args;
+use relapse::discover::issues;
 
-use super::{MISUSE, Source, print, width};
+use super::{
+    CaseSource, Selection,
+    error::{CommandResult, Failure},
+    exit_code::CommandExit,
+    report::{catalogue::Listing, formats::Format},
+    terminal::{complain_about, print_page, width},
+};
 
 /// Which cases are listed, and how.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Options {
+pub(super) struct ListArgs {
     /// As for `run`.
     filters: Vec<String>,
     /// How to print the catalogue.
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    format: Format,
+    #[arg(long, default_value = "human", value_parser = Format::parser(|renderer| renderer.catalogue))]
+    format: Format<fn(&Listing<'_>, usize) -> String>,
     #[command(flatten)]
-    source: Source,
+    source: CaseSource,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// Issue by issue: what was reported, its root cause, and the cases.
-    Human,
-    /// The map from issues to cases, defects and checks, as a Markdown table.
-    Markdown,
-    /// One JSON document.
-    Json,
+impl ListArgs {
+    pub(super) fn plan(&self) -> CommandResult<Selection> {
+        let selection = self.source.select(&self.filters)?;
+        if selection.cases.is_empty() { Err(Failure::NoCase(selection.broken)) } else { Ok(selection) }
+    }
 }
 
 /// Lists issues with their cases.
-pub(super) fn list(options: &Options) -> Result<u8> {
-    let (cases, broken) = options.source.select(&options.filters)?;
-    if cases.is_empty() {
-        return Ok(MISUSE);
-    }
+pub(super) fn list(args: &ListArgs) -> CommandResult {
+    let Selection { cases, broken } = args.plan()?;
+    broken.iter().for_each(complain_about);
     let issues = issues()?;
-    let text = match options.format {
-        Format::Human => render_list(&issues, &cases, width()),
-        Format::Markdown => render_map(&issues, &cases),
-        Format::Json => render_catalogue_json(&issues, &cases),
-    };
-    print(text.trim_end());
-    Ok(if broken.is_empty() { 0 } else { MISUSE })
+    print_page(&(args.format.pages)(&Listing { issues: &issues, cases: &cases }, width()));
+    Ok(if broken.is_empty() { CommandExit::Passes } else { CommandExit::NoResult })
 }

@@ -6,7 +6,10 @@ use relapse::{discover::read_edge_fault, proxy::ProxyHandle};
 use relapse_core::error::did_you_mean;
 use tokio::sync::mpsc;
 
-use super::{complain, complain_of, print};
+use super::{
+    error::UsageError,
+    terminal::{complain_about, complain_of, print},
+};
 
 /// The orders, each with what it does.
 const ORDERS: [(&str, &str); 6] = [
@@ -45,14 +48,14 @@ pub(super) fn obey(line: &str, desk: &ProxyHandle) {
         }
         "add" => match read_edge_fault(rest.trim()) {
             Ok(fault) => print(format!("  fault {}: {fault}", desk.add(fault.clone()))),
-            Err(error) => complain(&error),
+            Err(error) => complain_about(&error),
         },
         "remove" => match rest.trim().parse() {
             Ok(number) if desk.faults().iter().any(|fault| fault.number == number && fault.armed) => {
                 desk.remove(number);
                 print(format!("  fault {number} is gone"));
             }
-            _ => complain_of(&format!("there is no fault {:?}; `list` shows their numbers", rest.trim())),
+            _ => complain_of(&UsageError::NoSuchFault { number: rest.trim().to_owned() }),
         },
         "pause" | "resume" => {
             desk.pause(order == "pause");
@@ -62,7 +65,7 @@ pub(super) fn obey(line: &str, desk: &ProxyHandle) {
         unknown => {
             let names = ORDERS.iter().map(|(order, _)| order.split(' ').next().unwrap_or_default());
             let help = did_you_mean(unknown, names).unwrap_or_else(|| "`help` lists the orders".to_owned());
-            complain_of(&format!("`{unknown}` is no order: {help}"));
+            complain_of(&UsageError::NoSuchOrder { order: unknown.to_owned(), help });
         }
     }
 }

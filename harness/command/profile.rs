@@ -22,28 +22,33 @@ use relapse_simulate::{
     profile::{Profile, version_of},
 };
 
-use super::{complain_of, note, print, server, target::end_interpreters_with_us};
+use super::{
+    error::{CommandResult, UsageError},
+    exit_code::CommandExit,
+    interrupt::end_interpreters_with_us,
+    server,
+    terminal::{note, print},
+};
 
 /// The commands about profiles.
 #[derive(Debug, Clone, Subcommand)]
-pub(super) enum Command {
-    /// Run a real server, see how it treats an application row by row, and write the file of its profile.
+pub(super) enum ProfileCommand {
+    /// Measure a real server, and write the file of its profile.
     ///
-    /// A row that takes too long to see, such as a startup that never ends, is kept from the known profile of that
-    /// server, or left to be filled in. Exit codes: 0 it is as its known profile says; 1 it is not; 2 it could not be
-    /// measured, or no profile of it is known.
-    Measure(Options),
-    /// Perform small programs in memory behind a profile and for real behind its server, and compare what is seen.
+    /// Runs the server and sees how it treats an application, row by row. A row that takes too long to see, such as a startup
+    /// that never ends, is kept from the known profile of that server, or left to be filled in.
+    Measure(MeasureArgs),
+    /// Compare profiles with their servers, program by program.
     ///
+    /// Performs small programs in memory behind a profile and for real behind its server, and compares what is seen.
     /// A program is an application and its clients, drawn from a seed: any events in any order, on one or two connections.
-    /// The clients must see the same, the application must receive the same, and every exception must have the same place. Exit
-    /// codes: 0 nothing differs that the profile does not record; 1 something does; 2 a server could not be run.
-    Differential(Programs),
+    /// The clients must see the same, the application must receive the same, and every exception must have the same place.
+    Differential(DifferentialArgs),
 }
 
 /// The profiles and programs that are compared.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Programs {
+pub(super) struct DifferentialArgs {
     /// A profile; may be repeated. Without it every profile is compared.
     #[arg(long, value_name = "NAME")]
     profile: Vec<String>,
@@ -69,7 +74,7 @@ pub(super) struct Programs {
 
 /// The server to measure.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Options {
+pub(super) struct MeasureArgs {
     /// The server: `uvicorn`, `hypercorn`, `daphne` or `granian`, with `==VERSION` behind it where that matters, and
     /// `uvicorn[websockets]`, `uvicorn[sansio]` or `uvicorn[wsproto]` for one of its implementations.
     #[arg(long, value_name = "NAME[==VERSION]")]
@@ -91,43 +96,43 @@ pub(super) struct Options {
 }
 
 /// Runs a command about profiles; gives its exit code.
-pub(super) fn profile(command: &Command) -> Result<u8> {
+pub(super) fn profile(command: &ProfileCommand) -> CommandResult {
     end_interpreters_with_us();
     match command {
-        Command::Measure(options) => measure_server(options),
-        Command::Differential(options) => differential(options),
+        ProfileCommand::Measure(args) => measure_server(args),
+        ProfileCommand::Differential(args) => differential(args),
     }
 }
 
 /// Holds profiles against their servers; gives the exit code.
-fn differential(options: &Programs) -> Result<u8> {
-    let profiles = match options.profile.as_slice() {
+fn differential(args: &DifferentialArgs) -> CommandResult {
+    let profiles = match args.profile.as_slice() {
         [] => servers()?,
         names => names.iter().map(|name| server(name)).collect::<Result<_>>()?,
     };
-    let asked = options.python.clone().unwrap_or_else(|| PathBuf::from("python3"));
-    let mut code = 0;
+    let asked = args.python.clone().unwrap_or_else(|| PathBuf::from("python3"));
+    let mut exit = CommandExit::Passes;
     for profile in profiles {
-        code = code.max(compare_profile(profile, options, &asked)?);
+        exit = exit.max(compare_profile(profile, args, &asked)?);
     }
-    Ok(code)
+    Ok(exit)
 }
 
-fn compare_profile(profile: Arc<Profile>, options: &Programs, asked: &Path) -> Result<u8> {
+fn compare_profile(profile: Arc<Profile>, args: &DifferentialArgs, asked: &Path) -> CommandResult {
     let wrong = |message: String| Error::from(AppError { message, details: String::new(), blame: Blame::Setup });
-    let choice: ServerChoice = match &options.server {
+    let choice: ServerChoice = match &args.server {
         Some(choice) => choice.clone(),
         None => profile.choice.parse().map_err(wrong)?,
     };
-    let python = choice.interpreter(asked, options.python.is_some(), &note)?;
+    let python = choice.interpreter(asked, args.python.is_some(), &note)?;
     let name = profile.name.clone();
-    let setup = DifferentialSetup { server: choice, profile, seed: options.seed, programs: options.programs };
+    let setup = DifferentialSetup { server: choice, profile, seed: args.seed, programs: args.programs };
     let compared = compare(&setup, &python, &note)?;
-    let again = Again { profile: &name, server: options.server.as_ref(), python: options.python.as_deref() };
-    if options.recorded {
-        compared.differences.iter().take(options.shown).for_each(|difference| print(again.render(difference)));
+    let again = Again { profile: &name, server: args.server.as_ref(), python: args.python.as_deref() };
+    if args.recorded {
+        compared.differences.iter().take(args.shown).for_each(|difference| print(again.render(difference)));
     } else {
-        compared.unrecorded().take(options.shown).for_each(|difference| print(again.render(difference)));
+        compared.unrecorded().take(args.shown).for_each(|difference| print(again.render(difference)));
     }
     let (all, unrecorded) = (compared.differences.len(), compared.unrecorded().count());
     let recorded =
@@ -135,15 +140,15 @@ fn compare_profile(profile: Arc<Profile>, options: &Programs, asked: &Path) -> R
     let strict = compared.strict;
     note(&format!(
         "{name}: {all} of {} programs differ{recorded}; {strict} are in no situation that it records",
-        options.programs
+        args.programs
     ));
     // Other programs need not show everything.
-    let is_full = options.programs >= FULL_RUN && options.seed == 1 && options.server.is_none();
+    let is_full = args.programs >= FULL_RUN && args.seed == 1 && args.server.is_none();
     let unseen = if is_full { compared.unseen() } else { Vec::new() };
     for situation in &unseen {
         note(&format!("{name}: the profile records a difference that does not occur: {situation:?}"));
     }
-    Ok(u8::from(unrecorded > 0 || !unseen.is_empty()))
+    Ok(if unrecorded == 0 && unseen.is_empty() { CommandExit::Passes } else { CommandExit::Finding })
 }
 
 /// How many programs show everything that a profile records.
@@ -186,26 +191,25 @@ impl Again<'_> {
 }
 
 /// Measures a server; gives the exit code.
-fn measure_server(options: &Options) -> Result<u8> {
-    let asked = options.python.clone().unwrap_or_else(|| PathBuf::from("python3"));
-    let python = options.server.interpreter(&asked, options.python.is_some(), &note)?;
-    let slow = if options.slow { Slow::Watched } else { Slow::LeftOut };
-    let measured = Runtime::new(Clock::Real).block_on(measure(&options.server, &python, slow))?;
-    let name = name_of(&options.server, &measured.server);
-    let known = match &options.like {
+fn measure_server(args: &MeasureArgs) -> CommandResult {
+    let asked = args.python.clone().unwrap_or_else(|| PathBuf::from("python3"));
+    let python = args.server.interpreter(&asked, args.python.is_some(), &note)?;
+    let slow = if args.slow { Slow::Watched } else { Slow::LeftOut };
+    let measured = Runtime::new(Clock::Real).block_on(measure(&args.server, &python, slow))?;
+    let name = name_of(&args.server, &measured.server);
+    let known = match &args.like {
         Some(name) => Some(server(name)?),
         None => known(&name)?,
     };
     #[expect(clippy::disallowed_methods, reason = "the day of a measurement stands in its file")]
     let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let text = measured.print(&name, &date[..10], known.as_deref(), &servers()?[0]);
-    match &options.output {
+    match &args.output {
         Some(path) => write(path, &text)?,
         None => print(text.trim_end()),
     }
     let Some(known) = known else {
-        complain_of(&format!("no profile {name} is known; --like names another to compare with"));
-        return Ok(super::MISUSE);
+        return Err(UsageError::NoKnownProfile { name }.into());
     };
     if known.name != name {
         note(&format!("compared with {}", known.name));
@@ -219,15 +223,16 @@ fn measure_server(options: &Options) -> Result<u8> {
     let differences = measured.differences(&known);
     differences.iter().for_each(|difference| note(&format!("{}: {difference}", known.name)));
     let setup = DifferentialSetup {
-        server: options.server.clone(),
+        server: args.server.clone(),
         profile: Arc::clone(&known),
         seed: 1,
         programs: PROGRAMS_MEASURED,
     };
     let compared = compare(&setup, &python, &note)?;
-    let again = Again { profile: &known.name, server: Some(&options.server), python: options.python.as_deref() };
+    let again = Again { profile: &known.name, server: Some(&args.server), python: args.python.as_deref() };
     compared.unrecorded().for_each(|difference| note(&again.render(difference)));
-    Ok(u8::from(!differences.is_empty() || compared.unrecorded().count() > 0))
+    let is_as_known = differences.is_empty() && compared.unrecorded().count() == 0;
+    Ok(if is_as_known { CommandExit::Passes } else { CommandExit::Finding })
 }
 
 /// How many programs are compared where a server is measured.

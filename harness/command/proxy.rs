@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use relapse::{
     Result,
     discover::{balancers, read_edge_fault},
-    proxy::{LogEvent, LogRecord, Proxy, ProxyHandle, ProxySetup, control::serve as serve_control},
+    proxy::{LogRecord, Proxy, ProxyHandle, ProxySetup, control::serve as serve_control},
     upstream::Upstream,
 };
 use relapse_core::{
@@ -22,11 +22,22 @@ use relapse_simulate::{
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::sync::mpsc;
 
-use super::{MISUSE, Source, complain_of, orders, print, run::progress_by_time, until_told_to_stop};
+use super::{
+    CaseSource, Selection,
+    error::{CommandResult, Failure, UsageError},
+    exit_code::CommandExit,
+    interrupt::until_told_to_stop,
+    orders,
+    report::{
+        formats::{Format, Printing},
+        proxy::ProxyEvent,
+    },
+    terminal::{complain_of, print_page, progress_by_time},
+};
 
 /// Where it stands, what it carries to, and what acts on the way.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Options {
+pub(super) struct ProxyArgs {
     /// The server behind it: `http://`, `https://`, `ws://` or `wss://`, host and port. Paths are the client's.
     #[arg(long, value_name = "URL")]
     upstream: Upstream,
@@ -34,7 +45,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     #[command(flatten)]
-    faults: Faults,
+    faults: EdgeFaultArgs,
     /// How many connections are carried at a time; whoever comes then is refused with 503.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
@@ -45,13 +56,13 @@ pub(super) struct Options {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     control: SocketAddr,
     /// How to print the log.
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    format: Format,
+    #[arg(long, default_value = "human", value_parser = Format::parser(|renderer| renderer.log))]
+    format: Format<fn(&ProxyEvent<'_>) -> String>,
 }
 
 /// The faults that act at an edge.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Faults {
+pub(super) struct EdgeFaultArgs {
     /// A fault in one line, its kind and its settings, as in `strip_header header=Authorization` or
     /// `cut after_bytes=300 direction=to-client nth=2`; may be given more than once. `fixtures/README.md` lists the kinds.
     #[arg(long, value_name = "FAULT")]
@@ -68,12 +79,11 @@ pub(super) struct Faults {
     time_scale: f64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// A line for each thing that happens.
-    Human,
-    /// A line of JSON for each.
-    Json,
+/// The faults of the arguments, and what of them cannot act.
+#[derive(Debug)]
+pub(super) struct EdgeFaults {
+    pub(super) faults: Vec<Fault>,
+    pub(super) left_out: Vec<UsageError>,
 }
 
 fn factor(text: &str) -> std::result::Result<f64, String> {
@@ -81,10 +91,10 @@ fn factor(text: &str) -> std::result::Result<f64, String> {
     factor.ok_or_else(|| "write a number from 0.0001 to 1000".to_owned())
 }
 
-impl Faults {
+impl EdgeFaultArgs {
     /// All of them, in the order: the balancer's, the case's, the single ones.
-    pub(super) fn read(&self, read_fault: impl Fn(&str) -> Result<Fault>) -> Result<Vec<Fault>> {
-        let mut faults = Vec::new();
+    pub(super) fn read(&self, read_fault: impl Fn(&str) -> Result<Fault>) -> CommandResult<EdgeFaults> {
+        let (mut faults, mut left_out) = (Vec::new(), Vec::new());
         if let Some(name) = &self.lb {
             let balancers = balancers()?;
             let names = || balancers.iter().map(|balancer| balancer.name.as_str());
@@ -93,73 +103,82 @@ impl Faults {
             faults.extend(balancer.faults.iter().cloned());
         }
         if let Some(path) = &self.case {
-            faults.extend(edge_faults_of(path)?);
+            let of_case = edge_faults_of(path)?;
+            faults.extend(of_case.faults);
+            left_out.extend(of_case.left_out);
         }
         for line in &self.fault {
             faults.push(read_fault(line)?);
         }
-        Ok(faults
-            .iter()
-            .map(|fault| if self.time_scale == 1.0 { fault.clone() } else { fault.scaled(self.time_scale) })
-            .collect())
+        if self.time_scale != 1.0 {
+            faults = faults.iter().map(|fault| fault.scaled(self.time_scale)).collect();
+        }
+        Ok(EdgeFaults { faults, left_out })
     }
 }
 
-/// The edge faults of a case; says which of its faults act elsewhere.
-fn edge_faults_of(path: &std::path::Path) -> Result<Vec<Fault>> {
+/// The edge faults of a case.
+fn edge_faults_of(path: &std::path::Path) -> CommandResult<EdgeFaults> {
     let name = path.display().to_string();
-    let source = Source { cases: Some(PathBuf::from("fixtures/cases")) };
-    let (cases, broken) = source.select(std::slice::from_ref(&name))?;
+    let source = CaseSource { cases: Some(PathBuf::from("fixtures/cases")) };
+    let Selection { cases, broken } = source.select(std::slice::from_ref(&name))?;
     if !broken.is_empty() {
-        return Err(Error::NothingSelected { filter: name, nearest: None });
+        return Err(Failure::NoCase(broken));
     }
     let (edge, others): (Vec<Fault>, Vec<Fault>) = cases
         .iter()
         .flat_map(|case| case.faults.iter().cloned())
         .partition(|fault| fault.kind.place() == Place::Edge && fault.trigger.step.is_none());
-    for fault in others {
-        complain_of(&format!("`{fault}` of {name} cannot act here: there is only an edge"));
-    }
+    let elsewhere = |fault: Fault| UsageError::FaultElsewhere { fault: fault.to_string(), case: name.clone() };
+    let mut left_out: Vec<UsageError> = others.into_iter().map(elsewhere).collect();
     if edge.is_empty() {
-        complain_of(&format!("{name} has no fault of the edge: nothing of it acts here"));
+        left_out.push(UsageError::NoEdgeFault { case: name.clone() });
     }
-    Ok(edge)
+    Ok(EdgeFaults { faults: edge, left_out })
 }
 
 /// How long connections that are ending anyway may take when the proxy is told to stop.
 const ENDING_LIMIT: Duration = Duration::from_millis(1500);
 
-/// Stands until it is told to stop.
-pub(super) fn proxy(options: &Options) -> Result<u8> {
-    let faults = options.faults.read(read_edge_fault)?;
-    if !options.control.ip().is_loopback() {
-        complain_of("--control must be an address of this machine alone: whoever reaches it can do what the proxy can");
-        return Ok(MISUSE);
+impl ProxyArgs {
+    pub(super) fn plan(&self) -> CommandResult<EdgeFaults> {
+        let faults = self.faults.read(read_edge_fault)?;
+        if !self.control.ip().is_loopback() {
+            return Err(UsageError::ControlFromElsewhere.into());
+        }
+        Ok(faults)
     }
+}
+
+/// Stands until it is told to stop.
+pub(super) fn proxy(args: &ProxyArgs) -> CommandResult {
+    let EdgeFaults { faults, left_out } = args.plan()?;
+    left_out.iter().for_each(complain_of);
+    let line = args.format.pages;
     Runtime::standing().block_on(async {
         let setup = ProxySetup {
-            listen: options.listen,
-            upstream: options.upstream.clone(),
+            listen: args.listen,
+            upstream: args.upstream.clone(),
             faults,
-            seed: options.seed,
-            connections_max: options.max_connections as usize,
+            seed: args.seed,
+            connections_max: args.max_connections as usize,
         };
         let proxy = Proxy::bind(setup).await?;
-        let control = Listener::bind_to(Clock::Real, options.control).await?;
+        let control = Listener::bind_to(Clock::Real, args.control).await?;
         let desk = proxy.desk();
-        if options.format == Format::Human {
-            introduce(options, &proxy, &control)?;
-        } else {
-            let (listening, control) = (proxy.address()?, control.address()?);
-            print(serde_json::json!({"event": "listening", "address": listening, "control": control}));
-        }
+        print_page(&line(&ProxyEvent::Listening {
+            address: proxy.address()?,
+            control: control.address()?,
+            upstream: &args.upstream,
+            desk: &desk,
+        }));
         let mut entries = desk.entries();
         let running = tokio::spawn(proxy.run());
         let standing = running.abort_handle();
         tokio::select! {
             stopped = running => stopped.unwrap_or(Ok(()))?,
             stopped = serve_control(control, desk.clone()) => stopped?,
-            () = log(&mut entries, desk.clone(), options.format) => {}
+            () = log(&mut entries, desk.clone(), args.format) => {}
             () = until_told_to_stop() => {}
         }
         // Connections that are about to end may end, and are logged.
@@ -170,43 +189,29 @@ pub(super) fn proxy(options: &Options) -> Result<u8> {
         };
         let _ = tokio::time::timeout(ENDING_LIMIT, ending).await;
         while let Ok(entry) = entries.try_recv() {
-            show(&entry, options.format);
+            print_page(&line(&ProxyEvent::Happened(&entry)));
         }
         standing.abort();
-        if options.format == Format::Human {
-            let counts = desk.counts();
-            print(format!(
-                "{} connection(s), {} refused, {} cut off now; {} times a fault acted",
-                counts.accepted, counts.refused, counts.open, counts.acted
-            ));
-            for fault in desk.faults().iter().filter(|fault| fault.acted == 0) {
-                print(format!("fault {} never acted: {}", fault.number, fault.fault));
-            }
-        }
-        Ok(0)
+        print_page(&line(&ProxyEvent::Stopped(&desk)));
+        Ok(CommandExit::Passes)
     })
 }
 
-fn introduce(options: &Options, proxy: &Proxy, control: &Listener) -> Result<()> {
-    print(format!("http://{} carries to {}", proxy.address()?, options.upstream));
-    for fault in proxy.desk().faults() {
-        print(format!("  fault {}: {}", fault.number, fault.fault));
-    }
-    print(format!("control: curl http://{}/faults, /events; or type `help`; Ctrl-C stops", control.address()?));
-    Ok(())
-}
-
 /// Prints the log as it comes, and on a terminal how many connections there are; takes orders meanwhile.
-async fn log(entries: &mut Receiver<std::sync::Arc<LogRecord>>, desk: ProxyHandle, format: Format) {
+async fn log(
+    entries: &mut Receiver<std::sync::Arc<LogRecord>>,
+    desk: ProxyHandle,
+    format: Format<fn(&ProxyEvent<'_>) -> String>,
+) {
     let bar = progress_by_time("connections");
-    // JSON output takes no orders.
-    let mut lines = (format == Format::Human).then(orders::lines);
+    // The answers to orders would disturb a document.
+    let mut lines = (format.printing == Printing::AsItComes).then(orders::lines);
     let mut tick = tokio::time::interval(Duration::from_millis(250));
     loop {
         tokio::select! {
             entry = entries.recv() => match entry {
-                Ok(entry) => bar.suspend(|| show(&entry, format)),
-                Err(RecvError::Lagged(missed)) => complain_of(&format!("{missed} line(s) of the log are missing: they came too fast")),
+                Ok(entry) => bar.suspend(|| print_page(&(format.pages)(&ProxyEvent::Happened(&entry)))),
+                Err(RecvError::Lagged(lines)) => complain_of(&UsageError::LogLost { lines }),
                 Err(RecvError::Closed) => return,
             },
             Some(line) = next(&mut lines) => bar.suspend(|| orders::obey(&line, &desk)),
@@ -224,14 +229,5 @@ async fn next(lines: &mut Option<mpsc::UnboundedReceiver<String>>) -> Option<Str
     match lines {
         Some(lines) => lines.recv().await,
         None => None,
-    }
-}
-
-fn show(entry: &LogRecord, format: Format) {
-    match (format, &entry.what) {
-        (Format::Json, _) => print(serde_json::to_string(entry).unwrap_or_default()),
-        // The requests of an opened connection and its close describe it.
-        (Format::Human, LogEvent::Opened { .. }) => {}
-        (Format::Human, _) => print(entry),
     }
 }

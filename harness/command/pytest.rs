@@ -17,7 +17,7 @@ use relapse_simulate::{
     profile::Profile,
 };
 
-use super::note;
+use super::terminal::note;
 
 /// How long a test may take that is tried once.
 const TRY_LIMIT: Duration = Duration::from_secs(120);

@@ -5,8 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::report::{json::render as render_json, table::render as render_table};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use relapse::{
     Result,
     discover::{Catalogue, servers},
@@ -15,11 +14,18 @@ use relapse::{
 use relapse_backend::conductor::{KNOWN, judge_all};
 use relapse_core::error::Error;
 
-use super::{MISUSE, Moved, complain, moved, print, run::progress, width};
+use super::{
+    Moved,
+    error::{CommandResult, UsageError},
+    exit_code::CommandExit,
+    jobs, moved,
+    report::formats::Format,
+    terminal::{complain_about, print_page, progress, width},
+};
 
 /// Which reproducers are replayed.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Options {
+pub(super) struct ReplayArgs {
     /// Reproducer files; all of `--reproducers` without one.
     capsule: Vec<PathBuf>,
     /// Where reproducers are: `fixtures/capsules`, or `reproducers` where there is no `fixtures`.
@@ -28,38 +34,45 @@ pub(super) struct Options {
     #[arg(long = "capsules", hide = true, value_name = "DIR", value_parser = |_: &str| moved("--reproducers"))]
     _capsules: Option<Moved>,
     /// How to print the verdicts.
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    format: Format,
+    #[arg(long, default_value = "human", value_parser = Format::parser(|renderer| renderer.verdicts))]
+    format: Format<fn(&Report, usize) -> String>,
     /// How many reproducers run at a time; as many as there are cores without it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// A table.
-    Human,
-    /// One JSON document.
-    Json,
+/// The reproducers that are replayed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ReplayPlan {
+    files: Vec<PathBuf>,
+    /// How many run at a time.
+    jobs: usize,
+}
+
+impl ReplayArgs {
+    pub(super) fn plan(&self) -> CommandResult<ReplayPlan> {
+        let files = match self.capsule.as_slice() {
+            [] => {
+                let directory = capsule_directory(self.capsules.as_deref());
+                let files = reproducers(&directory)?;
+                if files.is_empty() {
+                    return Err(UsageError::NoReproducer { path: directory }.into());
+                }
+                files
+            }
+            named => named.to_vec(),
+        };
+        Ok(ReplayPlan { files, jobs: jobs(self.jobs) })
+    }
 }
 
 /// Replays reproducers; the exit code is the report's.
-pub(super) fn replay(options: &Options) -> Result<u8> {
-    let jobs = options.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
-    let directory = capsule_directory(options.capsules.as_deref());
-    let report =
-        if options.capsule.is_empty() { replay_all(&directory, jobs)? } else { Some(judge(&options.capsule, jobs)?) };
-    let Some(report) = report else {
-        print(format!("there is no reproducer in {}", directory.display()));
-        return Ok(MISUSE);
-    };
-    report.broken.iter().for_each(complain);
-    match options.format {
-        Format::Human if report.trials.is_empty() => {}
-        Format::Human => print(render_table(&report, width()).trim_end()),
-        Format::Json => print(render_json(&report)),
-    }
-    Ok(report.exit_code())
+pub(super) fn replay(args: &ReplayArgs) -> CommandResult {
+    let plan = args.plan()?;
+    let report = judge(&plan.files, plan.jobs)?;
+    report.broken.iter().for_each(complain_about);
+    print_page(&(args.format.pages)(&report, width()));
+    Ok(CommandExit::from(report.conclusion()))
 }
 
 /// The directory named, or where reproducers are kept here.
@@ -73,15 +86,23 @@ pub(super) fn capsule_directory(named: Option<&Path>) -> PathBuf {
 
 /// Replays every reproducer of a directory; nothing where there is none.
 pub(super) fn replay_all(directory: &Path, jobs: usize) -> Result<Option<Report>> {
+    match reproducers(directory)?.as_slice() {
+        [] => Ok(None),
+        files => judge(files, jobs).map(Some),
+    }
+}
+
+/// The reproducers of a directory, sorted; none where there is no directory.
+fn reproducers(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(Error::Io { doing: "read the directory", path: directory.to_owned(), source }),
     };
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let mut paths: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
     paths.sort();
-    if paths.is_empty() { Ok(None) } else { judge(&paths, jobs).map(Some) }
+    Ok(paths)
 }
 
 fn judge(paths: &[PathBuf], jobs: usize) -> Result<Report> {

@@ -1,20 +1,15 @@
 //! `relapse run`: cases on both versions, with a table of verdicts.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::report::{json::render as render_json, table::render as render_table};
-use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use clap::Args;
 use relapse::{
-    Result,
     binding::ServiceFile,
     case::{Case, Vocabulary},
     discover::servers,
     external::{Versions, judge_external},
-    targets::Url,
     trial::{Ran, Report, TargetName, Trial, option},
-    upstream::Upstream,
 };
 use relapse_backend::conductor::judge_all;
 use relapse_core::{
@@ -24,192 +19,204 @@ use relapse_core::{
 use relapse_simulate::clock::Runtime;
 
 use super::{
-    MISUSE, Source, print, servers_named,
-    target::{Foreign, Guesses, Named, PythonOptions, Way, profiles_in_front, tell_notes},
-    width,
+    CaseSource, Selection,
+    error::{CommandResult, Failure},
+    exit_code::CommandExit,
+    jobs,
+    report::formats::Format,
+    servers_named,
+    target::{
+        PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
+        TargetSpec, profiles_in_front, tell_notes,
+    },
+    terminal::{complain_about, note, print_page, progress, width},
 };
 
 /// Which cases run, and how.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Options {
-    /// Cases to run: the number of a report (`508` or `#508`), a scenario (`S508-1`), the name of a case, a glob over
-    /// names, or a case file. All cases without one.
+pub(super) struct RunArgs {
+    /// Cases to run; all without one
+    ///
+    /// The number of a report (`508` or `#508`), a scenario (`S508-1`), the name of a case, a glob over names, or a
+    /// case file.
     filters: Vec<String>,
-    /// Run behind this server profile instead of those the cases name; may be given more than once, as a glob too, and `all`
-    /// for all.
+    /// Run behind this server profile instead of those of the cases
+    ///
+    /// May be given more than once, as a glob too; `all` names all.
     #[arg(long, value_name = "NAME")]
     profile: Vec<String>,
-    /// Run only in this environment; may be given more than once.
-    #[arg(long, value_name = "NAME", value_parser = ["development", "testing", "staging", "production"])]
+    /// Run only in this environment
+    ///
+    /// May be given more than once.
+    #[arg(hide_short_help = true, long, value_name = "NAME", value_parser = ["development", "testing", "staging", "production"])]
     environment: Vec<String>,
-    /// The seed, the only source of chance. The same seed gives the same transcripts, byte for byte.
+    /// The seed, the only source of chance
+    ///
+    /// The same seed gives the same transcripts, byte for byte.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How to print the verdicts.
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    format: Format,
-    /// Run each version of a service of yours this often: a failure that comes and goes is shown when one run shows it, and
-    /// fixed when none does any more.
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "target", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    /// How to print the verdicts
+    #[arg(long, default_value = "human", value_parser = Format::parser(|renderer| renderer.verdicts))]
+    format: Format<fn(&Report, usize) -> String>,
+    /// Run each version of a target this often
+    ///
+    /// A failure that comes and goes is shown when one run shows it, and fixed when none does any more.
+    #[arg(help_heading = TARGET, long, value_name = "N", default_value_t = 1, requires = "target", value_parser = clap::value_parser!(u16).range(1..=1000))]
     repeat: u16,
-    /// How many trials run at a time; as many as there are cores without it.
+    /// How many trials run at a time; as many as cores without it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
     #[command(flatten)]
-    source: Source,
+    source: CaseSource,
     #[command(flatten)]
-    url: UrlOptions,
+    url: ExternalArgs,
 }
 
 /// Cases on external servers.
 #[derive(Debug, Clone, Args)]
-struct UrlOptions {
-    /// Run on this instead of the built-in backend: a server, `http://`, `https://`, `ws://` or `wss://`, host and port, or a
-    /// Python application, `asgi:package.module:app`, and ` @ DIR` behind it where it is elsewhere. PASSED says that the
-    /// trigger gives an accepted answer; that it ever failed only --before shows.
-    #[arg(long, visible_alias = "after", value_name = "URL|asgi:MODULE:APP")]
-    target: Option<Named>,
-    /// The one that should show what was reported.
-    #[arg(long, value_name = "URL|asgi:MODULE:APP", requires = "target")]
-    before: Option<Named>,
+struct ExternalArgs {
+    /// Run on this server or Python application of yours
+    ///
+    /// A server is written as `http://`, `https://`, `ws://` or `wss://`, host and port; a Python application as
+    /// `asgi:package.module:app`, with ` @ DIR` behind it where it is elsewhere. PASSED says that the trigger gives an
+    /// accepted answer; that it ever failed only --before shows.
+    #[arg(help_heading = TARGET, long, visible_alias = "after", value_name = "TARGET")]
+    target: Option<TargetSpec>,
+    /// The version of it that should show what was reported
+    #[arg(help_heading = TARGET, long, value_name = "TARGET", requires = "target")]
+    before: Option<TargetSpec>,
     #[command(flatten)]
-    python: PythonOptions,
+    service_file: ServiceFileArgs,
     #[command(flatten)]
-    foreign: Foreign,
+    budget: RequestBudgetArgs,
     #[command(flatten)]
-    allowance: Allowance,
+    python: PythonArgs,
 }
 
-/// How many requests a server of the user's own gets at most, unless they say otherwise.
-const REQUESTS_MAX: usize = 1000;
-
-/// The limit on requests to an external server.
-#[derive(Debug, Clone, Args)]
-pub(super) struct Allowance {
-    /// How many requests each server gets at most.
-    #[arg(long, value_name = "N", default_value_t = REQUESTS_MAX, requires = "target")]
-    max_requests: usize,
-    /// How many requests each server gets in a second at most: as many as come on this machine, 10 elsewhere.
-    #[arg(long, value_name = "N", requires = "target", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    rate: Option<u32>,
+/// The trials of a run, and the case files that cannot be read.
+pub(super) struct RunPlan<'a> {
+    trials: PlannedTrials<'a>,
+    broken: Vec<Error>,
 }
 
-impl Allowance {
-    /// The arguments that say the same.
-    pub(super) fn arguments(&self) -> Vec<String> {
-        let most = (self.max_requests != REQUESTS_MAX).then(|| ("--max-requests", self.max_requests.to_string()));
-        let rate = self.rate.map(|rate| ("--rate", rate.to_string()));
-        most.into_iter().chain(rate).flat_map(|(name, value)| option(name, value)).collect()
+/// The trials of a run.
+pub(super) enum PlannedTrials<'a> {
+    /// On the built-in backend.
+    OnBackend(Vec<Trial>),
+    /// On a target of the user's own.
+    OnTarget(Box<TargetTrials<'a>>),
+}
+
+/// Trials with their judgements.
+type JudgedTrials = Vec<(Ran, TrialResult)>;
+
+/// Cases on a target of the user's own, behind each front.
+pub(super) struct TargetTrials<'a> {
+    target: &'a TargetSpec,
+    cases: Vec<Arc<Case>>,
+    fronts: Vec<Option<String>>,
+    introduction: TargetIntroduction,
+}
+
+impl RunArgs {
+    pub(super) fn plan(&self) -> CommandResult<RunPlan<'_>> {
+        match &self.url.target {
+            Some(target) => self.plan_on_target(target),
+            None => self.plan_on_backend(),
+        }
     }
 
-    /// For a command that asks little, whatever the answers are.
-    pub(super) const UNLIMITED: Allowance = Allowance { max_requests: usize::MAX, rate: None };
-
-    /// The server, to be asked so much.
-    pub(super) fn server(&self, upstream: &Upstream, binding: &ServiceFile, token: &str) -> Url {
-        let rate = self.rate.or((!upstream.is_loopback()).then_some(RATE));
-        let pause = rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate);
-        Url::new(upstream.clone(), binding, token.to_owned(), self.max_requests, pause)
+    fn plan_on_backend(&self) -> CommandResult<RunPlan<'_>> {
+        self.url.python.check_absent()?;
+        let Selection { cases, broken } = self.source.select(&self.filters)?;
+        let instead = if self.profile.is_empty() { None } else { Some(servers_named(&self.profile)?) };
+        let mut trials = Trial::of(&cases, &servers()?, instead.as_deref());
+        if !self.environment.is_empty() {
+            trials.retain(|trial| self.environment.iter().any(|name| name == trial.environment.name()));
+        }
+        Ok(RunPlan { trials: PlannedTrials::OnBackend(trials), broken })
     }
-}
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// A table.
-    Human,
-    /// One JSON document.
-    Json,
+    fn plan_on_target<'a>(&'a self, target: &'a TargetSpec) -> CommandResult<RunPlan<'a>> {
+        let url = &self.url;
+        let versions: Vec<&TargetSpec> = url.before.iter().chain([target]).collect();
+        target.check_versions(&versions, &url.python, &self.profile, &url.service_file)?;
+        let Selection { cases, broken } = self.source.select(&self.filters)?;
+        if cases.is_empty() {
+            // Nothing is installed and nothing is contacted for cases that cannot be read.
+            return Err(Failure::NoCase(broken));
+        }
+        let fronts = profiles_in_front(target, &url.python, &self.profile)?;
+        // Cases in a service's own words say everything that is said.
+        let is_said = !url.service_file.has_binding() && cases.iter().all(|case| case.vocabulary == Vocabulary::Own);
+        let introduction = match is_said {
+            true => TargetIntroduction {
+                binding: ServiceFile::unknown(),
+                token: String::new(),
+                notes: url.python.left_out()?,
+            },
+            false => target.introduce(&url.python, &url.service_file)?,
+        };
+        let trials = PlannedTrials::OnTarget(Box::new(TargetTrials { target, cases, fronts, introduction }));
+        Ok(RunPlan { trials, broken })
+    }
 }
 
 /// Runs the cases; the exit code is the report's.
-pub(super) fn run(options: &Options) -> Result<u8> {
+pub(super) fn run(args: &RunArgs) -> CommandResult {
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let start = Instant::now();
-    let (cases, broken) = options.source.select(&options.filters)?;
-    let servers = servers()?;
-    if let Some(target) = &options.url.target {
-        return run_on(options, target, &cases, broken, start);
-    }
-    if options.url.python.is_out_of_place() {
-        return Ok(MISUSE);
-    }
-    let instead = if options.profile.is_empty() { None } else { Some(servers_named(&options.profile)?) };
-    let mut trials = Trial::of(&cases, &servers, instead.as_deref());
-    if !options.environment.is_empty() {
-        trials.retain(|trial| options.environment.iter().any(|name| name == trial.environment.name()));
-    }
-    let jobs = options.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
-    let progress = progress(trials.len(), "trials");
-    let judgements = judge_all(&trials, options.seed, jobs, &|| progress.inc(1));
-    progress.finish_and_clear();
-    let trials = trials.into_iter().map(Ran::OnBackend).zip(judgements).collect();
-    Ok(tell(options, &Report { trials, broken, shutdown: Vec::new(), seed: options.seed, wall: start.elapsed() }))
-}
-
-/// Prints a report; its exit code.
-fn tell(options: &Options, report: &Report) -> u8 {
-    match options.format {
-        Format::Human if report.trials.is_empty() => {}
-        Format::Human => print(render_table(report, width()).trim_end()),
-        Format::Json => print(render_json(report)),
-    }
-    report.exit_code()
-}
-
-/// Runs the cases on a target of the user's own, behind every profile that is named.
-fn run_on(options: &Options, target: &Named, cases: &[Arc<Case>], broken: Vec<Error>, start: Instant) -> Result<u8> {
-    let url = &options.url;
-    let all: Vec<&Named> = url.before.iter().chain([target]).collect();
-    let is_in_order =
-        |named: &&Named| named.is_comparable(target) && named.is_in_order(&url.python, &options.profile, &url.foreign);
-    if !all.iter().all(is_in_order) {
-        return Ok(MISUSE);
-    }
-    if cases.is_empty() {
-        // Nothing is installed and nothing is contacted for cases that cannot be read.
-        return Ok(MISUSE);
-    }
-    let fronts = profiles_in_front(target, &url.python, &options.profile)?;
-    url.python.tell_left_out()?;
-    // Cases in a service's own words say everything that is said.
-    let is_said = !url.foreign.has_binding() && cases.iter().all(|case| case.vocabulary == Vocabulary::Own);
-    let introduced = match is_said {
-        true => Some((ServiceFile::unknown(), String::new())),
-        false => target.introduced(&url.foreign)?,
+    let RunPlan { trials, broken } = args.plan()?;
+    broken.iter().for_each(complain_about);
+    let (trials, shutdown) = match trials {
+        PlannedTrials::OnBackend(trials) => (run_on_backend(args, trials), Vec::new()),
+        PlannedTrials::OnTarget(trials) => run_on_target(args, &trials)?,
     };
-    let Some((binding, token)) = introduced else { return Ok(MISUSE) };
-    let progress = progress(cases.len() * fronts.len(), "cases");
+    let report = Report { trials, broken, shutdown, seed: args.seed, wall: start.elapsed() };
+    print_page(&(args.format.pages)(&report, width()));
+    Ok(CommandExit::from(report.conclusion()))
+}
+
+fn run_on_backend(args: &RunArgs, trials: Vec<Trial>) -> JudgedTrials {
+    let progress = progress(trials.len(), "trials");
+    let judgements = judge_all(&trials, args.seed, jobs(args.jobs), &|| progress.inc(1));
+    progress.finish_and_clear();
+    trials.into_iter().map(Ran::OnBackend).zip(judgements).collect()
+}
+
+/// Runs the cases behind every front; what was judged, and what went wrong when the app was stopped.
+fn run_on_target(args: &RunArgs, plan: &TargetTrials<'_>) -> CommandResult<(JudgedTrials, Vec<String>)> {
+    plan.introduction.notes.iter().for_each(|text| note(text));
+    let progress = progress(plan.cases.len() * plan.fronts.len(), "cases");
     let (mut trials, mut shutdown) = (Vec::new(), Vec::new());
-    for profile in &fronts {
-        let name = Arc::new(named(options, target, profile.as_deref()));
-        let (judgements, ends) =
-            run_behind(options, target, profile.as_deref(), cases, &binding, &token, || progress.inc(1))?;
-        trials.extend(cases.iter().map(|case| Ran::On(Arc::clone(&name), Arc::clone(case))).zip(judgements));
+    for profile in &plan.fronts {
+        let name = Arc::new(named(args, plan.target, profile.as_deref()));
+        let (judgements, ends) = run_behind(args, plan, profile.as_deref(), || progress.inc(1))?;
+        trials.extend(plan.cases.iter().map(|case| Ran::On(Arc::clone(&name), Arc::clone(case))).zip(judgements));
         shutdown.extend(ends);
     }
     progress.finish_and_clear();
     shutdown.dedup();
-    Ok(tell(options, &Report { trials, broken, shutdown, seed: options.seed, wall: start.elapsed() }))
+    Ok((trials, shutdown))
 }
 
 /// Runs the cases behind one front; what was judged, and what went wrong when the app was stopped.
 fn run_behind(
-    options: &Options,
-    target: &Named,
+    args: &RunArgs,
+    plan: &TargetTrials<'_>,
     profile: Option<&str>,
-    cases: &[Arc<Case>],
-    binding: &ServiceFile,
-    token: &str,
     done: impl Fn(),
-) -> Result<(Vec<TrialResult>, Vec<String>)> {
-    let (url, python) = (&options.url, &options.url.python);
-    let runtime = Runtime::new(target.clock(python));
-    let way = Way { allowance: &url.allowance, python, profile, guesses: Guesses::Apart, seed: options.seed };
-    let version = |named: &Named| named.version(&runtime, way, binding, token);
+) -> CommandResult<(Vec<TrialResult>, Vec<String>)> {
+    let (url, python) = (&args.url, &args.url.python);
+    let TargetIntroduction { binding, token, .. } = &plan.introduction;
+    let runtime = Runtime::new(plan.target.clock(python));
+    let guesses = RouteGuessing::Apart;
+    let context = TargetContext { budget: &url.budget, python, profile, guesses, seed: args.seed };
+    let version = |named: &TargetSpec| named.version(&runtime, context, binding, token);
     let before = url.before.as_ref().map(version).transpose()?;
-    let repeat = usize::from(options.repeat);
-    let versions = Versions { binding: binding.clone(), before, after: version(target)?, repeat };
-    let judgements = runtime.block_on(judge_external(cases, &versions, options.seed, done));
+    let repeat = usize::from(args.repeat);
+    let versions = Versions { binding: binding.clone(), before, after: version(plan.target)?, repeat };
+    let judgements = runtime.block_on(judge_external(&plan.cases, &versions, args.seed, done));
     tell_notes(versions.running().flat_map(|(_, external)| external.target.notes()));
     let mut shutdown = Vec::new();
     for (side, external) in versions.running() {
@@ -223,47 +230,29 @@ fn run_behind(
 }
 
 /// The target as the command line names it, behind one front.
-fn named(options: &Options, target: &Named, profile: Option<&str>) -> TargetName {
-    let url = &options.url;
+fn named(args: &RunArgs, target: &TargetSpec, profile: Option<&str>) -> TargetName {
+    let url = &args.url;
     let mut arguments: Vec<String> = Vec::new();
     let mut add = |name: &str, value: String| arguments.extend(option(name, value));
     url.before.iter().for_each(|before| add("--before", before.to_string()));
     add("--target", target.to_string());
-    if let Some(profile) = profile.filter(|_| !options.profile.is_empty()) {
+    if let Some(profile) = profile.filter(|_| !args.profile.is_empty()) {
         add("--profile", profile.to_owned());
     }
-    if options.repeat > 1 {
-        add("--repeat", options.repeat.to_string());
+    if args.repeat > 1 {
+        add("--repeat", args.repeat.to_string());
     }
-    if let Some(directory) = &options.source.cases {
+    if let Some(directory) = &args.source.cases {
         add("--cases", directory.display().to_string());
     }
-    arguments.extend(url.allowance.arguments());
-    arguments.extend(url.python.arguments().into_iter().chain(url.foreign.arguments()));
+    arguments.extend(url.budget.arguments());
+    arguments.extend(url.python.arguments().into_iter().chain(url.service_file.arguments()));
     TargetName {
         kind: target.kind(&url.python),
         target: target.to_string(),
-        before: url.before.as_ref().map(Named::to_string),
+        before: url.before.as_ref().map(TargetSpec::to_string),
         profile: profile.map(str::to_owned),
         server: url.python.server_name(),
         arguments,
     }
-}
-
-/// How many requests a second a server gets that is not on this machine.
-pub(super) const RATE: u32 = 10;
-
-/// A bar on a terminal, nothing where standard error is piped.
-pub(super) fn progress(length: usize, what: &str) -> ProgressBar {
-    styled(Some(length as u64), &format!("{{bar:40}} {{pos}}/{{len}} {what} {{msg}}"))
-}
-
-/// The same, for work that ends by the clock.
-pub(super) fn progress_by_time(what: &str) -> ProgressBar {
-    styled(None, &format!("{{spinner}} {{elapsed}} {{pos}} {what} {{msg}}"))
-}
-
-fn styled(length: Option<u64>, template: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr()).with_style(style)
 }

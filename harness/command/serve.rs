@@ -4,21 +4,31 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use clap::Args;
-use relapse::{Result, environment::Environment};
+use relapse::environment::Environment;
 use relapse_backend::{
     conductor::read_backend_fault,
-    defect::Defect,
     revision::Revision,
     stand::{Stand, StandSetup},
 };
 use relapse_core::{error::Error, fault::Fault};
-use relapse_simulate::clock::{Clock, Runtime};
+use relapse_simulate::{
+    clock::{Clock, Runtime},
+    profile::Profile,
+};
 
-use super::{Source, print, proxy::Faults, server, until_told_to_stop};
+use super::{
+    CaseSource, Selection, defect,
+    error::{CommandResult, Failure},
+    exit_code::CommandExit,
+    interrupt::until_told_to_stop,
+    proxy::{EdgeFaultArgs, EdgeFaults},
+    server,
+    terminal::{complain_about, complain_of, print},
+};
 
 /// Which backend stands where.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Options {
+pub(super) struct ServeArgs {
     /// Where it listens; port 0 lets the system pick one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
@@ -35,57 +45,79 @@ pub(super) struct Options {
     #[arg(long, value_name = "NAME", default_value = "staging", value_parser = ["development", "testing", "staging", "production"])]
     environment: String,
     #[command(flatten)]
-    faults: Faults,
+    faults: EdgeFaultArgs,
     /// The only source of chance.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
-    source: Source,
+    source: CaseSource,
+}
+
+/// The backend that stands.
+pub(super) struct ServePlan {
+    revision: Revision,
+    faults: EdgeFaults,
+    profile: Arc<Profile>,
+    environment: Environment,
+    /// The case files that cannot be read.
+    broken: Vec<Error>,
+}
+
+impl ServeArgs {
+    pub(super) fn plan(&self) -> CommandResult<ServePlan> {
+        let (revision, broken) = self.revision()?;
+        let faults = self.faults.read(read_backend_fault)?;
+        let profile = server(&self.profile)?;
+        let environment = Environment::ALL.into_iter().find(|known| known.name() == self.environment);
+        let unknown =
+            || Error::unknown("environment", &self.environment, Environment::ALL.iter().map(|known| known.name()));
+        Ok(ServePlan { revision, faults, profile, environment: environment.ok_or_else(unknown)?, broken })
+    }
 }
 
 /// Stands until it is told to stop.
-pub(super) fn serve(options: &Options) -> Result<u8> {
-    let revision = revision(options)?;
-    let faults = options.faults.read(read_backend_fault)?;
-    let profile = server(&options.profile)?;
-    let named = |known: &Environment| known.name() == options.environment;
-    let environment = Environment::ALL.into_iter().find(named).expect("the arguments are checked");
+pub(super) fn serve(args: &ServeArgs) -> CommandResult {
+    let ServePlan { revision, faults, profile, environment, broken } = args.plan()?;
+    broken.iter().for_each(complain_about);
+    faults.left_out.iter().for_each(complain_of);
+    let faults = faults.faults;
     Runtime::new(Clock::Real).block_on(async {
-        let (listen, seed) = (options.listen, options.seed);
+        let (listen, seed) = (args.listen, args.seed);
         let setup = StandSetup { listen, revision, profile, environment, faults: faults.clone(), seed };
         let stand = Stand::bind(setup).await?;
-        introduce(options, revision, &faults, &stand.token("user-1"), stand.address()?);
+        introduce(args, revision, &faults, &stand.token("user-1"), stand.address()?);
         let stop = async {
             until_told_to_stop().await;
         };
         stand.run(Arc::new(print), stop).await?;
         print("stopped");
-        Ok(0)
+        Ok(CommandExit::Passes)
     })
 }
 
-/// The defects named, and those of the reports named.
-fn revision(options: &Options) -> Result<Revision> {
-    let mut defects = Vec::new();
-    for name in &options.defect {
-        let unknown = || Error::unknown("defect", name, Defect::ALL.iter().map(|defect| defect.name()));
-        defects.push(Defect::ALL.iter().copied().find(|defect| defect.name() == name).ok_or_else(unknown)?);
-    }
-    let (cases, _) =
-        if options.report.is_empty() { Default::default() } else { options.source.select(&options.report)? };
-    for report in &options.report {
-        let number = report.trim_start_matches('#');
-        if !cases.iter().any(|case| case.issues.iter().any(|issue| issue.trim_start_matches('#') == number)) {
-            return Err(Error::NothingSelected { filter: report.clone(), nearest: None });
+impl ServeArgs {
+    /// The defects named, and those of the reports named; and the case files that cannot be read.
+    fn revision(&self) -> CommandResult<(Revision, Vec<Error>)> {
+        let mut defects = self.defect.iter().map(|name| defect(name)).collect::<Result<Vec<_>, _>>()?;
+        let Selection { cases, broken } = match self.report.as_slice() {
+            [] => Selection::default(),
+            reports => self.source.select(reports)?,
+        };
+        for report in &self.report {
+            let number = report.trim_start_matches('#');
+            if !cases.iter().any(|case| case.issues.iter().any(|issue| issue.trim_start_matches('#') == number)) {
+                let unknown = Error::NothingSelected { filter: report.clone(), nearest: None };
+                return Err(if broken.is_empty() { unknown.into() } else { Failure::NoCase(broken) });
+            }
         }
+        defects.extend(cases.iter().flat_map(|case| Revision::from(&case.twin).defects()));
+        Ok((Revision::of(defects), broken))
     }
-    defects.extend(cases.iter().flat_map(|case| Revision::from(&case.twin).defects()));
-    Ok(Revision::of(defects))
 }
 
 /// Says what stands where, and how to talk to it.
-fn introduce(options: &Options, revision: Revision, faults: &[Fault], token: &str, address: SocketAddr) {
-    print(format!("http://{address}  {revision} behind {} in {}", options.profile, options.environment));
+fn introduce(args: &ServeArgs, revision: Revision, faults: &[Fault], token: &str, address: SocketAddr) {
+    print(format!("http://{address}  {revision} behind {} in {}", args.profile, args.environment));
     for fault in faults {
         print(format!("  {fault}"));
     }

@@ -3,19 +3,24 @@
 use crate::report::show::{Background, render as render_show};
 use clap::Args;
 use relapse::{
-    Result,
     discover::{issues, servers},
     report::sequence::SequenceDetail,
     trial::Trial,
 };
 use relapse_backend::conductor::{BackendRunner, KNOWN};
-use relapse_core::judge::verdict::Verdict;
+use relapse_core::error::Error;
 
-use super::{MISUSE, Source, print, server, width};
+use super::{
+    CaseSource, Selection,
+    error::{CommandResult, Failure},
+    exit_code::CommandExit,
+    server,
+    terminal::{complain_about, print, width},
+};
 
 /// Which case is shown, and how.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Options {
+pub(super) struct ShowArgs {
     /// The case: its name, its scenario, the number of a report, or a case file. The first that fits is shown.
     case: String,
     /// Show it behind this server profile instead of the first it names.
@@ -28,36 +33,48 @@ pub(super) struct Options {
     #[arg(long)]
     full: bool,
     #[command(flatten)]
-    source: Source,
+    source: CaseSource,
+}
+
+/// The trial that is shown.
+pub(super) struct ShowPlan {
+    trial: Trial,
+    /// The other cases that are called so.
+    others: Vec<String>,
+    /// The case files that cannot be read.
+    broken: Vec<Error>,
+}
+
+impl ShowArgs {
+    pub(super) fn plan(&self) -> CommandResult<ShowPlan> {
+        let Selection { cases, broken } = self.source.select(std::slice::from_ref(&self.case))?;
+        let Some((first, others)) = cases.split_first() else { return Err(Failure::NoCase(broken)) };
+        let instead = self.profile.as_deref().map(server).transpose()?;
+        let instead = instead.as_slice().first().map(std::slice::from_ref);
+        let trial = Trial::of(std::slice::from_ref(first), &servers()?, instead).swap_remove(0);
+        Ok(ShowPlan { trial, others: others.iter().map(|case| case.name.clone()).collect(), broken })
+    }
 }
 
 /// Shows a case; the exit code is its verdict's.
-pub(super) fn show(options: &Options) -> Result<u8> {
-    let (cases, _) = options.source.select(std::slice::from_ref(&options.case))?;
-    let Some((first, others)) = cases.split_first() else { return Ok(MISUSE) };
-    let instead = options.profile.as_deref().map(server).transpose()?;
-    let trials =
-        Trial::of(std::slice::from_ref(first), &servers()?, instead.as_slice().first().map(std::slice::from_ref));
-    let trial = &trials[0];
-    let judgement = BackendRunner::default().judge(trial, options.seed);
-    let detail = if options.full { SequenceDetail::Full } else { SequenceDetail::Conversation };
+pub(super) fn show(args: &ShowArgs) -> CommandResult {
+    let ShowPlan { trial, others, broken } = args.plan()?;
+    broken.iter().for_each(complain_about);
+    let judgement = BackendRunner::default().judge(&trial, args.seed);
+    let detail = if args.full { SequenceDetail::Full } else { SequenceDetail::Conversation };
     print(
         render_show(
-            trial,
+            &trial,
             &judgement,
             Background { issues: &issues()?, defects: KNOWN.defects },
-            options.seed,
+            args.seed,
             width(),
             detail,
         )
         .trim_end(),
     );
-    let others: Vec<&str> = others.iter().map(|case| case.name.as_str()).collect();
     if !others.is_empty() {
-        print(format!("\n`{}` also selects {}", options.case, others.join(", ")));
+        print(format!("\n`{}` also selects {}", args.case, others.join(", ")));
     }
-    Ok(match judgement.verdict {
-        Verdict::Inconclusive => MISUSE,
-        verdict => u8::from(!verdict.passes()),
-    })
+    Ok(CommandExit::from(judgement.verdict.conclusion()))
 }

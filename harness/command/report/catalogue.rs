@@ -18,15 +18,24 @@ use relapse::{
 const BOLD: Style = Style::new().bold();
 const FAINT: Style = Style::new().dimmed();
 
+/// The issues, and the cases that are listed.
+#[derive(Debug, Clone, Copy)]
+pub struct Listing<'a> {
+    /// Every issue.
+    pub issues: &'a [Issue],
+    /// The cases.
+    pub cases: &'a [Arc<Case>],
+}
+
 /// One issue with its cases, and what they rest on.
 #[derive(Debug, Serialize)]
-struct Entry<'a> {
+struct IssueEntry<'a> {
     issue: &'a str,
     also: &'a [String],
     title: &'a str,
     #[serde(rename = "root_cause")]
     behind: &'a str,
-    cases: Vec<Row<'a>>,
+    cases: Vec<ListedCase<'a>>,
     defects: BTreeSet<&'a str>,
     #[serde(rename = "claimed_fixes")]
     shams: BTreeSet<&'a str>,
@@ -34,7 +43,7 @@ struct Entry<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct Row<'a> {
+struct ListedCase<'a> {
     case: &'a str,
     scenario: &'a str,
     summary: &'a str,
@@ -42,8 +51,8 @@ struct Row<'a> {
 }
 
 /// The issues that any of the cases belongs to, in the order of their file, and what belongs to none of them.
-fn entries<'a>(issues: &'a [Issue], cases: &'a [Arc<Case>]) -> Vec<Entry<'a>> {
-    let mut entries: Vec<Entry<'_>> = issues
+fn entries<'a>(issues: &'a [Issue], cases: &'a [Arc<Case>]) -> Vec<IssueEntry<'a>> {
+    let mut entries: Vec<IssueEntry<'_>> = issues
         .iter()
         .map(|issue| {
             let is_its =
@@ -60,12 +69,12 @@ fn entries<'a>(issues: &'a [Issue], cases: &'a [Arc<Case>]) -> Vec<Entry<'a>> {
     entries
 }
 
-fn entry<'a>(key: &'a str, issue: &'a Issue, cases: Vec<&'a Case>) -> Entry<'a> {
+fn entry<'a>(key: &'a str, issue: &'a Issue, cases: Vec<&'a Case>) -> IssueEntry<'a> {
     let shams = cases.iter().flat_map(|case| &case.shams);
     let symptoms = cases.iter().flat_map(|case| case.symptom.iter().chain(case.symptom_on.values()));
     let found_by = symptoms.flat_map(|symptom| &symptom.found_by).chain(shams.clone().flat_map(|sham| &sham.found_by));
     let defects = cases.iter().flat_map(|case| case.twin.names()).collect();
-    Entry {
+    IssueEntry {
         issue: key,
         also: &issue.also,
         title: &issue.title,
@@ -75,7 +84,7 @@ fn entry<'a>(key: &'a str, issue: &'a Issue, cases: Vec<&'a Case>) -> Entry<'a> 
         defects,
         cases: cases
             .into_iter()
-            .map(|case| Row {
+            .map(|case| ListedCase {
                 case: &case.name,
                 scenario: case.scenario.as_deref().unwrap_or_default(),
                 summary: &case.summary,

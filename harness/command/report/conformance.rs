@@ -16,8 +16,8 @@ const SCHEMA: u32 = 1;
 
 /// A row for each case and each way it comes out, then what was asked for where something else came, then the counts.
 pub fn render(found: &[Conformance], width: usize) -> String {
-    let rows: Vec<(&FrameCase, Vec<Row<'_>>)> = cases(found).map(|case| (case, rows(case, found))).collect();
-    let is_missed = |rows: &[Row<'_>]| rows.iter().any(|row| !is_good(row.behavior));
+    let rows: Vec<(&FrameCase, Vec<BehaviorRow<'_>>)> = cases(found).map(|case| (case, rows(case, found))).collect();
+    let is_missed = |rows: &[BehaviorRow<'_>]| rows.iter().any(|row| !is_good(row.behavior));
     let asked = rows.iter().filter(|(_, rows)| is_missed(rows));
     let asked = asked.map(|(case, _)| format!("{}  {} Asked for: {}.\n", case.name, case.tries, case.expected));
     let parts = [table(&rows, found, width), asked.collect(), found.iter().map(count).collect()];
@@ -27,7 +27,7 @@ pub fn render(found: &[Conformance], width: usize) -> String {
 /// The column of the servers, which is left out where there is one.
 const BEHIND: usize = 2;
 
-fn table(rows: &[(&FrameCase, Vec<Row<'_>>)], found: &[Conformance], width: usize) -> String {
+fn table(rows: &[(&FrameCase, Vec<BehaviorRow<'_>>)], found: &[Conformance], width: usize) -> String {
     if rows.is_empty() {
         return String::new();
     }
@@ -58,14 +58,14 @@ fn cases(found: &[Conformance]) -> impl Iterator<Item = &FrameCase> {
 }
 
 /// How a case comes out behind some servers.
-struct Row<'a> {
+struct BehaviorRow<'a> {
     servers: Vec<&'a str>,
     evidence: String,
     behavior: Option<Behavior>,
 }
 
-fn rows<'a>(case: &FrameCase, found: &'a [Conformance]) -> Vec<Row<'a>> {
-    let mut rows: Vec<Row<'a>> = Vec::new();
+fn rows<'a>(case: &FrameCase, found: &'a [Conformance]) -> Vec<BehaviorRow<'a>> {
+    let mut rows: Vec<BehaviorRow<'a>> = Vec::new();
     for found in found {
         let Some(tried) = found.tried.iter().find(|tried| tried.case.name == case.name) else { continue };
         let took = tried.took_ms().filter(|_| found.is_foreign());
@@ -73,7 +73,7 @@ fn rows<'a>(case: &FrameCase, found: &'a [Conformance]) -> Vec<Row<'a>> {
         let behavior = tried.behavior();
         match rows.iter_mut().find(|row| row.evidence == evidence && row.behavior == behavior) {
             Some(row) => row.servers.push(&found.server),
-            None => rows.push(Row { servers: vec![&found.server], evidence, behavior }),
+            None => rows.push(BehaviorRow { servers: vec![&found.server], evidence, behavior }),
         }
     }
     rows
@@ -113,7 +113,7 @@ fn count(found: &Conformance) -> String {
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct ConformanceDocument<'a> {
     schema: u32,
     servers: Vec<ServerEntry<'a>>,
 }
@@ -122,11 +122,11 @@ struct Document<'a> {
 struct ServerEntry<'a> {
     server: &'a str,
     trouble: Option<&'a str>,
-    cases: Vec<CaseEntry<'a>>,
+    cases: Vec<FrameCaseEntry<'a>>,
 }
 
 #[derive(Serialize)]
-struct CaseEntry<'a> {
+struct FrameCaseEntry<'a> {
     case: &'a str,
     section: &'a str,
     tries: &'a str,
@@ -146,7 +146,7 @@ struct ConversationEntry<'a> {
 
 /// The document, indented.
 pub fn render_json(found: &[Conformance]) -> String {
-    let document = Document { schema: SCHEMA, servers: found.iter().map(server_entry).collect() };
+    let document = ConformanceDocument { schema: SCHEMA, servers: found.iter().map(server_entry).collect() };
     serde_json::to_string_pretty(&document).expect("the document holds nothing that JSON cannot write")
 }
 
@@ -158,9 +158,9 @@ fn server_entry(found: &Conformance) -> ServerEntry<'_> {
     }
 }
 
-fn case_entry(tried: &BehaviorReport) -> CaseEntry<'_> {
+fn case_entry(tried: &BehaviorReport) -> FrameCaseEntry<'_> {
     let conversations = tried.case.variants.iter().zip(&tried.results);
-    CaseEntry {
+    FrameCaseEntry {
         case: &tried.case.name,
         section: &tried.case.section,
         tries: &tried.case.tries,

@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::report::table::plain_table;
-use relapse::hunt::{Campaign, Coverage, Found, Hunt, Reproduction, STATES, Unfinished};
+use relapse::hunt::{Campaign, Change, ChangeKind, Coverage, Found, Hunt, Reproduction, STATES, Unfinished};
 use relapse::report::sequence::{self, SequenceDetail};
 use relapse_core::{
     client::step::Action,
     fault::{FaultKind, Place},
-    judge::verdict::Verdict,
+    judge::verdict::{Conclusion, Verdict},
 };
 
 /// How many kinds that never acted are named.
@@ -209,14 +210,15 @@ impl HuntReport {
         Ok(())
     }
 
-    /// The exit code: 1 when something was found that can be shown again, 2 when nothing was reached or cases are left out.
-    pub fn exit_code(&self) -> u8 {
+    /// The conclusion: a finding where something was found that can be shown again; nothing where nothing was reached or
+    /// cases are left out.
+    pub fn conclusion(&self) -> Conclusion {
         let fails = self.found.iter().any(|found| found.reproduction != Reproduction::SeenOnce);
         let proves_nothing = self.reached.is_nothing(!self.places.is_empty()) || self.unfinished.cases > 0;
         match (!fails && self.shutdown.is_empty(), proves_nothing) {
-            (false, _) => 1,
-            (true, false) => 0,
-            (true, true) => 2,
+            (false, _) => Conclusion::Finding,
+            (true, false) => Conclusion::Passes,
+            (true, true) => Conclusion::Nothing,
         }
     }
 
@@ -228,6 +230,11 @@ impl HuntReport {
         let title = (!others.is_empty()).then(|| format!("not shown again by a case of its own: {}\n\n", others.len()));
         let others = others.into_iter().map(FoundReport::page);
         shown.into_iter().map(FoundReport::page).chain(title).chain(others).chain(ends).collect()
+    }
+
+    /// The findings and the coverage.
+    fn page(&self) -> String {
+        self.findings() + self.coverage().trim_end() + "\n"
     }
 
     /// The coverage: cases, classes, endings, and which kinds of fault acted and which never did.
@@ -264,6 +271,16 @@ impl HuntDocument {
             None => serde_json::from_value(value).map(|report| HuntDocument::One(Box::new(report))),
         };
         document.map_err(|error| error.to_string())
+    }
+
+    /// The findings and the coverage behind each profile.
+    pub fn page(&self) -> String {
+        let mut text = String::new();
+        for (profile, report) in self.hunts() {
+            profile.iter().for_each(|name| text.push_str(&format!("behind {name}:\n\n")));
+            text.push_str(&report.page());
+        }
+        text
     }
 
     /// The document's text.
@@ -352,6 +369,157 @@ fn untested(closed: &[&str]) -> String {
         return String::new();
     }
     format!("\nWARNING not tested: {} (no attempt was served)", closed.join(", "))
+}
+
+/// The results of hunts behind fronts, each with its profile.
+#[derive(Debug)]
+pub struct Hunts(pub Vec<(Option<String>, HuntResult)>);
+
+/// The result of a hunt behind one front.
+#[derive(Debug)]
+pub enum HuntResult {
+    /// Of one version, and how long the hunt took, in wall time.
+    Alone(Box<HuntReport>, Duration),
+    /// Of two versions.
+    Compared(Box<ChangeReport>),
+}
+
+/// The effect of a change, with where each reproducer was written.
+#[derive(Debug)]
+pub struct ChangeReport {
+    /// The findings of each fate.
+    found: BTreeMap<ChangeKind, Vec<FoundReport>>,
+    /// The problems with the end of the application from after the change.
+    shutdown: BTreeSet<String>,
+    /// The coverage of the hunts: before and after.
+    reached: [Coverage; 2],
+    /// How many findings each of the hunts had.
+    counts: [usize; 2],
+    /// The places that faults could act at.
+    places: Vec<String>,
+    conclusion: Conclusion,
+}
+
+impl ChangeReport {
+    /// The effect of a change, seen by the hunt on the version from after. `kept` says where the reproducer of each finding
+    /// was written, and which command shows it again.
+    pub fn of(
+        hunt: &Hunt,
+        change: &Change,
+        shutdown: BTreeSet<String>,
+        kept: impl Fn(&Found) -> (String, String),
+    ) -> ChangeReport {
+        let mut found: BTreeMap<ChangeKind, Vec<FoundReport>> = ChangeKind::ALL.map(|fate| (fate, Vec::new())).into();
+        for (fate, seen, _) in &change.fates {
+            found.entry(*fate).or_default().push(FoundReport::of(hunt, seen, kept(seen)));
+        }
+        let count = |on_after: bool| change.fates.iter().filter(|(.., of_after)| *of_after == on_after).count();
+        ChangeReport {
+            found,
+            reached: change.reached.clone(),
+            counts: [count(false), count(true)],
+            places: hunt.places.iter().map(|place| place.name().to_owned()).collect(),
+            conclusion: change.conclusion(!hunt.places.is_empty()).max(Conclusion::of(shutdown.is_empty())),
+            shutdown,
+        }
+    }
+
+    fn page(&self) -> String {
+        let mut text = String::new();
+        for (fate, found) in &self.found {
+            if found.is_empty() && matches!(fate, ChangeKind::Changed | ChangeKind::Unclear) {
+                continue;
+            }
+            let _ = writeln!(text, "{}: {}", fate.title(), found.len());
+            if !found.is_empty() {
+                let pages: String = found.iter().map(FoundReport::page).collect();
+                let _ = writeln!(text, "\n{}\n", pages.trim_end());
+            }
+        }
+        for complaint in &self.shutdown {
+            let _ = writeln!(text, "shutdown: {complaint}\n");
+        }
+        for ((when, reached), count) in ["before", "after"].iter().zip(&self.reached).zip(self.counts) {
+            let _ = writeln!(text, "{when}: {}", coverage(reached, count, &self.places).trim_end());
+        }
+        text
+    }
+
+    fn document(&self) -> serde_json::Value {
+        let [before, after] = &self.reached;
+        serde_json::json!({
+            "schema": 2, "found": self.found, "shutdown": self.shutdown, "before": before, "after": after
+        })
+    }
+}
+
+impl HuntResult {
+    /// Its conclusion.
+    pub fn conclusion(&self) -> Conclusion {
+        match self {
+            HuntResult::Alone(report, _) => report.conclusion(),
+            HuntResult::Compared(change) => change.conclusion,
+        }
+    }
+}
+
+impl Hunts {
+    /// The findings and the coverage of each hunt, for people.
+    pub fn page(&self) -> String {
+        let page = |(_, result): &(Option<String>, HuntResult)| match result {
+            HuntResult::Alone(report, wall) => {
+                let rate = report.reached.cases as f64 / wall.as_secs_f64().max(0.001);
+                format!("{}{rate:.0} cases/s\n", report.page())
+            }
+            HuntResult::Compared(change) => change.page(),
+        };
+        self.0.iter().map(page).collect()
+    }
+
+    /// One document for all fronts; empty where there is no result.
+    pub fn to_json(&self) -> String {
+        let (mut alone, mut compared) = (Vec::new(), Vec::new());
+        for (front, result) in &self.0 {
+            match result {
+                HuntResult::Alone(report, _) => alone.push((front.clone(), (**report).clone())),
+                HuntResult::Compared(change) => {
+                    compared.push((front.clone().unwrap_or_default(), change.document()));
+                }
+            }
+        }
+        match compared.as_slice() {
+            [] => HuntDocument::of(alone).map_or(String::new(), |document| document.to_json()),
+            [(_, document)] => document.to_string(),
+            _ => {
+                let profiles: serde_json::Map<String, serde_json::Value> = compared.into_iter().collect();
+                serde_json::json!({ "schema": 1, "profiles": profiles }).to_string()
+            }
+        }
+    }
+}
+
+/// The figures of a detection.
+#[derive(Debug)]
+pub struct DetectionFigures<'a> {
+    /// The defects.
+    pub rows: &'a [Detection<'a>],
+    /// How many cases each defect had at most.
+    pub limit: u64,
+}
+
+impl DetectionFigures<'_> {
+    /// One document.
+    pub fn to_json(&self) -> String {
+        let row = |row: &Detection<'_>| {
+            serde_json::json!({
+                "defect": row.defect,
+                "cases": row.found.map(|found| found.number),
+                "found_by": row.found.map(|found| found.key.to_string()),
+            })
+        };
+        let rows: Vec<_> = self.rows.iter().map(row).collect();
+        serde_json::json!({ "schema": 1, "limit": self.limit, "detections": rows }).to_string()
+    }
 }
 
 /// One defect, and how the hunt found it.

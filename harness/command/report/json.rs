@@ -22,16 +22,16 @@ use relapse_core::{
 const SCHEMA: u32 = 5;
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct VerdictDocument<'a> {
     schema: u32,
-    cases: Vec<CaseEntry<'a>>,
+    cases: Vec<VerdictEntry<'a>>,
     shutdown: &'a [String],
     errors: Vec<String>,
     summary: Summary,
 }
 
 #[derive(Serialize)]
-struct CaseEntry<'a> {
+struct VerdictEntry<'a> {
     case: &'a str,
     scenario: Option<&'a str>,
     issues: &'a [String],
@@ -48,8 +48,8 @@ struct CaseEntry<'a> {
     differences: &'a [Difference],
     shown: Option<Frequency>,
     findings: &'a [Finding],
-    before: Option<Run<'a>>,
-    after: Option<Run<'a>>,
+    before: Option<VersionEntry<'a>>,
+    after: Option<VersionEntry<'a>>,
     #[serde(rename = "healthy_client")]
     control: Option<Seen>,
     #[serde(rename = "claimed_fixes")]
@@ -65,11 +65,11 @@ struct ShamEntry<'a> {
     defects: Vec<&'a str>,
     verdict: Verdict,
     #[serde(flatten)]
-    run: Run<'a>,
+    run: VersionEntry<'a>,
 }
 
 #[derive(Serialize)]
-struct Run<'a> {
+struct VersionEntry<'a> {
     #[serde(flatten)]
     seen: Seen,
     clause: String,
@@ -98,7 +98,7 @@ struct Summary {
 /// The document, indented.
 pub fn render(report: &Report) -> String {
     let exercised = report.exercised();
-    let document = Document {
+    let document = VerdictDocument {
         schema: SCHEMA,
         cases: report.trials.iter().map(|(ran, judgement)| entry(ran, judgement, report.seed)).collect(),
         shutdown: &report.shutdown,
@@ -115,9 +115,9 @@ pub fn render(report: &Report) -> String {
     serde_json::to_string_pretty(&document).expect("the document holds nothing that JSON cannot write")
 }
 
-fn entry<'a>(ran: &'a Ran, judgement: &'a TrialResult, seed: u64) -> CaseEntry<'a> {
+fn entry<'a>(ran: &'a Ran, judgement: &'a TrialResult, seed: u64) -> VerdictEntry<'a> {
     let (case, external) = (ran.case(), ran.external());
-    CaseEntry {
+    VerdictEntry {
         case: &case.name,
         scenario: case.scenario.as_deref(),
         issues: &case.issues,
@@ -150,8 +150,8 @@ fn sham<'a>((sham, (verdict, judged)): (&'a ClaimedFix, &'a (Verdict, RunResult)
     ShamEntry { claim: &sham.claim, defects, verdict: *verdict, run: run(judged) }
 }
 
-fn run(judged: &RunResult) -> Run<'_> {
-    Run { seen: seen(&judged.outcome), clause: clause(judged), findings: &judged.findings }
+fn run(judged: &RunResult) -> VersionEntry<'_> {
+    VersionEntry { seen: seen(&judged.outcome), clause: clause(judged), findings: &judged.findings }
 }
 
 fn seen(outcome: &Outcome) -> Seen {

@@ -74,15 +74,15 @@ fn style(verdict: Verdict) -> Style {
 }
 
 /// A case behind the servers where both versions look alike.
-struct Row<'a> {
+struct VerdictRow<'a> {
     ran: &'a Ran,
     judgement: &'a TrialResult,
     servers: Vec<&'a str>,
     is_first: bool,
 }
 
-fn fold(trials: &[(Ran, TrialResult)]) -> Vec<Row<'_>> {
-    let mut rows: Vec<Row<'_>> = Vec::new();
+fn fold(trials: &[(Ran, TrialResult)]) -> Vec<VerdictRow<'_>> {
+    let mut rows: Vec<VerdictRow<'_>> = Vec::new();
     for (ran, judgement) in trials {
         let of_case = rows.iter().position(|row| row.ran.case().name == ran.case().name);
         let alike = rows.iter_mut().find(|row| {
@@ -94,7 +94,7 @@ fn fold(trials: &[(Ran, TrialResult)]) -> Vec<Row<'_>> {
         match alike {
             Some(row) if row.servers.contains(&ran.server()) => {}
             Some(row) => row.servers.push(ran.server()),
-            None => rows.push(Row { ran, judgement, servers: vec![ran.server()], is_first: of_case.is_none() }),
+            None => rows.push(VerdictRow { ran, judgement, servers: vec![ran.server()], is_first: of_case.is_none() }),
         }
     }
     rows
@@ -113,7 +113,7 @@ fn show(outcome: &Outcome) -> String {
     format!("{}  {}", outcome.ending, outcome.class)
 }
 
-impl Row<'_> {
+impl VerdictRow<'_> {
     fn cells(&self, all_servers: &BTreeSet<&str>) -> [String; 6] {
         let name = if self.is_first { self.ran.case().name.clone() } else { String::new() };
         let control = self.judgement.after.as_ref().map_or("-".to_owned(), |after| after.control.label());

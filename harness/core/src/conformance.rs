@@ -15,6 +15,7 @@ pub use self::{
 };
 use crate::{
     error::Error,
+    judge::verdict::Conclusion,
     wire::{close_code::CloseCode, frame::Opcode},
 };
 
@@ -152,14 +153,13 @@ impl Conformance {
         self.server.contains("://")
     }
 
-    /// The exit code: 0 when everything that could be tried may be tolerated, 1 when something may not, 2 when nothing
-    /// could be concluded.
-    pub fn exit_code(&self) -> u8 {
+    /// The conclusion: a finding where something may not be tolerated.
+    pub fn conclusion(&self) -> Conclusion {
         let mut behaviors = self.tried.iter().filter_map(BehaviorReport::behavior).peekable();
         if self.trouble.is_some() || behaviors.peek().is_none() {
-            return 2;
+            return Conclusion::Nothing;
         }
-        u8::from(behaviors.any(|behavior| !behavior.is_good()))
+        Conclusion::of(behaviors.all(|behavior| behavior.is_good()))
     }
 }
 

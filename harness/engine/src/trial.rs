@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::{case::Case, environment::Environment};
 use relapse_core::{
     error::Error,
-    judge::verdict::{Exercised, Reason, TrialResult, Verdict},
+    judge::verdict::{Conclusion, Exercised, Reason, TrialResult, Verdict},
     record::transcript::TargetKind,
 };
 use relapse_simulate::profile::Profile;
@@ -209,16 +209,15 @@ impl Report {
         self.trials.iter().map(|(_, judgement)| judgement.exercised()).sum()
     }
 
-    /// The exit code: 0 when every verdict passes; 1 when one does not, or an app does not stop without an error; 2 when
-    /// the harness could not do its work. A case that a target of the user's own cannot perform is left out, as long as
-    /// another one can be performed.
-    pub fn exit_code(&self) -> u8 {
+    /// The conclusion: a finding where a verdict does not pass, or an app does not stop without an error. A case that a
+    /// target of the user's own cannot perform is left out, as long as another one can be performed.
+    pub fn conclusion(&self) -> Conclusion {
         let is_left_out = |judgement: &TrialResult| matches!(judgement.reason, Some(Reason::NotForThisTarget(_)));
         let judged = self.trials.iter().map(|(_, judgement)| judgement).filter(|judgement| !is_left_out(judgement));
-        let worst = judged.map(|judgement| judgement.verdict.exit_code()).max();
+        let worst = judged.map(|judgement| judgement.verdict.conclusion()).max();
         match worst.filter(|_| self.broken.is_empty()) {
-            Some(worst) => worst.max(u8::from(!self.shutdown.is_empty())),
-            None => Verdict::Inconclusive.exit_code(),
+            Some(worst) => worst.max(Conclusion::of(self.shutdown.is_empty())),
+            None => Conclusion::Nothing,
         }
     }
 }

@@ -32,6 +32,24 @@ pub enum Verdict {
     Inconclusive,
 }
 
+/// The conclusion of a whole result, from the best to the worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Conclusion {
+    /// Everything passes.
+    Passes,
+    /// Something does not pass.
+    Finding,
+    /// Nothing can be concluded: the harness could not do its work.
+    Nothing,
+}
+
+impl Conclusion {
+    /// The conclusion where this is all that could be wrong.
+    pub fn of(passes: bool) -> Conclusion {
+        if passes { Conclusion::Passes } else { Conclusion::Finding }
+    }
+}
+
 impl Verdict {
     /// Every verdict, best first.
     pub const ALL: [Verdict; 7] = [
@@ -56,13 +74,14 @@ impl Verdict {
         }
     }
 
-    /// The exit code of a run with this verdict: 0 where it passes, 1 where it does not, and 2 where the harness could not do
-    /// its work.
-    pub fn exit_code(self) -> u8 {
+    /// The conclusion of a run with this verdict.
+    pub fn conclusion(self) -> Conclusion {
         match self {
-            Verdict::Fixed | Verdict::Passed => 0,
-            Verdict::StillBroken | Verdict::Failed | Verdict::NotReproduced | Verdict::NotExercised => 1,
-            Verdict::Inconclusive => 2,
+            Verdict::Fixed | Verdict::Passed => Conclusion::Passes,
+            Verdict::StillBroken | Verdict::Failed | Verdict::NotReproduced | Verdict::NotExercised => {
+                Conclusion::Finding
+            }
+            Verdict::Inconclusive => Conclusion::Nothing,
         }
     }
 
@@ -609,13 +628,13 @@ impl TrialResult {
 
 #[cfg(test)]
 mod tests {
-    use super::Verdict;
+    use super::{Conclusion, Verdict};
 
     #[test]
     fn only_a_verdict_that_passes_exits_with_zero() {
         for verdict in Verdict::ALL {
-            assert_eq!(verdict.exit_code() == 0, verdict.passes(), "{verdict}");
+            assert_eq!(verdict.conclusion() == Conclusion::Passes, verdict.passes(), "{verdict}");
         }
-        assert_eq!(Verdict::Inconclusive.exit_code(), 2, "the harness could not do its work");
+        assert_eq!(Verdict::Inconclusive.conclusion(), Conclusion::Nothing, "the harness could not do its work");
     }
 }

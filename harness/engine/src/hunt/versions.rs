@@ -6,7 +6,10 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::{Campaign, Coverage, Found, Hunt, Worker, complaints};
-use relapse_core::{error::Error, judge::verdict::FindingKey};
+use relapse_core::{
+    error::Error,
+    judge::verdict::{Conclusion, FindingKey},
+};
 
 /// The result of trying a finding of one of two versions on the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -96,15 +99,15 @@ impl Change {
         Ok(Change { fates, reached })
     }
 
-    /// The exit code: 1 when anything is broken after the change, or cannot be told; 2 when one of the hunts reached
-    /// nothing.
-    pub fn exit_code(&self, may_have_faults: bool) -> u8 {
+    /// The conclusion: a finding where anything is broken after the change, or cannot be told; nothing where one of the
+    /// hunts reached nothing.
+    pub fn conclusion(&self, may_have_faults: bool) -> Conclusion {
         let found =
             |on_after: bool| self.fates.iter().any(|(fate, _, after)| *fate == ChangeKind::Still || *after == on_after);
         let is_vain = |(reached, on_after): (&Coverage, bool)| reached.is_nothing(may_have_faults) && !found(on_after);
         match self.reached.iter().zip([false, true]).any(is_vain) {
-            true => 2,
-            false => u8::from(self.fates.iter().any(|(fate, ..)| *fate != ChangeKind::Fixed)),
+            true => Conclusion::Nothing,
+            false => Conclusion::of(self.fates.iter().all(|(fate, ..)| *fate == ChangeKind::Fixed)),
         }
     }
 }

@@ -1,0 +1,86 @@
+//! Interpreters with an application in them.
+
+use std::sync::Arc;
+
+use relapse::{
+    Result,
+    binding::ServiceFile,
+    discover::servers,
+    external::{External, Front},
+    hunt::Launch,
+    recorded::learn as learn_routes,
+};
+use relapse_python::{
+    app::Python as PythonTarget,
+    process::{Installation as PythonInstallation, Server as PythonServer, ServerChoice, Site as PythonSite},
+    served::Served,
+};
+use relapse_simulate::{clock::Runtime, profile::Profile};
+
+use super::{RouteGuessing, TargetContext};
+use crate::{interrupt::end_interpreters_with_us, server, terminal::note};
+
+/// The server in front of a Python application.
+enum FrontChoice {
+    /// One of the known servers, played by its profile.
+    Profile(Arc<Profile>, PythonSite),
+    /// A real one.
+    Server(ServerChoice, PythonSite),
+}
+
+/// Starts an interpreter with an application in it.
+pub(super) fn launcher(
+    app: &str,
+    places: &[String],
+    context: TargetContext<'_>,
+    binding: &ServiceFile,
+    token: &str,
+) -> Result<Box<Launch>> {
+    end_interpreters_with_us();
+    let (site, is_chosen) = context.python.site(app, places)?;
+    let (binding, token, seed, guesses) = (binding.clone(), token.to_owned(), context.seed, context.guesses);
+    let (named, recorded) = (context.python.path.clone(), context.python.recorded()?);
+    let behind = match context.python.server.clone() {
+        Some(server) => {
+            let python = server.interpreter(&site.python, is_chosen, &note)?;
+            FrontChoice::Server(server, PythonSite { python, ..site })
+        }
+        None => {
+            let profile = match context.profile {
+                Some(name) => server(name)?,
+                None => servers()?.swap_remove(0),
+            };
+            FrontChoice::Profile(profile, site)
+        }
+    };
+    Ok(Box::new(move |runtime: &Runtime| {
+        let (mut reached, introduction) = match &behind {
+            FrontChoice::Server(server, site) => {
+                let (site, server, front) = (site.clone(), server.clone(), Front::Server(server.to_string()));
+                let start_limit = site.start_limit;
+                let installation = PythonInstallation { site, server, flags: Vec::new(), start_limit };
+                let (server, introduction) = runtime.block_on(PythonServer::start(installation))?;
+                (External::new(Served::new(server, &binding, token.clone()), front), introduction)
+            }
+            FrontChoice::Profile(profile, site) => {
+                let launched = PythonTarget::launch(site.clone(), &binding, token.clone(), Arc::clone(profile), seed);
+                let (python, introduction) = runtime.block_on(launched)?;
+                (External::new(python, Front::Profile(profile.name.clone())), introduction)
+            }
+        };
+        reached.routes = named.iter().cloned().chain(introduction.routes).collect();
+        if reached.routes.is_empty() && recorded.is_empty() && binding.is_unknown() {
+            // Routes guessed from its code are used if there are no others.
+            match guesses {
+                RouteGuessing::Apart => reached.guesses = introduction.guesses,
+                RouteGuessing::Kept => reached.routes = introduction.guesses,
+                RouteGuessing::Checked => {
+                    reached.routes = introduction.guesses;
+                    runtime.block_on(reached.forget_unfound(&binding, seed))?;
+                }
+            }
+        }
+        learn_routes(&mut reached.routes, &recorded);
+        Ok(reached)
+    }))
+}
