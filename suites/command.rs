@@ -474,6 +474,51 @@ fn profiles_are_named_by_globs() {
     assert!(told.contains(" uvicorn-0.54* ") && told.contains("4 trial(s): 4 FIXED"), "{told}");
 }
 
+/// A directory with a profile of the user's own, which behaves as a known one.
+fn own_profile() -> (TempDir, String) {
+    let directory = TempDir::new().unwrap();
+    let known = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/profiles/servers/granian-2.8.toml");
+    let text = fs::read_to_string(known).unwrap().replace("granian-2.8", "mine");
+    let path = directory.path().join("mine.toml");
+    fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (directory, path)
+}
+
+/// A file of the user's own is a profile, for the command and for a case, and the printed command names it.
+#[test]
+fn a_profile_is_a_file() {
+    let (directory, path) = own_profile();
+    let run = ["run", "S517-2", "--profile", &path, "--profile", "daphne-4.2", "--format", "json"];
+    let document: Value = serde_json::from_slice(&relapse(&run).stdout).unwrap();
+    let entries = document["cases"].as_array().unwrap();
+    let servers: Vec<&str> = entries.iter().map(|entry| entry["profile"].as_str().unwrap()).collect();
+    assert_eq!(servers, [&path, "daphne-4.2"]);
+    assert_eq!(entries[0]["before"]["outcome"], "close without code (1005)");
+    assert!(entries[0]["reproduce"].as_str().unwrap().contains(&path), "{}", entries[0]["reproduce"]);
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases/upgrade/s488_3_unknown_path.toml");
+    let text = fs::read_to_string(case).unwrap().replace(r#"["all"]"#, &format!("[{path:?}]"));
+    let case = directory.path().join("case.toml");
+    fs::write(&case, text).unwrap();
+    let output = relapse(&["run", case.to_str().unwrap()]);
+    assert!(stdout(&output).contains("1 trial(s): 1 FIXED"), "{}{}", stdout(&output), stderr(&output));
+}
+
+/// A mistake in a file of the user's own is shown where it is.
+#[rstest]
+#[case::profile(&["run", "S517-2", "--profile"], "unknown field `order_of`")]
+#[case::load_balancer(&["proxy", "--upstream", "http://127.0.0.1:1", "--lb"], "missing field `title`")]
+fn a_file_of_the_users_own_is_held_to_its_format(#[case] arguments: &[&str], #[case] expected: &str) {
+    let (_directory, path) = own_profile();
+    let text = fs::read_to_string(&path).unwrap().replace("order =", "order_of =");
+    fs::write(&path, text).unwrap();
+    let output = relapse(&[arguments, &[&path]].concat());
+    let told = stderr(&output);
+    assert!(code(&output) == Some(2) && told.contains(expected) && told.contains("mine.toml:"), "{told}");
+    let output = relapse(&[arguments, &["none.toml"]].concat());
+    assert!(code(&output) == Some(2) && stderr(&output).contains("none.toml"), "{}", stderr(&output));
+}
+
 #[test]
 fn a_filter_that_selects_nothing_does_not_keep_the_others_from_running() {
     let output = relapse(&["run", "S488-3", "S999-1", "--format", "json"]);

@@ -42,18 +42,10 @@ use relapse_simulate::{
     recorder::{self, Scribe},
 };
 
-/// The profiles of servers, by name.
-pub(crate) const SERVERS: [&str; 9] = [
-    "uvicorn-0.35",
-    "uvicorn-0.54",
-    "uvicorn-0.35-sansio",
-    "uvicorn-0.35-wsproto",
-    "uvicorn-0.54-websockets",
-    "uvicorn-0.54-wsproto",
-    "hypercorn-0.18",
-    "daphne-4.2",
-    "granian-2.8",
-];
+/// The names of the server profiles.
+pub(crate) fn server_names() -> Vec<String> {
+    relapse::discover::servers().unwrap().iter().map(|profile| profile.name.clone()).collect()
+}
 
 /// The two ends an application holds.
 pub(crate) struct Ends {

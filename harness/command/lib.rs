@@ -27,11 +27,10 @@ use clap::{Args, Parser, Subcommand};
 use relapse::{
     Result,
     case::Case,
-    discover::{Catalogue, matches_glob, servers},
+    discover::{Catalogue, server, servers_named},
 };
 use relapse_backend::conductor::KNOWN;
 use relapse_core::error::Error;
-use relapse_simulate::profile::Profile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The exit code when the harness could not do its work or was misused; clap exits with the same.
@@ -183,29 +182,6 @@ impl Source {
             None => built_from,
         }
     }
-}
-
-/// The profile with this name.
-fn server(name: &str) -> Result<Arc<Profile>> {
-    let servers = servers()?;
-    let found = servers.iter().find(|profile| profile.name == name).cloned();
-    found.ok_or_else(|| Error::unknown("server profile", name, servers.iter().map(|profile| profile.name.as_str())))
-}
-
-/// The profiles with these names, in their order; `all` names all of them, and globs name some.
-fn servers_named(names: &[String]) -> Result<Vec<Arc<Profile>>> {
-    let mut named: Vec<Arc<Profile>> = Vec::new();
-    for name in names {
-        let glob = if name == "all" { "*" } else { name };
-        let mut matching = servers()?;
-        matching.retain(|profile| matches_glob(glob, &profile.name));
-        if matching.is_empty() {
-            server(name)?;
-        }
-        matching.retain(|profile| !named.contains(profile));
-        named.extend(matching);
-    }
-    Ok(named)
 }
 
 /// Prints a line, or more, to standard output. A reader that has left is no reason to complain.

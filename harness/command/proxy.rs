@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use relapse::{
     Result,
-    discover::{balancers, read_edge_fault},
+    discover::{balancer, read_edge_fault},
     proxy::{Desk, Entry, Noted, Proxy, Setup as ProxySetup, control::serve as serve_control},
     upstream::Upstream,
 };
@@ -86,11 +86,7 @@ impl Faults {
     pub(super) fn read(&self, read_fault: impl Fn(&str) -> Result<Fault>) -> Result<Vec<Fault>> {
         let mut faults = Vec::new();
         if let Some(name) = &self.lb {
-            let balancers = balancers()?;
-            let names = || balancers.iter().map(|balancer| balancer.name.as_str());
-            let found = balancers.iter().find(|balancer| balancer.name == *name);
-            let balancer = found.ok_or_else(|| Error::unknown("load balancer", name, names()))?;
-            faults.extend(balancer.faults.iter().cloned());
+            faults.extend(balancer(name)?.faults);
         }
         if let Some(path) = &self.case {
             faults.extend(edge_faults_of(path)?);

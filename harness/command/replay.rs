@@ -9,7 +9,7 @@ use crate::report::{json::render as render_json, table::render as render_table};
 use clap::{Args, ValueEnum};
 use relapse::{
     Result,
-    discover::{Catalogue, servers},
+    discover::{Catalogue, servers_for},
     trial::{Ran, Report, Trial},
 };
 use relapse_backend::conductor::{KNOWN, judge_all};
@@ -93,7 +93,7 @@ fn judge(paths: &[PathBuf], jobs: usize) -> Result<Report> {
     for path in paths {
         catalogue.add(path)?;
     }
-    let trials = Trial::of(&catalogue.cases, &servers()?, None);
+    let trials = Trial::of(&catalogue.cases, &servers_for(&catalogue.cases)?, None);
     let progress = progress(trials.len(), "reproducers");
     let judgements = judge_all(&trials, SEED, jobs, &|| progress.inc(1));
     progress.finish_and_clear();

@@ -10,7 +10,7 @@ use relapse::{
     Result,
     binding::Binding,
     case::{Case, Vocabulary},
-    discover::servers,
+    discover::servers_for,
     external::{Versions, judge_external},
     targets::Url,
     trial::{Ran, Report, TargetName, Trial, option},
@@ -126,7 +126,7 @@ pub(super) fn run(options: &Options) -> Result<u8> {
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let start = Instant::now();
     let (cases, broken) = options.source.select(&options.filters)?;
-    let servers = servers()?;
+    let servers = servers_for(&cases)?;
     if let Some(target) = &options.url.target {
         return run_on(options, target, &cases, broken, start);
     }

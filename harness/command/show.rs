@@ -4,7 +4,7 @@ use crate::report::show::{Background, render as render_show};
 use clap::Args;
 use relapse::{
     Result,
-    discover::{issues, servers},
+    discover::{issues, servers_for},
     report::sequence::Detail,
     trial::Trial,
 };
@@ -36,8 +36,11 @@ pub(super) fn show(options: &Options) -> Result<u8> {
     let (cases, _) = options.source.select(std::slice::from_ref(&options.case))?;
     let Some((first, others)) = cases.split_first() else { return Ok(MISUSE) };
     let instead = options.profile.as_deref().map(server).transpose()?;
-    let trials =
-        Trial::of(std::slice::from_ref(first), &servers()?, instead.as_slice().first().map(std::slice::from_ref));
+    let trials = Trial::of(
+        std::slice::from_ref(first),
+        &servers_for(&cases)?,
+        instead.as_slice().first().map(std::slice::from_ref),
+    );
     let trial = &trials[0];
     let judgement = Conductor::default().judge(trial, options.seed);
     let detail = if options.full { Detail::Full } else { Detail::Conversation };
