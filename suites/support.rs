@@ -29,6 +29,7 @@ use relapse_core::{
     },
     error::Error,
     fault::Fault,
+    judge::check::{self, Check},
     plan::Plan,
     record::transcript::{Residue, Service, TargetKind, Transcript, What},
     wire::head::ResponseHead,
@@ -45,6 +46,16 @@ use relapse_simulate::{
 /// The names of the server profiles.
 pub(crate) fn server_names() -> Vec<String> {
     relapse::discover::servers().unwrap().iter().map(|profile| profile.name.clone()).collect()
+}
+
+/// The checks of every service, and those of the built-in backend.
+pub(crate) fn checks() -> impl Iterator<Item = &'static dyn Check> {
+    check::ALL.iter().chain(relapse_backend::check::KNOWN).copied()
+}
+
+/// Their names.
+pub(crate) fn check_names() -> impl Iterator<Item = &'static str> {
+    checks().map(|check| check.name())
 }
 
 /// The two ends an application holds.

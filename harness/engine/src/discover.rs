@@ -15,7 +15,7 @@ use relapse_core::{
     conformance::FrameCase,
     error::{Error, nearest},
     fault::Fault,
-    judge::check,
+    judge::check::{self, Check},
 };
 use relapse_simulate::profile::Profile;
 
@@ -227,7 +227,7 @@ impl Catalogue {
             let text = fs::read_to_string(path).map_err(failed_to_read(path))?;
             let own = profiles_in(&text)?;
             let profiles: Vec<&str> = servers.iter().chain(&own).map(|profile| profile.name.as_str()).collect();
-            let checks = check::names();
+            let checks: Vec<&dyn Check> = check::ALL.iter().chain(self.known.checks).copied().collect();
             let known = Known { profiles: &profiles, checks: &checks, ..self.known };
             Case::parse(&path.display().to_string(), name, &text, &known)
         };
