@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::builtin::conductor::conform_embedded;
 use crate::report::conformance::{render as render_conformance, render_json as render_conformance_json};
 use clap::{Args, ValueEnum};
 use relapse::{
@@ -12,7 +13,6 @@ use relapse::{
     discover::{frame_cases, servers},
     trial::shell,
 };
-use relapse_backend::conductor::conform_embedded;
 use relapse_core::conformance::{Conformance, FrameCase};
 use relapse_simulate::{
     clock::{Clock, Runtime},

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::builtin::{self, conductor::ground, defect::Defect, revision::Revision};
 use crate::report::{
     hunt::{Detection, FoundReport, HuntDocument, HuntReport, coverage, render_detection},
     table::render as render_table,
@@ -19,7 +20,6 @@ use relapse::{
     hunt::{Campaign, Change, Fate, Foreign as ForeignPrey, Found, Ground, Hunt, Reached, Reproduction, hunt_all},
     trial::{option, shell},
 };
-use relapse_backend::{conductor::ground, defect::Defect, revision::Revision};
 use relapse_core::{
     error::Error,
     fault::Place,
@@ -192,6 +192,7 @@ pub(super) fn hunt(options: &Options) -> Result<u8> {
         );
         return Ok(MISUSE);
     }
+    builtin::is_there()?;
     let defects = options.defect.iter().map(|name| defect(name)).collect::<Result<Vec<_>>>()?;
     let cases = match (options.cases, options.time, options.detection) {
         (Some(cases), ..) => cases,

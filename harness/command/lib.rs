@@ -1,5 +1,6 @@
 //! Arguments, and what is done with them.
 
+mod builtin;
 mod conform;
 mod hunt;
 mod init;
@@ -11,6 +12,7 @@ mod pytest;
 mod replay;
 pub mod report;
 mod run;
+#[cfg(feature = "backend")]
 mod serve;
 mod show;
 mod target;
@@ -22,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::builtin::conductor::KNOWN;
 use crate::report::located::render as render_located;
 use clap::{Args, Parser, Subcommand};
 use relapse::{
@@ -29,7 +32,6 @@ use relapse::{
     case::Case,
     discover::{Catalogue, server, servers_named},
 };
-use relapse_backend::conductor::KNOWN;
 use relapse_core::error::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -72,7 +74,7 @@ enum Command {
     /// Stand as the built-in backend on a loopback port, repaired or with defects, until Ctrl-C.
     ///
     /// Prints a valid token and commands to try; every connection is logged as it happens.
-    Serve(serve::Options),
+    Serve(builtin::ServeOptions),
     /// Stand between clients and a server as a faulty edge, until Ctrl-C.
     ///
     /// Bytes on which no fault acts pass unchanged. Every connection is logged, with who closed it and why.
@@ -132,7 +134,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(options)) => run::run(&options),
         Some(Command::Hunt(options)) => hunt::hunt(&options),
         Some(Command::Replay(options)) => replay::replay(&options),
-        Some(Command::Serve(options)) => serve::serve(&options),
+        Some(Command::Serve(options)) => builtin::serve(&options),
         Some(Command::Proxy(options)) => proxy::proxy(&options),
         Some(Command::Validate(options)) => validate::validate(&options),
         Some(Command::Init(options)) => init::init(&options),
@@ -154,6 +156,7 @@ impl Source {
             filters.iter().partition(|filter| filter.ends_with(".toml") && Path::new(filter).is_file());
         let mut filters: Vec<String> = filters.into_iter().cloned().collect();
         let mut catalogue = if files.is_empty() || !filters.is_empty() {
+            builtin::is_there()?;
             Catalogue::read(&self.directory(), KNOWN)?
         } else {
             Catalogue::knowing(KNOWN)

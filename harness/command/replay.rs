@@ -5,6 +5,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::builtin::{
+    self,
+    conductor::{KNOWN, judge_all},
+};
 use crate::report::{json::render as render_json, table::render as render_table};
 use clap::{Args, ValueEnum};
 use relapse::{
@@ -12,7 +16,6 @@ use relapse::{
     discover::{Catalogue, servers_for},
     trial::{Ran, Report, Trial},
 };
-use relapse_backend::conductor::{KNOWN, judge_all};
 use relapse_core::error::Error;
 
 use super::{MISUSE, Moved, complain, moved, print, run::progress, width};
@@ -45,6 +48,7 @@ enum Format {
 
 /// Replays reproducers; the exit code is the report's.
 pub(super) fn replay(options: &Options) -> Result<u8> {
+    builtin::is_there()?;
     let jobs = options.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let directory = capsule_directory(options.capsules.as_deref());
     let report =

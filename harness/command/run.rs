@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::builtin::conductor::judge_all;
 use crate::report::{json::render as render_json, table::render as render_table};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -16,7 +17,6 @@ use relapse::{
     trial::{Ran, Report, TargetName, Trial, option},
     upstream::Upstream,
 };
-use relapse_backend::conductor::judge_all;
 use relapse_core::{
     error::Error,
     judge::verdict::{Judgement, Side},

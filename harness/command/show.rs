@@ -1,5 +1,6 @@
 //! `relapse show`: one case in full.
 
+use crate::builtin::conductor::{Conductor, KNOWN};
 use crate::report::show::{Background, render as render_show};
 use clap::Args;
 use relapse::{
@@ -8,7 +9,6 @@ use relapse::{
     report::sequence::Detail,
     trial::Trial,
 };
-use relapse_backend::conductor::{Conductor, KNOWN};
 use relapse_core::judge::verdict::Verdict;
 
 use super::{MISUSE, Source, print, server, width};

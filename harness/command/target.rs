@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once, OnceLock, mpsc};
 use std::time::Duration;
 
+use crate::builtin::conductor::KNOWN;
 use clap::{Args, ValueEnum};
 use relapse::{
     Result,
@@ -20,7 +21,6 @@ use relapse::{
     trial::{option, shell},
     upstream::Upstream,
 };
-use relapse_backend::conductor::KNOWN;
 use relapse_core::{
     error::{Blame, Error, Trouble},
     record::transcript::TargetKind,
