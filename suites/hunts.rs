@@ -26,7 +26,7 @@ use relapse_core::{
     judge::{classify::readings, outcome::Class, verdict::Verdict},
 };
 
-use crate::support::{check_snapshot, property_config};
+use crate::support::{check_snapshot, listed_servers, property_config};
 
 /// Within how many cases a hunt must find any defect.
 const CASES_MAX: u64 = 20_000;
@@ -36,7 +36,7 @@ fn capsules() -> PathBuf {
 }
 
 fn hunt(revision: Revision, cases: u64) -> Hunt {
-    Hunt::on(ground(revision), servers().unwrap(), cases)
+    Hunt::on(ground(revision), listed_servers(), cases)
 }
 
 /// The reproducer of a defect, as it is filed.

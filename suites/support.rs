@@ -43,6 +43,13 @@ use relapse_simulate::{
     recorder::{self, Scribe},
 };
 
+/// The profiles that have a place in the list, on which reviewed pages and pinned seeds rest. A new profile has none.
+pub(crate) fn listed_servers() -> Vec<Arc<Profile>> {
+    let mut servers = relapse::discover::servers().unwrap();
+    servers.retain(|profile| profile.order.is_some());
+    servers
+}
+
 /// The names of the server profiles.
 pub(crate) fn server_names() -> Vec<String> {
     relapse::discover::servers().unwrap().iter().map(|profile| profile.name.clone()).collect()
