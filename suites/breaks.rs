@@ -110,7 +110,7 @@ fn catches(runs: &[Runs]) -> String {
         let named = std::iter::once(trial.case.twin.to_string()).chain(sham_names);
         for (name, judged) in named.zip(std::iter::once(before).chain(shams)) {
             let checks: BTreeSet<&str> = judged.findings.iter().map(|finding| finding.check).collect();
-            // The control says again what the case says.
+            // The healthy client says again what the case says.
             let others = checks.iter().filter(|check| **check != "control_opens").count();
             for check in &checks {
                 *caught.entry(check).or_default().entry(name.clone()).or_default() |= others == 1;

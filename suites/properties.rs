@@ -273,7 +273,7 @@ fn an_edge_that_changes_nothing_is_not_seen() {
         .unwrap();
 }
 
-/// Each party's events in their order. Between parties the order on one tick is the scheduler's, and one more task
+/// Each actor's events in their order. Between actors the order on one tick is the scheduler's, and one more task
 /// on the way may change it.
 fn by_party(mut events: Vec<relapse_core::record::transcript::Event>) -> Vec<String> {
     events.sort_by_key(|event| event.party);

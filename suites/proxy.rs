@@ -96,7 +96,7 @@ impl Standing {
         timeout(LIMIT, found).await.unwrap()
     }
 
-    /// The party that closed the next connection that ends, and how.
+    /// The actor that closed the next connection that ends, and how.
     async fn closed(&mut self) -> (String, String) {
         self.entry(|what| match what {
             Noted::Closed { by, why, .. } => Some((by.clone(), why.clone())),
@@ -195,7 +195,7 @@ fn what_no_fault_acts_on_passes_byte_for_byte(
     });
 }
 
-/// The log names the closing party, and the way, for every connection.
+/// The log names the closing actor, and the way, for every connection.
 #[rstest]
 #[case("1011", &[], "server", "close 1011 \"boom\"")]
 #[case("bye", &[], "client", "close 1000")]

@@ -6,7 +6,7 @@ use relapse_python::{
 };
 use relapse_simulate::clock::{Clock, Runtime};
 
-use crate::{served::interpreter, support::at_a_time};
+use crate::served::interpreter;
 use relapse::discover::servers;
 
 /// Rows that take too long to measure on any of them.
@@ -18,25 +18,24 @@ fn measured(server: &str) -> Measurement {
     Runtime::new(Clock::Real).block_on(measure(&server, &python, Slow::LeftOut)).unwrap()
 }
 
-/// Every row of a profile is what its server does, but for those that cannot be seen. Only a few servers are measured at a
-/// time: some give a client a second to answer.
+/// Every row of a profile is what its server does, but for those that cannot be seen. One server is measured at a time:
+/// some give a client a second to answer.
 #[test]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn servers_do_as_their_profiles_say() {
-    let wrong = at_a_time(3, &servers().unwrap(), |profile| {
+    let mut wrong = Vec::new();
+    for profile in servers().unwrap() {
         let measured = measured(&profile.choice);
         let name = &profile.name;
         // The profile itself says what its server does not show.
         let unseen: Vec<&str> =
             profile.source.split_once("; not seen: ").map_or("", |(_, rows)| rows).split(", ").collect();
-        let mut wrong: Vec<_> = measured.differences(profile).iter().map(|row| format!("{name}: {row}")).collect();
-        let mut missing = measured.unmeasured(profile);
+        wrong.extend(measured.differences(&profile).iter().map(|row| format!("{name}: {row}")));
+        let mut missing = measured.unmeasured(&profile);
         // Those are compared by other suites, in programs and with apps that block.
         missing.retain(|name| !name.starts_with("sequence.") && !name.starts_with("blocked_loop."));
         missing.retain(|name| !SLOW.iter().chain(&unseen).any(|known| known == name));
         wrong.extend(missing.iter().map(|row| format!("{name}: {row} is not measured")));
-        wrong
-    })
-    .concat();
+    }
     assert_eq!(wrong, [""; 0]);
 }

@@ -43,7 +43,7 @@ pub(crate) const EPOCH: &str = "1767225600";
 /// How long a ticket is good, in seconds; one that has expired did so a second ago.
 const TICKET_S: i64 = 300;
 
-/// The two faces of the twin.
+/// The two faces of the reference app.
 pub(crate) const FACES: [&str; 2] = ["starlette", "fastapi"];
 
 /// An interpreter with the reference app in it, and the clock that both keep. Once started it serves any number of runs.
@@ -217,7 +217,7 @@ impl Exchanges {
     }
 }
 
-/// One process of the twin.
+/// One process of the reference app.
 #[derive(Debug)]
 struct Process {
     interpreter: Arc<Interpreter>,

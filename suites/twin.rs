@@ -69,7 +69,7 @@ fn read_case(path: &Path) -> Arc<Case> {
     catalogue.cases.pop().unwrap_or_else(|| panic!("{:?}", catalogue.broken))
 }
 
-/// A case on the twin.
+/// A case on the reference app.
 fn on_twin(stage: &Stage, trial: &Trial, face: &'static str, revision: Revision) -> Judged {
     let (twin, profile) = (stage.twin(face, revision), Arc::clone(&trial.profile));
     let seed = trial.case.seed.unwrap_or(SEED);
@@ -81,7 +81,7 @@ fn on_twin(stage: &Stage, trial: &Trial, face: &'static str, revision: Revision)
     })
 }
 
-/// The facts that both must share: how every connection and the healthy client ended, the party that ended it, its class
+/// The facts that both must share: how every connection and the healthy client ended, the actor that ended it, its class
 /// and cause, which checks have a finding, and the application's events with their times.
 fn seen(judged: &Judged) -> String {
     let show = |outcome: &relapse_core::judge::outcome::Outcome| format!("{outcome}, ended by {}\n", outcome.closed_by);

@@ -106,7 +106,7 @@ fn nothing_is_found_on_an_application_in_order(#[values("fast", "plain")] app: &
     assert_eq!(code, Some(0), "{told}");
     let routes = told.lines().find(|line| line.starts_with("routes")).unwrap_or_else(|| panic!("{told}"));
     // A file is taken where one is asked for.
-    assert!(routes.contains(" tested"), "{told}");
+    assert!(routes.contains(" served"), "{told}");
     assert!(!told.lines().any(|line| line.starts_with("WARNING not tested") && line.contains("/files")), "{told}");
 }
 

@@ -65,7 +65,7 @@ const NO_TIME: Duration = Duration::from_millis(200);
 /// Longer than any of them takes on sockets.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// The actions of each party in each exchange, as they are shown, without the times.
+/// The actions of each actor in each exchange, as they are shown, without the times.
 type Ledgers = BTreeMap<(usize, Party), Vec<String>>;
 
 fn ledgers(transcript: &Transcript) -> Ledgers {
@@ -106,7 +106,7 @@ fn perform(trial: &Trial, revision: Revision, clock: Clock) -> Transcript {
     })
 }
 
-/// Every case that waits for nothing does the same over TCP as in memory, party by party.
+/// Every case that waits for nothing does the same over TCP as in memory, actor by actor.
 #[test]
 fn cases_are_alike_in_memory_and_on_sockets() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");

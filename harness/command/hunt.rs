@@ -92,8 +92,8 @@ pub(super) struct Options {
     /// merge.
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
-    /// Only faults at these places.
-    #[arg(long, value_name = "PLACE", value_delimiter = ',', value_parser = ["edge", "scope", "event", "dependency", "process"])]
+    /// Only faults at these injection points.
+    #[arg(long, value_name = "POINT", value_delimiter = ',', value_parser = ["edge", "scope", "event", "dependency", "process"])]
     faults: Vec<String>,
     /// Let servers do only what the ASGI specification allows. It is so anyway on a Python application of yours.
     #[arg(long)]

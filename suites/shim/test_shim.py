@@ -592,6 +592,23 @@ class Conversation(ShimCase):
         raised = shim.events(("raise", 1, "send", "h11._util.LocalProtocolError", "no"))
         self.assertEqual(raised[0][:4], ("raised", 2, "h11._util.LocalProtocolError", "no"))
 
+    def test_call_that_nothing_holds(self):
+        shim = self.run_app("""
+            import gc
+            gc.disable()
+            async def app(scope, receive, send):
+                try:
+                    scope["state"]
+                except KeyError:
+                    await send({})
+                if scope["path"] == "/raise":
+                    raise ValueError
+            """)
+        for ident, path in enumerate(("/return", "/raise"), 1):
+            shim.events(("call", ident, http_scope(path)))
+            self.assertIn(shim.events(("sent", ident))[-1][0], ("returned", "raised"))
+        self.assertEqual(shim.kept, [])
+
     def test_forgotten_call_asks_on(self):
         shim = self.run_app("""
             async def app(scope, receive, send):

@@ -317,7 +317,7 @@ pub fn coverage(reached: &Reached, found: usize, places: &[String]) -> String {
     if !routes.is_empty() {
         let closed: Vec<&str> = routes.iter().filter(|(_, count)| **count == 0).map(|(name, _)| &**name).collect();
         let open = routes.len() - closed.len();
-        let _ = writeln!(text, "routes     {open} of {} tested{}", routes.len(), untested(&closed));
+        let _ = writeln!(text, "routes     {open} of {} served{}", routes.len(), untested(&closed));
     }
     for place in Place::ALL.iter().filter(|place| places.iter().any(|name| name == place.name())) {
         let kinds: Vec<&str> = FaultKind::all().filter(|kind| kind.place == *place).map(|kind| kind.name).collect();
@@ -345,13 +345,13 @@ fn never(missed: &[&str]) -> String {
     format!("; never {}{more}", missed[..missed.len().min(MISSED_MAX)].join(", "))
 }
 
-/// The routes that accepted no client, as a warning.
+/// The routes that served no client, as a warning.
 fn untested(closed: &[&str]) -> String {
     let closed: Vec<String> = closed.iter().map(|route| format!("`{route}`")).collect();
     if closed.is_empty() {
         return String::new();
     }
-    format!("\nWARNING not tested: {} (every attempt was refused)", closed.join(", "))
+    format!("\nWARNING not tested: {} (no attempt was served)", closed.join(", "))
 }
 
 /// One defect, and how the hunt found it.

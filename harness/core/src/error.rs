@@ -62,7 +62,7 @@ pub enum Error {
     #[error("reach the server's process: the harness does not start it")]
     NoServerProcess,
     /// The target cannot host a fault.
-    #[error("inject `{fault}`: the target has no such place")]
+    #[error("inject `{fault}`: the target has no such injection point")]
     NoSuchPlace {
         /// The fault.
         fault: String,

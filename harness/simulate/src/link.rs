@@ -1,4 +1,4 @@
-//! One byte stream between two parties, in memory or TCP, and the buffers at its end.
+//! One byte stream between two actors, in memory or TCP, and the buffers at its end.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -31,7 +31,7 @@ pub trait Secured: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Debug {
     fn socket(&self) -> &TcpStream;
 }
 
-/// One byte stream between two parties.
+/// One byte stream between two actors.
 #[derive(Debug)]
 pub enum Link {
     /// In memory.

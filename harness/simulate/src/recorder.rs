@@ -20,7 +20,7 @@ use relapse_core::{
     record::transcript::{Event, Level, PROCESS, Party, Transcript, What},
 };
 
-/// The transcript of a run in the making, shared by every party.
+/// The transcript of a run in the making, shared by every actor.
 #[derive(Debug, Clone)]
 pub struct Recorder(Arc<Shared>);
 
@@ -205,7 +205,7 @@ impl Recorder {
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // A party that panicked while recording left a whole event or none behind.
+        // An actor that panicked while recording left a whole event or none behind.
         self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -366,7 +366,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Scribe>> = const { RefCell::new(None) };
 }
 
-/// The log ledger: a tracing layer that writes each record into the exchange that is being polled.
+/// The log: a tracing layer that writes each record into the exchange that is being polled.
 #[derive(Debug)]
 struct LogLedger;
 

@@ -339,7 +339,7 @@ pub struct Outcome {
     pub cause: Cause,
     /// The last thing the client saw.
     pub ending: Ending,
-    /// The party that ended it.
+    /// The actor that ended it.
     pub closed_by: Party,
 }
 

@@ -58,7 +58,7 @@ impl fmt::Display for TargetKind {
     }
 }
 
-/// The party that caused an event.
+/// The actor that caused an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Party {
@@ -77,12 +77,12 @@ pub enum Party {
     Dependency,
     /// The server's process: its start, its end, and what it is started with.
     Process,
-    /// No party: the connection went, or time ran out.
+    /// No actor: the connection went, or time ran out.
     Nobody,
 }
 
 impl Party {
-    /// The party's name.
+    /// The actor's name.
     pub fn name(self) -> &'static str {
         match self {
             Party::Probe => "client",
@@ -269,7 +269,7 @@ pub enum What {
     Left,
     /// The client reads no more for a while.
     StoppedReading,
-    /// A fault acted. The party says where.
+    /// A fault acted. The actor says where.
     FaultFired {
         /// Its place in the plan.
         index: usize,
@@ -479,7 +479,7 @@ pub struct Event {
     /// The exchange it belongs to, counted from 0: client by client, and of each in the order of its steps. [`PROCESS`]
     /// for what belongs to none.
     pub exchange: usize,
-    /// The party that caused it.
+    /// The actor that caused it.
     pub party: Party,
     /// The event itself.
     pub what: What,

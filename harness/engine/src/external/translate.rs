@@ -34,7 +34,7 @@ pub fn translate(case: &Case, binding: &Binding, external: &External) -> Result<
     if let Some(fault) = case.faults.iter().find(|fault| !places.contains(&fault.kind.place())) {
         let place = fault.kind.place().name();
         let reached = match external.target.kind() {
-            TargetKind::Backend => "the target has no such place",
+            TargetKind::Backend => "the target has no such injection point",
             TargetKind::Url => "of a server behind a URL only the edge is reached",
             TargetKind::Python => "of a Python application only what is in front of it is reached",
             TargetKind::Served => "of an application behind a real server only the edge is reached",

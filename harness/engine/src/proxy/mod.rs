@@ -351,7 +351,7 @@ fn shown_target(target: &[u8]) -> String {
     format!("{path}?{}", names.join("&"))
 }
 
-/// The party that closed a connection, and the reason.
+/// The actor that closed a connection, and the reason.
 fn closed(passage: Passage, is_own: bool, closes: Vec<Said>, has_acted: bool) -> Noted {
     let ended = if passage.ended == Ended::Client { Side::Client } else { Side::Server };
     let how = match (passage.is_reset, passage.upgraded) {

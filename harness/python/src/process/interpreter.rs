@@ -331,7 +331,12 @@ impl Interpreter {
                 if calls.died.is_some() {
                     let _ = lock(&self.group).end();
                 }
-                self.timer.send_replace(next);
+                // Without a timer before and after, there is nothing new for those that watch it.
+                self.timer.send_if_modified(|timer| {
+                    let had_one = timer.is_some();
+                    *timer = next;
+                    had_one || next.is_some()
+                });
             }
         }
     }

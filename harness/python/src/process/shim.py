@@ -74,6 +74,7 @@ import resource
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -88,6 +89,7 @@ from urllib.parse import quote_plus
 OWN_FILE = (lambda: 0).__code__.co_filename
 FRAMES = 20  # of a traceback, the innermost
 DEPTH = 50  # of nested values from the app
+LENGTH = struct.Struct("<I")  # in front of a message of the pipes
 HEADER = 14  # bytes of a frame's header, at most
 NEVER = 9e9  # seconds: a later timer is not reported, it would not fit 64 bits
 FRAMEWORKS = ("fastapi", "starlette", "quart", "django", "channels", "litestar")
@@ -196,6 +198,8 @@ def format_trace(exc):
 
 # The exceptions of the call in whose context the code runs.
 current_raises = contextvars.ContextVar("relapse_raises", default=None)
+# The exception that is being handled.
+exception_at_hand = getattr(sys, "exception", lambda: sys.exc_info()[1])
 
 RAISES = 16  # that one call has raised and not yet handled
 HANDLED = 32  # different ones that are told of one call
@@ -241,36 +245,42 @@ class Raises:
 
     An exception is handled when the call sends, receives or ends while it is neither being handled
     nor on its way out.  Each place tells each type once.
+
+    It is the base of a call, and no part of its own: the two would hold each other.
     """
 
-    __slots__ = ("tell", "pending", "told", "given", "over")
+    __slots__ = ("pending", "told", "given", "over", "is_due")
 
-    def __init__(self, tell):
-        self.tell = tell
+    def __init__(self):
         self.pending = []
-        self.told = set()
-        self.given = deque(maxlen=RAISES)  # by the server, in receive() and send()
+        self.told = ()
+        self.given = ()  # by the server, in receive() and send()
         self.over = False  # what goes on without the call is told at once
+        self.is_due = False  # exceptions are pending, or the call is over
 
-    def add(self, exc):
+    def add_given(self, exc):
+        self.given = (*self.given, exc)[-RAISES:]
+
+    def add_raised(self, exc):
         if len(self.pending) == RAISES or len(self.told) == HANDLED or is_flow(exc):
             return
         if not any(exc is other for known in (self.pending, self.given) for other in known):
             self.pending.append(exc)
+            self.is_due = True
             if self.over:
-                self.flush(over=True)
+                self.tell_handled(over=True)
 
-    def flush(self, left=None, over=False):
+    def tell_handled(self, left=None, over=False):
         """Tells what is handled by now; `left` is what has left a call that is over."""
-        self.over = over
-        current = left if over else sys.exc_info()[1]
+        self.over = self.is_due = over
+        current = left if over else exception_at_hand()
         if not self.pending and (over or watcher.works or current is None):
             return
         active = related(current, chain=not over)
         if not over and not watcher.works:
             for exc in active:
                 if own.has_frame_of(exc):
-                    self.add(exc)
+                    self.add_raised(exc)
         # Threads may add to the list.
         pending = self.pending[:]
         del self.pending[:len(pending)]
@@ -278,13 +288,14 @@ class Raises:
             if any(exc is other for other in active):
                 if not over:
                     self.pending.append(exc)
+                    self.is_due = True
                 continue
             details = failure(exc)
             inside = [frame for frame in details[2] if own.has(frame[0])]
             key = (details[0], *(inside or details[2])[-1:])
             if key not in self.told:
-                self.told.add(key)
-                self.tell(*details)
+                self.told += (key,)
+                self.report("handled", *details)
 
 
 def is_flow(exc):
@@ -360,13 +371,16 @@ def load_watched(loader, name):
 def on_handler():
     raises = current_raises.get()
     if raises is not None:
-        raises.add(leaf(sys.exc_info()[1]))
+        raises.add_raised(leaf(exception_at_hand()))
 
 
 def on_raise(code, offset, exc):
+    # Most are raised in libraries, or end an await of ours.
+    if own.known.get(code.co_filename) is False:
+        return
     raises = current_raises.get()
     if raises is not None and own.has(code.co_filename):
-        raises.add(exc)
+        raises.add_raised(exc)
 
 
 # ---------------------------------------------------------------- the pipes
@@ -418,7 +432,7 @@ class Wire:
         if not self.buffer:
             # Almost always one read is one message.
             chunk = os.read(self.source, 65536)
-            if len(chunk) >= 4 and len(chunk) == 4 + int.from_bytes(chunk[:4], "little"):
+            if len(chunk) >= 4 and len(chunk) == 4 + LENGTH.unpack_from(chunk)[0]:
                 return marshal.loads(memoryview(chunk)[4:])
             self.keep(chunk)
         message = self.take()
@@ -433,7 +447,7 @@ class Wire:
             body = marshal.dumps(message, 2)
         except ValueError:
             body = marshal.dumps(plain(message), 2)
-        data = len(body).to_bytes(4, "little") + body
+        data = LENGTH.pack(len(body)) + body
         try:
             sent = os.write(self.sink, data)
             while sent < len(data):
@@ -1224,13 +1238,14 @@ def build_exception(name, message):
     return RuntimeError(f"{name}: {message}")
 
 
-class Call:
+class Call(Raises):
     """One run of the app, with the receive and the send it was given."""
 
     __slots__ = ("id", "loop", "events", "task", "tasks", "receives", "sends", "inbox", "credit",
-                 "started", "forgotten", "raises", "is_kept", "__weakref__")
+                 "started", "forgotten", "session", "__weakref__")
 
     def __init__(self, ident, session):
+        Raises.__init__(self)
         self.id = ident
         self.loop = session.loop
         self.events = session.events
@@ -1242,41 +1257,27 @@ class Call:
         self.credit = 0
         self.started = False
         self.forgotten = False
-        self.raises = Raises(self.report_handled)
-        self.is_kept = False
-
-    def keep(self):
-        """The call is over, and may still send and receive."""
-        if not self.is_kept:
-            self.is_kept = True
-            self.events.append(("kept", self.id))
-
-    def __del__(self):
-        if self.is_kept:
-            self.events.append(("freed", self.id))
+        self.session = session
 
     def forget(self):
-        self.keep()
+        self.session.keep(self)
         self.forgotten = True
 
     def report(self, kind, *details):
         if not self.forgotten:
             self.events.append((kind, self.id) + details)
 
-    def report_handled(self, *details):
-        self.report("handled", *details)
-
     async def run(self, app, scope, finished):
         """Calls the app.  Whatever it raises is its result and never harms the loop."""
         self.started = True
-        current_raises.set(self.raises)
+        current_raises.set(self)
         try:
             await app(scope, self.receive, self.send)
         except BaseException as exc:
-            self.raises.flush(exc, over=True)
+            self.tell_handled(exc, over=True)
             self.report("raised", *failure(exc))
         else:
-            self.raises.flush(over=True)
+            self.tell_handled(over=True)
             self.report("returned")
         self.task = None  # the task refers to the call, too
         finished(self)
@@ -1290,7 +1291,8 @@ class Call:
 
     async def receive(self):
         """ASGI receive()."""
-        self.raises.flush()
+        if self.is_due or exception_at_hand() is not None:
+            self.tell_handled()
         self.events.append(("receive", self.id))
         future = self.loop.create_future()
         self.receives.append(future)
@@ -1310,7 +1312,7 @@ class Call:
 
     def give(self, item):
         if isinstance(item, BaseException):
-            self.raises.given.append(item)
+            self.add_given(item)
         self.inbox.append(item)
         self.serve()
 
@@ -1324,7 +1326,8 @@ class Call:
     async def send(self, event):
         """ASGI send()."""
         event = snapshot(event)
-        self.raises.flush()
+        if self.is_due or exception_at_hand() is not None:
+            self.tell_handled()
         if self.credit:
             size = message_size(event)
             if size and size <= self.credit:
@@ -1339,7 +1342,7 @@ class Call:
     def release(self, item=None):
         """Ends the oldest send that waits, if there is one."""
         if item is not None:
-            self.raises.given.append(item)
+            self.add_given(item)
         while self.sends:
             future = self.sends.popleft()
             if not future.done():
@@ -1369,7 +1372,7 @@ class LogTap(logging.Handler):
             exc = leaf(exc)
             message = f"{message.strip()}: {type(exc).__name__}: {render(str, exc, 2000)}"
             if call is not None and record.levelno >= logging.ERROR:
-                call.raises.add(exc)
+                call.add_raised(exc)
         self.events.append(
             ("log", call and call.id, record.levelno, record.name, message, trace))
 
@@ -1391,13 +1394,20 @@ class Session:
         self.real = settings.get("clock") == "real"
         self.events = []
         self.calls = {}
-        self.kept = weakref.WeakValueDictionary()  # calls that are over
-        self.over = []  # of them, references to those that have just ended
+        self.kept = {}  # references to calls that are over or forgotten, and that something holds
+        self.over = []  # references to calls that have just ended
         self.ended = []  # calls that returned and had started tasks
         self.credited = []  # calls that may send without waiting, until the answer
         self.noted = set()
         self.state = {}
         self.owes_answer = False
+        self.turn_count = 0  # of the loop
+        self.last_count = 0  # when the harness had its turn
+        self.was_busy = False  # the harness had its turn while the loop could not rest
+        self.has_commands = False  # that came then
+        self.is_held = False  # the harness was told that the app blocks the loop
+        self.is_waiting = False  # for threads
+        self.is_idle = False  # waits for the harness
         self.app = None
         self.selector = LockstepSelector()
         self.selector.turn = self.turn_real if self.real else self.turn_virtual
@@ -1410,11 +1420,10 @@ class Session:
             self.selector.register(wire.source, selectors.EVENT_READ)
         else:
             self.clock.install(self)
-        self.files = self.selector.get_map()
+        self.files = self.selector._fd_to_key  # each turn asks for its length
         self.own_files = len(self.files)
         self.stopping = False
         self.is_loaded = False
-        self.turns = 0  # of the loop, since the harness had its turn
         self.blocked = Blocked()
         limit = settings.get("blocked_limit") or BLOCKED_LIMIT
         self.blocked_limit = limit
@@ -1462,34 +1471,30 @@ class Session:
 
     def turn_virtual(self, timeout):
         """One select() of the loop.  With nothing left to do now, the harness has its turn."""
-        self.turns += 1
         self.turn_count += 1
-        if self.is_held:
-            self.is_held = False
-            self.events.append(("free",))
         has_files = len(self.files) > self.own_files
-        if self.blocked.ns:
-            self.tell_blocked()
-        if self.has_commands:
-            self.has_commands = False
+        if self.was_busy and self.resume():
             timeout = 0
         if timeout == 0 or self.stopping:
-            if not self.turns % TURNS_A_STEP and not self.stopping:
+            if not (self.turn_count - self.last_count) % TURNS_A_STEP and not self.stopping:
                 return self.spin(has_files)
             return self.selector.poll(0) if has_files else []
-        if self.loop.catch_up(self.loop.deadline()):
+        loop = self.loop
+        next_timer = loop.deadline() if loop._scheduled else None
+        if next_timer is not None and loop.catch_up(next_timer):
             return []
         if _thread._count() > 0 or self.clock.due:
             ready = self.wait_for_threads()
+            next_timer = self.next_time()
         else:
             # Without threads nobody but the app's own files can wake the loop; one that has just
             # ended may have left something to do.
             ready = self.selector.poll(0) if has_files else []
-        if not ready and not self.loop._ready:
+        if not ready and not loop._ready:
             if self.owes_answer:
                 if has_files:
                     self.note_files()
-                self.answer(self.next_time())
+                self.answer(next_timer)
             self.is_idle = True
             batch = self.wire.read()
             self.is_idle = False
@@ -1502,15 +1507,10 @@ class Session:
             ready = self.work(self.look)
             if ready or self.clock.wake_next():
                 return ready
-        if self.turns > FREE_TURNS:
+        if self.turn_count - self.last_count > FREE_TURNS:
             self.let_time_pass(self.clock.now_ns + STEP)
         return self.selector.poll(0) if has_files else []
 
-    has_commands = False  # that came while the loop could not rest
-    turn_count = 0
-    is_held = False  # the harness was told that the app blocks the loop
-    is_waiting = False  # for threads
-    is_idle = False  # waits for the harness
     ident = _thread.get_ident()  # of the loop's thread
 
     def next_time(self):
@@ -1601,6 +1601,7 @@ class Session:
                 continue
             self.let_time_pass(until, before + clock.now_ns - started)
             blocked.ns = before + clock.now_ns - started
+            self.was_busy = True
         if clock.now_ns - started >= blocked.longest:
             blocked.longest = clock.now_ns - started
             blocked.frames, blocked.call = places(ident), current_call.get()
@@ -1630,7 +1631,7 @@ class Session:
         now_ns, commands = self.wire.read()
         self.is_idle = False
         self.owes_answer = True
-        self.has_commands = True
+        self.has_commands = self.was_busy = True
         self.execute(commands)
         clock.forget_reads()
         clock.advance(clock.start_ns + now_ns)
@@ -1645,6 +1646,17 @@ class Session:
         if blocked_ns >= limit and self.is_loaded:
             self.events.append(("stuck", blocked_ns, places(_thread.get_ident())))
         return [clock.now_ns + max(limit - blocked_ns, 0)]
+
+    def resume(self):
+        """The loop runs again; True if commands came meanwhile."""
+        self.was_busy = False
+        if self.is_held:
+            self.is_held = False
+            self.events.append(("free",))
+        if self.blocked.ns:
+            self.tell_blocked()
+        has_commands, self.has_commands = self.has_commands, False
+        return has_commands
 
     def tell_blocked(self):
         """The loop runs again: tells how long the app has kept it from that."""
@@ -1682,7 +1694,7 @@ class Session:
         while self.over:
             call = self.over.pop()()
             if call is not None:
-                call.keep()
+                self.keep(call)
         events = self.events[:]
         if next_timer is not None:
             next_timer -= self.clock.start_ns
@@ -1734,8 +1746,8 @@ class Session:
         self.events.append(("unhandled", call and call.id) + details)
         if exc is not None and call is not None:
             # It left a task, and no call.
-            call.raises.add(leaf(exc))
-            call.raises.flush()
+            call.add_raised(leaf(exc))
+            call.tell_handled()
 
     def watch_threads(self):
         """Tells of an exception that ends a thread, as of the call that started the thread."""
@@ -1751,7 +1763,7 @@ class Session:
             if isinstance(exc, Exception) and not (call is not None and call.forgotten):
                 self.events.append(("in_thread", call and call.id) + failure(exc)[:3])
                 if call is not None:
-                    call.raises.add(leaf(exc))
+                    call.add_raised(leaf(exc))
             report(args)
 
         watched_start.__doc__ = start.__doc__
@@ -1764,9 +1776,13 @@ class Session:
         now_ns, commands = batch
         self.owes_answer = True
         if not self.real:
-            self.turns = 0
-            self.clock.forget_reads()
-            self.loop.advance(self.clock.start_ns + now_ns)
+            clock, loop = self.clock, self.loop
+            self.last_count = self.turn_count
+            if clock.reads:
+                clock.forget_reads()
+            now_ns += clock.start_ns
+            if now_ns > clock.now_ns or loop._scheduled:
+                loop.advance(now_ns)
         self.execute(commands)
 
     def execute(self, commands):
@@ -1778,7 +1794,7 @@ class Session:
                 self.stopping = True
                 self.stopped.set_result(None)
             else:
-                call = self.calls.get(command[1]) or self.kept.get(command[1])
+                call = self.calls.get(command[1]) or self.find_over(command[1])
                 # On the real clock a call can end while a command for it is under way.
                 if call is None:
                     continue
@@ -1810,10 +1826,30 @@ class Session:
     def finished(self, call):
         if self.calls.get(call.id) is call:
             del self.calls[call.id]
-            self.kept[call.id] = call
             self.over.append(weakref.ref(call))
         if call.tasks > 1:
             self.ended.append(call)
+
+    def find_over(self, ident):
+        """The call that is over, if something still holds it."""
+        for reference in (self.kept.get(ident), *self.over):
+            call = reference and reference()
+            if call is not None and call.id == ident:
+                return call
+        return None
+
+    def keep(self, call):
+        """Tells that a call which is over or forgotten may still send and receive, until it is freed."""
+        ident, kept, events = call.id, self.kept, self.events
+        if ident in kept:
+            return
+
+        def free(_):
+            del kept[ident]
+            events.append(("freed", ident))
+
+        events.append(("kept", ident))
+        kept[ident] = weakref.ref(call, free)
 
 
 OBEY = {

@@ -87,7 +87,7 @@ def tap_logs():
                     call, raises = getattr(exc, "relapse_mark", (None, None))
                 text = f"{text.strip()}: {type(exc).__name__}: {shim.render(str, exc, 2000)}"
                 if raises is not None and record.levelno >= logging.ERROR:
-                    raises.add(exc)
+                    raises.add_raised(exc)
             line.tell("log", call, record.levelno, text)
         printed_by.logging = True
         try:
@@ -146,6 +146,19 @@ def qualified(exc):
     return "ClientDisconnected" if isinstance(exc, OSError) else f"{kind.__module__}.{kind.__name__}"
 
 
+class Raises(shim.Raises):
+    """The exceptions that a call raises, told with its number."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def report(self, kind, *details):
+        line.tell(kind, self.number, *details[:3])
+
+
 def witnessed(app):
     """The app with a witness in front."""
     numbers = itertools.count(1)
@@ -154,16 +167,15 @@ def witnessed(app):
         number = next(numbers)
         current_call.set(number)
         line.tell("call", number, describe(scope))
-        raises = shim.Raises(lambda *details: line.tell("handled", number, *details[:3]))
+        raises = Raises(number)
         shim.current_raises.set(raises)
-        raised = raises.given
 
         def tell_raised(exc):
-            raised.append(exc)
+            raises.add_given(exc)
             line.tell("raised_in", number, qualified(exc), shim.render(str, exc, 2000))
 
         async def witnessed_receive():
-            raises.flush()
+            raises.tell_handled()
             try:
                 event = await receive()
             except Exception as exc:
@@ -173,7 +185,7 @@ def witnessed(app):
             return event
 
         async def witnessed_send(event):
-            raises.flush()
+            raises.tell_handled()
             line.tell("sent", number, shim.snapshot(event))
             try:
                 return await send(event)
@@ -184,14 +196,14 @@ def witnessed(app):
         try:
             result = await app(scope, witnessed_receive, witnessed_send)
         except BaseException as exc:
-            raises.flush(exc, over=True)
+            raises.tell_handled(exc, over=True)
             name, text, frames, _ = shim.failure(exc)
             cause = shim.leaf(exc)
-            name = qualified(cause) if any(cause is other for other in raised) else name
+            name = qualified(cause) if any(cause is other for other in raises.given) else name
             line.tell("raised", number, name, text, frames)
             raise
         else:
-            raises.flush(over=True)
+            raises.tell_handled(over=True)
             line.tell("returned", number)
             return result
         finally:

@@ -139,7 +139,7 @@ const HEADER_BYTES_MAX: usize = 14;
 const CONTROL_BYTES_MAX: u64 = 125;
 
 impl Scanner {
-    /// Looks at what this party sends.
+    /// Looks at what this actor sends.
     pub(super) fn new(by: Party, journal: Option<Journal>) -> Scanner {
         Scanner { by, journal, load: Load::default(), reads_frames: false, pending: Vec::new(), skip: 0 }
     }

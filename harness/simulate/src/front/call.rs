@@ -188,6 +188,8 @@ impl<P: Protocol> Call<P> {
     }
 
     fn poll_application(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        // The server is awake, and looks at what moved right after this.
+        self.desk().server = None;
         if self.running
             && let Poll::Ready(result) = self.future.as_mut().poll(cx)
         {

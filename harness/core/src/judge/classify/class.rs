@@ -27,7 +27,7 @@ impl<'a> Reading<'a> {
             Ending::Close { code: Some(code), reason } => self.class_of_close(*code, reason, crashed),
             Ending::Close { code: None, .. } if crashed => Class::DisguisedError,
             Ending::Close { code: None, .. } => self.class_of_session(),
-            // A client that is impatient while something is slow has nothing to complain of.
+            // A client that is impatient while something is slow has nothing against it.
             Ending::Left if self.response.is_none() && self.is_slowed_down() && self.waited() <= PATIENCE => {
                 Class::RefusedUnavailable
             }

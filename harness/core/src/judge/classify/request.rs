@@ -143,7 +143,7 @@ impl<'a> Reading<'a> {
         })
     }
 
-    /// Whether the request that arrived deserves no complaint: on a path that the target is known to serve, a plain
+    /// Whether the request that arrived gives no reason for a finding: on a path that the target is known to serve, a plain
     /// GET, or an upgrade with everything it needs, a valid credential, and an offer that the target knows, if any.
     pub(super) fn is_faultless(&self) -> bool {
         // Where nothing is known of the inside, what was passed on has to stand for what arrived.
