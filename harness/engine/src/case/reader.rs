@@ -87,6 +87,11 @@ impl Reader<'_> {
         }
     }
 
+    fn check(&self, name: &Spanned<String>) -> Result<String, Error> {
+        let known: Vec<&str> = self.known.checks.iter().map(|check| check.name()).collect();
+        self.one_of("check", name, &known)
+    }
+
     fn case(&self, name: &str, raw: RawCase) -> Result<Case, Error> {
         for text in [Some(&raw.summary), raw.reported.as_ref(), raw.behind.as_ref(), raw.scenario.as_ref()]
             .into_iter()
@@ -423,11 +428,7 @@ impl Reader<'_> {
             defects,
             outcome,
             class: raw.class,
-            found_by: raw
-                .found_by
-                .iter()
-                .map(|name| self.one_of("check", name, self.known.checks))
-                .collect::<Result<_, _>>()?,
+            found_by: raw.found_by.iter().map(|name| self.check(name)).collect::<Result<_, _>>()?,
             on,
         })
     }
@@ -941,9 +942,8 @@ impl Reader<'_> {
         let whole = raw.span();
         let raw = raw.into_inner();
         let is_on_backend = !twin.is_empty();
-        let checks = |names: &[Spanned<String>]| {
-            names.iter().map(|name| self.one_of("check", name, self.known.checks)).collect::<Result<Vec<_>, _>>()
-        };
+        let checks =
+            |names: &[Spanned<String>]| names.iter().map(|name| self.check(name)).collect::<Result<Vec<_>, _>>();
         let symptom = Symptom {
             class: raw.class,
             outcome: raw.outcome.map(|outcome| self.outcome(&outcome)).transpose()?,

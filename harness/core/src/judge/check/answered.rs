@@ -1,9 +1,12 @@
 //! No message is taken and left without an answer while the session lives on.
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::judge::outcome::{Class, Ending};
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property =
+    Property { name: "answered", property: "no message is taken and left without an answer", look };
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence
         .exchanges()
         .filter_map(|(reading, outcome)| match &outcome.ending {

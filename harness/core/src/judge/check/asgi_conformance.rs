@@ -1,13 +1,19 @@
 //! Application and server send only what the ASGI state machine allows, and the application finishes what it began.
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::{
     asgi::event::{Machine, Violation},
     judge::classify::Reading,
     record::transcript::{Event, What},
 };
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property = Property {
+    name: "asgi_conformance",
+    property: "application and server send only what ASGI allows, and finish",
+    look,
+};
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence
         .readings
         .iter()

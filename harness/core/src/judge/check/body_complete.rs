@@ -1,12 +1,14 @@
 //! A body is as long as its head announced, and a chunked one has its last chunk.
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::{
     judge::outcome::Ending,
     record::transcript::{BodyEnd, What},
 };
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property = Property { name: "body_complete", property: "a body is as long as announced", look };
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence
         .exchanges()
         // A client that leaves an endless answer does not see its end.

@@ -1,9 +1,12 @@
 //! An agent request is answered by its five events, once each and in order, for the user who asked.
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::judge::classify::Reading;
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property =
+    Property { name: "five_events_in_order", property: "an agent request is answered by its five events", look };
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence.plain().filter_map(complain).collect()
 }
 

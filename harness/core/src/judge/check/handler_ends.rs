@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::{judge::classify::Reading, record::transcript::What};
 
 /// How long a call may go on without its client: longer than the longest that the service itself waits for anything.
 const LIMIT: Duration = Duration::from_secs(60);
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property =
+    Property { name: "handler_ends", property: "the application's call ends once its client is gone", look };
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence.readings.iter().filter(|reading| !reading.is_held() && !reading.may_go_on()).filter_map(complain).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Health agrees with a real handshake: where a health route and an upgrade with a valid credential follow one another
 //! under the same conditions, both say that the service is ready, or neither does.
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::{
     fault::{Fault, FaultKind, ProcessFault, Trigger},
     judge::{
@@ -11,7 +11,10 @@ use crate::{
     record::{timeline::NOTICE, transcript::What},
 };
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property =
+    Property { name: "health_tells_the_truth", property: "health agrees with a real handshake", look };
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     let exchanges: Vec<(&Reading<'_>, &Outcome)> = evidence.exchanges().collect();
     let says = |(reading, outcome): &(&Reading<'_>, &Outcome)| {
         says_ready(reading, outcome)

@@ -1,7 +1,7 @@
 //! A close has a code that may be sent and a reason of at most 123 bytes, both as the application asks for it and as
 //! it arrives (RFC 6455 sections 5.5 and 7.4).
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::{
     asgi::event::Outbound,
     judge::classify::Reading,
@@ -9,7 +9,13 @@ use crate::{
     wire::{close_code::CloseCode, frame::Opcode},
 };
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property = Property {
+    name: "legal_close",
+    property: "a close has a code that may be sent and a reason of at most 123 bytes",
+    look,
+};
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     let own = evidence.readings.iter().filter(|reading| may_close(reading)).flat_map(|reading| &reading.events);
     let own = own.filter_map(|event| match &event.what {
         What::Sent(Outbound::WebsocketClose { code, reason }) => {

@@ -3,10 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::{judge::classify::Reading, record::transcript::What};
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property = Property {
+    name: "limits_hold",
+    property: "no user has more connections at a time than the service lets one have",
+    look,
+};
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     let most = evidence.transcript.service.connections_max;
     let mut sessions: BTreeMap<&str, Vec<(Duration, Duration)>> = BTreeMap::new();
     for reading in evidence.readings.iter().filter(|_| most > 0) {

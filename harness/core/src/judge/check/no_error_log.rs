@@ -1,12 +1,18 @@
 //! Nothing is logged as an error while a client with nothing wrong is served, unless something behind the service failed.
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::{
     judge::classify::Reading,
     record::transcript::{KEPT_LOOP, Level, Party, What},
 };
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property = Property {
+    name: "no_error_log",
+    property: "nothing is logged as an error unless something behind the service failed",
+    look,
+};
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     let faultless = |reading: &&Reading<'_>| !reading.is_client_at_fault();
     evidence.readings.iter().filter(|reading| !reading.is_abused()).filter(faultless).flat_map(errors).collect()
 }

@@ -1,10 +1,13 @@
 //! No exception leaves the application, whatever the client saw of it. An exception that the server itself raised, or
 //! that the specification asks for, is the server's matter.
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::judge::classify::Reading;
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property =
+    Property { name: "no_escaped_exception", property: "no exception leaves the application", look };
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence.readings.iter().filter_map(complain).collect()
 }
 

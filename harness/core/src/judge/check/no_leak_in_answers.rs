@@ -3,13 +3,16 @@
 
 use memchr::memmem::Finder;
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::record::transcript::{Event, Level, What};
 
 /// A shorter text says too little to be called a leak.
 const TEXT_BYTES_MIN: usize = 12;
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property =
+    Property { name: "no_leak_in_answers", property: "no secret and no internal text reaches the client", look };
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     let transcript = evidence.transcript;
     let secrets = transcript.service.secrets.iter().map(|text| ("secret", text.as_str()));
     let internal = transcript.events.iter().filter_map(|event| match &event.what {

@@ -1,9 +1,12 @@
 //! No request is answered with a fault of the server: 500, 502, or 504. A 503 is the matter of `retry_after_present`.
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::judge::outcome::{Class, Ending, Outcome};
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property =
+    Property { name: "no_server_error", property: "no request is answered with 500, 502 or 504", look };
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     let status = |outcome: &Outcome| match outcome.ending {
         Ending::Http { status, .. } if outcome.class == Class::ServerError && status != 503 => Some(status),
         _ => None,

@@ -1,9 +1,12 @@
 //! The endpoint runs once for every connection: the record that it writes then stands in the log once.
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::{judge::classify::Reading, record::transcript::What};
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property =
+    Property { name: "once_per_connection", property: "the endpoint runs once for every connection", look };
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence.readings.iter().filter_map(complain).collect()
 }
 

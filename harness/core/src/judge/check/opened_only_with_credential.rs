@@ -1,13 +1,19 @@
 //! A session opens only when a valid credential reached the server, and only for the user it names; what only a user may
 //! see is shown to nobody else.
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::judge::{
     classify::Reading,
     outcome::{Class, Outcome},
 };
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property = Property {
+    name: "opened_only_with_credential",
+    property: "a session opens on a valid credential only, for the user it names",
+    look,
+};
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, outcome)).collect()
 }
 

@@ -1,9 +1,15 @@
 //! A health route says that the service is ready only while everything critical behind it answers.
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::judge::classify::Reading;
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property = Property {
+    name: "ready_only_when_ready",
+    property: "health says ready only while everything critical answers",
+    look,
+};
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence.plain().filter_map(complain).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::{
     fault::{FaultKind, Place, ProcessFault},
     judge::{
@@ -13,7 +13,10 @@ use crate::{
     wire::head::header,
 };
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property =
+    Property { name: "recovers", property: "once a fault is over clients are served again, without a restart", look };
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     let faults = evidence.transcript.faults.iter();
     let over = faults
         .filter(|fault| fault.kind.place() == Place::Dependency || fault.kind.acts_on_process())

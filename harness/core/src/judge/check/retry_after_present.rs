@@ -1,10 +1,13 @@
 //! A client that is sent away for now learns when to come back: 503 and 429 have a `Retry-After` in seconds (RFC 9110
 //! section 10.2.3).
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::{judge::classify::Reading, wire::head::header};
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property =
+    Property { name: "retry_after_present", property: "503 and 429 say when to come back", look };
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence.plain().filter_map(complain).collect()
 }
 

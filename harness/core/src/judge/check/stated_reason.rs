@@ -1,6 +1,6 @@
 //! A refusal for something that is down names it in the answer.
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::{
     judge::{
         classify::Reading,
@@ -10,7 +10,10 @@ use crate::{
     wire::close_code::CloseCode,
 };
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property =
+    Property { name: "stated_reason", property: "a refusal for something that is down names it", look };
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, outcome)).collect()
 }
 

@@ -1,10 +1,13 @@
 //! The selected subprotocol is one the client offered; one is selected whenever some were offered, because browsers
 //! give the connection up otherwise.
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::wire::head::{header, readable};
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property =
+    Property { name: "subprotocol_offered", property: "the selected subprotocol is one the client offered", look };
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence
         .plain()
         .filter(|reading| !reading.may_have_lost_credential())

@@ -1,12 +1,15 @@
 //! A session begins with the welcome: nothing comes before it, and none closes normally without it.
 
-use super::{Complaints, Evidence};
+use super::{Complaints, Evidence, Property};
 use crate::{
     judge::{classify::Reading, outcome::Ending},
     wire::close_code::CloseCode,
 };
 
-pub(super) fn look(evidence: &Evidence<'_>) -> Complaints {
+pub(super) const CHECK: Property =
+    Property { name: "welcome_first", property: "a session begins with the welcome", look };
+
+fn look(evidence: &Evidence<'_>) -> Complaints {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, &outcome.ending)).collect()
 }
 
