@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use relapse::{
-    binding::Binding,
+    binding::ServiceFile,
     case::Case,
     discover::Catalogue,
     environment::Environment,
@@ -18,8 +18,8 @@ use relapse::{
     trial::Trial,
 };
 use relapse_backend::{
-    backend::{Backend, Settings, Variables},
-    conductor::{self, Conductor, KNOWN},
+    backend::{Backend, BackendSettings, Variables},
+    conductor::{self, BackendRunner, KNOWN},
     dependency::InMemory,
     revision::Revision,
     target::SECRET,
@@ -27,16 +27,16 @@ use relapse_backend::{
 use relapse_core::{
     client::{
         credential::{Credential, CredentialPlace, Form, Presented},
-        step::{Act, Crowd, Step},
+        step::{Action, Concurrency, Step},
     },
     error::Error,
     fault::{CallFault, Fault, FaultKind, Place},
     judge::{
-        classify::{self, Reading},
+        classify::{self, Exchange},
         outcome::Outcome,
     },
     plan::Plan,
-    record::transcript::{Residue, Service, TargetKind, Transcript, What},
+    record::transcript::{EventKind, Leftovers, Service, TargetKind, Transcript},
     wire::head::field,
 };
 use relapse_python::{
@@ -44,10 +44,10 @@ use relapse_python::{
     served::Served,
 };
 use relapse_simulate::{
-    application::Promise,
+    application::BoxFuture,
     clock::{Clock, Runtime},
     link::Link,
-    recorder::Scribe,
+    recorder::ExchangeRecorder,
 };
 use rstest::rstest;
 
@@ -98,11 +98,11 @@ impl Target for Behind<'_> {
         self.served.capabilities()
     }
 
-    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
+    fn connect(&self, scribe: ExchangeRecorder) -> BoxFuture<'_, Result<Option<Link>, Error>> {
         self.served.connect(scribe)
     }
 
-    fn restart(&self, scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+    fn restart(&self, scribe: ExchangeRecorder) -> BoxFuture<'_, Result<(), Error>> {
         self.served.restart(scribe)
     }
 
@@ -114,14 +114,14 @@ impl Target for Behind<'_> {
         Service { kind: TargetKind::Served, ..self.issuer.service() }
     }
 
-    fn residue(&self) -> Option<Residue> {
+    fn residue(&self) -> Option<Leftovers> {
         // Asking flushes the server's reports up to now; but the residue is not the case's, because the server serves
         // other cases too.
         let _ = self.served.residue();
         None
     }
 
-    fn stop(&self) -> Promise<'_, Result<(), Error>> {
+    fn stop(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async { Ok(()) })
     }
 }
@@ -143,12 +143,13 @@ fn why_not(case: &Case, server: &str) -> Option<String> {
     if let Some(fault) = case.faults.iter().find(passing) {
         return Some(format!("`{fault}` comes and goes, and the reference app is told of its dependencies once"));
     }
-    let waits = |step: &&Step| matches!(step.act, Act::Pause | Act::Deafen | Act::Freeze) && step.limit > PAUSE_MAX;
+    let waits =
+        |step: &&Step| matches!(step.act, Action::Pause | Action::Deafen | Action::Freeze) && step.limit > PAUSE_MAX;
     if let Some(step) = case.steps.iter().find(waits) {
         return Some(format!("it waits for {} s", step.limit.as_secs()));
     }
     let is_ticket = |step: &Step| match &step.act {
-        Act::Open(request) | Act::Request(request) => request.places.contains(&CredentialPlace::Ticket),
+        Action::Open(request) | Action::Request(request) => request.places.contains(&CredentialPlace::Ticket),
         _ => false,
     };
     case.steps.iter().any(is_ticket).then(|| "nobody puts its ticket into the reference app".to_owned())
@@ -187,7 +188,7 @@ fn to_service(
         "DEPENDENCIES": dependencies.join(";"),
     });
     for step in &mut steps {
-        if let Act::Open(request) | Act::Request(request) = &mut step.act {
+        if let Action::Open(request) | Action::Request(request) = &mut step.act {
             request.headers.push(field("X-Twin", named.to_string()));
         }
     }
@@ -219,7 +220,7 @@ fn catalogue() -> Vec<Arc<Case>> {
 /// Ending, class and cause of every connection. The order of many clients is not fixed.
 fn seen(case: &Case, outcomes: &[Outcome]) -> Vec<String> {
     let mut seen: Vec<String> = outcomes.iter().map(Outcome::to_string).collect();
-    if case.crowd != Crowd::ONE {
+    if case.crowd != Concurrency::ONE {
         seen.sort();
     }
     seen
@@ -235,7 +236,7 @@ fn seen(case: &Case, outcomes: &[Outcome]) -> Vec<String> {
 fn the_twin_ends_as_the_backend_behind_a_profile(#[case] server: &str, #[case] like: &str, #[case] face: &str) {
     let installation = installation(server, like, face);
     let profile = profile(like);
-    let conductor = Conductor::default();
+    let conductor = BackendRunner::default();
     let mut runs = Vec::new();
     for case in catalogue().iter().filter(|case| why_not(case, like).is_none()) {
         for trial in Trial::of(std::slice::from_ref(case), &[Arc::clone(&profile)], None) {
@@ -248,7 +249,7 @@ fn the_twin_ends_as_the_backend_behind_a_profile(#[case] server: &str, #[case] l
     }
     let different: Vec<String> = Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
-        let served = Served::new(server, &Binding::default(), String::new());
+        let served = Served::new(server, &ServiceFile::default(), String::new());
         let runs = stream::iter(runs.into_iter().enumerate().map(|(number, (run, played))| {
             let served = &served;
             async move {
@@ -284,14 +285,14 @@ enum Patience {
 
 /// The patience with a real server that is to do what was played.
 fn patience(played: &Transcript) -> Patience {
-    let waits_in_vain = played.events.iter().any(|event| matches!(event.what, What::DeadlinePassed { .. }));
+    let waits_in_vain = played.events.iter().any(|event| matches!(event.what, EventKind::DeadlinePassed { .. }));
     if waits_in_vain { Patience::AsWritten } else { Patience::Long }
 }
 
 /// A step that gives up as late as the patience lets it. A pause is as long as it is.
 fn patient(step: Step, patience: Patience) -> Step {
     match (patience, &step.act) {
-        (Patience::AsWritten, _) | (_, Act::Pause | Act::Deafen | Act::Freeze) => step,
+        (Patience::AsWritten, _) | (_, Action::Pause | Action::Deafen | Action::Freeze) => step,
         (Patience::Long, _) => Step { limit: PATIENCE, ..step },
     }
 }
@@ -299,7 +300,7 @@ fn patient(step: Step, patience: Patience) -> Step {
 async fn on_server(served: &Served, run: &Run, number: usize) -> Vec<String> {
     let Run { trial, revision, patience } = run;
     let variables: Variables = Backend::variables(trial.environment, SECRET);
-    let settings = Arc::new(Settings::read(&variables, SECRET));
+    let settings = Arc::new(BackendSettings::read(&variables, SECRET));
     let issuer = Backend::started(Revision::repaired(), settings, Arc::new(InMemory), SEED);
     let target = Behind { served, issuer };
     let to_service = |steps| to_service(steps, &trial.case, number, *revision, trial.environment);
@@ -316,7 +317,7 @@ async fn on_server(served: &Served, run: &Run, number: usize) -> Vec<String> {
     let performed = run::converse_as(trial.case.crowd, &steps, trial.case.plan(SEED), &target);
     let (performed, ()) = tokio::join!(performed, beside);
     let transcript = performed.unwrap();
-    let outcomes: Vec<Outcome> = classify::readings(&transcript).iter().map(Reading::outcome).collect();
+    let outcomes: Vec<Outcome> = classify::readings(&transcript).iter().map(Exchange::outcome).collect();
     seen(&trial.case, &outcomes)
 }
 

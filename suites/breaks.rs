@@ -12,25 +12,25 @@ use relapse::{
     trial::Trial,
 };
 use relapse_backend::{
-    conductor::{Conductor, KNOWN},
+    conductor::{BackendRunner, KNOWN},
     revision::Revision,
 };
-use relapse_core::judge::verdict::{Finding, HealthyClient, Judged, Reason, Verdict};
+use relapse_core::judge::verdict::{Finding, HealthyClient, Reason, RunResult, Verdict};
 
 use crate::support::{self, check_page, on_backend, open, wait};
 
 /// A trial with its runs with the bug and with the fix, and on what each claimed fix left.
 struct Runs {
     trial: Trial,
-    before: Judged,
-    after: Judged,
-    shams: Vec<Judged>,
+    before: RunResult,
+    after: RunResult,
+    shams: Vec<RunResult>,
 }
 
 fn runs() -> Vec<Runs> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
     let catalogue = Catalogue::read(&directory, KNOWN).unwrap();
-    let conductor = Conductor::default();
+    let conductor = BackendRunner::default();
     Trial::of(&catalogue.cases, &servers().unwrap(), None)
         .into_iter()
         .map(|trial| {
@@ -43,7 +43,7 @@ fn runs() -> Vec<Runs> {
 }
 
 /// The same run, as if one check never had a finding.
-fn blind(judged: &Judged, check: &str) -> Judged {
+fn blind(judged: &RunResult, check: &str) -> RunResult {
     let mut blind = judged.clone();
     blind.findings.retain(|finding| finding.check != check);
     blind
@@ -68,10 +68,10 @@ fn every_break_turns_something_red() {
         }
     }
     for name in support::check_names() {
-        let complains = |judged: &Judged| judged.findings.iter().any(|finding| finding.check == name);
+        let complains = |judged: &RunResult| judged.findings.iter().any(|finding| finding.check == name);
         let is_caught = runs.iter().any(|runs| std::iter::once(&runs.before).chain(&runs.shams).any(complains));
         let goes_red = runs.iter().any(|Runs { trial, before, shams, .. }| {
-            let blind_shams: Vec<(Verdict, Judged)> =
+            let blind_shams: Vec<(Verdict, RunResult)> =
                 shams.iter().map(|judged| (Verdict::StillBroken, blind(judged, name))).collect();
             let (case, profile) = (&trial.case, &trial.profile.name);
             let symptom = case.symptom_behind(profile).unwrap();

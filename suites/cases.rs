@@ -8,15 +8,15 @@ use libtest_mimic::{Arguments, Failed, Trial as Named};
 use relapse::{
     discover::{Catalogue, servers},
     judge,
-    report::sequence::{self, Detail, seconds},
+    report::sequence::{self, SequenceDetail, seconds},
     trial::Trial,
 };
 use relapse_backend::{
-    conductor::{Conductor, KNOWN},
+    conductor::{BackendRunner, KNOWN},
     revision::Revision,
 };
 use relapse_command::report::table::behind;
-use relapse_core::judge::verdict::{Judged, Reason, Side};
+use relapse_core::judge::verdict::{Reason, RunResult, Side};
 use relapse_simulate::profile::Profile;
 
 const SEED: u64 = 1;
@@ -80,8 +80,8 @@ fn defective(trial: &Trial) -> Revision {
     Revision::from(&trial.case.twin)
 }
 
-fn perform(trial: &Trial, revision: Revision) -> Result<Judged, Failed> {
-    Conductor::default().run(trial, revision, SEED).map_err(|error| format!("could not {error}").into())
+fn perform(trial: &Trial, revision: Revision) -> Result<RunResult, Failed> {
+    BackendRunner::default().run(trial, revision, SEED).map_err(|error| format!("could not {error}").into())
 }
 
 /// Compares the conversation behind the first server, and the outcomes behind all listed ones, with the snapshot. A profile
@@ -94,7 +94,7 @@ fn look(trials: &[Trial], revision: Revision) -> Result<(), Failed> {
         let judged = perform(trial, revision)?;
         if index == 0 {
             text.push_str(&format!("{}\n\n", trial.case.summary));
-            for line in sequence::lines(&judged.transcript, Detail::Full) {
+            for line in sequence::lines(&judged.transcript, SequenceDetail::Full) {
                 let at = if line.at.is_zero() { String::new() } else { format!("  [{}]", seconds(line.at)) };
                 text.push_str(&format!("{}{at}\n", line.text));
             }

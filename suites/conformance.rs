@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use relapse::{
-    binding::Binding,
-    conform::{Peer, conform},
+    binding::ServiceFile,
+    conform::{FramingSubject, conform},
     discover::frame_cases,
     targets::Url,
     upstream::Upstream,
@@ -18,7 +18,9 @@ use relapse::{
 use relapse_backend::conductor::conform_embedded;
 use relapse_command::report::conformance::render as render_conformance;
 use relapse_core::{
-    conformance::{Behavior, Conformance, Event, Expected, FrameCase, Owed, Reply, Saw, Tried, Written, judge},
+    conformance::{
+        Behavior, BehaviorEvent, BehaviorReport, Conformance, Expected, FrameCase, Owed, Reply, Saw, WrittenPart, judge,
+    },
     error::Error,
     judge::verdict::Conclusion,
     wire::{
@@ -55,7 +57,8 @@ fn every_case_behind_every_server() {
 
 /// The behaviors of each conversation.
 fn behaviors(found: &Conformance) -> Vec<(&str, Vec<Behavior>)> {
-    let behaviors = |tried: &Tried| tried.results.iter().map(|result| result.as_ref().unwrap().behavior).collect();
+    let behaviors =
+        |tried: &BehaviorReport| tried.results.iter().map(|result| result.as_ref().unwrap().behavior).collect();
     found.tried.iter().map(|tried| (tried.case.name.as_str(), behaviors(tried))).collect()
 }
 
@@ -137,9 +140,9 @@ fn on_small_server(manner: Manner, case: &str) -> Conformance {
                 tokio::spawn(serve(listener.accept().await.unwrap(), manner));
             }
         });
-        let binding = Binding::parse("relapse.toml", BINDING).unwrap();
+        let binding = ServiceFile::parse("relapse.toml", BINDING).unwrap();
         let url = Url::new(upstream.clone(), &binding, String::new(), 100, Duration::ZERO);
-        let peer = Peer {
+        let peer = FramingSubject {
             target: &url,
             binding: &binding,
             name: upstream.to_string(),
@@ -226,7 +229,7 @@ fn what_came_is_judged(
         replies: vec![Reply::Pong("1".into()), Reply::Pong("2".into()), Reply::Answer],
         code: Some(CloseCode(3000)),
     };
-    let events: Vec<Event> = saw.into_iter().map(|saw| Event { at: Duration::ZERO, saw }).collect();
+    let events: Vec<BehaviorEvent> = saw.into_iter().map(|saw| BehaviorEvent { at: Duration::ZERO, saw }).collect();
     let judged = judge(&expected, &owed, &events);
     assert_eq!((judged.behavior, judged.evidence.as_str()), (behavior, evidence));
 }
@@ -325,7 +328,7 @@ fn case_with(send: &str) -> String {
     )
 }
 
-fn written(send: &str, request: &str) -> Result<Vec<Written>, String> {
+fn written(send: &str, request: &str) -> Result<Vec<WrittenPart>, String> {
     let cases = FrameCase::parse("group.toml", &case_with(send)).unwrap();
     cases[0].variants[0].write(request, &mut fastrand::Rng::with_seed(1))
 }
@@ -359,7 +362,7 @@ const ASK: &str = r#"{"type":"ask"}"#;
     b"\x81\x10  {\"type\":\"ask\"}"
 )]
 fn an_entry_is_written_as_it_says(#[case] send: &str, #[case] expected: &[u8]) {
-    assert_eq!(written(send, ASK), Ok(vec![Written::Bytes(expected.to_vec())]));
+    assert_eq!(written(send, ASK), Ok(vec![WrittenPart::Bytes(expected.to_vec())]));
 }
 
 #[test]

@@ -8,9 +8,9 @@ use relapse_backend::{
 use relapse_core::{
     client::{
         credential::{Credential, CredentialPlace, Form},
-        step::{Act, Request},
+        step::{Action, Request},
     },
-    judge::{classify::Reading, outcome::Class},
+    judge::{classify::Exchange, outcome::Class},
     record::transcript::Transcript,
 };
 use rstest::rstest;
@@ -21,7 +21,7 @@ const ENVIRONMENTS: [Environment; 4] =
     [Environment::Development, Environment::Testing, Environment::Staging, Environment::Production];
 
 fn upgrade(request: Request, environment: Environment) -> Transcript {
-    let steps = [step(Act::Open(request)), wait("connection_established")];
+    let steps = [step(Action::Open(request)), wait("connection_established")];
     on_backend(Revision::repaired(), environment, "uvicorn-0.35", Vec::new(), &steps)
 }
 
@@ -49,7 +49,7 @@ fn a_credential_opens_a_session_or_is_refused(
                     ..Request::standard("GET", "/ws")
                 };
                 let transcript = upgrade(request, environment);
-                let reading = Reading::of(&transcript, 0);
+                let reading = Exchange::of(&transcript, 0);
                 let outcome = reading.outcome();
                 assert_eq!(outcome.class, expected, "{kind:?} by {place:?} in {environment} for {user}: {outcome}");
                 assert_eq!(reading.is_welcomed_as_itself(), expected == Class::Served);
@@ -71,7 +71,7 @@ fn two_credentials_must_agree(#[case] second: Credential, #[case] user: &str, #[
         let token = issuer.credential(second, user, Form::Token).text;
         let query = format!("token={token}").into_bytes();
         let transcript = upgrade(Request { query, ..Request::standard("GET", "/ws") }, environment);
-        let reading = Reading::of(&transcript, 0);
+        let reading = Exchange::of(&transcript, 0);
         // The classification knows of the first credential only, which is why a refusal looks like a mask to it.
         assert_eq!(reading.outcome().class, expected, "{second:?} of {user} in {environment}");
         let status = reading.response.map(|head| head.status);

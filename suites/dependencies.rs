@@ -24,7 +24,7 @@ use relapse::{
     trial::Trial,
 };
 use relapse_backend::{
-    conductor::{Conductor, KNOWN},
+    conductor::{BackendRunner, KNOWN},
     dependency::{
         Dependencies,
         Dependency::{self, AgentSupervisor, AuthService, SecretManager},
@@ -35,9 +35,9 @@ use relapse_backend::{
 use relapse_core::{
     asgi::exception::Exception,
     fault::{CallFault, FaultKind, setting::Time},
-    judge::verdict::Judged,
+    judge::verdict::RunResult,
 };
-use relapse_simulate::{application::Promise, recorder::Scribe};
+use relapse_simulate::{application::BoxFuture, recorder::ExchangeRecorder};
 use rstest::rstest;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
@@ -104,7 +104,7 @@ enum Slow {
 }
 
 /// A call as the plan has it: its answer, and the fate of that answer on its way.
-fn meet(scribe: &Scribe, dependency: Dependency, operation: &'static str, slow: Slow) -> (Answer, Hardship) {
+fn meet(scribe: &ExchangeRecorder, dependency: Dependency, operation: &'static str, slow: Slow) -> (Answer, Hardship) {
     let mut answer = Answer { status: 200, body: r#"{"ok":true}"#.to_owned() };
     let mut delay = Duration::ZERO;
     for (index, fault) in faults_met(scribe, dependency, operation) {
@@ -261,7 +261,7 @@ struct OverHttp {
 impl OverHttp {
     async fn call(
         &self,
-        scribe: &Scribe,
+        scribe: &ExchangeRecorder,
         dependency: Dependency,
         operation: &'static str,
     ) -> Result<Bytes, DependencyError> {
@@ -303,12 +303,12 @@ impl OverHttp {
 }
 
 impl Dependencies for OverHttp {
-    fn call(&self, dependency: Dependency, operation: &'static str) -> Promise<'_, Result<Bytes, DependencyError>> {
+    fn call(&self, dependency: Dependency, operation: &'static str) -> BoxFuture<'_, Result<Bytes, DependencyError>> {
         if !SERVICES.contains(&dependency) {
             return InMemory.call(dependency, operation);
         }
         Box::pin(async move {
-            let Some(scribe) = Scribe::current() else { return InMemory.call(dependency, operation).await };
+            let Some(scribe) = ExchangeRecorder::current() else { return InMemory.call(dependency, operation).await };
             let result = OverHttp::call(self, &scribe, dependency, operation).await;
             record_call(&scribe, dependency, operation, &result);
             result
@@ -326,7 +326,7 @@ fn is_about_a_service(case: &Case) -> bool {
 }
 
 /// The result of a run: each exchange's class and cause, which checks have a finding, and how often each fault acted.
-fn essence(judged: &Judged) -> (Vec<String>, BTreeSet<String>, &[u32]) {
+fn essence(judged: &RunResult) -> (Vec<String>, BTreeSet<String>, &[u32]) {
     let outcomes = judged.outcomes.iter().map(|outcome| format!("{:?} {:?}", outcome.class, outcome.cause)).collect();
     let complaints = judged.findings.iter().map(|finding| finding.check.to_owned()).collect();
     (outcomes, complaints, &judged.transcript.fired)
@@ -336,8 +336,8 @@ fn essence(judged: &Judged) -> (Vec<String>, BTreeSet<String>, &[u32]) {
 struct BothWays {
     server: MockServer,
     over_http: Arc<OverHttp>,
-    memory: Conductor,
-    wire: Conductor,
+    memory: BackendRunner,
+    wire: BackendRunner,
 }
 
 impl BothWays {
@@ -348,8 +348,8 @@ impl BothWays {
             server
         });
         let over_http = Arc::new(OverHttp { server: *server.address(), slow, calls: AtomicUsize::new(0) });
-        let wire = Conductor::depending_on(Arc::clone(&over_http) as _);
-        BothWays { server, over_http, memory: Conductor::default(), wire }
+        let wire = BackendRunner::depending_on(Arc::clone(&over_http) as _);
+        BothWays { server, over_http, memory: BackendRunner::default(), wire }
     }
 
     fn compare(&self, trial: &Trial, revision: Revision, name: &str) {

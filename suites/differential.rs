@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use relapse::{binding::Binding, discover::read_edge_fault, run, target::Target as _};
+use relapse::{binding::ServiceFile, discover::read_edge_fault, run, target::Target as _};
 use relapse_core::{
     asgi::event::Inbound,
-    client::step::{Act, Request, Step},
+    client::step::{Action, Request, Step},
     fault::Fault,
     plan::Plan,
-    record::transcript::{Transcript, What},
+    record::transcript::{EventKind, Transcript},
 };
 use relapse_python::{
     app::Python as PythonTarget,
-    differential::{Difference, Program, Setup, compare},
+    differential::{DifferentialSetup, GeneratedApp, ProgramDifference, compare},
     process::{ServerChoice, Site as PythonSite},
 };
 use relapse_simulate::clock::{Clock, Runtime};
@@ -38,9 +38,9 @@ fn programs_show_the_same_in_memory_and_for_real() {
         let profile = profile(name);
         let server: ServerChoice = profile.choice.parse().unwrap();
         let python = interpreter(&server);
-        let setup = Setup { server, profile, seed: 1, programs: PROGRAMS };
+        let setup = DifferentialSetup { server, profile, seed: 1, programs: PROGRAMS };
         let compared = compare(&setup, &python, &|_| {}).unwrap();
-        let describe = |difference: &Difference| {
+        let describe = |difference: &ProgramDifference| {
             let (memory, server) = (difference.memory.0.join("\n"), difference.server.0.join("\n"));
             format!(
                 "{name}, seed {}\n{}\nin memory\n{memory}\nfor real\n{server}",
@@ -58,8 +58,8 @@ fn programs_show_the_same_in_memory_and_for_real() {
 fn programs_come_from_their_seed() {
     let mut words = BTreeSet::new();
     for seed in 0..1000 {
-        let program = Program::draw(seed);
-        assert_eq!(program, Program::draw(seed));
+        let program = GeneratedApp::draw(seed);
+        assert_eq!(program, GeneratedApp::draw(seed));
         words.extend(program.to_string().split([' ', ',', '\n', ':', '.']).map(str::to_owned));
     }
     let all = [
@@ -105,7 +105,7 @@ fn converse(text: &str, server: &str, scripts: &[(&[Step], Vec<Fault>)]) -> Vec<
     fs::write(directory.path().join("service.py"), text).unwrap();
     let site: PythonSite = site(&python, directory.path(), "service:app");
     Runtime::new(Clock::Virtual).block_on(async {
-        let launched = PythonTarget::launch(site, &Binding::default(), String::new(), profile(server), 1).await;
+        let launched = PythonTarget::launch(site, &ServiceFile::default(), String::new(), profile(server), 1).await;
         let (target, _) = launched.unwrap();
         let mut transcripts = Vec::new();
         for (steps, faults) in scripts {
@@ -120,16 +120,16 @@ fn converse(text: &str, server: &str, scripts: &[(&[Step], Vec<Fault>)]) -> Vec<
 
 /// How the application's calls ended, each with its place.
 fn ends(transcript: &Transcript) -> Vec<String> {
-    let end = |what: &What| match what {
-        What::Returned => Some("returned".to_owned()),
-        What::Raised(exception) => Some(exception.located()),
+    let end = |what: &EventKind| match what {
+        EventKind::Returned => Some("returned".to_owned()),
+        EventKind::Raised(exception) => Some(exception.located()),
         _ => None,
     };
     transcript.events.iter().filter_map(|event| end(&event.what)).collect()
 }
 
 fn open(path: &str) -> Step {
-    step(Act::Open(Request::standard("GET", path)))
+    step(Action::Open(Request::standard("GET", path)))
 }
 
 /// Keeps the send of every caller for good, and greets all of them whenever one comes.
@@ -153,7 +153,7 @@ async def app(scope, receive, send):
 #[case::hypercorn("hypercorn-0.18", "returned")]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_send_after_the_call_ends(#[case] server: &str, #[case] expected: &str) {
-    let visit: &[Step] = &[open("/"), step(Act::Leave)];
+    let visit: &[Step] = &[open("/"), step(Action::Leave)];
     let scripts = [(visit, Vec::new()), (visit, Vec::new())];
     let transcripts = converse(GREETER, server, &scripts);
     assert_eq!(ends(&transcripts[0]), ["returned"]);
@@ -182,7 +182,7 @@ async def app(scope, receive, send):
     let end = ends(&transcripts[0]).concat();
     assert!(end.starts_with(expected) && end.ends_with("(service.py:6 in app)"), "{end}");
     let status = transcripts[0].events.iter().find_map(|event| match &event.what {
-        What::ResponseSeen(head) => Some(head.status),
+        EventKind::ResponseSeen(head) => Some(head.status),
         _ => None,
     });
     assert_eq!(status, Some(500));
@@ -204,13 +204,13 @@ async def app(scope, receive, send):
         pass
 ";
     let upload = Request { body: vec![b'u'; 300], ..Request::standard("POST", "/upload") };
-    let steps: &[Step] = &[step(Act::Request(upload))];
+    let steps: &[Step] = &[step(Action::Request(upload))];
     let cut = read_edge_fault("cut direction=to-server after_bytes=350").unwrap();
     let transcripts = converse(text, server, &[(steps, vec![cut])]);
-    let told = |what: &What| match what {
-        What::Received(Inbound::HttpRequest { body, more_body: true }) if !body.is_empty() => Some("more"),
-        What::Received(Inbound::HttpRequest { .. }) => Some("whole"),
-        What::Received(Inbound::HttpDisconnect) => Some("gone"),
+    let told = |what: &EventKind| match what {
+        EventKind::Received(Inbound::HttpRequest { body, more_body: true }) if !body.is_empty() => Some("more"),
+        EventKind::Received(Inbound::HttpRequest { .. }) => Some("whole"),
+        EventKind::Received(Inbound::HttpDisconnect) => Some("gone"),
         _ => None,
     };
     let told: Vec<&str> = transcripts[0].events.iter().filter_map(|event| told(&event.what)).collect();
@@ -223,7 +223,7 @@ fn the_application_knows_every_act() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/apps/programs.py");
     let text = fs::read_to_string(path).unwrap();
     for seed in 0..300 {
-        let program = Program::draw(seed);
+        let program = GeneratedApp::draw(seed);
         for act in program.connections.iter().flat_map(|connection| connection.segments.iter().flatten()) {
             let name = act.to_string();
             let name = name.rsplit('.').next().unwrap().split(':').next().unwrap().to_owned();

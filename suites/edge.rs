@@ -5,11 +5,11 @@ use relapse::environment::Environment;
 use relapse_backend::revision::Revision;
 use relapse_core::{
     fault::{Fault, FaultKind, HeadEdit, Trigger, setting::Token},
-    judge::{classify::Reading, outcome::Class},
-    record::transcript::What,
+    judge::{classify::Exchange, outcome::Class},
+    record::transcript::EventKind,
     wire::head::header,
 };
-use relapse_simulate::profile::{Answer, Reception};
+use relapse_simulate::profile::{Reception, RefusalAnswer};
 use rstest::rstest;
 
 use crate::support::{on_backend, open, profile, server_names, wait};
@@ -36,7 +36,7 @@ fn a_changed_request_gets_what_it_deserves(#[case] edit: HeadEdit, #[case] expec
         let transcript = on_backend(Revision::repaired(), Environment::Staging, server, vec![fault], &steps);
         assert_eq!(transcript.fired, [1], "{edit} behind {server}");
         // A second credential is nothing that the classification knows of; the service refuses two that disagree.
-        let outcome = Reading::of(&transcript, 0).outcome();
+        let outcome = Exchange::of(&transcript, 0).outcome();
         assert_eq!(outcome.class, expected, "{edit} behind {server}: {outcome}");
     }
 }
@@ -51,10 +51,10 @@ fn an_upgrade_is_a_get() {
         let transcript = on_backend(Revision::repaired(), Environment::Staging, server, vec![fault], &steps);
         let expected = match &profile(server).handshake.post {
             Reception::Accepted => Class::Served,
-            Reception::Refused(Answer::Hang) => Class::CutByFault,
+            Reception::Refused(RefusalAnswer::Hang) => Class::CutByFault,
             _ => Class::RefusedRequest,
         };
-        assert_eq!(Reading::of(&transcript, 0).outcome().class, expected, "behind {server}");
+        assert_eq!(Exchange::of(&transcript, 0).outcome().class, expected, "behind {server}");
     }
 }
 
@@ -64,7 +64,7 @@ fn nothing_else_is_changed() {
     let edit = HeadEdit::Set { header: name("Host"), value: b"[::1".to_vec().into() };
     let fault = Fault { kind: FaultKind::Head(edit), trigger: Trigger::default() };
     let transcript = on_backend(Revision::repaired(), Environment::Staging, "uvicorn-0.35", vec![fault], &[open()]);
-    let reading = Reading::of(&transcript, 0);
+    let reading = Exchange::of(&transcript, 0);
     let (sent, delivered) = (reading.request.unwrap(), reading.delivered.unwrap());
     assert_eq!((&sent.method, &sent.target), (&delivered.method, &delivered.target));
     let without_host = |head: &relapse_core::wire::head::RequestHead| {
@@ -74,6 +74,8 @@ fn nothing_else_is_changed() {
     assert_eq!(without_host(sent), without_host(delivered));
     assert_eq!(header(&delivered.headers, "host"), Some(&b"[::1"[..]));
     assert!(
-        transcript.of(0).any(|event| matches!(&event.what, What::FaultFired { detail, .. } if detail.contains("Host")))
+        transcript
+            .of(0)
+            .any(|event| matches!(&event.what, EventKind::FaultFired { detail, .. } if detail.contains("Host")))
     );
 }

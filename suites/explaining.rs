@@ -7,20 +7,20 @@ use std::sync::Arc;
 use relapse::{
     discover::{Catalogue, servers},
     environment::Environment,
-    explain::{Explanation, Kind, Passage},
+    explain::{Explanation, PossibleServers, UpgradePassage},
     judge,
     trial::Trial,
 };
 use relapse_backend::{
-    conductor::{Conductor, KNOWN},
+    conductor::{BackendRunner, KNOWN},
     revision::Revision,
 };
 use relapse_core::{
     asgi::{event::Outbound, exception::Exception},
-    client::step::{Act, Request, Step},
+    client::step::{Action, Request, Step},
     fault::{FaultKind, HeadEdit, Place},
-    judge::{cause::Cause, classify::Reading},
-    record::transcript::{Event, Level, Party, Transcript, What},
+    judge::{cause::Cause, classify::Exchange},
+    record::transcript::{Actor, Event, EventKind, Level, Transcript},
 };
 use relapse_simulate::application::Application;
 use rstest::rstest;
@@ -30,7 +30,7 @@ use crate::support::{Ends, Scripted, converse, on_backend, profile, step, wait};
 /// The requests that identify a server.
 fn asked(server: &str) -> [Transcript; 2] {
     let keyless = Request { without: vec!["Sec-WebSocket-Key".to_owned()], ..Request::standard("GET", "/ws") };
-    let acts = [Act::Open(keyless), Act::Request(Request::standard("GET", "/health"))];
+    let acts = [Action::Open(keyless), Action::Request(Request::standard("GET", "/health"))];
     let ask = |act| on_backend(Revision::repaired(), Environment::Staging, server, Vec::new(), &[step(act)] as &[Step]);
     acts.map(ask)
 }
@@ -40,8 +40,8 @@ fn every_server_is_recognized() {
     let servers = servers().unwrap();
     for profile in &servers {
         let transcripts = asked(&profile.name);
-        let readings = transcripts.each_ref().map(|transcript| Reading::of(transcript, 0));
-        let kind = Kind::of(&servers, &readings, readings.first());
+        let readings = transcripts.each_ref().map(|transcript| Exchange::of(transcript, 0));
+        let kind = PossibleServers::of(&servers, &readings, readings.first());
         let names: Vec<&str> = kind.profiles.iter().map(|profile| profile.name.as_str()).collect();
         // Between these two versions nothing changed that can be seen in a handshake.
         let expected = match profile.name.as_str() {
@@ -52,7 +52,7 @@ fn every_server_is_recognized() {
         };
         assert_eq!(names, expected, "{kind}");
         // Its plain answer alone names the server, though not the version.
-        let named = Kind::of(&servers, &readings[1..], None);
+        let named = PossibleServers::of(&servers, &readings[1..], None);
         assert!(named.profiles.iter().any(|named| named.name == profile.name), "{named}");
     }
 }
@@ -65,13 +65,13 @@ fn every_server_is_recognized() {
 fn a_server_behind_another_name(#[case] server: &str, #[case] expected: &str) {
     let mut transcripts = asked(server);
     for event in transcripts.iter_mut().flat_map(|transcript| &mut transcript.events) {
-        if let What::ResponseSeen(head) = &mut event.what {
+        if let EventKind::ResponseSeen(head) = &mut event.what {
             head.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(b"server"));
             head.headers.push((b"server"[..].into(), b"cloudflare"[..].into()));
         }
     }
-    let readings = transcripts.each_ref().map(|transcript| Reading::of(transcript, 0));
-    assert_eq!(Kind::of(&servers().unwrap(), &readings, readings.first()).to_string(), expected);
+    let readings = transcripts.each_ref().map(|transcript| Exchange::of(transcript, 0));
+    assert_eq!(PossibleServers::of(&servers().unwrap(), &readings, readings.first()).to_string(), expected);
 }
 
 /// Wherever a case's version with the bug crashes, falls silent or closes with 1011, what the wire tells has the real cause in
@@ -88,7 +88,7 @@ fn explanations_have_the_real_cause() {
     const OWN: [Cause; 2] = [Cause::AppDecision, Cause::AppSent1011];
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
     let cases = Catalogue::read(&directory, KNOWN).unwrap().cases;
-    let conductor = Conductor::default();
+    let conductor = BackendRunner::default();
     let (mut explained, mut sole, mut observed) = (BTreeMap::new(), 0, 0);
     for trial in Trial::of(&cases, &servers().unwrap(), None) {
         // Effects of a fault between client and server are not the server's.
@@ -96,7 +96,7 @@ fn explanations_have_the_real_cause() {
             continue;
         }
         let judged = conductor.run(&trial, Revision::from(&trial.case.twin), 1).unwrap();
-        let kind = Kind { profiles: vec![profile(&trial.profile.name)], by: "its name" };
+        let kind = PossibleServers { profiles: vec![profile(&trial.profile.name)], by: "its name" };
         for (exchange, outcome) in judged.outcomes.iter().enumerate() {
             let reading = judge::reading(&judged, exchange).unwrap();
             if !TOLD.contains(&outcome.cause) || outcome.class.is_good() {
@@ -105,7 +105,7 @@ fn explanations_have_the_real_cause() {
             let name = format!("{} behind {}: {outcome}", trial.case.name, trial.profile.name);
             // An application that closed before it crashed, or whose close did not get through, made the decision
             // itself.
-            let closed = |event: &&Event| matches!(event.what, What::Sent(Outbound::WebsocketClose { .. }));
+            let closed = |event: &&Event| matches!(event.what, EventKind::Sent(Outbound::WebsocketClose { .. }));
             let decided = reading.events.iter().copied().any(|event| closed(&event));
             let seen = kind.explain(&reading, &outcome.ending).filter(Explanation::is_certain);
             if let Some(explanation) = &seen {
@@ -115,9 +115,9 @@ fn explanations_have_the_real_cause() {
                 observed += 1;
             }
             let mut wire = judged.transcript.clone();
-            wire.events.retain(|event| event.party == Party::Probe);
+            wire.events.retain(|event| event.party == Actor::Probe);
             let explanation = kind
-                .explain(&Reading::of(&wire, exchange), &outcome.ending)
+                .explain(&Exchange::of(&wire, exchange), &outcome.ending)
                 .unwrap_or_else(|| panic!("{name}: nothing"));
             assert!(!explanation.is_certain(), "{name}: only the wire is seen, and yet {explanation}");
             let is_told = explanation.causes.contains(&outcome.cause)
@@ -133,14 +133,14 @@ fn explanations_have_the_real_cause() {
 
 /// An upgrade with an answer to a plain request: from outside the headers may be lost on the way.
 #[rstest]
-#[case::not_found(404, "not found", Passage::Doubtful)]
-#[case::no_upgrade(400, "Connection header did not include 'upgrade'", Passage::Doubtful)]
-#[case::upgrade_required(426, "", Passage::Doubtful)]
-#[case::a_page(200, "<html>", Passage::Doubtful)]
-#[case::moved(301, "", Passage::Doubtful)]
-#[case::refused(403, "", Passage::Arrived)]
-#[case::broken(500, "Internal Server Error", Passage::Arrived)]
-fn an_upgrade_with_a_plain_answer(#[case] status: u16, #[case] body: &'static str, #[case] expected: Passage) {
+#[case::not_found(404, "not found", UpgradePassage::Doubtful)]
+#[case::no_upgrade(400, "Connection header did not include 'upgrade'", UpgradePassage::Doubtful)]
+#[case::upgrade_required(426, "", UpgradePassage::Doubtful)]
+#[case::a_page(200, "<html>", UpgradePassage::Doubtful)]
+#[case::moved(301, "", UpgradePassage::Doubtful)]
+#[case::refused(403, "", UpgradePassage::Arrived)]
+#[case::broken(500, "Internal Server Error", UpgradePassage::Arrived)]
+fn an_upgrade_with_a_plain_answer(#[case] status: u16, #[case] body: &'static str, #[case] expected: UpgradePassage) {
     let server = profile("uvicorn-0.54");
     let application = Scripted::new(move |_, mut ends: Ends| async move {
         ends.receive().await?;
@@ -148,36 +148,36 @@ fn an_upgrade_with_a_plain_answer(#[case] status: u16, #[case] body: &'static st
         ends.send(Outbound::ResponseBody { body: body.as_bytes().to_vec(), more_body: false }).await
     });
     let asked = |act| converse(Arc::clone(&application) as Arc<dyn Application>, &server, &[step(act)]).events;
-    let is_sent = |event: &Event| matches!(event.what, What::RequestSent { .. });
+    let is_sent = |event: &Event| matches!(event.what, EventKind::RequestSent { .. });
     // As a proxy makes a plain request of an upgrade.
-    let upgrade = asked(Act::Open(Request::standard("GET", "/ws")));
-    let plain = asked(Act::Request(Request::standard("GET", "/ws")));
-    let seen = plain.into_iter().filter(|event| event.party == Party::Probe && !is_sent(event));
+    let upgrade = asked(Action::Open(Request::standard("GET", "/ws")));
+    let plain = asked(Action::Request(Request::standard("GET", "/ws")));
+    let seen = plain.into_iter().filter(|event| event.party == Actor::Probe && !is_sent(event));
     let events = upgrade.into_iter().filter(is_sent).chain(seen).collect();
     let transcript = Transcript { events, ..Transcript::default() };
-    let reading = Reading::of(&transcript, 0);
-    let kind = Kind { profiles: vec![server.clone()], by: "its name" };
+    let reading = Exchange::of(&transcript, 0);
+    let kind = PossibleServers { profiles: vec![server.clone()], by: "its name" };
     let explanation = kind.explain(&reading, &reading.outcome().ending).unwrap();
     assert_eq!((explanation.passage, explanation.is_certain()), (expected, false), "{explanation}");
     let is_said = explanation.to_string().contains("may not have reached the server");
-    assert_eq!(is_said, expected == Passage::Doubtful, "{explanation}");
-    assert!(expected == Passage::Arrived || explanation.sole_cause().is_none(), "{explanation}");
+    assert_eq!(is_said, expected == UpgradePassage::Doubtful, "{explanation}");
+    assert!(expected == UpgradePassage::Arrived || explanation.sole_cause().is_none(), "{explanation}");
     // Where no server is recognized, that is all that can be said.
-    let unknown = Kind::default().explain(&reading, &reading.outcome().ending);
-    assert_eq!(unknown.is_some(), expected == Passage::Doubtful, "{unknown:?}");
+    let unknown = PossibleServers::default().explain(&reading, &reading.outcome().ending);
+    assert_eq!(unknown.is_some(), expected == UpgradePassage::Doubtful, "{unknown:?}");
 }
 
 /// A server that names another fault of the handshake took the request for an upgrade.
 #[test]
 fn a_refused_handshake_arrived() {
     let mut transcript = asked("uvicorn-0.54").into_iter().next().unwrap();
-    transcript.events.retain(|event| event.party == Party::Probe);
-    let reading = Reading::of(&transcript, 0);
+    transcript.events.retain(|event| event.party == Actor::Probe);
+    let reading = Exchange::of(&transcript, 0);
     let ending = reading.outcome().ending;
-    let told = |kind: Kind| kind.explain(&reading, &ending).map(|explanation| explanation.passage);
+    let told = |kind: PossibleServers| kind.explain(&reading, &ending).map(|explanation| explanation.passage);
     let server = profile("uvicorn-0.54");
-    assert_eq!(told(Kind { profiles: vec![server], by: "its name" }), Some(Passage::Arrived));
-    assert_eq!(told(Kind::default()), Some(Passage::Doubtful), "nobody knows whose words these are");
+    assert_eq!(told(PossibleServers { profiles: vec![server], by: "its name" }), Some(UpgradePassage::Arrived));
+    assert_eq!(told(PossibleServers::default()), Some(UpgradePassage::Doubtful), "nobody knows whose words these are");
 }
 
 /// The log of a server that the harness started is evidence, and so is an exception that the app handled.
@@ -188,18 +188,18 @@ fn a_refused_handshake_arrived() {
 #[case("ASGI callable returned without starting response.", Cause::ReturnedWithoutResponse)]
 fn what_a_server_logs_is_seen(#[case] message: &str, #[case] expected: Cause) {
     let server = profile("uvicorn-0.54");
-    let steps = [step(Act::Request(Request::standard("GET", "/health")))];
+    let steps = [step(Action::Request(Request::standard("GET", "/health")))];
     let mut transcript = converse(Scripted::new(|_, _| async { Ok(()) }), &server, &steps);
-    transcript.events.retain(|event| event.party == Party::Probe);
+    transcript.events.retain(|event| event.party == Actor::Probe);
     let explained = |transcript: &Transcript| {
-        let reading = Reading::of(transcript, 0);
-        Kind::default().explain(&reading, &reading.outcome().ending)
+        let reading = Exchange::of(transcript, 0);
+        PossibleServers::default().explain(&reading, &reading.outcome().ending)
     };
     assert_eq!(explained(&transcript), None, "without the log nothing is known");
     let mut event = transcript.events[0].clone();
-    event.party = Party::Application;
-    let logged = What::Logged { level: Level::Error, message: message.to_owned() };
-    let handled = What::Handled(Exception::new("KeyError", "'a'"));
+    event.party = Actor::Application;
+    let logged = EventKind::Logged { level: Level::Error, message: message.to_owned() };
+    let handled = EventKind::Handled(Exception::new("KeyError", "'a'"));
     transcript.events.push(Event { what: handled, ..event.clone() });
     transcript.events.push(Event { what: logged, ..event });
     let explanation = explained(&transcript).unwrap();
@@ -212,11 +212,11 @@ fn what_a_server_logs_is_seen(#[case] message: &str, #[case] expected: Cause) {
 #[test]
 fn what_the_edge_took_is_certain() {
     let faults = vec![FaultKind::Head(HeadEdit::HopByHop {}).into()];
-    let open = step(Act::Open(Request::standard("GET", "/ws")));
+    let open = step(Action::Open(Request::standard("GET", "/ws")));
     let transcript = on_backend(Revision::repaired(), Environment::Staging, "uvicorn-0.54", faults, &[open]);
-    let reading = Reading::of(&transcript, 0);
+    let reading = Exchange::of(&transcript, 0);
     let ending = reading.outcome().ending;
-    let explanation = Kind::default().explain(&reading, &ending).unwrap();
+    let explanation = PossibleServers::default().explain(&reading, &ending).unwrap();
     assert_eq!(
         explanation.to_string(),
         "the headers Upgrade and Connection did not reach the server (certain)",
@@ -228,7 +228,7 @@ fn what_the_edge_took_is_certain() {
 #[test]
 fn a_1011_of_uvicorn_is_no_crash() {
     let server = profile("uvicorn-0.35");
-    let kind = Kind { profiles: vec![server.clone()], by: "its name" };
+    let kind = PossibleServers { profiles: vec![server.clone()], by: "its name" };
     let told = |code: Option<u16>| {
         let application = Scripted::new(move |_, mut ends: Ends| async move {
             ends.receive().await?;
@@ -238,9 +238,9 @@ fn a_1011_of_uvicorn_is_no_crash() {
                 None => Err(Exception::new("ValueError", "no")),
             }
         });
-        let open = step(Act::Open(Request::standard("GET", "/ws")));
+        let open = step(Action::Open(Request::standard("GET", "/ws")));
         let transcript = converse(application, &server, &[open, wait("anything")]);
-        let reading = Reading::of(&transcript, 0);
+        let reading = Exchange::of(&transcript, 0);
         let ending = reading.outcome().ending;
         let explanation = kind.explain(&reading, &ending).unwrap();
         (ending.to_string(), explanation.causes)

@@ -12,18 +12,18 @@ use relapse_core::{
         scope::{Scope, ScopeType, keys},
         value::Value,
     },
-    client::step::{Act, Request},
+    client::step::{Action, Request},
     fault::{
         AnswerEdit, Breach, CallFault, Calls, Carries, Direction, EventFault, Events, Fault, FaultKind, FrameFault,
         Frames, HeadEdit, HeaderForm, ScopeEdit, StreamFault, Trigger,
-        setting::{Count, Settings, Time},
+        setting::{Count, GivenSettings, Time},
     },
     judge::{
         cause::Cause,
-        classify::Reading,
+        classify::Exchange,
         outcome::{Class, Ending},
     },
-    record::transcript::{BodyEnd, Transcript, What},
+    record::transcript::{BodyEnd, EventKind, Transcript},
     wire::{
         close_code::CloseCode,
         frame::Opcode,
@@ -41,9 +41,9 @@ fn session() -> Vec<relapse_core::client::step::Step> {
     vec![
         open(),
         wait("connection_established"),
-        step(Act::SendText(ask)),
+        step(Action::SendText(ask)),
         wait("agent_completed"),
-        step(Act::Close(CloseCode::NORMAL)),
+        step(Action::Close(CloseCode::NORMAL)),
     ]
 }
 
@@ -63,12 +63,12 @@ fn once(kind: FaultKind, nth: u32) -> Fault {
     Fault { kind, trigger: Trigger { nth, times: Some(1), ..Trigger::default() } }
 }
 
-fn count(transcript: &Transcript, wanted: impl Fn(&What) -> bool) -> usize {
+fn count(transcript: &Transcript, wanted: impl Fn(&EventKind) -> bool) -> usize {
     transcript.events.iter().filter(|event| wanted(&event.what)).count()
 }
 
 fn outcome(transcript: &Transcript) -> relapse_core::judge::outcome::Outcome {
-    Reading::of(transcript, 0).outcome()
+    Exchange::of(transcript, 0).outcome()
 }
 
 /// Faults that only delay, slice or cut messages in the middle go unnoticed: the same session, frame for frame.
@@ -87,7 +87,7 @@ fn what_is_only_carried_otherwise_arrives(#[case] fault: impl Into<Fault>) {
     let changed = under(vec![fault.clone()], &session());
     assert_eq!(outcome(&changed).class, Class::Served, "{fault}: {}", outcome(&changed));
     let untouched = under(Vec::new(), &session());
-    assert_eq!(Reading::of(&changed, 0).messages, Reading::of(&untouched, 0).messages, "{fault}");
+    assert_eq!(Exchange::of(&changed, 0).messages, Exchange::of(&untouched, 0).messages, "{fault}");
     let waits = !fault.to_string().contains("no such text");
     assert_eq!(changed.fired.iter().any(|&count| count > 0), waits, "{fault}");
 }
@@ -97,7 +97,7 @@ fn what_is_only_carried_otherwise_arrives(#[case] fault: impl Into<Fault>) {
 fn a_split_message_is_one_message() {
     let transcript = under(vec![frames(Direction::Both, FrameFault::Split {}).into()], &session());
     assert_eq!(outcome(&transcript).class, Class::Served);
-    assert_eq!(count(&transcript, |what| matches!(what, What::MessageSeen(_))), 7);
+    assert_eq!(count(&transcript, |what| matches!(what, EventKind::MessageSeen(_))), 7);
 }
 
 /// Breaks by the edge are its own: never a class that accuses the service.
@@ -114,7 +114,7 @@ fn a_broken_stream_is_unclean(#[case] fault: StreamFault, #[case] expected: Endi
     let is_same = std::mem::discriminant(&outcome.ending) == std::mem::discriminant(&expected);
     assert!(is_same, "{kind}: {outcome}");
     assert_eq!(transcript.fired, [1], "{kind}");
-    assert_eq!(transcript.residue, Some(relapse_core::record::transcript::Residue::default()), "{kind}");
+    assert_eq!(transcript.residue, Some(relapse_core::record::transcript::Leftovers::default()), "{kind}");
 }
 
 /// Every server gives a client up that breaks RFC 6455, the application ends, and the class is no drop.
@@ -132,10 +132,10 @@ fn a_violation_of_ours_is_unclean(
             (Class::CutByFault, Cause::Injected),
             "{rule} behind {server}: {outcome}"
         );
-        assert_eq!(count(&transcript, |what| matches!(what, What::Returned)), 1, "{rule} behind {server}");
+        assert_eq!(count(&transcript, |what| matches!(what, EventKind::Returned)), 1, "{rule} behind {server}");
         assert_eq!(
             transcript.residue,
-            Some(relapse_core::record::transcript::Residue::default()),
+            Some(relapse_core::record::transcript::Leftovers::default()),
             "{rule} behind {server}"
         );
     }
@@ -154,10 +154,10 @@ fn a_violation_of_ours_is_unclean(
 fn the_edge_closes_with_any_code(#[case] code: usize, #[case] legal: bool) {
     let close = FrameFault::Close { code: Count(code), reason: "idle".to_owned() };
     let transcript = under(vec![once(frames(Direction::ToClient, close), 2)], &session());
-    let refused = count(&transcript, |what| matches!(what, What::BadFrameSeen(_)));
+    let refused = count(&transcript, |what| matches!(what, EventKind::BadFrameSeen(_)));
     assert_eq!(refused, usize::from(!legal), "{code}");
     assert!(outcome(&transcript).class.is_good(), "{code}: {}", outcome(&transcript));
-    assert_eq!(count(&transcript, |what| matches!(what, What::Returned)), 1, "{code}");
+    assert_eq!(count(&transcript, |what| matches!(what, EventKind::Returned)), 1, "{code}");
 }
 
 #[rstest]
@@ -168,9 +168,9 @@ fn a_frame_is_carried_as_often_as_it_says(#[case] fault: FrameFault, #[case] exp
     let kind =
         FaultKind::Frame { frames: Frames { carries: Some(Carries::Text), ..any_frame(Direction::ToServer) }, fault };
     let transcript = under(vec![once(kind.clone(), 1)], &session());
-    let received = |what: &What| matches!(what, What::Received(event) if event.name() == "websocket.receive");
+    let received = |what: &EventKind| matches!(what, EventKind::Received(event) if event.name() == "websocket.receive");
     assert_eq!(count(&transcript, received), expected, "{kind}");
-    let pongs = |what: &What| matches!(what, What::FrameSeen(frame) if frame.opcode == Opcode::Pong);
+    let pongs = |what: &EventKind| matches!(what, EventKind::FrameSeen(frame) if frame.opcode == Opcode::Pong);
     assert_eq!(count(&transcript, pongs), if kind.name() == "inject_frame" { 300 } else { 0 });
 }
 
@@ -181,7 +181,7 @@ fn a_frame_fault_is_aimed() {
     let kind = FaultKind::Frame { frames: said, fault: FrameFault::Drop {} };
     let at = |step| Fault { kind: kind.clone(), trigger: Trigger { step: Some(step), ..Trigger::default() } };
     let lost = under(vec![at(4)], &session());
-    assert!(!Reading::of(&lost, 0).messages.iter().any(|name| name == "tool_executing"));
+    assert!(!Exchange::of(&lost, 0).messages.iter().any(|name| name == "tool_executing"));
     assert_eq!((outcome(&lost).class, lost.fired), (Class::CutByFault, vec![1]));
     assert_eq!(under(vec![at(2)], &session()).fired, [0]);
 }
@@ -190,12 +190,12 @@ fn a_frame_fault_is_aimed() {
 #[test]
 fn a_hijacked_answer_is_not_the_services() {
     let kind = FaultKind::Answer(AnswerEdit::Hijack { status: Count(502), body: "<html>".to_owned() });
-    for steps in [session(), vec![step(Act::Request(Request::standard("GET", "/health")))]] {
+    for steps in [session(), vec![step(Action::Request(Request::standard("GET", "/health")))]] {
         let transcript = under(vec![kind.clone().into()], &steps);
         let outcome = outcome(&transcript);
         assert_eq!(outcome.ending, Ending::Http { status: 502, complete: true });
         assert_eq!(outcome.class, Class::CutByFault);
-        assert_eq!(count(&transcript, |what| matches!(what, What::Returned)), 1);
+        assert_eq!(count(&transcript, |what| matches!(what, EventKind::Returned)), 1);
     }
 }
 
@@ -207,7 +207,7 @@ fn a_hijacked_answer_is_not_the_services() {
 fn a_spoilt_handshake_is_given_up(#[case] edit: AnswerEdit) {
     let transcript = under(vec![FaultKind::Answer(edit.clone()).into()], &session());
     assert_eq!(outcome(&transcript).class, Class::CutByFault, "{edit}: {}", outcome(&transcript));
-    let gives_up = |what: &What| matches!(what, What::HandshakeRefused { .. } | What::BadFrameSeen(_));
+    let gives_up = |what: &EventKind| matches!(what, EventKind::HandshakeRefused { .. } | EventKind::BadFrameSeen(_));
     assert_eq!(count(&transcript, gives_up), 1, "{edit}");
 }
 
@@ -217,16 +217,16 @@ fn a_refusal_may_keep_the_headers_of_an_upgrade() {
     let keep = || vec![FaultKind::Answer(AnswerEdit::KeepUpgrade {}).into()];
     let refused =
         Request { credential: relapse_core::client::credential::Credential::None, ..Request::standard("GET", "/ws") };
-    let transcript = under(keep(), &[step(Act::Open(refused))]);
+    let transcript = under(keep(), &[step(Action::Open(refused))]);
     assert_eq!((outcome(&transcript).class, transcript.fired.as_slice()), (Class::RefusedAuth, &[1][..]));
     let seen = transcript.events.iter().find_map(|event| match &event.what {
-        What::ResponseSeen(head) => Some(head.clone()),
+        EventKind::ResponseSeen(head) => Some(head.clone()),
         _ => None,
     });
     let seen = seen.unwrap();
     assert_eq!((seen.status, header(&seen.headers, "upgrade")), (401, Some(&b"websocket"[..])));
     assert_eq!(under(keep(), &session()).fired, [0]);
-    assert_eq!(under(keep(), &[step(Act::Request(Request::standard("GET", "/nowhere")))]).fired, [0]);
+    assert_eq!(under(keep(), &[step(Action::Request(Request::standard("GET", "/nowhere")))]).fired, [0]);
 }
 
 /// A first frame in the same write as the upgrade is answered once the session is open, and another request after its
@@ -239,9 +239,9 @@ fn what_follows_a_request_is_taken_after_it() {
     assert_eq!(outcome(&transcript).class, Class::Served);
     let again = b"GET /health HTTP/1.1\r\nHost: relapse.test\r\n\r\n".to_vec();
     let kind = FaultKind::Head(HeadEdit::Follow { bytes: again.into() });
-    let transcript = under(vec![kind.into()], &[step(Act::Request(Request::standard("GET", "/health")))]);
-    assert_eq!(count(&transcript, |what| matches!(what, What::Called { .. })), 2);
-    assert_eq!(count(&transcript, |what| matches!(what, What::BodySeen { end: BodyEnd::Surplus, .. })), 1);
+    let transcript = under(vec![kind.into()], &[step(Action::Request(Request::standard("GET", "/health")))]);
+    assert_eq!(count(&transcript, |what| matches!(what, EventKind::Called { .. })), 2);
+    assert_eq!(count(&transcript, |what| matches!(what, EventKind::BodySeen { end: BodyEnd::Surplus, .. })), 1);
 }
 
 /// Whatever a client asks for, the scope that each server makes of it obeys the specification.
@@ -292,7 +292,7 @@ fn any_scope_is_taken(
     for edit in edits {
         for (on, steps) in [
             (ScopeType::Websocket, ask.to_vec()),
-            (ScopeType::Http, vec![step(Act::Request(Request::standard("GET", "/health")))]),
+            (ScopeType::Http, vec![step(Action::Request(Request::standard("GET", "/health")))]),
         ] {
             let fault = FaultKind::Scope(edit.clone());
             let transcript = on_backend(Revision::repaired(), Environment::Staging, server, vec![fault.into()], &steps);
@@ -330,17 +330,20 @@ fn a_send_that_fails_ends_the_call(
     let disconnecting = vec![
         open(),
         wait("connection_established"),
-        step(Act::SendText(r#"{"type":"disconnect"}"#.to_owned())),
-        step(Act::Leave),
+        step(Action::SendText(r#"{"type":"disconnect"}"#.to_owned())),
+        step(Action::Leave),
     ];
-    for steps in [session(), disconnecting, vec![step(Act::Request(Request::standard("GET", "/health")))]] {
+    for steps in [session(), disconnecting, vec![step(Action::Request(Request::standard("GET", "/health")))]] {
         let transcript = under(vec![fault.clone()], &steps);
         let raised = count(&transcript, |what| {
-            matches!(what, What::Raised(_) | What::Logged { level: relapse_core::record::transcript::Level::Error, .. })
+            matches!(
+                what,
+                EventKind::Raised(_) | EventKind::Logged { level: relapse_core::record::transcript::Level::Error, .. }
+            )
         });
         assert_eq!(raised, 0, "{event} {nth}: {:?}", transcript.events.last());
         assert!(outcome(&transcript).class.is_good(), "{event} {nth}: {}", outcome(&transcript));
-        assert_eq!(transcript.residue, Some(relapse_core::record::transcript::Residue::default()));
+        assert_eq!(transcript.residue, Some(relapse_core::record::transcript::Leftovers::default()));
     }
 }
 
@@ -349,11 +352,11 @@ fn a_send_that_fails_ends_the_call(
 fn an_early_disconnect_ends_the_call(#[values(1000, 1001, 1005, 1006, 1012)] code: i64, #[values(1, 2)] nth: u32) {
     let fault = once(on_event("websocket.receive", EventFault::Give { given: disconnect(code) }), nth);
     let mut steps = session();
-    steps.insert(2, step(Act::SendText(r#"{"type":"ping"}"#.to_owned())));
+    steps.insert(2, step(Action::SendText(r#"{"type":"ping"}"#.to_owned())));
     let transcript = under(vec![fault], &steps);
     assert_eq!(transcript.fired, [1]);
-    assert_eq!(count(&transcript, |what| matches!(what, What::Returned)), 1);
-    assert_eq!(count(&transcript, |what| matches!(what, What::Raised(_))), 0);
+    assert_eq!(count(&transcript, |what| matches!(what, EventKind::Returned)), 1);
+    assert_eq!(count(&transcript, |what| matches!(what, EventKind::Raised(_))), 0);
 }
 
 /// An application raises on an event that is none (ASGI, Error Handling), and that is not held against it.
@@ -373,8 +376,8 @@ fn a_server_that_misbehaves_is_not_the_service(#[case] event: &str, #[case] faul
     let transcript = under(vec![once(on_event(event, fault.clone()), 1)], &session());
     assert_eq!(transcript.fired, [1], "{fault}");
     assert!(outcome(&transcript).class.is_good(), "{fault}: {}", outcome(&transcript));
-    assert_eq!(count(&transcript, |what| matches!(what, What::Returned | What::Raised(_))), 1, "{fault}");
-    assert_eq!(transcript.residue, Some(relapse_core::record::transcript::Residue::default()), "{fault}");
+    assert_eq!(count(&transcript, |what| matches!(what, EventKind::Returned | EventKind::Raised(_))), 1, "{fault}");
+    assert_eq!(transcript.residue, Some(relapse_core::record::transcript::Leftovers::default()), "{fault}");
 }
 
 /// A cancelled call sends nothing more: no frame, no close, no log.
@@ -385,11 +388,11 @@ fn a_cancelled_call_is_silent(#[values(1, 2, 3, 4, 5, 6, 7, 8)] nth: u32) {
     let cancelled = transcript
         .events
         .iter()
-        .position(|event| matches!(&event.what, What::CallRaised(exception) if exception.is_cancellation()));
+        .position(|event| matches!(&event.what, EventKind::CallRaised(exception) if exception.is_cancellation()));
     let after = &transcript.events[cancelled.unwrap()..];
-    assert!(!after.iter().any(|event| matches!(event.what, What::Sent(_))), "{nth}");
+    assert!(!after.iter().any(|event| matches!(event.what, EventKind::Sent(_))), "{nth}");
     assert!(
-        after.iter().any(|event| matches!(&event.what, What::Raised(exception) if exception.is_cancellation())),
+        after.iter().any(|event| matches!(&event.what, EventKind::Raised(exception) if exception.is_cancellation())),
         "{nth}"
     );
 }
@@ -433,10 +436,10 @@ fn a_chance_is_decided_by_the_seed() {
 #[test]
 fn a_client_that_reads_nothing_gets_everything_later() {
     let mut steps = session();
-    steps.insert(3, relapse_core::client::step::Step::new(Act::Freeze, Duration::from_secs(10)));
+    steps.insert(3, relapse_core::client::step::Step::new(Action::Freeze, Duration::from_secs(10)));
     let transcript = under(Vec::new(), &steps);
     assert_eq!(outcome(&transcript).class, Class::Served);
-    assert_eq!(count(&transcript, |what| matches!(what, What::StoppedReading)), 1);
+    assert_eq!(count(&transcript, |what| matches!(what, EventKind::StoppedReading)), 1);
 }
 
 /// The settings of every kind are read as they are written, and none is forgotten.
@@ -444,9 +447,9 @@ fn a_client_that_reads_nothing_gets_everything_later() {
 fn settings_survive_their_file() {
     let mut kinds = std::collections::BTreeSet::new();
     for seed in 0..5000 {
-        for fault in relapse::hunt::draw(seed, &relapse::hunt::Aim::everything(5, KNOWN)).faults {
+        for fault in relapse::hunt::draw(seed, &relapse::hunt::GeneratorConfig::everything(5, KNOWN)).faults {
             let settings = fault.kind.write().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-            let mut settings = Settings(settings);
+            let mut settings = GivenSettings(settings);
             let read = FaultKind::read(fault.kind.name(), &mut settings).unwrap().unwrap();
             assert_eq!(read, fault.kind);
             assert!(settings.0.is_empty(), "{}: {settings:?}", fault.kind);
@@ -469,9 +472,9 @@ fn a_defect_is_not_excused_by_a_fault_beside_it() {
     let defect = Revision::only(relapse_backend::defect::Defect::QueryParamsOnUrl);
     let transcript = on_backend(defect, Environment::Staging, SERVER, vec![slow.into()], &steps);
     assert_eq!(outcome(&transcript).class, Class::ServerError);
-    let raised = |what: &What| matches!(what, What::Raised(_));
+    let raised = |what: &EventKind| matches!(what, EventKind::Raised(_));
     assert_eq!(count(&transcript, raised), 1);
-    assert_eq!(count(&transcript, |what| matches!(what, What::Sent(Outbound::WebsocketAccept { .. }))), 0);
+    assert_eq!(count(&transcript, |what| matches!(what, EventKind::Sent(Outbound::WebsocketAccept { .. }))), 0);
 }
 
 /// A fault without a visible effect excuses nothing: the result of every case on its version with the bug is classed the same
@@ -485,7 +488,7 @@ fn a_defect_is_not_excused_by_a_fault_beside_it() {
 #[case::passed(FaultKind::Head(HeadEdit::Pass {}))]
 fn a_harmless_fault_excuses_nothing(#[case] kind: FaultKind) {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
-    let conductor = relapse_backend::conductor::Conductor::default();
+    let conductor = relapse_backend::conductor::BackendRunner::default();
     let mut looked_at = 0;
     for case in relapse::discover::Catalogue::read(&directory, KNOWN).unwrap().cases {
         let mut with = relapse::case::Case::clone(&case);
@@ -514,7 +517,7 @@ fn a_frame_fault_does_not_excuse_the_application(
     #[case] fault: FrameFault,
     #[case] expected: Class,
 ) {
-    let say = step(Act::SendText(r#"{"type":"no_such_type"}"#.to_owned()));
+    let say = step(Action::SendText(r#"{"type":"no_such_type"}"#.to_owned()));
     let steps = [open(), wait("connection_established"), say, wait("ack")];
     let fault = once(frames(Direction::Both, fault), 1);
     let transcript = on_backend(Revision::only(defect), Environment::Staging, SERVER, vec![fault], &steps);
@@ -531,9 +534,9 @@ fn frames_arrive_as_the_fault_says(#[case] fault: FrameFault, #[case] expected: 
     let trigger = Trigger { nth: 2, times: Some(1), ..Trigger::default() };
     // The welcome names the agent events too.
     let transcript = under(vec![Fault { kind: kind.clone(), trigger }], &session());
-    let reading = Reading::of(&transcript, 0);
+    let reading = Exchange::of(&transcript, 0);
     assert_eq!(reading.messages[1..4], *expected, "{kind}");
-    let texts = |event: &&relapse_core::record::transcript::Event| matches!(&event.what, What::FrameSeen(frame) if frame.opcode == Opcode::Text);
+    let texts = |event: &&relapse_core::record::transcript::Event| matches!(&event.what, EventKind::FrameSeen(frame) if frame.opcode == Opcode::Text);
     let times: Vec<u64> = transcript.events.iter().filter(texts).map(|event| event.at.as_secs()).collect();
     assert_eq!(times[1], after_s, "{kind}");
 }
@@ -550,7 +553,7 @@ fn a_joined_frame_waits_for_the_next_one() {
     let slow = FaultKind::Call { calls, fault: CallFault::Delay { delay: Time(Duration::from_millis(400)) } };
     let transcript = under(vec![join, slow.into()], &session());
     let seen = |name: &str| {
-        let is_it = |event: &&relapse_core::record::transcript::Event| matches!(&event.what, What::FrameSeen(frame) if holds(&frame.payload, &format!("\"type\":\"{name}\"")));
+        let is_it = |event: &&relapse_core::record::transcript::Event| matches!(&event.what, EventKind::FrameSeen(frame) if holds(&frame.payload, &format!("\"type\":\"{name}\"")));
         transcript.events.iter().find(is_it).map(|event| event.at)
     };
     assert_eq!(transcript.fired[0], 1);
@@ -567,10 +570,10 @@ fn jitter_takes_time_and_a_repeated_event_comes_twice() {
     let jitter = StreamFault::Jitter { most: Time(Duration::from_secs(2)) };
     let transcript =
         under(vec![FaultKind::Stream { direction: Direction::ToClient, fault: jitter }.into()], &session());
-    let welcomed = transcript.events.iter().find(|event| matches!(event.what, What::FrameSeen(_))).unwrap().at;
+    let welcomed = transcript.events.iter().find(|event| matches!(event.what, EventKind::FrameSeen(_))).unwrap().at;
     assert!(welcomed > Duration::ZERO && welcomed <= Duration::from_secs(4), "{welcomed:?}");
     let repeat = on_event("websocket.receive", EventFault::Repeat {});
-    let ping = step(Act::SendText(r#"{"type":"ping"}"#.to_owned()));
+    let ping = step(Action::SendText(r#"{"type":"ping"}"#.to_owned()));
     let transcript =
         under(vec![repeat.into()], &[open(), wait("connection_established"), ping, wait("pong"), wait("pong")]);
     assert_eq!(outcome(&transcript).class, Class::Served, "{}", outcome(&transcript));

@@ -10,18 +10,18 @@ use relapse::{
     defects::Defects,
     discover::{Catalogue, servers},
     environment::Environment,
-    hunt::{Aim, Drawn, Hunt, draw, hunt_all},
-    report::sequence::{Detail, lines as sequence_lines},
+    hunt::{GeneratedCase, GeneratorConfig, Hunt, draw, hunt_all},
+    report::sequence::{SequenceDetail, lines as sequence_lines},
     trial::Trial,
 };
 use relapse_backend::{
-    conductor::{Conductor, KNOWN, ground},
+    conductor::{BackendRunner, KNOWN, ground},
     defect::Defect,
     revision::Revision,
 };
 use relapse_core::{
     asgi::scope::ScopeType,
-    client::step::Act,
+    client::step::Action,
     fault::{FaultKind, Place},
     judge::{classify::readings, outcome::Class, verdict::Verdict},
 };
@@ -49,8 +49,8 @@ fn filed(defect: Defect) -> (String, Arc<Case>) {
 }
 
 /// How many steps a script has besides the waits for what they ask for.
-fn steps(drawn: &Drawn) -> usize {
-    drawn.steps().iter().filter(|step| !matches!(step.act, Act::Wait(_))).count()
+fn steps(drawn: &GeneratedCase) -> usize {
+    drawn.steps().iter().filter(|step| !matches!(step.act, Action::Wait(_))).count()
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn every_defect_is_found_without_its_case() {
 fn every_capsule_is_fixed() {
     let catalogue = Catalogue::read(&capsules(), KNOWN).unwrap();
     assert!(catalogue.broken.is_empty(), "{:?}", catalogue.broken);
-    let conductor = Conductor::default();
+    let conductor = BackendRunner::default();
     for trial in Trial::of(&catalogue.cases, &servers().unwrap(), None) {
         let judgement = conductor.judge(&trial, 1);
         assert_eq!(judgement.verdict, Verdict::Fixed, "{}: {}", trial.case.name, judgement.why());
@@ -102,7 +102,7 @@ fn every_capsule_is_fixed() {
             trial.profile.name,
             trial.environment
         );
-        for line in sequence_lines(&before.transcript, Detail::Conversation) {
+        for line in sequence_lines(&before.transcript, SequenceDetail::Conversation) {
             page.push_str(&format!("{}\n", line.text));
         }
         check_snapshot("capsules", &trial.case.name, &page);
@@ -113,7 +113,7 @@ fn every_capsule_is_fixed() {
 #[test]
 fn a_capsule_without_a_twin_is_judged_by_what_happens_now() {
     let (_, case) = filed(Defect::QueryParamsOnUrl);
-    let conductor = Conductor::default();
+    let conductor = BackendRunner::default();
     let trial = |case: Case| Trial::of(&[Arc::new(case)], &servers().unwrap(), None).remove(0);
     let alone = Case { twin: Defects::NONE, ..Case::clone(&case) };
     assert_eq!(conductor.judge(&trial(alone.clone()), 1).verdict, Verdict::Passed);
@@ -127,8 +127,8 @@ fn a_capsule_without_a_twin_is_judged_by_what_happens_now() {
     assert_eq!(conductor.judge(&trial(unmet), 1).verdict, Verdict::NotExercised);
 }
 
-fn keys(key: &str) -> relapse_core::fault::setting::Settings {
-    relapse_core::fault::setting::Settings([("key".to_owned(), key.into())].into_iter().collect())
+fn keys(key: &str) -> relapse_core::fault::setting::GivenSettings {
+    relapse_core::fault::setting::GivenSettings([("key".to_owned(), key.into())].into_iter().collect())
 }
 
 /// A written finding reads as the same case, whatever was drawn.
@@ -139,12 +139,13 @@ fn whatever_is_drawn_survives_its_file() {
     let (_, model) = filed(Defect::QueryParamsOnUrl);
     for seed in 0..2 * u64::from(property_config().cases) {
         let drawn = draw(seed, &aim);
-        let openings = drawn.steps().iter().filter(|step| matches!(step.act, Act::Open(_) | Act::Request(_))).count();
+        let openings =
+            drawn.steps().iter().filter(|step| matches!(step.act, Action::Open(_) | Action::Request(_))).count();
         if openings == 0 {
             continue;
         }
         let mut steps = drawn.steps();
-        if let Some(Act::Open(request) | Act::Request(request)) = steps.first_mut().map(|step| &mut step.act) {
+        if let Some(Action::Open(request) | Action::Request(request)) = steps.first_mut().map(|step| &mut step.act) {
             request.without = vec!["Sec-WebSocket-Version".to_owned()];
         }
         let case = Case {
@@ -184,29 +185,29 @@ fn the_findings_do_not_depend_on_the_workers() {
     let (one, three) = (keys(&whole, 1), keys(&whole, 3));
     assert!(!one.1.is_empty());
     assert_eq!(one, three);
-    let mut shared = relapse::hunt::Reached::default();
+    let mut shared = relapse::hunt::Coverage::default();
     (1..=3).for_each(|number| shared.add(&run(&whole.clone().shard(number, 3), 2).reached));
     assert_eq!(shared, one.0);
 }
 
 /// An aim at everything, behind every server.
-fn aim() -> Aim {
-    Aim::everything(servers().unwrap().len(), KNOWN)
+fn aim() -> GeneratorConfig {
+    GeneratorConfig::everything(servers().unwrap().len(), KNOWN)
 }
 
 /// The same seed gives the same transcript, byte for byte, on a conductor that has done other things before too.
 #[test]
 fn one_seed_gives_one_transcript() {
-    let play = |conductor: &Conductor, seed| {
+    let play = |conductor: &BackendRunner, seed| {
         let drawn = draw(seed, &aim());
         let plan = relapse_core::plan::Plan { seed, faults: drawn.faults.clone() };
         let profile = &servers().unwrap()[drawn.server];
         let (environment, steps) = (drawn.environment, drawn.steps());
         conductor.converse(Revision::repaired(), environment, profile, drawn.crowd, &steps, plan).unwrap()
     };
-    let used = Conductor::default();
+    let used = BackendRunner::default();
     for seed in 0..u64::from(property_config().cases) {
-        let (first, again) = (play(&used, seed), play(&Conductor::default(), seed));
+        let (first, again) = (play(&used, seed), play(&BackendRunner::default(), seed));
         assert_eq!(format!("{first:?}"), format!("{again:?}"), "seed {seed}");
     }
 }
@@ -227,7 +228,7 @@ fn draws_reach_everywhere() {
 /// With `--faults` nothing acts elsewhere, and with `--legal-only` nothing that the specification forbids.
 #[test]
 fn draws_keep_to_their_aim() {
-    let aim = Aim { legal_only: true, places: vec![Place::Scope, Place::Event], ..aim() };
+    let aim = GeneratorConfig { legal_only: true, places: vec![Place::Scope, Place::Event], ..aim() };
     let faults: Vec<_> = (0..2000).flat_map(|seed| draw(seed, &aim).faults).map(|fault| fault.kind).collect();
     assert!(faults.len() > 500);
     for kind in faults {
@@ -240,13 +241,13 @@ fn draws_keep_to_their_aim() {
         };
         assert!(is_legal, "{kind}");
     }
-    assert!((0..200).all(|seed| draw(seed, &Aim { places: Vec::new(), ..aim.clone() }).faults.is_empty()));
+    assert!((0..200).all(|seed| draw(seed, &GeneratorConfig { places: Vec::new(), ..aim.clone() }).faults.is_empty()));
 }
 
 /// Every bad class is also a finding of a check: a reproducer can name what found it.
 #[test]
 fn no_bad_class_goes_without_a_check() {
-    let conductor = Conductor::default();
+    let conductor = BackendRunner::default();
     for &defect in Defect::ALL {
         let (_, case) = filed(defect);
         let trial = Trial::of(&[case], &servers().unwrap(), None).remove(0);

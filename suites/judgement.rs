@@ -19,14 +19,14 @@ use relapse_core::{
         event::{Inbound, Outbound},
         exception::Exception,
     },
-    client::step::{Act, Awaited, Request, Step},
+    client::step::{Action, Awaited, Request, Step},
     fault::{CallFault, Calls, Fault, FaultKind, Trigger},
     judge::{
-        classify::{self, Reading},
+        classify::{self, Exchange},
         outcome::Class,
     },
     plan::Plan,
-    record::transcript::{BodyEnd, Transcript, What},
+    record::transcript::{BodyEnd, EventKind, Transcript},
     wire::{
         close_code::CloseCode,
         frame::{Frame, FrameError, Opcode},
@@ -46,24 +46,24 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::support::{Ends, Reached, Scripted, converse, on_backend, profile};
 
-fn step(act: Act) -> Step {
+fn step(act: Action) -> Step {
     Step::new(act, Duration::from_secs(4))
 }
 
 fn open() -> Step {
-    step(Act::Open(Request::standard("GET", "/ws")))
+    step(Action::Open(Request::standard("GET", "/ws")))
 }
 
 fn wait(name: &str) -> Step {
-    step(Act::Wait(Awaited::Message(name.to_owned())))
+    step(Action::Wait(Awaited::Message(name.to_owned())))
 }
 
 fn accept() -> Outbound {
     Outbound::WebsocketAccept { subprotocol: None, headers: Vec::new() }
 }
 
-fn reading(transcript: &Transcript) -> Reading<'_> {
-    Reading::of(transcript, 0)
+fn reading(transcript: &Transcript) -> Exchange<'_> {
+    Exchange::of(transcript, 0)
 }
 
 /// An application that accepts, sends these messages, and then does what `rest` says.
@@ -101,7 +101,7 @@ const WELCOME: &str = r#"{"type":"connection_established","data":{"user_id":"use
 #[case::chosen(Rest::Closes(1011, "boom"))]
 #[case::crashed(Rest::Raises)]
 fn a_1011_that_crosses_the_clients_close_is_still_a_1011(#[case] rest: Rest) {
-    let transcript = session(&[WELCOME], rest, &[open(), step(Act::Close(CloseCode::NORMAL))]);
+    let transcript = session(&[WELCOME], rest, &[open(), step(Action::Close(CloseCode::NORMAL))]);
     let outcome = reading(&transcript).outcome();
     assert_eq!(outcome.ending.to_string(), "close 1011");
     assert!(!outcome.class.is_good(), "{outcome}");
@@ -114,7 +114,7 @@ fn events_nobody_asked_for_are_found() {
     let control = relapse_core::judge::verdict::HealthyClient::Tried(reading(&transcript).outcome());
     let findings = |messages: &'static [&'static str]| {
         let transcript = session(messages, Rest::Listens, &[open(), wait("agent_completed")]);
-        let evidence = relapse_core::judge::check::Evidence::gather(&transcript, &control);
+        let evidence = relapse_core::judge::check::RunView::gather(&transcript, &control);
         relapse_core::judge::check::findings(&evidence).into_iter().map(|finding| finding.check).collect::<Vec<_>>()
     };
     assert!(findings(Box::leak(Box::new([WELCOME, event]))).contains(&"five_events_in_order"));
@@ -146,14 +146,14 @@ fn answered_transcript(status: u16) -> Transcript {
     let mut answered = false;
     transcript.events.retain_mut(|event| {
         let keep = !answered;
-        if let What::ResponseSeen(head) = &mut event.what {
+        if let EventKind::ResponseSeen(head) = &mut event.what {
             head.status = status;
             answered = true;
         }
         keep
     });
     let mut last = transcript.events.last().unwrap().clone();
-    last.what = What::BodySeen { body: bytes::Bytes::new(), end: BodyEnd::Complete };
+    last.what = EventKind::BodySeen { body: bytes::Bytes::new(), end: BodyEnd::Complete };
     transcript.events.push(last);
     transcript
 }
@@ -167,7 +167,7 @@ fn answered_transcript(status: u16) -> Transcript {
 fn a_welcome_is_for_one_user(#[case] welcome: &str, #[case] own: bool) {
     let mut transcript = answered_transcript(101);
     let mut event = transcript.events.pop().unwrap();
-    event.what = What::FrameSeen(Frame::new(Opcode::Text, welcome.to_owned()));
+    event.what = EventKind::FrameSeen(Frame::new(Opcode::Text, welcome.to_owned()));
     transcript.events.push(event);
     assert_eq!(reading(&transcript).is_welcomed_as_itself(), own);
     assert_eq!(reading(&transcript).outcome().class == Class::WronglyAdmitted, !own);
@@ -220,7 +220,7 @@ fn a_fragmented_message_is_one_message() {
         !transcript
             .events
             .iter()
-            .any(|event| matches!(event.what, What::DeadlinePassed { .. }) && event.at < Duration::from_secs(5))
+            .any(|event| matches!(event.what, EventKind::DeadlinePassed { .. }) && event.at < Duration::from_secs(5))
     );
 }
 
@@ -238,7 +238,7 @@ fn a_fragmented_message_is_one_message() {
 #[case::close_reason_of_200_bytes(Frame::close(Some(CloseCode::NORMAL), &"r".repeat(200)), FrameError::Control)]
 fn a_frame_that_breaks_the_protocol_ends_the_connection(#[case] frame: Frame, #[case] error: FrameError) {
     let transcript = frames(vec![frame], &[open(), wait("anything")]);
-    assert!(transcript.events.iter().any(|event| event.what == What::BadFrameSeen(error)), "{transcript:#?}");
+    assert!(transcript.events.iter().any(|event| event.what == EventKind::BadFrameSeen(error)), "{transcript:#?}");
     assert_eq!(reading(&transcript).outcome().class, Class::Dropped);
 }
 
@@ -298,12 +298,12 @@ fn a_body_is_not_taken_for_whole(#[case] answer: &'static str, #[case] expected:
             })
         });
         let recorder = Recorder::new(Plan::default());
-        let request = step(Act::Request(Request::standard("GET", "/")));
+        let request = step(Action::Request(Request::standard("GET", "/")));
         probe::perform(Script::of_one(&[request]), &recorder, &server).await.unwrap();
         recorder.transcript()
     });
     let end = transcript.events.iter().find_map(|event| match event.what {
-        What::BodySeen { end, .. } => Some(end),
+        EventKind::BodySeen { end, .. } => Some(end),
         _ => None,
     });
     assert_eq!(end, Some(expected));
@@ -318,10 +318,10 @@ fn a_streamed_answer_arrives_whole() {
         ends.send(Outbound::ResponseBody { body: vec![b'x'; 200_000], more_body: true }).await?;
         ends.send(Outbound::ResponseBody { body: b"tail".to_vec(), more_body: false }).await
     });
-    let request = step(Act::Request(Request::standard("GET", "/")));
+    let request = step(Action::Request(Request::standard("GET", "/")));
     let transcript = converse(application, &profile("uvicorn-0.35"), &[request]);
     let body = transcript.events.iter().find_map(|event| match &event.what {
-        What::BodySeen { body, end: BodyEnd::Complete } => Some(body.len()),
+        EventKind::BodySeen { body, end: BodyEnd::Complete } => Some(body.len()),
         _ => None,
     });
     assert_eq!(body, Some(200_004));
@@ -343,7 +343,7 @@ fn a_client_that_leaves_a_peer_that_does_not_read_has_its_limit() {
         let start = tokio::time::Instant::now();
         let mut request = Request::standard("GET", "/");
         request.query = vec![b'x'; 200_000];
-        probe::perform(Script::of_one(&[step(Act::Open(request))]), &Recorder::new(Plan::default()), &server)
+        probe::perform(Script::of_one(&[step(Action::Open(request))]), &Recorder::new(Plan::default()), &server)
             .await
             .unwrap();
         start.elapsed()
@@ -353,7 +353,7 @@ fn a_client_that_leaves_a_peer_that_does_not_read_has_its_limit() {
 
 fn findings(transcript: &Transcript) -> Vec<&'static str> {
     let control = relapse_core::judge::verdict::HealthyClient::Tried(reading(transcript).outcome());
-    let evidence = relapse_core::judge::check::Evidence::gather(transcript, &control);
+    let evidence = relapse_core::judge::check::RunView::gather(transcript, &control);
     relapse_core::judge::check::findings(&evidence).into_iter().map(|finding| finding.check).collect()
 }
 
@@ -365,7 +365,7 @@ fn findings(transcript: &Transcript) -> Vec<&'static str> {
 fn a_429_says_when_to_come_back(#[case] retry_after: Option<&str>, #[case] class: Class, #[case] is_found: bool) {
     let mut transcript = answered_transcript(429);
     for event in &mut transcript.events {
-        if let What::ResponseSeen(head) = &mut event.what {
+        if let EventKind::ResponseSeen(head) = &mut event.what {
             let field = retry_after.map(|value| (b"retry-after"[..].into(), value.to_owned().into()));
             head.headers.retain(|(name, _)| name != "retry-after");
             head.headers.extend(field);
@@ -378,7 +378,7 @@ fn a_429_says_when_to_come_back(#[case] retry_after: Option<&str>, #[case] class
 /// A close that speaks of a size means something only where something was too big.
 #[test]
 fn a_1009_needs_a_message_that_is_too_big() {
-    let transcript = session(&[], Rest::Closes(1009, "too big"), &[open(), step(Act::Wait(Awaited::Close))]);
+    let transcript = session(&[], Rest::Closes(1009, "too big"), &[open(), step(Action::Wait(Awaited::Close))]);
     assert_eq!(reading(&transcript).outcome().class, Class::DisguisedError);
 }
 
@@ -386,9 +386,9 @@ fn a_1009_needs_a_message_that_is_too_big() {
 #[test]
 fn a_partial_run_is_no_run() {
     let messages = Box::leak(Box::new([WELCOME, r#"{"type":"agent_started","user_id":""}"#]));
-    let ask = step(Act::SendText(r#"{"type":"chat"}"#.to_owned()));
+    let ask = step(Action::SendText(r#"{"type":"chat"}"#.to_owned()));
     // A client that leaves at once is owed nothing; this client waits.
-    let pause = Step::new(Act::Pause, Duration::from_secs(6));
+    let pause = Step::new(Action::Pause, Duration::from_secs(6));
     let transcript = session(messages, Rest::Listens, &[open(), ask, wait("agent_started"), pause]);
     assert!(findings(&transcript).contains(&"five_events_in_order"));
 }
@@ -402,7 +402,7 @@ fn a_partial_run_is_no_run() {
 #[case::answered(6000, 8000, "http 503 (refused-unavailable; app-decision)")]
 fn giving_up_is_judged_by_the_wait(#[case] give_up_ms: u64, #[case] delay_ms: u64, #[case] expected: &str) {
     let request = Request { give_up: Some(Duration::from_millis(give_up_ms)), ..Request::standard("GET", "/ws") };
-    let steps = [step(Act::Open(request))];
+    let steps = [step(Action::Open(request))];
     let transcript = if delay_ms == 0 {
         let application = Scripted::new(|_, _: Ends| std::future::pending());
         converse(application, &profile("uvicorn-0.35"), &steps)
@@ -433,7 +433,7 @@ fn giving_up_on_a_slow_dependency_is_judged_by_the_wait(#[case] give_up_ms: u64,
     let request = Request { give_up: Some(Duration::from_millis(give_up_ms)), ..Request::standard("GET", "/ws") };
     let transcript = Runtime::new(Clock::Virtual).block_on(async {
         let target = Reached::of(&application, &profile("uvicorn-0.35"));
-        run::converse(&[step(Act::Open(request))], plan, &target).await.unwrap()
+        run::converse(&[step(Action::Open(request))], plan, &target).await.unwrap()
     });
     assert_eq!(reading(&transcript).outcome().to_string(), expected);
 }

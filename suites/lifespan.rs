@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relapse::{environment::Environment, run};
-use relapse_backend::{conductor::Conductor, revision::Revision};
+use relapse_backend::{conductor::BackendRunner, revision::Revision};
 use relapse_core::{
     asgi::{
         event::{Inbound, Machine, Outbound},
         exception::Exception,
         scope::ScopeType,
     },
-    client::step::{Act, Awaited, Crowd, Request, Step},
+    client::step::{Action, Awaited, Concurrency, Request, Step},
     fault::{CallFault, Calls, EventFault, Events, Fault, FaultKind, ProcessFault, Trigger, setting::Time},
     judge::{cause::Cause, classify},
     plan::Plan,
-    record::transcript::{Event, PROCESS, Transcript, What},
+    record::transcript::{Event, EventKind, PROCESS, Transcript},
     wire::frame::Opcode,
 };
 use relapse_simulate::{
@@ -87,7 +87,7 @@ fn live(server: &str, does: Does, seconds: u64) -> (Life, Transcript, Duration) 
 
 fn last_words(transcript: &Transcript) -> &str {
     let words = transcript.events.iter().rev().find_map(|event| match &event.what {
-        What::Exited { why } => Some(why.as_str()),
+        EventKind::Exited { why } => Some(why.as_str()),
         _ => None,
     });
     words.unwrap_or_default()
@@ -107,7 +107,7 @@ fn a_server_listens_when_the_application_lets_it(#[case] does: Does, #[case] sec
     for server in SERVERS {
         let (stands, transcript, _) = live(server, does, seconds);
         assert_eq!(stands, expected, "{does:?} behind {server}");
-        let listened = transcript.events.iter().any(|event| event.what == What::Listening);
+        let listened = transcript.events.iter().any(|event| event.what == EventKind::Listening);
         assert_eq!(listened, expected == Life::Listening);
     }
 }
@@ -215,24 +215,24 @@ fn stopped(at: At, server: &str) -> String {
         let step = |act| Step::new(act, limit);
         let steps = match at {
             At::Session | At::Upgrade => {
-                vec![step(Act::Open(Request::standard("GET", "/"))), step(Act::Wait(Awaited::Close))]
+                vec![step(Action::Open(Request::standard("GET", "/"))), step(Action::Wait(Awaited::Close))]
             }
-            At::Request | At::StuckRequest => vec![step(Act::Request(Request::standard("GET", "/")))],
+            At::Request | At::StuckRequest => vec![step(Action::Request(Request::standard("GET", "/")))],
         };
         run::converse(&steps, Plan::default(), &served).await.unwrap()
     });
     let ended = |event: &&Event| {
         let is_last_word = match &event.what {
-            What::FrameSeen(frame) => frame.opcode == Opcode::Close,
-            What::ResponseSeen(head) => head.status != 101,
-            what => *what == What::EndSeen,
+            EventKind::FrameSeen(frame) => frame.opcode == Opcode::Close,
+            EventKind::ResponseSeen(head) => head.status != 101,
+            what => *what == EventKind::EndSeen,
         };
         is_last_word.then_some(event.at)
     };
     let at = transcript.events.iter().find_map(|event| ended(&event)).unwrap() - STOP_AT;
     let told = transcript.events.iter().find_map(|event| match &event.what {
-        What::Received(Inbound::WebsocketDisconnect { code, .. }) => code.map(|code| format!(", told {code}")),
-        What::Raised(exception) => Some(format!(", {}", exception.type_name)),
+        EventKind::Received(Inbound::WebsocketDisconnect { code, .. }) => code.map(|code| format!(", told {code}")),
+        EventKind::Raised(exception) => Some(format!(", {}", exception.type_name)),
         _ => None,
     });
     let outcome = classify::readings(&transcript)[0].outcome();
@@ -274,19 +274,19 @@ fn a_server_that_is_told_to_stop(#[case] at: At, #[case] expected: [&str; 5]) {
 /// The outcome of each exchange of these steps on the built-in backend, and the transcript.
 fn outcomes(server: &str, faults: Vec<Fault>, steps: &[Step]) -> (Vec<String>, Transcript) {
     let plan = Plan { seed: 1, faults };
-    let (revision, one) = (Revision::repaired(), Crowd::ONE);
-    let conductor = Conductor::default();
+    let (revision, one) = (Revision::repaired(), Concurrency::ONE);
+    let conductor = BackendRunner::default();
     let transcript = conductor.converse(revision, Environment::Staging, &profile(server), one, steps, plan).unwrap();
     let outcomes = classify::readings(&transcript).iter().map(|reading| reading.outcome().to_string()).collect();
     (outcomes, transcript)
 }
 
 fn leave() -> Step {
-    step(Act::Leave)
+    step(Action::Leave)
 }
 
 fn pause(seconds: u64) -> Step {
-    Step::new(Act::Pause, Duration::from_secs(seconds))
+    Step::new(Action::Pause, Duration::from_secs(seconds))
 }
 
 fn stop_at(seconds: u64) -> Fault {
@@ -301,7 +301,7 @@ fn stop_at(seconds: u64) -> Fault {
 #[case("daphne-4.2", "drop (1006) (cut-by-fault; shutdown)")]
 #[case("granian-2.8", "drop (1006) (cut-by-fault; shutdown)")]
 fn a_deployment_ends_sessions(#[case] server: &str, #[case] expected: &str) {
-    let until_closed = Step::new(Act::Wait(Awaited::Close), Duration::from_secs(20));
+    let until_closed = Step::new(Action::Wait(Awaited::Close), Duration::from_secs(20));
     let steps = [
         open(),
         wait("connection_established"),
@@ -314,10 +314,13 @@ fn a_deployment_ends_sessions(#[case] server: &str, #[case] expected: &str) {
     let (outcomes, transcript) = outcomes(server, vec![stop_at(1)], &steps);
     assert_eq!(outcomes, [expected, "left (ok; clean)"]);
     assert_eq!(transcript.fired, [1]);
-    let life: Vec<&What> = transcript.of(PROCESS).map(|event| &event.what).collect();
-    let count = |what: &What| life.iter().filter(|found| **found == what).count();
-    assert_eq!((count(&What::Listening), count(&What::Stopping)), (2, 1), "{life:?}");
-    assert!(life.iter().any(|what| matches!(what, What::Exited { why } if why == "it was told to stop")), "{life:?}");
+    let life: Vec<&EventKind> = transcript.of(PROCESS).map(|event| &event.what).collect();
+    let count = |what: &EventKind| life.iter().filter(|found| **found == what).count();
+    assert_eq!((count(&EventKind::Listening), count(&EventKind::Stopping)), (2, 1), "{life:?}");
+    assert!(
+        life.iter().any(|what| matches!(what, EventKind::Exited { why } if why == "it was told to stop")),
+        "{life:?}"
+    );
 }
 
 /// A server may go on taking connections that it does not serve any more.
@@ -330,7 +333,7 @@ fn who_comes_while_a_server_stops(#[case] server: &str, #[case] expected: &str) 
     let stuck = Fault { kind: FaultKind::Call { calls, fault: CallFault::Hang {} }, trigger };
     let request = |give_up| {
         let give_up = Some(Duration::from_millis(give_up));
-        step(Act::Request(Request { give_up, ..Request::standard("GET", "/api/threads/") }))
+        step(Action::Request(Request { give_up, ..Request::standard("GET", "/api/threads/") }))
     };
     // The first is gone when the server is told to stop, and its call is not over.
     let steps = [pause(1), request(1500), request(20_000)];

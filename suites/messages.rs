@@ -9,9 +9,9 @@ use relapse_backend::{
     target::{Embedded, Transport},
 };
 use relapse_core::{
-    client::step::{Act, Awaited, Request, Step},
+    client::step::{Action, Awaited, Request, Step},
     plan::Plan,
-    record::transcript::{Transcript, What},
+    record::transcript::{EventKind, Transcript},
     wire::{frame::Opcode, message::message_type},
 };
 use relapse_simulate::clock::{Clock, Runtime};
@@ -24,10 +24,10 @@ use crate::support::profile;
 fn answers(message: &str) -> Vec<Value> {
     let step = |act| Step::new(act, Duration::from_secs(2));
     let steps = [
-        step(Act::Open(Request::standard("GET", "/ws"))),
-        step(Act::Wait(Awaited::Message("connection_established".to_owned()))),
-        step(Act::SendText(message.to_owned())),
-        step(Act::Pause),
+        step(Action::Open(Request::standard("GET", "/ws"))),
+        step(Action::Wait(Awaited::Message("connection_established".to_owned()))),
+        step(Action::SendText(message.to_owned())),
+        step(Action::Pause),
     ];
     let transcript = Runtime::new(Clock::Virtual).block_on(async {
         let profile = profile("uvicorn-0.35");
@@ -42,7 +42,7 @@ fn texts(transcript: &Transcript) -> Vec<Value> {
         .events
         .iter()
         .filter_map(|event| match &event.what {
-            What::FrameSeen(frame) if frame.opcode == Opcode::Text => serde_json::from_slice(&frame.payload).ok(),
+            EventKind::FrameSeen(frame) if frame.opcode == Opcode::Text => serde_json::from_slice(&frame.payload).ok(),
             _ => None,
         })
         .collect()

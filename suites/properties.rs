@@ -14,34 +14,34 @@ use relapse::{
     case::Case,
     discover::{Catalogue, servers},
     environment::Environment,
-    report::sequence::{self, Detail},
+    report::sequence::{self, SequenceDetail},
     run,
     target::Target,
     trial::Trial,
 };
 use relapse_backend::{
-    conductor::{self, Conductor, KNOWN},
+    conductor::{self, BackendRunner, KNOWN},
     revision::Revision,
     target::{Embedded, Transport},
 };
 use relapse_core::{
     client::{
         credential::{Credential, CredentialPlace},
-        step::{Act, Awaited, Client, Request, Step},
+        step::{Action, Awaited, ClientStrictness, Request, Step},
     },
     fault::{Fault, FaultKind, HeadEdit, Trigger},
     judge::{
-        check::{self, Evidence},
+        check::{self, RunView},
         classify,
         outcome::{Class, Outcome},
-        verdict::{HealthyClient, Judged},
+        verdict::{HealthyClient, RunResult},
     },
     plan::Plan,
-    record::transcript::{Transcript, What},
+    record::transcript::{EventKind, Transcript},
 };
 use relapse_simulate::{
     clock::{Clock, Runtime},
-    profile::{Answer, Profile, Reception},
+    profile::{Profile, Reception, RefusalAnswer},
     recorder,
 };
 
@@ -103,7 +103,7 @@ fn requests() -> impl Strategy<Value = Request> {
             headers,
             without: without.into_iter().map(str::to_owned).collect(),
             // A browser's reaction to an unselected subprotocol is the client's choice, not the service's answer.
-            client: Client::Library,
+            client: ClientStrictness::Library,
             ..Request::standard(method, "/")
         })
 }
@@ -111,10 +111,10 @@ fn requests() -> impl Strategy<Value = Request> {
 fn steps(request: Request) -> Vec<Step> {
     let step = |act| Step::new(act, Duration::from_secs(5));
     vec![
-        step(Act::Open(request)),
-        step(Act::Wait(Awaited::Message("connection_established".to_owned()))),
-        step(Act::SendText(r#"{"type":"chat","content":"hello"}"#.to_owned())),
-        step(Act::Wait(Awaited::Message("agent_response_complete".to_owned()))),
+        step(Action::Open(request)),
+        step(Action::Wait(Awaited::Message("connection_established".to_owned()))),
+        step(Action::SendText(r#"{"type":"chat","content":"hello"}"#.to_owned())),
+        step(Action::Wait(Awaited::Message("agent_response_complete".to_owned()))),
     ]
 }
 
@@ -158,7 +158,7 @@ fn good_control() -> Outcome {
 }
 
 fn shown(transcript: &Transcript) -> String {
-    sequence::lines(transcript, Detail::Full).into_iter().map(|line| line.text + "\n").collect()
+    sequence::lines(transcript, SequenceDetail::Full).into_iter().map(|line| line.text + "\n").collect()
 }
 
 fn runner() -> TestRunner {
@@ -181,10 +181,10 @@ fn any_upgrade_request_gets_a_good_answer_on_the_repaired_revision() {
             let plan = Plan { seed, faults: Vec::new() };
             let asked = request.clone();
             let transcript = transcript(&runtime, &servers[server], &steps(request), plan);
-            let Judged { outcome, findings, transcript, .. } =
+            let RunResult { outcome, findings, transcript, .. } =
                 relapse::judge::judge(transcript, relapse_core::judge::verdict::HealthyClient::Tried(control.clone()));
             // The service cannot answer a request that never reaches it.
-            if asked.method != "GET" && servers[server].handshake.post == Reception::Refused(Answer::Hang) {
+            if asked.method != "GET" && servers[server].handshake.post == Reception::Refused(RefusalAnswer::Hang) {
                 prop_assert_eq!(outcome.class, Class::Hang);
                 return Ok(());
             }
@@ -260,7 +260,7 @@ fn an_edge_that_changes_nothing_is_not_seen() {
                 let runtime = Runtime::new(Clock::Virtual);
                 let transcript = transcript(&runtime, profile, &steps(request.clone()), Plan { seed, faults });
                 let fired = transcript.fired.clone();
-                let own = |what: &What| !matches!(what, What::FaultFired { .. });
+                let own = |what: &EventKind| !matches!(what, EventKind::FaultFired { .. });
                 let events: Vec<_> = transcript.events.into_iter().filter(|event| own(&event.what)).collect();
                 (by_party(events), fired)
             };
@@ -284,7 +284,7 @@ fn by_party(mut events: Vec<relapse_core::record::transcript::Event>) -> Vec<Str
 /// healthy client fared.
 fn runs() -> Vec<(Transcript, HealthyClient)> {
     let cases = Catalogue::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases"), KNOWN).unwrap().cases;
-    let (conductor, servers) = (Conductor::default(), servers().unwrap());
+    let (conductor, servers) = (BackendRunner::default(), servers().unwrap());
     let run = |trial: &Trial, revision| {
         let judged = conductor.run(trial, revision, 1).unwrap();
         (judged.transcript, judged.control)
@@ -302,7 +302,7 @@ fn runs() -> Vec<(Transcript, HealthyClient)> {
 #[test]
 fn every_check_can_look_at_any_transcript() {
     let found =
-        |(transcript, control): &(Transcript, HealthyClient)| check::findings(&Evidence::gather(transcript, control));
+        |(transcript, control): &(Transcript, HealthyClient)| check::findings(&RunView::gather(transcript, control));
     assert_eq!(found(&(Transcript::default(), HealthyClient::Absent)), Vec::new());
     let runs = runs();
     let complaining: BTreeSet<&str> = runs.iter().flat_map(&found).map(|finding| finding.check).collect();

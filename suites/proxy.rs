@@ -9,7 +9,7 @@ use futures_util::{SinkExt, StreamExt};
 use relapse::{
     discover::{balancers, read_edge_fault},
     environment::Environment,
-    proxy::{Desk, Entry, Noted, Proxy, Setup as ProxySetup, control::serve as serve_control},
+    proxy::{LogEvent, LogRecord, Proxy, ProxyHandle, ProxySetup, control::serve as serve_control},
     run,
 };
 use relapse_backend::revision::Revision;
@@ -19,11 +19,11 @@ use relapse_core::{
         exception::Exception,
         scope::ScopeType,
     },
-    client::step::{Act, Awaited, Request, Step},
+    client::step::{Action, Awaited, Request, Step},
     fault::{Fault, FaultKind},
     judge::classify,
     plan::Plan,
-    record::transcript::What,
+    record::transcript::EventKind,
 };
 use relapse_simulate::{
     clock::{Clock, Runtime},
@@ -45,8 +45,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// A proxy in front of an address, and its log.
 struct Standing {
     address: SocketAddr,
-    desk: Desk,
-    entries: Receiver<Arc<Entry>>,
+    desk: ProxyHandle,
+    entries: Receiver<Arc<LogRecord>>,
 }
 
 impl Standing {
@@ -71,7 +71,7 @@ impl Standing {
     }
 
     /// The next entry that is wanted.
-    async fn entry<T>(&mut self, wanted: impl Fn(&Noted) -> Option<T>) -> T {
+    async fn entry<T>(&mut self, wanted: impl Fn(&LogEvent) -> Option<T>) -> T {
         let found = async {
             loop {
                 let entry = self.entries.recv().await.unwrap();
@@ -84,7 +84,7 @@ impl Standing {
     }
 
     /// The next entry of a kind, whole.
-    async fn entry_of(&mut self, wanted: impl Fn(&Noted) -> bool) -> Arc<Entry> {
+    async fn entry_of(&mut self, wanted: impl Fn(&LogEvent) -> bool) -> Arc<LogRecord> {
         let found = async {
             loop {
                 let entry = self.entries.recv().await.unwrap();
@@ -99,7 +99,7 @@ impl Standing {
     /// The actor that closed the next connection that ends, and how.
     async fn closed(&mut self) -> (String, String) {
         self.entry(|what| match what {
-            Noted::Closed { by, why, .. } => Some((by.clone(), why.clone())),
+            LogEvent::Closed { by, why, .. } => Some((by.clone(), why.clone())),
             _ => None,
         })
         .await
@@ -339,7 +339,7 @@ fn the_closes_of_both_sides_are_told(#[case] waits_for_end: bool, #[case] faults
             stream.shutdown().await.unwrap();
         }
         let _ = stream.read_to_end(&mut seen).await;
-        let entry = proxy.entry_of(|what| matches!(what, Noted::Closed { .. })).await;
+        let entry = proxy.entry_of(|what| matches!(what, LogEvent::Closed { .. })).await;
         let json = serde_json::to_value(&*entry).unwrap();
         let told = |index: usize, key: &str| json["closes"][index][key].clone();
         assert_eq!((told(0, "by"), told(0, "code"), told(0, "reason")), ("client".into(), 1000.into(), "".into()));
@@ -401,7 +401,7 @@ fn a_server_that_is_not_there_is_answered_for(#[case] balancer: &str, #[case] st
         stream.read_to_string(&mut seen).await.unwrap();
         assert!(seen.starts_with(status) && seen.contains(body), "{seen}");
         drop(stream);
-        let why = proxy.entry(|what| matches!(what, Noted::Unreachable { .. }).then_some(())).await;
+        let why = proxy.entry(|what| matches!(what, LogEvent::Unreachable { .. }).then_some(())).await;
         assert_eq!(why, ());
         assert_eq!(proxy.closed().await.0.starts_with("fault"), !balancer.is_empty());
     });
@@ -432,7 +432,7 @@ async fn session(mut ends: Ends) -> Result<(), Exception> {
 #[case("envoy", Some(300))]
 fn a_load_balancer_ends_a_silent_session(#[case] name: &str, #[case] after_s: Option<u64>) {
     let limit = Duration::from_secs(400);
-    let silent = [open(), Step::new(Act::Wait(Awaited::Close), limit)];
+    let silent = [open(), Step::new(Action::Wait(Awaited::Close), limit)];
     let transcript = Runtime::new(Clock::Virtual).block_on(async {
         let faults = faults_of(name);
         let target = Reached::new(move |scribe| {
@@ -450,14 +450,14 @@ fn a_load_balancer_ends_a_silent_session(#[case] name: &str, #[case] after_s: Op
     let Some(after_s) = after_s else {
         // An upgrade that is not passed on is no upgrade.
         let called = transcript.events.iter().find_map(|event| match &event.what {
-            What::Called { kind, .. } => Some(*kind),
+            EventKind::Called { kind, .. } => Some(*kind),
             _ => None,
         });
         assert_eq!(called, Some(ScopeType::Http));
         return;
     };
     assert_eq!(outcome.to_string(), "drop (1006) (cut-by-fault; injected)");
-    let ended = transcript.events.iter().find(|event| event.what == What::EndSeen).unwrap();
+    let ended = transcript.events.iter().find(|event| event.what == EventKind::EndSeen).unwrap();
     assert_eq!(ended.at.as_secs(), after_s);
     let on_wire = on_sockets(async {
         let faults = faults_of(name).iter().map(|fault| fault.scaled(0.1 / after_s as f64)).collect();
@@ -718,7 +718,7 @@ fn an_answer_that_is_late_is_given_in_the_servers_place() {
     let calls = relapse_core::fault::Calls { dependency: "agent_supervisor".to_owned(), operation: None };
     let hang = FaultKind::Call { calls, fault: relapse_core::fault::CallFault::Hang {} };
     let faults = faults.into_iter().chain([hang.into()]).collect();
-    let steps = [step(Act::Request(Request::standard("GET", "/health/ready")))];
+    let steps = [step(Action::Request(Request::standard("GET", "/health/ready")))];
     let transcript = on_backend(Revision::repaired(), Environment::Production, "uvicorn-0.35", faults, &steps);
     let outcome = classify::readings(&transcript)[0].outcome();
     assert_eq!(outcome.to_string(), "http 504 (cut-by-fault; injected)");

@@ -6,20 +6,20 @@ use std::process::Command;
 use std::time::Duration;
 
 use relapse::{
-    binding::Binding,
+    binding::ServiceFile,
     external::{External, Front},
     run,
     target::Target as _,
 };
 use relapse_core::{
-    client::step::{Act, Awaited, Request, Step},
-    error::Trouble,
+    client::step::{Action, Awaited, Request, Step},
+    error::AppError,
     judge::{
         check,
-        classify::{self, Reading},
+        classify::{self, Exchange},
     },
     plan::Plan,
-    record::transcript::{Level, Transcript, What},
+    record::transcript::{EventKind, Level, Transcript},
 };
 use relapse_python::{
     app::Python as PythonTarget,
@@ -58,13 +58,13 @@ pub(crate) fn site(python: &Path, directory: &Path, app: &str) -> PythonSite {
     }
 }
 
-pub(crate) fn binding() -> Binding {
+pub(crate) fn binding() -> ServiceFile {
     let path = apps().join("relapse.toml");
-    Binding::parse("relapse.toml", &std::fs::read_to_string(path).unwrap()).unwrap()
+    ServiceFile::parse("relapse.toml", &std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 /// The transcripts of these scripts, run one after the other on one application behind a server.
-fn converse(site: PythonSite, server: &str, scripts: &[&[Step]]) -> Result<Vec<Transcript>, Trouble> {
+fn converse(site: PythonSite, server: &str, scripts: &[&[Step]]) -> Result<Vec<Transcript>, AppError> {
     Runtime::new(site.clock).block_on(async {
         let (target, _) = PythonTarget::launch(site, &binding(), String::new(), profile(server), 1).await?;
         let mut transcripts = Vec::new();
@@ -79,7 +79,7 @@ fn converse(site: PythonSite, server: &str, scripts: &[&[Step]]) -> Result<Vec<T
 }
 
 /// The same on a module with this text.
-fn converse_with(text: &str, scripts: &[&[Step]]) -> Result<Vec<Transcript>, Trouble> {
+fn converse_with(text: &str, scripts: &[&[Step]]) -> Result<Vec<Transcript>, AppError> {
     let python = python();
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("service.py"), text).unwrap();
@@ -88,12 +88,12 @@ fn converse_with(text: &str, scripts: &[&[Step]]) -> Result<Vec<Transcript>, Tro
 }
 
 fn ending(transcript: &Transcript) -> String {
-    Reading::of(transcript, 0).outcome().to_string()
+    Exchange::of(transcript, 0).outcome().to_string()
 }
 
 fn said(transcript: &Transcript) -> String {
     let logged = transcript.events.iter().filter_map(|event| match &event.what {
-        What::Logged { level: Level::Error | Level::Info, message } => Some(message.as_str()),
+        EventKind::Logged { level: Level::Error | Level::Info, message } => Some(message.as_str()),
         _ => None,
     });
     logged.collect::<Vec<_>>().join("\n")
@@ -149,7 +149,7 @@ fn the_end_of_an_application_is_looked_at(
         let (target, _) =
             PythonTarget::launch(site, &binding(), String::new(), profile("uvicorn-0.54"), 1).await.unwrap();
         for _ in 0..2 {
-            let steps = [step(Act::Request(Request::standard("GET", "/")))];
+            let steps = [step(Action::Request(Request::standard("GET", "/")))];
             run::converse(&steps, Plan::default(), &target).await.unwrap();
             target.clear().await.unwrap();
         }
@@ -172,7 +172,7 @@ fn who_died_before_is_not_told_to_stop() {
     let complaints = Runtime::new(Clock::Virtual).block_on(async {
         let (target, _) =
             PythonTarget::launch(site, &binding(), String::new(), profile("uvicorn-0.54"), 1).await.unwrap();
-        let steps = [step(Act::Request(Request::standard("GET", "/")))];
+        let steps = [step(Action::Request(Request::standard("GET", "/")))];
         run::converse(&steps, Plan::default(), &target).await.unwrap();
         target.shut_down().await.unwrap()
     });
@@ -256,9 +256,9 @@ fn session(request: &str) -> Vec<Step> {
     vec![
         open(),
         wait("welcome"),
-        step(Act::SendText(request.to_owned())),
+        step(Action::SendText(request.to_owned())),
         Step { limit: Duration::from_secs(100), ..wait("done") },
-        step(Act::Close(relapse_core::wire::close_code::CloseCode::NORMAL)),
+        step(Action::Close(relapse_core::wire::close_code::CloseCode::NORMAL)),
     ]
 }
 
@@ -280,7 +280,7 @@ fn an_application_sleeps_on_our_clock() {
     assert_eq!(ending(&transcripts[0]), "close 1000 (ok; clean)");
     let when = |name: &str| {
         let seen = transcripts[0].events.iter().find(|event| match &event.what {
-            What::FrameSeen(frame) => String::from_utf8_lossy(&frame.payload).contains(name),
+            EventKind::FrameSeen(frame) => String::from_utf8_lossy(&frame.payload).contains(name),
             _ => false,
         });
         seen.unwrap().at
@@ -314,7 +314,7 @@ fn crashes_are_the_servers_to_show(#[case] defect: &str, #[case] server: &str, #
     assert_eq!(ending(&transcripts[0]), expected);
     // And the application's own event log says what it was, and where.
     let raised = transcripts[0].events.iter().find_map(|event| match &event.what {
-        What::Raised(exception) => Some(exception.clone()),
+        EventKind::Raised(exception) => Some(exception.clone()),
         _ => None,
     });
     let raised = raised.unwrap();
@@ -342,11 +342,11 @@ async def app(scope, receive, send):
         await send({{'type': 'websocket.close', 'code': {code}}})
 "
     );
-    let steps = [open(), step(Act::Wait(Awaited::Close))];
+    let steps = [open(), step(Action::Wait(Awaited::Close))];
     let transcripts = converse_with(&text, &[&steps]);
     let transcript = &transcripts.unwrap()[0];
     let handled = transcript.of(0).filter_map(|event| match &event.what {
-        What::Handled(exception) => Some(exception.located()),
+        EventKind::Handled(exception) => Some(exception.located()),
         _ => None,
     });
     assert_eq!(handled.collect::<Vec<_>>(), ["KeyError: 'answer' (service.py:8 in app)"]);
@@ -474,7 +474,7 @@ fn an_application_that_eats_memory_is_stopped() {
     let open = [open(), wait("anything")];
     for transcript in converse(site, "uvicorn-0.54", &[&open, &open]).unwrap() {
         let raised = transcript.events.iter().find_map(|event| match &event.what {
-            What::Raised(exception) => Some(exception.type_name.clone()),
+            EventKind::Raised(exception) => Some(exception.type_name.clone()),
             _ => None,
         });
         assert_eq!(raised.as_deref(), Some("MemoryError"), "{}", said(&transcript));
@@ -489,7 +489,7 @@ fn an_application_that_eats_memory_is_stopped() {
 )]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_application_that_sends_without_end_ends_nobody(#[case] body: &str) {
-    let scripts: &[&[Step]] = &[&[open(), step(Act::Freeze), step(Act::Leave)], &[open(), step(Act::Leave)]];
+    let scripts: &[&[Step]] = &[&[open(), step(Action::Freeze), step(Action::Leave)], &[open(), step(Action::Leave)]];
     let transcripts = converse_with(&format!("{ACCEPTS}{body}"), scripts);
     let counts = transcripts.unwrap().into_iter().map(|transcript| transcript.events.len());
     counts.for_each(|count| assert!((1..100_000).contains(&count), "{count} events"));
@@ -510,10 +510,10 @@ fn rubbish_on_standard_output_harms_nobody() {
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_cancelled_call_is_over() {
     let python = python();
-    let leave: &[Step] = &[open(), wait("welcome"), step(Act::Leave)];
+    let leave: &[Step] = &[open(), wait("welcome"), step(Action::Leave)];
     let transcripts = converse(site(&python, &apps(), "raw:app"), "uvicorn-0.35", &[leave, leave]).unwrap();
     for transcript in transcripts {
-        assert!(transcript.events.iter().any(|event| event.what == What::Returned), "{transcript:#?}");
+        assert!(transcript.events.iter().any(|event| event.what == EventKind::Returned), "{transcript:#?}");
         assert_eq!(transcript.residue.unwrap().connections, 0);
     }
 }
@@ -578,13 +578,13 @@ fn an_application_with_a_thread_keeps_real_time() {
 ";
     std::fs::write(directory.path().join("service.py"), format!("{ACCEPTS}{body}")).unwrap();
     let scripts: &[&[Step]] = &[
-        &[open(), wait("welcome"), step(Act::Close(relapse_core::wire::close_code::CloseCode::NORMAL))],
+        &[open(), wait("welcome"), step(Action::Close(relapse_core::wire::close_code::CloseCode::NORMAL))],
         &[open(), wait("welcome")],
     ];
     let site = PythonSite { clock: Clock::Real, ..site(&python, directory.path(), "service:app") };
     let transcripts = converse(site, "uvicorn-0.54", scripts).unwrap();
     assert_eq!(ending(&transcripts[0]), "close 1000 (ok; clean)");
-    assert!(transcripts[1].events.iter().any(|event| event.what == What::Returned), "{:#?}", transcripts[1]);
+    assert!(transcripts[1].events.iter().any(|event| event.what == EventKind::Returned), "{:#?}", transcripts[1]);
     let app = "asgi:service:app";
     // Notes about an interpreter are shown after its end too.
     for more in [&[][..], &["--fresh"]] {
@@ -611,8 +611,8 @@ fn trouble_is_told_in_real_time(#[case] body: &str, #[case] expected: &str) {
 /// Sends a request, and is told that it is done within 100 s.
 fn ask_and_wait() -> Vec<Step> {
     let done = Step { limit: Duration::from_secs(100), ..wait("done") };
-    let close = step(Act::Close(relapse_core::wire::close_code::CloseCode::NORMAL));
-    vec![open(), step(Act::SendText("go".to_owned())), done, close]
+    let close = step(Action::Close(relapse_core::wire::close_code::CloseCode::NORMAL));
+    vec![open(), step(Action::SendText("go".to_owned())), done, close]
 }
 
 /// A service that answers a message with `done` once this has been run, with `work` as a plain function.
@@ -639,8 +639,8 @@ async def app(scope, receive, send):
 
 /// When the client is told that it is done, and what the app logged.
 fn done_at(transcript: &Transcript) -> (Duration, String) {
-    let is_done = |what: &What| match what {
-        What::FrameSeen(frame) => String::from_utf8_lossy(&frame.payload).contains("done"),
+    let is_done = |what: &EventKind| match what {
+        EventKind::FrameSeen(frame) => String::from_utf8_lossy(&frame.payload).contains("done"),
         _ => false,
     };
     let seen = transcript.events.iter().find(|event| is_done(&event.what));
@@ -710,7 +710,7 @@ fn a_sleep_blocks_the_loop(#[case] with: &str, #[case] work: &str, #[case] secon
     assert_eq!(done_at(transcript), (Duration::from_secs(seconds), expected.to_owned()));
     assert!(ending(transcript).starts_with("close 1000"), "{}", ending(transcript));
     let findings =
-        check::findings(&check::Evidence::gather(transcript, &relapse_core::judge::verdict::HealthyClient::Absent));
+        check::findings(&check::RunView::gather(transcript, &relapse_core::judge::verdict::HealthyClient::Absent));
     let found: Vec<_> = findings.iter().filter(|finding| finding.message.contains("kept its event loop")).collect();
     assert_eq!(found.len(), usize::from(!expected.is_empty()), "{findings:?}");
 }
@@ -800,7 +800,7 @@ fn each_case_can_have_an_interpreter_of_its_own(#[case] fresh: bool, #[case] exp
     let site = PythonSite { fresh, ..site(&python, directory.path(), "service:app") };
     let look: &[Step] = &[open(), wait("anything")];
     let transcripts = converse(site, "uvicorn-0.54", &[look, look]).unwrap();
-    let reasons = transcripts.iter().map(|transcript| match Reading::of(transcript, 0).outcome().ending {
+    let reasons = transcripts.iter().map(|transcript| match Exchange::of(transcript, 0).outcome().ending {
         relapse_core::judge::outcome::Ending::Close { reason, .. } => reason,
         other => panic!("{other}"),
     });

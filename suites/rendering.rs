@@ -9,11 +9,11 @@ use relapse::{
     discover::{Catalogue, issues},
     issue::Issue,
     judge,
-    report::sequence::Detail,
+    report::sequence::SequenceDetail,
     trial::{Ran, Report, Trial},
 };
 use relapse_backend::{
-    conductor::{Conductor, KNOWN, judge_all},
+    conductor::{BackendRunner, KNOWN, judge_all},
     revision::Revision,
 };
 use relapse_command::report::{
@@ -65,7 +65,7 @@ fn the_table_where_not_everything_is_fixed() {
     let (ran, judgement) = &mut report.trials[0];
     let Ran::OnBackend(trial) = ran else { panic!("the backend's own") };
     // The same defect on both versions: what a repair that does nothing looks like.
-    let unrepaired = Conductor::default().run(trial, Revision::from(&trial.case.twin), 1).unwrap();
+    let unrepaired = BackendRunner::default().run(trial, Revision::from(&trial.case.twin), 1).unwrap();
     judgement.verdict = Verdict::StillBroken;
     judgement.reason = Some(judge::accepts(&trial.case, &unrepaired).unwrap_err());
     judgement.after = Some(unrepaired);
@@ -80,8 +80,8 @@ fn the_json_document() {
 #[test]
 fn one_case_in_full() {
     let trial = &trials("session/s449_2_short_exception_text")[0];
-    let judgement = Conductor::default().judge(trial, 1);
-    let shown = render_show(trial, &judgement, background(&issues().unwrap()), 1, 150, Detail::Conversation);
+    let judgement = BackendRunner::default().judge(trial, 1);
+    let shown = render_show(trial, &judgement, background(&issues().unwrap()), 1, 150, SequenceDetail::Conversation);
     check_page("show", &shown);
 }
 
@@ -96,8 +96,8 @@ fn the_catalogue_by_issue() {
 fn a_claimed_repair_in_the_table_and_in_full() {
     check_page("table_with_shams", &render_table(&report("SR4"), 150));
     let trial = &trials("SR4")[0];
-    let judgement = Conductor::default().judge(trial, 1);
-    let shown = render_show(trial, &judgement, background(&issues().unwrap()), 1, 150, Detail::Conversation);
+    let judgement = BackendRunner::default().judge(trial, 1);
+    let shown = render_show(trial, &judgement, background(&issues().unwrap()), 1, 150, SequenceDetail::Conversation);
     check_page("show_with_shams", &shown);
 }
 

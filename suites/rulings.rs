@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relapse::{
-    binding::Binding,
+    binding::ServiceFile,
     case::{Case, Known},
     external::{External, Front, Version, Versions},
     route::Route,
@@ -150,7 +150,7 @@ async def leaves(scope, receive, send):
             cases.push((format!("/{path}, {wait}"), read(&text), is_met));
         }
     }
-    let judge = async |version: Version, binding: Binding| {
+    let judge = async |version: Version, binding: ServiceFile| {
         let versions = Versions { binding, before: None, after: version, repeat: 1 };
         let mut wrong = Vec::new();
         for (name, case, is_met) in &cases {
@@ -167,15 +167,15 @@ async def leaves(scope, receive, send):
     };
     let none: [String; 0] = [];
     let wrong = Runtime::new(Clock::Virtual)
-        .block_on(async { judge(in_memory(&python, directory.path()).await, Binding::unknown()).await });
+        .block_on(async { judge(in_memory(&python, directory.path()).await, ServiceFile::unknown()).await });
     assert_eq!(wrong, none, "in memory");
     let installation = installation(SERVER.1, directory.path());
     let (served, at_url) = Runtime::new(Clock::Real).block_on(async {
         let (version, url) = behind_a_server(installation.clone()).await;
-        let served = judge(version, Binding::unknown()).await;
+        let served = judge(version, ServiceFile::unknown()).await;
         let (_running, url_too) = behind_a_server(installation).await;
         drop(url);
-        (served, judge(by_url(&url_too), Binding::default()).await)
+        (served, judge(by_url(&url_too), ServiceFile::default()).await)
     });
     assert_eq!(served, none, "behind a server");
     assert_eq!(at_url, none, "by URL");
@@ -417,7 +417,7 @@ fn a_derived_healthy_client_waits_a_bounded_time(#[case] within: &str, #[case] l
         let mut external = External::new(target, Front::Unknown);
         external.routes = ["/a", "/b", "/c", "/d"].map(|path| Route::parse(&format!("GET {path}")).unwrap()).into();
         let versions =
-            Versions { binding: Binding::unknown(), before: None, after: Version::Running(external), repeat: 1 };
+            Versions { binding: ServiceFile::unknown(), before: None, after: Version::Running(external), repeat: 1 };
         let start = tokio::time::Instant::now();
         let judgement = versions.judge(&read(&case), 1).await;
         let took = start.elapsed();

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use relapse::{run, target::Target as _};
 use relapse_core::{
-    client::step::{Act, Awaited, Client, Request, Step},
-    error::Trouble,
+    client::step::{Action, Awaited, ClientStrictness, Request, Step},
+    error::AppError,
     judge::classify,
     plan::Plan,
-    record::transcript::{Transcript, What},
+    record::transcript::{EventKind, Transcript},
     wire::head::header,
 };
 use relapse_python::{
@@ -40,7 +40,7 @@ pub(crate) fn interpreter(server: &ServerChoice) -> PathBuf {
 }
 
 /// The interpreter of an environment; where none can be made the test fails and says why.
-pub(crate) fn installed(made: Result<PathBuf, Trouble>) -> PathBuf {
+pub(crate) fn installed(made: Result<PathBuf, AppError>) -> PathBuf {
     made.unwrap_or_else(|trouble| panic!("{}\n{}", trouble.message, trouble.details))
 }
 
@@ -96,11 +96,11 @@ fn visits() -> Vec<(&'static str, Vec<Step>)> {
         "/internal",
         "/ok",
     ];
-    let open = |path: &str| step(Act::Open(Request::standard("GET", path)));
-    let mut visits: Vec<_> = paths.map(|path| (path, vec![open(path), step(Act::Wait(Awaited::Close))])).into();
-    visits.push(("/health", vec![step(Act::Request(Request::standard("GET", "/health")))]));
+    let open = |path: &str| step(Action::Open(Request::standard("GET", path)));
+    let mut visits: Vec<_> = paths.map(|path| (path, vec![open(path), step(Action::Wait(Awaited::Close))])).into();
+    visits.push(("/health", vec![step(Action::Request(Request::standard("GET", "/health")))]));
     let keyless = Request { without: vec!["Sec-WebSocket-Key".to_owned()], ..Request::standard("GET", "/ok") };
-    visits.push(("a handshake without a key", vec![step(Act::Open(keyless))]));
+    visits.push(("a handshake without a key", vec![step(Action::Open(keyless))]));
     visits
 }
 
@@ -215,13 +215,13 @@ fn what_an_application_hides_is_evidence(#[case] server: &str) {
         let served = Served::new(server, &binding(), String::new());
         let mut found = Vec::new();
         for path in ["/swallows", "/prints", "/logs", "/thread"] {
-            let steps = [Step::new(Act::Request(Request::standard("GET", path)), LIMIT)];
+            let steps = [Step::new(Action::Request(Request::standard("GET", path)), LIMIT)];
             let transcript = run::converse(&steps, Plan::default(), &served).await.unwrap();
             served.clear().await.unwrap();
             let evidence = transcript.events.iter().filter_map(|event| match &event.what {
-                What::Handled(exception) => Some(exception.located()),
-                What::Raised(exception) => Some(format!("raised {}", exception.located())),
-                What::Logged { message, .. } if message.starts_with("it went wrong") => Some(message.clone()),
+                EventKind::Handled(exception) => Some(exception.located()),
+                EventKind::Raised(exception) => Some(format!("raised {}", exception.located())),
+                EventKind::Logged { message, .. } if message.starts_with("it went wrong") => Some(message.clone()),
                 _ => None,
             });
             found.push(evidence.collect::<Vec<_>>());
@@ -249,7 +249,7 @@ async def app(scope, receive, send):
 ";
 
 fn trouble(installation: PythonInstallation) -> String {
-    let Trouble { message, details, .. } =
+    let AppError { message, details, .. } =
         Runtime::new(Clock::Real).block_on(PythonServer::start(installation)).unwrap_err();
     format!("{message}\n{details}")
 }
@@ -298,11 +298,11 @@ fn a_server_that_dies_is_followed_by_another() {
     Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
         let served = Served::new(server, &binding(), String::new());
-        let steps = [Step::new(Act::Request(Request::standard("GET", "/")), LIMIT)];
+        let steps = [Step::new(Action::Request(Request::standard("GET", "/")), LIMIT)];
         for number in 0..2 {
             let transcript = run::converse(&steps, Plan::default(), &served).await.unwrap();
             assert_eq!(classify::readings(&transcript)[0].outcome().ending.to_string(), "drop (1006)");
-            let exited = transcript.events.iter().any(|event| matches!(event.what, What::Exited { .. }));
+            let exited = transcript.events.iter().any(|event| matches!(event.what, EventKind::Exited { .. }));
             assert_eq!(exited, number == 1, "{transcript:#?}");
         }
     });
@@ -445,10 +445,10 @@ fn reported(flags: &[&str]) -> PythonInstallation {
 }
 
 /// The transcript of a client of the reports' application that does this, and waits for the end.
-async fn visit(served: &Served, act: Act) -> Transcript {
+async fn visit(served: &Served, act: Action) -> Transcript {
     let step = |act| Step::new(act, LIMIT);
     let transcript =
-        run::converse(&[step(act), step(Act::Wait(Awaited::Close))], Plan::default(), served).await.unwrap();
+        run::converse(&[step(act), step(Action::Wait(Awaited::Close))], Plan::default(), served).await.unwrap();
     served.clear().await.unwrap();
     transcript
 }
@@ -459,7 +459,7 @@ fn ending(transcript: &Transcript) -> String {
 
 /// A client that takes what Python's own takes.
 fn lenient(path: &str) -> Request {
-    Request { client: Client::Library, ..Request::standard("GET", path) }
+    Request { client: ClientStrictness::Library, ..Request::standard("GET", path) }
 }
 
 #[test]
@@ -471,27 +471,29 @@ fn the_transport_is_as_reported() {
         let served = Served::new(server, &binding(), String::new());
         let mut seen = Vec::new();
         for (path, ..) in REPORTED {
-            let transcript = visit(&served, Act::Open(lenient(path))).await;
+            let transcript = visit(&served, Action::Open(lenient(path))).await;
             let raised = transcript.events.iter().find_map(|event| match &event.what {
-                What::Raised(exception) => Some(exception.message.clone()),
+                EventKind::Raised(exception) => Some(exception.message.clone()),
                 _ => None,
             });
             seen.push((path, ending(&transcript), raised.unwrap_or_default()));
         }
         // A path for WebSockets only does not exist for any other client.
-        let plain = visit(&served, Act::Request(Request::standard("GET", "/raises"))).await;
+        let plain = visit(&served, Action::Request(Request::standard("GET", "/raises"))).await;
         assert_eq!(ending(&plain), "http 404");
         // The handler of exceptions loses their headers; the framework's own keeps them.
         for (path, expected) in [("/limits", None), ("/refuses", Some(&b"5"[..]))] {
-            let refused = visit(&served, Act::Open(lenient(path))).await;
+            let refused = visit(&served, Action::Open(lenient(path))).await;
             let reading = &classify::readings(&refused)[0];
             assert_eq!(header(&reading.response.unwrap().headers, "retry-after"), expected, "{path}");
         }
         // A server that selects nothing of what was offered is left by browsers only.
         let offers = vec!["chat".to_owned()];
-        for (client, expected) in [(Client::Library, "hang"), (Client::Browser, "bad handshake (1006)")] {
+        for (client, expected) in
+            [(ClientStrictness::Library, "hang"), (ClientStrictness::Browser, "bad handshake (1006)")]
+        {
             let open = Request { client, offers: offers.clone(), ..lenient("/accepts-then-receives") };
-            assert_eq!(ending(&visit(&served, Act::Open(open)).await), expected, "{client:?}");
+            assert_eq!(ending(&visit(&served, Action::Open(open)).await), expected, "{client:?}");
         }
         seen
     });
@@ -509,7 +511,7 @@ fn without_a_websocket_library_an_upgrade_is_lost() {
     Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();
         let served = Served::new(server, &binding(), String::new());
-        assert_eq!(ending(&visit(&served, Act::Open(lenient("/accepts"))).await), "http 404");
+        assert_eq!(ending(&visit(&served, Action::Open(lenient("/accepts"))).await), "http 404");
     });
 }
 

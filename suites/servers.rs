@@ -11,9 +11,9 @@ use relapse_core::{
         exception::Exception,
         value::Value,
     },
-    client::step::{Act, Awaited, Request, Step},
+    client::step::{Action, Awaited, Request, Step},
     judge::classify,
-    record::transcript::{Transcript, What},
+    record::transcript::{EventKind, Transcript},
     wire::close_code::CloseCode,
 };
 use relapse_simulate::profile::Reception;
@@ -111,13 +111,13 @@ async fn behave(behavior: Behavior, mut ends: Ends) -> Result<(), Exception> {
     Ok(())
 }
 
-fn step(act: Act) -> Step {
+fn step(act: Action) -> Step {
     Step::new(act, Duration::from_secs(4))
 }
 
 fn ending(behavior: Behavior, server: &str) -> String {
     let application = Scripted::new(move |_, ends| behave(behavior, ends));
-    let steps = [step(Act::Open(Request::standard("GET", "/"))), step(Act::Wait(Awaited::Close))];
+    let steps = [step(Action::Open(Request::standard("GET", "/"))), step(Action::Wait(Awaited::Close))];
     let transcript = converse(application, &profile(server), &steps);
     let outcome = classify::readings(&transcript)[0].outcome();
     outcome.ending.to_string()
@@ -176,9 +176,9 @@ fn a_handshake_is_received_as_measured(
         let mut request = Request::standard(method, "/");
         request.without = without.iter().map(|name| (*name).to_owned()).collect();
         request.headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let transcript = converse(application, &profile(server), &[step(Act::Open(request))]);
+        let transcript = converse(application, &profile(server), &[step(Action::Open(request))]);
         let status = transcript.events.iter().find_map(|event| match &event.what {
-            What::ResponseSeen(head) => Some(head.status),
+            EventKind::ResponseSeen(head) => Some(head.status),
             _ => None,
         });
         status.map_or("nothing".to_owned(), |status| match status {
@@ -199,22 +199,22 @@ fn without_a_websocket_library_an_upgrade_is_a_plain_request() {
         ends.send(Outbound::ResponseStart { status: 404, headers: Vec::new() }).await?;
         ends.send(Outbound::ResponseBody { body: Vec::new(), more_body: false }).await
     });
-    let transcript = converse(application, &Arc::new(profile), &[step(Act::Open(Request::standard("GET", "/ws")))]);
+    let transcript = converse(application, &Arc::new(profile), &[step(Action::Open(Request::standard("GET", "/ws")))]);
     assert_eq!(classify::readings(&transcript)[0].outcome().ending.to_string(), "http 404");
 }
 
 /// The disconnect that the application receives when the client ends the connection.
 #[rstest]
-#[case::close_with_code(Act::Close(CloseCode(4321)), [4321, 4321, 4321, 4321, 1006, 4321, 4321])]
-#[case::end_of_stream(Act::Leave, [1006, 1005, 1006, 1005, 1006, 1006, 1005])]
-fn the_application_is_told_as_measured(#[case] act: Act, #[case] expected: [u16; 7]) {
+#[case::close_with_code(Action::Close(CloseCode(4321)), [4321, 4321, 4321, 4321, 1006, 4321, 4321])]
+#[case::end_of_stream(Action::Leave, [1006, 1005, 1006, 1005, 1006, 1006, 1005])]
+fn the_application_is_told_as_measured(#[case] act: Action, #[case] expected: [u16; 7]) {
     let told = SERVERS.map(|server| {
         let application = Scripted::new(|_, mut ends: Ends| async move {
             ends.receive().await?;
             ends.send(accept(None)).await?;
             ends.receive().await.map(drop)
         });
-        let steps = [step(Act::Open(Request::standard("GET", "/"))), step(act.clone())];
+        let steps = [step(Action::Open(Request::standard("GET", "/"))), step(act.clone())];
         disconnect_code(&converse(application, &profile(server), &steps))
     });
     assert_eq!(told, expected.map(Some));
@@ -222,7 +222,7 @@ fn the_application_is_told_as_measured(#[case] act: Act, #[case] expected: [u16;
 
 fn disconnect_code(transcript: &Transcript) -> Option<u16> {
     transcript.of(0).find_map(|event| match &event.what {
-        What::Received(Inbound::WebsocketDisconnect { code, .. }) => *code,
+        EventKind::Received(Inbound::WebsocketDisconnect { code, .. }) => *code,
         _ => None,
     })
 }
@@ -249,11 +249,11 @@ fn an_unanswered_ping_ends_the_connection_as_measured(
         while !matches!(ends.receive().await?, Inbound::WebsocketDisconnect { .. }) {}
         Ok(())
     });
-    let deaf = Step::new(Act::Deafen, Duration::from_secs(66));
-    let steps = [step(Act::Open(Request::standard("GET", "/"))), deaf];
+    let deaf = Step::new(Action::Deafen, Duration::from_secs(66));
+    let steps = [step(Action::Open(Request::standard("GET", "/"))), deaf];
     let transcript = converse(application, &profile(server), &steps);
     let reading = &classify::readings(&transcript)[0];
     assert_eq!(reading.outcome().ending.to_string(), expected);
-    let expired = transcript.events.iter().find(|event| event.what == What::KeepaliveExpired);
+    let expired = transcript.events.iter().find(|event| event.what == EventKind::KeepaliveExpired);
     assert_eq!(expired.map(|event| event.at.as_secs()), after_s);
 }

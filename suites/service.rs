@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use relapse::{environment::Environment, run, target::Target as _};
 use relapse_backend::{
-    conductor::Conductor,
+    conductor::BackendRunner,
     defect::Defect,
     revision::Revision,
     target::{Embedded, Transport},
@@ -12,16 +12,16 @@ use relapse_backend::{
 use relapse_core::{
     client::{
         credential::{Credential, CredentialPlace},
-        step::{Act, Awaited, Crowd, Request, Step},
+        step::{Action, Awaited, Concurrency, Request, Step},
     },
     fault::{CallFault, Calls, Fault, FaultKind, ProcessFault, ScopeEdit, Trigger},
     judge::{
-        check::{self, Evidence},
-        classify::Reading,
+        check::{self, RunView},
+        classify::Exchange,
         outcome::Class,
     },
     plan::Plan,
-    record::transcript::{Transcript, What},
+    record::transcript::{EventKind, Transcript},
     wire::{close_code::CloseCode, head::header, message::message_type},
 };
 use relapse_simulate::clock::{Clock, Runtime};
@@ -38,7 +38,7 @@ fn request(method: &str, path: &str) -> Request {
 
 /// A plain request; what it shows is read with [`answer`].
 fn plain(request: Request) -> Step {
-    step(Act::Request(request))
+    step(Action::Request(request))
 }
 
 fn serve(environment: Environment, faults: Vec<Fault>, steps: &[Step]) -> Transcript {
@@ -125,14 +125,14 @@ fn what_is_critical_decides(
     let steps = [open(), wait("connection_established"), plain(request("GET", "/health/ready"))];
     let transcript = serve(environment, vec![fails(dependency)], &steps);
     let spared = environment == Environment::Staging && ["database", "redis"].contains(&dependency);
-    let outcome = Reading::of(&transcript, 0).outcome();
+    let outcome = Exchange::of(&transcript, 0).outcome();
     let (health, body) = answer(&transcript, 1);
     if spared {
         assert_eq!((outcome.class, health.status), (Class::Served, 200), "{outcome}");
         assert_eq!(body["status"], "degraded");
         assert_eq!(body["degraded_services"], json!([dependency]));
         let welcome = transcript.of(0).find_map(|event| match &event.what {
-            What::FrameSeen(frame) => serde_json::from_slice::<Value>(&frame.payload).ok(),
+            EventKind::FrameSeen(frame) => serde_json::from_slice::<Value>(&frame.payload).ok(),
             _ => None,
         });
         assert_eq!(welcome.unwrap()["data"]["features"]["degraded"], json!([dependency]));
@@ -153,7 +153,7 @@ fn readiness_has_a_limit(#[case] environment: Environment, #[case] limit_ms: u12
     let transcript = serve(environment, vec![hangs], &[open()]);
     let (head, body) = answer(&transcript, 0);
     assert_eq!((head.status, &body["failed_services"]), (503, &json!(["auth_service"])));
-    let answered = transcript.of(0).find(|event| matches!(event.what, What::ResponseSeen(_))).unwrap().at;
+    let answered = transcript.of(0).find(|event| matches!(event.what, EventKind::ResponseSeen(_))).unwrap().at;
     // Tokio's timers have a resolution of one millisecond.
     assert!((limit_ms..=limit_ms + 1).contains(&answered.as_millis()), "{answered:?}");
 }
@@ -170,13 +170,13 @@ fn health_and_handshake_agree_at_every_moment(
         plain(request("GET", "/health/ready")),
         open(),
         wait("connection_established"),
-        step(Act::Close(CloseCode::NORMAL)),
+        step(Action::Close(CloseCode::NORMAL)),
         plain(request("GET", "/ws/health")),
-        Step::new(Act::Pause, Duration::from_millis(500)),
+        Step::new(Action::Pause, Duration::from_millis(500)),
     ];
     let steps: Vec<Step> = std::iter::repeat_n(moment, 40).flatten().collect();
     let transcript = serve(environment, vec![outage], &steps);
-    let evidence = Evidence::gather(&transcript, &relapse_core::judge::verdict::HealthyClient::Absent);
+    let evidence = RunView::gather(&transcript, &relapse_core::judge::verdict::HealthyClient::Absent);
     let findings = check::findings(&evidence);
     assert_eq!(findings, [], "{dependency} in {environment}");
     let not_ready = evidence.outcomes.iter().filter(|outcome| outcome.class == Class::RefusedUnavailable).count();
@@ -193,15 +193,16 @@ fn the_auth_breaker_counts_failures_of_the_service() {
         let kind = FaultKind::Call { calls, fault: CallFault::Fail { error: "connection refused".to_owned() } };
         Fault { kind, trigger: Trigger { nth, every: 4, times: Some(3), ..Trigger::default() } }
     };
-    let pause = Step::new(Act::Pause, Duration::from_secs(16));
+    let pause = Step::new(Action::Pause, Duration::from_secs(16));
     let steps = [open(), open(), open(), open(), pause, open(), wait("connection_established")];
     let transcript = serve(Environment::Staging, vec![fails(2), fails(3), fails(4)], &steps);
-    let classes: Vec<Class> = (0..5).map(|exchange| Reading::of(&transcript, exchange).outcome().class).collect();
+    let classes: Vec<Class> = (0..5).map(|exchange| Exchange::of(&transcript, exchange).outcome().class).collect();
     let not_ready = Class::RefusedUnavailable;
     assert_eq!(classes, [not_ready, not_ready, not_ready, not_ready, Class::Served]);
     assert_eq!(transcript.fired, [3, 3, 3], "the open breaker asks nobody");
     assert_eq!(answer(&transcript, 3).0.status, 503);
-    let says = |what: &What| matches!(what, What::Logged { message, .. } if message.contains("breaker is open"));
+    let says =
+        |what: &EventKind| matches!(what, EventKind::Logged { message, .. } if message.contains("breaker is open"));
     assert!(transcript.of(3).any(|event| says(&event.what)));
 }
 
@@ -230,15 +231,15 @@ fn first_ticket(body: &Value) -> String {
 fn a_ticket_opens_as_often_as_it_says(#[case] body: Value, #[case] wait_s: u64, #[case] opens: &[bool]) {
     let id = first_ticket(&body);
     let mut steps = vec![plain(ask_for_ticket(body))];
-    steps.push(Step::new(Act::Pause, Duration::from_millis(wait_s * 1000 + 1)));
+    steps.push(Step::new(Action::Pause, Duration::from_millis(wait_s * 1000 + 1)));
     for _ in opens {
-        steps.push(step(Act::Open(with_ticket(&id))));
+        steps.push(step(Action::Open(with_ticket(&id))));
         steps.push(wait("connection_established"));
-        steps.push(step(Act::Close(CloseCode::NORMAL)));
+        steps.push(step(Action::Close(CloseCode::NORMAL)));
     }
     let transcript = serve(Environment::Staging, Vec::new(), &steps);
     let opened: Vec<bool> =
-        (1..=opens.len()).map(|exchange| Reading::of(&transcript, exchange).welcome.is_some()).collect();
+        (1..=opens.len()).map(|exchange| Exchange::of(&transcript, exchange).welcome.is_some()).collect();
     assert_eq!(opened, opens);
 }
 
@@ -266,7 +267,7 @@ fn a_ticket_can_be_looked_at_and_taken_back_by_its_user() {
         plain(revoke("user-2")),
         plain(revoke("user-1")),
         plain(request("GET", &format!("{path}/validate"))),
-        step(Act::Open(with_ticket(&id))),
+        step(Action::Open(with_ticket(&id))),
     ];
     let transcript = serve(Environment::Staging, Vec::new(), &steps);
     let statuses: Vec<u16> = (0..7).map(|exchange| answer(&transcript, exchange).0.status).collect();
@@ -292,8 +293,8 @@ fn test_users_need_the_key(#[case] environment: Environment, #[case] key: Option
     let Some(token) = body["access_token"].as_str() else { return assert_ne!(status, 200) };
     let upgrade =
         Request { headers: vec![("Authorization".into(), format!("Bearer {token}").into())], ..request("GET", "/ws") };
-    let transcript = serve(environment, Vec::new(), &[step(Act::Open(upgrade)), wait("connection_established")]);
-    assert_eq!(Reading::of(&transcript, 0).welcome.as_deref(), Some("e2e-test..."));
+    let transcript = serve(environment, Vec::new(), &[step(Action::Open(upgrade)), wait("connection_established")]);
+    assert_eq!(Exchange::of(&transcript, 0).welcome.as_deref(), Some("e2e-test..."));
 }
 
 /// No header admits a client without a credential.
@@ -307,8 +308,8 @@ fn no_header_is_a_way_in(
         headers: vec![(name.into(), "true".into())],
         ..Request { credential: Credential::Unsigned, ..request("GET", "/ws") }
     };
-    let transcript = serve(environment, Vec::new(), &[step(Act::Open(upgrade)), wait("connection_established")]);
-    assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::RefusedAuth);
+    let transcript = serve(environment, Vec::new(), &[step(Action::Open(upgrade)), wait("connection_established")]);
+    assert_eq!(Exchange::of(&transcript, 0).outcome().class, Class::RefusedAuth);
 }
 
 /// A message over the limit of the minute is told so, and the session lives on.
@@ -317,14 +318,14 @@ fn no_header_is_a_way_in(
 #[case(Environment::Production, 60)]
 #[case(Environment::Development, 120)]
 fn the_message_limit_is_told(#[case] environment: Environment, #[case] limit: usize) {
-    let ping = || step(Act::SendText(r#"{"type":"ping"}"#.to_owned()));
+    let ping = || step(Action::SendText(r#"{"type":"ping"}"#.to_owned()));
     let mut steps = vec![open(), wait("connection_established")];
     steps.extend((0..=limit).map(|_| ping()));
     steps.push(wait("error_message"));
-    steps.push(Step::new(Act::Pause, Duration::from_secs(61)));
+    steps.push(Step::new(Action::Pause, Duration::from_secs(61)));
     steps.extend([ping(), wait("pong")]);
     let transcript = serve(environment, Vec::new(), &steps);
-    let reading = Reading::of(&transcript, 0);
+    let reading = Exchange::of(&transcript, 0);
     let count = |name: &str| reading.messages.iter().filter(|message| *message == name).count();
     assert_eq!((count("pong"), count("error_message")), (limit + 1, 1));
     assert_eq!(reading.outcome().class, Class::Served);
@@ -337,9 +338,9 @@ fn the_message_limit_is_told(#[case] environment: Environment, #[case] limit: us
 #[case(Environment::Staging, 18)]
 #[case(Environment::Production, 35)]
 fn a_silent_client_gets_heartbeats(#[case] environment: Environment, #[case] interval_s: u64) {
-    let pause = Step::new(Act::Pause, Duration::from_secs(interval_s * 2 + 1));
+    let pause = Step::new(Action::Pause, Duration::from_secs(interval_s * 2 + 1));
     let transcript = serve(environment, Vec::new(), &[open(), wait("connection_established"), pause]);
-    let is_beat = |what: &What| matches!(what, What::FrameSeen(frame) if message_type(&frame.payload).is_some_and(|name| name == "heartbeat"));
+    let is_beat = |what: &EventKind| matches!(what, EventKind::FrameSeen(frame) if message_type(&frame.payload).is_some_and(|name| name == "heartbeat"));
     let beats: Vec<u64> =
         transcript.of(0).filter(|event| is_beat(&event.what)).map(|event| event.at.as_secs()).collect();
     assert_eq!(beats, [interval_s, interval_s * 2]);
@@ -394,13 +395,13 @@ fn every_mode_authenticates(#[case] path: &str, #[case] query: &str, #[case] mod
             query: query.as_bytes().to_vec(),
             ..Request::standard("GET", path)
         };
-        let steps = [step(Act::Open(upgrade)), wait("connection_established")];
+        let steps = [step(Action::Open(upgrade)), wait("connection_established")];
         let transcript = serve(Environment::Staging, Vec::new(), &steps);
-        let reading = Reading::of(&transcript, 0);
+        let reading = Exchange::of(&transcript, 0);
         let expected = if credential == Credential::Valid { Class::Served } else { Class::RefusedAuth };
         assert_eq!(reading.outcome().class, expected, "{credential:?} on {path}?{query}");
         let names = |event: &relapse_core::record::transcript::Event| {
-            matches!(&event.what, What::FrameSeen(frame)
+            matches!(&event.what, EventKind::FrameSeen(frame)
                 if String::from_utf8_lossy(&frame.payload).contains(&format!("\"mode\":\"{mode}\"")))
         };
         assert_eq!(transcript.of(0).any(names), credential == Credential::Valid);
@@ -418,10 +419,10 @@ fn hangs(dependency: &str, operation: &str) -> Fault {
 #[case("agent_supervisor", "run")]
 #[case("websocket_bridge", "emit")]
 fn a_run_that_hangs_is_ended(#[case] dependency: &str, #[case] operation: &str) {
-    let ask = step(Act::SendText(r#"{"type":"chat","content":"x"}"#.to_owned()));
-    let steps = [open(), wait("connection_established"), ask, step(Act::Wait(Awaited::Close))];
+    let ask = step(Action::SendText(r#"{"type":"chat","content":"x"}"#.to_owned()));
+    let steps = [open(), wait("connection_established"), ask, step(Action::Wait(Awaited::Close))];
     let transcript = serve(Environment::Production, vec![hangs(dependency, operation)], &steps);
-    let outcome = Reading::of(&transcript, 0).outcome();
+    let outcome = Exchange::of(&transcript, 0).outcome();
     assert_eq!((outcome.class, outcome.ending.to_string().as_str()), (Class::RefusedUnavailable, "close 1013"));
 }
 
@@ -431,7 +432,7 @@ fn a_run_that_hangs_is_ended(#[case] dependency: &str, #[case] operation: &str) 
 #[case("auth_service", "check", Request::standard("GET", "/api/threads/"))]
 #[case("redis", "set", Request::standard("POST", "/api/websocket/ticket"))]
 fn a_request_that_hangs_is_answered(#[case] dependency: &str, #[case] operation: &str, #[case] asked: Request) {
-    let limited = Step::new(Act::Request(asked), Duration::from_secs(5));
+    let limited = Step::new(Action::Request(asked), Duration::from_secs(5));
     let transcript = serve(Environment::Staging, vec![hangs(dependency, operation)], &[limited]);
     let (head, _) = answer(&transcript, 0);
     assert_eq!((head.status, header(&head.headers, "retry-after").is_some()), (503, true));
@@ -444,8 +445,8 @@ fn a_ticket_needs_redis() {
     let kind = FaultKind::Call { calls, fault: CallFault::Fail { error: "connection refused".to_owned() } };
     let fails = Fault { kind, trigger: Trigger::default() };
     let upgrade = Request { places: vec![CredentialPlace::Ticket], ..Request::standard("GET", "/ws") };
-    let transcript = serve(Environment::Staging, vec![fails], &[step(Act::Open(upgrade))]);
-    assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::RefusedUnavailable);
+    let transcript = serve(Environment::Staging, vec![fails], &[step(Action::Open(upgrade))]);
+    assert_eq!(Exchange::of(&transcript, 0).outcome().class, Class::RefusedUnavailable);
 }
 
 /// Two sessions at the same time on one ticket: one of them is welcomed.
@@ -457,20 +458,20 @@ fn a_ticket_is_spent_once_however_many_ask() {
         kind: FaultKind::Call { calls, fault: CallFault::Delay { delay: Duration::from_millis(100).into() } },
         trigger: Trigger { nth: 2, ..Trigger::default() },
     };
-    let steps = [step(Act::Open(with_ticket(&id))), wait("connection_established")];
+    let steps = [step(Action::Open(with_ticket(&id))), wait("connection_established")];
     let transcript = Runtime::new(Clock::Virtual).block_on(async {
         let target =
             Embedded::launch(Revision::repaired(), Environment::Staging, profile(SERVER), Transport::Memory, 1);
         run::converse(&[plain(ask_for_ticket(json!({})))], Plan::default(), &target).await.unwrap();
-        let crowd = Crowd { users: 1, connections: 2, rounds: 1 };
+        let crowd = Concurrency { users: 1, connections: 2, rounds: 1 };
         let plan = Plan { seed: 1, faults: vec![slow] };
         let transcript = run::converse_as(crowd, &steps, plan, &target).await.unwrap();
         target.stop().await.unwrap();
         transcript
     });
-    let welcomed = (0..2).filter(|&exchange| Reading::of(&transcript, exchange).welcome.is_some()).count();
+    let welcomed = (0..2).filter(|&exchange| Exchange::of(&transcript, exchange).welcome.is_some()).count();
     assert_eq!(welcomed, 1);
-    let refused = (0..2).find(|&exchange| Reading::of(&transcript, exchange).welcome.is_none()).unwrap();
+    let refused = (0..2).find(|&exchange| Exchange::of(&transcript, exchange).welcome.is_none()).unwrap();
     assert_eq!(answer(&transcript, refused).0.status, 401);
 }
 
@@ -481,13 +482,13 @@ fn a_refusal_for_another_reason_spends_no_ticket() {
     let unknown = Request { offers: vec!["no-such-protocol".to_owned()], ..with_ticket(&id) };
     let steps = [
         plain(ask_for_ticket(json!({}))),
-        step(Act::Open(unknown)),
-        step(Act::Open(with_ticket(&id))),
+        step(Action::Open(unknown)),
+        step(Action::Open(with_ticket(&id))),
         wait("connection_established"),
     ];
     let transcript = serve(Environment::Staging, Vec::new(), &steps);
     assert_eq!(answer(&transcript, 1).0.status, 400);
-    assert!(Reading::of(&transcript, 2).welcome.is_some());
+    assert!(Exchange::of(&transcript, 2).welcome.is_some());
 }
 
 /// No user's data is given without a token, or with a bad one.
@@ -506,7 +507,7 @@ fn what_belongs_to_a_user_needs_one(
         let asked = Request { credential, ..Request::standard(route.0, route.1) };
         let transcript = serve(Environment::Staging, Vec::new(), &[plain(asked)]);
         assert_eq!(answer(&transcript, 0).0.status, 401, "{credential:?} on {route:?}");
-        assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::RefusedAuth);
+        assert_eq!(Exchange::of(&transcript, 0).outcome().class, Class::RefusedAuth);
     }
 }
 
@@ -522,14 +523,14 @@ fn a_user_is_created_once() {
 /// The message limit of one user is no other user's.
 #[test]
 fn one_users_messages_are_not_anothers() {
-    let ping = || step(Act::SendText(r#"{"type":"ping"}"#.to_owned()));
+    let ping = || step(Action::SendText(r#"{"type":"ping"}"#.to_owned()));
     let mut steps = vec![open(), wait("connection_established")];
     steps.extend((0..=60).map(|_| ping()));
     steps.push(wait("error_message"));
     let other = Request { user: "user-2".to_owned(), ..Request::standard("GET", "/ws") };
-    steps.extend([step(Act::Open(other)), wait("connection_established"), ping(), wait("pong")]);
+    steps.extend([step(Action::Open(other)), wait("connection_established"), ping(), wait("pong")]);
     let transcript = serve(Environment::Staging, Vec::new(), &steps);
-    assert_eq!(Reading::of(&transcript, 1).messages, ["connection_established", "pong"]);
+    assert_eq!(Exchange::of(&transcript, 1).messages, ["connection_established", "pong"]);
 }
 
 #[rstest]
@@ -540,9 +541,9 @@ fn one_users_messages_are_not_anothers() {
 fn a_message_has_a_size(#[case] size: usize, #[case] expected: &str) {
     let mut text = r#"{"type":"some_type"}"#.to_owned();
     text.extend(std::iter::repeat_n(' ', size - text.len()));
-    let steps = [open(), wait("connection_established"), step(Act::SendText(text)), wait(expected)];
+    let steps = [open(), wait("connection_established"), step(Action::SendText(text)), wait(expected)];
     let transcript = serve(Environment::Staging, Vec::new(), &steps);
-    assert_eq!(Reading::of(&transcript, 0).messages, ["connection_established", expected]);
+    assert_eq!(Exchange::of(&transcript, 0).messages, ["connection_established", expected]);
 }
 
 /// A WebSocket without a query string has an empty one (ASGI, WebSocket connection scope).
@@ -554,7 +555,7 @@ fn a_websocket_may_lack_its_query_string() {
     ] {
         let steps = [open(), wait("connection_established")];
         let transcript = serve(Environment::Staging, vec![FaultKind::Scope(kind).into()], &steps);
-        assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::Served);
+        assert_eq!(Exchange::of(&transcript, 0).outcome().class, Class::Served);
     }
 }
 
@@ -566,7 +567,7 @@ fn a_malformed_scope_is_a_bad_request(#[values("path", "headers")] key: &str) {
     for asked in [open(), plain(request("GET", "/health"))] {
         let transcript = serve(Environment::Staging, vec![drops()], &[asked]);
         assert_eq!(answer(&transcript, 0).0.status, 400);
-        assert_eq!(Reading::of(&transcript, 0).outcome().class, Class::RefusedRequest);
+        assert_eq!(Exchange::of(&transcript, 0).outcome().class, Class::RefusedRequest);
     }
 }
 
@@ -575,14 +576,14 @@ fn a_malformed_scope_is_a_bad_request(#[values("path", "headers")] key: &str) {
 fn a_start_does_not_wait_for_what_is_not_critical(#[values("database", "redis")] dependency: &str) {
     let restart = Fault { kind: FaultKind::Process(ProcessFault::Restart {}), trigger: Trigger::default() };
     let start = |environment| {
-        let pause = Step::new(Act::Pause, Duration::from_secs(10));
+        let pause = Step::new(Action::Pause, Duration::from_secs(10));
         let steps = [pause, open(), wait("connection_established")];
         let plan = Plan { seed: 1, faults: vec![restart.clone(), fails(dependency)] };
-        let conductor = Conductor::default();
-        let crowd = Crowd::ONE;
+        let conductor = BackendRunner::default();
+        let crowd = Concurrency::ONE;
         let transcript =
             conductor.converse(Revision::repaired(), environment, &profile(SERVER), crowd, &steps, plan).unwrap();
-        Reading::of(&transcript, 0).outcome().class
+        Exchange::of(&transcript, 0).outcome().class
     };
     assert_eq!(start(Environment::Staging), Class::Served);
     assert_eq!(start(Environment::Production), Class::RefusedUnavailable);

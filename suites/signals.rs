@@ -9,7 +9,7 @@ use relapse_backend::conductor::KNOWN;
 use relapse_core::{
     judge::classify,
     plan::Plan,
-    record::transcript::{PROCESS, Transcript, What},
+    record::transcript::{EventKind, PROCESS, Transcript},
     wire::frame::Opcode,
 };
 use relapse_python::{process::Server as PythonServer, served::Served};
@@ -101,14 +101,16 @@ fn endings(transcript: &Transcript) -> Vec<String> {
 
 /// The events of the process, in order.
 fn process(transcript: &Transcript) -> Vec<String> {
-    let told = |what: &What| match what {
-        What::Signaled { signal } => Some(signal.to_string()),
-        What::Exited { why } => why.lines().next().map(|line| {
+    let told = |what: &EventKind| match what {
+        EventKind::Signaled { signal } => Some(signal.to_string()),
+        EventKind::Exited { why } => why.lines().next().map(|line| {
             let (server, rest) = line.split_once(" ended ").unwrap();
             format!("{} ended {}", server.split('=').next().unwrap(), rest.split_once(" s ").unwrap().1)
         }),
-        What::ExitAwaited { expected, exit, .. } => Some(format!("{}", exit.is_some_and(|exit| expected.fits(exit)))),
-        What::NotPerformed { step } => Some(format!("step {step} left out")),
+        EventKind::ExitAwaited { expected, exit, .. } => {
+            Some(format!("{}", exit.is_some_and(|exit| expected.fits(exit))))
+        }
+        EventKind::NotPerformed { step } => Some(format!("step {step} left out")),
         _ => None,
     };
     transcript.of(PROCESS).filter_map(|event| told(&event.what)).collect()
@@ -224,8 +226,8 @@ fn every_trial_has_a_server_that_got_no_signal(#[case] signal: &str, #[case] ans
     );
     let transcripts = perform("uvicorn==0.54.0", &text);
     let lives = |transcript: &Transcript| -> Vec<String> {
-        let body = |what: &What| match what {
-            What::BodySeen { body, .. } => Some(String::from_utf8(body.to_vec()).unwrap()),
+        let body = |what: &EventKind| match what {
+            EventKind::BodySeen { body, .. } => Some(String::from_utf8(body.to_vec()).unwrap()),
             _ => None,
         };
         transcript.events.iter().filter_map(|event| body(&event.what)).collect()
@@ -267,7 +269,7 @@ fn deaf(arguments: &str) -> String {
 fn arguments_change_what_a_stalled_client_sees(#[case] server: &str, #[case] arguments: &str, #[case] expected: &str) {
     let [transcript, _] = perform(server, &deaf(&format!("server_arguments = [{arguments}]")));
     let pings = |transcript: &Transcript| {
-        let is_ping = |what: &What| matches!(what, What::FrameSeen(frame) if frame.opcode == Opcode::Ping);
+        let is_ping = |what: &EventKind| matches!(what, EventKind::FrameSeen(frame) if frame.opcode == Opcode::Ping);
         transcript.of(0).filter(|event| is_ping(&event.what)).count()
     };
     assert!(pings(&transcript) >= 1, "{transcript:#?}");
@@ -387,11 +389,12 @@ fn the_time_to_the_end_is_told() {
     let text = "summary = \"x\"\n[[step]]\nrequest = \"GET /\"\n[[step]]\nsignal = \"SIGTERM\"\n[[step]]\nwait_exit = \
                 true\n[expect]\naccept = [\"ok\"]\n";
     let [transcript, _] = perform("uvicorn==0.54.0", text);
-    let at = |is_it: &dyn Fn(&What) -> bool| transcript.events.iter().find(|event| is_it(&event.what)).unwrap().at;
-    let took = at(&|what| matches!(what, What::Exited { .. })) - at(&|what| matches!(what, What::Signaled { .. }));
+    let at = |is_it: &dyn Fn(&EventKind) -> bool| transcript.events.iter().find(|event| is_it(&event.what)).unwrap().at;
+    let took =
+        at(&|what| matches!(what, EventKind::Exited { .. })) - at(&|what| matches!(what, EventKind::Signaled { .. }));
     assert!(took < Duration::from_secs(5), "{took:?}");
     let why = transcript.events.iter().find_map(|event| match &event.what {
-        What::Exited { why } => Some(why.clone()),
+        EventKind::Exited { why } => Some(why.clone()),
         _ => None,
     });
     assert!(

@@ -11,11 +11,11 @@ use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use relapse::environment::Environment;
 use relapse_backend::{
-    backend::{Backend, PORT, Settings, Variables},
+    backend::{Backend, BackendSettings, PORT, Variables},
     defect::Defect,
     dependency::{Dependencies as _, Dependency, InMemory},
     revision::Revision,
-    target::{Program, SECRET, Software},
+    target::{SECRET, ServiceCode, ServiceProgram},
 };
 use relapse_core::{
     asgi::{
@@ -26,13 +26,13 @@ use relapse_core::{
     },
     client::credential::{Credential, Form, Presented},
     fault::{FaultKind, Place, ProcessFault},
-    record::transcript::{Party, Service},
+    record::transcript::{Actor, Service},
 };
 use relapse_python::process::{Interpreter, PythonApplication, Requirements, Site as PythonSite, keep_time};
 use relapse_simulate::{
-    application::{Application, Promise, Receive, SendEvent},
+    application::{Application, BoxFuture, Receive, SendEvent},
     clock::{Clock, Runtime},
-    recorder::{self, Scribe},
+    recorder::{self, ExchangeRecorder},
 };
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -136,11 +136,11 @@ impl Twin {
         &self,
         mut variables: Variables,
         seed: u64,
-        scribe: Option<&Scribe>,
-    ) -> (Result<Arc<dyn Program>, Exception>, usize) {
+        scribe: Option<&ExchangeRecorder>,
+    ) -> (Result<Arc<dyn ServiceProgram>, Exception>, usize) {
         static NEXT: AtomicI64 = AtomicI64::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let settings = Arc::new(Settings::read(&variables, SECRET));
+        let settings = Arc::new(BackendSettings::read(&variables, SECRET));
         let issuer = Backend::started(Revision::repaired(), settings, Arc::new(InMemory), seed);
         let defects: Vec<&str> =
             Defect::ALL.iter().filter(|&&defect| self.revision.has(defect)).map(|defect| defect.name()).collect();
@@ -165,14 +165,14 @@ impl Twin {
             let calls = tokio::spawn(depend(Arc::clone(&interpreter), number, Arc::clone(&exchanges)));
             let scribe = scribe.cloned();
             let calls = calls.abort_handle();
-            Arc::new(Process { interpreter, number, issuer, exchanges, scribe, calls }) as Arc<dyn Program>
+            Arc::new(Process { interpreter, number, issuer, exchanges, scribe, calls }) as Arc<dyn ServiceProgram>
         });
         (program, said.len())
     }
 }
 
 /// The modules that the plan hides, and until when.
-fn hidden(scribe: &Scribe) -> Vec<(String, f64)> {
+fn hidden(scribe: &ExchangeRecorder) -> Vec<(String, f64)> {
     let missing = scribe.plan().faults.iter().filter_map(|fault| match &fault.kind {
         FaultKind::Process(ProcessFault::MissingModule { module }) => {
             Some((module.clone(), fault.trigger.until.map_or(1e9, |until| until.as_secs_f64())))
@@ -182,16 +182,21 @@ fn hidden(scribe: &Scribe) -> Vec<(String, f64)> {
     missing.collect()
 }
 
-impl Software for Twin {
-    fn started(&self, environment: Environment, seed: u64) -> Arc<dyn Program> {
+impl ServiceCode for Twin {
+    fn started(&self, environment: Environment, seed: u64) -> Arc<dyn ServiceProgram> {
         self.process(Backend::variables(environment, SECRET), seed, None).0.unwrap()
     }
 
-    fn import(&self, variables: &Variables, seed: u64, scribe: &Scribe) -> Result<Arc<dyn Program>, Exception> {
+    fn import(
+        &self,
+        variables: &Variables,
+        seed: u64,
+        scribe: &ExchangeRecorder,
+    ) -> Result<Arc<dyn ServiceProgram>, Exception> {
         let (program, refused) = self.process(variables.clone(), seed, Some(scribe));
         for (index, fault) in scribe.plan().faults.iter().enumerate() {
             if refused > 0 && matches!(fault.kind, FaultKind::Process(ProcessFault::MissingModule { .. })) {
-                scribe.fired(index, Party::Process, fault.kind.to_string());
+                scribe.fired(index, Actor::Process, fault.kind.to_string());
             }
         }
         program
@@ -200,18 +205,18 @@ impl Software for Twin {
 
 /// The exchanges for which dependencies may fail.
 #[derive(Debug, Default)]
-struct Exchanges(Mutex<Vec<Scribe>>);
+struct Exchanges(Mutex<Vec<ExchangeRecorder>>);
 
 impl Exchanges {
     /// The number of an exchange; `None` where nothing fails.
-    fn add(&self, scribe: Option<Scribe>) -> Value {
+    fn add(&self, scribe: Option<ExchangeRecorder>) -> Value {
         let Some(scribe) = scribe.filter(|scribe| scribe.has_faults_at(Place::Dependency)) else { return Value::None };
         let mut exchanges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         exchanges.push(scribe);
         Value::Int(exchanges.len() as i64 - 1)
     }
 
-    fn get(&self, number: i64) -> Scribe {
+    fn get(&self, number: i64) -> ExchangeRecorder {
         let exchanges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         exchanges[usize::try_from(number).unwrap()].clone()
     }
@@ -226,7 +231,7 @@ struct Process {
     issuer: Arc<Backend>,
     exchanges: Arc<Exchanges>,
     /// Of whoever started it before our eyes.
-    scribe: Option<Scribe>,
+    scribe: Option<ExchangeRecorder>,
     calls: AbortHandle,
 }
 
@@ -236,9 +241,9 @@ impl Application for Process {
         mut scope: Scope,
         receive: Box<dyn Receive>,
         send: Box<dyn SendEvent>,
-    ) -> Promise<'static, Result<(), Exception>> {
+    ) -> BoxFuture<'static, Result<(), Exception>> {
         Box::pin(async move {
-            let exchange = self.exchanges.add(Scribe::current());
+            let exchange = self.exchanges.add(ExchangeRecorder::current());
             let order = order("serve", self.number, [("exchange", exchange)]);
             scope.0.insert("stage".into(), order);
             PythonApplication::new(Arc::clone(&self.interpreter)).call(scope, receive, send).await
@@ -246,8 +251,8 @@ impl Application for Process {
     }
 }
 
-impl Program for Process {
-    fn start_up(self: Arc<Self>) -> Promise<'static, ()> {
+impl ServiceProgram for Process {
+    fn start_up(self: Arc<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let exchange = self.exchanges.add(self.scribe.clone());
             let scope = stage_scope("begin", self.number, [("exchange", exchange)]);
@@ -327,7 +332,7 @@ fn order_at_once<const N: usize>(
 struct Said(Arc<Mutex<Vec<Event>>>);
 
 impl SendEvent for Said {
-    fn send(&mut self, event: Outbound) -> Promise<'_, Result<(), Exception>> {
+    fn send(&mut self, event: Outbound) -> BoxFuture<'_, Result<(), Exception>> {
         if let Outbound::Unknown(Value::Dict(said)) = event {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).push(said);
         }
@@ -339,7 +344,7 @@ impl SendEvent for Said {
 struct Nothing;
 
 impl Receive for Nothing {
-    fn receive(&mut self) -> Promise<'_, Result<Inbound, Exception>> {
+    fn receive(&mut self) -> BoxFuture<'_, Result<Inbound, Exception>> {
         Box::pin(std::future::pending())
     }
 }
@@ -348,7 +353,7 @@ impl Receive for Nothing {
 struct Questions(mpsc::UnboundedSender<Value>);
 
 impl SendEvent for Questions {
-    fn send(&mut self, event: Outbound) -> Promise<'_, Result<(), Exception>> {
+    fn send(&mut self, event: Outbound) -> BoxFuture<'_, Result<(), Exception>> {
         if let Outbound::Unknown(question) = event {
             let _ = self.0.send(question);
         }
@@ -360,7 +365,7 @@ impl SendEvent for Questions {
 struct Answers(mpsc::UnboundedReceiver<Value>);
 
 impl Receive for Answers {
-    fn receive(&mut self) -> Promise<'_, Result<Inbound, Exception>> {
+    fn receive(&mut self) -> BoxFuture<'_, Result<Inbound, Exception>> {
         Box::pin(async {
             match self.0.recv().await {
                 Some(answer) => Ok(Inbound::Invalid(answer)),

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use relapse::{case::ServerArguments, run, target::Target};
 use relapse_core::{
-    client::step::{Act, Awaited, Request, Step},
+    client::step::{Action, Awaited, Request, Step},
     judge::classify,
     plan::Plan,
-    record::transcript::{Transcript, What},
+    record::transcript::{EventKind, Transcript},
     wire::frame::Opcode,
 };
 use relapse_python::{
@@ -69,15 +69,15 @@ const UVICORN: [&str; 4] = ["--ws-ping-interval", "1", "--ws-ping-timeout", "1"]
 fn scripts(stall: Duration) -> Vec<(&'static str, Vec<Step>)> {
     let long = |act| Step::new(act, 20 * stall);
     let short = |act| Step::new(act, stall / 2);
-    let open = || long(Act::Open(Request::standard("GET", "/")));
-    let send = |text: &str| long(Act::SendText(text.to_owned()));
-    let wait = |text: &str| long(Act::Wait(Awaited::Text(text.to_owned())));
-    let close = |step: &dyn Fn(Act) -> Step| step(Act::Close(relapse_core::wire::close_code::CloseCode::NORMAL));
+    let open = || long(Action::Open(Request::standard("GET", "/")));
+    let send = |text: &str| long(Action::SendText(text.to_owned()));
+    let wait = |text: &str| long(Action::Wait(Awaited::Text(text.to_owned())));
+    let close = |step: &dyn Fn(Action) -> Step| step(Action::Close(relapse_core::wire::close_code::CloseCode::NORMAL));
     vec![
         ("once", vec![open(), send("1"), wait("done"), close(&long)]),
         ("three times", vec![open(), send("3"), wait("done"), close(&long)]),
         ("four times", vec![open(), send("4"), wait("done"), close(&long)]),
-        ("asked for a pong", vec![open(), send("1"), wait("begun"), short(Act::Ping), wait("done"), close(&long)]),
+        ("asked for a pong", vec![open(), send("1"), wait("begun"), short(Action::Ping), wait("done"), close(&long)]),
         ("closed", vec![open(), send("1"), wait("begun"), close(&short), wait("done")]),
     ]
 }
@@ -87,11 +87,13 @@ fn scripts(stall: Duration) -> Vec<(&'static str, Vec<Step>)> {
 fn seen(transcript: &Transcript, stall: Duration) -> String {
     // From outside nothing tells why a server drops a connection.
     let relapse_core::judge::outcome::Outcome { ending, class, .. } = classify::readings(transcript)[0].outcome();
-    let at = |is_it: &dyn Fn(&What) -> bool| transcript.of(0).find(|event| is_it(&event.what)).map(|event| event.at);
-    let asked = at(&|what| matches!(what, What::FrameSent(frame) if frame.opcode == Opcode::Text)).unwrap_or_default();
+    let at =
+        |is_it: &dyn Fn(&EventKind) -> bool| transcript.of(0).find(|event| is_it(&event.what)).map(|event| event.at);
+    let asked =
+        at(&|what| matches!(what, EventKind::FrameSent(frame) if frame.opcode == Opcode::Text)).unwrap_or_default();
     let is_early = |opcode: Opcode, text: &str| {
         let came = at(&|what| match what {
-            What::FrameSeen(frame) => frame.opcode == opcode && frame.payload.starts_with(text.as_bytes()),
+            EventKind::FrameSeen(frame) => frame.opcode == opcode && frame.payload.starts_with(text.as_bytes()),
             _ => false,
         });
         match came {
@@ -101,7 +103,7 @@ fn seen(transcript: &Transcript, stall: Duration) -> String {
         }
     };
     let disconnect = transcript.of(0).find_map(|event| match &event.what {
-        What::Received(relapse_core::asgi::event::Inbound::WebsocketDisconnect { .. }) => {
+        EventKind::Received(relapse_core::asgi::event::Inbound::WebsocketDisconnect { .. }) => {
             Some(event.at.saturating_sub(asked))
         }
         _ => None,
@@ -190,13 +192,13 @@ fn a_pong_under_way_is_late_behind_one_library(#[case] name: &str, #[case] expec
     let stall = Duration::from_secs(45);
     let step = |act| Step::new(act, Duration::from_secs(100));
     let steps = [
-        step(Act::Open(Request::standard("GET", "/"))),
+        step(Action::Open(Request::standard("GET", "/"))),
         // The ping goes out 20 s after the accept, and its answer takes 0.3 s, as does the message, which comes first.
-        Step::new(Act::Pause, Duration::from_millis(19_800)),
-        step(Act::SendText("1".to_owned())),
-        step(Act::Wait(Awaited::Text("done".to_owned()))),
-        step(Act::Pause),
-        step(Act::Close(relapse_core::wire::close_code::CloseCode::NORMAL)),
+        Step::new(Action::Pause, Duration::from_millis(19_800)),
+        step(Action::SendText("1".to_owned())),
+        step(Action::Wait(Awaited::Text("done".to_owned()))),
+        step(Action::Pause),
+        step(Action::Close(relapse_core::wire::close_code::CloseCode::NORMAL)),
     ];
     let endings = ["time.sleep(", "await asyncio.to_thread(time.sleep, "].map(|work| {
         let site = site_that_blocks(&python, directory.path(), stall);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use relapse::{
-    binding::Binding,
+    binding::ServiceFile,
     environment::Environment,
     external::{External, Front},
     targets::Url,
@@ -18,7 +18,7 @@ use relapse_backend::{
     conductor::read_backend_fault,
     defect::Defect,
     revision::Revision,
-    stand::{Setup as StandSetup, Stand},
+    stand::{Stand, StandSetup},
 };
 use relapse_simulate::{
     clock::{Clock, Runtime},
@@ -54,7 +54,7 @@ fn check(revision: Revision, fault: Option<&str>, binding: &str) -> Validation {
         let setup = StandSetup { revision, faults, ..setup() };
         let stand = Stand::bind(setup).await.unwrap();
         let (address, token) = (stand.address().unwrap(), stand.token("user-1"));
-        let binding = Binding::parse("relapse.toml", binding).unwrap();
+        let binding = ServiceFile::parse("relapse.toml", binding).unwrap();
         let upstream = format!("ws://{address}").parse().unwrap();
         let mut server = External::new(Url::new(upstream, &binding, token, 100, Duration::ZERO), Front::Unknown);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use relapse::{
     case::Case,
     discover::Catalogue,
-    report::sequence::{Detail, lines as sequence_lines},
+    report::sequence::{SequenceDetail, lines as sequence_lines},
     run,
     target::Target as _,
     targets::Url,
@@ -19,11 +19,11 @@ use relapse_core::{
         scope::Scope,
         value::Value,
     },
-    client::step::{Act, Awaited, BodyExpectation, Carrier, ClientName, Pattern, Request, Slices, Step},
+    client::step::{Action, Awaited, BodyExpectation, Carrier, ClientName, Pattern, Request, Slices, Step},
     error::Error,
     fault::{EventFault, Events, Fault, FaultKind, HeadEdit, Trigger},
     plan::Plan,
-    record::transcript::{BodyEnd, BodyPart, NeverCame, Transcript, What},
+    record::transcript::{BodyEnd, BodyPart, EventKind, NeverCame, Transcript},
     wire::{
         frame::{Frame, Opcode},
         head::{ResponseHead, field},
@@ -33,7 +33,7 @@ use relapse_python::{app::Python as PythonTarget, process::Server as PythonServe
 use relapse_simulate::{
     clock::{Clock, Runtime},
     front,
-    interpose::Interposed,
+    interpose::FaultyApp,
     link::{Link, Listener},
 };
 use rstest::rstest;
@@ -48,24 +48,24 @@ use crate::{
     support::{Ends, Reached, Scripted, converse, profile, step},
 };
 
-fn by(name: &str, act: Act) -> Step {
+fn by(name: &str, act: Action) -> Step {
     Step { client: Some(ClientName(name.to_owned())), ..step(act) }
 }
 
-fn open(path: &str) -> Act {
-    Act::Open(Request::standard("GET", path))
+fn open(path: &str) -> Action {
+    Action::Open(Request::standard("GET", path))
 }
 
 fn get(path: &str) -> Request {
     Request::standard("GET", path)
 }
 
-fn text(text: &str) -> Act {
-    Act::SendText(text.to_owned())
+fn text(text: &str) -> Action {
+    Action::SendText(text.to_owned())
 }
 
 fn pause(ms: u64) -> Step {
-    Step::new(Act::Pause, Duration::from_millis(ms))
+    Step::new(Action::Pause, Duration::from_millis(ms))
 }
 
 fn path_of(scope: &Scope) -> String {
@@ -79,20 +79,20 @@ fn is_websocket(scope: &Scope) -> bool {
     scope.0.get("type") == Some(&Value::from("websocket"))
 }
 
-fn is_data(what: &What, said: &str) -> bool {
-    matches!(what, What::FrameSeen(frame) if frame.opcode == Opcode::Text && frame.payload == said.as_bytes())
+fn is_data(what: &EventKind, said: &str) -> bool {
+    matches!(what, EventKind::FrameSeen(frame) if frame.opcode == Opcode::Text && frame.payload == said.as_bytes())
 }
 
 fn awaited(transcript: &Transcript, exchange: usize) -> Vec<Result<Awaited, NeverCame>> {
-    let told = |what: &What| match what {
-        What::AwaitedCame { waiting_for } => Some(Ok(waiting_for.clone())),
-        What::AwaitedNeverCame { why, .. } => Some(Err(*why)),
+    let told = |what: &EventKind| match what {
+        EventKind::AwaitedCame { waiting_for } => Some(Ok(waiting_for.clone())),
+        EventKind::AwaitedNeverCame { why, .. } => Some(Err(*why)),
         _ => None,
     };
     transcript.of(exchange).filter_map(|event| told(&event.what)).collect()
 }
 
-fn count(transcript: &Transcript, exchange: usize, is_it: impl Fn(&What) -> bool) -> usize {
+fn count(transcript: &Transcript, exchange: usize, is_it: impl Fn(&EventKind) -> bool) -> usize {
     transcript.of(exchange).filter(|event| is_it(&event.what)).count()
 }
 
@@ -142,11 +142,11 @@ fn one_client_sees_what_another_brings_about() {
     let steps = [
         by("ann", open("/jobs")),
         by("bob", open("/jobs")),
-        by("ann", Act::Leave),
-        by("cat", Act::Request(get("/first"))),
-        by("cat", Act::Request(get("/second"))),
-        by("bob", Act::Wait(Awaited::Text("second".to_owned()))),
-        by("bob", Act::Wait(Awaited::Text("first".to_owned()))),
+        by("ann", Action::Leave),
+        by("cat", Action::Request(get("/first"))),
+        by("cat", Action::Request(get("/second"))),
+        by("bob", Action::Wait(Awaited::Text("second".to_owned()))),
+        by("bob", Action::Wait(Awaited::Text("first".to_owned()))),
     ];
     let transcript = converse(watchers(), &profile("uvicorn-0.54"), &steps);
     assert_eq!(transcript.exchanges(), 4, "{transcript:#?}");
@@ -155,21 +155,21 @@ fn one_client_sees_what_another_brings_about() {
     for said in ["gone", "/first", "/second"] {
         assert_eq!(count(&transcript, 1, |what| is_data(what, said)), 1, "{said}: {transcript:#?}");
     }
-    assert_eq!(count(&transcript, 0, |what| matches!(what, What::FrameSeen(_))), 0);
+    assert_eq!(count(&transcript, 0, |what| matches!(what, EventKind::FrameSeen(_))), 0);
     // The messages for bob stand between what caused it and what came after.
-    let at = |exchange: usize, is_it: &dyn Fn(&What) -> bool| {
+    let at = |exchange: usize, is_it: &dyn Fn(&EventKind) -> bool| {
         transcript.events.iter().position(|event| event.exchange == exchange && is_it(&event.what)).unwrap()
     };
-    assert!(at(0, &|what| *what == What::Left) < at(1, &|what| is_data(what, "gone")));
-    assert!(at(1, &|what| is_data(what, "gone")) < at(2, &|what| matches!(what, What::RequestSent { .. })));
-    assert!(at(1, &|what| is_data(what, "/first")) < at(3, &|what| matches!(what, What::RequestSent { .. })));
+    assert!(at(0, &|what| *what == EventKind::Left) < at(1, &|what| is_data(what, "gone")));
+    assert!(at(1, &|what| is_data(what, "gone")) < at(2, &|what| matches!(what, EventKind::RequestSent { .. })));
+    assert!(at(1, &|what| is_data(what, "/first")) < at(3, &|what| matches!(what, EventKind::RequestSent { .. })));
     // A session that no step ends is parted in the end.
     assert_eq!(
-        count(&transcript, 1, |what| matches!(what, What::FrameSent(frame) if frame.opcode == Opcode::Close)),
+        count(&transcript, 1, |what| matches!(what, EventKind::FrameSent(frame) if frame.opcode == Opcode::Close)),
         1
     );
     let shown: Vec<String> =
-        sequence_lines(&transcript, Detail::Conversation).into_iter().map(|line| line.text).collect();
+        sequence_lines(&transcript, SequenceDetail::Conversation).into_iter().map(|line| line.text).collect();
     assert!(shown.contains(&"--- connection 2: bob ---".to_owned()), "{shown:#?}");
 }
 
@@ -178,13 +178,13 @@ fn one_client_sees_what_another_brings_about() {
 fn a_step_that_came_to_nothing_is_shown() {
     let steps = [
         by("ann", open("/gone")),
-        by("ann", Act::Close(relapse_core::wire::close_code::CloseCode::NORMAL)),
-        by("ann", Act::Wait(Awaited::Text("late".to_owned()))),
-        by("ann", Act::Ping),
+        by("ann", Action::Close(relapse_core::wire::close_code::CloseCode::NORMAL)),
+        by("ann", Action::Wait(Awaited::Text("late".to_owned()))),
+        by("ann", Action::Ping),
     ];
     let shown = |steps: &[Step]| -> Vec<String> {
         let transcript = converse(watchers(), &profile("uvicorn-0.54"), steps);
-        let lines = sequence_lines(&transcript, Detail::Full).into_iter().map(|line| line.text);
+        let lines = sequence_lines(&transcript, SequenceDetail::Full).into_iter().map(|line| line.text);
         lines.filter(|line| line.starts_with('x')).collect()
     };
     let expected = [
@@ -201,14 +201,15 @@ fn a_step_that_came_to_nothing_is_shown() {
 fn who_does_not_act_answers_pings(#[values(1, 2)] clients: usize) {
     let names = ["ann", "bob"];
     let mut steps: Vec<Step> = names[..clients].iter().map(|name| by(name, open("/jobs"))).collect();
-    steps.push(Step { limit: Duration::from_secs(90), ..by("bob", Act::Pause) });
+    steps.push(Step { limit: Duration::from_secs(90), ..by("bob", Action::Pause) });
     steps.push(by("ann", text("still there?")));
-    steps.push(by("ann", Act::Wait(Awaited::Answer)));
+    steps.push(by("ann", Action::Wait(Awaited::Answer)));
     let transcript = converse(watchers(), &profile("uvicorn-0.54"), &steps);
     assert_eq!(awaited(&transcript, 0), [Ok(Awaited::Answer)], "{transcript:#?}");
-    let pings = count(&transcript, 0, |what| matches!(what, What::FrameSeen(frame) if frame.opcode == Opcode::Ping));
+    let pings =
+        count(&transcript, 0, |what| matches!(what, EventKind::FrameSeen(frame) if frame.opcode == Opcode::Ping));
     assert!(pings >= 3, "{pings}");
-    assert!(transcript.events.iter().all(|event| event.what != What::KeepaliveExpired));
+    assert!(transcript.events.iter().all(|event| event.what != EventKind::KeepaliveExpired));
 }
 
 /// One that stops reading does not, also while others act.
@@ -217,12 +218,12 @@ fn who_stops_reading_answers_no_pings() {
     let steps = [
         by("ann", open("/jobs")),
         by("bob", open("/jobs")),
-        by("ann", Act::StopReading),
-        Step { limit: Duration::from_secs(90), ..by("bob", Act::Pause) },
-        by("ann", Act::Wait(Awaited::Close)),
+        by("ann", Action::StopReading),
+        Step { limit: Duration::from_secs(90), ..by("bob", Action::Pause) },
+        by("ann", Action::Wait(Awaited::Close)),
     ];
     let transcript = converse(watchers(), &profile("uvicorn-0.54"), &steps);
-    let expired = |exchange| count(&transcript, exchange, |what| *what == What::KeepaliveExpired);
+    let expired = |exchange| count(&transcript, exchange, |what| *what == EventKind::KeepaliveExpired);
     assert_eq!((expired(0), expired(1)), (1, 0), "{transcript:#?}");
     assert_eq!(awaited(&transcript, 0), [Ok(Awaited::Close)]);
 }
@@ -232,18 +233,18 @@ fn who_stops_reading_answers_no_pings() {
 #[case::other_text(text("hi"), Awaited::Text("bye".to_owned()), false)]
 #[case::pattern(text("12"), Awaited::Match(Pattern::new(r"^echo \d+$").unwrap()), true)]
 #[case::other_pattern(text("x"), Awaited::Match(Pattern::new(r"^echo \d+$").unwrap()), false)]
-#[case::text_is_no_binary(Act::SendBytes(b"x".to_vec()), Awaited::Text("bytes".to_owned()), false)]
-#[case::any_binary(Act::SendBytes(b"x".to_vec()), Awaited::Any, true)]
+#[case::text_is_no_binary(Action::SendBytes(b"x".to_vec()), Awaited::Text("bytes".to_owned()), false)]
+#[case::any_binary(Action::SendBytes(b"x".to_vec()), Awaited::Any, true)]
 #[case::any(text("x"), Awaited::Any, true)]
 #[case::answer(text("x"), Awaited::Answer, true)]
-#[case::binary_answer(Act::SendBytes(b"x".to_vec()), Awaited::Answer, true)]
-#[case::no_answer(Act::Ping, Awaited::Answer, false)]
-fn a_wait_tells_whether_it_came(#[case] act: Act, #[case] wait: Awaited, #[case] comes: bool) {
-    let steps = [step(open("/jobs")), step(act), step(Act::Wait(wait.clone()))];
+#[case::binary_answer(Action::SendBytes(b"x".to_vec()), Awaited::Answer, true)]
+#[case::no_answer(Action::Ping, Awaited::Answer, false)]
+fn a_wait_tells_whether_it_came(#[case] act: Action, #[case] wait: Awaited, #[case] comes: bool) {
+    let steps = [step(open("/jobs")), step(act), step(Action::Wait(wait.clone()))];
     let transcript = converse(watchers(), &profile("uvicorn-0.54"), &steps);
     let expected = if comes { Ok(wait) } else { Err(NeverCame::Deadline) };
     assert_eq!(awaited(&transcript, 0), [expected], "{transcript:#?}");
-    let passed = count(&transcript, 0, |what| matches!(what, What::DeadlinePassed { .. }));
+    let passed = count(&transcript, 0, |what| matches!(what, EventKind::DeadlinePassed { .. }));
     assert_eq!(passed, usize::from(!comes));
 }
 
@@ -259,7 +260,7 @@ fn what_came_before_is_no_answer(#[case] wait: Awaited, #[case] comes: bool) {
         while !matches!(ends.receive().await?, Inbound::WebsocketDisconnect { .. }) {}
         Ok(())
     });
-    let has_answer = |wait: Awaited| [step(open("/ws")), pause(10), step(text("hello")), step(Act::Wait(wait))];
+    let has_answer = |wait: Awaited| [step(open("/ws")), pause(10), step(text("hello")), step(Action::Wait(wait))];
     let transcript = converse(application, &profile("uvicorn-0.54"), &has_answer(wait.clone()));
     assert_eq!(awaited(&transcript, 0), [if comes { Ok(wait) } else { Err(NeverCame::Deadline) }]);
 }
@@ -283,7 +284,7 @@ fn an_end_is_no_message(
         }
         ends.send(Outbound::WebsocketClose { code: 4000, reason: String::new() }).await
     });
-    let mut steps = vec![step(open("/ws")), step(Act::Wait(wait))];
+    let mut steps = vec![step(open("/ws")), step(Action::Wait(wait))];
     if pause_ms > 0 {
         // Then the session is over before the wait begins.
         steps.insert(1, pause(pause_ms));
@@ -291,8 +292,8 @@ fn an_end_is_no_message(
     }
     let transcript = converse(application, &profile("uvicorn-0.54"), &steps);
     assert_eq!(awaited(&transcript, 0), [expected]);
-    assert_eq!(count(&transcript, 0, |what| matches!(what, What::DeadlinePassed { .. })), 0);
-    let left_out = count(&transcript, 0, |what| matches!(what, What::NotPerformed { step: 4 }));
+    assert_eq!(count(&transcript, 0, |what| matches!(what, EventKind::DeadlinePassed { .. })), 0);
+    let left_out = count(&transcript, 0, |what| matches!(what, EventKind::NotPerformed { step: 4 }));
     assert_eq!(left_out, usize::from(pause_ms > 0));
     // Nothing happens on a connection that is over.
     assert!(transcript.of(0).all(|event| event.at < Duration::from_millis(50)), "{transcript:#?}");
@@ -330,8 +331,10 @@ fn bodies(transcript: &Transcript) -> Vec<(String, Vec<String>)> {
         let mut seen = (String::new(), Vec::new());
         for event in transcript.of(exchange) {
             match &event.what {
-                What::BodySeen { body, end: BodyEnd::Complete } => seen.0 = String::from_utf8(body.to_vec()).unwrap(),
-                What::Called { head, .. } => seen.1.push(String::from_utf8(head.target.to_vec()).unwrap()),
+                EventKind::BodySeen { body, end: BodyEnd::Complete } => {
+                    seen.0 = String::from_utf8(body.to_vec()).unwrap()
+                }
+                EventKind::Called { head, .. } => seen.1.push(String::from_utf8(head.target.to_vec()).unwrap()),
                 _ => {}
             }
         }
@@ -349,7 +352,7 @@ fn counted(application: Arc<Scripted>, steps: &[Step], plan: Plan) -> (Transcrip
             counter.fetch_add(1, Ordering::Relaxed);
             let (client, near) = Link::pair();
             let (far, server) = Link::pair();
-            let application = Interposed::new(Arc::clone(&application) as _, scribe.clone());
+            let application = FaultyApp::new(Arc::clone(&application) as _, scribe.clone());
             tokio::spawn(relapse_simulate::edge::relay(near, Some(far), scribe.clone(), None));
             tokio::spawn(front::serve(server, application, profile("uvicorn-0.54"), scribe, None));
             Box::pin(async { Ok(client) })
@@ -364,7 +367,7 @@ fn counted(application: Arc<Scripted>, steps: &[Step], plan: Plan) -> (Transcrip
 #[case::at_a_time(Carrier::Pipeline)]
 fn several_requests_share_a_connection(#[case] carrier: Carrier) {
     let steps: Vec<Step> = [get("/slow"), on(carrier, "/b"), on(carrier, "/c"), get("/d")]
-        .map(|request| step(Act::Request(request)))
+        .map(|request| step(Action::Request(request)))
         .into();
     // A fault of the edge belongs to the request that it acts on.
     let add = HeadEdit::Lower {};
@@ -374,36 +377,39 @@ fn several_requests_share_a_connection(#[case] carrier: Carrier) {
     assert_eq!(bodies(&transcript), expected, "{transcript:#?}");
     assert_eq!(connections, 2);
     for exchange in 0..4 {
-        assert_eq!(count(&transcript, exchange, |what| matches!(what, What::FaultFired { .. })), 1, "{exchange}");
-        let shared = count(&transcript, exchange, |what| matches!(what, What::OnConnectionOf { exchange: 0 }));
+        assert_eq!(count(&transcript, exchange, |what| matches!(what, EventKind::FaultFired { .. })), 1, "{exchange}");
+        let shared = count(&transcript, exchange, |what| matches!(what, EventKind::OnConnectionOf { exchange: 0 }));
         assert_eq!(shared, usize::from(exchange == 1 || exchange == 2));
     }
     // Those of a pipeline are out before the first answer comes.
     let early = transcript
         .events
         .iter()
-        .take_while(|event| !matches!(event.what, What::ResponseSeen(_)))
-        .filter(|event| matches!(event.what, What::RequestSent { .. }))
+        .take_while(|event| !matches!(event.what, EventKind::ResponseSeen(_)))
+        .filter(|event| matches!(event.what, EventKind::RequestSent { .. }))
         .count();
     assert_eq!(early, if carrier == Carrier::Pipeline { 3 } else { 1 });
 }
 
 #[test]
 fn a_session_may_begin_on_a_connection_that_was_used() {
-    let upgrade = Act::Open(on(Carrier::SameConnection, "/ws"));
-    let steps = [step(Act::Request(get("/a"))), step(upgrade), step(Act::Ping)];
+    let upgrade = Action::Open(on(Carrier::SameConnection, "/ws"));
+    let steps = [step(Action::Request(get("/a"))), step(upgrade), step(Action::Ping)];
     let (transcript, connections) = counted(paths(), &steps, Plan::default());
     assert_eq!((connections, transcript.sessions()), (1, 1));
-    assert_eq!(count(&transcript, 1, |what| matches!(what, What::FrameSeen(frame) if frame.opcode == Opcode::Pong)), 1);
+    assert_eq!(
+        count(&transcript, 1, |what| matches!(what, EventKind::FrameSeen(frame) if frame.opcode == Opcode::Pong)),
+        1
+    );
 }
 
 /// A connection that is over carries nothing more, and that is told.
 #[test]
 fn nothing_goes_on_a_connection_that_is_over() {
-    let steps = [get("/last"), on(Carrier::SameConnection, "/b")].map(|request| step(Act::Request(request)));
+    let steps = [get("/last"), on(Carrier::SameConnection, "/b")].map(|request| step(Action::Request(request)));
     let (transcript, _) = counted(paths(), &steps, Plan::default());
-    assert_eq!(count(&transcript, 1, |what| matches!(what, What::NotPerformed { step: 2 })), 1, "{transcript:#?}");
-    assert_eq!(count(&transcript, 1, |what| matches!(what, What::RequestSent { .. })), 0);
+    assert_eq!(count(&transcript, 1, |what| matches!(what, EventKind::NotPerformed { step: 2 })), 1, "{transcript:#?}");
+    assert_eq!(count(&transcript, 1, |what| matches!(what, EventKind::RequestSent { .. })), 0);
 }
 
 /// A server in memory that keeps what each connection brings, piece by piece, and answers nothing.
@@ -440,28 +446,28 @@ fn kept(steps: &[Step]) -> (Transcript, Vec<(Duration, String)>) {
 }
 
 #[rstest]
-#[case::leaves(Act::Leave)]
-#[case::breaks_off(Act::Reset)]
-fn a_body_is_cut_short(#[case] goes: Act) {
+#[case::leaves(Action::Leave)]
+#[case::breaks_off(Action::Reset)]
+fn a_body_is_cut_short(#[case] goes: Action) {
     let request = Request { body: b"0123456789".to_vec(), body_sent: Some(4), ..Request::standard("POST", "/upload") };
-    let steps = [step(Act::Request(request)), pause(3000), step(goes.clone())];
+    let steps = [step(Action::Request(request)), pause(3000), step(goes.clone())];
     let (transcript, pieces) = kept(&steps);
     let all: String = pieces.iter().map(|(_, piece)| piece.as_str()).collect();
     assert!(all.to_lowercase().contains("content-length: 10\r\n") && all.ends_with("\r\n\r\n0123"), "{all}");
     assert_eq!(pieces.last(), Some(&(Duration::from_secs(3), String::new())));
-    assert_eq!(count(&transcript, 0, |what| matches!(what, What::BodyCutShort { sent: 4, whole: 10 })), 1);
-    assert_eq!(count(&transcript, 0, |what| *what == What::LinkReset), usize::from(goes == Act::Reset));
-    assert_eq!(count(&transcript, 0, |what| *what == What::Left), 1);
+    assert_eq!(count(&transcript, 0, |what| matches!(what, EventKind::BodyCutShort { sent: 4, whole: 10 })), 1);
+    assert_eq!(count(&transcript, 0, |what| *what == EventKind::LinkReset), usize::from(goes == Action::Reset));
+    assert_eq!(count(&transcript, 0, |what| *what == EventKind::Left), 1);
 }
 
 #[test]
 fn a_request_is_written_in_slices() {
     let slices = Some(Slices { bytes: 20, pause: Duration::from_secs(2) });
     let request = Request { give_up: Some(Duration::from_millis(1)), ..get("/") };
-    let (transcript, pieces) = kept(&[Step { slices, ..step(Act::Request(request)) }]);
+    let (transcript, pieces) = kept(&[Step { slices, ..step(Action::Request(request)) }]);
     let mut whole = Vec::new();
     for event in &transcript.events {
-        if let What::RequestSent { head, .. } = &event.what {
+        if let EventKind::RequestSent { head, .. } = &event.what {
             head.encode(&mut whole);
         }
     }
@@ -477,10 +483,13 @@ fn a_request_is_written_in_slices() {
 fn a_message_is_written_in_slices() {
     let slices = Some(Slices { bytes: 3, pause: Duration::from_secs(1) });
     let said = Step { slices, ..step(text("hello")) };
-    let transcript =
-        converse(watchers(), &profile("uvicorn-0.54"), &[step(open("/jobs")), said, step(Act::Wait(Awaited::Answer))]);
-    let at = |is_it: &dyn Fn(&What) -> bool| transcript.of(0).find(|event| is_it(&event.what)).unwrap().at;
-    let sent = at(&|what| matches!(what, What::FrameSent(_)));
+    let transcript = converse(
+        watchers(),
+        &profile("uvicorn-0.54"),
+        &[step(open("/jobs")), said, step(Action::Wait(Awaited::Answer))],
+    );
+    let at = |is_it: &dyn Fn(&EventKind) -> bool| transcript.of(0).find(|event| is_it(&event.what)).unwrap().at;
+    let sent = at(&|what| matches!(what, EventKind::FrameSent(_)));
     // A header of two bytes, a mask of four, and five of text: four pieces.
     assert_eq!(at(&|what| is_data(what, "echo hello")) - sent, Duration::from_secs(3));
 }
@@ -513,19 +522,19 @@ fn a_body_has_its_pace(
 ) {
     let ms = Duration::from_millis;
     let expects = BodyExpectation { first_byte: Some(ms(first_ms)), gap: Some(ms(gap_ms)) };
-    let steps = [step(Act::Request(Request { expects, ..get("/") }))];
+    let steps = [step(Action::Request(Request { expects, ..get("/") }))];
     let transcript = converse(stream(pauses_ms), &profile("uvicorn-0.54"), &steps);
     let late: Vec<_> = transcript
         .of(0)
         .filter_map(|event| match event.what {
-            What::BodyLate { part, took, .. } => Some((part, took)),
+            EventKind::BodyLate { part, took, .. } => Some((part, took)),
             _ => None,
         })
         .collect();
     let expected: Vec<_> = expected.iter().map(|(part, took)| (*part, took.map(ms))).collect();
     assert_eq!(late, expected, "{transcript:#?}");
     let timing = transcript.of(0).find_map(|event| match event.what {
-        What::BodyTimed(timing) => Some(timing),
+        EventKind::BodyTimed(timing) => Some(timing),
         _ => None,
     });
     let first = timing.and_then(|timing| timing.first_byte);
@@ -550,9 +559,13 @@ async fn answer_upgrade(link: &mut Link) {
 
 /// The peer of a client that breaks its connection gets an error, and not an end.
 #[rstest]
-#[case(Act::Reset, true)]
-#[case(Act::Leave, false)]
-fn a_reset_breaks_the_connection(#[case] goes: Act, #[case] is_error: bool, #[values(false, true)] is_session: bool) {
+#[case(Action::Reset, true)]
+#[case(Action::Leave, false)]
+fn a_reset_breaks_the_connection(
+    #[case] goes: Action,
+    #[case] is_error: bool,
+    #[values(false, true)] is_session: bool,
+) {
     let seen = Runtime::new(Clock::Real).block_on(async {
         let listener = Listener::bind(Clock::Real).await.unwrap();
         let address = listener.address().unwrap();
@@ -570,7 +583,7 @@ fn a_reset_breaks_the_connection(#[case] goes: Act, #[case] is_error: bool, #[va
         };
         let target = Reached::new(move |_| Box::pin(Link::connect(address, Clock::Real)));
         let request = Request { body: b"xx".to_vec(), body_sent: Some(1), ..Request::standard("POST", "/") };
-        let begins = if is_session { open("/") } else { Act::Request(request) };
+        let begins = if is_session { open("/") } else { Action::Request(request) };
         let steps = [step(begins), step(goes)];
         let client = run::converse(&steps, Plan::default(), &target);
         let (seen, performed) = tokio::join!(peer, client);
@@ -582,7 +595,7 @@ fn a_reset_breaks_the_connection(#[case] goes: Act, #[case] is_error: bool, #[va
 
 /// How many bytes a server can write to a client on a real socket, which opens a session and does this, before it has to
 /// wait for 300 ms.
-fn written_to(act: Act) -> usize {
+fn written_to(act: Action) -> usize {
     Runtime::new(Clock::Real).block_on(async {
         let listener = Listener::bind(Clock::Real).await.unwrap();
         let address = listener.address().unwrap();
@@ -601,7 +614,7 @@ fn written_to(act: Act) -> usize {
         };
         let target =
             Reached::new(move |scribe| Box::pin(Link::connect_receiving(address, Clock::Real, scribe.receiving())));
-        let freeze = Step::new(Act::Freeze, Duration::from_secs(20));
+        let freeze = Step::new(Action::Freeze, Duration::from_secs(20));
         let script = [step(open("/")), step(act), freeze];
         let client = run::converse(&script, Plan::default(), &target);
         tokio::select! {
@@ -614,9 +627,9 @@ fn written_to(act: Act) -> usize {
 /// A server learns soon that its client does not read: with the kernel's own buffers that takes 3.9 MB on loopback, with
 /// those of such a client 72 kB.
 #[rstest]
-#[case(Act::StopReading)]
-#[case(Act::Freeze)]
-fn a_client_that_does_not_read_holds_its_peer_up(#[case] act: Act) {
+#[case(Action::StopReading)]
+#[case(Action::Freeze)]
+fn a_client_that_does_not_read_holds_its_peer_up(#[case] act: Action) {
     let written = written_to(act);
     assert!(written < 1 << 20, "{written} bytes went");
 }
@@ -630,9 +643,9 @@ fn an_event_comes_without_a_key(#[case] event: &str, #[case] key: &str, #[case] 
     let events = Events(Some(event.to_owned()));
     let fault = EventFault::OmitKey { key: key.to_owned() };
     let plan = Plan { seed: 1, faults: vec![Fault::from(FaultKind::Event { events, fault })] };
-    let steps = [step(open("/ws")), step(text("hi")), step(Act::Leave)];
+    let steps = [step(open("/ws")), step(text("hi")), step(Action::Leave)];
     let (transcript, _) = counted(paths(), &steps, plan);
-    let got = |what: &What| *what == What::Received(Inbound::Invalid(expected.clone()));
+    let got = |what: &EventKind| *what == EventKind::Received(Inbound::Invalid(expected.clone()));
     assert_eq!(count(&transcript, 0, got), 1, "{transcript:#?}");
     assert_eq!(transcript.fired, [1]);
 }
@@ -886,9 +899,9 @@ wait_exit = true
     assert_eq!(again, case, "{}", case.print());
     let names: Vec<&str> = case.steps.iter().filter_map(|step| Some(step.client.as_ref()?.0.as_str())).collect();
     assert_eq!(names[..6], ["ann", "bob", "bob", "bob", "bob", "ann"]);
-    assert_eq!(case.steps[5].act, Act::SendBytes(b"a\r\n\0".to_vec()));
-    assert!(matches!(&case.steps[1].act, Act::Request(request) if request.body == b"line\r\nend"));
-    assert!(matches!(&case.steps[3].act, Act::Request(request) if request.body_sent == Some(0)));
+    assert_eq!(case.steps[5].act, Action::SendBytes(b"a\r\n\0".to_vec()));
+    assert!(matches!(&case.steps[1].act, Action::Request(request) if request.body == b"line\r\nend"));
+    assert!(matches!(&case.steps[3].act, Action::Request(request) if request.body_sent == Some(0)));
     assert_eq!(case.accepted.len(), 5);
     assert_eq!(case.server_arguments.arguments, ["--ws-ping-interval", "1"]);
     let last = case.steps.iter().map(|step| format!("{:?}", step.act)).skip_while(|act| act != "Signal(Term)");
@@ -956,12 +969,12 @@ fn watching(path: &str) -> Vec<Step> {
         by("bob", open("/jobs")),
         // Each is in the list once it is answered.
         by("ann", text("x")),
-        by("ann", Act::Wait(Awaited::Answer)),
+        by("ann", Action::Wait(Awaited::Answer)),
         by("bob", text("x")),
-        by("bob", Act::Wait(Awaited::Answer)),
-        by("cat", Act::Request(Request::standard("POST", path))),
-        by("ann", Act::Leave),
-        by("bob", Act::Wait(Awaited::Message("job".to_owned()))),
+        by("bob", Action::Wait(Awaited::Answer)),
+        by("cat", Action::Request(Request::standard("POST", path))),
+        by("ann", Action::Leave),
+        by("bob", Action::Wait(Awaited::Message("job".to_owned()))),
     ]
 }
 
@@ -1001,10 +1014,10 @@ fn a_message_that_another_client_lost_is_seen(#[case] path: &str, #[case] comes:
 fn a_key_that_is_missing_is_missed_in_python() {
     let events = Events(Some("websocket.disconnect".to_owned()));
     let fault = FaultKind::Event { events, fault: EventFault::OmitKey { key: "code".to_owned() } };
-    let steps = [step(open("/jobs")), step(Act::Leave)];
+    let steps = [step(open("/jobs")), step(Action::Leave)];
     let transcript = in_python(&steps, vec![fault.into()]);
     let raised = transcript.events.iter().find_map(|event| match &event.what {
-        What::Raised(exception) => Some(exception.to_string()),
+        EventKind::Raised(exception) => Some(exception.to_string()),
         _ => None,
     });
     assert_eq!(raised.as_deref(), Some("KeyError: 'code'"));
@@ -1023,7 +1036,7 @@ fn steps_are_performed_behind_real_servers(#[case] server: &str) {
     let installation = installation(server, directory.path());
     let post = |path: &str, on| {
         let body = vec![b'x'; path.len()];
-        Act::Request(Request { body, on, ..Request::standard("POST", path) })
+        Action::Request(Request { body, on, ..Request::standard("POST", path) })
     };
     let mut steps = watching("/careful");
     steps.extend([
@@ -1034,7 +1047,7 @@ fn steps_are_performed_behind_real_servers(#[case] server: &str) {
             slices: Some(Slices { bytes: 50, pause: Duration::from_millis(1) }),
             ..by("dan", post("/dddd", Carrier::NewConnection))
         },
-        by("bob", Act::Reset),
+        by("bob", Action::Reset),
     ]);
     let (transcript, by_url) = Runtime::new(Clock::Real).block_on(async {
         let (server, _) = PythonServer::start(installation).await.unwrap();

@@ -25,22 +25,22 @@ use relapse_core::{
     },
     client::{
         credential::{Credential, Form, Presented},
-        step::{Act, Awaited, Request, Step},
+        step::{Action, Awaited, Request, Step},
     },
     error::Error,
     fault::Fault,
     judge::check::{self, Check},
     plan::Plan,
-    record::transcript::{Residue, Service, TargetKind, Transcript, What},
+    record::transcript::{EventKind, Leftovers, Service, TargetKind, Transcript},
     wire::head::ResponseHead,
 };
 use relapse_simulate::{
-    application::{Application, Promise, Receive, SendEvent},
+    application::{Application, BoxFuture, Receive, SendEvent},
     clock::{Clock, Runtime},
     front,
     link::Link,
     profile::Profile,
-    recorder::{self, Scribe},
+    recorder::{self, ExchangeRecorder},
 };
 
 /// The profiles that have a place in the list, on which reviewed pages and pinned seeds rest. A new profile has none.
@@ -81,7 +81,7 @@ impl Ends {
     }
 }
 
-type Body = Box<dyn Fn(Scope, Ends) -> Promise<'static, Result<(), Exception>> + Send + Sync>;
+type Body = Box<dyn Fn(Scope, Ends) -> BoxFuture<'static, Result<(), Exception>> + Send + Sync>;
 
 /// An application made of a function.
 pub(crate) struct Scripted(Body);
@@ -108,12 +108,12 @@ impl Application for Scripted {
         scope: Scope,
         receive: Box<dyn Receive>,
         send: Box<dyn SendEvent>,
-    ) -> Promise<'static, Result<(), Exception>> {
+    ) -> BoxFuture<'static, Result<(), Exception>> {
         (self.0)(scope, Ends { receive, send })
     }
 }
 
-type Connect = Box<dyn Fn(Scribe) -> Promise<'static, Result<Link, Error>> + Send + Sync>;
+type Connect = Box<dyn Fn(ExchangeRecorder) -> BoxFuture<'static, Result<Link, Error>> + Send + Sync>;
 
 /// A target that is reached by a function, and knows no credentials.
 pub(crate) struct Reached {
@@ -123,7 +123,7 @@ pub(crate) struct Reached {
 
 impl Reached {
     pub(crate) fn new(
-        connect: impl Fn(Scribe) -> Promise<'static, Result<Link, Error>> + Send + Sync + 'static,
+        connect: impl Fn(ExchangeRecorder) -> BoxFuture<'static, Result<Link, Error>> + Send + Sync + 'static,
     ) -> Reached {
         Reached { connect: Box::new(connect), clock: Clock::Virtual }
     }
@@ -160,12 +160,12 @@ impl Target for Reached {
         Capabilities { places, clock: self.clock, renewal: Renewal::None, process: ProcessControl::None }
     }
 
-    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
+    fn connect(&self, scribe: ExchangeRecorder) -> BoxFuture<'_, Result<Option<Link>, Error>> {
         let connecting = (self.connect)(scribe);
         Box::pin(async move { connecting.await.map(Some) })
     }
 
-    fn restart(&self, _scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+    fn restart(&self, _scribe: ExchangeRecorder) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async { Ok(()) })
     }
 
@@ -177,11 +177,11 @@ impl Target for Reached {
         Service::default()
     }
 
-    fn residue(&self) -> Option<Residue> {
+    fn residue(&self) -> Option<Leftovers> {
         None
     }
 
-    fn stop(&self) -> Promise<'_, Result<(), Error>> {
+    fn stop(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async { Ok(()) })
     }
 }
@@ -258,18 +258,18 @@ pub(crate) fn on_backend(
 }
 
 /// A step with a limit that no passing test here reaches.
-pub(crate) fn step(act: Act) -> Step {
+pub(crate) fn step(act: Action) -> Step {
     Step::new(act, Duration::from_secs(10))
 }
 
 /// An upgrade on `/ws` with a valid credential.
 pub(crate) fn open() -> Step {
-    step(Act::Open(Request::standard("GET", "/ws")))
+    step(Action::Open(Request::standard("GET", "/ws")))
 }
 
 /// Waiting for a message of this type.
 pub(crate) fn wait(name: &str) -> Step {
-    step(Act::Wait(Awaited::Message(name.to_owned())))
+    step(Action::Wait(Awaited::Message(name.to_owned())))
 }
 
 /// The head and the body of the answer to a plain request.
@@ -277,8 +277,8 @@ pub(crate) fn answer(transcript: &Transcript, exchange: usize) -> (ResponseHead,
     let mut found = (None, serde_json::Value::Null);
     for event in transcript.of(exchange) {
         match &event.what {
-            What::ResponseSeen(head) => found.0 = Some(head.clone()),
-            What::BodySeen { body, .. } => found.1 = serde_json::from_slice(body).unwrap_or_default(),
+            EventKind::ResponseSeen(head) => found.0 = Some(head.clone()),
+            EventKind::BodySeen { body, .. } => found.1 = serde_json::from_slice(body).unwrap_or_default(),
             _ => {}
         }
     }

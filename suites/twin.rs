@@ -6,19 +6,19 @@ use std::process::Command;
 use std::sync::Arc;
 
 use relapse::{
-    binding::Binding,
+    binding::ServiceFile,
     case::Case,
     defects::Defects,
     discover::{Catalogue, servers},
     external::{External, Front},
-    hunt::{Aim, Foreign, Ground, Hunt, complaints_of, draw},
+    hunt::{ExternalTarget, GeneratorConfig, Ground, Hunt, complaints_of, draw},
     judge,
     run::start_and_converse,
     target::Target as _,
     trial::Trial,
 };
 use relapse_backend::{
-    conductor::{Conductor, KNOWN, conduct},
+    conductor::{BackendRunner, KNOWN, conduct},
     defect::Defect,
     revision::Revision,
     target::{Embedded, SECRET, Transport},
@@ -26,9 +26,9 @@ use relapse_backend::{
 use relapse_core::{
     asgi::event::Outbound,
     fault::Place,
-    judge::verdict::{Judged, Verdict},
+    judge::verdict::{RunResult, Verdict},
     plan::Plan,
-    record::transcript::{Event, Transcript, What},
+    record::transcript::{Event, EventKind, Transcript},
     wire::message::message_type,
 };
 use relapse_python::{app::Python as PythonTarget, process::Site as PythonSite};
@@ -70,7 +70,7 @@ fn read_case(path: &Path) -> Arc<Case> {
 }
 
 /// A case on the reference app.
-fn on_twin(stage: &Stage, trial: &Trial, face: &'static str, revision: Revision) -> Judged {
+fn on_twin(stage: &Stage, trial: &Trial, face: &'static str, revision: Revision) -> RunResult {
     let (twin, profile) = (stage.twin(face, revision), Arc::clone(&trial.profile));
     let seed = trial.case.seed.unwrap_or(SEED);
     stage.block_on(async {
@@ -83,7 +83,7 @@ fn on_twin(stage: &Stage, trial: &Trial, face: &'static str, revision: Revision)
 
 /// The facts that both must share: how every connection and the healthy client ended, the actor that ended it, its class
 /// and cause, which checks have a finding, and the application's events with their times.
-fn seen(judged: &Judged) -> String {
+fn seen(judged: &RunResult) -> String {
     let show = |outcome: &relapse_core::judge::outcome::Outcome| format!("{outcome}, ended by {}\n", outcome.closed_by);
     let outcomes: String = judged.outcomes.iter().map(show).collect();
     let checks: BTreeSet<&str> = judged.findings.iter().map(|finding| finding.check).collect();
@@ -98,7 +98,7 @@ fn seen(judged: &Judged) -> String {
 
 /// An event that the application sent, without its content.
 fn sent(event: &Event) -> Option<String> {
-    let What::Sent(sent) = &event.what else { return None };
+    let EventKind::Sent(sent) = &event.what else { return None };
     let sent = match sent {
         // Behind the first dot stands a token, of which there are no two.
         Outbound::WebsocketAccept { subprotocol, .. } => {
@@ -125,7 +125,7 @@ fn check_case(path: &Path) {
     }
     let python = stage::python();
     Stage::with(python, |stage| {
-        let conductor = Conductor::default();
+        let conductor = BackendRunner::default();
         for trial in Trial::of(&[case], &servers().unwrap(), None) {
             let revisions: Vec<Revision> = [Revision::from(&trial.case.twin), Revision::repaired()]
                 .into_iter()
@@ -135,7 +135,7 @@ fn check_case(path: &Path) {
                 revisions.iter().map(|&revision| seen(&conductor.run(&trial, revision, SEED).unwrap())).collect();
             for face in FACES {
                 let label = format!("{} [{}, {}] on {face}", trial.case.name, trial.profile.name, trial.environment);
-                let judged: Vec<Judged> =
+                let judged: Vec<RunResult> =
                     revisions.iter().map(|&revision| on_twin(stage, &trial, face, revision)).collect();
                 for ((revision, judged), expected) in revisions.iter().zip(&judged).zip(&expected) {
                     assert_eq!(
@@ -151,12 +151,12 @@ fn check_case(path: &Path) {
 }
 
 /// The case's demands hold for the twin: the stated reason in its log too.
-fn check_verdict(trial: &Trial, label: &str, mut judged: Vec<Judged>) {
+fn check_verdict(trial: &Trial, label: &str, mut judged: Vec<RunResult>) {
     let (case, profile) = (&trial.case, &trial.profile.name);
     let shams = judged.split_off(2);
     let (before, after) = (&judged[0], &judged[1]);
     judge::compare(case, profile, before, after).unwrap_or_else(|(verdict, why)| panic!("{label}: {verdict}: {why}"));
-    let verdict = |sham: &Judged| {
+    let verdict = |sham: &RunResult| {
         judge::compare(case, profile, before, sham).map_or_else(|(verdict, _)| verdict, |()| Verdict::Fixed)
     };
     let shams: Vec<_> = shams.into_iter().map(|sham| (verdict(&sham), sham)).collect();
@@ -187,8 +187,10 @@ fn a_hunt_finds_the_defects_of_the_frameworks(#[files("fixtures/capsules/*.toml"
     }
     let python = stage::python();
     let (servers, seed) = (servers().unwrap(), case.seed.unwrap());
-    let drawn =
-        draw(seed, &Aim { servers: servers.len(), places: Place::ALL.to_vec(), legal_only: false, known: KNOWN });
+    let drawn = draw(
+        seed,
+        &GeneratorConfig { servers: servers.len(), places: Place::ALL.to_vec(), legal_only: false, known: KNOWN },
+    );
     let plan = Plan { seed, faults: drawn.faults.clone() };
     let profile = &servers[drawn.server];
     // The checks that have a finding; texts and places differ between frameworks.
@@ -196,7 +198,7 @@ fn a_hunt_finds_the_defects_of_the_frameworks(#[files("fixtures/capsules/*.toml"
         let keys = complaints_of(transcript).into_iter().map(|(key, _)| key);
         keys.map(|key| key.rule.to_string()).collect::<BTreeSet<_>>()
     };
-    let conductor = Conductor::default();
+    let conductor = BackendRunner::default();
     let played = conductor
         .converse(Revision::from(&case.twin), drawn.environment, profile, drawn.crowd, &drawn.steps(), plan.clone())
         .unwrap();
@@ -406,13 +408,13 @@ fn from_outside(python: &Path, face: &str, defect: Option<Defect>) -> Hunt {
     tokens.current_dir(apps()).args(["-m", "twin.tokens", "user-1"]).envs(variables);
     let token = String::from_utf8(tokens.output().unwrap().stdout).unwrap().trim().to_owned();
     let binding = std::fs::read_to_string(apps().join("twin.toml")).unwrap();
-    let binding = Binding::parse("twin.toml", &binding).unwrap();
+    let binding = ServiceFile::parse("twin.toml", &binding).unwrap();
     let runtime = Runtime::new(Clock::Virtual);
     let launched = PythonTarget::launch(site, &binding, token, profile("uvicorn-0.35"), 1);
     let (target, introduction) = runtime.block_on(launched).unwrap();
     let front = Front::Profile("uvicorn-0.35".to_owned());
     let server = External { routes: introduction.routes, ..External::new(target, front) };
-    let foreign = Foreign::new(server, binding, runtime);
+    let foreign = ExternalTarget::new(server, binding, runtime);
     foreign.greet(1).unwrap();
     Hunt { legal_only: true, ..Hunt::on(Ground::External(Arc::new(foreign)), servers().unwrap(), CASES_FROM_OUTSIDE) }
 }

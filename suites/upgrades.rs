@@ -15,7 +15,7 @@ use relapse_backend::{
 use relapse_core::{
     client::{
         credential::{Credential, CredentialPlace},
-        step::{Act, Awaited, Client, Request, Step},
+        step::{Action, Awaited, ClientStrictness, Request, Step},
     },
     fault::Fault,
     judge::{
@@ -46,7 +46,7 @@ struct Row {
 }
 
 fn rows() -> Vec<Row> {
-    let standard = || Request { client: Client::Library, ..Request::standard("GET", "/ws") };
+    let standard = || Request { client: ClientStrictness::Library, ..Request::standard("GET", "/ws") };
     let header = |name: &str, value: &str| (name.as_bytes().to_vec().into(), value.as_bytes().to_vec().into());
     let with = |name: &'static str, change: &dyn Fn(&mut Request)| {
         let mut request = standard();
@@ -114,9 +114,9 @@ fn rows() -> Vec<Row> {
 fn attempt(row: &Row, profile: &Arc<Profile>, clock: Clock) -> Outcome {
     let step = |act| Step::new(act, LIMIT);
     let steps = [
-        step(Act::Open(row.request.clone())),
-        step(Act::Wait(Awaited::Message("connection_established".to_owned()))),
-        step(Act::Leave),
+        step(Action::Open(row.request.clone())),
+        step(Action::Wait(Awaited::Message("connection_established".to_owned()))),
+        step(Action::Leave),
     ];
     Runtime::new(clock).block_on(async {
         let _logs = recorder::capture_logs();
@@ -166,7 +166,7 @@ fn every_handshake_behind_every_server() {
 #[case("Sec-WebSocket-Version", ["http 400", "http 400", "http 400", "open", "http 400", "open", "open", "http 400", "open"])]
 fn a_header_that_comes_twice(#[case] header: &str, #[case] expected: [&str; 9]) {
     let fault = read_edge_fault(&format!("duplicate_header header={header}")).unwrap();
-    let request = Request { client: Client::Library, ..Request::standard("GET", "/ws") };
+    let request = Request { client: ClientStrictness::Library, ..Request::standard("GET", "/ws") };
     let row = Row { name: "twice", request, faults: vec![fault] };
     let seen: Vec<String> = listed_servers()
         .iter()

@@ -4,19 +4,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use relapse::{
-    binding::Binding,
+    binding::ServiceFile,
     case::{Case, ExceptionClaim, Known, Symptom},
     external::{External, Front, Version, Versions},
     judge,
     targets::Url,
 };
 use relapse_core::{
-    error::{Blame, Trouble},
+    error::{AppError, Blame},
     judge::{
         cause::Cause,
         check,
         outcome::Class,
-        verdict::{Judgement, Reason, Side, SymptomKey, Verdict},
+        verdict::{Reason, Side, SymptomKey, TrialResult, Verdict},
     },
     record::transcript::TargetKind,
 };
@@ -691,7 +691,7 @@ fn module(side: Side) -> TempDir {
 /// The app of a directory in an interpreter.
 pub(crate) async fn in_memory(python: &Path, directory: &Path) -> Version {
     let site = site(python, directory, "service:app");
-    let launched = PythonTarget::launch(site, &Binding::unknown(), String::new(), profile(SERVER.0), 1).await;
+    let launched = PythonTarget::launch(site, &ServiceFile::unknown(), String::new(), profile(SERVER.0), 1).await;
     match launched {
         Ok((target, _)) => Version::Running(External::new(target, Front::Profile(SERVER.0.to_owned()))),
         Err(trouble) => not_started(TargetKind::Python, trouble),
@@ -703,7 +703,7 @@ pub(crate) async fn behind_a_server(installation: PythonInstallation) -> (Versio
     match PythonServer::start(installation).await {
         Ok((server, _)) => {
             let url = format!("http://{}", server.address());
-            let served = Served::new(server, &Binding::unknown(), String::new());
+            let served = Served::new(server, &ServiceFile::unknown(), String::new());
             (Version::Running(External::new(served, Front::Server(SERVER.1.to_owned()))), url)
         }
         Err(trouble) => (not_started(TargetKind::Served, trouble), String::new()),
@@ -712,11 +712,11 @@ pub(crate) async fn behind_a_server(installation: PythonInstallation) -> (Versio
 
 /// The server behind a URL, for which there is no service file.
 pub(crate) fn by_url(url: &str) -> Version {
-    let url = Url::new(url.parse().unwrap(), &Binding::default(), String::new(), 10_000, Duration::ZERO);
+    let url = Url::new(url.parse().unwrap(), &ServiceFile::default(), String::new(), 10_000, Duration::ZERO);
     Version::Running(External::new(url, Front::Unknown))
 }
 
-fn not_started(kind: TargetKind, trouble: Trouble) -> Version {
+fn not_started(kind: TargetKind, trouble: AppError) -> Version {
     assert_eq!(trouble.blame, Blame::App, "{trouble:?}");
     Version::NotStarted { kind, trouble }
 }
@@ -757,11 +757,11 @@ fn made_wrong(symptom: &Symptom) -> Vec<(SymptomKey, Symptom)> {
 /// defects and two without, and with each key of the symptom made wrong. The versions are given back.
 async fn wrong_verdicts(
     cases: &[(Case, Shows)],
-    binding: &Binding,
+    binding: &ServiceFile,
     [broken, broken_too, fixed, fixed_too]: [Version; 4],
 ) -> (Vec<String>, [Version; 4]) {
     let mut wrong = Vec::new();
-    let mut expect = |what: &str, case: &Case, expected: Verdict, judgement: &Judgement| {
+    let mut expect = |what: &str, case: &Case, expected: Verdict, judgement: &TrialResult| {
         if judgement.verdict != expected {
             let (name, verdict, why) = (&case.name, judgement.verdict, judgement.why());
             wrong.push(format!("{name}, {what}: {verdict} instead of {expected}: {why}"));
@@ -829,11 +829,11 @@ enum Shows {
 }
 
 /// The verdict on the same runs when the case claims something else.
-fn judged_again(case: &Case, judgement: Judgement) -> Judgement {
+fn judged_again(case: &Case, judgement: TrialResult) -> TrialResult {
     let (before, after) = (judgement.before.as_ref().unwrap(), judgement.after.as_ref().unwrap());
     match judge::compare(case, SERVER.0, before, after) {
         Ok(()) => judgement,
-        Err((verdict, reason)) => Judgement { verdict, reason: Some(reason), ..judgement },
+        Err((verdict, reason)) => TrialResult { verdict, reason: Some(reason), ..judgement },
     }
 }
 
@@ -864,7 +864,7 @@ fn defects_in_memory_are_judged_right() {
         for directory in [&before, &before, &after, &after] {
             versions.push(in_memory(&python, directory.path()).await);
         }
-        wrong_verdicts(&cases(), &Binding::unknown(), versions.try_into().unwrap()).await.0
+        wrong_verdicts(&cases(), &ServiceFile::unknown(), versions.try_into().unwrap()).await.0
     });
     assert_eq!(wrong, NONE, "{wrong:#?}");
 }
@@ -882,9 +882,9 @@ fn defects_behind_a_server_and_a_url_are_judged_right() {
             urls.push(url);
         }
         // They go on running behind their URLs.
-        let (wrong, _running) = wrong_verdicts(&cases(), &Binding::unknown(), versions.try_into().unwrap()).await;
+        let (wrong, _running) = wrong_verdicts(&cases(), &ServiceFile::unknown(), versions.try_into().unwrap()).await;
         let urls = [&urls[0], &urls[1], &urls[2], &urls[3]].map(|url| by_url(url));
-        (wrong, wrong_verdicts(&cases_by_url(), &Binding::default(), urls).await.0)
+        (wrong, wrong_verdicts(&cases_by_url(), &ServiceFile::default(), urls).await.0)
     });
     assert_eq!(wrong, NONE, "{wrong:#?}");
     assert_eq!(wrong_by_url, NONE, "by URL: {wrong_by_url:#?}");
@@ -955,7 +955,7 @@ fn apps_that_do_not_start_are_judged_right() {
                 versions.push(in_memory(&python, directory.path()).await);
             }
             let cases = [that_does_not_start(row)];
-            wrong_verdicts(&cases, &Binding::unknown(), versions.try_into().unwrap()).await.0
+            wrong_verdicts(&cases, &ServiceFile::unknown(), versions.try_into().unwrap()).await.0
         }));
     }
     assert_eq!(wrong, NONE, "{wrong:#?}");
@@ -979,7 +979,7 @@ fn apps_that_do_not_start_are_judged_right() {
             let versions: Vec<Version> =
                 futures_util::future::join_all(starting).await.into_iter().map(|(version, _)| version).collect();
             let cases = [that_does_not_start(row)];
-            wrong.extend(wrong_verdicts(&cases, &Binding::unknown(), versions.try_into().unwrap()).await.0);
+            wrong.extend(wrong_verdicts(&cases, &ServiceFile::unknown(), versions.try_into().unwrap()).await.0);
         }
         wrong
     });

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use relapse::{binding::Binding, run, target::Target as _};
+use relapse::{binding::ServiceFile, run, target::Target as _};
 use relapse_core::{
-    client::step::{Act, Step},
+    client::step::{Action, Step},
     fault::{Direction, Fault, FaultKind, StreamFault, Trigger, setting},
-    judge::check::{Evidence, findings},
+    judge::check::{RunView, findings},
     plan::Plan,
-    record::transcript::{Transcript, What},
+    record::transcript::{EventKind, Transcript},
     wire::close_code::CloseCode,
 };
 use relapse_python::app::Python as PythonTarget;
@@ -342,16 +342,16 @@ fn what_is_no_recording_is_told(#[case] name: &str, #[case] text: Option<&str>, 
 
 /// The transcript of a script on a module without a service file.
 fn played(python: PathBuf, text: &str, steps: &[Step]) -> Transcript {
-    played_as(Binding::unknown(), python, text, steps)
+    played_as(ServiceFile::unknown(), python, text, steps)
 }
 
 /// The same, spoken to as a service file says.
-fn played_as(binding: Binding, python: PathBuf, text: &str, steps: &[Step]) -> Transcript {
+fn played_as(binding: ServiceFile, python: PathBuf, text: &str, steps: &[Step]) -> Transcript {
     played_under(Vec::new(), binding, python, text, steps)
 }
 
 /// The same, where something acts on the way.
-fn played_under(faults: Vec<Fault>, binding: Binding, python: PathBuf, text: &str, steps: &[Step]) -> Transcript {
+fn played_under(faults: Vec<Fault>, binding: ServiceFile, python: PathBuf, text: &str, steps: &[Step]) -> Transcript {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("service.py"), text).unwrap();
     let site = site(&python, directory.path(), "service:app");
@@ -367,7 +367,7 @@ fn played_under(faults: Vec<Fault>, binding: Binding, python: PathBuf, text: &st
 
 /// The keys of everything that is found in a transcript.
 fn found(transcript: &Transcript) -> Vec<String> {
-    let evidence = Evidence::gather(transcript, &relapse_core::judge::verdict::HealthyClient::Absent);
+    let evidence = RunView::gather(transcript, &relapse_core::judge::verdict::HealthyClient::Absent);
     findings(&evidence).into_iter().map(|finding| format!("{}: {}", finding.check, finding.key)).collect()
 }
 
@@ -385,7 +385,7 @@ fn that_the_client_is_gone_may_be_passed_on(#[case] then: &str, #[case] is_in_or
          await send({{'type': 'websocket.accept'}})\n    await asyncio.sleep(1)\n    try:\n        \
          await send({{'type': 'websocket.send', 'text': 'hello'}})\n    except OSError:\n        {then}\n"
     );
-    let found = found(&played(python, &text, &[open(), step(Act::Leave)]));
+    let found = found(&played(python, &text, &[open(), step(Action::Leave)]));
     assert_eq!(found.is_empty(), is_in_order, "{found:?}");
 }
 
@@ -405,19 +405,19 @@ fn a_long_request_is_not_ignored(#[case] then: &str, #[case] is_in_order: bool) 
          event = await receive()\n        if event['type'] != 'websocket.receive':\n            return\n        \
          if len(event['text']) < 9000:\n            await say('done')\n            continue\n        {then}\n"
     );
-    let binding = Binding::parse(
+    let binding = ServiceFile::parse(
         "relapse.toml",
         "[messages]\nwelcome = \"\"\nrequest = '{\"type\":\"ask\"}'\nevents = [\"done\"]\n",
     );
-    let pause = Step::new(Act::Pause, std::time::Duration::from_secs(10));
+    let pause = Step::new(Action::Pause, std::time::Duration::from_secs(10));
     let ask = r#"{"type":"ask"}"#;
     let steps = [
         open(),
-        step(Act::SendText(format!("{ask:<9000}"))),
+        step(Action::SendText(format!("{ask:<9000}"))),
         pause,
-        step(Act::SendText(ask.to_owned())),
+        step(Action::SendText(ask.to_owned())),
         wait("done"),
-        step(Act::Close(CloseCode::NORMAL)),
+        step(Action::Close(CloseCode::NORMAL)),
     ];
     let found = found(&played_as(binding.unwrap(), python, &text, &steps));
     let expected: &[&str] = if is_in_order { &[] } else { &["answered: a long request"] };
@@ -441,12 +441,12 @@ fn a_long_request_on_a_slow_way_is_no_finding() {
     };
     let steps = [
         open(),
-        step(Act::SendText("a".repeat(1 << 20))),
-        Step::new(Act::Pause, std::time::Duration::from_secs(90)),
-        step(Act::Close(CloseCode::NORMAL)),
+        step(Action::SendText("a".repeat(1 << 20))),
+        Step::new(Action::Pause, std::time::Duration::from_secs(90)),
+        step(Action::Close(CloseCode::NORMAL)),
     ];
-    let transcript = played_under(vec![slow], Binding::unknown(), python, text, &steps);
-    assert!(transcript.events.iter().any(|event| event.what == What::KeepaliveExpired), "it is as slow as that");
+    let transcript = played_under(vec![slow], ServiceFile::unknown(), python, text, &steps);
+    assert!(transcript.events.iter().any(|event| event.what == EventKind::KeepaliveExpired), "it is as slow as that");
     assert_eq!(found(&transcript), [""; 0]);
 }
 

@@ -24,13 +24,13 @@ use relapse_backend::{
 use relapse_core::{
     client::{
         credential::{Credential, Form},
-        step::{Act, Request, Step},
+        step::{Action, Request, Step},
     },
     error::Error,
     plan::Plan,
     record::{
         redact::Redactor,
-        transcript::{BodyEnd, Party, Transcript, What},
+        transcript::{Actor, BodyEnd, EventKind, Transcript},
     },
 };
 use relapse_simulate::{
@@ -66,7 +66,7 @@ const NO_TIME: Duration = Duration::from_millis(200);
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// The actions of each actor in each exchange, as they are shown, without the times.
-type Ledgers = BTreeMap<(usize, Party), Vec<String>>;
+type Ledgers = BTreeMap<(usize, Actor), Vec<String>>;
 
 fn ledgers(transcript: &Transcript) -> Ledgers {
     let redactor = Redactor::of(transcript);
@@ -114,7 +114,7 @@ fn cases_are_alike_in_memory_and_on_sockets() {
     let on_process = |case: &Case| case.faults.iter().any(|fault| fault.kind.acts_on_process());
     // A time that a fault or a step names is waited for; who is one of a crowd is a matter of chance on sockets.
     let waits = |case: &Case| {
-        case.steps.iter().any(|step| matches!(step.act, Act::Pause | Act::Freeze))
+        case.steps.iter().any(|step| matches!(step.act, Action::Pause | Action::Freeze))
             || case.faults.iter().any(|fault| !fault.trigger.from.is_zero() || fault.trigger.until.is_some())
     };
     let (mut compared, mut differences) = (0, BTreeSet::new());
@@ -182,12 +182,12 @@ fn the_probe_reads_an_independent_server(
         let server = wiremock::MockServer::start().await;
         wiremock::Mock::given(wiremock::matchers::path("/health")).respond_with(template).mount(&server).await;
         let recorder = Recorder::new(Plan::default());
-        let steps = [Step::new(Act::Request(Request::standard("GET", "/health")), Duration::from_secs(20))];
+        let steps = [Step::new(Action::Request(Request::standard("GET", "/health")), Duration::from_secs(20))];
         let address = *server.address();
         let remote = Reached::new(move |_| Box::pin(Link::connect(address, Clock::Real)));
         probe::perform(Script::of_one(&steps), &recorder, &remote).await.unwrap();
         let seen = recorder.transcript().events.into_iter().find_map(|event| match event.what {
-            What::BodySeen { body, end } => Some((body, end)),
+            EventKind::BodySeen { body, end } => Some((body, end)),
             _ => None,
         });
         let seen = seen.map(|(body, end)| (body.to_vec(), end));
@@ -210,7 +210,7 @@ fn a_body_is_read_against_what_its_head_announced(
     let runtime = Runtime::new(Clock::Virtual);
     let transcript = runtime.block_on(async {
         let recorder = Recorder::new(Plan::default());
-        let steps = [Step::new(Act::Request(Request::standard("GET", "/")), Duration::from_secs(5))];
+        let steps = [Step::new(Action::Request(Request::standard("GET", "/")), Duration::from_secs(5))];
         let canned = Reached::new(move |_| {
             Box::pin(async move {
                 let (client, mut server) = Link::pair();
@@ -222,10 +222,10 @@ fn a_body_is_read_against_what_its_head_announced(
         recorder.transcript()
     });
     let seen = transcript.events.iter().find_map(|event| match &event.what {
-        What::BodySeen { body, end } => Some((std::str::from_utf8(body).unwrap(), *end)),
+        EventKind::BodySeen { body, end } => Some((std::str::from_utf8(body).unwrap(), *end)),
         _ => None,
     });
     assert_eq!(seen, expected);
-    let ended = |what: &What| matches!(what, What::EndSeen | What::BadHeadSeen { .. });
+    let ended = |what: &EventKind| matches!(what, EventKind::EndSeen | EventKind::BadHeadSeen { .. });
     assert_eq!(transcript.events.iter().any(|event| ended(&event.what)), expected.is_none());
 }

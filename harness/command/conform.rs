@@ -8,7 +8,7 @@ use clap::Args;
 use relapse::{
     Result,
     conform::conform as try_all,
-    conform::{PATIENCE, Peer},
+    conform::{FramingSubject, PATIENCE},
     discover::{frame_cases, servers, servers_named},
     trial::shell,
 };
@@ -163,7 +163,7 @@ fn on_target(
         let runtime = Runtime::new(target.clock(python));
         let context = TargetContext { budget, python, profile, guesses: RouteGuessing::Checked, seed: args.seed };
         let server = target.reach_unseen(&runtime, context, binding, token)?;
-        let peer = Peer {
+        let peer = FramingSubject {
             target: server.target.as_ref(),
             binding,
             name,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use relapse_core::error::{Error, Trouble};
+use relapse_core::error::{AppError, Error};
 
 use crate::exit_code::CommandExit;
 
@@ -35,8 +35,8 @@ impl From<UsageError> for Failure {
     }
 }
 
-impl From<Trouble> for Failure {
-    fn from(trouble: Trouble) -> Failure {
+impl From<AppError> for Failure {
+    fn from(trouble: AppError) -> Failure {
         Failure::Work(trouble.into())
     }
 }

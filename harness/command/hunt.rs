@@ -12,7 +12,7 @@ use clap::Args;
 use relapse::{
     Result,
     discover::servers,
-    hunt::{Campaign, Change, Foreign as ForeignPrey, Found, Ground, Hunt, Reached, Reproduction, hunt_all},
+    hunt::{Campaign, Change, Coverage, ExternalTarget as ForeignPrey, Found, Ground, Hunt, Reproduction, hunt_all},
     trial::{option, shell},
 };
 use relapse_core::{
@@ -544,8 +544,8 @@ fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> 
         None => progress(usize::try_from(hunt.cases).unwrap_or(usize::MAX), "cases"),
         Some(_) => progress_by_time("cases"),
     };
-    let so_far: Mutex<(Reached, BTreeSet<FindingKey>)> = Mutex::default();
-    let watch = |reached: &Reached, complaints: &BTreeSet<FindingKey>| {
+    let so_far: Mutex<(Coverage, BTreeSet<FindingKey>)> = Mutex::default();
+    let watch = |reached: &Coverage, complaints: &BTreeSet<FindingKey>| {
         let mut so_far = so_far.lock().unwrap_or_else(PoisonError::into_inner);
         so_far.0.add(reached);
         so_far.1.extend(complaints.iter().cloned());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use relapse::{
-    binding::{Binding, TokenSource},
+    binding::{ServiceFile, TokenSource},
     init::init as get_acquainted,
     trial::{option, shell},
 };
@@ -44,7 +44,7 @@ pub(super) struct InitPlan {
     /// The service file.
     path: PathBuf,
     /// As much as is known before the target is asked.
-    binding: Binding,
+    binding: ServiceFile,
     /// The valid token; empty without one.
     token: String,
     /// The line of the service file that says where the token comes from.
@@ -62,7 +62,7 @@ impl InitArgs {
             return Err(UsageError::FileExists { path }.into());
         }
         // Of an application its routes are known, of a server nothing is.
-        let mut binding = if own.target.is_python() { Binding::unknown() } else { Binding::default() };
+        let mut binding = if own.target.is_python() { ServiceFile::unknown() } else { ServiceFile::default() };
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let (source, token_line) = match (&self.token_env, &self.token_command) {
             (Some(name), _) => (Some(TokenSource::Env(name.clone())), format!("env = {}", quoted(name))),

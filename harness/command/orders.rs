@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 
-use relapse::{discover::read_edge_fault, proxy::Desk};
+use relapse::{discover::read_edge_fault, proxy::ProxyHandle};
 use relapse_core::error::did_you_mean;
 use tokio::sync::mpsc;
 
@@ -36,7 +36,7 @@ pub(super) fn lines() -> mpsc::UnboundedReceiver<String> {
 }
 
 /// Does what a line says; complains where it says nothing.
-pub(super) fn obey(line: &str, desk: &Desk) {
+pub(super) fn obey(line: &str, desk: &ProxyHandle) {
     let (order, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
     match order {
         "" => {}

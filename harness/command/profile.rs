@@ -11,9 +11,9 @@ use relapse::{
     discover::servers,
     trial::{option, shell},
 };
-use relapse_core::error::{Blame, Error, Trouble};
+use relapse_core::error::{AppError, Blame, Error};
 use relapse_python::{
-    differential::{Difference, Setup, compare},
+    differential::{DifferentialSetup, ProgramDifference, compare},
     measure::{Slow, measure},
     process::ServerChoice,
 };
@@ -119,14 +119,14 @@ fn differential(args: &DifferentialArgs) -> CommandResult {
 }
 
 fn compare_profile(profile: Arc<Profile>, args: &DifferentialArgs, asked: &Path) -> CommandResult {
-    let wrong = |message: String| Error::from(Trouble { message, details: String::new(), blame: Blame::Setup });
+    let wrong = |message: String| Error::from(AppError { message, details: String::new(), blame: Blame::Setup });
     let choice: ServerChoice = match &args.server {
         Some(choice) => choice.clone(),
         None => profile.choice.parse().map_err(wrong)?,
     };
     let python = choice.interpreter(asked, args.python.is_some(), &note)?;
     let name = profile.name.clone();
-    let setup = Setup { server: choice, profile, seed: args.seed, programs: args.programs };
+    let setup = DifferentialSetup { server: choice, profile, seed: args.seed, programs: args.programs };
     let compared = compare(&setup, &python, &note)?;
     let again = Again { profile: &name, server: args.server.as_ref(), python: args.python.as_deref() };
     if args.recorded {
@@ -164,7 +164,7 @@ struct Again<'a> {
 
 impl Again<'_> {
     /// A program, both sides, and a command that performs it again.
-    fn render(&self, difference: &Difference) -> String {
+    fn render(&self, difference: &ProgramDifference) -> String {
         let mut text = difference.program.to_string();
         let (memory, server) = (&difference.memory.0, &difference.server.0);
         for line in memory.iter().filter(|line| server.contains(line)) {
@@ -222,8 +222,12 @@ fn measure_server(args: &MeasureArgs) -> CommandResult {
     }
     let differences = measured.differences(&known);
     differences.iter().for_each(|difference| note(&format!("{}: {difference}", known.name)));
-    let setup =
-        Setup { server: args.server.clone(), profile: Arc::clone(&known), seed: 1, programs: PROGRAMS_MEASURED };
+    let setup = DifferentialSetup {
+        server: args.server.clone(),
+        profile: Arc::clone(&known),
+        seed: 1,
+        programs: PROGRAMS_MEASURED,
+    };
     let compared = compare(&setup, &python, &note)?;
     let again = Again { profile: &known.name, server: Some(&args.server), python: args.python.as_deref() };
     compared.unrecorded().for_each(|difference| note(&again.render(difference)));

@@ -8,7 +8,7 @@ use clap::Args;
 use relapse::{
     Result,
     discover::{balancer, read_edge_fault},
-    proxy::{Desk, Entry, Proxy, Setup as ProxySetup, control::serve as serve_control},
+    proxy::{LogRecord, Proxy, ProxyHandle, ProxySetup, control::serve as serve_control},
     upstream::Upstream,
 };
 use relapse_core::fault::{Fault, Place};
@@ -191,7 +191,11 @@ pub(super) fn proxy(args: &ProxyArgs) -> CommandResult {
 }
 
 /// Prints the log as it comes, and on a terminal how many connections there are; takes orders meanwhile.
-async fn log(entries: &mut Receiver<std::sync::Arc<Entry>>, desk: Desk, format: Format<fn(&ProxyEvent<'_>) -> String>) {
+async fn log(
+    entries: &mut Receiver<std::sync::Arc<LogRecord>>,
+    desk: ProxyHandle,
+    format: Format<fn(&ProxyEvent<'_>) -> String>,
+) {
     let bar = progress_by_time("connections");
     // The answers to orders would disturb a document.
     let mut lines = (format.printing == Printing::AsItComes).then(orders::lines);

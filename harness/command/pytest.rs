@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use relapse::{
     Result,
-    binding::{Binding, TokenSource},
+    binding::{ServiceFile, TokenSource},
     hunt::Found,
     report::pytest::Loaded as LoadedApplication,
 };
@@ -29,7 +29,7 @@ pub(super) struct Tests<'a> {
     pub(super) path: &'a Path,
     /// Where the application is.
     pub(super) site: PythonSite,
-    pub(super) binding: &'a Binding,
+    pub(super) binding: &'a ServiceFile,
     pub(super) token: &'a str,
     /// The server in front of it.
     pub(super) profile: &'a Profile,

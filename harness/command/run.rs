@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::builtin::conductor::judge_all;
 use clap::Args;
 use relapse::{
-    binding::Binding,
+    binding::ServiceFile,
     case::{Case, Vocabulary},
     discover::{servers_for, servers_named},
     external::{Versions, judge_external},
@@ -14,7 +14,7 @@ use relapse::{
 };
 use relapse_core::{
     error::Error,
-    judge::verdict::{Judgement, Side},
+    judge::verdict::{Side, TrialResult},
 };
 use relapse_simulate::clock::Runtime;
 
@@ -107,7 +107,7 @@ pub(super) enum PlannedTrials<'a> {
 }
 
 /// Trials with their judgements.
-type JudgedTrials = Vec<(Ran, Judgement)>;
+type JudgedTrials = Vec<(Ran, TrialResult)>;
 
 /// Cases on a target of the user's own, behind each front.
 pub(super) struct TargetTrials<'a> {
@@ -149,9 +149,11 @@ impl RunArgs {
         // Cases in a service's own words say everything that is said.
         let is_said = !url.service_file.has_binding() && cases.iter().all(|case| case.vocabulary == Vocabulary::Own);
         let introduction = match is_said {
-            true => {
-                TargetIntroduction { binding: Binding::unknown(), token: String::new(), notes: url.python.left_out()? }
-            }
+            true => TargetIntroduction {
+                binding: ServiceFile::unknown(),
+                token: String::new(),
+                notes: url.python.left_out()?,
+            },
             false => target.introduce(&url.python, &url.service_file)?,
         };
         let trials = PlannedTrials::OnTarget(Box::new(TargetTrials { target, cases, fronts, introduction }));
@@ -203,7 +205,7 @@ fn run_behind(
     plan: &TargetTrials<'_>,
     profile: Option<&str>,
     done: impl Fn(),
-) -> CommandResult<(Vec<Judgement>, Vec<String>)> {
+) -> CommandResult<(Vec<TrialResult>, Vec<String>)> {
     let (url, python) = (&args.url, &args.url.python);
     let TargetIntroduction { binding, token, .. } = &plan.introduction;
     let runtime = Runtime::new(plan.target.clock(python));

@@ -8,7 +8,7 @@ use relapse::environment::Environment;
 use relapse_backend::{
     conductor::read_backend_fault,
     revision::Revision,
-    stand::{Setup as StandSetup, Stand},
+    stand::{Stand, StandSetup},
 };
 use relapse_core::{error::Error, fault::Fault};
 use relapse_simulate::{

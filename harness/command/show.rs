@@ -5,7 +5,7 @@ use crate::report::show::{Background, render as render_show};
 use clap::Args;
 use relapse::{
     discover::{issues, servers_for},
-    report::sequence::Detail,
+    report::sequence::SequenceDetail,
     trial::Trial,
 };
 use relapse_core::error::Error;
@@ -62,7 +62,7 @@ pub(super) fn show(args: &ShowArgs) -> CommandResult {
     let ShowPlan { trial, others, broken } = args.plan()?;
     broken.iter().for_each(complain_about);
     let judgement = Conductor::default().judge(&trial, args.seed);
-    let detail = if args.full { Detail::Full } else { Detail::Conversation };
+    let detail = if args.full { SequenceDetail::Full } else { SequenceDetail::Conversation };
     print(
         render_show(
             &trial,

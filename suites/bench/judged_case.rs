@@ -15,13 +15,13 @@ use relapse_backend::{
     target::{Embedded, Transport},
 };
 use relapse_core::{
-    client::step::{Act, Step},
+    client::step::{Action, Step},
     judge::{
         outcome::{Class, Ending, Outcome},
         verdict::HealthyClient,
     },
     plan::Plan,
-    record::transcript::Party,
+    record::transcript::Actor,
 };
 use relapse_simulate::{
     clock::{Clock, Runtime},
@@ -90,7 +90,7 @@ fn bench(criterion: &mut Criterion) {
         class: Class::Served,
         cause: relapse_core::judge::cause::Cause::Clean,
         ending: Ending::Left,
-        closed_by: Party::Probe,
+        closed_by: Actor::Probe,
     });
     let steps = conductor::control_steps();
     let mut group = criterion.benchmark_group("judged");
@@ -114,7 +114,7 @@ fn bench(criterion: &mut Criterion) {
     group.finish();
 
     let mut waiting = steps.clone();
-    waiting.insert(2, Step::new(Act::Pause, std::time::Duration::from_secs(90)));
+    waiting.insert(2, Step::new(Action::Pause, std::time::Duration::from_secs(90)));
     criterion.bench_function("90 virtual seconds", |bencher| {
         bencher.iter(|| black_box(one_case(&runtime, &waiting, &control)));
     });

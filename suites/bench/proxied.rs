@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
 use mimalloc::MiMalloc;
-use relapse::proxy::{Proxy, Setup as ProxySetup};
+use relapse::proxy::{Proxy, ProxySetup};
 use relapse_simulate::clock::{Clock, Runtime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};

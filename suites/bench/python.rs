@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mimalloc::MiMalloc;
-use relapse::{binding::Binding, discover::servers, judge, run, target::Target as _};
+use relapse::{binding::ServiceFile, discover::servers, judge, run, target::Target as _};
 use relapse_core::{
-    client::step::{Act, Step},
+    client::step::{Action, Step},
     judge::{outcome::Class, verdict::HealthyClient},
     plan::Plan,
 };
@@ -57,7 +57,7 @@ impl Driven {
             start_limit: START_LIMIT,
             lifespan: LifespanMode::Auto,
         };
-        let binding = Binding::parse("bench", BINDING).expect("a good service file");
+        let binding = ServiceFile::parse("bench", BINDING).expect("a good service file");
         let runtime = Runtime::new(Clock::Virtual);
         let profile = Arc::clone(&servers().expect("the profiles are readable")[0]);
         let launched = runtime.block_on(PythonTarget::launch(site, &binding, String::new(), profile, 1));
@@ -106,7 +106,7 @@ fn bench(criterion: &mut Criterion) {
 
     let mut waiting = Driven::launch(&python, "service:raw", false);
     for step in &mut waiting.steps {
-        if let Act::SendText(text) = &mut step.act {
+        if let Action::SendText(text) = &mut step.act {
             *text = r#"{"type":"user_message","content":"nap"}"#.to_owned();
         }
     }

@@ -15,12 +15,12 @@ use crate::{
     target::{Embedded, Transport},
 };
 use relapse::{
-    binding::Binding,
+    binding::ServiceFile,
     case::{Case, Known, read_fault},
-    conform::{PATIENCE, Peer, conform},
+    conform::{FramingSubject, PATIENCE, conform},
     defects::Defects,
     environment::Environment,
-    hunt::{BuiltIn, Drawn, Ground, Runner},
+    hunt::{BuiltIn, GeneratedCase, Ground, Runner},
     judge,
     probe::{self, Script},
     run,
@@ -28,14 +28,14 @@ use relapse::{
     trial::Trial,
 };
 use relapse_core::{
-    client::step::{Act, Awaited, Crowd, Request, Step},
+    client::step::{Action, Awaited, Concurrency, Request, Step},
     conformance::{Conformance, FrameCase},
     error::Error,
     fault::{Fault, FaultKind},
     judge::{
-        classify::{self, Reading},
+        classify::{self, Exchange},
         outcome::{Class, Outcome},
-        verdict::{HealthyClient, Judged, Judgement, Reason, Verdict},
+        verdict::{HealthyClient, Reason, RunResult, TrialResult, Verdict},
     },
     plan::Plan,
     record::{
@@ -66,22 +66,22 @@ pub const KNOWN: Known<'static> = Known {
 
 /// Runs trials one after the other, each exactly reproducible, on one virtual clock.
 #[derive(Debug)]
-pub struct Conductor {
+pub struct BackendRunner {
     runtime: Runtime,
     dependencies: Arc<dyn Dependencies>,
     _logs: tracing::subscriber::DefaultGuard,
 }
 
-impl Default for Conductor {
+impl Default for BackendRunner {
     fn default() -> Self {
-        Conductor::depending_on(Arc::new(InMemory))
+        BackendRunner::depending_on(Arc::new(InMemory))
     }
 }
 
-impl Conductor {
+impl BackendRunner {
     /// One whose backends depend on these dependencies instead of on those in memory.
-    pub fn depending_on(dependencies: Arc<dyn Dependencies>) -> Conductor {
-        Conductor { runtime: Runtime::new(Clock::Virtual), dependencies, _logs: recorder::capture_logs() }
+    pub fn depending_on(dependencies: Arc<dyn Dependencies>) -> BackendRunner {
+        BackendRunner { runtime: Runtime::new(Clock::Virtual), dependencies, _logs: recorder::capture_logs() }
     }
 
     fn launch(&self, revision: Revision, environment: Environment, profile: &Arc<Profile>, seed: u64) -> Embedded {
@@ -90,9 +90,9 @@ impl Conductor {
     }
 
     /// Runs the case on its version with the bug and on its version with the fix, and compares.
-    pub fn judge(&self, trial: &Trial, seed: u64) -> Judgement {
+    pub fn judge(&self, trial: &Trial, seed: u64) -> TrialResult {
         if let Some(why) = ProcessControl::None.refuses(&trial.case) {
-            return Judgement::inconclusive(Reason::NotForThisTarget(why));
+            return TrialResult::inconclusive(Reason::NotForThisTarget(why));
         }
         let run = |defects: &Defects| self.run(trial, Revision::from(defects), seed);
         if trial.case.twin.is_empty() {
@@ -106,7 +106,7 @@ impl Conductor {
         match runs() {
             Ok(((before, after), shams)) => {
                 let (case, profile) = (&trial.case, &trial.profile.name);
-                let verdict = |sham: &Judged| match judge::compare(case, profile, &before, sham) {
+                let verdict = |sham: &RunResult| match judge::compare(case, profile, &before, sham) {
                     Ok(()) => Verdict::Fixed,
                     Err((verdict, _)) => verdict,
                 };
@@ -114,9 +114,9 @@ impl Conductor {
                 let judged = judge::compare(case, profile, &before, &after)
                     .and_then(|()| judge::see_through(case, profile, &shams));
                 let judged = judged.map(|()| Verdict::Fixed);
-                Judgement { shams, ..Judgement::of(judged, Some(before), Some(after)) }
+                TrialResult { shams, ..TrialResult::of(judged, Some(before), Some(after)) }
             }
-            Err(error) => Judgement::inconclusive(Reason::Harness(format!("could not {error}"))),
+            Err(error) => TrialResult::inconclusive(Reason::Harness(format!("could not {error}"))),
         }
     }
 
@@ -124,7 +124,7 @@ impl Conductor {
     ///
     /// # Errors
     /// When the harness could not do its work.
-    pub fn run(&self, trial: &Trial, revision: Revision, seed: u64) -> Result<Judged, Error> {
+    pub fn run(&self, trial: &Trial, revision: Revision, seed: u64) -> Result<RunResult, Error> {
         let seed = trial.case.seed.unwrap_or(seed);
         self.runtime.block_on(async {
             let target = self.launch(revision, trial.environment, &trial.profile, seed);
@@ -135,14 +135,20 @@ impl Conductor {
     }
 }
 
-impl Runner for Conductor {
-    fn play(&self, defects: &Defects, drawn: &Drawn, profile: &Arc<Profile>, seed: u64) -> Result<Transcript, Error> {
+impl Runner for BackendRunner {
+    fn play(
+        &self,
+        defects: &Defects,
+        drawn: &GeneratedCase,
+        profile: &Arc<Profile>,
+        seed: u64,
+    ) -> Result<Transcript, Error> {
         let plan = Plan { seed, faults: drawn.faults.clone() };
         self.converse(defects.into(), drawn.environment, profile, drawn.crowd, &drawn.steps(), plan)
     }
 
-    fn run(&self, trial: &Trial, defects: &Defects, seed: u64) -> Result<Judged, Error> {
-        Conductor::run(self, trial, defects.into(), seed)
+    fn run(&self, trial: &Trial, defects: &Defects, seed: u64) -> Result<RunResult, Error> {
+        BackendRunner::run(self, trial, defects.into(), seed)
     }
 }
 
@@ -152,7 +158,7 @@ struct OnBackend;
 
 impl BuiltIn for OnBackend {
     fn runner(&self) -> Box<dyn Runner> {
-        Box::new(Conductor::default())
+        Box::new(BackendRunner::default())
     }
 
     fn known(&self) -> Known<'static> {
@@ -165,7 +171,7 @@ pub fn ground(revision: Revision) -> Ground {
     Ground::BuiltIn(Arc::new(OnBackend), revision.into())
 }
 
-impl Conductor {
+impl BackendRunner {
     /// Runs a script under a plan on the built-in backend, and gives everything that happened.
     ///
     /// # Errors
@@ -175,7 +181,7 @@ impl Conductor {
         revision: Revision,
         environment: Environment,
         profile: &Arc<Profile>,
-        crowd: Crowd,
+        crowd: Concurrency,
         steps: &[Step],
         plan: Plan,
     ) -> Result<Transcript, Error> {
@@ -190,10 +196,10 @@ impl Conductor {
 
 /// Judges many trials, `jobs` at a time, each worker with a clock of its own; the result does not depend on how many.
 /// `done` is called after each.
-pub fn judge_all(trials: &[Trial], seed: u64, jobs: usize, done: &(dyn Fn() + Sync)) -> Vec<Judgement> {
+pub fn judge_all(trials: &[Trial], seed: u64, jobs: usize, done: &(dyn Fn() + Sync)) -> Vec<TrialResult> {
     let next = AtomicUsize::new(0);
     let worker = || {
-        let conductor = Conductor::default();
+        let conductor = BackendRunner::default();
         let mut judged = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
@@ -202,7 +208,7 @@ pub fn judge_all(trials: &[Trial], seed: u64, jobs: usize, done: &(dyn Fn() + Sy
             done();
         }
     };
-    let mut judged: Vec<(usize, Judgement)> = std::thread::scope(|scope| {
+    let mut judged: Vec<(usize, TrialResult)> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs.clamp(1, trials.len().max(1))).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().flat_map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     });
@@ -211,19 +217,19 @@ pub fn judge_all(trials: &[Trial], seed: u64, jobs: usize, done: &(dyn Fn() + Sy
 }
 
 /// Judges a case that has no version with the bug: what was found once must not be found again.
-fn judge_alone(case: &Case, run: Result<Judged, Error>) -> Judgement {
+fn judge_alone(case: &Case, run: Result<RunResult, Error>) -> TrialResult {
     let judged = match run {
         Ok(judged) => judged,
-        Err(error) => return Judgement::inconclusive(Reason::Harness(format!("could not {error}"))),
+        Err(error) => return TrialResult::inconclusive(Reason::Harness(format!("could not {error}"))),
     };
-    Judgement::of(judge::alone(case, &judged).map(|()| Verdict::Passed), None, Some(judged))
+    TrialResult::of(judge::alone(case, &judged).map(|()| Verdict::Passed), None, Some(judged))
 }
 
 /// Performs a case and its healthy client on a running target, and judges.
 ///
 /// # Errors
 /// When the harness could not do its work.
-pub async fn conduct(case: &Case, target: &dyn Target, seed: u64) -> Result<Judged, Error> {
+pub async fn conduct(case: &Case, target: &dyn Target, seed: u64) -> Result<RunResult, Error> {
     let mut controls = Vec::new();
     if !case.is_alone {
         controls.push(control(target, seed).await?);
@@ -264,21 +270,21 @@ pub async fn conduct(case: &Case, target: &dyn Target, seed: u64) -> Result<Judg
 /// The steps of a healthy client: open, be welcomed, ask an agent, close.
 pub fn control_steps() -> Vec<Step> {
     let step = |act| Step::new(act, CONTROL_LIMIT);
-    let wait = |name: &str| step(Act::Wait(Awaited::Message(name.to_owned())));
+    let wait = |name: &str| step(Action::Wait(Awaited::Message(name.to_owned())));
     // A user of its own, so that its sessions count against no other user.
     let request = Request { user: "control".to_owned(), ..Request::standard("GET", "/ws") };
     vec![
-        step(Act::Open(request)),
+        step(Action::Open(request)),
         wait("connection_established"),
-        step(Act::SendText(r#"{"type":"user_message","content":"hello"}"#.to_owned())),
+        step(Action::SendText(r#"{"type":"user_message","content":"hello"}"#.to_owned())),
         wait("agent_completed"),
-        step(Act::Close(CloseCode::NORMAL)),
+        step(Action::Close(CloseCode::NORMAL)),
     ]
 }
 
 async fn control(target: &dyn Target, seed: u64) -> Result<Outcome, Error> {
     let transcript = run::converse(&control_steps(), Plan { seed, faults: Vec::new() }, target).await?;
-    let outcomes: Vec<Outcome> = classify::readings(&transcript).iter().map(Reading::outcome).collect();
+    let outcomes: Vec<Outcome> = classify::readings(&transcript).iter().map(Exchange::outcome).collect();
     Ok(classify::worst(&outcomes).expect("the healthy client opens an exchange").clone())
 }
 
@@ -302,9 +308,9 @@ pub fn conform_embedded(
         };
         let (revision, environment) = (Revision::repaired(), Environment::Staging);
         let target = Embedded::launch(revision, environment, Arc::clone(profile), transport, seed);
-        let (name, authority, binding) = (profile.name.clone(), IN_MEMORY.to_owned(), Binding::embedded());
+        let (name, authority, binding) = (profile.name.clone(), IN_MEMORY.to_owned(), ServiceFile::embedded());
         let (binding, patience) = (&binding, PATIENCE);
-        let peer = Peer { target: &target, binding, name, authority, patience, seed };
+        let peer = FramingSubject { target: &target, binding, name, authority, patience, seed };
         let conformance = conform(cases, &peer, done).await;
         target.stop().await?;
         Ok(conformance)

@@ -10,9 +10,9 @@ use tokio::time::sleep;
 use relapse_core::{
     asgi::exception::Exception,
     fault::{CallFault, Fault, FaultKind, Place, ProcessFault},
-    record::transcript::{Party, What},
+    record::transcript::{Actor, EventKind},
 };
-use relapse_simulate::{application::Promise, recorder::Scribe};
+use relapse_simulate::{application::BoxFuture, recorder::ExchangeRecorder};
 
 /// Declares the dependencies: variant, name, and the operations an application may call.
 macro_rules! dependencies {
@@ -94,7 +94,7 @@ const ANSWER: &[u8] = br#"{"ok":true}"#;
 
 /// An answer as an application understands it.
 #[derive(Deserialize)]
-struct Answer {
+struct DependencyAnswer {
     ok: bool,
 }
 
@@ -104,9 +104,9 @@ struct Answer {
 /// When it is no answer, or only a part of one.
 pub fn read_answer(dependency: Dependency, answer: &[u8]) -> Result<(), DependencyError> {
     let failed = |message: String| DependencyError { dependency, message };
-    match serde_json::from_slice::<Answer>(answer) {
-        Ok(Answer { ok: true }) => Ok(()),
-        Ok(Answer { ok: false }) => Err(failed(format!("{} did not do it", dependency.name()))),
+    match serde_json::from_slice::<DependencyAnswer>(answer) {
+        Ok(DependencyAnswer { ok: true }) => Ok(()),
+        Ok(DependencyAnswer { ok: false }) => Err(failed(format!("{} did not do it", dependency.name()))),
         Err(error) => Err(failed(format!("cannot decode the answer of {}: {error}", dependency.name()))),
     }
 }
@@ -115,7 +115,7 @@ pub fn read_answer(dependency: Dependency, answer: &[u8]) -> Result<(), Dependen
 pub trait Dependencies: Send + Sync + fmt::Debug + 'static {
     /// Makes one call on behalf of the exchange that is being served, and gives the answer as it came. It may take for
     /// ever: whoever calls has a limit.
-    fn call(&self, dependency: Dependency, operation: &'static str) -> Promise<'_, Result<Bytes, DependencyError>>;
+    fn call(&self, dependency: Dependency, operation: &'static str) -> BoxFuture<'_, Result<Bytes, DependencyError>>;
 
     /// Makes the call, if it can be made without waiting; whether it was made, and succeeded. One that has to wait, or
     /// may fail, is left to [`Dependencies::call`].
@@ -132,7 +132,11 @@ pub trait Dependencies: Send + Sync + fmt::Debug + 'static {
 
 /// The faults of the plan that act on a call that is made now, each with its place in the plan. Every call is an
 /// occasion for every fault, whichever of them acts.
-pub fn faults_met<'a>(scribe: &'a Scribe, dependency: Dependency, operation: &str) -> Vec<(usize, &'a CallFault)> {
+pub fn faults_met<'a>(
+    scribe: &'a ExchangeRecorder,
+    dependency: Dependency,
+    operation: &str,
+) -> Vec<(usize, &'a CallFault)> {
     let meant = |(index, fault): (usize, &'a Fault)| match &fault.kind {
         FaultKind::Call { calls, fault } if calls.include(dependency.name(), operation) => Some((index, fault)),
         _ => None,
@@ -143,7 +147,7 @@ pub fn faults_met<'a>(scribe: &'a Scribe, dependency: Dependency, operation: &st
 
 /// Writes down a call that came back. What the caller makes of the answer is what it got.
 pub fn record_call(
-    scribe: &Scribe,
+    scribe: &ExchangeRecorder,
     dependency: Dependency,
     operation: &'static str,
     result: &Result<Bytes, DependencyError>,
@@ -151,7 +155,7 @@ pub fn record_call(
     let read = result.as_ref().map_err(Clone::clone).and_then(|answer| read_answer(dependency, answer));
     let error = read.err().map(|error| error.to_string());
     let dependency = dependency.name();
-    scribe.record(Party::Dependency, What::DependencyCalled { dependency, operation, error });
+    scribe.record(Actor::Dependency, EventKind::DependencyCalled { dependency, operation, error });
 }
 
 /// Dependencies that answer at once, and on which the plan's faults act under the virtual clock.
@@ -160,21 +164,21 @@ pub struct InMemory;
 
 impl Dependencies for InMemory {
     fn answers_at_once(&self, dependency: Dependency, operation: &'static str) -> bool {
-        Scribe::with_current(|scribe| {
+        ExchangeRecorder::with_current(|scribe| {
             if scribe.has_faults_at(Place::Dependency) {
                 return false;
             }
             let dependency = dependency.name();
-            scribe.record(Party::Dependency, What::DependencyCalled { dependency, operation, error: None });
+            scribe.record(Actor::Dependency, EventKind::DependencyCalled { dependency, operation, error: None });
             true
         })
         .unwrap_or(true)
     }
 
-    fn call(&self, dependency: Dependency, operation: &'static str) -> Promise<'_, Result<Bytes, DependencyError>> {
+    fn call(&self, dependency: Dependency, operation: &'static str) -> BoxFuture<'_, Result<Bytes, DependencyError>> {
         Box::pin(async move {
             let mut result = Ok(Bytes::from_static(ANSWER));
-            let Some(scribe) = Scribe::current() else { return result };
+            let Some(scribe) = ExchangeRecorder::current() else { return result };
             for (index, fault) in faults_met(&scribe, dependency, operation) {
                 if result.is_err() {
                     continue;
@@ -198,13 +202,13 @@ impl Dependencies for InMemory {
     }
 
     fn import(&self, module: &'static str) -> Result<(), Exception> {
-        let Some(scribe) = Scribe::current() else { return Ok(()) };
+        let Some(scribe) = ExchangeRecorder::current() else { return Ok(()) };
         for (index, fault) in scribe.plan().faults.iter().enumerate() {
             let missing =
                 |fault: &ProcessFault| matches!(fault, ProcessFault::MissingModule { module: name } if name == module);
             let names = matches!(&fault.kind, FaultKind::Process(fault) if missing(fault));
             if names && scribe.meets(index) {
-                scribe.fired(index, Party::Process, fault.kind.to_string());
+                scribe.fired(index, Actor::Process, fault.kind.to_string());
                 return Err(Exception::new("ModuleNotFoundError", format!("No module named '{module}'")));
             }
         }

@@ -25,12 +25,12 @@ use relapse_simulate::{
     clock::Clock,
     link::Listener,
     profile::Profile,
-    recorder::{Recorder, Scribe, Tally, Tap, capture_logs},
+    recorder::{EventSink, ExchangeRecorder, FaultCounters, Recorder, capture_logs},
 };
 
 /// The settings of a backend that listens.
 #[derive(Debug, Clone)]
-pub struct Setup {
+pub struct StandSetup {
     /// Where it listens.
     pub listen: SocketAddr,
     /// With which defects.
@@ -52,7 +52,7 @@ pub struct Stand {
     target: Embedded,
     faults: Vec<Fault>,
     seed: u64,
-    tally: Arc<Mutex<Tally>>,
+    tally: Arc<Mutex<FaultCounters>>,
     redactor: Arc<Redactor>,
     start: Instant,
 }
@@ -61,18 +61,18 @@ pub struct Stand {
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Is given each line of the log.
-pub type Tell = Arc<dyn Fn(String) + Send + Sync>;
+pub type LogSink = Arc<dyn Fn(String) + Send + Sync>;
 
 impl Stand {
     /// Listens; no client is served before [`Stand::run`].
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    pub async fn bind(setup: Setup) -> Result<Stand, Error> {
-        let Setup { listen, revision, profile, environment, faults, seed } = setup;
+    pub async fn bind(setup: StandSetup) -> Result<Stand, Error> {
+        let StandSetup { listen, revision, profile, environment, faults, seed } = setup;
         let listener = Listener::bind_to(Clock::Real, listen).await?;
         let target = Embedded::launch(revision, environment, profile, Transport::Memory, seed);
-        let mut tally = Tally::new(seed);
+        let mut tally = FaultCounters::new(seed);
         tally.grow(faults.len());
         let redactor = Arc::new(Redactor::of_secrets(&target.service().secrets));
         Ok(Stand {
@@ -103,7 +103,7 @@ impl Stand {
     ///
     /// # Errors
     /// When it cannot listen any more, or the backend panicked.
-    pub async fn run(self, tell: Tell, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    pub async fn run(self, tell: LogSink, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let _logs = capture_logs();
         if self.faults.iter().any(|fault| fault.kind.acts_on_process()) {
             self.target.restart(self.scribe(PROCESS, &tell)).await?;
@@ -124,9 +124,9 @@ impl Stand {
     }
 
     /// A hand for a connection, that tells what happens on it.
-    fn scribe(&self, number: usize, tell: &Tell) -> Scribe {
+    fn scribe(&self, number: usize, tell: &LogSink) -> ExchangeRecorder {
         let (faults, redactor, tell) = (self.faults.clone(), Arc::clone(&self.redactor), Arc::clone(tell));
-        let tap = Tap::new(move |event: Event| {
+        let tap = EventSink::new(move |event: Event| {
             if let Some(line) = narrate(&event, &faults, &redactor) {
                 let connection = if number == PROCESS { String::new() } else { format!("#{}", number + 1) };
                 tell(format!("{:>9.3}  {connection:<5} {line}", event.at.as_secs_f64()));

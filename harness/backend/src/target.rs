@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    backend::{Backend, PORT, Settings, Variables},
+    backend::{Backend, BackendSettings, PORT, Variables},
     dependency::{Dependencies, InMemory},
     revision::Revision,
 };
@@ -23,17 +23,17 @@ use relapse_core::{
     client::credential::{Credential, Form, Presented},
     error::Error,
     fault::{ConnectionFault, Fault, FaultKind, Place, ProcessFault},
-    record::transcript::{Party, Residue, Service, TargetKind, What},
+    record::transcript::{Actor, EventKind, Leftovers, Service, TargetKind},
 };
 use relapse_simulate::{
-    application::{Application, Promise},
+    application::{Application, BoxFuture},
     clock::Clock,
-    edge::{self, Way},
+    edge::{self, ServerLink},
     front::{self, Life},
-    interpose::Interposed,
+    interpose::FaultyApp,
     link::{Link, Listener},
     profile::{Connects, Profile},
-    recorder::Scribe,
+    recorder::ExchangeRecorder,
 };
 
 /// The signing secret of the built-in backend: 48 characters, used by no real service.
@@ -49,22 +49,27 @@ pub enum Transport {
 }
 
 /// Where the processes of a service come from: its code, at a revision.
-pub trait Software: fmt::Debug + Send + Sync + 'static {
+pub trait ServiceCode: fmt::Debug + Send + Sync + 'static {
     /// A process that has been up for a while.
-    fn started(&self, environment: Environment, seed: u64) -> Arc<dyn Program>;
+    fn started(&self, environment: Environment, seed: u64) -> Arc<dyn ServiceProgram>;
 
     /// A process as a server starts it: imported under these variables, and not started. The scribe is of whoever starts
     /// it.
     ///
     /// # Errors
     /// The exception that the import raises.
-    fn import(&self, variables: &Variables, seed: u64, scribe: &Scribe) -> Result<Arc<dyn Program>, Exception>;
+    fn import(
+        &self,
+        variables: &Variables,
+        seed: u64,
+        scribe: &ExchangeRecorder,
+    ) -> Result<Arc<dyn ServiceProgram>, Exception>;
 }
 
 /// The program of one process of a service.
-pub trait Program: Application {
+pub trait ServiceProgram: Application {
     /// Starts by itself, where the server has no lifespan.
-    fn start_up(self: Arc<Self>) -> Promise<'static, ()>;
+    fn start_up(self: Arc<Self>) -> BoxFuture<'static, ()>;
 
     /// A credential of this kind for a user, as the service's own auth service would issue it.
     fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented;
@@ -81,24 +86,29 @@ pub trait Program: Application {
 
 /// The built-in backend as it stands at a revision.
 #[derive(Debug)]
-struct Source {
+struct BackendCode {
     revision: Revision,
     dependencies: Arc<dyn Dependencies>,
 }
 
-impl Software for Source {
-    fn started(&self, environment: Environment, seed: u64) -> Arc<dyn Program> {
+impl ServiceCode for BackendCode {
+    fn started(&self, environment: Environment, seed: u64) -> Arc<dyn ServiceProgram> {
         Backend::started(self.revision, settings(environment), Arc::clone(&self.dependencies), seed)
     }
 
-    fn import(&self, variables: &Variables, seed: u64, _scribe: &Scribe) -> Result<Arc<dyn Program>, Exception> {
-        let settings = Arc::new(Settings::read(variables, SECRET));
+    fn import(
+        &self,
+        variables: &Variables,
+        seed: u64,
+        _scribe: &ExchangeRecorder,
+    ) -> Result<Arc<dyn ServiceProgram>, Exception> {
+        let settings = Arc::new(BackendSettings::read(variables, SECRET));
         Ok(Backend::import(self.revision, settings, Arc::clone(&self.dependencies), seed)?)
     }
 }
 
-impl Program for Backend {
-    fn start_up(self: Arc<Self>) -> Promise<'static, ()> {
+impl ServiceProgram for Backend {
+    fn start_up(self: Arc<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async move { Backend::start_up(&self).await })
     }
 
@@ -122,22 +132,22 @@ impl Program for Backend {
 /// The built-in backend, running; or other software in its place.
 #[derive(Debug)]
 pub struct Embedded {
-    software: Arc<dyn Software>,
+    software: Arc<dyn ServiceCode>,
     environment: Environment,
     profile: Arc<Profile>,
     transport: Transport,
     seed: u64,
     /// The issuer of credentials while the service itself is down: the auth service is another process.
-    issuer: Arc<dyn Program>,
-    process: Arc<Mutex<Process>>,
+    issuer: Arc<dyn ServiceProgram>,
+    process: Arc<Mutex<BackendProcess>>,
     connections: Arc<Connections>,
 }
 
 /// One process of the service: what was imported, and where it stands.
 #[derive(Debug)]
-struct Process {
+struct BackendProcess {
     /// The application; `None` when it could not be imported.
-    program: Option<Arc<dyn Program>>,
+    program: Option<Arc<dyn ServiceProgram>>,
     life: watch::Sender<Life>,
     /// Tells it to stop; `None` for a process that was never started before our eyes.
     stop: Option<oneshot::Sender<()>>,
@@ -165,12 +175,12 @@ impl Embedded {
         transport: Transport,
         seed: u64,
     ) -> Embedded {
-        Embedded::running(Arc::new(Source { revision, dependencies }), environment, profile, transport, seed)
+        Embedded::running(Arc::new(BackendCode { revision, dependencies }), environment, profile, transport, seed)
     }
 
     /// The same with other software, which answers as the backend does.
     pub fn running(
-        software: Arc<dyn Software>,
+        software: Arc<dyn ServiceCode>,
         environment: Environment,
         profile: Arc<Profile>,
         transport: Transport,
@@ -179,7 +189,7 @@ impl Embedded {
         let program = software.started(environment, seed);
         let (life, _) = watch::channel(Life::Listening);
         let issuer = Arc::clone(&program);
-        let process = Arc::new(Mutex::new(Process { program: Some(program), life, stop: None }));
+        let process = Arc::new(Mutex::new(BackendProcess { program: Some(program), life, stop: None }));
         let connections = Arc::new(Connections::default());
         Embedded { software, environment, profile, transport, seed, issuer, process, connections }
     }
@@ -200,7 +210,7 @@ impl Embedded {
     }
 
     /// The application that connections reach now; `None` when nothing listens.
-    fn listening(&self) -> Option<Arc<dyn Program>> {
+    fn listening(&self) -> Option<Arc<dyn ServiceProgram>> {
         let process = lock(&self.process);
         let listens = *process.life.borrow() == Life::Listening;
         process.program.clone().filter(|program| listens && program.port() == PORT)
@@ -208,7 +218,7 @@ impl Embedded {
 
     /// A connection while nothing listens: to a man in the middle that answers in the server's place, or to a server
     /// that stops and leaves its clients waiting.
-    async fn without_listener(&self, scribe: Scribe) -> Result<Option<Link>, Error> {
+    async fn without_listener(&self, scribe: ExchangeRecorder) -> Result<Option<Link>, Error> {
         let mut life = lock(&self.process).life.subscribe();
         let is_queued = *life.borrow() == Life::Stopping && self.profile.shutdown.connects == Connects::Queued;
         let answers =
@@ -226,20 +236,20 @@ impl Embedded {
         }
         self.spawn(async move {
             let _ = life.wait_for(|life| *life == Life::Exited).await;
-            scribe.record(Party::Process, What::CutShort);
+            scribe.record(Actor::Process, EventKind::CutShort);
             drop(server);
         });
         Ok(Some(client))
     }
 
     /// Serves one connection. If the process may end meanwhile, it learns of that end.
-    fn serve(&self, program: Arc<dyn Program>, server: Link, scribe: Scribe, may_stop: bool) {
+    fn serve(&self, program: Arc<dyn ServiceProgram>, server: Link, scribe: ExchangeRecorder, may_stop: bool) {
         let life = may_stop.then(|| lock(&self.process).life.subscribe());
         self.connections.serve(program, server, Arc::clone(&self.profile), scribe, life);
     }
 
     /// Serves a connection from outside; ends it at once if nothing listens.
-    pub fn attend(&self, mut server: Link, scribe: Scribe) {
+    pub fn attend(&self, mut server: Link, scribe: ExchangeRecorder) {
         // Drop the tasks of finished connections.
         self.connections.forget_ended();
         let Some(program) = self.listening() else { return };
@@ -263,7 +273,7 @@ impl Embedded {
     }
 
     /// The service as far as it is there, or what it was.
-    fn program(&self) -> Arc<dyn Program> {
+    fn program(&self) -> Arc<dyn ServiceProgram> {
         lock(&self.process).program.clone().unwrap_or_else(|| Arc::clone(&self.issuer))
     }
 
@@ -284,7 +294,7 @@ impl Embedded {
     }
 
     /// The variables of a process that starts under the process faults of a plan.
-    fn variables(&self, scribe: &Scribe) -> Variables {
+    fn variables(&self, scribe: &ExchangeRecorder) -> Variables {
         let mut variables = Backend::variables(self.environment, SECRET);
         for fault in &scribe.plan().faults {
             let FaultKind::Process(fault) = &fault.kind else { continue };
@@ -298,7 +308,7 @@ impl Embedded {
     }
 
     /// Starts a process: imports the application, and runs its life.
-    fn start(&self, scribe: &Scribe, seed: u64) -> impl Future<Output = ()> + Send + 'static {
+    fn start(&self, scribe: &ExchangeRecorder, seed: u64) -> impl Future<Output = ()> + Send + 'static {
         let variables = self.variables(scribe);
         let (software, profile) = (Arc::clone(&self.software), Arc::clone(&self.profile));
         let (process, scribe) = (Arc::clone(&self.process), scribe.clone());
@@ -310,13 +320,13 @@ impl Embedded {
             match imported {
                 Err(exception) => {
                     // The server names what it could not import, and is gone.
-                    scribe.record(Party::Process, What::Exited { why: exception.to_string() });
+                    scribe.record(Actor::Process, EventKind::Exited { why: exception.to_string() });
                     life.send_replace(Life::Exited);
-                    *lock(&process) = Process { program: None, life, stop: None };
+                    *lock(&process) = BackendProcess { program: None, life, stop: None };
                 }
                 Ok(program) => {
                     *lock(&process) =
-                        Process { program: Some(Arc::clone(&program)), life: life.clone(), stop: Some(stop) };
+                        BackendProcess { program: Some(Arc::clone(&program)), life: life.clone(), stop: Some(stop) };
                     let lived = live(program, profile, scribe, life, stopped);
                     tokio::select! {
                         () = lived => {}
@@ -333,7 +343,7 @@ impl Embedded {
         &self,
         index: usize,
         at: Duration,
-        scribe: &Scribe,
+        scribe: &ExchangeRecorder,
     ) -> impl Future<Output = ()> + Send + 'static {
         // Give the replacement process its own random stream.
         let next = self.start(scribe, self.seed.wrapping_add(1 + index as u64));
@@ -347,8 +357,8 @@ impl Embedded {
             };
             // Nothing is there that could be told.
             let Some(stop) = stop.filter(|_| *life.borrow() != Life::Exited) else { return };
-            scribe.fired(index, Party::Process, scribe.plan().faults[index].kind.to_string());
-            scribe.record(Party::Process, What::Stopping);
+            scribe.fired(index, Actor::Process, scribe.plan().faults[index].kind.to_string());
+            scribe.record(Actor::Process, EventKind::Stopping);
             life.send_replace(Life::Stopping);
             let stops = async {
                 let _ = connections.wait_for(|count| *count == 0).await;
@@ -357,7 +367,7 @@ impl Embedded {
             };
             if timeout(KILLED_AFTER, stops).await.is_err() {
                 let why = format!("it was killed {} s after it was told to stop", KILLED_AFTER.as_secs());
-                scribe.record(Party::Process, What::Exited { why });
+                scribe.record(Actor::Process, EventKind::Exited { why });
                 life.send_replace(Life::Exited);
             }
             next.await;
@@ -367,15 +377,15 @@ impl Embedded {
 
 /// Runs the life of a process that imported its application.
 async fn live(
-    program: Arc<dyn Program>,
+    program: Arc<dyn ServiceProgram>,
     profile: Arc<Profile>,
-    scribe: Scribe,
+    scribe: ExchangeRecorder,
     life: watch::Sender<Life>,
     stopped: oneshot::Receiver<()>,
 ) {
     if profile.lifespan.supported {
         let application: Arc<dyn Application> = match scribe.has_faults_at(Place::Event) {
-            true => Interposed::new(program, scribe.clone()),
+            true => FaultyApp::new(program, scribe.clone()),
             false => program,
         };
         return front::live(application, profile, scribe, life, stopped).await;
@@ -390,7 +400,7 @@ async fn live(
         _ = stopped => {}
         () = started => {}
     }
-    scribe.record(Party::Process, What::Exited { why: "it was told to stop".to_owned() });
+    scribe.record(Actor::Process, EventKind::Exited { why: "it was told to stop".to_owned() });
     life.send_replace(Life::Exited);
 }
 
@@ -414,14 +424,14 @@ impl Target for Embedded {
         Capabilities { places: &Place::ALL, clock, renewal: Renewal::None, process: ProcessControl::None }
     }
 
-    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
+    fn connect(&self, scribe: ExchangeRecorder) -> BoxFuture<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
             let Some(program) = self.listening() else { return self.without_listener(scribe).await };
             let (client, mut server) = self.pair().await?;
             if scribe.has_faults_at(Place::Edge) {
                 let (inner, behind) = self.pair().await?;
                 let redial = || self.connections.redial(Arc::clone(&program) as _, &self.profile, &scribe);
-                let way = Way { link: Some(inner), again: edge::asks_again(&scribe).then(redial) };
+                let way = ServerLink { link: Some(inner), again: edge::asks_again(&scribe).then(redial) };
                 let relay = edge::relay(server, way, scribe.clone(), None);
                 self.spawn(async move {
                     relay.await;
@@ -435,7 +445,7 @@ impl Target for Embedded {
         })
     }
 
-    fn restart(&self, scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+    fn restart(&self, scribe: ExchangeRecorder) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
             self.end().await?;
             let mut absent = None;
@@ -453,11 +463,11 @@ impl Target for Embedded {
                     None => !matches!(what, ProcessFault::MissingModule { .. } | ProcessFault::ShutDown { .. }),
                 };
                 if acts {
-                    scribe.fired(index, Party::Process, fault.kind.to_string());
+                    scribe.fired(index, Actor::Process, fault.kind.to_string());
                 }
             }
             let (life, _) = watch::channel(Life::Exited);
-            *lock(&self.process) = Process { program: None, life, stop: None };
+            *lock(&self.process) = BackendProcess { program: None, life, stop: None };
             let started = self.start(&scribe, self.seed);
             let pause = absent.unwrap_or_default().saturating_sub(scribe.elapsed());
             self.spawn(async move {
@@ -482,24 +492,24 @@ impl Target for Embedded {
         self.program().service()
     }
 
-    fn residue(&self) -> Option<Residue> {
+    fn residue(&self) -> Option<Leftovers> {
         let sessions = lock(&self.process).program.as_ref().map_or(0, |program| program.sessions());
-        Some(Residue { connections: *self.connections.served().borrow(), sessions })
+        Some(Leftovers { connections: *self.connections.served().borrow(), sessions })
     }
 
-    fn stop(&self) -> Promise<'_, Result<(), Error>> {
+    fn stop(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(self.end())
     }
 }
 
-fn lock(process: &Mutex<Process>) -> MutexGuard<'_, Process> {
+fn lock(process: &Mutex<BackendProcess>) -> MutexGuard<'_, BackendProcess> {
     // It is only ever replaced as a whole.
     process.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The settings of a well-configured backend, read once for each environment.
-fn settings(environment: Environment) -> Arc<Settings> {
-    static READ: [OnceLock<Arc<Settings>>; 4] = [const { OnceLock::new() }; 4];
-    let read = || Arc::new(Settings::read(&Backend::variables(environment, SECRET), SECRET));
+fn settings(environment: Environment) -> Arc<BackendSettings> {
+    static READ: [OnceLock<Arc<BackendSettings>>; 4] = [const { OnceLock::new() }; 4];
+    let read = || Arc::new(BackendSettings::read(&Backend::variables(environment, SECRET), SECRET));
     Arc::clone(READ[environment as usize].get_or_init(read))
 }

@@ -62,14 +62,14 @@ pub(crate) mod conductor {
     use std::sync::Arc;
 
     use relapse::{
-        Error, Judgement, Profile, Transcript, Trial,
+        Error, Profile, Transcript, Trial, TrialResult,
         case::Known,
         defects::Defects,
-        hunt::{BuiltIn, Drawn, Ground, Runner},
+        hunt::{BuiltIn, GeneratedCase, Ground, Runner},
     };
     use relapse_core::{
         conformance::{Conformance, FrameCase},
-        judge::verdict::{Judged, Reason},
+        judge::verdict::{Reason, RunResult},
     };
     use relapse_simulate::clock::Clock;
 
@@ -86,13 +86,13 @@ pub(crate) mod conductor {
 
     impl Conductor {
         /// Says why a trial is not judged.
-        pub(crate) fn judge(&self, _: &Trial, _: u64) -> Judgement {
-            Judgement::inconclusive(Reason::Harness(format!("could not {}", Error::NoBackend)))
+        pub(crate) fn judge(&self, _: &Trial, _: u64) -> TrialResult {
+            TrialResult::inconclusive(Reason::Harness(format!("could not {}", Error::NoBackend)))
         }
     }
 
     /// Says of each trial why it is not judged.
-    pub(crate) fn judge_all(trials: &[Trial], seed: u64, _: usize, done: &(dyn Fn() + Sync)) -> Vec<Judgement> {
+    pub(crate) fn judge_all(trials: &[Trial], seed: u64, _: usize, done: &(dyn Fn() + Sync)) -> Vec<TrialResult> {
         let judge = |trial| {
             done();
             Conductor::default().judge(trial, seed)
@@ -131,11 +131,11 @@ pub(crate) mod conductor {
     }
 
     impl Runner for Absent {
-        fn play(&self, _: &Defects, _: &Drawn, _: &Arc<Profile>, _: u64) -> Result<Transcript, Error> {
+        fn play(&self, _: &Defects, _: &GeneratedCase, _: &Arc<Profile>, _: u64) -> Result<Transcript, Error> {
             Err(Error::NoBackend)
         }
 
-        fn run(&self, _: &Trial, _: &Defects, _: u64) -> Result<Judged, Error> {
+        fn run(&self, _: &Trial, _: &Defects, _: u64) -> Result<RunResult, Error> {
             Err(Error::NoBackend)
         }
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::table::{BAD, GOOD, behind, keep_names_whole, paint, plain_table};
 use relapse_core::{
-    conformance::{Behavior, Conformance, FrameCase, Judged, Tried},
+    conformance::{Behavior, BehaviorReport, BehaviorResult, Conformance, FrameCase},
     judge::verdict::Verdict,
 };
 
@@ -158,7 +158,7 @@ fn server_entry(found: &Conformance) -> ServerEntry<'_> {
     }
 }
 
-fn case_entry(tried: &Tried) -> FrameCaseEntry<'_> {
+fn case_entry(tried: &BehaviorReport) -> FrameCaseEntry<'_> {
     let conversations = tried.case.variants.iter().zip(&tried.results);
     FrameCaseEntry {
         case: &tried.case.name,
@@ -171,9 +171,9 @@ fn case_entry(tried: &Tried) -> FrameCaseEntry<'_> {
     }
 }
 
-fn conversation<'a>(variant: &'a str, result: &'a Result<Judged, String>) -> ConversationEntry<'a> {
+fn conversation<'a>(variant: &'a str, result: &'a Result<BehaviorResult, String>) -> ConversationEntry<'a> {
     match result {
-        Ok(Judged { behavior, evidence, at }) => {
+        Ok(BehaviorResult { behavior, evidence, at }) => {
             let took_ms = at.map(|at| at.as_millis());
             ConversationEntry { variant, behavior: behavior.name(), evidence, took_ms }
         }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::report::table::plain_table;
-use relapse::hunt::{Campaign, Change, Fate, Found, Hunt, Reached, Reproduction, STATES, Unfinished};
-use relapse::report::sequence::{self, Detail};
+use relapse::hunt::{Campaign, Change, ChangeKind, Coverage, Found, Hunt, Reproduction, STATES, Unfinished};
+use relapse::report::sequence::{self, SequenceDetail};
 use relapse_core::{
-    client::step::Act,
+    client::step::Action,
     fault::{FaultKind, Place},
     judge::verdict::{Conclusion, Verdict},
 };
@@ -37,7 +37,7 @@ pub struct HuntReport {
     pub places: Vec<String>,
     /// The coverage.
     #[serde(rename = "coverage")]
-    pub reached: Reached,
+    pub reached: Coverage,
     /// The verdicts on the reproducers that were replayed first.
     pub replayed: BTreeMap<String, Verdict>,
     /// The findings, each once.
@@ -110,7 +110,7 @@ fn shown() -> Reproduction {
 impl FoundReport {
     /// A hunt's finding, where its reproducer was written, and which command shows it again.
     pub fn of(hunt: &Hunt, found: &Found, (capsule, again): (String, String)) -> FoundReport {
-        let lines = sequence::lines(&found.transcript, Detail::Conversation);
+        let lines = sequence::lines(&found.transcript, SequenceDetail::Conversation);
         let crowd = found.drawn.crowd;
         let clients =
             format!("{} user(s), {} connection(s) each, {} time(s)", crowd.users, crowd.connections, crowd.rounds);
@@ -315,8 +315,8 @@ impl HuntDocument {
 }
 
 /// The coverage with faults at these places.
-pub fn coverage(reached: &Reached, found: usize, places: &[String]) -> String {
-    let Reached { cases, sessions, classes, faults, states, routes, endings } = reached;
+pub fn coverage(reached: &Coverage, found: usize, places: &[String]) -> String {
+    let Coverage { cases, sessions, classes, faults, states, routes, endings } = reached;
     let connections: u64 = classes.values().sum();
     let of_all = |count: &u64| format!("{count} ({:.1} %)", 100.0 * *count as f64 / connections.max(1) as f64);
     let classes: Vec<String> = classes.iter().map(|(class, count)| format!("{class} {}", of_all(count))).collect();
@@ -388,11 +388,11 @@ pub enum HuntResult {
 #[derive(Debug)]
 pub struct ChangeReport {
     /// The findings of each fate.
-    found: BTreeMap<Fate, Vec<FoundReport>>,
+    found: BTreeMap<ChangeKind, Vec<FoundReport>>,
     /// The problems with the end of the application from after the change.
     shutdown: BTreeSet<String>,
     /// The coverage of the hunts: before and after.
-    reached: [Reached; 2],
+    reached: [Coverage; 2],
     /// How many findings each of the hunts had.
     counts: [usize; 2],
     /// The places that faults could act at.
@@ -409,7 +409,7 @@ impl ChangeReport {
         shutdown: BTreeSet<String>,
         kept: impl Fn(&Found) -> (String, String),
     ) -> ChangeReport {
-        let mut found: BTreeMap<Fate, Vec<FoundReport>> = Fate::ALL.map(|fate| (fate, Vec::new())).into();
+        let mut found: BTreeMap<ChangeKind, Vec<FoundReport>> = ChangeKind::ALL.map(|fate| (fate, Vec::new())).into();
         for (fate, seen, _) in &change.fates {
             found.entry(*fate).or_default().push(FoundReport::of(hunt, seen, kept(seen)));
         }
@@ -427,7 +427,7 @@ impl ChangeReport {
     fn page(&self) -> String {
         let mut text = String::new();
         for (fate, found) in &self.found {
-            if found.is_empty() && matches!(fate, Fate::Changed | Fate::Unclear) {
+            if found.is_empty() && matches!(fate, ChangeKind::Changed | ChangeKind::Unclear) {
                 continue;
             }
             let _ = writeln!(text, "{}: {}", fate.title(), found.len());
@@ -567,5 +567,5 @@ pub fn render_detection(detections: &[Detection<'_>], most: u64, width: usize) -
 
 /// How many steps the smallest case has; the waits for what the steps before them ask for are not counted.
 fn steps(found: &Found) -> usize {
-    found.drawn.steps().iter().filter(|step| !matches!(step.act, Act::Wait(_))).count()
+    found.drawn.steps().iter().filter(|step| !matches!(step.act, Action::Wait(_))).count()
 }

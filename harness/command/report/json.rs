@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use relapse::{
-    case::Sham,
+    case::ClaimedFix,
     judge::clause,
     trial::{Ran, Report, shell},
 };
@@ -13,9 +13,9 @@ use relapse_core::{
     judge::{
         cause::Cause,
         outcome::{Class, Outcome},
-        verdict::{Difference, Finding, Judged, Judgement, Reason, Shown, Verdict},
+        verdict::{Difference, Finding, Frequency, Reason, RunResult, TrialResult, Verdict},
     },
-    record::transcript::{Party, TargetKind},
+    record::transcript::{Actor, TargetKind},
 };
 
 /// The version of the document's shape. It grows when a key changes its meaning or goes.
@@ -46,7 +46,7 @@ struct VerdictEntry<'a> {
     verdict: Verdict,
     why: String,
     differences: &'a [Difference],
-    shown: Option<Shown>,
+    shown: Option<Frequency>,
     findings: &'a [Finding],
     before: Option<VersionEntry<'a>>,
     after: Option<VersionEntry<'a>>,
@@ -81,7 +81,7 @@ struct Seen {
     class: Class,
     cause: Cause,
     outcome: String,
-    closed_by: Party,
+    closed_by: Actor,
 }
 
 #[derive(Serialize)]
@@ -115,7 +115,7 @@ pub fn render(report: &Report) -> String {
     serde_json::to_string_pretty(&document).expect("the document holds nothing that JSON cannot write")
 }
 
-fn entry<'a>(ran: &'a Ran, judgement: &'a Judgement, seed: u64) -> VerdictEntry<'a> {
+fn entry<'a>(ran: &'a Ran, judgement: &'a TrialResult, seed: u64) -> VerdictEntry<'a> {
     let (case, external) = (ran.case(), ran.external());
     VerdictEntry {
         case: &case.name,
@@ -145,12 +145,12 @@ fn entry<'a>(ran: &'a Ran, judgement: &'a Judgement, seed: u64) -> VerdictEntry<
     }
 }
 
-fn sham<'a>((sham, (verdict, judged)): (&'a Sham, &'a (Verdict, Judged))) -> ShamEntry<'a> {
+fn sham<'a>((sham, (verdict, judged)): (&'a ClaimedFix, &'a (Verdict, RunResult))) -> ShamEntry<'a> {
     let defects = sham.defects.names().collect();
     ShamEntry { claim: &sham.claim, defects, verdict: *verdict, run: run(judged) }
 }
 
-fn run(judged: &Judged) -> VersionEntry<'_> {
+fn run(judged: &RunResult) -> VersionEntry<'_> {
     VersionEntry { seen: seen(&judged.outcome), clause: clause(judged), findings: &judged.findings }
 }
 

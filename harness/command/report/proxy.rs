@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use relapse::{
-    proxy::{Desk, Entry, Noted},
+    proxy::{LogEvent, LogRecord, ProxyHandle},
     upstream::Upstream,
 };
 
@@ -20,12 +20,12 @@ pub enum ProxyEvent<'a> {
         /// The server behind it.
         upstream: &'a Upstream,
         /// Its faults and counts.
-        desk: &'a Desk,
+        desk: &'a ProxyHandle,
     },
     /// Something happened on a connection.
-    Happened(&'a Entry),
+    Happened(&'a LogRecord),
     /// It stopped.
-    Stopped(&'a Desk),
+    Stopped(&'a ProxyHandle),
 }
 
 /// The lines for people.
@@ -41,7 +41,7 @@ pub fn line(event: &ProxyEvent<'_>) -> String {
         }
         ProxyEvent::Happened(entry) => match entry.what {
             // The requests of an opened connection and its close describe it.
-            Noted::Opened { .. } => Ok(()),
+            LogEvent::Opened { .. } => Ok(()),
             _ => write!(text, "{entry}"),
         },
         ProxyEvent::Stopped(desk) => {

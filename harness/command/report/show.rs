@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
-use relapse::report::sequence::{self, Detail, Line, seconds};
+use relapse::report::sequence::{self, SequenceDetail, SequenceLine, seconds};
 
 use super::table::plain_table;
 use relapse::{
@@ -13,7 +13,7 @@ use relapse::{
     issue::{self, Issue},
     trial::{Trial, shell},
 };
-use relapse_core::judge::verdict::{HealthyClient, Judged, Judgement};
+use relapse_core::judge::verdict::{HealthyClient, RunResult, TrialResult};
 
 const BOLD: Style = Style::new().bold();
 const FAINT: Style = Style::new().dimmed();
@@ -34,11 +34,11 @@ pub struct Background<'a> {
 /// Of the issues those are told that the case belongs to, with what was published about them and is wrong.
 pub fn render(
     trial: &Trial,
-    judgement: &Judgement,
+    judgement: &TrialResult,
     background: Background<'_>,
     seed: u64,
     width: usize,
-    detail: Detail,
+    detail: SequenceDetail,
 ) -> String {
     let case = &trial.case;
     let mut text = String::new();
@@ -111,7 +111,7 @@ pub fn render(
     text
 }
 
-fn side_by_side(before: &Judged, after: &Judged, width: usize, detail: Detail) -> String {
+fn side_by_side(before: &RunResult, after: &RunResult, width: usize, detail: SequenceDetail) -> String {
     let mut table = plain_table(width);
     table.set_header(["before: with bug", "after: with fix"]);
     let (left, right) = (sequence::lines(&before.transcript, detail), sequence::lines(&after.transcript, detail));
@@ -122,7 +122,7 @@ fn side_by_side(before: &Judged, after: &Judged, width: usize, detail: Detail) -
 }
 
 /// A line with its time, where time has passed.
-fn cell(line: Option<&Line>) -> String {
+fn cell(line: Option<&SequenceLine>) -> String {
     match line {
         Some(line) if line.at.is_zero() => line.text.clone(),
         Some(line) => format!("{}  [{}]", line.text, seconds(line.at)),

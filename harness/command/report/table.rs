@@ -12,7 +12,7 @@ use relapse::{
 };
 use relapse_core::judge::{
     outcome::Outcome,
-    verdict::{HealthyClient, Judged, Judgement, Reason, Verdict},
+    verdict::{HealthyClient, Reason, RunResult, TrialResult, Verdict},
 };
 use relapse_simulate::profile::version_of;
 
@@ -76,12 +76,12 @@ fn style(verdict: Verdict) -> Style {
 /// A case behind the servers where both versions look alike.
 struct VerdictRow<'a> {
     ran: &'a Ran,
-    judgement: &'a Judgement,
+    judgement: &'a TrialResult,
     servers: Vec<&'a str>,
     is_first: bool,
 }
 
-fn fold(trials: &[(Ran, Judgement)]) -> Vec<VerdictRow<'_>> {
+fn fold(trials: &[(Ran, TrialResult)]) -> Vec<VerdictRow<'_>> {
     let mut rows: Vec<VerdictRow<'_>> = Vec::new();
     for (ran, judgement) in trials {
         let of_case = rows.iter().position(|row| row.ran.case().name == ran.case().name);
@@ -101,11 +101,11 @@ fn fold(trials: &[(Ran, Judgement)]) -> Vec<VerdictRow<'_>> {
 }
 
 /// Behind which servers a case ran.
-fn servers_of<'a>(trials: &'a [(Ran, Judgement)], case: &str) -> BTreeSet<&'a str> {
+fn servers_of<'a>(trials: &'a [(Ran, TrialResult)], case: &str) -> BTreeSet<&'a str> {
     trials.iter().filter(|(ran, _)| ran.case().name == case).map(|(ran, _)| ran.server()).collect()
 }
 
-fn look(judged: &Option<Judged>) -> String {
+fn look(judged: &Option<RunResult>) -> String {
     judged.as_ref().map_or("-".to_owned(), |judged| show(&judged.outcome))
 }
 
@@ -202,7 +202,7 @@ fn shams(report: &Report, width: usize) -> String {
 }
 
 /// Why a verdict does not pass, and how to see it again.
-fn explain(ran: &Ran, judgement: &Judgement, seed: u64) -> String {
+fn explain(ran: &Ran, judgement: &TrialResult, seed: u64) -> String {
     let (verdict, case, why) = (judgement.verdict, &ran.case().name, judgement.why());
     if matches!(judgement.reason, Some(Reason::NotForThisTarget(_))) {
         // A case that the target cannot perform is no finding against it.
@@ -222,14 +222,14 @@ fn explain(ran: &Ran, judgement: &Judgement, seed: u64) -> String {
 }
 
 /// A clause about each version, where the verdict passes.
-fn clauses(ran: &Ran, judgement: &Judgement) -> String {
+fn clauses(ran: &Ran, judgement: &TrialResult) -> String {
     let verdict = judgement.verdict;
     let shown = judgement.shown.map_or(String::new(), |shown| format!(", {shown}"));
     format!("\n{GOOD}{verdict}{GOOD:#} {} behind {}{shown}\n{}", ran.case().name, ran.server(), lines(judgement))
 }
 
 /// A clause about each version.
-fn lines(judgement: &Judgement) -> String {
+fn lines(judgement: &TrialResult) -> String {
     let mut text = String::new();
     let shown = judgement.shown.filter(|_| !judgement.verdict.passes());
     let shown = shown.map_or(String::new(), |shown| format!(" ({shown})"));

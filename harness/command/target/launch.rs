@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use relapse::{
     Result,
-    binding::Binding,
+    binding::ServiceFile,
     discover::servers,
     external::{External, Front},
     hunt::Launch,
@@ -33,7 +33,7 @@ pub(super) fn launcher(
     app: &str,
     places: &[String],
     context: TargetContext<'_>,
-    binding: &Binding,
+    binding: &ServiceFile,
     token: &str,
 ) -> Result<Box<Launch>> {
     end_interpreters_with_us();

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use clap::Args;
 use relapse::{
     Result,
-    binding::Binding,
+    binding::ServiceFile,
     discover::servers,
     external::{External, Front, Version},
     hunt::Launch,
@@ -122,7 +122,7 @@ pub(super) struct TargetContext<'a> {
 /// How a target is spoken to.
 #[derive(Debug, Clone)]
 pub(super) struct TargetIntroduction {
-    pub(super) binding: Binding,
+    pub(super) binding: ServiceFile,
     /// The valid token; empty where none is needed.
     pub(super) token: String,
     /// Notes on it for the user.
@@ -197,7 +197,7 @@ impl TargetSpec {
                  credential and messages, which `relapse init` writes, lets more of it be judged"
                     .to_owned(),
             );
-            Binding::unknown()
+            ServiceFile::unknown()
         };
         let token = valid_token(&binding)?;
         for (name, user) in &binding.users {
@@ -211,7 +211,7 @@ impl TargetSpec {
         &self,
         runtime: &Runtime,
         context: TargetContext<'_>,
-        binding: &Binding,
+        binding: &ServiceFile,
         token: &str,
     ) -> Result<External> {
         let mut external = self.reach_unseen(runtime, context, binding, token)?;
@@ -224,7 +224,7 @@ impl TargetSpec {
         &self,
         runtime: &Runtime,
         context: TargetContext<'_>,
-        binding: &Binding,
+        binding: &ServiceFile,
         token: &str,
     ) -> Result<Version> {
         match self.reach(runtime, context, binding, token) {
@@ -250,7 +250,7 @@ impl TargetSpec {
         &self,
         runtime: &Runtime,
         context: TargetContext<'_>,
-        binding: &Binding,
+        binding: &ServiceFile,
         token: &str,
     ) -> Result<External> {
         match self {
@@ -273,7 +273,7 @@ impl TargetSpec {
     pub(super) fn once_more(
         &self,
         context: TargetContext<'_>,
-        binding: &Binding,
+        binding: &ServiceFile,
         token: &str,
     ) -> Result<Option<Box<Launch>>> {
         match self {
@@ -305,7 +305,7 @@ impl TargetArgs {
         &self,
         runtime: &Runtime,
         profile: Option<&str>,
-        binding: &Binding,
+        binding: &ServiceFile,
         token: &str,
         guesses: RouteGuessing,
     ) -> Result<External> {

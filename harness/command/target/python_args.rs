@@ -12,7 +12,7 @@ use relapse::{
     route::Route,
     trial::{option, shell},
 };
-use relapse_core::error::{Blame, Error, Trouble};
+use relapse_core::error::{AppError, Blame, Error};
 use relapse_python::process::{
     BLOCKED_LIMIT, LifespanMode, MEMORY_LIMIT, Requirements as PythonRequirements, START_LIMIT, ServerChoice,
     Site as PythonSite,
@@ -227,7 +227,7 @@ impl PythonArgs {
                     let message = format!(
                         "there is no directory `{place}`; packages are written with a version, as in `starlette==0.47.3`"
                     );
-                    return Err(Trouble { message, details: String::new(), blame: Blame::Setup }.into());
+                    return Err(AppError { message, details: String::new(), blame: Blame::Setup }.into());
                 }
             }
         }
@@ -319,7 +319,7 @@ fn read_recorded(path: &Path) -> Result<Recorded> {
         path: path.to_owned(),
         source,
     })?;
-    let told = |why: String| Trouble {
+    let told = |why: String| AppError {
         message: format!("{}: {why}", path.display()),
         details: String::new(),
         blame: Blame::Setup,

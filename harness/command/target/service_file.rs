@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use relapse::{
     Result,
-    binding::{Binding, COMMAND_LIMIT, TokenSource},
+    binding::{COMMAND_LIMIT, ServiceFile, TokenSource},
     targets::Url,
     trial::option,
     upstream::Upstream,
@@ -65,7 +65,7 @@ impl RequestBudgetArgs {
     pub(crate) const UNLIMITED: RequestBudgetArgs = RequestBudgetArgs { max_requests: usize::MAX, rate: None };
 
     /// The server, to be asked so much.
-    pub(crate) fn server(&self, upstream: &Upstream, binding: &Binding, token: &str) -> Url {
+    pub(crate) fn server(&self, upstream: &Upstream, binding: &ServiceFile, token: &str) -> Url {
         let rate = self.rate.or((!upstream.is_loopback()).then_some(RATE));
         let pause = rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate);
         Url::new(upstream.clone(), binding, token.to_owned(), self.max_requests, pause)
@@ -109,21 +109,21 @@ impl ServiceFileArgs {
         self.path().is_some()
     }
 
-    pub(super) fn binding(&self, notes: &mut Vec<String>) -> Result<Binding> {
+    pub(super) fn binding(&self, notes: &mut Vec<String>) -> Result<ServiceFile> {
         let Some(path) = self.path() else {
             notes.push(
                 "no relapse.toml found; using the paths and messages of the built-in backend; `relapse init` writes one, --service-file names one".to_owned(),
             );
-            return Ok(Binding::default());
+            return Ok(ServiceFile::default());
         };
         let read = std::fs::read_to_string(&path);
         let text = read.map_err(|source| Error::Io { doing: "read", path: path.clone(), source })?;
-        Binding::parse(&path.display().to_string(), &text)
+        ServiceFile::parse(&path.display().to_string(), &text)
     }
 }
 
 /// The valid token that a service file names, empty where it needs none.
-pub(crate) fn valid_token(binding: &Binding) -> Result<String, UsageError> {
+pub(crate) fn valid_token(binding: &ServiceFile) -> Result<String, UsageError> {
     binding.credential.source.as_ref().map_or(Ok(String::new()), read_token)
 }
 

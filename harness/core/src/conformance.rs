@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::{
-    behavior::{Behavior, Event, Judged, Saw, judge},
-    sent::{Act, Masking, Payload, Sent, Written},
+    behavior::{Behavior, BehaviorEvent, BehaviorResult, Saw, judge},
+    sent::{Masking, Payload, Sent, SentAction, WrittenPart},
 };
 use crate::{
     error::Error,
@@ -42,7 +42,7 @@ pub struct Variant {
     /// The difference from the other variants; empty if there is only one.
     pub name: String,
     /// The client's acts once the session is open.
-    pub acts: Vec<Act>,
+    pub acts: Vec<SentAction>,
 }
 
 /// The required result of a conversation.
@@ -98,20 +98,20 @@ impl Variant {
     ///
     /// # Errors
     /// Says why it cannot be said with this request.
-    pub fn write(&self, request: &str, chance: &mut fastrand::Rng) -> Result<Vec<Written>, String> {
+    pub fn write(&self, request: &str, chance: &mut fastrand::Rng) -> Result<Vec<WrittenPart>, String> {
         sent::write(&self.acts, request, chance)
     }
 
     /// The replies and the close code that a server owes for it.
     pub fn owed(&self) -> Owed {
-        let sent = || self.acts.iter().filter_map(Act::sent);
+        let sent = || self.acts.iter().filter_map(SentAction::sent);
         let closes = sent().find(|sent| sent.opcode == Opcode::Close);
         Owed { replies: sent().flat_map(Sent::replies).collect(), code: closes.and_then(Sent::code) }
     }
 
     /// Whether the client closes.
     pub fn closes(&self) -> bool {
-        self.acts.iter().filter_map(Act::sent).any(|sent| sent.opcode == Opcode::Close)
+        self.acts.iter().filter_map(SentAction::sent).any(|sent| sent.opcode == Opcode::Close)
     }
 }
 
@@ -133,18 +133,18 @@ pub struct Conformance {
     /// The server: a profile's name, or a URL.
     pub server: String,
     /// Each case that was tried, in order.
-    pub tried: Vec<Tried>,
+    pub tried: Vec<BehaviorReport>,
     /// Why nothing can be concluded from it, where a healthy client did not get through before or after.
     pub trouble: Option<String>,
 }
 
 /// The result of one case.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Tried {
+pub struct BehaviorReport {
     /// The case.
     pub case: Arc<FrameCase>,
     /// The judgement of each of its conversations, or why there was none.
-    pub results: Vec<Result<Judged, String>>,
+    pub results: Vec<Result<BehaviorResult, String>>,
 }
 
 impl Conformance {
@@ -155,7 +155,7 @@ impl Conformance {
 
     /// The conclusion: a finding where something may not be tolerated.
     pub fn conclusion(&self) -> Conclusion {
-        let mut behaviors = self.tried.iter().filter_map(Tried::behavior).peekable();
+        let mut behaviors = self.tried.iter().filter_map(BehaviorReport::behavior).peekable();
         if self.trouble.is_some() || behaviors.peek().is_none() {
             return Conclusion::Nothing;
         }
@@ -163,10 +163,10 @@ impl Conformance {
     }
 }
 
-impl Tried {
+impl BehaviorReport {
     /// The worst of its conversations; nothing where one of them did not come about.
     pub fn behavior(&self) -> Option<Behavior> {
-        let behavior = |result: &Result<Judged, String>| result.as_ref().ok().map(|judged| judged.behavior);
+        let behavior = |result: &Result<BehaviorResult, String>| result.as_ref().ok().map(|judged| judged.behavior);
         self.results.iter().map(behavior).collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 

@@ -54,7 +54,7 @@ pub enum Error {
     TooManyRequests,
     /// A Python application cannot be run.
     #[error("run the application: {}{}", .0.message, if .0.details.is_empty() { String::new() } else { format!("\n{}", .0.details) })]
-    Python(Box<Trouble>),
+    Python(Box<AppError>),
     /// The build has no built-in backend.
     #[error("use the built-in backend: this build has none, so that every command needs a `--target`")]
     NoBackend,
@@ -71,7 +71,7 @@ pub enum Error {
 
 /// Why a Python application cannot be loaded, does not start, or is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
+pub struct AppError {
     /// The problem, and what to do.
     pub message: String,
     /// The traceback, or the last that was printed; empty where there is none.
@@ -92,20 +92,20 @@ pub enum Blame {
 /// The line that begins a traceback of Python's.
 const TRACEBACK: &str = "Traceback (most recent call last):";
 
-impl Trouble {
+impl AppError {
     /// The trouble of an app that does not start, with the text that was printed last. A framework may give its whole
     /// traceback as the message of `lifespan.startup.failed` (Starlette, `routing.py`): its last line stays in the
     /// message.
     ///
     /// Files below the app's directory are named from there.
-    pub fn of_start(message: String, printed: String, blame: Blame, directory: &Path) -> Trouble {
+    pub fn of_start(message: String, printed: String, blame: Blame, directory: &Path) -> AppError {
         let Some((before, _)) = message.split_once(TRACEBACK) else {
-            return Trouble { message, details: printed, blame };
+            return AppError { message, details: printed, blame };
         };
         let absolute = format!("  File \"{}/", directory.display());
         let traceback = message[before.len()..].trim_end().replace(&absolute, "  File \"");
         let last = traceback.lines().next_back().unwrap_or_default();
-        Trouble { message: format!("{before}{last}"), details: traceback, blame }
+        AppError { message: format!("{before}{last}"), details: traceback, blame }
     }
 
     /// The exception behind it, where its traceback ends with one: type and text from its last line, the place from its
@@ -130,8 +130,8 @@ impl Trouble {
     }
 }
 
-impl From<Trouble> for Error {
-    fn from(trouble: Trouble) -> Error {
+impl From<AppError> for Error {
+    fn from(trouble: AppError) -> Error {
         Error::Python(Box::new(trouble))
     }
 }

@@ -18,7 +18,7 @@ mod trigger;
 use std::fmt;
 use std::time::Duration;
 
-use self::setting::{Settings, Unfit, Written};
+use self::setting::{GivenSettings, SettingError, WrittenSettings};
 pub use self::{
     answer::AnswerEdit,
     call::{CallFault, Calls},
@@ -178,7 +178,7 @@ impl FaultKind {
     ///
     /// # Errors
     /// When a setting is missing, or is not what it must be.
-    pub fn read(kind: &str, settings: &mut Settings) -> Result<Option<FaultKind>, Unfit> {
+    pub fn read(kind: &str, settings: &mut GivenSettings) -> Result<Option<FaultKind>, SettingError> {
         if let Some(edit) = HeadEdit::read(kind, settings)? {
             return Ok(Some(FaultKind::Head(edit)));
         }
@@ -208,8 +208,8 @@ impl FaultKind {
     }
 
     /// Its settings, as [`FaultKind::read`] takes them.
-    pub fn write(&self) -> Written {
-        let mut written = Written::new();
+    pub fn write(&self) -> WrittenSettings {
+        let mut written = WrittenSettings::new();
         match self {
             FaultKind::Head(edit) => edit.write(&mut written),
             FaultKind::Answer(edit) => edit.write(&mut written),
@@ -307,7 +307,7 @@ impl Fault {
             };
             (key.to_owned(), value)
         });
-        let mut settings = Settings(scaled.collect());
+        let mut settings = GivenSettings(scaled.collect());
         // A time that is shortened is a time.
         let kind = FaultKind::read(self.kind.name(), &mut settings).ok().flatten();
         let Trigger { from, until, .. } = self.trigger;

@@ -9,28 +9,28 @@ use crate::{case::WORDS, route::Route};
 use relapse_core::{
     client::{
         credential::{Credential, CredentialPlace, Presented},
-        step::{Act, Awaited, Client, DEFAULT_USER, Request, Step},
+        step::{Action, Awaited, ClientStrictness, DEFAULT_USER, Request, Step},
     },
     error::Error,
-    record::transcript::{Knowledge, Service, TargetKind, Words},
+    record::transcript::{Knowledge, MessageNames, Service, TargetKind},
     wire::close_code::CloseCode,
 };
 
 /// A server's own paths, credentials and messages.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Binding {
+pub struct ServiceFile {
     /// Whether there is a service file.
     #[serde(skip)]
     pub knowledge: Knowledge,
     /// Where it is.
-    pub paths: Paths,
+    pub paths: ServicePaths,
     /// How a client says who it is.
     pub credential: CredentialBinding,
     /// The messages of a session.
     pub messages: Messages,
     /// How much one client may have.
-    pub limits: Limits,
+    pub limits: ServiceLimits,
     /// Users beside the one of `[credential]`, each with a token of their own.
     pub users: BTreeMap<String, User>,
     /// The valid tokens of these users, once they are read.
@@ -38,14 +38,14 @@ pub struct Binding {
     pub user_tokens: BTreeMap<String, String>,
 }
 
-impl Default for Binding {
-    fn default() -> Binding {
-        Binding {
+impl Default for ServiceFile {
+    fn default() -> ServiceFile {
+        ServiceFile {
             knowledge: Knowledge::File,
-            paths: Paths::default(),
+            paths: ServicePaths::default(),
             credential: CredentialBinding::default(),
             messages: Messages::default(),
-            limits: Limits::default(),
+            limits: ServiceLimits::default(),
             users: BTreeMap::new(),
             user_tokens: BTreeMap::new(),
         }
@@ -116,7 +116,7 @@ fn text_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Str
 /// Where a server is.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Paths {
+pub struct ServicePaths {
     /// Where it speaks WebSocket; `None` where it does not.
     #[serde(deserialize_with = "text_or_none")]
     pub websocket: Option<String>,
@@ -152,14 +152,14 @@ impl TryFrom<String> for Protected {
 /// How much one client may have; 0 for what is not known.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+pub struct ServiceLimits {
     /// How many connections a user may have at a time.
     pub connections: usize,
 }
 
-impl Default for Paths {
-    fn default() -> Paths {
-        Paths { websocket: Some("/ws".to_owned()), health: vec!["/health".to_owned()], protected: Vec::new() }
+impl Default for ServicePaths {
+    fn default() -> ServicePaths {
+        ServicePaths { websocket: Some("/ws".to_owned()), health: vec!["/health".to_owned()], protected: Vec::new() }
     }
 }
 
@@ -289,7 +289,7 @@ pub struct Tokens {
 
 impl Tokens {
     /// The valid token obtained for a service file, and the service file's own invalid one.
-    pub fn of(binding: &Binding, valid: String) -> Tokens {
+    pub fn of(binding: &ServiceFile, valid: String) -> Tokens {
         let by_user = binding.user_tokens.clone();
         Tokens { valid, by_user, invalid: binding.credential.invalid.clone() }
     }
@@ -335,22 +335,22 @@ impl Default for Messages {
 /// How long a command that prints a token may take.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
-impl Binding {
+impl ServiceFile {
     /// Reads a service file.
     ///
     /// # Errors
     /// Says where in the file and what is wrong.
-    pub fn parse(path: &str, text: &str) -> Result<Binding, Error> {
+    pub fn parse(path: &str, text: &str) -> Result<ServiceFile, Error> {
         toml::from_str(text).map_err(|error| Error::toml(path, text, &error))
     }
 
     /// As a service is spoken to that has no service file: its own routes say where it is.
-    pub fn unknown() -> Binding {
-        Binding {
+    pub fn unknown() -> ServiceFile {
+        ServiceFile {
             knowledge: Knowledge::None,
-            paths: Paths { websocket: None, health: Vec::new(), protected: Vec::new() },
+            paths: ServicePaths { websocket: None, health: Vec::new(), protected: Vec::new() },
             messages: Messages { welcome: None, request: None, events: Vec::new(), subprotocols: Vec::new() },
-            ..Binding::default()
+            ..ServiceFile::default()
         }
     }
 
@@ -365,15 +365,15 @@ impl Binding {
     }
 
     /// As the built-in backend is spoken to in as few words as can be. It issues its credentials itself.
-    pub fn embedded() -> Binding {
-        Binding {
+    pub fn embedded() -> ServiceFile {
+        ServiceFile {
             credential: CredentialBinding { source: Some(TokenSource::Issued), ..CredentialBinding::default() },
             messages: Messages {
                 request: Some(r#"{"type":"ping"}"#.to_owned()),
                 events: vec!["pong".to_owned()],
                 ..Messages::default()
             },
-            ..Binding::default()
+            ..ServiceFile::default()
         }
     }
 
@@ -384,7 +384,7 @@ impl Binding {
             credential,
             places: vec![self.credential.place],
             headers: vec![(b"Host"[..].into(), authority.to_owned().into_bytes().into())],
-            client: Client::Library,
+            client: ClientStrictness::Library,
             ..Request::standard("GET", "/")
         };
         at(request, path)
@@ -411,14 +411,14 @@ impl Binding {
     /// for it.
     pub fn session(&self, authority: &str, limit: Duration) -> Option<Vec<Step>> {
         let step = |act| Step::new(act, limit);
-        let wait = |name: &String| step(Act::Wait(Awaited::Message(name.clone())));
-        let mut steps = vec![step(Act::Open(self.upgrade(authority)?))];
+        let wait = |name: &String| step(Action::Wait(Awaited::Message(name.clone())));
+        let mut steps = vec![step(Action::Open(self.upgrade(authority)?))];
         steps.extend(self.messages.welcome.iter().map(wait));
         if let Some(request) = &self.messages.request {
-            steps.push(step(Act::SendText(request.clone())));
+            steps.push(step(Action::SendText(request.clone())));
             steps.extend(self.messages.events.last().map(wait));
         }
-        steps.push(step(Act::Close(CloseCode::NORMAL)));
+        steps.push(step(Action::Close(CloseCode::NORMAL)));
         Some(steps)
     }
 
@@ -444,7 +444,7 @@ impl Binding {
             .request
             .as_ref()
             .and_then(|request| relapse_core::wire::message::message_type(request.as_bytes()));
-        let words = Words {
+        let words = MessageNames {
             welcomes: all(self.messages.welcome.iter().map(String::as_str).collect()),
             requests: all(request_type.iter().map(|name| name.as_ref()).collect()),
             events: all(self.messages.events.iter().map(String::as_str).collect()),
@@ -481,22 +481,22 @@ fn at(request: Request, target: &str) -> Request {
 
 #[cfg(test)]
 mod tests {
-    use super::Binding;
+    use super::ServiceFile;
     use relapse_core::{client::credential::CredentialPlace, error::Error};
 
     #[test]
     fn what_is_left_out_is_the_embedded_backends() {
-        assert_eq!(Binding::parse("relapse.toml", "").unwrap(), Binding::default());
+        assert_eq!(ServiceFile::parse("relapse.toml", "").unwrap(), ServiceFile::default());
         let text = "[paths]\nwebsocket = \"/stream\"\n[credential]\nenv = \"TOKEN\"\nplace = \"query\"\n";
-        let binding = Binding::parse("relapse.toml", text).unwrap();
+        let binding = ServiceFile::parse("relapse.toml", text).unwrap();
         assert_eq!(binding.paths.websocket.as_deref(), Some("/stream"));
         assert_eq!(binding.credential.place, CredentialPlace::Query);
-        assert!(binding.credential.is_needed() && !Binding::default().credential.is_needed());
+        assert!(binding.credential.is_needed() && !ServiceFile::default().credential.is_needed());
     }
 
     #[test]
     fn a_path_may_have_a_query() {
-        let binding = Binding::parse("relapse.toml", "[paths]\nwebsocket = \"/rooms/1?q=a\"\n").unwrap();
+        let binding = ServiceFile::parse("relapse.toml", "[paths]\nwebsocket = \"/rooms/1?q=a\"\n").unwrap();
         let mut asked = binding.upgrade("host").unwrap();
         assert_eq!((asked.path.as_slice(), asked.query.as_slice()), (&b"/rooms/1"[..], &b"q=a"[..]));
         asked.query = b"size=3".to_vec();
@@ -515,7 +515,7 @@ mod tests {
             ("[users.bob]\n", "name one of `literal`, `env` and `command`"),
             ("[[credential.route]]\nroute = \"rooms\"\nplace = \"query\"\n", "rooms"),
         ] {
-            match Binding::parse("relapse.toml", text) {
+            match ServiceFile::parse("relapse.toml", text) {
                 Err(Error::File(located)) => assert!(located.message.contains(message), "{}", located.message),
                 other => panic!("{other:?}"),
             }

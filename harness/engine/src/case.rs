@@ -20,7 +20,7 @@ use crate::{
     environment::Environment,
 };
 use relapse_core::{
-    client::step::{Crowd, Step},
+    client::step::{Concurrency, Step},
     error::Error,
     fault::Fault,
     judge::{
@@ -28,7 +28,7 @@ use relapse_core::{
         outcome::{Class, Outcome, OutcomePattern},
     },
     plan::Plan,
-    record::transcript::{Transcript, Words},
+    record::transcript::{MessageNames, Transcript},
 };
 use relapse_simulate::profile::version_of;
 
@@ -64,7 +64,7 @@ pub struct Case {
     /// The client's steps.
     pub steps: Vec<Step>,
     /// How many clients do it.
-    pub crowd: Crowd,
+    pub crowd: Concurrency,
     /// Which faults act.
     pub faults: Vec<Fault>,
     /// The seed it needs; `None` when any will do.
@@ -84,7 +84,7 @@ pub struct Case {
     /// The symptoms that it must show behind particular servers instead.
     pub symptom_on: BTreeMap<String, Symptom>,
     /// Repairs that were claimed, each of which must be seen through.
-    pub shams: Vec<Sham>,
+    pub shams: Vec<ClaimedFix>,
 }
 
 /// The author of a case.
@@ -141,7 +141,7 @@ impl Accepted {
 
 /// A repair that was claimed and is none: with it in place of the real one the case must be STILL BROKEN.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sham {
+pub struct ClaimedFix {
     /// The claim, in one sentence.
     pub claim: String,
     /// The defects that the claimed fix left in.
@@ -156,7 +156,7 @@ pub struct Sham {
     pub on: BTreeMap<String, (OutcomePattern, Class)>,
 }
 
-impl Sham {
+impl ClaimedFix {
     /// The outcome and the class it shows behind this server.
     pub fn shows_behind(&self, profile: &str) -> (OutcomePattern, Class) {
         on_server(&self.on, profile).copied().unwrap_or((self.outcome, self.class))
@@ -221,7 +221,7 @@ pub fn read_fault(line: &str, known: &Known<'_>) -> Result<Fault, Error> {
 }
 
 /// The names of the messages in the catalogue's cases, which are those of the built-in backend.
-pub const WORDS: Words = Words {
+pub const WORDS: MessageNames = MessageNames {
     welcomes: &["connection_established", "connect"],
     requests: &[
         "user_message",

@@ -7,20 +7,23 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    binding::Binding,
+    binding::ServiceFile,
     probe::{self, PAYLOAD_BYTES_MAX},
     run,
     target::Target,
 };
 use relapse_core::{
     client::step::Request,
-    conformance::{Behavior, Conformance, Event, Expected, FrameCase, Judged, Saw, Tried, Variant, Written, judge},
+    conformance::{
+        Behavior, BehaviorEvent, BehaviorReport, BehaviorResult, Conformance, Expected, FrameCase, Saw, Variant,
+        WrittenPart, judge,
+    },
     error::Error,
-    judge::{classify::Reading, outcome::Class},
+    judge::{classify::Exchange, outcome::Class},
     plan::Plan,
     record::{
         redact::Redactor,
-        transcript::{Transcript, What},
+        transcript::{EventKind, Transcript},
     },
     wire::{
         close_code::CloseCode,
@@ -40,11 +43,11 @@ const EVENTS_MAX: usize = 1000;
 
 /// A target whose framing is tried.
 #[derive(Debug)]
-pub struct Peer<'a> {
+pub struct FramingSubject<'a> {
     /// The target.
     pub target: &'a dyn Target,
     /// How it is spoken to.
-    pub binding: &'a Binding,
+    pub binding: &'a ServiceFile,
     /// Its name in reports.
     pub name: String,
     /// Host and port, as its clients name it.
@@ -56,7 +59,7 @@ pub struct Peer<'a> {
 }
 
 /// Tries cases on a target. `done` is called after each.
-pub async fn conform(cases: &[Arc<FrameCase>], peer: &Peer<'_>, done: impl Fn()) -> Conformance {
+pub async fn conform(cases: &[Arc<FrameCase>], peer: &FramingSubject<'_>, done: impl Fn()) -> Conformance {
     let mut conformance = Conformance { server: peer.name.clone(), tried: Vec::new(), trouble: None };
     conformance.trouble = peer.control().await.err().map(|why| format!("before anything was tried {why}"));
     if conformance.trouble.is_some() {
@@ -70,14 +73,14 @@ pub async fn conform(cases: &[Arc<FrameCase>], peer: &Peer<'_>, done: impl Fn())
             let result = peer.converse(case, variant, connections).await;
             results.push(peer.clear().await.and(result));
         }
-        conformance.tried.push(Tried { case: Arc::clone(case), results });
+        conformance.tried.push(BehaviorReport { case: Arc::clone(case), results });
         done();
     }
     conformance.trouble = peer.control().await.err().map(|why| format!("after everything was tried {why}"));
     conformance
 }
 
-impl Peer<'_> {
+impl FramingSubject<'_> {
     /// Lets a healthy client have a session.
     async fn control(&self) -> Result<(), String> {
         let steps = self.binding.session(&self.authority, OPENING_LIMIT);
@@ -85,7 +88,7 @@ impl Peer<'_> {
         let plan = Plan { seed: self.seed, faults: Vec::new() };
         let transcript = run::converse(&steps, plan, self.target).await.map_err(|error| failed(&error))?;
         self.clear().await?;
-        match Reading::of(&transcript, 0).outcome() {
+        match Exchange::of(&transcript, 0).outcome() {
             outcome if outcome.class == Class::Served => Ok(()),
             outcome => Err(format!("a healthy client gets {outcome}")),
         }
@@ -97,7 +100,7 @@ impl Peer<'_> {
     }
 
     /// Has one conversation of a case, on the so-many-th connection.
-    async fn converse(&self, case: &FrameCase, variant: &Variant, number: usize) -> Result<Judged, String> {
+    async fn converse(&self, case: &FrameCase, variant: &Variant, number: usize) -> Result<BehaviorResult, String> {
         let messages = &self.binding.messages;
         let said = messages.request.as_ref().zip(messages.events.first());
         let (request, answer) = said.ok_or("the service file has no request, or nothing that answers it")?;
@@ -106,15 +109,15 @@ impl Peer<'_> {
         let written = variant.write(request, &mut chance)?;
         // A user of its own, so that no user has too many connections or says too much.
         let (wire, recorder) = self.open(format!("user-{number}"), seed).await?;
-        let mut session = Session::new(wire, chance);
+        let mut session = FrameSession::new(wire, chance);
         session.be_greeted(messages.welcome.as_deref()).await?;
         session.awaited = answer.clone();
         session.has_closed = variant.closes();
         let owed = variant.owed();
         for written in written {
             match written {
-                Written::Bytes(bytes) => session.write(&bytes, case.piece_bytes, self.patience).await,
-                Written::Pause(pause) => {
+                WrittenPart::Bytes(bytes) => session.write(&bytes, case.piece_bytes, self.patience).await,
+                WrittenPart::Pause(pause) => {
                     session.read(pause, |_| false).await;
                     if session.is_over() {
                         break;
@@ -123,7 +126,7 @@ impl Peer<'_> {
                 }
             }
         }
-        let is_answered = |session: &Session| {
+        let is_answered = |session: &FrameSession| {
             matches!(case.expected, Expected::Answers { .. }) && session.replies() >= owed.replies.len()
         };
         session.read(self.patience, is_answered).await;
@@ -144,7 +147,7 @@ impl Peer<'_> {
         let transcript = recorder.transcript();
         let redactor = Redactor::of(&transcript);
         transcript.events.iter().find_map(|event| match &event.what {
-            What::Raised(exception)
+            EventKind::Raised(exception)
                 if !(exception.is_cancellation() || exception.is_disconnect() || exception.is_broken_off()) =>
             {
                 Some(redactor.text(&exception.located()))
@@ -163,7 +166,7 @@ impl Peer<'_> {
             Some(wire) => Ok((wire, recorder)),
             None => {
                 let transcript = Transcript { service: self.target.service(), ..recorder.transcript() };
-                Err(format!("no session: {}", Reading::of(&transcript, 0).outcome()))
+                Err(format!("no session: {}", Exchange::of(&transcript, 0).outcome()))
             }
         }
     }
@@ -174,7 +177,7 @@ fn failed(error: &Error) -> String {
 }
 
 /// An open WebSocket, from the client's side.
-struct Session {
+struct FrameSession {
     wire: Wire,
     assembly: Assembly,
     chance: fastrand::Rng,
@@ -183,12 +186,12 @@ struct Session {
     /// Whether the client's close frame is out, or will be.
     has_closed: bool,
     began: Instant,
-    events: Vec<Event>,
+    events: Vec<BehaviorEvent>,
 }
 
-impl Session {
-    fn new(wire: Wire, chance: fastrand::Rng) -> Session {
-        Session {
+impl FrameSession {
+    fn new(wire: Wire, chance: fastrand::Rng) -> FrameSession {
+        FrameSession {
             wire,
             assembly: Assembly::default(),
             chance,
@@ -214,7 +217,7 @@ impl Session {
     }
 
     fn see(&mut self, saw: Saw) {
-        self.events.push(Event { at: self.began.elapsed(), saw });
+        self.events.push(BehaviorEvent { at: self.began.elapsed(), saw });
     }
 
     fn replies(&self) -> usize {
@@ -223,7 +226,7 @@ impl Session {
 
     /// Whether nothing more can come that means anything.
     fn is_over(&self) -> bool {
-        let is_end = |event: &Event| matches!(event.saw, Saw::End | Saw::Illegal(_));
+        let is_end = |event: &BehaviorEvent| matches!(event.saw, Saw::End | Saw::Illegal(_));
         self.events.last().is_some_and(is_end) || self.events.len() >= EVENTS_MAX
     }
 
@@ -242,7 +245,7 @@ impl Session {
     }
 
     /// Reads until it is enough, or nothing more can come, for so long at most.
-    async fn read(&mut self, limit: Duration, is_enough: impl Fn(&Session) -> bool) {
+    async fn read(&mut self, limit: Duration, is_enough: impl Fn(&FrameSession) -> bool) {
         let reading = async {
             while !self.is_over() && !is_enough(self) {
                 match Frame::decode(&mut self.wire.incoming, PAYLOAD_BYTES_MAX) {

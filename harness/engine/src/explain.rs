@@ -9,26 +9,30 @@ use std::time::Duration;
 
 use relapse_core::{
     asgi::{event::Outbound, exception::Exception},
-    judge::{cause::Cause, classify::Reading, outcome::Ending},
-    record::transcript::{Event, What, end_event, outer_event, step_event, wire_event},
+    judge::{cause::Cause, classify::Exchange, outcome::Ending},
+    record::transcript::{Event, EventKind, end_event, outer_event, step_event, wire_event},
     wire::{close_code::CloseCode, head::header},
 };
-use relapse_simulate::profile::{Answer, Denial, Effect, Keepalive, Profile, Reception};
+use relapse_simulate::profile::{Denial, Effect, Keepalive, Profile, Reception, RefusalAnswer};
 
 /// The known servers that a server may be, by its answers.
 #[derive(Debug, Clone, Default)]
-pub struct Kind {
+pub struct PossibleServers {
     /// Their profiles; none where nothing is recognized.
     pub profiles: Vec<Arc<Profile>>,
     /// The feature that they were recognized by.
     pub by: &'static str,
 }
 
-impl Kind {
+impl PossibleServers {
     /// Recognizes a server by the `Server` header of its answers, and by that to an upgrade without a
     /// `Sec-WebSocket-Key`. A proxy may put its own name into the header, and a proxy may answer in its place: then
     /// nothing is recognized.
-    pub fn of(servers: &[Arc<Profile>], answers: &[Reading<'_>], without_key: Option<&Reading<'_>>) -> Kind {
+    pub fn of(
+        servers: &[Arc<Profile>],
+        answers: &[Exchange<'_>],
+        without_key: Option<&Exchange<'_>>,
+    ) -> PossibleServers {
         let names: Vec<&[u8]> =
             answers.iter().filter_map(|reading| header(&reading.response?.headers, "server")).collect();
         let is_named = |profile: &&Arc<Profile>| {
@@ -43,26 +47,28 @@ impl Kind {
         let alike: Vec<_> = servers.iter().filter(answers_so).filter(is_unlike_others).cloned().collect();
         let both: Vec<_> = named.iter().filter(answers_so).cloned().collect();
         match (named.is_empty(), alike.is_empty(), both.is_empty()) {
-            (false, _, false) => Kind { profiles: both, by: "its Server header, and how it refuses a bad handshake" },
-            (false, ..) => Kind { profiles: named, by: "its Server header" },
+            (false, _, false) => {
+                PossibleServers { profiles: both, by: "its Server header, and how it refuses a bad handshake" }
+            }
+            (false, ..) => PossibleServers { profiles: named, by: "its Server header" },
             // An unknown name is that of a proxy, or of a server that is not in the profiles.
-            (true, false, _) => Kind { profiles: alike, by: "how it refuses a bad handshake" },
-            (true, true, _) => Kind::default(),
+            (true, false, _) => PossibleServers { profiles: alike, by: "how it refuses a bad handshake" },
+            (true, true, _) => PossibleServers::default(),
         }
     }
 
     /// The cause of an end as it was seen, or else what it may have been, the likeliest first; `None` where nothing was
     /// seen and no server is recognized, or none of them ends an exchange so.
-    pub fn explain(&self, reading: &Reading<'_>, ending: &Ending) -> Option<Explanation> {
-        let passage = Passage::of(reading, &self.profiles);
+    pub fn explain(&self, reading: &Exchange<'_>, ending: &Ending) -> Option<Explanation> {
+        let passage = UpgradePassage::of(reading, &self.profiles);
         // An exception that leaves the app passes handlers that raise it again.
         let escaped = reading.escaped().map(|(exception, _)| exception);
         let handled = reading.events.iter().rev().find_map(|event| match &event.what {
-            What::Handled(exception) if Some(exception) != escaped => Some(exception.clone()),
+            EventKind::Handled(exception) if Some(exception) != escaped => Some(exception.clone()),
             _ => None,
         });
         let explained = |servers, causes, basis| Some(Explanation { servers, causes, basis, passage, handled });
-        if passage == Passage::Lost {
+        if passage == UpgradePassage::Lost {
             return explained(Vec::new(), Vec::new(), Basis::Observed);
         }
         if let Some(cause) = observed(reading, ending) {
@@ -78,13 +84,15 @@ impl Kind {
         }
         let servers = self.profiles.iter().map(|profile| profile.name.clone()).collect();
         match (causes.is_empty(), passage) {
-            (true, Passage::Arrived) => None,
-            (true, Passage::Doubtful | Passage::Lost) | (false, _) => explained(servers, causes, Basis::Derived),
+            (true, UpgradePassage::Arrived) => None,
+            (true, UpgradePassage::Doubtful | UpgradePassage::Lost) | (false, _) => {
+                explained(servers, causes, Basis::Derived)
+            }
         }
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for PossibleServers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.profiles.is_empty() {
             return f.write_str("none that is known");
@@ -104,7 +112,7 @@ pub struct Explanation {
     /// The basis of the causes.
     pub basis: Basis,
     /// Whether the request arrived as the upgrade that it was.
-    pub passage: Passage,
+    pub passage: UpgradePassage,
     /// The last exception that the application handled in the exchange.
     pub handled: Option<Exception>,
 }
@@ -120,7 +128,7 @@ pub enum Basis {
 
 /// Whether the headers that make a request an upgrade (RFC 6455 section 4.1) came to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Passage {
+pub enum UpgradePassage {
     /// Nothing speaks against it, or the request is no upgrade.
     Arrived,
     /// The answer is one to a plain request.
@@ -129,13 +137,13 @@ pub enum Passage {
     Lost,
 }
 
-impl Passage {
-    fn of(reading: &Reading<'_>, profiles: &[Arc<Profile>]) -> Passage {
+impl UpgradePassage {
+    fn of(reading: &Exchange<'_>, profiles: &[Arc<Profile>]) -> UpgradePassage {
         if reading.has_lost_upgrade() {
-            return Passage::Lost;
+            return UpgradePassage::Lost;
         }
         if !reading.is_answered_as_plain() {
-            return Passage::Arrived;
+            return UpgradePassage::Arrived;
         }
         // A server that names another fault of the handshake took it for one.
         let is_handshake = profiles.iter().any(|profile| {
@@ -145,7 +153,7 @@ impl Passage {
             let refuses = handshake.refusals().any(|answer| tells_something(answer) && is_answer(answer, reading));
             refuses && !is(&handshake.upgrade) && !is(&handshake.connection_keep_alive)
         });
-        if is_handshake { Passage::Arrived } else { Passage::Doubtful }
+        if is_handshake { UpgradePassage::Arrived } else { UpgradePassage::Doubtful }
     }
 }
 
@@ -158,17 +166,17 @@ impl Explanation {
     /// The same where upgrades are known to arrive on this way; `None` if nothing else explains the end.
     pub fn of_arrived(self) -> Option<Explanation> {
         match self.passage {
-            Passage::Doubtful if self.causes.is_empty() => None,
-            Passage::Doubtful => Some(Explanation { passage: Passage::Arrived, ..self }),
-            Passage::Arrived | Passage::Lost => Some(self),
+            UpgradePassage::Doubtful if self.causes.is_empty() => None,
+            UpgradePassage::Doubtful => Some(Explanation { passage: UpgradePassage::Arrived, ..self }),
+            UpgradePassage::Arrived | UpgradePassage::Lost => Some(self),
         }
     }
 
     /// The only cause that comes into question.
     pub fn sole_cause(&self) -> Option<Cause> {
         match (self.causes.as_slice(), self.passage) {
-            ([cause], Passage::Arrived) => Some(*cause),
-            ([] | [_, _, ..], Passage::Arrived) | (_, Passage::Doubtful | Passage::Lost) => None,
+            ([cause], UpgradePassage::Arrived) => Some(*cause),
+            ([] | [_, _, ..], UpgradePassage::Arrived) | (_, UpgradePassage::Doubtful | UpgradePassage::Lost) => None,
         }
     }
 }
@@ -176,19 +184,19 @@ impl Explanation {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.passage {
-            Passage::Arrived => {}
-            Passage::Doubtful => {
+            UpgradePassage::Arrived => {}
+            UpgradePassage::Doubtful => {
                 f.write_str(
                     "the headers Upgrade and Connection may not have reached the server, which a proxy has to pass on",
                 )?;
             }
-            Passage::Lost => {
+            UpgradePassage::Lost => {
                 return f.write_str("the headers Upgrade and Connection did not reach the server (certain)");
             }
         }
         if !self.causes.is_empty() {
             let causes: Vec<&str> = self.causes.iter().map(|cause| said(*cause)).collect();
-            if self.passage == Passage::Doubtful {
+            if self.passage == UpgradePassage::Doubtful {
                 f.write_str("; or ")?;
             }
             if !self.servers.is_empty() {
@@ -201,7 +209,7 @@ impl fmt::Display for Explanation {
         }
         match (self.basis, self.causes.len()) {
             (Basis::Observed, _) => f.write_str(" (certain)"),
-            (Basis::Derived, ..=1) if self.passage == Passage::Arrived => f.write_str(" (likely)"),
+            (Basis::Derived, ..=1) if self.passage == UpgradePassage::Arrived => f.write_str(" (likely)"),
             (Basis::Derived, 0) => f.write_str(" (likely)"),
             (Basis::Derived, _) => f.write_str(" (the likeliest first)"),
         }
@@ -220,7 +228,7 @@ const CRASHES: [&str; 4] = [
 const RETURNED: &str = "ASGI callable returned without ";
 
 /// The cause as a server that we started showed it: by what it and the application said to one another, and by its log.
-fn observed(reading: &Reading<'_>, ending: &Ending) -> Option<Cause> {
+fn observed(reading: &Exchange<'_>, ending: &Ending) -> Option<Cause> {
     // An answer that did not reach the client decided nothing.
     let came = |sent: u16| matches!(ending, Ending::Http { complete: true, status } if *status == sent);
     let escaped = reading
@@ -228,11 +236,11 @@ fn observed(reading: &Reading<'_>, ending: &Ending) -> Option<Cause> {
         .filter(|(exception, _)| !exception.is_cancellation() && !exception.is_disconnect())
         .filter(|_| !reading.is_raised_too_late(ending));
     // Frameworks answer an exception with an error of their own before they let it go on to the server.
-    let decides = |what: &What| match what {
-        What::Sent(Outbound::ResponseStart { status, .. }) => {
+    let decides = |what: &EventKind| match what {
+        EventKind::Sent(Outbound::ResponseStart { status, .. }) => {
             (came(*status) && *status < 500 && escaped.is_none()).then_some(Cause::AppDecision)
         }
-        What::Sent(Outbound::WebsocketClose { code, .. }) => match ending {
+        EventKind::Sent(Outbound::WebsocketClose { code, .. }) => match ending {
             Ending::Close { code: Some(seen), .. } if seen.0 != *code => None,
             Ending::Close { .. } if CloseCode(*code) == CloseCode::INTERNAL => Some(Cause::AppSent1011),
             Ending::Close { .. } | Ending::Http { .. } => Some(Cause::AppDecision),
@@ -245,11 +253,11 @@ fn observed(reading: &Reading<'_>, ending: &Ending) -> Option<Cause> {
             | Ending::Refused
             | Ending::NotStarted { .. } => None,
         },
-        What::KeepaliveExpired => Some(Cause::KeepaliveTimeout),
-        What::RequestRefused { .. } => Some(Cause::Server),
-        What::CutShort => Some(Cause::Shutdown),
-        What::Logged { message, .. } if message.starts_with(RETURNED) => Some(Cause::ReturnedWithoutResponse),
-        What::Sent(
+        EventKind::KeepaliveExpired => Some(Cause::KeepaliveTimeout),
+        EventKind::RequestRefused { .. } => Some(Cause::Server),
+        EventKind::CutShort => Some(Cause::Shutdown),
+        EventKind::Logged { message, .. } if message.starts_with(RETURNED) => Some(Cause::ReturnedWithoutResponse),
+        EventKind::Sent(
             Outbound::WebsocketAccept { .. }
             | Outbound::WebsocketSend { .. }
             | Outbound::ResponseBody { .. }
@@ -259,13 +267,13 @@ fn observed(reading: &Reading<'_>, ending: &Ending) -> Option<Cause> {
             | Outbound::ShutdownFailed { .. }
             | Outbound::Unknown(_),
         )
-        | What::Called { .. }
-        | What::Received(_)
-        | What::CallRaised(_)
-        | What::Returned
-        | What::Raised(_)
-        | What::Handled(_)
-        | What::Logged { .. }
+        | EventKind::Called { .. }
+        | EventKind::Received(_)
+        | EventKind::CallRaised(_)
+        | EventKind::Returned
+        | EventKind::Raised(_)
+        | EventKind::Handled(_)
+        | EventKind::Logged { .. }
         | step_event!()
         | wire_event!()
         | end_event!()
@@ -273,17 +281,16 @@ fn observed(reading: &Reading<'_>, ending: &Ending) -> Option<Cause> {
     };
     let crashed = |has_begun| if has_begun { Cause::CrashAfterAccept } else { Cause::CrashBeforeResponse };
     let is_logged = |event: &&Event| match &event.what {
-        What::Logged { message, .. } => CRASHES.iter().any(|text| message.starts_with(text)),
+        EventKind::Logged { message, .. } => CRASHES.iter().any(|text| message.starts_with(text)),
         _ => false,
     };
     // A wait in vain is over when its limit passes; later events are no reason for it.
     let is_in_vain = matches!(ending, Ending::Hang { .. } | Ending::Silence { .. });
-    let is_over = |event: &&Event| is_in_vain && matches!(event.what, What::DeadlinePassed { .. });
+    let is_over = |event: &&Event| is_in_vain && matches!(event.what, EventKind::DeadlinePassed { .. });
     let events = || reading.events.iter().copied().take_while(|event| !is_over(event));
-    let has_accepted = events().any(|event| matches!(event.what, What::Sent(Outbound::WebsocketAccept { .. })));
+    let has_accepted = events().any(|event| matches!(event.what, EventKind::Sent(Outbound::WebsocketAccept { .. })));
     let answered = || {
-        let answers =
-            |event: &&Event| matches!(event.what, What::Sent(Outbound::ResponseStart { status, .. }) if came(status));
+        let answers = |event: &&Event| matches!(event.what, EventKind::Sent(Outbound::ResponseStart { status, .. }) if came(status));
         events().find(answers).map(|_| Cause::AppDecision)
     };
     events()
@@ -310,10 +317,10 @@ fn said(cause: Cause) -> &'static str {
 }
 
 /// The situations in which a server ends an exchange so, the likeliest first.
-fn situations(profile: &Profile, reading: &Reading<'_>, ending: &Ending) -> Vec<Cause> {
-    let is = |answer: &Answer| ends_so(answer, reading, ending);
+fn situations(profile: &Profile, reading: &Exchange<'_>, ending: &Ending) -> Vec<Cause> {
+    let is = |answer: &RefusalAnswer| ends_so(answer, reading, ending);
     let opened =
-        reading.events.iter().find(|event| matches!(&event.what, What::ResponseSeen(head) if head.status == 101));
+        reading.events.iter().find(|event| matches!(&event.what, EventKind::ResponseSeen(head) if head.status == 101));
     let mut causes = Vec::new();
     let mut may_be = |is_it: bool, cause: Cause| {
         if is_it && !causes.contains(&cause) {
@@ -328,7 +335,7 @@ fn situations(profile: &Profile, reading: &Reading<'_>, ending: &Ending) -> Vec<
         may_be(is_error || is(&http.raises), Cause::CrashBeforeResponse);
         may_be(is(&http.returns), Cause::ReturnedWithoutResponse);
         let is_cut = matches!(ending, Ending::Http { complete: false, .. } | Ending::Drop);
-        may_be(is_cut && http.ends_after_start == Answer::Drop, Cause::CrashAfterAccept);
+        may_be(is_cut && http.ends_after_start == RefusalAnswer::Drop, Cause::CrashAfterAccept);
         may_be(matches!(ending, Ending::Http { complete: true, .. }), Cause::AppDecision);
         return causes;
     }
@@ -360,7 +367,7 @@ fn situations(profile: &Profile, reading: &Reading<'_>, ending: &Ending) -> Vec<
         may_be(breaches.into_iter().any(is), Cause::Protocol);
     }
     // Events that the application may send and the server does not pass on, or should not have.
-    let is_broken = reading.events.iter().any(|event| matches!(event.what, What::BadFrameSeen(_)));
+    let is_broken = reading.events.iter().any(|event| matches!(event.what, EventKind::BadFrameSeen(_)));
     may_be(is_broken && after.long_close_reason == Effect::Ignored, Cause::AppDecision);
     let unsaid = [&after.other_close_code, &after.long_close_reason, &after.accept_again, &after.send_after_close];
     for (answer, raises) in unsaid.into_iter().filter_map(Effect::answer) {
@@ -377,14 +384,14 @@ fn is_expired(keepalive: &Keepalive, lasted: Duration) -> bool {
 }
 
 /// Whether an exchange ended with this answer.
-fn ends_so(answer: &Answer, reading: &Reading<'_>, ending: &Ending) -> bool {
+fn ends_so(answer: &RefusalAnswer, reading: &Exchange<'_>, ending: &Ending) -> bool {
     match ending {
         Ending::Http { .. } => is_answer(answer, reading),
         Ending::Close { code: seen, reason: said } => {
-            matches!(answer, Answer::Close { code, reason } if code == seen && reason == said)
+            matches!(answer, RefusalAnswer::Close { code, reason } if code == seen && reason == said)
         }
-        Ending::Drop => *answer == Answer::Drop,
-        Ending::Hang { .. } | Ending::Silence { .. } => *answer == Answer::Hang,
+        Ending::Drop => *answer == RefusalAnswer::Drop,
+        Ending::Hang { .. } | Ending::Silence { .. } => *answer == RefusalAnswer::Hang,
         // The client or nothing ended it.
         Ending::BadHandshake { .. }
         | Ending::Parted { .. }
@@ -395,16 +402,16 @@ fn ends_so(answer: &Answer, reading: &Reading<'_>, ending: &Ending) -> bool {
 }
 
 /// Whether an HTTP answer is this one: its status and its body.
-fn is_answer(answer: &Answer, reading: &Reading<'_>) -> bool {
-    let Answer::Http { status, body, .. } = answer else { return false };
+fn is_answer(answer: &RefusalAnswer, reading: &Exchange<'_>) -> bool {
+    let RefusalAnswer::Http { status, body, .. } = answer else { return false };
     let seen = reading.events.iter().find_map(|event| match &event.what {
-        What::BodySeen { body, .. } => Some(body.as_ref()),
+        EventKind::BodySeen { body, .. } => Some(body.as_ref()),
         _ => None,
     });
     reading.response.is_some_and(|head| head.status == *status) && seen.unwrap_or_default() == body.as_bytes()
 }
 
 /// Whether an answer is distinctive: a page with a body.
-fn tells_something(answer: &Answer) -> bool {
-    matches!(answer, Answer::Http { body, .. } if !body.is_empty())
+fn tells_something(answer: &RefusalAnswer) -> bool {
+    matches!(answer, RefusalAnswer::Http { body, .. } if !body.is_empty())
 }

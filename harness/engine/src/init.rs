@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::{
-    binding::{Binding, TokenSource},
+    binding::{ServiceFile, TokenSource},
     discover,
     external::External,
     note::Note,
@@ -16,12 +16,12 @@ use crate::{
 use relapse_core::{
     client::{
         credential::{Credential, CredentialPlace},
-        step::{Act, Request, Step},
+        step::{Action, Request, Step},
     },
     error::Error,
-    judge::{classify::Reading, outcome::Ending},
+    judge::{classify::Exchange, outcome::Ending},
     plan::Plan,
-    record::transcript::{Party, Transcript, What},
+    record::transcript::{Actor, EventKind, Transcript},
     wire::{
         close_code::CloseCode,
         frame::Opcode,
@@ -76,7 +76,7 @@ const PLACES: [CredentialPlace; 4] =
 
 /// First messages that a client may send: the built-in backend's own request, and a question that many servers answer.
 fn requests_in_common() -> [String; 2] {
-    let own = Binding::default().messages.request.unwrap_or_default();
+    let own = ServiceFile::default().messages.request.unwrap_or_default();
     [own, r#"{"type":"ping"}"#.to_owned()]
 }
 
@@ -91,9 +91,9 @@ const WORDS_MAX: usize = 40;
 
 /// The results of asking a server.
 #[derive(Debug)]
-pub struct Acquaintance {
+pub struct ServiceDiscovery {
     /// How it is spoken to, as far as that was found out.
-    pub binding: Binding,
+    pub binding: ServiceFile,
     /// The server's own name for itself, and the description of it.
     pub server: String,
     /// Whether a session opened.
@@ -109,14 +109,14 @@ pub struct Acquaintance {
 ///
 /// # Errors
 /// When no server is there, or the harness could not do its work; the server's answers are never an error.
-pub async fn init(mut server: External, named: &[Route], has_token: bool) -> Result<Acquaintance, Error> {
-    let mut binding = Binding::default();
+pub async fn init(mut server: External, named: &[Route], has_token: bool) -> Result<ServiceDiscovery, Error> {
+    let mut binding = ServiceFile::default();
     let told = std::mem::take(&mut server.routes);
     let told: Vec<Route> = told.into_iter().filter(|route| !named.contains(route)).collect();
-    let mut asked = Asked { authority: server.target.authority(), server, named: String::new() };
+    let mut asked = AskedServer { authority: server.target.authority(), server, named: String::new() };
     let (health, about_health) = asked.health(&health_paths(named, &told)).await?;
     binding.paths.health = health;
-    let (path, opens, about_path) = asked.websocket(&Paths::of(named, &told), has_token).await?;
+    let (path, opens, about_path) = asked.websocket(&CandidatePaths::of(named, &told), has_token).await?;
     let words = words_of(named.iter().chain(&told), &path);
     binding.paths.websocket = Some(path.clone());
     let (place, about_credential) = match opens {
@@ -139,12 +139,12 @@ pub async fn init(mut server: External, named: &[Route], has_token: bool) -> Res
     } else {
         "No session opened, so these are the built-in backend's.".to_owned()
     };
-    let Asked { mut server, named, .. } = asked;
+    let AskedServer { mut server, named, .. } = asked;
     server.recognize(&binding, &discover::servers()?).await;
     let (described, notes) = (server.described(), server.target.notes());
     let server = if named.is_empty() { described } else { format!("{named}, {described}") };
     let remarks = [about_health, about_path, about_credential, about_messages];
-    Ok(Acquaintance { binding, server, opens, remarks, notes })
+    Ok(ServiceDiscovery { binding, server, opens, remarks, notes })
 }
 
 /// The paths where it may report its health: those that the user named, and the routes of an application that are
@@ -185,7 +185,7 @@ fn words_of<'a>(routes: impl Iterator<Item = &'a Route>, path: &str) -> Vec<Stri
 }
 
 /// Where a server may speak WebSocket.
-struct Paths {
+struct CandidatePaths {
     /// Paths that the user named.
     named: Vec<String>,
     /// Where it says so itself.
@@ -194,15 +194,15 @@ struct Paths {
     guessed: Vec<String>,
 }
 
-impl Paths {
-    fn of(named: &[Route], told: &[Route]) -> Paths {
+impl CandidatePaths {
+    fn of(named: &[Route], told: &[Route]) -> CandidatePaths {
         let is_session = |route: &&Route| route.is_websocket;
         let is_plain_too = |route: &Route| told.iter().any(|other| !other.is_websocket && other.path == route.path);
         let (guessed, told): (Vec<&Route>, Vec<&Route>) =
             told.iter().filter(is_session).partition(|route| is_plain_too(route));
         let paths = |routes: Vec<&Route>| unique(routes.into_iter().map(plainest));
         let named = named.iter().filter(is_session).collect();
-        Paths { named: paths(named), told: paths(told), guessed: paths(guessed) }
+        CandidatePaths { named: paths(named), told: paths(told), guessed: paths(guessed) }
     }
 
     /// Those that are known, the surest first.
@@ -211,11 +211,11 @@ impl Paths {
     }
 }
 
-impl Acquaintance {
+impl ServiceDiscovery {
     /// A `relapse.toml`, with what was found out beside each part. `token` is the line that says where the token comes
     /// from; empty for none.
     pub fn to_toml(&self, target: &dyn Display, token: &str) -> String {
-        let Binding { paths, credential, messages, .. } = &self.binding;
+        let ServiceFile { paths, credential, messages, .. } = &self.binding;
         let text = |text: &str| toml::Value::from(text).to_string();
         let list =
             |texts: &[String]| toml::Value::from(texts.iter().map(String::as_str).collect::<Vec<_>>()).to_string();
@@ -254,19 +254,20 @@ enum Opens {
 }
 
 /// A server that is being asked.
-struct Asked {
+struct AskedServer {
     server: External,
     authority: String,
     /// Its own name for itself.
     named: String,
 }
 
-impl Asked {
+impl AskedServer {
     async fn perform(&mut self, steps: &[Step]) -> Result<Transcript, Error> {
         let plan = Plan { seed: 1, faults: Vec::new() };
         let transcript = run::converse(steps, plan, self.server.target.as_ref()).await?;
         self.server.target.clear().await?;
-        let named = Reading::of(&transcript, 0).response.and_then(|head| header(&head.headers, "server")).map(readable);
+        let named =
+            Exchange::of(&transcript, 0).response.and_then(|head| header(&head.headers, "server")).map(readable);
         if self.named.is_empty() {
             self.named = named.unwrap_or_default();
         }
@@ -275,26 +276,26 @@ impl Asked {
 
     fn request(&self, path: &str, place: Option<CredentialPlace>) -> Request {
         let credential = if place.is_some() { Credential::Valid } else { Credential::None };
-        let request = Binding::default().request(&self.authority, path, credential);
+        let request = ServiceFile::default().request(&self.authority, path, credential);
         Request { places: place.into_iter().collect(), ..request }
     }
 
     /// Opens a session, and listens where there is one.
     async fn open(&mut self, path: &str, place: Option<CredentialPlace>) -> Result<Transcript, Error> {
-        let open = step(Act::Open(self.request(path, place)), LIMIT);
+        let open = step(Action::Open(self.request(path, place)), LIMIT);
         let transcript = self.perform(std::slice::from_ref(&open)).await?;
         if transcript.sessions() == 0 {
             return Ok(transcript);
         }
-        self.perform(&[open, step(Act::Pause, QUIET)]).await
+        self.perform(&[open, step(Action::Pause, QUIET)]).await
     }
 
     async fn health(&mut self, paths: &[String]) -> Result<(Vec<String>, String), Error> {
         let mut found = Vec::new();
         let mut elsewhere = None;
         for path in std::iter::once(NOWHERE).chain(paths.iter().map(String::as_str)) {
-            let transcript = self.perform(&[step(Act::Request(self.request(path, None)), LIMIT)]).await?;
-            let reading = Reading::of(&transcript, 0);
+            let transcript = self.perform(&[step(Action::Request(self.request(path, None)), LIMIT)]).await?;
+            let reading = Exchange::of(&transcript, 0);
             if reading.outcome().ending == Ending::Refused {
                 let source = io::Error::from(io::ErrorKind::ConnectionRefused);
                 return Err(Error::Io { doing: "connect to", path: PathBuf::from(&self.authority), source });
@@ -322,9 +323,9 @@ impl Asked {
 
     /// Where it speaks WebSocket: the first path that opens, or the first that is refused in another way than a path
     /// that does not exist.
-    async fn websocket(&mut self, paths: &Paths, has_token: bool) -> Result<(String, Opens, String), Error> {
+    async fn websocket(&mut self, paths: &CandidatePaths, has_token: bool) -> Result<(String, Opens, String), Error> {
         let nowhere = self.open(NOWHERE, None).await?;
-        let is_mute = matches!(Reading::of(&nowhere, 0).outcome().ending, Ending::Hang { .. });
+        let is_mute = matches!(Exchange::of(&nowhere, 0).outcome().ending, Ending::Hang { .. });
         let nowhere = answer(&nowhere, NOWHERE);
         let mut refused = None;
         let known = paths.known();
@@ -388,7 +389,7 @@ impl Asked {
     }
 
     /// The welcome, the messages that it takes, and the answers.
-    async fn messages(&mut self, binding: &mut Binding, path: &str, words: &[String]) -> Result<String, Error> {
+    async fn messages(&mut self, binding: &mut ServiceFile, path: &str, words: &[String]) -> Result<String, Error> {
         let place = binding.credential.is_needed().then_some(binding.credential.place);
         let greeting = texts(&self.open(path, place).await?);
         binding.messages.welcome = greeting.first().cloned().filter(|welcome| !welcome.is_empty());
@@ -401,11 +402,11 @@ impl Asked {
         let mut untyped = None;
         for request in &requests {
             let steps = [
-                step(Act::Open(self.request(path, place)), LIMIT),
-                step(Act::Pause, QUIET),
-                step(Act::SendText(request.clone()), LIMIT),
-                step(Act::Pause, ANSWERS),
-                step(Act::Close(CloseCode::NORMAL), LIMIT),
+                step(Action::Open(self.request(path, place)), LIMIT),
+                step(Action::Pause, QUIET),
+                step(Action::SendText(request.clone()), LIMIT),
+                step(Action::Pause, ANSWERS),
+                step(Action::Close(CloseCode::NORMAL), LIMIT),
             ];
             let seen = texts(&self.perform(&steps).await?);
             let answers: Vec<String> = seen.into_iter().skip(greeting.len()).collect();
@@ -438,24 +439,24 @@ impl Asked {
     }
 }
 
-fn step(act: Act, limit: Duration) -> Step {
+fn step(act: Action, limit: Duration) -> Step {
     Step::new(act, limit)
 }
 
 /// Whether a session opened and stayed open.
 fn is_open(transcript: &Transcript) -> bool {
-    let reading = Reading::of(transcript, 0);
+    let reading = Exchange::of(transcript, 0);
     let outcome = reading.outcome();
     transcript.sessions() > 0
-        && outcome.closed_by == Party::Probe
+        && outcome.closed_by == Actor::Probe
         && !matches!(outcome.ending, Ending::BadHandshake { .. })
 }
 
 /// An answer as one compares it: how it ended, and its body without the path.
 fn answer(transcript: &Transcript, path: &str) -> String {
-    let reading = Reading::of(transcript, 0);
+    let reading = Exchange::of(transcript, 0);
     let body = reading.events.iter().find_map(|event| match &event.what {
-        What::BodySeen { body, .. } => Some(String::from_utf8_lossy(body).replace(path, "*")),
+        EventKind::BodySeen { body, .. } => Some(String::from_utf8_lossy(body).replace(path, "*")),
         _ => None,
     });
     format!("{}\n{}", reading.outcome().ending, body.unwrap_or_default())
@@ -464,7 +465,7 @@ fn answer(transcript: &Transcript, path: &str) -> String {
 /// The `type` of every text message; empty for one that has none.
 fn texts(transcript: &Transcript) -> Vec<String> {
     let seen = transcript.events.iter().filter_map(|event| match &event.what {
-        What::FrameSeen(frame) | What::MessageSeen(frame) if frame.opcode == Opcode::Text => Some(frame),
+        EventKind::FrameSeen(frame) | EventKind::MessageSeen(frame) if frame.opcode == Opcode::Text => Some(frame),
         _ => None,
     });
     seen.map(|frame| message_type(&frame.payload).unwrap_or_default().into_owned()).collect()

@@ -9,20 +9,20 @@ use relapse_core::{
         event::{Inbound, Outbound},
         exception::Exception,
     },
-    client::step::Act,
-    error::Trouble,
+    client::step::Action,
+    error::AppError,
     fault::{ConnectionFault, Fault, FaultKind},
     judge::{
-        check::{self, Evidence},
-        classify::{self, LateBody, Reading},
+        check::{self, RunView},
+        classify::{self, Exchange, LateBody},
         outcome::{Class, Ending, Outcome},
-        verdict::{Difference, Finding, HealthyClient, Judged, Reason, Side, SymptomKey, Verdict},
+        verdict::{Difference, Finding, HealthyClient, Reason, RunResult, Side, SymptomKey, Verdict},
     },
     record::{
         timeline::Timeline,
         transcript::{
-            Event, Level, PROCESS, Party, Service, TargetKind, Transcript, What, end_event, outer_event, server_event,
-            step_event,
+            Actor, Event, EventKind, Level, PROCESS, Service, TargetKind, Transcript, end_event, outer_event,
+            server_event, step_event,
         },
     },
     wire::frame::{Frame, Opcode},
@@ -32,43 +32,43 @@ use relapse_core::{
 ///
 /// # Panics
 /// When the transcript has no exchange.
-pub fn judge(transcript: Transcript, control: HealthyClient) -> Judged {
+pub fn judge(transcript: Transcript, control: HealthyClient) -> RunResult {
     let timeline = Timeline::of(&transcript);
-    let evidence = Evidence::of(&transcript, &timeline, &control);
+    let evidence = RunView::of(&transcript, &timeline, &control);
     let outcome = classify::worst(&evidence.outcomes).expect("a case opens at least one exchange").clone();
     let findings = check::findings(&evidence);
     let outcomes = evidence.outcomes;
-    Judged { outcome, outcomes, findings, transcript, timeline, control, let_in: None }
+    RunResult { outcome, outcomes, findings, transcript, timeline, control, let_in: None }
 }
 
 /// An exchange of a run, by the run's timeline.
-pub fn reading(run: &Judged, exchange: usize) -> Option<Reading<'_>> {
+pub fn reading(run: &RunResult, exchange: usize) -> Option<Exchange<'_>> {
     let facts = run.timeline.exchanges.get(exchange)?;
-    Some(Reading::new(&run.transcript, Cow::Borrowed(facts)))
+    Some(Exchange::new(&run.transcript, Cow::Borrowed(facts)))
 }
 
 /// A run and its exchanges, as the rules of a verdict read them.
 #[derive(Debug)]
-struct Run<'a> {
-    judged: &'a Judged,
-    readings: Vec<Reading<'a>>,
+struct JudgedExchanges<'a> {
+    judged: &'a RunResult,
+    readings: Vec<Exchange<'a>>,
 }
 
-impl<'a> Run<'a> {
-    fn of(judged: &'a Judged) -> Run<'a> {
-        Run { judged, readings: Reading::all(&judged.transcript, &judged.timeline) }
+impl<'a> JudgedExchanges<'a> {
+    fn of(judged: &'a RunResult) -> JudgedExchanges<'a> {
+        JudgedExchanges { judged, readings: Exchange::all(&judged.transcript, &judged.timeline) }
     }
 }
 
 /// The run of a case on an app that does not load or does not start: no exchange of it finds a server.
-pub fn not_started(case: &Case, kind: TargetKind, trouble: &Trouble) -> Judged {
+pub fn not_started(case: &Case, kind: TargetKind, trouble: &AppError) -> RunResult {
     let exception = trouble.exception();
     let why = exception.as_ref().map_or_else(|| trouble.message.clone(), Exception::located);
     let not_started = |exchange| Event {
         at: Duration::ZERO,
         exchange,
-        party: Party::Process,
-        what: What::NotStarted { why: why.clone(), exception: exception.clone() },
+        party: Actor::Process,
+        what: EventKind::NotStarted { why: why.clone(), exception: exception.clone() },
     };
     let events = (0..case.accepted.len()).map(not_started).collect();
     let (faults, fired) = (case.faults.clone(), vec![0; case.faults.len()]);
@@ -80,7 +80,7 @@ pub fn not_started(case: &Case, kind: TargetKind, trouble: &Trouble) -> Judged {
 ///
 /// # Errors
 /// The verdict that does not pass, and the reason for it.
-pub fn alone(case: &Case, run: &Judged) -> Result<(), (Verdict, Reason)> {
+pub fn alone(case: &Case, run: &RunResult) -> Result<(), (Verdict, Reason)> {
     credential_is_taken(run, Side::After)?;
     all_faults_acted(case, run, Side::After).map_err(|reason| (Verdict::NotExercised, reason))?;
     accepts(case, run).map_err(|reason| (Verdict::Failed, reason))
@@ -90,7 +90,7 @@ pub fn alone(case: &Case, run: &Judged) -> Result<(), (Verdict, Reason)> {
 ///
 /// # Errors
 /// The verdict that does not pass, and the reason for it.
-pub fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> Result<(), (Verdict, Reason)> {
+pub fn compare(case: &Case, profile: &str, before: &RunResult, after: &RunResult) -> Result<(), (Verdict, Reason)> {
     let Some(symptom) = case.symptom_behind(profile) else {
         return Err((Verdict::Inconclusive, Reason::NoClaim { shown: before.outcome.clone() }));
     };
@@ -98,7 +98,7 @@ pub fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> R
     if !case.is_alone {
         all_faults_acted(case, before, Side::Before).map_err(|reason| (Verdict::NotExercised, reason))?;
     }
-    let (shows, fixes) = (Run::of(before), Run::of(after));
+    let (shows, fixes) = (JudgedExchanges::of(before), JudgedExchanges::of(after));
     faults_acted_or_were_in_force(case, before, &fixes).map_err(|reason| (Verdict::NotExercised, reason))?;
     let differences = differences(symptom, before);
     if !differences.is_empty() {
@@ -115,7 +115,7 @@ pub fn compare(case: &Case, profile: &str, before: &Judged, after: &Judged) -> R
 }
 
 /// Whether the service took the credential of the service file.
-fn credential_is_taken(run: &Judged, side: Side) -> Result<(), (Verdict, Reason)> {
+fn credential_is_taken(run: &RunResult, side: Side) -> Result<(), (Verdict, Reason)> {
     match &run.control {
         HealthyClient::CredentialRefused(outcome) => {
             Err((Verdict::Inconclusive, Reason::CredentialRefused { side, outcome: outcome.clone() }))
@@ -129,7 +129,7 @@ fn credential_is_taken(run: &Judged, side: Side) -> Result<(), (Verdict, Reason)
 ///
 /// # Errors
 /// The verdict that does not pass, and the reason for it.
-pub fn see_through(case: &Case, profile: &str, shams: &[(Verdict, Judged)]) -> Result<(), (Verdict, Reason)> {
+pub fn see_through(case: &Case, profile: &str, shams: &[(Verdict, RunResult)]) -> Result<(), (Verdict, Reason)> {
     for (sham, (verdict, judged)) in case.shams.iter().zip(shams) {
         let (outcome, class) = sham.shows_behind(profile);
         let Outcome { ending, class: seen, .. } = &judged.outcome;
@@ -152,7 +152,7 @@ pub fn see_through(case: &Case, profile: &str, shams: &[(Verdict, Judged)]) -> R
 ///
 /// # Errors
 /// Says which did not.
-pub fn all_faults_acted(case: &Case, run: &Judged, side: Side) -> Result<(), Reason> {
+pub fn all_faults_acted(case: &Case, run: &RunResult, side: Side) -> Result<(), Reason> {
     if has_not_started(run) {
         return Ok(());
     }
@@ -164,12 +164,12 @@ pub fn all_faults_acted(case: &Case, run: &Judged, side: Side) -> Result<(), Rea
 
 /// The same of the version with the fix. A fault that acted before may have nothing to do because of the fix, as long as it
 /// was in force.
-fn faults_acted_or_were_in_force(case: &Case, before: &Judged, after: &Run<'_>) -> Result<(), Reason> {
+fn faults_acted_or_were_in_force(case: &Case, before: &RunResult, after: &JudgedExchanges<'_>) -> Result<(), Reason> {
     if has_not_started(after.judged) {
         return Ok(());
     }
     for (index, fault) in case.faults.iter().enumerate() {
-        let acted = |run: &Judged| run.transcript.fired.get(index).is_some_and(|&count| count > 0);
+        let acted = |run: &RunResult| run.transcript.fired.get(index).is_some_and(|&count| count > 0);
         let had_its_chance = acted(after.judged) || acted(before) && is_in_force(fault, &after.readings);
         if !had_its_chance {
             return Err(Reason::FaultNeverActed { side: Side::After, fault: fault.to_string() });
@@ -179,17 +179,18 @@ fn faults_acted_or_were_in_force(case: &Case, before: &Judged, after: &Run<'_>) 
 }
 
 /// Whether the app did not start, so that no fault had an occasion.
-fn has_not_started(run: &Judged) -> bool {
+fn has_not_started(run: &RunResult) -> bool {
     matches!(run.outcome.ending, Ending::NotStarted { .. })
 }
 
 /// Whether a fault that never acted waited for something that the service kept from happening: a session outlived an idle
 /// limit because it was never idle, or an answer came before the edge gave one.
-fn is_in_force(fault: &Fault, readings: &[Reading<'_>]) -> bool {
+fn is_in_force(fault: &Fault, readings: &[Exchange<'_>]) -> bool {
     match &fault.kind {
         FaultKind::Connection(ConnectionFault::Idle { after, .. }) => readings.iter().any(|reading| {
             let mut events = reading.events.iter();
-            let opened = events.find(|event| matches!(&event.what, What::ResponseSeen(head) if head.status == 101));
+            let opened =
+                events.find(|event| matches!(&event.what, EventKind::ResponseSeen(head) if head.status == 101));
             let last = events.next_back();
             opened.zip(last).is_some_and(|(opened, last)| last.at.saturating_sub(opened.at) > after.0)
         }),
@@ -208,7 +209,7 @@ fn is_in_force(fault: &Fault, readings: &[Reading<'_>]) -> bool {
     }
 }
 
-fn all_faults_are_over(case: &Case, run: &Judged, side: Side) -> Result<(), Reason> {
+fn all_faults_are_over(case: &Case, run: &RunResult, side: Side) -> Result<(), Reason> {
     if case.is_alone {
         // The healthy client comes when every fault is over.
         return Ok(());
@@ -223,7 +224,7 @@ fn all_faults_are_over(case: &Case, run: &Judged, side: Side) -> Result<(), Reas
 }
 
 /// The parts of a claimed symptom that a run does not show, each with what it shows instead.
-pub fn differences(symptom: &Symptom, run: &Judged) -> Vec<Difference> {
+pub fn differences(symptom: &Symptom, run: &RunResult) -> Vec<Difference> {
     let Outcome { class, cause, ending, .. } = &run.outcome;
     let mut differences = Vec::new();
     let mut differs = |key: SymptomKey, claimed: String, observed: String| {
@@ -296,7 +297,7 @@ pub fn differences(symptom: &Symptom, run: &Judged) -> Vec<Difference> {
 
 /// Every exception that the app raises in a run, as far as it is seen: what leaves the app, what it handles, and what stops
 /// its start.
-pub fn exceptions(run: &Judged) -> Vec<&Exception> {
+pub fn exceptions(run: &RunResult) -> Vec<&Exception> {
     let mut seen: Vec<&Exception> = Vec::new();
     for &position in &run.timeline.raised {
         let raised = run.transcript.events[position].what.raised();
@@ -309,13 +310,17 @@ pub fn exceptions(run: &Judged) -> Vec<&Exception> {
 ///
 /// # Errors
 /// Says why not.
-pub fn accepts(case: &Case, run: &Judged) -> Result<(), Reason> {
-    accepts_as(case, &Run::of(run), None)
+pub fn accepts(case: &Case, run: &RunResult) -> Result<(), Reason> {
+    accepts_as(case, &JudgedExchanges::of(run), None)
 }
 
 /// Whether the version with the fix is accepted. `claim` is the symptom, and the run that shows it.
-fn accepts_as(case: &Case, after: &Run<'_>, claim: Option<(&Symptom, &Run<'_>)>) -> Result<(), Reason> {
-    let Run { judged: after, readings } = after;
+fn accepts_as(
+    case: &Case,
+    after: &JudgedExchanges<'_>,
+    claim: Option<(&Symptom, &JudgedExchanges<'_>)>,
+) -> Result<(), Reason> {
+    let JudgedExchanges { judged: after, readings } = after;
     if let Some((symptom, before)) = claim {
         still_raised(symptom, before, readings).map_or(Ok(()), |exception| Err(Reason::StillRaised(exception)))?;
     }
@@ -351,10 +356,12 @@ fn accepts_as(case: &Case, after: &Run<'_>, claim: Option<(&Symptom, &Run<'_>)>)
         }
         HealthyClient::RefusedByDesign(outcome) => {
             // A service that let it in before does not refuse everyone by design.
-            let is_let_in = |before: &Judged| {
+            let is_let_in = |before: &RunResult| {
                 before.let_in.is_some() || before.control.outcome().is_some_and(|seen| seen.class == Class::Served)
             };
-            if let Some((_, Run { judged: before, .. })) = claim.filter(|(_, before)| is_let_in(before.judged)) {
+            if let Some((_, JudgedExchanges { judged: before, .. })) =
+                claim.filter(|(_, before)| is_let_in(before.judged))
+            {
                 let (outcome, let_in) = (outcome.clone(), before.let_in.clone());
                 return Err(Reason::RefusesEveryone { outcome, let_in });
             }
@@ -370,7 +377,7 @@ fn accepts_as(case: &Case, after: &Run<'_>, claim: Option<(&Symptom, &Run<'_>)>)
 /// An expectation of the case that an exchange does not meet, although it ended as if nothing had been missing: something
 /// that never came, a body that came late, or a message that found no session any more. A refusal and what a fault cut off
 /// say themselves why it did not come.
-fn unmet(case: &Case, reading: &Reading<'_>, outcome: &Outcome) -> Option<String> {
+fn unmet(case: &Case, reading: &Exchange<'_>, outcome: &Outcome) -> Option<String> {
     if let Some(late) = reading.late_body() {
         return Some(late.to_string());
     }
@@ -378,28 +385,30 @@ fn unmet(case: &Case, reading: &Reading<'_>, outcome: &Outcome) -> Option<String
         return None;
     }
     let found_no_session = |step: usize| match case.steps.get(step - 1).map(|step| &step.act) {
-        Some(Act::SendText(_) | Act::SendBytes(_) | Act::Ping) => Some(format!("an open session at step {step}")),
+        Some(Action::SendText(_) | Action::SendBytes(_) | Action::Ping) => {
+            Some(format!("an open session at step {step}"))
+        }
         // These do without a session, or say themselves what they wait for.
         Some(
-            Act::Open(_)
-            | Act::Request(_)
-            | Act::Wait(_)
-            | Act::Close(_)
-            | Act::Leave
-            | Act::Reset
-            | Act::Pause
-            | Act::Deafen
-            | Act::Freeze
-            | Act::StopReading
-            | Act::ReadAnswer
-            | Act::Signal(_)
-            | Act::AwaitExit(_),
+            Action::Open(_)
+            | Action::Request(_)
+            | Action::Wait(_)
+            | Action::Close(_)
+            | Action::Leave
+            | Action::Reset
+            | Action::Pause
+            | Action::Deafen
+            | Action::Freeze
+            | Action::StopReading
+            | Action::ReadAnswer
+            | Action::Signal(_)
+            | Action::AwaitExit(_),
         )
         | None => None,
     };
     reading.never_came().or_else(|| {
         reading.events.iter().find_map(|event| match event.what {
-            What::NotPerformed { step } => found_no_session(step),
+            EventKind::NotPerformed { step } => found_no_session(step),
             _ => None,
         })
     })
@@ -408,20 +417,20 @@ fn unmet(case: &Case, reading: &Reading<'_>, outcome: &Outcome) -> Option<String
 /// Whether the server's process did what steps of the case expect of it.
 fn server_expectations(transcript: &Transcript) -> Result<(), Reason> {
     let unmet = transcript.of(PROCESS).find_map(|event| match &event.what {
-        What::ExitAwaited { expected, exit: Some(exit), .. } => {
+        EventKind::ExitAwaited { expected, exit: Some(exit), .. } => {
             (!expected.fits(*exit)).then(|| format!("a step waited for {expected}; it was {exit}"))
         }
-        What::ExitAwaited { expected, limit, exit: None } => {
+        EventKind::ExitAwaited { expected, limit, exit: None } => {
             Some(format!("a step waited in vain for {expected}, {} ms", limit.as_millis()))
         }
-        What::NotPerformed { step } => Some(format!("step {step} found no server that runs")),
+        EventKind::NotPerformed { step } => Some(format!("step {step} found no server that runs")),
         _ => None,
     });
     unmet.map_or(Ok(()), |waiting_for| Err(Reason::ServerExpectationUnmet { waiting_for }))
 }
 
 /// Whether the service closed a session in which the client had sent a message, and had sent nothing since.
-fn is_unanswered(reading: &Reading<'_>, outcome: &Outcome) -> bool {
+fn is_unanswered(reading: &Exchange<'_>, outcome: &Outcome) -> bool {
     let closes_without_a_word = match &outcome.ending {
         Ending::Close { code, .. } => code.is_none_or(|code| matches!(code.0, 1000 | 1001)),
         Ending::Http { .. }
@@ -439,10 +448,10 @@ fn is_unanswered(reading: &Reading<'_>, outcome: &Outcome) -> bool {
 
 /// Whether the client sent a message, and the service none since. Where the app is seen, its own order counts: what it sends
 /// before it gets the message may be read later.
-fn is_asked_in_vain(reading: &Reading<'_>) -> bool {
+fn is_asked_in_vain(reading: &Exchange<'_>) -> bool {
     let is_message = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary);
-    let asks = |what: &What| match what {
-        What::Received(inbound) => match inbound {
+    let asks = |what: &EventKind| match what {
+        EventKind::Received(inbound) => match inbound {
             Inbound::WebsocketReceive { .. } => true,
             Inbound::WebsocketConnect
             | Inbound::WebsocketDisconnect { .. }
@@ -452,27 +461,27 @@ fn is_asked_in_vain(reading: &Reading<'_>) -> bool {
             | Inbound::LifespanShutdown
             | Inbound::Invalid(_) => false,
         },
-        What::FrameSent(frame) => reading.machine().is_none() && is_message(frame),
-        What::ConnectionRefused
-        | What::RequestSent { .. }
-        | What::ResponseSeen(_)
-        | What::BodySeen { .. }
-        | What::FrameSeen(_)
-        | What::MessageSeen(_)
-        | What::Called { .. }
-        | What::Sent(_)
-        | What::CallRaised(_)
-        | What::Returned
-        | What::Raised(_)
-        | What::Handled(_)
-        | What::Logged { .. }
+        EventKind::FrameSent(frame) => reading.machine().is_none() && is_message(frame),
+        EventKind::ConnectionRefused
+        | EventKind::RequestSent { .. }
+        | EventKind::ResponseSeen(_)
+        | EventKind::BodySeen { .. }
+        | EventKind::FrameSeen(_)
+        | EventKind::MessageSeen(_)
+        | EventKind::Called { .. }
+        | EventKind::Sent(_)
+        | EventKind::CallRaised(_)
+        | EventKind::Returned
+        | EventKind::Raised(_)
+        | EventKind::Handled(_)
+        | EventKind::Logged { .. }
         | step_event!()
         | end_event!()
         | server_event!()
         | outer_event!() => false,
     };
-    let answers = |what: &What| match what {
-        What::Sent(outbound) => match outbound {
+    let answers = |what: &EventKind| match what {
+        EventKind::Sent(outbound) => match outbound {
             Outbound::WebsocketSend { .. } => true,
             Outbound::WebsocketAccept { .. }
             | Outbound::WebsocketClose { .. }
@@ -484,19 +493,19 @@ fn is_asked_in_vain(reading: &Reading<'_>) -> bool {
             | Outbound::ShutdownFailed { .. }
             | Outbound::Unknown(_) => false,
         },
-        What::FrameSeen(frame) | What::MessageSeen(frame) => reading.machine().is_none() && is_message(frame),
-        What::ConnectionRefused
-        | What::RequestSent { .. }
-        | What::ResponseSeen(_)
-        | What::BodySeen { .. }
-        | What::FrameSent(_)
-        | What::Called { .. }
-        | What::Received(_)
-        | What::CallRaised(_)
-        | What::Returned
-        | What::Raised(_)
-        | What::Handled(_)
-        | What::Logged { .. }
+        EventKind::FrameSeen(frame) | EventKind::MessageSeen(frame) => reading.machine().is_none() && is_message(frame),
+        EventKind::ConnectionRefused
+        | EventKind::RequestSent { .. }
+        | EventKind::ResponseSeen(_)
+        | EventKind::BodySeen { .. }
+        | EventKind::FrameSent(_)
+        | EventKind::Called { .. }
+        | EventKind::Received(_)
+        | EventKind::CallRaised(_)
+        | EventKind::Returned
+        | EventKind::Raised(_)
+        | EventKind::Handled(_)
+        | EventKind::Logged { .. }
         | step_event!()
         | end_event!()
         | server_event!()
@@ -512,8 +521,8 @@ fn is_asked_in_vain(reading: &Reading<'_>) -> bool {
 ///
 /// The reported exception is the claimed one; without a claim, what left the app before, and what it handled in an exchange
 /// that failed.
-fn still_raised(symptom: &Symptom, before: &Run<'_>, after: &[Reading<'_>]) -> Option<Exception> {
-    let Run { judged, readings } = before;
+fn still_raised(symptom: &Symptom, before: &JudgedExchanges<'_>, after: &[Exchange<'_>]) -> Option<Exception> {
+    let JudgedExchanges { judged, readings } = before;
     let reported: Vec<&Exception> = match &symptom.exception {
         Some(claim) => exceptions(judged).into_iter().filter(|raised| claim.fits(raised)).collect(),
         None => {
@@ -536,26 +545,26 @@ fn still_raised(symptom: &Symptom, before: &Run<'_>, after: &[Reading<'_>]) -> O
 }
 
 /// Whether the app logs an exception as an error.
-fn is_logged(reading: &Reading<'_>, exception: &Exception) -> bool {
+fn is_logged(reading: &Exchange<'_>, exception: &Exception) -> bool {
     let text = format!("{}: {}", exception.type_name, exception.message);
     reading.events.iter().any(|event| match &event.what {
-        What::Logged { level: Level::Error, message } => message.contains(&text),
+        EventKind::Logged { level: Level::Error, message } => message.contains(&text),
         _ => false,
     })
 }
 
 /// The exception that left the app, unless what was injected made it.
-fn own_exception<'a>(reading: &Reading<'a>) -> Option<&'a Exception> {
+fn own_exception<'a>(reading: &Exchange<'a>) -> Option<&'a Exception> {
     reading.escaped().map(|(exception, _)| exception).filter(|_| !reading.is_escape_injected())
 }
 
 /// The exceptions that the app handled in an exchange, without those that only say that the client is gone.
-fn handled<'a>(reading: &Reading<'a>) -> impl Iterator<Item = &'a Exception> + use<'a> {
+fn handled<'a>(reading: &Exchange<'a>) -> impl Iterator<Item = &'a Exception> + use<'a> {
     let events = reading.events.clone();
     events
         .into_iter()
         .filter_map(|event| match &event.what {
-            What::Handled(exception) => Some(exception),
+            EventKind::Handled(exception) => Some(exception),
             _ => None,
         })
         .filter(|exception| !(exception.is_disconnect() || exception.is_broken_off() || exception.is_cancellation()))
@@ -570,15 +579,15 @@ fn is_same(one: &Exception, other: &Exception) -> bool {
 }
 
 /// One clause about a run: how it ended, what decided that, and what the client did not get.
-pub fn clause(run: &Judged) -> String {
+pub fn clause(run: &RunResult) -> String {
     let at = decisive_exchange(run);
     let outcome = run.outcomes.get(at).unwrap_or(&run.outcome);
     let Outcome { ending, class, cause, .. } = outcome;
     let reading = reading(run, at);
-    let escaped = reading.as_ref().and_then(Reading::escaped).map(|(exception, _)| exception);
+    let escaped = reading.as_ref().and_then(Exchange::escaped).map(|(exception, _)| exception);
     let handled = reading.as_ref().and_then(|reading| {
         reading.events.iter().find_map(|event| match &event.what {
-            What::Handled(exception) => Some(exception),
+            EventKind::Handled(exception) => Some(exception),
             _ => None,
         })
     });
@@ -613,9 +622,9 @@ pub fn clause(run: &Judged) -> String {
 
 /// The exchange that decides a run: the one whose outcome is the run's, or, in a run that ends well, the first one in which
 /// the client did not get what it waited for.
-fn decisive_exchange(run: &Judged) -> usize {
+fn decisive_exchange(run: &RunResult) -> usize {
     let in_vain = || {
-        let readings = Reading::all(&run.transcript, &run.timeline);
+        let readings = Exchange::all(&run.transcript, &run.timeline);
         readings.iter().zip(&run.outcomes).position(|(reading, outcome)| missing(reading, outcome).is_some())
     };
     let decides = || run.outcomes.iter().position(|outcome| *outcome == run.outcome);
@@ -623,7 +632,7 @@ fn decisive_exchange(run: &Judged) -> usize {
 }
 
 /// One clause about what the client waited for and did not get, where its outcome does not say it.
-fn missing(reading: &Reading<'_>, outcome: &Outcome) -> Option<String> {
+fn missing(reading: &Exchange<'_>, outcome: &Outcome) -> Option<String> {
     match reading.late_body() {
         Some(LateBody { part, limit, took: Some(took) }) => {
             Some(format!("{part} came after {} ms (limit {} ms)", took.as_millis(), limit.as_millis()))

@@ -52,7 +52,7 @@ pub mod trial;
 pub mod upstream;
 pub mod validate;
 
-pub use binding::Binding;
+pub use binding::ServiceFile;
 pub use case::Case;
 pub use discover::{Catalogue, servers};
 pub use environment::Environment;
@@ -64,7 +64,7 @@ pub use relapse_core::{
     judge::{
         check,
         outcome::{Class, Outcome},
-        verdict::{Finding, Judgement, Verdict},
+        verdict::{Finding, TrialResult, Verdict},
     },
     plan::Plan,
     record::transcript::Transcript,

@@ -11,7 +11,7 @@ use relapse_core::{
     asgi::scope::percent_decode,
     client::{
         credential::CredentialPlace,
-        step::{Act, Request, Step},
+        step::{Action, Request, Step},
     },
 };
 
@@ -220,11 +220,11 @@ impl Recorded {
         let mut current: Option<Route> = None;
         for step in steps {
             match &step.act {
-                Act::Open(request) | Act::Request(request) => {
+                Action::Open(request) | Action::Request(request) => {
                     recorded.routes.extend(current.take());
-                    current = Some(recorded.route(request, matches!(step.act, Act::Open(_))));
+                    current = Some(recorded.route(request, matches!(step.act, Action::Open(_))));
                 }
-                Act::SendText(text) => {
+                Action::SendText(text) => {
                     let text = recorded.said(text, "");
                     current.iter_mut().for_each(|route| add_message(route, &text));
                 }

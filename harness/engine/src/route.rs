@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use relapse_core::{
-    client::step::{Act, Client, Request, Step},
+    client::step::{Action, ClientStrictness, Request, Step},
     wire::close_code::CloseCode,
 };
 
@@ -128,7 +128,7 @@ impl Route {
             encoded(known.map_or("1", |parameter| &parameter.good).as_bytes(), b"/")
         };
         let mut request =
-            Request { path: self.filled(good), client: Client::Library, ..Request::standard(method, "/") };
+            Request { path: self.filled(good), client: ClientStrictness::Library, ..Request::standard(method, "/") };
         request.offers.clone_from(&self.offers);
         let required = |parameters: &'_ [Parameter]| -> Vec<Parameter> {
             parameters.iter().filter(|parameter| parameter.is_required).cloned().collect()
@@ -164,10 +164,10 @@ impl Route {
         let step = |act| Step::new(act, limit);
         if !self.is_websocket {
             let method = self.methods.first().map_or("GET", String::as_str);
-            return vec![step(Act::Request(self.good_request(method)))];
+            return vec![step(Action::Request(self.good_request(method)))];
         }
-        let pause = Step::new(Act::Pause, Duration::from_millis(100));
-        vec![step(Act::Open(self.good_request("GET"))), pause, step(Act::Close(CloseCode::NORMAL))]
+        let pause = Step::new(Action::Pause, Duration::from_millis(100));
+        vec![step(Action::Open(self.good_request("GET"))), pause, step(Action::Close(CloseCode::NORMAL))]
     }
 }
 

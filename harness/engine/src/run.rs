@@ -10,10 +10,10 @@ use crate::{
     target::Target,
 };
 use relapse_core::{
-    client::step::{Crowd, Step},
+    client::step::{Concurrency, Step},
     error::Error,
     plan::Plan,
-    record::transcript::{PROCESS, Residue, Transcript},
+    record::transcript::{Leftovers, PROCESS, Transcript},
 };
 use relapse_simulate::recorder::Recorder;
 
@@ -33,14 +33,19 @@ const SETTLING_TIME_SERVED_MAX: Duration = Duration::from_millis(1024);
 /// # Errors
 /// When the harness could not do its work.
 pub async fn converse(steps: &[Step], plan: Plan, target: &dyn Target) -> Result<Transcript, Error> {
-    converse_as(Crowd::ONE, steps, plan, target).await
+    converse_as(Concurrency::ONE, steps, plan, target).await
 }
 
 /// The same, by many clients.
 ///
 /// # Errors
 /// When the harness could not do its work.
-pub async fn converse_as(crowd: Crowd, steps: &[Step], plan: Plan, target: &dyn Target) -> Result<Transcript, Error> {
+pub async fn converse_as(
+    crowd: Concurrency,
+    steps: &[Step],
+    plan: Plan,
+    target: &dyn Target,
+) -> Result<Transcript, Error> {
     let recorder = Recorder::new(plan);
     probe::perform(Script { steps, crowd }, &recorder, target).await?;
     Ok(finish(&recorder, target).await)
@@ -51,7 +56,7 @@ pub async fn converse_as(crowd: Crowd, steps: &[Step], plan: Plan, target: &dyn 
 /// # Errors
 /// When the harness could not do its work, or the target has no process of its own.
 pub async fn start_and_converse(
-    crowd: Crowd,
+    crowd: Concurrency,
     steps: &[Step],
     plan: Plan,
     target: &dyn Target,
@@ -68,7 +73,7 @@ pub async fn start_and_converse(
 pub async fn finish(recorder: &Recorder, target: &dyn Target) -> Transcript {
     let mut pause = SETTLING_TIME;
     let is_busy =
-        || recorder.is_application_running() || target.residue().is_some_and(|left| left != Residue::default());
+        || recorder.is_application_running() || target.residue().is_some_and(|left| left != Leftovers::default());
     // Almost always everybody is done as soon as everybody has had a turn.
     for _ in 0..SETTLING_TURNS {
         if is_busy() {

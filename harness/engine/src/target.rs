@@ -11,13 +11,13 @@ use relapse_core::{
     client::{
         credential::{Credential, Form, Presented},
         signal::{ExitExpectation, Signal},
-        step::Act,
+        step::Action,
     },
     error::Error,
     fault::Place,
-    record::transcript::{Residue, Service, TargetKind},
+    record::transcript::{Leftovers, Service, TargetKind},
 };
-use relapse_simulate::{application::Promise, clock::Clock, link::Link, recorder::Scribe};
+use relapse_simulate::{application::BoxFuture, clock::Clock, link::Link, recorder::ExchangeRecorder};
 
 /// The abilities of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,22 +54,22 @@ impl ProcessControl {
             return Some(format!("{}`server_arguments` {needs}", case.server_arguments.line));
         }
         case.steps.iter().find_map(|step| match &step.act {
-            Act::Signal(signal) => Some(format!("{}`signal = \"{signal}\"` {needs}", step.line)),
-            Act::AwaitExit(_) => Some(format!("{}`wait_exit` {needs}", step.line)),
-            Act::Open(_)
-            | Act::Request(_)
-            | Act::SendText(_)
-            | Act::SendBytes(_)
-            | Act::Ping
-            | Act::Wait(_)
-            | Act::Close(_)
-            | Act::Leave
-            | Act::Reset
-            | Act::Pause
-            | Act::Deafen
-            | Act::Freeze
-            | Act::StopReading
-            | Act::ReadAnswer => None,
+            Action::Signal(signal) => Some(format!("{}`signal = \"{signal}\"` {needs}", step.line)),
+            Action::AwaitExit(_) => Some(format!("{}`wait_exit` {needs}", step.line)),
+            Action::Open(_)
+            | Action::Request(_)
+            | Action::SendText(_)
+            | Action::SendBytes(_)
+            | Action::Ping
+            | Action::Wait(_)
+            | Action::Close(_)
+            | Action::Leave
+            | Action::Reset
+            | Action::Pause
+            | Action::Deafen
+            | Action::Freeze
+            | Action::StopReading
+            | Action::ReadAnswer => None,
         })
     }
 }
@@ -85,7 +85,7 @@ pub enum Renewal {
 
 /// How much of a request budget is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Budget {
+pub enum BudgetLeft {
     /// More than half, or there is no limit.
     Ample,
     /// At most half. The rest is for repeating what was found.
@@ -112,13 +112,13 @@ pub trait Target: fmt::Debug + Sync {
     ///
     /// # Errors
     /// When the harness could not do its work.
-    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>>;
+    fn connect(&self, scribe: ExchangeRecorder) -> BoxFuture<'_, Result<Option<Link>, Error>>;
 
     /// Starts its process anew, under the process faults of the scribe's plan. Its events belong to no exchange.
     ///
     /// # Errors
     /// When the target has no process that the harness may start.
-    fn restart(&self, _scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+    fn restart(&self, _scribe: ExchangeRecorder) -> BoxFuture<'_, Result<(), Error>> {
         let fault = "anything at the process of a target that the harness does not start".to_owned();
         Box::pin(async move { Err(Error::NoSuchPlace { fault }) })
     }
@@ -127,7 +127,7 @@ pub trait Target: fmt::Debug + Sync {
     ///
     /// # Errors
     /// When the target has no process that the harness starts.
-    fn signal(&self, _signal: Signal, _step: usize, _scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+    fn signal(&self, _signal: Signal, _step: usize, _scribe: ExchangeRecorder) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async { Err(Error::NoServerProcess) })
     }
 
@@ -135,18 +135,23 @@ pub trait Target: fmt::Debug + Sync {
     ///
     /// # Errors
     /// When the target has no process that the harness starts.
-    fn await_exit(&self, _: ExitExpectation, _limit: Duration, _scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+    fn await_exit(
+        &self,
+        _: ExitExpectation,
+        _limit: Duration,
+        _scribe: ExchangeRecorder,
+    ) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async { Err(Error::NoServerProcess) })
     }
 
     /// Records how its server's process ended, where it did. A target without one has nothing to record.
-    fn look_for_exit(&self, _scribe: Scribe) {}
+    fn look_for_exit(&self, _scribe: ExchangeRecorder) {}
 
     /// Starts its server anew with these arguments beside its own, unless it runs with them.
     ///
     /// # Errors
     /// When it does not start with them, or the target has no server that the harness starts.
-    fn start_with<'a>(&'a self, arguments: &'a ServerArguments) -> Promise<'a, Result<(), Error>> {
+    fn start_with<'a>(&'a self, arguments: &'a ServerArguments) -> BoxFuture<'a, Result<(), Error>> {
         let is_default = arguments.arguments.is_empty();
         Box::pin(async move { if is_default { Ok(()) } else { Err(Error::NoServerProcess) } })
     }
@@ -158,13 +163,13 @@ pub trait Target: fmt::Debug + Sync {
     fn service(&self) -> Service;
 
     /// The connections and sessions that it holds now; `None` where it cannot tell.
-    fn residue(&self) -> Option<Residue>;
+    fn residue(&self) -> Option<Leftovers>;
 
     /// Ends whatever a case left behind, so that it does not count as the next one's.
     ///
     /// # Errors
     /// When it panicked.
-    fn clear(&self) -> Promise<'_, Result<(), Error>> {
+    fn clear(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async { Ok(()) })
     }
 
@@ -172,7 +177,7 @@ pub trait Target: fmt::Debug + Sync {
     ///
     /// # Errors
     /// When it panicked.
-    fn renew(&self) -> Promise<'_, Result<(), Error>> {
+    fn renew(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async { Ok(()) })
     }
 
@@ -180,7 +185,7 @@ pub trait Target: fmt::Debug + Sync {
     ///
     /// # Errors
     /// When it panicked.
-    fn shut_down(&self) -> Promise<'_, Result<Vec<String>, Error>> {
+    fn shut_down(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
         Box::pin(async {
             self.stop().await?;
             Ok(Vec::new())
@@ -193,8 +198,8 @@ pub trait Target: fmt::Debug + Sync {
     }
 
     /// How much of its request budget is left.
-    fn budget(&self) -> Budget {
-        Budget::Ample
+    fn budget(&self) -> BudgetLeft {
+        BudgetLeft::Ample
     }
 
     /// Ends whatever still runs. A panic in the target comes out here, so that a target that died cannot look like one
@@ -202,5 +207,5 @@ pub trait Target: fmt::Debug + Sync {
     ///
     /// # Errors
     /// When it panicked.
-    fn stop(&self) -> Promise<'_, Result<(), Error>>;
+    fn stop(&self) -> BoxFuture<'_, Result<(), Error>>;
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::{case::Case, environment::Environment};
 use relapse_core::{
     error::Error,
-    judge::verdict::{Conclusion, Exercised, Judgement, Reason, Verdict},
+    judge::verdict::{Conclusion, Exercised, Reason, TrialResult, Verdict},
     record::transcript::TargetKind,
 };
 use relapse_simulate::profile::Profile;
@@ -183,7 +183,7 @@ fn is_variable(text: &str) -> bool {
 #[derive(Debug)]
 pub struct Report {
     /// The cases that ran, each with its judgment, in the catalogue's order.
-    pub trials: Vec<(Ran, Judgement)>,
+    pub trials: Vec<(Ran, TrialResult)>,
     /// Case files that could not be read.
     pub broken: Vec<Error>,
     /// The errors in the shutdown of the user's application.
@@ -212,7 +212,7 @@ impl Report {
     /// The conclusion: a finding where a verdict does not pass, or an app does not stop without an error. A case that a
     /// target of the user's own cannot perform is left out, as long as another one can be performed.
     pub fn conclusion(&self) -> Conclusion {
-        let is_left_out = |judgement: &Judgement| matches!(judgement.reason, Some(Reason::NotForThisTarget(_)));
+        let is_left_out = |judgement: &TrialResult| matches!(judgement.reason, Some(Reason::NotForThisTarget(_)));
         let judged = self.trials.iter().map(|(_, judgement)| judgement).filter(|judgement| !is_left_out(judgement));
         let worst = judged.map(|judgement| judgement.verdict.conclusion()).max();
         match worst.filter(|_| self.broken.is_empty()) {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::{
-    binding::Binding,
+    binding::ServiceFile,
     discover,
-    explain::Passage,
+    explain::UpgradePassage,
     external::{External, as_written, is_harmless},
     route::Route,
     run,
@@ -16,19 +16,19 @@ use crate::{
 use relapse_core::{
     client::{
         credential::Credential,
-        step::{Act, Awaited, Step},
+        step::{Action, Awaited, Step},
     },
     error::Error,
     judge::{
-        check::{self, Evidence},
-        classify::Reading,
+        check::{self, RunView},
+        classify::Exchange,
         outcome::{Class, Outcome},
         verdict::HealthyClient,
     },
     plan::Plan,
     record::{
         redact::Redactor,
-        transcript::{Transcript, What},
+        transcript::{EventKind, Transcript},
     },
     wire::{
         head::{header, readable},
@@ -42,7 +42,7 @@ pub struct Validation {
     /// Whether everything is as it has to be.
     pub passes: bool,
     /// Each thing that was tried, in order.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ValidationRow>,
     /// The server named by its answers; empty if they name none.
     pub server: String,
     /// Which of the known servers it is like, and by what that was seen; or which one was put in front of an application.
@@ -55,7 +55,7 @@ pub struct Validation {
 
 /// One thing that was tried.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Row {
+pub struct ValidationRow {
     /// The step that was tried.
     pub tried: String,
     /// The expected result.
@@ -77,13 +77,13 @@ const REFUSAL_LIMIT: Duration = Duration::from_secs(3);
 /// When the harness could not do its work; what the server does is never an error.
 pub async fn validate(
     server: &mut External,
-    binding: &Binding,
+    binding: &ServiceFile,
     named: &[Route],
     limit: Duration,
 ) -> Result<Validation, Error> {
     // It may have been replaced since the last look.
     server.recognize(binding, &discover::servers()?).await;
-    let tried = Tried { server, binding, named, authority: server.target.authority(), limit };
+    let tried = TriedDeployment { server, binding, named, authority: server.target.authority(), limit };
     let (kind, notes) = (server.described(), Vec::new());
     let mut validation =
         Validation { passes: false, rows: Vec::new(), server: String::new(), kind, notes, shutdown: Vec::new() };
@@ -96,7 +96,7 @@ pub async fn validate(
 }
 
 impl Validation {
-    fn note_server(&mut self, reading: &Reading<'_>) {
+    fn note_server(&mut self, reading: &Exchange<'_>) {
         let named = reading.response.and_then(|head| header(&head.headers, "server"));
         if let Some(name) = named.filter(|_| self.server.is_empty()) {
             self.server = readable(name);
@@ -105,16 +105,16 @@ impl Validation {
 }
 
 /// A deployment that is being tried.
-struct Tried<'a> {
+struct TriedDeployment<'a> {
     server: &'a External,
-    binding: &'a Binding,
+    binding: &'a ServiceFile,
     /// The routes that a user named.
     named: &'a [Route],
     authority: String,
     limit: Duration,
 }
 
-impl Tried<'_> {
+impl TriedDeployment<'_> {
     async fn perform(&self, steps: Vec<Step>) -> Result<Transcript, Error> {
         let transcript =
             run::converse(&steps, Plan { seed: 1, faults: Vec::new() }, self.server.target.as_ref()).await?;
@@ -127,7 +127,7 @@ impl Tried<'_> {
         let mut healthy = Vec::new();
         for path in &self.binding.paths.health {
             let transcript = self.perform(vec![self.get(path)]).await?;
-            let reading = Reading::of(&transcript, 0);
+            let reading = Exchange::of(&transcript, 0);
             validation.note_server(&reading);
             let outcome = reading.outcome();
             let is_ready = reading.response.is_some_and(|head| (200..300).contains(&head.status));
@@ -141,9 +141,9 @@ impl Tried<'_> {
         if let Some(path) = self.binding.paths.websocket.as_ref().filter(|_| self.binding.credential.is_needed()) {
             for (credential, said) in [(Credential::None, "no"), (Credential::Garbage, "a bad")] {
                 // Some servers accept first and refuse then.
-                let refusal = Step::new(Act::Wait(Awaited::Close), self.limit.min(REFUSAL_LIMIT));
+                let refusal = Step::new(Action::Wait(Awaited::Close), self.limit.min(REFUSAL_LIMIT));
                 let transcript = self.perform(vec![self.open(path, credential), refusal]).await?;
-                let outcome = Reading::of(&transcript, 0).outcome();
+                let outcome = Exchange::of(&transcript, 0).outcome();
                 let refused = outcome.class == Class::RefusedAuth;
                 let what = format!("upgrade with {said} credential");
                 validation.rows.push(row(what, "refused for that", shown(&outcome), refused, answered(&transcript)));
@@ -151,7 +151,7 @@ impl Tried<'_> {
         }
         let Some(session) = self.binding.session(&self.authority, self.limit) else { return Ok(()) };
         let transcript = self.perform(session).await?;
-        let reading = Reading::of(&transcript, 0);
+        let reading = Exchange::of(&transcript, 0);
         validation.note_server(&reading);
         let outcome = reading.outcome();
         let opened = reading.response.is_some_and(|head| head.status == 101);
@@ -189,7 +189,7 @@ impl Tried<'_> {
             let greeting = route.greeting(self.limit).into_iter();
             let steps = greeting.map(|step| as_written(self.binding, &self.authority, step)).collect();
             let transcript = self.perform(steps).await?;
-            let reading = Reading::of(&transcript, 0);
+            let reading = Exchange::of(&transcript, 0);
             validation.note_server(&reading);
             let outcome = reading.outcome();
             let took = answered(&transcript);
@@ -214,16 +214,16 @@ impl Tried<'_> {
     }
 
     /// Notes what may have brought a failure about.
-    fn explain(&self, transcript: &Transcript, reading: &Reading<'_>, outcome: &Outcome, validation: &mut Validation) {
+    fn explain(&self, transcript: &Transcript, reading: &Exchange<'_>, outcome: &Outcome, validation: &mut Validation) {
         let explanation = self.server.kind.explain(reading, &outcome.ending);
         if outcome.class.is_good() {
             // A refusal may be in order, and still not what was meant for an upgrade.
-            let lost = explanation.filter(|explanation| explanation.passage != Passage::Arrived);
+            let lost = explanation.filter(|explanation| explanation.passage != UpgradePassage::Arrived);
             validation.notes.extend(lost.map(|explanation| format!("{}: {explanation}", outcome.ending)));
             return;
         }
         let raised = transcript.of(0).find_map(|event| match &event.what {
-            What::Raised(exception) => Some(exception),
+            EventKind::Raised(exception) => Some(exception),
             _ => None,
         });
         if let Some(exception) = raised {
@@ -237,16 +237,16 @@ impl Tried<'_> {
         }
     }
 
-    fn step(&self, act: Act) -> Step {
+    fn step(&self, act: Action) -> Step {
         Step::new(act, self.limit)
     }
 
     fn get(&self, path: &str) -> Step {
-        self.step(Act::Request(self.binding.request(&self.authority, path, Credential::None)))
+        self.step(Action::Request(self.binding.request(&self.authority, path, Credential::None)))
     }
 
     fn open(&self, path: &str, credential: Credential) -> Step {
-        self.step(Act::Open(self.binding.request(&self.authority, path, credential)))
+        self.step(Action::Open(self.binding.request(&self.authority, path, credential)))
     }
 }
 
@@ -256,7 +256,7 @@ const NO_COMPLAINT: &str = "no finding";
 /// The findings of the checks where the exchange ended well; the rows already show other failures.
 fn complaints(transcript: &Transcript, outcome: &Outcome) -> impl Iterator<Item = (String, String)> {
     let findings = match outcome.class.is_good() {
-        true => check::findings(&Evidence::gather(transcript, &HealthyClient::Absent)),
+        true => check::findings(&RunView::gather(transcript, &HealthyClient::Absent)),
         false => Vec::new(),
     };
     findings.into_iter().map(|finding| (finding.check.to_owned(), finding.message))
@@ -270,9 +270,9 @@ fn plainest(route: Route) -> Route {
     }
 }
 
-fn row(tried: String, expected: &str, got: String, passes: bool, took: Option<Duration>) -> Row {
+fn row(tried: String, expected: &str, got: String, passes: bool, took: Option<Duration>) -> ValidationRow {
     let took_ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-    Row { tried, expected: expected.to_owned(), got, passes, took_ms }
+    ValidationRow { tried, expected: expected.to_owned(), got, passes, took_ms }
 }
 
 fn shown(outcome: &Outcome) -> String {
@@ -280,29 +280,29 @@ fn shown(outcome: &Outcome) -> String {
 }
 
 /// The result of an upgrade.
-fn opening(reading: &Reading<'_>, outcome: &Outcome) -> String {
+fn opening(reading: &Exchange<'_>, outcome: &Outcome) -> String {
     match reading.response {
         Some(head) => head.status.to_string(),
         None => shown(outcome),
     }
 }
 
-fn when(transcript: &Transcript, wanted: impl Fn(&What) -> bool) -> Option<Duration> {
+fn when(transcript: &Transcript, wanted: impl Fn(&EventKind) -> bool) -> Option<Duration> {
     transcript.of(0).find(|event| wanted(&event.what)).map(|event| event.at)
 }
 
 /// How long the answer's head took.
 fn answered(transcript: &Transcript) -> Option<Duration> {
-    let asked = when(transcript, |what| matches!(what, What::RequestSent { .. }))?;
-    Some(when(transcript, |what| matches!(what, What::ResponseSeen(_)))?.saturating_sub(asked))
+    let asked = when(transcript, |what| matches!(what, EventKind::RequestSent { .. }))?;
+    Some(when(transcript, |what| matches!(what, EventKind::ResponseSeen(_)))?.saturating_sub(asked))
 }
 
 /// How long the first event took after the request.
 fn first_event(transcript: &Transcript) -> Option<Duration> {
     let first = *transcript.service.words.events.first()?;
-    let asked = when(transcript, |what| matches!(what, What::FrameSent(_)))?;
-    let is_first = |what: &What| match what {
-        What::FrameSeen(frame) => message_type(&frame.payload).is_some_and(|name| name == first),
+    let asked = when(transcript, |what| matches!(what, EventKind::FrameSent(_)))?;
+    let is_first = |what: &EventKind| match what {
+        EventKind::FrameSeen(frame) => message_type(&frame.payload).is_some_and(|name| name == first),
         _ => false,
     };
     Some(when(transcript, is_first)?.saturating_sub(asked))

@@ -11,26 +11,26 @@ use tokio::time::timeout;
 use crate::process::{Interpreter, Introduction, LifespanMode, PythonApplication, Site, keep_time};
 use relapse::targets::connections::Connections;
 use relapse::{
-    binding::{Binding, Tokens},
+    binding::{ServiceFile, Tokens},
     note::Note,
     target::{Capabilities, ProcessControl, Renewal, Target},
 };
 use relapse_core::{
     client::credential::{Credential, Form, Presented},
-    error::{Blame, Error, Trouble},
+    error::{AppError, Blame, Error},
     fault::Place,
     judge::shutdown,
     plan::Plan,
-    record::transcript::{Level, PROCESS, Residue, Service, TargetKind, Transcript, What},
+    record::transcript::{EventKind, Leftovers, Level, PROCESS, Service, TargetKind, Transcript},
 };
 use relapse_simulate::{
-    application::Promise,
+    application::BoxFuture,
     clock::Clock,
-    edge::{self, Way},
+    edge::{self, ServerLink},
     front::{self, Life},
     link::Link,
     profile::Profile,
-    recorder::{Recorder, Scribe},
+    recorder::{ExchangeRecorder, Recorder},
 };
 
 /// How long an application may take to start, on its own clock.
@@ -46,7 +46,7 @@ pub struct Python {
     tokens: Tokens,
     seed: u64,
     /// `None` if the next case has a process of its own.
-    process: Mutex<Option<Process>>,
+    process: Mutex<Option<AppProcess>>,
     /// The errors in the shutdowns of processes.
     complaints: Mutex<BTreeSet<String>>,
     /// The notes about processes that are gone.
@@ -57,26 +57,27 @@ pub struct Python {
 }
 
 #[derive(Debug)]
-struct Process {
+struct AppProcess {
     interpreter: Arc<Interpreter>,
     /// `None` if the server has no lifespan.
-    lifespan: Option<Lifespan>,
+    lifespan: Option<AppLifespan>,
 }
 
 /// The lifespan of an application.
 #[derive(Debug)]
-struct Lifespan {
+struct AppLifespan {
     /// Tells it to stop; whoever drops it tells nothing.
     stop: oneshot::Sender<()>,
     life: watch::Receiver<Life>,
     recorder: Recorder,
 }
 
-impl Process {
+impl AppProcess {
     /// Tells the application to stop, and waits until it has, which has a limit; what was wrong with that, if anything.
     async fn shut_down(self) -> Option<String> {
         // A process that died earlier is already reported.
-        let Lifespan { stop, mut life, recorder } = self.lifespan.filter(|_| self.interpreter.trouble().is_none())?;
+        let AppLifespan { stop, mut life, recorder } =
+            self.lifespan.filter(|_| self.interpreter.trouble().is_none())?;
         let _ = stop.send(());
         let _ = life.wait_for(|life| *life == Life::Exited).await;
         shutdown::complaint(recorder.transcript().events.iter().map(|event| &event.what))
@@ -90,11 +91,11 @@ impl Python {
     /// Says why it cannot be loaded or does not start, and what to do.
     pub async fn launch(
         site: Site,
-        binding: &Binding,
+        binding: &ServiceFile,
         valid: String,
         profile: Arc<Profile>,
         seed: u64,
-    ) -> Result<(Python, Introduction), Trouble> {
+    ) -> Result<(Python, Introduction), AppError> {
         let background = Connections::default();
         let (process, introduction) = start(&site, &profile, seed, &background).await?;
         let service = Service { kind: TargetKind::Python, ..binding.service() };
@@ -115,7 +116,7 @@ impl Python {
     }
 
     /// Takes the process away; what was noticed of it stays.
-    fn take_process(&self) -> Option<Process> {
+    fn take_process(&self) -> Option<AppProcess> {
         let process = self.process().take()?;
         let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
         *noticed = Note::merge(noticed.drain(..).chain(process.interpreter.notes()));
@@ -123,12 +124,12 @@ impl Python {
         Some(process)
     }
 
-    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+    fn process(&self) -> MutexGuard<'_, Option<AppProcess>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The interpreter that connections reach: another one where the last died.
-    async fn interpreter(&self) -> Result<Arc<Interpreter>, Trouble> {
+    async fn interpreter(&self) -> Result<Arc<Interpreter>, AppError> {
         if let Some(process) = self.process().as_ref().filter(|process| process.interpreter.trouble().is_none()) {
             return Ok(Arc::clone(&process.interpreter));
         }
@@ -146,41 +147,41 @@ async fn start(
     profile: &Arc<Profile>,
     seed: u64,
     background: &Connections,
-) -> Result<(Process, Introduction), Trouble> {
+) -> Result<(AppProcess, Introduction), AppError> {
     let (interpreter, introduction) = Interpreter::start(site, seed)?;
     let interpreter = Arc::new(interpreter);
     if site.clock == Clock::Virtual {
         background.spawn(keep_time(Arc::clone(&interpreter)));
     }
     if !profile.lifespan.supported || site.lifespan == LifespanMode::Off {
-        return Ok((Process { interpreter, lifespan: None }, introduction));
+        return Ok((AppProcess { interpreter, lifespan: None }, introduction));
     }
     let recorder = Recorder::new(Plan { seed, faults: Vec::new() });
     let (life, watched) = watch::channel(Life::Starting);
     let (stop, stopped) = oneshot::channel();
     let application = PythonApplication::new(Arc::clone(&interpreter));
     background.spawn(front::live(application, Arc::clone(profile), recorder.scribe(PROCESS), life, stopped));
-    let mut lifespan = Lifespan { stop, life: watched, recorder };
+    let mut lifespan = AppLifespan { stop, life: watched, recorder };
     let began = async { lifespan.life.wait_for(|life| *life != Life::Starting).await.map(|life| *life) };
     let is_up = matches!(timeout(START_LIMIT, began).await, Ok(Ok(Life::Listening)));
     if is_up && interpreter.trouble().is_none() {
-        return Ok((Process { interpreter, lifespan: Some(lifespan) }, introduction));
+        return Ok((AppProcess { interpreter, lifespan: Some(lifespan) }, introduction));
     }
     Err(interpreter.trouble().unwrap_or_else(|| why_not(&lifespan.recorder.transcript(), &site.directory)))
 }
 
 /// Why an application did not start, by what it said.
-fn why_not(transcript: &Transcript, directory: &Path) -> Trouble {
+fn why_not(transcript: &Transcript, directory: &Path) -> AppError {
     let exited = transcript.events.iter().rev().find_map(|event| match &event.what {
-        What::Exited { why } => Some(why.clone()),
+        EventKind::Exited { why } => Some(why.clone()),
         _ => None,
     });
     let logged = transcript.events.iter().filter_map(|event| match &event.what {
-        What::Logged { level: Level::Error | Level::Info, message } => Some(message.as_str()),
+        EventKind::Logged { level: Level::Error | Level::Info, message } => Some(message.as_str()),
         _ => None,
     });
     let late = || format!("the application did not start within {} s", START_LIMIT.as_secs());
-    Trouble::of_start(exited.unwrap_or_else(late), logged.collect::<Vec<_>>().join("\n"), Blame::App, directory)
+    AppError::of_start(exited.unwrap_or_else(late), logged.collect::<Vec<_>>().join("\n"), Blame::App, directory)
 }
 
 impl Target for Python {
@@ -194,7 +195,7 @@ impl Target for Python {
     }
 
     /// Ends the connections that are still served, and the interpreter where each case has one of its own.
-    fn clear(&self) -> Promise<'_, Result<(), Error>> {
+    fn clear(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async {
             self.connections.end().await?;
             if self.site.fresh {
@@ -205,7 +206,7 @@ impl Target for Python {
     }
 
     /// Ends the interpreter without a word.
-    fn renew(&self) -> Promise<'_, Result<(), Error>> {
+    fn renew(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async {
             self.connections.end().await?;
             drop(self.take_process());
@@ -214,7 +215,7 @@ impl Target for Python {
     }
 
     /// Gives what went wrong at the ends of earlier processes too.
-    fn shut_down(&self) -> Promise<'_, Result<Vec<String>, Error>> {
+    fn shut_down(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
         Box::pin(async {
             self.connections.end().await?;
             self.end_process().await?;
@@ -229,7 +230,7 @@ impl Target for Python {
         Note::merge(notes)
     }
 
-    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
+    fn connect(&self, scribe: ExchangeRecorder) -> BoxFuture<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
             let interpreter = self.interpreter().await?;
             let application = PythonApplication::new(interpreter);
@@ -237,7 +238,7 @@ impl Target for Python {
             if scribe.has_faults_at(Place::Edge) {
                 let (inner, behind) = Link::pair();
                 let redial = || self.connections.redial(Arc::clone(&application) as _, &self.profile, &scribe);
-                let way = Way { link: Some(inner), again: edge::asks_again(&scribe).then(redial) };
+                let way = ServerLink { link: Some(inner), again: edge::asks_again(&scribe).then(redial) };
                 let relay = edge::relay(server, way, scribe.clone(), None);
                 self.connections.spawn(async move {
                     relay.await;
@@ -257,11 +258,11 @@ impl Target for Python {
         self.service.clone()
     }
 
-    fn residue(&self) -> Option<Residue> {
-        Some(Residue { connections: *self.connections.served().borrow(), sessions: 0 })
+    fn residue(&self) -> Option<Leftovers> {
+        Some(Leftovers { connections: *self.connections.served().borrow(), sessions: 0 })
     }
 
-    fn stop(&self) -> Promise<'_, Result<(), Error>> {
+    fn stop(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async {
             self.shut_down().await?;
             Ok(())

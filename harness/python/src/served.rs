@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::process::Server;
 use relapse::targets::through_the_edge;
 use relapse::{
-    binding::{Binding, Tokens},
+    binding::{ServiceFile, Tokens},
     case::ServerArguments,
     target::{Capabilities, ProcessControl, Renewal, Target},
 };
@@ -17,13 +17,13 @@ use relapse_core::{
     },
     error::Error,
     fault::Place,
-    record::transcript::{Residue, Service, TargetKind},
+    record::transcript::{Leftovers, Service, TargetKind},
 };
 use relapse_simulate::{
-    application::Promise,
+    application::BoxFuture,
     clock::Clock,
     link::{Link, Redial},
-    recorder::Scribe,
+    recorder::ExchangeRecorder,
 };
 
 /// A Python application behind a real server. The wire is seen, and by a witness also what server and application say to
@@ -37,7 +37,7 @@ pub struct Served {
 
 impl Served {
     /// The application of a server, spoken to as the service file says; it takes this token.
-    pub fn new(server: Server, binding: &Binding, valid: String) -> Served {
+    pub fn new(server: Server, binding: &ServiceFile, valid: String) -> Served {
         let service = Service { kind: TargetKind::Served, ..binding.service() };
         Served { server: Arc::new(server), service, tokens: Tokens::of(binding, valid) }
     }
@@ -48,7 +48,7 @@ impl Served {
     }
 
     /// Makes another connection, for a man in the middle that asks once more.
-    fn redial(&self, scribe: &Scribe) -> Redial {
+    fn redial(&self, scribe: &ExchangeRecorder) -> Redial {
         let (server, scribe) = (Arc::clone(&self.server), scribe.clone());
         Box::new(move || {
             let (server, scribe) = (Arc::clone(&server), scribe.clone());
@@ -71,13 +71,13 @@ impl Target for Served {
         self.server.address().to_string()
     }
 
-    fn clear(&self) -> Promise<'_, Result<(), Error>> {
+    fn clear(&self) -> BoxFuture<'_, Result<(), Error>> {
         // Events from now on belong to no exchange of before.
         self.server.forget();
         Box::pin(async { Ok(self.server.recover().await?) })
     }
 
-    fn shut_down(&self) -> Promise<'_, Result<Vec<String>, Error>> {
+    fn shut_down(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
         Box::pin(async {
             let last = self.server.stop().await;
             let mut complaints = self.server.take_complaints();
@@ -87,27 +87,32 @@ impl Target for Served {
         })
     }
 
-    fn signal(&self, signal: Signal, step: usize, scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+    fn signal(&self, signal: Signal, step: usize, scribe: ExchangeRecorder) -> BoxFuture<'_, Result<(), Error>> {
         self.server.signal(signal, step, &scribe);
         Box::pin(async { Ok(()) })
     }
 
-    fn await_exit(&self, expected: ExitExpectation, limit: Duration, scribe: Scribe) -> Promise<'_, Result<(), Error>> {
+    fn await_exit(
+        &self,
+        expected: ExitExpectation,
+        limit: Duration,
+        scribe: ExchangeRecorder,
+    ) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
             self.server.await_exit(expected, limit, &scribe).await;
             Ok(())
         })
     }
 
-    fn look_for_exit(&self, scribe: Scribe) {
+    fn look_for_exit(&self, scribe: ExchangeRecorder) {
         self.server.look_for_exit(&scribe);
     }
 
-    fn start_with<'a>(&'a self, arguments: &'a ServerArguments) -> Promise<'a, Result<(), Error>> {
+    fn start_with<'a>(&'a self, arguments: &'a ServerArguments) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async { Ok(self.server.start_with(&arguments.arguments).await?) })
     }
 
-    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
+    fn connect(&self, scribe: ExchangeRecorder) -> BoxFuture<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
             let link = self.server.connect(&scribe).await?;
             Ok(through_the_edge(link, scribe, |scribe| self.redial(scribe)))
@@ -122,11 +127,11 @@ impl Target for Served {
         self.service.clone()
     }
 
-    fn residue(&self) -> Option<Residue> {
-        Some(Residue { connections: self.server.running(), sessions: 0 })
+    fn residue(&self) -> Option<Leftovers> {
+        Some(Leftovers { connections: self.server.running(), sessions: 0 })
     }
 
-    fn stop(&self) -> Promise<'_, Result<(), Error>> {
+    fn stop(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async {
             self.server.stop().await;
             Ok(())

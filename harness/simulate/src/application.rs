@@ -14,7 +14,7 @@ use relapse_core::asgi::{
 };
 
 /// A future that can move between owners.
-pub type Promise<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// An ASGI application. Its call ends by returning or by raising.
 pub trait Application: Send + Sync + fmt::Debug + 'static {
@@ -24,7 +24,7 @@ pub trait Application: Send + Sync + fmt::Debug + 'static {
         scope: Scope,
         receive: Box<dyn Receive>,
         send: Box<dyn SendEvent>,
-    ) -> Promise<'static, Result<(), Exception>>;
+    ) -> BoxFuture<'static, Result<(), Exception>>;
 
     /// The event loop that it runs on, where it may block that; `None` for an app that never does.
     fn event_loop(&self) -> Option<watch::Receiver<EventLoop>> {
@@ -54,7 +54,7 @@ pub enum LoopState {
 /// The application's `receive`.
 pub trait Receive: Send {
     /// The next event. Cancel safe.
-    fn receive(&mut self) -> Promise<'_, Result<Inbound, Exception>>;
+    fn receive(&mut self) -> BoxFuture<'_, Result<Inbound, Exception>>;
 
     /// The keys that a message has.
     fn message_keys(&self) -> MessageKeys {
@@ -65,7 +65,7 @@ pub trait Receive: Send {
 /// The application's `send`.
 pub trait SendEvent: Send {
     /// Hands an event to the server; raises what the server raises.
-    fn send(&mut self, event: Outbound) -> Promise<'_, Result<(), Exception>>;
+    fn send(&mut self, event: Outbound) -> BoxFuture<'_, Result<(), Exception>>;
 
     /// The kind of the connection, where a server is behind it.
     fn kind(&self) -> Option<ScopeType> {

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::{
-    application::{Application, EventLoop, Promise, Receive, SendEvent},
-    recorder::Scribe,
+    application::{Application, BoxFuture, EventLoop, Receive, SendEvent},
+    recorder::ExchangeRecorder,
 };
 use relapse_core::{
     asgi::{
@@ -19,30 +19,30 @@ use relapse_core::{
         value::Value,
     },
     fault::{EventFault, FaultKind, Place},
-    record::transcript::{Party, What},
+    record::transcript::{Actor, EventKind},
 };
 
 /// An application behind scope and event faults.
 #[derive(Debug)]
-pub struct Interposed {
+pub struct FaultyApp {
     application: Arc<dyn Application>,
-    scribe: Scribe,
+    scribe: ExchangeRecorder,
 }
 
-impl Interposed {
+impl FaultyApp {
     /// Puts the faults of the scribe's plan in front of an application.
-    pub fn new(application: Arc<dyn Application>, scribe: Scribe) -> Arc<Interposed> {
-        Arc::new(Interposed { application, scribe })
+    pub fn new(application: Arc<dyn Application>, scribe: ExchangeRecorder) -> Arc<FaultyApp> {
+        Arc::new(FaultyApp { application, scribe })
     }
 }
 
-impl Application for Interposed {
+impl Application for FaultyApp {
     fn call(
         self: Arc<Self>,
         mut scope: Scope,
         receive: Box<dyn Receive>,
         send: Box<dyn SendEvent>,
-    ) -> Promise<'static, Result<(), Exception>> {
+    ) -> BoxFuture<'static, Result<(), Exception>> {
         let on = match scope.0.get("type") {
             Some(Value::Str(name)) if name == ScopeType::Http.name() => ScopeType::Http,
             Some(Value::Str(name)) if name == ScopeType::Lifespan.name() => ScopeType::Lifespan,
@@ -52,15 +52,15 @@ impl Application for Interposed {
             let FaultKind::Scope(edit) = &fault.kind else { continue };
             if on != ScopeType::Lifespan && edit.applies_to(&scope) && self.scribe.meets(index) {
                 edit.apply(&mut scope);
-                self.scribe.fired(index, Party::Front, fault.kind.to_string());
+                self.scribe.fired(index, Actor::Front, fault.kind.to_string());
             }
         }
         if !self.scribe.has_faults_at(Place::Event) {
             return Arc::clone(&self.application).call(scope, receive, send);
         }
         let scribe = self.scribe.clone();
-        let inlet = Inlet { receive, scribe: scribe.clone(), held: VecDeque::new(), hangs: false };
-        let outlet = Outlet { send, scribe, on };
+        let inlet = FaultyReceive { receive, scribe: scribe.clone(), held: VecDeque::new(), hangs: false };
+        let outlet = FaultySend { send, scribe, on };
         Arc::clone(&self.application).call(scope, Box::new(inlet), Box::new(outlet))
     }
 
@@ -70,7 +70,7 @@ impl Application for Interposed {
 }
 
 /// The plan's event faults that meet this event, by their place in the plan.
-fn met(scribe: &Scribe, event: &str, on_send: bool) -> Vec<(usize, EventFault)> {
+fn met(scribe: &ExchangeRecorder, event: &str, on_send: bool) -> Vec<(usize, EventFault)> {
     let mut met = Vec::new();
     for (index, fault) in scribe.plan().faults.iter().enumerate() {
         let FaultKind::Event { events, fault: what } = &fault.kind else { continue };
@@ -84,22 +84,22 @@ fn met(scribe: &Scribe, event: &str, on_send: bool) -> Vec<(usize, EventFault)> 
 }
 
 /// Counts a fault that acts now.
-fn fired(scribe: &Scribe, index: usize) {
-    scribe.fired(index, Party::Front, scribe.plan().faults[index].kind.to_string());
+fn fired(scribe: &ExchangeRecorder, index: usize) {
+    scribe.fired(index, Actor::Front, scribe.plan().faults[index].kind.to_string());
 }
 
-struct Inlet {
+struct FaultyReceive {
     receive: Box<dyn Receive>,
-    scribe: Scribe,
+    scribe: ExchangeRecorder,
     /// The events that are given before the server is asked again.
     held: VecDeque<Inbound>,
     /// `receive` never returns again.
     hangs: bool,
 }
 
-impl Inlet {
+impl FaultyReceive {
     fn raise(&self, exception: Exception) -> Exception {
-        self.scribe.record(Party::Application, What::CallRaised(exception.clone()));
+        self.scribe.record(Actor::Application, EventKind::CallRaised(exception.clone()));
         exception
     }
 
@@ -142,11 +142,11 @@ impl Inlet {
     }
 }
 
-impl Receive for Inlet {
-    fn receive(&mut self) -> Promise<'_, Result<Inbound, Exception>> {
+impl Receive for FaultyReceive {
+    fn receive(&mut self) -> BoxFuture<'_, Result<Inbound, Exception>> {
         Box::pin(async {
             let event = self.next().await?;
-            self.scribe.record(Party::Application, What::Received(event.clone()));
+            self.scribe.record(Actor::Application, EventKind::Received(event.clone()));
             Ok(event)
         })
     }
@@ -156,16 +156,16 @@ impl Receive for Inlet {
     }
 }
 
-struct Outlet {
+struct FaultySend {
     send: Box<dyn SendEvent>,
-    scribe: Scribe,
+    scribe: ExchangeRecorder,
     on: ScopeType,
 }
 
-impl SendEvent for Outlet {
-    fn send(&mut self, mut event: Outbound) -> Promise<'_, Result<(), Exception>> {
+impl SendEvent for FaultySend {
+    fn send(&mut self, mut event: Outbound) -> BoxFuture<'_, Result<(), Exception>> {
         Box::pin(async move {
-            self.scribe.record(Party::Application, What::Sent(event.clone()));
+            self.scribe.record(Actor::Application, EventKind::Sent(event.clone()));
             for (index, fault) in met(&self.scribe, event.name(self.on), true) {
                 fired(&self.scribe, index);
                 let exception = match fault {
@@ -182,12 +182,12 @@ impl SendEvent for Outlet {
                     }
                     _ => continue,
                 };
-                self.scribe.record(Party::Application, What::CallRaised(exception.clone()));
+                self.scribe.record(Actor::Application, EventKind::CallRaised(exception.clone()));
                 return Err(exception);
             }
             let sent = self.send.send(event).await;
             if let Err(exception) = &sent {
-                self.scribe.record(Party::Application, What::CallRaised(exception.clone()));
+                self.scribe.record(Actor::Application, EventKind::CallRaised(exception.clone()));
             }
             sent
         })

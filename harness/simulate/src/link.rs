@@ -13,7 +13,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::{application::Promise, clock::Clock};
+use crate::{application::BoxFuture, clock::Clock};
 use relapse_core::error::Error;
 
 /// How many bytes an in-memory link holds in each direction before a writer has to wait, as a socket buffer does.
@@ -77,7 +77,7 @@ pub async fn dial(address: SocketAddr, receiving: Receiving) -> io::Result<TcpSt
 }
 
 /// Makes another link to the same peer; nothing where it cannot be reached.
-pub type Redial = Box<dyn Fn() -> Promise<'static, Option<Link>> + Send + Sync>;
+pub type Redial = Box<dyn Fn() -> BoxFuture<'static, Option<Link>> + Send + Sync>;
 
 /// Listens for TCP links on loopback.
 #[derive(Debug)]

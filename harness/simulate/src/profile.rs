@@ -4,7 +4,7 @@ mod rows;
 
 use serde::{Deserialize, Serialize};
 
-pub use rows::{Row, Written};
+pub use rows::{ProfileRow, ProfileValue};
 
 use relapse_core::{
     asgi::{event::MessageKeys, exception::Exception, scope::ScopeFacts},
@@ -51,7 +51,7 @@ pub struct Profile {
     /// Plain HTTP.
     pub http: HttpRules,
     /// The answers to a client that breaks RFC 6455.
-    pub violation: Violation,
+    pub violation: ViolationAnswers,
     /// Pings of the server's own.
     pub keepalive: Keepalive,
     /// The server's acts while an app keeps the event loop to itself.
@@ -75,13 +75,13 @@ pub struct KnownDifference {
     pub reason: String,
     /// Whether programs in it are performed.
     #[serde(default)]
-    pub programs: Programs,
+    pub programs: SequencePrograms,
 }
 
 /// Whether programs in a situation are performed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Programs {
+pub enum SequencePrograms {
     /// They are, and may differ.
     #[default]
     Performed,
@@ -131,11 +131,11 @@ pub enum Situation {
 #[serde(deny_unknown_fields)]
 pub struct Sequence {
     /// How it knows where a WebSocket stands.
-    pub keeps: Keeps,
+    pub keeps: StateTracking,
     /// The keys of a `websocket.receive`.
     pub message_keys: MessageKeys,
     /// How far it reads ahead of an application that does not receive.
-    pub reads: Reads,
+    pub reads: ReadAhead,
     /// When the head of a denial response goes out.
     pub denial_start: Start,
     /// The bytes behind the server's own answer to an application that returned before the accept.
@@ -219,7 +219,7 @@ pub struct Sequence {
 /// How a server knows where a WebSocket stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Keeps {
+pub enum StateTracking {
     /// By one state.
     State,
     /// By one state, and the connection lasts as long as the call (hypercorn's `ws_stream.py`): a refusal or a close ends it
@@ -243,7 +243,7 @@ pub enum AfterReturns {
 /// How far a server reads ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Reads {
+pub enum ReadAhead {
     /// Nothing while a message waits for the application: neither a close nor the end of the stream is noticed.
     OneMessage,
     /// On.
@@ -408,7 +408,7 @@ pub struct Handshake {
 
 impl Handshake {
     /// Every answer it refuses a request with.
-    pub fn refusals(&self) -> impl Iterator<Item = &Answer> {
+    pub fn refusals(&self) -> impl Iterator<Item = &RefusalAnswer> {
         let all = [
             &self.upgrade,
             &self.missing_key,
@@ -440,13 +440,13 @@ pub enum Reception {
     /// As a plain HTTP request.
     Http,
     /// Not at all: this answer, and the application is not called.
-    Refused(Answer),
+    Refused(RefusalAnswer),
 }
 
 /// The answer that the client gets.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawEffect")]
-pub enum Answer {
+pub enum RefusalAnswer {
     /// An HTTP answer, after which the connection closes.
     Http {
         /// The status code.
@@ -478,10 +478,10 @@ pub enum Effect {
         /// The exception. `{code}` and `{type}` in its text stand for the close code and the event's type.
         exception: Exception,
         /// The server's answer beside it; `None` where the client's view follows from the exception alone.
-        then: Option<Answer>,
+        then: Option<RefusalAnswer>,
     },
     /// The server acts by itself.
-    Answers(Answer),
+    Answers(RefusalAnswer),
     /// Nothing: the event is dropped, or passed on as it is.
     Ignored,
     /// The close reason is cut to what fits, and the close goes out.
@@ -491,7 +491,7 @@ pub enum Effect {
 impl Effect {
     /// Returns the client's immediate answer, and whether the application's call raises as well; `None` if there is no
     /// immediate answer.
-    pub fn answer(&self) -> Option<(&Answer, bool)> {
+    pub fn answer(&self) -> Option<(&RefusalAnswer, bool)> {
         match self {
             Effect::Raises { then, .. } => then.as_ref().map(|answer| (answer, true)),
             Effect::Answers(answer) => Some((answer, false)),
@@ -505,11 +505,11 @@ impl Effect {
 #[serde(deny_unknown_fields)]
 pub struct BeforeAccept {
     /// The application raises.
-    pub raises: Answer,
+    pub raises: RefusalAnswer,
     /// The application returns.
-    pub returns: Answer,
+    pub returns: RefusalAnswer,
     /// The application sends a close.
-    pub close: Answer,
+    pub close: RefusalAnswer,
     /// The application sends a denial response.
     pub denial: Denial,
     /// The application sends a message.
@@ -535,9 +535,9 @@ pub enum Denial {
 #[serde(deny_unknown_fields)]
 pub struct AfterAccept {
     /// The application raises.
-    pub raises: Answer,
+    pub raises: RefusalAnswer,
     /// The application returns without a close.
-    pub returns: Answer,
+    pub returns: RefusalAnswer,
     /// The application accepts again.
     pub accept_again: Effect,
     /// The application sends after its own close.
@@ -625,13 +625,13 @@ pub enum CloseEcho {
 #[serde(deny_unknown_fields)]
 pub struct HttpRules {
     /// The application raises before it answered.
-    pub raises: Answer,
+    pub raises: RefusalAnswer,
     /// The application returns before it answered.
-    pub returns: Answer,
+    pub returns: RefusalAnswer,
     /// When the head of an answer goes out.
     pub start: Start,
     /// The application raises, or returns, in the middle of its answer.
-    pub ends_after_start: Answer,
+    pub ends_after_start: RefusalAnswer,
     /// An answer whose whole body comes in one event and announces no length.
     pub without_length: WithoutLength,
     /// The body ends before its announced length: what `send` does.
@@ -663,17 +663,17 @@ pub enum WithoutLength {
 /// The answers to a client that breaks RFC 6455. The stream ends right behind each.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Violation {
+pub struct ViolationAnswers {
     /// For a frame that breaks the framing rules.
-    pub protocol: Answer,
+    pub protocol: RefusalAnswer,
     /// For a close frame with a code that may not stand in one.
-    pub close_code: Answer,
+    pub close_code: RefusalAnswer,
     /// For text that is not UTF-8.
-    pub payload: Answer,
+    pub payload: RefusalAnswer,
     /// When that is noticed in a message of many fragments.
     pub text: TextCheck,
     /// For a message over 16 MiB.
-    pub too_big: Answer,
+    pub too_big: RefusalAnswer,
     /// When that is noticed of a frame.
     pub length: LengthCheck,
     /// Violations of the framing rules that this server refuses and others do not.
@@ -723,7 +723,7 @@ pub struct Keepalive {
     /// How long a pong may take, in milliseconds; 0 for no limit.
     pub pong_timeout_ms: u64,
     /// The client's answer after that.
-    pub expired: Answer,
+    pub expired: RefusalAnswer,
     /// The code the application sees after that.
     pub application_sees: u16,
 }
@@ -783,17 +783,17 @@ pub struct Shutdown {
     /// The fate of a client that connects now.
     pub connects: Connects,
     /// An upgrade that the application has not decided.
-    pub pending: Stop,
+    pub pending: StopFate,
     /// The code the application sees on such an upgrade; `None` when it is told nothing.
     pub pending_sees: Option<u16>,
     /// The effect of `send` on such an upgrade then.
     pub pending_send: Effect,
     /// An accepted WebSocket.
-    pub open: Stop,
+    pub open: StopFate,
     /// The code the application sees on it; `None` when it is told nothing.
     pub open_sees: Option<u16>,
     /// A plain request that is not answered yet.
-    pub request: Stop,
+    pub request: StopFate,
     /// Whether the application's call is cancelled, or ends with the process, when its client was answered; otherwise the
     /// server waits for it.
     pub cancels: bool,
@@ -814,19 +814,19 @@ pub enum Connects {
 /// The fate of a call when the server is told to stop.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawStop")]
-pub enum Stop {
+pub enum StopFate {
     /// It goes on as if nothing had happened.
     GoesOn,
     /// The client gets this at once.
-    Answers(Answer),
+    Answers(RefusalAnswer),
 }
 
-impl Stop {
+impl StopFate {
     /// Returns the client's answer; `None` if the call goes on.
-    pub fn answer(&self) -> Option<&Answer> {
+    pub fn answer(&self) -> Option<&RefusalAnswer> {
         match self {
-            Stop::Answers(answer) => Some(answer),
-            Stop::GoesOn => None,
+            StopFate::Answers(answer) => Some(answer),
+            StopFate::GoesOn => None,
         }
     }
 }
@@ -882,7 +882,7 @@ impl TryFrom<RawReception> for Reception {
             RawReception::Name(name) => {
                 Err(format!("unknown reception `{name}`, expected `accepted`, `http` or an answer"))
             }
-            RawReception::Answer(raw) => Answer::try_from(raw).map(Reception::Refused),
+            RawReception::Answer(raw) => RefusalAnswer::try_from(raw).map(Reception::Refused),
         }
     }
 }
@@ -907,30 +907,30 @@ impl TryFrom<RawBoth> for Both {
     }
 }
 
-impl TryFrom<RawStop> for Stop {
+impl TryFrom<RawStop> for StopFate {
     type Error = String;
 
     fn try_from(raw: RawStop) -> Result<Self, String> {
         match raw {
-            RawStop::Name(name) if name == "goes-on" => Ok(Stop::GoesOn),
+            RawStop::Name(name) if name == "goes-on" => Ok(StopFate::GoesOn),
             RawStop::Name(name) => Err(format!("unknown stop `{name}`, expected `goes-on` or an answer")),
-            RawStop::Answer(raw) => Answer::try_from(raw).map(Stop::Answers),
+            RawStop::Answer(raw) => RefusalAnswer::try_from(raw).map(StopFate::Answers),
         }
     }
 }
 
-impl TryFrom<RawEffect> for Answer {
+impl TryFrom<RawEffect> for RefusalAnswer {
     type Error = String;
 
     fn try_from(raw: RawEffect) -> Result<Self, String> {
         match raw.answer.as_deref() {
             Some("http") if (100..=599).contains(&raw.status) => {
-                Ok(Answer::Http { status: raw.status, content_type: raw.content_type, body: raw.body })
+                Ok(RefusalAnswer::Http { status: raw.status, content_type: raw.content_type, body: raw.body })
             }
             Some("http") => Err("an `http` answer needs a `status` from 100 to 599".to_owned()),
-            Some("close") => Ok(Answer::Close { code: raw.code.map(CloseCode), reason: raw.reason }),
-            Some("drop") => Ok(Answer::Drop),
-            Some("hang") => Ok(Answer::Hang),
+            Some("close") => Ok(RefusalAnswer::Close { code: raw.code.map(CloseCode), reason: raw.reason }),
+            Some("drop") => Ok(RefusalAnswer::Drop),
+            Some("hang") => Ok(RefusalAnswer::Hang),
             other => Err(format!(
                 "unknown answer `{}`, expected one of `http`, `close`, `drop`, `hang`",
                 other.unwrap_or_default()
@@ -948,15 +948,15 @@ impl TryFrom<RawEffect> for Effect {
                 let (type_name, message) = text.split_once(": ").unwrap_or((text, ""));
                 let then = match raw.then.as_deref() {
                     None => None,
-                    Some("drop") => Some(Answer::Drop),
-                    Some("hang") => Some(Answer::Hang),
+                    Some("drop") => Some(RefusalAnswer::Drop),
+                    Some("hang") => Some(RefusalAnswer::Hang),
                     Some(other) => return Err(format!("unknown `then` `{other}`, expected one of `drop`, `hang`")),
                 };
                 Ok(Effect::Raises { exception: Exception::new(type_name, message), then })
             }
             (None, Some("ignored")) => Ok(Effect::Ignored),
             (None, Some("truncated")) => Ok(Effect::Truncated),
-            (None, Some(_)) => Answer::try_from(raw).map(Effect::Answers),
+            (None, Some(_)) => RefusalAnswer::try_from(raw).map(Effect::Answers),
             _ => Err("an effect has either `raises` or `answer`".to_owned()),
         }
     }

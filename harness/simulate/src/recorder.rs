@@ -17,24 +17,24 @@ use crate::link::Receiving;
 use relapse_core::{
     fault::Place,
     plan::Plan,
-    record::transcript::{Event, Level, PROCESS, Party, Transcript, What},
+    record::transcript::{Actor, Event, EventKind, Level, PROCESS, Transcript},
 };
 
 /// The transcript of a run in the making, shared by every actor.
 #[derive(Debug, Clone)]
-pub struct Recorder(Arc<Shared>);
+pub struct Recorder(Arc<RecorderState>);
 
 #[derive(Debug)]
-struct Shared {
+struct RecorderState {
     start: Instant,
     plan: Plan,
-    tally: Arc<Mutex<Tally>>,
-    ledger: Mutex<Ledger>,
-    tap: Option<Tap>,
+    tally: Arc<Mutex<FaultCounters>>,
+    ledger: Mutex<EventLog>,
+    tap: Option<EventSink>,
 }
 
 #[derive(Debug)]
-struct Ledger {
+struct EventLog {
     events: Vec<Event>,
     /// The step that the client of an exchange is performing, counted from 1.
     steps: BTreeMap<usize, usize>,
@@ -53,7 +53,7 @@ enum Writes {
 
 /// How often the faults of a plan had an occasion, and how often they acted.
 #[derive(Debug)]
-pub struct Tally {
+pub struct FaultCounters {
     occasions: Vec<u32>,
     fired: Vec<u32>,
     chance: fastrand::Rng,
@@ -63,12 +63,12 @@ pub struct Tally {
     is_paused: bool,
 }
 
-impl Tally {
+impl FaultCounters {
     /// Nothing has acted. Chance comes from the seed.
-    pub fn new(seed: u64) -> Tally {
+    pub fn new(seed: u64) -> FaultCounters {
         // The faults' own chance, apart from that of masks and keys.
         let chance = fastrand::Rng::with_seed(seed ^ 0xFA17);
-        Tally { occasions: Vec::new(), fired: Vec::new(), chance, disarmed: BTreeSet::new(), is_paused: false }
+        FaultCounters { occasions: Vec::new(), fired: Vec::new(), chance, disarmed: BTreeSet::new(), is_paused: false }
     }
 
     /// Makes room for a plan with this number of faults.
@@ -105,16 +105,16 @@ impl Tally {
 
 /// Gets every event of a recorder that keeps none.
 #[derive(Clone)]
-pub struct Tap(Arc<dyn Fn(Event) + Send + Sync>);
+pub struct EventSink(Arc<dyn Fn(Event) + Send + Sync>);
 
-impl Tap {
+impl EventSink {
     /// Gives each event to a function.
-    pub fn new(take: impl Fn(Event) + Send + Sync + 'static) -> Tap {
-        Tap(Arc::new(take))
+    pub fn new(take: impl Fn(Event) + Send + Sync + 'static) -> EventSink {
+        EventSink(Arc::new(take))
     }
 }
 
-impl fmt::Debug for Tap {
+impl fmt::Debug for EventSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tap")
     }
@@ -122,7 +122,7 @@ impl fmt::Debug for Tap {
 
 /// The recorder's hand for one exchange.
 #[derive(Debug, Clone)]
-pub struct Scribe {
+pub struct ExchangeRecorder {
     recorder: Recorder,
     exchange: usize,
     /// The exchange that began the connection.
@@ -135,18 +135,18 @@ pub struct Scribe {
 impl Recorder {
     /// An empty transcript that begins now.
     pub fn new(plan: Plan) -> Recorder {
-        let mut tally = Tally::new(plan.seed);
+        let mut tally = FaultCounters::new(plan.seed);
         tally.grow(plan.faults.len());
-        let ledger = Ledger { events: Vec::with_capacity(64), steps: BTreeMap::new(), following: BTreeMap::new() };
+        let ledger = EventLog { events: Vec::with_capacity(64), steps: BTreeMap::new(), following: BTreeMap::new() };
         let tally = Arc::new(Mutex::new(tally));
-        Recorder(Arc::new(Shared { start: Instant::now(), plan, tally, ledger: Mutex::new(ledger), tap: None }))
+        Recorder(Arc::new(RecorderState { start: Instant::now(), plan, tally, ledger: Mutex::new(ledger), tap: None }))
     }
 
     /// A recorder that keeps nothing and gives each event away as it comes. Its faults share their count with others,
     /// and their time begins at `start`.
-    pub fn passing_on(plan: Plan, tally: Arc<Mutex<Tally>>, start: Instant, tap: Tap) -> Recorder {
-        let ledger = Ledger { events: Vec::new(), steps: BTreeMap::new(), following: BTreeMap::new() };
-        Recorder(Arc::new(Shared { start, plan, tally, ledger: Mutex::new(ledger), tap: Some(tap) }))
+    pub fn passing_on(plan: Plan, tally: Arc<Mutex<FaultCounters>>, start: Instant, tap: EventSink) -> Recorder {
+        let ledger = EventLog { events: Vec::new(), steps: BTreeMap::new(), following: BTreeMap::new() };
+        Recorder(Arc::new(RecorderState { start, plan, tally, ledger: Mutex::new(ledger), tap: Some(tap) }))
     }
 
     /// The plan of the run.
@@ -160,8 +160,8 @@ impl Recorder {
     }
 
     /// A hand for an exchange.
-    pub fn scribe(&self, exchange: usize) -> Scribe {
-        Scribe {
+    pub fn scribe(&self, exchange: usize) -> ExchangeRecorder {
+        ExchangeRecorder {
             recorder: self.clone(),
             exchange,
             connection: exchange,
@@ -191,37 +191,37 @@ impl Recorder {
             .iter()
             .filter(|event| event.exchange != PROCESS)
             .map(|event| match event.what {
-                What::Called { .. } => 1,
-                What::Returned | What::Raised(_) => -1,
+                EventKind::Called { .. } => 1,
+                EventKind::Returned | EventKind::Raised(_) => -1,
                 _ => 0,
             })
             .sum();
         calls > 0
     }
 
-    fn tally(&self) -> MutexGuard<'_, Tally> {
+    fn tally(&self) -> MutexGuard<'_, FaultCounters> {
         // A poisoned lock is at most one count short; use it anyway.
         self.0.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    fn ledger(&self) -> MutexGuard<'_, EventLog> {
         // An actor that panicked while recording left a whole event or none behind.
         self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Scribe {
+impl ExchangeRecorder {
     /// Writes down one thing.
-    pub fn record(&self, party: Party, what: What) {
+    pub fn record(&self, party: Actor, what: EventKind) {
         self.record_as_of(self.recorder.elapsed(), party, what);
     }
 
     /// Writes down one thing that was settled at an earlier time.
-    pub fn record_as_of(&self, at: Duration, party: Party, what: What) {
+    pub fn record_as_of(&self, at: Duration, party: Actor, what: EventKind) {
         let event = Event { at, exchange: self.exchange(), party, what };
         match &self.recorder.0.tap {
             None => self.recorder.ledger().events.push(event),
-            Some(Tap(take)) => take(event),
+            Some(EventSink(take)) => take(event),
         }
     }
 
@@ -231,8 +231,8 @@ impl Scribe {
     }
 
     /// The same transcript, for what belongs to the process and to no exchange.
-    pub fn of_process(&self) -> Scribe {
-        Scribe { exchange: PROCESS, writes: Writes::This, ..self.clone() }
+    pub fn of_process(&self) -> ExchangeRecorder {
+        ExchangeRecorder { exchange: PROCESS, writes: Writes::This, ..self.clone() }
     }
 
     /// The exchange it writes for.
@@ -248,16 +248,16 @@ impl Scribe {
 
     /// A hand for the request with this number, counted from 0, of the connection that this exchange began. Where the
     /// client says nothing of a further one, it belongs to the first.
-    pub fn of_request(&self, number: usize) -> Scribe {
+    pub fn of_request(&self, number: usize) -> ExchangeRecorder {
         let following = || self.recorder.ledger().following.get(&self.connection)?.get(number.checked_sub(1)?).copied();
         let exchange = following().unwrap_or(self.connection);
-        Scribe { exchange, writes: Writes::This, ..self.clone() }
+        ExchangeRecorder { exchange, writes: Writes::This, ..self.clone() }
     }
 
     /// The same hand, for a connection whose client receives in this way.
     #[must_use]
-    pub fn receiving_as(self, receiving: Receiving) -> Scribe {
-        Scribe { receiving, ..self }
+    pub fn receiving_as(self, receiving: Receiving) -> ExchangeRecorder {
+        ExchangeRecorder { receiving, ..self }
     }
 
     /// How the client of the connection receives.
@@ -271,8 +271,8 @@ impl Scribe {
     }
 
     /// A hand for whichever exchange began last on the connection that this one began.
-    pub fn of_connection(&self) -> Scribe {
-        Scribe { writes: Writes::Latest, ..self.clone() }
+    pub fn of_connection(&self) -> ExchangeRecorder {
+        ExchangeRecorder { writes: Writes::Latest, ..self.clone() }
     }
 
     /// Whether the plan has a fault for this place.
@@ -320,9 +320,9 @@ impl Scribe {
     }
 
     /// Writes down that a fault acted.
-    pub fn fired(&self, index: usize, party: Party, detail: String) {
+    pub fn fired(&self, index: usize, party: Actor, detail: String) {
         self.recorder.tally().fired[index] += 1;
-        self.record(party, What::FaultFired { index, detail, operation: None });
+        self.record(party, EventKind::FaultFired { index, detail, operation: None });
     }
 
     /// Writes down that a fault acted on a call of a dependency.
@@ -336,16 +336,16 @@ impl Scribe {
             }
             _ => kind.to_string(),
         };
-        self.record(Party::Dependency, What::FaultFired { index, detail, operation: Some(operation) });
+        self.record(Actor::Dependency, EventKind::FaultFired { index, detail, operation: Some(operation) });
     }
 
     /// The hand for the exchange that is being polled right now, if any.
-    pub fn current() -> Option<Scribe> {
+    pub fn current() -> Option<ExchangeRecorder> {
         CURRENT.with_borrow(Clone::clone)
     }
 
     /// Does something with that hand, without taking hold of it.
-    pub fn with_current<T>(act: impl FnOnce(&Scribe) -> T) -> Option<T> {
+    pub fn with_current<T>(act: impl FnOnce(&ExchangeRecorder) -> T) -> Option<T> {
         CURRENT.with_borrow(|scribe| scribe.as_ref().map(act))
     }
 
@@ -363,7 +363,7 @@ impl Scribe {
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Scribe>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<ExchangeRecorder>> = const { RefCell::new(None) };
 }
 
 /// The log: a tracing layer that writes each record into the exchange that is being polled.
@@ -385,17 +385,17 @@ impl<S: tracing::Subscriber> Layer<S> for LogLedger {
         };
         CURRENT.with_borrow(|scribe| {
             if let Some(scribe) = scribe {
-                let mut message = Message(String::new());
+                let mut message = CapturedMessage(String::new());
                 event.record(&mut message);
-                scribe.record(Party::Application, What::Logged { level, message: message.0 });
+                scribe.record(Actor::Application, EventKind::Logged { level, message: message.0 });
             }
         });
     }
 }
 
-struct Message(String);
+struct CapturedMessage(String);
 
-impl Visit for Message {
+impl Visit for CapturedMessage {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             let _ = write!(self.0, "{value:?}");

@@ -47,12 +47,12 @@ struct AgentEvent<'a> {
     critical: bool,
     attempt: Option<u32>,
     #[serde(flatten)]
-    detail: Detail<'a>,
+    detail: EventDetail<'a>,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Detail<'a> {
+enum EventDetail<'a> {
     Started { agent_name: &'a str, task_description: &'a str },
     Thinking { reasoning: &'a str },
     Executing { tool_name: &'a str, parameters: Parameters<'a> },
@@ -132,11 +132,11 @@ impl Backend {
             _ => (user, thread),
         };
         let details = [
-            Detail::Started { agent_name: "triage", task_description: task },
-            Detail::Thinking { reasoning: "Looking for what the request needs." },
-            Detail::Executing { tool_name: "search", parameters: Parameters { query: task } },
-            Detail::Completed { tool_name: "search", results: "nothing found", duration: 0.0, success: true },
-            Detail::Finished { status: "completed", final_response: "Done." },
+            EventDetail::Started { agent_name: "triage", task_description: task },
+            EventDetail::Thinking { reasoning: "Looking for what the request needs." },
+            EventDetail::Executing { tool_name: "search", parameters: Parameters { query: task } },
+            EventDetail::Completed { tool_name: "search", results: "nothing found", duration: 0.0, success: true },
+            EventDetail::Finished { status: "completed", final_response: "Done." },
         ];
         for (name, detail) in messages::AGENT_EVENTS.into_iter().zip(details) {
             let attempt = self.reach_bridge().await?;

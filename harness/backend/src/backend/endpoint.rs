@@ -10,14 +10,14 @@ use super::{
     Backend,
     credentials::{self, Claimed},
     exception_guard::sends_private_codes_only,
-    lifecycle::{Lifecycle, State as Life},
+    lifecycle::{Lifecycle, LifecycleState as Life},
     limits, lock, messages,
     modes::Mode,
     readiness::Readiness,
     settings::SecretSource,
-    startup::Phase,
-    token::{self, Refusal, Verified},
-    websocket::{State, WebSocket, is_disconnect},
+    startup::StartPhase,
+    token::{self, TokenRefusal, Verified},
+    websocket::{SocketState, WebSocket, is_disconnect},
     within,
 };
 use crate::{defect::Defect, dependency::Dependency};
@@ -65,7 +65,7 @@ fn receive_timeout(environment: Environment) -> Duration {
 }
 
 /// Whether the receive loop goes on.
-enum Next {
+enum LoopNext {
     Receive,
     Stop,
 }
@@ -73,13 +73,13 @@ enum Next {
 /// The reason why an upgrade is denied.
 pub(super) enum Denied {
     /// The credential.
-    Refused(Refusal),
+    Refused(TokenRefusal),
     /// Something that is needed to tell.
     NotReady(&'static str),
 }
 
-impl From<Refusal> for Denied {
-    fn from(refusal: Refusal) -> Denied {
+impl From<TokenRefusal> for Denied {
+    fn from(refusal: TokenRefusal) -> Denied {
         Denied::Refused(refusal)
     }
 }
@@ -130,7 +130,7 @@ impl Backend {
             let text = "extract_websocket_user_context() got an unexpected keyword argument 'require_pre_auth'";
             return Err(Exception::type_error(text));
         }
-        if self.revision.has(Defect::QueuedBeforeStartup) && self.startup().phase < Phase::Services {
+        if self.revision.has(Defect::QueuedBeforeStartup) && self.startup().phase < StartPhase::Services {
             sleep(STARTUP_WAIT).await;
             tracing::warn!("connection queued until the services phase");
             // The queue remembers the connection; its endpoint is done.
@@ -252,7 +252,11 @@ impl Backend {
         let outside_production = self.environment() != Environment::Production;
         if self.revision.has(Defect::DemoByDefault) && self.settings.demo.unwrap_or(true) {
             // The level DEMO, which production forbids.
-            return if outside_production { Ok("demo-user-001".to_owned()) } else { Err(Refusal::Validation.into()) };
+            return if outside_production {
+                Ok("demo-user-001".to_owned())
+            } else {
+                Err(TokenRefusal::Validation.into())
+            };
         }
         let strict = self.authenticate_strictly(presented).await;
         if let (true, Ok(user)) = (caches, &strict) {
@@ -303,36 +307,36 @@ impl Backend {
         let mut user = None;
         for (name, is_revoked) in verified {
             if is_revoked || user.as_ref().is_some_and(|user| *user != name) {
-                return Err(Refusal::Validation.into());
+                return Err(TokenRefusal::Validation.into());
             }
             user = Some(name);
         }
-        user.ok_or_else(|| Refusal::Format.into())
+        user.ok_or_else(|| TokenRefusal::Format.into())
     }
 
     /// Verifies credentials locally, without a call to another service: each one's user, and whether it is known as
     /// revoked.
-    pub(super) fn verify_all(&self, presented: &[Claimed]) -> Result<Vec<(String, bool)>, Refusal> {
-        let key = self.key().ok_or(Refusal::Validation)?;
+    pub(super) fn verify_all(&self, presented: &[Claimed]) -> Result<Vec<(String, bool)>, TokenRefusal> {
+        let key = self.key().ok_or(TokenRefusal::Validation)?;
         if presented.is_empty() {
-            return Err(Refusal::Format);
+            return Err(TokenRefusal::Format);
         }
         let verify = |claimed: &Claimed| match claimed {
             Claimed::Token(token) => token::verify(token, key, self.now(), self.environment())
                 .map(|verified: Verified| (verified.user.clone(), verified.is_revoked())),
             Claimed::Ticket(id) => {
                 let user = self.tickets().find(id, self.now()).map(|ticket| ticket.user.clone());
-                user.map(|user| (user, false)).ok_or(Refusal::Validation)
+                user.map(|user| (user, false)).ok_or(TokenRefusal::Validation)
             }
         };
         presented.iter().map(verify).collect()
     }
 
     /// Spends the tickets among the credentials, now that everything else holds. Another session may have been quicker.
-    fn spend(&self, presented: &[Claimed]) -> Result<(), Refusal> {
+    fn spend(&self, presented: &[Claimed]) -> Result<(), TokenRefusal> {
         for claimed in presented {
             if let Claimed::Ticket(id) = claimed {
-                self.tickets().redeem(id, self.now()).ok_or(Refusal::Validation)?;
+                self.tickets().redeem(id, self.now()).ok_or(TokenRefusal::Validation)?;
             }
         }
         Ok(())
@@ -356,11 +360,11 @@ impl Backend {
         within(REVOCATION_LIMIT, attempts).await.unwrap_or_else(|| Err("no answer in time".to_owned()))
     }
 
-    async fn refuse(&self, websocket: &mut WebSocket, mode: Mode, refusal: Refusal) -> Result<(), Exception> {
+    async fn refuse(&self, websocket: &mut WebSocket, mode: Mode, refusal: TokenRefusal) -> Result<(), Exception> {
         let (code, text) = match refusal {
-            Refusal::Format => ("NO_TOKEN", "No usable credential was presented."),
-            Refusal::Validation => ("VALIDATION_FAILED", "The credential is not valid."),
-            Refusal::Expired => ("TOKEN_EXPIRED", "The credential has expired."),
+            TokenRefusal::Format => ("NO_TOKEN", "No usable credential was presented."),
+            TokenRefusal::Validation => ("VALIDATION_FAILED", "The credential is not valid."),
+            TokenRefusal::Expired => ("TOKEN_EXPIRED", "The credential has expired."),
         };
         if mode == Mode::Isolated && self.revision.has(Defect::IsolatedRefusalTooLong) {
             return self.refuse_with_everything_known(websocket, code).await;
@@ -525,7 +529,7 @@ impl Backend {
         }
         let reported = self.report_failed_setup(websocket).await;
         // The clean-up runs whatever became of the report.
-        if websocket.application_state() == State::Connected {
+        if websocket.application_state() == SocketState::Connected {
             websocket.close(CloseCode::NORMAL.0, format!("{} cleanup", mode.name())).await?;
         }
         reported?;
@@ -569,7 +573,7 @@ impl Backend {
                     continue;
                 }
                 // After a close of its own the framework lets no application receive.
-                Err(exception) if websocket.application_state() != State::Connected => {
+                Err(exception) if websocket.application_state() != SocketState::Connected => {
                     tracing::error!("error in message loop: {exception}");
                     break;
                 }
@@ -579,8 +583,8 @@ impl Backend {
             let next = self.answer(websocket, user, &text).await?;
             life.advance(Life::Idle)?;
             match next {
-                Next::Receive => {}
-                Next::Stop => websocket.close(CloseCode::NORMAL.0, "").await?,
+                LoopNext::Receive => {}
+                LoopNext::Stop => websocket.close(CloseCode::NORMAL.0, "").await?,
             }
         }
         Ok(())
@@ -588,41 +592,41 @@ impl Backend {
 
     /// Whether another message can come: neither side has closed.
     fn may_receive(&self, websocket: &WebSocket) -> bool {
-        let client_is_there = websocket.client_state() == State::Connected;
+        let client_is_there = websocket.client_state() == SocketState::Connected;
         let own_side_is_open =
-            websocket.application_state() == State::Connected || self.revision.has(Defect::ReceiveAfterOwnClose);
+            websocket.application_state() == SocketState::Connected || self.revision.has(Defect::ReceiveAfterOwnClose);
         client_is_there && own_side_is_open
     }
 
-    async fn answer(&self, websocket: &mut WebSocket, user: &str, text: &str) -> Result<Next, Exception> {
+    async fn answer(&self, websocket: &mut WebSocket, user: &str, text: &str) -> Result<LoopNext, Exception> {
         if self.revision.has(Defect::HandlerIsAFunction) {
             return Err(Exception::attribute_error("function", "can_handle"));
         }
         if text.len() > MESSAGE_BYTES_MAX {
             if self.revision.has(Defect::OversizeMessageDropped) {
-                return Ok(Next::Receive);
+                return Ok(LoopNext::Receive);
             }
             let error = messages::error(self, "MESSAGE_TOO_LARGE", "A message may have 8192 bytes.");
             websocket.send_text(error).await?;
-            return Ok(Next::Receive);
+            return Ok(LoopNext::Receive);
         }
         let limit = limits::messages_max(self.environment());
         let wait = self.limits().message(user, limit);
         if let Some(wait) = wait {
             let text = format!("A user may send {limit} messages a minute. Try again in {} s.", wait.as_secs() + 1);
             websocket.send_text(messages::error(self, "RATE_LIMITED", &text)).await?;
-            return Ok(Next::Receive);
+            return Ok(LoopNext::Receive);
         }
         let Ok(Json::Object(request)) = serde_json::from_str(text) else {
             websocket.send_text(messages::error(self, "JSON_PARSE_ERROR", "Invalid JSON format")).await?;
-            return Ok(Next::Receive);
+            return Ok(LoopNext::Receive);
         };
         let request = Json::Object(request);
         if request.get("jsonrpc").and_then(Json::as_str) == Some("2.0") && request.get("method").is_some() {
             let result = json!({ "status": "processed", "method": request["method"] });
             let answer = json!({ "jsonrpc": "2.0", "result": result, "id": request.get("id") });
             websocket.send_text(messages::to_text(&answer)).await?;
-            return Ok(Next::Receive);
+            return Ok(LoopNext::Receive);
         }
         let name = request.get("type").and_then(Json::as_str).unwrap_or_default();
         let stamp = self.timestamp();
@@ -634,14 +638,14 @@ impl Backend {
             "disconnect" => json!({ "type": "disconnect_acknowledged", "timestamp": stamp, "user_id": user }),
             "user_message" | "chat" | "agent_request" | "start_agent" => {
                 self.answer_agent_request(websocket, user, &request).await?;
-                return Ok(Next::Receive);
+                return Ok(LoopNext::Receive);
             }
             "agent_task" => {
                 for name in ["agent_task_ack", "agent_response_chunk", "agent_response_complete"] {
                     let frame = json!({ "type": name, "timestamp": stamp, "user_id": user });
                     websocket.send_text(messages::to_text(&frame)).await?;
                 }
-                return Ok(Next::Receive);
+                return Ok(LoopNext::Receive);
             }
             other if self.revision.has(Defect::UnknownTypeRaises) => {
                 return Err(Exception::new("ValueError", format!("Unknown message type: '{other}'")));
@@ -655,7 +659,7 @@ impl Backend {
             }),
         };
         websocket.send_text(messages::to_text(&reply)).await?;
-        Ok(if name == "disconnect" { Next::Stop } else { Next::Receive })
+        Ok(if name == "disconnect" { LoopNext::Stop } else { LoopNext::Receive })
     }
 }
 

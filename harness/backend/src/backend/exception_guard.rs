@@ -2,7 +2,7 @@
 
 use super::{
     Backend, messages,
-    websocket::{State, WebSocket, is_disconnect},
+    websocket::{SocketState, WebSocket, is_disconnect},
 };
 use crate::defect::Defect;
 use relapse_core::{
@@ -26,7 +26,7 @@ impl Backend {
         if exception.is_cancellation() {
             return Err(exception);
         }
-        if self.revision.has(Defect::GuardRunsTwice) && websocket.application_state() == State::Connecting {
+        if self.revision.has(Defect::GuardRunsTwice) && websocket.application_state() == SocketState::Connecting {
             tracing::error!("exception in WebSocket endpoint: {exception}");
             // "Fall back to the unprotected application".
             if let Err(second) = self.route(websocket).await {
@@ -34,7 +34,7 @@ impl Backend {
             }
             return Ok(());
         }
-        if websocket.application_state() != State::Connected {
+        if websocket.application_state() != SocketState::Connected {
             // Before the accept the server's own answer is the honest one.
             return Err(exception);
         }

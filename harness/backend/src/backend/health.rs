@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use super::{Backend, readiness::Readiness};
 use crate::defect::Defect;
 
-type Service = Extension<Arc<Backend>>;
+type HealthService = Extension<Arc<Backend>>;
 
 /// Whether the service can do its work: its start, its configuration, and everything it depends on.
-pub(super) async fn health(Extension(service): Service, headers: HeaderMap) -> Response {
+pub(super) async fn health(Extension(service): HealthService, headers: HeaderMap) -> Response {
     if service.revision.has(Defect::HealthConstant) {
         return Json(json!({ "status": "ok" })).into_response();
     }
@@ -40,7 +40,7 @@ pub(super) async fn health(Extension(service): Service, headers: HeaderMap) -> R
 }
 
 /// Whether the service has started, whatever it depends on does now.
-pub(super) async fn startup(Extension(service): Service) -> Response {
+pub(super) async fn startup(Extension(service): HealthService) -> Response {
     starting(&service).unwrap_or_else(|| Json(json!({ "status": "healthy", "startup_complete": true })).into_response())
 }
 
@@ -54,7 +54,7 @@ pub(super) async fn preflight() -> Json<Value> {
 }
 
 /// Whether sessions can be opened.
-pub(super) async fn websocket(Extension(service): Service) -> Response {
+pub(super) async fn websocket(Extension(service): HealthService) -> Response {
     let readiness = service.readiness().await;
     let is_ready = readiness.is_ready();
     let body = json!({

@@ -20,7 +20,7 @@ use relapse_core::{
     },
     wire::head::{Headers, field, header as find},
 };
-use relapse_simulate::application::{Promise, Receive, SendEvent};
+use relapse_simulate::application::{BoxFuture, Receive, SendEvent};
 
 /// The largest answer of a route, in bytes.
 const RESPONSE_BYTES_MAX: usize = 1 << 20;
@@ -112,7 +112,7 @@ impl Backend {
 struct Watched(Arc<Mutex<(Box<dyn SendEvent>, bool)>>);
 
 impl SendEvent for Watched {
-    fn send(&mut self, event: Outbound) -> Promise<'_, Result<(), Exception>> {
+    fn send(&mut self, event: Outbound) -> BoxFuture<'_, Result<(), Exception>> {
         Box::pin(async {
             let mut held = self.0.lock().await;
             held.1 |= matches!(event, Outbound::ResponseStart { .. });

@@ -4,7 +4,7 @@ use relapse_core::asgi::exception::Exception;
 
 /// A connection's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum LifecycleState {
     Connecting,
     Accepted,
     Authenticated,
@@ -20,23 +20,26 @@ pub(super) enum State {
 
 /// Follows one connection's states and refuses a step that skips one.
 #[derive(Debug)]
-pub(super) struct Lifecycle(State);
+pub(super) struct Lifecycle(LifecycleState);
 
 impl Lifecycle {
     pub(super) fn new() -> Lifecycle {
-        Lifecycle(State::Connecting)
+        Lifecycle(LifecycleState::Connecting)
     }
 
-    pub(super) fn advance(&mut self, next: State) -> Result<(), Exception> {
+    pub(super) fn advance(&mut self, next: LifecycleState) -> Result<(), Exception> {
         let allowed = match (self.0, next) {
-            (State::Connecting, State::Accepted)
-            | (State::Accepted, State::Authenticated)
-            | (State::Authenticated, State::ServicesReady)
-            | (State::ServicesReady, State::ProcessingReady | State::Degraded)
-            | (State::ProcessingReady | State::Degraded | State::Idle, State::Processing)
-            | (State::Processing, State::Idle)
-            | (State::Closing, State::Closed) => true,
-            (from, State::Closing) => !matches!(from, State::Closing | State::Closed),
+            (LifecycleState::Connecting, LifecycleState::Accepted)
+            | (LifecycleState::Accepted, LifecycleState::Authenticated)
+            | (LifecycleState::Authenticated, LifecycleState::ServicesReady)
+            | (LifecycleState::ServicesReady, LifecycleState::ProcessingReady | LifecycleState::Degraded)
+            | (
+                LifecycleState::ProcessingReady | LifecycleState::Degraded | LifecycleState::Idle,
+                LifecycleState::Processing,
+            )
+            | (LifecycleState::Processing, LifecycleState::Idle)
+            | (LifecycleState::Closing, LifecycleState::Closed) => true,
+            (from, LifecycleState::Closing) => !matches!(from, LifecycleState::Closing | LifecycleState::Closed),
             _ => false,
         };
         if !allowed {
@@ -49,19 +52,30 @@ impl Lifecycle {
 
 #[cfg(test)]
 mod tests {
-    use super::{Lifecycle, State};
+    use super::{Lifecycle, LifecycleState};
 
     #[test]
     fn a_connection_skips_no_state() {
         let mut life = Lifecycle::new();
-        assert!(life.advance(State::Processing).is_err(), "nothing is processed before the set-up is over");
-        for state in [State::Accepted, State::Authenticated, State::ServicesReady, State::ProcessingReady] {
+        assert!(life.advance(LifecycleState::Processing).is_err(), "nothing is processed before the set-up is over");
+        for state in [
+            LifecycleState::Accepted,
+            LifecycleState::Authenticated,
+            LifecycleState::ServicesReady,
+            LifecycleState::ProcessingReady,
+        ] {
             life.advance(state).unwrap();
         }
-        assert!(life.advance(State::Idle).is_err(), "only processing becomes idle");
-        for state in [State::Processing, State::Idle, State::Processing, State::Closing, State::Closed] {
+        assert!(life.advance(LifecycleState::Idle).is_err(), "only processing becomes idle");
+        for state in [
+            LifecycleState::Processing,
+            LifecycleState::Idle,
+            LifecycleState::Processing,
+            LifecycleState::Closing,
+            LifecycleState::Closed,
+        ] {
             life.advance(state).unwrap();
         }
-        assert!(life.advance(State::Closing).is_err(), "what is closed stays closed");
+        assert!(life.advance(LifecycleState::Closing).is_err(), "what is closed stays closed");
     }
 }

@@ -32,13 +32,13 @@ pub(super) fn messages_max(environment: Environment) -> usize {
 
 /// The connections and managers that each user holds, and when each sent messages.
 #[derive(Debug, Default)]
-pub(super) struct Limits {
+pub(super) struct UserLimits {
     connections: BTreeMap<String, usize>,
     managers: BTreeMap<String, usize>,
     messages: BTreeMap<String, VecDeque<Instant>>,
 }
 
-impl Limits {
+impl UserLimits {
     pub(super) fn managers(&self) -> usize {
         self.managers.values().sum()
     }
@@ -88,7 +88,7 @@ fn decrease(counts: &mut BTreeMap<String, usize>, key: &str) {
 }
 
 /// One of a user's connections, for as long as it lives.
-pub(super) struct Place<'a> {
+pub(super) struct HeldConnection<'a> {
     backend: &'a Backend,
     key: String,
 }
@@ -101,11 +101,11 @@ pub(super) struct Manager<'a> {
 
 impl Backend {
     /// Takes one of the user's connections; `None` when all are taken.
-    pub(super) fn take_place(&self, user: &str, scope: &Scope) -> Option<Place<'_>> {
+    pub(super) fn take_place(&self, user: &str, scope: &Scope) -> Option<HeldConnection<'_>> {
         let key = if self.revision.has(Defect::LimitsKeyedByPort) { host_and_port(scope) } else { user.to_owned() };
         let is_free = increase(&mut self.limits().connections, &key, CONNECTIONS_MAX);
         // Made only now: a place gives itself back when it is dropped.
-        is_free.then(|| Place { backend: self, key })
+        is_free.then(|| HeldConnection { backend: self, key })
     }
 
     /// Makes the manager of a connection.
@@ -129,7 +129,7 @@ fn host_and_port(scope: &Scope) -> String {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for HeldConnection<'_> {
     fn drop(&mut self) {
         decrease(&mut lock(&self.backend.limits).connections, &self.key);
     }

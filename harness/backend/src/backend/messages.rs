@@ -22,7 +22,7 @@ struct ServerMessage<'a, T> {
 }
 
 #[derive(Serialize)]
-struct WelcomeData<'a> {
+struct WelcomePayload<'a> {
     mode: &'a str,
     user_id: String,
     connection_id: &'a str,
@@ -98,7 +98,7 @@ pub(super) fn welcome(
     degraded: &[&str],
 ) -> Result<String, Exception> {
     let user: String = user.chars().take(8).collect();
-    let data = WelcomeData {
+    let data = WelcomePayload {
         mode,
         user_id: format!("{user}..."),
         connection_id: connection,

@@ -42,16 +42,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-pub use settings::{Settings, Variables};
+pub use settings::{BackendSettings, Variables};
 
 use self::{
     agent::Registry,
     breaker::Breaker,
-    limits::Limits,
+    limits::UserLimits,
     settings::{Secret, SecretSource},
     startup::Startup,
     tickets::Tickets,
-    token::Key,
+    token::SigningKey,
     websocket::WebSocket,
 };
 use crate::{
@@ -66,7 +66,7 @@ use relapse_core::{
     client::credential::{Credential, Form, Presented},
     record::transcript::{Knowledge, Service, TargetKind},
 };
-use relapse_simulate::application::{Application, Promise, Receive, SendEvent};
+use relapse_simulate::application::{Application, BoxFuture, Receive, SendEvent};
 
 /// The service's wall clock at the start of every run, in seconds since 1970: 2026-01-01T00:00:00Z. Fixed, so that
 /// every run is the same; it goes on with tokio's clock.
@@ -79,7 +79,7 @@ pub const PORT: u16 = 8000;
 #[derive(Debug)]
 pub struct Backend {
     revision: Revision,
-    settings: Arc<Settings>,
+    settings: Arc<BackendSettings>,
     dependencies: Arc<dyn Dependencies>,
     started: Instant,
     chance: Mutex<fastrand::Rng>,
@@ -87,19 +87,19 @@ pub struct Backend {
     startup: Mutex<Startup>,
     registry: OnceLock<Registry>,
     breaker: Mutex<Breaker>,
-    limits: Mutex<Limits>,
+    limits: Mutex<UserLimits>,
     tickets: Mutex<Tickets>,
     users: Mutex<BTreeSet<String>>,
     opened: AtomicU64,
     /// The state that the shared-state defects share.
-    shared: Mutex<Shared>,
+    shared: Mutex<SharedSession>,
     /// Whom `upgrades_wait_in_line` makes wait.
     line: tokio::sync::Mutex<()>,
 }
 
 /// State that ought to belong to one session, where a defect shares it.
 #[derive(Debug, Default)]
-struct Shared {
+struct SharedSession {
     /// The user and the thread of the run that began last.
     run: Option<(String, Option<String>)>,
     /// The user of the session that was authenticated last, and until when that is remembered.
@@ -110,7 +110,7 @@ impl Backend {
     /// The service as it is when it has been up for a while. The seed decides its identifiers.
     pub fn started(
         revision: Revision,
-        settings: Arc<Settings>,
+        settings: Arc<BackendSettings>,
         dependencies: Arc<dyn Dependencies>,
         seed: u64,
     ) -> Arc<Backend> {
@@ -126,7 +126,7 @@ impl Backend {
     /// The exception that the import raises.
     pub fn import(
         revision: Revision,
-        settings: Arc<Settings>,
+        settings: Arc<BackendSettings>,
         dependencies: Arc<dyn Dependencies>,
         seed: u64,
     ) -> Result<Arc<Backend>, Exception> {
@@ -138,7 +138,12 @@ impl Backend {
         Ok(Arc::new(backend))
     }
 
-    fn new(revision: Revision, settings: Arc<Settings>, dependencies: Arc<dyn Dependencies>, seed: u64) -> Backend {
+    fn new(
+        revision: Revision,
+        settings: Arc<BackendSettings>,
+        dependencies: Arc<dyn Dependencies>,
+        seed: u64,
+    ) -> Backend {
         let mut chance = fastrand::Rng::with_seed(seed);
         let secret = match &settings.secret {
             SecretSource::Variable(secret) => OnceLock::from(secret.clone()),
@@ -261,7 +266,7 @@ impl Backend {
     }
 
     /// The key that tokens are verified with; `None` while there is none.
-    fn key(&self) -> Option<&Key> {
+    fn key(&self) -> Option<&SigningKey> {
         self.secret.get().map(|secret| &secret.key)
     }
 
@@ -283,7 +288,7 @@ impl Backend {
         lock(&self.startup)
     }
 
-    fn limits(&self) -> MutexGuard<'_, Limits> {
+    fn limits(&self) -> MutexGuard<'_, UserLimits> {
         lock(&self.limits)
     }
 
@@ -313,7 +318,7 @@ impl Application for Backend {
         scope: Scope,
         receive: Box<dyn Receive>,
         send: Box<dyn SendEvent>,
-    ) -> Promise<'static, Result<(), Exception>> {
+    ) -> BoxFuture<'static, Result<(), Exception>> {
         Box::pin(async move {
             match scope.str("type") {
                 Ok("http") => self.serve_http(scope, receive, send).await,

@@ -23,7 +23,7 @@ use super::{
     health, limits, lock,
     messages::AGENT_EVENTS,
     preflight,
-    session::Session,
+    session::SessionProperty,
     tickets::{TTL_RANGE_S, TTL_S, Ticket},
     within,
 };
@@ -42,7 +42,7 @@ const ORIGINS: [HeaderValue; 2] =
     [HeaderValue::from_static("https://app.relapse.test"), HeaderValue::from_static("http://localhost:3000")];
 
 /// The service behind the request that a handler serves.
-type Service = Extension<Arc<Backend>>;
+type RoutedService = Extension<Arc<Backend>>;
 
 /// An exception that leaves a route: it travels with the response to where ASGI can raise it.
 #[derive(Debug, Clone)]
@@ -187,7 +187,7 @@ impl Backend {
 }
 
 /// The threads of the user.
-async fn threads(Extension(service): Service, headers: HeaderMap) -> Response {
+async fn threads(Extension(service): RoutedService, headers: HeaderMap) -> Response {
     let found = async {
         let user = service.caller(&headers).await?;
         service.user_row(&user).await
@@ -199,7 +199,7 @@ async fn threads(Extension(service): Service, headers: HeaderMap) -> Response {
 }
 
 /// The route that only an authenticated user may see.
-async fn protected(Extension(service): Service, headers: HeaderMap) -> Response {
+async fn protected(Extension(service): RoutedService, headers: HeaderMap) -> Response {
     if service.revision.has(Defect::AuthExcludesEverything) {
         // The excluded paths are compared by substring, and `/` is one of them.
         return Json(json!({ "user": Value::Null })).into_response();
@@ -211,12 +211,12 @@ async fn protected(Extension(service): Service, headers: HeaderMap) -> Response 
 }
 
 /// The session that the cookie names.
-async fn session(Extension(session): Extension<Session>) -> Json<Value> {
+async fn session(Extension(session): Extension<SessionProperty>) -> Json<Value> {
     Json(json!({ "user": session.user }))
 }
 
 /// Begins a session for the user whose token the request carries.
-async fn begin_session(Extension(service): Service, headers: HeaderMap) -> Response {
+async fn begin_session(Extension(service): RoutedService, headers: HeaderMap) -> Response {
     let begun = service
         .caller(&headers)
         .await
@@ -236,7 +236,7 @@ struct TicketRequest {
 }
 
 /// Gives a ticket for a token.
-async fn issue_ticket(Extension(service): Service, headers: HeaderMap, body: axum::body::Bytes) -> Response {
+async fn issue_ticket(Extension(service): RoutedService, headers: HeaderMap, body: axum::body::Bytes) -> Response {
     let asked = if body.is_empty() { Ok(TicketRequest::default()) } else { serde_json::from_slice(&body) };
     let Ok(asked) = asked else {
         return service.answer_exception(&HttpException::new(422, "The body is no request for a ticket."));
@@ -266,14 +266,14 @@ async fn issue_ticket(Extension(service): Service, headers: HeaderMap, body: axu
     (StatusCode::CREATED, Json(body)).into_response()
 }
 
-async fn validate_ticket(Extension(service): Service, Path(id): Path<String>) -> Response {
+async fn validate_ticket(Extension(service): RoutedService, Path(id): Path<String>) -> Response {
     match service.tickets().find(&id, service.now()) {
         Some(ticket) => Json(json!({ "valid": true, "expires_at": ticket.expires })).into_response(),
         None => (StatusCode::NOT_FOUND, Json(json!({ "valid": false }))).into_response(),
     }
 }
 
-async fn revoke_ticket(Extension(service): Service, Path(id): Path<String>, headers: HeaderMap) -> Response {
+async fn revoke_ticket(Extension(service): RoutedService, Path(id): Path<String>, headers: HeaderMap) -> Response {
     match service.caller(&headers).await {
         Ok(user) if service.tickets().revoke(&id, &user) => StatusCode::NO_CONTENT.into_response(),
         Ok(_) => not_found().await.into_response(),
@@ -281,7 +281,7 @@ async fn revoke_ticket(Extension(service): Service, Path(id): Path<String>, head
     }
 }
 
-async fn tickets_status(Extension(service): Service) -> Json<Value> {
+async fn tickets_status(Extension(service): RoutedService) -> Json<Value> {
     let now = service.now();
     Json(json!({ "active_tickets": service.tickets().count(now) }))
 }
@@ -293,7 +293,7 @@ struct TestUser {
 }
 
 /// The way in for end-to-end tests: a real token, for whoever has the key, outside production.
-async fn e2e_token(Extension(service): Service, headers: HeaderMap, body: axum::body::Bytes) -> Response {
+async fn e2e_token(Extension(service): RoutedService, headers: HeaderMap, body: axum::body::Bytes) -> Response {
     let refuse = |status, text| service.answer_exception(&HttpException::new(status, text));
     if service.environment() == Environment::Production {
         return refuse(403, "There are no test users in production.");
@@ -317,7 +317,7 @@ async fn e2e_token(Extension(service): Service, headers: HeaderMap, body: axum::
 }
 
 /// A route that raises the status it is asked for.
-async fn raise_status(Extension(service): Service, Path(status): Path<u16>) -> Response {
+async fn raise_status(Extension(service): RoutedService, Path(status): Path<u16>) -> Response {
     service.answer_exception(&HttpException::new(status, "The route raised this status."))
 }
 
@@ -339,7 +339,7 @@ async fn upgrade_required() -> Response {
     (StatusCode::UPGRADE_REQUIRED, headers, Json(body)).into_response()
 }
 
-async fn websocket_config(Extension(service): Service) -> Json<Value> {
+async fn websocket_config(Extension(service): RoutedService) -> Json<Value> {
     Json(json!({
         "websocket_config": {
             "heartbeat_interval": 30,
@@ -362,7 +362,7 @@ async fn websocket_beacon() -> Json<Value> {
     }))
 }
 
-async fn websocket_stats(Extension(service): Service) -> Response {
+async fn websocket_stats(Extension(service): RoutedService) -> Response {
     if service.revision.has(Defect::MetricsLackAttribute) {
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
         let exception = Exception::attribute_error("FactoryMetrics", "emergency_cleanups");

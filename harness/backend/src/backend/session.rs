@@ -19,22 +19,22 @@ const AGE_MAX_S: u32 = 3600;
 
 /// `request.session`.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Session {
+pub(super) struct SessionProperty {
     /// The user who began it.
     pub(super) user: Option<String>,
 }
 
 impl Backend {
     /// The session that the middleware puts into the request; `None` if the middleware stands inside of its reader.
-    pub(super) fn session(&self, headers: &HeaderMap) -> Option<Session> {
+    pub(super) fn session(&self, headers: &HeaderMap) -> Option<SessionProperty> {
         if self.revision.has(Defect::SessionInsideAuthContext) {
             return None;
         }
-        Some(Session { user: self.signed_user(headers) })
+        Some(SessionProperty { user: self.signed_user(headers) })
     }
 
     /// The auth-context middleware's look at the session, on the cloud platform only.
-    pub(super) fn read_session(&self, session: Option<&Session>) -> Result<(), Exception> {
+    pub(super) fn read_session(&self, session: Option<&SessionProperty>) -> Result<(), Exception> {
         if session.is_none() && self.environment().is_deployed() {
             // `hasattr(request, "session")` hides an AttributeError only.
             let text = "SessionMiddleware must be installed to access request.session";

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::token::{Key, SECRET_CHARACTERS_MIN};
+use super::token::{SECRET_CHARACTERS_MIN, SigningKey};
 use relapse::environment::Environment;
 
 /// Environment variables of the service's process.
@@ -11,7 +11,7 @@ pub type Variables = BTreeMap<String, String>;
 
 /// The backend's knowledge of its deployment.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct BackendSettings {
     pub(super) environment: Environment,
     /// The environment by `ENVIRONMENT` alone; the repaired service never asks it.
     pub(super) environment_by_name_only: Environment,
@@ -42,19 +42,19 @@ pub(super) enum SecretSource {
 #[derive(Debug, Clone)]
 pub(super) struct Secret {
     pub(super) text: String,
-    pub(super) key: Key,
+    pub(super) key: SigningKey,
 }
 
 impl Secret {
     pub(super) fn new(text: &str) -> Secret {
-        Secret { key: Key::new(text), text: text.to_owned() }
+        Secret { key: SigningKey::new(text), text: text.to_owned() }
     }
 }
 
-impl Settings {
+impl BackendSettings {
     /// Reads the variables. A broken configuration is kept as such: the service says that it is not ready.
     /// `issuer_secret` is what the auth service signs with, and what the secret manager holds.
-    pub fn read(variables: &Variables, issuer_secret: &str) -> Settings {
+    pub fn read(variables: &Variables, issuer_secret: &str) -> BackendSettings {
         let environment = resolve_environment(variables);
         let named = Variables::from_iter(variables.get_key_value("ENVIRONMENT").map(|(k, v)| (k.clone(), v.clone())));
         let is_managed = environment == Environment::Staging && variables.contains_key("JWT_SECRET_NAME");
@@ -64,7 +64,7 @@ impl Settings {
             Err(why) => SecretSource::Missing(why),
         };
         let is_on = |value: &String| matches!(value.to_ascii_lowercase().as_str(), "true" | "1" | "yes" | "on");
-        Settings {
+        BackendSettings {
             environment,
             environment_by_name_only: resolve_environment(&named),
             secret,

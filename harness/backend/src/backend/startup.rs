@@ -30,7 +30,7 @@ const RATE_LIMITER_MODULE: &str = "redis";
 
 /// A phase of the start, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
+pub(super) enum StartPhase {
     Init,
     Dependencies,
     Database,
@@ -41,28 +41,28 @@ pub(super) enum Phase {
     Complete,
 }
 
-impl Phase {
-    const ALL: [Phase; 8] = [
-        Phase::Init,
-        Phase::Dependencies,
-        Phase::Database,
-        Phase::Cache,
-        Phase::Services,
-        Phase::Websocket,
-        Phase::Finalize,
-        Phase::Complete,
+impl StartPhase {
+    const ALL: [StartPhase; 8] = [
+        StartPhase::Init,
+        StartPhase::Dependencies,
+        StartPhase::Database,
+        StartPhase::Cache,
+        StartPhase::Services,
+        StartPhase::Websocket,
+        StartPhase::Finalize,
+        StartPhase::Complete,
     ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
-            Phase::Init => "init",
-            Phase::Dependencies => "dependencies",
-            Phase::Database => "database",
-            Phase::Cache => "cache",
-            Phase::Services => "services",
-            Phase::Websocket => "websocket",
-            Phase::Finalize => "finalize",
-            Phase::Complete => "complete",
+            StartPhase::Init => "init",
+            StartPhase::Dependencies => "dependencies",
+            StartPhase::Database => "database",
+            StartPhase::Cache => "cache",
+            StartPhase::Services => "services",
+            StartPhase::Websocket => "websocket",
+            StartPhase::Finalize => "finalize",
+            StartPhase::Complete => "complete",
         }
     }
 }
@@ -70,7 +70,7 @@ impl Phase {
 /// Where the start stands.
 #[derive(Debug)]
 pub(super) struct Startup {
-    pub(super) phase: Phase,
+    pub(super) phase: StartPhase,
     /// The dependency or step that the current phase waits for, under the name that `/health` may show.
     pub(super) waiting_for: Option<&'static str>,
     began: Instant,
@@ -78,18 +78,18 @@ pub(super) struct Startup {
 
 impl Default for Startup {
     fn default() -> Self {
-        Startup { phase: Phase::Init, waiting_for: None, began: Instant::now() }
+        Startup { phase: StartPhase::Init, waiting_for: None, began: Instant::now() }
     }
 }
 
 impl Startup {
     pub(super) fn complete(&mut self) {
-        self.phase = Phase::Complete;
+        self.phase = StartPhase::Complete;
         self.waiting_for = None;
     }
 
     pub(super) fn is_complete(&self) -> bool {
-        self.phase == Phase::Complete
+        self.phase == StartPhase::Complete
     }
 
     /// The text that `/health` gives for a start that is not complete.
@@ -155,13 +155,13 @@ impl Backend {
     /// Runs the phases, each as often as it takes. What the service can do without is tried once: a session is then
     /// degraded, as it is when the same thing fails later.
     pub(crate) async fn start_up(&self) {
-        for phase in Phase::ALL {
+        for phase in StartPhase::ALL {
             loop {
                 let attempt = within(ATTEMPT_LIMIT, self.attempt(phase)).await;
                 let late = || Err((self.startup().waiting_for.unwrap_or(phase.name()), "no answer in time".to_owned()));
                 let Err((name, why)) = attempt.unwrap_or_else(late) else { break };
                 tracing::warn!("startup phase {}: {name}: {why}", phase.name());
-                let is_spared = matches!(phase, Phase::Database | Phase::Cache)
+                let is_spared = matches!(phase, StartPhase::Database | StartPhase::Cache)
                     && !readiness::critical(self.environment()).contains(&name);
                 if is_spared {
                     break;
@@ -174,28 +174,28 @@ impl Backend {
     }
 
     async fn first_obstacle(&self) -> Result<(), Obstacle> {
-        for phase in Phase::ALL {
+        for phase in StartPhase::ALL {
             self.attempt(phase).await?;
         }
         Ok(())
     }
 
     /// Tries to get one phase behind itself.
-    async fn attempt(&self, phase: Phase) -> Result<(), Obstacle> {
+    async fn attempt(&self, phase: StartPhase) -> Result<(), Obstacle> {
         {
             let mut startup = self.startup();
             startup.phase = phase;
             startup.waiting_for = None;
         }
         match phase {
-            Phase::Dependencies => {
+            StartPhase::Dependencies => {
                 let failed = |exception: Exception| ("tool_permissions.rate_limiter", exception.to_string());
                 self.dependencies.import(RATE_LIMITER_MODULE).map_err(failed)?;
                 self.read_secret().await
             }
-            Phase::Database => self.reach(Dependency::Database).await,
-            Phase::Cache => self.reach(Dependency::Redis).await,
-            Phase::Services => {
+            StartPhase::Database => self.reach(Dependency::Database).await,
+            StartPhase::Cache => self.reach(Dependency::Redis).await,
+            StartPhase::Services => {
                 if self.registry.get().is_none() {
                     let registry = Registry::new(self).map_err(|raised| ("agent_supervisor", raised.to_string()))?;
                     let _ = self.registry.set(registry);
@@ -203,8 +203,8 @@ impl Backend {
                 self.reach(Dependency::ThreadService).await?;
                 self.reach(Dependency::AgentSupervisor).await
             }
-            Phase::Websocket => self.reach(Dependency::WebsocketBridge).await,
-            Phase::Init | Phase::Finalize | Phase::Complete => Ok(()),
+            StartPhase::Websocket => self.reach(Dependency::WebsocketBridge).await,
+            StartPhase::Init | StartPhase::Finalize | StartPhase::Complete => Ok(()),
         }
     }
 

@@ -62,7 +62,7 @@ pub(super) struct Claims<'a> {
 
 /// Why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum TokenRefusal {
     /// It is no token at all.
     Format,
     /// A rule is broken.
@@ -91,33 +91,38 @@ impl Verified {
 }
 
 /// The contents of a token, if it satisfies every rule at this time (seconds since 1970).
-pub(super) fn verify(token: &str, key: &Key, now: i64, environment: Environment) -> Result<Verified, Refusal> {
+pub(super) fn verify(
+    token: &str,
+    key: &SigningKey,
+    now: i64,
+    environment: Environment,
+) -> Result<Verified, TokenRefusal> {
     if token.len() > TOKEN_BYTES_MAX {
-        return Err(Refusal::Format);
+        return Err(TokenRefusal::Format);
     }
     let mut parts = token.split('.');
     let (Some(header), Some(claims), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        return Err(Refusal::Format);
+        return Err(TokenRefusal::Format);
     };
-    let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::Format);
+    let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenRefusal::Format);
     let (header_bytes, signature_bytes) = (decode(header)?, decode(signature)?);
-    let algorithm: Header<'_> = serde_json::from_slice(&header_bytes).map_err(|_| Refusal::Format)?;
+    let algorithm: Header<'_> = serde_json::from_slice(&header_bytes).map_err(|_| TokenRefusal::Format)?;
     if algorithm.alg != "HS256" {
-        return Err(Refusal::Validation);
+        return Err(TokenRefusal::Validation);
     }
     let signed = &token.as_bytes()[..header.len() + 1 + claims.len()];
     if !key.verifies(signed, &signature_bytes) {
-        return Err(Refusal::Validation);
+        return Err(TokenRefusal::Validation);
     }
     let claims = decode(claims)?;
-    satisfies(serde_json::from_slice(&claims).map_err(|_| Refusal::Validation)?, now, environment)
+    satisfies(serde_json::from_slice(&claims).map_err(|_| TokenRefusal::Validation)?, now, environment)
 }
 
-fn satisfies(claims: Claims<'_>, now: i64, environment: Environment) -> Result<Verified, Refusal> {
+fn satisfies(claims: Claims<'_>, now: i64, environment: Environment) -> Result<Verified, TokenRefusal> {
     let required = (claims.sub, claims.iss, claims.exp, claims.iat, claims.jti);
     let (Some(subject), Some(issuer), Some(expires), Some(issued), Some(id)) = required else {
-        return Err(Refusal::Validation);
+        return Err(TokenRefusal::Validation);
     };
     let in_development = environment == Environment::Development || environment == Environment::Testing;
     let audience_fits = claims.aud.is_some_and(|audience| {
@@ -128,13 +133,13 @@ fn satisfies(claims: Claims<'_>, now: i64, environment: Environment) -> Result<V
     let is_access = [claims.token_type, claims.kind].into_iter().flatten().all(|kind| kind == "access");
     let service_fits = claims.svc_id.is_none_or(|service| service == SERVICE);
     if !service_fits || subject.is_empty() || issuer != ISSUER || !audience_fits || !environment_fits || !is_access {
-        return Err(Refusal::Validation);
+        return Err(TokenRefusal::Validation);
     }
     if expires <= now || now.saturating_sub(issued) > AGE_MAX {
-        return Err(Refusal::Expired);
+        return Err(TokenRefusal::Expired);
     }
     if issued.saturating_sub(now) > FUTURE_MAX {
-        return Err(Refusal::Validation);
+        return Err(TokenRefusal::Validation);
     }
     Ok(Verified { user: subject.into_owned(), id: id.into_owned() })
 }
@@ -146,7 +151,14 @@ pub(super) fn unverified_subject(token: &str) -> Option<String> {
 }
 
 /// Makes a credential of this kind for a user; `id` becomes the token's `jti`.
-pub(super) fn mint(kind: Credential, user: &str, key: &Key, now: i64, environment: Environment, id: u64) -> String {
+pub(super) fn mint(
+    kind: Credential,
+    user: &str,
+    key: &SigningKey,
+    now: i64,
+    environment: Environment,
+    id: u64,
+) -> String {
     let good = Claims {
         sub: Some(user.into()),
         iss: Some(ISSUER.into()),
@@ -168,7 +180,7 @@ pub(super) fn mint(kind: Credential, user: &str, key: &Key, now: i64, environmen
         Credential::Expired => signed(&Claims { exp: Some(now - 3600), iat: Some(now - 7200), ..good }),
         Credential::NotYetValid => signed(&Claims { iat: Some(now + 600), exp: Some(now + 1500), ..good }),
         Credential::WrongSignature => {
-            sign("HS256", &good, &Key::new("another secret of more than thirty-two characters"))
+            sign("HS256", &good, &SigningKey::new("another secret of more than thirty-two characters"))
         }
         Credential::WrongIssuer => signed(&Claims { iss: Some("somebody-else".into()), ..good }),
         Credential::WrongAudience => signed(&Claims { aud: Some("another-platform".into()), ..good }),
@@ -203,7 +215,7 @@ pub(super) fn mint(kind: Credential, user: &str, key: &Key, now: i64, environmen
     }
 }
 
-fn sign(algorithm: &str, claims: &Claims<'_>, key: &Key) -> String {
+fn sign(algorithm: &str, claims: &Claims<'_>, key: &SigningKey) -> String {
     let header = Header { alg: algorithm.into(), typ: "JWT".into() };
     let part = |json: Vec<u8>| BASE64_URL_SAFE_NO_PAD.encode(json);
     let header = part(serde_json::to_vec(&header).expect("a header is plain text"));
@@ -217,11 +229,11 @@ fn sign(algorithm: &str, claims: &Claims<'_>, key: &Key) -> String {
 
 /// A signing secret, made ready for use.
 #[derive(Clone)]
-pub(super) struct Key(Hmac<Sha256>);
+pub(super) struct SigningKey(Hmac<Sha256>);
 
-impl Key {
-    pub(super) fn new(secret: &str) -> Key {
-        Key(Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length"))
+impl SigningKey {
+    pub(super) fn new(secret: &str) -> SigningKey {
+        SigningKey(Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length"))
     }
 
     /// The signature of a text.
@@ -239,7 +251,7 @@ impl Key {
     }
 }
 
-impl std::fmt::Debug for Key {
+impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Key(…)")
     }

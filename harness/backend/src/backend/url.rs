@@ -4,15 +4,15 @@ use relapse_core::asgi::{exception::Exception, scope::Scope};
 
 /// `websocket.url`.
 #[derive(Debug)]
-pub(super) struct Url {
+pub(super) struct RequestUrl {
     scheme: String,
     path: String,
     query: String,
 }
 
-impl Url {
-    pub(super) fn of(scope: &Scope) -> Result<Url, Exception> {
-        Ok(Url {
+impl RequestUrl {
+    pub(super) fn of(scope: &Scope) -> Result<RequestUrl, Exception> {
+        Ok(RequestUrl {
             scheme: scope.str("scheme").unwrap_or("ws").to_owned(),
             path: scope.str("path")?.to_owned(),
             query: String::from_utf8_lossy(scope.query()?).into_owned(),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::url::Url;
+use super::url::RequestUrl;
 use relapse_core::{
     asgi::{
         event::{Inbound, Outbound},
@@ -17,14 +17,14 @@ use relapse_simulate::application::{Receive, SendEvent};
 
 /// Where one side of the connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum SocketState {
     Connecting,
     Connected,
     Response,
     Disconnected,
 }
 
-impl State {
+impl SocketState {
     /// The name of the Python class.
     pub(super) fn class(self) -> &'static str {
         "WebSocketState"
@@ -36,8 +36,8 @@ pub(super) struct WebSocket {
     pub(super) scope: Scope,
     receive: Box<dyn Receive>,
     send: Box<dyn SendEvent>,
-    client: State,
-    application: State,
+    client: SocketState,
+    application: SocketState,
 }
 
 /// The type name of the exception that says that the client is gone; its message is the close code.
@@ -45,27 +45,27 @@ const DISCONNECT: &str = "WebSocketDisconnect";
 
 impl WebSocket {
     pub(super) fn new(scope: Scope, receive: Box<dyn Receive>, send: Box<dyn SendEvent>) -> WebSocket {
-        WebSocket { scope, receive, send, client: State::Connecting, application: State::Connecting }
+        WebSocket { scope, receive, send, client: SocketState::Connecting, application: SocketState::Connecting }
     }
 
     /// `websocket.client_state`.
-    pub(super) fn client_state(&self) -> State {
+    pub(super) fn client_state(&self) -> SocketState {
         self.client
     }
 
     /// `websocket.application_state`.
-    pub(super) fn application_state(&self) -> State {
+    pub(super) fn application_state(&self) -> SocketState {
         self.application
     }
 
     /// `websocket.url`.
-    pub(super) fn url(&self) -> Result<Url, Exception> {
-        Url::of(&self.scope)
+    pub(super) fn url(&self) -> Result<RequestUrl, Exception> {
+        RequestUrl::of(&self.scope)
     }
 
     /// `await websocket.accept(…)`.
     pub(super) async fn accept(&mut self, subprotocol: Option<String>) -> Result<(), Exception> {
-        if self.client == State::Connecting {
+        if self.client == SocketState::Connecting {
             self.receive_event().await?;
         }
         self.send_event(Outbound::WebsocketAccept { subprotocol, headers: Vec::new() }).await
@@ -73,10 +73,10 @@ impl WebSocket {
 
     /// `await websocket.receive_text()`.
     pub(super) async fn receive_text(&mut self) -> Result<String, Exception> {
-        if self.application != State::Connected {
+        if self.application != SocketState::Connected {
             return Err(Exception::runtime_error("WebSocket is not connected. Need to call \"accept\" first."));
         }
-        if self.client == State::Disconnected {
+        if self.client == SocketState::Disconnected {
             let text = "Cannot call \"receive\" once a disconnect message has been received.";
             return Err(Exception::runtime_error(text));
         }
@@ -120,7 +120,7 @@ impl WebSocket {
     /// extension makes a bare 403 of everything; it gets a close that at least says to its log what is meant, with the
     /// private code 4000 + status.
     pub(super) async fn deny(&mut self, status: u16, mut headers: Headers, body: String) -> Result<(), Exception> {
-        if self.client == State::Connecting {
+        if self.client == SocketState::Connecting {
             self.receive_event().await?;
         }
         if !self.scope.has_extension("websocket.http.response") {
@@ -134,14 +134,14 @@ impl WebSocket {
 
     async fn receive_event(&mut self) -> Result<Inbound, Exception> {
         let event = self.receive.receive().await?;
-        if self.client == State::Connecting && event != Inbound::WebsocketConnect {
+        if self.client == SocketState::Connecting && event != Inbound::WebsocketConnect {
             let name = event.name();
             let text = format!("Expected ASGI message \"websocket.connect\", but got '{name}'");
             return Err(Exception::runtime_error(text));
         }
         match event.name() {
-            "websocket.connect" => self.client = State::Connected,
-            "websocket.disconnect" => self.client = State::Disconnected,
+            "websocket.connect" => self.client = SocketState::Connected,
+            "websocket.disconnect" => self.client = SocketState::Disconnected,
             _ => {}
         }
         Ok(event)
@@ -149,21 +149,23 @@ impl WebSocket {
 
     async fn send_event(&mut self, event: Outbound) -> Result<(), Exception> {
         let next = match (self.application, &event) {
-            (State::Connecting, Outbound::WebsocketAccept { .. }) => State::Connected,
-            (State::Connecting | State::Connected, Outbound::WebsocketClose { .. }) => State::Disconnected,
-            (State::Connecting, Outbound::ResponseStart { .. }) => State::Response,
-            (State::Connected, Outbound::WebsocketSend { .. }) => State::Connected,
-            (State::Response, Outbound::ResponseBody { more_body, .. }) => {
+            (SocketState::Connecting, Outbound::WebsocketAccept { .. }) => SocketState::Connected,
+            (SocketState::Connecting | SocketState::Connected, Outbound::WebsocketClose { .. }) => {
+                SocketState::Disconnected
+            }
+            (SocketState::Connecting, Outbound::ResponseStart { .. }) => SocketState::Response,
+            (SocketState::Connected, Outbound::WebsocketSend { .. }) => SocketState::Connected,
+            (SocketState::Response, Outbound::ResponseBody { more_body, .. }) => {
                 if *more_body {
-                    State::Response
+                    SocketState::Response
                 } else {
-                    State::Disconnected
+                    SocketState::Disconnected
                 }
             }
-            (State::Connecting, other) => return Err(unexpected(CONNECTING, other)),
-            (State::Connected, other) => return Err(unexpected(CONNECTED, other)),
-            (State::Response, other) => return Err(unexpected(RESPONSE, other)),
-            (State::Disconnected, _) => {
+            (SocketState::Connecting, other) => return Err(unexpected(CONNECTING, other)),
+            (SocketState::Connected, other) => return Err(unexpected(CONNECTED, other)),
+            (SocketState::Response, other) => return Err(unexpected(RESPONSE, other)),
+            (SocketState::Disconnected, _) => {
                 return Err(Exception::runtime_error("Cannot call \"send\" once a close message has been sent."));
             }
         };
@@ -171,7 +173,7 @@ impl WebSocket {
         self.send.send(event).await.map_err(|exception| {
             // The framework turns an OSError of the server into its own "client is gone".
             if exception.is_disconnect() {
-                self.application = State::Disconnected;
+                self.application = SocketState::Disconnected;
                 Exception::new(DISCONNECT, "1006")
             } else {
                 exception

@@ -4,10 +4,10 @@ use relapse_core::{
     asgi::event::Outbound,
     fault::FaultKind,
     judge::{
-        check::{Check, Complaint, Evidence},
-        classify::Reading,
+        check::{Check, Complaint, RunView},
+        classify::Exchange,
     },
-    record::transcript::What,
+    record::transcript::EventKind,
     wire::{frame::Opcode, message::message_type},
 };
 
@@ -32,12 +32,12 @@ impl Check for DeliveryRetried {
         "an event whose delivery fails is tried again as often as it is to be"
     }
 
-    fn check(&self, run: &Evidence<'_>) -> Vec<Complaint> {
+    fn check(&self, run: &RunView<'_>) -> Vec<Complaint> {
         run.plain().filter_map(|reading| complain(reading, self.attempts)).collect()
     }
 }
 
-fn complain(reading: &Reading<'_>, due: usize) -> Option<Complaint> {
+fn complain(reading: &Exchange<'_>, due: usize) -> Option<Complaint> {
     // Of a call that gets no answer there is no record.
     let is_silent = |kind: &FaultKind| match kind {
         FaultKind::Call { calls, fault } => calls.include(DELIVERY.0, DELIVERY.1) && !fault.answers(),
@@ -47,21 +47,21 @@ fn complain(reading: &Reading<'_>, due: usize) -> Option<Complaint> {
         return None;
     }
     // For a client that turns away nothing more is delivered.
-    let parts = |what: &What| match what {
-        What::FrameSent(frame) => frame.opcode == Opcode::Close,
-        What::Left | What::EndSeen | What::StoppedReading => true,
+    let parts = |what: &EventKind| match what {
+        EventKind::FrameSent(frame) => frame.opcode == Opcode::Close,
+        EventKind::Left | EventKind::EndSeen | EventKind::StoppedReading => true,
         _ => false,
     };
     let mut failed = 0;
     let mut was_told = false;
     for event in reading.events.iter().take_while(|event| !parts(&event.what)) {
         match &event.what {
-            What::DependencyCalled { dependency, operation, error } if (*dependency, *operation) == DELIVERY => {
+            EventKind::DependencyCalled { dependency, operation, error } if (*dependency, *operation) == DELIVERY => {
                 // The next failure is another event's once all attempts are made.
                 failed = if error.is_some() { (failed + 1) % due } else { 0 };
                 was_told = false;
             }
-            What::Sent(Outbound::WebsocketSend { text: Some(text), .. }) => {
+            EventKind::Sent(Outbound::WebsocketSend { text: Some(text), .. }) => {
                 was_told |= message_type(text.as_bytes()).is_some_and(|name| name.starts_with("error"));
             }
             _ => {}

@@ -380,7 +380,7 @@ fn type_of(value: &Value) -> &str {
 
 /// Where a connection stands, as the events alone tell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum ConnectionState {
     /// Nothing has been answered.
     Connecting,
     /// A WebSocket is accepted and not yet closed by either side.
@@ -395,9 +395,9 @@ pub enum State {
 
 /// One breach of the ASGI specification.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation(pub String);
+pub struct ProtocolBreach(pub String);
 
-impl fmt::Display for Violation {
+impl fmt::Display for ProtocolBreach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -407,18 +407,18 @@ impl fmt::Display for Violation {
 #[derive(Debug, Clone)]
 pub struct Machine {
     kind: ScopeType,
-    state: State,
+    state: ConnectionState,
     received_any: bool,
 }
 
 impl Machine {
     /// The machine of a connection that was just handed to the application.
     pub fn new(kind: ScopeType) -> Machine {
-        Machine { kind, state: State::Connecting, received_any: false }
+        Machine { kind, state: ConnectionState::Connecting, received_any: false }
     }
 
     /// Where the connection stands.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> ConnectionState {
         self.state
     }
 
@@ -426,61 +426,69 @@ impl Machine {
     ///
     /// # Errors
     /// When the server may not give this event now ("Connect", "Receive", "Disconnect", "Request" events).
-    pub fn on_receive(&mut self, event: &Inbound) -> Result<(), Violation> {
+    pub fn on_receive(&mut self, event: &Inbound) -> Result<(), ProtocolBreach> {
         let first = !std::mem::replace(&mut self.received_any, true);
         let allowed = match (event, self.kind) {
             (Inbound::WebsocketConnect, ScopeType::Websocket) => first,
             (Inbound::WebsocketReceive { text, bytes }, ScopeType::Websocket) => {
-                !first && matches!(self.state, State::Open | State::Ended) && text.is_some() != bytes.is_some()
+                !first
+                    && matches!(self.state, ConnectionState::Open | ConnectionState::Ended)
+                    && text.is_some() != bytes.is_some()
             }
             (Inbound::WebsocketDisconnect { .. }, ScopeType::Websocket) => {
-                self.state = State::Gone;
+                self.state = ConnectionState::Gone;
                 !first
             }
             (Inbound::HttpRequest { .. }, ScopeType::Http) => true,
             (Inbound::HttpDisconnect, ScopeType::Http) => {
-                self.state = State::Gone;
+                self.state = ConnectionState::Gone;
                 true
             }
             (Inbound::LifespanStartup, ScopeType::Lifespan) => first,
             (Inbound::LifespanShutdown, ScopeType::Lifespan) => !first,
             _ => false,
         };
-        if allowed { Ok(()) } else { Err(Violation(format!("the server gave {} where it may not", event.name()))) }
+        if allowed { Ok(()) } else { Err(ProtocolBreach(format!("the server gave {} where it may not", event.name()))) }
     }
 
     /// The application sends an event.
     ///
     /// # Errors
     /// When the application may not send this event now.
-    pub fn on_send(&mut self, event: &Outbound) -> Result<(), Violation> {
+    pub fn on_send(&mut self, event: &Outbound) -> Result<(), ProtocolBreach> {
         let next = match (event, self.kind, self.state) {
-            (Outbound::WebsocketAccept { .. }, ScopeType::Websocket, State::Connecting) => State::Open,
-            (event, ScopeType::Websocket, State::Connecting) if event.is_refusal() => State::Ended,
-            (Outbound::WebsocketClose { .. }, ScopeType::Websocket, State::Open) => State::Ended,
-            (Outbound::WebsocketSend { text, bytes }, ScopeType::Websocket, State::Open)
+            (Outbound::WebsocketAccept { .. }, ScopeType::Websocket, ConnectionState::Connecting) => {
+                ConnectionState::Open
+            }
+            (event, ScopeType::Websocket, ConnectionState::Connecting) if event.is_refusal() => ConnectionState::Ended,
+            (Outbound::WebsocketClose { .. }, ScopeType::Websocket, ConnectionState::Open) => ConnectionState::Ended,
+            (Outbound::WebsocketSend { text, bytes }, ScopeType::Websocket, ConnectionState::Open)
                 if text.is_some() != bytes.is_some() =>
             {
-                State::Open
+                ConnectionState::Open
             }
-            (Outbound::StartupComplete, ScopeType::Lifespan, State::Connecting) => State::Open,
-            (Outbound::StartupFailed { .. }, ScopeType::Lifespan, State::Connecting) => State::Ended,
-            (Outbound::ShutdownComplete | Outbound::ShutdownFailed { .. }, ScopeType::Lifespan, State::Open) => {
-                State::Ended
+            (Outbound::StartupComplete, ScopeType::Lifespan, ConnectionState::Connecting) => ConnectionState::Open,
+            (Outbound::StartupFailed { .. }, ScopeType::Lifespan, ConnectionState::Connecting) => {
+                ConnectionState::Ended
             }
-            (Outbound::ResponseStart { .. }, ScopeType::Http | ScopeType::Websocket, State::Connecting) => {
-                State::Responding
+            (
+                Outbound::ShutdownComplete | Outbound::ShutdownFailed { .. },
+                ScopeType::Lifespan,
+                ConnectionState::Open,
+            ) => ConnectionState::Ended,
+            (Outbound::ResponseStart { .. }, ScopeType::Http | ScopeType::Websocket, ConnectionState::Connecting) => {
+                ConnectionState::Responding
             }
-            (Outbound::ResponseBody { more_body, .. }, _, State::Responding) => {
+            (Outbound::ResponseBody { more_body, .. }, _, ConnectionState::Responding) => {
                 if *more_body {
-                    State::Responding
+                    ConnectionState::Responding
                 } else {
-                    State::Ended
+                    ConnectionState::Ended
                 }
             }
             // Sending to a client that is gone is no mistake of the application: it could not know.
             (Outbound::Unknown(_), _, _) => return Err(self.forbidden(event)),
-            (_, _, State::Gone) => State::Gone,
+            (_, _, ConnectionState::Gone) => ConnectionState::Gone,
             _ => return Err(self.forbidden(event)),
         };
         self.state = next;
@@ -489,32 +497,32 @@ impl Machine {
 
     /// `send` tells the application that its client is gone (ASGI, "Disconnected Client").
     pub fn lose(&mut self) {
-        self.state = State::Gone;
+        self.state = ConnectionState::Gone;
     }
 
     /// The application's call ends.
     ///
     /// # Errors
     /// When it leaves the client without an answer or without a close.
-    pub fn on_return(&self) -> Result<(), Violation> {
+    pub fn on_return(&self) -> Result<(), ProtocolBreach> {
         let complaint = match self.state {
-            State::Connecting => "the application returned without answering the request",
-            State::Open => "the application returned without closing the WebSocket",
-            State::Responding => "the application returned before its response was complete",
-            State::Ended | State::Gone => return Ok(()),
+            ConnectionState::Connecting => "the application returned without answering the request",
+            ConnectionState::Open => "the application returned without closing the WebSocket",
+            ConnectionState::Responding => "the application returned before its response was complete",
+            ConnectionState::Ended | ConnectionState::Gone => return Ok(()),
         };
-        Err(Violation(complaint.to_owned()))
+        Err(ProtocolBreach(complaint.to_owned()))
     }
 
-    fn forbidden(&self, event: &Outbound) -> Violation {
+    fn forbidden(&self, event: &Outbound) -> ProtocolBreach {
         let state = match self.state {
-            State::Connecting => "before anything was answered",
-            State::Open => "on an open WebSocket",
-            State::Responding => "in the middle of a response",
-            State::Ended => "after the application ended the exchange",
-            State::Gone => "after the client was gone",
+            ConnectionState::Connecting => "before anything was answered",
+            ConnectionState::Open => "on an open WebSocket",
+            ConnectionState::Responding => "in the middle of a response",
+            ConnectionState::Ended => "after the application ended the exchange",
+            ConnectionState::Gone => "after the client was gone",
         };
-        Violation(format!("the application sent {} {state}", event.name(self.kind)))
+        ProtocolBreach(format!("the application sent {} {state}", event.name(self.kind)))
     }
 }
 

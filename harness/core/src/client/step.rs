@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     /// The act.
-    pub act: Act,
+    pub act: Action,
     /// How long the client waits for the answer, where there is one.
     pub limit: Duration,
     /// The client that acts; `None` in a case that names no clients.
@@ -50,14 +50,14 @@ impl fmt::Display for SourceLine {
 
 impl Step {
     /// An act of the only client, written in one piece.
-    pub fn new(act: Act, limit: Duration) -> Step {
+    pub fn new(act: Action, limit: Duration) -> Step {
         Step { act, limit, client: None, slices: None, line: SourceLine::default() }
     }
 
     /// The request of a step that opens an exchange.
     pub fn opening(&self) -> Option<&Request> {
         match &self.act {
-            Act::Open(request) | Act::Request(request) => Some(request),
+            Action::Open(request) | Action::Request(request) => Some(request),
             _ => None,
         }
     }
@@ -90,7 +90,7 @@ pub const DEFAULT_USER: &str = "user-1";
 
 /// How many clients perform the same steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Crowd {
+pub struct Concurrency {
     /// Users, each named by its number. One alone has the name its steps give it.
     pub users: usize,
     /// Clients of each user; all of them at the same time.
@@ -99,9 +99,9 @@ pub struct Crowd {
     pub rounds: usize,
 }
 
-impl Crowd {
+impl Concurrency {
     /// One client, once.
-    pub const ONE: Crowd = Crowd { users: 1, connections: 1, rounds: 1 };
+    pub const ONE: Concurrency = Concurrency { users: 1, connections: 1, rounds: 1 };
     /// The most that a case may ask for, in clients times rounds.
     pub const MAX: usize = 1000;
 
@@ -113,7 +113,7 @@ impl Crowd {
 
 /// An act of the client.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Act {
+pub enum Action {
     /// Ask for a WebSocket on a new connection.
     Open(Request),
     /// Send a plain HTTP request; on a new connection unless it says otherwise.
@@ -148,48 +148,48 @@ pub enum Act {
     AwaitExit(ExitExpectation),
 }
 
-impl Act {
+impl Action {
     /// Whether a client performs it, and not the harness beside the clients.
     pub fn is_of_client(&self) -> bool {
         match self {
-            Act::Signal(_) | Act::AwaitExit(_) => false,
-            Act::Open(_)
-            | Act::Request(_)
-            | Act::SendText(_)
-            | Act::SendBytes(_)
-            | Act::Ping
-            | Act::Wait(_)
-            | Act::Close(_)
-            | Act::Leave
-            | Act::Reset
-            | Act::Pause
-            | Act::Deafen
-            | Act::Freeze
-            | Act::StopReading
-            | Act::ReadAnswer => true,
+            Action::Signal(_) | Action::AwaitExit(_) => false,
+            Action::Open(_)
+            | Action::Request(_)
+            | Action::SendText(_)
+            | Action::SendBytes(_)
+            | Action::Ping
+            | Action::Wait(_)
+            | Action::Close(_)
+            | Action::Leave
+            | Action::Reset
+            | Action::Pause
+            | Action::Deafen
+            | Action::Freeze
+            | Action::StopReading
+            | Action::ReadAnswer => true,
         }
     }
 }
 
-impl Act {
+impl Action {
     /// The request that it makes.
     pub fn request(&self) -> Option<&Request> {
         match self {
-            Act::Open(request) | Act::Request(request) => Some(request),
-            Act::SendText(_)
-            | Act::SendBytes(_)
-            | Act::Ping
-            | Act::Wait(_)
-            | Act::Close(_)
-            | Act::Leave
-            | Act::Reset
-            | Act::Pause
-            | Act::Deafen
-            | Act::Freeze
-            | Act::StopReading
-            | Act::ReadAnswer
-            | Act::Signal(_)
-            | Act::AwaitExit(_) => None,
+            Action::Open(request) | Action::Request(request) => Some(request),
+            Action::SendText(_)
+            | Action::SendBytes(_)
+            | Action::Ping
+            | Action::Wait(_)
+            | Action::Close(_)
+            | Action::Leave
+            | Action::Reset
+            | Action::Pause
+            | Action::Deafen
+            | Action::Freeze
+            | Action::StopReading
+            | Action::ReadAnswer
+            | Action::Signal(_)
+            | Action::AwaitExit(_) => None,
         }
     }
 }
@@ -226,7 +226,7 @@ pub struct Request {
     /// When the parts of the answer's body are expected.
     pub expects: BodyExpectation,
     /// How strict the client is.
-    pub client: Client,
+    pub client: ClientStrictness,
     /// How long a client that is refused a connection tries again, with growing pauses; it does not without this.
     pub retry: Option<Duration>,
     /// After how long the client leaves when there is no answer yet.
@@ -275,7 +275,7 @@ pub struct BodyExpectation {
 /// How strict a client is about the server's handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Client {
+pub enum ClientStrictness {
     /// It insists on a subprotocol when it offered some (WHATWG WebSockets, "establish a WebSocket connection").
     #[default]
     Browser,
@@ -301,7 +301,7 @@ impl Request {
             on: Carrier::default(),
             answer: AnswerReading::default(),
             expects: BodyExpectation::default(),
-            client: Client::default(),
+            client: ClientStrictness::default(),
             retry: None,
             give_up: None,
         }

@@ -48,7 +48,7 @@ pub enum Saw {
 
 /// Something that came, and how long after the client had begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub struct BehaviorEvent {
     /// When.
     pub at: Duration,
     /// The event as the client saw it.
@@ -57,7 +57,7 @@ pub struct Event {
 
 /// The judgement of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judged {
+pub struct BehaviorResult {
     /// How far the rule was kept.
     pub behavior: Behavior,
     /// The evidence for it.
@@ -111,7 +111,7 @@ impl Saw {
 }
 
 /// Judges what came, in order, up to the end of the stream or of the client's patience.
-pub fn judge(expected: &Expected, owed: &Owed, events: &[Event]) -> Judged {
+pub fn judge(expected: &Expected, owed: &Owed, events: &[BehaviorEvent]) -> BehaviorResult {
     let came = Came::read(events);
     if let Some((at, error)) = came.illegal {
         return judged(Behavior::Failed, format!("bytes that are no frame ({error:?})"), Some(at));
@@ -123,8 +123,8 @@ pub fn judge(expected: &Expected, owed: &Owed, events: &[Event]) -> Judged {
     }
 }
 
-fn judged(behavior: Behavior, evidence: impl Into<String>, at: Option<Duration>) -> Judged {
-    Judged { behavior, evidence: evidence.into(), at }
+fn judged(behavior: Behavior, evidence: impl Into<String>, at: Option<Duration>) -> BehaviorResult {
+    BehaviorResult { behavior, evidence: evidence.into(), at }
 }
 
 /// Everything that came, and when.
@@ -143,9 +143,9 @@ struct Came<'a> {
 }
 
 impl Came<'_> {
-    fn read(events: &[Event]) -> Came<'_> {
+    fn read(events: &[BehaviorEvent]) -> Came<'_> {
         let mut came = Came::default();
-        for Event { at, saw } in events {
+        for BehaviorEvent { at, saw } in events {
             let is_open = came.close.is_none() && came.end.is_none();
             match saw {
                 Saw::Reply(reply) if is_open => {
@@ -188,7 +188,7 @@ impl Came<'_> {
     }
 
     /// Where a reply to everything is owed.
-    fn answers(&self, owed: &[Reply], or_close: &[CloseCode]) -> Judged {
+    fn answers(&self, owed: &[Reply], or_close: &[CloseCode]) -> BehaviorResult {
         let all: Vec<&Reply> = owed.iter().collect();
         if self.replies == all {
             return judged(Behavior::Ok, said(&all), self.replied_at);
@@ -205,7 +205,7 @@ impl Came<'_> {
     }
 
     /// Where an answer to a close frame is owed.
-    fn echo(&self, owed: Option<CloseCode>) -> Judged {
+    fn echo(&self, owed: Option<CloseCode>) -> BehaviorResult {
         if let Some(at) = self.replied_at {
             return judged(Behavior::Failed, format!("{} after the close", said(&self.replies)), Some(at));
         }
@@ -224,7 +224,7 @@ impl Came<'_> {
     }
 
     /// Where the connection has to be failed.
-    fn failure(&self, codes: &[CloseCode], is_tolerable: bool) -> Judged {
+    fn failure(&self, codes: &[CloseCode], is_tolerable: bool) -> BehaviorResult {
         let is_strict = self.replies.is_empty() && !self.is_late;
         let behavior = match self.close {
             Some((_, Some(code))) if codes.contains(&code) && is_strict => if_over(self.end),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Act, Expected, FrameCase, Masking, Payload, Sent, Variant};
+use super::{Expected, FrameCase, Masking, Payload, Sent, SentAction, Variant};
 use crate::{
     asgi::value::unescape_bytes,
     error::{Error, did_you_mean},
@@ -38,23 +38,23 @@ const OPCODES: [(&str, Opcode); 6] = [
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawGroup {
-    case: Vec<RawCase>,
+    case: Vec<RawFrameCase>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawCase {
+struct RawFrameCase {
     name: Spanned<String>,
     section: Spanned<String>,
     tries: Spanned<String>,
     send: Spanned<Vec<Spanned<RawEntry>>>,
     piece_bytes: Option<Spanned<usize>>,
-    expect: Spanned<RawExpect>,
+    expect: Spanned<RawFrameExpect>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-struct RawExpect {
+struct RawFrameExpect {
     answers: bool,
     or_close: Vec<u16>,
     echo: bool,
@@ -68,7 +68,7 @@ type RawEntry = BTreeMap<String, Spanned<toml::Value>>;
 /// An entry of one conversation.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct RawConversation {
     pause_ms: Option<u64>,
     opcode: Option<toml::Value>,
     #[serde(default = "yes")]
@@ -103,12 +103,12 @@ fn once() -> usize {
 }
 
 /// The mistake in an entry, and the correction.
-type Unfit = (String, Option<String>);
+type EntryMistake = (String, Option<String>);
 
 /// Reads the cases of a group.
 pub(super) fn read(path: &str, text: &str) -> Result<Vec<FrameCase>, Error> {
     let raw: RawGroup = toml::from_str(text).map_err(|error| Error::toml(path, text, &error))?;
-    let reader = Reader { path, text };
+    let reader = FrameCaseReader { path, text };
     let mut names = BTreeSet::new();
     for case in &raw.case {
         if !names.insert(case.name.get_ref().as_str()) {
@@ -118,17 +118,17 @@ pub(super) fn read(path: &str, text: &str) -> Result<Vec<FrameCase>, Error> {
     raw.case.iter().map(|case| reader.case(case)).collect()
 }
 
-struct Reader<'a> {
+struct FrameCaseReader<'a> {
     path: &'a str,
     text: &'a str,
 }
 
-impl Reader<'_> {
+impl FrameCaseReader<'_> {
     fn error(&self, span: Range<usize>, message: impl Into<String>, help: Option<&str>) -> Error {
         Error::at(self.path, self.text, span, message, help.map(str::to_owned))
     }
 
-    fn case(&self, raw: &RawCase) -> Result<FrameCase, Error> {
+    fn case(&self, raw: &RawFrameCase) -> Result<FrameCase, Error> {
         let group = Path::new(self.path).file_stem().unwrap_or_default().to_string_lossy();
         if !raw.tries.get_ref().ends_with('.') {
             return Err(self.error(raw.tries.span(), "this is no sentence", Some("say what is tried, with a period")));
@@ -174,17 +174,17 @@ impl Reader<'_> {
     }
 
     /// The act of an entry in one of the conversations.
-    fn act(&self, raw: &Spanned<RawEntry>, index: usize) -> Result<Act, Error> {
+    fn act(&self, raw: &Spanned<RawEntry>, index: usize) -> Result<SentAction, Error> {
         let pick = |value: &toml::Value| value.as_array().map_or(value, |list| &list[index]).clone();
         let table: toml::Table =
             raw.get_ref().iter().map(|(key, value)| (key.clone(), pick(value.get_ref()))).collect();
-        let entry: Entry =
+        let entry: RawConversation =
             table.try_into().map_err(|error| Error::toml_in(self.path, self.text, raw.span(), &error))?;
-        let unfit = |(message, help): Unfit| self.error(raw.span(), message, help.as_deref());
+        let unfit = |(message, help): EntryMistake| self.error(raw.span(), message, help.as_deref());
         match entry.pause_ms {
-            None => entry.sent().map(Act::Send).map_err(unfit),
+            None => entry.sent().map(SentAction::Send).map_err(unfit),
             Some(pause) if raw.get_ref().len() == 1 && PAUSES_MS.contains(&pause) => {
-                Ok(Act::Pause(Duration::from_millis(pause)))
+                Ok(SentAction::Pause(Duration::from_millis(pause)))
             }
             Some(_) => Err(unfit(("a pause stands alone, and has 1 to 10000 milliseconds".to_owned(), None))),
         }
@@ -196,8 +196,8 @@ fn label(value: &toml::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-impl Entry {
-    fn sent(&self) -> Result<Sent, Unfit> {
+impl RawConversation {
+    fn sent(&self) -> Result<Sent, EntryMistake> {
         if self.rsv > 7 {
             return Err((format!("there are three reserved bits, and {} is more", self.rsv), None));
         }
@@ -216,7 +216,7 @@ impl Entry {
         })
     }
 
-    fn opcode(&self) -> Result<Opcode, Unfit> {
+    fn opcode(&self) -> Result<Opcode, EntryMistake> {
         let named = |name: &str| OPCODES.iter().find(|(known, _)| *known == name).map(|(_, opcode)| *opcode);
         let help =
             || Some("`text`, `binary`, `continuation`, `close`, `ping`, `pong`, or a number below 16".to_owned());
@@ -277,18 +277,18 @@ impl Entry {
 }
 
 /// The required result: answers, an echo, or the failure of the connection.
-fn expected(raw: &RawExpect) -> Result<Expected, &'static str> {
+fn expected(raw: &RawFrameExpect) -> Result<Expected, &'static str> {
     let codes = |codes: &[u16]| codes.iter().map(|&code| CloseCode(code)).collect();
     match raw {
-        RawExpect { answers: true, echo: false, tolerable: false, fail, or_close } if fail.is_empty() => {
+        RawFrameExpect { answers: true, echo: false, tolerable: false, fail, or_close } if fail.is_empty() => {
             Ok(Expected::Answers { or_close: codes(or_close) })
         }
-        RawExpect { answers: false, echo: true, tolerable: false, fail, or_close }
+        RawFrameExpect { answers: false, echo: true, tolerable: false, fail, or_close }
             if fail.is_empty() && or_close.is_empty() =>
         {
             Ok(Expected::Echo)
         }
-        RawExpect { answers: false, echo: false, tolerable, fail, or_close }
+        RawFrameExpect { answers: false, echo: false, tolerable, fail, or_close }
             if !fail.is_empty() && or_close.is_empty() =>
         {
             Ok(Expected::Failure { codes: codes(fail), is_tolerable: *tolerable })

@@ -16,7 +16,7 @@ const MEMBER: &str = "conformance";
 
 /// One thing that a client does.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Act {
+pub enum SentAction {
     /// It sends a frame, or some.
     Send(Sent),
     /// It holds back what follows for so long.
@@ -79,7 +79,7 @@ pub enum Payload {
 
 /// Something written to the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Written {
+pub enum WrittenPart {
     /// These bytes.
     Bytes(Vec<u8>),
     /// Nothing, for so long.
@@ -87,26 +87,30 @@ pub enum Written {
 }
 
 /// Writes everything that is sent between two pauses as one.
-pub(super) fn write(acts: &[Act], request: &str, chance: &mut fastrand::Rng) -> Result<Vec<Written>, String> {
+pub(super) fn write(
+    acts: &[SentAction],
+    request: &str,
+    chance: &mut fastrand::Rng,
+) -> Result<Vec<WrittenPart>, String> {
     let (mut written, mut bytes) = (Vec::new(), Vec::new());
     for act in acts {
         match act {
-            Act::Send(sent) => sent.encode(request, chance, &mut bytes)?,
-            Act::Pause(pause) => {
-                written.extend([Written::Bytes(std::mem::take(&mut bytes)), Written::Pause(*pause)]);
+            SentAction::Send(sent) => sent.encode(request, chance, &mut bytes)?,
+            SentAction::Pause(pause) => {
+                written.extend([WrittenPart::Bytes(std::mem::take(&mut bytes)), WrittenPart::Pause(*pause)]);
             }
         }
     }
-    written.push(Written::Bytes(bytes));
+    written.push(WrittenPart::Bytes(bytes));
     Ok(written)
 }
 
-impl Act {
+impl SentAction {
     /// The frames that it sends, if any.
     pub(super) fn sent(&self) -> Option<&Sent> {
         match self {
-            Act::Send(sent) => Some(sent),
-            Act::Pause(_) => None,
+            SentAction::Send(sent) => Some(sent),
+            SentAction::Pause(_) => None,
         }
     }
 }

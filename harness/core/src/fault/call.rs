@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::setting::{Settings, Time, Unfit, Written, faults, put};
+use super::setting::{GivenSettings, SettingError, Time, WrittenSettings, faults, put};
 
 /// Which calls of the application a dependency fault acts on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,11 +22,11 @@ impl Calls {
         self.dependency == dependency && self.operation.as_ref().is_none_or(|meant| meant == operation)
     }
 
-    pub(super) fn read(settings: &mut Settings) -> Result<Calls, Unfit> {
+    pub(super) fn read(settings: &mut GivenSettings) -> Result<Calls, SettingError> {
         Ok(Calls { dependency: settings.take("dependency")?, operation: settings.take("operation")? })
     }
 
-    pub(super) fn write(&self, written: &mut Written) {
+    pub(super) fn write(&self, written: &mut WrittenSettings) {
         put(written, "dependency", &self.dependency);
         put(written, "operation", &self.operation);
     }

@@ -2,7 +2,7 @@
 
 use super::{
     Legality,
-    setting::{Settings, Time, Unfit, Written, faults, put},
+    setting::{GivenSettings, SettingError, Time, WrittenSettings, faults, put},
 };
 use crate::asgi::{event::Inbound, value::Value};
 
@@ -27,11 +27,11 @@ impl Events {
         self.0.as_ref().is_some_and(|meant| meant.starts_with(LIFESPAN))
     }
 
-    pub(super) fn read(settings: &mut Settings) -> Result<Events, Unfit> {
+    pub(super) fn read(settings: &mut GivenSettings) -> Result<Events, SettingError> {
         settings.take("event").map(Events)
     }
 
-    pub(super) fn write(&self, written: &mut Written) {
+    pub(super) fn write(&self, written: &mut WrittenSettings) {
         put(written, "event", &self.0);
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use memchr::memmem;
 
 use super::{
-    setting::{Count, Raw, Settings, Time, Unfit, Written, faults, names, put},
+    setting::{Count, GivenSettings, Raw, SettingError, Time, WrittenSettings, faults, names, put},
     stream::Direction,
 };
 use crate::wire::frame::{Frame, Opcode};
@@ -79,7 +79,7 @@ impl Frames {
     /// The keys of these settings.
     pub const KEYS: [&str; 3] = ["direction", "opcode", "containing"];
 
-    pub(super) fn read(settings: &mut Settings) -> Result<Frames, Unfit> {
+    pub(super) fn read(settings: &mut GivenSettings) -> Result<Frames, SettingError> {
         Ok(Frames {
             direction: settings.take("direction")?,
             carries: settings.take("opcode")?,
@@ -87,7 +87,7 @@ impl Frames {
         })
     }
 
-    pub(super) fn write(&self, written: &mut Written) {
+    pub(super) fn write(&self, written: &mut WrittenSettings) {
         put(written, "direction", &self.direction);
         put(written, "opcode", &self.carries);
         put(written, "containing", &self.containing);

@@ -32,35 +32,35 @@ pub trait Setting: Sized {
 
 /// Settings as a file gives them, taken one by one.
 #[derive(Debug, Default)]
-pub struct Settings(pub BTreeMap<String, toml::Value>);
+pub struct GivenSettings(pub BTreeMap<String, toml::Value>);
 
 /// A setting that is missing, or not what it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unfit {
+pub struct SettingError {
     /// Its key.
     pub key: &'static str,
     /// The values it accepts; `None` if the setting is missing.
     pub message: Option<String>,
 }
 
-impl Settings {
+impl GivenSettings {
     /// Takes a setting.
     ///
     /// # Errors
     /// When it must be given and is not, or is not what it must be.
-    pub fn take<T: Setting>(&mut self, key: &'static str) -> Result<T, Unfit> {
+    pub fn take<T: Setting>(&mut self, key: &'static str) -> Result<T, SettingError> {
         match self.0.remove(key) {
-            None => T::absent().ok_or(Unfit { key, message: None }),
-            Some(value) => T::read(value).map_err(|message| Unfit { key, message: Some(message) }),
+            None => T::absent().ok_or(SettingError { key, message: None }),
+            Some(value) => T::read(value).map_err(|message| SettingError { key, message: Some(message) }),
         }
     }
 }
 
 /// Settings as they are written, in their order.
-pub type Written = Vec<(&'static str, toml::Value)>;
+pub type WrittenSettings = Vec<(&'static str, toml::Value)>;
 
 /// Writes a setting, unless it is left out.
-pub fn put<T: Setting>(written: &mut Written, key: &'static str, setting: &T) {
+pub fn put<T: Setting>(written: &mut WrittenSettings, key: &'static str, setting: &T) {
     written.extend(setting.write().map(|value| (key, value)));
 }
 
@@ -96,8 +96,8 @@ macro_rules! faults {
             /// Reads the kind with this name; nothing when it is none of these.
             pub(in crate::fault) fn read(
                 kind: &str,
-                settings: &mut crate::fault::setting::Settings,
-            ) -> Result<Option<$name>, crate::fault::setting::Unfit> {
+                settings: &mut crate::fault::setting::GivenSettings,
+            ) -> Result<Option<$name>, crate::fault::setting::SettingError> {
                 match kind {
                     $($kind => Ok(Some($name::$variant { $($field: settings.take($key)?),* })),)*
                     _ => Ok(None),
@@ -105,7 +105,7 @@ macro_rules! faults {
             }
 
             /// Writes its settings.
-            pub(in crate::fault) fn write(&self, written: &mut crate::fault::setting::Written) {
+            pub(in crate::fault) fn write(&self, written: &mut crate::fault::setting::WrittenSettings) {
                 match self {
                     $($name::$variant { $($field),* } => {
                         $(crate::fault::setting::put(written, $key, $field);)*

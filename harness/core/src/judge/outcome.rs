@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{judge::cause::Cause, record::transcript::Party, wire::close_code::CloseCode};
+use crate::{judge::cause::Cause, record::transcript::Actor, wire::close_code::CloseCode};
 
 /// The class of an outcome: what it means to the one who called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -340,7 +340,7 @@ pub struct Outcome {
     /// The last thing the client saw.
     pub ending: Ending,
     /// The actor that ended it.
-    pub closed_by: Party,
+    pub closed_by: Actor,
 }
 
 impl fmt::Display for Outcome {

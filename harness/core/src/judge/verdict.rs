@@ -465,7 +465,7 @@ impl fmt::Display for FindingKey {
 
 /// One run of one case on one version, judged.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Judged {
+pub struct RunResult {
     /// How the case ended: its first bad exchange, or its last.
     pub outcome: Outcome,
     /// How each of its exchanges ended.
@@ -518,7 +518,7 @@ impl HealthyClient {
 
 /// One case on its versions, under one server profile and in one environment.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Judgement {
+pub struct TrialResult {
     /// The verdict.
     pub verdict: Verdict,
     /// Why it does not pass; `None` when it does.
@@ -526,20 +526,20 @@ pub struct Judgement {
     /// The possible causes of the outcome, where only the wire is seen.
     pub explanation: Option<String>,
     /// The version with the bug; `None` when there is none, or it could not run.
-    pub before: Option<Judged>,
+    pub before: Option<RunResult>,
     /// The version with the fix, or the only one; `None` when it could not run.
-    pub after: Option<Judged>,
+    pub after: Option<RunResult>,
     /// How often each version was run, and how often before showed the symptom.
-    pub shown: Option<Shown>,
+    pub shown: Option<Frequency>,
     /// The counts of the runs that the verdict does not rest on, where each version was run several times.
     pub others: Exercised,
     /// The verdict on each claimed fix in place of the real one, in the order in which the case names them.
-    pub shams: Vec<(Verdict, Judged)>,
+    pub shams: Vec<(Verdict, RunResult)>,
 }
 
 /// In how many of several runs before showed the claimed symptom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Shown {
+pub struct Frequency {
     /// How many did.
     pub in_runs: usize,
     /// How many there were.
@@ -559,7 +559,7 @@ pub struct Exercised {
 
 impl Exercised {
     /// The counts of one run.
-    pub fn by(run: &Judged) -> Exercised {
+    pub fn by(run: &RunResult) -> Exercised {
         let Transcript { fired, .. } = &run.transcript;
         Exercised {
             requests: run.transcript.exchanges(),
@@ -587,13 +587,13 @@ impl Sum for Exercised {
     }
 }
 
-impl fmt::Display for Shown {
+impl fmt::Display for Frequency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "shown in {} of {}", self.in_runs, self.of_runs)
     }
 }
 
-impl Judgement {
+impl TrialResult {
     /// The counts of all runs.
     pub fn exercised(&self) -> Exercised {
         let decisive = [&self.before, &self.after].into_iter().flatten().map(Exercised::by);
@@ -601,18 +601,22 @@ impl Judgement {
     }
 
     /// The judgment of one run of each version, without claimed fixes and without an explanation.
-    pub fn of(result: Result<Verdict, (Verdict, Reason)>, before: Option<Judged>, after: Option<Judged>) -> Judgement {
+    pub fn of(
+        result: Result<Verdict, (Verdict, Reason)>,
+        before: Option<RunResult>,
+        after: Option<RunResult>,
+    ) -> TrialResult {
         let (verdict, reason) = match result {
             Ok(verdict) => (verdict, None),
             Err((verdict, reason)) => (verdict, Some(reason)),
         };
         let others = Exercised::default();
-        Judgement { verdict, reason, explanation: None, before, after, shown: None, others, shams: Vec::new() }
+        TrialResult { verdict, reason, explanation: None, before, after, shown: None, others, shams: Vec::new() }
     }
 
     /// A case that could not be judged.
-    pub fn inconclusive(reason: Reason) -> Judgement {
-        Judgement::of(Err((Verdict::Inconclusive, reason)), None, None)
+    pub fn inconclusive(reason: Reason) -> TrialResult {
+        TrialResult::of(Err((Verdict::Inconclusive, reason)), None, None)
     }
 
     /// Why the verdict does not pass, in a sentence; empty when it does.

@@ -3,7 +3,7 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::Value as Json;
 
-use crate::record::transcript::{Transcript, What};
+use crate::record::transcript::{EventKind, Transcript};
 
 /// Keys of messages whose values differ from run to run or say nothing, and what stands for them.
 const VOLATILE: [(&str, &str); 3] =
@@ -21,7 +21,7 @@ impl Redactor {
         let mut replacements: Vec<(String, String)> =
             transcript.service.secrets.iter().map(|secret| (secret.clone(), "<secret>".to_owned())).collect();
         for event in &transcript.events {
-            let What::RequestSent { credential, .. } = &event.what else { continue };
+            let EventKind::RequestSent { credential, .. } = &event.what else { continue };
             // A text too short for a token or a ticket hides nothing and may occur anywhere.
             if credential.text.len() < 24 {
                 continue;

@@ -61,7 +61,7 @@ impl fmt::Display for TargetKind {
 /// The actor that caused an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Party {
+pub enum Actor {
     /// The client.
     #[serde(rename = "client")]
     Probe,
@@ -81,22 +81,22 @@ pub enum Party {
     Nobody,
 }
 
-impl Party {
+impl Actor {
     /// The actor's name.
     pub fn name(self) -> &'static str {
         match self {
-            Party::Probe => "client",
-            Party::Edge => "edge",
-            Party::Front => "server",
-            Party::Application => "app",
-            Party::Dependency => "dependency",
-            Party::Process => "process",
-            Party::Nobody => "nobody",
+            Actor::Probe => "client",
+            Actor::Edge => "edge",
+            Actor::Front => "server",
+            Actor::Application => "app",
+            Actor::Dependency => "dependency",
+            Actor::Process => "process",
+            Actor::Nobody => "nobody",
         }
     }
 }
 
-impl fmt::Display for Party {
+impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -162,7 +162,7 @@ impl fmt::Display for BodyPart {
 /// Why a client waits no longer for something that did not come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NeverCame {
-    /// The step's limit passed; [`What::DeadlinePassed`] stands before it.
+    /// The step's limit passed; [`EventKind::DeadlinePassed`] stands before it.
     Deadline,
     /// The session ended first. Where it had ended before the client began to wait, the event's time is that of the end.
     SessionOver,
@@ -172,7 +172,7 @@ pub enum NeverCame {
 
 /// One observed thing.
 #[derive(Debug, Clone, PartialEq)]
-pub enum What {
+pub enum EventKind {
     /// Nothing listened where the client wanted to connect.
     ConnectionRefused,
     /// The client of this exchange has a name.
@@ -263,7 +263,7 @@ pub enum What {
         /// The step, counted from 1.
         step: usize,
     },
-    /// The client breaks the connection (RST on a socket). [`What::Left`] follows.
+    /// The client breaks the connection (RST on a socket). [`EventKind::Left`] follows.
     LinkReset,
     /// The client ended the stream without a close frame.
     Left,
@@ -329,7 +329,7 @@ pub enum What {
         /// The signal.
         signal: Signal,
     },
-    /// A step waited for the end of the server's process. [`What::Exited`] stands before it where it ended.
+    /// A step waited for the end of the server's process. [`EventKind::Exited`] stands before it where it ended.
     ExitAwaited {
         /// The end that the step waited for.
         expected: ExitExpectation,
@@ -362,16 +362,16 @@ pub enum What {
 #[macro_export]
 macro_rules! step_event {
     () => {
-        $crate::record::transcript::What::OpenedBy { .. }
-            | $crate::record::transcript::What::OnConnectionOf { .. }
-            | $crate::record::transcript::What::BodyTimed(_)
-            | $crate::record::transcript::What::BodyLate { .. }
-            | $crate::record::transcript::What::BodyCutShort { .. }
-            | $crate::record::transcript::What::AwaitedCame { .. }
-            | $crate::record::transcript::What::AwaitedNeverCame { .. }
-            | $crate::record::transcript::What::NotPerformed { .. }
-            | $crate::record::transcript::What::LinkReset
-            | $crate::record::transcript::What::StoppedReading
+        $crate::record::transcript::EventKind::OpenedBy { .. }
+            | $crate::record::transcript::EventKind::OnConnectionOf { .. }
+            | $crate::record::transcript::EventKind::BodyTimed(_)
+            | $crate::record::transcript::EventKind::BodyLate { .. }
+            | $crate::record::transcript::EventKind::BodyCutShort { .. }
+            | $crate::record::transcript::EventKind::AwaitedCame { .. }
+            | $crate::record::transcript::EventKind::AwaitedNeverCame { .. }
+            | $crate::record::transcript::EventKind::NotPerformed { .. }
+            | $crate::record::transcript::EventKind::LinkReset
+            | $crate::record::transcript::EventKind::StoppedReading
     };
 }
 
@@ -379,13 +379,13 @@ macro_rules! step_event {
 #[macro_export]
 macro_rules! wire_event {
     () => {
-        $crate::record::transcript::What::ConnectionRefused
-            | $crate::record::transcript::What::RequestSent { .. }
-            | $crate::record::transcript::What::ResponseSeen(_)
-            | $crate::record::transcript::What::BodySeen { .. }
-            | $crate::record::transcript::What::FrameSent(_)
-            | $crate::record::transcript::What::FrameSeen(_)
-            | $crate::record::transcript::What::MessageSeen(_)
+        $crate::record::transcript::EventKind::ConnectionRefused
+            | $crate::record::transcript::EventKind::RequestSent { .. }
+            | $crate::record::transcript::EventKind::ResponseSeen(_)
+            | $crate::record::transcript::EventKind::BodySeen { .. }
+            | $crate::record::transcript::EventKind::FrameSent(_)
+            | $crate::record::transcript::EventKind::FrameSeen(_)
+            | $crate::record::transcript::EventKind::MessageSeen(_)
     };
 }
 
@@ -393,12 +393,12 @@ macro_rules! wire_event {
 #[macro_export]
 macro_rules! end_event {
     () => {
-        $crate::record::transcript::What::HandshakeRefused { .. }
-            | $crate::record::transcript::What::BadFrameSeen(_)
-            | $crate::record::transcript::What::BadHeadSeen { .. }
-            | $crate::record::transcript::What::EndSeen
-            | $crate::record::transcript::What::DeadlinePassed { .. }
-            | $crate::record::transcript::What::Left
+        $crate::record::transcript::EventKind::HandshakeRefused { .. }
+            | $crate::record::transcript::EventKind::BadFrameSeen(_)
+            | $crate::record::transcript::EventKind::BadHeadSeen { .. }
+            | $crate::record::transcript::EventKind::EndSeen
+            | $crate::record::transcript::EventKind::DeadlinePassed { .. }
+            | $crate::record::transcript::EventKind::Left
     };
 }
 
@@ -406,14 +406,14 @@ macro_rules! end_event {
 #[macro_export]
 macro_rules! app_event {
     () => {
-        $crate::record::transcript::What::Called { .. }
-            | $crate::record::transcript::What::Received(_)
-            | $crate::record::transcript::What::Sent(_)
-            | $crate::record::transcript::What::CallRaised(_)
-            | $crate::record::transcript::What::Returned
-            | $crate::record::transcript::What::Raised(_)
-            | $crate::record::transcript::What::Handled(_)
-            | $crate::record::transcript::What::Logged { .. }
+        $crate::record::transcript::EventKind::Called { .. }
+            | $crate::record::transcript::EventKind::Received(_)
+            | $crate::record::transcript::EventKind::Sent(_)
+            | $crate::record::transcript::EventKind::CallRaised(_)
+            | $crate::record::transcript::EventKind::Returned
+            | $crate::record::transcript::EventKind::Raised(_)
+            | $crate::record::transcript::EventKind::Handled(_)
+            | $crate::record::transcript::EventKind::Logged { .. }
     };
 }
 
@@ -421,9 +421,9 @@ macro_rules! app_event {
 #[macro_export]
 macro_rules! server_event {
     () => {
-        $crate::record::transcript::What::RequestRefused { .. }
-            | $crate::record::transcript::What::KeepaliveExpired
-            | $crate::record::transcript::What::CutShort
+        $crate::record::transcript::EventKind::RequestRefused { .. }
+            | $crate::record::transcript::EventKind::KeepaliveExpired
+            | $crate::record::transcript::EventKind::CutShort
     };
 }
 
@@ -431,15 +431,15 @@ macro_rules! server_event {
 #[macro_export]
 macro_rules! outer_event {
     () => {
-        $crate::record::transcript::What::Starting
-            | $crate::record::transcript::What::Stopping
-            | $crate::record::transcript::What::Exited { .. }
-            | $crate::record::transcript::What::Listening
-            | $crate::record::transcript::What::NotStarted { .. }
-            | $crate::record::transcript::What::Signaled { .. }
-            | $crate::record::transcript::What::ExitAwaited { .. }
-            | $crate::record::transcript::What::FaultFired { .. }
-            | $crate::record::transcript::What::DependencyCalled { .. }
+        $crate::record::transcript::EventKind::Starting
+            | $crate::record::transcript::EventKind::Stopping
+            | $crate::record::transcript::EventKind::Exited { .. }
+            | $crate::record::transcript::EventKind::Listening
+            | $crate::record::transcript::EventKind::NotStarted { .. }
+            | $crate::record::transcript::EventKind::Signaled { .. }
+            | $crate::record::transcript::EventKind::ExitAwaited { .. }
+            | $crate::record::transcript::EventKind::FaultFired { .. }
+            | $crate::record::transcript::EventKind::DependencyCalled { .. }
     };
 }
 
@@ -447,21 +447,21 @@ macro_rules! outer_event {
 // then asks every match that decides something whether the kind matters there.
 pub use crate::{app_event, end_event, outer_event, server_event, step_event, wire_event};
 
-impl What {
+impl EventKind {
     /// The exception of the app that it carries: one that leaves the app, one that the app handles, or one that stops its
     /// start.
     pub fn raised(&self) -> Option<&Exception> {
         match self {
-            What::Raised(exception)
-            | What::Handled(exception)
-            | What::NotStarted { exception: Some(exception), .. } => Some(exception),
+            EventKind::Raised(exception)
+            | EventKind::Handled(exception)
+            | EventKind::NotStarted { exception: Some(exception), .. } => Some(exception),
             // An exception of `send` or `receive` is the server's; the app may not even notice it.
-            What::CallRaised(_)
-            | What::Called { .. }
-            | What::Received(_)
-            | What::Sent(_)
-            | What::Returned
-            | What::Logged { .. }
+            EventKind::CallRaised(_)
+            | EventKind::Called { .. }
+            | EventKind::Received(_)
+            | EventKind::Sent(_)
+            | EventKind::Returned
+            | EventKind::Logged { .. }
             | step_event!()
             | wire_event!()
             | end_event!()
@@ -480,9 +480,9 @@ pub struct Event {
     /// for what belongs to none.
     pub exchange: usize,
     /// The actor that caused it.
-    pub party: Party,
+    pub party: Actor,
     /// The event itself.
-    pub what: What,
+    pub what: EventKind,
 }
 
 /// Stands for an exchange where the life of the server's process is meant.
@@ -493,7 +493,7 @@ pub const KEPT_LOOP: &str = "the application kept its event loop to itself";
 
 /// The connections and sessions that a target still holds once every client is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Residue {
+pub struct Leftovers {
     /// Connections that are served.
     pub connections: usize,
     /// Sessions in the registry.
@@ -526,7 +526,7 @@ pub struct Service {
     /// How many connections a user may have at a time; 0 where that is not known.
     pub connections_max: usize,
     /// The names of its messages.
-    pub words: Words,
+    pub words: MessageNames,
     /// The kind of target it stands behind, which decides how much of it is seen.
     pub kind: TargetKind,
     /// How much is known of its rules.
@@ -554,7 +554,7 @@ impl Service {
             slow: Duration::ZERO,
             connection_record: "",
             connections_max: 0,
-            words: Words { welcomes: &[], requests: &[], events: &[], name_user: false },
+            words: MessageNames { welcomes: &[], requests: &[], events: &[], name_user: false },
             kind,
             knowledge: Knowledge::None,
             is_public: true,
@@ -624,7 +624,7 @@ pub enum Knowledge {
 
 /// The names of the messages of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Words {
+pub struct MessageNames {
     /// The names a welcome goes by.
     pub welcomes: &'static [&'static str],
     /// The message types that ask for an agent run, aliases included.
@@ -645,7 +645,7 @@ pub struct Transcript {
     /// How often each of them acted.
     pub fired: Vec<u32>,
     /// The target's remaining connections and sessions, if it reports them.
-    pub residue: Option<Residue>,
+    pub residue: Option<Leftovers>,
     /// The known facts about the target.
     pub service: Service,
 }
@@ -663,15 +663,18 @@ impl Transcript {
 
     /// How many upgrades were accepted.
     pub fn sessions(&self) -> usize {
-        self.events.iter().filter(|event| matches!(&event.what, What::ResponseSeen(head) if head.status == 101)).count()
+        self.events
+            .iter()
+            .filter(|event| matches!(&event.what, EventKind::ResponseSeen(head) if head.status == 101))
+            .count()
     }
 
     /// Whether a client can read a text in an exchange: in a body, a message or a close reason.
     pub fn reads(&self, exchange: usize, text: &str) -> bool {
         let holds = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(text);
         self.of(exchange).any(|event| match &event.what {
-            What::BodySeen { body, .. } => holds(body),
-            What::FrameSeen(frame) => holds(&frame.payload),
+            EventKind::BodySeen { body, .. } => holds(body),
+            EventKind::FrameSeen(frame) => holds(&frame.payload),
             _ => false,
         })
     }
@@ -679,14 +682,14 @@ impl Transcript {
     /// Whether a text stands in the log, or in the last words of the process.
     pub fn says(&self, text: &str) -> bool {
         let last_words =
-            self.events.iter().any(|event| matches!(&event.what, What::Exited { why } if why.contains(text)));
+            self.events.iter().any(|event| matches!(&event.what, EventKind::Exited { why } if why.contains(text)));
         last_words || self.logs().any(|(_, message)| message.contains(text))
     }
 
     /// The log records, in order.
     pub fn logs(&self) -> impl Iterator<Item = (Level, &str)> {
         self.events.iter().filter_map(|event| match &event.what {
-            What::Logged { level, message } => Some((*level, message.as_str())),
+            EventKind::Logged { level, message } => Some((*level, message.as_str())),
             _ => None,
         })
     }

@@ -10,7 +10,7 @@ use crate::environment::Environment;
 use relapse_core::{
     client::{
         credential::{Credential, CredentialPlace},
-        step::{Carrier, Client},
+        step::{Carrier, ClientStrictness},
     },
     judge::{cause::Cause, outcome::Class},
 };
@@ -106,7 +106,7 @@ pub(super) struct RawStep {
     pub(super) offers: Option<Spanned<Vec<String>>>,
     pub(super) headers: Option<Spanned<BTreeMap<String, String>>>,
     pub(super) without: Option<Spanned<Vec<String>>>,
-    pub(super) client: Option<Spanned<Client>>,
+    pub(super) client: Option<Spanned<ClientStrictness>>,
     pub(super) method: Option<Spanned<String>>,
     pub(super) body: Option<Spanned<toml::Value>>,
     pub(super) body_bytes: Option<Spanned<String>>,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::{
-    Accepted, Case, DEFAULT_PROFILE, ExceptionClaim, Known, ServerArguments, Sham, Symptom, Vocabulary, arguments,
+    Accepted, Case, ClaimedFix, DEFAULT_PROFILE, ExceptionClaim, Known, ServerArguments, Symptom, Vocabulary,
+    arguments,
     raw::{
         OneOrMany, RawCase, RawException, RawExceptionParts, RawExit, RawFault, RawFaults, RawSham, RawStep, RawSymptom,
     },
@@ -23,14 +24,14 @@ use relapse_core::{
         credential::{Credential, CredentialPlace},
         signal::{ExitExpectation, Signal},
         step::{
-            Act, AnswerReading, Awaited, BodyExpectation, Carrier, ClientName, Crowd, DEFAULT_LIMIT, DEFAULT_USER,
-            Pattern, Request, Slices, SourceLine, Step,
+            Action, AnswerReading, Awaited, BodyExpectation, Carrier, ClientName, Concurrency, DEFAULT_LIMIT,
+            DEFAULT_USER, Pattern, Request, Slices, SourceLine, Step,
         },
     },
     error::{Error, did_you_mean, renamed},
     fault::{
         Calls, EventFault, Fault, FaultKind, Place, ProcessFault, ScopeEdit, Trigger,
-        setting::{Settings, Unfit, is_token},
+        setting::{GivenSettings, SettingError, is_token},
     },
     judge::outcome::{Class, Ending, OutcomePattern},
     wire::close_code::CloseCode,
@@ -45,23 +46,23 @@ const STEP_LIMIT_MAX: Duration = Duration::from_secs(3600);
 /// Reads one case.
 pub(super) fn read(path: &str, name: &str, text: &str, known: &Known<'_>) -> Result<Case, Error> {
     let raw: RawCase = toml::from_str(text).map_err(|error| Error::toml(path, text, &error))?;
-    Reader { path, text, known }.case(name, raw)
+    CaseReader { path, text, known }.case(name, raw)
 }
 
 /// Reads the faults of a file, `[[fault]]` each. Where no dependency is known there is only an edge.
 pub(super) fn read_faults(path: &str, text: &str, known: &Known<'_>) -> Result<Vec<Fault>, Error> {
     let raw: RawFaults = toml::from_str(text).map_err(|error| Error::toml(path, text, &error))?;
-    let reader = Reader { path, text, known };
+    let reader = CaseReader { path, text, known };
     raw.fault.into_iter().map(|fault| reader.free_fault(fault)).collect()
 }
 
-struct Reader<'a> {
+struct CaseReader<'a> {
     path: &'a str,
     text: &'a str,
     known: &'a Known<'a>,
 }
 
-impl Reader<'_> {
+impl CaseReader<'_> {
     fn error(&self, span: Range<usize>, message: impl Into<String>, help: Option<String>) -> Error {
         Error::at(self.path, self.text, span, message, help)
     }
@@ -188,7 +189,7 @@ impl Reader<'_> {
         Ok(Defects::of(known.into_iter().filter(|known| names.iter().any(|name| name == known))))
     }
 
-    fn crowd(&self, given: [Option<Spanned<usize>>; 3]) -> Result<Crowd, Error> {
+    fn crowd(&self, given: [Option<Spanned<usize>>; 3]) -> Result<Concurrency, Error> {
         let mut span = 0..0;
         let [users, connections, rounds] = given.map(|count| {
             count.map_or(1, |count| {
@@ -196,10 +197,10 @@ impl Reader<'_> {
                 *count.get_ref()
             })
         });
-        let crowd = Crowd { users, connections, rounds };
+        let crowd = Concurrency { users, connections, rounds };
         let all = users.checked_mul(connections).and_then(|clients| clients.checked_mul(rounds));
         match all {
-            Some(1..=Crowd::MAX) => Ok(crowd),
+            Some(1..=Concurrency::MAX) => Ok(crowd),
             _ => {
                 let help = Some("users times connections times rounds is between 1 and 1000".to_owned());
                 let what =
@@ -214,7 +215,7 @@ impl Reader<'_> {
         &self,
         given: BTreeMap<Class, Spanned<usize>>,
         accepted: &[Accepted],
-        crowd: Crowd,
+        crowd: Concurrency,
     ) -> Result<BTreeMap<Class, usize>, Error> {
         let most = accepted.len() * crowd.clients() * crowd.rounds;
         let mut at_least = BTreeMap::new();
@@ -232,8 +233,8 @@ impl Reader<'_> {
     }
 
     /// In a crowd each user has a number; a step cannot name another one.
-    fn one_user_each(&self, steps: &[Step], crowd: Crowd, span: Range<usize>) -> Result<(), Error> {
-        let names_one = |step: &Step| matches!(&step.act, Act::Open(request) | Act::Request(request) if request.user != DEFAULT_USER);
+    fn one_user_each(&self, steps: &[Step], crowd: Concurrency, span: Range<usize>) -> Result<(), Error> {
+        let names_one = |step: &Step| matches!(&step.act, Action::Open(request) | Action::Request(request) if request.user != DEFAULT_USER);
         if crowd.users > 1 && steps.iter().any(names_one) {
             let help = Some("the users of a crowd are user-1, user-2 and so on".to_owned());
             return Err(self.error(span, "a step names a user, and `users` names all of them", help));
@@ -242,8 +243,8 @@ impl Reader<'_> {
     }
 
     /// Refuses named clients in a crowd: each of its clients performs all the steps.
-    fn no_crowd_of_names(&self, steps: &[Step], crowd: Crowd, span: Range<usize>) -> Result<(), Error> {
-        if crowd != Crowd::ONE && steps.iter().any(|step| step.client.is_some()) {
+    fn no_crowd_of_names(&self, steps: &[Step], crowd: Concurrency, span: Range<usize>) -> Result<(), Error> {
+        if crowd != Concurrency::ONE && steps.iter().any(|step| step.client.is_some()) {
             let help = Some("leave `users`, `connections` and `rounds` out, or every `as`".to_owned());
             return Err(self.error(span, "named clients cannot be a crowd", help));
         }
@@ -251,8 +252,8 @@ impl Reader<'_> {
     }
 
     /// Refuses signals in a crowd: each of its clients performs all the steps.
-    fn no_crowd_of_signals(&self, steps: &[Step], crowd: Crowd, span: Range<usize>) -> Result<(), Error> {
-        if crowd != Crowd::ONE && steps.iter().any(|step| !step.act.is_of_client()) {
+    fn no_crowd_of_signals(&self, steps: &[Step], crowd: Concurrency, span: Range<usize>) -> Result<(), Error> {
+        if crowd != Concurrency::ONE && steps.iter().any(|step| !step.act.is_of_client()) {
             let help = Some("leave `users`, `connections` and `rounds` out, and name clients with `as`".to_owned());
             return Err(self.error(span, "every client of the crowd would send the signal", help));
         }
@@ -378,7 +379,7 @@ impl Reader<'_> {
                 .map(Spanned::span)
                 .or_else(|| [&outcome, &says].into_iter().flatten().next().map(Spanned::span));
             let step = self.step(step)?;
-            if matches!(step.act, Act::Open(_) | Act::Request(_)) {
+            if matches!(step.act, Action::Open(_) | Action::Request(_)) {
                 let own = classes.map_or(Ok(accept.clone()), |classes| self.accept(classes))?;
                 let outcome = outcome.map(|outcome| self.outcome(&outcome)).transpose()?;
                 accepted.push(Accepted { outcome, says: says.map(Spanned::into_inner), ..own });
@@ -409,7 +410,7 @@ impl Reader<'_> {
         key.get_ref().split_whitespace().map(name_of).collect()
     }
 
-    fn sham(&self, raw: RawSham, profiles: Option<&Vec<String>>) -> Result<Sham, Error> {
+    fn sham(&self, raw: RawSham, profiles: Option<&Vec<String>>) -> Result<ClaimedFix, Error> {
         if raw.claim.get_ref().trim().is_empty() || raw.defects.get_ref().is_empty() {
             let help = Some("say what was claimed, and name the defects of the tree it left".to_owned());
             return Err(self.error(raw.defects.span(), "this claimed fix says nothing", help));
@@ -423,7 +424,7 @@ impl Reader<'_> {
                 on.insert(name, (ending, changes.class.unwrap_or(raw.class)));
             }
         }
-        Ok(Sham {
+        Ok(ClaimedFix {
             claim: raw.claim.into_inner(),
             defects,
             outcome,
@@ -443,7 +444,7 @@ impl Reader<'_> {
             None => DEFAULT_LIMIT,
         };
         let client = raw.client_name.take().map(|name| self.client_name(name)).transpose()?;
-        let mut acts: Vec<(&str, Act)> = Vec::new();
+        let mut acts: Vec<(&str, Action)> = Vec::new();
         let give_up = raw.give_up_ms.as_ref().map(|give_up| (give_up.span(), *give_up.get_ref()));
         if let Some((span, _)) = give_up.filter(|(_, ms)| u128::from(*ms) >= limit.as_millis()) {
             let help = Some("let it be less than `within_ms`, which is 5000 unless it is said".to_owned());
@@ -480,7 +481,7 @@ impl Reader<'_> {
             return Err(self.error(retry.span(), message, help));
         }
         if let Some(path) = raw.open.take() {
-            acts.push(("open", Act::Open(self.request("GET", path, &mut raw, Credential::Valid)?)));
+            acts.push(("open", Action::Open(self.request("GET", path, &mut raw, Credential::Valid)?)));
         }
         if let Some(line) = raw.request.take() {
             let line_span = line.span();
@@ -489,68 +490,68 @@ impl Reader<'_> {
                 return Err(self.error(line_span, "a request is a method and a path", help));
             };
             let (method, path) = (method.to_owned(), Spanned::new(line_span, path.to_owned()));
-            acts.push(("request", Act::Request(self.request(&method, path, &mut raw, Credential::None)?)));
+            acts.push(("request", Action::Request(self.request(&method, path, &mut raw, Credential::None)?)));
         }
         if let Some(text) = raw.send.take() {
-            acts.push(("send", Act::SendText(self.message(text, raw.pad_to.take())?)));
+            acts.push(("send", Action::SendText(self.message(text, raw.pad_to.take())?)));
         }
         if let Some(ping) = raw.ping.take() {
             self.only_true("ping", &ping)?;
-            acts.push(("ping", Act::Ping));
+            acts.push(("ping", Action::Ping));
         }
         if let Some(name) = raw.wait.take() {
             let awaited = match name.into_inner() {
                 close if close == "close" => Awaited::Close,
                 message => Awaited::Message(message),
             };
-            acts.push(("wait", Act::Wait(awaited)));
+            acts.push(("wait", Action::Wait(awaited)));
         }
         if let Some(key) = raw.wait_key.take() {
-            acts.push(("wait_key", Act::Wait(Awaited::Key(key.into_inner()))));
+            acts.push(("wait_key", Action::Wait(Awaited::Key(key.into_inner()))));
         }
         if let Some(text) = raw.wait_text.take() {
             if text.get_ref().is_empty() {
                 let help = Some("`wait_any = true` waits for any message".to_owned());
                 return Err(self.error(text.span(), "every text contains the empty one", help));
             }
-            acts.push(("wait_text", Act::Wait(Awaited::Text(text.into_inner()))));
+            acts.push(("wait_text", Action::Wait(Awaited::Text(text.into_inner()))));
         }
         if let Some(pattern) = raw.wait_match.take() {
             let compiled = Pattern::new(pattern.get_ref()).map_err(|why| {
                 let help = Some("it is a regular expression: `\\{` is a brace".to_owned());
                 self.error(pattern.span(), format!("this is no pattern: {why}"), help)
             })?;
-            acts.push(("wait_match", Act::Wait(Awaited::Match(compiled))));
+            acts.push(("wait_match", Action::Wait(Awaited::Match(compiled))));
         }
         if let Some(any) = raw.wait_any.take() {
             self.only_true("wait_any", &any)?;
-            acts.push(("wait_any", Act::Wait(Awaited::Any)));
+            acts.push(("wait_any", Action::Wait(Awaited::Any)));
         }
         if let Some(answer) = raw.wait_answer.take() {
             self.only_true("wait_answer", &answer)?;
-            acts.push(("wait_answer", Act::Wait(Awaited::Answer)));
+            acts.push(("wait_answer", Action::Wait(Awaited::Answer)));
         }
         if let Some(code) = raw.close.take() {
-            acts.push(("close", Act::Close(CloseCode(code.into_inner()))));
+            acts.push(("close", Action::Close(CloseCode(code.into_inner()))));
         }
         if let Some(leave) = raw.leave.take() {
             self.only_true("leave", &leave)?;
-            acts.push(("leave", Act::Leave));
+            acts.push(("leave", Action::Leave));
         }
         if let Some(reset) = raw.reset.take() {
             self.only_true("reset", &reset)?;
-            acts.push(("reset", Act::Reset));
+            acts.push(("reset", Action::Reset));
         }
         if let Some(stop) = raw.stop_reading.take() {
             self.only_true("stop_reading", &stop)?;
-            acts.push(("stop_reading", Act::StopReading));
+            acts.push(("stop_reading", Action::StopReading));
         }
         if let Some(read) = raw.read_answer.take() {
             self.only_true("read_answer", &read)?;
-            acts.push(("read_answer", Act::ReadAnswer));
+            acts.push(("read_answer", Action::ReadAnswer));
         }
         if let Some(signal) = raw.signal.take() {
-            acts.push(("signal", Act::Signal(self.signal(&signal)?)));
+            acts.push(("signal", Action::Signal(self.signal(&signal)?)));
         }
         if let Some(exit) = raw.wait_exit.take() {
             let span = exit.span();
@@ -562,44 +563,46 @@ impl Reader<'_> {
                 RawExit::Status(code) => ExitExpectation::Status(code),
                 RawExit::Signal(name) => ExitExpectation::Signal(self.signal(&Spanned::new(span, name))?),
             };
-            acts.push(("wait_exit", Act::AwaitExit(expected)));
+            acts.push(("wait_exit", Action::AwaitExit(expected)));
         }
-        let waits = |act: &Act| match act {
-            Act::Open(_)
-            | Act::Request(_)
-            | Act::Ping
-            | Act::Wait(_)
-            | Act::Close(_)
-            | Act::Leave
-            | Act::Reset
-            | Act::ReadAnswer
-            | Act::AwaitExit(_) => true,
-            Act::SendText(_)
-            | Act::SendBytes(_)
-            | Act::Pause
-            | Act::Deafen
-            | Act::Freeze
-            | Act::StopReading
-            | Act::Signal(_) => false,
+        let waits = |act: &Action| match act {
+            Action::Open(_)
+            | Action::Request(_)
+            | Action::Ping
+            | Action::Wait(_)
+            | Action::Close(_)
+            | Action::Leave
+            | Action::Reset
+            | Action::ReadAnswer
+            | Action::AwaitExit(_) => true,
+            Action::SendText(_)
+            | Action::SendBytes(_)
+            | Action::Pause
+            | Action::Deafen
+            | Action::Freeze
+            | Action::StopReading
+            | Action::Signal(_) => false,
         };
         let mut limit = limit;
         if let Some(pause) = raw.pause_ms.take() {
             limit = self.limit(&pause)?;
-            acts.push(("pause_ms", Act::Pause));
+            acts.push(("pause_ms", Action::Pause));
         }
         if let Some(deaf) = raw.deaf_ms.take() {
             limit = self.limit(&deaf)?;
-            acts.push(("deaf_ms", Act::Deafen));
+            acts.push(("deaf_ms", Action::Deafen));
         }
         if let Some(freeze) = raw.freeze_ms.take() {
             limit = self.limit(&freeze)?;
-            acts.push(("freeze_ms", Act::Freeze));
+            acts.push(("freeze_ms", Action::Freeze));
         }
         if let Some(bytes) = raw.send_bytes.take() {
-            acts.push(("send_bytes", Act::SendBytes(self.bytes(bytes)?)));
+            acts.push(("send_bytes", Action::SendBytes(self.bytes(bytes)?)));
         }
         let slices = match acts.as_slice() {
-            [(_, Act::Open(_) | Act::Request(_) | Act::SendText(_) | Act::SendBytes(_))] => self.slices(&mut raw)?,
+            [(_, Action::Open(_) | Action::Request(_) | Action::SendText(_) | Action::SendBytes(_))] => {
+                self.slices(&mut raw)?
+            }
             _ => None,
         };
         self.no_left_over(&raw, acts.first().map(|(name, _)| *name))?;
@@ -846,7 +849,7 @@ impl Reader<'_> {
         Ok((given, kind))
     }
 
-    fn fault(&self, raw: Spanned<RawFault>, steps: &[Step], crowd: Crowd) -> Result<Fault, Error> {
+    fn fault(&self, raw: Spanned<RawFault>, steps: &[Step], crowd: Concurrency) -> Result<Fault, Error> {
         let span = raw.span();
         let (mut given, kind) = self.given(raw)?;
         let places: Vec<&str> = Place::ALL.iter().map(|place| place.name()).collect();
@@ -888,12 +891,12 @@ impl Reader<'_> {
         kind: &FaultKind,
         trigger: Trigger,
         steps: &[Step],
-        crowd: Crowd,
+        crowd: Concurrency,
         span: Range<usize>,
     ) -> Result<(), Error> {
         let requests = steps.iter().filter_map(|step| match &step.act {
-            Act::Open(request) => Some((request, true)),
-            Act::Request(request) => Some((request, false)),
+            Action::Open(request) => Some((request, true)),
+            Action::Request(request) => Some((request, false)),
             _ => None,
         });
         let occasions = match kind {
@@ -1016,7 +1019,7 @@ impl Reader<'_> {
 }
 
 /// Why a step cannot be performed where it stands.
-struct Refusal {
+struct StepRefusal {
     span: Range<usize>,
     message: String,
     help: Option<String>,
@@ -1046,9 +1049,9 @@ struct Order {
 }
 
 impl Order {
-    fn take(&mut self, step: &Step, span: &Range<usize>) -> Result<(), Refusal> {
+    fn take(&mut self, step: &Step, span: &Range<usize>) -> Result<(), StepRefusal> {
         let refuse = |message: String, help: Option<&str>| {
-            Err(Refusal { span: span.clone(), message, help: help.map(str::to_owned) })
+            Err(StepRefusal { span: span.clone(), message, help: help.map(str::to_owned) })
         };
         if !step.act.is_of_client() {
             return match &step.client {
@@ -1072,7 +1075,7 @@ impl Order {
             return Err(unread(request.clone()));
         }
         let next = match (&step.act, before) {
-            (Act::Open(request) | Act::Request(request), before) => {
+            (Action::Open(request) | Action::Request(request), before) => {
                 if !request.on.is_new() && before != Some(Holds::Answered) {
                     let message = format!("{who} has no connection here that carries another request");
                     return refuse(message, Some("a connection goes on after a `request` that is answered"));
@@ -1081,14 +1084,14 @@ impl Order {
                     (_, Some(_), AnswerReading::Later) => {
                         return refuse("a request that is not sent whole gets no answer".to_owned(), None);
                     }
-                    (Act::Open(_), ..) => Holds::Session,
+                    (Action::Open(_), ..) => Holds::Session,
                     (_, Some(_), AnswerReading::AtOnce) => Holds::PartOfBody(span.clone()),
                     (_, None, AnswerReading::AtOnce) => Holds::Answered,
                     (_, None, AnswerReading::Later) => Holds::Asked(span.clone()),
                 }
             }
             // Time passes for everybody.
-            (Act::Pause | Act::Freeze, before) => match before {
+            (Action::Pause | Action::Freeze, before) => match before {
                 Some(before) => before,
                 None => return Ok(()),
             },
@@ -1102,24 +1105,24 @@ impl Order {
                 return refuse(format!("{who} has opened nothing yet"), Some("let it begin with `open` or `request`"));
             }
             (
-                Act::Leave | Act::Reset,
+                Action::Leave | Action::Reset,
                 Some(Holds::Session | Holds::ClosedSession | Holds::PartOfBody(_) | Holds::Asked(_)),
             ) => Holds::Nothing,
-            (Act::ReadAnswer, Some(Holds::Asked(_))) => Holds::Answered,
-            (Act::ReadAnswer, Some(_)) => {
+            (Action::ReadAnswer, Some(Holds::Asked(_))) => Holds::Answered,
+            (Action::ReadAnswer, Some(_)) => {
                 return refuse(
                     format!("{who} has no request here whose answer is not read"),
                     Some("write `answer = \"later\"` in the `request` before"),
                 );
             }
-            (Act::Close(_), Some(Holds::Session)) => Holds::ClosedSession,
-            (Act::Wait(_), Some(before @ (Holds::Session | Holds::ClosedSession))) => before,
+            (Action::Close(_), Some(Holds::Session)) => Holds::ClosedSession,
+            (Action::Wait(_), Some(before @ (Holds::Session | Holds::ClosedSession))) => before,
             (
-                Act::SendText(_) | Act::SendBytes(_) | Act::Ping | Act::Deafen | Act::StopReading,
+                Action::SendText(_) | Action::SendBytes(_) | Action::Ping | Action::Deafen | Action::StopReading,
                 Some(Holds::Session),
             ) => Holds::Session,
             // No client acts.
-            (Act::Signal(_) | Act::AwaitExit(_), Some(before)) => before,
+            (Action::Signal(_) | Action::AwaitExit(_), Some(before)) => before,
             (_, Some(Holds::Answered)) => {
                 return refuse(
                     format!("{who} has read the answer to its request by then, and holds no session"),
@@ -1149,7 +1152,7 @@ impl Order {
         Ok(())
     }
 
-    fn end(self) -> Result<(), Refusal> {
+    fn end(self) -> Result<(), StepRefusal> {
         let left_open = self.clients.into_values().find_map(|holds| match holds {
             Holds::PartOfBody(span) => Some(unfinished(span)),
             Holds::Asked(span) => Some(unread(span)),
@@ -1160,20 +1163,20 @@ impl Order {
 }
 
 /// A client sends a part of a body, and does not go.
-fn unfinished(span: Range<usize>) -> Refusal {
+fn unfinished(span: Range<usize>) -> StepRefusal {
     let help = "write a step with `leave = true` or `reset = true` behind it".to_owned();
-    Refusal { span, message: "a part of the body is sent, and the client never goes".to_owned(), help: Some(help) }
+    StepRefusal { span, message: "a part of the body is sent, and the client never goes".to_owned(), help: Some(help) }
 }
 
 /// A client does not read the answer that it left for later.
-fn unread(span: Range<usize>) -> Refusal {
+fn unread(span: Range<usize>) -> StepRefusal {
     let help = "write a step with `read_answer = true` behind it".to_owned();
-    Refusal { span, message: "the answer to this request is never read".to_owned(), help: Some(help) }
+    StepRefusal { span, message: "the answer to this request is never read".to_owned(), help: Some(help) }
 }
 
 /// A fault as its file gives it, taken apart setting by setting.
 struct GivenFault<'a> {
-    reader: &'a Reader<'a>,
+    reader: &'a CaseReader<'a>,
     /// Where the whole fault stands.
     whole: Range<usize>,
     /// Where each key stands, and its value.
@@ -1234,7 +1237,7 @@ impl GivenFault<'_> {
 
     /// The kind with its settings, all of which it must know.
     fn kind(self, kind: &str) -> Result<FaultKind, Error> {
-        let mut settings = Settings::default();
+        let mut settings = GivenSettings::default();
         let mut spans = BTreeMap::new();
         for (key, (key_span, value)) in self.settings {
             spans.insert(key.clone(), (key_span, value.span()));
@@ -1242,7 +1245,7 @@ impl GivenFault<'_> {
         }
         let (reader, whole) = (self.reader, self.whole);
         let place_of = |key: &str| spans.get(key).map_or(whole.clone(), |(_, value)| value.clone());
-        let read = FaultKind::read(kind, &mut settings).map_err(|Unfit { key, message }| match message {
+        let read = FaultKind::read(kind, &mut settings).map_err(|SettingError { key, message }| match message {
             None => reader.error(whole.clone(), format!("`{kind}` needs `{key}`"), None),
             Some(message) => reader.error(place_of(key), format!("`{key}` must be {message}"), None),
         });

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
-use super::{Accepted, Case, DEFAULT_PROFILE, ExceptionClaim, Origin, Sham, Symptom, Vocabulary};
+use super::{Accepted, Case, ClaimedFix, DEFAULT_PROFILE, ExceptionClaim, Origin, Symptom, Vocabulary};
 use crate::environment::Environment;
 use relapse_core::{
     asgi::value::escape_bytes,
@@ -11,8 +11,8 @@ use relapse_core::{
         credential::{Credential, CredentialPlace},
         signal::ExitExpectation,
         step::{
-            Act, AnswerReading, Awaited, BodyExpectation, Client, Crowd, DEFAULT_LIMIT, DEFAULT_USER, Request, Slices,
-            Step,
+            Action, AnswerReading, Awaited, BodyExpectation, ClientStrictness, Concurrency, DEFAULT_LIMIT,
+            DEFAULT_USER, Request, Slices, Step,
         },
     },
     fault::{Fault, Trigger},
@@ -58,9 +58,9 @@ pub(super) fn write(case: &Case) -> String {
         );
     }
     for (key, count, default) in [
-        ("users", case.crowd.users, Crowd::ONE.users),
-        ("connections", case.crowd.connections, Crowd::ONE.connections),
-        ("rounds", case.crowd.rounds, Crowd::ONE.rounds),
+        ("users", case.crowd.users, Concurrency::ONE.users),
+        ("connections", case.crowd.connections, Concurrency::ONE.connections),
+        ("rounds", case.crowd.rounds, Concurrency::ONE.rounds),
     ] {
         if count != default {
             file.line(key, number(count));
@@ -80,7 +80,7 @@ pub(super) fn write(case: &Case) -> String {
     let mut accepted = case.accepted.iter();
     for step in &case.steps {
         file.table("[[step]]");
-        let own = if matches!(step.act, Act::Open(_) | Act::Request(_)) { accepted.next() } else { None };
+        let own = if matches!(step.act, Action::Open(_) | Action::Request(_)) { accepted.next() } else { None };
         file.step(step, own.map(|own| (own, accept.as_slice())));
     }
     case.faults.iter().for_each(|fault| file.fault(fault));
@@ -153,18 +153,18 @@ impl File {
         }
         let mut limit = Some(step.limit).filter(|limit| *limit != DEFAULT_LIMIT);
         match &step.act {
-            Act::Open(request) => {
+            Action::Open(request) => {
                 self.line("open", escape_bytes(&request.path));
                 if request.method != "GET" {
                     self.line("method", request.method.as_str());
                 }
                 self.request(request, Credential::Valid);
             }
-            Act::Request(request) => {
+            Action::Request(request) => {
                 self.line("request", format!("{} {}", request.method, escape_bytes(&request.path)));
                 self.request(request, Credential::None);
             }
-            Act::SendText(text) => {
+            Action::SendText(text) => {
                 let short = text.trim_end_matches(' ');
                 if text.len() - short.len() >= PADDING_MIN {
                     self.line("send", short);
@@ -174,38 +174,38 @@ impl File {
                 }
                 limit = None;
             }
-            Act::SendBytes(bytes) => {
+            Action::SendBytes(bytes) => {
                 self.line("send_bytes", escape_bytes(bytes));
                 limit = None;
             }
-            Act::Ping => self.line("ping", true),
-            Act::Wait(Awaited::Message(name)) => self.line("wait", name.as_str()),
-            Act::Wait(Awaited::Key(key)) => self.line("wait_key", key.as_str()),
-            Act::Wait(Awaited::Text(text)) => self.line("wait_text", text.as_str()),
-            Act::Wait(Awaited::Match(pattern)) => self.line("wait_match", pattern.source()),
-            Act::Wait(Awaited::Any) => self.line("wait_any", true),
-            Act::Wait(Awaited::Answer) => self.line("wait_answer", true),
-            Act::Wait(Awaited::Close) => self.line("wait", "close"),
-            Act::Close(code) => self.line("close", toml::Value::Integer(i64::from(code.0))),
-            Act::Leave => self.line("leave", true),
-            Act::Reset => self.line("reset", true),
-            Act::StopReading => {
+            Action::Ping => self.line("ping", true),
+            Action::Wait(Awaited::Message(name)) => self.line("wait", name.as_str()),
+            Action::Wait(Awaited::Key(key)) => self.line("wait_key", key.as_str()),
+            Action::Wait(Awaited::Text(text)) => self.line("wait_text", text.as_str()),
+            Action::Wait(Awaited::Match(pattern)) => self.line("wait_match", pattern.source()),
+            Action::Wait(Awaited::Any) => self.line("wait_any", true),
+            Action::Wait(Awaited::Answer) => self.line("wait_answer", true),
+            Action::Wait(Awaited::Close) => self.line("wait", "close"),
+            Action::Close(code) => self.line("close", toml::Value::Integer(i64::from(code.0))),
+            Action::Leave => self.line("leave", true),
+            Action::Reset => self.line("reset", true),
+            Action::StopReading => {
                 self.line("stop_reading", true);
                 limit = None;
             }
-            Act::ReadAnswer => self.line("read_answer", true),
-            Act::Signal(signal) => {
+            Action::ReadAnswer => self.line("read_answer", true),
+            Action::Signal(signal) => {
                 self.line("signal", signal.name());
                 limit = None;
             }
-            Act::AwaitExit(ExitExpectation::Any) => self.line("wait_exit", true),
-            Act::AwaitExit(ExitExpectation::Status(code)) => {
+            Action::AwaitExit(ExitExpectation::Any) => self.line("wait_exit", true),
+            Action::AwaitExit(ExitExpectation::Status(code)) => {
                 self.line("wait_exit", toml::Value::Integer(i64::from(*code)));
             }
-            Act::AwaitExit(ExitExpectation::Signal(signal)) => self.line("wait_exit", signal.name()),
-            Act::Pause => self.line("pause_ms", ms(limit.take().unwrap_or(step.limit))),
-            Act::Deafen => self.line("deaf_ms", ms(limit.take().unwrap_or(step.limit))),
-            Act::Freeze => self.line("freeze_ms", ms(limit.take().unwrap_or(step.limit))),
+            Action::AwaitExit(ExitExpectation::Signal(signal)) => self.line("wait_exit", signal.name()),
+            Action::Pause => self.line("pause_ms", ms(limit.take().unwrap_or(step.limit))),
+            Action::Deafen => self.line("deaf_ms", ms(limit.take().unwrap_or(step.limit))),
+            Action::Freeze => self.line("freeze_ms", ms(limit.take().unwrap_or(step.limit))),
         }
         if let Some(limit) = limit {
             self.line("within_ms", ms(limit));
@@ -281,7 +281,7 @@ impl File {
                 self.line(key, ms(time));
             }
         }
-        if request.client != Client::default() {
+        if request.client != ClientStrictness::default() {
             self.line("client", word(request.client));
         }
         for (key, time) in [("retry_ms", request.retry), ("give_up_ms", request.give_up)] {
@@ -348,7 +348,7 @@ impl File {
         self.line("exception", toml::Value::Table(parts));
     }
 
-    fn sham(&mut self, sham: &Sham) {
+    fn sham(&mut self, sham: &ClaimedFix) {
         self.table("[[claimed_fix]]");
         self.line("claim", sham.claim.as_str());
         self.line("defects", texts(&sham.defects.names().collect::<Vec<_>>()));

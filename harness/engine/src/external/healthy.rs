@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{External, translate};
 use crate::{
-    binding::Binding,
+    binding::ServiceFile,
     case::{Case, Vocabulary},
     route::Route,
     run,
@@ -12,16 +12,16 @@ use crate::{
 use relapse_core::{
     client::{
         credential::Credential,
-        step::{Act, AnswerReading, DEFAULT_LIMIT, Request, Step},
+        step::{Action, AnswerReading, DEFAULT_LIMIT, Request, Step},
     },
     error::Error,
     judge::{
-        classify::{self, Reading},
+        classify::{self, Exchange},
         outcome::{Class, Ending, Outcome},
         verdict::HealthyClient,
     },
     plan::Plan,
-    record::transcript::What,
+    record::transcript::EventKind,
     wire::{close_code::CloseCode, head::readable},
 };
 use relapse_simulate::clock::Clock;
@@ -37,7 +37,7 @@ const ROUTES_MAX: usize = 16;
 
 /// Where a healthy client comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
+enum HealthySource {
     /// The case says what it does, so that it has to get through, and everything that it waits for has to come.
     Control,
     /// The service file says what it does, so that it has to get through.
@@ -55,7 +55,7 @@ impl External {
     pub(super) async fn healthy_client(
         &self,
         case: Option<&Case>,
-        binding: &Binding,
+        binding: &ServiceFile,
         seed: u64,
     ) -> Result<Healthy, Error> {
         let (mut refused, mut failed): (Option<HealthyClient>, Option<HealthyClient>) = (None, None);
@@ -69,7 +69,7 @@ impl External {
                     refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
                 }
                 // The case's own request may be what fails, so that it does not say whether anyone else is let in.
-                tried @ HealthyClient::Tried(_) if source == Source::Derived && !is_let_in(&tried) => {
+                tried @ HealthyClient::Tried(_) if source == HealthySource::Derived && !is_let_in(&tried) => {
                     hangs += usize::from(tried.outcome().is_some_and(is_hang));
                     decided = Some(tried);
                     break;
@@ -106,19 +106,19 @@ impl External {
     }
 
     /// The steps that the case or the service file states.
-    fn stated(&self, case: Option<&Case>, binding: &Binding) -> Vec<(Source, Vec<Step>)> {
+    fn stated(&self, case: Option<&Case>, binding: &ServiceFile) -> Vec<(HealthySource, Vec<Step>)> {
         let authority = self.target.authority();
         if let Some(control) = case.and_then(|case| case.control.as_ref()) {
             let steps = control.iter().cloned();
             return vec![(
-                Source::Control,
+                HealthySource::Control,
                 steps.map(|step| translate::as_written(binding, &authority, step)).collect(),
             )];
         }
         let is_there =
             case.is_none_or(|case| case.vocabulary == Vocabulary::Backend || opens_session_of(case, binding));
         let session = if is_there { binding.session(&authority, self.patience(LIMIT)) } else { None };
-        session.into_iter().map(|steps| (Source::ServiceFile, steps)).collect()
+        session.into_iter().map(|steps| (HealthySource::ServiceFile, steps)).collect()
     }
 
     /// How long a derived healthy client waits for an answer. `own` is how long the case's own step may take.
@@ -131,14 +131,15 @@ impl External {
 
     /// How steps fare without any fault: the worst of their exchanges. A message that a case's own healthy client waits for
     /// and does not get is no answer. One that gets no answer at all says what it asked for, and how long it waited.
-    async fn fares(&self, source: Source, steps: &[Step], seed: u64) -> Result<Outcome, Error> {
+    async fn fares(&self, source: HealthySource, steps: &[Step], seed: u64) -> Result<Outcome, Error> {
         let plan = Plan { seed, faults: Vec::new() };
         let transcript = run::converse(steps, plan, self.target.as_ref()).await?;
         self.target.clear().await?;
-        let outcome = |reading: &Reading<'_>| {
-            let waits_in_vain = reading.events.iter().any(|event| matches!(event.what, What::AwaitedNeverCame { .. }));
+        let outcome = |reading: &Exchange<'_>| {
+            let waits_in_vain =
+                reading.events.iter().any(|event| matches!(event.what, EventKind::AwaitedNeverCame { .. }));
             match with_the_wait(reading.outcome(), reading) {
-                outcome if source == Source::Control && outcome.class == Class::Served && waits_in_vain => {
+                outcome if source == HealthySource::Control && outcome.class == Class::Served && waits_in_vain => {
                     Outcome { class: Class::NoAnswer, ..outcome }
                 }
                 outcome => outcome,
@@ -152,11 +153,11 @@ impl External {
     ///
     /// # Errors
     /// When the harness could not do its work.
-    pub async fn greet(&self, route: &Route, binding: &Binding, seed: u64) -> Result<Outcome, Error> {
+    pub async fn greet(&self, route: &Route, binding: &ServiceFile, seed: u64) -> Result<Outcome, Error> {
         let authority = self.target.authority();
         let steps = route.greeting(self.derived_limit(REAL_LIMIT)).into_iter();
         let steps: Vec<Step> = steps.map(|step| translate::as_written(binding, &authority, step)).collect();
-        self.fares(Source::Derived, &steps, seed).await
+        self.fares(HealthySource::Derived, &steps, seed).await
     }
 }
 
@@ -188,9 +189,9 @@ fn is_hang(outcome: &Outcome) -> bool {
 }
 
 /// The outcome of a client that waited in vain, with its request and how long it waited.
-fn with_the_wait(outcome: Outcome, reading: &Reading<'_>) -> Outcome {
+fn with_the_wait(outcome: Outcome, reading: &Exchange<'_>) -> Outcome {
     let limit = reading.events.iter().find_map(|event| match &event.what {
-        What::DeadlinePassed { limit, .. } => Some(*limit),
+        EventKind::DeadlinePassed { limit, .. } => Some(*limit),
         _ => None,
     });
     match (outcome.ending, reading.request, limit) {
@@ -215,14 +216,14 @@ pub(super) fn is_unfound(outcome: &Outcome) -> bool {
 /// Whether the first request of a case asks for a WebSocket.
 fn opens_sessions(case: &Case) -> bool {
     let first = case.steps.iter().find(|step| step.act.request().is_some());
-    first.is_some_and(|step| matches!(step.act, Act::Open(_)))
+    first.is_some_and(|step| matches!(step.act, Action::Open(_)))
 }
 
 /// Whether a case opens the session that the service file describes.
-fn opens_session_of(case: &Case, binding: &Binding) -> bool {
+fn opens_session_of(case: &Case, binding: &ServiceFile) -> bool {
     let Some(path) = &binding.paths.websocket else { return false };
     let path = path.split_once('?').map_or(path.as_str(), |(path, _)| path);
-    case.steps.iter().any(|step| matches!(&step.act, Act::Open(request) if request.path == path.as_bytes()))
+    case.steps.iter().any(|step| matches!(&step.act, Action::Open(request) if request.path == path.as_bytes()))
 }
 
 /// The case's own first request, without what makes it a trigger: its faults, its messages and its bad credential; and the
@@ -230,10 +231,10 @@ fn opens_session_of(case: &Case, binding: &Binding) -> bool {
 /// how long an answer may take where the case's own step may take so long.
 fn derived(
     case: &Case,
-    binding: &Binding,
+    binding: &ServiceFile,
     authority: &str,
     limit: impl Fn(Duration) -> Duration,
-) -> Vec<(Source, Vec<Step>)> {
+) -> Vec<(HealthySource, Vec<Step>)> {
     let request = |request: &Request| {
         let credential = if binding.credential.is_needed() { Credential::Valid } else { Credential::None };
         let answer = AnswerReading::AtOnce;
@@ -241,24 +242,26 @@ fn derived(
     };
     let own = case.steps.iter().find_map(|step| {
         let act = match &step.act {
-            Act::Open(asked) => Act::Open(Request { method: "GET".to_owned(), ..request(asked) }),
-            Act::Request(asked) if matches!(asked.method.as_str(), "GET" | "HEAD") => Act::Request(request(asked)),
+            Action::Open(asked) => Action::Open(Request { method: "GET".to_owned(), ..request(asked) }),
+            Action::Request(asked) if matches!(asked.method.as_str(), "GET" | "HEAD") => {
+                Action::Request(request(asked))
+            }
             _ => return None,
         };
         Some((act, limit(step.limit)))
     });
     let without_query = |request: &Request| Request { query: Vec::new(), ..request.clone() };
     let plain = own.as_ref().and_then(|(act, limit)| match act {
-        Act::Open(asked) if !asked.query.is_empty() => Some((Act::Open(without_query(asked)), *limit)),
-        Act::Request(asked) if !asked.query.is_empty() => Some((Act::Request(without_query(asked)), *limit)),
+        Action::Open(asked) if !asked.query.is_empty() => Some((Action::Open(without_query(asked)), *limit)),
+        Action::Request(asked) if !asked.query.is_empty() => Some((Action::Request(without_query(asked)), *limit)),
         _ => None,
     });
-    let steps = |(act, limit): (Act, Duration)| {
-        let close = matches!(act, Act::Open(_)).then_some(Act::Close(CloseCode::NORMAL));
+    let steps = |(act, limit): (Action, Duration)| {
+        let close = matches!(act, Action::Open(_)).then_some(Action::Close(CloseCode::NORMAL));
         let acts = std::iter::once(act).chain(close);
         acts.map(|act| translate::as_written(binding, authority, Step::new(act, limit))).collect()
     };
-    own.into_iter().chain(plain).map(|act| (Source::Derived, steps(act))).collect()
+    own.into_iter().chain(plain).map(|act| (HealthySource::Derived, steps(act))).collect()
 }
 
 /// Whether any of the steps presents a credential.
@@ -267,7 +270,7 @@ fn presents_credential(steps: &[Step]) -> bool {
 }
 
 /// The meaning of a healthy client's outcome.
-fn judged(source: Source, outcome: Outcome, has_credential: bool) -> HealthyClient {
+fn judged(source: HealthySource, outcome: Outcome, has_credential: bool) -> HealthyClient {
     let is_refusal = match &outcome.ending {
         Ending::Http { status: 401 | 403, .. } => true,
         Ending::Close { code: Some(code), .. } => matches!(code.0, 1008 | 4401 | 4403),
@@ -285,8 +288,8 @@ fn judged(source: Source, outcome: Outcome, has_credential: bool) -> HealthyClie
     match outcome.class {
         Class::Served => HealthyClient::Tried(outcome),
         _ if is_refusal && has_credential => HealthyClient::CredentialRefused(outcome),
-        _ if is_refusal && source != Source::Control => HealthyClient::RefusedByDesign(outcome),
-        Class::RefusedAuth | Class::RefusedRequest if source == Source::Derived => {
+        _ if is_refusal && source != HealthySource::Control => HealthyClient::RefusedByDesign(outcome),
+        Class::RefusedAuth | Class::RefusedRequest if source == HealthySource::Derived => {
             HealthyClient::RefusedByDesign(outcome)
         }
         Class::RefusedAuth

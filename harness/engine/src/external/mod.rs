@@ -11,9 +11,9 @@ pub(crate) use healthy::is_harmless;
 pub use translate::{as_written, in_the_words_of, translate};
 
 use crate::{
-    binding::Binding,
+    binding::ServiceFile,
     case::{Case, DEFAULT_PROFILE},
-    explain::{Explanation, Kind},
+    explain::{Explanation, PossibleServers},
     judge,
     route::Route,
     run,
@@ -22,13 +22,13 @@ use crate::{
 use relapse_core::{
     client::{
         credential::{Credential, Form},
-        step::{Act, DEFAULT_USER, Request, Step},
+        step::{Action, DEFAULT_USER, Request, Step},
     },
-    error::{Error, Trouble},
+    error::{AppError, Error},
     judge::{
-        classify::Reading,
+        classify::Exchange,
         outcome::{Class, Ending, Outcome},
-        verdict::{Exercised, HealthyClient, Judged, Judgement, Reason, Shown, Side, Verdict},
+        verdict::{Exercised, Frequency, HealthyClient, Reason, RunResult, Side, TrialResult, Verdict},
     },
     plan::Plan,
     record::{redact::Redactor, transcript::TargetKind},
@@ -44,7 +44,7 @@ pub struct External {
     /// The target.
     pub target: Box<dyn Target + Send>,
     /// The known servers that it may be, so that its failures can be explained.
-    pub kind: Kind,
+    pub kind: PossibleServers,
     /// The server in front of the app.
     pub front: Front,
     /// Its routes, as the app tells them or the user named them.
@@ -74,7 +74,7 @@ pub enum Version {
         /// The kind of target it would be.
         kind: TargetKind,
         /// Why.
-        trouble: Trouble,
+        trouble: AppError,
     },
 }
 
@@ -82,7 +82,7 @@ pub enum Version {
 #[derive(Debug)]
 pub struct Versions {
     /// The service file of both.
-    pub binding: Binding,
+    pub binding: ServiceFile,
     /// The version with the bug; `None` where only one version is looked at.
     pub before: Option<Version>,
     /// The version with the fix, or the only one.
@@ -94,23 +94,29 @@ pub struct Versions {
 impl External {
     /// A target with nothing known of it.
     pub fn new(target: impl Target + Send + 'static, front: Front) -> External {
-        External { target: Box::new(target), kind: Kind::default(), front, routes: Vec::new(), guesses: Vec::new() }
+        External {
+            target: Box::new(target),
+            kind: PossibleServers::default(),
+            front,
+            routes: Vec::new(),
+            guesses: Vec::new(),
+        }
     }
 
     /// Finds out which known server answers behind a URL: by a plain request where the service file has a path for one, and
     /// by an upgrade that every server refuses in words of its own. A server that does not answer, or may not be asked as
     /// often, stays unknown.
-    pub async fn recognize(&mut self, binding: &Binding, known: &[Arc<Profile>]) {
+    pub async fn recognize(&mut self, binding: &ServiceFile, known: &[Arc<Profile>]) {
         if self.target.kind() != TargetKind::Url {
             return;
         }
-        self.kind = Kind::default();
+        self.kind = PossibleServers::default();
         let authority = self.target.authority();
         let standard = |path: &str| binding.request(&authority, path, Credential::None);
         let websocket = binding.paths.websocket.as_deref().unwrap_or("/");
         let keyless = Request { without: vec!["Sec-WebSocket-Key".to_owned()], ..standard(websocket) };
-        let mut acts = vec![Act::Open(keyless)];
-        acts.extend(binding.paths.health.first().map(|path| Act::Request(standard(path))));
+        let mut acts = vec![Action::Open(keyless)];
+        acts.extend(binding.paths.health.first().map(|path| Action::Request(standard(path))));
         let mut transcripts = Vec::new();
         for act in acts {
             let step = Step::new(act, RECOGNIZING_LIMIT);
@@ -119,8 +125,8 @@ impl External {
                 Err(_) => return,
             }
         }
-        let readings: Vec<Reading<'_>> = transcripts.iter().map(|transcript| Reading::of(transcript, 0)).collect();
-        self.kind = Kind::of(known, &readings, readings.first());
+        let readings: Vec<Exchange<'_>> = transcripts.iter().map(|transcript| Exchange::of(transcript, 0)).collect();
+        self.kind = PossibleServers::of(known, &readings, readings.first());
     }
 
     /// The server in front of it, or the known server that it is like.
@@ -173,7 +179,7 @@ impl External {
     ///
     /// # Errors
     /// When the harness could not do its work.
-    pub async fn forget_unfound(&mut self, binding: &Binding, seed: u64) -> Result<(), Error> {
+    pub async fn forget_unfound(&mut self, binding: &ServiceFile, seed: u64) -> Result<(), Error> {
         for route in std::mem::take(&mut self.routes) {
             let outcome = self.greet(&route, binding, seed).await?;
             if !healthy::is_unfound(&outcome) {
@@ -187,12 +193,12 @@ impl External {
     ///
     /// # Errors
     /// Says what the healthy client gets instead. A failure is no error: it may be the one that was reported.
-    pub async fn answers(&self, binding: &Binding, seed: u64) -> Result<HealthyClient, Reason> {
+    pub async fn answers(&self, binding: &ServiceFile, seed: u64) -> Result<HealthyClient, Reason> {
         Ok(self.served(None, binding, seed).await?.client)
     }
 
     /// The outcome of a case's healthy client, if the service serves any client.
-    async fn served(&self, case: Option<&Case>, binding: &Binding, seed: u64) -> Result<Healthy, Reason> {
+    async fn served(&self, case: Option<&Case>, binding: &ServiceFile, seed: u64) -> Result<Healthy, Reason> {
         let healthy = self.healthy_client(case, binding, seed).await;
         let healthy = healthy.map_err(|error| Reason::Harness(format!("could not {error}")))?;
         let authority = self.target.authority();
@@ -218,7 +224,7 @@ impl External {
     }
 
     /// Performs a case and its healthy client, and judges.
-    async fn conduct(&self, case: &Case, binding: &Binding, seed: u64) -> Result<Judged, Reason> {
+    async fn conduct(&self, case: &Case, binding: &ServiceFile, seed: u64) -> Result<RunResult, Reason> {
         let failed = |error: Error| Reason::Harness(format!("could not {error}"));
         self.target.start_with(&case.server_arguments).await.map_err(failed)?;
         let mut healthy = Vec::new();
@@ -231,11 +237,11 @@ impl External {
         healthy.push(self.healthy_client(Some(case), binding, seed).await.map_err(failed)?);
         let let_in = healthy.iter().find_map(|healthy| healthy.let_in.clone());
         let control = worst(healthy.into_iter().map(|healthy| healthy.client).collect());
-        Ok(Judged { let_in, ..judge::judge(transcript, control) })
+        Ok(RunResult { let_in, ..judge::judge(transcript, control) })
     }
 
     /// The possible causes of a run's outcome.
-    fn explain(&self, judged: &Judged) -> Option<Explanation> {
+    fn explain(&self, judged: &RunResult) -> Option<Explanation> {
         let at = judged.outcomes.iter().position(|outcome| *outcome == judged.outcome)?;
         let explanation = self.kind.explain(&judge::reading(judged, at)?, &judged.outcome.ending)?;
         // The upgrade of a healthy client arrived, on the case's own path unless `[healthy_client]` names another.
@@ -269,7 +275,7 @@ impl Version {
     }
 
     /// Runs a case on it; in its own words, and what came of it.
-    async fn run(&self, case: &Case, binding: &Binding, seed: u64) -> Result<(Case, Judged), Reason> {
+    async fn run(&self, case: &Case, binding: &ServiceFile, seed: u64) -> Result<(Case, RunResult), Reason> {
         match self {
             Version::Running(external) => {
                 let translated = translate(case, binding, external)?;
@@ -283,14 +289,14 @@ impl Version {
 
 impl Versions {
     /// Judges a case. What cannot be performed on these targets is INCONCLUSIVE.
-    pub async fn judge(&self, case: &Case, seed: u64) -> Judgement {
+    pub async fn judge(&self, case: &Case, seed: u64) -> TrialResult {
         match self.try_judge(case, seed).await {
             Ok(judgement) => judgement,
-            Err(reason) => Judgement::inconclusive(reason),
+            Err(reason) => TrialResult::inconclusive(reason),
         }
     }
 
-    async fn try_judge(&self, case: &Case, seed: u64) -> Result<Judgement, Reason> {
+    async fn try_judge(&self, case: &Case, seed: u64) -> Result<TrialResult, Reason> {
         let repeat = self.repeat.max(1);
         let seed = case.seed.unwrap_or(seed);
         let mut afters = Vec::new();
@@ -298,7 +304,7 @@ impl Versions {
             afters.push(self.after.run(case, &self.binding, seed).await?);
         }
         let Some(version) = &self.before else {
-            let judged = |(case, after): &(Case, Judged)| judge::alone(case, after);
+            let judged = |(case, after): &(Case, RunResult)| judge::alone(case, after);
             let (after, others, result) = decisive(afters, judged);
             let tries = Tries { before: None, after, others };
             return Ok(self.judgement(tries, result.map(|()| Verdict::Passed), None));
@@ -308,7 +314,7 @@ impl Versions {
             befores.push(version.run(case, &self.binding, seed).await?.1);
         }
         let like = version.running().map_or(DEFAULT_PROFILE, External::like);
-        let shows = |before: &Judged| {
+        let shows = |before: &RunResult| {
             afters
                 .first()
                 .and_then(|(case, _)| case.symptom_behind(like))
@@ -318,9 +324,9 @@ impl Versions {
         let at = befores.iter().position(shows).unwrap_or(0);
         let before = befores.swap_remove(at);
         let others: Exercised = befores.iter().map(Exercised::by).sum();
-        let judged = |(case, after): &(Case, Judged)| judge::compare(case, like, &before, after);
+        let judged = |(case, after): &(Case, RunResult)| judge::compare(case, like, &before, after);
         let (after, other_afters, result) = decisive(afters, judged);
-        let shown = (repeat > 1).then_some(Shown { in_runs, of_runs: repeat });
+        let shown = (repeat > 1).then_some(Frequency { in_runs, of_runs: repeat });
         let tries = Tries { before: Some(before), after, others: others + other_afters };
         Ok(self.judgement(tries, result.map(|()| Verdict::Fixed), shown))
     }
@@ -329,9 +335,9 @@ impl Versions {
         &self,
         Tries { before, after, others }: Tries,
         result: Result<Verdict, (Verdict, Reason)>,
-        shown: Option<Shown>,
-    ) -> Judgement {
-        let judgement = Judgement { shown, others, ..Judgement::of(result, before, Some(after)) };
+        shown: Option<Frequency>,
+    ) -> TrialResult {
+        let judgement = TrialResult { shown, others, ..TrialResult::of(result, before, Some(after)) };
         let (looked_at, version) = match judgement.verdict {
             Verdict::NotReproduced => (&judgement.before, self.before.as_ref()),
             Verdict::Fixed
@@ -346,7 +352,7 @@ impl Versions {
             .as_ref()
             .filter(|run| !judgement.verdict.passes() && run.outcome.class != Class::Served)
             .and_then(|run| version.and_then(Version::running)?.explain(run));
-        Judgement { explanation: explanation.map(|explanation| explanation.to_string()), ..judgement }
+        TrialResult { explanation: explanation.map(|explanation| explanation.to_string()), ..judgement }
     }
 
     /// Every version that runs, with its side.
@@ -360,17 +366,17 @@ impl Versions {
 /// The runs that a verdict rests on.
 #[derive(Debug)]
 struct Tries {
-    before: Option<Judged>,
-    after: Judged,
+    before: Option<RunResult>,
+    after: RunResult,
     /// The counts of the other runs of both versions.
     others: Exercised,
 }
 
 /// The first of several runs that does not pass, or the last one, the counts of the others, and the result.
 fn decisive<T>(
-    mut runs: Vec<(Case, Judged)>,
-    judged: impl Fn(&(Case, Judged)) -> Result<T, (Verdict, Reason)>,
-) -> (Judged, Exercised, Result<T, (Verdict, Reason)>) {
+    mut runs: Vec<(Case, RunResult)>,
+    judged: impl Fn(&(Case, RunResult)) -> Result<T, (Verdict, Reason)>,
+) -> (RunResult, Exercised, Result<T, (Verdict, Reason)>) {
     let at = runs.iter().position(|run| judged(run).is_err()).unwrap_or(runs.len() - 1);
     let run = runs.swap_remove(at);
     let result = judged(&run);
@@ -394,8 +400,8 @@ fn in_groups(cases: &[Arc<Case>]) -> Vec<(usize, &Arc<Case>)> {
 }
 
 /// Judges cases one after the other. `done` is called after each.
-pub async fn judge_external(cases: &[Arc<Case>], versions: &Versions, seed: u64, done: impl Fn()) -> Vec<Judgement> {
-    let mut judged: Vec<(usize, Judgement)> = Vec::new();
+pub async fn judge_external(cases: &[Arc<Case>], versions: &Versions, seed: u64, done: impl Fn()) -> Vec<TrialResult> {
+    let mut judged: Vec<(usize, TrialResult)> = Vec::new();
     for (index, case) in in_groups(cases) {
         judged.push((index, versions.judge(case, seed).await));
         done();

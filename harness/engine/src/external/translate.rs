@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::External;
 use crate::{
-    binding::{Binding, RequestKind},
+    binding::{RequestKind, ServiceFile},
     case::{Accepted, Case, Origin, Symptom, Vocabulary, WORDS},
 };
 use relapse_core::{
     client::{
         credential::{Credential, CredentialPlace},
-        step::{Act, Awaited, Client, DEFAULT_USER, Request, Step},
+        step::{Action, Awaited, ClientStrictness, DEFAULT_USER, Request, Step},
     },
     judge::verdict::Reason,
     record::transcript::TargetKind,
@@ -28,7 +28,7 @@ const LAST_WORDS: [&str; 2] = ["agent_response_complete", "pong"];
 ///
 /// # Errors
 /// Says why it cannot be performed there.
-pub fn translate(case: &Case, binding: &Binding, external: &External) -> Result<Case, Reason> {
+pub fn translate(case: &Case, binding: &ServiceFile, external: &External) -> Result<Case, Reason> {
     let refuse = |why: String| Err(Reason::NotForThisTarget(why));
     let places = external.target.capabilities().places;
     if let Some(fault) = case.faults.iter().find(|fault| !places.contains(&fault.kind.place())) {
@@ -82,7 +82,7 @@ fn seen_from_outside(symptom: &Symptom) -> Symptom {
 }
 
 /// A user of a case that the service file does not have, where users matter.
-fn unknown_user<'a>(case: &'a Case, binding: &Binding) -> Option<&'a str> {
+fn unknown_user<'a>(case: &'a Case, binding: &ServiceFile) -> Option<&'a str> {
     let steps = case.steps.iter().chain(case.control.iter().flatten());
     let mut users = steps.filter_map(|step| step.act.request()).map(|request| request.user.as_str());
     users.find(|user| binding.credential.is_needed() && !binding.has_user(user))
@@ -91,28 +91,28 @@ fn unknown_user<'a>(case: &'a Case, binding: &Binding) -> Option<&'a str> {
 /// A step in the backend's words, as far as it can be performed on a service: with its path for WebSockets, its credential
 /// and its messages. The step goes where only the backend answers. The client does not give up early, because how fast the
 /// service answers is not known.
-pub fn in_the_words_of(binding: &Binding, authority: &str, step: Step) -> Option<Step> {
+pub fn in_the_words_of(binding: &ServiceFile, authority: &str, step: Step) -> Option<Step> {
     let patient = |request: Request| Request { give_up: None, ..request };
     let act = match step.act {
-        Act::Open(asked) => {
-            Act::Open(introduced(binding.at_websocket(patient(asked)), Asks::Upgrade, binding, authority))
+        Action::Open(asked) => {
+            Action::Open(introduced(binding.at_websocket(patient(asked)), Asks::Upgrade, binding, authority))
         }
-        Act::Request(asked) => Act::Request(introduced(patient(asked), Asks::Plain, binding, authority)),
+        Action::Request(asked) => Action::Request(introduced(patient(asked), Asks::Plain, binding, authority)),
         // Its own request, however long it was made.
-        Act::SendText(text) if Some(text.trim_end_matches(' ')) == binding.messages.request.as_deref() => {
-            Act::SendText(text)
+        Action::SendText(text) if Some(text.trim_end_matches(' ')) == binding.messages.request.as_deref() => {
+            Action::SendText(text)
         }
-        Act::SendText(text) if is_of_type(&text, WORDS.requests) || is_of_type(&text, &["ping"]) => {
-            Act::SendText(binding.messages.request.clone()?)
+        Action::SendText(text) if is_of_type(&text, WORDS.requests) || is_of_type(&text, &["ping"]) => {
+            Action::SendText(binding.messages.request.clone()?)
         }
-        Act::Wait(Awaited::Message(name)) => {
+        Action::Wait(Awaited::Message(name)) => {
             let is_own = binding.messages.events.contains(&name) || binding.messages.welcome.as_ref() == Some(&name);
             let said = match name.as_str() {
                 _ if is_own => Some(name),
                 name if WORDS.welcomes.contains(&name) => binding.messages.welcome.clone(),
                 name => event(name, binding).ok().flatten(),
             };
-            Act::Wait(Awaited::Message(said?))
+            Action::Wait(Awaited::Message(said?))
         }
         act => act,
     };
@@ -120,10 +120,10 @@ pub fn in_the_words_of(binding: &Binding, authority: &str, step: Step) -> Option
 }
 
 /// A step in the app's own words: only its credential is put where the service file has it.
-pub fn as_written(binding: &Binding, authority: &str, step: Step) -> Step {
+pub fn as_written(binding: &ServiceFile, authority: &str, step: Step) -> Step {
     let act = match step.act {
-        Act::Open(asked) => Act::Open(introduced(asked, Asks::Upgrade, binding, authority)),
-        Act::Request(asked) => Act::Request(introduced(asked, Asks::Plain, binding, authority)),
+        Action::Open(asked) => Action::Open(introduced(asked, Asks::Upgrade, binding, authority)),
+        Action::Request(asked) => Action::Request(introduced(asked, Asks::Plain, binding, authority)),
         act => act,
     };
     Step { act, ..step }
@@ -137,7 +137,7 @@ enum Asks {
 }
 
 /// A request with a credential as the service file has it, where the service file puts it.
-fn introduced(request: Request, asks: Asks, binding: &Binding, authority: &str) -> Request {
+fn introduced(request: Request, asks: Asks, binding: &ServiceFile, authority: &str) -> Request {
     let credential = match request.credential {
         _ if !binding.credential.is_needed() => Credential::None,
         kind @ (Credential::Valid | Credential::None | Credential::Empty | Credential::NoScheme) => kind,
@@ -173,35 +173,35 @@ fn introduced(request: Request, asks: Asks, binding: &Binding, authority: &str) 
     let mut known = binding.credential.places().filter(|place| request.places.contains(place));
     let places = vec![on_route.or_else(|| known.next()).unwrap_or(binding.credential.place)];
     let user = if binding.has_user(&request.user) { request.user.clone() } else { DEFAULT_USER.to_owned() };
-    addressed(Request { credential, places, user, client: Client::Library, ..request }, authority)
+    addressed(Request { credential, places, user, client: ClientStrictness::Library, ..request }, authority)
 }
 
-pub(super) fn steps(steps: &[Step], binding: &Binding, external: &External) -> Result<Vec<Step>, String> {
+pub(super) fn steps(steps: &[Step], binding: &ServiceFile, external: &External) -> Result<Vec<Step>, String> {
     let mut bound = Vec::new();
     for step in steps {
         let act = match &step.act {
-            Act::Open(request) => Act::Open(open(request, binding, external)?),
-            Act::Request(request) => Act::Request(plain(request, binding, external)?),
-            Act::Wait(Awaited::Message(name)) if WORDS.welcomes.contains(&name.as_str()) => {
+            Action::Open(request) => Action::Open(open(request, binding, external)?),
+            Action::Request(request) => Action::Request(plain(request, binding, external)?),
+            Action::Wait(Awaited::Message(name)) if WORDS.welcomes.contains(&name.as_str()) => {
                 match &binding.messages.welcome {
-                    Some(welcome) => Act::Wait(Awaited::Message(welcome.clone())),
+                    Some(welcome) => Action::Wait(Awaited::Message(welcome.clone())),
                     None => continue,
                 }
             }
             // Whatever asks for a sign of life asks in the server's own words.
-            Act::SendText(text) if is_of_type(text, &["ping"]) => match &binding.messages.request {
-                Some(request) => Act::SendText(request.clone()),
+            Action::SendText(text) if is_of_type(text, &["ping"]) => match &binding.messages.request {
+                Some(request) => Action::SendText(request.clone()),
                 None => continue,
             },
-            Act::Wait(Awaited::Message(name)) => match event(name, binding)? {
-                Some(name) => Act::Wait(Awaited::Message(name)),
+            Action::Wait(Awaited::Message(name)) => match event(name, binding)? {
+                Some(name) => Action::Wait(Awaited::Message(name)),
                 None => continue,
             },
-            Act::SendText(text) if is_of_type(text, WORDS.requests) => {
+            Action::SendText(text) if is_of_type(text, WORDS.requests) => {
                 let request = binding.messages.request.clone();
-                Act::SendText(request.ok_or("it asks for something, and the service file has no request")?)
+                Action::SendText(request.ok_or("it asks for something, and the service file has no request")?)
             }
-            Act::Pause | Act::Freeze if external.patience(step.limit) < step.limit => {
+            Action::Pause | Action::Freeze if external.patience(step.limit) < step.limit => {
                 return Err(format!("it pauses for {} s, and time is real here", step.limit.as_secs()));
             }
             act => act.clone(),
@@ -216,7 +216,7 @@ fn is_of_type(text: &str, names: &[&str]) -> bool {
 }
 
 /// The service's name for an event; `None` where the case waits for it already.
-fn event(name: &str, binding: &Binding) -> Result<Option<String>, String> {
+fn event(name: &str, binding: &ServiceFile) -> Result<Option<String>, String> {
     if LAST_WORDS.contains(&name) {
         return Ok(binding.messages.events.last().cloned());
     }
@@ -228,7 +228,7 @@ fn event(name: &str, binding: &Binding) -> Result<Option<String>, String> {
     }
 }
 
-fn open(request: &Request, binding: &Binding, external: &External) -> Result<Request, String> {
+fn open(request: &Request, binding: &ServiceFile, external: &External) -> Result<Request, String> {
     let path = String::from_utf8_lossy(&request.path);
     if path != "/ws" {
         return Err(format!("it opens `{path}`, and the service file knows one path for WebSockets"));
@@ -239,7 +239,7 @@ fn open(request: &Request, binding: &Binding, external: &External) -> Result<Req
     bound(binding.at_websocket(request.clone()), binding, &external.target.authority())
 }
 
-fn plain(request: &Request, binding: &Binding, external: &External) -> Result<Request, String> {
+fn plain(request: &Request, binding: &ServiceFile, external: &External) -> Result<Request, String> {
     let path = String::from_utf8_lossy(&request.path).into_owned();
     let health = &binding.paths.health;
     let path = match path.as_str() {
@@ -251,7 +251,7 @@ fn plain(request: &Request, binding: &Binding, external: &External) -> Result<Re
 }
 
 /// With the server's own name, and a credential that the service file has, where the service file puts it.
-fn bound(mut request: Request, binding: &Binding, authority: &str) -> Result<Request, String> {
+fn bound(mut request: Request, binding: &ServiceFile, authority: &str) -> Result<Request, String> {
     use Credential::{Empty, Garbage, NoScheme, None, Valid};
     match request.credential {
         None => {}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Drawn, On, Worker};
+use super::{GeneratedCase, On, Worker};
 use crate::{
     case::{Accepted, Case, Origin, ServerArguments, Symptom, Vocabulary},
     defects::Defects,
@@ -10,12 +10,12 @@ use crate::{
     trial::Trial,
 };
 use relapse_core::{
-    client::step::Act,
+    client::step::Action,
     error::Error,
     judge::{
         check,
         outcome::Class,
-        verdict::{FindingKey, HealthyClient, Judged, Rule},
+        verdict::{FindingKey, HealthyClient, Rule, RunResult},
     },
     record::transcript::Transcript,
 };
@@ -31,14 +31,14 @@ impl Worker<'_> {
         &self,
         key: &FindingKey,
         message: &str,
-        drawn: &Drawn,
+        drawn: &GeneratedCase,
         seen: Option<&Transcript>,
         seed: u64,
     ) -> Result<Case, Error> {
         let hunt = self.hunt;
         let profile = Arc::clone(&hunt.servers[drawn.server]);
         let steps = drawn.steps();
-        let openings = steps.iter().filter(|step| matches!(step.act, Act::Open(_) | Act::Request(_))).count();
+        let openings = steps.iter().filter(|step| matches!(step.act, Action::Open(_) | Action::Request(_))).count();
         let check = match key.rule {
             Rule::Check(name) => {
                 let mut checks = check::ALL.iter().chain(hunt.ground.known().checks);
@@ -112,7 +112,7 @@ impl Worker<'_> {
     }
 }
 
-fn symptom(judged: &Judged) -> Symptom {
+fn symptom(judged: &RunResult) -> Symptom {
     let mut found_by: Vec<String> = judged
         .findings
         .iter()

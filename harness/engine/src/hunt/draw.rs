@@ -9,7 +9,7 @@ use crate::{case::Known, environment::Environment};
 use relapse_core::{
     client::{
         credential::{Credential, CredentialPlace},
-        step::{Act, Awaited, Client, Crowd, DEFAULT_LIMIT, DEFAULT_USER, Request, Step},
+        step::{Action, Awaited, ClientStrictness, Concurrency, DEFAULT_LIMIT, DEFAULT_USER, Request, Step},
     },
     fault::{Fault, Place},
     wire::close_code::CloseCode,
@@ -20,11 +20,11 @@ pub(super) const LIMIT: Duration = Duration::from_secs(120);
 
 /// A drawn trial: the steps of clients, and the faults on the way.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Drawn {
+pub struct GeneratedCase {
     /// The steps of each client, a visit at a time: an exchange with its session, or a pause.
     pub visits: Vec<Vec<Step>>,
     /// How many clients do it.
-    pub crowd: Crowd,
+    pub crowd: Concurrency,
     /// The faults.
     pub faults: Vec<Fault>,
     /// In which environment.
@@ -33,7 +33,7 @@ pub struct Drawn {
     pub server: usize,
 }
 
-impl Drawn {
+impl GeneratedCase {
     /// The steps of every client.
     pub fn steps(&self) -> Vec<Step> {
         self.visits.iter().flatten().cloned().collect()
@@ -42,7 +42,7 @@ impl Drawn {
 
 /// The limits of what may be drawn.
 #[derive(Debug, Clone)]
-pub struct Aim {
+pub struct GeneratorConfig {
     /// How many servers there are.
     pub servers: usize,
     /// The places that faults may act at.
@@ -53,15 +53,15 @@ pub struct Aim {
     pub known: Known<'static>,
 }
 
-impl Aim {
+impl GeneratorConfig {
     /// Everything that a built-in service with these names can have, behind this number of servers.
-    pub fn everything(servers: usize, known: Known<'static>) -> Aim {
-        Aim { servers, places: Place::ALL.to_vec(), legal_only: false, known }
+    pub fn everything(servers: usize, known: Known<'static>) -> GeneratorConfig {
+        GeneratorConfig { servers, places: Place::ALL.to_vec(), legal_only: false, known }
     }
 }
 
 /// Draws one. The same seed and aim give the same.
-pub fn draw(seed: u64, aim: &Aim) -> Drawn {
+pub fn draw(seed: u64, aim: &GeneratorConfig) -> GeneratedCase {
     // Seeds that follow one another are to have nothing in common.
     let mut chance = Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     // Swarm testing: each draw leaves most kinds out, so that those it has meet one another.
@@ -91,12 +91,12 @@ pub fn draw(seed: u64, aim: &Aim) -> Drawn {
         }
     }
     let crowd = match chance.u8(..128) {
-        0..=9 => Crowd { users: chance.usize(2..=4), connections: chance.usize(1..=2), rounds: 1 },
-        10..=11 => Crowd { connections: 12, ..Crowd::ONE },
-        12 => Crowd { rounds: 22, ..Crowd::ONE },
-        _ => Crowd::ONE,
+        0..=9 => Concurrency { users: chance.usize(2..=4), connections: chance.usize(1..=2), rounds: 1 },
+        10..=11 => Concurrency { connections: 12, ..Concurrency::ONE },
+        12 => Concurrency { rounds: 22, ..Concurrency::ONE },
+        _ => Concurrency::ONE,
     };
-    if crowd != Crowd::ONE {
+    if crowd != Concurrency::ONE {
         // Many clients stay below what one user may send in a minute.
         visits.truncate(1);
     }
@@ -105,14 +105,14 @@ pub fn draw(seed: u64, aim: &Aim) -> Drawn {
         visits = vec![session(&mut chance, true)];
         // Each has a name of its own.
         for step in visits.iter_mut().flatten() {
-            if let Act::Open(request) | Act::Request(request) = &mut step.act {
+            if let Action::Open(request) | Action::Request(request) = &mut step.act {
                 DEFAULT_USER.clone_into(&mut request.user);
             }
         }
     }
     let steps = visits.iter().map(Vec::len).sum();
     let faults = places.into_iter().map(|place| hardship::fault(&mut chance, place, aim, steps)).collect();
-    Drawn {
+    GeneratedCase {
         visits,
         crowd,
         faults,
@@ -126,8 +126,8 @@ pub(super) fn one<T: Clone>(chance: &mut Rng, from: &[T]) -> T {
     from[chance.usize(..from.len())].clone()
 }
 
-fn step(act: Act) -> Step {
-    let waits = !matches!(act, Act::SendText(_) | Act::SendBytes(_));
+fn step(act: Action) -> Step {
+    let waits = !matches!(act, Action::SendText(_) | Action::SendBytes(_));
     Step::new(act, if waits { LIMIT } else { DEFAULT_LIMIT })
 }
 
@@ -138,13 +138,13 @@ fn credential(chance: &mut Rng) -> Credential {
 fn visit(chance: &mut Rng) -> Vec<Step> {
     match chance.u8(..10) {
         0..=5 => session(chance, false),
-        6..=8 => vec![step(Act::Request(plain(chance)))],
+        6..=8 => vec![step(Action::Request(plain(chance)))],
         _ => vec![pause(chance)],
     }
 }
 
 fn pause(chance: &mut Rng) -> Step {
-    Step::new(Act::Pause, Duration::from_millis(chance.u64(1..40_000)))
+    Step::new(Action::Pause, Duration::from_millis(chance.u64(1..40_000)))
 }
 
 /// Header fields as text.
@@ -275,7 +275,7 @@ fn session(chance: &mut Rng, talks: bool) -> Vec<Step> {
         query: one(chance, &QUERIES).to_vec(),
         user: one(chance, &["user-1", "user-2", "u"]).to_owned(),
         // An offered subprotocol may be lost on the way; that is a browser's matter, not the service's.
-        client: Client::Library,
+        client: ClientStrictness::Library,
         ..Request::standard("GET", one(chance, &PATHS))
     };
     if chance.u8(..4) == 0 {
@@ -288,7 +288,7 @@ fn session(chance: &mut Rng, talks: bool) -> Vec<Step> {
     if chance.u8(..16) == 0 {
         request.give_up = Some(Duration::from_millis(one(chance, &[1, 500, 4000])));
     }
-    let mut steps = vec![step(Act::Open(request)), wait("connection_established")];
+    let mut steps = vec![step(Action::Open(request)), wait("connection_established")];
     if talks {
         ask(&mut steps);
     }
@@ -296,21 +296,21 @@ fn session(chance: &mut Rng, talks: bool) -> Vec<Step> {
         say(chance, &mut steps);
     }
     match chance.u8(..16) {
-        0 => steps.push(Step::new(Act::Freeze, Duration::from_millis(one(chance, &[100, 15_000])))),
-        1 => steps.push(Step::new(Act::Pause, Duration::from_secs(one(chance, &[1, 70])))),
-        2 => steps.push(step(Act::Ping)),
+        0 => steps.push(Step::new(Action::Freeze, Duration::from_millis(one(chance, &[100, 15_000])))),
+        1 => steps.push(Step::new(Action::Pause, Duration::from_secs(one(chance, &[1, 70])))),
+        2 => steps.push(step(Action::Ping)),
         _ => {}
     }
     steps.push(step(match chance.u8(..8) {
-        0..=3 => Act::Close(CloseCode::NORMAL),
-        4 => Act::Close(one(chance, &[CloseCode::GOING_AWAY, CloseCode(3000), CloseCode(4999)])),
-        _ => Act::Leave,
+        0..=3 => Action::Close(CloseCode::NORMAL),
+        4 => Action::Close(one(chance, &[CloseCode::GOING_AWAY, CloseCode(3000), CloseCode(4999)])),
+        _ => Action::Leave,
     }));
     steps
 }
 
 fn wait(name: &str) -> Step {
-    step(Act::Wait(Awaited::Message(name.to_owned())))
+    step(Action::Wait(Awaited::Message(name.to_owned())))
 }
 
 /// A request to an agent.
@@ -318,7 +318,7 @@ const AGENT: &str = r#"{"type":"chat","content":"hello","thread_id":"thread of {
 
 /// A question to an agent, and the wait for the last word of its answer.
 fn ask(steps: &mut Vec<Step>) {
-    steps.push(step(Act::SendText(AGENT.to_owned())));
+    steps.push(step(Action::SendText(AGENT.to_owned())));
     steps.push(wait("agent_response_complete"));
 }
 
@@ -331,19 +331,19 @@ const TOO_MANY_BYTES: usize = 8193;
 fn say(chance: &mut Rng, steps: &mut Vec<Step>) {
     let (act, answer) = match chance.u8(..16) {
         0..=5 => return ask(steps),
-        6..=7 => (Act::SendText(PING.to_owned()), "pong"),
-        8 => (Act::SendText(r#"{"type":"no_such_type"}"#.to_owned()), "ack"),
-        9 => (Act::SendText("not json".to_owned()), "error_message"),
-        10 => (Act::SendText([PING, &" ".repeat(TOO_MANY_BYTES - PING.len())].concat()), "error_message"),
-        11 => (Act::SendText(r#"{"type":null}"#.to_owned()), "ack"),
-        12 => (Act::SendText("[1,2]".to_owned()), "error_message"),
-        13 => (Act::SendBytes(b"\x00\xff".to_vec()), "error_message"),
+        6..=7 => (Action::SendText(PING.to_owned()), "pong"),
+        8 => (Action::SendText(r#"{"type":"no_such_type"}"#.to_owned()), "ack"),
+        9 => (Action::SendText("not json".to_owned()), "error_message"),
+        10 => (Action::SendText([PING, &" ".repeat(TOO_MANY_BYTES - PING.len())].concat()), "error_message"),
+        11 => (Action::SendText(r#"{"type":null}"#.to_owned()), "ack"),
+        12 => (Action::SendText("[1,2]".to_owned()), "error_message"),
+        13 => (Action::SendBytes(b"\x00\xff".to_vec()), "error_message"),
         14 => {
             // The client does not wait for the answer to this one.
-            steps.push(step(Act::SendText(AGENT.to_owned())));
+            steps.push(step(Action::SendText(AGENT.to_owned())));
             return;
         }
-        _ => (Act::SendText(r#"{"type":"disconnect"}"#.to_owned()), "disconnect_acknowledged"),
+        _ => (Action::SendText(r#"{"type":"disconnect"}"#.to_owned()), "disconnect_acknowledged"),
     };
     steps.push(step(act));
     steps.push(wait(answer));

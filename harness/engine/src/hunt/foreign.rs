@@ -5,25 +5,25 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Drawn, promise, visit};
+use super::{GeneratedCase, promise, visit};
 use crate::{
-    binding::Binding,
+    binding::ServiceFile,
     environment::Environment,
-    explain::{Explanation, Kind},
+    explain::{Explanation, PossibleServers},
     external::{External, as_written, in_the_words_of},
     note::Note,
     route::Route,
     run,
-    target::{Budget, Capabilities, Renewal},
+    target::{BudgetLeft, Capabilities, Renewal},
 };
 use relapse_core::{
     client::{
         credential::Credential,
-        step::{Act, Crowd, Step},
+        step::{Action, Concurrency, Step},
     },
     error::Error,
     fault::Place,
-    judge::{check::Evidence, outcome::Class, verdict::HealthyClient},
+    judge::{check::RunView, outcome::Class, verdict::HealthyClient},
     plan::Plan,
     record::transcript::Transcript,
 };
@@ -36,11 +36,11 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 const TIME_SCALE: f64 = 0.05;
 
 /// A target of the user's own, as something to hunt on. Each worker owns one, where there can be more than one.
-pub struct Foreign {
-    binding: Binding,
+pub struct ExternalTarget {
+    binding: ServiceFile,
     /// The same for all of them.
     authority: String,
-    kind: Kind,
+    kind: PossibleServers,
     capabilities: Capabilities,
     routes: Vec<Route>,
     launch: Option<Box<Launch>>,
@@ -58,7 +58,7 @@ pub(super) struct Owned {
     runtime: Runtime,
 }
 
-impl fmt::Debug for Foreign {
+impl fmt::Debug for ExternalTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Foreign").field("authority", &self.authority).finish_non_exhaustive()
     }
@@ -77,14 +77,14 @@ impl Owned {
 
     /// Whether so much of the request budget is left that more can be tried.
     pub(super) fn may_go_on(&self) -> bool {
-        self.external.target.budget() == Budget::Ample
+        self.external.target.budget() == BudgetLeft::Ample
     }
 }
 
-impl Foreign {
+impl ExternalTarget {
     /// A target to hunt on, with the clock that it was launched on.
-    pub fn new(external: External, binding: Binding, runtime: Runtime) -> Foreign {
-        Foreign {
+    pub fn new(external: External, binding: ServiceFile, runtime: Runtime) -> ExternalTarget {
+        ExternalTarget {
             binding,
             authority: external.target.authority(),
             kind: external.kind.clone(),
@@ -97,8 +97,8 @@ impl Foreign {
 
     /// The same, where each further worker launches one of its own.
     #[must_use]
-    pub fn for_many(self, launch: Box<Launch>) -> Foreign {
-        Foreign { launch: Some(launch), ..self }
+    pub fn for_many(self, launch: Box<Launch>) -> ExternalTarget {
+        ExternalTarget { launch: Some(launch), ..self }
     }
 
     /// Whether more than one worker can hunt on it.
@@ -184,7 +184,7 @@ impl Foreign {
     }
 
     /// Counts which routes accepted a client.
-    pub(super) fn count(&self, reached: &mut BTreeMap<String, u64>, evidence: &Evidence<'_>) {
+    pub(super) fn count(&self, reached: &mut BTreeMap<String, u64>, evidence: &RunView<'_>) {
         for (reading, outcome) in evidence.readings.iter().zip(&evidence.outcomes) {
             let Some(head) = reading.request else { continue };
             let path = head.path_and_query().0;
@@ -206,13 +206,13 @@ impl Foreign {
 
     /// The drawn case, as far as it can be done there: clients for whom there is room, faults where they can act, and
     /// times that a client can wait for.
-    pub(super) fn adapt(&self, drawn: Drawn, seed: u64) -> Drawn {
+    pub(super) fn adapt(&self, drawn: GeneratedCase, seed: u64) -> GeneratedCase {
         let faults = drawn.faults.into_iter().filter(|fault| self.places().contains(&fault.kind.place()));
         let (visits, crowd) = self.as_promised(seed).unwrap_or_else(|| {
             let visits = if self.is_by_route() { self.by_route(drawn.visits, seed) } else { drawn.visits };
-            (visits, Crowd::ONE)
+            (visits, Concurrency::ONE)
         });
-        Drawn {
+        GeneratedCase {
             visits,
             crowd,
             faults: faults.map(|fault| if self.is_real() { fault.scaled(TIME_SCALE) } else { fault }).collect(),
@@ -241,12 +241,12 @@ impl Foreign {
         let mut by_route = |visit: Vec<Step>| {
             let like = match visit.first().map(|step| &step.act) {
                 // The paths that servers and middleware trip over are the same everywhere.
-                Some(Act::Request(_)) if chance.u8(..8) == 0 => return in_own_words(visit),
-                Some(Act::Open(_)) if !self.binding.is_unknown() && chance.usize(..=sessions.len()) <= 1 => {
+                Some(Action::Request(_)) if chance.u8(..8) == 0 => return in_own_words(visit),
+                Some(Action::Open(_)) if !self.binding.is_unknown() && chance.usize(..=sessions.len()) <= 1 => {
                     return in_own_words(visit);
                 }
-                Some(Act::Open(_)) => &sessions,
-                Some(Act::Request(_)) => &requests,
+                Some(Action::Open(_)) => &sessions,
+                Some(Action::Request(_)) => &requests,
                 _ => return visit,
             };
             let among = if like.is_empty() || chance.bool() { &all } else { like };
@@ -255,8 +255,8 @@ impl Foreign {
             // As a file has it that says nothing of it.
             for step in visit.iter_mut().filter(|_| !self.binding.credential.is_needed()) {
                 match &mut step.act {
-                    Act::Open(request) => request.credential = Credential::Valid,
-                    Act::Request(request) => request.credential = Credential::None,
+                    Action::Open(request) => request.credential = Credential::Valid,
+                    Action::Request(request) => request.credential = Credential::None,
                     _ => {}
                 }
             }
@@ -277,13 +277,13 @@ impl Foreign {
         };
         Some(match step.act {
             _ if !self.is_real() => step,
-            Act::Pause | Act::Freeze => Step { limit: step.limit.min(PAUSE_MAX), ..step },
+            Action::Pause | Action::Freeze => Step { limit: step.limit.min(PAUSE_MAX), ..step },
             _ => Step { limit: step.limit.min(STEP_MAX), ..step },
         })
     }
 
     /// Runs what was adapted, in the service's own words.
-    pub(super) fn play(&self, owned: &Owned, drawn: &Drawn, seed: u64) -> Result<Transcript, Error> {
+    pub(super) fn play(&self, owned: &Owned, drawn: &GeneratedCase, seed: u64) -> Result<Transcript, Error> {
         let plan = Plan { seed, faults: drawn.faults.clone() };
         let steps: Vec<Step> = drawn.steps().into_iter().filter_map(|step| self.say(step)).collect();
         let target = owned.external.target.as_ref();
@@ -296,12 +296,12 @@ impl Foreign {
 
     /// Where it is, and what it is like.
     pub fn name(&self) -> String {
-        let Foreign { kind, authority, .. } = self;
+        let ExternalTarget { kind, authority, .. } = self;
         if kind.profiles.is_empty() { authority.clone() } else { format!("{authority} ({kind})") }
     }
 
     /// The possible causes of the last bad ending of a run.
-    pub(super) fn explain(&self, evidence: &Evidence<'_>) -> Option<Explanation> {
+    pub(super) fn explain(&self, evidence: &RunView<'_>) -> Option<Explanation> {
         let mut ended = evidence.readings.iter().zip(&evidence.outcomes);
         let (reading, outcome) = ended.rfind(|(_, outcome)| !outcome.class.is_good())?;
         self.kind.explain(reading, &outcome.ending)

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Drawn, Foreign};
+use super::{ExternalTarget, GeneratedCase};
 use crate::{case::Known, defects::Defects, trial::Trial};
-use relapse_core::{error::Error, judge::verdict::Judged, record::transcript::Transcript};
+use relapse_core::{error::Error, judge::verdict::RunResult, record::transcript::Transcript};
 use relapse_simulate::profile::Profile;
 
 /// A service that is a part of the harness, which can launch any version of it.
@@ -23,13 +23,19 @@ pub trait Runner {
     ///
     /// # Errors
     /// When the harness could not do its work, and [`Error::TargetPanicked`] when the service panicked.
-    fn play(&self, defects: &Defects, drawn: &Drawn, profile: &Arc<Profile>, seed: u64) -> Result<Transcript, Error>;
+    fn play(
+        &self,
+        defects: &Defects,
+        drawn: &GeneratedCase,
+        profile: &Arc<Profile>,
+        seed: u64,
+    ) -> Result<Transcript, Error>;
 
     /// Runs a case with its healthy client on the version with these defects, and judges.
     ///
     /// # Errors
     /// As [`Runner::play`].
-    fn run(&self, trial: &Trial, defects: &Defects, seed: u64) -> Result<Judged, Error>;
+    fn run(&self, trial: &Trial, defects: &Defects, seed: u64) -> Result<RunResult, Error>;
 }
 
 /// The service that a hunt runs on.
@@ -38,12 +44,12 @@ pub enum Ground {
     /// A built-in service with these defects.
     BuiltIn(Arc<dyn BuiltIn>, Defects),
     /// A target of the user's own.
-    External(Arc<Foreign>),
+    External(Arc<ExternalTarget>),
 }
 
 impl Ground {
     /// The target of the user's own.
-    pub fn external(&self) -> Option<&Arc<Foreign>> {
+    pub fn external(&self) -> Option<&Arc<ExternalTarget>> {
         match self {
             Ground::BuiltIn(..) => None,
             Ground::External(foreign) => Some(foreign),

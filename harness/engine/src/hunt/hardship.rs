@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::draw::{Aim, one};
+use super::draw::{GeneratorConfig, one};
 use relapse_core::{
     asgi::{
         scope::{ScopeType, keys},
@@ -43,7 +43,7 @@ pub(super) fn place(chance: &mut Rng, places: &[Place]) -> Place {
 }
 
 /// A fault at this place, for a script with this number of steps.
-pub(super) fn fault(chance: &mut Rng, place: Place, aim: &Aim, steps: usize) -> Fault {
+pub(super) fn fault(chance: &mut Rng, place: Place, aim: &GeneratorConfig, steps: usize) -> Fault {
     let legal_only = aim.legal_only;
     match place {
         Place::Dependency => Fault { kind: call(chance, aim.known.dependencies), trigger: trigger(chance) },

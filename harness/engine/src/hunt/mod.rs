@@ -19,13 +19,13 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use draw::{Aim, Drawn, draw};
+pub use draw::{GeneratedCase, GeneratorConfig, draw};
 use foreign::Owned;
-pub use foreign::{Foreign, Launch};
+pub use foreign::{ExternalTarget, Launch};
 pub use ground::{BuiltIn, Ground, Runner};
 use serde::{Deserialize, Serialize};
 use shrink::shrink;
-pub use versions::{Change, Fate};
+pub use versions::{Change, ChangeKind};
 
 use crate::{
     case::Case,
@@ -33,15 +33,15 @@ use crate::{
 };
 use relapse_core::{
     asgi::event::Inbound,
-    error::{Blame, Error, Trouble},
+    error::{AppError, Blame, Error},
     fault::Place,
     judge::{
-        check::{self, Evidence},
-        classify::Reading,
+        check::{self, RunView},
+        classify::Exchange,
         outcome::{Class, Outcome},
         verdict::{FindingKey, HealthyClient, Rule},
     },
-    record::transcript::{Transcript, What},
+    record::transcript::{EventKind, Transcript},
 };
 use relapse_simulate::{profile::Profile, recorder::capture_logs};
 
@@ -56,7 +56,7 @@ const TRIED_ALONE: usize = 32;
 
 /// The smallest thing that shows a finding.
 struct Smallest {
-    drawn: Drawn,
+    drawn: GeneratedCase,
     played: Played,
     /// The case that it is of, counted from 0.
     number: u64,
@@ -92,7 +92,7 @@ pub struct Found {
     /// Which case of the hunt it was, counted from 1.
     pub number: u64,
     /// The smallest thing that still shows it.
-    pub drawn: Drawn,
+    pub drawn: GeneratedCase,
     /// The events of its run.
     pub transcript: Transcript,
     /// The case that shows it again.
@@ -105,7 +105,7 @@ impl Found {
     /// A test in Python that shows it and needs nothing but the application, which this profile stood in front of; nothing
     /// where it is about more than what an application receives and sends. `name` is made of letters, digits and `_`.
     pub fn pytest(&self, name: &str, again: &str, loaded: &Loaded, profile: &Profile) -> Option<String> {
-        let evidence = Evidence::gather(&self.transcript, &HealthyClient::Absent);
+        let evidence = RunView::gather(&self.transcript, &HealthyClient::Absent);
         let keys = std::iter::once(&self.key).chain(self.also.iter().map(|(key, _)| key)).collect();
         let heading = Heading { name, keys, message: &self.message, seed: self.seed, again, loaded };
         render_pytest(&heading, &evidence, profile)
@@ -114,7 +114,7 @@ impl Found {
 
 /// The coverage of a hunt. One that reached nothing proves nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reached {
+pub struct Coverage {
     /// How many cases were drawn and judged.
     pub cases: u64,
     /// How many upgrades were accepted.
@@ -137,7 +137,7 @@ pub struct Reached {
 #[derive(Debug, Default)]
 pub struct Campaign {
     /// Its coverage.
-    pub reached: Reached,
+    pub reached: Coverage,
     /// The findings, each once.
     pub found: Vec<Found>,
     /// The part that it could not do.
@@ -162,7 +162,7 @@ impl Unfinished {
         *self == Unfinished::default()
     }
 
-    fn note(&mut self, trouble: &Trouble) {
+    fn note(&mut self, trouble: &AppError) {
         self.reasons.insert(trouble.message.clone());
         self.starts += 1;
     }
@@ -189,7 +189,7 @@ impl Unfinished {
 }
 
 /// The reason, if an error says that the app does not start; it ends one worker, and not the hunt.
-fn not_started(error: Error) -> Result<Trouble, Error> {
+fn not_started(error: Error) -> Result<AppError, Error> {
     match error {
         Error::Python(trouble) if trouble.blame == Blame::App => Ok(*trouble),
         other => Err(other),
@@ -268,8 +268,8 @@ impl Hunt {
     }
 
     /// The limits of what may be drawn.
-    fn aim(&self) -> Aim {
-        Aim {
+    fn aim(&self) -> GeneratorConfig {
+        GeneratorConfig {
             servers: self.servers.len(),
             places: self.places.clone(),
             legal_only: self.legal_only,
@@ -283,7 +283,7 @@ impl Hunt {
     }
 
     /// The case with this number, counted from 0.
-    fn draw(&self, number: u64) -> (Drawn, u64) {
+    fn draw(&self, number: u64) -> (GeneratedCase, u64) {
         let seed = self.seed_of(number);
         let drawn = draw(seed, &self.aim());
         (self.ground.external().into_iter().fold(drawn, |drawn, foreign| foreign.adapt(drawn, seed)), seed)
@@ -291,7 +291,7 @@ impl Hunt {
 }
 
 /// How a hunt goes on. The answer says whether it is to.
-pub type Watch<'a> = &'a (dyn Fn(&Reached, &BTreeSet<FindingKey>) -> bool + Sync);
+pub type Watch<'a> = &'a (dyn Fn(&Coverage, &BTreeSet<FindingKey>) -> bool + Sync);
 
 /// Hunts with many workers at a time, each with a clock of its own. Unless the hunt is stopped, or an external target
 /// remembers whom it has served, the result does not depend on the number of workers. `watch` gets the coverage and the
@@ -333,7 +333,7 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, 
         Some(foreign) if !foreign.is_for_many() => 1,
         _ => u64::try_from(jobs).unwrap_or(1).clamp(1, chunks.max(1)),
     };
-    type Part = (Vec<Scan>, Option<Trouble>);
+    type Part = (Vec<Scan>, Option<AppError>);
     let parts: Vec<Result<Part, Error>> = std::thread::scope(|scope| {
         // This thread works too: what it has reached already need not be reached once more.
         let workers: Vec<_> = (1..jobs).map(|_| scope.spawn(worker)).collect();
@@ -365,7 +365,7 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, 
 /// The coverage of the cases that were drawn and run, and the first case for each finding.
 #[derive(Debug, Default)]
 struct Scan {
-    reached: Reached,
+    reached: Coverage,
     /// For each finding the first case that has it.
     first: BTreeMap<FindingKey, First>,
 }
@@ -393,9 +393,9 @@ impl Scan {
     }
 }
 
-impl Reached {
+impl Coverage {
     /// Adds what another part of the hunt reached.
-    pub fn add(&mut self, other: &Reached) {
+    pub fn add(&mut self, other: &Coverage) {
         fn join<K: Ord + Clone>(into: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
             for (key, count) in from {
                 *into.entry(key.clone()).or_default() += count;
@@ -418,7 +418,7 @@ impl Reached {
         is_enough && (!is_let_in || may_have_faults && !has_acted)
     }
 
-    fn count(&mut self, drawn: &Drawn, transcript: &Transcript, evidence: &Evidence<'_>) {
+    fn count(&mut self, drawn: &GeneratedCase, transcript: &Transcript, evidence: &RunView<'_>) {
         for reading in &evidence.readings {
             let reached = STATES.iter().zip(states(reading)).filter(|(_, is_reached)| *is_reached);
             reached.for_each(|(state, _)| count(&mut self.states, state, 1));
@@ -460,17 +460,17 @@ pub const STATES: [&str; 9] = [
 ];
 
 /// Which of them an exchange came to.
-fn states(reading: &Reading<'_>) -> [bool; STATES.len()] {
+fn states(reading: &Exchange<'_>) -> [bool; STATES.len()] {
     let mut reached = [false; STATES.len()];
     for event in &reading.events {
         let state = match &event.what {
-            What::ConnectionRefused => 0,
-            What::Called { .. } => 1,
-            What::ResponseSeen(head) if head.status == 101 => 2,
-            What::Received(Inbound::WebsocketDisconnect { .. } | Inbound::HttpDisconnect) => 5,
-            What::CallRaised(_) => 6,
-            What::Raised(exception) if exception.is_cancellation() => 7,
-            What::CutShort => 8,
+            EventKind::ConnectionRefused => 0,
+            EventKind::Called { .. } => 1,
+            EventKind::ResponseSeen(head) if head.status == 101 => 2,
+            EventKind::Received(Inbound::WebsocketDisconnect { .. } | Inbound::HttpDisconnect) => 5,
+            EventKind::CallRaised(_) => 6,
+            EventKind::Raised(exception) if exception.is_cancellation() => 7,
+            EventKind::CutShort => 8,
             _ => continue,
         };
         reached[state] = true;
@@ -523,9 +523,9 @@ enum On<'h> {
     /// A built-in service.
     BuiltIn(Box<dyn Runner>),
     /// One of the user's own, where it came from.
-    Own(&'h Foreign, Option<Owned>),
+    Own(&'h ExternalTarget, Option<Owned>),
     /// One of the user's own that does not start any more.
-    NotStarted(Trouble),
+    NotStarted(AppError),
 }
 
 impl Drop for Worker<'_> {
@@ -556,7 +556,7 @@ impl<'h> Worker<'h> {
     }
 
     /// Ends the target, which does not start any more, so that no other worker takes it.
-    fn abandon(&mut self, trouble: Trouble) {
+    fn abandon(&mut self, trouble: AppError) {
         self.on = On::NotStarted(trouble);
     }
 
@@ -667,7 +667,7 @@ impl<'h> Worker<'h> {
     }
 
     /// Shrinks what was found and makes a reproducer of it.
-    fn keep(&self, key: FindingKey, found: (Drawn, Played), number: u64) -> Result<Found, Error> {
+    fn keep(&self, key: FindingKey, found: (GeneratedCase, Played), number: u64) -> Result<Found, Error> {
         let hunt = self.hunt;
         let Smallest { drawn, played, number, reproduction } = self.shrink_and_confirm(&key, found, number)?;
         let seed = hunt.seed_of(number);
@@ -696,14 +696,19 @@ impl<'h> Worker<'h> {
 
     /// The smallest thing that still shows a finding of the case with this number, counted from 0; in a fresh process
     /// if there can be one.
-    fn shrink_and_confirm(&self, key: &FindingKey, found: (Drawn, Played), number: u64) -> Result<Smallest, Error> {
+    fn shrink_and_confirm(
+        &self,
+        key: &FindingKey,
+        found: (GeneratedCase, Played),
+        number: u64,
+    ) -> Result<Smallest, Error> {
         let hunt = self.hunt;
         let seed = hunt.seed_of(number);
         let (drawn, played) = shrink(hunt, key, found, &|drawn| self.play(drawn, seed))?;
         let Some(owned) = self.owned().filter(|owned| owned.can_renew()) else {
             return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
         };
-        let anew = |drawn: &Drawn, seed| {
+        let anew = |drawn: &GeneratedCase, seed| {
             owned.renew()?;
             self.play(drawn, seed)
         };
@@ -728,7 +733,7 @@ impl<'h> Worker<'h> {
     }
 
     /// Runs what was drawn.
-    fn play(&self, drawn: &Drawn, seed: u64) -> Result<Played, Error> {
+    fn play(&self, drawn: &GeneratedCase, seed: u64) -> Result<Played, Error> {
         let hunt = self.hunt;
         let runner = match &self.on {
             On::Own(foreign, Some(owned)) => return foreign.play(owned, drawn, seed).map(Ok),
@@ -778,7 +783,7 @@ pub fn complaints_of(transcript: &Transcript) -> Vec<(FindingKey, String)> {
 }
 
 /// The same, and what the run reached.
-fn look(played: &Played, reached: &mut dyn FnMut(&Evidence<'_>, &Transcript)) -> Vec<(FindingKey, String)> {
+fn look(played: &Played, reached: &mut dyn FnMut(&RunView<'_>, &Transcript)) -> Vec<(FindingKey, String)> {
     match played {
         Ok(transcript) => look_at(transcript, reached),
         Err(panic) => {
@@ -787,8 +792,8 @@ fn look(played: &Played, reached: &mut dyn FnMut(&Evidence<'_>, &Transcript)) ->
     }
 }
 
-fn look_at(transcript: &Transcript, reached: &mut dyn FnMut(&Evidence<'_>, &Transcript)) -> Vec<(FindingKey, String)> {
-    let evidence = Evidence::gather(transcript, &HealthyClient::Absent);
+fn look_at(transcript: &Transcript, reached: &mut dyn FnMut(&RunView<'_>, &Transcript)) -> Vec<(FindingKey, String)> {
+    let evidence = RunView::gather(transcript, &HealthyClient::Absent);
     reached(&evidence, transcript);
     let bad = evidence.outcomes.iter().filter(|outcome| !outcome.class.is_good());
     let bad = bad.map(|outcome| (FindingKey::of_outcome(outcome), outcome.to_string()));

@@ -5,11 +5,11 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::draw::{LIMIT, header, one};
-use crate::binding::{Binding, Protected};
+use crate::binding::{Protected, ServiceFile};
 use relapse_core::{
     client::{
         credential::Credential,
-        step::{Act, Awaited, Crowd, Request, Step},
+        step::{Action, Awaited, Concurrency, Request, Step},
     },
     judge::classify::{LARGE_BYTES, LARGE_PATIENCE},
     wire::close_code::CloseCode,
@@ -22,12 +22,12 @@ const SIZES: [usize; 4] = [LARGE_BYTES + 1, LARGE_BYTES + 1, (64 << 10) + 1, (1 
 const REFUSALS: [usize; 3] = [3, 5, 10];
 
 /// The visits of clients of a bound service, and how many clients there are.
-pub(super) type Clients = (Vec<Vec<Step>>, Crowd);
+pub(super) type Clients = (Vec<Vec<Step>>, Concurrency);
 
 /// Draws one; `None` if the service file lacks what it takes. `has_room` is true if many clients at a time burden no real
 /// server.
-pub(super) fn draw(chance: &mut Rng, binding: &Binding, has_room: bool) -> Option<Clients> {
-    let alone = |visits: Option<Vec<Vec<Step>>>| Some((visits?, Crowd::ONE));
+pub(super) fn draw(chance: &mut Rng, binding: &ServiceFile, has_room: bool) -> Option<Clients> {
+    let alone = |visits: Option<Vec<Vec<Step>>>| Some((visits?, Concurrency::ONE));
     match chance.u8(..5) {
         0 => alone(elsewhere(chance, binding)),
         1 => alone(impostor(chance, binding)),
@@ -37,41 +37,41 @@ pub(super) fn draw(chance: &mut Rng, binding: &Binding, has_room: bool) -> Optio
     }
 }
 
-fn step(act: Act) -> Step {
+fn step(act: Action) -> Step {
     Step::new(act, LIMIT)
 }
 
 fn wait(name: &str) -> Step {
-    step(Act::Wait(Awaited::Message(name.to_owned())))
+    step(Action::Wait(Awaited::Message(name.to_owned())))
 }
 
 /// The upgrade of a healthy client, on the service's own host; to `/` where the service file names no path for WebSockets.
-fn upgrade(binding: &Binding) -> Request {
+fn upgrade(binding: &ServiceFile) -> Request {
     let upgrade = binding.upgrade("").unwrap_or_else(|| Request::standard("GET", "/"));
     Request { headers: Vec::new(), ..upgrade }
 }
 
 /// The upgrade, and the wait for the welcome.
-fn opened(binding: &Binding, request: Request) -> Vec<Step> {
+fn opened(binding: &ServiceFile, request: Request) -> Vec<Step> {
     let welcome = binding.messages.welcome.iter().map(|welcome| wait(welcome));
-    std::iter::once(step(Act::Open(request))).chain(welcome).collect()
+    std::iter::once(step(Action::Open(request))).chain(welcome).collect()
 }
 
 /// The service file's request, and the wait for the last event of the answer.
-fn asked(binding: &Binding) -> Vec<Step> {
+fn asked(binding: &ServiceFile) -> Vec<Step> {
     let messages = &binding.messages;
     match (&messages.request, messages.events.last()) {
-        (Some(request), Some(last)) => vec![step(Act::SendText(request.clone())), wait(last)],
+        (Some(request), Some(last)) => vec![step(Action::SendText(request.clone())), wait(last)],
         _ => Vec::new(),
     }
 }
 
 fn closed() -> Step {
-    step(Act::Close(CloseCode::NORMAL))
+    step(Action::Close(CloseCode::NORMAL))
 }
 
 /// A healthy client whose credential travels another way than most, or that offers a subprotocol.
-fn elsewhere(chance: &mut Rng, binding: &Binding) -> Option<Vec<Vec<Step>>> {
+fn elsewhere(chance: &mut Rng, binding: &ServiceFile) -> Option<Vec<Vec<Step>>> {
     let mut request = upgrade(binding);
     let spoken = &binding.messages.subprotocols;
     if binding.credential.is_needed() {
@@ -85,7 +85,7 @@ fn elsewhere(chance: &mut Rng, binding: &Binding) -> Option<Vec<Vec<Step>>> {
 }
 
 /// A client without a valid credential, and with an unexpected header, where only a user may go.
-fn impostor(chance: &mut Rng, binding: &Binding) -> Option<Vec<Vec<Step>>> {
+fn impostor(chance: &mut Rng, binding: &ServiceFile) -> Option<Vec<Vec<Step>>> {
     const NONE: [Credential; 3] = [Credential::None, Credential::Empty, Credential::Garbage];
     let credential = if chance.bool() { one(chance, &Credential::FORGED) } else { one(chance, &NONE) };
     let mut request = upgrade(binding);
@@ -98,22 +98,22 @@ fn impostor(chance: &mut Rng, binding: &Binding) -> Option<Vec<Vec<Step>>> {
     request.places = vec![one(chance, &binding.credential.places().collect::<Vec<_>>())];
     header(chance, &mut request);
     let visit = match asks {
-        Some(_) => vec![step(Act::Request(request))],
+        Some(_) => vec![step(Action::Request(request))],
         None => [opened(binding, request), vec![closed()]].concat(),
     };
     binding.credential.is_needed().then_some(vec![visit])
 }
 
 /// One who is refused again and again, and then a healthy client.
-fn lockout(chance: &mut Rng, binding: &Binding) -> Option<Vec<Vec<Step>>> {
+fn lockout(chance: &mut Rng, binding: &ServiceFile) -> Option<Vec<Vec<Step>>> {
     let bad = Request { credential: Credential::Garbage, ..upgrade(binding) };
-    let mut visits = vec![vec![step(Act::Open(bad))]; one(chance, &REFUSALS)];
+    let mut visits = vec![vec![step(Action::Open(bad))]; one(chance, &REFUSALS)];
     visits.push([opened(binding, upgrade(binding)), asked(binding), vec![closed()]].concat());
     binding.credential.is_needed().then_some(visits)
 }
 
 /// A session in which a request is longer than usual, with nothing but spaces behind it, and then one as usual.
-fn enlarged(chance: &mut Rng, binding: &Binding) -> Option<Vec<Vec<Step>>> {
+fn enlarged(chance: &mut Rng, binding: &ServiceFile) -> Option<Vec<Vec<Step>>> {
     let request = binding.messages.request.as_ref()?;
     let spaces = one(chance, &SIZES).saturating_sub(request.len());
     // Spaces behind it do not change what JSON says.
@@ -121,18 +121,18 @@ fn enlarged(chance: &mut Rng, binding: &Binding) -> Option<Vec<Vec<Step>>> {
     let answered = asked(binding);
     (is_json && !answered.is_empty()).then(|| {
         let large = [request.as_str(), &" ".repeat(spaces)].concat();
-        let sent = vec![step(Act::SendText(large)), Step::new(Act::Pause, LARGE_PATIENCE)];
+        let sent = vec![step(Action::SendText(large)), Step::new(Action::Pause, LARGE_PATIENCE)];
         vec![[opened(binding, upgrade(binding)), sent, answered, vec![closed()]].concat()]
     })
 }
 
 /// One connection more at a time than a user may have.
-fn crowd(binding: &Binding) -> Option<Clients> {
+fn crowd(binding: &ServiceFile) -> Option<Clients> {
     let most = binding.limits.connections;
-    let pause = Step::new(Act::Pause, Duration::from_secs(1));
+    let pause = Step::new(Action::Pause, Duration::from_secs(1));
     let visit = [opened(binding, upgrade(binding)), vec![pause, closed()]].concat();
-    let crowd = Crowd { connections: most + 1, ..Crowd::ONE };
-    (1..Crowd::MAX).contains(&most).then_some((vec![visit], crowd))
+    let crowd = Concurrency { connections: most + 1, ..Concurrency::ONE };
+    (1..Concurrency::MAX).contains(&most).then_some((vec![visit], crowd))
 }
 
 #[cfg(test)]
@@ -142,17 +142,17 @@ mod tests {
     use fastrand::Rng;
 
     use super::draw;
-    use crate::binding::Binding;
+    use crate::binding::ServiceFile;
     use relapse_core::client::{
         credential::{Credential, CredentialPlace},
-        step::{Act, Crowd},
+        step::{Action, Concurrency},
     };
 
     const BINDING: &str = "[paths]\nprotected = [\"GET /own\"]\n\
          [credential]\nliteral = \"x\"\nalso = [\"query\"]\n[limits]\nconnections = 3\n";
 
     fn drawn(binding: &str, has_room: bool) -> Vec<super::Clients> {
-        let binding = Binding::parse("relapse.toml", binding).unwrap();
+        let binding = ServiceFile::parse("relapse.toml", binding).unwrap();
         (0..1000).filter_map(|seed| draw(&mut Rng::with_seed(seed), &binding, has_room)).collect()
     }
 
@@ -161,13 +161,13 @@ mod tests {
         let drawn = drawn(BINDING, true);
         let acts = || drawn.iter().flat_map(|(visits, _)| visits.iter().flatten()).map(|step| &step.act);
         let long = acts().filter_map(|act| match act {
-            Act::SendText(text) if text.ends_with(' ') => Some(text.len()),
+            Action::SendText(text) if text.ends_with(' ') => Some(text.len()),
             _ => None,
         });
         assert_eq!(long.collect::<BTreeSet<_>>(), [8193, 65_537, 1_048_577].into());
-        assert!(drawn.iter().any(|(_, crowd)| *crowd == Crowd { connections: 4, ..Crowd::ONE }));
+        assert!(drawn.iter().any(|(_, crowd)| *crowd == Concurrency { connections: 4, ..Concurrency::ONE }));
         let opened = |credential, place| {
-            let is_it = |act: &Act| matches!(act, Act::Open(asked) if asked.credential == credential && asked.places == [place]);
+            let is_it = |act: &Action| matches!(act, Action::Open(asked) if asked.credential == credential && asked.places == [place]);
             acts().any(is_it)
         };
         assert!(
@@ -177,7 +177,7 @@ mod tests {
         assert!(drawn.iter().any(|(visits, _)| visits.len() == 11));
         // No valid user ever asks for a path that only a user may ask for.
         let own = acts().filter_map(|act| match act {
-            Act::Request(asked) => Some((asked.path == b"/own", asked.credential == Credential::Valid)),
+            Action::Request(asked) => Some((asked.path == b"/own", asked.credential == Credential::Valid)),
             _ => None,
         });
         assert_eq!(own.collect::<BTreeSet<_>>(), [(true, false)].into());
@@ -187,7 +187,7 @@ mod tests {
     fn what_a_binding_does_not_say_is_not_tried() {
         // The service file has no credential, no limit and no request.
         assert_eq!(drawn("[messages]\nrequest = \"\"\nevents = []\n", true), []);
-        assert!(drawn(BINDING, false).iter().all(|(_, crowd)| *crowd == Crowd::ONE));
+        assert!(drawn(BINDING, false).iter().all(|(_, crowd)| *crowd == Concurrency::ONE));
         // Spaces are not nothing in what is no JSON.
         let drawn = drawn("[messages]\nrequest = \"hello\"\n", true);
         assert_eq!(drawn, []);

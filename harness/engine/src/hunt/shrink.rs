@@ -1,12 +1,12 @@
 //! Makes what was found smaller: whatever can be taken away is taken away while the same finding remains.
 
-use super::{Drawn, Hunt, Played, complains};
+use super::{GeneratedCase, Hunt, Played, complains};
 use crate::environment::Environment;
 use relapse_core::{
     asgi::{scope::ScopeType, value::Value},
     client::{
         credential::Credential,
-        step::{Act, Client, Crowd, DEFAULT_USER, Request},
+        step::{Action, ClientStrictness, Concurrency, DEFAULT_USER, Request},
     },
     error::Error,
     fault::{Fault, FaultKind, ScopeEdit, Trigger},
@@ -18,9 +18,9 @@ use relapse_core::{
 pub(super) fn shrink(
     hunt: &Hunt,
     key: &FindingKey,
-    (drawn, played): (Drawn, Played),
-    play: &dyn Fn(&Drawn) -> Result<Played, Error>,
-) -> Result<(Drawn, Played), Error> {
+    (drawn, played): (GeneratedCase, Played),
+    play: &dyn Fn(&GeneratedCase) -> Result<Played, Error>,
+) -> Result<(GeneratedCase, Played), Error> {
     let is_by_route = hunt.ground.external().is_some_and(|foreign| foreign.is_by_route());
     let mut smallest = (drawn, played);
     'again: loop {
@@ -39,7 +39,7 @@ pub(super) fn shrink(
 }
 
 /// Whether a hunt that lets servers do only what is legal may try it: what is simpler need not be.
-fn may_be(hunt: &Hunt, drawn: &Drawn) -> bool {
+fn may_be(hunt: &Hunt, drawn: &GeneratedCase) -> bool {
     let is_legal = |fault: &Fault| match &fault.kind {
         FaultKind::Scope(edit) => [ScopeType::Http, ScopeType::Websocket].iter().all(|on| edit.legality(*on).is_legal),
         _ => true,
@@ -51,9 +51,9 @@ fn may_be(hunt: &Hunt, drawn: &Drawn) -> bool {
 /// ends.
 ///
 /// Messages in an application's own words have further ones.
-fn smaller(drawn: &Drawn, is_by_route: bool) -> Vec<Drawn> {
+fn smaller(drawn: &GeneratedCase, is_by_route: bool) -> Vec<GeneratedCase> {
     let mut candidates = Vec::new();
-    let mut with = |change: &dyn Fn(&mut Drawn)| {
+    let mut with = |change: &dyn Fn(&mut GeneratedCase)| {
         let mut candidate = drawn.clone();
         change(&mut candidate);
         let steps = candidate.visits.iter().map(Vec::len).sum();
@@ -70,7 +70,7 @@ fn smaller(drawn: &Drawn, is_by_route: bool) -> Vec<Drawn> {
         (0..drawn.visits.len()).for_each(|index| with(&|drawn| drop(drawn.visits.remove(index))));
     }
     (0..drawn.faults.len()).for_each(|index| with(&|drawn| drop(drawn.faults.remove(index))));
-    with(&|drawn| drawn.crowd = Crowd::ONE);
+    with(&|drawn| drawn.crowd = Concurrency::ONE);
     with(&|drawn| drawn.crowd.connections = 1);
     with(&|drawn| drawn.crowd.users = 1);
     with(&|drawn| drawn.crowd.rounds = (drawn.crowd.rounds / 2).max(1));
@@ -79,29 +79,29 @@ fn smaller(drawn: &Drawn, is_by_route: bool) -> Vec<Drawn> {
     for (visit, steps) in drawn.visits.iter().enumerate() {
         // The first step opens, without it the others mean nothing; a message goes with the wait for its answer.
         for (index, step) in steps.iter().enumerate().skip(1) {
-            let is_waited_for = steps.get(index + 1).is_some_and(|next| matches!(next.act, Act::Wait(_)));
+            let is_waited_for = steps.get(index + 1).is_some_and(|next| matches!(next.act, Action::Wait(_)));
             let end = match step.act {
-                Act::SendText(_) | Act::SendBytes(_) => index + 1 + usize::from(is_waited_for),
+                Action::SendText(_) | Action::SendBytes(_) => index + 1 + usize::from(is_waited_for),
                 _ => index + 1,
             };
             with(&|drawn| drop(drawn.visits[visit].drain(index..end)));
         }
         for (index, step) in steps.iter().enumerate() {
-            let (Act::Open(request) | Act::Request(request)) = &step.act else { continue };
+            let (Action::Open(request) | Action::Request(request)) = &step.act else { continue };
             let simpler = if is_by_route { simpler_of_its_own(request) } else { simpler_requests(request) };
             for simpler in simpler {
                 with(&|drawn| match &mut drawn.visits[visit][index].act {
-                    Act::Open(request) | Act::Request(request) => *request = simpler.clone(),
+                    Action::Open(request) | Action::Request(request) => *request = simpler.clone(),
                     _ => {}
                 });
             }
         }
         // A client that waits for an answer keeps the message that is answered.
-        let is_waited_for = |index: usize| steps[index + 1..].iter().any(|later| matches!(later.act, Act::Wait(_)));
+        let is_waited_for = |index: usize| steps[index + 1..].iter().any(|later| matches!(later.act, Action::Wait(_)));
         for (index, step) in steps.iter().enumerate().filter(|(index, _)| is_by_route && !is_waited_for(*index)) {
-            let Act::SendText(text) = &step.act else { continue };
+            let Action::SendText(text) = &step.act else { continue };
             for simpler in simpler_json(text.as_bytes()) {
-                with(&|drawn| drawn.visits[visit][index].act = Act::SendText(simpler.clone()));
+                with(&|drawn| drawn.visits[visit][index].act = Action::SendText(simpler.clone()));
             }
         }
     }
@@ -143,7 +143,7 @@ fn simpler_requests(request: &Request) -> Vec<Request> {
         with(&|request| request.user = DEFAULT_USER.to_owned()),
         with(&|request| request.credential = plain.credential),
         with(&|request| request.places.clone_from(&plain.places)),
-        with(&|request| request.client = Client::default()),
+        with(&|request| request.client = ClientStrictness::default()),
         with(&|request| {
             if request.path.starts_with(b"/ws") || request.path.starts_with(b"/v1") || request.path == b"/websocket" {
                 request.path.clone_from(&plain.path);

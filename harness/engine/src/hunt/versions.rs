@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{Campaign, Found, Hunt, Reached, Worker, complaints};
+use super::{Campaign, Coverage, Found, Hunt, Worker, complaints};
 use relapse_core::{
     error::Error,
     judge::verdict::{Conclusion, FindingKey},
@@ -14,7 +14,7 @@ use relapse_core::{
 /// The result of trying a finding of one of two versions on the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fate {
+pub enum ChangeKind {
     /// The version from before does not show it, and the one from after does.
     Broken,
     /// Both show it.
@@ -27,18 +27,19 @@ pub enum Fate {
     Fixed,
 }
 
-impl Fate {
+impl ChangeKind {
     /// All of them, in the order they are told in.
-    pub const ALL: [Fate; 5] = [Fate::Broken, Fate::Still, Fate::Changed, Fate::Unclear, Fate::Fixed];
+    pub const ALL: [ChangeKind; 5] =
+        [ChangeKind::Broken, ChangeKind::Still, ChangeKind::Changed, ChangeKind::Unclear, ChangeKind::Fixed];
 
     /// Its meaning for the change.
     pub fn title(self) -> &'static str {
         match self {
-            Fate::Broken => "broken by the change",
-            Fate::Still => "still broken",
-            Fate::Changed => "broken in another way since the change",
-            Fate::Unclear => "not comparable",
-            Fate::Fixed => "fixed by the change",
+            ChangeKind::Broken => "broken by the change",
+            ChangeKind::Still => "still broken",
+            ChangeKind::Changed => "broken in another way since the change",
+            ChangeKind::Unclear => "not comparable",
+            ChangeKind::Fixed => "fixed by the change",
         }
     }
 }
@@ -48,9 +49,9 @@ impl Fate {
 pub struct Change {
     /// The result for each finding, in the order they are told in, with the finding and whether it is of the hunt on
     /// the version from after.
-    pub fates: Vec<(Fate, Found, bool)>,
+    pub fates: Vec<(ChangeKind, Found, bool)>,
     /// The coverage of the hunts: before and after.
-    pub reached: [Reached; 2],
+    pub reached: [Coverage; 2],
 }
 
 impl Change {
@@ -65,12 +66,12 @@ impl Change {
     ) -> Result<Change, Error> {
         let (old, new) = (Worker::new(before.0)?, Worker::new(after.0)?);
         let reached = [before.1.reached, after.1.reached];
-        let mut fates: Vec<(Fate, Found, bool)> = Vec::new();
+        let mut fates: Vec<(ChangeKind, Found, bool)> = Vec::new();
         for found in after.1.found {
             let fate = match old.shown(&found)? {
-                Some(keys) if keys.contains(&found.key) => Fate::Still,
-                Some(_) => Fate::Broken,
-                None => Fate::Unclear,
+                Some(keys) if keys.contains(&found.key) => ChangeKind::Still,
+                Some(_) => ChangeKind::Broken,
+                None => ChangeKind::Unclear,
             };
             fates.push((fate, found, true));
             done();
@@ -78,18 +79,18 @@ impl Change {
         for mut found in before.1.found {
             let shown = new.shown(&found)?;
             let fate = match shown.as_ref().map(|keys| (keys.contains(&found.key), keys.first())) {
-                Some((true, _)) => Fate::Still,
-                Some((false, None)) => Fate::Fixed,
+                Some((true, _)) => ChangeKind::Still,
+                Some((false, None)) => ChangeKind::Fixed,
                 Some((false, Some(other))) => {
                     found.message.push_str(&format!("; after the change: {other}"));
-                    Fate::Changed
+                    ChangeKind::Changed
                 }
-                None => Fate::Unclear,
+                None => ChangeKind::Unclear,
             };
-            let is_told = |(_, other, _): &(Fate, Found, bool)| {
+            let is_told = |(_, other, _): &(ChangeKind, Found, bool)| {
                 other.key == found.key || other.also.iter().any(|(key, _)| *key == found.key)
             };
-            if fate != Fate::Still || !fates.iter().any(is_told) {
+            if fate != ChangeKind::Still || !fates.iter().any(is_told) {
                 fates.push((fate, found, false));
             }
             done();
@@ -102,11 +103,11 @@ impl Change {
     /// hunts reached nothing.
     pub fn conclusion(&self, may_have_faults: bool) -> Conclusion {
         let found =
-            |on_after: bool| self.fates.iter().any(|(fate, _, after)| *fate == Fate::Still || *after == on_after);
-        let is_vain = |(reached, on_after): (&Reached, bool)| reached.is_nothing(may_have_faults) && !found(on_after);
+            |on_after: bool| self.fates.iter().any(|(fate, _, after)| *fate == ChangeKind::Still || *after == on_after);
+        let is_vain = |(reached, on_after): (&Coverage, bool)| reached.is_nothing(may_have_faults) && !found(on_after);
         match self.reached.iter().zip([false, true]).any(is_vain) {
             true => Conclusion::Nothing,
-            false => Conclusion::of(self.fates.iter().all(|(fate, ..)| *fate == Fate::Fixed)),
+            false => Conclusion::of(self.fates.iter().all(|(fate, ..)| *fate == ChangeKind::Fixed)),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::route::{Parameter, Route, encoded, push_query};
 use relapse_core::{
     client::{
         credential::Credential,
-        step::{Act, DEFAULT_LIMIT, Request, Step},
+        step::{Action, DEFAULT_LIMIT, Request, Step},
     },
     wire::close_code::CloseCode,
 };
@@ -49,18 +49,18 @@ const LONG: usize = 9000;
 const LONG_BODY: usize = 200_000;
 
 /// A step, with the time that it may take.
-fn step(act: Act) -> Step {
-    let waits = !matches!(act, Act::SendText(_) | Act::SendBytes(_));
+fn step(act: Action) -> Step {
+    let waits = !matches!(act, Action::SendText(_) | Action::SendBytes(_));
     Step::new(act, if waits { LIMIT } else { DEFAULT_LIMIT })
 }
 
 fn pause(time: Duration) -> Step {
-    Step::new(Act::Pause, time)
+    Step::new(Action::Pause, time)
 }
 
 /// A visit of a route.
 pub(super) fn visit(chance: &mut Rng, route: &Route) -> Vec<Step> {
-    if route.is_websocket { session(chance, route) } else { vec![step(Act::Request(request(chance, route)))] }
+    if route.is_websocket { session(chance, route) } else { vec![step(Action::Request(request(chance, route)))] }
 }
 
 fn session(chance: &mut Rng, route: &Route) -> Vec<Step> {
@@ -69,8 +69,8 @@ fn session(chance: &mut Rng, route: &Route) -> Vec<Step> {
         let offer = one(chance, &["chat", "graphql-ws", "v1.json"]);
         request.offers = vec![word(chance, route).filter(|_| chance.bool()).unwrap_or(offer.to_owned())];
     }
-    let mut steps = vec![step(Act::Open(request))];
-    steps.extend(said(chance, &route.messages).into_iter().map(|text| step(Act::SendText(text))));
+    let mut steps = vec![step(Action::Open(request))];
+    steps.extend(said(chance, &route.messages).into_iter().map(|text| step(Action::SendText(text))));
     for _ in 0..chance.usize(..=3) {
         match chance.u8(..4) {
             0 => steps.push(pause(Duration::from_millis(one(chance, &[1, 100, 1000, 35_000])))),
@@ -82,9 +82,9 @@ fn session(chance: &mut Rng, route: &Route) -> Vec<Step> {
         steps.push(pause(Duration::from_millis(100)));
     }
     steps.push(step(match chance.u8(..8) {
-        0..=3 => Act::Close(CloseCode::NORMAL),
-        4 => Act::Close(one(chance, &[CloseCode::GOING_AWAY, CloseCode(3000), CloseCode(4999)])),
-        _ => Act::Leave,
+        0..=3 => Action::Close(CloseCode::NORMAL),
+        4 => Action::Close(one(chance, &[CloseCode::GOING_AWAY, CloseCode(3000), CloseCode(4999)])),
+        _ => Action::Leave,
     }));
     steps
 }
@@ -349,8 +349,8 @@ fn object(chance: &mut Rng, words: &[String]) -> Json {
 }
 
 /// A message with an unknown effect on the application.
-fn message(chance: &mut Rng, words: &[String]) -> Act {
-    Act::SendText(match chance.u8(..16) {
+fn message(chance: &mut Rng, words: &[String]) -> Action {
+    Action::SendText(match chance.u8(..16) {
         0..=6 => object(chance, words).to_string(),
         7 => words.get(chance.usize(..words.len().max(1))).cloned().unwrap_or_else(|| "hello".to_owned()),
         8 => String::new(),
@@ -359,7 +359,7 @@ fn message(chance: &mut Rng, words: &[String]) -> Act {
         11 => scalar(chance).to_string(),
         12 => format!("{{\"type\":\"{}\"}}", "a".repeat(LONG)),
         13 => "\"\\ud800\"".to_owned(),
-        14 => return Act::SendBytes(object(chance, words).to_string().into_bytes()),
-        _ => return Act::SendBytes(b"\x00\xff".to_vec()),
+        14 => return Action::SendBytes(object(chance, words).to_string().into_bytes()),
+        _ => return Action::SendBytes(b"\x00\xff".to_vec()),
     })
 }

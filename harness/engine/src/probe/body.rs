@@ -13,17 +13,17 @@ const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// Reads one body piece by piece.
 #[derive(Debug)]
-pub struct Reader {
+pub struct BodyReader {
     body: Vec<u8>,
-    framing: Framing,
+    framing: BodyFraming,
     /// How often something came.
     pieces: usize,
-    behind: Behind,
+    behind: AfterBody,
 }
 
 /// The bytes that may follow a body on its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Behind {
+pub enum AfterBody {
     /// Nothing: no other request waits for an answer.
     Nothing,
     /// The answers to further requests.
@@ -36,7 +36,7 @@ const ENDLESS_BYTES_MAX: usize = 1 << 20;
 
 /// The state of the stream that a body comes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
+pub enum BodyStream {
     /// More bytes may come.
     Open,
     /// The peer ended it.
@@ -46,13 +46,13 @@ pub enum Stream {
     Broken,
 }
 
-impl Stream {
+impl BodyStream {
     /// The state of the stream that a wire reads.
-    pub fn of(wire: &Wire) -> Stream {
+    pub fn of(wire: &Wire) -> BodyStream {
         match (wire.has_ended(), wire.is_broken()) {
-            (false, _) => Stream::Open,
-            (true, false) => Stream::Ended,
-            (true, true) => Stream::Broken,
+            (false, _) => BodyStream::Open,
+            (true, false) => BodyStream::Ended,
+            (true, true) => BodyStream::Broken,
         }
     }
 }
@@ -84,7 +84,7 @@ fn trailer_length(bytes: &[u8]) -> Result<Option<usize>, BadTrailer> {
 }
 
 #[derive(Debug)]
-enum Framing {
+enum BodyFraming {
     None,
     BytesLeft(usize),
     Chunked,
@@ -92,45 +92,45 @@ enum Framing {
     Unreadable,
 }
 
-impl Reader {
+impl BodyReader {
     /// Reads the body of an answer with this head to a request with this method.
-    pub fn new(method: &str, head: &ResponseHead, behind: Behind) -> Reader {
+    pub fn new(method: &str, head: &ResponseHead, behind: AfterBody) -> BodyReader {
         let mut lengths = head.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"content-length"));
         let parse = |value: &[u8]| std::str::from_utf8(value).ok()?.trim().parse().ok();
         let framing = if method == "HEAD" || matches!(head.status, 204 | 304) {
-            Framing::None
+            BodyFraming::None
         } else if has_token(&head.headers, "transfer-encoding", "chunked") {
-            Framing::Chunked
+            BodyFraming::Chunked
         } else {
             match (lengths.next(), lengths.next()) {
-                (None, _) => Framing::UntilEnd,
-                (Some((_, value)), None) => parse(value).map_or(Framing::Unreadable, Framing::BytesLeft),
-                (Some(_), Some(_)) => Framing::Unreadable,
+                (None, _) => BodyFraming::UntilEnd,
+                (Some((_, value)), None) => parse(value).map_or(BodyFraming::Unreadable, BodyFraming::BytesLeft),
+                (Some(_), Some(_)) => BodyFraming::Unreadable,
             }
         };
-        Reader { body: Vec::new(), framing, pieces: 0, behind }
+        BodyReader { body: Vec::new(), framing, pieces: 0, behind }
     }
 
     /// Whether so much of an answer without end has come that it need not be read on.
     pub fn has_enough(&mut self) -> bool {
         self.pieces += 1;
-        let is_endless = matches!(self.framing, Framing::Chunked | Framing::UntilEnd);
+        let is_endless = matches!(self.framing, BodyFraming::Chunked | BodyFraming::UntilEnd);
         is_endless && (self.pieces > PIECES_MAX || self.body.len() >= ENDLESS_BYTES_MAX)
     }
 
     /// Whether nothing but the end of the stream ends the body.
     pub(super) fn ends_with_the_stream(&self) -> bool {
-        matches!(self.framing, Framing::UntilEnd)
+        matches!(self.framing, BodyFraming::UntilEnd)
     }
 
     /// How many bytes of the body have come, with those of what came in that are not taken yet. Those behind a chunk that
     /// is not whole are not looked at.
     pub(super) fn arrived(&self, incoming: &[u8]) -> usize {
         let waiting = match &self.framing {
-            Framing::None | Framing::Unreadable => 0,
-            Framing::UntilEnd => incoming.len(),
-            Framing::BytesLeft(left) => incoming.len().min(*left),
-            Framing::Chunked => match httparse::parse_chunk_size(incoming) {
+            BodyFraming::None | BodyFraming::Unreadable => 0,
+            BodyFraming::UntilEnd => incoming.len(),
+            BodyFraming::BytesLeft(left) => incoming.len().min(*left),
+            BodyFraming::Chunked => match httparse::parse_chunk_size(incoming) {
                 Ok(httparse::Status::Complete((line, size))) => {
                     incoming.len().saturating_sub(line).min(usize::try_from(size).unwrap_or(usize::MAX))
                 }
@@ -151,33 +151,33 @@ impl Reader {
     }
 
     /// Takes the bytes that came, and returns how the body ended, once it has.
-    pub fn read(&mut self, incoming: &mut BytesMut, stream: Stream) -> Option<BodyEnd> {
-        let cut = (stream != Stream::Open).then_some(BodyEnd::Truncated);
+    pub fn read(&mut self, incoming: &mut BytesMut, stream: BodyStream) -> Option<BodyEnd> {
+        let cut = (stream != BodyStream::Open).then_some(BodyEnd::Truncated);
         let behind = self.behind;
         let end = |incoming: &BytesMut| match (incoming.is_empty(), behind) {
-            (true, _) | (false, Behind::Answers) => Some(BodyEnd::Complete),
-            (false, Behind::Nothing) => Some(BodyEnd::Surplus),
+            (true, _) | (false, AfterBody::Answers) => Some(BodyEnd::Complete),
+            (false, AfterBody::Nothing) => Some(BodyEnd::Surplus),
         };
         match &mut self.framing {
-            Framing::None => Some(BodyEnd::None),
-            Framing::Unreadable => Some(BodyEnd::Malformed),
-            Framing::UntilEnd => {
+            BodyFraming::None => Some(BodyEnd::None),
+            BodyFraming::Unreadable => Some(BodyEnd::Malformed),
+            BodyFraming::UntilEnd => {
                 let count = incoming.len();
                 self.keep(incoming, count);
                 match stream {
-                    Stream::Open => None,
-                    Stream::Ended => Some(BodyEnd::Complete),
-                    Stream::Broken => Some(BodyEnd::Truncated),
+                    BodyStream::Open => None,
+                    BodyStream::Ended => Some(BodyEnd::Complete),
+                    BodyStream::Broken => Some(BodyEnd::Truncated),
                 }
             }
-            Framing::BytesLeft(left) => {
+            BodyFraming::BytesLeft(left) => {
                 let count = incoming.len().min(*left);
                 *left -= count;
                 let complete = *left == 0;
                 self.keep(incoming, count);
                 if complete { end(incoming) } else { cut }
             }
-            Framing::Chunked => loop {
+            BodyFraming::Chunked => loop {
                 let (line, size) = match httparse::parse_chunk_size(incoming) {
                     Ok(httparse::Status::Complete(chunk)) => chunk,
                     Ok(httparse::Status::Partial) => return cut,
@@ -221,22 +221,22 @@ impl Reader {
 mod tests {
     use bytes::BytesMut;
 
-    use super::{Behind, Reader, Stream};
+    use super::{AfterBody, BodyReader, BodyStream};
     use relapse_core::{
         record::transcript::BodyEnd,
         wire::head::{ResponseHead, field},
     };
 
-    fn read(header: (&'static str, &'static str), text: &str, stream: Stream) -> (Option<BodyEnd>, String) {
+    fn read(header: (&'static str, &'static str), text: &str, stream: BodyStream) -> (Option<BodyEnd>, String) {
         let head = ResponseHead { status: 200, headers: vec![field(header.0, header.1)] };
-        let mut reader = Reader::new("GET", &head, Behind::Nothing);
+        let mut reader = BodyReader::new("GET", &head, AfterBody::Nothing);
         let end = reader.read(&mut BytesMut::from(text), stream);
         (end, String::from_utf8(reader.into_body()).unwrap())
     }
 
     #[test]
     fn a_chunked_body_may_have_a_trailer() {
-        let read = |text| read(("transfer-encoding", "chunked"), text, Stream::Open);
+        let read = |text| read(("transfer-encoding", "chunked"), text, BodyStream::Open);
         let body = |end| (end, "hello".to_owned());
         assert_eq!(read("5\r\nhello\r\n0\r\n\r\n"), body(Some(BodyEnd::Complete)));
         assert_eq!(read("5\r\nhello\r\n0\r\nA: 1\r\nB: 2\r\n\r\n"), body(Some(BodyEnd::Complete)));
@@ -252,8 +252,8 @@ mod tests {
     #[test]
     fn a_broken_stream_completes_no_body() {
         let read = |stream| read(("connection", "close"), "hello", stream).0;
-        assert_eq!(read(Stream::Open), None);
-        assert_eq!(read(Stream::Ended), Some(BodyEnd::Complete));
-        assert_eq!(read(Stream::Broken), Some(BodyEnd::Truncated));
+        assert_eq!(read(BodyStream::Open), None);
+        assert_eq!(read(BodyStream::Ended), Some(BodyEnd::Complete));
+        assert_eq!(read(BodyStream::Broken), Some(BodyEnd::Truncated));
     }
 }

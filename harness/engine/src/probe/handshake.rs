@@ -8,7 +8,7 @@ use base64::{
 use relapse_core::{
     client::{
         credential::{Credential, CredentialPlace},
-        step::{Client, Request},
+        step::{ClientStrictness, Request},
     },
     wire::head::{Headers, RequestHead, ResponseHead, accept_key, field, has_token, header, readable},
 };
@@ -86,7 +86,7 @@ fn upgrades(head: &ResponseHead) -> bool {
 }
 
 /// Checks everything that a client must verify before it takes a 101 for a WebSocket.
-pub(super) fn verify(request: &RequestHead, response: &ResponseHead, client: Client) -> Result<(), String> {
+pub(super) fn verify(request: &RequestHead, response: &ResponseHead, client: ClientStrictness) -> Result<(), String> {
     if !upgrades(response) {
         return Err("the answer does not upgrade to websocket".to_owned());
     }
@@ -103,7 +103,7 @@ pub(super) fn verify(request: &RequestHead, response: &ResponseHead, client: Cli
             Err(format!("no subprotocols supported, but the server selected {selected}"))
         }
         Some(selected) if !offers.contains(&selected) => Err(format!("unsupported subprotocol: {selected}")),
-        None if !offers.is_empty() && client == Client::Browser => {
+        None if !offers.is_empty() && client == ClientStrictness::Browser => {
             Err("the server selected none of the subprotocols offered".to_owned())
         }
         _ => Ok(()),

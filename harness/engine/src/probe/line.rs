@@ -6,23 +6,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::{Attention, Seat, body, bounded, dwell, handshake, session::Session, write_slices};
+use super::{Attention, Seat, body, bounded, dwell, handshake, session::ClientSession, write_slices};
 use relapse_core::{
     client::{
         credential::Presented,
-        step::{Act, BodyExpectation, Carrier, Request, Slices},
+        step::{Action, BodyExpectation, Carrier, Request, Slices},
     },
-    record::transcript::{BodyEnd, BodyPart, BodyTiming, Party, What},
+    record::transcript::{Actor, BodyEnd, BodyPart, BodyTiming, EventKind},
     wire::head::{RequestHead, ResponseHead, has_token},
 };
 use relapse_simulate::{
     link::{Link, Wire, take},
-    recorder::Scribe,
+    recorder::ExchangeRecorder,
 };
 
 /// A request whose answer is not read yet.
-pub(super) struct Asked<'a> {
-    scribe: Scribe,
+pub(super) struct PendingAnswer<'a> {
+    scribe: ExchangeRecorder,
     /// The user the client says it is.
     user: String,
     request: &'a Request,
@@ -31,45 +31,45 @@ pub(super) struct Asked<'a> {
     sent: Instant,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> PendingAnswer<'a> {
     pub(super) fn new(
-        scribe: Scribe,
+        scribe: ExchangeRecorder,
         user: String,
         request: &'a Request,
         head: RequestHead,
         limit: Duration,
-    ) -> Asked<'a> {
-        Asked { scribe, user, request, head, limit, sent: Instant::now() }
+    ) -> PendingAnswer<'a> {
+        PendingAnswer { scribe, user, request, head, limit, sent: Instant::now() }
     }
 
-    fn record(&self, what: What) {
-        self.scribe.record(Party::Probe, what);
+    fn record(&self, what: EventKind) {
+        self.scribe.record(Actor::Probe, what);
     }
 
     fn deadline(&self, waiting_for: &str) {
-        self.record(What::DeadlinePassed { waiting_for: waiting_for.to_owned(), limit: self.limit });
+        self.record(EventKind::DeadlinePassed { waiting_for: waiting_for.to_owned(), limit: self.limit });
     }
 }
 
 /// Whether a connection is kept for another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keeps {
+pub(super) enum ConnectionReuse {
     Connection,
     Nothing,
 }
 
-impl Keeps {
+impl ConnectionReuse {
     /// The fate of a connection after which a client's next request, if any, goes on this one.
-    pub(super) fn before(next: Option<Carrier>) -> Keeps {
+    pub(super) fn before(next: Option<Carrier>) -> ConnectionReuse {
         match next {
-            Some(Carrier::SameConnection | Carrier::Pipeline) => Keeps::Connection,
-            Some(Carrier::NewConnection) | None => Keeps::Nothing,
+            Some(Carrier::SameConnection | Carrier::Pipeline) => ConnectionReuse::Connection,
+            Some(Carrier::NewConnection) | None => ConnectionReuse::Nothing,
         }
     }
 }
 
 /// How reading an answer ended.
-enum Answered {
+enum AnswerEnd {
     /// It opened a WebSocket.
     Upgraded,
     /// It came whole; the connection may carry another.
@@ -89,38 +89,43 @@ enum Lost {
 }
 
 /// One connection with the requests on it that are not answered.
-pub(super) struct Line<'a> {
+pub(super) struct ClientConnection<'a> {
     wire: Wire,
     /// Writes for the last request.
-    pub(super) scribe: Scribe,
+    pub(super) scribe: ExchangeRecorder,
     /// The exchange that began the connection.
     pub(super) first: usize,
-    asked: VecDeque<Asked<'a>>,
+    asked: VecDeque<PendingAnswer<'a>>,
     attention: Attention,
     chance: fastrand::Rng,
 }
 
-impl<'a> Line<'a> {
-    pub(super) fn new(link: Link, scribe: Scribe, attention: Attention, chance: fastrand::Rng) -> Line<'a> {
+impl<'a> ClientConnection<'a> {
+    pub(super) fn new(
+        link: Link,
+        scribe: ExchangeRecorder,
+        attention: Attention,
+        chance: fastrand::Rng,
+    ) -> ClientConnection<'a> {
         let first = scribe.exchange();
-        Line { wire: Wire::new(link), scribe, first, asked: VecDeque::new(), attention, chance }
+        ClientConnection { wire: Wire::new(link), scribe, first, asked: VecDeque::new(), attention, chance }
     }
 
     /// Writes a request, as much of it as its step says.
-    pub(super) async fn ask(&mut self, mut asked: Asked<'a>, credential: Presented, slices: Option<Slices>) {
+    pub(super) async fn ask(&mut self, mut asked: PendingAnswer<'a>, credential: Presented, slices: Option<Slices>) {
         let body = &asked.request.body;
         let sent = asked.request.body_sent.unwrap_or(body.len()).min(body.len());
         let mut bytes = Vec::new();
         asked.head.encode(&mut bytes);
         bytes.extend_from_slice(&body[..sent]);
         asked.sent = Instant::now();
-        asked.record(What::RequestSent { head: asked.head.clone(), credential });
+        asked.record(EventKind::RequestSent { head: asked.head.clone(), credential });
         match slices {
             None => self.wire.outgoing.append(&mut bytes),
             Some(slices) => write_slices(&mut self.wire, &bytes, slices, asked.limit).await,
         }
         if sent < body.len() {
-            asked.record(What::BodyCutShort { sent, whole: body.len() });
+            asked.record(EventKind::BodyCutShort { sent, whole: body.len() });
             self.push(asked.limit).await;
         }
         self.scribe = asked.scribe.clone();
@@ -145,24 +150,24 @@ impl<'a> Line<'a> {
     }
 
     /// Ends the connection as the act says. An answer that came before is still seen.
-    pub(super) async fn go(mut self, act: &Act, limit: Duration) {
+    pub(super) async fn go(mut self, act: &Action, limit: Duration) {
         self.push(limit).await;
         let Some(asked) = self.asked.pop_front() else { return };
         if let Ok(Some((response, length))) = ResponseHead::decode(&self.wire.incoming) {
             take(&mut self.wire.incoming, length);
-            asked.record(What::ResponseSeen(response.clone()));
-            let mut reader = body::Reader::new(&asked.head.method, &response, body::Behind::Answers);
-            let end = reader.read(&mut self.wire.incoming, body::Stream::Ended).unwrap_or(BodyEnd::Truncated);
-            asked.record(What::BodySeen { body: Bytes::from(reader.into_body()), end });
+            asked.record(EventKind::ResponseSeen(response.clone()));
+            let mut reader = body::BodyReader::new(&asked.head.method, &response, body::AfterBody::Answers);
+            let end = reader.read(&mut self.wire.incoming, body::BodyStream::Ended).unwrap_or(BodyEnd::Truncated);
+            asked.record(EventKind::BodySeen { body: Bytes::from(reader.into_body()), end });
         }
-        let unanswered: Vec<Asked<'_>> = std::iter::once(asked).chain(self.asked.drain(..)).collect();
+        let unanswered: Vec<PendingAnswer<'_>> = std::iter::once(asked).chain(self.asked.drain(..)).collect();
         for asked in &unanswered {
-            if matches!(act, Act::Reset) {
-                asked.record(What::LinkReset);
+            if matches!(act, Action::Reset) {
+                asked.record(EventKind::LinkReset);
             }
-            asked.record(What::Left);
+            asked.record(EventKind::Left);
         }
-        if matches!(act, Act::Reset) {
+        if matches!(act, Action::Reset) {
             self.wire.reset();
         }
     }
@@ -174,41 +179,41 @@ impl<'a> Line<'a> {
     }
 
     /// Reads the answers to everything that was asked, in order.
-    pub(super) async fn read_answers(mut self: Box<Self>, keeps: Keeps) -> Seat<'a> {
-        let mut last = Answered::Last;
+    pub(super) async fn read_answers(mut self: Box<Self>, keeps: ConnectionReuse) -> Seat<'a> {
+        let mut last = AnswerEnd::Last;
         while let Some(asked) = self.asked.pop_front() {
             last = match last {
-                Answered::Lost(lost) => {
+                AnswerEnd::Lost(lost) => {
                     match lost {
                         Lost::Deadline => asked.deadline("the answer to the request"),
-                        Lost::Left => asked.record(What::Left),
-                        Lost::Unreadable => asked.record(What::BadHeadSeen {
+                        Lost::Left => asked.record(EventKind::Left),
+                        Lost::Unreadable => asked.record(EventKind::BadHeadSeen {
                             why: "the end of the answer before it cannot be told".to_owned(),
                         }),
                     }
-                    Answered::Lost(lost)
+                    AnswerEnd::Lost(lost)
                 }
-                Answered::Upgraded | Answered::Whole | Answered::Last => self.read_answer(&asked).await,
+                AnswerEnd::Upgraded | AnswerEnd::Whole | AnswerEnd::Last => self.read_answer(&asked).await,
             };
-            if let Answered::Upgraded = last {
-                let Line { wire, attention, chance, .. } = *self;
-                return Seat::Open(Box::new(Session::new(wire, asked.scribe, asked.user, attention, chance)));
+            if let AnswerEnd::Upgraded = last {
+                let ClientConnection { wire, attention, chance, .. } = *self;
+                return Seat::Open(Box::new(ClientSession::new(wire, asked.scribe, asked.user, attention, chance)));
             }
         }
         match (last, keeps) {
-            (Answered::Whole, Keeps::Connection) => Seat::Kept(self),
+            (AnswerEnd::Whole, ConnectionReuse::Connection) => Seat::Kept(self),
             _ => Seat::over(self.scribe),
         }
     }
 
-    async fn read_answer(&mut self, asked: &Asked<'a>) -> Answered {
+    async fn read_answer(&mut self, asked: &PendingAnswer<'a>) -> AnswerEnd {
         let request = asked.request;
         let patience = request.give_up.unwrap_or(asked.limit);
         let Some(response) = bounded(patience, self.read_head(asked)).await else {
             self.tell_late(asked, None);
-            return Answered::Lost(match request.give_up {
+            return AnswerEnd::Lost(match request.give_up {
                 Some(_) => {
-                    asked.record(What::Left);
+                    asked.record(EventKind::Left);
                     Lost::Left
                 }
                 None => {
@@ -217,19 +222,19 @@ impl<'a> Line<'a> {
                 }
             });
         };
-        let Some(response) = response else { return Answered::Last };
-        asked.record(What::ResponseSeen(response.clone()));
+        let Some(response) = response else { return AnswerEnd::Last };
+        asked.record(EventKind::ResponseSeen(response.clone()));
         if response.status != 101 {
             return self.read_body(asked, &response).await;
         }
         if let Err(why) = handshake::verify(&asked.head, &response, request.client) {
-            asked.record(What::HandshakeRefused { why });
-            return Answered::Last;
+            asked.record(EventKind::HandshakeRefused { why });
+            return AnswerEnd::Last;
         }
-        Answered::Upgraded
+        AnswerEnd::Upgraded
     }
 
-    async fn read_head(&mut self, asked: &Asked<'a>) -> Option<ResponseHead> {
+    async fn read_head(&mut self, asked: &PendingAnswer<'a>) -> Option<ResponseHead> {
         loop {
             match ResponseHead::decode(&self.wire.incoming) {
                 Ok(Some((head, length))) => {
@@ -240,28 +245,28 @@ impl<'a> Line<'a> {
                     }
                 }
                 Ok(None) if self.wire.has_ended() => {
-                    asked.record(What::EndSeen);
+                    asked.record(EventKind::EndSeen);
                     return None;
                 }
                 Ok(None) => {
                     self.wire.progress().await;
                 }
                 Err(error) => {
-                    asked.record(What::BadHeadSeen { why: format!("{error:?}") });
+                    asked.record(EventKind::BadHeadSeen { why: format!("{error:?}") });
                     return None;
                 }
             }
         }
     }
 
-    async fn read_body(&mut self, asked: &Asked<'a>, head: &ResponseHead) -> Answered {
-        let behind = if self.asked.is_empty() { body::Behind::Nothing } else { body::Behind::Answers };
-        let mut reader = body::Reader::new(&asked.head.method, head, behind);
-        let mut pace = Pace::new(asked.sent);
+    async fn read_body(&mut self, asked: &PendingAnswer<'a>, head: &ResponseHead) -> AnswerEnd {
+        let behind = if self.asked.is_empty() { body::AfterBody::Nothing } else { body::AfterBody::Answers };
+        let mut reader = body::BodyReader::new(&asked.head.method, head, behind);
+        let mut pace = BodyPace::new(asked.sent);
         let finished = bounded(asked.limit, async {
             loop {
                 pace.saw(reader.arrived(&self.wire.incoming));
-                let stream = body::Stream::of(&self.wire);
+                let stream = body::BodyStream::of(&self.wire);
                 if let Some(end) = reader.read(&mut self.wire.incoming, stream) {
                     return Some(end);
                 }
@@ -277,47 +282,47 @@ impl<'a> Line<'a> {
         let body = Bytes::from(reader.into_body());
         let answered = match finished {
             Some(Some(end)) => {
-                asked.record(What::BodySeen { body, end });
+                asked.record(EventKind::BodySeen { body, end });
                 match end {
-                    BodyEnd::Complete | BodyEnd::None if !closes && !self.wire.has_ended() => Answered::Whole,
-                    BodyEnd::Complete | BodyEnd::None | BodyEnd::Truncated => Answered::Last,
-                    BodyEnd::Surplus | BodyEnd::Malformed => Answered::Lost(Lost::Unreadable),
+                    BodyEnd::Complete | BodyEnd::None if !closes && !self.wire.has_ended() => AnswerEnd::Whole,
+                    BodyEnd::Complete | BodyEnd::None | BodyEnd::Truncated => AnswerEnd::Last,
+                    BodyEnd::Surplus | BodyEnd::Malformed => AnswerEnd::Lost(Lost::Unreadable),
                 }
             }
             Some(None) => {
-                asked.record(What::BodySeen { body, end: BodyEnd::Truncated });
-                asked.record(What::Left);
-                Answered::Lost(Lost::Left)
+                asked.record(EventKind::BodySeen { body, end: BodyEnd::Truncated });
+                asked.record(EventKind::Left);
+                AnswerEnd::Lost(Lost::Left)
             }
             None => {
-                asked.record(What::BodySeen { body, end: BodyEnd::Truncated });
+                asked.record(EventKind::BodySeen { body, end: BodyEnd::Truncated });
                 asked.deadline("the rest of the body");
-                Answered::Lost(Lost::Deadline)
+                AnswerEnd::Lost(Lost::Deadline)
             }
         };
         if !matches!(finished, Some(Some(BodyEnd::None))) {
-            asked.record(What::BodyTimed(timing));
+            asked.record(EventKind::BodyTimed(timing));
             self.tell_late(asked, Some(timing));
         }
         answered
     }
 
     /// Records the parts of a body that came later than the step expects, or not at all.
-    fn tell_late(&self, asked: &Asked<'a>, timing: Option<BodyTiming>) {
+    fn tell_late(&self, asked: &PendingAnswer<'a>, timing: Option<BodyTiming>) {
         let BodyExpectation { first_byte, gap } = asked.request.expects;
         let took = timing.and_then(|timing| timing.first_byte);
         if let Some(limit) = first_byte.filter(|limit| took.is_none_or(|took| took > *limit)) {
-            asked.record(What::BodyLate { part: BodyPart::FirstByte, limit, took });
+            asked.record(EventKind::BodyLate { part: BodyPart::FirstByte, limit, took });
         }
         let longest = timing.map(|timing| timing.longest_gap);
         if let Some((limit, took)) = gap.zip(longest).filter(|(limit, took)| took > limit) {
-            asked.record(What::BodyLate { part: BodyPart::Next, limit, took: Some(took) });
+            asked.record(EventKind::BodyLate { part: BodyPart::Next, limit, took: Some(took) });
         }
     }
 }
 
 /// Follows when the bytes of a body come.
-struct Pace {
+struct BodyPace {
     sent: Instant,
     head: Instant,
     first: Option<Instant>,
@@ -326,11 +331,11 @@ struct Pace {
     arrived: usize,
 }
 
-impl Pace {
+impl BodyPace {
     /// The head came now.
-    fn new(sent: Instant) -> Pace {
+    fn new(sent: Instant) -> BodyPace {
         let now = Instant::now();
-        Pace { sent, head: now, first: None, last: now, longest_gap: Duration::ZERO, arrived: 0 }
+        BodyPace { sent, head: now, first: None, last: now, longest_gap: Duration::ZERO, arrived: 0 }
     }
 
     /// So many bytes of the body are there by now.

@@ -20,21 +20,21 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::{
     hearing::Heard,
-    line::{Asked, Keeps, Line},
-    session::Session,
+    line::{ClientConnection, ConnectionReuse, PendingAnswer},
+    session::ClientSession,
 };
 use crate::target::Target;
 use relapse_core::{
     client::{
         credential::{CredentialPlace, Form},
-        step::{Act, AnswerReading, Awaited, Carrier, ClientName, Crowd, Request, Slices, Step},
+        step::{Action, AnswerReading, Awaited, Carrier, ClientName, Concurrency, Request, Slices, Step},
     },
     error::Error,
-    record::transcript::{NeverCame, PROCESS, Party, What},
+    record::transcript::{Actor, EventKind, NeverCame, PROCESS},
 };
 use relapse_simulate::{
     link::{Link, Receiving, Wire},
-    recorder::{Recorder, Scribe},
+    recorder::{ExchangeRecorder, Recorder},
 };
 
 /// The largest payload the client reads, in bytes.
@@ -62,13 +62,13 @@ pub struct Script<'a> {
     /// The steps of every client.
     pub steps: &'a [Step],
     /// The clients.
-    pub crowd: Crowd,
+    pub crowd: Concurrency,
 }
 
 impl<'a> Script<'a> {
     /// The steps of one client.
     pub fn of_one(steps: &'a [Step]) -> Script<'a> {
-        Script { steps, crowd: Crowd::ONE }
+        Script { steps, crowd: Concurrency::ONE }
     }
 }
 
@@ -77,7 +77,8 @@ impl<'a> Script<'a> {
 /// # Errors
 /// When no link to the target can be had. What the target does is never an error.
 pub async fn perform(script: Script<'_>, recorder: &Recorder, target: &dyn Target) -> Result<(), Error> {
-    let clients = (0..script.crowd.clients()).map(|number| Client::new(number, script, recorder, target).perform());
+    let clients =
+        (0..script.crowd.clients()).map(|number| ScriptClient::new(number, script, recorder, target).perform());
     try_join_all(clients).await.map(drop)
 }
 
@@ -92,8 +93,8 @@ pub async fn open(
     recorder: &Recorder,
     target: &dyn Target,
 ) -> Result<Option<Wire>, Error> {
-    let step = Step::new(Act::Open(request.clone()), limit);
-    let mut client = Client::new(0, Script::of_one(std::slice::from_ref(&step)), recorder, target);
+    let step = Step::new(Action::Open(request.clone()), limit);
+    let mut client = ScriptClient::new(0, Script::of_one(std::slice::from_ref(&step)), recorder, target);
     let mut seat = Seat::Fresh;
     client.open(&mut seat, request, 0, recorder.scribe(0)).await?;
     Ok(match seat {
@@ -103,7 +104,7 @@ pub async fn open(
 }
 
 /// One performer of a script: all of its named clients, or the only one.
-struct Client<'a> {
+struct ScriptClient<'a> {
     number: usize,
     script: Script<'a>,
     recorder: &'a Recorder,
@@ -111,10 +112,10 @@ struct Client<'a> {
     chance: fastrand::Rng,
 }
 
-impl<'a> Client<'a> {
-    fn new(number: usize, script: Script<'a>, recorder: &'a Recorder, target: &'a dyn Target) -> Client<'a> {
+impl<'a> ScriptClient<'a> {
+    fn new(number: usize, script: Script<'a>, recorder: &'a Recorder, target: &'a dyn Target) -> ScriptClient<'a> {
         let seed = recorder.plan().seed.wrapping_add(number as u64);
-        Client { number, script, recorder, target, chance: fastrand::Rng::with_seed(seed) }
+        ScriptClient { number, script, recorder, target, chance: fastrand::Rng::with_seed(seed) }
     }
 
     async fn perform(mut self) -> Result<(), Error> {
@@ -133,11 +134,11 @@ impl<'a> Client<'a> {
         let mut exchanges = first;
         for (index, step) in self.script.steps.iter().enumerate() {
             match &step.act {
-                Act::Signal(signal) => {
+                Action::Signal(signal) => {
                     self.target.signal(*signal, index + 1, self.recorder.scribe(PROCESS)).await?;
                     continue;
                 }
-                Act::AwaitExit(expected) => {
+                Action::AwaitExit(expected) => {
                     let exit = self.target.await_exit(*expected, step.limit, self.recorder.scribe(PROCESS));
                     beside(exit, &mut seats).await?;
                     continue;
@@ -160,7 +161,7 @@ impl<'a> Client<'a> {
         }
         // One after the other they would see ends that are of our own making.
         join_all(seats.into_iter().map(Seat::part)).await;
-        if self.script.steps.iter().any(|step| matches!(step.act, Act::Signal(_))) {
+        if self.script.steps.iter().any(|step| matches!(step.act, Action::Signal(_))) {
             self.target.look_for_exit(self.recorder.scribe(PROCESS));
         }
         Ok(())
@@ -193,24 +194,24 @@ impl<'a> Client<'a> {
                 }
                 seat.sweep();
             }
-            Seat::Kept(_) if step.act == Act::ReadAnswer => {
+            Seat::Kept(_) if step.act == Action::ReadAnswer => {
                 let next = self.next_carrier(index);
                 let Seat::Kept(line) = std::mem::take(seat) else { return Ok(()) };
-                *seat = line.within(step.limit).read_answers(Keeps::before(next)).await;
+                *seat = line.within(step.limit).read_answers(ConnectionReuse::before(next)).await;
             }
             Seat::Kept(line) => match step.act {
-                Act::Pause => line.dwell(step.limit).await,
-                Act::Freeze => line.freeze(step.limit).await,
-                Act::Leave | Act::Reset => {
+                Action::Pause => line.dwell(step.limit).await,
+                Action::Freeze => line.freeze(step.limit).await,
+                Action::Leave | Action::Reset => {
                     let scribe = line.scribe.clone();
                     let Seat::Kept(line) = std::mem::take(seat) else { return Ok(()) };
                     line.go(&step.act, step.limit).await;
                     *seat = Seat::over(scribe);
                 }
-                _ => line.scribe.record(Party::Probe, What::NotPerformed { step: index + 1 }),
+                _ => line.scribe.record(Actor::Probe, EventKind::NotPerformed { step: index + 1 }),
             },
             Seat::Over(over) => over.perform(step, index + 1).await,
-            Seat::Fresh if matches!(step.act, Act::Pause | Act::Freeze) => sleep(step.limit).await,
+            Seat::Fresh if matches!(step.act, Action::Pause | Action::Freeze) => sleep(step.limit).await,
             Seat::Fresh => {}
         }
         Ok(())
@@ -222,12 +223,12 @@ impl<'a> Client<'a> {
         seat: &mut Seat<'a>,
         request: &'a Request,
         index: usize,
-        scribe: Scribe,
+        scribe: ExchangeRecorder,
     ) -> Result<(), Error> {
         let script = self.script;
         let step = &script.steps[index];
         if let Some(client) = &step.client {
-            scribe.record(Party::Probe, What::OpenedBy { client: client.clone() });
+            scribe.record(Actor::Probe, EventKind::OpenedBy { client: client.clone() });
         }
         let mut line = match (request.on, std::mem::take(seat)) {
             (Carrier::NewConnection, before) => {
@@ -239,17 +240,17 @@ impl<'a> Client<'a> {
                 };
                 // The keys of the handshakes come from the client's own chance.
                 let masks = fastrand::Rng::with_seed(self.recorder.plan().seed ^ scribe.exchange() as u64);
-                Box::new(Line::new(link, scribe.clone(), self.attention(), masks))
+                Box::new(ClientConnection::new(link, scribe.clone(), self.attention(), masks))
             }
             (Carrier::SameConnection | Carrier::Pipeline, Seat::Kept(line)) => {
                 self.recorder.follow(line.first, scribe.exchange());
-                scribe.record(Party::Probe, What::OnConnectionOf { exchange: line.first });
+                scribe.record(Actor::Probe, EventKind::OnConnectionOf { exchange: line.first });
                 line
             }
             (Carrier::SameConnection | Carrier::Pipeline, before) => {
                 // The connection that it was to go on is over.
                 before.part().await;
-                scribe.record(Party::Probe, What::NotPerformed { step: index + 1 });
+                scribe.record(Actor::Probe, EventKind::NotPerformed { step: index + 1 });
                 *seat = Seat::over(scribe);
                 return Ok(());
             }
@@ -260,9 +261,9 @@ impl<'a> Client<'a> {
         };
         let form = if request.places.contains(&CredentialPlace::Ticket) { Form::Ticket } else { Form::Token };
         let credential = self.target.credential(request.credential, &user, form);
-        let is_upgrade = matches!(step.act, Act::Open(_));
+        let is_upgrade = matches!(step.act, Action::Open(_));
         let head = handshake::request_head(request, is_upgrade, &credential.text, &mut self.chance);
-        let asked = Asked::new(scribe, user, request, head, step.limit);
+        let asked = PendingAnswer::new(scribe, user, request, head, step.limit);
         let is_whole = request.body_sent.is_none_or(|sent| sent >= request.body.len());
         line.ask(asked, credential, step.slices).await;
         let next = self.next_carrier(index);
@@ -273,7 +274,7 @@ impl<'a> Client<'a> {
                 Seat::Kept(line)
             }
             Some(Carrier::Pipeline) => Seat::Kept(line),
-            next => line.read_answers(Keeps::before(next)).await,
+            next => line.read_answers(ConnectionReuse::before(next)).await,
         };
         Ok(())
     }
@@ -291,26 +292,26 @@ impl<'a> Client<'a> {
 
     /// How closely the clients listen.
     fn attention(&self) -> Attention {
-        let needs_it = |step: &Step| step.client.is_some() || step.act == Act::Wait(Awaited::Answer);
+        let needs_it = |step: &Step| step.client.is_some() || step.act == Action::Wait(Awaited::Answer);
         if self.script.steps.iter().any(needs_it) { Attention::Always } else { Attention::WhileReading }
     }
 
     /// How the client receives on the connection that a step opens: one that stops reading there is to be noticed.
     fn receiving(&self, index: usize) -> Receiving {
         let is_on_it = |step: &&Step| step.opening().is_none_or(|request| !request.on.is_new());
-        let stops = |step: &Step| matches!(step.act, Act::Freeze | Act::StopReading);
+        let stops = |step: &Step| matches!(step.act, Action::Freeze | Action::StopReading);
         if self.later(index).take_while(is_on_it).any(stops) { Receiving::Narrow } else { Receiving::Usual }
     }
 
     /// Connects, and tries again as long as the request says.
-    async fn connect(&self, request: &Request, scribe: &Scribe) -> Result<Option<Link>, Error> {
+    async fn connect(&self, request: &Request, scribe: &ExchangeRecorder) -> Result<Option<Link>, Error> {
         let start = Instant::now();
         let mut pause = RETRY_PAUSE;
         loop {
             if let Some(link) = self.target.connect(scribe.clone()).await? {
                 return Ok(Some(link));
             }
-            scribe.record(Party::Probe, What::ConnectionRefused);
+            scribe.record(Actor::Probe, EventKind::ConnectionRefused);
             if request.retry.is_none_or(|limit| start.elapsed() + pause > limit) {
                 return Ok(None);
             }
@@ -365,16 +366,16 @@ enum Seat<'a> {
     #[default]
     Fresh,
     /// It holds a WebSocket.
-    Open(Box<Session>),
+    Open(Box<ClientSession>),
     /// It holds a plain connection: for another request, or with one that is not answered yet.
-    Kept(Box<Line<'a>>),
+    Kept(Box<ClientConnection<'a>>),
     /// Its last connection is over.
     Over(Over),
 }
 
 /// A connection that is over.
 struct Over {
-    scribe: Scribe,
+    scribe: ExchangeRecorder,
     /// The messages that the client read on it and has not waited for.
     heard: Heard,
     was: Was,
@@ -393,13 +394,13 @@ enum Was {
 
 impl<'a> Seat<'a> {
     /// The connection of an exchange is over, and was no WebSocket.
-    fn over(scribe: Scribe) -> Seat<'a> {
+    fn over(scribe: ExchangeRecorder) -> Seat<'a> {
         let ended = scribe.elapsed();
         Seat::Over(Over { scribe, heard: Heard::default(), was: Was::Plain, ended })
     }
 
     /// Writes for the exchange that its connection still carries.
-    fn scribe(&self) -> Option<&Scribe> {
+    fn scribe(&self) -> Option<&ExchangeRecorder> {
         match self {
             Seat::Open(session) => Some(&session.scribe),
             Seat::Kept(line) => Some(&line.scribe),
@@ -447,7 +448,7 @@ impl<'a> Seat<'a> {
     async fn part(self) {
         match self {
             Seat::Open(session) => session.part().await,
-            Seat::Kept(line) => line.go(&Act::Leave, PARTING_LIMIT).await,
+            Seat::Kept(line) => line.go(&Action::Leave, PARTING_LIMIT).await,
             Seat::Fresh | Seat::Over(_) => {}
         }
     }
@@ -457,10 +458,10 @@ impl Over {
     /// Performs what can be performed without a connection. What cannot is settled since the connection ended: nothing
     /// happens on it any more.
     async fn perform(&mut self, step: &Step, number: usize) {
-        let record = |what| self.scribe.record_as_of(self.ended, Party::Probe, what);
+        let record = |what| self.scribe.record_as_of(self.ended, Actor::Probe, what);
         match &step.act {
-            Act::Pause | Act::Freeze => sleep(step.limit).await,
-            Act::Wait(waiting_for) => {
+            Action::Pause | Action::Freeze => sleep(step.limit).await,
+            Action::Wait(waiting_for) => {
                 let has_come = match waiting_for {
                     Awaited::Close => self.was == Was::Session,
                     other => self.heard.find(other),
@@ -471,23 +472,23 @@ impl Over {
                     Was::Plain => NeverCame::NotOpened,
                 };
                 record(match has_come {
-                    true => What::AwaitedCame { waiting_for },
-                    false => What::AwaitedNeverCame { waiting_for, why },
+                    true => EventKind::AwaitedCame { waiting_for },
+                    false => EventKind::AwaitedNeverCame { waiting_for, why },
                 });
             }
-            Act::SendText(_)
-            | Act::SendBytes(_)
-            | Act::Ping
-            | Act::Close(_)
-            | Act::Leave
-            | Act::Reset
-            | Act::Deafen
-            | Act::StopReading
-            | Act::ReadAnswer
-            | Act::Signal(_)
-            | Act::AwaitExit(_)
-            | Act::Open(_)
-            | Act::Request(_) => record(What::NotPerformed { step: number }),
+            Action::SendText(_)
+            | Action::SendBytes(_)
+            | Action::Ping
+            | Action::Close(_)
+            | Action::Leave
+            | Action::Reset
+            | Action::Deafen
+            | Action::StopReading
+            | Action::ReadAnswer
+            | Action::Signal(_)
+            | Action::AwaitExit(_)
+            | Action::Open(_)
+            | Action::Request(_) => record(EventKind::NotPerformed { step: number }),
         }
     }
 }

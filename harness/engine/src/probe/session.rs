@@ -9,14 +9,14 @@ use tokio::time::{Instant, sleep};
 
 use super::{Attention, PARTING_LIMIT, PAYLOAD_BYTES_MAX, USER_PLACEHOLDER, bounded, hearing::Heard, write_slices};
 use relapse_core::{
-    client::step::{Act, Awaited, Slices, Step},
-    record::transcript::{NeverCame, Party, What},
+    client::step::{Action, Awaited, Slices, Step},
+    record::transcript::{Actor, EventKind, NeverCame},
     wire::{
         close_code::CloseCode,
         frame::{Assembly, Frame, FrameError, Opcode},
     },
 };
-use relapse_simulate::{link::Wire, recorder::Scribe};
+use relapse_simulate::{link::Wire, recorder::ExchangeRecorder};
 
 /// How far the closing handshake has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,20 +34,20 @@ enum Closing {
 
 /// Whether a client takes what comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reads {
+enum ClientReading {
     Everything,
     Nothing,
 }
 
 /// An open WebSocket.
-pub(super) struct Session {
+pub(super) struct ClientSession {
     wire: Wire,
-    pub(super) scribe: Scribe,
+    pub(super) scribe: ExchangeRecorder,
     /// The user the client says it is.
     user: String,
     closing: Closing,
     hears_pings: bool,
-    reads: Reads,
+    reads: ClientReading,
     attention: Attention,
     assembly: Assembly,
     /// When the stream was over, counted from the start of the run.
@@ -56,21 +56,21 @@ pub(super) struct Session {
     chance: fastrand::Rng,
 }
 
-impl Session {
+impl ClientSession {
     pub(super) fn new(
         wire: Wire,
-        scribe: Scribe,
+        scribe: ExchangeRecorder,
         user: String,
         attention: Attention,
         chance: fastrand::Rng,
-    ) -> Session {
-        Session {
+    ) -> ClientSession {
+        ClientSession {
             wire,
             scribe,
             user,
             closing: Closing::No,
             hears_pings: true,
-            reads: Reads::Everything,
+            reads: ClientReading::Everything,
             attention,
             assembly: Assembly::default(),
             ended: None,
@@ -104,70 +104,70 @@ impl Session {
         self.ended = Some(self.scribe.elapsed());
     }
 
-    fn record(&self, what: What) {
-        self.scribe.record(Party::Probe, what);
+    fn record(&self, what: EventKind) {
+        self.scribe.record(Actor::Probe, what);
     }
 
     /// Performs one act.
     pub(super) async fn perform(&mut self, step: &Step) {
         let limit = step.limit;
-        if !matches!(step.act, Act::SendText(_) | Act::SendBytes(_) | Act::StopReading) {
-            self.reads = Reads::Everything;
+        if !matches!(step.act, Action::SendText(_) | Action::SendBytes(_) | Action::StopReading) {
+            self.reads = ClientReading::Everything;
         }
         match &step.act {
-            Act::SendText(text) => {
+            Action::SendText(text) => {
                 let text = text.replace(USER_PLACEHOLDER, &self.user);
                 self.say(Frame::new(Opcode::Text, text), step.slices, limit).await;
             }
-            Act::SendBytes(bytes) => {
+            Action::SendBytes(bytes) => {
                 self.say(Frame::new(Opcode::Binary, bytes.clone()), step.slices, limit).await;
             }
-            Act::StopReading => {
-                self.record(What::StoppedReading);
-                self.reads = Reads::Nothing;
+            Action::StopReading => {
+                self.record(EventKind::StoppedReading);
+                self.reads = ClientReading::Nothing;
                 self.push(limit).await;
             }
-            Act::Freeze => {
-                self.record(What::StoppedReading);
+            Action::Freeze => {
+                self.record(EventKind::StoppedReading);
                 let start = Instant::now();
                 // The messages before it still go out.
                 let _ = bounded(limit, self.wire.push()).await;
                 sleep(limit.saturating_sub(start.elapsed())).await;
             }
-            Act::Ping => {
+            Action::Ping => {
                 self.send(Frame::new(Opcode::Ping, &b"probe"[..]));
                 self.within(limit, "a pong", |frame| frame.opcode == Opcode::Pong).await;
             }
-            Act::Wait(awaited) => self.wait(awaited, limit).await,
-            Act::Close(code) => {
+            Action::Wait(awaited) => self.wait(awaited, limit).await,
+            Action::Close(code) => {
                 self.close(*code);
                 self.within(limit, "the close", |_| false).await;
             }
-            Act::Leave | Act::Reset => self.closing = Closing::Gone,
-            Act::Pause => {
+            Action::Leave | Action::Reset => self.closing = Closing::Gone,
+            Action::Pause => {
                 // Nothing is awaited, so that nothing can come too late; the time passes whoever closes.
                 let start = Instant::now();
                 let _ = bounded(limit, self.read_until(|_| false)).await;
                 sleep(limit.saturating_sub(start.elapsed())).await;
             }
-            Act::Deafen => {
+            Action::Deafen => {
                 self.hears_pings = false;
                 self.within(limit, "the close", |_| false).await;
                 self.hears_pings = true;
             }
-            Act::Open(_) | Act::Request(_) | Act::ReadAnswer | Act::Signal(_) | Act::AwaitExit(_) => {}
+            Action::Open(_) | Action::Request(_) | Action::ReadAnswer | Action::Signal(_) | Action::AwaitExit(_) => {}
         }
     }
 
     /// Ends the connection without a close frame, as the act says.
-    pub(super) async fn go(mut self, act: &Act, limit: Duration) {
+    pub(super) async fn go(mut self, act: &Action, limit: Duration) {
         let _ = bounded(limit, self.wire.flush()).await;
-        if matches!(act, Act::Reset) {
-            self.record(What::LinkReset);
-            self.record(What::Left);
+        if matches!(act, Action::Reset) {
+            self.record(EventKind::LinkReset);
+            self.record(EventKind::Left);
             self.wire.reset();
         } else {
-            self.record(What::Left);
+            self.record(EventKind::Left);
         }
     }
 
@@ -187,11 +187,11 @@ impl Session {
     /// Reads what comes, keeps the messages, and answers pings, for as long as it is polled. Cancel safe.
     pub(super) async fn attend(&mut self) {
         match self.reads {
-            Reads::Everything => {
+            ClientReading::Everything => {
                 self.read_until(|_| false).await;
                 pending().await
             }
-            Reads::Nothing => {
+            ClientReading::Nothing => {
                 self.wire.push().await;
                 pending().await
             }
@@ -201,15 +201,15 @@ impl Session {
     /// Writes what is to go out; a client that reads takes what comes meanwhile.
     pub(super) async fn push(&mut self, limit: Duration) {
         let _ = match self.reads {
-            Reads::Everything => bounded(limit, self.wire.flush()).await,
-            Reads::Nothing => bounded(limit, self.wire.push()).await,
+            ClientReading::Everything => bounded(limit, self.wire.flush()).await,
+            ClientReading::Nothing => bounded(limit, self.wire.push()).await,
         };
     }
 
     async fn wait(&mut self, awaited: &Awaited, limit: Duration) {
         let waiting_for = awaited.clone();
         if self.heard.find(awaited) {
-            return self.record(What::AwaitedCame { waiting_for });
+            return self.record(EventKind::AwaitedCame { waiting_for });
         }
         let reading = async {
             while let Some(frame) = self.next_frame().await {
@@ -221,12 +221,12 @@ impl Session {
         };
         match bounded(limit, reading).await {
             Some(has_come) if has_come || *awaited == Awaited::Close => {
-                self.record(What::AwaitedCame { waiting_for });
+                self.record(EventKind::AwaitedCame { waiting_for });
             }
-            Some(_) => self.record(What::AwaitedNeverCame { waiting_for, why: NeverCame::SessionOver }),
+            Some(_) => self.record(EventKind::AwaitedNeverCame { waiting_for, why: NeverCame::SessionOver }),
             None => {
-                self.record(What::DeadlinePassed { waiting_for: awaited.to_string(), limit });
-                self.record(What::AwaitedNeverCame { waiting_for, why: NeverCame::Deadline });
+                self.record(EventKind::DeadlinePassed { waiting_for: awaited.to_string(), limit });
+                self.record(EventKind::AwaitedNeverCame { waiting_for, why: NeverCame::Deadline });
             }
         }
     }
@@ -238,7 +238,7 @@ impl Session {
 
     /// Takes what came until now, and waits for nothing.
     async fn take_what_came(&mut self) {
-        if self.attention == Attention::Always && self.reads == Reads::Everything {
+        if self.attention == Attention::Always && self.reads == ClientReading::Everything {
             let mut reading = pin!(self.read_until(|_| false));
             poll_fn(|cx| {
                 let _ = reading.as_mut().poll(cx);
@@ -258,12 +258,12 @@ impl Session {
             Some(slices) => {
                 let mut bytes = Vec::new();
                 frame.encode(&mut bytes);
-                self.record(What::FrameSent(frame));
+                self.record(EventKind::FrameSent(frame));
                 return write_slices(&mut self.wire, &bytes, slices, limit).await;
             }
         }
-        self.record(What::FrameSent(frame));
-        if self.reads == Reads::Nothing {
+        self.record(EventKind::FrameSent(frame));
+        if self.reads == ClientReading::Nothing {
             self.push(limit).await;
         }
     }
@@ -272,12 +272,12 @@ impl Session {
     fn send(&mut self, frame: Frame) {
         let frame = frame.masked(self.chance.u32(..).to_be_bytes());
         frame.encode(&mut self.wire.outgoing);
-        self.record(What::FrameSent(frame));
+        self.record(EventKind::FrameSent(frame));
     }
 
     async fn within(&mut self, limit: Duration, waiting_for: impl ToString, found: impl Fn(&Frame) -> bool) {
         if bounded(limit, self.read_until(found)).await.is_none() {
-            self.record(What::DeadlinePassed { waiting_for: waiting_for.to_string(), limit });
+            self.record(EventKind::DeadlinePassed { waiting_for: waiting_for.to_string(), limit });
         }
     }
 
@@ -302,12 +302,12 @@ impl Session {
             }
             match Frame::decode(&mut self.wire.incoming, PAYLOAD_BYTES_MAX) {
                 Ok(Some(frame)) => {
-                    self.record(What::FrameSeen(frame.clone()));
+                    self.record(EventKind::FrameSeen(frame.clone()));
                     let frame = match self.take(frame) {
                         Ok(Some(frame)) => frame,
                         Ok(None) => continue,
                         Err(error) => {
-                            self.record(What::BadFrameSeen(error));
+                            self.record(EventKind::BadFrameSeen(error));
                             self.end();
                             return None;
                         }
@@ -325,14 +325,14 @@ impl Session {
                     return Some(frame);
                 }
                 Ok(None) if self.wire.has_ended() => {
-                    self.record(What::EndSeen);
+                    self.record(EventKind::EndSeen);
                     self.end();
                 }
                 Ok(None) => {
                     self.wire.progress().await;
                 }
                 Err(error) => {
-                    self.record(What::BadFrameSeen(error));
+                    self.record(EventKind::BadFrameSeen(error));
                     self.end();
                 }
             }
@@ -345,7 +345,7 @@ impl Session {
             self.wire.progress().await;
             self.wire.incoming.clear();
         }
-        self.record(What::EndSeen);
+        self.record(EventKind::EndSeen);
         self.end();
         None
     }
@@ -355,7 +355,7 @@ impl Session {
         let is_last_piece = frame.opcode == Opcode::Continuation && frame.is_final;
         let taken = self.assembly.take(frame, PAYLOAD_BYTES_MAX)?;
         if let Some(whole) = taken.as_ref().filter(|_| is_last_piece) {
-            self.record(What::MessageSeen(whole.clone()));
+            self.record(EventKind::MessageSeen(whole.clone()));
         }
         Ok(taken)
     }

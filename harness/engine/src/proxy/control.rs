@@ -16,7 +16,7 @@ use axum::{
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::Desk;
+use super::ProxyHandle;
 use crate::case::read_faults;
 use relapse_core::error::{Error, Located};
 use relapse_simulate::link::Listener;
@@ -25,7 +25,7 @@ use relapse_simulate::link::Listener;
 ///
 /// # Errors
 /// When it cannot listen any more.
-pub async fn serve(listener: Listener, desk: Desk) -> Result<(), Error> {
+pub async fn serve(listener: Listener, desk: ProxyHandle) -> Result<(), Error> {
     let routes = Router::new()
         .route("/", get(about))
         .route("/faults", get(list).post(add))
@@ -48,16 +48,16 @@ async fn refuse_pages(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-async fn about(State(desk): State<Desk>) -> Response {
+async fn about(State(desk): State<ProxyHandle>) -> Response {
     let upstream = desk.upstream().to_string();
     Json(json!({"upstream": upstream, "paused": desk.is_paused(), "connections": desk.counts()})).into_response()
 }
 
-async fn list(State(desk): State<Desk>) -> Response {
+async fn list(State(desk): State<ProxyHandle>) -> Response {
     Json(desk.faults()).into_response()
 }
 
-async fn add(State(desk): State<Desk>, text: String) -> Response {
+async fn add(State(desk): State<ProxyHandle>, text: String) -> Response {
     let faults = match read_faults("the request", &text) {
         Ok(faults) if faults.is_empty() => Err("no `[[fault]]` in the request".to_owned()),
         Ok(faults) => Ok(faults),
@@ -79,7 +79,7 @@ fn said(located: &Located) -> String {
     format!("line {line}, column {column}: {}{help}", located.message)
 }
 
-async fn remove(State(desk): State<Desk>, Path(number): Path<usize>) -> Response {
+async fn remove(State(desk): State<ProxyHandle>, Path(number): Path<usize>) -> Response {
     if desk.remove(number) {
         StatusCode::NO_CONTENT.into_response()
     } else {
@@ -87,17 +87,17 @@ async fn remove(State(desk): State<Desk>, Path(number): Path<usize>) -> Response
     }
 }
 
-async fn pause(State(desk): State<Desk>) -> StatusCode {
+async fn pause(State(desk): State<ProxyHandle>) -> StatusCode {
     desk.pause(true);
     StatusCode::NO_CONTENT
 }
 
-async fn resume(State(desk): State<Desk>) -> StatusCode {
+async fn resume(State(desk): State<ProxyHandle>) -> StatusCode {
     desk.pause(false);
     StatusCode::NO_CONTENT
 }
 
-async fn events(State(desk): State<Desk>) -> Response {
+async fn events(State(desk): State<ProxyHandle>) -> Response {
     let lines = futures_util::stream::unfold(desk.entries(), |mut entries| async {
         let line = match entries.recv().await {
             Ok(entry) => serde_json::to_string(&*entry).unwrap_or_default(),

@@ -8,20 +8,20 @@ use relapse_simulate::edge::Load;
 
 /// One line of a proxy's log.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Entry {
+pub struct LogRecord {
     /// Time since the proxy began, in milliseconds.
     pub at_ms: u64,
     /// The connection, counted from 1.
     pub connection: u64,
     /// The logged event.
     #[serde(flatten)]
-    pub what: Noted,
+    pub what: LogEvent,
 }
 
 /// An event on a connection.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
-pub enum Noted {
+pub enum LogEvent {
     /// It was made.
     Opened {
         /// The client's address.
@@ -59,7 +59,7 @@ pub enum Noted {
         detail: String,
     },
     /// A close frame passed.
-    Close(Said),
+    Close(SentClose),
     /// It ended.
     Closed {
         /// `client`, `server`, or the number of a fault as `fault 2`.
@@ -67,7 +67,7 @@ pub enum Noted {
         /// How.
         why: String,
         /// The close frames of both sides, in the order in which they came.
-        closes: Vec<Said>,
+        closes: Vec<SentClose>,
         /// How long it lasted, in milliseconds.
         lasted_ms: u64,
         /// The traffic from the client.
@@ -80,27 +80,27 @@ pub enum Noted {
 /// A side of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Side {
+pub enum ProxySide {
     /// The client.
     Client,
     /// The server.
     Server,
 }
 
-impl fmt::Display for Side {
+impl fmt::Display for ProxySide {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Side::Client => "client",
-            Side::Server => "server",
+            ProxySide::Client => "client",
+            ProxySide::Server => "server",
         })
     }
 }
 
 /// A close frame as one side sent it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Said {
+pub struct SentClose {
     /// The actor.
-    pub by: Side,
+    pub by: ProxySide,
     /// Its code; `None` when it has none.
     pub code: Option<u16>,
     /// Its reason.
@@ -109,7 +109,7 @@ pub struct Said {
     pub close_at_ms: u64,
 }
 
-impl fmt::Display for Said {
+impl fmt::Display for SentClose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.code {
             Some(code) => write!(f, "close {code}")?,
@@ -134,26 +134,26 @@ impl From<Load> for Carriage {
     }
 }
 
-impl fmt::Display for Entry {
+impl fmt::Display for LogRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>9.3}  #{:<4} ", self.at_ms as f64 / 1000.0, self.connection)?;
         match &self.what {
-            Noted::Opened { client } => write!(f, "opened by {client}"),
-            Noted::Refused { most } => write!(f, "refused: {most} connections are carried already"),
-            Noted::Unreachable { why } => write!(f, "the upstream cannot be reached: {why}"),
-            Noted::Request { method, target, upgrade } => {
+            LogEvent::Opened { client } => write!(f, "opened by {client}"),
+            LogEvent::Refused { most } => write!(f, "refused: {most} connections are carried already"),
+            LogEvent::Unreachable { why } => write!(f, "the upstream cannot be reached: {why}"),
+            LogEvent::Request { method, target, upgrade } => {
                 write!(f, "--> {method} {target}{}", if *upgrade { " upgrade" } else { "" })
             }
-            Noted::Answer { status } => write!(f, "<-- {status}"),
-            Noted::Fault { number, detail } => write!(f, "!   fault {number}: {detail}"),
-            Noted::Close(said) => {
+            LogEvent::Answer { status } => write!(f, "<-- {status}"),
+            LogEvent::Fault { number, detail } => write!(f, "!   fault {number}: {detail}"),
+            LogEvent::Close(said) => {
                 let arrow = match said.by {
-                    Side::Client => "-->",
-                    Side::Server => "<--",
+                    ProxySide::Client => "-->",
+                    ProxySide::Server => "<--",
                 };
                 write!(f, "{arrow} {said}")
             }
-            Noted::Closed { by, why, closes, lasted_ms, from_client, from_server } => {
+            LogEvent::Closed { by, why, closes, lasted_ms, from_client, from_server } => {
                 write!(f, "closed by {by}: {why}")?;
                 // The first stands in the reason already.
                 for said in closes.iter().skip(1) {

@@ -16,20 +16,20 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
-pub use self::entry::{Carriage, Entry, Noted, Said, Side};
+pub use self::entry::{Carriage, LogEvent, LogRecord, ProxySide, SentClose};
 use crate::upstream::Upstream;
 use relapse_core::{
     error::Error,
     fault::{ConnectionFault, Fault, FaultKind, setting::Count},
     plan::Plan,
-    record::transcript::{Party, What},
+    record::transcript::{Actor, EventKind},
     wire::head::{ResponseHead, field, has_token, readable},
 };
 use relapse_simulate::{
     clock::Clock,
-    edge::{self, Carried, Ended, Passage, Way},
+    edge::{self, Carried, ConnectionSummary, Ended, ServerLink},
     link::{Link, Listener, Receiving},
-    recorder::{Recorder, Tally, Tap},
+    recorder::{EventSink, FaultCounters, Recorder},
 };
 
 /// How many log entries wait for whoever reads them slowly.
@@ -37,7 +37,7 @@ const ENTRIES_WAITING: usize = 4096;
 
 /// The settings of a proxy.
 #[derive(Debug, Clone)]
-pub struct Setup {
+pub struct ProxySetup {
     /// Where it listens.
     pub listen: SocketAddr,
     /// Where it carries to.
@@ -54,25 +54,25 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Proxy {
     listener: Listener,
-    desk: Desk,
+    desk: ProxyHandle,
 }
 
 /// A handle to a running proxy: its state, and its controls. Clones refer to the same proxy.
 #[derive(Debug, Clone)]
-pub struct Desk(Arc<Shared>);
+pub struct ProxyHandle(Arc<ProxyShared>);
 
-struct Shared {
+struct ProxyShared {
     upstream: Upstream,
     seed: u64,
     connections_max: usize,
     start: Instant,
-    tally: Arc<Mutex<Tally>>,
-    state: Mutex<State>,
-    entries: broadcast::Sender<Arc<Entry>>,
+    tally: Arc<Mutex<FaultCounters>>,
+    state: Mutex<ProxyState>,
+    entries: broadcast::Sender<Arc<LogRecord>>,
 }
 
 #[derive(Default)]
-struct State {
+struct ProxyState {
     faults: Vec<Fault>,
     /// Without how often faults acted, which their tally knows.
     counts: Counts,
@@ -104,7 +104,7 @@ pub struct Armed {
     pub armed: bool,
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for ProxyShared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("upstream", &self.upstream).finish_non_exhaustive()
     }
@@ -115,18 +115,18 @@ impl Proxy {
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    pub async fn bind(setup: Setup) -> Result<Proxy, Error> {
+    pub async fn bind(setup: ProxySetup) -> Result<Proxy, Error> {
         let listener = Listener::bind_to(Clock::Real, setup.listen).await?;
-        let shared = Shared {
+        let shared = ProxyShared {
             upstream: setup.upstream,
             seed: setup.seed,
             connections_max: setup.connections_max,
             start: Instant::now(),
-            tally: Arc::new(Mutex::new(Tally::new(setup.seed))),
+            tally: Arc::new(Mutex::new(FaultCounters::new(setup.seed))),
             state: Mutex::default(),
             entries: broadcast::channel(ENTRIES_WAITING).0,
         };
-        let desk = Desk(Arc::new(shared));
+        let desk = ProxyHandle(Arc::new(shared));
         for fault in setup.faults {
             desk.add(fault);
         }
@@ -142,7 +142,7 @@ impl Proxy {
     }
 
     /// Where it is controlled from.
-    pub fn desk(&self) -> Desk {
+    pub fn desk(&self) -> ProxyHandle {
         self.desk.clone()
     }
 
@@ -163,7 +163,7 @@ impl Proxy {
                     let _present = Present(desk.clone());
                     desk.carry(link, client, number).await;
                 } else {
-                    desk.note(number, Noted::Refused { most: desk.0.connections_max });
+                    desk.note(number, LogEvent::Refused { most: desk.0.connections_max });
                     refuse(link).await;
                 }
             });
@@ -172,7 +172,7 @@ impl Proxy {
 }
 
 /// Counts a connection for as long as it is carried.
-struct Present(Desk);
+struct Present(ProxyHandle);
 
 impl Drop for Present {
     fn drop(&mut self) {
@@ -180,13 +180,13 @@ impl Drop for Present {
     }
 }
 
-impl Desk {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl ProxyHandle {
+    fn state(&self) -> MutexGuard<'_, ProxyState> {
         // Every change is one assignment.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tally(&self) -> MutexGuard<'_, Tally> {
+    fn tally(&self) -> MutexGuard<'_, FaultCounters> {
         self.0.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -243,14 +243,14 @@ impl Desk {
     }
 
     /// The log from now on. Who reads too slowly misses entries, and is told how many.
-    pub fn entries(&self) -> broadcast::Receiver<Arc<Entry>> {
+    pub fn entries(&self) -> broadcast::Receiver<Arc<LogRecord>> {
         self.0.entries.subscribe()
     }
 
-    fn note(&self, connection: u64, what: Noted) {
+    fn note(&self, connection: u64, what: LogEvent) {
         let at_ms = self.elapsed_ms();
         // Sending fails only when the log has no reader.
-        let _ = self.0.entries.send(Arc::new(Entry { at_ms, connection, what }));
+        let _ = self.0.entries.send(Arc::new(LogRecord { at_ms, connection, what }));
     }
 
     fn elapsed_ms(&self) -> u64 {
@@ -271,14 +271,14 @@ impl Desk {
     }
 
     async fn carry(&self, link: Link, client: SocketAddr, number: u64) {
-        self.note(number, Noted::Opened { client: client.to_string() });
+        self.note(number, LogEvent::Opened { client: client.to_string() });
         let mut faults = self.state().faults.clone();
         let mut tally = Arc::clone(&self.0.tally);
         let mut is_own = false;
         let server = match self.0.upstream.connect(Receiving::Usual).await {
             Ok(server) => Some(server),
             Err(why) => {
-                self.note(number, Noted::Unreachable { why: why.clone() });
+                self.note(number, LogEvent::Unreachable { why: why.clone() });
                 let answers =
                     |fault: &Fault| matches!(fault.kind, FaultKind::Connection(ConnectionFault::MissingAnswer { .. }));
                 if !faults.iter().any(answers) {
@@ -286,7 +286,7 @@ impl Desk {
                     let body = format!("relapse: {} cannot be reached: {why}\n", self.0.upstream);
                     let said = FaultKind::Connection(ConnectionFault::MissingAnswer { status: Count(502), body });
                     faults = vec![said.into()];
-                    let mut own = Tally::new(self.0.seed);
+                    let mut own = FaultCounters::new(self.0.seed);
                     own.grow(1);
                     tally = Arc::new(Mutex::new(own));
                     is_own = true;
@@ -297,12 +297,12 @@ impl Desk {
         let (desk, acted) = (self.clone(), Arc::new(AtomicBool::new(false)));
         let acts = Arc::clone(&acted);
         let closes = Arc::new(Mutex::new(Vec::new()));
-        let tap = Tap::new(move |event| {
-            if let What::FaultFired { index, detail, .. } = event.what
+        let tap = EventSink::new(move |event| {
+            if let EventKind::FaultFired { index, detail, .. } = event.what
                 && !is_own
             {
                 acts.store(true, Ordering::Relaxed);
-                desk.note(number, Noted::Fault { number: index + 1, detail });
+                desk.note(number, LogEvent::Fault { number: index + 1, detail });
             }
         });
         let plan = Plan { seed: self.0.seed, faults };
@@ -311,29 +311,29 @@ impl Desk {
         let journal = move |carried: Carried<'_>| desk.take(number, carried, &said);
         let scribe = recorder.scribe(0);
         let again = edge::asks_again(&scribe).then(|| self.0.upstream.redial());
-        let passage = edge::relay(link, Way { link: server, again }, scribe, Some(Arc::new(journal))).await;
+        let passage = edge::relay(link, ServerLink { link: server, again }, scribe, Some(Arc::new(journal))).await;
         let closes = std::mem::take(&mut *closes.lock().unwrap_or_else(PoisonError::into_inner));
         let has_acted = acted.load(Ordering::Relaxed);
         self.note(number, closed(passage, is_own, closes, has_acted));
     }
 
     /// Writes down what passes; of each side the first close counts (RFC 6455 section 5.5.1).
-    fn take(&self, number: u64, carried: Carried<'_>, closes: &Mutex<Vec<Said>>) {
+    fn take(&self, number: u64, carried: Carried<'_>, closes: &Mutex<Vec<SentClose>>) {
         let what = match carried {
-            Carried::Request(head) => Noted::Request {
+            Carried::Request(head) => LogEvent::Request {
                 method: head.method.clone(),
                 target: shown_target(&head.target),
                 upgrade: has_token(&head.headers, "upgrade", "websocket"),
             },
-            Carried::Answer(ResponseHead { status, .. }) => Noted::Answer { status: *status },
+            Carried::Answer(ResponseHead { status, .. }) => LogEvent::Answer { status: *status },
             Carried::Close { by, code, reason } => {
-                let by = if by == Party::Probe { Side::Client } else { Side::Server };
-                let said = Said { by, code: code.map(|code| code.0), reason, close_at_ms: self.elapsed_ms() };
+                let by = if by == Actor::Probe { ProxySide::Client } else { ProxySide::Server };
+                let said = SentClose { by, code: code.map(|code| code.0), reason, close_at_ms: self.elapsed_ms() };
                 let mut closes = closes.lock().unwrap_or_else(PoisonError::into_inner);
                 if closes.iter().all(|other| other.by != by) {
                     closes.push(said.clone());
                 }
-                Noted::Close(said)
+                LogEvent::Close(said)
             }
         };
         self.note(number, what);
@@ -352,8 +352,8 @@ fn shown_target(target: &[u8]) -> String {
 }
 
 /// The actor that closed a connection, and the reason.
-fn closed(passage: Passage, is_own: bool, closes: Vec<Said>, has_acted: bool) -> Noted {
-    let ended = if passage.ended == Ended::Client { Side::Client } else { Side::Server };
+fn closed(passage: ConnectionSummary, is_own: bool, closes: Vec<SentClose>, has_acted: bool) -> LogEvent {
+    let ended = if passage.ended == Ended::Client { ProxySide::Client } else { ProxySide::Server };
     let how = match (passage.is_reset, passage.upgraded) {
         (true, _) => "reset",
         (false, true) => "end of stream without a close frame",
@@ -370,7 +370,7 @@ fn closed(passage: Passage, is_own: bool, closes: Vec<Said>, has_acted: bool) ->
         (_, None) => (ended.to_string(), how.to_owned()),
     };
     let lasted_ms = u64::try_from(passage.lasted.as_millis()).unwrap_or(u64::MAX);
-    Noted::Closed {
+    LogEvent::Closed {
         by,
         why,
         closes,

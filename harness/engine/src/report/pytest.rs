@@ -15,12 +15,12 @@ use relapse_core::{
     fault::{EventFault, FaultKind},
     judge::{
         cause::Cause,
-        check::Evidence,
-        classify::Reading,
+        check::RunView,
+        classify::Exchange,
         outcome::{Class, Ending},
         verdict::{FindingKey, Rule},
     },
-    record::transcript::What,
+    record::transcript::EventKind,
 };
 use relapse_simulate::profile::Profile;
 
@@ -86,7 +86,7 @@ enum Property {
 }
 
 /// The test; nothing where what was found is about more than what an application gets and sends.
-pub fn render(heading: &Heading<'_>, evidence: &Evidence<'_>, profile: &Profile) -> Option<String> {
+pub fn render(heading: &Heading<'_>, evidence: &RunView<'_>, profile: &Profile) -> Option<String> {
     let properties = properties(heading, evidence);
     if properties.is_empty() {
         return None;
@@ -152,8 +152,8 @@ pub fn render(heading: &Heading<'_>, evidence: &Evidence<'_>, profile: &Profile)
 }
 
 /// The properties that do not hold, as far as the application's own events show it.
-fn properties(heading: &Heading<'_>, evidence: &Evidence<'_>) -> Vec<Property> {
-    let escapes = |reading: &Reading<'_>| {
+fn properties(heading: &Heading<'_>, evidence: &RunView<'_>) -> Vec<Property> {
+    let escapes = |reading: &Exchange<'_>| {
         reading.escaped().is_some() && !reading.is_escape_injected() && reading.machine().is_some()
     };
     let has_escaped = evidence.readings.iter().any(escapes);
@@ -186,7 +186,7 @@ fn properties(heading: &Heading<'_>, evidence: &Evidence<'_>) -> Vec<Property> {
     found
 }
 
-fn is_abandoned(evidence: &Evidence<'_>) -> bool {
+fn is_abandoned(evidence: &RunView<'_>) -> bool {
     evidence.outcomes.iter().any(|outcome| outcome.cause == Cause::ReturnedWithoutResponse)
 }
 
@@ -256,9 +256,9 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn connection(&self, text: &mut String, reading: &Reading<'_>, exchange: usize, profile: &Profile) {
+    fn connection(&self, text: &mut String, reading: &Exchange<'_>, exchange: usize, profile: &Profile) {
         let called = reading.events.iter().find_map(|event| match &event.what {
-            What::Called { kind, head } => Some((*kind, head, event.at)),
+            EventKind::Called { kind, head } => Some((*kind, head, event.at)),
             _ => None,
         });
         let Some((kind, head, start)) = called else { return };
@@ -357,28 +357,30 @@ type Receives<'a> = Vec<(f64, usize, Result<&'a Inbound, &'a Exception>)>;
 type Sends<'a> = BTreeMap<usize, (f64, Option<&'a Exception>)>;
 
 /// The events that an application received, and the results of its sends, from its own event log.
-fn plays<'a>(reading: &Reading<'a>, kind: ScopeType, start: f64) -> (Receives<'a>, Sends<'a>) {
+fn plays<'a>(reading: &Exchange<'a>, kind: ScopeType, start: f64) -> (Receives<'a>, Sends<'a>) {
     let (mut receives, mut sends, mut count) = (Vec::new(), BTreeMap::new(), 0);
     let mut is_on_send = true;
     for event in &reading.events {
         let at = event.at.as_secs_f64() - start;
         match &event.what {
             // Events after the client's deadline are not part of it.
-            What::DeadlinePassed { .. } => break,
-            What::FaultFired { index, .. } => match reading.faults.get(*index).map(|fault| &fault.kind) {
+            EventKind::DeadlinePassed { .. } => break,
+            EventKind::FaultFired { index, .. } => match reading.faults.get(*index).map(|fault| &fault.kind) {
                 Some(FaultKind::Event { fault: EventFault::SendDelays { delay }, .. }) => {
                     sends.entry(count).or_insert((0.0, None)).0 += delay.0.as_secs_f64();
                 }
                 Some(FaultKind::Event { fault: EventFault::ReceiveRaises { .. }, .. }) => is_on_send = false,
                 Some(FaultKind::Event { fault: EventFault::Cancel {}, .. }) => {
-                    is_on_send = matches!(last_act(reading, event.at), Some(What::Sent(_)));
+                    is_on_send = matches!(last_act(reading, event.at), Some(EventKind::Sent(_)));
                 }
                 _ => {}
             },
-            What::Received(received) => receives.push((at, count, Ok(received))),
-            What::Sent(_) => count += 1,
-            What::CallRaised(exception) if is_on_send => sends.entry(count).or_insert((0.0, None)).1 = Some(exception),
-            What::CallRaised(exception) => {
+            EventKind::Received(received) => receives.push((at, count, Ok(received))),
+            EventKind::Sent(_) => count += 1,
+            EventKind::CallRaised(exception) if is_on_send => {
+                sends.entry(count).or_insert((0.0, None)).1 = Some(exception)
+            }
+            EventKind::CallRaised(exception) => {
                 is_on_send = true;
                 receives.push((at, count, Err(exception)));
             }
@@ -396,8 +398,8 @@ fn plays<'a>(reading: &Reading<'a>, kind: ScopeType, start: f64) -> (Receives<'a
 }
 
 /// The last thing that the application did until some time.
-fn last_act<'a>(reading: &Reading<'a>, until: std::time::Duration) -> Option<&'a What> {
-    let is_act = |what: &What| matches!(what, What::Sent(_) | What::Received(_));
+fn last_act<'a>(reading: &Exchange<'a>, until: std::time::Duration) -> Option<&'a EventKind> {
+    let is_act = |what: &EventKind| matches!(what, EventKind::Sent(_) | EventKind::Received(_));
     reading.events.iter().filter(|event| event.at <= until && is_act(&event.what)).map(|event| &event.what).next_back()
 }
 

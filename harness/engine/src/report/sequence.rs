@@ -11,7 +11,7 @@ use relapse_core::{
     fault::Fault,
     record::{
         redact::Redactor,
-        transcript::{BodyEnd, BodyPart, BodyTiming, Event, Level, NeverCame, PROCESS, Transcript, What},
+        transcript::{BodyEnd, BodyPart, BodyTiming, Event, EventKind, Level, NeverCame, PROCESS, Transcript},
     },
     wire::{
         frame::{Frame, Opcode},
@@ -30,7 +30,7 @@ const TELLING: [&str; 5] = ["sec-websocket-protocol", "retry-after", "www-authen
 
 /// The events that a sequence shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Detail {
+pub enum SequenceDetail {
     /// The client's view, the injected faults, and internal errors.
     Conversation,
     /// The same, with every ASGI event.
@@ -39,7 +39,7 @@ pub enum Detail {
 
 /// One line of a sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct SequenceLine {
     /// When it happened.
     pub at: Duration,
     /// The event, with an arrow if it crossed the wire.
@@ -47,20 +47,20 @@ pub struct Line {
 }
 
 /// The run as lines, without credentials, secrets and volatile values. Connections that look alike are shown once.
-pub fn lines(transcript: &Transcript, detail: Detail) -> Vec<Line> {
+pub fn lines(transcript: &Transcript, detail: SequenceDetail) -> Vec<SequenceLine> {
     let redactor = Redactor::of(transcript);
-    let is_named = transcript.events.iter().any(|event| matches!(event.what, What::OpenedBy { .. }));
-    let of = |events: &[&Event]| -> Vec<Line> {
-        let mut lines: Vec<(Line, usize)> = Vec::new();
+    let is_named = transcript.events.iter().any(|event| matches!(event.what, EventKind::OpenedBy { .. }));
+    let of = |events: &[&Event]| -> Vec<SequenceLine> {
+        let mut lines: Vec<(SequenceLine, usize)> = Vec::new();
         for event in events {
             let unmet = || if is_named { unmet(event, &redactor) } else { None };
             let Some(text) = line(event, &transcript.faults, detail, &redactor).or_else(unmet) else { continue };
             match lines.last_mut() {
                 Some((last, times)) if last.text == text => *times += 1,
-                _ => lines.push((Line { at: event.at, text }, 1)),
+                _ => lines.push((SequenceLine { at: event.at, text }, 1)),
             }
         }
-        let again = |(mut line, times): (Line, usize)| {
+        let again = |(mut line, times): (SequenceLine, usize)| {
             if times > 1 {
                 line.text.push_str(&format!("  ({times} times)"));
             }
@@ -78,20 +78,21 @@ pub fn lines(transcript: &Transcript, detail: Detail) -> Vec<Line> {
     }
     let mut shown = of(&process);
     if !shown.is_empty() {
-        shown.insert(0, Line { at: Duration::ZERO, text: "--- the process ---".to_owned() });
+        shown.insert(0, SequenceLine { at: Duration::ZERO, text: "--- the process ---".to_owned() });
     }
-    let exchanges: Vec<Shown<'_>> = exchanges.iter().map(|events| Shown::of(events, of(events))).collect();
+    let exchanges: Vec<ShownExchange<'_>> =
+        exchanges.iter().map(|events| ShownExchange::of(events, of(events))).collect();
     let mut rest = exchanges.as_slice();
-    while let [Shown { client, lines, texts }, others @ ..] = rest {
+    while let [ShownExchange { client, lines, texts }, others @ ..] = rest {
         let first = exchanges.len() - rest.len();
         let alike = others.iter().take_while(|other| other.client == *client && other.texts == *texts).count();
         let at = lines.first().map_or(Duration::ZERO, |line| line.at);
         if alike > 0 {
             let text = format!("--- connections {} to {}, all like this ---", first + 1, first + 1 + alike);
-            shown.push(Line { at, text });
+            shown.push(SequenceLine { at, text });
         } else if exchanges.len() > 1 || !shown.is_empty() {
             let client = client.map(|name| format!(": {name}")).unwrap_or_default();
-            shown.push(Line { at, text: format!("--- connection {}{client} ---", first + 1) });
+            shown.push(SequenceLine { at, text: format!("--- connection {}{client} ---", first + 1) });
         }
         shown.extend(lines.iter().cloned());
         rest = &others[alike..];
@@ -101,55 +102,55 @@ pub fn lines(transcript: &Transcript, detail: Detail) -> Vec<Line> {
 
 /// An exchange as lines.
 #[derive(Debug)]
-struct Shown<'a> {
+struct ShownExchange<'a> {
     /// The name of its client, in a case that names them.
     client: Option<&'a ClientName>,
-    lines: Vec<Line>,
+    lines: Vec<SequenceLine>,
     /// The lines without the name of the user, which is all that differs between clients of a crowd.
     texts: Vec<String>,
 }
 
-impl<'a> Shown<'a> {
-    fn of(events: &[&'a Event], lines: Vec<Line>) -> Shown<'a> {
+impl<'a> ShownExchange<'a> {
+    fn of(events: &[&'a Event], lines: Vec<SequenceLine>) -> ShownExchange<'a> {
         let client = events.iter().find_map(|event| match &event.what {
-            What::OpenedBy { client } => Some(client),
+            EventKind::OpenedBy { client } => Some(client),
             _ => None,
         });
         let user = events.iter().find_map(|event| match &event.what {
-            What::RequestSent { credential, .. } => Some(credential.subject.as_str()),
+            EventKind::RequestSent { credential, .. } => Some(credential.subject.as_str()),
             _ => None,
         });
         let user = user.unwrap_or("user-1");
         let texts = lines.iter().map(|line| line.text.replace(user, "<user>")).collect();
-        Shown { client, lines, texts }
+        ShownExchange { client, lines, texts }
     }
 }
 
 /// One event of a server, as it happens. Where there is no client, the call tells what the client asked.
 pub fn narrate(event: &Event, faults: &[Fault], redactor: &Redactor) -> Option<String> {
     match &event.what {
-        What::Called { head, .. } => {
+        EventKind::Called { head, .. } => {
             let upgrade = if header(&head.headers, "upgrade").is_some() { " upgrade" } else { "" };
             // The values of a query may be credentials.
             let (path, query) = head.path_and_query();
             let query = if query.is_empty() { "" } else { "?…" };
             Some(format!("--> {} {}{query}{upgrade}", head.method, shorten(&readable(&path))))
         }
-        _ => line(event, faults, Detail::Full, redactor),
+        _ => line(event, faults, SequenceDetail::Full, redactor),
     }
 }
 
-fn line(event: &Event, faults: &[Fault], detail: Detail, redactor: &Redactor) -> Option<String> {
-    let full = detail == Detail::Full;
+fn line(event: &Event, faults: &[Fault], detail: SequenceDetail, redactor: &Redactor) -> Option<String> {
+    let full = detail == SequenceDetail::Full;
     let text = match &event.what {
-        What::RequestSent { head, .. } => format!("--> {}", request(head, redactor)),
-        What::ResponseSeen(head) => format!("<-- {}", redactor.text(&response(head))),
-        What::BodySeen { end: BodyEnd::None, .. } => return None,
-        What::BodySeen { body, end: BodyEnd::Complete } if body.is_empty() => return None,
-        What::BodySeen { body, end: BodyEnd::Truncated } if body.is_empty() => {
+        EventKind::RequestSent { head, .. } => format!("--> {}", request(head, redactor)),
+        EventKind::ResponseSeen(head) => format!("<-- {}", redactor.text(&response(head))),
+        EventKind::BodySeen { end: BodyEnd::None, .. } => return None,
+        EventKind::BodySeen { body, end: BodyEnd::Complete } if body.is_empty() => return None,
+        EventKind::BodySeen { body, end: BodyEnd::Truncated } if body.is_empty() => {
             "<-- no body, though one was announced".to_owned()
         }
-        What::BodySeen { body, end } => {
+        EventKind::BodySeen { body, end } => {
             let remark = match end {
                 BodyEnd::Complete | BodyEnd::None => "",
                 BodyEnd::Truncated => " (broken off)",
@@ -158,65 +159,67 @@ fn line(event: &Event, faults: &[Fault], detail: Detail, redactor: &Redactor) ->
             };
             format!("<-- {}{remark}", shorten(&redactor.message(body)))
         }
-        What::MessageSeen(frame) => format!("    the fragments say {}", message(frame, redactor)),
-        What::HandshakeRefused { why } => format!("x   the client gives the handshake up: {}", redactor.text(why)),
-        What::FrameSent(frame) => format!("--> {}", message(frame, redactor)),
-        What::FrameSeen(frame) => format!("<-- {}", message(frame, redactor)),
-        What::BadFrameSeen(error) => format!("<-- bytes that are no frame ({error:?})"),
-        What::BadHeadSeen { why } => format!("<-- bytes that are no answer ({why})"),
-        What::EndSeen => "<-- end of stream".to_owned(),
-        What::DeadlinePassed { waiting_for, limit } => {
+        EventKind::MessageSeen(frame) => format!("    the fragments say {}", message(frame, redactor)),
+        EventKind::HandshakeRefused { why } => format!("x   the client gives the handshake up: {}", redactor.text(why)),
+        EventKind::FrameSent(frame) => format!("--> {}", message(frame, redactor)),
+        EventKind::FrameSeen(frame) => format!("<-- {}", message(frame, redactor)),
+        EventKind::BadFrameSeen(error) => format!("<-- bytes that are no frame ({error:?})"),
+        EventKind::BadHeadSeen { why } => format!("<-- bytes that are no answer ({why})"),
+        EventKind::EndSeen => "<-- end of stream".to_owned(),
+        EventKind::DeadlinePassed { waiting_for, limit } => {
             format!("... nothing for {}, waiting for {waiting_for}", seconds(*limit))
         }
-        What::OnConnectionOf { exchange } => format!("    on the same connection as {}", exchange + 1),
-        What::BodyCutShort { sent, whole } => format!("--> {sent} of {whole} bytes of the body"),
-        What::BodyTimed(timing) if full && is_noticeable(timing) => body_timing(timing),
-        What::BodyLate { part, limit, took } => body_late(*part, *limit, *took),
-        What::LinkReset => "x   the client breaks the connection".to_owned(),
-        What::Left => "--> end of stream".to_owned(),
-        What::StoppedReading => "x   the client stops reading".to_owned(),
-        What::FaultFired { index, detail, .. } => {
+        EventKind::OnConnectionOf { exchange } => format!("    on the same connection as {}", exchange + 1),
+        EventKind::BodyCutShort { sent, whole } => format!("--> {sent} of {whole} bytes of the body"),
+        EventKind::BodyTimed(timing) if full && is_noticeable(timing) => body_timing(timing),
+        EventKind::BodyLate { part, limit, took } => body_late(*part, *limit, *took),
+        EventKind::LinkReset => "x   the client breaks the connection".to_owned(),
+        EventKind::Left => "--> end of stream".to_owned(),
+        EventKind::StoppedReading => "x   the client stops reading".to_owned(),
+        EventKind::FaultFired { index, detail, .. } => {
             format!("!   {}: {detail}", faults.get(*index).map_or("", |fault| fault.kind.place().name()))
         }
-        What::RequestRefused { status } => format!("    server refuses on its own account: {status}"),
-        What::CutShort => "    server: stops, and does not wait for this".to_owned(),
-        What::KeepaliveExpired => "    server: ping unanswered for too long".to_owned(),
-        What::Called { kind, .. } if full => format!("    app called ({})", kind.name()),
-        What::Received(event) if full => format!("    receive: {}", inbound(event, redactor)),
-        What::Sent(event) if full => format!("    send: {}", outbound(event, redactor)),
-        What::CallRaised(exception) if full => format!("    send raised {}", redactor.text(&exception.to_string())),
-        What::Returned if full => "    app returned".to_owned(),
-        What::Raised(exception) => {
+        EventKind::RequestRefused { status } => format!("    server refuses on its own account: {status}"),
+        EventKind::CutShort => "    server: stops, and does not wait for this".to_owned(),
+        EventKind::KeepaliveExpired => "    server: ping unanswered for too long".to_owned(),
+        EventKind::Called { kind, .. } if full => format!("    app called ({})", kind.name()),
+        EventKind::Received(event) if full => format!("    receive: {}", inbound(event, redactor)),
+        EventKind::Sent(event) if full => format!("    send: {}", outbound(event, redactor)),
+        EventKind::CallRaised(exception) if full => {
+            format!("    send raised {}", redactor.text(&exception.to_string()))
+        }
+        EventKind::Returned if full => "    app returned".to_owned(),
+        EventKind::Raised(exception) => {
             let place = exception.place.iter().map(|place| format!(" ({place})")).collect::<String>();
             format!("    app raised {}{place}", redactor.text(&exception.to_string()))
         }
-        What::Handled(exception) => {
+        EventKind::Handled(exception) => {
             let place = exception.place.iter().map(|place| format!(" ({place})")).collect::<String>();
             format!("    app handled {}{place}", redactor.text(&exception.to_string()))
         }
-        What::Logged { level: Level::Error, message } if !message.starts_with("Exception in ASGI") => {
+        EventKind::Logged { level: Level::Error, message } if !message.starts_with("Exception in ASGI") => {
             format!("    log: ERROR {}", redactor.text(message))
         }
-        What::Logged { level: Level::Warning, message } => format!("    log: WARNING {}", redactor.text(message)),
-        What::DependencyCalled { dependency, operation, error: Some(error) } => {
+        EventKind::Logged { level: Level::Warning, message } => format!("    log: WARNING {}", redactor.text(message)),
+        EventKind::DependencyCalled { dependency, operation, error: Some(error) } => {
             format!("    {dependency}.{operation} failed: {}", redactor.text(error))
         }
         // Every upgrade asks them all, and every event is carried; only what else is called tells something.
-        What::DependencyCalled { operation: "ping" | "emit" | "check", error: None, .. } => return None,
-        What::DependencyCalled { dependency, operation, error: None } if full => {
+        EventKind::DependencyCalled { operation: "ping" | "emit" | "check", error: None, .. } => return None,
+        EventKind::DependencyCalled { dependency, operation, error: None } if full => {
             format!("    {dependency}.{operation} answered")
         }
-        What::ConnectionRefused => "--> connect: refused, nothing listens".to_owned(),
-        What::Starting => "    the process starts".to_owned(),
-        What::Listening => "    the process listens".to_owned(),
-        What::Stopping => "    the process is told to stop".to_owned(),
-        What::Signaled { signal } => format!("!   the harness sends {signal}"),
-        What::ExitAwaited { expected, exit: Some(exit), .. } if expected.fits(*exit) => return None,
-        What::ExitAwaited { expected, exit: Some(exit), .. } => format!("x   {expected} is expected: {exit}"),
-        What::ExitAwaited { expected, limit, exit: None } => {
+        EventKind::ConnectionRefused => "--> connect: refused, nothing listens".to_owned(),
+        EventKind::Starting => "    the process starts".to_owned(),
+        EventKind::Listening => "    the process listens".to_owned(),
+        EventKind::Stopping => "    the process is told to stop".to_owned(),
+        EventKind::Signaled { signal } => format!("!   the harness sends {signal}"),
+        EventKind::ExitAwaited { expected, exit: Some(exit), .. } if expected.fits(*exit) => return None,
+        EventKind::ExitAwaited { expected, exit: Some(exit), .. } => format!("x   {expected} is expected: {exit}"),
+        EventKind::ExitAwaited { expected, limit, exit: None } => {
             format!("x   nothing for {}, waiting for {expected}", seconds(*limit))
         }
-        What::Exited { why } => format!("    the process is gone: {}", redactor.text(why)),
+        EventKind::Exited { why } => format!("    the process is gone: {}", redactor.text(why)),
         _ => return None,
     };
     Some(text)
@@ -312,16 +315,16 @@ fn outbound(event: &Outbound, redactor: &Redactor) -> String {
 fn unmet(event: &Event, redactor: &Redactor) -> Option<String> {
     match &event.what {
         // The passed deadline says it.
-        What::AwaitedNeverCame { why: NeverCame::Deadline, .. } => None,
-        What::AwaitedNeverCame { waiting_for, why: NeverCame::SessionOver } => {
+        EventKind::AwaitedNeverCame { why: NeverCame::Deadline, .. } => None,
+        EventKind::AwaitedNeverCame { waiting_for, why: NeverCame::SessionOver } => {
             let awaited = redactor.text(&waiting_for.to_string());
             Some(format!("x   the session is over, and the client waited for {awaited}"))
         }
-        What::AwaitedNeverCame { waiting_for, why: NeverCame::NotOpened } => {
+        EventKind::AwaitedNeverCame { waiting_for, why: NeverCame::NotOpened } => {
             let awaited = redactor.text(&waiting_for.to_string());
             Some(format!("x   there is no session in which {awaited} could come"))
         }
-        What::NotPerformed { step } => Some(format!("x   step {step} is left out: its connection is over")),
+        EventKind::NotPerformed { step } => Some(format!("x   step {step} is left out: its connection is over")),
         _ => None,
     }
 }

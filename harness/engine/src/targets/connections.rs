@@ -10,10 +10,10 @@ use relapse_core::{error::Error, fault::Place};
 use relapse_simulate::{
     application::Application,
     front::{self, Life},
-    interpose::Interposed,
+    interpose::FaultyApp,
     link::{Link, Redial},
     profile::Profile,
-    recorder::Scribe,
+    recorder::ExchangeRecorder,
 };
 
 /// The tasks of a target, and the number of connections it serves.
@@ -24,16 +24,16 @@ pub struct Connections {
 }
 
 /// Counts one connection for as long as it is served.
-struct Served(watch::Sender<usize>);
+struct ServedConnection(watch::Sender<usize>);
 
-impl Served {
-    fn begin(served: &watch::Sender<usize>) -> Served {
+impl ServedConnection {
+    fn begin(served: &watch::Sender<usize>) -> ServedConnection {
         served.send_modify(|count| *count += 1);
-        Served(served.clone())
+        ServedConnection(served.clone())
     }
 }
 
-impl Drop for Served {
+impl Drop for ServedConnection {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count -= 1);
     }
@@ -73,13 +73,13 @@ impl Connections {
         mut application: Arc<dyn Application>,
         server: Link,
         profile: Arc<Profile>,
-        scribe: Scribe,
+        scribe: ExchangeRecorder,
         life: Option<watch::Receiver<Life>>,
     ) {
         if scribe.has_faults_at(Place::Scope) || scribe.has_faults_at(Place::Event) {
-            application = Interposed::new(application, scribe.clone());
+            application = FaultyApp::new(application, scribe.clone());
         }
-        let served = Served::begin(&self.served);
+        let served = ServedConnection::begin(&self.served);
         self.spawn(async move {
             front::serve(server, application, profile, scribe, life).await;
             drop(served);
@@ -91,7 +91,7 @@ impl Connections {
         self: &Arc<Self>,
         application: Arc<dyn Application>,
         profile: &Arc<Profile>,
-        scribe: &Scribe,
+        scribe: &ExchangeRecorder,
     ) -> Redial {
         let (connections, profile, scribe) = (Arc::clone(self), Arc::clone(profile), scribe.clone());
         Box::new(move || {

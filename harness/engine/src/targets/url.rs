@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::through_the_edge;
 use crate::{
-    binding::{Binding, Tokens},
+    binding::{ServiceFile, Tokens},
     target::{self, Capabilities, ProcessControl, Renewal, Target},
     upstream::Upstream,
 };
@@ -15,9 +15,9 @@ use relapse_core::{
     client::credential::{Credential, Form, Presented},
     error::Error,
     fault::Place,
-    record::transcript::{Residue, Service, TargetKind},
+    record::transcript::{Leftovers, Service, TargetKind},
 };
-use relapse_simulate::{application::Promise, clock::Clock, link::Link, recorder::Scribe};
+use relapse_simulate::{application::BoxFuture, clock::Clock, link::Link, recorder::ExchangeRecorder};
 
 /// A server behind a URL.
 #[derive(Debug)]
@@ -27,14 +27,14 @@ pub struct Url {
     tokens: Tokens,
     /// The pause between two requests.
     pause: Duration,
-    budget: Mutex<Budget>,
+    budget: Mutex<RequestBudget>,
 }
 
 impl Url {
     /// The server behind this URL, which takes this token, and gets at most `requests_max` requests, with a pause
     /// between two.
-    pub fn new(upstream: Upstream, binding: &Binding, valid: String, requests_max: usize, pause: Duration) -> Url {
-        let budget = Mutex::new(Budget { left: requests_max, half: requests_max / 2, next: Instant::now() });
+    pub fn new(upstream: Upstream, binding: &ServiceFile, valid: String, requests_max: usize, pause: Duration) -> Url {
+        let budget = Mutex::new(RequestBudget { left: requests_max, half: requests_max / 2, next: Instant::now() });
         let tokens = Tokens::of(binding, valid);
         Url { upstream, service: binding.service(), tokens, pause, budget }
     }
@@ -61,7 +61,7 @@ impl Url {
 
 /// How many requests may still be made, and when the next one.
 #[derive(Debug)]
-struct Budget {
+struct RequestBudget {
     left: usize,
     /// Half of what there was.
     half: usize,
@@ -86,12 +86,12 @@ impl Target for Url {
         self.upstream.authority()
     }
 
-    fn budget(&self) -> target::Budget {
+    fn budget(&self) -> target::BudgetLeft {
         let budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        if budget.left > budget.half { target::Budget::Ample } else { target::Budget::Reserve }
+        if budget.left > budget.half { target::BudgetLeft::Ample } else { target::BudgetLeft::Reserve }
     }
 
-    fn connect(&self, scribe: Scribe) -> Promise<'_, Result<Option<Link>, Error>> {
+    fn connect(&self, scribe: ExchangeRecorder) -> BoxFuture<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
             self.enter().await?;
             let server = self.upstream.connect(scribe.receiving()).await.ok();
@@ -107,11 +107,11 @@ impl Target for Url {
         self.service.clone()
     }
 
-    fn residue(&self) -> Option<Residue> {
+    fn residue(&self) -> Option<Leftovers> {
         None
     }
 
-    fn stop(&self) -> Promise<'_, Result<(), Error>> {
+    fn stop(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::program::{Deed, Kind, Move, NAMES, Offer, Program};
+use super::program::{Deed, GeneratedApp, Move, NAMES, Offer, ProgramRequest};
 use relapse::{probe::body, target::Target};
 use relapse_core::{
     asgi::exception::Exception,
     error::Error,
     plan::Plan,
-    record::transcript::{BodyEnd, What},
+    record::transcript::{BodyEnd, EventKind},
     wire::{
         close_code::CloseCode,
         frame::{Frame, Opcode},
@@ -22,7 +22,7 @@ use relapse_core::{
 };
 use relapse_simulate::{
     link::{Wire, take},
-    recorder::{Recorder, Scribe},
+    recorder::{ExchangeRecorder, Recorder},
 };
 
 /// The largest payload of a frame that is read.
@@ -43,15 +43,15 @@ pub struct Observed(pub Vec<String>);
 
 /// Performs a program on a target; what was seen of it. Nothing is waited for longer than `patience`.
 pub(super) async fn perform(
-    program: &Program,
+    program: &GeneratedApp,
     number: u64,
     target: &dyn Target,
     patience: Duration,
     catch_up: &(dyn Fn() + Sync),
 ) -> Result<Observed, Error> {
-    let stage = Stage { number, target, patience };
+    let stage = ProgramStage { number, target, patience };
     let recorder = Recorder::new(Plan { seed: program.seed, faults: Vec::new() });
-    let mut peers: Vec<Option<Peer>> = program.connections.iter().map(|_| None).collect();
+    let mut peers: Vec<Option<ProgramClient>> = program.connections.iter().map(|_| None).collect();
     let mut performed = [0; NAMES.len()];
     let mut stands = [Stands::Parked; NAMES.len()];
     for step in &program.moves {
@@ -119,8 +119,8 @@ pub(super) async fn perform(
     lines.extend(report_lines(&report));
     for (at, name) in NAMES.iter().enumerate().take(program.connections.len()) {
         let ends = transcript.of(at).filter_map(|event| match &event.what {
-            What::Returned => Some("returned".to_owned()),
-            What::Raised(exception) => {
+            EventKind::Returned => Some("returned".to_owned()),
+            EventKind::Raised(exception) => {
                 // The witness names the module only where the call's own end raised it.
                 let type_name = exception.type_name.rsplit('.').next().unwrap_or_default().to_owned();
                 Some(format!("raised {}", Exception { type_name, ..exception.clone() }.located()))
@@ -141,7 +141,7 @@ async fn wait_for_calls(
 ) -> relapse_core::record::transcript::Transcript {
     let mut transcript = recorder.transcript();
     let is_told = |transcript: &relapse_core::record::transcript::Transcript, at| {
-        transcript.of(at).any(|event| matches!(event.what, What::Returned | What::Raised(_)))
+        transcript.of(at).any(|event| matches!(event.what, EventKind::Returned | EventKind::Raised(_)))
     };
     let end = Instant::now() + patience;
     loop {
@@ -180,22 +180,27 @@ enum Stands {
 }
 
 /// Where a program is performed.
-struct Stage<'a> {
+struct ProgramStage<'a> {
     number: u64,
     target: &'a dyn Target,
     patience: Duration,
 }
 
-impl Stage<'_> {
+impl ProgramStage<'_> {
     /// Lets the client of a connection ask.
-    async fn open(&self, program: &Program, at: usize, scribe: Scribe) -> Result<Option<Peer>, Error> {
+    async fn open(
+        &self,
+        program: &GeneratedApp,
+        at: usize,
+        scribe: ExchangeRecorder,
+    ) -> Result<Option<ProgramClient>, Error> {
         let Some(link) = self.target.connect(scribe).await? else { return Ok(None) };
         let mut headers = vec![field("Host", "relapse.test")];
         let target = format!("/run/{}/{}?{}", self.number, NAMES[at], program.query(at));
         let (mut method, mut rest) = ("GET", Vec::new());
         let mut body = Vec::new();
         match program.connections[at].kind {
-            Kind::Websocket(offer) => {
+            ProgramRequest::Websocket(offer) => {
                 headers.push(field("Upgrade", "websocket"));
                 headers.push(field("Connection", "Upgrade"));
                 headers.push(field("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="));
@@ -204,8 +209,8 @@ impl Stage<'_> {
                     headers.push(field("Sec-WebSocket-Protocol", "chat"));
                 }
             }
-            Kind::Http { body: None, .. } => {}
-            Kind::Http { body: Some(length), at_once } => {
+            ProgramRequest::Http { body: None, .. } => {}
+            ProgramRequest::Http { body: Some(length), at_once } => {
                 method = "POST";
                 headers.push(field("Content-Length", length.to_string()));
                 body = vec![b'y'; at_once];
@@ -217,16 +222,16 @@ impl Stage<'_> {
         head.encode(&mut wire.outgoing);
         wire.outgoing.extend_from_slice(&body);
         wire.flush().await;
-        Ok(Some(Peer { wire: Some(wire), rest, ..Peer::default() }))
+        Ok(Some(ProgramClient { wire: Some(wire), rest, ..ProgramClient::default() }))
     }
 
     /// Lets the application go on with a connection; how far it came.
-    async fn go(&self, at: usize, peers: &mut [Option<Peer>]) -> Result<Stands, Error> {
+    async fn go(&self, at: usize, peers: &mut [Option<ProgramClient>]) -> Result<Stands, Error> {
         self.control("control", at, peers, self.patience).await
     }
 
     /// Waits until the application rests on a connection.
-    async fn rest(&self, at: usize, peers: &mut [Option<Peer>]) -> Result<Stands, Error> {
+    async fn rest(&self, at: usize, peers: &mut [Option<ProgramClient>]) -> Result<Stands, Error> {
         self.control("rest", at, peers, self.patience / 2).await
     }
 
@@ -234,7 +239,7 @@ impl Stage<'_> {
         &self,
         what: &str,
         at: usize,
-        peers: &mut [Option<Peer>],
+        peers: &mut [Option<ProgramClient>],
         limit: Duration,
     ) -> Result<Stands, Error> {
         let limit = limit.as_millis();
@@ -262,22 +267,22 @@ impl Stage<'_> {
         let headers = vec![field("Host", "relapse.test"), field("Connection", "close")];
         let head =
             RequestHead { method: "GET".to_owned(), target: target.to_owned().into(), minor_version: 1, headers };
-        let mut peer = Peer { wire: Some(Wire::new(link)), ..Peer::default() };
+        let mut peer = ProgramClient { wire: Some(Wire::new(link)), ..ProgramClient::default() };
         if let Some(wire) = peer.wire.as_mut() {
             head.encode(&mut wire.outgoing);
         }
         peer.read(self.patience + ANSWER_LIMIT, Until::Whole).await;
-        Ok(String::from_utf8_lossy(peer.reader.as_ref().map_or(&[], body::Reader::body)).into_owned())
+        Ok(String::from_utf8_lossy(peer.reader.as_ref().map_or(&[], body::BodyReader::body)).into_owned())
     }
 
-    async fn send(&self, peer: &mut Option<Peer>, frame: Frame) {
+    async fn send(&self, peer: &mut Option<ProgramClient>, frame: Frame) {
         if let Some(peer) = peer.as_mut().filter(|peer| peer.may_send()) {
             peer.write(frame).await;
             self.settle().await;
         }
     }
 
-    async fn close(&self, peer: &mut Option<Peer>, code: Option<CloseCode>) {
+    async fn close(&self, peer: &mut Option<ProgramClient>, code: Option<CloseCode>) {
         if let Some(peer) = peer.as_mut().filter(|peer| peer.may_send()) {
             peer.has_closed = true;
             peer.write(Frame::close(code, "")).await;
@@ -303,13 +308,13 @@ enum Until {
 
 /// One client.
 #[derive(Default)]
-struct Peer {
+struct ProgramClient {
     /// Nothing once it has left.
     wire: Option<Wire>,
     /// The bytes of its body that it has not sent.
     rest: Vec<u8>,
     head: Option<ResponseHead>,
-    reader: Option<body::Reader>,
+    reader: Option<body::BodyReader>,
     body_end: Option<BodyEnd>,
     /// Whether something came behind the body.
     has_surplus: bool,
@@ -323,7 +328,7 @@ struct Peer {
     trouble: Option<String>,
 }
 
-impl Peer {
+impl ProgramClient {
     fn is_websocket(&self) -> bool {
         self.head.as_ref().is_some_and(|head| head.status == 101)
     }
@@ -403,7 +408,8 @@ impl Peer {
             match ResponseHead::decode(&wire.incoming) {
                 Ok(Some((head, length))) => {
                     take(&mut wire.incoming, length);
-                    self.reader = (head.status != 101).then(|| body::Reader::new("GET", &head, body::Behind::Nothing));
+                    self.reader =
+                        (head.status != 101).then(|| body::BodyReader::new("GET", &head, body::AfterBody::Nothing));
                     self.head = Some(head);
                 }
                 Ok(None) => return,
@@ -416,7 +422,7 @@ impl Peer {
         }
         if self.head.as_ref().is_some_and(|head| head.status != 101) {
             if let (Some(reader), None) = (&mut self.reader, self.body_end) {
-                let stream = body::Stream::of(wire);
+                let stream = body::BodyStream::of(wire);
                 self.body_end = reader.read(&mut wire.incoming, stream).map(|end| match end {
                     // When that is noticed depends on how much was read at once.
                     BodyEnd::Surplus => BodyEnd::Complete,

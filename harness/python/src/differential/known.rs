@@ -1,33 +1,35 @@
 //! The situations in which a server is known to do something else than its profile.
 
-use super::program::{Act, Connection, Deed, Fate, Holder, Kind, Move, Offer, Program};
+use super::program::{
+    Deed, ExceptionFate, GeneratedApp, Holder, Move, Offer, ProgramAction, ProgramConnection, ProgramRequest,
+};
 use relapse_core::wire::close_code::CloseCode;
-use relapse_simulate::profile::{Profile, Programs, Situation};
+use relapse_simulate::profile::{Profile, SequencePrograms, Situation};
 
 /// Whether a program can be performed by the server of a profile.
-pub(super) fn is_performed(program: &Program, profile: &Profile) -> bool {
-    let mut left_out = profile.differences.iter().filter(|known| known.programs == Programs::LeftOut);
+pub(super) fn is_performed(program: &GeneratedApp, profile: &Profile) -> bool {
+    let mut left_out = profile.differences.iter().filter(|known| known.programs == SequencePrograms::LeftOut);
     !left_out.any(|known| is_in(program, known.situation))
 }
 
 /// Whether a program brings a situation about.
-pub(super) fn is_in(program: &Program, situation: Situation) -> bool {
+pub(super) fn is_in(program: &GeneratedApp, situation: Situation) -> bool {
     let acts = || program.connections.iter().flat_map(|one| one.segments.iter().flatten().map(move |act| (one, act)));
     match situation {
         Situation::AnotherCall => acts().any(|(_, act)| act.holder == Holder::Other),
         Situation::TextAndBytes => acts().any(|(_, act)| act.deed == Deed::Both),
         Situation::RaisesAfterStart => program.connections.iter().any(|one| {
-            let has_started = |act: &&Act| !matches!(act.deed, Deed::Start(..));
+            let has_started = |act: &&ProgramAction| !matches!(act.deed, Deed::Start(..));
             let mut after = one.segments.iter().flatten().skip_while(has_started).skip(1);
             let cannot_raise =
-                |act: &Act| matches!(act.deed, Deed::Receive | Deed::ReceiveSoon | Deed::Return | Deed::Wait);
-            !is_websocket(one) && after.any(|act| act.exception == Fate::Escapes && !cannot_raise(act))
+                |act: &ProgramAction| matches!(act.deed, Deed::Receive | Deed::ReceiveSoon | Deed::Return | Deed::Wait);
+            !is_websocket(one) && after.any(|act| act.exception == ExceptionFate::Escapes && !cannot_raise(act))
         }),
         Situation::NotAccepted => program.connections.iter().any(|one| {
             // An accept that comes later than the first turn may come too late.
             let mut acts = one.segments.first().into_iter().flatten();
             let first = acts.find(|act| !matches!(act.deed, Deed::Receive | Deed::ReceiveSoon | Deed::Wait));
-            let is_accept = |act: &Act| matches!(act.deed, Deed::Accept | Deed::AcceptNamed | Deed::AcceptHeaded);
+            let is_accept = |act: &ProgramAction| matches!(act.deed, Deed::Accept | Deed::AcceptNamed | Deed::AcceptHeaded);
             // An application that receives twice waits for ever.
             let receives = one
                 .segments
@@ -52,7 +54,7 @@ pub(super) fn is_in(program: &Program, situation: Situation) -> bool {
             acts().any(|(_, act)| matches!(act.deed, Deed::Deny(_) | Deed::DenyMore(_) | Deed::DenyBody(_)))
         }
         Situation::DenialBodyFirst => program.connections.iter().any(|one| {
-            let is_denial = |act: &&Act| matches!(act.deed, Deed::Deny(_) | Deed::DenyMore(_) | Deed::DenyBody(_));
+            let is_denial = |act: &&ProgramAction| matches!(act.deed, Deed::Deny(_) | Deed::DenyMore(_) | Deed::DenyBody(_));
             let first = one.segments.iter().flatten().find(is_denial);
             first.is_some_and(|act| !matches!(act.deed, Deed::Deny(_)))
         }),
@@ -60,12 +62,12 @@ pub(super) fn is_in(program: &Program, situation: Situation) -> bool {
         Situation::RequestLeft => program
             .moves
             .iter()
-            .any(|step| matches!(step, Move::Leave(at) if matches!(program.connections[*at].kind, Kind::Http { .. }))),
+            .any(|step| matches!(step, Move::Leave(at) if matches!(program.connections[*at].kind, ProgramRequest::Http { .. }))),
         Situation::WrongLength => {
             acts().any(|(_, act)| matches!(act.deed, Deed::Start(204, _) | Deed::Start(_, Some(_))))
         }
         Situation::UnofferedSubprotocol => {
-            acts().any(|(one, act)| act.deed == Deed::AcceptNamed && one.kind == Kind::Websocket(Offer::Nothing))
+            acts().any(|(one, act)| act.deed == Deed::AcceptNamed && one.kind == ProgramRequest::Websocket(Offer::Nothing))
         }
         Situation::UnsendableClose => acts().any(|(_, act)| match act.deed {
             Deed::Close(Some(code)) => !CloseCode(code).is_sendable(),
@@ -76,7 +78,7 @@ pub(super) fn is_in(program: &Program, situation: Situation) -> bool {
 }
 
 /// Whether the application waits in a receive of a connection before a move.
-fn waits_at(program: &Program, at: usize, end: usize) -> bool {
+fn waits_at(program: &GeneratedApp, at: usize, end: usize) -> bool {
     let before = &program.moves[..end];
     let performed = before.iter().filter(|step| **step == Move::Go(at)).count();
     let acts = program.connections[at].segments.iter().take(performed).flatten();
@@ -86,12 +88,12 @@ fn waits_at(program: &Program, at: usize, end: usize) -> bool {
     is_websocket(&program.connections[at]) && receives > 1 + messages
 }
 
-fn is_websocket(connection: &Connection) -> bool {
-    matches!(connection.kind, Kind::Websocket(_))
+fn is_websocket(connection: &ProgramConnection) -> bool {
+    matches!(connection.kind, ProgramRequest::Websocket(_))
 }
 
 /// Whether an act ends a connection for the application.
-fn ends(connection: &Connection, act: &Act) -> bool {
+fn ends(connection: &ProgramConnection, act: &ProgramAction) -> bool {
     match act.deed {
         Deed::Close(_) | Deed::CloseSaying(..) | Deed::DenyBody(_) => is_websocket(connection),
         Deed::Body(_) => !is_websocket(connection),
@@ -100,7 +102,7 @@ fn ends(connection: &Connection, act: &Act) -> bool {
 }
 
 /// Whether an act sends an event that its connection does not know.
-fn is_foreign(connection: &Connection, act: &Act) -> bool {
+fn is_foreign(connection: &ProgramConnection, act: &ProgramAction) -> bool {
     let is_http = matches!(act.deed, Deed::Start(..) | Deed::More(_) | Deed::Body(_));
     let is_neutral = matches!(act.deed, Deed::Receive | Deed::ReceiveSoon | Deed::Raise | Deed::Return | Deed::Wait);
     !is_neutral && is_http == is_websocket(connection)

@@ -14,20 +14,23 @@ use tempfile::TempDir;
 
 pub use self::{
     client::Observed,
-    program::{Act, Connection, Deed, Fate, Holder, Kind, Move, Offer, Program},
+    program::{
+        Deed, ExceptionFate, GeneratedApp, Holder, Move, Offer, ProgramAction, ProgramConnection, ProgramRequest,
+    },
 };
 use crate::{
     app::Python,
     process::{
-        BLOCKED_LIMIT, Installation, LifespanMode, MEMORY_LIMIT, START_LIMIT, Server, ServerChoice, Site, Software,
+        BLOCKED_LIMIT, Installation, LifespanMode, MEMORY_LIMIT, START_LIMIT, Server, ServerChoice, ServerSoftware,
+        Site,
     },
     served::Served,
 };
-use relapse::{binding::Binding, target::Target as _};
-use relapse_core::error::{Blame, Error, Trouble};
+use relapse::{binding::ServiceFile, target::Target as _};
+use relapse_core::error::{AppError, Blame, Error};
 use relapse_simulate::{
     clock::{Clock, Runtime},
-    profile::{Profile, Programs, Situation},
+    profile::{Profile, SequencePrograms, Situation},
 };
 
 /// The application that performs the programs.
@@ -38,16 +41,16 @@ const AT_ONCE: usize = 48;
 
 /// How long nothing may move before a wait is taken for one without end. Daphne looks once a second whether its
 /// applications have failed.
-fn patience(software: Software) -> Duration {
+fn patience(software: ServerSoftware) -> Duration {
     match software {
-        Software::Daphne => Duration::from_millis(2500),
-        Software::Uvicorn | Software::Hypercorn | Software::Granian => Duration::from_millis(600),
+        ServerSoftware::Daphne => Duration::from_millis(2500),
+        ServerSoftware::Uvicorn | ServerSoftware::Hypercorn | ServerSoftware::Granian => Duration::from_millis(600),
     }
 }
 
 /// The profile and the server that are compared, and the programs.
 #[derive(Debug, Clone)]
-pub struct Setup {
+pub struct DifferentialSetup {
     /// The server.
     pub server: ServerChoice,
     /// The profile that should do as it does.
@@ -60,9 +63,9 @@ pub struct Setup {
 
 /// A program that shows something else in memory than for real.
 #[derive(Debug, Clone)]
-pub struct Difference {
+pub struct ProgramDifference {
     /// The program.
-    pub program: Program,
+    pub program: GeneratedApp,
     /// The observations in memory.
     pub memory: Observed,
     /// The observations of the server.
@@ -73,7 +76,7 @@ pub struct Difference {
 #[derive(Debug, Clone)]
 pub struct Compared {
     /// The programs that differ.
-    pub differences: Vec<Difference>,
+    pub differences: Vec<ProgramDifference>,
     /// How many programs are in no situation that the profile records: all of them must show the same.
     pub strict: usize,
     known: Vec<Situation>,
@@ -81,9 +84,10 @@ pub struct Compared {
 
 impl Compared {
     /// The differences that the profile does not record.
-    pub fn unrecorded(&self) -> impl Iterator<Item = &Difference> {
-        let is_recorded =
-            |difference: &&Difference| self.known.iter().any(|situation| known::is_in(&difference.program, *situation));
+    pub fn unrecorded(&self) -> impl Iterator<Item = &ProgramDifference> {
+        let is_recorded = |difference: &&ProgramDifference| {
+            self.known.iter().any(|situation| known::is_in(&difference.program, *situation))
+        };
         self.differences.iter().filter(move |difference| !is_recorded(difference))
     }
 
@@ -101,15 +105,15 @@ impl Compared {
 ///
 /// # Errors
 /// When one of the sides cannot be run.
-pub fn compare(setup: &Setup, python: &Path, tell: &(dyn Fn(&str) + Sync)) -> Result<Compared, Error> {
-    let directory = lay_out().map_err(|error| Trouble {
+pub fn compare(setup: &DifferentialSetup, python: &Path, tell: &(dyn Fn(&str) + Sync)) -> Result<Compared, Error> {
+    let directory = lay_out().map_err(|error| AppError {
         message: format!("no temporary files can be written: {error}"),
         details: String::new(),
         blame: Blame::Setup,
     })?;
-    let drawn = (0..).map(|number| Program::draw(setup.seed.wrapping_add(number)));
+    let drawn = (0..).map(|number| GeneratedApp::draw(setup.seed.wrapping_add(number)));
     let count = usize::try_from(setup.programs).unwrap_or(usize::MAX);
-    let programs: Vec<Program> =
+    let programs: Vec<GeneratedApp> =
         drawn.filter(|program| known::is_performed(program, &setup.profile)).take(count).collect();
     let site = |clock| Site {
         app: "programs:app".to_owned(),
@@ -126,13 +130,14 @@ pub fn compare(setup: &Setup, python: &Path, tell: &(dyn Fn(&str) + Sync)) -> Re
     };
     let served = Runtime::new(Clock::Real).block_on(serve(setup, site(Clock::Real), &programs, tell))?;
     let memory = Runtime::new(Clock::Virtual).block_on(remember(setup, site(Clock::Virtual), &programs, tell))?;
-    let performed = setup.profile.differences.iter().filter(|known| known.programs == Programs::Performed);
+    let performed = setup.profile.differences.iter().filter(|known| known.programs == SequencePrograms::Performed);
     let known: Vec<Situation> = performed.map(|known| known.situation).collect();
-    let is_strict = |program: &&Program| !known.iter().any(|situation| known::is_in(program, *situation));
+    let is_strict = |program: &&GeneratedApp| !known.iter().any(|situation| known::is_in(program, *situation));
     let strict = programs.iter().filter(is_strict).count();
     let pairs = programs.into_iter().zip(memory.into_iter().zip(served));
     let differs = pairs.filter(|(_, (memory, server))| memory != server);
-    let differences = differs.map(|(program, (memory, server))| Difference { program, memory, server }).collect();
+    let differences =
+        differs.map(|(program, (memory, server))| ProgramDifference { program, memory, server }).collect();
     Ok(Compared { differences, strict, known })
 }
 
@@ -144,13 +149,13 @@ fn lay_out() -> std::io::Result<TempDir> {
 
 /// Performs the programs in memory, behind the profile.
 async fn remember(
-    setup: &Setup,
+    setup: &DifferentialSetup,
     site: Site,
-    programs: &[Program],
+    programs: &[GeneratedApp],
     tell: &(dyn Fn(&str) + Sync),
 ) -> Result<Vec<Observed>, Error> {
     let profile = Arc::clone(&setup.profile);
-    let (python, _) = Python::launch(site, &Binding::default(), String::new(), profile, 1).await?;
+    let (python, _) = Python::launch(site, &ServiceFile::default(), String::new(), profile, 1).await?;
     let patience = patience(setup.server.software);
     let mut seen = Vec::new();
     for (number, program) in (0..).zip(programs) {
@@ -168,13 +173,13 @@ const PROGRESS: usize = 250;
 
 /// Performs the programs behind the real server.
 async fn serve(
-    setup: &Setup,
+    setup: &DifferentialSetup,
     site: Site,
-    programs: &[Program],
+    programs: &[GeneratedApp],
     tell: &(dyn Fn(&str) + Sync),
 ) -> Result<Vec<Observed>, Error> {
     let installation = Installation { site, server: setup.server.clone(), flags: Vec::new(), start_limit: START_LIMIT };
-    let served = Served::new(Server::run(installation).await?, &Binding::default(), String::new());
+    let served = Served::new(Server::run(installation).await?, &ServiceFile::default(), String::new());
     let patience = patience(setup.server.software);
     let catch_up = || {
         served.server().running();

@@ -6,27 +6,27 @@ use relapse_core::wire::close_code::CloseCode;
 
 /// One program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Program {
+pub struct GeneratedApp {
     /// The seed that it was drawn from.
     pub seed: u64,
     /// Its connections: one or two.
-    pub connections: Vec<Connection>,
+    pub connections: Vec<ProgramConnection>,
     /// The moves, in order. Nothing happens at the same time as something else.
     pub moves: Vec<Move>,
 }
 
 /// One connection of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Connection {
+pub struct ProgramConnection {
     /// The request of its client.
-    pub kind: Kind,
+    pub kind: ProgramRequest,
     /// The acts of the application on it. It waits before each segment until it is told to go on.
-    pub segments: Vec<Vec<Act>>,
+    pub segments: Vec<Vec<ProgramAction>>,
 }
 
 /// The request of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ProgramRequest {
     /// A WebSocket.
     Websocket(Offer),
     /// An answer.
@@ -49,9 +49,9 @@ pub enum Offer {
 
 /// One act of the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Act {
+pub struct ProgramAction {
     /// The fate of an exception.
-    pub exception: Fate,
+    pub exception: ExceptionFate,
     /// The call whose receive and send it uses.
     pub holder: Holder,
     /// The act itself.
@@ -60,7 +60,7 @@ pub struct Act {
 
 /// The fate of an exception that an act raises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum ExceptionFate {
     /// It ends the call.
     Escapes,
     /// The application catches it and goes on.
@@ -148,42 +148,45 @@ const CLOSE_CODES: [u16; 12] = [1000, 1001, 1003, 1005, 1006, 1008, 1011, 1012, 
 /// The codes that a client closes with.
 const CLIENT_CODES: [u16; 4] = [1000, 1001, 3000, 4321];
 
-impl Program {
+impl GeneratedApp {
     /// Draws a program. The same seed gives the same one.
-    pub fn draw(seed: u64) -> Program {
+    pub fn draw(seed: u64) -> GeneratedApp {
         let mut chance = fastrand::Rng::with_seed(seed);
         let count = if chance.u8(..100) < 25 { 2 } else { 1 };
-        let connections: Vec<Connection> =
-            (0..count).map(|number| Connection::draw(&mut chance, number, count)).collect();
+        let connections: Vec<ProgramConnection> =
+            (0..count).map(|number| ProgramConnection::draw(&mut chance, number, count)).collect();
         let moves = draw_moves(&mut chance, &connections);
-        Program { seed, connections, moves }
+        GeneratedApp { seed, connections, moves }
     }
 
     /// The query string that tells the application its acts on a connection.
     pub(super) fn query(&self, connection: usize) -> String {
         let segments = self.connections[connection].segments.iter().map(|acts| {
-            let acts: Vec<String> = acts.iter().map(Act::to_string).collect();
+            let acts: Vec<String> = acts.iter().map(ProgramAction::to_string).collect();
             acts.join(",")
         });
         format!("a={}", segments.collect::<Vec<_>>().join("/"))
     }
 }
 
-impl Connection {
-    fn draw(chance: &mut fastrand::Rng, number: usize, count: usize) -> Connection {
+impl ProgramConnection {
+    fn draw(chance: &mut fastrand::Rng, number: usize, count: usize) -> ProgramConnection {
         let kind = match chance.u8(..100) {
-            0..50 => Kind::Websocket(Offer::Nothing),
-            50..70 => Kind::Websocket(Offer::Chat),
-            70..85 => Kind::Http { body: None, at_once: 0 },
+            0..50 => ProgramRequest::Websocket(Offer::Nothing),
+            50..70 => ProgramRequest::Websocket(Offer::Chat),
+            70..85 => ProgramRequest::Http { body: None, at_once: 0 },
             _ => {
                 let body = 1 + chance.usize(..40);
-                Kind::Http { body: Some(body), at_once: if chance.bool() { body } else { chance.usize(..body) } }
+                ProgramRequest::Http {
+                    body: Some(body),
+                    at_once: if chance.bool() { body } else { chance.usize(..body) },
+                }
             }
         };
         // The second connection uses what the first one left.
         let reaches = number + 1 == count && count > 1;
-        let is_websocket = matches!(kind, Kind::Websocket(_));
-        let mut segments: Vec<Vec<Act>> = Vec::new();
+        let is_websocket = matches!(kind, ProgramRequest::Websocket(_));
+        let mut segments: Vec<Vec<ProgramAction>> = Vec::new();
         for segment in 0..1 + chance.usize(..4) {
             let mut acts = Vec::new();
             for position in 0..1 + chance.usize(..3) {
@@ -197,15 +200,15 @@ impl Connection {
                 let holder = if reaches && chance.u8(..100) < 50 { Holder::Other } else { Holder::Own };
                 let holder = if matches!(deed, Deed::Raise | Deed::Return | Deed::Wait) { Holder::Own } else { holder };
                 let is_caught = deed != Deed::Return && chance.u8(..100) < 55;
-                let exception = if is_caught { Fate::Caught } else { Fate::Escapes };
-                acts.push(Act { exception, holder, deed });
+                let exception = if is_caught { ExceptionFate::Caught } else { ExceptionFate::Escapes };
+                acts.push(ProgramAction { exception, holder, deed });
                 if matches!(deed, Deed::Return | Deed::Raise) {
                     break;
                 }
             }
             segments.push(acts);
         }
-        Connection { kind, segments }
+        ProgramConnection { kind, segments }
     }
 }
 
@@ -253,7 +256,7 @@ impl Deed {
 }
 
 /// The moves of every connection in its order, and those of two connections mixed.
-fn draw_moves(chance: &mut fastrand::Rng, connections: &[Connection]) -> Vec<Move> {
+fn draw_moves(chance: &mut fastrand::Rng, connections: &[ProgramConnection]) -> Vec<Move> {
     let mut queues: Vec<std::collections::VecDeque<Move>> = Vec::new();
     for (number, connection) in connections.iter().enumerate() {
         let mut moves = std::collections::VecDeque::from([Move::Open(number)]);
@@ -276,24 +279,24 @@ fn draw_moves(chance: &mut fastrand::Rng, connections: &[Connection]) -> Vec<Mov
     moves
 }
 
-fn draw_client(chance: &mut fastrand::Rng, number: usize, kind: Kind) -> Option<Move> {
+fn draw_client(chance: &mut fastrand::Rng, number: usize, kind: ProgramRequest) -> Option<Move> {
     match (kind, chance.u8(..100)) {
-        (Kind::Websocket(_), 0..25) => Some(Move::Text(number)),
-        (Kind::Websocket(_), 25..35) => Some(Move::Bytes(number)),
-        (Kind::Websocket(_), 35..50) => {
+        (ProgramRequest::Websocket(_), 0..25) => Some(Move::Text(number)),
+        (ProgramRequest::Websocket(_), 25..35) => Some(Move::Bytes(number)),
+        (ProgramRequest::Websocket(_), 35..50) => {
             let code = (chance.u8(..100) < 70).then(|| CloseCode(CLIENT_CODES[chance.usize(..CLIENT_CODES.len())]));
             Some(Move::Close(number, code))
         }
-        (Kind::Websocket(_), 50..62) => Some(Move::Leave(number)),
-        (Kind::Http { .. }, 0..45) => Some(Move::Rest(number)),
-        (Kind::Http { .. }, 45..70) => Some(Move::Leave(number)),
+        (ProgramRequest::Websocket(_), 50..62) => Some(Move::Leave(number)),
+        (ProgramRequest::Http { .. }, 0..45) => Some(Move::Rest(number)),
+        (ProgramRequest::Http { .. }, 45..70) => Some(Move::Leave(number)),
         _ => None,
     }
 }
 
-impl fmt::Display for Act {
+impl fmt::Display for ProgramAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.exception == Fate::Caught {
+        if self.exception == ExceptionFate::Caught {
             f.write_str("try.")?;
         }
         if self.holder == Holder::Other {
@@ -326,14 +329,16 @@ impl fmt::Display for Act {
     }
 }
 
-impl fmt::Display for Program {
+impl fmt::Display for GeneratedApp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, connection) in self.connections.iter().enumerate() {
             let kind = match connection.kind {
-                Kind::Websocket(Offer::Nothing) => "a WebSocket".to_owned(),
-                Kind::Websocket(Offer::Chat) => "a WebSocket that offers `chat`".to_owned(),
-                Kind::Http { body: None, .. } => "GET".to_owned(),
-                Kind::Http { body: Some(body), at_once } => format!("POST of {body} bytes, {at_once} with the head"),
+                ProgramRequest::Websocket(Offer::Nothing) => "a WebSocket".to_owned(),
+                ProgramRequest::Websocket(Offer::Chat) => "a WebSocket that offers `chat`".to_owned(),
+                ProgramRequest::Http { body: None, .. } => "GET".to_owned(),
+                ProgramRequest::Http { body: Some(body), at_once } => {
+                    format!("POST of {body} bytes, {at_once} with the head")
+                }
             };
             writeln!(f, "connection {}: {kind}", NAMES[number])?;
         }
@@ -350,7 +355,7 @@ impl fmt::Display for Program {
                 Move::Go(at) => {
                     let acts = &self.connections[*at].segments[done[*at]];
                     done[*at] += 1;
-                    let acts: Vec<String> = acts.iter().map(Act::to_string).collect();
+                    let acts: Vec<String> = acts.iter().map(ProgramAction::to_string).collect();
                     writeln!(f, "  app    {}: {}", NAMES[*at], acts.join(", "))?;
                 }
             }

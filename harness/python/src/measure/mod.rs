@@ -19,22 +19,22 @@ use crate::{
     served::Served,
 };
 use relapse::{
-    binding::Binding,
+    binding::ServiceFile,
     probe::{self, Script},
 };
 use relapse_core::{
     client::{
         credential::Credential,
-        step::{Act, Awaited, Client, Request, Step},
+        step::{Action, Awaited, ClientStrictness, Request, Step},
     },
-    error::{Blame, Error, Trouble},
+    error::{AppError, Blame, Error},
     fault::Fault,
     plan::Plan,
     record::transcript::Transcript,
 };
 use relapse_simulate::{
     clock::Clock,
-    profile::{Profile, Row},
+    profile::{Profile, ProfileRow},
     recorder::Recorder,
 };
 
@@ -70,7 +70,7 @@ impl Measurement {
     /// The rows in which a profile says something else: what it says, and what was measured.
     pub fn differences(&self, profile: &Profile) -> Vec<String> {
         let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
-        let differs = |row: &Row| {
+        let differs = |row: &ProfileRow| {
             let measured = self.rows.get(&(row.section, row.key))?;
             (!is_as_known(row, measured))
                 .then(|| format!("{}: {} is measured as {}", row.name(), shown(&row.value), shown(measured)))
@@ -82,17 +82,17 @@ impl Measurement {
 
     /// The names of the rows that were not measured.
     pub fn unmeasured(&self, like: &Profile) -> Vec<String> {
-        let is_missing = |row: &Row| !self.rows.contains_key(&(row.section, row.key));
-        like.rows().iter().filter(|row| is_missing(row)).map(Row::name).collect()
+        let is_missing = |row: &ProfileRow| !self.rows.contains_key(&(row.section, row.key));
+        like.rows().iter().filter(|row| is_missing(row)).map(ProfileRow::name).collect()
     }
 
     /// A profile's file. What was not measured is kept from what is known of that server, or left to be filled in; `like`
     /// is any profile.
     pub fn print(&self, name: &str, date: &str, known: Option<&Profile>, like: &Profile) -> String {
         let kept = known.map(Profile::rows);
-        let row = |at: usize, row: Row| match (self.rows.get(&(row.section, row.key)), &kept) {
+        let row = |at: usize, row: ProfileRow| match (self.rows.get(&(row.section, row.key)), &kept) {
             (Some(value), Some(kept)) if is_as_known(&kept[at], value) => (kept[at].clone(), true),
-            (Some(value), _) => (Row { value: value.clone(), ..row }, true),
+            (Some(value), _) => (ProfileRow { value: value.clone(), ..row }, true),
             (None, Some(kept)) => (kept[at].clone(), true),
             (None, None) => (row, false),
         };
@@ -126,7 +126,7 @@ const TIMES: [(&str, &str, i64); 3] = [
 const TIME_TOLERANCE_S: i64 = 5;
 
 /// Whether a row is measured as it is known.
-fn is_as_known(known: &Row, measured: &Option<String>) -> bool {
+fn is_as_known(known: &ProfileRow, measured: &Option<String>) -> bool {
     let number = |value: &Option<String>| value.as_ref()?.parse().ok().filter(|number: &i64| *number > 0);
     let time = TIMES.iter().find(|(section, key, _)| (*section, *key) == (known.section, known.key));
     let times = number(&known.value).zip(number(measured)).zip(time);
@@ -140,7 +140,7 @@ fn is_as_known(known: &Row, measured: &Option<String>) -> bool {
 /// # Errors
 /// When the server does not start, or does not serve.
 pub async fn measure(choice: &ServerChoice, python: &Path, slow: Slow) -> Result<Measurement, Error> {
-    let bench = Bench::set_up(choice, python).map_err(|error| Trouble {
+    let bench = Bench::set_up(choice, python).map_err(|error| AppError {
         message: format!("no temporary files can be written: {error}"),
         details: String::new(),
         blame: Blame::Setup,
@@ -184,7 +184,7 @@ impl Bench {
     }
 
     /// Starts the server.
-    async fn start(&self, flags: &[&str]) -> Result<Stage, Error> {
+    async fn start(&self, flags: &[&str]) -> Result<RunningServer, Error> {
         self.start_with(flags, &[], START_LIMIT).await
     }
 
@@ -194,7 +194,7 @@ impl Bench {
         flags: &[&str],
         environment: &[(&str, &str)],
         start_limit: Duration,
-    ) -> Result<Stage, Error> {
+    ) -> Result<RunningServer, Error> {
         let site = Site {
             app: "measured:app".to_owned(),
             factory: false,
@@ -211,12 +211,12 @@ impl Bench {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let installation = Installation { site, server: self.choice.clone(), flags, start_limit };
         let server = Server::run(installation).await?;
-        Ok(Stage { served: Served::new(server, &Binding::default(), String::new()) })
+        Ok(RunningServer { served: Served::new(server, &ServiceFile::default(), String::new()) })
     }
 }
 
 /// A server that runs, with what behaves as it is told.
-struct Stage {
+struct RunningServer {
     served: Served,
 }
 
@@ -224,9 +224,9 @@ struct Stage {
 #[derive(Debug, Clone)]
 struct Scene {
     /// The request, and whether it asks for a WebSocket.
-    opening: Act,
+    opening: Action,
     /// Its acts once the opening is answered.
-    then: Vec<Act>,
+    then: Vec<Action>,
     /// The faults on its way.
     faults: Vec<Fault>,
 }
@@ -234,17 +234,17 @@ struct Scene {
 impl Scene {
     /// A client that opens a WebSocket on an application with these acts, and waits.
     fn socket(path: &str) -> Scene {
-        Scene::opened(path, vec![Act::Wait(Awaited::Close)])
+        Scene::opened(path, vec![Action::Wait(Awaited::Close)])
     }
 
     /// A client that opens a WebSocket, and does something.
-    fn opened(path: &str, then: Vec<Act>) -> Scene {
-        Scene { opening: Act::Open(request(&format!("/ws{path}"))), then, faults: Vec::new() }
+    fn opened(path: &str, then: Vec<Action>) -> Scene {
+        Scene { opening: Action::Open(request(&format!("/ws{path}"))), then, faults: Vec::new() }
     }
 
     /// A plain request.
     fn plain(path: &str) -> Scene {
-        Scene { opening: Act::Request(request(path)), then: Vec::new(), faults: Vec::new() }
+        Scene { opening: Action::Request(request(path)), then: Vec::new(), faults: Vec::new() }
     }
 
     /// The same, with these faults on the way.
@@ -254,10 +254,10 @@ impl Scene {
 }
 
 fn request(path: &str) -> Request {
-    Request { credential: Credential::None, client: Client::Library, ..Request::standard("GET", path) }
+    Request { credential: Credential::None, client: ClientStrictness::Library, ..Request::standard("GET", path) }
 }
 
-impl Stage {
+impl RunningServer {
     fn server(&self) -> &Server {
         self.served.server()
     }
@@ -269,12 +269,12 @@ impl Stage {
 
     /// Performs a scene whose steps may take this long.
     async fn perform_within(&self, scene: &Scene, limit: Duration) -> Result<Transcript, Error> {
-        let step = |act: &Act| Step::new(act.clone(), limit);
+        let step = |act: &Action| Step::new(act.clone(), limit);
         let steps: Vec<Step> = std::iter::once(&scene.opening).chain(&scene.then).map(step).collect();
         let recorder = Recorder::new(Plan { seed: 1, faults: scene.faults.clone() });
         probe::perform(Script::of_one(&steps), &recorder, &self.served).await?;
         let stays = match &scene.opening {
-            Act::Open(request) | Act::Request(request) => request.path.ends_with(b"/stay"),
+            Action::Open(request) | Action::Request(request) => request.path.ends_with(b"/stay"),
             _ => false,
         };
         Ok(self.close(&recorder, stays).await)
@@ -302,11 +302,11 @@ impl Stage {
 
 #[cfg(test)]
 mod tests {
-    use super::{Row, is_as_known};
+    use super::{ProfileRow, is_as_known};
 
     #[test]
     fn a_time_is_measured_as_near_as_a_server_keeps_it() {
-        let known = |section, key, value: &str| Row { section, key, value: Some(value.to_owned()) };
+        let known = |section, key, value: &str| ProfileRow { section, key, value: Some(value.to_owned()) };
         let interval = known("keepalive", "ping_interval_ms", "20000");
         for (measured, expected) in [("20000", true), ("22000", true), ("26000", false), ("0", false)] {
             assert_eq!(is_as_known(&interval, &Some(measured.to_owned())), expected, "{measured}");

@@ -8,17 +8,17 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Bench, LOOK_AGAIN, PATIENCE, Scene, Stage, request,
+    Bench, LOOK_AGAIN, PATIENCE, RunningServer, Scene, request,
     seen::{answer, answer_header, close, close_effect, effect, head, message, raised, reception, told},
 };
-use crate::process::Software;
+use crate::process::ServerSoftware;
 use relapse::{discover::read_edge_fault, probe};
 use relapse_core::{
     asgi::exception::Exception,
-    client::step::{Act, Request},
+    client::step::{Action, Request},
     error::Error,
     plan::Plan,
-    record::transcript::{Event, Party, Transcript, What},
+    record::transcript::{Actor, Event, EventKind, Transcript},
     wire::{
         close_code::CloseCode,
         frame::{Frame, Length, Opcode},
@@ -26,8 +26,8 @@ use relapse_core::{
 };
 use relapse_simulate::{
     profile::{
-        Answer, CloseCodes, CloseEcho, CloseReason, Connects, Denial, Effect, LengthCheck, Start, Stop, Strictness,
-        TextCheck, WithoutLength, Written,
+        CloseCodes, CloseEcho, CloseReason, Connects, Denial, Effect, LengthCheck, ProfileValue, RefusalAnswer, Start,
+        StopFate, Strictness, TextCheck, WithoutLength,
     },
     recorder::Recorder,
 };
@@ -40,7 +40,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    fn put(&mut self, section: &'static str, key: &'static str, value: &impl Written) {
+    fn put(&mut self, section: &'static str, key: &'static str, value: &impl ProfileValue) {
         self.rows.insert((section, key), value.written());
     }
 }
@@ -89,15 +89,16 @@ pub(super) async fn slow(bench: &Bench) -> Result<Rows, Error> {
 /// Measures how a server with its default settings treats a client that answers no ping.
 async fn pings(bench: &Bench) -> Result<Rows, Error> {
     let stage = bench.start(&[]).await?;
-    let deaf = Scene::opened("/receive/accept/wait", vec![Act::Deafen]);
+    let deaf = Scene::opened("/receive/accept/wait", vec![Action::Deafen]);
     let transcript = stage.perform_within(&deaf, LONG_WATCH).await?;
-    let at =
-        |is_it: &dyn Fn(&What) -> bool| transcript.events.iter().find(|event| is_it(&event.what)).map(|event| event.at);
-    let opened = at(&|what| matches!(what, What::ResponseSeen(_)));
-    let pinged = at(&|what| matches!(what, What::FrameSeen(frame) if frame.opcode == Opcode::Ping));
+    let at = |is_it: &dyn Fn(&EventKind) -> bool| {
+        transcript.events.iter().find(|event| is_it(&event.what)).map(|event| event.at)
+    };
+    let opened = at(&|what| matches!(what, EventKind::ResponseSeen(_)));
+    let pinged = at(&|what| matches!(what, EventKind::FrameSeen(frame) if frame.opcode == Opcode::Ping));
     let ended = at(&|what| match what {
-        What::FrameSeen(frame) => frame.opcode == Opcode::Close,
-        What::EndSeen => true,
+        EventKind::FrameSeen(frame) => frame.opcode == Opcode::Close,
+        EventKind::EndSeen => true,
         _ => false,
     });
     let between = |from: Option<Duration>, to: Option<Duration>| {
@@ -122,10 +123,10 @@ async fn starts(bench: &Bench) -> Result<Rows, Error> {
 }
 
 /// Measures the contents of scopes, and of the lifespan's.
-async fn scope(stage: &Stage) -> Result<Rows, Error> {
+async fn scope(stage: &RunningServer) -> Result<Rows, Error> {
     let mut rows = Rows::default();
     let scenes =
-        [Scene::opened("/receive/accept/scope/wait", vec![Act::Close(CloseCode::NORMAL)]), Scene::plain("/scope")];
+        [Scene::opened("/receive/accept/scope/wait", vec![Action::Close(CloseCode::NORMAL)]), Scene::plain("/scope")];
     let [websocket, http] = stage.each(scenes).await?;
     let read = |transcript| serde_json::from_slice(message(transcript).unwrap_or_default()).unwrap_or_default();
     let (websocket, plain): (serde_json::Value, serde_json::Value) = (read(&websocket), read(&http));
@@ -143,11 +144,11 @@ async fn scope(stage: &Stage) -> Result<Rows, Error> {
 }
 
 /// How upgrades are received.
-async fn handshake(stage: &Stage) -> Result<Rows, Error> {
+async fn handshake(stage: &RunningServer) -> Result<Rows, Error> {
     let asked = |change: &dyn Fn(&mut Request)| {
         let mut asked = request("/ws/receive/accept/wait");
         change(&mut asked);
-        Scene { opening: Act::Open(asked), then: vec![Act::Leave], faults: Vec::new() }
+        Scene { opening: Action::Open(asked), then: vec![Action::Leave], faults: Vec::new() }
     };
     let without = |name: &str| asked(&|request| request.without.push(name.to_owned()));
     let with = |name: &'static str, value: &'static str| {
@@ -179,7 +180,7 @@ async fn handshake(stage: &Stage) -> Result<Rows, Error> {
 }
 
 /// Measures how the server treats an upgrade that is not accepted.
-async fn before_accept(stage: &Stage) -> Result<Rows, Error> {
+async fn before_accept(stage: &RunningServer) -> Result<Rows, Error> {
     let alone = ["/raise", "", "/close-4401", "/deny-401"].map(|acts| Scene::socket(&format!("/receive{acts}")));
     let tried = |act: &str| {
         [format!("/receive/try-{act}/stay"), format!("/receive/{act}/stay")].map(|path| Scene::socket(&path))
@@ -203,7 +204,7 @@ async fn before_accept(stage: &Stage) -> Result<Rows, Error> {
         let effect = match effect(&caught, &escaped, &answer(&raises)) {
             _ if is_opened => Effect::Ignored,
             // An accept that never reaches the client counts as no accept.
-            Effect::Ignored if key == "unoffered_subprotocol" => Effect::Answers(Answer::Hang),
+            Effect::Ignored if key == "unoffered_subprotocol" => Effect::Answers(RefusalAnswer::Hang),
             effect => effect,
         };
         rows.put("before_accept", key, &effect);
@@ -216,7 +217,7 @@ const CODES: [u16; 16] =
     [1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1011, 1012, 1014, 1015, 2999, 3000, 4000, 4999];
 
 /// Measures how the server treats an accepted WebSocket.
-async fn after_accept(stage: &Stage) -> Result<Rows, Error> {
+async fn after_accept(stage: &RunningServer) -> Result<Rows, Error> {
     let on_open = |act: &str| {
         [format!("/receive/accept/try-{act}/stay"), format!("/receive/accept/{act}/stay")]
             .map(|path| Scene::socket(&path))
@@ -270,16 +271,16 @@ async fn after_accept(stage: &Stage) -> Result<Rows, Error> {
 }
 
 /// Measures how the application learns of the client's end.
-async fn disconnect(stage: &Stage) -> Result<Rows, Error> {
+async fn disconnect(stage: &RunningServer) -> Result<Rows, Error> {
     let empty = read_edge_fault("replace_frame direction=to-server opcode=close payload=''")?;
     let wait = "/receive/accept/wait";
     let scenes = [
-        Scene::opened(wait, vec![Act::Close(CloseCode(4321))]),
-        Scene::opened(wait, vec![Act::Close(CloseCode::NORMAL)]).under(vec![empty]),
-        Scene::opened(wait, vec![Act::Leave]),
+        Scene::opened(wait, vec![Action::Close(CloseCode(4321))]),
+        Scene::opened(wait, vec![Action::Close(CloseCode::NORMAL)]).under(vec![empty]),
+        Scene::opened(wait, vec![Action::Leave]),
         Scene::socket("/receive/accept/close-4001/wait"),
         // It has not been told yet.
-        Scene::opened("/receive/accept/sleep-500/try-send", vec![Act::Leave]),
+        Scene::opened("/receive/accept/sleep-500/try-send", vec![Action::Leave]),
     ];
     let [with_code, without_code, without_frame, own, send] = stage.each(scenes).await?;
     let mut rows = Rows::default();
@@ -302,7 +303,7 @@ async fn disconnect(stage: &Stage) -> Result<Rows, Error> {
 
 /// Measures plain requests, on a server of their own: daphne may not notice any more that an application failed once a
 /// WebSocket's did.
-async fn http(stage: &Stage) -> Result<Rows, Error> {
+async fn http(stage: &RunningServer) -> Result<Rows, Error> {
     let paths = [
         "/receive/raise",
         "/receive",
@@ -340,7 +341,7 @@ fn frame(opcode: u8, is_final: bool, payload: impl Into<Bytes>, length: Length) 
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// Measures how the server treats a client that breaks RFC 6455.
-async fn violation(stage: &Stage) -> Result<Rows, Error> {
+async fn violation(stage: &RunningServer) -> Result<Rows, Error> {
     let code = |code: u16| code.to_be_bytes().to_vec();
     let long = Length::Claimed((MESSAGE_BYTES_MAX + 1) as u64);
     let inside = [frame(1, false, "a", Length::Shortest), frame(8, true, code(1000), Length::Shortest)].concat();
@@ -358,17 +359,17 @@ async fn violation(stage: &Stage) -> Result<Rows, Error> {
     let protocol = protocol?;
     // A reason says which rule was broken, so that it is another one each time.
     let breach = |transcript: &Transcript| match answer(transcript) {
-        Answer::Close { code, .. } => Answer::Close { code, reason: String::new() },
+        RefusalAnswer::Close { code, .. } => RefusalAnswer::Close { code, reason: String::new() },
         other => other,
     };
     rows.put("violation", "protocol", &breach(&protocol));
     rows.put("violation", "close_code", &breach(&close_code?));
     rows.put("violation", "payload", &breach(&payload?));
-    let is_at_once = answer(&text?) != Answer::Hang;
+    let is_at_once = answer(&text?) != RefusalAnswer::Hang;
     rows.put("violation", "text", &if is_at_once { TextCheck::AtOnce } else { TextCheck::WhenWhole });
     let announced = breach(&big?);
     let (check, too_big) = match announced {
-        Answer::Hang => {
+        RefusalAnswer::Hang => {
             let whole = frame(1, true, vec![b'x'; MESSAGE_BYTES_MAX + 1], Length::Shortest);
             (LengthCheck::Received, breach(&stage.write(whole).await?))
         }
@@ -377,7 +378,7 @@ async fn violation(stage: &Stage) -> Result<Rows, Error> {
     rows.put("violation", "too_big", &too_big);
     rows.put("violation", "length", &check);
     let mut refuses = Vec::new();
-    if answer(&length?) != Answer::Hang {
+    if answer(&length?) != RefusalAnswer::Hang {
         refuses.push(Strictness::LongLength);
     }
     // A close that is taken is answered with its code, or with 1000.
@@ -396,13 +397,13 @@ async fn violation(stage: &Stage) -> Result<Rows, Error> {
     Ok(rows)
 }
 
-impl Stage {
+impl RunningServer {
     /// Opens a WebSocket, writes something, and reads until the end.
     async fn write(&self, bytes: Vec<u8>) -> Result<Transcript, Error> {
         let recorder = Recorder::new(Plan { seed: 1, faults: Vec::new() });
         let opened = probe::open(&request("/ws/receive/accept/wait"), PATIENCE, &recorder, &self.served).await?;
         let scribe = recorder.scribe(0);
-        let record = |what: What| scribe.record(Party::Probe, what);
+        let record = |what: EventKind| scribe.record(Actor::Probe, what);
         if let Some(mut wire) = opened {
             wire.outgoing.extend_from_slice(&bytes);
             let read = async {
@@ -410,19 +411,19 @@ impl Stage {
                     match Frame::decode(&mut wire.incoming, probe::PAYLOAD_BYTES_MAX) {
                         Ok(Some(frame)) => {
                             let is_close = frame.opcode == Opcode::Close;
-                            record(What::FrameSeen(frame));
+                            record(EventKind::FrameSeen(frame));
                             if is_close {
                                 return;
                             }
                         }
-                        Ok(None) if wire.has_ended() => return record(What::EndSeen),
+                        Ok(None) if wire.has_ended() => return record(EventKind::EndSeen),
                         Ok(None) => drop(wire.progress().await),
-                        Err(error) => return record(What::BadFrameSeen(error)),
+                        Err(error) => return record(EventKind::BadFrameSeen(error)),
                     }
                 }
             };
             if timeout(PATIENCE, read).await.is_err() {
-                record(What::DeadlinePassed { waiting_for: "the end".to_owned(), limit: PATIENCE });
+                record(EventKind::DeadlinePassed { waiting_for: "the end".to_owned(), limit: PATIENCE });
             }
         }
         Ok(self.close(&recorder, false).await)
@@ -430,29 +431,29 @@ impl Stage {
 }
 
 /// The options that make a server ping often; empty for one that never pings.
-fn asks_often(software: Software) -> &'static [&'static str] {
+fn asks_often(software: ServerSoftware) -> &'static [&'static str] {
     match software {
-        Software::Uvicorn => &["--ws-ping-interval", "0.2", "--ws-ping-timeout", "0.2"],
-        Software::Daphne => &["--ping-interval", "1", "--ping-timeout", "1"],
-        Software::Hypercorn => &["--websocket-ping-interval", "1"],
-        Software::Granian => &[],
+        ServerSoftware::Uvicorn => &["--ws-ping-interval", "0.2", "--ws-ping-timeout", "0.2"],
+        ServerSoftware::Daphne => &["--ping-interval", "1", "--ping-timeout", "1"],
+        ServerSoftware::Hypercorn => &["--websocket-ping-interval", "1"],
+        ServerSoftware::Granian => &[],
     }
 }
 
 /// Measures how the server treats a client that answers no ping, if it can be told to ping often.
-async fn keepalive(stage: Option<&Stage>) -> Result<Rows, Error> {
+async fn keepalive(stage: Option<&RunningServer>) -> Result<Rows, Error> {
     let mut rows = Rows::default();
     let Some(stage) = stage else { return Ok(rows) };
-    let deaf = stage.perform(&Scene::opened("/receive/accept/wait", vec![Act::Deafen])).await?;
-    let is_ping = |event: &Event| matches!(&event.what, What::FrameSeen(frame) if frame.opcode == Opcode::Ping);
+    let deaf = stage.perform(&Scene::opened("/receive/accept/wait", vec![Action::Deafen])).await?;
+    let is_ping = |event: &Event| matches!(&event.what, EventKind::FrameSeen(frame) if frame.opcode == Opcode::Ping);
     if !deaf.events.iter().any(is_ping) {
         rows.put("keepalive", "ping_interval_ms", &0_u64);
     }
-    if answer(&deaf) == Answer::Hang {
+    if answer(&deaf) == RefusalAnswer::Hang {
         rows.put("keepalive", "pong_timeout_ms", &0_u64);
     }
     rows.put("keepalive", "expired", &answer(&deaf));
-    if let Some(code) = told(&deaf).filter(|_| answer(&deaf) != Answer::Hang) {
+    if let Some(code) = told(&deaf).filter(|_| answer(&deaf) != RefusalAnswer::Hang) {
         rows.put("keepalive", "application_sees", &code);
     }
     Ok(rows)
@@ -470,7 +471,7 @@ const SETTLING: Duration = Duration::from_millis(100);
 
 /// Measures the end of all clients when the server is told to stop: of sessions, and on another server of unanswered
 /// requests.
-async fn shutdown(sessions: &Stage, unanswered: &Stage) -> Result<Rows, Error> {
+async fn shutdown(sessions: &RunningServer, unanswered: &RunningServer) -> Result<Rows, Error> {
     let open = ["/wait", "/sleep-1500/send/wait"].map(|acts| Scene::socket(&format!("/receive/accept{acts}")));
     let pending = [
         Scene::socket("/receive/wait/try-accept/stay"),
@@ -481,7 +482,7 @@ async fn shutdown(sessions: &Stage, unanswered: &Stage) -> Result<Rows, Error> {
     let (([open, session], _, cancelled), ([pending, early, request], connects, _)) = (sessions?, unanswered?);
     let mut rows = Rows::default();
     let mut put = |key, transcript: &Transcript, goes_on: bool| {
-        rows.put("shutdown", key, &if goes_on { Stop::GoesOn } else { Stop::Answers(answer(transcript)) });
+        rows.put("shutdown", key, &if goes_on { StopFate::GoesOn } else { StopFate::Answers(answer(transcript)) });
     };
     put("open", &open, message(&session).is_some());
     put("pending", &early, head(&early).is_some_and(|head| head.status == 101));
@@ -506,7 +507,7 @@ async fn shutdown(sessions: &Stage, unanswered: &Stage) -> Result<Rows, Error> {
 /// Stops a server while these go on, and, where it is watched, a session that never ends: what became of them, what meets a
 /// client that comes then, and after how long that session's call was cancelled.
 async fn stop_with<const N: usize>(
-    stage: &Stage,
+    stage: &RunningServer,
     scenes: [Scene; N],
     is_watched: bool,
 ) -> Result<([Transcript; N], Connects, Option<Duration>), Error> {
@@ -533,7 +534,7 @@ async fn stop_with<const N: usize>(
             transcript
                 .events
                 .iter()
-                .any(|event| matches!(&event.what, What::Raised(raised) if raised.is_cancellation()))
+                .any(|event| matches!(&event.what, EventKind::Raised(raised) if raised.is_cancellation()))
         };
         let mut seen = Transcript::default();
         while is_watched && !cancelled(&seen) && start.elapsed() < GRACE_WATCHED {

@@ -6,19 +6,19 @@ use relapse_core::{
         exception::Exception,
         scope::ScopeType,
     },
-    record::transcript::{BodyEnd, Transcript, What},
+    record::transcript::{BodyEnd, EventKind, Transcript},
     wire::{
         close_code::CloseCode,
         frame::Opcode,
         head::{ResponseHead, header},
     },
 };
-use relapse_simulate::profile::{Answer, Effect, Reception};
+use relapse_simulate::profile::{Effect, Reception, RefusalAnswer};
 
 /// The head of the answer.
 pub(super) fn head(transcript: &Transcript) -> Option<&ResponseHead> {
     transcript.events.iter().find_map(|event| match &event.what {
-        What::ResponseSeen(head) => Some(head),
+        EventKind::ResponseSeen(head) => Some(head),
         _ => None,
     })
 }
@@ -30,37 +30,37 @@ pub(super) fn answer_header<'a>(transcript: &'a Transcript, name: &str) -> Optio
 
 /// The close frame that came in time, whatever stands in it. One that comes later answers the client's own.
 pub(super) fn close(transcript: &Transcript) -> Option<(Option<CloseCode>, String)> {
-    let in_time = transcript.events.iter().take_while(|event| !matches!(event.what, What::DeadlinePassed { .. }));
+    let in_time = transcript.events.iter().take_while(|event| !matches!(event.what, EventKind::DeadlinePassed { .. }));
     in_time.into_iter().find_map(|event| match &event.what {
-        What::FrameSeen(frame) if frame.opcode == Opcode::Close => Some(frame.close_parts()),
+        EventKind::FrameSeen(frame) if frame.opcode == Opcode::Close => Some(frame.close_parts()),
         _ => None,
     })
 }
 
 /// The client's final answer: a close, an HTTP response, or a hang.
-pub(super) fn answer(transcript: &Transcript) -> Answer {
+pub(super) fn answer(transcript: &Transcript) -> RefusalAnswer {
     if let Some((code, reason)) = close(transcript) {
-        return Answer::Close { code, reason };
+        return RefusalAnswer::Close { code, reason };
     }
-    let has = |wanted: fn(&What) -> bool| transcript.events.iter().any(|event| wanted(&event.what));
+    let has = |wanted: fn(&EventKind) -> bool| transcript.events.iter().any(|event| wanted(&event.what));
     let body = transcript.events.iter().find_map(|event| match &event.what {
-        What::BodySeen { body, end: BodyEnd::Complete | BodyEnd::None } => Some(body),
+        EventKind::BodySeen { body, end: BodyEnd::Complete | BodyEnd::None } => Some(body),
         _ => None,
     });
     match (head(transcript), body) {
-        (Some(head), Some(body)) => Answer::Http {
+        (Some(head), Some(body)) => RefusalAnswer::Http {
             status: head.status,
             content_type: answer_header(transcript, "content-type").unwrap_or_default().to_owned(),
             body: String::from_utf8_lossy(body).into_owned(),
         },
-        _ if has(|what| matches!(what, What::DeadlinePassed { .. })) => Answer::Hang,
-        _ => Answer::Drop,
+        _ if has(|what| matches!(what, EventKind::DeadlinePassed { .. })) => RefusalAnswer::Hang,
+        _ => RefusalAnswer::Drop,
     }
 }
 
 /// How an upgrade was received.
 pub(super) fn reception(transcript: &Transcript) -> Reception {
-    let is_plain = |what: &What| matches!(what, What::Called { kind: ScopeType::Http, .. });
+    let is_plain = |what: &EventKind| matches!(what, EventKind::Called { kind: ScopeType::Http, .. });
     if transcript.events.iter().any(|event| is_plain(&event.what)) {
         return Reception::Http;
     }
@@ -76,9 +76,9 @@ pub(super) fn raised(transcript: &Transcript) -> Option<Exception> {
     let mut found = None;
     for event in &transcript.events {
         match &event.what {
-            What::Sent(Outbound::WebsocketClose { code, .. }) => found = Some((code.to_string(), "{code}", None)),
-            What::Sent(sent) => found = Some((sent.name(ScopeType::Websocket).to_owned(), "{type}", None)),
-            What::CallRaised(exception) => {
+            EventKind::Sent(Outbound::WebsocketClose { code, .. }) => found = Some((code.to_string(), "{code}", None)),
+            EventKind::Sent(sent) => found = Some((sent.name(ScopeType::Websocket).to_owned(), "{type}", None)),
+            EventKind::CallRaised(exception) => {
                 if let Some((.., raised)) = &mut found {
                     raised.get_or_insert_with(|| exception.clone());
                 }
@@ -92,17 +92,17 @@ pub(super) fn raised(transcript: &Transcript) -> Option<Exception> {
 
 /// The effect of the application's last event. In `caught` the application catches the exception and stays; in
 /// `escaped` it lets it through. `crashed` is the answer to any other exception.
-pub(super) fn effect(caught: &Transcript, escaped: &Transcript, crashed: &Answer) -> Effect {
+pub(super) fn effect(caught: &Transcript, escaped: &Transcript, crashed: &RefusalAnswer) -> Effect {
     let seen = answer(caught);
     let Some(exception) = raised(caught) else {
         return match seen {
-            Answer::Hang => Effect::Ignored,
+            RefusalAnswer::Hang => Effect::Ignored,
             answer => Effect::Answers(answer),
         };
     };
     let then = match (seen, answer(escaped)) {
         // `None` if the client sees the same as after any other exception.
-        (Answer::Hang, escaped) => Some(escaped).filter(|escaped| escaped != crashed),
+        (RefusalAnswer::Hang, escaped) => Some(escaped).filter(|escaped| escaped != crashed),
         (answer, _) => Some(answer),
     };
     Effect::Raises { exception, then }
@@ -112,10 +112,10 @@ pub(super) fn effect(caught: &Transcript, escaped: &Transcript, crashed: &Answer
 pub(super) fn close_effect(
     caught: &Transcript,
     escaped: &Transcript,
-    crashed: &Answer,
+    crashed: &RefusalAnswer,
     (code, length): (u16, usize),
 ) -> Effect {
-    let has_bad_frame = caught.events.iter().any(|event| matches!(event.what, What::BadFrameSeen(_)));
+    let has_bad_frame = caught.events.iter().any(|event| matches!(event.what, EventKind::BadFrameSeen(_)));
     match close(caught) {
         _ if raised(caught).is_some() => effect(caught, escaped, crashed),
         // It went out as it is, as far as reasons do, or as no client may take it.
@@ -130,9 +130,9 @@ pub(super) fn close_effect(
 
 /// The code of the disconnect that the application was told of while the client waited.
 pub(super) fn told(transcript: &Transcript) -> Option<u16> {
-    let in_time = transcript.events.iter().take_while(|event| !matches!(event.what, What::DeadlinePassed { .. }));
+    let in_time = transcript.events.iter().take_while(|event| !matches!(event.what, EventKind::DeadlinePassed { .. }));
     in_time.into_iter().find_map(|event| match &event.what {
-        What::Received(Inbound::WebsocketDisconnect { code, .. }) => *code,
+        EventKind::Received(Inbound::WebsocketDisconnect { code, .. }) => *code,
         _ => None,
     })
 }
@@ -140,8 +140,8 @@ pub(super) fn told(transcript: &Transcript) -> Option<u16> {
 /// The text message that came.
 pub(super) fn message(transcript: &Transcript) -> Option<&[u8]> {
     transcript.events.iter().find_map(|event| match &event.what {
-        What::FrameSeen(frame) if frame.opcode == Opcode::Text => Some(frame.payload.as_ref()),
-        What::BodySeen { body, .. } => Some(body.as_ref()),
+        EventKind::FrameSeen(frame) if frame.opcode == Opcode::Text => Some(frame.payload.as_ref()),
+        EventKind::BodySeen { body, .. } => Some(body.as_ref()),
         _ => None,
     })
 }

@@ -28,7 +28,7 @@ use relapse_core::{
         exception::{CodePlace, Exception},
         value::Value,
     },
-    error::{Blame, Trouble},
+    error::{AppError, Blame},
     record::transcript::KEPT_LOOP,
 };
 use relapse_simulate::{
@@ -129,14 +129,14 @@ pub(super) enum Happening {
     /// It logged something: level as Python numbers it, and the text.
     Logged(i64, String),
     /// The interpreter is gone.
-    Died(Trouble),
+    Died(AppError),
 }
 
 /// A running interpreter.
 #[derive(Debug)]
 pub struct Interpreter {
     pipes: Mutex<Pipes>,
-    calls: Arc<Mutex<Calls>>,
+    calls: Arc<Mutex<RunningCalls>>,
     group: Arc<Mutex<Group>>,
     clock: Clock,
     blocked_limit: Duration,
@@ -165,7 +165,7 @@ struct Ear {
 
 /// The calls that run, and what is known of their interpreter.
 #[derive(Debug, Default)]
-struct Calls {
+struct RunningCalls {
     running: BTreeMap<i64, mpsc::UnboundedSender<Happening>>,
     /// Calls that are over, and that something of the application can still send and receive with.
     kept: BTreeSet<i64>,
@@ -174,7 +174,7 @@ struct Calls {
     next: i64,
     /// Where the application's own code is.
     directory: PathBuf,
-    died: Option<Trouble>,
+    died: Option<AppError>,
     /// Threads and sockets that virtual time does not wait for.
     notes: Vec<Note>,
     /// Since when an answer is owed, on the real clock.
@@ -188,7 +188,7 @@ impl Interpreter {
     ///
     /// # Errors
     /// Says why it cannot be loaded, and what to do.
-    pub fn start(site: &Site, seed: u64) -> Result<(Interpreter, Introduction), Trouble> {
+    pub fn start(site: &Site, seed: u64) -> Result<(Interpreter, Introduction), AppError> {
         if site.clock == Clock::Virtual {
             super::core::share();
         }
@@ -224,10 +224,14 @@ impl Interpreter {
             let limit = site.start_limit.as_secs_f64();
             let message = format!("the import of {} took longer than {limit} s; --start-limit gives it more", site.app);
             let blame = if late { Blame::App } else { trouble.blame };
-            Trouble { message: if late { message } else { trouble.message }, details: trouble.details, blame }
+            AppError { message: if late { message } else { trouble.message }, details: trouble.details, blame }
         })?;
         let introduction = introduction(&introduced)?;
-        let calls = Arc::new(Mutex::new(Calls { next: 1, directory: site.directory.clone(), ..Calls::default() }));
+        let calls = Arc::new(Mutex::new(RunningCalls {
+            next: 1,
+            directory: site.directory.clone(),
+            ..RunningCalls::default()
+        }));
         let ear = match site.clock {
             Clock::Virtual => Some(ear),
             Clock::Real => {
@@ -342,7 +346,7 @@ impl Interpreter {
     }
 
     /// Why it is gone, if it is.
-    pub fn trouble(&self) -> Option<Trouble> {
+    pub fn trouble(&self) -> Option<AppError> {
         lock(&self.calls).died.clone()
     }
 
@@ -387,7 +391,7 @@ fn say(to: &mut ChildStdin, message: &Value) -> std::io::Result<()> {
 }
 
 /// Passes on what an interpreter tells whenever it does, on the real clock, until it ends.
-fn listen(mut ear: Ear, calls: &Mutex<Calls>, blocked_limit: Duration) {
+fn listen(mut ear: Ear, calls: &Mutex<RunningCalls>, blocked_limit: Duration) {
     loop {
         if ear.from.buffer().is_empty() && !is_readable(ear.from.get_ref(), LOOK_EVERY) {
             let is_stuck = lock(calls).owed.is_some_and(|since| since.elapsed() > blocked_limit);
@@ -409,7 +413,7 @@ fn listen(mut ear: Ear, calls: &Mutex<Calls>, blocked_limit: Duration) {
 
 impl Ear {
     /// Waits for one answer. Work in threads may take longer than the limit: signs of life come meanwhile.
-    fn hear(&mut self, limit: Duration) -> Result<Value, Trouble> {
+    fn hear(&mut self, limit: Duration) -> Result<Value, AppError> {
         loop {
             match self.hear_one(limit)? {
                 Value::None => {}
@@ -419,24 +423,24 @@ impl Ear {
     }
 
     /// Waits for one message.
-    fn hear_one(&mut self, limit: Duration) -> Result<Value, Trouble> {
+    fn hear_one(&mut self, limit: Duration) -> Result<Value, AppError> {
         let mut head = [0; 4];
         self.read(&mut head, limit)?;
         let length = u32::from_le_bytes(head) as usize;
         if length > ANSWER_BYTES_MAX {
             let message = format!("it answered {length} bytes at once");
-            return Err(Trouble { message, details: self.printed.last(), blame: Blame::App });
+            return Err(AppError { message, details: self.printed.last(), blame: Blame::App });
         }
         let mut answer = vec![0; length];
         self.read(&mut answer, limit)?;
-        marshal::read(&answer).map_err(|why| Trouble {
+        marshal::read(&answer).map_err(|why| AppError {
             message: format!("its answer cannot be read: {why}"),
             details: self.printed.last(),
             blame: Blame::App,
         })
     }
 
-    fn read(&mut self, into: &mut [u8], limit: Duration) -> Result<(), Trouble> {
+    fn read(&mut self, into: &mut [u8], limit: Duration) -> Result<(), AppError> {
         let mut filled = 0;
         while filled < into.len() {
             if self.from.buffer().is_empty() && !is_readable(self.from.get_ref(), limit) {
@@ -453,7 +457,7 @@ impl Ear {
     }
 
     /// It did not answer: where it is stuck, as far as it tells, and its end.
-    fn stuck(&mut self, limit: Duration) -> Trouble {
+    fn stuck(&mut self, limit: Duration) -> AppError {
         lock(&self.group).signal(Signal::USR1);
         let _ = is_readable(self.from.get_ref(), LAST_WORDS_LIMIT);
         let _ = lock(&self.group).end();
@@ -461,23 +465,23 @@ impl Ear {
         let said = self.printed.last();
         let frames: Vec<&str> = said.lines().filter(|line| !line.starts_with("  File \"<string>\"")).collect();
         let message = stuck(limit, printed_place(&frames, &self.directory));
-        Trouble { message, details: frames.join("\n"), blame: Blame::App }
+        AppError { message, details: frames.join("\n"), blame: Blame::App }
     }
 
-    fn gone(&mut self) -> Trouble {
+    fn gone(&mut self) -> AppError {
         let how = lock(&self.group).end().map_or_else(|error| error.to_string(), |status| status.to_string());
-        Trouble { message: format!("the interpreter ended: {how}"), details: self.printed.last(), blame: Blame::App }
+        AppError { message: format!("the interpreter ended: {how}"), details: self.printed.last(), blame: Blame::App }
     }
 }
 
-impl Calls {
+impl RunningCalls {
     /// Passes on an answer; when the next timer is to fire.
-    fn take(&mut self, answer: Result<Value, Trouble>) -> Option<u64> {
+    fn take(&mut self, answer: Result<Value, AppError>) -> Option<u64> {
         let answer = answer.and_then(|answer| match answer {
             Value::List(parts) => Ok(parts),
             other => {
                 let message = format!("the interpreter answered a {}", other.type_name());
-                Err(Trouble { message, details: String::new(), blame: Blame::Setup })
+                Err(AppError { message, details: String::new(), blame: Blame::Setup })
             }
         });
         let mut parts = match answer {
@@ -498,7 +502,7 @@ impl Calls {
         next.filter(|_| self.died.is_none())
     }
 
-    fn die(&mut self, trouble: Trouble) {
+    fn die(&mut self, trouble: AppError) {
         self.tell_of_death(&trouble);
         self.died = Some(trouble);
         // Nothing waits for it any more.
@@ -510,7 +514,7 @@ impl Calls {
         self.event_loop.send_modify(|seen| *seen = EventLoop { state: LoopState::Runs, turns: seen.turns + 1 });
     }
 
-    fn tell_of_death(&mut self, trouble: &Trouble) {
+    fn tell_of_death(&mut self, trouble: &AppError) {
         for (_, call) in std::mem::take(&mut self.running) {
             // A receiver that no longer listens does not need this.
             let _ = call.send(Happening::Died(trouble.clone()));
@@ -541,7 +545,7 @@ impl Calls {
                 let blocked = nanoseconds(parts.next());
                 let place = place(parts.next(), &self.directory);
                 let (message, details) = (stuck(blocked, place), String::new());
-                return self.die(Trouble { message, details, blame: Blame::App });
+                return self.die(AppError { message, details, blame: Blame::App });
             }
             "held" => {
                 return self.event_loop.send_modify(|seen| seen.state = LoopState::Blocked);
@@ -556,7 +560,7 @@ impl Calls {
             }
             "fatal" => {
                 let message = "the harness's part in the interpreter failed".to_owned();
-                return self.die(Trouble { message, details: text(parts.next()), blame: Blame::Setup });
+                return self.die(AppError { message, details: text(parts.next()), blame: Blame::Setup });
             }
             "kept" | "freed" => {
                 if let Some(Value::Int(id)) = parts.next() {
@@ -617,13 +621,13 @@ fn is_readable(from: &ChildStdout, limit: Duration) -> bool {
 }
 
 /// Why an interpreter cannot be started.
-pub(super) fn not_started(python: &Path, directory: &Path, error: &std::io::Error) -> Trouble {
+pub(super) fn not_started(python: &Path, directory: &Path, error: &std::io::Error) -> AppError {
     let message = match error.kind() {
         ErrorKind::NotFound if !directory.is_dir() => format!("the directory {} is not there", directory.display()),
         ErrorKind::NotFound => format!("there is no `{}`; --python names an interpreter", python.display()),
         _ => format!("`{}` cannot be started: {error}", python.display()),
     };
-    Trouble { message, details: String::new(), blame: Blame::Setup }
+    AppError { message, details: String::new(), blame: Blame::Setup }
 }
 
 /// A command about a call.
@@ -731,9 +735,9 @@ pub(super) fn blame_for(kind: &str) -> Blame {
 }
 
 /// Reads the application's description of itself.
-fn introduction(told: &Value) -> Result<Introduction, Trouble> {
+fn introduction(told: &Value) -> Result<Introduction, AppError> {
     let Value::Dict(told) = told else {
-        return Err(Trouble {
+        return Err(AppError {
             message: "the interpreter did not introduce itself".to_owned(),
             details: String::new(),
             blame: Blame::Setup,
@@ -747,7 +751,7 @@ fn introduction(told: &Value) -> Result<Introduction, Trouble> {
             let searched = searched.iter().map(|path| text(Some(path.clone()))).filter(|path| !path.is_empty());
             details = format!("searched in {}", searched.collect::<Vec<_>>().join(", "));
         }
-        return Err(Trouble { message, details, blame: blame_for(&get("kind")) });
+        return Err(AppError { message, details, blame: blame_for(&get("kind")) });
     }
     let versions = match told.get("versions") {
         Some(Value::Dict(versions)) => {

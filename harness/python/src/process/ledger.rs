@@ -25,19 +25,19 @@ use relapse_core::{
         scope::ScopeType,
         value::Value,
     },
-    error::Trouble,
+    error::AppError,
     judge::shutdown,
-    record::transcript::{Level, Party, What},
+    record::transcript::{Actor, EventKind, Level},
     wire::head::RequestHead,
 };
-use relapse_simulate::recorder::Scribe;
+use relapse_simulate::recorder::ExchangeRecorder;
 
 /// The longest message of a witness.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
 /// Where an application stands with its lifespan.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Lifespan {
+pub(super) enum WitnessedLifespan {
     /// The server has not called it for that.
     Untold,
     /// It was called, and has not said that it is ready.
@@ -49,30 +49,30 @@ pub(super) enum Lifespan {
 }
 
 /// Takes down what the witnesses of one server tell.
-pub(super) struct Ledger {
-    shared: Arc<Shared>,
+pub(super) struct WitnessLog {
+    shared: Arc<WitnessShared>,
     path: PathBuf,
 }
 
-struct Shared {
-    book: Mutex<Book>,
+struct WitnessShared {
+    book: Mutex<WitnessState>,
     is_over: AtomicBool,
 }
 
 /// The state of the event log.
-struct Book {
+struct WitnessState {
     witnesses: Vec<Witness>,
     /// The scribe of the connection that comes from a port, and how many calls it has brought.
-    exchanges: BTreeMap<u16, (Scribe, usize)>,
+    exchanges: BTreeMap<u16, (ExchangeRecorder, usize)>,
     /// The connection that was made last.
-    latest: Option<Scribe>,
+    latest: Option<ExchangeRecorder>,
     /// The calls that go on, by witness and number.
-    calls: BTreeMap<(usize, i64), Call>,
-    lifespan: Lifespan,
+    calls: BTreeMap<(usize, i64), WitnessedCall>,
+    lifespan: WitnessedLifespan,
     /// The events it received and sent there.
-    lived: Vec<What>,
+    lived: Vec<EventKind>,
     is_loaded: bool,
-    trouble: Option<Trouble>,
+    trouble: Option<AppError>,
     /// The exceptions of calls, by text and place, so that what a server prints of them is not told again.
     told: BTreeSet<String>,
     /// The tracebacks that are being printed outside of calls, by witness.
@@ -88,31 +88,31 @@ struct Witness {
 }
 
 /// A call of the application.
-struct Call {
+struct WitnessedCall {
     kind: ScopeType,
-    scribe: Option<Scribe>,
+    scribe: Option<ExchangeRecorder>,
     /// Whether it ended. Tasks that it started may still tell something.
     is_over: bool,
 }
 
-impl Ledger {
+impl WitnessLog {
     /// Listens for witnesses on a socket of this path. The application's own code is in this directory.
-    pub(super) fn open(path: &Path, directory: &Path) -> io::Result<Ledger> {
+    pub(super) fn open(path: &Path, directory: &Path) -> io::Result<WitnessLog> {
         let listener = UnixListener::bind(path)?;
-        let book = Book {
+        let book = WitnessState {
             directory: directory.to_owned(),
             witnesses: Vec::new(),
             exchanges: BTreeMap::new(),
             latest: None,
             calls: BTreeMap::new(),
-            lifespan: Lifespan::Untold,
+            lifespan: WitnessedLifespan::Untold,
             lived: Vec::new(),
             is_loaded: false,
             trouble: None,
             told: BTreeSet::new(),
             printing: BTreeMap::new(),
         };
-        let shared = Arc::new(Shared { book: Mutex::new(book), is_over: AtomicBool::new(false) });
+        let shared = Arc::new(WitnessShared { book: Mutex::new(book), is_over: AtomicBool::new(false) });
         let heard = Arc::clone(&shared);
         std::thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
@@ -121,11 +121,11 @@ impl Ledger {
                 }
             }
         });
-        Ok(Ledger { shared, path: path.to_owned() })
+        Ok(WitnessLog { shared, path: path.to_owned() })
     }
 
     /// From now on what comes from this port is this scribe's.
-    pub(super) fn expect(&self, port: u16, scribe: &Scribe) {
+    pub(super) fn expect(&self, port: u16, scribe: &ExchangeRecorder) {
         let mut book = self.shared.book();
         book.exchanges.insert(port, (scribe.clone(), 0));
         book.latest = Some(scribe.of_connection());
@@ -149,7 +149,7 @@ impl Ledger {
     }
 
     /// Whether the application is loaded, and where it stands with its lifespan.
-    pub(super) fn standing(&self) -> (bool, Lifespan) {
+    pub(super) fn standing(&self) -> (bool, WitnessedLifespan) {
         let mut book = self.shared.book();
         book.take_all();
         (book.is_loaded, book.lifespan.clone())
@@ -170,18 +170,18 @@ impl Ledger {
     }
 
     /// Why the application cannot be loaded, if so.
-    pub(super) fn trouble(&self) -> Option<Trouble> {
+    pub(super) fn trouble(&self) -> Option<AppError> {
         self.shared.book().trouble.clone()
     }
 }
 
-impl fmt::Debug for Ledger {
+impl fmt::Debug for WitnessLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ledger").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
-impl Drop for Ledger {
+impl Drop for WitnessLog {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::Release);
         // Wake up the thread that waits for a witness.
@@ -190,7 +190,7 @@ impl Drop for Ledger {
 }
 
 /// Takes down what a witness tells, for as long as it does.
-fn hear(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
+fn hear(shared: &Arc<WitnessShared>, stream: UnixStream) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     let watched = stream.try_clone()?;
     let number = {
@@ -213,14 +213,14 @@ fn hear(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-impl Shared {
-    fn book(&self) -> MutexGuard<'_, Book> {
+impl WitnessShared {
+    fn book(&self) -> MutexGuard<'_, WitnessState> {
         // A panic falls between whole messages; the state is usable.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Book {
+impl WitnessState {
     fn take_all(&mut self) {
         for number in 0..self.witnesses.len() {
             self.take_from(number);
@@ -270,7 +270,7 @@ impl Book {
             "trouble" => {
                 let (message, details) = (text(parts.next()), text(parts.next()));
                 let blame = blame_for(&text(parts.next()));
-                return self.trouble = Some(Trouble { message, details, blame });
+                return self.trouble = Some(AppError { message, details, blame });
             }
             _ => {}
         }
@@ -291,7 +291,7 @@ impl Book {
                     _ => Level::Info,
                 };
                 if let Some(scribe) = self.scribe_of(key) {
-                    scribe.record(Party::Application, What::Logged { level, message: text(parts.next()) });
+                    scribe.record(Actor::Application, EventKind::Logged { level, message: text(parts.next()) });
                 }
             }
             "printed" => {
@@ -303,23 +303,23 @@ impl Book {
                     false => self.printing.entry(witness).or_default().take(&line, &self.directory),
                 };
                 if let Some(exception) = printed.filter(|printed| self.told.insert(printed.located())) {
-                    scribe.record(Party::Application, What::Handled(exception));
+                    scribe.record(Actor::Application, EventKind::Handled(exception));
                 }
-                scribe.record(Party::Application, What::Logged { level: Level::Info, message: line });
+                scribe.record(Actor::Application, EventKind::Logged { level: Level::Info, message: line });
             }
             name => {
                 let Some(call) = self.calls.get(&key) else { return };
                 let (kind, scribe) = (call.kind, call.scribe.clone());
                 let what = happened(name, kind, &mut parts, &self.directory);
                 for what in &what {
-                    if let What::Raised(exception) | What::Handled(exception) = what {
+                    if let EventKind::Raised(exception) | EventKind::Handled(exception) = what {
                         self.told.insert(exception.located());
                     }
                 }
                 if kind == ScopeType::Lifespan {
                     self.live(what);
                 } else if let Some(scribe) = scribe {
-                    what.into_iter().for_each(|what| scribe.record(Party::Application, what));
+                    what.into_iter().for_each(|what| scribe.record(Actor::Application, what));
                 }
                 if name == "over"
                     && let Some(call) = self.calls.get_mut(&key)
@@ -332,11 +332,11 @@ impl Book {
 
     /// Whose an entry of the log is: that of the call that wrote it, or that of the only connection. With several
     /// connections what no call wrote is the process's.
-    fn scribe_of(&self, key: (usize, i64)) -> Option<Scribe> {
+    fn scribe_of(&self, key: (usize, i64)) -> Option<ExchangeRecorder> {
         match self.calls.get(&key) {
             Some(call) => call.scribe.clone(),
             None if self.exchanges.values().map(|(scribe, _)| scribe.exchange()).collect::<BTreeSet<_>>().len() > 1 => {
-                self.latest.as_ref().map(Scribe::of_process)
+                self.latest.as_ref().map(ExchangeRecorder::of_process)
             }
             None => self.latest.clone(),
         }
@@ -347,20 +347,20 @@ impl Book {
         if let Some(scribe) = &self.latest
             && self.told.insert(exception.located())
         {
-            scribe.of_process().record(Party::Process, What::Handled(exception));
+            scribe.of_process().record(Actor::Process, EventKind::Handled(exception));
         }
     }
 
     /// A call begins.
-    fn begin(&mut self, scope: &Entries) -> Call {
+    fn begin(&mut self, scope: &Entries) -> WitnessedCall {
         let kind = match scope.get("type") {
             Some(Value::Str(name)) if name == ScopeType::Http.name() => ScopeType::Http,
             Some(Value::Str(name)) if name == ScopeType::Lifespan.name() => ScopeType::Lifespan,
             _ => ScopeType::Websocket,
         };
         if kind == ScopeType::Lifespan {
-            self.lifespan = Lifespan::Starting;
-            return Call { kind, scribe: None, is_over: false };
+            self.lifespan = WitnessedLifespan::Starting;
+            return WitnessedCall { kind, scribe: None, is_over: false };
         }
         let port = match scope.get("client") {
             Some(Value::List(client)) => match client.as_slice() {
@@ -381,20 +381,22 @@ impl Book {
             }),
         };
         if let Some(scribe) = &scribe {
-            scribe.record(Party::Front, What::Called { kind, head: request_head(scope) });
+            scribe.record(Actor::Front, EventKind::Called { kind, head: request_head(scope) });
         }
-        Call { kind, scribe, is_over: false }
+        WitnessedCall { kind, scribe, is_over: false }
     }
 
     /// The lifespan goes on.
-    fn live(&mut self, what: Vec<What>) {
+    fn live(&mut self, what: Vec<EventKind>) {
         for what in &what {
             match what {
-                What::Sent(Outbound::StartupComplete) => self.lifespan = Lifespan::Started,
-                What::Sent(Outbound::StartupFailed { message }) => self.lifespan = Lifespan::Failed(message.clone()),
+                EventKind::Sent(Outbound::StartupComplete) => self.lifespan = WitnessedLifespan::Started,
+                EventKind::Sent(Outbound::StartupFailed { message }) => {
+                    self.lifespan = WitnessedLifespan::Failed(message.clone())
+                }
                 // It does not speak the protocol, and is served.
-                What::Returned | What::Raised(_) if self.lifespan == Lifespan::Starting => {
-                    self.lifespan = Lifespan::Started;
+                EventKind::Returned | EventKind::Raised(_) if self.lifespan == WitnessedLifespan::Starting => {
+                    self.lifespan = WitnessedLifespan::Started;
                 }
                 _ => {}
             }
@@ -406,14 +408,14 @@ impl Book {
 type Entries = BTreeMap<std::borrow::Cow<'static, str>, Value>;
 
 /// Reads the events of a call from a witness's message.
-fn happened(name: &str, kind: ScopeType, parts: &mut std::vec::IntoIter<Value>, directory: &Path) -> Vec<What> {
+fn happened(name: &str, kind: ScopeType, parts: &mut std::vec::IntoIter<Value>, directory: &Path) -> Vec<EventKind> {
     match name {
-        "received" => vec![What::Received(inbound(&parts.next().unwrap_or(Value::None)))],
-        "sent" => vec![What::Sent(Outbound::on(kind, &parts.next().unwrap_or(Value::None)))],
-        "raised_in" => vec![What::CallRaised(Exception::new(&text(parts.next()), text(parts.next())))],
-        "returned" => vec![What::Returned],
-        "raised" => vec![What::Raised(exception(parts, directory))],
-        "handled" => vec![What::Handled(exception(parts, directory))],
+        "received" => vec![EventKind::Received(inbound(&parts.next().unwrap_or(Value::None)))],
+        "sent" => vec![EventKind::Sent(Outbound::on(kind, &parts.next().unwrap_or(Value::None)))],
+        "raised_in" => vec![EventKind::CallRaised(Exception::new(&text(parts.next()), text(parts.next())))],
+        "returned" => vec![EventKind::Returned],
+        "raised" => vec![EventKind::Raised(exception(parts, directory))],
+        "handled" => vec![EventKind::Handled(exception(parts, directory))],
         _ => Vec::new(),
     }
 }

@@ -24,15 +24,15 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 pub use self::group::end_all;
 pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site};
 use self::interpreter::{Happening, command};
-pub use self::server::{Installation, Server, ServerChoice, Software};
+pub use self::server::{Installation, Server, ServerChoice, ServerSoftware};
 pub use self::venv::{Requirements, cache, version, versions};
 use relapse_core::{
     asgi::{event::Outbound, exception::Exception, scope::Scope, value::Value},
-    record::transcript::{Level, Party, What},
+    record::transcript::{Actor, EventKind, Level},
 };
 use relapse_simulate::{
-    application::{Application, EventLoop, Promise, Receive, SendEvent},
-    recorder::Scribe,
+    application::{Application, BoxFuture, EventLoop, Receive, SendEvent},
+    recorder::ExchangeRecorder,
 };
 
 /// An application in an interpreter.
@@ -52,7 +52,7 @@ impl Application for PythonApplication {
         scope: Scope,
         receive: Box<dyn Receive>,
         send: Box<dyn SendEvent>,
-    ) -> Promise<'static, Result<(), Exception>> {
+    ) -> BoxFuture<'static, Result<(), Exception>> {
         Box::pin(async move {
             let (id, happenings) = self.0.call(Value::Dict(scope.0));
             let ends = Arc::new(Ends {
@@ -63,7 +63,7 @@ impl Application for PythonApplication {
                 send: Mutex::new(send),
             });
             // Before what uses the ends, so that they are free when it is dropped.
-            let mut call = Call { interpreter: Arc::clone(&self.0), ends: Arc::clone(&ends), is_over: false };
+            let mut call = CancelledCall { interpreter: Arc::clone(&self.0), ends: Arc::clone(&ends), is_over: false };
             let result = ends.serve(&|commands| self.0.tell(commands)).await;
             call.is_over = true;
             result
@@ -77,13 +77,13 @@ impl Application for PythonApplication {
 
 /// A call that is cancelled when nothing waits for it any more. What something of the application still holds of it is
 /// served on.
-struct Call {
+struct CancelledCall {
     interpreter: Arc<Interpreter>,
     ends: Arc<Ends>,
     is_over: bool,
 }
 
-impl Drop for Call {
+impl Drop for CancelledCall {
     fn drop(&mut self) {
         if !self.interpreter.forget(self.ends.id, self.is_over) {
             return;
@@ -120,7 +120,7 @@ struct Ends {
 }
 
 /// Gives commands to the interpreter.
-type Tell<'a> = &'a (dyn Fn(Vec<Value>) + Send + Sync);
+type CommandSink<'a> = &'a (dyn Fn(Vec<Value>) + Send + Sync);
 
 impl Ends {
     /// Whether something waits for an answer. The call is over, so that nothing holds a lock.
@@ -130,7 +130,7 @@ impl Ends {
     }
 
     /// Does what the application asks for, until the call ends.
-    async fn serve(&self, tell: Tell<'_>) -> Result<(), Exception> {
+    async fn serve(&self, tell: CommandSink<'_>) -> Result<(), Exception> {
         let mut happenings = self.happenings.lock().await;
         let mut receive = self.receive.lock().await;
         let mut send = self.send.lock().await;
@@ -162,19 +162,19 @@ impl Ends {
 
 /// Does what a call asks for, until it ends.
 async fn attend(
-    tell: Tell<'_>,
+    tell: CommandSink<'_>,
     id: i64,
     happenings: &mut mpsc::UnboundedReceiver<Happening>,
     send: &mut dyn SendEvent,
     waiting: &AtomicIsize,
     is_sending: &AtomicBool,
 ) -> Result<(), Exception> {
-    let (credit, mut pace, kind) = (send.credit(), Pace::new(), send.kind());
+    let (credit, mut pace, kind) = (send.credit(), SendThrottle::new(), send.kind());
     let read = |event: &Value| kind.map_or_else(|| Outbound::from_value(event), |kind| Outbound::on(kind, event));
     let record = |what| {
-        Scribe::with_current(|scribe| scribe.record(Party::Application, what));
+        ExchangeRecorder::with_current(|scribe| scribe.record(Actor::Application, what));
     };
-    let log = |level, message| record(What::Logged { level, message });
+    let log = |level, message| record(EventKind::Logged { level, message });
     // Handle every pending event at once, however many there are.
     while let Some(happening) = unconstrained(happenings.recv()).await {
         match happening {
@@ -194,7 +194,7 @@ async fn attend(
             Happening::Sent(event) => send.send(read(&event)).await?,
             Happening::Returned => return Ok(()),
             Happening::Raised(exception) => return Err(exception),
-            Happening::Handled(exception) => record(What::Handled(exception)),
+            Happening::Handled(exception) => record(EventKind::Handled(exception)),
             Happening::Logged(level, message) => {
                 let level = match level {
                     40.. => Level::Error,
@@ -214,39 +214,39 @@ async fn attend(
 
 /// The rate at which an application sends. One that sends without end at one moment would stop the virtual time, so
 /// that no limit would ever expire: the more it sends, the longer each send takes.
-struct Pace {
+struct SendThrottle {
     sends: u32,
     at: Instant,
     pause: Duration,
 }
 
-impl Pace {
+impl SendThrottle {
     /// How many sends take no time at one moment, and how long the next one after them takes. Each time it takes twice as
     /// long.
     const SENDS_AT_ONCE: u32 = 1000;
     const PAUSE: Duration = Duration::from_millis(1);
 
-    fn new() -> Pace {
-        Pace { sends: 0, at: Instant::now(), pause: Pace::PAUSE }
+    fn new() -> SendThrottle {
+        SendThrottle { sends: 0, at: Instant::now(), pause: SendThrottle::PAUSE }
     }
 
     /// Before each send. Others have their turn.
     async fn keep(&mut self) {
         consume_budget().await;
         if Instant::now() != self.at {
-            *self = Pace::new();
+            *self = SendThrottle::new();
         }
         self.sends += 1;
-        if self.sends > Pace::SENDS_AT_ONCE {
+        if self.sends > SendThrottle::SENDS_AT_ONCE {
             sleep(self.pause).await;
-            *self = Pace { sends: 0, at: Instant::now(), pause: 2 * self.pause };
+            *self = SendThrottle { sends: 0, at: Instant::now(), pause: 2 * self.pause };
         }
     }
 }
 
 /// Gives the next event whenever one is asked for.
 async fn give(
-    tell: Tell<'_>,
+    tell: CommandSink<'_>,
     id: i64,
     waiting: &AtomicIsize,
     receive: &mut dyn Receive,

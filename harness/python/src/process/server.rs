@@ -17,19 +17,19 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     group::{Group, Printed},
     interpreter::{Interpreter, Introduction, LifespanMode, SHIM, Site, not_started},
-    ledger::{Ledger, Lifespan},
+    ledger::{WitnessLog, WitnessedLifespan},
     printed::Panic,
     venv::{self, Requirements},
 };
 use relapse_core::{
     client::signal::{self, Exit, ExitExpectation},
-    error::{Blame, Trouble, did_you_mean},
-    record::transcript::{Party, What},
+    error::{AppError, Blame, did_you_mean},
+    record::transcript::{Actor, EventKind},
 };
 use relapse_simulate::{
     clock::Clock,
     link::{Link, dial},
-    recorder::Scribe,
+    recorder::ExchangeRecorder,
 };
 
 /// The program that runs in front of the application.
@@ -44,7 +44,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Software {
+pub enum ServerSoftware {
     /// <https://www.uvicorn.org>
     Uvicorn,
     /// <https://hypercorn.readthedocs.io>
@@ -55,27 +55,28 @@ pub enum Software {
     Granian,
 }
 
-impl Software {
+impl ServerSoftware {
     /// All of them.
-    pub const ALL: [Software; 4] = [Software::Uvicorn, Software::Hypercorn, Software::Daphne, Software::Granian];
+    pub const ALL: [ServerSoftware; 4] =
+        [ServerSoftware::Uvicorn, ServerSoftware::Hypercorn, ServerSoftware::Daphne, ServerSoftware::Granian];
 
     /// The name of its package and of its module.
     pub fn name(self) -> &'static str {
         match self {
-            Software::Uvicorn => "uvicorn",
-            Software::Hypercorn => "hypercorn",
-            Software::Daphne => "daphne",
-            Software::Granian => "granian",
+            ServerSoftware::Uvicorn => "uvicorn",
+            ServerSoftware::Hypercorn => "hypercorn",
+            ServerSoftware::Daphne => "daphne",
+            ServerSoftware::Granian => "granian",
         }
     }
 
     /// The packages that decide how it behaves.
     pub fn decisive(self) -> &'static [&'static str] {
         match self {
-            Software::Uvicorn => &["uvicorn", "websockets", "wsproto", "h11", "httptools", "uvloop"],
-            Software::Hypercorn => &["hypercorn", "wsproto", "h11"],
-            Software::Daphne => &["daphne", "autobahn", "twisted"],
-            Software::Granian => &["granian"],
+            ServerSoftware::Uvicorn => &["uvicorn", "websockets", "wsproto", "h11", "httptools", "uvloop"],
+            ServerSoftware::Hypercorn => &["hypercorn", "wsproto", "h11"],
+            ServerSoftware::Daphne => &["daphne", "autobahn", "twisted"],
+            ServerSoftware::Granian => &["granian"],
         }
     }
 }
@@ -84,7 +85,7 @@ impl Software {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerChoice {
     /// Which.
-    pub software: Software,
+    pub software: ServerSoftware,
     /// Which of uvicorn's implementations of WebSocket: `websockets`, `sansio` or `wsproto`; its own choice without one.
     pub implementation: Option<String>,
     /// Its version; any without one.
@@ -108,13 +109,13 @@ impl FromStr for ServerChoice {
             Some((name, rest)) => (name, Some(rest.strip_suffix(']').ok_or("a `]` is missing")?)),
             None => (server, None),
         };
-        let known = Software::ALL.map(Software::name);
-        let software = Software::ALL
+        let known = ServerSoftware::ALL.map(ServerSoftware::name);
+        let software = ServerSoftware::ALL
             .into_iter()
             .find(|software| software.name() == name)
             .ok_or_else(|| did_you_mean(name, known).unwrap_or_else(|| format!("it is one of {}", known.join(", "))))?;
         let implementation = match implementation {
-            Some(_) if software != Software::Uvicorn => {
+            Some(_) if software != ServerSoftware::Uvicorn => {
                 return Err(format!("{name} has one implementation of WebSocket"));
             }
             Some(other) if !IMPLEMENTATIONS.iter().any(|(known, _)| *known == other) => {
@@ -147,11 +148,11 @@ impl ServerChoice {
     ///
     /// # Errors
     /// When its version is none.
-    pub fn requirements(&self) -> Result<Requirements, Trouble> {
+    pub fn requirements(&self) -> Result<Requirements, AppError> {
         let package = self.package();
         match self.software {
             // By itself it has no implementation of WebSocket.
-            Software::Uvicorn if !Requirements::is_pinned(&package) => {
+            ServerSoftware::Uvicorn if !Requirements::is_pinned(&package) => {
                 Requirements::of_packages(&[&package, "websockets", "wsproto"])
             }
             _ => Requirements::of_packages(&[&package]),
@@ -162,7 +163,7 @@ impl ServerChoice {
     ///
     /// # Errors
     /// Says what is missing there, and what to do.
-    pub fn is_in(&self, python: &Path) -> Result<(), Trouble> {
+    pub fn is_in(&self, python: &Path) -> Result<(), AppError> {
         let found = venv::versions(python, &[self.software.name()])?.pop().and_then(|(_, version)| version);
         let (shown, package) = (python.display(), self.package());
         let message = match (&self.version, found) {
@@ -178,7 +179,7 @@ impl ServerChoice {
             }
             _ => return Ok(()),
         };
-        Err(Trouble { message, details: String::new(), blame: Blame::Setup })
+        Err(AppError { message, details: String::new(), blame: Blame::Setup })
     }
 
     /// The interpreter that runs it: the given one if it has the server. If it does not, and the user did not choose
@@ -186,7 +187,7 @@ impl ServerChoice {
     ///
     /// # Errors
     /// Says what is missing, and what to do.
-    pub fn interpreter(&self, python: &Path, is_chosen: bool, tell: &dyn Fn(&str)) -> Result<PathBuf, Trouble> {
+    pub fn interpreter(&self, python: &Path, is_chosen: bool, tell: &dyn Fn(&str)) -> Result<PathBuf, AppError> {
         match self.is_in(python) {
             Ok(()) => Ok(python.to_owned()),
             Err(trouble) if is_chosen => Err(trouble),
@@ -200,10 +201,10 @@ impl ServerChoice {
         let mut arguments = vec!["-m".to_owned(), self.software.name().to_owned()];
         arguments.extend(
             match self.software {
-                Software::Uvicorn => vec!["--host", "127.0.0.1", "--port", &port, "--no-access-log"],
-                Software::Hypercorn => vec!["--bind", "127.0.0.1:{port}"],
-                Software::Daphne => vec!["--bind", "127.0.0.1", "--port", &port, "--verbosity", "0"],
-                Software::Granian => {
+                ServerSoftware::Uvicorn => vec!["--host", "127.0.0.1", "--port", &port, "--no-access-log"],
+                ServerSoftware::Hypercorn => vec!["--bind", "127.0.0.1:{port}"],
+                ServerSoftware::Daphne => vec!["--bind", "127.0.0.1", "--port", &port, "--verbosity", "0"],
+                ServerSoftware::Granian => {
                     let interface = if lifespan == LifespanMode::Off { "asginl" } else { "asgi" };
                     vec!["--interface", interface, "--host", "127.0.0.1", "--port", &port]
                 }
@@ -211,7 +212,7 @@ impl ServerChoice {
             .into_iter()
             .map(|argument| argument.replace("{port}", &port)),
         );
-        if self.software == Software::Uvicorn && lifespan == LifespanMode::Off {
+        if self.software == ServerSoftware::Uvicorn && lifespan == LifespanMode::Off {
             arguments.extend(["--lifespan".to_owned(), "off".to_owned()]);
         }
         let implementation = self.implementation.as_ref();
@@ -223,12 +224,12 @@ impl ServerChoice {
     }
 }
 
-impl Software {
+impl ServerSoftware {
     /// Whether it can serve an app without sending it lifespan events.
     pub fn can_omit_lifespan(self) -> bool {
         match self {
-            Software::Uvicorn | Software::Granian | Software::Daphne => true,
-            Software::Hypercorn => false,
+            ServerSoftware::Uvicorn | ServerSoftware::Granian | ServerSoftware::Daphne => true,
+            ServerSoftware::Hypercorn => false,
         }
     }
 }
@@ -256,17 +257,17 @@ pub struct Server {
     directory: TempDir,
     /// Arguments of a case, beside those of the installation.
     arguments: Mutex<Vec<String>>,
-    process: Mutex<Process>,
+    process: Mutex<ServerProcess>,
     /// The troubles with the ends of earlier processes.
     complaints: Mutex<Vec<String>>,
 }
 
 #[derive(Debug)]
-struct Process {
+struct ServerProcess {
     // Dropped before the event log, so that no process is left that would write into it.
     group: Group,
     printed: Printed,
-    ledger: Arc<Ledger>,
+    ledger: Arc<WitnessLog>,
     /// The last signal that a case sent it, and when.
     told: Option<(signal::Signal, Instant)>,
     /// Whether a case froze it.
@@ -280,7 +281,7 @@ impl Server {
     ///
     /// # Errors
     /// Says why the application cannot be loaded, or the server does not start, and what to do.
-    pub async fn start(installation: Installation) -> Result<(Server, Introduction), Trouble> {
+    pub async fn start(installation: Installation) -> Result<(Server, Introduction), AppError> {
         // In lockstep it would keep this thread, and the server with it, on one core.
         let looked_at = Site { clock: Clock::Real, ..installation.site.clone() };
         let (_, introduction) = Interpreter::start(&looked_at, 0)?;
@@ -291,7 +292,7 @@ impl Server {
     ///
     /// # Errors
     /// Says why it does not start.
-    pub async fn run(installation: Installation) -> Result<Server, Trouble> {
+    pub async fn run(installation: Installation) -> Result<Server, AppError> {
         let (reserved, port) =
             reserve().map_err(|error| trouble(format!("no port of this machine can be had: {error}")))?;
         let directory = lay_out().map_err(|error| trouble(format!("no temporary files can be written: {error}")))?;
@@ -310,7 +311,7 @@ impl Server {
     ///
     /// # Errors
     /// When the next one does not start.
-    pub async fn connect(&self, scribe: &Scribe) -> Result<Option<Link>, Trouble> {
+    pub async fn connect(&self, scribe: &ExchangeRecorder) -> Result<Option<Link>, AppError> {
         let ended = {
             let mut process = self.process();
             let ended = process.group.child.try_wait().ok().flatten();
@@ -321,7 +322,7 @@ impl Server {
             ended.map(|status| format!("{} ended: {status}\n{}", self.installation.server, process.printed.last()))
         };
         if let Some(why) = ended {
-            scribe.record(Party::Process, What::Exited { why: why.trim_end().to_owned() });
+            scribe.record(Actor::Process, EventKind::Exited { why: why.trim_end().to_owned() });
             self.launch_anew().await?;
         }
         let ledger = Arc::clone(&self.process().ledger);
@@ -344,7 +345,7 @@ impl Server {
     }
 
     /// Starts a process in place of the present one, with the arguments that are asked for now.
-    async fn launch_anew(&self) -> Result<(), Trouble> {
+    async fn launch_anew(&self) -> Result<(), AppError> {
         let arguments = lock(&self.arguments).clone();
         let _ = self.process().group.end();
         let process = launch(&self.installation, &arguments, self.port, self.directory.path()).await?;
@@ -356,7 +357,7 @@ impl Server {
     ///
     /// # Errors
     /// Says why it does not start with them.
-    pub async fn start_with(&self, arguments: &[String]) -> Result<(), Trouble> {
+    pub async fn start_with(&self, arguments: &[String]) -> Result<(), AppError> {
         let runs_with_them = *lock(&self.arguments) == arguments && !self.has_ended();
         if runs_with_them {
             return Ok(());
@@ -365,20 +366,20 @@ impl Server {
         *lock(&self.arguments) = arguments.to_vec();
         self.launch_anew().await.map_err(|trouble| match arguments {
             [] => trouble,
-            given => Trouble { message: format!("with `{}`: {}", given.join(" "), trouble.message), ..trouble },
+            given => AppError { message: format!("with `{}`: {}", given.join(" "), trouble.message), ..trouble },
         })
     }
 
     /// Sends the process that was started a signal, and records that. A server with workers passes on what it wants to.
     /// Where it has ended, that is recorded, and that the step was not performed.
-    pub fn signal(&self, signal: signal::Signal, step: usize, scribe: &Scribe) {
+    pub fn signal(&self, signal: signal::Signal, step: usize, scribe: &ExchangeRecorder) {
         self.look_for_exit(scribe);
         let mut process = self.process();
         if process.group.child.try_wait().is_ok_and(|status| status.is_some()) {
-            return scribe.record(Party::Process, What::NotPerformed { step });
+            return scribe.record(Actor::Process, EventKind::NotPerformed { step });
         }
         // Its effects come after it.
-        scribe.record(Party::Process, What::Signaled { signal });
+        scribe.record(Actor::Process, EventKind::Signaled { signal });
         process.told = Some((signal, Instant::now()));
         process.is_frozen = match signal {
             signal::Signal::Stop => true,
@@ -389,15 +390,15 @@ impl Server {
     }
 
     /// Waits for the end of the process, and records how it ended, or that it did not.
-    pub async fn await_exit(&self, expected: ExitExpectation, limit: Duration, scribe: &Scribe) {
+    pub async fn await_exit(&self, expected: ExitExpectation, limit: Duration, scribe: &ExchangeRecorder) {
         let _ = timeout(limit, self.ended()).await;
         self.look_for_exit(scribe);
         let exit = self.process().exit();
-        scribe.record(Party::Process, What::ExitAwaited { expected, limit, exit });
+        scribe.record(Actor::Process, EventKind::ExitAwaited { expected, limit, exit });
     }
 
     /// Records how the process ended, once, if it did.
-    pub fn look_for_exit(&self, scribe: &Scribe) {
+    pub fn look_for_exit(&self, scribe: &ExchangeRecorder) {
         let mut process = self.process();
         let Some(exit) = process.exit().filter(|_| !process.is_end_recorded) else { return };
         process.is_end_recorded = true;
@@ -406,14 +407,14 @@ impl Server {
             None => String::new(),
         };
         let why = format!("{} ended{after}: {exit}\n{}", self.installation.server, process.printed.last());
-        scribe.record(Party::Process, What::Exited { why: why.trim_end().to_owned() });
+        scribe.record(Actor::Process, EventKind::Exited { why: why.trim_end().to_owned() });
     }
 
     /// Replaces a process that a case sent a signal, so that the next one meets a server that got none.
     ///
     /// # Errors
     /// When the next one does not start.
-    pub async fn recover(&self) -> Result<(), Trouble> {
+    pub async fn recover(&self) -> Result<(), AppError> {
         if self.process().told.is_none() {
             return Ok(());
         }
@@ -467,12 +468,12 @@ impl Server {
         process.ledger.complaint_of_the_end().or_else(|| is_late.then(late))
     }
 
-    fn process(&self) -> MutexGuard<'_, Process> {
+    fn process(&self) -> MutexGuard<'_, ServerProcess> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Process {
+impl ServerProcess {
     /// Sends the process that was started a signal, and none that it started itself.
     fn send(&self, signal: signal::Signal) {
         let id = i32::try_from(self.group.child.id()).ok().and_then(Pid::from_raw);
@@ -514,11 +515,11 @@ async fn launch(
     arguments: &[String],
     port: u16,
     directory: &Path,
-) -> Result<Process, Trouble> {
+) -> Result<ServerProcess, AppError> {
     let Installation { site, server: choice, flags, start_limit } = installation;
     let socket = directory.join("ledger");
     let _ = std::fs::remove_file(&socket);
-    let ledger = Ledger::open(&socket, &site.directory)
+    let ledger = WitnessLog::open(&socket, &site.directory)
         .map_err(|error| trouble(format!("no socket can be had in {}: {error}", directory.display())))?;
     let mut command = Command::new(&site.python);
     command
@@ -554,17 +555,17 @@ async fn launch(
         }
     });
     let (told, is_frozen, is_end_recorded) = (None, false, false);
-    let mut process = Process { group, printed, ledger, told, is_frozen, is_end_recorded };
+    let mut process = ServerProcess { group, printed, ledger, told, is_frozen, is_end_recorded };
     let listening = async {
         loop {
             if let Some(why) = why_not(&mut process, choice, &site.directory) {
                 return Err(why);
             }
             let is_ready = match process.ledger.standing() {
-                (is_loaded, Lifespan::Untold) => {
-                    is_loaded && (choice.software == Software::Daphne || site.lifespan == LifespanMode::Off)
+                (is_loaded, WitnessedLifespan::Untold) => {
+                    is_loaded && (choice.software == ServerSoftware::Daphne || site.lifespan == LifespanMode::Off)
                 }
-                (_, lifespan) => lifespan == Lifespan::Started,
+                (_, lifespan) => lifespan == WitnessedLifespan::Started,
             };
             if is_ready && TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
                 return Ok(());
@@ -578,25 +579,25 @@ async fn launch(
         Err(_) => {
             let what = match process.ledger.standing() {
                 (false, _) => "the import of the application goes on",
-                (true, Lifespan::Starting) => "the application has not said `lifespan.startup.complete`",
+                (true, WitnessedLifespan::Starting) => "the application has not said `lifespan.startup.complete`",
                 (true, _) => "it does not listen",
             };
             let limit = start_limit.as_secs_f64();
             let message = format!("{choice} did not start within {limit} s: {what}; --start-limit gives it more");
-            Err(Trouble { message, details: process.printed.last(), blame: Blame::App })
+            Err(AppError { message, details: process.printed.last(), blame: Blame::App })
         }
     }
 }
 
 /// Why a server will not listen any more, if so.
-fn why_not(process: &mut Process, choice: &ServerChoice, directory: &Path) -> Option<Trouble> {
+fn why_not(process: &mut ServerProcess, choice: &ServerChoice, directory: &Path) -> Option<AppError> {
     let standing = process.ledger.standing();
     if let Some(trouble) = process.ledger.trouble() {
         return Some(trouble);
     }
     let mut blame = Blame::App;
     let message = match standing {
-        (_, Lifespan::Failed(why)) => format!("the application failed to start: {why}"),
+        (_, WitnessedLifespan::Failed(why)) => format!("the application failed to start: {why}"),
         _ => {
             let status = process.group.child.try_wait().ok().flatten()?;
             let said = process.printed.last();
@@ -610,9 +611,9 @@ fn why_not(process: &mut Process, choice: &ServerChoice, directory: &Path) -> Op
     };
     // Its last output is complete only after its end.
     let _ = process.group.end();
-    Some(Trouble::of_start(message, process.printed.last(), blame, directory))
+    Some(AppError::of_start(message, process.printed.last(), blame, directory))
 }
 
-fn trouble(message: String) -> Trouble {
-    Trouble { message, details: String::new(), blame: Blame::Setup }
+fn trouble(message: String) -> AppError {
+    AppError { message, details: String::new(), blame: Blame::Setup }
 }

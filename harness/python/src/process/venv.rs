@@ -15,7 +15,7 @@ use super::{
     interpreter::not_started,
 };
 use relapse::discover::requirements;
-use relapse_core::error::{Blame, Trouble};
+use relapse_core::error::{AppError, Blame};
 
 /// How long an installation may take, and how long one is waited for that another process makes.
 const INSTALL_LIMIT: Duration = Duration::from_secs(600);
@@ -44,7 +44,7 @@ impl Requirements {
     ///
     /// # Errors
     /// Says what is no requirement, or which file cannot be read.
-    pub fn of(text: &str, directory: &Path) -> Result<Requirements, Trouble> {
+    pub fn of(text: &str, directory: &Path) -> Result<Requirements, AppError> {
         let path = directory.join(text);
         if path.is_dir() {
             return Requirements::of_file(path.join("requirements.txt"));
@@ -59,7 +59,7 @@ impl Requirements {
     ///
     /// # Errors
     /// Says which is none.
-    pub fn of_packages(packages: &[&str]) -> Result<Requirements, Trouble> {
+    pub fn of_packages(packages: &[&str]) -> Result<Requirements, AppError> {
         let is_package = |package: &str| package.starts_with(|first: char| first.is_ascii_alphanumeric());
         if let Some(other) = packages.iter().find(|package| !is_package(package)) {
             return Err(trouble(format!("`{other}` is no package: write it as in `starlette==0.47.3`"), ""));
@@ -91,7 +91,7 @@ impl Requirements {
         Requirements::pinned(package).is_some()
     }
 
-    fn of_file(path: PathBuf) -> Result<Requirements, Trouble> {
+    fn of_file(path: PathBuf) -> Result<Requirements, AppError> {
         let text = read_with_named(&path, 0)?;
         let name = path.display().to_string();
         Ok(Requirements { name, text, file: Some(std::path::absolute(&path).unwrap_or(path)) })
@@ -102,7 +102,7 @@ impl Requirements {
     ///
     /// # Errors
     /// Says why it cannot be made, with the last that pip said.
-    pub fn install(&self, python: &Path, tell: &dyn Fn(&str)) -> Result<PathBuf, Trouble> {
+    pub fn install(&self, python: &Path, tell: &dyn Fn(&str)) -> Result<PathBuf, AppError> {
         self.install_in(&cache()?, python, tell)
     }
 
@@ -111,7 +111,7 @@ impl Requirements {
     ///
     /// # Errors
     /// As [`Requirements::install`].
-    pub fn install_in(&self, cache: &Path, python: &Path, tell: &dyn Fn(&str)) -> Result<PathBuf, Trouble> {
+    pub fn install_in(&self, cache: &Path, python: &Path, tell: &dyn Fn(&str)) -> Result<PathBuf, AppError> {
         let kind = ask(python)?;
         let home = std::path::absolute(cache).unwrap_or(cache.to_owned()).join("venvs");
         fs::create_dir_all(&home).map_err(|error| failed("make the directory", &home, &error))?;
@@ -145,7 +145,7 @@ impl Requirements {
     }
 
     /// Waits until no other process makes the same environment.
-    fn wait_for(&self, lock: &File, tell: &dyn Fn(&str)) -> Result<(), Trouble> {
+    fn wait_for(&self, lock: &File, tell: &dyn Fn(&str)) -> Result<(), AppError> {
         let mut waited = Duration::ZERO;
         loop {
             match lock.try_lock() {
@@ -170,7 +170,7 @@ impl Requirements {
         }
     }
 
-    fn make(&self, python: &Path, place: &Path) -> Result<(), Trouble> {
+    fn make(&self, python: &Path, place: &Path) -> Result<(), AppError> {
         let mut venv = own(python);
         venv.args(["-m", "venv"]).arg(place);
         if let Err(said) = run(&mut venv, python, INSTALL_LIMIT)? {
@@ -196,7 +196,7 @@ impl Requirements {
 }
 
 /// A requirements file, with the text of the files that it names: when one of them changes, the set is another.
-fn read_with_named(path: &Path, depth: usize) -> Result<String, Trouble> {
+fn read_with_named(path: &Path, depth: usize) -> Result<String, AppError> {
     let text = fs::read_to_string(path).map_err(|error| failed("read the requirements", path, &error))?;
     let mut whole = text.clone();
     for line in text.lines() {
@@ -218,7 +218,7 @@ fn own(python: &Path) -> Command {
 }
 
 /// The interpreter's identity: its version, and its location.
-fn ask(python: &Path) -> Result<String, Trouble> {
+fn ask(python: &Path) -> Result<String, AppError> {
     let question = "import platform, sys; print(platform.python_version(), platform.python_implementation(), \
                     platform.machine(), sys.base_prefix, sep='\\n')";
     run(own(python).args(["-c", question]), python, ASK_LIMIT)?
@@ -229,7 +229,7 @@ fn ask(python: &Path) -> Result<String, Trouble> {
 ///
 /// # Errors
 /// When it is none.
-pub fn version(python: &Path) -> Result<String, Trouble> {
+pub fn version(python: &Path) -> Result<String, AppError> {
     Ok(ask(python)?.lines().next().unwrap_or_default().to_owned())
 }
 
@@ -237,7 +237,7 @@ pub fn version(python: &Path) -> Result<String, Trouble> {
 ///
 /// # Errors
 /// When it is no interpreter.
-pub fn versions(python: &Path, packages: &[&str]) -> Result<Vec<(String, Option<String>)>, Trouble> {
+pub fn versions(python: &Path, packages: &[&str]) -> Result<Vec<(String, Option<String>)>, AppError> {
     let question = "import sys\nfrom importlib import metadata\nfor name in sys.argv[1:]:\n    \
                     try: print(name, metadata.version(name))\n    except metadata.PackageNotFoundError: print(name)";
     let said = run(own(python).arg("-c").arg(question).args(packages), python, ASK_LIMIT)?
@@ -253,7 +253,7 @@ pub fn versions(python: &Path, packages: &[&str]) -> Result<Vec<(String, Option<
 ///
 /// # Errors
 /// When none of them is named.
-pub fn cache() -> Result<PathBuf, Trouble> {
+pub fn cache() -> Result<PathBuf, AppError> {
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let found = named("RELAPSE_CACHE")
         .or_else(|| named("XDG_CACHE_HOME").map(|cache| cache.join("relapse")))
@@ -276,7 +276,7 @@ fn clear_away(home: &Path, key: &str) {
 }
 
 /// Why there is no environment, and which package of the system is missing.
-fn no_venv(python: &Path, said: &str) -> Trouble {
+fn no_venv(python: &Path, said: &str) -> AppError {
     let python = python.display();
     if said.contains("ensurepip") || said.contains("No module named venv") {
         let what = "apt-get install python3-venv";
@@ -286,7 +286,7 @@ fn no_venv(python: &Path, said: &str) -> Trouble {
 }
 
 /// Runs a command to its end: what it printed, or, where it failed, the last of that.
-fn run(command: &mut Command, python: &Path, limit: Duration) -> Result<Result<String, String>, Trouble> {
+fn run(command: &mut Command, python: &Path, limit: Duration) -> Result<Result<String, String>, AppError> {
     let cannot = |error: &io::Error| not_started(python, Path::new("/"), error);
     let (mut output, input) = io::pipe().map_err(|error| cannot(&error))?;
     let errors = input.try_clone().map_err(|error| cannot(&error))?;
@@ -339,10 +339,10 @@ fn minutes(time: Duration) -> String {
     }
 }
 
-fn failed(doing: &str, path: &Path, error: &io::Error) -> Trouble {
+fn failed(doing: &str, path: &Path, error: &io::Error) -> AppError {
     trouble(format!("could not {doing} {}: {error}", path.display()), "")
 }
 
-fn trouble(message: impl Into<String>, details: impl Into<String>) -> Trouble {
-    Trouble { message: message.into(), details: details.into(), blame: Blame::Setup }
+fn trouble(message: impl Into<String>, details: impl Into<String>) -> AppError {
+    AppError { message: message.into(), details: details.into(), blame: Blame::Setup }
 }

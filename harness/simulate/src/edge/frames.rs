@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{End, stream::Stream};
-use crate::recorder::Scribe;
+use super::{End, stream::DelayedBytes};
+use crate::recorder::ExchangeRecorder;
 use relapse_core::{
     fault::{Breach, Direction, Fault, FaultKind, FrameFault},
-    record::transcript::Party,
+    record::transcript::Actor,
     wire::{
         close_code::CloseCode,
         frame::{Frame, Opcode},
@@ -31,7 +31,7 @@ const MASK: [u8; 4] = [0x72, 0x65, 0x6c, 0x61];
 /// Lets the plan's frame faults act on one direction.
 pub(super) struct Mangler {
     direction: Direction,
-    scribe: Scribe,
+    scribe: ExchangeRecorder,
     has_faults: bool,
     /// How often a fault acted.
     acts: usize,
@@ -47,7 +47,7 @@ pub(super) struct Mangler {
 
 /// The decision about one frame.
 #[derive(Default)]
-struct Fate {
+struct FrameDecision {
     /// Bytes that go before it.
     before: Vec<u8>,
     /// Bytes that go instead of it, if it does not go itself.
@@ -69,7 +69,7 @@ enum Waits {
 }
 
 impl Mangler {
-    pub(super) fn new(direction: Direction, scribe: Scribe) -> Mangler {
+    pub(super) fn new(direction: Direction, scribe: ExchangeRecorder) -> Mangler {
         let is_meant = |fault: &Fault| matches!(&fault.kind, FaultKind::Frame { frames, .. } if frames.direction.includes(direction));
         let has_faults = scribe.plan().faults.iter().any(is_meant);
         let (before_next, behind_next) = (Vec::new(), Vec::new());
@@ -94,8 +94,8 @@ impl Mangler {
     pub(super) fn carry(
         &mut self,
         incoming: &mut BytesMut,
-        there: &mut Stream,
-        back: &mut Stream,
+        there: &mut DelayedBytes,
+        back: &mut DelayedBytes,
     ) -> Option<(End, usize)> {
         while !self.is_opaque {
             match Frame::decode(incoming, PAYLOAD_BYTES_MAX) {
@@ -117,13 +117,13 @@ impl Mangler {
     }
 
     /// Carries what waited for a frame that does not come any more.
-    pub(super) fn release(&mut self, there: &mut Stream) {
+    pub(super) fn release(&mut self, there: &mut DelayedBytes) {
         let mut waiting = std::mem::take(&mut self.before_next);
         waiting.append(&mut self.behind_next);
         there.push(waiting, Duration::ZERO);
     }
 
-    fn take(&mut self, frame: &Frame, there: &mut Stream) -> Option<(usize, CloseCode, String)> {
+    fn take(&mut self, frame: &Frame, there: &mut DelayedBytes) -> Option<(usize, CloseCode, String)> {
         let fate = self.decide(frame);
         if self.is_suppressed {
             return None;
@@ -150,8 +150,8 @@ impl Mangler {
     }
 
     /// Asks each fault what it does with a frame.
-    fn decide(&mut self, frame: &Frame) -> Fate {
-        let mut fate = Fate { copies: 1, ..Fate::default() };
+    fn decide(&mut self, frame: &Frame) -> FrameDecision {
+        let mut fate = FrameDecision { copies: 1, ..FrameDecision::default() };
         let scribe = self.scribe.clone();
         for (index, fault) in scribe.plan().faults.iter().enumerate() {
             let FaultKind::Frame { frames, fault: what } = &fault.kind else { continue };
@@ -167,7 +167,7 @@ impl Mangler {
             if matches!(what, FrameFault::Split {}) && !is_data {
                 continue;
             }
-            scribe.fired(index, Party::Edge, fault.kind.to_string());
+            scribe.fired(index, Actor::Edge, fault.kind.to_string());
             self.acts += 1;
             match what {
                 FrameFault::Drop {} => fate.copies = 0,
@@ -207,7 +207,7 @@ impl Mangler {
     }
 
     /// Closes towards both sides.
-    fn close(&self, code: CloseCode, reason: &str, there: &mut Stream, back: &mut Stream) {
+    fn close(&self, code: CloseCode, reason: &str, there: &mut DelayedBytes, back: &mut DelayedBytes) {
         let frame = Frame::close(Some(code), reason);
         let (server, client) = if self.direction == Direction::ToServer { (there, back) } else { (back, there) };
         server.push(encoded(&frame.clone().masked(MASK)), Duration::ZERO);

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use bytes::BytesMut;
 
 use super::{Carried, End, Journal, body::Body};
-use crate::{link::take, recorder::Scribe};
+use crate::{link::take, recorder::ExchangeRecorder};
 use relapse_core::{
     fault::{AnswerEdit, FaultKind, HeadEdit},
-    record::transcript::Party,
+    record::transcript::Actor,
     wire::head::{RequestHead, ResponseHead, field, has_token},
 };
 
@@ -16,15 +16,15 @@ use relapse_core::{
 const ASKED_MAX: usize = 1000;
 
 /// The requests of a connection and their answers, until the server switches protocols.
-pub(super) struct Exchange {
-    scribe: Scribe,
+pub(super) struct EdgeExchange {
+    scribe: ExchangeRecorder,
     journal: Option<Journal>,
     edits_answers: bool,
     asks_again: bool,
-    request: Reading,
-    answer: Reading,
+    request: NextPart,
+    answer: NextPart,
     /// The requests that are not answered yet, in order.
-    asked: VecDeque<Asked>,
+    asked: VecDeque<RequestFacts>,
     upgraded: bool,
     /// The injected bytes that follow the request whose body is coming.
     following: Vec<u8>,
@@ -68,7 +68,7 @@ impl Held {
 
 /// The next part to read of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reading {
+enum NextPart {
     Head,
     Body(Body),
     /// Whatever comes passes as it is: an upgrade is asked for and not answered.
@@ -78,22 +78,22 @@ enum Reading {
 }
 
 /// The facts about a request that are needed to read its answer.
-struct Asked {
+struct RequestFacts {
     is_head: bool,
     is_upgrade: bool,
 }
 
-impl Exchange {
-    pub(super) fn new(scribe: Scribe, journal: Option<Journal>) -> Exchange {
+impl EdgeExchange {
+    pub(super) fn new(scribe: ExchangeRecorder, journal: Option<Journal>) -> EdgeExchange {
         let edits_answers = scribe.plan().faults.iter().any(|fault| matches!(fault.kind, FaultKind::Answer(_)));
         let asks_again = super::asks_again(&scribe);
-        Exchange {
+        EdgeExchange {
             scribe,
             journal,
             edits_answers,
             asks_again,
-            request: Reading::Head,
-            answer: Reading::Head,
+            request: NextPart::Head,
+            answer: NextPart::Head,
             asked: VecDeque::new(),
             upgraded: false,
             following: Vec::new(),
@@ -107,18 +107,18 @@ impl Exchange {
     /// The only request that waits for its answer, as it was passed on, if it may be made again: a GET or HEAD (RFC 9110
     /// section 9.2.2) without a body that asks for no upgrade, of whose answer nothing has come.
     pub(super) fn again(&mut self) -> Option<Vec<u8>> {
-        let is_alone = self.asked.len() == 1 && self.answer == Reading::Head && self.request == Reading::Head;
+        let is_alone = self.asked.len() == 1 && self.answer == NextPart::Head && self.request == NextPart::Head;
         self.again.take_if(|_| is_alone)
     }
 
     /// Whether what comes from the client is nothing that is read here.
     pub(super) fn is_request_opaque(&self) -> bool {
-        matches!(self.request, Reading::Opaque | Reading::Undecided)
+        matches!(self.request, NextPart::Opaque | NextPart::Undecided)
     }
 
     /// Whether what comes from the server is nothing that is read here.
     pub(super) fn is_answer_opaque(&self) -> bool {
-        self.answer == Reading::Opaque
+        self.answer == NextPart::Opaque
     }
 
     /// Whether the server switched protocols.
@@ -133,12 +133,12 @@ impl Exchange {
 
     /// Whether an answer is to come, or is coming.
     pub(super) fn is_busy(&self) -> bool {
-        self.is_waiting() || matches!(self.answer, Reading::Body(_))
+        self.is_waiting() || matches!(self.answer, NextPart::Body(_))
     }
 
     /// Whether nothing was asked yet.
     pub(super) fn is_fresh(&self) -> bool {
-        self.request == Reading::Head && self.answers == 0 && self.asked.is_empty()
+        self.request == NextPart::Head && self.answers == 0 && self.asked.is_empty()
     }
 
     /// How many answers have begun.
@@ -151,21 +151,21 @@ impl Exchange {
         loop {
             match &mut self.request {
                 // A client with too many unanswered requests has to wait.
-                Reading::Head if self.asked.len() >= ASKED_MAX => return,
-                Reading::Head => match RequestHead::decode(incoming) {
+                NextPart::Head if self.asked.len() >= ASKED_MAX => return,
+                NextPart::Head => match RequestHead::decode(incoming) {
                     Ok(None) => return,
                     Ok(Some((head, length))) => self.take_request(head, length, incoming, carried),
-                    Err(_) => self.request = Reading::Opaque,
+                    Err(_) => self.request = NextPart::Opaque,
                 },
-                Reading::Body(body) => {
+                NextPart::Body(body) => {
                     if !body.carry(incoming, carried) {
                         return;
                     }
                     carried.append(&mut self.following);
                     let is_upgrade = self.asked.back().is_some_and(|asked| asked.is_upgrade);
-                    self.request = if is_upgrade { Reading::Undecided } else { Reading::Head };
+                    self.request = if is_upgrade { NextPart::Undecided } else { NextPart::Head };
                 }
-                Reading::Undecided | Reading::Opaque => return,
+                NextPart::Undecided | NextPart::Opaque => return,
             }
         }
     }
@@ -185,7 +185,7 @@ impl Exchange {
                 if let HeadEdit::Follow { bytes } = edit {
                     self.following.extend_from_slice(bytes);
                 }
-                scribe.fired(index, Party::Edge, fault.kind.to_string());
+                scribe.fired(index, Actor::Edge, fault.kind.to_string());
             }
         }
         let start = carried.len();
@@ -196,39 +196,39 @@ impl Exchange {
         }
         take(incoming, length);
         let body = Body::of_request(&before);
-        self.request = Reading::Body(body);
+        self.request = NextPart::Body(body);
         let is_upgrade = has_token(&before.headers, "connection", "upgrade");
         let is_repeatable = self.asks_again
             && matches!(before.method.as_str(), "GET" | "HEAD")
             && body == Body::Bytes(0)
             && !is_upgrade;
         self.again = is_repeatable.then(|| carried[start..].to_vec());
-        self.asked.push_back(Asked { is_head: before.method == "HEAD", is_upgrade });
+        self.asked.push_back(RequestFacts { is_head: before.method == "HEAD", is_upgrade });
     }
 
     /// Carries answers as far as they have come; how that ends the connection, if it does.
     pub(super) fn answer(&mut self, incoming: &mut BytesMut, carried: &mut Vec<u8>) -> Option<(End, usize)> {
         loop {
             match &mut self.answer {
-                Reading::Head => match ResponseHead::decode(incoming) {
+                NextPart::Head => match ResponseHead::decode(incoming) {
                     Ok(None) => return None,
                     Ok(Some((head, length))) => {
                         if let Some(end) = self.take_answer(&head, length, incoming, carried) {
                             return Some(end);
                         }
                     }
-                    Err(_) => self.answer = Reading::Opaque,
+                    Err(_) => self.answer = NextPart::Opaque,
                 },
-                Reading::Body(body) => {
+                NextPart::Body(body) => {
                     let kept = self.held.as_mut().map_or(&mut *carried, |held| &mut held.kept);
                     if !body.carry(incoming, kept) {
                         self.held.iter_mut().for_each(|held| held.hand_on(carried));
                         return None;
                     }
                     self.release(carried);
-                    self.answer = Reading::Head;
+                    self.answer = NextPart::Head;
                 }
-                Reading::Undecided | Reading::Opaque => return None,
+                NextPart::Undecided | NextPart::Opaque => return None,
             }
         }
     }
@@ -255,13 +255,13 @@ impl Exchange {
         self.answers += 1;
         self.upgraded = before.status == 101;
         if self.upgraded {
-            (self.request, self.answer) = (Reading::Opaque, Reading::Opaque);
+            (self.request, self.answer) = (NextPart::Opaque, NextPart::Opaque);
         } else {
             let to_head = asked.as_ref().is_some_and(|asked| asked.is_head);
-            self.answer = Reading::Body(Body::of_answer(before, to_head));
-            if self.request == Reading::Undecided {
+            self.answer = NextPart::Body(Body::of_answer(before, to_head));
+            if self.request == NextPart::Undecided {
                 // Refused: what the client says next is another request.
-                self.request = Reading::Head;
+                self.request = NextPart::Head;
             }
         }
         if let Some(journal) = &self.journal {
@@ -293,7 +293,7 @@ impl Exchange {
             if !edit.applies_to(&head, to_upgrade) || !scribe.meets(index) {
                 continue;
             }
-            scribe.fired(index, Party::Edge, fault.kind.to_string());
+            scribe.fired(index, Actor::Edge, fault.kind.to_string());
             match edit {
                 AnswerEdit::Hijack { status, body } => {
                     write_page(u16::try_from(status.0).unwrap_or(502), body, carried);

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::recorder::Scribe;
+use crate::recorder::ExchangeRecorder;
 use relapse_core::fault::{ConnectionFault, Direction, FaultKind};
 
 /// The limits of a connection.
 #[derive(Default)]
-pub(super) struct Limits {
+pub(super) struct ConnectionLimits {
     began: Option<Instant>,
     lifetime: Option<(Duration, usize)>,
     idle: Option<(Duration, Direction, usize)>,
@@ -51,10 +51,10 @@ pub(super) struct Page {
     pub(super) index: usize,
 }
 
-impl Limits {
+impl ConnectionLimits {
     /// Asks the plan what limits a connection that begins now. Of two limits of a kind the stricter one counts.
-    pub(super) fn decide(scribe: &Scribe) -> Limits {
-        let mut limits = Limits::default();
+    pub(super) fn decide(scribe: &ExchangeRecorder) -> ConnectionLimits {
+        let mut limits = ConnectionLimits::default();
         for (index, fault) in scribe.plan().faults.iter().enumerate() {
             let FaultKind::Connection(what) = &fault.kind else { continue };
             if !scribe.meets(index) {

@@ -23,18 +23,18 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use self::{
     frames::Mangler,
-    head::Exchange,
-    limits::{Last, Limits},
+    head::EdgeExchange,
+    limits::{ConnectionLimits, Last},
     pass::Scanner,
-    stream::{Shape, Stream},
+    stream::{DelayedBytes, Shape},
 };
 use crate::{
     link::{Link, Progress, Redial, Wire},
-    recorder::Scribe,
+    recorder::ExchangeRecorder,
 };
 use relapse_core::{
     fault::{ConnectionFault, Direction, Fault, FaultKind},
-    record::transcript::Party,
+    record::transcript::Actor,
     wire::{
         close_code::CloseCode,
         head::{RequestHead, ResponseHead},
@@ -81,7 +81,7 @@ pub struct Load {
 
 /// How a connection ended, and what it had carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Passage {
+pub struct ConnectionSummary {
     /// The one that ended it.
     pub ended: Ended,
     /// Whether it carried a WebSocket.
@@ -106,7 +106,7 @@ pub enum Carried<'a> {
     /// A close frame.
     Close {
         /// The sender: the client or the server.
-        by: Party,
+        by: Actor,
         /// Its code.
         code: Option<CloseCode>,
         /// Its reason.
@@ -118,42 +118,47 @@ pub enum Carried<'a> {
 pub type Journal = Arc<dyn Fn(Carried<'_>) + Send + Sync>;
 
 /// The way to the server.
-pub struct Way {
+pub struct ServerLink {
     /// A connection to it; nothing where it cannot be reached.
     pub link: Option<Link>,
     /// A way to make another connection, for a fault that asks once more.
     pub again: Option<Redial>,
 }
 
-impl From<Option<Link>> for Way {
-    fn from(link: Option<Link>) -> Way {
-        Way { link, again: None }
+impl From<Option<Link>> for ServerLink {
+    fn from(link: Option<Link>) -> ServerLink {
+        ServerLink { link, again: None }
     }
 }
 
-impl fmt::Debug for Way {
+impl fmt::Debug for ServerLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Way").field("link", &self.link).finish_non_exhaustive()
     }
 }
 
 /// Whether a plan has a fault that asks once more, so that it needs a way to do so.
-pub fn asks_again(scribe: &Scribe) -> bool {
+pub fn asks_again(scribe: &ExchangeRecorder) -> bool {
     let asks = |fault: &Fault| matches!(fault.kind, FaultKind::Connection(ConnectionFault::Retry {}));
     scribe.plan().faults.iter().any(asks)
 }
 
 /// Carries one connection until either side, or a fault, ends it.
-pub async fn relay(client: Link, server: impl Into<Way>, scribe: Scribe, journal: Option<Journal>) -> Passage {
+pub async fn relay(
+    client: Link,
+    server: impl Into<ServerLink>,
+    scribe: ExchangeRecorder,
+    journal: Option<Journal>,
+) -> ConnectionSummary {
     let scribe = scribe.of_connection();
-    let Way { link: server, again } = server.into();
+    let ServerLink { link: server, again } = server.into();
     let (there, back) = Shape::decide(&scribe);
-    let limits = Limits::decide(&scribe);
+    let limits = ConnectionLimits::decide(&scribe);
     let server = server.unwrap_or_else(|| Link::pair().0);
     let relay = Relay {
         client: Wire::new(client),
         server: Wire::new(server),
-        exchange: Exchange::new(scribe.clone(), journal.clone()),
+        exchange: EdgeExchange::new(scribe.clone(), journal.clone()),
         to_server: Lane::new(Direction::ToServer, there, &scribe, journal.clone()),
         to_client: Lane::new(Direction::ToClient, back, &scribe, journal),
         limits,
@@ -170,25 +175,25 @@ pub async fn relay(client: Link, server: impl Into<Way>, scribe: Scribe, journal
 /// One direction of a connection.
 struct Lane {
     frames: Mangler,
-    stream: Stream,
+    stream: DelayedBytes,
     scanner: Scanner,
     /// How much of what came in has been looked at already.
     scanned: usize,
 }
 
 impl Lane {
-    fn new(direction: Direction, shape: Shape, scribe: &Scribe, journal: Option<Journal>) -> Lane {
-        let by = if direction == Direction::ToServer { Party::Probe } else { Party::Front };
+    fn new(direction: Direction, shape: Shape, scribe: &ExchangeRecorder, journal: Option<Journal>) -> Lane {
+        let by = if direction == Direction::ToServer { Actor::Probe } else { Actor::Front };
         Lane {
             frames: Mangler::new(direction, scribe.clone()),
-            stream: Stream::new(shape, scribe.clone()),
+            stream: DelayedBytes::new(shape, scribe.clone()),
             scanner: Scanner::new(by, journal),
             scanned: 0,
         }
     }
 
     /// Carries what is no head and no body; how that ends the connection.
-    fn carry(&mut self, incoming: &mut BytesMut, back: &mut Stream, is_upgraded: bool) -> Option<(End, usize)> {
+    fn carry(&mut self, incoming: &mut BytesMut, back: &mut DelayedBytes, is_upgraded: bool) -> Option<(End, usize)> {
         if incoming.is_empty() {
             return None;
         }
@@ -218,11 +223,11 @@ impl Lane {
 struct Relay {
     client: Wire,
     server: Wire,
-    exchange: Exchange,
+    exchange: EdgeExchange,
     to_server: Lane,
     to_client: Lane,
-    limits: Limits,
-    scribe: Scribe,
+    limits: ConnectionLimits,
+    scribe: ExchangeRecorder,
     /// When anything last came from either side.
     last: Last,
     began: Instant,
@@ -236,7 +241,7 @@ struct Relay {
 
 impl Relay {
     /// Carries everything.
-    async fn carry_all(mut self) -> Passage {
+    async fn carry_all(mut self) -> ConnectionSummary {
         let (end, ended) = loop {
             if let Some((end, index)) = self.carry() {
                 break (end, Ended::Fault(index));
@@ -316,7 +321,7 @@ impl Relay {
         there.scanner.scan(from_them.get(there.scanned..).unwrap_or_default());
         back.scanner.scan(from_it.get(back.scanned..).unwrap_or_default());
         part((client, there.scanner), (server, back.scanner), end).await;
-        Passage { ended, upgraded, is_reset, lasted, from_client, from_server }
+        ConnectionSummary { ended, upgraded, is_reset, lasted, from_client, from_server }
     }
 
     /// Whether what comes from now on needs only be carried.
@@ -327,7 +332,7 @@ impl Relay {
             && self.to_client.is_plain()
     }
 
-    async fn pass(mut self) -> Passage {
+    async fn pass(mut self) -> ConnectionSummary {
         let _ = timeout(FLUSH_LIMIT, async { tokio::join!(self.client.flush(), self.server.flush()) }).await;
         let ((mut client, from_client), (mut server, from_server)) = (self.client.into_link(), self.server.into_link());
         let there = (&mut client, &from_client, self.to_server.scanner);
@@ -336,10 +341,10 @@ impl Relay {
         let (from_client, from_server) = (there.load(), back.load());
         let (lasted, is_reset) = (self.began.elapsed(), end == End::Reset);
         if let Ended::Fault(index) = ended {
-            self.scribe.fired(index, Party::Edge, self.scribe.plan().faults[index].kind.to_string());
+            self.scribe.fired(index, Actor::Edge, self.scribe.plan().faults[index].kind.to_string());
         }
         part((client, there), (server, back), end).await;
-        Passage { ended, upgraded: self.exchange.is_upgraded(), is_reset, lasted, from_client, from_server }
+        ConnectionSummary { ended, upgraded: self.exchange.is_upgraded(), is_reset, lasted, from_client, from_server }
     }
 
     /// Since when a request waits for its answer to begin.
@@ -382,7 +387,7 @@ impl Relay {
     }
 
     fn fire(&self, index: usize) -> Ended {
-        self.scribe.fired(index, Party::Edge, self.scribe.plan().faults[index].kind.to_string());
+        self.scribe.fired(index, Actor::Edge, self.scribe.plan().faults[index].kind.to_string());
         Ended::Fault(index)
     }
 

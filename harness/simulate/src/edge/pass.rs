@@ -8,9 +8,9 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Carried, End, Ended, Journal, Last, Limits, Load};
+use super::{Carried, ConnectionLimits, End, Ended, Journal, Last, Load};
 use crate::link::Link;
-use relapse_core::{record::transcript::Party, wire::close_code::CloseCode};
+use relapse_core::{record::transcript::Actor, wire::close_code::CloseCode};
 
 /// How many bytes are carried at a time in each direction: at first, and where that is not enough.
 const PIECE_BYTES: usize = 2 * 1024;
@@ -76,7 +76,7 @@ impl Half {
 pub(super) async fn pass(
     client: (&mut Link, &BytesMut, Scanner),
     server: (&mut Link, &BytesMut, Scanner),
-    limits: &Limits,
+    limits: &ConnectionLimits,
     mut last: Last,
 ) -> (Ended, End, Scanner, Scanner) {
     let (client, from_client, to_server) = client;
@@ -123,7 +123,7 @@ pub(super) async fn pass(
 
 /// Follows the frames of one direction by their headers alone: counts messages, and tells of a close.
 pub(super) struct Scanner {
-    by: Party,
+    by: Actor,
     journal: Option<Journal>,
     load: Load,
     /// Whether what passes is frames.
@@ -140,7 +140,7 @@ const CONTROL_BYTES_MAX: u64 = 125;
 
 impl Scanner {
     /// Looks at what this actor sends.
-    pub(super) fn new(by: Party, journal: Option<Journal>) -> Scanner {
+    pub(super) fn new(by: Actor, journal: Option<Journal>) -> Scanner {
         Scanner { by, journal, load: Load::default(), reads_frames: false, pending: Vec::new(), skip: 0 }
     }
 
@@ -243,7 +243,7 @@ mod tests {
 
     use super::{Carried, Scanner};
     use relapse_core::{
-        record::transcript::Party,
+        record::transcript::Actor,
         wire::{
             close_code::CloseCode,
             frame::{Frame, Opcode},
@@ -270,11 +270,11 @@ mod tests {
                     seen.lock().unwrap().push((by, code, reason));
                 }
             };
-            let mut scanner = Scanner::new(Party::Probe, Some(Arc::new(journal)));
+            let mut scanner = Scanner::new(Actor::Probe, Some(Arc::new(journal)));
             scanner.upgraded();
             bytes.chunks(piece).for_each(|bytes| scanner.scan(bytes));
             assert_eq!((scanner.load.messages, scanner.load.bytes), (6, bytes.len() as u64), "pieces of {piece}");
-            assert_eq!(*closes.lock().unwrap(), [(Party::Probe, Some(CloseCode(4001)), "gone".to_owned())]);
+            assert_eq!(*closes.lock().unwrap(), [(Actor::Probe, Some(CloseCode(4001)), "gone".to_owned())]);
         }
     }
 }

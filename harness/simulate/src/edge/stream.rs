@@ -6,18 +6,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::End;
-use crate::recorder::Scribe;
+use crate::recorder::ExchangeRecorder;
 use relapse_core::{
     fault::{Direction, FaultKind, StreamFault},
-    record::transcript::Party,
+    record::transcript::Actor,
 };
 
 /// How many pieces a second a throttled stream is cut into.
 const PIECES_PER_SECOND: usize = 10;
 
 /// The bytes of one direction that are under way.
-pub(super) struct Stream {
-    scribe: Scribe,
+pub(super) struct DelayedBytes {
+    scribe: ExchangeRecorder,
     /// The faults that act on this connection.
     shape: Shape,
     queue: VecDeque<(Instant, Vec<u8>)>,
@@ -52,7 +52,7 @@ enum Limit {
 
 impl Shape {
     /// Asks the plan what acts on a connection: on the way to the server, and on the way to the client.
-    pub(super) fn decide(scribe: &Scribe) -> (Shape, Shape) {
+    pub(super) fn decide(scribe: &ExchangeRecorder) -> (Shape, Shape) {
         let (mut to_server, mut to_client) = (Shape::default(), Shape::default());
         for (index, fault) in scribe.plan().faults.iter().enumerate() {
             let FaultKind::Stream { direction, fault: what } = &fault.kind else { continue };
@@ -73,7 +73,7 @@ impl Shape {
                     | StreamFault::Slice { .. }
             );
             if acts_at_once {
-                scribe.fired(index, Party::Edge, fault.kind.to_string());
+                scribe.fired(index, Actor::Edge, fault.kind.to_string());
             }
         }
         (to_server, to_client)
@@ -103,9 +103,9 @@ impl Shape {
     }
 }
 
-impl Stream {
-    pub(super) fn new(shape: Shape, scribe: Scribe) -> Stream {
-        Stream {
+impl DelayedBytes {
+    pub(super) fn new(shape: Shape, scribe: ExchangeRecorder) -> DelayedBytes {
+        DelayedBytes {
             scribe,
             shape,
             queue: VecDeque::new(),
@@ -151,7 +151,7 @@ impl Stream {
             return;
         }
         if let Some(index) = self.shape.silence.take_if(|_| self.is_upgraded) {
-            self.scribe.fired(index, Party::Edge, self.scribe.plan().faults[index].kind.to_string());
+            self.scribe.fired(index, Actor::Edge, self.scribe.plan().faults[index].kind.to_string());
             self.is_silent = true;
         }
         let shape = &self.shape;
@@ -220,7 +220,7 @@ impl Stream {
         };
         outgoing.extend_from_slice(&piece[..after - self.carried]);
         self.carried = after;
-        self.scribe.fired(index, Party::Edge, self.scribe.plan().faults[index].kind.to_string());
+        self.scribe.fired(index, Actor::Edge, self.scribe.plan().faults[index].kind.to_string());
         self.shape.limit = None;
         self.is_silent = true;
         self.queue.clear();

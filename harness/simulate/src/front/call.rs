@@ -8,11 +8,11 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::time::Sleep;
 
-use super::{Life, Stop};
+use super::{Life, StopNotice};
 use crate::{
-    application::{Application, Credit, Promise, Receive, SendEvent},
+    application::{Application, BoxFuture, Credit, Receive, SendEvent},
     link::{Progress, Wire},
-    recorder::Scribe,
+    recorder::ExchangeRecorder,
 };
 use relapse_core::{
     asgi::{
@@ -21,7 +21,7 @@ use relapse_core::{
         scope::{Scope, ScopeType},
     },
     fault::Place,
-    record::transcript::{Level, Party, What},
+    record::transcript::{Actor, EventKind, Level},
 };
 
 /// How many bytes `send` leaves unwritten before it waits for the client to read, as asyncio transports do.
@@ -58,7 +58,7 @@ pub(super) trait Protocol: Send + 'static {
 }
 
 /// The state that application and server share for the length of one call.
-pub(super) struct Desk<P> {
+pub(super) struct CallState<P> {
     pub(super) protocol: P,
     outgoing: Vec<u8>,
     inbox: VecDeque<Inbound>,
@@ -72,15 +72,15 @@ pub(super) struct Desk<P> {
 }
 
 /// One call of the application.
-pub(super) struct Call<P: Protocol> {
-    future: Promise<'static, Result<(), Exception>>,
-    desk: Arc<Mutex<Desk<P>>>,
-    scribe: Scribe,
+pub(super) struct AppCall<P: Protocol> {
+    future: BoxFuture<'static, Result<(), Exception>>,
+    desk: Arc<Mutex<CallState<P>>>,
+    scribe: ExchangeRecorder,
     running: bool,
 }
 
 /// The next event of a call.
-pub(super) enum Step {
+pub(super) enum CallStep {
     /// The application sent something, or made room for more.
     Moved,
     /// The application's call ended.
@@ -90,18 +90,23 @@ pub(super) enum Step {
 }
 
 /// The next event that a connection handles.
-pub(super) enum Next {
+pub(super) enum NextEvent {
     /// The call, or its client.
-    Step(Step),
+    Step(CallStep),
     /// The process of the server.
     Stop(Life),
     /// The connection's own timer.
     Timer,
 }
 
-impl<P: Protocol> Call<P> {
-    pub(super) fn start(application: Arc<dyn Application>, scope: Scope, protocol: P, scribe: &Scribe) -> Call<P> {
-        let desk = Desk {
+impl<P: Protocol> AppCall<P> {
+    pub(super) fn start(
+        application: Arc<dyn Application>,
+        scope: Scope,
+        protocol: P,
+        scribe: &ExchangeRecorder,
+    ) -> AppCall<P> {
+        let desk = CallState {
             protocol,
             outgoing: Vec::with_capacity(1024),
             inbox: VecDeque::new(),
@@ -114,12 +119,12 @@ impl<P: Protocol> Call<P> {
         let desk = Arc::new(Mutex::new(desk));
         // The layer of event faults between here and the application keeps the event log of what it really gets and gives.
         let ledger = (!scribe.has_faults_at(Place::Event)).then(|| scribe.clone());
-        let inlet = Inlet { desk: Arc::clone(&desk), ledger: ledger.clone() };
-        let outlet = Outlet { desk: Arc::clone(&desk), ledger };
+        let inlet = ReceiveChannel { desk: Arc::clone(&desk), ledger: ledger.clone() };
+        let outlet = SendChannel { desk: Arc::clone(&desk), ledger };
         let log = scribe.clone();
         let call = application.call(scope, Box::new(inlet), Box::new(outlet));
         let future = Box::pin(async move { log.with_log(call).await });
-        Call { future, desk, scribe: scribe.clone(), running: true }
+        AppCall { future, desk, scribe: scribe.clone(), running: true }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -131,11 +136,11 @@ impl<P: Protocol> Call<P> {
         if self.running {
             self.running = false;
             self.future = Box::pin(pending());
-            self.scribe.record(Party::Application, What::Raised(Exception::cancelled()));
+            self.scribe.record(Actor::Application, EventKind::Raised(Exception::cancelled()));
         }
     }
 
-    pub(super) fn desk(&self) -> MutexGuard<'_, Desk<P>> {
+    pub(super) fn desk(&self) -> MutexGuard<'_, CallState<P>> {
         lock(&self.desk)
     }
 
@@ -161,7 +166,7 @@ impl<P: Protocol> Call<P> {
     }
 
     /// Lets the application run and the wire move until one of them has something to say.
-    pub(super) fn poll_step(&mut self, wire: Option<&mut Wire>, cx: &mut Context<'_>) -> Poll<Step> {
+    pub(super) fn poll_step(&mut self, wire: Option<&mut Wire>, cx: &mut Context<'_>) -> Poll<CallStep> {
         if let Poll::Ready(step) = self.poll_application(cx) {
             return Poll::Ready(step);
         }
@@ -170,14 +175,14 @@ impl<P: Protocol> Call<P> {
             self.move_outgoing(wire);
             match wire.poll_progress(cx) {
                 Poll::Ready(Progress::Flushed) => {}
-                Poll::Ready(Progress::Read | Progress::End) => return Poll::Ready(Step::Wire),
+                Poll::Ready(Progress::Read | Progress::End) => return Poll::Ready(CallStep::Wire),
                 Poll::Pending => return Poll::Pending,
             }
         }
     }
 
     /// The same while the server cannot read: what goes out goes out, where there is a wire for it.
-    pub(super) fn poll_writing(&mut self, wire: Option<&mut Wire>, cx: &mut Context<'_>) -> Poll<Step> {
+    pub(super) fn poll_writing(&mut self, wire: Option<&mut Wire>, cx: &mut Context<'_>) -> Poll<CallStep> {
         if let Poll::Ready(step) = self.poll_application(cx) {
             return Poll::Ready(step);
         }
@@ -187,7 +192,7 @@ impl<P: Protocol> Call<P> {
         Poll::Pending
     }
 
-    fn poll_application(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+    fn poll_application(&mut self, cx: &mut Context<'_>) -> Poll<CallStep> {
         // The server is awake, and looks at what moved right after this.
         self.desk().server = None;
         if self.running
@@ -195,24 +200,24 @@ impl<P: Protocol> Call<P> {
         {
             self.running = false;
             match &result {
-                Ok(()) => self.scribe.record(Party::Application, What::Returned),
+                Ok(()) => self.scribe.record(Actor::Application, EventKind::Returned),
                 Err(exception) => {
-                    self.scribe.record(Party::Application, What::Raised(exception.clone()));
+                    self.scribe.record(Actor::Application, EventKind::Raised(exception.clone()));
                     // Every server logs an exception that leaves the application, but for the one it raised itself to
                     // say that the client is gone (uvicorn's ClientDisconnected; ASGI, "Disconnected Client").
                     let is_others = P::KIND == ScopeType::Websocket && exception.is_client_disconnected();
                     if !(is_others || exception.is_disconnect() && self.desk().told_gone) {
                         let message = format!("Exception in ASGI application: {exception}");
-                        self.scribe.record(Party::Front, What::Logged { level: Level::Error, message });
+                        self.scribe.record(Actor::Front, EventKind::Logged { level: Level::Error, message });
                     }
                 }
             }
-            return Poll::Ready(Step::Ended(result));
+            return Poll::Ready(CallStep::Ended(result));
         }
         {
             let mut desk = self.desk();
             if std::mem::take(&mut desk.has_moved) {
-                return Poll::Ready(Step::Moved);
+                return Poll::Ready(CallStep::Moved);
             }
             desk.server = Some(cx.waker().clone());
         }
@@ -223,18 +228,18 @@ impl<P: Protocol> Call<P> {
     pub(super) async fn next(
         &mut self,
         mut wire: Option<&mut Wire>,
-        stop: &mut Stop,
+        stop: &mut StopNotice,
         timer: &mut Option<Pin<Box<Sleep>>>,
-    ) -> Next {
+    ) -> NextEvent {
         poll_fn(|cx| {
             if let Poll::Ready(step) = self.poll_step(wire.as_deref_mut(), cx) {
-                return Poll::Ready(Next::Step(step));
+                return Poll::Ready(NextEvent::Step(step));
             }
             if let Poll::Ready(life) = stop.poll_next(cx) {
-                return Poll::Ready(Next::Stop(life));
+                return Poll::Ready(NextEvent::Stop(life));
             }
             match timer {
-                Some(timer) => timer.as_mut().poll(cx).map(|()| Next::Timer),
+                Some(timer) => timer.as_mut().poll(cx).map(|()| NextEvent::Timer),
                 None => Poll::Pending,
             }
         })
@@ -254,7 +259,7 @@ impl<P: Protocol> Call<P> {
     }
 }
 
-impl<P: Protocol> Drop for Call<P> {
+impl<P: Protocol> Drop for AppCall<P> {
     fn drop(&mut self) {
         // Something of the application may still hold what it received and sent with.
         let mut desk = self.desk();
@@ -265,7 +270,7 @@ impl<P: Protocol> Drop for Call<P> {
     }
 }
 
-impl<P> Desk<P> {
+impl<P> CallState<P> {
     fn wake_server(&mut self) {
         if self.has_moved
             && let Some(server) = self.server.take()
@@ -280,18 +285,18 @@ impl<P> Desk<P> {
     }
 }
 
-fn lock<P>(desk: &Mutex<Desk<P>>) -> MutexGuard<'_, Desk<P>> {
+fn lock<P>(desk: &Mutex<CallState<P>>) -> MutexGuard<'_, CallState<P>> {
     // A panic with the lock held happens between whole events, so the data is consistent.
     desk.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct Inlet<P> {
-    desk: Arc<Mutex<Desk<P>>>,
-    ledger: Option<Scribe>,
+struct ReceiveChannel<P> {
+    desk: Arc<Mutex<CallState<P>>>,
+    ledger: Option<ExchangeRecorder>,
 }
 
-impl<P: Protocol> Receive for Inlet<P> {
-    fn receive(&mut self) -> Promise<'_, Result<Inbound, Exception>> {
+impl<P: Protocol> Receive for ReceiveChannel<P> {
+    fn receive(&mut self) -> BoxFuture<'_, Result<Inbound, Exception>> {
         Box::pin(poll_fn(|cx| {
             let mut desk = lock(&self.desk);
             let desk = &mut *desk;
@@ -301,7 +306,7 @@ impl<P: Protocol> Receive for Inlet<P> {
                     desk.has_moved |= desk.inbox.is_empty() || desk.inbox.len() + 1 >= INBOX_EVENTS_MAX;
                     desk.wake_server();
                     if let Some(ledger) = &self.ledger {
-                        ledger.record(Party::Application, What::Received(event.clone()));
+                        ledger.record(Actor::Application, EventKind::Received(event.clone()));
                     }
                     Poll::Ready(Ok(event))
                 }
@@ -318,15 +323,15 @@ impl<P: Protocol> Receive for Inlet<P> {
     }
 }
 
-struct Outlet<P> {
-    desk: Arc<Mutex<Desk<P>>>,
-    ledger: Option<Scribe>,
+struct SendChannel<P> {
+    desk: Arc<Mutex<CallState<P>>>,
+    ledger: Option<ExchangeRecorder>,
 }
 
-impl<P: Protocol> SendEvent for Outlet<P> {
-    fn send(&mut self, event: Outbound) -> Promise<'_, Result<(), Exception>> {
+impl<P: Protocol> SendEvent for SendChannel<P> {
+    fn send(&mut self, event: Outbound) -> BoxFuture<'_, Result<(), Exception>> {
         if let Some(ledger) = &self.ledger {
-            ledger.record(Party::Application, What::Sent(event.clone()));
+            ledger.record(Actor::Application, EventKind::Sent(event.clone()));
         }
         let mut event = Some(event);
         Box::pin(poll_fn(move |cx| {
@@ -339,7 +344,7 @@ impl<P: Protocol> SendEvent for Outlet<P> {
             {
                 desk.told_gone |= exception.is_disconnect();
                 if let Some(ledger) = &self.ledger {
-                    ledger.record(Party::Application, What::CallRaised(exception.clone()));
+                    ledger.record(Actor::Application, EventKind::CallRaised(exception.clone()));
                 }
                 return Poll::Ready(Err(exception));
             }

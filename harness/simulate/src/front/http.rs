@@ -9,17 +9,18 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    FLUSH_LIMIT, Life, Stop, add_server,
-    call::{Call, Next, Protocol, Step},
+    FLUSH_LIMIT, Life, StopNotice, add_server,
+    call::{AppCall, CallStep, NextEvent, Protocol},
     refuse, wait_for_end, write_answer,
 };
 use crate::{
     application::Application,
     link::{Progress, Wire, take},
     profile::{
-        self, Answer, Effect, HttpBody, HttpDisconnect, HttpRules, Profile, Reuse, ShortEnd, Start, WithoutLength,
+        self, Effect, HttpBody, HttpDisconnect, HttpRules, Profile, RefusalAnswer, Reuse, ShortEnd, Start,
+        WithoutLength,
     },
-    recorder::Scribe,
+    recorder::ExchangeRecorder,
 };
 use relapse_core::{
     asgi::{
@@ -27,7 +28,7 @@ use relapse_core::{
         exception::Exception,
         scope::{Scope, ScopeType},
     },
-    record::transcript::{Party, What},
+    record::transcript::{Actor, EventKind},
     wire::head::{Headers, RequestHead, ResponseHead, field, has_token, header},
 };
 
@@ -40,15 +41,15 @@ pub(super) async fn serve(
     head: RequestHead,
     application: Arc<dyn Application>,
     profile: &Arc<Profile>,
-    scribe: &Scribe,
-    stop: &mut Stop,
+    scribe: &ExchangeRecorder,
+    stop: &mut StopNotice,
 ) -> bool {
     let reusable = keeps_alive(&head);
     let length = match body_length(&head) {
         Ok(length) if length <= BODY_BYTES_MAX => length,
         refused => {
             let status = refused.map_or_else(|status| status, |_| 413);
-            let answer = Answer::Http { status, content_type: String::new(), body: String::new() };
+            let answer = RefusalAnswer::Http { status, content_type: String::new(), body: String::new() };
             refuse(wire, &answer, profile, scribe).await;
             return false;
         }
@@ -59,7 +60,7 @@ pub(super) async fn serve(
     let scope = Scope::build(ScopeType::Http, &head, &profile.scope, scribe.connection());
     let response = Response {
         profile: Arc::clone(profile),
-        request: Request { length_left: length, ..Request::default() },
+        request: PendingRequest { length_left: length, ..PendingRequest::default() },
         head_only: head.method == "HEAD",
         head: None,
         framing: None,
@@ -68,8 +69,8 @@ pub(super) async fn serve(
         is_broken: false,
         has_pieces: false,
     };
-    scribe.record(Party::Front, What::Called { kind: ScopeType::Http, head });
-    let mut call = Call::start(application, scope, response, scribe);
+    scribe.record(Actor::Front, EventKind::Called { kind: ScopeType::Http, head });
+    let mut call = AppCall::start(application, scope, response, scribe);
     let rules = &profile.shutdown;
     let (mut is_stopping, mut grace) = (false, None);
     call.feed(wire);
@@ -80,8 +81,8 @@ pub(super) async fn serve(
                 is_end_told = true;
                 // That which came before the end is received before it.
                 match poll_fn(|cx| Poll::Ready(call.poll_step(None, cx))).await {
-                    Poll::Ready(step @ Step::Ended(_)) => Next::Step(step),
-                    Poll::Ready(Step::Moved | Step::Wire) | Poll::Pending => {
+                    Poll::Ready(step @ CallStep::Ended(_)) => NextEvent::Step(step),
+                    Poll::Ready(CallStep::Moved | CallStep::Wire) | Poll::Pending => {
                         call.end(ClientEnd::Gone);
                         continue;
                     }
@@ -90,8 +91,8 @@ pub(super) async fn serve(
             false => call.next(Some(&mut *wire), stop, &mut grace).await,
         };
         let ended = match next {
-            Next::Step(Step::Ended(result)) => Some(result),
-            Next::Step(Step::Wire | Step::Moved) => {
+            NextEvent::Step(CallStep::Ended(result)) => Some(result),
+            NextEvent::Step(CallStep::Wire | CallStep::Moved) => {
                 read_on(wire).await;
                 call.feed(wire);
                 let is_complete = call.desk().protocol.complete;
@@ -100,12 +101,12 @@ pub(super) async fn serve(
                 }
                 None
             }
-            Next::Stop(Life::Exited) => {
+            NextEvent::Stop(Life::Exited) => {
                 cut_short(&mut call, scribe);
                 return false;
             }
-            Next::Stop(_) => {
-                if let profile::Stop::Answers(answer) = &rules.request {
+            NextEvent::Stop(_) => {
+                if let profile::StopFate::Answers(answer) = &rules.request {
                     cut_short(&mut call, scribe);
                     flush(wire, &mut call).await;
                     write_answer(&mut wire.outgoing, answer, profile, Reuse::Closed);
@@ -115,7 +116,7 @@ pub(super) async fn serve(
                 grace = (rules.grace_s > 0).then(|| Box::pin(sleep(Duration::from_secs(rules.grace_s))));
                 None
             }
-            Next::Timer => {
+            NextEvent::Timer => {
                 cut_short(&mut call, scribe);
                 Some(Err(Exception::cancelled()))
             }
@@ -128,7 +129,7 @@ pub(super) async fn serve(
                 (protocol.progress(), protocol.request.length_left)
             };
             // The server's own answer is one like another.
-            call.desk().protocol.complete |= matches!(progress, Answered::Nothing) && !wire.has_ended();
+            call.desk().protocol.complete |= matches!(progress, AnswerProgress::Nothing) && !wire.has_ended();
             call.end(ClientEnd::Answered);
             let is_kept = finish(wire, progress, result, profile).await && reusable && !is_stopping;
             let is_read = unread == 0 || profile.sequence.http_unread == Reuse::Kept;
@@ -142,13 +143,13 @@ pub(super) async fn serve(
 }
 
 /// Cancels the call because the server stops.
-fn cut_short(call: &mut Call<Response>, scribe: &Scribe) {
-    scribe.record(Party::Front, What::CutShort);
+fn cut_short(call: &mut AppCall<Response>, scribe: &ExchangeRecorder) {
+    scribe.record(Actor::Front, EventKind::CutShort);
     call.cancel();
 }
 
 /// Writes everything the application sent. A client that does not read has its limit.
-async fn flush(wire: &mut Wire, call: &mut Call<Response>) {
+async fn flush(wire: &mut Wire, call: &mut AppCall<Response>) {
     let all = async move {
         while call.move_outgoing(wire) {
             wire.flush().await;
@@ -158,20 +159,20 @@ async fn flush(wire: &mut Wire, call: &mut Call<Response>) {
 }
 
 /// Writes the answer for a call that ended, if it is not whole; returns whether the connection is still usable.
-async fn finish(wire: &mut Wire, answered: Answered, result: Result<(), Exception>, profile: &Profile) -> bool {
+async fn finish(wire: &mut Wire, answered: AnswerProgress, result: Result<(), Exception>, profile: &Profile) -> bool {
     let answer = match (answered, result) {
-        (Answered::Whole, Err(_)) if profile.sequence.http_raises_after_end == Reuse::Closed => return false,
-        (Answered::Whole, _) => return !wire.has_ended(),
-        (Answered::Broken, Ok(())) => &Answer::Hang,
-        (Answered::Nothing, Err(_)) => &profile.http.raises,
-        (Answered::Nothing, Ok(())) => &profile.http.returns,
-        (Answered::Begun | Answered::Broken, _) => &profile.http.ends_after_start,
+        (AnswerProgress::Whole, Err(_)) if profile.sequence.http_raises_after_end == Reuse::Closed => return false,
+        (AnswerProgress::Whole, _) => return !wire.has_ended(),
+        (AnswerProgress::Broken, Ok(())) => &RefusalAnswer::Hang,
+        (AnswerProgress::Nothing, Err(_)) => &profile.http.raises,
+        (AnswerProgress::Nothing, Ok(())) => &profile.http.returns,
+        (AnswerProgress::Begun | AnswerProgress::Broken, _) => &profile.http.ends_after_start,
     };
-    if *answer == Answer::Hang {
+    if *answer == RefusalAnswer::Hang {
         wait_for_end(wire).await;
     }
     write_answer(&mut wire.outgoing, answer, profile, profile.sequence.http_own_answer);
-    profile.sequence.http_own_answer == Reuse::Kept && matches!(answer, Answer::Http { .. }) && !wire.has_ended()
+    profile.sequence.http_own_answer == Reuse::Kept && matches!(answer, RefusalAnswer::Http { .. }) && !wire.has_ended()
 }
 
 /// Waits for a whole body; whether it came.
@@ -225,7 +226,7 @@ enum ClientEnd {
     Answered,
 }
 
-impl Call<Response> {
+impl AppCall<Response> {
     /// Gives what has come of the request's body to the application.
     fn feed(&self, wire: &mut Wire) {
         let mut pieces = Vec::new();
@@ -279,7 +280,7 @@ impl Call<Response> {
 
 /// That which has come of a request.
 #[derive(Default)]
-struct Request {
+struct PendingRequest {
     /// How much of its body has not come.
     length_left: usize,
     /// That which has come and was not received.
@@ -322,10 +323,10 @@ fn keeps_alive(head: &RequestHead) -> bool {
 
 struct Response {
     profile: Arc<Profile>,
-    request: Request,
+    request: PendingRequest,
     head_only: bool,
     head: Option<(u16, Headers)>,
-    framing: Option<Framing>,
+    framing: Option<AnswerFraming>,
     complete: bool,
     cut: bool,
     /// Whether a body raised because of its length.
@@ -335,7 +336,7 @@ struct Response {
 }
 
 /// How much of the answer the application has given.
-enum Answered {
+enum AnswerProgress {
     Nothing,
     Begun,
     Whole,
@@ -344,7 +345,7 @@ enum Answered {
 }
 
 #[derive(Clone, Copy)]
-enum Framing {
+enum AnswerFraming {
     Chunked,
     BytesLeft(u64),
     NoBody,
@@ -422,33 +423,33 @@ fn suffer(effect: &Effect, event: &Outbound) -> Result<(), Exception> {
 }
 
 impl Response {
-    fn progress(&self) -> Answered {
+    fn progress(&self) -> AnswerProgress {
         match (self.complete, self.framing) {
-            (true, _) if self.is_broken => Answered::Broken,
-            (true, _) => Answered::Whole,
-            (false, Some(_)) => Answered::Begun,
-            (false, None) => Answered::Nothing,
+            (true, _) if self.is_broken => AnswerProgress::Broken,
+            (true, _) => AnswerProgress::Whole,
+            (false, Some(_)) => AnswerProgress::Begun,
+            (false, None) => AnswerProgress::Nothing,
         }
     }
 
     /// Writes the head; `whole` is the body's length where all of it is there.
-    fn write_head(&mut self, outgoing: &mut Vec<u8>, whole: Option<usize>) -> Framing {
+    fn write_head(&mut self, outgoing: &mut Vec<u8>, whole: Option<usize>) -> AnswerFraming {
         let (status, headers) = self.head.as_ref().expect("a body follows a start");
         let (status, mut headers) = (*status, headers.clone());
         let announced = header(&headers, "content-length").and_then(parse_length);
         let added = whole.filter(|_| self.profile.http.without_length == WithoutLength::ContentLength);
         let framing = match (announced, added) {
             // h11 holds the body of these against a length of 0.
-            _ if matches!(status, 204 | 304) && !self.head_only && self.counts_all() => Framing::BytesLeft(0),
-            _ if self.head_only || matches!(status, 204 | 304) => Framing::NoBody,
-            (Some(length), _) => Framing::BytesLeft(length as u64),
+            _ if matches!(status, 204 | 304) && !self.head_only && self.counts_all() => AnswerFraming::BytesLeft(0),
+            _ if self.head_only || matches!(status, 204 | 304) => AnswerFraming::NoBody,
+            (Some(length), _) => AnswerFraming::BytesLeft(length as u64),
             (None, Some(length)) => {
                 headers.push(field("content-length", length.to_string()));
-                Framing::BytesLeft(length as u64)
+                AnswerFraming::BytesLeft(length as u64)
             }
             (None, None) => {
                 headers.push(field("transfer-encoding", "chunked"));
-                Framing::Chunked
+                AnswerFraming::Chunked
             }
         };
         add_server(&mut headers, &self.profile);
@@ -458,15 +459,15 @@ impl Response {
 
     fn write_body(
         &mut self,
-        framing: Framing,
+        framing: AnswerFraming,
         body: &[u8],
         more_body: bool,
         outgoing: &mut Vec<u8>,
     ) -> Result<(), Exception> {
         self.has_pieces |= more_body;
         match framing {
-            Framing::NoBody => {}
-            Framing::Chunked => {
+            AnswerFraming::NoBody => {}
+            AnswerFraming::Chunked => {
                 if !body.is_empty() {
                     outgoing.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
                     outgoing.extend_from_slice(body);
@@ -476,13 +477,13 @@ impl Response {
                     outgoing.extend_from_slice(b"0\r\n\r\n");
                 }
             }
-            Framing::BytesLeft(left) => {
+            AnswerFraming::BytesLeft(left) => {
                 let length = body.len() as u64;
                 if length > left {
                     self.mismatch(|rules| &rules.long_body)?;
                 }
                 outgoing.extend_from_slice(body);
-                self.framing = Some(Framing::BytesLeft(left.saturating_sub(length)));
+                self.framing = Some(AnswerFraming::BytesLeft(left.saturating_sub(length)));
                 if !more_body && length < left {
                     self.complete = self.profile.sequence.http_short_end == ShortEnd::Whole && self.counts();
                     self.mismatch(|rules| &rules.short_body)?;

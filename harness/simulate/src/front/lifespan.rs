@@ -7,15 +7,15 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-use super::call::{Call, Protocol, Step};
-use crate::{application::Application, profile::Profile, recorder::Scribe};
+use super::call::{AppCall, CallStep, Protocol};
+use crate::{application::Application, profile::Profile, recorder::ExchangeRecorder};
 use relapse_core::{
     asgi::{
         event::{Inbound, Outbound},
         exception::Exception,
         scope::{Scope, ScopeType},
     },
-    record::transcript::{Party, What},
+    record::transcript::{Actor, EventKind},
 };
 
 /// Where the process stands.
@@ -33,12 +33,12 @@ pub enum Life {
 
 /// An application's statements about its start and its end.
 #[derive(Default)]
-struct Said {
+struct LifespanReport {
     start: Option<Result<(), String>>,
     has_shut_down: bool,
 }
 
-impl Protocol for Said {
+impl Protocol for LifespanReport {
     const KIND: ScopeType = ScopeType::Lifespan;
 
     fn take(&mut self, event: Outbound, _outgoing: &mut Vec<u8>) -> Result<(), Exception> {
@@ -59,19 +59,19 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 pub async fn live(
     application: Arc<dyn Application>,
     profile: Arc<Profile>,
-    scribe: Scribe,
+    scribe: ExchangeRecorder,
     life: watch::Sender<Life>,
     stop: oneshot::Receiver<()>,
 ) {
     let exit = |why: String| {
-        scribe.record(Party::Process, What::Exited { why });
+        scribe.record(Actor::Process, EventKind::Exited { why });
         life.send_replace(Life::Exited);
     };
-    scribe.record(Party::Process, What::Starting);
-    let mut call = Call::start(
+    scribe.record(Actor::Process, EventKind::Starting);
+    let mut call = AppCall::start(
         application,
         Scope::lifespan(&profile.scope, &profile.lifespan.spec_version),
-        Said::default(),
+        LifespanReport::default(),
         &scribe,
     );
     call.deliver(Inbound::LifespanStartup);
@@ -106,7 +106,7 @@ pub async fn live(
 }
 
 /// From now on connections are served, unless the process was told to stop by then.
-pub fn listen(scribe: &Scribe, life: &watch::Sender<Life>) {
+pub fn listen(scribe: &ExchangeRecorder, life: &watch::Sender<Life>) {
     let starts = |life: &mut Life| {
         let starts = *life == Life::Starting;
         if starts {
@@ -115,18 +115,18 @@ pub fn listen(scribe: &Scribe, life: &watch::Sender<Life>) {
         starts
     };
     if life.send_if_modified(starts) {
-        scribe.record(Party::Process, What::Listening);
+        scribe.record(Actor::Process, EventKind::Listening);
     }
 }
 
 /// Waits until the application says that it has started, or why it has not.
-async fn start(call: &mut Call<Said>, timeout_s: u64) -> Result<(), String> {
+async fn start(call: &mut AppCall<LifespanReport>, timeout_s: u64) -> Result<(), String> {
     let started = async {
         loop {
             match poll_fn(|cx| call.poll_step(None, cx)).await {
                 // The call ended without a word: the application does not speak the protocol, and is served.
-                Step::Ended(_) => return call.desk().protocol.start.take().unwrap_or(Ok(())),
-                Step::Moved | Step::Wire => {
+                CallStep::Ended(_) => return call.desk().protocol.start.take().unwrap_or(Ok(())),
+                CallStep::Moved | CallStep::Wire => {
                     if let Some(said) = call.desk().protocol.start.take() {
                         return said;
                     }

@@ -15,15 +15,15 @@ pub use lifespan::{Life, listen, live};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use self::stop::Stop;
+use self::stop::StopNotice;
 use crate::{
     application::Application,
     link::{Link, Wire, take},
-    profile::{Answer, Profile, Reception, Reuse},
-    recorder::Scribe,
+    profile::{Profile, Reception, RefusalAnswer, Reuse},
+    recorder::ExchangeRecorder,
 };
 use relapse_core::{
-    record::transcript::{Party, What},
+    record::transcript::{Actor, EventKind},
     wire::head::{HeadError, Headers, RequestHead, ResponseHead, field},
 };
 
@@ -33,11 +33,11 @@ pub async fn serve(
     link: Link,
     application: Arc<dyn Application>,
     profile: Arc<Profile>,
-    scribe: Scribe,
+    scribe: ExchangeRecorder,
     life: Option<watch::Receiver<Life>>,
 ) {
     let mut wire = Wire::new(link);
-    let mut stop = Stop::watching(life);
+    let mut stop = StopNotice::watching(life);
     let mut requests = 0;
     loop {
         let head = tokio::select! {
@@ -45,7 +45,7 @@ pub async fn serve(
             head = read_head(&mut wire, &profile, &scribe, requests) => head,
             _ = stop.next() => {
                 if requests == 0 {
-                    scribe.record(Party::Front, What::CutShort);
+                    scribe.record(Actor::Front, EventKind::CutShort);
                 }
                 None
             }
@@ -80,7 +80,12 @@ pub async fn serve(
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
 /// Reads the head of the connection's request with this number.
-async fn read_head(wire: &mut Wire, profile: &Profile, scribe: &Scribe, number: usize) -> Option<RequestHead> {
+async fn read_head(
+    wire: &mut Wire,
+    profile: &Profile,
+    scribe: &ExchangeRecorder,
+    number: usize,
+) -> Option<RequestHead> {
     loop {
         match RequestHead::decode(&wire.incoming) {
             Ok(Some((head, length))) => {
@@ -94,7 +99,7 @@ async fn read_head(wire: &mut Wire, profile: &Profile, scribe: &Scribe, number: 
             Err(error) => {
                 let status = if error == HeadError::TooLarge { 431 } else { 400 };
                 let body = "Invalid HTTP request received.".to_owned();
-                let answer = Answer::Http { status, content_type: "text/plain; charset=utf-8".to_owned(), body };
+                let answer = RefusalAnswer::Http { status, content_type: "text/plain; charset=utf-8".to_owned(), body };
                 refuse(wire, &answer, profile, &scribe.of_request(number)).await;
                 return None;
             }
@@ -103,14 +108,14 @@ async fn read_head(wire: &mut Wire, profile: &Profile, scribe: &Scribe, number: 
 }
 
 /// Answers a request on the server's own account.
-async fn refuse(wire: &mut Wire, answer: &Answer, profile: &Profile, scribe: &Scribe) {
+async fn refuse(wire: &mut Wire, answer: &RefusalAnswer, profile: &Profile, scribe: &ExchangeRecorder) {
     match answer {
-        Answer::Http { status, .. } => {
-            scribe.record(Party::Front, What::RequestRefused { status: *status });
+        RefusalAnswer::Http { status, .. } => {
+            scribe.record(Actor::Front, EventKind::RequestRefused { status: *status });
             write_answer(&mut wire.outgoing, answer, profile, Reuse::Closed);
         }
-        Answer::Hang => wait_for_end(wire).await,
-        Answer::Close { .. } | Answer::Drop => {}
+        RefusalAnswer::Hang => wait_for_end(wire).await,
+        RefusalAnswer::Close { .. } | RefusalAnswer::Drop => {}
     }
 }
 
@@ -122,8 +127,8 @@ async fn wait_for_end(wire: &mut Wire) {
 }
 
 /// Writes an HTTP answer of the server's own, after which it closes.
-fn write_answer(outgoing: &mut Vec<u8>, answer: &Answer, profile: &Profile, connection: Reuse) {
-    if let Answer::Http { status, content_type, body } = answer {
+fn write_answer(outgoing: &mut Vec<u8>, answer: &RefusalAnswer, profile: &Profile, connection: Reuse) {
+    if let RefusalAnswer::Http { status, content_type, body } = answer {
         let mut headers = vec![field("content-length", body.len().to_string())];
         if !content_type.is_empty() {
             headers.push(field("content-type", content_type.clone()));

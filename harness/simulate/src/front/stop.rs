@@ -6,17 +6,17 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::watch;
 
 use super::Life;
-use crate::application::Promise;
+use crate::application::BoxFuture;
 
 /// Tells a connection that its server's process stops: once when the process is told to, and once when it is gone.
-pub(super) struct Stop {
+pub(super) struct StopNotice {
     /// Gives the news, and what to wait for next. `None` where nobody watches the process, or it is gone.
-    news: Option<Promise<'static, (Life, watch::Receiver<Life>)>>,
+    news: Option<BoxFuture<'static, (Life, watch::Receiver<Life>)>>,
 }
 
-impl Stop {
-    pub(super) fn watching(life: Option<watch::Receiver<Life>>) -> Stop {
-        Stop { news: life.map(|life| news(life, false)) }
+impl StopNotice {
+    pub(super) fn watching(life: Option<watch::Receiver<Life>>) -> StopNotice {
+        StopNotice { news: life.map(|life| news(life, false)) }
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Life> {
@@ -31,7 +31,7 @@ impl Stop {
     }
 }
 
-fn news(mut life: watch::Receiver<Life>, is_told: bool) -> Promise<'static, (Life, watch::Receiver<Life>)> {
+fn news(mut life: watch::Receiver<Life>, is_told: bool) -> BoxFuture<'static, (Life, watch::Receiver<Life>)> {
     Box::pin(async move {
         let is_news = |life: &Life| *life == Life::Exited || (*life == Life::Stopping && !is_told);
         // A process that nobody holds is gone.

@@ -12,19 +12,19 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::{
-    Life, Stop, add_server,
-    call::{Call, Next, Protocol, Step},
+    Life, StopNotice, add_server,
+    call::{AppCall, CallStep, NextEvent, Protocol},
     write_answer,
 };
 use crate::{
     application::{Application, EventLoop, LoopState},
     link::{Progress, Wire},
     profile::{
-        self, AfterDisconnect, AfterReturns, Answer, Both, CloseEcho, CloseReason, Denial, Effect, EmptyCheck,
-        FailedClose, Gone, Keeps, LengthCheck, LoopOrder, LoopWrites, Profile, Reads, Reuse, Start, Strictness,
-        TextCheck, ToldReason, Violation,
+        self, AfterDisconnect, AfterReturns, Both, CloseEcho, CloseReason, Denial, Effect, EmptyCheck, FailedClose,
+        Gone, LengthCheck, LoopOrder, LoopWrites, Profile, ReadAhead, RefusalAnswer, Reuse, Start, StateTracking,
+        Strictness, TextCheck, ToldReason, ViolationAnswers,
     },
-    recorder::Scribe,
+    recorder::ExchangeRecorder,
 };
 use relapse_core::{
     asgi::{
@@ -32,7 +32,7 @@ use relapse_core::{
         exception::Exception,
         scope::{Scope, ScopeType},
     },
-    record::transcript::{Party, What},
+    record::transcript::{Actor, EventKind},
     wire::{
         close_code::CloseCode,
         frame::{Frame, FrameError, Opcode},
@@ -52,15 +52,15 @@ pub(super) async fn serve(
     head: RequestHead,
     application: Arc<dyn Application>,
     profile: Arc<Profile>,
-    scribe: Scribe,
-    stop: Stop,
-) -> Option<(Wire, Stop)> {
+    scribe: ExchangeRecorder,
+    stop: StopNotice,
+) -> Option<(Wire, StopNotice)> {
     let scope = Scope::build(ScopeType::Websocket, &head, &profile.scope, scribe.connection());
     let negotiation = Negotiation {
         profile: Arc::clone(&profile),
         accept_key: accept_key(header(&head.headers, "sec-websocket-key").unwrap_or_default()),
         offers: head.offered_subprotocols(),
-        phase: Phase::Connecting,
+        phase: ServerPhase::Connecting,
         denial: None,
         denial_framing: None,
         decided: None,
@@ -74,14 +74,14 @@ pub(super) async fn serve(
         is_behind: false,
         is_broken: false,
         is_closed_by_client: false,
-        events: Events::default(),
+        events: LoopEvents::default(),
     };
-    scribe.record(Party::Front, What::Called { kind: ScopeType::Websocket, head });
+    scribe.record(Actor::Front, EventKind::Called { kind: ScopeType::Websocket, head });
     let event_loop = application.event_loop();
     let turns = event_loop.as_ref().map_or(0, |watched| watched.borrow().turns);
-    let call = Call::start(application, scope, negotiation, &scribe);
+    let call = AppCall::start(application, scope, negotiation, &scribe);
     call.deliver(Inbound::WebsocketConnect);
-    let mut connection = Connection {
+    let mut connection = ServerConnection {
         wire: Some(wire),
         call,
         profile,
@@ -105,7 +105,7 @@ pub(super) async fn serve(
 
 /// Where the connection stands for the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum ServerPhase {
     /// The application has not decided.
     Connecting,
     /// The application accepted, and the client never learns it.
@@ -133,12 +133,12 @@ struct Negotiation {
     profile: Arc<Profile>,
     accept_key: String,
     offers: Vec<String>,
-    phase: Phase,
+    phase: ServerPhase,
     denial: Option<(u16, Headers, Vec<u8>)>,
     /// How the body of a denial response is delimited whose head is out.
     denial_framing: Option<DenialFraming>,
     /// The server's own decision on the answer.
-    decided: Option<Answer>,
+    decided: Option<RefusalAnswer>,
     /// The code of the application's close.
     own_close: Option<CloseCode>,
     /// The code that the application closed with, which may not be the one that went out.
@@ -146,7 +146,7 @@ struct Negotiation {
     /// The reason that the application is told with its own close.
     told_reason: Option<String>,
     /// How the application refused the WebSocket, if it did.
-    refusal: Option<Refusal>,
+    refusal: Option<AppRefusal>,
     /// A close that raised: its code and reason.
     failed_close: Option<(CloseCode, String)>,
     /// The last disconnect that the application was given, where it gets it again and again.
@@ -160,12 +160,12 @@ struct Negotiation {
     /// Whether the client closed.
     is_closed_by_client: bool,
     /// The events of the server's own that were set.
-    events: Events,
+    events: LoopEvents,
 }
 
 /// Events of uvicorn's `websockets_impl.py`, and when it lost the connection.
 #[derive(Debug, Default)]
-struct Events {
+struct LoopEvents {
     /// `handshake_started_event`.
     started: bool,
     /// `handshake_completed_event`.
@@ -193,7 +193,7 @@ enum DenialFraming {
 
 /// How an application refuses a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
+enum AppRefusal {
     /// With a close.
     Close,
     /// With a response.
@@ -208,28 +208,28 @@ impl Protocol for Negotiation {
         if is_empty && self.profile.sequence.empty_check == EmptyCheck::First {
             return self.suffer(&self.profile.after_accept.empty_send.clone(), event.name(ScopeType::Websocket));
         }
-        if self.profile.sequence.keeps == Keeps::Events {
+        if self.profile.sequence.keeps == StateTracking::Events {
             return self.take_by_events(event, outgoing);
         }
-        if self.profile.sequence.keeps == Keeps::Stream {
+        if self.profile.sequence.keeps == StateTracking::Stream {
             return self.take_as_stream(event, outgoing);
         }
         let phase = match self.phase {
-            Phase::Abandoned if self.profile.sequence.abandoned.is_none() => Phase::Open,
+            ServerPhase::Abandoned if self.profile.sequence.abandoned.is_none() => ServerPhase::Open,
             phase => phase,
         };
         match (phase, event) {
-            (Phase::Connecting, Outbound::WebsocketAccept { subprotocol, headers }) => {
+            (ServerPhase::Connecting, Outbound::WebsocketAccept { subprotocol, headers }) => {
                 self.accept(subprotocol, headers, outgoing)
             }
-            (Phase::Connecting, refusal) if refusal.is_refusal() => {
-                self.phase = Phase::Closed;
-                self.refusal = Some(Refusal::Close);
+            (ServerPhase::Connecting, refusal) if refusal.is_refusal() => {
+                self.phase = ServerPhase::Closed;
+                self.refusal = Some(AppRefusal::Close);
                 self.decided = Some(self.profile.before_accept.close.clone());
                 Ok(())
             }
-            (Phase::Connecting, Outbound::ResponseStart { status, mut headers }) => {
-                self.phase = Phase::Denying;
+            (ServerPhase::Connecting, Outbound::ResponseStart { status, mut headers }) => {
+                self.phase = ServerPhase::Denying;
                 if self.profile.sequence.denial_start == Start::AtOnce {
                     let announces = header(&headers, "content-length").is_some();
                     self.denial_framing = Some(if announces { DenialFraming::Length } else { DenialFraming::Chunks });
@@ -242,11 +242,11 @@ impl Protocol for Negotiation {
                 self.denial = Some((status, headers, Vec::new()));
                 Ok(())
             }
-            (Phase::Denying, Outbound::ResponseBody { body, more_body }) => {
+            (ServerPhase::Denying, Outbound::ResponseBody { body, more_body }) => {
                 self.deny(&body, more_body, outgoing);
                 Ok(())
             }
-            (Phase::Open, Outbound::WebsocketSend { text: Some(text), bytes: Some(bytes) }) => {
+            (ServerPhase::Open, Outbound::WebsocketSend { text: Some(text), bytes: Some(bytes) }) => {
                 match self.profile.sequence.both_send.clone() {
                     Both::Text => Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing),
                     Both::Bytes => Frame::encode_whole(Opcode::Binary, &bytes, outgoing),
@@ -254,20 +254,22 @@ impl Protocol for Negotiation {
                 }
                 Ok(())
             }
-            (Phase::Open, Outbound::WebsocketSend { text: Some(text), .. }) => {
+            (ServerPhase::Open, Outbound::WebsocketSend { text: Some(text), .. }) => {
                 Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing);
                 Ok(())
             }
-            (Phase::Open, Outbound::WebsocketSend { text: None, bytes: Some(bytes) }) => {
+            (ServerPhase::Open, Outbound::WebsocketSend { text: None, bytes: Some(bytes) }) => {
                 Frame::encode_whole(Opcode::Binary, &bytes, outgoing);
                 Ok(())
             }
-            (Phase::Open, Outbound::WebsocketClose { code, reason }) => self.close(CloseCode(code), &reason, outgoing),
-            (Phase::Over, Outbound::WebsocketClose { code, reason })
+            (ServerPhase::Open, Outbound::WebsocketClose { code, reason }) => {
+                self.close(CloseCode(code), &reason, outgoing)
+            }
+            (ServerPhase::Over, Outbound::WebsocketClose { code, reason })
                 if matches!(self.late_close(&self.profile), Effect::Answers(_)) =>
             {
                 self.failed_close = Some((CloseCode(code), reason));
-                self.phase = Phase::Closed;
+                self.phase = ServerPhase::Closed;
                 Ok(())
             }
             (phase, event) => {
@@ -275,44 +277,44 @@ impl Protocol for Negotiation {
                 let (before, after, sequence) = (&profile.before_accept, &profile.after_accept, &profile.sequence);
                 let is_message = matches!(event, Outbound::WebsocketSend { .. } | Outbound::WebsocketClose { .. });
                 let effect = match (phase, &event) {
-                    (Phase::Connecting, Outbound::WebsocketSend { .. }) | (Phase::Lost, _) => &before.send,
-                    (Phase::Connecting, _) => &before.unknown_event,
-                    (Phase::Denying, _) => &sequence.denying,
-                    (Phase::Broken, _) if is_message => {
+                    (ServerPhase::Connecting, Outbound::WebsocketSend { .. }) | (ServerPhase::Lost, _) => &before.send,
+                    (ServerPhase::Connecting, _) => &before.unknown_event,
+                    (ServerPhase::Denying, _) => &sequence.denying,
+                    (ServerPhase::Broken, _) if is_message => {
                         if let Outbound::WebsocketClose { code, reason } = &event
                             && sequence.failed_close == FailedClose::Closed
                         {
                             self.failed_close = Some((CloseCode(*code), reason.clone()));
-                            self.phase = Phase::Closed;
+                            self.phase = ServerPhase::Closed;
                         }
                         sequence.broken_send.as_ref().unwrap_or(&after.unknown_event)
                     }
-                    (Phase::Open, Outbound::WebsocketSend { .. }) => &after.empty_send,
-                    (Phase::Open | Phase::Broken, Outbound::WebsocketAccept { .. }) => &after.accept_again,
-                    (Phase::Open | Phase::Broken, _) => &after.unknown_event,
-                    (Phase::Closed | Phase::Answered, _) => match self.refusal {
+                    (ServerPhase::Open, Outbound::WebsocketSend { .. }) => &after.empty_send,
+                    (ServerPhase::Open | ServerPhase::Broken, Outbound::WebsocketAccept { .. }) => &after.accept_again,
+                    (ServerPhase::Open | ServerPhase::Broken, _) => &after.unknown_event,
+                    (ServerPhase::Closed | ServerPhase::Answered, _) => match self.refusal {
                         None => &after.send_after_close,
-                        Some(Refusal::Close) => &sequence.refused,
-                        Some(Refusal::Response) => &sequence.denied,
+                        Some(AppRefusal::Close) => &sequence.refused,
+                        Some(AppRefusal::Response) => &sequence.denied,
                     },
-                    (Phase::Over, Outbound::WebsocketAccept { .. })
+                    (ServerPhase::Over, Outbound::WebsocketAccept { .. })
                         if !is_message && sequence.gone == Gone::Messages =>
                     {
                         &after.accept_again
                     }
-                    (Phase::Over, _) if !is_message && sequence.gone == Gone::Messages => &after.unknown_event,
-                    (Phase::Abandoned, _) => sequence.abandoned.as_ref().unwrap_or(&profile.disconnect.send),
-                    (Phase::Over, Outbound::WebsocketSend { text: None, bytes: None })
+                    (ServerPhase::Over, _) if !is_message && sequence.gone == Gone::Messages => &after.unknown_event,
+                    (ServerPhase::Abandoned, _) => sequence.abandoned.as_ref().unwrap_or(&profile.disconnect.send),
+                    (ServerPhase::Over, Outbound::WebsocketSend { text: None, bytes: None })
                         if self.is_empty_first(&profile) =>
                     {
                         &after.empty_send
                     }
-                    (Phase::Over, Outbound::WebsocketClose { .. }) => self.late_close(&profile),
-                    (Phase::Over, _) => match &sequence.closed_send {
+                    (ServerPhase::Over, Outbound::WebsocketClose { .. }) => self.late_close(&profile),
+                    (ServerPhase::Over, _) => match &sequence.closed_send {
                         Some(effect) if self.is_closed_by_client || !self.is_accepted => effect,
                         _ => &profile.disconnect.send,
                     },
-                    (Phase::Stopped, _) => &profile.shutdown.pending_send,
+                    (ServerPhase::Stopped, _) => &profile.shutdown.pending_send,
                 };
                 self.suffer(effect, event.name(ScopeType::Websocket))
             }
@@ -320,11 +322,11 @@ impl Protocol for Negotiation {
     }
 
     fn takes_messages(&self) -> bool {
-        self.phase == Phase::Open
+        self.phase == ServerPhase::Open
     }
 
     fn give(&mut self, inbox: &mut VecDeque<Inbound>) -> Option<Inbound> {
-        if self.profile.sequence.keeps == Keeps::Events {
+        if self.profile.sequence.keeps == StateTracking::Events {
             return self.give_by_events(inbox);
         }
         inbox.extend(self.take_failed_close());
@@ -348,9 +350,9 @@ impl Protocol for Negotiation {
     fn lose(&mut self) {
         self.events.lost_before |= !self.events.completed;
         self.events.completed = true;
-        let stays = matches!(self.phase, Phase::Closed | Phase::Denying);
+        let stays = matches!(self.phase, ServerPhase::Closed | ServerPhase::Denying);
         if !(stays && self.profile.sequence.gone == Gone::Messages) {
-            self.phase = Phase::Over;
+            self.phase = ServerPhase::Over;
         }
     }
 }
@@ -378,12 +380,12 @@ impl Negotiation {
         {
             let effect = self.profile.before_accept.unoffered_subprotocol.clone();
             if let (Effect::Raises { exception, .. }, true) = (&effect, self.profile.sequence.broken_send.is_some()) {
-                (self.phase, self.is_broken) = (Phase::Broken, true);
+                (self.phase, self.is_broken) = (ServerPhase::Broken, true);
                 return self.suffer(&Effect::Raises { exception: exception.clone(), then: None }, name);
             }
             self.suffer(&effect, name)?;
             if effect != Effect::Ignored {
-                self.phase = Phase::Lost;
+                self.phase = ServerPhase::Lost;
                 return Ok(());
             }
         }
@@ -400,7 +402,7 @@ impl Negotiation {
         }
         add_server(&mut headers, &self.profile);
         ResponseHead { status: 101, headers }.encode(outgoing);
-        self.phase = Phase::Open;
+        self.phase = ServerPhase::Open;
         self.is_accepted = true;
         Ok(())
     }
@@ -417,11 +419,12 @@ impl Negotiation {
         }
         if self.denial_framing.is_some() {
             self.denial = None;
-            (self.phase, self.refusal, self.decided) = (Phase::Closed, Some(Refusal::Response), Some(Answer::Drop));
+            (self.phase, self.refusal, self.decided) =
+                (ServerPhase::Closed, Some(AppRefusal::Response), Some(RefusalAnswer::Drop));
             return;
         }
-        self.phase = Phase::Closed;
-        self.refusal = Some(Refusal::Response);
+        self.phase = ServerPhase::Closed;
+        self.refusal = Some(AppRefusal::Response);
         self.decided = match (self.profile.before_accept.denial.clone(), self.denial.take()) {
             (Denial::Sent, Some((status, mut headers, body))) => {
                 if let Some(content_type) = &self.profile.sequence.denial_type {
@@ -434,9 +437,9 @@ impl Negotiation {
                 add_server(&mut headers, &self.profile);
                 ResponseHead { status, headers }.encode(outgoing);
                 outgoing.extend_from_slice(&body);
-                Some(Answer::Drop)
+                Some(RefusalAnswer::Drop)
             }
-            _ => Some(Answer::Hang),
+            _ => Some(RefusalAnswer::Hang),
         };
     }
 
@@ -447,7 +450,7 @@ impl Negotiation {
         (self.told_reason, self.told_code) = (Some(reason.to_owned()), Some(code));
         if !rules.close_codes.contain(code) {
             match &rules.other_close_code {
-                Effect::Answers(Answer::Close { code: Some(instead), .. }) => code = *instead,
+                Effect::Answers(RefusalAnswer::Close { code: Some(instead), .. }) => code = *instead,
                 effect => return self.fail_close(effect, code, reason),
             }
         }
@@ -462,7 +465,7 @@ impl Negotiation {
             effect => return self.fail_close(effect, code, whole),
         };
         Frame::close(Some(code), reason).encode(outgoing);
-        self.phase = Phase::Closed;
+        self.phase = ServerPhase::Closed;
         self.own_close = Some(code);
         Ok(())
     }
@@ -500,21 +503,21 @@ impl Negotiation {
                 }
                 refusal if refusal.is_refusal() => {
                     (self.events.started, self.events.closed, self.events.initial) = (true, true, true);
-                    self.refusal = Some(Refusal::Close);
+                    self.refusal = Some(AppRefusal::Close);
                     match &before.close {
                         // Bodies of a denial response that follow at once go with it.
-                        Answer::Http { status, content_type, .. } => {
-                            self.phase = Phase::Denying;
+                        RefusalAnswer::Http { status, content_type, .. } => {
+                            self.phase = ServerPhase::Denying;
                             let headers = vec![field("content-type", content_type.clone())];
                             self.denial = Some((*status, headers, Vec::new()));
                         }
-                        answer => (self.phase, self.decided) = (Phase::Closed, Some(answer.clone())),
+                        answer => (self.phase, self.decided) = (ServerPhase::Closed, Some(answer.clone())),
                     }
                     Ok(())
                 }
                 Outbound::ResponseStart { status, headers } => {
                     (self.events.started, self.events.initial) = (true, true);
-                    (self.phase, self.refusal) = (Phase::Denying, Some(Refusal::Response));
+                    (self.phase, self.refusal) = (ServerPhase::Denying, Some(AppRefusal::Response));
                     self.denial = Some((status, headers, Vec::new()));
                     Ok(())
                 }
@@ -535,7 +538,7 @@ impl Negotiation {
         if self.events.closed {
             return self.suffer(&after.send_after_close, &name);
         }
-        let is_gone = self.phase != Phase::Open;
+        let is_gone = self.phase != ServerPhase::Open;
         match event {
             Outbound::WebsocketSend { .. } if self.events.lost_before => match &sequence.lost_send {
                 Some(effect) => self.suffer(effect, &name),
@@ -578,16 +581,16 @@ impl Negotiation {
         let name = event.name(ScopeType::Websocket).to_owned();
         let lacks = |attribute| Err(Exception::attribute_error("WSStream", attribute));
         match (self.phase, event) {
-            (Phase::Over | Phase::Stopped | Phase::Abandoned, _) => Ok(()),
-            (Phase::Connecting, Outbound::WebsocketAccept { subprotocol, headers }) => {
+            (ServerPhase::Over | ServerPhase::Stopped | ServerPhase::Abandoned, _) => Ok(()),
+            (ServerPhase::Connecting, Outbound::WebsocketAccept { subprotocol, headers }) => {
                 self.accept(subprotocol, headers, outgoing)
             }
-            (Phase::Connecting, Outbound::ResponseStart { status, headers }) => {
+            (ServerPhase::Connecting, Outbound::ResponseStart { status, headers }) => {
                 self.denial = Some((status, headers, Vec::new()));
                 Ok(())
             }
-            (Phase::Connecting | Phase::Denying, Outbound::ResponseBody { body, more_body }) => {
-                if self.phase == Phase::Connecting {
+            (ServerPhase::Connecting | ServerPhase::Denying, Outbound::ResponseBody { body, more_body }) => {
+                if self.phase == ServerPhase::Connecting {
                     let Some((status, mut headers, _)) = self.denial.clone() else { return lacks("response") };
                     if header(&headers, "content-length").is_none() {
                         headers.push(field("transfer-encoding", "chunked"));
@@ -597,45 +600,56 @@ impl Negotiation {
                     }
                     add_server(&mut headers, &self.profile);
                     ResponseHead { status, headers }.encode(outgoing);
-                    self.phase = Phase::Denying;
+                    self.phase = ServerPhase::Denying;
                 }
                 self.write_denial(&body, more_body, outgoing);
                 if !more_body {
-                    (self.phase, self.refusal) = (Phase::Answered, Some(Refusal::Response));
+                    (self.phase, self.refusal) = (ServerPhase::Answered, Some(AppRefusal::Response));
                 }
                 Ok(())
             }
-            (Phase::Connecting, refusal) if refusal.is_refusal() => {
+            (ServerPhase::Connecting, refusal) if refusal.is_refusal() => {
                 write_answer(outgoing, &before.close, &profile, sequence.refused_connection);
-                (self.phase, self.refusal) = (Phase::Answered, Some(Refusal::Close));
+                (self.phase, self.refusal) = (ServerPhase::Answered, Some(AppRefusal::Close));
                 Ok(())
             }
-            (Phase::Open, Outbound::WebsocketSend { bytes: Some(bytes), .. }) => {
+            (ServerPhase::Open, Outbound::WebsocketSend { bytes: Some(bytes), .. }) => {
                 Frame::encode_whole(Opcode::Binary, &bytes, outgoing);
                 Ok(())
             }
-            (Phase::Open, Outbound::WebsocketSend { text: Some(text), .. }) => {
+            (ServerPhase::Open, Outbound::WebsocketSend { text: Some(text), .. }) => {
                 Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing);
                 Ok(())
             }
-            (Phase::Open | Phase::Broken, Outbound::WebsocketSend { text: None, bytes: None }) => {
+            (ServerPhase::Open | ServerPhase::Broken, Outbound::WebsocketSend { text: None, bytes: None }) => {
                 self.suffer(&after.empty_send, &name)
             }
-            (Phase::Broken, Outbound::WebsocketSend { .. }) => lacks("connection"),
-            (Phase::Open, Outbound::WebsocketClose { code, reason }) => self.close(CloseCode(code), &reason, outgoing),
+            (ServerPhase::Broken, Outbound::WebsocketSend { .. }) => lacks("connection"),
+            (ServerPhase::Open, Outbound::WebsocketClose { code, reason }) => {
+                self.close(CloseCode(code), &reason, outgoing)
+            }
             // Its own second close is swallowed.
-            (Phase::Closed, Outbound::WebsocketClose { .. }) if !self.is_broken && self.refusal.is_none() => Ok(()),
-            (Phase::Broken | Phase::Denying | Phase::Answered | Phase::Closed, Outbound::WebsocketClose { .. }) => {
-                (self.phase, self.is_broken) = (Phase::Closed, true);
+            (ServerPhase::Closed, Outbound::WebsocketClose { .. }) if !self.is_broken && self.refusal.is_none() => {
+                Ok(())
+            }
+            (
+                ServerPhase::Broken | ServerPhase::Denying | ServerPhase::Answered | ServerPhase::Closed,
+                Outbound::WebsocketClose { .. },
+            ) => {
+                (self.phase, self.is_broken) = (ServerPhase::Closed, true);
                 lacks("connection")
             }
-            (Phase::Connecting | Phase::Lost, Outbound::WebsocketSend { .. }) => self.suffer(&before.send, &name),
-            (Phase::Connecting | Phase::Lost, _) => self.suffer(&before.unknown_event, &name),
-            (Phase::Open | Phase::Broken, Outbound::WebsocketAccept { .. }) => self.suffer(&after.accept_again, &name),
-            (Phase::Open | Phase::Broken, _) => self.suffer(&after.unknown_event, &name),
-            (Phase::Denying, _) => self.suffer(&sequence.denying, &name),
-            (Phase::Answered, _) => self.suffer(&sequence.denied, &name),
-            (Phase::Closed, _) => self.suffer(&after.send_after_close, &name),
+            (ServerPhase::Connecting | ServerPhase::Lost, Outbound::WebsocketSend { .. }) => {
+                self.suffer(&before.send, &name)
+            }
+            (ServerPhase::Connecting | ServerPhase::Lost, _) => self.suffer(&before.unknown_event, &name),
+            (ServerPhase::Open | ServerPhase::Broken, Outbound::WebsocketAccept { .. }) => {
+                self.suffer(&after.accept_again, &name)
+            }
+            (ServerPhase::Open | ServerPhase::Broken, _) => self.suffer(&after.unknown_event, &name),
+            (ServerPhase::Denying, _) => self.suffer(&sequence.denying, &name),
+            (ServerPhase::Answered, _) => self.suffer(&sequence.denied, &name),
+            (ServerPhase::Closed, _) => self.suffer(&after.send_after_close, &name),
         }
     }
 
@@ -684,8 +698,8 @@ impl Negotiation {
             add_server(&mut headers, &self.profile);
             ResponseHead { status, headers }.encode(outgoing);
             outgoing.extend_from_slice(&body);
-            self.phase = Phase::Closed;
-            self.decided = Some(Answer::Drop);
+            self.phase = ServerPhase::Closed;
+            self.decided = Some(RefusalAnswer::Drop);
         }
     }
 
@@ -708,13 +722,15 @@ impl Negotiation {
     fn lost_code(&self) -> Option<u16> {
         let rules = &self.profile.sequence;
         match self.refusal {
-            None if self.denial.is_some() && rules.keeps != Keeps::Stream => rules.lost_denied,
-            _ if self.own_close.is_some() && rules.keeps == Keeps::Stream => self.profile.disconnect.after_own_close,
-            _ if self.is_accepted || (self.is_broken && rules.keeps != Keeps::Stream) => {
+            None if self.denial.is_some() && rules.keeps != StateTracking::Stream => rules.lost_denied,
+            _ if self.own_close.is_some() && rules.keeps == StateTracking::Stream => {
+                self.profile.disconnect.after_own_close
+            }
+            _ if self.is_accepted || (self.is_broken && rules.keeps != StateTracking::Stream) => {
                 Some(self.profile.disconnect.without_frame)
             }
-            Some(Refusal::Close) => rules.lost_refused,
-            Some(Refusal::Response) => rules.lost_denied,
+            Some(AppRefusal::Close) => rules.lost_refused,
+            Some(AppRefusal::Response) => rules.lost_denied,
             None => rules.lost_pending,
         }
     }
@@ -722,11 +738,11 @@ impl Negotiation {
     /// A close that the server does not take.
     fn fail_close(&mut self, effect: &Effect, code: CloseCode, reason: &str) -> Result<(), Exception> {
         let result = self.suffer(effect, &code.to_string());
-        self.events.mute |= result.is_err() && self.profile.sequence.keeps == Keeps::Events;
+        self.events.mute |= result.is_err() && self.profile.sequence.keeps == StateTracking::Events;
         if result.is_err() && self.profile.sequence.failed_close != FailedClose::Nothing {
             self.failed_close = Some((code, reason.to_owned()));
             if self.profile.sequence.failed_close == FailedClose::Closed {
-                self.phase = Phase::Closed;
+                self.phase = ServerPhase::Closed;
             }
         }
         result
@@ -741,7 +757,7 @@ fn truncate(reason: &str) -> &str {
 
 /// How the server ends the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
+enum ServerEnding {
     /// As soon as everything is written.
     Cut,
     /// The same, and the connection goes on with another request.
@@ -759,14 +775,14 @@ struct Ping {
 }
 
 /// A message that is not complete.
-struct Message {
+struct PartialMessage {
     opcode: Opcode,
     payload: BytesMut,
     /// How many bytes of it are known to be whole characters.
     checked: usize,
 }
 
-impl Message {
+impl PartialMessage {
     /// Whether it is binary, or what has come of it is UTF-8 up to a character that may be cut.
     fn may_become_text(&mut self) -> bool {
         if self.opcode != Opcode::Text {
@@ -783,7 +799,7 @@ impl Message {
 
 /// The things that a loop finds when it looks. It does that only behind what was ready before (asyncio's `BaseEventLoop._run_once`), so
 /// that an app that is ready at once blocks it once more.
-struct Found {
+struct LoopFindings {
     /// When it looked, and so what was due.
     at: Instant,
     /// The bytes that had come.
@@ -793,22 +809,22 @@ struct Found {
 /// The things that a connection deals with.
 enum Happens {
     /// Its call, its client, its timer, or the server's process.
-    Next(Next),
+    Next(NextEvent),
     /// The event loop, which an app has blocked, runs again, if only for a turn.
     Turn,
 }
 
-struct Connection {
+struct ServerConnection {
     wire: Option<Wire>,
-    call: Call<Negotiation>,
+    call: AppCall<Negotiation>,
     profile: Arc<Profile>,
-    scribe: Scribe,
-    message: Option<Message>,
-    ending: Option<Ending>,
+    scribe: ExchangeRecorder,
+    message: Option<PartialMessage>,
+    ending: Option<ServerEnding>,
     ping: Ping,
     /// Fires at whatever is due next.
     timer: Option<Pin<Box<Sleep>>>,
-    stop: Stop,
+    stop: StopNotice,
     /// Whether the server was told to stop.
     is_stopping: bool,
     /// When the application's call is cancelled.
@@ -822,24 +838,24 @@ struct Connection {
     /// How many of its turns after a block the server has had.
     turns: u64,
     /// The things that the loop found in turns before, and has not done yet.
-    found: VecDeque<Found>,
+    found: VecDeque<LoopFindings>,
 }
 
-impl Connection {
+impl ServerConnection {
     /// Goes on until the connection is cut and the application's call has ended.
     async fn run(&mut self) -> Option<Wire> {
         let mut kept = None;
         while self.wire.is_some() || self.call.is_running() {
             match self.next().await {
                 Happens::Turn => self.take_turn().await,
-                Happens::Next(Next::Step(Step::Ended(result))) => self.application_ended(result),
-                Happens::Next(Next::Step(Step::Wire | Step::Moved)) => {}
-                Happens::Next(Next::Timer) => self.timer_fired(Instant::now()),
-                Happens::Next(Next::Stop(Life::Exited)) => {
+                Happens::Next(NextEvent::Step(CallStep::Ended(result))) => self.application_ended(result),
+                Happens::Next(NextEvent::Step(CallStep::Wire | CallStep::Moved)) => {}
+                Happens::Next(NextEvent::Timer) => self.timer_fired(Instant::now()),
+                Happens::Next(NextEvent::Stop(Life::Exited)) => {
                     self.kill();
                     return None;
                 }
-                Happens::Next(Next::Stop(_)) => self.server_stops(),
+                Happens::Next(NextEvent::Stop(_)) => self.server_stops(),
             }
             if !self.is_blocked() {
                 self.read_frames();
@@ -859,11 +875,11 @@ impl Connection {
                 Some(answer) => self.answer(&answer),
                 None => self.follow(phase),
             }
-            if matches!(self.ending, Some(Ending::Cut | Ending::Kept))
+            if matches!(self.ending, Some(ServerEnding::Cut | ServerEnding::Kept))
                 && let Some(mut wire) = self.wire.take()
             {
                 self.flush(&mut wire).await;
-                kept = (self.ending == Some(Ending::Kept)).then_some(wire);
+                kept = (self.ending == Some(ServerEnding::Kept)).then_some(wire);
                 self.lose();
             }
         }
@@ -872,7 +888,7 @@ impl Connection {
 
     /// Sends a denial response that does not wait for its end.
     fn deny(&mut self) {
-        if self.profile.sequence.keeps == Keeps::Events && self.phase() == Phase::Denying {
+        if self.profile.sequence.keeps == StateTracking::Events && self.phase() == ServerPhase::Denying {
             let mut outgoing = Vec::new();
             let mut desk = self.call.desk();
             desk.protocol.deny_with_what_is_there(&mut outgoing);
@@ -883,7 +899,7 @@ impl Connection {
     /// Whether the server reads nothing because the application has not received what came.
     fn is_paused(&self) -> bool {
         let is_behind = self.call.desk().protocol.is_behind;
-        is_behind && self.is_open() && self.profile.sequence.reads == Reads::OneMessage
+        is_behind && self.is_open() && self.profile.sequence.reads == ReadAhead::OneMessage
     }
 
     /// Writes what is still to be written before the wire is cut. A client that does not read has its limit.
@@ -910,7 +926,7 @@ impl Connection {
         let mut turn = pin!(event_loop.wait_for(|seen| seen.turns != turns));
         let next = poll_fn(|cx| {
             if let Poll::Ready(step) = call.poll_writing(wire.as_deref_mut(), cx) {
-                return Poll::Ready(Happens::Next(Next::Step(step)));
+                return Poll::Ready(Happens::Next(NextEvent::Step(step)));
             }
             turn.as_mut().poll(cx).map(|_| Happens::Turn)
         });
@@ -940,9 +956,9 @@ impl Connection {
     }
 
     /// The things that the loop finds now.
-    async fn look(&mut self) -> Found {
+    async fn look(&mut self) -> LoopFindings {
         let at = Instant::now();
-        let Some(wire) = self.wire.as_mut() else { return Found { at, came: BytesMut::new() } };
+        let Some(wire) = self.wire.as_mut() else { return LoopFindings { at, came: BytesMut::new() } };
         self.call.move_outgoing(wire);
         let known = wire.incoming.len();
         poll_fn(|cx| {
@@ -950,10 +966,10 @@ impl Connection {
             Poll::Ready(())
         })
         .await;
-        Found { at, came: wire.incoming.split_off(known) }
+        LoopFindings { at, came: wire.incoming.split_off(known) }
     }
 
-    fn do_what_was_found(&mut self, found: Found) {
+    fn do_what_was_found(&mut self, found: LoopFindings) {
         if self.profile.blocked_loop.order == LoopOrder::TimersFirst {
             self.fire_due(found.at);
         }
@@ -966,11 +982,11 @@ impl Connection {
 
     /// Does everything that was due at a time.
     fn fire_due(&mut self, found: Instant) {
-        let is_due = |connection: &Connection| {
+        let is_due = |connection: &ServerConnection| {
             let mut dues = connection.dues();
             dues.any(|due| due <= found)
         };
-        while self.ending != Some(Ending::Cut) && is_due(self) {
+        while self.ending != Some(ServerEnding::Cut) && is_due(self) {
             self.timer_fired(found);
         }
     }
@@ -983,8 +999,8 @@ impl Connection {
     /// The times at which something is due.
     fn dues(&self) -> impl Iterator<Item = Instant> {
         let close_by = match self.ending {
-            Some(Ending::CloseBy(due)) => Some(due),
-            Some(Ending::Cut | Ending::Kept | Ending::Never) | None => None,
+            Some(ServerEnding::CloseBy(due)) => Some(due),
+            Some(ServerEnding::Cut | ServerEnding::Kept | ServerEnding::Never) | None => None,
         };
         [self.ping.due, self.ping.pong_due, close_by, self.cancel_at].into_iter().flatten()
     }
@@ -1010,14 +1026,14 @@ impl Connection {
         self.cancel_at = (!grace.is_zero()).then(|| Instant::now() + grace);
         let rules = &self.profile.shutdown;
         match self.phase() {
-            Phase::Connecting | Phase::Lost | Phase::Denying | Phase::Broken => {
+            ServerPhase::Connecting | ServerPhase::Lost | ServerPhase::Denying | ServerPhase::Broken => {
                 let (rule, sees) = (rules.pending.clone(), rules.pending_sees);
                 if self.cut_short(&rule, sees) {
-                    self.set_phase(Phase::Stopped);
+                    self.set_phase(ServerPhase::Stopped);
                 }
             }
-            Phase::Open | Phase::Abandoned => self.stop_session(),
-            Phase::Answered | Phase::Closed | Phase::Over | Phase::Stopped => {}
+            ServerPhase::Open | ServerPhase::Abandoned => self.stop_session(),
+            ServerPhase::Answered | ServerPhase::Closed | ServerPhase::Over | ServerPhase::Stopped => {}
         }
     }
 
@@ -1028,9 +1044,9 @@ impl Connection {
     }
 
     /// Ends the connection because the server stops, if that is the rule; says whether it is.
-    fn cut_short(&mut self, rule: &profile::Stop, sees: Option<u16>) -> bool {
-        let profile::Stop::Answers(answer) = rule else { return false };
-        self.scribe.record(Party::Front, What::CutShort);
+    fn cut_short(&mut self, rule: &profile::StopFate, sees: Option<u16>) -> bool {
+        let profile::StopFate::Answers(answer) = rule else { return false };
+        self.scribe.record(Actor::Front, EventKind::CutShort);
         let cancels = self.profile.shutdown.cancels;
         match sees {
             Some(code) => {
@@ -1048,41 +1064,41 @@ impl Connection {
     /// The process is gone, and everything with it.
     fn kill(&mut self) {
         if self.call.is_running() {
-            self.scribe.record(Party::Front, What::CutShort);
+            self.scribe.record(Actor::Front, EventKind::CutShort);
             self.call.cancel();
         }
     }
 
-    fn phase(&self) -> Phase {
+    fn phase(&self) -> ServerPhase {
         self.call.desk().protocol.phase
     }
 
     /// Whether the server still speaks WebSocket with the client.
     fn is_open(&self) -> bool {
-        matches!(self.phase(), Phase::Open | Phase::Abandoned)
+        matches!(self.phase(), ServerPhase::Open | ServerPhase::Abandoned)
     }
 
-    fn set_phase(&self, phase: Phase) {
+    fn set_phase(&self, phase: ServerPhase) {
         self.call.desk().protocol.phase = phase;
     }
 
-    fn decided(&self) -> Option<Answer> {
+    fn decided(&self) -> Option<RefusalAnswer> {
         self.call.desk().protocol.decided.take()
     }
 
     /// Starts what an accept or a close of the application brings with it.
-    fn follow(&mut self, phase: Phase) {
+    fn follow(&mut self, phase: ServerPhase) {
         match phase {
-            Phase::Open if self.is_stopping && self.profile.shutdown.open != profile::Stop::GoesOn => {
+            ServerPhase::Open if self.is_stopping && self.profile.shutdown.open != profile::StopFate::GoesOn => {
                 self.stop_session();
             }
-            Phase::Open if self.ping.due.is_none() && self.profile.keepalive.ping_interval_ms > 0 => {
+            ServerPhase::Open if self.ping.due.is_none() && self.profile.keepalive.ping_interval_ms > 0 => {
                 let interval = Duration::from_millis(self.profile.keepalive.ping_interval_ms);
                 self.ping.due = Some(Instant::now() + interval);
             }
-            Phase::Closed if self.ending.is_none() && self.profile.sequence.keeps != Keeps::Stream => {
+            ServerPhase::Closed if self.ending.is_none() && self.profile.sequence.keeps != StateTracking::Stream => {
                 self.stop_pings();
-                self.ending = Some(Ending::CloseBy(Instant::now() + CLOSE_WAIT));
+                self.ending = Some(ServerEnding::CloseBy(Instant::now() + CLOSE_WAIT));
                 let told = self.call.desk().protocol.own_disconnect();
                 if let Some(event) = told {
                     self.tell(event);
@@ -1096,9 +1112,9 @@ impl Connection {
         self.ping = Ping { due: None, pong_due: None };
     }
 
-    fn answer(&mut self, answer: &Answer) {
+    fn answer(&mut self, answer: &RefusalAnswer) {
         let ending = match answer {
-            Answer::Http { .. } => {
+            RefusalAnswer::Http { .. } => {
                 write_answer(
                     self.call.desk().outgoing(),
                     answer,
@@ -1106,20 +1122,20 @@ impl Connection {
                     self.profile.sequence.refused_connection,
                 );
                 match self.profile.sequence.refused_connection {
-                    Reuse::Closed => Ending::Cut,
-                    Reuse::Kept => Ending::Kept,
+                    Reuse::Closed => ServerEnding::Cut,
+                    Reuse::Kept => ServerEnding::Kept,
                 }
             }
-            Answer::Close { code, reason } => {
+            RefusalAnswer::Close { code, reason } => {
                 Frame::close(*code, reason).encode(self.call.desk().outgoing());
-                Ending::CloseBy(Instant::now() + CLOSE_WAIT)
+                ServerEnding::CloseBy(Instant::now() + CLOSE_WAIT)
             }
-            Answer::Drop => Ending::Cut,
-            Answer::Hang => Ending::Never,
+            RefusalAnswer::Drop => ServerEnding::Cut,
+            RefusalAnswer::Hang => ServerEnding::Never,
         };
-        let is_abandoned = *answer == Answer::Hang && self.phase() == Phase::Open;
+        let is_abandoned = *answer == RefusalAnswer::Hang && self.phase() == ServerPhase::Open;
         if is_abandoned {
-            return self.set_phase(Phase::Abandoned);
+            return self.set_phase(ServerPhase::Abandoned);
         }
         self.stop_pings();
         self.ending = Some(ending);
@@ -1127,7 +1143,7 @@ impl Connection {
         if let Some(code) = self.profile.sequence.after_refusal.filter(|_| is_refused && !self.is_told) {
             self.tell(Inbound::WebsocketDisconnect { code: Some(code), reason: None });
         }
-        if self.phase() != Phase::Lost {
+        if self.phase() != ServerPhase::Lost {
             self.call.desk().protocol.lose();
         }
     }
@@ -1169,30 +1185,43 @@ impl Connection {
         if let Some(answer) = self.decided() {
             return self.answer(&answer);
         }
-        if self.profile.sequence.keeps == Keeps::Stream && self.stream_ended() {
+        if self.profile.sequence.keeps == StateTracking::Stream && self.stream_ended() {
             return;
         }
         let is_return = result.is_ok();
         let is_denied_at_once = self.call.desk().protocol.denial_framing.is_some();
         let returns = &self.profile.after_accept.returns;
-        let hang_or_drop = if *returns == Answer::Hang { returns } else { &Answer::Drop };
+        let hang_or_drop = if *returns == RefusalAnswer::Hang { returns } else { &RefusalAnswer::Drop };
         let answer = match (self.phase(), result) {
             // It may be another connection's.
-            (Phase::Connecting | Phase::Open, Err(exception)) if exception.is_client_disconnected() => &Answer::Drop,
-            (Phase::Connecting, Err(_)) => &self.profile.before_accept.raises,
-            (Phase::Connecting, Ok(())) => &self.profile.before_accept.returns,
-            (Phase::Open, Err(_)) => &self.profile.after_accept.raises,
-            (Phase::Open, Ok(())) => &self.profile.after_accept.returns,
-            (Phase::Denying, Ok(())) if is_denied_at_once => hang_or_drop,
-            (Phase::Broken, Ok(())) => hang_or_drop,
-            (Phase::Denying | Phase::Broken, _) => &Answer::Drop,
-            (Phase::Lost | Phase::Abandoned | Phase::Answered | Phase::Closed | Phase::Over | Phase::Stopped, _) => {
+            (ServerPhase::Connecting | ServerPhase::Open, Err(exception)) if exception.is_client_disconnected() => {
+                &RefusalAnswer::Drop
+            }
+            (ServerPhase::Connecting, Err(_)) => &self.profile.before_accept.raises,
+            (ServerPhase::Connecting, Ok(())) => &self.profile.before_accept.returns,
+            (ServerPhase::Open, Err(_)) => &self.profile.after_accept.raises,
+            (ServerPhase::Open, Ok(())) => &self.profile.after_accept.returns,
+            (ServerPhase::Denying, Ok(())) if is_denied_at_once => hang_or_drop,
+            (ServerPhase::Broken, Ok(())) => hang_or_drop,
+            (ServerPhase::Denying | ServerPhase::Broken, _) => &RefusalAnswer::Drop,
+            (
+                ServerPhase::Lost
+                | ServerPhase::Abandoned
+                | ServerPhase::Answered
+                | ServerPhase::Closed
+                | ServerPhase::Over
+                | ServerPhase::Stopped,
+                _,
+            ) => {
                 return;
             }
         };
         let (answer, phase) = (answer.clone(), self.phase());
         self.answer(&answer);
-        if phase == Phase::Connecting && is_return && self.profile.sequence.after_returns == AfterReturns::Handshake {
+        if phase == ServerPhase::Connecting
+            && is_return
+            && self.profile.sequence.after_returns == AfterReturns::Handshake
+        {
             let headers = vec![field("upgrade", "websocket"), field("connection", "Upgrade")];
             ResponseHead { status: 101, headers }.encode(self.call.desk().outgoing());
         }
@@ -1201,27 +1230,27 @@ impl Connection {
     /// The call is over, and the connection with it; whether that is all.
     fn stream_ended(&mut self) -> bool {
         match self.phase() {
-            Phase::Connecting => false,
-            Phase::Open => {
+            ServerPhase::Connecting => false,
+            ServerPhase::Open => {
                 let answer = self.profile.after_accept.returns.clone();
                 self.answer(&answer);
-                self.ending = Some(Ending::Cut);
+                self.ending = Some(ServerEnding::Cut);
                 true
             }
-            Phase::Broken => {
+            ServerPhase::Broken => {
                 // That the end raises, too, keeps it from being told.
                 self.is_told = true;
-                self.ending = Some(Ending::Cut);
+                self.ending = Some(ServerEnding::Cut);
                 true
             }
-            Phase::Lost
-            | Phase::Denying
-            | Phase::Abandoned
-            | Phase::Answered
-            | Phase::Closed
-            | Phase::Over
-            | Phase::Stopped => {
-                self.ending = Some(Ending::Cut);
+            ServerPhase::Lost
+            | ServerPhase::Denying
+            | ServerPhase::Abandoned
+            | ServerPhase::Answered
+            | ServerPhase::Closed
+            | ServerPhase::Over
+            | ServerPhase::Stopped => {
+                self.ending = Some(ServerEnding::Cut);
                 true
             }
         }
@@ -1229,7 +1258,7 @@ impl Connection {
 
     fn client_ended(&mut self) {
         self.stop_pings();
-        self.ending = Some(Ending::Cut);
+        self.ending = Some(ServerEnding::Cut);
         self.lose();
     }
 
@@ -1237,9 +1266,14 @@ impl Connection {
     fn disconnect(&mut self, code: impl Into<Option<CloseCode>>, reason: String) {
         if matches!(
             self.phase(),
-            Phase::Connecting | Phase::Lost | Phase::Denying | Phase::Broken | Phase::Open | Phase::Abandoned
+            ServerPhase::Connecting
+                | ServerPhase::Lost
+                | ServerPhase::Denying
+                | ServerPhase::Broken
+                | ServerPhase::Open
+                | ServerPhase::Abandoned
         ) {
-            self.set_phase(Phase::Over);
+            self.set_phase(ServerPhase::Over);
             let reason = Some(reason).filter(|_| self.profile.sequence.close_reason == ToldReason::Told);
             self.tell(Inbound::WebsocketDisconnect { code: code.into().map(|code| code.0), reason });
         }
@@ -1248,17 +1282,17 @@ impl Connection {
     /// Does the first thing that was due at a time.
     fn timer_fired(&mut self, found: Instant) {
         let now = Instant::now();
-        if matches!(self.ending, Some(Ending::CloseBy(due)) if due <= found) {
-            self.ending = Some(Ending::Cut);
+        if matches!(self.ending, Some(ServerEnding::CloseBy(due)) if due <= found) {
+            self.ending = Some(ServerEnding::Cut);
         } else if self.cancel_at.is_some_and(|due| due <= found) {
             self.cancel_at = None;
             if self.call.is_running() {
-                self.scribe.record(Party::Front, What::CutShort);
+                self.scribe.record(Actor::Front, EventKind::CutShort);
                 self.call.cancel();
                 self.application_ended(Err(Exception::cancelled()));
             }
         } else if self.ping.pong_due.is_some_and(|due| due <= found) {
-            self.scribe.record(Party::Front, What::KeepaliveExpired);
+            self.scribe.record(Actor::Front, EventKind::KeepaliveExpired);
             self.disconnect(CloseCode(self.profile.keepalive.application_sees), String::new());
             let answer = self.profile.keepalive.expired.clone();
             self.answer(&answer);
@@ -1279,7 +1313,7 @@ impl Connection {
         }
         loop {
             let Some(wire) = self.wire.as_mut().filter(|wire| !wire.incoming.is_empty()) else { return };
-            let not_yet = matches!(self.call.desk().protocol.phase, Phase::Connecting | Phase::Denying);
+            let not_yet = matches!(self.call.desk().protocol.phase, ServerPhase::Connecting | ServerPhase::Denying);
             if not_yet || self.call.is_inbox_full() {
                 return;
             }
@@ -1315,7 +1349,7 @@ impl Connection {
     }
 
     /// Gives the connection up because of what the client sent (RFC 6455 section 7.1.7).
-    fn fail(&mut self, answer: impl Fn(&Violation) -> &Answer) {
+    fn fail(&mut self, answer: impl Fn(&ViolationAnswers) -> &RefusalAnswer) {
         if let Some(wire) = self.wire.as_mut() {
             wire.incoming.clear();
         }
@@ -1323,22 +1357,22 @@ impl Connection {
             let rules = &self.profile.violation;
             let answer = answer(rules).clone();
             let sent = match &answer {
-                Answer::Close { code, .. } => code.unwrap_or(CloseCode::NO_STATUS),
-                Answer::Http { .. } | Answer::Drop | Answer::Hang => CloseCode::ABNORMAL,
+                RefusalAnswer::Close { code, .. } => code.unwrap_or(CloseCode::NO_STATUS),
+                RefusalAnswer::Http { .. } | RefusalAnswer::Drop | RefusalAnswer::Hang => CloseCode::ABNORMAL,
             };
             self.disconnect(rules.application_sees.map_or(sent, CloseCode), String::new());
             self.answer(&answer);
-            if matches!(answer, Answer::Close { .. }) {
+            if matches!(answer, RefusalAnswer::Close { .. }) {
                 // Whatever the client has to say to that is not waited for.
-                self.ending = Some(Ending::Cut);
+                self.ending = Some(ServerEnding::Cut);
             }
-        } else if matches!(self.ending, Some(Ending::CloseBy(_))) {
-            self.ending = Some(Ending::Cut);
+        } else if matches!(self.ending, Some(ServerEnding::CloseBy(_))) {
+            self.ending = Some(ServerEnding::Cut);
         }
     }
 
     /// The rule that a frame breaks in this server's eyes.
-    fn broken_rule(&self, frame: &Frame) -> Option<fn(&Violation) -> &Answer> {
+    fn broken_rule(&self, frame: &Frame) -> Option<fn(&ViolationAnswers) -> &RefusalAnswer> {
         // A client masks every frame (RFC 6455 section 5.1).
         if frame.mask.is_none() {
             return Some(|rules| &rules.protocol);
@@ -1379,7 +1413,7 @@ impl Connection {
         let (code, reason) = frame.close_parts();
         self.call.desk().protocol.is_closed_by_client = true;
         match self.phase() {
-            Phase::Open | Phase::Abandoned => {
+            ServerPhase::Open | ServerPhase::Abandoned => {
                 let rules = &self.profile.disconnect;
                 let answer = match rules.close_echo {
                     CloseEcho::Same => Frame::close(code, &reason),
@@ -1395,24 +1429,24 @@ impl Connection {
                 self.disconnect(seen, reason);
             }
             // Frames are read from the moment of the accept on.
-            Phase::Connecting
-            | Phase::Lost
-            | Phase::Denying
-            | Phase::Broken
-            | Phase::Answered
-            | Phase::Closed
-            | Phase::Over
-            | Phase::Stopped => {}
+            ServerPhase::Connecting
+            | ServerPhase::Lost
+            | ServerPhase::Denying
+            | ServerPhase::Broken
+            | ServerPhase::Answered
+            | ServerPhase::Closed
+            | ServerPhase::Over
+            | ServerPhase::Stopped => {}
         }
         self.stop_pings();
-        self.ending = Some(Ending::Cut);
+        self.ending = Some(ServerEnding::Cut);
     }
 
     fn take_data(&mut self, frame: Frame) {
         let mut message = match (frame.opcode, self.message.take()) {
             (Opcode::Continuation, Some(message)) => message,
             (Opcode::Continuation, None) | (_, Some(_)) => return self.fail(|rules| &rules.protocol),
-            (opcode, None) => Message { opcode, payload: BytesMut::new(), checked: 0 },
+            (opcode, None) => PartialMessage { opcode, payload: BytesMut::new(), checked: 0 },
         };
         if message.payload.len() + frame.payload.len() > MESSAGE_BYTES_MAX {
             return self.fail(|rules| &rules.too_big);
@@ -1425,7 +1459,7 @@ impl Connection {
             self.message = Some(message);
             return;
         }
-        let Message { opcode, payload, .. } = message;
+        let PartialMessage { opcode, payload, .. } = message;
         let event = match opcode {
             Opcode::Text => match String::from_utf8(payload.into()) {
                 Ok(text) => Inbound::WebsocketReceive { text: Some(text), bytes: None },
@@ -1433,8 +1467,8 @@ impl Connection {
             },
             _ => Inbound::WebsocketReceive { text: None, bytes: Some(payload.into()) },
         };
-        let goes_on = self.profile.sequence.abandoned.is_none() && self.phase() == Phase::Abandoned;
-        if self.phase() == Phase::Open || goes_on {
+        let goes_on = self.profile.sequence.abandoned.is_none() && self.phase() == ServerPhase::Abandoned;
+        if self.phase() == ServerPhase::Open || goes_on {
             self.call.desk().protocol.is_behind = true;
             self.call.deliver(event);
         }

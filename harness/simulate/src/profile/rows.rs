@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use super::{Answer, Both, Effect, Profile, Reception, Stop};
+use super::{Both, Effect, Profile, Reception, RefusalAnswer, StopFate};
 use relapse_core::asgi::exception::Exception;
 
 /// One row of a profile: its section, its key, and its value as the file has it; nothing where the file leaves it out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+pub struct ProfileRow {
     /// The section.
     pub section: &'static str,
     /// The key.
@@ -16,7 +16,7 @@ pub struct Row {
     pub value: Option<String>,
 }
 
-impl Row {
+impl ProfileRow {
     /// Section and key, as in `after_accept.raises`.
     pub fn name(&self) -> String {
         format!("{}.{}", self.section, self.key)
@@ -24,18 +24,18 @@ impl Row {
 }
 
 /// A value as a profile's file has it.
-pub trait Written {
+pub trait ProfileValue {
     /// The value, in TOML; nothing where the file leaves it out.
     fn written(&self) -> Option<String>;
 }
 
 impl Profile {
     /// Every row, in the order of the file.
-    pub fn rows(&self) -> Vec<Row> {
+    pub fn rows(&self) -> Vec<ProfileRow> {
         let mut rows = Vec::new();
         macro_rules! rows {
             ($($section:ident { $($key:ident)* })*) => {
-                $($(rows.push(Row {
+                $($(rows.push(ProfileRow {
                     section: stringify!($section),
                     key: stringify!($key),
                     value: self.$section.$key.written(),
@@ -75,7 +75,7 @@ impl Profile {
 
     /// Prints a profile file with these rows, in the file's order. A row without a measurement becomes a comment, to be
     /// filled in by hand.
-    pub fn print(head: [(&str, &str); 5], order: Option<u16>, remark: &str, rows: &[(Row, bool)]) -> String {
+    pub fn print(head: [(&str, &str); 5], order: Option<u16>, remark: &str, rows: &[(ProfileRow, bool)]) -> String {
         let mut text = format!("# {remark}\n");
         for (key, value) in head {
             text.push_str(&format!("{key} = {}\n", quoted(value)));
@@ -107,7 +107,7 @@ fn quoted(text: &str) -> String {
 /// Implements `Written` for types that are a plain TOML value: a text, a number, a boolean, a name, or a list of names.
 macro_rules! plain {
     ($($kind:ty)*) => {
-        $(impl Written for $kind {
+        $(impl ProfileValue for $kind {
             fn written(&self) -> Option<String> {
                 toml::Value::try_from(self).ok().map(|value| value.to_string())
             }
@@ -116,26 +116,26 @@ macro_rules! plain {
 }
 
 plain! { bool u16 u64 String super::Denial super::CloseCodes super::CloseReason super::CloseEcho super::Start super::WithoutLength
-super::TextCheck super::LengthCheck super::Connects Vec<super::Strictness> relapse_core::asgi::event::MessageKeys super::Reads
+super::TextCheck super::LengthCheck super::Connects Vec<super::Strictness> relapse_core::asgi::event::MessageKeys super::ReadAhead
 super::FailedClose super::Gone super::AfterDisconnect super::HttpBody super::HttpDisconnect super::Reuse
-super::ToldReason super::EmptyCheck super::ShortEnd super::Keeps super::AfterReturns super::LoopOrder super::LoopWrites }
+super::ToldReason super::EmptyCheck super::ShortEnd super::StateTracking super::AfterReturns super::LoopOrder super::LoopWrites }
 
-impl Written for Option<Effect> {
+impl ProfileValue for Option<Effect> {
     fn written(&self) -> Option<String> {
-        self.as_ref().and_then(Written::written)
+        self.as_ref().and_then(ProfileValue::written)
     }
 }
 
-impl<T: Serialize> Written for Option<T> {
+impl<T: Serialize> ProfileValue for Option<T> {
     fn written(&self) -> Option<String> {
         self.as_ref().and_then(|value| toml::Value::try_from(value).ok()).map(|value| value.to_string())
     }
 }
 
-impl Written for Answer {
+impl ProfileValue for RefusalAnswer {
     fn written(&self) -> Option<String> {
         Some(match self {
-            Answer::Http { status, content_type, body } => {
+            RefusalAnswer::Http { status, content_type, body } => {
                 let mut text = format!("{{ answer = \"http\", status = {status}");
                 for (key, value) in [("content_type", content_type), ("body", body)] {
                     if !value.is_empty() {
@@ -144,24 +144,24 @@ impl Written for Answer {
                 }
                 text + " }"
             }
-            Answer::Close { code, reason } => {
+            RefusalAnswer::Close { code, reason } => {
                 let code = code.map_or(String::new(), |code| format!(", code = {}", code.0));
                 let reason = if reason.is_empty() { String::new() } else { format!(", reason = {}", quoted(reason)) };
                 format!("{{ answer = \"close\"{code}{reason} }}")
             }
-            Answer::Drop => "{ answer = \"drop\" }".to_owned(),
-            Answer::Hang => "{ answer = \"hang\" }".to_owned(),
+            RefusalAnswer::Drop => "{ answer = \"drop\" }".to_owned(),
+            RefusalAnswer::Hang => "{ answer = \"hang\" }".to_owned(),
         })
     }
 }
 
-impl Written for Effect {
+impl ProfileValue for Effect {
     fn written(&self) -> Option<String> {
         match self {
             Effect::Raises { exception: Exception { type_name, message, .. }, then } => {
                 let then = match then {
-                    Some(Answer::Drop) => ", then = \"drop\"",
-                    Some(Answer::Hang) => ", then = \"hang\"",
+                    Some(RefusalAnswer::Drop) => ", then = \"drop\"",
+                    Some(RefusalAnswer::Hang) => ", then = \"hang\"",
                     _ => "",
                 };
                 Some(format!("{{ raises = {}{then} }}", quoted(&format!("{type_name}: {message}"))))
@@ -173,7 +173,7 @@ impl Written for Effect {
     }
 }
 
-impl Written for Reception {
+impl ProfileValue for Reception {
     fn written(&self) -> Option<String> {
         match self {
             Reception::Accepted => Some("\"accepted\"".to_owned()),
@@ -183,7 +183,7 @@ impl Written for Reception {
     }
 }
 
-impl Written for Both {
+impl ProfileValue for Both {
     fn written(&self) -> Option<String> {
         match self {
             Both::Text => Some("\"text\"".to_owned()),
@@ -193,11 +193,11 @@ impl Written for Both {
     }
 }
 
-impl Written for Stop {
+impl ProfileValue for StopFate {
     fn written(&self) -> Option<String> {
         match self {
-            Stop::GoesOn => Some("\"goes-on\"".to_owned()),
-            Stop::Answers(answer) => answer.written(),
+            StopFate::GoesOn => Some("\"goes-on\"".to_owned()),
+            StopFate::Answers(answer) => answer.written(),
         }
     }
 }

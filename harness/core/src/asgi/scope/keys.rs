@@ -6,7 +6,7 @@ use crate::{asgi::value::Value, fault::Legality};
 
 /// One key of a scope.
 #[derive(Debug, Clone, Copy)]
-pub struct Key {
+pub struct ScopeKey {
     /// Its name.
     pub name: &'static str,
     /// The types of scope that have it.
@@ -25,8 +25,8 @@ const WEBSOCKET: &[ScopeType] = &[ScopeType::Websocket];
 const HTTP: &[ScopeType] = &[ScopeType::Http];
 
 /// Every key that the specification has.
-pub const ALL: &[Key] = &[
-    Key {
+pub const ALL: &[ScopeKey] = &[
+    ScopeKey {
         name: "type",
         of: BOTH,
         optional_in: &[],
@@ -34,7 +34,7 @@ pub const ALL: &[Key] = &[
         fits: |scope_type, value| *value == Value::from(scope_type.name()),
         sentence: "type (Unicode string) - \"http\" or \"websocket\".",
     },
-    Key {
+    ScopeKey {
         name: "asgi",
         of: BOTH,
         optional_in: &[],
@@ -42,7 +42,7 @@ pub const ALL: &[Key] = &[
         fits: |_, value| matches!(value, Value::Dict(entries) if matches!(entries.get("version"), Some(Value::Str(_)))),
         sentence: "asgi[\"version\"] (Unicode string) - Version of the ASGI spec.",
     },
-    Key {
+    ScopeKey {
         name: "http_version",
         of: BOTH,
         optional_in: WEBSOCKET,
@@ -50,7 +50,7 @@ pub const ALL: &[Key] = &[
         fits: |_, value| matches!(value, Value::Str(version) if ["1.0", "1.1", "2"].contains(&version.as_str())),
         sentence: "http_version (Unicode string) - One of \"1.0\", \"1.1\" or \"2\"; optional for a WebSocket.",
     },
-    Key {
+    ScopeKey {
         name: "method",
         of: HTTP,
         optional_in: &[],
@@ -58,7 +58,7 @@ pub const ALL: &[Key] = &[
         fits: |_, value| matches!(value, Value::Str(method) if !method.is_empty() && *method == method.to_uppercase()),
         sentence: "method (Unicode string) - The HTTP method name, uppercased.",
     },
-    Key {
+    ScopeKey {
         name: "scheme",
         of: BOTH,
         optional_in: BOTH,
@@ -66,7 +66,7 @@ pub const ALL: &[Key] = &[
         fits: |_, value| matches!(value, Value::Str(scheme) if !scheme.is_empty()),
         sentence: "scheme (Unicode string) - URL scheme portion. Optional (but must not be empty).",
     },
-    Key {
+    ScopeKey {
         name: "path",
         of: BOTH,
         optional_in: &[],
@@ -74,7 +74,7 @@ pub const ALL: &[Key] = &[
         fits: |_, value| matches!(value, Value::Str(_)),
         sentence: "path (Unicode string) - HTTP request target excluding any query string, decoded.",
     },
-    Key {
+    ScopeKey {
         name: "raw_path",
         of: BOTH,
         optional_in: BOTH,
@@ -82,7 +82,7 @@ pub const ALL: &[Key] = &[
         fits: |_, value| matches!(value, Value::Bytes(_)),
         sentence: "raw_path (byte string) - Optional; if missing defaults to None.",
     },
-    Key {
+    ScopeKey {
         name: "query_string",
         of: BOTH,
         optional_in: WEBSOCKET,
@@ -90,7 +90,7 @@ pub const ALL: &[Key] = &[
         fits: |_, value| matches!(value, Value::Bytes(_)),
         sentence: "query_string (byte string) - URL portion after the ?; optional for a WebSocket: if missing or None default is empty string.",
     },
-    Key {
+    ScopeKey {
         name: "root_path",
         of: BOTH,
         optional_in: BOTH,
@@ -98,7 +98,7 @@ pub const ALL: &[Key] = &[
         fits: |_, value| matches!(value, Value::Str(_)),
         sentence: "root_path (Unicode string) - Optional; if missing defaults to \"\".",
     },
-    Key {
+    ScopeKey {
         name: "headers",
         of: BOTH,
         optional_in: &[],
@@ -106,7 +106,7 @@ pub const ALL: &[Key] = &[
         fits: |_, value| is_list(value, is_header),
         sentence: "headers (Iterable[[byte string, byte string]]) - Header names should be lowercased, but it is not required.",
     },
-    Key {
+    ScopeKey {
         name: "client",
         of: BOTH,
         optional_in: BOTH,
@@ -114,7 +114,7 @@ pub const ALL: &[Key] = &[
         fits: |_, value| is_address(value, false),
         sentence: "client (Iterable[Unicode string, int]) - Optional; if missing defaults to None.",
     },
-    Key {
+    ScopeKey {
         name: "server",
         of: BOTH,
         optional_in: BOTH,
@@ -122,7 +122,7 @@ pub const ALL: &[Key] = &[
         fits: |_, value| is_address(value, true),
         sentence: "server (Iterable[Unicode string, Optional[int]]) - [path, None] for a unix socket. Optional; if missing defaults to None.",
     },
-    Key {
+    ScopeKey {
         name: "subprotocols",
         of: WEBSOCKET,
         optional_in: WEBSOCKET,
@@ -130,7 +130,7 @@ pub const ALL: &[Key] = &[
         fits: |_, value| is_list(value, |item| matches!(item, Value::Str(_))),
         sentence: "subprotocols (Iterable[Unicode string]) - Optional; if missing defaults to empty list.",
     },
-    Key {
+    ScopeKey {
         name: "extensions",
         of: BOTH,
         optional_in: BOTH,
@@ -138,7 +138,7 @@ pub const ALL: &[Key] = &[
         fits: |_, value| matches!(value, Value::Dict(_)),
         sentence: "extensions - scopes may have an entry with a dictionary (Extensions).",
     },
-    Key {
+    ScopeKey {
         name: "state",
         of: BOTH,
         optional_in: BOTH,

@@ -1,12 +1,12 @@
 //! No message is taken and left without an answer while the session lives on.
 
-use super::{Complaints, Evidence, Property};
+use super::{CheckFindings, Property, RunView};
 use crate::judge::outcome::{Class, Ending};
 
 pub(super) const CHECK: Property =
     Property { name: "answered", property: "no message is taken and left without an answer", look };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .exchanges()
         .filter_map(|(reading, outcome)| match &outcome.ending {

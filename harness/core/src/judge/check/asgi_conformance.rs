@@ -1,10 +1,10 @@
 //! Application and server send only what the ASGI state machine allows, and the application finishes what it began.
 
-use super::{Complaints, Evidence, Property};
+use super::{CheckFindings, Property, RunView};
 use crate::{
-    asgi::event::{Machine, Violation},
-    judge::classify::Reading,
-    record::transcript::{Event, What},
+    asgi::event::{Machine, ProtocolBreach},
+    judge::classify::Exchange,
+    record::transcript::{Event, EventKind},
 };
 
 pub(super) const CHECK: Property = Property {
@@ -13,7 +13,7 @@ pub(super) const CHECK: Property = Property {
     look,
 };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .readings
         .iter()
@@ -22,10 +22,10 @@ fn look(evidence: &Evidence<'_>) -> Complaints {
         .collect()
 }
 
-fn violations(reading: &Reading<'_>) -> Vec<Violation> {
+fn violations(reading: &Exchange<'_>) -> Vec<ProtocolBreach> {
     let Some(mut machine) = reading.machine() else { return Vec::new() };
     // A client that leaves before the answer cannot say what it is owed.
-    let gives_up = |what: &What| matches!(what, What::Left | What::DeadlinePassed { .. });
+    let gives_up = |what: &EventKind| matches!(what, EventKind::Left | EventKind::DeadlinePassed { .. });
     let has_left = |event: &&&Event| gives_up(&event.what) && reading.response.is_none();
     reading
         .events
@@ -33,18 +33,18 @@ fn violations(reading: &Reading<'_>) -> Vec<Violation> {
         .take_while(|event| !has_left(event))
         .filter_map(|event| match &event.what {
             // Another request on the same connection.
-            What::Called { kind, .. } => {
+            EventKind::Called { kind, .. } => {
                 machine = Machine::new(*kind);
                 None
             }
             // An injected event is no breach by the server.
-            What::Received(event) => machine.on_receive(event).err().filter(|_| !reading.has_event_faults()),
-            What::Sent(event) => machine.on_send(event).err(),
-            What::CallRaised(exception) if reading.is_told_gone(exception) => {
+            EventKind::Received(event) => machine.on_receive(event).err().filter(|_| !reading.has_event_faults()),
+            EventKind::Sent(event) => machine.on_send(event).err(),
+            EventKind::CallRaised(exception) if reading.is_told_gone(exception) => {
                 machine.lose();
                 None
             }
-            What::Returned => machine.on_return().err(),
+            EventKind::Returned => machine.on_return().err(),
             _ => None,
         })
         .collect()

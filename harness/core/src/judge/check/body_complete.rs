@@ -1,21 +1,21 @@
 //! A body is as long as its head announced, and a chunked one has its last chunk.
 
-use super::{Complaints, Evidence, Property};
+use super::{CheckFindings, Property, RunView};
 use crate::{
     judge::outcome::Ending,
-    record::transcript::{BodyEnd, What},
+    record::transcript::{BodyEnd, EventKind},
 };
 
 pub(super) const CHECK: Property = Property { name: "body_complete", property: "a body is as long as announced", look };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .exchanges()
         // A client that leaves an endless answer does not see its end.
         .filter(|(_, outcome)| outcome.ending != Ending::Left)
         .flat_map(|(reading, _)| &reading.events)
         .filter_map(|event| match &event.what {
-            What::BodySeen { body, end } => complain(body.len(), *end),
+            EventKind::BodySeen { body, end } => complain(body.len(), *end),
             _ => None,
         })
         .collect()

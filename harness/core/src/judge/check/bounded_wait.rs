@@ -1,12 +1,12 @@
 //! Nothing keeps the client waiting past its limit.
 
-use super::{Complaints, Evidence, Property};
+use super::{CheckFindings, Property, RunView};
 use crate::judge::outcome::{Class, Ending};
 
 pub(super) const CHECK: Property =
     Property { name: "bounded_wait", property: "nothing keeps the client waiting past its limit", look };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     let vain = evidence.exchanges().filter_map(|(_, outcome)| match &outcome.ending {
         Ending::Hang { waiting_for } => {
             let message = format!("the client waited for {waiting_for} until its limit passed ({})", outcome.cause);

@@ -1,12 +1,12 @@
 //! A healthy client gets through before, during and after.
 
-use super::{Complaints, Evidence, Property};
+use super::{CheckFindings, Property, RunView};
 use crate::judge::{outcome::Class, verdict::HealthyClient};
 
 pub(super) const CHECK: Property =
     Property { name: "control_opens", property: "a healthy client gets through before, during and after", look };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     match evidence.control {
         HealthyClient::Tried(outcome) if outcome.class != Class::Served => {
             vec![(outcome.ending.to_string(), format!("the healthy client got {outcome}"))]

@@ -1,16 +1,16 @@
 //! An agent request is answered by its five events, once each and in order, for the user who asked.
 
-use super::{Complaints, Evidence, Property};
-use crate::judge::classify::Reading;
+use super::{CheckFindings, Property, RunView};
+use crate::judge::classify::Exchange;
 
 pub(super) const CHECK: Property =
     Property { name: "five_events_in_order", property: "an agent request is answered by its five events", look };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     evidence.plain().filter_map(complain).collect()
 }
 
-fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
     let (wanted, seen) = (reading.agent_runs_owed(), reading.agent_runs());
     let events = reading.agent_events().len();
     // An outage, or a client that turns away, may cut a run short, and never adds one.

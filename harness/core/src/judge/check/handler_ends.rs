@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Complaints, Evidence, Property};
-use crate::{judge::classify::Reading, record::transcript::What};
+use super::{CheckFindings, Property, RunView};
+use crate::{judge::classify::Exchange, record::transcript::EventKind};
 
 /// How long a call may go on without its client: longer than the longest that the service itself waits for anything.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -11,17 +11,17 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(super) const CHECK: Property =
     Property { name: "handler_ends", property: "the application's call ends once its client is gone", look };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     evidence.readings.iter().filter(|reading| !reading.is_held() && !reading.may_go_on()).filter_map(complain).collect()
 }
 
-fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
-    let when = |wanted: fn(&What) -> bool| reading.events.iter().rev().find(|event| wanted(&event.what));
-    when(|what| matches!(what, What::Called { .. }))?;
-    let gone = when(|what| matches!(what, What::EndSeen | What::Left | What::BodySeen { .. }));
-    let count = |wanted: fn(&What) -> bool| reading.events.iter().filter(|event| wanted(&event.what)).count();
-    let has_ended = |what: &What| matches!(what, What::Returned | What::Raised(_));
-    if count(|what| matches!(what, What::Called { .. })) > count(has_ended) {
+fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
+    let when = |wanted: fn(&EventKind) -> bool| reading.events.iter().rev().find(|event| wanted(&event.what));
+    when(|what| matches!(what, EventKind::Called { .. }))?;
+    let gone = when(|what| matches!(what, EventKind::EndSeen | EventKind::Left | EventKind::BodySeen { .. }));
+    let count = |wanted: fn(&EventKind) -> bool| reading.events.iter().filter(|event| wanted(&event.what)).count();
+    let has_ended = |what: &EventKind| matches!(what, EventKind::Returned | EventKind::Raised(_));
+    if count(|what| matches!(what, EventKind::Called { .. })) > count(has_ended) {
         // In real time nobody waited for it as long as it may take.
         if reading.service.is_served() {
             return None;

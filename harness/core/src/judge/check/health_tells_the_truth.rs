@@ -1,22 +1,22 @@
 //! Health agrees with a real handshake: where a health route and an upgrade with a valid credential follow one another
 //! under the same conditions, both say that the service is ready, or neither does.
 
-use super::{Complaints, Evidence, Property};
+use super::{CheckFindings, Property, RunView};
 use crate::{
     fault::{Fault, FaultKind, ProcessFault, Trigger},
     judge::{
-        classify::Reading,
+        classify::Exchange,
         outcome::{Class, Ending, Outcome},
     },
-    record::{timeline::NOTICE, transcript::What},
+    record::{timeline::NOTICE, transcript::EventKind},
 };
 
 pub(super) const CHECK: Property =
     Property { name: "health_tells_the_truth", property: "health agrees with a real handshake", look };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
-    let exchanges: Vec<(&Reading<'_>, &Outcome)> = evidence.exchanges().collect();
-    let says = |(reading, outcome): &(&Reading<'_>, &Outcome)| {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
+    let exchanges: Vec<(&Exchange<'_>, &Outcome)> = evidence.exchanges().collect();
+    let says = |(reading, outcome): &(&Exchange<'_>, &Outcome)| {
         says_ready(reading, outcome)
             .map(|ready| ("health", ready))
             .or_else(|| is_ready(reading, outcome).map(|ready| ("the handshake", ready)))
@@ -35,7 +35,7 @@ fn look(evidence: &Evidence<'_>) -> Complaints {
 }
 
 /// Whether a health route reports ready; `None` for another request, or no answer.
-fn says_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
+fn says_ready(reading: &Exchange<'_>, outcome: &Outcome) -> Option<bool> {
     let is_health = reading.asks_for_health();
     match outcome.ending {
         Ending::Http { status: 200..=299, .. } if is_health => Some(true),
@@ -46,7 +46,7 @@ fn says_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
 }
 
 /// Whether an upgrade that nothing was wrong with opened; `None` for another request.
-fn is_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
+fn is_ready(reading: &Exchange<'_>, outcome: &Outcome) -> Option<bool> {
     if !reading.asked_for_upgrade() || reading.user.is_none() {
         return None;
     }
@@ -63,15 +63,15 @@ fn is_ready(reading: &Reading<'_>, outcome: &Outcome) -> Option<bool> {
 }
 
 /// Whether a call failed that readiness does not make.
-fn asked_for_itself(reading: &Reading<'_>) -> bool {
+fn asked_for_itself(reading: &Exchange<'_>) -> bool {
     reading.events.iter().any(|event| match event.what {
-        What::FaultFired { operation: Some(operation), .. } => operation != "ping" && operation != "check",
+        EventKind::FaultFired { operation: Some(operation), .. } => operation != "ping" && operation != "check",
         _ => false,
     })
 }
 
 /// Whether no fault began or ended from the start of the first of two exchanges to the end of the last.
-fn same_conditions(evidence: &Evidence<'_>, one: &Reading<'_>, other: &Reading<'_>) -> bool {
+fn same_conditions(evidence: &RunView<'_>, one: &Exchange<'_>, other: &Exchange<'_>) -> bool {
     let times = || one.events.iter().chain(&other.events).map(|event| event.at);
     let (Some(start), Some(end)) = (times().min(), times().max()) else { return false };
     let is_same = |trigger: Trigger| {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::{Complaints, Evidence, Property};
-use crate::{judge::classify::Reading, record::transcript::What, wire::frame::Opcode};
+use super::{CheckFindings, Property, RunView};
+use crate::{judge::classify::Exchange, record::transcript::EventKind, wire::frame::Opcode};
 
 /// The identifiers that belong to one user in a JSON message, or in its `data`.
 #[derive(Debug, Default, Deserialize)]
@@ -34,7 +34,7 @@ enum Lenient<T> {
 pub(super) const CHECK: Property =
     Property { name: "isolation", property: "no frame carries what belongs to another user", look };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     let users: Vec<&str> = evidence.readings.iter().filter_map(|reading| reading.user).collect();
     // A single user cannot see another user's data.
     if users.windows(2).all(|pair| pair[0] == pair[1]) {
@@ -45,7 +45,7 @@ fn look(evidence: &Evidence<'_>) -> Complaints {
         let Some(user) = reading.user else { continue };
         owners.insert(("user_id", user.into()), user);
         for event in &reading.events {
-            if let What::FrameSent(frame) = &event.what {
+            if let EventKind::FrameSent(frame) = &event.what {
                 owners.extend(identifiers(&frame.payload).map(|identifier| (identifier, user)));
             }
         }
@@ -67,9 +67,9 @@ fn look(evidence: &Evidence<'_>) -> Complaints {
     found
 }
 
-fn seen_texts<'a>(reading: &'a Reading<'a>) -> impl Iterator<Item = &'a [u8]> {
+fn seen_texts<'a>(reading: &'a Exchange<'a>) -> impl Iterator<Item = &'a [u8]> {
     reading.events.iter().filter_map(|event| match &event.what {
-        What::FrameSeen(frame) if frame.opcode == Opcode::Text => Some(frame.payload.as_ref()),
+        EventKind::FrameSeen(frame) if frame.opcode == Opcode::Text => Some(frame.payload.as_ref()),
         _ => None,
     })
 }

@@ -1,11 +1,11 @@
 //! A close has a code that may be sent and a reason of at most 123 bytes, both as the application asks for it and as
 //! it arrives (RFC 6455 sections 5.5 and 7.4).
 
-use super::{Complaints, Evidence, Property};
+use super::{CheckFindings, Property, RunView};
 use crate::{
     asgi::event::Outbound,
-    judge::classify::Reading,
-    record::transcript::{Event, What},
+    judge::classify::Exchange,
+    record::transcript::{Event, EventKind},
     wire::{close_code::CloseCode, frame::Opcode},
 };
 
@@ -15,16 +15,16 @@ pub(super) const CHECK: Property = Property {
     look,
 };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     let own = evidence.readings.iter().filter(|reading| may_close(reading)).flat_map(|reading| &reading.events);
     let own = own.filter_map(|event| match &event.what {
-        What::Sent(Outbound::WebsocketClose { code, reason }) => {
+        EventKind::Sent(Outbound::WebsocketClose { code, reason }) => {
             complain("the application closed", CloseCode(*code), reason)
         }
         _ => None,
     });
     let seen = evidence.plain().flat_map(|reading| &reading.events).filter_map(|event| match &event.what {
-        What::FrameSeen(frame) if frame.opcode == Opcode::Close => {
+        EventKind::FrameSeen(frame) if frame.opcode == Opcode::Close => {
             let (code, reason) = frame.close_parts();
             complain("the client got a close", code.unwrap_or(CloseCode::NORMAL), &reason)
         }
@@ -35,8 +35,8 @@ fn look(evidence: &Evidence<'_>) -> Complaints {
 
 /// Whether a close of the application becomes a close frame. One that refuses becomes a 403, and of an application that is
 /// not ours nobody needs its code.
-fn may_close(reading: &Reading<'_>) -> bool {
-    let accepts = |event: &Event| matches!(event.what, What::Sent(Outbound::WebsocketAccept { .. }));
+fn may_close(reading: &Exchange<'_>) -> bool {
+    let accepts = |event: &Event| matches!(event.what, EventKind::Sent(Outbound::WebsocketAccept { .. }));
     !reading.service.is_foreign() || reading.events.iter().any(|event| accepts(event))
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Complaints, Evidence, Property};
-use crate::{judge::classify::Reading, record::transcript::What};
+use super::{CheckFindings, Property, RunView};
+use crate::{judge::classify::Exchange, record::transcript::EventKind};
 
 pub(super) const CHECK: Property = Property {
     name: "limits_hold",
@@ -12,7 +12,7 @@ pub(super) const CHECK: Property = Property {
     look,
 };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     let most = evidence.transcript.service.connections_max;
     let mut sessions: BTreeMap<&str, Vec<(Duration, Duration)>> = BTreeMap::new();
     for reading in evidence.readings.iter().filter(|_| most > 0) {
@@ -34,12 +34,20 @@ fn look(evidence: &Evidence<'_>) -> Complaints {
 }
 
 /// From when until when a session is open: from its welcome until its client or the service ends it.
-fn session(reading: &Reading<'_>) -> Option<(Duration, Duration)> {
-    let at = |wanted: fn(&What) -> bool| reading.events.iter().find(|event| wanted(&event.what)).map(|event| event.at);
+fn session(reading: &Exchange<'_>) -> Option<(Duration, Duration)> {
+    let at =
+        |wanted: fn(&EventKind) -> bool| reading.events.iter().find(|event| wanted(&event.what)).map(|event| event.at);
     reading.welcome.as_ref()?;
-    let start = at(|what| matches!(what, What::FrameSeen(_)))?;
+    let start = at(|what| matches!(what, EventKind::FrameSeen(_)))?;
     let end = at(|what| {
-        matches!(what, What::EndSeen | What::Left | What::BadFrameSeen(_) | What::Returned | What::Raised(_))
+        matches!(
+            what,
+            EventKind::EndSeen
+                | EventKind::Left
+                | EventKind::BadFrameSeen(_)
+                | EventKind::Returned
+                | EventKind::Raised(_)
+        )
     })?;
     Some((start, end))
 }

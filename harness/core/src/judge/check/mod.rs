@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use crate::{
     judge::{
-        classify::Reading,
+        classify::Exchange,
         outcome::{Class, Outcome},
         verdict::{Finding, HealthyClient},
     },
@@ -50,11 +50,11 @@ use crate::{
 
 /// The evidence that a check may look at.
 #[derive(Debug)]
-pub struct Evidence<'a> {
+pub struct RunView<'a> {
     /// The whole run.
     pub transcript: &'a Transcript,
     /// Its exchanges, in order.
-    pub readings: Vec<Reading<'a>>,
+    pub readings: Vec<Exchange<'a>>,
     /// The outcome of each exchange.
     pub outcomes: Vec<Outcome>,
     /// How the healthy client fared beside it.
@@ -63,40 +63,40 @@ pub struct Evidence<'a> {
     listening: Cow<'a, Listening>,
 }
 
-impl<'a> Evidence<'a> {
+impl<'a> RunView<'a> {
     /// Gathers the evidence of a run that is looked at only once.
-    pub fn gather(transcript: &'a Transcript, control: &'a HealthyClient) -> Evidence<'a> {
+    pub fn gather(transcript: &'a Transcript, control: &'a HealthyClient) -> RunView<'a> {
         let Timeline { exchanges, listening, .. } = Timeline::of(transcript);
-        let readings = exchanges.into_iter().map(|facts| Reading::new(transcript, Cow::Owned(facts))).collect();
-        Evidence::new(transcript, readings, Cow::Owned(listening), control)
+        let readings = exchanges.into_iter().map(|facts| Exchange::new(transcript, Cow::Owned(facts))).collect();
+        RunView::new(transcript, readings, Cow::Owned(listening), control)
     }
 
     /// Gathers the evidence of a run, by its timeline.
-    pub fn of(transcript: &'a Transcript, timeline: &'a Timeline, control: &'a HealthyClient) -> Evidence<'a> {
-        let readings = Reading::all(transcript, timeline);
-        Evidence::new(transcript, readings, Cow::Borrowed(&timeline.listening), control)
+    pub fn of(transcript: &'a Transcript, timeline: &'a Timeline, control: &'a HealthyClient) -> RunView<'a> {
+        let readings = Exchange::all(transcript, timeline);
+        RunView::new(transcript, readings, Cow::Borrowed(&timeline.listening), control)
     }
 
     fn new(
         transcript: &'a Transcript,
-        readings: Vec<Reading<'a>>,
+        readings: Vec<Exchange<'a>>,
         listening: Cow<'a, Listening>,
         control: &'a HealthyClient,
-    ) -> Evidence<'a> {
-        let outcomes = readings.iter().map(Reading::outcome).collect();
-        Evidence { transcript, readings, outcomes, control, listening }
+    ) -> RunView<'a> {
+        let outcomes = readings.iter().map(Exchange::outcome).collect();
+        RunView { transcript, readings, outcomes, control, listening }
     }
 
     /// The exchanges in which what the client saw is what the service did: nothing that was injected stood between.
-    pub fn exchanges(&self) -> impl Iterator<Item = (&Reading<'a>, &Outcome)> {
-        let is_plain = |(reading, outcome): &(&Reading<'a>, &Outcome)| {
+    pub fn exchanges(&self) -> impl Iterator<Item = (&Exchange<'a>, &Outcome)> {
+        let is_plain = |(reading, outcome): &(&Exchange<'a>, &Outcome)| {
             outcome.class != Class::CutByFault && !reading.is_distorted()
         };
         self.readings.iter().zip(&self.outcomes).filter(is_plain)
     }
 
     /// The readings of those exchanges.
-    pub fn plain(&self) -> impl Iterator<Item = &Reading<'a>> {
+    pub fn plain(&self) -> impl Iterator<Item = &Exchange<'a>> {
         self.exchanges().map(|(reading, _)| reading)
     }
 }
@@ -119,7 +119,7 @@ pub trait Check: fmt::Debug + Send + Sync {
     fn property(&self) -> &'static str;
 
     /// The places where a run breaks it; none where it holds.
-    fn check(&self, run: &Evidence<'_>) -> Vec<Complaint>;
+    fn check(&self, run: &RunView<'_>) -> Vec<Complaint>;
 }
 
 /// A check that is a closure.
@@ -138,7 +138,7 @@ impl<F> fmt::Debug for Closure<F> {
     }
 }
 
-impl<F: Fn(&Evidence<'_>) -> Vec<Complaint> + Send + Sync> Check for Closure<F> {
+impl<F: Fn(&RunView<'_>) -> Vec<Complaint> + Send + Sync> Check for Closure<F> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -147,7 +147,7 @@ impl<F: Fn(&Evidence<'_>) -> Vec<Complaint> + Send + Sync> Check for Closure<F> 
         self.property
     }
 
-    fn check(&self, run: &Evidence<'_>) -> Vec<Complaint> {
+    fn check(&self, run: &RunView<'_>) -> Vec<Complaint> {
         (self.check)(run)
     }
 }
@@ -187,14 +187,14 @@ impl PartialEq for Checks {
 impl Eq for Checks {}
 
 /// Complaints in the making: a key and a message each.
-type Complaints = Vec<(String, String)>;
+type CheckFindings = Vec<(String, String)>;
 
 /// A check of this module.
 #[derive(Debug, Clone, Copy)]
 struct Property {
     name: &'static str,
     property: &'static str,
-    look: fn(&Evidence<'_>) -> Complaints,
+    run: fn(&RunView<'_>) -> CheckFindings,
 }
 
 impl Check for Property {
@@ -206,7 +206,7 @@ impl Check for Property {
         self.property
     }
 
-    fn check(&self, run: &Evidence<'_>) -> Vec<Complaint> {
+    fn check(&self, run: &RunView<'_>) -> Vec<Complaint> {
         (self.look)(run).into_iter().map(|(key, message)| Complaint { key, message }).collect()
     }
 }
@@ -244,7 +244,7 @@ pub const ALL: &[&dyn Check] = &[
 ];
 
 /// The findings of every check, those of the service's own last.
-pub fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
+pub fn findings(evidence: &RunView<'_>) -> Vec<Finding> {
     let checks = ALL.iter().copied().chain(evidence.transcript.service.checks.iter());
     let finding = |check: &dyn Check, Complaint { key, message }| Finding { check: check.name(), key, message };
     checks.flat_map(|check| check.check(evidence).into_iter().map(move |complaint| finding(check, complaint))).collect()

@@ -1,9 +1,9 @@
 //! Nothing is logged as an error while a client with nothing wrong is served, unless something behind the service failed.
 
-use super::{Complaints, Evidence, Property};
+use super::{CheckFindings, Property, RunView};
 use crate::{
-    judge::classify::Reading,
-    record::transcript::{KEPT_LOOP, Level, Party, What},
+    judge::classify::Exchange,
+    record::transcript::{Actor, EventKind, KEPT_LOOP, Level},
 };
 
 pub(super) const CHECK: Property = Property {
@@ -12,8 +12,8 @@ pub(super) const CHECK: Property = Property {
     look,
 };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
-    let faultless = |reading: &&Reading<'_>| !reading.is_client_at_fault();
+fn look(evidence: &RunView<'_>) -> CheckFindings {
+    let faultless = |reading: &&Exchange<'_>| !reading.is_client_at_fault();
     evidence.readings.iter().filter(|reading| !reading.is_abused()).filter(faultless).flat_map(errors).collect()
 }
 
@@ -36,22 +36,22 @@ fn steady(message: &str) -> String {
 const ESCAPED: &str = "Exception in ASGI application: ";
 
 /// The errors logged in an exchange before anything behind the service failed, or its server stopped.
-pub(super) fn errors<'a>(reading: &'a Reading<'_>) -> impl Iterator<Item = (String, String)> + 'a {
+pub(super) fn errors<'a>(reading: &'a Exchange<'_>) -> impl Iterator<Item = (String, String)> + 'a {
     let before_outage = reading.events.iter().take_while(|event| !reading.is_outage(event) && !reading.is_stop(event));
     // Servers log whatever leaves an application; what they gave it themselves is their own matter.
     let is_echo = reading.is_escape_injected();
     let repeats_the_server =
         |message: &str| reading.refused_as_gone().any(|raised| message.contains(&raised.to_string()));
-    let own = before_outage.filter(move |event| !(is_echo && event.party == Party::Front));
+    let own = before_outage.filter(move |event| !(is_echo && event.party == Actor::Front));
     // The log records of an application of which nothing is known are its own matter, unless an exception was left
     // unhandled. That its event loop was blocked is the harness's own observation.
     let is_seen =
         |message: &str| UNHANDLED.iter().any(|start| message.starts_with(start)) || message.starts_with(KEPT_LOOP);
     let is_its_matter = move |message: &str| reading.service.is_unknown() && !is_seen(message);
     own.filter_map(move |event| match &event.what {
-        What::Logged { message, .. } if event.party == Party::Application && is_its_matter(message) => None,
-        What::Logged { message, .. } if repeats_the_server(message) => None,
-        What::Logged { level: Level::Error, message } => {
+        EventKind::Logged { message, .. } if event.party == Actor::Application && is_its_matter(message) => None,
+        EventKind::Logged { message, .. } if repeats_the_server(message) => None,
+        EventKind::Logged { level: Level::Error, message } => {
             let key = if reading.service.is_foreign() { steady(message) } else { message.clone() };
             Some((key, format!("logged as an error: {message}")))
         }

@@ -1,8 +1,8 @@
 //! Nothing is logged as an error for a client's own mistake: a bad credential, a request that is malformed, a client that
 //! leaves.
 
-use super::{Complaints, Evidence, Property, no_error_log::errors};
-use crate::judge::classify::Reading;
+use super::{CheckFindings, Property, RunView, no_error_log::errors};
+use crate::judge::classify::Exchange;
 
 pub(super) const CHECK: Property = Property {
     name: "no_error_log_for_client_fault",
@@ -10,7 +10,7 @@ pub(super) const CHECK: Property = Property {
     look,
 };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
-    let at_fault = |reading: &&Reading<'_>| reading.is_client_at_fault();
+fn look(evidence: &RunView<'_>) -> CheckFindings {
+    let at_fault = |reading: &&Exchange<'_>| reading.is_client_at_fault();
     evidence.readings.iter().filter(|reading| !reading.is_abused()).filter(at_fault).flat_map(errors).collect()
 }

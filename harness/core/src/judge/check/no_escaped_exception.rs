@@ -1,17 +1,17 @@
 //! No exception leaves the application, whatever the client saw of it. An exception that the server itself raised, or
 //! that the specification asks for, is the server's matter.
 
-use super::{Complaints, Evidence, Property};
-use crate::judge::classify::Reading;
+use super::{CheckFindings, Property, RunView};
+use crate::judge::classify::Exchange;
 
 pub(super) const CHECK: Property =
     Property { name: "no_escaped_exception", property: "no exception leaves the application", look };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     evidence.readings.iter().filter_map(complain).collect()
 }
 
-fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
     let (exception, accepted) = reading.escaped()?;
     if reading.is_escape_injected() {
         return None;

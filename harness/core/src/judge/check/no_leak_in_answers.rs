@@ -3,8 +3,8 @@
 
 use memchr::memmem::Finder;
 
-use super::{Complaints, Evidence, Property};
-use crate::record::transcript::{Event, Level, What};
+use super::{CheckFindings, Property, RunView};
+use crate::record::transcript::{Event, EventKind, Level};
 
 /// A shorter text says too little to be called a leak.
 const TEXT_BYTES_MIN: usize = 12;
@@ -12,14 +12,16 @@ const TEXT_BYTES_MIN: usize = 12;
 pub(super) const CHECK: Property =
     Property { name: "no_leak_in_answers", property: "no secret and no internal text reaches the client", look };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     let transcript = evidence.transcript;
     let secrets = transcript.service.secrets.iter().map(|text| ("secret", text.as_str()));
     let internal = transcript.events.iter().filter_map(|event| match &event.what {
-        What::Raised(exception) | What::CallRaised(exception) => Some(("exception", exception.message.as_str())),
-        What::DependencyCalled { error: Some(error), .. } => Some(("dependency error", error.as_str())),
+        EventKind::Raised(exception) | EventKind::CallRaised(exception) => {
+            Some(("exception", exception.message.as_str()))
+        }
+        EventKind::DependencyCalled { error: Some(error), .. } => Some(("dependency error", error.as_str())),
         // An external service may answer with the text that it logs.
-        What::Logged { level: Level::Error, message } if !transcript.service.is_foreign() => {
+        EventKind::Logged { level: Level::Error, message } if !transcript.service.is_foreign() => {
             Some(("log record", message.as_str()))
         }
         _ => None,
@@ -42,9 +44,9 @@ fn look(evidence: &Evidence<'_>) -> Complaints {
 fn reads(event: &Event, text: &Finder<'_>) -> bool {
     let holds = |bytes: &[u8]| text.find(bytes).is_some();
     match &event.what {
-        What::FrameSeen(frame) => holds(&frame.payload) || ends_with_start_of(&frame.payload, text.needle()),
-        What::BodySeen { body, .. } => holds(body),
-        What::ResponseSeen(head) => head.headers.iter().any(|(_, value)| holds(value)),
+        EventKind::FrameSeen(frame) => holds(&frame.payload) || ends_with_start_of(&frame.payload, text.needle()),
+        EventKind::BodySeen { body, .. } => holds(body),
+        EventKind::ResponseSeen(head) => head.headers.iter().any(|(_, value)| holds(value)),
         _ => false,
     }
 }

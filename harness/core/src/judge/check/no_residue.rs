@@ -1,11 +1,11 @@
 //! Nothing is left behind: when every client is gone no connection is served and no session is held.
 
-use super::{Complaints, Evidence, Property};
+use super::{CheckFindings, Property, RunView};
 
 pub(super) const CHECK: Property =
     Property { name: "no_residue", property: "nothing is left behind when every client is gone", look };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     let Some(residue) = evidence.transcript.residue else { return Vec::new() };
     if evidence.readings.iter().any(|reading| reading.is_held() || reading.may_go_on()) {
         return Vec::new();

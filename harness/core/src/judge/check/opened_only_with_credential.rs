@@ -1,9 +1,9 @@
 //! A session opens only when a valid credential reached the server, and only for the user it names; what only a user may
 //! see is shown to nobody else.
 
-use super::{Complaints, Evidence, Property};
+use super::{CheckFindings, Property, RunView};
 use crate::judge::{
-    classify::Reading,
+    classify::Exchange,
     outcome::{Class, Outcome},
 };
 
@@ -13,11 +13,11 @@ pub(super) const CHECK: Property = Property {
     look,
 };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, outcome)).collect()
 }
 
-fn complain(reading: &Reading<'_>, outcome: &Outcome) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>, outcome: &Outcome) -> Option<(String, String)> {
     let Some(welcome) = reading.welcome.as_ref() else {
         let is_shown = outcome.class == Class::WronglyAdmitted && reading.user.is_none();
         let text = format!("{} without a valid credential", outcome.ending);

@@ -1,7 +1,7 @@
 //! A health route says that the service is ready only while everything critical behind it answers.
 
-use super::{Complaints, Evidence, Property};
-use crate::judge::classify::Reading;
+use super::{CheckFindings, Property, RunView};
+use crate::judge::classify::Exchange;
 
 pub(super) const CHECK: Property = Property {
     name: "ready_only_when_ready",
@@ -9,11 +9,11 @@ pub(super) const CHECK: Property = Property {
     look,
 };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     evidence.plain().filter_map(complain).collect()
 }
 
-fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
     let (path, _) = reading.request?.path_and_query();
     let status = reading.response?.status;
     let down = reading.down.first().filter(|_| reading.asks_for_health() && status < 400)?;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Complaints, Evidence, Property};
+use super::{CheckFindings, Property, RunView};
 use crate::{
     fault::{FaultKind, Place, ProcessFault},
     judge::{
-        classify::Reading,
+        classify::Exchange,
         outcome::{Class, Outcome},
     },
     record::timeline::NOTICE,
@@ -16,7 +16,7 @@ use crate::{
 pub(super) const CHECK: Property =
     Property { name: "recovers", property: "once a fault is over clients are served again, without a restart", look };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     let faults = evidence.transcript.faults.iter();
     let over = faults
         .filter(|fault| fault.kind.place() == Place::Dependency || fault.kind.acts_on_process())
@@ -29,7 +29,7 @@ fn look(evidence: &Evidence<'_>) -> Complaints {
         // One that never ends is followed by nothing.
         .collect::<Option<Vec<Duration>>>();
     let Some(over) = over.and_then(|ends| ends.into_iter().max()) else { return Vec::new() };
-    let is_after = |reading: &Reading<'_>| reading.events.first().is_some_and(|event| event.at >= over + NOTICE);
+    let is_after = |reading: &Exchange<'_>| reading.events.first().is_some_and(|event| event.at >= over + NOTICE);
     evidence
         .exchanges()
         .filter(|(reading, _)| is_after(reading) && asks_for_good(reading))
@@ -41,13 +41,13 @@ fn look(evidence: &Evidence<'_>) -> Complaints {
 }
 
 /// Whether the request is one that a service in order serves.
-fn asks_for_good(reading: &Reading<'_>) -> bool {
+fn asks_for_good(reading: &Exchange<'_>) -> bool {
     reading.request.is_none() || reading.user.is_some() || reading.asks_for_health()
 }
 
 /// Whether the client had been told to come back later than it did.
-fn was_told_to_wait(evidence: &Evidence<'_>, reading: &Reading<'_>) -> bool {
-    let start = |reading: &Reading<'_>| reading.events.first().map(|event| event.at);
+fn was_told_to_wait(evidence: &RunView<'_>, reading: &Exchange<'_>) -> bool {
+    let start = |reading: &Exchange<'_>| reading.events.first().map(|event| event.at);
     let Some(now) = start(reading) else { return false };
     let told = evidence.readings.iter().filter_map(|other| {
         let at = other.events.last()?.at;

@@ -1,17 +1,17 @@
 //! A client that is sent away for now learns when to come back: 503 and 429 have a `Retry-After` in seconds (RFC 9110
 //! section 10.2.3).
 
-use super::{Complaints, Evidence, Property};
-use crate::{judge::classify::Reading, wire::head::header};
+use super::{CheckFindings, Property, RunView};
+use crate::{judge::classify::Exchange, wire::head::header};
 
 pub(super) const CHECK: Property =
     Property { name: "retry_after_present", property: "503 and 429 say when to come back", look };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     evidence.plain().filter_map(complain).collect()
 }
 
-fn complain(reading: &Reading<'_>) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
     let head = reading.response.filter(|head| matches!(head.status, 429 | 503))?;
     if head.status == 429 && reading.service.is_unknown() {
         return None;

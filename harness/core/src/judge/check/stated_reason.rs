@@ -1,23 +1,23 @@
 //! A refusal for something that is down names it in the answer.
 
-use super::{Complaints, Evidence, Property};
+use super::{CheckFindings, Property, RunView};
 use crate::{
     judge::{
-        classify::Reading,
+        classify::Exchange,
         outcome::{Ending, Outcome},
     },
-    record::transcript::What,
+    record::transcript::EventKind,
     wire::close_code::CloseCode,
 };
 
 pub(super) const CHECK: Property =
     Property { name: "stated_reason", property: "a refusal for something that is down names it", look };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, outcome)).collect()
 }
 
-fn complain(reading: &Reading<'_>, outcome: &Outcome) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>, outcome: &Outcome) -> Option<(String, String)> {
     let is_refusal = match &outcome.ending {
         Ending::Http { status: 503, .. } => true,
         Ending::Close { code: Some(code), .. } => {
@@ -36,8 +36,8 @@ fn complain(reading: &Reading<'_>, outcome: &Outcome) -> Option<(String, String)
     let failing = reading.failing();
     let names = |text: &str| reading.down.iter().chain(&failing).any(|name| text.contains(*name));
     let is_stated = reading.events.iter().any(|event| match &event.what {
-        What::BodySeen { body, .. } => names(&String::from_utf8_lossy(body)),
-        What::FrameSeen(frame) | What::MessageSeen(frame) => names(&String::from_utf8_lossy(&frame.payload)),
+        EventKind::BodySeen { body, .. } => names(&String::from_utf8_lossy(body)),
+        EventKind::FrameSeen(frame) | EventKind::MessageSeen(frame) => names(&String::from_utf8_lossy(&frame.payload)),
         _ => false,
     });
     let down = reading.down.join(", ");

@@ -1,13 +1,13 @@
 //! The selected subprotocol is one the client offered; one is selected whenever some were offered, because browsers
 //! give the connection up otherwise.
 
-use super::{Complaints, Evidence, Property};
+use super::{CheckFindings, Property, RunView};
 use crate::wire::head::{header, readable};
 
 pub(super) const CHECK: Property =
     Property { name: "subprotocol_offered", property: "the selected subprotocol is one the client offered", look };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .plain()
         .filter(|reading| !reading.may_have_lost_credential())

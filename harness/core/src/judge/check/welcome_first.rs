@@ -1,19 +1,19 @@
 //! A session begins with the welcome: nothing comes before it, and none closes normally without it.
 
-use super::{Complaints, Evidence, Property};
+use super::{CheckFindings, Property, RunView};
 use crate::{
-    judge::{classify::Reading, outcome::Ending},
+    judge::{classify::Exchange, outcome::Ending},
     wire::close_code::CloseCode,
 };
 
 pub(super) const CHECK: Property =
     Property { name: "welcome_first", property: "a session begins with the welcome", look };
 
-fn look(evidence: &Evidence<'_>) -> Complaints {
+fn look(evidence: &RunView<'_>) -> CheckFindings {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, &outcome.ending)).collect()
 }
 
-fn complain(reading: &Reading<'_>, ending: &Ending) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>, ending: &Ending) -> Option<(String, String)> {
     let normal = matches!(
         ending,
         Ending::Parted { .. } | Ending::Left | Ending::Close { code: None | Some(CloseCode::NORMAL), .. }

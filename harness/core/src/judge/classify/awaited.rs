@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Reading;
-use crate::record::transcript::{BodyPart, What};
+use super::Exchange;
+use crate::record::transcript::{BodyPart, EventKind};
 
 /// A part of a body that came later than the case allows, or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +27,11 @@ impl fmt::Display for LateBody {
     }
 }
 
-impl<'a> Reading<'a> {
+impl<'a> Exchange<'a> {
     /// The first part of the body that came later than the case allows.
     pub fn late_body(&self) -> Option<LateBody> {
         self.events.iter().find_map(|event| match event.what {
-            What::BodyLate { part, limit, took } => Some(LateBody { part, limit, took }),
+            EventKind::BodyLate { part, limit, took } => Some(LateBody { part, limit, took }),
             _ => None,
         })
     }
@@ -39,8 +39,8 @@ impl<'a> Reading<'a> {
     /// The first message, answer or end that the client waited for and that never came.
     pub fn never_came(&self) -> Option<String> {
         self.events.iter().find_map(|event| match &event.what {
-            What::DeadlinePassed { waiting_for, .. } => Some(waiting_for.clone()),
-            What::AwaitedNeverCame { waiting_for, .. } => Some(waiting_for.to_string()),
+            EventKind::DeadlinePassed { waiting_for, .. } => Some(waiting_for.clone()),
+            EventKind::AwaitedNeverCame { waiting_for, .. } => Some(waiting_for.to_string()),
             _ => None,
         })
     }

@@ -1,18 +1,18 @@
 //! Decides what caused the end of an exchange.
 
-use super::Reading;
+use super::Exchange;
 use crate::{
     asgi::event::Outbound,
     fault::FaultKind,
     judge::{cause::Cause, outcome::Ending},
-    record::transcript::{What, outer_event, server_event, step_event, wire_event},
+    record::transcript::{EventKind, outer_event, server_event, step_event, wire_event},
     wire::{close_code::CloseCode, frame::Opcode},
 };
 
-impl<'a> Reading<'a> {
+impl<'a> Exchange<'a> {
     pub(super) fn cause(&self, ending: &Ending) -> Cause {
-        let has = |wanted: fn(&What) -> bool| self.events.iter().any(|event| wanted(&event.what));
-        if has(|what| matches!(what, What::KeepaliveExpired)) {
+        let has = |wanted: fn(&EventKind) -> bool| self.events.iter().any(|event| wanted(&event.what));
+        if has(|what| matches!(what, EventKind::KeepaliveExpired)) {
             return Cause::KeepaliveTimeout;
         }
         if self.is_cut_short() || self.is_cut_off_by_signal(ending) {
@@ -23,10 +23,10 @@ impl<'a> Reading<'a> {
             Some((_, true)) => return Cause::CrashAfterAccept,
             None => {}
         }
-        if has(|what| matches!(what, What::RequestRefused { .. })) || self.is_refused_by_real_server() {
+        if has(|what| matches!(what, EventKind::RequestRefused { .. })) || self.is_refused_by_real_server() {
             return Cause::Server;
         }
-        if has(|what| matches!(what, What::Sent(Outbound::WebsocketClose { code: 1011, .. }))) {
+        if has(|what| matches!(what, EventKind::Sent(Outbound::WebsocketClose { code: 1011, .. }))) {
             return Cause::AppSent1011;
         }
         if self.was_abandoned() {
@@ -54,7 +54,7 @@ impl<'a> Reading<'a> {
             }
             Ending::Http { .. } | Ending::Close { .. } | Ending::Silence { .. } => Cause::AppDecision,
             Ending::Hang { .. } => Cause::Hang,
-            Ending::Drop if has(|what| matches!(what, What::BadFrameSeen(_) | What::BadHeadSeen { .. })) => {
+            Ending::Drop if has(|what| matches!(what, EventKind::BadFrameSeen(_) | EventKind::BadHeadSeen { .. })) => {
                 Cause::Protocol
             }
             Ending::Drop => Cause::Unknown,
@@ -65,10 +65,12 @@ impl<'a> Reading<'a> {
     /// Whether the client had already waited in vain when an exception left the application, so that the exception does not
     /// explain the wait.
     pub fn is_raised_too_late(&self, ending: &Ending) -> bool {
-        let first =
-            self.events.iter().find(|event| matches!(event.what, What::Raised(_) | What::DeadlinePassed { .. }));
+        let first = self
+            .events
+            .iter()
+            .find(|event| matches!(event.what, EventKind::Raised(_) | EventKind::DeadlinePassed { .. }));
         let is_in_vain = matches!(ending, Ending::Hang { .. } | Ending::Silence { .. });
-        is_in_vain && first.is_some_and(|event| matches!(event.what, What::DeadlinePassed { .. }))
+        is_in_vain && first.is_some_and(|event| matches!(event.what, EventKind::DeadlinePassed { .. }))
     }
 
     /// Whether a real server answered, and neither called the application nor was spared the answer by the edge.
@@ -80,9 +82,9 @@ impl<'a> Reading<'a> {
 
     /// Whether the connection ended otherwise than by an answer or by the client, after the server had got a signal.
     fn is_cut_off_by_signal(&self, ending: &Ending) -> bool {
-        let is_end = |what: &What| match what {
-            What::EndSeen => true,
-            What::FrameSeen(frame) => frame.opcode == Opcode::Close,
+        let is_end = |what: &EventKind| match what {
+            EventKind::EndSeen => true,
+            EventKind::FrameSeen(frame) => frame.opcode == Opcode::Close,
             _ => false,
         };
         let end = self.events.iter().find(|event| is_end(&event.what));
@@ -112,22 +114,22 @@ impl<'a> Reading<'a> {
         let Some(mut machine) = self.machine() else { return false };
         for event in self.taken() {
             match &event.what {
-                What::Sent(event) => drop(machine.on_send(event)),
-                What::Received(event) => drop(machine.on_receive(event)),
-                What::CallRaised(exception) if self.is_told_gone(exception) => machine.lose(),
-                What::Returned => return machine.on_return().is_err(),
+                EventKind::Sent(event) => drop(machine.on_send(event)),
+                EventKind::Received(event) => drop(machine.on_receive(event)),
+                EventKind::CallRaised(exception) if self.is_told_gone(exception) => machine.lose(),
+                EventKind::Returned => return machine.on_return().is_err(),
                 // An event after the client has given up is no reason for that.
-                What::DeadlinePassed { .. } => return false,
-                What::CallRaised(_)
-                | What::Called { .. }
-                | What::Raised(_)
-                | What::Handled(_)
-                | What::Logged { .. }
-                | What::HandshakeRefused { .. }
-                | What::BadFrameSeen(_)
-                | What::BadHeadSeen { .. }
-                | What::EndSeen
-                | What::Left
+                EventKind::DeadlinePassed { .. } => return false,
+                EventKind::CallRaised(_)
+                | EventKind::Called { .. }
+                | EventKind::Raised(_)
+                | EventKind::Handled(_)
+                | EventKind::Logged { .. }
+                | EventKind::HandshakeRefused { .. }
+                | EventKind::BadFrameSeen(_)
+                | EventKind::BadHeadSeen { .. }
+                | EventKind::EndSeen
+                | EventKind::Left
                 | step_event!()
                 | wire_event!()
                 | server_event!()

@@ -1,6 +1,6 @@
 //! Decides the class of an ending: whether the service behaved, and if not, in which way it failed.
 
-use super::{PATIENCE, Reading};
+use super::{Exchange, PATIENCE};
 use crate::{
     asgi::event::Outbound,
     fault::FaultKind,
@@ -8,11 +8,11 @@ use crate::{
         cause::Cause,
         outcome::{Class, Ending},
     },
-    record::transcript::What,
+    record::transcript::EventKind,
     wire::{close_code::CloseCode, head::header},
 };
 
-impl<'a> Reading<'a> {
+impl<'a> Exchange<'a> {
     pub(super) fn class(&self, ending: &Ending, cause: Cause) -> Class {
         let crashed =
             matches!(cause, Cause::CrashBeforeResponse | Cause::CrashAfterAccept | Cause::ReturnedWithoutResponse);
@@ -129,8 +129,8 @@ impl<'a> Reading<'a> {
     /// close before the accept, less 4000. Only a client's own fault can be told so; an outage is not to look like one.
     fn meant_status(&self) -> Option<u16> {
         self.events.iter().find_map(|event| match event.what {
-            What::Sent(Outbound::WebsocketAccept { .. }) => Some(None),
-            What::Sent(Outbound::WebsocketClose { code: code @ 4400..=4499, .. }) => Some(Some(code - 4000)),
+            EventKind::Sent(Outbound::WebsocketAccept { .. }) => Some(None),
+            EventKind::Sent(Outbound::WebsocketClose { code: code @ 4400..=4499, .. }) => Some(Some(code - 4000)),
             _ => None,
         })?
     }

@@ -1,20 +1,20 @@
 //! Decides which side ended an exchange.
 
-use super::Reading;
+use super::Exchange;
 use crate::{
     asgi::event::Outbound,
     fault::{AnswerEdit, ConnectionFault, FaultKind, FrameFault, StreamFault, setting::Count},
     judge::{cause::Cause, outcome::Ending},
-    record::transcript::{Event, Party, What},
+    record::transcript::{Actor, Event, EventKind},
 };
 
-impl<'a> Reading<'a> {
-    pub(super) fn closed_by(&self, ending: &Ending, cause: Cause) -> Party {
+impl<'a> Exchange<'a> {
+    pub(super) fn closed_by(&self, ending: &Ending, cause: Cause) -> Actor {
         match (ending, cause) {
-            _ if self.is_ended_by_edge(ending) => Party::Edge,
-            (Ending::Parted { .. } | Ending::Left | Ending::BadHandshake { .. }, _) => Party::Probe,
+            _ if self.is_ended_by_edge(ending) => Actor::Edge,
+            (Ending::Parted { .. } | Ending::Left | Ending::BadHandshake { .. }, _) => Actor::Probe,
             (Ending::Hang { .. } | Ending::Silence { .. } | Ending::Refused | Ending::NotStarted { .. }, _) => {
-                Party::Nobody
+                Actor::Nobody
             }
             (
                 _,
@@ -23,9 +23,9 @@ impl<'a> Reading<'a> {
                 | Cause::Server
                 | Cause::CrashBeforeResponse
                 | Cause::ReturnedWithoutResponse,
-            ) => Party::Front,
-            (Ending::Drop, _) | (_, Cause::Unknown) => Party::Front,
-            (_, Cause::CrashAfterAccept) if !self.application_closed() => Party::Front,
+            ) => Actor::Front,
+            (Ending::Drop, _) | (_, Cause::Unknown) => Actor::Front,
+            (_, Cause::CrashAfterAccept) if !self.application_closed() => Actor::Front,
             (
                 Ending::Http { .. } | Ending::Close { .. },
                 Cause::Clean
@@ -36,7 +36,7 @@ impl<'a> Reading<'a> {
                 | Cause::Hang
                 | Cause::NoListener
                 | Cause::Injected,
-            ) => Party::Application,
+            ) => Actor::Application,
         }
     }
 
@@ -98,8 +98,8 @@ impl<'a> Reading<'a> {
     }
 
     fn application_closed(&self) -> bool {
-        let refused = self.events.iter().any(|event| matches!(event.what, What::CallRaised(_)));
-        let closed = |event: &&Event| matches!(event.what, What::Sent(Outbound::WebsocketClose { .. }));
+        let refused = self.events.iter().any(|event| matches!(event.what, EventKind::CallRaised(_)));
+        let closed = |event: &&Event| matches!(event.what, EventKind::Sent(Outbound::WebsocketClose { .. }));
         !refused && self.events.iter().any(closed)
     }
 }

@@ -1,9 +1,9 @@
 //! Decides how an exchange ended for its client.
 
-use super::Reading;
+use super::Exchange;
 use crate::{
     judge::outcome::Ending,
-    record::transcript::{BodyEnd, Event, What, app_event, outer_event, server_event, step_event, wire_event},
+    record::transcript::{BodyEnd, Event, EventKind, app_event, outer_event, server_event, step_event, wire_event},
     wire::{
         close_code::CloseCode,
         frame::{Frame, Opcode},
@@ -11,10 +11,10 @@ use crate::{
     },
 };
 
-impl<'a> Reading<'a> {
+impl<'a> Exchange<'a> {
     pub(super) fn ending(&self) -> Ending {
         let not_started = self.events.iter().find_map(|event| match &event.what {
-            What::NotStarted { why, .. } => Some(why.clone()),
+            EventKind::NotStarted { why, .. } => Some(why.clone()),
             _ => None,
         });
         if let Some(why) = not_started {
@@ -23,59 +23,61 @@ impl<'a> Reading<'a> {
         let mut probe_closed = None;
         for (index, event) in self.events.iter().enumerate() {
             match &event.what {
-                What::ResponseSeen(head) if head.status != 101 => return self.http_ending(head.status, index),
-                What::HandshakeRefused { why } => return Ending::BadHandshake { why: why.clone() },
-                What::BadHeadSeen { .. } | What::BadFrameSeen(_) | What::EndSeen => return Ending::Drop,
+                EventKind::ResponseSeen(head) if head.status != 101 => return self.http_ending(head.status, index),
+                EventKind::HandshakeRefused { why } => return Ending::BadHandshake { why: why.clone() },
+                EventKind::BadHeadSeen { .. } | EventKind::BadFrameSeen(_) | EventKind::EndSeen => return Ending::Drop,
                 // The answer did not come, and the session ended when the client closed it.
-                What::DeadlinePassed { .. } if self.is_parted_unanswered(index) => {}
-                What::DeadlinePassed { waiting_for, .. } => {
+                EventKind::DeadlinePassed { .. } if self.is_parted_unanswered(index) => {}
+                EventKind::DeadlinePassed { waiting_for, .. } => {
                     // A pong or a close may be the server's; a message is the application's.
                     let is_message = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary);
                     let lives_on = self.events[index..]
                         .iter()
-                        .any(|event| matches!(&event.what, What::FrameSeen(frame) if is_message(frame)));
+                        .any(|event| matches!(&event.what, EventKind::FrameSeen(frame) if is_message(frame)));
                     let waiting_for = waiting_for.clone();
                     return if lives_on { Ending::Silence { waiting_for } } else { Ending::Hang { waiting_for } };
                 }
-                What::FrameSent(frame) if frame.opcode == Opcode::Close => probe_closed = Some(frame.close_parts().0),
-                What::FrameSeen(frame) if frame.opcode == Opcode::Close && frame.verify().is_ok() => {
+                EventKind::FrameSent(frame) if frame.opcode == Opcode::Close => {
+                    probe_closed = Some(frame.close_parts().0)
+                }
+                EventKind::FrameSeen(frame) if frame.opcode == Opcode::Close && frame.verify().is_ok() => {
                     let (code, reason) = frame.close_parts();
                     // An answer repeats the code, or says nothing in particular; anything else crossed it on the way.
                     let is_answer = |sent| code == sent || code.is_none_or(|code| code == CloseCode::NORMAL);
                     let is_answer = probe_closed.is_some_and(is_answer) && reason.is_empty();
                     return if is_answer { Ending::Parted { code } } else { Ending::Close { code, reason } };
                 }
-                What::Left => return Ending::Left,
+                EventKind::Left => return Ending::Left,
                 step_event!() | wire_event!() | app_event!() | server_event!() | outer_event!() => {}
             }
         }
-        let refused = self.events.iter().any(|event| event.what == What::ConnectionRefused);
+        let refused = self.events.iter().any(|event| event.what == EventKind::ConnectionRefused);
         if refused && self.request.is_none() { Ending::Refused } else { Ending::Drop }
     }
 
     fn http_ending(&self, status: u16, from: usize) -> Ending {
         for event in &self.events[from..] {
             match &event.what {
-                What::BodySeen { end, .. } => match end {
+                EventKind::BodySeen { end, .. } => match end {
                     BodyEnd::Complete | BodyEnd::None => return Ending::Http { status, complete: true },
                     BodyEnd::Truncated | BodyEnd::Surplus | BodyEnd::Malformed => {}
                 },
                 // A client that has seen enough of an endless answer leaves.
-                What::Left => return Ending::Left,
-                What::DeadlinePassed { .. } if self.is_stream() => return Ending::Left,
-                What::DeadlinePassed { waiting_for, .. } => {
+                EventKind::Left => return Ending::Left,
+                EventKind::DeadlinePassed { .. } if self.is_stream() => return Ending::Left,
+                EventKind::DeadlinePassed { waiting_for, .. } => {
                     return Ending::Hang { waiting_for: waiting_for.clone() };
                 }
-                What::ConnectionRefused
-                | What::RequestSent { .. }
-                | What::ResponseSeen(_)
-                | What::FrameSent(_)
-                | What::FrameSeen(_)
-                | What::MessageSeen(_)
-                | What::HandshakeRefused { .. }
-                | What::BadFrameSeen(_)
-                | What::BadHeadSeen { .. }
-                | What::EndSeen
+                EventKind::ConnectionRefused
+                | EventKind::RequestSent { .. }
+                | EventKind::ResponseSeen(_)
+                | EventKind::FrameSent(_)
+                | EventKind::FrameSeen(_)
+                | EventKind::MessageSeen(_)
+                | EventKind::HandshakeRefused { .. }
+                | EventKind::BadFrameSeen(_)
+                | EventKind::BadHeadSeen { .. }
+                | EventKind::EndSeen
                 | step_event!()
                 | app_event!()
                 | server_event!()
@@ -91,10 +93,11 @@ impl<'a> Reading<'a> {
     fn is_parted_unanswered(&self, deadline: usize) -> bool {
         let (before, after) = self.events.split_at(deadline);
         let is_close = |frame: &Frame| frame.opcode == Opcode::Close;
-        let closes = after.iter().position(|event| matches!(&event.what, What::FrameSent(frame) if is_close(frame)));
+        let closes =
+            after.iter().position(|event| matches!(&event.what, EventKind::FrameSent(frame) if is_close(frame)));
         let is_answered = |from: usize| {
             let mut later = after[from..].iter();
-            later.any(|event| matches!(&event.what, What::FrameSeen(frame) if is_close(frame)))
+            later.any(|event| matches!(&event.what, EventKind::FrameSeen(frame) if is_close(frame)))
         };
         self.service.is_opaque()
             && before.iter().any(|event| self.is_agent_request(&event.what))
@@ -104,7 +107,7 @@ impl<'a> Reading<'a> {
 
     /// Whether a user's own service answers with a body of unknown length.
     fn is_stream(&self) -> bool {
-        let begins = |event: &Event| matches!(&event.what, What::BodySeen { body, .. } if !body.is_empty());
+        let begins = |event: &Event| matches!(&event.what, EventKind::BodySeen { body, .. } if !body.is_empty());
         let is_endless = |head: &ResponseHead| header(&head.headers, "content-length").is_none();
         self.service.is_foreign()
             && self.response.is_some_and(is_endless)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{PATIENCE, Reading};
+use super::{Exchange, PATIENCE};
 use crate::{
     asgi::{
         event::{Inbound, Outbound},
@@ -10,12 +10,12 @@ use crate::{
     },
     fault::{EventFault, FaultKind, FrameFault, HeadEdit, ScopeEdit, StreamFault},
     judge::{cause::Cause, outcome::Ending},
-    record::transcript::{Event, What},
+    record::transcript::{Event, EventKind},
 };
 
 /// The change that a fault between client and app makes to the things that either of them sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(super) enum InjectedEffect {
     /// No change that either of them can notice, or only another request, which is judged as it arrives.
     None,
     /// Things come so much later that one of them may have stopped waiting.
@@ -33,21 +33,23 @@ const HELD_BYTES_PER_S: usize = 300;
 /// Below which rate a stream is so slow, in bytes a second.
 const THROTTLED_BYTES_PER_S: usize = 2000;
 
-pub(super) fn effect(kind: &FaultKind) -> Effect {
-    let slows = |slows: bool| if slows { Effect::Slows } else { Effect::None };
+pub(super) fn effect(kind: &FaultKind) -> InjectedEffect {
+    let slows = |slows: bool| if slows { InjectedEffect::Slows } else { InjectedEffect::None };
     match kind {
-        FaultKind::Answer(_) | FaultKind::Connection(_) | FaultKind::Head(HeadEdit::Follow { .. }) => Effect::Distorts,
+        FaultKind::Answer(_) | FaultKind::Connection(_) | FaultKind::Head(HeadEdit::Follow { .. }) => {
+            InjectedEffect::Distorts
+        }
         FaultKind::Stream { fault, .. } => match fault {
             StreamFault::Delay { delay: time } | StreamFault::Jitter { most: time } => slows(time.0 >= NOTICED),
             StreamFault::Throttle { rate } => slows(rate.0 < THROTTLED_BYTES_PER_S),
-            StreamFault::Slice { .. } => Effect::None,
+            StreamFault::Slice { .. } => InjectedEffect::None,
             StreamFault::Cut { .. }
             | StreamFault::Reset { .. }
             | StreamFault::Stall { .. }
-            | StreamFault::Silence {} => Effect::Distorts,
+            | StreamFault::Silence {} => InjectedEffect::Distorts,
         },
         FaultKind::Frame { fault, .. } => match fault {
-            FrameFault::Split {} => Effect::None,
+            FrameFault::Split {} => InjectedEffect::None,
             FrameFault::Delay { delay } => slows(delay.0 >= NOTICED),
             FrameFault::Drop {}
             | FrameFault::Duplicate {}
@@ -57,7 +59,7 @@ pub(super) fn effect(kind: &FaultKind) -> Effect {
             | FrameFault::Inject { .. }
             | FrameFault::Suppress {}
             | FrameFault::Close { .. }
-            | FrameFault::Break { .. } => Effect::Distorts,
+            | FrameFault::Break { .. } => InjectedEffect::Distorts,
         },
         FaultKind::Event { fault, .. } => match fault {
             EventFault::SendDelays { delay } => slows(delay.0 >= NOTICED),
@@ -70,7 +72,7 @@ pub(super) fn effect(kind: &FaultKind) -> Effect {
             | EventFault::SendRaises { .. }
             | EventFault::SendHangs {}
             | EventFault::StartupFails { .. }
-            | EventFault::Cancel {} => Effect::Distorts,
+            | EventFault::Cancel {} => InjectedEffect::Distorts,
         },
         FaultKind::Head(
             HeadEdit::Pass {}
@@ -94,7 +96,7 @@ pub(super) fn effect(kind: &FaultKind) -> Effect {
         )
         | FaultKind::Scope(_)
         | FaultKind::Call { .. }
-        | FaultKind::Process(_) => Effect::None,
+        | FaultKind::Process(_) => InjectedEffect::None,
     }
 }
 
@@ -134,11 +136,11 @@ fn rewrites_handshake(kind: &FaultKind) -> bool {
     })
 }
 
-impl<'a> Reading<'a> {
+impl<'a> Exchange<'a> {
     /// Whether what was injected between client and server, or between server and application, changed what either of
     /// them got to see, so that what the client saw is not the service's alone.
     pub fn is_distorted(&self) -> bool {
-        self.acted().any(|kind| effect(kind) == Effect::Distorts)
+        self.acted().any(|kind| effect(kind) == InjectedEffect::Distorts)
     }
 
     /// Whether the server did to the application what the specification forbids.
@@ -191,9 +193,9 @@ impl<'a> Reading<'a> {
         let (mut on_wire, mut on_answer, mut on_events, mut slows, mut spoils) = (false, false, false, false, false);
         for kind in self.acted() {
             let effect = effect(kind);
-            slows |= effect == Effect::Slows || self.is_too_long_for(kind);
+            slows |= effect == InjectedEffect::Slows || self.is_too_long_for(kind);
             match kind {
-                _ if effect != Effect::Distorts => {}
+                _ if effect != InjectedEffect::Distorts => {}
                 FaultKind::Answer(_) | FaultKind::Connection(_) => (on_wire, on_answer) = (true, true),
                 FaultKind::Event { .. } => on_events = true,
                 FaultKind::Head(_)
@@ -208,7 +210,7 @@ impl<'a> Reading<'a> {
         }
         // An answer that the application did not give.
         let is_servers_own = |status: u16| {
-            let gives = |what: &What| matches!(what, What::Sent(Outbound::ResponseStart { status: sent, .. }) if *sent == status);
+            let gives = |what: &EventKind| matches!(what, EventKind::Sent(Outbound::ResponseStart { status: sent, .. }) if *sent == status);
             !self.taken().any(|event| gives(&event.what))
         };
         // A client that leaves so soon has not waited for an answer that is only a little late.
@@ -260,7 +262,7 @@ impl<'a> Reading<'a> {
     fn is_too_long_for(&self, kind: &FaultKind) -> bool {
         let FaultKind::Stream { fault: StreamFault::Throttle { rate }, .. } = kind else { return false };
         let sent = self.events.iter().filter_map(|event| match &event.what {
-            What::FrameSent(frame) => Some(frame.payload.len()),
+            EventKind::FrameSent(frame) => Some(frame.payload.len()),
             _ => None,
         });
         sent.max().is_some_and(|bytes| bytes as f64 / rate.0 as f64 >= PATIENCE.as_secs_f64())
@@ -307,9 +309,9 @@ impl<'a> Reading<'a> {
     /// `send` raised it, or in the framework's own word for that. Servers are to catch it (ASGI, "Disconnected Client").
     fn is_passed_on(&self, exception: &Exception) -> bool {
         let tells = |event: &&Event| match &event.what {
-            What::CallRaised(raised) => raised.is_disconnect(),
+            EventKind::CallRaised(raised) => raised.is_disconnect(),
             // Of a request there is nothing left to answer.
-            What::Received(Inbound::HttpDisconnect) => exception.is_broken_off(),
+            EventKind::Received(Inbound::HttpDisconnect) => exception.is_broken_off(),
             _ => false,
         };
         let is_word_for_it = exception.is_disconnect() || exception.is_broken_off();
@@ -321,7 +323,7 @@ impl<'a> Reading<'a> {
     pub(super) fn is_raised_by_stop(&self, exception: &Exception) -> bool {
         let mut after = self.events.iter().skip_while(|event| !self.is_stop(event));
         let is_raised = |event: &&Event| match &event.what {
-            What::CallRaised(raised) => raised == exception && !raised.is_disconnect(),
+            EventKind::CallRaised(raised) => raised == exception && !raised.is_disconnect(),
             _ => false,
         };
         after.next().is_some() && (exception.is_cancellation() || after.any(is_raised))

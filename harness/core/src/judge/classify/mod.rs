@@ -1,6 +1,6 @@
 //! Classifies exchanges: how each one ended, what caused that, which class it is, and which side ended it.
 //!
-//! Each question has a file of its own, and each answer is a pure function of one [`Reading`]:
+//! Each question has a file of its own, and each answer is a pure function of one [`Exchange`]:
 //!
 //! | file | question |
 //! |---|---|
@@ -26,7 +26,7 @@ mod session;
 use std::time::Duration;
 
 pub use awaited::LateBody;
-pub use reading::{Reading, readings};
+pub use reading::{Exchange, readings};
 pub use session::{LARGE_BYTES, LARGE_PATIENCE};
 
 use crate::judge::{
@@ -42,7 +42,7 @@ pub fn worst(outcomes: &[Outcome]) -> Option<&Outcome> {
     outcomes.iter().find(|outcome| !outcome.class.is_good()).or(outcomes.last())
 }
 
-impl<'a> Reading<'a> {
+impl<'a> Exchange<'a> {
     /// How the exchange ended and what that means.
     pub fn outcome(&self) -> Outcome {
         let ending = self.ending();

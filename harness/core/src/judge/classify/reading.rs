@@ -8,14 +8,14 @@ use std::time::Duration;
 use super::{injected::raises, session::AgentRequests};
 use crate::{
     asgi::{
-        event::{Machine, State},
+        event::{ConnectionState, Machine},
         exception::Exception,
         scope::ScopeType,
     },
     fault::{Fault, FaultKind},
     record::{
         timeline::{Facts, Timeline, is_outage},
-        transcript::{BodyEnd, Event, Party, Service, Transcript, What},
+        transcript::{Actor, BodyEnd, Event, EventKind, Service, Transcript},
     },
     wire::{
         frame::Opcode,
@@ -25,7 +25,7 @@ use crate::{
 
 /// One exchange of a transcript with its facts, as classification and checks read it. The facts come from a [`Timeline`].
 #[derive(Debug)]
-pub struct Reading<'a> {
+pub struct Exchange<'a> {
     /// The exchange's events, in order.
     pub events: Vec<&'a Event>,
     /// The head the client sent.
@@ -50,7 +50,7 @@ pub struct Reading<'a> {
     pub(super) requested: OnceCell<AgentRequests>,
 }
 
-impl Deref for Reading<'_> {
+impl Deref for Exchange<'_> {
     type Target = Facts;
 
     fn deref(&self) -> &Facts {
@@ -59,28 +59,28 @@ impl Deref for Reading<'_> {
 }
 
 /// Every exchange of a transcript that is looked at only once.
-pub fn readings(transcript: &Transcript) -> Vec<Reading<'_>> {
+pub fn readings(transcript: &Transcript) -> Vec<Exchange<'_>> {
     let facts = Timeline::of(transcript).exchanges.into_iter();
-    facts.map(|facts| Reading::new(transcript, Cow::Owned(facts))).collect()
+    facts.map(|facts| Exchange::new(transcript, Cow::Owned(facts))).collect()
 }
 
-impl<'a> Reading<'a> {
+impl<'a> Exchange<'a> {
     /// One exchange of a transcript that is looked at only once.
-    pub fn of(transcript: &'a Transcript, exchange: usize) -> Reading<'a> {
+    pub fn of(transcript: &'a Transcript, exchange: usize) -> Exchange<'a> {
         let facts = Timeline::of(transcript).exchanges.into_iter().nth(exchange);
-        Reading::new(transcript, Cow::Owned(facts.unwrap_or_default()))
+        Exchange::new(transcript, Cow::Owned(facts.unwrap_or_default()))
     }
 
     /// Every exchange of a transcript, by its timeline.
-    pub fn all(transcript: &'a Transcript, timeline: &'a Timeline) -> Vec<Reading<'a>> {
-        timeline.exchanges.iter().map(|facts| Reading::new(transcript, Cow::Borrowed(facts))).collect()
+    pub fn all(transcript: &'a Transcript, timeline: &'a Timeline) -> Vec<Exchange<'a>> {
+        timeline.exchanges.iter().map(|facts| Exchange::new(transcript, Cow::Borrowed(facts))).collect()
     }
 
     /// An exchange of a transcript, by its facts.
-    pub fn new(transcript: &'a Transcript, facts: Cow<'a, Facts>) -> Reading<'a> {
+    pub fn new(transcript: &'a Transcript, facts: Cow<'a, Facts>) -> Exchange<'a> {
         let called = facts.called(transcript);
         let calls = |fault: &usize| transcript.faults[*fault].kind.calls();
-        Reading {
+        Exchange {
             events: facts.positions.iter().map(|&position| &transcript.events[position]).collect(),
             request: facts.request(transcript),
             delivered: called.map(|(_, head)| head),
@@ -109,11 +109,11 @@ impl<'a> Reading<'a> {
     /// The events, without those that the application sent and the server did not take.
     pub fn taken(&self) -> impl Iterator<Item = &'a Event> + '_ {
         let refused = |index: usize| {
-            let next = self.events[index + 1..].iter().find(|event| event.party == Party::Application);
-            next.is_some_and(|event| matches!(event.what, What::CallRaised(_)))
+            let next = self.events[index + 1..].iter().find(|event| event.party == Actor::Application);
+            next.is_some_and(|event| matches!(event.what, EventKind::CallRaised(_)))
         };
         let is_taken =
-            move |(index, event): &(usize, &&Event)| !(matches!(event.what, What::Sent(_)) && refused(*index));
+            move |(index, event): &(usize, &&Event)| !(matches!(event.what, EventKind::Sent(_)) && refused(*index));
         self.events.iter().enumerate().filter(is_taken).map(|(_, event)| *event)
     }
 
@@ -125,19 +125,19 @@ impl<'a> Reading<'a> {
     /// How long the client waited for an answer before it left.
     pub(super) fn waited(&self) -> Duration {
         let when =
-            |wanted: fn(&What) -> bool| self.events.iter().find(|event| wanted(&event.what)).map(|event| event.at);
-        let asked = when(|what| matches!(what, What::RequestSent { .. })).unwrap_or_default();
-        when(|what| *what == What::Left).unwrap_or_default().saturating_sub(asked)
+            |wanted: fn(&EventKind) -> bool| self.events.iter().find(|event| wanted(&event.what)).map(|event| event.at);
+        let asked = when(|what| matches!(what, EventKind::RequestSent { .. })).unwrap_or_default();
+        when(|what| *what == EventKind::Left).unwrap_or_default().saturating_sub(asked)
     }
 
     /// Whether the server ended the exchange because it stopped.
     pub fn is_cut_short(&self) -> bool {
-        self.events.iter().any(|event| event.what == What::CutShort)
+        self.events.iter().any(|event| event.what == EventKind::CutShort)
     }
 
     /// Whether an event comes with the end of the server: a server in memory says so, and a real one got a signal before.
     pub fn is_stop(&self, event: &Event) -> bool {
-        event.what == What::CutShort || self.signaled.is_some_and(|at| event.at >= at)
+        event.what == EventKind::CutShort || self.signaled.is_some_and(|at| event.at >= at)
     }
 
     /// The exceptions that `send` raises on an event that ASGI allows, because the client is gone and the app has not been
@@ -149,15 +149,17 @@ impl<'a> Reading<'a> {
         self.events.iter().filter_map(move |event| {
             let machine = machine.as_mut()?;
             match &event.what {
-                What::Left | What::LinkReset => is_gone = true,
-                What::FrameSent(frame) if frame.opcode == Opcode::Close => is_gone = true,
-                What::Received(event) => {
+                EventKind::Left | EventKind::LinkReset => is_gone = true,
+                EventKind::FrameSent(frame) if frame.opcode == Opcode::Close => is_gone = true,
+                EventKind::Received(event) => {
                     is_allowed = false;
                     drop(machine.on_receive(event));
                 }
-                What::Sent(event) => is_allowed = machine.state() != State::Gone && machine.on_send(event).is_ok(),
-                What::CallRaised(raised) if is_gone && std::mem::take(&mut is_allowed) => return Some(raised),
-                _ => is_allowed &= event.party != Party::Application,
+                EventKind::Sent(event) => {
+                    is_allowed = machine.state() != ConnectionState::Gone && machine.on_send(event).is_ok()
+                }
+                EventKind::CallRaised(raised) if is_gone && std::mem::take(&mut is_allowed) => return Some(raised),
+                _ => is_allowed &= event.party != Actor::Application,
             }
             None
         })
@@ -171,7 +173,7 @@ impl<'a> Reading<'a> {
     /// Whether the application may go on for as long as it likes: behind a whole answer, where nothing is known of it.
     pub fn may_go_on(&self) -> bool {
         let is_whole = |event: &Event| match &event.what {
-            What::BodySeen { end, .. } => matches!(end, BodyEnd::Complete | BodyEnd::None),
+            EventKind::BodySeen { end, .. } => matches!(end, BodyEnd::Complete | BodyEnd::None),
             _ => false,
         };
         self.service.is_unknown() && self.events.iter().any(|event| is_whole(event))
@@ -179,14 +181,14 @@ impl<'a> Reading<'a> {
 
     /// Whether this event is one of something that was taken away from the service.
     pub fn is_outage(&self, event: &Event) -> bool {
-        let What::FaultFired { index, .. } = event.what else { return false };
+        let EventKind::FaultFired { index, .. } = event.what else { return false };
         self.faults.get(index).is_some_and(|fault| is_outage(fault, self.service))
     }
 
     /// The dependencies that failed this exchange.
     pub fn failing(&self) -> Vec<&'a str> {
         let fired = self.events.iter().filter(|event| self.is_outage(event)).filter_map(|event| match event.what {
-            What::FaultFired { index, .. } => self.faults.get(index)?.kind.calls(),
+            EventKind::FaultFired { index, .. } => self.faults.get(index)?.kind.calls(),
             _ => None,
         });
         fired.map(|calls| calls.dependency.as_str()).collect()

@@ -1,10 +1,10 @@
 //! The request of an exchange: the thing it asks for, and whether the client itself is at fault.
 
-use super::Reading;
+use super::Exchange;
 use crate::{
     asgi::scope::{ScopeType, keys},
     fault::{FaultKind, HeadEdit, ScopeEdit},
-    record::transcript::{Event, What},
+    record::transcript::{Event, EventKind},
     wire::head::{RequestHead, ResponseHead, has_token, header},
 };
 
@@ -13,7 +13,7 @@ fn is_upgrade(head: &RequestHead) -> bool {
     has_token(&head.headers, "upgrade", "websocket") && has_token(&head.headers, "connection", "upgrade")
 }
 
-impl<'a> Reading<'a> {
+impl<'a> Exchange<'a> {
     /// Whether the client asked for a WebSocket. A request that the server took for a plain one did not: a server may
     /// ignore an upgrade that is not asked for in full (RFC 9110 section 7.8).
     pub fn asked_for_upgrade(&self) -> bool {
@@ -22,7 +22,7 @@ impl<'a> Reading<'a> {
                 ["sec-websocket-key", "sec-websocket-version"].iter().all(|name| header(&head.headers, name).is_some());
             return is_whole && is_upgrade(head);
         }
-        let plain = |event: &&Event| matches!(event.what, What::Called { kind: ScopeType::Http, .. });
+        let plain = |event: &&Event| matches!(event.what, EventKind::Called { kind: ScopeType::Http, .. });
         let asked = self.request.is_some_and(|head| has_token(&head.headers, "upgrade", "websocket"));
         asked && !self.events.iter().any(plain)
     }
@@ -50,7 +50,7 @@ impl<'a> Reading<'a> {
 
     /// Whether the server took the request for a WebSocket.
     fn is_websocket(&self) -> bool {
-        let websocket = |event: &&Event| matches!(event.what, What::Called { kind: ScopeType::Websocket, .. });
+        let websocket = |event: &&Event| matches!(event.what, EventKind::Called { kind: ScopeType::Websocket, .. });
         self.events.iter().any(websocket) || (self.service.is_opaque() && self.asked_for_upgrade())
     }
 

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{PATIENCE, Reading, injected::Effect, injected::NOTICED, injected::effect, injected::takes_time};
+use super::{Exchange, PATIENCE, injected::InjectedEffect, injected::NOTICED, injected::effect, injected::takes_time};
 use crate::{
-    record::transcript::{Event, What, app_event, outer_event},
+    record::transcript::{Event, EventKind, app_event, outer_event},
     wire::{
         close_code::CloseCode,
         frame::{Frame, Opcode},
@@ -38,7 +38,7 @@ fn says_not_ready(frame: &Frame) -> bool {
     frame.opcode == Opcode::Close && matches!(code, Some(CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE))
 }
 
-impl<'a> Reading<'a> {
+impl<'a> Exchange<'a> {
     /// Whether the welcome names the user whose credential reached the server.
     pub fn is_welcomed_as_itself(&self) -> bool {
         match (&self.welcome, self.user) {
@@ -51,8 +51,8 @@ impl<'a> Reading<'a> {
         }
     }
 
-    pub(super) fn is_agent_request(&self, what: &What) -> bool {
-        let What::FrameSent(frame) = what else { return false };
+    pub(super) fn is_agent_request(&self, what: &EventKind) -> bool {
+        let EventKind::FrameSent(frame) = what else { return false };
         let requests = self.service.words.requests;
         // Where requests have no type, whatever the client says is one, as long as anything is known to answer it.
         let is_typeless = self.service.is_opaque() && requests.is_empty() && !self.service.words.events.is_empty();
@@ -65,12 +65,12 @@ impl<'a> Reading<'a> {
     /// How long a request was that is longer than usual, and was neither answered nor refused although the client waited and
     /// nothing kept anything back.
     pub fn ignored_request(&self) -> Option<usize> {
-        let is_kept_back = || self.acted().any(|kind| effect(kind) != Effect::None || takes_time(kind));
+        let is_kept_back = || self.acted().any(|kind| effect(kind) != InjectedEffect::None || takes_time(kind));
         if !self.service.is_foreign() || self.service.words.events.is_empty() || is_kept_back() {
             return None;
         }
         self.events.iter().enumerate().find_map(|(index, event)| {
-            let What::FrameSent(frame) = &event.what else { return None };
+            let EventKind::FrameSent(frame) = &event.what else { return None };
             let says = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary | Opcode::Close);
             let is_large = frame.opcode == Opcode::Text && frame.payload.len() > LARGE_BYTES;
             let names_one = || {
@@ -78,10 +78,12 @@ impl<'a> Reading<'a> {
             };
             // The next act of the client, or the answer.
             let next = self.events[index + 1..].iter().find(|event| match &event.what {
-                What::FrameSent(frame) | What::FrameSeen(frame) | What::MessageSeen(frame) => says(frame),
-                what => matches!(what, What::Left | What::EndSeen | What::BadFrameSeen(_)),
+                EventKind::FrameSent(frame) | EventKind::FrameSeen(frame) | EventKind::MessageSeen(frame) => {
+                    says(frame)
+                }
+                what => matches!(what, EventKind::Left | EventKind::EndSeen | EventKind::BadFrameSeen(_)),
             })?;
-            let is_next_sent = matches!(next.what, What::FrameSent(_) | What::Left);
+            let is_next_sent = matches!(next.what, EventKind::FrameSent(_) | EventKind::Left);
             let is_ignored = is_next_sent && next.at.saturating_sub(event.at) >= LARGE_PATIENCE;
             (is_large && is_ignored && names_one()).then_some(frame.payload.len())
         })
@@ -91,7 +93,7 @@ impl<'a> Reading<'a> {
     pub fn says_something_else(&self) -> bool {
         let is_message = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary);
         self.events.iter().any(|event| match &event.what {
-            What::FrameSent(frame) => is_message(frame) && !self.is_agent_request(&event.what),
+            EventKind::FrameSent(frame) => is_message(frame) && !self.is_agent_request(&event.what),
             _ => false,
         })
     }
@@ -127,22 +129,28 @@ impl<'a> Reading<'a> {
                 what if self.is_agent_request(what) && is_let_go => given_up += 1,
                 what if self.is_agent_request(what) => waiting.push_back(event.at),
                 // A client that closes, leaves or reads no more has turned away.
-                What::FrameSent(Frame { opcode: Opcode::Close, .. }) | What::Left | What::StoppedReading => {
+                EventKind::FrameSent(Frame { opcode: Opcode::Close, .. })
+                | EventKind::Left
+                | EventKind::StoppedReading => {
                     let since = |asked: Duration| event.at.saturating_sub(asked.max(answered));
                     given_up += waiting.drain(..).filter(|asked| since(*asked) < PATIENCE).count();
                 }
-                What::FrameSent(frame) => {
+                EventKind::FrameSent(frame) => {
                     is_let_go |= message_type(&frame.payload).is_some_and(|name| name == "disconnect")
                 }
                 // The app can answer no more.
-                What::CutShort => {
+                EventKind::CutShort => {
                     given_up += waiting.drain(..).count();
                     is_let_go = true;
                 }
                 // A message that something failed answers every request that still waits.
-                What::FrameSeen(frame) if self.outage && says_not_ready(frame) => given_up += waiting.drain(..).count(),
-                What::FrameSeen(Frame { opcode: Opcode::Close, .. }) | What::DeadlinePassed { .. } => waiting.clear(),
-                What::FrameSeen(frame) if frame.opcode == Opcode::Text => {
+                EventKind::FrameSeen(frame) if self.outage && says_not_ready(frame) => {
+                    given_up += waiting.drain(..).count()
+                }
+                EventKind::FrameSeen(Frame { opcode: Opcode::Close, .. }) | EventKind::DeadlinePassed { .. } => {
+                    waiting.clear()
+                }
+                EventKind::FrameSeen(frame) if frame.opcode == Opcode::Text => {
                     let last = self.service.words.events.last();
                     let ends_it = |name: Cow<'_, str>| Some(&name.as_ref()) == last || name.starts_with("error");
                     if message_type(&frame.payload).is_some_and(ends_it) {
@@ -150,27 +158,27 @@ impl<'a> Reading<'a> {
                         answered = event.at;
                     }
                 }
-                What::OpenedBy { .. }
-                | What::OnConnectionOf { .. }
-                | What::BodyTimed(_)
-                | What::BodyLate { .. }
-                | What::BodyCutShort { .. }
-                | What::AwaitedCame { .. }
-                | What::AwaitedNeverCame { .. }
-                | What::NotPerformed { .. }
-                | What::LinkReset
-                | What::ConnectionRefused
-                | What::RequestSent { .. }
-                | What::ResponseSeen(_)
-                | What::BodySeen { .. }
-                | What::FrameSeen(_)
-                | What::MessageSeen(_)
-                | What::HandshakeRefused { .. }
-                | What::BadFrameSeen(_)
-                | What::BadHeadSeen { .. }
-                | What::EndSeen
-                | What::RequestRefused { .. }
-                | What::KeepaliveExpired
+                EventKind::OpenedBy { .. }
+                | EventKind::OnConnectionOf { .. }
+                | EventKind::BodyTimed(_)
+                | EventKind::BodyLate { .. }
+                | EventKind::BodyCutShort { .. }
+                | EventKind::AwaitedCame { .. }
+                | EventKind::AwaitedNeverCame { .. }
+                | EventKind::NotPerformed { .. }
+                | EventKind::LinkReset
+                | EventKind::ConnectionRefused
+                | EventKind::RequestSent { .. }
+                | EventKind::ResponseSeen(_)
+                | EventKind::BodySeen { .. }
+                | EventKind::FrameSeen(_)
+                | EventKind::MessageSeen(_)
+                | EventKind::HandshakeRefused { .. }
+                | EventKind::BadFrameSeen(_)
+                | EventKind::BadHeadSeen { .. }
+                | EventKind::EndSeen
+                | EventKind::RequestRefused { .. }
+                | EventKind::KeepaliveExpired
                 | app_event!()
                 | outer_event!() => {}
             }
@@ -197,17 +205,17 @@ impl<'a> Reading<'a> {
     pub fn turned_away_at_once(&self) -> bool {
         let is_close = |frame: &Frame| frame.opcode == Opcode::Close;
         let opened =
-            self.events.iter().find(|event| matches!(&event.what, What::ResponseSeen(head) if head.status == 101));
+            self.events.iter().find(|event| matches!(&event.what, EventKind::ResponseSeen(head) if head.status == 101));
         let ended = self.events.iter().find(|event| match &event.what {
-            What::FrameSent(frame) | What::FrameSeen(frame) => is_close(frame),
-            what => *what == What::Left,
+            EventKind::FrameSent(frame) | EventKind::FrameSeen(frame) => is_close(frame),
+            what => *what == EventKind::Left,
         });
         // A client that answers a close did not turn away.
         let is_at_once = |(opened, ended): (&&Event, &&Event)| {
-            !matches!(ended.what, What::FrameSeen(_)) && ended.at.saturating_sub(opened.at) < NOTICED
+            !matches!(ended.what, EventKind::FrameSeen(_)) && ended.at.saturating_sub(opened.at) < NOTICED
         };
         // Nor did one that waited as long as it meant to.
-        let waited = self.events.iter().any(|event| matches!(event.what, What::DeadlinePassed { .. }));
+        let waited = self.events.iter().any(|event| matches!(event.what, EventKind::DeadlinePassed { .. }));
         self.service.is_foreign() && self.welcome.is_none() && !waited && opened.zip(ended).is_some_and(is_at_once)
     }
 
@@ -216,6 +224,6 @@ impl<'a> Reading<'a> {
         let is_too_much = |frame: &Frame| {
             matches!(frame.opcode, Opcode::Text | Opcode::Binary) && limit > 0 && frame.payload.len() > limit
         };
-        self.events.iter().any(|event| matches!(&event.what, What::FrameSent(frame) if is_too_much(frame)))
+        self.events.iter().any(|event| matches!(&event.what, EventKind::FrameSent(frame) if is_too_much(frame)))
     }
 }

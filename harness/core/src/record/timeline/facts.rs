@@ -7,7 +7,7 @@ use crate::{
     asgi::{event::Outbound, exception::Exception, scope::ScopeType},
     fault::{Fault, FaultKind},
     record::transcript::{
-        Event, Party, Service, Transcript, What, end_event, outer_event, server_event, step_event, wire_event,
+        Actor, Event, EventKind, Service, Transcript, end_event, outer_event, server_event, step_event, wire_event,
     },
     wire::{
         frame::Opcode,
@@ -78,48 +78,48 @@ impl Facts {
             facts.signaled = outages.signaled.filter(|sent| last.at >= *sent);
             facts.down = outages.all_through(first.at, last.at);
         }
-        facts.asked = events().find(|(_, event)| matches!(event.what, What::RequestSent { .. })).map(|(at, _)| at);
+        facts.asked = events().find(|(_, event)| matches!(event.what, EventKind::RequestSent { .. })).map(|(at, _)| at);
         let service = facts.service(transcript);
         let (mut credential, mut is_rewritten, mut talk) = (None, false, Talk::default());
         let mut escape = EscapeSearch::default();
         for (position, event) in events() {
             escape.take(position, event);
             match &event.what {
-                What::RequestSent { credential: presented, .. } => {
+                EventKind::RequestSent { credential: presented, .. } => {
                     facts.request = Some(position);
                     credential = Some(presented);
                 }
-                What::Called { .. } => facts.called = facts.called.or(Some(position)),
-                What::FaultFired { index, .. } => {
+                EventKind::Called { .. } => facts.called = facts.called.or(Some(position)),
+                EventKind::FaultFired { index, .. } => {
                     let Some(fault) = transcript.faults.get(*index) else { continue };
                     facts.acted.push(*index);
-                    is_rewritten |= event.party == Party::Edge && matches!(fault.kind, FaultKind::Head(_));
+                    is_rewritten |= event.party == Actor::Edge && matches!(fault.kind, FaultKind::Head(_));
                 }
-                What::ResponseSeen(_) => facts.response = Some(position),
-                What::FrameSeen(frame) if frame.opcode == Opcode::Text && frame.is_final => {
+                EventKind::ResponseSeen(_) => facts.response = Some(position),
+                EventKind::FrameSeen(frame) if frame.opcode == Opcode::Text && frame.is_final => {
                     talk.take(frame, &service.words);
                 }
-                What::MessageSeen(frame) if frame.opcode == Opcode::Text => talk.take(frame, &service.words),
-                What::ConnectionRefused
-                | What::BodySeen { .. }
-                | What::FrameSent(_)
-                | What::FrameSeen(_)
-                | What::MessageSeen(_)
-                | What::Received(_)
-                | What::Sent(_)
-                | What::CallRaised(_)
-                | What::Returned
-                | What::Raised(_)
-                | What::Handled(_)
-                | What::Logged { .. }
-                | What::Starting
-                | What::Stopping
-                | What::Exited { .. }
-                | What::Listening
-                | What::NotStarted { .. }
-                | What::Signaled { .. }
-                | What::ExitAwaited { .. }
-                | What::DependencyCalled { .. }
+                EventKind::MessageSeen(frame) if frame.opcode == Opcode::Text => talk.take(frame, &service.words),
+                EventKind::ConnectionRefused
+                | EventKind::BodySeen { .. }
+                | EventKind::FrameSent(_)
+                | EventKind::FrameSeen(_)
+                | EventKind::MessageSeen(_)
+                | EventKind::Received(_)
+                | EventKind::Sent(_)
+                | EventKind::CallRaised(_)
+                | EventKind::Returned
+                | EventKind::Raised(_)
+                | EventKind::Handled(_)
+                | EventKind::Logged { .. }
+                | EventKind::Starting
+                | EventKind::Stopping
+                | EventKind::Exited { .. }
+                | EventKind::Listening
+                | EventKind::NotStarted { .. }
+                | EventKind::Signaled { .. }
+                | EventKind::ExitAwaited { .. }
+                | EventKind::DependencyCalled { .. }
                 | step_event!()
                 | end_event!()
                 | server_event!() => {}
@@ -146,7 +146,7 @@ impl Facts {
     /// The knowledge about the target at the path of the first request.
     pub(crate) fn service<'a>(&self, transcript: &'a Transcript) -> &'a Service {
         match self.asked.map(|position| &transcript.events[position].what) {
-            Some(What::RequestSent { head, .. }) => transcript.service.at(&head.path_and_query().0),
+            Some(EventKind::RequestSent { head, .. }) => transcript.service.at(&head.path_and_query().0),
             _ => &transcript.service,
         }
     }
@@ -154,7 +154,7 @@ impl Facts {
     /// The head that the client sent.
     pub(crate) fn request<'a>(&self, transcript: &'a Transcript) -> Option<&'a RequestHead> {
         match &transcript.events[self.request?].what {
-            What::RequestSent { head, .. } => Some(head),
+            EventKind::RequestSent { head, .. } => Some(head),
             _ => None,
         }
     }
@@ -162,7 +162,7 @@ impl Facts {
     /// The type of the app's call, and the head as it reached the server.
     pub(crate) fn called<'a>(&self, transcript: &'a Transcript) -> Option<(ScopeType, &'a RequestHead)> {
         match &transcript.events[self.called?].what {
-            What::Called { kind, head } => Some((*kind, head)),
+            EventKind::Called { kind, head } => Some((*kind, head)),
             _ => None,
         }
     }
@@ -174,7 +174,7 @@ impl Facts {
     /// The head of the answer.
     pub(crate) fn response<'a>(&self, transcript: &'a Transcript) -> Option<&'a ResponseHead> {
         match &transcript.events[self.response?].what {
-            What::ResponseSeen(head) => Some(head),
+            EventKind::ResponseSeen(head) => Some(head),
             _ => None,
         }
     }
@@ -182,7 +182,7 @@ impl Facts {
     /// The user that a valid credential that reached the server names.
     pub(crate) fn user<'a>(&self, transcript: &'a Transcript) -> Option<&'a str> {
         match &transcript.events[self.request?].what {
-            What::RequestSent { credential, .. } if self.is_user => Some(credential.subject.as_str()),
+            EventKind::RequestSent { credential, .. } if self.is_user => Some(credential.subject.as_str()),
             _ => None,
         }
     }
@@ -191,7 +191,7 @@ impl Facts {
     pub(crate) fn escaped<'a>(&self, transcript: &'a Transcript) -> Option<(&'a Exception, bool)> {
         let Escape { position, has_begun } = self.escaped?;
         match &transcript.events[position].what {
-            What::Raised(exception) => Some((exception, has_begun)),
+            EventKind::Raised(exception) => Some((exception, has_begun)),
             _ => None,
         }
     }
@@ -200,8 +200,8 @@ impl Facts {
 /// A head as the edge left it.
 fn edited<'a>(head: &RequestHead, events: impl Iterator<Item = &'a Event>, faults: &[Fault]) -> RequestHead {
     let mut edited = head.clone();
-    for event in events.filter(|event| event.party == Party::Edge) {
-        let What::FaultFired { index, .. } = event.what else { continue };
+    for event in events.filter(|event| event.party == Actor::Edge) {
+        let EventKind::FaultFired { index, .. } = event.what else { continue };
         if let Some(FaultKind::Head(edit)) = faults.get(index).map(|fault| &fault.kind) {
             edit.apply(&mut edited);
         }
@@ -222,14 +222,14 @@ impl EscapeSearch {
     fn take(&mut self, position: usize, event: &Event) {
         match &event.what {
             // A framework that answers an exception before it lets it through accepts nothing.
-            What::Sent(Outbound::ResponseStart { status: 500, .. }) => {}
-            What::Sent(Outbound::WebsocketAccept { .. } | Outbound::ResponseStart { .. }) => {
+            EventKind::Sent(Outbound::ResponseStart { status: 500, .. }) => {}
+            EventKind::Sent(Outbound::WebsocketAccept { .. } | Outbound::ResponseStart { .. }) => {
                 self.is_pending = !self.has_begun;
                 self.has_begun = true;
             }
             // The server did not take it.
-            What::CallRaised(_) if self.is_pending => self.has_begun = false,
-            What::Sent(
+            EventKind::CallRaised(_) if self.is_pending => self.has_begun = false,
+            EventKind::Sent(
                 Outbound::WebsocketSend { .. }
                 | Outbound::WebsocketClose { .. }
                 | Outbound::ResponseBody { .. }
@@ -239,15 +239,15 @@ impl EscapeSearch {
                 | Outbound::ShutdownFailed { .. }
                 | Outbound::Unknown(_),
             ) => self.is_pending = false,
-            What::Raised(_) => {
+            EventKind::Raised(_) => {
                 self.found.get_or_insert(Escape { position, has_begun: self.has_begun });
             }
-            What::CallRaised(_)
-            | What::Called { .. }
-            | What::Received(_)
-            | What::Returned
-            | What::Handled(_)
-            | What::Logged { .. }
+            EventKind::CallRaised(_)
+            | EventKind::Called { .. }
+            | EventKind::Received(_)
+            | EventKind::Returned
+            | EventKind::Handled(_)
+            | EventKind::Logged { .. }
             | step_event!()
             | wire_event!()
             | end_event!()

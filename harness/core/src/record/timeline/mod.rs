@@ -89,24 +89,24 @@ mod tests {
     use std::time::Duration;
 
     use super::{Listening, NOTICE, Timeline, most_at_once};
-    use crate::record::transcript::{Event, PROCESS, Party, Transcript, What};
+    use crate::record::transcript::{Actor, Event, EventKind, PROCESS, Transcript};
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
-    fn event(at: u64, exchange: usize, what: What) -> Event {
-        Event { at: seconds(at), exchange, party: Party::Probe, what }
+    fn event(at: u64, exchange: usize, what: EventKind) -> Event {
+        Event { at: seconds(at), exchange, party: Actor::Probe, what }
     }
 
     #[test]
     fn an_exchange_has_its_own_events_only() {
         let events = vec![
-            event(0, 1, What::Left),
-            event(1, PROCESS, What::Listening),
-            event(2, 0, What::Left),
-            event(3, 1, What::EndSeen),
-            event(9, PROCESS, What::Stopping),
+            event(0, 1, EventKind::Left),
+            event(1, PROCESS, EventKind::Listening),
+            event(2, 0, EventKind::Left),
+            event(3, 1, EventKind::EndSeen),
+            event(9, PROCESS, EventKind::Stopping),
         ];
         let timeline = Timeline::of(&Transcript { events, ..Transcript::default() });
         let positions: Vec<&[usize]> = timeline.exchanges.iter().map(|facts| facts.positions.as_slice()).collect();

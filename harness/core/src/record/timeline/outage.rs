@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Listening;
 use crate::{
     fault::{CallFault, Fault, FaultKind, Place, ProcessFault},
-    record::transcript::{PROCESS, Service, Transcript, What},
+    record::transcript::{EventKind, PROCESS, Service, Transcript},
 };
 
 /// How long after an outage a service may still say that it is not ready: the longest that one of the reported breakers
@@ -56,10 +56,10 @@ impl<'a> Outages<'a> {
         for event in &transcript.events {
             let (at, exchange) = (event.at, event.exchange);
             match event.what {
-                What::Listening if exchange == PROCESS => listening.push(at),
-                What::Signaled { signal } => signals.push((at, signal)),
-                What::Exited { .. } => has_ended = true,
-                What::FaultFired { index, operation, .. } => {
+                EventKind::Listening if exchange == PROCESS => listening.push(at),
+                EventKind::Signaled { signal } => signals.push((at, signal)),
+                EventKind::Exited { .. } => has_ended = true,
+                EventKind::FaultFired { index, operation, .. } => {
                     let Some(fault) = transcript.faults.get(index) else { continue };
                     if exchange == PROCESS {
                         on_process[index].get_or_insert(at);

@@ -6,7 +6,7 @@ use memchr::memmem::Finder;
 use serde::Deserialize;
 
 use crate::{
-    record::transcript::{Event, What, Words},
+    record::transcript::{Event, EventKind, MessageNames},
     wire::{
         frame::{Frame, Opcode},
         message::message_type,
@@ -23,7 +23,7 @@ pub(super) struct Talk {
 }
 
 impl Talk {
-    pub(super) fn take(&mut self, frame: &Frame, words: &Words) {
+    pub(super) fn take(&mut self, frame: &Frame, words: &MessageNames) {
         let name = message_type(&frame.payload).unwrap_or_default();
         if self.welcome.is_none() && words.welcomes.contains(&name.as_ref()) {
             self.welcome = Some(serde_json::from_slice::<Welcome>(&frame.payload).unwrap_or_default().data.user_id);
@@ -36,7 +36,7 @@ impl Talk {
         &self,
         mut events: impl Iterator<Item = &'a Event>,
         user: Option<&str>,
-        words: &Words,
+        words: &MessageNames,
     ) -> Option<String> {
         if !words.name_user || !self.messages.iter().any(|name| words.events.contains(&name.as_str())) {
             return None;
@@ -45,7 +45,7 @@ impl Talk {
         let mine = format!("\"user_id\":\"{user}\"");
         let mine = Finder::new(&mine);
         events.find_map(|event| match &event.what {
-            What::FrameSeen(frame) if frame.opcode == Opcode::Text && mine.find(&frame.payload).is_none() => {
+            EventKind::FrameSeen(frame) if frame.opcode == Opcode::Text && mine.find(&frame.payload).is_none() => {
                 addressee(&frame.payload, words).filter(|found| found != user)
             }
             _ => None,
@@ -54,7 +54,7 @@ impl Talk {
 }
 
 /// The user that an agent event is for: empty where it names none, `None` for another message.
-fn addressee(payload: &[u8], words: &Words) -> Option<String> {
+fn addressee(payload: &[u8], words: &MessageNames) -> Option<String> {
     #[derive(Deserialize)]
     struct Addressed<'a> {
         #[serde(borrow)]
