@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use relapse::{
-    check::{Closure, Complaint, Evidence},
+    check::{Closure, Complaint, RunView},
     discover::{Catalogue, servers},
     environment::Environment,
     judge,
@@ -92,7 +92,7 @@ fn a_closure_is_a_check() {
     transcript.service.checks.push(Closure {
         name: "no_upgrade",
         property: "nothing is upgraded",
-        check: |run: &Evidence<'_>| {
+        check: |run: &RunView<'_>| {
             let upgraded = run.plain().filter(|reading| reading.response.is_some_and(|head| head.status == 101));
             upgraded.map(|_| Complaint { key: "101".to_owned(), message: "an upgrade".to_owned() }).collect()
         },

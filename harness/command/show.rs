@@ -1,6 +1,6 @@
 //! `relapse show`: one case in full.
 
-use crate::builtin::conductor::{Conductor, KNOWN};
+use crate::builtin::conductor::{BackendRunner, KNOWN};
 use crate::report::show::{Background, render as render_show};
 use clap::Args;
 use relapse::{
@@ -61,7 +61,7 @@ impl ShowArgs {
 pub(super) fn show(args: &ShowArgs) -> CommandResult {
     let ShowPlan { trial, others, broken } = args.plan()?;
     broken.iter().for_each(complain_about);
-    let judgement = Conductor::default().judge(&trial, args.seed);
+    let judgement = BackendRunner::default().judge(&trial, args.seed);
     let detail = if args.full { SequenceDetail::Full } else { SequenceDetail::Conversation };
     print(
         render_show(

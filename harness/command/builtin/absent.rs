@@ -80,11 +80,11 @@ pub(crate) mod conductor {
 
     /// Judges no trial.
     #[derive(Debug, Default)]
-    pub(crate) struct Conductor {
+    pub(crate) struct BackendRunner {
         _nothing: (),
     }
 
-    impl Conductor {
+    impl BackendRunner {
         /// Says why a trial is not judged.
         pub(crate) fn judge(&self, _: &Trial, _: u64) -> TrialResult {
             TrialResult::inconclusive(Reason::Harness(format!("could not {}", Error::NoBackend)))
@@ -95,7 +95,7 @@ pub(crate) mod conductor {
     pub(crate) fn judge_all(trials: &[Trial], seed: u64, _: usize, done: &(dyn Fn() + Sync)) -> Vec<TrialResult> {
         let judge = |trial| {
             done();
-            Conductor::default().judge(trial, seed)
+            BackendRunner::default().judge(trial, seed)
         };
         trials.iter().map(judge).collect()
     }

@@ -4,9 +4,9 @@ use super::{CheckFindings, Property, RunView};
 use crate::judge::outcome::{Class, Ending};
 
 pub(super) const CHECK: Property =
-    Property { name: "answered", property: "no message is taken and left without an answer", look };
+    Property { name: "answered", property: "no message is taken and left without an answer", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .exchanges()
         .filter_map(|(reading, outcome)| match &outcome.ending {

@@ -10,10 +10,10 @@ use crate::{
 pub(super) const CHECK: Property = Property {
     name: "asgi_conformance",
     property: "application and server send only what ASGI allows, and finish",
-    look,
+    run: check,
 };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .readings
         .iter()

@@ -6,9 +6,10 @@ use crate::{
     record::transcript::{BodyEnd, EventKind},
 };
 
-pub(super) const CHECK: Property = Property { name: "body_complete", property: "a body is as long as announced", look };
+pub(super) const CHECK: Property =
+    Property { name: "body_complete", property: "a body is as long as announced", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .exchanges()
         // A client that leaves an endless answer does not see its end.

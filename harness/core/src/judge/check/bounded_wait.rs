@@ -4,9 +4,9 @@ use super::{CheckFindings, Property, RunView};
 use crate::judge::outcome::{Class, Ending};
 
 pub(super) const CHECK: Property =
-    Property { name: "bounded_wait", property: "nothing keeps the client waiting past its limit", look };
+    Property { name: "bounded_wait", property: "nothing keeps the client waiting past its limit", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let vain = evidence.exchanges().filter_map(|(_, outcome)| match &outcome.ending {
         Ending::Hang { waiting_for } => {
             let message = format!("the client waited for {waiting_for} until its limit passed ({})", outcome.cause);

@@ -4,9 +4,9 @@ use super::{CheckFindings, Property, RunView};
 use crate::judge::outcome::Class;
 
 pub(super) const CHECK: Property =
-    Property { name: "class_fits_cause", property: "a refusal names what is really wrong", look };
+    Property { name: "class_fits_cause", property: "a refusal names what is really wrong", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .exchanges()
         .filter(|(_, outcome)| outcome.class == Class::DisguisedError)

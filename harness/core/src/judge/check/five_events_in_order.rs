@@ -4,9 +4,9 @@ use super::{CheckFindings, Property, RunView};
 use crate::judge::classify::Exchange;
 
 pub(super) const CHECK: Property =
-    Property { name: "five_events_in_order", property: "an agent request is answered by its five events", look };
+    Property { name: "five_events_in_order", property: "an agent request is answered by its five events", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.plain().filter_map(complain).collect()
 }
 

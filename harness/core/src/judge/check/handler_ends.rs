@@ -9,9 +9,9 @@ use crate::{judge::classify::Exchange, record::transcript::EventKind};
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) const CHECK: Property =
-    Property { name: "handler_ends", property: "the application's call ends once its client is gone", look };
+    Property { name: "handler_ends", property: "the application's call ends once its client is gone", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.readings.iter().filter(|reading| !reading.is_held() && !reading.may_go_on()).filter_map(complain).collect()
 }
 

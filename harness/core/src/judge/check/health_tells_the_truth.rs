@@ -12,9 +12,9 @@ use crate::{
 };
 
 pub(super) const CHECK: Property =
-    Property { name: "health_tells_the_truth", property: "health agrees with a real handshake", look };
+    Property { name: "health_tells_the_truth", property: "health agrees with a real handshake", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let exchanges: Vec<(&Exchange<'_>, &Outcome)> = evidence.exchanges().collect();
     let says = |(reading, outcome): &(&Exchange<'_>, &Outcome)| {
         says_ready(reading, outcome)

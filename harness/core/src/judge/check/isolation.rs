@@ -32,9 +32,9 @@ enum Lenient<T> {
 }
 
 pub(super) const CHECK: Property =
-    Property { name: "isolation", property: "no frame carries what belongs to another user", look };
+    Property { name: "isolation", property: "no frame carries what belongs to another user", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let users: Vec<&str> = evidence.readings.iter().filter_map(|reading| reading.user).collect();
     // A single user cannot see another user's data.
     if users.windows(2).all(|pair| pair[0] == pair[1]) {

@@ -12,10 +12,10 @@ use crate::{
 pub(super) const CHECK: Property = Property {
     name: "legal_close",
     property: "a close has a code that may be sent and a reason of at most 123 bytes",
-    look,
+    run: check,
 };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let own = evidence.readings.iter().filter(|reading| may_close(reading)).flat_map(|reading| &reading.events);
     let own = own.filter_map(|event| match &event.what {
         EventKind::Sent(Outbound::WebsocketClose { code, reason }) => {

@@ -9,10 +9,10 @@ use crate::{judge::classify::Exchange, record::transcript::EventKind};
 pub(super) const CHECK: Property = Property {
     name: "limits_hold",
     property: "no user has more connections at a time than the service lets one have",
-    look,
+    run: check,
 };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let most = evidence.transcript.service.connections_max;
     let mut sessions: BTreeMap<&str, Vec<(Duration, Duration)>> = BTreeMap::new();
     for reading in evidence.readings.iter().filter(|_| most > 0) {

@@ -207,7 +207,7 @@ impl Check for Property {
     }
 
     fn check(&self, run: &RunView<'_>) -> Vec<Complaint> {
-        (self.look)(run).into_iter().map(|(key, message)| Complaint { key, message }).collect()
+        (self.run)(run).into_iter().map(|(key, message)| Complaint { key, message }).collect()
     }
 }
 

@@ -4,9 +4,9 @@ use super::{CheckFindings, Property, RunView};
 use crate::judge::outcome::{Ending, Outcome};
 
 pub(super) const CHECK: Property =
-    Property { name: "no_drop", property: "no connection ends without an answer or a close frame", look };
+    Property { name: "no_drop", property: "no connection ends without an answer or a close frame", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.exchanges().filter_map(|(_, outcome)| complain(outcome)).collect()
 }
 

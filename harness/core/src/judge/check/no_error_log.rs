@@ -9,10 +9,10 @@ use crate::{
 pub(super) const CHECK: Property = Property {
     name: "no_error_log",
     property: "nothing is logged as an error unless something behind the service failed",
-    look,
+    run: check,
 };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let faultless = |reading: &&Exchange<'_>| !reading.is_client_at_fault();
     evidence.readings.iter().filter(|reading| !reading.is_abused()).filter(faultless).flat_map(errors).collect()
 }

@@ -7,10 +7,10 @@ use crate::judge::classify::Exchange;
 pub(super) const CHECK: Property = Property {
     name: "no_error_log_for_client_fault",
     property: "nothing is logged as an error for a client's own mistake",
-    look,
+    run: check,
 };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let at_fault = |reading: &&Exchange<'_>| reading.is_client_at_fault();
     evidence.readings.iter().filter(|reading| !reading.is_abused()).filter(at_fault).flat_map(errors).collect()
 }

@@ -5,9 +5,9 @@ use super::{CheckFindings, Property, RunView};
 use crate::judge::classify::Exchange;
 
 pub(super) const CHECK: Property =
-    Property { name: "no_escaped_exception", property: "no exception leaves the application", look };
+    Property { name: "no_escaped_exception", property: "no exception leaves the application", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.readings.iter().filter_map(complain).collect()
 }
 

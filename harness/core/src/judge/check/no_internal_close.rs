@@ -4,9 +4,9 @@ use super::{CheckFindings, Property, RunView};
 use crate::{judge::outcome::Ending, wire::close_code::CloseCode};
 
 pub(super) const CHECK: Property =
-    Property { name: "no_internal_close", property: "no WebSocket is closed with 1011", look };
+    Property { name: "no_internal_close", property: "no WebSocket is closed with 1011", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .exchanges()
         .filter_map(|(_, outcome)| match &outcome.ending {

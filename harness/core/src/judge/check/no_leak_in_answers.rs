@@ -10,9 +10,9 @@ use crate::record::transcript::{Event, EventKind, Level};
 const TEXT_BYTES_MIN: usize = 12;
 
 pub(super) const CHECK: Property =
-    Property { name: "no_leak_in_answers", property: "no secret and no internal text reaches the client", look };
+    Property { name: "no_leak_in_answers", property: "no secret and no internal text reaches the client", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let transcript = evidence.transcript;
     let secrets = transcript.service.secrets.iter().map(|text| ("secret", text.as_str()));
     let internal = transcript.events.iter().filter_map(|event| match &event.what {

@@ -3,9 +3,9 @@
 use super::{CheckFindings, Property, RunView};
 
 pub(super) const CHECK: Property =
-    Property { name: "no_residue", property: "nothing is left behind when every client is gone", look };
+    Property { name: "no_residue", property: "nothing is left behind when every client is gone", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let Some(residue) = evidence.transcript.residue else { return Vec::new() };
     if evidence.readings.iter().any(|reading| reading.is_held() || reading.may_go_on()) {
         return Vec::new();

@@ -4,9 +4,9 @@ use super::{CheckFindings, Property, RunView};
 use crate::judge::outcome::{Class, Ending, Outcome};
 
 pub(super) const CHECK: Property =
-    Property { name: "no_server_error", property: "no request is answered with 500, 502 or 504", look };
+    Property { name: "no_server_error", property: "no request is answered with 500, 502 or 504", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let status = |outcome: &Outcome| match outcome.ending {
         Ending::Http { status, .. } if outcome.class == Class::ServerError && status != 503 => Some(status),
         _ => None,

@@ -4,9 +4,9 @@ use super::{CheckFindings, Property, RunView};
 use crate::{judge::classify::Exchange, record::transcript::EventKind};
 
 pub(super) const CHECK: Property =
-    Property { name: "once_per_connection", property: "the endpoint runs once for every connection", look };
+    Property { name: "once_per_connection", property: "the endpoint runs once for every connection", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.readings.iter().filter_map(complain).collect()
 }
 

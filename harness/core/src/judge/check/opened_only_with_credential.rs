@@ -10,10 +10,10 @@ use crate::judge::{
 pub(super) const CHECK: Property = Property {
     name: "opened_only_with_credential",
     property: "a session opens on a valid credential only, for the user it names",
-    look,
+    run: check,
 };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, outcome)).collect()
 }
 

@@ -6,10 +6,10 @@ use crate::judge::classify::Exchange;
 pub(super) const CHECK: Property = Property {
     name: "ready_only_when_ready",
     property: "health says ready only while everything critical answers",
-    look,
+    run: check,
 };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.plain().filter_map(complain).collect()
 }
 

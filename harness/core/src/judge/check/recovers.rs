@@ -13,10 +13,13 @@ use crate::{
     wire::head::header,
 };
 
-pub(super) const CHECK: Property =
-    Property { name: "recovers", property: "once a fault is over clients are served again, without a restart", look };
+pub(super) const CHECK: Property = Property {
+    name: "recovers",
+    property: "once a fault is over clients are served again, without a restart",
+    run: check,
+};
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let faults = evidence.transcript.faults.iter();
     let over = faults
         .filter(|fault| fault.kind.place() == Place::Dependency || fault.kind.acts_on_process())

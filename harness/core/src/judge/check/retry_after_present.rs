@@ -5,9 +5,9 @@ use super::{CheckFindings, Property, RunView};
 use crate::{judge::classify::Exchange, wire::head::header};
 
 pub(super) const CHECK: Property =
-    Property { name: "retry_after_present", property: "503 and 429 say when to come back", look };
+    Property { name: "retry_after_present", property: "503 and 429 say when to come back", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.plain().filter_map(complain).collect()
 }
 

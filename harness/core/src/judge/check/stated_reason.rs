@@ -11,9 +11,9 @@ use crate::{
 };
 
 pub(super) const CHECK: Property =
-    Property { name: "stated_reason", property: "a refusal for something that is down names it", look };
+    Property { name: "stated_reason", property: "a refusal for something that is down names it", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, outcome)).collect()
 }
 

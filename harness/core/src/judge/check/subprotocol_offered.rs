@@ -4,10 +4,13 @@
 use super::{CheckFindings, Property, RunView};
 use crate::wire::head::{header, readable};
 
-pub(super) const CHECK: Property =
-    Property { name: "subprotocol_offered", property: "the selected subprotocol is one the client offered", look };
+pub(super) const CHECK: Property = Property {
+    name: "subprotocol_offered",
+    property: "the selected subprotocol is one the client offered",
+    run: check,
+};
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .plain()
         .filter(|reading| !reading.may_have_lost_credential())

@@ -7,9 +7,9 @@ use crate::{
 };
 
 pub(super) const CHECK: Property =
-    Property { name: "welcome_first", property: "a session begins with the welcome", look };
+    Property { name: "welcome_first", property: "a session begins with the welcome", run: check };
 
-fn look(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, &outcome.ending)).collect()
 }
 
