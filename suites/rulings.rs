@@ -508,7 +508,7 @@ fn a_session_that_is_deaf_is_silent() {
                 [expect]\naccept = [\"ok\"]\n\
                 [symptom]\noutcome = \"close 1000\"\nclass = \"no-answer\"\ncause = \"clean\"\nfound_by = [\"answered\"]\n";
     let [deaf, deaf_too, fixed] = [false, false, true].map(|answers| format!("ws://{}", chat_server(answers)));
-    let pairs = [(&deaf, &fixed, "fixed"), (&deaf, &deaf_too, "still-broken"), (&fixed, &deaf, "cannot-reproduce")];
+    let pairs = [(&deaf, &fixed, "fixed"), (&deaf, &deaf_too, "still-broken"), (&fixed, &deaf, "not-reproduced")];
     at_a_time(3, &pairs, |(before, after, expected)| {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("relapse.toml"), service).unwrap();
@@ -536,9 +536,10 @@ fn a_refusal_of_what_the_edge_took_is_explained() {
     });
 }
 
-/// Where a healthy client opens a session, upgrades arrive.
+/// Where a healthy client opens a session, upgrades arrive: on its own path only.
 #[rstest]
 #[case::seen_to_arrive("[[healthy_client.step]]\nopen = \"/ws\"\nquery = \"room=a\"\n", false)]
+#[case::on_another_path("[[healthy_client.step]]\nopen = \"/other\"\nquery = \"room=a\"\n", true)]
 #[case::not_seen("", true)]
 fn an_upgrade_that_arrives_is_not_doubted(#[case] control: &str, #[case] is_doubted: bool) {
     let directory = tempfile::tempdir().unwrap();

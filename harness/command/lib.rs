@@ -218,3 +218,8 @@ fn defect(name: &str) -> Result<Defect> {
 fn jobs(named: Option<u16>) -> usize {
     named.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
 }
+
+/// The README's example is a test.
+#[doc = include_str!("../../README.md")]
+#[cfg(all(doctest, feature = "backend"))]
+pub struct Readme;

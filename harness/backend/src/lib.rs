@@ -18,8 +18,3 @@ pub mod dependency;
 pub mod revision;
 pub mod stand;
 pub mod target;
-
-/// The README's example is a test.
-#[doc = include_str!("../../../README.md")]
-#[cfg(doctest)]
-pub struct Readme;

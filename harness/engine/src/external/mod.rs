@@ -240,17 +240,23 @@ impl External {
         Ok(RunResult { let_in, ..judge::judge(transcript, control) })
     }
 
-    /// The possible causes of a run's outcome.
-    fn explain(&self, judged: &RunResult) -> Option<Explanation> {
+    /// The possible causes of the outcome of a run of this case.
+    fn explain(&self, case: &Case, judged: &RunResult) -> Option<Explanation> {
         let at = judged.outcomes.iter().position(|outcome| *outcome == judged.outcome)?;
         let explanation = self.kind.explain(&judge::reading(judged, at)?, &judged.outcome.ending)?;
-        // The upgrade of a healthy client arrived, on the case's own path unless `[healthy_client]` names another.
+        // The upgrade of a healthy client arrived. That proves nothing about another path.
         let is_session = |outcome: &Outcome| matches!(outcome.ending, Ending::Parted { .. } | Ending::Close { .. });
-        match judged.control.outcome().is_some_and(is_session) {
+        match shares_path(case) && judged.control.outcome().is_some_and(is_session) {
             true => explanation.of_arrived(),
             false => Some(explanation),
         }
     }
+}
+
+/// Whether the healthy client of a case opens the path that the case opens.
+fn shares_path(case: &Case) -> bool {
+    let path = |steps: &[Step]| steps.iter().find_map(Step::opening).map(|request| request.path.clone());
+    case.control.as_ref().is_none_or(|steps| path(steps) == path(&case.steps))
 }
 
 /// The worst of a healthy client's attempts.
@@ -307,7 +313,7 @@ impl Versions {
             let judged = |(case, after): &(Case, RunResult)| judge::alone(case, after);
             let (after, others, result) = decisive(afters, judged);
             let tries = Tries { before: None, after, others };
-            return Ok(self.judgement(tries, result.map(|()| Verdict::Passed), None));
+            return Ok(self.judgement(case, tries, result.map(|()| Verdict::Passed), None));
         };
         let mut befores = Vec::new();
         for _ in 0..repeat {
@@ -328,11 +334,12 @@ impl Versions {
         let (after, other_afters, result) = decisive(afters, judged);
         let shown = (repeat > 1).then_some(Frequency { in_runs, of_runs: repeat });
         let tries = Tries { before: Some(before), after, others: others + other_afters };
-        Ok(self.judgement(tries, result.map(|()| Verdict::Fixed), shown))
+        Ok(self.judgement(case, tries, result.map(|()| Verdict::Fixed), shown))
     }
 
     fn judgement(
         &self,
+        case: &Case,
         Tries { before, after, others }: Tries,
         result: Result<Verdict, (Verdict, Reason)>,
         shown: Option<Frequency>,
@@ -351,7 +358,7 @@ impl Versions {
         let explanation = looked_at
             .as_ref()
             .filter(|run| !judgement.verdict.passes() && run.outcome.class != Class::Served)
-            .and_then(|run| version.and_then(Version::running)?.explain(run));
+            .and_then(|run| version.and_then(Version::running)?.explain(case, run));
         TrialResult { explanation: explanation.map(|explanation| explanation.to_string()), ..judgement }
     }
 
