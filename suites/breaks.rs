@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use relapse::{
+    check::{Closure, Complaint, RunView},
     discover::{Catalogue, servers},
+    environment::Environment,
     judge,
     trial::Trial,
 };
@@ -13,12 +15,9 @@ use relapse_backend::{
     conductor::{BackendRunner, KNOWN},
     revision::Revision,
 };
-use relapse_core::judge::{
-    check,
-    verdict::{Reason, RunResult, Verdict},
-};
+use relapse_core::judge::verdict::{Finding, HealthyClient, Reason, RunResult, Verdict};
 
-use crate::support::check_page;
+use crate::support::{self, check_page, on_backend, open, wait};
 
 /// A trial with its runs with the bug and with the fix, and on what each claimed fix left.
 struct Runs {
@@ -68,7 +67,7 @@ fn every_break_turns_something_red() {
             assert_eq!(compare(before, judged), Verdict::StillBroken, "the claimed fix {}: {label}", sham.defects);
         }
     }
-    for name in check::names() {
+    for name in support::check_names() {
         let complains = |judged: &RunResult| judged.findings.iter().any(|finding| finding.check == name);
         let is_caught = runs.iter().any(|runs| std::iter::once(&runs.before).chain(&runs.shams).any(complains));
         let goes_red = runs.iter().any(|Runs { trial, before, shams, .. }| {
@@ -83,6 +82,24 @@ fn every_break_turns_something_red() {
         assert!(!runs.iter().any(|runs| complains(&runs.after)), "{name} has a finding with the fix");
     }
     check_page("catches", &catches(&runs));
+}
+
+/// A check of a library user's own travels with the run, and its findings are listed last.
+#[test]
+fn a_closure_is_a_check() {
+    let steps = [open(), wait("connection_established")];
+    let mut transcript = on_backend(Revision::repaired(), Environment::Staging, "uvicorn-0.35", Vec::new(), &steps);
+    transcript.service.checks.push(Closure {
+        name: "no_upgrade",
+        property: "nothing is upgraded",
+        check: |run: &RunView<'_>| {
+            let upgraded = run.plain().filter(|reading| reading.response.is_some_and(|head| head.status == 101));
+            upgraded.map(|_| Complaint { key: "101".to_owned(), message: "an upgrade".to_owned() }).collect()
+        },
+    });
+    let judged = judge::judge(transcript, HealthyClient::Absent);
+    let finding = Finding { check: "no_upgrade", key: "101".to_owned(), message: "an upgrade".to_owned() };
+    assert_eq!(judged.findings, [finding]);
 }
 
 /// Which check caught which defect, alone or beside other checks.
@@ -101,9 +118,9 @@ fn catches(runs: &[Runs]) -> String {
         }
     }
     let mut page = String::from("A check, and what it caught; * where no other check would have.\n");
-    for check in check::ALL {
-        page.push_str(&format!("\n{}: {}\n", check.name, check.property));
-        for (defect, alone) in caught.get(check.name).into_iter().flatten() {
+    for check in support::checks() {
+        page.push_str(&format!("\n{}: {}\n", check.name(), check.property()));
+        for (defect, alone) in caught.get(check.name()).into_iter().flatten() {
             page.push_str(&format!("  {} {defect}\n", if *alone { '*' } else { ' ' }));
         }
     }

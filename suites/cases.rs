@@ -17,6 +17,7 @@ use relapse_backend::{
 };
 use relapse_command::report::table::behind;
 use relapse_core::judge::verdict::{Reason, RunResult, Side};
+use relapse_simulate::profile::Profile;
 
 const SEED: u64 = 1;
 
@@ -83,11 +84,13 @@ fn perform(trial: &Trial, revision: Revision) -> Result<RunResult, Failed> {
     BackendRunner::default().run(trial, revision, SEED).map_err(|error| format!("could not {error}").into())
 }
 
-/// Compares the conversation behind the first server, and the outcomes behind all of them, with the snapshot.
+/// Compares the conversation behind the first server, and the outcomes behind all listed ones, with the snapshot. A profile
+/// without a place in the list is new, and changes no snapshot.
 fn look(trials: &[Trial], revision: Revision) -> Result<(), Failed> {
     let mut text = String::new();
     let mut outcomes: Vec<(String, Vec<&str>)> = Vec::new();
-    for (index, trial) in trials.iter().enumerate() {
+    let is_listed = |profile: &Profile| profile.order.is_some();
+    for (index, trial) in trials.iter().filter(|trial| is_listed(&trial.profile)).enumerate() {
         let judged = perform(trial, revision)?;
         if index == 0 {
             text.push_str(&format!("{}\n\n", trial.case.summary));
@@ -109,7 +112,8 @@ fn look(trials: &[Trial], revision: Revision) -> Result<(), Failed> {
         }
     }
     let servers = servers().map_err(|error| format!("could not {error}"))?;
-    let all = servers.iter().map(|profile| profile.name.as_str()).collect();
+    let listed = servers.iter().filter(|profile| is_listed(profile));
+    let all = listed.map(|profile| profile.name.as_str()).collect();
     for (outcome, of) in outcomes {
         text.push_str(&format!("{}, {outcome}", behind(&of, &all)));
     }

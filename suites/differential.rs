@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 use relapse::{binding::ServiceFile, discover::read_edge_fault, run, target::Target as _};
 use relapse_core::{
@@ -24,7 +23,7 @@ use rstest::rstest;
 use crate::{
     python::{python, site},
     served::interpreter,
-    support::{SERVERS, at_a_time, profile, step},
+    support::{at_a_time, profile, server_names, step},
 };
 
 /// So many programs are performed here; `relapse profile differential` performs more.
@@ -35,7 +34,7 @@ const PROGRAMS: u64 = 100;
 #[test]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn programs_show_the_same_in_memory_and_for_real() {
-    let wrong = at_a_time(3, &SERVERS, |name| {
+    let wrong = at_a_time(3, &server_names(), |name| {
         let profile = profile(name);
         let server: ServerChoice = profile.choice.parse().unwrap();
         let python = interpreter(&server);
@@ -233,5 +232,4 @@ fn the_application_knows_every_act() {
             assert!(is_known, "{name}");
         }
     }
-    let _: Arc<_> = profile(SERVERS[0]);
 }

@@ -9,6 +9,7 @@ use relapse::{
     case::Case,
     defects::Defects,
     discover::{Catalogue, servers},
+    environment::Environment,
     hunt::{GeneratedCase, GeneratorConfig, Hunt, draw, hunt_all},
     report::sequence::{SequenceDetail, lines as sequence_lines},
     trial::Trial,
@@ -25,7 +26,7 @@ use relapse_core::{
     judge::{classify::readings, outcome::Class, verdict::Verdict},
 };
 
-use crate::support::{check_snapshot, property_config};
+use crate::support::{check_snapshot, listed_servers, property_config};
 
 /// Within how many cases a hunt must find any defect.
 const CASES_MAX: u64 = 20_000;
@@ -35,7 +36,7 @@ fn capsules() -> PathBuf {
 }
 
 fn hunt(revision: Revision, cases: u64) -> Hunt {
-    Hunt::on(ground(revision), servers().unwrap(), cases)
+    Hunt::on(ground(revision), listed_servers(), cases)
 }
 
 /// The reproducer of a defect, as it is filed.
@@ -134,7 +135,7 @@ fn keys(key: &str) -> relapse_core::fault::setting::GivenSettings {
 #[test]
 fn whatever_is_drawn_survives_its_file() {
     let directory = tempfile::tempdir().unwrap();
-    let aim = GeneratorConfig::everything(9, KNOWN);
+    let aim = aim();
     let (_, model) = filed(Defect::QueryParamsOnUrl);
     for seed in 0..2 * u64::from(property_config().cases) {
         let drawn = draw(seed, &aim);
@@ -189,11 +190,16 @@ fn the_findings_do_not_depend_on_the_workers() {
     assert_eq!(shared, one.0);
 }
 
+/// An aim at everything, behind every server.
+fn aim() -> GeneratorConfig {
+    GeneratorConfig::everything(servers().unwrap().len(), KNOWN)
+}
+
 /// The same seed gives the same transcript, byte for byte, on a conductor that has done other things before too.
 #[test]
 fn one_seed_gives_one_transcript() {
     let play = |conductor: &BackendRunner, seed| {
-        let drawn = draw(seed, &GeneratorConfig::everything(9, KNOWN));
+        let drawn = draw(seed, &aim());
         let plan = relapse_core::plan::Plan { seed, faults: drawn.faults.clone() };
         let profile = &servers().unwrap()[drawn.server];
         let (environment, steps) = (drawn.environment, drawn.steps());
@@ -209,24 +215,20 @@ fn one_seed_gives_one_transcript() {
 /// Draws vary: every kind of fault, every server and every environment is met.
 #[test]
 fn draws_reach_everywhere() {
-    let drawn: Vec<_> = (0..5000).map(|seed| draw(seed, &GeneratorConfig::everything(9, KNOWN))).collect();
+    let drawn: Vec<_> = (0..5000).map(|seed| draw(seed, &aim())).collect();
     let kinds: BTreeSet<&str> = drawn.iter().flat_map(|drawn| &drawn.faults).map(|fault| fault.kind.name()).collect();
     let missed: Vec<&str> = FaultKind::all().map(|kind| kind.name).filter(|name| !kinds.contains(name)).collect();
     assert_eq!(missed, Vec::<&str>::new());
     let met: BTreeSet<_> = drawn.iter().map(|drawn| (drawn.server, drawn.environment)).collect();
-    assert_eq!(met.len(), 9 * 4);
+    assert_eq!(met.len(), servers().unwrap().len() * Environment::ALL.len());
     assert!(drawn.iter().any(|drawn| drawn.faults.is_empty()));
-    assert_eq!(draw(7, &GeneratorConfig::everything(9, KNOWN)), draw(7, &GeneratorConfig::everything(9, KNOWN)));
+    assert_eq!(draw(7, &aim()), draw(7, &aim()));
 }
 
 /// With `--faults` nothing acts elsewhere, and with `--legal-only` nothing that the specification forbids.
 #[test]
 fn draws_keep_to_their_aim() {
-    let aim = GeneratorConfig {
-        legal_only: true,
-        places: vec![Place::Scope, Place::Event],
-        ..GeneratorConfig::everything(9, KNOWN)
-    };
+    let aim = GeneratorConfig { legal_only: true, places: vec![Place::Scope, Place::Event], ..aim() };
     let faults: Vec<_> = (0..2000).flat_map(|seed| draw(seed, &aim).faults).map(|fault| fault.kind).collect();
     assert!(faults.len() > 500);
     for kind in faults {

@@ -306,7 +306,7 @@ fn every_check_can_look_at_any_transcript() {
     assert_eq!(found(&(Transcript::default(), HealthyClient::Absent)), Vec::new());
     let runs = runs();
     let complaining: BTreeSet<&str> = runs.iter().flat_map(&found).map(|finding| finding.check).collect();
-    assert_eq!(complaining, check::names().into_iter().collect());
+    assert_eq!(complaining, support::check_names().collect());
     let pieces = (prop::sample::select(runs), any::<prop::sample::Index>(), prop::collection::vec(0_u8..8, 1..200));
     TestRunner::new(support::property_config())
         .run(&pieces, |((transcript, control), end, kept)| {

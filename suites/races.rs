@@ -17,7 +17,7 @@ use relapse_core::{
 };
 use rstest::rstest;
 
-use crate::support::{SERVERS, on_backend, open, step, wait};
+use crate::support::{on_backend, open, server_names, step, wait};
 
 /// A call that takes long enough for the client to leave meanwhile.
 fn slow(dependency: &str, operation: &str, nth: u32) -> Fault {
@@ -66,7 +66,7 @@ fn the_client_leaves_before_it_is_answered(
     )]
     at: (&str, &str),
 ) {
-    for server in SERVERS {
+    for server in &server_names() {
         let upgrade = Request {
             give_up: Some(Duration::from_millis(200)),
             places: vec![if at == ("redis", "get") { CredentialPlace::Ticket } else { CredentialPlace::Header }],
@@ -77,7 +77,7 @@ fn the_client_leaves_before_it_is_answered(
         let transcript = on_backend(Revision::repaired(), Environment::Staging, server, faults, &steps);
         assert_eq!(Exchange::of(&transcript, 0).outcome().ending, Ending::Left);
         // These take a client that is gone for one that was accepted, and raise at the accept.
-        if ["uvicorn-0.35-sansio", "uvicorn-0.35-wsproto"].contains(&server) {
+        if ["uvicorn-0.35-sansio", "uvicorn-0.35-wsproto"].contains(&server.as_str()) {
             let is_told = |(_, message): (Level, &str)| message.contains("but got 'websocket.accept'");
             assert!(transcript.logs().any(is_told), "{at:?} behind {server}");
             continue;
@@ -109,7 +109,7 @@ fn the_client_leaves_during_an_agent_run(
     at: (&str, &str, u32),
     #[values(Way::CloseFrame, Way::EndOfStream, Way::AskToDisconnect)] way: Way,
 ) {
-    for server in SERVERS {
+    for server in &server_names() {
         let say = |text: &str| step(Action::SendText(text.to_owned()));
         let mut steps =
             vec![open(), wait("connection_established"), say(r#"{"type":"chat","content":"x"}"#), pause(200)];
@@ -132,7 +132,7 @@ fn the_client_leaves_during_an_agent_run(
 fn what_is_left_behind_is_seen() {
     let steps = [open(), wait("connection_established"), step(Action::Leave), pause(1000)];
     let leaky = Revision::only(Defect::ManagersLeak);
-    let transcript = on_backend(leaky, Environment::Staging, SERVERS[0], Vec::new(), &steps);
+    let transcript = on_backend(leaky, Environment::Staging, "uvicorn-0.35", Vec::new(), &steps);
     assert_eq!(transcript.residue, Some(Leftovers { connections: 0, sessions: 1 }));
     let findings =
         check::findings(&check::RunView::gather(&transcript, &relapse_core::judge::verdict::HealthyClient::Absent));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use relapse::{
     case::Case,
-    discover::{Catalogue, issues, servers},
+    discover::{Catalogue, issues},
     issue::Issue,
     judge,
     report::sequence::SequenceDetail,
@@ -25,7 +25,7 @@ use relapse_command::report::{
 };
 use relapse_core::{error::Error, judge::verdict::Verdict};
 
-use crate::support::check_page;
+use crate::support::{check_page, listed_servers};
 
 fn catalogue() -> Vec<Arc<Case>> {
     Catalogue::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases"), KNOWN).unwrap().cases
@@ -34,7 +34,7 @@ fn catalogue() -> Vec<Arc<Case>> {
 fn trials(filter: &str) -> Vec<Trial> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
     let cases = Catalogue::read(&directory, KNOWN).unwrap().select(&[filter.to_owned()]);
-    Trial::of(&cases, &servers().unwrap(), None)
+    Trial::of(&cases, &listed_servers(), None)
 }
 
 fn report(filter: &str) -> Report {

@@ -110,8 +110,7 @@ fn a_failure_is_accepted_by_no_case(
 }
 
 fn read(text: &str) -> Case {
-    let checks = check::names();
-    Case::parse("case.toml", "case", text, &Known { checks: &checks, ..Known::NOTHING })
+    Case::parse("case.toml", "case", text, &Known { checks: check::ALL, ..Known::NOTHING })
         .unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -29,6 +29,7 @@ use relapse_core::{
     },
     error::Error,
     fault::Fault,
+    judge::check::{self, Check},
     plan::Plan,
     record::transcript::{EventKind, Leftovers, Service, TargetKind, Transcript},
     wire::head::ResponseHead,
@@ -42,18 +43,27 @@ use relapse_simulate::{
     recorder::{self, ExchangeRecorder},
 };
 
-/// The profiles of servers, by name.
-pub(crate) const SERVERS: [&str; 9] = [
-    "uvicorn-0.35",
-    "uvicorn-0.54",
-    "uvicorn-0.35-sansio",
-    "uvicorn-0.35-wsproto",
-    "uvicorn-0.54-websockets",
-    "uvicorn-0.54-wsproto",
-    "hypercorn-0.18",
-    "daphne-4.2",
-    "granian-2.8",
-];
+/// The profiles that have a place in the list, on which reviewed pages and pinned seeds rest. A new profile has none.
+pub(crate) fn listed_servers() -> Vec<Arc<Profile>> {
+    let mut servers = relapse::discover::servers().unwrap();
+    servers.retain(|profile| profile.order.is_some());
+    servers
+}
+
+/// The names of the server profiles.
+pub(crate) fn server_names() -> Vec<String> {
+    relapse::discover::servers().unwrap().iter().map(|profile| profile.name.clone()).collect()
+}
+
+/// The checks of every service, and those of the built-in backend.
+pub(crate) fn checks() -> impl Iterator<Item = &'static dyn Check> {
+    check::ALL.iter().chain(relapse_backend::check::KNOWN).copied()
+}
+
+/// Their names.
+pub(crate) fn check_names() -> impl Iterator<Item = &'static str> {
+    checks().map(|check| check.name())
+}
 
 /// The two ends an application holds.
 pub(crate) struct Ends {

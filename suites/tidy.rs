@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::support;
 use relapse::{case::Case, discover::Catalogue};
 use relapse_backend::{conductor::KNOWN, defect::Defect, revision::Revision};
 use relapse_core::{
@@ -146,17 +147,21 @@ fn every_check_is_relied_on_by_a_case() {
             cases.cases.iter().flat_map(|case| &case.shams).flat_map(|sham| sham.found_by.iter().map(String::as_str)),
         )
         .collect();
-    for name in check::names() {
+    for name in support::check_names() {
         assert!(relied_on.contains(name), "no case names {name}: breaking it would turn nothing red");
     }
 }
 
 #[test]
 fn every_check_stands_in_a_file_of_its_name() {
-    for name in check::names() {
-        assert!(root().join(format!("harness/core/src/judge/check/{name}.rs")).is_file(), "{name}");
+    let lists =
+        [("harness/core/src/judge/check", check::ALL), ("harness/backend/src/check", relapse_backend::check::KNOWN)];
+    for (directory, checks) in lists {
+        for name in checks.iter().map(|check| check.name()) {
+            assert!(root().join(format!("{directory}/{name}.rs")).is_file(), "{name}");
+        }
+        assert_eq!(files(directory, "rs").len(), checks.len() + 1);
     }
-    assert_eq!(files("harness/core/src/judge/check", "rs").len(), check::ALL.len() + 1);
 }
 
 #[test]
@@ -168,10 +173,9 @@ fn the_formats_are_documented() {
         let keys = code(&mut FaultKind::selecting_keys(kind.name).iter().chain(kind.keys));
         format!("| `{}` | `{}` | {keys} | {} |\n", kind.place.name(), kind.name, kind.does.trim())
     });
-    let checks = check::ALL.iter().map(|check| format!("| `{}` | {} |\n", check.name, check.property));
     let classes = Class::ALL.iter().map(|class| format!("| `{class}` |"));
     let behaviors = Behavior::ALL.iter().map(|behavior| format!("| `{behavior}` |"));
-    for row in faults.chain(checks).chain(classes).chain(behaviors) {
+    for row in faults.chain(classes).chain(behaviors) {
         assert!(page.contains(&row), "fixtures/README.md lacks the row\n{row}");
     }
 }

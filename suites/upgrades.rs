@@ -7,12 +7,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relapse::{
-    discover::{read_edge_fault, servers},
-    environment::Environment,
-    run,
-    target::Target as _,
-};
+use relapse::{discover::read_edge_fault, environment::Environment, run, target::Target as _};
 use relapse_backend::{
     revision::Revision,
     target::{Embedded, Transport},
@@ -38,7 +33,7 @@ use relapse_simulate::{
 
 use rstest::rstest;
 
-use crate::support::check_page;
+use crate::support::{check_page, listed_servers};
 
 /// Longer than anything takes on sockets that is answered at all.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -140,7 +135,7 @@ fn attempt(row: &Row, profile: &Arc<Profile>, clock: Clock) -> Outcome {
 
 #[test]
 fn every_handshake_behind_every_server() {
-    let servers = servers().unwrap();
+    let servers = listed_servers();
     let mut page = String::new();
     let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
     writeln!(page, "{:<34} {}", "", names.iter().map(|name| format!("{name:<36}")).collect::<String>().trim_end())
@@ -173,8 +168,7 @@ fn a_header_that_comes_twice(#[case] header: &str, #[case] expected: [&str; 9]) 
     let fault = read_edge_fault(&format!("duplicate_header header={header}")).unwrap();
     let request = Request { client: ClientStrictness::Library, ..Request::standard("GET", "/ws") };
     let row = Row { name: "twice", request, faults: vec![fault] };
-    let seen: Vec<String> = servers()
-        .unwrap()
+    let seen: Vec<String> = listed_servers()
         .iter()
         .map(|server| match attempt(&row, server, Clock::Virtual) {
             outcome if outcome.class == Class::Served => "open".to_owned(),

@@ -663,8 +663,7 @@ impl App {
         let control = if control.is_empty() { String::new() } else { format!("[healthy_client]\nstep = {control}\n") };
         let text =
             format!("summary = \"{name}\"\nstep = {steps}\n{control}[expect]\naccept = {accept}\n[symptom]\n{symptom}");
-        let checks = check::names();
-        let known = Known { checks: &checks, ..Known::NOTHING };
+        let known = Known { checks: check::ALL, ..Known::NOTHING };
         let text = text.replace("PATH", &format!("/{name}"));
         Case::parse(name, name, &text, &known).unwrap_or_else(|error| panic!("{error}\n{text}"))
     }

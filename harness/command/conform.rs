@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::builtin::conductor::conform_embedded;
 use clap::Args;
 use relapse::{
     Result,
     conform::conform as try_all,
     conform::{FramingSubject, PATIENCE},
-    discover::{frame_cases, servers},
+    discover::{frame_cases, servers, servers_named},
     trial::shell,
 };
-use relapse_backend::conductor::conform_embedded;
 use relapse_core::conformance::{Conformance, FrameCase};
 use relapse_simulate::{
     clock::{Clock, Runtime},
@@ -22,7 +22,6 @@ use super::{
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
     report::formats::Format,
-    servers_named,
     target::{
         PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
         TargetSpec, tell_notes,

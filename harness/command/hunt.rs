@@ -1,5 +1,6 @@
 //! `relapse hunt`: a generated search for failures without a report.
 
+use crate::builtin::{self, conductor::ground, defect::Defect, revision::Revision};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,6 @@ use relapse::{
     hunt::{Campaign, Change, Coverage, ExternalTarget as ForeignPrey, Found, Ground, Hunt, Reproduction, hunt_all},
     trial::{option, shell},
 };
-use relapse_backend::{conductor::ground, defect::Defect, revision::Revision};
 use relapse_core::{
     error::Error,
     fault::Place,
@@ -220,6 +220,7 @@ impl HuntArgs {
     }
 
     fn plan_on_backend(&self) -> CommandResult<Hunt> {
+        builtin::is_there()?;
         if self.before.is_some() {
             return Err(UsageError::BeforeOfBackend.into());
         }

@@ -4,6 +4,7 @@
 //! result. [`report::formats`] lists the formats, [`exit_code`] the exit codes; mistakes in the arguments are variants of
 //! `error::UsageError`, and `terminal` prints everything.
 
+mod builtin;
 mod conform;
 mod error;
 pub mod exit_code;
@@ -18,6 +19,8 @@ mod pytest;
 mod replay;
 pub mod report;
 mod run;
+#[cfg(feature = "backend")]
+#[cfg(feature = "backend")]
 mod serve;
 mod show;
 mod target;
@@ -31,16 +34,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::builtin::{conductor::KNOWN, defect::Defect};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use exit_code::CommandExit;
 use relapse::{
     Result,
     case::Case,
-    discover::{Catalogue, matches_glob, servers},
+    discover::{Catalogue, server},
 };
-use relapse_backend::{conductor::KNOWN, defect::Defect};
 use relapse_core::error::Error;
-use relapse_simulate::profile::Profile;
 
 /// Reproduces reported WebSocket 1011s and HTTP 500s by their real mechanism, and shows that they are gone.
 ///
@@ -75,7 +77,7 @@ enum Command {
     /// Stand as the built-in backend on a loopback port, repaired or with defects.
     ///
     /// Stands until Ctrl-C. Prints a valid token and commands to try; every connection is logged as it happens.
-    Serve(serve::ServeArgs),
+    Serve(builtin::ServeArgs),
     /// Stand between clients and a server as a faulty edge.
     ///
     /// Stands until Ctrl-C. Bytes on which no fault acts pass unchanged. Every connection is logged, with who closed it
@@ -153,7 +155,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Hunt(args)) => hunt::hunt(&args),
         Some(Command::Replay(args)) => replay::replay(&args),
-        Some(Command::Serve(args)) => serve::serve(&args),
+        Some(Command::Serve(args)) => builtin::serve(&args),
         Some(Command::Proxy(args)) => proxy::proxy(&args),
         Some(Command::Validate(args)) => validate::validate(&args),
         Some(Command::Init(args)) => init::init(&args),
@@ -176,6 +178,7 @@ impl CaseSource {
             filters.iter().partition(|filter| filter.ends_with(".toml") && Path::new(filter).is_file());
         let mut filters: Vec<String> = filters.into_iter().cloned().collect();
         let mut catalogue = if files.is_empty() || !filters.is_empty() {
+            builtin::is_there()?;
             Catalogue::read(&self.directory(), KNOWN)?
         } else {
             Catalogue::knowing(KNOWN)
@@ -216,30 +219,7 @@ fn jobs(named: Option<u16>) -> usize {
     named.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
 }
 
-/// The profile with this name.
-fn server(name: &str) -> Result<Arc<Profile>> {
-    let servers = servers()?;
-    let found = servers.iter().find(|profile| profile.name == name).cloned();
-    found.ok_or_else(|| Error::unknown("server profile", name, servers.iter().map(|profile| profile.name.as_str())))
-}
-
-/// The profiles with these names, in their order; `all` names all of them, and globs name some.
-fn servers_named(names: &[String]) -> Result<Vec<Arc<Profile>>> {
-    let mut named: Vec<Arc<Profile>> = Vec::new();
-    for name in names {
-        let glob = if name == "all" { "*" } else { name };
-        let mut matching = servers()?;
-        matching.retain(|profile| matches_glob(glob, &profile.name));
-        if matching.is_empty() {
-            server(name)?;
-        }
-        matching.retain(|profile| !named.contains(profile));
-        named.extend(matching);
-    }
-    Ok(named)
-}
-
 /// The README's example is a test.
 #[doc = include_str!("../../README.md")]
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "backend"))]
 pub struct Readme;

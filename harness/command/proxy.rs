@@ -7,14 +7,11 @@ use std::time::Duration;
 use clap::Args;
 use relapse::{
     Result,
-    discover::{balancers, read_edge_fault},
+    discover::{balancer, read_edge_fault},
     proxy::{LogRecord, Proxy, ProxyHandle, ProxySetup, control::serve as serve_control},
     upstream::Upstream,
 };
-use relapse_core::{
-    error::Error,
-    fault::{Fault, Place},
-};
+use relapse_core::fault::{Fault, Place};
 use relapse_simulate::{
     clock::{Clock, Runtime},
     link::Listener,
@@ -96,11 +93,7 @@ impl EdgeFaultArgs {
     pub(super) fn read(&self, read_fault: impl Fn(&str) -> Result<Fault>) -> CommandResult<EdgeFaults> {
         let (mut faults, mut left_out) = (Vec::new(), Vec::new());
         if let Some(name) = &self.lb {
-            let balancers = balancers()?;
-            let names = || balancers.iter().map(|balancer| balancer.name.as_str());
-            let found = balancers.iter().find(|balancer| balancer.name == *name);
-            let balancer = found.ok_or_else(|| Error::unknown("load balancer", name, names()))?;
-            faults.extend(balancer.faults.iter().cloned());
+            faults.extend(balancer(name)?.faults);
         }
         if let Some(path) = &self.case {
             let of_case = edge_faults_of(path)?;

@@ -1,5 +1,9 @@
 //! `relapse replay`: what hunts found, again.
 
+use crate::builtin::{
+    self,
+    conductor::{KNOWN, judge_all},
+};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -8,10 +12,9 @@ use std::time::Instant;
 use clap::Args;
 use relapse::{
     Result,
-    discover::{Catalogue, servers},
+    discover::{Catalogue, servers_for},
     trial::{Ran, Report, Trial},
 };
-use relapse_backend::conductor::{KNOWN, judge_all};
 use relapse_core::error::Error;
 
 use super::{
@@ -51,6 +54,7 @@ pub(super) struct ReplayPlan {
 
 impl ReplayArgs {
     pub(super) fn plan(&self) -> CommandResult<ReplayPlan> {
+        builtin::is_there()?;
         let files = match self.capsule.as_slice() {
             [] => {
                 let directory = capsule_directory(self.capsules.as_deref());
@@ -114,7 +118,7 @@ fn judge(paths: &[PathBuf], jobs: usize) -> Result<Report> {
     for path in paths {
         catalogue.add(path)?;
     }
-    let trials = Trial::of(&catalogue.cases, &servers()?, None);
+    let trials = Trial::of(&catalogue.cases, &servers_for(&catalogue.cases)?, None);
     let progress = progress(trials.len(), "reproducers");
     let judgements = judge_all(&trials, SEED, jobs, &|| progress.inc(1));
     progress.finish_and_clear();

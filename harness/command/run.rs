@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::builtin::conductor::judge_all;
 use clap::Args;
 use relapse::{
     binding::ServiceFile,
     case::{Case, Vocabulary},
-    discover::servers,
+    discover::{servers_for, servers_named},
     external::{Versions, judge_external},
     trial::{Ran, Report, TargetName, Trial, option},
 };
-use relapse_backend::conductor::judge_all;
 use relapse_core::{
     error::Error,
     judge::verdict::{Side, TrialResult},
@@ -24,7 +24,6 @@ use super::{
     exit_code::CommandExit,
     jobs,
     report::formats::Format,
-    servers_named,
     target::{
         PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
         TargetSpec, profiles_in_front, tell_notes,
@@ -130,7 +129,7 @@ impl RunArgs {
         self.url.python.check_absent()?;
         let Selection { cases, broken } = self.source.select(&self.filters)?;
         let instead = if self.profile.is_empty() { None } else { Some(servers_named(&self.profile)?) };
-        let mut trials = Trial::of(&cases, &servers()?, instead.as_deref());
+        let mut trials = Trial::of(&cases, &servers_for(&cases)?, instead.as_deref());
         if !self.environment.is_empty() {
             trials.retain(|trial| self.environment.iter().any(|name| name == trial.environment.name()));
         }

@@ -1,13 +1,13 @@
 //! `relapse show`: one case in full.
 
+use crate::builtin::conductor::{BackendRunner, KNOWN};
 use crate::report::show::{Background, render as render_show};
 use clap::Args;
 use relapse::{
-    discover::{issues, servers},
+    discover::{issues, servers_for},
     report::sequence::SequenceDetail,
     trial::Trial,
 };
-use relapse_backend::conductor::{BackendRunner, KNOWN};
 use relapse_core::error::Error;
 
 use super::{
@@ -51,7 +51,8 @@ impl ShowArgs {
         let Some((first, others)) = cases.split_first() else { return Err(Failure::NoCase(broken)) };
         let instead = self.profile.as_deref().map(server).transpose()?;
         let instead = instead.as_slice().first().map(std::slice::from_ref);
-        let trial = Trial::of(std::slice::from_ref(first), &servers()?, instead).swap_remove(0);
+        let trial =
+            Trial::of(std::slice::from_ref(first), &servers_for(std::slice::from_ref(first))?, instead).swap_remove(0);
         Ok(ShowPlan { trial, others: others.iter().map(|case| case.name.clone()).collect(), broken })
     }
 }

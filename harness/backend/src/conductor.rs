@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::{
+    check,
     defect::Defect,
     dependency::{Dependencies, Dependency, InMemory, MODULES, VARIABLES},
     revision::Revision,
@@ -56,7 +57,7 @@ const CONTROL_LIMIT: Duration = Duration::from_secs(5);
 /// The names that cases of the built-in backend may use besides those of servers and checks.
 pub const KNOWN: Known<'static> = Known {
     profiles: &[],
-    checks: &[],
+    checks: check::KNOWN,
     defects: Defect::ENTRIES,
     dependencies: Dependency::NAMES,
     variables: VARIABLES,

@@ -26,7 +26,7 @@ macro_rules! dependencies {
             pub const NAMES: &[(&str, &[&str])] = &[$(($name, &$operations),)*];
 
             /// The dependency's name.
-            pub fn name(self) -> &'static str {
+            pub const fn name(self) -> &'static str {
                 match self { $(Dependency::$variant => $name,)* }
             }
         }
@@ -49,6 +49,9 @@ dependencies! {
     /// Carries an agent's events to its user's connections.
     WebsocketBridge "websocket_bridge": ["ping", "emit"];
 }
+
+/// The dependencies that the service needs to start.
+pub const NEEDED_TO_START: &[&str] = &[Dependency::SecretManager.name()];
 
 /// The environment variables that the service reads. `{ENVIRONMENT}` stands for the environment's name.
 pub const VARIABLES: &[&str] = &[

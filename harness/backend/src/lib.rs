@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`backend`] | the service as an ASGI app: routes, sessions, readiness, tokens |
+//! | [`check`] | the checks that only this service has |
 //! | [`defect`], [`revision`] | the mistakes it can be told to contain, each with its mechanism in [`backend`] |
 //! | [`dependency`] | what it depends on, and faults in calls to that |
 //! | [`target`] | the service behind a server, in memory or on a socket |
@@ -10,6 +11,7 @@
 //! | [`stand`] | the service on a port |
 
 pub mod backend;
+pub mod check;
 pub mod conductor;
 pub mod defect;
 pub mod dependency;

@@ -1,5 +1,6 @@
 //! The profiles in front of a target, one after the other.
 
+use relapse::discover::servers_named;
 use relapse::{Result, discover::servers};
 
 use super::{PythonArgs, TargetSpec};
@@ -8,7 +9,6 @@ use crate::{
     exit_code::CommandExit,
     interrupt::was_asked_to_end,
     report::formats::Printing,
-    servers_named,
     terminal::{complain, note, print},
 };
 

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::builtin::conductor::KNOWN;
 use clap::{Args, ValueEnum};
 use relapse::{
     Result,
-    discover::Catalogue,
+    discover::{Catalogue, servers_named},
     recorded::{Recorded, is_secret, learn as learn_routes},
     route::Route,
     trial::{option, shell},
 };
-use relapse_backend::conductor::KNOWN;
 use relapse_core::error::{AppError, Blame, Error};
 use relapse_python::process::{
     BLOCKED_LIMIT, LifespanMode, MEMORY_LIMIT, Requirements as PythonRequirements, START_LIMIT, ServerChoice,
@@ -19,7 +19,7 @@ use relapse_python::process::{
 };
 use relapse_simulate::clock::Clock;
 
-use crate::{error::UsageError, servers_named, terminal::note};
+use crate::{error::UsageError, terminal::note};
 
 /// How a Python application is loaded.
 #[derive(Debug, Clone, Args)]

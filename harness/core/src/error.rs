@@ -55,6 +55,9 @@ pub enum Error {
     /// A Python application cannot be run.
     #[error("run the application: {}{}", .0.message, if .0.details.is_empty() { String::new() } else { format!("\n{}", .0.details) })]
     Python(Box<AppError>),
+    /// The build has no built-in backend.
+    #[error("use the built-in backend: this build has none, so that every command needs a `--target`")]
+    NoBackend,
     /// The target has no server that the harness starts.
     #[error("reach the server's process: the harness does not start it")]
     NoServerProcess,

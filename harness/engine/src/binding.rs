@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::route::Route;
+use crate::{case::WORDS, route::Route};
 use relapse_core::{
     client::{
         credential::{Credential, CredentialPlace, Presented},
@@ -323,11 +323,10 @@ pub struct Messages {
 
 impl Default for Messages {
     fn default() -> Messages {
-        let words = MessageNames::default();
         Messages {
-            welcome: words.welcomes.first().map(|&name| name.to_owned()),
+            welcome: WORDS.welcomes.first().map(|&name| name.to_owned()),
             request: Some(r#"{"type":"user_message","content":"hello"}"#.to_owned()),
-            events: words.events.iter().map(|&event| event.to_owned()).collect(),
+            events: WORDS.events.iter().map(|&event| event.to_owned()).collect(),
             subprotocols: Vec::new(),
         }
     }

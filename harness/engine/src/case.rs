@@ -23,9 +23,12 @@ use relapse_core::{
     client::step::{Concurrency, Step},
     error::Error,
     fault::Fault,
-    judge::outcome::{Class, Outcome, OutcomePattern},
+    judge::{
+        check::Check,
+        outcome::{Class, Outcome, OutcomePattern},
+    },
     plan::Plan,
-    record::transcript::Transcript,
+    record::transcript::{MessageNames, Transcript},
 };
 use relapse_simulate::profile::version_of;
 
@@ -217,13 +220,33 @@ pub fn read_fault(line: &str, known: &Known<'_>) -> Result<Fault, Error> {
     short::read(line, known)
 }
 
+/// The names of the messages in the catalogue's cases, which are those of the built-in backend.
+pub const WORDS: MessageNames = MessageNames {
+    welcomes: &["connection_established", "connect"],
+    requests: &[
+        "user_message",
+        "user",
+        "user_input",
+        "message",
+        "chat_message",
+        "chat",
+        "agent_request",
+        "agent",
+        "start_agent",
+        "execute_agent",
+        "EXECUTE_AGENT",
+    ],
+    events: &["agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed"],
+    name_user: true,
+};
+
 /// The names a case file may use besides those of this crate's own enums.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
     /// Server profiles.
     pub profiles: &'a [&'a str],
     /// Checks.
-    pub checks: &'a [&'a str],
+    pub checks: &'a [&'a dyn Check],
     /// Defects of the backend, in the order of its list.
     pub defects: &'a [DefectEntry],
     /// Dependencies of the backend, with their operations.

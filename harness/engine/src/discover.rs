@@ -15,24 +15,16 @@ use relapse_core::{
     conformance::FrameCase,
     error::{Error, nearest},
     fault::Fault,
-    judge::check,
+    judge::check::{self, Check},
 };
 use relapse_simulate::profile::Profile;
 
-/// The server profiles, as files: their texts travel inside the binary.
-const SERVERS: [(&str, &str); 9] = [
-    ("uvicorn-0.35.toml", include_str!("../../../fixtures/profiles/servers/uvicorn-0.35.toml")),
-    ("uvicorn-0.54.toml", include_str!("../../../fixtures/profiles/servers/uvicorn-0.54.toml")),
-    ("uvicorn-0.35-sansio.toml", include_str!("../../../fixtures/profiles/servers/uvicorn-0.35-sansio.toml")),
-    ("uvicorn-0.35-wsproto.toml", include_str!("../../../fixtures/profiles/servers/uvicorn-0.35-wsproto.toml")),
-    ("uvicorn-0.54-websockets.toml", include_str!("../../../fixtures/profiles/servers/uvicorn-0.54-websockets.toml")),
-    ("uvicorn-0.54-wsproto.toml", include_str!("../../../fixtures/profiles/servers/uvicorn-0.54-wsproto.toml")),
-    ("hypercorn-0.18.toml", include_str!("../../../fixtures/profiles/servers/hypercorn-0.18.toml")),
-    ("daphne-4.2.toml", include_str!("../../../fixtures/profiles/servers/daphne-4.2.toml")),
-    ("granian-2.8.toml", include_str!("../../../fixtures/profiles/servers/granian-2.8.toml")),
-];
+/// The files that the build script embeds.
+mod embedded {
+    include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+}
 
-/// The server profiles, the default one first.
+/// The server profiles, by the key `order` of each, and then by name. The first is the default one.
 ///
 /// # Errors
 /// When one of them cannot be read, which its own test forbids.
@@ -41,29 +33,107 @@ pub fn servers() -> Result<Vec<Arc<Profile>>, Error> {
     if let Some(profiles) = READ.get() {
         return Ok(profiles.clone());
     }
-    let profiles: Vec<Arc<Profile>> =
-        SERVERS.iter().map(|(path, text)| Profile::parse(path, text).map(Arc::new)).collect::<Result<_, _>>()?;
+    let read = embedded::SERVERS.iter().map(|(path, text)| Profile::parse(path, text).map(Arc::new));
+    let mut profiles: Vec<Arc<Profile>> = read.collect::<Result<_, _>>()?;
+    // Stable: the files come sorted by name.
+    profiles.sort_by_key(|profile| profile.order.unwrap_or(u16::MAX));
     Ok(READ.get_or_init(|| profiles).clone())
 }
 
-/// The load balancers, as files: their texts travel inside the binary.
-const BALANCERS: [(&str, &str); 8] = [
-    ("gcp-https.toml", include_str!("../../../fixtures/profiles/balancers/gcp-https.toml")),
-    ("cloud-run.toml", include_str!("../../../fixtures/profiles/balancers/cloud-run.toml")),
-    ("alb.toml", include_str!("../../../fixtures/profiles/balancers/alb.toml")),
-    ("nginx.toml", include_str!("../../../fixtures/profiles/balancers/nginx.toml")),
-    ("nginx-websocket.toml", include_str!("../../../fixtures/profiles/balancers/nginx-websocket.toml")),
-    ("traefik.toml", include_str!("../../../fixtures/profiles/balancers/traefik.toml")),
-    ("cloudflare.toml", include_str!("../../../fixtures/profiles/balancers/cloudflare.toml")),
-    ("envoy.toml", include_str!("../../../fixtures/profiles/balancers/envoy.toml")),
-];
+/// The server profile with this name, or in this file, which ends in `.toml`. A profile of a file has the file's path as
+/// its name, so that a command that names it can be repeated.
+///
+/// # Errors
+/// When there is none, with the nearest right name; or when the file is no profile, with the place in it.
+pub fn server(name: &str) -> Result<Arc<Profile>, Error> {
+    if is_file(name) {
+        let path = Path::new(name);
+        let text = fs::read_to_string(path).map_err(failed_to_read(path))?;
+        return Ok(Arc::new(Profile { name: name.to_owned(), ..Profile::parse(name, &text)? }));
+    }
+    let servers = servers()?;
+    let found = servers.iter().find(|profile| profile.name == name).cloned();
+    found.ok_or_else(|| Error::unknown("server profile", name, servers.iter().map(|profile| profile.name.as_str())))
+}
 
-/// The load balancers.
+/// The server profiles with these names, in their order and each once: names, globs over names, `all`, and files that end
+/// in `.toml`.
+///
+/// # Errors
+/// As [`server`].
+pub fn servers_named(names: &[String]) -> Result<Vec<Arc<Profile>>, Error> {
+    let mut named: Vec<Arc<Profile>> = Vec::new();
+    for name in names {
+        let glob = if name == "all" { "*" } else { name };
+        let mut matching = servers()?;
+        matching.retain(|profile| matches_glob(glob, &profile.name));
+        if matching.is_empty() {
+            matching.push(server(name)?);
+        }
+        matching.retain(|profile| !named.contains(profile));
+        named.extend(matching);
+    }
+    Ok(named)
+}
+
+/// The server profiles, and those in the files that cases name.
+///
+/// # Errors
+/// As [`server`].
+pub fn servers_for(cases: &[Arc<Case>]) -> Result<Vec<Arc<Profile>>, Error> {
+    let mut servers = servers()?;
+    for name in cases.iter().filter_map(|case| case.profiles.as_ref()).flatten() {
+        if !servers.iter().any(|profile| profile.name == *name) {
+            servers.push(server(name)?);
+        }
+    }
+    Ok(servers)
+}
+
+/// Whether a profile or a load balancer is named by its file.
+fn is_file(name: &str) -> bool {
+    name.ends_with(".toml")
+}
+
+fn failed_to_read(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    |source| Error::Io { doing: "read", path: path.to_owned(), source }
+}
+
+/// The profiles of the files that a case names.
+fn profiles_in(case: &str) -> Result<Vec<Arc<Profile>>, Error> {
+    // A case that is no TOML, or whose key is something else, has an error of its own.
+    let table: toml::Table = case.parse().unwrap_or_default();
+    let names = table.get("profiles").and_then(toml::Value::as_array).into_iter().flatten();
+    names.filter_map(toml::Value::as_str).filter(|name| is_file(name)).map(server).collect()
+}
+
+/// The load balancers, by name.
 ///
 /// # Errors
 /// When one of them cannot be read, which its own test forbids.
 pub fn balancers() -> Result<Vec<Balancer>, Error> {
-    BALANCERS.iter().map(|(path, text)| Balancer::parse(path, text)).collect()
+    embedded::BALANCERS.iter().map(|(path, text)| Balancer::parse(path, text)).collect()
+}
+
+/// The load balancer with this name, or in this file, which ends in `.toml`.
+///
+/// # Errors
+/// When there is none, with the nearest right name; or when the file is no load balancer, with the place in it.
+pub fn balancer(name: &str) -> Result<Balancer, Error> {
+    if is_file(name) {
+        let path = Path::new(name);
+        return Balancer::parse(name, &fs::read_to_string(path).map_err(failed_to_read(path))?);
+    }
+    let balancers = balancers()?;
+    let found = balancers.iter().find(|balancer| balancer.name == name).cloned();
+    let names = balancers.iter().map(|balancer| balancer.name.as_str());
+    found.ok_or_else(|| Error::unknown("load balancer", name, names))
+}
+
+/// The sets of packages in which every one is pinned, of each package the newest first: name and text of each
+/// requirements file.
+pub fn requirements() -> impl Iterator<Item = (&'static str, &'static str)> {
+    embedded::REQUIREMENTS.iter().rev().map(|(path, text)| (path.trim_end_matches(".txt"), *text))
 }
 
 /// The reported issues, in the order of their file.
@@ -74,25 +144,13 @@ pub fn issues() -> Result<Vec<Issue>, Error> {
     Issue::parse("issues.toml", include_str!("../../../fixtures/issues.toml"))
 }
 
-/// The cases of RFC 6455, as files in the order of its sections: their texts travel inside the binary.
-const CONFORMANCE: [(&str, &str); 8] = [
-    ("5.1-masking.toml", include_str!("../../../fixtures/conformance/5.1-masking.toml")),
-    ("5.2-base-framing.toml", include_str!("../../../fixtures/conformance/5.2-base-framing.toml")),
-    ("5.4-fragmentation.toml", include_str!("../../../fixtures/conformance/5.4-fragmentation.toml")),
-    ("5.5-control-frames.toml", include_str!("../../../fixtures/conformance/5.5-control-frames.toml")),
-    ("5.6-utf8.toml", include_str!("../../../fixtures/conformance/5.6-utf8.toml")),
-    ("7.1-closing-handshake.toml", include_str!("../../../fixtures/conformance/7.1-closing-handshake.toml")),
-    ("7.4-close-codes.toml", include_str!("../../../fixtures/conformance/7.4-close-codes.toml")),
-    ("10.4-limits.toml", include_str!("../../../fixtures/conformance/10.4-limits.toml")),
-];
-
-/// The cases of RFC 6455 that any of the filters selects, all of them without one. A filter is a case's name or its
+/// The cases of RFC 6455 that any of the filters selects, all of them without one, in the order of its sections. A filter is a case's name or its
 /// last part, a section, or a glob over names.
 ///
 /// # Errors
 /// When a filter selects nothing, with the nearest right name.
 pub fn frame_cases(filters: &[String]) -> Result<Vec<Arc<FrameCase>>, Error> {
-    let groups = CONFORMANCE.iter().map(|(path, text)| FrameCase::parse(path, text));
+    let groups = embedded::CONFORMANCE.iter().map(|(path, text)| FrameCase::parse(path, text));
     let cases: Vec<FrameCase> = groups.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
     let selects = |filter: &String, case: &FrameCase| {
         case.section == *filter || last_part(&case.name) == filter || matches_glob(filter, &case.name)
@@ -164,13 +222,16 @@ impl Catalogue {
     }
 
     fn add_as(&mut self, name: &str, path: &Path) -> Result<(), Error> {
-        let profiles = servers()?;
-        let profiles: Vec<&str> = profiles.iter().map(|profile| profile.name.as_str()).collect();
-        let checks = check::names();
-        let known = Known { profiles: &profiles, checks: &checks, ..self.known };
-        let read =
-            fs::read_to_string(path).map_err(|source| Error::Io { doing: "read", path: path.to_owned(), source });
-        match read.and_then(|text| Case::parse(&path.display().to_string(), name, &text, &known)) {
+        let servers = servers()?;
+        let read = || {
+            let text = fs::read_to_string(path).map_err(failed_to_read(path))?;
+            let own = profiles_in(&text)?;
+            let profiles: Vec<&str> = servers.iter().chain(&own).map(|profile| profile.name.as_str()).collect();
+            let checks: Vec<&dyn Check> = check::ALL.iter().chain(self.known.checks).copied().collect();
+            let known = Known { profiles: &profiles, checks: &checks, ..self.known };
+            Case::parse(&path.display().to_string(), name, &text, &known)
+        };
+        match read() {
             Ok(case) => self.cases.push(Arc::new(case)),
             Err(error) => self.broken.push(error),
         }

@@ -10,6 +10,7 @@
 //! | [`binding`], [`route`], [`recorded`], [`mod@init`], [`mod@validate`] | the service file: how a service is spoken to |
 //! | [`probe`], [`run`] | the client, and a run of its steps |
 //! | [`target`], [`targets`], [`upstream`] | the trait, a target behind a URL, and the way to it |
+//! | [`check`] | properties of a run, also those of a service of your own |
 //! | [`judge`], [`explain`], [`external`], [`trial`] | the verdict on a case, on any target |
 //! | [`hunt`] | generated cases, shrinking, reproducers |
 //! | [`mod@conform`] | the frame cases of RFC 6455 on a target |
@@ -61,6 +62,7 @@ pub use relapse_core::{
     error::Error,
     fault::{Fault, Place},
     judge::{
+        check,
         outcome::{Class, Outcome},
         verdict::{Finding, TrialResult, Verdict},
     },

@@ -32,6 +32,10 @@ pub struct Profile {
     pub source: String,
     /// The `Server` header it adds to the application's answers; empty for none.
     pub server_header: String,
+    /// Its place in a list of profiles, from 1; those without one follow, by name. A seed draws a server by its place, so
+    /// that a new profile takes the end.
+    #[serde(default)]
+    pub order: Option<u16>,
     /// The facts in its scopes.
     pub scope: ScopeFacts,
     /// How it starts an application.

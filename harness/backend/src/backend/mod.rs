@@ -55,15 +55,16 @@ use self::{
     websocket::WebSocket,
 };
 use crate::{
+    check::DeliveryRetried,
     defect::Defect,
-    dependency::{Dependencies, Dependency, DependencyError, read_answer},
+    dependency::{Dependencies, Dependency, DependencyError, NEEDED_TO_START, read_answer},
     revision::Revision,
 };
-use relapse::environment::Environment;
+use relapse::{case::WORDS, environment::Environment};
 use relapse_core::{
     asgi::{exception::Exception, scope::Scope},
     client::credential::{Credential, Form, Presented},
-    record::transcript::{Knowledge, MessageNames, Service, TargetKind},
+    record::transcript::{Knowledge, Service, TargetKind},
 };
 use relapse_simulate::application::{Application, BoxFuture, Receive, SendEvent};
 
@@ -231,11 +232,12 @@ impl Backend {
             slow: readiness::slow(self.environment()),
             connection_record: endpoint::CONNECTION_RECORD,
             connections_max: limits::CONNECTIONS_MAX,
-            words: MessageNames::default(),
+            words: WORDS,
             kind: TargetKind::Backend,
             knowledge: Knowledge::Whole,
             is_public: false,
-            delivery_attempts: agent::delivery(self.environment()).0 as usize,
+            needed_to_start: NEEDED_TO_START,
+            checks: DeliveryRetried { attempts: agent::delivery(self.environment()).0 as usize }.into(),
         }
     }
 

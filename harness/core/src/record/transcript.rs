@@ -18,6 +18,7 @@ use crate::{
         step::{Awaited, ClientName},
     },
     fault::Fault,
+    judge::check::Checks,
     wire::{
         frame::{Frame, FrameError},
         head::{RequestHead, ResponseHead},
@@ -532,8 +533,10 @@ pub struct Service {
     pub knowledge: Knowledge,
     /// Whether every client may have a session without a credential.
     pub is_public: bool,
-    /// How often the delivery of an event is tried before it is given up; 0 where that is not known.
-    pub delivery_attempts: usize,
+    /// Dependencies that it needs to start.
+    pub needed_to_start: &'static [&'static str],
+    /// Its own checks.
+    pub checks: Checks,
 }
 
 impl Service {
@@ -555,7 +558,8 @@ impl Service {
             kind,
             knowledge: Knowledge::None,
             is_public: true,
-            delivery_attempts: 0,
+            needed_to_start: &[],
+            checks: Checks::NONE,
         }
     }
 
@@ -619,7 +623,7 @@ pub enum Knowledge {
 }
 
 /// The names of the messages of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MessageNames {
     /// The names a welcome goes by.
     pub welcomes: &'static [&'static str],
@@ -629,30 +633,6 @@ pub struct MessageNames {
     pub events: &'static [&'static str],
     /// Whether welcome and events say for which user they are.
     pub name_user: bool,
-}
-
-impl Default for MessageNames {
-    /// The built-in backend's.
-    fn default() -> MessageNames {
-        MessageNames {
-            welcomes: &["connection_established", "connect"],
-            requests: &[
-                "user_message",
-                "user",
-                "user_input",
-                "message",
-                "chat_message",
-                "chat",
-                "agent_request",
-                "agent",
-                "start_agent",
-                "execute_agent",
-                "EXECUTE_AGENT",
-            ],
-            events: &["agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed"],
-            name_user: true,
-        }
-    }
 }
 
 /// All events of one run, in order.

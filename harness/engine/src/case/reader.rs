@@ -88,6 +88,11 @@ impl CaseReader<'_> {
         }
     }
 
+    fn check(&self, name: &Spanned<String>) -> Result<String, Error> {
+        let known: Vec<&str> = self.known.checks.iter().map(|check| check.name()).collect();
+        self.one_of("check", name, &known)
+    }
+
     fn case(&self, name: &str, raw: RawCase) -> Result<Case, Error> {
         for text in [Some(&raw.summary), raw.reported.as_ref(), raw.behind.as_ref(), raw.scenario.as_ref()]
             .into_iter()
@@ -424,11 +429,7 @@ impl CaseReader<'_> {
             defects,
             outcome,
             class: raw.class,
-            found_by: raw
-                .found_by
-                .iter()
-                .map(|name| self.one_of("check", name, self.known.checks))
-                .collect::<Result<_, _>>()?,
+            found_by: raw.found_by.iter().map(|name| self.check(name)).collect::<Result<_, _>>()?,
             on,
         })
     }
@@ -944,9 +945,8 @@ impl CaseReader<'_> {
         let whole = raw.span();
         let raw = raw.into_inner();
         let is_on_backend = !twin.is_empty();
-        let checks = |names: &[Spanned<String>]| {
-            names.iter().map(|name| self.one_of("check", name, self.known.checks)).collect::<Result<Vec<_>, _>>()
-        };
+        let checks =
+            |names: &[Spanned<String>]| names.iter().map(|name| self.check(name)).collect::<Result<Vec<_>, _>>();
         let symptom = Symptom {
             class: raw.class,
             outcome: raw.outcome.map(|outcome| self.outcome(&outcome)).transpose()?,

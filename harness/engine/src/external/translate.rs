@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::External;
 use crate::{
     binding::{RequestKind, ServiceFile},
-    case::{Accepted, Case, Origin, Symptom, Vocabulary},
+    case::{Accepted, Case, Origin, Symptom, Vocabulary, WORDS},
 };
 use relapse_core::{
     client::{
@@ -13,7 +13,7 @@ use relapse_core::{
         step::{Action, Awaited, ClientStrictness, DEFAULT_USER, Request, Step},
     },
     judge::verdict::Reason,
-    record::transcript::{MessageNames, TargetKind},
+    record::transcript::TargetKind,
     wire::message::message_type,
 };
 
@@ -92,7 +92,6 @@ fn unknown_user<'a>(case: &'a Case, binding: &ServiceFile) -> Option<&'a str> {
 /// and its messages. The step goes where only the backend answers. The client does not give up early, because how fast the
 /// service answers is not known.
 pub fn in_the_words_of(binding: &ServiceFile, authority: &str, step: Step) -> Option<Step> {
-    let words = MessageNames::default();
     let patient = |request: Request| Request { give_up: None, ..request };
     let act = match step.act {
         Action::Open(asked) => {
@@ -103,15 +102,15 @@ pub fn in_the_words_of(binding: &ServiceFile, authority: &str, step: Step) -> Op
         Action::SendText(text) if Some(text.trim_end_matches(' ')) == binding.messages.request.as_deref() => {
             Action::SendText(text)
         }
-        Action::SendText(text) if is_of_type(&text, words.requests) || is_of_type(&text, &["ping"]) => {
+        Action::SendText(text) if is_of_type(&text, WORDS.requests) || is_of_type(&text, &["ping"]) => {
             Action::SendText(binding.messages.request.clone()?)
         }
         Action::Wait(Awaited::Message(name)) => {
             let is_own = binding.messages.events.contains(&name) || binding.messages.welcome.as_ref() == Some(&name);
             let said = match name.as_str() {
                 _ if is_own => Some(name),
-                name if words.welcomes.contains(&name) => binding.messages.welcome.clone(),
-                name => event(name, &words, binding).ok().flatten(),
+                name if WORDS.welcomes.contains(&name) => binding.messages.welcome.clone(),
+                name => event(name, binding).ok().flatten(),
             };
             Action::Wait(Awaited::Message(said?))
         }
@@ -178,13 +177,12 @@ fn introduced(request: Request, asks: Asks, binding: &ServiceFile, authority: &s
 }
 
 pub(super) fn steps(steps: &[Step], binding: &ServiceFile, external: &External) -> Result<Vec<Step>, String> {
-    let words = MessageNames::default();
     let mut bound = Vec::new();
     for step in steps {
         let act = match &step.act {
             Action::Open(request) => Action::Open(open(request, binding, external)?),
             Action::Request(request) => Action::Request(plain(request, binding, external)?),
-            Action::Wait(Awaited::Message(name)) if words.welcomes.contains(&name.as_str()) => {
+            Action::Wait(Awaited::Message(name)) if WORDS.welcomes.contains(&name.as_str()) => {
                 match &binding.messages.welcome {
                     Some(welcome) => Action::Wait(Awaited::Message(welcome.clone())),
                     None => continue,
@@ -195,11 +193,11 @@ pub(super) fn steps(steps: &[Step], binding: &ServiceFile, external: &External) 
                 Some(request) => Action::SendText(request.clone()),
                 None => continue,
             },
-            Action::Wait(Awaited::Message(name)) => match event(name, &words, binding)? {
+            Action::Wait(Awaited::Message(name)) => match event(name, binding)? {
                 Some(name) => Action::Wait(Awaited::Message(name)),
                 None => continue,
             },
-            Action::SendText(text) if is_of_type(text, words.requests) => {
+            Action::SendText(text) if is_of_type(text, WORDS.requests) => {
                 let request = binding.messages.request.clone();
                 Action::SendText(request.ok_or("it asks for something, and the service file has no request")?)
             }
@@ -218,13 +216,13 @@ fn is_of_type(text: &str, names: &[&str]) -> bool {
 }
 
 /// The service's name for an event; `None` where the case waits for it already.
-fn event(name: &str, words: &MessageNames, binding: &ServiceFile) -> Result<Option<String>, String> {
+fn event(name: &str, binding: &ServiceFile) -> Result<Option<String>, String> {
     if LAST_WORDS.contains(&name) {
         return Ok(binding.messages.events.last().cloned());
     }
-    match words.events.iter().position(|event| *event == name) {
+    match WORDS.events.iter().position(|event| *event == name) {
         // The last one stands for the last one, however many there are.
-        Some(at) if at + 1 == words.events.len() => Ok(binding.messages.events.last().cloned()),
+        Some(at) if at + 1 == WORDS.events.len() => Ok(binding.messages.events.last().cloned()),
         Some(at) => Ok(binding.messages.events.get(at).cloned()),
         None => Err(format!("it waits for a `{name}` message, which only the built-in backend sends")),
     }

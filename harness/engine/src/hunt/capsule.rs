@@ -40,10 +40,13 @@ impl Worker<'_> {
         let steps = drawn.steps();
         let openings = steps.iter().filter(|step| matches!(step.act, Action::Open(_) | Action::Request(_))).count();
         let check = match key.rule {
-            Rule::Check(name) => check::ALL.iter().find(|known| known.name == name),
+            Rule::Check(name) => {
+                let mut checks = check::ALL.iter().chain(hunt.ground.known().checks);
+                checks.find(|known| known.name() == name)
+            }
             Rule::Class(_) | Rule::NoPanic => None,
         };
-        let property = check.map_or("every outcome is a good one", |check| check.property);
+        let property = check.map_or("every outcome is a good one", |check| check.property());
         let defects = hunt.ground.defects();
         let known = hunt.ground.known().defects.iter().filter(|entry| defects.contains(entry.name));
         let mechanisms: Vec<&str> = known.map(|entry| entry.mechanism).collect();

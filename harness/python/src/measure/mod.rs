@@ -111,7 +111,8 @@ impl Measurement {
             ("source", &source),
             ("server_header", &self.server_header),
         ];
-        Profile::print(head, "Written by `relapse profile measure`.", &rows)
+        let order = known.filter(|known| known.name == name).and_then(|known| known.order);
+        Profile::print(head, order, "Written by `relapse profile measure`.", &rows)
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
     group::{Group, Printed},
     interpreter::not_started,
 };
+use relapse::discover::requirements;
 use relapse_core::error::{AppError, Blame};
 
 /// How long an installation may take, and how long one is waited for that another process makes.
@@ -24,15 +25,6 @@ const ASK_LIMIT: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How deep requirement files may name one another.
 const DEPTH_MAX: usize = 8;
-
-/// Known sets, with every package pinned. The first line says what a set is; its name begins with the package it is for.
-const PINNED: [(&str, &str); 5] = [
-    ("uvicorn-0.54", include_str!("../../../../fixtures/requirements/uvicorn-0.54.txt")),
-    ("uvicorn-0.35", include_str!("../../../../fixtures/requirements/uvicorn-0.35.txt")),
-    ("hypercorn-0.18", include_str!("../../../../fixtures/requirements/hypercorn-0.18.txt")),
-    ("daphne-4.2", include_str!("../../../../fixtures/requirements/daphne-4.2.txt")),
-    ("granian-2.8", include_str!("../../../../fixtures/requirements/granian-2.8.txt")),
-];
 
 /// The packages of an environment, in pip's format.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,15 +74,16 @@ impl Requirements {
         }
     }
 
-    /// The known set for a package, at its version or, without one, the newest.
+    /// The known set for a package, at its version or, without one, the newest. The name of a set begins with the package it
+    /// is for.
     fn pinned(package: &str) -> Option<Requirements> {
-        let is_for = |(name, text): &&(&str, &str)| {
+        let is_for = |(name, text): &(&str, &str)| {
             let known = name.rsplit_once('-').map_or(*name, |(known, _)| known);
             let is_at = || package.starts_with(&format!("{known}==")) && text.lines().any(|line| line == package);
             known == package || is_at()
         };
-        let (name, text) = PINNED.iter().find(is_for)?;
-        Some(Requirements { name: (*name).to_owned(), text: (*text).to_owned(), file: None })
+        let (name, text) = requirements().find(is_for)?;
+        Some(Requirements { name: name.to_owned(), text: text.to_owned(), file: None })
     }
 
     /// Whether a package, at its version or without one, is known with every other package pinned.

@@ -1,9 +1,12 @@
 //! No message is taken and left without an answer while the session lives on.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::judge::outcome::{Class, Ending};
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property =
+    Property { name: "answered", property: "no message is taken and left without an answer", run: check };
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .exchanges()
         .filter_map(|(reading, outcome)| match &outcome.ending {

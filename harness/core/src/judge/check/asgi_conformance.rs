@@ -1,13 +1,19 @@
 //! Application and server send only what the ASGI state machine allows, and the application finishes what it began.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::{
     asgi::event::{Machine, ProtocolBreach},
     judge::classify::Exchange,
     record::transcript::{Event, EventKind},
 };
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property = Property {
+    name: "asgi_conformance",
+    property: "application and server send only what ASGI allows, and finish",
+    run: check,
+};
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .readings
         .iter()

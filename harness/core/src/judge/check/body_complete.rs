@@ -1,12 +1,15 @@
 //! A body is as long as its head announced, and a chunked one has its last chunk.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::{
     judge::outcome::Ending,
     record::transcript::{BodyEnd, EventKind},
 };
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property =
+    Property { name: "body_complete", property: "a body is as long as announced", run: check };
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .exchanges()
         // A client that leaves an endless answer does not see its end.

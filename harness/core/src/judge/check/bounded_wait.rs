@@ -1,9 +1,12 @@
 //! Nothing keeps the client waiting past its limit.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::judge::outcome::{Class, Ending};
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property =
+    Property { name: "bounded_wait", property: "nothing keeps the client waiting past its limit", run: check };
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let vain = evidence.exchanges().filter_map(|(_, outcome)| match &outcome.ending {
         Ending::Hang { waiting_for } => {
             let message = format!("the client waited for {waiting_for} until its limit passed ({})", outcome.cause);

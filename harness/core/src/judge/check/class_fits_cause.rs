@@ -1,9 +1,12 @@
 //! A refusal names what is really wrong: bad credential, malformed request, or something not ready, and nothing else.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::judge::outcome::Class;
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property =
+    Property { name: "class_fits_cause", property: "a refusal names what is really wrong", run: check };
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .exchanges()
         .filter(|(_, outcome)| outcome.class == Class::DisguisedError)

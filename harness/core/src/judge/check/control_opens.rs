@@ -1,9 +1,12 @@
 //! A healthy client gets through before, during and after.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::judge::{outcome::Class, verdict::HealthyClient};
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property =
+    Property { name: "control_opens", property: "a healthy client gets through before, during and after", run: check };
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     match evidence.control {
         HealthyClient::Tried(outcome) if outcome.class != Class::Served => {
             vec![(outcome.ending.to_string(), format!("the healthy client got {outcome}"))]

@@ -1,9 +1,12 @@
 //! An agent request is answered by its five events, once each and in order, for the user who asked.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::judge::classify::Exchange;
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property =
+    Property { name: "five_events_in_order", property: "an agent request is answered by its five events", run: check };
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.plain().filter_map(complain).collect()
 }
 

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::{judge::classify::Exchange, record::transcript::EventKind};
 
 /// How long a call may go on without its client: longer than the longest that the service itself waits for anything.
 const LIMIT: Duration = Duration::from_secs(60);
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property =
+    Property { name: "handler_ends", property: "the application's call ends once its client is gone", run: check };
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.readings.iter().filter(|reading| !reading.is_held() && !reading.may_go_on()).filter_map(complain).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Health agrees with a real handshake: where a health route and an upgrade with a valid credential follow one another
 //! under the same conditions, both say that the service is ready, or neither does.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::{
     fault::{Fault, FaultKind, ProcessFault, Trigger},
     judge::{
@@ -11,7 +11,10 @@ use crate::{
     record::{timeline::NOTICE, transcript::EventKind},
 };
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property =
+    Property { name: "health_tells_the_truth", property: "health agrees with a real handshake", run: check };
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let exchanges: Vec<(&Exchange<'_>, &Outcome)> = evidence.exchanges().collect();
     let says = |(reading, outcome): &(&Exchange<'_>, &Outcome)| {
         says_ready(reading, outcome)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::{judge::classify::Exchange, record::transcript::EventKind, wire::frame::Opcode};
 
 /// The identifiers that belong to one user in a JSON message, or in its `data`.
@@ -31,7 +31,10 @@ enum Lenient<T> {
     Other(IgnoredAny),
 }
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property =
+    Property { name: "isolation", property: "no frame carries what belongs to another user", run: check };
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let users: Vec<&str> = evidence.readings.iter().filter_map(|reading| reading.user).collect();
     // A single user cannot see another user's data.
     if users.windows(2).all(|pair| pair[0] == pair[1]) {

@@ -1,7 +1,7 @@
 //! A close has a code that may be sent and a reason of at most 123 bytes, both as the application asks for it and as
 //! it arrives (RFC 6455 sections 5.5 and 7.4).
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::{
     asgi::event::Outbound,
     judge::classify::Exchange,
@@ -9,7 +9,13 @@ use crate::{
     wire::{close_code::CloseCode, frame::Opcode},
 };
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property = Property {
+    name: "legal_close",
+    property: "a close has a code that may be sent and a reason of at most 123 bytes",
+    run: check,
+};
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let own = evidence.readings.iter().filter(|reading| may_close(reading)).flat_map(|reading| &reading.events);
     let own = own.filter_map(|event| match &event.what {
         EventKind::Sent(Outbound::WebsocketClose { code, reason }) => {

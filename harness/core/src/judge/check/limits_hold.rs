@@ -3,10 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::{judge::classify::Exchange, record::transcript::EventKind};
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property = Property {
+    name: "limits_hold",
+    property: "no user has more connections at a time than the service lets one have",
+    run: check,
+};
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let most = evidence.transcript.service.connections_max;
     let mut sessions: BTreeMap<&str, Vec<(Duration, Duration)>> = BTreeMap::new();
     for reading in evidence.readings.iter().filter(|_| most > 0) {

@@ -1,6 +1,7 @@
 //! The checks: each a pure function from evidence to findings, one property a file.
 //!
-//! A check never drives and never waits. What a check forbids is code; no snapshot can bless it.
+//! A check never drives and never waits. What a check forbids is code; no snapshot can bless it. A new one is its file, and
+//! its line in [`ALL`]. A service brings further ones with [`Service::checks`](crate::record::transcript::Service::checks).
 
 mod answered;
 mod asgi_conformance;
@@ -8,7 +9,6 @@ mod body_complete;
 mod bounded_wait;
 mod class_fits_cause;
 mod control_opens;
-mod delivery_retried;
 mod five_events_in_order;
 mod handler_ends;
 mod health_tells_the_truth;
@@ -33,6 +33,8 @@ mod subprotocol_offered;
 mod welcome_first;
 
 use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
 
 use crate::{
     judge::{
@@ -86,7 +88,7 @@ impl<'a> RunView<'a> {
     }
 
     /// The exchanges in which what the client saw is what the service did: nothing that was injected stood between.
-    fn exchanges(&self) -> impl Iterator<Item = (&Exchange<'a>, &Outcome)> {
+    pub fn exchanges(&self) -> impl Iterator<Item = (&Exchange<'a>, &Outcome)> {
         let is_plain = |(reading, outcome): &(&Exchange<'a>, &Outcome)| {
             outcome.class != Class::CutByFault && !reading.is_distorted()
         };
@@ -94,151 +96,156 @@ impl<'a> RunView<'a> {
     }
 
     /// The readings of those exchanges.
-    fn plain(&self) -> impl Iterator<Item = &Exchange<'a>> {
+    pub fn plain(&self) -> impl Iterator<Item = &Exchange<'a>> {
         self.exchanges().map(|(reading, _)| reading)
     }
 }
 
-/// Findings in the making: a key that tells them apart, and the text.
-type CheckFindings = Vec<(String, String)>;
+/// A place where a run breaks a property.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    /// The key that tells this complaint from others of the same check, stable from run to run.
+    pub key: String,
+    /// The complaint, with its evidence.
+    pub message: String,
+}
 
-/// One check: its name, what must hold, and the function that looks.
-#[derive(Debug, Clone, Copy)]
-pub struct Check {
+/// One property that must hold in every run. It looks at evidence and neither drives nor waits.
+pub trait Check: fmt::Debug + Send + Sync {
     /// Its name, as cases and findings write it.
+    fn name(&self) -> &'static str;
+
+    /// The property that must hold.
+    fn property(&self) -> &'static str;
+
+    /// The places where a run breaks it; none where it holds.
+    fn check(&self, run: &RunView<'_>) -> Vec<Complaint>;
+}
+
+/// A check that is a closure.
+pub struct Closure<F> {
+    /// Its name.
     pub name: &'static str,
     /// The property that must hold.
     pub property: &'static str,
+    /// The places where a run breaks it.
+    pub check: F,
+}
+
+impl<F> fmt::Debug for Closure<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl<F: Fn(&RunView<'_>) -> Vec<Complaint> + Send + Sync> Check for Closure<F> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn property(&self) -> &'static str {
+        self.property
+    }
+
+    fn check(&self, run: &RunView<'_>) -> Vec<Complaint> {
+        (self.check)(run)
+    }
+}
+
+/// The checks that a service brings for itself, beside [`ALL`].
+#[derive(Debug, Clone, Default)]
+pub struct Checks(Vec<Arc<dyn Check>>);
+
+impl Checks {
+    /// No check.
+    pub const NONE: Checks = Checks(Vec::new());
+
+    /// Adds a check.
+    pub fn push(&mut self, check: impl Check + 'static) {
+        self.0.push(Arc::new(check));
+    }
+
+    /// The checks, in the order in which findings are listed.
+    pub fn iter(&self) -> impl Iterator<Item = &dyn Check> {
+        self.0.iter().map(Arc::as_ref)
+    }
+}
+
+impl<C: Check + 'static> From<C> for Checks {
+    fn from(check: C) -> Checks {
+        Checks(vec![Arc::new(check)])
+    }
+}
+
+/// A check is known by its name.
+impl PartialEq for Checks {
+    fn eq(&self, other: &Checks) -> bool {
+        self.iter().map(Check::name).eq(other.iter().map(Check::name))
+    }
+}
+
+impl Eq for Checks {}
+
+/// Complaints in the making: a key and a message each.
+type CheckFindings = Vec<(String, String)>;
+
+/// A check of this module.
+#[derive(Debug, Clone, Copy)]
+struct Property {
+    name: &'static str,
+    property: &'static str,
     run: fn(&RunView<'_>) -> CheckFindings,
 }
 
-/// Every check, in the order in which findings are listed.
-pub const ALL: &[Check] = &[
-    Check {
-        name: "no_server_error",
-        property: "no request is answered with 500, 502 or 504",
-        run: no_server_error::check,
-    },
-    Check { name: "no_internal_close", property: "no WebSocket is closed with 1011", run: no_internal_close::check },
-    Check { name: "no_drop", property: "no connection ends without an answer or a close frame", run: no_drop::check },
-    Check {
-        name: "bounded_wait",
-        property: "nothing keeps the client waiting past its limit",
-        run: bounded_wait::check,
-    },
-    Check { name: "answered", property: "no message is taken and left without an answer", run: answered::check },
-    Check { name: "class_fits_cause", property: "a refusal names what is really wrong", run: class_fits_cause::check },
-    Check { name: "welcome_first", property: "a session begins with the welcome", run: welcome_first::check },
-    Check {
-        name: "five_events_in_order",
-        property: "an agent request is answered by its five events",
-        run: five_events_in_order::check,
-    },
-    Check {
-        name: "opened_only_with_credential",
-        property: "a session opens on a valid credential only, for the user it names",
-        run: opened_only_with_credential::check,
-    },
-    Check {
-        name: "subprotocol_offered",
-        property: "the selected subprotocol is one the client offered",
-        run: subprotocol_offered::check,
-    },
-    Check {
-        name: "legal_close",
-        property: "a close has a code that may be sent and a reason of at most 123 bytes",
-        run: legal_close::check,
-    },
-    Check { name: "body_complete", property: "a body is as long as announced", run: body_complete::check },
-    Check {
-        name: "asgi_conformance",
-        property: "application and server send only what ASGI allows, and finish",
-        run: asgi_conformance::check,
-    },
-    Check {
-        name: "no_leak_in_answers",
-        property: "no secret and no internal text reaches the client",
-        run: no_leak_in_answers::check,
-    },
-    Check {
-        name: "no_escaped_exception",
-        property: "no exception leaves the application",
-        run: no_escaped_exception::check,
-    },
-    Check {
-        name: "handler_ends",
-        property: "the application's call ends once its client is gone",
-        run: handler_ends::check,
-    },
-    Check {
-        name: "retry_after_present",
-        property: "503 and 429 say when to come back",
-        run: retry_after_present::check,
-    },
-    Check {
-        name: "stated_reason",
-        property: "a refusal for something that is down names it",
-        run: stated_reason::check,
-    },
-    Check {
-        name: "health_tells_the_truth",
-        property: "health agrees with a real handshake",
-        run: health_tells_the_truth::check,
-    },
-    Check {
-        name: "ready_only_when_ready",
-        property: "health says ready only while everything critical answers",
-        run: ready_only_when_ready::check,
-    },
-    Check {
-        name: "recovers",
-        property: "once a fault is over clients are served again, without a restart",
-        run: recovers::check,
-    },
-    Check { name: "isolation", property: "no frame carries what belongs to another user", run: isolation::check },
-    Check {
-        name: "once_per_connection",
-        property: "the endpoint runs once for every connection",
-        run: once_per_connection::check,
-    },
-    Check {
-        name: "limits_hold",
-        property: "no user has more connections at a time than the service lets one have",
-        run: limits_hold::check,
-    },
-    Check {
-        name: "delivery_retried",
-        property: "an event whose delivery fails is tried again as often as it is to be",
-        run: delivery_retried::check,
-    },
-    Check { name: "no_residue", property: "nothing is left behind when every client is gone", run: no_residue::check },
-    Check {
-        name: "no_error_log",
-        property: "nothing is logged as an error unless something behind the service failed",
-        run: no_error_log::check,
-    },
-    Check {
-        name: "no_error_log_for_client_fault",
-        property: "nothing is logged as an error for a client's own mistake",
-        run: no_error_log_for_client_fault::check,
-    },
-    Check {
-        name: "control_opens",
-        property: "a healthy client gets through before, during and after",
-        run: control_opens::check,
-    },
-];
+impl Check for Property {
+    fn name(&self) -> &'static str {
+        self.name
+    }
 
-/// The findings of every check.
-pub fn findings(evidence: &RunView<'_>) -> Vec<Finding> {
-    ALL.iter()
-        .flat_map(|check| {
-            (check.run)(evidence).into_iter().map(|(key, message)| Finding { check: check.name, key, message })
-        })
-        .collect()
+    fn property(&self) -> &'static str {
+        self.property
+    }
+
+    fn check(&self, run: &RunView<'_>) -> Vec<Complaint> {
+        (self.run)(run).into_iter().map(|(key, message)| Complaint { key, message }).collect()
+    }
 }
 
-/// The names of all checks.
-pub fn names() -> Vec<&'static str> {
-    ALL.iter().map(|check| check.name).collect()
+/// The checks of every service, in the order in which findings are listed.
+pub const ALL: &[&dyn Check] = &[
+    &no_server_error::CHECK,
+    &no_internal_close::CHECK,
+    &no_drop::CHECK,
+    &bounded_wait::CHECK,
+    &answered::CHECK,
+    &class_fits_cause::CHECK,
+    &welcome_first::CHECK,
+    &five_events_in_order::CHECK,
+    &opened_only_with_credential::CHECK,
+    &subprotocol_offered::CHECK,
+    &legal_close::CHECK,
+    &body_complete::CHECK,
+    &asgi_conformance::CHECK,
+    &no_leak_in_answers::CHECK,
+    &no_escaped_exception::CHECK,
+    &handler_ends::CHECK,
+    &retry_after_present::CHECK,
+    &stated_reason::CHECK,
+    &health_tells_the_truth::CHECK,
+    &ready_only_when_ready::CHECK,
+    &recovers::CHECK,
+    &isolation::CHECK,
+    &once_per_connection::CHECK,
+    &limits_hold::CHECK,
+    &no_residue::CHECK,
+    &no_error_log::CHECK,
+    &no_error_log_for_client_fault::CHECK,
+    &control_opens::CHECK,
+];
+
+/// The findings of every check, those of the service's own last.
+pub fn findings(evidence: &RunView<'_>) -> Vec<Finding> {
+    let checks = ALL.iter().copied().chain(evidence.transcript.service.checks.iter());
+    let finding = |check: &dyn Check, Complaint { key, message }| Finding { check: check.name(), key, message };
+    checks.flat_map(|check| check.check(evidence).into_iter().map(move |complaint| finding(check, complaint))).collect()
 }

@@ -1,9 +1,12 @@
 //! No connection ends without an answer or a close frame, and none is refused while nothing keeps the process away.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::judge::outcome::{Ending, Outcome};
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property =
+    Property { name: "no_drop", property: "no connection ends without an answer or a close frame", run: check };
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.exchanges().filter_map(|(_, outcome)| complain(outcome)).collect()
 }
 

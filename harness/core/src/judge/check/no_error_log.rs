@@ -1,12 +1,18 @@
 //! Nothing is logged as an error while a client with nothing wrong is served, unless something behind the service failed.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::{
     judge::classify::Exchange,
     record::transcript::{Actor, EventKind, KEPT_LOOP, Level},
 };
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property = Property {
+    name: "no_error_log",
+    property: "nothing is logged as an error unless something behind the service failed",
+    run: check,
+};
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let faultless = |reading: &&Exchange<'_>| !reading.is_client_at_fault();
     evidence.readings.iter().filter(|reading| !reading.is_abused()).filter(faultless).flat_map(errors).collect()
 }

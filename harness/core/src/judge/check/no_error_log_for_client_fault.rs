@@ -1,10 +1,16 @@
 //! Nothing is logged as an error for a client's own mistake: a bad credential, a request that is malformed, a client that
 //! leaves.
 
-use super::{CheckFindings, RunView, no_error_log::errors};
+use super::{CheckFindings, Property, RunView, no_error_log::errors};
 use crate::judge::classify::Exchange;
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property = Property {
+    name: "no_error_log_for_client_fault",
+    property: "nothing is logged as an error for a client's own mistake",
+    run: check,
+};
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let at_fault = |reading: &&Exchange<'_>| reading.is_client_at_fault();
     evidence.readings.iter().filter(|reading| !reading.is_abused()).filter(at_fault).flat_map(errors).collect()
 }

@@ -1,9 +1,12 @@
 //! No WebSocket is closed with 1011, or with its private counterpart 4500.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::{judge::outcome::Ending, wire::close_code::CloseCode};
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property =
+    Property { name: "no_internal_close", property: "no WebSocket is closed with 1011", run: check };
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .exchanges()
         .filter_map(|(_, outcome)| match &outcome.ending {

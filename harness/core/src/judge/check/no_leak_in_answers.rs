@@ -3,13 +3,16 @@
 
 use memchr::memmem::Finder;
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::record::transcript::{Event, EventKind, Level};
 
 /// A shorter text says too little to be called a leak.
 const TEXT_BYTES_MIN: usize = 12;
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property =
+    Property { name: "no_leak_in_answers", property: "no secret and no internal text reaches the client", run: check };
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let transcript = evidence.transcript;
     let secrets = transcript.service.secrets.iter().map(|text| ("secret", text.as_str()));
     let internal = transcript.events.iter().filter_map(|event| match &event.what {

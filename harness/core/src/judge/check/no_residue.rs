@@ -1,8 +1,11 @@
 //! Nothing is left behind: when every client is gone no connection is served and no session is held.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property =
+    Property { name: "no_residue", property: "nothing is left behind when every client is gone", run: check };
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let Some(residue) = evidence.transcript.residue else { return Vec::new() };
     if evidence.readings.iter().any(|reading| reading.is_held() || reading.may_go_on()) {
         return Vec::new();

@@ -1,9 +1,12 @@
 //! The endpoint runs once for every connection: the record that it writes then stands in the log once.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::{judge::classify::Exchange, record::transcript::EventKind};
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property =
+    Property { name: "once_per_connection", property: "the endpoint runs once for every connection", run: check };
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.readings.iter().filter_map(complain).collect()
 }
 

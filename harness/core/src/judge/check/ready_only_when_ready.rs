@@ -1,9 +1,15 @@
 //! A health route says that the service is ready only while everything critical behind it answers.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::judge::classify::Exchange;
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property = Property {
+    name: "ready_only_when_ready",
+    property: "health says ready only while everything critical answers",
+    run: check,
+};
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.plain().filter_map(complain).collect()
 }
 

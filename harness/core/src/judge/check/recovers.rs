@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::{
     fault::{FaultKind, Place, ProcessFault},
     judge::{
@@ -13,7 +13,13 @@ use crate::{
     wire::head::header,
 };
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property = Property {
+    name: "recovers",
+    property: "once a fault is over clients are served again, without a restart",
+    run: check,
+};
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     let faults = evidence.transcript.faults.iter();
     let over = faults
         .filter(|fault| fault.kind.place() == Place::Dependency || fault.kind.acts_on_process())

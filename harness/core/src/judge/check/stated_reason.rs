@@ -1,6 +1,6 @@
 //! A refusal for something that is down names it in the answer.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::{
     judge::{
         classify::Exchange,
@@ -10,7 +10,10 @@ use crate::{
     wire::close_code::CloseCode,
 };
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property =
+    Property { name: "stated_reason", property: "a refusal for something that is down names it", run: check };
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, outcome)).collect()
 }
 

@@ -1,10 +1,16 @@
 //! The selected subprotocol is one the client offered; one is selected whenever some were offered, because browsers
 //! give the connection up otherwise.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::wire::head::{header, readable};
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property = Property {
+    name: "subprotocol_offered",
+    property: "the selected subprotocol is one the client offered",
+    run: check,
+};
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence
         .plain()
         .filter(|reading| !reading.may_have_lost_credential())

@@ -1,12 +1,15 @@
 //! A session begins with the welcome: nothing comes before it, and none closes normally without it.
 
-use super::{CheckFindings, RunView};
+use super::{CheckFindings, Property, RunView};
 use crate::{
     judge::{classify::Exchange, outcome::Ending},
     wire::close_code::CloseCode,
 };
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
+pub(super) const CHECK: Property =
+    Property { name: "welcome_first", property: "a session begins with the welcome", run: check };
+
+fn check(evidence: &RunView<'_>) -> CheckFindings {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, &outcome.ending)).collect()
 }
 

@@ -130,9 +130,10 @@ impl<'a> Outages<'a> {
         is_critical.unwrap_or(false) && acted.at <= start && start <= acted.at + AFTERMATH
     }
 
-    /// Whether the service cannot work without this dependency. The secret manager is needed to start.
+    /// Whether the service cannot work without this dependency.
     fn is_critical(&self, dependency: &str) -> bool {
-        dependency == "secret_manager" || self.transcript.service.critical.contains(&dependency)
+        let service = &self.transcript.service;
+        service.needed_to_start.contains(&dependency) || service.critical.contains(&dependency)
     }
 
     /// Whether a fault kept the process away at a moment.

@@ -1,30 +1,50 @@
 //! An event whose delivery fails is tried again, as often as the environment asks for, before the client is told.
 
-use super::{CheckFindings, RunView};
-use crate::{
+use relapse_core::{
     asgi::event::Outbound,
     fault::FaultKind,
-    judge::classify::Exchange,
+    judge::{
+        check::{Check, Complaint, RunView},
+        classify::Exchange,
+    },
     record::transcript::EventKind,
     wire::{frame::Opcode, message::message_type},
 };
 
-/// The call that delivers an event.
-const DELIVERY: (&str, &str) = ("websocket_bridge", "emit");
+use crate::dependency::Dependency;
 
-pub(super) fn check(evidence: &RunView<'_>) -> CheckFindings {
-    let due = evidence.transcript.service.delivery_attempts;
-    evidence.plain().filter(|_| due > 0).flat_map(|reading| complaints(reading, due)).collect()
+/// The call that delivers an event.
+const DELIVERY: (&str, &str) = (Dependency::WebsocketBridge.name(), "emit");
+
+/// The check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryRetried {
+    /// How often the delivery of an event is tried before it is given up.
+    pub attempts: usize,
 }
 
-fn complaints(reading: &Exchange<'_>, due: usize) -> Vec<(String, String)> {
+impl Check for DeliveryRetried {
+    fn name(&self) -> &'static str {
+        "delivery_retried"
+    }
+
+    fn property(&self) -> &'static str {
+        "an event whose delivery fails is tried again as often as it is to be"
+    }
+
+    fn check(&self, run: &RunView<'_>) -> Vec<Complaint> {
+        run.plain().filter_map(|reading| complain(reading, self.attempts)).collect()
+    }
+}
+
+fn complain(reading: &Exchange<'_>, due: usize) -> Option<Complaint> {
     // Of a call that gets no answer there is no record.
     let is_silent = |kind: &FaultKind| match kind {
         FaultKind::Call { calls, fault } => calls.include(DELIVERY.0, DELIVERY.1) && !fault.answers(),
         _ => false,
     };
     if reading.acted().any(is_silent) {
-        return Vec::new();
+        return None;
     }
     // For a client that turns away nothing more is delivered.
     let parts = |what: &EventKind| match what {
@@ -48,8 +68,8 @@ fn complaints(reading: &Exchange<'_>, due: usize) -> Vec<(String, String)> {
         }
     }
     if failed == 0 || !was_told {
-        return Vec::new();
+        return None;
     }
-    let text = format!("the client was told after {failed} attempt(s) to deliver an event; {due} are due");
-    vec![(failed.to_string(), text)]
+    let message = format!("the client was told after {failed} attempt(s) to deliver an event; {due} are due");
+    Some(Complaint { key: failed.to_string(), message })
 }

@@ -1,0 +1,66 @@
+//! Embeds the data files that travel inside the library: a new file in one of these directories needs no line of code.
+
+use std::env;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The name of each list, the directory below `fixtures/`, and the ending of its files.
+const LISTS: [(&str, &str, &str); 4] = [
+    ("SERVERS", "profiles/servers", "toml"),
+    ("BALANCERS", "profiles/balancers", "toml"),
+    ("CONFORMANCE", "conformance", "toml"),
+    ("REQUIREMENTS", "requirements", "txt"),
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=build.rs");
+    let fixtures = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../../fixtures").canonicalize()?;
+    let mut code = String::new();
+    for (list, directory, ending) in LISTS {
+        let directory = fixtures.join(directory);
+        println!("cargo::rerun-if-changed={}", directory.display());
+        writeln!(code, "pub(super) const {list}: &[(&str, &str)] = &[")?;
+        for (name, path) in files(&directory, ending)? {
+            writeln!(code, "    ({name:?}, include_str!({:?})),", path.display().to_string())?;
+        }
+        writeln!(code, "];")?;
+    }
+    fs::write(Path::new(&env::var("OUT_DIR")?).join("embedded.rs"), code)?;
+    Ok(())
+}
+
+/// The files of a directory with this ending, by name; numbers in names count by their value, so that 10.4 follows 7.1.
+fn files(directory: &Path, ending: &str) -> Result<Vec<(String, PathBuf)>, Box<dyn Error>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == ending) {
+            let name = path.file_name().ok_or("a file without a name")?.to_str().ok_or("a name that is not UTF-8")?;
+            found.push((name.to_owned(), path));
+        }
+    }
+    found.sort_by_cached_key(|(name, path)| (parts(path.file_stem().unwrap_or_default().to_str()), name.clone()));
+    Ok(found)
+}
+
+/// A name as text and numbers in turn.
+fn parts(name: Option<&str>) -> Vec<(String, u64)> {
+    let mut parts: Vec<(String, u64)> = vec![(String::new(), 0)];
+    let mut after_number = false;
+    for character in name.unwrap_or_default().chars() {
+        let digit = character.to_digit(10).map(u64::from);
+        if after_number && digit.is_none() {
+            parts.push((String::new(), 0));
+        }
+        after_number = digit.is_some();
+        if let Some((text, number)) = parts.last_mut() {
+            match digit {
+                Some(digit) => *number = number.saturating_mul(10).saturating_add(digit),
+                None => text.push(character),
+            }
+        }
+    }
+    parts
+}
