@@ -4,7 +4,7 @@ use std::path::Path;
 
 use relapse::{
     case::{Case, Known},
-    judge,
+    verdict,
 };
 use relapse_core::{
     asgi::event::{Inbound, Outbound},
@@ -287,6 +287,6 @@ fn a_greeting_is_no_answer() {
     let mut transcript = converse(app, &profile("uvicorn-0.54"), &case.steps);
     transcript.service =
         relapse_core::record::transcript::Service::unknown(relapse_core::record::transcript::TargetKind::Python);
-    let result = judge::alone(&case, &judge::judge(transcript, HealthyClient::Absent));
+    let result = verdict::alone(&case, &verdict::judge(transcript, HealthyClient::Absent));
     assert!(matches!(result, Err((Verdict::Failed, Reason::Unanswered { .. }))), "{result:?}");
 }

@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use relapse::{
-    binding::ServiceFile,
     case::Case,
     discover::Catalogue,
     environment::Environment,
     run,
+    service_file::ServiceFile,
     target::{Capabilities, Target},
     trial::Trial,
 };
 use relapse_backend::{
     backend::{Backend, BackendSettings, Variables},
-    conductor::{self, BackendRunner, KNOWN},
     dependency::InMemory,
     revision::Revision,
+    runner::{self, BackendRunner, KNOWN},
     target::SECRET,
 };
 use relapse_core::{
@@ -236,12 +236,12 @@ fn seen(case: &Case, outcomes: &[Outcome]) -> Vec<String> {
 fn the_twin_ends_as_the_backend_behind_a_profile(#[case] server: &str, #[case] like: &str, #[case] face: &str) {
     let installation = installation(server, like, face);
     let profile = profile(like);
-    let conductor = BackendRunner::default();
+    let runner = BackendRunner::default();
     let mut runs = Vec::new();
     for case in catalogue().iter().filter(|case| why_not(case, like).is_none()) {
         for trial in Trial::of(std::slice::from_ref(case), &[Arc::clone(&profile)], None) {
             for revision in [Revision::from(&case.twin), Revision::repaired()] {
-                let played = conductor.run(&trial, revision, SEED).unwrap();
+                let played = runner.run(&trial, revision, SEED).unwrap();
                 let run = Run { trial: trial.clone(), revision, patience: patience(&played.transcript) };
                 runs.push((run, seen(case, &played.outcomes)));
             }
@@ -306,7 +306,7 @@ async fn on_server(served: &Served, run: &Run, number: usize) -> Vec<String> {
     let to_service = |steps| to_service(steps, &trial.case, number, *revision, trial.environment);
     let steps = trial.case.steps.iter().cloned().map(|step| patient(step, *patience)).collect();
     // The outcome of the healthy client is not compared, so that it may wait in vain.
-    let (steps, control) = (to_service(steps), to_service(conductor::control_steps()));
+    let (steps, control) = (to_service(steps), to_service(runner::control_steps()));
     // A healthy client comes before and beside, as on the built-in backend; but what fails for the case fails for it too.
     let beside = async {
         if trial.case.faults.iter().all(|fault| fault.kind.calls().is_none()) {

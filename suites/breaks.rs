@@ -8,12 +8,12 @@ use relapse::{
     check::{Closure, Complaint, RunView},
     discover::{Catalogue, servers},
     environment::Environment,
-    judge,
     trial::Trial,
+    verdict,
 };
 use relapse_backend::{
-    conductor::{BackendRunner, KNOWN},
     revision::Revision,
+    runner::{BackendRunner, KNOWN},
 };
 use relapse_core::judge::verdict::{Finding, HealthyClient, Reason, RunResult, Verdict};
 
@@ -30,11 +30,11 @@ struct Runs {
 fn runs() -> Vec<Runs> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
     let catalogue = Catalogue::read(&directory, KNOWN).unwrap();
-    let conductor = BackendRunner::default();
+    let runner = BackendRunner::default();
     Trial::of(&catalogue.cases, &servers().unwrap(), None)
         .into_iter()
         .map(|trial| {
-            let run = |revision| conductor.run(&trial, revision, 1).unwrap();
+            let run = |revision| runner.run(&trial, revision, 1).unwrap();
             let (before, after) = (run(Revision::from(&trial.case.twin)), run(Revision::repaired()));
             let shams = trial.case.shams.iter().map(|sham| run(Revision::from(&sham.defects))).collect();
             Runs { trial, before, after, shams }
@@ -59,7 +59,7 @@ fn every_break_turns_something_red() {
     for Runs { trial, before, after, shams } in &runs {
         let (case, profile) = (&trial.case, &trial.profile.name);
         let label = format!("{} behind {profile}", case.name);
-        let compare = |before, after| verdict(judge::compare(case, profile, before, after));
+        let compare = |before, after| verdict(verdict::compare(case, profile, before, after));
         assert_eq!(compare(before, after), Verdict::Fixed, "{label}");
         assert_ne!(compare(after, after), Verdict::Fixed, "a defect without effect: {label}");
         assert_eq!(compare(before, before), Verdict::StillBroken, "a repair that repairs nothing: {label}");
@@ -75,8 +75,8 @@ fn every_break_turns_something_red() {
                 shams.iter().map(|judged| (Verdict::StillBroken, blind(judged, name))).collect();
             let (case, profile) = (&trial.case, &trial.profile.name);
             let symptom = case.symptom_behind(profile).unwrap();
-            !judge::differences(symptom, &blind(before, name)).is_empty()
-                || judge::see_through(case, profile, &blind_shams).is_err()
+            !verdict::differences(symptom, &blind(before, name)).is_empty()
+                || verdict::see_through(case, profile, &blind_shams).is_err()
         });
         assert!(is_caught && goes_red, "nothing notices that {name} never has a finding");
         assert!(!runs.iter().any(|runs| complains(&runs.after)), "{name} has a finding with the fix");
@@ -97,7 +97,7 @@ fn a_closure_is_a_check() {
             upgraded.map(|_| Complaint { key: "101".to_owned(), message: "an upgrade".to_owned() }).collect()
         },
     });
-    let judged = judge::judge(transcript, HealthyClient::Absent);
+    let judged = verdict::judge(transcript, HealthyClient::Absent);
     let finding = Finding { check: "no_upgrade", key: "101".to_owned(), message: "an upgrade".to_owned() };
     assert_eq!(judged.findings, [finding]);
 }

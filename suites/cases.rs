@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Failed, Trial as Named};
 use relapse::{
     discover::{Catalogue, servers},
-    judge,
     report::sequence::{self, SequenceDetail, seconds},
     trial::Trial,
+    verdict,
 };
 use relapse_backend::{
-    conductor::{BackendRunner, KNOWN},
     revision::Revision,
+    runner::{BackendRunner, KNOWN},
 };
 use relapse_command::report::table::behind;
 use relapse_core::judge::verdict::{Reason, RunResult, Side};
@@ -53,15 +53,15 @@ fn trials() -> Vec<Named> {
                 let symptom =
                     before.case.symptom_behind(&before.profile.name).expect("a case of the catalogue claims one");
                 let run = perform(&before, defective(&before))?;
-                judge::all_faults_acted(&before.case, &run, Side::Before).map_err(failed)?;
-                match judge::differences(symptom, &run).as_slice() {
+                verdict::all_faults_acted(&before.case, &run, Side::Before).map_err(failed)?;
+                match verdict::differences(symptom, &run).as_slice() {
                     [] => Ok(()),
                     differences => Err(failed(Reason::NotShown(differences.to_vec()))),
                 }
             }));
             named.push(Named::test(format!("holds {label}"), move || {
                 let run = perform(&after, Revision::repaired())?;
-                judge::alone(&after.case, &run).map_err(|(_, reason)| failed(reason))
+                verdict::alone(&after.case, &run).map_err(|(_, reason)| failed(reason))
             }));
         }
         for (revision, of) in [(defective(&trials[0]), "defective"), (Revision::repaired(), "repaired")] {

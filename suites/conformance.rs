@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use relapse::{
-    binding::ServiceFile,
     conform::{FramingSubject, conform},
     discover::frame_cases,
+    service_file::ServiceFile,
     targets::Url,
     upstream::Upstream,
 };
-use relapse_backend::conductor::conform_embedded;
+use relapse_backend::runner::conform_embedded;
 use relapse_command::report::conformance::render as render_conformance;
 use relapse_core::{
     conformance::{

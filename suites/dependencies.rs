@@ -24,13 +24,13 @@ use relapse::{
     trial::Trial,
 };
 use relapse_backend::{
-    conductor::{BackendRunner, KNOWN},
     dependency::{
         Dependencies,
         Dependency::{self, AgentSupervisor, AuthService, SecretManager},
         DependencyError, InMemory, faults_met, record_call,
     },
     revision::Revision,
+    runner::{BackendRunner, KNOWN},
 };
 use relapse_core::{
     asgi::exception::Exception,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use relapse::{binding::ServiceFile, discover::read_edge_fault, run, target::Target as _};
+use relapse::{discover::read_edge_fault, run, service_file::ServiceFile, target::Target as _};
 use relapse_core::{
     asgi::event::Inbound,
     client::step::{Action, Request, Step},

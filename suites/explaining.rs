@@ -8,12 +8,12 @@ use relapse::{
     discover::{Catalogue, servers},
     environment::Environment,
     explain::{Explanation, PossibleServers, UpgradePassage},
-    judge,
     trial::Trial,
+    verdict,
 };
 use relapse_backend::{
-    conductor::{BackendRunner, KNOWN},
     revision::Revision,
+    runner::{BackendRunner, KNOWN},
 };
 use relapse_core::{
     asgi::{event::Outbound, exception::Exception},
@@ -88,17 +88,17 @@ fn explanations_have_the_real_cause() {
     const OWN: [Cause; 2] = [Cause::AppDecision, Cause::AppSent1011];
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
     let cases = Catalogue::read(&directory, KNOWN).unwrap().cases;
-    let conductor = BackendRunner::default();
+    let runner = BackendRunner::default();
     let (mut explained, mut sole, mut observed) = (BTreeMap::new(), 0, 0);
     for trial in Trial::of(&cases, &servers().unwrap(), None) {
         // Effects of a fault between client and server are not the server's.
         if trial.case.faults.iter().any(|fault| fault.kind.place() == Place::Edge) {
             continue;
         }
-        let judged = conductor.run(&trial, Revision::from(&trial.case.twin), 1).unwrap();
+        let judged = runner.run(&trial, Revision::from(&trial.case.twin), 1).unwrap();
         let kind = PossibleServers { profiles: vec![profile(&trial.profile.name)], by: "its name" };
         for (exchange, outcome) in judged.outcomes.iter().enumerate() {
-            let reading = judge::reading(&judged, exchange).unwrap();
+            let reading = verdict::reading(&judged, exchange).unwrap();
             if !TOLD.contains(&outcome.cause) || outcome.class.is_good() {
                 continue;
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use relapse::{discover::servers, environment::Environment};
-use relapse_backend::{conductor::KNOWN, revision::Revision};
+use relapse_backend::{revision::Revision, runner::KNOWN};
 use relapse_core::{
     asgi::{
         event::Outbound,
@@ -488,7 +488,7 @@ fn a_defect_is_not_excused_by_a_fault_beside_it() {
 #[case::passed(FaultKind::Head(HeadEdit::Pass {}))]
 fn a_harmless_fault_excuses_nothing(#[case] kind: FaultKind) {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
-    let conductor = relapse_backend::conductor::BackendRunner::default();
+    let runner = relapse_backend::runner::BackendRunner::default();
     let mut looked_at = 0;
     for case in relapse::discover::Catalogue::read(&directory, KNOWN).unwrap().cases {
         let mut with = relapse::case::Case::clone(&case);
@@ -499,7 +499,7 @@ fn a_harmless_fault_excuses_nothing(#[case] kind: FaultKind) {
             relapse::trial::Trial::of(&[std::sync::Arc::new(case)], &server, Some(&server)).remove(0)
         };
         let run = |case: relapse::case::Case| {
-            conductor.run(&trial(case), relapse_backend::revision::Revision::from(&with.twin), 1).unwrap()
+            runner.run(&trial(case), relapse_backend::revision::Revision::from(&with.twin), 1).unwrap()
         };
         let (before, beside) = (run(relapse::case::Case::clone(&case)), run(with.clone()));
         assert_eq!(beside.outcome.class, before.outcome.class, "{} with {kind}: {}", case.name, beside.outcome);

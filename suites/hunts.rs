@@ -15,9 +15,9 @@ use relapse::{
     trial::Trial,
 };
 use relapse_backend::{
-    conductor::{BackendRunner, KNOWN, ground},
     defect::Defect,
     revision::Revision,
+    runner::{BackendRunner, KNOWN, ground},
 };
 use relapse_core::{
     asgi::scope::ScopeType,
@@ -91,9 +91,9 @@ fn every_defect_is_found_without_its_case() {
 fn every_capsule_is_fixed() {
     let catalogue = Catalogue::read(&capsules(), KNOWN).unwrap();
     assert!(catalogue.broken.is_empty(), "{:?}", catalogue.broken);
-    let conductor = BackendRunner::default();
+    let runner = BackendRunner::default();
     for trial in Trial::of(&catalogue.cases, &servers().unwrap(), None) {
-        let judgement = conductor.judge(&trial, 1);
+        let judgement = runner.judge(&trial, 1);
         assert_eq!(judgement.verdict, Verdict::Fixed, "{}: {}", trial.case.name, judgement.why());
         let Some(before) = judgement.before else { continue };
         let mut page = format!(
@@ -113,18 +113,18 @@ fn every_capsule_is_fixed() {
 #[test]
 fn a_capsule_without_a_twin_is_judged_by_what_happens_now() {
     let (_, case) = filed(Defect::QueryParamsOnUrl);
-    let conductor = BackendRunner::default();
+    let runner = BackendRunner::default();
     let trial = |case: Case| Trial::of(&[Arc::new(case)], &servers().unwrap(), None).remove(0);
     let alone = Case { twin: Defects::NONE, ..Case::clone(&case) };
-    assert_eq!(conductor.judge(&trial(alone.clone()), 1).verdict, Verdict::Passed);
+    assert_eq!(runner.judge(&trial(alone.clone()), 1).verdict, Verdict::Passed);
     // Its own accepted class is not what happens.
     let mut broken = alone.clone();
     broken.accepted.iter_mut().for_each(|accepted| accepted.classes = vec![Class::RefusedUnavailable]);
-    assert_eq!(conductor.judge(&trial(broken), 1).verdict, Verdict::Failed);
+    assert_eq!(runner.judge(&trial(broken), 1).verdict, Verdict::Failed);
     // A trigger that does not come about any more proves nothing.
     let never = FaultKind::read("drop_key", &mut keys("query_params")).unwrap().unwrap();
     let unmet = Case { faults: vec![never.into()], ..alone };
-    assert_eq!(conductor.judge(&trial(unmet), 1).verdict, Verdict::NotExercised);
+    assert_eq!(runner.judge(&trial(unmet), 1).verdict, Verdict::NotExercised);
 }
 
 fn keys(key: &str) -> relapse_core::fault::setting::GivenSettings {
@@ -195,15 +195,15 @@ fn aim() -> GeneratorConfig {
     GeneratorConfig::everything(servers().unwrap().len(), KNOWN)
 }
 
-/// The same seed gives the same transcript, byte for byte, on a conductor that has done other things before too.
+/// The same seed gives the same transcript, byte for byte, on a runner that has done other things before too.
 #[test]
 fn one_seed_gives_one_transcript() {
-    let play = |conductor: &BackendRunner, seed| {
+    let play = |runner: &BackendRunner, seed| {
         let drawn = draw(seed, &aim());
         let plan = relapse_core::plan::Plan { seed, faults: drawn.faults.clone() };
         let profile = &servers().unwrap()[drawn.server];
         let (environment, steps) = (drawn.environment, drawn.steps());
-        conductor.converse(Revision::repaired(), environment, profile, drawn.crowd, &steps, plan).unwrap()
+        runner.converse(Revision::repaired(), environment, profile, drawn.crowd, &steps, plan).unwrap()
     };
     let used = BackendRunner::default();
     for seed in 0..u64::from(property_config().cases) {
@@ -247,11 +247,11 @@ fn draws_keep_to_their_aim() {
 /// Every bad class is also a finding of a check: a reproducer can name what found it.
 #[test]
 fn no_bad_class_goes_without_a_check() {
-    let conductor = BackendRunner::default();
+    let runner = BackendRunner::default();
     for &defect in Defect::ALL {
         let (_, case) = filed(defect);
         let trial = Trial::of(&[case], &servers().unwrap(), None).remove(0);
-        let judged = conductor.run(&trial, Revision::from(&trial.case.twin), 1).unwrap();
+        let judged = runner.run(&trial, Revision::from(&trial.case.twin), 1).unwrap();
         let is_bad = readings(&judged.transcript).iter().any(|reading| !reading.outcome().class.is_good());
         assert!(!is_bad || judged.findings.iter().any(|finding| finding.check != "control_opens"), "{}", defect.name());
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relapse::{
+    client::{self, Script},
     environment::Environment,
-    probe::{self, Script},
     run,
 };
 use relapse_backend::{
@@ -36,9 +36,9 @@ use relapse_core::{
 use relapse_simulate::{
     application::Application,
     clock::{Clock, Runtime},
-    front,
     link::Link,
     recorder::Recorder,
+    server,
 };
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -198,7 +198,7 @@ fn frames(frames: Vec<Frame>, steps: &[Step]) -> Transcript {
             })
         });
         let recorder = Recorder::new(Plan::default());
-        probe::perform(Script::of_one(steps), &recorder, &server).await.unwrap();
+        client::perform(Script::of_one(steps), &recorder, &server).await.unwrap();
         recorder.transcript()
     })
 }
@@ -258,7 +258,7 @@ fn a_broken_frame_of_the_client_is_refused(#[case] frame: Frame, #[case] expecte
             Ok(())
         });
         let scribe = Recorder::new(Plan::default()).scribe(0);
-        tokio::spawn(front::serve(server, application, profile("uvicorn-0.35"), scribe, None));
+        tokio::spawn(server::serve(server, application, profile("uvicorn-0.35"), scribe, None));
         let mut bytes = b"GET / HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n".to_vec();
         let frame = if expected == "close 1002" && frame.opcode == Opcode::Text { frame } else { frame.masked([1, 2, 3, 4]) };
         frame.encode(&mut bytes);
@@ -299,7 +299,7 @@ fn a_body_is_not_taken_for_whole(#[case] answer: &'static str, #[case] expected:
         });
         let recorder = Recorder::new(Plan::default());
         let request = step(Action::Request(Request::standard("GET", "/")));
-        probe::perform(Script::of_one(&[request]), &recorder, &server).await.unwrap();
+        client::perform(Script::of_one(&[request]), &recorder, &server).await.unwrap();
         recorder.transcript()
     });
     let end = transcript.events.iter().find_map(|event| match event.what {
@@ -343,7 +343,7 @@ fn a_client_that_leaves_a_peer_that_does_not_read_has_its_limit() {
         let start = tokio::time::Instant::now();
         let mut request = Request::standard("GET", "/");
         request.query = vec![b'x'; 200_000];
-        probe::perform(Script::of_one(&[step(Action::Open(request))]), &Recorder::new(Plan::default()), &server)
+        client::perform(Script::of_one(&[step(Action::Open(request))]), &Recorder::new(Plan::default()), &server)
             .await
             .unwrap();
         start.elapsed()

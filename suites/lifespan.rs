@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relapse::{environment::Environment, run};
-use relapse_backend::{conductor::BackendRunner, revision::Revision};
+use relapse_backend::{revision::Revision, runner::BackendRunner};
 use relapse_core::{
     asgi::{
         event::{Inbound, Machine, Outbound},
@@ -22,9 +22,9 @@ use relapse_core::{
 };
 use relapse_simulate::{
     clock::{Clock, Runtime},
-    front::{self, Life},
     link::Link,
     recorder::Recorder,
+    server::{self, Life},
 };
 use rstest::rstest;
 use tokio::sync::{oneshot, watch};
@@ -73,7 +73,7 @@ fn live(server: &str, does: Does, seconds: u64) -> (Life, Transcript, Duration) 
         let (sender, life) = watch::channel(Life::Starting);
         let (stop, stopped) = oneshot::channel();
         let profile = profile(server);
-        let process = front::live(application, Arc::clone(&profile), recorder.scribe(PROCESS), sender, stopped);
+        let process = server::live(application, Arc::clone(&profile), recorder.scribe(PROCESS), sender, stopped);
         let process = tokio::spawn(process);
         sleep(Duration::from_secs(seconds)).await;
         let stands = *life.borrow();
@@ -202,7 +202,7 @@ fn stopped(at: At, server: &str) -> String {
         let served = Reached::new(move |scribe| {
             let (client, server) = Link::pair();
             let application = Scripted::new(move |_, ends| serve(at, ends));
-            tokio::spawn(front::serve(server, application, Arc::clone(&profile), scribe, Some(watched.clone())));
+            tokio::spawn(server::serve(server, application, Arc::clone(&profile), scribe, Some(watched.clone())));
             Box::pin(async { Ok(client) })
         });
         tokio::spawn(async move {
@@ -275,8 +275,8 @@ fn a_server_that_is_told_to_stop(#[case] at: At, #[case] expected: [&str; 5]) {
 fn outcomes(server: &str, faults: Vec<Fault>, steps: &[Step]) -> (Vec<String>, Transcript) {
     let plan = Plan { seed: 1, faults };
     let (revision, one) = (Revision::repaired(), Concurrency::ONE);
-    let conductor = BackendRunner::default();
-    let transcript = conductor.converse(revision, Environment::Staging, &profile(server), one, steps, plan).unwrap();
+    let runner = BackendRunner::default();
+    let transcript = runner.converse(revision, Environment::Staging, &profile(server), one, steps, plan).unwrap();
     let outcomes = classify::readings(&transcript).iter().map(|reading| reading.outcome().to_string()).collect();
     (outcomes, transcript)
 }

@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
 use relapse::{discover::servers, hunt::Hunt};
-use relapse_backend::{conductor::ground, defect::Defect, revision::Revision};
+use relapse_backend::{defect::Defect, revision::Revision, runner::ground};
 use relapse_core::fault::Place;
 
 use crate::support::property_config;

@@ -20,8 +20,8 @@ use relapse::{
     trial::Trial,
 };
 use relapse_backend::{
-    conductor::{self, BackendRunner, KNOWN},
     revision::Revision,
+    runner::{self, BackendRunner, KNOWN},
     target::{Embedded, Transport},
 };
 use relapse_core::{
@@ -153,7 +153,7 @@ fn expected(request: &Request) -> Option<Class> {
 
 fn good_control() -> Outcome {
     let runtime = Runtime::new(Clock::Virtual);
-    let transcript = transcript(&runtime, &servers().unwrap()[0], &conductor::control_steps(), Plan::default());
+    let transcript = transcript(&runtime, &servers().unwrap()[0], &runner::control_steps(), Plan::default());
     classify::readings(&transcript)[0].outcome()
 }
 
@@ -181,8 +181,10 @@ fn any_upgrade_request_gets_a_good_answer_on_the_repaired_revision() {
             let plan = Plan { seed, faults: Vec::new() };
             let asked = request.clone();
             let transcript = transcript(&runtime, &servers[server], &steps(request), plan);
-            let RunResult { outcome, findings, transcript, .. } =
-                relapse::judge::judge(transcript, relapse_core::judge::verdict::HealthyClient::Tried(control.clone()));
+            let RunResult { outcome, findings, transcript, .. } = relapse::verdict::judge(
+                transcript,
+                relapse_core::judge::verdict::HealthyClient::Tried(control.clone()),
+            );
             // The service cannot answer a request that never reaches it.
             if asked.method != "GET" && servers[server].handshake.post == Reception::Refused(RefusalAnswer::Hang) {
                 prop_assert_eq!(outcome.class, Class::Hang);
@@ -244,7 +246,7 @@ fn another_seed_gives_other_keys_and_masks() {
     let profile = &servers().unwrap()[0];
     let run = |seed| {
         let plan = Plan { seed, faults: Vec::new() };
-        transcript(&Runtime::new(Clock::Virtual), profile, &conductor::control_steps(), plan)
+        transcript(&Runtime::new(Clock::Virtual), profile, &runner::control_steps(), plan)
     };
     assert_ne!(run(1), run(2));
 }
@@ -284,9 +286,9 @@ fn by_party(mut events: Vec<relapse_core::record::transcript::Event>) -> Vec<Str
 /// healthy client fared.
 fn runs() -> Vec<(Transcript, HealthyClient)> {
     let cases = Catalogue::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases"), KNOWN).unwrap().cases;
-    let (conductor, servers) = (BackendRunner::default(), servers().unwrap());
+    let (runner, servers) = (BackendRunner::default(), servers().unwrap());
     let run = |trial: &Trial, revision| {
-        let judged = conductor.run(trial, revision, 1).unwrap();
+        let judged = runner.run(trial, revision, 1).unwrap();
         (judged.transcript, judged.control)
     };
     let runs = cases.iter().flat_map(|case| {

@@ -27,8 +27,9 @@ use relapse_core::{
 };
 use relapse_simulate::{
     clock::{Clock, Runtime},
-    edge, front,
+    edge,
     link::{Link, Listener},
+    server,
 };
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -243,7 +244,7 @@ fn first_word(fault: &str, unbuffered: bool) -> (u64, u64) {
         let (mut client, near) = Link::pair();
         let (far, server) = Link::pair();
         let scribe = recorder.scribe(0);
-        tokio::spawn(front::serve(server, application, profile("uvicorn-0.54"), scribe.clone(), None));
+        tokio::spawn(server::serve(server, application, profile("uvicorn-0.54"), scribe.clone(), None));
         tokio::spawn(edge::relay(near, Some(far), scribe, None));
         let began = tokio::time::Instant::now();
         client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -441,7 +442,7 @@ fn a_load_balancer_ends_a_silent_session(#[case] name: &str, #[case] after_s: Op
             let relay = edge::relay(near, Some(far), scribe.clone(), None);
             tokio::spawn(relay);
             // This server does not ping.
-            tokio::spawn(front::serve(server, application, profile("hypercorn-0.18"), scribe, None));
+            tokio::spawn(server::serve(server, application, profile("hypercorn-0.18"), scribe, None));
             Box::pin(async { Ok(client) })
         });
         run::converse(&silent, Plan { seed: 1, faults }, &target).await.unwrap()

@@ -6,9 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use relapse::{
-    binding::ServiceFile,
     external::{External, Front},
     run,
+    service_file::ServiceFile,
     target::Target as _,
 };
 use relapse_core::{

@@ -8,13 +8,13 @@ use relapse::{
     case::Case,
     discover::{Catalogue, issues},
     issue::Issue,
-    judge,
     report::sequence::SequenceDetail,
     trial::{Ran, Report, Trial},
+    verdict,
 };
 use relapse_backend::{
-    conductor::{BackendRunner, KNOWN, judge_all},
     revision::Revision,
+    runner::{BackendRunner, KNOWN, judge_all},
 };
 use relapse_command::report::{
     catalogue::{render_list, render_map},
@@ -67,7 +67,7 @@ fn the_table_where_not_everything_is_fixed() {
     // The same defect on both versions: what a repair that does nothing looks like.
     let unrepaired = BackendRunner::default().run(trial, Revision::from(&trial.case.twin), 1).unwrap();
     judgement.verdict = Verdict::StillBroken;
-    judgement.reason = Some(judge::accepts(&trial.case, &unrepaired).unwrap_err());
+    judgement.reason = Some(verdict::accepts(&trial.case, &unrepaired).unwrap_err());
     judgement.after = Some(unrepaired);
     check_page("table_still_broken", &render_table(&report, 150));
 }

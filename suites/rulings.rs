@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relapse::{
-    binding::ServiceFile,
     case::{Case, Known},
     external::{External, Front, Version, Versions},
     route::Route,
+    service_file::ServiceFile,
 };
 use relapse_core::{
     asgi::event::Inbound,

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use relapse::{environment::Environment, run, target::Target as _};
 use relapse_backend::{
-    conductor::BackendRunner,
     defect::Defect,
     revision::Revision,
+    runner::BackendRunner,
     target::{Embedded, Transport},
 };
 use relapse_core::{
@@ -579,10 +579,10 @@ fn a_start_does_not_wait_for_what_is_not_critical(#[values("database", "redis")]
         let pause = Step::new(Action::Pause, Duration::from_secs(10));
         let steps = [pause, open(), wait("connection_established")];
         let plan = Plan { seed: 1, faults: vec![restart.clone(), fails(dependency)] };
-        let conductor = BackendRunner::default();
+        let runner = BackendRunner::default();
         let crowd = Concurrency::ONE;
         let transcript =
-            conductor.converse(Revision::repaired(), environment, &profile(SERVER), crowd, &steps, plan).unwrap();
+            runner.converse(Revision::repaired(), environment, &profile(SERVER), crowd, &steps, plan).unwrap();
         Exchange::of(&transcript, 0).outcome().class
     };
     assert_eq!(start(Environment::Staging), Class::Served);

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use relapse::{case::Case, discover::Catalogue, run, target::Target as _};
-use relapse_backend::conductor::KNOWN;
+use relapse_backend::runner::KNOWN;
 use relapse_core::{
     judge::classify,
     plan::Plan,

@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use relapse::{
-    binding::ServiceFile,
     environment::Environment,
     external::{External, Front},
+    service_file::ServiceFile,
     targets::Url,
     validate::{Validation, validate},
 };
 use relapse_backend::{
-    conductor::read_backend_fault,
     defect::Defect,
+    listening::{Stand, StandSetup},
     revision::Revision,
-    stand::{Stand, StandSetup},
+    runner::read_backend_fault,
 };
 use relapse_simulate::{
     clock::{Clock, Runtime},

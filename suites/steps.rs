@@ -12,7 +12,7 @@ use relapse::{
     target::Target as _,
     targets::Url,
 };
-use relapse_backend::conductor::KNOWN;
+use relapse_backend::runner::KNOWN;
 use relapse_core::{
     asgi::{
         event::{Inbound, Outbound},
@@ -31,10 +31,10 @@ use relapse_core::{
 };
 use relapse_python::{app::Python as PythonTarget, process::Server as PythonServer, served::Served};
 use relapse_simulate::{
+    app_faults::FaultyApp,
     clock::{Clock, Runtime},
-    front,
-    interpose::FaultyApp,
     link::{Link, Listener},
+    server,
 };
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -354,7 +354,7 @@ fn counted(application: Arc<Scripted>, steps: &[Step], plan: Plan) -> (Transcrip
             let (far, server) = Link::pair();
             let application = FaultyApp::new(Arc::clone(&application) as _, scribe.clone());
             tokio::spawn(relapse_simulate::edge::relay(near, Some(far), scribe.clone(), None));
-            tokio::spawn(front::serve(server, application, profile("uvicorn-0.54"), scribe, None));
+            tokio::spawn(server::serve(server, application, profile("uvicorn-0.54"), scribe, None));
             Box::pin(async { Ok(client) })
         });
         run::converse(steps, plan, &served).await.unwrap()

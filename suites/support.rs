@@ -37,10 +37,10 @@ use relapse_core::{
 use relapse_simulate::{
     application::{Application, BoxFuture, Receive, SendEvent},
     clock::{Clock, Runtime},
-    front,
     link::Link,
     profile::Profile,
     recorder::{self, ExchangeRecorder},
+    server,
 };
 
 /// The profiles that have a place in the list, on which reviewed pages and pinned seeds rest. A new profile has none.
@@ -133,7 +133,7 @@ impl Reached {
         let (application, profile) = (Arc::clone(application), Arc::clone(profile));
         Reached::new(move |scribe| {
             let (client, server) = Link::pair();
-            tokio::spawn(front::serve(server, Arc::clone(&application), Arc::clone(&profile), scribe, None));
+            tokio::spawn(server::serve(server, Arc::clone(&application), Arc::clone(&profile), scribe, None));
             Box::pin(async { Ok(client) })
         })
     }

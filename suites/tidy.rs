@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::support;
 use relapse::{case::Case, discover::Catalogue};
-use relapse_backend::{conductor::KNOWN, defect::Defect, revision::Revision};
+use relapse_backend::{defect::Defect, revision::Revision, runner::KNOWN};
 use relapse_core::{
     conformance::Behavior,
     fault::FaultKind,
@@ -63,12 +63,12 @@ fn a_crate_sees_only_those_below() {
 
 #[test]
 fn a_judged_run_is_looked_at_once() {
-    const LOOKS: [&str; 4] = ["Timeline::of(", "Reading::of(", "classify::readings(", "Evidence::gather("];
+    const LOOKS: [&str; 4] = ["Timeline::of(", "Exchange::of(", "classify::readings(", "RunView::gather("];
     let looks = |text: &str| LOOKS.iter().map(|look| text.matches(look).count()).sum::<usize>();
     for (file, text) in files("harness", "rs") {
         let text = text.split("#[cfg(test)]").next().unwrap();
         match file.as_str() {
-            "harness/engine/src/judge.rs" => {
+            "harness/engine/src/verdict.rs" => {
                 assert_eq!(looks(text), 1, "{file} looks at a transcript where it becomes a judged run")
             }
             "harness/core/src/judge/check/mod.rs" => {

@@ -6,21 +6,21 @@ use std::process::Command;
 use std::sync::Arc;
 
 use relapse::{
-    binding::ServiceFile,
     case::Case,
     defects::Defects,
     discover::{Catalogue, servers},
     external::{External, Front},
     hunt::{ExternalTarget, GeneratorConfig, Ground, Hunt, complaints_of, draw},
-    judge,
     run::start_and_converse,
+    service_file::ServiceFile,
     target::Target as _,
     trial::Trial,
+    verdict,
 };
 use relapse_backend::{
-    conductor::{BackendRunner, KNOWN, conduct},
     defect::Defect,
     revision::Revision,
+    runner::{BackendRunner, KNOWN, conduct},
     target::{Embedded, SECRET, Transport},
 };
 use relapse_core::{
@@ -125,14 +125,14 @@ fn check_case(path: &Path) {
     }
     let python = stage::python();
     Stage::with(python, |stage| {
-        let conductor = BackendRunner::default();
+        let runner = BackendRunner::default();
         for trial in Trial::of(&[case], &servers().unwrap(), None) {
             let revisions: Vec<Revision> = [Revision::from(&trial.case.twin), Revision::repaired()]
                 .into_iter()
                 .chain(trial.case.shams.iter().map(|sham| Revision::from(&sham.defects)))
                 .collect();
             let expected: Vec<String> =
-                revisions.iter().map(|&revision| seen(&conductor.run(&trial, revision, SEED).unwrap())).collect();
+                revisions.iter().map(|&revision| seen(&runner.run(&trial, revision, SEED).unwrap())).collect();
             for face in FACES {
                 let label = format!("{} [{}, {}] on {face}", trial.case.name, trial.profile.name, trial.environment);
                 let judged: Vec<RunResult> =
@@ -155,12 +155,12 @@ fn check_verdict(trial: &Trial, label: &str, mut judged: Vec<RunResult>) {
     let (case, profile) = (&trial.case, &trial.profile.name);
     let shams = judged.split_off(2);
     let (before, after) = (&judged[0], &judged[1]);
-    judge::compare(case, profile, before, after).unwrap_or_else(|(verdict, why)| panic!("{label}: {verdict}: {why}"));
+    verdict::compare(case, profile, before, after).unwrap_or_else(|(verdict, why)| panic!("{label}: {verdict}: {why}"));
     let verdict = |sham: &RunResult| {
-        judge::compare(case, profile, before, sham).map_or_else(|(verdict, _)| verdict, |()| Verdict::Fixed)
+        verdict::compare(case, profile, before, sham).map_or_else(|(verdict, _)| verdict, |()| Verdict::Fixed)
     };
     let shams: Vec<_> = shams.into_iter().map(|sham| (verdict(&sham), sham)).collect();
-    judge::see_through(case, profile, &shams).unwrap_or_else(|(verdict, why)| panic!("{label}: {verdict}: {why}"));
+    verdict::see_through(case, profile, &shams).unwrap_or_else(|(verdict, why)| panic!("{label}: {verdict}: {why}"));
 }
 
 #[rstest]
@@ -198,8 +198,8 @@ fn a_hunt_finds_the_defects_of_the_frameworks(#[files("fixtures/capsules/*.toml"
         let keys = complaints_of(transcript).into_iter().map(|(key, _)| key);
         keys.map(|key| key.rule.to_string()).collect::<BTreeSet<_>>()
     };
-    let conductor = BackendRunner::default();
-    let played = conductor
+    let runner = BackendRunner::default();
+    let played = runner
         .converse(Revision::from(&case.twin), drawn.environment, profile, drawn.crowd, &drawn.steps(), plan.clone())
         .unwrap();
     let expected = complains(&played);

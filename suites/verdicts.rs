@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use relapse::{
-    binding::ServiceFile,
     case::{Case, ExceptionClaim, Known, Symptom},
     external::{External, Front, Version, Versions},
-    judge,
+    service_file::ServiceFile,
     targets::Url,
+    verdict,
 };
 use relapse_core::{
     error::{AppError, Blame},
@@ -831,7 +831,7 @@ enum Shows {
 /// The verdict on the same runs when the case claims something else.
 fn judged_again(case: &Case, judgement: TrialResult) -> TrialResult {
     let (before, after) = (judgement.before.as_ref().unwrap(), judgement.after.as_ref().unwrap());
-    match judge::compare(case, SERVER.0, before, after) {
+    match verdict::compare(case, SERVER.0, before, after) {
         Ok(()) => judgement,
         Err((verdict, reason)) => TrialResult { verdict, reason: Some(reason), ..judgement },
     }

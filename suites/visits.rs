@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use relapse::{binding::ServiceFile, run, target::Target as _};
+use relapse::{run, service_file::ServiceFile, target::Target as _};
 use relapse_core::{
     client::step::{Action, Step},
     fault::{Direction, Fault, FaultKind, StreamFault, Trigger, setting},

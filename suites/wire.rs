@@ -8,17 +8,17 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use relapse::{
     case::Case,
+    client::{self, Script},
     discover::{Catalogue, servers},
     environment::Environment,
-    probe::{self, Script},
     report::sequence::narrate,
     run,
     target::Target as _,
     trial::Trial,
 };
 use relapse_backend::{
-    conductor::KNOWN,
     revision::Revision,
+    runner::KNOWN,
     target::{Embedded, Transport},
 };
 use relapse_core::{
@@ -185,7 +185,7 @@ fn the_probe_reads_an_independent_server(
         let steps = [Step::new(Action::Request(Request::standard("GET", "/health")), Duration::from_secs(20))];
         let address = *server.address();
         let remote = Reached::new(move |_| Box::pin(Link::connect(address, Clock::Real)));
-        probe::perform(Script::of_one(&steps), &recorder, &remote).await.unwrap();
+        client::perform(Script::of_one(&steps), &recorder, &remote).await.unwrap();
         let seen = recorder.transcript().events.into_iter().find_map(|event| match event.what {
             EventKind::BodySeen { body, end } => Some((body, end)),
             _ => None,
@@ -218,7 +218,7 @@ fn a_body_is_read_against_what_its_head_announced(
                 Ok(client)
             })
         });
-        probe::perform(Script::of_one(&steps), &recorder, &canned).await.unwrap();
+        client::perform(Script::of_one(&steps), &recorder, &canned).await.unwrap();
         recorder.transcript()
     });
     let seen = transcript.events.iter().find_map(|event| match &event.what {

@@ -3,13 +3,12 @@
 #[cfg(not(feature = "backend"))]
 mod absent;
 
-#[cfg(not(feature = "backend"))]
-pub(super) use absent::{ServeArgs, conductor, defect, revision, serve};
 #[cfg(feature = "backend")]
-pub(super) use {
-    super::serve::{ServeArgs, serve},
-    relapse_backend::{conductor, defect, revision},
-};
+pub(super) use super::serve::{ServeArgs, serve};
+#[cfg(not(feature = "backend"))]
+pub(super) use absent::{ServeArgs, defect, revision, runner, serve};
+#[cfg(feature = "backend")]
+pub(super) use relapse_backend::{defect, revision, runner};
 
 use relapse::Result;
 #[cfg(not(feature = "backend"))]

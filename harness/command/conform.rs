@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::builtin::conductor::conform_embedded;
+use crate::builtin::runner::conform_embedded;
 use clap::Args;
 use relapse::{
     Result,

@@ -1,6 +1,6 @@
 //! `relapse hunt`: a generated search for failures without a report.
 
-use crate::builtin::{self, conductor::ground, defect::Defect, revision::Revision};
+use crate::builtin::{self, defect::Defect, revision::Revision, runner::ground};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 use relapse::{
-    binding::{ServiceFile, TokenSource},
     init::init as get_acquainted,
+    service_file::{ServiceFile, TokenSource},
     trial::{option, shell},
 };
 use relapse_core::error::Error;

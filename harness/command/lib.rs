@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::builtin::{conductor::KNOWN, defect::Defect};
+use crate::builtin::{defect::Defect, runner::KNOWN};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use exit_code::CommandExit;
 use relapse::{

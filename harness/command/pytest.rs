@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use relapse::{
     Result,
-    binding::{ServiceFile, TokenSource},
     hunt::Found,
     report::pytest::Loaded as LoadedApplication,
+    service_file::{ServiceFile, TokenSource},
 };
 use relapse_core::error::Error;
 use relapse_python::process::Site as PythonSite;

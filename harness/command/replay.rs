@@ -2,7 +2,7 @@
 
 use crate::builtin::{
     self,
-    conductor::{KNOWN, judge_all},
+    runner::{KNOWN, judge_all},
 };
 use std::fs;
 use std::io::ErrorKind;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::builtin::conductor::judge_all;
+use crate::builtin::runner::judge_all;
 use clap::Args;
 use relapse::{
-    binding::ServiceFile,
     case::{Case, Vocabulary},
     discover::{servers_for, servers_named},
     external::{Versions, judge_external},
+    service_file::ServiceFile,
     trial::{Ran, Report, TargetName, Trial, option},
 };
 use relapse_core::{

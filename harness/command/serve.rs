@@ -6,9 +6,9 @@ use std::sync::Arc;
 use clap::Args;
 use relapse::environment::Environment;
 use relapse_backend::{
-    conductor::read_backend_fault,
+    listening::{Stand, StandSetup},
     revision::Revision,
-    stand::{Stand, StandSetup},
+    runner::read_backend_fault,
 };
 use relapse_core::{error::Error, fault::Fault};
 use relapse_simulate::{

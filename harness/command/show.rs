@@ -1,6 +1,6 @@
 //! `relapse show`: one case in full.
 
-use crate::builtin::conductor::{BackendRunner, KNOWN};
+use crate::builtin::runner::{BackendRunner, KNOWN};
 use crate::report::show::{Background, render as render_show};
 use clap::Args;
 use relapse::{

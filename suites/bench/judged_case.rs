@@ -8,10 +8,10 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::{SinkExt, StreamExt};
 use mimalloc::MiMalloc;
-use relapse::{discover::servers, environment::Environment, hunt::Hunt, judge, run};
+use relapse::{discover::servers, environment::Environment, hunt::Hunt, run, verdict};
 use relapse_backend::{
-    conductor::{self, ground},
     revision::Revision,
+    runner::{self, ground},
     target::{Embedded, Transport},
 };
 use relapse_core::{
@@ -42,7 +42,7 @@ fn one_case(runtime: &Runtime, steps: &[Step], control: &HealthyClient) -> Class
     let judged = runtime.block_on(async {
         let target = Embedded::launch(Revision::repaired(), Environment::Staging, profile, Transport::Memory, 1);
         let transcript = run::converse(steps, Plan { seed: 1, faults: Vec::new() }, &target).await;
-        judge::judge(transcript.expect("memory has links"), control.clone())
+        verdict::judge(transcript.expect("memory has links"), control.clone())
     });
     assert!(judged.findings.is_empty(), "{:?}", judged.findings);
     judged.outcome.class
@@ -92,7 +92,7 @@ fn bench(criterion: &mut Criterion) {
         ending: Ending::Left,
         closed_by: Actor::Probe,
     });
-    let steps = conductor::control_steps();
+    let steps = runner::control_steps();
     let mut group = criterion.benchmark_group("judged");
     group.throughput(Throughput::Elements(1));
     group.bench_function("case", |bencher| bencher.iter(|| black_box(one_case(&runtime, &steps, &control))));

@@ -7,14 +7,14 @@
 //! | [`defect`], [`revision`] | the mistakes it can be told to contain, each with its mechanism in [`backend`] |
 //! | [`dependency`] | what it depends on, and faults in calls to that |
 //! | [`target`] | the service behind a server, in memory or on a socket |
-//! | [`conductor`] | runs cases with and without their defects, and judges |
-//! | [`stand`] | the service on a port |
+//! | [`runner`] | runs cases with and without their defects, and judges |
+//! | [`listening`] | the service on a port |
 
 pub mod backend;
 pub mod check;
-pub mod conductor;
 pub mod defect;
 pub mod dependency;
+pub mod listening;
 pub mod revision;
-pub mod stand;
+pub mod runner;
 pub mod target;

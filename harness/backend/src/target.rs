@@ -26,14 +26,14 @@ use relapse_core::{
     record::transcript::{Actor, EventKind, Leftovers, Service, TargetKind},
 };
 use relapse_simulate::{
+    app_faults::FaultyApp,
     application::{Application, BoxFuture},
     clock::Clock,
     edge::{self, ServerLink},
-    front::{self, Life},
-    interpose::FaultyApp,
     link::{Link, Listener},
     profile::{Connects, Profile},
     recorder::ExchangeRecorder,
+    server::{self, Life},
 };
 
 /// The signing secret of the built-in backend: 48 characters, used by no real service.
@@ -388,10 +388,10 @@ async fn live(
             true => FaultyApp::new(program, scribe.clone()),
             false => program,
         };
-        return front::live(application, profile, scribe, life, stopped).await;
+        return server::live(application, profile, scribe, life, stopped).await;
     }
     // The server has no lifespan, so the application starts by itself.
-    front::listen(&scribe, &life);
+    server::listen(&scribe, &life);
     let started = async {
         scribe.with_log(program.start_up()).await;
         pending::<()>().await;

@@ -56,7 +56,7 @@ pub(crate) mod revision {
     }
 }
 
-pub(crate) mod conductor {
+pub(crate) mod runner {
     //! No runs.
 
     use std::sync::Arc;

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use relapse::{
     case::ClaimedFix,
-    judge::clause,
     trial::{Ran, Report, shell},
+    verdict::clause,
 };
 use relapse_core::{
     judge::{

@@ -7,8 +7,8 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 
 use relapse::{
-    judge::clause,
     trial::{Ran, Report, shell},
+    verdict::clause,
 };
 use relapse_core::judge::{
     outcome::Outcome,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use relapse::{
     Result,
-    binding::ServiceFile,
     discover::servers,
     external::{External, Front},
     hunt::Launch,
-    recorded::learn as learn_routes,
+    recording::learn as learn_routes,
+    service_file::ServiceFile,
 };
 use relapse_python::{
     app::Python as PythonTarget,

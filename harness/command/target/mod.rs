@@ -11,11 +11,11 @@ use std::str::FromStr;
 use clap::Args;
 use relapse::{
     Result,
-    binding::ServiceFile,
     discover::servers,
     external::{External, Front, Version},
     hunt::Launch,
     note::Note,
+    service_file::ServiceFile,
     upstream::Upstream,
 };
 use relapse_core::{

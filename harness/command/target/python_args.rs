@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::builtin::conductor::KNOWN;
+use crate::builtin::runner::KNOWN;
 use clap::{Args, ValueEnum};
 use relapse::{
     Result,
     discover::{Catalogue, servers_named},
-    recorded::{Recorded, is_secret, learn as learn_routes},
+    recording::{Recorded, is_secret, learn as learn_routes},
     route::Route,
     trial::{option, shell},
 };

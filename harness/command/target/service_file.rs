@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use relapse::{
     Result,
-    binding::{COMMAND_LIMIT, ServiceFile, TokenSource},
+    service_file::{COMMAND_LIMIT, ServiceFile, TokenSource},
     targets::Url,
     trial::option,
     upstream::Upstream,

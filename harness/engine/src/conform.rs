@@ -7,9 +7,9 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    binding::ServiceFile,
-    probe::{self, PAYLOAD_BYTES_MAX},
+    client::{self, PAYLOAD_BYTES_MAX},
     run,
+    service_file::ServiceFile,
     target::Target,
 };
 use relapse_core::{
@@ -161,7 +161,7 @@ impl FramingSubject<'_> {
         let upgrade = self.binding.upgrade(&self.authority);
         let request = Request { user, ..upgrade.ok_or("the service file names no path for WebSockets")? };
         let recorder = Recorder::new(Plan { seed, faults: Vec::new() });
-        let opened = probe::open(&request, OPENING_LIMIT, &recorder, self.target).await;
+        let opened = client::open(&request, OPENING_LIMIT, &recorder, self.target).await;
         match opened.map_err(|error| failed(&error))? {
             Some(wire) => Ok((wire, recorder)),
             None => {

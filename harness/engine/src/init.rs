@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::{
-    binding::{ServiceFile, TokenSource},
     discover,
     external::External,
     note::Note,
     route::Route,
     run,
+    service_file::{ServiceFile, TokenSource},
 };
 use relapse_core::{
     client::{

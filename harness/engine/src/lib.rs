@@ -1,17 +1,17 @@
 //! Reproduces WebSocket 1011s and HTTP 500s by their real mechanism, and shows that they are gone.
 //!
 //! A [`Case`] is the steps of a client, the faults that act, and what is accepted. A [`Target`] is a service behind the
-//! edge. [`run`] performs the one on the other and gives a [`Transcript`]; [`judge`] judges it; a [`Hunt`] draws cases
+//! edge. [`run`] performs the one on the other and gives a [`Transcript`]; [`verdict`] judges it; a [`Hunt`] draws cases
 //! that nothing asked for and keeps the smallest that fails.
 //!
 //! | modules | hold |
 //! |---|---|
 //! | [`case`], [`balancer`], [`discover`], [`defects`], [`environment`], [`issue`] | case files and the names that they may use |
-//! | [`binding`], [`route`], [`recorded`], [`mod@init`], [`mod@validate`] | the service file: how a service is spoken to |
-//! | [`probe`], [`run`] | the client, and a run of its steps |
+//! | [`service_file`], [`route`], [`recording`], [`mod@init`], [`mod@validate`] | the service file: how a service is spoken to |
+//! | [`client`], [`run`] | the client, and a run of its steps |
 //! | [`target`], [`targets`], [`upstream`] | the trait, a target behind a URL, and the way to it |
 //! | [`check`] | properties of a run, also those of a service of your own |
-//! | [`judge`], [`explain`], [`external`], [`trial`] | the verdict on a case, on any target |
+//! | [`verdict`], [`explain`], [`external`], [`trial`] | the verdict on a case, on any target |
 //! | [`hunt`] | generated cases, shrinking, reproducers |
 //! | [`mod@conform`] | the frame cases of RFC 6455 on a target |
 //! | `proxy` | a faulty proxy in front of any URL; with the feature `proxy` |
@@ -25,8 +25,8 @@
 //! - Every wait and every buffer has a limit.
 
 pub mod balancer;
-pub mod binding;
 pub mod case;
+pub mod client;
 pub mod conform;
 pub mod defects;
 pub mod discover;
@@ -36,23 +36,22 @@ pub mod external;
 pub mod hunt;
 pub mod init;
 pub mod issue;
-pub mod judge;
 pub mod note;
-pub mod probe;
 #[cfg(feature = "proxy")]
 pub mod proxy;
-pub mod recorded;
+pub mod recording;
 pub mod report;
 pub mod route;
 pub mod run;
+pub mod service_file;
 pub mod target;
 pub mod targets;
 mod tls;
 pub mod trial;
 pub mod upstream;
 pub mod validate;
+pub mod verdict;
 
-pub use binding::ServiceFile;
 pub use case::Case;
 pub use discover::{Catalogue, servers};
 pub use environment::Environment;
@@ -74,6 +73,7 @@ pub use relapse_simulate::{
     profile::Profile,
 };
 pub use route::Route;
+pub use service_file::ServiceFile;
 pub use target::Target;
 pub use targets::Url;
 pub use trial::Trial;

@@ -6,7 +6,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use crate::{
-    probe::{self, Script},
+    client::{self, Script},
     target::Target,
 };
 use relapse_core::{
@@ -47,7 +47,7 @@ pub async fn converse_as(
     target: &dyn Target,
 ) -> Result<Transcript, Error> {
     let recorder = Recorder::new(plan);
-    probe::perform(Script { steps, crowd }, &recorder, target).await?;
+    client::perform(Script { steps, crowd }, &recorder, target).await?;
     Ok(finish(&recorder, target).await)
 }
 
@@ -65,7 +65,7 @@ pub async fn start_and_converse(
     if recorder.plan().faults.iter().any(|fault| fault.kind.acts_on_process()) {
         target.restart(recorder.scribe(PROCESS)).await?;
     }
-    probe::perform(Script { steps, crowd }, &recorder, target).await?;
+    client::perform(Script { steps, crowd }, &recorder, target).await?;
     Ok(finish(&recorder, target).await)
 }
 

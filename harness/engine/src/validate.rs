@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::{
-    binding::ServiceFile,
     discover,
     explain::UpgradePassage,
     external::{External, as_written, is_harmless},
     route::Route,
     run,
+    service_file::ServiceFile,
 };
 use relapse_core::{
     client::{

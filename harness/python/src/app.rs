@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use crate::process::{Interpreter, Introduction, LifespanMode, PythonApplication, Site, keep_time};
 use relapse::targets::connections::Connections;
 use relapse::{
-    binding::{ServiceFile, Tokens},
     note::Note,
+    service_file::{ServiceFile, Tokens},
     target::{Capabilities, ProcessControl, Renewal, Target},
 };
 use relapse_core::{
@@ -27,10 +27,10 @@ use relapse_simulate::{
     application::BoxFuture,
     clock::Clock,
     edge::{self, ServerLink},
-    front::{self, Life},
     link::Link,
     profile::Profile,
     recorder::{ExchangeRecorder, Recorder},
+    server::{self, Life},
 };
 
 /// How long an application may take to start, on its own clock.
@@ -160,7 +160,7 @@ async fn start(
     let (life, watched) = watch::channel(Life::Starting);
     let (stop, stopped) = oneshot::channel();
     let application = PythonApplication::new(Arc::clone(&interpreter));
-    background.spawn(front::live(application, Arc::clone(profile), recorder.scribe(PROCESS), life, stopped));
+    background.spawn(server::live(application, Arc::clone(profile), recorder.scribe(PROCESS), life, stopped));
     let mut lifespan = AppLifespan { stop, life: watched, recorder };
     let began = async { lifespan.life.wait_for(|life| *life != Life::Starting).await.map(|life| *life) };
     let is_up = matches!(timeout(START_LIMIT, began).await, Ok(Ok(Life::Listening)));

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::process::Server;
 use relapse::targets::through_the_edge;
 use relapse::{
-    binding::{ServiceFile, Tokens},
     case::ServerArguments,
+    service_file::{ServiceFile, Tokens},
     target::{Capabilities, ProcessControl, Renewal, Target},
 };
 use relapse_core::{

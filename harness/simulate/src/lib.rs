@@ -1,23 +1,23 @@
 //! Everything between a client and an app: links on a virtual clock, the edge, and servers played by profile.
 //!
 //! ```text
-//! client ──link──▶ edge ──link──▶ front ──scope, receive, send──▶ app
+//! client ──link──▶ edge ──link──▶ server ──scope, receive, send──▶ app
 //! ```
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`clock`], [`link`] | virtual and real time, and byte streams in memory, over TCP and over TLS |
 //! | [`edge`] | the proxy between client and server, where network faults act |
-//! | [`front`], [`profile`] | a server in front of an app, and the data that makes it behave as a named one |
-//! | [`interpose`] | faults between server and app: scopes, events and calls |
+//! | [`server`], [`profile`] | a server in front of an app, and the data that makes it behave as a named one |
+//! | [`app_faults`] | faults between server and app: scopes, events and calls |
 //! | [`application`] | the interface that a server calls |
 //! | [`recorder`] | writes the transcript of a run |
 
+pub mod app_faults;
 pub mod application;
 pub mod clock;
 pub mod edge;
-pub mod front;
-pub mod interpose;
 pub mod link;
 pub mod profile;
 pub mod recorder;
+pub mod server;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{External, translate};
 use crate::{
-    binding::ServiceFile,
     case::{Case, Vocabulary},
     route::Route,
     run,
+    service_file::ServiceFile,
 };
 use relapse_core::{
     client::{

@@ -11,13 +11,13 @@ pub(crate) use healthy::is_harmless;
 pub use translate::{as_written, in_the_words_of, translate};
 
 use crate::{
-    binding::ServiceFile,
     case::{Case, DEFAULT_PROFILE},
     explain::{Explanation, PossibleServers},
-    judge,
     route::Route,
     run,
+    service_file::ServiceFile,
     target::Target,
+    verdict,
 };
 use relapse_core::{
     client::{
@@ -237,13 +237,13 @@ impl External {
         healthy.push(self.healthy_client(Some(case), binding, seed).await.map_err(failed)?);
         let let_in = healthy.iter().find_map(|healthy| healthy.let_in.clone());
         let control = worst(healthy.into_iter().map(|healthy| healthy.client).collect());
-        Ok(RunResult { let_in, ..judge::judge(transcript, control) })
+        Ok(RunResult { let_in, ..verdict::judge(transcript, control) })
     }
 
     /// The possible causes of the outcome of a run of this case.
     fn explain(&self, case: &Case, judged: &RunResult) -> Option<Explanation> {
         let at = judged.outcomes.iter().position(|outcome| *outcome == judged.outcome)?;
-        let explanation = self.kind.explain(&judge::reading(judged, at)?, &judged.outcome.ending)?;
+        let explanation = self.kind.explain(&verdict::reading(judged, at)?, &judged.outcome.ending)?;
         // The upgrade of a healthy client arrived. That proves nothing about another path.
         let is_session = |outcome: &Outcome| matches!(outcome.ending, Ending::Parted { .. } | Ending::Close { .. });
         match shares_path(case) && judged.control.outcome().is_some_and(is_session) {
@@ -288,7 +288,7 @@ impl Version {
                 let judged = external.conduct(&translated, binding, seed).await?;
                 Ok((translated, judged))
             }
-            Version::NotStarted { kind, trouble } => Ok((case.clone(), judge::not_started(case, *kind, trouble))),
+            Version::NotStarted { kind, trouble } => Ok((case.clone(), verdict::not_started(case, *kind, trouble))),
         }
     }
 }
@@ -310,7 +310,7 @@ impl Versions {
             afters.push(self.after.run(case, &self.binding, seed).await?);
         }
         let Some(version) = &self.before else {
-            let judged = |(case, after): &(Case, RunResult)| judge::alone(case, after);
+            let judged = |(case, after): &(Case, RunResult)| verdict::alone(case, after);
             let (after, others, result) = decisive(afters, judged);
             let tries = Tries { before: None, after, others };
             return Ok(self.judgement(case, tries, result.map(|()| Verdict::Passed), None));
@@ -324,13 +324,13 @@ impl Versions {
             afters
                 .first()
                 .and_then(|(case, _)| case.symptom_behind(like))
-                .is_some_and(|symptom| judge::differences(symptom, before).is_empty())
+                .is_some_and(|symptom| verdict::differences(symptom, before).is_empty())
         };
         let in_runs = befores.iter().filter(|before| shows(before)).count();
         let at = befores.iter().position(shows).unwrap_or(0);
         let before = befores.swap_remove(at);
         let others: Exercised = befores.iter().map(Exercised::by).sum();
-        let judged = |(case, after): &(Case, RunResult)| judge::compare(case, like, &before, after);
+        let judged = |(case, after): &(Case, RunResult)| verdict::compare(case, like, &before, after);
         let (after, other_afters, result) = decisive(afters, judged);
         let shown = (repeat > 1).then_some(Frequency { in_runs, of_runs: repeat });
         let tries = Tries { before: Some(before), after, others: others + other_afters };

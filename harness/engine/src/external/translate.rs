@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::External;
 use crate::{
-    binding::{RequestKind, ServiceFile},
     case::{Accepted, Case, Origin, Symptom, Vocabulary, WORDS},
+    service_file::{RequestKind, ServiceFile},
 };
 use relapse_core::{
     client::{

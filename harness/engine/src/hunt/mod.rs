@@ -1,15 +1,15 @@
 //! Searches for failures without a report: draws scripts and plans, runs them, judges, shrinks each that fails, and
 //! keeps it as a reproducer, which is a case like any other.
 
-mod capsule;
-mod draw;
-mod foreign;
+mod external;
+mod faults;
+mod generate;
 mod ground;
-mod hardship;
-mod promise;
+mod promised;
+mod reproducer;
+mod routes;
 mod shrink;
 mod versions;
-mod visit;
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -19,9 +19,9 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use draw::{GeneratedCase, GeneratorConfig, draw};
-use foreign::Owned;
-pub use foreign::{ExternalTarget, Launch};
+use external::Owned;
+pub use external::{ExternalTarget, Launch};
+pub use generate::{GeneratedCase, GeneratorConfig, draw};
 pub use ground::{BuiltIn, Ground, Runner};
 use serde::{Deserialize, Serialize};
 use shrink::shrink;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::recorded::is_secret;
+use crate::recording::is_secret;
 use relapse_core::{
     asgi::{
         event::Inbound,

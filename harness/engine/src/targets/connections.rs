@@ -8,12 +8,12 @@ use tokio::task::JoinSet;
 
 use relapse_core::{error::Error, fault::Place};
 use relapse_simulate::{
+    app_faults::FaultyApp,
     application::Application,
-    front::{self, Life},
-    interpose::FaultyApp,
     link::{Link, Redial},
     profile::Profile,
     recorder::ExchangeRecorder,
+    server::{self, Life},
 };
 
 /// The tasks of a target, and the number of connections it serves.
@@ -81,7 +81,7 @@ impl Connections {
         }
         let served = ServedConnection::begin(&self.served);
         self.spawn(async move {
-            front::serve(server, application, profile, scribe, life).await;
+            server::serve(server, application, profile, scribe, life).await;
             drop(served);
         });
     }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::through_the_edge;
 use crate::{
-    binding::{ServiceFile, Tokens},
+    service_file::{ServiceFile, Tokens},
     target::{self, Capabilities, ProcessControl, Renewal, Target},
     upstream::Upstream,
 };

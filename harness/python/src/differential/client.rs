@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::program::{Deed, GeneratedApp, Move, NAMES, Offer, ProgramRequest};
-use relapse::{probe::body, target::Target};
+use relapse::{client::body, target::Target};
 use relapse_core::{
     asgi::exception::Exception,
     error::Error,

@@ -26,7 +26,7 @@ use crate::{
     },
     served::Served,
 };
-use relapse::{binding::ServiceFile, target::Target as _};
+use relapse::{service_file::ServiceFile, target::Target as _};
 use relapse_core::error::{AppError, Blame, Error};
 use relapse_simulate::{
     clock::{Clock, Runtime},

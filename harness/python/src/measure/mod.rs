@@ -19,8 +19,8 @@ use crate::{
     served::Served,
 };
 use relapse::{
-    binding::ServiceFile,
-    probe::{self, Script},
+    client::{self, Script},
+    service_file::ServiceFile,
 };
 use relapse_core::{
     client::{
@@ -272,7 +272,7 @@ impl RunningServer {
         let step = |act: &Action| Step::new(act.clone(), limit);
         let steps: Vec<Step> = std::iter::once(&scene.opening).chain(&scene.then).map(step).collect();
         let recorder = Recorder::new(Plan { seed: 1, faults: scene.faults.clone() });
-        probe::perform(Script::of_one(&steps), &recorder, &self.served).await?;
+        client::perform(Script::of_one(&steps), &recorder, &self.served).await?;
         let stays = match &scene.opening {
             Action::Open(request) | Action::Request(request) => request.path.ends_with(b"/stay"),
             _ => false,

@@ -12,7 +12,7 @@ use super::{
     seen::{answer, answer_header, close, close_effect, effect, head, message, raised, reception, told},
 };
 use crate::process::ServerSoftware;
-use relapse::{discover::read_edge_fault, probe};
+use relapse::{client, discover::read_edge_fault};
 use relapse_core::{
     asgi::exception::Exception,
     client::step::{Action, Request},
@@ -401,14 +401,14 @@ impl RunningServer {
     /// Opens a WebSocket, writes something, and reads until the end.
     async fn write(&self, bytes: Vec<u8>) -> Result<Transcript, Error> {
         let recorder = Recorder::new(Plan { seed: 1, faults: Vec::new() });
-        let opened = probe::open(&request("/ws/receive/accept/wait"), PATIENCE, &recorder, &self.served).await?;
+        let opened = client::open(&request("/ws/receive/accept/wait"), PATIENCE, &recorder, &self.served).await?;
         let scribe = recorder.scribe(0);
         let record = |what: EventKind| scribe.record(Actor::Probe, what);
         if let Some(mut wire) = opened {
             wire.outgoing.extend_from_slice(&bytes);
             let read = async {
                 loop {
-                    match Frame::decode(&mut wire.incoming, probe::PAYLOAD_BYTES_MAX) {
+                    match Frame::decode(&mut wire.incoming, client::PAYLOAD_BYTES_MAX) {
                         Ok(Some(frame)) => {
                             let is_close = frame.opcode == Opcode::Close;
                             record(EventKind::FrameSeen(frame));
@@ -513,7 +513,7 @@ async fn stop_with<const N: usize>(
 ) -> Result<([Transcript; N], Connects, Option<Duration>), Error> {
     let stuck = Recorder::new(Plan { seed: 1, faults: Vec::new() });
     let stay = request("/ws/receive/accept/stay");
-    let hold = async { if is_watched { probe::open(&stay, PATIENCE, &stuck, &stage.served).await } else { Ok(None) } };
+    let hold = async { if is_watched { client::open(&stay, PATIENCE, &stuck, &stage.served).await } else { Ok(None) } };
     let stopped = async {
         let everybody = async {
             while stage.server().running() < N + usize::from(is_watched) {

@@ -15,7 +15,7 @@ pub use lifespan::{Life, listen, live};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use self::stop::StopNotice;
+use crate::server::stop::StopNotice;
 use crate::{
     application::Application,
     link::{Link, Wire, take},

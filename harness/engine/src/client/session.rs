@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Attention, PARTING_LIMIT, PAYLOAD_BYTES_MAX, USER_PLACEHOLDER, bounded, hearing::Heard, write_slices};
+use crate::client::{
+    Attention, PARTING_LIMIT, PAYLOAD_BYTES_MAX, USER_PLACEHOLDER, bounded, hearing::Heard, write_slices,
+};
 use relapse_core::{
     client::step::{Action, Awaited, Slices, Step},
     record::transcript::{Actor, EventKind, NeverCame},

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-use super::call::{AppCall, CallStep, Protocol};
+use crate::server::call::{AppCall, CallStep, Protocol};
 use crate::{application::Application, profile::Profile, recorder::ExchangeRecorder};
 use relapse_core::{
     asgi::{

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::draw::{GeneratorConfig, one};
+use super::generate::{GeneratorConfig, one};
 use relapse_core::{
     asgi::{
         scope::{ScopeType, keys},

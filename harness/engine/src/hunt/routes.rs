@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use serde_json::{Value as Json, json};
 
-use super::draw::{LIMIT, header, one};
+use super::generate::{LIMIT, header, one};
 use crate::route::{Parameter, Route, encoded, push_query};
 use relapse_core::{
     client::{

@@ -5,8 +5,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::watch;
 
-use super::Life;
 use crate::application::BoxFuture;
+use crate::server::Life;
 
 /// Tells a connection that its server's process stops: once when the process is told to, and once when it is gone.
 pub(super) struct StopNotice {

@@ -221,7 +221,7 @@ impl BodyReader {
 mod tests {
     use bytes::BytesMut;
 
-    use super::{AfterBody, BodyReader, BodyStream};
+    use crate::client::body::{AfterBody, BodyReader, BodyStream};
     use relapse_core::{
         record::transcript::BodyEnd,
         wire::head::{ResponseHead, field},

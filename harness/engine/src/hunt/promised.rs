@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::draw::{LIMIT, header, one};
-use crate::binding::{Protected, ServiceFile};
+use super::generate::{LIMIT, header, one};
+use crate::service_file::{Protected, ServiceFile};
 use relapse_core::{
     client::{
         credential::Credential,
@@ -141,8 +141,8 @@ mod tests {
 
     use fastrand::Rng;
 
-    use super::draw;
-    use crate::binding::ServiceFile;
+    use crate::hunt::promised::draw;
+    use crate::service_file::ServiceFile;
     use relapse_core::client::{
         credential::{Credential, CredentialPlace},
         step::{Action, Concurrency},

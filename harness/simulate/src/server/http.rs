@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::{
+use crate::server::{
     FLUSH_LIMIT, Life, StopNotice, add_server,
     call::{AppCall, CallStep, NextEvent, Protocol},
     refuse, wait_for_end, write_answer,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::hardship;
+use super::faults;
 use crate::{case::Known, environment::Environment};
 use relapse_core::{
     client::{
@@ -71,7 +71,7 @@ pub fn draw(seed: u64, aim: &GeneratorConfig) -> GeneratedCase {
         3..=6 => 1,
         _ => 2,
     };
-    let mut places: Vec<Place> = (0..count).map(|_| hardship::place(&mut chance, &aim.places)).collect();
+    let mut places: Vec<Place> = (0..count).map(|_| faults::place(&mut chance, &aim.places)).collect();
     let mut visits = vec![visit(&mut chance)];
     if let [Place::Process, others @ ..] = places.as_mut_slice() {
         // One process is enough; its dependencies may fail too. A client comes when it should have started.
@@ -111,7 +111,7 @@ pub fn draw(seed: u64, aim: &GeneratorConfig) -> GeneratedCase {
         }
     }
     let steps = visits.iter().map(Vec::len).sum();
-    let faults = places.into_iter().map(|place| hardship::fault(&mut chance, place, aim, steps)).collect();
+    let faults = places.into_iter().map(|place| faults::fault(&mut chance, place, aim, steps)).collect();
     GeneratedCase {
         visits,
         crowd,

@@ -455,7 +455,7 @@ fn form_decoded(part: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Recorded, learn};
+    use crate::recording::{Recorded, learn};
     use crate::route::Route;
 
     const HAR: &str = r#"{"log": {"entries": [

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::{Attention, Seat, body, bounded, dwell, handshake, session::ClientSession, write_slices};
+use crate::client::{Attention, Seat, body, bounded, dwell, handshake, session::ClientSession, write_slices};
 use relapse_core::{
     client::{
         credential::Presented,

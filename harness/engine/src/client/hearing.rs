@@ -102,7 +102,7 @@ fn is_awaited(frame: &Frame, awaited: &Awaited, is_after_request: bool) -> bool 
 
 #[cfg(test)]
 mod tests {
-    use super::{BYTES_MAX, Heard, MESSAGES_MAX};
+    use crate::client::hearing::{BYTES_MAX, Heard, MESSAGES_MAX};
     use relapse_core::{
         client::step::Awaited,
         wire::frame::{Frame, Opcode},

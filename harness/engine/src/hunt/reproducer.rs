@@ -6,8 +6,8 @@ use super::{GeneratedCase, On, Worker};
 use crate::{
     case::{Accepted, Case, Origin, ServerArguments, Symptom, Vocabulary},
     defects::Defects,
-    judge::judge,
     trial::Trial,
+    verdict::judge,
 };
 use relapse_core::{
     client::step::Action,

@@ -15,17 +15,17 @@ use crate::{
     target::{Embedded, Transport},
 };
 use relapse::{
-    binding::ServiceFile,
     case::{Case, Known, read_fault},
+    client::{self, Script},
     conform::{FramingSubject, PATIENCE, conform},
     defects::Defects,
     environment::Environment,
     hunt::{BuiltIn, GeneratedCase, Ground, Runner},
-    judge,
-    probe::{self, Script},
     run,
+    service_file::ServiceFile,
     target::{IN_MEMORY, ProcessControl, Target},
     trial::Trial,
+    verdict,
 };
 use relapse_core::{
     client::step::{Action, Awaited, Concurrency, Request, Step},
@@ -106,13 +106,13 @@ impl BackendRunner {
         match runs() {
             Ok(((before, after), shams)) => {
                 let (case, profile) = (&trial.case, &trial.profile.name);
-                let verdict = |sham: &RunResult| match judge::compare(case, profile, &before, sham) {
+                let verdict = |sham: &RunResult| match verdict::compare(case, profile, &before, sham) {
                     Ok(()) => Verdict::Fixed,
                     Err((verdict, _)) => verdict,
                 };
                 let shams = shams.into_iter().map(|sham| (verdict(&sham), sham)).collect::<Vec<_>>();
-                let judged = judge::compare(case, profile, &before, &after)
-                    .and_then(|()| judge::see_through(case, profile, &shams));
+                let judged = verdict::compare(case, profile, &before, &after)
+                    .and_then(|()| verdict::see_through(case, profile, &shams));
                 let judged = judged.map(|()| Verdict::Fixed);
                 TrialResult { shams, ..TrialResult::of(judged, Some(before), Some(after)) }
             }
@@ -199,12 +199,12 @@ impl BackendRunner {
 pub fn judge_all(trials: &[Trial], seed: u64, jobs: usize, done: &(dyn Fn() + Sync)) -> Vec<TrialResult> {
     let next = AtomicUsize::new(0);
     let worker = || {
-        let conductor = BackendRunner::default();
+        let runner = BackendRunner::default();
         let mut judged = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(trial) = trials.get(index) else { return judged };
-            judged.push((index, conductor.judge(trial, seed)));
+            judged.push((index, runner.judge(trial, seed)));
             done();
         }
     };
@@ -222,7 +222,7 @@ fn judge_alone(case: &Case, run: Result<RunResult, Error>) -> TrialResult {
         Ok(judged) => judged,
         Err(error) => return TrialResult::inconclusive(Reason::Harness(format!("could not {error}"))),
     };
-    TrialResult::of(judge::alone(case, &judged).map(|()| Verdict::Passed), None, Some(judged))
+    TrialResult::of(verdict::alone(case, &judged).map(|()| Verdict::Passed), None, Some(judged))
 }
 
 /// Performs a case and its healthy client on a running target, and judges.
@@ -240,12 +240,12 @@ pub async fn conduct(case: &Case, target: &dyn Target, seed: u64) -> Result<RunR
     if on_process {
         // A process that starts serves no client beside the case.
         target.restart(recorder.scribe(PROCESS)).await?;
-        probe::perform(script, &recorder, target).await?;
+        client::perform(script, &recorder, target).await?;
     } else if case.is_alone {
-        probe::perform(script, &recorder, target).await?;
+        client::perform(script, &recorder, target).await?;
     } else {
         // Faults act on the exchanges of their own plan, so that the healthy client beside the case meets none of them.
-        let (performed, beside) = tokio::join!(probe::perform(script, &recorder, target), control(target, seed));
+        let (performed, beside) = tokio::join!(client::perform(script, &recorder, target), control(target, seed));
         performed?;
         controls.push(beside?);
     }
@@ -264,7 +264,7 @@ pub async fn conduct(case: &Case, target: &dyn Target, seed: u64) -> Result<RunR
     }
     controls.push(control(target, seed).await?);
     let worst = controls.iter().position(|outcome| outcome.class != Class::Served).unwrap_or(0);
-    Ok(judge::judge(transcript, HealthyClient::Tried(controls.swap_remove(worst))))
+    Ok(verdict::judge(transcript, HealthyClient::Tried(controls.swap_remove(worst))))
 }
 
 /// The steps of a healthy client: open, be welcomed, ask an agent, close.

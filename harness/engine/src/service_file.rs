@@ -481,7 +481,7 @@ fn at(request: Request, target: &str) -> Request {
 
 #[cfg(test)]
 mod tests {
-    use super::ServiceFile;
+    use crate::service_file::ServiceFile;
     use relapse_core::{client::credential::CredentialPlace, error::Error};
 
     #[test]

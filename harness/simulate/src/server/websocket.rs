@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::{
+use crate::server::{
     Life, StopNotice, add_server,
     call::{AppCall, CallStep, NextEvent, Protocol},
     write_answer,

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::time::Sleep;
 
-use super::{Life, StopNotice};
+use crate::server::{Life, StopNotice};
 use crate::{
     application::{Application, BoxFuture, Credit, Receive, SendEvent},
     link::{Progress, Wire},

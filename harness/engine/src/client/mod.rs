@@ -18,7 +18,7 @@ use futures_util::future::{join_all, try_join_all};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::{
+use crate::client::{
     hearing::Heard,
     line::{ClientConnection, ConnectionReuse, PendingAnswer},
     session::ClientSession,

@@ -5,15 +5,15 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{GeneratedCase, promise, visit};
+use super::{GeneratedCase, promised, routes};
 use crate::{
-    binding::ServiceFile,
     environment::Environment,
     explain::{Explanation, PossibleServers},
     external::{External, as_written, in_the_words_of},
     note::Note,
     route::Route,
     run,
+    service_file::ServiceFile,
     target::{BudgetLeft, Capabilities, Renewal},
 };
 use relapse_core::{
@@ -223,10 +223,10 @@ impl ExternalTarget {
 
     /// Some clients follow the service file, if there is one that describes the service. Many at a time come only if time,
     /// and so everything, is virtual.
-    fn as_promised(&self, seed: u64) -> Option<promise::Clients> {
+    fn as_promised(&self, seed: u64) -> Option<promised::Clients> {
         let mut chance = fastrand::Rng::with_seed(seed.wrapping_mul(0xA24B_AED4_963E_E407));
         let is_one = !self.binding.is_unknown() && chance.u8(..4) == 0;
-        is_one.then(|| promise::draw(&mut chance, &self.binding, !self.is_real())).flatten()
+        is_one.then(|| promised::draw(&mut chance, &self.binding, !self.is_real())).flatten()
     }
 
     /// The visits, to the application's own routes. If a service file describes the service, some stay as they are, in the
@@ -251,7 +251,7 @@ impl ExternalTarget {
             };
             let among = if like.is_empty() || chance.bool() { &all } else { like };
             let route = among[chance.usize(..among.len())];
-            let mut visit = visit::visit(&mut chance, route);
+            let mut visit = routes::visit(&mut chance, route);
             // As a file has it that says nothing of it.
             for step in visit.iter_mut().filter(|_| !self.binding.credential.is_needed()) {
                 match &mut step.act {
