@@ -113,6 +113,30 @@ fn the_front_page_of_the_library_is_short() {
 }
 
 #[test]
+fn a_type_name_stands_for_one_thing() {
+    let mut declared: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (file, text) in files("harness", "rs") {
+        // The place of an absent backend has the names of the backend.
+        if file.ends_with("builtin/absent.rs") {
+            continue;
+        }
+        for line in text.split("#[cfg(test)]").next().unwrap().lines() {
+            let line = line.trim_start();
+            let line =
+                ["pub ", "pub(crate) ", "pub(super) "].iter().find_map(|word| line.strip_prefix(word)).unwrap_or(line);
+            let kinds = ["struct ", "enum ", "trait "].iter();
+            for rest in kinds.filter_map(|kind| line.strip_prefix(kind)) {
+                let name: String = rest.chars().take_while(|letter| letter.is_alphanumeric()).collect();
+                declared.entry(name).or_default().insert(file.clone());
+            }
+        }
+    }
+    assert!(declared.contains_key("Transcript"), "no type is found");
+    declared.retain(|_, files| files.len() > 1);
+    assert_eq!(declared, BTreeMap::new());
+}
+
+#[test]
 fn every_file_says_first_what_it_is_for() {
     for (file, text) in files("harness", "rs").into_iter().chain(files("suites", "rs")) {
         assert!(text.starts_with("//! "), "{file} does not begin with a doc comment");

@@ -73,7 +73,7 @@ pub struct Heading<'a> {
 
 /// A property that can be looked at without a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Property {
+enum TestedProperty {
     Raises,
     Sends,
     Status,
@@ -101,8 +101,8 @@ pub fn render(heading: &Heading<'_>, evidence: &RunView<'_>, profile: &Profile) 
         profile.name,
         docstring(heading.again),
     );
-    let logging = if properties.contains(&Property::Errors) { "import gc\n" } else { "" };
-    let logs = if properties.contains(&Property::Errors) { "import logging\n" } else { "" };
+    let logging = if properties.contains(&TestedProperty::Errors) { "import gc\n" } else { "" };
+    let logs = if properties.contains(&TestedProperty::Errors) { "import logging\n" } else { "" };
     let _ = write!(
         text,
         "import asyncio\n{logging}import importlib\n{logs}import os\nimport sys\nfrom pathlib import Path\n\n\
@@ -133,16 +133,16 @@ pub fn render(heading: &Heading<'_>, evidence: &RunView<'_>, profile: &Profile) 
         writer.connection(&mut text, reading, exchange, profile);
     }
     let _ = write!(text, "]\n\n\ndef test_{}():\n", heading.name);
-    if properties.contains(&Property::Errors) {
+    if properties.contains(&TestedProperty::Errors) {
         text.push_str(ERRORS_BEFORE);
     }
     text.push_str("    for connection in connections():\n");
     text.push_str(TIME);
     properties.iter().for_each(|property| text.push_str(property.assertion()));
-    if properties.contains(&Property::Errors) {
+    if properties.contains(&TestedProperty::Errors) {
         text.push_str(ERRORS_AFTER);
     }
-    if properties.contains(&Property::Sends) {
+    if properties.contains(&TestedProperty::Sends) {
         let _ = write!(text, "\n\n{}", SENDS_MACHINE.trim_end());
         text.push('\n');
     }
@@ -152,31 +152,31 @@ pub fn render(heading: &Heading<'_>, evidence: &RunView<'_>, profile: &Profile) 
 }
 
 /// The properties that do not hold, as far as the application's own events show it.
-fn properties(heading: &Heading<'_>, evidence: &RunView<'_>) -> Vec<Property> {
+fn properties(heading: &Heading<'_>, evidence: &RunView<'_>) -> Vec<TestedProperty> {
     let escapes = |reading: &Exchange<'_>| {
         reading.escaped().is_some() && !reading.is_escape_injected() && reading.machine().is_some()
     };
     let has_escaped = evidence.readings.iter().any(escapes);
-    let mut found = if has_escaped { vec![Property::Raises] } else { Vec::new() };
+    let mut found = if has_escaped { vec![TestedProperty::Raises] } else { Vec::new() };
     let is_bad = |class: Class| evidence.outcomes.iter().any(|outcome| outcome.class == class);
     for key in &heading.keys {
         let subject = key.subject.as_deref().unwrap_or_default();
         found.extend(match key.rule {
-            Rule::Check("asgi_conformance") => Some(Property::Sends),
-            Rule::Check("no_server_error") if !has_escaped && !is_abandoned(evidence) => Some(Property::Status),
-            Rule::Check("no_internal_close") if !has_escaped => Some(Property::Internal),
-            Rule::Check("legal_close") => Some(Property::Close),
-            Rule::Check("body_complete") if !has_escaped => Some(Property::Body),
-            Rule::Check("no_leak_in_answers") => Some(Property::Leak),
+            Rule::Check("asgi_conformance") => Some(TestedProperty::Sends),
+            Rule::Check("no_server_error") if !has_escaped && !is_abandoned(evidence) => Some(TestedProperty::Status),
+            Rule::Check("no_internal_close") if !has_escaped => Some(TestedProperty::Internal),
+            Rule::Check("legal_close") => Some(TestedProperty::Close),
+            Rule::Check("body_complete") if !has_escaped => Some(TestedProperty::Body),
+            Rule::Check("no_leak_in_answers") => Some(TestedProperty::Leak),
             Rule::Check("no_error_log" | "no_error_log_for_client_fault")
                 if !subject.starts_with("Exception in ASGI") =>
             {
-                Some(Property::Errors)
+                Some(TestedProperty::Errors)
             }
-            Rule::Check("bounded_wait" | "handler_ends" | "no_residue") => Some(Property::Time),
-            Rule::Class(Class::Hang) if is_bad(Class::Hang) => Some(Property::Time),
+            Rule::Check("bounded_wait" | "handler_ends" | "no_residue") => Some(TestedProperty::Time),
+            Rule::Class(Class::Hang) if is_bad(Class::Hang) => Some(TestedProperty::Time),
             Rule::Class(_) | Rule::Check(_) if subject == Cause::ReturnedWithoutResponse.name() => {
-                Some(Property::Sends)
+                Some(TestedProperty::Sends)
             }
             Rule::Class(_) | Rule::Check(_) | Rule::NoPanic => None,
         });
@@ -222,29 +222,29 @@ const SENDS_MACHINE: &str = "def breach(connection):
     return None if state == \"over\" or is_gone else f\"the application left the exchange {state}\"
 ";
 
-impl Property {
+impl TestedProperty {
     fn assertion(self) -> &'static str {
         match self {
-            Property::Raises => {
+            TestedProperty::Raises => {
                 "        assert connection.raised is None, f\"{connection.raised!r} left the application\"\n"
             }
-            Property::Sends => "        wrong = breach(connection)\n        assert wrong is None, wrong\n",
-            Property::Status => {
+            TestedProperty::Sends => "        wrong = breach(connection)\n        assert wrong is None, wrong\n",
+            TestedProperty::Status => {
                 "        for event in connection.sent:\n            assert event.get(\"status\") not in (500, 502, 504), f\"the client got HTTP {event['status']}\"\n"
             }
-            Property::Internal => {
+            TestedProperty::Internal => {
                 "        for event in connection.sent:\n            assert event.get(\"code\") != 1011, \"the client got a close 1011\"\n"
             }
-            Property::Close => {
+            TestedProperty::Close => {
                 "        for event in connection.sent:\n            if event[\"type\"] == \"websocket.close\":\n                code, reason = event.get(\"code\") or 1000, event.get(\"reason\") or \"\"\n                is_code = code in (*range(1000, 1004), *range(1007, 1015), *range(3000, 5000))\n                assert is_code, f\"{code} may not stand in a close frame\"\n                assert len(reason.encode()) <= 123, f\"a close reason of {len(reason.encode())} bytes; 123 fit\"\n"
             }
-            Property::Body => {
+            TestedProperty::Body => {
                 "        bodies = [event.get(\"body\", b\"\") for event in connection.sent if event[\"type\"] == \"http.response.body\"]\n        headers = [dict(event.get(\"headers\", ())) for event in connection.sent if \"status\" in event]\n        announced = headers[0].get(b\"content-length\") if headers else None\n        length = sum(map(len, bodies))\n        assert announced in (None, b\"%d\" % length), f\"{length} bytes came of {announced} announced\"\n"
             }
-            Property::Leak => {
+            TestedProperty::Leak => {
                 "        said = \"\".join(map(str, connection.sent))\n        assert \"Traceback (most recent call last)\" not in said, \"the client can read a traceback\"\n        inner = str(connection.raised or \"\")\n        assert len(inner) < 12 or inner not in said, f\"the client can read {inner!r}\"\n"
             }
-            Property::Errors | Property::Time => "",
+            TestedProperty::Errors | TestedProperty::Time => "",
         }
     }
 }

@@ -80,10 +80,10 @@ pub fn lines(transcript: &Transcript, detail: SequenceDetail) -> Vec<SequenceLin
     if !shown.is_empty() {
         shown.insert(0, SequenceLine { at: Duration::ZERO, text: "--- the process ---".to_owned() });
     }
-    let exchanges: Vec<ShownExchange<'_>> =
-        exchanges.iter().map(|events| ShownExchange::of(events, of(events))).collect();
+    let exchanges: Vec<ExchangeLines<'_>> =
+        exchanges.iter().map(|events| ExchangeLines::of(events, of(events))).collect();
     let mut rest = exchanges.as_slice();
-    while let [ShownExchange { client, lines, texts }, others @ ..] = rest {
+    while let [ExchangeLines { client, lines, texts }, others @ ..] = rest {
         let first = exchanges.len() - rest.len();
         let alike = others.iter().take_while(|other| other.client == *client && other.texts == *texts).count();
         let at = lines.first().map_or(Duration::ZERO, |line| line.at);
@@ -102,7 +102,7 @@ pub fn lines(transcript: &Transcript, detail: SequenceDetail) -> Vec<SequenceLin
 
 /// An exchange as lines.
 #[derive(Debug)]
-struct ShownExchange<'a> {
+struct ExchangeLines<'a> {
     /// The name of its client, in a case that names them.
     client: Option<&'a ClientName>,
     lines: Vec<SequenceLine>,
@@ -110,8 +110,8 @@ struct ShownExchange<'a> {
     texts: Vec<String>,
 }
 
-impl<'a> ShownExchange<'a> {
-    fn of(events: &[&'a Event], lines: Vec<SequenceLine>) -> ShownExchange<'a> {
+impl<'a> ExchangeLines<'a> {
+    fn of(events: &[&'a Event], lines: Vec<SequenceLine>) -> ExchangeLines<'a> {
         let client = events.iter().find_map(|event| match &event.what {
             EventKind::OpenedBy { client } => Some(client),
             _ => None,
@@ -122,7 +122,7 @@ impl<'a> ShownExchange<'a> {
         });
         let user = user.unwrap_or("user-1");
         let texts = lines.iter().map(|line| line.text.replace(user, "<user>")).collect();
-        ShownExchange { client, lines, texts }
+        ExchangeLines { client, lines, texts }
     }
 }
 
