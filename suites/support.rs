@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use relapse::{
+    case::WORDS,
     environment::Environment,
     run,
     target::{Capabilities, ProcessControl, Renewal, Target},
@@ -174,7 +175,7 @@ impl Target for Reached {
     }
 
     fn service(&self) -> Service {
-        Service::default()
+        Service { words: WORDS, ..Service::default() }
     }
 
     fn residue(&self) -> Option<Leftovers> {
