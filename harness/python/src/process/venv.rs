@@ -64,14 +64,15 @@ impl Requirements {
         if let Some(other) = packages.iter().find(|package| !is_package(package)) {
             return Err(trouble(format!("`{other}` is no package: write it as in `starlette==0.47.3`"), ""));
         }
-        match packages {
-            [] => Err(trouble("no package is named: write one as in `starlette==0.47.3`", "")),
-            [package] if let Some(pinned) = Requirements::pinned(package) => Ok(pinned),
-            _ => {
-                let text = packages.iter().map(|package| format!("{package}\n")).collect();
-                Ok(Requirements { name: packages.join(" "), text, file: None })
-            }
-        }
+        let pinned = match packages {
+            [] => return Err(trouble("no package is named: write one as in `starlette==0.47.3`", "")),
+            [package] => Requirements::pinned(package),
+            [_, _, ..] => None,
+        };
+        Ok(pinned.unwrap_or_else(|| {
+            let text = packages.iter().map(|package| format!("{package}\n")).collect();
+            Requirements { name: packages.join(" "), text, file: None }
+        }))
     }
 
     /// The known set for a package, at its version or, without one, the newest. The name of a set begins with the package it
