@@ -142,7 +142,7 @@ fn why_not(case: &Case, server: &str) -> Option<String> {
     }
     let other = |fault: &&Fault| !matches!(fault.kind.place(), Place::Edge | Place::Dependency);
     if let Some(fault) = case.faults.iter().find(other) {
-        return Some(format!("`{fault}` acts where a real server lets nobody"));
+        return Some(format!("`{fault}` acts where no fault can reach a real server"));
     }
     let passing = |fault: &&Fault| fault.kind.calls().is_some() && state(fault).is_none();
     if let Some(fault) = case.faults.iter().find(passing) {
@@ -157,7 +157,7 @@ fn why_not(case: &Case, server: &str) -> Option<String> {
         Action::Open(request) | Action::Request(request) => request.places.contains(&CredentialPlace::Ticket),
         _ => false,
     };
-    case.steps.iter().any(is_ticket).then(|| "nobody puts its ticket into the reference app".to_owned())
+    case.steps.iter().any(is_ticket).then(|| "its ticket is not put into the reference app".to_owned())
 }
 
 /// The state of a dependency for a fault that is there from the start and stays.

@@ -270,7 +270,7 @@ fn good_text() -> String {
     "broken.toml:27:3"
 )]
 #[case::no_toml("summary =", "summary", "", "", "broken.toml:1:")]
-#[case::nobody("profiles =", "users = 0\nprofiles =", "nobody would perform the steps", "between 1 and 1000", "")]
+#[case::no_client("profiles =", "users = 0\nprofiles =", "no client would perform the steps", "between 1 and 1000", "")]
 #[case::too_many("profiles =", "users = 1001\nprofiles =", "so many clients", "between 1 and 1000", "")]
 #[case::outcome_of_a_close("close = 1000", "close = 1000\noutcome = \"http 500\"", "only `open` and `request`", "", "")]
 #[case::outcome_without_space(

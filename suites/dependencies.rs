@@ -127,7 +127,7 @@ fn meet(scribe: &ExchangeRecorder, dependency: Dependency, operation: &'static s
     (answer, hardship)
 }
 
-/// A connection whose port is free again as soon as it is closed: there are thousands. Whoever closes it has read
+/// A connection whose port is free again as soon as it is closed: there are thousands. The side that closes it has read
 /// everything by then.
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;

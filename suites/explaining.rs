@@ -177,7 +177,7 @@ fn a_refused_handshake_arrived() {
     let told = |kind: PossibleServers| kind.explain(&reading, &ending).map(|explanation| explanation.passage);
     let server = profile("uvicorn-0.54");
     assert_eq!(told(PossibleServers { profiles: vec![server], by: "its name" }), Some(UpgradePassage::Arrived));
-    assert_eq!(told(PossibleServers::default()), Some(UpgradePassage::Doubtful), "nobody knows whose words these are");
+    assert_eq!(told(PossibleServers::default()), Some(UpgradePassage::Doubtful), "the words are of no known server");
 }
 
 /// The log of a server that the harness started is evidence, and so is an exception that the app handled.

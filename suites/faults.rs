@@ -141,7 +141,7 @@ fn a_violation_of_ours_is_unclean(
     }
 }
 
-/// A code that may not be sent is refused by whoever gets it, and one that may ends the session.
+/// A code that may not be sent is refused by its receiver, and one that may ends the session.
 #[rstest]
 #[case(1000, true)]
 #[case(1012, true)]

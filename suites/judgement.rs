@@ -163,7 +163,7 @@ fn answered_transcript(status: u16) -> Transcript {
 #[case::in_full(r#"{"type":"connection_established","data":{"user_id":"user-1"}}"#, true)]
 #[case::a_shorter_name(r#"{"type":"connection_established","data":{"user_id":"user..."}}"#, false)]
 #[case::a_longer_name(r#"{"type":"connection_established","data":{"user_id":"user-10..."}}"#, false)]
-#[case::nobody(r#"{"type":"connection_established","data":{}}"#, false)]
+#[case::no_user(r#"{"type":"connection_established","data":{}}"#, false)]
 fn a_welcome_is_for_one_user(#[case] welcome: &str, #[case] own: bool) {
     let mut transcript = answered_transcript(101);
     let mut event = transcript.events.pop().unwrap();

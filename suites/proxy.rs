@@ -394,8 +394,8 @@ fn a_server_that_is_not_there_is_answered_for(#[case] balancer: &str, #[case] st
         // A port that is taken, without a listener.
         let taken = TcpSocket::new_v4().unwrap();
         taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let nobody = taken.local_addr().unwrap();
-        let mut proxy = Standing::with(nobody, faults_of(balancer), 10).await;
+        let vacant = taken.local_addr().unwrap();
+        let mut proxy = Standing::with(vacant, faults_of(balancer), 10).await;
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         let mut seen = String::new();
@@ -531,7 +531,7 @@ fn balancers_have_sources() {
     }
 }
 
-/// No more connections than are allowed, and whoever is refused is told so.
+/// No more connections than are allowed, and a refused client is told so.
 #[test]
 fn there_is_room_for_so_many() {
     on_sockets(async {
@@ -571,7 +571,7 @@ fn many_sessions_at_a_time() {
     });
 }
 
-/// Whatever either side does, the proxy goes on for everybody else.
+/// Whatever either side does, the proxy goes on for all other connections.
 #[rstest]
 #[case::endless_headers("GET / HTTP/1.1\r\n{a: b\r\n}", "")]
 #[case::endless_requests("{GET / HTTP/1.1\r\n\r\n}", "")]
@@ -758,7 +758,7 @@ fn an_end_is_carried_as_it_is(#[case] resets: bool, #[case] expected: &str, #[ca
     });
 }
 
-/// A balancer that gives up on a server says so, and does not cut off whoever waits for that.
+/// A balancer that gives up on a server says so, and does not cut off a client that waits for that.
 #[rstest]
 #[case("alb", "HTTP/1.1 504")]
 #[case("gcp-https", "HTTP/1.1 502")]

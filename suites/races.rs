@@ -1,5 +1,5 @@
 //! The client leaves while the application waits: at every call of a dependency, before and after the accept, in every
-//! way there is to leave. Nothing is left behind, and it is nobody's error.
+//! way there is to leave. Nothing is left behind, and it is no error.
 
 use std::time::Duration;
 

@@ -385,7 +385,7 @@ async def app(scope, receive, send): pass
     let mut said = String::new();
     BufReader::new(relapse.stderr.take().unwrap()).read_line(&mut said).unwrap();
     for pid in text.split_whitespace() {
-        // Gone, or dead and not yet waited for by whoever inherits it.
+        // Gone, or dead and not yet reaped by the process that inherits it.
         let is_gone = || {
             let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             (status.is_empty() || status.contains(") Z ")).then_some(())
@@ -400,7 +400,10 @@ fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        #[expect(clippy::disallowed_methods, reason = "a process of somebody else tells nobody when it is so far")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a process that the test does not own sends no event when it is so far"
+        )]
         std::thread::sleep(Duration::from_millis(10));
     }
     panic!("{what} was waited for in vain");

@@ -199,7 +199,7 @@ fn the_auth_breaker_counts_failures_of_the_service() {
     let classes: Vec<Class> = (0..5).map(|exchange| Exchange::of(&transcript, exchange).outcome().class).collect();
     let not_ready = Class::RefusedUnavailable;
     assert_eq!(classes, [not_ready, not_ready, not_ready, not_ready, Class::Served]);
-    assert_eq!(transcript.fired, [3, 3, 3], "the open breaker asks nobody");
+    assert_eq!(transcript.fired, [3, 3, 3], "the open breaker makes no call");
     assert_eq!(answer(&transcript, 3).0.status, 503);
     let says =
         |what: &EventKind| matches!(what, EventKind::Logged { message, .. } if message.contains("breaker is open"));

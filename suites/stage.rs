@@ -96,7 +96,7 @@ pub(crate) fn python() -> &'static Path {
     FOUND.get_or_init(|| interpreter_with("fixtures/requirements/twin.txt"))
 }
 
-/// Makes every environment there is before the first is used: whoever tries something in real time is not to share the
+/// Makes every environment there is before the first is used: a test in real time is not to share the
 /// machine with pip. What cannot be made is told where it is wanted.
 pub(crate) fn install_all(python: &Path) {
     static ONCE: Once = Once::new();
@@ -230,7 +230,7 @@ struct Process {
     /// Signs and describes as the built-in backend does.
     issuer: Arc<Backend>,
     exchanges: Arc<Exchanges>,
-    /// Of whoever started it before our eyes.
+    /// Of the caller that started it.
     scribe: Option<ExchangeRecorder>,
     calls: AbortHandle,
 }
@@ -349,7 +349,7 @@ impl Receive for Nothing {
     }
 }
 
-/// Asks whoever answers.
+/// Asks the target that answers.
 struct Questions(mpsc::UnboundedSender<Value>);
 
 impl SendEvent for Questions {

@@ -315,6 +315,24 @@ fn no_comment_begins_with_a_question_word() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
+/// A sentence names who acts: a client, a server, a caller, a user.
+#[test]
+fn a_sentence_names_its_actor() {
+    let refused = ["nobody", "somebody", "anybody", "everybody", "whoever"];
+    let comments = [files("harness", "rs"), files("suites", "rs")].into_iter().flatten().map(|(file, text)| {
+        let comments = text.lines().map(str::trim_start).filter(|line| line.starts_with("//"));
+        (file, comments.collect::<Vec<_>>().join("\n"))
+    });
+    let texts = [files("fixtures", "toml"), files("fixtures", "md"), files(".github", "md")].into_iter().flatten();
+    let page = ("README.md".to_owned(), fs::read_to_string(root().join("README.md")).unwrap());
+    let mut found = Vec::new();
+    for (file, text) in comments.chain(texts).chain([page]) {
+        let words = text.split(|letter: char| !letter.is_alphanumeric()).map(str::to_lowercase);
+        found.extend(words.filter(|word| refused.contains(&word.as_str())).map(|word| format!("{file}: {word}")));
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 fn catalogue() -> Catalogue {
     let catalogue = Catalogue::read(&root().join("fixtures/cases"), KNOWN).unwrap();
     assert!(catalogue.broken.is_empty(), "{:?}", catalogue.broken);

@@ -371,7 +371,7 @@ const NOT_SEEN_FROM_OUTSIDE: [(Defect, &str); 23] = [
     (Defect::ConnectionMaintained, "it shows when something behind the service fails, which no client can bring about"),
     (
         Defect::RedisPropertyCalled,
-        "what is not critical is said to be degraded, and nobody outside knows that it is not",
+        "what is not critical is said to be degraded, and a client cannot know that it is not",
     ),
     (
         Defect::SharedRunContext,

@@ -185,7 +185,7 @@ pub(crate) enum UsageError {
         path: PathBuf,
     },
     /// A control address that other machines reach.
-    #[error("--control must be an address of this machine alone: whoever reaches it can do what the proxy can")]
+    #[error("--control must be an address of this machine alone: every client that reaches it controls the proxy")]
     ControlFromElsewhere,
     /// A fault of a case that does not act at an edge.
     #[error("`{fault}` of {case} cannot act here: there is only an edge")]

@@ -43,7 +43,7 @@ pub(super) struct ProxyArgs {
     listen: SocketAddr,
     #[command(flatten)]
     faults: EdgeFaultArgs,
-    /// How many connections are carried at a time; whoever comes then is refused with 503.
+    /// How many connections are carried at a time; further ones are refused with 503.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
     /// The only source of chance.

@@ -82,7 +82,7 @@ async fn proxy(upstream: SocketAddr) -> SocketAddr {
 }
 
 async fn session(address: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.expect("somebody listens");
+    let mut stream = TcpStream::connect(address).await.expect("the proxy listens");
     stream.set_nodelay(true).expect("a socket");
     stream.write_all(HEAD.as_bytes()).await.expect("a socket");
     let mut answer = vec![0; ANSWER.len()];

@@ -72,9 +72,9 @@ defects! {
     ExceptionSwallowed "exception_swallowed", from "#517 (a57de9ab6)";
     /// The fallback for agent requests logs a name that is bound nowhere.
     UnboundNameInFallback "unbound_name_in_fallback", from "agent fallback handler (d40b36d88)";
-    /// The legacy routes `/websocket` and `/ws/test` run a handler that authenticates nobody.
+    /// The legacy routes `/websocket` and `/ws/test` run a handler that authenticates no user.
     LegacyWithoutAuth "legacy_without_auth", from "legacy mode (b12)";
-    /// Outside production the authentication level is RELAXED, which makes a user of whoever could not be authenticated.
+    /// Outside production the authentication level is RELAXED, which makes a user of a client that could not be authenticated.
     RelaxedAuthentication "relaxed_authentication", from "permissive authentication (f1207a6de)";
     /// The path for a failed authentication reads an attribute that the result object lacks.
     RefusalLacksAttribute "refusal_lacks_attribute", from "permissive authentication (516d1070e)";
@@ -132,7 +132,7 @@ defects! {
     MetricsLackAttribute "metrics_lack_attribute", from "#135 (6ac1699c1)";
     /// The auth breaker counts refused credentials as failures of the auth service.
     BreakerCountsClients "breaker_counts_clients", from "permissive authentication (f1207a6de)";
-    /// Without `DEMO_MODE` the authentication level is DEMO, which makes everybody the demo user and is forbidden in
+    /// Without `DEMO_MODE` the authentication level is DEMO, which makes every client the demo user and is forbidden in
     /// production.
     DemoByDefault "demo_by_default", from "demo mode (3f0496595)";
     /// A cache of authenticated users is keyed without the user's identity.

@@ -114,7 +114,7 @@ pub fn read_answer(dependency: Dependency, answer: &[u8]) -> Result<(), Dependen
 /// The dependencies of an application.
 pub trait Dependencies: Send + Sync + fmt::Debug + 'static {
     /// Makes one call on behalf of the exchange that is being served, and gives the answer as it came. It may take for
-    /// ever: whoever calls has a limit.
+    /// ever: the caller has a limit.
     fn call(&self, dependency: Dependency, operation: &'static str) -> BoxFuture<'_, Result<Bytes, DependencyError>>;
 
     /// Makes the call, if it can be made without waiting; whether it was made, and succeeded. One that has to wait, or

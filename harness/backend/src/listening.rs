@@ -1,4 +1,4 @@
-//! The built-in backend on a port, for whoever comes.
+//! The built-in backend on a port, for any client.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -99,7 +99,7 @@ impl Stand {
         self.target.credential(Credential::Valid, user, Form::Token).text
     }
 
-    /// Serves whoever comes, until `stop` is over. On the thread that calls; its log records go into the log.
+    /// Serves every client, until `stop` is over. On the thread that calls; its log records go into the log.
     ///
     /// # Errors
     /// When it cannot listen any more, or the backend panicked.

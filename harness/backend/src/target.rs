@@ -53,8 +53,8 @@ pub trait ServiceCode: fmt::Debug + Send + Sync + 'static {
     /// A process that has been up for a while.
     fn started(&self, environment: Environment, seed: u64) -> Arc<dyn ServiceProgram>;
 
-    /// A process as a server starts it: imported under these variables, and not started. The scribe is of whoever starts
-    /// it.
+    /// A process as a server starts it: imported under these variables, and not started. The recorder belongs to the
+    /// caller.
     ///
     /// # Errors
     /// The exception that the import raises.
@@ -264,7 +264,7 @@ impl Embedded {
         self.serve(program, server, scribe, true);
     }
 
-    /// Tells the process to stop: whoever is served gets what this server does then. Those that the server lets go on have
+    /// Tells the process to stop, and its open connections end as this server ends them. Those that it lets go on have
     /// this long.
     pub async fn tell_to_stop(&self, patience: Duration) {
         lock(&self.process).life.send_replace(Life::Stopping);

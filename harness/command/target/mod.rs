@@ -102,7 +102,7 @@ pub(super) struct TargetArgs {
 pub(super) enum RouteGuessing {
     /// Only those that the application serves are kept.
     Checked,
-    /// All are left, for whoever finds out.
+    /// All of them are kept.
     Kept,
     /// They are asked for only where nothing else shows that a client is let in: each request may change the app.
     Apart,
@@ -245,7 +245,7 @@ impl TargetSpec {
         }
     }
 
-    /// Reaches it, whoever answers: a server behind a URL is not asked for anything yet.
+    /// Reaches it without asking a server behind a URL for anything yet.
     pub(super) fn reach_unseen(
         &self,
         runtime: &Runtime,
@@ -300,7 +300,7 @@ impl TargetArgs {
         self.target.clock(&self.python)
     }
 
-    /// Reaches it behind this profile, whoever answers.
+    /// Reaches it behind this profile.
     pub(super) fn reach(
         &self,
         runtime: &Runtime,

@@ -171,7 +171,7 @@ impl PythonArgs {
         self.server.as_ref().map(ServerChoice::to_string)
     }
 
-    /// The arguments that say the same. A secret is not written down: whoever runs the line has it in the environment.
+    /// The arguments that say the same. A secret is not written down: the line takes it from the environment.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let mut arguments: Vec<String> = Vec::new();
         let mut add = |name: &str, value: String| arguments.extend(option(name, value));

@@ -371,7 +371,7 @@ impl AskedServer {
         }
         let given = paths.named.first().cloned();
         let opens = if given.is_some() { Opens::Refused } else { Opens::Nowhere };
-        let said = format!("None of {} differs from a path that nobody has; --path names another.", all.join(", "));
+        let said = format!("None of {} differs from a path that does not exist; --path names another.", all.join(", "));
         Ok((given.unwrap_or_else(|| WEBSOCKET_PATHS[0].to_owned()), opens, said))
     }
 

@@ -17,7 +17,7 @@ use relapse_core::{
 };
 use relapse_simulate::recorder::Recorder;
 
-/// How many turns everybody gets before any time passes.
+/// How many turns every task gets before any time passes.
 const SETTLING_TURNS: usize = 4;
 
 /// How long the application is first given to notice that its client is gone; twice as long each further time.
@@ -74,7 +74,7 @@ pub async fn finish(recorder: &Recorder, target: &dyn Target) -> Transcript {
     let mut pause = SETTLING_TIME;
     let is_busy =
         || recorder.is_application_running() || target.residue().is_some_and(|left| left != Leftovers::default());
-    // Almost always everybody is done as soon as everybody has had a turn.
+    // Almost always all tasks are done as soon as each has had a turn.
     for _ in 0..SETTLING_TURNS {
         if is_busy() {
             yield_now().await;

@@ -66,7 +66,7 @@ struct AppProcess {
 /// The lifespan of an application.
 #[derive(Debug)]
 struct AppLifespan {
-    /// Tells it to stop; whoever drops it tells nothing.
+    /// Tells it to stop; dropping it tells nothing.
     stop: oneshot::Sender<()>,
     life: watch::Receiver<Life>,
     recorder: Recorder,

@@ -22,7 +22,7 @@ const MEMORY_BYTES_MAX: usize = 64 * 1024;
 /// How many bytes are read at a time. Small, because every connection has such a buffer at each end.
 const READ_BYTES: usize = 4096;
 
-/// How many bytes are read ahead of whoever takes them: a whole message of 16 MiB with its header, and a little.
+/// How many bytes are read ahead: a whole message of 16 MiB with its header, and a little.
 const READ_AHEAD_BYTES_MAX: usize = (16 << 20) + 64 * 1024;
 
 /// A byte stream that encrypts what it carries over a socket, such as TLS.
@@ -191,7 +191,7 @@ impl Listener {
         }
     }
 
-    /// The listener itself, for whoever serves HTTP on it.
+    /// The listener itself, for an HTTP server on it.
     pub fn into_inner(self) -> TcpListener {
         self.0
     }

@@ -39,7 +39,7 @@ impl Breaker {
         left
     }
 
-    /// How long nobody is let through; `None` when somebody may be. Asking changes nothing.
+    /// How long the breaker lets no call through; `None` if it is closed. Asking changes nothing.
     pub(super) fn is_open_for(&self) -> Option<Duration> {
         self.recovery.checked_sub(self.opened?.elapsed()).filter(|left| !left.is_zero())
     }
@@ -81,7 +81,7 @@ mod tests {
             assert_eq!(breaker.wait(), Some(Duration::from_secs(15)));
             sleep(Duration::from_secs(15)).await;
             assert_eq!(breaker.wait(), None, "one may try");
-            assert_eq!(breaker.wait(), Some(Duration::from_secs(15)), "and nobody else");
+            assert_eq!(breaker.wait(), Some(Duration::from_secs(15)), "and no other client");
             breaker.succeeded();
             assert_eq!(breaker.wait(), None);
         });

@@ -289,7 +289,7 @@ impl Backend {
                 return Err(refusal.into());
             }
         };
-        // Only now the breaker: whoever is refused anyway neither waits for it nor is let through to try.
+        // The breaker comes last: a client that is refused anyway neither waits for it nor counts as its trial.
         let left = lock(&self.breaker).wait();
         if let Some(left) = left {
             tracing::warn!("auth breaker is open for {} s: auth_service is not asked", left.as_secs());
@@ -488,7 +488,7 @@ impl Backend {
             return Err(Exception::new("ImportError", text));
         }
         if let Some(missing) = readiness.failed.first() {
-            // Only a guard that lets everybody through leaves this to the factory.
+            // Only a guard that lets every client through leaves this to the factory.
             return Err(Exception::new("FactoryInitializationError", format!("{missing} is None")));
         }
         self.create_manager(user)

@@ -252,7 +252,7 @@ impl Backend {
         if self.revision.has(Defect::ListensElsewhere) { 8002 } else { PORT }
     }
 
-    /// Calls a dependency. It may take for ever: whoever calls has a limit.
+    /// Calls a dependency. It may take for ever: the caller has a limit.
     async fn ask(&self, dependency: Dependency, operation: &'static str) -> Result<(), DependencyError> {
         if self.dependencies.answers_at_once(dependency, operation) {
             return Ok(());

@@ -292,7 +292,7 @@ struct TestUser {
     email: String,
 }
 
-/// The way in for end-to-end tests: a real token, for whoever has the key, outside production.
+/// The way in for end-to-end tests: a real token for a client with the key, outside production.
 async fn e2e_token(Extension(service): RoutedService, headers: HeaderMap, body: axum::body::Bytes) -> Response {
     let refuse = |status, text| service.answer_exception(&HttpException::new(status, text));
     if service.environment() == Environment::Production {

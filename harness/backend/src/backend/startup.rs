@@ -116,7 +116,7 @@ impl Backend {
         Ok(())
     }
 
-    /// The process's life: says at once that it can be called, and tells whoever calls how far it is.
+    /// The process's life: says at once that it can be called, and tells its callers how far it is.
     pub(super) async fn serve_lifespan(
         &self,
         mut receive: Box<dyn Receive>,

@@ -186,7 +186,7 @@ fn is_of_type(event: &BTreeMap<Cow<'static, str>, Value>, name: &str) -> bool {
     event.get("type").is_some_and(|found| *found == Value::from(name.to_owned()))
 }
 
-/// Whether an exception says that the client is gone, which is nobody's mistake.
+/// Whether an exception says that the client is gone, which is no mistake.
 pub(super) fn is_disconnect(exception: &Exception) -> bool {
     exception.type_name == DISCONNECT
 }

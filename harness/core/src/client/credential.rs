@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::head::RequestHead;
 
-/// A kind of credential. Whoever knows the target's secret turns it into text; only [`Credential::Valid`] may open a
+/// A kind of credential. The target, which has the secret, turns it into text; only [`Credential::Valid`] may open a
 /// session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -144,7 +144,7 @@ impl Credential {
         Credential::TwoSegments,
     ];
 
-    /// The kinds that can be made of a valid JSON Web Token by whoever does not know the secret.
+    /// The kinds that can be made of a valid JSON Web Token without the secret.
     pub const FORGED: [Credential; 4] =
         [Credential::WrongSignature, Credential::Unsigned, Credential::TwoSegments, Credential::OverLong];
 

@@ -16,7 +16,7 @@ faults! {
         /// The page.
         body: String as "body",
     } "answer {status} in the server's place";
-    /// replaces a header of the answer, or adds it: a wrong accept key, a subprotocol that nobody offered
+    /// replaces a header of the answer, or adds it: a wrong accept key, a subprotocol that the client did not offer
     Set "set_answer_header" {
         /// The header's name.
         header: Token as "header",

@@ -54,7 +54,7 @@ faults! {
         /// The delay.
         delay: Time as "delay_ms",
     } "takes {delay}";
-    /// never answers; whoever waits has to give up
+    /// never answers; the caller has to give up
     Hang "hang" {} "never answers";
     /// answers something that is no answer
     Garbage "garbage" {
@@ -66,12 +66,12 @@ faults! {
 }
 
 impl CallFault {
-    /// Whether whoever calls gets any answer, a useless one too, without waiting for long.
+    /// Whether the caller gets any answer, a useless one too, without waiting for long.
     pub fn answers(&self) -> bool {
         !matches!(self, CallFault::Delay { .. } | CallFault::Hang {})
     }
 
-    /// Whether whoever calls gets no answer that can be used.
+    /// Whether the caller gets no usable answer.
     pub fn is_failure(&self) -> bool {
         !matches!(self, CallFault::Delay { .. })
     }

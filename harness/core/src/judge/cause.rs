@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
-    /// Everybody did their part.
+    /// Client, server and app did their parts.
     Clean,
     /// The application decided so: it answered or closed on its own account.
     AppDecision,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A close code as it stands in a frame. Values nobody has named survive.
+/// A close code as it stands in a frame. Values without a name survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CloseCode(pub u16);
 

@@ -103,7 +103,7 @@ impl Frame {
         Frame { mask: Some(mask), ..self }
     }
 
-    /// Checks the frame itself, whoever sent it.
+    /// Checks the frame itself, independent of its sender.
     ///
     /// # Errors
     /// Says which rule it breaks.

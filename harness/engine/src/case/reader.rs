@@ -203,8 +203,11 @@ impl CaseReader<'_> {
             Some(1..=Concurrency::MAX) => Ok(crowd),
             _ => {
                 let help = Some("users times connections times rounds is between 1 and 1000".to_owned());
-                let what =
-                    if all == Some(0) { "nobody would perform the steps" } else { "so many clients cannot be played" };
+                let what = if all == Some(0) {
+                    "no client would perform the steps"
+                } else {
+                    "so many clients cannot be played"
+                };
                 Err(self.error(span, what, help))
             }
         }
@@ -1090,7 +1093,7 @@ impl Order {
                     (_, None, AnswerReading::Later) => Holds::Asked(span.clone()),
                 }
             }
-            // Time passes for everybody.
+            // Time passes for all clients.
             (Action::Pause | Action::Freeze, before) => match before {
                 Some(before) => before,
                 None => return Ok(()),

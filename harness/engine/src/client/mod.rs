@@ -82,8 +82,8 @@ pub async fn perform(script: Script<'_>, recorder: &Recorder, target: &dyn Targe
     try_join_all(clients).await.map(drop)
 }
 
-/// Opens a WebSocket, and hands its wire over to whoever goes on alone; nothing where it does not come about, and the
-/// recorder knows why.
+/// Opens a WebSocket, and hands its wire over to the caller; `None` if it is not opened, and the recorder
+/// knows why.
 ///
 /// # Errors
 /// When no link to the target can be had.

@@ -147,7 +147,7 @@ impl ClientSession {
             }
             Action::Leave | Action::Reset => self.closing = Closing::Gone,
             Action::Pause => {
-                // Nothing is awaited, so that nothing can come too late; the time passes whoever closes.
+                // The client waits for nothing here, so nothing can come too late. The time passes even if the server closes.
                 let start = Instant::now();
                 let _ = bounded(limit, self.read_until(|_| false)).await;
                 sleep(limit.saturating_sub(start.elapsed())).await;

@@ -272,7 +272,7 @@ fn bound(mut request: Request, binding: &ServiceFile, authority: &str) -> Result
         other => {
             let kind = serde_json::to_value(other).ok();
             let kind = kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
-            return Err(format!("it needs a credential that is {kind}, and nobody here can make one"));
+            return Err(format!("it needs a credential that is {kind}, which the harness cannot make for this target"));
         }
     }
     Ok(addressed(request, authority))

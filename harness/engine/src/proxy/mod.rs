@@ -32,7 +32,7 @@ use relapse_simulate::{
     recorder::{EventSink, FaultCounters, Recorder},
 };
 
-/// How many log entries wait for whoever reads them slowly.
+/// How many log entries wait for a slow reader.
 const ENTRIES_WAITING: usize = 4096;
 
 /// The settings of a proxy.

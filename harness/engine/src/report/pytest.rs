@@ -198,7 +198,7 @@ const ERRORS_BEFORE: &str = "    errors = []
     logging.getLogger().addHandler(handler)
 ";
 
-const ERRORS_AFTER: &str = "    gc.collect()  # Then asyncio logs what a task raised and nobody awaited.
+const ERRORS_AFTER: &str = "    gc.collect()  # Then asyncio logs exceptions of tasks that were not awaited.
     logging.getLogger().removeHandler(handler)
     assert not errors, f\"logged as an error: {errors[0]}\"
 ";

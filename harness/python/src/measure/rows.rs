@@ -224,7 +224,7 @@ async fn after_accept(stage: &RunningServer) -> Result<Rows, Error> {
     };
     let alone = ["/raise", "", "/close-4000-5"].map(|acts| Scene::socket(&format!("/receive/accept{acts}")));
     let late = [Scene::socket("/receive/accept/close-1000/try-send")];
-    // Everybody who lets not every code through stops this one.
+    // A server that restricts close codes stops this one.
     let reserved = [Scene::socket("/receive/accept/close-1005/stay")];
     let codes = CODES.map(|code| Scene::socket(&format!("/receive/accept/try-close-{code}/stay")));
     let (alone, late, reserved, again, empty, bogus, long, codes) = tokio::join!(
@@ -466,7 +466,7 @@ const LONG_WATCH: Duration = Duration::from_secs(75);
 const GRACE_WATCHED: Duration = Duration::from_millis(4500);
 /// An event that takes longer than this does not come at once.
 const AT_ONCE: Duration = Duration::from_millis(900);
-/// How long it takes at most until everybody knows what just happened.
+/// How long it takes at most until client and server know what just happened.
 const SETTLING: Duration = Duration::from_millis(100);
 
 /// Measures the end of all clients when the server is told to stop: of sessions, and on another server of unanswered
@@ -515,12 +515,12 @@ async fn stop_with<const N: usize>(
     let stay = request("/ws/receive/accept/stay");
     let hold = async { if is_watched { client::open(&stay, PATIENCE, &stuck, &stage.served).await } else { Ok(None) } };
     let stopped = async {
-        let everybody = async {
+        let all = async {
             while stage.server().running() < N + usize::from(is_watched) {
                 sleep(LOOK_AGAIN).await;
             }
         };
-        let _ = timeout(PATIENCE, everybody).await;
+        let _ = timeout(PATIENCE, all).await;
         // Clients that have just been accepted hear of it first.
         sleep(SETTLING).await;
         let start = Instant::now();

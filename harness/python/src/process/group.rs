@@ -1,4 +1,4 @@
-//! Processes that we start, each in a group of its own, which ends with whoever holds it.
+//! Processes that the harness starts, each in a group of its own, which ends with its owner.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::Read;

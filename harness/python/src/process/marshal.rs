@@ -90,7 +90,7 @@ fn read_value(input: &mut &[u8], depth: usize) -> Result<Value, String> {
         b'i' => Value::Int(i32::from_le_bytes(take(input)?).into()),
         b'l' => Value::Int(read_long(input)?),
         b'g' => Value::Float(f64::from_le_bytes(take(input)?)),
-        // Python lets half of a surrogate pair stand alone; nobody else does.
+        // Python allows half of a surrogate pair; UTF-8 does not.
         b'u' => Value::Str(String::from_utf8_lossy(read_sized(input)?).into_owned()),
         b's' => Value::Bytes(Bytes::copy_from_slice(read_sized(input)?)),
         b'[' | b'(' => {

@@ -204,7 +204,7 @@ exception_at_hand = getattr(sys, "exception", lambda: sys.exc_info()[1])
 RAISES = 16  # that one call has raised and not yet handled
 HANDLED = 32  # different ones that are told of one call
 CHAIN = 32  # exceptions that are looked at, from one to its context
-TOOLS = (3, 4)  # numbers of sys.monitoring that are nobody's by its documentation
+TOOLS = (3, 4)  # numbers of sys.monitoring that its documentation leaves free
 # How frameworks and servers say that the client is gone, and how an app asks for an answer.
 FLOW = frozenset((
     "StopIteration", "StopAsyncIteration", "ClientDisconnected", "ClientDisconnect",
@@ -1189,10 +1189,10 @@ class Blocked:
 
 
 def settle(future, item):
-    """Ends the wait with `item`; an exception is raised there, even if nobody waits any more."""
+    """Ends the wait with `item`; an exception is raised there, even if nothing waits any more."""
     if isinstance(item, BaseException):
         future.set_exception(item)
-        future.exception()  # asyncio would otherwise complain that nobody looked at it
+        future.exception()  # asyncio would otherwise complain that it was never retrieved
     else:
         future.set_result(item)
 
@@ -1487,7 +1487,7 @@ class Session:
             ready = self.wait_for_threads()
             next_timer = self.next_time()
         else:
-            # Without threads nobody but the app's own files can wake the loop; one that has just
+            # Without threads only the app's own files can wake the loop; one that has just
             # ended may have left something to do.
             ready = self.selector.poll(0) if has_files else []
         if not ready and not loop._ready:
@@ -1725,7 +1725,7 @@ class Session:
             self.events.append(("note", kind, example))
 
     def unhandled(self, context):
-        """An exception that nobody awaited, as asyncio reports it."""
+        """An exception that was never retrieved, as asyncio reports it."""
         exc = context.get("exception")
         if isinstance(exc, (KeyboardInterrupt, SystemExit)):
             return  # `run` has reported it
@@ -2327,7 +2327,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 
 def guess_routes(app):
-    """The paths that the code around a bare app names; nobody knows what is there."""
+    """The paths that the code around a bare app names; what is there is not known."""
     try:
         function = inspect.unwrap(app) if inspect.isroutine(app) else type(app).__call__
         module = sys.modules[function.__module__]

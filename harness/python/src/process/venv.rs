@@ -162,7 +162,7 @@ impl Requirements {
                     }
                     #[expect(
                         clippy::disallowed_methods,
-                        reason = "a lock of another process tells nobody that it is free"
+                        reason = "a lock of another process sends no event when it is free"
                     )]
                     std::thread::sleep(LOOK_AGAIN);
                     waited += LOOK_AGAIN;

@@ -31,7 +31,7 @@ current_call = contextvars.ContextVar("relapse_call", default=None)
 
 
 class Line:
-    """The connection to the harness.  Whoever loses it goes on without."""
+    """The connection to the harness.  A process that loses it goes on without."""
 
     def __init__(self, path):
         self.path = path
@@ -237,7 +237,7 @@ def tap_prints():
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if type(stream) is io.TextIOWrapper:
-            # Detached, the stream would be closed for whoever has it.
+            # Detached, the stream would be closed for its holder.
             raw = open(stream.fileno(), "wb", buffering=0, closefd=False)
             tapped = Printed(raw, encoding=stream.encoding, errors=stream.errors, write_through=True)
             setattr(sys, name, tapped)

@@ -86,7 +86,7 @@ pub struct ConnectionSummary {
     pub ended: Ended,
     /// Whether it carried a WebSocket.
     pub upgraded: bool,
-    /// Whether whoever ended it broke it (RST).
+    /// Whether it ended with a reset (RST).
     pub is_reset: bool,
     /// How long it lasted.
     pub lasted: Duration,
@@ -283,7 +283,7 @@ impl Relay {
             }
             let lanes = [&self.to_server, &self.to_client].into_iter().filter_map(|lane| lane.stream.due()).min();
             if lanes.is_some_and(|due| due <= now) && self.can_hand_over() {
-                // Another piece is to go; whoever reads has its turn first.
+                // Another piece is to go; the reader has its turn first.
                 yield_now().await;
                 continue;
             }

@@ -10,7 +10,7 @@ use crate::server::Life;
 
 /// Tells a connection that its server's process stops: once when the process is told to, and once when it is gone.
 pub(super) struct StopNotice {
-    /// Gives the news, and what to wait for next. `None` where nobody watches the process, or it is gone.
+    /// Gives the next change of the process, and the wait for the one after it. `None` if the process is not watched, or is gone.
     news: Option<BoxFuture<'static, (Life, watch::Receiver<Life>)>>,
 }
 
@@ -34,7 +34,7 @@ impl StopNotice {
 fn news(mut life: watch::Receiver<Life>, is_told: bool) -> BoxFuture<'static, (Life, watch::Receiver<Life>)> {
     Box::pin(async move {
         let is_news = |life: &Life| *life == Life::Exited || (*life == Life::Stopping && !is_told);
-        // A process that nobody holds is gone.
+        // A process without an owner is gone.
         let stands = life.wait_for(is_news).await.map_or(Life::Exited, |stands| *stands);
         (stands, life)
     })

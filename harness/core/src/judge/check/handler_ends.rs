@@ -22,7 +22,7 @@ fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
     let count = |wanted: fn(&EventKind) -> bool| reading.events.iter().filter(|event| wanted(&event.what)).count();
     let has_ended = |what: &EventKind| matches!(what, EventKind::Returned | EventKind::Raised(_));
     if count(|what| matches!(what, EventKind::Called { .. })) > count(has_ended) {
-        // In real time nobody waited for it as long as it may take.
+        // In real time the harness does not wait as long as the call may take.
         if reading.service.is_served() {
             return None;
         }

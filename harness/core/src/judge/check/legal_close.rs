@@ -33,8 +33,8 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
     own.chain(seen).collect()
 }
 
-/// Whether a close of the application becomes a close frame. One that refuses becomes a 403, and of an application that is
-/// not ours nobody needs its code.
+/// Whether a close of the application becomes a close frame. One that refuses becomes a 403, and the code
+/// that an external app gives for that does not matter.
 fn may_close(reading: &Exchange<'_>) -> bool {
     let accepts = |event: &Event| matches!(event.what, EventKind::Sent(Outbound::WebsocketAccept { .. }));
     !reading.service.is_foreign() || reading.events.iter().any(|event| accepts(event))

@@ -1,5 +1,5 @@
 //! A session opens only when a valid credential reached the server, and only for the user it names; what only a user may
-//! see is shown to nobody else.
+//! see is shown to no other client.
 
 use super::{CheckFindings, Property, RunView};
 use crate::judge::{
@@ -21,13 +21,13 @@ fn complain(reading: &Exchange<'_>, outcome: &Outcome) -> Option<(String, String
     let Some(welcome) = reading.welcome.as_ref() else {
         let is_shown = outcome.class == Class::WronglyAdmitted && reading.user.is_none();
         let text = format!("{} without a valid credential", outcome.ending);
-        return is_shown.then(|| ("nobody".to_owned(), text));
+        return is_shown.then(|| ("no user".to_owned(), text));
     };
     if reading.is_welcomed_as_itself() {
         return None;
     }
     Some(match reading.user {
-        None => ("nobody".to_owned(), format!("a session was opened as {welcome:?} without a valid credential")),
+        None => ("no user".to_owned(), format!("a session was opened as {welcome:?} without a valid credential")),
         Some(user) => ("foreign".to_owned(), format!("a session was opened as {welcome:?} for {user:?}")),
     })
 }

@@ -57,7 +57,7 @@ impl<'a> Exchange<'a> {
         // Where requests have no type, whatever the client says is one, as long as anything is known to answer it.
         let is_typeless = self.service.is_opaque() && requests.is_empty() && !self.service.words.events.is_empty();
         let is_one = || message_type(&frame.payload).is_some_and(|name| requests.contains(&name.as_ref()));
-        // How long a request may be is a rule of whoever is asked.
+        // How long a request may be is a rule of the service.
         let is_usual = !self.service.is_foreign() || frame.payload.len() <= LARGE_BYTES;
         frame.opcode == Opcode::Text && is_usual && (is_typeless || is_one())
     }
