@@ -4,7 +4,7 @@ use std::env;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The name of each list, the directory below `fixtures/`, and the ending of its files.
 const LISTS: [(&str, &str, &str); 4] = [
@@ -16,14 +16,15 @@ const LISTS: [(&str, &str, &str); 4] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    let fixtures = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../../fixtures").canonicalize()?;
+    let fixtures = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../../fixtures");
     let mut code = String::new();
     for (list, directory, ending) in LISTS {
-        let directory = fixtures.join(directory);
-        println!("cargo::rerun-if-changed={}", directory.display());
+        println!("cargo::rerun-if-changed=../../fixtures/{directory}");
         writeln!(code, "pub(super) const {list}: &[(&str, &str)] = &[")?;
-        for (name, path) in files(&directory, ending)? {
-            writeln!(code, "    ({name:?}, include_str!({:?})),", path.display().to_string())?;
+        for name in files(&fixtures.join(directory), ending)? {
+            // No path of this machine, so that a checkout can be moved with what was built in it.
+            let path = format!("/../../fixtures/{directory}/{name}");
+            writeln!(code, "    ({name:?}, include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {path:?}))),")?;
         }
         writeln!(code, "];")?;
     }
@@ -32,16 +33,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The files of a directory with this ending, by name; numbers in names count by their value, so that 10.4 follows 7.1.
-fn files(directory: &Path, ending: &str) -> Result<Vec<(String, PathBuf)>, Box<dyn Error>> {
+fn files(directory: &Path, ending: &str) -> Result<Vec<String>, Box<dyn Error>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == ending) {
             let name = path.file_name().ok_or("a file without a name")?.to_str().ok_or("a name that is not UTF-8")?;
-            found.push((name.to_owned(), path));
+            found.push(name.to_owned());
         }
     }
-    found.sort_by_cached_key(|(name, path)| (parts(path.file_stem().unwrap_or_default().to_str()), name.clone()));
+    found.sort_by_cached_key(|name| (parts(Path::new(name).file_stem().unwrap_or_default().to_str()), name.clone()));
     Ok(found)
 }
 

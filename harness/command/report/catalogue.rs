@@ -111,7 +111,7 @@ pub fn render_list(issues: &[Issue], cases: &[Arc<Case>], width: usize) -> Strin
         let keys: Vec<String> = std::iter::once(entry.issue.to_owned()).chain(entry.also.iter().cloned()).collect();
         let _ = writeln!(text, "{BOLD}{}{BOLD:#}  {}", labels(&keys).join(" "), entry.title);
         if !entry.behind.is_empty() {
-            let _ = writeln!(text, "{FAINT}really{FAINT:#}  {}", entry.behind);
+            let _ = writeln!(text, "{FAINT}root cause{FAINT:#}  {}", entry.behind);
         }
         for column in table.column_iter_mut().take(2) {
             column.set_constraint(ColumnConstraint::ContentWidth);

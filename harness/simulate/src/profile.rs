@@ -36,6 +36,9 @@ pub struct Profile {
     /// that a new profile takes the end.
     #[serde(default)]
     pub order: Option<u16>,
+    /// The rows that a measurement of the server cannot see, as `section.key`. Their values are kept as they are known.
+    #[serde(default)]
+    pub unseen: Vec<String>,
     /// The facts in its scopes.
     pub scope: ScopeFacts,
     /// How it starts an application.

@@ -97,22 +97,26 @@ impl Measurement {
             (None, None) => (row, false),
         };
         let rows: Vec<_> = like.rows().into_iter().enumerate().map(|(at, found)| row(at, found)).collect();
-        let kept = match (known, self.unmeasured(like).join(", ")) {
-            (_, missing) if missing.is_empty() => String::new(),
-            (Some(known), missing) if known.name == name => format!("; not seen: {missing}"),
-            (Some(known), missing) => format!("; kept from {}: {missing}", known.name),
-            (None, missing) => format!("; not measured: {missing}"),
+        let unseen = self.unmeasured(like);
+        let again = known.filter(|known| known.name == name);
+        let kept = match known {
+            _ if unseen.is_empty() || again.is_some() => String::new(),
+            Some(known) => format!("; kept from {}: {}", known.name, unseen.join(", ")),
+            None => format!("; not measured: {}", unseen.join(", ")),
         };
         let source = format!("measured {date} on loopback, CPython {}{kept}", self.python);
-        let head = [
-            ("name", name),
-            ("choice", self.choice.as_str()),
-            ("server", self.server.as_str()),
-            ("source", &source),
-            ("server_header", &self.server_header),
+        let mut head: Vec<(&str, toml::Value)> = vec![
+            ("name", name.into()),
+            ("choice", self.choice.as_str().into()),
+            ("server", self.server.as_str().into()),
+            ("source", source.into()),
+            ("server_header", self.server_header.as_str().into()),
         ];
-        let order = known.filter(|known| known.name == name).and_then(|known| known.order);
-        Profile::print(head, order, "Written by `relapse profile measure`.", &rows)
+        head.extend(again.and_then(|known| known.order).map(|order| ("order", i64::from(order).into())));
+        if again.is_some() && !unseen.is_empty() {
+            head.push(("unseen", unseen.into()));
+        }
+        Profile::print(&head, "Written by `relapse profile measure`.", &rows)
     }
 }
 

@@ -73,15 +73,12 @@ impl Profile {
         rows
     }
 
-    /// Prints a profile file with these rows, in the file's order. A row without a measurement becomes a comment, to be
-    /// filled in by hand.
-    pub fn print(head: [(&str, &str); 5], order: Option<u16>, remark: &str, rows: &[(ProfileRow, bool)]) -> String {
+    /// Prints a profile file with these keys at its head, and these rows in the file's order. A row without a measurement
+    /// becomes a comment, to be filled in by hand.
+    pub fn print(head: &[(&str, toml::Value)], remark: &str, rows: &[(ProfileRow, bool)]) -> String {
         let mut text = format!("# {remark}\n");
         for (key, value) in head {
-            text.push_str(&format!("{key} = {}\n", quoted(value)));
-        }
-        if let Some(order) = order {
-            text.push_str(&format!("order = {order}\n"));
+            text.push_str(&format!("{key} = {value}\n"));
         }
         let mut section = "";
         for (row, is_known) in rows {
