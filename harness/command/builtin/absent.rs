@@ -4,14 +4,14 @@ use crate::error::CommandResult;
 use clap::Args;
 use relapse_core::error::Error;
 
-/// Anything that is asked of `serve`.
+/// Any arguments of `serve`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ServeArgs {
     #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
     anything: Vec<String>,
 }
 
-/// Nothing can be served.
+/// Refuses: there is nothing to serve.
 pub(crate) fn serve(_: &ServeArgs) -> CommandResult {
     Err(Error::NoBackend.into())
 }
@@ -19,7 +19,7 @@ pub(crate) fn serve(_: &ServeArgs) -> CommandResult {
 pub(crate) mod defect {
     //! No defects.
 
-    /// A defect, of which there is none.
+    /// A defect of an absent backend: there is none.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(crate) enum Defect {}
 
@@ -78,20 +78,20 @@ pub(crate) mod runner {
     /// The names that cases may use besides those of servers and checks.
     pub(crate) const KNOWN: Known<'static> = Known::NOTHING;
 
-    /// Judges no trial.
+    /// Refuses every trial.
     #[derive(Debug, Default)]
     pub(crate) struct BackendRunner {
         _nothing: (),
     }
 
     impl BackendRunner {
-        /// Says why a trial is not judged.
+        /// Gives the reason why a trial is not judged.
         pub(crate) fn judge(&self, _: &Trial, _: u64) -> TrialResult {
             TrialResult::inconclusive(Reason::Harness(format!("could not {}", Error::NoBackend)))
         }
     }
 
-    /// Says of each trial why it is not judged.
+    /// Gives the reason why each trial is not judged.
     pub(crate) fn judge_all(trials: &[Trial], seed: u64, _: usize, done: &(dyn Fn() + Sync)) -> Vec<TrialResult> {
         let judge = |trial| {
             done();
@@ -100,7 +100,7 @@ pub(crate) mod runner {
         trials.iter().map(judge).collect()
     }
 
-    /// Performs no frame case.
+    /// Refuses every frame case.
     pub(crate) fn conform_embedded(
         _: &[Arc<FrameCase>],
         _: &Arc<Profile>,

@@ -108,13 +108,13 @@ pub trait Target: fmt::Debug + Sync {
         IN_MEMORY.to_owned()
     }
 
-    /// Opens a link to it; `None` when nothing listens. The scribe records everything that happens behind the link.
+    /// Opens a link to it; `None` when nothing listens. The recorder records everything that happens behind the link.
     ///
     /// # Errors
     /// When the harness could not do its work.
     fn connect(&self, scribe: ExchangeRecorder) -> BoxFuture<'_, Result<Option<Link>, Error>>;
 
-    /// Starts its process anew, under the process faults of the scribe's plan. Its events belong to no exchange.
+    /// Starts its process anew, under the process faults of the recorder's plan. Its events belong to no exchange.
     ///
     /// # Errors
     /// When the target has no process that the harness may start.

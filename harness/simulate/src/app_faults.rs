@@ -30,7 +30,7 @@ pub struct FaultyApp {
 }
 
 impl FaultyApp {
-    /// Puts the faults of the scribe's plan in front of an application.
+    /// Puts the faults of the recorder's plan in front of an app.
     pub fn new(application: Arc<dyn Application>, scribe: ExchangeRecorder) -> Arc<FaultyApp> {
         Arc::new(FaultyApp { application, scribe })
     }

@@ -42,7 +42,7 @@ struct EventLog {
     following: BTreeMap<usize, Vec<usize>>,
 }
 
-/// The exchange that a scribe writes for, on a connection that may carry several.
+/// The exchange that a recorder records, on a connection that may carry several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writes {
     /// This one.

@@ -74,7 +74,7 @@ struct ProxyShared {
 #[derive(Default)]
 struct ProxyState {
     faults: Vec<Fault>,
-    /// Without how often faults acted, which their tally knows.
+    /// The counts without those of faults that acted, which the recorder has.
     counts: Counts,
 }
 

@@ -62,7 +62,7 @@ struct WitnessShared {
 /// The state of the event log.
 struct WitnessState {
     witnesses: Vec<Witness>,
-    /// The scribe of the connection that comes from a port, and how many calls it has brought.
+    /// The recorder of the connection from a port, and how many calls it has had.
     exchanges: BTreeMap<u16, (ExchangeRecorder, usize)>,
     /// The connection that was made last.
     latest: Option<ExchangeRecorder>,
@@ -124,7 +124,7 @@ impl WitnessLog {
         Ok(WitnessLog { shared, path: path.to_owned() })
     }
 
-    /// From now on what comes from this port is this scribe's.
+    /// From now on this recorder records the connection from this port.
     pub(super) fn expect(&self, port: u16, scribe: &ExchangeRecorder) {
         let mut book = self.shared.book();
         book.exchanges.insert(port, (scribe.clone(), 0));

@@ -306,8 +306,8 @@ impl Server {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
-    /// Opens a link to it, for what this scribe writes down; nothing when it does not listen. A server that ended by itself
-    /// is followed by another, and its end is written down.
+    /// Opens a link to it, whose events this recorder records; `None` if it does not listen. A server that ended by itself
+    /// is followed by another, and its end is recorded.
     ///
     /// # Errors
     /// When the next one does not start.
