@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use relapse::{
-    check::{Closure, Complaint, RunView},
+    check::{Closure, RunView, Violation},
     discover::{Catalogue, servers},
     environment::Environment,
     trial::Trial,
@@ -94,7 +94,7 @@ fn a_closure_is_a_check() {
         property: "nothing is upgraded",
         check: |run: &RunView<'_>| {
             let upgraded = run.plain().filter(|reading| reading.response.is_some_and(|head| head.status == 101));
-            upgraded.map(|_| Complaint { key: "101".to_owned(), message: "an upgrade".to_owned() }).collect()
+            upgraded.map(|_| Violation { key: "101".to_owned(), message: "an upgrade".to_owned() }).collect()
         },
     });
     let judged = verdict::judge(transcript, HealthyClient::Absent);

@@ -4,7 +4,7 @@ use relapse_core::{
     asgi::event::Outbound,
     fault::FaultKind,
     judge::{
-        check::{Check, Complaint, RunView},
+        check::{Check, RunView, Violation},
         classify::Exchange,
     },
     record::transcript::EventKind,
@@ -32,12 +32,12 @@ impl Check for DeliveryRetried {
         "an event whose delivery fails is tried again as often as it is to be"
     }
 
-    fn check(&self, run: &RunView<'_>) -> Vec<Complaint> {
+    fn check(&self, run: &RunView<'_>) -> Vec<Violation> {
         run.plain().filter_map(|reading| complain(reading, self.attempts)).collect()
     }
 }
 
-fn complain(reading: &Exchange<'_>, due: usize) -> Option<Complaint> {
+fn complain(reading: &Exchange<'_>, due: usize) -> Option<Violation> {
     // Of a call that gets no answer there is no record.
     let is_silent = |kind: &FaultKind| match kind {
         FaultKind::Call { calls, fault } => calls.include(DELIVERY.0, DELIVERY.1) && !fault.answers(),
@@ -71,5 +71,5 @@ fn complain(reading: &Exchange<'_>, due: usize) -> Option<Complaint> {
         return None;
     }
     let message = format!("the client was told after {failed} attempt(s) to deliver an event; {due} are due");
-    Some(Complaint { key: failed.to_string(), message })
+    Some(Violation { key: failed.to_string(), message })
 }

@@ -103,10 +103,10 @@ impl<'a> RunView<'a> {
 
 /// A place where a run breaks a property.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Complaint {
-    /// The key that tells this complaint from others of the same check, stable from run to run.
+pub struct Violation {
+    /// The key that tells this violation from others of the same check, stable from run to run.
     pub key: String,
-    /// The complaint, with its evidence.
+    /// The violation, with its evidence.
     pub message: String,
 }
 
@@ -119,7 +119,7 @@ pub trait Check: fmt::Debug + Send + Sync {
     fn property(&self) -> &'static str;
 
     /// The places where a run breaks it; none where it holds.
-    fn check(&self, run: &RunView<'_>) -> Vec<Complaint>;
+    fn check(&self, run: &RunView<'_>) -> Vec<Violation>;
 }
 
 /// A check that is a closure.
@@ -138,7 +138,7 @@ impl<F> fmt::Debug for Closure<F> {
     }
 }
 
-impl<F: Fn(&RunView<'_>) -> Vec<Complaint> + Send + Sync> Check for Closure<F> {
+impl<F: Fn(&RunView<'_>) -> Vec<Violation> + Send + Sync> Check for Closure<F> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -147,7 +147,7 @@ impl<F: Fn(&RunView<'_>) -> Vec<Complaint> + Send + Sync> Check for Closure<F> {
         self.property
     }
 
-    fn check(&self, run: &RunView<'_>) -> Vec<Complaint> {
+    fn check(&self, run: &RunView<'_>) -> Vec<Violation> {
         (self.check)(run)
     }
 }
@@ -186,7 +186,7 @@ impl PartialEq for Checks {
 
 impl Eq for Checks {}
 
-/// Complaints in the making: a key and a message each.
+/// Violations in the making: a key and a message each.
 type CheckFindings = Vec<(String, String)>;
 
 /// A check of this module.
@@ -206,8 +206,8 @@ impl Check for Property {
         self.property
     }
 
-    fn check(&self, run: &RunView<'_>) -> Vec<Complaint> {
-        (self.run)(run).into_iter().map(|(key, message)| Complaint { key, message }).collect()
+    fn check(&self, run: &RunView<'_>) -> Vec<Violation> {
+        (self.run)(run).into_iter().map(|(key, message)| Violation { key, message }).collect()
     }
 }
 
@@ -246,6 +246,6 @@ pub const ALL: &[&dyn Check] = &[
 /// The findings of every check, those of the service's own last.
 pub fn findings(evidence: &RunView<'_>) -> Vec<Finding> {
     let checks = ALL.iter().copied().chain(evidence.transcript.service.checks.iter());
-    let finding = |check: &dyn Check, Complaint { key, message }| Finding { check: check.name(), key, message };
+    let finding = |check: &dyn Check, Violation { key, message }| Finding { check: check.name(), key, message };
     checks.flat_map(|check| check.check(evidence).into_iter().map(move |complaint| finding(check, complaint))).collect()
 }
