@@ -286,7 +286,7 @@ fn a_greeting_is_no_answer() {
     });
     let mut transcript = converse(app, &profile("uvicorn-0.54"), &case.steps);
     transcript.service =
-        relapse_core::record::transcript::Service::unknown(relapse_core::record::transcript::TargetKind::Python);
+        relapse_core::record::service::Service::unknown(relapse_core::record::service::TargetKind::Python);
     let result = verdict::alone(&case, &verdict::judge(transcript, HealthyClient::Absent));
     assert!(matches!(result, Err((Verdict::Failed, Reason::Unanswered { .. }))), "{result:?}");
 }

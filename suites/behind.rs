@@ -36,7 +36,10 @@ use relapse_core::{
         outcome::Outcome,
     },
     plan::Plan,
-    record::transcript::{EventKind, Leftovers, Service, TargetKind, Transcript},
+    record::{
+        service::{Service, TargetKind},
+        transcript::{EventKind, Leftovers, Transcript},
+    },
     wire::head::field,
 };
 use relapse_python::{

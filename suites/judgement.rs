@@ -26,7 +26,10 @@ use relapse_core::{
         outcome::Class,
     },
     plan::Plan,
-    record::transcript::{BodyEnd, EventKind, Transcript},
+    record::{
+        service::Names,
+        transcript::{BodyEnd, EventKind, Transcript},
+    },
     wire::{
         close_code::CloseCode,
         frame::{Frame, FrameError, Opcode},
@@ -131,7 +134,7 @@ fn events_nobody_asked_for_are_found() {
 #[case(503, Class::ServerError)]
 fn a_faultless_request_is_refused_by_nobody(#[case] status: u16, #[case] expected: Class) {
     let mut transcript = answered_transcript(status);
-    transcript.service.websocket_paths = &["/ws"];
+    transcript.service.websocket_paths = Names::Compiled(&["/ws"]);
     assert_eq!(reading(&transcript).outcome().class, expected);
 }
 

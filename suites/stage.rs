@@ -26,7 +26,7 @@ use relapse_core::{
     },
     client::credential::{Credential, Form, Presented},
     fault::{FaultKind, Place, ProcessFault},
-    record::transcript::{Actor, Service},
+    record::{service::Service, transcript::Actor},
 };
 use relapse_python::process::{Interpreter, PythonApplication, Requirements, Site as PythonSite, keep_time};
 use relapse_simulate::{

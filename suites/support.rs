@@ -32,7 +32,10 @@ use relapse_core::{
     fault::Fault,
     judge::check::{self, Check},
     plan::Plan,
-    record::transcript::{EventKind, Leftovers, Service, TargetKind, Transcript},
+    record::{
+        service::{Service, TargetKind},
+        transcript::{EventKind, Leftovers, Transcript},
+    },
     wire::head::ResponseHead,
 };
 use relapse_simulate::{
@@ -175,7 +178,7 @@ impl Target for Reached {
     }
 
     fn service(&self) -> Service {
-        Service { words: WORDS, ..Service::default() }
+        Service { words: WORDS.clone(), ..Service::default() }
     }
 
     fn residue(&self) -> Option<Leftovers> {

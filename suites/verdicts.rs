@@ -18,7 +18,7 @@ use relapse_core::{
         outcome::Class,
         verdict::{Reason, Side, SymptomKey, TrialResult, Verdict},
     },
-    record::transcript::TargetKind,
+    record::service::TargetKind,
 };
 use relapse_python::{
     app::Python as PythonTarget,

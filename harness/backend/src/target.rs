@@ -23,7 +23,10 @@ use relapse_core::{
     client::credential::{Credential, Form, Presented},
     error::Error,
     fault::{ConnectionFault, Fault, FaultKind, Place, ProcessFault},
-    record::transcript::{Actor, EventKind, Leftovers, Service, TargetKind},
+    record::{
+        service::{Service, TargetKind},
+        transcript::{Actor, EventKind, Leftovers},
+    },
 };
 use relapse_simulate::{
     app_faults::FaultyApp,

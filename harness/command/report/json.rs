@@ -15,7 +15,7 @@ use relapse_core::{
         outcome::{Class, Outcome},
         verdict::{Difference, Finding, Frequency, Reason, RunResult, TrialResult, Verdict},
     },
-    record::transcript::{Actor, TargetKind},
+    record::{service::TargetKind, transcript::Actor},
 };
 
 /// The version of the document's shape. It grows when a key changes its meaning or goes.

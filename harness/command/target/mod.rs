@@ -20,7 +20,7 @@ use relapse::{
 };
 use relapse_core::{
     error::{Blame, Error},
-    record::transcript::TargetKind,
+    record::service::TargetKind,
 };
 use relapse_python::process::Site as PythonSite;
 use relapse_simulate::clock::{Clock, Runtime};

@@ -28,7 +28,10 @@ use relapse_core::{
         outcome::{Class, Outcome, OutcomePattern},
     },
     plan::Plan,
-    record::transcript::{MessageNames, Transcript},
+    record::{
+        service::{MessageNames, Names},
+        transcript::Transcript,
+    },
 };
 use relapse_simulate::profile::version_of;
 
@@ -221,9 +224,9 @@ pub fn read_fault(line: &str, known: &Known<'_>) -> Result<Fault, Error> {
 }
 
 /// The names of the messages in the catalogue's cases, which are those of the built-in backend.
-pub const WORDS: MessageNames = MessageNames {
-    welcomes: &["connection_established", "connect"],
-    requests: &[
+pub static WORDS: MessageNames = MessageNames {
+    welcomes: Names::Compiled(&["connection_established", "connect"]),
+    requests: Names::Compiled(&[
         "user_message",
         "user",
         "user_input",
@@ -235,8 +238,14 @@ pub const WORDS: MessageNames = MessageNames {
         "start_agent",
         "execute_agent",
         "EXECUTE_AGENT",
-    ],
-    events: &["agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed"],
+    ]),
+    events: Names::Compiled(&[
+        "agent_started",
+        "agent_thinking",
+        "tool_executing",
+        "tool_completed",
+        "agent_completed",
+    ]),
     name_user: true,
 };
 

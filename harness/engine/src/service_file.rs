@@ -12,8 +12,8 @@ use relapse_core::{
         step::{Action, Awaited, ClientStrictness, DEFAULT_USER, Request, Step},
     },
     error::Error,
-    record::transcript::{Knowledge, MessageNames, Service, TargetKind},
-    wire::close_code::CloseCode,
+    record::service::{Knowledge, MessageNames, Names, ProtectedRequest, Service, TargetKind},
+    wire::{close_code::CloseCode, message},
 };
 
 /// A server's own paths, credentials and messages.
@@ -324,9 +324,9 @@ pub struct Messages {
 impl Default for Messages {
     fn default() -> Messages {
         Messages {
-            welcome: WORDS.welcomes.first().map(|&name| name.to_owned()),
+            welcome: WORDS.welcomes.first().map(str::to_owned),
             request: Some(r#"{"type":"user_message","content":"hello"}"#.to_owned()),
-            events: WORDS.events.iter().map(|&event| event.to_owned()).collect(),
+            events: WORDS.events.iter().map(str::to_owned).collect(),
             subprotocols: Vec::new(),
         }
     }
@@ -422,46 +422,46 @@ impl ServiceFile {
         Some(steps)
     }
 
-    /// The facts about the server by which its answers are judged. A service file is read once and lives as long as the
-    /// process.
+    /// The facts about the server by which its answers are judged.
     pub fn service(&self) -> Service {
-        let forever = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
-        let all = |texts: Vec<&str>| -> &'static [&'static str] {
-            Box::leak(texts.into_iter().map(forever).collect::<Vec<_>>().into_boxed_slice())
-        };
         if self.is_unknown() {
             return Service { is_public: !self.credential.is_needed(), ..Service::unknown(TargetKind::Url) };
         }
-        let health = all(self.paths.health.iter().map(|path| split(path).0).collect());
-        let protected =
-            self.paths.protected.iter().map(|request| (forever(&request.method), forever(split(&request.path).0)));
-        let protected: Vec<(&'static str, &'static str)> = protected.collect();
-        let spoken = self.messages.subprotocols.iter().map(|name| forever(name));
+        let health: Names = self.paths.health.iter().map(|path| split(path).0).collect();
         let carrying = self.credential.places().flat_map(CredentialPlace::subprotocols).copied();
-        let subprotocols: Vec<&'static str> = carrying.chain(spoken).collect();
-        let request_type = self
-            .messages
-            .request
-            .as_ref()
-            .and_then(|request| relapse_core::wire::message::message_type(request.as_bytes()));
-        let words = MessageNames {
-            welcomes: all(self.messages.welcome.iter().map(String::as_str).collect()),
-            requests: all(request_type.iter().map(|name| name.as_ref()).collect()),
-            events: all(self.messages.events.iter().map(String::as_str).collect()),
-            name_user: false,
-        };
+        let spoken = self.messages.subprotocols.iter().map(String::as_str);
         Service {
-            websocket_paths: all(self.paths.websocket.iter().map(|path| split(path).0).collect()),
-            http_paths: health,
+            websocket_paths: self.paths.websocket.iter().map(|path| split(path).0).collect(),
+            http_paths: health.clone(),
             health_paths: health,
-            protected: Box::leak(protected.into_boxed_slice()),
-            subprotocols: Box::leak(subprotocols.into_boxed_slice()),
+            protected: self.paths.protected.iter().map(Protected::without_query).collect(),
+            subprotocols: carrying.map(Box::from).chain(spoken.map(Box::<str>::from)).collect(),
             connections_max: self.limits.connections,
-            words,
+            words: self.messages.names(),
             kind: TargetKind::Url,
             knowledge: self.knowledge,
             is_public: !self.credential.is_needed(),
             ..Service::default()
+        }
+    }
+}
+
+impl Protected {
+    /// The request as it is judged: what the query says makes no difference.
+    fn without_query(&self) -> ProtectedRequest {
+        ProtectedRequest { method: self.method.clone().into(), path: split(&self.path).0.to_owned().into() }
+    }
+}
+
+impl Messages {
+    /// The names of the messages.
+    fn names(&self) -> MessageNames {
+        let request = self.request.as_ref().and_then(|request| message::message_type(request.as_bytes()));
+        MessageNames {
+            welcomes: self.welcome.iter().map(String::as_str).collect(),
+            requests: request.iter().map(|name| name.as_ref()).collect(),
+            events: self.events.iter().map(String::as_str).collect(),
+            name_user: false,
         }
     }
 }
@@ -501,7 +501,7 @@ mod tests {
         assert_eq!((asked.path.as_slice(), asked.query.as_slice()), (&b"/rooms/1"[..], &b"q=a"[..]));
         asked.query = b"size=3".to_vec();
         assert_eq!(binding.at_websocket(asked).query, b"q=a&size=3");
-        assert_eq!(binding.service().websocket_paths, ["/rooms/1"]);
+        assert!(binding.service().websocket_paths.iter().eq(["/rooms/1"]));
     }
 
     #[test]

@@ -15,7 +15,10 @@ use relapse_core::{
     },
     error::Error,
     fault::Place,
-    record::transcript::{Leftovers, Service, TargetKind},
+    record::{
+        service::{Service, TargetKind},
+        transcript::Leftovers,
+    },
 };
 use relapse_simulate::{application::BoxFuture, clock::Clock, link::Link, recorder::ExchangeRecorder};
 

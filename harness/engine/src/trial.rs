@@ -8,7 +8,7 @@ use crate::{case::Case, environment::Environment};
 use relapse_core::{
     error::Error,
     judge::verdict::{Conclusion, Exercised, Reason, TrialResult, Verdict},
-    record::transcript::TargetKind,
+    record::service::TargetKind,
 };
 use relapse_simulate::profile::Profile;
 

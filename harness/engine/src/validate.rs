@@ -299,7 +299,7 @@ fn answered(transcript: &Transcript) -> Option<Duration> {
 
 /// How long the first event took after the request.
 fn first_event(transcript: &Transcript) -> Option<Duration> {
-    let first = *transcript.service.words.events.first()?;
+    let first = transcript.service.words.events.first()?;
     let asked = when(transcript, |what| matches!(what, EventKind::FrameSent(_)))?;
     let is_first = |what: &EventKind| match what {
         EventKind::FrameSeen(frame) => message_type(&frame.payload).is_some_and(|name| name == first),

@@ -19,10 +19,10 @@ use relapse_core::{
         verdict::{Difference, Finding, HealthyClient, Reason, RunResult, Side, SymptomKey, Verdict},
     },
     record::{
+        service::{Service, TargetKind},
         timeline::Timeline,
         transcript::{
-            Actor, Event, EventKind, Level, PROCESS, Service, TargetKind, Transcript, end_event, outer_event,
-            server_event, step_event,
+            Actor, Event, EventKind, Level, PROCESS, Transcript, end_event, outer_event, server_event, step_event,
         },
     },
     wire::frame::{Frame, Opcode},

@@ -21,7 +21,10 @@ use relapse_core::{
     fault::Place,
     judge::shutdown,
     plan::Plan,
-    record::transcript::{EventKind, Leftovers, Level, PROCESS, Service, TargetKind, Transcript},
+    record::{
+        service::{Service, TargetKind},
+        transcript::{EventKind, Leftovers, Level, PROCESS, Transcript},
+    },
 };
 use relapse_simulate::{
     application::BoxFuture,

@@ -17,7 +17,10 @@ use relapse_core::{
     },
     error::Error,
     fault::Place,
-    record::transcript::{Leftovers, Service, TargetKind},
+    record::{
+        service::{Service, TargetKind},
+        transcript::Leftovers,
+    },
 };
 use relapse_simulate::{
     application::BoxFuture,

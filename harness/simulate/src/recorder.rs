@@ -1,12 +1,9 @@
 //! Writes a transcript while a run goes on.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::future::Future;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -339,31 +336,25 @@ impl ExchangeRecorder {
         self.record(Actor::Dependency, EventKind::FaultFired { index, detail, operation: Some(operation) });
     }
 
-    /// The hand for the exchange that is being polled right now, if any.
+    /// The recorder of the exchange that the current task serves, if any.
     pub fn current() -> Option<ExchangeRecorder> {
-        CURRENT.with_borrow(Clone::clone)
+        Self::with_current(Clone::clone)
     }
 
-    /// Does something with that hand, without taking hold of it.
+    /// Does something with that recorder, without a copy of it.
     pub fn with_current<T>(act: impl FnOnce(&ExchangeRecorder) -> T) -> Option<T> {
-        CURRENT.with_borrow(|scribe| scribe.as_ref().map(act))
+        CURRENT.try_with(act).ok()
     }
 
-    /// Runs a future so that whatever it logs goes into this exchange.
-    pub async fn with_log<F: Future>(&self, future: F) -> F::Output {
-        let mut future = pin!(future);
-        std::future::poll_fn(|cx| {
-            let outer = CURRENT.replace(Some(self.clone()));
-            let polled: Poll<F::Output> = future.as_mut().poll(cx);
-            CURRENT.replace(outer);
-            polled
-        })
-        .await
+    /// Runs a future so that everything it logs goes into this exchange.
+    pub fn with_log<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        CURRENT.scope(self.clone(), future)
     }
 }
 
-thread_local! {
-    static CURRENT: RefCell<Option<ExchangeRecorder>> = const { RefCell::new(None) };
+tokio::task_local! {
+    /// The exchange that a task serves. An app logs without saying for which exchange, so the task has to know.
+    static CURRENT: ExchangeRecorder;
 }
 
 /// The log: a tracing layer that writes each record into the exchange that is being polled.
@@ -383,12 +374,10 @@ impl<S: tracing::Subscriber> Layer<S> for LogLedger {
             tracing::Level::INFO => Level::Info,
             tracing::Level::DEBUG | tracing::Level::TRACE => return,
         };
-        CURRENT.with_borrow(|scribe| {
-            if let Some(scribe) = scribe {
-                let mut message = CapturedMessage(String::new());
-                event.record(&mut message);
-                scribe.record(Actor::Application, EventKind::Logged { level, message: message.0 });
-            }
+        ExchangeRecorder::with_current(|recorder| {
+            let mut message = CapturedMessage(String::new());
+            event.record(&mut message);
+            recorder.record(Actor::Application, EventKind::Logged { level, message: message.0 });
         });
     }
 }

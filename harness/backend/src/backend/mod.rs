@@ -32,6 +32,7 @@ mod token;
 mod url;
 mod websocket;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -64,7 +65,7 @@ use relapse::{case::WORDS, environment::Environment};
 use relapse_core::{
     asgi::{exception::Exception, scope::Scope},
     client::credential::{Credential, Form, Presented},
-    record::transcript::{Knowledge, Service, TargetKind},
+    record::service::{Knowledge, Names, ProtectedRequest, Service, TargetKind},
 };
 use relapse_simulate::application::{Application, BoxFuture, Receive, SendEvent};
 
@@ -205,8 +206,15 @@ impl Backend {
     /// The facts about the service by which its answers are judged.
     pub fn service(&self) -> Service {
         Service {
-            websocket_paths: &["/ws", "/api/v1/websocket", "/websocket", "/ws/test", "/ws/factory", "/ws/isolated"],
-            http_paths: &[
+            websocket_paths: Names::Compiled(&[
+                "/ws",
+                "/api/v1/websocket",
+                "/websocket",
+                "/ws/test",
+                "/ws/factory",
+                "/ws/isolated",
+            ]),
+            http_paths: Names::Compiled(&[
                 "/health",
                 "/health/",
                 "/health/live",
@@ -217,26 +225,30 @@ impl Backend {
                 "/ws/beacon",
                 "/ws/stats",
                 "/api/v1/websocket",
-            ],
-            health_paths: &["/health", "/health/", "/health/ready", "/ws/health"],
-            protected: &[
-                ("GET", "/api/threads/"),
-                ("GET", "/api/v1/websocket/protected"),
-                ("POST", "/api/session"),
-                ("POST", "/api/websocket/ticket"),
-            ],
-            subprotocols: &credentials::SUBPROTOCOLS,
+            ]),
+            health_paths: Names::Compiled(&["/health", "/health/", "/health/ready", "/ws/health"]),
+            protected: Cow::Borrowed(
+                const {
+                    &[
+                        ProtectedRequest::compiled("GET", "/api/threads/"),
+                        ProtectedRequest::compiled("GET", "/api/v1/websocket/protected"),
+                        ProtectedRequest::compiled("POST", "/api/session"),
+                        ProtectedRequest::compiled("POST", "/api/websocket/ticket"),
+                    ]
+                },
+            ),
+            subprotocols: Names::Compiled(&credentials::SUBPROTOCOLS),
             message_bytes_max: endpoint::MESSAGE_BYTES_MAX,
             secrets: self.secret.get().map(|secret| secret.text.clone()).into_iter().collect(),
             critical: readiness::critical(self.environment()),
             slow: readiness::slow(self.environment()),
             connection_record: endpoint::CONNECTION_RECORD,
             connections_max: limits::CONNECTIONS_MAX,
-            words: WORDS,
+            words: WORDS.clone(),
             kind: TargetKind::Backend,
             knowledge: Knowledge::Whole,
             is_public: false,
-            needed_to_start: NEEDED_TO_START,
+            needed_to_start: Names::Compiled(NEEDED_TO_START),
             checks: DeliveryRetried { attempts: agent::delivery(self.environment()).0 as usize }.into(),
         }
     }

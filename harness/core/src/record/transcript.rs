@@ -18,45 +18,12 @@ use crate::{
         step::{Awaited, ClientName},
     },
     fault::Fault,
-    judge::check::Checks,
+    record::service::Service,
     wire::{
         frame::{Frame, FrameError},
         head::{RequestHead, ResponseHead},
     },
 };
-
-/// The kinds of targets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TargetKind {
-    /// The built-in backend.
-    #[default]
-    Backend,
-    /// A Python app in an interpreter, behind a server that a profile plays.
-    Python,
-    /// A Python app behind a real server that the harness starts.
-    Served,
-    /// A server behind a URL, which someone else runs.
-    Url,
-}
-
-impl TargetKind {
-    /// Its name, as the JSON document writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            TargetKind::Backend => "backend",
-            TargetKind::Python => "python",
-            TargetKind::Served => "served",
-            TargetKind::Url => "url",
-        }
-    }
-}
-
-impl fmt::Display for TargetKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
 
 /// The actor that caused an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -498,141 +465,6 @@ pub struct Leftovers {
     pub connections: usize,
     /// Sessions in the registry.
     pub sessions: usize,
-}
-
-/// The known facts about a target, by which its answers are judged.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Service {
-    /// Paths that speak WebSocket.
-    pub websocket_paths: &'static [&'static str],
-    /// Paths that answer a plain GET with 2xx.
-    pub http_paths: &'static [&'static str],
-    /// Requests that only a user may make: method and path.
-    pub protected: &'static [(&'static str, &'static str)],
-    /// Subprotocols it knows; one that ends in a dot stands for all that begin with it.
-    pub subprotocols: &'static [&'static str],
-    /// The largest message it takes, in bytes.
-    pub message_bytes_max: usize,
-    /// Texts that only the target may read: its signing secret.
-    pub secrets: Vec<String>,
-    /// Paths whose answer says whether the service can do its work.
-    pub health_paths: &'static [&'static str],
-    /// Dependencies without which it cannot.
-    pub critical: Vec<&'static str>,
-    /// From which delay on it may give a dependency up.
-    pub slow: Duration,
-    /// How a log record begins that is written once for every connection.
-    pub connection_record: &'static str,
-    /// How many connections a user may have at a time; 0 where that is not known.
-    pub connections_max: usize,
-    /// The names of its messages.
-    pub words: MessageNames,
-    /// The kind of target it stands behind, which decides how much of it is seen.
-    pub kind: TargetKind,
-    /// How much is known of its rules.
-    pub knowledge: Knowledge,
-    /// Whether every client may have a session without a credential.
-    pub is_public: bool,
-    /// Dependencies that it needs to start.
-    pub needed_to_start: &'static [&'static str],
-    /// Its own checks.
-    pub checks: Checks,
-}
-
-impl Service {
-    /// A service of which nothing is known but what happens: how it answers a request is its own rule.
-    pub const fn unknown(kind: TargetKind) -> Service {
-        Service {
-            websocket_paths: &[],
-            http_paths: &[],
-            protected: &[],
-            subprotocols: &[],
-            message_bytes_max: 0,
-            secrets: Vec::new(),
-            health_paths: &[],
-            critical: Vec::new(),
-            slow: Duration::ZERO,
-            connection_record: "",
-            connections_max: 0,
-            words: MessageNames { welcomes: &[], requests: &[], events: &[], name_user: false },
-            kind,
-            knowledge: Knowledge::None,
-            is_public: true,
-            needed_to_start: &[],
-            checks: Checks::NONE,
-        }
-    }
-
-    /// Whether only the wire is seen of it.
-    pub fn is_opaque(&self) -> bool {
-        self.kind == TargetKind::Url
-    }
-
-    /// Whether a real server stands in front of it, of whose own decisions only the wire tells.
-    pub fn is_served(&self) -> bool {
-        self.kind == TargetKind::Served
-    }
-
-    /// Whether it has rules that the harness does not know.
-    pub fn is_foreign(&self) -> bool {
-        self.knowledge != Knowledge::Whole
-    }
-
-    /// Whether nothing is known of it.
-    pub fn is_unknown(&self) -> bool {
-        self.knowledge == Knowledge::None
-    }
-
-    /// Whether it knows a subprotocol.
-    pub fn knows_subprotocol(&self, offer: &str) -> bool {
-        self.subprotocols.iter().any(|known| {
-            offer == *known || (known.ends_with('.') && offer.len() > known.len() && offer.starts_with(known))
-        })
-    }
-
-    /// The known part of it at a path: a service file describes its own paths only.
-    pub fn at(&self, path: &[u8]) -> &Service {
-        static BACKEND: Service = Service::unknown(TargetKind::Backend);
-        static PYTHON: Service = Service::unknown(TargetKind::Python);
-        static SERVED: Service = Service::unknown(TargetKind::Served);
-        static URL: Service = Service::unknown(TargetKind::Url);
-        let is_known = |paths: &[&str]| paths.iter().any(|known| path == known.as_bytes());
-        let is_protected = self.protected.iter().any(|(_, known)| path == known.as_bytes());
-        if !self.is_foreign() || is_known(self.websocket_paths) || is_known(self.http_paths) || is_protected {
-            return self;
-        }
-        match self.kind {
-            TargetKind::Backend => &BACKEND,
-            TargetKind::Python => &PYTHON,
-            TargetKind::Served => &SERVED,
-            TargetKind::Url => &URL,
-        }
-    }
-}
-
-/// How much is known of a service's rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Knowledge {
-    /// Everything: it is the built-in backend's service.
-    #[default]
-    Whole,
-    /// As much as its service file says.
-    File,
-    /// Nothing.
-    None,
-}
-
-/// The names of the messages of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct MessageNames {
-    /// The names a welcome goes by.
-    pub welcomes: &'static [&'static str],
-    /// The message types that ask for an agent run, aliases included.
-    pub requests: &'static [&'static str],
-    /// The events of one agent run, in order.
-    pub events: &'static [&'static str],
-    /// Whether welcome and events say for which user they are.
-    pub name_user: bool,
 }
 
 /// All events of one run, in order.

@@ -31,7 +31,7 @@ use relapse_core::{
         verdict::{Exercised, Frequency, HealthyClient, Reason, RunResult, Side, TrialResult, Verdict},
     },
     plan::Plan,
-    record::{redact::Redactor, transcript::TargetKind},
+    record::{redact::Redactor, service::TargetKind},
 };
 use relapse_simulate::{clock::Clock, profile::Profile};
 

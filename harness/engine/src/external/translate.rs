@@ -13,7 +13,7 @@ use relapse_core::{
         step::{Action, Awaited, ClientStrictness, DEFAULT_USER, Request, Step},
     },
     judge::verdict::Reason,
-    record::transcript::TargetKind,
+    record::service::{Names, TargetKind},
     wire::message::message_type,
 };
 
@@ -102,14 +102,16 @@ pub fn in_the_words_of(binding: &ServiceFile, authority: &str, step: Step) -> Op
         Action::SendText(text) if Some(text.trim_end_matches(' ')) == binding.messages.request.as_deref() => {
             Action::SendText(text)
         }
-        Action::SendText(text) if is_of_type(&text, WORDS.requests) || is_of_type(&text, &["ping"]) => {
+        Action::SendText(text)
+            if is_of_type(&text, &WORDS.requests) || is_of_type(&text, &Names::Compiled(&["ping"])) =>
+        {
             Action::SendText(binding.messages.request.clone()?)
         }
         Action::Wait(Awaited::Message(name)) => {
             let is_own = binding.messages.events.contains(&name) || binding.messages.welcome.as_ref() == Some(&name);
             let said = match name.as_str() {
                 _ if is_own => Some(name),
-                name if WORDS.welcomes.contains(&name) => binding.messages.welcome.clone(),
+                name if WORDS.welcomes.has(name) => binding.messages.welcome.clone(),
                 name => event(name, binding).ok().flatten(),
             };
             Action::Wait(Awaited::Message(said?))
@@ -182,22 +184,22 @@ pub(super) fn steps(steps: &[Step], binding: &ServiceFile, external: &External) 
         let act = match &step.act {
             Action::Open(request) => Action::Open(open(request, binding, external)?),
             Action::Request(request) => Action::Request(plain(request, binding, external)?),
-            Action::Wait(Awaited::Message(name)) if WORDS.welcomes.contains(&name.as_str()) => {
-                match &binding.messages.welcome {
-                    Some(welcome) => Action::Wait(Awaited::Message(welcome.clone())),
+            Action::Wait(Awaited::Message(name)) if WORDS.welcomes.has(name) => match &binding.messages.welcome {
+                Some(welcome) => Action::Wait(Awaited::Message(welcome.clone())),
+                None => continue,
+            },
+            // Whatever asks for a sign of life asks in the server's own words.
+            Action::SendText(text) if is_of_type(text, &Names::Compiled(&["ping"])) => {
+                match &binding.messages.request {
+                    Some(request) => Action::SendText(request.clone()),
                     None => continue,
                 }
             }
-            // Whatever asks for a sign of life asks in the server's own words.
-            Action::SendText(text) if is_of_type(text, &["ping"]) => match &binding.messages.request {
-                Some(request) => Action::SendText(request.clone()),
-                None => continue,
-            },
             Action::Wait(Awaited::Message(name)) => match event(name, binding)? {
                 Some(name) => Action::Wait(Awaited::Message(name)),
                 None => continue,
             },
-            Action::SendText(text) if is_of_type(text, WORDS.requests) => {
+            Action::SendText(text) if is_of_type(text, &WORDS.requests) => {
                 let request = binding.messages.request.clone();
                 Action::SendText(request.ok_or("it asks for something, and the service file has no request")?)
             }
@@ -211,8 +213,8 @@ pub(super) fn steps(steps: &[Step], binding: &ServiceFile, external: &External) 
     Ok(bound)
 }
 
-fn is_of_type(text: &str, names: &[&str]) -> bool {
-    message_type(text.as_bytes()).is_some_and(|name| names.contains(&name.as_ref()))
+fn is_of_type(text: &str, names: &Names) -> bool {
+    message_type(text.as_bytes()).is_some_and(|name| names.has(name.as_ref()))
 }
 
 /// The service's name for an event; `None` where the case waits for it already.
@@ -220,7 +222,7 @@ fn event(name: &str, binding: &ServiceFile) -> Result<Option<String>, String> {
     if LAST_WORDS.contains(&name) {
         return Ok(binding.messages.events.last().cloned());
     }
-    match WORDS.events.iter().position(|event| *event == name) {
+    match WORDS.events.iter().position(|event| event == name) {
         // The last one stands for the last one, however many there are.
         Some(at) if at + 1 == WORDS.events.len() => Ok(binding.messages.events.last().cloned()),
         Some(at) => Ok(binding.messages.events.get(at).cloned()),

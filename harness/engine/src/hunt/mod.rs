@@ -476,7 +476,7 @@ fn states(reading: &Exchange<'_>) -> [bool; STATES.len()] {
         reached[state] = true;
     }
     reached[3] = reading.welcome.is_some();
-    reached[4] = reading.messages.iter().any(|name| Some(&name.as_str()) == reading.service.words.events.last());
+    reached[4] = reading.messages.iter().any(|name| Some(name.as_str()) == reading.service.words.events.last());
     reached
 }
 

@@ -1,7 +1,7 @@
 //! The checks: each a pure function from evidence to findings, one property a file.
 //!
 //! A check never drives and never waits. What a check forbids is code; no snapshot can bless it. A new one is its file, and
-//! its line in [`ALL`]. A service brings further ones with [`Service::checks`](crate::record::transcript::Service::checks).
+//! its line in [`ALL`]. A service brings further ones with [`Service::checks`](crate::record::service::Service::checks).
 
 mod answered;
 mod asgi_conformance;

@@ -18,7 +18,7 @@ fn complain(reading: &Exchange<'_>, ending: &Ending) -> Option<(String, String)>
         ending,
         Ending::Parted { .. } | Ending::Left | Ending::Close { code: None | Some(CloseCode::NORMAL), .. }
     );
-    let welcomes = reading.service.words.welcomes;
+    let welcomes = &reading.service.words.welcomes;
     if welcomes.is_empty() {
         // The service sends no welcome.
         return None;
@@ -29,7 +29,7 @@ fn complain(reading: &Exchange<'_>, ending: &Ending) -> Option<(String, String)>
             "missing".to_owned(),
             format!("the session ended normally ({ending}) and had never begun: no welcome"),
         )),
-        (Some(_), Some(first)) if !welcomes.contains(&first.as_ref()) => {
+        (Some(_), Some(first)) if !welcomes.has(first) => {
             Some(("late".to_owned(), format!("`{first}` came before the welcome")))
         }
         _ => None,

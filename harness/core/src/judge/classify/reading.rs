@@ -14,8 +14,9 @@ use crate::{
     },
     fault::{Fault, FaultKind},
     record::{
+        service::Service,
         timeline::{Facts, Timeline, is_outage},
-        transcript::{Actor, BodyEnd, Event, EventKind, Service, Transcript},
+        transcript::{Actor, BodyEnd, Event, EventKind, Transcript},
     },
     wire::{
         frame::Opcode,

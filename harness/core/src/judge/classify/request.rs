@@ -60,7 +60,7 @@ impl<'a> Exchange<'a> {
             return false;
         };
         let (path, _) = head.path_and_query();
-        self.service.health_paths.iter().any(|known| path == known.as_bytes())
+        self.service.health_paths.has(path)
     }
 
     /// Whether only a user may make this plain request.
@@ -68,8 +68,7 @@ impl<'a> Exchange<'a> {
         let is_plain = !self.is_websocket() && !self.is_scope_rewritten();
         let Some(head) = self.delivered.or(self.request).filter(|_| is_plain) else { return false };
         let (path, _) = head.path_and_query();
-        let is_it = |(method, known): &(&str, &str)| head.method == *method && path == known.as_bytes();
-        self.service.protected.iter().any(is_it)
+        self.service.protected.iter().any(|known| head.method == known.method && path == known.path.as_bytes())
     }
 
     /// Whether the client itself did something wrong: no valid credential where one is needed, or a request that deserves
@@ -159,12 +158,11 @@ impl<'a> Exchange<'a> {
             return false;
         }
         let (path, _) = head.path_and_query();
-        let is_among = |paths: &[&str]| paths.iter().any(|known| path == known.as_bytes());
         if !self.is_websocket() {
-            return is_among(self.service.http_paths);
+            return self.service.http_paths.has(path);
         }
         let offers = head.offered_subprotocols();
-        let knows = |offer: &String| self.service.knows_subprotocol(offer);
-        is_among(self.service.websocket_paths) && self.user.is_some() && (offers.is_empty() || offers.iter().any(knows))
+        let is_spoken = offers.is_empty() || offers.iter().any(|offer| self.service.knows_subprotocol(offer));
+        self.service.websocket_paths.has(path) && self.user.is_some() && is_spoken
     }
 }

@@ -53,10 +53,10 @@ impl<'a> Exchange<'a> {
 
     pub(super) fn is_agent_request(&self, what: &EventKind) -> bool {
         let EventKind::FrameSent(frame) = what else { return false };
-        let requests = self.service.words.requests;
+        let requests = &self.service.words.requests;
         // Where requests have no type, whatever the client says is one, as long as anything is known to answer it.
         let is_typeless = self.service.is_opaque() && requests.is_empty() && !self.service.words.events.is_empty();
-        let is_one = || message_type(&frame.payload).is_some_and(|name| requests.contains(&name.as_ref()));
+        let is_one = || message_type(&frame.payload).is_some_and(|name| requests.has(name.as_ref()));
         // How long a request may be is a rule of the service.
         let is_usual = !self.service.is_foreign() || frame.payload.len() <= LARGE_BYTES;
         frame.opcode == Opcode::Text && is_usual && (is_typeless || is_one())
@@ -73,9 +73,8 @@ impl<'a> Exchange<'a> {
             let EventKind::FrameSent(frame) = &event.what else { return None };
             let says = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary | Opcode::Close);
             let is_large = frame.opcode == Opcode::Text && frame.payload.len() > LARGE_BYTES;
-            let names_one = || {
-                message_type(&frame.payload).is_some_and(|name| self.service.words.requests.contains(&name.as_ref()))
-            };
+            let names_one =
+                || message_type(&frame.payload).is_some_and(|name| self.service.words.requests.has(name.as_ref()));
             // The next act of the client, or the answer.
             let next = self.events[index + 1..].iter().find(|event| match &event.what {
                 EventKind::FrameSent(frame) | EventKind::FrameSeen(frame) | EventKind::MessageSeen(frame) => {
@@ -152,7 +151,7 @@ impl<'a> Exchange<'a> {
                 }
                 EventKind::FrameSeen(frame) if frame.opcode == Opcode::Text => {
                     let last = self.service.words.events.last();
-                    let ends_it = |name: Cow<'_, str>| Some(&name.as_ref()) == last || name.starts_with("error");
+                    let ends_it = |name: Cow<'_, str>| Some(name.as_ref()) == last || name.starts_with("error");
                     if message_type(&frame.payload).is_some_and(ends_it) {
                         waiting.pop_front();
                         answered = event.at;
@@ -189,16 +188,16 @@ impl<'a> Exchange<'a> {
     /// How many whole agent runs the client saw: the five events once each and in order. An outage may cut the last one
     /// short.
     pub fn agent_runs(&self) -> usize {
-        let (events, whole) = (self.agent_events(), self.service.words.events);
+        let (events, whole) = (self.agent_events(), self.service.words.events.iter().collect::<Vec<_>>());
         let runs = events.chunks(whole.len().max(1));
         let may_be_cut = self.outage || self.requested().given_up > 0;
-        let is_run = |run: &&[&str]| *run == whole || (may_be_cut && whole.starts_with(run));
+        let is_run = |run: &&[&str]| *run == whole.as_slice() || (may_be_cut && whole.starts_with(run));
         if runs.clone().all(|run| is_run(&run)) { events.len() / whole.len().max(1) } else { 0 }
     }
 
     /// The agent events the client saw, in order.
     pub fn agent_events(&self) -> Vec<&str> {
-        self.messages.iter().map(String::as_str).filter(|name| self.service.words.events.contains(name)).collect()
+        self.messages.iter().map(String::as_str).filter(|name| self.service.words.events.has(name)).collect()
     }
 
     /// Whether the client turned away as soon as it was let in, before a user's own service could greet it.

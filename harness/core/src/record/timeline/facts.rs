@@ -6,8 +6,11 @@ use super::{outage::Outages, talk::Talk};
 use crate::{
     asgi::{event::Outbound, exception::Exception, scope::ScopeType},
     fault::{Fault, FaultKind},
-    record::transcript::{
-        Actor, Event, EventKind, Service, Transcript, end_event, outer_event, server_event, step_event, wire_event,
+    record::{
+        service::Service,
+        transcript::{
+            Actor, Event, EventKind, Transcript, end_event, outer_event, server_event, step_event, wire_event,
+        },
     },
     wire::{
         frame::Opcode,

@@ -5,7 +5,10 @@ use std::time::Duration;
 use super::Listening;
 use crate::{
     fault::{CallFault, Fault, FaultKind, Place, ProcessFault},
-    record::transcript::{EventKind, PROCESS, Service, Transcript},
+    record::{
+        service::Service,
+        transcript::{EventKind, PROCESS, Transcript},
+    },
 };
 
 /// How long after an outage a service may still say that it is not ready: the longest that one of the reported breakers
@@ -133,7 +136,7 @@ impl<'a> Outages<'a> {
     /// Whether the service cannot work without this dependency.
     fn is_critical(&self, dependency: &str) -> bool {
         let service = &self.transcript.service;
-        service.needed_to_start.contains(&dependency) || service.critical.contains(&dependency)
+        service.needed_to_start.has(dependency) || service.critical.contains(&dependency)
     }
 
     /// Whether a fault kept the process away at a moment.

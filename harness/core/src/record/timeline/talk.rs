@@ -6,7 +6,10 @@ use memchr::memmem::Finder;
 use serde::Deserialize;
 
 use crate::{
-    record::transcript::{Event, EventKind, MessageNames},
+    record::{
+        service::MessageNames,
+        transcript::{Event, EventKind},
+    },
     wire::{
         frame::{Frame, Opcode},
         message::message_type,
@@ -25,7 +28,7 @@ pub(super) struct Talk {
 impl Talk {
     pub(super) fn take(&mut self, frame: &Frame, words: &MessageNames) {
         let name = message_type(&frame.payload).unwrap_or_default();
-        if self.welcome.is_none() && words.welcomes.contains(&name.as_ref()) {
+        if self.welcome.is_none() && words.welcomes.has(name.as_ref()) {
             self.welcome = Some(serde_json::from_slice::<Welcome>(&frame.payload).unwrap_or_default().data.user_id);
         }
         self.messages.push(name.into_owned());
@@ -38,7 +41,7 @@ impl Talk {
         user: Option<&str>,
         words: &MessageNames,
     ) -> Option<String> {
-        if !words.name_user || !self.messages.iter().any(|name| words.events.contains(&name.as_str())) {
+        if !words.name_user || !self.messages.iter().any(|name| words.events.has(name)) {
             return None;
         }
         let user = user.unwrap_or_default();
@@ -60,7 +63,7 @@ fn addressee(payload: &[u8], words: &MessageNames) -> Option<String> {
         #[serde(borrow)]
         user_id: Cow<'a, str>,
     }
-    if !words.events.contains(&message_type(payload)?.as_ref()) {
+    if !words.events.has(message_type(payload)?.as_ref()) {
         return None;
     }
     let addressed = serde_json::from_slice::<Addressed<'_>>(payload).ok();
