@@ -124,11 +124,16 @@ mod tests {
     #[rstest]
     #[case("http://127.0.0.1:8000", "http://127.0.0.1:8000", true)]
     #[case("ws://localhost", "http://localhost:80", true)]
-    #[case("wss://example.org/", "https://example.org:443", false)]
     #[case("http://[::1]:9", "http://[::1]:9", true)]
     fn a_url_is_read(#[case] text: &str, #[case] shown: &str, #[case] is_loopback: bool) {
         let upstream: Upstream = text.parse().unwrap();
         assert_eq!((upstream.to_string().as_str(), upstream.is_loopback()), (shown, is_loopback));
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn a_url_with_tls_has_another_port() {
+        a_url_is_read("wss://example.org/", "https://example.org:443", false);
     }
 
     #[rstest]
