@@ -19,7 +19,7 @@ impl StepRefusal {
 
 /// The connection that a client holds between two of its steps, as far as the steps alone tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum HeldConnection {
+enum ClientHolds {
     /// A WebSocket.
     Session,
     /// A WebSocket on which it has sent a close frame, and waited for the other one.
@@ -37,7 +37,7 @@ enum HeldConnection {
 /// Follows the steps in their order, and refuses those that could never be performed.
 #[derive(Default)]
 pub(super) struct Order {
-    clients: BTreeMap<Option<ClientName>, HeldConnection>,
+    clients: BTreeMap<Option<ClientName>, ClientHolds>,
 }
 
 impl Order {
@@ -72,12 +72,9 @@ impl Order {
     /// Refuses steps that leave something open.
     pub(super) fn end(self) -> Result<(), StepRefusal> {
         let left_open = self.clients.into_values().find_map(|holds| match holds {
-            HeldConnection::PartOfBody(span) => Some(unfinished(span)),
-            HeldConnection::Asked(span) => Some(unread(span)),
-            HeldConnection::Session
-            | HeldConnection::ClosedSession
-            | HeldConnection::Answered
-            | HeldConnection::Nothing => None,
+            ClientHolds::PartOfBody(span) => Some(unfinished(span)),
+            ClientHolds::Asked(span) => Some(unread(span)),
+            ClientHolds::Session | ClientHolds::ClosedSession | ClientHolds::Answered | ClientHolds::Nothing => None,
         });
         left_open.map_or(Ok(()), Err)
     }
@@ -108,21 +105,16 @@ fn nothing_opened(step: &Step, span: &Range<usize>) -> StepRefusal {
 fn opened(
     step: &Step,
     request: &Request,
-    before: Option<HeldConnection>,
+    before: Option<ClientHolds>,
     span: &Range<usize>,
-) -> Result<HeldConnection, StepRefusal> {
+) -> Result<ClientHolds, StepRefusal> {
     match &before {
-        Some(HeldConnection::PartOfBody(request)) => return Err(unfinished(request.clone())),
-        Some(HeldConnection::Asked(request)) => return Err(unread(request.clone())),
-        Some(
-            HeldConnection::Session
-            | HeldConnection::ClosedSession
-            | HeldConnection::Answered
-            | HeldConnection::Nothing,
-        )
+        Some(ClientHolds::PartOfBody(request)) => return Err(unfinished(request.clone())),
+        Some(ClientHolds::Asked(request)) => return Err(unread(request.clone())),
+        Some(ClientHolds::Session | ClientHolds::ClosedSession | ClientHolds::Answered | ClientHolds::Nothing)
         | None => {}
     }
-    if !request.on.is_new() && before != Some(HeldConnection::Answered) {
+    if !request.on.is_new() && before != Some(ClientHolds::Answered) {
         let message = format!("{} has no connection here that carries another request", client_of(step));
         return Err(StepRefusal::new(span, message, Some("a connection goes on after a `request` that is answered")));
     }
@@ -130,52 +122,49 @@ fn opened(
         (_, Some(_), AnswerReading::Later) => {
             Err(StepRefusal::new(span, "a request that is not sent whole gets no answer".to_owned(), None))
         }
-        (Action::Open(_), ..) => Ok(HeldConnection::Session),
-        (_, Some(_), AnswerReading::AtOnce) => Ok(HeldConnection::PartOfBody(span.clone())),
-        (_, None, AnswerReading::AtOnce) => Ok(HeldConnection::Answered),
-        (_, None, AnswerReading::Later) => Ok(HeldConnection::Asked(span.clone())),
+        (Action::Open(_), ..) => Ok(ClientHolds::Session),
+        (_, Some(_), AnswerReading::AtOnce) => Ok(ClientHolds::PartOfBody(span.clone())),
+        (_, None, AnswerReading::AtOnce) => Ok(ClientHolds::Answered),
+        (_, None, AnswerReading::Later) => Ok(ClientHolds::Asked(span.clone())),
     }
 }
 
 /// The connection that a client holds after an act on it; otherwise why it cannot act so, and what to do.
-fn acted(act: &Action, before: HeldConnection) -> Result<HeldConnection, (&'static str, Option<&'static str>)> {
+fn acted(act: &Action, before: ClientHolds) -> Result<ClientHolds, (&'static str, Option<&'static str>)> {
     match (act, before) {
         (
             Action::Leave | Action::Reset,
-            HeldConnection::Session
-            | HeldConnection::ClosedSession
-            | HeldConnection::PartOfBody(_)
-            | HeldConnection::Asked(_),
-        ) => Ok(HeldConnection::Nothing),
-        (Action::ReadAnswer, HeldConnection::Asked(_)) => Ok(HeldConnection::Answered),
+            ClientHolds::Session | ClientHolds::ClosedSession | ClientHolds::PartOfBody(_) | ClientHolds::Asked(_),
+        ) => Ok(ClientHolds::Nothing),
+        (Action::ReadAnswer, ClientHolds::Asked(_)) => Ok(ClientHolds::Answered),
         (Action::ReadAnswer, _) => Err((
             "has no request here whose answer is not read",
             Some("write `answer = \"later\"` in the `request` before"),
         )),
-        (Action::Close(_), HeldConnection::Session) => Ok(HeldConnection::ClosedSession),
-        (Action::Wait(_), before @ (HeldConnection::Session | HeldConnection::ClosedSession)) => Ok(before),
+        (Action::Close(_), ClientHolds::Session) => Ok(ClientHolds::ClosedSession),
+        (Action::Wait(_), before @ (ClientHolds::Session | ClientHolds::ClosedSession)) => Ok(before),
         (
             Action::SendText(_) | Action::SendBytes(_) | Action::Ping | Action::Deafen | Action::StopReading,
-            HeldConnection::Session,
-        ) => Ok(HeldConnection::Session),
+            ClientHolds::Session,
+        ) => Ok(ClientHolds::Session),
         // Time passes for all clients, and the harness itself acts on processes.
         (Action::Pause | Action::Freeze | Action::Signal(_) | Action::AwaitExit(_), before) => Ok(before),
         // `opened` tells what these leave.
         (Action::Open(_) | Action::Request(_), before) => Ok(before),
-        (_, HeldConnection::Answered) => Err((
+        (_, ClientHolds::Answered) => Err((
             "has read the answer to its request by then, and holds no session",
             Some("after a `request` only time passes, or another one follows"),
         )),
-        (_, HeldConnection::Asked(_)) => Err((
+        (_, ClientHolds::Asked(_)) => Err((
             "has not read the answer to its request",
             Some("after `answer = \"later\"` the client pauses, reads with `read_answer`, or leaves"),
         )),
-        (_, HeldConnection::PartOfBody(_)) => Err((
+        (_, ClientHolds::PartOfBody(_)) => Err((
             "is in the middle of a body",
             Some("after `send_body_bytes` the client pauses, and then leaves with `leave` or `reset`"),
         )),
-        (_, HeldConnection::ClosedSession) => Err(("has closed its session before", None)),
-        (_, HeldConnection::Nothing) => Err(("has left before", Some("let it open another connection first"))),
+        (_, ClientHolds::ClosedSession) => Err(("has closed its session before", None)),
+        (_, ClientHolds::Nothing) => Err(("has left before", Some("let it open another connection first"))),
     }
 }
 
