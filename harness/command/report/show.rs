@@ -1,14 +1,12 @@
 //! One case in full: what was reported, what happens on both versions, and how to see it again.
 
-use std::fmt::Write as _;
-
 use anstyle::{AnsiColor, Style};
 
 use relapse::report::sequence::{self, SequenceDetail, SequenceLine, seconds};
 
 use super::table::plain_table;
 use relapse::{
-    case::Symptom,
+    case::{Case, Symptom},
     defects::DefectEntry,
     issue::{self, Issue},
     trial::{Trial, shell},
@@ -40,75 +38,75 @@ pub fn render(
     width: usize,
     detail: SequenceDetail,
 ) -> String {
-    let case = &trial.case;
-    let mut text = String::new();
-    let mut say = |line: String| {
-        let _ = writeln!(text, "{line}");
-    };
-    say(format!(
-        "{BOLD}{}{BOLD:#}  {}  {}",
-        case.name,
-        case.scenario.as_deref().unwrap_or_default(),
-        issue::labels(&case.issues).join(", ")
-    ));
-    say(format!("{}\n", case.summary));
-    if let Some(reported) = &case.reported {
-        say(format!("{FAINT}reported      {FAINT:#}  {reported}"));
-    }
-    if let Some(behind) = &case.behind {
-        say(format!("{FAINT}root cause    {FAINT:#}  {behind}"));
-    }
-    for DefectEntry { name, origin, mechanism } in
-        background.defects.iter().filter(|entry| case.twin.contains(entry.name))
-    {
-        say(format!("{FAINT}defect        {FAINT:#}  {name}, {origin}: {mechanism}"));
-    }
-    for fault in &case.faults {
-        say(format!("{FAINT}fault         {FAINT:#}  {fault}"));
-    }
-    say(format!("{FAINT}server        {FAINT:#}  {} in {}\n", trial.profile.server, trial.environment));
-    if let (Some(before), Some(after)) = (&judgement.before, &judgement.after) {
-        say(side_by_side(before, after, width, detail));
-        say(format!("\n{FAINT}before        {FAINT:#}  {}, ended by {}", before.outcome, before.outcome.closed_by));
-        for finding in &before.findings {
-            say(format!("                {}: {}", finding.check, finding.message));
+    let mut lines = about(trial, background.defects);
+    match (&judgement.before, &judgement.after) {
+        (Some(before), Some(after)) => {
+            lines.push(side_by_side(before, after, width, detail));
+            lines.push(String::new());
+            lines.extend(ending("before        ", before));
+            lines.extend(ending("after         ", after));
+            lines.push(format!("{FAINT}healthy client{FAINT:#}  {}", healthy(&after.control)));
         }
-        say(format!("{FAINT}after         {FAINT:#}  {}, ended by {}", after.outcome, after.outcome.closed_by));
-        for finding in &after.findings {
-            say(format!("                {}: {}", finding.check, finding.message));
+        (None, Some(after)) => {
+            let sequence = sequence::lines(&after.transcript, detail);
+            lines.extend(sequence.iter().map(|line| format!(" {}", cell(Some(line)))));
+            if let Some(Symptom { outcome: Some(outcome), class: Some(class), cause: Some(cause), .. }) =
+                &trial.case.symptom
+            {
+                lines.push(format!("\n{FAINT}found         {FAINT:#}  {outcome} ({class}; {cause})"));
+            }
+            lines.extend(ending("now           ", after));
+            lines.push(format!("{FAINT}healthy client{FAINT:#}  {}", healthy(&after.control)));
         }
-        say(format!("{FAINT}healthy client{FAINT:#}  {}", healthy(&after.control)));
+        (_, None) => {}
     }
-    if let (None, Some(after)) = (&judgement.before, &judgement.after) {
-        for line in sequence::lines(&after.transcript, detail) {
-            say(format!(" {}", cell(Some(&line))));
-        }
-        if let Some(Symptom { outcome: Some(outcome), class: Some(class), cause: Some(cause), .. }) = &case.symptom {
-            say(format!("\n{FAINT}found         {FAINT:#}  {outcome} ({class}; {cause})"));
-        }
-        say(format!("{FAINT}now           {FAINT:#}  {}, ended by {}", after.outcome, after.outcome.closed_by));
-        for finding in &after.findings {
-            say(format!("                {}: {}", finding.check, finding.message));
-        }
-        say(format!("{FAINT}healthy client{FAINT:#}  {}", healthy(&after.control)));
-    }
-    for (sham, (verdict, judged)) in case.shams.iter().zip(&judgement.shams) {
-        say(format!("{FAINT}claimed       {FAINT:#}  {} ({})", sham.claim, sham.defects));
-        say(format!("                in place of the fix: {}; {verdict}", judged.outcome));
+    for (sham, (verdict, judged)) in trial.case.shams.iter().zip(&judgement.shams) {
+        lines.push(format!("{FAINT}claimed       {FAINT:#}  {} ({})", sham.claim, sham.defects));
+        lines.push(format!("                in place of the fix: {}; {verdict}", judged.outcome));
     }
     let style = if judgement.verdict.passes() { GOOD } else { BAD };
     let why = judgement.reason.as_ref().map_or(String::new(), |_| format!(": {}", judgement.why()));
-    say(format!("{FAINT}verdict       {FAINT:#}  {style}{}{style:#}{why}", judgement.verdict));
-    say(format!("{FAINT}reproduce     {FAINT:#}  {}", shell(&trial.replay(seed))));
+    lines.push(format!("{FAINT}verdict       {FAINT:#}  {style}{}{style:#}{why}", judgement.verdict));
+    lines.push(format!("{FAINT}reproduce     {FAINT:#}  {}", shell(&trial.replay(seed))));
+    lines.extend(published(&trial.case, background.issues));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// The case and its surroundings.
+fn about(trial: &Trial, defects: &[DefectEntry]) -> Vec<String> {
+    let case = &trial.case;
+    let (scenario, issues) = (case.scenario.as_deref().unwrap_or_default(), issue::labels(&case.issues).join(", "));
+    let mut lines = vec![format!("{BOLD}{}{BOLD:#}  {scenario}  {issues}", case.name), format!("{}\n", case.summary)];
+    lines.extend(case.reported.iter().map(|reported| format!("{FAINT}reported      {FAINT:#}  {reported}")));
+    lines.extend(case.behind.iter().map(|behind| format!("{FAINT}root cause    {FAINT:#}  {behind}")));
+    for DefectEntry { name, origin, mechanism } in defects.iter().filter(|entry| case.twin.contains(entry.name)) {
+        lines.push(format!("{FAINT}defect        {FAINT:#}  {name}, {origin}: {mechanism}"));
+    }
+    lines.extend(case.faults.iter().map(|fault| format!("{FAINT}fault         {FAINT:#}  {fault}")));
+    lines.push(format!("{FAINT}server        {FAINT:#}  {} in {}\n", trial.profile.server, trial.environment));
+    lines
+}
+
+/// The ending of a run, under a label of 14 columns, and its findings.
+fn ending(label: &str, run: &RunResult) -> Vec<String> {
+    let first = format!("{FAINT}{label}{FAINT:#}  {}, ended by {}", run.outcome, run.outcome.closed_by);
+    let findings = run.findings.iter().map(|finding| format!("                {}: {}", finding.check, finding.message));
+    std::iter::once(first).chain(findings).collect()
+}
+
+/// The published claims about the issues of a case, each with the truth.
+fn published(case: &Case, issues: &[Issue]) -> Vec<String> {
     let is_its = |issue: &&Issue| case.issues.iter().any(|key| *key == issue.key || issue.also.contains(key));
-    for issue in background.issues.iter().filter(is_its) {
+    let mut lines = Vec::new();
+    for issue in issues.iter().filter(is_its) {
+        let label = issue::labels(std::slice::from_ref(&issue.key)).join(" ");
         for claim in &issue.claim {
-            let label = issue::labels(std::slice::from_ref(&issue.key)).join(" ");
-            say(format!("\n{FAINT}published about {label}{FAINT:#}  {}", claim.said));
-            say(format!("{FAINT}in truth{FAINT:#}  {}", claim.found));
+            lines.push(format!("\n{FAINT}published about {label}{FAINT:#}  {}", claim.said));
+            lines.push(format!("{FAINT}in truth{FAINT:#}  {}", claim.found));
         }
     }
-    text
+    lines
 }
 
 fn side_by_side(before: &RunResult, after: &RunResult, width: usize, detail: SequenceDetail) -> String {

@@ -229,16 +229,28 @@ const RETURNED: &str = "ASGI callable returned without ";
 
 /// The cause as a server that we started showed it: by what it and the application said to one another, and by its log.
 fn observed(reading: &Exchange<'_>, ending: &Ending) -> Option<Cause> {
-    // An answer that did not reach the client decided nothing.
-    let came = |sent: u16| matches!(ending, Ending::Http { complete: true, status } if *status == sent);
     let escaped = reading
         .escaped()
         .filter(|(exception, _)| !exception.is_cancellation() && !exception.is_disconnect())
         .filter(|_| !reading.is_raised_too_late(ending));
-    // Frameworks answer an exception with an error of their own before they let it go on to the server.
-    let decides = |what: &EventKind| match what {
+    // A wait in vain is over when its limit passes; later events are no reason for it.
+    let is_in_vain = ending.waiting_for().is_some();
+    let is_over = |event: &&Event| is_in_vain && matches!(event.what, EventKind::DeadlinePassed { .. });
+    let events = || reading.events.iter().copied().take_while(|event| !is_over(event)).map(|event| &event.what);
+    let has_accepted = events().any(|what| matches!(what, EventKind::Sent(Outbound::WebsocketAccept { .. })));
+    events()
+        .find_map(|what| decides(what, ending, escaped.map(|(exception, _)| exception)))
+        .or_else(|| escaped.map(|(_, has_begun)| crash(has_begun)))
+        .or_else(|| events().any(is_crash_logged).then(|| crash(has_accepted)))
+        .or_else(|| events().any(|what| is_answer_seen(what, ending)).then_some(Cause::AppDecision))
+}
+
+/// The cause that one event shows by itself. Frameworks answer an exception with an error of their own before they let it
+/// escape to the server.
+fn decides(what: &EventKind, ending: &Ending, escaped: Option<&Exception>) -> Option<Cause> {
+    match what {
         EventKind::Sent(Outbound::ResponseStart { status, .. }) => {
-            (came(*status) && *status < 500 && escaped.is_none()).then_some(Cause::AppDecision)
+            (is_answer_seen(what, ending) && *status < 500 && escaped.is_none()).then_some(Cause::AppDecision)
         }
         EventKind::Sent(Outbound::WebsocketClose { code, .. }) => match ending {
             Ending::Close { code: Some(seen), .. } if seen.0 != *code => None,
@@ -278,26 +290,27 @@ fn observed(reading: &Exchange<'_>, ending: &Ending) -> Option<Cause> {
         | wire_event!()
         | end_event!()
         | outer_event!() => None,
-    };
-    let crashed = |has_begun| if has_begun { Cause::CrashAfterAccept } else { Cause::CrashBeforeResponse };
-    let is_logged = |event: &&Event| match &event.what {
-        EventKind::Logged { message, .. } => CRASHES.iter().any(|text| message.starts_with(text)),
+    }
+}
+
+/// The cause of an exception that escapes.
+fn crash(has_begun: bool) -> Cause {
+    if has_begun { Cause::CrashAfterAccept } else { Cause::CrashBeforeResponse }
+}
+
+/// Whether a server logs that the app crashed.
+fn is_crash_logged(what: &EventKind) -> bool {
+    matches!(what, EventKind::Logged { message, .. } if CRASHES.iter().any(|text| message.starts_with(text)))
+}
+
+/// Whether an event is the app's answer that reached the client; one that did not decided nothing.
+fn is_answer_seen(what: &EventKind, ending: &Ending) -> bool {
+    match (what, ending) {
+        (EventKind::Sent(Outbound::ResponseStart { status, .. }), Ending::Http { complete: true, status: seen }) => {
+            status == seen
+        }
         _ => false,
-    };
-    // A wait in vain is over when its limit passes; later events are no reason for it.
-    let is_in_vain = matches!(ending, Ending::Hang { .. } | Ending::Silence { .. });
-    let is_over = |event: &&Event| is_in_vain && matches!(event.what, EventKind::DeadlinePassed { .. });
-    let events = || reading.events.iter().copied().take_while(|event| !is_over(event));
-    let has_accepted = events().any(|event| matches!(event.what, EventKind::Sent(Outbound::WebsocketAccept { .. })));
-    let answered = || {
-        let answers = |event: &&Event| matches!(event.what, EventKind::Sent(Outbound::ResponseStart { status, .. }) if came(status));
-        events().find(answers).map(|_| Cause::AppDecision)
-    };
-    events()
-        .find_map(|event| decides(&event.what))
-        .or_else(|| escaped.map(|(_, has_begun)| crashed(has_begun)))
-        .or_else(|| events().find(is_logged).map(|_| crashed(has_accepted)))
-        .or_else(answered)
+    }
 }
 
 /// A cause as a sentence about an external application.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::case::{Case, Origin, Symptom};
+use crate::case::{Case, ExceptionClaim, Origin, Symptom};
 use relapse_core::{
     asgi::{
         event::{Inbound, Outbound},
@@ -226,73 +226,54 @@ fn all_faults_are_over(case: &Case, run: &RunResult, side: Side) -> Result<(), R
 /// The parts of a claimed symptom that a run does not show, each with what it shows instead.
 pub fn differences(symptom: &Symptom, run: &RunResult) -> Vec<Difference> {
     let Outcome { class, cause, ending, .. } = &run.outcome;
-    let mut differences = Vec::new();
-    let mut differs = |key: SymptomKey, claimed: String, observed: String| {
-        differences.push(Difference { key, claimed, observed });
-    };
-    if let Some(claimed) = symptom.outcome.filter(|claimed| !claimed.fits(ending)) {
-        let why = match ending {
-            Ending::NotStarted { why } => format!("`{ending}` ({why})"),
-            Ending::Http { .. }
-            | Ending::Close { .. }
-            | Ending::Drop
-            | Ending::BadHandshake { .. }
-            | Ending::Hang { .. }
-            | Ending::Silence { .. }
-            | Ending::Parted { .. }
-            | Ending::Left
-            | Ending::Refused => format!("`{ending}`"),
+    let outcome = symptom.outcome.filter(|claimed| !claimed.fits(ending)).map(|claimed| {
+        let observed = match ending.why_not_started() {
+            Some(why) => format!("`{ending}` ({why})"),
+            None => format!("`{ending}`"),
         };
-        differs(SymptomKey::Outcome, claimed.to_string(), why);
-    }
-    if let Some(claimed) = symptom.class.filter(|claimed| claimed != class) {
-        differs(SymptomKey::Class, claimed.to_string(), format!("`{class}`"));
-    }
-    if let Some(claimed) = symptom.cause.filter(|claimed| claimed != cause) {
-        differs(SymptomKey::Cause, claimed.to_string(), format!("`{cause}`"));
-    }
-    if let Some(claimed) = &symptom.exception {
-        let raised = exceptions(run);
-        if !raised.iter().any(|exception| claimed.fits(exception)) {
-            let observed = match raised.as_slice() {
-                [] => "none".to_owned(),
-                raised => raised.iter().map(|raised| format!("`{}`", raised.located())).collect::<Vec<_>>().join(", "),
-            };
-            differs(SymptomKey::Exception, claimed.to_string(), observed);
-        }
-    }
-    if let Some(text) = symptom.log.as_ref().filter(|text| !run.transcript.says(text)) {
+        Difference::new(SymptomKey::Outcome, claimed, observed)
+    });
+    let class = symptom.class.filter(|claimed| claimed != class);
+    let class = class.map(|claimed| Difference::new(SymptomKey::Class, claimed, format!("`{}`", run.outcome.class)));
+    let cause = symptom.cause.filter(|claimed| claimed != cause);
+    let cause = cause.map(|claimed| Difference::new(SymptomKey::Cause, claimed, format!("`{}`", run.outcome.cause)));
+    let exception = symptom.exception.as_ref().and_then(|claimed| exception_difference(claimed, run));
+    let log = symptom.log.as_ref().filter(|text| !run.transcript.says(text)).map(|text| {
         let observed = match run.transcript.logs().count() {
             0 => "no log record".to_owned(),
             count => format!("{count} log record(s) without it"),
         };
-        differs(SymptomKey::Log, text.clone(), observed);
+        Difference::new(SymptomKey::Log, text, observed)
+    });
+    let reason = symptom.reason.as_ref().and_then(|text| match ending.reason() {
+        Some(reason) if reason.contains(text.as_str()) => None,
+        Some(reason) => Some(Difference::new(SymptomKey::Reason, text, format!("`{reason}`"))),
+        None => Some(Difference::new(SymptomKey::Reason, text, "no close frame of the service".to_owned())),
+    });
+    let parts = [outcome, class, cause, exception, log, reason];
+    parts.into_iter().flatten().chain(silent_checks(&symptom.found_by, run)).collect()
+}
+
+/// The difference where no exception of a run fits the claimed one.
+fn exception_difference(claimed: &ExceptionClaim, run: &RunResult) -> Option<Difference> {
+    let raised = exceptions(run);
+    if raised.iter().any(|exception| claimed.fits(exception)) {
+        return None;
     }
-    if let Some(text) = &symptom.reason {
-        match ending {
-            Ending::Close { reason, .. } if reason.contains(text.as_str()) => {}
-            Ending::Close { reason, .. } => differs(SymptomKey::Reason, text.clone(), format!("`{reason}`")),
-            Ending::Http { .. }
-            | Ending::Drop
-            | Ending::BadHandshake { .. }
-            | Ending::Hang { .. }
-            | Ending::Silence { .. }
-            | Ending::Parted { .. }
-            | Ending::Left
-            | Ending::Refused
-            | Ending::NotStarted { .. } => {
-                differs(SymptomKey::Reason, text.clone(), "no close frame of the service".to_owned());
-            }
-        }
-    }
-    let complains = |name: &String| run.findings.iter().any(|finding| finding.check == name.as_str());
-    for silent in symptom.found_by.iter().filter(|name| !complains(name)) {
-        let mut found: Vec<&str> = run.findings.iter().map(|finding| finding.check).collect();
-        found.dedup();
-        let observed = if found.is_empty() { "no finding".to_owned() } else { format!("`{}`", found.join("`, `")) };
-        differs(SymptomKey::FoundBy, silent.clone(), observed);
-    }
-    differences
+    let observed = match raised.as_slice() {
+        [] => "none".to_owned(),
+        raised => raised.iter().map(|raised| format!("`{}`", raised.located())).collect::<Vec<_>>().join(", "),
+    };
+    Some(Difference::new(SymptomKey::Exception, claimed, observed))
+}
+
+/// The checks that should have a finding and have none, each with those that have one.
+fn silent_checks(found_by: &[String], run: &RunResult) -> Vec<Difference> {
+    let mut found: Vec<&str> = run.findings.iter().map(|finding| finding.check).collect();
+    found.dedup();
+    let observed = if found.is_empty() { "no finding".to_owned() } else { format!("`{}`", found.join("`, `")) };
+    let silent = found_by.iter().filter(|name| !found.contains(&name.as_str()));
+    silent.map(|name| Difference::new(SymptomKey::FoundBy, name, observed.clone())).collect()
 }
 
 /// Every exception that the app raises in a run, as far as it is seen: what leaves the app, what it handles, and what stops
@@ -449,18 +430,18 @@ fn is_unanswered(reading: &Exchange<'_>, outcome: &Outcome) -> bool {
 /// Whether the client sent a message, and the service none since. Where the app is seen, its own order counts: what it sends
 /// before it gets the message may be read later.
 fn is_asked_in_vain(reading: &Exchange<'_>) -> bool {
-    let is_message = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary);
-    let asks = |what: &EventKind| match what {
-        EventKind::Received(inbound) => match inbound {
-            Inbound::WebsocketReceive { .. } => true,
-            Inbound::WebsocketConnect
-            | Inbound::WebsocketDisconnect { .. }
-            | Inbound::HttpRequest { .. }
-            | Inbound::HttpDisconnect
-            | Inbound::LifespanStartup
-            | Inbound::LifespanShutdown
-            | Inbound::Invalid(_) => false,
-        },
+    let asked = reading.events.iter().position(|event| asks(&event.what, reading));
+    asked.is_some_and(|asked| !reading.events[asked..].iter().any(|event| answers(&event.what, reading)))
+}
+
+fn is_message(frame: &Frame) -> bool {
+    matches!(frame.opcode, Opcode::Text | Opcode::Binary)
+}
+
+/// Whether an event is a message of the client: the one that the app gets, where the app is seen.
+fn asks(what: &EventKind, reading: &Exchange<'_>) -> bool {
+    match what {
+        EventKind::Received(Inbound::WebsocketReceive { .. }) => true,
         EventKind::FrameSent(frame) => reading.machine().is_none() && is_message(frame),
         EventKind::ConnectionRefused
         | EventKind::RequestSent { .. }
@@ -469,6 +450,7 @@ fn is_asked_in_vain(reading: &Exchange<'_>) -> bool {
         | EventKind::FrameSeen(_)
         | EventKind::MessageSeen(_)
         | EventKind::Called { .. }
+        | EventKind::Received(_)
         | EventKind::Sent(_)
         | EventKind::CallRaised(_)
         | EventKind::Returned
@@ -479,20 +461,13 @@ fn is_asked_in_vain(reading: &Exchange<'_>) -> bool {
         | end_event!()
         | server_event!()
         | outer_event!() => false,
-    };
-    let answers = |what: &EventKind| match what {
-        EventKind::Sent(outbound) => match outbound {
-            Outbound::WebsocketSend { .. } => true,
-            Outbound::WebsocketAccept { .. }
-            | Outbound::WebsocketClose { .. }
-            | Outbound::ResponseStart { .. }
-            | Outbound::ResponseBody { .. }
-            | Outbound::StartupComplete
-            | Outbound::StartupFailed { .. }
-            | Outbound::ShutdownComplete
-            | Outbound::ShutdownFailed { .. }
-            | Outbound::Unknown(_) => false,
-        },
+    }
+}
+
+/// Whether an event is a message of the service: the one that the app sends, where the app is seen.
+fn answers(what: &EventKind, reading: &Exchange<'_>) -> bool {
+    match what {
+        EventKind::Sent(Outbound::WebsocketSend { .. }) => true,
         EventKind::FrameSeen(frame) | EventKind::MessageSeen(frame) => reading.machine().is_none() && is_message(frame),
         EventKind::ConnectionRefused
         | EventKind::RequestSent { .. }
@@ -501,6 +476,7 @@ fn is_asked_in_vain(reading: &Exchange<'_>) -> bool {
         | EventKind::FrameSent(_)
         | EventKind::Called { .. }
         | EventKind::Received(_)
+        | EventKind::Sent(_)
         | EventKind::CallRaised(_)
         | EventKind::Returned
         | EventKind::Raised(_)
@@ -510,9 +486,7 @@ fn is_asked_in_vain(reading: &Exchange<'_>) -> bool {
         | end_event!()
         | server_event!()
         | outer_event!() => false,
-    };
-    let asked = reading.events.iter().position(|event| asks(&event.what));
-    asked.is_some_and(|asked| !reading.events[asked..].iter().any(|event| answers(&event.what)))
+    }
 }
 
 /// The reported exception, where the version with the fix still raises it: it leaves the app, or the app handles it and

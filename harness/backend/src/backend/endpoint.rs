@@ -121,6 +121,7 @@ impl Backend {
     }
 
     /// From the upgrade to the end of the session, in the order that `backend` documents.
+    // Long: the order of these steps, and of their defects, is the behavior of the service.
     async fn enter(&self, websocket: &mut WebSocket, mode: Mode) -> Result<(), Exception> {
         if mode == Mode::Legacy && self.revision.has(Defect::LegacyWithoutAuth) {
             let life = self.accept_first(websocket).await?;
@@ -598,30 +599,21 @@ impl Backend {
         client_is_there && own_side_is_open
     }
 
+    /// Answers a message of a client.
     async fn answer(&self, websocket: &mut WebSocket, user: &str, text: &str) -> Result<LoopNext, Exception> {
         if self.revision.has(Defect::HandlerIsAFunction) {
             return Err(Exception::attribute_error("function", "can_handle"));
         }
-        if text.len() > MESSAGE_BYTES_MAX {
-            if self.revision.has(Defect::OversizeMessageDropped) {
+        if text.len() > MESSAGE_BYTES_MAX && self.revision.has(Defect::OversizeMessageDropped) {
+            return Ok(LoopNext::Receive);
+        }
+        let request = match self.read_message(user, text) {
+            Ok(request) => request,
+            Err(refusal) => {
+                websocket.send_text(refusal).await?;
                 return Ok(LoopNext::Receive);
             }
-            let error = messages::error(self, "MESSAGE_TOO_LARGE", "A message may have 8192 bytes.");
-            websocket.send_text(error).await?;
-            return Ok(LoopNext::Receive);
-        }
-        let limit = limits::messages_max(self.environment());
-        let wait = self.limits().message(user, limit);
-        if let Some(wait) = wait {
-            let text = format!("A user may send {limit} messages a minute. Try again in {} s.", wait.as_secs() + 1);
-            websocket.send_text(messages::error(self, "RATE_LIMITED", &text)).await?;
-            return Ok(LoopNext::Receive);
-        }
-        let Ok(Json::Object(request)) = serde_json::from_str(text) else {
-            websocket.send_text(messages::error(self, "JSON_PARSE_ERROR", "Invalid JSON format")).await?;
-            return Ok(LoopNext::Receive);
         };
-        let request = Json::Object(request);
         if request.get("jsonrpc").and_then(Json::as_str) == Some("2.0") && request.get("method").is_some() {
             let result = json!({ "status": "processed", "method": request["method"] });
             let answer = json!({ "jsonrpc": "2.0", "result": result, "id": request.get("id") });
@@ -629,24 +621,47 @@ impl Backend {
             return Ok(LoopNext::Receive);
         }
         let name = request.get("type").and_then(Json::as_str).unwrap_or_default();
+        match canonical(name) {
+            "user_message" | "chat" | "agent_request" | "start_agent" => {
+                self.answer_agent_request(websocket, user, &request).await?;
+            }
+            "agent_task" => {
+                let stamp = self.timestamp();
+                for name in ["agent_task_ack", "agent_response_chunk", "agent_response_complete"] {
+                    let frame = json!({ "type": name, "timestamp": stamp, "user_id": user });
+                    websocket.send_text(messages::to_text(&frame)).await?;
+                }
+            }
+            known => websocket.send_text(messages::to_text(&self.reply(known, user)?)).await?,
+        }
+        Ok(if name == "disconnect" { LoopNext::Stop } else { LoopNext::Receive })
+    }
+
+    /// A message as a JSON object, or the error message that refuses it.
+    fn read_message(&self, user: &str, text: &str) -> Result<Json, String> {
+        if text.len() > MESSAGE_BYTES_MAX {
+            return Err(messages::error(self, "MESSAGE_TOO_LARGE", "A message may have 8192 bytes."));
+        }
+        let limit = limits::messages_max(self.environment());
+        if let Some(wait) = self.limits().message(user, limit) {
+            let text = format!("A user may send {limit} messages a minute. Try again in {} s.", wait.as_secs() + 1);
+            return Err(messages::error(self, "RATE_LIMITED", &text));
+        }
+        match serde_json::from_str(text) {
+            Ok(Json::Object(request)) => Ok(Json::Object(request)),
+            Ok(_) | Err(_) => Err(messages::error(self, "JSON_PARSE_ERROR", "Invalid JSON format")),
+        }
+    }
+
+    /// The reply to a message that asks no agent.
+    fn reply(&self, name: &str, user: &str) -> Result<Json, Exception> {
         let stamp = self.timestamp();
-        let reply = match canonical(name) {
+        Ok(match name {
             "ping" => json!({ "type": "pong", "timestamp": stamp, "user_id": user }),
             "heartbeat" => json!({ "type": "heartbeat_ack", "timestamp": stamp, "status": "healthy" }),
             "connect" => json!({ "type": "system_message", "timestamp": stamp, "data": { "status": "connected" } }),
             "user_typing" => json!({ "type": "typing_acknowledged", "timestamp": stamp, "user_id": user }),
             "disconnect" => json!({ "type": "disconnect_acknowledged", "timestamp": stamp, "user_id": user }),
-            "user_message" | "chat" | "agent_request" | "start_agent" => {
-                self.answer_agent_request(websocket, user, &request).await?;
-                return Ok(LoopNext::Receive);
-            }
-            "agent_task" => {
-                for name in ["agent_task_ack", "agent_response_chunk", "agent_response_complete"] {
-                    let frame = json!({ "type": name, "timestamp": stamp, "user_id": user });
-                    websocket.send_text(messages::to_text(&frame)).await?;
-                }
-                return Ok(LoopNext::Receive);
-            }
             other if self.revision.has(Defect::UnknownTypeRaises) => {
                 return Err(Exception::new("ValueError", format!("Unknown message type: '{other}'")));
             }
@@ -657,9 +672,7 @@ impl Backend {
                 "user_id": user,
                 "status": "acknowledged",
             }),
-        };
-        websocket.send_text(messages::to_text(&reply)).await?;
-        Ok(if name == "disconnect" { LoopNext::Stop } else { LoopNext::Receive })
+        })
     }
 }
 

@@ -100,6 +100,7 @@ impl EventFault {
     }
 
     /// Whether a server may do so, and what says it.
+    // Long: an arm for each fault, with the sentence of the specification that decides it.
     pub fn legality(&self, events: &Events) -> Legality {
         let before = events.0.as_deref().unwrap_or_default();
         match self {

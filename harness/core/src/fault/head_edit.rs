@@ -157,6 +157,7 @@ impl HeadEdit {
     }
 
     /// Changes the head.
+    // Long: an arm for each edit.
     pub fn apply(&self, head: &mut RequestHead) {
         let named = |header: &Token| {
             let header = header.clone();

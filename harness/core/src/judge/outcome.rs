@@ -157,6 +157,31 @@ impl Ending {
         "refused",
         "does not start",
     ];
+
+    /// The reason in a close frame of the service.
+    pub fn reason(&self) -> Option<&str> {
+        if let Ending::Close { reason, .. } = self { Some(reason) } else { None }
+    }
+
+    /// Why the app did not start.
+    pub fn why_not_started(&self) -> Option<&str> {
+        if let Ending::NotStarted { why } = self { Some(why) } else { None }
+    }
+
+    /// The event that the client was waiting for when its time was up.
+    pub fn waiting_for(&self) -> Option<&str> {
+        match self {
+            Ending::Hang { waiting_for } | Ending::Silence { waiting_for } => Some(waiting_for),
+            Ending::Http { .. }
+            | Ending::Close { .. }
+            | Ending::Drop
+            | Ending::BadHandshake { .. }
+            | Ending::Parted { .. }
+            | Ending::Left
+            | Ending::Refused
+            | Ending::NotStarted { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for Ending {

@@ -181,6 +181,13 @@ pub struct Difference {
     pub observed: String,
 }
 
+impl Difference {
+    /// A part of a symptom that a run does not show.
+    pub fn new(key: SymptomKey, claimed: impl fmt::Display, observed: String) -> Difference {
+        Difference { key, claimed: claimed.to_string(), observed }
+    }
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: claimed `{}`, observed {}", self.key, self.claimed, self.observed)
@@ -296,6 +303,7 @@ pub enum Reason {
 }
 
 impl fmt::Display for Reason {
+    // Long: a sentence for each reason.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::NotShown(differences) => {
@@ -342,19 +350,7 @@ impl fmt::Display for Reason {
             }
             Reason::HealthyClient(outcome) => {
                 write!(f, "after: the healthy client gets {outcome}")?;
-                match &outcome.ending {
-                    Ending::Hang { waiting_for } | Ending::Silence { waiting_for } => {
-                        write!(f, ", waiting for {waiting_for}")
-                    }
-                    Ending::Http { .. }
-                    | Ending::Close { .. }
-                    | Ending::Drop
-                    | Ending::BadHandshake { .. }
-                    | Ending::Parted { .. }
-                    | Ending::Left
-                    | Ending::Refused
-                    | Ending::NotStarted { .. } => Ok(()),
-                }
+                outcome.ending.waiting_for().map_or(Ok(()), |awaited| write!(f, ", waiting for {awaited}"))
             }
             Reason::RefusesEveryone { outcome, let_in } => {
                 let let_in = let_in.as_deref().map_or(String::new(), |route| format!(" for `{route}`"));

@@ -25,62 +25,13 @@ const PADDING_MIN: usize = 16;
 /// The file of a case.
 pub(super) fn write(case: &Case) -> String {
     let mut file = File::default();
-    file.line("summary", case.summary.as_str());
-    file.text("reported", case.reported.as_ref());
-    file.text("root_cause", case.behind.as_ref());
-    if !case.issues.is_empty() {
-        file.line("issues", texts(&case.issues));
-    }
-    file.text("scenario", case.scenario.as_ref());
-    if case.origin == Origin::Hunt {
-        file.line("origin", "hunt");
-    }
-    let has_defects = !case.twin.is_empty();
-    match (case.vocabulary, has_defects) {
-        (Vocabulary::Backend, false) => file.line("vocabulary", "backend"),
-        (Vocabulary::Own, true) => file.line("vocabulary", "own"),
-        (Vocabulary::Backend, true) | (Vocabulary::Own, false) => {}
-    }
-    match case.twin.names().collect::<Vec<_>>().as_slice() {
-        [] => {}
-        [one] => file.line("defect", *one),
-        many => file.line("defects", texts(many)),
-    }
-    match &case.profiles {
-        None => file.line("profiles", texts(&["all"])),
-        Some(names) if names.as_slice() == [DEFAULT_PROFILE] => {}
-        Some(names) => file.line("profiles", texts(names)),
-    }
-    if case.environments != [Environment::Staging] {
-        file.line(
-            "environments",
-            texts(&case.environments.iter().map(|environment| environment.name()).collect::<Vec<_>>()),
-        );
-    }
-    for (key, count, default) in [
-        ("users", case.crowd.users, Concurrency::ONE.users),
-        ("connections", case.crowd.connections, Concurrency::ONE.connections),
-        ("rounds", case.crowd.rounds, Concurrency::ONE.rounds),
-    ] {
-        if count != default {
-            file.line(key, number(count));
-        }
-    }
-    if let Some(seed) = case.seed {
-        // TOML has no unsigned numbers.
-        file.line("seed", toml::Value::Integer(i64::from_ne_bytes(seed.to_ne_bytes())));
-    }
-    if case.is_alone {
-        file.line("alone", toml::Value::Boolean(true));
-    }
-    if !case.server_arguments.arguments.is_empty() {
-        file.line("server_arguments", texts(&case.server_arguments.arguments));
-    }
+    file.about(case);
+    file.setting(case);
     let accept = case.accepted.first().map(accepts).unwrap_or_default();
     let mut accepted = case.accepted.iter();
     for step in &case.steps {
         file.table("[[step]]");
-        let own = if matches!(step.act, Action::Open(_) | Action::Request(_)) { accepted.next() } else { None };
+        let own = step.opening().and_then(|_| accepted.next());
         file.step(step, own.map(|own| (own, accept.as_slice())));
     }
     case.faults.iter().for_each(|fault| file.fault(fault));
@@ -94,20 +45,7 @@ pub(super) fn write(case: &Case) -> String {
         file.table("[expect.at_least]");
         case.at_least.iter().for_each(|(class, count)| file.line(class.name(), number(*count)));
     }
-    if let Some(symptom) = &case.symptom {
-        file.table("[symptom]");
-        file.symptom(symptom);
-        for (profile, own) in &case.symptom_on {
-            file.table(&format!("[symptom.on.{}]", toml::Value::from(profile.as_str())));
-            file.symptom(own);
-            // An empty text takes back what is demanded elsewhere.
-            for (key, own, elsewhere) in [("log", &own.log, &symptom.log), ("reason", &own.reason, &symptom.reason)] {
-                if own.is_none() && elsewhere.is_some() {
-                    file.line(key, "");
-                }
-            }
-        }
-    }
+    file.symptoms(case);
     case.shams.iter().for_each(|sham| file.sham(sham));
     file.0
 }
@@ -147,6 +85,77 @@ impl File {
         let _ = writeln!(self.0, "\n{head}");
     }
 
+    /// The keys that tell people, and the issue tracker, about the case.
+    fn about(&mut self, case: &Case) {
+        self.line("summary", case.summary.as_str());
+        self.text("reported", case.reported.as_ref());
+        self.text("root_cause", case.behind.as_ref());
+        if !case.issues.is_empty() {
+            self.line("issues", texts(&case.issues));
+        }
+        self.text("scenario", case.scenario.as_ref());
+        if case.origin == Origin::Hunt {
+            self.line("origin", "hunt");
+        }
+    }
+
+    /// The keys that state where the case runs, and with how many clients.
+    fn setting(&mut self, case: &Case) {
+        match (case.vocabulary, case.twin.is_empty()) {
+            (Vocabulary::Backend, true) => self.line("vocabulary", "backend"),
+            (Vocabulary::Own, false) => self.line("vocabulary", "own"),
+            (Vocabulary::Backend, false) | (Vocabulary::Own, true) => {}
+        }
+        match case.twin.names().collect::<Vec<_>>().as_slice() {
+            [] => {}
+            [one] => self.line("defect", *one),
+            many => self.line("defects", texts(many)),
+        }
+        match &case.profiles {
+            None => self.line("profiles", texts(&["all"])),
+            Some(names) if names.as_slice() == [DEFAULT_PROFILE] => {}
+            Some(names) => self.line("profiles", texts(names)),
+        }
+        if case.environments != [Environment::Staging] {
+            let names: Vec<&str> = case.environments.iter().map(|environment| environment.name()).collect();
+            self.line("environments", texts(&names));
+        }
+        let Concurrency { users, connections, rounds } = case.crowd;
+        for (key, count) in [("users", users), ("connections", connections), ("rounds", rounds)] {
+            if count != 1 {
+                self.line(key, number(count));
+            }
+        }
+        if let Some(seed) = case.seed {
+            // TOML has no unsigned numbers.
+            self.line("seed", toml::Value::Integer(i64::from_ne_bytes(seed.to_ne_bytes())));
+        }
+        if case.is_alone {
+            self.line("alone", toml::Value::Boolean(true));
+        }
+        if !case.server_arguments.arguments.is_empty() {
+            self.line("server_arguments", texts(&case.server_arguments.arguments));
+        }
+    }
+
+    /// The claimed symptom, and what differs behind particular servers.
+    fn symptoms(&mut self, case: &Case) {
+        let Some(symptom) = &case.symptom else { return };
+        self.table("[symptom]");
+        self.symptom(symptom);
+        for (profile, own) in &case.symptom_on {
+            self.table(&format!("[symptom.on.{}]", toml::Value::from(profile.as_str())));
+            self.symptom(own);
+            // An empty text takes back what is demanded elsewhere.
+            for (key, own, elsewhere) in [("log", &own.log, &symptom.log), ("reason", &own.reason, &symptom.reason)] {
+                if own.is_none() && elsewhere.is_some() {
+                    self.line(key, "");
+                }
+            }
+        }
+    }
+
+    // Long: an arm for each act.
     fn step(&mut self, step: &Step, accepted: Option<(&Accepted, &[String])>) {
         if let Some(client) = &step.client {
             self.line("as", client.0.as_str());

@@ -140,6 +140,7 @@ pub fn narrate(event: &Event, faults: &[Fault], redactor: &Redactor) -> Option<S
     }
 }
 
+// Long: a line for each kind of event.
 fn line(event: &Event, faults: &[Fault], detail: SequenceDetail, redactor: &Redactor) -> Option<String> {
     let full = detail == SequenceDetail::Full;
     let text = match &event.what {

@@ -33,6 +33,7 @@ const HELD_BYTES_PER_S: usize = 300;
 /// Below which rate a stream is so slow, in bytes a second.
 const THROTTLED_BYTES_PER_S: usize = 2000;
 
+// Long: an arm for each kind of fault, so that a new one has to be classified.
 pub(super) fn effect(kind: &FaultKind) -> InjectedEffect {
     let slows = |slows: bool| if slows { InjectedEffect::Slows } else { InjectedEffect::None };
     match kind {
@@ -189,6 +190,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Whether a bad ending is the doing of what was injected, and not the service's.
+    // Long: one table of causes and endings, read from top to bottom.
     pub(super) fn is_broken_by_fault(&self, ending: &Ending, cause: Cause) -> bool {
         let (mut on_wire, mut on_answer, mut on_events, mut slows, mut spoils) = (false, false, false, false, false);
         for kind in self.acted() {

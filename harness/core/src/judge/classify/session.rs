@@ -119,6 +119,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// How many agent requests the client turned away from before anything could be expected of them.
+    // Long: one pass over the events, with an arm for each kind.
     fn agent_requests_given_up(&self) -> usize {
         // They are answered one after the other, in the order in which they were sent.
         let mut waiting: VecDeque<Duration> = VecDeque::new();

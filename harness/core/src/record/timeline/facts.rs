@@ -66,6 +66,7 @@ struct Escape {
 }
 
 impl Facts {
+    // Long: one pass over the events, with an arm for each kind that matters and the names of the others.
     pub(super) fn gather(
         transcript: &Transcript,
         outages: &Outages<'_>,
@@ -76,10 +77,7 @@ impl Facts {
         let events = || positions.iter().map(|&position| (position, &transcript.events[position]));
         let mut facts = Facts { is_crowded, ..Facts::default() };
         if let (Some((_, first)), Some((_, last))) = (events().next(), events().next_back()) {
-            facts.outage = outages.met(exchange, first.at, last.at);
-            facts.absent = outages.are_of_process(last.at);
-            facts.signaled = outages.signaled.filter(|sent| last.at >= *sent);
-            facts.down = outages.all_through(first.at, last.at);
+            facts.meet(outages, exchange, first.at, last.at);
         }
         facts.asked = events().find(|(_, event)| matches!(event.what, EventKind::RequestSent { .. })).map(|(at, _)| at);
         let service = facts.service(transcript);
@@ -144,6 +142,14 @@ impl Facts {
         (facts.messages, facts.welcome) = (talk.messages, talk.welcome);
         facts.positions = positions;
         facts
+    }
+
+    /// Notes the outages of an exchange that lasts from one time to another.
+    fn meet(&mut self, outages: &Outages<'_>, exchange: usize, first: Duration, last: Duration) {
+        self.outage = outages.met(exchange, first, last);
+        self.absent = outages.are_of_process(last);
+        self.signaled = outages.signaled.filter(|sent| last >= *sent);
+        self.down = outages.all_through(first, last);
     }
 
     /// The knowledge about the target at the path of the first request.
