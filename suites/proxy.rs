@@ -181,7 +181,7 @@ fn what_no_fault_acts_on_passes_byte_for_byte(
         let mut proxy = Standing::before(upstream, if faults == "none" { &[] } else { &acts }, 10).await;
         match faults {
             "removed" => (1..=acts.len()).for_each(|number| assert!(proxy.desk.remove(number))),
-            "paused" => proxy.desk.pause(true),
+            "paused" => proxy.desk.pause(),
             _ => {}
         }
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();

@@ -107,5 +107,5 @@ fn a_mistake_in_a_case_file() {
     let error =
         Error::at("cases/a.toml", text, 20..25, "unknown field `steps`", Some("did you mean `step`?".to_owned()));
     let Error::File(located) = error else { unreachable!("the constructor makes nothing else") };
-    check_page("located", &render_located(&located, false));
+    check_page("located", &render_located(&located));
 }

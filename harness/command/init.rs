@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use relapse::{
-    init::init as get_acquainted,
+    init::{InitToken, init as get_acquainted},
     service_file::{ServiceFile, TokenSource},
     trial::{option, shell},
 };
@@ -86,7 +86,8 @@ pub(super) fn init(args: &InitArgs) -> CommandResult {
     let server = own.reach(&runtime, args.profile.as_deref(), &binding, &token, RouteGuessing::Kept)?;
     let bar = progress_by_time("asking");
     bar.enable_steady_tick(Duration::from_millis(200));
-    let found = runtime.block_on(get_acquainted(server, &own.python.path, !token.is_empty()));
+    let token = if token.is_empty() { InitToken::None } else { InitToken::Given };
+    let found = runtime.block_on(get_acquainted(server, &own.python.path, token));
     bar.finish_and_clear();
     let found = found?;
     tell_notes(found.notes.iter().cloned());

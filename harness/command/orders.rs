@@ -57,9 +57,13 @@ pub(super) fn obey(line: &str, desk: &ProxyHandle) {
             }
             _ => complain_of(&UsageError::NoSuchFault { number: rest.trim().to_owned() }),
         },
-        "pause" | "resume" => {
-            desk.pause(order == "pause");
-            print(if order == "pause" { "  paused" } else { "  acting" });
+        "pause" => {
+            desk.pause();
+            print("  paused");
+        }
+        "resume" => {
+            desk.resume();
+            print("  acting");
         }
         "help" => ORDERS.iter().for_each(|(order, what)| print(format!("  {order:<10} {what}"))),
         unknown => {

@@ -44,7 +44,7 @@ pub(crate) fn complain_of(error: &UsageError) {
 /// Prints what could not be done to standard error.
 pub(crate) fn complain_about(error: &Error) {
     let mut text = match error {
-        Error::File(located) => render_located(located, true),
+        Error::File(located) => render_located(located),
         other => format!("error: could not {other}"),
     };
     let mut source = std::error::Error::source(error);

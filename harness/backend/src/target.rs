@@ -245,10 +245,20 @@ impl Embedded {
         Ok(Some(client))
     }
 
-    /// Serves one connection. If the process may end meanwhile, it learns of that end.
-    fn serve(&self, program: Arc<dyn ServiceProgram>, server: Link, scribe: ExchangeRecorder, may_stop: bool) {
-        let life = may_stop.then(|| lock(&self.process).life.subscribe());
+    /// Serves one connection, which learns of the end of the process where it gets the process's life.
+    fn serve(
+        &self,
+        program: Arc<dyn ServiceProgram>,
+        server: Link,
+        scribe: ExchangeRecorder,
+        life: Option<watch::Receiver<Life>>,
+    ) {
         self.connections.serve(program, server, Arc::clone(&self.profile), scribe, life);
+    }
+
+    /// The life of the process, from now on.
+    fn life(&self) -> watch::Receiver<Life> {
+        lock(&self.process).life.subscribe()
     }
 
     /// Serves a connection from outside; ends it at once if nothing listens.
@@ -264,7 +274,7 @@ impl Embedded {
             });
             server = behind;
         }
-        self.serve(program, server, scribe, true);
+        self.serve(program, server, scribe, Some(self.life()));
     }
 
     /// Tells the process to stop, and its open connections end as this server ends them. Those that it lets go on have
@@ -442,8 +452,8 @@ impl Target for Embedded {
                 server = behind;
             }
             let stops = |fault: &Fault| matches!(fault.kind, FaultKind::Process(ProcessFault::ShutDown { .. }));
-            let may_stop = scribe.plan().faults.iter().any(stops);
-            self.serve(program, server, scribe, may_stop);
+            let life = scribe.plan().faults.iter().any(stops).then(|| self.life());
+            self.serve(program, server, scribe, life);
             Ok(Some(client))
         })
     }

@@ -4,8 +4,8 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 use relapse_core::error::Located;
 
-/// Draws the mistake with its line.
-pub fn render(located: &Located, colored: bool) -> String {
+/// Draws the mistake with its line, in colors.
+pub fn render(located: &Located) -> String {
     let end = located.text.len();
     let span = located.span.start.min(end)..located.span.end.clamp(located.span.start.min(end), end);
     // A span over a whole table says less than its first line.
@@ -17,6 +17,5 @@ pub fn render(located: &Located, colored: bool) -> String {
     if let Some(help) = &located.help {
         group = group.element(Level::HELP.message(help.as_str()));
     }
-    let renderer = if colored { Renderer::styled() } else { Renderer::plain() };
-    renderer.render(&[group])
+    Renderer::styled().render(&[group])
 }

@@ -104,24 +104,33 @@ pub struct ServiceDiscovery {
     pub notes: Vec<Note>,
 }
 
+/// Whether the user named a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InitToken {
+    /// One is named.
+    Given,
+    /// None is named.
+    None,
+}
+
 /// Asks a server. With a token it is tried in every place where tokens travel. The routes that the user named come
 /// first, then those that an application tells itself, and then where servers commonly are.
 ///
 /// # Errors
 /// When no server is there, or the harness could not do its work; the server's answers are never an error.
-pub async fn init(mut server: External, named: &[Route], has_token: bool) -> Result<ServiceDiscovery, Error> {
+pub async fn init(mut server: External, named: &[Route], token: InitToken) -> Result<ServiceDiscovery, Error> {
     let mut binding = ServiceFile::default();
     let told = std::mem::take(&mut server.routes);
     let told: Vec<Route> = told.into_iter().filter(|route| !named.contains(route)).collect();
     let mut asked = AskedServer { authority: server.target.authority(), server, named: String::new() };
     let (health, about_health) = asked.health(&health_paths(named, &told)).await?;
     binding.paths.health = health;
-    let (path, opens, about_path) = asked.websocket(&CandidatePaths::of(named, &told), has_token).await?;
+    let (path, opens, about_path) = asked.websocket(&CandidatePaths::of(named, &told), token).await?;
     let words = words_of(named.iter().chain(&told), &path);
     binding.paths.websocket = Some(path.clone());
     let (place, about_credential) = match opens {
         Opens::ToAnyone => (None, "It opens without a credential.".to_owned()),
-        Opens::Refused if !has_token => (
+        Opens::Refused if token == InitToken::None => (
             None,
             "It refuses without a credential, and none was given: --token-env or --token-command names one.".to_owned(),
         ),
@@ -129,7 +138,7 @@ pub async fn init(mut server: External, named: &[Route], has_token: bool) -> Res
         Opens::Nowhere => (None, "No session opened, so nothing is known of it.".to_owned()),
     };
     binding.credential.place = place.unwrap_or(binding.credential.place);
-    if has_token && opens != Opens::ToAnyone {
+    if token == InitToken::Given && opens != Opens::ToAnyone {
         // The writer of the service file says where the token comes from.
         binding.credential.source = Some(TokenSource::Issued);
     }
@@ -323,7 +332,7 @@ impl AskedServer {
 
     /// Where it speaks WebSocket: the first path that opens, or the first that is refused in another way than a path
     /// that does not exist.
-    async fn websocket(&mut self, paths: &CandidatePaths, has_token: bool) -> Result<(String, Opens, String), Error> {
+    async fn websocket(&mut self, paths: &CandidatePaths, token: InitToken) -> Result<(String, Opens, String), Error> {
         let nowhere = self.open(NOWHERE, None).await?;
         let is_mute = matches!(Exchange::of(&nowhere, 0).outcome().ending, Ending::Hang { .. });
         let nowhere = answer(&nowhere, NOWHERE);
@@ -359,7 +368,7 @@ impl AskedServer {
             return Ok((path.clone(), Opens::Refused, said));
         }
         // Where a refusal looks the same everywhere, the token tells where there is anything.
-        for path in all.iter().filter(|_| has_token) {
+        for path in all.iter().filter(|_| token == InitToken::Given) {
             if self.place(path).await?.0.is_some() {
                 let said = format!("A session opens here with the token.{}", others(path));
                 return Ok((path.clone(), Opens::Refused, said));

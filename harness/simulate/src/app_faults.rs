@@ -70,12 +70,12 @@ impl Application for FaultyApp {
 }
 
 /// The plan's event faults that meet this event, by their place in the plan.
-fn met(scribe: &ExchangeRecorder, event: &str, on_send: bool) -> Vec<(usize, EventFault)> {
+fn met(scribe: &ExchangeRecorder, event: &str, is_its_own: fn(&EventFault) -> bool) -> Vec<(usize, EventFault)> {
     let mut met = Vec::new();
     for (index, fault) in scribe.plan().faults.iter().enumerate() {
         let FaultKind::Event { events, fault: what } = &fault.kind else { continue };
         // A call can be cancelled wherever it waits.
-        let is_meant = what.is_on_send() == on_send || *what == EventFault::Cancel {};
+        let is_meant = is_its_own(what) || *what == EventFault::Cancel {};
         if is_meant && events.include(event) && scribe.meets(index) {
             met.push((index, what.clone()));
         }
@@ -113,7 +113,7 @@ impl FaultyReceive {
                 return Ok(event);
             }
             let mut event = self.receive.receive().await?;
-            for (index, fault) in met(&self.scribe, event.name(), false) {
+            for (index, fault) in met(&self.scribe, event.name(), |fault| !fault.is_on_send()) {
                 fired(&self.scribe, index);
                 match fault {
                     EventFault::Give { given } => self.held.push_back(Inbound::from_value(&given)),
@@ -166,7 +166,7 @@ impl SendEvent for FaultySend {
     fn send(&mut self, mut event: Outbound) -> BoxFuture<'_, Result<(), Exception>> {
         Box::pin(async move {
             self.scribe.record(Actor::Application, EventKind::Sent(event.clone()));
-            for (index, fault) in met(&self.scribe, event.name(self.on), true) {
+            for (index, fault) in met(&self.scribe, event.name(self.on), EventFault::is_on_send) {
                 fired(&self.scribe, index);
                 let exception = match fault {
                     EventFault::SendRaises { error } => Exception::parse(&error),

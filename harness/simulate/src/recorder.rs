@@ -89,9 +89,14 @@ impl FaultCounters {
         !self.disarmed.contains(&index)
     }
 
-    /// Lets no fault act, or all of them again.
-    pub fn pause(&mut self, is_paused: bool) {
-        self.is_paused = is_paused;
+    /// Lets no fault act until [`resume`](Self::resume).
+    pub fn pause(&mut self) {
+        self.is_paused = true;
+    }
+
+    /// Lets the faults act again.
+    pub fn resume(&mut self) {
+        self.is_paused = false;
     }
 
     /// Whether no fault acts for now.

@@ -90,7 +90,8 @@ impl Backend {
             let body = self.error_body("BAD_REQUEST", "Malformed request.");
             return send_json(send, 400, Vec::new(), body).await;
         };
-        let is_streamed = self.environment().is_deployed();
+        // The auth-context middleware, which stands on the platform only, hands bodies on as streams.
+        let delivery = if self.environment().is_deployed() { Delivery::Streamed } else { Delivery::Whole };
         let session = self.session(request.headers());
         self.read_session(session.as_ref())?;
         request.extensions_mut().insert(session.unwrap_or_default());
@@ -102,8 +103,7 @@ impl Backend {
         if let Some(Raised(exception)) = response.extensions_mut().remove() {
             return Err(exception);
         }
-        // The auth-context middleware, which stands on the platform only, hands bodies on as streams.
-        send_response(send, response, is_streamed).await
+        send_response(send, response, delivery).await
     }
 }
 
@@ -139,7 +139,16 @@ fn to_request(scope: &Scope, body: Vec<u8>) -> Result<Option<Request<Body>>, Exc
     Ok(request.body(Body::from(body)).ok())
 }
 
-async fn send_response(send: &mut dyn SendEvent, response: Response, is_streamed: bool) -> Result<(), Exception> {
+/// How a body is handed to the server.
+#[derive(Clone, Copy, PartialEq)]
+enum Delivery {
+    /// In one event.
+    Whole,
+    /// With an empty last event.
+    Streamed,
+}
+
+async fn send_response(send: &mut dyn SendEvent, response: Response, delivery: Delivery) -> Result<(), Exception> {
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, RESPONSE_BYTES_MAX)
         .await
@@ -153,7 +162,7 @@ async fn send_response(send: &mut dyn SendEvent, response: Response, is_streamed
         headers.push(field("content-length", body.len().to_string()));
     }
     send.send(Outbound::ResponseStart { status: parts.status.as_u16(), headers }).await?;
-    if !is_streamed || body.is_empty() {
+    if delivery == Delivery::Whole || body.is_empty() {
         return send.send(Outbound::ResponseBody { body: body.to_vec(), more_body: false }).await;
     }
     send.send(Outbound::ResponseBody { body: body.to_vec(), more_body: true }).await?;

@@ -27,19 +27,32 @@ const fn asking(limit_ms: u64, retries: u32, pause_ms: u64) -> Asking {
     Asking { limit: Duration::from_millis(limit_ms), retries, pause: Duration::from_millis(pause_ms) }
 }
 
+/// Where the service runs, as far as its limits depend on it.
+#[derive(Clone, Copy)]
+enum Stage {
+    Deployed,
+    Local,
+}
+
+impl Stage {
+    fn of(environment: Environment) -> Stage {
+        if environment.is_deployed() { Stage::Deployed } else { Stage::Local }
+    }
+}
+
 /// How a dependency is asked, on the platform and elsewhere (the reported validator's table).
-fn table(dependency: Dependency, deployed: bool) -> Asking {
-    match (dependency, deployed) {
-        (Database, true) => asking(3000, 4, 1000),
-        (Database, false) => asking(5000, 3, 1000),
-        (Redis, true) => asking(1500, 3, 500),
-        (Redis, false) => asking(3000, 3, 1000),
-        (AuthService, true) => asking(2000, 2, 500),
-        (AuthService, false) => asking(5000, 2, 500),
-        (AgentSupervisor | ThreadService, true) => asking(2000, 3, 500),
-        (AgentSupervisor | ThreadService, false) => asking(8000, 4, 1000),
-        (_, true) => asking(1000, 2, 500),
-        (_, false) => asking(3000, 2, 500),
+fn table(dependency: Dependency, stage: Stage) -> Asking {
+    match (dependency, stage) {
+        (Database, Stage::Deployed) => asking(3000, 4, 1000),
+        (Database, Stage::Local) => asking(5000, 3, 1000),
+        (Redis, Stage::Deployed) => asking(1500, 3, 500),
+        (Redis, Stage::Local) => asking(3000, 3, 1000),
+        (AuthService, Stage::Deployed) => asking(2000, 2, 500),
+        (AuthService, Stage::Local) => asking(5000, 2, 500),
+        (AgentSupervisor | ThreadService, Stage::Deployed) => asking(2000, 3, 500),
+        (AgentSupervisor | ThreadService, Stage::Local) => asking(8000, 4, 1000),
+        (_, Stage::Deployed) => asking(1000, 2, 500),
+        (_, Stage::Local) => asking(3000, 2, 500),
     }
 }
 
@@ -167,7 +180,7 @@ impl Backend {
 
     /// Asks one dependency, again where it fails, between the start and the end of its group.
     async fn is_there(&self, dependency: Dependency, (start, end): (Instant, Instant)) -> Result<(), String> {
-        let Asking { limit: each, retries, pause } = table(dependency, self.environment().is_deployed());
+        let Asking { limit: each, retries, pause } = table(dependency, Stage::of(self.environment()));
         let attempts = async {
             let mut attempt = 0;
             loop {

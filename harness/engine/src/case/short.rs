@@ -6,20 +6,28 @@ use relapse_core::{error::Error, fault::Fault};
 /// Writes the line as the text of a case file, and reads that.
 pub(super) fn read(line: &str, known: &Known<'_>) -> Result<Fault, Error> {
     let read = |text: &str| reader::read_faults("--fault", text, known).map(|mut faults| faults.remove(0));
-    read(&to_toml(line, true)).or_else(|error| {
+    read(&to_toml(line, Quoting::OfTexts)).or_else(|error| {
         // A text may look like a number.
-        read(&to_toml(line, false)).map_err(|_| error)
+        read(&to_toml(line, Quoting::OfAll)).map_err(|_| error)
     })
 }
 
-/// The line as TOML: what is a number there, or text in quotes, stays so where values are looked for; anything else is
-/// text.
-fn to_toml(line: &str, has_values: bool) -> String {
+/// The values that are put into quotes.
+#[derive(Clone, Copy, PartialEq)]
+enum Quoting {
+    /// Those that are no TOML value as they stand.
+    OfTexts,
+    /// All.
+    OfAll,
+}
+
+/// The line as TOML.
+fn to_toml(line: &str, quoting: Quoting) -> String {
     let mut words = words(line).into_iter();
     let mut text = format!("[[fault]]\nkind = {}\n", quoted(&words.next().unwrap_or_default()));
     for word in words {
         let (key, value) = word.split_once('=').unwrap_or((&word, ""));
-        let is_value = has_values && format!("value = {value}").parse::<toml::Table>().is_ok();
+        let is_value = quoting == Quoting::OfTexts && format!("value = {value}").parse::<toml::Table>().is_ok();
         let value = if is_value { value.to_owned() } else { quoted(value) };
         text.push_str(&format!("{} = {value}\n", quoted(key)));
     }

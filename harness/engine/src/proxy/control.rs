@@ -88,12 +88,12 @@ async fn remove(State(desk): State<ProxyHandle>, Path(number): Path<usize>) -> R
 }
 
 async fn pause(State(desk): State<ProxyHandle>) -> StatusCode {
-    desk.pause(true);
+    desk.pause();
     StatusCode::NO_CONTENT
 }
 
 async fn resume(State(desk): State<ProxyHandle>) -> StatusCode {
-    desk.pause(false);
+    desk.resume();
     StatusCode::NO_CONTENT
 }
 

@@ -232,9 +232,14 @@ impl ProxyHandle {
         is_there
     }
 
-    /// Lets no fault act until it is called again with `false`.
-    pub fn pause(&self, is_paused: bool) {
-        self.tally().pause(is_paused);
+    /// Lets no fault act until [`resume`](Self::resume).
+    pub fn pause(&self) {
+        self.tally().pause();
+    }
+
+    /// Lets the faults act again.
+    pub fn resume(&self) {
+        self.tally().resume();
     }
 
     /// Whether no fault acts for now.

@@ -277,17 +277,13 @@ impl RunningServer {
         let steps: Vec<Step> = std::iter::once(&scene.opening).chain(&scene.then).map(step).collect();
         let recorder = Recorder::new(Plan { seed: 1, faults: scene.faults.clone() });
         client::perform(Script::of_one(&steps), &recorder, &self.served).await?;
-        let stays = match &scene.opening {
-            Action::Open(request) | Action::Request(request) => request.path.ends_with(b"/stay"),
-            _ => false,
-        };
-        Ok(self.close(&recorder, stays).await)
+        let stays = scene.opening.request().is_some_and(|request| request.path.ends_with(b"/stay"));
+        Ok(self.close(&recorder, if stays { STAYING } else { PATIENCE }).await)
     }
 
-    /// The transcript once the application's call is over, at the latest after `PATIENCE`, or after `STAYING` if the
-    /// call stays.
-    async fn close(&self, recorder: &Recorder, stays: bool) -> Transcript {
-        let end = Instant::now() + if stays { STAYING } else { PATIENCE };
+    /// The transcript once the application's call is over, or when this much time has passed.
+    async fn close(&self, recorder: &Recorder, patience: Duration) -> Transcript {
+        let end = Instant::now() + patience;
         self.server().running();
         while recorder.is_application_running() && Instant::now() < end {
             sleep(LOOK_AGAIN).await;

@@ -426,7 +426,7 @@ impl RunningServer {
                 record(EventKind::DeadlinePassed { waiting_for: "the end".to_owned(), limit: PATIENCE });
             }
         }
-        Ok(self.close(&recorder, false).await)
+        Ok(self.close(&recorder, PATIENCE).await)
     }
 }
 

@@ -521,17 +521,16 @@ impl RunningCalls {
         }
     }
 
-    /// A call that is over is kept, or freed.
-    fn keep(&mut self, id: i64, is_kept: bool) {
-        if is_kept {
-            self.kept.insert(id);
-        } else if self.kept.remove(&id) {
+    /// Drops a call that was kept after its end.
+    fn free(&mut self, id: i64) {
+        if self.kept.remove(&id) {
             self.running.remove(&id);
             self.asleep.remove(&id);
         }
     }
 
     /// Passes on one thing that happened.
+    // Long: an arm for each message of the interpreter.
     fn happen(&mut self, event: Value) {
         let Value::List(parts) = event else { return };
         let mut parts = parts.into_iter();
@@ -562,12 +561,8 @@ impl RunningCalls {
                 let message = "the harness's part in the interpreter failed".to_owned();
                 return self.die(AppError { message, details: text(parts.next()), blame: Blame::Setup });
             }
-            "kept" | "freed" => {
-                if let Some(Value::Int(id)) = parts.next() {
-                    self.keep(id, kind == "kept");
-                }
-                return;
-            }
+            "kept" => return self.kept.extend(call_id(parts.next())),
+            "freed" => return call_id(parts.next()).into_iter().for_each(|id| self.free(id)),
             "receive" => (parts.next(), Happening::Receive),
             "withdrawn" => (parts.next(), Happening::Withdrawn),
             "send" => (parts.next(), Happening::Send(parts.next().unwrap_or(Value::None))),
@@ -596,7 +591,7 @@ impl RunningCalls {
             }
             _ => return,
         };
-        if let Some(Value::Int(id)) = id
+        if let Some(id) = call_id(id)
             && let Some(call) = self.running.get(&id)
         {
             let _ = call.send(happening);
@@ -605,6 +600,11 @@ impl RunningCalls {
             }
         }
     }
+}
+
+/// The number of a call.
+fn call_id(value: Option<Value>) -> Option<i64> {
+    if let Some(Value::Int(id)) = value { Some(id) } else { None }
 }
 
 /// Whether something can be read within the limit. Real time: nothing else moves meanwhile.

@@ -16,13 +16,13 @@ pub(super) struct StopNotice {
 
 impl StopNotice {
     pub(super) fn watching(life: Option<watch::Receiver<Life>>) -> StopNotice {
-        StopNotice { news: life.map(|life| news(life, false)) }
+        StopNotice { news: life.map(|life| news(life, Life::Starting)) }
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Life> {
         let Some(waiting) = self.news.as_mut() else { return Poll::Pending };
         let (stands, life) = ready!(waiting.as_mut().poll(cx));
-        self.news = (stands != Life::Exited).then(|| news(life, true));
+        self.news = (stands != Life::Exited).then(|| news(life, stands));
         Poll::Ready(stands)
     }
 
@@ -31,9 +31,9 @@ impl StopNotice {
     }
 }
 
-fn news(mut life: watch::Receiver<Life>, is_told: bool) -> BoxFuture<'static, (Life, watch::Receiver<Life>)> {
+fn news(mut life: watch::Receiver<Life>, known: Life) -> BoxFuture<'static, (Life, watch::Receiver<Life>)> {
     Box::pin(async move {
-        let is_news = |life: &Life| *life == Life::Exited || (*life == Life::Stopping && !is_told);
+        let is_news = |life: &Life| *life == Life::Exited || (*life == Life::Stopping && known != Life::Stopping);
         // A process without an owner is gone.
         let stands = life.wait_for(is_news).await.map_or(Life::Exited, |stands| *stands);
         (stands, life)

@@ -111,7 +111,7 @@ pub const ALL: &[ScopeKey] = &[
         of: BOTH,
         optional_in: BOTH,
         may_be_none: true,
-        fits: |_, value| is_address(value, false),
+        fits: |_, value| is_address(value, AddressPort::Required),
         sentence: "client (Iterable[Unicode string, int]) - Optional; if missing defaults to None.",
     },
     ScopeKey {
@@ -119,7 +119,7 @@ pub const ALL: &[ScopeKey] = &[
         of: BOTH,
         optional_in: BOTH,
         may_be_none: true,
-        fits: |_, value| is_address(value, true),
+        fits: |_, value| is_address(value, AddressPort::Optional),
         sentence: "server (Iterable[Unicode string, Optional[int]]) - [path, None] for a unix socket. Optional; if missing defaults to None.",
     },
     ScopeKey {
@@ -183,11 +183,19 @@ fn is_header(item: &Value) -> bool {
     matches!(item, Value::List(pair) if matches!(pair.as_slice(), [Value::Bytes(_), Value::Bytes(_)]))
 }
 
-fn is_address(value: &Value, may_lack_port: bool) -> bool {
+/// Whether an address needs a port.
+#[derive(PartialEq)]
+enum AddressPort {
+    Required,
+    /// `None` stands in its place for a Unix socket.
+    Optional,
+}
+
+fn is_address(value: &Value, port: AddressPort) -> bool {
     let Value::List(pair) = value else { return false };
     match pair.as_slice() {
-        [Value::Str(_), Value::Int(port)] => (0..=65535).contains(port),
-        [Value::Str(_), Value::None] => may_lack_port,
+        [Value::Str(_), Value::Int(number)] => (0..=65535).contains(number),
+        [Value::Str(_), Value::None] => port == AddressPort::Optional,
         _ => false,
     }
 }
