@@ -13,6 +13,7 @@ pub(super) fn is_performed(program: &GeneratedApp, profile: &Profile) -> bool {
 }
 
 /// Whether a program brings a situation about.
+// Long: a question for each situation.
 pub(super) fn is_in(program: &GeneratedApp, situation: Situation) -> bool {
     let acts = || program.connections.iter().flat_map(|one| one.segments.iter().flatten().map(move |act| (one, act)));
     match situation {

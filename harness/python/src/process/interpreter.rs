@@ -207,26 +207,9 @@ impl Interpreter {
         let group = Arc::new(Mutex::new(group));
         let from = BufReader::with_capacity(64 * 1024, from);
         let mut ear = Ear { from, group: Arc::clone(&group), printed, directory: site.directory.clone() };
-        let settings = dict([
-            ("app", Value::Str(site.app.clone())),
-            ("factory", Value::Bool(site.factory)),
-            ("path", Value::List(vec![Value::Str(site.directory.display().to_string())])),
-            ("clock", if site.clock == Clock::Virtual { "virtual" } else { "real" }.into()),
-            ("seed", Value::Int((seed & 0x7FFF_FFFF) as i64)),
-            ("log_level", Value::Int(20)),
-            ("blocked_limit", Value::Int(i64::try_from(site.blocked_limit.as_nanos()).unwrap_or(i64::MAX))),
-            ("epoch", Value::Int(epoch())),
-            ("memory_limit", Value::Int(i64::try_from(site.memory_limit).unwrap_or(i64::MAX))),
-        ]);
-        let introduced = say(&mut to, &settings).map_err(|_| ear.gone()).and_then(|()| ear.hear(site.start_limit));
-        let introduced = introduced.map_err(|trouble| {
-            let late = trouble.message.starts_with(KEPT_LOOP);
-            let limit = site.start_limit.as_secs_f64();
-            let message = format!("the import of {} took longer than {limit} s; --start-limit gives it more", site.app);
-            let blame = if late { Blame::App } else { trouble.blame };
-            AppError { message: if late { message } else { trouble.message }, details: trouble.details, blame }
-        })?;
-        let introduction = introduction(&introduced)?;
+        let said = say(&mut to, &settings(site, seed));
+        let introduced = said.map_err(|_| ear.gone()).and_then(|()| ear.hear(site.start_limit));
+        let introduction = introduction(&introduced.map_err(|trouble| late_import(site, trouble))?)?;
         let calls = Arc::new(Mutex::new(RunningCalls {
             next: 1,
             directory: site.directory.clone(),
@@ -600,6 +583,31 @@ impl RunningCalls {
             }
         }
     }
+}
+
+/// The first message to an interpreter.
+fn settings(site: &Site, seed: u64) -> Value {
+    dict([
+        ("app", Value::Str(site.app.clone())),
+        ("factory", Value::Bool(site.factory)),
+        ("path", Value::List(vec![Value::Str(site.directory.display().to_string())])),
+        ("clock", if site.clock == Clock::Virtual { "virtual" } else { "real" }.into()),
+        ("seed", Value::Int((seed & 0x7FFF_FFFF) as i64)),
+        ("log_level", Value::Int(20)),
+        ("blocked_limit", Value::Int(i64::try_from(site.blocked_limit.as_nanos()).unwrap_or(i64::MAX))),
+        ("epoch", Value::Int(epoch())),
+        ("memory_limit", Value::Int(i64::try_from(site.memory_limit).unwrap_or(i64::MAX))),
+    ])
+}
+
+/// The trouble of an import; one that only takes too long gets the option that allows more.
+fn late_import(site: &Site, trouble: AppError) -> AppError {
+    if !trouble.message.starts_with(KEPT_LOOP) {
+        return trouble;
+    }
+    let limit = site.start_limit.as_secs_f64();
+    let message = format!("the import of {} took longer than {limit} s; --start-limit gives it more", site.app);
+    AppError { message, details: trouble.details, blame: Blame::App }
 }
 
 /// The number of a call.

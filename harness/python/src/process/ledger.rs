@@ -294,39 +294,44 @@ impl WitnessState {
                     scribe.record(Actor::Application, EventKind::Logged { level, message: text(parts.next()) });
                 }
             }
-            "printed" => {
-                let line = text(parts.next());
-                let Some(scribe) = self.scribe_of(key) else { return };
-                // An exception in the call's own code is recorded by itself.
-                let printed = match self.calls.contains_key(&key) {
-                    true => None,
-                    false => self.printing.entry(witness).or_default().take(&line, &self.directory),
-                };
-                if let Some(exception) = printed.filter(|printed| self.told.insert(printed.located())) {
-                    scribe.record(Actor::Application, EventKind::Handled(exception));
-                }
-                scribe.record(Actor::Application, EventKind::Logged { level: Level::Info, message: line });
+            "printed" => self.take_printed(key, text(parts.next())),
+            name => self.take_of_call(key, name, &mut parts),
+        }
+    }
+
+    /// Takes a line that the app printed, with the exception that it completes.
+    fn take_printed(&mut self, key: (usize, i64), line: String) {
+        let Some(scribe) = self.scribe_of(key) else { return };
+        // An exception in the call's own code is recorded by itself.
+        let printed = match self.calls.contains_key(&key) {
+            true => None,
+            false => self.printing.entry(key.0).or_default().take(&line, &self.directory),
+        };
+        if let Some(exception) = printed.filter(|printed| self.told.insert(printed.located())) {
+            scribe.record(Actor::Application, EventKind::Handled(exception));
+        }
+        scribe.record(Actor::Application, EventKind::Logged { level: Level::Info, message: line });
+    }
+
+    /// Takes an event of a call.
+    fn take_of_call(&mut self, key: (usize, i64), name: &str, parts: &mut std::vec::IntoIter<Value>) {
+        let Some(call) = self.calls.get(&key) else { return };
+        let (kind, scribe) = (call.kind, call.scribe.clone());
+        let what = happened(name, kind, parts, &self.directory);
+        for what in &what {
+            if let EventKind::Raised(exception) | EventKind::Handled(exception) = what {
+                self.told.insert(exception.located());
             }
-            name => {
-                let Some(call) = self.calls.get(&key) else { return };
-                let (kind, scribe) = (call.kind, call.scribe.clone());
-                let what = happened(name, kind, &mut parts, &self.directory);
-                for what in &what {
-                    if let EventKind::Raised(exception) | EventKind::Handled(exception) = what {
-                        self.told.insert(exception.located());
-                    }
-                }
-                if kind == ScopeType::Lifespan {
-                    self.live(what);
-                } else if let Some(scribe) = scribe {
-                    what.into_iter().for_each(|what| scribe.record(Actor::Application, what));
-                }
-                if name == "over"
-                    && let Some(call) = self.calls.get_mut(&key)
-                {
-                    call.is_over = true;
-                }
-            }
+        }
+        if kind == ScopeType::Lifespan {
+            self.live(what);
+        } else if let Some(scribe) = scribe {
+            what.into_iter().for_each(|what| scribe.record(Actor::Application, what));
+        }
+        if name == "over"
+            && let Some(call) = self.calls.get_mut(&key)
+        {
+            call.is_over = true;
         }
     }
 

@@ -516,46 +516,8 @@ async fn launch(
     port: u16,
     directory: &Path,
 ) -> Result<ServerProcess, AppError> {
-    let Installation { site, server: choice, flags, start_limit } = installation;
-    let socket = directory.join("ledger");
-    let _ = std::fs::remove_file(&socket);
-    let ledger = WitnessLog::open(&socket, &site.directory)
-        .map_err(|error| trouble(format!("no socket can be had in {}: {error}", directory.display())))?;
-    let mut command = Command::new(&site.python);
-    command
-        .args(choice.arguments(port, site.lifespan))
-        .args(flags)
-        .args(arguments)
-        .arg("relapse_witness:app")
-        .current_dir(&site.directory);
-    let mut path = directory.as_os_str().to_owned();
-    // The app's own path stands behind that of the witness.
-    let own = site.environment.iter().rev().find(|(name, _)| name == "PYTHONPATH");
-    let own = own.map(|(_, value)| value.into()).or_else(|| std::env::var_os("PYTHONPATH"));
-    if let Some(more) = own.filter(|more| !more.is_empty()) {
-        path.push(":");
-        path.push(more);
-    }
-    command.env("RELAPSE_APP", &site.app).env("RELAPSE_LEDGER", &socket).envs(site.environment.iter().cloned());
-    command.env("PYTHONPATH", path).env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
-    if site.factory {
-        command.env("RELAPSE_FACTORY", "1");
-    }
-    let (output, input) = io::pipe().map_err(|error| trouble(format!("no pipe can be had: {error}")))?;
-    let errors = input.try_clone().map_err(|error| trouble(format!("no pipe can be had: {error}")))?;
-    command.stdin(Stdio::null()).stdout(input).stderr(errors);
-    let spawned = Group::spawn(&mut command);
-    drop(command);
-    let group = spawned.map_err(|error| not_started(&site.python, &site.directory, &error))?;
-    let (printed, ledger, mut panic) = (Printed::default(), Arc::new(ledger), Panic::default());
-    let told = Arc::downgrade(&ledger);
-    printed.keep_and_tell(output, move |line| {
-        if let Some(ledger) = told.upgrade() {
-            ledger.take_line(&mut panic, line);
-        }
-    });
-    let (told, is_frozen, is_end_recorded) = (None, false, false);
-    let mut process = ServerProcess { group, printed, ledger, told, is_frozen, is_end_recorded };
+    let Installation { site, server: choice, start_limit, .. } = installation;
+    let mut process = spawn(installation, arguments, port, directory)?;
     let listening = async {
         loop {
             if let Some(why) = why_not(&mut process, choice, &site.directory) {
@@ -587,6 +549,62 @@ async fn launch(
             Err(AppError { message, details: process.printed.last(), blame: Blame::App })
         }
     }
+}
+
+/// Starts the process of a server.
+fn spawn(
+    installation: &Installation,
+    arguments: &[String],
+    port: u16,
+    directory: &Path,
+) -> Result<ServerProcess, AppError> {
+    let site = &installation.site;
+    let socket = directory.join("ledger");
+    let _ = std::fs::remove_file(&socket);
+    let ledger = WitnessLog::open(&socket, &site.directory)
+        .map_err(|error| trouble(format!("no socket can be had in {}: {error}", directory.display())))?;
+    let mut command = command(installation, arguments, port, directory);
+    command.env("RELAPSE_LEDGER", &socket);
+    let (output, input) = io::pipe().map_err(|error| trouble(format!("no pipe can be had: {error}")))?;
+    let errors = input.try_clone().map_err(|error| trouble(format!("no pipe can be had: {error}")))?;
+    command.stdin(Stdio::null()).stdout(input).stderr(errors);
+    let spawned = Group::spawn(&mut command);
+    drop(command);
+    let group = spawned.map_err(|error| not_started(&site.python, &site.directory, &error))?;
+    let (printed, ledger, mut panic) = (Printed::default(), Arc::new(ledger), Panic::default());
+    let told = Arc::downgrade(&ledger);
+    printed.keep_and_tell(output, move |line| {
+        if let Some(ledger) = told.upgrade() {
+            ledger.take_line(&mut panic, line);
+        }
+    });
+    Ok(ServerProcess { group, printed, ledger, told: None, is_frozen: false, is_end_recorded: false })
+}
+
+/// The command that starts a server with the witness around the app.
+fn command(installation: &Installation, arguments: &[String], port: u16, directory: &Path) -> Command {
+    let Installation { site, server: choice, flags, .. } = installation;
+    let mut command = Command::new(&site.python);
+    command
+        .args(choice.arguments(port, site.lifespan))
+        .args(flags)
+        .args(arguments)
+        .arg("relapse_witness:app")
+        .current_dir(&site.directory);
+    let mut path = directory.as_os_str().to_owned();
+    // The app's own path stands behind that of the witness.
+    let own = site.environment.iter().rev().find(|(name, _)| name == "PYTHONPATH");
+    let own = own.map(|(_, value)| value.into()).or_else(|| std::env::var_os("PYTHONPATH"));
+    if let Some(more) = own.filter(|more| !more.is_empty()) {
+        path.push(":");
+        path.push(more);
+    }
+    command.env("RELAPSE_APP", &site.app).envs(site.environment.iter().cloned());
+    command.env("PYTHONPATH", path).env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
+    if site.factory {
+        command.env("RELAPSE_FACTORY", "1");
+    }
+    command
 }
 
 /// Why a server will not listen any more, if so.
