@@ -147,8 +147,8 @@ fn is_answer(exception: &Exception) -> bool {
 
 /// The last thing that the application did until some time.
 fn last_act<'a>(reading: &Exchange<'a>, until: Duration) -> Option<&'a EventKind> {
-    let before = reading.events.iter().filter(|event| event.at <= until).map(|event| &event.what);
-    before.filter(|what| matches!(what, EventKind::Sent(_) | EventKind::Received(_))).next_back()
+    let mut before = reading.events.iter().filter(|event| event.at <= until).map(|event| &event.what);
+    before.rfind(|what| matches!(what, EventKind::Sent(_) | EventKind::Received(_)))
 }
 
 /// A time in seconds; 0 if it is too short to matter.
