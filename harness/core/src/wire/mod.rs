@@ -1,6 +1,7 @@
 //! HTTP/1.1 and WebSocket, as bytes.
 
 pub mod assembly;
+pub mod body;
 pub mod client;
 pub mod close_code;
 pub mod frame;

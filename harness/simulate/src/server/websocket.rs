@@ -35,6 +35,7 @@ use relapse_core::{
     record::transcript::{Actor, EventKind},
     wire::{
         assembly::Assembly,
+        body::{LAST_CHUNK, write_chunk},
         close_code::CloseCode,
         frame::{Frame, FrameError, Opcode},
         frame_header::FrameHeader,
@@ -661,13 +662,9 @@ impl Negotiation {
         if self.denial_framing == Some(DenialFraming::Length) {
             return outgoing.extend_from_slice(piece);
         }
-        if !piece.is_empty() {
-            outgoing.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-            outgoing.extend_from_slice(piece);
-            outgoing.extend_from_slice(b"\r\n");
-        }
+        write_chunk(piece, outgoing);
         if !more_body {
-            outgoing.extend_from_slice(b"0\r\n\r\n");
+            outgoing.extend_from_slice(LAST_CHUNK);
         }
     }
 
