@@ -8,11 +8,11 @@ use serde_json::Value as Json;
 
 use crate::route::{Parameter, Route};
 use relapse_core::{
-    asgi::scope::percent_decode,
     client::{
         credential::CredentialPlace,
         step::{Action, Request, Step},
     },
+    wire::percent,
 };
 
 /// The facts learned from a recording.
@@ -262,14 +262,7 @@ impl Recorded {
 
     /// The parameters of a query, without credentials.
     fn query(&mut self, query: &[u8]) -> Vec<Parameter> {
-        let pairs = query.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty());
-        let pairs: Vec<(String, String)> = pairs
-            .map(|pair| {
-                let at = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
-                (form_decoded(&pair[..at]), form_decoded(pair.get(at + 1..).unwrap_or_default()))
-            })
-            .collect();
-        self.parameters(pairs.into_iter())
+        self.parameters(form_urlencoded::parse(query).into_owned())
     }
 
     /// The headers that are the application's own, without credentials.
@@ -302,20 +295,28 @@ impl Recorded {
     /// The text of a message or body, JSON or a form, without credentials.
     fn said(&mut self, text: &str, content_type: &str) -> String {
         if content_type.starts_with("application/x-www-form-urlencoded") {
-            let pairs = text.split('&').map(|pair| match pair.split_once('=') {
-                Some((name, _)) if is_secret(name) => {
-                    self.left_out.insert(name.to_owned());
-                    format!("{name}={LEFT_OUT}")
-                }
-                _ => pair.to_owned(),
-            });
-            return pairs.collect::<Vec<_>>().join("&");
+            return self.form(text);
         }
         let Ok(whole) = serde_json::from_str::<Json>(text) else { return text.to_owned() };
         let mut cleaned = whole.clone();
         leave_out(&mut cleaned, &mut self.left_out);
         // Whatever has none stays as it was written.
         if cleaned == whole { text.to_owned() } else { cleaned.to_string() }
+    }
+
+    /// A form without credentials. Every other field stays as it was written.
+    fn form(&mut self, text: &str) -> String {
+        let fields = text.split('&').map(|field| {
+            let name = form_urlencoded::parse(field.as_bytes()).next().map(|(name, _)| name.into_owned());
+            match (field.split_once('='), name) {
+                (Some((written, _)), Some(name)) if is_secret(&name) => {
+                    self.left_out.insert(name);
+                    format!("{written}={LEFT_OUT}")
+                }
+                _ => field.to_owned(),
+            }
+        });
+        fields.collect::<Vec<_>>().join("&")
     }
 
     fn parameters(&mut self, pairs: impl Iterator<Item = (String, String)>) -> Vec<Parameter> {
@@ -385,7 +386,7 @@ fn learn_one(route: &mut Route, known: &Route) {
         for (segment, good) in pattern.iter().zip(path) {
             let Some(name) = segment.strip_prefix('{').and_then(|segment| segment.strip_suffix('}')) else { continue };
             let name = name.split(':').next().unwrap_or(name).to_owned();
-            let good = String::from_utf8_lossy(&percent_decode(good.as_bytes())).into_owned();
+            let good = percent::decoded_text(good.as_bytes());
             take_over(&mut route.params, &[Parameter { name, is_required: true, good }]);
         }
     }
@@ -447,12 +448,6 @@ fn add_word(word: &str, words: &mut Vec<String>) {
     }
 }
 
-/// A part of a query as forms have it (WHATWG URL, `application/x-www-form-urlencoded`).
-fn form_decoded(part: &[u8]) -> String {
-    let spaced: Vec<u8> = part.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect();
-    String::from_utf8_lossy(&percent_decode(&spaced)).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use crate::recording::{Recorded, learn};
@@ -499,6 +494,7 @@ mod tests {
             (r#"{"user": {"Password": "x"}, "n": 1}"#, "", r#"{"n":1,"user":{"Password":"left-out"}}"#),
             (r#"[{"access_token": 7}]"#, "application/json", r#"[{"access_token":"left-out"}]"#),
             ("name=ann&password=x", "application/x-www-form-urlencoded", "name=ann&password=left-out"),
+            ("a+b=%20&p%61ssword=x&c", "application/x-www-form-urlencoded", "a+b=%20&p%61ssword=left-out&c"),
             (r#"{ "key": "ArrowUp" }"#, "", r#"{ "key": "ArrowUp" }"#),
             ("no json", "", "no json"),
         ] {

@@ -8,3 +8,4 @@ pub mod frame;
 pub mod frame_header;
 pub mod head;
 pub mod message;
+pub mod percent;
