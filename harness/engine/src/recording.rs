@@ -1,11 +1,13 @@
 //! A recorded good conversation, and the application's routes that it shows: a HAR file, as browsers and proxies save
 //! one, or the steps of a case.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod har;
 
-use serde::Deserialize;
+use std::collections::BTreeSet;
+
 use serde_json::Value as Json;
 
+use self::har::{Har, HarEntry, HarHeader};
 use crate::route::{Parameter, Route};
 use relapse_core::{
     client::{
@@ -88,79 +90,6 @@ const OFFER_LENGTH_MAX: usize = 64;
 /// The replacement for a credential.
 const LEFT_OUT: &str = "left-out";
 
-#[derive(Deserialize)]
-struct Har {
-    log: HarLog,
-}
-
-#[derive(Deserialize)]
-struct HarLog {
-    entries: Vec<HarEntry>,
-}
-
-#[derive(Deserialize)]
-struct HarEntry {
-    request: HarRequest,
-    response: HarResponse,
-    #[serde(default, rename = "_webSocketMessages")]
-    messages: Vec<HarMessage>,
-}
-
-#[derive(Deserialize)]
-struct HarRequest {
-    method: String,
-    url: String,
-    #[serde(default)]
-    headers: Vec<HarHeader>,
-    #[serde(rename = "postData")]
-    body: Option<HarBody>,
-}
-
-#[derive(Deserialize)]
-struct HarHeader {
-    name: String,
-    value: String,
-}
-
-#[derive(Deserialize)]
-struct HarBody {
-    #[serde(default, rename = "mimeType")]
-    content_type: String,
-    #[serde(default)]
-    text: String,
-}
-
-#[derive(Deserialize)]
-struct HarResponse {
-    status: i64,
-}
-
-#[derive(Deserialize)]
-struct HarMessage {
-    #[serde(rename = "type")]
-    direction: String,
-    opcode: i64,
-    data: String,
-}
-
-impl HarEntry {
-    /// Whether it was let in.
-    fn is_good(&self) -> bool {
-        matches!(self.response.status, 101 | 200..=299 | 304)
-    }
-
-    /// Host and port, and what follows them; nothing of a URL that is not HTTP's or WebSocket's.
-    fn place(&self) -> Option<(&str, &str)> {
-        let (scheme, rest) = self.request.url.split_once("://")?;
-        let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        matches!(scheme, "http" | "https" | "ws" | "wss").then(|| rest.split_at(at))
-    }
-
-    fn is_websocket(&self) -> bool {
-        self.response.status == 101 || self.request.url.starts_with("ws")
-    }
-}
-
 impl Recorded {
     /// Reads a HAR file (HTTP Archive 1.2, with the WebSocket messages that Chromium, Firefox and mitmproxy add). What was
     /// not let in is left out, and so is whatever is not on the host that WebSockets were opened on, or else on the one with
@@ -169,49 +98,41 @@ impl Recorded {
     /// # Errors
     /// When it is none, or nothing in it was let in.
     pub fn read_har(text: &str) -> Result<Recorded, String> {
-        let har: Har = serde_json::from_str(text.trim_start_matches('\u{feff}'))
-            .map_err(|error| format!("it is no HAR file: {error}"))?;
-        let good: Vec<&HarEntry> = har.log.entries.iter().filter(|entry| entry.is_good()).collect();
-        let mut hosts: BTreeMap<&str, (bool, usize)> = BTreeMap::new();
-        for entry in &good {
-            let Some((host, _)) = entry.place() else { continue };
-            let (has_sessions, count) = hosts.entry(host).or_default();
-            *has_sessions |= entry.is_websocket();
-            *count += 1;
-        }
-        let Some((&own, _)) = hosts.iter().max_by_key(|(_, weight)| **weight) else {
-            return Err("nothing in it was let in".to_owned());
-        };
+        let archive = Har::parse(text)?;
+        let own = archive.main_host().ok_or("nothing in it was let in")?;
         let mut recorded = Recorded::default();
-        for entry in good {
-            let Some((_, target)) = entry.place().filter(|(host, _)| *host == own) else { continue };
-            let target = target.split('#').next().unwrap_or_default();
-            let (path, query) = target.split_once('?').unwrap_or((target, ""));
-            let headers = entry.request.headers.iter();
-            let mut route = Route {
-                path: if path.is_empty() { "/" } else { path }.to_owned(),
-                is_websocket: entry.is_websocket(),
-                methods: if entry.is_websocket() { Vec::new() } else { vec![entry.request.method.clone()] },
-                query: recorded.query(query.as_bytes()),
-                headers: recorded.headers(headers.map(|header| (header.name.as_str(), header.value.as_str()))),
-                ..Route::default()
-            };
-            let offered = |header: &&HarHeader| header.name.eq_ignore_ascii_case("sec-websocket-protocol");
-            if let Some(header) = entry.request.headers.iter().find(offered) {
-                route.offers = recorded.offers(header.value.split(',').map(str::trim));
+        for entry in archive.good() {
+            if let Some((_, target)) = entry.place().filter(|(host, _)| *host == own) {
+                let route = recorded.entry(entry, target);
+                recorded.add(route);
             }
-            if let Some(body) = &entry.request.body {
-                route.content_type.clone_from(&body.content_type);
-                route.body = recorded.said(&body.text, &body.content_type);
-            }
-            for message in &entry.messages {
-                if message.direction == "send" && message.opcode == 1 {
-                    add_message(&mut route, &recorded.said(&message.data, ""));
-                }
-            }
-            recorded.add(route);
         }
         Ok(recorded)
+    }
+
+    /// The route that an entry shows, which asked for this target.
+    fn entry(&mut self, entry: &HarEntry, target: &str) -> Route {
+        let target = target.split('#').next().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let mut route = Route {
+            path: if path.is_empty() { "/" } else { path }.to_owned(),
+            is_websocket: entry.is_websocket(),
+            methods: if entry.is_websocket() { Vec::new() } else { vec![entry.request.method.clone()] },
+            query: self.query(query.as_bytes()),
+            headers: self.headers(entry.request.headers.iter().map(HarHeader::pair)),
+            ..Route::default()
+        };
+        if let Some(offered) = entry.header("sec-websocket-protocol") {
+            route.offers = self.offers(offered.split(',').map(str::trim));
+        }
+        if let Some(body) = &entry.request.body {
+            route.content_type.clone_from(&body.content_type);
+            route.body = self.said(&body.text, &body.content_type);
+        }
+        for text in entry.sent_texts() {
+            add_message(&mut route, &self.said(text, ""));
+        }
+        route
     }
 
     /// Learns routes from the steps of a case.
