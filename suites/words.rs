@@ -5,13 +5,14 @@ use proptest::prelude::*;
 use relapse_core::{
     asgi::{
         event::{Inbound, Machine, Outbound},
-        scope::{Scope, ScopeType, percent_decode},
+        scope::{Scope, ScopeType},
         value::{Value, escape_bytes, unescape_bytes},
     },
     wire::{
         close_code::CloseCode,
         frame::{Frame, FrameError, Opcode},
         head::RequestHead,
+        percent,
     },
 };
 use rstest::rstest;
@@ -106,7 +107,7 @@ fn a_close_code_may_stand_in_a_frame_or_not(#[case] code: u16, #[case] sendable:
 #[case("/%zz%4", "/%zz%4")]
 #[case("/caf%C3%A9", "/caf\u{e9}")]
 fn a_path_is_percent_decoded(#[case] raw: &str, #[case] decoded: &str) {
-    assert_eq!(percent_decode(raw.as_bytes()), decoded.as_bytes());
+    assert_eq!(percent::decoded(raw.as_bytes()), decoded.as_bytes());
 }
 
 /// The scope for `/a%20b%C3%A9?x=%31&y=` as it was measured on the real servers.

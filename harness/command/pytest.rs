@@ -7,11 +7,13 @@ use std::time::Duration;
 use relapse::{
     Result,
     hunt::Found,
-    report::pytest::Loaded as LoadedApplication,
     service_file::{ServiceFile, TokenSource},
 };
 use relapse_core::error::Error;
-use relapse_python::process::Site as PythonSite;
+use relapse_python::{
+    process::Site as PythonSite,
+    pytest::{Heading, Loaded, render},
+};
 use relapse_simulate::{
     clock::{Clock, Runtime},
     profile::Profile,
@@ -56,7 +58,9 @@ impl Tests<'_> {
             let failed = |source| Error::Io { doing: "write", path: path.clone(), source };
             // The way to the application is told from a directory that is there.
             fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
-            let Some(text) = found.pytest(&name, &again, &self.loaded(&path), self.profile) else {
+            let loaded = self.loaded(&path);
+            let heading = Heading { name: &name, found, again: &again, loaded: &loaded, profile: self.profile };
+            let Some(text) = render(&heading) else {
                 note(&format!("no test for {}: it is about what the server makes of the application", found.key));
                 continue;
             };
@@ -66,7 +70,7 @@ impl Tests<'_> {
         Ok(())
     }
 
-    fn loaded(&self, path: &Path) -> LoadedApplication {
+    fn loaded(&self, path: &Path) -> Loaded {
         let secret = match &self.binding.credential.source {
             Some(TokenSource::Env(name)) => Some(format!("os.environ[{name:?}]")),
             Some(TokenSource::Command(command)) => Some(format!("os.popen({command:?}).read().strip()")),
@@ -74,7 +78,7 @@ impl Tests<'_> {
         };
         let own = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let own = own.parent().map(|parent| parent.canonicalize().unwrap_or(parent.to_owned())).unwrap_or_default();
-        LoadedApplication {
+        Loaded {
             app: self.site.app.clone(),
             factory: self.site.factory,
             directory: between(&own, &self.site.directory).display().to_string(),

@@ -6,12 +6,7 @@ use std::time::Duration;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
-use crate::{
-    client::{self, PAYLOAD_BYTES_MAX},
-    run,
-    service_file::ServiceFile,
-    target::Target,
-};
+use crate::{client, run, service_file::ServiceFile, target::Target};
 use relapse_core::{
     client::step::Request,
     conformance::{
@@ -25,10 +20,7 @@ use relapse_core::{
         redact::Redactor,
         transcript::{EventKind, Transcript},
     },
-    wire::{
-        close_code::CloseCode,
-        frame::{Assembly, Frame, Opcode},
-    },
+    wire::{client::WebSocketClient, close_code::CloseCode, frame::Frame},
 };
 use relapse_simulate::{link::Wire, recorder::Recorder};
 
@@ -112,7 +104,9 @@ impl FramingSubject<'_> {
         let mut session = FrameSession::new(wire, chance);
         session.be_greeted(messages.welcome.as_deref()).await?;
         session.awaited = answer.clone();
-        session.has_closed = variant.closes();
+        if variant.closes() {
+            session.frames.leave_close_to_caller();
+        }
         let owed = variant.owed();
         for written in written {
             match written {
@@ -179,24 +173,19 @@ fn failed(error: &Error) -> String {
 /// An open WebSocket, from the client's side.
 struct FrameSession {
     wire: Wire,
-    assembly: Assembly,
-    chance: fastrand::Rng,
+    frames: WebSocketClient,
     /// The `type` of the message that is waited for.
     awaited: String,
-    /// Whether the client's close frame is out, or will be.
-    has_closed: bool,
     began: Instant,
     events: Vec<BehaviorEvent>,
 }
 
 impl FrameSession {
-    fn new(wire: Wire, chance: fastrand::Rng) -> FrameSession {
+    fn new(wire: Wire, masks: fastrand::Rng) -> FrameSession {
         FrameSession {
             wire,
-            assembly: Assembly::default(),
-            chance,
+            frames: WebSocketClient::new(masks),
             awaited: String::new(),
-            has_closed: false,
             began: Instant::now(),
             events: Vec::new(),
         }
@@ -248,7 +237,7 @@ impl FrameSession {
     async fn read(&mut self, limit: Duration, is_enough: impl Fn(&FrameSession) -> bool) {
         let reading = async {
             while !self.is_over() && !is_enough(self) {
-                match Frame::decode(&mut self.wire.incoming, PAYLOAD_BYTES_MAX) {
+                match self.frames.read(&mut self.wire.incoming) {
                     Ok(Some(frame)) => self.take(frame),
                     Ok(None) if self.wire.has_ended() => self.see(Saw::End),
                     Ok(None) => {
@@ -263,16 +252,14 @@ impl FrameSession {
 
     /// Takes a frame, and answers what a client has to answer.
     fn take(&mut self, frame: Frame) {
-        match self.assembly.take(frame, PAYLOAD_BYTES_MAX) {
+        match self.frames.assemble(frame) {
             Ok(None) => {}
             Ok(Some(frame)) => {
                 if let Some(saw) = Saw::of(&frame, &self.awaited) {
                     self.see(saw);
                 }
-                match frame.opcode {
-                    Opcode::Ping => self.send(Frame::new(Opcode::Pong, frame.payload)),
-                    Opcode::Close if !self.has_closed => self.close(frame.close_parts().0),
-                    _ => {}
+                if let Some(answer) = self.frames.answer(&frame) {
+                    self.send(answer);
                 }
             }
             Err(error) => self.see(Saw::Illegal(error)),
@@ -280,18 +267,13 @@ impl FrameSession {
     }
 
     fn send(&mut self, frame: Frame) {
-        frame.masked(self.chance.u32(..).to_be_bytes()).encode(&mut self.wire.outgoing);
-    }
-
-    fn close(&mut self, code: Option<CloseCode>) {
-        self.send(Frame::close(code, ""));
-        self.has_closed = true;
+        self.frames.write(frame, &mut self.wire.outgoing);
     }
 
     /// Closes a session that is still open, and reads until its end.
     async fn part(mut self, limit: Duration) {
-        if !self.has_closed {
-            self.close(Some(CloseCode::NORMAL));
+        if !self.frames.has_closed() {
+            self.send(Frame::close(Some(CloseCode::NORMAL), ""));
         }
         self.read(limit, |_| false).await;
     }

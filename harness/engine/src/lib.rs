@@ -15,7 +15,7 @@
 //! | [`hunt`] | generated cases, shrinking, reproducers |
 //! | [`mod@conform`] | the frame cases of RFC 6455 on a target |
 //! | `proxy` | a faulty proxy in front of any URL; with the feature `proxy` |
-//! | [`report`], [`note`] | conversations as text, generated tests, remarks |
+//! | [`report`], [`note`] | conversations as text, remarks |
 //!
 //! # Invariants
 //!

@@ -1,18 +1,20 @@
 //! A recorded good conversation, and the application's routes that it shows: a HAR file, as browsers and proxies save
 //! one, or the steps of a case.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod har;
 
-use serde::Deserialize;
+use std::collections::BTreeSet;
+
 use serde_json::Value as Json;
 
+use self::har::{Har, HarEntry, HarHeader};
 use crate::route::{Parameter, Route};
 use relapse_core::{
-    asgi::scope::percent_decode,
     client::{
         credential::CredentialPlace,
         step::{Action, Request, Step},
     },
+    wire::percent,
 };
 
 /// The facts learned from a recording.
@@ -88,79 +90,6 @@ const OFFER_LENGTH_MAX: usize = 64;
 /// The replacement for a credential.
 const LEFT_OUT: &str = "left-out";
 
-#[derive(Deserialize)]
-struct Har {
-    log: HarLog,
-}
-
-#[derive(Deserialize)]
-struct HarLog {
-    entries: Vec<HarEntry>,
-}
-
-#[derive(Deserialize)]
-struct HarEntry {
-    request: HarRequest,
-    response: HarResponse,
-    #[serde(default, rename = "_webSocketMessages")]
-    messages: Vec<HarMessage>,
-}
-
-#[derive(Deserialize)]
-struct HarRequest {
-    method: String,
-    url: String,
-    #[serde(default)]
-    headers: Vec<HarHeader>,
-    #[serde(rename = "postData")]
-    body: Option<HarBody>,
-}
-
-#[derive(Deserialize)]
-struct HarHeader {
-    name: String,
-    value: String,
-}
-
-#[derive(Deserialize)]
-struct HarBody {
-    #[serde(default, rename = "mimeType")]
-    content_type: String,
-    #[serde(default)]
-    text: String,
-}
-
-#[derive(Deserialize)]
-struct HarResponse {
-    status: i64,
-}
-
-#[derive(Deserialize)]
-struct HarMessage {
-    #[serde(rename = "type")]
-    direction: String,
-    opcode: i64,
-    data: String,
-}
-
-impl HarEntry {
-    /// Whether it was let in.
-    fn is_good(&self) -> bool {
-        matches!(self.response.status, 101 | 200..=299 | 304)
-    }
-
-    /// Host and port, and what follows them; nothing of a URL that is not HTTP's or WebSocket's.
-    fn place(&self) -> Option<(&str, &str)> {
-        let (scheme, rest) = self.request.url.split_once("://")?;
-        let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        matches!(scheme, "http" | "https" | "ws" | "wss").then(|| rest.split_at(at))
-    }
-
-    fn is_websocket(&self) -> bool {
-        self.response.status == 101 || self.request.url.starts_with("ws")
-    }
-}
-
 impl Recorded {
     /// Reads a HAR file (HTTP Archive 1.2, with the WebSocket messages that Chromium, Firefox and mitmproxy add). What was
     /// not let in is left out, and so is whatever is not on the host that WebSockets were opened on, or else on the one with
@@ -169,49 +98,41 @@ impl Recorded {
     /// # Errors
     /// When it is none, or nothing in it was let in.
     pub fn read_har(text: &str) -> Result<Recorded, String> {
-        let har: Har = serde_json::from_str(text.trim_start_matches('\u{feff}'))
-            .map_err(|error| format!("it is no HAR file: {error}"))?;
-        let good: Vec<&HarEntry> = har.log.entries.iter().filter(|entry| entry.is_good()).collect();
-        let mut hosts: BTreeMap<&str, (bool, usize)> = BTreeMap::new();
-        for entry in &good {
-            let Some((host, _)) = entry.place() else { continue };
-            let (has_sessions, count) = hosts.entry(host).or_default();
-            *has_sessions |= entry.is_websocket();
-            *count += 1;
-        }
-        let Some((&own, _)) = hosts.iter().max_by_key(|(_, weight)| **weight) else {
-            return Err("nothing in it was let in".to_owned());
-        };
+        let archive = Har::parse(text)?;
+        let own = archive.main_host().ok_or("nothing in it was let in")?;
         let mut recorded = Recorded::default();
-        for entry in good {
-            let Some((_, target)) = entry.place().filter(|(host, _)| *host == own) else { continue };
-            let target = target.split('#').next().unwrap_or_default();
-            let (path, query) = target.split_once('?').unwrap_or((target, ""));
-            let headers = entry.request.headers.iter();
-            let mut route = Route {
-                path: if path.is_empty() { "/" } else { path }.to_owned(),
-                is_websocket: entry.is_websocket(),
-                methods: if entry.is_websocket() { Vec::new() } else { vec![entry.request.method.clone()] },
-                query: recorded.query(query.as_bytes()),
-                headers: recorded.headers(headers.map(|header| (header.name.as_str(), header.value.as_str()))),
-                ..Route::default()
-            };
-            let offered = |header: &&HarHeader| header.name.eq_ignore_ascii_case("sec-websocket-protocol");
-            if let Some(header) = entry.request.headers.iter().find(offered) {
-                route.offers = recorded.offers(header.value.split(',').map(str::trim));
+        for entry in archive.good() {
+            if let Some((_, target)) = entry.place().filter(|(host, _)| *host == own) {
+                let route = recorded.entry(entry, target);
+                recorded.add(route);
             }
-            if let Some(body) = &entry.request.body {
-                route.content_type.clone_from(&body.content_type);
-                route.body = recorded.said(&body.text, &body.content_type);
-            }
-            for message in &entry.messages {
-                if message.direction == "send" && message.opcode == 1 {
-                    add_message(&mut route, &recorded.said(&message.data, ""));
-                }
-            }
-            recorded.add(route);
         }
         Ok(recorded)
+    }
+
+    /// The route that an entry shows, which asked for this target.
+    fn entry(&mut self, entry: &HarEntry, target: &str) -> Route {
+        let target = target.split('#').next().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let mut route = Route {
+            path: if path.is_empty() { "/" } else { path }.to_owned(),
+            is_websocket: entry.is_websocket(),
+            methods: if entry.is_websocket() { Vec::new() } else { vec![entry.request.method.clone()] },
+            query: self.query(query.as_bytes()),
+            headers: self.headers(entry.request.headers.iter().map(HarHeader::pair)),
+            ..Route::default()
+        };
+        if let Some(offered) = entry.header("sec-websocket-protocol") {
+            route.offers = self.offers(offered.split(',').map(str::trim));
+        }
+        if let Some(body) = &entry.request.body {
+            route.content_type.clone_from(&body.content_type);
+            route.body = self.said(&body.text, &body.content_type);
+        }
+        for text in entry.sent_texts() {
+            add_message(&mut route, &self.said(text, ""));
+        }
+        route
     }
 
     /// Learns routes from the steps of a case.
@@ -262,14 +183,7 @@ impl Recorded {
 
     /// The parameters of a query, without credentials.
     fn query(&mut self, query: &[u8]) -> Vec<Parameter> {
-        let pairs = query.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty());
-        let pairs: Vec<(String, String)> = pairs
-            .map(|pair| {
-                let at = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
-                (form_decoded(&pair[..at]), form_decoded(pair.get(at + 1..).unwrap_or_default()))
-            })
-            .collect();
-        self.parameters(pairs.into_iter())
+        self.parameters(form_urlencoded::parse(query).into_owned())
     }
 
     /// The headers that are the application's own, without credentials.
@@ -302,20 +216,28 @@ impl Recorded {
     /// The text of a message or body, JSON or a form, without credentials.
     fn said(&mut self, text: &str, content_type: &str) -> String {
         if content_type.starts_with("application/x-www-form-urlencoded") {
-            let pairs = text.split('&').map(|pair| match pair.split_once('=') {
-                Some((name, _)) if is_secret(name) => {
-                    self.left_out.insert(name.to_owned());
-                    format!("{name}={LEFT_OUT}")
-                }
-                _ => pair.to_owned(),
-            });
-            return pairs.collect::<Vec<_>>().join("&");
+            return self.form(text);
         }
         let Ok(whole) = serde_json::from_str::<Json>(text) else { return text.to_owned() };
         let mut cleaned = whole.clone();
         leave_out(&mut cleaned, &mut self.left_out);
         // Whatever has none stays as it was written.
         if cleaned == whole { text.to_owned() } else { cleaned.to_string() }
+    }
+
+    /// A form without credentials. Every other field stays as it was written.
+    fn form(&mut self, text: &str) -> String {
+        let fields = text.split('&').map(|field| {
+            let name = form_urlencoded::parse(field.as_bytes()).next().map(|(name, _)| name.into_owned());
+            match (field.split_once('='), name) {
+                (Some((written, _)), Some(name)) if is_secret(&name) => {
+                    self.left_out.insert(name);
+                    format!("{written}={LEFT_OUT}")
+                }
+                _ => field.to_owned(),
+            }
+        });
+        fields.collect::<Vec<_>>().join("&")
     }
 
     fn parameters(&mut self, pairs: impl Iterator<Item = (String, String)>) -> Vec<Parameter> {
@@ -385,7 +307,7 @@ fn learn_one(route: &mut Route, known: &Route) {
         for (segment, good) in pattern.iter().zip(path) {
             let Some(name) = segment.strip_prefix('{').and_then(|segment| segment.strip_suffix('}')) else { continue };
             let name = name.split(':').next().unwrap_or(name).to_owned();
-            let good = String::from_utf8_lossy(&percent_decode(good.as_bytes())).into_owned();
+            let good = percent::decoded_text(good.as_bytes());
             take_over(&mut route.params, &[Parameter { name, is_required: true, good }]);
         }
     }
@@ -447,12 +369,6 @@ fn add_word(word: &str, words: &mut Vec<String>) {
     }
 }
 
-/// A part of a query as forms have it (WHATWG URL, `application/x-www-form-urlencoded`).
-fn form_decoded(part: &[u8]) -> String {
-    let spaced: Vec<u8> = part.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect();
-    String::from_utf8_lossy(&percent_decode(&spaced)).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use crate::recording::{Recorded, learn};
@@ -499,6 +415,7 @@ mod tests {
             (r#"{"user": {"Password": "x"}, "n": 1}"#, "", r#"{"n":1,"user":{"Password":"left-out"}}"#),
             (r#"[{"access_token": 7}]"#, "application/json", r#"[{"access_token":"left-out"}]"#),
             ("name=ann&password=x", "application/x-www-form-urlencoded", "name=ann&password=left-out"),
+            ("a+b=%20&p%61ssword=x&c", "application/x-www-form-urlencoded", "a+b=%20&p%61ssword=left-out&c"),
             (r#"{ "key": "ArrowUp" }"#, "", r#"{ "key": "ArrowUp" }"#),
             ("no json", "", "no json"),
         ] {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use relapse_core::{
     client::step::{Action, ClientStrictness, Request, Step},
-    wire::close_code::CloseCode,
+    wire::{close_code::CloseCode, percent},
 };
 
 /// A route.
@@ -104,11 +104,11 @@ impl Route {
         while let Some((before, (name, after))) =
             rest.split_once('{').and_then(|(before, inside)| Some((before, inside.split_once('}')?)))
         {
-            filled.extend_from_slice(&encoded(before.as_bytes(), b"/%"));
+            filled.extend_from_slice(&percent::encoded(before.as_bytes(), percent::RESERVED_IN_ENCODED_PATH));
             filled.extend(value(name.split(':').next().unwrap_or(name)));
             rest = after;
         }
-        filled.extend_from_slice(&encoded(rest.as_bytes(), b"/%"));
+        filled.extend_from_slice(&percent::encoded(rest.as_bytes(), percent::RESERVED_IN_ENCODED_PATH));
         filled
     }
 
@@ -125,7 +125,7 @@ impl Route {
     pub fn good_request(&self, method: &str) -> Request {
         let good = |name: &str| {
             let known = self.params.iter().find(|parameter| parameter.name == name);
-            encoded(known.map_or("1", |parameter| &parameter.good).as_bytes(), b"/")
+            percent::encoded(known.map_or("1", |parameter| &parameter.good).as_bytes(), percent::RESERVED_IN_PATH)
         };
         let mut request =
             Request { path: self.filled(good), client: ClientStrictness::Library, ..Request::standard(method, "/") };
@@ -134,7 +134,7 @@ impl Route {
             parameters.iter().filter(|parameter| parameter.is_required).cloned().collect()
         };
         for Parameter { name, good, .. } in required(&self.query) {
-            push_query(&mut request.query, name.as_bytes(), &encoded(good.as_bytes(), b""));
+            push_query(&mut request.query, name.as_bytes(), &percent::encoded(good.as_bytes(), percent::RESERVED));
         }
         let field = |name: String, value: String| (Bytes::from(name), Bytes::from(value));
         request.headers.extend(required(&self.headers).into_iter().map(|header| field(header.name, header.good)));
@@ -179,19 +179,6 @@ pub fn push_query(query: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     query.extend_from_slice(name);
     query.push(b'=');
     query.extend_from_slice(value);
-}
-
-/// Percent-encodes everything but letters, digits, `-._~` and what is named (RFC 3986 section 2.3).
-pub fn encoded(bytes: &[u8], but: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(bytes.len());
-    for &byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || but.contains(&byte) {
-            text.push(byte);
-        } else {
-            text.extend_from_slice(format!("%{byte:02X}").as_bytes());
-        }
-    }
-    text
 }
 
 impl fmt::Display for Route {

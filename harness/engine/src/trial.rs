@@ -167,7 +167,7 @@ pub fn quoted(text: &str) -> String {
         };
         format!("$'{}'", text.chars().map(escaped).collect::<String>())
     } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
+        shlex::try_quote(text).expect("a control character is escaped before").into_owned()
     }
 }
 
@@ -219,5 +219,29 @@ impl Report {
             Some(worst) => worst.max(Conclusion::of(self.shutdown.is_empty())),
             None => Conclusion::Nothing,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::{quoted, shell};
+
+    /// A shell reads the words that are meant.
+    #[test]
+    fn a_shell_reads_what_is_quoted() {
+        let words = ["plain", "", "two words", "it's", "\"q\"", "$HOME `x` \\", "!x ^y", "=z", "*?[a]{b}~#%", "\u{e4}"];
+        let words = words.map(str::to_owned);
+        assert_eq!(shlex::split(&shell(&words)).unwrap(), words);
+    }
+
+    #[rstest]
+    #[case::variable("TOKEN=\"$TOKEN\"", "TOKEN=\"$TOKEN\"")]
+    #[case::url("http://a.test:80/b@c,d+e=f", "http://a.test:80/b@c,d+e=f")]
+    #[case::spaces("asgi:raw:app @ src", "'asgi:raw:app @ src'")]
+    #[case::control("a\n'\u{1b}", "$'a\\n\\'\\033'")]
+    fn a_word_is_quoted_where_it_must_be(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(quoted(text), expected);
     }
 }

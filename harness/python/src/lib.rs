@@ -7,9 +7,11 @@
 //! | [`process`] | interpreters, servers and their environments |
 //! | [`measure`] | finds out what a real server's profile says |
 //! | [`differential`] | holds a profile against its real server with generated apps |
+//! | [`pytest`] | writes findings of a hunt as tests in Python |
 
 pub mod app;
 pub mod differential;
 pub mod measure;
 pub mod process;
+pub mod pytest;
 pub mod served;

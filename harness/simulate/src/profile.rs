@@ -9,7 +9,7 @@ pub use rows::{ProfileRow, ProfileValue};
 use relapse_core::{
     asgi::{event::MessageKeys, exception::Exception, scope::ScopeFacts},
     error::Error,
-    wire::close_code::CloseCode,
+    wire::{assembly::TextCheck, close_code::CloseCode},
 };
 
 /// The name of a server's profile without its implementation of WebSocket: `uvicorn-0.54` of `uvicorn-0.54-wsproto`.
@@ -683,16 +683,6 @@ pub struct ViolationAnswers {
     pub refuses: Vec<Strictness>,
     /// The code the application sees; `None` for the one that was sent.
     pub application_sees: Option<u16>,
-}
-
-/// When text that is not UTF-8 is noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TextCheck {
-    /// With the fragment that it stands in.
-    AtOnce,
-    /// When the message is whole.
-    WhenWhole,
 }
 
 /// When a frame that is too big is noticed.

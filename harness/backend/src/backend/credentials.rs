@@ -3,9 +3,9 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
 use crate::{defect::Defect, revision::Revision};
-use relapse_core::asgi::{
-    exception::Exception,
-    scope::{Scope, percent_decode},
+use relapse_core::{
+    asgi::{exception::Exception, scope::Scope},
+    wire::percent,
 };
 
 /// Every subprotocol the service knows. Those that end in a dot carry a token behind it; the others stand for
@@ -87,7 +87,7 @@ fn in_query(query: &[u8]) -> Vec<Claimed> {
     let parameters = parameters.filter(|(_, value)| !value.is_empty());
     parameters
         .filter_map(|(name, value)| {
-            let value = || String::from_utf8_lossy(&percent_decode(value)).into_owned();
+            let value = || percent::decoded_text(value);
             if TOKEN_PARAMETERS.contains(&name) {
                 Some(Claimed::Token(value()))
             } else if TICKET_PARAMETERS.contains(&name) {

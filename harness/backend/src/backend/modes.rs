@@ -1,8 +1,8 @@
 //! The modes of a session. They differ in name; the rule of authentication is the same in all of them.
 
-use relapse_core::asgi::{
-    exception::Exception,
-    scope::{Scope, percent_decode},
+use relapse_core::{
+    asgi::{exception::Exception, scope::Scope},
+    wire::percent,
 };
 
 /// A session's mode.
@@ -31,7 +31,7 @@ impl Mode {
     pub(super) fn of(scope: &Scope) -> Result<Mode, Exception> {
         let query = scope.query()?;
         let asked = query.split(|&byte| byte == b'&').filter_map(|pair| pair.strip_prefix(b"mode=")).next_back();
-        if let Some(name) = asked.map(percent_decode) {
+        if let Some(name) = asked.map(percent::decoded) {
             let found = Mode::ALL.into_iter().find(|mode| mode.name().as_bytes() == name);
             return Ok(found.unwrap_or(Mode::Main));
         }

@@ -12,7 +12,10 @@ use serde::Deserialize;
 
 use crate::{
     asgi::{exception::Exception, value::Value},
-    wire::head::{RequestHead, offered_subprotocols},
+    wire::{
+        head::{RequestHead, offered_subprotocols},
+        percent,
+    },
 };
 
 /// The kind of connection that a scope describes.
@@ -87,7 +90,7 @@ impl Scope {
         }
         put("asgi", Value::Dict(asgi));
         put("http_version", if head.minor_version == 0 { "1.0" } else { "1.1" }.into());
-        put("path", decode_path(&raw_path).into());
+        put("path", percent::decoded_text(&raw_path).into());
         put("raw_path", raw_path.into());
         put("query_string", query.into());
         put("root_path", "".into());
@@ -232,29 +235,4 @@ fn header_pairs(head: &RequestHead) -> Value {
         Value::List(vec![name.into(), value.clone().into()])
     };
     Value::List(head.headers.iter().map(pair).collect())
-}
-
-/// Percent-decodes a path; bytes that are not UTF-8 become U+FFFD, as Python's `unquote` has it.
-fn decode_path(raw: &[u8]) -> String {
-    String::from_utf8_lossy(&percent_decode(raw)).into_owned()
-}
-
-/// Replaces each `%NN` by its byte; anything else, a broken escape too, stays as it is.
-pub fn percent_decode(raw: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(raw.len());
-    let mut rest = raw;
-    while let Some((&first, tail)) = rest.split_first() {
-        let digits = tail.get(..2).filter(|digits| first == b'%' && digits.iter().all(u8::is_ascii_hexdigit));
-        match digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()) {
-            Some(byte) => {
-                decoded.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                decoded.push(first);
-                rest = tail;
-            }
-        }
-    }
-    decoded
 }

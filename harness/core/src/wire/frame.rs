@@ -1,15 +1,13 @@
 //! One RFC 6455 frame as bytes, well formed or not.
 
 use std::fmt;
-use std::io::Cursor;
 
-use bytes::{Bytes, BytesMut};
-use tokio_tungstenite::tungstenite::protocol::frame::{
-    FrameHeader,
-    coding::{Control, Data, OpCode},
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::{
+    close_code::CloseCode,
+    frame_header::{FrameHeader, apply_mask},
 };
-
-use crate::wire::close_code::CloseCode;
 
 /// The contents of a frame (RFC 6455 section 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,7 +46,7 @@ pub struct Frame {
 /// Why bytes are not a frame that anyone should go on reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {
-    /// The header cannot be read.
+    /// The header has a reserved opcode, so that the frame cannot be read.
     Header,
     /// A server masked it (RFC 6455 section 5.1).
     Masked,
@@ -140,8 +138,8 @@ impl Frame {
 
     /// Appends the bytes of a whole, unmasked frame with this payload to `output`.
     pub fn encode_whole(opcode: Opcode, payload: &[u8], output: &mut Vec<u8>) {
-        let header = FrameHeader { opcode: opcode.into(), ..FrameHeader::default() };
-        header.format(payload.len() as u64, output).expect("writing to a Vec succeeds");
+        output.push(0x80 | opcode.number());
+        write_length(0, payload.len() as u64, Length::Shortest, output);
         output.extend_from_slice(payload);
     }
 
@@ -152,20 +150,9 @@ impl Frame {
 
     /// The same, with a header that announces the payload in its own way.
     pub fn encode_announcing(&self, length: Length, output: &mut Vec<u8>) {
-        let bit = |is_set: bool, place: u8| u8::from(is_set) << place;
-        output.push(bit(self.is_final, 7) | (self.reserved_bits & 7) << 4 | u8::from(OpCode::from(self.opcode)));
-        let mask_bit = bit(self.mask.is_some(), 7);
-        let payload_bytes = self.payload.len() as u64;
-        match (length, payload_bytes) {
-            (Length::Claimed(claimed), _) => wide(mask_bit, claimed, output),
-            (Length::InEightBytes, bytes) => wide(mask_bit, bytes, output),
-            (Length::Shortest, short @ 0..=125) => output.push(mask_bit | short as u8),
-            (Length::Shortest | Length::InTwoBytes, bytes @ 0..=0xffff) => {
-                output.push(mask_bit | 126);
-                output.extend_from_slice(&(bytes as u16).to_be_bytes());
-            }
-            (Length::Shortest | Length::InTwoBytes, bytes) => wide(mask_bit, bytes, output),
-        }
+        output.push(u8::from(self.is_final) << 7 | (self.reserved_bits & 7) << 4 | self.opcode.number());
+        let mask_bit = u8::from(self.mask.is_some()) << 7;
+        write_length(mask_bit, self.payload.len() as u64, length, output);
         output.extend(self.mask.iter().flatten());
         let start = output.len();
         output.extend_from_slice(&self.payload);
@@ -174,109 +161,56 @@ impl Frame {
         }
     }
 
-    /// Whether the header at the front of `input` announces its payload in as few bytes as can be, as far as it has come.
-    pub fn announces_shortest(input: &[u8]) -> bool {
-        match input.get(1).map(|byte| byte & 0x7f) {
-            Some(126) => input.get(2..4).is_none_or(|length| u16::from_be_bytes([length[0], length[1]]) > 125),
-            Some(127) => input.get(2..8).is_none_or(|high| high.iter().any(|&byte| byte != 0)),
-            _ => true,
-        }
-    }
-
     /// Takes one frame from the front of `input`; `None` while more bytes are needed.
     ///
     /// # Errors
-    /// [`FrameError::Header`] when the header is unreadable, [`FrameError::TooLong`] when it announces more than
+    /// [`FrameError::Header`] when the opcode is reserved, [`FrameError::TooLong`] when it announces more than
     /// `payload_bytes_max`.
     pub fn decode(input: &mut BytesMut, payload_bytes_max: u64) -> Result<Option<Frame>, FrameError> {
-        let mut cursor = Cursor::new(&input[..]);
-        let parsed = FrameHeader::parse(&mut cursor).map_err(|_| FrameError::Header)?;
-        let Some((header, length)) = parsed else { return Ok(None) };
-        let header_bytes = cursor.position() as usize;
-        if length > payload_bytes_max {
-            return Err(FrameError::TooLong { announced: length });
+        let Some(header) = FrameHeader::parse(input) else { return Ok(None) };
+        if matches!(header.opcode, Opcode::Reserved(_)) {
+            return Err(FrameError::Header);
         }
-        let length = length as usize;
-        if input.len() < header_bytes + length {
+        if header.payload_bytes > payload_bytes_max {
+            return Err(FrameError::TooLong { announced: header.payload_bytes });
+        }
+        let length = header.payload_bytes as usize;
+        if input.len() < header.header_bytes + length {
             return Ok(None);
         }
-        let mut whole = input.split_to(header_bytes + length);
-        let mut payload = whole.split_off(header_bytes);
+        input.advance(header.header_bytes);
+        let mut payload = input.split_to(length);
         if let Some(mask) = header.mask {
             apply_mask(&mut payload, mask);
         }
         Ok(Some(Frame {
             is_final: header.is_final,
-            reserved_bits: u8::from(header.rsv1) << 2 | u8::from(header.rsv2) << 1 | u8::from(header.rsv3),
-            opcode: header.opcode.into(),
+            reserved_bits: header.reserved_bits,
+            opcode: header.opcode,
             mask: header.mask,
             payload: payload.freeze(),
         }))
     }
 }
 
-/// Puts the frames of a server together as a client must (RFC 6455 section 5.4).
-#[derive(Debug, Default)]
-pub struct Assembly {
-    /// The pieces of a message that is not complete.
-    message: Option<(Opcode, Vec<u8>)>,
-}
-
-impl Assembly {
-    /// Takes a frame: a control frame or a whole message comes out, a piece of a message is kept.
-    ///
-    /// # Errors
-    /// Says which rule it breaks; [`FrameError::TooLong`] when the message would have more than `payload_bytes_max`.
-    pub fn take(&mut self, frame: Frame, payload_bytes_max: u64) -> Result<Option<Frame>, FrameError> {
-        frame.verify()?;
-        if frame.mask.is_some() {
-            return Err(FrameError::Masked);
+/// Writes the announced length of a payload.
+fn write_length(mask_bit: u8, payload_bytes: u64, length: Length, output: &mut Vec<u8>) {
+    match (length, payload_bytes) {
+        (Length::Claimed(claimed), _) => write_wide_length(mask_bit, claimed, output),
+        (Length::InEightBytes, bytes) => write_wide_length(mask_bit, bytes, output),
+        (Length::Shortest, short @ 0..=125) => output.push(mask_bit | short as u8),
+        (Length::Shortest | Length::InTwoBytes, bytes @ 0..=0xffff) => {
+            output.push(mask_bit | 126);
+            output.extend_from_slice(&(bytes as u16).to_be_bytes());
         }
-        let whole = match (frame.opcode, self.message.take()) {
-            (Opcode::Close | Opcode::Ping | Opcode::Pong, message) => {
-                self.message = message;
-                return Ok(Some(frame));
-            }
-            (Opcode::Continuation, Some((opcode, mut payload))) => {
-                payload.extend_from_slice(&frame.payload);
-                if payload.len() as u64 > payload_bytes_max {
-                    return Err(FrameError::TooLong { announced: payload.len() as u64 });
-                }
-                if !frame.is_final {
-                    self.message = Some((opcode, payload));
-                    return Ok(None);
-                }
-                Frame::new(opcode, payload)
-            }
-            (Opcode::Continuation, None) | (_, Some(_)) => return Err(FrameError::Fragment),
-            (opcode, None) if !frame.is_final => {
-                self.message = Some((opcode, frame.payload.to_vec()));
-                return Ok(None);
-            }
-            (_, None) => frame,
-        };
-        if whole.opcode == Opcode::Text && std::str::from_utf8(&whole.payload).is_err() {
-            return Err(FrameError::Utf8);
-        }
-        Ok(Some(whole))
+        (Length::Shortest | Length::InTwoBytes, bytes) => write_wide_length(mask_bit, bytes, output),
     }
 }
 
 /// Writes a length in eight bytes.
-fn wide(mask_bit: u8, length: u64, output: &mut Vec<u8>) {
+fn write_wide_length(mask_bit: u8, length: u64, output: &mut Vec<u8>) {
     output.push(mask_bit | 127);
     output.extend_from_slice(&length.to_be_bytes());
-}
-
-fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
-    let mut chunks = payload.chunks_exact_mut(4);
-    for chunk in &mut chunks {
-        let word = u32::from_ne_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]) ^ u32::from_ne_bytes(mask);
-        chunk.copy_from_slice(&word.to_ne_bytes());
-    }
-    for (byte, key) in chunks.into_remainder().iter_mut().zip(mask) {
-        *byte ^= key;
-    }
 }
 
 impl Opcode {
@@ -287,37 +221,27 @@ impl Opcode {
 
     /// The opcode with this number, of which the lower four bits count.
     pub fn numbered(number: u8) -> Opcode {
-        OpCode::from(number & 0x0f).into()
-    }
-}
-
-impl From<OpCode> for Opcode {
-    fn from(code: OpCode) -> Self {
-        match code {
-            OpCode::Data(Data::Continue) => Opcode::Continuation,
-            OpCode::Data(Data::Text) => Opcode::Text,
-            OpCode::Data(Data::Binary) => Opcode::Binary,
-            OpCode::Control(Control::Close) => Opcode::Close,
-            OpCode::Control(Control::Ping) => Opcode::Ping,
-            OpCode::Control(Control::Pong) => Opcode::Pong,
-            OpCode::Data(Data::Reserved(number)) | OpCode::Control(Control::Reserved(number)) => {
-                Opcode::Reserved(number)
-            }
+        match number & 0x0f {
+            0 => Opcode::Continuation,
+            1 => Opcode::Text,
+            2 => Opcode::Binary,
+            8 => Opcode::Close,
+            9 => Opcode::Ping,
+            10 => Opcode::Pong,
+            reserved => Opcode::Reserved(reserved),
         }
     }
-}
 
-impl From<Opcode> for OpCode {
-    fn from(code: Opcode) -> Self {
-        match code {
-            Opcode::Continuation => OpCode::Data(Data::Continue),
-            Opcode::Text => OpCode::Data(Data::Text),
-            Opcode::Binary => OpCode::Data(Data::Binary),
-            Opcode::Close => OpCode::Control(Control::Close),
-            Opcode::Ping => OpCode::Control(Control::Ping),
-            Opcode::Pong => OpCode::Control(Control::Pong),
-            Opcode::Reserved(number) if number < 8 => OpCode::Data(Data::Reserved(number)),
-            Opcode::Reserved(number) => OpCode::Control(Control::Reserved(number)),
+    /// The number of the opcode, 0 to 15.
+    pub fn number(self) -> u8 {
+        match self {
+            Opcode::Continuation => 0,
+            Opcode::Text => 1,
+            Opcode::Binary => 2,
+            Opcode::Close => 8,
+            Opcode::Ping => 9,
+            Opcode::Pong => 10,
+            Opcode::Reserved(number) => number & 0x0f,
         }
     }
 }

@@ -4,18 +4,24 @@ use bytes::BytesMut;
 
 use relapse_core::{
     record::transcript::BodyEnd,
-    wire::head::{ResponseHead, has_token},
+    wire::{
+        body::{AnsweredMethod, BodyDecoder, BodyFraming, BodyStep},
+        head::ResponseHead,
+    },
 };
 use relapse_simulate::link::{Wire, take};
 
-/// The largest body that is kept, in bytes.
+/// The largest body that is kept, and the largest chunk, in bytes.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// Reads one body piece by piece.
 #[derive(Debug)]
 pub struct BodyReader {
     body: Vec<u8>,
+    /// The number of bytes that came of it.
+    arrived: usize,
     framing: BodyFraming,
+    decoder: BodyDecoder,
     /// How often something came.
     pieces: usize,
     behind: AfterBody,
@@ -57,58 +63,12 @@ impl BodyStream {
     }
 }
 
-/// The longest trailer section that is read, in bytes.
-const TRAILER_BYTES_MAX: usize = 64 << 10;
-
-/// A trailer section that is none: a line without a colon, or too many bytes.
-struct BadTrailer;
-
-/// The length of the trailer section behind the last chunk with the empty line that ends it (RFC 9112 section 7.1.2);
-/// `None` if its end has not come.
-fn trailer_length(bytes: &[u8]) -> Result<Option<usize>, BadTrailer> {
-    let mut length = 0;
-    while let Some(line) = memchr::memmem::find(&bytes[length..], b"\r\n") {
-        let start = length;
-        length += line + 2;
-        if line == 0 {
-            return Ok(Some(length));
-        }
-        if !bytes[start..start + line].contains(&b':') {
-            return Err(BadTrailer);
-        }
-    }
-    // A line that cannot become one any more.
-    let rest = &bytes[length..];
-    let is_field = rest.len() < 2 || rest[0] != b'\r';
-    if bytes.len() > TRAILER_BYTES_MAX || !is_field { Err(BadTrailer) } else { Ok(None) }
-}
-
-#[derive(Debug)]
-enum BodyFraming {
-    None,
-    BytesLeft(usize),
-    Chunked,
-    UntilEnd,
-    Unreadable,
-}
-
 impl BodyReader {
     /// Reads the body of an answer with this head to a request with this method.
     pub fn new(method: &str, head: &ResponseHead, behind: AfterBody) -> BodyReader {
-        let mut lengths = head.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"content-length"));
-        let parse = |value: &[u8]| std::str::from_utf8(value).ok()?.trim().parse().ok();
-        let framing = if method == "HEAD" || matches!(head.status, 204 | 304) {
-            BodyFraming::None
-        } else if has_token(&head.headers, "transfer-encoding", "chunked") {
-            BodyFraming::Chunked
-        } else {
-            match (lengths.next(), lengths.next()) {
-                (None, _) => BodyFraming::UntilEnd,
-                (Some((_, value)), None) => parse(value).map_or(BodyFraming::Unreadable, BodyFraming::BytesLeft),
-                (Some(_), Some(_)) => BodyFraming::Unreadable,
-            }
-        };
-        BodyReader { body: Vec::new(), framing, pieces: 0, behind }
+        let framing = BodyFraming::of_answer(head, AnsweredMethod::of(method));
+        let decoder = BodyDecoder::new(framing, BODY_BYTES_MAX as u64);
+        BodyReader { body: Vec::new(), arrived: 0, framing, decoder, pieces: 0, behind }
     }
 
     /// Whether so much of an answer without end has come that it need not be read on.
@@ -120,24 +80,12 @@ impl BodyReader {
 
     /// Whether nothing but the end of the stream ends the body.
     pub(super) fn ends_with_the_stream(&self) -> bool {
-        matches!(self.framing, BodyFraming::UntilEnd)
+        self.framing == BodyFraming::UntilEnd
     }
 
-    /// How many bytes of the body have come, with those of what came in that are not taken yet. Those behind a chunk that
-    /// is not whole are not looked at.
-    pub(super) fn arrived(&self, incoming: &[u8]) -> usize {
-        let waiting = match &self.framing {
-            BodyFraming::None | BodyFraming::Unreadable => 0,
-            BodyFraming::UntilEnd => incoming.len(),
-            BodyFraming::BytesLeft(left) => incoming.len().min(*left),
-            BodyFraming::Chunked => match httparse::parse_chunk_size(incoming) {
-                Ok(httparse::Status::Complete((line, size))) => {
-                    incoming.len().saturating_sub(line).min(usize::try_from(size).unwrap_or(usize::MAX))
-                }
-                Ok(httparse::Status::Partial) | Err(_) => 0,
-            },
-        };
-        self.body.len() + waiting
+    /// How many bytes of the body have come, those included that are not kept.
+    pub(super) fn arrived(&self) -> usize {
+        self.arrived
     }
 
     /// The bytes of the body so far.
@@ -152,67 +100,39 @@ impl BodyReader {
 
     /// Takes the bytes that came, and returns how the body ended, once it has.
     pub fn read(&mut self, incoming: &mut BytesMut, stream: BodyStream) -> Option<BodyEnd> {
-        let cut = (stream != BodyStream::Open).then_some(BodyEnd::Truncated);
-        let behind = self.behind;
-        let end = |incoming: &BytesMut| match (incoming.is_empty(), behind) {
-            (true, _) | (false, AfterBody::Answers) => Some(BodyEnd::Complete),
-            (false, AfterBody::Nothing) => Some(BodyEnd::Surplus),
-        };
-        match &mut self.framing {
-            BodyFraming::None => Some(BodyEnd::None),
-            BodyFraming::Unreadable => Some(BodyEnd::Malformed),
-            BodyFraming::UntilEnd => {
-                let count = incoming.len();
-                self.keep(incoming, count);
-                match stream {
-                    BodyStream::Open => None,
-                    BodyStream::Ended => Some(BodyEnd::Complete),
-                    BodyStream::Broken => Some(BodyEnd::Truncated),
-                }
+        loop {
+            match self.decoder.step(incoming) {
+                BodyStep::Payload(count) => self.keep(incoming, count),
+                BodyStep::Framing(count) => take(incoming, count),
+                BodyStep::More => return self.end_of_stream(stream),
+                BodyStep::Over => return Some(self.end(incoming)),
+                BodyStep::Malformed => return Some(BodyEnd::Malformed),
             }
-            BodyFraming::BytesLeft(left) => {
-                let count = incoming.len().min(*left);
-                *left -= count;
-                let complete = *left == 0;
-                self.keep(incoming, count);
-                if complete { end(incoming) } else { cut }
-            }
-            BodyFraming::Chunked => loop {
-                let (line, size) = match httparse::parse_chunk_size(incoming) {
-                    Ok(httparse::Status::Complete(chunk)) => chunk,
-                    Ok(httparse::Status::Partial) => return cut,
-                    Err(_) => return Some(BodyEnd::Malformed),
-                };
-                let size = usize::try_from(size).unwrap_or(usize::MAX);
-                if size > BODY_BYTES_MAX {
-                    return Some(BodyEnd::Malformed);
-                }
-                if size == 0 {
-                    return match trailer_length(&incoming[line..]) {
-                        Ok(Some(trailer)) => {
-                            take(incoming, line + trailer);
-                            end(incoming)
-                        }
-                        Ok(None) => cut,
-                        Err(BadTrailer) => Some(BodyEnd::Malformed),
-                    };
-                }
-                if incoming.len() < line + size + 2 {
-                    return cut;
-                }
-                if &incoming[line + size..line + size + 2] != b"\r\n" {
-                    return Some(BodyEnd::Malformed);
-                }
-                take(incoming, line);
-                self.keep(incoming, size);
-                take(incoming, 2);
-            },
+        }
+    }
+
+    /// How a body ended that is not over, if the stream is.
+    fn end_of_stream(&self, stream: BodyStream) -> Option<BodyEnd> {
+        match stream {
+            BodyStream::Open => None,
+            BodyStream::Ended if self.ends_with_the_stream() => Some(BodyEnd::Complete),
+            BodyStream::Ended | BodyStream::Broken => Some(BodyEnd::Truncated),
+        }
+    }
+
+    /// How a body ended that is over.
+    fn end(&self, incoming: &BytesMut) -> BodyEnd {
+        match (self.framing, self.behind) {
+            (BodyFraming::Absent, _) => BodyEnd::None,
+            (_, AfterBody::Nothing) if !incoming.is_empty() => BodyEnd::Surplus,
+            (_, AfterBody::Nothing | AfterBody::Answers) => BodyEnd::Complete,
         }
     }
 
     fn keep(&mut self, incoming: &mut BytesMut, count: usize) {
         let room = BODY_BYTES_MAX.saturating_sub(self.body.len());
         self.body.extend_from_slice(&incoming[..count.min(room)]);
+        self.arrived += count;
         take(incoming, count);
     }
 }

@@ -265,10 +265,11 @@ impl<'a> ClientConnection<'a> {
         let mut pace = BodyPace::new(asked.sent);
         let finished = bounded(asked.limit, async {
             loop {
-                pace.saw(reader.arrived(&self.wire.incoming));
                 let stream = body::BodyStream::of(&self.wire);
-                if let Some(end) = reader.read(&mut self.wire.incoming, stream) {
-                    return Some(end);
+                let end = reader.read(&mut self.wire.incoming, stream);
+                pace.saw(reader.arrived());
+                if end.is_some() {
+                    return end;
                 }
                 if reader.has_enough() {
                     return None;

@@ -37,9 +37,6 @@ use relapse_simulate::{
     recorder::{ExchangeRecorder, Recorder},
 };
 
-/// The largest payload the client reads, in bytes.
-pub const PAYLOAD_BYTES_MAX: u64 = 16 << 20;
-
 /// How long the client waits for the end of a session that its steps left open.
 const PARTING_LIMIT: Duration = Duration::from_secs(5);
 

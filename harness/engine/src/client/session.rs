@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::client::{
-    Attention, PARTING_LIMIT, PAYLOAD_BYTES_MAX, USER_PLACEHOLDER, bounded, hearing::Heard, write_slices,
-};
+use crate::client::{Attention, PARTING_LIMIT, USER_PLACEHOLDER, bounded, hearing::Heard, write_slices};
 use relapse_core::{
     client::step::{Action, Awaited, Slices, Step},
     record::transcript::{Actor, EventKind, NeverCame},
     wire::{
+        client::WebSocketClient,
         close_code::CloseCode,
-        frame::{Assembly, Frame, FrameError, Opcode},
+        frame::{Frame, FrameError, Opcode},
     },
 };
 use relapse_simulate::{link::Wire, recorder::ExchangeRecorder};
@@ -51,11 +50,10 @@ pub(super) struct ClientSession {
     hears_pings: bool,
     reads: ClientReading,
     attention: Attention,
-    assembly: Assembly,
+    frames: WebSocketClient,
     /// When the stream was over, counted from the start of the run.
     ended: Option<Duration>,
     pub(super) heard: Heard,
-    chance: fastrand::Rng,
 }
 
 impl ClientSession {
@@ -64,7 +62,7 @@ impl ClientSession {
         scribe: ExchangeRecorder,
         user: String,
         attention: Attention,
-        chance: fastrand::Rng,
+        masks: fastrand::Rng,
     ) -> ClientSession {
         ClientSession {
             wire,
@@ -74,10 +72,9 @@ impl ClientSession {
             hears_pings: true,
             reads: ClientReading::Everything,
             attention,
-            assembly: Assembly::default(),
+            frames: WebSocketClient::new(masks),
             ended: None,
             heard: Heard::default(),
-            chance,
         }
     }
 
@@ -254,17 +251,13 @@ impl ClientSession {
     async fn say(&mut self, frame: Frame, slices: Option<Slices>, limit: Duration) {
         self.take_what_came().await;
         self.heard.asked();
-        let frame = frame.masked(self.chance.u32(..).to_be_bytes());
-        match slices {
-            None => frame.encode(&mut self.wire.outgoing),
-            Some(slices) => {
-                let mut bytes = Vec::new();
-                frame.encode(&mut bytes);
-                self.record(EventKind::FrameSent(frame));
-                return write_slices(&mut self.wire, &bytes, slices, limit).await;
-            }
+        if let Some(slices) = slices {
+            let mut bytes = Vec::new();
+            let frame = self.frames.write(frame, &mut bytes);
+            self.record(EventKind::FrameSent(frame));
+            return write_slices(&mut self.wire, &bytes, slices, limit).await;
         }
-        self.record(EventKind::FrameSent(frame));
+        self.send(frame);
         if self.reads == ClientReading::Nothing {
             self.push(limit).await;
         }
@@ -272,8 +265,7 @@ impl ClientSession {
 
     /// Sends a frame with the next write.
     fn send(&mut self, frame: Frame) {
-        let frame = frame.masked(self.chance.u32(..).to_be_bytes());
-        frame.encode(&mut self.wire.outgoing);
+        let frame = self.frames.write(frame, &mut self.wire.outgoing);
         self.record(EventKind::FrameSent(frame));
     }
 
@@ -302,7 +294,7 @@ impl ClientSession {
                 Closing::Parting => return self.see_the_end().await,
                 Closing::Done | Closing::Gone => return None,
             }
-            match Frame::decode(&mut self.wire.incoming, PAYLOAD_BYTES_MAX) {
+            match self.frames.read(&mut self.wire.incoming) {
                 Ok(Some(frame)) => {
                     self.record(EventKind::FrameSeen(frame.clone()));
                     let frame = match self.take(frame) {
@@ -314,13 +306,11 @@ impl ClientSession {
                             return None;
                         }
                     };
-                    if frame.opcode == Opcode::Ping && self.hears_pings {
-                        self.send(Frame::new(Opcode::Pong, frame.payload.clone()));
+                    let answers = frame.opcode != Opcode::Ping || self.hears_pings;
+                    if let Some(answer) = self.frames.answer(&frame).filter(|_| answers) {
+                        self.send(answer);
                     }
                     if frame.opcode == Opcode::Close {
-                        if self.closing == Closing::No {
-                            self.send(Frame::close(frame.close_parts().0, ""));
-                        }
                         self.closing = Closing::Parting;
                         continue;
                     }
@@ -355,7 +345,7 @@ impl ClientSession {
     /// Takes a frame as a client must: a control frame or a whole message comes out, a piece of a message is kept.
     fn take(&mut self, frame: Frame) -> Result<Option<Frame>, FrameError> {
         let is_last_piece = frame.opcode == Opcode::Continuation && frame.is_final;
-        let taken = self.assembly.take(frame, PAYLOAD_BYTES_MAX)?;
+        let taken = self.frames.assemble(frame)?;
         if let Some(whole) = taken.as_ref().filter(|_| is_last_piece) {
             self.record(EventKind::MessageSeen(whole.clone()));
         }

@@ -27,10 +27,7 @@ use serde::{Deserialize, Serialize};
 use shrink::shrink;
 pub use versions::{Change, ChangeKind};
 
-use crate::{
-    case::Case,
-    report::pytest::{Heading, Loaded, render as render_pytest},
-};
+use crate::case::Case;
 use relapse_core::{
     asgi::event::Inbound,
     error::{AppError, Blame, Error},
@@ -99,17 +96,6 @@ pub struct Found {
     pub capsule: Case,
     /// Whether it does.
     pub reproduction: Reproduction,
-}
-
-impl Found {
-    /// A test in Python that shows it and needs nothing but the application, which this profile stood in front of; nothing
-    /// where it is about more than what an application receives and sends. `name` is made of letters, digits and `_`.
-    pub fn pytest(&self, name: &str, again: &str, loaded: &Loaded, profile: &Profile) -> Option<String> {
-        let evidence = RunView::gather(&self.transcript, &HealthyClient::Absent);
-        let keys = std::iter::once(&self.key).chain(self.also.iter().map(|(key, _)| key)).collect();
-        let heading = Heading { name, keys, message: &self.message, seed: self.seed, again, loaded };
-        render_pytest(&heading, &evidence, profile)
-    }
 }
 
 /// The coverage of a hunt. One that reached nothing proves nothing.

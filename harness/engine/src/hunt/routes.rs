@@ -8,13 +8,16 @@ use fastrand::Rng;
 use serde_json::{Value as Json, json};
 
 use super::generate::{LIMIT, header, one};
-use crate::route::{Parameter, Route, encoded, push_query};
+use crate::route::{Parameter, Route, push_query};
 use relapse_core::{
     client::{
         credential::Credential,
         step::{Action, DEFAULT_LIMIT, Request, Step},
     },
-    wire::close_code::CloseCode,
+    wire::{
+        close_code::CloseCode,
+        percent::{RESERVED, encoded},
+    },
 };
 
 /// Values that no parameter takes: as they stand in a path or a query, percent-encoded.
@@ -130,7 +133,7 @@ fn asked(chance: &mut Rng, route: &Route, method: &str) -> Request {
     let mut request = route.good_request(method);
     for Parameter { name, good, .. } in route.query.iter().filter(|parameter| !parameter.is_required) {
         if chance.u8(..4) == 0 {
-            push_query(&mut request.query, name.as_bytes(), &encoded(good.as_bytes(), b""));
+            push_query(&mut request.query, name.as_bytes(), &encoded(good.as_bytes(), RESERVED));
         }
     }
     if request.query.is_empty()
@@ -138,7 +141,7 @@ fn asked(chance: &mut Rng, route: &Route, method: &str) -> Request {
         && let Some(name) = word(chance, route)
     {
         let value = word(chance, route).unwrap_or_default();
-        push_query(&mut request.query, name.as_bytes(), &encoded(value.as_bytes(), b""));
+        push_query(&mut request.query, name.as_bytes(), &encoded(value.as_bytes(), RESERVED));
     }
     if chance.u8(..8) == 0 {
         request.credential = one(chance, &Credential::ALL);
@@ -182,7 +185,7 @@ fn spoil_query(chance: &mut Rng, route: &Route, request: &mut Request) {
     let known = route.query.iter().map(|parameter| parameter.name.clone()).collect::<Vec<_>>();
     if pairs.is_empty() || chance.u8(..4) == 0 {
         let named = if known.is_empty() { word(chance, route) } else { Some(one(chance, &known)) };
-        let name = encoded(named.unwrap_or_else(|| "a".to_owned()).as_bytes(), b"");
+        let name = encoded(named.unwrap_or_else(|| "a".to_owned()).as_bytes(), RESERVED);
         let mut pair = [name, b"=".to_vec(), odd(chance)].concat();
         if chance.u8(..8) == 0 {
             pair.truncate(pair.iter().position(|&byte| byte == b'=').unwrap_or_default());

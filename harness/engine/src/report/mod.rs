@@ -1,4 +1,3 @@
-//! Conversations as lines of text, and findings as tests in Python.
+//! Conversations as lines of text.
 
-pub mod pytest;
 pub mod sequence;

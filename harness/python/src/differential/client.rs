@@ -15,6 +15,7 @@ use relapse_core::{
     plan::Plan,
     record::transcript::{BodyEnd, EventKind},
     wire::{
+        client::WebSocketClient,
         close_code::CloseCode,
         frame::{Frame, Opcode},
         head::{RequestHead, ResponseHead, field, header, readable},
@@ -27,6 +28,9 @@ use relapse_simulate::{
 
 /// The largest payload of a frame that is read.
 const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
+
+/// The seed of the masking keys, which nothing shows.
+const MASK_SEED: u64 = 1;
 /// How long it takes at most until what the client just did has reached a server whose threads are its own.
 const SETTLING: Duration = Duration::from_millis(20);
 /// How often it is looked whether a call has been told of.
@@ -222,7 +226,7 @@ impl ProgramStage<'_> {
         head.encode(&mut wire.outgoing);
         wire.outgoing.extend_from_slice(&body);
         wire.flush().await;
-        Ok(Some(ProgramClient { wire: Some(wire), rest, ..ProgramClient::default() }))
+        Ok(Some(ProgramClient::new(wire, rest)))
     }
 
     /// Lets the application go on with a connection; how far it came.
@@ -267,7 +271,7 @@ impl ProgramStage<'_> {
         let headers = vec![field("Host", "relapse.test"), field("Connection", "close")];
         let head =
             RequestHead { method: "GET".to_owned(), target: target.to_owned().into(), minor_version: 1, headers };
-        let mut peer = ProgramClient { wire: Some(Wire::new(link)), ..ProgramClient::default() };
+        let mut peer = ProgramClient::new(Wire::new(link), Vec::new());
         if let Some(wire) = peer.wire.as_mut() {
             head.encode(&mut wire.outgoing);
         }
@@ -284,7 +288,6 @@ impl ProgramStage<'_> {
 
     async fn close(&self, peer: &mut Option<ProgramClient>, code: Option<CloseCode>) {
         if let Some(peer) = peer.as_mut().filter(|peer| peer.may_send()) {
-            peer.has_closed = true;
             peer.write(Frame::close(code, "")).await;
             peer.read(self.patience, Until::End).await;
         }
@@ -307,7 +310,6 @@ enum Until {
 }
 
 /// One client.
-#[derive(Default)]
 struct ProgramClient {
     /// Nothing once it has left.
     wire: Option<Wire>,
@@ -323,28 +325,45 @@ struct ProgramClient {
     has_ended: bool,
     /// Whether a whole answer was followed to the end of the stream, which did not come.
     has_drained: bool,
-    has_closed: bool,
+    client: WebSocketClient,
     was_closed: bool,
     trouble: Option<String>,
 }
 
 impl ProgramClient {
+    fn new(wire: Wire, rest: Vec<u8>) -> ProgramClient {
+        ProgramClient {
+            wire: Some(wire),
+            rest,
+            head: None,
+            reader: None,
+            body_end: None,
+            has_surplus: false,
+            frames: Vec::new(),
+            has_ended: false,
+            has_drained: false,
+            client: WebSocketClient::limited(fastrand::Rng::with_seed(MASK_SEED), PAYLOAD_BYTES_MAX),
+            was_closed: false,
+            trouble: None,
+        }
+    }
+
     fn is_websocket(&self) -> bool {
         self.head.as_ref().is_some_and(|head| head.status == 101)
     }
 
     fn may_send(&self) -> bool {
         let is_there = self.wire.as_ref().is_some_and(|wire| !wire.has_ended());
-        is_there && self.is_websocket() && !self.has_closed
+        is_there && self.is_websocket() && !self.client.has_closed()
     }
 
     fn is_closing(&self) -> bool {
-        self.has_closed || self.was_closed
+        self.client.has_closed() || self.was_closed
     }
 
     async fn write(&mut self, frame: Frame) {
         if let Some(wire) = self.wire.as_mut() {
-            frame.masked([1, 2, 3, 4]).encode(&mut wire.outgoing);
+            self.client.write(frame, &mut wire.outgoing);
             wire.flush().await;
         }
     }
@@ -441,23 +460,19 @@ impl ProgramClient {
     fn take_frames(&mut self) {
         let Some(wire) = self.wire.as_mut() else { return };
         loop {
-            match Frame::decode(&mut wire.incoming, PAYLOAD_BYTES_MAX) {
+            match self.client.read(&mut wire.incoming) {
                 Ok(Some(frame)) => {
                     let payload = readable(&frame.payload);
+                    if let Some(answer) = self.client.answer(&frame) {
+                        self.client.write(answer, &mut wire.outgoing);
+                    }
                     match frame.opcode {
-                        Opcode::Ping => {
-                            Frame::new(Opcode::Pong, frame.payload).masked([1, 2, 3, 4]).encode(&mut wire.outgoing);
-                        }
-                        Opcode::Pong => {}
+                        Opcode::Ping | Opcode::Pong => {}
                         Opcode::Close => {
                             let (code, reason) = frame.close_parts();
                             let code = code.map_or("no code".to_owned(), |code| code.0.to_string());
                             self.frames.push(format!("close frame with {code}, {:?}", reason));
                             self.was_closed = true;
-                            if !self.has_closed {
-                                self.has_closed = true;
-                                Frame::close(frame.close_parts().0, "").masked([1, 2, 3, 4]).encode(&mut wire.outgoing);
-                            }
                         }
                         opcode => self.frames.push(format!("{opcode:?} frame {payload}")),
                     }

@@ -20,6 +20,8 @@ use relapse_core::{
     plan::Plan,
     record::transcript::{Actor, Event, EventKind, Transcript},
     wire::{
+        assembly::TextCheck,
+        client::WebSocketClient,
         close_code::CloseCode,
         frame::{Frame, Length, Opcode},
     },
@@ -27,7 +29,7 @@ use relapse_core::{
 use relapse_simulate::{
     profile::{
         CloseCodes, CloseEcho, CloseReason, Connects, Denial, Effect, LengthCheck, ProfileValue, RefusalAnswer, Start,
-        StopFate, Strictness, TextCheck, WithoutLength,
+        StopFate, Strictness, WithoutLength,
     },
     recorder::Recorder,
 };
@@ -406,9 +408,10 @@ impl RunningServer {
         let record = |what: EventKind| scribe.record(Actor::Probe, what);
         if let Some(mut wire) = opened {
             wire.outgoing.extend_from_slice(&bytes);
+            let frames = WebSocketClient::new(fastrand::Rng::with_seed(1));
             let read = async {
                 loop {
-                    match Frame::decode(&mut wire.incoming, client::PAYLOAD_BYTES_MAX) {
+                    match frames.read(&mut wire.incoming) {
                         Ok(Some(frame)) => {
                             let is_close = frame.opcode == Opcode::Close;
                             record(EventKind::FrameSeen(frame));

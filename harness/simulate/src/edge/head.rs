@@ -4,12 +4,15 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-use super::{Carried, End, Journal, body::Body};
+use super::{Carried, End, Journal, body};
 use crate::{link::take, recorder::ExchangeRecorder};
 use relapse_core::{
     fault::{AnswerEdit, FaultKind, HeadEdit},
     record::transcript::Actor,
-    wire::head::{RequestHead, ResponseHead, field, has_token},
+    wire::{
+        body::{AnsweredMethod, BodyDecoder, BodyFraming},
+        head::{RequestHead, ResponseHead, field, has_token},
+    },
 };
 
 /// How many requests of a connection may wait for their answers.
@@ -70,7 +73,7 @@ impl Held {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NextPart {
     Head,
-    Body(Body),
+    Body(BodyDecoder),
     /// Whatever comes passes as it is: an upgrade is asked for and not answered.
     Undecided,
     /// Whatever comes passes as it is: frames, or what is no HTTP/1.
@@ -79,7 +82,7 @@ enum NextPart {
 
 /// The facts about a request that are needed to read its answer.
 struct RequestFacts {
-    is_head: bool,
+    method: AnsweredMethod,
     is_upgrade: bool,
 }
 
@@ -158,7 +161,7 @@ impl EdgeExchange {
                     Err(_) => self.request = NextPart::Opaque,
                 },
                 NextPart::Body(body) => {
-                    if !body.carry(incoming, carried) {
+                    if !body::carry(body, incoming, carried) {
                         return;
                     }
                     carried.append(&mut self.following);
@@ -195,15 +198,15 @@ impl EdgeExchange {
             head.encode(carried);
         }
         take(incoming, length);
-        let body = Body::of_request(&before);
-        self.request = NextPart::Body(body);
+        let framing = BodyFraming::of_request(&before);
+        self.request = NextPart::Body(body::decoder(framing));
         let is_upgrade = has_token(&before.headers, "connection", "upgrade");
         let is_repeatable = self.asks_again
             && matches!(before.method.as_str(), "GET" | "HEAD")
-            && body == Body::Bytes(0)
+            && framing == BodyFraming::Length(0)
             && !is_upgrade;
         self.again = is_repeatable.then(|| carried[start..].to_vec());
-        self.asked.push_back(RequestFacts { is_head: before.method == "HEAD", is_upgrade });
+        self.asked.push_back(RequestFacts { method: AnsweredMethod::of(&before.method), is_upgrade });
     }
 
     /// Carries answers as far as they have come; how that ends the connection, if it does.
@@ -221,7 +224,7 @@ impl EdgeExchange {
                 },
                 NextPart::Body(body) => {
                     let kept = self.held.as_mut().map_or(&mut *carried, |held| &mut held.kept);
-                    if !body.carry(incoming, kept) {
+                    if !body::carry(body, incoming, kept) {
                         self.held.iter_mut().for_each(|held| held.hand_on(carried));
                         return None;
                     }
@@ -257,8 +260,8 @@ impl EdgeExchange {
         if self.upgraded {
             (self.request, self.answer) = (NextPart::Opaque, NextPart::Opaque);
         } else {
-            let to_head = asked.as_ref().is_some_and(|asked| asked.is_head);
-            self.answer = NextPart::Body(Body::of_answer(before, to_head));
+            let method = asked.as_ref().map_or(AnsweredMethod::Other, |asked| asked.method);
+            self.answer = NextPart::Body(body::decoder(BodyFraming::of_answer(before, method)));
             if self.request == NextPart::Undecided {
                 // Refused: what the client says next is another request.
                 self.request = NextPart::Head;

@@ -10,7 +10,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Carried, ConnectionLimits, End, Ended, Journal, Last, Load};
 use crate::link::Link;
-use relapse_core::{record::transcript::Actor, wire::close_code::CloseCode};
+use relapse_core::{
+    record::transcript::Actor,
+    wire::{
+        frame::{Frame, Opcode},
+        frame_header::{FrameHeader, apply_mask},
+    },
+};
 
 /// How many bytes are carried at a time in each direction: at first, and where that is not enough.
 const PIECE_BYTES: usize = 2 * 1024;
@@ -134,8 +140,7 @@ pub(super) struct Scanner {
     skip: u64,
 }
 
-/// The longest header of a frame (RFC 6455 section 5.2), and the longest close frame.
-const HEADER_BYTES_MAX: usize = 14;
+/// The longest payload of a control frame (RFC 6455 section 5.5), in bytes.
 const CONTROL_BYTES_MAX: u64 = 125;
 
 impl Scanner {
@@ -172,7 +177,7 @@ impl Scanner {
                 self.frame(bytes)
             } else {
                 let before = self.pending.len();
-                let more = bytes.len().min(HEADER_BYTES_MAX + CONTROL_BYTES_MAX as usize);
+                let more = bytes.len().min(FrameHeader::BYTES_MAX + CONTROL_BYTES_MAX as usize);
                 let mut pending = std::mem::take(&mut self.pending);
                 pending.extend_from_slice(&bytes[..more]);
                 let taken = self.frame(&pending);
@@ -197,40 +202,24 @@ impl Scanner {
     /// Reads a header, and the whole frame where it is a close; how many bytes that took, or `None` while more are
     /// needed.
     fn frame(&mut self, bytes: &[u8]) -> Option<usize> {
-        let (&first, &second) = (bytes.first()?, bytes.get(1)?);
-        let (length_bytes, mask_bytes) = (
-            match second & 0x7F {
-                126 => 2,
-                127 => 8,
-                _ => 0,
-            },
-            if second & 0x80 == 0 { 0 } else { 4 },
-        );
-        let header = 2 + length_bytes + mask_bytes;
-        let length = match bytes.get(2..2 + length_bytes)? {
-            [] => u64::from(second & 0x7F),
-            more => more.iter().fold(0, |length, &byte| (length << 8) | u64::from(byte)),
-        };
-        let mask = bytes.get(2 + length_bytes..header)?;
-        let is_close = first & 0x0F == 8 && length <= CONTROL_BYTES_MAX;
-        if is_close {
-            let payload = bytes.get(header..header + length as usize)?;
-            let mask = if mask.is_empty() { &[0] } else { mask };
-            let payload: Vec<u8> =
-                payload.iter().zip(mask.iter().cycle()).map(|(byte, mask_byte)| byte ^ mask_byte).collect();
-            self.tell_close(&payload);
-            return Some(header + length as usize);
+        let header = FrameHeader::parse(bytes)?;
+        if header.opcode == Opcode::Close && header.payload_bytes <= CONTROL_BYTES_MAX {
+            let end = header.header_bytes + header.payload_bytes as usize;
+            let mut payload = bytes.get(header.header_bytes..end)?.to_vec();
+            if let Some(mask) = header.mask {
+                apply_mask(&mut payload, mask);
+            }
+            self.tell_close(&Frame::new(Opcode::Close, payload));
+            return Some(end);
         }
         // A message is as many frames as it likes; its last one counts.
-        let is_data = first & 0x0F < 8;
-        self.load.messages += u64::from(is_data && first & 0x80 != 0);
-        self.skip = length;
-        Some(header)
+        self.load.messages += u64::from(header.is_final && header.opcode.number() < 8);
+        self.skip = header.payload_bytes;
+        Some(header.header_bytes)
     }
 
-    fn tell_close(&self, payload: &[u8]) {
-        let code = payload.first_chunk::<2>().map(|code| CloseCode(u16::from_be_bytes(*code)));
-        let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned();
+    fn tell_close(&self, frame: &Frame) {
+        let (code, reason) = frame.close_parts();
         if let Some(journal) = &self.journal {
             journal(Carried::Close { by: self.by, code, reason });
         }

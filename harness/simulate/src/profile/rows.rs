@@ -113,7 +113,7 @@ macro_rules! plain {
 }
 
 plain! { bool u16 u64 String super::Denial super::CloseCodes super::CloseReason super::CloseEcho super::Start super::WithoutLength
-super::TextCheck super::LengthCheck super::Connects Vec<super::Strictness> relapse_core::asgi::event::MessageKeys super::ReadAhead
+relapse_core::wire::assembly::TextCheck super::LengthCheck super::Connects Vec<super::Strictness> relapse_core::asgi::event::MessageKeys super::ReadAhead
 super::FailedClose super::Gone super::AfterDisconnect super::HttpBody super::HttpDisconnect super::Reuse
 super::ToldReason super::EmptyCheck super::ShortEnd super::StateTracking super::AfterReturns super::LoopOrder super::LoopWrites }
 

@@ -29,7 +29,10 @@ use relapse_core::{
         scope::{Scope, ScopeType},
     },
     record::transcript::{Actor, EventKind},
-    wire::head::{Headers, RequestHead, ResponseHead, field, has_token, header},
+    wire::{
+        body::{BodyFraming, LAST_CHUNK, parse_length, write_chunk},
+        head::{Headers, RequestHead, ResponseHead, field, has_token, header},
+    },
 };
 
 /// The largest request body that is read, in bytes.
@@ -301,16 +304,10 @@ fn body_length(head: &RequestHead) -> Result<usize, u16> {
     if header(&head.headers, "transfer-encoding").is_some() {
         return Err(501);
     }
-    let mut lengths = head.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"content-length"));
-    match (lengths.next(), lengths.next()) {
-        (None, _) => Ok(0),
-        (Some((_, value)), None) => parse_length(value).ok_or(400),
-        (Some(_), Some(_)) => Err(400),
+    match BodyFraming::of_request(head) {
+        BodyFraming::Length(length) => usize::try_from(length).map_err(|_| 413),
+        BodyFraming::Absent | BodyFraming::Chunked | BodyFraming::UntilEnd | BodyFraming::Unreadable => Err(400),
     }
-}
-
-fn parse_length(value: &[u8]) -> Option<usize> {
-    std::str::from_utf8(value).ok()?.trim().parse().ok()
 }
 
 /// Whether the request asks to keep the connection for another one (RFC 9112 section 9.3).
@@ -442,7 +439,7 @@ impl Response {
             // h11 holds the body of these against a length of 0.
             _ if matches!(status, 204 | 304) && !self.head_only && self.counts_all() => AnswerFraming::BytesLeft(0),
             _ if self.head_only || matches!(status, 204 | 304) => AnswerFraming::NoBody,
-            (Some(length), _) => AnswerFraming::BytesLeft(length as u64),
+            (Some(length), _) => AnswerFraming::BytesLeft(length),
             (None, Some(length)) => {
                 headers.push(field("content-length", length.to_string()));
                 AnswerFraming::BytesLeft(length as u64)
@@ -468,13 +465,9 @@ impl Response {
         match framing {
             AnswerFraming::NoBody => {}
             AnswerFraming::Chunked => {
-                if !body.is_empty() {
-                    outgoing.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
-                    outgoing.extend_from_slice(body);
-                    outgoing.extend_from_slice(b"\r\n");
-                }
+                write_chunk(body, outgoing);
                 if !more_body {
-                    outgoing.extend_from_slice(b"0\r\n\r\n");
+                    outgoing.extend_from_slice(LAST_CHUNK);
                 }
             }
             AnswerFraming::BytesLeft(left) => {

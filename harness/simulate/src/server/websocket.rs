@@ -22,7 +22,7 @@ use crate::{
     profile::{
         self, AfterDisconnect, AfterReturns, Both, CloseEcho, CloseReason, Denial, Effect, EmptyCheck, FailedClose,
         Gone, LengthCheck, LoopOrder, LoopWrites, Profile, ReadAhead, RefusalAnswer, Reuse, Start, StateTracking,
-        Strictness, TextCheck, ToldReason, ViolationAnswers,
+        Strictness, ToldReason, ViolationAnswers,
     },
     recorder::ExchangeRecorder,
 };
@@ -34,8 +34,11 @@ use relapse_core::{
     },
     record::transcript::{Actor, EventKind},
     wire::{
+        assembly::Assembly,
+        body::{LAST_CHUNK, write_chunk},
         close_code::CloseCode,
         frame::{Frame, FrameError, Opcode},
+        frame_header::FrameHeader,
         head::{Headers, RequestHead, ResponseHead, accept_key, field, header},
     },
 };
@@ -81,12 +84,13 @@ pub(super) async fn serve(
     let turns = event_loop.as_ref().map_or(0, |watched| watched.borrow().turns);
     let call = AppCall::start(application, scope, negotiation, &scribe);
     call.deliver(Inbound::WebsocketConnect);
+    let assembly = Assembly::new(MESSAGE_BYTES_MAX as u64, profile.violation.text);
     let mut connection = ServerConnection {
         wire: Some(wire),
         call,
         profile,
         scribe,
-        message: None,
+        assembly,
         ending: None,
         ping: Ping { due: None, pong_due: None },
         timer: None,
@@ -658,13 +662,9 @@ impl Negotiation {
         if self.denial_framing == Some(DenialFraming::Length) {
             return outgoing.extend_from_slice(piece);
         }
-        if !piece.is_empty() {
-            outgoing.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-            outgoing.extend_from_slice(piece);
-            outgoing.extend_from_slice(b"\r\n");
-        }
+        write_chunk(piece, outgoing);
         if !more_body {
-            outgoing.extend_from_slice(b"0\r\n\r\n");
+            outgoing.extend_from_slice(LAST_CHUNK);
         }
     }
 
@@ -749,6 +749,18 @@ impl Negotiation {
     }
 }
 
+/// The event that a whole message becomes.
+fn received(message: Frame) -> Result<Inbound, FrameError> {
+    let payload = Vec::from(message.payload);
+    Ok(match message.opcode {
+        Opcode::Text => {
+            let text = String::from_utf8(payload).map_err(|_| FrameError::Utf8)?;
+            Inbound::WebsocketReceive { text: Some(text), bytes: None }
+        }
+        _ => Inbound::WebsocketReceive { text: None, bytes: Some(payload) },
+    })
+}
+
 /// The longest start of a reason that fits a close frame and is whole characters.
 fn truncate(reason: &str) -> &str {
     let fits = |end: &usize| reason.is_char_boundary(*end);
@@ -774,29 +786,6 @@ struct Ping {
     pong_due: Option<Instant>,
 }
 
-/// A message that is not complete.
-struct PartialMessage {
-    opcode: Opcode,
-    payload: BytesMut,
-    /// How many bytes of it are known to be whole characters.
-    checked: usize,
-}
-
-impl PartialMessage {
-    /// Whether it is binary, or what has come of it is UTF-8 up to a character that may be cut.
-    fn may_become_text(&mut self) -> bool {
-        if self.opcode != Opcode::Text {
-            return true;
-        }
-        match std::str::from_utf8(&self.payload[self.checked..]) {
-            Ok(_) => self.checked = self.payload.len(),
-            Err(error) if error.error_len().is_some() => return false,
-            Err(error) => self.checked += error.valid_up_to(),
-        }
-        true
-    }
-}
-
 /// The things that a loop finds when it looks. It does that only behind what was ready before (asyncio's `BaseEventLoop._run_once`), so
 /// that an app that is ready at once blocks it once more.
 struct LoopFindings {
@@ -819,7 +808,7 @@ struct ServerConnection {
     call: AppCall<Negotiation>,
     profile: Arc<Profile>,
     scribe: ExchangeRecorder,
-    message: Option<PartialMessage>,
+    assembly: Assembly,
     ending: Option<ServerEnding>,
     ping: Ping,
     /// Fires at whatever is due next.
@@ -1318,7 +1307,7 @@ impl ServerConnection {
                 return;
             }
             let rules = &self.profile.violation;
-            if rules.refuses.contains(&Strictness::LongLength) && !Frame::announces_shortest(&wire.incoming) {
+            if rules.refuses.contains(&Strictness::LongLength) && !FrameHeader::announces_shortest(&wire.incoming) {
                 return self.fail(|rules| &rules.protocol);
             }
             match Frame::decode(&mut wire.incoming, MESSAGE_BYTES_MAX as u64) {
@@ -1387,7 +1376,7 @@ impl ServerConnection {
             Ok(()) if refuses(Strictness::BadGateway) && code() == Some(CloseCode::BAD_GATEWAY) => {
                 Some(|rules| &rules.close_code)
             }
-            Ok(()) if refuses(Strictness::CloseInsideMessage) && self.message.is_some() => {
+            Ok(()) if refuses(Strictness::CloseInsideMessage) && self.assembly.is_inside_message() => {
                 Some(|rules| &rules.protocol)
             }
             Ok(()) => None,
@@ -1443,29 +1432,12 @@ impl ServerConnection {
     }
 
     fn take_data(&mut self, frame: Frame) {
-        let mut message = match (frame.opcode, self.message.take()) {
-            (Opcode::Continuation, Some(message)) => message,
-            (Opcode::Continuation, None) | (_, Some(_)) => return self.fail(|rules| &rules.protocol),
-            (opcode, None) => PartialMessage { opcode, payload: BytesMut::new(), checked: 0 },
-        };
-        if message.payload.len() + frame.payload.len() > MESSAGE_BYTES_MAX {
-            return self.fail(|rules| &rules.too_big);
-        }
-        message.payload.extend_from_slice(&frame.payload);
-        if !frame.is_final {
-            if self.profile.violation.text == TextCheck::AtOnce && !message.may_become_text() {
-                return self.fail(|rules| &rules.payload);
-            }
-            self.message = Some(message);
-            return;
-        }
-        let PartialMessage { opcode, payload, .. } = message;
-        let event = match opcode {
-            Opcode::Text => match String::from_utf8(payload.into()) {
-                Ok(text) => Inbound::WebsocketReceive { text: Some(text), bytes: None },
-                Err(_) => return self.fail(|rules| &rules.payload),
-            },
-            _ => Inbound::WebsocketReceive { text: None, bytes: Some(payload.into()) },
+        let event = match self.assembly.take_data(frame).and_then(|whole| whole.map(received).transpose()) {
+            Ok(None) => return,
+            Ok(Some(event)) => event,
+            Err(FrameError::TooLong { .. }) => return self.fail(|rules| &rules.too_big),
+            Err(FrameError::Utf8) => return self.fail(|rules| &rules.payload),
+            Err(_) => return self.fail(|rules| &rules.protocol),
         };
         let goes_on = self.profile.sequence.abandoned.is_none() && self.phase() == ServerPhase::Abandoned;
         if self.phase() == ServerPhase::Open || goes_on {
