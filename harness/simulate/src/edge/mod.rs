@@ -172,6 +172,11 @@ pub async fn relay(
     relay.carry_all().await
 }
 
+/// Whether a side has ended, and everything that it sent before is delivered, as a kernel would.
+fn is_through(wire: &Wire, lane: &Lane) -> bool {
+    wire.has_ended() && wire.incoming.is_empty() && lane.stream.is_empty()
+}
+
 /// One direction of a connection.
 struct Lane {
     frames: Mangler,
@@ -249,9 +254,6 @@ impl Relay {
             if self.can_only_pass() {
                 return self.pass().await;
             }
-            // Bytes that a side sent before it ended are still delivered, as a kernel would.
-            let is_through =
-                |wire: &Wire, lane: &Lane| wire.has_ended() && wire.incoming.is_empty() && lane.stream.is_empty();
             // A fault that answers in the server's place waits for a request to answer.
             let may_yet_ask = self.limits.missing.is_some() && self.exchange.is_fresh() && !self.client.has_ended();
             if is_through(&self.server, &self.to_client) && !may_yet_ask {
@@ -289,27 +291,37 @@ impl Relay {
             }
             let due = lanes.filter(|due| *due > now).into_iter().chain(limit.map(|(due, _)| due));
             let due = due.chain(self.half_closed.map(|since| since + HALF_CLOSED_LIMIT)).min();
-            let (client, server) = (&mut self.client, &mut self.server);
-            let moved = poll_fn(|cx| match client.poll_progress(cx) {
-                Poll::Ready(progress) => Poll::Ready((Direction::ToServer, progress)),
-                Poll::Pending => server.poll_progress(cx).map(|progress| (Direction::ToClient, progress)),
-            });
-            let progress = match due {
-                None => Some(moved.await),
-                Some(due) => {
-                    tokio::select! {
-                        biased;
-                        progress = moved => Some(progress),
-                        () = sleep_until(due) => None,
-                    }
+            self.progress(due).await;
+        };
+        self.finish(end, ended).await
+    }
+
+    /// Reads or writes on either side, until this time at the latest.
+    async fn progress(&mut self, due: Option<Instant>) {
+        let (client, server) = (&mut self.client, &mut self.server);
+        let moved = poll_fn(|cx| match client.poll_progress(cx) {
+            Poll::Ready(progress) => Poll::Ready((Direction::ToServer, progress)),
+            Poll::Pending => server.poll_progress(cx).map(|progress| (Direction::ToClient, progress)),
+        });
+        let progress = match due {
+            None => Some(moved.await),
+            Some(due) => {
+                tokio::select! {
+                    biased;
+                    progress = moved => Some(progress),
+                    () = sleep_until(due) => None,
                 }
-            };
-            match progress {
-                Some((Direction::ToServer, Progress::Read)) => self.last.from_client = Instant::now(),
-                Some((Direction::ToClient, Progress::Read)) => self.last.from_server = Instant::now(),
-                _ => {}
             }
         };
+        match progress {
+            Some((Direction::ToServer, Progress::Read)) => self.last.from_client = Instant::now(),
+            Some((Direction::ToClient, Progress::Read)) => self.last.from_server = Instant::now(),
+            _ => {}
+        }
+    }
+
+    /// Ends both connections.
+    async fn finish(mut self, end: End, ended: Ended) -> ConnectionSummary {
         let (from_client, from_server) = (self.to_server.scanner.load(), self.to_client.scanner.load());
         let (upgraded, lasted, is_reset) = (self.exchange.is_upgraded(), self.began.elapsed(), end == End::Reset);
         if end == End::Finished {

@@ -61,17 +61,7 @@ pub(super) async fn serve(
         return false;
     }
     let scope = Scope::build(ScopeType::Http, &head, &profile.scope, scribe.connection());
-    let response = Response {
-        profile: Arc::clone(profile),
-        request: PendingRequest { length_left: length, ..PendingRequest::default() },
-        head_only: head.method == "HEAD",
-        head: None,
-        framing: None,
-        complete: false,
-        cut: false,
-        is_broken: false,
-        has_pieces: false,
-    };
+    let response = Response::to(&head, length, profile);
     scribe.record(Actor::Front, EventKind::Called { kind: ScopeType::Http, head });
     let mut call = AppCall::start(application, scope, response, scribe);
     let rules = &profile.shutdown;
@@ -79,19 +69,14 @@ pub(super) async fn serve(
     call.feed(wire);
     let mut is_end_told = false;
     loop {
-        let next = match wire.has_ended() && !is_end_told {
-            true => {
-                is_end_told = true;
-                // That which came before the end is received before it.
-                match poll_fn(|cx| Poll::Ready(call.poll_step(None, cx))).await {
-                    Poll::Ready(step @ CallStep::Ended(_)) => NextEvent::Step(step),
-                    Poll::Ready(CallStep::Moved | CallStep::Wire) | Poll::Pending => {
-                        call.end(ClientEnd::Gone);
-                        continue;
-                    }
-                }
+        let next = if wire.has_ended() && !is_end_told {
+            is_end_told = true;
+            match end_of_client(&mut call).await {
+                Some(step) => NextEvent::Step(step),
+                None => continue,
             }
-            false => call.next(Some(&mut *wire), stop, &mut grace).await,
+        } else {
+            call.next(Some(&mut *wire), stop, &mut grace).await
         };
         let ended = match next {
             NextEvent::Step(CallStep::Ended(result)) => Some(result),
@@ -125,24 +110,47 @@ pub(super) async fn serve(
             }
         };
         if let Some(result) = ended {
-            flush(wire, &mut call).await;
-            call.feed(wire);
-            let (progress, unread) = {
-                let protocol = &call.desk().protocol;
-                (protocol.progress(), protocol.request.length_left)
-            };
-            // The server's own answer is one like another.
-            call.desk().protocol.complete |= matches!(progress, AnswerProgress::Nothing) && !wire.has_ended();
-            call.end(ClientEnd::Answered);
-            let is_kept = finish(wire, progress, result, profile).await && reusable && !is_stopping;
-            let is_read = unread == 0 || profile.sequence.http_unread == Reuse::Kept;
-            return is_kept && is_read && skip(wire, unread).await;
+            let reuse = if reusable && !is_stopping { Reuse::Kept } else { Reuse::Closed };
+            return conclude(wire, &mut call, result, profile, reuse).await;
         }
         if call.desk().protocol.cut {
             flush(wire, &mut call).await;
             return false;
         }
     }
+}
+
+/// Tells the app that the client is gone, unless the call ends with what came before.
+async fn end_of_client(call: &mut AppCall<Response>) -> Option<CallStep> {
+    match poll_fn(|cx| Poll::Ready(call.poll_step(None, cx))).await {
+        Poll::Ready(step @ CallStep::Ended(_)) => Some(step),
+        Poll::Ready(CallStep::Moved | CallStep::Wire) | Poll::Pending => {
+            call.end(ClientEnd::Gone);
+            None
+        }
+    }
+}
+
+/// Writes the rest of the answer once the call has ended; says whether the connection carries another request.
+async fn conclude(
+    wire: &mut Wire,
+    call: &mut AppCall<Response>,
+    result: Result<(), Exception>,
+    profile: &Profile,
+    reuse: Reuse,
+) -> bool {
+    flush(wire, call).await;
+    call.feed(wire);
+    let (progress, unread) = {
+        let protocol = &call.desk().protocol;
+        (protocol.progress(), protocol.request.length_left)
+    };
+    // The server's own answer is one like another.
+    call.desk().protocol.complete |= matches!(progress, AnswerProgress::Nothing) && !wire.has_ended();
+    call.end(ClientEnd::Answered);
+    let is_kept = finish(wire, progress, result, profile).await && reuse == Reuse::Kept;
+    let is_read = unread == 0 || profile.sequence.http_unread == Reuse::Kept;
+    is_kept && is_read && skip(wire, unread).await
 }
 
 /// Cancels the call because the server stops.
@@ -330,6 +338,23 @@ struct Response {
     is_broken: bool,
     /// Whether a piece came that more was to follow.
     has_pieces: bool,
+}
+
+impl Response {
+    /// The answer to a request with a body of this many bytes.
+    fn to(head: &RequestHead, length: usize, profile: &Arc<Profile>) -> Response {
+        Response {
+            profile: Arc::clone(profile),
+            request: PendingRequest { length_left: length, ..PendingRequest::default() },
+            head_only: head.method == "HEAD",
+            head: None,
+            framing: None,
+            complete: false,
+            cut: false,
+            is_broken: false,
+            has_pieces: false,
+        }
+    }
 }
 
 /// How much of the answer the application has given.
