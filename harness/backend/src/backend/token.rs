@@ -258,6 +258,9 @@ impl std::fmt::Debug for SigningKey {
 }
 
 #[cfg(test)]
+mod by_library;
+
+#[cfg(test)]
 mod tests {
     use rstest::rstest;
 

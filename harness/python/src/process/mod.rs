@@ -3,6 +3,7 @@
 
 mod core;
 mod group;
+mod installer;
 mod interpreter;
 mod ledger;
 mod marshal;
@@ -22,6 +23,7 @@ use tokio::task::coop::{consume_budget, unconstrained};
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 pub use self::group::end_all;
+pub use self::installer::Installer;
 pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site};
 use self::interpreter::{Happening, command};
 pub use self::server::{Installation, Server, ServerChoice, ServerSoftware};

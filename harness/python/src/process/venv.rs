@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     group::{Group, Printed},
+    installer::{Installer, interpreter},
     interpreter::not_started,
 };
 use relapse::discover::requirements;
@@ -102,9 +103,9 @@ impl Requirements {
     /// `tell` hears of work that takes long. Blocks.
     ///
     /// # Errors
-    /// Says why it cannot be made, with the last that pip said.
+    /// Says why it cannot be made, with the last that the installer said.
     pub fn install(&self, python: &Path, tell: &dyn Fn(&str)) -> Result<PathBuf, AppError> {
-        self.install_in(&cache()?, python, tell)
+        self.install_in(&cache()?, python, &Installer::on_path(), tell)
     }
 
     /// The same in another directory: an environment for every version of the interpreter and every set, which several
@@ -112,7 +113,13 @@ impl Requirements {
     ///
     /// # Errors
     /// As [`Requirements::install`].
-    pub fn install_in(&self, cache: &Path, python: &Path, tell: &dyn Fn(&str)) -> Result<PathBuf, AppError> {
+    pub fn install_in(
+        &self,
+        cache: &Path,
+        python: &Path,
+        installer: &Installer,
+        tell: &dyn Fn(&str),
+    ) -> Result<PathBuf, AppError> {
         let kind = ask(python)?;
         let home = std::path::absolute(cache).unwrap_or(cache.to_owned()).join("venvs");
         fs::create_dir_all(&home).map_err(|error| failed("make the directory", &home, &error))?;
@@ -120,29 +127,29 @@ impl Requirements {
         let key: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         // The link comes last, and at once, so that what it points to is whole.
         let (link, lock) = (home.join(&key), home.join(format!("{key}.lock")));
-        let interpreter = link.join("bin/python");
-        if interpreter.exists() {
-            return Ok(interpreter);
+        let made = link.join("bin/python");
+        if made.exists() {
+            return Ok(made);
         }
         let version = kind.lines().next().unwrap_or_default();
         let lock = File::create(&lock).map_err(|error| failed("open", &lock, &error))?;
         self.wait_for(&lock, tell)?;
-        if interpreter.exists() {
-            return Ok(interpreter);
+        if made.exists() {
+            return Ok(made);
         }
         tell(&format!("installing {} for Python {version} in {}; this is done once", self.name, home.display()));
         clear_away(&home, &key);
         // A killed run may leave a pip behind, so every attempt has a directory of its own.
         let attempt = home.join(format!("{key}.{}", std::process::id()));
         let _ = fs::remove_dir_all(&attempt);
-        let made = self.make(python, &attempt).and_then(|()| {
+        let whole = self.make(python, &attempt, installer, tell).and_then(|()| {
             let _ = fs::remove_file(&link);
             std::os::unix::fs::symlink(&attempt, &link).map_err(|error| failed("link", &link, &error))
         });
-        if made.is_err() {
+        if whole.is_err() {
             let _ = fs::remove_dir_all(&attempt);
         }
-        made.map(|()| interpreter)
+        whole.map(|()| made)
     }
 
     /// Waits until no other process makes the same environment.
@@ -171,28 +178,43 @@ impl Requirements {
         }
     }
 
-    fn make(&self, python: &Path, place: &Path) -> Result<(), AppError> {
-        let mut venv = own(python);
-        venv.args(["-m", "venv"]).arg(place);
-        if let Err(said) = run(&mut venv, python, INSTALL_LIMIT)? {
-            return Err(no_venv(python, &said));
+    /// Makes the environment, with pip where uv cannot.
+    fn make(&self, python: &Path, place: &Path, installer: &Installer, tell: &dyn Fn(&str)) -> Result<(), AppError> {
+        let made = self.make_with(python, place, installer);
+        match (made, installer) {
+            (Err(why), Installer::Uv(_)) => {
+                tell(&format!("{}; trying pip\n{}", why.message, why.details));
+                let _ = fs::remove_dir_all(place);
+                self.make_with(python, place, &Installer::Pip)
+            }
+            (made, Installer::Uv(_) | Installer::Pip) => made,
+        }
+    }
+
+    fn make_with(&self, python: &Path, place: &Path, installer: &Installer) -> Result<(), AppError> {
+        if let Err(said) = run(&mut installer.make(python, place), python, INSTALL_LIMIT)? {
+            return Err(match installer {
+                Installer::Uv(_) => trouble("uv makes no virtual environment", said),
+                Installer::Pip => no_venv(python, &said),
+            });
         }
         let written = place.join("requirements.txt");
         fs::write(&written, &self.text).map_err(|error| failed("write", &written, &error))?;
         let file = self.file.as_ref().unwrap_or(&written);
-        let mut pip = own(&place.join("bin/python"));
-        pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "-r"]).arg(file);
-        run(&mut pip, python, INSTALL_LIMIT)?.map(drop).map_err(|said| {
-            let is_offline = ["NewConnectionError", "Failed to establish", "name resolution", "Network is unreachable"]
-                .iter()
-                .any(|sign| said.contains(sign));
-            let hint = if is_offline {
+        let installed = run(&mut installer.install(place, file), python, INSTALL_LIMIT)?;
+        installed.map(drop).map_err(|said| self.not_installed(installer, said))
+    }
+
+    fn not_installed(&self, installer: &Installer, said: String) -> AppError {
+        const OFFLINE: [&str; 4] =
+            ["NewConnectionError", "Failed to establish", "name resolution", "Network is unreachable"];
+        let hint = match OFFLINE.iter().any(|sign| said.contains(sign)) {
+            true => {
                 ": the package index cannot be reached; PIP_INDEX_URL names another, and what is installed once is kept"
-            } else {
-                ""
-            };
-            trouble(format!("pip cannot install {}{hint}", self.name), said)
-        })
+            }
+            false => "",
+        };
+        trouble(format!("{} cannot install {}{hint}", installer.name(), self.name), said)
     }
 }
 
@@ -211,18 +233,11 @@ fn read_with_named(path: &Path, depth: usize) -> Result<String, AppError> {
     Ok(whole)
 }
 
-/// An interpreter as the environment's own: nothing of ours gets in its way.
-fn own(python: &Path) -> Command {
-    let mut command = Command::new(python);
-    command.env_remove("PYTHONPATH").env_remove("PYTHONHOME").env_remove("VIRTUAL_ENV").env("PYTHONUNBUFFERED", "1");
-    command
-}
-
 /// The interpreter's identity: its version, and its location.
 fn ask(python: &Path) -> Result<String, AppError> {
     let question = "import platform, sys; print(platform.python_version(), platform.python_implementation(), \
                     platform.machine(), sys.base_prefix, sep='\\n')";
-    run(own(python).args(["-c", question]), python, ASK_LIMIT)?
+    run(interpreter(python).args(["-c", question]), python, ASK_LIMIT)?
         .map_err(|said| trouble(format!("`{}` is no interpreter of Python", python.display()), said))
 }
 
@@ -241,7 +256,7 @@ pub fn version(python: &Path) -> Result<String, AppError> {
 pub fn versions(python: &Path, packages: &[&str]) -> Result<Vec<(String, Option<String>)>, AppError> {
     let question = "import sys\nfrom importlib import metadata\nfor name in sys.argv[1:]:\n    \
                     try: print(name, metadata.version(name))\n    except metadata.PackageNotFoundError: print(name)";
-    let said = run(own(python).arg("-c").arg(question).args(packages), python, ASK_LIMIT)?
+    let said = run(interpreter(python).arg("-c").arg(question).args(packages), python, ASK_LIMIT)?
         .map_err(|said| trouble(format!("`{}` is no interpreter of Python", python.display()), said))?;
     let line = |line: &str| match line.split_once(' ') {
         Some((name, version)) => (name.to_owned(), Some(version.to_owned())),
