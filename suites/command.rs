@@ -94,7 +94,7 @@ fn the_json_document_says_everything() {
 #[test]
 fn one_job_and_two_jobs_say_the_same() {
     let run = |jobs: &str| {
-        let output = relapse(&["run", "135", "--format", "json", "--jobs", jobs]);
+        let output = relapse(&["run", "S488-1", "--format", "json", "--jobs", jobs]);
         let document: Value = serde_json::from_slice(&output.stdout).unwrap();
         document["cases"].clone()
     };
