@@ -123,10 +123,10 @@ fn show_tells_the_whole_story() {
     assert!(!text.contains("eyJ"), "a token is shown");
 }
 
-/// A directory with one good case, and the given text beside it.
+/// A directory with one good case, which claims the same behind every server, and the given text beside it.
 fn beside_a_good_case(text: &str) -> TempDir {
     let directory = TempDir::new().unwrap();
-    let good = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases/upgrade/sr1_no_offer.toml");
+    let good = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases/http/sr12_forbidden.toml");
     fs::copy(good, directory.path().join("good.toml")).unwrap();
     fs::write(directory.path().join("broken.toml"), text).unwrap();
     directory
