@@ -1,7 +1,6 @@
 //! The reference app behind real servers: every case that needs no more than the wire, and no long wait, ends there as where a
 //! profile plays the server.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -63,8 +62,10 @@ use crate::{
 
 const SEED: u64 = 1;
 
-/// The servers, by the profiles that are measured on them.
-const SERVERS: [&str; 5] = ["uvicorn-0.35", "uvicorn-0.54", "hypercorn-0.18", "daphne-4.2", "granian-2.8"];
+/// Two servers of different design, by the profiles that are measured on them, one for each framework. The other profiles are
+/// held against their servers row by row (`suites/servers_real.rs`) and by programs (`suites/differential.rs`), and the
+/// reference app against the built-in backend behind all of them in memory (`suites/twin.rs`).
+const SERVERS: [&str; 2] = ["uvicorn-0.35", "hypercorn-0.18"];
 
 /// How many cases run at a time: most of their time they wait.
 const CASES_AT_A_TIME: usize = 8;
@@ -75,19 +76,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a case may wait for anything but an answer.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// The cases that end otherwise behind a real server, the server, and the reason. Daphne gives a handshake up after 5
-/// s, which is as long as these cases wait; and its treatment of a subprotocol that was not offered ends its look after
-/// calls that crashed, for every connection from then on.
-const NOT_ALIKE: [(&str, &str, &str); 5] = [
+/// The cases that end differently behind a real server, and the reason.
+const NOT_ALIKE: [(&str, &str); 2] = [
     (
         "auth/sr10_3_breaker",
-        "",
         "a success of the client beside decides when the breaker opens, and the machine when that comes",
     ),
-    ("outage/s135_4_parallel_upgrades", "", "how many get through in their time is the machine's"),
-    ("upgrade/sr1_no_offer", "daphne-4.2", "it keeps daphne from noticing crashes"),
-    ("upgrade/sr1_token_alone", "daphne-4.2", "it keeps daphne from noticing crashes"),
-    ("upgrade/sr1_unknown_offer", "daphne-4.2", "it keeps daphne from noticing crashes"),
+    ("outage/s135_4_parallel_upgrades", "how many get through in their time is the machine's"),
 ];
 
 /// The reference app behind a real server. Credentials are what the built-in backend's own auth service issues.
@@ -135,9 +130,8 @@ impl Target for Behind<'_> {
 }
 
 /// Why a case cannot run on a real server; `None` when it can.
-fn why_not(case: &Case, server: &str) -> Option<String> {
-    let differs = |(name, on, _): &&(&str, &str, &str)| case.name == *name && (on.is_empty() || *on == server);
-    if let Some((_, _, reason)) = NOT_ALIKE.iter().find(differs) {
+fn why_not(case: &Case) -> Option<String> {
+    if let Some((_, reason)) = NOT_ALIKE.iter().find(|(name, _)| case.name == *name) {
         return Some((*reason).to_owned());
     }
     if !is_on_the_twin(Revision::from(&case.twin)) {
@@ -235,18 +229,15 @@ fn seen(case: &Case, outcomes: &[Outcome]) -> Vec<String> {
 }
 
 #[rstest]
-#[case("uvicorn==0.35.0", "uvicorn-0.35", "starlette")]
-#[case("uvicorn==0.54.0", "uvicorn-0.54", "fastapi")]
-#[case("hypercorn==0.18.0", "hypercorn-0.18", "starlette")]
-#[case("daphne==4.2.3", "daphne-4.2", "fastapi")]
-#[case("granian==2.8.7", "granian-2.8", "starlette")]
+#[case(SERVERS[0], "starlette")]
+#[case(SERVERS[1], "fastapi")]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
-fn the_twin_ends_as_the_backend_behind_a_profile(#[case] server: &str, #[case] like: &str, #[case] face: &str) {
-    let installation = installation(server, like, face);
+fn the_twin_ends_as_the_backend_behind_a_profile(#[case] like: &str, #[case] face: &str) {
     let profile = profile(like);
+    let installation = installation(&profile.choice, like, face);
     let runner = BackendRunner::default();
     let mut runs = Vec::new();
-    for case in catalogue().iter().filter(|case| why_not(case, like).is_none()) {
+    for case in catalogue().iter().filter(|case| why_not(case).is_none()) {
         for trial in Trial::of(std::slice::from_ref(case), &[Arc::clone(&profile)], None) {
             for revision in [Revision::from(&case.twin), Revision::repaired()] {
                 let played = runner.run(&trial, revision, SEED).unwrap();
@@ -334,15 +325,8 @@ async fn on_server(served: &Served, run: &Run, number: usize) -> Vec<String> {
 fn what_is_left_out_behind_real_servers() {
     let mut page = String::new();
     for case in catalogue() {
-        let mut reasons: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-        for server in SERVERS {
-            if let Some(reason) = why_not(&case, server) {
-                reasons.entry(reason).or_default().push(server);
-            }
-        }
-        for (reason, servers) in reasons {
-            let on = if servers.len() == SERVERS.len() { "all".to_owned() } else { servers.join(" ") };
-            let _ = writeln!(page, "{} [{on}]: {reason}", case.name);
+        if let Some(reason) = why_not(&case) {
+            let _ = writeln!(page, "{}: {reason}", case.name);
         }
     }
     check_page("left_out_behind_servers", &page);

@@ -94,7 +94,7 @@ fn the_json_document_says_everything() {
 #[test]
 fn one_job_and_two_jobs_say_the_same() {
     let run = |jobs: &str| {
-        let output = relapse(&["run", "135", "--format", "json", "--jobs", jobs]);
+        let output = relapse(&["run", "S488-1", "--format", "json", "--jobs", jobs]);
         let document: Value = serde_json::from_slice(&output.stdout).unwrap();
         document["cases"].clone()
     };
@@ -123,10 +123,10 @@ fn show_tells_the_whole_story() {
     assert!(!text.contains("eyJ"), "a token is shown");
 }
 
-/// A directory with one good case, and the given text beside it.
+/// A directory with one good case, which claims the same behind every server, and the given text beside it.
 fn beside_a_good_case(text: &str) -> TempDir {
     let directory = TempDir::new().unwrap();
-    let good = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases/upgrade/sr1_no_offer.toml");
+    let good = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases/http/sr12_forbidden.toml");
     fs::copy(good, directory.path().join("good.toml")).unwrap();
     fs::write(directory.path().join("broken.toml"), text).unwrap();
     directory

@@ -366,11 +366,14 @@ impl BothWays {
     }
 }
 
+/// Each case about a service behind its first server: the calls do not depend on the server in front.
 fn trials_about_services() -> Vec<Trial> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
     let mut cases = Catalogue::read(&directory, KNOWN).unwrap().cases;
     cases.retain(|case| is_about_a_service(case));
-    Trial::of(&cases, &servers().unwrap(), None)
+    let mut trials = Trial::of(&cases, &servers().unwrap(), None);
+    trials.dedup_by(|other, first| other.case.name == first.case.name && other.profile != first.profile);
+    trials
 }
 
 /// Every case in which such a service fails, is slow or hangs comes to the same over HTTP.
@@ -389,7 +392,7 @@ fn services_over_http_fail_as_services_in_memory_do() {
             compared += 1;
         }
     }
-    assert!(compared > 100, "{compared} runs were compared");
+    assert!(compared > 30, "{compared} runs were compared");
     assert!(both.received() > compared);
 }
 
@@ -408,7 +411,7 @@ fn services_over_http_fail_as_services_in_memory_do() {
 fn every_hardship_is_the_same_over_http(#[case] slow: Slow, #[case] hardship: CallFault) {
     let both = BothWays::new(slow);
     let mut compared = 0;
-    for trial in trials_about_services().into_iter().filter(|trial| trial.profile.name == "uvicorn-0.35") {
+    for trial in trials_about_services() {
         let mut case = Case::clone(&trial.case);
         for fault in &mut case.faults {
             if let FaultKind::Call { fault, .. } = &mut fault.kind {

@@ -123,12 +123,13 @@ fn check_run(directory: &Path, arguments: &[&str], fronts: usize) {
 /// Every command of a run gives the verdict that it stands below.
 #[rstest]
 #[case::one_target(1, &ONE)]
+#[case::fresh(1, &["--target", "asgi:service:app", "--fresh"])]
 #[case::both(1, &["--before", "asgi:service:app @ it's before", "--target", "asgi:service:app"])]
 #[case::with_all_sorts(
     2,
     &["--target", "asgi:service:make @ .", "--factory", "--env", "GREETING=a b 'c' $d \"e\"", "--profile", "hypercorn-0.18",
       "--profile", "daphne-*", "--repeat", "2", "--seed", "7", "--lifespan", "off", "--blocked-limit", "90s",
-      "--start-limit", "2m", "--memory-limit", "512", "--path", "GET /well?name=a%20b", "--fresh"]
+      "--start-limit", "2m", "--memory-limit", "512", "--path", "GET /well?name=a%20b"]
 )]
 #[case::real(1, &["--target", "asgi:service:app", "--clock", "real"])]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]

@@ -206,15 +206,14 @@ fn the_formats_are_documented() {
 
 #[test]
 fn snapshots_mirror_the_cases_and_none_is_pending() {
-    let mut expected = BTreeSet::new();
-    for case in catalogue().cases {
-        for revision in [case.twin.to_string(), "repaired".to_owned()] {
-            expected.insert(format!("snapshots/cases/{}@{revision}.snap", case.name));
-        }
-    }
-    let found: BTreeSet<String> = files("snapshots/cases", "snap").into_iter().map(|(file, _)| file).collect();
-    assert_eq!(found, expected, "a case without its picture, or a picture without its case");
-    let rendering: BTreeSet<String> = files("snapshots/rendering", "snap").into_iter().map(|(file, _)| file).collect();
+    let snapshots = |below: &str| -> BTreeSet<String> {
+        files(&format!("snapshots/{below}"), "snap").into_iter().map(|(file, _)| file).collect()
+    };
+    let of_cases = catalogue().cases.into_iter().map(|case| format!("snapshots/cases/{}.snap", case.name)).collect();
+    assert_eq!(snapshots("cases"), of_cases, "a case without its snapshot, or a snapshot without its case");
+    // Behind the first server, every case looks as its own file says.
+    let of_servers = support::server_names().into_iter().skip(1).map(|name| format!("snapshots/servers/{name}.snap"));
+    assert_eq!(snapshots("servers"), of_servers.collect(), "a server without its snapshot, or the other way round");
     let asked: BTreeSet<String> = files("suites", "rs")
         .into_iter()
         .filter(|(file, _)| !file.ends_with("/tidy.rs"))
@@ -223,7 +222,7 @@ fn snapshots_mirror_the_cases_and_none_is_pending() {
             names.map(|name| format!("snapshots/rendering/{name}.snap")).collect::<Vec<_>>()
         })
         .collect();
-    assert_eq!(rendering, asked);
+    assert_eq!(snapshots("rendering"), asked);
     let names = |below: &str, extension: &str| -> BTreeSet<String> {
         let name =
             |(file, _): (String, String)| file.rsplit('/').next().unwrap().trim_end_matches(extension).to_owned();
@@ -232,11 +231,23 @@ fn snapshots_mirror_the_cases_and_none_is_pending() {
     assert_eq!(
         names("snapshots/capsules", "snap"),
         names("fixtures/capsules", "toml"),
-        "a reproducer without its picture"
+        "a reproducer without its snapshot"
     );
     let mut pending = Vec::new();
     find(&root().join("snapshots"), "new", &mut pending);
     assert_eq!(pending, Vec::<PathBuf>::new());
+}
+
+/// A new server adds a snapshot of its own, and changes none of a case.
+#[test]
+fn a_snapshot_of_a_case_names_one_server() {
+    let names = support::server_names();
+    let is_part = |letter: char| letter.is_alphanumeric() || matches!(letter, '-' | '.');
+    for (file, text) in files("snapshots/cases", "snap") {
+        let words = text.split(|letter: char| !is_part(letter));
+        let named: Vec<&str> = words.filter(|word| names.iter().any(|name| name == word)).collect();
+        assert_eq!(named.len(), 1, "{file} names {named:?}");
+    }
 }
 
 #[test]

@@ -35,6 +35,55 @@ pub enum SequenceDetail {
     Conversation,
     /// The same, with every ASGI event.
     Full,
+    /// The client's view alone.
+    Client,
+    /// The events behind the client: those of the edge, the server, the app and its dependencies, with every ASGI event.
+    Service,
+}
+
+impl SequenceDetail {
+    /// Whether it shows the event at all.
+    fn shows(self, event: &EventKind) -> bool {
+        match self {
+            SequenceDetail::Conversation | SequenceDetail::Full => true,
+            SequenceDetail::Client => is_of_client(event),
+            SequenceDetail::Service => !is_of_client(event),
+        }
+    }
+
+    /// Whether it leaves out nothing of what it shows.
+    fn is_full(self) -> bool {
+        self != SequenceDetail::Conversation
+    }
+}
+
+/// Whether the client causes the event or sees it.
+fn is_of_client(event: &EventKind) -> bool {
+    matches!(
+        event,
+        EventKind::RequestSent { .. }
+            | EventKind::ResponseSeen(_)
+            | EventKind::BodySeen { .. }
+            | EventKind::BodyCutShort { .. }
+            | EventKind::BodyTimed(_)
+            | EventKind::BodyLate { .. }
+            | EventKind::MessageSeen(_)
+            | EventKind::HandshakeRefused { .. }
+            | EventKind::FrameSent(_)
+            | EventKind::FrameSeen(_)
+            | EventKind::BadFrameSeen(_)
+            | EventKind::BadHeadSeen { .. }
+            | EventKind::EndSeen
+            | EventKind::DeadlinePassed { .. }
+            | EventKind::AwaitedNeverCame { .. }
+            | EventKind::NotPerformed { .. }
+            | EventKind::OnConnectionOf { .. }
+            | EventKind::LinkReset
+            | EventKind::Left
+            | EventKind::StoppedReading
+            | EventKind::ConnectionRefused
+            | EventKind::ExitAwaited { .. }
+    )
 }
 
 /// One line of a sequence.
@@ -53,6 +102,9 @@ pub fn lines(transcript: &Transcript, detail: SequenceDetail) -> Vec<SequenceLin
     let of = |events: &[&Event]| -> Vec<SequenceLine> {
         let mut lines: Vec<(SequenceLine, usize)> = Vec::new();
         for event in events {
+            if !detail.shows(&event.what) {
+                continue;
+            }
             let unmet = || if is_named { unmet(event, &redactor) } else { None };
             let Some(text) = line(event, &transcript.faults, detail, &redactor).or_else(unmet) else { continue };
             match lines.last_mut() {
@@ -142,7 +194,7 @@ pub fn narrate(event: &Event, faults: &[Fault], redactor: &Redactor) -> Option<S
 
 // Long: a line for each kind of event.
 fn line(event: &Event, faults: &[Fault], detail: SequenceDetail, redactor: &Redactor) -> Option<String> {
-    let full = detail == SequenceDetail::Full;
+    let full = detail.is_full();
     let text = match &event.what {
         EventKind::RequestSent { head, .. } => format!("--> {}", request(head, redactor)),
         EventKind::ResponseSeen(head) => format!("<-- {}", redactor.text(&response(head))),
