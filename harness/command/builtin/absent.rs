@@ -93,11 +93,13 @@ pub(crate) mod runner {
 
     /// Gives the reason why each trial is not judged.
     pub(crate) fn judge_all(trials: &[Trial], seed: u64, _: usize, done: &(dyn Fn() + Sync)) -> Vec<TrialResult> {
-        let judge = |trial| {
-            done();
-            BackendRunner::default().judge(trial, seed)
-        };
-        trials.iter().map(judge).collect()
+        trials
+            .iter()
+            .map(|trial| {
+                done();
+                BackendRunner::default().judge(trial, seed)
+            })
+            .collect()
     }
 
     /// Refuses every frame case.

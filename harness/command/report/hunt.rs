@@ -225,8 +225,8 @@ impl HuntReport {
     /// Each finding with its conversation, and what was wrong with the end.
     pub fn findings(&self) -> String {
         let ends = self.shutdown.iter().map(|complaint| format!("shutdown: {complaint}\n\n"));
-        let is_shown = |found: &&FoundReport| found.reproduction == Reproduction::Shown;
-        let (shown, others): (Vec<_>, Vec<_>) = self.found.iter().partition(is_shown);
+        let (shown, others): (Vec<_>, Vec<_>) =
+            self.found.iter().partition(|found: &&FoundReport| found.reproduction == Reproduction::Shown);
         let title = (!others.is_empty()).then(|| format!("not shown again by a case of its own: {}\n\n", others.len()));
         let others = others.into_iter().map(FoundReport::page);
         shown.into_iter().map(FoundReport::page).chain(title).chain(others).chain(ends).collect()

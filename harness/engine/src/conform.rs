@@ -215,8 +215,8 @@ impl FrameSession {
 
     /// Whether nothing more can come that means anything.
     fn is_over(&self) -> bool {
-        let is_end = |event: &BehaviorEvent| matches!(event.saw, Saw::End | Saw::Illegal(_));
-        self.events.last().is_some_and(is_end) || self.events.len() >= EVENTS_MAX
+        self.events.last().is_some_and(|event: &BehaviorEvent| matches!(event.saw, Saw::End | Saw::Illegal(_)))
+            || self.events.len() >= EVENTS_MAX
     }
 
     /// Writes bytes in pieces of `piece_bytes`. A server that does not read has its limit.

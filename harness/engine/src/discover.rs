@@ -253,8 +253,11 @@ impl Catalogue {
                 self.broken.push(Error::NothingSelected { filter: filter.clone(), nearest });
             }
         }
-        let selected = |case: &&Arc<Case>| filters.iter().any(|filter| selects(filter, case));
-        self.cases.iter().filter(selected).cloned().collect()
+        self.cases
+            .iter()
+            .filter(|case: &&Arc<Case>| filters.iter().any(|filter| selects(filter, case)))
+            .cloned()
+            .collect()
     }
 
     fn nearest(&self, filter: &str) -> Option<String> {

@@ -405,8 +405,9 @@ impl AskedServer {
         let mut requests = requests_in_common().to_vec();
         if self.server.clock() == Clock::Virtual {
             // Where waiting costs nothing, what its code calls things is said too.
-            let of_type = |word: &String| serde_json::json!({ "type": word }).to_string();
-            requests.extend(words.iter().take(WORDS_MAX).map(of_type));
+            requests.extend(
+                words.iter().take(WORDS_MAX).map(|word: &String| serde_json::json!({ "type": word }).to_string()),
+            );
         }
         let mut untyped = None;
         for request in &requests {
@@ -422,8 +423,7 @@ impl AskedServer {
             if !answers.is_empty() && answers.iter().all(String::is_empty) {
                 untyped.get_or_insert(request);
             }
-            let is_answer = |name: &String| !name.is_empty() && !name.contains("error");
-            if !answers.is_empty() && answers.iter().all(is_answer) {
+            if !answers.is_empty() && answers.iter().all(|name: &String| !name.is_empty() && !name.contains("error")) {
                 binding.messages.request = Some(request.clone());
                 binding.messages.events = answers;
                 return Ok("What greets, what was said, and the `type` of each answer.".to_owned());

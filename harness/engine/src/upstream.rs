@@ -39,8 +39,7 @@ impl Upstream {
 
     /// Whether it is on this machine.
     pub fn is_loopback(&self) -> bool {
-        let is_loopback = |address: std::net::IpAddr| address.is_loopback();
-        self.host == "localhost" || self.host.parse().is_ok_and(is_loopback)
+        self.host == "localhost" || self.host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
     }
 
     /// Opens links to it, one after the other.
@@ -62,8 +61,10 @@ impl Upstream {
             let Some(tls) = &self.tls else { return Ok(Link::Tcp(stream)) };
             tls.connect(&self.host, stream).await
         };
-        let late = |_| format!("no connection within {} s", CONNECT_LIMIT.as_secs());
-        timeout(CONNECT_LIMIT, connecting).await.map_err(late).flatten()
+        timeout(CONNECT_LIMIT, connecting)
+            .await
+            .map_err(|_| format!("no connection within {} s", CONNECT_LIMIT.as_secs()))
+            .flatten()
     }
 }
 

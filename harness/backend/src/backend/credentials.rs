@@ -114,8 +114,7 @@ pub(super) fn select_subprotocol(offers: &[&str], revision: Revision) -> Result<
     let bare =
         SUBPROTOCOLS.into_iter().find(|known| !known.ends_with('.') && is_known(known) && offers.contains(known));
     let carries = |offer: &str| token_prefixes().any(|prefix| is_known(prefix) && offer.starts_with(prefix));
-    let carrying = || offers.iter().copied().find(|offer| carries(offer));
-    bare.or_else(carrying).map(|name| Some(name.to_owned())).ok_or(())
+    bare.or_else(|| offers.iter().copied().find(|offer| carries(offer))).map(|name| Some(name.to_owned())).ok_or(())
 }
 
 fn token_prefixes() -> impl Iterator<Item = &'static str> {

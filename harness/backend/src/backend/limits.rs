@@ -49,9 +49,8 @@ impl UserLimits {
 
     /// Counts a message; how long the user is to wait when it is one too many.
     pub(super) fn message(&mut self, user: &str, limit: usize) -> Option<Duration> {
-        let is_recent = |at: &Instant| at.elapsed() < RATE_WINDOW;
         if self.messages.len() > USERS_REMEMBERED && !self.messages.contains_key(user) {
-            self.messages.retain(|_, sent| sent.back().is_some_and(is_recent));
+            self.messages.retain(|_, sent| sent.back().is_some_and(|at: &Instant| at.elapsed() < RATE_WINDOW));
         }
         let sent = match self.messages.get_mut(user) {
             Some(sent) => sent,

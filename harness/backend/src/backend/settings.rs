@@ -108,12 +108,11 @@ pub(super) fn resolve_environment(variables: &Variables) -> Environment {
         }
     };
     let platform = ["GCP_PROJECT_ID", "GOOGLE_CLOUD_PROJECT", "K_SERVICE"];
-    let testing = || (!value("TESTING").is_empty()).then_some(Environment::Testing);
     let is_deployed = platform.iter().any(|name| !value(name).is_empty());
     explicit
         .or_else(|| platform.iter().find_map(|name| named(name)))
         .or_else(|| ["BACKEND_URL", "AUTH_SERVICE_URL"].iter().find_map(|name| named(name)))
-        .or_else(testing)
+        .or_else(|| (!value("TESTING").is_empty()).then_some(Environment::Testing))
         .unwrap_or(if is_deployed { Environment::Staging } else { Environment::Development })
 }
 

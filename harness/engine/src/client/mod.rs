@@ -295,9 +295,15 @@ impl<'a> ScriptClient<'a> {
 
     /// How the client receives on the connection that a step opens: one that stops reading there is to be noticed.
     fn receiving(&self, index: usize) -> Receiving {
-        let is_on_it = |step: &&Step| step.opening().is_none_or(|request| !request.on.is_new());
-        let stops = |step: &Step| matches!(step.act, Action::Freeze | Action::StopReading);
-        if self.later(index).take_while(is_on_it).any(stops) { Receiving::Narrow } else { Receiving::Usual }
+        if self
+            .later(index)
+            .take_while(|step: &&Step| step.opening().is_none_or(|request| !request.on.is_new()))
+            .any(|step: &Step| matches!(step.act, Action::Freeze | Action::StopReading))
+        {
+            Receiving::Narrow
+        } else {
+            Receiving::Usual
+        }
     }
 
     /// Connects, and tries again as long as the request says.

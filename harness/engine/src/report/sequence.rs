@@ -105,8 +105,11 @@ pub fn lines(transcript: &Transcript, detail: SequenceDetail) -> Vec<SequenceLin
             if !detail.shows(&event.what) {
                 continue;
             }
-            let unmet = || if is_named { unmet(event, &redactor) } else { None };
-            let Some(text) = line(event, &transcript.faults, detail, &redactor).or_else(unmet) else { continue };
+            let Some(text) = line(event, &transcript.faults, detail, &redactor)
+                .or_else(|| if is_named { unmet(event, &redactor) } else { None })
+            else {
+                continue;
+            };
             match lines.last_mut() {
                 Some((last, times)) if last.text == text => *times += 1,
                 _ => lines.push((SequenceLine { at: event.at, text }, 1)),

@@ -20,8 +20,7 @@ pub(super) fn is_in(program: &GeneratedApp, situation: Situation) -> bool {
         Situation::AnotherCall => acts().any(|(_, act)| act.holder == Holder::Other),
         Situation::TextAndBytes => acts().any(|(_, act)| act.deed == Deed::Both),
         Situation::RaisesAfterStart => program.connections.iter().any(|one| {
-            let has_started = |act: &&ProgramAction| !matches!(act.deed, Deed::Start(..));
-            let mut after = one.segments.iter().flatten().skip_while(has_started).skip(1);
+            let mut after = one.segments.iter().flatten().skip_while(|act: &&ProgramAction| !matches!(act.deed, Deed::Start(..))).skip(1);
             let cannot_raise =
                 |act: &ProgramAction| matches!(act.deed, Deed::Receive | Deed::ReceiveSoon | Deed::Return | Deed::Wait);
             !is_websocket(one) && after.any(|act| act.exception == ExceptionFate::Escapes && !cannot_raise(act))

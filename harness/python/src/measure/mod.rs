@@ -273,8 +273,10 @@ impl RunningServer {
 
     /// Performs a scene whose steps may take this long.
     async fn perform_within(&self, scene: &Scene, limit: Duration) -> Result<Transcript, Error> {
-        let step = |act: &Action| Step::new(act.clone(), limit);
-        let steps: Vec<Step> = std::iter::once(&scene.opening).chain(&scene.then).map(step).collect();
+        let steps: Vec<Step> = std::iter::once(&scene.opening)
+            .chain(&scene.then)
+            .map(|act: &Action| Step::new(act.clone(), limit))
+            .collect();
         let recorder = Recorder::new(Plan { seed: 1, faults: scene.faults.clone() });
         client::perform(Script::of_one(&steps), &recorder, &self.served).await?;
         let stays = scene.opening.request().is_some_and(|request| request.path.ends_with(b"/stay"));

@@ -21,8 +21,12 @@ mod linux {
     fn with_cores<T>(then: impl FnOnce(&mut Vec<(usize, usize)>) -> T) -> T {
         let cores = CORES.get_or_init(|| {
             let given = sched_getaffinity(None).ok();
-            let is_given = |core: &usize| given.as_ref().is_some_and(|given| given.is_set(*core));
-            Mutex::new((0..CpuSet::MAX_CPU).filter(is_given).map(|core| (core, 0)).collect())
+            Mutex::new(
+                (0..CpuSet::MAX_CPU)
+                    .filter(|core: &usize| given.as_ref().is_some_and(|given| given.is_set(*core)))
+                    .map(|core| (core, 0))
+                    .collect(),
+            )
         });
         then(&mut cores.lock().unwrap_or_else(PoisonError::into_inner))
     }

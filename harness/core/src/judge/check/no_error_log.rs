@@ -13,8 +13,13 @@ pub(super) const CHECK: Property = Property {
 };
 
 fn check(evidence: &RunView<'_>) -> CheckFindings {
-    let faultless = |reading: &&Exchange<'_>| !reading.is_client_at_fault();
-    evidence.readings.iter().filter(|reading| !reading.is_abused()).filter(faultless).flat_map(errors).collect()
+    evidence
+        .readings
+        .iter()
+        .filter(|reading| !reading.is_abused())
+        .filter(|reading: &&Exchange<'_>| !reading.is_client_at_fault())
+        .flat_map(errors)
+        .collect()
 }
 
 /// How the log record of an exception begins that ends a task that is not awaited, or a thread.

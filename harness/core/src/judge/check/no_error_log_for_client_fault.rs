@@ -11,6 +11,11 @@ pub(super) const CHECK: Property = Property {
 };
 
 fn check(evidence: &RunView<'_>) -> CheckFindings {
-    let at_fault = |reading: &&Exchange<'_>| reading.is_client_at_fault();
-    evidence.readings.iter().filter(|reading| !reading.is_abused()).filter(at_fault).flat_map(errors).collect()
+    evidence
+        .readings
+        .iter()
+        .filter(|reading| !reading.is_abused())
+        .filter(|reading: &&Exchange<'_>| reading.is_client_at_fault())
+        .flat_map(errors)
+        .collect()
 }

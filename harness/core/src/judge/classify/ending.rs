@@ -108,9 +108,8 @@ impl<'a> Exchange<'a> {
     /// Whether a user's own service answers with a body of unknown length.
     fn is_stream(&self) -> bool {
         let begins = |event: &Event| matches!(&event.what, EventKind::BodySeen { body, .. } if !body.is_empty());
-        let is_endless = |head: &ResponseHead| header(&head.headers, "content-length").is_none();
         self.service.is_foreign()
-            && self.response.is_some_and(is_endless)
+            && self.response.is_some_and(|head: &ResponseHead| header(&head.headers, "content-length").is_none())
             && self.events.iter().any(|event| begins(event))
     }
 }

@@ -96,10 +96,10 @@ impl<'a> Outages<'a> {
             FaultKind::Process(ProcessFault::ShutDown { at }) => return self.listening.is_replaced(at.0, start, end),
             FaultKind::Event { events, fault } if events.are_of_lifespan() => {
                 // An app that got an event of its lifespan that no server may send need never be ready.
-                let noticed = |from: Duration| start <= from + NOTICE;
                 return start <= NOTICE
                     || self.on_process[index].is_some_and(|at| {
-                        !fault.legality(events).is_legal || self.listening.next(at).is_none_or(noticed)
+                        !fault.legality(events).is_legal
+                            || self.listening.next(at).is_none_or(|from: Duration| start <= from + NOTICE)
                     });
             }
             FaultKind::Process(fault) if fault.ends() => (NOTICE, true),

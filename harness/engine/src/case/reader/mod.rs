@@ -151,10 +151,12 @@ impl CaseReader<'_> {
         let profiles = match &raw.profiles {
             None => Some(vec![DEFAULT_PROFILE.to_owned()]),
             Some(names) if names.len() == 1 && names[0].get_ref() == "all" => None,
-            Some(names) => {
-                let known = |name| self.one_of("server profile", name, self.known.profiles);
-                Some(names.iter().map(known).collect::<Result<_, _>>()?)
-            }
+            Some(names) => Some(
+                names
+                    .iter()
+                    .map(|name| self.one_of("server profile", name, self.known.profiles))
+                    .collect::<Result<_, _>>()?,
+            ),
         };
         if raw.environments.get_ref().is_empty() || profiles.as_ref().is_some_and(Vec::is_empty) {
             let help = Some("name at least one, or leave the key out".to_owned());

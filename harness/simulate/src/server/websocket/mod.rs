@@ -122,8 +122,7 @@ fn received(message: Frame) -> Result<Inbound, FrameError> {
 
 /// The longest start of a reason that fits a close frame and is whole characters.
 fn truncate(reason: &str) -> &str {
-    let fits = |end: &usize| reason.is_char_boundary(*end);
-    &reason[..(0..=CloseCode::REASON_BYTES_MAX).rev().find(fits).unwrap_or(0)]
+    &reason[..(0..=CloseCode::REASON_BYTES_MAX).rev().find(|end: &usize| reason.is_char_boundary(*end)).unwrap_or(0)]
 }
 
 /// How the server ends the connection.
