@@ -1,5 +1,6 @@
 //! Helpers: an application made of a function, and a target that serves it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -9,10 +10,11 @@ use std::time::Duration;
 
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use relapse::{
-    case::WORDS,
+    case::{Case, WORDS},
     environment::Environment,
     run,
     target::{Capabilities, ProcessControl, Renewal, Target},
+    trial::Trial,
 };
 use relapse_backend::{
     revision::Revision,
@@ -57,6 +59,20 @@ pub(crate) fn listed_servers() -> Vec<Arc<Profile>> {
 /// The names of the server profiles.
 pub(crate) fn server_names() -> Vec<String> {
     relapse::discover::servers().unwrap().iter().map(|profile| profile.name.clone()).collect()
+}
+
+/// Each case behind its first server, and behind those where it claims another symptom.
+pub(crate) fn trials_that_differ(cases: &[Arc<Case>]) -> Vec<Trial> {
+    let mut trials = Trial::of(cases, &relapse::discover::servers().unwrap(), None);
+    let mut first: BTreeMap<String, String> = BTreeMap::new();
+    for Trial { case, profile, .. } in &trials {
+        first.entry(case.name.clone()).or_insert_with(|| profile.name.clone());
+    }
+    trials.retain(|Trial { case, profile, .. }| {
+        let first = &first[&case.name];
+        profile.name == *first || case.symptom_behind(&profile.name) != case.symptom_behind(first)
+    });
+    trials
 }
 
 /// The checks of every service, and those of the built-in backend.

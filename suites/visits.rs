@@ -308,7 +308,7 @@ fn what_is_found_shows_in_an_interpreter_of_its_own(#[case] from: usize, #[case]
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("service.py"), that_remembers(from)).unwrap();
     let target = ["--target", "asgi:service:app", "--path", "ws:/", "--python", python.to_str().unwrap()];
-    let hunt = ["hunt", "--cases", "100", "--jobs", "1", "--faults", "edge"];
+    let hunt = ["hunt", "--cases", "60", "--jobs", "1", "--faults", "edge"];
     let (code, told) = relapse(directory.path(), &[&hunt[..], &target].concat());
     assert_eq!(code, Some(1), "{told}");
     let finding = told.split("\n\n").find(|finding| finding.contains("KeyError")).unwrap();

@@ -47,7 +47,7 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-use crate::support::Reached;
+use crate::support::{Reached, trials_that_differ};
 
 #[test]
 fn no_real_socket_lives_under_the_virtual_clock() {
@@ -106,7 +106,8 @@ fn perform(trial: &Trial, revision: Revision, clock: Clock) -> Transcript {
     })
 }
 
-/// Every case that waits for nothing does the same over TCP as in memory, actor by actor.
+/// Every case that waits for nothing does the same over TCP as in memory, actor by actor, behind each server where it claims
+/// something of its own.
 #[test]
 fn cases_are_alike_in_memory_and_on_sockets() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
@@ -118,7 +119,7 @@ fn cases_are_alike_in_memory_and_on_sockets() {
             || case.faults.iter().any(|fault| !fault.trigger.from.is_zero() || fault.trigger.until.is_some())
     };
     let (mut compared, mut differences) = (0, BTreeSet::new());
-    for trial in Trial::of(&cases, &servers().unwrap(), None) {
+    for trial in trials_that_differ(&cases) {
         if on_process(&trial.case) || waits(&trial.case) || trial.case.crowd.clients() > 1 {
             continue;
         }
@@ -141,7 +142,7 @@ fn cases_are_alike_in_memory_and_on_sockets() {
         }
     }
     assert!(differences.is_empty(), "{} differences: {differences:#?}", differences.len());
-    assert!(compared >= 300, "{compared} runs were compared");
+    assert!(compared >= 100, "{compared} runs were compared");
 }
 
 /// The `tokio-tungstenite` client opens a session on the built-in backend and closes it.
