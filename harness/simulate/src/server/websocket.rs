@@ -232,18 +232,8 @@ impl Protocol for Negotiation {
                 self.decided = Some(self.profile.before_accept.close.clone());
                 Ok(())
             }
-            (ServerPhase::Connecting, Outbound::ResponseStart { status, mut headers }) => {
-                self.phase = ServerPhase::Denying;
-                if self.profile.sequence.denial_start == Start::AtOnce {
-                    let announces = header(&headers, "content-length").is_some();
-                    self.denial_framing = Some(if announces { DenialFraming::Length } else { DenialFraming::Chunks });
-                    if !announces {
-                        headers.push(field("transfer-encoding", "chunked"));
-                    }
-                    add_server(&mut headers, &self.profile);
-                    ResponseHead { status, headers: headers.clone() }.encode(outgoing);
-                }
-                self.denial = Some((status, headers, Vec::new()));
+            (ServerPhase::Connecting, Outbound::ResponseStart { status, headers }) => {
+                self.start_denial(status, headers, outgoing);
                 Ok(())
             }
             (ServerPhase::Denying, Outbound::ResponseBody { body, more_body }) => {
@@ -252,19 +242,16 @@ impl Protocol for Negotiation {
             }
             (ServerPhase::Open, Outbound::WebsocketSend { text: Some(text), bytes: Some(bytes) }) => {
                 match self.profile.sequence.both_send.clone() {
-                    Both::Text => Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing),
-                    Both::Bytes => Frame::encode_whole(Opcode::Binary, &bytes, outgoing),
-                    Both::Suffers(effect) => return self.suffer(&effect, "websocket.send"),
+                    Both::Text => send(Opcode::Text, text.as_bytes(), outgoing),
+                    Both::Bytes => send(Opcode::Binary, &bytes, outgoing),
+                    Both::Suffers(effect) => self.suffer(&effect, "websocket.send"),
                 }
-                Ok(())
             }
             (ServerPhase::Open, Outbound::WebsocketSend { text: Some(text), .. }) => {
-                Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing);
-                Ok(())
+                send(Opcode::Text, text.as_bytes(), outgoing)
             }
             (ServerPhase::Open, Outbound::WebsocketSend { text: None, bytes: Some(bytes) }) => {
-                Frame::encode_whole(Opcode::Binary, &bytes, outgoing);
-                Ok(())
+                send(Opcode::Binary, &bytes, outgoing)
             }
             (ServerPhase::Open, Outbound::WebsocketClose { code, reason }) => {
                 self.close(CloseCode(code), &reason, outgoing)
@@ -276,52 +263,7 @@ impl Protocol for Negotiation {
                 self.phase = ServerPhase::Closed;
                 Ok(())
             }
-            (phase, event) => {
-                let profile = Arc::clone(&self.profile);
-                let (before, after, sequence) = (&profile.before_accept, &profile.after_accept, &profile.sequence);
-                let is_message = matches!(event, Outbound::WebsocketSend { .. } | Outbound::WebsocketClose { .. });
-                let effect = match (phase, &event) {
-                    (ServerPhase::Connecting, Outbound::WebsocketSend { .. }) | (ServerPhase::Lost, _) => &before.send,
-                    (ServerPhase::Connecting, _) => &before.unknown_event,
-                    (ServerPhase::Denying, _) => &sequence.denying,
-                    (ServerPhase::Broken, _) if is_message => {
-                        if let Outbound::WebsocketClose { code, reason } = &event
-                            && sequence.failed_close == FailedClose::Closed
-                        {
-                            self.failed_close = Some((CloseCode(*code), reason.clone()));
-                            self.phase = ServerPhase::Closed;
-                        }
-                        sequence.broken_send.as_ref().unwrap_or(&after.unknown_event)
-                    }
-                    (ServerPhase::Open, Outbound::WebsocketSend { .. }) => &after.empty_send,
-                    (ServerPhase::Open | ServerPhase::Broken, Outbound::WebsocketAccept { .. }) => &after.accept_again,
-                    (ServerPhase::Open | ServerPhase::Broken, _) => &after.unknown_event,
-                    (ServerPhase::Closed | ServerPhase::Answered, _) => match self.refusal {
-                        None => &after.send_after_close,
-                        Some(AppRefusal::Close) => &sequence.refused,
-                        Some(AppRefusal::Response) => &sequence.denied,
-                    },
-                    (ServerPhase::Over, Outbound::WebsocketAccept { .. })
-                        if !is_message && sequence.gone == Gone::Messages =>
-                    {
-                        &after.accept_again
-                    }
-                    (ServerPhase::Over, _) if !is_message && sequence.gone == Gone::Messages => &after.unknown_event,
-                    (ServerPhase::Abandoned, _) => sequence.abandoned.as_ref().unwrap_or(&profile.disconnect.send),
-                    (ServerPhase::Over, Outbound::WebsocketSend { text: None, bytes: None })
-                        if self.is_empty_first(&profile) =>
-                    {
-                        &after.empty_send
-                    }
-                    (ServerPhase::Over, Outbound::WebsocketClose { .. }) => self.late_close(&profile),
-                    (ServerPhase::Over, _) => match &sequence.closed_send {
-                        Some(effect) if self.is_closed_by_client || !self.is_accepted => effect,
-                        _ => &profile.disconnect.send,
-                    },
-                    (ServerPhase::Stopped, _) => &profile.shutdown.pending_send,
-                };
-                self.suffer(effect, event.name(ScopeType::Websocket))
-            }
+            (phase, event) => self.misplaced(phase, &event),
         }
     }
 
@@ -362,6 +304,67 @@ impl Protocol for Negotiation {
 }
 
 impl Negotiation {
+    /// An event that the phase does not allow.
+    fn misplaced(&mut self, phase: ServerPhase, event: &Outbound) -> Result<(), Exception> {
+        let profile = Arc::clone(&self.profile);
+        let (before, after, sequence) = (&profile.before_accept, &profile.after_accept, &profile.sequence);
+        let is_message = matches!(event, Outbound::WebsocketSend { .. } | Outbound::WebsocketClose { .. });
+        let effect = match (phase, event) {
+            (ServerPhase::Connecting, Outbound::WebsocketSend { .. }) | (ServerPhase::Lost, _) => &before.send,
+            (ServerPhase::Connecting, _) => &before.unknown_event,
+            (ServerPhase::Denying, _) => &sequence.denying,
+            (ServerPhase::Broken, _) if is_message => {
+                if let Outbound::WebsocketClose { code, reason } = event
+                    && sequence.failed_close == FailedClose::Closed
+                {
+                    self.failed_close = Some((CloseCode(*code), reason.clone()));
+                    self.phase = ServerPhase::Closed;
+                }
+                sequence.broken_send.as_ref().unwrap_or(&after.unknown_event)
+            }
+            (ServerPhase::Open, Outbound::WebsocketSend { .. }) => &after.empty_send,
+            (ServerPhase::Open | ServerPhase::Broken, Outbound::WebsocketAccept { .. }) => &after.accept_again,
+            (ServerPhase::Open | ServerPhase::Broken, _) => &after.unknown_event,
+            (ServerPhase::Closed | ServerPhase::Answered, _) => match self.refusal {
+                None => &after.send_after_close,
+                Some(AppRefusal::Close) => &sequence.refused,
+                Some(AppRefusal::Response) => &sequence.denied,
+            },
+            (ServerPhase::Over, Outbound::WebsocketAccept { .. }) if !is_message && sequence.gone == Gone::Messages => {
+                &after.accept_again
+            }
+            (ServerPhase::Over, _) if !is_message && sequence.gone == Gone::Messages => &after.unknown_event,
+            (ServerPhase::Abandoned, _) => sequence.abandoned.as_ref().unwrap_or(&profile.disconnect.send),
+            (ServerPhase::Over, Outbound::WebsocketSend { text: None, bytes: None })
+                if self.is_empty_first(&profile) =>
+            {
+                &after.empty_send
+            }
+            (ServerPhase::Over, Outbound::WebsocketClose { .. }) => self.late_close(&profile),
+            (ServerPhase::Over, _) => match &sequence.closed_send {
+                Some(effect) if self.is_closed_by_client || !self.is_accepted => effect,
+                _ => &profile.disconnect.send,
+            },
+            (ServerPhase::Stopped, _) => &profile.shutdown.pending_send,
+        };
+        self.suffer(effect, event.name(ScopeType::Websocket))
+    }
+
+    /// Begins a denial response, with its head where the server sends it at once.
+    fn start_denial(&mut self, status: u16, mut headers: Headers, outgoing: &mut Vec<u8>) {
+        self.phase = ServerPhase::Denying;
+        if self.profile.sequence.denial_start == Start::AtOnce {
+            let announces = header(&headers, "content-length").is_some();
+            self.denial_framing = Some(if announces { DenialFraming::Length } else { DenialFraming::Chunks });
+            if !announces {
+                headers.push(field("transfer-encoding", "chunked"));
+            }
+            add_server(&mut headers, &self.profile);
+            ResponseHead { status, headers: headers.clone() }.encode(outgoing);
+        }
+        self.denial = Some((status, headers, Vec::new()));
+    }
+
     fn suffer(&mut self, effect: &Effect, detail: &str) -> Result<(), Exception> {
         match effect {
             Effect::Raises { exception, then } => {
@@ -492,43 +495,12 @@ impl Negotiation {
 
     /// An event as uvicorn's `WebSocketProtocol.asgi_send` takes it.
     fn take_by_events(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
-        let profile = Arc::clone(&self.profile);
-        let (before, after, sequence) = (&profile.before_accept, &profile.after_accept, &profile.sequence);
-        let name = event.name(ScopeType::Websocket).to_owned();
         if !self.events.started {
-            return match event {
-                Outbound::WebsocketAccept { subprotocol, headers } => {
-                    self.events.started = true;
-                    if self.events.lost_before {
-                        return Ok(());
-                    }
-                    self.events.completed = true;
-                    self.accept(subprotocol, headers, outgoing)
-                }
-                refusal if refusal.is_refusal() => {
-                    (self.events.started, self.events.closed, self.events.initial) = (true, true, true);
-                    self.refusal = Some(AppRefusal::Close);
-                    match &before.close {
-                        // Bodies of a denial response that follow at once go with it.
-                        RefusalAnswer::Http { status, content_type, .. } => {
-                            self.phase = ServerPhase::Denying;
-                            let headers = vec![field("content-type", content_type.clone())];
-                            self.denial = Some((*status, headers, Vec::new()));
-                        }
-                        answer => (self.phase, self.decided) = (ServerPhase::Closed, Some(answer.clone())),
-                    }
-                    Ok(())
-                }
-                Outbound::ResponseStart { status, headers } => {
-                    (self.events.started, self.events.initial) = (true, true);
-                    (self.phase, self.refusal) = (ServerPhase::Denying, Some(AppRefusal::Response));
-                    self.denial = Some((status, headers, Vec::new()));
-                    Ok(())
-                }
-                Outbound::WebsocketSend { .. } => self.suffer(&before.send, &name),
-                _ => self.suffer(&before.unknown_event, &name),
-            };
+            return self.start_by_events(event, outgoing);
         }
+        let profile = Arc::clone(&self.profile);
+        let (after, sequence) = (&profile.after_accept, &profile.sequence);
+        let name = event.name(ScopeType::Websocket).to_owned();
         if self.events.initial {
             let Outbound::ResponseBody { body, more_body } = event else {
                 return self.suffer(&sequence.denying, &name);
@@ -559,14 +531,8 @@ impl Negotiation {
                 self.events.closed = true;
                 Ok(())
             }
-            Outbound::WebsocketSend { bytes: Some(bytes), .. } => {
-                Frame::encode_whole(Opcode::Binary, &bytes, outgoing);
-                Ok(())
-            }
-            Outbound::WebsocketSend { text: Some(text), .. } => {
-                Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing);
-                Ok(())
-            }
+            Outbound::WebsocketSend { bytes: Some(bytes), .. } => send(Opcode::Binary, &bytes, outgoing),
+            Outbound::WebsocketSend { text: Some(text), .. } => send(Opcode::Text, text.as_bytes(), outgoing),
             Outbound::WebsocketSend { .. } => self.suffer(&after.empty_send, &name),
             Outbound::WebsocketClose { code, reason } => {
                 self.close(CloseCode(code), &reason, outgoing)?;
@@ -578,12 +544,50 @@ impl Negotiation {
         }
     }
 
+    /// The first event of the application, as uvicorn's `WebSocketProtocol.asgi_send` takes it.
+    fn start_by_events(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        let profile = Arc::clone(&self.profile);
+        let before = &profile.before_accept;
+        let name = event.name(ScopeType::Websocket).to_owned();
+        match event {
+            Outbound::WebsocketAccept { subprotocol, headers } => {
+                self.events.started = true;
+                if self.events.lost_before {
+                    return Ok(());
+                }
+                self.events.completed = true;
+                self.accept(subprotocol, headers, outgoing)
+            }
+            refusal if refusal.is_refusal() => {
+                (self.events.started, self.events.closed, self.events.initial) = (true, true, true);
+                self.refusal = Some(AppRefusal::Close);
+                match &before.close {
+                    // Bodies of a denial response that follow at once go with it.
+                    RefusalAnswer::Http { status, content_type, .. } => {
+                        self.phase = ServerPhase::Denying;
+                        let headers = vec![field("content-type", content_type.clone())];
+                        self.denial = Some((*status, headers, Vec::new()));
+                    }
+                    answer => (self.phase, self.decided) = (ServerPhase::Closed, Some(answer.clone())),
+                }
+                Ok(())
+            }
+            Outbound::ResponseStart { status, headers } => {
+                (self.events.started, self.events.initial) = (true, true);
+                (self.phase, self.refusal) = (ServerPhase::Denying, Some(AppRefusal::Response));
+                self.denial = Some((status, headers, Vec::new()));
+                Ok(())
+            }
+            Outbound::WebsocketSend { .. } => self.suffer(&before.send, &name),
+            _ => self.suffer(&before.unknown_event, &name),
+        }
+    }
+
     /// An event as hypercorn's `WSStream.app_send` takes it.
     fn take_as_stream(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
         let profile = Arc::clone(&self.profile);
         let (before, after, sequence) = (&profile.before_accept, &profile.after_accept, &profile.sequence);
         let name = event.name(ScopeType::Websocket).to_owned();
-        let lacks = |attribute| Err(Exception::attribute_error("WSStream", attribute));
         match (self.phase, event) {
             (ServerPhase::Over | ServerPhase::Stopped | ServerPhase::Abandoned, _) => Ok(()),
             (ServerPhase::Connecting, Outbound::WebsocketAccept { subprotocol, headers }) => {
@@ -594,23 +598,7 @@ impl Negotiation {
                 Ok(())
             }
             (ServerPhase::Connecting | ServerPhase::Denying, Outbound::ResponseBody { body, more_body }) => {
-                if self.phase == ServerPhase::Connecting {
-                    let Some((status, mut headers, _)) = self.denial.clone() else { return lacks("response") };
-                    if header(&headers, "content-length").is_none() {
-                        headers.push(field("transfer-encoding", "chunked"));
-                        self.denial_framing = Some(DenialFraming::Chunks);
-                    } else {
-                        self.denial_framing = Some(DenialFraming::Length);
-                    }
-                    add_server(&mut headers, &self.profile);
-                    ResponseHead { status, headers }.encode(outgoing);
-                    self.phase = ServerPhase::Denying;
-                }
-                self.write_denial(&body, more_body, outgoing);
-                if !more_body {
-                    (self.phase, self.refusal) = (ServerPhase::Answered, Some(AppRefusal::Response));
-                }
-                Ok(())
+                self.stream_denial(&body, more_body, outgoing)
             }
             (ServerPhase::Connecting, refusal) if refusal.is_refusal() => {
                 write_answer(outgoing, &before.close, &profile, sequence.refused_connection);
@@ -618,12 +606,10 @@ impl Negotiation {
                 Ok(())
             }
             (ServerPhase::Open, Outbound::WebsocketSend { bytes: Some(bytes), .. }) => {
-                Frame::encode_whole(Opcode::Binary, &bytes, outgoing);
-                Ok(())
+                send(Opcode::Binary, &bytes, outgoing)
             }
             (ServerPhase::Open, Outbound::WebsocketSend { text: Some(text), .. }) => {
-                Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing);
-                Ok(())
+                send(Opcode::Text, text.as_bytes(), outgoing)
             }
             (ServerPhase::Open | ServerPhase::Broken, Outbound::WebsocketSend { text: None, bytes: None }) => {
                 self.suffer(&after.empty_send, &name)
@@ -655,6 +641,27 @@ impl Negotiation {
             (ServerPhase::Answered, _) => self.suffer(&sequence.denied, &name),
             (ServerPhase::Closed, _) => self.suffer(&after.send_after_close, &name),
         }
+    }
+
+    /// A piece of a denial response as hypercorn's `WSStream` takes it; the first one sends the head.
+    fn stream_denial(&mut self, body: &[u8], more_body: bool, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        if self.phase == ServerPhase::Connecting {
+            let Some((status, mut headers, _)) = self.denial.clone() else { return lacks("response") };
+            if header(&headers, "content-length").is_none() {
+                headers.push(field("transfer-encoding", "chunked"));
+                self.denial_framing = Some(DenialFraming::Chunks);
+            } else {
+                self.denial_framing = Some(DenialFraming::Length);
+            }
+            add_server(&mut headers, &self.profile);
+            ResponseHead { status, headers }.encode(outgoing);
+            self.phase = ServerPhase::Denying;
+        }
+        self.write_denial(body, more_body, outgoing);
+        if !more_body {
+            (self.phase, self.refusal) = (ServerPhase::Answered, Some(AppRefusal::Response));
+        }
+        Ok(())
     }
 
     /// Writes a piece of a denial response whose head is out.
@@ -747,6 +754,17 @@ impl Negotiation {
         }
         result
     }
+}
+
+/// The exception of hypercorn's `WSStream` when it lacks an attribute.
+fn lacks(attribute: &str) -> Result<(), Exception> {
+    Err(Exception::attribute_error("WSStream", attribute))
+}
+
+/// Writes a message of the application.
+fn send(opcode: Opcode, payload: &[u8], outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+    Frame::encode_whole(opcode, payload, outgoing);
+    Ok(())
 }
 
 /// The event that a whole message becomes.
