@@ -4,7 +4,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`wire`] | heads of HTTP/1.1 messages, WebSocket frames, messages and close codes |
+//! | [`wire`] | heads and bodies of HTTP/1.1 messages; WebSocket frames, messages, close codes, and the client's side |
 //! | [`asgi`] | scopes, events, values and exceptions of the ASGI specification |
 //! | [`client`] | steps of a client, credentials, signals |
 //! | [`fault`], [`plan`] | the faults that can be injected, and the faults of one run with its seed |

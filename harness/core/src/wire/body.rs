@@ -248,6 +248,7 @@ mod tests {
     #[case::cut_chunk(BodyFraming::Chunked, "3\r\nab", "ab", "", BodyStep::More)]
     #[case::no_chunk_end(BodyFraming::Chunked, "3\r\nabcde", "abc", "de", BodyStep::Malformed)]
     #[case::no_size(BodyFraming::Chunked, "zz\r\n", "", "zz\r\n", BodyStep::Malformed)]
+    #[case::largest(BodyFraming::Chunked, "5\r\nabcde\r\n0\r\n\r\nNEXT", "abcde", "NEXT", BodyStep::Over)]
     #[case::large(BodyFraming::Chunked, "6\r\nabcdef\r\n", "", "6\r\nabcdef\r\n", BodyStep::Malformed)]
     #[case::until_end(BodyFraming::UntilEnd, "anything", "anything", "", BodyStep::More)]
     #[case::unreadable(BodyFraming::Unreadable, "anything", "", "anything", BodyStep::Malformed)]

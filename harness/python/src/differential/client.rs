@@ -7,13 +7,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::program::{Deed, GeneratedApp, Move, NAMES, Offer, ProgramRequest};
+use super::program::{Deed, GeneratedApp, Move, NAMES, Offer, ProgramAction, ProgramRequest};
 use relapse::{client::body, target::Target};
 use relapse_core::{
     asgi::exception::Exception,
     error::Error,
     plan::Plan,
-    record::transcript::{BodyEnd, EventKind},
+    record::transcript::{BodyEnd, EventKind, Transcript},
     wire::{
         client::WebSocketClient,
         close_code::CloseCode,
@@ -65,18 +65,7 @@ pub(super) async fn perform(
                 stands[at] = stage.go(at, &mut peers).await?;
                 let segment = &program.connections[at].segments[performed[at]];
                 performed[at] += 1;
-                let answers = |deed: &Deed| !matches!(deed, Deed::Receive | Deed::ReceiveSoon | Deed::Wait);
-                let may_answer = stands[at] == Stands::Over || segment.iter().any(|act| answers(&act.deed));
-                for (other, peer) in peers.iter_mut().enumerate() {
-                    let Some(peer) = peer else { continue };
-                    if other == at && may_answer {
-                        peer.read(patience, Until::Head).await;
-                    }
-                    peer.glance().await;
-                    if peer.is_closing() || (other == at && stands[at] == Stands::Over) {
-                        peer.drain(patience).await;
-                    }
-                }
+                stage.look(at, segment, stands[at], &mut peers).await;
             }
             Move::Text(at) => stage.send(&mut peers[at], Frame::new(Opcode::Text, "from the client")).await,
             Move::Bytes(at) => stage.send(&mut peers[at], Frame::new(Opcode::Binary, "raw")).await,
@@ -112,28 +101,37 @@ pub(super) async fn perform(
     }
     let report = stage.ask(&format!("/report/{number}")).await?;
     let transcript = wait_for_calls(&recorder, &stands, patience, catch_up).await;
-    let mut lines = Vec::new();
-    for (at, peer) in peers.iter().enumerate() {
-        let name = NAMES[at];
-        match peer {
-            Some(peer) => lines.extend(peer.lines().into_iter().map(|line| format!("client {name}: {line}"))),
-            None => lines.push(format!("client {name}: was not let in")),
+    let clients = peers.iter().zip(NAMES).flat_map(|(peer, name)| client_lines(name, peer.as_ref()));
+    let calls = NAMES.iter().enumerate().take(program.connections.len());
+    let calls = calls.flat_map(|(at, name)| call_lines(name, at, &transcript));
+    Ok(Observed(clients.chain(report_lines(&report)).chain(calls).collect()))
+}
+
+/// Whether an act may make a server answer.
+fn answers(deed: &Deed) -> bool {
+    !matches!(deed, Deed::Receive | Deed::ReceiveSoon | Deed::Wait)
+}
+
+/// The lines about a client.
+fn client_lines(name: &str, client: Option<&ProgramClient>) -> Vec<String> {
+    match client {
+        Some(client) => client.lines().into_iter().map(|line| format!("client {name}: {line}")).collect(),
+        None => vec![format!("client {name}: was not let in")],
+    }
+}
+
+/// The lines about the ends of a connection's calls.
+fn call_lines(name: &str, at: usize, transcript: &Transcript) -> Vec<String> {
+    let ends = transcript.of(at).filter_map(|event| match &event.what {
+        EventKind::Returned => Some("returned".to_owned()),
+        EventKind::Raised(exception) => {
+            // The witness names the module only where the call's own end raised it.
+            let type_name = exception.type_name.rsplit('.').next().unwrap_or_default().to_owned();
+            Some(format!("raised {}", Exception { type_name, ..exception.clone() }.located()))
         }
-    }
-    lines.extend(report_lines(&report));
-    for (at, name) in NAMES.iter().enumerate().take(program.connections.len()) {
-        let ends = transcript.of(at).filter_map(|event| match &event.what {
-            EventKind::Returned => Some("returned".to_owned()),
-            EventKind::Raised(exception) => {
-                // The witness names the module only where the call's own end raised it.
-                let type_name = exception.type_name.rsplit('.').next().unwrap_or_default().to_owned();
-                Some(format!("raised {}", Exception { type_name, ..exception.clone() }.located()))
-            }
-            _ => None,
-        });
-        lines.extend(ends.map(|end| format!("call   {name}: {end}")));
-    }
-    Ok(Observed(lines))
+        _ => None,
+    });
+    ends.map(|end| format!("call   {name}: {end}")).collect()
 }
 
 /// The transcript, once every call that is over has been told of.
@@ -142,9 +140,9 @@ async fn wait_for_calls(
     stands: &[Stands],
     patience: Duration,
     catch_up: &(dyn Fn() + Sync),
-) -> relapse_core::record::transcript::Transcript {
+) -> Transcript {
     let mut transcript = recorder.transcript();
-    let is_told = |transcript: &relapse_core::record::transcript::Transcript, at| {
+    let is_told = |transcript: &Transcript, at| {
         transcript.of(at).any(|event| matches!(event.what, EventKind::Returned | EventKind::Raised(_)))
     };
     let end = Instant::now() + patience;
@@ -277,6 +275,21 @@ impl ProgramStage<'_> {
         }
         peer.read(self.patience + ANSWER_LIMIT, Until::Whole).await;
         Ok(String::from_utf8_lossy(peer.reader.as_ref().map_or(&[], body::BodyReader::body)).into_owned())
+    }
+
+    /// Lets all clients read after a segment of one connection.
+    async fn look(&self, at: usize, segment: &[ProgramAction], stands: Stands, peers: &mut [Option<ProgramClient>]) {
+        let may_answer = stands == Stands::Over || segment.iter().any(|act| answers(&act.deed));
+        for (other, peer) in peers.iter_mut().enumerate() {
+            let Some(peer) = peer else { continue };
+            if other == at && may_answer {
+                peer.read(self.patience, Until::Head).await;
+            }
+            peer.glance().await;
+            if peer.is_closing() || (other == at && stands == Stands::Over) {
+                peer.drain(self.patience).await;
+            }
+        }
     }
 
     async fn send(&self, peer: &mut Option<ProgramClient>, frame: Frame) {

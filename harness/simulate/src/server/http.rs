@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 
 use crate::server::{
     FLUSH_LIMIT, Life, StopNotice, add_server,
@@ -61,96 +63,124 @@ pub(super) async fn serve(
         return false;
     }
     let scope = Scope::build(ScopeType::Http, &head, &profile.scope, scribe.connection());
-    let response = Response::to(&head, length, profile);
+    let response = Response {
+        profile: Arc::clone(profile),
+        request: PendingRequest { length_left: length, ..PendingRequest::default() },
+        head_only: head.method == "HEAD",
+        head: None,
+        framing: None,
+        complete: false,
+        cut: false,
+        is_broken: false,
+        has_pieces: false,
+    };
     scribe.record(Actor::Front, EventKind::Called { kind: ScopeType::Http, head });
-    let mut call = AppCall::start(application, scope, response, scribe);
-    let rules = &profile.shutdown;
-    let (mut is_stopping, mut grace) = (false, None);
-    call.feed(wire);
-    let mut is_end_told = false;
-    loop {
-        let next = if wire.has_ended() && !is_end_told {
-            is_end_told = true;
-            match end_of_client(&mut call).await {
-                Some(step) => NextEvent::Step(step),
-                None => continue,
+    let call = AppCall::start(application, scope, response, scribe);
+    let (is_stopping, grace, is_end_told) = (false, None, false);
+    RequestService { wire, call, profile, scribe, stop, reusable, is_stopping, grace, is_end_told }.run().await
+}
+
+/// One request, from its scope to the last byte of its answer.
+struct RequestService<'a> {
+    wire: &'a mut Wire,
+    call: AppCall<Response>,
+    profile: &'a Arc<Profile>,
+    scribe: &'a ExchangeRecorder,
+    stop: &'a mut StopNotice,
+    /// Whether the client asks to keep the connection.
+    reusable: bool,
+    is_stopping: bool,
+    /// When a call is cancelled that goes on while the server stops.
+    grace: Option<Pin<Box<Sleep>>>,
+    is_end_told: bool,
+}
+
+impl RequestService<'_> {
+    /// Serves it; says whether the connection may carry another.
+    async fn run(mut self) -> bool {
+        self.call.feed(self.wire);
+        loop {
+            let Some(next) = self.next_event().await else { continue };
+            if let ControlFlow::Break(is_kept) = self.follow(next).await {
+                return is_kept;
             }
-        } else {
-            call.next(Some(&mut *wire), stop, &mut grace).await
-        };
-        let ended = match next {
-            NextEvent::Step(CallStep::Ended(result)) => Some(result),
-            NextEvent::Step(CallStep::Wire | CallStep::Moved) => {
-                read_on(wire).await;
-                call.feed(wire);
-                let is_complete = call.desk().protocol.complete;
-                if is_complete {
-                    call.end(ClientEnd::Answered);
-                }
-                None
-            }
-            NextEvent::Stop(Life::Exited) => {
-                cut_short(&mut call, scribe);
+            if self.call.desk().protocol.cut {
+                flush(self.wire, &mut self.call).await;
                 return false;
             }
-            NextEvent::Stop(_) => {
-                if let profile::StopFate::Answers(answer) = &rules.request {
-                    cut_short(&mut call, scribe);
-                    flush(wire, &mut call).await;
-                    write_answer(&mut wire.outgoing, answer, profile, Reuse::Closed);
-                    return false;
-                }
-                is_stopping = true;
-                grace = (rules.grace_s > 0).then(|| Box::pin(sleep(Duration::from_secs(rules.grace_s))));
+        }
+    }
+
+    /// The next event; nothing where the application was told that the client is gone.
+    async fn next_event(&mut self) -> Option<NextEvent> {
+        if !self.wire.has_ended() || self.is_end_told {
+            return Some(self.call.next(Some(&mut *self.wire), self.stop, &mut self.grace).await);
+        }
+        self.is_end_told = true;
+        // That which came before the end is received before it.
+        match poll_fn(|cx| Poll::Ready(self.call.poll_step(None, cx))).await {
+            Poll::Ready(step @ CallStep::Ended(_)) => Some(NextEvent::Step(step)),
+            Poll::Ready(CallStep::Moved | CallStep::Wire) | Poll::Pending => {
+                self.call.end(ClientEnd::Gone);
                 None
             }
-            NextEvent::Timer => {
-                cut_short(&mut call, scribe);
-                Some(Err(Exception::cancelled()))
+        }
+    }
+
+    /// Does what an event asks for; breaks with whether the connection may carry another request.
+    async fn follow(&mut self, next: NextEvent) -> ControlFlow<bool> {
+        match next {
+            NextEvent::Step(CallStep::Ended(result)) => ControlFlow::Break(self.ended(result).await),
+            NextEvent::Step(CallStep::Wire | CallStep::Moved) => {
+                read_on(self.wire).await;
+                self.call.feed(self.wire);
+                let is_complete = self.call.desk().protocol.complete;
+                if is_complete {
+                    self.call.end(ClientEnd::Answered);
+                }
+                ControlFlow::Continue(())
             }
+            NextEvent::Stop(Life::Exited) => {
+                cut_short(&mut self.call, self.scribe);
+                ControlFlow::Break(false)
+            }
+            NextEvent::Stop(_) => self.stopped().await,
+            NextEvent::Timer => {
+                cut_short(&mut self.call, self.scribe);
+                ControlFlow::Break(self.ended(Err(Exception::cancelled())).await)
+            }
+        }
+    }
+
+    /// The server was told to stop.
+    async fn stopped(&mut self) -> ControlFlow<bool> {
+        let rules = &self.profile.shutdown;
+        if let profile::StopFate::Answers(answer) = &rules.request {
+            cut_short(&mut self.call, self.scribe);
+            flush(self.wire, &mut self.call).await;
+            write_answer(&mut self.wire.outgoing, answer, self.profile, Reuse::Closed);
+            return ControlFlow::Break(false);
+        }
+        self.is_stopping = true;
+        self.grace = (rules.grace_s > 0).then(|| Box::pin(sleep(Duration::from_secs(rules.grace_s))));
+        ControlFlow::Continue(())
+    }
+
+    /// The call is over; whether the connection may carry another request.
+    async fn ended(&mut self, result: Result<(), Exception>) -> bool {
+        flush(self.wire, &mut self.call).await;
+        self.call.feed(self.wire);
+        let (progress, unread) = {
+            let protocol = &self.call.desk().protocol;
+            (protocol.progress(), protocol.request.length_left)
         };
-        if let Some(result) = ended {
-            let reuse = if reusable && !is_stopping { Reuse::Kept } else { Reuse::Closed };
-            return conclude(wire, &mut call, result, profile, reuse).await;
-        }
-        if call.desk().protocol.cut {
-            flush(wire, &mut call).await;
-            return false;
-        }
+        // The server's own answer is one like another.
+        self.call.desk().protocol.complete |= matches!(progress, AnswerProgress::Nothing) && !self.wire.has_ended();
+        self.call.end(ClientEnd::Answered);
+        let is_kept = finish(self.wire, progress, result, self.profile).await && self.reusable && !self.is_stopping;
+        let is_read = unread == 0 || self.profile.sequence.http_unread == Reuse::Kept;
+        is_kept && is_read && skip(self.wire, unread).await
     }
-}
-
-/// Tells the app that the client is gone, unless the call ends with what came before.
-async fn end_of_client(call: &mut AppCall<Response>) -> Option<CallStep> {
-    match poll_fn(|cx| Poll::Ready(call.poll_step(None, cx))).await {
-        Poll::Ready(step @ CallStep::Ended(_)) => Some(step),
-        Poll::Ready(CallStep::Moved | CallStep::Wire) | Poll::Pending => {
-            call.end(ClientEnd::Gone);
-            None
-        }
-    }
-}
-
-/// Writes the rest of the answer once the call has ended; says whether the connection carries another request.
-async fn conclude(
-    wire: &mut Wire,
-    call: &mut AppCall<Response>,
-    result: Result<(), Exception>,
-    profile: &Profile,
-    reuse: Reuse,
-) -> bool {
-    flush(wire, call).await;
-    call.feed(wire);
-    let (progress, unread) = {
-        let protocol = &call.desk().protocol;
-        (protocol.progress(), protocol.request.length_left)
-    };
-    // The server's own answer is one like another.
-    call.desk().protocol.complete |= matches!(progress, AnswerProgress::Nothing) && !wire.has_ended();
-    call.end(ClientEnd::Answered);
-    let is_kept = finish(wire, progress, result, profile).await && reuse == Reuse::Kept;
-    let is_read = unread == 0 || profile.sequence.http_unread == Reuse::Kept;
-    is_kept && is_read && skip(wire, unread).await
 }
 
 /// Cancels the call because the server stops.
@@ -338,23 +368,6 @@ struct Response {
     is_broken: bool,
     /// Whether a piece came that more was to follow.
     has_pieces: bool,
-}
-
-impl Response {
-    /// The answer to a request with a body of this many bytes.
-    fn to(head: &RequestHead, length: usize, profile: &Arc<Profile>) -> Response {
-        Response {
-            profile: Arc::clone(profile),
-            request: PendingRequest { length_left: length, ..PendingRequest::default() },
-            head_only: head.method == "HEAD",
-            head: None,
-            framing: None,
-            complete: false,
-            cut: false,
-            is_broken: false,
-            has_pieces: false,
-        }
-    }
 }
 
 /// How much of the answer the application has given.
