@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use relapse::{discover::servers, environment::Environment};
-use relapse_backend::{revision::Revision, runner::KNOWN};
+use relapse::{discover::servers, environment::Environment, hunt::GeneratorConfig};
+use relapse_backend::{
+    revision::Revision,
+    runner::{FAULT_NAMES, KNOWN},
+};
 use relapse_core::{
     asgi::{
         event::Outbound,
@@ -32,7 +35,7 @@ use relapse_core::{
 };
 use rstest::rstest;
 
-use crate::support::{on_backend, open, property_config, step, wait};
+use crate::support::{on_backend, open, property_config, server_names, step, wait};
 
 const SERVER: &str = "uvicorn-0.35";
 
@@ -447,7 +450,7 @@ fn a_client_that_reads_nothing_gets_everything_later() {
 fn settings_survive_their_file() {
     let mut kinds = std::collections::BTreeSet::new();
     for seed in 0..5000 {
-        for fault in relapse::hunt::draw(seed, &relapse::hunt::GeneratorConfig::everything(5, KNOWN)).faults {
+        for fault in relapse::hunt::draw(seed, &GeneratorConfig::everything(server_names(), FAULT_NAMES)).faults {
             let settings = fault.kind.write().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
             let mut settings = GivenSettings(settings);
             let read = FaultKind::read(fault.kind.name(), &mut settings).unwrap().unwrap();

@@ -308,7 +308,7 @@ fn what_is_found_shows_in_an_interpreter_of_its_own(#[case] from: usize, #[case]
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("service.py"), that_remembers(from)).unwrap();
     let target = ["--target", "asgi:service:app", "--path", "ws:/", "--python", python.to_str().unwrap()];
-    let hunt = ["hunt", "--cases", "60", "--jobs", "1", "--faults", "edge"];
+    let hunt = ["hunt", "--seed", "100", "--cases", "100", "--jobs", "1", "--faults", "edge"];
     let (code, told) = relapse(directory.path(), &[&hunt[..], &target].concat());
     assert_eq!(code, Some(1), "{told}");
     let finding = told.split("\n\n").find(|finding| finding.contains("KeyError")).unwrap();
@@ -496,7 +496,7 @@ fn a_hunt_goes_behind_several_profiles() {
     let directory = service(FAILS_OVER_BYTES);
     let (here, python) = (directory.path(), python.to_str().unwrap());
     let target = ["--target", "asgi:service:app", "--path", "ws:/ws", "--python", python];
-    let hunt = [&["hunt", "--cases", "60", "--faults", "edge"], &target[..]].concat();
+    let hunt = [&["hunt", "--seed", "100", "--cases", "60", "--faults", "edge"], &target[..]].concat();
     let profiles = ["--profile", "hyper*", "--profile", "uvicorn-0.35"];
     let (code, told) = relapse(here, &[&hunt[..], &profiles].concat());
     assert_eq!(code, Some(1), "{told}");
@@ -612,7 +612,7 @@ fn a_hunt_outlives_an_app_that_does_not_start_again(#[case] then: &str, #[case] 
     let directory = service(&(once + FAILS_OVER_BYTES));
     let here = directory.path();
     let target = ["--target", "asgi:service:app", "--path", "ws:/ws", "--python", python.to_str().unwrap()];
-    let hunt = ["hunt", "--cases", "130", "--jobs", "2", "--faults", "edge", "--start-limit", limit];
+    let hunt = ["hunt", "--seed", "100", "--cases", "130", "--jobs", "2", "--faults", "edge", "--start-limit", limit];
     let (code, told) = relapse(here, &[&hunt[..], &target].concat());
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("TypeError in app after the accept") && told.contains("130 case(s), 1 finding(s)"), "{told}");

@@ -31,7 +31,7 @@ use relapse_core::{
     client::step::{Action, Awaited, Concurrency, Request, Step},
     conformance::{Conformance, FrameCase},
     error::Error,
-    fault::{Fault, FaultKind},
+    fault::{Fault, FaultKind, FaultNames},
     judge::{
         classify::{self, Exchange},
         outcome::{Class, Outcome},
@@ -62,6 +62,14 @@ pub const KNOWN: Known<'static> = Known {
     dependencies: Dependency::NAMES,
     variables: VARIABLES,
     modules: MODULES,
+};
+
+/// The names that drawn faults act on. A service without a stage to be in goes wrong most often.
+pub const FAULT_NAMES: FaultNames<'static> = FaultNames {
+    dependencies: Dependency::NAMES,
+    modules: MODULES,
+    unset: &[(3, "ENVIRONMENT"), (1, "JWT_SECRET_{ENVIRONMENT}"), (1, "LLM_API_KEY")],
+    set: &[("ENVIRONMENT", &["development", "staging", "production", "nonsense"])],
 };
 
 /// Runs trials one after the other, each exactly reproducible, on one virtual clock.
@@ -163,6 +171,10 @@ impl BuiltIn for OnBackend {
 
     fn known(&self) -> Known<'static> {
         KNOWN
+    }
+
+    fn fault_names(&self) -> FaultNames<'static> {
+        FAULT_NAMES
     }
 }
 

@@ -69,6 +69,7 @@ pub(crate) mod runner {
     };
     use relapse_core::{
         conformance::{Conformance, FrameCase},
+        fault::FaultNames,
         judge::verdict::{Reason, RunResult},
     };
     use relapse_simulate::clock::Clock;
@@ -129,6 +130,10 @@ pub(crate) mod runner {
 
         fn known(&self) -> Known<'static> {
             KNOWN
+        }
+
+        fn fault_names(&self) -> FaultNames<'static> {
+            FaultNames::NOTHING
         }
     }
 

@@ -121,7 +121,7 @@ impl FoundReport {
             seed: found.seed,
             server: match hunt.ground.external() {
                 Some(foreign) => foreign.name(),
-                None => hunt.servers[found.drawn.server].name.clone(),
+                None => found.drawn.server.clone(),
             },
             environment: match hunt.ground.external() {
                 Some(_) => String::new(),

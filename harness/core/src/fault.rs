@@ -1,11 +1,13 @@
 //! A fault injected from outside while a case runs.
 //!
 //! Each place has a file, and in it each fault is one entry: its name, what it does, its settings, and how it is shown.
-//! The code that reads and writes case files, lists the catalogue and checks the documents follows from the entries.
+//! The code that reads and writes case files, lists the catalogue, checks the documents and draws faults for a hunt
+//! follows from the entries.
 
 mod answer;
 mod call;
 mod connection;
+mod draw;
 mod event;
 mod frame;
 mod head_edit;
@@ -23,6 +25,7 @@ pub use self::{
     answer::AnswerEdit,
     call::{CallFault, Calls},
     connection::ConnectionFault,
+    draw::{FaultLimits, FaultNames},
     event::{EventFault, Events},
     frame::{Breach, Carries, FrameFault, Frames},
     head_edit::{HeadEdit, Version},
@@ -74,6 +77,8 @@ pub struct Kind {
     pub does: &'static str,
     /// The keys of its own settings.
     pub keys: &'static [&'static str],
+    /// How often a hunt draws it beside the other kinds of its place.
+    pub weight: u32,
 }
 
 /// Whether the ASGI specification allows what a fault does, and the sentence that says it.

@@ -7,6 +7,7 @@
 //! | [`wire`] | heads and bodies of HTTP/1.1 messages; WebSocket frames, messages, close codes, and the client's side |
 //! | [`asgi`] | scopes, events, values and exceptions of the ASGI specification |
 //! | [`client`] | steps of a client, credentials, signals |
+//! | [`choices`] | named random streams, from which hunts draw |
 //! | [`fault`], [`plan`] | the faults that can be injected, and the faults of one run with its seed |
 //! | [`record`] | the transcript of a run, its timeline, and the removal of secrets |
 //! | [`judge`] | outcome, class and cause of an exchange; checks and findings; verdicts |
@@ -14,6 +15,7 @@
 //! | [`error`] | the error of the whole project, with places in files and the nearest right name |
 
 pub mod asgi;
+pub mod choices;
 pub mod client;
 pub mod conformance;
 pub mod error;

@@ -1,8 +1,12 @@
 //! The faults of a call to something the service depends on.
 
 use std::fmt;
+use std::time::Duration;
 
-use super::setting::{GivenSettings, SettingError, Time, WrittenSettings, faults, put};
+use super::{
+    draw::{FaultDraw, among},
+    setting::{GivenSettings, SettingError, Time, WrittenSettings, faults, put},
+};
 
 /// Which calls of the application a dependency fault acts on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,24 +49,31 @@ faults! {
     /// One fault of a dependency. An occasion is a call.
     CallFault at Dependency;
     /// fails the call with this error
-    Fail "fail" {
+    Fail "fail", weight 5 {
         /// The error's text, as the dependency's client library words it.
-        error: String as "error",
+        error: String as "error" from among(&[(1, "connection to 10.0.3.7:5432 refused")]),
     } "fails: {error}";
     /// answers only after this delay
-    Delay "delay" {
+    Delay "delay", weight 5 {
         /// The delay.
-        delay: Time as "delay_ms",
+        delay: Time as "delay_ms" from call_time,
     } "takes {delay}";
     /// never answers; the caller has to give up
-    Hang "hang" {} "never answers";
+    Hang "hang", weight 4 {} "never answers";
     /// answers something that is no answer
-    Garbage "garbage" {
+    Garbage "garbage", weight 1 {
         /// The answer of the call.
-        answer: String as "answer",
+        answer: String as "answer" from among(&[(1, ""), (1, "<html>502 Bad Gateway</html>"), (1, "null"), (1, "{\"ok\":false}")]),
     } "answers {answer:?}";
     /// answers the first half of its answer
-    Half "half_answer" {} "answers half";
+    Half "half_answer", weight 1 {} "answers half";
+}
+
+/// A time within which any answer comes, or only the patient get one.
+fn call_time(draw: &FaultDraw<'_>, key: &str) -> Option<Time> {
+    let choices = draw.choices.fork(key);
+    let most = choices.fork("most").one(&[100_u64, 1000, 5000, 100_000]);
+    Some(Time(Duration::from_millis(choices.within(1..=most))))
 }
 
 impl CallFault {

@@ -2,6 +2,7 @@
 
 use super::{
     Legality,
+    draw::{FaultDraw, among, up_to_ms},
     setting::{GivenSettings, SettingError, Time, WrittenSettings, faults, put},
 };
 use crate::asgi::{event::Inbound, value::Value};
@@ -42,49 +43,93 @@ impl std::fmt::Display for Events {
     }
 }
 
+/// Errors that `receive` raises.
+const RAISED: &[(u32, &str)] = &[
+    (1, "RuntimeError: the queue was closed"),
+    (1, "ConnectionResetError: [Errno 104] the authentication header was lost"),
+    (1, "KeyError: 'websocket'"),
+    (1, "RuntimeError: missing upgrade"),
+];
+
+/// Errors that `send` raises. A client that is gone is the most frequent one.
+const ERRORS: &[(u32, &str)] = &[
+    (2, "OSError: [Errno 32] Broken pipe"),
+    (1, "OSError: [Errno 104] Connection reset by peer"),
+    (1, "RuntimeError: Unexpected ASGI message"),
+    (1, "AssertionError: unauthorized"),
+];
+
+/// An event of this type, with nothing but its type.
+fn of_type(name: &str) -> Value {
+    Value::from([("type", name.into())])
+}
+
+/// A message that a client sent.
+fn message(text: Value, bytes: Value) -> Value {
+    Value::from([("type", "websocket.receive".into()), ("text", text), ("bytes", bytes)])
+}
+
+/// An event that comes where none was to come.
+fn given(draw: &FaultDraw<'_>, key: &str) -> Option<Value> {
+    let choices = draw.choices.fork(key);
+    let code = choices.fork("code").one(&[1000_i64, 1001, 1005, 1006, 1012]);
+    let (ping, bytes) = ("{\"type\":\"ping\"}", Value::Bytes(bytes::Bytes::from_static(b"x")));
+    choices.pick([
+        (6, "disconnect", Value::from([("type", "websocket.disconnect".into()), ("code", Value::Int(code))])),
+        (2, "disconnect without code", of_type("websocket.disconnect")),
+        (2, "http.disconnect", of_type("http.disconnect")),
+        (2, "websocket.connect", of_type("websocket.connect")),
+        (2, "text and bytes", message(ping.into(), bytes)),
+        (2, "neither text nor bytes", message(Value::None, Value::None)),
+        (2, "text", message(ping.into(), Value::None)),
+        (1, "unknown type", of_type("websocket.unheard_of")),
+        (1, "no type", Value::from([("code", Value::Int(1))])),
+    ])
+}
+
 faults! {
     /// One fault of `receive` or `send`. An occasion is an event that is meant.
     EventFault at Event;
     /// gives another event first; what is no event of the specification is given as it is
-    Give "give_event" {
+    Give "give_event", weight 6 {
         /// The event, as a dict.
-        given: Value as "given",
+        given: Value as "given" from given,
     } "receive gives {given} before";
     /// never gives the event
-    Drop "drop_event" {} "receive does not give";
+    Drop "drop_event", weight 2 {} "receive does not give";
     /// gives the event twice
-    Repeat "repeat_event" {} "receive gives twice";
+    Repeat "repeat_event", weight 2 {} "receive gives twice";
     /// gives the event without one of its keys
-    OmitKey "omit_key" {
+    OmitKey "omit_key", weight 2 {
         /// The key.
-        key: String as "key",
+        key: String as "key" from among(&[(1, "code")]),
     } "receive leaves {key:?} out of";
     /// raises where the event would have come
-    ReceiveRaises "receive_raises" {
+    ReceiveRaises "receive_raises", weight 4 {
         /// The exception, as `Type: text`.
-        error: String as "error",
+        error: String as "error" from among(RAISED),
     } "receive raises {error} instead of giving";
     /// never returns from `receive` again
-    ReceiveHangs "receive_hangs" {} "receive never returns, instead of giving";
+    ReceiveHangs "receive_hangs", weight 2 {} "receive never returns, instead of giving";
     /// raises where the event would have been taken
-    SendRaises "send_raises" {
+    SendRaises "send_raises", weight 6 {
         /// The exception, as `Type: text`.
-        error: String as "error",
+        error: String as "error" from among(ERRORS),
     } "send raises {error} instead of taking";
     /// returns from `send` only after this time, as with a client that does not read
-    SendDelays "send_delays" {
+    SendDelays "send_delays", weight 2 {
         /// The time.
-        delay: Time as "delay_ms",
+        delay: Time as "delay_ms" from up_to_ms(20_000),
     } "send takes {delay} for";
     /// never returns from `send`
-    SendHangs "send_hangs" {} "send never returns from";
+    SendHangs "send_hangs", weight 2 {} "send never returns from";
     /// tells the server that the start failed, where the application said that it is complete
-    StartupFails "startup_fails" {
+    StartupFails "startup_fails", weight 1 {
         /// The message of the failure.
-        message: String as "message",
+        message: String as "message" from among(&[(1, "no database")]),
     } "the server is told {message:?} instead of";
     /// cancels the application's call in the middle of `receive` or `send`, as a server does that shuts down
-    Cancel "cancel" {} "the call is cancelled at";
+    Cancel "cancel", weight 2 {} "the call is cancelled at";
 }
 
 impl EventFault {

@@ -5,7 +5,8 @@ use std::fmt;
 use memchr::memmem;
 
 use super::{
-    setting::{Count, GivenSettings, Raw, SettingError, Time, WrittenSettings, faults, names, put},
+    draw::{FaultDraw, among, counts, up_to_ms},
+    setting::{Count, GivenSettings, Raw, Setting, SettingError, Time, WrittenSettings, faults, names, put},
     stream::Direction,
 };
 use crate::wire::frame::{Frame, Opcode};
@@ -118,49 +119,64 @@ impl fmt::Display for Frames {
     }
 }
 
+const REPLACING: &[(u32, &[u8])] =
+    &[(1, b""), (1, b"{}"), (1, b"["), (1, b"null"), (1, b"\"\\ud800\""), (1, b"{\"type\":\"chat\"}")];
+
+const INJECTED: &[(u32, &[u8])] = &[(1, b""), (1, b"{\"type\":\"ping\"}"), (1, b"\x03\xe8"), (1, b"\x03\xed")];
+
+/// More messages than a user may send in a minute would be refused to all clients of that user; of pings and pongs there
+/// may be many.
+fn injected_count(draw: &FaultDraw<'_>, key: &str) -> Option<Count> {
+    let choices = draw.choices.fork(key);
+    Some(Count(match Carries::draw(draw.choices.fork("injected")) {
+        Carries::Ping | Carries::Pong => choices.one(&[1_usize, 3, 200]),
+        Carries::Continuation | Carries::Text | Carries::Binary | Carries::Close => choices.count(1..=3),
+    }))
+}
+
 faults! {
     /// One change of the frames. An occasion is a frame that is meant.
     FrameFault at Edge;
     /// loses the frame
-    Drop "drop_frame" {} "lose";
+    Drop "drop_frame", weight 2 {} "lose";
     /// carries the frame later, and what follows it
-    Delay "delay_frame" {
+    Delay "delay_frame", weight 2 {
         /// By how much.
-        delay: Time as "delay_ms",
+        delay: Time as "delay_ms" from up_to_ms(20_000),
     } "carry {delay} later";
     /// carries the frame twice
-    Duplicate "duplicate_frame" {} "carry twice";
+    Duplicate "duplicate_frame", weight 2 {} "carry twice";
     /// carries the frame behind the next one
-    Swap "swap_frame" {} "carry behind the next one";
+    Swap "swap_frame", weight 2 {} "carry behind the next one";
     /// carries the frame in the same write as the next one
-    Join "join_frame" {} "carry together with the next one";
+    Join "join_frame", weight 2 {} "carry together with the next one";
     /// carries a message in two pieces (section 5.4), which is allowed
-    Split "split_frame" {} "carry in two pieces";
+    Split "split_frame", weight 2 {} "carry in two pieces";
     /// gives the frame another payload
-    Replace "replace_frame" {
+    Replace "replace_frame", weight 3 {
         /// The payload.
-        payload: Raw as "payload",
+        payload: Raw as "payload" from among(REPLACING),
     } "carry {payload} instead of";
     /// carries a frame of its own before this one
-    Inject "inject_frame" {
+    Inject "inject_frame", weight 3 {
         /// Its payload.
         carries: Carries as "injected",
         /// Its payload.
-        payload: Raw as "payload",
+        payload: Raw as "payload" from among(INJECTED),
         /// How often.
-        count: Count as "count",
+        count: Count as "count" from injected_count,
     } "carry {count} {carries} frame(s) {payload} before";
     /// carries neither this frame nor any that follows it this way
-    Suppress "suppress_frames" {} "carry nothing from here on:";
+    Suppress "suppress_frames", weight 2 {} "carry nothing from here on:";
     /// closes with this code and reason towards both sides, in the frame's place, and ends the connection
-    Close "close_with" {
+    Close "close_with", weight 5 {
         /// The code; any, also one that may not be sent.
-        code: Count as "code",
+        code: Count as "code" from counts(&[1000, 1001, 1005, 1006, 1011, 1012, 1015, 999, 4000, 5000]),
         /// The reason.
-        reason: String as "reason",
+        reason: String as "reason" from among(&[(1, ""), (1, "idle timeout")]),
     } "close {code} {reason:?} in the place of";
     /// breaks a rule of RFC 6455 in the frame's place
-    Break "break_frame" {
+    Break "break_frame", weight 11 {
         /// Which rule.
         rule: Breach as "rule",
     } "break the rule `{rule}` with";

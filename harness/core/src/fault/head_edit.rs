@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
-use super::setting::{Count, Line, Path, Raw, Token, faults, names};
+use super::{
+    draw::{FaultDraw, always, among, counts, up_to},
+    setting::{Count, Line, Path, Raw, Token, faults, names},
+};
 use crate::wire::head::{RequestHead, is_name};
 
 names! {
@@ -14,104 +17,180 @@ names! {
     Current "1.1",
 }
 
+/// The headers that carry a credential; load balancers strip them most often.
+const STRIPPED: &[(u32, &str)] = &[
+    (11, "Authorization"),
+    (9, "Sec-WebSocket-Protocol"),
+    (1, "Sec-WebSocket-Key"),
+    (1, "Sec-WebSocket-Version"),
+    (1, "Host"),
+    (1, "Connection"),
+    (1, "Upgrade"),
+    (1, "Cookie"),
+];
+
+/// The headers that something on the way may change.
+const HEADERS: &[(u32, &str)] = &[
+    (2, "Authorization"),
+    (1, "Sec-WebSocket-Protocol"),
+    (1, "Sec-WebSocket-Key"),
+    (1, "Sec-WebSocket-Version"),
+    (1, "Host"),
+    (1, "Connection"),
+    (1, "Upgrade"),
+    (1, "Cookie"),
+];
+
+/// Header fields that something on the way sets.
+const FIELDS: [(&str, &[u8]); 16] = [
+    ("Host", b"["),
+    ("Host", b"[::1"),
+    ("Host", b""),
+    ("Host", b"caf\xc3\xa9"),
+    ("Host", b"a:b:c"),
+    ("Origin", b"https://[bad"),
+    ("Origin", b"\xff"),
+    ("X-Forwarded-For", b"203.0.113.7"),
+    ("X-Forwarded-Host", b"a\", b"),
+    ("X-Forwarded-Proto", b""),
+    ("Sec-WebSocket-Key", b"short"),
+    ("Sec-WebSocket-Version", b"8"),
+    ("Sec-WebSocket-Extensions", b"permessage-deflate; client_max_window_bits"),
+    ("Authorization", b"{authorization}"),
+    ("Sec-WebSocket-Protocol", b",,"),
+    ("Cookie", b"session=\xff\xfe"),
+];
+
+/// One of these fields. Name and value are drawn together.
+fn field(draw: &FaultDraw<'_>) -> (&'static str, &'static [u8]) {
+    draw.choices.fork("field").one(&FIELDS)
+}
+
+fn field_name(draw: &FaultDraw<'_>, _: &str) -> Option<Token> {
+    Some(field(draw).0.into())
+}
+
+fn field_value(draw: &FaultDraw<'_>, _: &str) -> Option<Line> {
+    Some(field(draw).1.into())
+}
+
+const QUERIES: &[(u32, &[u8])] = &[
+    (1, b""),
+    (1, b"utm_source=x&utm_source=y"),
+    (1, b"%"),
+    (1, b"a=%ff%fe"),
+    (1, b"caf\xc3\xa9=\xff"),
+    (1, b"&&==&"),
+];
+
+const PATHS: &[(u32, &[u8])] = &[(1, b"/moved"), (1, b"/%2e%2e/ws"), (1, b"/ws/"), (1, b"//ws")];
+
+/// Bytes behind a request: frames, another request, neither.
+const FOLLOWING: &[(u32, &[u8])] = &[
+    (1, b"\x81\x84\x00\x00\x00\x00ping"),
+    (1, b"\x88\x82\x00\x00\x00\x00\x03\xe8"),
+    (1, b"GET /health HTTP/1.1\r\nHost: relapse.test\r\n\r\n"),
+    (1, b"\x00\x01garbage\r\n\r\n"),
+];
+
 faults! {
     /// One change of a request. The head stays one that can be written; whether a server takes it is the server's matter.
     HeadEdit at Edge;
     /// passes everything on, on the same path as with any other edge fault
-    Pass "pass" {} "pass everything on";
+    Pass "pass", weight 2 {} "pass everything on";
     /// removes every header with this name, as load balancers do on upgrades
-    Strip "strip_header" {
+    Strip "strip_header", weight 10 {
         /// The header's name, in any case.
-        header: Token as "header",
+        header: Token as "header" from among(STRIPPED),
     } "strip {header}";
     /// gives every header with this name another one, as proxies do that keep the original under a name of their own
-    Rename "rename_header" {
+    Rename "rename_header", weight 2 {
         /// The header's name, in any case.
-        header: Token as "header",
+        header: Token as "header" from among(&[(1, "Authorization")]),
         /// Its new name.
-        to: Token as "to",
+        to: Token as "to" from among(&[(1, "X-Forwarded-Authorization")]),
     } "rename {header} to {to}";
     /// repeats every header with this name; RFC 9110 section 5.3 allows that for lists only
-    Duplicate "duplicate_header" {
+    Duplicate "duplicate_header", weight 2 {
         /// The header's name, in any case.
-        header: Token as "header",
+        header: Token as "header" from among(HEADERS),
     } "send {header} twice";
     /// writes a header's name in capitals; names have no case (RFC 9110 section 5.1)
-    Capitalize "capitalize_header" {
+    Capitalize "capitalize_header", weight 2 {
         /// The header's name, in any case.
-        header: Token as "header",
+        header: Token as "header" from among(HEADERS),
     } "write {header} in capitals";
     /// writes the name of every header in lower case
-    Lower "lower_names" {} "write every header's name in lower case";
+    Lower "lower_names", weight 2 {} "write every header's name in lower case";
     /// continues a header's value on the next line, which RFC 9112 section 5.2 tells senders not to do
-    Fold "fold_header" {
+    Fold "fold_header", weight 2 {
         /// The header's name, in any case.
-        header: Token as "header",
+        header: Token as "header" from among(HEADERS),
     } "fold {header}";
     /// moves a header in front of all others; their order means nothing (RFC 9110 section 5.3)
-    Move "move_header" {
+    Move "move_header", weight 2 {
         /// The header's name, in any case.
-        header: Token as "header",
+        header: Token as "header" from among(HEADERS),
     } "move {header} to the front";
     /// cuts a header's value to its first bytes, as middleboxes do that keep a table of fixed width
-    Truncate "truncate_header" {
+    Truncate "truncate_header", weight 2 {
         /// The header's name, in any case.
-        header: Token as "header",
+        header: Token as "header" from among(HEADERS),
         /// How many bytes are left.
-        bytes: Count as "bytes",
+        bytes: Count as "bytes" from up_to(24),
     } "cut {header} to {bytes} byte(s)";
     /// makes a header's value so many bytes long, or adds a header of that length
-    Pad "pad_header" {
+    Pad "pad_header", weight 2 {
         /// The header's name.
-        header: Token as "header",
+        header: Token as "header" from among(&[(1, "Cookie"), (1, "X-Pad"), (1, "User-Agent")]),
         /// How long the value is then.
-        bytes: Count as "bytes",
+        bytes: Count as "bytes" from counts(&[300, 9000, 70_000]),
     } "make {header} {bytes} bytes long";
     /// replaces every header with this name by one with this value, or adds it
-    Set "set_header" {
+    Set "set_header", weight 4 {
         /// The header's name.
-        header: Token as "header",
+        header: Token as "header" from field_name,
         /// Its value.
-        value: Line as "value",
+        value: Line as "value" from field_value,
     } "set {header} to {value}";
     /// adds a header beside those that are there, as proxies do that append
-    Add "add_header" {
+    Add "add_header", weight 2 {
         /// The header's name.
-        header: Token as "header",
+        header: Token as "header" from field_name,
         /// Its value.
-        value: Line as "value",
+        value: Line as "value" from field_value,
     } "add {header}: {value}";
     /// removes what is meant for one connection only, as a proxy must that does not upgrade (RFC 9110 section 7.6.1)
-    HopByHop "drop_hop_by_hop" {} "drop what is meant for one hop";
+    HopByHop "drop_hop_by_hop", weight 2 {} "drop what is meant for one hop";
     /// replaces the query string, or removes it
-    Query "set_query" {
+    Query "set_query", weight 4 {
         /// The new query string without `?`; empty for none.
-        query: Line as "query",
+        query: Line as "query" from among(QUERIES),
     } "set the query to {query}";
     /// makes the query so many bytes longer
-    PadQuery "pad_query" {
+    PadQuery "pad_query", weight 2 {
         /// How many bytes are added.
-        bytes: Count as "bytes",
+        bytes: Count as "bytes" from counts(&[100, 9000]),
     } "make the query {bytes} byte(s) longer";
     /// replaces the path
-    Path "set_path" {
+    Path "set_path", weight 2 {
         /// The new path.
-        path: Path as "path",
+        path: Path as "path" from among(PATHS),
     } "set the path to {path}";
     /// replaces the method
-    Method "set_method" {
+    Method "set_method", weight 2 {
         /// The new method.
-        method: Token as "method",
+        method: Token as "method" from among(&[(1, "POST"), (1, "get"), (1, "BREW")]),
     } "set the method to {method}";
     /// says another version of HTTP/1
-    Version "set_version" {
+    Version "set_version", weight 2 {
         /// The version.
-        version: Version as "version",
+        version: Version as "version" from always(Version::Old),
     } "say HTTP/{version}";
     /// writes bytes right behind the request, in the same write: a first frame, or another request
-    Follow "follow_request" {
+    Follow "follow_request", weight 2 {
         /// The bytes.
-        bytes: Raw as "bytes",
+        bytes: Raw as "bytes" from among(FOLLOWING),
     } "send {bytes} right behind the request";
 }
 

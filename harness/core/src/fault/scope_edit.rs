@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Legality,
+    draw::{FaultDraw, odd_value},
     setting::{faults, names},
 };
 use crate::asgi::{
@@ -28,23 +29,42 @@ names! {
     NotAscii "not-ascii",
 }
 
+/// A key of a scope, by the specification.
+fn scope_key(draw: &FaultDraw<'_>, key: &str) -> Option<String> {
+    draw.choices.fork(key).pick(keys::ALL.iter().map(|known| (1, known.name, known.name.to_owned())))
+}
+
+/// A key to set: one of the specification, or one that frameworks and middleware put there.
+fn set_key(draw: &FaultDraw<'_>, key: &str) -> Option<String> {
+    const OTHERS: [(u32, &str); 2] = [(2, "query_params"), (1, "x")];
+    let known = keys::ALL.iter().map(|known| (if known.name == "method" { 2 } else { 1 }, known.name));
+    draw.choices.fork(key).pick(known.chain(OTHERS).map(|(weight, name)| (weight, name, name.to_owned())))
+}
+
+/// Nothing, a plausible value, or any other.
+fn set_value(draw: &FaultDraw<'_>, key: &str) -> Option<Value> {
+    let choices = draw.choices.fork(key);
+    let values = [(3, "none", Value::None), (1, "text", "GET".into()), (4, "odd", odd_value(choices.fork("odd")))];
+    choices.pick(values)
+}
+
 faults! {
     /// One change of a scope. An occasion is a call of the application.
     ScopeEdit at Scope;
     /// removes a key
-    Drop "drop_key" {
+    Drop "drop_key", weight 3 {
         /// The key.
-        key: String as "key",
+        key: String as "key" from scope_key,
     } "drop scope[{key:?}]";
     /// puts a value under a key
-    Set "set_key" {
+    Set "set_key", weight 4 {
         /// The key.
-        key: String as "key",
+        key: String as "key" from set_key,
         /// The value.
-        value: Value as "value",
+        value: Value as "value" from set_value,
     } "set scope[{key:?}] to {value}";
     /// gives the headers another form
-    Headers "reshape_headers" {
+    Headers "reshape_headers", weight 1 {
         /// The form.
         form: HeaderForm as "form",
     } "give the headers the form `{form}`";

@@ -5,8 +5,10 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
+use super::draw::odd_value;
 use crate::{
     asgi::value::{Value, escape_bytes, unescape_bytes},
+    choices::Choices,
     wire::head::readable,
 };
 
@@ -28,6 +30,9 @@ pub trait Setting: Sized {
     fn absent() -> Option<Self> {
         None
     }
+
+    /// Draws a value where a fault's entry names none.
+    fn draw(choices: Choices) -> Self;
 }
 
 /// Settings as a file gives them, taken one by one.
@@ -64,13 +69,24 @@ pub fn put<T: Setting>(written: &mut WrittenSettings, key: &'static str, setting
     written.extend(setting.write().map(|value| (key, value)));
 }
 
-/// Declares one place's faults: variant, name, settings, and how each is shown. One entry is the whole truth of a fault
-/// except for what it does.
+/// Draws a setting: from what its entry names, or any value of its type.
+macro_rules! drawn {
+    ($draw:ident, $type:ty, $key:literal) => {
+        <$type as crate::fault::setting::Setting>::draw($draw.choices.fork($key))
+    };
+    ($draw:ident, $type:ty, $key:literal, $source:expr) => {
+        ($source)($draw, $key)?
+    };
+}
+pub(super) use drawn;
+
+/// Declares one place's faults: variant, name, how often a hunt draws it beside the others of its place, settings with
+/// what a hunt draws for them, and how each is shown. One entry is the whole truth of a fault except for what it does.
 macro_rules! faults {
     (
         $(#[doc = $about:literal])* $name:ident at $place:ident;
-        $($(#[doc = $doc:literal])* $variant:ident $kind:literal {
-            $($(#[doc = $field_doc:literal])* $field:ident: $type:ty as $key:literal),* $(,)?
+        $($(#[doc = $doc:literal])* $variant:ident $kind:literal, weight $weight:literal {
+            $($(#[doc = $field_doc:literal])* $field:ident: $type:ty as $key:literal $(from $source:expr)?),* $(,)?
         } $text:literal;)*
     ) => {
         $(#[doc = $about])*
@@ -86,6 +102,7 @@ macro_rules! faults {
                 place: crate::fault::Place::$place,
                 does: concat!($($doc),*),
                 keys: &[$($key),*],
+                weight: $weight,
             },)*];
 
             /// The kind's name, as cases write it.
@@ -101,6 +118,17 @@ macro_rules! faults {
                 match kind {
                     $($kind => Ok(Some($name::$variant { $($field: settings.take($key)?),* })),)*
                     _ => Ok(None),
+                }
+            }
+
+            /// Draws the settings of the kind with this name; `None` if it is none of these, or if the service has nothing
+            /// that it could act on.
+            pub(in crate::fault) fn draw(kind: &str, draw: &crate::fault::draw::FaultDraw<'_>) -> Option<$name> {
+                match kind {
+                    $($kind => Some($name::$variant {
+                        $($field: crate::fault::setting::drawn!(draw, $type, $key $(, $source)?)),*
+                    }),)*
+                    _ => None,
                 }
             }
 
@@ -143,6 +171,10 @@ impl Setting for String {
     fn write(&self) -> Option<toml::Value> {
         Some(toml::Value::String(self.clone()))
     }
+
+    fn draw(choices: Choices) -> Self {
+        choices.one(&["", "relapse", "caf\u{e9}"]).to_owned()
+    }
 }
 
 impl<T: Setting> Setting for Option<T> {
@@ -157,6 +189,10 @@ impl<T: Setting> Setting for Option<T> {
     fn absent() -> Option<Option<T>> {
         Some(None)
     }
+
+    fn draw(choices: Choices) -> Self {
+        choices.fork("is given").happens(1, 2).then(|| T::draw(choices))
+    }
 }
 
 impl Setting for Value {
@@ -167,6 +203,10 @@ impl Setting for Value {
 
     fn write(&self) -> Option<toml::Value> {
         serde_json::to_value(self).ok().map(to_toml)
+    }
+
+    fn draw(choices: Choices) -> Self {
+        odd_value(choices)
     }
 }
 
@@ -241,6 +281,10 @@ impl Setting for Token {
     fn write(&self) -> Option<toml::Value> {
         self.0.write()
     }
+
+    fn draw(choices: Choices) -> Self {
+        Token(choices.one(&["Authorization", "Host", "Cookie", "X-Relapse"]).to_owned())
+    }
 }
 
 /// Whether a text is a token of HTTP (RFC 9110 section 5.6.2), and cannot end the line it stands in.
@@ -261,6 +305,10 @@ impl Setting for Line {
     fn write(&self) -> Option<toml::Value> {
         Some(escape_bytes(&self.0).into())
     }
+
+    fn draw(choices: Choices) -> Self {
+        Line(choices.one(&[&b""[..], b"x", b"caf\xc3\xa9", b"\xff\xfe"]).to_vec())
+    }
 }
 
 impl Setting for Path {
@@ -275,6 +323,10 @@ impl Setting for Path {
     fn write(&self) -> Option<toml::Value> {
         Some(escape_bytes(&self.0).into())
     }
+
+    fn draw(choices: Choices) -> Self {
+        Path(choices.one(&[&b"/"[..], b"/moved", b"//", b"/%2e%2e/"]).to_vec())
+    }
 }
 
 impl Setting for Raw {
@@ -284,6 +336,10 @@ impl Setting for Raw {
 
     fn write(&self) -> Option<toml::Value> {
         Some(escape_bytes(&self.0).into())
+    }
+
+    fn draw(choices: Choices) -> Self {
+        Raw(choices.one(&[&b""[..], b"{}", b"\x00\x01", b"\xff\xfe"]).to_vec())
     }
 }
 
@@ -298,6 +354,10 @@ impl Setting for Time {
     fn write(&self) -> Option<toml::Value> {
         Some(toml::Value::Integer(i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX)))
     }
+
+    fn draw(choices: Choices) -> Self {
+        Time(Duration::from_millis(choices.within(1..=20_000)))
+    }
 }
 
 impl Setting for Count {
@@ -311,6 +371,10 @@ impl Setting for Count {
 
     fn write(&self) -> Option<toml::Value> {
         Some(toml::Value::Integer(i64::try_from(self.0).unwrap_or(i64::MAX)))
+    }
+
+    fn draw(choices: Choices) -> Self {
+        Count(choices.one(&[1_usize, 2, 30, 300, 9000]))
     }
 }
 
@@ -382,6 +446,16 @@ macro_rules! names {
             $(fn absent() -> Option<$name> {
                 Some($name::$default)
             })?
+
+            fn draw(choices: crate::choices::Choices) -> $name {
+                choices.one($name::ALL)
+            }
+        }
+
+        impl crate::choices::Named for $name {
+            fn below(&self, stream: crate::choices::Choices) -> crate::choices::Choices {
+                stream.fork(self.name())
+            }
         }
 
         impl std::fmt::Display for $name {

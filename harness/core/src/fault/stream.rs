@@ -1,6 +1,12 @@
 //! The faults that a man in the middle can inject into bytes, whatever they mean.
 
-use super::setting::{Count, Time, faults, names};
+use super::{
+    draw::{counts, up_to_ms},
+    setting::{Count, Time, faults, names},
+};
+
+/// How many bytes pass before a connection breaks: within a request's head, behind it, within a session.
+const PASSED: &[usize] = &[1, 30, 200, 300, 500, 900];
 
 names! {
     /// A direction of a connection.
@@ -24,40 +30,40 @@ faults! {
     /// One fault of a byte stream. An occasion is a connection.
     StreamFault at Edge;
     /// carries everything later
-    Delay "delay_bytes" {
+    Delay "delay_bytes", weight 2 {
         /// By how much.
-        delay: Time as "delay_ms",
+        delay: Time as "delay_ms" from up_to_ms(5000),
     } "carry everything {delay} later";
     /// carries each piece later by a time of its own, and keeps their order
-    Jitter "jitter_bytes" {
+    Jitter "jitter_bytes", weight 2 {
         /// The most, drawn from the seed.
-        most: Time as "delay_ms",
+        most: Time as "delay_ms" from up_to_ms(2000),
     } "carry each piece up to {most} later";
     /// carries no more than so many bytes a second
-    Throttle "throttle" {
+    Throttle "throttle", weight 2 {
         /// Bytes a second.
-        rate: Count as "bytes_per_s",
+        rate: Count as "bytes_per_s" from counts(&[1000, 10_000, 100_000]),
     } "carry {rate} byte(s) a second";
     /// hands everything over in pieces of this size
-    Slice "slice" {
+    Slice "slice", weight 5 {
         /// Bytes in a piece.
-        bytes: Count as "bytes",
+        bytes: Count as "bytes" from counts(&[1, 2, 7, 100]),
     } "carry pieces of {bytes} byte(s)";
     /// ends the connection in good order (FIN) once so many bytes went this way
-    Cut "cut" {
+    Cut "cut", weight 2 {
         /// Bytes that still pass.
-        after: Count as "after_bytes",
+        after: Count as "after_bytes" from counts(PASSED),
     } "end the connection after {after} byte(s)";
     /// breaks the connection (RST) once so many bytes went this way; what is under way is lost
-    Reset "reset" {
+    Reset "reset", weight 2 {
         /// Bytes that still pass.
-        after: Count as "after_bytes",
+        after: Count as "after_bytes" from counts(PASSED),
     } "reset the connection after {after} byte(s)";
     /// carries nothing more this way once so many bytes went, and ends nothing: half open
-    Stall "stall" {
+    Stall "stall", weight 2 {
         /// Bytes that still pass.
-        after: Count as "after_bytes",
+        after: Count as "after_bytes" from counts(PASSED),
     } "carry nothing more after {after} byte(s)";
     /// carries nothing more from the upgrade on, and ends nothing
-    Silence "silence" {} "carry nothing after the upgrade";
+    Silence "silence", weight 2 {} "carry nothing after the upgrade";
 }

@@ -5,7 +5,13 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{GeneratedCase, promised, routes};
+use super::{
+    GeneratedCase, GeneratorConfig,
+    generate::{AbstractCase, Clients, PlainRequest, Session, Translator},
+    promised::{self, Room},
+    routes,
+    standard::StandardWords,
+};
 use crate::{
     environment::Environment,
     explain::{Explanation, PossibleServers},
@@ -17,12 +23,13 @@ use crate::{
     target::{BudgetLeft, Capabilities, Renewal},
 };
 use relapse_core::{
+    choices::Choices,
     client::{
         credential::Credential,
         step::{Action, Concurrency, Step},
     },
     error::Error,
-    fault::Place,
+    fault::{Fault, Place},
     judge::{check::RunView, outcome::Class, verdict::HealthyClient},
     plan::Plan,
     record::transcript::Transcript,
@@ -56,6 +63,67 @@ pub type Launch = dyn Fn(&Runtime) -> Result<External, Error> + Send + Sync;
 pub(super) struct Owned {
     external: External,
     runtime: Runtime,
+}
+
+/// The weights of a route that speaks the same as a visit, of one that does not, and of the service file.
+const LIKE: u32 = 4;
+const UNLIKE: u32 = 1;
+const SERVICE_FILE: u32 = 16;
+
+/// The protocol that a route speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RouteKind {
+    Websocket,
+    Http,
+}
+
+impl RouteKind {
+    fn of(route: &Route) -> RouteKind {
+        if route.is_websocket { RouteKind::Websocket } else { RouteKind::Http }
+    }
+}
+
+/// Visits go to the application's own routes. If a service file describes the service, some sessions are in its words, and
+/// some clients follow what it promises.
+impl Translator for ExternalTarget {
+    fn session(&self, session: &Session) -> Vec<Step> {
+        if !self.is_by_route() {
+            return StandardWords.session(session);
+        }
+        let file = (!self.binding.is_unknown()).then(|| (SERVICE_FILE, "service file".to_owned(), None));
+        let candidates = self.candidates(RouteKind::Websocket).chain(file);
+        match session.choices.fork("route").pick(candidates).flatten() {
+            None => self.in_own_words(StandardWords.session(session)),
+            Some(route) => self.without_credential(routes::session(session, route)),
+        }
+    }
+
+    fn request(&self, asked: &PlainRequest) -> Vec<Step> {
+        if !self.is_by_route() {
+            return StandardWords.request(asked);
+        }
+        // The paths that servers and middleware trip over are the same everywhere.
+        if asked.choices.fork("is standard").happens(1, 8) {
+            return self.in_own_words(StandardWords.request(asked));
+        }
+        match asked.choices.fork("route").pick(self.candidates(RouteKind::Http)).flatten() {
+            None => Vec::new(),
+            Some(route) if route.is_websocket => {
+                self.without_credential(routes::session(&Session::draw(asked.choices, &[]), route))
+            }
+            Some(route) => self.without_credential(routes::request(asked, route)),
+        }
+    }
+
+    fn own_clients(&self, choices: Choices) -> Option<Clients> {
+        let are_own = !self.binding.is_unknown() && choices.fork("are own").happens(1, 4);
+        let room = if self.is_real() { Room::ForOne } else { Room::ForMany };
+        are_own.then(|| promised::draw(choices, &self.binding, room)).flatten()
+    }
+
+    fn room(&self, _: Concurrency) -> Concurrency {
+        Concurrency::ONE
+    }
 }
 
 impl fmt::Debug for ExternalTarget {
@@ -204,65 +272,46 @@ impl ExternalTarget {
         self.capabilities.places
     }
 
-    /// The drawn case, as far as it can be done there: clients for whom there is room, faults where they can act, and
-    /// times that a client can wait for.
-    pub(super) fn adapt(&self, drawn: GeneratedCase, seed: u64) -> GeneratedCase {
-        let faults = drawn.faults.into_iter().filter(|fault| self.places().contains(&fault.kind.place()));
-        let (visits, crowd) = self.as_promised(seed).unwrap_or_else(|| {
-            let visits = if self.is_by_route() { self.by_route(drawn.visits, seed) } else { drawn.visits };
-            (visits, Concurrency::ONE)
-        });
+    /// Draws a case in its words: clients for whom there is room, and times that a client can wait for. The same seed gives
+    /// the same.
+    pub fn draw(&self, seed: u64, config: &GeneratorConfig) -> GeneratedCase {
+        let drawn = AbstractCase::draw(seed, &config.places).translate(self, config);
         GeneratedCase {
-            visits,
-            crowd,
-            faults: faults.map(|fault| if self.is_real() { fault.scaled(TIME_SCALE) } else { fault }).collect(),
+            faults: drawn.faults.iter().map(|fault| self.in_its_time(fault)).collect(),
             environment: Environment::Staging,
-            server: 0,
+            server: config.servers.first().cloned().unwrap_or_default(),
+            ..drawn
         }
     }
 
-    /// Some clients follow the service file, if there is one that describes the service. Many at a time come only if time,
-    /// and so everything, is virtual.
-    fn as_promised(&self, seed: u64) -> Option<promised::Clients> {
-        let mut chance = fastrand::Rng::with_seed(seed.wrapping_mul(0xA24B_AED4_963E_E407));
-        let is_one = !self.binding.is_unknown() && chance.u8(..4) == 0;
-        is_one.then(|| promised::draw(&mut chance, &self.binding, !self.is_real())).flatten()
+    /// A fault whose times a client can wait for.
+    fn in_its_time(&self, fault: &Fault) -> Fault {
+        if self.is_real() { fault.scaled(TIME_SCALE) } else { fault.clone() }
     }
 
-    /// The visits, to the application's own routes. If a service file describes the service, some stay as they are, in the
-    /// service file's words.
-    fn by_route(&self, visits: Vec<Vec<Step>>, seed: u64) -> Vec<Vec<Step>> {
-        let mut chance = fastrand::Rng::with_seed(seed.wrapping_mul(0xD1B5_4A32_D192_ED03));
-        let (sessions, requests): (Vec<&Route>, Vec<&Route>) = self.routes.iter().partition(|route| route.is_websocket);
-        let in_own_words = |visit: Vec<Step>| -> Vec<Step> {
-            visit.into_iter().filter_map(|step| in_the_words_of(&self.binding, &self.authority, step)).collect()
-        };
-        let all: Vec<&Route> = self.routes.iter().collect();
-        let mut by_route = |visit: Vec<Step>| {
-            let like = match visit.first().map(|step| &step.act) {
-                // The paths that servers and middleware trip over are the same everywhere.
-                Some(Action::Request(_)) if chance.u8(..8) == 0 => return in_own_words(visit),
-                Some(Action::Open(_)) if !self.binding.is_unknown() && chance.usize(..=sessions.len()) <= 1 => {
-                    return in_own_words(visit);
-                }
-                Some(Action::Open(_)) => &sessions,
-                Some(Action::Request(_)) => &requests,
-                _ => return visit,
-            };
-            let among = if like.is_empty() || chance.bool() { &all } else { like };
-            let route = among[chance.usize(..among.len())];
-            let mut visit = routes::visit(&mut chance, route);
-            // As a file has it that says nothing of it.
-            for step in visit.iter_mut().filter(|_| !self.binding.credential.is_needed()) {
-                match &mut step.act {
-                    Action::Open(request) => request.credential = Credential::Valid,
-                    Action::Request(request) => request.credential = Credential::None,
-                    _ => {}
-                }
+    /// Steps in the words of the built-in service, said in those of the service file.
+    fn in_own_words(&self, steps: Vec<Step>) -> Vec<Step> {
+        steps.into_iter().filter_map(|step| in_the_words_of(&self.binding, &self.authority, step)).collect()
+    }
+
+    /// The routes as candidates, each with its weight: mostly those that speak the same as the visit.
+    fn candidates(&self, of_visit: RouteKind) -> impl Iterator<Item = (u32, String, Option<&Route>)> {
+        self.routes.iter().map(move |route| {
+            let weight = if RouteKind::of(route) == of_visit { LIKE } else { UNLIKE };
+            (weight, route.to_string(), Some(route))
+        })
+    }
+
+    /// Steps on a route. A file that says nothing of a credential has it thus.
+    fn without_credential(&self, mut steps: Vec<Step>) -> Vec<Step> {
+        for step in steps.iter_mut().filter(|_| !self.binding.credential.is_needed()) {
+            match &mut step.act {
+                Action::Open(request) => request.credential = Credential::Valid,
+                Action::Request(request) => request.credential = Credential::None,
+                _ => {}
             }
-            visit
-        };
-        visits.into_iter().map(&mut by_route).collect()
+        }
+        steps
     }
 
     fn is_real(&self) -> bool {

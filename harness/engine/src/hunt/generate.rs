@@ -1,24 +1,23 @@
-//! Draws a script and a plan from a seed alone, without a report.
+//! Draws a case from a seed alone, without a report, and before it is known which target performs it. Each target
+//! translates it once.
 
 use std::time::Duration;
 
-use fastrand::Rng;
-
-use super::faults;
-use crate::{case::Known, environment::Environment};
+use crate::environment::Environment;
 use relapse_core::{
+    choices::{Choices, Named},
     client::{
         credential::{Credential, CredentialPlace},
-        step::{Action, Awaited, ClientStrictness, Concurrency, DEFAULT_LIMIT, DEFAULT_USER, Request, Step},
+        step::{Action, Concurrency, DEFAULT_LIMIT, DEFAULT_USER, Request, Step},
     },
-    fault::{Fault, Place},
+    fault::{Fault, FaultKind, FaultLimits, FaultNames, Kind, Place},
     wire::close_code::CloseCode,
 };
 
 /// Longer than anything that the service may take, all its attempts together. Virtual time.
 pub(super) const LIMIT: Duration = Duration::from_secs(120);
 
-/// A drawn trial: the steps of clients, and the faults on the way.
+/// A drawn case in the words of its target: the steps of clients, and the faults on the way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GeneratedCase {
     /// The steps of each client, a visit at a time: an exchange with its session, or a pause.
@@ -29,8 +28,8 @@ pub struct GeneratedCase {
     pub faults: Vec<Fault>,
     /// In which environment.
     pub environment: Environment,
-    /// Behind which server, by its place in the list.
-    pub server: usize,
+    /// Behind which server, by the name of its profile.
+    pub server: String,
 }
 
 impl GeneratedCase {
@@ -43,112 +42,133 @@ impl GeneratedCase {
 /// The limits of what may be drawn.
 #[derive(Debug, Clone)]
 pub struct GeneratorConfig {
-    /// How many servers there are.
-    pub servers: usize,
+    /// The names of the servers, the simplest first.
+    pub servers: Vec<String>,
     /// The places that faults may act at.
     pub places: Vec<Place>,
+    /// The kinds of fault that may be drawn there.
+    pub kinds: Vec<&'static Kind>,
     /// Whether servers keep to the ASGI specification.
     pub legal_only: bool,
     /// The names that faults of dependencies and of the process may use.
-    pub known: Known<'static>,
+    pub names: FaultNames<'static>,
 }
 
 impl GeneratorConfig {
-    /// Everything that a built-in service with these names can have, behind this number of servers.
-    pub fn everything(servers: usize, known: Known<'static>) -> GeneratorConfig {
-        GeneratorConfig { servers, places: Place::ALL.to_vec(), legal_only: false, known }
+    /// Everything that a built-in service with these names can have, behind these servers.
+    pub fn everything(servers: Vec<String>, names: FaultNames<'static>) -> GeneratorConfig {
+        let (places, kinds) = (Place::ALL.to_vec(), FaultKind::all().collect());
+        GeneratorConfig { servers, places, kinds, legal_only: false, names }
     }
 }
 
-/// Draws one. The same seed and aim give the same.
-pub fn draw(seed: u64, aim: &GeneratorConfig) -> GeneratedCase {
-    // Seeds that follow one another are to have nothing in common.
-    let mut chance = Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    // Swarm testing: each draw leaves most kinds out, so that those it has meet one another.
-    let count = match chance.u8(..10) {
-        _ if aim.places.is_empty() => 0,
-        0..=2 => 0,
-        3..=6 => 1,
-        _ => 2,
-    };
-    let mut places: Vec<Place> = (0..count).map(|_| faults::place(&mut chance, &aim.places)).collect();
-    let mut visits = vec![visit(&mut chance)];
-    if let [Place::Process, others @ ..] = places.as_mut_slice() {
-        // One process is enough; its dependencies may fail too. A client comes when it should have started.
-        others
-            .iter_mut()
-            .filter(|_| aim.places.contains(&Place::Dependency))
-            .for_each(|place| *place = Place::Dependency);
-        if chance.bool() {
-            visits.push(vec![pause(&mut chance)]);
-        }
-        visits.push(session(&mut chance, true));
-    } else {
-        // A failure is followed by a client that notices it.
-        let most = if places.contains(&Place::Dependency) { 4 } else { 2 };
-        while visits.len() < most && chance.bool() {
-            visits.push(visit(&mut chance));
-        }
-    }
-    let crowd = match chance.u8(..128) {
-        0..=9 => Concurrency { users: chance.usize(2..=4), connections: chance.usize(1..=2), rounds: 1 },
-        10..=11 => Concurrency { connections: 12, ..Concurrency::ONE },
-        12 => Concurrency { rounds: 22, ..Concurrency::ONE },
-        _ => Concurrency::ONE,
-    };
-    if crowd != Concurrency::ONE {
-        // Many clients stay below what one user may send in a minute.
-        visits.truncate(1);
-    }
-    if crowd.users > 1 {
-        // While both users act, the acts of one do not concern the other.
-        visits = vec![session(&mut chance, true)];
-        // Each has a name of its own.
-        for step in visits.iter_mut().flatten() {
-            if let Action::Open(request) | Action::Request(request) = &mut step.act {
-                DEFAULT_USER.clone_into(&mut request.user);
-            }
-        }
-    }
-    let steps = visits.iter().map(Vec::len).sum();
-    let faults = places.into_iter().map(|place| faults::fault(&mut chance, place, aim, steps)).collect();
-    GeneratedCase {
-        visits,
-        crowd,
-        faults,
-        environment: one(&mut chance, &Environment::ALL),
-        server: chance.usize(..aim.servers),
-    }
+/// A case of which it is not known yet which target performs it.
+#[derive(Debug, Clone)]
+pub(super) struct AbstractCase {
+    choices: Choices,
+    visits: Vec<Visit>,
+    crowd: Concurrency,
+    places: Vec<Place>,
 }
 
-/// One of these.
-pub(super) fn one<T: Clone>(chance: &mut Rng, from: &[T]) -> T {
-    from[chance.usize(..from.len())].clone()
+/// One thing after another that a client does.
+#[derive(Debug, Clone)]
+pub(super) enum Visit {
+    /// A session on a WebSocket.
+    Session(Box<Session>),
+    /// A plain request.
+    Request(PlainRequest),
+    /// Nothing, for a time.
+    Pause(Duration),
 }
 
-fn step(act: Action) -> Step {
-    let waits = !matches!(act, Action::SendText(_) | Action::SendBytes(_));
-    Step::new(act, if waits { LIMIT } else { DEFAULT_LIMIT })
+/// A session. `choices` decides on what only its target has words for.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pub(super) choices: Choices,
+    pub(super) credential: Credential,
+    pub(super) place: CredentialPlace,
+    pub(super) user: &'static str,
+    pub(super) header: Option<HeaderField>,
+    /// After how long the client leaves when there is no answer yet.
+    pub(super) give_up: Option<Duration>,
+    pub(super) said: Vec<Said>,
+    /// A step beside what is said.
+    pub(super) aside: Option<Step>,
+    pub(super) ending: Action,
 }
 
-fn credential(chance: &mut Rng) -> Credential {
-    if chance.u8(..10) < 7 { Credential::Valid } else { one(chance, &Credential::ALL) }
+/// Something that a client says in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    /// A request, and the wait for the last word of its answer.
+    Request,
+    /// A request whose answer the client does not wait for.
+    Hasty,
+    /// A sign of life.
+    Ping,
+    /// Something of a type that no service has.
+    UnknownType,
+    /// Something whose type is null.
+    NullType,
+    /// Something that is not JSON.
+    NotJson,
+    /// JSON that is no object.
+    List,
+    /// One byte more than a message may have.
+    TooLong,
+    /// Bytes.
+    Binary,
+    /// A goodbye.
+    Goodbye,
 }
 
-fn visit(chance: &mut Rng) -> Vec<Step> {
-    match chance.u8(..10) {
-        0..=5 => session(chance, false),
-        6..=8 => vec![step(Action::Request(plain(chance)))],
-        _ => vec![pause(chance)],
-    }
+impl Said {
+    /// Each with its weight and name.
+    const WEIGHED: [(u32, &'static str, Said); 10] = [
+        (6, "request", Said::Request),
+        (1, "hasty request", Said::Hasty),
+        (2, "ping", Said::Ping),
+        (1, "unknown type", Said::UnknownType),
+        (1, "null type", Said::NullType),
+        (1, "not JSON", Said::NotJson),
+        (1, "list", Said::List),
+        (1, "too long", Said::TooLong),
+        (1, "binary", Said::Binary),
+        (1, "goodbye", Said::Goodbye),
+    ];
 }
 
-fn pause(chance: &mut Rng) -> Step {
-    Step::new(Action::Pause, Duration::from_millis(chance.u64(1..40_000)))
+/// A plain request. `choices` decides on what only its target has words for.
+#[derive(Debug, Clone)]
+pub(super) struct PlainRequest {
+    pub(super) choices: Choices,
+    pub(super) credential: Credential,
+    pub(super) oddity: Oddity,
 }
 
-/// Header fields as text.
-const HEADERS: [(&str, &[u8]); 12] = [
+/// The unusual part of a plain request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Oddity {
+    /// It has none.
+    Plain,
+    /// An upgrade that was lost on the way.
+    LostUpgrade,
+    /// A method that the route may not have.
+    Method,
+    /// A body.
+    Body,
+    /// A header.
+    Header,
+    /// The client leaves when there is no answer after this time.
+    GiveUp(Duration),
+}
+
+/// A header field.
+pub(super) type HeaderField = (&'static str, &'static [u8]);
+
+/// Header fields that clients, and what stands before them, send now and then.
+const HEADERS: [HeaderField; 12] = [
     ("X-Latest-Thing", b"1"),
     ("X-Test-Run", b"1"),
     ("X-E2E-Test", b"true"),
@@ -163,188 +183,234 @@ const HEADERS: [(&str, &[u8]); 12] = [
     ("Connection", b"close"),
 ];
 
-/// A header that clients, and what stands before them, send now and then.
-pub(super) fn header(chance: &mut Rng, request: &mut Request) {
-    let (name, value) = one(chance, &HEADERS);
+/// One of these header fields.
+pub(super) fn header(choices: Choices) -> HeaderField {
+    choices.fork("header").one(&HEADERS)
+}
+
+/// Gives a request a header field, unless it would take its upgrade away.
+pub(super) fn give_header(request: &mut Request, (name, value): HeaderField) {
     let is_upgrade = request.method == "GET" && name == "Connection";
     if !is_upgrade {
         request.headers.push((name.as_bytes().into(), value.into()));
     }
 }
 
-fn plain(chance: &mut Rng) -> Request {
-    const PATHS: [&[u8]; 24] = [
-        b"/health",
-        b"/health",
-        b"/health/ready",
-        b"/health/ready",
-        b"/health/live",
-        b"/ws/health",
-        b"/ws/health",
-        b"/ws/config",
-        b"/ws/beacon",
-        b"/ws/stats",
-        b"/ws/stats",
-        b"/api/threads/",
-        b"/api/threads/",
-        b"/api/session",
-        b"/api/v1/websocket",
-        b"/api/v1/websocket/protected",
-        b"/ws",
-        b"/no/such/path",
-        b"/%00",
-        b"/%ff%fe/",
-        b"/../../etc/passwd",
-        b"/health/./live",
-        b"//health",
-        b"/*",
-    ];
-    const METHODS: [&str; 8] = ["POST", "PUT", "HEAD", "OPTIONS", "DELETE", "PROPFIND", "get", "BREW"];
-    const BODIES: [(&str, &[u8]); 9] = [
-        ("application/json", b"{\"type\":\"ping\"}"),
-        ("application/json", b"{\"type\":"),
-        ("application/json", b"\xff\xfe{}"),
-        ("application/json", b"{\"a\":NaN,\"b\":1e999}"),
-        ("application/json", b"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["),
-        ("application/json; charset=\"", b"{}"),
-        ("multipart/form-data", b"--x\r\n\r\n--x--"),
-        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1"),
-        ("text/plain", b""),
-    ];
-    const ROUTES_WITH_BODY: [&[u8]; 4] = [b"/ws/beacon", b"/ws/beacon", b"/api/session", b"/api/threads/"];
-    let mut request = Request::standard("GET", "/");
-    request.path = one(chance, &PATHS).to_vec();
-    request.credential = credential(chance);
-    match chance.u8(..10) {
-        0 => {
-            // An upgrade that was lost on the way.
-            request.headers = vec![
-                (b"Upgrade"[..].into(), b"websocket"[..].into()),
-                (b"Connection"[..].into(), b"keep-alive"[..].into()),
-            ];
-        }
-        1 => request.method = one(chance, &METHODS).to_owned(),
-        2 => {
-            let (content_type, body) = one(chance, &BODIES);
-            request.method = "POST".to_owned();
-            request.path = one(chance, &ROUTES_WITH_BODY).to_vec();
-            request.headers = vec![(b"Content-Type"[..].into(), content_type.into())];
-            request.body = body.to_vec();
-        }
-        3 => header(chance, &mut request),
-        4 => {
-            request.path = one(chance, &[&b"/ws/stats"[..], b"/api/threads/", b"/health/ready"]).to_vec();
-            request.give_up = Some(Duration::from_millis(one(chance, &[1, 100, 4000])));
-        }
-        _ => {}
+/// A candidate by the name of its variant, which has no values.
+#[derive(Clone, Copy)]
+struct NamedVariant<T>(T);
+
+impl<T: std::fmt::Debug> Named for NamedVariant<T> {
+    fn below(&self, stream: Choices) -> Choices {
+        stream.fork(&format!("{:?}", self.0))
     }
-    // As the table of a file has them.
-    request.headers.sort();
-    request
 }
 
-/// A session; one that talks asks an agent first of all.
-fn session(chance: &mut Rng, talks: bool) -> Vec<Step> {
-    const PATHS: [&str; 10] = [
-        "/ws",
-        "/ws",
-        "/ws",
-        "/ws",
-        "/ws/factory",
-        "/ws/isolated",
-        "/websocket",
-        "/ws/test",
-        "/api/v1/websocket",
-        "/v1/ws",
-    ];
-    const QUERIES: [&[u8]; 10] = [
-        b"",
-        b"",
-        b"",
-        b"",
-        b"a=b&a=&c=%C3%A9%FF",
-        b"mode=isolated",
-        b"mode=legacy",
-        b"mode=factory&mode=main",
-        b"token",
-        b"%zz&=&%",
-    ];
-    let mut request = Request {
-        credential: credential(chance),
-        places: vec![one(chance, &CredentialPlace::ALL)],
-        query: one(chance, &QUERIES).to_vec(),
-        user: one(chance, &["user-1", "user-2", "u"]).to_owned(),
-        // An offered subprotocol may be lost on the way; that is a browser's matter, not the service's.
-        client: ClientStrictness::Library,
-        ..Request::standard("GET", one(chance, &PATHS))
-    };
-    if chance.u8(..4) == 0 {
-        header(chance, &mut request);
-    }
-    request.headers.sort();
-    if chance.u8(..10) == 0 {
-        request.offers = vec![one(chance, &["jwt-auth", "e2e-testing", "graphql-ws"]).to_owned()];
-    }
-    if chance.u8(..16) == 0 {
-        request.give_up = Some(Duration::from_millis(one(chance, &[1, 500, 4000])));
-    }
-    let mut steps = vec![step(Action::Open(request)), wait("connection_established")];
-    if talks {
-        ask(&mut steps);
-    }
-    for _ in 0..chance.usize(..=2) {
-        say(chance, &mut steps);
-    }
-    match chance.u8(..16) {
-        0 => steps.push(Step::new(Action::Freeze, Duration::from_millis(one(chance, &[100, 15_000])))),
-        1 => steps.push(Step::new(Action::Pause, Duration::from_secs(one(chance, &[1, 70])))),
-        2 => steps.push(step(Action::Ping)),
-        _ => {}
-    }
-    steps.push(step(match chance.u8(..8) {
-        0..=3 => Action::Close(CloseCode::NORMAL),
-        4 => Action::Close(one(chance, &[CloseCode::GOING_AWAY, CloseCode(3000), CloseCode(4999)])),
-        _ => Action::Leave,
-    }));
-    steps
+/// One of these variants, each as likely as any other.
+pub(super) fn one_of<T: std::fmt::Debug + Copy>(choices: Choices, from: &[T]) -> T {
+    let candidates = from.iter().map(|candidate| (1, NamedVariant(*candidate), *candidate));
+    choices.pick(candidates).expect("there is a variant")
 }
 
-fn wait(name: &str) -> Step {
-    step(Action::Wait(Awaited::Message(name.to_owned())))
+/// A step, with the time that it may take.
+pub(super) fn step(act: Action) -> Step {
+    let waits = !matches!(act, Action::SendText(_) | Action::SendBytes(_));
+    Step::new(act, if waits { LIMIT } else { DEFAULT_LIMIT })
 }
 
-/// A request to an agent.
-const AGENT: &str = r#"{"type":"chat","content":"hello","thread_id":"thread of {user}"}"#;
-
-/// A question to an agent, and the wait for the last word of its answer.
-fn ask(steps: &mut Vec<Step>) {
-    steps.push(step(Action::SendText(AGENT.to_owned())));
-    steps.push(wait("agent_response_complete"));
+/// One of these times, in milliseconds.
+pub(super) fn millis(choices: Choices, from: &[u64]) -> Duration {
+    Duration::from_millis(choices.one(from))
 }
 
-/// A message that asks whether the service is there.
-const PING: &str = r#"{"type":"ping"}"#;
-/// One byte more than a message may have.
-const TOO_MANY_BYTES: usize = 8193;
-
-/// A message, and the wait for its answer.
-fn say(chance: &mut Rng, steps: &mut Vec<Step>) {
-    let (act, answer) = match chance.u8(..16) {
-        0..=5 => return ask(steps),
-        6..=7 => (Action::SendText(PING.to_owned()), "pong"),
-        8 => (Action::SendText(r#"{"type":"no_such_type"}"#.to_owned()), "ack"),
-        9 => (Action::SendText("not json".to_owned()), "error_message"),
-        10 => (Action::SendText([PING, &" ".repeat(TOO_MANY_BYTES - PING.len())].concat()), "error_message"),
-        11 => (Action::SendText(r#"{"type":null}"#.to_owned()), "ack"),
-        12 => (Action::SendText("[1,2]".to_owned()), "error_message"),
-        13 => (Action::SendBytes(b"\x00\xff".to_vec()), "error_message"),
-        14 => {
-            // The client does not wait for the answer to this one.
-            steps.push(step(Action::SendText(AGENT.to_owned())));
-            return;
+impl Visit {
+    fn draw(choices: Choices) -> Visit {
+        let kinds = [(6, "session"), (3, "request"), (1, "pause")];
+        match choices.fork("kind").weighed(&kinds) {
+            "session" => Visit::Session(Box::new(Session::draw(choices, &[]))),
+            "request" => Visit::request(choices),
+            _ => Visit::pause(choices),
         }
-        _ => (Action::SendText(r#"{"type":"disconnect"}"#.to_owned()), "disconnect_acknowledged"),
-    };
-    steps.push(step(act));
-    steps.push(wait(answer));
+    }
+
+    fn request(choices: Choices) -> Visit {
+        let choices = choices.fork("request");
+        let give_up = millis(choices.fork("give up"), &[1, 100, 4000]);
+        let oddities = [
+            (5, "plain", Oddity::Plain),
+            (1, "lost upgrade", Oddity::LostUpgrade),
+            (1, "method", Oddity::Method),
+            (1, "body", Oddity::Body),
+            (1, "header", Oddity::Header),
+            (1, "give up", Oddity::GiveUp(give_up)),
+        ];
+        let oddity = choices.fork("oddity").pick(oddities).unwrap_or(Oddity::Plain);
+        Visit::Request(PlainRequest { choices, credential: credential(choices.fork("credential")), oddity })
+    }
+
+    fn pause(choices: Choices) -> Visit {
+        Visit::Pause(Duration::from_millis(choices.fork("pause").within(1..=40_000)))
+    }
+}
+
+impl Session {
+    /// Draws one in which this is said first of all.
+    pub(super) fn draw(choices: Choices, first: &[Said]) -> Session {
+        let choices = choices.fork("session");
+        let said = choices.fork("said");
+        let further = said.fork("count").count(0..=2);
+        let further = (0..further).filter_map(|number| said.nth(number).pick(Said::WEIGHED));
+        let gives_up = choices.fork("give up");
+        Session {
+            choices,
+            credential: credential(choices.fork("credential")),
+            place: one_of(choices.fork("place"), &CredentialPlace::ALL),
+            user: choices.fork("user").one(&["user-1", "user-2", "u"]),
+            header: choices.fork("has header").happens(1, 4).then(|| header(choices)),
+            give_up: gives_up.fork("is given").happens(1, 16).then(|| millis(gives_up, &[1, 500, 4000])),
+            said: first.iter().copied().chain(further).collect(),
+            aside: aside(choices.fork("aside")),
+            ending: ending(choices.fork("ending")),
+        }
+    }
+}
+
+fn credential(choices: Choices) -> Credential {
+    if choices.fork("is valid").happens(7, 10) { Credential::Valid } else { one_of(choices, &Credential::ALL) }
+}
+
+/// A step that a client does now and then beside what it says.
+fn aside(choices: Choices) -> Option<Step> {
+    let kinds = [(13, "none"), (1, "freeze"), (1, "pause"), (1, "ping")];
+    match choices.fork("kind").weighed(&kinds) {
+        "freeze" => Some(Step::new(Action::Freeze, millis(choices, &[100, 15_000]))),
+        "pause" => Some(Step::new(Action::Pause, millis(choices, &[1000, 70_000]))),
+        "ping" => Some(step(Action::Ping)),
+        _ => None,
+    }
+}
+
+/// The end of a session by its client.
+fn ending(choices: Choices) -> Action {
+    let endings = [
+        (4, "normal", Action::Close(CloseCode::NORMAL)),
+        (1, "close", Action::Close(CloseCode(choices.fork("code").one(&[1001_u16, 3000, 4999])))),
+        (3, "leave", Action::Leave),
+    ];
+    choices.fork("kind").pick(endings).unwrap_or(Action::Leave)
+}
+
+/// Some clients, with the visits of each.
+pub(super) type Clients = (Vec<Vec<Step>>, Concurrency);
+
+/// The words of a target, in which it performs abstract cases.
+pub(super) trait Translator {
+    /// A session in its words.
+    fn session(&self, session: &Session) -> Vec<Step>;
+
+    /// A plain request in its words.
+    fn request(&self, request: &PlainRequest) -> Vec<Step>;
+
+    /// Clients that only this target has, instead of those of the case; `None` for those of the case.
+    fn own_clients(&self, choices: Choices) -> Option<Clients>;
+
+    /// How many clients there is room for, of those that a case has.
+    fn room(&self, crowd: Concurrency) -> Concurrency;
+}
+
+impl AbstractCase {
+    /// Draws one. The same seed gives the same. Each choice has a stream of its own, named after what is chosen.
+    pub(super) fn draw(seed: u64, places: &[Place]) -> AbstractCase {
+        let choices = Choices::of(seed);
+        // Swarm testing: each case leaves most kinds out, so that those it has meet one another.
+        let count = match places {
+            [] => 0,
+            _ => choices.fork("faults").weighed(&[(3, 0_usize), (4, 1), (3, 2)]),
+        };
+        let mut places_of_faults: Vec<Place> =
+            (0..count).filter_map(|number| place(fault_stream(choices, number), places)).collect();
+        if let [Place::Process, others @ ..] = places_of_faults.as_mut_slice()
+            && places.contains(&Place::Dependency)
+        {
+            // One process is enough; its dependencies may fail too.
+            others.fill(Place::Dependency);
+        }
+        let crowd = crowd(choices.fork("crowd"));
+        let visits = visits(choices.fork("visits"), &places_of_faults, crowd);
+        AbstractCase { choices, visits, crowd, places: places_of_faults }
+    }
+
+    /// The case in the words of a target.
+    pub(super) fn translate(&self, target: &dyn Translator, config: &GeneratorConfig) -> GeneratedCase {
+        let (visits, crowd) = target.own_clients(self.choices.fork("own clients")).unwrap_or_else(|| {
+            let visits = self.visits.iter().map(|visit| match visit {
+                Visit::Session(session) => target.session(session),
+                Visit::Request(request) => target.request(request),
+                Visit::Pause(time) => vec![Step::new(Action::Pause, *time)],
+            });
+            (visits.collect(), target.room(self.crowd))
+        });
+        let steps = visits.iter().map(Vec::len).sum();
+        let limits = FaultLimits { kinds: &config.kinds, names: config.names, legal_only: config.legal_only, steps };
+        let faults = self.places.iter().enumerate();
+        let faults =
+            faults.filter_map(|(number, place)| Fault::draw(fault_stream(self.choices, number), *place, &limits));
+        GeneratedCase {
+            visits,
+            crowd,
+            faults: faults.collect(),
+            environment: one_of(self.choices.fork("environment"), &Environment::ALL),
+            server: self.choices.fork("server").one(&config.servers),
+        }
+    }
+}
+
+/// One of these places.
+fn place(choices: Choices, places: &[Place]) -> Option<Place> {
+    choices.fork("place").pick(places.iter().map(|place| (place.weight(), place.name(), *place)))
+}
+
+/// The stream of a fault of a case.
+fn fault_stream(choices: Choices, number: usize) -> Choices {
+    choices.fork("fault").nth(number)
+}
+
+/// How many clients do what a case says.
+fn crowd(choices: Choices) -> Concurrency {
+    let kinds = [(115, "one"), (10, "users"), (2, "connections"), (1, "rounds")];
+    match choices.fork("kind").weighed(&kinds) {
+        "users" => Concurrency {
+            users: choices.fork("users").count(2..=4),
+            connections: choices.fork("connections").count(1..=2),
+            rounds: 1,
+        },
+        "connections" => Concurrency { connections: 12, ..Concurrency::ONE },
+        "rounds" => Concurrency { rounds: 22, ..Concurrency::ONE },
+        _ => Concurrency::ONE,
+    }
+}
+
+/// The visits of each client, where faults act at these places.
+fn visits(choices: Choices, places: &[Place], crowd: Concurrency) -> Vec<Visit> {
+    if crowd.users > 1 {
+        // While several users act, the acts of one do not concern the other. Each has a name of its own.
+        let session = Session::draw(choices.nth(0), &[Said::Request]);
+        return vec![Visit::Session(Box::new(Session { user: DEFAULT_USER, ..session }))];
+    }
+    let first = Visit::draw(choices.nth(0));
+    if crowd != Concurrency::ONE {
+        // Many clients stay below what one user may send in a minute.
+        return vec![first];
+    }
+    if let [Place::Process, ..] = places {
+        // A client comes when the process should have started.
+        let late = choices.fork("late");
+        let pause = late.happens(1, 2).then(|| Visit::pause(late));
+        let session = Session::draw(choices.nth(1), &[Said::Request]);
+        return [Some(first), pause, Some(Visit::Session(Box::new(session)))].into_iter().flatten().collect();
+    }
+    // A failure is followed by a client that notices it.
+    let most = if places.contains(&Place::Dependency) { 4 } else { 2 };
+    let further = (1..most).take_while(|number| choices.nth(*number).fork("follows").happens(1, 2));
+    std::iter::once(first).chain(further.map(|number| Visit::draw(choices.nth(number)))).collect()
 }

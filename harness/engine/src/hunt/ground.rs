@@ -4,8 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{ExternalTarget, GeneratedCase};
-use crate::{case::Known, defects::Defects, trial::Trial};
-use relapse_core::{error::Error, judge::verdict::RunResult, record::transcript::Transcript};
+use crate::{
+    case::{Known, Vocabulary},
+    defects::Defects,
+    trial::Trial,
+};
+use relapse_core::{error::Error, fault::FaultNames, judge::verdict::RunResult, record::transcript::Transcript};
 use relapse_simulate::profile::Profile;
 
 /// A service that is a part of the harness, which can launch any version of it.
@@ -15,6 +19,9 @@ pub trait BuiltIn: fmt::Debug + Send + Sync {
 
     /// The names that its cases may use: its defects, dependencies, variables and modules.
     fn known(&self) -> Known<'static>;
+
+    /// The names that drawn faults act on.
+    fn fault_names(&self) -> FaultNames<'static>;
 }
 
 /// Runs drawn cases on a built-in service, one at a time.
@@ -70,6 +77,22 @@ impl Ground {
         match self {
             Ground::BuiltIn(service, _) => service.known(),
             Ground::External(_) => Known::NOTHING,
+        }
+    }
+
+    /// The words of its cases.
+    pub(super) fn vocabulary(&self) -> Vocabulary {
+        match self {
+            Ground::External(foreign) if foreign.is_by_route() => Vocabulary::Own,
+            Ground::External(_) | Ground::BuiltIn(..) => Vocabulary::Backend,
+        }
+    }
+
+    /// The names that drawn faults act on.
+    pub fn fault_names(&self) -> FaultNames<'static> {
+        match self {
+            Ground::BuiltIn(service, _) => service.fault_names(),
+            Ground::External(_) => FaultNames::NOTHING,
         }
     }
 }

@@ -2,13 +2,13 @@
 //! keeps it as a reproducer, which is a case like any other.
 
 mod external;
-mod faults;
 mod generate;
 mod ground;
 mod promised;
 mod reproducer;
 mod routes;
 mod shrink;
+mod standard;
 mod versions;
 
 use std::collections::BTreeSet;
@@ -21,10 +21,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use external::Owned;
 pub use external::{ExternalTarget, Launch};
-pub use generate::{GeneratedCase, GeneratorConfig, draw};
+use generate::AbstractCase;
+pub use generate::{GeneratedCase, GeneratorConfig};
 pub use ground::{BuiltIn, Ground, Runner};
 use serde::{Deserialize, Serialize};
 use shrink::shrink;
+use standard::StandardWords;
 pub use versions::{Change, ChangeKind};
 
 use crate::case::Case;
@@ -256,11 +258,20 @@ impl Hunt {
     /// The limits of what may be drawn.
     fn aim(&self) -> GeneratorConfig {
         GeneratorConfig {
-            servers: self.servers.len(),
             places: self.places.clone(),
             legal_only: self.legal_only,
-            known: self.ground.known(),
+            ..GeneratorConfig::everything(self.server_names(), self.ground.fault_names())
         }
+    }
+
+    /// The names of the servers, in their order.
+    fn server_names(&self) -> Vec<String> {
+        self.servers.iter().map(|profile| profile.name.clone()).collect()
+    }
+
+    /// The profile of the server that a case is drawn for.
+    fn profile(&self, drawn: &GeneratedCase) -> &Arc<Profile> {
+        self.servers.iter().find(|profile| profile.name == drawn.server).expect("a server of this hunt is drawn")
     }
 
     /// The seed of the case with this number, counted from 0.
@@ -270,10 +281,18 @@ impl Hunt {
 
     /// The case with this number, counted from 0.
     fn draw(&self, number: u64) -> (GeneratedCase, u64) {
-        let seed = self.seed_of(number);
-        let drawn = draw(seed, &self.aim());
-        (self.ground.external().into_iter().fold(drawn, |drawn, foreign| foreign.adapt(drawn, seed)), seed)
+        let (seed, aim) = (self.seed_of(number), self.aim());
+        let drawn = match &self.ground {
+            Ground::BuiltIn(..) => draw(seed, &aim),
+            Ground::External(foreign) => foreign.draw(seed, &aim),
+        };
+        (drawn, seed)
     }
+}
+
+/// Draws a case in the words of the built-in service. The same seed and limits give the same.
+pub fn draw(seed: u64, config: &GeneratorConfig) -> GeneratedCase {
+    AbstractCase::draw(seed, &config.places).translate(&StandardWords, config)
 }
 
 /// How a hunt goes on. The answer says whether it is to.
@@ -287,43 +306,15 @@ pub type Watch<'a> = &'a (dyn Fn(&Coverage, &BTreeSet<FindingKey>) -> bool + Syn
 /// # Errors
 /// When the harness could not do its work, or the app started for no worker.
 pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, Error> {
-    let chunks = hunt.cases.div_ceil(CHUNK);
     let (queue, is_over) = (Queue::of(hunt), AtomicBool::new(false));
-    let worker = || {
-        let mut worker = match Worker::new(hunt) {
-            Ok(worker) => worker,
-            Err(error) => return Ok((Vec::new(), Some(not_started(error)?))),
-        };
-        let mut scans = Vec::new();
-        while !is_over.load(Ordering::Relaxed) {
-            let Some(cases) = queue.take() else { break };
-            let mut scan = Scan::default();
-            let ended = worker.scan_into(cases.clone(), &mut scan).map_err(not_started);
-            if let Err(trouble) = ended {
-                let trouble = trouble?;
-                // Another worker need not fail at the case that this one failed at, which is left out all the same.
-                queue.give_back(cases.start + scan.reached.cases + 1..cases.end);
-                worker.abandon(trouble.clone());
-                scans.push(scan);
-                return Ok((scans, Some(trouble)));
-            }
-            let goes_on = watch(&scan.reached, &scan.first.keys().cloned().collect());
-            if !goes_on || (hunt.stops_at_first && !scan.first.is_empty()) {
-                is_over.store(true, Ordering::Relaxed);
-            }
-            scans.push(scan);
-        }
-        Ok((scans, None))
-    };
     let jobs = match hunt.ground.external() {
         Some(foreign) if !foreign.is_for_many() => 1,
-        _ => u64::try_from(jobs).unwrap_or(1).clamp(1, chunks.max(1)),
+        _ => u64::try_from(jobs).unwrap_or(1).clamp(1, hunt.cases.div_ceil(CHUNK).max(1)),
     };
-    type Part = (Vec<Scan>, Option<AppError>);
     let parts: Vec<Result<Part, Error>> = std::thread::scope(|scope| {
         // This thread works too: what it has reached already need not be reached once more.
-        let workers: Vec<_> = (1..jobs).map(|_| scope.spawn(worker)).collect();
-        let own = worker();
+        let workers: Vec<_> = (1..jobs).map(|_| scope.spawn(|| work(hunt, &queue, &is_over, watch))).collect();
+        let own = work(hunt, &queue, &is_over, watch);
         let others = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
         std::iter::once(own).chain(others.collect::<Vec<_>>()).collect()
     });
@@ -346,6 +337,37 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, 
     let mut campaign = worker.conclude(whole)?;
     campaign.unfinished.add(unfinished);
     Ok(campaign)
+}
+
+/// The work of one worker: what it reached, and why it ended early if it did.
+type Part = (Vec<Scan>, Option<AppError>);
+
+/// Takes cases until there are none left, the hunt is over, or the app does not start any more.
+fn work(hunt: &Hunt, queue: &Queue, is_over: &AtomicBool, watch: Watch<'_>) -> Result<Part, Error> {
+    let mut worker = match Worker::new(hunt) {
+        Ok(worker) => worker,
+        Err(error) => return Ok((Vec::new(), Some(not_started(error)?))),
+    };
+    let mut scans = Vec::new();
+    while !is_over.load(Ordering::Relaxed) {
+        let Some(cases) = queue.take() else { break };
+        let mut scan = Scan::default();
+        let ended = worker.scan_into(cases.clone(), &mut scan).map_err(not_started);
+        if let Err(trouble) = ended {
+            let trouble = trouble?;
+            // Another worker need not fail at the case that this one failed at, which is left out all the same.
+            queue.give_back(cases.start + scan.reached.cases + 1..cases.end);
+            worker.abandon(trouble.clone());
+            scans.push(scan);
+            return Ok((scans, Some(trouble)));
+        }
+        let goes_on = watch(&scan.reached, &scan.first.keys().cloned().collect());
+        if !goes_on || (hunt.stops_at_first && !scan.first.is_empty()) {
+            is_over.store(true, Ordering::Relaxed);
+        }
+        scans.push(scan);
+    }
+    Ok((scans, None))
 }
 
 /// The coverage of the cases that were drawn and run, and the first case for each finding.
@@ -627,7 +649,20 @@ impl<'h> Worker<'h> {
                 }
             }
         }
-        // An external server need not do twice what it did once.
+        found.extend(self.seen_once(first, &known, &looked, &unfinished)?);
+        Ok(Campaign { reached, found, unfinished })
+    }
+
+    /// The findings that were not seen again: an external server need not do twice what it did once.
+    fn seen_once(
+        &self,
+        first: BTreeMap<FindingKey, First>,
+        known: &BTreeSet<FindingKey>,
+        looked: &BTreeSet<u64>,
+        unfinished: &Unfinished,
+    ) -> Result<Vec<Found>, Error> {
+        let hunt = self.hunt;
+        let mut found = Vec::new();
         let mut once: BTreeMap<u64, Vec<(FindingKey, First)>> = BTreeMap::new();
         for (key, first) in
             first.into_iter().filter(|(key, _)| hunt.ground.external().is_some() && !known.contains(key))
@@ -649,7 +684,7 @@ impl<'h> Worker<'h> {
             let (number, reproduction) = (number + 1, Reproduction::SeenOnce);
             found.push(Found { key, message, also, seed, number, drawn, transcript, capsule, reproduction });
         }
-        Ok(Campaign { reached, found, unfinished })
+        Ok(found)
     }
 
     /// Shrinks what was found and makes a reproducer of it.
@@ -727,7 +762,7 @@ impl<'h> Worker<'h> {
             On::NotStarted(trouble) => return Err(trouble.clone().into()),
             On::BuiltIn(runner) => runner,
         };
-        match runner.play(hunt.ground.defects(), drawn, &hunt.servers[drawn.server], seed) {
+        match runner.play(hunt.ground.defects(), drawn, hunt.profile(drawn), seed) {
             Ok(transcript) => Ok(Ok(transcript)),
             // A target that dies is found, and does not end the hunt.
             Err(Error::TargetPanicked(text)) => Ok(Err(text)),

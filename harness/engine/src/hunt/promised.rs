@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use fastrand::Rng;
-
-use super::generate::{LIMIT, header, one};
+use super::generate::{Clients, LIMIT, give_header, header, one_of};
 use crate::service_file::{Protected, ServiceFile};
 use relapse_core::{
+    choices::Choices,
     client::{
-        credential::Credential,
+        credential::{Credential, CredentialPlace},
         step::{Action, Awaited, Concurrency, Request, Step},
     },
     judge::classify::{LARGE_BYTES, LARGE_PATIENCE},
@@ -16,25 +15,45 @@ use relapse_core::{
 };
 
 /// The sizes to which a request is padded with spaces behind it, in bytes: one byte more than a limit of many services.
-const SIZES: [usize; 4] = [LARGE_BYTES + 1, LARGE_BYTES + 1, (64 << 10) + 1, (1 << 20) + 1];
+const SIZES: [(u32, usize); 3] = [(2, LARGE_BYTES + 1), (1, (64 << 10) + 1), (1, (1 << 20) + 1)];
 
 /// How often a client is refused that comes again and again; most breakers have opened by then.
 const REFUSALS: [usize; 3] = [3, 5, 10];
 
-/// The visits of clients of a bound service, and how many clients there are.
-pub(super) type Clients = (Vec<Vec<Step>>, Concurrency);
+/// Draws clients of one kind.
+type DrawClients = fn(Choices, &ServiceFile) -> Option<Clients>;
 
-/// Draws one; `None` if the service file lacks what it takes. `has_room` is true if many clients at a time burden no real
-/// server.
-pub(super) fn draw(chance: &mut Rng, binding: &ServiceFile, has_room: bool) -> Option<Clients> {
-    let alone = |visits: Option<Vec<Vec<Step>>>| Some((visits?, Concurrency::ONE));
-    match chance.u8(..5) {
-        0 => alone(elsewhere(chance, binding)),
-        1 => alone(impostor(chance, binding)),
-        2 => alone(lockout(chance, binding)),
-        3 => alone(enlarged(chance, binding)),
-        _ => crowd(binding).filter(|_| has_room),
+/// The kinds of clients, by their names.
+const KINDS: [(&str, DrawClients); 5] =
+    [("elsewhere", elsewhere), ("impostor", impostor), ("lockout", lockout), ("enlarged", enlarged), ("crowd", crowd)];
+
+/// Draws clients of a service with a service file; `None` if the file lacks what any kind takes. Many clients at a time
+/// burden a real server, so that there they are one.
+pub(super) fn draw(choices: Choices, binding: &ServiceFile, room: Room) -> Option<Clients> {
+    let kinds = choices.fork("kind").ranked(KINDS.map(|(name, draw)| (1, name, (name, draw))));
+    kinds
+        .into_iter()
+        .find_map(|(name, draw)| draw(choices.fork(name), binding).filter(|(_, crowd)| room.is_for(*crowd)))
+}
+
+/// How many clients a target has room for at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// One.
+    ForOne,
+    /// Many.
+    ForMany,
+}
+
+impl Room {
+    fn is_for(self, crowd: Concurrency) -> bool {
+        crowd == Concurrency::ONE || self == Room::ForMany
     }
+}
+
+/// Clients that come alone.
+fn alone(visits: Vec<Vec<Step>>) -> Clients {
+    (visits, Concurrency::ONE)
 }
 
 fn step(act: Action) -> Step {
@@ -70,64 +89,71 @@ fn closed() -> Step {
     step(Action::Close(CloseCode::NORMAL))
 }
 
+/// A place where the credential may travel.
+fn place(choices: Choices, binding: &ServiceFile) -> CredentialPlace {
+    one_of(choices.fork("place"), &binding.credential.places().collect::<Vec<_>>())
+}
+
 /// A healthy client whose credential travels another way than most, or that offers a subprotocol.
-fn elsewhere(chance: &mut Rng, binding: &ServiceFile) -> Option<Vec<Vec<Step>>> {
+fn elsewhere(choices: Choices, binding: &ServiceFile) -> Option<Clients> {
     let mut request = upgrade(binding);
     let spoken = &binding.messages.subprotocols;
     if binding.credential.is_needed() {
-        request.places = vec![one(chance, &binding.credential.places().collect::<Vec<_>>())];
+        request.places = vec![place(choices, binding)];
     }
-    if !spoken.is_empty() && chance.bool() {
-        request.offers = vec![one(chance, spoken)];
+    if !spoken.is_empty() && choices.fork("offers").happens(1, 2) {
+        request.offers = vec![choices.fork("offer").one(spoken)];
     }
     let visit = [opened(binding, request), asked(binding), vec![closed()]].concat();
-    (binding.credential.is_needed() || !spoken.is_empty()).then_some(vec![visit])
+    (binding.credential.is_needed() || !spoken.is_empty()).then(|| alone(vec![visit]))
 }
 
 /// A client without a valid credential, and with an unexpected header, where only a user may go.
-fn impostor(chance: &mut Rng, binding: &ServiceFile) -> Option<Vec<Vec<Step>>> {
+fn impostor(choices: Choices, binding: &ServiceFile) -> Option<Clients> {
     const NONE: [Credential; 3] = [Credential::None, Credential::Empty, Credential::Garbage];
-    let credential = if chance.bool() { one(chance, &Credential::FORGED) } else { one(chance, &NONE) };
+    let is_forged = choices.fork("is forged").happens(1, 2);
+    let credential = one_of(choices.fork("credential"), if is_forged { &Credential::FORGED } else { &NONE });
     let mut request = upgrade(binding);
-    let protected = Some(&binding.paths.protected).filter(|protected| !protected.is_empty() && chance.bool());
-    let asks = protected.map(|protected| one(chance, protected));
-    if let Some(Protected { method, path }) = &asks {
+    let protected = binding.paths.protected.iter().filter(|_| choices.fork("is protected").happens(1, 2));
+    let protected = protected.map(|Protected { method, path }| (1, (method, path), (method, path)));
+    let asks = choices.fork("protected").pick(protected);
+    if let Some((method, path)) = asks {
         request = Request { path: path.clone().into_bytes(), method: method.clone(), ..request };
     }
     request.credential = credential;
-    request.places = vec![one(chance, &binding.credential.places().collect::<Vec<_>>())];
-    header(chance, &mut request);
+    request.places = vec![place(choices, binding)];
+    give_header(&mut request, header(choices));
     let visit = match asks {
         Some(_) => vec![step(Action::Request(request))],
         None => [opened(binding, request), vec![closed()]].concat(),
     };
-    binding.credential.is_needed().then_some(vec![visit])
+    binding.credential.is_needed().then(|| alone(vec![visit]))
 }
 
 /// One who is refused again and again, and then a healthy client.
-fn lockout(chance: &mut Rng, binding: &ServiceFile) -> Option<Vec<Vec<Step>>> {
+fn lockout(choices: Choices, binding: &ServiceFile) -> Option<Clients> {
     let bad = Request { credential: Credential::Garbage, ..upgrade(binding) };
-    let mut visits = vec![vec![step(Action::Open(bad))]; one(chance, &REFUSALS)];
+    let mut visits = vec![vec![step(Action::Open(bad))]; choices.fork("refusals").one(&REFUSALS)];
     visits.push([opened(binding, upgrade(binding)), asked(binding), vec![closed()]].concat());
-    binding.credential.is_needed().then_some(visits)
+    binding.credential.is_needed().then(|| alone(visits))
 }
 
 /// A session in which a request is longer than usual, with nothing but spaces behind it, and then one as usual.
-fn enlarged(chance: &mut Rng, binding: &ServiceFile) -> Option<Vec<Vec<Step>>> {
+fn enlarged(choices: Choices, binding: &ServiceFile) -> Option<Clients> {
     let request = binding.messages.request.as_ref()?;
-    let spaces = one(chance, &SIZES).saturating_sub(request.len());
+    let spaces = choices.fork("size").weighed(&SIZES).saturating_sub(request.len());
     // Spaces behind it do not change what JSON says.
     let is_json = serde_json::from_str::<serde_json::Value>(request).is_ok();
     let answered = asked(binding);
     (is_json && !answered.is_empty()).then(|| {
         let large = [request.as_str(), &" ".repeat(spaces)].concat();
         let sent = vec![step(Action::SendText(large)), Step::new(Action::Pause, LARGE_PATIENCE)];
-        vec![[opened(binding, upgrade(binding)), sent, answered, vec![closed()]].concat()]
+        alone(vec![[opened(binding, upgrade(binding)), sent, answered, vec![closed()]].concat()])
     })
 }
 
 /// One connection more at a time than a user may have.
-fn crowd(binding: &ServiceFile) -> Option<Clients> {
+fn crowd(_: Choices, binding: &ServiceFile) -> Option<Clients> {
     let most = binding.limits.connections;
     let pause = Step::new(Action::Pause, Duration::from_secs(1));
     let visit = [opened(binding, upgrade(binding)), vec![pause, closed()]].concat();
@@ -139,26 +165,27 @@ fn crowd(binding: &ServiceFile) -> Option<Clients> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use fastrand::Rng;
-
-    use crate::hunt::promised::draw;
+    use super::{Room, draw};
     use crate::service_file::ServiceFile;
-    use relapse_core::client::{
-        credential::{Credential, CredentialPlace},
-        step::{Action, Concurrency},
+    use relapse_core::{
+        choices::Choices,
+        client::{
+            credential::{Credential, CredentialPlace},
+            step::{Action, Concurrency},
+        },
     };
 
     const BINDING: &str = "[paths]\nprotected = [\"GET /own\"]\n\
          [credential]\nliteral = \"x\"\nalso = [\"query\"]\n[limits]\nconnections = 3\n";
 
-    fn drawn(binding: &str, has_room: bool) -> Vec<super::Clients> {
+    fn drawn(binding: &str, room: Room) -> Vec<super::Clients> {
         let binding = ServiceFile::parse("relapse.toml", binding).unwrap();
-        (0..1000).filter_map(|seed| draw(&mut Rng::with_seed(seed), &binding, has_room)).collect()
+        (0..1000).filter_map(|seed| draw(Choices::of(seed), &binding, room)).collect()
     }
 
     #[test]
     fn clients_go_to_the_edge_of_what_is_promised() {
-        let drawn = drawn(BINDING, true);
+        let drawn = drawn(BINDING, Room::ForMany);
         let acts = || drawn.iter().flat_map(|(visits, _)| visits.iter().flatten()).map(|step| &step.act);
         let long = acts().filter_map(|act| match act {
             Action::SendText(text) if text.ends_with(' ') => Some(text.len()),
@@ -186,10 +213,10 @@ mod tests {
     #[test]
     fn what_a_binding_does_not_say_is_not_tried() {
         // The service file has no credential, no limit and no request.
-        assert_eq!(drawn("[messages]\nrequest = \"\"\nevents = []\n", true), []);
-        assert!(drawn(BINDING, false).iter().all(|(_, crowd)| *crowd == Concurrency::ONE));
+        assert_eq!(drawn("[messages]\nrequest = \"\"\nevents = []\n", Room::ForMany), []);
+        assert!(drawn(BINDING, Room::ForOne).iter().all(|(_, crowd)| *crowd == Concurrency::ONE));
         // Spaces are not nothing in what is no JSON.
-        let drawn = drawn("[messages]\nrequest = \"hello\"\n", true);
+        let drawn = drawn("[messages]\nrequest = \"hello\"\n", Room::ForMany);
         assert_eq!(drawn, []);
     }
 }

@@ -1,16 +1,16 @@
 //! Makes a case of what was found.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{GeneratedCase, On, Worker};
+use super::{GeneratedCase, Hunt, On, Worker};
 use crate::{
-    case::{Accepted, Case, Origin, ServerArguments, Symptom, Vocabulary},
+    case::{Accepted, Case, Origin, ServerArguments, Symptom},
     defects::Defects,
     trial::Trial,
     verdict::judge,
 };
 use relapse_core::{
-    client::step::Action,
     error::Error,
     judge::{
         check,
@@ -36,47 +36,10 @@ impl Worker<'_> {
         seed: u64,
     ) -> Result<Case, Error> {
         let hunt = self.hunt;
-        let profile = Arc::clone(&hunt.servers[drawn.server]);
-        let steps = drawn.steps();
-        let openings = steps.iter().filter(|step| matches!(step.act, Action::Open(_) | Action::Request(_))).count();
-        let check = match key.rule {
-            Rule::Check(name) => {
-                let mut checks = check::ALL.iter().chain(hunt.ground.known().checks);
-                checks.find(|known| known.name() == name)
-            }
-            Rule::Class(_) | Rule::NoPanic => None,
-        };
-        let property = check.map_or("every outcome is a good one", |check| check.property());
         let defects = hunt.ground.defects();
-        let known = hunt.ground.known().defects.iter().filter(|entry| defects.contains(entry.name));
-        let mechanisms: Vec<&str> = known.map(|entry| entry.mechanism).collect();
-        let is_by_route = hunt.ground.external().is_some_and(|foreign| foreign.is_by_route());
-        let classes = Class::good().collect();
-        let accepted = Accepted { classes, patterns: Vec::new(), outcome: None, says: None };
         let mut case = Case {
-            name: format!("{}_{seed}", slug(key)),
-            summary: format!("Nothing breaks the rule that {property}."),
             reported: Some(format!("A hunt found, with seed {seed}: {message}")),
-            behind: Some(if mechanisms.is_empty() { "Not known yet.".to_owned() } else { mechanisms.join(" ") }),
-            issues: Vec::new(),
-            scenario: None,
-            origin: Origin::Hunt,
-            vocabulary: if is_by_route { Vocabulary::Own } else { Vocabulary::Backend },
-            twin: defects.clone(),
-            profiles: Some(vec![profile.name.clone()]),
-            environments: vec![drawn.environment],
-            steps,
-            crowd: drawn.crowd,
-            faults: drawn.faults.clone(),
-            seed: Some(seed),
-            is_alone: true,
-            server_arguments: ServerArguments::default(),
-            control: None,
-            accepted: vec![accepted; openings],
-            at_least: std::collections::BTreeMap::new(),
-            symptom: None,
-            symptom_on: std::collections::BTreeMap::new(),
-            shams: Vec::new(),
+            ..outline(hunt, key, drawn, seed)
         };
         let On::BuiltIn(runner) = &self.on else {
             if let Some(transcript) = seen.filter(|transcript| !transcript.events.is_empty()) {
@@ -84,31 +47,86 @@ impl Worker<'_> {
             }
             return Ok(case);
         };
-        let run = |defects| {
-            let trial =
-                Trial { case: Arc::new(case.clone()), profile: Arc::clone(&profile), environment: drawn.environment };
-            match runner.run(&trial, defects, seed) {
-                Ok(judged) => Ok(Some(judged)),
-                Err(Error::TargetPanicked(_)) => Ok(None),
-                Err(error) => Err(error),
-            }
+        let trial = Trial {
+            case: Arc::new(case.clone()),
+            profile: Arc::clone(hunt.profile(drawn)),
+            environment: drawn.environment,
         };
-        let (before, after) = (run(defects)?, run(&Defects::NONE)?);
-        if let Some(before) = before {
-            case.symptom = Some(symptom(&before));
-        }
+        let before = unless_panicked(runner.run(&trial, defects, seed))?;
+        let after = unless_panicked(runner.run(&trial, &Defects::NONE, seed))?;
+        case.symptom = before.map(|before| symptom(&before)).or(case.symptom);
         if let Some(after) = after.filter(|_| !defects.is_empty()) {
-            for (opening, accepted) in case.accepted.iter_mut().enumerate() {
-                let classes = after.outcomes.iter().skip(opening).step_by(openings).map(|outcome| outcome.class);
-                let mut classes: Vec<Class> = classes.filter(|class| class.is_good()).collect();
-                classes.sort_unstable();
-                classes.dedup();
-                if !classes.is_empty() {
-                    accepted.classes = classes;
-                }
-            }
+            accept(&mut case.accepted, &after);
         }
         Ok(case)
+    }
+}
+
+/// The run, if the target did not panic.
+fn unless_panicked(run: Result<RunResult, Error>) -> Result<Option<RunResult>, Error> {
+    match run {
+        Ok(judged) => Ok(Some(judged)),
+        Err(Error::TargetPanicked(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Accepts of each exchange what the repaired version made of it.
+fn accept(accepted: &mut [Accepted], after: &RunResult) {
+    let openings = accepted.len();
+    for (opening, accepted) in accepted.iter_mut().enumerate() {
+        let classes = after.outcomes.iter().skip(opening).step_by(openings).map(|outcome| outcome.class);
+        let classes: BTreeSet<Class> = classes.filter(|class| class.is_good()).collect();
+        if !classes.is_empty() {
+            accepted.classes = classes.into_iter().collect();
+        }
+    }
+}
+
+/// The rule that a finding breaks.
+fn rule(hunt: &Hunt, key: &FindingKey) -> &'static str {
+    let check = match key.rule {
+        Rule::Check(name) => {
+            let mut checks = check::ALL.iter().chain(hunt.ground.known().checks);
+            checks.find(|known| known.name() == name)
+        }
+        Rule::Class(_) | Rule::NoPanic => None,
+    };
+    check.map_or("every outcome is a good one", |check| check.property())
+}
+
+/// The reproducer without its symptom.
+fn outline(hunt: &Hunt, key: &FindingKey, drawn: &GeneratedCase, seed: u64) -> Case {
+    let (steps, defects) = (drawn.steps(), hunt.ground.defects());
+    let openings = steps.iter().filter(|step| step.opening().is_some()).count();
+    let known = hunt.ground.known().defects.iter().filter(|entry| defects.contains(entry.name));
+    let mechanisms: Vec<&str> = known.map(|entry| entry.mechanism).collect();
+    let classes = Class::good().collect();
+    let accepted = Accepted { classes, patterns: Vec::new(), outcome: None, says: None };
+    Case {
+        name: format!("{}_{seed}", slug(key)),
+        summary: format!("Nothing breaks the rule that {}.", rule(hunt, key)),
+        reported: None,
+        behind: Some(if mechanisms.is_empty() { "Not known yet.".to_owned() } else { mechanisms.join(" ") }),
+        issues: Vec::new(),
+        scenario: None,
+        origin: Origin::Hunt,
+        vocabulary: hunt.ground.vocabulary(),
+        twin: defects.clone(),
+        profiles: Some(vec![drawn.server.clone()]),
+        environments: vec![drawn.environment],
+        steps,
+        crowd: drawn.crowd,
+        faults: drawn.faults.clone(),
+        seed: Some(seed),
+        is_alone: true,
+        server_arguments: ServerArguments::default(),
+        control: None,
+        accepted: vec![accepted; openings],
+        at_least: BTreeMap::new(),
+        symptom: None,
+        symptom_on: BTreeMap::new(),
+        shams: Vec::new(),
     }
 }
 

@@ -1,23 +1,20 @@
-//! Draws visits of an application by its own routes: requests that should be accepted, and variants of them with a part
-//! that is missing, empty, doubled, too long, of another type, or no text.
+//! Translates abstract cases into visits of an application by its own routes: requests that should be accepted, and
+//! variants of them with a part that is missing, empty, doubled, too long, of another type, or no text.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use fastrand::Rng;
 use serde_json::{Value as Json, json};
 
-use super::generate::{LIMIT, header, one};
+use super::generate::{Oddity, PlainRequest, Session, give_header, header, millis, one_of, step};
 use crate::route::{Parameter, Route, push_query};
 use relapse_core::{
+    choices::Choices,
     client::{
         credential::Credential,
-        step::{Action, DEFAULT_LIMIT, Request, Step},
+        step::{Action, Request, Step},
     },
-    wire::{
-        close_code::CloseCode,
-        percent::{RESERVED, encoded},
-    },
+    wire::percent::{RESERVED, encoded},
 };
 
 /// Values that no parameter takes: as they stand in a path or a query, percent-encoded.
@@ -51,237 +48,271 @@ const ODD_HEADERS: [&[u8]; 8] = [b"", b" ", b"abc", b"-1", b"\xff\xfe", b"caf\xc
 const LONG: usize = 9000;
 const LONG_BODY: usize = 200_000;
 
-/// A step, with the time that it may take.
-fn step(act: Action) -> Step {
-    let waits = !matches!(act, Action::SendText(_) | Action::SendBytes(_));
-    Step::new(act, if waits { LIMIT } else { DEFAULT_LIMIT })
-}
-
-fn pause(time: Duration) -> Step {
-    Step::new(Action::Pause, time)
-}
-
-/// A visit of a route.
-pub(super) fn visit(chance: &mut Rng, route: &Route) -> Vec<Step> {
-    if route.is_websocket { session(chance, route) } else { vec![step(Action::Request(request(chance, route)))] }
-}
-
-fn session(chance: &mut Rng, route: &Route) -> Vec<Step> {
-    let mut request = asked(chance, route, "GET");
-    if chance.u8(..4) == 0 {
-        let offer = one(chance, &["chat", "graphql-ws", "v1.json"]);
-        request.offers = vec![word(chance, route).filter(|_| chance.bool()).unwrap_or(offer.to_owned())];
+/// A session on a route for WebSockets, or a plain request to any other.
+pub(super) fn session(session: &Session, route: &Route) -> Vec<Step> {
+    let choices = session.choices.fork("on route");
+    if !route.is_websocket {
+        return vec![step(Action::Request(request_with(choices, route, Oddity::Plain)))];
+    }
+    let mut request = asked(choices.fork("request"), route, "GET");
+    let offers = choices.fork("offers");
+    if offers.fork("is given").happens(1, 4) {
+        let own = word(offers.fork("word"), route).filter(|_| offers.fork("is own").happens(1, 2));
+        request.offers = vec![own.unwrap_or_else(|| offers.one(&["chat", "graphql-ws", "v1.json"]).to_owned())];
     }
     let mut steps = vec![step(Action::Open(request))];
-    steps.extend(said(chance, &route.messages).into_iter().map(|text| step(Action::SendText(text))));
-    for _ in 0..chance.usize(..=3) {
-        match chance.u8(..4) {
-            0 => steps.push(pause(Duration::from_millis(one(chance, &[1, 100, 1000, 35_000])))),
-            _ => steps.push(step(message(chance, &route.words))),
-        }
-    }
+    steps.extend(said(choices.fork("said"), &route.messages).into_iter().map(|text| step(Action::SendText(text))));
+    let further = choices.fork("further");
+    steps.extend((0..further.fork("count").count(0..=3)).map(|number| further_step(further.nth(number), route)));
     // So that it can be answered before the client goes.
-    if chance.bool() {
-        steps.push(pause(Duration::from_millis(100)));
+    if choices.fork("waits").happens(1, 2) {
+        steps.push(Step::new(Action::Pause, Duration::from_millis(100)));
     }
-    steps.push(step(match chance.u8(..8) {
-        0..=3 => Action::Close(CloseCode::NORMAL),
-        4 => Action::Close(one(chance, &[CloseCode::GOING_AWAY, CloseCode(3000), CloseCode(4999)])),
-        _ => Action::Leave,
-    }));
+    steps.push(step(session.ending.clone()));
     steps
+}
+
+/// A plain request to a route.
+pub(super) fn request(asked: &PlainRequest, route: &Route) -> Vec<Step> {
+    vec![step(Action::Request(request_with(asked.choices.fork("on route"), route, asked.oddity)))]
+}
+
+fn further_step(choices: Choices, route: &Route) -> Step {
+    if choices.fork("is pause").happens(1, 4) {
+        return Step::new(Action::Pause, millis(choices.fork("pause"), &[1, 100, 1000, 35_000]));
+    }
+    step(message(choices.fork("message"), &route.words))
 }
 
 /// A client's earlier messages there, from its first word on; in one message something may be missing or of another
 /// type.
-fn said(chance: &mut Rng, messages: &[String]) -> Vec<String> {
-    if messages.is_empty() || chance.u8(..4) == 0 {
+fn said(choices: Choices, messages: &[String]) -> Vec<String> {
+    if messages.is_empty() || choices.fork("nothing").happens(1, 4) {
         return Vec::new();
     }
-    let mut said = messages[..chance.usize(1..=messages.len())].to_vec();
-    if chance.bool() {
-        let at = chance.usize(..said.len());
+    let mut said = messages[..choices.fork("count").count(1..=messages.len())].to_vec();
+    let spoilt_one = choices.fork("spoilt");
+    if spoilt_one.fork("is one").happens(1, 2) {
+        let at = spoilt_one.fork("at").count(0..=said.len() - 1);
         said[at] = match serde_json::from_str(&said[at]) {
-            Ok(value) => spoilt(chance, value).to_string(),
+            Ok(value) => spoilt(spoilt_one, value).to_string(),
             Err(_) => said[at].chars().take(said[at].len() / 2).collect(),
         };
     }
     said
 }
 
-fn request(chance: &mut Rng, route: &Route) -> Request {
-    let method = match (chance.u8(..16), route.methods.as_slice()) {
-        (0, _) => one(chance, &["POST", "PUT", "HEAD", "OPTIONS", "DELETE", "PROPFIND"]).to_owned(),
+fn request_with(choices: Choices, route: &Route, oddity: Oddity) -> Request {
+    const METHODS: [&str; 6] = ["POST", "PUT", "HEAD", "OPTIONS", "DELETE", "PROPFIND"];
+    let method = choices.fork("method");
+    let method = match (oddity, route.methods.as_slice()) {
+        (Oddity::Method, _) => method.one(&METHODS).to_owned(),
         (_, []) => "GET".to_owned(),
-        (_, methods) => one(chance, methods),
+        (_, methods) => method.one(methods),
     };
-    let mut request = asked(chance, route, &method);
-    if route.has_body(&method) && !route.full_body.is_empty() && chance.u8(..3) == 0 {
-        route.give_body(&mut request, &route.full_body);
+    let mut request = asked(choices.fork("request"), route, &method);
+    if route.has_body(&method) {
+        if !route.full_body.is_empty() && choices.fork("full body").happens(1, 3) {
+            route.give_body(&mut request, &route.full_body);
+        }
+        if choices.fork("odd body").happens(1, 2) {
+            spoil_body(choices.fork("body"), route, &mut request);
+        }
     }
-    if route.has_body(&method) && chance.bool() {
-        spoil_body(chance, route, &mut request);
-    }
-    if chance.u8(..16) == 0 {
-        request.give_up = Some(Duration::from_millis(one(chance, &[1, 100, 4000])));
+    if let Oddity::GiveUp(time) = oddity {
+        request.give_up = Some(time);
     }
     request
 }
 
 /// A request that should be let in, or one with something odd about it.
-fn asked(chance: &mut Rng, route: &Route, method: &str) -> Request {
+fn asked(choices: Choices, route: &Route, method: &str) -> Request {
     let mut request = route.good_request(method);
+    let optional = choices.fork("optional");
     for Parameter { name, good, .. } in route.query.iter().filter(|parameter| !parameter.is_required) {
-        if chance.u8(..4) == 0 {
+        if optional.fork(name).happens(1, 4) {
             push_query(&mut request.query, name.as_bytes(), &encoded(good.as_bytes(), RESERVED));
         }
     }
+    let guessed = choices.fork("guessed");
     if request.query.is_empty()
-        && chance.u8(..4) == 0
-        && let Some(name) = word(chance, route)
+        && guessed.fork("is given").happens(1, 4)
+        && let Some(name) = word(guessed.fork("name"), route)
     {
-        let value = word(chance, route).unwrap_or_default();
+        let value = word(guessed.fork("value"), route).unwrap_or_default();
         push_query(&mut request.query, name.as_bytes(), &encoded(value.as_bytes(), RESERVED));
     }
-    if chance.u8(..8) == 0 {
-        request.credential = one(chance, &Credential::ALL);
+    let credential = choices.fork("credential");
+    if credential.fork("is another").happens(1, 8) {
+        request.credential = one_of(credential, &Credential::ALL);
     }
-    for _ in 0..one(chance, &[0, 0, 1, 1, 1, 2]) {
-        spoil(chance, route, &mut request);
+    let odd = choices.fork("odd");
+    for number in 0..odd.fork("count").weighed(&[(2, 0_usize), (3, 1), (1, 2)]) {
+        spoil(odd.nth(number), route, &mut request);
     }
     request.headers.sort();
     request
 }
 
-fn word(chance: &mut Rng, route: &Route) -> Option<String> {
-    (!route.words.is_empty()).then(|| one(chance, &route.words))
+fn word(choices: Choices, route: &Route) -> Option<String> {
+    (!route.words.is_empty()).then(|| choices.one(&route.words))
 }
 
 /// Makes something about a request odd.
-fn spoil(chance: &mut Rng, route: &Route, request: &mut Request) {
-    match chance.u8(..12) {
-        0..=4 => spoil_query(chance, route, request),
-        5..=6 if !route.params.is_empty() || route.path.contains('{') => {
-            let odd = odd(chance);
+fn spoil(choices: Choices, route: &Route, request: &mut Request) {
+    const QUERIES: [&[u8]; 5] = [b"%", b"%zz&=&%", b"caf\xc3\xa9=\xff", b"&&==&", b"a=%ff%fe"];
+    let has_parameters = !route.params.is_empty() || route.path.contains('{');
+    let parts = [
+        (5, "query"),
+        (if has_parameters { 2 } else { 0 }, "path"),
+        (if has_parameters { 2 } else { 4 }, "route's header"),
+        (1, "slash"),
+        (1, "whole query"),
+        (1, "header"),
+    ];
+    let part = choices.fork("part").weighed(&parts);
+    let choices = choices.fork(part);
+    match part {
+        "query" => spoil_query(choices, route, request),
+        "path" => {
+            let odd = odd(choices);
             request.path = route.filled(|_| odd.clone());
         }
-        5..=8 => spoil_header(chance, route, request),
-        9 => request.path.push(b'/'),
-        10 => {
-            request.query = one(chance, &[&b"%"[..], b"%zz&=&%", b"caf\xc3\xa9=\xff", b"&&==&", b"a=%ff%fe"]).to_vec()
-        }
-        _ => header(chance, request),
+        "route's header" => spoil_header(choices, route, request),
+        "slash" => request.path.push(b'/'),
+        "whole query" => request.query = choices.one(&QUERIES).to_vec(),
+        _ => give_header(request, header(choices)),
     }
 }
 
-fn odd(chance: &mut Rng) -> Vec<u8> {
-    if chance.u8(..16) == 0 { vec![b'a'; LONG] } else { one(chance, &ODD).to_vec() }
+fn odd(choices: Choices) -> Vec<u8> {
+    if choices.fork("is long").happens(1, 16) { vec![b'a'; LONG] } else { choices.one(&ODD).to_vec() }
 }
 
 /// Leaves a parameter of the query out, empties, doubles or changes it; or adds one that the code names.
-fn spoil_query(chance: &mut Rng, route: &Route, request: &mut Request) {
+fn spoil_query(choices: Choices, route: &Route, request: &mut Request) {
     let mut pairs: Vec<Vec<u8>> =
         request.query.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()).map(<[u8]>::to_vec).collect();
-    let known = route.query.iter().map(|parameter| parameter.name.clone()).collect::<Vec<_>>();
-    if pairs.is_empty() || chance.u8(..4) == 0 {
-        let named = if known.is_empty() { word(chance, route) } else { Some(one(chance, &known)) };
-        let name = encoded(named.unwrap_or_else(|| "a".to_owned()).as_bytes(), RESERVED);
-        let mut pair = [name, b"=".to_vec(), odd(chance)].concat();
-        if chance.u8(..8) == 0 {
-            pair.truncate(pair.iter().position(|&byte| byte == b'=').unwrap_or_default());
-        }
-        pairs.push(pair);
+    if pairs.is_empty() || choices.fork("is new").happens(1, 4) {
+        pairs.push(new_pair(choices.fork("new"), route));
     } else {
-        let at = chance.usize(..pairs.len());
-        let name = pairs[at].split(|&byte| byte == b'=').next().unwrap_or_default().to_vec();
-        match chance.u8(..4) {
-            0 => drop(pairs.remove(at)),
-            1 => pairs.push([name, b"=".to_vec(), odd(chance)].concat()),
-            _ => pairs[at] = [name, b"=".to_vec(), odd(chance)].concat(),
+        let at = choices.fork("at").count(0..=pairs.len() - 1);
+        let name = pairs[at].split(|&byte| byte == b'=').next().unwrap_or_default();
+        let changed = [name, b"=", &odd(choices.fork("value"))].concat();
+        match choices.fork("change").weighed(&[(1, "remove"), (1, "double"), (2, "change")]) {
+            "remove" => drop(pairs.remove(at)),
+            "double" => pairs.push(changed),
+            _ => pairs[at] = changed,
         }
     }
     request.query = pairs.join(&b'&');
 }
 
+/// A parameter that the route knows, or that its code names, with an odd value or none.
+fn new_pair(choices: Choices, route: &Route) -> Vec<u8> {
+    let known = route.query.iter().map(|parameter| (1, &parameter.name, parameter.name.clone()));
+    let named = choices.fork("name").pick(known).or_else(|| word(choices.fork("word"), route));
+    let name = encoded(named.unwrap_or_else(|| "a".to_owned()).as_bytes(), RESERVED);
+    if choices.fork("has no value").happens(1, 8) {
+        return name;
+    }
+    [name, b"=".to_vec(), odd(choices.fork("value"))].concat()
+}
+
 /// Leaves a header that the route reads out, or changes it; or a cookie.
-fn spoil_header(chance: &mut Rng, route: &Route, request: &mut Request) {
+fn spoil_header(choices: Choices, route: &Route, request: &mut Request) {
     let mut names: Vec<String> = route.headers.iter().map(|parameter| parameter.name.clone()).collect();
     if !route.cookies.is_empty() {
         names.push("cookie".to_owned());
     }
     if names.is_empty() {
-        return header(chance, request);
+        return give_header(request, header(choices));
     }
-    let name = one(chance, &names);
+    let name = choices.fork("name").one(&names);
     request.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name.as_bytes()));
-    if chance.bool() {
+    if choices.fork("is there").happens(1, 2) {
+        let odd = choices.fork("value").one(&ODD_HEADERS);
         let value = match (name.as_str(), route.cookies.first()) {
-            ("cookie", Some(cookie)) => [cookie.name.as_bytes(), b"=", one(chance, &ODD_HEADERS)].concat(),
-            _ => one(chance, &ODD_HEADERS).to_vec(),
+            ("cookie", Some(cookie)) => [cookie.name.as_bytes(), b"=", odd].concat(),
+            _ => odd.to_vec(),
         };
         request.headers.push((Bytes::from(name), value.into()));
     }
 }
 
 /// Makes the body of a request odd.
-fn spoil_body(chance: &mut Rng, route: &Route, request: &mut Request) {
-    let good = request.body.clone();
-    let kind = route.content_type.split(';').next().unwrap_or_default();
-    let is_json = kind.is_empty() || kind == "application/json";
-    if route.content_type.starts_with("multipart/") && chance.u8(..4) != 0 {
-        return spoil_parts(chance, route, request);
+fn spoil_body(choices: Choices, route: &Route, request: &mut Request) {
+    if route.content_type.starts_with("multipart/") && choices.fork("parts").happens(3, 4) {
+        return spoil_parts(choices.fork("part"), route, request);
     }
-    request.body = match chance.u8(..12) {
-        0 => Vec::new(),
-        1 => good[..good.len() / 2].to_vec(),
-        2 => [&good[..], b"\xff\xfe"].concat(),
-        3 => b"[".repeat(2000),
-        4 if is_json => serde_json::to_vec(&json!("a".repeat(LONG_BODY))).unwrap_or_default(),
-        4 => vec![b'a'; LONG_BODY],
-        5 => one(chance, &[&b"null"[..], b"[]", b"{}", b"\"\"", b"1e999", b"NaN", b"{\"a\":1,\"a\":2}"]).to_vec(),
-        6 => b"a=1&a=%ff&=".to_vec(),
-        _ if !is_json => [&good[..], b"&", one(chance, &ODD)].concat(),
-        _ => {
-            let value = serde_json::from_slice(&good).unwrap_or_else(|_| object(chance, &route.words));
-            serde_json::to_vec(&spoilt(chance, value)).unwrap_or_default()
-        }
-    };
-    if chance.u8(..8) == 0 {
-        let odd = one(chance, &["", "text/plain", "application/json; charset=\"", "multipart/form-data", "a/b/c"]);
+    request.body = odd_body(choices, route, &request.body);
+    let kind = choices.fork("type");
+    if kind.fork("is another").happens(1, 8) {
+        let odd = kind.one(&["", "text/plain", "application/json; charset=\"", "multipart/form-data", "a/b/c"]);
         request.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(b"content-type"));
         request.headers.push((b"content-type"[..].into(), odd.into()));
         request.headers.sort();
     }
 }
 
+fn odd_body(choices: Choices, route: &Route, good: &[u8]) -> Vec<u8> {
+    const JSON: [&[u8]; 7] = [b"null", b"[]", b"{}", b"\"\"", b"1e999", b"NaN", b"{\"a\":1,\"a\":2}"];
+    let kind = route.content_type.split(';').next().unwrap_or_default();
+    let is_json = kind.is_empty() || kind == "application/json";
+    let forms =
+        [(1, "none"), (1, "half"), (1, "not text"), (1, "deep"), (1, "long"), (1, "JSON"), (1, "form"), (5, "changed")];
+    let form = choices.fork("form").weighed(&forms);
+    let choices = choices.fork(form);
+    match form {
+        "none" => Vec::new(),
+        "half" => good[..good.len() / 2].to_vec(),
+        "not text" => [good, b"\xff\xfe"].concat(),
+        "deep" => b"[".repeat(2000),
+        "long" if is_json => serde_json::to_vec(&json!("a".repeat(LONG_BODY))).unwrap_or_default(),
+        "long" => vec![b'a'; LONG_BODY],
+        "JSON" => choices.one(&JSON).to_vec(),
+        "form" => b"a=1&a=%ff&=".to_vec(),
+        _ if !is_json => [good, b"&", choices.one(&ODD)].concat(),
+        _ => {
+            let value = serde_json::from_slice(good).unwrap_or_else(|_| object(choices.fork("object"), &route.words));
+            serde_json::to_vec(&spoilt(choices, value)).unwrap_or_default()
+        }
+    }
+}
+
 /// Makes a form of parts odd: a part missing, doubled, without its name, or with a file without a name or content; the
 /// end missing; another boundary, or none.
-fn spoil_parts(chance: &mut Rng, route: &Route, request: &mut Request) {
+fn spoil_parts(choices: Choices, route: &Route, request: &mut Request) {
+    const CHANGES: [&str; 9] =
+        ["missing", "no file name", "no content", "no name", "doubled", "no end", "half an end", "boundary", "type"];
     let text = String::from_utf8_lossy(&request.body).into_owned();
     let boundary = route.content_type.split_once("boundary=").map_or("", |(_, boundary)| boundary);
     let delimiter = format!("--{boundary}\r\n");
     let end = format!("--{boundary}--\r\n");
     let whole = text.strip_suffix(&end).unwrap_or(&text);
     let mut parts: Vec<String> = whole.split(&delimiter).skip(1).map(str::to_owned).collect();
-    let at = if parts.is_empty() { 0 } else { chance.usize(..parts.len()) };
+    let at = choices.fork("at").count(0..=parts.len().saturating_sub(1));
     let mut says = route.content_type.clone();
     let mut last = end.clone();
-    match (chance.u8(..9), parts.get_mut(at)) {
-        (0, Some(_)) => drop(parts.remove(at)),
-        (1, Some(part)) => *part = part.replace("filename=\"a.txt\"", "filename=\"\""),
-        (2, Some(part)) => {
+    match (choices.fork("change").one(&CHANGES), parts.get_mut(at)) {
+        ("missing", Some(_)) => drop(parts.remove(at)),
+        ("no file name", Some(part)) => *part = part.replace("filename=\"a.txt\"", "filename=\"\""),
+        ("no content", Some(part)) => {
             let content = part.find("\r\n\r\n").map_or(part.len(), |start| start + 4);
             *part = [&part[..content], "\r\n"].concat();
         }
-        (3, Some(part)) => *part = part.replace("; name=", "; nome="),
-        (4, Some(part)) => {
+        ("no name", Some(part)) => *part = part.replace("; name=", "; nome="),
+        ("doubled", Some(part)) => {
             let twice = part.clone();
             parts.push(twice);
         }
-        (5, _) => last.clear(),
-        (6, _) => last.truncate(end.len() / 2),
-        (7, _) => says = "multipart/form-data; boundary=another".to_owned(),
-        _ => says = one(chance, &["multipart/form-data", "application/x-www-form-urlencoded"]).to_owned(),
+        ("no end", _) => last.clear(),
+        ("half an end", _) => last.truncate(end.len() / 2),
+        ("boundary", _) => says = "multipart/form-data; boundary=another".to_owned(),
+        _ => {
+            let types = ["multipart/form-data", "application/x-www-form-urlencoded"];
+            says = choices.fork("type").one(&types).to_owned();
+        }
     }
     let body: String = parts.iter().map(|part| delimiter.clone() + part).collect();
     route.give_body(request, &(body + &last));
@@ -293,30 +324,30 @@ fn spoil_parts(chance: &mut Rng, route: &Route, request: &mut Request) {
 }
 
 /// A value with something in it missing or of another type.
-fn spoilt(chance: &mut Rng, value: Json) -> Json {
+fn spoilt(choices: Choices, value: Json) -> Json {
     match value {
         Json::Object(mut entries) if !entries.is_empty() => {
             let names: Vec<String> = entries.keys().cloned().collect();
-            let name = one(chance, &names);
-            match (chance.u8(..3), entries.remove(&name)) {
-                (0, _) | (_, None) => {}
-                (1, Some(inner)) if inner.is_object() || inner.is_array() => {
-                    drop(entries.insert(name, spoilt(chance, inner)));
-                }
-                _ => drop(entries.insert(name, scalar(chance))),
-            }
+            let name = choices.fork("entry").one(&names);
+            let choices = choices.fork(&name);
+            let new = match (choices.fork("change").one(&["missing", "inside", "type"]), entries.remove(&name)) {
+                ("missing", _) | (_, None) => None,
+                ("inside", Some(inner)) if inner.is_object() || inner.is_array() => Some(spoilt(choices, inner)),
+                _ => Some(scalar(choices.fork("value"))),
+            };
+            entries.extend(new.map(|value| (name, value)));
             Json::Object(entries)
         }
         Json::Array(mut items) if !items.is_empty() => {
-            let at = chance.usize(..items.len());
-            items[at] = spoilt(chance, items[at].take());
+            let at = choices.fork("item").count(0..=items.len() - 1);
+            items[at] = spoilt(choices.nth(at), items[at].take());
             Json::Array(items)
         }
-        _ => scalar(chance),
+        _ => scalar(choices.fork("value")),
     }
 }
 
-fn scalar(chance: &mut Rng) -> Json {
+fn scalar(choices: Choices) -> Json {
     let some = [
         Json::Null,
         json!(true),
@@ -333,36 +364,56 @@ fn scalar(chance: &mut Rng) -> Json {
         json!({}),
         json!({ "a": null }),
     ];
-    one(chance, &some)
+    choices.pick(some.into_iter().map(|value| (1, value.to_string(), value))).unwrap_or_default()
 }
 
 /// An object with the words of a route.
-fn object(chance: &mut Rng, words: &[String]) -> Json {
+fn object(choices: Choices, words: &[String]) -> Json {
     let mut entries = serde_json::Map::new();
-    for number in 0..chance.usize(1..=3) {
+    for number in 0..choices.fork("count").count(1..=3) {
+        let choices = choices.nth(number);
+        let is_typed = number == 0 && words.iter().any(|word| word == "type");
         let key = match words {
             [] => "type".to_owned(),
-            _ if number == 0 && words.iter().any(|word| word == "type") && chance.bool() => "type".to_owned(),
-            words => one(chance, words),
+            _ if is_typed && choices.fork("is typed").happens(1, 2) => "type".to_owned(),
+            words => choices.fork("key").one(words),
         };
-        let value = if words.is_empty() || chance.u8(..3) == 0 { scalar(chance) } else { json!(one(chance, words)) };
+        let value = if words.is_empty() || choices.fork("is other").happens(1, 3) {
+            scalar(choices.fork("value"))
+        } else {
+            json!(choices.fork("word").one(words))
+        };
         entries.insert(key, value);
     }
     Json::Object(entries)
 }
 
 /// A message with an unknown effect on the application.
-fn message(chance: &mut Rng, words: &[String]) -> Action {
-    Action::SendText(match chance.u8(..16) {
-        0..=6 => object(chance, words).to_string(),
-        7 => words.get(chance.usize(..words.len().max(1))).cloned().unwrap_or_else(|| "hello".to_owned()),
-        8 => String::new(),
-        9 => "not json".to_owned(),
-        10 => "[1,2]".to_owned(),
-        11 => scalar(chance).to_string(),
-        12 => format!("{{\"type\":\"{}\"}}", "a".repeat(LONG)),
-        13 => "\"\\ud800\"".to_owned(),
-        14 => return Action::SendBytes(object(chance, words).to_string().into_bytes()),
+fn message(choices: Choices, words: &[String]) -> Action {
+    const KINDS: [(u32, &str); 10] = [
+        (7, "object"),
+        (1, "word"),
+        (1, "empty"),
+        (1, "not JSON"),
+        (1, "list"),
+        (1, "scalar"),
+        (1, "long type"),
+        (1, "half a character"),
+        (1, "object in bytes"),
+        (1, "bytes"),
+    ];
+    let kind = choices.fork("kind").weighed(&KINDS);
+    let choices = choices.fork(kind);
+    Action::SendText(match kind {
+        "object" => object(choices, words).to_string(),
+        "word" => choices.pick(words.iter().map(|word| (1, word, word.clone()))).unwrap_or_else(|| "hello".to_owned()),
+        "empty" => String::new(),
+        "not JSON" => "not json".to_owned(),
+        "list" => "[1,2]".to_owned(),
+        "scalar" => scalar(choices).to_string(),
+        "long type" => format!("{{\"type\":\"{}\"}}", "a".repeat(LONG)),
+        "half a character" => "\"\\ud800\"".to_owned(),
+        "object in bytes" => return Action::SendBytes(object(choices, words).to_string().into_bytes()),
         _ => return Action::SendBytes(b"\x00\xff".to_vec()),
     })
 }

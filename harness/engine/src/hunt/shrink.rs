@@ -1,12 +1,12 @@
 //! Makes what was found smaller: whatever can be taken away is taken away while the same finding remains.
 
 use super::{GeneratedCase, Hunt, Played, complains};
-use crate::environment::Environment;
+use crate::{case::Vocabulary, environment::Environment};
 use relapse_core::{
-    asgi::{scope::ScopeType, value::Value},
+    asgi::value::Value,
     client::{
         credential::Credential,
-        step::{Action, ClientStrictness, Concurrency, DEFAULT_USER, Request},
+        step::{Action, ClientStrictness, Concurrency, DEFAULT_USER, Request, Step},
     },
     error::Error,
     fault::{Fault, FaultKind, ScopeEdit, Trigger},
@@ -21,10 +21,12 @@ pub(super) fn shrink(
     (drawn, played): (GeneratedCase, Played),
     play: &dyn Fn(&GeneratedCase) -> Result<Played, Error>,
 ) -> Result<(GeneratedCase, Played), Error> {
-    let is_by_route = hunt.ground.external().is_some_and(|foreign| foreign.is_by_route());
+    let vocabulary = hunt.ground.vocabulary();
     let mut smallest = (drawn, played);
     'again: loop {
-        for candidate in smaller(&smallest.0, is_by_route).into_iter().filter(|drawn| may_be(hunt, drawn)) {
+        for candidate in
+            smaller(&smallest.0, &hunt.servers[0].name, vocabulary).into_iter().filter(|drawn| may_be(hunt, drawn))
+        {
             let played = match play(&candidate) {
                 Err(Error::TooManyRequests) => return Ok(smallest),
                 played => played?,
@@ -40,90 +42,122 @@ pub(super) fn shrink(
 
 /// Whether a hunt that lets servers do only what is legal may try it: what is simpler need not be.
 fn may_be(hunt: &Hunt, drawn: &GeneratedCase) -> bool {
-    let is_legal = |fault: &Fault| match &fault.kind {
-        FaultKind::Scope(edit) => [ScopeType::Http, ScopeType::Websocket].iter().all(|on| edit.legality(*on).is_legal),
-        _ => true,
-    };
-    !hunt.legal_only || drawn.faults.iter().all(is_legal)
+    !hunt.legal_only || drawn.faults.iter().all(|fault| fault.kind.is_legal())
 }
 
-/// Everything that is one step smaller or simpler, the greatest savings first. Each is strictly simpler, so that this
-/// ends.
-///
-/// Messages in an application's own words have further ones.
-fn smaller(drawn: &GeneratedCase, is_by_route: bool) -> Vec<GeneratedCase> {
-    let mut candidates = Vec::new();
-    let mut with = |change: &dyn Fn(&mut GeneratedCase)| {
-        let mut candidate = drawn.clone();
+/// Cases that are one step smaller or simpler than one.
+struct Smaller<'a> {
+    drawn: &'a GeneratedCase,
+    candidates: Vec<GeneratedCase>,
+}
+
+impl Smaller<'_> {
+    /// Adds the case with this change, unless it changes nothing.
+    fn with(&mut self, change: impl FnOnce(&mut GeneratedCase)) {
+        let mut candidate = self.drawn.clone();
         change(&mut candidate);
         let steps = candidate.visits.iter().map(Vec::len).sum();
         for fault in &mut candidate.faults {
             fault.trigger.step = fault.trigger.step.map(|step| step.min(steps));
         }
-        if candidate != *drawn {
-            candidates.push(candidate);
+        if candidate != *self.drawn {
+            self.candidates.push(candidate);
         }
-    };
-    // Behind which server comes first: with fewer steps it may show behind this one only.
-    with(&|drawn| drawn.server = 0);
-    if drawn.visits.len() > 1 {
-        (0..drawn.visits.len()).for_each(|index| with(&|drawn| drop(drawn.visits.remove(index))));
     }
-    (0..drawn.faults.len()).for_each(|index| with(&|drawn| drop(drawn.faults.remove(index))));
-    with(&|drawn| drawn.crowd = Concurrency::ONE);
-    with(&|drawn| drawn.crowd.connections = 1);
-    with(&|drawn| drawn.crowd.users = 1);
-    with(&|drawn| drawn.crowd.rounds = (drawn.crowd.rounds / 2).max(1));
-    with(&|drawn| drawn.crowd.rounds = (drawn.crowd.rounds - 1).max(1));
-    with(&|drawn| drawn.crowd.connections = (drawn.crowd.connections - 1).max(1));
-    for (visit, steps) in drawn.visits.iter().enumerate() {
-        // The first step opens, without it the others mean nothing; a message goes with the wait for its answer.
+
+    /// Without a visit, without a fault, with fewer clients.
+    fn fewer(&mut self) {
+        if self.drawn.visits.len() > 1 {
+            (0..self.drawn.visits.len()).for_each(|index| self.with(|drawn| drop(drawn.visits.remove(index))));
+        }
+        (0..self.drawn.faults.len()).for_each(|index| self.with(|drawn| drop(drawn.faults.remove(index))));
+        self.with(|drawn| drawn.crowd = Concurrency::ONE);
+        self.with(|drawn| drawn.crowd.connections = 1);
+        self.with(|drawn| drawn.crowd.users = 1);
+        self.with(|drawn| drawn.crowd.rounds = (drawn.crowd.rounds / 2).max(1));
+        self.with(|drawn| drawn.crowd.rounds = (drawn.crowd.rounds - 1).max(1));
+        self.with(|drawn| drawn.crowd.connections = (drawn.crowd.connections - 1).max(1));
+    }
+
+    /// A visit without some of its steps. The first step opens, without it the others mean nothing; a message goes with the
+    /// wait for its answer.
+    fn fewer_steps(&mut self, visit: usize, steps: &[Step]) {
         for (index, step) in steps.iter().enumerate().skip(1) {
             let is_waited_for = steps.get(index + 1).is_some_and(|next| matches!(next.act, Action::Wait(_)));
             let end = match step.act {
                 Action::SendText(_) | Action::SendBytes(_) => index + 1 + usize::from(is_waited_for),
                 _ => index + 1,
             };
-            with(&|drawn| drop(drawn.visits[visit].drain(index..end)));
+            self.with(|drawn| drop(drawn.visits[visit].drain(index..end)));
         }
+    }
+
+    /// A visit with simpler requests.
+    fn simpler_requests(&mut self, visit: usize, steps: &[Step], vocabulary: Vocabulary) {
         for (index, step) in steps.iter().enumerate() {
-            let (Action::Open(request) | Action::Request(request)) = &step.act else { continue };
-            let simpler = if is_by_route { simpler_of_its_own(request) } else { simpler_requests(request) };
+            let Some(request) = step.opening() else { continue };
+            let simpler = match vocabulary {
+                Vocabulary::Own => simpler_of_its_own(request),
+                Vocabulary::Backend => simpler_requests(request),
+            };
             for simpler in simpler {
-                with(&|drawn| match &mut drawn.visits[visit][index].act {
-                    Action::Open(request) | Action::Request(request) => *request = simpler.clone(),
+                self.with(|drawn| match &mut drawn.visits[visit][index].act {
+                    Action::Open(request) | Action::Request(request) => *request = simpler,
                     _ => {}
                 });
             }
         }
-        // A client that waits for an answer keeps the message that is answered.
-        let is_waited_for = |index: usize| steps[index + 1..].iter().any(|later| matches!(later.act, Action::Wait(_)));
-        for (index, step) in steps.iter().enumerate().filter(|(index, _)| is_by_route && !is_waited_for(*index)) {
+    }
+
+    /// A visit with simpler messages. A client that waits for an answer keeps the message that is answered.
+    fn simpler_messages(&mut self, visit: usize, steps: &[Step]) {
+        let last_wait = steps.iter().rposition(|step| matches!(step.act, Action::Wait(_))).map_or(0, |last| last + 1);
+        for (index, step) in steps.iter().enumerate().skip(last_wait) {
             let Action::SendText(text) = &step.act else { continue };
             for simpler in simpler_json(text.as_bytes()) {
-                with(&|drawn| drawn.visits[visit][index].act = Action::SendText(simpler.clone()));
+                self.with(|drawn| drawn.visits[visit][index].act = Action::SendText(simpler));
             }
         }
     }
-    for (index, fault) in drawn.faults.iter().enumerate() {
+
+    /// A fault with a simpler trigger, or a simpler value.
+    fn simpler_fault(&mut self, index: usize, fault: &Fault) {
         let ends = matches!(&fault.kind, FaultKind::Process(fault) if fault.ends());
-        let trigger = fault.trigger;
-        let lasting = Trigger { until: trigger.until.filter(|_| ends), ..Trigger::default() };
-        with(&|drawn| drawn.faults[index].trigger = lasting);
-        with(&|drawn| drawn.faults[index].trigger.from = lasting.from);
-        with(&|drawn| drawn.faults[index].trigger.until = lasting.until);
-        with(&|drawn| drawn.faults[index].trigger.percent = 100);
-        with(&|drawn| drawn.faults[index].trigger.every = 1);
-        with(&|drawn| drawn.faults[index].trigger.times = None);
+        let lasting = Trigger { until: fault.trigger.until.filter(|_| ends), ..Trigger::default() };
+        self.with(|drawn| drawn.faults[index].trigger = lasting);
+        self.with(|drawn| drawn.faults[index].trigger.from = lasting.from);
+        self.with(|drawn| drawn.faults[index].trigger.until = lasting.until);
+        self.with(|drawn| drawn.faults[index].trigger.percent = 100);
+        self.with(|drawn| drawn.faults[index].trigger.every = 1);
+        self.with(|drawn| drawn.faults[index].trigger.times = None);
         if let FaultKind::Scope(ScopeEdit::Set { key, value }) = &fault.kind
             && *value != Value::None
         {
             let kind = FaultKind::Scope(ScopeEdit::Set { key: key.clone(), value: Value::None });
-            with(&|drawn| drawn.faults[index].kind = kind.clone());
+            self.with(|drawn| drawn.faults[index].kind = kind);
         }
     }
-    with(&|drawn| drawn.environment = Environment::Staging);
-    candidates
+}
+
+/// Everything that is one step smaller or simpler, the greatest savings first. Each is strictly simpler, so that this
+/// ends.
+///
+/// Messages in an application's own words have further ones.
+fn smaller(drawn: &GeneratedCase, simplest: &str, vocabulary: Vocabulary) -> Vec<GeneratedCase> {
+    let mut smaller = Smaller { drawn, candidates: Vec::new() };
+    // Behind which server comes first: with fewer steps it may show behind this one only.
+    smaller.with(|drawn| simplest.clone_into(&mut drawn.server));
+    smaller.fewer();
+    for (visit, steps) in drawn.visits.iter().enumerate() {
+        smaller.fewer_steps(visit, steps);
+        smaller.simpler_requests(visit, steps, vocabulary);
+        if vocabulary == Vocabulary::Own {
+            smaller.simpler_messages(visit, steps);
+        }
+    }
+    drawn.faults.iter().enumerate().for_each(|(index, fault)| smaller.simpler_fault(index, fault));
+    smaller.with(|drawn| drawn.environment = Environment::Staging);
+    smaller.candidates
 }
 
 /// The same request with one thing less to say.

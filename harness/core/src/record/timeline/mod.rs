@@ -79,7 +79,7 @@ impl Listening {
     /// Whether an exchange that lasted from `start` to `end` met a process that starts, that stops because it was told to at
     /// `stop`, or that starts again after that.
     pub fn is_replaced(&self, stop: Duration, start: Duration, end: Duration) -> bool {
-        start <= NOTICE || (stop <= end && !self.next(stop).is_some_and(|from: Duration| start > from + NOTICE))
+        start <= NOTICE || (stop <= end && self.next(stop).is_none_or(|from| start <= from + NOTICE))
     }
 }
 
