@@ -257,8 +257,18 @@ fn what_a_hunt_by_url_prints_shows_it_again() {
     let fixed = OwnServer::start(&here.join("fixed"));
     let (broken, fixed) = (broken.url(), fixed.url());
     std::fs::write(here.join("it's spoken.toml"), SPOKEN).unwrap();
-    let spoken =
-        ["--cases", "12", "--service-file", "it's spoken.toml", "--max-requests", "900", "--reproducers", "it's found"];
+    let spoken = [
+        "--seed",
+        "200",
+        "--cases",
+        "12",
+        "--service-file",
+        "it's spoken.toml",
+        "--max-requests",
+        "900",
+        "--reproducers",
+        "it's found",
+    ];
     check_hunt(here, &[&["--target", &broken], &spoken[..]].concat());
     for (before, after, fate, verdict, code) in [
         (&broken, &fixed, "fixed by the change: ", "FIXED", 0),
@@ -269,7 +279,7 @@ fn what_a_hunt_by_url_prints_shows_it_again() {
         let hunt = ["hunt", "--before", before, "--target", after];
         let (_, printed, said) = relapse(here, &[&hunt[..], &spoken].concat());
         let (_, finding) = printed.split_once(fate).unwrap_or_else(|| panic!("{fate}: {printed}{said}"));
-        let finding = finding.split_inclusive("\n\n").nth(1).unwrap();
+        let finding = finding.split_inclusive("\n\n").nth(1).unwrap_or_else(|| panic!("{printed}"));
         let line = the_command(finding);
         let same = printed_commands(&printed).iter().filter(|other| **other == line).count();
         assert_eq!(same, 1, "each finding has a reproducer of its own: {printed}");
