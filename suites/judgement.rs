@@ -111,7 +111,7 @@ fn a_1011_that_crosses_the_clients_close_is_still_a_1011(#[case] rest: Rest) {
 }
 
 #[test]
-fn events_nobody_asked_for_are_found() {
+fn unrequested_events_are_found() {
     let event = r#"{"type":"agent_completed","user_id":"somebody-else"}"#;
     let transcript: Transcript = session(&[], Rest::Listens, &[open()]);
     let control = relapse_core::judge::verdict::HealthyClient::Tried(reading(&transcript).outcome());
@@ -132,7 +132,7 @@ fn events_nobody_asked_for_are_found() {
 #[case(426, Class::DisguisedError)]
 #[case(500, Class::ServerError)]
 #[case(503, Class::ServerError)]
-fn a_faultless_request_is_refused_by_nobody(#[case] status: u16, #[case] expected: Class) {
+fn a_faultless_request_is_not_refused(#[case] status: u16, #[case] expected: Class) {
     let mut transcript = answered_transcript(status);
     transcript.service.websocket_paths = Names::Compiled(&["/ws"]);
     assert_eq!(reading(&transcript).outcome().class, expected);

@@ -117,6 +117,7 @@ fn read(text: &str) -> Case {
 /// A wait that never arrives is a failure on every target: while the session lives on, and when it is over first.
 #[test]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+// Long: an app and its rows.
 fn a_wait_that_is_not_met_fails_on_every_target() {
     let python = python();
     let directory = app("

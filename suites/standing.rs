@@ -78,7 +78,7 @@ fn check(revision: Revision, fault: Option<&str>, binding: &str) -> Validation {
 #[case::another_path(None, None, "[paths]\nwebsocket = \"/nowhere\"\n[credential]\nliteral = \"x\"\n", &["upgrade with no credential", "upgrade with a bad credential", "upgrade with a valid credential", "/health and the handshake"])]
 #[case::no_credential_is_named(None, None, "", &["upgrade", "/health and the handshake"])]
 #[case::other_events(None, None, "[credential]\nliteral = \"x\"\n[messages]\nevents = [\"agent_started\", \"agent_completed\", \"agent_thinking\"]\n", &["one request"])]
-#[case::nobody_greets(None, None, "[credential]\nliteral = \"x\"\n[messages]\nwelcome = \"\"\n", &[])]
+#[case::no_greeting(None, None, "[credential]\nliteral = \"x\"\n[messages]\nwelcome = \"\"\n", &[])]
 #[case::another_greeting(None, None, "[credential]\nliteral = \"x\"\n[messages]\nwelcome = \"hello\"\n", &["one request"])]
 #[case::nothing_is_said(None, None, "[credential]\nliteral = \"x\"\n[messages]\nwelcome = \"\"\nrequest = \"\"\nevents = []\n", &[])]
 #[case::refused_after_the_accept(Some("auth_after_accept"), None, BINDING, &["upgrade with no credential", "upgrade with a bad credential"])]

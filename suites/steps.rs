@@ -811,6 +811,7 @@ fn a_crowd_has_no_names() {
 
 /// Every key of a step, as it is written again.
 #[test]
+// Long: one file with every key.
 fn what_a_step_says_survives_its_file() {
     let steps = r#"
 [[step]]

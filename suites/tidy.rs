@@ -306,6 +306,39 @@ fn no_file_names_a_place_on_one_machine() {
     }
 }
 
+/// The most lines of a function that does not say why it is longer.
+const FUNCTION_LINES_MAX: usize = 60;
+
+/// A long function says why it is long: `// Long: an arm for each fault.` stands directly above it.
+#[test]
+fn a_long_function_says_why() {
+    let mut found = Vec::new();
+    let mut longest = 0;
+    for (file, text) in [files("harness", "rs"), files("suites", "rs")].into_iter().flatten() {
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let code = line.trim_start();
+            let is_function = code
+                .split(['(', '<'])
+                .next()
+                .is_some_and(|head| head.split(' ').any(|word| word == "fn") && !code.starts_with("//"));
+            if !is_function || code.ends_with([';', '}']) {
+                continue;
+            }
+            let end = format!("{}}}", &line[..line.len() - code.len()]);
+            let length = lines[at..].iter().position(|line| *line == end).map_or(0, |last| last + 1);
+            longest = longest.max(length);
+            if length > FUNCTION_LINES_MAX
+                && !at.checked_sub(1).is_some_and(|above| lines[above].trim_start().starts_with("// Long: "))
+            {
+                found.push(format!("{file}:{}: {length} lines", at + 1));
+            }
+        }
+    }
+    assert!(longest > FUNCTION_LINES_MAX, "no function is found");
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 /// A comment says what a thing is, and does not ask.
 #[test]
 fn no_comment_begins_with_a_question_word() {

@@ -45,6 +45,7 @@ struct Row {
     faults: Vec<Fault>,
 }
 
+// Long: a row for each upgrade.
 fn rows() -> Vec<Row> {
     let standard = || Request { client: ClientStrictness::Library, ..Request::standard("GET", "/ws") };
     let header = |name: &str, value: &str| (name.as_bytes().to_vec().into(), value.as_bytes().to_vec().into());

@@ -755,6 +755,7 @@ fn made_wrong(symptom: &Symptom) -> Vec<(SymptomKey, Symptom)> {
 
 /// The wrong verdicts on these cases, of which some show their defect on this target: on the pairs of two versions with the
 /// defects and two without, and with each key of the symptom made wrong. The versions are given back.
+// Long: one pass over the pairs of versions.
 async fn wrong_verdicts(
     cases: &[(Case, Shows)],
     binding: &ServiceFile,

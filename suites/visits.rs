@@ -153,7 +153,7 @@ fn a_test_is_written_as_an_engineer_reads_it() {
     "`--path` names one"
 )]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
-fn an_application_that_lets_nobody_in_is_told_of(#[case] text: &str, #[case] expected: &str) {
+fn an_application_that_lets_no_client_in_is_reported(#[case] text: &str, #[case] expected: &str) {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("service.py"), text).unwrap();
     let (code, told) = relapse(directory.path(), &["hunt", "--target", "asgi:service:app", "--cases", "30"]);

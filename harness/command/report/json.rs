@@ -19,7 +19,7 @@ use relapse_core::{
 };
 
 /// The version of the document's shape. It grows when a key changes its meaning or goes.
-const SCHEMA: u32 = 5;
+const SCHEMA: u32 = 6;
 
 #[derive(Serialize)]
 struct VerdictDocument<'a> {

@@ -3,9 +3,9 @@
 
 mod arguments;
 mod claim;
-mod raw;
+mod keys;
+mod one_line;
 mod reader;
-mod short;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -220,7 +220,7 @@ pub fn read_faults(path: &str, text: &str) -> Result<Vec<Fault>, Error> {
 /// # Errors
 /// Says what is wrong, with the nearest right name.
 pub fn read_fault(line: &str, known: &Known<'_>) -> Result<Fault, Error> {
-    short::read(line, known)
+    one_line::read(line, known)
 }
 
 /// The names of the messages in the catalogue's cases, which are those of the built-in backend.

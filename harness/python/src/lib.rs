@@ -8,6 +8,9 @@
 //! | [`measure`] | finds out what a real server's profile says |
 //! | [`differential`] | holds a profile against its real server with generated apps |
 //! | [`pytest`] | writes findings of a hunt as tests in Python |
+//!
+//! Two files run in Python: `process/shim.py` is the server and the event loop on the virtual clock in an interpreter, and
+//! `process/witness.py` reports the events of an app from within a real server.
 
 pub mod app;
 pub mod differential;

@@ -151,6 +151,7 @@ pub(super) fn unverified_subject(token: &str) -> Option<String> {
 }
 
 /// Makes a credential of this kind for a user; `id` becomes the token's `jti`.
+// Long: an arm for each kind of damage.
 pub(super) fn mint(
     kind: Credential,
     user: &str,

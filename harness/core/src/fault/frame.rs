@@ -159,7 +159,7 @@ faults! {
     } "carry {payload} instead of";
     /// carries a frame of its own before this one
     Inject "inject_frame", weight 3 {
-        /// Its payload.
+        /// The kind of frame.
         carries: Carries as "injected",
         /// Its payload.
         payload: Raw as "payload" from among(INJECTED),

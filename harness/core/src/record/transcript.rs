@@ -44,8 +44,8 @@ pub enum Actor {
     Dependency,
     /// The server's process: its start, its end, and what it is started with.
     Process,
-    /// No actor: the connection went, or time ran out.
-    Nobody,
+    /// Neither side: the connection went, or time ran out.
+    Neither,
 }
 
 impl Actor {
@@ -58,7 +58,7 @@ impl Actor {
             Actor::Application => "app",
             Actor::Dependency => "dependency",
             Actor::Process => "process",
-            Actor::Nobody => "nobody",
+            Actor::Neither => "neither side",
         }
     }
 }

@@ -63,9 +63,11 @@ impl BodyFraming {
     }
 }
 
-/// The value of a `Content-Length`.
+/// The value of a `Content-Length`: digits alone (RFC 9110 section 8.6).
 pub fn parse_length(value: &[u8]) -> Option<u64> {
-    std::str::from_utf8(value).ok()?.trim().parse().ok()
+    let digits = value.trim_ascii();
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
 }
 
 /// Writes a chunk; an empty piece writes none, because that would be the last one.
@@ -157,6 +159,11 @@ impl BodyDecoder {
         }
     }
 
+    /// Whether a part of a chunk is still to come.
+    pub fn is_within_chunk(&self) -> bool {
+        matches!(self.state, DecoderState::Chunk(_))
+    }
+
     fn payload(&mut self, input: &[u8], left: u64, then: impl Fn(u64) -> DecoderState) -> BodyStep {
         let count = input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         self.state = then(left - count as u64);
@@ -173,8 +180,13 @@ impl BodyDecoder {
         BodyStep::Malformed
     }
 
+    /// The line with a chunk's size, which begins with a digit (RFC 9112 section 7.1).
     fn size(&mut self, input: &[u8]) -> BodyStep {
+        if !input[0].is_ascii_hexdigit() {
+            return self.fail();
+        }
         match httparse::parse_chunk_size(input) {
+            Ok(httparse::Status::Complete((line, _))) if line > LINE_BYTES_MAX => self.fail(),
             Ok(httparse::Status::Complete((line, 0))) => self.framing(line, DecoderState::Trailers(0)),
             Ok(httparse::Status::Complete((line, size))) if size <= self.chunk_bytes_max => {
                 self.framing(line, DecoderState::Chunk(size))
@@ -188,7 +200,9 @@ impl BodyDecoder {
     fn trailer(&mut self, input: &[u8], taken: usize) -> BodyStep {
         match memchr::memmem::find(input, b"\r\n") {
             Some(0) => self.framing(2, DecoderState::Over),
-            Some(line) if input[..line].contains(&b':') && taken + line <= TRAILER_BYTES_MAX => {
+            Some(line)
+                if input[..line].contains(&b':') && line + 2 <= LINE_BYTES_MAX && taken + line <= TRAILER_BYTES_MAX =>
+            {
                 self.framing(line + 2, DecoderState::Trailers(taken + line + 2))
             }
             // A line that begins with CR and is not empty cannot become a field.
@@ -202,7 +216,7 @@ impl BodyDecoder {
 mod tests {
     use rstest::rstest;
 
-    use super::{AnsweredMethod, BodyDecoder, BodyFraming, BodyStep, LAST_CHUNK, write_chunk};
+    use super::{AnsweredMethod, BodyDecoder, BodyFraming, BodyStep, LAST_CHUNK, LINE_BYTES_MAX, write_chunk};
     use crate::wire::head::{ResponseHead, field};
 
     /// The largest chunk here, in bytes.
@@ -248,6 +262,8 @@ mod tests {
     #[case::cut_chunk(BodyFraming::Chunked, "3\r\nab", "ab", "", BodyStep::More)]
     #[case::no_chunk_end(BodyFraming::Chunked, "3\r\nabcde", "abc", "de", BodyStep::Malformed)]
     #[case::no_size(BodyFraming::Chunked, "zz\r\n", "", "zz\r\n", BodyStep::Malformed)]
+    #[case::no_digit(BodyFraming::Chunked, "\r\n\r\n", "", "\r\n\r\n", BodyStep::Malformed)]
+    #[case::extension_alone(BodyFraming::Chunked, ";x\r\n\r\n", "", ";x\r\n\r\n", BodyStep::Malformed)]
     #[case::largest(BodyFraming::Chunked, "5\r\nabcde\r\n0\r\n\r\nNEXT", "abcde", "NEXT", BodyStep::Over)]
     #[case::large(BodyFraming::Chunked, "6\r\nabcdef\r\n", "", "6\r\nabcdef\r\n", BodyStep::Malformed)]
     #[case::until_end(BodyFraming::UntilEnd, "anything", "anything", "", BodyStep::More)]
@@ -270,6 +286,8 @@ mod tests {
     #[case::length(&[("content-length", " 5 ")], BodyFraming::Length(5))]
     #[case::two_lengths(&[("content-length", "5"), ("content-length", "5")], BodyFraming::Unreadable)]
     #[case::no_length(&[("content-length", "x")], BodyFraming::Unreadable)]
+    #[case::signed(&[("content-length", "+5")], BodyFraming::Unreadable)]
+    #[case::empty(&[("content-length", "")], BodyFraming::Unreadable)]
     #[case::both(&[("content-length", "5"), ("transfer-encoding", "Chunked")], BodyFraming::Chunked)]
     fn a_head_announces_its_body(#[case] headers: &[(&'static str, &'static str)], #[case] expected: BodyFraming) {
         let headers = headers.iter().map(|(name, value)| field(name, *value)).collect();
@@ -280,6 +298,21 @@ mod tests {
             BodyFraming::of_answer(&ResponseHead { status: 304, ..head }, AnsweredMethod::Other),
             BodyFraming::Absent
         );
+    }
+
+    /// A line has the same limit whether it comes at once or in pieces.
+    #[rstest]
+    #[case::longest_size(LINE_BYTES_MAX, "1;{}\r\na\r\n0\r\n\r\n", BodyStep::Over)]
+    #[case::size(LINE_BYTES_MAX + 1, "1;{}\r\na\r\n0\r\n\r\n", BodyStep::Malformed)]
+    #[case::longest_trailer(LINE_BYTES_MAX, "0\r\n:{}\r\n\r\n", BodyStep::Over)]
+    #[case::trailer(LINE_BYTES_MAX + 1, "0\r\n:{}\r\n\r\n", BodyStep::Malformed)]
+    fn a_line_has_a_limit(#[case] bytes: usize, #[case] text: &str, #[case] last: BodyStep) {
+        // The line, with its end, has this many bytes.
+        let begins = text.rfind("{}").map_or(0, |at| at - text[..at].rfind('\n').map_or(0, |end| end + 1));
+        let text = text.replace("{}", &"x".repeat(bytes - begins - 2));
+        for piece in [1, LINE_BYTES_MAX, text.len()] {
+            assert_eq!(read(BodyFraming::Chunked, &text, piece).2, last, "in pieces of {piece}");
+        }
     }
 
     #[test]

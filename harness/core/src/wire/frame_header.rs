@@ -43,11 +43,12 @@ impl FrameHeader {
 
     /// Whether the header at the front of `input` announces its payload in as few bytes as can be, as far as it has come.
     pub fn announces_shortest(input: &[u8]) -> bool {
-        announced(input).is_none_or(|(payload_bytes, end)| match end {
-            2 => true,
-            4 => payload_bytes > 125,
-            _ => payload_bytes > 0xffff,
-        })
+        match input.get(1).map(|byte| byte & 0x7f) {
+            Some(126) => announced(input).is_none_or(|(payload_bytes, _)| payload_bytes > 125),
+            // The six high bytes of the length tell.
+            Some(127) => input.get(2..8).is_none_or(|high| high.iter().any(|&byte| byte != 0)),
+            _ => true,
+        }
     }
 }
 

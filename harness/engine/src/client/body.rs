@@ -18,6 +18,8 @@ const BODY_BYTES_MAX: usize = 16 << 20;
 #[derive(Debug)]
 pub struct BodyReader {
     body: Vec<u8>,
+    /// The number of its bytes that are not of a chunk of which more is to come.
+    whole: usize,
     /// The number of bytes that came of it.
     arrived: usize,
     framing: BodyFraming,
@@ -68,14 +70,14 @@ impl BodyReader {
     pub fn new(method: &str, head: &ResponseHead, behind: AfterBody) -> BodyReader {
         let framing = BodyFraming::of_answer(head, AnsweredMethod::of(method));
         let decoder = BodyDecoder::new(framing, BODY_BYTES_MAX as u64);
-        BodyReader { body: Vec::new(), arrived: 0, framing, decoder, pieces: 0, behind }
+        BodyReader { body: Vec::new(), whole: 0, arrived: 0, framing, decoder, pieces: 0, behind }
     }
 
     /// Whether so much of an answer without end has come that it need not be read on.
     pub fn has_enough(&mut self) -> bool {
         self.pieces += 1;
         let is_endless = matches!(self.framing, BodyFraming::Chunked | BodyFraming::UntilEnd);
-        is_endless && (self.pieces > PIECES_MAX || self.body.len() >= ENDLESS_BYTES_MAX)
+        is_endless && (self.pieces > PIECES_MAX || self.whole >= ENDLESS_BYTES_MAX)
     }
 
     /// Whether nothing but the end of the stream ends the body.
@@ -88,13 +90,14 @@ impl BodyReader {
         self.arrived
     }
 
-    /// The bytes of the body so far.
+    /// The bytes of the body so far, without those of an unfinished chunk.
     pub fn body(&self) -> &[u8] {
-        &self.body
+        &self.body[..self.whole]
     }
 
-    /// The bytes of the body.
-    pub fn into_body(self) -> Vec<u8> {
+    /// The bytes of the body, without those of an unfinished chunk.
+    pub fn into_body(mut self) -> Vec<u8> {
+        self.body.truncate(self.whole);
         self.body
     }
 
@@ -134,6 +137,9 @@ impl BodyReader {
         self.body.extend_from_slice(&incoming[..count.min(room)]);
         self.arrived += count;
         take(incoming, count);
+        if !self.decoder.is_within_chunk() {
+            self.whole = self.body.len();
+        }
     }
 }
 
@@ -141,7 +147,7 @@ impl BodyReader {
 mod tests {
     use bytes::BytesMut;
 
-    use crate::client::body::{AfterBody, BodyReader, BodyStream};
+    use crate::client::body::{AfterBody, BodyReader, BodyStream, ENDLESS_BYTES_MAX};
     use relapse_core::{
         record::transcript::BodyEnd,
         wire::head::{ResponseHead, field},
@@ -166,6 +172,22 @@ mod tests {
         for part in ["5\r\nhello\r\n0\r\n", "5\r\nhello\r\n0\r\n\r", "5\r\nhello\r\n0\r\nA: 1\r\n"] {
             assert_eq!(read(part), body(None), "{part:?}");
         }
+    }
+
+    /// A chunk counts when it is whole: an answer of one large chunk is read to its end.
+    #[test]
+    fn an_unfinished_chunk_does_not_count() {
+        let head = ResponseHead { status: 200, headers: vec![field("transfer-encoding", "chunked")] };
+        let mut reader = BodyReader::new("GET", &head, AfterBody::Nothing);
+        let size = 2 * ENDLESS_BYTES_MAX;
+        let mut incoming = BytesMut::from(format!("3\r\nabc\r\n{size:x}\r\n").as_bytes());
+        incoming.extend_from_slice(&vec![b'x'; size - 1]);
+        assert_eq!(reader.read(&mut incoming, BodyStream::Open), None);
+        assert_eq!(reader.body(), b"abc");
+        assert!(!reader.has_enough());
+        assert_eq!(reader.read(&mut BytesMut::from("x\r\n"), BodyStream::Open), None);
+        assert_eq!(reader.body().len(), size + 3);
+        assert!(reader.has_enough());
     }
 
     /// RFC 9112 section 8: a body without a length is complete only if the stream ends without an error.

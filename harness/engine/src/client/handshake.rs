@@ -14,6 +14,7 @@ use relapse_core::{
 };
 
 /// Writes the head that a standard client would write, with what the step adds and leaves out.
+// Long: the lines in the order in which a client writes them.
 pub(super) fn request_head(
     request: &Request,
     is_upgrade: bool,

@@ -20,7 +20,8 @@ pub(super) fn is_in(program: &GeneratedApp, situation: Situation) -> bool {
         Situation::AnotherCall => acts().any(|(_, act)| act.holder == Holder::Other),
         Situation::TextAndBytes => acts().any(|(_, act)| act.deed == Deed::Both),
         Situation::RaisesAfterStart => program.connections.iter().any(|one| {
-            let mut after = one.segments.iter().flatten().skip_while(|act: &&ProgramAction| !matches!(act.deed, Deed::Start(..))).skip(1);
+            let acts = one.segments.iter().flatten();
+            let mut after = acts.skip_while(|act| !matches!(act.deed, Deed::Start(..))).skip(1);
             let cannot_raise =
                 |act: &ProgramAction| matches!(act.deed, Deed::Receive | Deed::ReceiveSoon | Deed::Return | Deed::Wait);
             !is_websocket(one) && after.any(|act| act.exception == ExceptionFate::Escapes && !cannot_raise(act))

@@ -23,9 +23,12 @@ const INDEX_VARIABLES: [(&str, &str); 4] = [
 ];
 
 impl Installer {
-    /// The first `uv` on this process's PATH, or else pip.
+    /// The first `uv` on this process's PATH, or else pip. Where pip has settings that uv does not read, it is pip.
     pub fn on_path() -> Installer {
-        Installer::on(env::var_os("PATH").as_deref())
+        match has_own_settings(|name| env::var_os(name)) {
+            true => Installer::Pip,
+            false => Installer::on(env::var_os("PATH").as_deref()),
+        }
     }
 
     /// The first `uv` on this PATH, or else pip.
@@ -88,21 +91,39 @@ pub(super) fn interpreter(python: &Path) -> Command {
 
 fn uv_command(uv: &Path) -> Command {
     let mut command = Command::new(uv);
-    command.env_remove("VIRTUAL_ENV").envs(index_variables(|name| env::var_os(name)));
+    command.env_remove("PYTHONPATH").env_remove("PYTHONHOME").env_remove("VIRTUAL_ENV");
+    command.envs(index_variables(|name| env::var_os(name)));
     command
 }
 
 /// The variables that tell uv what pip is told, as far as uv is told nothing itself.
 fn index_variables(get: impl Fn(&str) -> Option<OsString>) -> Vec<(&'static str, OsString)> {
     let missing = INDEX_VARIABLES.iter().filter(|(_, of_uv)| get(of_uv).is_none());
-    missing.filter_map(|(of_pip, of_uv)| Some((*of_uv, get(of_pip)?))).collect()
+    missing.filter_map(|(of_pip, of_uv)| Some((*of_uv, as_uv_reads(of_uv, get(of_pip)?)))).collect()
+}
+
+/// A value of pip's as uv reads it: places of packages have commas between them, and not spaces.
+fn as_uv_reads(name: &str, value: OsString) -> OsString {
+    match value.to_str() {
+        Some(text) if name == "UV_FIND_LINKS" => text.split_whitespace().collect::<Vec<_>>().join(",").into(),
+        _ => value,
+    }
+}
+
+/// Whether pip is told something that uv does not read: to ask no index, or a file of settings.
+fn has_own_settings(get: impl Fn(&str) -> Option<OsString>) -> bool {
+    let home = get("HOME").map(PathBuf::from);
+    let below_home = [".config/pip/pip.conf", ".pip/pip.conf"];
+    let of_user = home.iter().flat_map(|home| below_home.map(|file| home.join(file)));
+    let mut files = of_user.chain([PathBuf::from("/etc/pip.conf"), PathBuf::from("/etc/xdg/pip/pip.conf")]);
+    get("PIP_NO_INDEX").is_some() || get("PIP_CONFIG_FILE").is_some() || files.any(|file| file.is_file())
 }
 
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
 
-    use super::index_variables;
+    use super::{has_own_settings, index_variables};
 
     #[test]
     fn uv_looks_for_packages_where_pip_does() {
@@ -112,5 +133,23 @@ mod tests {
         assert_eq!(set(&["PIP_INDEX_URL"]), [("UV_DEFAULT_INDEX", OsString::from("the PIP_INDEX_URL"))]);
         assert_eq!(set(&["PIP_INDEX_URL", "UV_DEFAULT_INDEX"]), []);
         assert_eq!(set(&[]), []);
+        let links = index_variables(|name| (name == "PIP_FIND_LINKS").then(|| OsString::from("/a  /b")));
+        assert_eq!(links, [("UV_FIND_LINKS", OsString::from("/a,/b"))]);
+    }
+
+    #[test]
+    fn settings_of_pip_alone_ask_for_pip() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = directory.path().as_os_str();
+        let is_pip = |set: &str| {
+            has_own_settings(|name| match name {
+                "HOME" => Some(home.to_owned()),
+                _ => (name == set).then(|| OsString::from("1")),
+            })
+        };
+        assert!(is_pip("PIP_NO_INDEX") && is_pip("PIP_CONFIG_FILE"));
+        std::fs::create_dir_all(directory.path().join(".config/pip")).unwrap();
+        std::fs::write(directory.path().join(".config/pip/pip.conf"), "[global]\n").unwrap();
+        assert!(is_pip("OTHER"));
     }
 }

@@ -20,6 +20,10 @@ use relapse_core::error::{AppError, Blame};
 
 /// How long an installation may take, and how long one is waited for that another process makes.
 const INSTALL_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long a process waits for another one that makes the environment: uv may fail, and pip try after it, in two commands
+/// each.
+const WAIT_LIMIT: Duration = INSTALL_LIMIT.saturating_mul(4);
 /// How long an interpreter may take to say what it is.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
 /// How often it is looked whether another process is done.
@@ -123,7 +127,7 @@ impl Requirements {
         let kind = ask(python)?;
         let home = std::path::absolute(cache).unwrap_or(cache.to_owned()).join("venvs");
         fs::create_dir_all(&home).map_err(|error| failed("make the directory", &home, &error))?;
-        let digest = Sha256::digest(format!("{kind}\n{}", self.text));
+        let digest = Sha256::digest(format!("{kind}\n{}\n{}", installer.name(), self.text));
         let key: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         // The link comes last, and at once, so that what it points to is whole.
         let (link, lock) = (home.join(&key), home.join(format!("{key}.lock")));
@@ -159,7 +163,7 @@ impl Requirements {
             match lock.try_lock() {
                 Ok(()) => return Ok(()),
                 Err(TryLockError::Error(error)) => return Err(trouble(format!("no lock can be had: {error}"), "")),
-                Err(TryLockError::WouldBlock) if waited >= INSTALL_LIMIT => {
+                Err(TryLockError::WouldBlock) if waited >= WAIT_LIMIT => {
                     let message = format!("another process installs {} for longer than {}", self.name, minutes(waited));
                     return Err(trouble(message, ""));
                 }

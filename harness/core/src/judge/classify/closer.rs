@@ -14,7 +14,7 @@ impl<'a> Exchange<'a> {
             _ if self.is_ended_by_edge(ending) => Actor::Edge,
             (Ending::Parted { .. } | Ending::Left | Ending::BadHandshake { .. }, _) => Actor::Probe,
             (Ending::Hang { .. } | Ending::Silence { .. } | Ending::Refused | Ending::NotStarted { .. }, _) => {
-                Actor::Nobody
+                Actor::Neither
             }
             (
                 _,

@@ -14,7 +14,12 @@ use crate::case::Accepted;
 
 impl CaseReader<'_> {
     /// Refuses steps that a crowd cannot perform.
-    pub(super) fn no_lone_steps(&self, steps: &[Step], crowd: Concurrency, span: Range<usize>) -> Result<(), Error> {
+    pub(super) fn refuse_lone_steps(
+        &self,
+        steps: &[Step],
+        crowd: Concurrency,
+        span: Range<usize>,
+    ) -> Result<(), Error> {
         self.one_user_each(steps, crowd, span.clone())?;
         self.no_crowd_of_names(steps, crowd, span.clone())?;
         self.no_crowd_of_signals(steps, crowd, span)

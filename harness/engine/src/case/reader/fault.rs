@@ -22,7 +22,7 @@ use relapse_core::{
 use toml::Spanned;
 
 use super::CaseReader;
-use crate::case::raw::RawFault;
+use crate::case::keys::RawFault;
 
 /// More frames than any case has in one connection.
 const FRAMES_MAX: usize = 1 << 20;

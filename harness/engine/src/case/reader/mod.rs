@@ -20,7 +20,7 @@ use toml::Spanned;
 use self::order::Order;
 use super::{
     Accepted, Case, DEFAULT_PROFILE, Known, ServerArguments, Vocabulary, arguments,
-    raw::{RawCase, RawFaults, RawStep},
+    keys::{RawCase, RawFaults, RawStep},
 };
 use crate::defects::Defects;
 
@@ -87,7 +87,7 @@ impl CaseReader<'_> {
         let server_arguments = raw.server_arguments.map(|all| self.arguments(all)).transpose()?.unwrap_or_default();
         let crowd = self.crowd([raw.users, raw.connections, raw.rounds])?;
         let at_least = self.at_least(raw.expect.at_least, &accepted, crowd)?;
-        self.no_lone_steps(&steps, crowd, whole_steps)?;
+        self.refuse_lone_steps(&steps, crowd, whole_steps)?;
         let faults = self.faults(raw.fault, &steps, crowd)?;
         let (symptom, symptom_on) = match raw.symptom {
             Some(symptom) => {

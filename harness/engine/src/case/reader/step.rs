@@ -21,7 +21,7 @@ use relapse_core::{
 use toml::Spanned;
 
 use super::CaseReader;
-use crate::case::raw::{OneOrMany, RawExit, RawStep};
+use crate::case::keys::{OneOrMany, RawExit, RawStep};
 
 /// The longest limit a step may ask for.
 const STEP_LIMIT_MAX: Duration = Duration::from_secs(3600);
@@ -57,13 +57,13 @@ impl CaseReader<'_> {
         let line = self.line(&key.unwrap_or_else(|| span.clone()));
         let limit = raw.within_ms.as_ref().map_or(Ok(DEFAULT_LIMIT), |limit| self.limit(limit))?;
         let client = raw.client_name.take().map(|name| self.client_name(name)).transpose()?;
-        self.no_contrary_keys(&raw, limit)?;
+        self.refuse_contrary_keys(&raw, limit)?;
         let mut acts = self.exchanges(&mut raw)?;
         acts.extend(self.messages(&mut raw)?);
         acts.extend(self.waits(&mut raw)?);
         acts.extend(self.ends(&mut raw)?);
         acts.extend(self.process_acts(&mut raw)?);
-        acts.extend(self.spells(&mut raw)?);
+        acts.extend(self.lasting_acts(&mut raw)?);
         let slices = match acts.as_slice() {
             [
                 NamedAct {
@@ -94,16 +94,16 @@ impl CaseReader<'_> {
     }
 
     /// Refuses keys that exclude one another.
-    fn no_contrary_keys(&self, raw: &RawStep, limit: Duration) -> Result<(), Error> {
+    fn refuse_contrary_keys(&self, raw: &RawStep, limit: Duration) -> Result<(), Error> {
         if let Some(give_up) = raw.give_up_ms.as_ref().filter(|ms| u128::from(*ms.get_ref()) >= limit.as_millis()) {
             let help = Some("let it be less than `within_ms`, which is 5000 unless it is said".to_owned());
             return Err(self.error(give_up.span(), "the client would never get to giving up", help));
         }
-        if let (Some(_), Some(second)) = (&raw.body, &raw.body_bytes) {
-            return Err(self.error(second.span(), "a request has one body", None));
-        }
         if raw.open.is_some() {
             self.no_body_of_an_upgrade(raw)?;
+        }
+        if let (Some(_), Some(second)) = (&raw.body, &raw.body_bytes) {
+            return Err(self.error(second.span(), "a request has one body", None));
         }
         match (&raw.retry_ms, &raw.on) {
             (Some(retry), Some(on)) if !on.get_ref().is_new() => {
@@ -250,13 +250,13 @@ impl CaseReader<'_> {
     }
 
     /// Acts that last as long as they say.
-    fn spells(&self, raw: &mut RawStep) -> Result<Vec<NamedAct>, Error> {
-        let spells = [
+    fn lasting_acts(&self, raw: &mut RawStep) -> Result<Vec<NamedAct>, Error> {
+        let acts = [
             ("pause_ms", raw.pause_ms.take(), Action::Pause),
             ("deaf_ms", raw.deaf_ms.take(), Action::Deafen),
             ("freeze_ms", raw.freeze_ms.take(), Action::Freeze),
         ];
-        let given = spells.into_iter().filter_map(|(key, duration, act)| Some((key, duration?, act)));
+        let given = acts.into_iter().filter_map(|(key, duration, act)| Some((key, duration?, act)));
         given.map(|(key, duration, act)| Ok(NamedAct { key, act, duration: Some(self.limit(&duration)?) })).collect()
     }
 

@@ -12,7 +12,7 @@ use super::CaseReader;
 use crate::{
     case::{
         ClaimedFix, ExceptionClaim, Symptom,
-        raw::{RawException, RawExceptionParts, RawSham, RawSymptom},
+        keys::{RawException, RawExceptionParts, RawSham, RawSymptom},
     },
     defects::Defects,
 };
@@ -115,6 +115,7 @@ impl CaseReader<'_> {
             }
         }
     }
+
     /// The servers that a key names, with spaces between, behind which a case runs.
     fn servers(&self, key: &Spanned<String>, profiles: Option<&Vec<String>>) -> Result<Vec<String>, Error> {
         let name_of = |name: &str| {

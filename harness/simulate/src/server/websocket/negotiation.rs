@@ -126,6 +126,7 @@ pub(super) enum AppRefusal {
 impl Protocol for Negotiation {
     const KIND: ScopeType = ScopeType::Websocket;
 
+    // Long: an arm for each phase and event.
     fn take(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
         let is_empty = matches!(event, Outbound::WebsocketSend { text: None, bytes: None });
         if is_empty && self.profile.sequence.empty_check == EmptyCheck::First {
