@@ -176,10 +176,12 @@ fn line(seed: u64, drawn: &GeneratedCase) -> String {
         .to_owned()
 }
 
-/// A request without its headers.
+/// A request without its headers, and of a long path or query the start.
 fn shown(request: &Request) -> String {
     let query = if request.query.is_empty() { String::new() } else { format!("?{}", escape_bytes(&request.query)) };
-    format!("{} {}{query}", request.method, escape_bytes(&request.path))
+    let path: String = escape_bytes(&request.path).chars().take(40).collect();
+    let query: String = query.chars().take(40).collect();
+    format!("{} {path}{query}", request.method)
 }
 
 /// A seed gives the same case in every process and with every release, until a change of the generator is meant. One

@@ -318,10 +318,10 @@ fn a_long_function_says_why() {
         let lines: Vec<&str> = text.lines().collect();
         for (at, line) in lines.iter().enumerate() {
             let code = line.trim_start();
-            let is_function = code
-                .split(['(', '<'])
-                .next()
-                .is_some_and(|head| head.split(' ').any(|word| word == "fn") && !code.starts_with("//"));
+            let qualifiers = code.split_once("fn ").map(|(qualifiers, _)| qualifiers.split_whitespace());
+            let is_function = qualifiers.is_some_and(|mut words| {
+                words.all(|word| word.starts_with("pub") || matches!(word, "async" | "const"))
+            });
             if !is_function || code.ends_with([';', '}']) {
                 continue;
             }
