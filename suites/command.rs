@@ -71,7 +71,7 @@ fn the_json_document_says_everything() {
     let output = relapse(&["run", "S508-1", "--format", "json", "--seed", "7"]);
     assert_eq!(code(&output), Some(0));
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(document["schema"], 5);
+    assert_eq!(document["schema"], 6);
     let entries = document["cases"].as_array().unwrap();
     assert_eq!(entries.len(), servers(), "one entry a server");
     let first = &entries[0];
