@@ -48,7 +48,7 @@ struct ReceivePart {
 }
 
 impl ConnectionPart {
-    /// The connection of an exchange; nothing where no application was called.
+    /// The connection of an exchange; `None` if it did not call the application.
     pub(super) fn of(
         exchange: &Exchange<'_>,
         number: usize,

@@ -93,7 +93,7 @@ struct TestPage<'a> {
     properties: Vec<TestedProperty>,
 }
 
-/// The test; nothing where the finding is about more than what an application receives and sends.
+/// The test; `None` for a finding that the events of an application alone cannot show.
 pub fn render(heading: &Heading<'_>) -> Option<String> {
     let evidence = RunView::gather(&heading.found.transcript, &HealthyClient::Absent);
     let properties = properties(heading.found, &evidence);

@@ -111,7 +111,7 @@ impl RequestService<'_> {
         }
     }
 
-    /// The next event; nothing where the application was told that the client is gone.
+    /// The next event; `None` once the application knows that the client is gone.
     async fn next_event(&mut self) -> Option<NextEvent> {
         if !self.wire.has_ended() || self.is_end_told {
             return Some(self.call.next(Some(&mut *self.wire), self.stop, &mut self.grace).await);

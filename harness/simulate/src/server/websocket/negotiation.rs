@@ -304,13 +304,7 @@ impl Negotiation {
                 if let Some(content_type) = &self.profile.sequence.denial_type {
                     headers.insert(0, field("content-type", content_type.clone()));
                 }
-                if header(&headers, "content-length").is_none() {
-                    headers.push(field("content-length", body.len().to_string()));
-                }
-                headers.push(field("connection", "close"));
-                add_server(&mut headers, &self.profile);
-                ResponseHead { status, headers }.encode(outgoing);
-                outgoing.extend_from_slice(&body);
+                self.write_whole_denial(status, headers, &body, outgoing);
                 Some(RefusalAnswer::Drop)
             }
             _ => Some(RefusalAnswer::Hang),
@@ -628,16 +622,21 @@ impl Negotiation {
         event
     }
 
+    /// Writes a denial response with its length, after which the connection ends.
+    fn write_whole_denial(&self, status: u16, mut headers: Headers, body: &[u8], outgoing: &mut Vec<u8>) {
+        if header(&headers, "content-length").is_none() {
+            headers.push(field("content-length", body.len().to_string()));
+        }
+        headers.push(field("connection", "close"));
+        add_server(&mut headers, &self.profile);
+        ResponseHead { status, headers }.encode(outgoing);
+        outgoing.extend_from_slice(body);
+    }
+
     /// Sends a denial response as far as it has come.
     pub(super) fn deny_with_what_is_there(&mut self, outgoing: &mut Vec<u8>) {
-        if let Some((status, mut headers, body)) = self.denial.take() {
-            if header(&headers, "content-length").is_none() {
-                headers.push(field("content-length", body.len().to_string()));
-            }
-            headers.push(field("connection", "close"));
-            add_server(&mut headers, &self.profile);
-            ResponseHead { status, headers }.encode(outgoing);
-            outgoing.extend_from_slice(&body);
+        if let Some((status, headers, body)) = self.denial.take() {
+            self.write_whole_denial(status, headers, &body, outgoing);
             self.phase = ServerPhase::Closed;
             self.decided = Some(RefusalAnswer::Drop);
         }
