@@ -20,7 +20,6 @@ mod replay;
 pub mod report;
 mod run;
 #[cfg(feature = "backend")]
-#[cfg(feature = "backend")]
 mod serve;
 mod show;
 mod target;

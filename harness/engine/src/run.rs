@@ -76,9 +76,10 @@ pub async fn finish(recorder: &Recorder, target: &dyn Target) -> Transcript {
         || recorder.is_application_running() || target.residue().is_some_and(|left| left != Leftovers::default());
     // Almost always all tasks are done as soon as each has had a turn.
     for _ in 0..SETTLING_TURNS {
-        if is_busy() {
-            yield_now().await;
+        if !is_busy() {
+            break;
         }
+        yield_now().await;
     }
     let service = target.service();
     let most = if service.is_served() { SETTLING_TIME_SERVED_MAX } else { SETTLING_TIME_MAX };

@@ -172,11 +172,14 @@ impl Scope {
     /// # Errors
     /// `KeyError` when a request lacks it, `TypeError` when it is no `bytes`.
     pub fn query(&self) -> Result<&[u8], Exception> {
-        let is_websocket = self.0.get("type").is_some_and(|kind| *kind == Value::from(ScopeType::Websocket.name()));
         match self.0.get("query_string") {
-            None | Some(Value::None) if is_websocket => Ok(&[]),
+            None | Some(Value::None) if self.is_websocket() => Ok(&[]),
             _ => self.bytes("query_string"),
         }
+    }
+
+    fn is_websocket(&self) -> bool {
+        matches!(self.0.get("type"), Some(Value::Str(kind)) if kind == ScopeType::Websocket.name())
     }
 
     /// `scope["headers"]`, as pairs of bytes.

@@ -1,6 +1,8 @@
 //! No secret and no internal text reaches the client: no signing secret, no exception text, no dependency's error, no
 //! error log, no traceback.
 
+use std::sync::LazyLock;
+
 use memchr::memmem::Finder;
 
 use super::{CheckFindings, Property, RunView};
@@ -8,6 +10,9 @@ use crate::record::transcript::{Event, EventKind, Level};
 
 /// A shorter text says too little to be called a leak.
 const TEXT_BYTES_MIN: usize = 12;
+
+/// The first line of a traceback in Python.
+static TRACEBACK: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("Traceback (most recent call last)"));
 
 pub(super) const CHECK: Property =
     Property { name: "no_leak_in_answers", property: "no secret and no internal text reaches the client", run: check };
@@ -28,9 +33,9 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
     });
     let needles: Vec<(&str, Finder<'_>)> = secrets
         .chain(internal)
-        .chain([("traceback", "Traceback (most recent call last)")])
         .filter(|(_, text)| text.len() >= TEXT_BYTES_MIN)
         .map(|(kind, text)| (kind, Finder::new(text)))
+        .chain([("traceback", TRACEBACK.as_ref())])
         .collect();
     let leaks = |event: &Event| {
         let (kind, _) = needles.iter().find(|(_, text)| reads(event, text))?;

@@ -51,7 +51,7 @@ impl<'a> Exchange<'a> {
                 step_event!() | wire_event!() | app_event!() | server_event!() | outer_event!() => {}
             }
         }
-        let refused = self.events.iter().any(|event| event.what == EventKind::ConnectionRefused);
+        let refused = self.events.iter().any(|event| matches!(event.what, EventKind::ConnectionRefused));
         if refused && self.request.is_none() { Ending::Refused } else { Ending::Drop }
     }
 

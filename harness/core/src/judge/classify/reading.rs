@@ -128,17 +128,17 @@ impl<'a> Exchange<'a> {
         let when =
             |wanted: fn(&EventKind) -> bool| self.events.iter().find(|event| wanted(&event.what)).map(|event| event.at);
         let asked = when(|what| matches!(what, EventKind::RequestSent { .. })).unwrap_or_default();
-        when(|what| *what == EventKind::Left).unwrap_or_default().saturating_sub(asked)
+        when(|what| matches!(what, EventKind::Left)).unwrap_or_default().saturating_sub(asked)
     }
 
     /// Whether the server ended the exchange because it stopped.
     pub fn is_cut_short(&self) -> bool {
-        self.events.iter().any(|event| event.what == EventKind::CutShort)
+        self.events.iter().any(|event| matches!(event.what, EventKind::CutShort))
     }
 
     /// Whether an event comes with the end of the server: a server in memory says so, and a real one got a signal before.
     pub fn is_stop(&self, event: &Event) -> bool {
-        event.what == EventKind::CutShort || self.signaled.is_some_and(|at| event.at >= at)
+        matches!(event.what, EventKind::CutShort) || self.signaled.is_some_and(|at| event.at >= at)
     }
 
     /// The exceptions that `send` raises on an event that ASGI allows, because the client is gone and the app has not been

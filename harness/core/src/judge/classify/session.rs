@@ -208,7 +208,7 @@ impl<'a> Exchange<'a> {
             self.events.iter().find(|event| matches!(&event.what, EventKind::ResponseSeen(head) if head.status == 101));
         let ended = self.events.iter().find(|event| match &event.what {
             EventKind::FrameSent(frame) | EventKind::FrameSeen(frame) => is_close(frame),
-            what => *what == EventKind::Left,
+            what => matches!(what, EventKind::Left),
         });
         // A client that answers a close did not turn away.
         let is_at_once = |(opened, ended): (&&Event, &&Event)| {
