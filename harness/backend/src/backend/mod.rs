@@ -65,7 +65,10 @@ use relapse::{case::WORDS, environment::Environment};
 use relapse_core::{
     asgi::{exception::Exception, scope::Scope},
     client::credential::{Credential, Form, Presented},
-    record::service::{Knowledge, Names, ProtectedRequest, Service, TargetKind},
+    record::{
+        redact::Redactor,
+        service::{Knowledge, Names, ProtectedRequest, Service, TargetKind},
+    },
 };
 use relapse_simulate::application::{Application, BoxFuture, Receive, SendEvent};
 
@@ -240,6 +243,7 @@ impl Backend {
             subprotocols: Names::Compiled(&credentials::SUBPROTOCOLS),
             message_bytes_max: endpoint::MESSAGE_BYTES_MAX,
             secrets: self.secret.get().map(|secret| secret.text.clone()).into_iter().collect(),
+            redactor: Redactor::NONE,
             critical: readiness::critical(self.environment()),
             slow: readiness::slow(self.environment()),
             connection_record: endpoint::CONNECTION_RECORD,
