@@ -20,8 +20,11 @@ const IN_PATH: &AsciiSet =
 
 /// Every form of a secret, each once. None is empty.
 pub(super) fn forms(secret: &str) -> BTreeSet<String> {
-    let mut forms = BTreeSet::from([secret.to_owned(), json(secret), json_of_ascii(secret), python(secret)]);
-    forms.extend([json(secret).replace('/', "\\/"), format!("{secret:?}").trim_matches('"').to_owned()]);
+    let mut forms = BTreeSet::from([secret.to_owned()]);
+    for _ in 0..NESTED_MAX {
+        let escaped: Vec<String> = forms.iter().flat_map(|form| ESCAPES.map(|escape| escape(form))).collect();
+        forms.extend(escaped);
+    }
     forms.extend(percent(secret));
     if secret.len() >= ENCODED_BYTES_MIN {
         forms.extend(base64(secret));
@@ -34,6 +37,12 @@ pub(super) fn forms(secret: &str) -> BTreeSet<String> {
     forms.remove("");
     forms
 }
+
+/// How often a text may be escaped: the `repr` of a JSON text, in a JSON document.
+const NESTED_MAX: usize = 3;
+
+/// The ways to escape a text.
+const ESCAPES: [fn(&str) -> String; 6] = [json, json_with_slashes, json_of_ascii, python, python_quoted, rust];
 
 /// As a part of a JSON text (RFC 8259 section 7).
 fn json(secret: &str) -> String {
@@ -56,13 +65,28 @@ fn json_of_ascii(secret: &str) -> String {
     text
 }
 
+/// The same with `\/`, as PHP writes it.
+fn json_with_slashes(secret: &str) -> String {
+    json(secret).replace('/', "\\/")
+}
+
+/// As a part of Rust's `Debug`.
+fn rust(secret: &str) -> String {
+    let text = format!("{secret:?}");
+    text[1..text.len() - 1].to_owned()
+}
+
+/// As a part of Python's `repr` of a text with quotation marks of both kinds.
+fn python_quoted(secret: &str) -> String {
+    python(secret).replace('\'', "\\'")
+}
+
 /// As a part of Python's `repr`.
 fn python(secret: &str) -> String {
     let mut text = String::new();
     for character in secret.chars() {
         match character {
             '\\' => text.push_str("\\\\"),
-            '\'' if secret.contains('"') => text.push_str("\\'"),
             '\n' => text.push_str("\\n"),
             '\r' => text.push_str("\\r"),
             '\t' => text.push_str("\\t"),
@@ -126,6 +150,8 @@ mod tests {
     #[case::json_with_escaped_slashes(r#"{"key":"pa\"ss\/w+rd é\\~1"}"#)]
     #[case::json_of_ascii(r#"{"key": "pa\"ss/w+rd \u00e9\\~1"}"#)]
     #[case::python(r#"KeyError('pa"ss/w+rd é\\~1')"#)]
+    #[case::python_in_json(r#"{"why":"KeyError('pa\"ss/w+rd é\\\\~1')"}"#)]
+    #[case::json_in_python(r#"KeyError('{"key": "pa\\"ss/w+rd \\u00e9\\\\~1"}')"#)]
     #[case::component("?key=pa%22ss%2Fw%2Brd%20%C3%A9%5C~1&")]
     #[case::lower_case("?key=pa%22ss%2fw%2brd%20%c3%a9%5c~1&")]
     #[case::path("/reset/pa%22ss/w+rd%20%C3%A9%5C~1")]
