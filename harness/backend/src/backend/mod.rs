@@ -196,13 +196,15 @@ impl Backend {
 
     /// A credential of this kind for a user, as this service's own auth service would issue it.
     pub fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented {
-        // The auth service is another process: it signs with the configured secret, whatever this one has.
-        let key = &self.settings.issuer.key;
-        let token = || token::mint(kind, user, key, self.now(), self.environment(), self.identifier());
-        let text = match form {
-            Form::Token => token(),
-            Form::Ticket => self.tickets().mint(kind, user, self.identifier(), self.now()).unwrap_or_else(token),
+        let ticket = match form {
+            Form::Token => None,
+            Form::Ticket => self.tickets().mint(kind, user, self.identifier(), self.now()),
         };
+        let text = ticket.unwrap_or_else(|| {
+            // The auth service is another process: it signs with the configured secret, whatever this one has.
+            let key = &self.settings.issuer.key;
+            token::mint(kind, user, key, self.now(), self.environment(), self.identifier())
+        });
         Presented { kind, text, subject: user.to_owned() }
     }
 

@@ -186,6 +186,11 @@ impl Service {
         })
     }
 
+    /// Whether it knows one of these subprotocols.
+    pub fn knows_any(&self, offers: &[String]) -> bool {
+        offers.iter().any(|offer| self.knows_subprotocol(offer))
+    }
+
     /// The known part of it at a path: a service file describes its own paths only.
     pub fn at(&self, path: &[u8]) -> &Service {
         static BACKEND: Service = Service::unknown(TargetKind::Backend);
