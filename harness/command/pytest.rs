@@ -55,7 +55,7 @@ impl Tests<'_> {
                 (true, 0) => self.path.to_owned(),
                 (true, _) => self.path.with_file_name(format!("{}_{}.py", stem(self.path), number + 1)),
             };
-            let failed = |source| Error::Io { doing: "write", path: path.clone(), source };
+            let failed = Error::io("write", &path);
             // The way to the application is told from a directory that is there.
             fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
             let loaded = self.loaded(&path);
