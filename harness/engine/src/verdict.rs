@@ -69,6 +69,7 @@ pub fn not_started(case: &Case, kind: TargetKind, trouble: &AppError) -> RunResu
         exchange,
         party: Actor::Process,
         what: EventKind::NotStarted { why: why.clone(), exception: exception.clone() },
+        omitted_bytes: 0,
     };
     let events = (0..case.accepted.len()).map(not_started).collect();
     let (faults, fired) = (case.faults.clone(), vec![0; case.faults.len()]);

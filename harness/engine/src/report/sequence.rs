@@ -11,7 +11,7 @@ use relapse_core::{
     fault::Fault,
     record::{
         redact::Redactor,
-        transcript::{BodyEnd, BodyPart, BodyTiming, Event, EventKind, Level, NeverCame, PROCESS, Transcript},
+        transcript::{Actor, BodyEnd, BodyPart, BodyTiming, Event, EventKind, Level, NeverCame, PROCESS, Transcript},
     },
     wire::{
         frame::{Frame, Opcode},
@@ -43,7 +43,7 @@ pub enum SequenceDetail {
 
 impl SequenceDetail {
     /// Whether it shows the event at all.
-    fn shows(self, event: &EventKind) -> bool {
+    fn shows(self, event: &Event) -> bool {
         match self {
             SequenceDetail::Conversation | SequenceDetail::Full => true,
             SequenceDetail::Client => is_of_client(event),
@@ -58,32 +58,34 @@ impl SequenceDetail {
 }
 
 /// Whether the client causes the event or sees it.
-fn is_of_client(event: &EventKind) -> bool {
-    matches!(
-        event,
-        EventKind::RequestSent { .. }
-            | EventKind::ResponseSeen(_)
-            | EventKind::BodySeen { .. }
-            | EventKind::BodyCutShort { .. }
-            | EventKind::BodyTimed(_)
-            | EventKind::BodyLate { .. }
-            | EventKind::MessageSeen(_)
-            | EventKind::HandshakeRefused { .. }
-            | EventKind::FrameSent(_)
-            | EventKind::FrameSeen(_)
-            | EventKind::BadFrameSeen(_)
-            | EventKind::BadHeadSeen { .. }
-            | EventKind::EndSeen
-            | EventKind::DeadlinePassed { .. }
-            | EventKind::AwaitedNeverCame { .. }
-            | EventKind::NotPerformed { .. }
-            | EventKind::OnConnectionOf { .. }
-            | EventKind::LinkReset
-            | EventKind::Left
-            | EventKind::StoppedReading
-            | EventKind::ConnectionRefused
-            | EventKind::ExitAwaited { .. }
-    )
+fn is_of_client(event: &Event) -> bool {
+    let is_left_out = matches!(event.what, EventKind::Omitted { .. });
+    is_left_out && event.party == Actor::Probe
+        || matches!(
+            &event.what,
+            EventKind::RequestSent { .. }
+                | EventKind::ResponseSeen(_)
+                | EventKind::BodySeen { .. }
+                | EventKind::BodyCutShort { .. }
+                | EventKind::BodyTimed(_)
+                | EventKind::BodyLate { .. }
+                | EventKind::MessageSeen(_)
+                | EventKind::HandshakeRefused { .. }
+                | EventKind::FrameSent(_)
+                | EventKind::FrameSeen(_)
+                | EventKind::BadFrameSeen(_)
+                | EventKind::BadHeadSeen { .. }
+                | EventKind::EndSeen
+                | EventKind::DeadlinePassed { .. }
+                | EventKind::AwaitedNeverCame { .. }
+                | EventKind::NotPerformed { .. }
+                | EventKind::OnConnectionOf { .. }
+                | EventKind::LinkReset
+                | EventKind::Left
+                | EventKind::StoppedReading
+                | EventKind::ConnectionRefused
+                | EventKind::ExitAwaited { .. }
+        )
 }
 
 /// One line of a sequence.
@@ -102,7 +104,7 @@ pub fn lines(transcript: &Transcript, detail: SequenceDetail) -> Vec<SequenceLin
     let of = |events: &[&Event]| -> Vec<SequenceLine> {
         let mut lines: Vec<(SequenceLine, usize)> = Vec::new();
         for event in events {
-            if !detail.shows(&event.what) {
+            if !detail.shows(event) {
                 continue;
             }
             let Some(text) = line(event, &transcript.faults, detail, &redactor)
@@ -276,9 +278,15 @@ fn line(event: &Event, faults: &[Fault], detail: SequenceDetail, redactor: &Reda
             format!("x   nothing for {}, waiting for {expected}", seconds(*limit))
         }
         EventKind::Exited { why } => format!("    the process is gone: {}", redactor.text(why)),
+        EventKind::Omitted { bytes, events } if full || event.party == Actor::Probe => {
+            format!("... {} more omitted, in {events} events of the {}", size(*bytes), event.party)
+        }
         _ => return None,
     };
-    Some(text)
+    Some(match event.omitted_bytes {
+        0 => text,
+        bytes => format!("{text} ({} more omitted)", size(bytes)),
+    })
 }
 
 fn request(head: &RequestHead, redactor: &Redactor) -> String {
@@ -423,6 +431,15 @@ fn shorten(text: &str) -> String {
     match text.char_indices().nth(MESSAGE_CHARACTERS_MAX) {
         Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.chars().count()),
         None => text.to_owned(),
+    }
+}
+
+/// A number of bytes as people say it.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..=1023 => format!("{bytes} bytes"),
+        1024..=0xf_ffff => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
     }
 }
 
