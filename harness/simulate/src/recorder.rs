@@ -212,7 +212,15 @@ impl ExchangeRecorder {
 
     /// Writes down one thing that was settled at an earlier time.
     pub fn record_as_of(&self, at: Duration, party: Actor, what: EventKind) {
-        let event = Event { at, exchange: self.exchange(), party, what, omitted_bytes: 0 };
+        self.take(Event { at, exchange: self.exchange(), party, what, omitted_bytes: 0 });
+    }
+
+    /// Writes down one thing, of whose payload so many bytes are left out already.
+    pub fn record_abridged(&self, party: Actor, what: EventKind, omitted_bytes: u64) {
+        self.take(Event { at: self.recorder.elapsed(), exchange: self.exchange(), party, what, omitted_bytes });
+    }
+
+    fn take(&self, event: Event) {
         match &self.recorder.0.tap {
             None => self.recorder.ledger().events.push(event),
             Some(EventSink(take)) => take(event),

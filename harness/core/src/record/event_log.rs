@@ -235,6 +235,7 @@ fn role(what: &EventKind) -> Role {
         | EventKind::NotPerformed { .. }
         | EventKind::LinkReset
         | EventKind::StoppedReading
+        | EventKind::SeenEnough { .. }
         | EventKind::ConnectionRefused
         | EventKind::RequestSent { .. }
         | EventKind::ResponseSeen(_)

@@ -236,6 +236,13 @@ pub enum EventKind {
     Left,
     /// The client reads no more for a while.
     StoppedReading,
+    /// The server said as much as a client reads in one session. [`EventKind::Left`] follows.
+    SeenEnough {
+        /// The bytes of the payloads that came.
+        bytes: u64,
+        /// The frames that came.
+        frames: u64,
+    },
     /// A fault acted. The actor says where.
     FaultFired {
         /// Its place in the plan.
@@ -346,6 +353,7 @@ macro_rules! step_event {
             | $crate::record::transcript::EventKind::NotPerformed { .. }
             | $crate::record::transcript::EventKind::LinkReset
             | $crate::record::transcript::EventKind::StoppedReading
+            | $crate::record::transcript::EventKind::SeenEnough { .. }
             | $crate::record::transcript::EventKind::Omitted { .. }
     };
 }

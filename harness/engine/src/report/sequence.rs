@@ -83,6 +83,7 @@ fn is_of_client(event: &Event) -> bool {
                 | EventKind::LinkReset
                 | EventKind::Left
                 | EventKind::StoppedReading
+                | EventKind::SeenEnough { .. }
                 | EventKind::ConnectionRefused
                 | EventKind::ExitAwaited { .. }
         )
@@ -233,6 +234,9 @@ fn line(event: &Event, faults: &[Fault], detail: SequenceDetail, redactor: &Reda
         EventKind::BodyLate { part, limit, took } => body_late(*part, *limit, *took),
         EventKind::LinkReset => "x   the client breaks the connection".to_owned(),
         EventKind::Left => "--> end of stream".to_owned(),
+        EventKind::SeenEnough { bytes, frames } => {
+            format!("x   the client has read {} in {frames} frames, and reads no further", size(*bytes))
+        }
         EventKind::StoppedReading => "x   the client stops reading".to_owned(),
         EventKind::FaultFired { index, detail, .. } => {
             format!("!   {}: {detail}", faults.get(*index).map_or("", |fault| fault.kind.place().name()))

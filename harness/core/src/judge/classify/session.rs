@@ -167,6 +167,7 @@ impl<'a> Exchange<'a> {
                 | EventKind::AwaitedNeverCame { .. }
                 | EventKind::NotPerformed { .. }
                 | EventKind::LinkReset
+                | EventKind::SeenEnough { .. }
                 | EventKind::Omitted { .. }
                 | EventKind::ConnectionRefused
                 | EventKind::RequestSent { .. }
