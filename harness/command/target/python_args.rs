@@ -8,12 +8,13 @@ use clap::{Args, ValueEnum};
 use relapse::{
     Result,
     discover::{Catalogue, servers_named},
+    files::{Limit, read_text},
     recording::{Recorded, is_secret, learn as learn_routes},
     route::Route,
     trial::{option, shell},
 };
 use relapse_core::{
-    error::{AppError, Blame, Error},
+    error::{AppError, Blame},
     record::redact::{KnownSecret, password_in_url},
 };
 use relapse_python::process::{
@@ -330,11 +331,7 @@ fn read_recorded(path: &Path) -> Result<Recorded> {
             (None, case) => Ok(case.map_or_else(Recorded::default, |case| Recorded::of_steps(&case.steps))),
         };
     }
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
-        doing: "read the recording",
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = read_text(path, Limit::RECORDED)?;
     let told = |why: String| AppError {
         message: format!("{}: {why}", path.display()),
         details: String::new(),

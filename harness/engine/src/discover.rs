@@ -9,6 +9,7 @@ use glob::{MatchOptions, Pattern};
 use crate::{
     balancer::Balancer,
     case::{Case, Known, read_fault},
+    files::{Limit, read_text},
     issue::Issue,
 };
 use relapse_core::{
@@ -48,7 +49,7 @@ pub fn servers() -> Result<Vec<Arc<Profile>>, Error> {
 pub fn server(name: &str) -> Result<Arc<Profile>, Error> {
     if is_file(name) {
         let path = Path::new(name);
-        let text = fs::read_to_string(path).map_err(failed_to_read(path))?;
+        let text = read_text(path, Limit::WRITTEN)?;
         return Ok(Arc::new(Profile { name: name.to_owned(), ..Profile::parse(name, &text)? }));
     }
     let servers = servers()?;
@@ -95,10 +96,6 @@ fn is_file(name: &str) -> bool {
     name.ends_with(".toml")
 }
 
-fn failed_to_read(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    |source| Error::Io { doing: "read", path: path.to_owned(), source }
-}
-
 /// The profiles of the files that a case names.
 fn profiles_in(case: &str) -> Result<Vec<Arc<Profile>>, Error> {
     // A case that is no TOML, or whose key is something else, has an error of its own.
@@ -122,7 +119,7 @@ pub fn balancers() -> Result<Vec<Balancer>, Error> {
 pub fn balancer(name: &str) -> Result<Balancer, Error> {
     if is_file(name) {
         let path = Path::new(name);
-        return Balancer::parse(name, &fs::read_to_string(path).map_err(failed_to_read(path))?);
+        return Balancer::parse(name, &read_text(path, Limit::WRITTEN)?);
     }
     let balancers = balancers()?;
     let found = balancers.iter().find(|balancer| balancer.name == name).cloned();
@@ -224,7 +221,7 @@ impl Catalogue {
     fn add_as(&mut self, name: &str, path: &Path) -> Result<(), Error> {
         let servers = servers()?;
         let read = || {
-            let text = fs::read_to_string(path).map_err(failed_to_read(path))?;
+            let text = read_text(path, Limit::WRITTEN)?;
             let own = profiles_in(&text)?;
             let profiles: Vec<&str> = servers.iter().chain(&own).map(|profile| profile.name.as_str()).collect();
             let checks: Vec<&dyn Check> = check::ALL.iter().chain(self.known.checks).copied().collect();

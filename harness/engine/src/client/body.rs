@@ -161,7 +161,7 @@ impl BodyReader {
 mod tests {
     use bytes::BytesMut;
 
-    use crate::client::body::{AfterBody, BodyReader, BodyStream, ENDLESS_BYTES_MAX};
+    use crate::client::body::{AfterBody, BODY_BYTES_MAX, BodyReader, BodyStream, ENDLESS_BYTES_MAX, KEPT_BYTES_MAX};
     use relapse_core::{
         record::transcript::BodyEnd,
         wire::head::{ResponseHead, field},
@@ -202,6 +202,22 @@ mod tests {
         assert_eq!(reader.read(&mut BytesMut::from("x\r\n"), BodyStream::Open), None);
         assert_eq!(reader.body().len(), size + 3);
         assert!(reader.has_enough());
+    }
+
+    /// A server may announce any length: the reading ends, the beginning is kept, and all that came is counted.
+    #[test]
+    fn a_long_body_is_not_read_to_its_end() {
+        let head = ResponseHead { status: 200, headers: vec![field("content-length", "1000000000000")] };
+        let mut reader = BodyReader::new("GET", &head, AfterBody::Nothing);
+        let piece = vec![b'x'; 1 << 20];
+        let mut pieces = 0;
+        while !reader.has_enough() {
+            assert_eq!(reader.read(&mut BytesMut::from(&piece[..]), BodyStream::Open), None);
+            pieces += 1;
+        }
+        assert_eq!(pieces << 20, BODY_BYTES_MAX);
+        assert_eq!(reader.omitted() + KEPT_BYTES_MAX as u64, BODY_BYTES_MAX as u64);
+        assert_eq!(reader.into_body().len(), KEPT_BYTES_MAX);
     }
 
     /// RFC 9112 section 8: a body without a length is complete only if the stream ends without an error.
