@@ -252,6 +252,8 @@ pub enum EventKind {
         bytes: u64,
         /// The frames that came.
         frames: u64,
+        /// The event that the client was waiting for, if it was waiting for one. It did not come.
+        waiting_for: Option<String>,
     },
     /// A fault acted. The actor says where.
     FaultFired {

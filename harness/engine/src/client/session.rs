@@ -67,6 +67,8 @@ pub(super) struct ClientSession {
     frames: WebSocketClient,
     /// The bytes and the frames that came.
     seen: (u64, u64),
+    /// What the client waits for.
+    waiting_for: Option<String>,
     /// When the stream was over, counted from the start of the run.
     ended: Option<Duration>,
     pub(super) heard: Heard,
@@ -90,6 +92,7 @@ impl ClientSession {
             attention,
             frames: WebSocketClient::new(masks),
             seen: (0, 0),
+            waiting_for: None,
             ended: None,
             heard: Heard::default(),
         }
@@ -228,6 +231,7 @@ impl ClientSession {
         if self.heard.find(awaited) {
             return self.record(EventKind::AwaitedCame { waiting_for });
         }
+        self.waiting_for = Some(awaited.to_string());
         let reading = async {
             while let Some(frame) = self.next_frame().await {
                 if self.heard.passes(&frame, awaited) {
@@ -236,7 +240,9 @@ impl ClientSession {
             }
             false
         };
-        match bounded(limit, reading).await {
+        let ended = bounded(limit, reading).await;
+        self.waiting_for = None;
+        match ended {
             Some(has_come) if has_come || *awaited == Awaited::Close => {
                 self.record(EventKind::AwaitedCame { waiting_for });
             }
@@ -288,9 +294,12 @@ impl ClientSession {
     }
 
     async fn within(&mut self, limit: Duration, waiting_for: impl ToString, found: impl Fn(&Frame) -> bool) {
+        let waiting_for = waiting_for.to_string();
+        self.waiting_for = Some(waiting_for.clone());
         if bounded(limit, self.read_until(found)).await.is_none() {
-            self.record(EventKind::DeadlinePassed { waiting_for: waiting_for.to_string(), limit });
+            self.record(EventKind::DeadlinePassed { waiting_for, limit });
         }
+        self.waiting_for = None;
     }
 
     /// Reads until a frame is found or the connection is over; the messages before it are kept. Cancel safe.
@@ -362,7 +371,7 @@ impl ClientSession {
         if !has_enough || frame.opcode == Opcode::Close {
             return false;
         }
-        self.record(EventKind::SeenEnough { bytes, frames });
+        self.record(EventKind::SeenEnough { bytes, frames, waiting_for: self.waiting_for.clone() });
         self.record(EventKind::Left);
         self.end();
         true

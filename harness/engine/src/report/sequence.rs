@@ -234,8 +234,9 @@ fn line(event: &Event, faults: &[Fault], detail: SequenceDetail, redactor: &Reda
         EventKind::BodyLate { part, limit, took } => body_late(*part, *limit, *took),
         EventKind::LinkReset => "x   the client breaks the connection".to_owned(),
         EventKind::Left => "--> end of stream".to_owned(),
-        EventKind::SeenEnough { bytes, frames } => {
-            format!("x   the client has read {} in {frames} frames, and reads no further", size(*bytes))
+        EventKind::SeenEnough { bytes, frames, waiting_for } => {
+            let waiting = waiting_for.iter().map(|awaited| format!(", waiting for {awaited}")).collect::<String>();
+            format!("x   the client has read {} in {frames} frames{waiting}, and reads no further", size(*bytes))
         }
         EventKind::StoppedReading => "x   the client stops reading".to_owned(),
         EventKind::FaultFired { index, detail, .. } => {

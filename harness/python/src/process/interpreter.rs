@@ -412,7 +412,7 @@ impl Ear {
         let length = u32::from_le_bytes(head) as usize;
         if length > ANSWER_BYTES_MAX {
             let message = format!(
-                "it sent {} MiB at once, and {} MiB are the most that are taken: send a long body in pieces",
+                "it sent and logged {} MiB at once, and {} MiB are the most that are taken",
                 length >> 20,
                 ANSWER_BYTES_MAX >> 20
             );
