@@ -37,12 +37,12 @@ pub(super) fn launcher(
     token: &str,
 ) -> Result<Box<Launch>> {
     end_interpreters_with_us();
-    let (site, is_chosen) = context.python.site(app, places)?;
+    let (site, origin) = context.python.site(app, places)?;
     let (binding, token, seed, guesses) = (binding.clone(), token.to_owned(), context.seed, context.guesses);
     let (named, recorded) = (context.python.path.clone(), context.python.recorded()?);
     let behind = match context.python.server.clone() {
         Some(server) => {
-            let python = server.interpreter(&site.python, is_chosen, &note)?;
+            let python = server.interpreter(&site.python, origin, &note)?;
             FrontChoice::Server(server, PythonSite { python, ..site })
         }
         None => {

@@ -256,12 +256,11 @@ impl ExternalTarget {
         for (reading, outcome) in evidence.readings.iter().zip(&evidence.outcomes) {
             let Some(head) = reading.request else { continue };
             let path = head.path_and_query().0;
-            let is_it = |route: &&Route| {
-                route.is_websocket == reading.asked_for_upgrade()
-                    && (route.is_websocket || route.methods.contains(&head.method))
-                    && route.has_path(&path)
-            };
-            if let Some(route) = self.routes.iter().find(is_it) {
+            let route = self.routes.iter().find(|route| {
+                let is_taken = if reading.asked_for_upgrade() { route.is_websocket } else { route.takes(&head.method) };
+                is_taken && route.has_path(&path)
+            });
+            if let Some(route) = route {
                 *reached.entry(route.to_string()).or_default() += u64::from(outcome.class == Class::Served);
             }
         }
