@@ -283,7 +283,7 @@ fn an_answer_is_kept_back(#[case] fault: &str, #[case] unbuffered: bool, #[case]
 #[case::delayed("delay_bytes delay_ms=1", "HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n")]
 fn a_client_that_does_not_read_makes_the_server_wait(#[case] fault: &str, #[case] head: &'static str) {
     const BODY_BYTES: usize = 64 << 20;
-    // What the edge holds at its three places, with the pieces that reach the limits.
+    // At each of the edge's three places a MiB, and the piece that reaches it.
     const HELD_BYTES_MAX: usize = 4 << 20;
     let faults: Vec<Fault> =
         Some(fault).filter(|fault| !fault.is_empty()).into_iter().map(|line| read_edge_fault(line).unwrap()).collect();

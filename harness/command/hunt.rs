@@ -11,7 +11,7 @@ use clap::Args;
 use relapse::{
     Result,
     discover::servers,
-    files::{Limit, read_text},
+    files::{FileLimit, read_text},
     hunt::{Campaign, Change, Coverage, ExternalTarget as ForeignPrey, Found, Ground, Hunt, Reproduction, hunt_all},
     trial::{option, shell},
 };
@@ -635,7 +635,7 @@ fn merge(args: &HuntArgs, parts: &[PathBuf]) -> CommandResult {
     let mut whole: Option<HuntDocument> = None;
     for path in parts {
         let failed = Error::io("read", path);
-        let text = read_text(path, Limit::RECORDED)?;
+        let text = read_text(path, FileLimit::RECORDED)?;
         let part = HuntDocument::parse(&text).map_err(|why| failed(std::io::Error::other(why)))?;
         match &mut whole {
             None => whole = Some(part),

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use relapse::{
     Result,
     discover::{Catalogue, servers_named},
-    files::{Limit, read_text},
+    files::{FileLimit, read_text},
     recording::{Recorded, is_secret, learn as learn_routes},
     route::Route,
     trial::{add_option, option, shell},
@@ -333,7 +333,7 @@ fn read_recorded(path: &Path) -> Result<Recorded> {
             (None, case) => Ok(case.map_or_else(Recorded::default, |case| Recorded::of_steps(&case.steps))),
         };
     }
-    let text = read_text(path, Limit::RECORDED)?;
+    let text = read_text(path, FileLimit::RECORDED)?;
     let recorded = Recorded::read_har(&text).map_err(|why| AppError {
         message: format!("{}: {why}", path.display()),
         details: String::new(),

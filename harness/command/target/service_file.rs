@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use relapse::{
     Result,
-    files::{Limit, read_text},
+    files::{FileLimit, read_text},
     service_file::{COMMAND_LIMIT, ServiceFile, TokenSource},
     targets::Url,
     trial::option,
@@ -116,7 +116,7 @@ impl ServiceFileArgs {
             );
             return Ok(ServiceFile::default());
         };
-        ServiceFile::parse(&path.display().to_string(), &read_text(&path, Limit::WRITTEN)?)
+        ServiceFile::parse(&path.display().to_string(), &read_text(&path, FileLimit::WRITTEN)?)
     }
 }
 

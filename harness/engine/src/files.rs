@@ -12,38 +12,42 @@ use relapse_core::error::Error;
 
 /// The most bytes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit(u64);
+pub struct FileLimit(u64);
 
-impl Limit {
+impl FileLimit {
     /// For what people write: cases, profiles, service files, requirements. 4 MiB; the longest that is known has 60 KB.
-    pub const WRITTEN: Limit = Limit(4 << 20);
+    pub const WRITTEN: FileLimit = FileLimit(4 << 20);
     /// For what programs write: recordings of a browser, and reports of hunts. 64 MiB.
-    pub const RECORDED: Limit = Limit(64 << 20);
+    pub const RECORDED: FileLimit = FileLimit(64 << 20);
 }
 
 /// Reads a text.
 ///
 /// # Errors
 /// When it is no regular file, is longer than the limit, or is not UTF-8, with the place where it is not.
-pub fn read_text(path: &Path, limit: Limit) -> Result<String, Error> {
+pub fn read_text(path: &Path, limit: FileLimit) -> Result<String, Error> {
     let bytes = read(path, limit).map_err(|source| Error::Io { doing: "read", path: path.to_owned(), source })?;
     String::from_utf8(bytes).map_err(|error| not_utf8(path, &error))
 }
 
-fn read(path: &Path, limit: Limit) -> io::Result<Vec<u8>> {
+fn read(path: &Path, limit: FileLimit) -> io::Result<Vec<u8>> {
     // To open a pipe waits for a writer, so it is looked at first; and once more where it was replaced meanwhile.
     refuse(&fs::metadata(path)?)?;
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     refuse(&metadata)?;
-    // A file may grow, and some have no length at all (those of /proc).
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(limit.0)).unwrap_or_default());
-    file.take(limit.0 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit.0 {
-        let message = format!("it has more than {} MiB, and no such file is that long", limit.0 >> 20);
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    if metadata.len() > limit.0 {
+        return Err(too_long(limit));
     }
-    Ok(bytes)
+    // A file may grow, and some have no length at all (those of /proc).
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
+    file.take(limit.0 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit.0 { Err(too_long(limit)) } else { Ok(bytes) }
+}
+
+fn too_long(limit: FileLimit) -> io::Error {
+    let message = format!("it has more than {} MiB, and no such file is that long", limit.0 >> 20);
+    io::Error::new(io::ErrorKind::FileTooLarge, message)
 }
 
 /// Refuses whatever is no regular file.
@@ -80,10 +84,10 @@ mod tests {
     use relapse_core::error::Error;
     use rstest::rstest;
 
-    use super::{Limit, read_text};
+    use super::{FileLimit, read_text};
 
     /// The message of an error and of its cause.
-    fn failed(path: &Path, limit: Limit) -> String {
+    fn failed(path: &Path, limit: FileLimit) -> String {
         let error: Error = read_text(path, limit).unwrap_err();
         error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
     }
@@ -92,7 +96,7 @@ mod tests {
     #[case::directory("/proc/self", "read /proc/self: it is a directory, and a regular file is needed")]
     #[case::device("/dev/zero", "read /dev/zero: it is a device, and a regular file is needed")]
     fn only_regular_files_are_read(#[case] path: &str, #[case] message: &str) {
-        assert_eq!(failed(Path::new(path), Limit::WRITTEN), message);
+        assert_eq!(failed(Path::new(path), FileLimit::WRITTEN), message);
     }
 
     #[test]
@@ -100,7 +104,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let pipe = directory.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        assert!(failed(&pipe, Limit::WRITTEN).ends_with("it is a pipe, and a regular file is needed"));
+        assert!(failed(&pipe, FileLimit::WRITTEN).ends_with("it is a pipe, and a regular file is needed"));
     }
 
     #[test]
@@ -108,8 +112,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         std::fs::write(&file, vec![b'x'; 5]).unwrap();
-        assert_eq!(read_text(&file, Limit(5)).unwrap(), "xxxxx");
-        assert!(failed(&file, Limit(4)).ends_with("it has more than 0 MiB, and no such file is that long"));
+        assert_eq!(read_text(&file, FileLimit(5)).unwrap(), "xxxxx");
+        assert!(failed(&file, FileLimit(4)).ends_with("it has more than 0 MiB, and no such file is that long"));
     }
 
     #[test]
@@ -118,6 +122,6 @@ mod tests {
         let file = directory.path().join("file");
         std::fs::write(&file, b"one\ntw\xffo\n").unwrap();
         let expected = format!("read {}:2:3: the byte 0xff is not UTF-8 here (save the file as UTF-8)", file.display());
-        assert_eq!(failed(&file, Limit::WRITTEN), expected);
+        assert_eq!(failed(&file, FileLimit::WRITTEN), expected);
     }
 }

@@ -24,7 +24,7 @@ const RUN_BYTES_MAX: usize = 16 << 20;
 
 /// How much of an exchange stays, of each actor.
 #[derive(Debug, Clone, Copy)]
-struct Kept {
+struct KeptPart {
     /// How many events of traffic at the beginning, and as many at the end.
     traffic: usize,
     /// The same of exceptions, log records and faults.
@@ -34,12 +34,12 @@ struct Kept {
 }
 
 /// How much stays, in the order in which it is tried. The last one is for a run of a thousand exchanges.
-const KEPT: [Kept; 5] = [
-    Kept { traffic: 256, evidence: 1024, payload_bytes: usize::MAX },
-    Kept { traffic: 64, evidence: 1024, payload_bytes: 64 << 10 },
-    Kept { traffic: 16, evidence: 256, payload_bytes: 64 << 10 },
-    Kept { traffic: 4, evidence: 64, payload_bytes: 8 << 10 },
-    Kept { traffic: 1, evidence: 8, payload_bytes: 256 },
+const KEPT: [KeptPart; 5] = [
+    KeptPart { traffic: 256, evidence: 1024, payload_bytes: usize::MAX },
+    KeptPart { traffic: 64, evidence: 1024, payload_bytes: 64 << 10 },
+    KeptPart { traffic: 16, evidence: 256, payload_bytes: 64 << 10 },
+    KeptPart { traffic: 4, evidence: 64, payload_bytes: 8 << 10 },
+    KeptPart { traffic: 1, evidence: 8, payload_bytes: 256 },
 ];
 
 /// Whether an event may give way.
@@ -132,7 +132,7 @@ struct Gap {
 }
 
 /// Leaves the middle of every exchange out.
-fn omit(events: &mut Vec<Event>, kept: Kept) {
+fn omit(events: &mut Vec<Event>, kept: KeptPart) {
     let mut gaps: BTreeMap<Speaker, Gap> = BTreeMap::new();
     for event in events.iter() {
         if let Some((speaker, _)) = limited(event, kept) {
@@ -170,7 +170,7 @@ fn omit(events: &mut Vec<Event>, kept: Kept) {
 }
 
 /// The actor whose events give way with this one, and how many of them stay at either end.
-fn limited(event: &Event, kept: Kept) -> Option<(Speaker, usize)> {
+fn limited(event: &Event, kept: KeptPart) -> Option<(Speaker, usize)> {
     let role = role(&event.what);
     let most = match role {
         Role::Traffic => kept.traffic,
@@ -193,6 +193,7 @@ fn left_out(event: &Event) -> (u64, u64) {
     (heap_bytes(&event.what) as u64 + event.omitted_bytes, 1)
 }
 
+// Long: an arm for each kind of event.
 fn role(what: &EventKind) -> Role {
     match what {
         EventKind::FrameSent(frame) | EventKind::FrameSeen(frame) if frame.opcode == Opcode::Close => Role::Once,

@@ -67,7 +67,7 @@ pub(super) struct ClientSession {
     frames: WebSocketClient,
     /// The bytes and the frames that came.
     seen: (u64, u64),
-    /// What the client waits for.
+    /// The event that the client waits for.
     waiting_for: Option<String>,
     /// When the stream was over, counted from the start of the run.
     ended: Option<Duration>,

@@ -465,3 +465,45 @@ pub fn seconds(duration: Duration) -> String {
         format!("{} ms", duration.as_millis())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{SequenceDetail, lines};
+    use relapse_core::{
+        record::transcript::{Actor, Event, EventKind, Transcript},
+        wire::frame::{Frame, Opcode},
+    };
+
+    fn event(party: Actor, what: EventKind, omitted_bytes: u64) -> Event {
+        Event { at: Duration::ZERO, exchange: 0, party, what, omitted_bytes }
+    }
+
+    /// A part of a conversation that is left out is told where its actor is shown, and a long message tells its length.
+    #[test]
+    fn whatever_is_left_out_is_told() {
+        let events = vec![
+            event(Actor::Probe, EventKind::FrameSeen(Frame::new(Opcode::Text, "head and tail")), 300 << 10),
+            event(Actor::Probe, EventKind::Omitted { bytes: 48 << 20, events: 800 }, 0),
+            event(Actor::Application, EventKind::Omitted { bytes: 1000, events: 10 }, 0),
+            event(
+                Actor::Probe,
+                EventKind::SeenEnough { bytes: 64 << 20, frames: 1100, waiting_for: Some("the close".to_owned()) },
+                0,
+            ),
+        ];
+        let transcript = Transcript { events, ..Transcript::default() };
+        let shown = |detail| lines(&transcript, detail).into_iter().map(|line| line.text).collect::<Vec<_>>();
+        let client = [
+            "<-- head and tail (300 KiB more omitted)",
+            "... 48 MiB more omitted, in 800 events of the client",
+            "x   the client has read 64 MiB in 1100 frames, waiting for the close, and reads no further",
+        ];
+        let app = "... 1000 bytes more omitted, in 10 events of the app";
+        assert_eq!(shown(SequenceDetail::Client), client);
+        assert_eq!(shown(SequenceDetail::Conversation), client);
+        assert_eq!(shown(SequenceDetail::Service), [app]);
+        assert_eq!(shown(SequenceDetail::Full), [client[0], client[1], app, client[2]]);
+    }
+}

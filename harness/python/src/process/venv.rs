@@ -18,7 +18,7 @@ use super::{
 };
 use relapse::{
     discover::requirements,
-    files::{Limit, read_text},
+    files::{FileLimit, read_text},
 };
 use relapse_core::error::{AppError, Blame, Error};
 
@@ -231,7 +231,7 @@ const WHOLE_BYTES_MAX: usize = 4 << 20;
 
 /// Adds a requirements file, with the text of the files that it names: when one of them changes, the set is another.
 fn add_with_named(path: &Path, depth: usize, whole: &mut String) -> Result<(), AppError> {
-    let text = read_text(path, Limit::WRITTEN).map_err(unreadable)?;
+    let text = read_text(path, FileLimit::WRITTEN).map_err(unreadable)?;
     whole.push_str(&text);
     if whole.len() > WHOLE_BYTES_MAX {
         let message = format!("{} names more than {} MiB of requirements", path.display(), WHOLE_BYTES_MAX >> 20);
