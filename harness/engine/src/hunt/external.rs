@@ -32,7 +32,7 @@ use relapse_core::{
     fault::{Fault, Place},
     judge::{check::RunView, outcome::Class, verdict::HealthyClient},
     plan::Plan,
-    record::transcript::Transcript,
+    record::{redact::Redactor, transcript::Transcript},
 };
 use relapse_simulate::clock::{Clock, Runtime};
 
@@ -150,6 +150,11 @@ impl Owned {
 }
 
 impl ExternalTarget {
+    /// Replaces its secrets.
+    pub(super) fn redactor(&self) -> Redactor {
+        self.binding.redactor.clone()
+    }
+
     /// A target to hunt on, with the clock that it was launched on.
     pub fn new(external: External, binding: ServiceFile, runtime: Runtime) -> ExternalTarget {
         ExternalTarget {
