@@ -8,6 +8,7 @@ mod builtin;
 mod conform;
 mod error;
 pub mod exit_code;
+mod guard;
 mod hunt;
 mod init;
 mod interrupt;
@@ -42,6 +43,7 @@ use relapse::{
     discover::{Catalogue, server},
 };
 use relapse_core::error::Error;
+use relapse_python::process::end_all as end_processes;
 
 /// Reproduces reported WebSocket 1011s and HTTP 500s by their real mechanism, and shows that they are gone.
 ///
@@ -147,6 +149,11 @@ fn command() -> clap::Command {
 
 /// Runs the command; gives its exit code.
 pub fn main() -> ExitCode {
+    if guard::is_needed(std::env::args_os().skip(1))
+        && let Some(exit) = guard::stand()
+    {
+        return exit;
+    }
     let matches = command().get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let outcome = match arguments.command {
@@ -167,6 +174,8 @@ pub fn main() -> ExitCode {
         terminal::complain(&failure);
         failure.exit()
     });
+    // What a guarded command leaves, if anything, ends before its result is known.
+    end_processes();
     ExitCode::from(exit)
 }
 

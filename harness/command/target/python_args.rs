@@ -14,7 +14,7 @@ use relapse::{
 };
 use relapse_core::error::{AppError, Blame, Error};
 use relapse_python::process::{
-    BLOCKED_LIMIT, LifespanMode, MEMORY_LIMIT, Requirements as PythonRequirements, START_LIMIT, ServerChoice,
+    BLOCKED_LIMIT, Epoch, LifespanMode, MEMORY_LIMIT, Requirements as PythonRequirements, START_LIMIT, ServerChoice,
     Site as PythonSite,
 };
 use relapse_simulate::clock::Clock;
@@ -261,6 +261,7 @@ impl PythonArgs {
             memory_limit: self.memory_limit << 20,
             start_limit: self.start_limit,
             lifespan: self.lifespan.into(),
+            epoch: Epoch::Fixed,
         };
         Ok((site, is_chosen))
     }

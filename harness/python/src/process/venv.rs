@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sha2::{Digest, Sha256};
 
 use super::{
+    confinement::Confinement,
     group::{Group, Printed},
     installer::{Installer, interpreter},
     interpreter::not_started,
@@ -311,7 +312,7 @@ fn run(command: &mut Command, python: &Path, limit: Duration) -> Result<Result<S
     let (mut output, input) = io::pipe().map_err(|error| cannot(&error))?;
     let errors = input.try_clone().map_err(|error| cannot(&error))?;
     command.stdin(Stdio::null()).stdout(input).stderr(errors);
-    let spawned = Group::spawn(command);
+    let spawned = Group::spawn(command, Confinement::None);
     // Our ends of the pipe go with the command's settings.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut group = spawned.map_err(|error| cannot(&error))?;
