@@ -174,7 +174,7 @@ pub fn main() -> ExitCode {
         terminal::complain(&failure);
         failure.exit()
     });
-    // What a guarded command leaves, if anything, ends before its result is known.
+    // Everything that was started ends before the result is known.
     end_processes();
     ExitCode::from(exit)
 }

@@ -1,4 +1,4 @@
-//! What a process that we start cannot do to us, and what it has of us.
+//! The limits of the processes that we start: they cannot signal us, and a run has the same addresses as the one before.
 //!
 //! An app runs in a Landlock domain that scopes signals (Linux 6.12 and newer, ABI 6): it and all that it starts can signal one
 //! another, and neither the command, nor its guard, nor anything else of the user's. Setuid programs have no effect in it.
@@ -61,7 +61,7 @@ mod linux {
     }
 
     /// A process to be started.
-    struct Order {
+    struct SpawnOrder {
         command: Command,
         layout: Layout,
         /// The cores of the thread that wants it, which its own thread would have handed down.
@@ -71,14 +71,14 @@ mod linux {
 
     /// Starts a process from the thread that starts all apps.
     pub(super) fn spawn(command: &mut Command, layout: Layout) -> io::Result<Child> {
-        static SPAWNER: OnceLock<Mutex<Sender<Order>>> = OnceLock::new();
+        static SPAWNER: OnceLock<Mutex<Sender<SpawnOrder>>> = OnceLock::new();
         let spawner = SPAWNER.get_or_init(|| {
             let (sender, orders) = channel();
             std::thread::spawn(move || spawn_all(&orders));
             Mutex::new(sender)
         });
         let (answer, answered) = sync_channel(1);
-        let order = Order {
+        let order = SpawnOrder {
             command: std::mem::replace(command, Command::new("")),
             layout,
             cores: sched_getaffinity(None).ok(),
@@ -92,11 +92,11 @@ mod linux {
     }
 
     /// Starts what is ordered, in a domain from which no signal leaves.
-    fn spawn_all(orders: &Receiver<Order>) {
+    fn spawn_all(orders: &Receiver<SpawnOrder>) {
         // An older kernel has none; the shim refuses signals there.
         let _ = scope_signals();
         let usual = personality::get().ok();
-        for Order { mut command, layout, cores, answer } in orders {
+        for SpawnOrder { mut command, layout, cores, answer } in orders {
             if let Some(cores) = cores {
                 let _ = sched_setaffinity(None, &cores);
             }

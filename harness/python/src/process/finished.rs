@@ -28,7 +28,7 @@ pub struct Finished {
 }
 
 /// One of the two streams, whole.
-enum Stream {
+enum OutputStream {
     Output(Vec<u8>),
     Errors(Vec<u8>),
 }
@@ -44,8 +44,8 @@ pub fn finish(command: &mut Command, confinement: Confinement, limit: Duration) 
         unreachable!("both are piped");
     };
     let (sender, streams) = channel();
-    keep(output, sender.clone(), Stream::Output);
-    keep(errors, sender, Stream::Errors);
+    keep(output, sender.clone(), OutputStream::Output);
+    keep(errors, sender, OutputStream::Errors);
     #[expect(clippy::disallowed_methods, reason = "how long a command takes is real time, whichever clock a run keeps")]
     let start = std::time::Instant::now();
     let (mut output, mut errors, mut is_open) = (Vec::new(), Vec::new(), true);
@@ -58,8 +58,8 @@ pub fn finish(command: &mut Command, confinement: Confinement, limit: Duration) 
             return Ok(None);
         }
         match is_open.then(|| streams.recv_timeout(left.min(LOOK_AGAIN))) {
-            Some(Ok(Stream::Output(bytes))) => output = bytes,
-            Some(Ok(Stream::Errors(bytes))) => errors = bytes,
+            Some(Ok(OutputStream::Output(bytes))) => output = bytes,
+            Some(Ok(OutputStream::Errors(bytes))) => errors = bytes,
             Some(Err(RecvTimeoutError::Timeout)) => {}
             Some(Err(RecvTimeoutError::Disconnected)) => is_open = false,
             #[expect(
@@ -69,19 +69,19 @@ pub fn finish(command: &mut Command, confinement: Confinement, limit: Duration) 
             None => std::thread::sleep(left.min(LOOK_AGAIN)),
         }
     };
-    // What it left running would keep its output open.
+    // A process that it left running would keep its output open.
     let _ = group.end();
     while let Ok(stream) = streams.recv_timeout(REST_LIMIT) {
         match stream {
-            Stream::Output(bytes) => output = bytes,
-            Stream::Errors(bytes) => errors = bytes,
+            OutputStream::Output(bytes) => output = bytes,
+            OutputStream::Errors(bytes) => errors = bytes,
         }
     }
     Ok(Some(Finished { status, output, errors }))
 }
 
 /// Reads a stream to its end, and keeps the beginning.
-fn keep(mut from: impl Read + Send + 'static, to: Sender<Stream>, which: fn(Vec<u8>) -> Stream) {
+fn keep(mut from: impl Read + Send + 'static, to: Sender<OutputStream>, which: fn(Vec<u8>) -> OutputStream) {
     std::thread::spawn(move || {
         let (mut kept, mut piece) = (Vec::new(), [0; 16 * 1024]);
         while let Ok(count @ 1..) = from.read(&mut piece) {

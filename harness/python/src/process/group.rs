@@ -98,7 +98,9 @@ impl Group {
         if let Some(status) = self.ended {
             return Ok(status);
         }
-        let below = ProcessTable::read().below([self.child.id()]);
+        // Where the first of it is gone already, another process may have its number.
+        let first = self.child.try_wait()?.is_none().then(|| self.child.id());
+        let below = ProcessTable::read().below(first);
         self.signal(Signal::KILL);
         kill_all(&below);
         let status = self.child.wait()?;
