@@ -19,7 +19,8 @@ use relapse_backend::runner::conform_embedded;
 use relapse_command::report::conformance::render as render_conformance;
 use relapse_core::{
     conformance::{
-        Behavior, BehaviorEvent, BehaviorReport, Conformance, Expected, FrameCase, Owed, Reply, Saw, WrittenPart, judge,
+        Behavior, BehaviorEvent, BehaviorReport, BoundSide, Conformance, Expected, FrameCase, Owed, Reply, Saw,
+        WrittenPart, judge,
     },
     error::Error,
     judge::verdict::Conclusion,
@@ -175,8 +176,8 @@ fn answers() -> Expected {
     Expected::Answers { or_close: vec![CloseCode::TOO_BIG] }
 }
 
-fn failure(is_tolerable: bool) -> Expected {
-    Expected::Failure { codes: vec![CloseCode::INVALID_PAYLOAD], is_tolerable }
+fn failure(bound: BoundSide) -> Expected {
+    Expected::Failure { codes: vec![CloseCode::INVALID_PAYLOAD], bound }
 }
 
 fn closed(code: u16) -> Saw {
@@ -211,12 +212,12 @@ const ANSWER: Saw = Saw::Reply(Reply::Answer);
 #[case::no_answer(answers(), vec![pong("1"), pong("2"), other()], Behavior::Failed, r#"pong "1", pong "2", message "error", nothing more in time"#)]
 #[case::refusal(answers(), vec![closed(1002), Saw::End], Behavior::Failed, "close 1002")]
 #[case::too_big(answers(), vec![closed(1009), Saw::End], Behavior::Ok, "close 1009")]
-#[case::at_once(failure(false), vec![closed(1007), Saw::End, Saw::Resumed], Behavior::Ok, "close 1007")]
-#[case::at_the_end(failure(false), vec![Saw::Resumed, closed(1007), Saw::End], Behavior::NonStrict, "close 1007 once the message is whole")]
-#[case::tolerated(failure(true), vec![ANSWER], Behavior::NonStrict, "answer, and goes on")]
-#[case::tolerated_silence(failure(true), vec![], Behavior::Failed, "nothing in time")]
-#[case::taken(failure(false), vec![other()], Behavior::Failed, r#"message "error", and goes on"#)]
-#[case::illegal(failure(false), vec![Saw::Illegal(FrameError::Reserved)], Behavior::Failed, "bytes that are no frame (Reserved)")]
+#[case::at_once(failure(BoundSide::Both), vec![closed(1007), Saw::End, Saw::Resumed], Behavior::Ok, "close 1007")]
+#[case::at_the_end(failure(BoundSide::Both), vec![Saw::Resumed, closed(1007), Saw::End], Behavior::NonStrict, "close 1007 once the message is whole")]
+#[case::tolerated(failure(BoundSide::Sender), vec![ANSWER], Behavior::NonStrict, "answer, and goes on")]
+#[case::tolerated_silence(failure(BoundSide::Sender), vec![], Behavior::Failed, "nothing in time")]
+#[case::taken(failure(BoundSide::Both), vec![other()], Behavior::Failed, r#"message "error", and goes on"#)]
+#[case::illegal(failure(BoundSide::Both), vec![Saw::Illegal(FrameError::Reserved)], Behavior::Failed, "bytes that are no frame (Reserved)")]
 fn what_came_is_judged(
     #[case] expected: Expected,
     #[case] saw: Vec<Saw>,

@@ -273,7 +273,7 @@ fn a_broken_frame_of_the_client_is_refused(#[case] frame: Frame, #[case] expecte
     let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
     let mut rest = bytes::BytesMut::from(&answer[head..]);
     let frame = Frame::decode(&mut rest, 1 << 20).unwrap().unwrap();
-    assert_eq!(format!("close {}", frame.close_parts().0.unwrap()), expected);
+    assert_eq!(format!("close {}", frame.close_code().unwrap()), expected);
     assert!(frame.verify().is_ok());
 }
 

@@ -27,6 +27,7 @@ mod races; // the client leaves at every await
 mod rendering; // what tables, pages and messages look like
 mod replays; // every printed command, run by a shell
 mod rulings; // the rules of the verdicts, one by one
+mod secrets; // planted secrets, looked for in every output
 mod served; // users' own applications, behind real servers
 mod servers; // what each server profile makes of an application's behavior
 mod servers_real; // the servers themselves, held against their profiles

@@ -102,6 +102,22 @@ fn the_core_cannot_wait() {
     }
 }
 
+/// Whatever leaves the command passes one place each for what is printed and for what is written, which know the secrets.
+#[test]
+fn the_command_has_one_way_out() {
+    const WAYS: [&str; 6] = ["stdout()", "stderr()", "println!", "set_message(", "fs::write(", "File::create("];
+    let found: BTreeSet<(String, &str)> = files("harness/command", "rs")
+        .into_iter()
+        .flat_map(|(file, text)| {
+            let code = text.split("#[cfg(test)]").next().unwrap().to_owned();
+            WAYS.into_iter().filter(move |way| code.contains(way)).map(move |way| (file.clone(), way))
+        })
+        .collect();
+    let output = "harness/command/output.rs".to_owned();
+    let expected = ["stdout()", "stderr()", "set_message("].map(|way| (output.clone(), way));
+    assert_eq!(found, BTreeSet::from(expected));
+}
+
 #[test]
 fn the_front_page_of_the_library_is_short() {
     let page = fs::read_to_string(root().join("harness/engine/src/lib.rs")).unwrap();

@@ -182,7 +182,7 @@ fn a_route_that_is_named_is_visited() {
     let tests = fs::read_dir(directory.path().join("tests")).unwrap();
     let written: String = tests.map(|test| fs::read_to_string(test.unwrap().path()).unwrap()).collect();
     assert!(!told.contains("hidden") && !written.contains("hidden"), "{told}{written}");
-    assert!(written.contains("os.environ[\"API_TOKEN\"]") || written.contains("os.environ['API_TOKEN']"), "{written}");
+    assert!(written.contains("secret(\"API_TOKEN\")") || written.contains("secret('API_TOKEN')"), "{written}");
     let (code, told) = relapse(directory.path(), &["hunt", "--target", "asgi:raw:app", "--path", "/ws"]);
     assert!(code == Some(2) && told.contains("write it as in `ws:/path`"), "{told}");
 }

@@ -21,12 +21,12 @@ use relapse_simulate::{
 use super::{
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
+    output::{note, print_page, progress, width},
     report::formats::Format,
     target::{
         PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
         TargetSpec, tell_notes,
     },
-    terminal::{note, print_page, progress, width},
 };
 
 /// The cases to try, and the target.

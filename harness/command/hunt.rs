@@ -26,8 +26,10 @@ use super::{
     Moved, defect,
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
+    files::{self, Existing},
     interrupt::{ask_first, was_asked_to_end},
     jobs, moved,
+    output::{complain_about, complain_of, note, print_page, progress, progress_by_time, tell_progress, width},
     pytest::Tests,
     replay::{capsule_directory, replay_all},
     report::{
@@ -39,7 +41,6 @@ use super::{
         PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
         TargetSpec, behind_each, profiles_in_front, tell_notes,
     },
-    terminal::{complain_about, complain_of, note, print_page, progress, progress_by_time, width},
 };
 
 /// A reproducer that was written.
@@ -553,7 +554,7 @@ fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> 
         progress.inc(reached.cases);
         let rate = so_far.0.cases as f64 / start.elapsed().as_secs_f64().max(0.001);
         let message = format!("{rate:.0}/s; {classes} classes, {kinds} kinds of fault, {complaints} finding(s)");
-        progress.set_message(message);
+        tell_progress(&progress, &message);
         time.is_none_or(|time| start.elapsed() < time) && !was_asked_to_end()
     };
     ask_first("what was found so far is shrunk and told; once more ends everything");
@@ -583,9 +584,7 @@ fn keep<'a>(found: impl IntoIterator<Item = &'a Found>, directory: &Path, kept: 
 /// Writes one reproducer; gives its path.
 fn write(found: &Found, directory: &Path, name: &str) -> Result<String> {
     let path = directory.join(format!("{name}.toml"));
-    let failed = |source| Error::Io { doing: "write", path: path.clone(), source };
-    fs::create_dir_all(directory).map_err(failed)?;
-    fs::write(&path, found.capsule.print()).map_err(failed)?;
+    files::write(&path, &found.capsule.print(), Existing::Replace)?;
     Ok(path.display().to_string())
 }
 

@@ -1,6 +1,5 @@
 //! `relapse init`: finds out how something of the user's own is spoken to, and writes it down.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,14 +9,14 @@ use relapse::{
     service_file::{ServiceFile, TokenSource},
     trial::{option, shell},
 };
-use relapse_core::error::Error;
 use relapse_simulate::clock::Runtime;
 
 use super::{
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
+    files::{self, Existing},
+    output::{keep_secret, note, print, progress_by_time},
     target::{RouteGuessing, TARGET, TargetArgs, tell_notes, valid_token},
-    terminal::{note, print, progress_by_time},
 };
 
 /// The server to ask, and where the service file goes.
@@ -73,6 +72,8 @@ impl InitArgs {
         };
         binding.credential.source = source;
         let token = valid_token(&binding)?;
+        binding.know_secrets(&token, own.python.secrets());
+        keep_secret(&binding.redactor);
         Ok(InitPlan { path, binding, token, token_line, notes: own.python.left_out()? })
     }
 }
@@ -92,7 +93,7 @@ pub(super) fn init(args: &InitArgs) -> CommandResult {
     let found = found?;
     tell_notes(found.notes.iter().cloned());
     let text = found.to_toml(&own.target, &token_line);
-    fs::write(&path, &text).map_err(|source| Error::Io { doing: "write", path: path.clone(), source })?;
+    files::write(&path, &text, if args.force { Existing::Replace } else { Existing::Keep })?;
     print(text.trim_end());
     let next = match found.opens {
         true => format!("written; `{}` tries it", shell(&args.validate())),

@@ -9,7 +9,7 @@ use relapse_simulate::clock::{Clock, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
-use crate::{exit_code::CommandExit, terminal::note};
+use crate::{exit_code::CommandExit, output::note};
 
 /// The text for the first Ctrl-C if it only asks to stop, and whether it did.
 static ASKS_FIRST: OnceLock<&str> = OnceLock::new();

@@ -2,18 +2,20 @@
 //!
 //! A command is a module with its `…Args`, their `plan`, which prints nothing, a run, and the page that a format makes of the
 //! result. [`report::formats`] lists the formats, [`exit_code`] the exit codes; mistakes in the arguments are variants of
-//! `error::UsageError`, and `terminal` prints everything.
+//! `error::UsageError`, and `output` prints everything.
 
 mod builtin;
 mod conform;
 mod error;
 pub mod exit_code;
+mod files;
 mod guard;
 mod hunt;
 mod init;
 mod interrupt;
 mod list;
 mod orders;
+mod output;
 mod profile;
 mod proxy;
 mod pytest;
@@ -24,7 +26,6 @@ mod run;
 mod serve;
 mod show;
 mod target;
-mod terminal;
 mod validate;
 
 #[cfg(test)]
@@ -154,8 +155,12 @@ pub fn main() -> ExitCode {
     {
         return exit;
     }
-    let matches = command().get_matches();
-    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    output::tell_panics();
+    let matches = command().try_get_matches();
+    let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
+        Ok(arguments) => arguments,
+        Err(error) => return ExitCode::from(output::print_usage(&error)),
+    };
     let outcome = match arguments.command {
         None => run::run(&arguments.run),
         Some(Command::Run(args)) => run::run(&args),
@@ -171,12 +176,12 @@ pub fn main() -> ExitCode {
         Some(Command::Show(args)) => show::show(&args),
     };
     let exit = outcome.unwrap_or_else(|failure| {
-        terminal::complain(&failure);
+        output::complain(&failure);
         failure.exit()
     });
     // Everything that was started ends before the result is known.
     end_processes();
-    ExitCode::from(exit)
+    ExitCode::from(output::finish(exit))
 }
 
 impl CaseSource {

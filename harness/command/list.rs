@@ -7,8 +7,8 @@ use super::{
     CaseSource, Selection,
     error::{CommandResult, Failure},
     exit_code::CommandExit,
+    output::{complain_about, print_page, width},
     report::{catalogue::Listing, formats::Format},
-    terminal::{complain_about, print_page, width},
 };
 
 /// Which cases are listed, and how.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::{
     error::UsageError,
-    terminal::{complain_about, complain_of, print},
+    output::{complain_about, complain_of, print},
 };
 
 /// The orders, each with what it does.

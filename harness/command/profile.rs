@@ -1,6 +1,5 @@
 //! `relapse profile`: where the data of server profiles comes from.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -25,9 +24,10 @@ use relapse_simulate::{
 use super::{
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
+    files::{self, Existing},
     interrupt::end_interpreters_with_us,
+    output::{note, print},
     server,
-    terminal::{note, print},
 };
 
 /// The commands about profiles.
@@ -254,5 +254,5 @@ fn name_of(choice: &ServerChoice, measured: &str) -> String {
 }
 
 fn write(path: &Path, text: &str) -> Result {
-    fs::write(path, text).map_err(|source| Error::Io { doing: "write", path: path.to_owned(), source })
+    files::write(path, text, Existing::Replace)
 }

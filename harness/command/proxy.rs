@@ -25,11 +25,11 @@ use super::{
     exit_code::CommandExit,
     interrupt::until_told_to_stop,
     orders,
+    output::{complain_of, print_page, progress_by_time, tell_progress},
     report::{
         formats::{Format, Printing},
         proxy::ProxyEvent,
     },
-    terminal::{complain_of, print_page, progress_by_time},
 };
 
 /// Where it stands, what it carries to, and what acts on the way.
@@ -211,7 +211,7 @@ async fn log(
             _ = tick.tick() => {
                 let counts = desk.counts();
                 bar.set_position(counts.accepted);
-                bar.set_message(format!("{} open, {} refused, {} times a fault acted", counts.open, counts.refused, counts.acted));
+                tell_progress(&bar, &format!("{} open, {} refused, {} times a fault acted", counts.open, counts.refused, counts.acted));
             }
         }
     }

@@ -1,6 +1,5 @@
 //! A hunt's findings on a Python application, as tests in Python.
 
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,17 +9,22 @@ use relapse::{
     hunt::Found,
     service_file::{ServiceFile, TokenSource},
 };
-use relapse_core::error::Error;
 use relapse_python::{
     process::{Confinement, Site as PythonSite, finish},
     pytest::{Heading, Loaded, render},
 };
 use relapse_simulate::profile::Profile;
 
-use super::terminal::note;
+use super::{
+    files::{self, Existing},
+    output::note,
+};
 
 /// How long a test may take that is tried once.
 const TRY_LIMIT: Duration = Duration::from_secs(120);
+
+/// The variable from which a test reads a token that has no name in the service file.
+const TOKEN_VARIABLE: &str = "RELAPSE_TOKEN";
 
 /// Where tests are written, and what they say of the application.
 #[derive(Debug)]
@@ -53,16 +57,15 @@ impl Tests<'_> {
                 (true, 0) => self.path.to_owned(),
                 (true, _) => self.path.with_file_name(format!("{}_{}.py", stem(self.path), number + 1)),
             };
-            let failed = |source| Error::Io { doing: "write", path: path.clone(), source };
             // The way to the application is told from a directory that is there.
-            fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
+            files::make_directory_of(&path)?;
             let loaded = self.loaded(&path);
             let heading = Heading { name: &name, found, again: &again, loaded: &loaded, profile: self.profile };
             let Some(text) = render(&heading) else {
                 note(&format!("no test for {}: it is about what the server makes of the application", found.key));
                 continue;
             };
-            fs::write(&path, text).map_err(failed)?;
+            files::write(&path, &text, Existing::Replace)?;
             note(&self.tried(&path));
         }
         Ok(())
@@ -70,9 +73,10 @@ impl Tests<'_> {
 
     fn loaded(&self, path: &Path) -> Loaded {
         let secret = match &self.binding.credential.source {
-            Some(TokenSource::Env(name)) => Some(format!("os.environ[{name:?}]")),
+            Some(TokenSource::Env(name)) => Some(format!("secret({name:?})")),
             Some(TokenSource::Command(command)) => Some(format!("os.popen({command:?}).read().strip()")),
-            Some(TokenSource::Literal(_) | TokenSource::Issued) | None => None,
+            Some(TokenSource::Literal(_)) => Some(format!("secret({TOKEN_VARIABLE:?})")),
+            Some(TokenSource::Issued) | None => None,
         };
         let own = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let own = own.parent().map(|parent| parent.canonicalize().unwrap_or(parent.to_owned())).unwrap_or_default();
@@ -88,6 +92,9 @@ impl Tests<'_> {
     /// Runs a test once, and says what became of it.
     fn tried(&self, path: &Path) -> String {
         let mut python = Command::new(&self.site.python);
+        if let Some(TokenSource::Literal(token)) = &self.binding.credential.source {
+            python.env(TOKEN_VARIABLE, token);
+        }
         python.envs(self.site.environment.iter().cloned()).arg(path);
         let shown = path.display();
         let ended = match finish(&mut python, Confinement::App, TRY_LIMIT) {

@@ -22,8 +22,8 @@ use super::{
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
     jobs, moved,
+    output::{complain_about, print_page, progress, width},
     report::formats::Format,
-    terminal::{complain_about, print_page, progress, width},
 };
 
 /// Which reproducers are replayed.

@@ -23,12 +23,12 @@ use super::{
     error::{CommandResult, Failure},
     exit_code::CommandExit,
     jobs,
+    output::{complain_about, note, print_page, progress, width},
     report::formats::Format,
     target::{
         PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
         TargetSpec, profiles_in_front, tell_notes,
     },
-    terminal::{complain_about, note, print_page, progress, width},
 };
 
 /// Which cases run, and how.

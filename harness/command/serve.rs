@@ -21,9 +21,9 @@ use super::{
     error::{CommandResult, Failure},
     exit_code::CommandExit,
     interrupt::until_told_to_stop,
+    output::{complain_about, complain_of, print, print_credential},
     proxy::{EdgeFaultArgs, EdgeFaults},
     server,
-    terminal::{complain_about, complain_of, print},
 };
 
 /// Which backend stands where.
@@ -121,7 +121,7 @@ fn introduce(args: &ServeArgs, revision: Revision, faults: &[Fault], token: &str
     for fault in faults {
         print(format!("  {fault}"));
     }
-    print(format!("  TOKEN={token}   # user-1, valid for 15 minutes"));
+    print_credential(format!("  TOKEN={token}   # user-1, valid for 15 minutes"));
     print(format!("  curl http://{address}/health/ready"));
     print(format!(
         "  curl -i -N -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' \\\n    -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' -H \"Authorization: Bearer $TOKEN\" http://{address}/ws"

@@ -14,8 +14,8 @@ use super::{
     CaseSource, Selection,
     error::{CommandResult, Failure},
     exit_code::CommandExit,
+    output::{complain_about, print, width},
     server,
-    terminal::{complain_about, print, width},
 };
 
 /// Which case is shown, and how.

@@ -13,12 +13,12 @@ use super::{
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
     interrupt::{ask_first, asked_to_end, until_told_to_stop},
+    output::{note, print, print_page, progress_by_time, tell_progress, width},
     report::{
         formats::{Format, Printing, ValidationPages},
         validation::{Looked, Try, Validations, failing},
     },
     target::{RouteGuessing, TARGET, TargetArgs, TargetIntroduction, behind_each, profiles_in_front, tell_notes},
-    terminal::{note, print, print_page, progress_by_time, width},
 };
 
 /// The target to look at, and the time limits.
@@ -129,7 +129,7 @@ async fn look(
     let mut validation = try_it(server, binding, routes, args.limit).await?;
     bar.inc(1);
     while let Some(limit) = args.wait.filter(|limit| !validation.passes && began.elapsed() < *limit) {
-        bar.set_message(failing(&validation));
+        tell_progress(&bar, &failing(&validation));
         tokio::time::sleep(Duration::from_millis(500).min(limit)).await;
         validation = try_it(server, binding, routes, args.limit).await?;
         bar.inc(1);

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use relapse_core::{
     asgi::exception::Exception,
-    fault::{CallFault, Fault, FaultKind, Place, ProcessFault},
+    fault::{CallFault, FaultKind, Place, ProcessFault},
     record::transcript::{Actor, EventKind},
 };
 use relapse_simulate::{application::BoxFuture, recorder::ExchangeRecorder};
@@ -103,12 +103,12 @@ struct DependencyAnswer {
 /// # Errors
 /// When it is no answer, or only a part of one.
 pub fn read_answer(dependency: Dependency, answer: &[u8]) -> Result<(), DependencyError> {
-    let failed = |message: String| DependencyError { dependency, message };
-    match serde_json::from_slice::<DependencyAnswer>(answer) {
-        Ok(DependencyAnswer { ok: true }) => Ok(()),
-        Ok(DependencyAnswer { ok: false }) => Err(failed(format!("{} did not do it", dependency.name()))),
-        Err(error) => Err(failed(format!("cannot decode the answer of {}: {error}", dependency.name()))),
-    }
+    let message = match serde_json::from_slice::<DependencyAnswer>(answer) {
+        Ok(DependencyAnswer { ok: true }) => return Ok(()),
+        Ok(DependencyAnswer { ok: false }) => format!("{} did not do it", dependency.name()),
+        Err(error) => format!("cannot decode the answer of {}: {error}", dependency.name()),
+    };
+    Err(DependencyError { dependency, message })
 }
 
 /// The dependencies of an application.
@@ -137,12 +137,12 @@ pub fn faults_met<'a>(
     dependency: Dependency,
     operation: &str,
 ) -> Vec<(usize, &'a CallFault)> {
-    let meant = |(index, fault): (usize, &'a Fault)| match &fault.kind {
+    let faults = scribe.plan().faults.iter().enumerate();
+    let meant = faults.filter_map(|(index, fault)| match &fault.kind {
         FaultKind::Call { calls, fault } if calls.include(dependency.name(), operation) => Some((index, fault)),
         _ => None,
-    };
-    let faults = scribe.plan().faults.iter().enumerate().filter_map(meant);
-    faults.filter(|(index, _)| scribe.meets(*index)).collect()
+    });
+    meant.filter(|(index, _)| scribe.meets(*index)).collect()
 }
 
 /// Writes down a call that came back. What the caller makes of the answer is what it got.
@@ -204,10 +204,8 @@ impl Dependencies for InMemory {
     fn import(&self, module: &'static str) -> Result<(), Exception> {
         let Some(scribe) = ExchangeRecorder::current() else { return Ok(()) };
         for (index, fault) in scribe.plan().faults.iter().enumerate() {
-            let missing =
-                |fault: &ProcessFault| matches!(fault, ProcessFault::MissingModule { module: name } if name == module);
-            let names = matches!(&fault.kind, FaultKind::Process(fault) if missing(fault));
-            if names && scribe.meets(index) {
+            let FaultKind::Process(ProcessFault::MissingModule { module: missing }) = &fault.kind else { continue };
+            if missing == module && scribe.meets(index) {
                 scribe.fired(index, Actor::Process, fault.kind.to_string());
                 return Err(Exception::new("ModuleNotFoundError", format!("No module named '{module}'")));
             }

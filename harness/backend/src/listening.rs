@@ -17,7 +17,7 @@ use relapse_core::{
     fault::Fault,
     plan::Plan,
     record::{
-        redact::Redactor,
+        redact::{KnownSecret, Redactor},
         transcript::{Event, PROCESS},
     },
 };
@@ -74,7 +74,10 @@ impl Stand {
         let target = Embedded::launch(revision, environment, profile, Transport::Memory, seed);
         let mut tally = FaultCounters::new(seed);
         tally.grow(faults.len());
-        let redactor = Arc::new(Redactor::of_secrets(&target.service().secrets));
+        let redactor = Arc::new(Redactor::new(
+            target.service().secrets.into_iter().map(KnownSecret::unnamed).collect(),
+            Vec::new(),
+        ));
         Ok(Stand {
             listener,
             target,

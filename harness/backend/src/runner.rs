@@ -102,30 +102,31 @@ impl BackendRunner {
         if let Some(why) = ProcessControl::None.refuses(&trial.case) {
             return TrialResult::inconclusive(Reason::NotForThisTarget(why));
         }
-        let run = |defects: &Defects| self.run(trial, Revision::from(defects), seed);
         if trial.case.twin.is_empty() {
-            return judge_alone(&trial.case, run(&Defects::NONE));
+            return judge_alone(&trial.case, self.run(trial, Revision::repaired(), seed));
         }
-        let runs = || {
-            let twins = (run(&trial.case.twin)?, run(&Defects::NONE)?);
-            let shams = trial.case.shams.iter().map(|sham| run(&sham.defects)).collect::<Result<Vec<_>, _>>()?;
-            Ok::<_, Error>((twins, shams))
-        };
-        match runs() {
-            Ok(((before, after), shams)) => {
-                let (case, profile) = (&trial.case, &trial.profile.name);
-                let verdict = |sham: &RunResult| match verdict::compare(case, profile, &before, sham) {
-                    Ok(()) => Verdict::Fixed,
-                    Err((verdict, _)) => verdict,
-                };
-                let shams = shams.into_iter().map(|sham| (verdict(&sham), sham)).collect::<Vec<_>>();
-                let judged = verdict::compare(case, profile, &before, &after)
-                    .and_then(|()| verdict::see_through(case, profile, &shams));
-                let judged = judged.map(|()| Verdict::Fixed);
-                TrialResult { shams, ..TrialResult::of(judged, Some(before), Some(after)) }
-            }
-            Err(error) => TrialResult::inconclusive(Reason::Harness(format!("could not {error}"))),
+        self.judge_versions(trial, seed)
+            .unwrap_or_else(|error| TrialResult::inconclusive(Reason::Harness(format!("could not {error}"))))
+    }
+
+    /// Runs the case with the bug, with the fix, and with each claimed fix, and compares.
+    fn judge_versions(&self, trial: &Trial, seed: u64) -> Result<TrialResult, Error> {
+        let (case, profile) = (&trial.case, &trial.profile.name);
+        let before = self.run(trial, Revision::from(&case.twin), seed)?;
+        let after = self.run(trial, Revision::repaired(), seed)?;
+        let mut shams = Vec::with_capacity(case.shams.len());
+        for sham in &case.shams {
+            let run = self.run(trial, Revision::from(&sham.defects), seed)?;
+            let verdict = match verdict::compare(case, profile, &before, &run) {
+                Ok(()) => Verdict::Fixed,
+                Err((verdict, _)) => verdict,
+            };
+            shams.push((verdict, run));
         }
+        let judged =
+            verdict::compare(case, profile, &before, &after).and_then(|()| verdict::see_through(case, profile, &shams));
+        let judged = judged.map(|()| Verdict::Fixed);
+        Ok(TrialResult { shams, ..TrialResult::of(judged, Some(before), Some(after)) })
     }
 
     /// Runs the case on one version: the healthy client before, during and after, and the case itself.
@@ -210,22 +211,30 @@ impl BackendRunner {
 /// `done` is called after each.
 pub fn judge_all(trials: &[Trial], seed: u64, jobs: usize, done: &(dyn Fn() + Sync)) -> Vec<TrialResult> {
     let next = AtomicUsize::new(0);
-    let worker = || {
-        let runner = BackendRunner::default();
-        let mut judged = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(trial) = trials.get(index) else { return judged };
-            judged.push((index, runner.judge(trial, seed)));
-            done();
-        }
-    };
     let mut judged: Vec<(usize, TrialResult)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs.clamp(1, trials.len().max(1))).map(|_| scope.spawn(worker)).collect();
+        let workers = 0..jobs.clamp(1, trials.len().max(1));
+        let workers: Vec<_> = workers.map(|_| scope.spawn(|| judge_remaining(trials, &next, seed, done))).collect();
         workers.into_iter().flat_map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     });
     judged.sort_by_key(|(index, _)| *index);
     judged.into_iter().map(|(_, judgement)| judgement).collect()
+}
+
+/// Judges one trial after the other, as long as there is a next one; each result with the trial's place.
+fn judge_remaining(
+    trials: &[Trial],
+    next: &AtomicUsize,
+    seed: u64,
+    done: &(dyn Fn() + Sync),
+) -> Vec<(usize, TrialResult)> {
+    let runner = BackendRunner::default();
+    let mut judged = Vec::new();
+    loop {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        let Some(trial) = trials.get(index) else { return judged };
+        judged.push((index, runner.judge(trial, seed)));
+        done();
+    }
 }
 
 /// Judges a case that has no version with the bug: what was found once must not be found again.
@@ -262,11 +271,7 @@ pub async fn conduct(case: &Case, target: &dyn Target, seed: u64) -> Result<RunR
         controls.push(beside?);
     }
     let transcript = run::finish(&recorder, target).await;
-    let outlives = |fault: &Fault| match &fault.kind {
-        FaultKind::Process(fault) => fault.variable().is_some(),
-        kind => kind.acts_on_process(),
-    };
-    if case.faults.iter().any(outlives) {
+    if case.faults.iter().any(outlives_case) {
         // A process reads its variables once, and starts once; anything else takes another process.
         target.restart(Recorder::new(Plan { seed, faults: Vec::new() }).scribe(PROCESS)).await?;
     }
@@ -279,19 +284,26 @@ pub async fn conduct(case: &Case, target: &dyn Target, seed: u64) -> Result<RunR
     Ok(verdict::judge(transcript, HealthyClient::Tried(controls.swap_remove(worst))))
 }
 
+/// Whether a process that met a fault does not work once the fault is over.
+fn outlives_case(fault: &Fault) -> bool {
+    match &fault.kind {
+        FaultKind::Process(fault) => fault.variable().is_some(),
+        kind => kind.acts_on_process(),
+    }
+}
+
 /// The steps of a healthy client: open, be welcomed, ask an agent, close.
 pub fn control_steps() -> Vec<Step> {
-    let step = |act| Step::new(act, CONTROL_LIMIT);
-    let wait = |name: &str| step(Action::Wait(Awaited::Message(name.to_owned())));
     // A user of its own, so that its sessions count against no other user.
     let request = Request { user: "control".to_owned(), ..Request::standard("GET", "/ws") };
-    vec![
-        step(Action::Open(request)),
-        wait("connection_established"),
-        step(Action::SendText(r#"{"type":"user_message","content":"hello"}"#.to_owned())),
-        wait("agent_completed"),
-        step(Action::Close(CloseCode::NORMAL)),
-    ]
+    let actions = [
+        Action::Open(request),
+        Action::Wait(Awaited::Message("connection_established".to_owned())),
+        Action::SendText(r#"{"type":"user_message","content":"hello"}"#.to_owned()),
+        Action::Wait(Awaited::Message("agent_completed".to_owned())),
+        Action::Close(CloseCode::NORMAL),
+    ];
+    actions.into_iter().map(|action| Step::new(action, CONTROL_LIMIT)).collect()
 }
 
 async fn control(target: &dyn Target, seed: u64) -> Result<Outcome, Error> {

@@ -22,7 +22,7 @@ use relapse_core::{
     asgi::exception::Exception,
     client::credential::{Credential, Form, Presented},
     error::Error,
-    fault::{ConnectionFault, Fault, FaultKind, Place, ProcessFault},
+    fault::{ConnectionFault, FaultKind, Place, ProcessFault},
     record::{
         service::{Service, TargetKind},
         transcript::{Actor, EventKind, Leftovers},
@@ -224,9 +224,9 @@ impl Embedded {
     async fn without_listener(&self, scribe: ExchangeRecorder) -> Result<Option<Link>, Error> {
         let mut life = lock(&self.process).life.subscribe();
         let is_queued = *life.borrow() == Life::Stopping && self.profile.shutdown.connects == Connects::Queued;
-        let answers =
-            |fault: &Fault| matches!(fault.kind, FaultKind::Connection(ConnectionFault::MissingAnswer { .. }));
-        let is_answered = scribe.plan().faults.iter().any(answers);
+        let mut faults = scribe.plan().faults.iter();
+        let is_answered =
+            faults.any(|fault| matches!(fault.kind, FaultKind::Connection(ConnectionFault::MissingAnswer { .. })));
         if !is_queued && !is_answered {
             return Ok(None);
         }
@@ -443,16 +443,18 @@ impl Target for Embedded {
             let (client, mut server) = self.pair().await?;
             if scribe.has_faults_at(Place::Edge) {
                 let (inner, behind) = self.pair().await?;
-                let redial = || self.connections.redial(Arc::clone(&program) as _, &self.profile, &scribe);
-                let way = ServerLink { link: Some(inner), again: edge::asks_again(&scribe).then(redial) };
+                let again = edge::asks_again(&scribe)
+                    .then(|| self.connections.redial(Arc::clone(&program) as _, &self.profile, &scribe));
+                let way = ServerLink { link: Some(inner), again };
                 let relay = edge::relay(server, way, scribe.clone(), None);
                 self.spawn(async move {
                     relay.await;
                 });
                 server = behind;
             }
-            let stops = |fault: &Fault| matches!(fault.kind, FaultKind::Process(ProcessFault::ShutDown { .. }));
-            let life = scribe.plan().faults.iter().any(stops).then(|| self.life());
+            let mut faults = scribe.plan().faults.iter();
+            let stops = faults.any(|fault| matches!(fault.kind, FaultKind::Process(ProcessFault::ShutDown { .. })));
+            let life = stops.then(|| self.life());
             self.serve(program, server, scribe, life);
             Ok(Some(client))
         })
@@ -523,6 +525,7 @@ fn lock(process: &Mutex<BackendProcess>) -> MutexGuard<'_, BackendProcess> {
 /// The settings of a well-configured backend, read once for each environment.
 fn settings(environment: Environment) -> Arc<BackendSettings> {
     static READ: [OnceLock<Arc<BackendSettings>>; 4] = [const { OnceLock::new() }; 4];
-    let read = || Arc::new(BackendSettings::read(&Backend::variables(environment, SECRET), SECRET));
-    Arc::clone(READ[environment as usize].get_or_init(read))
+    let read = READ[environment as usize]
+        .get_or_init(|| Arc::new(BackendSettings::read(&Backend::variables(environment, SECRET), SECRET)));
+    Arc::clone(read)
 }

@@ -8,8 +8,8 @@ use crate::{
     error::{CommandResult, Failure},
     exit_code::CommandExit,
     interrupt::was_asked_to_end,
+    output::{complain, note, print},
     report::formats::Printing,
-    terminal::{complain, note, print},
 };
 
 /// The fronts that a target runs behind, one after the other: every profile that is named, as a glob too; the first known

@@ -18,7 +18,7 @@ use relapse_python::{
 use relapse_simulate::{clock::Runtime, profile::Profile};
 
 use super::{RouteGuessing, TargetContext};
-use crate::{interrupt::end_interpreters_with_us, server, terminal::note};
+use crate::{interrupt::end_interpreters_with_us, output::note, server};
 
 /// The server in front of a Python application.
 enum FrontChoice {

@@ -33,7 +33,7 @@ pub(super) use self::{
 use self::{launch::launcher, service_file::read_token};
 use super::{
     error::{CommandResult, UsageError},
-    terminal::note,
+    output::{keep_secret, note},
 };
 
 /// The heading of options about a target, in help.
@@ -203,6 +203,8 @@ impl TargetSpec {
         for (name, user) in &binding.users {
             binding.user_tokens.insert(name.clone(), read_token(&user.source)?);
         }
+        binding.know_secrets(&token, python.secrets());
+        keep_secret(&binding.redactor);
         Ok(TargetIntroduction { binding, token, notes })
     }
 

@@ -12,14 +12,17 @@ use relapse::{
     route::Route,
     trial::{option, shell},
 };
-use relapse_core::error::{AppError, Blame, Error};
+use relapse_core::{
+    error::{AppError, Blame, Error},
+    record::redact::{KnownSecret, password_in_url},
+};
 use relapse_python::process::{
     BLOCKED_LIMIT, Epoch, LifespanMode, MEMORY_LIMIT, Requirements as PythonRequirements, START_LIMIT, ServerChoice,
     Site as PythonSite,
 };
 use relapse_simulate::clock::Clock;
 
-use crate::{error::UsageError, terminal::note};
+use crate::{error::UsageError, output::note};
 
 /// How a Python application is loaded.
 #[derive(Debug, Clone, Args)]
@@ -171,6 +174,19 @@ impl PythonArgs {
         self.server.as_ref().map(ServerChoice::to_string)
     }
 
+    /// The secrets among the variables: the values of names that secrets have, and passwords in URLs.
+    pub(crate) fn secrets(&self) -> Vec<KnownSecret> {
+        let mut secrets = Vec::new();
+        for (name, value) in &self.env {
+            if is_secret(name) {
+                secrets.push(KnownSecret::named(name, value));
+            } else if let Some(password) = password_in_url(value) {
+                secrets.push(KnownSecret::named(name, password));
+            }
+        }
+        secrets
+    }
+
     /// The arguments that say the same. A secret is not written down: the line takes it from the environment.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let mut arguments: Vec<String> = Vec::new();
@@ -180,7 +196,7 @@ impl PythonArgs {
             add(name, path.display().to_string());
         }
         for (name, value) in &self.env {
-            arguments.extend(match is_secret(name) {
+            arguments.extend(match is_secret(name) || password_in_url(value).is_some() {
                 true => option("--env", format!("{name}=\"${name}\"")),
                 // As a word of its own it would be taken from the environment.
                 false if *value == format!("\"${name}\"") => vec![format!("--env={name}={value}")],

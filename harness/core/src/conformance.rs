@@ -60,9 +60,18 @@ pub enum Expected {
     Failure {
         /// The codes.
         codes: Vec<CloseCode>,
-        /// Whether the rule binds the sender alone, so that a server may go on as if nothing had happened.
-        is_tolerable: bool,
+        /// The sides that the rule binds.
+        bound: BoundSide,
     },
+}
+
+/// The sides that a rule of RFC 6455 binds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BoundSide {
+    /// The sender, which may not send it, and the receiver, which has to fail the connection.
+    Both,
+    /// The sender alone, so that a server may go on as if nothing had happened.
+    Sender,
 }
 
 /// The replies and the close code that a server owes for a client's frames.
@@ -104,20 +113,22 @@ impl Variant {
 
     /// The replies and the close code that a server owes for it.
     pub fn owed(&self) -> Owed {
-        let sent = || self.acts.iter().filter_map(SentAction::sent);
-        let closes = sent().find(|sent| sent.opcode == Opcode::Close);
-        Owed { replies: sent().flat_map(Sent::replies).collect(), code: closes.and_then(Sent::code) }
+        let close = self.sent().find(|sent| sent.opcode == Opcode::Close);
+        Owed { replies: self.sent().flat_map(Sent::replies).collect(), code: close.and_then(Sent::code) }
     }
 
     /// Whether the client closes.
     pub fn closes(&self) -> bool {
-        self.acts.iter().filter_map(SentAction::sent).any(|sent| sent.opcode == Opcode::Close)
+        self.sent().any(|sent| sent.opcode == Opcode::Close)
+    }
+
+    fn sent(&self) -> impl Iterator<Item = &Sent> {
+        self.acts.iter().filter_map(SentAction::sent)
     }
 }
 
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let either = |codes: &[CloseCode]| codes.iter().map(CloseCode::to_string).collect::<Vec<_>>().join(" or ");
         match self {
             Expected::Answers { or_close } if or_close.is_empty() => f.write_str("every answer and every pong"),
             Expected::Answers { or_close } => write!(f, "every answer, or close {}", either(or_close)),
@@ -125,6 +136,11 @@ impl fmt::Display for Expected {
             Expected::Failure { codes, .. } => write!(f, "close {}", either(codes)),
         }
     }
+}
+
+/// Close codes of which any will do, as a person would name them.
+fn either(codes: &[CloseCode]) -> String {
+    codes.iter().map(CloseCode::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 /// The results of the cases on one server.
@@ -166,8 +182,8 @@ impl Conformance {
 impl BehaviorReport {
     /// The worst of its conversations; nothing where one of them did not come about.
     pub fn behavior(&self) -> Option<Behavior> {
-        let behavior = |result: &Result<BehaviorResult, String>| result.as_ref().ok().map(|judged| judged.behavior);
-        self.results.iter().map(behavior).collect::<Option<Vec<_>>>()?.into_iter().max()
+        let behaviors = self.results.iter().map(|result| result.as_ref().ok().map(|judged| judged.behavior));
+        behaviors.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
     /// The evidence for that: of the worst conversations, by name if others differ.

@@ -196,18 +196,20 @@ impl Error {
 
 /// The known name nearest to the one given, if any is near enough to be meant.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let similarity = |candidate: &str| {
-        // Half a name is meant more likely than a whole one with letters changed.
-        let part = if candidate.contains(name) { 0.5 } else { 0.0 };
-        part + strsim::normalized_damerau_levenshtein(name, candidate)
-    };
     known
         .into_iter()
-        .map(|candidate| (similarity(candidate), candidate))
+        .map(|candidate| (similarity(name, candidate), candidate))
         // In a short name every letter counts.
         .filter(|(similarity, candidate)| *similarity >= if candidate.len() < 6 { 0.6 } else { 0.4 })
         .max_by(|left, right| left.0.total_cmp(&right.0))
         .map(|(_, candidate)| candidate)
+}
+
+/// How likely a name stands for a candidate, from 0 to 1.5.
+fn similarity(name: &str, candidate: &str) -> f64 {
+    // Half a name is meant more likely than a whole one with letters changed.
+    let part = if candidate.contains(name) { 0.5 } else { 0.0 };
+    part + strsim::normalized_damerau_levenshtein(name, candidate)
 }
 
 /// Codes and keys of files that have a new name: the old name, and the new one.
@@ -246,8 +248,8 @@ pub fn renamed<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 /// Help for an unknown name: its new name, or the nearest one.
 pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let known: Vec<&str> = known.into_iter().collect();
-    let nearest = || nearest(name, known.iter().copied()).map(|nearest| format!("did you mean `{nearest}`?"));
-    renamed(name, known.iter().copied()).or_else(nearest)
+    renamed(name, known.iter().copied())
+        .or_else(|| Some(format!("did you mean `{}`?", nearest(name, known.iter().copied())?)))
 }
 
 /// Serde lists the names it expects in backquotes, after the one it found.

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use self::setting::{GivenSettings, SettingError, WrittenSettings};
 pub use self::{
-    answer::AnswerEdit,
+    answer::{AnswerEdit, AskedFor},
     call::{CallFault, Calls},
     connection::ConnectionFault,
     draw::{FaultLimits, FaultNames},
@@ -165,18 +165,14 @@ impl FaultKind {
 
     /// The keys that say what a kind acts on, beside those of its own settings.
     pub fn selecting_keys(kind: &str) -> &'static [&'static str] {
-        let is_of = |kinds: &[Kind]| kinds.iter().any(|known| known.name == kind);
-        if is_of(StreamFault::KINDS) {
-            &["direction"]
-        } else if is_of(FrameFault::KINDS) {
-            &Frames::KEYS
-        } else if is_of(EventFault::KINDS) {
-            &Events::KEYS
-        } else if is_of(CallFault::KINDS) {
-            &Calls::KEYS
-        } else {
-            &[]
-        }
+        const SELECTING: [(&[Kind], &[&str]); 4] = [
+            (StreamFault::KINDS, &["direction"]),
+            (FrameFault::KINDS, &Frames::KEYS),
+            (EventFault::KINDS, &Events::KEYS),
+            (CallFault::KINDS, &Calls::KEYS),
+        ];
+        let keys = SELECTING.iter().find(|(kinds, _)| kinds.iter().any(|known| known.name == kind));
+        keys.map_or(&[], |(_, keys)| keys)
     }
 
     /// Reads a kind by its name; nothing when there is no such kind.
@@ -301,7 +297,6 @@ pub struct Fault {
 impl Fault {
     /// The same fault with every time multiplied.
     pub fn scaled(&self, factor: f64) -> Fault {
-        let scale = |time: Duration| time.mul_f64(factor);
         let scaled = self.kind.write().into_iter().map(|(key, value)| {
             let value = match value {
                 // Milliseconds, of which none is to become nothing.
@@ -315,11 +310,7 @@ impl Fault {
         let mut settings = GivenSettings(scaled.collect());
         // A time that is shortened is a time.
         let kind = FaultKind::read(self.kind.name(), &mut settings).ok().flatten();
-        let Trigger { from, until, .. } = self.trigger;
-        Fault {
-            kind: kind.unwrap_or_else(|| self.kind.clone()),
-            trigger: Trigger { from: scale(from), until: until.map(scale), ..self.trigger },
-        }
+        Fault { kind: kind.unwrap_or_else(|| self.kind.clone()), trigger: self.trigger.scaled(factor) }
     }
 }
 
@@ -369,12 +360,11 @@ impl fmt::Display for Fault {
         if let Some(step) = step {
             write!(f, ", during step {step}")?;
         }
-        let seconds = |at: Duration| at.as_secs_f64();
         match (self.trigger.from, self.trigger.until) {
             (Duration::ZERO, None) => Ok(()),
-            (Duration::ZERO, Some(until)) => write!(f, ", for {} s", seconds(until)),
-            (from, None) => write!(f, ", from {} s on", seconds(from)),
-            (from, Some(until)) => write!(f, ", from {} s until {} s", seconds(from), seconds(until)),
+            (Duration::ZERO, Some(until)) => write!(f, ", for {} s", until.as_secs_f64()),
+            (from, None) => write!(f, ", from {} s on", from.as_secs_f64()),
+            (from, Some(until)) => write!(f, ", from {} s until {} s", from.as_secs_f64(), until.as_secs_f64()),
         }
     }
 }

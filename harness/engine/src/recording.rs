@@ -82,6 +82,8 @@ const SECRET: [&str; 11] = [
     "ticket",
     "token",
 ];
+/// Ends of such names that are too short to be looked for everywhere.
+const SECRET_ENDS: [&str; 6] = ["_auth", "_dsn", "_key", "_pass", "_pat", "_pwd"];
 const SECRET_IN_HEAD: [&str; 7] = ["auth", "bearer", "cookie", "csrf", "key", "session", "signature"];
 
 /// From how many characters on a subprotocol is no name.
@@ -265,7 +267,7 @@ impl Recorded {
 /// Whether what stands under this name is a credential.
 pub fn is_secret(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
-    SECRET.iter().any(|secret| lower.contains(secret))
+    SECRET.iter().any(|secret| lower.contains(secret)) || SECRET_ENDS.iter().any(|end| lower.ends_with(end))
 }
 
 /// Puts something else in the place of every credential; the names that they stood under are kept.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use regex::Regex;
 use serde::{Deserialize, Deserializer};
 
 use crate::{case::WORDS, route::Route};
@@ -12,7 +13,10 @@ use relapse_core::{
         step::{Action, Awaited, ClientStrictness, DEFAULT_USER, Request, Step},
     },
     error::Error,
-    record::service::{Knowledge, MessageNames, Names, ProtectedRequest, Service, TargetKind},
+    record::{
+        redact::{KnownSecret, Redactor},
+        service::{Knowledge, MessageNames, Names, ProtectedRequest, Service, TargetKind},
+    },
     wire::{close_code::CloseCode, message},
 };
 
@@ -36,7 +40,41 @@ pub struct ServiceFile {
     /// The valid tokens of these users, once they are read.
     #[serde(skip)]
     pub user_tokens: BTreeMap<String, String>,
+    /// Parts of texts that are never shown, beside the known secrets and the usual shapes of unknown ones.
+    pub redact: RedactionPatterns,
+    /// Replaces the secrets of the service, once they are read, in every text that is shown.
+    #[serde(skip)]
+    pub redactor: Redactor,
 }
+
+/// Regular expressions of texts that are never shown. Of a match the group `value` is replaced, or all of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedactionPatterns {
+    /// The expressions, in the syntax of the `regex` crate.
+    pub patterns: Vec<RedactionPattern>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "String")]
+pub struct RedactionPattern(pub Regex);
+
+impl TryFrom<String> for RedactionPattern {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<RedactionPattern, String> {
+        Regex::new(&text).map(RedactionPattern).map_err(|error| error.to_string())
+    }
+}
+
+impl PartialEq for RedactionPattern {
+    fn eq(&self, other: &RedactionPattern) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for RedactionPattern {}
 
 impl Default for ServiceFile {
     fn default() -> ServiceFile {
@@ -48,6 +86,8 @@ impl Default for ServiceFile {
             limits: ServiceLimits::default(),
             users: BTreeMap::new(),
             user_tokens: BTreeMap::new(),
+            redact: RedactionPatterns::default(),
+            redactor: Redactor::NONE,
         }
     }
 }
@@ -354,6 +394,20 @@ impl ServiceFile {
         }
     }
 
+    /// Makes a redactor of the tokens that were read, of other secrets, and of the file's own patterns.
+    pub fn know_secrets(&mut self, token: &str, others: Vec<KnownSecret>) {
+        let mut secrets = vec![match &self.credential.source {
+            Some(TokenSource::Env(name)) => KnownSecret::named(name, token),
+            Some(TokenSource::Literal(_) | TokenSource::Command(_) | TokenSource::Issued) | None => {
+                KnownSecret::named("credential", token)
+            }
+        }];
+        secrets.extend(self.user_tokens.iter().map(|(name, token)| KnownSecret::named(&format!("of {name}"), token)));
+        secrets.extend(others);
+        let patterns = self.redact.patterns.iter().map(|pattern| pattern.0.clone());
+        self.redactor = Redactor::new(secrets, patterns.collect());
+    }
+
     /// Whether there is no service file.
     pub fn is_unknown(&self) -> bool {
         self.knowledge == Knowledge::None
@@ -425,7 +479,11 @@ impl ServiceFile {
     /// The facts about the server by which its answers are judged.
     pub fn service(&self) -> Service {
         if self.is_unknown() {
-            return Service { is_public: !self.credential.is_needed(), ..Service::unknown(TargetKind::Url) };
+            return Service {
+                is_public: !self.credential.is_needed(),
+                redactor: self.redactor.clone(),
+                ..Service::unknown(TargetKind::Url)
+            };
         }
         let health: Names = self.paths.health.iter().map(|path| split(path).0).collect();
         let carrying = self.credential.places().flat_map(CredentialPlace::subprotocols).copied();
@@ -440,6 +498,7 @@ impl ServiceFile {
             words: self.messages.names(),
             kind: TargetKind::Url,
             knowledge: self.knowledge,
+            redactor: self.redactor.clone(),
             is_public: !self.credential.is_needed(),
             ..Service::default()
         }

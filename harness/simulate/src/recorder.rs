@@ -251,9 +251,13 @@ impl ExchangeRecorder {
     /// A hand for the request with this number, counted from 0, of the connection that this exchange began. Where the
     /// client says nothing of a further one, it belongs to the first.
     pub fn of_request(&self, number: usize) -> ExchangeRecorder {
-        let following = || self.recorder.ledger().following.get(&self.connection)?.get(number.checked_sub(1)?).copied();
-        let exchange = following().unwrap_or(self.connection);
+        let exchange = self.following(number).unwrap_or(self.connection);
         ExchangeRecorder { exchange, writes: Writes::This, ..self.clone() }
+    }
+
+    /// The exchange of a further request of the connection, if the client says one.
+    fn following(&self, number: usize) -> Option<usize> {
+        self.recorder.ledger().following.get(&self.connection)?.get(number.checked_sub(1)?).copied()
     }
 
     /// The same hand, for a connection whose client receives in this way.
@@ -288,11 +292,7 @@ impl ExchangeRecorder {
         if !trigger.is_always_armed() && !trigger.is_armed_at(self.elapsed()) {
             return false;
         }
-        let performed = || {
-            let exchange = self.exchange();
-            self.recorder.ledger().steps.get(&exchange).copied()
-        };
-        if trigger.step.is_some_and(|step| performed() != Some(step)) {
+        if trigger.step.is_some_and(|step| self.step() != Some(step)) {
             return false;
         }
         let mut tally = self.recorder.tally();
@@ -302,6 +302,12 @@ impl ExchangeRecorder {
         tally.occasions[index] += 1;
         let acts = trigger.acts_on(tally.occasions[index]);
         acts && (trigger.percent == 100 || tally.chance.u8(..100) < trigger.percent)
+    }
+
+    /// The step that the client of the exchange performs, counted from 1.
+    fn step(&self) -> Option<usize> {
+        let exchange = self.exchange();
+        self.recorder.ledger().steps.get(&exchange).copied()
     }
 
     /// The client of this exchange performs a step, counted from 1.

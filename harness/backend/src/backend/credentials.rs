@@ -87,11 +87,10 @@ fn in_query(query: &[u8]) -> Vec<Claimed> {
     let parameters = parameters.filter(|(_, value)| !value.is_empty());
     parameters
         .filter_map(|(name, value)| {
-            let value = || percent::decoded_text(value);
             if TOKEN_PARAMETERS.contains(&name) {
-                Some(Claimed::Token(value()))
+                Some(Claimed::Token(percent::decoded_text(value)))
             } else if TICKET_PARAMETERS.contains(&name) {
-                Some(Claimed::Ticket(value()))
+                Some(Claimed::Ticket(percent::decoded_text(value)))
             } else {
                 None
             }
@@ -110,11 +109,16 @@ pub(super) fn select_subprotocol(offers: &[&str], revision: Revision) -> Result<
     if revision.has(Defect::NoSubprotocolSelected) || offers.is_empty() {
         return Ok(None);
     }
-    let is_known = |known: &str| !revision.has(Defect::FormsNotNegotiable) || known == "jwt-auth" || known == "jwt.";
-    let bare =
-        SUBPROTOCOLS.into_iter().find(|known| !known.ends_with('.') && is_known(known) && offers.contains(known));
-    let carries = |offer: &str| token_prefixes().any(|prefix| is_known(prefix) && offer.starts_with(prefix));
-    bare.or_else(|| offers.iter().copied().find(|offer| carries(offer))).map(|name| Some(name.to_owned())).ok_or(())
+    let known = SUBPROTOCOLS.into_iter().filter(|name| is_negotiable(name, revision));
+    let bare = known.clone().find(|name| !name.ends_with('.') && offers.contains(name));
+    let prefixes = known.filter(|name| name.ends_with('.'));
+    bare.or_else(|| offers.iter().copied().find(|offer| prefixes.clone().any(|prefix| offer.starts_with(prefix))))
+        .map(|name| Some(name.to_owned()))
+        .ok_or(())
+}
+
+fn is_negotiable(name: &str, revision: Revision) -> bool {
+    !revision.has(Defect::FormsNotNegotiable) || name == "jwt-auth" || name == "jwt."
 }
 
 fn token_prefixes() -> impl Iterator<Item = &'static str> {

@@ -16,7 +16,7 @@ use super::{
     readiness::Readiness,
     settings::SecretSource,
     startup::StartPhase,
-    token::{self, TokenRefusal, Verified},
+    token::{self, SigningKey, TokenRefusal, Verified},
     websocket::{SocketState, WebSocket, is_disconnect},
     within,
 };
@@ -322,15 +322,18 @@ impl Backend {
         if presented.is_empty() {
             return Err(TokenRefusal::Format);
         }
-        let verify = |claimed: &Claimed| match claimed {
+        presented.iter().map(|claimed| self.verify(claimed, key)).collect()
+    }
+
+    fn verify(&self, claimed: &Claimed, key: &SigningKey) -> Result<(String, bool), TokenRefusal> {
+        match claimed {
             Claimed::Token(token) => token::verify(token, key, self.now(), self.environment())
                 .map(|verified: Verified| (verified.user.clone(), verified.is_revoked())),
             Claimed::Ticket(id) => {
                 let user = self.tickets().find(id, self.now()).map(|ticket| ticket.user.clone());
                 user.map(|user| (user, false)).ok_or(TokenRefusal::Validation)
             }
-        };
-        presented.iter().map(verify).collect()
+        }
     }
 
     /// Spends the tickets among the credentials, now that everything else holds. Another session may have been quicker.
@@ -692,14 +695,17 @@ fn component_code(component: &str) -> u16 {
 
 /// The reported test for a test: some header has `test` or `e2e` in its name, and a fitting value.
 fn looks_like_a_test(scope: &Scope) -> bool {
-    let holds = |text: &[u8], parts: &[&str]| {
-        let text = String::from_utf8_lossy(text).to_ascii_lowercase();
-        parts.iter().any(|part| text.contains(part))
-    };
-    let fits = |(name, value): &(&[u8], &[u8])| {
-        holds(name, &["test", "e2e"]) && holds(value, &["e2e", "staging", "test", "true", "1"])
-    };
-    scope.headers().is_ok_and(|headers| headers.iter().any(fits))
+    scope.headers().is_ok_and(|headers| {
+        headers.iter().any(|(name, value)| {
+            holds_any(name, &["test", "e2e"]) && holds_any(value, &["e2e", "staging", "test", "true", "1"])
+        })
+    })
+}
+
+/// Whether a text holds one of these parts, in any case.
+fn holds_any(text: &[u8], parts: &[&str]) -> bool {
+    let text = String::from_utf8_lossy(text).to_ascii_lowercase();
+    parts.iter().any(|part| text.contains(part))
 }
 
 /// The name behind a message type's aliases.

@@ -65,7 +65,10 @@ use relapse::{case::WORDS, environment::Environment};
 use relapse_core::{
     asgi::{exception::Exception, scope::Scope},
     client::credential::{Credential, Form, Presented},
-    record::service::{Knowledge, Names, ProtectedRequest, Service, TargetKind},
+    record::{
+        redact::Redactor,
+        service::{Knowledge, Names, ProtectedRequest, Service, TargetKind},
+    },
 };
 use relapse_simulate::application::{Application, BoxFuture, Receive, SendEvent};
 
@@ -193,13 +196,15 @@ impl Backend {
 
     /// A credential of this kind for a user, as this service's own auth service would issue it.
     pub fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented {
-        // The auth service is another process: it signs with the configured secret, whatever this one has.
-        let key = &self.settings.issuer.key;
-        let token = || token::mint(kind, user, key, self.now(), self.environment(), self.identifier());
-        let text = match form {
-            Form::Token => token(),
-            Form::Ticket => self.tickets().mint(kind, user, self.identifier(), self.now()).unwrap_or_else(token),
+        let ticket = match form {
+            Form::Token => None,
+            Form::Ticket => self.tickets().mint(kind, user, self.identifier(), self.now()),
         };
+        let text = ticket.unwrap_or_else(|| {
+            // The auth service is another process: it signs with the configured secret, whatever this one has.
+            let key = &self.settings.issuer.key;
+            token::mint(kind, user, key, self.now(), self.environment(), self.identifier())
+        });
         Presented { kind, text, subject: user.to_owned() }
     }
 
@@ -240,6 +245,7 @@ impl Backend {
             subprotocols: Names::Compiled(&credentials::SUBPROTOCOLS),
             message_bytes_max: endpoint::MESSAGE_BYTES_MAX,
             secrets: self.secret.get().map(|secret| secret.text.clone()).into_iter().collect(),
+            redactor: Redactor::NONE,
             critical: readiness::critical(self.environment()),
             slow: readiness::slow(self.environment()),
             connection_record: endpoint::CONNECTION_RECORD,

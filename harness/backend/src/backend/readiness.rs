@@ -86,9 +86,8 @@ pub(super) fn slow(environment: Environment) -> Duration {
 /// service is critical everywhere: without it the service cannot tell which token was revoked.
 pub(super) fn critical(environment: Environment) -> Vec<&'static str> {
     let all = [Database, Redis, AuthService, ThreadService, AgentSupervisor, WebsocketBridge];
-    let spared = [Database, Redis];
-    let is_critical = |dependency: &Dependency| environment != Environment::Staging || !spared.contains(dependency);
-    all.into_iter().filter(is_critical).map(Dependency::name).collect()
+    let spared: &[Dependency] = if environment == Environment::Staging { &[Database, Redis] } else { &[] };
+    all.into_iter().filter(|dependency| !spared.contains(dependency)).map(Dependency::name).collect()
 }
 
 /// The dependencies that are not ready, by name.
@@ -106,6 +105,14 @@ impl Readiness {
     /// Not ready, for want of one thing.
     pub(super) fn lacks(name: &'static str) -> Readiness {
         Readiness { failed: vec![name], ..Readiness::default() }
+    }
+
+    /// Notes the answer of a dependency. Those in `critical` keep sessions from being opened.
+    fn note(&mut self, dependency: Dependency, answer: Result<(), String>, critical: &[&'static str]) {
+        let Err(why) = answer else { return };
+        let name = dependency.name();
+        tracing::warn!("readiness: {name} failed: {why}");
+        if critical.contains(&name) { self.failed.push(name) } else { self.degraded.push(name) }
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -138,26 +145,16 @@ impl Backend {
         }
         let mut readiness = Readiness::default();
         let critical = critical(self.environment());
-        let mut note = |dependency: Dependency, answer: Result<(), String>| {
-            let Err(why) = answer else { return };
-            let name = dependency.name();
-            tracing::warn!("readiness: {name} failed: {why}");
-            if critical.contains(&name) { readiness.failed.push(name) } else { readiness.degraded.push(name) }
-        };
-        let span = |group: usize| {
-            let start = Instant::now();
-            (start, start + group_limit(group, self.environment()))
-        };
-        let first = span(0);
-        let answers = tokio::join!(
+        let first = self.span(0);
+        let (database, redis, auth) = tokio::join!(
             self.is_there(Database, first),
             self.is_there(Redis, first),
             self.is_there(AuthService, first)
         );
-        note(Database, answers.0);
-        note(Redis, answers.1);
-        note(AuthService, answers.2);
-        let second = span(1);
+        readiness.note(Database, database, &critical);
+        readiness.note(Redis, redis, &critical);
+        readiness.note(AuthService, auth, &critical);
+        let second = self.span(1);
         let agents = async {
             match self.is_there(ThreadService, second).await {
                 Ok(()) => (Ok(()), self.is_there(AgentSupervisor, second).await),
@@ -165,9 +162,9 @@ impl Backend {
             }
         };
         let ((threads, supervisor), bridge) = tokio::join!(agents, self.is_there(WebsocketBridge, second));
-        note(ThreadService, threads);
-        note(AgentSupervisor, supervisor);
-        note(WebsocketBridge, bridge);
+        readiness.note(ThreadService, threads, &critical);
+        readiness.note(AgentSupervisor, supervisor, &critical);
+        readiness.note(WebsocketBridge, bridge, &critical);
         if self.revision.has(Defect::StagingReadyOverride)
             && self.environment() == Environment::Staging
             && !readiness.is_ready()
@@ -176,6 +173,12 @@ impl Backend {
             return Readiness::default();
         }
         readiness
+    }
+
+    /// The start and the end of a group that begins now.
+    fn span(&self, group: usize) -> (Instant, Instant) {
+        let start = Instant::now();
+        (start, start + group_limit(group, self.environment()))
     }
 
     /// Asks one dependency, again where it fails, between the start and the end of its group.

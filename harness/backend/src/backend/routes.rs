@@ -9,7 +9,7 @@ use axum::{
     extract::Path,
     middleware::from_fn,
     response::{IntoResponse, Response},
-    routing::{any, get, post},
+    routing::{MethodRouter, any, get, post},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
@@ -51,44 +51,49 @@ pub(super) struct Raised(pub(super) Exception);
 /// The routes, with the router's middleware around them.
 pub(super) fn router() -> Router {
     static ROUTER: OnceLock<Router> = OnceLock::new();
-    let overall = || get(health::health).options(health::preflight);
-    let build = || {
-        Router::new()
-            .route("/health", overall())
-            .route("/health/", overall())
-            .route("/health/ready", overall())
-            .route("/health/live", get(health::live).options(health::preflight))
-            .route("/health/startup", get(health::startup))
-            .route("/ws/health", get(health::websocket).options(health::preflight))
-            .route("/ws/config", get(websocket_config))
-            .route("/ws/beacon", get(websocket_beacon).options(websocket_beacon))
-            .route("/ws/stats", get(websocket_stats))
-            .route("/ws", get(upgrade_required))
-            .route("/ws/factory", get(upgrade_required))
-            .route("/ws/isolated", get(upgrade_required))
-            .route("/websocket", get(upgrade_required))
-            .route("/ws/test", get(upgrade_required))
-            .route("/api/v1/websocket", get(service_info).post(create_service))
-            .route("/api/v1/websocket/protected", get(protected))
-            .route("/api/threads/", get(threads))
-            .route("/api/session", get(session).post(begin_session))
-            .route("/api/websocket/ticket", post(issue_ticket))
-            .route("/api/websocket/ticket/{id}", get(validate_ticket).delete(revoke_ticket))
-            .route("/api/websocket/ticket/{id}/validate", get(validate_ticket))
-            .route("/api/websocket/tickets/status", get(tickets_status))
-            .route("/auth/e2e/test-auth", post(e2e_token))
-            .route("/api/status/{status}", any(raise_status))
-            .route("/api/raises", any(raises))
-            .fallback(not_found)
-            .layer(from_fn(preflight::check))
-            .layer(
-                CorsLayer::new()
-                    .allow_origin(AllowOrigin::list(ORIGINS))
-                    .allow_methods([Method::GET, Method::POST, Method::DELETE])
-                    .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE]),
-            )
-    };
-    ROUTER.get_or_init(build).clone()
+    ROUTER.get_or_init(build_router).clone()
+}
+
+fn build_router() -> Router {
+    Router::new()
+        .route("/health", overall())
+        .route("/health/", overall())
+        .route("/health/ready", overall())
+        .route("/health/live", get(health::live).options(health::preflight))
+        .route("/health/startup", get(health::startup))
+        .route("/ws/health", get(health::websocket).options(health::preflight))
+        .route("/ws/config", get(websocket_config))
+        .route("/ws/beacon", get(websocket_beacon).options(websocket_beacon))
+        .route("/ws/stats", get(websocket_stats))
+        .route("/ws", get(upgrade_required))
+        .route("/ws/factory", get(upgrade_required))
+        .route("/ws/isolated", get(upgrade_required))
+        .route("/websocket", get(upgrade_required))
+        .route("/ws/test", get(upgrade_required))
+        .route("/api/v1/websocket", get(service_info).post(create_service))
+        .route("/api/v1/websocket/protected", get(protected))
+        .route("/api/threads/", get(threads))
+        .route("/api/session", get(session).post(begin_session))
+        .route("/api/websocket/ticket", post(issue_ticket))
+        .route("/api/websocket/ticket/{id}", get(validate_ticket).delete(revoke_ticket))
+        .route("/api/websocket/ticket/{id}/validate", get(validate_ticket))
+        .route("/api/websocket/tickets/status", get(tickets_status))
+        .route("/auth/e2e/test-auth", post(e2e_token))
+        .route("/api/status/{status}", any(raise_status))
+        .route("/api/raises", any(raises))
+        .fallback(not_found)
+        .layer(from_fn(preflight::check))
+        .layer(
+            CorsLayer::new()
+                .allow_origin(AllowOrigin::list(ORIGINS))
+                .allow_methods([Method::GET, Method::POST, Method::DELETE])
+                .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE]),
+        )
+}
+
+/// The health of the whole service.
+fn overall() -> MethodRouter {
+    get(health::health).options(health::preflight)
 }
 
 /// The exception that a route raises to answer with a status.
@@ -113,6 +118,11 @@ impl HttpException {
     /// Not ready, for want of one thing.
     fn lacks(name: &'static str) -> HttpException {
         HttpException { lacks: Some(name), ..HttpException::new(503, "The service is not ready.") }
+    }
+
+    fn no_database() -> HttpException {
+        let text = "Database service temporarily unavailable";
+        HttpException { lacks: Some("database"), ..HttpException::new(503, text) }
     }
 }
 
@@ -146,8 +156,8 @@ impl Backend {
     /// The user whose token the request carries.
     async fn caller(&self, headers: &HeaderMap) -> Result<String, HttpException> {
         let values = headers.get_all(header::AUTHORIZATION).iter();
-        let token = |value: &HeaderValue| credentials::bearer(&String::from_utf8_lossy(value.as_bytes())).to_owned();
-        let presented: Vec<Claimed> = values.map(|value| Claimed::Token(token(value))).collect();
+        let tokens = values.map(|value| credentials::bearer(&String::from_utf8_lossy(value.as_bytes())).to_owned());
+        let presented: Vec<Claimed> = tokens.map(Claimed::Token).collect();
         if self.key().is_none() {
             return Err(HttpException::lacks("configuration"));
         }
@@ -161,8 +171,6 @@ impl Backend {
     ///
     /// Whether it was made now.
     async fn user_row(&self, user: &str) -> Result<bool, HttpException> {
-        let text = "Database service temporarily unavailable";
-        let unavailable = || HttpException { lacks: Some("database"), ..HttpException::new(503, text) };
         let failed = match within(LOOKUP_LIMIT, self.ask(Dependency::Database, "lookup")).await {
             Some(Ok(())) => None,
             Some(Err(error)) => Some(error.message),
@@ -170,7 +178,7 @@ impl Backend {
         };
         if let Some(why) = failed {
             tracing::warn!("user lookup: database failed: {why}");
-            return Err(unavailable());
+            return Err(HttpException::no_database());
         }
         let mut users = lock(&self.users);
         if users.contains(user) {
@@ -179,7 +187,7 @@ impl Backend {
         if self.revision.has(Defect::DemoModeOnDict) {
             let exception = Exception::attribute_error("dict", "is_demo_mode");
             tracing::error!("user lookup: {exception}");
-            return Err(unavailable());
+            return Err(HttpException::no_database());
         }
         users.insert(user.to_owned());
         Ok(true)

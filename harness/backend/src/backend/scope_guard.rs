@@ -25,8 +25,8 @@ impl Backend {
 
     /// Whether the middleware of #449 makes a WebSocket of this plain request, because it carries the headers of one.
     pub(super) fn rewrites(&self, scope: &Scope) -> bool {
-        let asks = |(name, value): &(&[u8], &[u8])| *name == b"upgrade" && value.eq_ignore_ascii_case(b"websocket");
-        self.revision.has(Defect::HttpScopeRewritten) && scope.headers().is_ok_and(|headers| headers.iter().any(asks))
+        self.revision.has(Defect::HttpScopeRewritten)
+            && scope.headers().is_ok_and(|headers| asks_for_websocket(&headers))
     }
 
     /// Refuses a malformed WebSocket scope; `Ok(false)` when the scope is well formed.
@@ -47,4 +47,8 @@ impl Backend {
 /// Whether the keys that every route reads are there as the specification has them.
 fn is_well_formed(scope: &Scope) -> bool {
     scope.str("path").is_ok() && scope.query().is_ok() && scope.headers().is_ok()
+}
+
+fn asks_for_websocket(headers: &[(&[u8], &[u8])]) -> bool {
+    headers.iter().any(|(name, value)| *name == b"upgrade" && value.eq_ignore_ascii_case(b"websocket"))
 }

@@ -63,17 +63,20 @@ impl BackendSettings {
             Err(_) if is_managed => SecretSource::Manager(issuer_secret.to_owned()),
             Err(why) => SecretSource::Missing(why),
         };
-        let is_on = |value: &String| matches!(value.to_ascii_lowercase().as_str(), "true" | "1" | "yes" | "on");
         BackendSettings {
             environment,
             environment_by_name_only: resolve_environment(&named),
             secret,
             issuer: Secret::new(issuer_secret),
             has_model: variables.contains_key("LLM_API_KEY"),
-            demo: variables.get("DEMO_MODE").map(is_on),
+            demo: variables.get("DEMO_MODE").map(|value| is_on(value)),
             e2e_key: variables.get("E2E_OAUTH_SIMULATION_KEY").cloned(),
         }
     }
+}
+
+fn is_on(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "true" | "1" | "yes" | "on")
 }
 
 /// The one rule for the environment; every part of the service asks here. In this order:
@@ -88,32 +91,37 @@ impl BackendSettings {
 ///
 /// In 2 to 4 a name that holds both `staging` and `prod` is staging: `x-prod-staging` is a stage.
 pub(super) fn resolve_environment(variables: &Variables) -> Environment {
-    let value = |name: &str| variables.get(name).map(|value| value.trim().to_ascii_lowercase()).unwrap_or_default();
-    let explicit = match value("ENVIRONMENT").as_str() {
+    let explicit = match value(variables, "ENVIRONMENT").as_str() {
         "production" | "prod" => Some(Environment::Production),
         "staging" | "stage" => Some(Environment::Staging),
         "testing" | "test" => Some(Environment::Testing),
         "development" | "dev" | "local" => Some(Environment::Development),
         _ => None,
     };
-    let named = |name: &str| {
-        let text = value(name);
-        let holds = |part: &str| text.contains(part);
-        if holds("stag") {
-            Some(Environment::Staging)
-        } else if holds("prod") {
-            Some(Environment::Production)
-        } else {
-            None
-        }
-    };
     let platform = ["GCP_PROJECT_ID", "GOOGLE_CLOUD_PROJECT", "K_SERVICE"];
-    let is_deployed = platform.iter().any(|name| !value(name).is_empty());
+    let is_deployed = platform.iter().any(|name| !value(variables, name).is_empty());
     explicit
-        .or_else(|| platform.iter().find_map(|name| named(name)))
-        .or_else(|| ["BACKEND_URL", "AUTH_SERVICE_URL"].iter().find_map(|name| named(name)))
-        .or_else(|| (!value("TESTING").is_empty()).then_some(Environment::Testing))
+        .or_else(|| platform.iter().find_map(|name| named_in(variables, name)))
+        .or_else(|| ["BACKEND_URL", "AUTH_SERVICE_URL"].iter().find_map(|name| named_in(variables, name)))
+        .or_else(|| (!value(variables, "TESTING").is_empty()).then_some(Environment::Testing))
         .unwrap_or(if is_deployed { Environment::Staging } else { Environment::Development })
+}
+
+/// The value of a variable, in lower case; empty if it is not set.
+fn value(variables: &Variables, name: &str) -> String {
+    variables.get(name).map(|value| value.trim().to_ascii_lowercase()).unwrap_or_default()
+}
+
+/// The environment whose name is a part of a variable's value.
+fn named_in(variables: &Variables, name: &str) -> Option<Environment> {
+    let value = value(variables, name);
+    if value.contains("stag") {
+        Some(Environment::Staging)
+    } else if value.contains("prod") {
+        Some(Environment::Production)
+    } else {
+        None
+    }
 }
 
 /// `JWT_SECRET_{ENVIRONMENT}`, then `JWT_SECRET_KEY`, then in staging `JWT_SECRET`. The first that is set decides.

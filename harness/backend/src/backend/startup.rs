@@ -157,9 +157,11 @@ impl Backend {
     pub(crate) async fn start_up(&self) {
         for phase in StartPhase::ALL {
             loop {
-                let attempt = within(ATTEMPT_LIMIT, self.attempt(phase)).await;
-                let late = || Err((self.startup().waiting_for.unwrap_or(phase.name()), "no answer in time".to_owned()));
-                let Err((name, why)) = attempt.unwrap_or_else(late) else { break };
+                let (name, why) = match within(ATTEMPT_LIMIT, self.attempt(phase)).await {
+                    Some(Ok(())) => break,
+                    Some(Err(obstacle)) => obstacle,
+                    None => (self.startup().waiting_for.unwrap_or(phase.name()), "no answer in time".to_owned()),
+                };
                 tracing::warn!("startup phase {}: {name}: {why}", phase.name());
                 let is_spared = matches!(phase, StartPhase::Database | StartPhase::Cache)
                     && !readiness::critical(self.environment()).contains(&name);
@@ -189,8 +191,8 @@ impl Backend {
         }
         match phase {
             StartPhase::Dependencies => {
-                let failed = |exception: Exception| ("tool_permissions.rate_limiter", exception.to_string());
-                self.dependencies.import(RATE_LIMITER_MODULE).map_err(failed)?;
+                let imported = self.dependencies.import(RATE_LIMITER_MODULE);
+                imported.map_err(|exception| ("tool_permissions.rate_limiter", exception.to_string()))?;
                 self.read_secret().await
             }
             StartPhase::Database => self.reach(Dependency::Database).await,

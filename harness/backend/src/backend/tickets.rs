@@ -59,18 +59,15 @@ impl Tickets {
 
     /// A ticket of this kind; `None` for a kind that only tokens have, of which any token will do.
     pub(super) fn mint(&mut self, kind: Credential, user: &str, identifier: u64, now: i64) -> Option<String> {
-        let mut issue = |expires, single_use| {
-            Some(self.issue(Ticket { user: user.to_owned(), expires, single_use }, identifier, now))
+        let expires = match kind {
+            Credential::Valid | Credential::Revoked => now + TTL_S,
+            Credential::Expired => now - 1,
+            _ => return None,
         };
-        match kind {
-            Credential::Valid => issue(now + TTL_S, true),
-            Credential::Expired => issue(now - 1, true),
-            Credential::Revoked => {
-                let id = issue(now + TTL_S, true)?;
-                self.revoke(&id, user);
-                Some(id)
-            }
-            _ => None,
+        let id = self.issue(Ticket { user: user.to_owned(), expires, single_use: true }, identifier, now);
+        if kind == Credential::Revoked {
+            self.revoke(&id, user);
         }
+        Some(id)
     }
 }

@@ -105,7 +105,6 @@ pub(super) fn verify(
     else {
         return Err(TokenRefusal::Format);
     };
-    let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenRefusal::Format);
     let (header_bytes, signature_bytes) = (decode(header)?, decode(signature)?);
     let algorithm: Header<'_> = serde_json::from_slice(&header_bytes).map_err(|_| TokenRefusal::Format)?;
     if algorithm.alg != "HS256" {
@@ -117,6 +116,10 @@ pub(super) fn verify(
     }
     let claims = decode(claims)?;
     satisfies(serde_json::from_slice(&claims).map_err(|_| TokenRefusal::Validation)?, now, environment)
+}
+
+fn decode(part: &str) -> Result<Vec<u8>, TokenRefusal> {
+    BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenRefusal::Format)
 }
 
 fn satisfies(claims: Claims<'_>, now: i64, environment: Environment) -> Result<Verified, TokenRefusal> {
@@ -218,9 +221,9 @@ pub(super) fn mint(
 
 fn sign(algorithm: &str, claims: &Claims<'_>, key: &SigningKey) -> String {
     let header = Header { alg: algorithm.into(), typ: "JWT".into() };
-    let part = |json: Vec<u8>| BASE64_URL_SAFE_NO_PAD.encode(json);
-    let header = part(serde_json::to_vec(&header).expect("a header is plain text"));
-    let claims = part(serde_json::to_vec(claims).expect("claims are plain text"));
+    let header = serde_json::to_vec(&header).expect("a header is plain text");
+    let claims = serde_json::to_vec(claims).expect("claims are plain text");
+    let (header, claims) = (BASE64_URL_SAFE_NO_PAD.encode(header), BASE64_URL_SAFE_NO_PAD.encode(claims));
     let mut token = format!("{header}.{claims}");
     let signature = BASE64_URL_SAFE_NO_PAD.encode(key.sign(token.as_bytes()));
     token.push('.');

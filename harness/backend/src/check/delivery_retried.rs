@@ -8,7 +8,7 @@ use relapse_core::{
         classify::Exchange,
     },
     record::transcript::EventKind,
-    wire::{frame::Opcode, message::message_type},
+    wire::message::message_type,
 };
 
 use crate::dependency::Dependency;
@@ -39,22 +39,13 @@ impl Check for DeliveryRetried {
 
 fn complain(reading: &Exchange<'_>, due: usize) -> Option<Violation> {
     // Of a call that gets no answer there is no record.
-    let is_silent = |kind: &FaultKind| match kind {
-        FaultKind::Call { calls, fault } => calls.include(DELIVERY.0, DELIVERY.1) && !fault.answers(),
-        _ => false,
-    };
-    if reading.acted().any(is_silent) {
+    if reading.acted().any(silences_delivery) {
         return None;
     }
-    // For a client that turns away nothing more is delivered.
-    let parts = |what: &EventKind| match what {
-        EventKind::FrameSent(frame) => frame.opcode == Opcode::Close,
-        EventKind::Left | EventKind::EndSeen | EventKind::StoppedReading => true,
-        _ => false,
-    };
     let mut failed = 0;
     let mut was_told = false;
-    for event in reading.events.iter().take_while(|event| !parts(&event.what)) {
+    // For a client that turns away nothing more is delivered.
+    for event in reading.events.iter().take_while(|event| !is_parting(&event.what)) {
         match &event.what {
             EventKind::DependencyCalled { dependency, operation, error } if (*dependency, *operation) == DELIVERY => {
                 // The next failure is another event's once all attempts are made.
@@ -72,4 +63,21 @@ fn complain(reading: &Exchange<'_>, due: usize) -> Option<Violation> {
     }
     let message = format!("the client was told after {failed} attempt(s) to deliver an event; {due} are due");
     Some(Violation { key: failed.to_string(), message })
+}
+
+/// Whether a delivery gets no answer because of a fault.
+fn silences_delivery(kind: &FaultKind) -> bool {
+    match kind {
+        FaultKind::Call { calls, fault } => calls.include(DELIVERY.0, DELIVERY.1) && !fault.answers(),
+        _ => false,
+    }
+}
+
+/// Whether the client closes, leaves or reads no more, or is cut off.
+fn is_parting(what: &EventKind) -> bool {
+    match what {
+        EventKind::FrameSent(frame) => frame.is_close(),
+        EventKind::Left | EventKind::EndSeen | EventKind::StoppedReading => true,
+        _ => false,
+    }
 }

@@ -1,6 +1,7 @@
 //! ASGI events, and the state machine both sides of a connection must obey.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -137,43 +138,31 @@ pub enum Outbound {
 impl Inbound {
     /// The event that a dict stands for.
     pub fn from_value(value: &Value) -> Inbound {
-        let invalid = || Inbound::Invalid(value.clone());
-        let Value::Dict(entries) = value else { return invalid() };
-        let text = |key: &str| match entries.get(key) {
-            None | Some(Value::None) => Some(None),
-            Some(Value::Str(text)) => Some(Some(text.clone())),
-            Some(_) => None,
-        };
-        let bytes = |key: &str| match entries.get(key) {
-            None | Some(Value::None) => Some(None),
-            Some(Value::Bytes(bytes)) => Some(Some(bytes.to_vec())),
-            Some(_) => None,
-        };
-        let event = match entries.get("type") {
-            Some(Value::Str(name)) => match name.as_str() {
-                "websocket.connect" => Some(Inbound::WebsocketConnect),
-                "websocket.receive" => text("text").zip(bytes("bytes")).and_then(|(text, bytes)| {
-                    // Exactly one of the two is there.
-                    (text.is_some() != bytes.is_some()).then_some(Inbound::WebsocketReceive { text, bytes })
-                }),
-                "websocket.disconnect" => match entries.get("code") {
-                    Some(Value::Int(code)) => u16::try_from(*code)
-                        .ok()
-                        .zip(text("reason"))
-                        .map(|(code, reason)| Inbound::WebsocketDisconnect { code: Some(code), reason }),
-                    Some(Value::None) => {
-                        text("reason").map(|reason| Inbound::WebsocketDisconnect { code: None, reason })
-                    }
-                    _ => None,
-                },
-                "http.disconnect" => Some(Inbound::HttpDisconnect),
-                "lifespan.startup" => Some(Inbound::LifespanStartup),
-                "lifespan.shutdown" => Some(Inbound::LifespanShutdown),
-                _ => None,
-            },
+        Inbound::read(value).unwrap_or_else(|| Inbound::Invalid(value.clone()))
+    }
+
+    fn read(value: &Value) -> Option<Inbound> {
+        let event = EventDict::of(value)?;
+        match event.name()? {
+            "websocket.connect" => Some(Inbound::WebsocketConnect),
+            "websocket.receive" => {
+                let (text, bytes) = (event.text("text")?, event.bytes("bytes")?);
+                // Exactly one of the two is there.
+                (text.is_some() != bytes.is_some()).then_some(Inbound::WebsocketReceive { text, bytes })
+            }
+            "websocket.disconnect" => {
+                let code = match event.0.get("code")? {
+                    Value::Int(code) => Some(u16::try_from(*code).ok()?),
+                    Value::None => None,
+                    _ => return None,
+                };
+                Some(Inbound::WebsocketDisconnect { code, reason: event.text("reason")? })
+            }
+            "http.disconnect" => Some(Inbound::HttpDisconnect),
+            "lifespan.startup" => Some(Inbound::LifespanStartup),
+            "lifespan.shutdown" => Some(Inbound::LifespanShutdown),
             _ => None,
-        };
-        event.unwrap_or_else(invalid)
+        }
     }
 
     /// Whether it tells that the connection is over.
@@ -193,12 +182,12 @@ impl Inbound {
 
     /// The dict that an application gets.
     pub fn to_value(&self) -> Value {
-        let optional = |text: &Option<String>| text.as_ref().map_or(Value::None, |text| Value::Str(text.clone()));
         let mut entries: Vec<(&'static str, Value)> = match self {
             Inbound::Invalid(value) => return value.clone(),
             Inbound::WebsocketReceive { text, bytes } => {
+                let text = text.as_ref().map_or(Value::None, |text| Value::Str(text.clone()));
                 let bytes = bytes.as_ref().map_or(Value::None, |bytes| Value::Bytes(bytes.clone().into()));
-                vec![("text", optional(text)), ("bytes", bytes)]
+                vec![("text", text), ("bytes", bytes)]
             }
             Inbound::WebsocketDisconnect { code, reason } => {
                 let code = code.map_or(Value::None, |code| Value::Int(code.into()));
@@ -278,51 +267,36 @@ impl Outbound {
     }
 
     fn read(value: &Value) -> Option<Outbound> {
-        let Value::Dict(entries) = value else { return None };
-        // A key that is left out has its default; a key that is present has a type.
-        let text = |key: &str| match entries.get(key) {
-            None | Some(Value::None) => Some(None),
-            Some(Value::Str(text)) => Some(Some(text.clone())),
-            Some(_) => None,
-        };
-        let bytes = |key: &str| match entries.get(key) {
-            None | Some(Value::None) => Some(None),
-            Some(Value::Bytes(bytes)) => Some(Some(bytes.to_vec())),
-            Some(_) => None,
-        };
-        let number = |key: &str, default: u16| match entries.get(key) {
-            None | Some(Value::None) => Some(default),
-            Some(Value::Int(number)) => u16::try_from(*number).ok(),
-            Some(_) => None,
-        };
-        let headers = || match entries.get("headers") {
-            None | Some(Value::None) => Some(Headers::new()),
-            Some(Value::List(pairs)) => pairs.iter().map(header).collect(),
-            Some(_) => None,
-        };
-        let Some(Value::Str(name)) = entries.get("type") else { return None };
-        Some(match name.as_str() {
-            "websocket.accept" => Outbound::WebsocketAccept { subprotocol: text("subprotocol")?, headers: headers()? },
-            "websocket.send" => Outbound::WebsocketSend { text: text("text")?, bytes: bytes("bytes")? },
-            "websocket.close" => {
-                Outbound::WebsocketClose { code: number("code", 1000)?, reason: text("reason")?.unwrap_or_default() }
+        let event = EventDict::of(value)?;
+        Some(match event.name()? {
+            "websocket.accept" => {
+                Outbound::WebsocketAccept { subprotocol: event.text("subprotocol")?, headers: event.headers()? }
             }
+            "websocket.send" => Outbound::WebsocketSend { text: event.text("text")?, bytes: event.bytes("bytes")? },
+            "websocket.close" => Outbound::WebsocketClose {
+                code: event.number("code", 1000)?,
+                reason: event.text("reason")?.unwrap_or_default(),
+            },
             "http.response.start" | "websocket.http.response.start" => {
-                let status = entries.get("status").and_then(|_| number("status", 0))?;
-                Outbound::ResponseStart { status, headers: headers()? }
+                event.0.get("status")?;
+                Outbound::ResponseStart { status: event.number("status", 0)?, headers: event.headers()? }
             }
             "http.response.body" | "websocket.http.response.body" => {
-                let more_body = match entries.get("more_body") {
+                let more_body = match event.0.get("more_body") {
                     None | Some(Value::None) => false,
                     Some(Value::Bool(more)) => *more,
                     Some(_) => return None,
                 };
-                Outbound::ResponseBody { body: bytes("body")?.unwrap_or_default(), more_body }
+                Outbound::ResponseBody { body: event.bytes("body")?.unwrap_or_default(), more_body }
             }
             "lifespan.startup.complete" => Outbound::StartupComplete,
-            "lifespan.startup.failed" => Outbound::StartupFailed { message: text("message")?.unwrap_or_default() },
+            "lifespan.startup.failed" => {
+                Outbound::StartupFailed { message: event.text("message")?.unwrap_or_default() }
+            }
             "lifespan.shutdown.complete" => Outbound::ShutdownComplete,
-            "lifespan.shutdown.failed" => Outbound::ShutdownFailed { message: text("message")?.unwrap_or_default() },
+            "lifespan.shutdown.failed" => {
+                Outbound::ShutdownFailed { message: event.text("message")?.unwrap_or_default() }
+            }
             _ => return None,
         })
     }
@@ -356,6 +330,59 @@ impl Outbound {
     }
 }
 
+/// A dict that may be an event. A key that is left out has its default; a key that is present has a type, and `None`
+/// stands for a value of another one.
+struct EventDict<'a>(&'a BTreeMap<Cow<'static, str>, Value>);
+
+impl<'a> EventDict<'a> {
+    fn of(value: &'a Value) -> Option<EventDict<'a>> {
+        match value {
+            Value::Dict(entries) => Some(EventDict(entries)),
+            _ => None,
+        }
+    }
+
+    /// The `type`.
+    fn name(&self) -> Option<&'a str> {
+        match self.0.get("type") {
+            Some(Value::Str(name)) => Some(name),
+            _ => None,
+        }
+    }
+
+    fn text(&self, key: &str) -> Option<Option<String>> {
+        match self.0.get(key) {
+            None | Some(Value::None) => Some(None),
+            Some(Value::Str(text)) => Some(Some(text.clone())),
+            Some(_) => None,
+        }
+    }
+
+    fn bytes(&self, key: &str) -> Option<Option<Vec<u8>>> {
+        match self.0.get(key) {
+            None | Some(Value::None) => Some(None),
+            Some(Value::Bytes(bytes)) => Some(Some(bytes.to_vec())),
+            Some(_) => None,
+        }
+    }
+
+    fn number(&self, key: &str, default: u16) -> Option<u16> {
+        match self.0.get(key) {
+            None | Some(Value::None) => Some(default),
+            Some(Value::Int(number)) => u16::try_from(*number).ok(),
+            Some(_) => None,
+        }
+    }
+
+    fn headers(&self) -> Option<Headers> {
+        match self.0.get("headers") {
+            None | Some(Value::None) => Some(Headers::new()),
+            Some(Value::List(pairs)) => pairs.iter().map(header).collect(),
+            Some(_) => None,
+        }
+    }
+}
+
 /// A header field of a dict: a name and a value, both bytes.
 fn header(pair: &Value) -> Option<(Bytes, Bytes)> {
     match pair {
@@ -369,13 +396,7 @@ fn header(pair: &Value) -> Option<(Bytes, Bytes)> {
 
 /// The `type` of a dict that is no event.
 fn type_of(value: &Value) -> &str {
-    match value {
-        Value::Dict(entries) => match entries.get("type") {
-            Some(Value::Str(name)) => name,
-            _ => "unknown",
-        },
-        _ => "unknown",
-    }
+    EventDict::of(value).and_then(|event| event.name()).unwrap_or("unknown")
 }
 
 /// Where a connection stands, as the events alone tell it.

@@ -46,12 +46,8 @@ impl Exception {
     /// Reads `Type: text`, or `Type` alone where that is a word with a capital; anything else is the text of a
     /// `RuntimeError`.
     pub fn parse(text: &str) -> Exception {
-        let is_type = |text: &str| {
-            text.starts_with(|first: char| first.is_ascii_uppercase())
-                && text.chars().all(|character| character.is_ascii_alphanumeric() || character == '_')
-        };
         match text.split_once(": ") {
-            None if is_type(text) => Exception::new(text, ""),
+            None if is_type_name(text) => Exception::new(text, ""),
             Some((type_name, message)) if !type_name.contains(' ') => Exception::new(type_name, message),
             _ => Exception::runtime_error(text),
         }
@@ -113,6 +109,12 @@ impl Exception {
     pub fn key_error(key: &str) -> Exception {
         Exception::new("KeyError", format!("'{key}'"))
     }
+}
+
+/// Whether a text is one word with a capital.
+fn is_type_name(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_uppercase())
+        && text.chars().all(|character| character.is_ascii_alphanumeric() || character == '_')
 }
 
 impl fmt::Display for Exception {

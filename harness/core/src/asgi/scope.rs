@@ -78,7 +78,6 @@ impl Scope {
         let (raw_path, query) = head.path_and_query();
         let mut scope = BTreeMap::new();
         let mut put = |key: &'static str, value: Value| scope.insert(Cow::Borrowed(key), value);
-        let address = |(host, port): (&str, i64)| Value::List(vec![Value::from(host), Value::Int(port)]);
         put("type", scope_type.name().into());
         let spec_version = match scope_type {
             ScopeType::Websocket => &facts.websocket_spec_version,
@@ -232,10 +231,15 @@ fn wrong_type(key: &str, expected: &str, found: &Value) -> Exception {
 }
 
 fn header_pairs(head: &RequestHead) -> Value {
-    let pair = |(name, value): &(Bytes, Bytes)| {
-        let is_lower = !name.iter().any(u8::is_ascii_uppercase);
-        let name = if is_lower { name.clone() } else { name.to_ascii_lowercase().into() };
-        Value::List(vec![name.into(), value.clone().into()])
-    };
-    Value::List(head.headers.iter().map(pair).collect())
+    Value::List(head.headers.iter().map(|(name, value)| header_pair(name, value)).collect())
+}
+
+fn header_pair(name: &Bytes, value: &Bytes) -> Value {
+    let is_lower = !name.iter().any(u8::is_ascii_uppercase);
+    let name = if is_lower { name.clone() } else { name.to_ascii_lowercase().into() };
+    Value::List(vec![name.into(), value.clone().into()])
+}
+
+fn address((host, port): (&str, i64)) -> Value {
+    Value::List(vec![Value::from(host), Value::Int(port)])
 }

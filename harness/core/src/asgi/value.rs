@@ -50,7 +50,6 @@ impl Value {
     }
 
     fn to_json(&self) -> Json {
-        let tagged = |tag: &str, value: Json| Json::Object([(tag.to_owned(), value)].into_iter().collect());
         match self {
             Value::None => Json::Null,
             Value::Bool(value) => Json::Bool(*value),
@@ -89,15 +88,8 @@ impl Value {
     }
 
     fn from_object(entries: serde_json::Map<String, Json>) -> Result<Value, String> {
-        let dict = |entries: serde_json::Map<String, Json>| {
-            entries
-                .into_iter()
-                .map(|(key, value)| Ok((Cow::Owned(key), Value::from_json(value)?)))
-                .collect::<Result<_, String>>()
-                .map(Value::Dict)
-        };
         if !entries.keys().any(|key| key.starts_with('$')) {
-            return dict(entries);
+            return Value::dict(entries);
         }
         let mut entries = entries.into_iter();
         match (entries.next(), entries.next()) {
@@ -110,7 +102,7 @@ impl Value {
                 "-inf" => Ok(Value::Float(f64::NEG_INFINITY)),
                 other => Err(format!("`$float` is nan, inf or -inf, not `{other}`")),
             },
-            (Some((tag, Json::Object(inner))), None) if tag == "$dict" => dict(inner),
+            (Some((tag, Json::Object(inner))), None) if tag == "$dict" => Value::dict(inner),
             (Some((tag, Json::Bool(true))), None) if tag == "$none" => Ok(Value::None),
             _ => {
                 let known = "`$bytes`, `$float`, `$none`, `$dict`";
@@ -118,6 +110,17 @@ impl Value {
             }
         }
     }
+
+    /// A dict with these keys, whatever they start with.
+    fn dict(entries: serde_json::Map<String, Json>) -> Result<Value, String> {
+        let entries = entries.into_iter().map(|(key, value)| Ok((Cow::Owned(key), Value::from_json(value)?)));
+        entries.collect::<Result<_, String>>().map(Value::Dict)
+    }
+}
+
+/// The JSON form of a value that plain JSON does not have.
+fn tagged(tag: &str, value: Json) -> Json {
+    Json::Object([(tag.to_owned(), value)].into_iter().collect())
 }
 
 /// Writes bytes as text that a person can read and [`unescape_bytes`] can turn back.

@@ -114,17 +114,16 @@ impl FromStr for Signal {
 
     /// Reads a name of signal(7); the error is the help for another one.
     fn from_str(text: &str) -> Result<Signal, String> {
-        let names = || Signal::ALL.map(Signal::name);
         if let Some(signal) = Signal::ALL.into_iter().find(|signal| signal.name() == text) {
             return Ok(signal);
         }
         // All names begin alike, which makes none of them nearer.
         let own = text.to_uppercase();
         let own = own.trim_start_matches("SIG");
-        let known = names().map(|name| name.trim_start_matches("SIG"));
-        Err(match nearest(own, known) {
+        let names = Signal::ALL.map(Signal::name);
+        Err(match nearest(own, names.map(|name| name.trim_start_matches("SIG"))) {
             Some(nearest) => format!("did you mean `SIG{nearest}`?"),
-            None => format!("known are {}", names().join(", ")),
+            None => format!("known are {}", names.join(", ")),
         })
     }
 }

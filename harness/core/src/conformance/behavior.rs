@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Expected, Owed, Reply};
+use super::{BoundSide, Expected, Owed, Reply};
 use crate::{
     asgi::value::escape_bytes,
     wire::{
@@ -100,7 +100,7 @@ impl Saw {
     pub fn of(frame: &Frame, awaited: &str) -> Option<Saw> {
         match frame.opcode {
             Opcode::Ping => None,
-            Opcode::Close => Some(Saw::Close(frame.close_parts().0)),
+            Opcode::Close => Some(Saw::Close(frame.close_code())),
             Opcode::Pong => Some(Saw::Reply(Reply::Pong(frame.payload.clone()))),
             _ => match message_type(&frame.payload).unwrap_or_default() {
                 name if name == awaited => Some(Saw::Reply(Reply::Answer)),
@@ -119,7 +119,7 @@ pub fn judge(expected: &Expected, owed: &Owed, events: &[BehaviorEvent]) -> Beha
     match expected {
         Expected::Answers { or_close } => came.answers(&owed.replies, or_close),
         Expected::Echo => came.echo(owed.code),
-        Expected::Failure { codes, is_tolerable } => came.failure(codes, *is_tolerable),
+        Expected::Failure { codes, bound } => came.failure(codes, *bound),
     }
 }
 
@@ -173,13 +173,12 @@ impl Came<'_> {
         let replies = Some(said(&self.replies)).filter(|text| !text.is_empty());
         let other =
             self.other.map(|name| if name.is_empty() { "a message".to_owned() } else { format!("message {name:?}") });
-        let closes = |code: Option<CloseCode>| {
-            let code = code.map_or("without code (1005)".to_owned(), |code| code.to_string());
-            let open = if self.end.is_some() { "" } else { ", and the stream stays open" };
-            format!("close {code}{open}")
-        };
         let ending = match (self.close, self.end) {
-            (Some((_, code)), _) => closes(code),
+            (Some((_, code)), end) => {
+                let code = code.map_or("without code (1005)".to_owned(), |code| code.to_string());
+                let open = if end.is_some() { "" } else { ", and the stream stays open" };
+                format!("close {code}{open}")
+            }
             (None, Some(_)) => "drop (1006)".to_owned(),
             (None, None) if replies.is_none() && other.is_none() => "nothing in time".to_owned(),
             (None, None) => goes_on.to_owned(),
@@ -224,14 +223,14 @@ impl Came<'_> {
     }
 
     /// Where the connection has to be failed.
-    fn failure(&self, codes: &[CloseCode], is_tolerable: bool) -> BehaviorResult {
+    fn failure(&self, codes: &[CloseCode], bound: BoundSide) -> BehaviorResult {
         let is_strict = self.replies.is_empty() && !self.is_late;
         let behavior = match self.close {
             Some((_, Some(code))) if codes.contains(&code) && is_strict => if_over(self.end),
             Some((_, Some(code))) if codes.contains(&code) => Behavior::NonStrict,
             Some(_) => Behavior::WrongCode,
             None if self.end.is_some() => Behavior::Unclean,
-            None if is_tolerable && !self.replies.is_empty() => Behavior::NonStrict,
+            None if bound == BoundSide::Sender && !self.replies.is_empty() => Behavior::NonStrict,
             None => Behavior::Failed,
         };
         let at = self.ended_at();
@@ -247,9 +246,11 @@ fn if_over(end: Option<Duration>) -> Behavior {
 
 /// The replies that have to come: of some pings one after the other the last may be answered alone (section 5.5.3).
 fn without_early_pongs<'a>(owed: &[&'a Reply]) -> Vec<&'a Reply> {
-    let is_pong = |reply: Option<&&Reply>| matches!(reply, Some(Reply::Pong(_)));
-    let is_early = |index: usize| is_pong(owed.get(index)) && is_pong(owed.get(index + 1));
-    owed.iter().enumerate().filter(|(index, _)| !is_early(*index)).map(|(_, reply)| *reply).collect()
+    let replies = owed.iter().enumerate();
+    replies
+        .filter(|(index, reply)| !matches!((reply, owed.get(index + 1)), (Reply::Pong(_), Some(Reply::Pong(_)))))
+        .map(|(_, reply)| *reply)
+        .collect()
 }
 
 /// Whether all of these are among those, each as often.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Expected, FrameCase, Masking, Payload, Sent, SentAction, Variant};
+use super::{BoundSide, Expected, FrameCase, Masking, Payload, Sent, SentAction, Variant};
 use crate::{
     asgi::value::unescape_bytes,
     error::{Error, did_you_mean},
@@ -133,7 +133,6 @@ impl FrameCaseReader<'_> {
         if !raw.tries.get_ref().ends_with('.') {
             return Err(self.error(raw.tries.span(), "this is no sentence", Some("say what is tried, with a period")));
         }
-        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         if !raw.section.get_ref().split('.').all(is_number) {
             return Err(self.error(raw.section.span(), "this is no section of RFC 6455", Some("as in `5.5.2`")));
         }
@@ -165,30 +164,37 @@ impl FrameCaseReader<'_> {
             let help = format!("the first list has {count} value(s), and the others have as many");
             return Err(self.error(span.clone(), "this list is not as long as the first", Some(&help)));
         }
-        let variant = |index| {
+        let mut variants = Vec::with_capacity(count);
+        for index in 0..count {
             let name = lists.first().map_or(String::new(), |(_, list)| label(&list[index]));
             let acts = entries.iter().map(|entry| self.act(entry, index)).collect::<Result<_, Error>>()?;
-            Ok(Variant { name, acts })
-        };
-        (0..count).map(variant).collect()
+            variants.push(Variant { name, acts });
+        }
+        Ok(variants)
     }
 
     /// The act of an entry in one of the conversations.
     fn act(&self, raw: &Spanned<RawEntry>, index: usize) -> Result<SentAction, Error> {
-        let pick = |value: &toml::Value| value.as_array().map_or(value, |list| &list[index]).clone();
-        let table: toml::Table =
-            raw.get_ref().iter().map(|(key, value)| (key.clone(), pick(value.get_ref()))).collect();
+        let mut table = toml::Table::new();
+        for (key, value) in raw.get_ref() {
+            let value = value.get_ref();
+            table.insert(key.clone(), value.as_array().map_or(value, |list| &list[index]).clone());
+        }
         let entry: RawConversation =
             table.try_into().map_err(|error| Error::toml_in(self.path, self.text, raw.span(), &error))?;
-        let unfit = |(message, help): EntryMistake| self.error(raw.span(), message, help.as_deref());
-        match entry.pause_ms {
-            None => entry.sent().map(SentAction::Send).map_err(unfit),
+        let act = match entry.pause_ms {
+            None => entry.sent().map(SentAction::Send),
             Some(pause) if raw.get_ref().len() == 1 && PAUSES_MS.contains(&pause) => {
                 Ok(SentAction::Pause(Duration::from_millis(pause)))
             }
-            Some(_) => Err(unfit(("a pause stands alone, and has 1 to 10000 milliseconds".to_owned(), None))),
-        }
+            Some(_) => Err(("a pause stands alone, and has 1 to 10000 milliseconds".to_owned(), None)),
+        };
+        act.map_err(|(message, help)| self.error(raw.span(), message, help.as_deref()))
     }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The label of a conversation that differs from others in this value.
@@ -217,17 +223,18 @@ impl RawConversation {
     }
 
     fn opcode(&self) -> Result<Opcode, EntryMistake> {
-        let named = |name: &str| OPCODES.iter().find(|(known, _)| *known == name).map(|(_, opcode)| *opcode);
-        let help =
-            || Some("`text`, `binary`, `continuation`, `close`, `ping`, `pong`, or a number below 16".to_owned());
+        let help = "`text`, `binary`, `continuation`, `close`, `ping`, `pong`, or a number below 16".to_owned();
         match &self.opcode {
-            Some(toml::Value::String(name)) => named(name).ok_or_else(|| {
-                let nearest = did_you_mean(name, OPCODES.map(|(known, _)| known));
-                (format!("unknown opcode `{name}`"), nearest.or_else(help))
-            }),
+            Some(toml::Value::String(name)) => match OPCODES.iter().find(|(known, _)| known == name) {
+                Some((_, opcode)) => Ok(*opcode),
+                None => {
+                    let nearest = did_you_mean(name, OPCODES.map(|(known, _)| known));
+                    Err((format!("unknown opcode `{name}`"), nearest.or(Some(help))))
+                }
+            },
             Some(toml::Value::Integer(number @ 0..=15)) => Ok(Opcode::numbered(*number as u8)),
-            Some(other) => Err((format!("there is no opcode {other}"), help())),
-            None => Err(("a frame has an `opcode`".to_owned(), help())),
+            Some(other) => Err((format!("there is no opcode {other}"), Some(help))),
+            None => Err(("a frame has an `opcode`".to_owned(), Some(help))),
         }
     }
 
@@ -247,11 +254,10 @@ impl RawConversation {
     }
 
     fn request(&self, part: &str) -> Result<Payload, String> {
-        let parse = |number: &str| number.parse::<usize>().ok();
-        let parts = match part.split_once('/') {
+        let parts: Option<(usize, usize)> = match part.split_once('/') {
             None if part == "whole" => Some((1, 1)),
             None => None,
-            Some((part, parts)) => parse(part).zip(parse(parts)),
+            Some((part, parts)) => part.parse().ok().zip(parts.parse().ok()),
         };
         match parts {
             Some((part, parts)) if (1..=parts).contains(&part) => {
@@ -278,10 +284,9 @@ impl RawConversation {
 
 /// The required result: answers, an echo, or the failure of the connection.
 fn expected(raw: &RawFrameExpect) -> Result<Expected, &'static str> {
-    let codes = |codes: &[u16]| codes.iter().map(|&code| CloseCode(code)).collect();
     match raw {
         RawFrameExpect { answers: true, echo: false, tolerable: false, fail, or_close } if fail.is_empty() => {
-            Ok(Expected::Answers { or_close: codes(or_close) })
+            Ok(Expected::Answers { or_close: close_codes(or_close) })
         }
         RawFrameExpect { answers: false, echo: true, tolerable: false, fail, or_close }
             if fail.is_empty() && or_close.is_empty() =>
@@ -291,7 +296,8 @@ fn expected(raw: &RawFrameExpect) -> Result<Expected, &'static str> {
         RawFrameExpect { answers: false, echo: false, tolerable, fail, or_close }
             if !fail.is_empty() && or_close.is_empty() =>
         {
-            Ok(Expected::Failure { codes: codes(fail), is_tolerable: *tolerable })
+            let bound = if *tolerable { BoundSide::Sender } else { BoundSide::Both };
+            Ok(Expected::Failure { codes: close_codes(fail), bound })
         }
         _ => Err(
             "what is expected is one of `answers`, `answers` with `or_close`, `echo`, `fail`, and `fail` with `tolerable`",
@@ -299,12 +305,16 @@ fn expected(raw: &RawFrameExpect) -> Result<Expected, &'static str> {
     }
 }
 
-/// Whether it can come at all.
+fn close_codes(codes: &[u16]) -> Vec<CloseCode> {
+    codes.iter().map(|&code| CloseCode(code)).collect()
+}
+
+/// The required result, if it can come at all.
 fn possible(expected: Expected, variants: &[Variant]) -> Result<Expected, &'static str> {
-    let is_possible = |variant: &Variant| match &expected {
-        Expected::Answers { .. } => !variant.owed().replies.is_empty(),
-        Expected::Echo => variant.closes(),
+    let is_possible = match &expected {
+        Expected::Answers { .. } => variants.iter().all(|variant| !variant.owed().replies.is_empty()),
+        Expected::Echo => variants.iter().all(Variant::closes),
         Expected::Failure { .. } => true,
     };
-    if variants.iter().all(is_possible) { Ok(expected) } else { Err("nothing that is sent could be answered so") }
+    if is_possible { Ok(expected) } else { Err("nothing that is sent could be answered so") }
 }

@@ -156,12 +156,14 @@ impl Sent {
             length => (0..length).step_by(size).map(|at| payload.slice(at..length.min(at + size))).collect(),
         };
         let last = pieces.len() - 1;
-        let frame = |(index, payload)| Frame {
-            is_final: self.is_final && index == last,
-            reserved_bits: self.reserved_bits,
-            ..Frame::new(if index == 0 { self.opcode } else { Opcode::Continuation }, payload)
-        };
-        pieces.into_iter().enumerate().map(frame).collect()
+        let pieces = pieces.into_iter().enumerate();
+        pieces
+            .map(|(index, payload)| Frame {
+                is_final: self.is_final && index == last,
+                reserved_bits: self.reserved_bits,
+                ..Frame::new(if index == 0 { self.opcode } else { Opcode::Continuation }, payload)
+            })
+            .collect()
     }
 }
 
@@ -175,8 +177,8 @@ impl Payload {
                     None => request.to_owned(),
                 };
                 let padded = padded(&request, pad_to.unwrap_or(request.len()))?;
-                let at = |part: usize| padded.len() * part / parts;
-                Ok(padded.slice(at(part - 1)..at(*part)))
+                let (start, end) = (padded.len() * (part - 1) / parts, padded.len() * part / parts);
+                Ok(padded.slice(start..end))
             }
         }
     }

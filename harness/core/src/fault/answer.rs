@@ -64,11 +64,20 @@ faults! {
     KeepUpgrade "keep_upgrade", weight 1 {} "keep Connection and Upgrade in an answer that refuses the upgrade";
 }
 
+/// The thing that a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskedFor {
+    /// Another protocol on this connection (RFC 9110 section 7.8).
+    Upgrade,
+    /// A resource, by its method and path.
+    Resource,
+}
+
 impl AnswerEdit {
-    /// Whether there is anything to act on in the answer to a request, which may have asked for an upgrade.
-    pub fn applies_to(&self, head: &ResponseHead, to_upgrade: bool) -> bool {
+    /// Whether there is anything to act on in the answer to a request for this.
+    pub fn applies_to(&self, head: &ResponseHead, asked_for: AskedFor) -> bool {
         match self {
-            AnswerEdit::KeepUpgrade {} => to_upgrade && head.status >= 400,
+            AnswerEdit::KeepUpgrade {} => asked_for == AskedFor::Upgrade && head.status >= 400,
             AnswerEdit::Strip { header } => head.headers.iter().any(|(name, _)| is_name(name, header)),
             AnswerEdit::Hold {} => head.status != 101,
             AnswerEdit::Buffer { .. } => {

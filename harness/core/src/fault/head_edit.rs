@@ -238,36 +238,28 @@ impl HeadEdit {
     /// Changes the head.
     // Long: an arm for each edit.
     pub fn apply(&self, head: &mut RequestHead) {
-        let named = |header: &Token| {
-            let header = header.clone();
-            move |(name, _): &&mut (Bytes, Bytes)| is_name(name, &header)
-        };
         match self {
             HeadEdit::Pass {} | HeadEdit::Follow { .. } => {}
             HeadEdit::Strip { header } => head.headers.retain(|(name, _)| !is_name(name, header)),
             HeadEdit::Rename { header, to } => {
-                head.headers.iter_mut().filter(named(header)).for_each(|(name, _)| *name = to.0.clone().into());
+                fields(head, header).for_each(|(name, _)| *name = to.0.clone().into());
             }
             HeadEdit::Duplicate { header } => {
                 let again = head.headers.iter().filter(|(name, _)| is_name(name, header)).cloned().collect::<Vec<_>>();
                 head.headers.extend(again);
             }
             HeadEdit::Capitalize { header } => {
-                head.headers
-                    .iter_mut()
-                    .filter(named(header))
-                    .for_each(|(name, _)| *name = name.to_ascii_uppercase().into());
+                fields(head, header).for_each(|(name, _)| *name = name.to_ascii_uppercase().into());
             }
             HeadEdit::Lower {} => {
                 head.headers.iter_mut().for_each(|(name, _)| *name = name.to_ascii_lowercase().into());
             }
             HeadEdit::Fold { header } => {
-                let fold = |value: &Bytes| [b"\r\n ".as_slice(), value].concat();
-                head.headers.iter_mut().filter(named(header)).for_each(|(_, value)| *value = fold(value).into());
+                fields(head, header).for_each(|(_, value)| *value = [b"\r\n ", value.as_ref()].concat().into());
             }
             HeadEdit::Move { header } => head.headers.sort_by_key(|(name, _)| !is_name(name, header)),
             HeadEdit::Truncate { header, bytes } => {
-                head.headers.iter_mut().filter(named(header)).for_each(|(_, value)| value.truncate(bytes.0));
+                fields(head, header).for_each(|(_, value)| value.truncate(bytes.0));
             }
             HeadEdit::Pad { header, bytes } => {
                 let before = head.headers.iter().position(|(name, _)| is_name(name, header));
@@ -309,6 +301,11 @@ impl HeadEdit {
     }
 }
 
+/// The header fields with this name.
+fn fields<'a>(head: &'a mut RequestHead, wanted: &'a Token) -> impl Iterator<Item = &'a mut (Bytes, Bytes)> {
+    head.headers.iter_mut().filter(move |(name, _)| is_name(name, wanted))
+}
+
 /// The headers that are always meant for one connection (RFC 9110 section 7.6.1).
 const HOP_BY_HOP: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 
@@ -317,11 +314,10 @@ fn drop_hop_by_hop(head: &mut RequestHead) {
     let named: Vec<Vec<u8>> = connection
         .flat_map(|(_, value)| value.split(|&byte| byte == b',').map(|part| part.trim_ascii().to_ascii_lowercase()))
         .collect();
-    let is_dropped = |name: &Bytes| {
+    head.headers.retain(|(name, _)| {
         let name = name.to_ascii_lowercase();
-        HOP_BY_HOP.iter().any(|known| name == known.as_bytes()) || named.contains(&name)
-    };
-    head.headers.retain(|(name, _)| !is_dropped(name));
+        !HOP_BY_HOP.iter().any(|known| name == known.as_bytes()) && !named.contains(&name)
+    });
 }
 
 fn target(path: &[u8], query: &[u8]) -> Bytes {

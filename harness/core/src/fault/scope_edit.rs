@@ -108,24 +108,32 @@ impl ScopeEdit {
 }
 
 fn reshape(pairs: &[(&[u8], &[u8])], form: HeaderForm) -> Value {
-    let bytes = |bytes: &[u8]| Value::Bytes(Bytes::copy_from_slice(bytes));
-    let text = |bytes: &[u8]| Value::Str(String::from_utf8_lossy(bytes).into_owned());
+    let pairs = pairs.iter().copied();
     if form == HeaderForm::Dict {
-        let entry =
-            |(name, value): &(&[u8], &[u8])| (Cow::Owned(String::from_utf8_lossy(name).into_owned()), bytes(value));
-        return Value::Dict(pairs.iter().map(entry).collect());
+        let entries = pairs.map(|(name, value)| (Cow::Owned(String::from_utf8_lossy(name).into_owned()), bytes(value)));
+        return Value::Dict(entries.collect());
     }
-    let item = |(name, value): &(&[u8], &[u8])| {
-        Value::List(match form {
-            HeaderForm::Str => vec![text(name), text(value)],
-            HeaderForm::UpperCase => vec![bytes(&name.to_ascii_uppercase()), bytes(value)],
-            HeaderForm::ThreeItems => vec![bytes(name), bytes(value), bytes(value)],
-            HeaderForm::Dict | HeaderForm::NotAscii => vec![bytes(name), bytes(value)],
-        })
-    };
-    let mut items: Vec<Value> = pairs.iter().map(item).collect();
+    let mut items: Vec<Value> = pairs.map(|(name, value)| reshape_header(name, value, form)).collect();
     if form == HeaderForm::NotAscii {
         items.push(Value::List(vec![bytes(b"x-caf\xe9"), bytes(b"\xff")]));
     }
     Value::List(items)
+}
+
+/// One header of a list of this form.
+fn reshape_header(name: &[u8], value: &[u8], form: HeaderForm) -> Value {
+    Value::List(match form {
+        HeaderForm::Str => vec![text(name), text(value)],
+        HeaderForm::UpperCase => vec![bytes(&name.to_ascii_uppercase()), bytes(value)],
+        HeaderForm::ThreeItems => vec![bytes(name), bytes(value), bytes(value)],
+        HeaderForm::Dict | HeaderForm::NotAscii => vec![bytes(name), bytes(value)],
+    })
+}
+
+fn bytes(bytes: &[u8]) -> Value {
+    Value::Bytes(Bytes::copy_from_slice(bytes))
+}
+
+fn text(bytes: &[u8]) -> Value {
+    Value::Str(String::from_utf8_lossy(bytes).into_owned())
 }

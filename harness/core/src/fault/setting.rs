@@ -289,8 +289,7 @@ impl Setting for Token {
 
 /// Whether a text is a token of HTTP (RFC 9110 section 5.6.2), and cannot end the line it stands in.
 pub fn is_token(text: &str) -> bool {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_token)
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 impl Setting for Line {

@@ -29,6 +29,11 @@ impl Default for Trigger {
 }
 
 impl Trigger {
+    /// The same trigger with its times multiplied.
+    pub(super) fn scaled(self, factor: f64) -> Trigger {
+        Trigger { from: self.from.mul_f64(factor), until: self.until.map(|until| until.mul_f64(factor)), ..self }
+    }
+
     /// Whether it may act on this occasion, counted from 1.
     pub fn acts_on(&self, occasion: u32) -> bool {
         let Some(since) = occasion.checked_sub(self.nth) else { return false };

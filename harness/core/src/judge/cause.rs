@@ -42,6 +42,11 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Whether the app's call ended without the answer or the close that it owed.
+    pub(crate) fn is_crash(self) -> bool {
+        matches!(self, Cause::CrashBeforeResponse | Cause::CrashAfterAccept | Cause::ReturnedWithoutResponse)
+    }
+
     /// The cause's name, as cases and reports write it.
     pub fn name(self) -> &'static str {
         match self {

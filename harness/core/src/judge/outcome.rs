@@ -218,6 +218,20 @@ impl NumberPattern {
         number / 10_u16.pow(self.open) == self.prefix
     }
 
+    fn fits_any(self, numbers: &[u16]) -> bool {
+        numbers.iter().any(|number| self.fits(*number))
+    }
+
+    /// Reads an HTTP status.
+    fn status(text: &str) -> Option<NumberPattern> {
+        NumberPattern::read(text, 200..=599)
+    }
+
+    /// Reads a close code.
+    fn close_code(text: &str) -> Option<NumberPattern> {
+        NumberPattern::read(text, 1000..=4999)
+    }
+
     /// Reads a number with as many digits as the end of the range. `x` stands for any digit, and no digit follows it.
     fn read(text: &str, range: RangeInclusive<u16>) -> Option<NumberPattern> {
         let digits = text.trim_end_matches('x');
@@ -290,13 +304,24 @@ impl OutcomePattern {
         }
     }
 
+    /// Reads one that has a number.
+    fn numbered(text: &str) -> Option<OutcomePattern> {
+        match text.split_once(' ')? {
+            ("close", code) => NumberPattern::close_code(code).map(OutcomePattern::Close),
+            ("http", rest) => match rest.strip_suffix(" truncated") {
+                Some(status) => NumberPattern::status(status).map(OutcomePattern::HttpTruncated),
+                None => NumberPattern::status(rest).map(OutcomePattern::Http),
+            },
+            _ => None,
+        }
+    }
+
     /// Whether it is a failure of the service whatever a case says: a 500, 502 or 504, a 1011, an illegal close code, or no
     /// end in order. No case accepts one.
     pub fn is_failure(self) -> bool {
-        let is_any_of = |number: NumberPattern, bad: &[u16]| bad.iter().any(|bad| number.fits(*bad));
         match self {
-            OutcomePattern::Http(number) => is_any_of(number, &[500, 502, 504]),
-            OutcomePattern::Close(number) => is_any_of(number, &[1005, 1006, 1011, 1015]),
+            OutcomePattern::Http(number) => number.fits_any(&[500, 502, 504]),
+            OutcomePattern::Close(number) => number.fits_any(&[1005, 1006, 1011, 1015]),
             OutcomePattern::HttpTruncated(_)
             | OutcomePattern::Drop
             | OutcomePattern::BadHandshake
@@ -313,27 +338,18 @@ impl FromStr for OutcomePattern {
     type Err = ();
 
     fn from_str(text: &str) -> Result<OutcomePattern, ()> {
-        let fixed = match text {
-            "close without code (1005)" => Some(OutcomePattern::CloseWithoutCode),
-            "drop (1006)" => Some(OutcomePattern::Drop),
-            "bad handshake (1006)" => Some(OutcomePattern::BadHandshake),
-            "hang" => Some(OutcomePattern::Hang),
-            "silence" => Some(OutcomePattern::Silence),
-            "left" => Some(OutcomePattern::Left),
-            "refused" => Some(OutcomePattern::Refused),
-            "does not start" => Some(OutcomePattern::NotStarted),
-            _ => None,
+        let pattern = match text {
+            "close without code (1005)" => OutcomePattern::CloseWithoutCode,
+            "drop (1006)" => OutcomePattern::Drop,
+            "bad handshake (1006)" => OutcomePattern::BadHandshake,
+            "hang" => OutcomePattern::Hang,
+            "silence" => OutcomePattern::Silence,
+            "left" => OutcomePattern::Left,
+            "refused" => OutcomePattern::Refused,
+            "does not start" => OutcomePattern::NotStarted,
+            _ => return OutcomePattern::numbered(text).ok_or(()),
         };
-        let status = |text: &str| NumberPattern::read(text, 200..=599);
-        let numbered = || match text.split_once(' ')? {
-            ("close", code) => NumberPattern::read(code, 1000..=4999).map(OutcomePattern::Close),
-            ("http", rest) => match rest.strip_suffix(" truncated") {
-                Some(number) => status(number).map(OutcomePattern::HttpTruncated),
-                None => status(rest).map(OutcomePattern::Http),
-            },
-            _ => None,
-        };
-        fixed.or_else(numbered).ok_or(())
+        Ok(pattern)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The events of a run, and the facts that follow from them.
 
+pub mod escape;
 pub mod redact;
 pub mod service;
 pub mod timeline;

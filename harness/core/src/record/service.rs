@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use crate::judge::check::Checks;
+use crate::{judge::check::Checks, record::redact::Redactor};
 
 /// A list of names: compiled in, or read from a file. A copy shares the list.
 #[derive(Debug, Clone)]
@@ -108,6 +108,8 @@ pub struct Service {
     pub message_bytes_max: usize,
     /// Texts that only the target may read: its signing secret.
     pub secrets: Vec<String>,
+    /// Replaces the secrets of its user in every text that is shown.
+    pub redactor: Redactor,
     /// Paths whose answer says whether the service can do its work.
     pub health_paths: Names,
     /// Dependencies without which it cannot.
@@ -142,6 +144,7 @@ impl Service {
             subprotocols: Names::NONE,
             message_bytes_max: 0,
             secrets: Vec::new(),
+            redactor: Redactor::NONE,
             health_paths: Names::NONE,
             critical: Vec::new(),
             slow: Duration::ZERO,
@@ -181,6 +184,11 @@ impl Service {
         self.subprotocols.iter().any(|known| {
             offer == known || (known.ends_with('.') && offer.len() > known.len() && offer.starts_with(known))
         })
+    }
+
+    /// Whether it knows one of these subprotocols.
+    pub fn knows_any(&self, offers: &[String]) -> bool {
+        offers.iter().any(|offer| self.knows_subprotocol(offer))
     }
 
     /// The known part of it at a path: a service file describes its own paths only.

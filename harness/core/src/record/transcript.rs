@@ -95,6 +95,16 @@ pub enum BodyEnd {
     None,
 }
 
+impl BodyEnd {
+    /// Whether the body came whole, or there can be none.
+    pub fn is_whole(self) -> bool {
+        match self {
+            BodyEnd::Complete | BodyEnd::None => true,
+            BodyEnd::Truncated | BodyEnd::Surplus | BodyEnd::Malformed => false,
+        }
+    }
+}
+
 /// When the parts of a response body came, counted from the moment at which the request was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyTiming {
@@ -503,11 +513,13 @@ impl Transcript {
 
     /// Whether a client can read a text in an exchange: in a body, a message or a close reason.
     pub fn reads(&self, exchange: usize, text: &str) -> bool {
-        let holds = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(text);
-        self.of(exchange).any(|event| match &event.what {
-            EventKind::BodySeen { body, .. } => holds(body),
-            EventKind::FrameSeen(frame) => holds(&frame.payload),
-            _ => false,
+        self.of(exchange).any(|event| {
+            let bytes = match &event.what {
+                EventKind::BodySeen { body, .. } => body,
+                EventKind::FrameSeen(frame) => &frame.payload,
+                _ => return false,
+            };
+            String::from_utf8_lossy(bytes).contains(text)
         })
     }
 

@@ -55,7 +55,7 @@ impl WebSocketClient {
     pub fn answer(&self, frame: &Frame) -> Option<Frame> {
         match frame.opcode {
             Opcode::Ping => Some(Frame::new(Opcode::Pong, frame.payload.clone())),
-            Opcode::Close if !self.has_closed => Some(Frame::close(frame.close_parts().0, "")),
+            Opcode::Close if !self.has_closed => Some(Frame::close(frame.close_code(), "")),
             Opcode::Close
             | Opcode::Pong
             | Opcode::Text
@@ -67,7 +67,7 @@ impl WebSocketClient {
 
     /// Masks a frame and appends its bytes to `outgoing`; the frame as it goes out.
     pub fn write(&mut self, frame: Frame, outgoing: &mut Vec<u8>) -> Frame {
-        self.has_closed |= frame.opcode == Opcode::Close;
+        self.has_closed |= frame.is_close();
         let frame = frame.masked(self.masks.u32(..).to_be_bytes());
         frame.encode(outgoing);
         frame

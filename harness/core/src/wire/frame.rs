@@ -101,6 +101,16 @@ impl Frame {
         Frame { mask: Some(mask), ..self }
     }
 
+    /// Whether it is a close frame.
+    pub fn is_close(&self) -> bool {
+        self.opcode == Opcode::Close
+    }
+
+    /// Whether it is a message, or the first piece of one.
+    pub fn is_message(&self) -> bool {
+        matches!(self.opcode, Opcode::Text | Opcode::Binary)
+    }
+
     /// Checks the frame itself, independent of its sender.
     ///
     /// # Errors
@@ -113,7 +123,7 @@ impl Frame {
         if is_control && (!self.is_final || self.payload.len() > 125) {
             return Err(FrameError::Control);
         }
-        if self.opcode != Opcode::Close {
+        if !self.is_close() {
             return Ok(());
         }
         match self.payload.as_ref() {
@@ -124,6 +134,11 @@ impl Frame {
             }
             [_, _, reason @ ..] => std::str::from_utf8(reason).map(drop).map_err(|_| FrameError::Utf8),
         }
+    }
+
+    /// The code of a close frame; `None` when the payload has fewer than two bytes.
+    pub fn close_code(&self) -> Option<CloseCode> {
+        self.payload.first_chunk().map(|code| CloseCode(u16::from_be_bytes(*code)))
     }
 
     /// Code and reason of a close frame; `None` for the code when the payload has fewer than two bytes.

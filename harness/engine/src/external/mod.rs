@@ -31,7 +31,7 @@ use relapse_core::{
         verdict::{Exercised, Frequency, HealthyClient, Reason, RunResult, Side, TrialResult, Verdict},
     },
     plan::Plan,
-    record::{redact::Redactor, service::TargetKind},
+    record::{redact::KnownSecret, service::TargetKind},
 };
 use relapse_simulate::{clock::Clock, profile::Profile};
 
@@ -154,10 +154,10 @@ impl External {
     /// When something panicked.
     pub async fn shut_down(&self) -> Result<Vec<String>, Error> {
         let complaints = self.target.shut_down().await?;
-        let mut secrets = self.target.service().secrets;
-        secrets.push(self.target.credential(Credential::Valid, DEFAULT_USER, Form::Token).text);
-        secrets.retain(|secret| !secret.is_empty());
-        let redactor = Redactor::of_secrets(&secrets);
+        let service = self.target.service();
+        let token = self.target.credential(Credential::Valid, DEFAULT_USER, Form::Token).text;
+        let secrets = service.secrets.into_iter().chain([token]).map(KnownSecret::unnamed);
+        let redactor = service.redactor.with(secrets, []);
         Ok(complaints.iter().map(|complaint| redactor.text(complaint)).collect())
     }
 

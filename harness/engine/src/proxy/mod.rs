@@ -22,7 +22,10 @@ use relapse_core::{
     error::Error,
     fault::{ConnectionFault, Fault, FaultKind, setting::Count},
     plan::Plan,
-    record::transcript::{Actor, EventKind},
+    record::{
+        redact::Redactor,
+        transcript::{Actor, EventKind},
+    },
     wire::head::{ResponseHead, field, has_token, readable},
 };
 use relapse_simulate::{
@@ -333,6 +336,7 @@ impl ProxyHandle {
             Carried::Answer(ResponseHead { status, .. }) => LogEvent::Answer { status: *status },
             Carried::Close { by, code, reason } => {
                 let by = if by == Actor::Probe { ProxySide::Client } else { ProxySide::Server };
+                let reason = Redactor::NONE.text(&reason);
                 let said = SentClose { by, code: code.map(|code| code.0), reason, close_at_ms: self.elapsed_ms() };
                 let mut closes = closes.lock().unwrap_or_else(PoisonError::into_inner);
                 if closes.iter().all(|other| other.by != by) {
@@ -345,9 +349,9 @@ impl ProxyHandle {
     }
 }
 
-/// The target, without the values of its query.
+/// The target, without the values of its query and without what looks like a secret in its path.
 fn shown_target(target: &[u8]) -> String {
-    let text = readable(target);
+    let text = Redactor::NONE.text(&readable(target));
     let Some((path, query)) = text.split_once('?') else { return text };
     let names: Vec<String> = query
         .split('&')

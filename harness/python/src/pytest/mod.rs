@@ -8,12 +8,15 @@ mod literal;
 
 use minijinja::{Environment, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
 use relapse::{Found, recording::is_secret};
-use relapse_core::judge::{
-    cause::Cause,
-    check::RunView,
-    classify::Exchange,
-    outcome::{Class, Ending},
-    verdict::{HealthyClient, Rule},
+use relapse_core::{
+    judge::{
+        cause::Cause,
+        check::RunView,
+        classify::Exchange,
+        outcome::{Class, Ending},
+        verdict::{HealthyClient, Rule},
+    },
+    record::redact::password_in_url,
 };
 use relapse_simulate::profile::Profile;
 use serde::Serialize;
@@ -83,6 +86,8 @@ struct TestPage<'a> {
     app: &'a str,
     factory: bool,
     directory: &'a str,
+    /// Whether its expressions call `secret`.
+    has_secrets: bool,
     /// An expression.
     environment: String,
     /// An expression.
@@ -126,6 +131,7 @@ fn page<'a>(heading: &Heading<'a>, evidence: &RunView<'_>, properties: Vec<Teste
         app: &loaded.app,
         factory: loaded.factory,
         directory: &loaded.directory,
+        has_secrets: loaded.secret.is_some() || loaded.environment.iter().any(is_kept_out),
         environment: literals.dict(loaded.environment.iter().map(variable)),
         token: loaded.secret.as_ref().map(|(_, expression)| expression.as_str()),
         limit: if stays { LIMIT_S } else { LIMIT_S + took },
@@ -138,8 +144,14 @@ fn page<'a>(heading: &Heading<'a>, evidence: &RunView<'_>, properties: Vec<Teste
 }
 
 /// An environment variable and its value. Secrets are read from the environment, not written down.
-fn variable((name, value): &(String, String)) -> (&str, String) {
-    (name, if is_secret(name) { format!("os.environ[{}]", quote(name)) } else { quote(value) })
+fn variable(variable: &(String, String)) -> (&str, String) {
+    let (name, value) = variable;
+    (name, if is_kept_out(variable) { format!("secret({})", quote(name)) } else { quote(value) })
+}
+
+/// Whether the value of a variable is a secret, or has a password in it.
+fn is_kept_out((name, value): &(String, String)) -> bool {
+    is_secret(name) || password_in_url(value).is_some()
 }
 
 /// The properties that do not hold, as far as the application's own events show it.

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::{End, stream::DelayedBytes};
 use crate::recorder::ExchangeRecorder;
 use relapse_core::{
-    fault::{Breach, Direction, Fault, FaultKind, FrameFault},
+    fault::{Breach, Direction, FaultKind, FrameFault},
     record::transcript::Actor,
     wire::{
         close_code::CloseCode,
@@ -70,8 +70,10 @@ enum Waits {
 
 impl Mangler {
     pub(super) fn new(direction: Direction, scribe: ExchangeRecorder) -> Mangler {
-        let is_meant = |fault: &Fault| matches!(&fault.kind, FaultKind::Frame { frames, .. } if frames.direction.includes(direction));
-        let has_faults = scribe.plan().faults.iter().any(is_meant);
+        let has_faults = scribe.plan().faults.iter().any(|fault| match &fault.kind {
+            FaultKind::Frame { frames, .. } => frames.direction.includes(direction),
+            _ => false,
+        });
         let (before_next, behind_next) = (Vec::new(), Vec::new());
         Mangler {
             direction,
@@ -163,7 +165,7 @@ impl Mangler {
                 continue;
             }
             // A control frame cannot be cut.
-            let is_data = matches!(frame.opcode, Opcode::Text | Opcode::Binary) && frame.is_final;
+            let is_data = frame.is_message() && frame.is_final;
             if matches!(what, FrameFault::Split {}) && !is_data {
                 continue;
             }
@@ -182,7 +184,7 @@ impl Mangler {
                 }
                 FrameFault::Inject { carries, payload, count } => {
                     self.acts += count.0;
-                    let own = self.masked(Frame::new(carries.opcode(), payload.0.clone()));
+                    let own = self.own(carries.opcode(), payload.0.clone());
                     for _ in 0..count.0 {
                         if fate.before.len() < INJECTED_BYTES_MAX {
                             own.encode(&mut fate.before);
@@ -202,7 +204,8 @@ impl Mangler {
     }
 
     /// A frame of the edge's own, as the side that it goes to must have it.
-    fn masked(&self, frame: Frame) -> Frame {
+    fn own(&self, opcode: Opcode, payload: impl Into<Bytes>) -> Frame {
+        let frame = Frame::new(opcode, payload);
         if self.direction == Direction::ToServer { frame.masked(MASK) } else { frame }
     }
 
@@ -216,17 +219,16 @@ impl Mangler {
 
     /// Bytes that break a rule where this frame would have been.
     fn broken(&self, rule: Breach, frame: &Frame) -> Vec<u8> {
-        let own = |opcode, payload: Bytes| self.masked(Frame::new(opcode, payload));
         let broken = match rule {
             Breach::ReservedBit => Frame { reserved_bits: 4, ..frame.clone() },
-            Breach::ReservedOpcode => own(Opcode::Reserved(3), frame.payload.clone()),
+            Breach::ReservedOpcode => self.own(Opcode::Reserved(3), frame.payload.clone()),
             Breach::Mask if self.direction == Direction::ToServer => Frame { mask: None, ..frame.clone() },
             Breach::Mask => frame.clone().masked(MASK),
-            Breach::Utf8 => own(Opcode::Text, Bytes::from_static(b"\xff\xfe")),
-            Breach::FragmentedControl => Frame { is_final: false, ..own(Opcode::Ping, Bytes::new()) },
-            Breach::LongControl => own(Opcode::Ping, Bytes::from_static(&[b'x'; 126])),
-            Breach::LoneContinuation => own(Opcode::Continuation, frame.payload.clone()),
-            Breach::OneByteClose => own(Opcode::Close, Bytes::from_static(b"\x03")),
+            Breach::Utf8 => self.own(Opcode::Text, Bytes::from_static(b"\xff\xfe")),
+            Breach::FragmentedControl => Frame { is_final: false, ..self.own(Opcode::Ping, Bytes::new()) },
+            Breach::LongControl => self.own(Opcode::Ping, Bytes::from_static(&[b'x'; 126])),
+            Breach::LoneContinuation => self.own(Opcode::Continuation, frame.payload.clone()),
+            Breach::OneByteClose => self.own(Opcode::Close, Bytes::from_static(b"\x03")),
             // Only the header: no peer is to wait for a payload of a gibibyte.
             Breach::Oversize => {
                 let mask_bit = if self.direction == Direction::ToServer { 0x80 } else { 0 };

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use super::{Carried, End, Journal, body};
 use crate::{link::take, recorder::ExchangeRecorder};
 use relapse_core::{
-    fault::{AnswerEdit, FaultKind, HeadEdit},
+    fault::{AnswerEdit, AskedFor, FaultKind, HeadEdit},
     record::transcript::Actor,
     wire::{
         body::{AnsweredMethod, BodyDecoder, BodyFraming},
@@ -83,7 +83,7 @@ enum NextPart {
 /// The facts about a request that are needed to read its answer.
 struct RequestFacts {
     method: AnsweredMethod,
-    is_upgrade: bool,
+    asked_for: AskedFor,
 }
 
 impl EdgeExchange {
@@ -165,7 +165,7 @@ impl EdgeExchange {
                         return;
                     }
                     carried.append(&mut self.following);
-                    let is_upgrade = self.asked.back().is_some_and(|asked| asked.is_upgrade);
+                    let is_upgrade = self.asked.back().is_some_and(|asked| asked.asked_for == AskedFor::Upgrade);
                     self.request = if is_upgrade { NextPart::Undecided } else { NextPart::Head };
                 }
                 NextPart::Undecided | NextPart::Opaque => return,
@@ -200,13 +200,16 @@ impl EdgeExchange {
         take(incoming, length);
         let framing = BodyFraming::of_request(&before);
         self.request = NextPart::Body(body::decoder(framing));
-        let is_upgrade = has_token(&before.headers, "connection", "upgrade");
+        let asked_for = match has_token(&before.headers, "connection", "upgrade") {
+            true => AskedFor::Upgrade,
+            false => AskedFor::Resource,
+        };
         let is_repeatable = self.asks_again
             && matches!(before.method.as_str(), "GET" | "HEAD")
             && framing == BodyFraming::Length(0)
-            && !is_upgrade;
+            && asked_for == AskedFor::Resource;
         self.again = is_repeatable.then(|| carried[start..].to_vec());
-        self.asked.push_back(RequestFacts { method: AnsweredMethod::of(&before.method), is_upgrade });
+        self.asked.push_back(RequestFacts { method: AnsweredMethod::of(&before.method), asked_for });
     }
 
     /// Carries answers as far as they have come; how that ends the connection, if it does.
@@ -271,8 +274,8 @@ impl EdgeExchange {
             journal(Carried::Answer(before));
         }
         if self.edits_answers {
-            let to_upgrade = asked.is_some_and(|asked| asked.is_upgrade);
-            return self.edit_answer(before, to_upgrade, length, incoming, carried);
+            let asked_for = asked.map_or(AskedFor::Resource, |asked| asked.asked_for);
+            return self.edit_answer(before, asked_for, length, incoming, carried);
         }
         carried.extend_from_slice(&incoming[..length]);
         take(incoming, length);
@@ -282,7 +285,7 @@ impl EdgeExchange {
     fn edit_answer(
         &mut self,
         before: &ResponseHead,
-        to_upgrade: bool,
+        asked_for: AskedFor,
         length: usize,
         incoming: &mut BytesMut,
         carried: &mut Vec<u8>,
@@ -293,7 +296,7 @@ impl EdgeExchange {
         let scribe = self.scribe.of_request(self.answers.saturating_sub(1));
         for (index, fault) in scribe.plan().faults.iter().enumerate() {
             let FaultKind::Answer(edit) = &fault.kind else { continue };
-            if !edit.applies_to(&head, to_upgrade) || !scribe.meets(index) {
+            if !edit.applies_to(&head, asked_for) || !scribe.meets(index) {
                 continue;
             }
             scribe.fired(index, Actor::Edge, fault.kind.to_string());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::recorder::ExchangeRecorder;
-use relapse_core::fault::{ConnectionFault, Direction, FaultKind};
+use relapse_core::fault::{ConnectionFault, Direction, FaultKind, setting::Count};
 
 /// The limits of a connection.
 #[derive(Default)]
@@ -51,6 +51,12 @@ pub(super) struct Page {
     pub(super) index: usize,
 }
 
+impl Page {
+    fn new(status: &Count, body: &str, index: usize) -> Page {
+        Page { status: u16::try_from(status.0).unwrap_or(502), body: body.to_owned(), index }
+    }
+}
+
 impl ConnectionLimits {
     /// Asks the plan what limits a connection that begins now. Of two limits of a kind the stricter one counts.
     pub(super) fn decide(scribe: &ExchangeRecorder) -> ConnectionLimits {
@@ -60,29 +66,21 @@ impl ConnectionLimits {
             if !scribe.meets(index) {
                 continue;
             }
-            let page = |status: usize, body: &str| Page {
-                status: u16::try_from(status).unwrap_or(502),
-                body: body.to_owned(),
-                index,
-            };
             limits.began = Some(Instant::now());
-            let is_stricter = |old: Option<Duration>, new: Duration| old.is_none_or(|old| new < old);
             match what {
-                ConnectionFault::Lifetime { after } if is_stricter(limits.lifetime.map(|(old, _)| old), after.0) => {
+                ConnectionFault::Lifetime { after } if limits.lifetime.is_none_or(|(old, _)| after.0 < old) => {
                     limits.lifetime = Some((after.0, index));
                 }
-                ConnectionFault::Idle { direction, after }
-                    if is_stricter(limits.idle.map(|(old, ..)| old), after.0) =>
-                {
+                ConnectionFault::Idle { direction, after } if limits.idle.is_none_or(|(old, ..)| after.0 < old) => {
                     limits.idle = Some((after.0, *direction, index));
                 }
                 ConnectionFault::LateAnswer { after, status, body }
-                    if is_stricter(limits.late.as_ref().map(|(old, _)| *old), after.0) =>
+                    if limits.late.as_ref().is_none_or(|(old, _)| after.0 < *old) =>
                 {
-                    limits.late = Some((after.0, page(status.0, body)));
+                    limits.late = Some((after.0, Page::new(status, body, index)));
                 }
                 ConnectionFault::MissingAnswer { status, body } => {
-                    limits.missing.get_or_insert_with(|| page(status.0, body));
+                    limits.missing.get_or_insert_with(|| Page::new(status, body, index));
                 }
                 ConnectionFault::Retry {} => limits.retry = limits.retry.or(Some(index)),
                 ConnectionFault::Lifetime { .. }

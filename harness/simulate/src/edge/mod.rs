@@ -33,7 +33,7 @@ use crate::{
     recorder::ExchangeRecorder,
 };
 use relapse_core::{
-    fault::{ConnectionFault, Direction, Fault, FaultKind},
+    fault::{ConnectionFault, Direction, FaultKind},
     record::transcript::Actor,
     wire::{
         close_code::CloseCode,
@@ -139,8 +139,8 @@ impl fmt::Debug for ServerLink {
 
 /// Whether a plan has a fault that asks once more, so that it needs a way to do so.
 pub fn asks_again(scribe: &ExchangeRecorder) -> bool {
-    let asks = |fault: &Fault| matches!(fault.kind, FaultKind::Connection(ConnectionFault::Retry {}));
-    scribe.plan().faults.iter().any(asks)
+    let faults = &scribe.plan().faults;
+    faults.iter().any(|fault| matches!(fault.kind, FaultKind::Connection(ConnectionFault::Retry {})))
 }
 
 /// Carries one connection until either side, or a fault, ends it.
@@ -198,12 +198,12 @@ impl Lane {
     }
 
     /// Carries what is no head and no body; how that ends the connection.
-    fn carry(&mut self, incoming: &mut BytesMut, back: &mut DelayedBytes, is_upgraded: bool) -> Option<(End, usize)> {
+    fn carry(&mut self, incoming: &mut BytesMut, back: &mut DelayedBytes) -> Option<(End, usize)> {
         if incoming.is_empty() {
             return None;
         }
         self.scanner.scan(&incoming[self.scanned..]);
-        let end = if is_upgraded && self.frames.has_faults() {
+        let end = if self.stream.is_upgraded() && self.frames.has_faults() {
             self.frames.carry(incoming, &mut self.stream, back)
         } else {
             self.stream.push(incoming.to_vec(), Duration::ZERO);
@@ -432,12 +432,12 @@ impl Relay {
             }
         }
         if end.is_none() && !self.can_only_pass() {
-            let (upgraded, there, back) = (self.exchange.is_upgraded(), &mut self.to_server, &mut self.to_client);
+            let (there, back) = (&mut self.to_server, &mut self.to_client);
             if self.exchange.is_request_opaque() && there.stream.waiting() < HIGH_WATER_BYTES {
-                end = there.carry(&mut self.client.incoming, &mut back.stream, upgraded);
+                end = there.carry(&mut self.client.incoming, &mut back.stream);
             }
             if end.is_none() && self.exchange.is_answer_opaque() && back.stream.waiting() < HIGH_WATER_BYTES {
-                end = back.carry(&mut self.server.incoming, &mut there.stream, upgraded);
+                end = back.carry(&mut self.server.incoming, &mut there.stream);
             }
         }
         if self.server.has_ended() {

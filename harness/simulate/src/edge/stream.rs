@@ -145,6 +145,10 @@ impl DelayedBytes {
         self.is_upgraded = true;
     }
 
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.is_upgraded
+    }
+
     /// Sends bytes on their way, behind those that are there already.
     pub(super) fn push(&mut self, bytes: Vec<u8>, delay: Duration) {
         if bytes.is_empty() {

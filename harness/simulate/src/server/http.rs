@@ -422,7 +422,9 @@ impl Protocol for Response {
                     None => self.write_head(outgoing, (!more_body).then_some(body.len())),
                 };
                 self.framing = Some(framing);
-                self.write_body(framing, &body, more_body, outgoing)
+                self.has_pieces |= more_body;
+                self.write_piece(framing, &body, outgoing)?;
+                if more_body { Ok(()) } else { self.end_body(outgoing) }
             }
             other if self.head.is_none() => suffer(&rules.http_before_start, &other),
             other => suffer(&rules.http_after_start, &other),
@@ -492,22 +494,10 @@ impl Response {
         framing
     }
 
-    fn write_body(
-        &mut self,
-        framing: AnswerFraming,
-        body: &[u8],
-        more_body: bool,
-        outgoing: &mut Vec<u8>,
-    ) -> Result<(), Exception> {
-        self.has_pieces |= more_body;
+    fn write_piece(&mut self, framing: AnswerFraming, body: &[u8], outgoing: &mut Vec<u8>) -> Result<(), Exception> {
         match framing {
             AnswerFraming::NoBody => {}
-            AnswerFraming::Chunked => {
-                write_chunk(body, outgoing);
-                if !more_body {
-                    outgoing.extend_from_slice(LAST_CHUNK);
-                }
-            }
+            AnswerFraming::Chunked => write_chunk(body, outgoing),
             AnswerFraming::BytesLeft(left) => {
                 let length = body.len() as u64;
                 if length > left {
@@ -515,13 +505,22 @@ impl Response {
                 }
                 outgoing.extend_from_slice(body);
                 self.framing = Some(AnswerFraming::BytesLeft(left.saturating_sub(length)));
-                if !more_body && length < left {
-                    self.complete = self.profile.sequence.http_short_end == ShortEnd::Whole && self.counts();
-                    self.mismatch(|rules| &rules.short_body)?;
-                }
             }
         }
-        self.complete = !more_body;
+        Ok(())
+    }
+
+    /// The body is over.
+    fn end_body(&mut self, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        match self.framing {
+            Some(AnswerFraming::Chunked) => outgoing.extend_from_slice(LAST_CHUNK),
+            Some(AnswerFraming::BytesLeft(1..)) => {
+                self.complete = self.profile.sequence.http_short_end == ShortEnd::Whole && self.counts();
+                self.mismatch(|rules| &rules.short_body)?;
+            }
+            Some(AnswerFraming::BytesLeft(0) | AnswerFraming::NoBody) | None => {}
+        }
+        self.complete = true;
         Ok(())
     }
 

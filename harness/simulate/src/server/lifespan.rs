@@ -63,10 +63,6 @@ pub async fn live(
     life: watch::Sender<Life>,
     stop: oneshot::Receiver<()>,
 ) {
-    let exit = |why: String| {
-        scribe.record(Actor::Process, EventKind::Exited { why });
-        life.send_replace(Life::Exited);
-    };
     scribe.record(Actor::Process, EventKind::Starting);
     let mut call = AppCall::start(
         application,
@@ -88,7 +84,7 @@ pub async fn live(
         pending().await
     };
     tokio::select! {
-        why = lived => return exit(why),
+        why = lived => return exit(&scribe, &life, why),
         // The sender of the stop signal may be gone; then nothing waits for the end either.
         _ = stop => {}
     }
@@ -99,22 +95,29 @@ pub async fn live(
             poll_fn(|cx| call.poll_step(None, cx)).await;
         }
     };
-    match timeout(SHUTDOWN_LIMIT, stopped).await {
-        Ok(()) => exit("it was told to stop".to_owned()),
-        Err(_) => exit(format!("it was told to stop, and did not within {} s", SHUTDOWN_LIMIT.as_secs())),
-    }
+    let why = match timeout(SHUTDOWN_LIMIT, stopped).await {
+        Ok(()) => "it was told to stop".to_owned(),
+        Err(_) => format!("it was told to stop, and did not within {} s", SHUTDOWN_LIMIT.as_secs()),
+    };
+    exit(&scribe, &life, why);
+}
+
+/// The process is gone.
+fn exit(scribe: &ExchangeRecorder, life: &watch::Sender<Life>, why: String) {
+    scribe.record(Actor::Process, EventKind::Exited { why });
+    life.send_replace(Life::Exited);
 }
 
 /// From now on connections are served, unless the process was told to stop by then.
 pub fn listen(scribe: &ExchangeRecorder, life: &watch::Sender<Life>) {
-    let starts = |life: &mut Life| {
-        let starts = *life == Life::Starting;
-        if starts {
+    let has_begun = life.send_if_modified(|life| {
+        let was_starting = *life == Life::Starting;
+        if was_starting {
             *life = Life::Listening;
         }
-        starts
-    };
-    if life.send_if_modified(starts) {
+        was_starting
+    });
+    if has_begun {
         scribe.record(Actor::Process, EventKind::Listening);
     }
 }

@@ -33,9 +33,13 @@ impl StopNotice {
 
 fn news(mut life: watch::Receiver<Life>, known: Life) -> BoxFuture<'static, (Life, watch::Receiver<Life>)> {
     Box::pin(async move {
-        let is_news = |life: &Life| *life == Life::Exited || (*life == Life::Stopping && known != Life::Stopping);
+        let changed = life.wait_for(|life| match life {
+            Life::Exited => true,
+            Life::Stopping => known != Life::Stopping,
+            Life::Starting | Life::Listening => false,
+        });
         // A process without an owner is gone.
-        let stands = life.wait_for(is_news).await.map_or(Life::Exited, |stands| *stands);
+        let stands = changed.await.map_or(Life::Exited, |stands| *stands);
         (stands, life)
     })
 }

@@ -156,11 +156,10 @@ pub fn legality(scope_type: ScopeType, name: &str, value: Option<&Value>) -> Leg
     let Some(key) = ALL.iter().find(|key| key.name == name && key.of.contains(&scope_type)) else {
         return Legality::legal(EXTRA);
     };
-    let is_absent = |value: &Value| key.may_be_none && *value == Value::None;
     let is_optional = key.optional_in.contains(&scope_type);
     let is_legal = match value {
         None => is_optional,
-        Some(value) if is_absent(value) => is_optional,
+        Some(Value::None) if key.may_be_none => is_optional,
         Some(value) => (key.fits)(scope_type, value),
     };
     Legality { is_legal, sentence: key.sentence }

@@ -4,7 +4,7 @@ use super::{CheckFindings, Property, RunView};
 use crate::{
     asgi::event::{Machine, ProtocolBreach},
     judge::classify::Exchange,
-    record::transcript::{Event, EventKind},
+    record::transcript::EventKind,
 };
 
 pub(super) const CHECK: Property = Property {
@@ -24,13 +24,14 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
 
 fn violations(reading: &Exchange<'_>) -> Vec<ProtocolBreach> {
     let Some(mut machine) = reading.machine() else { return Vec::new() };
-    // A client that leaves before the answer cannot say what it is owed.
-    let gives_up = |what: &EventKind| matches!(what, EventKind::Left | EventKind::DeadlinePassed { .. });
-    let has_left = |event: &&&Event| gives_up(&event.what) && reading.response.is_none();
     reading
         .events
         .iter()
-        .take_while(|event| !has_left(event))
+        // A client that leaves before the answer cannot say what it is owed.
+        .take_while(|event| match event.what {
+            EventKind::Left | EventKind::DeadlinePassed { .. } => reading.response.is_some(),
+            _ => true,
+        })
         .filter_map(|event| match &event.what {
             // Another request on the same connection.
             EventKind::Called { kind, .. } => {

@@ -16,12 +16,11 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
 }
 
 fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
-    let when = |wanted: fn(&EventKind) -> bool| reading.events.iter().rev().find(|event| wanted(&event.what));
-    when(|what| matches!(what, EventKind::Called { .. }))?;
-    let gone = when(|what| matches!(what, EventKind::EndSeen | EventKind::Left | EventKind::BodySeen { .. }));
-    let count = |wanted: fn(&EventKind) -> bool| reading.events.iter().filter(|event| wanted(&event.what)).count();
-    let has_ended = |what: &EventKind| matches!(what, EventKind::Returned | EventKind::Raised(_));
-    if count(|what| matches!(what, EventKind::Called { .. })) > count(has_ended) {
+    let calls = reading.count(|what| matches!(what, EventKind::Called { .. }));
+    if calls == 0 {
+        return None;
+    }
+    if calls > reading.count(ends_call) {
         // In real time the harness does not wait as long as the call may take.
         if reading.service.is_served() {
             return None;
@@ -29,8 +28,16 @@ fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
         let message = "every client is gone, and the application's call has not ended";
         return Some(("running".to_owned(), message.to_owned()));
     }
-    let ended = when(has_ended)?;
-    let late = ended.at.saturating_sub(gone?.at);
-    let message = || format!("the application's call ended {} s after its client was gone", late.as_secs());
-    (late > LIMIT).then(|| ("late".to_owned(), message()))
+    let gone =
+        reading.last(|what| matches!(what, EventKind::EndSeen | EventKind::Left | EventKind::BodySeen { .. }))?;
+    let late = reading.last(ends_call)?.at.saturating_sub(gone.at);
+    (late > LIMIT).then(|| {
+        let message = format!("the application's call ended {} s after its client was gone", late.as_secs());
+        ("late".to_owned(), message)
+    })
+}
+
+/// Whether the application's call ends with this event.
+fn ends_call(what: &EventKind) -> bool {
+    matches!(what, EventKind::Returned | EventKind::Raised(_))
 }

@@ -1,6 +1,8 @@
 //! Health agrees with a real handshake: where a health route and an upgrade with a valid credential follow one another
 //! under the same conditions, both say that the service is ready, or neither does.
 
+use std::time::Duration;
+
 use super::{CheckFindings, Property, RunView};
 use crate::{
     fault::{Fault, FaultKind, ProcessFault, Trigger},
@@ -16,22 +18,25 @@ pub(super) const CHECK: Property =
 
 fn check(evidence: &RunView<'_>) -> CheckFindings {
     let exchanges: Vec<(&Exchange<'_>, &Outcome)> = evidence.exchanges().collect();
-    let says = |(reading, outcome): &(&Exchange<'_>, &Outcome)| {
-        says_ready(reading, outcome)
-            .map(|ready| ("health", ready))
-            .or_else(|| is_ready(reading, outcome).map(|ready| ("the handshake", ready)))
-    };
     exchanges
         .windows(2)
         .filter(|pair| same_conditions(evidence, pair[0].0, pair[1].0))
-        .filter_map(|pair| Some((says(&pair[0])?, says(&pair[1])?)))
+        .filter_map(|pair| Some((says(pair[0])?, says(pair[1])?)))
         .filter(|((one, first), (other, second))| one != other && first != second)
-        .map(|((one, first), (other, second))| {
-            let word = |ready| if ready { "ready" } else { "not ready" };
-            let message = format!("{one} says {}, {other} says {}", word(first), word(second));
-            (format!("{one}:{first}"), message)
+        .map(|((one, first), (other, _))| {
+            // They say the opposite of each other.
+            let (first_word, second_word) = if first { ("ready", "not ready") } else { ("not ready", "ready") };
+            (format!("{one}:{first}"), format!("{one} says {first_word}, {other} says {second_word}"))
         })
         .collect()
+}
+
+/// Whether an exchange says that the service is ready, after the name of the part that says so; `None` for another
+/// request, or no answer.
+fn says((reading, outcome): (&Exchange<'_>, &Outcome)) -> Option<(&'static str, bool)> {
+    says_ready(reading, outcome)
+        .map(|ready| ("health", ready))
+        .or_else(|| is_ready(reading, outcome).map(|ready| ("the handshake", ready)))
 }
 
 /// Whether a health route reports ready; `None` for another request, or no answer.
@@ -72,17 +77,25 @@ fn asked_for_itself(reading: &Exchange<'_>) -> bool {
 
 /// Whether no fault began or ended from the start of the first of two exchanges to the end of the last.
 fn same_conditions(evidence: &RunView<'_>, one: &Exchange<'_>, other: &Exchange<'_>) -> bool {
-    let times = || one.events.iter().chain(&other.events).map(|event| event.at);
-    let (Some(start), Some(end)) = (times().min(), times().max()) else { return false };
-    let is_same = |trigger: Trigger| {
-        let changes = |at| trigger.is_armed_at(start) != trigger.is_armed_at(at);
-        trigger.is_steady() && !changes(end) && !trigger.until.is_some_and(|until| start < until && until <= end)
-    };
-    // While a process starts, what is true changes as soon as time passes.
-    let starts = |fault: &Fault| match &fault.kind {
+    let times = one.events.iter().chain(&other.events).map(|event| event.at);
+    let (Some(start), Some(end)) = (times.clone().min(), times.max()) else { return false };
+    evidence.transcript.faults.iter().all(|fault| {
+        is_unchanged(fault.trigger, start, end) && (start == end || !is_process_starting(evidence, fault, start, end))
+    })
+}
+
+/// Whether a fault is armed, or not armed, from a start to an end.
+fn is_unchanged(trigger: Trigger, start: Duration, end: Duration) -> bool {
+    trigger.is_steady()
+        && trigger.is_armed_at(start) == trigger.is_armed_at(end)
+        && !trigger.until.is_some_and(|until| start < until && until <= end)
+}
+
+/// Whether a process may start from a start to an end because of a fault. While it does, what is true changes as soon as
+/// time passes.
+fn is_process_starting(evidence: &RunView<'_>, fault: &Fault, start: Duration, end: Duration) -> bool {
+    match &fault.kind {
         FaultKind::Process(ProcessFault::ShutDown { at }) => evidence.listening.is_replaced(at.0, start, end),
         kind => kind.acts_on_process() && start <= fault.trigger.until.unwrap_or_default() + NOTICE,
-    };
-    let may_have_started = start < end && evidence.transcript.faults.iter().any(starts);
-    !may_have_started && evidence.transcript.faults.iter().all(|fault| is_same(fault.trigger))
+    }
 }

@@ -3,10 +3,7 @@
 
 use super::{CheckFindings, Property, RunView};
 use crate::{
-    asgi::event::Outbound,
-    judge::classify::Exchange,
-    record::transcript::{Event, EventKind},
-    wire::{close_code::CloseCode, frame::Opcode},
+    asgi::event::Outbound, judge::classify::Exchange, record::transcript::EventKind, wire::close_code::CloseCode,
 };
 
 pub(super) const CHECK: Property = Property {
@@ -24,7 +21,7 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
         _ => None,
     });
     let seen = evidence.plain().flat_map(|reading| &reading.events).filter_map(|event| match &event.what {
-        EventKind::FrameSeen(frame) if frame.opcode == Opcode::Close => {
+        EventKind::FrameSeen(frame) if frame.is_close() => {
             let (code, reason) = frame.close_parts();
             complain("the client got a close", code.unwrap_or(CloseCode::NORMAL), &reason)
         }
@@ -36,8 +33,8 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
 /// Whether a close of the application becomes a close frame. One that refuses becomes a 403, and the code
 /// that an external app gives for that does not matter.
 fn may_close(reading: &Exchange<'_>) -> bool {
-    let accepts = |event: &Event| matches!(event.what, EventKind::Sent(Outbound::WebsocketAccept { .. }));
-    !reading.service.is_foreign() || reading.events.iter().any(|event| accepts(event))
+    !reading.service.is_foreign()
+        || reading.has(|what| matches!(what, EventKind::Sent(Outbound::WebsocketAccept { .. })))
 }
 
 fn complain(who: &str, code: CloseCode, reason: &str) -> Option<(String, String)> {

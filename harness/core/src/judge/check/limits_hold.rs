@@ -20,11 +20,7 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
             sessions.entry(user).or_default().push(session);
         }
     }
-    let at_once = |sessions: &[(Duration, Duration)]| {
-        let beside = |at: Duration| sessions.iter().filter(|(start, end)| *start <= at && at < *end).count();
-        sessions.iter().map(|(start, _)| beside(*start)).max().unwrap_or(0)
-    };
-    let counts = sessions.into_iter().map(|(user, sessions)| (user, at_once(&sessions)));
+    let counts = sessions.into_iter().map(|(user, sessions)| (user, most_at_once(&sessions)));
     let too_many = counts.filter(|(_, count)| *count > most);
     too_many
         .map(|(user, count)| {
@@ -33,13 +29,17 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
         .collect()
 }
 
+/// The largest number of sessions that are open at one time.
+fn most_at_once(sessions: &[(Duration, Duration)]) -> usize {
+    let counts = sessions.iter().map(|(at, _)| sessions.iter().filter(|(start, end)| start <= at && at < end).count());
+    counts.max().unwrap_or(0)
+}
+
 /// From when until when a session is open: from its welcome until its client or the service ends it.
 fn session(reading: &Exchange<'_>) -> Option<(Duration, Duration)> {
-    let at =
-        |wanted: fn(&EventKind) -> bool| reading.events.iter().find(|event| wanted(&event.what)).map(|event| event.at);
     reading.welcome.as_ref()?;
-    let start = at(|what| matches!(what, EventKind::FrameSeen(_)))?;
-    let end = at(|what| {
+    let start = reading.first(|what| matches!(what, EventKind::FrameSeen(_)))?;
+    let end = reading.first(|what| {
         matches!(
             what,
             EventKind::EndSeen
@@ -49,5 +49,5 @@ fn session(reading: &Exchange<'_>) -> Option<(Duration, Duration)> {
                 | EventKind::Raised(_)
         )
     })?;
-    Some((start, end))
+    Some((start.at, end.at))
 }

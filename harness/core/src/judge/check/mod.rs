@@ -89,10 +89,8 @@ impl<'a> RunView<'a> {
 
     /// The exchanges in which what the client saw is what the service did: nothing that was injected stood between.
     pub fn exchanges(&self) -> impl Iterator<Item = (&Exchange<'a>, &Outcome)> {
-        let is_plain = |(reading, outcome): &(&Exchange<'a>, &Outcome)| {
-            outcome.class != Class::CutByFault && !reading.is_distorted()
-        };
-        self.readings.iter().zip(&self.outcomes).filter(is_plain)
+        let exchanges = self.readings.iter().zip(&self.outcomes);
+        exchanges.filter(|(reading, outcome)| outcome.class != Class::CutByFault && !reading.is_distorted())
     }
 
     /// The readings of those exchanges.
@@ -246,6 +244,10 @@ pub const ALL: &[&dyn Check] = &[
 /// The findings of every check, those of the service's own last.
 pub fn findings(evidence: &RunView<'_>) -> Vec<Finding> {
     let checks = ALL.iter().copied().chain(evidence.transcript.service.checks.iter());
-    let finding = |check: &dyn Check, Violation { key, message }| Finding { check: check.name(), key, message };
-    checks.flat_map(|check| check.check(evidence).into_iter().map(move |complaint| finding(check, complaint))).collect()
+    let mut findings = Vec::new();
+    for check in checks {
+        let violations = check.check(evidence).into_iter();
+        findings.extend(violations.map(|Violation { key, message }| Finding { check: check.name(), key, message }));
+    }
+    findings
 }

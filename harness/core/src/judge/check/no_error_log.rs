@@ -45,21 +45,31 @@ pub(super) fn errors<'a>(reading: &'a Exchange<'_>) -> impl Iterator<Item = (Str
     let before_outage = reading.events.iter().take_while(|event| !reading.is_outage(event) && !reading.is_stop(event));
     // Servers log whatever leaves an application; what they gave it themselves is their own matter.
     let is_echo = reading.is_escape_injected();
-    let repeats_the_server =
-        |message: &str| reading.refused_as_gone().any(|raised| message.contains(&raised.to_string()));
     let own = before_outage.filter(move |event| !(is_echo && event.party == Actor::Front));
-    // The log records of an application of which nothing is known are its own matter, unless an exception was left
-    // unhandled. That its event loop was blocked is the harness's own observation.
-    let is_seen =
-        |message: &str| UNHANDLED.iter().any(|start| message.starts_with(start)) || message.starts_with(KEPT_LOOP);
-    let is_its_matter = move |message: &str| reading.service.is_unknown() && !is_seen(message);
+    let is_unknown = reading.service.is_unknown();
     own.filter_map(move |event| match &event.what {
-        EventKind::Logged { message, .. } if event.party == Actor::Application && is_its_matter(message) => None,
-        EventKind::Logged { message, .. } if repeats_the_server(message) => None,
+        // The log records that an application of which nothing is known writes itself are its own matter.
+        EventKind::Logged { message, .. }
+            if event.party == Actor::Application && is_unknown && !is_of_runtime(message) =>
+        {
+            None
+        }
+        // The application repeats what the server told it.
+        EventKind::Logged { message, .. }
+            if reading.refused_as_gone().any(|raised| message.contains(&raised.to_string())) =>
+        {
+            None
+        }
         EventKind::Logged { level: Level::Error, message } => {
             let key = if reading.service.is_foreign() { steady(message) } else { message.clone() };
             Some((key, format!("logged as an error: {message}")))
         }
         _ => None,
     })
+}
+
+/// Whether the runtime wrote a log record, about an exception that was left unhandled, or the harness, about an event loop
+/// that was blocked.
+fn is_of_runtime(message: &str) -> bool {
+    UNHANDLED.iter().any(|start| message.starts_with(start)) || message.starts_with(KEPT_LOOP)
 }

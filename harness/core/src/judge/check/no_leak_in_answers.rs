@@ -37,21 +37,23 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
         .map(|(kind, text)| (kind, Finder::new(text)))
         .chain([("traceback", TRACEBACK.as_ref())])
         .collect();
-    let leaks = |event: &Event| {
-        let (kind, _) = needles.iter().find(|(_, text)| reads(event, text))?;
-        let article = if kind.starts_with('e') { "an" } else { "a" };
-        Some(((*kind).to_owned(), format!("the client can read the text of {article} {kind}")))
-    };
-    transcript.events.iter().filter_map(leaks).collect()
+    let leaks = transcript.events.iter().filter_map(|event| needles.iter().find(|(_, text)| reads(event, text)));
+    leaks.map(|(kind, _)| complain(kind)).collect()
+}
+
+fn complain(kind: &str) -> (String, String) {
+    let article = if kind.starts_with('e') { "an" } else { "a" };
+    (kind.to_owned(), format!("the client can read the text of {article} {kind}"))
 }
 
 /// Whether the client reads this text in this event. A close reason may have been cut.
 fn reads(event: &Event, text: &Finder<'_>) -> bool {
-    let holds = |bytes: &[u8]| text.find(bytes).is_some();
     match &event.what {
-        EventKind::FrameSeen(frame) => holds(&frame.payload) || ends_with_start_of(&frame.payload, text.needle()),
-        EventKind::BodySeen { body, .. } => holds(body),
-        EventKind::ResponseSeen(head) => head.headers.iter().any(|(_, value)| holds(value)),
+        EventKind::FrameSeen(frame) => {
+            text.find(&frame.payload).is_some() || ends_with_start_of(&frame.payload, text.needle())
+        }
+        EventKind::BodySeen { body, .. } => text.find(body).is_some(),
+        EventKind::ResponseSeen(head) => head.headers.iter().any(|(_, value)| text.find(value).is_some()),
         _ => false,
     }
 }

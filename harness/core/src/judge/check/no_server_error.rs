@@ -7,13 +7,14 @@ pub(super) const CHECK: Property =
     Property { name: "no_server_error", property: "no request is answered with 500, 502 or 504", run: check };
 
 fn check(evidence: &RunView<'_>) -> CheckFindings {
-    let status = |outcome: &Outcome| match outcome.ending {
-        Ending::Http { status, .. } if outcome.class == Class::ServerError && status != 503 => Some(status),
+    evidence.exchanges().filter_map(|(_, outcome)| complain(outcome)).collect()
+}
+
+fn complain(outcome: &Outcome) -> Option<(String, String)> {
+    match (&outcome.ending, outcome.cause) {
+        (Ending::Http { status, .. }, cause) if outcome.class == Class::ServerError && *status != 503 => {
+            Some((format!("{status}:{cause}"), format!("the client got HTTP {status} ({cause})")))
+        }
         _ => None,
-    };
-    evidence
-        .exchanges()
-        .filter_map(|(_, outcome)| Some((status(outcome)?, outcome.cause)))
-        .map(|(status, cause)| (format!("{status}:{cause}"), format!("the client got HTTP {status} ({cause})")))
-        .collect()
+    }
 }

@@ -32,15 +32,20 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
         // One that never ends is followed by nothing.
         .collect::<Option<Vec<Duration>>>();
     let Some(over) = over.and_then(|ends| ends.into_iter().max()) else { return Vec::new() };
-    let is_after = |reading: &Exchange<'_>| reading.events.first().is_some_and(|event| event.at >= over + NOTICE);
     evidence
         .exchanges()
-        .filter(|(reading, _)| is_after(reading) && asks_for_good(reading))
+        .filter(|(reading, _)| start(reading).is_some_and(|start| start >= over + NOTICE))
+        .filter(|(reading, _)| asks_for_good(reading))
         .filter(|(reading, _)| !was_told_to_wait(evidence, reading))
         // A client's own mistake is a mistake in good times too.
         .filter(|(_, outcome)| !matches!(outcome.class, Class::Served | Class::RefusedAuth | Class::RefusedRequest))
         .map(|(_, outcome)| complain(outcome))
         .collect()
+}
+
+/// When an exchange began.
+fn start(reading: &Exchange<'_>) -> Option<Duration> {
+    reading.events.first().map(|event| event.at)
 }
 
 /// Whether the request is one that a service in order serves.
@@ -50,7 +55,6 @@ fn asks_for_good(reading: &Exchange<'_>) -> bool {
 
 /// Whether the client had been told to come back later than it did.
 fn was_told_to_wait(evidence: &RunView<'_>, reading: &Exchange<'_>) -> bool {
-    let start = |reading: &Exchange<'_>| reading.events.first().map(|event| event.at);
     let Some(now) = start(reading) else { return false };
     let told = evidence.readings.iter().filter_map(|other| {
         let at = other.events.last()?.at;

@@ -34,11 +34,14 @@ fn complain(reading: &Exchange<'_>, outcome: &Outcome) -> Option<(String, String
     }
     // Naming any one failing dependency is enough.
     let failing = reading.failing();
-    let names = |text: &str| reading.down.iter().chain(&failing).any(|name| text.contains(*name));
-    let is_stated = reading.events.iter().any(|event| match &event.what {
-        EventKind::BodySeen { body, .. } => names(&String::from_utf8_lossy(body)),
-        EventKind::FrameSeen(frame) | EventKind::MessageSeen(frame) => names(&String::from_utf8_lossy(&frame.payload)),
-        _ => false,
+    let is_stated = reading.has(|what| {
+        let bytes = match what {
+            EventKind::BodySeen { body, .. } => body,
+            EventKind::FrameSeen(frame) | EventKind::MessageSeen(frame) => &frame.payload,
+            _ => return false,
+        };
+        let text = String::from_utf8_lossy(bytes);
+        reading.down.iter().chain(&failing).any(|name| text.contains(*name))
     });
     let down = reading.down.join(", ");
     (!is_stated).then(|| (down.clone(), format!("{} says nothing of {down}, which is down", outcome.ending)))

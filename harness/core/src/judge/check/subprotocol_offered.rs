@@ -17,7 +17,6 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
         .filter_map(|reading| {
             let response = reading.response.filter(|head| head.status == 101)?;
             let offers = reading.request?.offered_subprotocols();
-            let knows_one = |offers: &[String]| offers.iter().any(|offer| reading.service.knows_subprotocol(offer));
             match header(&response.headers, "sec-websocket-protocol").map(readable) {
                 Some(selected) if !offers.contains(&selected) => {
                     Some(("foreign".to_owned(), format!("the server selected `{selected}`, which was not offered")))
@@ -26,7 +25,7 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
                 // A server that knows none of them selects none (RFC 6455 section 4.2.2). The built-in backend refuses
                 // a client that offers no other.
                 None if reading.service.subprotocols.is_empty() => None,
-                None if reading.service.is_foreign() && !knows_one(&offers) => None,
+                None if reading.service.is_foreign() && !reading.service.knows_any(&offers) => None,
                 // Offers that were stripped on the way are not the server's to answer.
                 None => {
                     let count = reading.delivered?.offered_subprotocols().len();

@@ -6,13 +6,12 @@ use crate::{
     fault::FaultKind,
     judge::{cause::Cause, outcome::Ending},
     record::transcript::{EventKind, outer_event, server_event, step_event, wire_event},
-    wire::{close_code::CloseCode, frame::Opcode},
+    wire::close_code::CloseCode,
 };
 
 impl<'a> Exchange<'a> {
     pub(super) fn cause(&self, ending: &Ending) -> Cause {
-        let has = |wanted: fn(&EventKind) -> bool| self.events.iter().any(|event| wanted(&event.what));
-        if has(|what| matches!(what, EventKind::KeepaliveExpired)) {
+        if self.has(|what| *what == EventKind::KeepaliveExpired) {
             return Cause::KeepaliveTimeout;
         }
         if self.is_cut_short() || self.is_cut_off_by_signal(ending) {
@@ -23,10 +22,10 @@ impl<'a> Exchange<'a> {
             Some((_, true)) => return Cause::CrashAfterAccept,
             None => {}
         }
-        if has(|what| matches!(what, EventKind::RequestRefused { .. })) || self.is_refused_by_real_server() {
+        if self.has(|what| matches!(what, EventKind::RequestRefused { .. })) || self.is_refused_by_real_server() {
             return Cause::Server;
         }
-        if has(|what| matches!(what, EventKind::Sent(Outbound::WebsocketClose { code: 1011, .. }))) {
+        if self.has(|what| matches!(what, EventKind::Sent(Outbound::WebsocketClose { code: 1011, .. }))) {
             return Cause::AppSent1011;
         }
         if self.was_abandoned() {
@@ -54,7 +53,9 @@ impl<'a> Exchange<'a> {
             }
             Ending::Http { .. } | Ending::Close { .. } | Ending::Silence { .. } => Cause::AppDecision,
             Ending::Hang { .. } => Cause::Hang,
-            Ending::Drop if has(|what| matches!(what, EventKind::BadFrameSeen(_) | EventKind::BadHeadSeen { .. })) => {
+            Ending::Drop
+                if self.has(|what| matches!(what, EventKind::BadFrameSeen(_) | EventKind::BadHeadSeen { .. })) =>
+            {
                 Cause::Protocol
             }
             Ending::Drop => Cause::Unknown,
@@ -65,10 +66,7 @@ impl<'a> Exchange<'a> {
     /// Whether the client had already waited in vain when an exception left the application, so that the exception does not
     /// explain the wait.
     pub fn is_raised_too_late(&self, ending: &Ending) -> bool {
-        let first = self
-            .events
-            .iter()
-            .find(|event| matches!(event.what, EventKind::Raised(_) | EventKind::DeadlinePassed { .. }));
+        let first = self.first(|what| matches!(what, EventKind::Raised(_) | EventKind::DeadlinePassed { .. }));
         let is_in_vain = matches!(ending, Ending::Hang { .. } | Ending::Silence { .. });
         is_in_vain && first.is_some_and(|event| matches!(event.what, EventKind::DeadlinePassed { .. }))
     }
@@ -76,24 +74,24 @@ impl<'a> Exchange<'a> {
     /// Whether a real server answered, and neither called the application nor was spared the answer by the edge.
     fn is_refused_by_real_server(&self) -> bool {
         let is_answered = self.response.is_some_and(|head| head.status != 101);
-        let answers = |kind: &FaultKind| matches!(kind, FaultKind::Answer(_) | FaultKind::Connection(_));
-        self.service.is_served() && is_answered && self.machine().is_none() && !self.acted().any(answers)
+        let is_spared = self.acted().any(|kind| matches!(kind, FaultKind::Answer(_) | FaultKind::Connection(_)));
+        self.service.is_served() && is_answered && self.machine().is_none() && !is_spared
     }
 
     /// Whether the connection ended otherwise than by an answer or by the client, after the server had got a signal.
     fn is_cut_off_by_signal(&self, ending: &Ending) -> bool {
-        let is_end = |what: &EventKind| match what {
+        let end = self.first(|what| match what {
             EventKind::EndSeen => true,
-            EventKind::FrameSeen(frame) => frame.opcode == Opcode::Close,
+            EventKind::FrameSeen(frame) => frame.is_close(),
             _ => false,
-        };
-        let end = self.events.iter().find(|event| is_end(&event.what));
+        });
         let is_late = self.signaled.zip(end).is_some_and(|(at, end)| end.at >= at);
-        // A server that goes on for a while shows the acts of its app meanwhile.
-        let is_app_gone = || self.escaped().is_some_and(|(exception, _)| !self.is_raised_by_stop(exception));
         match ending {
             Ending::Close { code: Some(CloseCode::GOING_AWAY | CloseCode::SERVICE_RESTART), .. } => is_late,
-            Ending::Drop | Ending::Close { .. } | Ending::Http { complete: false, .. } => is_late && !is_app_gone(),
+            // A server that goes on for a while shows the acts of its app meanwhile.
+            Ending::Drop | Ending::Close { .. } | Ending::Http { complete: false, .. } => {
+                is_late && self.escaped().is_none_or(|(exception, _)| self.is_raised_by_stop(exception))
+            }
             // A request that the server gives up when it has waited long enough.
             Ending::Http { complete: true, status: 500.. } => {
                 self.escaped().is_some_and(|(exception, _)| self.is_raised_by_stop(exception))

@@ -14,8 +14,6 @@ use crate::{
 
 impl<'a> Exchange<'a> {
     pub(super) fn class(&self, ending: &Ending, cause: Cause) -> Class {
-        let crashed =
-            matches!(cause, Cause::CrashBeforeResponse | Cause::CrashAfterAccept | Cause::ReturnedWithoutResponse);
         if self.welcome.is_some() && !self.is_welcomed_as_itself() || self.foreign_user.is_some() {
             return Class::WronglyAdmitted;
         }
@@ -23,9 +21,9 @@ impl<'a> Exchange<'a> {
             Ending::Hang { .. } => Class::Hang,
             Ending::Silence { .. } => Class::NoAnswer,
             Ending::Drop | Ending::BadHandshake { .. } | Ending::Http { complete: false, .. } => Class::Dropped,
-            Ending::Http { status, .. } => self.class_of_status(*status, crashed),
-            Ending::Close { code: Some(code), reason } => self.class_of_close(*code, reason, crashed),
-            Ending::Close { code: None, .. } if crashed => Class::DisguisedError,
+            Ending::Http { status, .. } => self.class_of_status(*status, cause),
+            Ending::Close { code: Some(code), reason } => self.class_of_close(*code, reason, cause),
+            Ending::Close { code: None, .. } if cause.is_crash() => Class::DisguisedError,
             Ending::Close { code: None, .. } => self.class_of_session(),
             // A client that is impatient while something is slow has nothing against it.
             Ending::Left if self.response.is_none() && self.is_slowed_down() && self.waited() <= PATIENCE => {
@@ -40,7 +38,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn class_of_status(&self, status: u16, crashed: bool) -> Class {
+    fn class_of_status(&self, status: u16, cause: Cause) -> Class {
+        let crashed = cause.is_crash();
         // Without denial responses a server says 403 whatever is meant.
         let meant = if status == 403 { self.meant_status() } else { None };
         let status = meant.unwrap_or(status);
@@ -75,14 +74,14 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn class_of_close(&self, code: CloseCode, reason: &str, crashed: bool) -> Class {
+    fn class_of_close(&self, code: CloseCode, reason: &str, cause: Cause) -> Class {
         if !code.is_sendable() || reason.len() > CloseCode::REASON_BYTES_MAX {
             return Class::Dropped;
         }
         match code {
-            CloseCode::PRIVATE_INTERNAL if self.service.is_unknown() && !crashed => Class::RefusedRequest,
+            CloseCode::PRIVATE_INTERNAL if self.service.is_unknown() && !cause.is_crash() => Class::RefusedRequest,
             CloseCode::INTERNAL | CloseCode::PRIVATE_INTERNAL => Class::ServerError,
-            _ if crashed => Class::DisguisedError,
+            _ if cause.is_crash() => Class::DisguisedError,
             CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE if self.outage => Class::RefusedUnavailable,
             CloseCode::GOING_AWAY | CloseCode::SERVICE_RESTART if self.is_cut_short() || self.signaled.is_some() => {
                 Class::RefusedUnavailable

@@ -3,9 +3,9 @@
 use super::Exchange;
 use crate::{
     asgi::event::Outbound,
-    fault::{AnswerEdit, ConnectionFault, FaultKind, FrameFault, StreamFault, setting::Count},
+    fault::{AnswerEdit, ConnectionFault, FaultKind, FrameFault, StreamFault},
     judge::{cause::Cause, outcome::Ending},
-    record::transcript::{Actor, Event, EventKind},
+    record::transcript::{Actor, EventKind},
 };
 
 impl<'a> Exchange<'a> {
@@ -42,10 +42,6 @@ impl<'a> Exchange<'a> {
 
     /// Whether a fault ended the exchange as the client saw it end: cut it off, or answered or closed in the server's place.
     fn is_ended_by_edge(&self, ending: &Ending) -> bool {
-        let is_answer =
-            |status: &Count| matches!(ending, Ending::Http { status: seen, .. } if usize::from(*seen) == status.0);
-        let is_close =
-            |code: &Count| matches!(ending, Ending::Close { code: Some(seen), .. } if usize::from(seen.0) == code.0);
         let is_cut = matches!(ending, Ending::Drop | Ending::Http { complete: false, .. });
         self.acted().any(|kind| match kind {
             FaultKind::Stream { fault: StreamFault::Cut { .. } | StreamFault::Reset { .. }, .. }
@@ -53,8 +49,10 @@ impl<'a> Exchange<'a> {
             FaultKind::Answer(AnswerEdit::Hijack { status, .. })
             | FaultKind::Connection(
                 ConnectionFault::LateAnswer { status, .. } | ConnectionFault::MissingAnswer { status, .. },
-            ) => is_answer(status),
-            FaultKind::Frame { fault: FrameFault::Close { code, .. }, .. } => is_close(code),
+            ) => matches!(ending, Ending::Http { status: seen, .. } if usize::from(*seen) == status.0),
+            FaultKind::Frame { fault: FrameFault::Close { code, .. }, .. } => {
+                matches!(ending, Ending::Close { code: Some(seen), .. } if usize::from(seen.0) == code.0)
+            }
             // These only change what one side sees, so that the other side ends the exchange.
             FaultKind::Stream {
                 fault:
@@ -98,8 +96,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn application_closed(&self) -> bool {
-        let refused = self.events.iter().any(|event| matches!(event.what, EventKind::CallRaised(_)));
-        let closed = |event: &&Event| matches!(event.what, EventKind::Sent(Outbound::WebsocketClose { .. }));
-        !refused && self.events.iter().any(closed)
+        !self.has(|what| matches!(what, EventKind::CallRaised(_)))
+            && self.has(|what| matches!(what, EventKind::Sent(Outbound::WebsocketClose { .. })))
     }
 }

@@ -6,7 +6,6 @@ use crate::{
     record::transcript::{BodyEnd, Event, EventKind, app_event, outer_event, server_event, step_event, wire_event},
     wire::{
         close_code::CloseCode,
-        frame::{Frame, Opcode},
         head::{ResponseHead, header},
     },
 };
@@ -30,28 +29,30 @@ impl<'a> Exchange<'a> {
                 EventKind::DeadlinePassed { .. } if self.is_parted_unanswered(index) => {}
                 EventKind::DeadlinePassed { waiting_for, .. } => {
                     // A pong or a close may be the server's; a message is the application's.
-                    let is_message = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary);
                     let lives_on = self.events[index..]
                         .iter()
-                        .any(|event| matches!(&event.what, EventKind::FrameSeen(frame) if is_message(frame)));
+                        .any(|event| matches!(&event.what, EventKind::FrameSeen(frame) if frame.is_message()));
                     let waiting_for = waiting_for.clone();
                     return if lives_on { Ending::Silence { waiting_for } } else { Ending::Hang { waiting_for } };
                 }
-                EventKind::FrameSent(frame) if frame.opcode == Opcode::Close => {
-                    probe_closed = Some(frame.close_parts().0)
-                }
-                EventKind::FrameSeen(frame) if frame.opcode == Opcode::Close && frame.verify().is_ok() => {
+                EventKind::FrameSent(frame) if frame.is_close() => probe_closed = Some(frame.close_code()),
+                EventKind::FrameSeen(frame) if frame.is_close() && frame.verify().is_ok() => {
                     let (code, reason) = frame.close_parts();
                     // An answer repeats the code, or says nothing in particular; anything else crossed it on the way.
-                    let is_answer = |sent| code == sent || code.is_none_or(|code| code == CloseCode::NORMAL);
-                    let is_answer = probe_closed.is_some_and(is_answer) && reason.is_empty();
-                    return if is_answer { Ending::Parted { code } } else { Ending::Close { code, reason } };
+                    let is_answer = match probe_closed {
+                        Some(sent) => code == sent || code.is_none_or(|code| code == CloseCode::NORMAL),
+                        None => false,
+                    };
+                    return match is_answer && reason.is_empty() {
+                        true => Ending::Parted { code },
+                        false => Ending::Close { code, reason },
+                    };
                 }
                 EventKind::Left => return Ending::Left,
                 step_event!() | wire_event!() | app_event!() | server_event!() | outer_event!() => {}
             }
         }
-        let refused = self.events.iter().any(|event| matches!(event.what, EventKind::ConnectionRefused));
+        let refused = self.has(|what| matches!(what, EventKind::ConnectionRefused));
         if refused && self.request.is_none() { Ending::Refused } else { Ending::Drop }
     }
 
@@ -92,24 +93,23 @@ impl<'a> Exchange<'a> {
     /// session lives on.
     fn is_parted_unanswered(&self, deadline: usize) -> bool {
         let (before, after) = self.events.split_at(deadline);
-        let is_close = |frame: &Frame| frame.opcode == Opcode::Close;
-        let closes =
-            after.iter().position(|event| matches!(&event.what, EventKind::FrameSent(frame) if is_close(frame)));
-        let is_answered = |from: usize| {
-            let mut later = after[from..].iter();
-            later.any(|event| matches!(&event.what, EventKind::FrameSeen(frame) if is_close(frame)))
-        };
         self.service.is_opaque()
             && before.iter().any(|event| self.is_agent_request(&event.what))
             && !self.service.words.events.is_empty()
-            && closes.is_some_and(is_answered)
+            && has_answered_close(after)
     }
 
     /// Whether a user's own service answers with a body of unknown length.
     fn is_stream(&self) -> bool {
-        let begins = |event: &Event| matches!(&event.what, EventKind::BodySeen { body, .. } if !body.is_empty());
         self.service.is_foreign()
             && self.response.is_some_and(|head: &ResponseHead| header(&head.headers, "content-length").is_none())
-            && self.events.iter().any(|event| begins(event))
+            && self.has(|what| matches!(what, EventKind::BodySeen { body, .. } if !body.is_empty()))
     }
+}
+
+/// Whether the client closed, and the service answered that.
+fn has_answered_close(events: &[&Event]) -> bool {
+    let mut rest = events.iter();
+    rest.any(|event| matches!(&event.what, EventKind::FrameSent(frame) if frame.is_close()))
+        && rest.any(|event| matches!(&event.what, EventKind::FrameSeen(frame) if frame.is_close()))
 }

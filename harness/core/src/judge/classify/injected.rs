@@ -10,7 +10,7 @@ use crate::{
     },
     fault::{EventFault, FaultKind, FrameFault, HeadEdit, ScopeEdit, StreamFault},
     judge::{cause::Cause, outcome::Ending},
-    record::transcript::{Event, EventKind},
+    record::transcript::EventKind,
 };
 
 /// The change that a fault between client and app makes to the things that either of them sees.
@@ -35,23 +35,27 @@ const THROTTLED_BYTES_PER_S: usize = 2000;
 
 // Long: an arm for each kind of fault, so that a new one has to be classified.
 pub(super) fn effect(kind: &FaultKind) -> InjectedEffect {
-    let slows = |slows: bool| if slows { InjectedEffect::Slows } else { InjectedEffect::None };
     match kind {
         FaultKind::Answer(_) | FaultKind::Connection(_) | FaultKind::Head(HeadEdit::Follow { .. }) => {
             InjectedEffect::Distorts
         }
         FaultKind::Stream { fault, .. } => match fault {
-            StreamFault::Delay { delay: time } | StreamFault::Jitter { most: time } => slows(time.0 >= NOTICED),
-            StreamFault::Throttle { rate } => slows(rate.0 < THROTTLED_BYTES_PER_S),
-            StreamFault::Slice { .. } => InjectedEffect::None,
+            StreamFault::Delay { delay: time } | StreamFault::Jitter { most: time } if time.0 >= NOTICED => {
+                InjectedEffect::Slows
+            }
+            StreamFault::Throttle { rate } if rate.0 < THROTTLED_BYTES_PER_S => InjectedEffect::Slows,
+            StreamFault::Delay { .. }
+            | StreamFault::Jitter { .. }
+            | StreamFault::Throttle { .. }
+            | StreamFault::Slice { .. } => InjectedEffect::None,
             StreamFault::Cut { .. }
             | StreamFault::Reset { .. }
             | StreamFault::Stall { .. }
             | StreamFault::Silence {} => InjectedEffect::Distorts,
         },
         FaultKind::Frame { fault, .. } => match fault {
-            FrameFault::Split {} => InjectedEffect::None,
-            FrameFault::Delay { delay } => slows(delay.0 >= NOTICED),
+            FrameFault::Delay { delay } if delay.0 >= NOTICED => InjectedEffect::Slows,
+            FrameFault::Delay { .. } | FrameFault::Split {} => InjectedEffect::None,
             FrameFault::Drop {}
             | FrameFault::Duplicate {}
             | FrameFault::Swap {}
@@ -63,7 +67,8 @@ pub(super) fn effect(kind: &FaultKind) -> InjectedEffect {
             | FrameFault::Break { .. } => InjectedEffect::Distorts,
         },
         FaultKind::Event { fault, .. } => match fault {
-            EventFault::SendDelays { delay } => slows(delay.0 >= NOTICED),
+            EventFault::SendDelays { delay } if delay.0 >= NOTICED => InjectedEffect::Slows,
+            EventFault::SendDelays { .. } => InjectedEffect::None,
             EventFault::Give { .. }
             | EventFault::Drop {}
             | EventFault::Repeat {}
@@ -210,11 +215,6 @@ impl<'a> Exchange<'a> {
             // A head that ends early leaves the rest of it to be taken for another request.
             spoils |= matches!(kind, FaultKind::Head(HeadEdit::Fold { .. } | HeadEdit::Truncate { .. }));
         }
-        // An answer that the application did not give.
-        let is_servers_own = |status: u16| {
-            let gives = |what: &EventKind| matches!(what, EventKind::Sent(Outbound::ResponseStart { status: sent, .. }) if *sent == status);
-            !self.taken().any(|event| gives(&event.what))
-        };
         // A client that leaves so soon has not waited for an answer that is only a little late.
         let is_impatient = self.response.is_none() && self.waited() <= NOTICED && self.acted().any(takes_time);
         // An upgrade is a GET (RFC 6455 section 4.1); another method may never be answered.
@@ -239,7 +239,7 @@ impl<'a> Exchange<'a> {
             }
             (Cause::Server, _) => on_wire || spoils,
             (_, Ending::Http { complete: true, status }) => {
-                on_answer || self.is_abused() || (on_events && is_servers_own(*status))
+                on_answer || self.is_abused() || (on_events && !self.is_answered_by_app(*status))
             }
             (
                 Cause::Clean
@@ -260,6 +260,14 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Whether the application gave an answer with this status, and the server took it.
+    fn is_answered_by_app(&self, status: u16) -> bool {
+        self.taken().any(|event| match event.what {
+            EventKind::Sent(Outbound::ResponseStart { status: sent, .. }) => sent == status,
+            _ => false,
+        })
+    }
+
     /// Whether what the client said takes so long at the rate of a fault that everything behind it comes too late.
     fn is_too_long_for(&self, kind: &FaultKind) -> bool {
         let FaultKind::Stream { fault: StreamFault::Throttle { rate }, .. } = kind else { return false };
@@ -274,10 +282,18 @@ impl<'a> Exchange<'a> {
     /// specification asks for.
     pub fn is_escape_injected(&self) -> bool {
         let Some((escaped, _)) = self.escaped() else { return false };
-        let follows = |kind: &FaultKind| match kind {
+        self.is_raised_by_stop(escaped)
+            || self.is_passed_on(escaped)
+            || self.is_abused()
+            || self.acted().any(|kind| self.makes_raise(kind, escaped))
+    }
+
+    /// Whether an exception of the application follows from a fault of this kind.
+    fn makes_raise(&self, kind: &FaultKind, exception: &Exception) -> bool {
+        match kind {
             // Frameworks make other exceptions of a cancellation (Starlette's `RuntimeError: No response returned.`).
             FaultKind::Event { fault: EventFault::Cancel {}, .. } => {
-                escaped.is_cancellation() || self.service.is_foreign()
+                exception.is_cancellation() || self.service.is_foreign()
             }
             // An application raises on a type of scope that it does not know (ASGI, Applications).
             FaultKind::Scope(ScopeEdit::Drop { key } | ScopeEdit::Set { key, .. }) => key == "type",
@@ -303,31 +319,30 @@ impl<'a> Exchange<'a> {
             | FaultKind::Frame { .. }
             | FaultKind::Call { .. }
             | FaultKind::Process(_) => false,
-        };
-        self.is_raised_by_stop(escaped) || self.is_passed_on(escaped) || self.is_abused() || self.acted().any(follows)
+        }
     }
 
     /// Whether an exception only passes on that the client is gone, which the server itself had told the application: as
     /// `send` raised it, or in the framework's own word for that. Servers are to catch it (ASGI, "Disconnected Client").
     fn is_passed_on(&self, exception: &Exception) -> bool {
-        let tells = |event: &&Event| match &event.what {
-            EventKind::CallRaised(raised) => raised.is_disconnect(),
-            // Of a request there is nothing left to answer.
-            EventKind::Received(Inbound::HttpDisconnect) => exception.is_broken_off(),
-            _ => false,
-        };
         let is_word_for_it = exception.is_disconnect() || exception.is_broken_off();
-        is_word_for_it && self.events.iter().any(tells) || self.refused_as_gone().any(|raised| raised == exception)
+        let is_told = is_word_for_it
+            && self.has(|what| match what {
+                EventKind::CallRaised(raised) => raised.is_disconnect(),
+                // Of a request there is nothing left to answer.
+                EventKind::Received(Inbound::HttpDisconnect) => exception.is_broken_off(),
+                _ => false,
+            });
+        is_told || self.refused_as_gone().any(|raised| raised == exception)
     }
 
     /// Whether an exception is what a server that stops raises in the application: a cancellation, or from `send` what
     /// the specification does not provide for (it provides for an `OSError`, which an application can deal with).
     pub(super) fn is_raised_by_stop(&self, exception: &Exception) -> bool {
         let mut after = self.events.iter().skip_while(|event| !self.is_stop(event));
-        let is_raised = |event: &&Event| match &event.what {
-            EventKind::CallRaised(raised) => raised == exception && !raised.is_disconnect(),
-            _ => false,
-        };
-        after.next().is_some() && (exception.is_cancellation() || after.any(is_raised))
+        after.next().is_some()
+            && (exception.is_cancellation()
+                || !exception.is_disconnect()
+                    && after.any(|event| matches!(&event.what, EventKind::CallRaised(raised) if raised == exception)))
     }
 }

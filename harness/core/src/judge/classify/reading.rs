@@ -16,12 +16,9 @@ use crate::{
     record::{
         service::Service,
         timeline::{Facts, Timeline, is_outage},
-        transcript::{Actor, BodyEnd, Event, EventKind, Transcript},
+        transcript::{Actor, Event, EventKind, Transcript},
     },
-    wire::{
-        frame::Opcode,
-        head::{RequestHead, ResponseHead},
-    },
+    wire::head::{RequestHead, ResponseHead},
 };
 
 /// One exchange of a transcript with its facts, as classification and checks read it. The facts come from a [`Timeline`].
@@ -80,14 +77,14 @@ impl<'a> Exchange<'a> {
     /// An exchange of a transcript, by its facts.
     pub fn new(transcript: &'a Transcript, facts: Cow<'a, Facts>) -> Exchange<'a> {
         let called = facts.called(transcript);
-        let calls = |fault: &usize| transcript.faults[*fault].kind.calls();
+        let down = facts.down.iter().filter_map(|&fault| transcript.faults[fault].kind.calls());
         Exchange {
             events: facts.positions.iter().map(|&position| &transcript.events[position]).collect(),
             request: facts.request(transcript),
             delivered: called.map(|(_, head)| head),
             response: facts.response(transcript),
             user: facts.user(transcript),
-            down: facts.down.iter().filter_map(calls).map(|calls| calls.dependency.as_str()).collect(),
+            down: down.map(|calls| calls.dependency.as_str()).collect(),
             faults: &transcript.faults,
             service: facts.service(transcript),
             called: called.map(|(kind, _)| kind),
@@ -109,13 +106,36 @@ impl<'a> Exchange<'a> {
 
     /// The events, without those that the application sent and the server did not take.
     pub fn taken(&self) -> impl Iterator<Item = &'a Event> + '_ {
-        let refused = |index: usize| {
-            let next = self.events[index + 1..].iter().find(|event| event.party == Actor::Application);
-            next.is_some_and(|event| matches!(event.what, EventKind::CallRaised(_)))
-        };
-        let is_taken =
-            move |(index, event): &(usize, &&Event)| !(matches!(event.what, EventKind::Sent(_)) && refused(*index));
-        self.events.iter().enumerate().filter(is_taken).map(|(_, event)| *event)
+        let events = self.events.iter().enumerate();
+        events
+            .filter(|(index, event)| !matches!(event.what, EventKind::Sent(_)) || !self.is_refused(*index))
+            .map(|(_, event)| *event)
+    }
+
+    /// Whether the server did not take the event at this index, which the application sent.
+    fn is_refused(&self, index: usize) -> bool {
+        let next = self.events[index + 1..].iter().find(|event| event.party == Actor::Application);
+        next.is_some_and(|event| matches!(event.what, EventKind::CallRaised(_)))
+    }
+
+    /// The first event of a kind.
+    pub(crate) fn first(&self, wanted: impl Fn(&EventKind) -> bool) -> Option<&'a Event> {
+        self.events.iter().find(|event| wanted(&event.what)).copied()
+    }
+
+    /// The last event of a kind.
+    pub(crate) fn last(&self, wanted: impl Fn(&EventKind) -> bool) -> Option<&'a Event> {
+        self.events.iter().rfind(|event| wanted(&event.what)).copied()
+    }
+
+    /// Whether there is an event of a kind.
+    pub(crate) fn has(&self, wanted: impl Fn(&EventKind) -> bool) -> bool {
+        self.first(wanted).is_some()
+    }
+
+    /// How many events there are of a kind.
+    pub(crate) fn count(&self, wanted: impl Fn(&EventKind) -> bool) -> usize {
+        self.events.iter().filter(|event| wanted(&event.what)).count()
     }
 
     /// The ASGI state machine of the application's call, if there was one.
@@ -125,15 +145,15 @@ impl<'a> Exchange<'a> {
 
     /// How long the client waited for an answer before it left.
     pub(super) fn waited(&self) -> Duration {
-        let when =
-            |wanted: fn(&EventKind) -> bool| self.events.iter().find(|event| wanted(&event.what)).map(|event| event.at);
-        let asked = when(|what| matches!(what, EventKind::RequestSent { .. })).unwrap_or_default();
-        when(|what| matches!(what, EventKind::Left)).unwrap_or_default().saturating_sub(asked)
+        let asked = self.first(|what| matches!(what, EventKind::RequestSent { .. }));
+        let left = self.first(|what| matches!(what, EventKind::Left));
+        let asked = asked.map_or(Duration::ZERO, |event| event.at);
+        left.map_or(Duration::ZERO, |event| event.at.saturating_sub(asked))
     }
 
     /// Whether the server ended the exchange because it stopped.
     pub fn is_cut_short(&self) -> bool {
-        self.events.iter().any(|event| matches!(event.what, EventKind::CutShort))
+        self.has(|what| matches!(what, EventKind::CutShort))
     }
 
     /// Whether an event comes with the end of the server: a server in memory says so, and a real one got a signal before.
@@ -151,7 +171,7 @@ impl<'a> Exchange<'a> {
             let machine = machine.as_mut()?;
             match &event.what {
                 EventKind::Left | EventKind::LinkReset => is_gone = true,
-                EventKind::FrameSent(frame) if frame.opcode == Opcode::Close => is_gone = true,
+                EventKind::FrameSent(frame) if frame.is_close() => is_gone = true,
                 EventKind::Received(event) => {
                     is_allowed = false;
                     drop(machine.on_receive(event));
@@ -173,11 +193,7 @@ impl<'a> Exchange<'a> {
 
     /// Whether the application may go on for as long as it likes: behind a whole answer, where nothing is known of it.
     pub fn may_go_on(&self) -> bool {
-        let is_whole = |event: &Event| match &event.what {
-            EventKind::BodySeen { end, .. } => matches!(end, BodyEnd::Complete | BodyEnd::None),
-            _ => false,
-        };
-        self.service.is_unknown() && self.events.iter().any(|event| is_whole(event))
+        self.service.is_unknown() && self.has(|what| matches!(what, EventKind::BodySeen { end, .. } if end.is_whole()))
     }
 
     /// Whether this event is one of something that was taken away from the service.

@@ -4,8 +4,8 @@ use super::Exchange;
 use crate::{
     asgi::scope::{ScopeType, keys},
     fault::{FaultKind, HeadEdit, ScopeEdit},
-    record::transcript::{Event, EventKind},
-    wire::head::{RequestHead, ResponseHead, has_token, header},
+    record::transcript::EventKind,
+    wire::head::{RequestHead, has_token, header},
 };
 
 /// Whether a request has the headers that make it an upgrade to WebSocket (RFC 6455 section 4.1).
@@ -22,9 +22,13 @@ impl<'a> Exchange<'a> {
                 ["sec-websocket-key", "sec-websocket-version"].iter().all(|name| header(&head.headers, name).is_some());
             return is_whole && is_upgrade(head);
         }
-        let plain = |event: &&Event| matches!(event.what, EventKind::Called { kind: ScopeType::Http, .. });
         let asked = self.request.is_some_and(|head| has_token(&head.headers, "upgrade", "websocket"));
-        asked && !self.events.iter().any(plain)
+        asked && !self.is_called_with(ScopeType::Http)
+    }
+
+    /// Whether the server called the application with a scope of this type.
+    fn is_called_with(&self, wanted: ScopeType) -> bool {
+        self.has(|what| matches!(what, EventKind::Called { kind, .. } if *kind == wanted))
     }
 
     /// Whether the client sent the headers of an upgrade (RFC 6455 section 4.1), and the server was seen to be called
@@ -44,14 +48,14 @@ impl<'a> Exchange<'a> {
     /// headers of an upgrade are for one hop only (RFC 9110 section 7.6.1): a proxy drops them unless it is told to pass them
     /// on.
     pub fn is_answered_as_plain(&self) -> bool {
-        let is_plain = |head: &ResponseHead| matches!(head.status, 200..=399 | 400 | 404 | 405 | 426 | 501);
-        self.called.is_none() && self.request.is_some_and(is_upgrade) && self.response.is_some_and(is_plain)
+        self.called.is_none()
+            && self.request.is_some_and(is_upgrade)
+            && self.response.is_some_and(|head| matches!(head.status, 200..=399 | 400 | 404 | 405 | 426 | 501))
     }
 
     /// Whether the server took the request for a WebSocket.
     fn is_websocket(&self) -> bool {
-        let websocket = |event: &&Event| matches!(event.what, EventKind::Called { kind: ScopeType::Websocket, .. });
-        self.events.iter().any(websocket) || (self.service.is_opaque() && self.asked_for_upgrade())
+        self.is_called_with(ScopeType::Websocket) || (self.service.is_opaque() && self.asked_for_upgrade())
     }
 
     /// Whether the request reads a health route.
@@ -87,9 +91,8 @@ impl<'a> Exchange<'a> {
 
     /// Whether the application got a scope that says something else than the request did.
     fn is_scope_rewritten(&self) -> bool {
-        let is_standard = |key: &String| keys::ALL.iter().any(|known| known.name == key);
         self.acted().any(|kind| match kind {
-            FaultKind::Scope(ScopeEdit::Set { key, .. }) => is_standard(key),
+            FaultKind::Scope(ScopeEdit::Set { key, .. }) => keys::ALL.iter().any(|known| known.name == key),
             FaultKind::Scope(ScopeEdit::Headers { .. }) => true,
             // The check of the scope against the specification finds a key that is not there.
             FaultKind::Scope(ScopeEdit::Drop { .. }) | FaultKind::Head(_) => false,
@@ -105,12 +108,13 @@ impl<'a> Exchange<'a> {
 
     /// Whether a fault changed the parts of the request that carry credentials and offers.
     pub fn may_have_lost_credential(&self) -> bool {
-        let carries = |key: &str| matches!(key, "headers" | "query_string" | "subprotocols");
         self.acted().any(|kind| match kind {
             FaultKind::Head(HeadEdit::Set { header, .. } | HeadEdit::Add { header, .. }) => {
                 ["authorization", "sec-websocket-protocol"].iter().any(|name| header.eq_ignore_ascii_case(name))
             }
-            FaultKind::Scope(ScopeEdit::Drop { key } | ScopeEdit::Set { key, .. }) => carries(key),
+            FaultKind::Scope(ScopeEdit::Drop { key } | ScopeEdit::Set { key, .. }) => {
+                matches!(key.as_str(), "headers" | "query_string" | "subprotocols")
+            }
             FaultKind::Scope(ScopeEdit::Headers { .. }) => true,
             // The head that arrives shows what became of the credential.
             FaultKind::Head(
@@ -153,8 +157,9 @@ impl<'a> Exchange<'a> {
             return false;
         }
         // It is not known how a server takes a head that was changed on its way.
-        let changes = |kind: &FaultKind| matches!(kind, FaultKind::Head(edit) if *edit != (HeadEdit::Pass {}));
-        if self.passed_on.is_some() && self.acted().any(changes) {
+        if self.passed_on.is_some()
+            && self.acted().any(|kind| matches!(kind, FaultKind::Head(edit) if *edit != (HeadEdit::Pass {})))
+        {
             return false;
         }
         let (path, _) = head.path_and_query();
@@ -162,7 +167,7 @@ impl<'a> Exchange<'a> {
             return self.service.http_paths.has(path);
         }
         let offers = head.offered_subprotocols();
-        let is_spoken = offers.is_empty() || offers.iter().any(|offer| self.service.knows_subprotocol(offer));
+        let is_spoken = offers.is_empty() || self.service.knows_any(&offers);
         self.service.websocket_paths.has(path) && self.user.is_some() && is_spoken
     }
 }

@@ -1,12 +1,11 @@
 //! The talk in a session: the welcome, the requests of the client, and the answers to them.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Exchange, PATIENCE, injected::InjectedEffect, injected::NOTICED, injected::effect, injected::takes_time};
 use crate::{
-    record::transcript::{Event, EventKind, app_event, outer_event},
+    record::transcript::{EventKind, app_event, outer_event},
     wire::{
         close_code::CloseCode,
         frame::{Frame, Opcode},
@@ -34,8 +33,7 @@ pub(super) struct AgentRequests {
 
 /// Whether this is a close for something that is not ready.
 fn says_not_ready(frame: &Frame) -> bool {
-    let code = frame.close_parts().0;
-    frame.opcode == Opcode::Close && matches!(code, Some(CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE))
+    frame.is_close() && matches!(frame.close_code(), Some(CloseCode::TRY_AGAIN_LATER | CloseCode::PRIVATE_UNAVAILABLE))
 }
 
 impl<'a> Exchange<'a> {
@@ -56,43 +54,51 @@ impl<'a> Exchange<'a> {
         let requests = &self.service.words.requests;
         // Where requests have no type, whatever the client says is one, as long as anything is known to answer it.
         let is_typeless = self.service.is_opaque() && requests.is_empty() && !self.service.words.events.is_empty();
-        let is_one = || message_type(&frame.payload).is_some_and(|name| requests.has(name.as_ref()));
         // How long a request may be is a rule of the service.
         let is_usual = !self.service.is_foreign() || frame.payload.len() <= LARGE_BYTES;
-        frame.opcode == Opcode::Text && is_usual && (is_typeless || is_one())
+        frame.opcode == Opcode::Text && is_usual && (is_typeless || self.has_type_of_request(frame))
+    }
+
+    /// Whether a message has a type that the service answers with an agent run.
+    fn has_type_of_request(&self, frame: &Frame) -> bool {
+        message_type(&frame.payload).is_some_and(|name| self.service.words.requests.has(name.as_ref()))
+    }
+
+    /// Whether a message of the service is the last that an agent request gets: the last event of a run, or an error.
+    fn ends_agent_run(&self, frame: &Frame) -> bool {
+        let last = self.service.words.events.last();
+        message_type(&frame.payload).is_some_and(|name| Some(name.as_ref()) == last || name.starts_with("error"))
     }
 
     /// How long a request was that is longer than usual, and was neither answered nor refused although the client waited and
     /// nothing kept anything back.
     pub fn ignored_request(&self) -> Option<usize> {
-        let is_kept_back = || self.acted().any(|kind| effect(kind) != InjectedEffect::None || takes_time(kind));
-        if !self.service.is_foreign() || self.service.words.events.is_empty() || is_kept_back() {
+        if !self.service.is_foreign() || self.service.words.events.is_empty() {
+            return None;
+        }
+        if self.acted().any(|kind| effect(kind) != InjectedEffect::None || takes_time(kind)) {
             return None;
         }
         self.events.iter().enumerate().find_map(|(index, event)| {
             let EventKind::FrameSent(frame) = &event.what else { return None };
-            let says = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary | Opcode::Close);
             let is_large = frame.opcode == Opcode::Text && frame.payload.len() > LARGE_BYTES;
-            let names_one =
-                || message_type(&frame.payload).is_some_and(|name| self.service.words.requests.has(name.as_ref()));
             // The next act of the client, or the answer.
             let next = self.events[index + 1..].iter().find(|event| match &event.what {
                 EventKind::FrameSent(frame) | EventKind::FrameSeen(frame) | EventKind::MessageSeen(frame) => {
-                    says(frame)
+                    frame.is_message() || frame.is_close()
                 }
                 what => matches!(what, EventKind::Left | EventKind::EndSeen | EventKind::BadFrameSeen(_)),
             })?;
             let is_next_sent = matches!(next.what, EventKind::FrameSent(_) | EventKind::Left);
             let is_ignored = is_next_sent && next.at.saturating_sub(event.at) >= LARGE_PATIENCE;
-            (is_large && is_ignored && names_one()).then_some(frame.payload.len())
+            (is_large && is_ignored && self.has_type_of_request(frame)).then_some(frame.payload.len())
         })
     }
 
     /// Whether the client said anything that is no request as its service file has it.
     pub fn says_something_else(&self) -> bool {
-        let is_message = |frame: &Frame| matches!(frame.opcode, Opcode::Text | Opcode::Binary);
-        self.events.iter().any(|event| match &event.what {
-            EventKind::FrameSent(frame) => is_message(frame) && !self.is_agent_request(&event.what),
+        self.has(|what| match what {
+            EventKind::FrameSent(frame) => frame.is_message() && !self.is_agent_request(what),
             _ => false,
         })
     }
@@ -104,7 +110,7 @@ impl<'a> Exchange<'a> {
 
     fn requested(&self) -> AgentRequests {
         *self.requested.get_or_init(|| AgentRequests {
-            sent: self.events.iter().filter(|event| self.is_agent_request(&event.what)).count(),
+            sent: self.count(|what| self.is_agent_request(what)),
             given_up: self.agent_requests_given_up(),
         })
     }
@@ -132,8 +138,8 @@ impl<'a> Exchange<'a> {
                 EventKind::FrameSent(Frame { opcode: Opcode::Close, .. })
                 | EventKind::Left
                 | EventKind::StoppedReading => {
-                    let since = |asked: Duration| event.at.saturating_sub(asked.max(answered));
-                    given_up += waiting.drain(..).filter(|asked| since(*asked) < PATIENCE).count();
+                    let since = waiting.drain(..).map(|asked| event.at.saturating_sub(asked.max(answered)));
+                    given_up += since.filter(|waited| *waited < PATIENCE).count();
                 }
                 EventKind::FrameSent(frame) => {
                     is_let_go |= message_type(&frame.payload).is_some_and(|name| name == "disconnect")
@@ -150,13 +156,9 @@ impl<'a> Exchange<'a> {
                 EventKind::FrameSeen(Frame { opcode: Opcode::Close, .. }) | EventKind::DeadlinePassed { .. } => {
                     waiting.clear()
                 }
-                EventKind::FrameSeen(frame) if frame.opcode == Opcode::Text => {
-                    let last = self.service.words.events.last();
-                    let ends_it = |name: Cow<'_, str>| Some(name.as_ref()) == last || name.starts_with("error");
-                    if message_type(&frame.payload).is_some_and(ends_it) {
-                        waiting.pop_front();
-                        answered = event.at;
-                    }
+                EventKind::FrameSeen(frame) if frame.opcode == Opcode::Text && self.ends_agent_run(frame) => {
+                    waiting.pop_front();
+                    answered = event.at;
                 }
                 EventKind::OpenedBy { .. }
                 | EventKind::OnConnectionOf { .. }
@@ -190,10 +192,10 @@ impl<'a> Exchange<'a> {
     /// short.
     pub fn agent_runs(&self) -> usize {
         let (events, whole) = (self.agent_events(), self.service.words.events.iter().collect::<Vec<_>>());
-        let runs = events.chunks(whole.len().max(1));
+        let length = whole.len().max(1);
         let may_be_cut = self.outage || self.requested().given_up > 0;
-        let is_run = |run: &&[&str]| *run == whole.as_slice() || (may_be_cut && whole.starts_with(run));
-        if runs.clone().all(|run| is_run(&run)) { events.len() / whole.len().max(1) } else { 0 }
+        let are_runs = events.chunks(length).all(|run| run == whole || (may_be_cut && whole.starts_with(run)));
+        if are_runs { events.len() / length } else { 0 }
     }
 
     /// The agent events the client saw, in order.
@@ -203,27 +205,27 @@ impl<'a> Exchange<'a> {
 
     /// Whether the client turned away as soon as it was let in, before a user's own service could greet it.
     pub fn turned_away_at_once(&self) -> bool {
-        let is_close = |frame: &Frame| frame.opcode == Opcode::Close;
-        let opened =
-            self.events.iter().find(|event| matches!(&event.what, EventKind::ResponseSeen(head) if head.status == 101));
-        let ended = self.events.iter().find(|event| match &event.what {
-            EventKind::FrameSent(frame) | EventKind::FrameSeen(frame) => is_close(frame),
+        if !self.service.is_foreign() || self.welcome.is_some() {
+            return false;
+        }
+        let opened = self.first(|what| matches!(what, EventKind::ResponseSeen(head) if head.status == 101));
+        let ended = self.first(|what| match what {
+            EventKind::FrameSent(frame) | EventKind::FrameSeen(frame) => frame.is_close(),
             what => matches!(what, EventKind::Left),
         });
-        // A client that answers a close did not turn away.
-        let is_at_once = |(opened, ended): (&&Event, &&Event)| {
-            !matches!(ended.what, EventKind::FrameSeen(_)) && ended.at.saturating_sub(opened.at) < NOTICED
-        };
-        // Nor did one that waited as long as it meant to.
-        let waited = self.events.iter().any(|event| matches!(event.what, EventKind::DeadlinePassed { .. }));
-        self.service.is_foreign() && self.welcome.is_none() && !waited && opened.zip(ended).is_some_and(is_at_once)
+        let Some((opened, ended)) = opened.zip(ended) else { return false };
+        // A client that answers a close did not turn away, nor did one that waited as long as it meant to.
+        !matches!(ended.what, EventKind::FrameSeen(_))
+            && ended.at.saturating_sub(opened.at) < NOTICED
+            && !self.has(|what| matches!(what, EventKind::DeadlinePassed { .. }))
     }
 
     pub(super) fn sent_too_much(&self) -> bool {
         let limit = self.service.message_bytes_max;
-        let is_too_much = |frame: &Frame| {
-            matches!(frame.opcode, Opcode::Text | Opcode::Binary) && limit > 0 && frame.payload.len() > limit
-        };
-        self.events.iter().any(|event| matches!(&event.what, EventKind::FrameSent(frame) if is_too_much(frame)))
+        limit > 0
+            && self.has(|what| match what {
+                EventKind::FrameSent(frame) => frame.is_message() && frame.payload.len() > limit,
+                _ => false,
+            })
     }
 }

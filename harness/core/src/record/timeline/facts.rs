@@ -74,16 +74,17 @@ impl Facts {
         positions: Vec<usize>,
         is_crowded: bool,
     ) -> Facts {
-        let events = || positions.iter().map(|&position| (position, &transcript.events[position]));
+        let events = positions.iter().map(|&position| (position, &transcript.events[position]));
         let mut facts = Facts { is_crowded, ..Facts::default() };
-        if let (Some((_, first)), Some((_, last))) = (events().next(), events().next_back()) {
+        if let (Some((_, first)), Some((_, last))) = (events.clone().next(), events.clone().next_back()) {
             facts.meet(outages, exchange, first.at, last.at);
         }
-        facts.asked = events().find(|(_, event)| matches!(event.what, EventKind::RequestSent { .. })).map(|(at, _)| at);
+        let asked = events.clone().find(|(_, event)| matches!(event.what, EventKind::RequestSent { .. }));
+        facts.asked = asked.map(|(position, _)| position);
         let service = facts.service(transcript);
         let (mut credential, mut is_rewritten, mut talk) = (None, false, Talk::default());
         let mut escape = EscapeSearch::default();
-        for (position, event) in events() {
+        for (position, event) in events.clone() {
             escape.take(position, event);
             match &event.what {
                 EventKind::RequestSent { credential: presented, .. } => {
@@ -128,9 +129,9 @@ impl Facts {
         }
         facts.escaped = escape.found;
         let request = facts.request(transcript);
-        facts.passed_on = request
-            .filter(|_| service.is_opaque())
-            .map(|head| edited(head, events().map(|(_, event)| event), &transcript.faults));
+        let events = events.map(|(_, event)| event);
+        facts.passed_on =
+            request.filter(|_| service.is_opaque()).map(|head| edited(head, events.clone(), &transcript.faults));
         // The head that the app got, or, where it was not called and the request was not rewritten, the one that was sent.
         let arrived =
             facts.passed_on.as_ref().or_else(|| facts.delivered(transcript).or(request.filter(|_| !is_rewritten)));
@@ -138,7 +139,7 @@ impl Facts {
             service.is_public || credential.is_valid() && arrived.is_some_and(|head| credential.is_in(head))
         });
         let user = facts.user(transcript);
-        facts.foreign_user = talk.foreign_user(events().map(|(_, event)| event), user, &service.words);
+        facts.foreign_user = talk.foreign_user(events, user, &service.words);
         (facts.messages, facts.welcome) = (talk.messages, talk.welcome);
         facts.positions = positions;
         facts

@@ -36,12 +36,14 @@ impl Timeline {
         let is_crowded =
             service.is_foreign() && service.connections_max > 0 && most_at_once(&exchanges) > service.connections_max;
         let outages = Outages::of(transcript);
-        let facts = |(exchange, positions)| Facts::gather(transcript, &outages, exchange, positions, is_crowded);
-        let exchanges = exchanges.into_iter().enumerate().map(facts).collect();
-        let events = || transcript.events.iter();
-        let raised = events().enumerate().filter(|(_, event)| event.what.raised().is_some());
+        let exchanges = exchanges.into_iter().enumerate();
+        let exchanges = exchanges
+            .map(|(exchange, positions)| Facts::gather(transcript, &outages, exchange, positions, is_crowded))
+            .collect();
+        let events = transcript.events.iter();
+        let raised = events.clone().enumerate().filter(|(_, event)| event.what.raised().is_some());
         let raised = raised.map(|(position, _)| position).collect();
-        let last = events().filter(|event| event.exchange != PROCESS).map(|event| event.at).max();
+        let last = events.filter(|event| event.exchange != PROCESS).map(|event| event.at).max();
         Timeline { exchanges, listening: outages.listening, raised, last }
     }
 }
@@ -62,8 +64,8 @@ fn positions(transcript: &Transcript) -> Vec<Vec<usize>> {
 fn most_at_once(exchanges: &[Vec<usize>]) -> usize {
     let spans: Vec<(usize, usize)> =
         exchanges.iter().filter_map(|positions| Some((*positions.first()?, *positions.last()?))).collect();
-    let beside = |at: usize| spans.iter().filter(|(first, last)| *first <= at && at <= *last).count();
-    spans.iter().map(|(first, _)| beside(*first)).max().unwrap_or(0)
+    let counts = spans.iter().map(|(at, _)| spans.iter().filter(|(first, last)| first <= at && at <= last).count());
+    counts.max().unwrap_or(0)
 }
 
 /// The times at which the server's process began to listen, in order.

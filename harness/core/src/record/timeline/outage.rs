@@ -141,8 +141,13 @@ impl<'a> Outages<'a> {
 
     /// Whether a fault kept the process away at a moment.
     pub(super) fn are_of_process(&self, at: Duration) -> bool {
-        // A process that starts when the fault is over does not listen at that very moment.
-        let keeps_away = |(index, fault): (usize, &Fault)| match &fault.kind {
+        self.transcript.faults.iter().enumerate().any(|(index, fault)| self.keeps_away(index, fault, at))
+    }
+
+    /// Whether this fault did.
+    fn keeps_away(&self, index: usize, fault: &Fault, at: Duration) -> bool {
+        match &fault.kind {
+            // A process that starts when the fault is over does not listen at that very moment.
             FaultKind::Process(ProcessFault::Absent {}) => fault.trigger.is_armed_at(at.saturating_sub(START)),
             FaultKind::Process(ProcessFault::ShutDown { at: stop }) => {
                 stop.0 <= at && self.listening.next(stop.0).is_none_or(|from| at <= from + START)
@@ -164,22 +169,28 @@ impl<'a> Outages<'a> {
             | FaultKind::Scope(_)
             | FaultKind::Event { .. }
             | FaultKind::Call { .. } => false,
-        };
-        self.transcript.faults.iter().enumerate().any(keeps_away)
+        }
     }
 
     /// The faults by which a critical dependency failed or did not answer whenever it was asked, from `start` to `end`.
     pub(super) fn all_through(&self, start: Duration, end: Duration) -> Vec<usize> {
-        let is_down = |fault: &Fault| {
-            let is_failure = matches!(&fault.kind, FaultKind::Call { fault, .. } if fault.is_failure());
-            let calls = fault.kind.calls().filter(|calls| calls.include(&calls.dependency, "ping"));
-            is_failure
-                && calls.is_some_and(|calls| self.transcript.service.critical.contains(&calls.dependency.as_str()))
-                && fault.trigger.is_steady()
-                && fault.trigger.is_armed_at(start)
-                && fault.trigger.is_armed_at(end)
-        };
         let faults = self.transcript.faults.iter().enumerate();
-        faults.filter(|(_, fault)| is_down(fault)).map(|(index, _)| index).collect()
+        faults
+            .filter(|(_, fault)| {
+                self.fails_critical(&fault.kind)
+                    && fault.trigger.is_steady()
+                    && fault.trigger.is_armed_at(start)
+                    && fault.trigger.is_armed_at(end)
+            })
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// Whether a fault makes a critical dependency fail, or not answer, also when readiness asks it.
+    fn fails_critical(&self, kind: &FaultKind) -> bool {
+        let FaultKind::Call { calls, fault } = kind else { return false };
+        fault.is_failure()
+            && calls.include(&calls.dependency, "ping")
+            && self.transcript.service.critical.contains(&calls.dependency.as_str())
     }
 }

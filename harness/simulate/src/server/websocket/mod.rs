@@ -329,11 +329,7 @@ impl ServerConnection {
 
     /// Does everything that was due at a time.
     fn fire_due(&mut self, found: Instant) {
-        let is_due = |connection: &ServerConnection| {
-            let mut dues = connection.dues();
-            dues.any(|due| due <= found)
-        };
-        while self.ending != Some(ServerEnding::Cut) && is_due(self) {
+        while self.ending != Some(ServerEnding::Cut) && self.dues().any(|due| due <= found) {
             self.timer_fired(found);
         }
     }
@@ -724,17 +720,18 @@ impl ServerConnection {
         if frame.mask.is_none() {
             return Some(|rules| &rules.protocol);
         }
-        let refuses = |what| self.profile.violation.refuses.contains(&what);
-        let code = || frame.close_parts().0;
+        let refused = &self.profile.violation.refuses;
         match frame.verify() {
             Err(FrameError::Utf8) => Some(|rules| &rules.payload),
-            Err(FrameError::CloseCode) if code().is_some() => Some(|rules| &rules.close_code),
+            Err(FrameError::CloseCode) if frame.close_code().is_some() => Some(|rules| &rules.close_code),
             Err(_) => Some(|rules| &rules.protocol),
-            Ok(()) if frame.opcode != Opcode::Close => None,
-            Ok(()) if refuses(Strictness::BadGateway) && code() == Some(CloseCode::BAD_GATEWAY) => {
+            Ok(()) if !frame.is_close() => None,
+            Ok(())
+                if refused.contains(&Strictness::BadGateway) && frame.close_code() == Some(CloseCode::BAD_GATEWAY) =>
+            {
                 Some(|rules| &rules.close_code)
             }
-            Ok(()) if refuses(Strictness::CloseInsideMessage) && self.assembly.is_inside_message() => {
+            Ok(()) if refused.contains(&Strictness::CloseInsideMessage) && self.assembly.is_inside_message() => {
                 Some(|rules| &rules.protocol)
             }
             Ok(()) => None,

@@ -114,6 +114,24 @@ pub(super) enum DenialFraming {
     Chunks,
 }
 
+impl DenialFraming {
+    /// Writes a piece of a body whose head is out.
+    fn write(self, piece: &[u8], outgoing: &mut Vec<u8>) {
+        match self {
+            DenialFraming::Length => outgoing.extend_from_slice(piece),
+            DenialFraming::Chunks => write_chunk(piece, outgoing),
+        }
+    }
+
+    /// Writes the end of a body.
+    fn end(self, outgoing: &mut Vec<u8>) {
+        match self {
+            DenialFraming::Length => {}
+            DenialFraming::Chunks => outgoing.extend_from_slice(LAST_CHUNK),
+        }
+    }
+}
+
 /// How an application refuses a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AppRefusal {
@@ -157,7 +175,10 @@ impl Protocol for Negotiation {
                 Ok(())
             }
             (ServerPhase::Denying, Outbound::ResponseBody { body, more_body }) => {
-                self.deny(&body, more_body, outgoing);
+                self.deny(&body, outgoing);
+                if !more_body {
+                    self.end_denial(outgoing);
+                }
                 Ok(())
             }
             (ServerPhase::Open, Outbound::WebsocketSend { text: Some(text), bytes: Some(bytes) }) => {
@@ -281,17 +302,22 @@ impl Negotiation {
         Ok(())
     }
 
-    pub(super) fn deny(&mut self, piece: &[u8], more_body: bool, outgoing: &mut Vec<u8>) {
-        let framing = self.denial_framing;
-        let Some((_, _, body)) = self.denial.as_mut() else { return };
-        match framing {
-            Some(_) => self.write_denial(piece, more_body, outgoing),
-            None => body.extend_from_slice(piece),
+    /// Takes a piece of a denial response.
+    fn deny(&mut self, piece: &[u8], outgoing: &mut Vec<u8>) {
+        match (self.denial_framing, self.denial.as_mut()) {
+            (Some(framing), Some(_)) => framing.write(piece, outgoing),
+            (None, Some((_, _, body))) => body.extend_from_slice(piece),
+            (_, None) => {}
         }
-        if more_body {
+    }
+
+    /// A denial response is whole.
+    fn end_denial(&mut self, outgoing: &mut Vec<u8>) {
+        if self.denial.is_none() {
             return;
         }
-        if self.denial_framing.is_some() {
+        if let Some(framing) = self.denial_framing {
+            framing.end(outgoing);
             self.denial = None;
             (self.phase, self.refusal, self.decided) =
                 (ServerPhase::Closed, Some(AppRefusal::Response), Some(RefusalAnswer::Drop));
@@ -517,7 +543,6 @@ impl Negotiation {
         let profile = Arc::clone(&self.profile);
         let (before, after, sequence) = (&profile.before_accept, &profile.after_accept, &profile.sequence);
         let name = event.name(ScopeType::Websocket).to_owned();
-        let lacks = |attribute| Err(Exception::attribute_error("WSStream", attribute));
         match (self.phase, event) {
             (ServerPhase::Over | ServerPhase::Stopped | ServerPhase::Abandoned, _) => Ok(()),
             (ServerPhase::Connecting, Outbound::WebsocketAccept { subprotocol, headers }) => {
@@ -540,8 +565,10 @@ impl Negotiation {
                     ResponseHead { status, headers }.encode(outgoing);
                     self.phase = ServerPhase::Denying;
                 }
-                self.write_denial(&body, more_body, outgoing);
+                let Some(framing) = self.denial_framing else { return Ok(()) };
+                framing.write(&body, outgoing);
                 if !more_body {
+                    framing.end(outgoing);
                     (self.phase, self.refusal) = (ServerPhase::Answered, Some(AppRefusal::Response));
                 }
                 Ok(())
@@ -591,31 +618,19 @@ impl Negotiation {
         }
     }
 
-    /// Writes a piece of a denial response whose head is out.
-    pub(super) fn write_denial(&self, piece: &[u8], more_body: bool, outgoing: &mut Vec<u8>) {
-        if self.denial_framing == Some(DenialFraming::Length) {
-            return outgoing.extend_from_slice(piece);
-        }
-        write_chunk(piece, outgoing);
-        if !more_body {
-            outgoing.extend_from_slice(LAST_CHUNK);
-        }
-    }
-
     /// The event that uvicorn's `WebSocketProtocol.asgi_receive` gives.
     pub(super) fn give_by_events(&mut self, inbox: &mut VecDeque<Inbound>) -> Option<Inbound> {
-        let without_reason = |code| Some(Inbound::WebsocketDisconnect { code: Some(code), reason: None });
         if !std::mem::replace(&mut self.events.connected, true) {
             return inbox.pop_front();
         }
         if self.events.lost_before {
-            return without_reason(CloseCode::ABNORMAL.0);
+            return Some(disconnect_without_reason(CloseCode::ABNORMAL));
         }
         if !self.events.completed {
             return None;
         }
         if self.events.closed {
-            return without_reason(CloseCode::NO_STATUS.0);
+            return Some(disconnect_without_reason(CloseCode::NO_STATUS));
         }
         let event = inbox.pop_front();
         self.events.closed |= matches!(event, Some(Inbound::WebsocketDisconnect { .. }));
@@ -686,4 +701,13 @@ impl Negotiation {
         }
         result
     }
+}
+
+/// The error of hypercorn's stream where it has not set an attribute yet.
+fn lacks(attribute: &str) -> Result<(), Exception> {
+    Err(Exception::attribute_error("WSStream", attribute))
+}
+
+fn disconnect_without_reason(code: CloseCode) -> Inbound {
+    Inbound::WebsocketDisconnect { code: Some(code.0), reason: None }
 }

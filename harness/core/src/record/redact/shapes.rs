@@ -1,0 +1,220 @@
+//! Secrets that are unknown, and known by their shape: the values of credentials' headers and parameters, tokens in paths,
+//! passwords in URLs, JSON Web Tokens, and the keys of well-known services.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex, Replacer};
+
+/// A value with fewer characters is shown: it is more often a word than a secret.
+const VALUE_CHARACTERS_MIN: usize = 8;
+/// A value with so many characters counts as a secret even if it is only letters of one case.
+const RANDOM_CHARACTERS_MIN: usize = 20;
+
+/// How many cookies of one header are replaced.
+const COOKIES_MAX: usize = 32;
+
+/// The replacement of an unknown secret.
+pub(super) const LABEL: &str = "<redacted>";
+
+/// How sure a shape is that its value is a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Certainty {
+    /// Every value is one.
+    Always,
+    /// A value that looks random is one: words such as `undefined` stand in the same place.
+    LooksRandom,
+    /// A value of letters and digits is one: names of classes and functions stand in the same place.
+    HasDigits,
+}
+
+/// A place in which secrets stand. The group `value` is what is replaced.
+#[derive(Debug)]
+struct SecretShape {
+    pattern: Regex,
+    certainty: Certainty,
+}
+
+/// Parts of the names of parameters, keys and variables whose values are secrets.
+const KEYS: &str = "token|secret|passw(?:or)?d|passphrase|pwd|api[_-]?key|apikey|access[_-]?key|private[_-]?key|\
+                    signature|credential|session[_-]?id|sessid|auth|ticket|otp|jwt";
+
+/// Parts of a path behind which a token stands.
+const PATHS: &str = "reset|password|verif(?:y|ication)|confirm(?:ation)?|invit(?:e|ation)|activat(?:e|ion)|magic|\
+                     unsubscribe|token|share|sso|callback";
+
+static SHAPES: LazyLock<Vec<SecretShape>> = LazyLock::new(|| {
+    let shape = |certainty, pattern: &str| SecretShape {
+        pattern: Regex::new(pattern).expect("the pattern is a constant that a test compiles"),
+        certainty,
+    };
+    vec![
+        // A private key in PEM (RFC 7468 section 10).
+        shape(
+            Certainty::Always,
+            r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?P<value>(?s:.*?))(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
+        ),
+        // A JSON Web Token (RFC 7519 section 3): a header, a payload and a signature.
+        shape(Certainty::Always, r"(?P<value>\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]*)"),
+        // User information in a URL (RFC 3986 section 3.2.1).
+        shape(Certainty::Always, r#"://[^/\s:@"'<>]*:(?P<value>[^/\s@"'<>]+)@"#),
+        // Keys of well-known services.
+        shape(
+            Certainty::Always,
+            r"\b(?P<value>(?:sk|pk|rk)[-_](?:live|test|proj|ant)[-_][A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[abeoprs]-[A-Za-z0-9-]{10,}|A(?:KI|SI)A[0-9A-Z]{16}|AIza[\w-]{30,}|npm_[A-Za-z0-9]{30,}|pypi-[\w-]{30,})",
+        ),
+        // The credentials of a request (RFC 9110 section 11.6.2).
+        shape(
+            Certainty::LooksRandom,
+            r#"(?i)\b(?:proxy-)?authorization\\?["']?\s*[:=,]\s*b?\\?["']?(?:(?:basic|bearer|digest|token|negotiate|aws4-hmac-sha256)\s+)?(?P<value>[^\s"'\\<>;,]+)"#,
+        ),
+        shape(Certainty::LooksRandom, r#"(?i)\b(?:bearer|basic)[ +](?P<value>[A-Za-z0-9._~+/=-]+)"#),
+        // Cookies (RFC 6265 section 4).
+        shape(
+            Certainty::LooksRandom,
+            r#"(?i)\bcookie\\?["']?\s*[:=,]\s*b?\\?["']?(?:[^=;\s"'<>]+=(?:<redacted>|[^;\s"'<>]{0,7});\s*)*[^=;\s"'<>]+=(?P<value>[^;\s"'\\<>]+)"#,
+        ),
+        // Parameters, keys and variables, as in `?api_key=…`, `"password": "…"` and `DB_PASSWORD=…`.
+        shape(
+            Certainty::LooksRandom,
+            &format!(r#"(?i)[?&][\w.-]*(?:{KEYS})[\w.-]*(?:=|%3D)(?P<value>[^\s&;,"'\\<>#}})]+)"#),
+        ),
+        shape(
+            Certainty::HasDigits,
+            &format!(r#"(?i)(?:{KEYS})[\w.-]*\\?["']?\s*(?:=|:|%3D)\s*\\?["']?(?P<value>[^\s&;,"'\\<>#}})]+)"#),
+        ),
+        // Tokens in paths, as in `/reset/…`.
+        shape(Certainty::LooksRandom, &format!(r#"(?i)/(?:[\w.-]*(?:{PATHS})[\w.-]*)/(?P<value>[\w.~%+-]+)"#)),
+    ]
+});
+
+/// The text with a label in the place of each secret that has a known shape.
+pub(super) fn replace(text: &str) -> Cow<'_, str> {
+    SHAPES.iter().fold(Cow::Borrowed(text), |text, shape| match shape.replace(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(replaced) => Cow::Owned(replaced),
+    })
+}
+
+/// The text with a label in the place of each part that a pattern of the user's finds: of its group `value`, or else all of it.
+pub(super) fn replace_own<'t>(pattern: &Regex, text: &'t str) -> Cow<'t, str> {
+    pattern.replace_all(text, |found: &Captures<'_>| with_label(found))
+}
+
+static USER_INFORMATION: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/\s:@]*:(?P<value>[^/\s@]+)@")
+        .expect("the pattern is a constant that a test compiles")
+});
+
+/// The password in a URL (RFC 3986 section 3.2.1), if it has one.
+pub fn password_in_url(text: &str) -> Option<&str> {
+    USER_INFORMATION.captures(text)?.name("value").map(|value| value.as_str())
+}
+
+impl SecretShape {
+    fn replace<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let mut text = Cow::Borrowed(text);
+        // A header has several cookies, and each replacement shows the next one.
+        for _ in 0..COOKIES_MAX {
+            match self.pattern.replace_all(&text, self) {
+                Cow::Borrowed(_) => break,
+                Cow::Owned(replaced) if replaced == text => break,
+                Cow::Owned(replaced) => text = Cow::Owned(replaced),
+            }
+        }
+        text
+    }
+
+    fn is_secret(&self, value: &str) -> bool {
+        let is_label = value.starts_with('<') || value.contains(LABEL) || value.starts_with('$');
+        !is_label
+            && !value.trim().is_empty()
+            && match self.certainty {
+                Certainty::Always => true,
+                Certainty::LooksRandom => looks_random(value) || has_letters_and_digits(value),
+                Certainty::HasDigits => has_letters_and_digits(value),
+            }
+    }
+}
+
+impl Replacer for &SecretShape {
+    fn replace_append(&mut self, found: &Captures<'_>, replaced: &mut String) {
+        if self.is_secret(&found["value"]) {
+            replaced.push_str(&with_label(found));
+        } else {
+            replaced.push_str(found.get_match().as_str());
+        }
+    }
+}
+
+fn with_label(found: &Captures<'_>) -> String {
+    let whole = found.get_match();
+    let value = found.name("value").unwrap_or(whole);
+    let text = whole.as_str();
+    let (start, end) = (value.start() - whole.start(), value.end() - whole.start());
+    [&text[..start], LABEL, &text[end..]].concat()
+}
+
+/// Whether a value is long enough for a secret, and of letters and digits.
+fn has_letters_and_digits(value: &str) -> bool {
+    value.chars().nth(VALUE_CHARACTERS_MIN - 1).is_some()
+        && value.chars().any(|character| character.is_ascii_digit())
+        && value.chars().any(char::is_alphabetic)
+}
+
+/// Whether a value looks as if a machine had made it: long, of letters of either case, or without a word's end.
+fn looks_random(value: &str) -> bool {
+    let is_mixed = value.chars().skip(1).any(char::is_uppercase) && value.chars().any(char::is_lowercase);
+    let is_one_word = value.chars().all(char::is_alphanumeric);
+    let count = value.chars().count();
+    count >= VALUE_CHARACTERS_MIN && is_mixed || count >= RANDOM_CHARACTERS_MIN && is_one_word
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::replace;
+
+    #[rstest]
+    #[case::bearer("Authorization: Bearer a1b2c3d4e5f6", "Authorization: Bearer <redacted>")]
+    #[case::json_header(r#"{"authorization": "Basic dXNlcjpwYXNz"}"#, r#"{"authorization": "Basic <redacted>"}"#)]
+    #[case::asgi_header("(b'authorization', b'Bearer a1b2c3d4e5f6')", "(b'authorization', b'Bearer <redacted>')")]
+    #[case::cookies(
+        "cookie: theme=dark; sid=a1b2c3d4e5; t=z9y8x7w6v5",
+        "cookie: theme=dark; sid=<redacted>; t=<redacted>"
+    )]
+    #[case::set_cookie("set-cookie: sid=a1b2c3d4e5; Path=/", "set-cookie: sid=<redacted>; Path=/")]
+    #[case::jwt("got eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln!", "got <redacted>!")]
+    #[case::parameter("GET /ws?room=1&api_key=a1b2c3d4e5&x=1", "GET /ws?room=1&api_key=<redacted>&x=1")]
+    #[case::json_key(r#"{"password":"hunter2hunter"}"#, r#"{"password":"<redacted>"}"#)]
+    #[case::escaped_json(r#""{\"token\":\"a1b2c3d4e5\"}""#, r#""{\"token\":\"<redacted>\"}""#)]
+    #[case::variable("DB_PASSWORD=a1b2c3d4e5", "DB_PASSWORD=<redacted>")]
+    #[case::path("/auth/reset/a1b2c3d4e5f6?x=1", "/auth/reset/<redacted>?x=1")]
+    #[case::path_with_a_verb("POST /users/password-reset/a1b2c3d4e5", "POST /users/password-reset/<redacted>")]
+    #[case::user_information("postgres://bob:pw@db/x", "postgres://bob:<redacted>@db/x")]
+    #[case::key_of_a_service("key sk_live_abcdefgh12", "key <redacted>")]
+    #[case::private_key(
+        "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----",
+        "-----BEGIN PRIVATE KEY-----<redacted>-----END PRIVATE KEY-----"
+    )]
+    fn an_unknown_secret_is_replaced(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(replace(text), expected);
+        assert_eq!(replace(expected), expected, "what is replaced stays as it is");
+    }
+
+    #[rstest]
+    #[case::word("GET /ws?token=undefined")]
+    #[case::number("GET /items?code=1234&page=2")]
+    #[case::label("Authorization: Bearer <expired token of user-1>")]
+    #[case::variable("--env API_TOKEN=\"$API_TOKEN\"")]
+    #[case::route("GET /auth/reset/{token}")]
+    #[case::path_of_words("GET /password/forgotten")]
+    #[case::url("http://127.0.0.1:8000/ws")]
+    #[case::code("token = validated_credentials(binding)")]
+    #[case::class("auth: HTTPAuthorizationCredentials")]
+    #[case::text("the client sent a token, and the server closed with 1008")]
+    fn everything_else_stays(#[case] text: &str) {
+        assert_eq!(replace(text), text);
+    }
+}

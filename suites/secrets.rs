@@ -1,0 +1,240 @@
+//! Planted secrets: an application tells them in every place and every encoding, and none of them is in any output.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use relapse_core::record::redact::{KnownSecret, Redactor};
+use rstest::rstest;
+
+/// The secrets, by the name of the variable that holds each. They have characters that each encoding writes in its own way.
+const PLANTED: [(&str, &str); 4] = [
+    ("API_TOKEN", "p4\"l/nt+d s3cret\\é"),
+    ("SHORT_KEY", "q7Zx"),
+    ("DATABASE_URL", "postgres://bob:pw0rdPlanted@db/x"),
+    ("SESSION_SECRET", "planted-session-secret-of-many-characters"),
+];
+
+/// An application that tells each secret in nine encodings, in a place that the path names.
+const LEAKY: &str = r#"
+import asyncio, base64, json, logging, os, sys, urllib.parse
+
+def forms():
+    for name in ("API_TOKEN", "SHORT_KEY", "SESSION_SECRET", "PASSWORD"):
+        secret = os.environ.get(name) or os.environ["DATABASE_URL"].split(":")[2].split("@")[0]
+        data = secret.encode()
+        yield from (secret, urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret), json.dumps(secret),
+                    repr(secret))
+        if len(data) > 4:
+            yield from (base64.b64encode(data).decode(), base64.urlsafe_b64encode(data).decode(),
+                        base64.b64encode(b"user:" + data + b"!").decode(), data.hex())
+
+TEXT = " | ".join(forms())
+LATIN = TEXT.encode("ascii", "backslashreplace")
+
+async def answer(send, status=200, headers=(), body=b""):
+    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+    await send({"type": "http.response.body", "body": body})
+
+async def later():
+    raise LookupError(TEXT)
+
+class Told(Exception):
+    def __str__(self):
+        return "told: " + TEXT
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.failed", "message": TEXT})
+        return
+    place = scope["path"].strip("/")
+    if scope["type"] == "websocket":
+        await receive()
+        if place == "denied":
+            await send({"type": "websocket.close", "code": 4401, "reason": TEXT[:100]})
+            return
+        await send({"type": "websocket.accept", "headers": [(b"x-secret", LATIN)]})
+        if place == "text":
+            await send({"type": "websocket.send", "text": TEXT})
+        if place == "bytes":
+            await send({"type": "websocket.send", "bytes": TEXT.encode()})
+        if place == "message":
+            await send({"type": "websocket.send", "text": json.dumps({"type": "told", "secret": TEXT})})
+        if place == "reason":
+            await send({"type": "websocket.close", "code": 1011, "reason": TEXT[:100]})
+        if place == "raises":
+            raise RuntimeError(TEXT)
+        return
+    if place == "exception":
+        raise ValueError(TEXT)
+    if place == "key":
+        {}[TEXT]
+    if place == "chained":
+        try:
+            raise KeyError(TEXT)
+        except KeyError as error:
+            raise RuntimeError("outer " + TEXT) from error
+    if place == "type":
+        raise Told()
+    if place == "group":
+        task = asyncio.ensure_future(later())
+        await asyncio.sleep(0)
+        return await answer(send)
+    if place == "handled":
+        try:
+            raise OSError(TEXT)
+        except OSError:
+            return await answer(send, 500, body=TEXT.encode())
+    if place == "log":
+        logging.getLogger("app").error("failed for %s", TEXT)
+        return await answer(send, 500)
+    if place == "trace":
+        try:
+            raise ValueError(TEXT)
+        except ValueError:
+            logging.exception("while serving %s", TEXT)
+        return await answer(send, 500)
+    if place == "print":
+        print(TEXT)
+        print(TEXT, file=sys.stderr)
+        raise SystemError("printed")
+    if place == "header":
+        return await answer(send, 500, [(b"x-secret", LATIN), (b"server", LATIN), (b"www-authenticate", LATIN)])
+    if place == "cookie":
+        return await answer(send, 500, [(b"set-cookie", b"sid=" + LATIN)])
+    if place == "location":
+        return await answer(send, 302, [(b"location", b"/next?token=" + LATIN)])
+    if place == "body":
+        return await answer(send, 500, [(b"content-type", b"application/json")], json.dumps({"error": TEXT}).encode())
+    if place == "event":
+        await send({"type": "http.response.start", "status": "x" + TEXT})
+    if place == TEXT:
+        return
+    await answer(send, 404)
+"#;
+
+const PLACES: [&str; 21] = [
+    "GET /exception",
+    "GET /key",
+    "GET /chained",
+    "GET /type",
+    "GET /group",
+    "GET /handled",
+    "GET /log",
+    "GET /trace",
+    "GET /print",
+    "GET /header",
+    "GET /cookie",
+    "GET /location",
+    "GET /body",
+    "GET /event",
+    "ws:/denied",
+    "ws:/text",
+    "ws:/bytes",
+    "ws:/message",
+    "ws:/reason",
+    "ws:/raises",
+    "GET /elsewhere",
+];
+
+/// The outputs of one command: what it prints, and the files below a directory with their names.
+fn outputs(directory: &Path, arguments: &[String]) -> BTreeMap<String, String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_relapse")).current_dir(directory).args(arguments).output().unwrap();
+    let mut outputs = BTreeMap::from([
+        ("standard output".to_owned(), String::from_utf8(output.stdout).unwrap()),
+        ("standard error".to_owned(), String::from_utf8(output.stderr).unwrap()),
+    ]);
+    let mut directories = vec![directory.join("out")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            let text = if path.is_dir() { String::new() } else { fs::read_to_string(&path).unwrap() };
+            outputs.insert(path.display().to_string(), format!("{}\n{text}", path.display()));
+            directories.extend(path.is_dir().then_some(path));
+        }
+    }
+    outputs
+}
+
+/// A redactor with a label of its own, which finds a secret in whatever encoding it is.
+fn finder() -> Redactor {
+    let secrets = PLANTED.map(|(name, value)| match name {
+        "DATABASE_URL" => KnownSecret::named("PLANTED", "pw0rdPlanted"),
+        _ => KnownSecret::named("PLANTED", value),
+    });
+    Redactor::new(secrets.to_vec(), Vec::new())
+}
+
+#[track_caller]
+fn assert_clean(outputs: &BTreeMap<String, String>) {
+    let finder = finder();
+    for (name, text) in outputs {
+        // A text in JSON is looked at as it is read, too.
+        let unescaped = text.replace("\\\\", "\\").replace("\\\"", "\"").replace("\\/", "/");
+        for text in [text, &unescaped] {
+            let found = finder.clean(text);
+            let at = found.find("<secret PLANTED>");
+            let around = at.map(|at| {
+                found.chars().skip(found[..at].chars().count().saturating_sub(200)).take(300).collect::<String>()
+            });
+            assert_eq!(around, None, "in {name}");
+        }
+    }
+}
+
+/// The finder finds: without this the suite would pass whatever is printed.
+#[test]
+fn a_planted_secret_would_be_found() {
+    let finder = finder();
+    for (_, secret) in &PLANTED[..2] {
+        assert!(finder.clean(&format!("a {secret} b")).contains("<secret PLANTED>"));
+    }
+    assert!(finder.clean("cGxhbnRlZC1zZXNzaW9uLXNlY3JldC1vZi1tYW55LWNoYXJhY3RlcnM").contains("<secret PLANTED>"));
+}
+
+#[rstest]
+#[case::human("human")]
+#[case::json("json")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn no_secret_of_an_application_is_printed_or_written(#[case] format: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("leaky.py"), LEAKY).unwrap();
+    let mut arguments: Vec<String> = ["hunt", "--target", "asgi:leaky:app"].map(str::to_owned).to_vec();
+    for (name, value) in PLANTED {
+        arguments.extend(["--env".to_owned(), format!("{name}={value}")]);
+    }
+    arguments.extend(PLACES.into_iter().flat_map(|place| ["--path".to_owned(), place.to_owned()]));
+    for more in
+        ["--cases", "150", "--format", format, "--reproducers", "out/reproducers", "--write-pytest", "out/tests"]
+    {
+        arguments.push(more.to_owned());
+    }
+    let outputs = outputs(directory.path(), &arguments);
+    let told = &outputs["standard output"];
+    assert!(told.contains("/exception") && told.contains("<secret API_TOKEN>"), "{told}{}", outputs["standard error"]);
+    assert!(outputs.keys().any(|name| name.ends_with(".toml")) && outputs.keys().any(|name| name.ends_with(".py")));
+    assert_clean(&outputs);
+}
+
+/// Mistakes in arguments, files and applications are told without the secrets in them.
+#[rstest]
+#[case::in_the_url(&["validate", "--target", "http://u:pw0rdPlanted@127.0.0.1:1/path"])]
+#[case::in_an_option(&["hunt", "--target", "asgi:broken:app", "--env", "postgres://u:pw0rdPlanted@db"])]
+#[case::at_import(&["hunt", "--target", "asgi:broken:app", "--env", "SESSION_SECRET=planted-session-secret-of-many-characters"])]
+#[case::in_the_service_file(&["validate", "--target", "http://127.0.0.1:1", "--service-file", "service.toml"])]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn no_secret_is_in_an_error(#[case] arguments: &[&str]) {
+    let directory = tempfile::tempdir().unwrap();
+    let broken = "import os\nraise ImportError('no ' + os.environ['SESSION_SECRET'])\n";
+    fs::write(directory.path().join("broken.py"), broken).unwrap();
+    let service = "[credential]\nliteral = \"planted-session-secret-of-many-characters\"\nplace = \"query\"\n";
+    fs::write(directory.path().join("service.toml"), service).unwrap();
+    let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    let outputs = outputs(directory.path(), &arguments);
+    assert!(!outputs["standard output"].is_empty() || !outputs["standard error"].is_empty());
+    assert_clean(&outputs);
+}
