@@ -15,6 +15,7 @@ mod edge; // a request that is changed on its way
 mod explaining; // what the wire alone tells of a cause
 mod faults; // each fault does what it says
 mod generator; // what a seed draws, and that it goes on drawing it
+mod hostile; // what must not harm: hostile apps, peers, files and users
 mod hunts; // findings without a report
 mod judgement; // what must not be taken for good
 mod lifespan; // the start and the end of a process

@@ -6,6 +6,7 @@
 
 mod builtin;
 mod conform;
+mod determinism;
 mod error;
 pub mod exit_code;
 mod files;
