@@ -164,3 +164,27 @@ pub(super) fn is_reaper() -> bool {
 pub fn end_descendants() {
     kill_until_none(|| ProcessTable::read().below([std::process::id()]));
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::os::unix::process::CommandExt as _;
+    use std::process::{Command, Stdio};
+
+    use super::{ProcessTable, kill_until_none, row};
+
+    /// A session of its own hides no descendant.
+    #[test]
+    fn descendants_are_seen_and_killed() {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "setsid sleep 600 & echo started; wait"]).process_group(0).stdout(Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        let below = ProcessTable::read().below([child.id()]);
+        assert_eq!(below.len(), 1);
+        assert_eq!(ProcessTable::read().below([below[0].id]), []);
+        kill_until_none(|| ProcessTable::read().below([child.id()]));
+        child.wait().unwrap();
+        assert!(row(below[0].id).is_none_or(|row| !row.is_alive));
+    }
+}

@@ -1,20 +1,23 @@
-//! The program that runs in interpreters: compiled once for each kind of Python, which takes longer than everything else that
-//! an interpreter does before it loads the app.
+//! The program that runs in interpreters: compiled once for each kind of Python, and kept in the cache of environments. That
+//! takes longer than everything else that an interpreter does before it loads the app.
 
 use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use super::{
     confinement::Confinement,
     group::Group,
     interpreter::{Site, is_readable, not_started},
+    venv,
 };
 use relapse_core::{asgi::value::Value, error::AppError};
 
@@ -48,7 +51,7 @@ pub(super) fn of(site: &Site) -> Result<Value, AppError> {
     let mut all = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
     let code = match all.get(&kind) {
         Some(code) => Arc::clone(code),
-        None => Arc::clone(all.entry(kind).or_insert(Arc::new(compile(site)?))),
+        None => Arc::clone(all.entry(kind).or_insert(Arc::new(stored_or_compiled(site)?))),
     };
     drop(all);
     let (magic, code) = code.split_at_checked(MAGIC_BYTES).unwrap_or_default();
@@ -59,6 +62,47 @@ pub(super) fn of(site: &Site) -> Result<Value, AppError> {
         ("code", Value::Bytes(Bytes::copy_from_slice(code))),
     ];
     Ok(Value::Dict(entries.into_iter().map(|(key, value)| (key.into(), value)).collect()))
+}
+
+/// The code from the cache of an earlier command, or from a compiler, which then stores it there.
+fn stored_or_compiled(site: &Site) -> Result<Vec<u8>, AppError> {
+    let path = venv::cache().ok().map(|cache| cache.join("programs").join(file_name(site)));
+    if let Some(code) = path.as_deref().and_then(stored) {
+        return Ok(code);
+    }
+    let code = compile(site)?;
+    if let Some(path) = path.filter(|_| !code.is_empty()) {
+        // Where nothing can be written, the next command compiles it again.
+        let _ = store(&path, &code);
+    }
+    Ok(code)
+}
+
+/// The name of the file for an interpreter. One that is replaced by another kind of Python is told by the number in its code.
+fn file_name(site: &Site) -> String {
+    let digest = Sha256::digest(format!("{}\n{SHIM}", site.python.display()));
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The stored code, if it is whole: its digest stands in front.
+fn stored(path: &Path) -> Option<Vec<u8>> {
+    let file = File::open(path).ok()?;
+    let mut text = Vec::new();
+    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    file.take(if is_file { CODE_BYTES_MAX as u64 } else { 0 }).read_to_end(&mut text).ok()?;
+    let (digest, code) = text.split_at_checked(Sha256::output_size())?;
+    (*digest == *Sha256::digest(code)).then(|| code.to_vec())
+}
+
+/// Stores code, whole or not at all.
+fn store(path: &Path, code: &[u8]) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(&Sha256::digest(code))?;
+    file.write_all(code)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// Compiles the program for an interpreter, without what is installed there.
@@ -108,4 +152,22 @@ pub(super) fn deliver(mut to: ChildStdin, bytes: Vec<u8>, limit: Duration) -> io
         let _ = sender.send(result.map(|()| to));
     });
     written.recv_timeout(limit).map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{store, stored};
+
+    #[test]
+    fn only_whole_code_is_taken_from_the_cache() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("programs/one");
+        assert_eq!(stored(&path), None);
+        store(&path, b"code").unwrap();
+        assert_eq!(stored(&path).unwrap(), b"code");
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(stored(&path), None);
+        assert_eq!(stored(directory.path()), None);
+    }
 }
