@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
@@ -143,7 +145,11 @@ const PLACES: [&str; 21] = [
 
 /// The outputs of one command: what it prints, and the files below a directory with their names.
 fn outputs(directory: &Path, arguments: &[String]) -> BTreeMap<String, String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_relapse")).current_dir(directory).args(arguments).output().unwrap();
+    outputs_of(Command::new(env!("CARGO_BIN_EXE_relapse")).current_dir(directory).args(arguments), directory)
+}
+
+fn outputs_of(command: &mut Command, directory: &Path) -> BTreeMap<String, String> {
+    let output = command.output().unwrap();
     let mut outputs = BTreeMap::from([
         ("standard output".to_owned(), String::from_utf8(output.stdout).unwrap()),
         ("standard error".to_owned(), String::from_utf8(output.stderr).unwrap()),
@@ -218,6 +224,12 @@ fn no_secret_of_an_application_is_printed_or_written(#[case] format: &str) {
     assert!(told.contains("/exception") && told.contains("<secret API_TOKEN>"), "{told}{}", outputs["standard error"]);
     assert!(outputs.keys().any(|name| name.ends_with(".toml")) && outputs.keys().any(|name| name.ends_with(".py")));
     assert_clean(&outputs);
+    for name in outputs.keys() {
+        assert!(
+            !["s3cret", "q7zx", "pw0rd", "planted"].iter().any(|word| name.to_lowercase().contains(word)),
+            "{name}"
+        );
+    }
 }
 
 /// Mistakes in arguments, files and applications are told without the secrets in them.
@@ -237,4 +249,53 @@ fn no_secret_is_in_an_error(#[case] arguments: &[&str]) {
     let outputs = outputs(directory.path(), &arguments);
     assert!(!outputs["standard output"].is_empty() || !outputs["standard error"].is_empty());
     assert_clean(&outputs);
+}
+
+/// A server that tells everything that it is told, in its head and in its body, until the test ends.
+fn echoing_server() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let (mut head, mut piece) = (Vec::new(), [0; 4096]);
+            while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                match stream.read(&mut piece) {
+                    Ok(count @ 1..) => head.extend_from_slice(&piece[..count]),
+                    Ok(0) | Err(_) => break,
+                }
+            }
+            let told = String::from_utf8_lossy(&head).into_owned();
+            let line = told.lines().collect::<Vec<_>>().join(" ");
+            let answer = format!(
+                "HTTP/1.1 500 {line}\r\nServer: {line}\r\nSet-Cookie: sid={line}\r\nLocation: {line}\r\nWWW-Authenticate: {line}\r\n\
+                 Content-Type: text/plain\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{told}",
+                told.len()
+            );
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    format!("http://{address}")
+}
+
+/// A service that tells the token of its service file is looked at, hunted on and run on without a word of the token, wherever
+/// it comes from and wherever it travels.
+#[rstest]
+fn no_token_of_a_service_file_is_printed_or_written(
+    #[values("header", "query", "subprotocol")] place: &str,
+    #[values("literal = 'planted-session-secret-of-many-characters'", "env = 'PLANTED'", "command = 'printf q7Zx'")]
+    source: &str,
+) {
+    let (directory, url) = (tempfile::tempdir().unwrap(), echoing_server());
+    let service = format!("[credential]\n{source}\nplace = \"{place}\"\n[users.bob]\nliteral = \"pw0rdPlanted\"\n");
+    fs::write(directory.path().join("relapse.toml"), service).unwrap();
+    let hunt = ["hunt", "--cases", "12", "--reproducers", "out"];
+    let json = ["hunt", "--cases", "12", "--reproducers", "out", "--format", "json"];
+    for command in [&["validate"][..], &["validate", "--format", "json"], &hunt, &json, &["conform", "5.1*"]] {
+        let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+        relapse.env("PLANTED", "planted-session-secret-of-many-characters").current_dir(directory.path());
+        let outputs = outputs_of(relapse.args(command).args(["--target", &url]), directory.path());
+        assert!(!outputs["standard output"].is_empty() || !outputs["standard error"].is_empty(), "{command:?}");
+        assert_clean(&outputs);
+    }
 }

@@ -18,8 +18,8 @@ use relapse_core::{
 use relapse_python::{
     app::Python as PythonTarget,
     process::{
-        Installation as PythonInstallation, Requirements, START_LIMIT, Server as PythonServer, ServerChoice,
-        Site as PythonSite,
+        Installation as PythonInstallation, InterpreterOrigin, Requirements, START_LIMIT, Server as PythonServer,
+        ServerChoice, Site as PythonSite,
     },
     served::Served,
 };
@@ -36,7 +36,7 @@ use crate::{
 pub(crate) fn interpreter(server: &ServerChoice) -> PathBuf {
     let python = python();
     install_all(&python);
-    installed(server.interpreter(&python, false, &|_| {}))
+    installed(server.interpreter(&python, InterpreterOrigin::Default, &|_| {}))
 }
 
 /// The interpreter of an environment; where none can be made the test fails and says why.

@@ -141,8 +141,10 @@ pub(super) fn conform(args: &ConformArgs) -> CommandResult {
 
 fn on_backend(args: &ConformArgs, profiles: &[Arc<Profile>], cases: &[Arc<FrameCase>]) -> Result<Vec<Conformance>> {
     let progress = progress(cases.len() * profiles.len(), "cases");
-    let behind = |profile| conform_embedded(cases, profile, Clock::Virtual, args.seed, || progress.inc(1));
-    let found = profiles.iter().map(behind).collect();
+    let found = profiles
+        .iter()
+        .map(|profile| conform_embedded(cases, profile, Clock::Virtual, args.seed, || progress.inc(1)))
+        .collect();
     progress.finish_and_clear();
     found
 }

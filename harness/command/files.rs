@@ -24,8 +24,7 @@ pub(crate) enum Existing {
 /// # Errors
 /// When the file cannot be written, or exists and is to be kept.
 pub(crate) fn write(path: &Path, text: &str, existing: Existing) -> Result {
-    let written = write_whole(path, &without_secrets(text), existing);
-    written.map_err(|source| Error::Io { doing: "write", path: path.to_owned(), source })
+    write_whole(path, &without_secrets(text), existing).map_err(Error::io("write", path))
 }
 
 /// Makes the directory of a file.
@@ -34,7 +33,7 @@ pub(crate) fn write(path: &Path, text: &str, existing: Existing) -> Result {
 /// When it cannot be made.
 pub(crate) fn make_directory_of(path: &Path) -> Result {
     let directory = directory_of(path);
-    fs::create_dir_all(&directory).map_err(|source| Error::Io { doing: "make", path: directory, source })
+    fs::create_dir_all(&directory).map_err(Error::io("make", &directory))
 }
 
 fn directory_of(path: &Path) -> PathBuf {

@@ -490,8 +490,9 @@ fn hunt_behind(args: &HuntArgs, plan: &TargetHunt<'_>, front: HuntFront<'_>) -> 
     if let Some(before) = hunted.pop() {
         return compare(args, before, (hunt, campaign), front);
     }
-    let again = |found: &Found, kept: &[Kept]| again(args, front.profile, found, kept);
-    let (report, kept, written) = keep_and_report(&hunt, &campaign, Some(front.directory), again)?;
+    let (report, kept, written) = keep_and_report(&hunt, &campaign, Some(front.directory), |found, kept| {
+        again(args, front.profile, found, kept)
+    })?;
     let result = HuntResult::Alone(Box::new(report), start.elapsed());
     Ok(Hunted { result, found: campaign.found, kept, written })
 }
@@ -526,8 +527,7 @@ fn compare(
     let mut kept = Vec::new();
     let written = keep(change.fates.iter().map(|(_, found, _)| found), front.directory, &mut kept);
     let shutdown = shut_down(&hunt)?;
-    let again = |found: &Found| again(args, front.profile, found, &kept);
-    let report = ChangeReport::of(&hunt, &change, shutdown, again);
+    let report = ChangeReport::of(&hunt, &change, shutdown, |found| again(args, front.profile, found, &kept));
     Ok(Hunted { result: HuntResult::Compared(Box::new(report)), found: Vec::new(), kept, written })
 }
 
@@ -614,13 +614,13 @@ fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> 
 fn keep<'a>(found: impl IntoIterator<Item = &'a Found>, directory: &Path, kept: &mut Vec<Kept>) -> Result {
     for found in found.into_iter().filter(|found| found.reproduction == Reproduction::Shown) {
         // Two findings of one seed may have names that begin alike.
-        let names = std::iter::once(found.capsule.name.clone())
+        let mut names = std::iter::once(found.capsule.name.clone())
             .chain((2..).map(|number| format!("{}_{number}", found.capsule.name)));
-        let is_free = |name: &String| {
+        let free = names.find(|name| {
             let path = directory.join(format!("{name}.toml")).display().to_string();
             !kept.iter().any(|kept| kept.path == path)
-        };
-        let name = names.into_iter().find(is_free).unwrap_or_default();
+        });
+        let name = free.unwrap_or_default();
         let path = write(found, directory, &name)?;
         kept.push(Kept { text: found.capsule.print(), path });
     }
@@ -680,7 +680,7 @@ fn detect_all(hunt: &Hunt, jobs: usize) -> Result<Vec<(Defect, Option<Found>)>> 
 fn merge(args: &HuntArgs, parts: &[PathBuf]) -> CommandResult {
     let mut whole: Option<HuntDocument> = None;
     for path in parts {
-        let failed = |source| Error::Io { doing: "read", path: path.clone(), source };
+        let failed = Error::io("read", path);
         let text = fs::read_to_string(path).map_err(failed)?;
         let part = HuntDocument::parse(&text).map_err(|why| failed(std::io::Error::other(why)))?;
         match &mut whole {

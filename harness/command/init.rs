@@ -62,11 +62,10 @@ impl InitArgs {
         }
         // Of an application its routes are known, of a server nothing is.
         let mut binding = if own.target.is_python() { ServiceFile::unknown() } else { ServiceFile::default() };
-        let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let (source, token_line) = match (&self.token_env, &self.token_command) {
-            (Some(name), _) => (Some(TokenSource::Env(name.clone())), format!("env = {}", quoted(name))),
+            (Some(name), _) => (Some(TokenSource::Env(name.clone())), format!("env = {}", in_quotes(name))),
             (None, Some(command)) => {
-                (Some(TokenSource::Command(command.clone())), format!("command = {}", quoted(command)))
+                (Some(TokenSource::Command(command.clone())), format!("command = {}", in_quotes(command)))
             }
             (None, None) => (None, String::new()),
         };
@@ -76,6 +75,11 @@ impl InitArgs {
         keep_secret(&binding.redactor);
         Ok(InitPlan { path, binding, token, token_line, notes: own.python.left_out()? })
     }
+}
+
+/// A text as TOML has it.
+fn in_quotes(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// Asks the target and writes the service file.

@@ -145,8 +145,11 @@ fn command() -> clap::Command {
     }
     let short = "Without a command, all cases run; the options are those of `relapse run`.";
     let options: Vec<String> = Arguments::command().get_arguments().map(|arg| arg.get_id().to_string()).collect();
-    let hide = |command: clap::Command, id: &String| command.mut_arg(id, |arg| arg.hide_short_help(true));
-    with_exit_codes(options.iter().fold(Arguments::command(), hide).after_help(short))
+    let mut command = Arguments::command();
+    for id in &options {
+        command = command.mut_arg(id, |arg| arg.hide_short_help(true));
+    }
+    with_exit_codes(command.after_help(short))
 }
 
 /// Runs the command; gives its exit code.

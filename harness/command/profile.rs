@@ -8,13 +8,13 @@ use clap::{Args, Subcommand};
 use relapse::{
     Result,
     discover::servers,
-    trial::{option, shell},
+    trial::{add_option, shell},
 };
 use relapse_core::error::{AppError, Blame, Error};
 use relapse_python::{
     differential::{DifferentialSetup, ProgramDifference, compare},
     measure::{Slow, measure},
-    process::ServerChoice,
+    process::{InterpreterOrigin, ServerChoice},
 };
 use relapse_simulate::{
     clock::{Clock, Runtime},
@@ -119,12 +119,14 @@ fn differential(args: &DifferentialArgs) -> CommandResult {
 }
 
 fn compare_profile(profile: Arc<Profile>, args: &DifferentialArgs, asked: &Path) -> CommandResult {
-    let wrong = |message: String| Error::from(AppError { message, details: String::new(), blame: Blame::Setup });
     let choice: ServerChoice = match &args.server {
         Some(choice) => choice.clone(),
-        None => profile.choice.parse().map_err(wrong)?,
+        None => profile
+            .choice
+            .parse()
+            .map_err(|message| Error::from(AppError { message, details: String::new(), blame: Blame::Setup }))?,
     };
-    let python = choice.interpreter(asked, args.python.is_some(), &note)?;
+    let python = choice.interpreter(asked, origin(args.python.as_ref()), &note)?;
     let name = profile.name.clone();
     let setup = DifferentialSetup { server: choice, profile, seed: args.seed, programs: args.programs };
     let compared = compare(&setup, &python, &note)?;
@@ -180,20 +182,27 @@ impl Again<'_> {
 
     fn arguments(&self, seed: u64) -> Vec<String> {
         let mut arguments: Vec<String> = ["relapse", "profile", "differential"].map(str::to_owned).into();
-        let mut add = |name: &str, value: String| arguments.extend(option(name, value));
-        add("--profile", self.profile.to_owned());
-        self.server.iter().for_each(|server| add("--server", server.to_string()));
-        self.python.iter().for_each(|python| add("--python", python.display().to_string()));
-        add("--programs", "1".to_owned());
-        add("--seed", seed.to_string());
+        add_option(&mut arguments, "--profile", self.profile);
+        if let Some(server) = self.server {
+            add_option(&mut arguments, "--server", server);
+        }
+        if let Some(python) = self.python {
+            add_option(&mut arguments, "--python", python.display());
+        }
+        add_option(&mut arguments, "--programs", 1);
+        add_option(&mut arguments, "--seed", seed);
         arguments
     }
+}
+
+fn origin(python: Option<&PathBuf>) -> InterpreterOrigin {
+    if python.is_some() { InterpreterOrigin::Chosen } else { InterpreterOrigin::Default }
 }
 
 /// Measures a server; gives the exit code.
 fn measure_server(args: &MeasureArgs) -> CommandResult {
     let asked = args.python.clone().unwrap_or_else(|| PathBuf::from("python3"));
-    let python = args.server.interpreter(&asked, args.python.is_some(), &note)?;
+    let python = args.server.interpreter(&asked, origin(args.python.as_ref()), &note)?;
     let slow = if args.slow { Slow::Watched } else { Slow::LeftOut };
     let measured = Runtime::new(Clock::Real).block_on(measure(&args.server, &python, slow))?;
     let name = name_of(&args.server, &measured.server);
@@ -241,8 +250,8 @@ const PROGRAMS_MEASURED: u64 = 50;
 /// The known profile of a server: the one of its version where there is none of its implementation of WebSocket.
 fn known(name: &str) -> Result<Option<Arc<Profile>>> {
     let servers = servers()?;
-    let named = |name: &str| servers.iter().find(|profile| profile.name == name).cloned();
-    Ok(named(name).or_else(|| named(version_of(name))))
+    let mut names = [name, version_of(name)].into_iter();
+    Ok(names.find_map(|name| servers.iter().find(|profile| profile.name == name).cloned()))
 }
 
 /// The name of a server's profile: with the first two numbers of its version, and its implementation where one was named.

@@ -122,8 +122,10 @@ fn edge_faults_of(path: &std::path::Path) -> CommandResult<EdgeFaults> {
         .iter()
         .flat_map(|case| case.faults.iter().cloned())
         .partition(|fault| fault.kind.place() == Place::Edge && fault.trigger.step.is_none());
-    let elsewhere = |fault: Fault| UsageError::FaultElsewhere { fault: fault.to_string(), case: name.clone() };
-    let mut left_out: Vec<UsageError> = others.into_iter().map(elsewhere).collect();
+    let mut left_out = Vec::new();
+    for fault in others {
+        left_out.push(UsageError::FaultElsewhere { fault: fault.to_string(), case: name.clone() });
+    }
     if edge.is_empty() {
         left_out.push(UsageError::NoEdgeFault { case: name.clone() });
     }

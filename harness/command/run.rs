@@ -10,7 +10,7 @@ use relapse::{
     discover::{servers_for, servers_named},
     external::{Versions, judge_external},
     service_file::ServiceFile,
-    trial::{Ran, Report, TargetName, Trial, option, shell},
+    trial::{Ran, Report, TargetName, Trial, add_option, shell},
 };
 use relapse_core::{
     error::Error,
@@ -236,10 +236,12 @@ fn run_behind(
     let runtime = Runtime::new(plan.target.clock(python));
     let guesses = RouteGuessing::Apart;
     let context = TargetContext { budget: &url.budget, python, profile, guesses, seed: args.seed };
-    let version = |named: &TargetSpec| named.version(&runtime, context, binding, token);
-    let before = url.before.as_ref().map(version).transpose()?;
-    let repeat = usize::from(args.repeat);
-    let versions = Versions { binding: binding.clone(), before, after: version(plan.target)?, repeat };
+    let before = match &url.before {
+        Some(before) => Some(before.version(&runtime, context, binding, token)?),
+        None => None,
+    };
+    let after = plan.target.version(&runtime, context, binding, token)?;
+    let versions = Versions { binding: binding.clone(), before, after, repeat: usize::from(args.repeat) };
     let judgements = runtime.block_on(judge_external(&plan.cases, &versions, args.seed, done));
     tell_notes(versions.running().flat_map(|(_, external)| external.target.notes()));
     let mut shutdown = Vec::new();
@@ -257,17 +259,18 @@ fn run_behind(
 fn named(args: &RunArgs, target: &TargetSpec, profile: Option<&str>) -> TargetName {
     let url = &args.url;
     let mut arguments: Vec<String> = Vec::new();
-    let mut add = |name: &str, value: String| arguments.extend(option(name, value));
-    url.before.iter().for_each(|before| add("--before", before.to_string()));
-    add("--target", target.to_string());
+    if let Some(before) = &url.before {
+        add_option(&mut arguments, "--before", before);
+    }
+    add_option(&mut arguments, "--target", target);
     if let Some(profile) = profile.filter(|_| !args.profile.is_empty()) {
-        add("--profile", profile.to_owned());
+        add_option(&mut arguments, "--profile", profile);
     }
     if args.repeat > 1 {
-        add("--repeat", args.repeat.to_string());
+        add_option(&mut arguments, "--repeat", args.repeat);
     }
     if let Some(directory) = &args.source.cases {
-        add("--cases", directory.display().to_string());
+        add_option(&mut arguments, "--cases", directory.display());
     }
     arguments.extend(url.budget.arguments());
     arguments.extend(url.python.arguments().into_iter().chain(url.service_file.arguments()));

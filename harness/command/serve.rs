@@ -69,9 +69,10 @@ impl ServeArgs {
         let faults = self.faults.read(read_backend_fault)?;
         let profile = server(&self.profile)?;
         let environment = Environment::ALL.into_iter().find(|known| known.name() == self.environment);
-        let unknown =
-            || Error::unknown("environment", &self.environment, Environment::ALL.iter().map(|known| known.name()));
-        Ok(ServePlan { revision, faults, profile, environment: environment.ok_or_else(unknown)?, broken })
+        let environment = environment.ok_or_else(|| {
+            Error::unknown("environment", &self.environment, Environment::ALL.iter().map(|known| known.name()))
+        })?;
+        Ok(ServePlan { revision, faults, profile, environment, broken })
     }
 }
 

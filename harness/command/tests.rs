@@ -110,20 +110,19 @@ fn without_a_case_there_is_no_plan(#[case] line: &str) {
     assert_eq!((errors.len(), failure.exit()), (1, CommandExit::NoResult));
 }
 
-#[test]
-fn a_hunt_is_of_one_kind() {
-    let kind = |line: &str| {
-        let Command::Hunt(args) = parse(line) else { panic!("{line}") };
-        match args.plan().unwrap() {
-            HuntPlan::Merge(parts) => format!("merge {}", parts.len()),
-            HuntPlan::Detect(hunt) => format!("detect {}", hunt.cases),
-            HuntPlan::OnBackend(hunt) => format!("backend {} from {}", hunt.cases, hunt.seed),
-            HuntPlan::OnTarget(hunt) => format!("target behind {} of {}", hunt.fronts.len(), hunt.versions.len()),
-        }
+#[rstest]
+#[case("hunt --merge a b", "merge 2")]
+#[case("hunt --detection", "detect 20000")]
+#[case("hunt", "backend 2000 from 1")]
+#[case("hunt --cases 10 --shard 2/2", "backend 5 from 6")]
+#[case("hunt --target ws://127.0.0.1:1 --before ws://127.0.0.1:2", "target behind 1 of 2")]
+fn a_hunt_is_of_one_kind(#[case] line: &str, #[case] expected: &str) {
+    let Command::Hunt(args) = parse(line) else { panic!("{line}") };
+    let kind = match args.plan().unwrap() {
+        HuntPlan::Merge(parts) => format!("merge {}", parts.len()),
+        HuntPlan::Detect(hunt) => format!("detect {}", hunt.cases),
+        HuntPlan::OnBackend(hunt) => format!("backend {} from {}", hunt.cases, hunt.seed),
+        HuntPlan::OnTarget(hunt) => format!("target behind {} of {}", hunt.fronts.len(), hunt.versions.len()),
     };
-    assert_eq!(kind("hunt --merge a b"), "merge 2");
-    assert_eq!(kind("hunt --detection"), "detect 20000");
-    assert_eq!(kind("hunt"), "backend 2000 from 1");
-    assert_eq!(kind("hunt --cases 10 --shard 2/2"), "backend 5 from 6");
-    assert_eq!(kind("hunt --target ws://127.0.0.1:1 --before ws://127.0.0.1:2"), "target behind 1 of 2");
+    assert_eq!(kind, expected);
 }

@@ -7,6 +7,7 @@ use relapse::{
     external::External,
     validate::{Validation, validate as try_it},
 };
+use relapse_core::judge::verdict::Conclusion;
 use relapse_simulate::clock::{Clock, Runtime};
 
 use super::{
@@ -140,7 +141,7 @@ async fn look(
     }
     validation.shutdown = server.shut_down().await?;
     validation.passes &= validation.shutdown.is_empty();
-    let exit = exit(validation.passes);
+    let exit = CommandExit::from(Conclusion::of(validation.passes));
     let looked = Looked { validation, wall: began.elapsed() };
     match args.format.printing {
         Printing::AsItComes => {
@@ -149,10 +150,6 @@ async fn look(
         }
         Printing::AtTheEnd => Ok((exit, Some(looked))),
     }
-}
-
-fn exit(passes: bool) -> CommandExit {
-    if passes { CommandExit::Passes } else { CommandExit::Finding }
 }
 
 /// Looks again and again; a line each time.
@@ -183,5 +180,5 @@ async fn watch(args: &ValidateArgs, server: &mut External, introduction: &Target
             () = stop.as_mut() => break,
         }
     }
-    Ok(exit(passed == tries && tries > 0))
+    Ok(CommandExit::from(Conclusion::of(passed == tries && tries > 0)))
 }

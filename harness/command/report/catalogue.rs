@@ -55,13 +55,12 @@ fn entries<'a>(issues: &'a [Issue], cases: &'a [Arc<Case>]) -> Vec<IssueEntry<'a
     let mut entries: Vec<IssueEntry<'_>> = issues
         .iter()
         .map(|issue| {
-            let is_its =
-                |case: &&Arc<Case>| case.issues.iter().any(|key| *key == issue.key || issue.also.contains(key));
-            entry(&issue.key, issue, cases.iter().filter(is_its).map(Arc::as_ref).collect())
+            let own = cases.iter().filter(|case| issue.has_case(case));
+            entry(&issue.key, issue, own.map(Arc::as_ref).collect())
         })
         .collect();
-    let knows = |key: &String| issues.iter().any(|issue| issue.key == *key || issue.also.contains(key));
-    let others: Vec<&Case> = cases.iter().map(Arc::as_ref).filter(|case| !case.issues.iter().any(knows)).collect();
+    let others = cases.iter().filter(|case| !issues.iter().any(|issue| issue.has_case(case)));
+    let others: Vec<&Case> = others.map(Arc::as_ref).collect();
     static OTHERS: Issue =
         Issue { key: String::new(), title: String::new(), also: Vec::new(), behind: String::new(), claim: Vec::new() };
     entries.push(entry("other", &OTHERS, others));
@@ -124,22 +123,26 @@ pub fn render_list(issues: &[Issue], cases: &[Arc<Case>], width: usize) -> Strin
     text
 }
 
+/// Names as Markdown has code.
+fn code<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" ")
+}
+
 /// The map from issues to cases, defects and checks, as a Markdown table.
 pub fn render_map(issues: &[Issue], cases: &[Arc<Case>]) -> String {
     let mut text =
         String::from("| issue | reported | cases | defects | claimed fixes | found by |\n|---|---|---|---|---|---|\n");
     for entry in entries(issues, cases) {
         let keys: Vec<String> = std::iter::once(entry.issue.to_owned()).chain(entry.also.iter().cloned()).collect();
-        let code = |names: Vec<&str>| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" ");
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} | {} |",
             labels(&keys).join(" "),
             entry.title.replace('|', "\\|"),
-            code(entry.cases.iter().map(|row| row.case).collect()),
-            code(entry.defects.iter().copied().collect()),
-            code(entry.shams.iter().copied().collect()),
-            code(entry.checks.iter().copied().collect()),
+            code(entry.cases.iter().map(|row| row.case)),
+            code(entry.defects.iter().copied()),
+            code(entry.shams.iter().copied()),
+            code(entry.checks.iter().copied()),
         );
     }
     text

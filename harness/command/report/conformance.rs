@@ -17,8 +17,7 @@ const SCHEMA: u32 = 1;
 /// A row for each case and each way it comes out, then what was asked for where something else came, then the counts.
 pub fn render(found: &[Conformance], width: usize) -> String {
     let rows: Vec<(&FrameCase, Vec<BehaviorRow<'_>>)> = cases(found).map(|case| (case, rows(case, found))).collect();
-    let is_missed = |rows: &[BehaviorRow<'_>]| rows.iter().any(|row| !is_good(row.behavior));
-    let asked = rows.iter().filter(|(_, rows)| is_missed(rows));
+    let asked = rows.iter().filter(|(_, rows)| rows.iter().any(|row| !is_good(row.behavior)));
     let asked = asked.map(|(case, _)| format!("{}  {} Asked for: {}.\n", case.name, case.tries, case.expected));
     let parts = [table(&rows, found, width), asked.collect(), found.iter().map(count).collect()];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<String>>().join("\n")
@@ -32,23 +31,24 @@ fn table(rows: &[(&FrameCase, Vec<BehaviorRow<'_>>)], found: &[Conformance], wid
         return String::new();
     }
     let servers: BTreeSet<&str> = found.iter().map(|found| found.server.as_str()).collect();
-    let shown = |cells: [&str; 5]| {
-        let is_shown = |index: &usize| *index != BEHIND || servers.len() > 1;
-        let cells = cells.into_iter().enumerate().filter(|(index, _)| is_shown(index));
-        cells.map(|(_, cell)| cell.to_owned()).collect::<Vec<_>>()
-    };
     let mut table = plain_table(width);
-    table.set_header(shown(["case", "section", "server", "evidence", "behavior"]));
+    table.set_header(shown(["case", "section", "server", "evidence", "behavior"], &servers));
     for (case, rows) in rows {
         let names = std::iter::once((case.name.as_str(), case.section.as_str())).chain(std::iter::repeat(("", "")));
         for (row, (name, section)) in rows.iter().zip(names) {
             let behind = behind(&row.servers, &servers);
-            table.add_row(shown([name, section, &behind, &row.evidence, label(row.behavior)]));
+            table.add_row(shown([name, section, &behind, &row.evidence, label(row.behavior)], &servers));
         }
     }
     keep_names_whole(&mut table, 0, width);
     let styles: Vec<_> = behaviors().map(|behavior| (label(behavior), style(behavior))).collect();
     paint(&table.to_string(), &styles)
+}
+
+/// The cells of a row that a table about these servers shows.
+fn shown(cells: [&str; 5], servers: &BTreeSet<&str>) -> Vec<String> {
+    let cells = cells.into_iter().enumerate().filter(|(index, _)| *index != BEHIND || servers.len() > 1);
+    cells.map(|(_, cell)| cell.to_owned()).collect()
 }
 
 /// The cases that were tried on any server.
@@ -101,14 +101,16 @@ fn count(found: &Conformance) -> String {
     if let Some(trouble) = &found.trouble {
         return format!("{BAD}{}{BAD:#} {}: {trouble}\n", Verdict::Inconclusive, found.server);
     }
-    let of = |behavior| found.tried.iter().filter(|tried| tried.behavior() == behavior).count();
-    let counts = behaviors().map(|behavior| (behavior, of(behavior))).filter(|(_, count)| *count > 0);
-    let counts = counts.map(|(behavior, count)| {
-        let style = style(behavior);
-        format!("{style}{count} {}{style:#}", label(behavior))
-    });
+    let mut counts = Vec::new();
+    for behavior in behaviors() {
+        let count = found.tried.iter().filter(|tried| tried.behavior() == behavior).count();
+        if count > 0 {
+            let style = style(behavior);
+            counts.push(format!("{style}{count} {}{style:#}", label(behavior)));
+        }
+    }
     let conversations: usize = found.tried.iter().map(|tried| tried.results.len()).sum();
-    let counts = counts.collect::<Vec<_>>().join(", ");
+    let counts = counts.join(", ");
     format!("{}: {} case(s), {conversations} conversation(s): {counts}\n", found.server, found.tried.len())
 }
 

@@ -12,7 +12,7 @@ use relapse::report::sequence::{self, SequenceDetail};
 use relapse_core::{
     client::step::Action,
     fault::{FaultKind, Place},
-    judge::verdict::{Conclusion, Verdict},
+    judge::verdict::{Conclusion, Side, Verdict},
 };
 
 /// How many kinds that never acted are named.
@@ -184,12 +184,7 @@ impl HuntReport {
         if (&self.revision, &self.places, self.legal_only) != (&other.revision, &other.places, other.legal_only) {
             return Err("it belongs to another campaign: the revision or the faults differ".to_owned());
         }
-        let overlaps = |(seed, cases): &(u64, u64)| {
-            let meets =
-                |(other, count): &(u64, u64)| other.wrapping_sub(*seed) < *cases || seed.wrapping_sub(*other) < *count;
-            self.seeds.iter().any(meets)
-        };
-        if other.seeds.iter().any(overlaps) {
+        if other.seeds.iter().any(|new| self.seeds.iter().any(|known| overlap(*new, *known))) {
             return Err("some of its seeds are in another part already".to_owned());
         }
         self.seeds.extend(other.seeds);
@@ -214,7 +209,8 @@ impl HuntReport {
     /// cases are left out.
     pub fn conclusion(&self) -> Conclusion {
         let fails = self.found.iter().any(|found| found.reproduction != Reproduction::SeenOnce);
-        let proves_nothing = self.reached.is_nothing(!self.places.is_empty()) || self.unfinished.cases > 0;
+        let lacks_faults = !self.places.is_empty() && self.reached.is_without_faults();
+        let proves_nothing = self.reached.is_nothing() || lacks_faults || self.unfinished.cases > 0;
         match (!fails && self.shutdown.is_empty(), proves_nothing) {
             (false, _) => Conclusion::Finding,
             (true, false) => Conclusion::Passes,
@@ -314,12 +310,19 @@ impl HuntDocument {
     }
 }
 
+/// Whether two ranges have a seed in common: the first seed of each, and how many it has.
+fn overlap((one, count): (u64, u64), (other, count_of_other): (u64, u64)) -> bool {
+    other.wrapping_sub(one) < count || one.wrapping_sub(other) < count_of_other
+}
+
 /// The coverage with faults at these places.
 pub fn coverage(reached: &Coverage, found: usize, places: &[String]) -> String {
     let Coverage { cases, sessions, classes, faults, states, routes, endings } = reached;
     let connections: u64 = classes.values().sum();
-    let of_all = |count: &u64| format!("{count} ({:.1} %)", 100.0 * *count as f64 / connections.max(1) as f64);
-    let classes: Vec<String> = classes.iter().map(|(class, count)| format!("{class} {}", of_all(count))).collect();
+    let classes = classes
+        .iter()
+        .map(|(class, count)| format!("{class} {count} ({:.1} %)", 100.0 * *count as f64 / connections.max(1) as f64));
+    let classes: Vec<String> = classes.collect();
     let mut text = format!(
         "{cases} case(s), {} finding(s); {sessions} upgrades accepted\n{connections} connections in {} ways: {}\n",
         found,
@@ -413,13 +416,12 @@ impl ChangeReport {
         for (fate, seen, _) in &change.fates {
             found.entry(*fate).or_default().push(FoundReport::of(hunt, seen, kept(seen)));
         }
-        let count = |on_after: bool| change.fates.iter().filter(|(.., of_after)| *of_after == on_after).count();
         ChangeReport {
             found,
             reached: change.reached.clone(),
-            counts: [count(false), count(true)],
+            counts: [change.findings(Side::Before), change.findings(Side::After)],
             places: hunt.places.iter().map(|place| place.name().to_owned()).collect(),
-            conclusion: change.conclusion(!hunt.places.is_empty()).max(Conclusion::of(shutdown.is_empty())),
+            conclusion: change.conclusion(&hunt.places).max(Conclusion::of(shutdown.is_empty())),
             shutdown,
         }
     }
@@ -466,14 +468,14 @@ impl HuntResult {
 impl Hunts {
     /// The findings and the coverage of each hunt, for people.
     pub fn page(&self) -> String {
-        let page = |(_, result): &(Option<String>, HuntResult)| match result {
+        let pages = self.0.iter().map(|(_, result)| match result {
             HuntResult::Alone(report, wall) => {
                 let rate = report.reached.cases as f64 / wall.as_secs_f64().max(0.001);
                 format!("{}{rate:.0} cases/s\n", report.page())
             }
             HuntResult::Compared(change) => change.page(),
-        };
-        self.0.iter().map(page).collect()
+        });
+        pages.collect()
     }
 
     /// One document for all fronts; empty where there is no result.
@@ -510,14 +512,14 @@ pub struct DetectionFigures<'a> {
 impl DetectionFigures<'_> {
     /// One document.
     pub fn to_json(&self) -> String {
-        let row = |row: &Detection<'_>| {
+        let rows = self.rows.iter().map(|row| {
             serde_json::json!({
                 "defect": row.defect,
                 "cases": row.found.map(|found| found.number),
                 "found_by": row.found.map(|found| found.key.to_string()),
             })
-        };
-        let rows: Vec<_> = self.rows.iter().map(row).collect();
+        });
+        let rows: Vec<_> = rows.collect();
         serde_json::json!({ "schema": 1, "limit": self.limit, "detections": rows }).to_string()
     }
 }
@@ -549,19 +551,16 @@ pub fn render_detection(detections: &[Detection<'_>], most: u64, width: usize) -
             }
         };
     }
-    let numbers = || detections.iter().filter_map(|detection| detection.found).map(|found| found.number);
-    let within = |limit: u64| numbers().filter(|number| *number <= limit).count();
-    let small = |found: &&Found| found.drawn.faults.len() <= 2 && steps(found) <= 4;
-    let small = detections.iter().filter_map(|detection| detection.found).filter(small).count();
+    let found: Vec<&Found> = detections.iter().filter_map(|detection| detection.found).collect();
+    let [within_200, within_2000, within_all] =
+        [200, 2000, most].map(|limit| found.iter().filter(|found| found.number <= limit).count());
+    let small = found.iter().filter(|found| found.drawn.faults.len() <= 2 && steps(found) <= 4).count();
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     format!(
-        "{}\n\n{} of {} defects found; {} within 200 cases, {} within 2000, {} within {most}; {small} with at most two faults and four steps",
+        "{}\n\n{} of {} defects found; {within_200} within 200 cases, {within_2000} within 2000, {within_all} within {most}; {small} with at most two faults and four steps",
         lines.join("\n"),
-        numbers().count(),
+        found.len(),
         detections.len(),
-        within(200),
-        within(2000),
-        within(most),
     )
 }
 

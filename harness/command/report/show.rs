@@ -97,9 +97,8 @@ fn ending(label: &str, run: &RunResult) -> Vec<String> {
 
 /// The published claims about the issues of a case, each with the truth.
 fn published(case: &Case, issues: &[Issue]) -> Vec<String> {
-    let is_its = |issue: &&Issue| case.issues.iter().any(|key| *key == issue.key || issue.also.contains(key));
     let mut lines = Vec::new();
-    for issue in issues.iter().filter(is_its) {
+    for issue in issues.iter().filter(|issue| issue.has_case(case)) {
         let label = issue::labels(std::slice::from_ref(&issue.key)).join(" ");
         for claim in &issue.claim {
             lines.push(format!("\n{FAINT}published about {label}{FAINT:#}  {}", claim.said));

@@ -38,15 +38,13 @@ pub fn plain_table(width: usize) -> Table {
 /// The whole report: a row for each case and each way it shows, then what is wrong, then the count.
 pub fn render(report: &Report, width: usize) -> String {
     let mut table = plain_table(width);
-    // A narrow terminal has no room for what is the same in every row that passes.
-    let shows = |column: usize| column != CONTROL || width >= WIDTH_WITH_CONTROL;
     let is_external = report.trials.iter().any(|(ran, _)| ran.external().is_some());
     let (before, after) = if is_external { ("before", "after") } else { ("with bug", "with fix") };
     let header = ["case", "server", before, after, "healthy", "verdict"];
-    table.set_header(header.into_iter().enumerate().filter(|(index, _)| shows(*index)).map(|(_, cell)| cell));
+    table.set_header(shown(header, width));
     for row in fold(&report.trials) {
         let cells = row.cells(&servers_of(&report.trials, &row.ran.case().name));
-        table.add_row(cells.into_iter().enumerate().filter(|(index, _)| shows(*index)).map(|(_, cell)| cell));
+        table.add_row(shown(cells, width));
     }
     keep_names_whole(&mut table, 0, width);
     let verdicts = Verdict::ALL.map(|verdict| (verdict.label(), style(verdict)));
@@ -67,6 +65,12 @@ pub fn render(report: &Report, width: usize) -> String {
     }
     text.push_str(&count(report));
     text
+}
+
+/// The cells of a row for which there is room. A narrow terminal has none for what is the same in every row that passes.
+fn shown<T>(cells: [T; 6], width: usize) -> impl Iterator<Item = T> {
+    let cells = cells.into_iter().enumerate();
+    cells.filter(move |(index, _)| *index != CONTROL || width >= WIDTH_WITH_CONTROL).map(|(_, cell)| cell)
 }
 
 fn style(verdict: Verdict) -> Style {

@@ -37,7 +37,7 @@ pub(super) fn launcher(
     token: &str,
 ) -> Result<Box<Launch>> {
     end_interpreters_with_us();
-    let (site, is_chosen) = context.python.site(app, places)?;
+    let (site, origin) = context.python.site(app, places)?;
     // A token says by the true time when it was issued and when it expires.
     let has_tokens = binding.credential.source.is_some() || !binding.users.is_empty();
     let site = PythonSite { epoch: if has_tokens { Epoch::Now } else { Epoch::Fixed }, ..site };
@@ -45,7 +45,7 @@ pub(super) fn launcher(
     let (named, recorded) = (context.python.path.clone(), context.python.recorded()?);
     let behind = match context.python.server.clone() {
         Some(server) => {
-            let python = server.interpreter(&site.python, is_chosen, &note)?;
+            let python = server.interpreter(&site.python, origin, &note)?;
             FrontChoice::Server(server, PythonSite { python, ..site })
         }
         None => {

@@ -10,15 +10,15 @@ use relapse::{
     discover::{Catalogue, servers_named},
     recording::{Recorded, is_secret, learn as learn_routes},
     route::Route,
-    trial::{option, shell},
+    trial::{add_option, option, shell},
 };
 use relapse_core::{
     error::{AppError, Blame, Error},
     record::redact::{KnownSecret, password_in_url},
 };
 use relapse_python::process::{
-    BLOCKED_LIMIT, Epoch, LifespanMode, MEMORY_LIMIT, Requirements as PythonRequirements, START_LIMIT, ServerChoice,
-    Site as PythonSite,
+    BLOCKED_LIMIT, Epoch, InterpreterOrigin, LifespanMode, MEMORY_LIMIT, Requirements as PythonRequirements,
+    START_LIMIT, ServerChoice, Site as PythonSite,
 };
 use relapse_simulate::clock::Clock;
 
@@ -190,10 +190,9 @@ impl PythonArgs {
     /// The arguments that say the same. A secret is not written down: the line takes it from the environment.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let mut arguments: Vec<String> = Vec::new();
-        let mut add = |name: &str, value: String| arguments.extend(option(name, value));
         let paths = [("--python", &self.python), ("--dir", &self.dir)];
         for (name, path) in paths.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?))) {
-            add(name, path.display().to_string());
+            add_option(&mut arguments, name, path.display());
         }
         for (name, value) in &self.env {
             arguments.extend(match is_secret(name) || password_in_url(value).is_some() {
@@ -203,35 +202,37 @@ impl PythonArgs {
                 false => option("--env", format!("{name}={value}")),
             });
         }
-        let mut add = |name: &str, value: String| arguments.extend(option(name, value));
-        self.path.iter().for_each(|route| add("--path", route.said()));
-        self.recorded.iter().for_each(|path| add("--recorded", path.display().to_string()));
-        let time = |time: Duration| humantime::format_duration(time).to_string();
+        for route in &self.path {
+            add_option(&mut arguments, "--path", route.said());
+        }
+        for path in &self.recorded {
+            add_option(&mut arguments, "--recorded", path.display());
+        }
         if self.blocked_limit != BLOCKED_LIMIT {
-            add("--blocked-limit", time(self.blocked_limit));
+            add_option(&mut arguments, "--blocked-limit", humantime::format_duration(self.blocked_limit));
         }
         if self.start_limit != START_LIMIT {
-            add("--start-limit", time(self.start_limit));
+            add_option(&mut arguments, "--start-limit", humantime::format_duration(self.start_limit));
         }
         if self.memory_limit << 20 != MEMORY_LIMIT {
-            add("--memory-limit", self.memory_limit.to_string());
+            add_option(&mut arguments, "--memory-limit", self.memory_limit);
         }
         if self.clock == LoopClock::Real {
-            add("--clock", "real".to_owned());
+            add_option(&mut arguments, "--clock", "real");
         }
         if self.lifespan == LifespanChoice::Off {
-            add("--lifespan", "off".to_owned());
+            add_option(&mut arguments, "--lifespan", "off");
         }
         if let Some(server) = &self.server {
-            add("--server", server.to_string());
+            add_option(&mut arguments, "--server", server);
         }
         let switches = [("--factory", self.factory), ("--fresh", self.fresh)];
         arguments.extend(switches.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned()));
         arguments
     }
 
-    /// Where the application is, and whether its interpreter was chosen.
-    pub(super) fn site(&self, app: &str, places: &[String]) -> Result<(PythonSite, bool)> {
+    /// Where the application is, and where its interpreter comes from.
+    pub(super) fn site(&self, app: &str, places: &[String]) -> Result<(PythonSite, InterpreterOrigin)> {
         let (mut directory, mut packages) = (self.dir.clone().unwrap_or_else(|| PathBuf::from(".")), None);
         for place in places {
             // A misspelled directory must not be asked of a package index.
@@ -250,20 +251,21 @@ impl PythonArgs {
         let directory = directory.canonicalize().unwrap_or(directory);
         let beside = [&directory, Path::new(".")].map(|place| place.join(".venv/bin/python"));
         let active = std::env::var_os("VIRTUAL_ENV").map(|home| Path::new(&home).join("bin/python"));
-        let (python, is_chosen) = match (&self.python, active) {
-            (Some(python), _) => (python.clone(), true),
-            (None, active) => {
-                let known = beside.into_iter().chain(active).find(|python| python.is_file());
-                known.map_or((PathBuf::from("python3"), false), |python| (python, true))
-            }
+        let chosen = match (&self.python, active) {
+            (Some(python), _) => Some(python.clone()),
+            (None, active) => beside.into_iter().chain(active).find(|python| python.is_file()),
+        };
+        let (python, origin) = match chosen {
+            Some(python) => (python, InterpreterOrigin::Chosen),
+            None => (PathBuf::from("python3"), InterpreterOrigin::Default),
         };
         // An interpreter that runs in another directory is named from there. A virtual environment is found by the name
         // of its interpreter, which is a link to another one's.
         let python =
             if python.components().count() > 1 { std::path::absolute(&python).unwrap_or(python) } else { python };
-        let (python, is_chosen) = match packages {
-            None => (python, is_chosen),
-            Some(packages) => (packages.install(&python, &|text| note(text))?, true),
+        let (python, origin) = match packages {
+            None => (python, origin),
+            Some(packages) => (packages.install(&python, &|text| note(text))?, InterpreterOrigin::Chosen),
         };
         let site = PythonSite {
             app: app.to_owned(),
@@ -279,7 +281,7 @@ impl PythonArgs {
             lifespan: self.lifespan.into(),
             epoch: Epoch::Fixed,
         };
-        Ok((site, is_chosen))
+        Ok((site, origin))
     }
 
     /// The routes of an application that the recordings show.
@@ -331,15 +333,11 @@ fn read_recorded(path: &Path) -> Result<Recorded> {
             (None, case) => Ok(case.map_or_else(Recorded::default, |case| Recorded::of_steps(&case.steps))),
         };
     }
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
-        doing: "read the recording",
-        path: path.to_owned(),
-        source,
-    })?;
-    let told = |why: String| AppError {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read the recording", path))?;
+    let recorded = Recorded::read_har(&text).map_err(|why| AppError {
         message: format!("{}: {why}", path.display()),
         details: String::new(),
         blame: Blame::Setup,
-    };
-    Ok(Recorded::read_har(&text).map_err(told)?)
+    });
+    Ok(recorded?)
 }

@@ -117,7 +117,7 @@ impl ServiceFileArgs {
             return Ok(ServiceFile::default());
         };
         let read = std::fs::read_to_string(&path);
-        let text = read.map_err(|source| Error::Io { doing: "read", path: path.clone(), source })?;
+        let text = read.map_err(Error::io("read", &path))?;
         ServiceFile::parse(&path.display().to_string(), &text)
     }
 }

@@ -176,6 +176,11 @@ impl Error {
         Error::File(Box::new(Located { path: path.to_owned(), text, span, message: message.into(), help }))
     }
 
+    /// Makes the error of a failed action on a path, for `map_err`.
+    pub fn io(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Error + Copy {
+        move |source| Error::Io { doing, path: path.to_owned(), source }
+    }
+
     /// A mistake the TOML reader found; an unknown name gets the nearest right one.
     pub fn toml(path: &str, text: &str, error: &toml::de::Error) -> Error {
         Error::toml_in(path, text, error.span().unwrap_or(0..0), error)

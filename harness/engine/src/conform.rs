@@ -120,10 +120,8 @@ impl FramingSubject<'_> {
                 }
             }
         }
-        let is_answered = |session: &FrameSession| {
-            matches!(case.expected, Expected::Answers { .. }) && session.replies() >= owed.replies.len()
-        };
-        session.read(self.patience, is_answered).await;
+        let has_answers = matches!(case.expected, Expected::Answers { .. });
+        session.read(self.patience, |session| has_answers && session.replies() >= owed.replies.len()).await;
         let mut judged = judge(&case.expected, &owed, &session.events);
         if session.replies() > 0 {
             session.part(self.patience).await;

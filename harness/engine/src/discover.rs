@@ -48,7 +48,7 @@ pub fn servers() -> Result<Vec<Arc<Profile>>, Error> {
 pub fn server(name: &str) -> Result<Arc<Profile>, Error> {
     if is_file(name) {
         let path = Path::new(name);
-        let text = fs::read_to_string(path).map_err(failed_to_read(path))?;
+        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
         return Ok(Arc::new(Profile { name: name.to_owned(), ..Profile::parse(name, &text)? }));
     }
     let servers = servers()?;
@@ -95,10 +95,6 @@ fn is_file(name: &str) -> bool {
     name.ends_with(".toml")
 }
 
-fn failed_to_read(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    |source| Error::Io { doing: "read", path: path.to_owned(), source }
-}
-
 /// The profiles of the files that a case names.
 fn profiles_in(case: &str) -> Result<Vec<Arc<Profile>>, Error> {
     // A case that is no TOML, or whose key is something else, has an error of its own.
@@ -122,7 +118,7 @@ pub fn balancers() -> Result<Vec<Balancer>, Error> {
 pub fn balancer(name: &str) -> Result<Balancer, Error> {
     if is_file(name) {
         let path = Path::new(name);
-        return Balancer::parse(name, &fs::read_to_string(path).map_err(failed_to_read(path))?);
+        return Balancer::parse(name, &fs::read_to_string(path).map_err(Error::io("read", path))?);
     }
     let balancers = balancers()?;
     let found = balancers.iter().find(|balancer| balancer.name == name).cloned();
@@ -152,16 +148,19 @@ pub fn issues() -> Result<Vec<Issue>, Error> {
 pub fn frame_cases(filters: &[String]) -> Result<Vec<Arc<FrameCase>>, Error> {
     let groups = embedded::CONFORMANCE.iter().map(|(path, text)| FrameCase::parse(path, text));
     let cases: Vec<FrameCase> = groups.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
-    let selects = |filter: &String, case: &FrameCase| {
-        case.section == *filter || last_part(&case.name) == filter || matches_glob(filter, &case.name)
-    };
-    if let Some(filter) = filters.iter().find(|filter| !cases.iter().any(|case| selects(filter, case))) {
+    if let Some(filter) = filters.iter().find(|filter| !cases.iter().any(|case| selects_frames(filter, case))) {
         let names = cases.iter().flat_map(|case| [case.name.as_str(), last_part(&case.name), &case.section]);
         let nearest = nearest(filter, names).map(str::to_owned);
         return Err(Error::NothingSelected { filter: filter.clone(), nearest });
     }
-    let selected = |case: &FrameCase| filters.is_empty() || filters.iter().any(|filter| selects(filter, case));
-    Ok(cases.into_iter().filter(selected).map(Arc::new).collect())
+    let selected = cases
+        .into_iter()
+        .filter(|case| filters.is_empty() || filters.iter().any(|filter| selects_frames(filter, case)));
+    Ok(selected.map(Arc::new).collect())
+}
+
+fn selects_frames(filter: &str, case: &FrameCase) -> bool {
+    case.section == filter || last_part(&case.name) == filter || matches_glob(filter, &case.name)
 }
 
 /// Reads a fault of an edge before anything else from one line, as in `strip_header header=Authorization`.
@@ -222,20 +221,20 @@ impl Catalogue {
     }
 
     fn add_as(&mut self, name: &str, path: &Path) -> Result<(), Error> {
-        let servers = servers()?;
-        let read = || {
-            let text = fs::read_to_string(path).map_err(failed_to_read(path))?;
-            let own = profiles_in(&text)?;
-            let profiles: Vec<&str> = servers.iter().chain(&own).map(|profile| profile.name.as_str()).collect();
-            let checks: Vec<&dyn Check> = check::ALL.iter().chain(self.known.checks).copied().collect();
-            let known = Known { profiles: &profiles, checks: &checks, ..self.known };
-            Case::parse(&path.display().to_string(), name, &text, &known)
-        };
-        match read() {
+        match self.read_case(name, path, &servers()?) {
             Ok(case) => self.cases.push(Arc::new(case)),
             Err(error) => self.broken.push(error),
         }
         Ok(())
+    }
+
+    fn read_case(&self, name: &str, path: &Path, servers: &[Arc<Profile>]) -> Result<Case, Error> {
+        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let own = profiles_in(&text)?;
+        let profiles: Vec<&str> = servers.iter().chain(&own).map(|profile| profile.name.as_str()).collect();
+        let checks: Vec<&dyn Check> = check::ALL.iter().chain(self.known.checks).copied().collect();
+        let known = Known { profiles: &profiles, checks: &checks, ..self.known };
+        Case::parse(&path.display().to_string(), name, &text, &known)
     }
 
     /// The cases that any of the filters selects, in the catalogue's order; all of them without a filter. A filter is
@@ -291,7 +290,7 @@ fn last_part(name: &str) -> &str {
 
 /// Finds case files; a directory below that cannot be read joins the broken files.
 fn walk(directory: &Path, paths: &mut Vec<PathBuf>, broken: &mut Vec<Error>) -> Result<(), Error> {
-    let failed = |source| Error::Io { doing: "read the directory", path: directory.to_owned(), source };
+    let failed = Error::io("read the directory", directory);
     for entry in fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if path.is_dir() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use relapse_core::{
     asgi::{event::Outbound, exception::Exception},
     judge::{cause::Cause, classify::Exchange, outcome::Ending},
-    record::transcript::{Event, EventKind, end_event, outer_event, step_event, wire_event},
+    record::transcript::{EventKind, end_event, outer_event, step_event, wire_event},
     wire::{close_code::CloseCode, head::header},
 };
 use relapse_simulate::profile::{Denial, Effect, Keepalive, Profile, Reception, RefusalAnswer};
@@ -35,17 +35,23 @@ impl PossibleServers {
     ) -> PossibleServers {
         let names: Vec<&[u8]> =
             answers.iter().filter_map(|reading| header(&reading.response?.headers, "server")).collect();
-        let is_named = |profile: &&Arc<Profile>| {
-            !profile.server_header.is_empty() && names.contains(&profile.server_header.as_bytes())
-        };
-        let answers_so = |profile: &&Arc<Profile>| match (&profile.handshake.missing_key, without_key) {
-            (Reception::Refused(answer), Some(reading)) => is_answer(answer, reading),
-            (Reception::Refused(_), None) | (Reception::Accepted | Reception::Http, _) => false,
-        };
-        let is_unlike_others = |profile: &&Arc<Profile>| matches!(&profile.handshake.missing_key, Reception::Refused(answer) if tells_something(answer));
-        let named: Vec<_> = servers.iter().filter(is_named).cloned().collect();
-        let alike: Vec<_> = servers.iter().filter(answers_so).filter(is_unlike_others).cloned().collect();
-        let both: Vec<_> = named.iter().filter(answers_so).cloned().collect();
+        let mut named = Vec::new();
+        let mut alike = Vec::new();
+        let mut both = Vec::new();
+        for profile in servers {
+            let is_named = !profile.server_header.is_empty() && names.contains(&profile.server_header.as_bytes());
+            let refusal = refusal(&profile.handshake.missing_key);
+            let seen = refusal.filter(|answer| without_key.is_some_and(|reading| is_answer(answer, reading)));
+            if is_named {
+                named.push(Arc::clone(profile));
+            }
+            if is_named && seen.is_some() {
+                both.push(Arc::clone(profile));
+            }
+            if seen.is_some_and(tells_something) {
+                alike.push(Arc::clone(profile));
+            }
+        }
         match (named.is_empty(), alike.is_empty(), both.is_empty()) {
             (false, _, false) => {
                 PossibleServers { profiles: both, by: "its Server header, and how it refuses a bad handshake" }
@@ -67,12 +73,12 @@ impl PossibleServers {
             EventKind::Handled(exception) if Some(exception) != escaped => Some(exception.clone()),
             _ => None,
         });
-        let explained = |servers, causes, basis| Some(Explanation { servers, causes, basis, passage, handled });
-        if passage == UpgradePassage::Lost {
-            return explained(Vec::new(), Vec::new(), Basis::Observed);
-        }
-        if let Some(cause) = observed(reading, ending) {
-            return explained(Vec::new(), vec![cause], Basis::Observed);
+        let seen = match passage {
+            UpgradePassage::Lost => Some(Vec::new()),
+            UpgradePassage::Arrived | UpgradePassage::Doubtful => observed(reading, ending).map(|cause| vec![cause]),
+        };
+        if let Some(causes) = seen {
+            return Some(Explanation { servers: Vec::new(), causes, basis: Basis::Observed, passage, handled });
         }
         let mut causes = Vec::new();
         for profile in &self.profiles {
@@ -86,7 +92,7 @@ impl PossibleServers {
         match (causes.is_empty(), passage) {
             (true, UpgradePassage::Arrived) => None,
             (true, UpgradePassage::Doubtful | UpgradePassage::Lost) | (false, _) => {
-                explained(servers, causes, Basis::Derived)
+                Some(Explanation { servers, causes, basis: Basis::Derived, passage, handled })
             }
         }
     }
@@ -148,10 +154,9 @@ impl UpgradePassage {
         // A server that names another fault of the handshake took it for one.
         let is_handshake = profiles.iter().any(|profile| {
             let handshake = &profile.handshake;
-            let is =
-                |reception: &Reception| matches!(reception, Reception::Refused(answer) if is_answer(answer, reading));
+            let mut of_plain = [&handshake.upgrade, &handshake.connection_keep_alive].into_iter().filter_map(refusal);
             let refuses = handshake.refusals().any(|answer| tells_something(answer) && is_answer(answer, reading));
-            refuses && !is(&handshake.upgrade) && !is(&handshake.connection_keep_alive)
+            refuses && !of_plain.any(|answer| is_answer(answer, reading))
         });
         if is_handshake { UpgradePassage::Arrived } else { UpgradePassage::Doubtful }
     }
@@ -233,16 +238,32 @@ fn observed(reading: &Exchange<'_>, ending: &Ending) -> Option<Cause> {
         .escaped()
         .filter(|(exception, _)| !exception.is_cancellation() && !exception.is_disconnect())
         .filter(|_| !reading.is_raised_too_late(ending));
-    // A wait in vain is over when its limit passes; later events are no reason for it.
+    let events = events_until_end(reading, ending);
+    if let Some(cause) = events.clone().find_map(|what| decides(what, ending, escaped.map(|(exception, _)| exception)))
+    {
+        return Some(cause);
+    }
+    let crashed_after_begin = match escaped {
+        Some((_, has_begun)) => Some(has_begun),
+        None if events.clone().any(is_crash_logged) => Some(events.clone().any(is_accept)),
+        None => None,
+    };
+    match crashed_after_begin {
+        Some(true) => Some(Cause::CrashAfterAccept),
+        Some(false) => Some(Cause::CrashBeforeResponse),
+        None => events.clone().any(|what| is_answer_seen(what, ending)).then_some(Cause::AppDecision),
+    }
+}
+
+/// The events of an exchange. A wait in vain is over when its limit passes; later events are no reason for it.
+fn events_until_end<'a>(reading: &'a Exchange<'_>, ending: &Ending) -> impl Iterator<Item = &'a EventKind> + Clone {
     let is_in_vain = ending.waiting_for().is_some();
-    let is_over = |event: &&Event| is_in_vain && matches!(event.what, EventKind::DeadlinePassed { .. });
-    let events = || reading.events.iter().copied().take_while(|event| !is_over(event)).map(|event| &event.what);
-    let has_accepted = events().any(|what| matches!(what, EventKind::Sent(Outbound::WebsocketAccept { .. })));
-    events()
-        .find_map(|what| decides(what, ending, escaped.map(|(exception, _)| exception)))
-        .or_else(|| escaped.map(|(_, has_begun)| crash(has_begun)))
-        .or_else(|| events().any(is_crash_logged).then(|| crash(has_accepted)))
-        .or_else(|| events().any(|what| is_answer_seen(what, ending)).then_some(Cause::AppDecision))
+    let events = reading.events.iter().map(|event| &event.what);
+    events.take_while(move |what| !(is_in_vain && matches!(what, EventKind::DeadlinePassed { .. })))
+}
+
+fn is_accept(what: &EventKind) -> bool {
+    matches!(what, EventKind::Sent(Outbound::WebsocketAccept { .. }))
 }
 
 /// The cause that one event shows by itself. Frameworks answer an exception with an error of their own before they let it
@@ -293,11 +314,6 @@ fn decides(what: &EventKind, ending: &Ending, escaped: Option<&Exception>) -> Op
     }
 }
 
-/// The cause of an exception that escapes.
-fn crash(has_begun: bool) -> Cause {
-    if has_begun { Cause::CrashAfterAccept } else { Cause::CrashBeforeResponse }
-}
-
 /// Whether a server logs that the app crashed.
 fn is_crash_logged(what: &EventKind) -> bool {
     matches!(what, EventKind::Logged { message, .. } if CRASHES.iter().any(|text| message.starts_with(text)))
@@ -331,63 +347,104 @@ fn said(cause: Cause) -> &'static str {
 
 /// The situations in which a server ends an exchange so, the likeliest first.
 fn situations(profile: &Profile, reading: &Exchange<'_>, ending: &Ending) -> Vec<Cause> {
-    let is = |answer: &RefusalAnswer| ends_so(answer, reading, ending);
+    let mut possible = PossibleCauses { reading, ending, causes: Vec::new() };
+    let is_upgrade = reading.request.is_some_and(|head| header(&head.headers, "upgrade").is_some());
     let opened =
         reading.events.iter().find(|event| matches!(&event.what, EventKind::ResponseSeen(head) if head.status == 101));
-    let mut causes = Vec::new();
-    let mut may_be = |is_it: bool, cause: Cause| {
-        if is_it && !causes.contains(&cause) {
-            causes.push(cause);
+    match (is_upgrade, opened) {
+        (false, _) => possible.add_of_request(profile),
+        (true, None) => possible.add_before_accept(profile),
+        (true, Some(opened)) => possible.add_after_accept(profile, opened.at),
+    }
+    possible.causes
+}
+
+/// The causes that may be behind the end of an exchange, the likeliest first.
+struct PossibleCauses<'a> {
+    reading: &'a Exchange<'a>,
+    ending: &'a Ending,
+    causes: Vec<Cause>,
+}
+
+impl PossibleCauses<'_> {
+    fn add(&mut self, cause: Cause) {
+        if !self.causes.contains(&cause) {
+            self.causes.push(cause);
         }
-    };
-    let is_upgrade = reading.request.is_some_and(|head| header(&head.headers, "upgrade").is_some());
-    if !is_upgrade {
+    }
+
+    /// Adds a cause if the exchange ended with one of the answers that it leads to.
+    fn add_by<'a>(&mut self, answers: impl IntoIterator<Item = &'a RefusalAnswer>, cause: Cause) {
+        if answers.into_iter().any(|answer| ends_so(answer, self.reading, self.ending)) {
+            self.add(cause);
+        }
+    }
+
+    /// Adds the causes of a plain request.
+    fn add_of_request(&mut self, profile: &Profile) {
         let http = &profile.http;
         // Frameworks answer an exception themselves, before they let the server see it.
-        let is_error = matches!(ending, Ending::Http { status: 500, complete: true });
-        may_be(is_error || is(&http.raises), Cause::CrashBeforeResponse);
-        may_be(is(&http.returns), Cause::ReturnedWithoutResponse);
-        let is_cut = matches!(ending, Ending::Http { complete: false, .. } | Ending::Drop);
-        may_be(is_cut && http.ends_after_start == RefusalAnswer::Drop, Cause::CrashAfterAccept);
-        may_be(matches!(ending, Ending::Http { complete: true, .. }), Cause::AppDecision);
-        return causes;
-    }
-    let Some(opened) = opened else {
-        let before = &profile.before_accept;
-        may_be(is(&before.raises), Cause::CrashBeforeResponse);
-        may_be(is(&before.returns), Cause::ReturnedWithoutResponse);
-        may_be(is(&before.close), Cause::AppDecision);
-        for (answer, raises) in [&before.send, &before.unoffered_subprotocol].into_iter().filter_map(Effect::answer) {
-            may_be(is(answer), if raises { Cause::CrashBeforeResponse } else { Cause::AppDecision });
+        if matches!(self.ending, Ending::Http { status: 500, complete: true }) {
+            self.add(Cause::CrashBeforeResponse);
         }
-        may_be(profile.handshake.refusals().any(is), Cause::Server);
-        may_be(profile.shutdown.pending.answer().is_some_and(is), Cause::Shutdown);
+        self.add_by([&http.raises], Cause::CrashBeforeResponse);
+        self.add_by([&http.returns], Cause::ReturnedWithoutResponse);
+        let is_cut = matches!(self.ending, Ending::Http { complete: false, .. } | Ending::Drop);
+        if is_cut && http.ends_after_start == RefusalAnswer::Drop {
+            self.add(Cause::CrashAfterAccept);
+        }
+        if matches!(self.ending, Ending::Http { complete: true, .. }) {
+            self.add(Cause::AppDecision);
+        }
+    }
+
+    /// Adds the causes of an upgrade that opened no session.
+    fn add_before_accept(&mut self, profile: &Profile) {
+        let before = &profile.before_accept;
+        self.add_by([&before.raises], Cause::CrashBeforeResponse);
+        self.add_by([&before.returns], Cause::ReturnedWithoutResponse);
+        self.add_by([&before.close], Cause::AppDecision);
+        for (answer, raises) in [&before.send, &before.unoffered_subprotocol].into_iter().filter_map(Effect::answer) {
+            self.add_by([answer], if raises { Cause::CrashBeforeResponse } else { Cause::AppDecision });
+        }
+        self.add_by(profile.handshake.refusals(), Cause::Server);
+        self.add_by(profile.shutdown.pending.answer(), Cause::Shutdown);
         // A denial response may be anything.
-        let is_answer = matches!(ending, Ending::Http { .. }) && before.denial == Denial::Sent;
-        may_be(is_answer && profile.scope.denial_response, Cause::AppDecision);
-        return causes;
-    };
-    let lasted = reading.events.last().map_or(Duration::ZERO, |event| event.at.saturating_sub(opened.at));
-    let after = &profile.after_accept;
-    may_be(is_expired(&profile.keepalive, lasted) && is(&profile.keepalive.expired), Cause::KeepaliveTimeout);
-    may_be(is(&after.raises), Cause::CrashAfterAccept);
-    may_be(is(&after.returns), Cause::ReturnedWithoutResponse);
-    if let Ending::Close { code: Some(code), .. } = ending {
-        let own = if *code == CloseCode::INTERNAL { Cause::AppSent1011 } else { Cause::AppDecision };
-        may_be(after.close_codes.contain(*code), own);
-        let rules = &profile.violation;
-        let breaches = [&rules.protocol, &rules.close_code, &rules.payload, &rules.too_big];
-        may_be(breaches.into_iter().any(is), Cause::Protocol);
+        let is_denial = matches!(self.ending, Ending::Http { .. }) && before.denial == Denial::Sent;
+        if is_denial && profile.scope.denial_response {
+            self.add(Cause::AppDecision);
+        }
     }
-    // Events that the application may send and the server does not pass on, or should not have.
-    let is_broken = reading.events.iter().any(|event| matches!(event.what, EventKind::BadFrameSeen(_)));
-    may_be(is_broken && after.long_close_reason == Effect::Ignored, Cause::AppDecision);
-    let unsaid = [&after.other_close_code, &after.long_close_reason, &after.accept_again, &after.send_after_close];
-    for (answer, raises) in unsaid.into_iter().filter_map(Effect::answer) {
-        may_be(is(answer), if raises { Cause::CrashAfterAccept } else { Cause::AppDecision });
+
+    /// Adds the causes of the end of a session.
+    fn add_after_accept(&mut self, profile: &Profile, opened_at: Duration) {
+        let events = &self.reading.events;
+        let lasted = events.last().map_or(Duration::ZERO, |event| event.at.saturating_sub(opened_at));
+        // A frame that the application may send and the server should not have passed on.
+        let is_broken = events.iter().any(|event| matches!(event.what, EventKind::BadFrameSeen(_)));
+        let after = &profile.after_accept;
+        if is_expired(&profile.keepalive, lasted) {
+            self.add_by([&profile.keepalive.expired], Cause::KeepaliveTimeout);
+        }
+        self.add_by([&after.raises], Cause::CrashAfterAccept);
+        self.add_by([&after.returns], Cause::ReturnedWithoutResponse);
+        if let Ending::Close { code: Some(code), .. } = self.ending {
+            if after.close_codes.contain(*code) {
+                self.add(if *code == CloseCode::INTERNAL { Cause::AppSent1011 } else { Cause::AppDecision });
+            }
+            let rules = &profile.violation;
+            self.add_by([&rules.protocol, &rules.close_code, &rules.payload, &rules.too_big], Cause::Protocol);
+        }
+        if is_broken && after.long_close_reason == Effect::Ignored {
+            self.add(Cause::AppDecision);
+        }
+        // Events that the server does not pass on.
+        let unsaid = [&after.other_close_code, &after.long_close_reason, &after.accept_again, &after.send_after_close];
+        for (answer, raises) in unsaid.into_iter().filter_map(Effect::answer) {
+            self.add_by([answer], if raises { Cause::CrashAfterAccept } else { Cause::AppDecision });
+        }
+        self.add_by(profile.shutdown.open.answer(), Cause::Shutdown);
     }
-    may_be(profile.shutdown.open.answer().is_some_and(is), Cause::Shutdown);
-    causes
 }
 
 /// Whether a session lasted long enough for a ping of the server to go unanswered.
@@ -422,6 +479,14 @@ fn is_answer(answer: &RefusalAnswer, reading: &Exchange<'_>) -> bool {
         _ => None,
     });
     reading.response.is_some_and(|head| head.status == *status) && seen.unwrap_or_default() == body.as_bytes()
+}
+
+/// The answer of a server that does not receive a request.
+fn refusal(reception: &Reception) -> Option<&RefusalAnswer> {
+    match reception {
+        Reception::Refused(answer) => Some(answer),
+        Reception::Accepted | Reception::Http => None,
+    }
 }
 
 /// Whether an answer is distinctive: a page with a body.

@@ -159,14 +159,15 @@ pub async fn init(mut server: External, named: &[Route], token: InitToken) -> Re
 /// The paths where it may report its health: those that the user named, and the routes of an application that are
 /// called so and ask for nothing.
 fn health_paths(named: &[Route], told: &[Route]) -> Vec<String> {
-    let is_named_so = |route: &&Route| {
-        let last = route.path.rsplit('/').find(|part| !part.is_empty()).unwrap_or_default().to_ascii_lowercase();
-        let mut words = last.split(|character: char| !character.is_ascii_alphanumeric());
-        words.any(|word| HEALTH_NAMES.contains(&word)) && !route.path.contains('{')
-    };
-    let is_get = |route: &&Route| !route.is_websocket && route.methods.iter().any(|method| method == "GET");
-    let told = told.iter().filter(is_named_so);
-    unique(named.iter().chain(told).filter(is_get).map(plainest).chain(HEALTH_PATHS.map(str::to_owned)))
+    let told = told.iter().filter(|route| is_named_as_health(route));
+    let routes = named.iter().chain(told).filter(|route| route.takes("GET"));
+    unique(routes.map(plainest).chain(HEALTH_PATHS.map(str::to_owned)))
+}
+
+fn is_named_as_health(route: &Route) -> bool {
+    let last = route.path.rsplit('/').find(|part| !part.is_empty()).unwrap_or_default().to_ascii_lowercase();
+    let mut words = last.split(|character: char| !character.is_ascii_alphanumeric());
+    words.any(|word| HEALTH_NAMES.contains(&word)) && !route.path.contains('{')
 }
 
 /// Each once, in order.
@@ -205,18 +206,30 @@ struct CandidatePaths {
 
 impl CandidatePaths {
     fn of(named: &[Route], told: &[Route]) -> CandidatePaths {
-        let is_session = |route: &&Route| route.is_websocket;
-        let is_plain_too = |route: &Route| told.iter().any(|other| !other.is_websocket && other.path == route.path);
-        let (guessed, told): (Vec<&Route>, Vec<&Route>) =
-            told.iter().filter(is_session).partition(|route| is_plain_too(route));
-        let paths = |routes: Vec<&Route>| unique(routes.into_iter().map(plainest));
-        let named = named.iter().filter(is_session).collect();
-        CandidatePaths { named: paths(named), told: paths(told), guessed: paths(guessed) }
+        let (guessed, told): (Vec<&Route>, Vec<&Route>) = told
+            .iter()
+            .filter(|route| route.is_websocket)
+            .partition(|route| told.iter().any(|other| !other.is_websocket && other.path == route.path));
+        let named = named.iter().filter(|route| route.is_websocket);
+        CandidatePaths {
+            named: unique(named.map(plainest)),
+            told: unique(told.into_iter().map(plainest)),
+            guessed: unique(guessed.into_iter().map(plainest)),
+        }
     }
 
     /// Those that are known, the surest first.
     fn known(&self) -> Vec<String> {
         unique(self.named.iter().chain(&self.told).chain(&self.guessed).cloned())
+    }
+
+    /// A sentence about the other paths that it tells of; empty for none.
+    fn others_than(&self, path: &str) -> String {
+        let others: Vec<&str> = self.told.iter().map(String::as_str).filter(|other| *other != path).collect();
+        match others.is_empty() {
+            true => String::new(),
+            false => format!(" It tells of {} too: put the one here that matters.", others.join(", ")),
+        }
     }
 }
 
@@ -225,9 +238,6 @@ impl ServiceDiscovery {
     /// from; empty for none.
     pub fn to_toml(&self, target: &dyn Display, token: &str) -> String {
         let ServiceFile { paths, credential, messages, .. } = &self.binding;
-        let text = |text: &str| toml::Value::from(text).to_string();
-        let list =
-            |texts: &[String]| toml::Value::from(texts.iter().map(String::as_str).collect::<Vec<_>>()).to_string();
         let [about_health, about_path, about_credential, about_messages] = &self.remarks;
         let place = serde_json::to_value(credential.place).ok();
         let place = place.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
@@ -235,23 +245,31 @@ impl ServiceDiscovery {
         let _ = write!(
             file,
             "\n[paths]\n# {about_path}\nwebsocket = {}\n",
-            text(paths.websocket.as_deref().unwrap_or_default())
+            toml_text(paths.websocket.as_deref().unwrap_or_default())
         );
-        let _ = writeln!(file, "# {about_health}\nhealth = {}", list(&paths.health));
+        let _ = writeln!(file, "# {about_health}\nhealth = {}", toml_list(&paths.health));
         let _ = write!(file, "\n[credential]\n# {about_credential}\n");
         if !token.is_empty() && credential.is_needed() {
             let _ = writeln!(file, "{token}");
         }
-        let _ = writeln!(file, "place = {}\ninvalid = {}", text(place), text(&credential.invalid));
+        let _ = writeln!(file, "place = {}\ninvalid = {}", toml_text(place), toml_text(&credential.invalid));
         let _ = write!(
             file,
             "\n[messages]\n# {about_messages}\nwelcome = {}\n",
-            text(messages.welcome.as_deref().unwrap_or_default())
+            toml_text(messages.welcome.as_deref().unwrap_or_default())
         );
         let request = messages.request.as_deref().unwrap_or_default();
-        let _ = writeln!(file, "request = {}\nevents = {}", text(request), list(&messages.events));
+        let _ = writeln!(file, "request = {}\nevents = {}", toml_text(request), toml_list(&messages.events));
         file
     }
+}
+
+fn toml_text(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+fn toml_list(texts: &[String]) -> String {
+    toml::Value::from(texts.iter().map(String::as_str).collect::<Vec<_>>()).to_string()
 }
 
 /// Whom a server opens a session to.
@@ -338,13 +356,6 @@ impl AskedServer {
         let nowhere = answer(&nowhere, NOWHERE);
         let mut refused = None;
         let known = paths.known();
-        let others = |path: &str| {
-            let others: Vec<&str> = paths.told.iter().map(String::as_str).filter(|other| *other != path).collect();
-            match others.is_empty() {
-                true => String::new(),
-                false => format!(" It tells of {} too: put the one here that matters.", others.join(", ")),
-            }
-        };
         let mut all = unique(known.iter().cloned().chain(WEBSOCKET_PATHS.map(str::to_owned)));
         if is_mute {
             // One more is tried, in case it knows that one.
@@ -353,7 +364,7 @@ impl AskedServer {
         for path in &all {
             let transcript = self.open(path, None).await?;
             if is_open(&transcript) {
-                let said = format!("A session opens here.{}", others(path));
+                let said = format!("A session opens here.{}", paths.others_than(path));
                 return Ok((path.clone(), Opens::ToAnyone, said));
             }
             let answer = answer(&transcript, path);
@@ -364,18 +375,18 @@ impl AskedServer {
             }
         }
         if let Some((path, answer)) = refused {
-            let said = format!("{answer}, as it does not elsewhere.{}", others(path));
+            let said = format!("{answer}, as it does not elsewhere.{}", paths.others_than(path));
             return Ok((path.clone(), Opens::Refused, said));
         }
         // Where a refusal looks the same everywhere, the token tells where there is anything.
         for path in all.iter().filter(|_| token == InitToken::Given) {
             if self.place(path).await?.0.is_some() {
-                let said = format!("A session opens here with the token.{}", others(path));
+                let said = format!("A session opens here with the token.{}", paths.others_than(path));
                 return Ok((path.clone(), Opens::Refused, said));
             }
         }
         if let Some(path) = paths.told.first().filter(|_| paths.named.is_empty()) {
-            let said = format!("It tells of this path, and no session opens here.{}", others(path));
+            let said = format!("It tells of this path, and no session opens here.{}", paths.others_than(path));
             return Ok((path.clone(), Opens::Refused, said));
         }
         let given = paths.named.first().cloned();

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::case::Case;
 use relapse_core::error::Error;
 
 /// One reported issue.
@@ -48,13 +49,24 @@ impl Issue {
         let issues: Issues = toml::from_str(text).map_err(|error| Error::toml(path, text, &error))?;
         Ok(issues.issue)
     }
+
+    /// Whether this is its key, or one that it is reported under too.
+    pub fn has_key(&self, key: &str) -> bool {
+        self.key == key || self.also.iter().any(|also| also == key)
+    }
+
+    /// Whether a case belongs to it.
+    pub fn has_case(&self, case: &Case) -> bool {
+        case.issues.iter().any(|key| self.has_key(key))
+    }
 }
 
 /// Issues as a page names them: numbers with a `#`, names as they are.
 pub fn labels(keys: &[String]) -> Vec<String> {
-    let label = |key: &String| {
-        let is_number = key.bytes().all(|byte| byte.is_ascii_digit());
-        if is_number { format!("#{key}") } else { key.clone() }
-    };
     keys.iter().map(label).collect()
+}
+
+fn label(key: &String) -> String {
+    let is_number = key.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { format!("#{key}") } else { key.clone() }
 }

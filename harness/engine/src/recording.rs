@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 use serde_json::Value as Json;
 
 use self::har::{Har, HarEntry, HarHeader};
-use crate::route::{Parameter, Route};
+use crate::{
+    route::{Parameter, Route},
+    service_file::RequestKind,
+};
 use relapse_core::{
     client::{
         credential::CredentialPlace,
@@ -143,9 +146,13 @@ impl Recorded {
         let mut current: Option<Route> = None;
         for step in steps {
             match &step.act {
-                Action::Open(request) | Action::Request(request) => {
+                Action::Open(request) => {
                     recorded.routes.extend(current.take());
-                    current = Some(recorded.route(request, matches!(step.act, Action::Open(_))));
+                    current = Some(recorded.route(request, RequestKind::Upgrade));
+                }
+                Action::Request(request) => {
+                    recorded.routes.extend(current.take());
+                    current = Some(recorded.route(request, RequestKind::Plain(&request.method)));
                 }
                 Action::SendText(text) => {
                     let text = recorded.said(text, "");
@@ -161,8 +168,11 @@ impl Recorded {
         recorded
     }
 
-    fn route(&mut self, request: &Request, is_websocket: bool) -> Route {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    fn route(&mut self, request: &Request, kind: RequestKind<'_>) -> Route {
+        let methods = match kind {
+            RequestKind::Upgrade => Vec::new(),
+            RequestKind::Plain(method) => vec![method.to_owned()],
+        };
         let headers: Vec<(String, String)> =
             request.headers.iter().map(|(name, value)| (text(name), text(value))).collect();
         let content_type = match headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
@@ -172,8 +182,8 @@ impl Recorded {
         };
         Route {
             path: text(&request.path),
-            is_websocket,
-            methods: if is_websocket { Vec::new() } else { vec![request.method.clone()] },
+            is_websocket: kind == RequestKind::Upgrade,
+            methods,
             query: self.query(&request.query),
             headers: self.headers(headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
             offers: self.offers(request.offers.iter().map(String::as_str)),
@@ -191,24 +201,13 @@ impl Recorded {
     /// The headers that are the application's own, without credentials.
     fn headers<'a>(&mut self, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Parameter> {
         let named = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
-        let is_standard = |name: &str| {
-            STANDARD.iter().any(|standard| match standard.ends_with(['-', ':']) {
-                true => name.starts_with(standard),
-                false => name == *standard,
-            })
-        };
         let own = named.filter(|(name, _)| !is_standard(name));
         self.parameters(own)
     }
 
     /// Subprotocols without those that carry a credential.
     fn offers<'a>(&mut self, offers: impl Iterator<Item = &'a str>) -> Vec<String> {
-        let is_name = |offer: &&str| {
-            let known = [CredentialPlace::Subprotocol, CredentialPlace::StagingSubprotocol];
-            let mut carries = known.iter().flat_map(|place| place.subprotocols()).filter(|form| form.ends_with('.'));
-            !carries.any(|form| offer.starts_with(form)) && offer.len() <= OFFER_LENGTH_MAX
-        };
-        let (names, carrying): (Vec<&str>, Vec<&str>) = offers.partition(is_name);
+        let (carrying, names): (Vec<&str>, Vec<&str>) = offers.partition(|offer| may_carry_credential(offer));
         if !carrying.is_empty() {
             self.left_out.insert("Sec-WebSocket-Protocol".to_owned());
         }
@@ -264,6 +263,25 @@ impl Recorded {
     }
 }
 
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Whether a header, in small letters, is none of the application's own.
+fn is_standard(name: &str) -> bool {
+    STANDARD.iter().any(|standard| match standard.ends_with(['-', ':']) {
+        true => name.starts_with(standard),
+        false => name == *standard,
+    })
+}
+
+/// Whether an offered subprotocol has the form of one that carries a credential, or is long enough for one.
+fn may_carry_credential(offer: &str) -> bool {
+    let known = [CredentialPlace::Subprotocol, CredentialPlace::StagingSubprotocol];
+    let mut forms = known.iter().flat_map(|place| place.subprotocols()).filter(|form| form.ends_with('.'));
+    forms.any(|form| offer.starts_with(form)) || offer.len() > OFFER_LENGTH_MAX
+}
+
 /// Whether what stands under this name is a credential.
 pub fn is_secret(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
@@ -291,12 +309,12 @@ fn leave_out(value: &mut Json, names: &mut BTreeSet<String>) {
 /// Lets routes learn from recorded ones: values that were let in, and what is said there. What is none of them joins them.
 pub fn learn(routes: &mut Vec<Route>, recorded: &[Route]) {
     for known in recorded {
-        let is_it = |route: &&mut Route| {
+        let same = routes.iter_mut().find(|route| {
             route.is_websocket == known.is_websocket
                 && (route.is_websocket || known.methods.iter().all(|method| route.methods.contains(method)))
                 && route.has_path(known.path.as_bytes())
-        };
-        match routes.iter_mut().find(is_it) {
+        });
+        match same {
             Some(route) => learn_one(route, known),
             None => routes.push(known.clone()),
         }

@@ -52,6 +52,9 @@ pub struct Parameter {
     pub good: String,
 }
 
+/// The form of a route that a user names.
+const FORM: &str = "write it as in `ws:/path`, or as in `GET /path?name=value`";
+
 /// The methods whose requests have a body.
 const WITH_BODY: [&str; 3] = ["POST", "PUT", "PATCH"];
 
@@ -60,36 +63,48 @@ fn is_method(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
+impl Parameter {
+    /// A required parameter, as `name=value`.
+    fn of_pair(pair: &str) -> Parameter {
+        let (name, good) = pair.split_once('=').unwrap_or((pair, ""));
+        Parameter { name: name.to_owned(), is_required: true, good: good.to_owned() }
+    }
+
+    /// The parameter with its good value, as `name=value`.
+    fn pair(&self) -> String {
+        format!("{}={}", self.name, self.good)
+    }
+}
+
 impl Route {
     /// Reads what a user says: `ws:/path` or `GET /path`, with a query where there is one.
     ///
     /// # Errors
     /// Says how it is written.
     pub fn parse(text: &str) -> Result<Route, String> {
-        let wrong = || "write it as in `ws:/path`, or as in `GET /path?name=value`".to_owned();
         let (methods, target) = match (text.strip_prefix("ws:"), text.split_once(' ')) {
             (Some(target), _) => (Vec::new(), target),
             (None, Some((method, target))) if is_method(method) => (vec![method.to_owned()], target),
-            _ => return Err(wrong()),
+            _ => return Err(FORM.to_owned()),
         };
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let is_target = path.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
         if !is_target {
-            return Err(wrong());
+            return Err(FORM.to_owned());
         }
-        let parameter = |pair: &str| {
-            let (name, good) = pair.split_once('=').unwrap_or((pair, ""));
-            Parameter { name: name.to_owned(), is_required: true, good: good.to_owned() }
-        };
-        let query = query.split('&').filter(|pair| !pair.is_empty()).map(parameter).collect();
+        let query = query.split('&').filter(|pair| !pair.is_empty()).map(Parameter::of_pair).collect();
         Ok(Route { path: path.to_owned(), is_websocket: methods.is_empty(), methods, query, ..Route::default() })
     }
 
     /// The text by which a user names it.
     pub fn said(&self) -> String {
-        let pairs: Vec<String> =
-            self.query.iter().map(|parameter| format!("{}={}", parameter.name, parameter.good)).collect();
+        let pairs: Vec<String> = self.query.iter().map(Parameter::pair).collect();
         if pairs.is_empty() { self.to_string() } else { format!("{self}?{}", pairs.join("&")) }
+    }
+
+    /// Whether it takes plain requests with this method.
+    pub fn takes(&self, method: &str) -> bool {
+        !self.is_websocket && self.methods.iter().any(|known| known == method)
     }
 
     /// Whether a request with this method has a body.
@@ -116,32 +131,27 @@ impl Route {
     pub fn has_path(&self, path: &[u8]) -> bool {
         let Some((before, rest)) = self.path.split_once('{') else { return path == self.path.as_bytes() };
         let after = rest.rsplit_once('}').map_or("", |(_, after)| after);
-        let slashes = |path: &[u8]| path.iter().filter(|&&byte| byte == b'/').count();
-        let is_as_deep = rest.contains(":path") || slashes(path) == slashes(self.path.as_bytes());
+        let is_as_deep = rest.contains(":path") || depth(path) == depth(self.path.as_bytes());
         path.starts_with(before.as_bytes()) && path.ends_with(after.as_bytes()) && is_as_deep
     }
 
     /// A request that it should let in, as far as is known, with nothing that it can do without.
     pub fn good_request(&self, method: &str) -> Request {
-        let good = |name: &str| {
+        let path = self.filled(|name| {
             let known = self.params.iter().find(|parameter| parameter.name == name);
             percent::encoded(known.map_or("1", |parameter| &parameter.good).as_bytes(), percent::RESERVED_IN_PATH)
-        };
-        let mut request =
-            Request { path: self.filled(good), client: ClientStrictness::Library, ..Request::standard(method, "/") };
+        });
+        let mut request = Request { path, client: ClientStrictness::Library, ..Request::standard(method, "/") };
         request.offers.clone_from(&self.offers);
-        let required = |parameters: &'_ [Parameter]| -> Vec<Parameter> {
-            parameters.iter().filter(|parameter| parameter.is_required).cloned().collect()
-        };
         for Parameter { name, good, .. } in required(&self.query) {
             push_query(&mut request.query, name.as_bytes(), &percent::encoded(good.as_bytes(), percent::RESERVED));
         }
-        let field = |name: String, value: String| (Bytes::from(name), Bytes::from(value));
-        request.headers.extend(required(&self.headers).into_iter().map(|header| field(header.name, header.good)));
-        let cookies = required(&self.cookies).into_iter().map(|cookie| format!("{}={}", cookie.name, cookie.good));
-        let cookies: Vec<String> = cookies.collect();
+        for Parameter { name, good, .. } in required(&self.headers) {
+            request.headers.push((Bytes::from(name.clone()), Bytes::from(good.clone())));
+        }
+        let cookies: Vec<String> = required(&self.cookies).map(Parameter::pair).collect();
         if !cookies.is_empty() {
-            request.headers.push(field("cookie".to_owned(), cookies.join("; ")));
+            request.headers.push((Bytes::from_static(b"cookie"), Bytes::from(cookies.join("; "))));
         }
         if self.has_body(method) && !self.body.is_empty() {
             self.give_body(&mut request, &self.body);
@@ -161,14 +171,25 @@ impl Route {
 
     /// The steps of a healthy client there: one request, or a session in which it only listens for a moment.
     pub fn greeting(&self, limit: Duration) -> Vec<Step> {
-        let step = |act| Step::new(act, limit);
         if !self.is_websocket {
             let method = self.methods.first().map_or("GET", String::as_str);
-            return vec![step(Action::Request(self.good_request(method)))];
+            return vec![Step::new(Action::Request(self.good_request(method)), limit)];
         }
-        let pause = Step::new(Action::Pause, Duration::from_millis(100));
-        vec![step(Action::Open(self.good_request("GET"))), pause, step(Action::Close(CloseCode::NORMAL))]
+        vec![
+            Step::new(Action::Open(self.good_request("GET")), limit),
+            Step::new(Action::Pause, Duration::from_millis(100)),
+            Step::new(Action::Close(CloseCode::NORMAL), limit),
+        ]
     }
+}
+
+/// How many slashes a path has.
+fn depth(path: &[u8]) -> usize {
+    path.iter().filter(|&&byte| byte == b'/').count()
+}
+
+fn required(parameters: &[Parameter]) -> impl Iterator<Item = &Parameter> {
+    parameters.iter().filter(|parameter| parameter.is_required)
 }
 
 /// Appends a parameter to a query.
@@ -207,16 +228,11 @@ mod tests {
 
     #[test]
     fn a_good_request_has_what_is_required() {
-        let parameter = |name: &str, is_required, good: &str| Parameter {
-            name: name.to_owned(),
-            is_required,
-            good: good.to_owned(),
-        };
         let route = Route {
             path: "/rooms/{room:path}/x".to_owned(),
-            params: vec![parameter("room", true, "a/b c")],
-            query: vec![parameter("q", true, "ä&"), parameter("page", false, "1")],
-            cookies: vec![parameter("visit", true, "7")],
+            params: vec![Parameter::of_pair("room=a/b c")],
+            query: vec![Parameter::of_pair("q=ä&"), Parameter { is_required: false, ..Parameter::of_pair("page=1") }],
+            cookies: vec![Parameter::of_pair("visit=7")],
             ..Route::parse("POST /").unwrap()
         };
         let request = route.good_request("POST");

@@ -72,25 +72,28 @@ pub async fn start_and_converse(
 /// Lets the application come to its end, and closes the transcript.
 pub async fn finish(recorder: &Recorder, target: &dyn Target) -> Transcript {
     let mut pause = SETTLING_TIME;
-    let is_busy =
-        || recorder.is_application_running() || target.residue().is_some_and(|left| left != Leftovers::default());
     // Almost always all tasks are done as soon as each has had a turn.
     for _ in 0..SETTLING_TURNS {
-        if !is_busy() {
+        if !is_busy(recorder, target) {
             break;
         }
         yield_now().await;
     }
     let service = target.service();
     let most = if service.is_served() { SETTLING_TIME_SERVED_MAX } else { SETTLING_TIME_MAX };
-    while is_busy() && pause < most {
+    while is_busy(recorder, target) && pause < most {
         sleep(pause).await;
         pause *= 2;
     }
     // A busy served target that was not waited for to its end is not judged by its residue.
-    let is_cut_short = service.is_served() && is_busy();
+    let is_cut_short = service.is_served() && is_busy(recorder, target);
     let mut transcript = recorder.transcript();
     transcript.service = service;
     transcript.residue = target.residue().filter(|_| !is_cut_short);
     transcript
+}
+
+/// Whether the application runs, or something of the run is left in the target.
+fn is_busy(recorder: &Recorder, target: &dyn Target) -> bool {
+    recorder.is_application_running() || target.residue().is_some_and(|left| left != Leftovers::default())
 }

@@ -262,12 +262,17 @@ impl TryFrom<RawCredential> for CredentialBinding {
         if raw.also.contains(&CredentialPlace::Ticket) {
             return Err("a ticket is no other place for the token: the service gives it out".to_owned());
         }
-        let route = |raw: RawRouteCredential| {
-            let route = Route::parse(&raw.route).map_err(|why| format!("`{}`: {why}", raw.route))?;
-            Ok::<_, String>(RouteCredential { route, place: raw.place })
-        };
-        let routes = raw.route.into_iter().map(route).collect::<Result<_, _>>()?;
+        let routes = raw.route.into_iter().map(RouteCredential::try_from).collect::<Result<_, _>>()?;
         Ok(CredentialBinding { source, invalid: raw.invalid, place: raw.place, also: raw.also, routes })
+    }
+}
+
+impl TryFrom<RawRouteCredential> for RouteCredential {
+    type Error = String;
+
+    fn try_from(raw: RawRouteCredential) -> Result<RouteCredential, String> {
+        let route = Route::parse(&raw.route).map_err(|why| format!("`{}`: {why}", raw.route))?;
+        Ok(RouteCredential { route, place: raw.place })
     }
 }
 
@@ -291,13 +296,7 @@ impl CredentialBinding {
 
     /// Where it travels on a route that has a place of its own.
     pub fn place_on(&self, kind: RequestKind<'_>, path: &[u8]) -> Option<CredentialPlace> {
-        let is_it = |route: &Route| match kind {
-            RequestKind::Upgrade => route.is_websocket,
-            RequestKind::Plain(method) => {
-                !route.is_websocket && (route.methods.is_empty() || route.methods.iter().any(|known| known == method))
-            }
-        };
-        let own = self.routes.iter().find(|own| is_it(&own.route) && own.route.has_path(path));
+        let own = self.routes.iter().find(|own| kind.is_for(&own.route) && own.route.has_path(path));
         own.map(|own| own.place)
     }
 
@@ -314,6 +313,16 @@ pub enum RequestKind<'a> {
     Upgrade,
     /// A plain answer, by this method.
     Plain(&'a str),
+}
+
+impl RequestKind<'_> {
+    /// Whether a route takes such a request.
+    fn is_for(self, route: &Route) -> bool {
+        match self {
+            RequestKind::Upgrade => route.is_websocket,
+            RequestKind::Plain(method) => route.takes(method) || !route.is_websocket && route.methods.is_empty(),
+        }
+    }
 }
 
 /// The tokens of an external server: the harness cannot make others.
@@ -464,16 +473,15 @@ impl ServiceFile {
     /// A whole session of a healthy client, each step of which has this limit; `None` where the service file names no path
     /// for it.
     pub fn session(&self, authority: &str, limit: Duration) -> Option<Vec<Step>> {
-        let step = |act| Step::new(act, limit);
-        let wait = |name: &String| step(Action::Wait(Awaited::Message(name.clone())));
-        let mut steps = vec![step(Action::Open(self.upgrade(authority)?))];
-        steps.extend(self.messages.welcome.iter().map(wait));
-        if let Some(request) = &self.messages.request {
-            steps.push(step(Action::SendText(request.clone())));
-            steps.extend(self.messages.events.last().map(wait));
+        let Messages { welcome, request, events, .. } = &self.messages;
+        let mut acts = vec![Action::Open(self.upgrade(authority)?)];
+        acts.extend(welcome.iter().cloned().map(Awaited::Message).map(Action::Wait));
+        if let Some(request) = request {
+            acts.push(Action::SendText(request.clone()));
+            acts.extend(events.last().cloned().map(Awaited::Message).map(Action::Wait));
         }
-        steps.push(step(Action::Close(CloseCode::NORMAL)));
-        Some(steps)
+        acts.push(Action::Close(CloseCode::NORMAL));
+        Some(acts.into_iter().map(|act| Step::new(act, limit)).collect())
     }
 
     /// The facts about the server by which its answers are judged.

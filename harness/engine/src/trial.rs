@@ -1,6 +1,7 @@
 //! A case in one environment behind one server, and what came of a run of many.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,10 +30,9 @@ impl Trial {
     pub fn of(cases: &[Arc<Case>], servers: &[Arc<Profile>], instead: Option<&[Arc<Profile>]>) -> Vec<Trial> {
         let mut trials = Vec::new();
         for case in cases {
-            let names = |profile: &&Arc<Profile>| {
-                instead.is_some() || case.profiles.as_ref().is_none_or(|names| names.contains(&profile.name))
-            };
-            for profile in instead.unwrap_or(servers).iter().filter(names) {
+            let named = case.profiles.as_ref().filter(|_| instead.is_none());
+            let servers = instead.unwrap_or(servers).iter();
+            for profile in servers.filter(|profile| named.is_none_or(|names| names.contains(&profile.name))) {
                 for &environment in &case.environments {
                     trials.push(Trial { case: Arc::clone(case), profile: Arc::clone(profile), environment });
                 }
@@ -144,6 +144,11 @@ pub fn option(name: &str, value: String) -> Vec<String> {
     }
 }
 
+/// Adds an option with its value to arguments.
+pub fn add_option(arguments: &mut Vec<String>, name: &str, value: impl fmt::Display) {
+    arguments.extend(option(name, value.to_string()));
+}
+
 /// Arguments as a shell takes them.
 pub fn shell(arguments: &[String]) -> String {
     arguments.iter().map(|argument| quoted(argument)).collect::<Vec<_>>().join(" ")
@@ -152,30 +157,37 @@ pub fn shell(arguments: &[String]) -> String {
 /// A text as a shell takes it. Control characters are escaped in `$'…'`, as POSIX.1-2024 has it (2.2.4), so that a command
 /// is one line.
 pub fn quoted(text: &str) -> String {
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_./:=@,+".contains(character);
     // zsh replaces a word that begins with `=`.
     if is_variable(text) || !text.is_empty() && !text.starts_with('=') && text.chars().all(is_plain) {
         text.to_owned()
     } else if text.chars().any(char::is_control) {
-        let escaped = |character: char| match character {
-            '\n' => "\\n".to_owned(),
-            '\r' => "\\r".to_owned(),
-            '\t' => "\\t".to_owned(),
-            '\\' | '\'' => format!("\\{character}"),
-            other if other.is_control() => other.to_string().bytes().map(|byte| format!("\\{byte:03o}")).collect(),
-            other => other.to_string(),
-        };
         format!("$'{}'", text.chars().map(escaped).collect::<String>())
     } else {
         shlex::try_quote(text).expect("a control character is escaped before").into_owned()
     }
 }
 
+/// Whether a shell takes a character as it stands.
+fn is_plain(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "-_./:=@,+".contains(character)
+}
+
+/// A character between `$'` and `'`.
+fn escaped(character: char) -> String {
+    match character {
+        '\n' => "\\n".to_owned(),
+        '\r' => "\\r".to_owned(),
+        '\t' => "\\t".to_owned(),
+        '\\' | '\'' => format!("\\{character}"),
+        other if other.is_control() => other.to_string().bytes().map(|byte| format!("\\{byte:03o}")).collect(),
+        other => other.to_string(),
+    }
+}
+
 /// Whether a text is `NAME="$NAME"`, which takes a secret from the environment of the shell.
 fn is_variable(text: &str) -> bool {
     text.split_once("=\"$").is_some_and(|(name, rest)| {
-        let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        rest.strip_suffix('"') == Some(name) && is_name(name)
+        rest.strip_suffix('"') == Some(name) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     })
 }
 
@@ -212,8 +224,8 @@ impl Report {
     /// The conclusion: a finding where a verdict does not pass, or an app does not stop without an error. A case that a
     /// target of the user's own cannot perform is left out, as long as another one can be performed.
     pub fn conclusion(&self) -> Conclusion {
-        let is_left_out = |judgement: &TrialResult| matches!(judgement.reason, Some(Reason::NotForThisTarget(_)));
-        let judged = self.trials.iter().map(|(_, judgement)| judgement).filter(|judgement| !is_left_out(judgement));
+        let judged = self.trials.iter().map(|(_, judgement)| judgement);
+        let judged = judged.filter(|judgement| !matches!(judgement.reason, Some(Reason::NotForThisTarget(_))));
         let worst = judged.map(|judgement| judgement.verdict.conclusion()).max();
         match worst.filter(|_| self.broken.is_empty()) {
             Some(worst) => worst.max(Conclusion::of(self.shutdown.is_empty())),

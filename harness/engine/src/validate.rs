@@ -171,8 +171,8 @@ impl TriedDeployment<'_> {
         }
         // A service that does not answer cannot be compared.
         for (path, is_ready) in healthy.into_iter().filter(|_| reading.response.is_some()) {
-            let says = |is: bool| if is { "ready" } else { "not ready" };
-            let got = format!("{} and {}", says(is_ready), says(opened));
+            let [by_path, by_handshake] = [is_ready, opened].map(|is| if is { "ready" } else { "not ready" });
+            let got = format!("{by_path} and {by_handshake}");
             let what = format!("{path} and the handshake");
             validation.rows.push(row(what, "say the same", got, is_ready == opened, None));
         }
@@ -301,9 +301,9 @@ fn answered(transcript: &Transcript) -> Option<Duration> {
 fn first_event(transcript: &Transcript) -> Option<Duration> {
     let first = transcript.service.words.events.first()?;
     let asked = when(transcript, |what| matches!(what, EventKind::FrameSent(_)))?;
-    let is_first = |what: &EventKind| match what {
+    let answered = when(transcript, |what| match what {
         EventKind::FrameSeen(frame) => message_type(&frame.payload).is_some_and(|name| name == first),
         _ => false,
-    };
-    Some(when(transcript, is_first)?.saturating_sub(asked))
+    })?;
+    Some(answered.saturating_sub(asked))
 }

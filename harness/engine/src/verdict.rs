@@ -25,7 +25,6 @@ use relapse_core::{
             Actor, Event, EventKind, Level, PROCESS, Transcript, end_event, outer_event, server_event, step_event,
         },
     },
-    wire::frame::{Frame, Opcode},
 };
 
 /// Derives the outcome of a run and lets every check look at it.
@@ -64,13 +63,11 @@ impl<'a> JudgedExchanges<'a> {
 pub fn not_started(case: &Case, kind: TargetKind, trouble: &AppError) -> RunResult {
     let exception = trouble.exception();
     let why = exception.as_ref().map_or_else(|| trouble.message.clone(), Exception::located);
-    let not_started = |exchange| Event {
-        at: Duration::ZERO,
-        exchange,
-        party: Actor::Process,
-        what: EventKind::NotStarted { why: why.clone(), exception: exception.clone() },
-    };
-    let events = (0..case.accepted.len()).map(not_started).collect();
+    let mut events = Vec::new();
+    for exchange in 0..case.accepted.len() {
+        let what = EventKind::NotStarted { why: why.clone(), exception: exception.clone() };
+        events.push(Event { at: Duration::ZERO, exchange, party: Actor::Process, what });
+    }
     let (faults, fired) = (case.faults.clone(), vec![0; case.faults.len()]);
     let service = Service::unknown(kind);
     judge(Transcript { events, faults, fired, residue: None, service }, HealthyClient::Absent)
@@ -134,13 +131,13 @@ pub fn see_through(case: &Case, profile: &str, shams: &[(Verdict, RunResult)]) -
         let (outcome, class) = sham.shows_behind(profile);
         let Outcome { ending, class: seen, .. } = &judged.outcome;
         let fix = sham.defects.to_string();
-        let has_finding = |name: &&String| judged.findings.iter().any(|finding| finding.check == name.as_str());
+        let silent = sham.found_by.iter().find(|name| judged.findings.iter().all(|finding| finding.check != **name));
         if *verdict != Verdict::StillBroken {
             return Err((Verdict::NotExercised, Reason::ClaimedFixAccepted { fix, verdict: *verdict }));
         } else if !outcome.fits(ending) || *seen != class {
             let shows = format!("shows `{ending}` ({seen}) instead of `{outcome}` ({class})");
             return Err((Verdict::NotReproduced, Reason::ClaimedFixDiffers { fix, shows }));
-        } else if let Some(silent) = sham.found_by.iter().find(|name| !has_finding(name)) {
+        } else if let Some(silent) = silent {
             let shows = format!("has no finding of the check {silent}");
             return Err((Verdict::NotReproduced, Reason::ClaimedFixDiffers { fix, shows }));
         }
@@ -169,13 +166,17 @@ fn faults_acted_or_were_in_force(case: &Case, before: &RunResult, after: &Judged
         return Ok(());
     }
     for (index, fault) in case.faults.iter().enumerate() {
-        let acted = |run: &RunResult| run.transcript.fired.get(index).is_some_and(|&count| count > 0);
-        let had_its_chance = acted(after.judged) || acted(before) && is_in_force(fault, &after.readings);
+        let had_its_chance = acted(after.judged, index) || acted(before, index) && is_in_force(fault, &after.readings);
         if !had_its_chance {
             return Err(Reason::FaultNeverActed { side: Side::After, fault: fault.to_string() });
         }
     }
     all_faults_are_over(case, after.judged, Side::After)
+}
+
+/// Whether the fault with this index acted in a run.
+fn acted(run: &RunResult, index: usize) -> bool {
+    run.transcript.fired.get(index).is_some_and(|&count| count > 0)
 }
 
 /// Whether the app did not start, so that no fault had an occasion.
@@ -216,8 +217,9 @@ fn all_faults_are_over(case: &Case, run: &RunResult, side: Side) -> Result<(), R
     }
     // Without a client that comes after it, the end of a fault says nothing.
     let last = run.timeline.last;
-    let never_over = |fault: &&Fault| fault.trigger.until.is_some_and(|until| last.is_none_or(|last| last < until));
-    match case.faults.iter().find(never_over) {
+    let never_over =
+        case.faults.iter().find(|fault| fault.trigger.until.is_some_and(|until| last.is_none_or(|last| last < until)));
+    match never_over {
         Some(fault) => Err(Reason::NothingAfterFault { side, fault: fault.to_string() }),
         None => Ok(()),
     }
@@ -337,11 +339,8 @@ fn accepts_as(
         }
         HealthyClient::RefusedByDesign(outcome) => {
             // A service that let it in before does not refuse everyone by design.
-            let is_let_in = |before: &RunResult| {
-                before.let_in.is_some() || before.control.outcome().is_some_and(|seen| seen.class == Class::Served)
-            };
             if let Some((_, JudgedExchanges { judged: before, .. })) =
-                claim.filter(|(_, before)| is_let_in(before.judged))
+                claim.filter(|(_, before)| lets_in(before.judged))
             {
                 let (outcome, let_in) = (outcome.clone(), before.let_in.clone());
                 return Err(Reason::RefusesEveryone { outcome, let_in });
@@ -355,6 +354,11 @@ fn accepts_as(
     }
 }
 
+/// Whether the version of a run let some healthy client in.
+fn lets_in(run: &RunResult) -> bool {
+    run.let_in.is_some() || run.control.outcome().is_some_and(|seen| seen.class == Class::Served)
+}
+
 /// An expectation of the case that an exchange does not meet, although it ended as if nothing had been missing: something
 /// that never came, a body that came late, or a message that found no session any more. A refusal and what a fault cut off
 /// say themselves why it did not come.
@@ -365,34 +369,35 @@ fn unmet(case: &Case, reading: &Exchange<'_>, outcome: &Outcome) -> Option<Strin
     if outcome.class != Class::Served {
         return None;
     }
-    let found_no_session = |step: usize| match case.steps.get(step - 1).map(|step| &step.act) {
-        Some(Action::SendText(_) | Action::SendBytes(_) | Action::Ping) => {
-            Some(format!("an open session at step {step}"))
-        }
-        // These do without a session, or say themselves what they wait for.
-        Some(
-            Action::Open(_)
-            | Action::Request(_)
-            | Action::Wait(_)
-            | Action::Close(_)
-            | Action::Leave
-            | Action::Reset
-            | Action::Pause
-            | Action::Deafen
-            | Action::Freeze
-            | Action::StopReading
-            | Action::ReadAnswer
-            | Action::Signal(_)
-            | Action::AwaitExit(_),
-        )
-        | None => None,
-    };
     reading.never_came().or_else(|| {
         reading.events.iter().find_map(|event| match event.what {
-            EventKind::NotPerformed { step } => found_no_session(step),
+            EventKind::NotPerformed { step } => {
+                let is_missed = case.steps.get(step - 1).is_some_and(|step| needs_session(&step.act));
+                is_missed.then(|| format!("an open session at step {step}"))
+            }
             _ => None,
         })
     })
+}
+
+/// Whether a step needs an open session, and does not say itself what it waits for.
+fn needs_session(act: &Action) -> bool {
+    match act {
+        Action::SendText(_) | Action::SendBytes(_) | Action::Ping => true,
+        Action::Open(_)
+        | Action::Request(_)
+        | Action::Wait(_)
+        | Action::Close(_)
+        | Action::Leave
+        | Action::Reset
+        | Action::Pause
+        | Action::Deafen
+        | Action::Freeze
+        | Action::StopReading
+        | Action::ReadAnswer
+        | Action::Signal(_)
+        | Action::AwaitExit(_) => false,
+    }
 }
 
 /// Whether the server's process did what steps of the case expect of it.
@@ -434,15 +439,11 @@ fn is_asked_in_vain(reading: &Exchange<'_>) -> bool {
     asked.is_some_and(|asked| !reading.events[asked..].iter().any(|event| answers(&event.what, reading)))
 }
 
-fn is_message(frame: &Frame) -> bool {
-    matches!(frame.opcode, Opcode::Text | Opcode::Binary)
-}
-
 /// Whether an event is a message of the client: the one that the app gets, where the app is seen.
 fn asks(what: &EventKind, reading: &Exchange<'_>) -> bool {
     match what {
         EventKind::Received(Inbound::WebsocketReceive { .. }) => true,
-        EventKind::FrameSent(frame) => reading.machine().is_none() && is_message(frame),
+        EventKind::FrameSent(frame) => reading.machine().is_none() && frame.is_message(),
         EventKind::ConnectionRefused
         | EventKind::RequestSent { .. }
         | EventKind::ResponseSeen(_)
@@ -468,7 +469,9 @@ fn asks(what: &EventKind, reading: &Exchange<'_>) -> bool {
 fn answers(what: &EventKind, reading: &Exchange<'_>) -> bool {
     match what {
         EventKind::Sent(Outbound::WebsocketSend { .. }) => true,
-        EventKind::FrameSeen(frame) | EventKind::MessageSeen(frame) => reading.machine().is_none() && is_message(frame),
+        EventKind::FrameSeen(frame) | EventKind::MessageSeen(frame) => {
+            reading.machine().is_none() && frame.is_message()
+        }
         EventKind::ConnectionRefused
         | EventKind::RequestSent { .. }
         | EventKind::ResponseSeen(_)
@@ -505,17 +508,16 @@ fn still_raised(symptom: &Symptom, before: &JudgedExchanges<'_>, after: &[Exchan
             readings.iter().filter_map(own_exception).chain(handled).collect()
         }
     };
-    let is_reported = |exception: &Exception| {
-        let is_claimed = symptom.exception.as_ref().is_some_and(|claim| claim.fits(exception));
-        is_claimed || reported.iter().any(|reported| is_same(reported, exception))
-    };
-    let raised = after.iter().flat_map(|reading| {
+    let mut raised = after.iter().flat_map(|reading| {
         let in_vain = is_asked_in_vain(reading);
         let handled = handled(reading).filter(move |exception| in_vain || is_logged(reading, exception));
         own_exception(reading).into_iter().chain(handled)
     });
-    let mut raised = raised.filter(|exception| is_reported(exception));
-    raised.next().cloned()
+    let still = raised.find(|exception| {
+        let is_claimed = symptom.exception.as_ref().is_some_and(|claim| claim.fits(exception));
+        is_claimed || reported.iter().any(|reported| is_same(reported, exception))
+    });
+    still.cloned()
 }
 
 /// Whether the app logs an exception as an error.
@@ -547,9 +549,12 @@ fn handled<'a>(reading: &Exchange<'a>) -> impl Iterator<Item = &'a Exception> + 
 /// Whether two exceptions are the same one in two versions: of one type, and raised in one function of one file. Lines move
 /// with every change.
 fn is_same(one: &Exception, other: &Exception) -> bool {
-    let place =
-        |exception: &Exception| exception.place.as_ref().map(|place| (place.file.clone(), place.function.clone()));
-    one.type_name == other.type_name && place(one) == place(other)
+    let is_same_place = match (&one.place, &other.place) {
+        (Some(one), Some(other)) => (&one.file, &one.function) == (&other.file, &other.function),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    };
+    one.type_name == other.type_name && is_same_place
 }
 
 /// One clause about a run: how it ended, what decided that, and what the client did not get.
@@ -597,12 +602,15 @@ pub fn clause(run: &RunResult) -> String {
 /// The exchange that decides a run: the one whose outcome is the run's, or, in a run that ends well, the first one in which
 /// the client did not get what it waited for.
 fn decisive_exchange(run: &RunResult) -> usize {
-    let in_vain = || {
+    if run.outcome.class.is_good() {
         let readings = Exchange::all(&run.transcript, &run.timeline);
-        readings.iter().zip(&run.outcomes).position(|(reading, outcome)| missing(reading, outcome).is_some())
-    };
-    let decides = || run.outcomes.iter().position(|outcome| *outcome == run.outcome);
-    if run.outcome.class.is_good() { in_vain().or_else(decides) } else { decides() }.unwrap_or_default()
+        let in_vain =
+            readings.iter().zip(&run.outcomes).position(|(reading, outcome)| missing(reading, outcome).is_some());
+        if let Some(exchange) = in_vain {
+            return exchange;
+        }
+    }
+    run.outcomes.iter().position(|outcome| *outcome == run.outcome).unwrap_or_default()
 }
 
 /// One clause about what the client waited for and did not get, where its outcome does not say it.

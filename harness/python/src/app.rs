@@ -183,8 +183,8 @@ fn why_not(transcript: &Transcript, directory: &Path) -> AppError {
         EventKind::Logged { level: Level::Error | Level::Info, message } => Some(message.as_str()),
         _ => None,
     });
-    let late = || format!("the application did not start within {} s", START_LIMIT.as_secs());
-    AppError::of_start(exited.unwrap_or_else(late), logged.collect::<Vec<_>>().join("\n"), Blame::App, directory)
+    let why = exited.unwrap_or_else(|| format!("the application did not start within {} s", START_LIMIT.as_secs()));
+    AppError::of_start(why, logged.collect::<Vec<_>>().join("\n"), Blame::App, directory)
 }
 
 impl Target for Python {
@@ -241,8 +241,9 @@ impl Target for Python {
             let (client, mut server) = Link::pair();
             if scribe.has_faults_at(Place::Edge) {
                 let (inner, behind) = Link::pair();
-                let redial = || self.connections.redial(Arc::clone(&application) as _, &self.profile, &scribe);
-                let way = ServerLink { link: Some(inner), again: edge::asks_again(&scribe).then(redial) };
+                let again = edge::asks_again(&scribe)
+                    .then(|| self.connections.redial(Arc::clone(&application) as _, &self.profile, &scribe));
+                let way = ServerLink { link: Some(inner), again };
                 let relay = edge::relay(server, way, scribe.clone(), None);
                 self.connections.spawn(async move {
                     relay.await;

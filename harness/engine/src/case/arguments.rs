@@ -51,14 +51,18 @@ pub(super) fn refusal(argument: &str) -> Option<&'static str> {
     if !option.starts_with('-') || ALLOWED.contains(&option) {
         return None;
     }
-    let is_refused = |refused: &str| match refused.strip_suffix('*') {
-        _ if !option.starts_with("--") => refused.len() == 2 && option.starts_with(refused),
-        // Hypercorn and daphne take the beginning of a name for the whole (Python's argparse).
-        None => refused == option || (option.len() > 3 && refused.starts_with(option)),
-        Some(start) => option.starts_with(start) || (option.len() > 3 && start.starts_with(option)),
-    };
     let mut reasons = REFUSED.iter();
-    reasons.find(|(_, names)| names.iter().any(|name| is_refused(name))).map(|(reason, _)| *reason)
+    reasons.find(|(_, names)| names.iter().any(|name| is_meant(name, option))).map(|(reason, _)| *reason)
+}
+
+/// Whether an option is one with this name, or with this beginning before a `*`.
+fn is_meant(name: &str, option: &str) -> bool {
+    match name.strip_suffix('*') {
+        _ if !option.starts_with("--") => name.len() == 2 && option.starts_with(name),
+        // Hypercorn and daphne take the beginning of a name for the whole (Python's argparse).
+        None => name == option || (option.len() > 3 && name.starts_with(option)),
+        Some(start) => option.starts_with(start) || (option.len() > 3 && start.starts_with(option)),
+    }
 }
 
 #[cfg(test)]

@@ -75,15 +75,17 @@ impl FromStr for ExceptionClaim {
             Some((type_name, text)) => (type_name, Some(text.to_owned())),
             None => (written, None),
         };
-        let is_name = |part: &str| {
-            part.chars().next().is_some_and(|first| first.is_alphabetic() || first == '_')
-                && part.chars().all(|character| character.is_alphanumeric() || character == '_')
-        };
-        if !type_name.split('.').all(is_name) {
+        if !type_name.split('.').all(is_identifier) {
             return Err("an exception is written as in `KeyError` or `KeyError: 'room'`");
         }
         Ok(ExceptionClaim { type_name: type_name.to_owned(), text, place: None })
     }
+}
+
+/// Whether a text is a name in Python.
+fn is_identifier(text: &str) -> bool {
+    text.chars().next().is_some_and(|first| first.is_alphabetic() || first == '_')
+        && text.chars().all(|character| character.is_alphanumeric() || character == '_')
 }
 
 impl fmt::Display for ExceptionClaim {
@@ -97,10 +99,10 @@ impl fmt::Display for ExceptionClaim {
 impl PlaceClaim {
     /// Whether a place is the claimed one.
     pub fn fits(&self, place: &CodePlace) -> bool {
-        let ends_with = |file: &String| {
+        let is_file = self.file.as_ref().is_none_or(|file| {
             place.file == *file || place.file.strip_suffix(file.as_str()).is_some_and(|rest| rest.ends_with('/'))
-        };
-        self.file.as_ref().is_none_or(ends_with)
+        });
+        is_file
             && self.line.is_none_or(|line| line == place.line)
             && self.function.as_ref().is_none_or(|function| *function == place.function)
     }

@@ -5,11 +5,11 @@ use relapse_core::{error::Error, fault::Fault};
 
 /// Writes the line as the text of a case file, and reads that.
 pub(super) fn read(line: &str, known: &Known<'_>) -> Result<Fault, Error> {
-    let read = |text: &str| reader::read_faults("--fault", text, known).map(|mut faults| faults.remove(0));
-    read(&to_toml(line, Quoting::OfTexts)).or_else(|error| {
+    let faults = reader::read_faults("--fault", &to_toml(line, Quoting::OfTexts), known).or_else(|error| {
         // A text may look like a number.
-        read(&to_toml(line, Quoting::OfAll)).map_err(|_| error)
-    })
+        reader::read_faults("--fault", &to_toml(line, Quoting::OfAll), known).map_err(|_| error)
+    });
+    faults.map(|mut faults| faults.remove(0))
 }
 
 /// The values that are put into quotes.

@@ -13,34 +13,36 @@ use relapse_core::{
     wire::head::{Headers, RequestHead, ResponseHead, accept_key, field, has_token, header, readable},
 };
 
-/// Writes the head that a standard client would write, with what the step adds and leaves out.
+/// Draws the key of an upgrade.
+pub(super) fn draw_key(chance: &mut fastrand::Rng) -> String {
+    let mut key = [0; 16];
+    chance.fill(&mut key);
+    BASE64_STANDARD.encode(key)
+}
+
+/// Writes the head that a standard client would write, with what the step adds and leaves out. `key` is that of an upgrade;
+/// `None` for a plain request.
 // Long: the lines in the order in which a client writes them.
-pub(super) fn request_head(
-    request: &Request,
-    is_upgrade: bool,
-    token: &str,
-    chance: &mut fastrand::Rng,
-) -> RequestHead {
+pub(super) fn request_head(request: &Request, key: Option<String>, token: &str) -> RequestHead {
     let mut headers: Headers = vec![field("Host", "relapse.test")];
     let mut target = request.path.clone();
     let mut query = request.query.clone();
     let mut offers = Vec::new();
-    let presents = |place| request.credential != Credential::None && request.places.contains(&place);
     for (place, parameter) in [(CredentialPlace::Query, "token"), (CredentialPlace::Ticket, "ticket")] {
-        if presents(place) {
+        if presents(request, place) {
             if !query.is_empty() {
                 query.push(b'&');
             }
             query.extend_from_slice(format!("{parameter}={token}").as_bytes());
         }
     }
-    if presents(CredentialPlace::Subprotocol) {
+    if presents(request, CredentialPlace::Subprotocol) {
         offers.push("jwt-auth".to_owned());
     }
-    if presents(CredentialPlace::Subprotocol) || presents(CredentialPlace::SubprotocolAlone) {
+    if presents(request, CredentialPlace::Subprotocol) || presents(request, CredentialPlace::SubprotocolAlone) {
         offers.push(format!("jwt.{}", BASE64_URL_SAFE_NO_PAD.encode(token)));
     }
-    if presents(CredentialPlace::StagingSubprotocol) {
+    if presents(request, CredentialPlace::StagingSubprotocol) {
         offers.push(format!("staging-auth.{}", BASE64_URL_SAFE_NO_PAD.encode(token)));
     }
     offers.extend(request.offers.iter().cloned());
@@ -48,19 +50,17 @@ pub(super) fn request_head(
         target.push(b'?');
         target.extend_from_slice(&query);
     }
-    if is_upgrade {
-        let mut key = [0; 16];
-        chance.fill(&mut key);
+    if let Some(key) = key {
         headers.push(field("Upgrade", "websocket"));
         headers.push(field("Connection", "Upgrade"));
-        headers.push(field("Sec-WebSocket-Key", BASE64_STANDARD.encode(key)));
+        headers.push(field("Sec-WebSocket-Key", key));
         headers.push(field("Sec-WebSocket-Version", "13"));
     }
     if !offers.is_empty() {
         headers.push(field("Sec-WebSocket-Protocol", offers.join(", ")));
     }
     for (place, scheme) in [(CredentialPlace::Header, "Bearer"), (CredentialPlace::LowerCaseHeader, "bearer")] {
-        if presents(place) {
+        if presents(request, place) {
             let value = match request.credential {
                 Credential::NoScheme | Credential::Empty => token.to_owned(),
                 _ => format!("{scheme} {token}"),
@@ -84,6 +84,10 @@ pub(super) fn request_head(
 fn upgrades(head: &ResponseHead) -> bool {
     let upgrade = header(&head.headers, "upgrade").unwrap_or_default();
     upgrade.eq_ignore_ascii_case(b"websocket") && has_token(&head.headers, "connection", "upgrade")
+}
+
+fn presents(request: &Request, place: CredentialPlace) -> bool {
+    request.credential != Credential::None && request.places.contains(&place)
 }
 
 /// Checks everything that a client must verify before it takes a 101 for a WebSocket.

@@ -37,13 +37,13 @@ impl Heard {
     /// Numbers a message that came; whether it is awaited. Another one is left behind.
     pub(super) fn passes(&mut self, frame: &Frame, awaited: &Awaited) -> bool {
         let number = self.number(frame);
-        is_awaited(frame, awaited, number >= self.asked)
+        self.is_awaited(number, frame, awaited)
     }
 
     /// Keeps a message that nothing waits for yet.
     pub(super) fn keep(&mut self, frame: Frame) {
         let number = self.number(&frame);
-        if !is_message(&frame) {
+        if !frame.is_message() {
             return;
         }
         self.bytes += frame.payload.len();
@@ -56,7 +56,7 @@ impl Heard {
     /// Whether the awaited message came already. Those before it are left behind, as they are while one waits.
     pub(super) fn find(&mut self, awaited: &Awaited) -> bool {
         while let Some((number, frame)) = self.take() {
-            if is_awaited(&frame, awaited, number >= self.asked) {
+            if self.is_awaited(number, &frame, awaited) {
                 return true;
             }
         }
@@ -70,33 +70,32 @@ impl Heard {
     }
 
     fn number(&mut self, frame: &Frame) -> usize {
-        self.next += usize::from(is_message(frame));
+        self.next += usize::from(frame.is_message());
         self.next.saturating_sub(1)
+    }
+
+    fn is_awaited(&self, number: usize, frame: &Frame, awaited: &Awaited) -> bool {
+        match awaited {
+            Awaited::Message(name) => {
+                text(frame).is_some() && message_type(&frame.payload).is_some_and(|found| found == name.as_str())
+            }
+            Awaited::Key(key) => text(frame).is_some_and(|text| {
+                let parsed = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text);
+                parsed.is_ok_and(|message| message.contains_key(key))
+            }),
+            Awaited::Text(wanted) => text(frame).is_some_and(|text| text.contains(wanted.as_str())),
+            Awaited::Match(pattern) => text(frame).is_some_and(|text| pattern.matches(text)),
+            Awaited::Any => frame.is_message(),
+            Awaited::Answer => frame.is_message() && number >= self.asked,
+            Awaited::Close => false,
+        }
     }
 }
 
-fn is_message(frame: &Frame) -> bool {
-    matches!(frame.opcode, Opcode::Text | Opcode::Binary)
-}
-
-fn is_awaited(frame: &Frame, awaited: &Awaited, is_after_request: bool) -> bool {
-    let text = || match frame.opcode {
+fn text(frame: &Frame) -> Option<&str> {
+    match frame.opcode {
         Opcode::Text => std::str::from_utf8(&frame.payload).ok(),
         _ => None,
-    };
-    match awaited {
-        Awaited::Message(name) => {
-            text().is_some() && message_type(&frame.payload).is_some_and(|found| found == name.as_str())
-        }
-        Awaited::Key(key) => text().is_some_and(|text| {
-            let parsed = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text);
-            parsed.is_ok_and(|message| message.contains_key(key))
-        }),
-        Awaited::Text(wanted) => text().is_some_and(|text| text.contains(wanted.as_str())),
-        Awaited::Match(pattern) => text().is_some_and(|text| pattern.matches(text)),
-        Awaited::Any => is_message(frame),
-        Awaited::Answer => is_message(frame) && is_after_request,
-        Awaited::Close => false,
     }
 }
 

@@ -258,8 +258,8 @@ impl<'a> ScriptClient<'a> {
         };
         let form = if request.places.contains(&CredentialPlace::Ticket) { Form::Ticket } else { Form::Token };
         let credential = self.target.credential(request.credential, &user, form);
-        let is_upgrade = matches!(step.act, Action::Open(_));
-        let head = handshake::request_head(request, is_upgrade, &credential.text, &mut self.chance);
+        let key = matches!(step.act, Action::Open(_)).then(|| handshake::draw_key(&mut self.chance));
+        let head = handshake::request_head(request, key, &credential.text);
         let asked = PendingAnswer::new(scribe, user, request, head, step.limit);
         let is_whole = request.body_sent.is_none_or(|sent| sent >= request.body.len());
         line.ask(asked, credential, step.slices).await;
@@ -289,8 +289,11 @@ impl<'a> ScriptClient<'a> {
 
     /// How closely the clients listen.
     fn attention(&self) -> Attention {
-        let needs_it = |step: &Step| step.client.is_some() || step.act == Action::Wait(Awaited::Answer);
-        if self.script.steps.iter().any(needs_it) { Attention::Always } else { Attention::WhileReading }
+        let mut steps = self.script.steps.iter();
+        match steps.any(|step| step.client.is_some() || step.act == Action::Wait(Awaited::Answer)) {
+            true => Attention::Always,
+            false => Attention::WhileReading,
+        }
     }
 
     /// How the client receives on the connection that a step opens: one that stops reading there is to be noticed.
@@ -461,9 +464,8 @@ impl Over {
     /// Performs what can be performed without a connection. What cannot is settled since the connection ended: nothing
     /// happens on it any more.
     async fn perform(&mut self, step: &Step, number: usize) {
-        let record = |what| self.scribe.record_as_of(self.ended, Actor::Probe, what);
-        match &step.act {
-            Action::Pause | Action::Freeze => sleep(step.limit).await,
+        let what = match &step.act {
+            Action::Pause | Action::Freeze => return sleep(step.limit).await,
             Action::Wait(waiting_for) => {
                 let has_come = match waiting_for {
                     Awaited::Close => self.was == Was::Session,
@@ -474,10 +476,10 @@ impl Over {
                     Was::Session => NeverCame::SessionOver,
                     Was::Plain => NeverCame::NotOpened,
                 };
-                record(match has_come {
+                match has_come {
                     true => EventKind::AwaitedCame { waiting_for },
                     false => EventKind::AwaitedNeverCame { waiting_for, why },
-                });
+                }
             }
             Action::SendText(_)
             | Action::SendBytes(_)
@@ -491,8 +493,9 @@ impl Over {
             | Action::Signal(_)
             | Action::AwaitExit(_)
             | Action::Open(_)
-            | Action::Request(_) => record(EventKind::NotPerformed { step: number }),
-        }
+            | Action::Request(_) => EventKind::NotPerformed { step: number },
+        };
+        self.scribe.record_as_of(self.ended, Actor::Probe, what);
     }
 }
 

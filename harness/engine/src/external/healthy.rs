@@ -60,11 +60,10 @@ impl External {
     ) -> Result<Healthy, Error> {
         let (mut refused, mut failed): (Option<HealthyClient>, Option<HealthyClient>) = (None, None);
         let (mut decided, mut hangs) = (None, 0);
-        let limit = |own| self.derived_limit(own);
-        let derived = case.map_or_else(Vec::new, |case| derived(case, binding, &self.target.authority(), limit));
+        let derived = case.map_or_else(Vec::new, |case| self.derived(case, binding));
         for (source, steps) in self.stated(case, binding).into_iter().chain(derived) {
             let outcome = self.fares(source, &steps, seed).await?;
-            match judged(source, outcome, presents_credential(&steps)) {
+            match judged(source, outcome, &steps) {
                 HealthyClient::RefusedByDesign(outcome) => {
                     refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
                 }
@@ -79,8 +78,9 @@ impl External {
         }
         let known = self.routes.iter().map(|route| (route, RouteSource::Known));
         let guessed = self.guesses.iter().map(|route| (route, RouteSource::Guessed));
-        let is_like = |route: &Route| case.is_none_or(|case| route.is_websocket == opens_sessions(case));
-        let routes = known.chain(guessed).filter(|(route, _)| is_harmless(route) && is_like(route));
+        let routes = known.chain(guessed).filter(|(route, _)| {
+            is_harmless(route) && case.is_none_or(|case| route.is_websocket == opens_sessions(case))
+        });
         for (route, source) in routes.take(ROUTES_MAX) {
             if self.clock() == Clock::Real && hangs >= HANGS_MAX {
                 break;
@@ -121,6 +121,37 @@ impl External {
         session.into_iter().map(|steps| (HealthySource::ServiceFile, steps)).collect()
     }
 
+    /// The case's own first request, without what makes it a trigger: its faults, its messages and its bad credential; and
+    /// the same without its query, which may be what the service refuses. What may change something is not repeated.
+    fn derived(&self, case: &Case, binding: &ServiceFile) -> Vec<(HealthySource, Vec<Step>)> {
+        let own = case.steps.iter().find_map(|step| {
+            let act = match &step.act {
+                Action::Open(asked) => {
+                    Action::Open(Request { method: "GET".to_owned(), ..made_healthy(asked, binding) })
+                }
+                Action::Request(asked) if matches!(asked.method.as_str(), "GET" | "HEAD") => {
+                    Action::Request(made_healthy(asked, binding))
+                }
+                _ => return None,
+            };
+            Some((act, self.derived_limit(step.limit)))
+        });
+        let plain = own.as_ref().and_then(|(act, limit)| match act {
+            Action::Open(asked) if !asked.query.is_empty() => Some((Action::Open(without_query(asked)), *limit)),
+            Action::Request(asked) if !asked.query.is_empty() => Some((Action::Request(without_query(asked)), *limit)),
+            _ => None,
+        });
+        let authority = self.target.authority();
+        let mut derived = Vec::new();
+        for (act, limit) in own.into_iter().chain(plain) {
+            let close = matches!(act, Action::Open(_)).then_some(Action::Close(CloseCode::NORMAL));
+            let steps = std::iter::once(act).chain(close).map(|act| Step::new(act, limit));
+            let steps = steps.map(|step| translate::as_written(binding, &authority, step));
+            derived.push((HealthySource::Derived, steps.collect()));
+        }
+        derived
+    }
+
     /// How long a derived healthy client waits for an answer. `own` is how long the case's own step may take.
     fn derived_limit(&self, own: Duration) -> Duration {
         match self.clock() {
@@ -135,17 +166,8 @@ impl External {
         let plan = Plan { seed, faults: Vec::new() };
         let transcript = run::converse(steps, plan, self.target.as_ref()).await?;
         self.target.clear().await?;
-        let outcome = |reading: &Exchange<'_>| {
-            let waits_in_vain =
-                reading.events.iter().any(|event| matches!(event.what, EventKind::AwaitedNeverCame { .. }));
-            match with_the_wait(reading.outcome(), reading) {
-                outcome if source == HealthySource::Control && outcome.class == Class::Served && waits_in_vain => {
-                    Outcome { class: Class::NoAnswer, ..outcome }
-                }
-                outcome => outcome,
-            }
-        };
-        let outcomes: Vec<Outcome> = classify::readings(&transcript).iter().map(outcome).collect();
+        let readings = classify::readings(&transcript);
+        let outcomes: Vec<Outcome> = readings.iter().map(|reading| outcome_of(source, reading)).collect();
         Ok(classify::worst(&outcomes).expect("a healthy client opens an exchange").clone())
     }
 
@@ -188,6 +210,16 @@ fn is_hang(outcome: &Outcome) -> bool {
     matches!(outcome.ending, Ending::Hang { .. })
 }
 
+fn outcome_of(source: HealthySource, reading: &Exchange<'_>) -> Outcome {
+    let waits_in_vain = reading.events.iter().any(|event| matches!(event.what, EventKind::AwaitedNeverCame { .. }));
+    match with_the_wait(reading.outcome(), reading) {
+        outcome if source == HealthySource::Control && outcome.class == Class::Served && waits_in_vain => {
+            Outcome { class: Class::NoAnswer, ..outcome }
+        }
+        outcome => outcome,
+    }
+}
+
 /// The outcome of a client that waited in vain, with its request and how long it waited.
 fn with_the_wait(outcome: Outcome, reading: &Exchange<'_>) -> Outcome {
     let limit = reading.events.iter().find_map(|event| match &event.what {
@@ -226,42 +258,15 @@ fn opens_session_of(case: &Case, binding: &ServiceFile) -> bool {
     case.steps.iter().any(|step| matches!(&step.act, Action::Open(request) if request.path == path.as_bytes()))
 }
 
-/// The case's own first request, without what makes it a trigger: its faults, its messages and its bad credential; and the
-/// same without its query, which may be what the service refuses. What may change something is not repeated. `limit` says
-/// how long an answer may take where the case's own step may take so long.
-fn derived(
-    case: &Case,
-    binding: &ServiceFile,
-    authority: &str,
-    limit: impl Fn(Duration) -> Duration,
-) -> Vec<(HealthySource, Vec<Step>)> {
-    let request = |request: &Request| {
-        let credential = if binding.credential.is_needed() { Credential::Valid } else { Credential::None };
-        let answer = AnswerReading::AtOnce;
-        Request { credential, without: Vec::new(), retry: None, give_up: None, answer, ..request.clone() }
-    };
-    let own = case.steps.iter().find_map(|step| {
-        let act = match &step.act {
-            Action::Open(asked) => Action::Open(Request { method: "GET".to_owned(), ..request(asked) }),
-            Action::Request(asked) if matches!(asked.method.as_str(), "GET" | "HEAD") => {
-                Action::Request(request(asked))
-            }
-            _ => return None,
-        };
-        Some((act, limit(step.limit)))
-    });
-    let without_query = |request: &Request| Request { query: Vec::new(), ..request.clone() };
-    let plain = own.as_ref().and_then(|(act, limit)| match act {
-        Action::Open(asked) if !asked.query.is_empty() => Some((Action::Open(without_query(asked)), *limit)),
-        Action::Request(asked) if !asked.query.is_empty() => Some((Action::Request(without_query(asked)), *limit)),
-        _ => None,
-    });
-    let steps = |(act, limit): (Action, Duration)| {
-        let close = matches!(act, Action::Open(_)).then_some(Action::Close(CloseCode::NORMAL));
-        let acts = std::iter::once(act).chain(close);
-        acts.map(|act| translate::as_written(binding, authority, Step::new(act, limit))).collect()
-    };
-    own.into_iter().chain(plain).map(|act| (HealthySource::Derived, steps(act))).collect()
+/// A request of a case with a good credential, and with nothing else of what makes it a trigger.
+fn made_healthy(request: &Request, binding: &ServiceFile) -> Request {
+    let credential = if binding.credential.is_needed() { Credential::Valid } else { Credential::None };
+    let answer = AnswerReading::AtOnce;
+    Request { credential, without: Vec::new(), retry: None, give_up: None, answer, ..request.clone() }
+}
+
+fn without_query(request: &Request) -> Request {
+    Request { query: Vec::new(), ..request.clone() }
 }
 
 /// Whether any of the steps presents a credential.
@@ -269,8 +274,8 @@ fn presents_credential(steps: &[Step]) -> bool {
     steps.iter().filter_map(|step| step.act.request()).any(|request| request.credential == Credential::Valid)
 }
 
-/// The meaning of a healthy client's outcome.
-fn judged(source: HealthySource, outcome: Outcome, has_credential: bool) -> HealthyClient {
+/// The meaning of the outcome of a healthy client with these steps.
+fn judged(source: HealthySource, outcome: Outcome, steps: &[Step]) -> HealthyClient {
     let is_refusal = match &outcome.ending {
         Ending::Http { status: 401 | 403, .. } => true,
         Ending::Close { code: Some(code), .. } => matches!(code.0, 1008 | 4401 | 4403),
@@ -287,7 +292,7 @@ fn judged(source: HealthySource, outcome: Outcome, has_credential: bool) -> Heal
     };
     match outcome.class {
         Class::Served => HealthyClient::Tried(outcome),
-        _ if is_refusal && has_credential => HealthyClient::CredentialRefused(outcome),
+        _ if is_refusal && presents_credential(steps) => HealthyClient::CredentialRefused(outcome),
         _ if is_refusal && source != HealthySource::Control => HealthyClient::RefusedByDesign(outcome),
         Class::RefusedAuth | Class::RefusedRequest if source == HealthySource::Derived => {
             HealthyClient::RefusedByDesign(outcome)

@@ -22,7 +22,7 @@ use crate::{
 use relapse_core::{
     client::{
         credential::{Credential, Form},
-        step::{Action, DEFAULT_USER, Request, Step},
+        step::{Action, DEFAULT_USER, Step},
     },
     error::{AppError, Error},
     judge::{
@@ -112,11 +112,13 @@ impl External {
         }
         self.kind = PossibleServers::default();
         let authority = self.target.authority();
-        let standard = |path: &str| binding.request(&authority, path, Credential::None);
         let websocket = binding.paths.websocket.as_deref().unwrap_or("/");
-        let keyless = Request { without: vec!["Sec-WebSocket-Key".to_owned()], ..standard(websocket) };
+        let mut keyless = binding.request(&authority, websocket, Credential::None);
+        keyless.without = vec!["Sec-WebSocket-Key".to_owned()];
         let mut acts = vec![Action::Open(keyless)];
-        acts.extend(binding.paths.health.first().map(|path| Action::Request(standard(path))));
+        if let Some(path) = binding.paths.health.first() {
+            acts.push(Action::Request(binding.request(&authority, path, Credential::None)));
+        }
         let mut transcripts = Vec::new();
         for act in acts {
             let step = Step::new(act, RECOGNIZING_LIMIT);
@@ -200,7 +202,7 @@ impl External {
     /// The outcome of a case's healthy client, if the service serves any client.
     async fn served(&self, case: Option<&Case>, binding: &ServiceFile, seed: u64) -> Result<Healthy, Reason> {
         let healthy = self.healthy_client(case, binding, seed).await;
-        let healthy = healthy.map_err(|error| Reason::Harness(format!("could not {error}")))?;
+        let healthy = healthy.map_err(failed)?;
         let authority = self.target.authority();
         match healthy.client.outcome().map(|outcome| &outcome.ending) {
             Some(Ending::Refused) => Err(Reason::Harness(format!("nothing listens at {authority}"))),
@@ -225,7 +227,6 @@ impl External {
 
     /// Performs a case and its healthy client, and judges.
     async fn conduct(&self, case: &Case, binding: &ServiceFile, seed: u64) -> Result<RunResult, Reason> {
-        let failed = |error: Error| Reason::Harness(format!("could not {error}"));
         self.target.start_with(&case.server_arguments).await.map_err(failed)?;
         let mut healthy = Vec::new();
         if !case.is_alone {
@@ -245,7 +246,6 @@ impl External {
         let at = judged.outcomes.iter().position(|outcome| *outcome == judged.outcome)?;
         let explanation = self.kind.explain(&verdict::reading(judged, at)?, &judged.outcome.ending)?;
         // The upgrade of a healthy client arrived. That proves nothing about another path.
-        let is_session = |outcome: &Outcome| matches!(outcome.ending, Ending::Parted { .. } | Ending::Close { .. });
         match shares_path(case) && judged.control.outcome().is_some_and(is_session) {
             true => explanation.of_arrived(),
             false => Some(explanation),
@@ -253,22 +253,34 @@ impl External {
     }
 }
 
+/// The reason where the harness could not do its work.
+fn failed(error: Error) -> Reason {
+    Reason::Harness(format!("could not {error}"))
+}
+
+fn is_session(outcome: &Outcome) -> bool {
+    matches!(outcome.ending, Ending::Parted { .. } | Ending::Close { .. })
+}
+
 /// Whether the healthy client of a case opens the path that the case opens.
 fn shares_path(case: &Case) -> bool {
-    let path = |steps: &[Step]| steps.iter().find_map(Step::opening).map(|request| request.path.clone());
-    case.control.as_ref().is_none_or(|steps| path(steps) == path(&case.steps))
+    case.control.as_ref().is_none_or(|steps| first_path(steps) == first_path(&case.steps))
+}
+
+fn first_path(steps: &[Step]) -> Option<&[u8]> {
+    steps.iter().find_map(Step::opening).map(|request| request.path.as_slice())
 }
 
 /// The worst of a healthy client's attempts.
 fn worst(controls: Vec<HealthyClient>) -> HealthyClient {
-    let badness = |healthy: &HealthyClient| match healthy {
+    let worst = controls.into_iter().min_by_key(|healthy| match healthy {
         HealthyClient::Tried(outcome) if !outcome.class.is_good() => 0,
         HealthyClient::CredentialRefused(_) => 1,
         HealthyClient::RefusedByDesign(_) => 2,
         HealthyClient::Tried(_) => 3,
         HealthyClient::Absent => 4,
-    };
-    controls.into_iter().min_by_key(badness).unwrap_or(HealthyClient::Absent)
+    });
+    worst.unwrap_or(HealthyClient::Absent)
 }
 
 impl Version {
@@ -310,8 +322,7 @@ impl Versions {
             afters.push(self.after.run(case, &self.binding, seed).await?);
         }
         let Some(version) = &self.before else {
-            let judged = |(case, after): &(Case, RunResult)| verdict::alone(case, after);
-            let (after, others, result) = decisive(afters, judged);
+            let (after, others, result) = decisive(afters, verdict::alone);
             let tries = Tries { before: None, after, others };
             return Ok(self.judgement(case, tries, result.map(|()| Verdict::Passed), None));
         };
@@ -320,18 +331,15 @@ impl Versions {
             befores.push(version.run(case, &self.binding, seed).await?.1);
         }
         let like = version.running().map_or(DEFAULT_PROFILE, External::like);
-        let shows = |before: &RunResult| {
-            afters
-                .first()
-                .and_then(|(case, _)| case.symptom_behind(like))
-                .is_some_and(|symptom| verdict::differences(symptom, before).is_empty())
-        };
-        let in_runs = befores.iter().filter(|before| shows(before)).count();
-        let at = befores.iter().position(shows).unwrap_or(0);
-        let before = befores.swap_remove(at);
+        let symptom = afters.first().and_then(|(case, _)| case.symptom_behind(like));
+        let showing: Vec<usize> = (0..befores.len())
+            .filter(|&at| symptom.is_some_and(|symptom| verdict::differences(symptom, &befores[at]).is_empty()))
+            .collect();
+        let in_runs = showing.len();
+        let before = befores.swap_remove(showing.first().copied().unwrap_or(0));
         let others: Exercised = befores.iter().map(Exercised::by).sum();
-        let judged = |(case, after): &(Case, RunResult)| verdict::compare(case, like, &before, after);
-        let (after, other_afters, result) = decisive(afters, judged);
+        let (after, other_afters, result) =
+            decisive(afters, |case, after| verdict::compare(case, like, &before, after));
         let shown = (repeat > 1).then_some(Frequency { in_runs, of_runs: repeat });
         let tries = Tries { before: Some(before), after, others: others + other_afters };
         Ok(self.judgement(case, tries, result.map(|()| Verdict::Fixed), shown))
@@ -382,13 +390,13 @@ struct Tries {
 /// The first of several runs that does not pass, or the last one, the counts of the others, and the result.
 fn decisive<T>(
     mut runs: Vec<(Case, RunResult)>,
-    judged: impl Fn(&(Case, RunResult)) -> Result<T, (Verdict, Reason)>,
+    judge: impl Fn(&Case, &RunResult) -> Result<T, (Verdict, Reason)>,
 ) -> (RunResult, Exercised, Result<T, (Verdict, Reason)>) {
-    let at = runs.iter().position(|run| judged(run).is_err()).unwrap_or(runs.len() - 1);
-    let run = runs.swap_remove(at);
-    let result = judged(&run);
+    let at = runs.iter().position(|(case, run)| judge(case, run).is_err()).unwrap_or(runs.len() - 1);
+    let (case, run) = runs.swap_remove(at);
+    let result = judge(&case, &run);
     let others = runs.iter().map(|(_, run)| Exercised::by(run)).sum();
-    (run.1, others, result)
+    (run, others, result)
 }
 
 /// Cases with their numbers, so that those for which a server is started with the same arguments stand together: those

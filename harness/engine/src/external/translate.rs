@@ -29,31 +29,12 @@ const LAST_WORDS: [&str; 2] = ["agent_response_complete", "pong"];
 /// # Errors
 /// Says why it cannot be performed there.
 pub fn translate(case: &Case, binding: &ServiceFile, external: &External) -> Result<Case, Reason> {
-    let refuse = |why: String| Err(Reason::NotForThisTarget(why));
-    let places = external.target.capabilities().places;
-    if let Some(fault) = case.faults.iter().find(|fault| !places.contains(&fault.kind.place())) {
-        let place = fault.kind.place().name();
-        let reached = match external.target.kind() {
-            TargetKind::Backend => "the target has no such injection point",
-            TargetKind::Url => "of a server behind a URL only the edge is reached",
-            TargetKind::Python => "of a Python application only what is in front of it is reached",
-            TargetKind::Served => "of an application behind a real server only the edge is reached",
-        };
-        return refuse(format!("`{fault}` needs the {place}, and {reached}"));
-    }
-    if let Some(why) = external.target.capabilities().process.refuses(case) {
-        return refuse(why);
-    }
-    if case.crowd.users > 1 && binding.credential.is_needed() {
-        return refuse("it needs several users, and the service file has a credential for one".to_owned());
+    if let Some(why) = obstacle(case, binding, external) {
+        return Err(Reason::NotForThisTarget(why));
     }
     let authority = external.target.authority();
     match (case.vocabulary, case.origin) {
         (Vocabulary::Own, _) => {
-            if let Some(user) = unknown_user(case, binding) {
-                let help = format!("write `[users.{user}]` with a token");
-                return refuse(format!("it names the user `{user}`, whom the service file does not have: {help}"));
-            }
             let steps = case.steps.iter().cloned().map(|step| as_written(binding, &authority, step)).collect();
             Ok(Case { steps, ..case.clone() })
         }
@@ -75,6 +56,34 @@ pub fn translate(case: &Case, binding: &ServiceFile, external: &External) -> Res
     }
 }
 
+/// The reason why a case cannot be performed on a target, whatever its steps say.
+fn obstacle(case: &Case, binding: &ServiceFile, external: &External) -> Option<String> {
+    let places = external.target.capabilities().places;
+    if let Some(fault) = case.faults.iter().find(|fault| !places.contains(&fault.kind.place())) {
+        let place = fault.kind.place().name();
+        let reached = match external.target.kind() {
+            TargetKind::Backend => "the target has no such injection point",
+            TargetKind::Url => "of a server behind a URL only the edge is reached",
+            TargetKind::Python => "of a Python application only what is in front of it is reached",
+            TargetKind::Served => "of an application behind a real server only the edge is reached",
+        };
+        return Some(format!("`{fault}` needs the {place}, and {reached}"));
+    }
+    if let Some(why) = external.target.capabilities().process.refuses(case) {
+        return Some(why);
+    }
+    if case.crowd.users > 1 && binding.credential.is_needed() {
+        return Some("it needs several users, and the service file has a credential for one".to_owned());
+    }
+    match case.vocabulary {
+        Vocabulary::Own => unknown_user(case, binding).map(|user| {
+            let help = format!("write `[users.{user}]` with a token");
+            format!("it names the user `{user}`, whom the service file does not have: {help}")
+        }),
+        Vocabulary::Backend => None,
+    }
+}
+
 /// The part of the backend's symptom that any service with the same failure shows: how it ends. Log, exception, close reason
 /// and checks are in the backend's own words.
 fn seen_from_outside(symptom: &Symptom) -> Symptom {
@@ -92,7 +101,6 @@ fn unknown_user<'a>(case: &'a Case, binding: &ServiceFile) -> Option<&'a str> {
 /// and its messages. The step goes where only the backend answers. The client does not give up early, because how fast the
 /// service answers is not known.
 pub fn in_the_words_of(binding: &ServiceFile, authority: &str, step: Step) -> Option<Step> {
-    let patient = |request: Request| Request { give_up: None, ..request };
     let act = match step.act {
         Action::Open(asked) => {
             Action::Open(introduced(binding.at_websocket(patient(asked)), Asks::Upgrade, binding, authority))
@@ -129,6 +137,10 @@ pub fn as_written(binding: &ServiceFile, authority: &str, step: Step) -> Step {
         act => act,
     };
     Step { act, ..step }
+}
+
+fn patient(request: Request) -> Request {
+    Request { give_up: None, ..request }
 }
 
 /// The thing that a request asks for.
@@ -263,8 +275,7 @@ fn bound(mut request: Request, binding: &ServiceFile, authority: &str) -> Result
             return Err("it presents a credential, and the service file has none".to_owned());
         }
         Valid | Empty | Garbage | NoScheme => {
-            let is_known = |place: &CredentialPlace| binding.credential.places().any(|known| known == *place);
-            if !request.places.iter().all(is_known) {
+            if !request.places.iter().all(|place| binding.credential.places().any(|known| known == *place)) {
                 if request.places != [CredentialPlace::Header] {
                     return Err("its credential travels where the service file's does not".to_owned());
                 }

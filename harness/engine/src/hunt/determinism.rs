@@ -26,8 +26,8 @@ pub fn run_twice(hunt: &Hunt, done: &dyn Fn(u64) -> bool) -> Result<Option<Unsta
     let mut start = 0;
     while start < hunt.cases {
         let end = start.saturating_add(CHUNK).min(hunt.cases);
-        let first = worker.play_anew(start..end)?;
-        let second = worker.play_anew(start..end)?;
+        let first = worker.play_in_fresh_process(start..end)?;
+        let second = worker.play_in_fresh_process(start..end)?;
         for (number, (first, second)) in (start..end).zip(first.iter().zip(&second)) {
             if let Some(divergence) = divergence(first, second) {
                 return Ok(Some(UnstableCase { number: number + 1, seed: hunt.seed_of(number), divergence }));
@@ -57,7 +57,7 @@ fn divergence(first: &Played, second: &Played) -> Option<Divergence> {
 
 impl Worker<'_> {
     /// Runs cases in a process that has served no client, where there can be one.
-    fn play_anew(&self, cases: std::ops::Range<u64>) -> Result<Vec<Played>, Error> {
+    fn play_in_fresh_process(&self, cases: std::ops::Range<u64>) -> Result<Vec<Played>, Error> {
         if let Some(owned) = self.owned().filter(|owned| owned.can_renew()) {
             owned.renew()?;
         }

@@ -32,7 +32,7 @@ use relapse_core::{
     fault::{Fault, Place},
     judge::{check::RunView, outcome::Class, verdict::HealthyClient},
     plan::Plan,
-    record::transcript::Transcript,
+    record::{redact::Redactor, transcript::Transcript},
 };
 use relapse_simulate::clock::{Clock, Runtime};
 
@@ -150,6 +150,11 @@ impl Owned {
 }
 
 impl ExternalTarget {
+    /// Replaces its secrets.
+    pub(super) fn redactor(&self) -> Redactor {
+        self.binding.redactor.clone()
+    }
+
     /// A target to hunt on, with the clock that it was launched on.
     pub fn new(external: External, binding: ServiceFile, runtime: Runtime) -> ExternalTarget {
         ExternalTarget {
@@ -256,12 +261,11 @@ impl ExternalTarget {
         for (reading, outcome) in evidence.readings.iter().zip(&evidence.outcomes) {
             let Some(head) = reading.request else { continue };
             let path = head.path_and_query().0;
-            let is_it = |route: &&Route| {
-                route.is_websocket == reading.asked_for_upgrade()
-                    && (route.is_websocket || route.methods.contains(&head.method))
-                    && route.has_path(&path)
-            };
-            if let Some(route) = self.routes.iter().find(is_it) {
+            let route = self.routes.iter().find(|route| {
+                let is_taken = if reading.asked_for_upgrade() { route.is_websocket } else { route.takes(&head.method) };
+                is_taken && route.has_path(&path)
+            });
+            if let Some(route) = route {
                 *reached.entry(route.to_string()).or_default() += u64::from(outcome.class == Class::Served);
             }
         }

@@ -9,7 +9,12 @@ use crate::{
     defects::Defects,
     trial::Trial,
 };
-use relapse_core::{error::Error, fault::FaultNames, judge::verdict::RunResult, record::transcript::Transcript};
+use relapse_core::{
+    error::Error,
+    fault::FaultNames,
+    judge::verdict::RunResult,
+    record::{redact::Redactor, transcript::Transcript},
+};
 use relapse_simulate::profile::Profile;
 
 /// A service that is a part of the harness, which can launch any version of it.
@@ -77,6 +82,14 @@ impl Ground {
         match self {
             Ground::BuiltIn(service, _) => service.known(),
             Ground::External(_) => Known::NOTHING,
+        }
+    }
+
+    /// Replaces the secrets of a target of the user's own.
+    pub(super) fn redactor(&self) -> Redactor {
+        match self {
+            Ground::BuiltIn(..) => Redactor::NONE,
+            Ground::External(foreign) => foreign.redactor(),
         }
     }
 

@@ -102,6 +102,13 @@ pub struct Found {
     pub reproduction: Reproduction,
 }
 
+impl Found {
+    /// Whether its smallest case has this finding.
+    fn has(&self, key: &FindingKey) -> bool {
+        self.key == *key || self.also.iter().any(|(also, _)| also == key)
+    }
+}
+
 /// The coverage of a hunt. One that reached nothing proves nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {
@@ -420,12 +427,18 @@ impl Coverage {
         join(&mut self.endings, &other.endings);
     }
 
-    /// Whether nothing was reached although there were cases enough: no upgrade and no route, or, where there may be any, no fault.
-    pub fn is_nothing(&self, may_have_faults: bool) -> bool {
-        let is_enough = self.cases == 0 || self.cases >= ENOUGH;
-        let has_acted = self.faults.values().any(|&count| count > 0);
-        let is_let_in = self.sessions > 0 || self.routes.values().any(|&count| count > 0);
-        is_enough && (!is_let_in || may_have_faults && !has_acted)
+    /// Whether nothing was reached although there were cases enough: no upgrade and no route.
+    pub fn is_nothing(&self) -> bool {
+        self.has_enough_cases() && self.sessions == 0 && self.routes.values().all(|&count| count == 0)
+    }
+
+    /// Whether no fault acted although there were cases enough.
+    pub fn is_without_faults(&self) -> bool {
+        self.has_enough_cases() && self.faults.values().all(|&count| count == 0)
+    }
+
+    fn has_enough_cases(&self) -> bool {
+        self.cases == 0 || self.cases >= ENOUGH
     }
 
     fn count(&mut self, drawn: &GeneratedCase, transcript: &Transcript, evidence: &RunView<'_>) {
@@ -731,12 +744,8 @@ impl<'h> Worker<'h> {
         let Some(owned) = self.owned().filter(|owned| owned.can_renew()) else {
             return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
         };
-        let anew = |drawn: &GeneratedCase, seed| {
-            owned.renew()?;
-            self.play(drawn, seed)
-        };
         // An interpreter that does not start confirms nothing, and loses nothing.
-        match anew(&drawn, seed) {
+        match self.play_anew(owned, &drawn, seed) {
             Ok(played) if complains(&played, key) => {
                 return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
             }
@@ -746,13 +755,19 @@ impl<'h> Worker<'h> {
         // State left by other cases was a part of it. There may be a case that shows it alone.
         for number in (number..hunt.cases).take(TRIED_ALONE) {
             let (whole, seed) = hunt.draw(number);
-            let shown = anew(&whole, seed)?;
+            let shown = self.play_anew(owned, &whole, seed)?;
             if complains(&shown, key) {
-                let (drawn, played) = shrink(hunt, key, (whole, shown), &|drawn| anew(drawn, seed))?;
+                let (drawn, played) = shrink(hunt, key, (whole, shown), &|drawn| self.play_anew(owned, drawn, seed))?;
                 return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
             }
         }
         Ok(Smallest { drawn, played, number, reproduction: Reproduction::AfterOthers })
+    }
+
+    /// Runs what was drawn in a fresh process.
+    fn play_anew(&self, owned: &Owned, drawn: &GeneratedCase, seed: u64) -> Result<Played, Error> {
+        owned.renew()?;
+        self.play(drawn, seed)
     }
 
     /// Runs what was drawn.
@@ -776,9 +791,8 @@ impl<'h> Worker<'h> {
 /// Whether something was found before: it cannot be had without that, or the same exception is behind both. Of two
 /// exceptions that look alike from outside each is one.
 fn is_in_another_dress(new: &Found, old: &Found) -> bool {
-    let is_of_old = |key: &FindingKey| *key == old.key || old.also.iter().any(|(other, _)| other == key);
     let is_another = is_located_exception(&new.key);
-    new.also.iter().any(|(key, _)| !is_another && *key == old.key || is_located_exception(key) && is_of_old(key))
+    new.also.iter().any(|(key, _)| !is_another && *key == old.key || is_located_exception(key) && old.has(key))
 }
 
 /// Whether a finding is an exception that left the app, with the function that raised it.

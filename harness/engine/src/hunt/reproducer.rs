@@ -104,7 +104,7 @@ fn outline(hunt: &Hunt, key: &FindingKey, drawn: &GeneratedCase, seed: u64) -> C
     let classes = Class::good().collect();
     let accepted = Accepted { classes, patterns: Vec::new(), outcome: None, says: None };
     Case {
-        name: format!("{}_{seed}", slug(key)),
+        name: format!("{}_{seed}", slug(&hunt.ground.redactor().text(&key.to_string()))),
         summary: format!("Nothing breaks the rule that {}.", rule(hunt, key)),
         reported: None,
         behind: Some(if mechanisms.is_empty() { "Not known yet.".to_owned() } else { mechanisms.join(" ") }),
@@ -150,9 +150,9 @@ fn symptom(judged: &RunResult) -> Symptom {
     }
 }
 
-/// The finding as a part of a file's name.
-fn slug(key: &FindingKey) -> String {
-    let words = key.to_string().to_lowercase();
+/// The text of a finding as a part of a file's name.
+fn slug(key: &str) -> String {
+    let words = key.to_lowercase();
     let words = words.split(|character: char| !character.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let slug = words.collect::<Vec<_>>().join("_");
     slug.chars().take(NAME_CHARACTERS).collect::<String>().trim_end_matches('_').to_owned()

@@ -163,24 +163,20 @@ fn smaller(drawn: &GeneratedCase, simplest: &str, vocabulary: Vocabulary) -> Vec
 /// The same request with one thing less to say.
 fn simpler_requests(request: &Request) -> Vec<Request> {
     let plain = Request::standard(&request.method, "/ws");
-    let with = |change: &dyn Fn(&mut Request)| {
-        let mut simpler = request.clone();
-        change(&mut simpler);
-        simpler
-    };
     vec![
-        with(&|request| request.headers.clear()),
-        with(&|request| request.offers.clear()),
-        with(&|request| request.query.clear()),
-        with(&|request| request.body.clear()),
-        with(&|request| request.give_up = None),
-        with(&|request| request.user = DEFAULT_USER.to_owned()),
-        with(&|request| request.credential = plain.credential),
-        with(&|request| request.places.clone_from(&plain.places)),
-        with(&|request| request.client = ClientStrictness::default()),
-        with(&|request| {
-            if request.path.starts_with(b"/ws") || request.path.starts_with(b"/v1") || request.path == b"/websocket" {
-                request.path.clone_from(&plain.path);
+        changed(request, |simpler| simpler.headers.clear()),
+        changed(request, |simpler| simpler.offers.clear()),
+        changed(request, |simpler| simpler.query.clear()),
+        changed(request, |simpler| simpler.body.clear()),
+        changed(request, |simpler| simpler.give_up = None),
+        changed(request, |simpler| simpler.user = DEFAULT_USER.to_owned()),
+        changed(request, |simpler| simpler.credential = plain.credential),
+        changed(request, |simpler| simpler.places.clone_from(&plain.places)),
+        changed(request, |simpler| simpler.client = ClientStrictness::default()),
+        changed(request, |simpler| {
+            let path = &mut simpler.path;
+            if path.starts_with(b"/ws") || path.starts_with(b"/v1") || path == b"/websocket" {
+                path.clone_from(&plain.path);
             }
         }),
     ]
@@ -188,35 +184,39 @@ fn simpler_requests(request: &Request) -> Vec<Request> {
 
 /// The same, where nothing is known of what the request says: any part of it may be one too many.
 fn simpler_of_its_own(request: &Request) -> Vec<Request> {
-    let with = |change: &dyn Fn(&mut Request)| {
-        let mut simpler = request.clone();
-        change(&mut simpler);
-        simpler
-    };
-    let is_less = |simpler: &Request| {
+    let mut simpler = simpler_requests(request);
+    simpler.retain(|simpler| {
         let introduces = request.credential == Credential::None && simpler.credential != Credential::None;
         simpler.path == request.path && !introduces
-    };
-    let mut simpler: Vec<Request> = simpler_requests(request).into_iter().filter(is_less).collect();
-    simpler.extend((0..request.headers.len()).map(|at| with(&|request| drop(request.headers.remove(at)))));
+    });
+    for at in 0..request.headers.len() {
+        simpler.push(changed(request, |simpler| drop(simpler.headers.remove(at))));
+    }
     let pairs: Vec<&[u8]> = request.query.split(|&byte| byte == b'&').collect();
-    simpler.extend(
-        (0..pairs.len())
-            .map(|at| with(&|request| request.query = [&pairs[..at], &pairs[at + 1..]].concat().join(&b'&'))),
-    );
-    simpler.extend(
-        simpler_json(&request.body).into_iter().map(|body| with(&|request| request.body = body.clone().into_bytes())),
-    );
+    for at in 0..pairs.len() {
+        let query = [&pairs[..at], &pairs[at + 1..]].concat().join(&b'&');
+        simpler.push(changed(request, |simpler| simpler.query = query));
+    }
+    for body in simpler_json(&request.body) {
+        simpler.push(changed(request, |simpler| simpler.body = body.into_bytes()));
+    }
     simpler
+}
+
+fn changed(request: &Request, change: impl FnOnce(&mut Request)) -> Request {
+    let mut changed = request.clone();
+    change(&mut changed);
+    changed
 }
 
 /// A JSON object with one entry less.
 fn simpler_json(text: &[u8]) -> Vec<String> {
     let Ok(serde_json::Value::Object(entries)) = serde_json::from_slice(text) else { return Vec::new() };
-    let without = |name: &String| {
+    let mut simpler = Vec::new();
+    for name in entries.keys() {
         let mut less = entries.clone();
         less.remove(name);
-        serde_json::Value::Object(less).to_string()
-    };
-    entries.keys().map(without).collect()
+        simpler.push(serde_json::Value::Object(less).to_string());
+    }
+    simpler
 }

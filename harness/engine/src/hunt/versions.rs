@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::{Campaign, Coverage, Found, Hunt, Worker, complaints};
 use relapse_core::{
     error::Error,
-    judge::verdict::{Conclusion, FindingKey},
+    fault::Place,
+    judge::verdict::{Conclusion, FindingKey, Side},
 };
 
 /// The result of trying a finding of one of two versions on the other.
@@ -47,9 +48,8 @@ impl ChangeKind {
 /// The effect of a change.
 #[derive(Debug)]
 pub struct Change {
-    /// The result for each finding, in the order they are told in, with the finding and whether it is of the hunt on
-    /// the version from after.
-    pub fates: Vec<(ChangeKind, Found, bool)>,
+    /// The result for each finding, in the order they are told in, with the finding and the version whose hunt found it.
+    pub fates: Vec<(ChangeKind, Found, Side)>,
     /// The coverage of the hunts: before and after.
     pub reached: [Coverage; 2],
 }
@@ -66,14 +66,14 @@ impl Change {
     ) -> Result<Change, Error> {
         let (old, new) = (Worker::new(before.0)?, Worker::new(after.0)?);
         let reached = [before.1.reached, after.1.reached];
-        let mut fates: Vec<(ChangeKind, Found, bool)> = Vec::new();
+        let mut fates: Vec<(ChangeKind, Found, Side)> = Vec::new();
         for found in after.1.found {
             let fate = match old.shown(&found)? {
                 Some(keys) if keys.contains(&found.key) => ChangeKind::Still,
                 Some(_) => ChangeKind::Broken,
                 None => ChangeKind::Unclear,
             };
-            fates.push((fate, found, true));
+            fates.push((fate, found, Side::After));
             done();
         }
         for mut found in before.1.found {
@@ -87,11 +87,8 @@ impl Change {
                 }
                 None => ChangeKind::Unclear,
             };
-            let is_told = |(_, other, _): &(ChangeKind, Found, bool)| {
-                other.key == found.key || other.also.iter().any(|(key, _)| *key == found.key)
-            };
-            if fate != ChangeKind::Still || !fates.iter().any(is_told) {
-                fates.push((fate, found, false));
+            if fate != ChangeKind::Still || !fates.iter().any(|(_, other, _)| other.has(&found.key)) {
+                fates.push((fate, found, Side::Before));
             }
             done();
         }
@@ -99,16 +96,25 @@ impl Change {
         Ok(Change { fates, reached })
     }
 
-    /// The conclusion: a finding where anything is broken after the change, or cannot be told; nothing where one of the
-    /// hunts reached nothing.
-    pub fn conclusion(&self, may_have_faults: bool) -> Conclusion {
-        let found =
-            |on_after: bool| self.fates.iter().any(|(fate, _, after)| *fate == ChangeKind::Still || *after == on_after);
-        let is_vain = |(reached, on_after): (&Coverage, bool)| reached.is_nothing(may_have_faults) && !found(on_after);
-        match self.reached.iter().zip([false, true]).any(is_vain) {
-            true => Conclusion::Nothing,
-            false => Conclusion::of(self.fates.iter().all(|(fate, ..)| *fate == ChangeKind::Fixed)),
+    /// The conclusion for hunts with faults at these places: a finding where anything is broken after the change, or cannot
+    /// be told; nothing where one of the hunts reached nothing.
+    pub fn conclusion(&self, places: &[Place]) -> Conclusion {
+        for (reached, side) in self.reached.iter().zip([Side::Before, Side::After]) {
+            let proves_nothing = reached.is_nothing() || !places.is_empty() && reached.is_without_faults();
+            if proves_nothing && !self.has_findings(side) {
+                return Conclusion::Nothing;
+            }
         }
+        Conclusion::of(self.fates.iter().all(|(fate, ..)| *fate == ChangeKind::Fixed))
+    }
+
+    /// How many findings the hunt on a version had.
+    pub fn findings(&self, side: Side) -> usize {
+        self.fates.iter().filter(|(.., of)| *of == side).count()
+    }
+
+    fn has_findings(&self, side: Side) -> bool {
+        self.fates.iter().any(|(fate, _, of)| *fate == ChangeKind::Still || *of == side)
     }
 }
 

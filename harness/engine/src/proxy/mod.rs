@@ -209,13 +209,13 @@ impl ProxyHandle {
     pub fn faults(&self) -> Vec<Armed> {
         let state = self.state();
         let tally = self.tally();
-        let armed = |(index, fault): (usize, &Fault)| Armed {
+        let faults = state.faults.iter().enumerate().map(|(index, fault)| Armed {
             number: index + 1,
             fault: fault.to_string(),
             acted: tally.fired()[index],
             armed: tally.is_armed(index),
-        };
-        state.faults.iter().enumerate().map(armed).collect()
+        });
+        faults.collect()
     }
 
     /// Adds a fault for the connections that are made from now on; gives its number.
@@ -287,9 +287,10 @@ impl ProxyHandle {
             Ok(server) => Some(server),
             Err(why) => {
                 self.note(number, LogEvent::Unreachable { why: why.clone() });
-                let answers =
-                    |fault: &Fault| matches!(fault.kind, FaultKind::Connection(ConnectionFault::MissingAnswer { .. }));
-                if !faults.iter().any(answers) {
+                let has_answer = faults
+                    .iter()
+                    .any(|fault| matches!(fault.kind, FaultKind::Connection(ConnectionFault::MissingAnswer { .. })));
+                if !has_answer {
                     // A proxy that cannot reach its server says so (RFC 9110 section 15.6.3). It is no fault of the plan.
                     let body = format!("relapse: {} cannot be reached: {why}\n", self.0.upstream);
                     let said = FaultKind::Connection(ConnectionFault::MissingAnswer { status: Count(502), body });
@@ -316,13 +317,17 @@ impl ProxyHandle {
         let plan = Plan { seed: self.0.seed, faults };
         let recorder = Recorder::passing_on(plan, tally, self.0.start, tap);
         let (desk, said) = (self.clone(), Arc::clone(&closes));
-        let journal = move |carried: Carried<'_>| desk.take(number, carried, &said);
+        let journal: edge::Journal = Arc::new(move |carried: Carried<'_>| desk.take(number, carried, &said));
         let scribe = recorder.scribe(0);
         let again = edge::asks_again(&scribe).then(|| self.0.upstream.redial());
-        let passage = edge::relay(link, ServerLink { link: server, again }, scribe, Some(Arc::new(journal))).await;
+        let passage = edge::relay(link, ServerLink { link: server, again }, scribe, Some(journal)).await;
         let closes = std::mem::take(&mut *closes.lock().unwrap_or_else(PoisonError::into_inner));
-        let has_acted = acted.load(Ordering::Relaxed);
-        self.note(number, closed(passage, is_own, closes, has_acted));
+        let acted = match acted.load(Ordering::Relaxed) {
+            _ if is_own => ActedFaults::OwnAnswer,
+            true => ActedFaults::OfPlan,
+            false => ActedFaults::None,
+        };
+        self.note(number, closed(passage, closes, acted));
     }
 
     /// Writes down what passes; of each side the first close counts (RFC 6455 section 5.5.1).
@@ -360,8 +365,18 @@ fn shown_target(target: &[u8]) -> String {
     format!("{path}?{}", names.join("&"))
 }
 
+/// The faults that acted on a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ActedFaults {
+    None,
+    /// Some of those that the user asked for.
+    OfPlan,
+    /// The answer of the proxy itself for an upstream that cannot be reached.
+    OwnAnswer,
+}
+
 /// The actor that closed a connection, and the reason.
-fn closed(passage: ConnectionSummary, is_own: bool, closes: Vec<SentClose>, has_acted: bool) -> LogEvent {
+fn closed(passage: ConnectionSummary, closes: Vec<SentClose>, acted: ActedFaults) -> LogEvent {
     let ended = if passage.ended == Ended::Client { ProxySide::Client } else { ProxySide::Server };
     let how = match (passage.is_reset, passage.upgraded) {
         (true, _) => "reset",
@@ -369,10 +384,12 @@ fn closed(passage: ConnectionSummary, is_own: bool, closes: Vec<SentClose>, has_
         (false, false) => "end of stream",
     };
     let (by, why) = match (passage.ended, closes.first()) {
-        (Ended::Fault(_), _) if is_own => ("proxy".to_owned(), "the upstream cannot be reached".to_owned()),
+        (Ended::Fault(_), _) if acted == ActedFaults::OwnAnswer => {
+            ("proxy".to_owned(), "the upstream cannot be reached".to_owned())
+        }
         (Ended::Fault(index), _) => (format!("fault {}", index + 1), "a fault ended it".to_owned()),
         // A fault may have kept one side's close frame from the other side.
-        (_, Some(said)) if has_acted && said.by != ended => {
+        (_, Some(said)) if acted == ActedFaults::OfPlan && said.by != ended => {
             (ended.to_string(), format!("{how}; the {} had said {said}", said.by))
         }
         (_, Some(said)) => (said.by.to_string(), said.to_string()),

@@ -99,30 +99,7 @@ pub struct SequenceLine {
 pub fn lines(transcript: &Transcript, detail: SequenceDetail) -> Vec<SequenceLine> {
     let redactor = Redactor::of(transcript);
     let is_named = transcript.events.iter().any(|event| matches!(event.what, EventKind::OpenedBy { .. }));
-    let of = |events: &[&Event]| -> Vec<SequenceLine> {
-        let mut lines: Vec<(SequenceLine, usize)> = Vec::new();
-        for event in events {
-            if !detail.shows(&event.what) {
-                continue;
-            }
-            let Some(text) = line(event, &transcript.faults, detail, &redactor)
-                .or_else(|| if is_named { unmet(event, &redactor) } else { None })
-            else {
-                continue;
-            };
-            match lines.last_mut() {
-                Some((last, times)) if last.text == text => *times += 1,
-                _ => lines.push((SequenceLine { at: event.at, text }, 1)),
-            }
-        }
-        let again = |(mut line, times): (SequenceLine, usize)| {
-            if times > 1 {
-                line.text.push_str(&format!("  ({times} times)"));
-            }
-            line
-        };
-        lines.into_iter().map(again).collect()
-    };
+    let writer = LineWriter { faults: &transcript.faults, detail, redactor: &redactor, is_named };
     let mut process: Vec<&Event> = Vec::new();
     let mut exchanges: Vec<Vec<&Event>> = vec![Vec::new(); transcript.exchanges()];
     for event in &transcript.events {
@@ -131,12 +108,12 @@ pub fn lines(transcript: &Transcript, detail: SequenceDetail) -> Vec<SequenceLin
             exchange => exchanges[exchange].push(event),
         }
     }
-    let mut shown = of(&process);
+    let mut shown = writer.lines(&process);
     if !shown.is_empty() {
         shown.insert(0, SequenceLine { at: Duration::ZERO, text: "--- the process ---".to_owned() });
     }
     let exchanges: Vec<ExchangeLines<'_>> =
-        exchanges.iter().map(|events| ExchangeLines::of(events, of(events))).collect();
+        exchanges.iter().map(|events| ExchangeLines::of(events, writer.lines(events))).collect();
     let mut rest = exchanges.as_slice();
     while let [ExchangeLines { client, lines, texts }, others @ ..] = rest {
         let first = exchanges.len() - rest.len();
@@ -153,6 +130,38 @@ pub fn lines(transcript: &Transcript, detail: SequenceDetail) -> Vec<SequenceLin
         rest = &others[alike..];
     }
     shown
+}
+
+/// Writes events of one run as lines.
+struct LineWriter<'a> {
+    faults: &'a [Fault],
+    detail: SequenceDetail,
+    redactor: &'a Redactor,
+    /// Whether the case names its clients.
+    is_named: bool,
+}
+
+impl LineWriter<'_> {
+    /// A line for each event that is shown; equal ones in a row are one.
+    fn lines(&self, events: &[&Event]) -> Vec<SequenceLine> {
+        let mut lines: Vec<(SequenceLine, usize)> = Vec::new();
+        for event in events.iter().filter(|event| self.detail.shows(&event.what)) {
+            let Some(text) = self.line(event) else { continue };
+            match lines.last_mut() {
+                Some((last, times)) if last.text == text => *times += 1,
+                _ => lines.push((SequenceLine { at: event.at, text }, 1)),
+            }
+        }
+        for (line, times) in lines.iter_mut().filter(|(_, times)| *times > 1) {
+            line.text.push_str(&format!("  ({times} times)"));
+        }
+        lines.into_iter().map(|(line, _)| line).collect()
+    }
+
+    fn line(&self, event: &Event) -> Option<String> {
+        let line = line(event, self.faults, self.detail, self.redactor);
+        line.or_else(|| if self.is_named { unmet(event, self.redactor) } else { None })
+    }
 }
 
 /// An exchange as lines.

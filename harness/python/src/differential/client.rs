@@ -142,19 +142,22 @@ async fn wait_for_calls(
     catch_up: &(dyn Fn() + Sync),
 ) -> Transcript {
     let mut transcript = recorder.transcript();
-    let is_told = |transcript: &Transcript, at| {
-        transcript.of(at).any(|event| matches!(event.what, EventKind::Returned | EventKind::Raised(_)))
-    };
     let end = Instant::now() + patience;
     loop {
         catch_up();
         transcript.events.extend(recorder.transcript().events);
-        let all = stands.iter().enumerate().all(|(at, stands)| *stands != Stands::Over || is_told(&transcript, at));
+        let all =
+            stands.iter().enumerate().all(|(at, stands)| *stands != Stands::Over || has_call_ended(&transcript, at));
         if all || Instant::now() >= end {
             return transcript;
         }
         sleep(LOOK_AGAIN).await;
     }
+}
+
+/// Whether a call of a connection is told to be over.
+fn has_call_ended(transcript: &Transcript, at: usize) -> bool {
+    transcript.of(at).any(|event| matches!(event.what, EventKind::Returned | EventKind::Raised(_)))
 }
 
 /// The application's own report, an act a line.
@@ -163,11 +166,16 @@ fn report_lines(report: &str) -> Vec<String> {
         Ok(parsed) => parsed,
         Err(_) => return vec![format!("no report came: {report:?}")],
     };
-    let line = |name: &str, act: &str, outcome: &serde_json::Value| match outcome.as_str() {
-        Some(text) => format!("app    {name}: {act}: {text}"),
-        None => format!("app    {name}: {act}: {outcome}"),
-    };
-    parsed.iter().flat_map(|(name, acts)| acts.iter().map(move |(act, outcome)| line(name, act, outcome))).collect()
+    let mut lines = Vec::new();
+    for (name, acts) in &parsed {
+        for (act, outcome) in acts {
+            lines.push(match outcome.as_str() {
+                Some(text) => format!("app    {name}: {act}: {text}"),
+                None => format!("app    {name}: {act}: {outcome}"),
+            });
+        }
+    }
+    lines
 }
 
 /// Where the application stands with a connection.

@@ -12,65 +12,57 @@ pub(super) fn is_performed(program: &GeneratedApp, profile: &Profile) -> bool {
     !left_out.any(|known| is_in(program, known.situation))
 }
 
+/// Whether a program is in one of these situations.
+pub(super) fn is_in_any(program: &GeneratedApp, situations: &[Situation]) -> bool {
+    situations.iter().any(|situation| is_in(program, *situation))
+}
+
 /// Whether a program brings a situation about.
 // Long: a question for each situation.
 pub(super) fn is_in(program: &GeneratedApp, situation: Situation) -> bool {
-    let acts = || program.connections.iter().flat_map(|one| one.segments.iter().flatten().map(move |act| (one, act)));
     match situation {
-        Situation::AnotherCall => acts().any(|(_, act)| act.holder == Holder::Other),
-        Situation::TextAndBytes => acts().any(|(_, act)| act.deed == Deed::Both),
+        Situation::AnotherCall => acts(program).any(|(_, act)| act.holder == Holder::Other),
+        Situation::TextAndBytes => acts(program).any(|(_, act)| act.deed == Deed::Both),
         Situation::RaisesAfterStart => program.connections.iter().any(|one| {
             let acts = one.segments.iter().flatten();
             let mut after = acts.skip_while(|act| !matches!(act.deed, Deed::Start(..))).skip(1);
-            let cannot_raise =
-                |act: &ProgramAction| matches!(act.deed, Deed::Receive | Deed::ReceiveSoon | Deed::Return | Deed::Wait);
-            !is_websocket(one) && after.any(|act| act.exception == ExceptionFate::Escapes && !cannot_raise(act))
+            !one.kind.is_websocket() && after.any(may_raise)
         }),
         Situation::NotAccepted => program.connections.iter().any(|one| {
             // An accept that comes later than the first turn may come too late.
             let mut acts = one.segments.first().into_iter().flatten();
-            let first = acts.find(|act| !matches!(act.deed, Deed::Receive | Deed::ReceiveSoon | Deed::Wait));
-            let is_accept = |act: &ProgramAction| matches!(act.deed, Deed::Accept | Deed::AcceptNamed | Deed::AcceptHeaded);
+            let first = acts.find(|act| !act.deed.is_receive() && act.deed != Deed::Wait);
             // An application that receives twice waits for ever.
-            let receives = one
-                .segments
-                .iter()
-                .flatten()
-                .take_while(|act| matches!(act.deed, Deed::Receive | Deed::ReceiveSoon))
-                .count();
-            is_websocket(one) && (receives > 1 || !first.is_some_and(is_accept))
+            let receives = one.segments.iter().flatten().take_while(|act| act.deed.is_receive()).count();
+            one.kind.is_websocket() && (receives > 1 || !first.is_some_and(|act| act.deed.is_accept()))
         }),
         Situation::AfterOwnEnd => program.connections.iter().any(|one| {
             let mut all = one.segments.iter().flatten();
             all.any(|act| ends(one, act)) && all.next().is_some()
         }),
         Situation::AfterClientEnd => (0..program.connections.len()).any(|at| {
-            let is_end = |step: &Move| matches!(step, Move::Close(of, _) | Move::Leave(of) if *of == at);
-            let end = program.moves.iter().position(is_end);
+            let mut moves = program.moves.iter();
+            let end = moves.position(|step| matches!(step, Move::Close(of, _) | Move::Leave(of) if *of == at));
             end.is_some_and(|end| program.moves[end..].contains(&Move::Go(at)) || waits_at(program, at, end))
         }),
-        Situation::CancelledReceive => acts().any(|(_, act)| act.deed == Deed::ReceiveSoon),
-        Situation::OtherProtocol => acts().any(|(one, act)| is_foreign(one, act)),
-        Situation::DenialResponse => {
-            acts().any(|(_, act)| matches!(act.deed, Deed::Deny(_) | Deed::DenyMore(_) | Deed::DenyBody(_)))
-        }
+        Situation::CancelledReceive => acts(program).any(|(_, act)| act.deed == Deed::ReceiveSoon),
+        Situation::OtherProtocol => acts(program).any(|(one, act)| is_foreign(one, act)),
+        Situation::DenialResponse => acts(program).any(|(_, act)| act.deed.is_denial()),
         Situation::DenialBodyFirst => program.connections.iter().any(|one| {
-            let is_denial = |act: &&ProgramAction| matches!(act.deed, Deed::Deny(_) | Deed::DenyMore(_) | Deed::DenyBody(_));
-            let first = one.segments.iter().flatten().find(is_denial);
+            let first = one.segments.iter().flatten().find(|act| act.deed.is_denial());
             first.is_some_and(|act| !matches!(act.deed, Deed::Deny(_)))
         }),
         Situation::UnreadMessages => program.moves.iter().any(|step| matches!(step, Move::Text(_) | Move::Bytes(_))),
         Situation::RequestLeft => program
             .moves
             .iter()
-            .any(|step| matches!(step, Move::Leave(at) if matches!(program.connections[*at].kind, ProgramRequest::Http { .. }))),
+            .any(|step| matches!(step, Move::Leave(at) if !program.connections[*at].kind.is_websocket())),
         Situation::WrongLength => {
-            acts().any(|(_, act)| matches!(act.deed, Deed::Start(204, _) | Deed::Start(_, Some(_))))
+            acts(program).any(|(_, act)| matches!(act.deed, Deed::Start(204, _) | Deed::Start(_, Some(_))))
         }
-        Situation::UnofferedSubprotocol => {
-            acts().any(|(one, act)| act.deed == Deed::AcceptNamed && one.kind == ProgramRequest::Websocket(Offer::Nothing))
-        }
-        Situation::UnsendableClose => acts().any(|(_, act)| match act.deed {
+        Situation::UnofferedSubprotocol => acts(program)
+            .any(|(one, act)| act.deed == Deed::AcceptNamed && one.kind == ProgramRequest::Websocket(Offer::Nothing)),
+        Situation::UnsendableClose => acts(program).any(|(_, act)| match act.deed {
             Deed::Close(Some(code)) => !CloseCode(code).is_sendable(),
             Deed::CloseSaying(code, length) => !CloseCode(code).is_sendable() || length > CloseCode::REASON_BYTES_MAX,
             _ => false,
@@ -86,18 +78,25 @@ fn waits_at(program: &GeneratedApp, at: usize, end: usize) -> bool {
     let receives = acts.filter(|act| act.deed == Deed::Receive && act.holder == Holder::Own).count();
     let messages = before.iter().filter(|step| matches!(step, Move::Text(to) | Move::Bytes(to) if *to == at)).count();
     // The first event is the connect.
-    is_websocket(&program.connections[at]) && receives > 1 + messages
+    program.connections[at].kind.is_websocket() && receives > 1 + messages
 }
 
-fn is_websocket(connection: &ProgramConnection) -> bool {
-    matches!(connection.kind, ProgramRequest::Websocket(_))
+/// The acts of a program, each with its connection.
+fn acts(program: &GeneratedApp) -> impl Iterator<Item = (&ProgramConnection, &ProgramAction)> {
+    program.connections.iter().flat_map(|one| one.segments.iter().flatten().map(move |act| (one, act)))
+}
+
+/// Whether an exception may leave the application in an act.
+fn may_raise(act: &ProgramAction) -> bool {
+    let cannot_raise = act.deed.is_receive() || matches!(act.deed, Deed::Return | Deed::Wait);
+    act.exception == ExceptionFate::Escapes && !cannot_raise
 }
 
 /// Whether an act ends a connection for the application.
 fn ends(connection: &ProgramConnection, act: &ProgramAction) -> bool {
     match act.deed {
-        Deed::Close(_) | Deed::CloseSaying(..) | Deed::DenyBody(_) => is_websocket(connection),
-        Deed::Body(_) => !is_websocket(connection),
+        Deed::Close(_) | Deed::CloseSaying(..) | Deed::DenyBody(_) => connection.kind.is_websocket(),
+        Deed::Body(_) => !connection.kind.is_websocket(),
         _ => false,
     }
 }
@@ -106,5 +105,5 @@ fn ends(connection: &ProgramConnection, act: &ProgramAction) -> bool {
 fn is_foreign(connection: &ProgramConnection, act: &ProgramAction) -> bool {
     let is_http = matches!(act.deed, Deed::Start(..) | Deed::More(_) | Deed::Body(_));
     let is_neutral = matches!(act.deed, Deed::Receive | Deed::ReceiveSoon | Deed::Raise | Deed::Return | Deed::Wait);
-    !is_neutral && is_http == is_websocket(connection)
+    !is_neutral && is_http == connection.kind.is_websocket()
 }

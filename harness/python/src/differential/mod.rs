@@ -85,18 +85,16 @@ pub struct Compared {
 impl Compared {
     /// The differences that the profile does not record.
     pub fn unrecorded(&self) -> impl Iterator<Item = &ProgramDifference> {
-        let is_recorded = |difference: &&ProgramDifference| {
-            self.known.iter().any(|situation| known::is_in(&difference.program, *situation))
-        };
-        self.differences.iter().filter(move |difference| !is_recorded(difference))
+        self.differences.iter().filter(|difference| !known::is_in_any(&difference.program, &self.known))
     }
 
     /// The situations that the profile records and no program showed.
     pub fn unseen(&self) -> Vec<Situation> {
-        let is_seen = |situation: &Situation| {
-            self.differences.iter().any(|difference| known::is_in(&difference.program, *situation))
-        };
-        self.known.iter().filter(|situation| !is_seen(situation)).copied().collect()
+        let mut unseen = self.known.clone();
+        unseen.retain(|situation| {
+            !self.differences.iter().any(|difference| known::is_in(&difference.program, *situation))
+        });
+        unseen
     }
 }
 
@@ -115,26 +113,26 @@ pub fn compare(setup: &DifferentialSetup, python: &Path, tell: &(dyn Fn(&str) + 
     let count = usize::try_from(setup.programs).unwrap_or(usize::MAX);
     let programs: Vec<GeneratedApp> =
         drawn.filter(|program| known::is_performed(program, &setup.profile)).take(count).collect();
-    let site = |clock| Site {
+    let real = Site {
         app: "programs:app".to_owned(),
         factory: false,
         python: python.to_owned(),
         directory: directory.path().to_owned(),
         environment: vec![("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned())],
         blocked_limit: BLOCKED_LIMIT,
-        clock,
+        clock: Clock::Real,
         fresh: false,
         memory_limit: MEMORY_LIMIT,
         start_limit: START_LIMIT,
         lifespan: LifespanMode::Auto,
         epoch: Epoch::Fixed,
     };
-    let served = Runtime::new(Clock::Real).block_on(serve(setup, site(Clock::Real), &programs, tell))?;
-    let memory = Runtime::new(Clock::Virtual).block_on(remember(setup, site(Clock::Virtual), &programs, tell))?;
+    let in_memory = Site { clock: Clock::Virtual, ..real.clone() };
+    let served = Runtime::new(Clock::Real).block_on(serve(setup, real, &programs, tell))?;
+    let memory = Runtime::new(Clock::Virtual).block_on(remember(setup, in_memory, &programs, tell))?;
     let performed = setup.profile.differences.iter().filter(|known| known.programs == SequencePrograms::Performed);
     let known: Vec<Situation> = performed.map(|known| known.situation).collect();
-    let is_strict = |program: &&GeneratedApp| !known.iter().any(|situation| known::is_in(program, *situation));
-    let strict = programs.iter().filter(is_strict).count();
+    let strict = programs.iter().filter(|program| !known::is_in_any(program, &known)).count();
     let pairs = programs.into_iter().zip(memory.into_iter().zip(served));
     let differs = pairs.filter(|(_, (memory, server))| memory != server);
     let differences =
@@ -185,8 +183,9 @@ async fn serve(
     let catch_up = || {
         served.server().running();
     };
-    let perform = |(number, program)| client::perform(program, number, &served, patience, &catch_up);
-    let mut performing = stream::iter((0..).zip(programs).map(perform)).buffered(AT_ONCE);
+    let performing =
+        (0..).zip(programs).map(|(number, program)| client::perform(program, number, &served, patience, &catch_up));
+    let mut performing = stream::iter(performing).buffered(AT_ONCE);
     let mut seen = Vec::new();
     while let Some(observed) = performing.try_next().await? {
         seen.push(observed);

@@ -169,6 +169,12 @@ impl GeneratedApp {
     }
 }
 
+impl ProgramRequest {
+    pub(super) fn is_websocket(self) -> bool {
+        matches!(self, ProgramRequest::Websocket(_))
+    }
+}
+
 impl ProgramConnection {
     fn draw(chance: &mut fastrand::Rng, number: usize, count: usize) -> ProgramConnection {
         let kind = match chance.u8(..100) {
@@ -185,17 +191,16 @@ impl ProgramConnection {
         };
         // The second connection uses what the first one left.
         let reaches = number + 1 == count && count > 1;
-        let is_websocket = matches!(kind, ProgramRequest::Websocket(_));
         let mut segments: Vec<Vec<ProgramAction>> = Vec::new();
         for segment in 0..1 + chance.usize(..4) {
             let mut acts = Vec::new();
             for position in 0..1 + chance.usize(..3) {
-                let deed = match (is_websocket, segment, position) {
+                let deed = match (kind.is_websocket(), segment, position) {
                     // Most applications begin as they should.
                     (true, 0, 0) if chance.u8(..100) < 80 => Deed::Receive,
                     (true, 0, 1) if chance.u8(..100) < 60 => Deed::draw_accept(chance),
                     (false, 0, 0) if chance.u8(..100) < 40 => Deed::Start(200, draw_length(chance)),
-                    _ => Deed::draw(chance, is_websocket, position == 0),
+                    _ => Deed::draw(chance, kind, position),
                 };
                 let holder = if reaches && chance.u8(..100) < 50 { Holder::Other } else { Holder::Own };
                 let holder = if matches!(deed, Deed::Raise | Deed::Return | Deed::Wait) { Holder::Own } else { holder };
@@ -225,15 +230,29 @@ impl Deed {
         }
     }
 
-    fn draw(chance: &mut fastrand::Rng, is_websocket: bool, is_first: bool) -> Deed {
+    /// Whether it waits for an event.
+    pub(super) fn is_receive(self) -> bool {
+        matches!(self, Deed::Receive | Deed::ReceiveSoon)
+    }
+
+    pub(super) fn is_accept(self) -> bool {
+        matches!(self, Deed::Accept | Deed::AcceptNamed | Deed::AcceptHeaded)
+    }
+
+    pub(super) fn is_denial(self) -> bool {
+        matches!(self, Deed::Deny(_) | Deed::DenyMore(_) | Deed::DenyBody(_))
+    }
+
+    /// Draws the deed at a position of a segment, counted from 0.
+    fn draw(chance: &mut fastrand::Rng, kind: ProgramRequest, position: usize) -> Deed {
         // Now and then it takes its scope for one of the other kind.
-        let is_websocket = is_websocket != (chance.u8(..100) < 8);
+        let is_websocket = kind.is_websocket() != (chance.u8(..100) < 8);
         match (is_websocket, chance.u8(..100)) {
             (_, 0..16) => Deed::Receive,
             (_, 16..20) => Deed::ReceiveSoon,
             (_, 20..24) => Deed::Raise,
             (_, 24..30) => Deed::Return,
-            (_, 30..33) if is_first => Deed::Wait,
+            (_, 30..33) if position == 0 => Deed::Wait,
             (true, 0..46) => Deed::draw_accept(chance),
             (true, 46..58) => Deed::Text,
             (true, 58..64) => Deed::Bytes,

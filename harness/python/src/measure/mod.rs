@@ -69,34 +69,41 @@ pub struct Measurement {
 impl Measurement {
     /// The rows in which a profile says something else: what it says, and what was measured.
     pub fn differences(&self, profile: &Profile) -> Vec<String> {
-        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
-        let differs = |row: &ProfileRow| {
-            let measured = self.rows.get(&(row.section, row.key))?;
-            (!is_as_known(row, measured))
-                .then(|| format!("{}: {} is measured as {}", row.name(), shown(&row.value), shown(measured)))
-        };
-        let header = (self.server_header != profile.server_header)
-            .then(|| format!("server_header: {:?} is measured as {:?}", profile.server_header, self.server_header));
-        header.into_iter().chain(profile.rows().iter().filter_map(differs)).collect()
+        let mut differences = Vec::new();
+        if self.server_header != profile.server_header {
+            let (known, measured) = (&profile.server_header, &self.server_header);
+            differences.push(format!("server_header: {known:?} is measured as {measured:?}"));
+        }
+        for row in profile.rows() {
+            let measured = self.rows.get(&(row.section, row.key));
+            if let Some(measured) = measured.filter(|measured| !is_as_known(&row, measured)) {
+                let [known, measured] = [&row.value, measured].map(|value| value.as_deref().unwrap_or("nothing"));
+                differences.push(format!("{}: {known} is measured as {measured}", row.name()));
+            }
+        }
+        differences
     }
 
     /// The names of the rows that were not measured.
     pub fn unmeasured(&self, like: &Profile) -> Vec<String> {
-        let is_missing = |row: &ProfileRow| !self.rows.contains_key(&(row.section, row.key));
-        like.rows().iter().filter(|row| is_missing(row)).map(ProfileRow::name).collect()
+        let mut rows = like.rows();
+        rows.retain(|row| !self.rows.contains_key(&(row.section, row.key)));
+        rows.iter().map(ProfileRow::name).collect()
     }
 
     /// A profile's file. What was not measured is kept from what is known of that server, or left to be filled in; `like`
     /// is any profile.
     pub fn print(&self, name: &str, date: &str, known: Option<&Profile>, like: &Profile) -> String {
         let kept = known.map(Profile::rows);
-        let row = |at: usize, row: ProfileRow| match (self.rows.get(&(row.section, row.key)), &kept) {
-            (Some(value), Some(kept)) if is_as_known(&kept[at], value) => (kept[at].clone(), true),
-            (Some(value), _) => (ProfileRow { value: value.clone(), ..row }, true),
-            (None, Some(kept)) => (kept[at].clone(), true),
-            (None, None) => (row, false),
-        };
-        let rows: Vec<_> = like.rows().into_iter().enumerate().map(|(at, found)| row(at, found)).collect();
+        let mut rows = Vec::new();
+        for (at, row) in like.rows().into_iter().enumerate() {
+            rows.push(match (self.rows.get(&(row.section, row.key)), &kept) {
+                (Some(value), Some(kept)) if is_as_known(&kept[at], value) => (kept[at].clone(), true),
+                (Some(value), _) => (ProfileRow { value: value.clone(), ..row }, true),
+                (None, Some(kept)) => (kept[at].clone(), true),
+                (None, None) => (row, false),
+            });
+        }
         let unseen = self.unmeasured(like);
         let again = known.filter(|known| known.name == name);
         let kept = match known {
@@ -131,12 +138,15 @@ const TIME_TOLERANCE_S: i64 = 5;
 
 /// Whether a row is measured as it is known.
 fn is_as_known(known: &ProfileRow, measured: &Option<String>) -> bool {
-    let number = |value: &Option<String>| value.as_ref()?.parse().ok().filter(|number: &i64| *number > 0);
     let time = TIMES.iter().find(|(section, key, _)| (*section, *key) == (known.section, known.key));
-    let times = number(&known.value).zip(number(measured)).zip(time);
+    let times = positive(&known.value).zip(positive(measured)).zip(time);
     let is_near =
         times.is_some_and(|((known, measured), (.., unit))| (known - measured).abs() <= TIME_TOLERANCE_S * unit);
     is_near || known.value == *measured
+}
+
+fn positive(value: &Option<String>) -> Option<i64> {
+    value.as_ref()?.parse().ok().filter(|number| *number > 0)
 }
 
 /// Measures a server that an interpreter has. The clock is real, and it takes some ten seconds; with what is slow 75 s.
@@ -307,14 +317,17 @@ impl RunningServer {
 mod tests {
     use super::{ProfileRow, is_as_known};
 
+    fn known(key: &'static str, value: &str) -> ProfileRow {
+        ProfileRow { section: "keepalive", key, value: Some(value.to_owned()) }
+    }
+
     #[test]
     fn a_time_is_measured_as_near_as_a_server_keeps_it() {
-        let known = |section, key, value: &str| ProfileRow { section, key, value: Some(value.to_owned()) };
-        let interval = known("keepalive", "ping_interval_ms", "20000");
+        let interval = known("ping_interval_ms", "20000");
         for (measured, expected) in [("20000", true), ("22000", true), ("26000", false), ("0", false)] {
             assert_eq!(is_as_known(&interval, &Some(measured.to_owned())), expected, "{measured}");
         }
         assert!(!is_as_known(&interval, &None));
-        assert!(!is_as_known(&known("keepalive", "application_sees", "1005"), &Some("1006".to_owned())));
+        assert!(!is_as_known(&known("application_sees", "1005"), &Some("1006".to_owned())));
     }
 }

@@ -9,16 +9,15 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Bench, LOOK_AGAIN, PATIENCE, RunningServer, Scene, request,
-    seen::{answer, answer_header, close, close_effect, effect, head, message, raised, reception, told},
+    seen::{answer, answer_header, close, close_effect, effect, effect_on_app, head, message, reception, told},
 };
 use crate::process::ServerSoftware;
 use relapse::{client, discover::read_edge_fault};
 use relapse_core::{
-    asgi::exception::Exception,
     client::step::{Action, Request},
     error::Error,
     plan::Plan,
-    record::transcript::{Actor, Event, EventKind, Transcript},
+    record::transcript::{Actor, EventKind, Transcript},
     wire::{
         assembly::TextCheck,
         client::WebSocketClient,
@@ -93,24 +92,31 @@ async fn pings(bench: &Bench) -> Result<Rows, Error> {
     let stage = bench.start(&[]).await?;
     let deaf = Scene::opened("/receive/accept/wait", vec![Action::Deafen]);
     let transcript = stage.perform_within(&deaf, LONG_WATCH).await?;
-    let at = |is_it: &dyn Fn(&EventKind) -> bool| {
-        transcript.events.iter().find(|event| is_it(&event.what)).map(|event| event.at)
-    };
-    let opened = at(&|what| matches!(what, EventKind::ResponseSeen(_)));
-    let pinged = at(&|what| matches!(what, EventKind::FrameSeen(frame) if frame.opcode == Opcode::Ping));
-    let ended = at(&|what| match what {
+    let opened = time_of(&transcript, |what| matches!(what, EventKind::ResponseSeen(_)));
+    let pinged = time_of(&transcript, is_ping);
+    let ended = time_of(&transcript, |what| match what {
         EventKind::FrameSeen(frame) => frame.opcode == Opcode::Close,
         EventKind::EndSeen => true,
         _ => false,
     });
-    let between = |from: Option<Duration>, to: Option<Duration>| {
-        let seconds = from.zip(to).map_or(0, |(from, to)| to.saturating_sub(from).as_secs_f64().round() as u64);
-        1000 * seconds
-    };
     let mut rows = Rows::default();
-    rows.put("keepalive", "ping_interval_ms", &between(opened, pinged));
-    rows.put("keepalive", "pong_timeout_ms", &between(pinged, ended));
+    rows.put("keepalive", "ping_interval_ms", &(1000 * whole_seconds(opened, pinged)));
+    rows.put("keepalive", "pong_timeout_ms", &(1000 * whole_seconds(pinged, ended)));
     Ok(rows)
+}
+
+/// When the first event of a kind happened.
+fn time_of(transcript: &Transcript, is_wanted: impl Fn(&EventKind) -> bool) -> Option<Duration> {
+    transcript.events.iter().find(|event| is_wanted(&event.what)).map(|event| event.at)
+}
+
+fn is_ping(what: &EventKind) -> bool {
+    matches!(what, EventKind::FrameSeen(frame) if frame.opcode == Opcode::Ping)
+}
+
+/// The seconds between two times; 0 where one of them is missing.
+fn whole_seconds(from: Option<Duration>, to: Option<Duration>) -> u64 {
+    from.zip(to).map_or(0, |(from, to)| to.saturating_sub(from).as_secs_f64().round() as u64)
 }
 
 /// When a server gives an application up that never starts; 0 for one that has not by then.
@@ -130,9 +136,7 @@ async fn scope(stage: &RunningServer) -> Result<Rows, Error> {
     let scenes =
         [Scene::opened("/receive/accept/scope/wait", vec![Action::Close(CloseCode::NORMAL)]), Scene::plain("/scope")];
     let [websocket, http] = stage.each(scenes).await?;
-    let read = |transcript| serde_json::from_slice(message(transcript).unwrap_or_default()).unwrap_or_default();
-    let (websocket, plain): (serde_json::Value, serde_json::Value) = (read(&websocket), read(&http));
-    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let (websocket, plain) = (reported_scope(&websocket), reported_scope(&http));
     rows.put("scope", "asgi_version", &text(&websocket["asgi"]["version"]));
     rows.put("scope", "websocket_spec_version", &text(&websocket["asgi"]["spec_version"]));
     rows.put("scope", "http_spec_version", &text(&plain["asgi"]["spec_version"]));
@@ -145,33 +149,31 @@ async fn scope(stage: &RunningServer) -> Result<Rows, Error> {
     Ok(rows)
 }
 
+/// The scope that an application reports in its message.
+fn reported_scope(transcript: &Transcript) -> serde_json::Value {
+    serde_json::from_slice(message(transcript).unwrap_or_default()).unwrap_or_default()
+}
+
+fn text(value: &serde_json::Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
 /// How upgrades are received.
 async fn handshake(stage: &RunningServer) -> Result<Rows, Error> {
-    let asked = |change: &dyn Fn(&mut Request)| {
-        let mut asked = request("/ws/receive/accept/wait");
-        change(&mut asked);
-        Scene { opening: Action::Open(asked), then: vec![Action::Leave], faults: Vec::new() }
-    };
-    let without = |name: &str| asked(&|request| request.without.push(name.to_owned()));
-    let with = |name: &'static str, value: &'static str| {
-        asked(&|request| request.headers.push((Bytes::from(name), Bytes::from(value))))
-    };
-    let under = |fault: &str| Ok::<_, Error>(asked(&|_| {}).under(vec![read_edge_fault(fault)?]));
-    let by = |method: &'static str| asked(&|request| request.method = method.to_owned());
     let named = [
-        ("upgrade", asked(&|_| {})),
-        ("missing_key", without("Sec-WebSocket-Key")),
-        ("short_key", with("Sec-WebSocket-Key", "short")),
-        ("missing_version", without("Sec-WebSocket-Version")),
-        ("wrong_version", with("Sec-WebSocket-Version", "8")),
-        ("post", by("POST")),
-        ("http_1_0", under("set_version version=1.0")?),
-        ("connection_keep_alive", with("Connection", "keep-alive")),
-        ("missing_host", without("Host")),
-        ("two_hosts", under("duplicate_header header=Host")?),
-        ("two_keys", under("duplicate_header header=Sec-WebSocket-Key")?),
-        ("two_versions", under("duplicate_header header=Sec-WebSocket-Version")?),
-        ("unknown_method", by("BREW")),
+        ("upgrade", upgrade(|_| {})),
+        ("missing_key", upgrade_without("Sec-WebSocket-Key")),
+        ("short_key", upgrade_with("Sec-WebSocket-Key", "short")),
+        ("missing_version", upgrade_without("Sec-WebSocket-Version")),
+        ("wrong_version", upgrade_with("Sec-WebSocket-Version", "8")),
+        ("post", upgrade_by("POST")),
+        ("http_1_0", upgrade_under("set_version version=1.0")?),
+        ("connection_keep_alive", upgrade_with("Connection", "keep-alive")),
+        ("missing_host", upgrade_without("Host")),
+        ("two_hosts", upgrade_under("duplicate_header header=Host")?),
+        ("two_keys", upgrade_under("duplicate_header header=Sec-WebSocket-Key")?),
+        ("two_versions", upgrade_under("duplicate_header header=Sec-WebSocket-Version")?),
+        ("unknown_method", upgrade_by("BREW")),
     ];
     let received = stage.each(named.each_ref().map(|(_, scene)| scene.clone())).await?;
     let mut rows = Rows::default();
@@ -181,17 +183,42 @@ async fn handshake(stage: &RunningServer) -> Result<Rows, Error> {
     Ok(rows)
 }
 
+/// An upgrade that is changed, and left once it is answered.
+fn upgrade(change: impl FnOnce(&mut Request)) -> Scene {
+    let mut asked = request("/ws/receive/accept/wait");
+    change(&mut asked);
+    Scene { opening: Action::Open(asked), then: vec![Action::Leave], faults: Vec::new() }
+}
+
+fn upgrade_without(header: &str) -> Scene {
+    upgrade(|request| request.without.push(header.to_owned()))
+}
+
+fn upgrade_with(header: &'static str, value: &'static str) -> Scene {
+    upgrade(|request| request.headers.push((Bytes::from(header), Bytes::from(value))))
+}
+
+fn upgrade_by(method: &str) -> Scene {
+    upgrade(|request| request.method = method.to_owned())
+}
+
+fn upgrade_under(fault: &str) -> Result<Scene, Error> {
+    Ok(upgrade(|_| {}).under(vec![read_edge_fault(fault)?]))
+}
+
+/// An act at the end of a path: once the application catches what it raises, and once it lets it through.
+fn caught_and_escaped(path: &str, act: &str) -> [Scene; 2] {
+    [format!("{path}/try-{act}/stay"), format!("{path}/{act}/stay")].map(|path| Scene::socket(&path))
+}
+
 /// Measures how the server treats an upgrade that is not accepted.
 async fn before_accept(stage: &RunningServer) -> Result<Rows, Error> {
     let alone = ["/raise", "", "/close-4401", "/deny-401"].map(|acts| Scene::socket(&format!("/receive{acts}")));
-    let tried = |act: &str| {
-        [format!("/receive/try-{act}/stay"), format!("/receive/{act}/stay")].map(|path| Scene::socket(&path))
-    };
     let (alone, send, bogus, unoffered) = tokio::join!(
         stage.each(alone),
-        stage.each(tried("send")),
-        stage.each(tried("bogus")),
-        stage.each(tried("accept-chat")),
+        stage.each(caught_and_escaped("/receive", "send")),
+        stage.each(caught_and_escaped("/receive", "bogus")),
+        stage.each(caught_and_escaped("/receive", "accept-chat")),
     );
     let [raises, returns, close, denial] = alone?;
     let mut rows = Rows::default();
@@ -220,10 +247,7 @@ const CODES: [u16; 16] =
 
 /// Measures how the server treats an accepted WebSocket.
 async fn after_accept(stage: &RunningServer) -> Result<Rows, Error> {
-    let on_open = |act: &str| {
-        [format!("/receive/accept/try-{act}/stay"), format!("/receive/accept/{act}/stay")]
-            .map(|path| Scene::socket(&path))
-    };
+    let accepted = "/receive/accept";
     let alone = ["/raise", "", "/close-4000-5"].map(|acts| Scene::socket(&format!("/receive/accept{acts}")));
     let late = [Scene::socket("/receive/accept/close-1000/try-send")];
     // A server that restricts close codes stops this one.
@@ -233,10 +257,10 @@ async fn after_accept(stage: &RunningServer) -> Result<Rows, Error> {
         stage.each(alone),
         stage.each(late),
         stage.each(reserved),
-        stage.each(on_open("accept")),
-        stage.each(on_open("empty")),
-        stage.each(on_open("bogus")),
-        stage.each(on_open("close-1000-200")),
+        stage.each(caught_and_escaped(accepted, "accept")),
+        stage.each(caught_and_escaped(accepted, "empty")),
+        stage.each(caught_and_escaped(accepted, "bogus")),
+        stage.each(caught_and_escaped(accepted, "close-1000-200")),
         stage.each(codes),
     );
     let mut rows = Rows::default();
@@ -247,27 +271,28 @@ async fn after_accept(stage: &RunningServer) -> Result<Rows, Error> {
     let is_kept = close(&reason).is_some_and(|(_, reason)| !reason.is_empty());
     rows.put("after_accept", "close_reason", &if is_kept { CloseReason::Kept } else { CloseReason::Lost });
     // The close itself is what the client sees in any case.
-    let effect_of_late = |exception: Exception| Effect::Raises { exception, then: None };
-    rows.put("after_accept", "send_after_close", &raised(&late?[0]).map_or(Effect::Ignored, effect_of_late));
+    rows.put("after_accept", "send_after_close", &effect_on_app(&late?[0]));
     for (key, performed) in [("accept_again", again?), ("empty_send", empty?), ("unknown_event", bogus?)] {
         rows.put("after_accept", key, &effect(&performed[0], &performed[1], &crashed));
     }
     let [caught, escaped] = long?;
     rows.put("after_accept", "long_close_reason", &close_effect(&caught, &escaped, &crashed, (1000, 200)));
     let codes = codes?;
-    let is_written = |at: usize| close(&codes[at]).is_some_and(|(code, _)| code == Some(CloseCode(CODES[at])));
+    let written: Vec<bool> = CODES
+        .iter()
+        .zip(&codes)
+        .map(|(code, transcript)| close(transcript).is_some_and(|(seen, _)| seen == Some(CloseCode(*code))))
+        .collect();
     let all = [CloseCodes::Sendable, CloseCodes::NormalAndPrivate, CloseCodes::AllButReserved, CloseCodes::All];
-    let fits =
-        |kind: &CloseCodes| CODES.iter().enumerate().all(|(at, code)| kind.contain(CloseCode(*code)) == is_written(at));
-    if let Some(kind) = all.into_iter().find(fits) {
+    let fitting = all.into_iter().find(|kind| {
+        CODES.iter().zip(&written).all(|(code, is_written)| kind.contain(CloseCode(*code)) == *is_written)
+    });
+    if let Some(kind) = fitting {
         rows.put("after_accept", "close_codes", &kind);
     }
     let at = CODES.iter().position(|code| *code == 1005).unwrap_or_default();
-    let other = if is_written(at) {
-        Effect::Ignored
-    } else {
-        close_effect(&codes[at], &reserved?[0], &crashed, (CODES[at], 0))
-    };
+    let other =
+        if written[at] { Effect::Ignored } else { close_effect(&codes[at], &reserved?[0], &crashed, (CODES[at], 0)) };
     rows.put("after_accept", "other_close_code", &other);
     Ok(rows)
 }
@@ -298,8 +323,7 @@ async fn disconnect(stage: &RunningServer) -> Result<Rows, Error> {
     }
     let is_same = close(&with_code).is_some_and(|(code, _)| code == Some(CloseCode(4321)));
     rows.put("disconnect", "close_echo", &if is_same { CloseEcho::Same } else { CloseEcho::Normal });
-    let late = |exception: Exception| Effect::Raises { exception, then: None };
-    rows.put("disconnect", "send", &raised(&send).map_or(Effect::Ignored, late));
+    rows.put("disconnect", "send", &effect_on_app(&send));
     Ok(rows)
 }
 
@@ -325,18 +349,29 @@ async fn http(stage: &RunningServer) -> Result<Rows, Error> {
     rows.put("http", "without_length", &if is_chunked { WithoutLength::Chunked } else { WithoutLength::ContentLength });
     // The client's view follows from the exception, or the server does nothing: there is no third.
     for (key, caught) in [("short_body", &short), ("long_body", &long)] {
-        let effect_of = |exception: Exception| Effect::Raises { exception, then: None };
-        rows.put("http", key, &raised(caught).map_or(Effect::Ignored, effect_of));
+        rows.put("http", key, &effect_on_app(caught));
     }
     Ok(rows)
 }
 
 /// A frame of a client, as it is.
-fn frame(opcode: u8, is_final: bool, payload: impl Into<Bytes>, length: Length) -> Vec<u8> {
+fn encoded(frame: Frame, length: Length) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let frame = Frame { is_final, ..Frame::new(Opcode::numbered(opcode), payload) }.masked([0; 4]);
-    frame.encode_announcing(length, &mut bytes);
+    frame.masked([0; 4]).encode_announcing(length, &mut bytes);
     bytes
+}
+
+fn whole_frame(opcode: u8, payload: impl Into<Bytes>) -> Vec<u8> {
+    encoded(Frame::new(Opcode::numbered(opcode), payload), Length::Shortest)
+}
+
+/// The first frame of a text message with more frames.
+fn first_fragment(payload: &'static [u8]) -> Vec<u8> {
+    encoded(Frame { is_final: false, ..Frame::new(Opcode::Text, payload) }, Length::Shortest)
+}
+
+fn close_frame(code: u16) -> Vec<u8> {
+    encoded(Frame::new(Opcode::Close, code.to_be_bytes().to_vec()), Length::Shortest)
 }
 
 /// The longest message that is taken (uvicorn's `ws_max_size`), in bytes.
@@ -344,36 +379,28 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// Measures how the server treats a client that breaks RFC 6455.
 async fn violation(stage: &RunningServer) -> Result<Rows, Error> {
-    let code = |code: u16| code.to_be_bytes().to_vec();
     let long = Length::Claimed((MESSAGE_BYTES_MAX + 1) as u64);
-    let inside = [frame(1, false, "a", Length::Shortest), frame(8, true, code(1000), Length::Shortest)].concat();
     let (protocol, close_code, payload, text, big, length, inside, gateway) = tokio::join!(
-        stage.write(frame(3, true, "", Length::Shortest)),
-        stage.write(frame(8, true, code(1005), Length::Shortest)),
-        stage.write(frame(1, true, &b"\xff"[..], Length::Shortest)),
-        stage.write(frame(1, false, &b"\xff"[..], Length::Shortest)),
-        stage.write(frame(1, true, "", long)),
-        stage.write(frame(1, true, "hi", Length::InTwoBytes)),
-        stage.write(inside),
-        stage.write(frame(8, true, code(1014), Length::Shortest)),
+        stage.write(whole_frame(3, "")),
+        stage.write(close_frame(1005)),
+        stage.write(whole_frame(1, &b"\xff"[..])),
+        stage.write(first_fragment(b"\xff")),
+        stage.write(encoded(Frame::new(Opcode::Text, ""), long)),
+        stage.write(encoded(Frame::new(Opcode::Text, "hi"), Length::InTwoBytes)),
+        stage.write([first_fragment(b"a"), close_frame(1000)].concat()),
+        stage.write(close_frame(1014)),
     );
     let mut rows = Rows::default();
     let protocol = protocol?;
-    // A reason says which rule was broken, so that it is another one each time.
-    let breach = |transcript: &Transcript| match answer(transcript) {
-        RefusalAnswer::Close { code, .. } => RefusalAnswer::Close { code, reason: String::new() },
-        other => other,
-    };
-    rows.put("violation", "protocol", &breach(&protocol));
-    rows.put("violation", "close_code", &breach(&close_code?));
-    rows.put("violation", "payload", &breach(&payload?));
+    rows.put("violation", "protocol", &answer_without_reason(&protocol));
+    rows.put("violation", "close_code", &answer_without_reason(&close_code?));
+    rows.put("violation", "payload", &answer_without_reason(&payload?));
     let is_at_once = answer(&text?) != RefusalAnswer::Hang;
     rows.put("violation", "text", &if is_at_once { TextCheck::AtOnce } else { TextCheck::WhenWhole });
-    let announced = breach(&big?);
-    let (check, too_big) = match announced {
+    let (check, too_big) = match answer_without_reason(&big?) {
         RefusalAnswer::Hang => {
-            let whole = frame(1, true, vec![b'x'; MESSAGE_BYTES_MAX + 1], Length::Shortest);
-            (LengthCheck::Received, breach(&stage.write(whole).await?))
+            let whole = whole_frame(1, vec![b'x'; MESSAGE_BYTES_MAX + 1]);
+            (LengthCheck::Received, answer_without_reason(&stage.write(whole).await?))
         }
         answer => (LengthCheck::Announced, answer),
     };
@@ -383,14 +410,10 @@ async fn violation(stage: &RunningServer) -> Result<Rows, Error> {
     if answer(&length?) != RefusalAnswer::Hang {
         refuses.push(Strictness::LongLength);
     }
-    // A close that is taken is answered with its code, or with 1000.
-    let is_taken = |transcript: &Transcript, code: u16| {
-        close(transcript).is_some_and(|(seen, _)| [CloseCode(code), CloseCode::NORMAL].map(Some).contains(&seen))
-    };
-    if !is_taken(&inside?, 1000) {
+    if !is_close_taken(&inside?, 1000) {
         refuses.push(Strictness::CloseInsideMessage);
     }
-    if !is_taken(&gateway?, 1014) {
+    if !is_close_taken(&gateway?, 1014) {
         refuses.push(Strictness::BadGateway);
     }
     rows.put("violation", "refuses", &refuses);
@@ -399,13 +422,25 @@ async fn violation(stage: &RunningServer) -> Result<Rows, Error> {
     Ok(rows)
 }
 
+/// The answer to a breach. A reason says which rule was broken, so that it is another one each time.
+fn answer_without_reason(transcript: &Transcript) -> RefusalAnswer {
+    match answer(transcript) {
+        RefusalAnswer::Close { code, .. } => RefusalAnswer::Close { code, reason: String::new() },
+        other => other,
+    }
+}
+
+/// Whether a server takes a close with this code: it answers with the code, or with 1000.
+fn is_close_taken(transcript: &Transcript, code: u16) -> bool {
+    close(transcript).is_some_and(|(seen, _)| [CloseCode(code), CloseCode::NORMAL].map(Some).contains(&seen))
+}
+
 impl RunningServer {
     /// Opens a WebSocket, writes something, and reads until the end.
     async fn write(&self, bytes: Vec<u8>) -> Result<Transcript, Error> {
         let recorder = Recorder::new(Plan { seed: 1, faults: Vec::new() });
         let opened = client::open(&request("/ws/receive/accept/wait"), PATIENCE, &recorder, &self.served).await?;
         let scribe = recorder.scribe(0);
-        let record = |what: EventKind| scribe.record(Actor::Probe, what);
         if let Some(mut wire) = opened {
             wire.outgoing.extend_from_slice(&bytes);
             let frames = WebSocketClient::new(fastrand::Rng::with_seed(1));
@@ -414,19 +449,20 @@ impl RunningServer {
                     match frames.read(&mut wire.incoming) {
                         Ok(Some(frame)) => {
                             let is_close = frame.opcode == Opcode::Close;
-                            record(EventKind::FrameSeen(frame));
+                            scribe.record(Actor::Probe, EventKind::FrameSeen(frame));
                             if is_close {
                                 return;
                             }
                         }
-                        Ok(None) if wire.has_ended() => return record(EventKind::EndSeen),
+                        Ok(None) if wire.has_ended() => return scribe.record(Actor::Probe, EventKind::EndSeen),
                         Ok(None) => drop(wire.progress().await),
-                        Err(error) => return record(EventKind::BadFrameSeen(error)),
+                        Err(error) => return scribe.record(Actor::Probe, EventKind::BadFrameSeen(error)),
                     }
                 }
             };
             if timeout(PATIENCE, read).await.is_err() {
-                record(EventKind::DeadlinePassed { waiting_for: "the end".to_owned(), limit: PATIENCE });
+                let waiting_for = "the end".to_owned();
+                scribe.record(Actor::Probe, EventKind::DeadlinePassed { waiting_for, limit: PATIENCE });
             }
         }
         Ok(self.close(&recorder, PATIENCE).await)
@@ -448,8 +484,7 @@ async fn keepalive(stage: Option<&RunningServer>) -> Result<Rows, Error> {
     let mut rows = Rows::default();
     let Some(stage) = stage else { return Ok(rows) };
     let deaf = stage.perform(&Scene::opened("/receive/accept/wait", vec![Action::Deafen])).await?;
-    let is_ping = |event: &Event| matches!(&event.what, EventKind::FrameSeen(frame) if frame.opcode == Opcode::Ping);
-    if !deaf.events.iter().any(is_ping) {
+    if !deaf.events.iter().any(|event| is_ping(&event.what)) {
         rows.put("keepalive", "ping_interval_ms", &0_u64);
     }
     if answer(&deaf) == RefusalAnswer::Hang {
@@ -481,15 +516,19 @@ async fn shutdown(sessions: &RunningServer, unanswered: &RunningServer) -> Resul
         Scene::socket("/receive/sleep-1500/accept/wait"),
         Scene::plain("/receive/sleep-1500/start-200/body-2"),
     ];
-    let (sessions, unanswered) = tokio::join!(stop_with(sessions, open, true), stop_with(unanswered, pending, false));
+    let (sessions, unanswered) = tokio::join!(
+        stop_with(sessions, open, WatchedSession::OneThatStays),
+        stop_with(unanswered, pending, WatchedSession::None),
+    );
     let (([open, session], _, cancelled), ([pending, early, request], connects, _)) = (sessions?, unanswered?);
     let mut rows = Rows::default();
-    let mut put = |key, transcript: &Transcript, goes_on: bool| {
+    for (key, transcript, goes_on) in [
+        ("open", &open, message(&session).is_some()),
+        ("pending", &early, head(&early).is_some_and(|head| head.status == 101)),
+        ("request", &request, head(&request).is_some_and(|head| head.status == 200)),
+    ] {
         rows.put("shutdown", key, &if goes_on { StopFate::GoesOn } else { StopFate::Answers(answer(transcript)) });
-    };
-    put("open", &open, message(&session).is_some());
-    put("pending", &early, head(&early).is_some_and(|head| head.status == 101));
-    put("request", &request, head(&request).is_some_and(|head| head.status == 200));
+    }
     rows.put("shutdown", "connects", &connects);
     let seen = told(&open).filter(|_| message(&session).is_none());
     // A process that is gone may have been about to tell.
@@ -498,8 +537,7 @@ async fn shutdown(sessions: &RunningServer, unanswered: &RunningServer) -> Resul
     }
     rows.put("shutdown", "pending_sees", &told(&pending));
     if told(&pending).is_some() {
-        let late = |exception: Exception| Effect::Raises { exception, then: None };
-        rows.put("shutdown", "pending_send", &raised(&pending).map_or(Effect::Ignored, late));
+        rows.put("shutdown", "pending_send", &effect_on_app(&pending));
     }
     rows.put("shutdown", "cancels", &cancelled.is_some_and(|after| after < AT_ONCE));
     let grace = cancelled.filter(|after| *after >= AT_ONCE).map_or(0, |after| after.as_secs_f64().round() as u64);
@@ -507,13 +545,27 @@ async fn shutdown(sessions: &RunningServer, unanswered: &RunningServer) -> Resul
     Ok(rows)
 }
 
-/// Stops a server while these go on, and, where it is watched, a session that never ends: what became of them, what meets a
-/// client that comes then, and after how long that session's call was cancelled.
+/// The session beside the scenes whose call is watched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WatchedSession {
+    /// One that never ends.
+    OneThatStays,
+    None,
+}
+
+fn is_cancelled(transcript: &Transcript) -> bool {
+    let mut events = transcript.events.iter();
+    events.any(|event| matches!(&event.what, EventKind::Raised(raised) if raised.is_cancellation()))
+}
+
+/// Stops a server while these go on, and a watched session: what became of them, what meets a client that comes then, and
+/// after how long that session's call was cancelled.
 async fn stop_with<const N: usize>(
     stage: &RunningServer,
     scenes: [Scene; N],
-    is_watched: bool,
+    watched: WatchedSession,
 ) -> Result<([Transcript; N], Connects, Option<Duration>), Error> {
+    let is_watched = watched == WatchedSession::OneThatStays;
     let stuck = Recorder::new(Plan { seed: 1, faults: Vec::new() });
     let stay = request("/ws/receive/accept/stay");
     let hold = async { if is_watched { client::open(&stay, PATIENCE, &stuck, &stage.served).await } else { Ok(None) } };
@@ -533,20 +585,14 @@ async fn stop_with<const N: usize>(
             Ok(_) => Connects::Queued,
             Err(_) => Connects::Refused,
         };
-        let cancelled = |transcript: &Transcript| {
-            transcript
-                .events
-                .iter()
-                .any(|event| matches!(&event.what, EventKind::Raised(raised) if raised.is_cancellation()))
-        };
         let mut seen = Transcript::default();
-        while is_watched && !cancelled(&seen) && start.elapsed() < GRACE_WATCHED {
+        while is_watched && !is_cancelled(&seen) && start.elapsed() < GRACE_WATCHED {
             sleep(LOOK_AGAIN).await;
             stage.server().running();
             let at = start.elapsed();
             seen = stuck.transcript();
             // A process that ends takes its calls with it.
-            if cancelled(&seen) || stage.server().has_ended() {
+            if is_cancelled(&seen) || stage.server().has_ended() {
                 return (connects, Some(at));
             }
         }

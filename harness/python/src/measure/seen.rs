@@ -42,7 +42,7 @@ pub(super) fn answer(transcript: &Transcript) -> RefusalAnswer {
     if let Some((code, reason)) = close(transcript) {
         return RefusalAnswer::Close { code, reason };
     }
-    let has = |wanted: fn(&EventKind) -> bool| transcript.events.iter().any(|event| wanted(&event.what));
+    let is_hang = transcript.events.iter().any(|event| matches!(event.what, EventKind::DeadlinePassed { .. }));
     let body = transcript.events.iter().find_map(|event| match &event.what {
         EventKind::BodySeen { body, end: BodyEnd::Complete | BodyEnd::None } => Some(body),
         _ => None,
@@ -53,15 +53,15 @@ pub(super) fn answer(transcript: &Transcript) -> RefusalAnswer {
             content_type: answer_header(transcript, "content-type").unwrap_or_default().to_owned(),
             body: String::from_utf8_lossy(body).into_owned(),
         },
-        _ if has(|what| matches!(what, EventKind::DeadlinePassed { .. })) => RefusalAnswer::Hang,
+        _ if is_hang => RefusalAnswer::Hang,
         _ => RefusalAnswer::Drop,
     }
 }
 
 /// How an upgrade was received.
 pub(super) fn reception(transcript: &Transcript) -> Reception {
-    let is_plain = |what: &EventKind| matches!(what, EventKind::Called { kind: ScopeType::Http, .. });
-    if transcript.events.iter().any(|event| is_plain(&event.what)) {
+    let mut events = transcript.events.iter();
+    if events.any(|event| matches!(event.what, EventKind::Called { kind: ScopeType::Http, .. })) {
         return Reception::Http;
     }
     match head(transcript) {
@@ -88,6 +88,11 @@ pub(super) fn raised(transcript: &Transcript) -> Option<Exception> {
     }
     let (text, name, raised) = found?;
     raised.map(|exception| Exception { message: exception.message.replace(&text, name), ..exception })
+}
+
+/// The effect of the application's last event where the client is not looked at: it raises, or nothing happens.
+pub(super) fn effect_on_app(transcript: &Transcript) -> Effect {
+    raised(transcript).map_or(Effect::Ignored, |exception| Effect::Raises { exception, then: None })
 }
 
 /// The effect of the application's last event. In `caught` the application catches the exception and stays; in

@@ -122,34 +122,38 @@ fn has_own_settings(get: impl Fn(&str) -> Option<OsString>) -> bool {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
+    use std::path::Path;
 
     use super::{has_own_settings, index_variables};
 
+    fn index_variables_where(names: &[&str]) -> Vec<(&'static str, OsString)> {
+        index_variables(|name| names.contains(&name).then(|| OsString::from(format!("the {name}"))))
+    }
+
     #[test]
     fn uv_looks_for_packages_where_pip_does() {
-        let set = |names: &'static [&str]| {
-            index_variables(move |name| names.contains(&name).then(|| OsString::from(format!("the {name}"))))
-        };
-        assert_eq!(set(&["PIP_INDEX_URL"]), [("UV_DEFAULT_INDEX", OsString::from("the PIP_INDEX_URL"))]);
-        assert_eq!(set(&["PIP_INDEX_URL", "UV_DEFAULT_INDEX"]), []);
-        assert_eq!(set(&[]), []);
+        let found = index_variables_where(&["PIP_INDEX_URL"]);
+        assert_eq!(found, [("UV_DEFAULT_INDEX", OsString::from("the PIP_INDEX_URL"))]);
+        assert_eq!(index_variables_where(&["PIP_INDEX_URL", "UV_DEFAULT_INDEX"]), []);
+        assert_eq!(index_variables_where(&[]), []);
         let links = index_variables(|name| (name == "PIP_FIND_LINKS").then(|| OsString::from("/a  /b")));
         assert_eq!(links, [("UV_FIND_LINKS", OsString::from("/a,/b"))]);
     }
 
+    fn is_pip_asked_for(home: &Path, variable: &str) -> bool {
+        has_own_settings(|name| match name {
+            "HOME" => Some(home.into()),
+            _ => (name == variable).then(|| OsString::from("1")),
+        })
+    }
+
     #[test]
     fn settings_of_pip_alone_ask_for_pip() {
-        let directory = tempfile::tempdir().unwrap();
-        let home = directory.path().as_os_str();
-        let is_pip = |set: &str| {
-            has_own_settings(|name| match name {
-                "HOME" => Some(home.to_owned()),
-                _ => (name == set).then(|| OsString::from("1")),
-            })
-        };
-        assert!(is_pip("PIP_NO_INDEX") && is_pip("PIP_CONFIG_FILE"));
-        std::fs::create_dir_all(directory.path().join(".config/pip")).unwrap();
-        std::fs::write(directory.path().join(".config/pip/pip.conf"), "[global]\n").unwrap();
-        assert!(is_pip("OTHER"));
+        let home = tempfile::tempdir().unwrap();
+        assert!(is_pip_asked_for(home.path(), "PIP_NO_INDEX"));
+        assert!(is_pip_asked_for(home.path(), "PIP_CONFIG_FILE"));
+        std::fs::create_dir_all(home.path().join(".config/pip")).unwrap();
+        std::fs::write(home.path().join(".config/pip/pip.conf"), "[global]\n").unwrap();
+        assert!(is_pip_asked_for(home.path(), "OTHER"));
     }
 }

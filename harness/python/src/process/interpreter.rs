@@ -1,6 +1,7 @@
 //! A Python interpreter that runs the user's application, and the conversation with it: one batch of commands, one
 //! answer, and nothing moves on our side until the answer is there. On the real clock answers come at any time.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{BufReader, ErrorKind, Read, Write};
@@ -299,21 +300,23 @@ impl Interpreter {
         (id, receiver)
     }
 
-    /// The server is done with a call; whether something of the application may still send and receive with it.
-    pub(super) fn forget(&self, id: i64, is_over: bool) -> bool {
-        {
-            let mut calls = lock(&self.calls);
-            if is_over && !calls.kept.contains(&id) {
-                calls.running.remove(&id);
-                return false;
-            }
-            if !calls.running.contains_key(&id) {
-                return false;
-            }
+    /// The server is done with a call that is over; whether something of the application may still send and receive with
+    /// it.
+    pub(super) fn forget(&self, id: i64) -> bool {
+        let mut calls = lock(&self.calls);
+        if !calls.kept.contains(&id) {
+            calls.running.remove(&id);
         }
-        if !is_over {
-            self.tell(vec![command("forget", id, []), command("cancel", id, [])]);
+        calls.running.contains_key(&id)
+    }
+
+    /// The server is done with a call that goes on; whether something of the application may still send and receive with
+    /// it.
+    pub(super) fn cancel(&self, id: i64) -> bool {
+        if !lock(&self.calls).running.contains_key(&id) {
+            return false;
         }
+        self.tell(vec![command("forget", id, []), command("cancel", id, [])]);
         lock(&self.calls).running.contains_key(&id)
     }
 
@@ -697,6 +700,9 @@ fn dict<const N: usize>(entries: [(&'static str, Value); N]) -> Value {
     Value::Dict(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
 }
 
+/// The contents of a dictionary.
+pub(super) type Entries = BTreeMap<Cow<'static, str>, Value>;
+
 /// A text, or nothing.
 pub(super) fn text(value: Option<Value>) -> String {
     match value {
@@ -820,15 +826,14 @@ fn introduction(told: &Value) -> Result<Introduction, AppError> {
             blame: Blame::Setup,
         });
     };
-    let get = |key: &str| text(told.get(key).cloned());
     if told.get("ok") != Some(&Value::Bool(true)) {
-        let message = get("message");
-        let mut details = get("traceback");
-        if let (Some(Value::List(searched)), "module-not-found") = (told.get("searched"), get("kind").as_str()) {
-            let searched = searched.iter().map(|path| text(Some(path.clone()))).filter(|path| !path.is_empty());
-            details = format!("searched in {}", searched.collect::<Vec<_>>().join(", "));
+        let (kind, mut details) = (text_at(told, "kind"), text_at(told, "traceback"));
+        if let (Some(Value::List(_)), "module-not-found") = (told.get("searched"), kind.as_str()) {
+            let mut searched = texts_at(told, "searched");
+            searched.retain(|path| !path.is_empty());
+            details = format!("searched in {}", searched.join(", "));
         }
-        return Err(AppError { message, details, blame: blame_for(&get("kind")) });
+        return Err(AppError { message: text_at(told, "message"), details, blame: blame_for(&kind) });
     }
     let versions = match told.get("versions") {
         Some(Value::Dict(versions)) => {
@@ -836,21 +841,20 @@ fn introduction(told: &Value) -> Result<Introduction, AppError> {
         }
         _ => BTreeMap::new(),
     };
-    let routes = |key: &str| match told.get(key) {
-        Some(Value::List(routes)) => routes.iter().filter_map(route).collect(),
-        _ => Vec::new(),
-    };
-    let (mut routes, guesses): (Vec<Route>, Vec<Route>) = (routes("routes"), routes("guesses"));
+    let listed: Vec<Route> = list_at(told, "routes").iter().filter_map(route).collect();
+    let mut routes = listed.clone();
     // Keep the guessed path below a mount only if the mount lists no routes of its own.
-    let is_told = |route: &Route, told: &[Route]| {
-        route
-            .path
-            .strip_suffix(BELOW)
-            .is_some_and(|mount| told.iter().any(|other| other.path.starts_with(mount) && other.path != route.path))
-    };
-    let told = routes.clone();
-    routes.retain(|route| !is_told(route, &told));
-    Ok(Introduction { python: get("python"), framework: get("framework"), versions, routes, guesses })
+    routes.retain(|route| {
+        let mount = route.path.strip_suffix(BELOW);
+        !mount.is_some_and(|mount| listed.iter().any(|other| other.path.starts_with(mount) && other.path != route.path))
+    });
+    Ok(Introduction {
+        python: text_at(told, "python"),
+        framework: text_at(told, "framework"),
+        versions,
+        routes,
+        guesses: list_at(told, "guesses").iter().filter_map(route).collect(),
+    })
 }
 
 /// The path requested below a mount that lists no routes.
@@ -858,39 +862,52 @@ const BELOW: &str = "/a-file";
 
 fn route(told: &Value) -> Option<Route> {
     let Value::Dict(told) = told else { return None };
-    let get = |key: &str| text(told.get(key).cloned());
-    let texts = |key: &str| match told.get(key) {
-        Some(Value::List(items)) => items.iter().map(|item| text(Some(item.clone()))).collect(),
-        _ => Vec::new(),
-    };
-    let parameters = |key: &str| match told.get(key) {
-        Some(Value::List(items)) => items.iter().filter_map(parameter).collect(),
-        _ => Vec::new(),
-    };
+    let (kind, path) = (text_at(told, "kind"), text_at(told, "path"));
     // A mount that lists no routes is tested with a request for a path below it.
-    let (kind, is_mount) = (get("kind"), get("kind") == "mount");
-    let path = if is_mount { get("path") + BELOW } else { get("path") };
-    let any = |methods: Vec<String>| if methods.is_empty() { vec!["GET".to_owned()] } else { methods };
-    let methods = if kind == "websocket" { Vec::new() } else { any(texts("methods")) };
+    let path = if kind == "mount" { path + BELOW } else { path };
+    let methods = match texts_at(told, "methods") {
+        _ if kind == "websocket" => Vec::new(),
+        none if none.is_empty() => vec!["GET".to_owned()],
+        methods => methods,
+    };
     path.starts_with('/').then(|| Route {
         path,
         is_websocket: kind == "websocket",
         methods,
-        params: parameters("params"),
-        query: parameters("query"),
-        headers: parameters("headers"),
-        cookies: parameters("cookies"),
-        content_type: get("content_type"),
-        body: get("body"),
-        full_body: get("full_body"),
-        words: texts("words"),
+        params: parameters_at(told, "params"),
+        query: parameters_at(told, "query"),
+        headers: parameters_at(told, "headers"),
+        cookies: parameters_at(told, "cookies"),
+        content_type: text_at(told, "content_type"),
+        body: text_at(told, "body"),
+        full_body: text_at(told, "full_body"),
+        words: texts_at(told, "words"),
         ..Route::default()
     })
 }
 
 fn parameter(told: &Value) -> Option<Parameter> {
     let Value::Dict(told) = told else { return None };
-    let get = |key: &str| text(told.get(key).cloned());
     let is_required = told.get("required") == Some(&Value::Bool(true));
-    Some(Parameter { name: get("name"), is_required, good: get("good") })
+    Some(Parameter { name: text_at(told, "name"), is_required, good: text_at(told, "good") })
+}
+
+fn parameters_at(told: &Entries, key: &str) -> Vec<Parameter> {
+    list_at(told, key).iter().filter_map(parameter).collect()
+}
+
+fn text_at(told: &Entries, key: &str) -> String {
+    text(told.get(key).cloned())
+}
+
+fn texts_at(told: &Entries, key: &str) -> Vec<String> {
+    list_at(told, key).iter().map(|item| text(Some(item.clone()))).collect()
+}
+
+/// A list; empty where there is none.
+fn list_at<'a>(told: &'a Entries, key: &str) -> &'a [Value] {
+    match told.get(key) {
+        Some(Value::List(items)) => items,
+        _ => &[],
+    }
 }

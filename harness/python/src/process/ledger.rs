@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
-    interpreter::{blame_for, exception, text},
+    interpreter::{Entries, blame_for, exception, text},
     marshal,
     printed::{Panic, Traceback},
 };
@@ -410,8 +410,6 @@ impl WitnessState {
     }
 }
 
-type Entries = BTreeMap<std::borrow::Cow<'static, str>, Value>;
-
 /// Reads the events of a call from a witness's message.
 fn happened(name: &str, kind: ScopeType, parts: &mut std::vec::IntoIter<Value>, directory: &Path) -> Vec<EventKind> {
     match name {
@@ -440,26 +438,16 @@ fn inbound(event: &Value) -> Inbound {
 
 /// The request as its scope tells it.
 fn request_head(scope: &Entries) -> RequestHead {
-    let bytes = |key: &str| match scope.get(key) {
-        Some(Value::Bytes(bytes)) => Some(bytes.clone()),
-        _ => None,
-    };
-    let mut target = bytes("raw_path").unwrap_or_else(|| text(scope.get("path").cloned()).into()).to_vec();
-    if let Some(query) = bytes("query_string").filter(|query| !query.is_empty()) {
+    let path = bytes_at(scope, "raw_path").cloned().unwrap_or_else(|| text(scope.get("path").cloned()).into());
+    let mut target = path.to_vec();
+    if let Some(query) = bytes_at(scope, "query_string").filter(|query| !query.is_empty()) {
         // Some put the query there too.
         target.truncate(target.iter().position(|byte| *byte == b'?').unwrap_or(target.len()));
         target.push(b'?');
-        target.extend_from_slice(&query);
+        target.extend_from_slice(query);
     }
-    let pair = |pair: &Value| match pair {
-        Value::List(pair) => match pair.as_slice() {
-            [Value::Bytes(name), Value::Bytes(value)] => Some((name.clone(), value.clone())),
-            _ => None,
-        },
-        _ => None,
-    };
     let headers = match scope.get("headers") {
-        Some(Value::List(headers)) => headers.iter().filter_map(pair).collect(),
+        Some(Value::List(headers)) => headers.iter().filter_map(header).collect(),
         _ => Vec::new(),
     };
     let method = match scope.get("method") {
@@ -468,4 +456,19 @@ fn request_head(scope: &Entries) -> RequestHead {
     };
     let minor_version = u8::from(scope.get("http_version") != Some(&Value::from("1.0")));
     RequestHead { method, target: Bytes::from(target), minor_version, headers }
+}
+
+fn bytes_at<'a>(scope: &'a Entries, key: &str) -> Option<&'a Bytes> {
+    match scope.get(key) {
+        Some(Value::Bytes(bytes)) => Some(bytes),
+        _ => None,
+    }
+}
+
+fn header(pair: &Value) -> Option<(Bytes, Bytes)> {
+    let Value::List(pair) = pair else { return None };
+    match pair.as_slice() {
+        [Value::Bytes(name), Value::Bytes(value)] => Some((name.clone(), value.clone())),
+        _ => None,
+    }
 }

@@ -37,10 +37,15 @@ pub use self::interpreter::{
     BLOCKED_LIMIT, Epoch, FIXED_EPOCH, Interpreter, Introduction, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site,
 };
 use self::interpreter::{Happening, command};
-pub use self::server::{Installation, Server, ServerChoice, ServerSoftware};
+pub use self::server::{Installation, InterpreterOrigin, Server, ServerChoice, ServerSoftware};
 pub use self::venv::{Requirements, cache, version, versions};
 use relapse_core::{
-    asgi::{event::Outbound, exception::Exception, scope::Scope, value::Value},
+    asgi::{
+        event::Outbound,
+        exception::Exception,
+        scope::{Scope, ScopeType},
+        value::Value,
+    },
     record::transcript::{Actor, EventKind, Level},
 };
 use relapse_simulate::{
@@ -98,7 +103,9 @@ struct CancelledCall {
 
 impl Drop for CancelledCall {
     fn drop(&mut self) {
-        if !self.interpreter.forget(self.ends.id, self.is_over) {
+        let id = self.ends.id;
+        let is_held = if self.is_over { self.interpreter.forget(id) } else { self.interpreter.cancel(id) };
+        if !is_held {
             return;
         }
         let (ends, interpreter) = (Arc::clone(&self.ends), Arc::downgrade(&self.interpreter));
@@ -113,11 +120,10 @@ impl Drop for CancelledCall {
             };
             while !matches!(ends.serve(&tell).await, Err(exception) if exception.is_cancellation()) {}
         };
-        let serve = move || drop(runtime.spawn(serve));
         // When Python frees a call is left to its garbage collector: a task for each would make runs differ.
         match is_asked {
-            true => serve(),
-            false => self.interpreter.when_asked(self.ends.id, Box::new(serve)),
+            true => drop(runtime.spawn(serve)),
+            false => self.interpreter.when_asked(id, Box::new(move || drop(runtime.spawn(serve)))),
         }
     }
 }
@@ -139,7 +145,7 @@ impl Ends {
     /// Whether something waits for an answer. The call is over, so that nothing holds a lock.
     fn is_asked(&self) -> bool {
         let has_asked = self.happenings.try_lock().is_ok_and(|happenings| !happenings.is_empty());
-        has_asked || self.waiting.load(Ordering::Relaxed) > 0
+        has_asked || is_wanted(&self.waiting)
     }
 
     /// Does what the application asks for, until the call ends.
@@ -183,11 +189,6 @@ async fn attend(
     is_sending: &AtomicBool,
 ) -> Result<(), Exception> {
     let (credit, mut pace, kind) = (send.credit(), SendThrottle::new(), send.kind());
-    let read = |event: &Value| kind.map_or_else(|| Outbound::from_value(event), |kind| Outbound::on(kind, event));
-    let record = |what| {
-        ExchangeRecorder::with_current(|scribe| scribe.record(Actor::Application, what));
-    };
-    let log = |level, message| record(EventKind::Logged { level, message });
     // Handle every pending event at once, however many there are.
     while let Some(happening) = unconstrained(happenings.recv()).await {
         match happening {
@@ -196,7 +197,7 @@ async fn attend(
             Happening::Send(event) => {
                 is_sending.store(true, Ordering::Relaxed);
                 pace.keep().await;
-                let sent = send.send(read(&event)).await;
+                let sent = send.send(outbound(kind, &event)).await;
                 is_sending.store(false, Ordering::Relaxed);
                 match sent {
                     Ok(()) => tell(with_credit(id, command("sent", id, []), &*credit)),
@@ -204,7 +205,7 @@ async fn attend(
                 }
             }
             // Nothing moved between the promise that it would be taken and this.
-            Happening::Sent(event) => send.send(read(&event)).await?,
+            Happening::Sent(event) => send.send(outbound(kind, &event)).await?,
             Happening::Returned => return Ok(()),
             Happening::Raised(exception) => return Err(exception),
             Happening::Handled(exception) => record(EventKind::Handled(exception)),
@@ -214,15 +215,26 @@ async fn attend(
                     30..40 => Level::Warning,
                     _ => Level::Info,
                 };
-                log(level, message);
+                record(EventKind::Logged { level, message });
             }
             Happening::Died(trouble) => {
-                log(Level::Error, format!("{}\n{}", trouble.message, trouble.details).trim_end().to_owned());
+                let message = format!("{}\n{}", trouble.message, trouble.details).trim_end().to_owned();
+                record(EventKind::Logged { level: Level::Error, message });
                 return Err(Exception::new("SystemExit", trouble.message));
             }
         }
     }
     Err(Exception::cancelled())
+}
+
+/// The event that an application sends in a call of this kind.
+fn outbound(kind: Option<ScopeType>, event: &Value) -> Outbound {
+    kind.map_or_else(|| Outbound::from_value(event), |kind| Outbound::on(kind, event))
+}
+
+/// Records an event of the application in the exchange of the current task.
+fn record(what: EventKind) {
+    ExchangeRecorder::with_current(|scribe| scribe.record(Actor::Application, what));
 }
 
 /// The rate at which an application sends. One that sends without end at one moment would stop the virtual time, so
@@ -266,12 +278,11 @@ async fn give(
     credit: &(dyn Fn() -> usize + Sync),
     has_given: &(dyn Fn() + Sync),
 ) {
-    let is_wanted = || waiting.load(Ordering::Relaxed) > 0;
     loop {
         // `attend` changes this, and is polled before, in the same task.
-        poll_fn(|_| if is_wanted() { Poll::Ready(()) } else { Poll::Pending }).await;
+        poll_fn(|_| if is_wanted(waiting) { Poll::Ready(()) } else { Poll::Pending }).await;
         let mut next = receive.receive();
-        let given = poll_fn(|cx| match is_wanted() {
+        let given = poll_fn(|cx| match is_wanted(waiting) {
             true => next.as_mut().poll(cx).map(Some),
             false => Poll::Ready(None),
         });
@@ -287,6 +298,11 @@ async fn give(
         }
         has_given();
     }
+}
+
+/// Whether a receive waits for an event.
+fn is_wanted(waiting: &AtomicIsize) -> bool {
+    waiting.load(Ordering::Relaxed) > 0
 }
 
 /// A command, and how much the call may send before it has to wait for us: a round trip for every message is saved.

@@ -189,11 +189,16 @@ impl ServerChoice {
     ///
     /// # Errors
     /// Says what is missing, and what to do.
-    pub fn interpreter(&self, python: &Path, is_chosen: bool, tell: &dyn Fn(&str)) -> Result<PathBuf, AppError> {
-        match self.is_in(python) {
-            Ok(()) => Ok(python.to_owned()),
-            Err(trouble) if is_chosen => Err(trouble),
-            Err(_) => self.requirements()?.install(python, tell),
+    pub fn interpreter(
+        &self,
+        python: &Path,
+        origin: InterpreterOrigin,
+        tell: &dyn Fn(&str),
+    ) -> Result<PathBuf, AppError> {
+        match (self.is_in(python), origin) {
+            (Ok(()), _) => Ok(python.to_owned()),
+            (Err(trouble), InterpreterOrigin::Chosen) => Err(trouble),
+            (Err(_), InterpreterOrigin::Default) => self.requirements()?.install(python, tell),
         }
     }
 
@@ -234,6 +239,15 @@ impl ServerSoftware {
             ServerSoftware::Hypercorn => false,
         }
     }
+}
+
+/// Where an interpreter comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InterpreterOrigin {
+    /// The user named it, or it is that of a virtual environment.
+    Chosen,
+    /// It is the system's.
+    Default,
 }
 
 /// A server, and the application for it.
@@ -466,8 +480,10 @@ impl Server {
         let is_late = timeout(STOP_LIMIT, self.ended()).await.is_err();
         let mut process = self.process();
         let _ = process.group.end();
-        let late = || format!("{} did not end within {} s of SIGTERM", self.installation.server, STOP_LIMIT.as_secs());
-        process.ledger.complaint_of_the_end().or_else(|| is_late.then(late))
+        process.ledger.complaint_of_the_end().or_else(|| {
+            let server = &self.installation.server;
+            is_late.then(|| format!("{server} did not end within {} s of SIGTERM", STOP_LIMIT.as_secs()))
+        })
     }
 
     fn process(&self) -> MutexGuard<'_, ServerProcess> {

@@ -66,8 +66,9 @@ impl Requirements {
     /// # Errors
     /// Says which is none.
     pub fn of_packages(packages: &[&str]) -> Result<Requirements, AppError> {
-        let is_package = |package: &str| package.starts_with(|first: char| first.is_ascii_alphanumeric());
-        if let Some(other) = packages.iter().find(|package| !is_package(package)) {
+        let mut others =
+            packages.iter().filter(|package| !package.starts_with(|first: char| first.is_ascii_alphanumeric()));
+        if let Some(other) = others.next() {
             return Err(trouble(format!("`{other}` is no package: write it as in `starlette==0.47.3`"), ""));
         }
         let pinned = match packages {
@@ -84,12 +85,10 @@ impl Requirements {
     /// The known set for a package, at its version or, without one, the newest. The name of a set begins with the package it
     /// is for.
     fn pinned(package: &str) -> Option<Requirements> {
-        let is_for = |(name, text): &(&str, &str)| {
+        let (name, text) = requirements().find(|(name, text)| {
             let known = name.rsplit_once('-').map_or(*name, |(known, _)| known);
-            let is_at = || package.starts_with(&format!("{known}==")) && text.lines().any(|line| line == package);
-            known == package || is_at()
-        };
-        let (name, text) = requirements().find(is_for)?;
+            known == package || package.starts_with(&format!("{known}==")) && text.lines().any(|line| line == package)
+        })?;
         Some(Requirements { name: name.to_owned(), text: text.to_owned(), file: None })
     }
 
@@ -263,11 +262,11 @@ pub fn versions(python: &Path, packages: &[&str]) -> Result<Vec<(String, Option<
                     try: print(name, metadata.version(name))\n    except metadata.PackageNotFoundError: print(name)";
     let said = run(interpreter(python).arg("-c").arg(question).args(packages), python, ASK_LIMIT)?
         .map_err(|said| trouble(format!("`{}` is no interpreter of Python", python.display()), said))?;
-    let line = |line: &str| match line.split_once(' ') {
+    let found = said.lines().map(|line| match line.split_once(' ') {
         Some((name, version)) => (name.to_owned(), Some(version.to_owned())),
         None => (line.to_owned(), None),
-    };
-    Ok(said.lines().map(line).collect())
+    });
+    Ok(found.collect())
 }
 
 /// Where environments are kept: `RELAPSE_CACHE`, `XDG_CACHE_HOME/relapse`, or `~/.cache/relapse`.
@@ -275,13 +274,16 @@ pub fn versions(python: &Path, packages: &[&str]) -> Result<Vec<(String, Option<
 /// # Errors
 /// When none of them is named.
 pub fn cache() -> Result<PathBuf, AppError> {
-    let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let found = named("RELAPSE_CACHE")
-        .or_else(|| named("XDG_CACHE_HOME").map(|cache| cache.join("relapse")))
-        .or_else(|| named("HOME").map(|home| home.join(".cache/relapse")));
+    let found = path_of_variable("RELAPSE_CACHE")
+        .or_else(|| path_of_variable("XDG_CACHE_HOME").map(|cache| cache.join("relapse")))
+        .or_else(|| path_of_variable("HOME").map(|home| home.join(".cache/relapse")));
     let found =
         found.ok_or_else(|| trouble("there is no place for environments: set RELAPSE_CACHE to a directory", ""))?;
     Ok(std::path::absolute(&found).unwrap_or(found))
+}
+
+fn path_of_variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// Removes the leftovers of failed attempts. No other process works here, because we hold the lock.
@@ -308,14 +310,8 @@ fn no_venv(python: &Path, said: &str) -> AppError {
 
 /// Runs a command to its end: what it printed, or, where it failed, the last of that.
 fn run(command: &mut Command, python: &Path, limit: Duration) -> Result<Result<String, String>, AppError> {
-    let cannot = |error: &io::Error| not_started(python, Path::new("/"), error);
-    let (mut output, input) = io::pipe().map_err(|error| cannot(&error))?;
-    let errors = input.try_clone().map_err(|error| cannot(&error))?;
-    command.stdin(Stdio::null()).stdout(input).stderr(errors);
-    let spawned = Group::spawn(command, Confinement::None);
-    // Our ends of the pipe go with the command's settings.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut group = spawned.map_err(|error| cannot(&error))?;
+    let (mut group, mut output) =
+        spawn_with_pipe(command).map_err(|error| not_started(python, Path::new("/"), &error))?;
     let (mut said, mut chunk) = (Vec::new(), [0; 4096]);
     #[expect(clippy::disallowed_methods, reason = "what pip takes is real time, whichever clock a run keeps")]
     let start = std::time::Instant::now();
@@ -339,6 +335,17 @@ fn run(command: &mut Command, python: &Path, limit: Duration) -> Result<Result<S
     }
     let is_well = group.child.wait().is_ok_and(|status| status.success());
     Ok(if is_well { Ok(String::from_utf8_lossy(&said).into_owned()) } else { Err(last_lines(&said)) })
+}
+
+/// Starts a command whose output and errors go into one pipe; gives its other end.
+fn spawn_with_pipe(command: &mut Command) -> io::Result<(Group, io::PipeReader)> {
+    let (output, input) = io::pipe()?;
+    let errors = input.try_clone()?;
+    command.stdin(Stdio::null()).stdout(input).stderr(errors);
+    let spawned = Group::spawn(command, Confinement::None);
+    // Our ends of the pipe go with the command's settings.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    Ok((spawned?, output))
 }
 
 fn shown(command: &Command) -> String {

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use regex::{Captures, Regex, Replacer};
+use regex::{Captures, Regex, bytes};
 
 /// A value with fewer characters is shown: it is more often a word than a secret.
 const VALUE_CHARACTERS_MIN: usize = 8;
@@ -31,7 +31,7 @@ enum Certainty {
 /// A place in which secrets stand. The group `value` is what is replaced.
 #[derive(Debug)]
 struct SecretShape {
-    pattern: Regex,
+    pattern: bytes::Regex,
     certainty: Certainty,
 }
 
@@ -44,47 +44,50 @@ const PATHS: &str = "reset|password|verif(?:y|ication)|confirm(?:ation)?|invit(?
                      unsubscribe|token|share|sso|callback";
 
 static SHAPES: LazyLock<Vec<SecretShape>> = LazyLock::new(|| {
-    let shape = |certainty, pattern: &str| SecretShape {
-        pattern: Regex::new(pattern).expect("the pattern is a constant that a test compiles"),
-        certainty,
-    };
     vec![
         // A private key in PEM (RFC 7468 section 10).
-        shape(
+        SecretShape::new(
             Certainty::Always,
             r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?P<value>(?s:.*?))(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
         ),
         // A JSON Web Token (RFC 7519 section 3): a header, a payload and a signature.
-        shape(Certainty::Always, r"(?P<value>\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]*)"),
+        SecretShape::new(Certainty::Always, r"(?P<value>\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]*)"),
         // User information in a URL (RFC 3986 section 3.2.1).
-        shape(Certainty::Always, r#"://[^/\s:@"'<>]*:(?P<value>[^/\s@"'<>]+)@"#),
+        SecretShape::new(Certainty::Always, r#"://[^/ \t\r\n:@"'<>]*:(?P<value>[^/ \t\r\n@"'<>]+)@"#),
         // Keys of well-known services.
-        shape(
+        SecretShape::new(
             Certainty::Always,
-            r"\b(?P<value>(?:sk|pk|rk)[-_](?:live|test|proj|ant)[-_][A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[abeoprs]-[A-Za-z0-9-]{10,}|A(?:KI|SI)A[0-9A-Z]{16}|AIza[\w-]{30,}|npm_[A-Za-z0-9]{30,}|pypi-[\w-]{30,})",
+            r"\b(?P<value>(?:sk|pk|rk)[-_](?:live|test|proj|ant)[-_][A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[0-9A-Za-z_]{20,}|glpat-[0-9A-Za-z_-]{16,}|xox[abeoprs]-[A-Za-z0-9-]{10,}|A(?:KI|SI)A[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{30,}|npm_[A-Za-z0-9]{30,}|pypi-[0-9A-Za-z_-]{30,})",
         ),
         // The credentials of a request (RFC 9110 section 11.6.2).
-        shape(
+        SecretShape::new(
             Certainty::LooksRandom,
-            r#"(?i)\b(?:proxy-)?authorization\\?["']?\s*[:=,]\s*b?\\?["']?(?:(?:basic|bearer|digest|token|negotiate|aws4-hmac-sha256)\s+)?(?P<value>[^\s"'\\<>;,]+)"#,
+            r#"(?i-u)\b(?:proxy-)?authorization\\?["']?[ \t\r\n]*[:=,][ \t\r\n]*b?\\?["']?(?:(?:basic|bearer|digest|token|negotiate|aws4-hmac-sha256)[ \t\r\n]+)?(?P<value>[^ \t\r\n"'\\<>;,]+)"#,
         ),
-        shape(Certainty::LooksRandom, r#"(?i)\b(?:bearer|basic)[ +](?P<value>[A-Za-z0-9._~+/=-]+)"#),
+        SecretShape::new(Certainty::LooksRandom, r#"(?i-u)\b(?:bearer|basic)[ +](?P<value>[A-Za-z0-9._~+/=-]+)"#),
         // Cookies (RFC 6265 section 4).
-        shape(
+        SecretShape::new(
             Certainty::LooksRandom,
-            r#"(?i)\bcookie\\?["']?\s*[:=,]\s*b?\\?["']?(?:[^=;\s"'<>]+=(?:<redacted>|[^;\s"'<>]{0,7});\s*)*[^=;\s"'<>]+=(?P<value>[^;\s"'\\<>]+)"#,
+            r#"(?i-u)\bcookie\\?["']?[ \t\r\n]*[:=,][ \t\r\n]*b?\\?["']?(?:[^=; \t\r\n"'<>]+=(?:<redacted>|[^; \t\r\n"'<>]{0,7});[ \t\r\n]*)*[^=; \t\r\n"'<>]+=(?P<value>[^; \t\r\n"'\\<>]+)"#,
         ),
         // Parameters, keys and variables, as in `?api_key=…`, `"password": "…"` and `DB_PASSWORD=…`.
-        shape(
+        SecretShape::new(
             Certainty::LooksRandom,
-            &format!(r#"(?i)[?&][\w.-]*(?:{KEYS})[\w.-]*(?:=|%3D)(?P<value>[^\s&;,"'\\<>#}})]+)"#),
+            &format!(
+                r#"(?i-u)[?&][0-9A-Za-z_.-]*(?:{KEYS})[0-9A-Za-z_.-]*(?:=|%3D)(?P<value>[^ \t\r\n&;,"'\\<>#}})]+)"#
+            ),
         ),
-        shape(
+        SecretShape::new(
             Certainty::HasDigits,
-            &format!(r#"(?i)(?:{KEYS})[\w.-]*\\?["']?\s*(?:=|:|%3D)\s*\\?["']?(?P<value>[^\s&;,"'\\<>#}})]+)"#),
+            &format!(
+                r#"(?i-u)(?:{KEYS})[0-9A-Za-z_.-]*\\?["']?[ \t\r\n]*(?:=|:|%3D)[ \t\r\n]*\\?["']?(?P<value>[^ \t\r\n&;,"'\\<>#}})]+)"#
+            ),
         ),
         // Tokens in paths, as in `/reset/…`.
-        shape(Certainty::LooksRandom, &format!(r#"(?i)/(?:[\w.-]*(?:{PATHS})[\w.-]*)/(?P<value>[\w.~%+-]+)"#)),
+        SecretShape::new(
+            Certainty::LooksRandom,
+            &format!(r#"(?i-u)/(?:[0-9A-Za-z_.-]*(?:{PATHS})[0-9A-Za-z_.-]*)/(?P<value>[0-9A-Za-z_.~%+-]+)"#),
+        ),
     ]
 });
 
@@ -101,48 +104,61 @@ pub(super) fn replace_own<'t>(pattern: &Regex, text: &'t str) -> Cow<'t, str> {
     pattern.replace_all(text, |found: &Captures<'_>| with_label(found))
 }
 
-static USER_INFORMATION: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/\s:@]*:(?P<value>[^/\s@]+)@")
-        .expect("the pattern is a constant that a test compiles")
-});
+static USER_INFORMATION: LazyLock<bytes::Regex> =
+    LazyLock::new(|| compiled(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/ \t\r\n:@]*:(?P<value>[^/ \t\r\n@]+)@"));
+
+/// A pattern of bytes: its classes are small, so that it is compiled in no time.
+fn compiled(pattern: &str) -> bytes::Regex {
+    bytes::RegexBuilder::new(pattern).unicode(false).build().expect("the pattern is a constant that a test compiles")
+}
 
 /// The password in a URL (RFC 3986 section 3.2.1), if it has one.
 pub fn password_in_url(text: &str) -> Option<&str> {
-    USER_INFORMATION.captures(text)?.name("value").map(|value| value.as_str())
+    let value = USER_INFORMATION.captures(text.as_bytes())?.name("value")?;
+    text.get(value.range())
 }
 
 impl SecretShape {
+    fn new(certainty: Certainty, pattern: &str) -> SecretShape {
+        SecretShape { pattern: compiled(pattern), certainty }
+    }
+
     fn replace<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let mut text = Cow::Borrowed(text);
         // A header has several cookies, and each replacement shows the next one.
         for _ in 0..COOKIES_MAX {
-            match self.pattern.replace_all(&text, self) {
+            match self.pattern.replace_all(text.as_bytes(), self) {
                 Cow::Borrowed(_) => break,
-                Cow::Owned(replaced) if replaced == text => break,
-                Cow::Owned(replaced) => text = Cow::Owned(replaced),
+                Cow::Owned(replaced) if replaced == text.as_bytes() => break,
+                Cow::Owned(replaced) => text = Cow::Owned(String::from_utf8_lossy(&replaced).into_owned()),
             }
         }
         text
     }
 
-    fn is_secret(&self, value: &str) -> bool {
+    fn is_secret(&self, value: &[u8]) -> bool {
+        let value = String::from_utf8_lossy(value);
         let is_label = value.starts_with('<') || value.contains(LABEL) || value.starts_with('$');
         !is_label
             && !value.trim().is_empty()
             && match self.certainty {
                 Certainty::Always => true,
-                Certainty::LooksRandom => looks_random(value) || has_letters_and_digits(value),
-                Certainty::HasDigits => has_letters_and_digits(value),
+                Certainty::LooksRandom => looks_random(&value) || has_letters_and_digits(&value),
+                Certainty::HasDigits => has_letters_and_digits(&value),
             }
     }
 }
 
-impl Replacer for &SecretShape {
-    fn replace_append(&mut self, found: &Captures<'_>, replaced: &mut String) {
-        if self.is_secret(&found["value"]) {
-            replaced.push_str(&with_label(found));
-        } else {
-            replaced.push_str(found.get_match().as_str());
+impl bytes::Replacer for &SecretShape {
+    fn replace_append(&mut self, found: &bytes::Captures<'_>, replaced: &mut Vec<u8>) {
+        let (whole, value) = (found.get_match(), found.name("value"));
+        match value.filter(|value| self.is_secret(value.as_bytes())) {
+            None => replaced.extend_from_slice(whole.as_bytes()),
+            Some(value) => {
+                replaced.extend_from_slice(&whole.as_bytes()[..value.start() - whole.start()]);
+                replaced.extend_from_slice(LABEL.as_bytes());
+                replaced.extend_from_slice(&whole.as_bytes()[value.end() - whole.start()..]);
+            }
         }
     }
 }

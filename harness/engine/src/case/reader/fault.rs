@@ -129,8 +129,8 @@ impl CaseReader<'_> {
                 steps.iter().filter(|step| matches!(step.act, Action::Open(_))).count() * FRAMES_MAX
             }
             FaultKind::Head(edit) => {
-                let has = |header: Option<&str>, step: &Step| header.is_none_or(|header| carries(step, header));
-                steps.iter().filter(|step| step.opening().is_some() && has(edit.needs(), step)).count()
+                let opening = steps.iter().filter(|step| step.opening().is_some());
+                opening.filter(|step| edit.needs().is_none_or(|header| carries(step, header))).count()
             }
             _ => return Ok(()),
         };
@@ -189,11 +189,14 @@ impl GivenFault<'_> {
         })
     }
 
+    /// A number of occasions, if it is given.
+    fn count(&mut self, key: &str) -> Result<Option<u32>, Error> {
+        let number = self.number(key, 1..=i64::from(u32::MAX), "occasions are counted from 1")?;
+        Ok(number.and_then(|number| u32::try_from(number).ok()))
+    }
+
     fn trigger(&mut self, steps: usize) -> Result<Trigger, Error> {
-        const COUNTS: &str = "occasions are counted from 1";
         const TIMES: &str = "a time is at most an hour";
-        let most = i64::from(u32::MAX);
-        let small = |number: Option<u64>| number.and_then(|number| u32::try_from(number).ok());
         let steps = i64::try_from(steps).unwrap_or(i64::MAX);
         let default = Trigger::default();
         let (from, until) =
@@ -203,9 +206,9 @@ impl GivenFault<'_> {
             return Err(self.reader.error(self.whole.clone(), "this fault is over before it begins", help));
         }
         Ok(Trigger {
-            nth: small(self.number("nth", 1..=most, COUNTS)?).unwrap_or(default.nth),
-            every: small(self.number("every", 1..=most, COUNTS)?).unwrap_or(default.every),
-            times: small(self.number("times", 1..=most, COUNTS)?),
+            nth: self.count("nth")?.unwrap_or(default.nth),
+            every: self.count("every")?.unwrap_or(default.every),
+            times: self.count("times")?,
             percent: self
                 .number("percent", 1..=100, "100 is always")?
                 .and_then(|percent| u8::try_from(percent).ok())
@@ -221,67 +224,88 @@ impl GivenFault<'_> {
     /// The kind with its settings, all of which it must know.
     fn kind(self, kind: &str) -> Result<FaultKind, Error> {
         let mut settings = GivenSettings::default();
-        let mut spans = BTreeMap::new();
+        let mut spans = SettingSpans { whole: self.whole, keys: BTreeMap::new() };
         for (key, (key_span, value)) in self.settings {
-            spans.insert(key.clone(), (key_span, value.span()));
+            spans.keys.insert(key.clone(), (key_span, value.span()));
             settings.0.insert(key, value.into_inner());
         }
-        let (reader, whole) = (self.reader, self.whole);
-        let place_of = |key: &str| spans.get(key).map_or(whole.clone(), |(_, value)| value.clone());
+        let reader = self.reader;
         let read = FaultKind::read(kind, &mut settings).map_err(|SettingError { key, message }| match message {
-            None => reader.error(whole.clone(), format!("`{kind}` needs `{key}`"), None),
-            Some(message) => reader.error(place_of(key), format!("`{key}` must be {message}"), None),
+            None => reader.error(spans.whole.clone(), format!("`{kind}` needs `{key}`"), None),
+            Some(message) => reader.error(spans.of_value(key), format!("`{key}` must be {message}"), None),
         });
         let fault = read?.expect("the kind is known");
         if let Some(key) = settings.0.keys().next() {
             let own = FaultKind::all().filter(|known| known.name == kind).flat_map(|known| known.keys);
             let known = own.chain(FaultKind::selecting_keys(kind)).copied().chain(TRIGGER_KEYS);
-            let span = spans.get(key).map_or(whole.clone(), |(key, _)| key.clone());
-            return Err(reader.error(span, format!("`{key}` means nothing to `{kind}`"), did_you_mean(key, known)));
+            return Err(reader.error(
+                spans.of_key(key),
+                format!("`{key}` means nothing to `{kind}`"),
+                did_you_mean(key, known),
+            ));
         }
-        reader.known_names(&fault, place_of)?;
+        reader.known_names(&fault, &spans)?;
         Ok(fault)
+    }
+}
+
+/// Where the settings of a fault stand in its file.
+struct SettingSpans {
+    whole: Range<usize>,
+    /// Each key, and its value.
+    keys: BTreeMap<String, (Range<usize>, Range<usize>)>,
+}
+
+impl SettingSpans {
+    /// Where a key stands; where it is not given, the whole fault.
+    fn of_key(&self, key: &str) -> Range<usize> {
+        self.keys.get(key).map_or(&self.whole, |(key, _)| key).clone()
+    }
+
+    /// Where the value of a key stands; where it is not given, the whole fault.
+    fn of_value(&self, key: &str) -> Range<usize> {
+        self.keys.get(key).map_or(&self.whole, |(_, value)| value).clone()
     }
 }
 
 impl CaseReader<'_> {
     /// Refuses settings of a fault that name something unknown.
-    fn known_names(&self, fault: &FaultKind, place_of: impl Fn(&str) -> Range<usize>) -> Result<(), Error> {
-        let known = |what: &str, key: &str, name: &str, names: &[&str]| {
-            self.one_of(what, &Spanned::new(place_of(key), name.to_owned()), names).map(drop)
-        };
+    fn known_names(&self, fault: &FaultKind, spans: &SettingSpans) -> Result<(), Error> {
         match fault {
             FaultKind::Call { calls: Calls { dependency, operation }, .. } => {
                 let dependencies = self.known.dependencies;
                 let names: Vec<&str> = dependencies.iter().map(|(name, _)| *name).collect();
-                known("dependency", "dependency", dependency, &names)?;
+                self.known_name("dependency", dependency, spans.of_value("dependency"), &names)?;
                 let operations = dependencies.iter().find(|(name, _)| name == dependency);
                 operation.as_ref().map_or(Ok(()), |operation| {
-                    known("operation", "operation", operation, operations.map_or(&[], |(_, all)| *all))
+                    let names = operations.map_or(&[][..], |(_, all)| *all);
+                    self.known_name("operation", operation, spans.of_value("operation"), names)
                 })
             }
             FaultKind::Scope(ScopeEdit::Drop { key }) => {
                 let names: Vec<&str> = keys::ALL.iter().map(|key| key.name).collect();
-                known("scope key", "key", key, &names)
+                self.known_name("scope key", key, spans.of_value("key"), &names)
             }
             FaultKind::Event { events, fault } => {
                 if let Some(name) = &events.0 {
-                    known("event", "event", name, &EVENT_NAMES)?;
+                    self.known_name("event", name, spans.of_value("event"), &EVENT_NAMES)?;
                 }
                 let EventFault::OmitKey { key } = fault else { return Ok(()) };
                 let Some(keys) = Inbound::keys(events.0.as_deref().unwrap_or_default()) else {
                     let help = "write `event = \"websocket.disconnect\"`, or another one that is received";
                     let message = "`omit_key` acts on one kind of event that the application receives";
-                    return Err(self.error(place_of(""), message, Some(help.to_owned())));
+                    return Err(self.error(spans.whole.clone(), message, Some(help.to_owned())));
                 };
-                known("key", "key", key, &[keys, &["type"]].concat())
+                self.known_name("key", key, spans.of_value("key"), &[keys, &["type"]].concat())
             }
             FaultKind::Process(ProcessFault::MissingModule { module }) => {
-                known("module", "module", module, self.known.modules)
+                self.known_name("module", module, spans.of_value("module"), self.known.modules)
             }
             FaultKind::Process(fault) => {
                 let variable = fault.variable();
-                variable.map_or(Ok(()), |(name, _)| known("variable", "name", name, self.known.variables))
+                variable.map_or(Ok(()), |(name, _)| {
+                    self.known_name("variable", name, spans.of_value("name"), self.known.variables)
+                })
             }
             FaultKind::Head(_)
             | FaultKind::Answer(_)
@@ -290,6 +314,10 @@ impl CaseReader<'_> {
             | FaultKind::Frame { .. }
             | FaultKind::Scope(_) => Ok(()),
         }
+    }
+
+    fn known_name(&self, what: &str, name: &str, span: Range<usize>, known: &[&str]) -> Result<(), Error> {
+        self.one_of(what, &Spanned::new(span, name.to_owned()), known).map(drop)
     }
 }
 

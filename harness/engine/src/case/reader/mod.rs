@@ -75,6 +75,10 @@ impl CaseReader<'_> {
         self.one_of("check", name, &known)
     }
 
+    fn checks(&self, names: &[Spanned<String>]) -> Result<Vec<String>, Error> {
+        names.iter().map(|name| self.check(name)).collect()
+    }
+
     fn case(&self, name: &str, raw: RawCase) -> Result<Case, Error> {
         self.no_empty_texts(&raw)?;
         let twin = self.version_with_the_bug(&raw)?;
@@ -300,16 +304,17 @@ mod tests {
         "[[fault]]\nkind = \"strip_header\"\nNAME = \"edge\"\n",
     ];
 
+    fn is_told(place: &str, old: &str, new: &str) -> bool {
+        let case = "summary = \"x\"\nstep = [{ request = \"GET /\" }]\nexpect.accept = [\"ok\"]\n";
+        let text = format!("{case}{}", place.replace("NAME", old));
+        let Err(Error::File(located)) = Case::parse("case.toml", "case", &text, &Known::NOTHING) else {
+            return false;
+        };
+        located.help == Some(format!("`{old}` is now `{new}`")) && text[located.span].contains(old)
+    }
+
     #[test]
     fn an_old_name_is_refused_where_it_stands_and_the_new_one_is_told() {
-        let is_told = |place: &str, old: &str, new: &str| {
-            let case = "summary = \"x\"\nstep = [{ request = \"GET /\" }]\nexpect.accept = [\"ok\"]\n";
-            let text = format!("{case}{}", place.replace("NAME", old));
-            let Err(Error::File(located)) = Case::parse("case.toml", "case", &text, &Known::NOTHING) else {
-                return false;
-            };
-            located.help == Some(format!("`{old}` is now `{new}`")) && text[located.span].contains(old)
-        };
         for (old, new) in RENAMED {
             assert!(PLACES.iter().any(|place| is_told(place, old, new)), "{old}");
         }

@@ -267,8 +267,9 @@ impl CaseReader<'_> {
     }
 
     fn client_name(&self, name: Spanned<String>) -> Result<ClientName, Error> {
-        let is_plain = |character: char| character.is_alphanumeric() || matches!(character, '-' | '_' | ' ');
-        if !name.get_ref().starts_with(char::is_alphanumeric) || !name.get_ref().chars().all(is_plain) {
+        let has_plain_characters =
+            name.get_ref().chars().all(|character| character.is_alphanumeric() || matches!(character, '-' | '_' | ' '));
+        if !name.get_ref().starts_with(char::is_alphanumeric) || !has_plain_characters {
             let help = Some("write it as in `as = \"ann\"`".to_owned());
             return Err(self.error(name.span(), format!("`{}` is no name of a client", name.get_ref()), help));
         }

@@ -44,8 +44,6 @@ impl CaseReader<'_> {
         let whole = raw.span();
         let raw = raw.into_inner();
         let is_on_backend = !twin.is_empty();
-        let checks =
-            |names: &[Spanned<String>]| names.iter().map(|name| self.check(name)).collect::<Result<Vec<_>, _>>();
         let symptom = Symptom {
             class: raw.class,
             outcome: raw.outcome.map(|outcome| self.outcome(&outcome)).transpose()?,
@@ -53,7 +51,7 @@ impl CaseReader<'_> {
             exception: raw.exception.map(|exception| self.exception(exception)).transpose()?,
             log: raw.log.map(|text| self.text_to_find(text)).transpose()?,
             reason: raw.reason.map(|text| self.text_to_find(text)).transpose()?,
-            found_by: raw.found_by.as_ref().map_or(Ok(Vec::new()), |names| checks(names.get_ref()))?,
+            found_by: raw.found_by.as_ref().map_or(Ok(Vec::new()), |names| self.checks(names.get_ref()))?,
         };
         if symptom == Symptom::default() {
             let help = Some("name at least the outcome, as in `outcome = \"http 500\"`".to_owned());
@@ -81,7 +79,7 @@ impl CaseReader<'_> {
                 exception: exception.or_else(|| symptom.exception.clone()),
                 log: changes.log.or_else(|| symptom.log.clone()).filter(|log| !log.is_empty()),
                 reason: changes.reason.or_else(|| symptom.reason.clone()).filter(|reason| !reason.is_empty()),
-                found_by: changes.found_by.map_or(Ok(symptom.found_by.clone()), |names| checks(&names))?,
+                found_by: changes.found_by.map_or(Ok(symptom.found_by.clone()), |names| self.checks(&names))?,
             };
             for name in self.servers(&profile, profiles)? {
                 symptom_on.insert(name, changed.clone());
@@ -104,30 +102,22 @@ impl CaseReader<'_> {
 
     fn exception(&self, raw: Spanned<RawException>) -> Result<ExceptionClaim, Error> {
         let span = raw.span();
-        let refuse = |why: &str| self.error(span.clone(), why, None);
-        match raw.into_inner() {
-            RawException::Written(text) => text.parse().map_err(refuse),
-            RawException::Parts(RawExceptionParts { type_name, text, place }) => {
-                let place = place.map(|place| place.parse().map_err(refuse)).transpose()?;
-                let claim: ExceptionClaim = type_name.parse().map_err(refuse)?;
-                let text = text.or(claim.text).filter(|text| !text.is_empty());
-                Ok(ExceptionClaim { text, place, ..claim })
-            }
-        }
+        exception_claim(raw.into_inner()).map_err(|why| self.error(span, why, None))
     }
 
     /// The servers that a key names, with spaces between, behind which a case runs.
     fn servers(&self, key: &Spanned<String>, profiles: Option<&Vec<String>>) -> Result<Vec<String>, Error> {
-        let name_of = |name: &str| {
+        let mut servers = Vec::new();
+        for name in key.get_ref().split_whitespace() {
             let name = Spanned::new(key.span(), name.to_owned());
             let name = self.one_of("server profile", &name, self.known.profiles)?;
             if profiles.is_some_and(|names| !names.contains(&name)) {
                 let help = Some("add it to `profiles`".to_owned());
                 return Err(self.error(key.span(), format!("the case does not run behind `{name}`"), help));
             }
-            Ok(name)
-        };
-        key.get_ref().split_whitespace().map(name_of).collect()
+            servers.push(name);
+        }
+        Ok(servers)
     }
 
     /// A fix that was claimed and is none.
@@ -150,8 +140,20 @@ impl CaseReader<'_> {
             defects,
             outcome,
             class: raw.class,
-            found_by: raw.found_by.iter().map(|name| self.check(name)).collect::<Result<_, _>>()?,
+            found_by: self.checks(&raw.found_by)?,
             on,
         })
+    }
+}
+
+fn exception_claim(raw: RawException) -> Result<ExceptionClaim, &'static str> {
+    match raw {
+        RawException::Written(text) => text.parse(),
+        RawException::Parts(RawExceptionParts { type_name, text, place }) => {
+            let place = place.map(|place| place.parse()).transpose()?;
+            let claim: ExceptionClaim = type_name.parse()?;
+            let text = text.or(claim.text).filter(|text| !text.is_empty());
+            Ok(ExceptionClaim { text, place, ..claim })
+        }
     }
 }
