@@ -15,10 +15,12 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
+    confinement::Confinement,
     group::{Group, Printed},
-    interpreter::{Interpreter, Introduction, LifespanMode, SHIM, Site, not_started},
+    interpreter::{Interpreter, Introduction, LifespanMode, Site, not_started, ours},
     ledger::{WitnessLog, WitnessedLifespan},
     printed::Panic,
+    program::SHIM,
     venv::{self, Requirements},
 };
 use relapse_core::{
@@ -584,7 +586,7 @@ fn spawn(
     let (output, input) = io::pipe().map_err(|error| trouble(format!("no pipe can be had: {error}")))?;
     let errors = input.try_clone().map_err(|error| trouble(format!("no pipe can be had: {error}")))?;
     command.stdin(Stdio::null()).stdout(input).stderr(errors);
-    let spawned = Group::spawn(&mut command);
+    let spawned = Group::spawn(&mut command, Confinement::App);
     drop(command);
     let group = spawned.map_err(|error| not_started(&site.python, &site.directory, &error))?;
     let (printed, ledger, mut panic) = (Printed::default(), Arc::new(ledger), Panic::default());
@@ -620,6 +622,8 @@ fn command(installation: &Installation, arguments: &[String], port: u16, directo
     if site.factory {
         command.env("RELAPSE_FACTORY", "1");
     }
+    let harness: Vec<String> = ours().into_iter().map(|number| number.to_string()).collect();
+    command.env("RELAPSE_HARNESS", harness.join(" "));
     command
 }
 
