@@ -25,7 +25,7 @@ pub struct Divergence {
 impl Divergence {
     /// The first difference between two transcripts, if there is one.
     pub fn between(first: &Transcript, second: &Transcript) -> Option<Divergence> {
-        let count = first.events.iter().count().max(second.events.iter().count());
+        let count = first.events.len().max(second.events.len());
         let (mut one, mut other) = (first.events.iter(), second.events.iter());
         for number in 1..=count {
             let pair = (one.next(), other.next());
