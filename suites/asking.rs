@@ -12,7 +12,7 @@ use crate::{python::apps, served::interpreter, stage};
 
 /// Runs the command in a directory; returns its exit code, its output, and its error output.
 fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    let mut relapse = crate::support::relapse_command();
     relapse.current_dir(directory).args(arguments).env("RELAPSE_TEST_TOKEN", TOKEN);
     let output = relapse.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -262,7 +262,7 @@ fn an_application_behind_a_real_server_is_watched() {
     let server = "uvicorn==0.35.0";
     let python = interpreter(&server.parse().unwrap());
     let target = format!("asgi:raw:app @ {}", apps().display());
-    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    let mut relapse = crate::support::relapse_command();
     relapse.args([
         "validate",
         "--watch",

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 fn relapse(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    let mut command = crate::support::relapse_command();
     // The caller's environment must not leak in; no part of the command needs PATH.
     command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments);
     command.output().unwrap()
@@ -696,7 +696,7 @@ fn commands() -> Vec<Vec<String>> {
 
 /// The help of a command on a terminal so many characters wide.
 fn help(command: &[String], option: &str, width: usize) -> String {
-    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    let mut relapse = crate::support::relapse_command();
     relapse.env_clear().env("COLUMNS", width.to_string()).args(command).arg(option);
     let output = relapse.output().unwrap();
     assert_eq!(code(&output), Some(0), "{command:?}");

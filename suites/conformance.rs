@@ -2,7 +2,7 @@
 //!
 //! The pictures of the five profiles are what the real servers show, conversation by conversation.
 
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -264,7 +264,7 @@ fn on_independent_server(arguments: &[&str]) -> Output {
     let path = directory.path().join("relapse.toml");
     std::fs::write(&path, BINDING).unwrap();
     let target = format!("ws://{}", told.recv().unwrap());
-    let command = &mut Command::new(env!("CARGO_BIN_EXE_relapse"));
+    let command = &mut crate::support::relapse_command();
     command.args(arguments).args(["--target", &target, "--service-file", path.to_str().unwrap()]).output().unwrap()
 }
 
@@ -292,7 +292,7 @@ fn a_server_that_lets_anybody_in_is_valid() {
 /// A server that is absent, or refuses every client, keeps no rule and breaks none.
 #[test]
 fn without_a_valid_session_nothing_is_concluded() {
-    let output = Command::new(env!("CARGO_BIN_EXE_relapse"))
+    let output = crate::support::relapse_command()
         .args(["conform", "--target", "ws://127.0.0.1:1", "--format", "json", "ping-empty"])
         .output()
         .unwrap();
@@ -315,7 +315,7 @@ fn without_a_valid_session_nothing_is_concluded() {
 #[case(&["conform", "--target", "asgi:raw:app", "--dir", "fixtures/apps"], "`relapse init --target asgi:raw:app --dir fixtures/apps` writes a relapse.toml")]
 #[case(&["conform", "--limit", "1s"], "--target <TARGET>")]
 fn misuse_is_told(#[case] arguments: &[&str], #[case] message: &str) {
-    let output = Command::new(env!("CARGO_BIN_EXE_relapse")).args(arguments).output().unwrap();
+    let output = crate::support::relapse_command().args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains(message), "{said}");
     assert_eq!(output.status.code(), Some(2));

@@ -275,6 +275,50 @@ fn an_answer_is_kept_back(#[case] fault: &str, #[case] unbuffered: bool, #[case]
     assert_eq!(first_word(fault, unbuffered), expected);
 }
 
+/// A client that does not read makes the server wait, however much there is to carry; once it reads, it gets everything.
+#[rstest]
+#[case::no_fault("", "HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n")]
+#[case::until_the_end("", "HTTP/1.1 200 OK\r\n\r\n")]
+#[case::frames("drop_frame direction=to-server", "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")]
+#[case::delayed("delay_bytes delay_ms=1", "HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n")]
+fn a_client_that_does_not_read_makes_the_server_wait(#[case] fault: &str, #[case] head: &'static str) {
+    const BODY_BYTES: usize = 64 << 20;
+    // At each of the edge's three places a MiB, and the piece that reaches it.
+    const HELD_BYTES_MAX: usize = 4 << 20;
+    let faults: Vec<Fault> =
+        Some(fault).filter(|fault| !fault.is_empty()).into_iter().map(|line| read_edge_fault(line).unwrap()).collect();
+    let written = Arc::new(AtomicUsize::new(0));
+    let taken = Arc::clone(&written);
+    Runtime::new(Clock::Virtual).block_on(async {
+        let recorder = relapse_simulate::recorder::Recorder::new(Plan { seed: 1, faults });
+        let (mut client, near) = Link::pair();
+        let (far, mut server) = Link::pair();
+        tokio::spawn(edge::relay(near, Some(far), recorder.scribe(0), None));
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+            .await
+            .unwrap();
+        tokio::spawn(async move {
+            server.read_u8().await.unwrap();
+            server.write_all(head.as_bytes()).await.unwrap();
+            let piece = [0x82, 0x7e, 0xff, 0xfc].into_iter().chain([b'x'; 0xfffc]).collect::<Vec<u8>>();
+            for _ in 0..BODY_BYTES / piece.len() {
+                server.write_all(&piece).await.unwrap();
+                taken.fetch_add(piece.len(), Ordering::Relaxed);
+            }
+        });
+        // Nothing else goes on in this time, so that everything that can move has moved.
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        let held = written.load(Ordering::Relaxed);
+        assert!(held < HELD_BYTES_MAX, "{held} bytes are held");
+        let (mut read, mut buffer) = (0, vec![0; 64 << 10]);
+        while let count @ 1.. = client.read(&mut buffer).await.unwrap() {
+            read += count;
+        }
+        assert_eq!(read, head.len() + BODY_BYTES);
+    });
+}
+
 /// An answer that ends with its stream is handed on then.
 #[rstest]
 #[case("hold_answer")]

@@ -35,7 +35,7 @@ pub(crate) fn python() -> PathBuf {
     if !cfg!(has_python) {
         panic!("no python3 with `venv` and `ensurepip` was found when the tests were built");
     }
-    PathBuf::from("python3")
+    PathBuf::from(option_env!("RELAPSE_TEST_PYTHON").unwrap_or("python3"))
 }
 
 pub(crate) fn apps() -> PathBuf {
@@ -212,7 +212,7 @@ fn a_bad_end_fails_the_command(#[case] arguments: &[&str]) {
         std::fs::write(directory.path().join("service.py"), that_ends(with)).unwrap();
         std::fs::write(directory.path().join("plain.toml"), PLAIN).unwrap();
         for format in ["human", "json"] {
-            let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+            let mut relapse = crate::support::relapse_command();
             relapse
                 .current_dir(directory.path())
                 .args(arguments)
@@ -437,7 +437,7 @@ fn a_virtual_environment_is_taken_as_it_is(#[case] target: &str) {
     let place = target.split_once(" @ ").map_or(directory.path().to_owned(), |(_, name)| directory.path().join(name));
     std::fs::create_dir_all(&place).unwrap();
     std::fs::write(place.join("service.py"), service).unwrap();
-    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    let mut relapse = crate::support::relapse_command();
     let output = relapse.current_dir(directory.path()).args(["hunt", "--target", target]).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(2) && told.contains(".venv/bin/python"), "{told}");
@@ -528,7 +528,7 @@ fn a_cancelled_call_is_over() {
 
 /// The command in a directory: its exit code, and what it said.
 fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
-    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    let mut relapse = crate::support::relapse_command();
     let output = relapse.current_dir(directory).args(arguments).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(said).unwrap())

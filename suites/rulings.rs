@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +48,7 @@ pub(crate) fn put(directory: &Path, functions: &str) {
 
 /// Runs the command in a directory: its exit code, standard output and standard error.
 pub(crate) fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_relapse")).current_dir(directory).args(arguments).output().unwrap();
+    let output = crate::support::relapse_command().current_dir(directory).args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }

@@ -145,7 +145,7 @@ const PLACES: [&str; 21] = [
 
 /// The outputs of one command: what it prints, and the files below a directory with their names.
 fn outputs(directory: &Path, arguments: &[String]) -> BTreeMap<String, String> {
-    outputs_of(Command::new(env!("CARGO_BIN_EXE_relapse")).current_dir(directory).args(arguments), directory)
+    outputs_of(crate::support::relapse_command().current_dir(directory).args(arguments), directory)
 }
 
 fn outputs_of(command: &mut Command, directory: &Path) -> BTreeMap<String, String> {
@@ -292,7 +292,7 @@ fn no_token_of_a_service_file_is_printed_or_written(
     let hunt = ["hunt", "--cases", "12", "--reproducers", "out"];
     let json = ["hunt", "--cases", "12", "--reproducers", "out", "--format", "json"];
     for command in [&["validate"][..], &["validate", "--format", "json"], &hunt, &json, &["conform", "5.1*"]] {
-        let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+        let mut relapse = crate::support::relapse_command();
         relapse.env("PLANTED", "planted-session-secret-of-many-characters").current_dir(directory.path());
         let outputs = outputs_of(relapse.args(command).args(["--target", &url]), directory.path());
         assert!(!outputs["standard output"].is_empty() || !outputs["standard error"].is_empty(), "{command:?}");

@@ -341,7 +341,7 @@ fn a_server_that_is_not_there_is_told() {
     let bare = directory.path().join("bare");
     let made = Command::new(python).args(["-m", "venv", "--without-pip"]).arg(&bare).status().unwrap();
     assert!(made.success());
-    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    let mut relapse = crate::support::relapse_command();
     relapse.current_dir(directory.path()).args(["run", "--target", "asgi:service:app", "--server", "daphne==4.2.3"]);
     let output = relapse.arg("--python").arg(bare.join("bin/python")).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
@@ -366,7 +366,7 @@ async def app(scope, receive, send): pass
     let directory = write(text);
     let server: ServerChoice = "uvicorn==0.35.0".parse().unwrap();
     let python = interpreter(&server);
-    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    let mut relapse = crate::support::relapse_command();
     relapse.current_dir(directory.path()).args([
         "run",
         "--target",
@@ -522,7 +522,7 @@ fn without_a_websocket_library_an_upgrade_is_lost() {
 fn command(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let case = "summary = \"It answers.\"\n\n[[step]]\nrequest = \"GET /\"\n\n[expect]\naccept = [\"http 200\"]\n";
     std::fs::write(directory.join("case.toml"), case).unwrap();
-    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    let mut relapse = crate::support::relapse_command();
     relapse.current_dir(directory).args(["run", "case.toml", "--target", "asgi:service:app"]).args(arguments);
     let output = relapse.output().unwrap();
     (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())

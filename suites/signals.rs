@@ -1,7 +1,6 @@
 //! Signals and arguments for a server that the harness starts, with the real servers.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use relapse::{case::Case, discover::Catalogue, run, target::Target as _};
@@ -281,7 +280,7 @@ fn arguments_change_what_a_stalled_client_sees(#[case] server: &str, #[case] arg
 
 /// The command, in a directory with the service and these cases.
 fn command(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
-    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    let mut relapse = crate::support::relapse_command();
     let output = relapse.current_dir(directory).arg("run").args(arguments).output().unwrap();
     (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
 }

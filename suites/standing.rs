@@ -138,7 +138,7 @@ struct Standing {
 
 impl Standing {
     fn start(arguments: &[&str]) -> Standing {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));
+        let mut command = crate::support::relapse_command();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.args(arguments).spawn().unwrap();
         let mut standing = Standing { child, first: Vec::new() };
@@ -261,7 +261,7 @@ fn cases_run_on_servers_that_are_not_ours() {
     let binding = directory.path().join("relapse.toml");
     std::fs::write(&binding, "[credential]\nenv = \"RELAPSE_TEST_TOKEN\"\n").unwrap();
     let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_relapse"))
+        let output = crate::support::relapse_command()
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .args(["run", "--format", "json", "--service-file", binding.to_str().unwrap()])
             .args(arguments)
@@ -310,7 +310,7 @@ fn a_server_is_made_acquainted_with(#[case] serve: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
     let target = format!("http://{}", served.address());
     let relapse = |command: &str, more: &[&str]| {
-        let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+        let mut relapse = crate::support::relapse_command();
         relapse.current_dir(directory.path()).args([command, "--target", &target]).args(more);
         relapse.env("RELAPSE_TEST_TOKEN", token).output().unwrap()
     };
@@ -348,7 +348,7 @@ fn servers_that_are_not_ours_are_hunted_on() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("relapse.toml"), "[credential]\nenv = \"RELAPSE_TEST_TOKEN\"\n").unwrap();
     let relapse = |arguments: &[&str]| {
-        let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+        let mut relapse = crate::support::relapse_command();
         relapse.current_dir(directory.path()).args(arguments).env("RELAPSE_TEST_TOKEN", token);
         let output = relapse.output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
@@ -408,7 +408,7 @@ fn servers_that_are_not_ours_are_hunted_on() {
 #[case(&["init", "--target", "asgi:service:app", "--dir", "no/such"], "the directory no/such is not there")]
 #[case(&["validate", "--target", "asgi:service:app", "--profile", "uvicorn-0.45"], "did you mean `uvicorn-0.54`?")]
 fn misuse_is_told(#[case] arguments: &[&str], #[case] message: &str) {
-    let output = Command::new(env!("CARGO_BIN_EXE_relapse")).args(arguments).output().unwrap();
+    let output = crate::support::relapse_command().args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains(message), "{said}");
     assert_eq!(output.status.code(), Some(2));
@@ -418,7 +418,7 @@ fn misuse_is_told(#[case] arguments: &[&str], #[case] message: &str) {
 #[test]
 fn a_deployment_that_is_not_there_fails() {
     let arguments = ["validate", "--target", "ws://127.0.0.1:1", "--wait", "1ms", "--format", "json"];
-    let output = Command::new(env!("CARGO_BIN_EXE_relapse")).args(arguments).output().unwrap();
+    let output = crate::support::relapse_command().args(arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(found["rows"][0]["got"], "refused");

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
@@ -48,6 +50,17 @@ use relapse_simulate::{
     recorder::{self, ExchangeRecorder},
     server,
 };
+
+/// The built command. The `python3` that it finds is the interpreter itself, and no script of a version manager.
+pub(crate) fn relapse_command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    if let Some(directory) = option_env!("RELAPSE_TEST_PYTHON").and_then(|python| Path::new(python).parent()) {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::iter::once(directory.to_owned()).chain(std::env::split_paths(&path));
+        command.env("PATH", std::env::join_paths(path).unwrap());
+    }
+    command
+}
 
 /// The profiles that have a place in the list, on which reviewed pages and pinned seeds rest. A new profile has none.
 pub(crate) fn listed_servers() -> Vec<Arc<Profile>> {

@@ -278,7 +278,7 @@ fn runs_are_repeatable() {
 fn a_hunt_finds_what_was_reported(#[case] face: &str, #[case] defect: &str, #[case] expected: &str) {
     let python = stage::python();
     let capsules = tempfile::tempdir().unwrap();
-    let mut relapse = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    let mut relapse = crate::support::relapse_command();
     relapse.current_dir(root()).env("JWT_SECRET_KEY", SECRET).env("ENVIRONMENT", "staging").env("LLM_API_KEY", "none");
     // A defect is drawn soon; that nothing is found takes more.
     let cases = if defect.is_empty() { "200" } else { "60" };

@@ -24,7 +24,7 @@ use crate::{
 
 /// Runs the command in a directory; returns its exit code and its output.
 fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_relapse")).current_dir(directory).args(arguments).output().unwrap();
+    let output = crate::support::relapse_command().current_dir(directory).args(arguments).output().unwrap();
     (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
 }
 
@@ -478,7 +478,7 @@ fn service(text: &str) -> tempfile::TempDir {
 
 /// Standard output, as a document, and the exit code.
 fn document(directory: &Path, arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
-    let output = Command::new(env!("CARGO_BIN_EXE_relapse"))
+    let output = crate::support::relapse_command()
         .current_dir(directory)
         .args(arguments)
         .args(["--format", "json"])

@@ -2,7 +2,6 @@
 
 use crate::builtin::{self, defect::Defect, revision::Revision, runner::ground};
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +11,7 @@ use clap::Args;
 use relapse::{
     Result,
     discover::servers,
+    files::{FileLimit, read_text},
     hunt::{Campaign, Change, Coverage, ExternalTarget as ForeignPrey, Found, Ground, Hunt, Reproduction, hunt_all},
     trial::{option, shell},
 };
@@ -681,7 +681,7 @@ fn merge(args: &HuntArgs, parts: &[PathBuf]) -> CommandResult {
     let mut whole: Option<HuntDocument> = None;
     for path in parts {
         let failed = Error::io("read", path);
-        let text = fs::read_to_string(path).map_err(failed)?;
+        let text = read_text(path, FileLimit::RECORDED)?;
         let part = HuntDocument::parse(&text).map_err(|why| failed(std::io::Error::other(why)))?;
         match &mut whole {
             None => whole = Some(part),

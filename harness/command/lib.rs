@@ -188,11 +188,15 @@ pub fn main() -> ExitCode {
     ExitCode::from(output::finish(exit))
 }
 
+/// Whether a filter is the path of a case file, or of something that stands in its place.
+fn names_file(filter: &str) -> bool {
+    filter.ends_with(".toml") && Path::new(filter).metadata().is_ok_and(|found| !found.is_dir())
+}
+
 impl CaseSource {
     /// Reads the catalogue. Filters that name a case file add it.
     fn read(&self, filters: &[String]) -> Result<(Catalogue, Vec<String>)> {
-        let (files, filters): (Vec<&String>, Vec<&String>) =
-            filters.iter().partition(|filter| filter.ends_with(".toml") && Path::new(filter).is_file());
+        let (files, filters): (Vec<&String>, Vec<&String>) = filters.iter().partition(|filter| names_file(filter));
         let mut filters: Vec<String> = filters.into_iter().cloned().collect();
         let mut catalogue = if files.is_empty() || !filters.is_empty() {
             builtin::is_there()?;

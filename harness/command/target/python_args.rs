@@ -8,12 +8,13 @@ use clap::{Args, ValueEnum};
 use relapse::{
     Result,
     discover::{Catalogue, servers_named},
+    files::{FileLimit, read_text},
     recording::{Recorded, is_secret, learn as learn_routes},
     route::Route,
     trial::{add_option, option, shell},
 };
 use relapse_core::{
-    error::{AppError, Blame, Error},
+    error::{AppError, Blame},
     record::redact::{KnownSecret, password_in_url},
 };
 use relapse_python::process::{
@@ -333,7 +334,7 @@ fn read_recorded(path: &Path) -> Result<Recorded> {
             (None, case) => Ok(case.map_or_else(Recorded::default, |case| Recorded::of_steps(&case.steps))),
         };
     }
-    let text = std::fs::read_to_string(path).map_err(Error::io("read the recording", path))?;
+    let text = read_text(path, FileLimit::RECORDED)?;
     let recorded = Recorded::read_har(&text).map_err(|why| AppError {
         message: format!("{}: {why}", path.display()),
         details: String::new(),

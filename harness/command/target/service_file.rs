@@ -6,12 +6,12 @@ use std::time::Duration;
 use clap::Args;
 use relapse::{
     Result,
+    files::{FileLimit, read_text},
     service_file::{COMMAND_LIMIT, ServiceFile, TokenSource},
     targets::Url,
     trial::option,
     upstream::Upstream,
 };
-use relapse_core::error::Error;
 use relapse_python::process::{Confinement, finish};
 
 use super::TARGET;
@@ -116,9 +116,7 @@ impl ServiceFileArgs {
             );
             return Ok(ServiceFile::default());
         };
-        let read = std::fs::read_to_string(&path);
-        let text = read.map_err(Error::io("read", &path))?;
-        ServiceFile::parse(&path.display().to_string(), &text)
+        ServiceFile::parse(&path.display().to_string(), &read_text(&path, FileLimit::WRITTEN)?)
     }
 }
 

@@ -30,6 +30,9 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 /// How long an upgrade, a greeting, and each step of a healthy client may take.
 const OPENING_LIMIT: Duration = Duration::from_secs(10);
 
+/// How many bytes may wait to be written before a ping is not answered any more.
+const UNWRITTEN_BYTES_MAX: usize = 1 << 20;
+
 /// More than any rule brings about.
 const EVENTS_MAX: usize = 1000;
 
@@ -256,7 +259,9 @@ impl FrameSession {
                 if let Some(saw) = Saw::of(&frame, &self.awaited) {
                     self.see(saw);
                 }
-                if let Some(answer) = self.frames.answer(&frame) {
+                // A server that only pings, and does not read, gets no further pong (RFC 6455 section 5.5.3).
+                let has_room = self.wire.outgoing.len() < UNWRITTEN_BYTES_MAX;
+                if let Some(answer) = self.frames.answer(&frame).filter(|_| has_room) {
                     self.send(answer);
                 }
             }

@@ -9,6 +9,7 @@ use glob::{MatchOptions, Pattern};
 use crate::{
     balancer::Balancer,
     case::{Case, Known, read_fault},
+    files::{FileLimit, read_text},
     issue::Issue,
 };
 use relapse_core::{
@@ -48,7 +49,7 @@ pub fn servers() -> Result<Vec<Arc<Profile>>, Error> {
 pub fn server(name: &str) -> Result<Arc<Profile>, Error> {
     if is_file(name) {
         let path = Path::new(name);
-        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = read_text(path, FileLimit::WRITTEN)?;
         return Ok(Arc::new(Profile { name: name.to_owned(), ..Profile::parse(name, &text)? }));
     }
     let servers = servers()?;
@@ -118,7 +119,7 @@ pub fn balancers() -> Result<Vec<Balancer>, Error> {
 pub fn balancer(name: &str) -> Result<Balancer, Error> {
     if is_file(name) {
         let path = Path::new(name);
-        return Balancer::parse(name, &fs::read_to_string(path).map_err(Error::io("read", path))?);
+        return Balancer::parse(name, &read_text(path, FileLimit::WRITTEN)?);
     }
     let balancers = balancers()?;
     let found = balancers.iter().find(|balancer| balancer.name == name).cloned();
@@ -229,7 +230,7 @@ impl Catalogue {
     }
 
     fn read_case(&self, name: &str, path: &Path, servers: &[Arc<Profile>]) -> Result<Case, Error> {
-        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = read_text(path, FileLimit::WRITTEN)?;
         let own = profiles_in(&text)?;
         let profiles: Vec<&str> = servers.iter().chain(&own).map(|profile| profile.name.as_str()).collect();
         let checks: Vec<&dyn Check> = check::ALL.iter().chain(self.known.checks).copied().collect();
@@ -292,8 +293,10 @@ fn last_part(name: &str) -> &str {
 fn walk(directory: &Path, paths: &mut Vec<PathBuf>, broken: &mut Vec<Error>) -> Result<(), Error> {
     let failed = Error::io("read the directory", directory);
     for entry in fs::read_dir(directory).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.is_dir() {
+        let entry = entry.map_err(failed)?;
+        let path = entry.path();
+        // A link may lead back to here.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             if let Err(error) = walk(&path, paths, broken) {
                 broken.push(error);
             }

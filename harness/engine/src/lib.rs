@@ -15,6 +15,7 @@
 //! | [`hunt`] | generated cases, shrinking, reproducers |
 //! | [`mod@conform`] | the frame cases of RFC 6455 on a target |
 //! | `proxy` | a faulty proxy in front of any URL; with the feature `proxy` |
+//! | [`files`] | files that a user names |
 //! | [`report`], [`note`] | conversations as text, remarks |
 //!
 //! # Invariants
@@ -34,6 +35,7 @@ pub mod discover;
 pub mod environment;
 pub mod explain;
 pub mod external;
+pub mod files;
 pub mod hunt;
 pub mod init;
 pub mod issue;

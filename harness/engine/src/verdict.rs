@@ -66,7 +66,7 @@ pub fn not_started(case: &Case, kind: TargetKind, trouble: &AppError) -> RunResu
     let mut events = Vec::new();
     for exchange in 0..case.accepted.len() {
         let what = EventKind::NotStarted { why: why.clone(), exception: exception.clone() };
-        events.push(Event { at: Duration::ZERO, exchange, party: Actor::Process, what });
+        events.push(Event { at: Duration::ZERO, exchange, party: Actor::Process, what, omitted_bytes: 0 });
     }
     let (faults, fired) = (case.faults.clone(), vec![0; case.faults.len()]);
     let service = Service::unknown(kind);

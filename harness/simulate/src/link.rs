@@ -22,6 +22,9 @@ const MEMORY_BYTES_MAX: usize = 64 * 1024;
 /// How many bytes are read at a time. Small, because every connection has such a buffer at each end.
 const READ_BYTES: usize = 4096;
 
+/// How many bytes that are written already are kept in front of those that are not, so that they need not move each time.
+const GONE_BYTES_MAX: usize = 64 * 1024;
+
 /// How many bytes are read ahead: a whole message of 16 MiB with its header, and a little.
 const READ_AHEAD_BYTES_MAX: usize = (16 << 20) + 64 * 1024;
 
@@ -276,6 +279,10 @@ pub struct Wire {
     /// Bytes written and not yet gone.
     pub outgoing: Vec<u8>,
     gone: usize,
+    /// How many bytes are gone in all.
+    written: u64,
+    /// How many bytes are read that are not taken.
+    read_ahead_max: usize,
     ended: bool,
     /// The peer broke the link instead of ending it.
     broken: bool,
@@ -289,9 +296,22 @@ impl Wire {
             incoming: BytesMut::new(),
             outgoing: Vec::with_capacity(1024),
             gone: 0,
+            written: 0,
+            read_ahead_max: READ_AHEAD_BYTES_MAX,
             ended: false,
             broken: false,
         }
+    }
+
+    /// Lets the peer wait once so many bytes are read and not taken, or a little more. By default it waits only behind a
+    /// whole message of 16 MiB.
+    pub fn read_ahead(&mut self, bytes_max: usize) {
+        self.read_ahead_max = bytes_max.min(READ_AHEAD_BYTES_MAX);
+    }
+
+    /// How many bytes the peer, or the system for it, has taken.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
     }
 
     /// The link, with what was read from it and not taken.
@@ -325,13 +345,27 @@ impl Wire {
             match Pin::new(&mut self.link).poll_write(cx, &self.outgoing[self.gone..]) {
                 // The peer reads no more; what it said before that is still to be read.
                 Poll::Ready(Ok(0) | Err(_)) => self.gone = self.outgoing.len(),
-                Poll::Ready(Ok(count)) => self.gone += count,
-                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(count)) => {
+                    self.gone += count;
+                    self.written += count as u64;
+                }
+                Poll::Pending => {
+                    self.let_go();
+                    return Poll::Pending;
+                }
             }
         }
         self.outgoing.clear();
         self.gone = 0;
         Poll::Ready(())
+    }
+
+    /// Lets the bytes go that are written, once they are many and no fewer than those that are not.
+    fn let_go(&mut self) {
+        if self.gone >= GONE_BYTES_MAX && 2 * self.gone >= self.outgoing.len() {
+            self.outgoing.drain(..self.gone);
+            self.gone = 0;
+        }
     }
 
     /// Tells the peer that nothing more comes (FIN), once everything is written; it may still say something.
@@ -346,7 +380,7 @@ impl Wire {
             return Poll::Ready(Progress::Flushed);
         }
         // A reader that does not take the bytes it has gets no more; the peer has to wait, as with a socket.
-        if self.ended || self.incoming.len() >= READ_AHEAD_BYTES_MAX {
+        if self.ended || self.incoming.len() >= self.read_ahead_max {
             return Poll::Pending;
         }
         self.incoming.reserve(READ_BYTES);

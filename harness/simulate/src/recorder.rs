@@ -14,7 +14,10 @@ use crate::link::Receiving;
 use relapse_core::{
     fault::Place,
     plan::Plan,
-    record::transcript::{Actor, Event, EventKind, Level, PROCESS, Transcript},
+    record::{
+        event_log::EventLog,
+        transcript::{Actor, Event, EventKind, Level, PROCESS, Transcript},
+    },
 };
 
 /// The transcript of a run in the making, shared by every actor.
@@ -26,13 +29,13 @@ struct RecorderState {
     start: Instant,
     plan: Plan,
     tally: Arc<Mutex<FaultCounters>>,
-    ledger: Mutex<EventLog>,
+    ledger: Mutex<Ledger>,
     tap: Option<EventSink>,
 }
 
 #[derive(Debug)]
-struct EventLog {
-    events: Vec<Event>,
+struct Ledger {
+    events: EventLog,
     /// The step that the client of an exchange is performing, counted from 1.
     steps: BTreeMap<usize, usize>,
     /// The exchanges that follow the first one of a connection, in the order of their requests.
@@ -139,7 +142,7 @@ impl Recorder {
     pub fn new(plan: Plan) -> Recorder {
         let mut tally = FaultCounters::new(plan.seed);
         tally.grow(plan.faults.len());
-        let ledger = EventLog { events: Vec::with_capacity(64), steps: BTreeMap::new(), following: BTreeMap::new() };
+        let ledger = Ledger { events: EventLog::with_capacity(64), steps: BTreeMap::new(), following: BTreeMap::new() };
         let tally = Arc::new(Mutex::new(tally));
         Recorder(Arc::new(RecorderState { start: Instant::now(), plan, tally, ledger: Mutex::new(ledger), tap: None }))
     }
@@ -147,7 +150,7 @@ impl Recorder {
     /// A recorder that keeps nothing and gives each event away as it comes. Its faults share their count with others,
     /// and their time begins at `start`.
     pub fn passing_on(plan: Plan, tally: Arc<Mutex<FaultCounters>>, start: Instant, tap: EventSink) -> Recorder {
-        let ledger = EventLog { events: Vec::new(), steps: BTreeMap::new(), following: BTreeMap::new() };
+        let ledger = Ledger { events: EventLog::with_capacity(0), steps: BTreeMap::new(), following: BTreeMap::new() };
         Recorder(Arc::new(RecorderState { start, plan, tally, ledger: Mutex::new(ledger), tap: Some(tap) }))
     }
 
@@ -179,7 +182,7 @@ impl Recorder {
 
     /// The transcript so far.
     pub fn transcript(&self) -> Transcript {
-        let events = std::mem::take(&mut self.ledger().events);
+        let events = self.ledger().events.take();
         let fired = self.tally().fired.clone();
         let faults = self.0.plan.faults.clone();
         Transcript { events, faults, fired, ..Transcript::default() }
@@ -187,18 +190,7 @@ impl Recorder {
 
     /// Whether some call of the application has not ended.
     pub fn is_application_running(&self) -> bool {
-        let calls: i32 = self
-            .ledger()
-            .events
-            .iter()
-            .filter(|event| event.exchange != PROCESS)
-            .map(|event| match event.what {
-                EventKind::Called { .. } => 1,
-                EventKind::Returned | EventKind::Raised(_) => -1,
-                _ => 0,
-            })
-            .sum();
-        calls > 0
+        self.ledger().events.is_application_running()
     }
 
     fn tally(&self) -> MutexGuard<'_, FaultCounters> {
@@ -206,7 +198,7 @@ impl Recorder {
         self.0.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ledger(&self) -> MutexGuard<'_, EventLog> {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // An actor that panicked while recording left a whole event or none behind.
         self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -220,7 +212,15 @@ impl ExchangeRecorder {
 
     /// Writes down one thing that was settled at an earlier time.
     pub fn record_as_of(&self, at: Duration, party: Actor, what: EventKind) {
-        let event = Event { at, exchange: self.exchange(), party, what };
+        self.take(Event { at, exchange: self.exchange(), party, what, omitted_bytes: 0 });
+    }
+
+    /// Writes down one thing, of whose payload so many bytes are left out already.
+    pub fn record_abridged(&self, party: Actor, what: EventKind, omitted_bytes: u64) {
+        self.take(Event { at: self.recorder.elapsed(), exchange: self.exchange(), party, what, omitted_bytes });
+    }
+
+    fn take(&self, event: Event) {
         match &self.recorder.0.tap {
             None => self.recorder.ledger().events.push(event),
             Some(EventSink(take)) => take(event),

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::mem::size_of;
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -46,6 +47,22 @@ impl Value {
             Value::Bytes(_) => "bytes",
             Value::List(_) => "list",
             Value::Dict(_) => "dict",
+        }
+    }
+
+    /// The bytes that it keeps in memory beside itself.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        match self {
+            Value::None | Value::Bool(_) | Value::Int(_) | Value::Float(_) => 0,
+            Value::Str(text) => text.len(),
+            Value::Bytes(bytes) => bytes.len(),
+            Value::List(items) => items.iter().map(|item| size_of::<Value>() + item.heap_bytes()).sum(),
+            Value::Dict(entries) => {
+                let of_entry = |(key, value): (&Cow<'_, str>, &Value)| {
+                    size_of::<(Cow<'_, str>, Value)>() + key.len() + value.heap_bytes()
+                };
+                entries.iter().map(of_entry).sum()
+            }
         }
     }
 

@@ -246,6 +246,15 @@ pub enum EventKind {
     Left,
     /// The client reads no more for a while.
     StoppedReading,
+    /// The server said as much as a client reads in one session. [`EventKind::Left`] follows.
+    SeenEnough {
+        /// The bytes of the payloads that came.
+        bytes: u64,
+        /// The frames that came.
+        frames: u64,
+        /// The event that the client was waiting for, if it was waiting for one. It did not come.
+        waiting_for: Option<String>,
+    },
     /// A fault acted. The actor says where.
     FaultFired {
         /// Its place in the plan.
@@ -333,9 +342,16 @@ pub enum EventKind {
         /// The error it got, if any.
         error: Option<String>,
     },
+    /// The actor has seen or done more in this exchange from here on than is kept.
+    Omitted {
+        /// The bytes of what is left out.
+        bytes: u64,
+        /// The number of events.
+        events: u64,
+    },
 }
 
-/// Events that say how a step fared, and nothing about the exchange itself.
+/// Events that say how a step fared, or what is left out, and nothing about the exchange itself.
 #[macro_export]
 macro_rules! step_event {
     () => {
@@ -349,6 +365,8 @@ macro_rules! step_event {
             | $crate::record::transcript::EventKind::NotPerformed { .. }
             | $crate::record::transcript::EventKind::LinkReset
             | $crate::record::transcript::EventKind::StoppedReading
+            | $crate::record::transcript::EventKind::SeenEnough { .. }
+            | $crate::record::transcript::EventKind::Omitted { .. }
     };
 }
 
@@ -460,6 +478,8 @@ pub struct Event {
     pub party: Actor,
     /// The event itself.
     pub what: EventKind,
+    /// How many bytes are left out in the middle of its payload: a run keeps a bounded number of bytes.
+    pub omitted_bytes: u64,
 }
 
 /// Stands for an exchange where the life of the server's process is meant.

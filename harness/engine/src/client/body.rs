@@ -11,8 +11,14 @@ use relapse_core::{
 };
 use relapse_simulate::link::{Wire, take};
 
-/// The largest body that is kept, and the largest chunk, in bytes.
-const BODY_BYTES_MAX: usize = 16 << 20;
+/// How many bytes of a body are kept: 4 MiB, because a crowd has many clients.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+
+/// The largest chunk, in bytes.
+const CHUNK_BYTES_MAX: u64 = 16 << 20;
+
+/// After how many bytes a client has seen enough of any body, however long it is to be.
+const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// Reads one body piece by piece.
 #[derive(Debug)]
@@ -69,13 +75,16 @@ impl BodyReader {
     /// Reads the body of an answer with this head to a request with this method.
     pub fn new(method: &str, head: &ResponseHead, behind: AfterBody) -> BodyReader {
         let framing = BodyFraming::of_answer(head, AnsweredMethod::of(method));
-        let decoder = BodyDecoder::new(framing, BODY_BYTES_MAX as u64);
+        let decoder = BodyDecoder::new(framing, CHUNK_BYTES_MAX);
         BodyReader { body: Vec::new(), whole: 0, arrived: 0, framing, decoder, pieces: 0, behind }
     }
 
-    /// Whether so much of an answer without end has come that it need not be read on.
+    /// Whether so much of an answer without end, or of a very long one, has come that it need not be read on.
     pub fn has_enough(&mut self) -> bool {
         self.pieces += 1;
+        if self.arrived >= BODY_BYTES_MAX {
+            return true;
+        }
         let is_endless = matches!(self.framing, BodyFraming::Chunked | BodyFraming::UntilEnd);
         is_endless && (self.pieces > PIECES_MAX || self.whole >= ENDLESS_BYTES_MAX)
     }
@@ -88,6 +97,11 @@ impl BodyReader {
     /// How many bytes of the body have come, those included that are not kept.
     pub(super) fn arrived(&self) -> usize {
         self.arrived
+    }
+
+    /// How many bytes of the body have come and are not kept.
+    pub(super) fn omitted(&self) -> u64 {
+        (self.arrived - self.body.len()) as u64
     }
 
     /// The bytes of the body so far, without those of an unfinished chunk.
@@ -133,7 +147,7 @@ impl BodyReader {
     }
 
     fn keep(&mut self, incoming: &mut BytesMut, count: usize) {
-        let room = BODY_BYTES_MAX.saturating_sub(self.body.len());
+        let room = KEPT_BYTES_MAX.saturating_sub(self.body.len());
         self.body.extend_from_slice(&incoming[..count.min(room)]);
         self.arrived += count;
         take(incoming, count);
@@ -147,7 +161,7 @@ impl BodyReader {
 mod tests {
     use bytes::BytesMut;
 
-    use crate::client::body::{AfterBody, BodyReader, BodyStream, ENDLESS_BYTES_MAX};
+    use crate::client::body::{AfterBody, BODY_BYTES_MAX, BodyReader, BodyStream, ENDLESS_BYTES_MAX, KEPT_BYTES_MAX};
     use relapse_core::{
         record::transcript::BodyEnd,
         wire::head::{ResponseHead, field},
@@ -191,6 +205,22 @@ mod tests {
         assert_eq!(reader.read(&mut BytesMut::from("x\r\n"), BodyStream::Open), None);
         assert_eq!(reader.body().len(), size + 3);
         assert!(reader.has_enough());
+    }
+
+    /// A server may announce any length: the reading ends, the beginning is kept, and all that came is counted.
+    #[test]
+    fn a_long_body_is_not_read_to_its_end() {
+        let head = ResponseHead { status: 200, headers: vec![field("content-length", "1000000000000")] };
+        let mut reader = BodyReader::new("GET", &head, AfterBody::Nothing);
+        let piece = vec![b'x'; 1 << 20];
+        let mut pieces = 0;
+        while !reader.has_enough() {
+            assert_eq!(reader.read(&mut BytesMut::from(&piece[..]), BodyStream::Open), None);
+            pieces += 1;
+        }
+        assert_eq!(pieces << 20, BODY_BYTES_MAX);
+        assert_eq!(reader.omitted() + KEPT_BYTES_MAX as u64, BODY_BYTES_MAX as u64);
+        assert_eq!(reader.into_body().len(), KEPT_BYTES_MAX);
     }
 
     /// RFC 9112 section 8: a body without a length is complete only if the stream ends without an error.

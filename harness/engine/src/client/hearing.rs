@@ -13,8 +13,8 @@ use relapse_core::{
 /// The most messages that are kept; the oldest goes first. Every one of them stands in the transcript.
 const MESSAGES_MAX: usize = 1000;
 
-/// The most bytes that are kept.
-const BYTES_MAX: usize = 16 << 20;
+/// The most bytes that are kept, but for one message that is longer: 4 MiB, because a crowd has many clients.
+const BYTES_MAX: usize = 4 << 20;
 
 /// Messages in the order in which they came, without those that a wait has passed over.
 #[derive(Default)]

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use crate::client::{Attention, Seat, body, bounded, dwell, handshake, session::ClientSession, write_slices};
+use crate::client::{
+    Attention, READ_AHEAD_BYTES_MAX, Seat, body, bounded, dwell, handshake, session::ClientSession, write_slices,
+};
 use relapse_core::{
     client::{
         credential::Presented,
@@ -44,6 +46,11 @@ impl<'a> PendingAnswer<'a> {
 
     fn record(&self, what: EventKind) {
         self.scribe.record(Actor::Probe, what);
+    }
+
+    /// Records a body of which so many bytes more came than are kept.
+    fn record_body(&self, body: Bytes, end: BodyEnd, omitted: u64) {
+        self.scribe.record_abridged(Actor::Probe, EventKind::BodySeen { body, end }, omitted);
     }
 
     fn deadline(&self, waiting_for: &str) {
@@ -108,7 +115,9 @@ impl<'a> ClientConnection<'a> {
         chance: fastrand::Rng,
     ) -> ClientConnection<'a> {
         let first = scribe.exchange();
-        ClientConnection { wire: Wire::new(link), scribe, first, asked: VecDeque::new(), attention, chance }
+        let mut wire = Wire::new(link);
+        wire.read_ahead(READ_AHEAD_BYTES_MAX);
+        ClientConnection { wire, scribe, first, asked: VecDeque::new(), attention, chance }
     }
 
     /// Writes a request, as much of it as its step says.
@@ -279,11 +288,12 @@ impl<'a> ClientConnection<'a> {
         })
         .await;
         let timing = pace.timing();
+        let omitted = reader.omitted();
         let closes = reader.ends_with_the_stream() || has_token(&head.headers, "connection", "close");
         let body = Bytes::from(reader.into_body());
         let answered = match finished {
             Some(Some(end)) => {
-                asked.record(EventKind::BodySeen { body, end });
+                asked.record_body(body, end, omitted);
                 match end {
                     BodyEnd::Complete | BodyEnd::None if !closes && !self.wire.has_ended() => AnswerEnd::Whole,
                     BodyEnd::Complete | BodyEnd::None | BodyEnd::Truncated => AnswerEnd::Last,
@@ -291,12 +301,12 @@ impl<'a> ClientConnection<'a> {
                 }
             }
             Some(None) => {
-                asked.record(EventKind::BodySeen { body, end: BodyEnd::Truncated });
+                asked.record_body(body, BodyEnd::Truncated, omitted);
                 asked.record(EventKind::Left);
                 AnswerEnd::Lost(Lost::Left)
             }
             None => {
-                asked.record(EventKind::BodySeen { body, end: BodyEnd::Truncated });
+                asked.record_body(body, BodyEnd::Truncated, omitted);
                 asked.deadline("the rest of the body");
                 AnswerEnd::Lost(Lost::Deadline)
             }

@@ -46,6 +46,10 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause of a client that was refused a connection.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 
+/// How many bytes a client reads that it does not look at yet, before the server has to wait: 1 MiB, as a system would keep
+/// for it. A frame that is longer is read whole.
+const READ_AHEAD_BYTES_MAX: usize = 1 << 20;
+
 /// How many turns everything else gets between the steps of two clients, so that in memory a step has its effect before
 /// the next one begins.
 const SETTLING_TURNS: usize = 16;

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::client::{Attention, PARTING_LIMIT, USER_PLACEHOLDER, bounded, hearing::Heard, write_slices};
+use crate::client::{
+    Attention, PARTING_LIMIT, READ_AHEAD_BYTES_MAX, USER_PLACEHOLDER, bounded, hearing::Heard, write_slices,
+};
 use relapse_core::{
     client::step::{Action, Awaited, Slices, Step},
     record::transcript::{Actor, EventKind, NeverCame},
@@ -15,9 +17,21 @@ use relapse_core::{
         client::WebSocketClient,
         close_code::CloseCode,
         frame::{Frame, FrameError, Opcode},
+        frame_header::FrameHeader,
     },
 };
 use relapse_simulate::{link::Wire, recorder::ExchangeRecorder};
+
+/// How many bytes of payload a client reads in one session: 64 MiB, four of the longest messages. A server that says more is
+/// not read any further.
+const SESSION_BYTES_MAX: u64 = 64 << 20;
+
+/// The same in frames: as many as a server says in a quarter of an hour at a hundred a second.
+const SESSION_FRAMES_MAX: u64 = 100_000;
+
+/// How many bytes may wait to be written before a ping is not answered any more: a pong may answer several pings (RFC 6455
+/// section 5.5.3), and a server that only pings need not read.
+const UNWRITTEN_BYTES_MAX: usize = 1 << 20;
 
 /// How far the closing handshake has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +65,10 @@ pub(super) struct ClientSession {
     reads: ClientReading,
     attention: Attention,
     frames: WebSocketClient,
+    /// The bytes and the frames that came.
+    seen: (u64, u64),
+    /// The event that the client waits for.
+    waiting_for: Option<String>,
     /// When the stream was over, counted from the start of the run.
     ended: Option<Duration>,
     pub(super) heard: Heard,
@@ -73,12 +91,15 @@ impl ClientSession {
             reads: ClientReading::Everything,
             attention,
             frames: WebSocketClient::new(masks),
+            seen: (0, 0),
+            waiting_for: None,
             ended: None,
             heard: Heard::default(),
         }
     }
 
-    pub(super) fn into_wire(self) -> Wire {
+    pub(super) fn into_wire(mut self) -> Wire {
+        self.wire.read_ahead(usize::MAX);
         self.wire
     }
 
@@ -210,6 +231,7 @@ impl ClientSession {
         if self.heard.find(awaited) {
             return self.record(EventKind::AwaitedCame { waiting_for });
         }
+        self.waiting_for = Some(awaited.to_string());
         let reading = async {
             while let Some(frame) = self.next_frame().await {
                 if self.heard.passes(&frame, awaited) {
@@ -218,7 +240,9 @@ impl ClientSession {
             }
             false
         };
-        match bounded(limit, reading).await {
+        let ended = bounded(limit, reading).await;
+        self.waiting_for = None;
+        match ended {
             Some(has_come) if has_come || *awaited == Awaited::Close => {
                 self.record(EventKind::AwaitedCame { waiting_for });
             }
@@ -270,9 +294,12 @@ impl ClientSession {
     }
 
     async fn within(&mut self, limit: Duration, waiting_for: impl ToString, found: impl Fn(&Frame) -> bool) {
+        let waiting_for = waiting_for.to_string();
+        self.waiting_for = Some(waiting_for.clone());
         if bounded(limit, self.read_until(found)).await.is_none() {
-            self.record(EventKind::DeadlinePassed { waiting_for: waiting_for.to_string(), limit });
+            self.record(EventKind::DeadlinePassed { waiting_for, limit });
         }
+        self.waiting_for = None;
     }
 
     /// Reads until a frame is found or the connection is over; the messages before it are kept. Cancel safe.
@@ -297,6 +324,9 @@ impl ClientSession {
             match self.frames.read(&mut self.wire.incoming) {
                 Ok(Some(frame)) => {
                     self.record(EventKind::FrameSeen(frame.clone()));
+                    if self.has_seen_enough(&frame) {
+                        return None;
+                    }
                     let frame = match self.take(frame) {
                         Ok(Some(frame)) => frame,
                         Ok(None) => continue,
@@ -306,7 +336,8 @@ impl ClientSession {
                             return None;
                         }
                     };
-                    let answers = frame.opcode != Opcode::Ping || self.hears_pings;
+                    let has_room = self.wire.outgoing.len() < UNWRITTEN_BYTES_MAX;
+                    let answers = frame.opcode != Opcode::Ping || self.hears_pings && has_room;
                     if let Some(answer) = self.frames.answer(&frame).filter(|_| answers) {
                         self.send(answer);
                     }
@@ -321,6 +352,7 @@ impl ClientSession {
                     self.end();
                 }
                 Ok(None) => {
+                    self.make_room();
                     self.wire.progress().await;
                 }
                 Err(error) => {
@@ -329,6 +361,27 @@ impl ClientSession {
                 }
             }
         }
+    }
+
+    /// Counts a frame; whether the server has said so much that the client leaves. A close ends the session by itself.
+    fn has_seen_enough(&mut self, frame: &Frame) -> bool {
+        let (bytes, frames) = (self.seen.0 + frame.payload.len() as u64, self.seen.1 + 1);
+        self.seen = (bytes, frames);
+        let has_enough = bytes > SESSION_BYTES_MAX || frames > SESSION_FRAMES_MAX;
+        if !has_enough || frame.opcode == Opcode::Close {
+            return false;
+        }
+        self.record(EventKind::SeenEnough { bytes, frames, waiting_for: self.waiting_for.clone() });
+        self.record(EventKind::Left);
+        self.end();
+        true
+    }
+
+    /// Reads as far ahead as the frame needs that has begun.
+    fn make_room(&mut self) {
+        let announced = FrameHeader::parse(&self.wire.incoming)
+            .map_or(0, |header| usize::try_from(header.payload_bytes).unwrap_or(usize::MAX));
+        self.wire.read_ahead(announced.saturating_add(READ_AHEAD_BYTES_MAX));
     }
 
     /// The server ends the stream first (RFC 6455 section 7.1.1); a client does not wait for it for ever.

@@ -11,7 +11,7 @@ use relapse_core::{
     fault::Fault,
     record::{
         redact::Redactor,
-        transcript::{BodyEnd, BodyPart, BodyTiming, Event, EventKind, Level, NeverCame, PROCESS, Transcript},
+        transcript::{Actor, BodyEnd, BodyPart, BodyTiming, Event, EventKind, Level, NeverCame, PROCESS, Transcript},
     },
     wire::{
         frame::{Frame, Opcode},
@@ -43,7 +43,7 @@ pub enum SequenceDetail {
 
 impl SequenceDetail {
     /// Whether it shows the event at all.
-    fn shows(self, event: &EventKind) -> bool {
+    fn shows(self, event: &Event) -> bool {
         match self {
             SequenceDetail::Conversation | SequenceDetail::Full => true,
             SequenceDetail::Client => is_of_client(event),
@@ -58,32 +58,35 @@ impl SequenceDetail {
 }
 
 /// Whether the client causes the event or sees it.
-fn is_of_client(event: &EventKind) -> bool {
-    matches!(
-        event,
-        EventKind::RequestSent { .. }
-            | EventKind::ResponseSeen(_)
-            | EventKind::BodySeen { .. }
-            | EventKind::BodyCutShort { .. }
-            | EventKind::BodyTimed(_)
-            | EventKind::BodyLate { .. }
-            | EventKind::MessageSeen(_)
-            | EventKind::HandshakeRefused { .. }
-            | EventKind::FrameSent(_)
-            | EventKind::FrameSeen(_)
-            | EventKind::BadFrameSeen(_)
-            | EventKind::BadHeadSeen { .. }
-            | EventKind::EndSeen
-            | EventKind::DeadlinePassed { .. }
-            | EventKind::AwaitedNeverCame { .. }
-            | EventKind::NotPerformed { .. }
-            | EventKind::OnConnectionOf { .. }
-            | EventKind::LinkReset
-            | EventKind::Left
-            | EventKind::StoppedReading
-            | EventKind::ConnectionRefused
-            | EventKind::ExitAwaited { .. }
-    )
+fn is_of_client(event: &Event) -> bool {
+    let is_left_out = matches!(event.what, EventKind::Omitted { .. });
+    is_left_out && event.party == Actor::Probe
+        || matches!(
+            &event.what,
+            EventKind::RequestSent { .. }
+                | EventKind::ResponseSeen(_)
+                | EventKind::BodySeen { .. }
+                | EventKind::BodyCutShort { .. }
+                | EventKind::BodyTimed(_)
+                | EventKind::BodyLate { .. }
+                | EventKind::MessageSeen(_)
+                | EventKind::HandshakeRefused { .. }
+                | EventKind::FrameSent(_)
+                | EventKind::FrameSeen(_)
+                | EventKind::BadFrameSeen(_)
+                | EventKind::BadHeadSeen { .. }
+                | EventKind::EndSeen
+                | EventKind::DeadlinePassed { .. }
+                | EventKind::AwaitedNeverCame { .. }
+                | EventKind::NotPerformed { .. }
+                | EventKind::OnConnectionOf { .. }
+                | EventKind::LinkReset
+                | EventKind::Left
+                | EventKind::StoppedReading
+                | EventKind::SeenEnough { .. }
+                | EventKind::ConnectionRefused
+                | EventKind::ExitAwaited { .. }
+        )
 }
 
 /// One line of a sequence.
@@ -145,7 +148,7 @@ impl LineWriter<'_> {
     /// A line for each event that is shown; equal ones in a row are one.
     fn lines(&self, events: &[&Event]) -> Vec<SequenceLine> {
         let mut lines: Vec<(SequenceLine, usize)> = Vec::new();
-        for event in events.iter().filter(|event| self.detail.shows(&event.what)) {
+        for event in events.iter().filter(|event| self.detail.shows(event)) {
             let Some(text) = self.line(event) else { continue };
             match lines.last_mut() {
                 Some((last, times)) if last.text == text => *times += 1,
@@ -240,6 +243,10 @@ fn line(event: &Event, faults: &[Fault], detail: SequenceDetail, redactor: &Reda
         EventKind::BodyLate { part, limit, took } => body_late(*part, *limit, *took),
         EventKind::LinkReset => "x   the client breaks the connection".to_owned(),
         EventKind::Left => "--> end of stream".to_owned(),
+        EventKind::SeenEnough { bytes, frames, waiting_for } => {
+            let waiting = waiting_for.iter().map(|awaited| format!(", waiting for {awaited}")).collect::<String>();
+            format!("x   the client has read {} in {frames} frames{waiting}, and reads no further", size(*bytes))
+        }
         EventKind::StoppedReading => "x   the client stops reading".to_owned(),
         EventKind::FaultFired { index, detail, .. } => {
             format!("!   {}: {detail}", faults.get(*index).map_or("", |fault| fault.kind.place().name()))
@@ -285,9 +292,15 @@ fn line(event: &Event, faults: &[Fault], detail: SequenceDetail, redactor: &Reda
             format!("x   nothing for {}, waiting for {expected}", seconds(*limit))
         }
         EventKind::Exited { why } => format!("    the process is gone: {}", redactor.text(why)),
+        EventKind::Omitted { bytes, events } if full || event.party == Actor::Probe => {
+            format!("... {} more omitted, in {events} events of the {}", size(*bytes), event.party)
+        }
         _ => return None,
     };
-    Some(text)
+    Some(match event.omitted_bytes {
+        0 => text,
+        bytes => format!("{text} ({} more omitted)", size(bytes)),
+    })
 }
 
 fn request(head: &RequestHead, redactor: &Redactor) -> String {
@@ -435,11 +448,62 @@ fn shorten(text: &str) -> String {
     }
 }
 
+/// A number of bytes as people say it.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..=1023 => format!("{bytes} bytes"),
+        1024..=0xf_ffff => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
 /// A duration as people say it.
 pub fn seconds(duration: Duration) -> String {
     if duration.subsec_millis() == 0 {
         format!("{} s", duration.as_secs())
     } else {
         format!("{} ms", duration.as_millis())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{SequenceDetail, lines};
+    use relapse_core::{
+        record::transcript::{Actor, Event, EventKind, Transcript},
+        wire::frame::{Frame, Opcode},
+    };
+
+    fn event(party: Actor, what: EventKind, omitted_bytes: u64) -> Event {
+        Event { at: Duration::ZERO, exchange: 0, party, what, omitted_bytes }
+    }
+
+    /// A part of a conversation that is left out is told where its actor is shown, and a long message tells its length.
+    #[test]
+    fn whatever_is_left_out_is_told() {
+        let events = vec![
+            event(Actor::Probe, EventKind::FrameSeen(Frame::new(Opcode::Text, "head and tail")), 300 << 10),
+            event(Actor::Probe, EventKind::Omitted { bytes: 48 << 20, events: 800 }, 0),
+            event(Actor::Application, EventKind::Omitted { bytes: 1000, events: 10 }, 0),
+            event(
+                Actor::Probe,
+                EventKind::SeenEnough { bytes: 64 << 20, frames: 1100, waiting_for: Some("the close".to_owned()) },
+                0,
+            ),
+        ];
+        let transcript = Transcript { events, ..Transcript::default() };
+        let shown = |detail| lines(&transcript, detail).into_iter().map(|line| line.text).collect::<Vec<_>>();
+        let client = [
+            "<-- head and tail (300 KiB more omitted)",
+            "... 48 MiB more omitted, in 800 events of the client",
+            "x   the client has read 64 MiB in 1100 frames, waiting for the close, and reads no further",
+        ];
+        let app = "... 1000 bytes more omitted, in 10 events of the app";
+        assert_eq!(shown(SequenceDetail::Client), client);
+        assert_eq!(shown(SequenceDetail::Conversation), client);
+        assert_eq!(shown(SequenceDetail::Service), [app]);
+        assert_eq!(shown(SequenceDetail::Full), [client[0], client[1], app, client[2]]);
     }
 }

@@ -46,8 +46,8 @@ const LOADER: &str = include_str!("loader.py");
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 /// How often it is looked whether an interpreter on the real clock is stuck.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// The longest answer.
-const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// The longest answer: 20 MiB, for a message of 16 MiB, the most that a server takes, and what else the app does meanwhile.
+pub(super) const ANSWER_BYTES_MAX: usize = 20 << 20;
 
 /// Whose application it is, and where.
 #[derive(Debug, Clone)]
@@ -460,7 +460,11 @@ impl Ear {
         self.read(&mut head, limit)?;
         let length = u32::from_le_bytes(head) as usize;
         if length > ANSWER_BYTES_MAX {
-            let message = format!("it answered {length} bytes at once");
+            let message = format!(
+                "it sent and logged {} MiB at once, and {} MiB are the most that are taken",
+                length >> 20,
+                ANSWER_BYTES_MAX >> 20
+            );
             return Err(AppError { message, details: self.printed.last(), blame: Blame::App });
         }
         let mut answer = vec![0; length];

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
-    interpreter::{Entries, blame_for, exception, text},
+    interpreter::{ANSWER_BYTES_MAX, Entries, blame_for, exception, text},
     marshal,
     printed::{Panic, Traceback},
 };
@@ -32,8 +32,14 @@ use relapse_core::{
 };
 use relapse_simulate::recorder::ExchangeRecorder;
 
-/// The longest message of a witness.
-const MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// The longest message of a witness that is taken down, as long as the longest answer of an interpreter.
+const MESSAGE_BYTES_MAX: usize = ANSWER_BYTES_MAX;
+
+/// How often a witness is read at a time: 64 MiB. One that tells faster is read again when the others were.
+const READS_MAX: usize = 4096;
+
+/// How many events of a lifespan are kept. An app owes two.
+const LIVED_MAX: usize = 1000;
 
 /// Where an application stands with its lifespan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +90,49 @@ struct WitnessState {
 /// A process of the server.
 struct Witness {
     stream: UnixStream,
-    incoming: Vec<u8>,
+    told: Told,
+}
+
+/// The bytes that a witness told and that are not taken down, in messages with their length in front.
+#[derive(Default)]
+struct Told {
+    incoming: BytesMut,
+    /// How many bytes are still to come of a message that is too long.
+    skipped: usize,
+}
+
+/// A message of a witness.
+#[derive(Debug, PartialEq, Eq)]
+enum Message {
+    Whole(Bytes),
+    /// It has so many bytes, and is left out.
+    TooLong(usize),
+}
+
+impl Told {
+    /// Takes bytes as they come.
+    fn take(&mut self, bytes: &[u8]) {
+        let skipped = self.skipped.min(bytes.len());
+        self.skipped -= skipped;
+        self.incoming.extend_from_slice(&bytes[skipped..]);
+    }
+
+    /// The next message, once it is whole.
+    fn next_message(&mut self) -> Option<Message> {
+        let length = u32::from_le_bytes(*self.incoming.first_chunk::<4>()?) as usize;
+        if length > MESSAGE_BYTES_MAX {
+            self.incoming.advance(4);
+            let here = length.min(self.incoming.len());
+            self.incoming.advance(here);
+            self.skipped = length - here;
+            return Some(Message::TooLong(length));
+        }
+        if self.incoming.len() < 4 + length {
+            return None;
+        }
+        self.incoming.advance(4);
+        Some(Message::Whole(self.incoming.split_to(length).freeze()))
+    }
 }
 
 /// A call of the application.
@@ -195,7 +243,7 @@ fn hear(shared: &Arc<WitnessShared>, stream: UnixStream) -> io::Result<()> {
     let watched = stream.try_clone()?;
     let number = {
         let mut book = shared.book();
-        book.witnesses.push(Witness { stream, incoming: Vec::new() });
+        book.witnesses.push(Witness { stream, told: Told::default() });
         book.witnesses.len() - 1
     };
     let shared = Arc::clone(shared);
@@ -230,35 +278,40 @@ impl WitnessState {
     /// Takes what a witness has told; whether it may tell more.
     fn take_from(&mut self, number: usize) -> bool {
         let mut chunk = [0; 16 * 1024];
-        let lives = loop {
+        for _ in 0..READS_MAX {
             let witness = &mut self.witnesses[number];
             match witness.stream.read(&mut chunk) {
-                Ok(count @ 1..) => witness.incoming.extend_from_slice(&chunk[..count]),
+                Ok(count @ 1..) => witness.told.take(&chunk[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break true,
-                Ok(0) | Err(_) => break false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Ok(0) | Err(_) => {
+                    // A witness that is gone reports no more about its calls.
+                    self.calls.retain(|(witness, _), _| *witness != number);
+                    return false;
+                }
             }
-        };
-        let mut incoming = std::mem::take(&mut self.witnesses[number].incoming);
-        let mut start = 0;
-        while let Some(head) = incoming[start..].first_chunk::<4>() {
-            let length = u32::from_le_bytes(*head) as usize;
-            if length > MESSAGE_BYTES_MAX {
-                return false;
-            }
-            let Some(message) = incoming.get(start + 4..start + 4 + length) else { break };
-            start += 4 + length;
-            if let Ok(Value::List(parts)) = marshal::read(message) {
-                self.take(number, parts);
+            while let Some(message) = self.witnesses[number].told.next_message() {
+                self.take_message(number, message);
             }
         }
-        incoming.drain(..start);
-        self.witnesses[number].incoming = incoming;
-        if !lives {
-            // A witness that is gone reports no more about its calls.
-            self.calls.retain(|(witness, _), _| *witness != number);
+        true
+    }
+
+    fn take_message(&mut self, number: usize, message: Message) {
+        match message {
+            Message::Whole(bytes) => {
+                if let Ok(Value::List(parts)) = marshal::read(&bytes) {
+                    self.take(number, parts);
+                }
+            }
+            Message::TooLong(length) => {
+                let (told, most) = (length >> 20, MESSAGE_BYTES_MAX >> 20);
+                let message = format!("an event of {told} MiB of the app is left out: {most} MiB are the most");
+                if let Some(scribe) = self.scribe_of((number, 0)) {
+                    scribe.record(Actor::Process, EventKind::Logged { level: Level::Warning, message });
+                }
+            }
         }
-        lives
     }
 
     /// Takes one message down.
@@ -407,6 +460,9 @@ impl WitnessState {
             }
         }
         self.lived.extend(what);
+        let surplus = self.lived.len().saturating_sub(LIVED_MAX);
+        // The start and the end stay.
+        self.lived.drain(LIVED_MAX / 2..LIVED_MAX / 2 + surplus);
     }
 }
 
@@ -470,5 +526,32 @@ fn header(pair: &Value) -> Option<(Bytes, Bytes)> {
     match pair.as_slice() {
         [Value::Bytes(name), Value::Bytes(value)] => Some((name.clone(), value.clone())),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MESSAGE_BYTES_MAX, Message, Told};
+
+    fn framed(message: &[u8]) -> Vec<u8> {
+        [&(message.len() as u32).to_le_bytes()[..], message].concat()
+    }
+
+    /// A message that is too long is left out as it comes, and those around it are taken down.
+    #[test]
+    fn a_long_message_is_left_out() {
+        let length = MESSAGE_BYTES_MAX + 1;
+        let bytes = [framed(b"before"), framed(&vec![b'x'; length]), framed(b"behind")].concat();
+        let (mut told, mut messages, mut most) = (Told::default(), Vec::new(), 0);
+        for piece in bytes.chunks(16 * 1024) {
+            told.take(piece);
+            messages.extend(std::iter::from_fn(|| told.next_message()));
+            most = most.max(told.incoming.len());
+        }
+        assert_eq!(
+            messages,
+            [Message::Whole("before".into()), Message::TooLong(length), Message::Whole("behind".into())]
+        );
+        assert!(most <= 16 * 1024, "{most} bytes were kept");
     }
 }

@@ -1,5 +1,6 @@
 //! Virtual environments of the harness's own: installed once for each set of requirements, and whole or not there.
 
+use std::error::Error as _;
 use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
@@ -16,8 +17,11 @@ use super::{
     installer::{Installer, interpreter},
     interpreter::not_started,
 };
-use relapse::discover::requirements;
-use relapse_core::error::{AppError, Blame};
+use relapse::{
+    discover::requirements,
+    files::{FileLimit, read_text},
+};
+use relapse_core::error::{AppError, Blame, Error};
 
 /// How long an installation may take, and how long one is waited for that another process makes.
 const INSTALL_LIMIT: Duration = Duration::from_secs(600);
@@ -98,7 +102,8 @@ impl Requirements {
     }
 
     fn of_file(path: PathBuf) -> Result<Requirements, AppError> {
-        let text = read_with_named(&path, 0)?;
+        let mut text = String::new();
+        add_with_named(&path, 0, &mut text)?;
         let name = path.display().to_string();
         Ok(Requirements { name, text, file: Some(std::path::absolute(&path).unwrap_or(path)) })
     }
@@ -222,19 +227,33 @@ impl Requirements {
     }
 }
 
-/// A requirements file, with the text of the files that it names: when one of them changes, the set is another.
-fn read_with_named(path: &Path, depth: usize) -> Result<String, AppError> {
-    let text = fs::read_to_string(path).map_err(|error| failed("read the requirements", path, &error))?;
-    let mut whole = text.clone();
+/// The longest text of requirements with the files that they name: 4 MiB. Files that name one another go round.
+const WHOLE_BYTES_MAX: usize = 4 << 20;
+
+/// Adds a requirements file, with the text of the files that it names: when one of them changes, the set is another.
+fn add_with_named(path: &Path, depth: usize, whole: &mut String) -> Result<(), AppError> {
+    let text = read_text(path, FileLimit::WRITTEN).map_err(unreadable)?;
+    whole.push_str(&text);
+    if whole.len() > WHOLE_BYTES_MAX {
+        let message = format!("{} names more than {} MiB of requirements", path.display(), WHOLE_BYTES_MAX >> 20);
+        return Err(trouble(message, ""));
+    }
     for line in text.lines() {
         let named =
             ["-r ", "-c ", "--requirement ", "--constraint "].iter().find_map(|flag| line.trim().strip_prefix(flag));
         if let Some(named) = named.filter(|_| depth < DEPTH_MAX) {
             let beside = path.parent().unwrap_or(Path::new(".")).join(named.trim());
-            let _ = write!(whole, "\n# {}\n{}", named.trim(), read_with_named(&beside, depth + 1)?);
+            let _ = writeln!(whole, "\n# {}", named.trim());
+            add_with_named(&beside, depth + 1, whole)?;
         }
     }
-    Ok(whole)
+    Ok(())
+}
+
+/// A requirements file that cannot be read, and why.
+fn unreadable(error: Error) -> AppError {
+    let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
+    trouble(format!("could not {error}{cause}"), "")
 }
 
 /// The interpreter's identity: its version, and its location.

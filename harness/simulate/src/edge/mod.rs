@@ -41,10 +41,11 @@ use relapse_core::{
     },
 };
 
-/// How many bytes may wait for one side before the other is not read any further.
+/// How many bytes may wait for one side before the other is not read any further: as many under way, as many that are due
+/// and not written, and as many that are read and not looked at.
 const HIGH_WATER_BYTES: usize = 1 << 20;
 
-/// How long either side may take to read what had arrived when the other one ended.
+/// How long either side may take to read what had arrived when the other one ended, or the next part of it.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a client that says nothing more, and may be gone, is waited for with an answer.
@@ -155,18 +156,22 @@ pub async fn relay(
     let (there, back) = Shape::decide(&scribe);
     let limits = ConnectionLimits::decide(&scribe);
     let server = server.unwrap_or_else(|| Link::pair().0);
+    let exchange = EdgeExchange::new(scribe.clone(), journal.clone());
+    let to_server = Lane::new(Direction::ToServer, there, &scribe, journal.clone());
+    let to_client = Lane::new(Direction::ToClient, back, &scribe, journal);
     let relay = Relay {
-        client: Wire::new(client),
-        server: Wire::new(server),
-        exchange: EdgeExchange::new(scribe.clone(), journal.clone()),
-        to_server: Lane::new(Direction::ToServer, there, &scribe, journal.clone()),
-        to_client: Lane::new(Direction::ToClient, back, &scribe, journal),
+        client: to_server.wire(client),
+        server: to_client.wire(server),
+        exchange,
+        to_server,
+        to_client,
         limits,
         scribe,
         last: Last::now(),
         began: Instant::now(),
         asked: None,
         half_closed: None,
+        blocked: None,
         again,
     };
     relay.carry_all().await
@@ -195,6 +200,15 @@ impl Lane {
             scanner: Scanner::new(by, journal),
             scanned: 0,
         }
+    }
+
+    /// The bytes that come in from its side: only a fault of frames needs more than a head at a time.
+    fn wire(&self, link: Link) -> Wire {
+        let mut wire = Wire::new(link);
+        if !self.frames.has_faults() {
+            wire.read_ahead(HIGH_WATER_BYTES);
+        }
+        wire
     }
 
     /// Carries what is no head and no body; how that ends the connection.
@@ -240,8 +254,28 @@ struct Relay {
     half_closed: Option<Instant>,
     /// Since when the oldest request waits for its answer, and how many answers there had been.
     asked: Option<(Instant, usize)>,
+    /// Since when one side takes nothing of what the other one said before its end.
+    blocked: Option<Blocked>,
     /// Makes another connection to the server.
     again: Option<Redial>,
+}
+
+/// A side that does not read what the other one said before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Blocked {
+    /// The side that has ended.
+    ended: Ended,
+    since: Instant,
+    /// How many bytes it had taken by then.
+    written: u64,
+}
+
+impl Blocked {
+    /// How long it may go on.
+    fn due(self) -> Instant {
+        let limit = if self.ended == Ended::Server { FLUSH_LIMIT } else { HALF_CLOSED_LIMIT };
+        self.since + limit
+    }
 }
 
 impl Relay {
@@ -251,7 +285,7 @@ impl Relay {
             if let Some((end, index)) = self.carry() {
                 break (end, Ended::Fault(index));
             }
-            if self.can_only_pass() {
+            if self.can_only_pass() && self.client.outgoing.is_empty() && self.server.outgoing.is_empty() {
                 return self.pass().await;
             }
             // A fault that answers in the server's place waits for a request to answer.
@@ -269,6 +303,10 @@ impl Relay {
             let now = Instant::now();
             if self.half_closed.is_some_and(|since| since + HALF_CLOSED_LIMIT <= now) {
                 break (End::Finished, Ended::Client);
+            }
+            self.blocked = self.look_for_blocked(now);
+            if let Some(blocked) = self.blocked.filter(|blocked| blocked.due() <= now) {
+                break (End::Reset, blocked.ended);
             }
             if is_through(&self.client, &self.to_server) && self.half_closed.is_none() {
                 if self.client.is_broken() || self.exchange.is_upgraded() || !self.exchange.is_busy() {
@@ -290,10 +328,25 @@ impl Relay {
                 continue;
             }
             let due = lanes.filter(|due| *due > now).into_iter().chain(limit.map(|(due, _)| due));
-            let due = due.chain(self.half_closed.map(|since| since + HALF_CLOSED_LIMIT)).min();
+            let due = due.chain(self.half_closed.map(|since| since + HALF_CLOSED_LIMIT));
+            let due = due.chain(self.blocked.map(Blocked::due)).min();
             self.progress(due).await;
         };
         self.finish(end, ended).await
+    }
+
+    /// The side that does not read what the other one said before its end, and since when it has taken nothing.
+    fn look_for_blocked(&self, now: Instant) -> Option<Blocked> {
+        let is_blocked = |from: &Wire, to: &Wire| from.has_ended() && !to.outgoing.is_empty();
+        let (ended, written) = if is_blocked(&self.server, &self.client) {
+            (Ended::Server, self.client.written())
+        } else if is_blocked(&self.client, &self.server) {
+            (Ended::Client, self.server.written())
+        } else {
+            return None;
+        };
+        let is_same = |before: &Blocked| before.ended == ended && before.written == written;
+        Some(self.blocked.filter(is_same).unwrap_or(Blocked { ended, since: now, written }))
     }
 
     /// Reads or writes on either side, until this time at the latest.
@@ -344,8 +397,7 @@ impl Relay {
             && self.to_client.is_plain()
     }
 
-    async fn pass(mut self) -> ConnectionSummary {
-        let _ = timeout(FLUSH_LIMIT, async { tokio::join!(self.client.flush(), self.server.flush()) }).await;
+    async fn pass(self) -> ConnectionSummary {
         let ((mut client, from_client), (mut server, from_server)) = (self.client.into_link(), self.server.into_link());
         let there = (&mut client, &from_client, self.to_server.scanner);
         let back = (&mut server, &from_server, self.to_client.scanner);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::End;
+use super::{End, HIGH_WATER_BYTES};
 use crate::recorder::ExchangeRecorder;
 use relapse_core::{
     fault::{Direction, FaultKind, StreamFault},
@@ -189,14 +189,15 @@ impl DelayedBytes {
         self.last_due = Some(due);
     }
 
-    /// Hands over what is due; how that ends the connection. Pieces go one at a time where their size is a fault's.
+    /// Hands over what is due, as far as the reader keeps up; how that ends the connection. Pieces go one at a time where
+    /// their size is a fault's.
     pub(super) fn hand_over(&mut self, outgoing: &mut Vec<u8>) -> Option<(End, usize)> {
         if self.queue.is_empty() {
             return None;
         }
-        let is_sliced = self.shape.slice.is_some();
+        let before_max = if self.shape.slice.is_some() { 1 } else { HIGH_WATER_BYTES };
         let now = Instant::now();
-        while self.due().is_some_and(|due| due <= now) && (!is_sliced || outgoing.is_empty()) {
+        while self.due().is_some_and(|due| due <= now) && outgoing.len() < before_max {
             let (_, piece) = self.queue.pop_front()?;
             self.waiting -= piece.len();
             if let Some(limit) = self.carry(&piece, outgoing) {

@@ -16,13 +16,13 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
         .filter(|(_, outcome)| outcome.ending != Ending::Left)
         .flat_map(|(reading, _)| &reading.events)
         .filter_map(|event| match &event.what {
-            EventKind::BodySeen { body, end } => complain(body.len(), *end),
+            EventKind::BodySeen { body, end } => complain(body.len() as u64 + event.omitted_bytes, *end),
             _ => None,
         })
         .collect()
 }
 
-fn complain(length: usize, end: BodyEnd) -> Option<(String, String)> {
+fn complain(length: u64, end: BodyEnd) -> Option<(String, String)> {
     match end {
         BodyEnd::Complete | BodyEnd::None => None,
         BodyEnd::Truncated => {

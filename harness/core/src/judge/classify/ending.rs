@@ -48,6 +48,10 @@ impl<'a> Exchange<'a> {
                         false => Ending::Close { code, reason },
                     };
                 }
+                // All that the server said meanwhile was something else.
+                EventKind::SeenEnough { waiting_for: Some(waiting_for), .. } => {
+                    return Ending::Hang { waiting_for: waiting_for.clone() };
+                }
                 EventKind::Left => return Ending::Left,
                 step_event!() | wire_event!() | app_event!() | server_event!() | outer_event!() => {}
             }

@@ -138,6 +138,11 @@ impl<'a> Exchange<'a> {
         self.events.iter().filter(|event| wanted(&event.what)).count()
     }
 
+    /// Whether so much happened that the record leaves some of it out: nothing in it can be counted.
+    pub fn is_abridged(&self) -> bool {
+        self.events.iter().any(|event| matches!(event.what, EventKind::Omitted { .. }))
+    }
+
     /// The ASGI state machine of the application's call, if there was one.
     pub fn machine(&self) -> Option<Machine> {
         self.called.map(Machine::new)

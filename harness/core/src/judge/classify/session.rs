@@ -169,6 +169,8 @@ impl<'a> Exchange<'a> {
                 | EventKind::AwaitedNeverCame { .. }
                 | EventKind::NotPerformed { .. }
                 | EventKind::LinkReset
+                | EventKind::SeenEnough { .. }
+                | EventKind::Omitted { .. }
                 | EventKind::ConnectionRefused
                 | EventKind::RequestSent { .. }
                 | EventKind::ResponseSeen(_)

@@ -97,7 +97,7 @@ mod tests {
     }
 
     fn event(at: u64, exchange: usize, what: EventKind) -> Event {
-        Event { at: seconds(at), exchange, party: Actor::Probe, what }
+        Event { at: seconds(at), exchange, party: Actor::Probe, what, omitted_bytes: 0 }
     }
 
     #[test]
