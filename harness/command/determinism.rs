@@ -27,11 +27,10 @@ pub(super) fn check_clock(clock: Clock) -> Result<(), UsageError> {
 pub(super) fn of_hunt(hunt: &Hunt, again: impl FnOnce(u64) -> String) -> CommandResult {
     let progress = progress(usize::try_from(hunt.cases).unwrap_or(usize::MAX), "cases, each twice");
     ask_first("the check ends with the cases that run now; once more ends everything");
-    let done = |cases| {
+    let found = run_twice(hunt, &|cases| {
         progress.inc(cases);
         !was_asked_to_end()
-    };
-    let found = run_twice(hunt, &done)?;
+    })?;
     let checked = progress.position();
     progress.finish_and_clear();
     Ok(match found {

@@ -193,12 +193,11 @@ fn check_determinism(args: &RunArgs, trials: PlannedTrials<'_>) -> CommandResult
             (run_on_target(args, &trials)?.0, run_on_target(args, &trials)?.0)
         }
     };
-    let again = |ran: &Ran| {
+    Ok(determinism::of_trials(&first, &second, |ran| {
         let mut arguments = ran.replay(args.seed);
         arguments.push("--check-determinism".to_owned());
         shell(&arguments)
-    };
-    Ok(determinism::of_trials(&first, &second, again))
+    }))
 }
 
 fn run_on_backend(args: &RunArgs, trials: Vec<Trial>) -> JudgedTrials {

@@ -67,7 +67,7 @@ fn an_app_that_differs_is_told() {
     }
 }
 
-/// What cannot be repeated is not checked.
+/// A server behind a URL cannot be repeated, and is not checked.
 #[test]
 fn a_server_is_not_checked() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));

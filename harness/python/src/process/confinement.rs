@@ -84,11 +84,15 @@ mod linux {
             cores: sched_getaffinity(None).ok(),
             answer,
         };
-        let gone = || io::Error::other("the thread that starts processes has ended");
         spawner.lock().unwrap_or_else(PoisonError::into_inner).send(order).map_err(|_| gone())?;
         let (own, child) = answered.recv().map_err(|_| gone())?;
         *command = own;
         child
+    }
+
+    /// The thread lives as long as the process, so that nothing sees this.
+    fn gone() -> io::Error {
+        io::Error::other("the thread that starts processes has ended")
     }
 
     /// Starts what is ordered, in a domain from which no signal leaves.

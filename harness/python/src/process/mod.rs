@@ -8,6 +8,7 @@ mod finished;
 mod group;
 mod installer;
 mod interpreter;
+mod laid_out;
 mod ledger;
 mod marshal;
 mod printed;

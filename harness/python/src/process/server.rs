@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, kill_process};
-use tempfile::TempDir;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -18,6 +17,7 @@ use super::{
     confinement::Confinement,
     group::{Group, Printed},
     interpreter::{Interpreter, Introduction, LifespanMode, Site, not_started, ours},
+    laid_out::LaidOut,
     ledger::{WitnessLog, WitnessedLifespan},
     printed::Panic,
     program::SHIM,
@@ -270,7 +270,7 @@ pub struct Server {
     port: u16,
     /// Keeps the port reserved meanwhile.
     _reserved: TcpSocket,
-    directory: TempDir,
+    directory: LaidOut,
     /// Arguments of a case, beside those of the installation.
     arguments: Mutex<Vec<String>>,
     process: Mutex<ServerProcess>,
@@ -311,7 +311,8 @@ impl Server {
     pub async fn run(installation: Installation) -> Result<Server, AppError> {
         let (reserved, port) =
             reserve().map_err(|error| trouble(format!("no port of this machine can be had: {error}")))?;
-        let directory = lay_out().map_err(|error| trouble(format!("no temporary files can be written: {error}")))?;
+        let directory = LaidOut::write(&[("relapse_shim.py", SHIM), ("relapse_witness.py", WITNESS)])
+            .map_err(|error| trouble(format!("no temporary files can be written: {error}")))?;
         let process = Mutex::new(launch(&installation, &[], port, directory.path()).await?);
         let (arguments, complaints) = (Mutex::default(), Mutex::default());
         Ok(Server { installation, port, _reserved: reserved, directory, arguments, process, complaints })
@@ -517,14 +518,6 @@ fn reserve() -> io::Result<(TcpSocket, u16)> {
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let port = socket.local_addr()?.port();
     Ok((socket, port))
-}
-
-/// Writes the modules that the server imports to a directory of their own.
-fn lay_out() -> io::Result<TempDir> {
-    let directory = tempfile::Builder::new().prefix("relapse-").tempdir()?;
-    std::fs::write(directory.path().join("relapse_shim.py"), SHIM)?;
-    std::fs::write(directory.path().join("relapse_witness.py"), WITNESS)?;
-    Ok(directory)
 }
 
 /// Starts the process of a server, and waits until it listens.
