@@ -23,7 +23,7 @@ use relapse_core::{
 };
 use relapse_python::{
     app::Python as PythonTarget,
-    process::{BLOCKED_LIMIT, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site as PythonSite},
+    process::{BLOCKED_LIMIT, Epoch, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site as PythonSite},
 };
 use relapse_simulate::clock::{Clock, Runtime};
 use rstest::rstest;
@@ -55,6 +55,7 @@ pub(crate) fn site(python: &Path, directory: &Path, app: &str) -> PythonSite {
         memory_limit: MEMORY_LIMIT,
         start_limit: START_LIMIT,
         lifespan: LifespanMode::Auto,
+        epoch: Epoch::Fixed,
     }
 }
 

@@ -74,6 +74,11 @@ pub(crate) enum UsageError {
     /// `--hostile` with a URL.
     #[error("--hostile is about a Python application; a server of yours is what it is")]
     HostileUrl,
+    /// `--check-determinism` on a target that keeps the real clock.
+    #[error(
+        "--check-determinism needs the virtual clock: in real time no two runs are the same; it works on the built-in backend and on a Python application without --server and `--clock real`"
+    )]
+    RealClockDiffers,
     /// A host that is not this machine and is not allowed.
     #[error("{host} is not this machine; name it with `--allow-host {host}` if it may be contacted")]
     HostNotAllowed {

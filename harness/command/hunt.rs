@@ -23,7 +23,7 @@ use relapse_core::{
 use relapse_simulate::clock::{Clock, Runtime};
 
 use super::{
-    Moved, defect,
+    Moved, defect, determinism,
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
     files::{self, Existing},
@@ -144,6 +144,12 @@ pub(super) struct HuntArgs {
     /// How many cases run at a time; as many as cores without it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
+    /// Run each case twice instead, and tell the first difference
+    ///
+    /// With its place in the conversation. A run on the virtual clock can be repeated to the byte unless the
+    /// application takes something from outside: real time in C, files, sockets, processes.
+    #[arg(long, conflicts_with_all = ["detection", "merge", "before", "write_pytest", "time", "capsules"])]
+    check_determinism: bool,
     /// How to print what was found.
     #[arg(long, default_value = "human", value_parser = Format::parser(|renderer| renderer.hunt))]
     format: Format<HuntPages>,
@@ -285,6 +291,10 @@ pub(super) fn hunt(args: &HuntArgs) -> CommandResult {
     match args.plan()? {
         HuntPlan::Merge(parts) => merge(args, parts),
         HuntPlan::Detect(hunt) => detect(args, &hunt),
+        HuntPlan::OnBackend(hunt) if args.check_determinism => {
+            determinism::of_hunt(&hunt, |number| check_again(args, None, number))
+        }
+        HuntPlan::OnTarget(hunt) if args.check_determinism => check_on_target(args, &hunt),
         HuntPlan::OnBackend(hunt) => hunt_on_backend(args, &hunt),
         HuntPlan::OnTarget(hunt) => hunt_on_target(args, &hunt),
     }
@@ -361,9 +371,7 @@ fn again(args: &HuntArgs, profile: Option<&str>, found: &Found, kept: &[Kept]) -
     }
     if let HuntTarget::Own(target) = &args.target {
         args.before.iter().for_each(|before| arguments.extend(option("--before", before.to_string())));
-        arguments.extend(option("--target", target.to_string()));
-        let profile = profile.filter(|_| !args.profile.is_empty());
-        profile.iter().for_each(|name| arguments.extend(option("--profile", (*name).to_owned())));
+        arguments.extend(aimed_at(args, target, profile));
         // An interpreter starts with the seed of the whole hunt.
         if kept.is_some() && target.is_python() && args.seed != 1 {
             arguments.extend(option("--seed", args.seed.to_string()));
@@ -372,6 +380,44 @@ fn again(args: &HuntArgs, profile: Option<&str>, found: &Found, kept: &[Kept]) -
         arguments.extend(more.concat());
     }
     (kept.unwrap_or_default(), shell(&arguments))
+}
+
+/// A target of the user's own behind the profile that was named, as arguments.
+fn aimed_at(args: &HuntArgs, target: &TargetSpec, profile: Option<&str>) -> Vec<String> {
+    let mut arguments = option("--target", target.to_string());
+    let profile = profile.filter(|_| !args.profile.is_empty());
+    profile.iter().for_each(|name| arguments.extend(option("--profile", (*name).to_owned())));
+    arguments
+}
+
+/// The command that runs all cases up to one twice again: an app may be another after other cases.
+fn check_again(args: &HuntArgs, profile: Option<&str>, number: u64) -> String {
+    let (seed, cases) = (args.seed.to_string(), number.to_string());
+    let words = ["relapse", "hunt", "--check-determinism", "--seed", &seed, "--cases", &cases];
+    let mut arguments: Vec<String> = words.map(str::to_owned).to_vec();
+    arguments.extend(aim(args));
+    if let HuntTarget::Own(target) = &args.target {
+        arguments.extend(aimed_at(args, target, profile));
+        arguments.extend([args.python.arguments(), args.service_file.arguments()].concat());
+    }
+    shell(&arguments)
+}
+
+/// Runs each case on an app twice, behind each profile that is named, until one differs.
+fn check_on_target(args: &HuntArgs, plan: &TargetHunt<'_>) -> CommandResult {
+    let Some(target) = plan.versions.last() else { unreachable!("one version is there") };
+    determinism::check_clock(target.clock(&args.python))?;
+    plan.introduction.notes.iter().for_each(|text| note(text));
+    for profile in &plan.fronts {
+        let profile = profile.as_deref();
+        let hunt = hunt_for(args, target, profile, &plan.introduction)?;
+        let exit = determinism::of_hunt(&hunt, |number| check_again(args, profile, number))?;
+        shut_down(&hunt)?;
+        if exit != CommandExit::Passes {
+            return Ok(exit);
+        }
+    }
+    Ok(CommandExit::Passes)
 }
 
 /// The front of one hunt of several, or of the only one.

@@ -6,9 +6,11 @@
 
 mod builtin;
 mod conform;
+mod determinism;
 mod error;
 pub mod exit_code;
 mod files;
+mod guard;
 mod hunt;
 mod init;
 mod interrupt;
@@ -43,6 +45,7 @@ use relapse::{
     discover::{Catalogue, server},
 };
 use relapse_core::error::Error;
+use relapse_python::process::end_all as end_processes;
 
 /// Reproduces reported WebSocket 1011s and HTTP 500s by their real mechanism, and shows that they are gone.
 ///
@@ -151,6 +154,11 @@ fn command() -> clap::Command {
 
 /// Runs the command; gives its exit code.
 pub fn main() -> ExitCode {
+    if guard::is_needed(std::env::args_os().skip(1))
+        && let Some(exit) = guard::stand()
+    {
+        return exit;
+    }
     output::tell_panics();
     let matches = command().try_get_matches();
     let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
@@ -175,6 +183,8 @@ pub fn main() -> ExitCode {
         output::complain(&failure);
         failure.exit()
     });
+    // Everything that was started ends before the result is known.
+    end_processes();
     ExitCode::from(output::finish(exit))
 }
 

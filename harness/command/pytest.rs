@@ -1,6 +1,7 @@
 //! A hunt's findings on a Python application, as tests in Python.
 
 use std::path::{Component, Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use relapse::{
@@ -9,13 +10,10 @@ use relapse::{
     service_file::{ServiceFile, TokenSource},
 };
 use relapse_python::{
-    process::Site as PythonSite,
+    process::{Confinement, Site as PythonSite, finish},
     pytest::{Heading, Loaded, render},
 };
-use relapse_simulate::{
-    clock::{Clock, Runtime},
-    profile::Profile,
-};
+use relapse_simulate::profile::Profile;
 
 use super::{
     files::{self, Existing},
@@ -93,23 +91,20 @@ impl Tests<'_> {
 
     /// Runs a test once, and says what became of it.
     fn tried(&self, path: &Path) -> String {
-        let run = async {
-            let mut python = tokio::process::Command::new(&self.site.python);
-            if let Some(TokenSource::Literal(token)) = &self.binding.credential.source {
-                python.env(TOKEN_VARIABLE, token);
-            }
-            python.envs(self.site.environment.iter().cloned());
-            tokio::time::timeout(TRY_LIMIT, python.arg(path).kill_on_drop(true).output()).await
-        };
+        let mut python = Command::new(&self.site.python);
+        if let Some(TokenSource::Literal(token)) = &self.binding.credential.source {
+            python.env(TOKEN_VARIABLE, token);
+        }
+        python.envs(self.site.environment.iter().cloned()).arg(path);
         let shown = path.display();
-        let output = match Runtime::new(Clock::Real).block_on(run) {
-            Err(_) => return format!("{shown}: written; it did not end within {} s", TRY_LIMIT.as_secs()),
-            Ok(Err(error)) => return format!("{shown}: written; it could not be tried: {error}"),
-            Ok(Ok(output)) => output,
+        let ended = match finish(&mut python, Confinement::App, TRY_LIMIT) {
+            Ok(None) => return format!("{shown}: written; it did not end within {} s", TRY_LIMIT.as_secs()),
+            Err(error) => return format!("{shown}: written; it could not be tried: {error}"),
+            Ok(Some(ended)) => ended,
         };
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let said = String::from_utf8_lossy(&ended.errors).into_owned();
         let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-        match (output.status.success(), last.split_once("AssertionError: ")) {
+        match (ended.status.success(), last.split_once("AssertionError: ")) {
             (true, _) => format!("{shown}: written, and it passes: played alone nothing is wrong, so it shows nothing"),
             (false, Some((_, why))) => format!("{shown}: written; it fails, as it is to: {why}"),
             (false, None) => format!("{shown}: written; it cannot play that: {last}"),

@@ -10,7 +10,7 @@ use relapse::{
     discover::{servers_for, servers_named},
     external::{Versions, judge_external},
     service_file::ServiceFile,
-    trial::{Ran, Report, TargetName, Trial, add_option},
+    trial::{Ran, Report, TargetName, Trial, add_option, shell},
 };
 use relapse_core::{
     error::Error,
@@ -19,7 +19,7 @@ use relapse_core::{
 use relapse_simulate::clock::Runtime;
 
 use super::{
-    CaseSource, Selection,
+    CaseSource, Selection, determinism,
     error::{CommandResult, Failure},
     exit_code::CommandExit,
     jobs,
@@ -62,6 +62,11 @@ pub(super) struct RunArgs {
     /// A failure that comes and goes is shown when one run shows it, and fixed when none does any more.
     #[arg(help_heading = TARGET, long, value_name = "N", default_value_t = 1, requires = "target", value_parser = clap::value_parser!(u16).range(1..=1000))]
     repeat: u16,
+    /// Run each case twice instead, and tell the first difference
+    ///
+    /// With its place in the conversation.
+    #[arg(long)]
+    check_determinism: bool,
     /// How many trials run at a time; as many as cores without it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
@@ -167,6 +172,9 @@ pub(super) fn run(args: &RunArgs) -> CommandResult {
     let start = Instant::now();
     let RunPlan { trials, broken } = args.plan()?;
     broken.iter().for_each(complain_about);
+    if args.check_determinism {
+        return check_determinism(args, trials);
+    }
     let (trials, shutdown) = match trials {
         PlannedTrials::OnBackend(trials) => (run_on_backend(args, trials), Vec::new()),
         PlannedTrials::OnTarget(trials) => run_on_target(args, &trials)?,
@@ -174,6 +182,22 @@ pub(super) fn run(args: &RunArgs) -> CommandResult {
     let report = Report { trials, broken, shutdown, seed: args.seed, wall: start.elapsed() };
     print_page(&(args.format.pages)(&report, width()));
     Ok(CommandExit::from(report.conclusion()))
+}
+
+/// Runs the cases twice, the second time in processes of their own, and compares.
+fn check_determinism(args: &RunArgs, trials: PlannedTrials<'_>) -> CommandResult {
+    let (first, second) = match trials {
+        PlannedTrials::OnBackend(trials) => (run_on_backend(args, trials.clone()), run_on_backend(args, trials)),
+        PlannedTrials::OnTarget(trials) => {
+            determinism::check_clock(trials.target.clock(&args.url.python))?;
+            (run_on_target(args, &trials)?.0, run_on_target(args, &trials)?.0)
+        }
+    };
+    Ok(determinism::of_trials(&first, &second, |ran| {
+        let mut arguments = ran.replay(args.seed);
+        arguments.push("--check-determinism".to_owned());
+        shell(&arguments)
+    }))
 }
 
 fn run_on_backend(args: &RunArgs, trials: Vec<Trial>) -> JudgedTrials {

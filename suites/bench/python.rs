@@ -18,7 +18,7 @@ use relapse_core::{
 };
 use relapse_python::{
     app::Python as PythonTarget,
-    process::{BLOCKED_LIMIT, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site as PythonSite},
+    process::{BLOCKED_LIMIT, Epoch, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site as PythonSite},
 };
 use relapse_simulate::{
     clock::{Clock, Runtime},
@@ -56,6 +56,7 @@ impl Driven {
             memory_limit: MEMORY_LIMIT,
             start_limit: START_LIMIT,
             lifespan: LifespanMode::Auto,
+            epoch: Epoch::Fixed,
         };
         let binding = ServiceFile::parse("bench", BINDING).expect("a good service file");
         let runtime = Runtime::new(Clock::Virtual);

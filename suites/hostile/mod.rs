@@ -1,5 +1,7 @@
 //! Hostile apps, peers, files and users, against the built command.
 
 mod bounds; // nothing that talks without end makes it grow
+mod determinism; // the same seed, the same document
 mod peer; // servers that never do what a server should
+mod processes; // everything that is started ends with the command
 mod watched; // the built command, looked at from outside

@@ -12,7 +12,7 @@ use relapse::{
 };
 use relapse_python::{
     app::Python as PythonTarget,
-    process::{Installation as PythonInstallation, Server as PythonServer, ServerChoice, Site as PythonSite},
+    process::{Epoch, Installation as PythonInstallation, Server as PythonServer, ServerChoice, Site as PythonSite},
     served::Served,
 };
 use relapse_simulate::{clock::Runtime, profile::Profile};
@@ -38,6 +38,9 @@ pub(super) fn launcher(
 ) -> Result<Box<Launch>> {
     end_interpreters_with_us();
     let (site, origin) = context.python.site(app, places)?;
+    // A token says by the true time when it was issued and when it expires.
+    let has_tokens = binding.credential.source.is_some() || !binding.users.is_empty();
+    let site = PythonSite { epoch: if has_tokens { Epoch::Now } else { Epoch::Fixed }, ..site };
     let (binding, token, seed, guesses) = (binding.clone(), token.to_owned(), context.seed, context.guesses);
     let (named, recorded) = (context.python.path.clone(), context.python.recorded()?);
     let behind = match context.python.server.clone() {

@@ -18,8 +18,8 @@ use relapse_core::{
     record::redact::{KnownSecret, password_in_url},
 };
 use relapse_python::process::{
-    BLOCKED_LIMIT, InterpreterOrigin, LifespanMode, MEMORY_LIMIT, Requirements as PythonRequirements, START_LIMIT,
-    ServerChoice, Site as PythonSite,
+    BLOCKED_LIMIT, Epoch, InterpreterOrigin, LifespanMode, MEMORY_LIMIT, Requirements as PythonRequirements,
+    START_LIMIT, ServerChoice, Site as PythonSite,
 };
 use relapse_simulate::clock::Clock;
 
@@ -280,6 +280,7 @@ impl PythonArgs {
             memory_limit: self.memory_limit << 20,
             start_limit: self.start_limit,
             lifespan: self.lifespan.into(),
+            epoch: Epoch::Fixed,
         };
         Ok((site, origin))
     }

@@ -12,7 +12,7 @@ use relapse::{
     trial::option,
     upstream::Upstream,
 };
-use relapse_simulate::clock::{Clock, Runtime};
+use relapse_python::process::{Confinement, finish};
 
 use super::TARGET;
 use crate::{Moved, error::UsageError, moved};
@@ -125,16 +125,11 @@ pub(crate) fn valid_token(binding: &ServiceFile) -> Result<String, UsageError> {
     binding.credential.source.as_ref().map_or(Ok(String::new()), read_token)
 }
 
-/// A token from its source.
-pub(super) fn read_token(source: &TokenSource) -> Result<String, UsageError> {
-    Runtime::new(Clock::Real).block_on(token(source))
-}
-
 /// A token from its source; empty where the target issues it.
 ///
 /// # Errors
 /// Says which variable is not set, or what the command did instead of printing a token.
-async fn token(source: &TokenSource) -> Result<String, UsageError> {
+pub(super) fn read_token(source: &TokenSource) -> Result<String, UsageError> {
     let command = match source {
         TokenSource::Issued => return Ok(String::new()),
         TokenSource::Literal(text) => return Ok(text.clone()),
@@ -144,21 +139,21 @@ async fn token(source: &TokenSource) -> Result<String, UsageError> {
         }
         TokenSource::Command(command) => command,
     };
-    let run = tokio::process::Command::new("sh").arg("-c").arg(command).kill_on_drop(true).output();
-    let output = match tokio::time::timeout(COMMAND_LIMIT, run).await {
-        Err(_) => {
+    let run = finish(std::process::Command::new("sh").arg("-c").arg(command), Confinement::None, COMMAND_LIMIT);
+    let ended = match run {
+        Ok(None) => {
             return Err(UsageError::TokenLate { command: command.clone(), seconds: COMMAND_LIMIT.as_secs() });
         }
-        Ok(Err(error)) => {
+        Err(error) => {
             return Err(UsageError::TokenCommand { command: command.clone(), why: error.to_string() });
         }
-        Ok(Ok(output)) => output,
+        Ok(Some(ended)) => ended,
     };
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if output.status.success() && !text.is_empty() {
+    let text = String::from_utf8_lossy(&ended.output).trim().to_owned();
+    if ended.status.success() && !text.is_empty() {
         Ok(text)
     } else {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(UsageError::NoToken { command: command.clone(), status: output.status.to_string(), said })
+        let said = String::from_utf8_lossy(&ended.errors).trim().to_owned();
+        Err(UsageError::NoToken { command: command.clone(), status: ended.status.to_string(), said })
     }
 }

@@ -30,6 +30,7 @@ pub mod case;
 pub mod client;
 pub mod conform;
 pub mod defects;
+pub mod determinism;
 pub mod discover;
 pub mod environment;
 pub mod explain;

@@ -236,6 +236,7 @@ impl Target for Python {
     fn connect(&self, scribe: ExchangeRecorder) -> BoxFuture<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
             let interpreter = self.interpreter().await?;
+            interpreter.sow(scribe.plan().seed, scribe.connection());
             let application = PythonApplication::new(interpreter);
             let (client, mut server) = Link::pair();
             if scribe.has_faults_at(Place::Edge) {

@@ -9,8 +9,12 @@
 //! | [`differential`] | holds a profile against its real server with generated apps |
 //! | [`pytest`] | writes findings of a hunt as tests in Python |
 //!
-//! Two files run in Python: `process/shim.py` is the server and the event loop on the virtual clock in an interpreter, and
-//! `process/witness.py` reports the events of an app from within a real server.
+//! Four files run in Python: `process/shim.py` is the server and the event loop on the virtual clock in an interpreter,
+//! `process/loader.py` starts it, `process/compiler.py` compiles it once, and `process/witness.py` reports the events of an app
+//! from within a real server.
+//!
+//! A run on the virtual clock can be repeated to the byte, as far as the app takes nothing from outside: see
+//! [`process::Confinement`] for addresses, [`process::Epoch`] for the time of day, and `Chance` in the shim for what is random.
 
 pub mod app;
 pub mod differential;

@@ -1,6 +1,7 @@
 //! Searches for failures without a report: draws scripts and plans, runs them, judges, shrinks each that fails, and
 //! keeps it as a reproducer, which is a case like any other.
 
+mod determinism;
 mod external;
 mod generate;
 mod ground;
@@ -19,6 +20,7 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use determinism::{UnstableCase, run_twice};
 use external::Owned;
 pub use external::{ExternalTarget, Launch};
 use generate::AbstractCase;

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     process::{
-        BLOCKED_LIMIT, Installation, LifespanMode, MEMORY_LIMIT, START_LIMIT, Server, ServerChoice, Site, version,
-        versions,
+        BLOCKED_LIMIT, Epoch, Installation, LifespanMode, MEMORY_LIMIT, START_LIMIT, Server, ServerChoice, Site,
+        version, versions,
     },
     served::Served,
 };
@@ -221,6 +221,7 @@ impl Bench {
             memory_limit: MEMORY_LIMIT,
             start_limit,
             lifespan: LifespanMode::Auto,
+            epoch: Epoch::Fixed,
         };
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let installation = Installation { site, server: self.choice.clone(), flags, start_limit };

@@ -1,21 +1,52 @@
 //! Processes that the harness starts, each in a group of its own, which ends with its owner.
+//!
+//! A process that an app starts may leave the group, and its parent: it has a session of its own, or is forked twice. It dies
+//! with the group all the same, for these reasons:
+//!
+//! - The processes below the first one are looked up in `/proc` before they are killed, also those in other sessions.
+//! - The command is the reaper of its descendants (`PR_SET_CHILD_SUBREAPER`): a process whose parent has ended comes to it. A
+//!   variable of its environment ([`MARK`]) says which group it is of. Code that clears its environment escapes this look, and
+//!   ends with the command.
+//! - The command has a guard in front (`command/guard.rs`), which outlives it and kills all that is left.
+//!
+//! A program that uses this crate as a library is no reaper unless it makes itself one. There a process that was forked twice
+//! lives on, as it does after SIGKILL to the command and its guard at one moment; only a container or a cgroup holds those.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::{
+    confinement::{self, Confinement},
+    descendants::{Process, ProcessTable, end_descendants, is_reaper, kill_all, kill_until_none},
+};
+
 /// The groups that run.
 static GROUPS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
+/// The number of the next group.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// The variable that tells a command which process is its guard. It is no concern of what the command starts.
+pub const GUARD: &str = "RELAPSE_GUARD";
+
+/// The variable that names the group of a process.
+const MARK: &str = "RELAPSE_GROUP";
+
 /// Ends every process that we started, and whatever it started: for a process that is told to end itself.
 pub fn end_all() {
-    for group in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        kill(*group, Signal::KILL);
+    if is_reaper() {
+        return end_descendants();
     }
+    let groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let below = ProcessTable::read().below(groups.iter().copied());
+    groups.iter().for_each(|group| kill(*group, Signal::KILL));
+    kill_all(&below);
 }
 
 fn kill(group: u32, signal: Signal) {
@@ -26,18 +57,32 @@ fn kill(group: u32, signal: Signal) {
 
 /// A process and whatever it started.
 #[derive(Debug)]
-pub(super) struct Group {
+pub struct Group {
     pub(super) child: Child,
+    /// The value of [`MARK`]. Its length is the same for all: the layout of an interpreter's memory depends on it.
+    mark: String,
+    /// How the first of it ended, once all of it has.
+    ended: Option<ExitStatus>,
 }
 
 impl Group {
     /// Starts a process in a group of its own.
-    pub(super) fn spawn(command: &mut Command) -> std::io::Result<Group> {
+    ///
+    /// # Errors
+    /// When the system does not start it.
+    pub fn spawn(command: &mut Command, confinement: Confinement) -> io::Result<Group> {
+        let mark = format!("{:08x}{:08x}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        command.process_group(0).env(MARK, &mark).env_remove(GUARD);
         // With this lock, `end_all` runs either before this spawn or after the insert.
         let mut groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
-        let child = command.process_group(0).spawn()?;
+        let child = confinement::spawn(command, confinement)?;
         groups.insert(child.id());
-        Ok(Group { child })
+        Ok(Group { child, mark, ended: None })
+    }
+
+    /// The process that was started.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
     }
 
     /// Tells all of it something.
@@ -46,9 +91,43 @@ impl Group {
     }
 
     /// Ends all of it; how the first of it ended.
-    pub(super) fn end(&mut self) -> std::io::Result<ExitStatus> {
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn end(&mut self) -> io::Result<ExitStatus> {
+        if let Some(status) = self.ended {
+            return Ok(status);
+        }
+        // Where the first of it is gone already, another process may have its number.
+        let first = self.child.try_wait()?.is_none().then(|| self.child.id());
+        let below = ProcessTable::read().below(first);
         self.signal(Signal::KILL);
-        self.child.wait()
+        kill_all(&below);
+        let status = self.child.wait()?;
+        let mut adopted = BTreeSet::new();
+        kill_until_none(|| self.orphans(&mut adopted));
+        adopted.iter().for_each(|process: &Process| process.reap());
+        self.ended = Some(status);
+        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.child.id());
+        Ok(status)
+    }
+
+    /// The processes of this group whose parent has ended, and those below them. The former are ours now.
+    fn orphans(&self, adopted: &mut BTreeSet<Process>) -> Vec<Process> {
+        // With this lock no other child appears that is not in the list.
+        let groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = ProcessTable::read();
+        let strays: Vec<Process> =
+            table.children(std::process::id()).filter(|child| !groups.contains(&child.id)).collect();
+        let mut found = Vec::new();
+        for stray in strays {
+            if stray.variable(MARK).as_ref() == Some(&self.mark) {
+                adopted.insert(stray);
+                found.push(stray);
+                found.extend(table.below([stray.id]));
+            }
+        }
+        found
     }
 }
 

@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::Signal;
+use rustix::process::{Signal, getpgid, getpid, getppid, getsid};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{
+    confinement::Confinement,
     group::{Group, Printed},
-    marshal,
+    marshal, program,
 };
 use relapse::{
     note::Note,
@@ -37,8 +38,9 @@ use relapse_simulate::{
     clock::Clock,
 };
 
-/// The program that runs in the interpreter.
-pub(super) const SHIM: &str = include_str!("shim.py");
+/// The program that loads the one that runs in the interpreter. It is short, as every list of processes shows it until it has
+/// given its process a title.
+const LOADER: &str = include_str!("loader.py");
 
 /// How long a stuck interpreter may take to say where it is.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
@@ -74,7 +76,23 @@ pub struct Site {
     pub start_limit: Duration,
     /// Whether the app has a lifespan.
     pub lifespan: LifespanMode,
+    /// When its virtual clock begins.
+    pub epoch: Epoch,
 }
+
+/// When the virtual clock of an application begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Epoch {
+    /// At [`FIXED_EPOCH`], so that a run can be repeated to the byte.
+    #[default]
+    Fixed,
+    /// At the true time, in whole seconds: an app may check when a token was issued and when it expires.
+    Now,
+}
+
+/// 2026-01-01 00:00:00 UTC, in seconds since the Unix epoch. It is in the past, so that a token, a certificate or a license
+/// that an app has in its files has not expired.
+pub const FIXED_EPOCH: i64 = 1_767_225_600;
 
 /// Whether the lifespan events of an app are sent to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -182,6 +200,8 @@ struct RunningCalls {
     owed: Option<Instant>,
     /// The application's event loop, in lockstep.
     event_loop: watch::Sender<EventLoop>,
+    /// The seed of a connection, to be told with the next commands.
+    seed: Option<i64>,
 }
 
 impl Interpreter {
@@ -194,12 +214,18 @@ impl Interpreter {
             super::core::share();
         }
         let mut command = Command::new(&site.python);
-        command.arg("-c").arg(SHIM).current_dir(&site.directory);
+        command.arg("-c").arg(LOADER).current_dir(&site.directory);
         command.env("PYTHONHASHSEED", "0").env("PYTHONUNBUFFERED", "1").envs(site.environment.iter().cloned());
-        let spawned = Group::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
-        let mut group = spawned.map_err(|error| not_started(&site.python, &site.directory, &error))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let confinement = match site.clock {
+            Clock::Virtual => Confinement::LockstepApp,
+            Clock::Real => Confinement::App,
+        };
+        let program = program::of(site)?;
+        let mut group = Group::spawn(&mut command, confinement)
+            .map_err(|error| not_started(&site.python, &site.directory, &error))?;
         let child = &mut group.child;
-        let (Some(mut to), Some(from), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        let (Some(to), Some(from), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             unreachable!("all three are piped");
         };
@@ -208,8 +234,12 @@ impl Interpreter {
         let group = Arc::new(Mutex::new(group));
         let from = BufReader::with_capacity(64 * 1024, from);
         let mut ear = Ear { from, group: Arc::clone(&group), printed, directory: site.directory.clone() };
-        let said = say(&mut to, &settings(site, seed));
-        let introduced = said.map_err(|_| ear.gone()).and_then(|()| ear.hear(site.start_limit));
+        let first = [framed(&program), framed(&settings(site, seed))].concat();
+        let to = program::deliver(to, first, site.start_limit).map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => late_import(site, ear.stuck(site.start_limit)),
+            _ => ear.gone(),
+        })?;
+        let introduced = ear.hear(site.start_limit);
         let introduction = introduction(&introduced.map_err(|trouble| late_import(site, trouble))?)?;
         let calls = Arc::new(Mutex::new(RunningCalls {
             next: 1,
@@ -298,9 +328,20 @@ impl Interpreter {
         }
     }
 
+    /// From its next command on, everything random in it is drawn from this seed, and the number of the connection. On the real
+    /// clock it is as random as the system.
+    pub(crate) fn sow(&self, seed: u64, connection: usize) {
+        // Fibonacci hashing keeps the streams of connections apart.
+        let mixed = seed ^ (connection as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        lock(&self.calls).seed = Some(mixed.cast_signed());
+    }
+
     /// Gives commands. In lockstep the application then runs until it is idle, before anything else does.
-    pub(super) fn tell(&self, commands: Vec<Value>) {
+    pub(super) fn tell(&self, mut commands: Vec<Value>) {
         let mut pipes = lock(&self.pipes);
+        if let Some(seed) = lock(&self.calls).seed.take() {
+            commands.insert(0, command("seed", seed, []));
+        }
         if let Some(trouble) = self.trouble() {
             lock(&self.calls).tell_of_death(&trouble);
             return;
@@ -368,12 +409,17 @@ impl fmt::Debug for Asleep {
 
 /// Sends one message.
 fn say(to: &mut ChildStdin, message: &Value) -> std::io::Result<()> {
+    to.write_all(&framed(message))?;
+    to.flush()
+}
+
+/// A message with its length in front.
+fn framed(message: &Value) -> Vec<u8> {
     let mut frame = vec![0; 4];
     marshal::write(message, &mut frame);
     let length = (frame.len() - 4) as u32;
     frame[..4].copy_from_slice(&length.to_le_bytes());
-    to.write_all(&frame)?;
-    to.flush()
+    frame
 }
 
 /// Passes on what an interpreter tells whenever it does, on the real clock, until it ends.
@@ -602,7 +648,9 @@ fn settings(site: &Site, seed: u64) -> Value {
         ("seed", Value::Int((seed & 0x7FFF_FFFF) as i64)),
         ("log_level", Value::Int(20)),
         ("blocked_limit", Value::Int(i64::try_from(site.blocked_limit.as_nanos()).unwrap_or(i64::MAX))),
-        ("epoch", Value::Int(epoch())),
+        ("epoch", Value::Int(epoch(site.epoch))),
+        ("harness", Value::List(ours().into_iter().map(Value::Int).collect())),
+        ("chance", if has_chance(site) { "system" } else { "seeded" }.into()),
         ("memory_limit", Value::Int(i64::try_from(site.memory_limit).unwrap_or(i64::MAX))),
     ])
 }
@@ -623,7 +671,7 @@ fn call_id(value: Option<Value>) -> Option<i64> {
 }
 
 /// Whether something can be read within the limit. Real time: nothing else moves meanwhile.
-fn is_readable(from: &ChildStdout, limit: Duration) -> bool {
+pub(super) fn is_readable(from: &ChildStdout, limit: Duration) -> bool {
     let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
     let mut fds = [PollFd::from_borrowed_fd(from.as_fd(), PollFlags::IN)];
     loop {
@@ -723,12 +771,33 @@ fn stuck(blocked: Duration, place: Option<CodePlace>) -> String {
     )
 }
 
-/// When the virtual clock of an interpreter begins, in nanoseconds since the Unix epoch. It is the true time, in whole
-/// seconds, since an app may check when a token was issued and when it expires.
-fn epoch() -> i64 {
-    #[expect(clippy::disallowed_methods, reason = "the virtual clock begins at the true time of day")]
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(0).saturating_mul(1_000_000_000)
+/// When the virtual clock of an interpreter begins, in nanoseconds since the Unix epoch.
+fn epoch(epoch: Epoch) -> i64 {
+    let seconds = match epoch {
+        Epoch::Fixed => FIXED_EPOCH,
+        Epoch::Now => {
+            #[expect(clippy::disallowed_methods, reason = "the virtual clock begins at the true time of day")]
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            i64::try_from(since.as_secs()).unwrap_or(0)
+        }
+    };
+    seconds.saturating_mul(1_000_000_000)
+}
+
+/// Whether the user wants what is random to be so: `--env PYTHONHASHSEED=random`.
+fn has_chance(site: &Site) -> bool {
+    let chosen = site.environment.iter().rev().find(|(name, _)| name == "PYTHONHASHSEED");
+    chosen.is_some_and(|(_, value)| value == "random")
+}
+
+/// Numbers that an application may not signal: this process first, its parent, which may be its guard, their groups, and
+/// their session.
+pub(super) fn ours() -> Vec<i64> {
+    let (own, parent) = (getpid(), getppid());
+    let groups = [Some(own), parent].into_iter().flatten().filter_map(|process| getpgid(Some(process)).ok());
+    let mut numbers = vec![own];
+    numbers.extend(parent.into_iter().chain(groups).chain(getsid(None).ok()));
+    numbers.into_iter().map(|number| i64::from(number.as_raw_nonzero().get())).collect()
 }
 
 /// A level of logging, as Python numbers them; INFO where there is none.

@@ -1,13 +1,18 @@
 //! The user's Python ASGI application: run in lockstep, where it moves only while we wait for it and its clock is ours,
 //! or behind a real server, where a witness reports the events between the two.
 
+mod confinement;
 mod core;
+mod descendants;
+mod finished;
 mod group;
 mod installer;
 mod interpreter;
+mod laid_out;
 mod ledger;
 mod marshal;
 mod printed;
+mod program;
 mod server;
 mod venv;
 
@@ -22,9 +27,16 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::coop::{consume_budget, unconstrained};
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
-pub use self::group::end_all;
+pub use self::confinement::Confinement;
+#[cfg(target_os = "linux")]
+pub use self::descendants::adopt_descendants;
+pub use self::descendants::end_descendants;
+pub use self::finished::{Finished, finish};
+pub use self::group::{GUARD, Group, end_all};
 pub use self::installer::Installer;
-pub use self::interpreter::{BLOCKED_LIMIT, Interpreter, Introduction, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site};
+pub use self::interpreter::{
+    BLOCKED_LIMIT, Epoch, FIXED_EPOCH, Interpreter, Introduction, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site,
+};
 use self::interpreter::{Happening, command};
 pub use self::server::{Installation, InterpreterOrigin, Server, ServerChoice, ServerSoftware};
 pub use self::venv::{Requirements, cache, version, versions};

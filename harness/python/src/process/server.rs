@@ -10,15 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, kill_process};
-use tempfile::TempDir;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
+    confinement::Confinement,
     group::{Group, Printed},
-    interpreter::{Interpreter, Introduction, LifespanMode, SHIM, Site, not_started},
+    interpreter::{Interpreter, Introduction, LifespanMode, Site, not_started, ours},
+    laid_out::LaidOut,
     ledger::{WitnessLog, WitnessedLifespan},
     printed::Panic,
+    program::SHIM,
     venv::{self, Requirements},
 };
 use relapse_core::{
@@ -268,7 +270,7 @@ pub struct Server {
     port: u16,
     /// Keeps the port reserved meanwhile.
     _reserved: TcpSocket,
-    directory: TempDir,
+    directory: LaidOut,
     /// Arguments of a case, beside those of the installation.
     arguments: Mutex<Vec<String>>,
     process: Mutex<ServerProcess>,
@@ -309,7 +311,8 @@ impl Server {
     pub async fn run(installation: Installation) -> Result<Server, AppError> {
         let (reserved, port) =
             reserve().map_err(|error| trouble(format!("no port of this machine can be had: {error}")))?;
-        let directory = lay_out().map_err(|error| trouble(format!("no temporary files can be written: {error}")))?;
+        let directory = LaidOut::write(&[("relapse_shim.py", SHIM), ("relapse_witness.py", WITNESS)])
+            .map_err(|error| trouble(format!("no temporary files can be written: {error}")))?;
         let process = Mutex::new(launch(&installation, &[], port, directory.path()).await?);
         let (arguments, complaints) = (Mutex::default(), Mutex::default());
         Ok(Server { installation, port, _reserved: reserved, directory, arguments, process, complaints })
@@ -517,14 +520,6 @@ fn reserve() -> io::Result<(TcpSocket, u16)> {
     Ok((socket, port))
 }
 
-/// Writes the modules that the server imports to a directory of their own.
-fn lay_out() -> io::Result<TempDir> {
-    let directory = tempfile::Builder::new().prefix("relapse-").tempdir()?;
-    std::fs::write(directory.path().join("relapse_shim.py"), SHIM)?;
-    std::fs::write(directory.path().join("relapse_witness.py"), WITNESS)?;
-    Ok(directory)
-}
-
 /// Starts the process of a server, and waits until it listens.
 async fn launch(
     installation: &Installation,
@@ -584,7 +579,7 @@ fn spawn(
     let (output, input) = io::pipe().map_err(|error| trouble(format!("no pipe can be had: {error}")))?;
     let errors = input.try_clone().map_err(|error| trouble(format!("no pipe can be had: {error}")))?;
     command.stdin(Stdio::null()).stdout(input).stderr(errors);
-    let spawned = Group::spawn(&mut command);
+    let spawned = Group::spawn(&mut command, Confinement::App);
     drop(command);
     let group = spawned.map_err(|error| not_started(&site.python, &site.directory, &error))?;
     let (printed, ledger, mut panic) = (Printed::default(), Arc::new(ledger), Panic::default());
@@ -620,6 +615,8 @@ fn command(installation: &Installation, arguments: &[String], port: u16, directo
     if site.factory {
         command.env("RELAPSE_FACTORY", "1");
     }
+    let harness: Vec<String> = ours().into_iter().map(|number| number.to_string()).collect();
+    command.env("RELAPSE_HARNESS", harness.join(" "));
     command
 }
 

@@ -11,7 +11,8 @@ were fd 0 and fd 1 at the start.
     first     harness: dict of settings                  shim: dict about the app, see `introduce`
     batch     harness: (now_ns, [command, ...])          shim: (next_timer_ns or None, [event, ...])
 
-    commands  call id scope        give id event          raise id receive|send type message
+    commands  seed number
+              call id scope        give id event          raise id receive|send type message
               sent id              credit id bytes        cancel id    forget id    stop
     events    receive id           withdrawn id           send id event    sent id event
               returned id
@@ -52,6 +53,7 @@ import contextlib
 import contextvars
 import datetime
 import difflib
+import errno
 import faulthandler
 import functools
 import gc
@@ -113,13 +115,33 @@ EXACT = (
     (float, float.__float__),
 )
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+NUMBER = re.compile(r"(?<![\w.])[0-9]{4,}(?!\w|\.[0-9])")
+GROUP = os.environ.get("RELAPSE_GROUP")  # by which the harness knows what belongs to this process
+THREADS = 4096  # whose numbers are remembered
+
+numbers_of_threads = set()
+
+
+def remember_numbers(thread):
+    """Remembers the numbers that the system gave a thread, which are others in each run."""
+    if len(numbers_of_threads) > 2 * THREADS:
+        numbers_of_threads.clear()
+    numbers_of_threads.update(str(number) for number in (thread.ident, thread.native_id))
+
+
+def hide_number(match):
+    """Three dots for the number of this process or of a thread of it.  Short ones can be anything."""
+    number = match[0]
+    return "…" if number in numbers_of_threads or number == str(os.getpid()) else number
 
 
 def render(how, value, limit=None):
-    """`how(value)`, cut, without addresses of objects; "" if the app's own code for it raises."""
+    """`how(value)`, cut, without addresses of objects and numbers of processes and threads; "" if
+    the app's own code for it raises."""
     token = current_raises.set(None)  # what is raised here is raised by us
     try:
-        return ADDRESS.sub(" at 0x…", how(value))[:limit]
+        text = NUMBER.sub(hide_number, ADDRESS.sub(" at 0x…", how(value)))
+        return (text.replace(GROUP, "…") if GROUP else text)[:limit]
     except BaseException:
         return ""
     finally:
@@ -624,18 +646,28 @@ class Clock:
         return self.wall_ns + self.now_ns
 
     def clock_gettime_ns(self, clk_id):
-        """Nanoseconds of a clock of the system; virtual time, but for the time of a processor."""
+        """Nanoseconds of a clock of the system; virtual time."""
         if clk_id == real.CLOCK_REALTIME:
             return self.time_ns()
         if clk_id in STEADY:
             return self.monotonic_ns()
-        return real.clock_gettime_ns(clk_id)
+        return self.process_time_ns() if clk_id in PROCESSOR else real.clock_gettime_ns(clk_id)
 
     def clock_gettime(self, clk_id):
-        """Seconds of a clock of the system; virtual time, but for the time of a processor."""
+        """Seconds of a clock of the system; virtual time."""
         if clk_id == real.CLOCK_REALTIME:
             return self.time()
-        return self.monotonic() if clk_id in STEADY else real.clock_gettime(clk_id)
+        if clk_id in STEADY:
+            return self.monotonic()
+        return self.process_time() if clk_id in PROCESSOR else real.clock_gettime(clk_id)
+
+    def process_time(self):
+        """Seconds of a processor; virtual time, since what the machine really takes is never the same."""
+        return self.process_time_ns() / 1e9
+
+    def process_time_ns(self):
+        """Nanoseconds of a processor; virtual time."""
+        return self.monotonic_ns() - UPTIME
 
     def gmtime(self, seconds=None):
         return real.gmtime(self.time() if seconds is None else seconds)
@@ -679,6 +711,9 @@ class Clock:
             if hasattr(time, name):
                 setattr(time, name, getattr(self, name))
         time.perf_counter, time.perf_counter_ns = self.monotonic, self.monotonic_ns
+        time.process_time, time.process_time_ns = self.process_time, self.process_time_ns
+        if hasattr(time, "thread_time"):
+            time.thread_time, time.thread_time_ns = self.process_time, self.process_time_ns
         # Their waits are virtual, see `patch_threads`.
         threading._time = queue.time = self.monotonic
         # These wait in the system; so does another loop than ours.
@@ -1002,6 +1037,57 @@ class Clock:
 
 STEADY = {getattr(time, name) for name in dir(time) if name in (
     "CLOCK_MONOTONIC", "CLOCK_MONOTONIC_RAW", "CLOCK_BOOTTIME", "CLOCK_UPTIME", "CLOCK_HIGHRES")}
+PROCESSOR = {getattr(time, name) for name in ("CLOCK_PROCESS_CPUTIME_ID", "CLOCK_THREAD_CPUTIME_ID")
+             if hasattr(time, name)}
+
+
+class Chance:
+    """What is random in the app, from a seed: `os.urandom`, and with it `secrets`, `uuid` and `random`.
+
+    Each connection begins a stream that its case names.  The same case once more gets another one:
+    an app may keep what has to be unique, such as the key of a row.  A forked child has the
+    system's own.  What asks the system in C, as `ssl` does, has it too.
+    """
+
+    def __init__(self):
+        self.times = {}  # that each seed was sown
+        self.stream = None
+        self.urandom_of_system = os.urandom
+
+    def install(self, seed):
+        """Takes the place of the system's, for everything that is imported from now on."""
+        import uuid
+
+        plant, chance = random.Random.seed, self
+
+        def seed_from_here(generator, a=None, version=2):
+            plant(generator, int.from_bytes(chance.urandom(32), "little") if a is None else a, version)
+
+        seed_from_here.__doc__ = plant.__doc__
+        random.Random.seed = seed_from_here
+        random.seed = random._inst.seed
+        os.urandom = random._urandom = self.urandom
+        if hasattr(os, "getrandom"):
+            os.getrandom = lambda size, flags=0: self.urandom(size)
+        # These ask the system for the time.
+        uuid._generate_time_safe = uuid._UuidCreate = None
+        os.register_at_fork(after_in_child=self.after_fork)
+        self.sow(seed)
+
+    def sow(self, seed):
+        """Begins the stream of a seed."""
+        times = self.times[seed] = self.times.get(seed, 0) + 1
+        name = f"{seed} {times}"
+        # `random` is left with a sequence of its own, which the app's own seed replaces.
+        self.stream = random.Random(f"system {name}")
+        random.seed(name)
+
+    def urandom(self, size):
+        """Bytes that are random to the app, and the same in each run."""
+        return self.urandom_of_system(size) if self.stream is None else self.stream.randbytes(size)
+
+    def after_fork(self):
+        self.stream = None
 
 
 class Never:
@@ -1420,6 +1506,9 @@ class Session:
             self.selector.register(wire.source, selectors.EVENT_READ)
         else:
             self.clock.install(self)
+        self.chance = Chance()
+        if not self.real and settings.get("chance") != "system":
+            self.chance.install(settings.get("seed"))
         self.files = self.selector._fd_to_key  # each turn asks for its length
         self.own_files = len(self.files)
         self.stopping = False
@@ -1756,6 +1845,7 @@ class Session:
         def watched_start(thread):
             thread.lockstep_call = current_call.get()
             start(thread)
+            remember_numbers(thread)
 
         def watched_report(args):
             call = getattr(args.thread, "lockstep_call", None)
@@ -1790,6 +1880,9 @@ class Session:
             name = command[0]
             if name == "call":
                 self.start(*command[1:])
+            elif name == "seed":
+                if self.chance.stream is not None:
+                    self.chance.sow(command[1])
             elif name == "stop":
                 self.stopping = True
                 self.stopped.set_result(None)
@@ -2403,6 +2496,51 @@ def texts_of(*values):
 # ---------------------------------------------------------------- the process
 
 
+def die_with(parent):
+    """Lets the system end this process when the harness ends, also by SIGKILL; where it can."""
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        import _ctypes  # ctypes itself takes five times as long
+
+        prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
+        _ctypes.call_function(prctl, (PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0))
+    except Exception:
+        return  # an interpreter without it ends when its pipes do
+    if os.getppid() != parent:
+        os._exit(0)  # the harness ended before
+
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def keep_signals_from(harness):
+    """Refuses signals to these processes, groups and sessions, as the kernel does for other users'.
+
+    Where the kernel scopes signals (Landlock, Linux 6.12) it refuses them by itself, also from C
+    and from programs that the app starts.  Before, this refuses them from Python.
+    """
+    harness = frozenset(harness)
+
+    def keep_from(holder, name, is_harness):
+        function = getattr(holder, name, None)
+        if function is None:
+            return
+
+        @functools.wraps(function)
+        def guarded(target, *args, **options):
+            # Signal 0 only asks whether there is such a process.
+            if is_harness(target) and args[:1] != (0,):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+            return function(target, *args, **options)
+
+        setattr(holder, name, guarded)
+
+    keep_from(os, "kill", lambda pid: pid == -1 or abs(pid) in harness)
+    keep_from(os, "killpg", lambda group: group == 1 or group in harness)
+    keep_from(os, "pidfd_open", lambda pid: pid in harness)
+
+
 def limit_memory(size):
     """Lets the process have so many bytes of memory of its own; then Python raises MemoryError."""
     if size:
@@ -2426,6 +2564,10 @@ def main():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
     settings = wire.read()
+    harness = settings.get("harness")
+    if harness:
+        die_with(harness[0])
+        keep_signals_from(harness)
     limit_memory(settings.get("memory_limit"))
     if sys.version_info < (3, 9):
         wire.write({"python": sys.version.split()[0], "pid": os.getpid(), "ok": False,

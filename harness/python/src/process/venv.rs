@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sha2::{Digest, Sha256};
 
 use super::{
+    confinement::Confinement,
     group::{Group, Printed},
     installer::{Installer, interpreter},
     interpreter::not_started,
@@ -360,7 +361,7 @@ fn spawn_with_pipe(command: &mut Command) -> io::Result<(Group, io::PipeReader)>
     let (output, input) = io::pipe()?;
     let errors = input.try_clone()?;
     command.stdin(Stdio::null()).stdout(input).stderr(errors);
-    let spawned = Group::spawn(command);
+    let spawned = Group::spawn(command, Confinement::None);
     // Our ends of the pipe go with the command's settings.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     Ok((spawned?, output))

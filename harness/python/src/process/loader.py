@@ -1,0 +1,36 @@
+# Loads the program that the harness sends first: its source, and its code if this kind of Python compiled it before.
+import _frozen_importlib_external, marshal, os
+
+
+def take(count):
+    data = b""
+    while len(data) < count:
+        piece = os.read(0, count - len(data))
+        if not piece:
+            os._exit(0)
+        data += piece
+    return data
+
+
+def show(title):
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+        with open("/proc/self/mem", "r+b", 0) as memory:
+            memory.seek(start)
+            memory.write(title[: end - start - 1].ljust(end - start, b"\0"))
+        with open("/proc/self/comm", "wb", 0) as name:
+            name.write(b"relapse")
+    except (IndexError, OSError, ValueError):
+        pass
+
+
+program = marshal.loads(take(int.from_bytes(take(4), "little")))
+show(program["title"])
+if program["magic"] == _frozen_importlib_external.MAGIC_NUMBER:
+    program = marshal.loads(program["code"])
+else:
+    program = compile(program["source"], "<string>", "exec")
+del take, show
+exec(program)
