@@ -94,6 +94,7 @@ mod tests {
             at: Duration::from_millis(5),
             exchange: 0,
             party: Actor::Application,
+            omitted_bytes: 0,
             what: EventKind::Logged { level: Level::Error, message: (*message).to_owned() },
         };
         Transcript { events: messages.iter().map(event).collect(), ..Transcript::default() }

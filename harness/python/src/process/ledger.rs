@@ -461,8 +461,10 @@ impl WitnessState {
         }
         self.lived.extend(what);
         let surplus = self.lived.len().saturating_sub(LIVED_MAX);
-        // The start and the end stay.
-        self.lived.drain(LIVED_MAX / 2..LIVED_MAX / 2 + surplus);
+        if surplus > 0 {
+            // The start and the end stay.
+            self.lived.drain(LIVED_MAX / 2..LIVED_MAX / 2 + surplus);
+        }
     }
 }
 
