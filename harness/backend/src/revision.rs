@@ -8,7 +8,7 @@ use relapse::defects::Defects;
 /// A revision of the backend: the set of its defects. The repaired revision has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Revision {
-    defects: u64,
+    defects: u128,
 }
 
 impl Revision {
@@ -24,7 +24,7 @@ impl Revision {
 
     /// The revision with exactly these defects.
     pub fn of(defects: impl IntoIterator<Item = Defect>) -> Revision {
-        let defects = defects.into_iter().fold(0, |set, defect| set | 1 << defect as u64);
+        let defects = defects.into_iter().fold(0, |set, defect| set | 1 << defect as u128);
         Revision { defects }
     }
 
@@ -35,7 +35,7 @@ impl Revision {
 
     /// Whether it contains the defect.
     pub fn has(self, defect: Defect) -> bool {
-        self.defects & (1 << defect as u64) != 0
+        self.defects & (1 << defect as u128) != 0
     }
 }
 

@@ -189,7 +189,7 @@ impl TargetSpec {
         service_file: &ServiceFileArgs,
     ) -> CommandResult<TargetIntroduction> {
         let mut notes = python.left_out()?;
-        let mut binding = if matches!(self, TargetSpec::Url(_)) || service_file.has_binding() {
+        let mut binding = if !self.is_python() || service_file.has_binding() {
             service_file.binding(&mut notes)?
         } else {
             notes.push(

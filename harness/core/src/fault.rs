@@ -28,7 +28,7 @@ pub use self::{
     draw::{FaultLimits, FaultNames},
     event::{EventFault, Events},
     frame::{Breach, Carries, FrameFault, Frames},
-    head_edit::{HeadEdit, Version},
+    head_edit::{HeadChange, HeadEdit, Version},
     process::ProcessFault,
     scope_edit::{HeaderForm, ScopeEdit},
     stream::{Direction, StreamFault},

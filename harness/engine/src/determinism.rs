@@ -96,6 +96,7 @@ mod tests {
             party: Actor::Application,
             omitted_bytes: 0,
             what: EventKind::Logged { level: Level::Error, message: (*message).to_owned() },
+            omitted_bytes: 0,
         };
         Transcript { events: messages.iter().map(event).collect(), ..Transcript::default() }
     }

@@ -194,6 +194,17 @@ faults! {
     } "send {bytes} right behind the request";
 }
 
+/// How a request that arrives differs from the one that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadChange<'a> {
+    /// Its head shows it.
+    Visible,
+    /// The header with this name has a value that the client did not send.
+    Value(&'a str),
+    /// More bytes follow its head.
+    MoreBytes,
+}
+
 impl HeadEdit {
     /// The header it changes, if it changes one.
     pub fn header(&self) -> Option<&str> {
@@ -207,6 +218,16 @@ impl HeadEdit {
 
     /// The header that must be there for the edit to act.
     pub fn needs(&self) -> Option<&str> {
+        self.facts().0
+    }
+
+    /// How the request that arrives differs from the one that was sent.
+    pub fn change(&self) -> HeadChange<'_> {
+        self.facts().1
+    }
+
+    /// The header that must be there for the edit to act, and what the edit does to the request.
+    fn facts(&self) -> (Option<&str>, HeadChange<'_>) {
         match self {
             HeadEdit::Strip { header }
             | HeadEdit::Rename { header, .. }
@@ -214,19 +235,18 @@ impl HeadEdit {
             | HeadEdit::Capitalize { header }
             | HeadEdit::Fold { header }
             | HeadEdit::Move { header }
-            | HeadEdit::Truncate { header, .. } => Some(header),
+            | HeadEdit::Truncate { header, .. } => (Some(header), HeadChange::Visible),
+            HeadEdit::Set { header, .. } | HeadEdit::Add { header, .. } => (None, HeadChange::Value(header)),
+            HeadEdit::Follow { .. } => (None, HeadChange::MoreBytes),
             HeadEdit::Pass {}
             | HeadEdit::Lower {}
             | HeadEdit::Pad { .. }
-            | HeadEdit::Set { .. }
-            | HeadEdit::Add { .. }
             | HeadEdit::HopByHop {}
             | HeadEdit::Query { .. }
             | HeadEdit::PadQuery { .. }
             | HeadEdit::Path { .. }
             | HeadEdit::Method { .. }
-            | HeadEdit::Version { .. }
-            | HeadEdit::Follow { .. } => None,
+            | HeadEdit::Version { .. } => (None, HeadChange::Visible),
         }
     }
 

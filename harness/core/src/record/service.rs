@@ -161,7 +161,7 @@ impl Service {
 
     /// Whether only the wire is seen of it.
     pub fn is_opaque(&self) -> bool {
-        self.kind == TargetKind::Url
+        self.kind.is_opaque()
     }
 
     /// Whether a real server stands in front of it, of whose own decisions only the wire tells.
@@ -234,6 +234,24 @@ impl TargetKind {
             TargetKind::Python => "python",
             TargetKind::Served => "served",
             TargetKind::Url => "url",
+        }
+    }
+
+    /// Whether only the wire is seen of such a target.
+    pub fn is_opaque(self) -> bool {
+        match self {
+            TargetKind::Url => true,
+            TargetKind::Backend | TargetKind::Python | TargetKind::Served => false,
+        }
+    }
+
+    /// The part of such a target that faults reach, as a clause.
+    pub fn reach(self) -> &'static str {
+        match self {
+            TargetKind::Backend => "the target has no such injection point",
+            TargetKind::Url => "of a server behind a URL only the edge is reached",
+            TargetKind::Python => "of a Python application only what is in front of it is reached",
+            TargetKind::Served => "of an application behind a real server only the edge is reached",
         }
     }
 }

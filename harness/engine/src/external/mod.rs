@@ -107,7 +107,7 @@ impl External {
     /// by an upgrade that every server refuses in words of its own. A server that does not answer, or may not be asked as
     /// often, stays unknown.
     pub async fn recognize(&mut self, binding: &ServiceFile, known: &[Arc<Profile>]) {
-        if self.target.kind() != TargetKind::Url {
+        if !self.target.kind().is_opaque() {
             return;
         }
         self.kind = PossibleServers::default();

@@ -13,7 +13,7 @@ use relapse_core::{
         step::{Action, Awaited, ClientStrictness, DEFAULT_USER, Request, Step},
     },
     judge::verdict::Reason,
-    record::service::{Names, TargetKind},
+    record::service::Names,
     wire::message::message_type,
 };
 
@@ -61,12 +61,7 @@ fn obstacle(case: &Case, binding: &ServiceFile, external: &External) -> Option<S
     let places = external.target.capabilities().places;
     if let Some(fault) = case.faults.iter().find(|fault| !places.contains(&fault.kind.place())) {
         let place = fault.kind.place().name();
-        let reached = match external.target.kind() {
-            TargetKind::Backend => "the target has no such injection point",
-            TargetKind::Url => "of a server behind a URL only the edge is reached",
-            TargetKind::Python => "of a Python application only what is in front of it is reached",
-            TargetKind::Served => "of an application behind a real server only the edge is reached",
-        };
+        let reached = external.target.kind().reach();
         return Some(format!("`{fault}` needs the {place}, and {reached}"));
     }
     if let Some(why) = external.target.capabilities().process.refuses(case) {

@@ -8,7 +8,7 @@ use crate::{
         event::{Inbound, Outbound},
         exception::Exception,
     },
-    fault::{EventFault, FaultKind, FrameFault, HeadEdit, ScopeEdit, StreamFault},
+    fault::{EventFault, FaultKind, FrameFault, HeadChange, HeadEdit, ScopeEdit, StreamFault},
     judge::{cause::Cause, outcome::Ending},
     record::transcript::EventKind,
 };
@@ -33,12 +33,14 @@ const HELD_BYTES_PER_S: usize = 300;
 /// Below which rate a stream is so slow, in bytes a second.
 const THROTTLED_BYTES_PER_S: usize = 2000;
 
-// Long: an arm for each kind of fault, so that a new one has to be classified.
+/// The change that a fault makes. There is an arm for each kind, so that a new one has to be classified.
 pub(super) fn effect(kind: &FaultKind) -> InjectedEffect {
     match kind {
-        FaultKind::Answer(_) | FaultKind::Connection(_) | FaultKind::Head(HeadEdit::Follow { .. }) => {
-            InjectedEffect::Distorts
-        }
+        FaultKind::Answer(_) | FaultKind::Connection(_) => InjectedEffect::Distorts,
+        FaultKind::Head(edit) => match edit.change() {
+            HeadChange::MoreBytes => InjectedEffect::Distorts,
+            HeadChange::Visible | HeadChange::Value(_) => InjectedEffect::None,
+        },
         FaultKind::Stream { fault, .. } => match fault {
             StreamFault::Delay { delay: time } | StreamFault::Jitter { most: time } if time.0 >= NOTICED => {
                 InjectedEffect::Slows
@@ -80,29 +82,7 @@ pub(super) fn effect(kind: &FaultKind) -> InjectedEffect {
             | EventFault::StartupFails { .. }
             | EventFault::Cancel {} => InjectedEffect::Distorts,
         },
-        FaultKind::Head(
-            HeadEdit::Pass {}
-            | HeadEdit::Strip { .. }
-            | HeadEdit::Rename { .. }
-            | HeadEdit::Duplicate { .. }
-            | HeadEdit::Capitalize { .. }
-            | HeadEdit::Lower {}
-            | HeadEdit::Fold { .. }
-            | HeadEdit::Move { .. }
-            | HeadEdit::Truncate { .. }
-            | HeadEdit::Pad { .. }
-            | HeadEdit::Set { .. }
-            | HeadEdit::Add { .. }
-            | HeadEdit::HopByHop {}
-            | HeadEdit::Query { .. }
-            | HeadEdit::PadQuery { .. }
-            | HeadEdit::Path { .. }
-            | HeadEdit::Method { .. }
-            | HeadEdit::Version { .. },
-        )
-        | FaultKind::Scope(_)
-        | FaultKind::Call { .. }
-        | FaultKind::Process(_) => InjectedEffect::None,
+        FaultKind::Scope(_) | FaultKind::Call { .. } | FaultKind::Process(_) => InjectedEffect::None,
     }
 }
 

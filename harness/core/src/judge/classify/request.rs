@@ -3,7 +3,7 @@
 use super::Exchange;
 use crate::{
     asgi::scope::{ScopeType, keys},
-    fault::{FaultKind, HeadEdit, ScopeEdit},
+    fault::{FaultKind, HeadChange, HeadEdit, ScopeEdit},
     record::transcript::EventKind,
     wire::head::{RequestHead, has_token, header},
 };
@@ -109,33 +109,17 @@ impl<'a> Exchange<'a> {
     /// Whether a fault changed the parts of the request that carry credentials and offers.
     pub fn may_have_lost_credential(&self) -> bool {
         self.acted().any(|kind| match kind {
-            FaultKind::Head(HeadEdit::Set { header, .. } | HeadEdit::Add { header, .. }) => {
-                ["authorization", "sec-websocket-protocol"].iter().any(|name| header.eq_ignore_ascii_case(name))
-            }
+            FaultKind::Head(edit) => match edit.change() {
+                HeadChange::Value(header) => {
+                    ["authorization", "sec-websocket-protocol"].iter().any(|name| header.eq_ignore_ascii_case(name))
+                }
+                // The head that arrives shows what became of the credential.
+                HeadChange::Visible | HeadChange::MoreBytes => false,
+            },
             FaultKind::Scope(ScopeEdit::Drop { key } | ScopeEdit::Set { key, .. }) => {
                 matches!(key.as_str(), "headers" | "query_string" | "subprotocols")
             }
             FaultKind::Scope(ScopeEdit::Headers { .. }) => true,
-            // The head that arrives shows what became of the credential.
-            FaultKind::Head(
-                HeadEdit::Pass {}
-                | HeadEdit::Strip { .. }
-                | HeadEdit::Rename { .. }
-                | HeadEdit::Duplicate { .. }
-                | HeadEdit::Capitalize { .. }
-                | HeadEdit::Lower {}
-                | HeadEdit::Fold { .. }
-                | HeadEdit::Move { .. }
-                | HeadEdit::Truncate { .. }
-                | HeadEdit::Pad { .. }
-                | HeadEdit::HopByHop {}
-                | HeadEdit::Query { .. }
-                | HeadEdit::PadQuery { .. }
-                | HeadEdit::Path { .. }
-                | HeadEdit::Method { .. }
-                | HeadEdit::Version { .. }
-                | HeadEdit::Follow { .. },
-            ) => false,
             FaultKind::Answer(_)
             | FaultKind::Connection(_)
             | FaultKind::Stream { .. }
