@@ -94,7 +94,6 @@ mod tests {
             at: Duration::from_millis(5),
             exchange: 0,
             party: Actor::Application,
-            omitted_bytes: 0,
             what: EventKind::Logged { level: Level::Error, message: (*message).to_owned() },
             omitted_bytes: 0,
         };
