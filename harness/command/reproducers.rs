@@ -121,6 +121,11 @@ impl Reproducers {
         for left_over in written.files.extract_if(.., |file| !keys.contains(&&file.key)) {
             left_over.remove();
         }
+        if let Some(directory) = self.directory.as_ref().filter(|_| written.files.is_empty() && self.earlier.is_empty())
+        {
+            // It was made for what is not kept. One with anything in it stays.
+            let _ = fs::remove_dir(directory);
+        }
         written.trouble.take().map_or(Ok(()), Err)
     }
 
