@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use relapse::{
     conform::{FramingSubject, conform},
+    deadline::Deadline,
     discover::frame_cases,
     service_file::ServiceFile,
     targets::Url,
@@ -43,7 +44,7 @@ fn cases(patterns: &[&str]) -> Vec<Arc<FrameCase>> {
 }
 
 fn in_memory(server: &str) -> Conformance {
-    conform_embedded(&cases(&[]), &profile(server), Clock::Virtual, 1, || {}).unwrap()
+    conform_embedded(&cases(&[]), &profile(server), Clock::Virtual, 1, Deadline::NEVER, || {}).unwrap()
 }
 
 #[test]
@@ -68,7 +69,7 @@ fn behaviors(found: &Conformance) -> Vec<(&str, Vec<Behavior>)> {
 #[case("uvicorn-0.54")]
 #[case("granian-2.8")]
 fn sockets_show_the_same_as_memory(#[case] server: &str) {
-    let on_sockets = conform_embedded(&cases(&[]), &profile(server), Clock::Real, 1, || {}).unwrap();
+    let on_sockets = conform_embedded(&cases(&[]), &profile(server), Clock::Real, 1, Deadline::NEVER, || {}).unwrap();
     assert_eq!(on_sockets.trouble, None);
     assert_eq!(behaviors(&on_sockets), behaviors(&in_memory(server)));
 }
@@ -148,6 +149,7 @@ fn on_small_server(manner: Manner, case: &str) -> Conformance {
             authority: upstream.authority(),
             patience: Duration::from_secs(3),
             seed: 1,
+            deadline: Deadline::NEVER,
         };
         let found = conform(&cases(&[case]), &peer, || {}).await;
         serving.abort();

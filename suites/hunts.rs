@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use relapse::{
     case::Case,
+    deadline::{Deadline, EndRequest},
     defects::Defects,
     discover::{Catalogue, servers},
     environment::Environment,
-    hunt::{GeneratorConfig, Hunt, draw, hunt_all},
+    hunt::{Found, GeneratorConfig, Hunt, HuntWatch, Reproduction, draw, hunt_all},
     report::sequence::{SequenceDetail, lines as sequence_lines},
     trial::Trial,
 };
@@ -256,7 +259,7 @@ fn whatever_is_drawn_survives_its_file() {
 fn the_findings_do_not_depend_on_the_workers() {
     let defects = [Defect::HealthConstant, Defect::ManagersLeak, Defect::MetricsLackAttribute];
     let whole = hunt(Revision::of(defects), 400);
-    let run = |hunt: &Hunt, jobs| hunt_all(hunt, jobs, &|_, _| true).unwrap();
+    let run = |hunt: &Hunt, jobs| hunt_all(hunt, jobs, &()).unwrap();
     let keys = |hunt: &Hunt, jobs| {
         let campaign = run(hunt, jobs);
         let found = campaign.found.iter().map(|found| format!("{} {} {:?}", found.key, found.seed, found.drawn));
@@ -268,6 +271,32 @@ fn the_findings_do_not_depend_on_the_workers() {
     let mut shared = relapse::hunt::Coverage::default();
     (1..=3).for_each(|number| shared.add(&run(&whole.clone().shard(number, 3), 2).reached));
     assert_eq!(shared, one.0);
+}
+
+/// Whatever ends a hunt, what it found is told: that needs no further run.
+#[test]
+fn what_is_found_before_the_end_is_told() {
+    static IS_FOUND: AtomicBool = AtomicBool::new(false);
+    struct Cut;
+    impl HuntWatch for Cut {
+        fn found(&self, found: &Found) {
+            assert_eq!(found.reproduction, Reproduction::Untried);
+            IS_FOUND.store(true, Ordering::Relaxed);
+        }
+    }
+    fn asked() -> EndRequest {
+        if IS_FOUND.load(Ordering::Relaxed) { EndRequest::Cut } else { EndRequest::None }
+    }
+    let deadline = Deadline::NEVER.or_when(asked);
+    let hunt = Hunt { deadline, ..hunt(Revision::only(Defect::ManagersLeak), 1000) };
+    let campaign = hunt_all(&hunt, 1, &Cut).unwrap();
+    let found: Vec<_> = campaign.found.iter().map(|found| (found.key.to_string(), found.reproduction)).collect();
+    assert_eq!(found, [("no_residue: session(s)".to_owned(), Reproduction::Untried)]);
+    assert!(
+        campaign.reached.cases < 1000 && campaign.found[0].message.ends_with("(not tried again: the time was over)")
+    );
+    let early = Hunt { deadline: Deadline::after(Some(Duration::ZERO)), ..hunt };
+    assert_eq!(hunt_all(&early, 2, &()).unwrap().reached.cases, 0);
 }
 
 /// An aim at everything, behind every server.

@@ -9,7 +9,10 @@ use futures_util::{SinkExt, StreamExt};
 use relapse::{
     discover::{balancers, read_edge_fault},
     environment::Environment,
-    proxy::{LogEvent, LogRecord, Proxy, ProxyHandle, ProxySetup, control::serve as serve_control},
+    proxy::{
+        LogEvent, LogRecord, Proxy, ProxyHandle, ProxySetup,
+        control::{ControlToken, serve as serve_control},
+    },
     run,
 };
 use relapse_backend::revision::Revision;
@@ -672,43 +675,102 @@ fn a_hostile_side_ends_nothing_else(#[case] said: &str, #[case] answer: &str) {
     });
 }
 
-/// Faults are listed, added, removed and held while the proxy runs; pages in browsers are sent away.
-#[test]
-fn a_proxy_is_controlled_over_http() {
-    async fn ask(address: SocketAddr, request: &str, body: &str) -> String {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let head = format!("{request}\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+/// The control interface of a proxy, and the token that it takes.
+struct Control {
+    address: SocketAddr,
+    token: String,
+}
+
+impl Control {
+    async fn of(proxy: &Standing) -> Control {
+        let listener = Listener::bind(Clock::Real).await.unwrap();
+        let (address, token) = (listener.address().unwrap(), ControlToken::random().unwrap());
+        let text = token.text().to_owned();
+        tokio::spawn(serve_control(listener, proxy.desk.clone(), token));
+        Control { address, token: text }
+    }
+
+    /// The answer to a request with these header lines, each with its end.
+    async fn answer(&self, request: &str, headers: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let length = body.len();
+        let head = format!("{request}\r\n{headers}connection: close\r\ncontent-length: {length}\r\n\r\n{body}");
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut seen = String::new();
         stream.read_to_string(&mut seen).await.unwrap();
         seen
     }
+
+    /// The header lines that every request has.
+    fn headers(&self) -> String {
+        format!("host: {}\r\nauthorization: Bearer {}\r\n", self.address, self.token)
+    }
+
+    async fn ask(&self, request: &str, body: &str) -> String {
+        self.answer(request, &self.headers(), body).await
+    }
+}
+
+/// A request that names another host, does not bring the token, or comes from a page is refused, whatever it asks for.
+#[rstest]
+#[case::own("host: HERE\r\nauthorization: Bearer TOKEN\r\n", 204)]
+#[case::by_name("host: localhost:PORT\r\nauthorization: bearer TOKEN\r\n", 204)]
+#[case::rebound("host: evil.example:PORT\r\nauthorization: Bearer TOKEN\r\n", 403)]
+#[case::another_port("host: 127.0.0.1:1\r\nauthorization: Bearer TOKEN\r\n", 403)]
+#[case::no_port("host: 127.0.0.1\r\nauthorization: Bearer TOKEN\r\n", 403)]
+#[case::no_host("authorization: Bearer TOKEN\r\n", 403)]
+#[case::two_hosts("host: HERE\r\nhost: evil.example\r\nauthorization: Bearer TOKEN\r\n", 403)]
+#[case::a_user("host: evil.example@HERE\r\nauthorization: Bearer TOKEN\r\n", 403)]
+#[case::no_token("host: HERE\r\n", 401)]
+#[case::another_token("host: HERE\r\nauthorization: Bearer xTOKEN\r\n", 401)]
+#[case::half_a_token("host: HERE\r\nauthorization: Bearer HALF\r\n", 401)]
+#[case::another_scheme("host: HERE\r\nauthorization: Basic! TOKEN\r\n", 401)]
+#[case::a_page("host: HERE\r\nauthorization: Bearer TOKEN\r\norigin: null\r\n", 403)]
+fn strangers_do_not_control_a_proxy(#[case] headers: &str, #[case] status: u16) {
     on_sockets(async {
         let proxy = Standing::before(echo_server().await, &["strip_header header=Origin"], 10).await;
-        let listener = Listener::bind(Clock::Real).await.unwrap();
-        let control = listener.address().unwrap();
-        tokio::spawn(serve_control(listener, proxy.desk.clone()));
-        let listed = ask(control, "GET /faults HTTP/1.1", "").await;
+        let control = Control::of(&proxy).await;
+        let (here, port) = (control.address.to_string(), control.address.port().to_string());
+        let headers = headers.replace("HERE", &here).replace("PORT", &port).replace("TOKEN", &control.token);
+        let headers = headers.replace("HALF", &control.token[..control.token.len() / 2]);
+        for request in ["POST /pause HTTP/1.1", "POST /resume HTTP/1.1", "DELETE /faults/1 HTTP/1.1"] {
+            let answer = control.answer(request, &headers, "").await;
+            let begins = answer.starts_with(&format!("HTTP/1.1 {status}"));
+            // The server itself may refuse a head that no client writes.
+            assert!(begins || status == 403 && answer.starts_with("HTTP/1.1 400"), "{request}: {answer}");
+        }
+        assert_eq!(proxy.desk.faults()[0].armed, status != 204);
+        let read = control.answer("GET /faults HTTP/1.1", &headers, "").await;
+        assert_eq!(read.contains("strip Origin"), status == 204, "{read}");
+    });
+}
+
+/// Faults are listed, added, removed and held while the proxy runs.
+#[test]
+fn a_proxy_is_controlled_over_http() {
+    on_sockets(async {
+        let proxy = Standing::before(echo_server().await, &["strip_header header=Origin"], 10).await;
+        let control = Control::of(&proxy).await;
+        let listed = control.ask("GET /faults HTTP/1.1", "").await;
         assert!(listed.contains(r#"{"number":1,"fault":"edge: strip Origin","acted":0,"armed":true}"#), "{listed}");
         let close = "[[fault]]\nkind = \"close_with\"\ncode = 4001\nreason = \"added\"\ndirection = \"to-client\"\n";
-        assert!(ask(control, "POST /faults HTTP/1.1", close).await.contains(r#"{"added":[2]}"#));
-        let wrong = ask(control, "POST /faults HTTP/1.1", "[[fault]]\nkind = \"close_wit\"\n").await;
+        assert!(control.ask("POST /faults HTTP/1.1", close).await.contains(r#"{"added":[2]}"#));
+        let wrong = control.ask("POST /faults HTTP/1.1", "[[fault]]\nkind = \"close_wit\"\n").await;
         assert!(wrong.starts_with("HTTP/1.1 400") && wrong.contains("did you mean `close_with`?"), "{wrong}");
         let mut socket = client(proxy.address).await;
         socket.send(Message::text("hello")).await.unwrap();
         let closed = socket.next().await.unwrap().unwrap();
         assert!(matches!(&closed, Message::Close(Some(frame)) if frame.code == CloseCode::Library(4001)), "{closed:?}");
-        assert!(ask(control, "POST /pause HTTP/1.1", "").await.starts_with("HTTP/1.1 204"));
-        assert!(ask(control, "GET / HTTP/1.1", "").await.contains(r#""paused":true"#));
+        assert!(control.ask("POST /pause HTTP/1.1", "").await.starts_with("HTTP/1.1 204"));
+        assert!(control.ask("GET / HTTP/1.1", "").await.contains(r#""paused":true"#));
         let mut socket = client(proxy.address).await;
         socket.send(Message::text("hello")).await.unwrap();
         assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
-        assert!(ask(control, "POST /resume HTTP/1.1", "").await.starts_with("HTTP/1.1 204"));
-        assert!(ask(control, "DELETE /faults/2 HTTP/1.1", "").await.starts_with("HTTP/1.1 204"));
-        assert!(ask(control, "DELETE /faults/3 HTTP/1.1", "").await.starts_with("HTTP/1.1 404"));
+        assert!(control.ask("POST /resume HTTP/1.1", "").await.starts_with("HTTP/1.1 204"));
+        assert!(control.ask("DELETE /faults/2 HTTP/1.1", "").await.starts_with("HTTP/1.1 204"));
+        assert!(control.ask("DELETE /faults/3 HTTP/1.1", "").await.starts_with("HTTP/1.1 404"));
         socket.send(Message::text("again")).await.unwrap();
         assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("again"));
-        assert!(ask(control, "GET /faults HTTP/1.1\r\norigin: null", "").await.starts_with("HTTP/1.1 403"));
     });
 }
 
@@ -717,11 +779,10 @@ fn a_proxy_is_controlled_over_http() {
 fn the_log_is_read_as_it_comes() {
     on_sockets(async {
         let proxy = Standing::before(echo_server().await, &[], 10).await;
-        let listener = Listener::bind(Clock::Real).await.unwrap();
-        let control = listener.address().unwrap();
-        tokio::spawn(serve_control(listener, proxy.desk.clone()));
-        let mut events = TcpStream::connect(control).await.unwrap();
-        events.write_all(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let control = Control::of(&proxy).await;
+        let mut events = TcpStream::connect(control.address).await.unwrap();
+        let head = format!("GET /events HTTP/1.1\r\n{}\r\n", control.headers());
+        events.write_all(head.as_bytes()).await.unwrap();
         let mut seen = Vec::new();
         while !seen.ends_with(b"\r\n\r\n") {
             events.read_buf(&mut seen).await.unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use relapse::{
     case::Case,
+    deadline::Deadline,
     discover::{Catalogue, issues},
     issue::Issue,
     report::sequence::SequenceDetail,
@@ -39,7 +40,7 @@ fn trials(filter: &str) -> Vec<Trial> {
 
 fn report(filter: &str) -> Report {
     let trials = trials(filter);
-    let judgements = judge_all(&trials, 1, 1, &|| {});
+    let judgements = judge_all(&trials, 1, 1, Deadline::NEVER, &|| {});
     Report {
         trials: trials.into_iter().map(Ran::OnBackend).zip(judgements).collect(),
         broken: Vec::new(),

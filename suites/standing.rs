@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use relapse::{
+    deadline::Deadline,
     environment::Environment,
     external::{External, Front},
     service_file::ServiceFile,
@@ -59,7 +60,8 @@ fn check(revision: Revision, fault: Option<&str>, binding: &str) -> Validation {
         let mut server = External::new(Url::new(upstream, &binding, token, 100, Duration::ZERO), Front::Unknown);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let checked = async {
-            let validation = validate(&mut server, &binding, &[], Duration::from_secs(3)).await.unwrap();
+            let validation =
+                validate(&mut server, &binding, &[], Duration::from_secs(3), Deadline::NEVER).await.unwrap();
             stop.send(()).unwrap();
             validation
         };
@@ -229,6 +231,35 @@ fn two_commands_stand_until_they_are_interrupted() {
     assert!(log.contains("--> GET /health") && log.ends_with("stopped\n"), "{log}");
 }
 
+/// The token of the control address is printed once, and a client with it controls the proxy.
+#[rstest]
+#[case::lines("human")]
+#[case::document("json")]
+fn a_proxy_prints_the_token_of_its_control(#[case] format: &str) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    command.args(["proxy", "--upstream", "http://127.0.0.1:1", "--format", format]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut standing = Standing { child: command.spawn().unwrap(), first: Vec::new() };
+    standing.read_until(if format == "json" { "\"controlled\"" } else { "Ctrl-C stops" });
+    let printed = standing.first.join("\n");
+    let between = |before: &str, after: &str| {
+        let rest = printed.split_once(before).unwrap_or_else(|| panic!("{before}: {printed}")).1;
+        rest.split_once(after).unwrap().0.to_owned()
+    };
+    let (token, address) = match format {
+        "json" => (between("\"token\":\"", "\""), between("\"control\":\"", "\"")),
+        _ => (between("TOKEN=", " "), between("$TOKEN\" http://", "/")),
+    };
+    for (token, status) in [(token.as_str(), "HTTP/1.1 200"), ("x", "HTTP/1.1 401")] {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let head = format!("GET /faults HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n");
+        write!(stream, "{head}connection: close\r\n\r\n").unwrap();
+        let mut seen = String::new();
+        stream.read_to_string(&mut seen).unwrap();
+        assert!(seen.starts_with(status), "{seen}");
+    }
+}
+
 /// Commands typed at a standing proxy are obeyed, and invalid ones are answered with an error.
 #[test]
 fn a_proxy_takes_orders() {
@@ -319,6 +350,12 @@ fn a_server_is_made_acquainted_with(#[case] serve: &[&str]) {
     assert_eq!(output.status.code(), Some(1));
     let written = std::fs::read_to_string(directory.path().join("relapse.toml")).unwrap();
     assert!(written.contains("--token-env or --token-command names one"), "{written}");
+    // As long as nothing is known of them, it says nothing of place and messages.
+    for part in ["# place = ", "# invalid = ", "# welcome = ", "# request = ", "# events = "] {
+        assert!(written.contains(&format!("\n{part}")), "{part}: {written}");
+    }
+    let file = ServiceFile::parse("relapse.toml", &written).unwrap();
+    assert_eq!((file.messages.welcome, file.messages.request, file.messages.events), (None, None, Vec::new()));
     // An existing file is not overwritten.
     assert_eq!(relapse("init", &["--token-env", "RELAPSE_TEST_TOKEN"]).status.code(), Some(2));
     assert_eq!(std::fs::read_to_string(directory.path().join("relapse.toml")).unwrap(), written);
@@ -381,7 +418,10 @@ fn servers_that_are_not_ours_are_hunted_on() {
 #[case(&["proxy", "--upstream", "http://127.0.0.1:1", "--control", "0.0.0.0:0"], "--control must be an address of this machine")]
 #[case(&["serve", "--defect", "metrics_lack_atribute"], "did you mean `metrics_lack_attribute`?")]
 #[case(&["serve", "--report", "9999"], "select any case with `9999`")]
-#[case(&["serve", "--listen", "192.0.2.1:1"], "listen on 192.0.2.1:1")]
+#[case(&["serve", "--listen", "192.0.2.1:1", "--allow-remote-clients"], "listen on 192.0.2.1:1")]
+#[case(&["serve", "--listen", "0.0.0.0:0"], "reach 0.0.0.0:0: `--allow-remote-clients` lets them in")]
+#[case(&["proxy", "--upstream", "http://127.0.0.1:1", "--listen", "[::]:0"], "reach [::]:0: `--allow-remote-clients`")]
+#[case(&["proxy", "--upstream", "http://example.org"], "--allow-host example.org")]
 #[case(&["validate", "--target", "wss://example.org"], "--allow-host example.org")]
 #[case(&["validate", "--target", "ws://127.0.0.1:1", "--service-file", "no/such.toml"], "read no/such.toml")]
 #[case(&["init", "--target", "ws://127.0.0.1:1", "--service-file", "no/such.toml"], "connect to 127.0.0.1:1")]

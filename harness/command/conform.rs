@@ -9,6 +9,7 @@ use relapse::{
     Result,
     conform::conform as try_all,
     conform::{FramingSubject, PATIENCE},
+    deadline::Deadline,
     discover::{frame_cases, servers, servers_named},
     trial::shell,
 };
@@ -21,6 +22,7 @@ use relapse_simulate::{
 use super::{
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
+    interrupt::{end_in_order, end_request},
     output::{note, print_page, progress, width},
     report::formats::Format,
     target::{
@@ -52,6 +54,11 @@ pub(super) struct ConformArgs {
     /// How long a server may take for what has to come; 2 s without it
     #[arg(long, value_name = "TIME", requires = "target", value_parser = humantime::parse_duration)]
     limit: Option<Duration>,
+    /// How long all of it may take
+    ///
+    /// The result is INCONCLUSIVE then.
+    #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+    time: Duration,
     /// The seed, the only source of chance
     ///
     /// It makes masks, and keys of the handshake.
@@ -130,20 +137,29 @@ impl ConformArgs {
 /// Tries the cases; the exit code is the worst of all servers'.
 pub(super) fn conform(args: &ConformArgs) -> CommandResult {
     let ConformPlan { cases, servers } = args.plan()?;
+    end_in_order("what was found so far is told; once more ends everything");
+    let deadline = Deadline::after(Some(args.time)).or_when(end_request);
     let found = match servers {
-        TriedServers::Profiles(profiles) => on_backend(args, &profiles, &cases)?,
-        TriedServers::Own { target, introduction, fronts } => on_target(args, target, &introduction, fronts, &cases)?,
+        TriedServers::Profiles(profiles) => on_backend(args, &profiles, &cases, deadline)?,
+        TriedServers::Own { target, introduction, fronts } => {
+            on_target(args, target, &introduction, fronts, (&cases, deadline))?
+        }
     };
     print_page(&(args.format.pages)(&found, width()));
     let worst = found.iter().map(Conformance::conclusion).max();
     Ok(worst.map_or(CommandExit::NoResult, CommandExit::from))
 }
 
-fn on_backend(args: &ConformArgs, profiles: &[Arc<Profile>], cases: &[Arc<FrameCase>]) -> Result<Vec<Conformance>> {
+fn on_backend(
+    args: &ConformArgs,
+    profiles: &[Arc<Profile>],
+    cases: &[Arc<FrameCase>],
+    deadline: Deadline,
+) -> Result<Vec<Conformance>> {
     let progress = progress(cases.len() * profiles.len(), "cases");
     let found = profiles
         .iter()
-        .map(|profile| conform_embedded(cases, profile, Clock::Virtual, args.seed, || progress.inc(1)))
+        .map(|profile| conform_embedded(cases, profile, Clock::Virtual, args.seed, deadline, || progress.inc(1)))
         .collect();
     progress.finish_and_clear();
     found
@@ -154,7 +170,7 @@ fn on_target(
     target: &TargetSpec,
     introduction: &TargetIntroduction,
     fronts: Vec<(String, Option<String>)>,
-    cases: &[Arc<FrameCase>],
+    (cases, deadline): (&[Arc<FrameCase>], Deadline),
 ) -> Result<Vec<Conformance>> {
     let TargetIntroduction { binding, token, notes: known } = introduction;
     known.iter().for_each(|text| note(text));
@@ -172,6 +188,7 @@ fn on_target(
             authority: server.target.authority(),
             patience: args.limit.unwrap_or(PATIENCE),
             seed: args.seed,
+            deadline,
         };
         found.push(runtime.block_on(try_all(cases, &peer, || progress.inc(1))));
         notes.extend(server.target.notes());

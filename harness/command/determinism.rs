@@ -1,6 +1,7 @@
 //! `--check-determinism`: each case runs twice, and the first difference is told.
 
 use relapse::{
+    deadline::Deadline,
     determinism::Divergence,
     hunt::{Hunt, run_twice},
     trial::Ran,
@@ -11,7 +12,7 @@ use relapse_simulate::clock::Clock;
 use super::{
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
-    interrupt::{ask_first, was_asked_to_end},
+    interrupt::{end_in_order, end_request, was_asked_to_end},
     output::{print_page, progress},
 };
 
@@ -26,8 +27,9 @@ pub(super) fn check_clock(clock: Clock) -> Result<(), UsageError> {
 /// Runs each case of a hunt twice; `again` gives the command that runs all up to a case again.
 pub(super) fn of_hunt(hunt: &Hunt, again: impl FnOnce(u64) -> String) -> CommandResult {
     let progress = progress(usize::try_from(hunt.cases).unwrap_or(usize::MAX), "cases, each twice");
-    ask_first("the check ends with the cases that run now; once more ends everything");
-    let found = run_twice(hunt, &|cases| {
+    end_in_order("the check ends with the cases that run now; once more ends everything");
+    let hunt = Hunt { deadline: Deadline::NEVER.or_when(end_request), ..hunt.clone() };
+    let found = run_twice(&hunt, &|cases| {
         progress.inc(cases);
         !was_asked_to_end()
     })?;

@@ -1,5 +1,6 @@
 //! Why a command cannot do its work.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use relapse_core::error::{AppError, Error};
@@ -188,6 +189,12 @@ pub(crate) enum UsageError {
     FileExists {
         /// The file.
         path: PathBuf,
+    },
+    /// A listener that other machines reach.
+    #[error("clients on other machines reach {address}: `--allow-remote-clients` lets them in")]
+    RemoteClients {
+        /// The address.
+        address: SocketAddr,
     },
     /// A control address that other machines reach.
     #[error("--control must be an address of this machine alone: every client that reaches it controls the proxy")]

@@ -14,14 +14,24 @@ pub enum CommandExit {
     Finding,
     /// There is no result: the harness could not do its work, or was misused. clap exits with the same.
     NoResult,
-    /// Ctrl-C ended the work.
+    /// SIGHUP ended the work.
+    HungUp,
+    /// SIGINT ended the work, as Ctrl-C does.
     Interrupted,
+    /// SIGTERM ended the work.
+    Terminated,
 }
 
 impl CommandExit {
     /// All of them.
-    pub const ALL: [CommandExit; 4] =
-        [CommandExit::Passes, CommandExit::Finding, CommandExit::NoResult, CommandExit::Interrupted];
+    pub const ALL: [CommandExit; 6] = [
+        CommandExit::Passes,
+        CommandExit::Finding,
+        CommandExit::NoResult,
+        CommandExit::HungUp,
+        CommandExit::Interrupted,
+        CommandExit::Terminated,
+    ];
 
     /// The number that the process exits with.
     pub const fn number(self) -> u8 {
@@ -29,7 +39,9 @@ impl CommandExit {
             CommandExit::Passes => 0,
             CommandExit::Finding => 1,
             CommandExit::NoResult => 2,
+            CommandExit::HungUp => 129,
             CommandExit::Interrupted => 130,
+            CommandExit::Terminated => 143,
         }
     }
 
@@ -45,7 +57,13 @@ impl CommandExit {
             CommandExit::NoResult => {
                 "a case is INCONCLUSIVE, or a case file cannot be read, also where others pass; the harness could not do its work, or was misused; selecting nothing is misuse; a hunt reached nothing, or found nothing and could not do all its cases"
             }
-            CommandExit::Interrupted => "Ctrl-C ended the work before it had a result",
+            CommandExit::HungUp => {
+                "SIGHUP ended the work, as a terminal that closes does; what was found so far is told as far as it can be"
+            }
+            CommandExit::Interrupted => {
+                "SIGINT ended the work, as Ctrl-C does; what was found so far is told; a second signal, or 5 s, end it at once"
+            }
+            CommandExit::Terminated => "SIGTERM ended the work; what was found so far is told",
         }
     }
 

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError, TryLockError};
+use std::time::Duration;
 
 use relapse::Result;
 use relapse_core::error::Error;
@@ -24,7 +26,32 @@ pub(crate) enum Existing {
 /// # Errors
 /// When the file cannot be written, or exists and is to be kept.
 pub(crate) fn write(path: &Path, text: &str, existing: Existing) -> Result {
+    let _one = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     write_whole(path, &without_secrets(text), existing).map_err(Error::io("write", path))
+}
+
+/// Held while a file is written, so that no end of the process leaves a part of one.
+static WRITING: Mutex<()> = Mutex::new(());
+
+/// Keeps files from being written from now on. Waits for the one that is, for so long at most.
+pub(crate) async fn finish_writing(limit: Duration) {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let writing = async {
+        while is_writing() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    let _ = tokio::time::timeout(limit, writing).await;
+}
+
+/// Whether a file is being written. If none is, none ever is again.
+fn is_writing() -> bool {
+    match WRITING.try_lock() {
+        Ok(last) => std::mem::forget(last),
+        Err(TryLockError::Poisoned(last)) => std::mem::forget(last.into_inner()),
+        Err(TryLockError::WouldBlock) => return true,
+    }
+    false
 }
 
 /// Makes the directory of a file.

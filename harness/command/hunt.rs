@@ -10,15 +10,19 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use relapse::{
     Result,
+    deadline::Deadline,
     discover::servers,
     files::{FileLimit, read_text},
-    hunt::{Campaign, Change, Coverage, ExternalTarget as ForeignPrey, Found, Ground, Hunt, Reproduction, hunt_all},
+    hunt::{
+        Campaign, Change, Coverage, ExternalTarget as ForeignPrey, Found, Ground, Hunt, HuntWatch, Reproduction,
+        hunt_all,
+    },
     trial::{option, shell},
 };
 use relapse_core::{
     error::Error,
     fault::Place,
-    judge::verdict::{Conclusion, FindingKey},
+    judge::verdict::{Conclusion, FindingKey, Side},
 };
 use relapse_simulate::clock::{Clock, Runtime};
 
@@ -27,28 +31,24 @@ use super::{
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
     files::{self, Existing},
-    interrupt::{ask_first, was_asked_to_end},
+    interrupt::{end_in_order, end_request, was_asked_to_end},
     jobs, moved,
-    output::{complain_about, complain_of, note, print_page, progress, progress_by_time, tell_progress, width},
+    output::{
+        ProgressReport, complain_about, complain_of, note, print_page, progress, progress_by_time, tell_progress, width,
+    },
     pytest::Tests,
     replay::{capsule_directory, replay_all},
     report::{
         formats::{Format, HuntPages, Printing},
         hunt::{ChangeReport, Detection, DetectionFigures, HuntDocument, HuntReport, HuntResult, Hunts},
     },
+    reproducers::{KeptCase, Reproducers},
     server,
     target::{
         PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
         TargetSpec, behind_each, profiles_in_front, tell_notes,
     },
 };
-
-/// A reproducer that was written.
-struct Kept {
-    /// Its text. Two versions can have the same finding of the same seed in different reproducers.
-    text: String,
-    path: String,
-}
 
 /// How many cases are drawn unless something else limits the hunt.
 const CASES: u64 = 2000;
@@ -89,7 +89,8 @@ pub(super) struct HuntArgs {
     cases: Option<u64>,
     /// How long to hunt behind each profile, as in `60s` or `5m`
     ///
-    /// The cases are not the same from machine to machine then.
+    /// It is all the time there is, also for making what is found smaller, for confirming it and for tests. The cases are
+    /// not the same from machine to machine then.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     time: Option<Duration>,
     /// The seed of the first case; each further one has the next
@@ -130,8 +131,8 @@ pub(super) struct HuntArgs {
     merge: Vec<PathBuf>,
     /// Where reproducers are replayed from and written to
     ///
-    /// They are replayed first. `fixtures/capsules` without it, or `reproducers` where there is no `fixtures`. Of what
-    /// is found on a service with defects none is written unless this is given.
+    /// They are replayed first. Without it those are replayed that are inside this command, and new ones are written to
+    /// `reproducers`. Of what is found on a service with defects none is written unless this is given.
     #[arg(long = "reproducers", value_name = "DIR")]
     capsules: Option<PathBuf>,
     #[arg(long = "capsules", hide = true, value_name = "DIR", value_parser = |_: &str| moved("--reproducers"))]
@@ -302,19 +303,22 @@ pub(super) fn hunt(args: &HuntArgs) -> CommandResult {
 
 /// Replays the reproducers, then hunts on the built-in backend.
 fn hunt_on_backend(args: &HuntArgs, hunt: &Hunt) -> CommandResult {
+    end_in_order(AT_END);
     let (jobs, pages) = (jobs(args.jobs), args.format.pages);
     let directory = capsule_directory(args.capsules.as_deref());
     let writes = hunt.ground.defects().is_empty() || args.capsules.is_some();
-    let replayed = replay_all(&directory, jobs)?;
+    let replayed = replay_all(args.capsules.as_deref(), jobs)?;
     if let Some(report) = &replayed {
         report.broken.iter().for_each(complain_about);
         print_page(&(pages.replayed)(report, width()));
     }
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let start = Instant::now();
-    let campaign = watched(hunt, jobs, args.time, start)?;
-    let (mut report, _, written) =
-        keep_and_report(hunt, &campaign, writes.then_some(&*directory), |found, kept| again(args, None, found, kept))?;
+    let hunt = &Hunt { deadline: args.deadline(), ..hunt.clone() };
+    let reproducers = Reproducers::of(writes.then_some(&*directory));
+    let campaign = watched(hunt, jobs, args.time, start, &reproducers)?;
+    let (mut report, written) =
+        keep_and_report(hunt, &campaign, &reproducers, |found| again(args, None, found, &reproducers))?;
     let verdicts = replayed.iter().flat_map(|report| &report.trials);
     report.replayed = verdicts.map(|(ran, judgement)| (ran.case().name.clone(), judgement.verdict)).collect();
     let exit = exit_of(report.conclusion());
@@ -323,35 +327,33 @@ fn hunt_on_backend(args: &HuntArgs, hunt: &Hunt) -> CommandResult {
     Ok(exit.max(replayed.map_or(CommandExit::Passes, |report| CommandExit::from(report.conclusion()))))
 }
 
-/// Keeps what was found where there is a directory for it, and stops what was hunted on. Gives the report, what was kept,
-/// and whether that could be written, which is to be told after what was found.
+/// Keeps what was found in the end, and stops what was hunted on. Gives the report, and whether everything could be written,
+/// which is to be told after what was found.
 fn keep_and_report(
     hunt: &Hunt,
     campaign: &Campaign,
-    directory: Option<&Path>,
-    again: impl Fn(&Found, &[Kept]) -> (String, String),
-) -> Result<(HuntReport, Vec<Kept>, Result)> {
-    let mut kept = Vec::new();
-    let written = directory.map_or(Ok(()), |directory| keep(&campaign.found, directory, &mut kept));
-    let mut report = HuntReport::of(hunt, campaign, |found| again(found, &kept));
+    reproducers: &Reproducers,
+    again: impl Fn(&Found) -> (String, String),
+) -> Result<(HuntReport, Result)> {
+    let written = reproducers.finish(&campaign.found);
+    let mut report = HuntReport::of(hunt, campaign, again);
     report.shutdown = shut_down(hunt)?;
-    Ok((report, kept, written))
+    Ok((report, written))
 }
 
-/// Tells an application of the user's to stop; what was wrong with that.
+/// Tells an application of the user's to stop; what was wrong with that. One that was ended has nothing to say.
 fn shut_down(hunt: &Hunt) -> Result<BTreeSet<String>> {
-    hunt.ground.external().map_or(Ok(BTreeSet::new()), |foreign| foreign.shut_down())
+    match hunt.ground.external() {
+        Some(foreign) if !hunt.deadline.is_cut() => foreign.shut_down(),
+        Some(_) | None => Ok(BTreeSet::new()),
+    }
 }
 
 /// Where something that was found is kept, and the command that shows it again behind the same profile.
-fn again(args: &HuntArgs, profile: Option<&str>, found: &Found, kept: &[Kept]) -> (String, String) {
-    let kept = match found.reproduction {
-        Reproduction::Shown => {
-            let text = found.capsule.print();
-            kept.iter().find(|kept| kept.text == text).map(|kept| kept.path.clone())
-        }
-        Reproduction::AfterOthers | Reproduction::Unconfirmed | Reproduction::SeenOnce => None,
-    };
+fn again(args: &HuntArgs, profile: Option<&str>, found: &Found, reproducers: &Reproducers) -> (String, String) {
+    let file = reproducers.of_finding(found);
+    // A reproducer of an earlier hunt stays as it is, and need not show it in the same way.
+    let kept = file.as_ref().filter(|kept| kept.shows == KeptCase::Same).map(|kept| kept.path.clone());
     let mut arguments = vec!["relapse".to_owned()];
     match (&kept, &args.target) {
         (Some(path), HuntTarget::Backend) => arguments.extend(["replay".to_owned(), path.clone()]),
@@ -359,7 +361,7 @@ fn again(args: &HuntArgs, profile: Option<&str>, found: &Found, kept: &[Kept]) -
         (None, _) => {
             // A finding that needs other cases is found again by all of them.
             let (seed, cases) = match found.reproduction {
-                Reproduction::Shown => (found.seed, 1),
+                Reproduction::Shown | Reproduction::Untried => (found.seed, 1),
                 Reproduction::AfterOthers | Reproduction::Unconfirmed | Reproduction::SeenOnce => {
                     (args.seed, found.number)
                 }
@@ -379,7 +381,7 @@ fn again(args: &HuntArgs, profile: Option<&str>, found: &Found, kept: &[Kept]) -
         let more = [args.budget.arguments(), args.python.arguments(), args.service_file.arguments()];
         arguments.extend(more.concat());
     }
-    (kept.unwrap_or_default(), shell(&arguments))
+    (file.map(|kept| kept.path).unwrap_or_default(), shell(&arguments))
 }
 
 /// A target of the user's own behind the profile that was named, as arguments.
@@ -434,7 +436,9 @@ struct Hunted {
     result: HuntResult,
     /// The findings of which tests can be written: those on the only version.
     found: Vec<Found>,
-    kept: Vec<Kept>,
+    reproducers: Reproducers,
+    /// When everything ends at the latest that belongs to it.
+    deadline: Deadline,
     /// Whether every reproducer could be written.
     written: Result,
 }
@@ -442,6 +446,7 @@ struct Hunted {
 /// Hunts on a target of the user's own, behind each profile that is named.
 fn hunt_on_target(args: &HuntArgs, plan: &TargetHunt<'_>) -> CommandResult {
     plan.introduction.notes.iter().for_each(|text| note(text));
+    end_in_order(AT_END);
     let directory = args.capsules.clone().unwrap_or_else(|| PathBuf::from("reproducers"));
     let Format { printing, pages } = args.format;
     let (exit, hunts) = behind_each(&plan.fronts, printing, |profile| {
@@ -453,7 +458,7 @@ fn hunt_on_target(args: &HuntArgs, plan: &TargetHunt<'_>) -> CommandResult {
         if printing == Printing::AsItComes {
             print_page(&(pages.hunts)(&result));
         }
-        let tested = write_tests(args, plan, front, &hunted.found, &hunted.kept);
+        let tested = write_tests(args, plan, front, (&hunted.found, &hunted.reproducers, hunted.deadline));
         match (tested.and(hunted.written), printing) {
             (Ok(()), Printing::AsItComes) => Ok((exit, None)),
             (Ok(()), Printing::AtTheEnd) => Ok((exit, result.0.into_iter().next().map(|(_, result)| result))),
@@ -473,32 +478,49 @@ fn hunt_on_target(args: &HuntArgs, plan: &TargetHunt<'_>) -> CommandResult {
 fn hunt_behind(args: &HuntArgs, plan: &TargetHunt<'_>, front: HuntFront<'_>) -> CommandResult<Hunted> {
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let start = Instant::now();
+    let (deadline, reproducers) = (args.deadline(), Reproducers::of(Some(front.directory)));
     let mut hunted = Vec::new();
-    for version in &plan.versions {
+    for (number, version) in (1..).zip(&plan.versions) {
         let mut hunt = hunt_for(args, version, front.profile, &plan.introduction)?;
+        // Of two versions each has two fifths of the time, and the rest is for trying on one what was found on the other.
+        hunt.deadline = if plan.versions.len() > 1 { deadline.part(2 * number, 5) } else { deadline };
+        let reproducers = reproducers.beside();
         // The second version gets as many cases as the time allowed on the first.
         let time = args.time.filter(|_| hunted.is_empty());
-        if let Some((_, first)) = hunted.last() {
-            let first: &Campaign = first;
-            hunt.cases = first.reached.cases;
+        if let Some(first) = hunted.last() {
+            let first: &HuntedVersion = first;
+            hunt.cases = first.campaign.reached.cases;
         }
-        let campaign = watched(&hunt, jobs(args.jobs), time, start)?;
+        let campaign = watched(&hunt, jobs(args.jobs), time, start, &reproducers)?;
         tell_notes(hunt.ground.external().into_iter().flat_map(|prey| prey.notes()));
-        hunted.push((hunt, campaign));
+        hunt.deadline = deadline;
+        hunted.push(HuntedVersion { hunt, campaign, reproducers });
     }
-    let Some((hunt, campaign)) = hunted.pop() else { unreachable!("one version is there") };
+    let Some(last) = hunted.pop() else { unreachable!("one version is there") };
     if let Some(before) = hunted.pop() {
-        return compare(args, before, (hunt, campaign), front);
+        return compare(args, before, last, front);
     }
-    let (report, kept, written) = keep_and_report(&hunt, &campaign, Some(front.directory), |found, kept| {
-        again(args, front.profile, found, kept)
-    })?;
+    let HuntedVersion { hunt, campaign, reproducers } = last;
+    let (report, written) =
+        keep_and_report(&hunt, &campaign, &reproducers, |found| again(args, front.profile, found, &reproducers))?;
     let result = HuntResult::Alone(Box::new(report), start.elapsed());
-    Ok(Hunted { result, found: campaign.found, kept, written })
+    Ok(Hunted { result, found: campaign.found, reproducers, deadline, written })
+}
+
+/// A version that was hunted on.
+struct HuntedVersion {
+    hunt: Hunt,
+    campaign: Campaign,
+    reproducers: Reproducers,
 }
 
 /// Writes what was found as tests, where tests are asked for.
-fn write_tests(args: &HuntArgs, plan: &TargetHunt<'_>, front: HuntFront<'_>, found: &[Found], kept: &[Kept]) -> Result {
+fn write_tests(
+    args: &HuntArgs,
+    plan: &TargetHunt<'_>,
+    front: HuntFront<'_>,
+    (found, reproducers, deadline): (&[Found], &Reproducers, Deadline),
+) -> Result {
     let site = plan.versions.last().and_then(|target| target.site(&args.python).transpose()).transpose()?;
     let (Some(path), Some(site)) = (&args.write_pytest, site) else { return Ok(()) };
     let profile = match front.profile {
@@ -506,15 +528,15 @@ fn write_tests(args: &HuntArgs, plan: &TargetHunt<'_>, front: HuntFront<'_>, fou
         None => servers()?.swap_remove(0),
     };
     let TargetIntroduction { binding, token, .. } = &plan.introduction;
-    Tests { path, site, binding, token, profile: &profile }
-        .write(found, |found| again(args, front.profile, found, kept))
+    Tests { path, site, binding, token, profile: &profile, deadline }
+        .write(found, |found| again(args, front.profile, found, reproducers))
 }
 
 /// Compares what was found before a change with what was found after it.
 fn compare(
     args: &HuntArgs,
-    (old, before): (Hunt, Campaign),
-    (hunt, campaign): (Hunt, Campaign),
+    HuntedVersion { hunt: old, campaign: before, reproducers: of_old }: HuntedVersion,
+    HuntedVersion { hunt, campaign, reproducers }: HuntedVersion,
     front: HuntFront<'_>,
 ) -> CommandResult<Hunted> {
     let unfinished = [&before, &campaign].map(|campaign| campaign.unfinished.line());
@@ -524,11 +546,14 @@ fn compare(
     progress.finish_and_clear();
     // The end of the old version is in the past.
     shut_down(&old)?;
-    let mut kept = Vec::new();
-    let written = keep(change.fates.iter().map(|(_, found, _)| found), front.directory, &mut kept);
-    let shutdown = shut_down(&hunt)?;
-    let report = ChangeReport::of(&hunt, &change, shutdown, |found| again(args, front.profile, found, &kept));
-    Ok(Hunted { result: HuntResult::Compared(Box::new(report)), found: Vec::new(), kept, written })
+    let written = of_old.finish(change.found_on(Side::Before)).and(reproducers.finish(change.found_on(Side::After)));
+    let (shutdown, deadline) = (shut_down(&hunt)?, hunt.deadline);
+    let report = ChangeReport::of(&hunt, &change, shutdown, |found, side| match side {
+        Side::Before => again(args, front.profile, found, &of_old),
+        Side::After => again(args, front.profile, found, &reproducers),
+    });
+    let result = HuntResult::Compared(Box::new(report));
+    Ok(Hunted { result, found: Vec::new(), reproducers, deadline, written })
 }
 
 /// A hunt on a target of the user's own.
@@ -585,62 +610,76 @@ fn aim(args: &HuntArgs) -> Vec<String> {
     aim
 }
 
-/// Hunts with a bar that says what is reached.
-fn watched(hunt: &Hunt, jobs: usize, time: Option<Duration>, start: Instant) -> Result<Campaign> {
+/// The answer to the first signal.
+const AT_END: &str = "what was found so far is told; once more ends everything";
+
+impl HuntArgs {
+    /// The end of a hunt that begins now.
+    fn deadline(&self) -> Deadline {
+        Deadline::after(self.time).or_when(end_request)
+    }
+}
+
+/// Hunts with a bar that says what is reached, and keeps what is found as soon as it is.
+fn watched(
+    hunt: &Hunt,
+    jobs: usize,
+    time: Option<Duration>,
+    start: Instant,
+    reproducers: &Reproducers,
+) -> Result<Campaign> {
     let progress = match time {
         None => progress(usize::try_from(hunt.cases).unwrap_or(usize::MAX), "cases"),
         Some(_) => progress_by_time("cases"),
     };
-    let so_far: Mutex<(Coverage, BTreeSet<FindingKey>)> = Mutex::default();
-    let watch = |reached: &Coverage, complaints: &BTreeSet<FindingKey>| {
-        let mut so_far = so_far.lock().unwrap_or_else(PoisonError::into_inner);
-        so_far.0.add(reached);
-        so_far.1.extend(complaints.iter().cloned());
-        let (classes, kinds, complaints) = (so_far.0.classes.len(), so_far.0.faults.len(), so_far.1.len());
-        progress.inc(reached.cases);
-        let rate = so_far.0.cases as f64 / start.elapsed().as_secs_f64().max(0.001);
-        let message = format!("{rate:.0}/s; {classes} classes, {kinds} kinds of fault, {complaints} finding(s)");
-        tell_progress(&progress, &message);
-        time.is_none_or(|time| start.elapsed() < time) && !was_asked_to_end()
-    };
-    ask_first("what was found so far is shrunk and told; once more ends everything");
-    let campaign = hunt_all(hunt, jobs, &watch)?;
-    progress.finish_and_clear();
+    let watched = WatchedHunt { progress, start, so_far: Mutex::default(), reproducers };
+    let campaign = hunt_all(hunt, jobs, &watched)?;
+    watched.progress.finish_and_clear();
     Ok(campaign)
 }
 
-/// Writes the reproducer of each finding that its case shows again, and adds it to `kept`. A case that shows nothing would
-/// read FIXED of what is not.
-fn keep<'a>(found: impl IntoIterator<Item = &'a Found>, directory: &Path, kept: &mut Vec<Kept>) -> Result {
-    for found in found.into_iter().filter(|found| found.reproduction == Reproduction::Shown) {
-        // Two findings of one seed may have names that begin alike.
-        let mut names = std::iter::once(found.capsule.name.clone())
-            .chain((2..).map(|number| format!("{}_{number}", found.capsule.name)));
-        let free = names.find(|name| {
-            let path = directory.join(format!("{name}.toml")).display().to_string();
-            !kept.iter().any(|kept| kept.path == path)
-        });
-        let name = free.unwrap_or_default();
-        let path = write(found, directory, &name)?;
-        kept.push(Kept { text: found.capsule.print(), path });
-    }
-    Ok(())
+/// A hunt that goes on.
+struct WatchedHunt<'a> {
+    progress: ProgressReport,
+    start: Instant,
+    so_far: Mutex<(Coverage, BTreeSet<FindingKey>)>,
+    reproducers: &'a Reproducers,
 }
 
-/// Writes one reproducer; gives its path.
-fn write(found: &Found, directory: &Path, name: &str) -> Result<String> {
-    let path = directory.join(format!("{name}.toml"));
-    files::write(&path, &found.capsule.print(), Existing::Replace)?;
-    Ok(path.display().to_string())
+impl HuntWatch for WatchedHunt<'_> {
+    fn reached(&self, reached: &Coverage, complaints: &BTreeSet<FindingKey>) {
+        let mut so_far = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
+        so_far.0.add(reached);
+        so_far.1.extend(complaints.iter().cloned());
+        let (classes, kinds, complaints) = (so_far.0.classes.len(), so_far.0.faults.len(), so_far.1.len());
+        self.progress.inc(reached.cases);
+        let rate = so_far.0.cases as f64 / self.start.elapsed().as_secs_f64().max(0.001);
+        let message = format!("{rate:.0}/s; {classes} classes, {kinds} kinds of fault, {complaints} finding(s)");
+        tell_progress(&self.progress, &message);
+    }
+
+    fn found(&self, found: &Found) {
+        self.reproducers.keep(found);
+        let file = self.reproducers.of_finding(found).map_or(String::new(), |file| format!("; {}", file.path));
+        let text = format!("found with seed {}: {}  {}{file}", found.seed, found.key, found.message);
+        self.progress.suspend(|| note(&text));
+    }
+
+    fn shrunk(&self, found: &Found) {
+        self.reproducers.keep(found);
+    }
 }
 
 /// Hunts on each defect alone; a defect that is not found is a finding.
 fn detect(args: &HuntArgs, hunt: &Hunt) -> CommandResult {
+    end_in_order("the defects so far are told; once more ends everything");
+    let hunt = &Hunt { deadline: args.deadline(), ..hunt.clone() };
     let detected = detect_all(hunt, jobs(args.jobs))?;
     if let Some(directory) = &args.capsules {
         for (defect, found) in &detected {
             if let Some(found) = found {
-                write(found, directory, defect.name())?;
+                let path = directory.join(format!("{}.toml", defect.name()));
+                files::write(&path, &found.capsule.print(), Existing::Replace)?;
             }
         }
     }
@@ -659,7 +698,12 @@ fn detect_all(hunt: &Hunt, jobs: usize) -> Result<Vec<(Defect, Option<Found>)>> 
         loop {
             let taken = next.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some((index, defect)) = taken else { return Ok(detected) };
-            detected.push((index, defect, Hunt { ground: ground(Revision::only(defect)), ..hunt.clone() }.first()?));
+            let found = Hunt { ground: ground(Revision::only(defect)), ..hunt.clone() }.first()?;
+            if found.is_none() && was_asked_to_end() {
+                // It might have been found.
+                return Ok(detected);
+            }
+            detected.push((index, defect, found));
             progress.inc(1);
         }
     };

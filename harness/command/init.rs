@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use relapse::{
+    deadline::Deadline,
     init::{InitToken, init as get_acquainted},
     service_file::{ServiceFile, TokenSource},
     trial::{option, shell},
@@ -15,6 +16,7 @@ use super::{
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
     files::{self, Existing},
+    interrupt::{end_in_order, end_request},
     output::{keep_secret, note, print, progress_by_time},
     target::{RouteGuessing, TARGET, TargetArgs, tell_notes, valid_token},
 };
@@ -31,6 +33,11 @@ pub(super) struct InitArgs {
     /// The shell command that prints a valid token.
     #[arg(long, value_name = "COMMAND")]
     token_command: Option<String>,
+    /// How long all of it may take
+    ///
+    /// Nothing is written when it takes longer.
+    #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "3m", value_parser = humantime::parse_duration)]
+    time: Duration,
     /// Write over the file that is there.
     #[arg(long)]
     force: bool,
@@ -86,13 +93,15 @@ fn in_quotes(text: &str) -> String {
 pub(super) fn init(args: &InitArgs) -> CommandResult {
     let InitPlan { path, binding, token, token_line, notes } = args.plan()?;
     notes.iter().for_each(|text| note(text));
+    end_in_order("it ends, and nothing is written; once more ends everything");
     let own = &args.own;
     let runtime = Runtime::new(own.clock());
     let server = own.reach(&runtime, args.profile.as_deref(), &binding, &token, RouteGuessing::Kept)?;
     let bar = progress_by_time("asking");
     bar.enable_steady_tick(Duration::from_millis(200));
+    let deadline = Deadline::after(Some(args.time)).or_when(end_request);
     let token = if token.is_empty() { InitToken::None } else { InitToken::Given };
-    let found = runtime.block_on(get_acquainted(server, &own.python.path, token));
+    let found = runtime.block_on(get_acquainted(server, &own.python.path, token, deadline));
     bar.finish_and_clear();
     let found = found?;
     tell_notes(found.notes.iter().cloned());

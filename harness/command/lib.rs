@@ -22,6 +22,7 @@ mod proxy;
 mod pytest;
 mod replay;
 pub mod report;
+mod reproducers;
 mod run;
 #[cfg(feature = "backend")]
 mod serve;
@@ -42,7 +43,7 @@ use exit_code::CommandExit;
 use relapse::{
     Result,
     case::Case,
-    discover::{Catalogue, server},
+    discover::{Catalogue, EMBEDDED, server},
 };
 use relapse_core::error::Error;
 use relapse_python::process::end_all as end_processes;
@@ -124,7 +125,7 @@ fn moved(new: &str) -> Result<Moved, String> {
 /// Where the cases are.
 #[derive(Debug, Clone, Args)]
 struct CaseSource {
-    /// Directory of case files.
+    /// Directory of case files; those of the reported issues, which are inside this command, without it.
     #[arg(long, value_name = "DIR")]
     cases: Option<PathBuf>,
 }
@@ -185,12 +186,13 @@ pub fn main() -> ExitCode {
     });
     // Everything that was started ends before the result is known.
     end_processes();
-    ExitCode::from(output::finish(exit))
+    ExitCode::from(output::finish(interrupt::exit_with(exit)))
 }
 
-/// Whether a filter is the path of a case file, or of something that stands in its place.
+/// Whether a filter is the path of a case file, or of something that stands in its place, or names one inside this command.
 fn names_file(filter: &str) -> bool {
-    filter.ends_with(".toml") && Path::new(filter).metadata().is_ok_and(|found| !found.is_dir())
+    let is_path = filter.ends_with(".toml") && Path::new(filter).metadata().is_ok_and(|found| !found.is_dir());
+    is_path || filter.starts_with(EMBEDDED)
 }
 
 impl CaseSource {
@@ -200,7 +202,10 @@ impl CaseSource {
         let mut filters: Vec<String> = filters.into_iter().cloned().collect();
         let mut catalogue = if files.is_empty() || !filters.is_empty() {
             builtin::is_there()?;
-            Catalogue::read(&self.directory(), KNOWN)?
+            match &self.cases {
+                Some(directory) => Catalogue::read(directory, KNOWN)?,
+                None => Catalogue::embedded(KNOWN)?,
+            }
         } else {
             Catalogue::knowing(KNOWN)
         };
@@ -215,17 +220,6 @@ impl CaseSource {
         let (mut catalogue, filters) = self.read(filters)?;
         let cases = catalogue.select(&filters);
         Ok(Selection { cases, broken: catalogue.broken })
-    }
-
-    /// The directory named, or the one of the checkout this command stands in or was built from.
-    fn directory(&self) -> PathBuf {
-        let here = PathBuf::from("fixtures/cases");
-        let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
-        match &self.cases {
-            Some(directory) => directory.clone(),
-            None if here.is_dir() => here,
-            None => built_from,
-        }
     }
 }
 

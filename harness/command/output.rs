@@ -8,6 +8,11 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 
+use std::io::IsTerminal as _;
+use std::ops::Deref;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::time::Duration;
+
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relapse_core::{
     error::Error,
@@ -189,14 +194,57 @@ pub(crate) fn width() -> usize {
     if terminal.is_term() { usize::from(terminal.size().1).max(60) } else { WIDTH }
 }
 
-/// A bar on a terminal, nothing where standard error is piped.
-pub(crate) fn progress(length: usize, what: &str) -> ProgressBar {
-    styled(Some(length as u64), &format!("{{bar:40}} {{pos}}/{{len}} {what} {{msg}}"))
+/// How far a piece of work is: a bar on a terminal, and elsewhere a line on standard error every 10 s.
+#[derive(Debug)]
+pub(crate) struct ProgressReport {
+    bar: ProgressBar,
+    /// Ends the lines when it is dropped.
+    _lines: Option<Sender<()>>,
+}
+
+/// How often a line says how far the work is. A log of an hour has 360 of them.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+impl Deref for ProgressReport {
+    type Target = ProgressBar;
+
+    fn deref(&self) -> &ProgressBar {
+        &self.bar
+    }
+}
+
+/// The progress of so many things.
+pub(crate) fn progress(length: usize, what: &'static str) -> ProgressReport {
+    let bar = styled(Some(length as u64), &format!("{{bar:40}} {{pos}}/{{len}} {what} {{msg}}"));
+    ProgressReport { _lines: tell_by_lines(&bar, what), bar }
 }
 
 /// The same, for work that ends by the clock.
-pub(crate) fn progress_by_time(what: &str) -> ProgressBar {
+pub(crate) fn progress_by_time(what: &'static str) -> ProgressReport {
+    let bar = standing_progress(what);
+    ProgressReport { _lines: tell_by_lines(&bar, what), bar }
+}
+
+/// A bar for a command that stands until it is told to stop; nothing where there is no terminal.
+pub(crate) fn standing_progress(what: &str) -> ProgressBar {
     styled(None, &format!("{{spinner}} {{elapsed}} {{pos}} {what} {{msg}}"))
+}
+
+/// Tells how far a bar is by lines, where there is no terminal for the bar, until what it gives is dropped.
+fn tell_by_lines(bar: &ProgressBar, what: &'static str) -> Option<Sender<()>> {
+    if io::stderr().is_terminal() {
+        return None;
+    }
+    let (lines, is_over) = mpsc::channel();
+    let bar = bar.clone();
+    std::thread::spawn(move || {
+        while is_over.recv_timeout(PROGRESS_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            let of = bar.length().map_or(String::new(), |length| format!(" of {length}"));
+            let line = format!("progress: {}{of} {what} {}", bar.position(), bar.message());
+            write_err(line.trim_end());
+        }
+    });
+    Some(lines)
 }
 
 /// Says how far the work is, behind the bar.

@@ -8,10 +8,16 @@ use clap::Args;
 use relapse::{
     Result,
     discover::{balancer, read_edge_fault},
-    proxy::{LogRecord, Proxy, ProxyHandle, ProxySetup, control::serve as serve_control},
+    proxy::{
+        LogRecord, Proxy, ProxyHandle, ProxySetup,
+        control::{ControlToken, serve as serve_control},
+    },
     upstream::Upstream,
 };
-use relapse_core::fault::{Fault, Place};
+use relapse_core::{
+    fault::{Fault, Place},
+    record::redact::{KnownSecret, Redactor},
+};
 use relapse_simulate::{
     clock::{Clock, Runtime},
     link::Listener,
@@ -25,11 +31,12 @@ use super::{
     exit_code::CommandExit,
     interrupt::until_told_to_stop,
     orders,
-    output::{complain_of, print_page, progress_by_time, tell_progress},
+    output::{complain_of, keep_secret, print_credential, print_page, standing_progress, tell_progress},
     report::{
         formats::{Format, Printing},
         proxy::ProxyEvent,
     },
+    target::AllowedHostArgs,
 };
 
 /// Where it stands, what it carries to, and what acts on the way.
@@ -38,9 +45,10 @@ pub(super) struct ProxyArgs {
     /// The server behind it: `http://`, `https://`, `ws://` or `wss://`, host and port. Paths are the client's.
     #[arg(long, value_name = "URL")]
     upstream: Upstream,
-    /// Where it listens; port 0 lets the system pick one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
-    listen: SocketAddr,
+    #[command(flatten)]
+    listen: ListenArgs,
+    #[command(flatten)]
+    hosts: AllowedHostArgs,
     #[command(flatten)]
     faults: EdgeFaultArgs,
     /// How many connections are carried at a time; further ones are refused with 503.
@@ -55,6 +63,27 @@ pub(super) struct ProxyArgs {
     /// How to print the log.
     #[arg(long, default_value = "human", value_parser = Format::parser(|renderer| renderer.log))]
     format: Format<fn(&ProxyEvent<'_>) -> String>,
+}
+
+/// Where something listens, and for whom.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ListenArgs {
+    /// Where it listens; port 0 lets the system pick one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Let clients on other machines in, where it listens for them.
+    #[arg(long)]
+    allow_remote_clients: bool,
+}
+
+impl ListenArgs {
+    /// The address, if no other machine reaches it, or may.
+    pub(super) fn address(&self) -> Result<SocketAddr, UsageError> {
+        match self.listen.ip().is_loopback() || self.allow_remote_clients {
+            true => Ok(self.listen),
+            false => Err(UsageError::RemoteClients { address: self.listen }),
+        }
+    }
 }
 
 /// The faults that act at an edge.
@@ -113,7 +142,7 @@ impl EdgeFaultArgs {
 /// The edge faults of a case.
 fn edge_faults_of(path: &std::path::Path) -> CommandResult<EdgeFaults> {
     let name = path.display().to_string();
-    let source = CaseSource { cases: Some(PathBuf::from("fixtures/cases")) };
+    let source = CaseSource { cases: None };
     let Selection { cases, broken } = source.select(std::slice::from_ref(&name))?;
     if !broken.is_empty() {
         return Err(Failure::NoCase(broken));
@@ -141,6 +170,8 @@ impl ProxyArgs {
         if !self.control.ip().is_loopback() {
             return Err(UsageError::ControlFromElsewhere.into());
         }
+        self.listen.address()?;
+        self.hosts.check(&self.upstream)?;
         Ok(faults)
     }
 }
@@ -152,7 +183,7 @@ pub(super) fn proxy(args: &ProxyArgs) -> CommandResult {
     let line = args.format.pages;
     Runtime::standing().block_on(async {
         let setup = ProxySetup {
-            listen: args.listen,
+            listen: args.listen.address()?,
             upstream: args.upstream.clone(),
             faults,
             seed: args.seed,
@@ -160,19 +191,16 @@ pub(super) fn proxy(args: &ProxyArgs) -> CommandResult {
         };
         let proxy = Proxy::bind(setup).await?;
         let control = Listener::bind_to(Clock::Real, args.control).await?;
-        let desk = proxy.desk();
-        print_page(&line(&ProxyEvent::Listening {
-            address: proxy.address()?,
-            control: control.address()?,
-            upstream: &args.upstream,
-            desk: &desk,
-        }));
+        let (desk, token) = (proxy.desk(), ControlToken::random()?);
+        print_page(&line(&ProxyEvent::Listening { address: proxy.address()?, upstream: &args.upstream, desk: &desk }));
+        print_credential(line(&ProxyEvent::Controlled { address: control.address()?, token: &token }));
+        keep_secret(&Redactor::new(vec![KnownSecret::named("control token", token.text())], Vec::new()));
         let mut entries = desk.entries();
         let running = tokio::spawn(proxy.run());
         let standing = running.abort_handle();
         tokio::select! {
             stopped = running => stopped.unwrap_or(Ok(()))?,
-            stopped = serve_control(control, desk.clone()) => stopped?,
+            stopped = serve_control(control, desk.clone(), token) => stopped?,
             () = log(&mut entries, desk.clone(), args.format) => {}
             () = until_told_to_stop() => {}
         }
@@ -198,7 +226,7 @@ async fn log(
     desk: ProxyHandle,
     format: Format<fn(&ProxyEvent<'_>) -> String>,
 ) {
-    let bar = progress_by_time("connections");
+    let bar = standing_progress("connections");
     // The answers to orders would disturb a document.
     let mut lines = (format.printing == Printing::AsItComes).then(orders::lines);
     let mut tick = tokio::time::interval(Duration::from_millis(250));

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use relapse::{
     Result,
+    deadline::Deadline,
+    files::{FileLimit, read_text},
     hunt::Found,
     service_file::{ServiceFile, TokenSource},
 };
@@ -17,7 +19,7 @@ use relapse_simulate::profile::Profile;
 
 use super::{
     files::{self, Existing},
-    output::note,
+    output::{note, without_secrets},
 };
 
 /// How long a test may take that is tried once.
@@ -37,6 +39,8 @@ pub(super) struct Tests<'a> {
     pub(super) token: &'a str,
     /// The server in front of it.
     pub(super) profile: &'a Profile,
+    /// When nothing more is tried.
+    pub(super) deadline: Deadline,
 }
 
 impl Tests<'_> {
@@ -65,8 +69,13 @@ impl Tests<'_> {
                 note(&format!("no test for {}: it is about what the server makes of the application", found.key));
                 continue;
             };
+            if path.exists() && !is_as_written(&path, &text) {
+                note(&format!("{}: is there already, and stays as it is", path.display()));
+                continue;
+            }
             files::write(&path, &text, Existing::Replace)?;
-            note(&self.tried(&path));
+            let tried = if self.deadline.is_over() { self.untried(&path) } else { self.tried(&path) };
+            note(&tried);
         }
         Ok(())
     }
@@ -89,6 +98,10 @@ impl Tests<'_> {
         }
     }
 
+    fn untried(&self, path: &Path) -> String {
+        format!("{}: written; not tried: {}", path.display(), self.deadline.reason())
+    }
+
     /// Runs a test once, and says what became of it.
     fn tried(&self, path: &Path) -> String {
         let mut python = Command::new(&self.site.python);
@@ -97,7 +110,9 @@ impl Tests<'_> {
         }
         python.envs(self.site.environment.iter().cloned()).arg(path);
         let shown = path.display();
-        let ended = match finish(&mut python, Confinement::App, TRY_LIMIT) {
+        let limit = self.deadline.left().map_or(TRY_LIMIT, |left| left.min(TRY_LIMIT));
+        let ended = match finish(&mut python, Confinement::App, limit) {
+            _ if self.deadline.is_over() => return self.untried(path),
             Ok(None) => return format!("{shown}: written; it did not end within {} s", TRY_LIMIT.as_secs()),
             Err(error) => return format!("{shown}: written; it could not be tried: {error}"),
             Ok(Some(ended)) => ended,
@@ -110,6 +125,11 @@ impl Tests<'_> {
             (false, None) => format!("{shown}: written; it cannot play that: {last}"),
         }
     }
+}
+
+/// Whether a file has this text, as it is written without secrets.
+fn is_as_written(path: &Path, text: &str) -> bool {
+    read_text(path, FileLimit::WRITTEN).is_ok_and(|there| there == without_secrets(text))
 }
 
 fn stem(path: &Path) -> String {

@@ -12,7 +12,9 @@ use std::time::Instant;
 use clap::Args;
 use relapse::{
     Result,
-    discover::{Catalogue, servers_for},
+    case::Vocabulary,
+    deadline::Deadline,
+    discover::{Catalogue, embedded_reproducers, servers_for},
     trial::{Ran, Report, Trial},
 };
 use relapse_core::error::Error;
@@ -21,6 +23,7 @@ use super::{
     Moved,
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
+    interrupt::{end_in_order, end_request},
     jobs, moved,
     output::{complain_about, print_page, progress, width},
     report::formats::Format,
@@ -29,9 +32,9 @@ use super::{
 /// Which reproducers are replayed.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ReplayArgs {
-    /// Reproducer files; all of `--reproducers` without one.
+    /// Reproducer files, or `embedded:NAME`; all of `--reproducers` without one.
     capsule: Vec<PathBuf>,
-    /// Where reproducers are: `fixtures/capsules`, or `reproducers` where there is no `fixtures`.
+    /// Where reproducers are; those that are inside this command, and those in `reproducers`, without it.
     #[arg(long = "reproducers", value_name = "DIR")]
     capsules: Option<PathBuf>,
     #[arg(long = "capsules", hide = true, value_name = "DIR", value_parser = |_: &str| moved("--reproducers"))]
@@ -57,10 +60,10 @@ impl ReplayArgs {
         builtin::is_there()?;
         let files = match self.capsule.as_slice() {
             [] => {
-                let directory = capsule_directory(self.capsules.as_deref());
-                let files = reproducers(&directory)?;
+                let files = reproducers(self.capsules.as_deref())?;
                 if files.is_empty() {
-                    return Err(UsageError::NoReproducer { path: directory }.into());
+                    let path = capsule_directory(self.capsules.as_deref());
+                    return Err(UsageError::NoReproducer { path }.into());
                 }
                 files
             }
@@ -73,6 +76,7 @@ impl ReplayArgs {
 /// Replays reproducers; the exit code is the report's.
 pub(super) fn replay(args: &ReplayArgs) -> CommandResult {
     let plan = args.plan()?;
+    end_in_order("what was judged so far is told; once more ends everything");
     let report = judge(&plan.files, plan.jobs)?;
     report.broken.iter().for_each(complain_about);
     print_page(&(args.format.pages)(&report, width()));
@@ -81,23 +85,38 @@ pub(super) fn replay(args: &ReplayArgs) -> CommandResult {
 
 /// The directory named, or where reproducers are kept here.
 pub(super) fn capsule_directory(named: Option<&Path>) -> PathBuf {
-    match named {
-        Some(directory) => directory.to_owned(),
-        None if Path::new("fixtures").is_dir() => PathBuf::from("fixtures/capsules"),
-        None => PathBuf::from("reproducers"),
-    }
+    named.map_or_else(|| PathBuf::from("reproducers"), Path::to_owned)
 }
 
-/// Replays every reproducer of a directory; nothing where there is none.
-pub(super) fn replay_all(directory: &Path, jobs: usize) -> Result<Option<Report>> {
-    match reproducers(directory)?.as_slice() {
+/// Replays every reproducer of a directory, or those that are known without one; nothing where there is none.
+pub(super) fn replay_all(named: Option<&Path>, jobs: usize) -> Result<Option<Report>> {
+    match reproducers(named)?.as_slice() {
         [] => Ok(None),
         files => judge(files, jobs).map(Some),
     }
 }
 
+/// The reproducers of the directory named. Without one those inside this command, and those kept here that are about the
+/// built-in backend.
+fn reproducers(named: Option<&Path>) -> Result<Vec<PathBuf>> {
+    let kept = reproducers_in(&capsule_directory(named))?;
+    if named.is_some() {
+        return Ok(kept);
+    }
+    let mut reproducers: Vec<PathBuf> = embedded_reproducers().collect();
+    for path in kept {
+        let mut catalogue = Catalogue::knowing(KNOWN);
+        catalogue.add(&path)?;
+        // A file that is no case is told when it is replayed.
+        if catalogue.cases.iter().all(|case| case.vocabulary == Vocabulary::Backend) {
+            reproducers.push(path);
+        }
+    }
+    Ok(reproducers)
+}
+
 /// The reproducers of a directory, sorted; none where there is no directory.
-fn reproducers(directory: &Path) -> Result<Vec<PathBuf>> {
+fn reproducers_in(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -120,7 +139,7 @@ fn judge(paths: &[PathBuf], jobs: usize) -> Result<Report> {
     }
     let trials = Trial::of(&catalogue.cases, &servers_for(&catalogue.cases)?, None);
     let progress = progress(trials.len(), "reproducers");
-    let judgements = judge_all(&trials, SEED, jobs, &|| progress.inc(1));
+    let judgements = judge_all(&trials, SEED, jobs, Deadline::NEVER.or_when(end_request), &|| progress.inc(1));
     progress.finish_and_clear();
     let trials = trials.into_iter().map(Ran::OnBackend).zip(judgements).collect();
     Ok(Report { trials, broken: catalogue.broken, shutdown: Vec::new(), seed: SEED, wall: start.elapsed() })

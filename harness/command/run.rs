@@ -1,14 +1,15 @@
 //! `relapse run`: cases on both versions, with a table of verdicts.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::builtin::runner::judge_all;
 use clap::Args;
 use relapse::{
     case::{Case, Vocabulary},
+    deadline::Deadline,
     discover::{servers_for, servers_named},
-    external::{Versions, judge_external},
+    external::{Versions, judge_external, late},
     service_file::ServiceFile,
     trial::{Ran, Report, TargetName, Trial, add_option, shell},
 };
@@ -22,6 +23,7 @@ use super::{
     CaseSource, Selection, determinism,
     error::{CommandResult, Failure},
     exit_code::CommandExit,
+    interrupt::{end_in_order, end_request},
     jobs,
     output::{complain_about, note, print_page, progress, width},
     report::formats::Format,
@@ -62,6 +64,11 @@ pub(super) struct RunArgs {
     /// A failure that comes and goes is shown when one run shows it, and fixed when none does any more.
     #[arg(help_heading = TARGET, long, value_name = "N", default_value_t = 1, requires = "target", value_parser = clap::value_parser!(u16).range(1..=1000))]
     repeat: u16,
+    /// How long all of it may take
+    ///
+    /// A trial for which there is no time is INCONCLUSIVE.
+    #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "30m", value_parser = humantime::parse_duration)]
+    time: Duration,
     /// Run each case twice instead, and tell the first difference
     ///
     /// With its place in the conversation.
@@ -172,12 +179,14 @@ pub(super) fn run(args: &RunArgs) -> CommandResult {
     let start = Instant::now();
     let RunPlan { trials, broken } = args.plan()?;
     broken.iter().for_each(complain_about);
+    end_in_order("what was judged so far is told; once more ends everything");
+    let deadline = Deadline::after(Some(args.time)).or_when(end_request);
     if args.check_determinism {
-        return check_determinism(args, trials);
+        return check_determinism(args, trials, deadline);
     }
     let (trials, shutdown) = match trials {
-        PlannedTrials::OnBackend(trials) => (run_on_backend(args, trials), Vec::new()),
-        PlannedTrials::OnTarget(trials) => run_on_target(args, &trials)?,
+        PlannedTrials::OnBackend(trials) => (run_on_backend(args, trials, deadline), Vec::new()),
+        PlannedTrials::OnTarget(trials) => run_on_target(args, &trials, deadline)?,
     };
     let report = Report { trials, broken, shutdown, seed: args.seed, wall: start.elapsed() };
     print_page(&(args.format.pages)(&report, width()));
@@ -185,12 +194,14 @@ pub(super) fn run(args: &RunArgs) -> CommandResult {
 }
 
 /// Runs the cases twice, the second time in processes of their own, and compares.
-fn check_determinism(args: &RunArgs, trials: PlannedTrials<'_>) -> CommandResult {
+fn check_determinism(args: &RunArgs, trials: PlannedTrials<'_>, deadline: Deadline) -> CommandResult {
     let (first, second) = match trials {
-        PlannedTrials::OnBackend(trials) => (run_on_backend(args, trials.clone()), run_on_backend(args, trials)),
+        PlannedTrials::OnBackend(trials) => {
+            (run_on_backend(args, trials.clone(), deadline), run_on_backend(args, trials, deadline))
+        }
         PlannedTrials::OnTarget(trials) => {
             determinism::check_clock(trials.target.clock(&args.url.python))?;
-            (run_on_target(args, &trials)?.0, run_on_target(args, &trials)?.0)
+            (run_on_target(args, &trials, deadline)?.0, run_on_target(args, &trials, deadline)?.0)
         }
     };
     Ok(determinism::of_trials(&first, &second, |ran| {
@@ -200,21 +211,29 @@ fn check_determinism(args: &RunArgs, trials: PlannedTrials<'_>) -> CommandResult
     }))
 }
 
-fn run_on_backend(args: &RunArgs, trials: Vec<Trial>) -> JudgedTrials {
+fn run_on_backend(args: &RunArgs, trials: Vec<Trial>, deadline: Deadline) -> JudgedTrials {
     let progress = progress(trials.len(), "trials");
-    let judgements = judge_all(&trials, args.seed, jobs(args.jobs), &|| progress.inc(1));
+    let judgements = judge_all(&trials, args.seed, jobs(args.jobs), deadline, &|| progress.inc(1));
     progress.finish_and_clear();
     trials.into_iter().map(Ran::OnBackend).zip(judgements).collect()
 }
 
 /// Runs the cases behind every front; what was judged, and what went wrong when the app was stopped.
-fn run_on_target(args: &RunArgs, plan: &TargetTrials<'_>) -> CommandResult<(JudgedTrials, Vec<String>)> {
+fn run_on_target(
+    args: &RunArgs,
+    plan: &TargetTrials<'_>,
+    deadline: Deadline,
+) -> CommandResult<(JudgedTrials, Vec<String>)> {
     plan.introduction.notes.iter().for_each(|text| note(text));
     let progress = progress(plan.cases.len() * plan.fronts.len(), "cases");
     let (mut trials, mut shutdown) = (Vec::new(), Vec::new());
     for profile in &plan.fronts {
         let name = Arc::new(named(args, plan.target, profile.as_deref()));
-        let (judgements, ends) = run_behind(args, plan, profile.as_deref(), || progress.inc(1))?;
+        let (judgements, ends) = match deadline.is_over() {
+            // Nothing is started that is not used.
+            true => (plan.cases.iter().map(|_| TrialResult::inconclusive(late(deadline))).collect(), Vec::new()),
+            false => run_behind(args, plan, profile.as_deref(), deadline, || progress.inc(1))?,
+        };
         trials.extend(plan.cases.iter().map(|case| Ran::On(Arc::clone(&name), Arc::clone(case))).zip(judgements));
         shutdown.extend(ends);
     }
@@ -228,6 +247,7 @@ fn run_behind(
     args: &RunArgs,
     plan: &TargetTrials<'_>,
     profile: Option<&str>,
+    deadline: Deadline,
     done: impl Fn(),
 ) -> CommandResult<(Vec<TrialResult>, Vec<String>)> {
     let (url, python) = (&args.url, &args.url.python);
@@ -241,13 +261,13 @@ fn run_behind(
     };
     let after = plan.target.version(&runtime, context, binding, token)?;
     let versions = Versions { binding: binding.clone(), before, after, repeat: usize::from(args.repeat) };
-    let judgements = runtime.block_on(judge_external(&plan.cases, &versions, args.seed, done));
+    let judgements = runtime.block_on(judge_external(&plan.cases, &versions, args.seed, deadline, done));
     tell_notes(versions.running().flat_map(|(_, external)| external.target.notes()));
     let mut shutdown = Vec::new();
     for (side, external) in versions.running() {
         let ends = runtime.block_on(external.shut_down())?;
         // How the version with the bug ends is in the past.
-        if side == Side::After {
+        if side == Side::After && !deadline.is_cut() {
             shutdown.extend(ends);
         }
     }

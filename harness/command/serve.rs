@@ -22,16 +22,15 @@ use super::{
     exit_code::CommandExit,
     interrupt::until_told_to_stop,
     output::{complain_about, complain_of, print, print_credential},
-    proxy::{EdgeFaultArgs, EdgeFaults},
+    proxy::{EdgeFaultArgs, EdgeFaults, ListenArgs},
     server,
 };
 
 /// Which backend stands where.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ServeArgs {
-    /// Where it listens; port 0 lets the system pick one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
-    listen: SocketAddr,
+    #[command(flatten)]
+    listen: ListenArgs,
     /// Serve with this defect instead of the repaired service; may be given more than once.
     #[arg(long, value_name = "NAME")]
     defect: Vec<String>,
@@ -65,6 +64,7 @@ pub(super) struct ServePlan {
 
 impl ServeArgs {
     pub(super) fn plan(&self) -> CommandResult<ServePlan> {
+        self.listen.address()?;
         let (revision, broken) = self.revision()?;
         let faults = self.faults.read(read_backend_fault)?;
         let profile = server(&self.profile)?;
@@ -83,7 +83,7 @@ pub(super) fn serve(args: &ServeArgs) -> CommandResult {
     faults.left_out.iter().for_each(complain_of);
     let faults = faults.faults;
     Runtime::new(Clock::Real).block_on(async {
-        let (listen, seed) = (args.listen, args.seed);
+        let (listen, seed) = (args.listen.address()?, args.seed);
         let setup = StandSetup { listen, revision, profile, environment, faults: faults.clone(), seed };
         let stand = Stand::bind(setup).await?;
         introduce(args, revision, &faults, &stand.token("user-1"), stand.address()?);

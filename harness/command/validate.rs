@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use relapse::{
+    deadline::Deadline,
     external::External,
     validate::{Validation, validate as try_it},
 };
@@ -13,7 +14,7 @@ use relapse_simulate::clock::{Clock, Runtime};
 use super::{
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
-    interrupt::{ask_first, asked_to_end, until_told_to_stop},
+    interrupt::{asked_to_end, end_in_order, end_request, stand_until_told, until_told_to_stop, was_asked_to_end},
     output::{note, print, print_page, progress_by_time, tell_progress, width},
     report::{
         formats::{Format, Printing, ValidationPages},
@@ -33,6 +34,11 @@ pub(super) struct ValidateArgs {
     /// How long any single answer may take
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     limit: Duration,
+    /// How long all of it may take
+    ///
+    /// The rest then fails. With --wait and --watch, how long each try may take.
+    #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "2m", value_parser = humantime::parse_duration)]
+    time: Duration,
     /// Try again until everything passes, for so long at most
     ///
     /// As in `90s`; where time is real.
@@ -75,12 +81,21 @@ impl ValidateArgs {
     }
 }
 
+impl ValidateArgs {
+    /// The end of a try that begins now.
+    fn deadline(&self) -> Deadline {
+        Deadline::after(Some(self.time)).or_when(end_request)
+    }
+}
+
 /// Looks at a deployment.
 pub(super) fn validate(args: &ValidateArgs) -> CommandResult {
     let ValidatePlan { fronts, introduction } = args.plan()?;
     introduction.notes.iter().for_each(|text| note(text));
     if args.watch && args.own.target.is_python() {
-        ask_first("it ends in good order; once more ends everything");
+        stand_until_told("it ends in good order; once more ends everything");
+    } else if !args.watch {
+        end_in_order("what was seen so far is told; once more ends everything");
     }
     let printing = args.format.printing;
     let (exit, mut looked) = behind_each(&fronts, printing, |front| behind(args, front, &introduction))?;
@@ -127,12 +142,14 @@ async fn look(
     let began = Instant::now();
     let (binding, routes) = (&introduction.binding, &args.own.python.path);
     let bar = progress_by_time("tries");
-    let mut validation = try_it(server, binding, routes, args.limit).await?;
+    let mut validation = try_it(server, binding, routes, args.limit, args.deadline()).await?;
     bar.inc(1);
-    while let Some(limit) = args.wait.filter(|limit| !validation.passes && began.elapsed() < *limit) {
+    while let Some(limit) =
+        args.wait.filter(|limit| !validation.passes && began.elapsed() < *limit && !was_asked_to_end())
+    {
         tell_progress(&bar, &failing(&validation));
         tokio::time::sleep(Duration::from_millis(500).min(limit)).await;
-        validation = try_it(server, binding, routes, args.limit).await?;
+        validation = try_it(server, binding, routes, args.limit, args.deadline()).await?;
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -157,7 +174,6 @@ async fn watch(args: &ValidateArgs, server: &mut External, introduction: &Target
     let (mut tries, mut passed, mut last_failure) = (0_u32, 0_u32, None::<String>);
     let stop = async {
         match args.own.target.is_python() {
-            // Anything but Ctrl-C ends the process, with its interpreters.
             true => asked_to_end().await,
             false => until_told_to_stop().await,
         }
@@ -165,9 +181,13 @@ async fn watch(args: &ValidateArgs, server: &mut External, introduction: &Target
     let mut stop = std::pin::pin!(stop);
     loop {
         let validation: Validation = tokio::select! {
-            validation = try_it(server, &introduction.binding, &args.own.python.path, args.limit) => validation?,
+            validation = try_it(server, &introduction.binding, &args.own.python.path, args.limit, args.deadline()) => validation?,
             () = stop.as_mut() => break,
         };
+        if was_asked_to_end() {
+            // It was broken off.
+            break;
+        }
         tries += 1;
         passed += u32::from(validation.passes);
         if !validation.passes {

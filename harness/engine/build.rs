@@ -1,4 +1,5 @@
-//! Embeds the data files that travel inside the library: a new file in one of these directories needs no line of code.
+//! Embeds the data files that travel inside the library: a new file in one of these directories, or below it, needs no line
+//! of code.
 
 use std::env;
 use std::error::Error;
@@ -7,11 +8,13 @@ use std::fs;
 use std::path::Path;
 
 /// The name of each list, the directory below `fixtures/`, and the ending of its files.
-const LISTS: [(&str, &str, &str); 4] = [
+const LISTS: [(&str, &str, &str); 6] = [
     ("SERVERS", "profiles/servers", "toml"),
     ("BALANCERS", "profiles/balancers", "toml"),
     ("CONFORMANCE", "conformance", "toml"),
     ("REQUIREMENTS", "requirements", "txt"),
+    ("CASES", "cases", "toml"),
+    ("REPRODUCERS", "capsules", "toml"),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -21,7 +24,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (list, directory, ending) in LISTS {
         println!("cargo::rerun-if-changed=../../fixtures/{directory}");
         writeln!(code, "pub(super) const {list}: &[(&str, &str)] = &[")?;
-        for name in files(&fixtures.join(directory), ending)? {
+        let mut names = Vec::new();
+        find(&fixtures.join(directory), "", ending, &mut names)?;
+        // Numbers in names count by their value, so that 10.4 follows 7.1.
+        names.sort_by_cached_key(|name| (parts(name.strip_suffix(&format!(".{ending}"))), name.clone()));
+        for name in names {
             // No path of this machine, so that a checkout can be moved with what was built in it.
             let path = format!("/../../fixtures/{directory}/{name}");
             writeln!(code, "    ({name:?}, include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {path:?}))),")?;
@@ -32,18 +39,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The files of a directory with this ending, by name; numbers in names count by their value, so that 10.4 follows 7.1.
-fn files(directory: &Path, ending: &str) -> Result<Vec<String>, Box<dyn Error>> {
-    let mut found = Vec::new();
+/// Finds the files below a directory with this ending, by their path from there.
+fn find(directory: &Path, below: &str, ending: &str, found: &mut Vec<String>) -> Result<(), Box<dyn Error>> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == ending) {
-            let name = path.file_name().ok_or("a file without a name")?.to_str().ok_or("a name that is not UTF-8")?;
-            found.push(name.to_owned());
+        let name = path.file_name().ok_or("a file without a name")?.to_str().ok_or("a name that is not UTF-8")?;
+        if path.is_dir() {
+            find(&path, &format!("{below}{name}/"), ending, found)?;
+        } else if path.extension().is_some_and(|extension| extension == ending) {
+            found.push(format!("{below}{name}"));
         }
     }
-    found.sort_by_cached_key(|name| (parts(Path::new(name).file_stem().unwrap_or_default().to_str()), name.clone()));
-    Ok(found)
+    Ok(())
 }
 
 /// A name as text and numbers in turn.

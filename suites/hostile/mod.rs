@@ -2,6 +2,7 @@
 
 mod bounds; // nothing that talks without end makes it grow
 mod determinism; // the same seed, the same document
+mod life; // signals, time, files and a copied binary
 mod peer; // servers that never do what a server should
 mod processes; // everything that is started ends with the command
 mod watched; // the built command, looked at from outside

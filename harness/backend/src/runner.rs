@@ -18,8 +18,10 @@ use relapse::{
     case::{Case, Known, read_fault},
     client::{self, Script},
     conform::{FramingSubject, PATIENCE, conform},
+    deadline::Deadline,
     defects::Defects,
     environment::Environment,
+    external::late,
     hunt::{BuiltIn, GeneratedCase, Ground, Runner},
     run,
     service_file::ServiceFile,
@@ -208,12 +210,19 @@ impl BackendRunner {
 }
 
 /// Judges many trials, `jobs` at a time, each worker with a clock of its own; the result does not depend on how many.
-/// `done` is called after each.
-pub fn judge_all(trials: &[Trial], seed: u64, jobs: usize, done: &(dyn Fn() + Sync)) -> Vec<TrialResult> {
+/// A trial for which there is no time is INCONCLUSIVE. `done` is called after each.
+pub fn judge_all(
+    trials: &[Trial],
+    seed: u64,
+    jobs: usize,
+    deadline: Deadline,
+    done: &(dyn Fn() + Sync),
+) -> Vec<TrialResult> {
     let next = AtomicUsize::new(0);
     let mut judged: Vec<(usize, TrialResult)> = std::thread::scope(|scope| {
         let workers = 0..jobs.clamp(1, trials.len().max(1));
-        let workers: Vec<_> = workers.map(|_| scope.spawn(|| judge_remaining(trials, &next, seed, done))).collect();
+        let workers: Vec<_> =
+            workers.map(|_| scope.spawn(|| judge_remaining(trials, &next, seed, deadline, done))).collect();
         workers.into_iter().flat_map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     });
     judged.sort_by_key(|(index, _)| *index);
@@ -225,6 +234,7 @@ fn judge_remaining(
     trials: &[Trial],
     next: &AtomicUsize,
     seed: u64,
+    deadline: Deadline,
     done: &(dyn Fn() + Sync),
 ) -> Vec<(usize, TrialResult)> {
     let runner = BackendRunner::default();
@@ -232,7 +242,10 @@ fn judge_remaining(
     loop {
         let index = next.fetch_add(1, Ordering::Relaxed);
         let Some(trial) = trials.get(index) else { return judged };
-        judged.push((index, runner.judge(trial, seed)));
+        judged.push(match deadline.is_over() {
+            true => (index, TrialResult::inconclusive(late(deadline))),
+            false => (index, runner.judge(trial, seed)),
+        });
         done();
     }
 }
@@ -322,6 +335,7 @@ pub fn conform_embedded(
     profile: &Arc<Profile>,
     clock: Clock,
     seed: u64,
+    deadline: Deadline,
     done: impl Fn(),
 ) -> Result<Conformance, Error> {
     Runtime::new(clock).block_on(async {
@@ -334,7 +348,7 @@ pub fn conform_embedded(
         let target = Embedded::launch(revision, environment, Arc::clone(profile), transport, seed);
         let (name, authority, binding) = (profile.name.clone(), IN_MEMORY.to_owned(), ServiceFile::embedded());
         let (binding, patience) = (&binding, PATIENCE);
-        let peer = FramingSubject { target: &target, binding, name, authority, patience, seed };
+        let peer = FramingSubject { target: &target, binding, name, authority, patience, seed, deadline };
         let conformance = conform(cases, &peer, done).await;
         target.stop().await?;
         Ok(conformance)

@@ -64,6 +64,7 @@ pub(crate) mod runner {
     use relapse::{
         Error, Profile, Transcript, Trial, TrialResult,
         case::Known,
+        deadline::Deadline,
         defects::Defects,
         hunt::{BuiltIn, GeneratedCase, Ground, Runner},
     };
@@ -93,7 +94,13 @@ pub(crate) mod runner {
     }
 
     /// Gives the reason why each trial is not judged.
-    pub(crate) fn judge_all(trials: &[Trial], seed: u64, _: usize, done: &(dyn Fn() + Sync)) -> Vec<TrialResult> {
+    pub(crate) fn judge_all(
+        trials: &[Trial],
+        seed: u64,
+        _: usize,
+        _: Deadline,
+        done: &(dyn Fn() + Sync),
+    ) -> Vec<TrialResult> {
         trials
             .iter()
             .map(|trial| {
@@ -109,6 +116,7 @@ pub(crate) mod runner {
         _: &Arc<Profile>,
         _: Clock,
         _: u64,
+        _: Deadline,
         _: impl Fn(),
     ) -> Result<Conformance, Error> {
         Err(Error::NoBackend)

@@ -410,11 +410,11 @@ impl ChangeReport {
         hunt: &Hunt,
         change: &Change,
         shutdown: BTreeSet<String>,
-        kept: impl Fn(&Found) -> (String, String),
+        kept: impl Fn(&Found, Side) -> (String, String),
     ) -> ChangeReport {
         let mut found: BTreeMap<ChangeKind, Vec<FoundReport>> = ChangeKind::ALL.map(|fate| (fate, Vec::new())).into();
-        for (fate, seen, _) in &change.fates {
-            found.entry(*fate).or_default().push(FoundReport::of(hunt, seen, kept(seen)));
+        for (fate, seen, side) in &change.fates {
+            found.entry(*fate).or_default().push(FoundReport::of(hunt, seen, kept(seen, *side)));
         }
         ChangeReport {
             found,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use relapse::{
-    proxy::{LogEvent, LogRecord, ProxyHandle},
+    proxy::{LogEvent, LogRecord, ProxyHandle, control::ControlToken},
     upstream::Upstream,
 };
 
@@ -15,12 +15,17 @@ pub enum ProxyEvent<'a> {
     Listening {
         /// Where clients reach it.
         address: SocketAddr,
-        /// Where it is controlled from.
-        control: SocketAddr,
         /// The server behind it.
         upstream: &'a Upstream,
         /// Its faults and counts.
         desk: &'a ProxyHandle,
+    },
+    /// It can be controlled.
+    Controlled {
+        /// Where it is controlled from.
+        address: SocketAddr,
+        /// The token that every request there brings.
+        token: &'a ControlToken,
     },
     /// Something happened on a connection.
     Happened(&'a LogRecord),
@@ -32,12 +37,17 @@ pub enum ProxyEvent<'a> {
 pub fn line(event: &ProxyEvent<'_>) -> String {
     let mut text = String::new();
     let _ = match event {
-        ProxyEvent::Listening { address, control, upstream, desk } => {
+        ProxyEvent::Listening { address, upstream, desk } => {
             let _ = writeln!(text, "http://{address} carries to {upstream}");
             for fault in desk.faults() {
                 let _ = writeln!(text, "  fault {}: {}", fault.number, fault.fault);
             }
-            write!(text, "control: curl http://{control}/faults, /events; or type `help`; Ctrl-C stops")
+            Ok(())
+        }
+        ProxyEvent::Controlled { address, token } => {
+            let _ = writeln!(text, "  TOKEN={}   # for the control address", token.text());
+            let request = format!("curl -H \"Authorization: Bearer $TOKEN\" http://{address}/faults");
+            write!(text, "control: {request}, /events; or type `help`; Ctrl-C stops")
         }
         ProxyEvent::Happened(entry) => match entry.what {
             // The requests of an opened connection and its close describe it.
@@ -63,8 +73,11 @@ pub fn line(event: &ProxyEvent<'_>) -> String {
 /// A line of JSON for each event of a connection, and for the start.
 pub fn to_json_line(event: &ProxyEvent<'_>) -> String {
     match event {
-        ProxyEvent::Listening { address, control, .. } => {
-            serde_json::json!({"event": "listening", "address": address, "control": control}).to_string()
+        ProxyEvent::Listening { address, .. } => {
+            serde_json::json!({"event": "listening", "address": address}).to_string()
+        }
+        ProxyEvent::Controlled { address, token } => {
+            serde_json::json!({"event": "controlled", "control": address, "token": token.text()}).to_string()
         }
         ProxyEvent::Happened(entry) => serde_json::to_string(entry).unwrap_or_default(),
         ProxyEvent::Stopped(_) => String::new(),

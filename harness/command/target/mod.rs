@@ -28,7 +28,7 @@ use relapse_simulate::clock::{Clock, Runtime};
 pub(super) use self::{
     fronts::{behind_each, profiles_in_front},
     python_args::PythonArgs,
-    service_file::{RequestBudgetArgs, ServiceFileArgs, valid_token},
+    service_file::{AllowedHostArgs, RequestBudgetArgs, ServiceFileArgs, valid_token},
 };
 use self::{launch::launcher, service_file::read_token};
 use super::{

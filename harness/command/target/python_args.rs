@@ -69,7 +69,7 @@ pub(crate) struct PythonArgs {
     ///
     /// After that it is taken for stuck. In virtual time, a sleep of up to ten times as long only counts as an error.
     /// Work in threads may really take three times as long.
-    #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
+    #[arg(hide_short_help = true, long, value_name = "TIME", default_value = "8s", value_parser = humantime::parse_duration)]
     blocked_limit: Duration,
     /// How much memory it may have, in MiB
     #[arg(hide_short_help = true, long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(16..=1 << 30))]

@@ -29,11 +29,29 @@ pub(crate) struct ServiceFileArgs {
     pub(crate) binding: Option<PathBuf>,
     #[arg(long = "binding", hide = true, value_name = "FILE", value_parser = |_: &str| moved("--service-file"))]
     _binding: Option<Moved>,
+    #[command(flatten)]
+    hosts: AllowedHostArgs,
+}
+
+/// The hosts that may be contacted.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AllowedHostArgs {
     /// A host that may be contacted although it is not this machine
     ///
     /// May be given more than once.
     #[arg(long, value_name = "HOST")]
     allow_host: Vec<String>,
+}
+
+impl AllowedHostArgs {
+    /// Checks that a server may be contacted.
+    pub(crate) fn check(&self, upstream: &Upstream) -> Result<(), UsageError> {
+        let host = upstream.host();
+        if upstream.is_loopback() || self.allow_host.iter().any(|allowed| allowed == host) {
+            return Ok(());
+        }
+        Err(UsageError::HostNotAllowed { host: host.to_owned() })
+    }
 }
 
 /// How many requests a server of the user's own gets at most, unless they say otherwise.
@@ -78,23 +96,19 @@ const RATE: u32 = 10;
 impl ServiceFileArgs {
     /// Checks that a server may be contacted.
     pub(super) fn check_host(&self, upstream: &Upstream) -> Result<(), UsageError> {
-        let host = upstream.host();
-        if upstream.is_loopback() || self.allow_host.iter().any(|allowed| allowed == host) {
-            return Ok(());
-        }
-        Err(UsageError::HostNotAllowed { host: host.to_owned() })
+        self.hosts.check(upstream)
     }
 
     /// Checks that no host is allowed, as the target contacts none.
     pub(super) fn check_no_host(&self) -> Result<(), UsageError> {
-        if self.allow_host.is_empty() { Ok(()) } else { Err(UsageError::HostOfPython) }
+        if self.hosts.allow_host.is_empty() { Ok(()) } else { Err(UsageError::HostOfPython) }
     }
 
     /// The arguments that say the same. A service file that is there without its name is named, so that the command does
     /// the same from a script.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let binding = self.path().into_iter().map(|path| ("--service-file", path.display().to_string()));
-        let hosts = self.allow_host.iter().map(|host| ("--allow-host", host.clone()));
+        let hosts = self.hosts.allow_host.iter().map(|host| ("--allow-host", host.clone()));
         binding.chain(hosts).flat_map(|(name, value)| option(name, value)).collect()
     }
 

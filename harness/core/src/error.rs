@@ -52,6 +52,9 @@ pub enum Error {
     /// The target was to get no more requests than it got.
     #[error("make another request: the target was to get no more; see --max-requests")]
     TooManyRequests,
+    /// The time that the work may take is over, or its user asks for its end.
+    #[error("go on: the time was over")]
+    TimeIsOver,
     /// A Python application cannot be run.
     #[error("run the application: {}{}", .0.message, if .0.details.is_empty() { String::new() } else { format!("\n{}", .0.details) })]
     Python(Box<AppError>),

@@ -55,6 +55,8 @@ pub struct Case {
     pub scenario: Option<String>,
     /// Its author.
     pub origin: Origin,
+    /// The finding of the hunt that wrote it.
+    pub finding: Option<KnownFinding>,
     /// Whose paths and messages its steps name.
     pub vocabulary: Vocabulary,
     /// The defects of the version with the bug; none where there is no such version, and what was found once must not be
@@ -88,6 +90,15 @@ pub struct Case {
     pub symptom_on: BTreeMap<String, Symptom>,
     /// Repairs that were claimed, each of which must be seen through.
     pub shams: Vec<ClaimedFix>,
+}
+
+/// A finding, by which a hunt knows a reproducer again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownFinding {
+    /// The key that tells it from others.
+    pub key: String,
+    /// The routes of the application that its case visits.
+    pub routes: Vec<String>,
 }
 
 /// The author of a case.

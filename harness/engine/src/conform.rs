@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
-use crate::{client, run, service_file::ServiceFile, target::Target};
+use crate::{client, deadline::Deadline, run, service_file::ServiceFile, target::Target};
 use relapse_core::{
     client::step::Request,
     conformance::{
@@ -51,6 +51,8 @@ pub struct FramingSubject<'a> {
     pub patience: Duration,
     /// The only source of chance.
     pub seed: u64,
+    /// When all of it ends at the latest.
+    pub deadline: Deadline,
 }
 
 /// Tries cases on a target. `done` is called after each.
@@ -61,12 +63,23 @@ pub async fn conform(cases: &[Arc<FrameCase>], peer: &FramingSubject<'_>, done: 
         return conformance;
     }
     let mut connections = 0;
-    for case in cases {
+    let clock = peer.target.capabilities().clock;
+    for (number, case) in cases.iter().enumerate() {
         let mut results = Vec::new();
         for variant in &case.variants {
             connections += 1;
-            let result = peer.converse(case, variant, connections).await;
-            results.push(peer.clear().await.and(result));
+            let conversation = async {
+                let result = peer.converse(case, variant, connections).await;
+                peer.clear().await.and(result)
+            };
+            match peer.deadline.bound(clock, conversation).await {
+                Ok(result) => results.push(result),
+                Err(_) => {
+                    let why = peer.deadline.reason();
+                    conformance.trouble = Some(format!("{why} after {number} of {} case(s)", cases.len()));
+                    return conformance;
+                }
+            }
         }
         conformance.tried.push(BehaviorReport { case: Arc::clone(case), results });
         done();

@@ -172,6 +172,18 @@ pub fn read_edge_fault(line: &str) -> Result<Fault, Error> {
     read_fault(line, &Known::NOTHING)
 }
 
+/// The beginning of the name of a file that travels inside this library.
+pub const EMBEDDED: &str = "embedded:";
+
+/// The reproducers that travel inside this library, each by a name that [`Catalogue::add`] takes for a path.
+pub fn embedded_reproducers() -> impl Iterator<Item = PathBuf> {
+    embedded::REPRODUCERS.iter().map(|(file, _)| embedded_name(file).into())
+}
+
+fn embedded_name(file: &str) -> String {
+    format!("{EMBEDDED}{}", file.trim_end_matches(".toml"))
+}
+
 /// The cases below a directory, and what is wrong with those that cannot be read.
 #[derive(Debug)]
 pub struct Catalogue {
@@ -210,32 +222,62 @@ impl Catalogue {
         Ok(catalogue)
     }
 
-    /// Adds one case file, under the name of its path; gives that name when the file is a case.
+    /// The cases that travel inside this library: those of the reported issues.
+    ///
+    /// # Errors
+    /// When the profiles cannot be read, which their own test forbids.
+    pub fn embedded(known: Known<'static>) -> Result<Catalogue, Error> {
+        let mut catalogue = Catalogue::knowing(known);
+        let mut files: Vec<&(&str, &str)> = embedded::CASES.iter().collect();
+        // The order of a directory.
+        files.sort_by_key(|(name, _)| Path::new(*name));
+        for (file, text) in files {
+            catalogue.add_text(file.trim_end_matches(".toml"), &format!("{EMBEDDED}{file}"), text)?;
+        }
+        Ok(catalogue)
+    }
+
+    /// Adds one case file, under the name of its path, or a reproducer by its name in [`embedded_reproducers`]; gives that
+    /// name when the file is a case.
     ///
     /// # Errors
     /// When the profiles cannot be read, which their own test forbids.
     pub fn add(&mut self, path: &Path) -> Result<Option<String>, Error> {
         let name = path.display().to_string();
         let before = self.cases.len();
-        self.add_as(&name, path)?;
+        let inside = embedded::REPRODUCERS.iter().find(|(file, _)| embedded_name(file) == name);
+        match inside {
+            Some((_, text)) => self.add_text(&name, &name, text)?,
+            None => self.add_as(&name, path)?,
+        }
         Ok((self.cases.len() > before).then_some(name))
     }
 
     fn add_as(&mut self, name: &str, path: &Path) -> Result<(), Error> {
-        match self.read_case(name, path, &servers()?) {
+        match read_text(path, FileLimit::WRITTEN) {
+            Ok(text) => self.add_text(name, &path.display().to_string(), &text),
+            Err(error) => {
+                self.broken.push(error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds the text of a case file, under a name; errors show the path.
+    fn add_text(&mut self, name: &str, path: &str, text: &str) -> Result<(), Error> {
+        match self.read_case(name, path, text, &servers()?) {
             Ok(case) => self.cases.push(Arc::new(case)),
             Err(error) => self.broken.push(error),
         }
         Ok(())
     }
 
-    fn read_case(&self, name: &str, path: &Path, servers: &[Arc<Profile>]) -> Result<Case, Error> {
-        let text = read_text(path, FileLimit::WRITTEN)?;
-        let own = profiles_in(&text)?;
+    fn read_case(&self, name: &str, path: &str, text: &str, servers: &[Arc<Profile>]) -> Result<Case, Error> {
+        let own = profiles_in(text)?;
         let profiles: Vec<&str> = servers.iter().chain(&own).map(|profile| profile.name.as_str()).collect();
         let checks: Vec<&dyn Check> = check::ALL.iter().chain(self.known.checks).copied().collect();
         let known = Known { profiles: &profiles, checks: &checks, ..self.known };
-        Case::parse(&path.display().to_string(), name, &text, &known)
+        Case::parse(path, name, text, &known)
     }
 
     /// The cases that any of the filters selects, in the catalogue's order; all of them without a filter. A filter is

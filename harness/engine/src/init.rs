@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::{
+    deadline::Deadline,
     discover,
     external::External,
     note::Note,
     route::Route,
     run,
-    service_file::{ServiceFile, TokenSource},
+    service_file::{Messages, ServiceFile, TokenSource},
 };
 use relapse_core::{
     client::{
@@ -98,6 +99,8 @@ pub struct ServiceDiscovery {
     pub server: String,
     /// Whether a session opened.
     pub opens: bool,
+    /// The place where it takes the token; `None` where none was found.
+    pub place: Option<CredentialPlace>,
     /// The remarks on its health routes, its path, its credential and its messages, a sentence each.
     pub remarks: [String; 4],
     /// Things of an app that virtual time does not wait for, each kind once.
@@ -117,17 +120,22 @@ pub enum InitToken {
 /// first, then those that an application tells itself, and then where servers commonly are.
 ///
 /// # Errors
-/// When no server is there, or the harness could not do its work; the server's answers are never an error.
-pub async fn init(mut server: External, named: &[Route], token: InitToken) -> Result<ServiceDiscovery, Error> {
+/// When no server is there, the time is over, or the harness could not do its work; the server's answers are never an error.
+pub async fn init(
+    mut server: External,
+    named: &[Route],
+    token: InitToken,
+    deadline: Deadline,
+) -> Result<ServiceDiscovery, Error> {
     let mut binding = ServiceFile::default();
     let told = std::mem::take(&mut server.routes);
     let told: Vec<Route> = told.into_iter().filter(|route| !named.contains(route)).collect();
-    let mut asked = AskedServer { authority: server.target.authority(), server, named: String::new() };
+    let mut asked = AskedServer { authority: server.target.authority(), server, named: String::new(), deadline };
     let (health, about_health) = asked.health(&health_paths(named, &told)).await?;
     binding.paths.health = health;
     let (path, opens, about_path) = asked.websocket(&CandidatePaths::of(named, &told), token).await?;
     let words = words_of(named.iter().chain(&told), &path);
-    binding.paths.websocket = Some(path.clone());
+    binding.paths.websocket = (opens != Opens::Nowhere).then(|| path.clone());
     let (place, about_credential) = match opens {
         Opens::ToAnyone => (None, "It opens without a credential.".to_owned()),
         Opens::Refused if token == InitToken::None => (
@@ -146,14 +154,16 @@ pub async fn init(mut server: External, named: &[Route], token: InitToken) -> Re
     let about_messages = if opens {
         asked.messages(&mut binding, &path, &words).await?
     } else {
-        "No session opened, so these are the built-in backend's.".to_owned()
+        binding.messages = Messages::none();
+        "No session opened, so nothing is known of them.".to_owned()
     };
     let AskedServer { mut server, named, .. } = asked;
-    server.recognize(&binding, &discover::servers()?).await;
+    let (clock, known) = (server.clock(), discover::servers()?);
+    deadline.bound(clock, server.recognize(&binding, &known)).await?;
     let (described, notes) = (server.described(), server.target.notes());
     let server = if named.is_empty() { described } else { format!("{named}, {described}") };
     let remarks = [about_health, about_path, about_credential, about_messages];
-    Ok(ServiceDiscovery { binding, server, opens, remarks, notes })
+    Ok(ServiceDiscovery { binding, server, opens, place, remarks, notes })
 }
 
 /// The paths where it may report its health: those that the user named, and the routes of an application that are
@@ -234,36 +244,38 @@ impl CandidatePaths {
 }
 
 impl ServiceDiscovery {
-    /// A `relapse.toml`, with what was found out beside each part. `token` is the line that says where the token comes
-    /// from; empty for none.
+    /// A `relapse.toml`, with what was found out beside each part, and the rest as comments to be filled in. `token` is the
+    /// line that says where the token comes from; empty for none.
     pub fn to_toml(&self, target: &dyn Display, token: &str) -> String {
         let ServiceFile { paths, credential, messages, .. } = &self.binding;
         let [about_health, about_path, about_credential, about_messages] = &self.remarks;
-        let place = serde_json::to_value(credential.place).ok();
-        let place = place.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
         let mut file = format!("# How {target} is spoken to.\n# The server: {}.\n", self.server);
-        let _ = write!(
-            file,
-            "\n[paths]\n# {about_path}\nwebsocket = {}\n",
-            toml_text(paths.websocket.as_deref().unwrap_or_default())
-        );
+        let _ = write!(file, "\n[paths]\n# {about_path}\n");
+        // Without the key it would be the built-in backend's.
+        let _ = writeln!(file, "websocket = {}", toml_text(paths.websocket.as_deref().unwrap_or_default()));
+        if paths.websocket.is_none() {
+            let _ = writeln!(file, "# websocket = {}", toml_text(WEBSOCKET_PATHS[0]));
+        }
         let _ = writeln!(file, "# {about_health}\nhealth = {}", toml_list(&paths.health));
         let _ = write!(file, "\n[credential]\n# {about_credential}\n");
         if !token.is_empty() && credential.is_needed() {
             let _ = writeln!(file, "{token}");
         }
-        let _ = writeln!(file, "place = {}\ninvalid = {}", toml_text(place), toml_text(&credential.invalid));
-        let _ = write!(
-            file,
-            "\n[messages]\n# {about_messages}\nwelcome = {}\n",
-            toml_text(messages.welcome.as_deref().unwrap_or_default())
-        );
+        let place = serde_json::to_value(self.place.unwrap_or(credential.place)).ok();
+        let place = place.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
+        let comment = if self.place.is_some() { "" } else { "# " };
+        let _ = writeln!(file, "{comment}place = {}\n# invalid = {}", toml_text(place), toml_text(&credential.invalid));
+        let _ = write!(file, "\n[messages]\n# {about_messages}\n");
+        let welcome = messages.welcome.as_deref().unwrap_or_default();
         let request = messages.request.as_deref().unwrap_or_default();
-        let _ = writeln!(file, "request = {}\nevents = {}", toml_text(request), toml_list(&messages.events));
+        let comment = if self.opens { "" } else { "# " };
+        let _ = writeln!(file, "{comment}welcome = {}\n{comment}request = {}", toml_text(welcome), toml_text(request));
+        let _ = writeln!(file, "{comment}events = {}", toml_list(&messages.events));
         file
     }
 }
 
+/// A text as a file has it.
 fn toml_text(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
@@ -286,12 +298,15 @@ struct AskedServer {
     authority: String,
     /// Its own name for itself.
     named: String,
+    /// When the questions end at the latest.
+    deadline: Deadline,
 }
 
 impl AskedServer {
     async fn perform(&mut self, steps: &[Step]) -> Result<Transcript, Error> {
         let plan = Plan { seed: 1, faults: Vec::new() };
-        let transcript = run::converse(steps, plan, self.server.target.as_ref()).await?;
+        let conversation = run::converse(steps, plan, self.server.target.as_ref());
+        let transcript = self.deadline.bound(self.server.clock(), conversation).await??;
         self.server.target.clear().await?;
         let named =
             Exchange::of(&transcript, 0).response.and_then(|head| header(&head.headers, "server")).map(readable);

@@ -17,6 +17,7 @@
 //! | `proxy` | a faulty proxy in front of any URL; with the feature `proxy` |
 //! | [`files`] | files that a user names |
 //! | [`report`], [`note`] | conversations as text, remarks |
+//! | [`deadline`] | the end of a piece of work in wall time |
 //!
 //! # Invariants
 //!
@@ -29,6 +30,7 @@ pub mod balancer;
 pub mod case;
 pub mod client;
 pub mod conform;
+pub mod deadline;
 pub mod defects;
 pub mod determinism;
 pub mod discover;

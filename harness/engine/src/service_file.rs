@@ -381,6 +381,13 @@ impl Default for Messages {
     }
 }
 
+impl Messages {
+    /// Nothing is said in a session, as far as is known.
+    pub fn none() -> Messages {
+        Messages { welcome: None, request: None, events: Vec::new(), subprotocols: Vec::new() }
+    }
+}
+
 /// How long a command that prints a token may take.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
@@ -390,7 +397,12 @@ impl ServiceFile {
     /// # Errors
     /// Says where in the file and what is wrong.
     pub fn parse(path: &str, text: &str) -> Result<ServiceFile, Error> {
-        toml::from_str(text).map_err(|error| Error::toml(path, text, &error))
+        let mut file: ServiceFile = toml::from_str(text).map_err(|error| Error::toml(path, text, &error))?;
+        let messages = text.parse().ok().and_then(|mut table: toml::Table| table.remove("messages"));
+        if messages.as_ref().and_then(toml::Value::as_table).is_some_and(toml::Table::is_empty) {
+            file.messages = Messages::none();
+        }
+        Ok(file)
     }
 
     /// As a service is spoken to that has no service file: its own routes say where it is.
@@ -398,7 +410,7 @@ impl ServiceFile {
         ServiceFile {
             knowledge: Knowledge::None,
             paths: ServicePaths { websocket: None, health: Vec::new(), protected: Vec::new() },
-            messages: Messages { welcome: None, request: None, events: Vec::new(), subprotocols: Vec::new() },
+            messages: Messages::none(),
             ..ServiceFile::default()
         }
     }
@@ -548,7 +560,7 @@ fn at(request: Request, target: &str) -> Request {
 
 #[cfg(test)]
 mod tests {
-    use crate::service_file::ServiceFile;
+    use crate::service_file::{Messages, ServiceFile};
     use relapse_core::{client::credential::CredentialPlace, error::Error};
 
     #[test]
@@ -559,6 +571,14 @@ mod tests {
         assert_eq!(binding.paths.websocket.as_deref(), Some("/stream"));
         assert_eq!(binding.credential.place, CredentialPlace::Query);
         assert!(binding.credential.is_needed() && !ServiceFile::default().credential.is_needed());
+    }
+
+    #[test]
+    fn messages_without_a_key_are_unknown() {
+        let binding = ServiceFile::parse("relapse.toml", "[messages]\n# welcome = \"hello\"\n").unwrap();
+        assert_eq!(binding.messages, Messages::none());
+        let binding = ServiceFile::parse("relapse.toml", "[messages]\nwelcome = \"hello\"\n").unwrap();
+        assert_eq!(binding.messages.request, Messages::default().request);
     }
 
     #[test]

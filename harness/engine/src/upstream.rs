@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -37,9 +38,9 @@ impl Upstream {
         }
     }
 
-    /// Whether it is on this machine.
+    /// Whether it is on this machine, by its name. Where the name leads elsewhere, nothing is contacted.
     pub fn is_loopback(&self) -> bool {
-        self.host == "localhost" || self.host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+        is_this_machine(&self.host)
     }
 
     /// Opens links to it, one after the other.
@@ -73,6 +74,10 @@ impl Upstream {
     async fn dial(&self, receiving: Receiving) -> io::Result<TcpStream> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for address in lookup_host((self.host.as_str(), self.port)).await? {
+            if let Err(elsewhere) = self.check(address) {
+                last = elsewhere;
+                continue;
+            }
             match dial(address, receiving).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
@@ -80,6 +85,20 @@ impl Upstream {
         }
         Err(last)
     }
+
+    /// Checks that a name of this machine leads to this machine.
+    fn check(&self, address: SocketAddr) -> io::Result<()> {
+        if !self.is_loopback() || address.ip().is_loopback() {
+            return Ok(());
+        }
+        let elsewhere = format!("{} leads to {}, which is not this machine", self.host, address.ip());
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, elsewhere))
+    }
+}
+
+/// Whether a host is this machine, by its name or its address.
+pub(crate) fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 impl fmt::Debug for Upstream {
@@ -129,6 +148,16 @@ mod tests {
     fn a_url_is_read(#[case] text: &str, #[case] shown: &str, #[case] is_loopback: bool) {
         let upstream: Upstream = text.parse().unwrap();
         assert_eq!((upstream.to_string().as_str(), upstream.is_loopback()), (shown, is_loopback));
+    }
+
+    #[rstest]
+    #[case("http://localhost", "127.0.0.1:80", true)]
+    #[case("http://localhost", "[::1]:80", true)]
+    #[case("http://localhost", "192.0.2.1:80", false)]
+    #[case("http://example.org", "192.0.2.1:80", true)]
+    fn a_name_of_this_machine_leads_to_it(#[case] text: &str, #[case] address: &str, #[case] is_dialed: bool) {
+        let upstream: Upstream = text.parse().unwrap();
+        assert_eq!(upstream.check(address.parse().unwrap()).is_ok(), is_dialed);
     }
 
     #[cfg(feature = "tls")]

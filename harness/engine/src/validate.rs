@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::{
+    deadline::Deadline,
     discover,
     explain::UpgradePassage,
     external::{External, as_written, is_harmless},
@@ -71,7 +72,8 @@ pub struct ValidationRow {
 /// How long a server that accepted may take to close what it does not want.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(3);
 
-/// Tries a deployment once. Each wait has this limit. A WebSocket route that a user named must let a client in.
+/// Tries a deployment once. Each wait has this limit, and all of it this deadline. A WebSocket route that a user named must
+/// let a client in.
 ///
 /// # Errors
 /// When the harness could not do its work; what the server does is never an error.
@@ -80,16 +82,25 @@ pub async fn validate(
     binding: &ServiceFile,
     named: &[Route],
     limit: Duration,
+    deadline: Deadline,
 ) -> Result<Validation, Error> {
     // It may have been replaced since the last look.
-    server.recognize(binding, &discover::servers()?).await;
-    let tried = TriedDeployment { server, binding, named, authority: server.target.authority(), limit };
+    let (clock, known) = (server.clock(), discover::servers()?);
+    // Where there is no time for that, none is left for the rest, which says so.
+    let _ = deadline.bound(clock, server.recognize(binding, &known)).await;
+    let tried = TriedDeployment { server, binding, named, authority: server.target.authority(), limit, deadline };
     let (kind, notes) = (server.described(), Vec::new());
     let mut validation =
         Validation { passes: false, rows: Vec::new(), server: String::new(), kind, notes, shutdown: Vec::new() };
-    match binding.is_unknown() {
-        true => tried.routes(&mut validation).await?,
-        false => tried.service(&mut validation).await?,
+    let all = match binding.is_unknown() {
+        true => tried.routes(&mut validation).await,
+        false => tried.service(&mut validation).await,
+    };
+    match all {
+        Err(Error::TimeIsOver) => {
+            validation.rows.push(row("the rest".to_owned(), "in time", deadline.reason().to_owned(), false, None));
+        }
+        all => all?,
     }
     validation.passes = !validation.rows.is_empty() && validation.rows.iter().all(|row| row.passes);
     Ok(validation)
@@ -112,12 +123,14 @@ struct TriedDeployment<'a> {
     named: &'a [Route],
     authority: String,
     limit: Duration,
+    deadline: Deadline,
 }
 
 impl TriedDeployment<'_> {
     async fn perform(&self, steps: Vec<Step>) -> Result<Transcript, Error> {
-        let transcript =
-            run::converse(&steps, Plan { seed: 1, faults: Vec::new() }, self.server.target.as_ref()).await?;
+        let plan = Plan { seed: 1, faults: Vec::new() };
+        let conversation = run::converse(&steps, plan, self.server.target.as_ref());
+        let transcript = self.deadline.bound(self.server.clock(), conversation).await??;
         self.server.target.clear().await?;
         Ok(transcript)
     }

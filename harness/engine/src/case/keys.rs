@@ -27,6 +27,7 @@ pub(super) struct RawCase {
     pub(super) scenario: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) origin: Origin,
+    pub(super) finding: Option<RawFinding>,
     pub(super) vocabulary: Option<Vocabulary>,
     pub(super) defect: Option<Spanned<String>>,
     #[serde(default)]
@@ -50,6 +51,15 @@ pub(super) struct RawCase {
     pub(super) symptom: Option<Spanned<RawSymptom>>,
     #[serde(rename = "claimed_fix", default)]
     pub(super) sham: Vec<RawSham>,
+}
+
+/// The finding of a reproducer.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFinding {
+    pub(super) key: String,
+    #[serde(default)]
+    pub(super) routes: Vec<String>,
 }
 
 /// The faults of a file that may hold anything else.

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
-use super::{Accepted, Case, ClaimedFix, DEFAULT_PROFILE, ExceptionClaim, Origin, Symptom, Vocabulary};
+use super::{Accepted, Case, ClaimedFix, DEFAULT_PROFILE, ExceptionClaim, KnownFinding, Origin, Symptom, Vocabulary};
 use crate::environment::Environment;
 use relapse_core::{
     asgi::value::escape_bytes,
@@ -96,6 +96,14 @@ impl File {
         self.text("scenario", case.scenario.as_ref());
         if case.origin == Origin::Hunt {
             self.line("origin", "hunt");
+        }
+        if let Some(KnownFinding { key, routes }) = &case.finding {
+            let mut finding = toml::Table::new();
+            finding.insert("key".to_owned(), key.as_str().into());
+            if !routes.is_empty() {
+                finding.insert("routes".to_owned(), texts(routes));
+            }
+            self.line("finding", toml::Value::Table(finding));
         }
     }
 

@@ -12,6 +12,7 @@ pub use translate::{as_written, in_the_words_of, translate};
 
 use crate::{
     case::{Case, DEFAULT_PROFILE},
+    deadline::Deadline,
     explain::{Explanation, PossibleServers},
     route::Route,
     run,
@@ -399,6 +400,11 @@ fn decisive<T>(
     (run, others, result)
 }
 
+/// Why a trial is not judged for which there was no time.
+pub fn late(deadline: Deadline) -> Reason {
+    Reason::Harness(format!("not judged: {}", deadline.reason()))
+}
+
 /// Cases with their numbers, so that those for which a server is started with the same arguments stand together: those
 /// without any first, the others as the first of each group comes.
 fn in_groups(cases: &[Arc<Case>]) -> Vec<(usize, &Arc<Case>)> {
@@ -414,11 +420,20 @@ fn in_groups(cases: &[Arc<Case>]) -> Vec<(usize, &Arc<Case>)> {
     numbered
 }
 
-/// Judges cases one after the other. `done` is called after each.
-pub async fn judge_external(cases: &[Arc<Case>], versions: &Versions, seed: u64, done: impl Fn()) -> Vec<TrialResult> {
+/// Judges cases one after the other, each of which is INCONCLUSIVE that does not come to its end in time. `done` is called
+/// after each.
+pub async fn judge_external(
+    cases: &[Arc<Case>],
+    versions: &Versions,
+    seed: u64,
+    deadline: Deadline,
+    done: impl Fn(),
+) -> Vec<TrialResult> {
     let mut judged: Vec<(usize, TrialResult)> = Vec::new();
+    let clock = versions.running().map(|(_, external)| external.clock()).next().unwrap_or(Clock::Virtual);
     for (index, case) in in_groups(cases) {
-        judged.push((index, versions.judge(case, seed).await));
+        let judgement = deadline.bound(clock, versions.judge(case, seed)).await;
+        judged.push((index, judgement.unwrap_or_else(|_| TrialResult::inconclusive(late(deadline)))));
         done();
     }
     judged.sort_by_key(|(index, _)| *index);

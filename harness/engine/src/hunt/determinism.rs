@@ -22,12 +22,11 @@ pub struct UnstableCase {
 /// # Errors
 /// When the harness could not do its work, or the app does not start.
 pub fn run_twice(hunt: &Hunt, done: &dyn Fn(u64) -> bool) -> Result<Option<UnstableCase>, Error> {
-    let worker = Worker::new(hunt)?;
+    let worker = Worker::new(hunt, None)?;
     let mut start = 0;
     while start < hunt.cases {
         let end = start.saturating_add(CHUNK).min(hunt.cases);
-        let first = worker.play_in_fresh_process(start..end)?;
-        let second = worker.play_in_fresh_process(start..end)?;
+        let Some([first, second]) = worker.play_twice(start..end)? else { return Ok(None) };
         for (number, (first, second)) in (start..end).zip(first.iter().zip(&second)) {
             if let Some(divergence) = divergence(first, second) {
                 return Ok(Some(UnstableCase { number: number + 1, seed: hunt.seed_of(number), divergence }));
@@ -56,6 +55,15 @@ fn divergence(first: &Played, second: &Played) -> Option<Divergence> {
 }
 
 impl Worker<'_> {
+    /// Runs cases twice; `None` where there is no time for that.
+    fn play_twice(&self, cases: std::ops::Range<u64>) -> Result<Option<[Vec<Played>; 2]>, Error> {
+        let first = self.play_in_fresh_process(cases.clone());
+        match first.and_then(|first| Ok([first, self.play_in_fresh_process(cases)?])) {
+            Err(Error::TimeIsOver) => Ok(None),
+            both => both.map(Some),
+        }
+    }
+
     /// Runs cases in a process that has served no client, where there can be one.
     fn play_in_fresh_process(&self, cases: std::ops::Range<u64>) -> Result<Vec<Played>, Error> {
         if let Some(owned) = self.owned().filter(|owned| owned.can_renew()) {

@@ -138,6 +138,11 @@ impl Owned {
         self.external.target.capabilities().renewal == Renewal::Cheap
     }
 
+    /// Whether its time is virtual, so that a run really takes no longer than its computing.
+    pub(super) fn is_virtual(&self) -> bool {
+        self.runtime.clock() == Clock::Virtual
+    }
+
     /// Lets the next case meet a process that has served no client.
     pub(super) fn renew(&self) -> Result<(), Error> {
         self.runtime.block_on(self.external.target.renew())
@@ -269,6 +274,20 @@ impl ExternalTarget {
                 *reached.entry(route.to_string()).or_default() += u64::from(outcome.class == Class::Served);
             }
         }
+    }
+
+    /// The route that a step visits, as it is told.
+    pub(super) fn route_of(&self, step: &Step) -> Option<String> {
+        let (request, is_upgrade) = match &step.act {
+            Action::Open(request) => (request, true),
+            Action::Request(request) => (request, false),
+            _ => return None,
+        };
+        let route = self.routes.iter().find(|route| {
+            let is_taken = if is_upgrade { route.is_websocket } else { route.takes(&request.method) };
+            is_taken && route.has_path(&request.path)
+        });
+        route.map(ToString::to_string)
     }
 
     /// Where faults can act.

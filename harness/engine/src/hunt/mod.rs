@@ -12,6 +12,7 @@ mod shrink;
 mod standard;
 mod versions;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt::Write as _;
@@ -19,6 +20,7 @@ use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 pub use determinism::{UnstableCase, run_twice};
 use external::Owned;
@@ -31,7 +33,10 @@ use shrink::shrink;
 use standard::StandardWords;
 pub use versions::{Change, ChangeKind};
 
-use crate::case::Case;
+use crate::{
+    case::Case,
+    deadline::{Deadline, now},
+};
 use relapse_core::{
     asgi::event::Inbound,
     error::{AppError, Blame, Error},
@@ -55,6 +60,19 @@ const ENOUGH: u64 = 20;
 /// How many cases are tried alone where one shows what was found only after others.
 const TRIED_ALONE: usize = 32;
 
+/// How long a run in virtual time may really take before its app is taken for slow: then it is not run again to make it
+/// smaller, because each try would take as long.
+const SLOW_RUN: Duration = Duration::from_secs(2);
+
+/// How long the one run may take that confirms a finding of a slow app.
+const SLOW_CONFIRMATION_LIMIT: Duration = Duration::from_secs(12);
+
+/// Of how many findings the first runs are kept, and told at once: an app chooses how many it has.
+const FIRST_RUNS_MAX: usize = 100;
+
+/// The part of its time in which a hunt that has found something goes on looking; the rest is for making that smaller.
+const LOOKING_PART: (u32, u32) = (3, 4);
+
 /// The smallest thing that shows a finding.
 struct Smallest {
     drawn: GeneratedCase,
@@ -75,6 +93,8 @@ pub enum Reproduction {
     AfterOthers,
     /// It was shown again in a process that had served other cases, and no other process started.
     Unconfirmed,
+    /// It was seen, and the time was over before it was tried again, or before it was confirmed.
+    Untried,
     /// It was seen once and not again.
     SeenOnce,
 }
@@ -246,6 +266,8 @@ pub struct Hunt {
     pub places: Vec<Place>,
     /// Whether servers keep to the ASGI specification.
     pub legal_only: bool,
+    /// When it ends at the latest, with everything that belongs to it.
+    pub deadline: Deadline,
 }
 
 impl Hunt {
@@ -255,7 +277,16 @@ impl Hunt {
             Ground::BuiltIn(..) => Place::ALL.to_vec(),
             Ground::External(foreign) => foreign.places().to_vec(),
         };
-        Hunt { ground, servers, seed: 1, cases, stops_at_first: false, places, legal_only: false }
+        Hunt {
+            ground,
+            servers,
+            seed: 1,
+            cases,
+            stops_at_first: false,
+            places,
+            legal_only: false,
+            deadline: Deadline::NEVER,
+        }
     }
 
     /// The part of it that machine `number` (counted from 1) of `of` machines hunts. The parts have no seed in common.
@@ -304,26 +335,58 @@ pub fn draw(seed: u64, config: &GeneratorConfig) -> GeneratedCase {
     AbstractCase::draw(seed, &config.places).translate(&StandardWords, config)
 }
 
-/// How a hunt goes on. The answer says whether it is to.
-pub type Watch<'a> = &'a (dyn Fn(&Coverage, &BTreeSet<FindingKey>) -> bool + Sync);
+/// Is told how a hunt goes on.
+pub trait HuntWatch: Sync {
+    /// Some cases are done: their coverage, and their findings.
+    fn reached(&self, _: &Coverage, _: &BTreeSet<FindingKey>) {}
+
+    /// Something is found for the first time, in a case that is not made smaller yet.
+    fn found(&self, _: &Found) {}
+
+    /// A case of something that was found is as small as it gets.
+    fn shrunk(&self, _: &Found) {}
+}
+
+impl HuntWatch for () {}
+
+/// The watch of a hunt, and what it was told of.
+struct ToldFindings<'h> {
+    watch: &'h dyn HuntWatch,
+    found: Mutex<BTreeSet<FindingKey>>,
+}
+
+impl ToldFindings<'_> {
+    fn found(&self) -> std::sync::MutexGuard<'_, BTreeSet<FindingKey>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first of these findings that is new, where it is to be told.
+    fn first_new(&self, looked: &[(FindingKey, String)]) -> Option<usize> {
+        let mut found = self.found();
+        let new = looked.iter().position(|(key, _)| !found.contains(key));
+        let has_room = found.len() < FIRST_RUNS_MAX;
+        found.extend(looked.iter().map(|(key, _)| key.clone()));
+        new.filter(|_| has_room)
+    }
+}
 
 /// Hunts with many workers at a time, each with a clock of its own. Unless the hunt is stopped, or an external target
-/// remembers whom it has served, the result does not depend on the number of workers. `watch` gets the coverage and the
-/// findings of each chunk of cases.
+/// remembers whom it has served, the result does not depend on the number of workers.
 /// An app that does not start for one worker ends that worker; the others do its cases.
 ///
 /// # Errors
 /// When the harness could not do its work, or the app started for no worker.
-pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, Error> {
+pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: &dyn HuntWatch) -> Result<Campaign, Error> {
     let (queue, is_over) = (Queue::of(hunt), AtomicBool::new(false));
+    let told = ToldFindings { watch, found: Mutex::default() };
     let jobs = match hunt.ground.external() {
         Some(foreign) if !foreign.is_for_many() => 1,
         _ => u64::try_from(jobs).unwrap_or(1).clamp(1, hunt.cases.div_ceil(CHUNK).max(1)),
     };
     let parts: Vec<Result<Part, Error>> = std::thread::scope(|scope| {
         // This thread works too: what it has reached already need not be reached once more.
-        let workers: Vec<_> = (1..jobs).map(|_| scope.spawn(|| work(hunt, &queue, &is_over, watch))).collect();
-        let own = work(hunt, &queue, &is_over, watch);
+        let workers: Vec<_> = (1..jobs).map(|_| scope.spawn(|| work(hunt, &queue, &is_over, &told))).collect();
+        let own = work(hunt, &queue, &is_over, &told);
         let others = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
         std::iter::once(own).chain(others.collect::<Vec<_>>()).collect()
     });
@@ -336,12 +399,12 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, 
             return Err(trouble.into());
         }
     }
-    if unfinished.starts > 0 && !is_over.load(Ordering::Relaxed) {
+    if unfinished.starts > 0 && !is_over.load(Ordering::Relaxed) && !hunt.deadline.is_over() {
         unfinished.cases = failed_at + queue.left();
     }
-    let worker = match Worker::new(hunt) {
+    let worker = match Worker::new(hunt, Some(&told)) {
         Ok(worker) => worker,
-        Err(error) => Worker { hunt, on: On::NotStarted(not_started(error)?), _logs: capture_logs() },
+        Err(error) => Worker::on(hunt, Some(&told), On::NotStarted(not_started(error)?)),
     };
     let mut campaign = worker.conclude(whole)?;
     campaign.unfinished.add(unfinished);
@@ -352,13 +415,13 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: Watch<'_>) -> Result<Campaign, 
 type Part = (Vec<Scan>, Option<AppError>);
 
 /// Takes cases until there are none left, the hunt is over, or the app does not start any more.
-fn work(hunt: &Hunt, queue: &Queue, is_over: &AtomicBool, watch: Watch<'_>) -> Result<Part, Error> {
-    let mut worker = match Worker::new(hunt) {
+fn work(hunt: &Hunt, queue: &Queue, is_over: &AtomicBool, told: &ToldFindings<'_>) -> Result<Part, Error> {
+    let mut worker = match Worker::new(hunt, Some(told)) {
         Ok(worker) => worker,
         Err(error) => return Ok((Vec::new(), Some(not_started(error)?))),
     };
     let mut scans = Vec::new();
-    while !is_over.load(Ordering::Relaxed) {
+    while !is_over.load(Ordering::Relaxed) && worker.may_look_on() {
         let Some(cases) = queue.take() else { break };
         let mut scan = Scan::default();
         let ended = worker.scan_into(cases.clone(), &mut scan).map_err(not_started);
@@ -370,8 +433,8 @@ fn work(hunt: &Hunt, queue: &Queue, is_over: &AtomicBool, watch: Watch<'_>) -> R
             scans.push(scan);
             return Ok((scans, Some(trouble)));
         }
-        let goes_on = watch(&scan.reached, &scan.first.keys().cloned().collect());
-        if !goes_on || (hunt.stops_at_first && !scan.first.is_empty()) {
+        told.watch.reached(&scan.reached, &scan.first.keys().cloned().collect());
+        if hunt.stops_at_first && !scan.first.is_empty() {
             is_over.store(true, Ordering::Relaxed);
         }
         scans.push(scan);
@@ -395,6 +458,8 @@ struct First {
     message: String,
     /// The events there, on a server that need not do it again.
     seen: Option<Arc<Transcript>>,
+    /// How long the run really took.
+    took: Duration,
 }
 
 impl Scan {
@@ -509,7 +574,7 @@ impl Hunt {
     /// # Errors
     /// When the harness could not do its work.
     pub fn run(&self) -> Result<Campaign, Error> {
-        let worker = Worker::new(self)?;
+        let worker = Worker::new(self, None)?;
         worker.conclude(worker.scan(0..self.cases)?)
     }
 
@@ -519,7 +584,7 @@ impl Hunt {
     /// When the harness could not do its work.
     pub fn first_complaints(&self) -> Result<Option<(u64, Vec<FindingKey>)>, Error> {
         let hunt = Hunt { stops_at_first: true, ..self.clone() };
-        let first = Worker::new(&hunt)?.scan(0..hunt.cases)?.first;
+        let first = Worker::new(&hunt, None)?.scan(0..hunt.cases)?.first;
         let number = first.values().map(|first| first.number).next();
         Ok(number.map(|number| (hunt.seed_of(number), first.into_keys().collect())))
     }
@@ -537,7 +602,12 @@ impl Hunt {
 /// One worker of a hunt. It owns the target that it hunts on.
 struct Worker<'h> {
     hunt: &'h Hunt,
+    told: Option<&'h ToldFindings<'h>>,
     on: On<'h>,
+    /// The end of what it does at the moment.
+    deadline: Cell<Deadline>,
+    /// How long its longest run really took.
+    longest: Cell<Duration>,
     _logs: tracing::subscriber::DefaultGuard,
 }
 
@@ -562,12 +632,26 @@ impl Drop for Worker<'_> {
 }
 
 impl<'h> Worker<'h> {
-    fn new(hunt: &'h Hunt) -> Result<Worker<'h>, Error> {
+    fn new(hunt: &'h Hunt, told: Option<&'h ToldFindings<'h>>) -> Result<Worker<'h>, Error> {
         let on = match &hunt.ground {
             Ground::External(foreign) => On::Own(foreign, Some(foreign.take()?)),
             Ground::BuiltIn(service, _) => On::BuiltIn(service.runner()),
         };
-        Ok(Worker { hunt, on, _logs: capture_logs() })
+        Ok(Worker::on(hunt, told, on))
+    }
+
+    fn on(hunt: &'h Hunt, told: Option<&'h ToldFindings<'h>>, on: On<'h>) -> Worker<'h> {
+        let (deadline, longest) = (Cell::new(hunt.deadline), Cell::default());
+        Worker { hunt, told, on, deadline, longest, _logs: capture_logs() }
+    }
+
+    /// Whether there is time to look for more: a part of it is for what is found.
+    fn may_look_on(&self) -> bool {
+        let deadline = self.hunt.deadline;
+        let has_found = self.told.is_some_and(|told| !told.found().is_empty());
+        let (numerator, denominator) = LOOKING_PART;
+        let deadline = if has_found { deadline.part(numerator, denominator) } else { deadline };
+        !deadline.is_over()
     }
 
     /// The target of the user's own that it hunts on.
@@ -593,14 +677,15 @@ impl<'h> Worker<'h> {
     fn scan_into(&self, cases: Range<u64>, scan: &mut Scan) -> Result<(), Error> {
         let hunt = self.hunt;
         for number in cases {
-            if self.owned().is_some_and(|owned| !owned.may_go_on()) {
+            if self.owned().is_some_and(|owned| !owned.may_go_on()) || !self.may_look_on() {
                 break;
             }
-            let (drawn, seed) = hunt.draw(number);
+            let ((drawn, seed), began) = (hunt.draw(number), now());
             let played = match self.play(&drawn, seed) {
-                Err(Error::TooManyRequests) => break,
+                Err(Error::TooManyRequests | Error::TimeIsOver) => break,
                 played => played?,
             };
+            let took = began.elapsed();
             scan.reached.cases += 1;
             let looked = look(&played, &mut |evidence, transcript| {
                 scan.reached.count(&drawn, transcript, evidence);
@@ -609,16 +694,39 @@ impl<'h> Worker<'h> {
                     .into_iter()
                     .for_each(|foreign| foreign.count(&mut scan.reached.routes, evidence));
             });
-            let kept = hunt.ground.external().is_some() && looked.iter().any(|(key, _)| !scan.first.contains_key(key));
-            let kept = kept.then(|| played.ok()).flatten().map(Arc::new);
+            self.tell(&drawn, &looked, &played, number)?;
+            let is_kept =
+                scan.first.len() < FIRST_RUNS_MAX && looked.iter().any(|(key, _)| !scan.first.contains_key(key));
+            let kept = is_kept.then(|| played.ok()).flatten().map(Arc::new);
             for (key, message) in looked {
                 let seen = kept.clone();
-                scan.first.entry(key).or_insert(First { number, message, seen });
+                scan.first.entry(key).or_insert(First { number, message, seen, took });
             }
             if hunt.stops_at_first && !scan.first.is_empty() {
                 break;
             }
         }
+        Ok(())
+    }
+
+    /// Tells the watch what a case shows for the first time.
+    fn tell(
+        &self,
+        drawn: &GeneratedCase,
+        looked: &[(FindingKey, String)],
+        played: &Played,
+        number: u64,
+    ) -> Result<(), Error> {
+        let Some(told) = self.told.filter(|_| !looked.is_empty()) else { return Ok(()) };
+        let Some(new) = told.first_new(looked) else { return Ok(()) };
+        let (key, message) = looked[new].clone();
+        let also =
+            looked.iter().enumerate().filter(|(index, _)| *index != new).map(|(_, other)| other.clone()).collect();
+        let seed = self.hunt.seed_of(number);
+        let capsule = self.capsule(&key, &message, drawn, played.as_ref().ok(), seed)?;
+        let transcript = played.as_ref().cloned().unwrap_or_default();
+        let (drawn, number, reproduction) = (drawn.clone(), number + 1, Reproduction::Untried);
+        told.watch.found(&Found { key, message, also, seed, number, drawn, transcript, capsule, reproduction });
         Ok(())
     }
 
@@ -631,13 +739,17 @@ impl<'h> Worker<'h> {
         let mut known = BTreeSet::new();
         let mut looked = BTreeSet::new();
         let mut unfinished = Unfinished::default();
+        // The rest of the time is for what is found.
+        self.longest.take();
         for number in first.values().map(|first| first.number).collect::<BTreeSet<u64>>() {
             if hunt.stops_at_first && !found.is_empty() {
                 break;
             }
             let (drawn, seed) = hunt.draw(number);
-            let played = match self.play(&drawn, seed) {
-                Err(Error::TooManyRequests) => break,
+            let slow = self.slow_run(first.values().filter(|first| first.number == number));
+            let effort = slow.as_ref().map_or(Effort::Shrink, |(_, took)| Effort::Confirm(*took));
+            let played = match slow.map_or_else(|| self.play(&drawn, seed), |(seen, _)| Ok(Ok(seen))) {
+                Err(Error::TooManyRequests | Error::TimeIsOver) => break,
                 Err(error) => {
                     unfinished.note(&not_started(error)?);
                     break;
@@ -649,7 +761,7 @@ impl<'h> Worker<'h> {
                 if known.contains(&key) {
                     continue;
                 }
-                let new = match self.keep(key, (drawn.clone(), played.clone()), number) {
+                let new = match self.keep(key, (drawn.clone(), played.clone()), number, effort) {
                     Ok(new) => new,
                     Err(error) => {
                         unfinished.note(&not_started(error)?);
@@ -660,12 +772,24 @@ impl<'h> Worker<'h> {
                 known.insert(new.key.clone());
                 known.extend(new.also.iter().map(|(key, _)| key.clone()));
                 if !found.iter().any(|old| is_in_another_dress(&new, old)) {
+                    self.told.iter().for_each(|told| told.watch.shrunk(&new));
                     found.push(new);
                 }
             }
         }
-        found.extend(self.seen_once(first, &known, &looked, &unfinished)?);
+        for new in self.seen_once(first, &known, &looked, &unfinished)? {
+            if new.reproduction != Reproduction::Untried || !found.iter().any(|old| is_in_another_dress(&new, old)) {
+                found.push(new);
+            }
+        }
         Ok(Campaign { reached, found, unfinished })
+    }
+
+    /// The first run of these findings, where another one would really take long: an app in virtual time that keeps its
+    /// event loop to itself. With the time that it took.
+    fn slow_run<'f>(&self, firsts: impl Iterator<Item = &'f First>) -> Option<(Transcript, Duration)> {
+        let mut slow = firsts.filter(|first| first.took >= SLOW_RUN && self.owned().is_some_and(Owned::is_virtual));
+        slow.find_map(|first| Some((first.seen.as_deref().cloned()?, first.took)))
     }
 
     /// The findings that were not seen again: an external server need not do twice what it did once.
@@ -679,33 +803,50 @@ impl<'h> Worker<'h> {
         let hunt = self.hunt;
         let mut found = Vec::new();
         let mut once: BTreeMap<u64, Vec<(FindingKey, First)>> = BTreeMap::new();
-        for (key, first) in
-            first.into_iter().filter(|(key, _)| hunt.ground.external().is_some() && !known.contains(key))
-        {
-            once.entry(first.number).or_default().push((key, first));
+        let is_external = hunt.ground.external().is_some();
+        for (key, first) in first.into_iter().filter(|(key, _)| !known.contains(key)) {
+            // The built-in backend does it again whenever there is time.
+            if is_external || !looked.contains(&first.number) && hunt.deadline.is_over() {
+                once.entry(first.number).or_default().push((key, first));
+            }
         }
         for (number, mut complaints) in once {
             let (key, First { message, seen, .. }) = complaints.remove(0);
             let also = complaints.into_iter().map(|(key, first)| (key, first.message)).collect();
             let again = match (looked.contains(&number), unfinished.is_nothing()) {
-                (true, _) => "and not when it was tried again",
-                (false, true) => "and no request was left to look again",
-                (false, false) => "and the app did not start again to look",
+                (true, _) => "seen once, and not when it was tried again",
+                (false, _) if hunt.deadline.is_over() => "not tried again: the time was over",
+                (false, true) => "seen once, and no request was left to look again",
+                (false, false) => "seen once, and the app did not start again to look",
             };
-            let message = format!("{message} (seen once, {again})");
+            let is_untried = !looked.contains(&number) && hunt.deadline.is_over();
+            let reproduction = if is_untried { Reproduction::Untried } else { Reproduction::SeenOnce };
+            let message = format!("{message} ({again})");
             let (drawn, seed) = hunt.draw(number);
             let transcript = seen.map_or_else(Transcript::default, Arc::unwrap_or_clone);
             let capsule = self.capsule(&key, &message, &drawn, Some(&transcript), seed)?;
-            let (number, reproduction) = (number + 1, Reproduction::SeenOnce);
+            let number = number + 1;
             found.push(Found { key, message, also, seed, number, drawn, transcript, capsule, reproduction });
         }
         Ok(found)
     }
 
-    /// Shrinks what was found and makes a reproducer of it.
-    fn keep(&self, key: FindingKey, found: (GeneratedCase, Played), number: u64) -> Result<Found, Error> {
+    /// Makes a reproducer of what was found, with so much effort.
+    fn keep(
+        &self,
+        key: FindingKey,
+        found: (GeneratedCase, Played),
+        number: u64,
+        effort: Effort,
+    ) -> Result<Found, Error> {
         let hunt = self.hunt;
-        let Smallest { drawn, played, number, reproduction } = self.shrink_and_confirm(&key, found, number)?;
+        if let Effort::Confirm(took) = effort {
+            self.deadline.set(hunt.deadline.within(SLOW_CONFIRMATION_LIMIT));
+            self.longest.set(self.longest.get().max(took));
+        }
+        let smallest = self.shrink_and_confirm(&key, found, number, effort);
+        self.deadline.set(hunt.deadline);
+        let Smallest { drawn, played, number, reproduction } = smallest?;
         let seed = hunt.seed_of(number);
         let mut explanation = None;
         let complaints = look(&played, &mut |evidence, _| {
@@ -724,6 +865,7 @@ impl<'h> Worker<'h> {
             Reproduction::Unconfirmed => {
                 " (seen again in a process that had served other cases; the app did not start for another)"
             }
+            Reproduction::Untried => " (seen in a process that had served other cases; there was no time for another)",
         });
         let capsule = self.capsule(&key, &message, &drawn, played.as_ref().ok(), seed)?;
         let (number, transcript) = (number + 1, played.unwrap_or_default());
@@ -737,10 +879,14 @@ impl<'h> Worker<'h> {
         key: &FindingKey,
         found: (GeneratedCase, Played),
         number: u64,
+        effort: Effort,
     ) -> Result<Smallest, Error> {
         let hunt = self.hunt;
         let seed = hunt.seed_of(number);
-        let (drawn, played) = shrink(hunt, key, found, &|drawn| self.play(drawn, seed))?;
+        let (drawn, played) = match effort {
+            Effort::Shrink => shrink(hunt, key, found, &|drawn| self.play(drawn, seed))?,
+            Effort::Confirm(_) => found,
+        };
         let Some(owned) = self.owned().filter(|owned| owned.can_renew()) else {
             return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
         };
@@ -750,12 +896,18 @@ impl<'h> Worker<'h> {
                 return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
             }
             Ok(_) => {}
+            Err(Error::TimeIsOver) => {
+                return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Untried });
+            }
             Err(_) => return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Unconfirmed }),
         }
         // State left by other cases was a part of it. There may be a case that shows it alone.
         for number in (number..hunt.cases).take(TRIED_ALONE) {
             let (whole, seed) = hunt.draw(number);
-            let shown = self.play_anew(owned, &whole, seed)?;
+            let shown = match self.play_anew(owned, &whole, seed) {
+                Err(Error::TimeIsOver) => break,
+                shown => shown?,
+            };
             if complains(&shown, key) {
                 let (drawn, played) = shrink(hunt, key, (whole, shown), &|drawn| self.play_anew(owned, drawn, seed))?;
                 return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
@@ -766,12 +918,27 @@ impl<'h> Worker<'h> {
 
     /// Runs what was drawn in a fresh process.
     fn play_anew(&self, owned: &Owned, drawn: &GeneratedCase, seed: u64) -> Result<Played, Error> {
+        self.check_time()?;
         owned.renew()?;
         self.play(drawn, seed)
     }
 
-    /// Runs what was drawn.
+    /// Runs what was drawn, if there is time for that.
     fn play(&self, drawn: &GeneratedCase, seed: u64) -> Result<Played, Error> {
+        self.check_time()?;
+        let began = now();
+        let played = self.play_in_any_time(drawn, seed);
+        self.longest.set(self.longest.get().max(began.elapsed()));
+        // An app whose process was ended shows nothing of its own.
+        if self.hunt.deadline.is_cut() { Err(Error::TimeIsOver) } else { played }
+    }
+
+    /// Checks that there is time for another run that takes as long as the longest one.
+    fn check_time(&self) -> Result<(), Error> {
+        if self.deadline.get().has_time_for(self.longest.get()) { Ok(()) } else { Err(Error::TimeIsOver) }
+    }
+
+    fn play_in_any_time(&self, drawn: &GeneratedCase, seed: u64) -> Result<Played, Error> {
         let hunt = self.hunt;
         let runner = match &self.on {
             On::Own(foreign, Some(owned)) => return foreign.play(owned, drawn, seed).map(Ok),
@@ -786,6 +953,15 @@ impl<'h> Worker<'h> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The work on something that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effort {
+    /// It is made smaller, and confirmed.
+    Shrink,
+    /// It is confirmed once as it is, because each run of it takes so long.
+    Confirm(Duration),
 }
 
 /// Whether something was found before: it cannot be had without that, or the same exception is behind both. Of two

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::{GeneratedCase, Hunt, On, Worker};
 use crate::{
-    case::{Accepted, Case, Origin, ServerArguments, Symptom},
+    case::{Accepted, Case, KnownFinding, Origin, ServerArguments, Symptom},
     defects::Defects,
     trial::Trial,
     verdict::judge,
 };
 use relapse_core::{
+    client::step::Step,
     error::Error,
     judge::{
         check,
@@ -111,6 +112,7 @@ fn outline(hunt: &Hunt, key: &FindingKey, drawn: &GeneratedCase, seed: u64) -> C
         issues: Vec::new(),
         scenario: None,
         origin: Origin::Hunt,
+        finding: Some(KnownFinding { key: key.to_string(), routes: visited(hunt, &steps) }),
         vocabulary: hunt.ground.vocabulary(),
         twin: defects.clone(),
         profiles: Some(vec![drawn.server.clone()]),
@@ -128,6 +130,13 @@ fn outline(hunt: &Hunt, key: &FindingKey, drawn: &GeneratedCase, seed: u64) -> C
         symptom_on: BTreeMap::new(),
         shams: Vec::new(),
     }
+}
+
+/// The routes of an application that is hunted on by them, as these steps visit them, each once.
+fn visited(hunt: &Hunt, steps: &[Step]) -> Vec<String> {
+    let Some(foreign) = hunt.ground.external() else { return Vec::new() };
+    let opened = steps.iter().filter_map(|step| foreign.route_of(step));
+    opened.collect::<BTreeSet<String>>().into_iter().collect()
 }
 
 fn symptom(judged: &RunResult) -> Symptom {

@@ -14,7 +14,7 @@ use relapse_core::{
 };
 
 /// The smallest thing found that still shows the finding when it is played so, and the run that shows it. If an
-/// external server may not be asked any more, the finding is small enough as it is.
+/// external server may not be asked any more, or the time is over, the finding is small enough as it is.
 pub(super) fn shrink(
     hunt: &Hunt,
     key: &FindingKey,
@@ -28,7 +28,7 @@ pub(super) fn shrink(
             smaller(&smallest.0, &hunt.servers[0].name, vocabulary).into_iter().filter(|drawn| may_be(hunt, drawn))
         {
             let played = match play(&candidate) {
-                Err(Error::TooManyRequests) => return Ok(smallest),
+                Err(Error::TooManyRequests | Error::TimeIsOver) => return Ok(smallest),
                 played => played?,
             };
             if complains(&played, key) {

@@ -22,7 +22,7 @@ pub enum ChangeKind {
     Still,
     /// The version from before shows it, and the one from after fails in another way.
     Changed,
-    /// The other version has no place for what brings it about, so that nothing is shown.
+    /// The other version has no place for what brings it about, or there was no time for it, so that nothing is shown.
     Unclear,
     /// Only the version from before shows it, and nothing else is wrong with the one from after.
     Fixed,
@@ -64,28 +64,33 @@ impl Change {
         after: (&Hunt, Campaign),
         mut done: impl FnMut(),
     ) -> Result<Change, Error> {
-        let (old, new) = (Worker::new(before.0)?, Worker::new(after.0)?);
+        let (old, new) = (Worker::new(before.0, None)?, Worker::new(after.0, None)?);
         let reached = [before.1.reached, after.1.reached];
         let mut fates: Vec<(ChangeKind, Found, Side)> = Vec::new();
-        for found in after.1.found {
-            let fate = match old.shown(&found)? {
-                Some(keys) if keys.contains(&found.key) => ChangeKind::Still,
-                Some(_) => ChangeKind::Broken,
-                None => ChangeKind::Unclear,
+        for mut found in after.1.found {
+            let fate = match old.shown(&found) {
+                Err(Error::TimeIsOver) => untried(&mut found),
+                shown => match shown? {
+                    Some(keys) if keys.contains(&found.key) => ChangeKind::Still,
+                    Some(_) => ChangeKind::Broken,
+                    None => ChangeKind::Unclear,
+                },
             };
             fates.push((fate, found, Side::After));
             done();
         }
         for mut found in before.1.found {
-            let shown = new.shown(&found)?;
-            let fate = match shown.as_ref().map(|keys| (keys.contains(&found.key), keys.first())) {
-                Some((true, _)) => ChangeKind::Still,
-                Some((false, None)) => ChangeKind::Fixed,
-                Some((false, Some(other))) => {
-                    found.message.push_str(&format!("; after the change: {other}"));
-                    ChangeKind::Changed
-                }
-                None => ChangeKind::Unclear,
+            let fate = match new.shown(&found) {
+                Err(Error::TimeIsOver) => untried(&mut found),
+                shown => match shown?.as_ref().map(|keys| (keys.contains(&found.key), keys.first())) {
+                    Some((true, _)) => ChangeKind::Still,
+                    Some((false, None)) => ChangeKind::Fixed,
+                    Some((false, Some(other))) => {
+                        found.message.push_str(&format!("; after the change: {other}"));
+                        ChangeKind::Changed
+                    }
+                    None => ChangeKind::Unclear,
+                },
             };
             if fate != ChangeKind::Still || !fates.iter().any(|(_, other, _)| other.has(&found.key)) {
                 fates.push((fate, found, Side::Before));
@@ -108,6 +113,11 @@ impl Change {
         Conclusion::of(self.fates.iter().all(|(fate, ..)| *fate == ChangeKind::Fixed))
     }
 
+    /// The findings that are told, of the hunt on a version.
+    pub fn found_on(&self, side: Side) -> impl Iterator<Item = &Found> {
+        self.fates.iter().filter(move |(.., of)| *of == side).map(|(_, found, _)| found)
+    }
+
     /// How many findings the hunt on a version had.
     pub fn findings(&self, side: Side) -> usize {
         self.fates.iter().filter(|(.., of)| *of == side).count()
@@ -116,6 +126,12 @@ impl Change {
     fn has_findings(&self, side: Side) -> bool {
         self.fates.iter().any(|(fate, _, of)| *fate == ChangeKind::Still || *of == side)
     }
+}
+
+/// The fate of a finding for which there was no time on the other version.
+fn untried(found: &mut Found) -> ChangeKind {
+    found.message.push_str("; not tried on the other version: the time was over");
+    ChangeKind::Unclear
 }
 
 impl Worker<'_> {

@@ -108,7 +108,7 @@ pub enum LifespanMode {
 pub const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long an application usually may.
-pub const BLOCKED_LIMIT: Duration = Duration::from_secs(20);
+pub const BLOCKED_LIMIT: Duration = Duration::from_secs(8);
 
 /// How much memory an application usually may have, in bytes.
 pub const MEMORY_LIMIT: u64 = 4 << 30;

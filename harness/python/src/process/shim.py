@@ -493,7 +493,7 @@ class LockstepSelector(selectors.DefaultSelector):
 
 SECOND = 10**9  # nanoseconds
 UPTIME = 1_000_000 * SECOND  # of the virtual monotonic clock at the start: no app has just booted
-BLOCKED_LIMIT = 20 * SECOND  # unless the harness names another
+BLOCKED_LIMIT = 8 * SECOND  # unless the harness names another
 STUCK_LIMITS = 10  # times the blocked limit: a loop that is kept so long is stuck
 WORK_LIMITS = 3  # times the blocked limit: how long virtual time waits for work in threads, really
 SLOW = SECOND // 10  # a warning says that the loop was kept so long, as in asyncio's debug mode

@@ -25,9 +25,10 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
 /// How the log record of an exception begins that ends a task that is not awaited, or a thread.
 const UNHANDLED: [&str; 2] = ["Task exception was never retrieved", "Exception in thread"];
 
-/// The part of a log record that is the same each time: of an exception its type, of anything else all but its numbers.
-/// The records of an external service may contain values that occur only once.
+/// The part of a log record that is the same each time: of an exception its type, of anything else its first line without
+/// numbers. The records of an external service may contain values that occur only once, and stacks of its threads.
 fn steady(message: &str) -> String {
+    let message = message.lines().next().unwrap_or_default();
     if let Some(exception) = message.strip_prefix(ESCAPED) {
         let type_name = exception.split(':').next().unwrap_or(exception);
         return format!("{ESCAPED}{type_name}");

@@ -19,7 +19,7 @@ use toml::Spanned;
 
 use self::order::Order;
 use super::{
-    Accepted, Case, DEFAULT_PROFILE, Known, ServerArguments, Vocabulary, arguments,
+    Accepted, Case, DEFAULT_PROFILE, Known, KnownFinding, ServerArguments, Vocabulary, arguments,
     keys::{RawCase, RawFaults, RawStep},
 };
 use crate::defects::Defects;
@@ -113,6 +113,7 @@ impl CaseReader<'_> {
             issues: raw.issues,
             scenario: raw.scenario.map(Spanned::into_inner),
             origin: raw.origin,
+            finding: raw.finding.map(|finding| KnownFinding { key: finding.key, routes: finding.routes }),
             vocabulary,
             twin,
             profiles,
