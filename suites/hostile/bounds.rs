@@ -114,6 +114,15 @@ fn an_app_that_talks_without_end(#[case] app: &str, #[case] blocked_limit: &str)
     }
 }
 
+/// A command for a token that prints without end is read up to a limit, and ends with the command.
+#[test]
+fn a_token_command_that_talks_without_end() {
+    let here = tempdir().unwrap();
+    fs::write(here.path().join("relapse.toml"), "[credential]\ncommand = \"yes\"\nplace = \"header\"\n").unwrap();
+    let command = Watched::start(&["validate", "--target", "http://127.0.0.1:1"], here.path());
+    command.end_within(SHORT).is_harmless();
+}
+
 /// A proxy holds little of what its client does not read, and goes on when the client does.
 #[rstest]
 #[case::no_fault(&[], Talk::Length)]
