@@ -51,6 +51,14 @@ use relapse_simulate::{
     server,
 };
 
+/// The built command with the usual effect of every signal: whatever starts the tests in the background ignores some, and the
+/// command then ignores them too. `env` is that of GNU coreutils 8.31 or newer.
+pub(crate) fn signaled_command() -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,INT,TERM", env!("CARGO_BIN_EXE_relapse")]);
+    command
+}
+
 /// The built command. The `python3` that it finds is the interpreter itself, and no script of a version manager.
 pub(crate) fn relapse_command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));

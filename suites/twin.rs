@@ -30,7 +30,10 @@ use relapse_core::{
     record::transcript::{Event, EventKind, Transcript},
     wire::message::message_type,
 };
-use relapse_python::{app::Python as PythonTarget, process::Site as PythonSite};
+use relapse_python::{
+    app::Python as PythonTarget,
+    process::{Epoch, Site as PythonSite},
+};
 use relapse_simulate::clock::{Clock, Runtime};
 use rstest::rstest;
 
@@ -407,7 +410,8 @@ fn from_outside(python: &Path, face: &str, defect: Option<Defect>) -> Hunt {
         ("PYTHONDONTWRITEBYTECODE", "1"),
     ];
     let environment = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let site = PythonSite { environment, ..site(python, &apps(), &format!("twin.{face}_app:app")) };
+    // The tokens are of this day.
+    let site = PythonSite { environment, epoch: Epoch::Now, ..site(python, &apps(), &format!("twin.{face}_app:app")) };
     let mut tokens = Command::new(python);
     tokens.current_dir(apps()).args(["-m", "twin.tokens", "user-1"]).envs(variables);
     let token = String::from_utf8(tokens.output().unwrap().stdout).unwrap().trim().to_owned();

@@ -154,7 +154,7 @@ fn half_an_environment_is_none() {
 #[rstest]
 #[case::an_option("--index-url", "`--index-url` is no package")]
 #[case::nothing(" ", "no package is named")]
-#[case::no_file("./requirements.txt", "could not read the requirements")]
+#[case::no_file("./requirements.txt", "could not read ")]
 #[case::a_directory_without("empty", "empty/requirements.txt")]
 #[case::a_file_that_names_none("names.txt", "none.txt")]
 fn what_is_no_requirement_is_told(#[case] text: &str, #[case] expected: &str) {

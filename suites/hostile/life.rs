@@ -60,7 +60,7 @@ impl Life {
 
     /// The command with its output in pipes.
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));
+        let mut command = crate::support::signaled_command();
         command.current_dir(self.path()).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

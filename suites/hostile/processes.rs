@@ -85,7 +85,7 @@ impl Marked {
 
     /// The command, as a shell starts a job: in a group of its own.
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));
+        let mut command = crate::support::signaled_command();
         command.current_dir(self.path()).args(arguments).env(MARK, &self.mark).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
