@@ -366,7 +366,7 @@ async def app(scope, receive, send): pass
     let directory = write(text);
     let server: ServerChoice = "uvicorn==0.35.0".parse().unwrap();
     let python = interpreter(&server);
-    let mut relapse = crate::support::relapse_command();
+    let mut relapse = crate::support::signaled_command();
     relapse.current_dir(directory.path()).args([
         "run",
         "--target",

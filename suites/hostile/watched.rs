@@ -15,7 +15,7 @@ const MARKER: &str = "RELAPSE_HOSTILE";
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How long a process that it started may outlive it.
-const ORPHAN_LIMIT: Duration = Duration::from_secs(2);
+const ORPHAN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the rest of its output may take.
 const REST_LIMIT: Duration = Duration::from_secs(10);
