@@ -262,7 +262,7 @@ fn an_application_behind_a_real_server_is_watched() {
     let server = "uvicorn==0.35.0";
     let python = interpreter(&server.parse().unwrap());
     let target = format!("asgi:raw:app @ {}", apps().display());
-    let mut relapse = crate::support::relapse_command();
+    let mut relapse = crate::support::signaled_command();
     relapse.args([
         "validate",
         "--watch",
