@@ -180,7 +180,7 @@ impl Recorder {
         self.ledger().following.entry(first).or_default().push(exchange);
     }
 
-    /// The transcript so far.
+    /// Takes the transcript so far; a second call has none of it.
     pub fn transcript(&self) -> Transcript {
         let events = self.ledger().events.take();
         let fired = self.tally().fired.clone();

@@ -90,10 +90,10 @@ impl EventLog {
         self.running > 0
     }
 
-    /// The events so far; none are left.
+    /// Takes the events so far. The calls that run are still known.
     pub fn take(&mut self) -> Vec<Event> {
-        let empty = EventLog::with_capacity(0);
-        std::mem::replace(self, empty).events
+        (self.bytes, self.bytes_max) = (0, RUN_BYTES_MAX);
+        std::mem::take(&mut self.events)
     }
 
     /// Lets events give way until half of the room is free, or nothing more can.
@@ -341,7 +341,7 @@ fn shorten(event: &mut Event, bytes_max: usize) {
         EventKind::Received(Inbound::HttpRequest { body, .. })
         | EventKind::Sent(Outbound::ResponseBody { body, .. }) => shorten_vec(body, bytes_max),
         EventKind::Logged { message, .. } => shorten_text(message, bytes_max),
-        EventKind::CallRaised(exception) | EventKind::Handled(exception) => {
+        EventKind::CallRaised(exception) | EventKind::Handled(exception) | EventKind::Raised(exception) => {
             shorten_text(&mut exception.message, bytes_max)
         }
         EventKind::FrameSent(_)
@@ -349,7 +349,6 @@ fn shorten(event: &mut Event, bytes_max: usize) {
         | EventKind::Sent(_)
         | EventKind::Called { .. }
         | EventKind::Returned
-        | EventKind::Raised(_)
         | EventKind::ConnectionRefused
         | EventKind::RequestSent { .. }
         | EventKind::ResponseSeen(_)
@@ -361,8 +360,8 @@ fn shorten(event: &mut Event, bytes_max: usize) {
     event.omitted_bytes += omitted as u64;
 }
 
-/// The end of the head and the start of the tail that stay of a payload; nothing where all of it stays. Neither cuts a
-/// character of UTF-8 in two.
+/// Where the kept head of a payload ends and its kept tail begins, as byte offsets on UTF-8 character boundaries. `None` if
+/// the whole payload is kept.
 fn ends(payload: &[u8], bytes_max: usize) -> Option<(usize, usize)> {
     if payload.len() <= bytes_max {
         return None;

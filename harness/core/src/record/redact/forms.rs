@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// A shorter secret is looked for only as it is and escaped: an encoding of it may stand for something else.
+/// A shorter secret is looked for only as it is, escaped and percent-encoded: base64 or hexadecimal digits of it may stand for
+/// something else.
 const ENCODED_BYTES_MIN: usize = 5;
 
 /// The unreserved characters (RFC 3986 section 2.3) are not percent-encoded.
@@ -117,8 +118,8 @@ fn lowercase_digits(text: &str) -> String {
     lower
 }
 
-/// Base64 (RFC 4648 sections 4 and 5), of the secret alone and inside a longer text: there three characters of it depend on
-/// where it begins.
+/// Base64 (RFC 4648 sections 4 and 5) of the secret alone, and inside a longer text at each of the three offsets at which it can
+/// begin, without the characters that it shares with its neighbors.
 fn base64(secret: &str) -> Vec<String> {
     let mut forms = Vec::new();
     for before in 0..3 {

@@ -9,7 +9,7 @@ pub use shapes::password_in_url;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, Input, MatchKind};
 use regex::Regex;
 use serde_json::Value as Json;
 
@@ -192,15 +192,17 @@ impl Redactor {
 
 impl SecretFinder {
     fn replace<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let (mut replaced, mut end) = (String::new(), 0);
-        for found in self.finder.find_iter(text) {
+        let (mut replaced, mut end, mut from) = (String::new(), 0, 0);
+        while let Some(found) = self.finder.find(Input::new(text).range(from..)) {
             let (label, place) = &self.forms[found.pattern().as_usize()];
             if *place == FormPlace::OwnWord && !is_own_word(text, found.start(), found.end()) {
+                // Another form may begin inside.
+                from = found.start() + text[found.start()..].chars().next().map_or(1, char::len_utf8);
                 continue;
             }
             replaced.push_str(&text[end..found.start()]);
             replaced.push_str(label);
-            end = found.end();
+            (end, from) = (found.end(), found.end());
         }
         let mut text = match end {
             0 => Cow::Borrowed(text),
@@ -269,6 +271,13 @@ mod tests {
     fn a_text_has_no_secret(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(redactor().text(text), expected);
         assert_eq!(redactor().text(expected), expected, "what is replaced stays as it is");
+    }
+
+    #[test]
+    fn a_part_of_a_word_hides_no_other_secret() {
+        let redactor =
+            Redactor::new(vec![KnownSecret::unnamed("12"), KnownSecret::unnamed("2-token-value")], Vec::new());
+        assert_eq!(redactor.text("112-token-value"), "11<secret>");
     }
 
     #[test]

@@ -11,9 +11,6 @@ const VALUE_CHARACTERS_MIN: usize = 8;
 /// A value with so many characters counts as a secret even if it is only letters of one case.
 const RANDOM_CHARACTERS_MIN: usize = 20;
 
-/// How many cookies of one header are replaced.
-const COOKIES_MAX: usize = 32;
-
 /// The replacement of an unknown secret.
 pub(super) const LABEL: &str = "<redacted>";
 
@@ -33,6 +30,8 @@ enum Certainty {
 struct SecretShape {
     pattern: bytes::Regex,
     certainty: Certainty,
+    /// The parts of the group `value` that are judged, each by a group `value` of its own; `None` where it is one value.
+    parts: Option<bytes::Regex>,
 }
 
 /// Parts of the names of parameters, keys and variables whose values are secrets.
@@ -65,11 +64,14 @@ static SHAPES: LazyLock<Vec<SecretShape>> = LazyLock::new(|| {
             r#"(?i-u)\b(?:proxy-)?authorization\\?["']?[ \t\r\n]*[:=,][ \t\r\n]*b?\\?["']?(?:(?:basic|bearer|digest|token|negotiate|aws4-hmac-sha256)[ \t\r\n]+)?(?P<value>[^ \t\r\n"'\\<>;,]+)"#,
         ),
         SecretShape::new(Certainty::LooksRandom, r#"(?i-u)\b(?:bearer|basic)[ +](?P<value>[A-Za-z0-9._~+/=-]+)"#),
-        // Cookies (RFC 6265 section 4).
-        SecretShape::new(
-            Certainty::LooksRandom,
-            r#"(?i-u)\bcookie\\?["']?[ \t\r\n]*[:=,][ \t\r\n]*b?\\?["']?(?:[^=; \t\r\n"'<>]+=(?:<redacted>|[^; \t\r\n"'<>]{0,7});[ \t\r\n]*)*[^=; \t\r\n"'<>]+=(?P<value>[^; \t\r\n"'\\<>]+)"#,
-        ),
+        // Cookies (RFC 6265 section 4): a list of names and values, of which each is looked at.
+        SecretShape {
+            parts: Some(compiled(r#"[^=; \t\r\n"'<>]+=\\?"?(?P<value>[^; \t\r\n"'\\<>]+)"#)),
+            ..SecretShape::new(
+                Certainty::LooksRandom,
+                r#"(?i-u)\bcookie\\?["']?[ \t\r\n]*[:=,][ \t\r\n]*b?\\?["']?(?P<value>(?:[^=; \t\r\n"'<>]+=\\?"?(?:<[^<>]*>|[^; \t\r\n"'\\<>]*)\\?"?(?:;[ \t\r\n]*)?)+)"#,
+            )
+        },
         // Parameters, keys and variables, as in `?api_key=…`, `"password": "…"` and `DB_PASSWORD=…`.
         SecretShape::new(
             Certainty::LooksRandom,
@@ -80,7 +82,7 @@ static SHAPES: LazyLock<Vec<SecretShape>> = LazyLock::new(|| {
         SecretShape::new(
             Certainty::HasDigits,
             &format!(
-                r#"(?i-u)(?:{KEYS})[0-9A-Za-z_.-]*\\?["']?[ \t\r\n]*(?:=|:|%3D)[ \t\r\n]*\\?["']?(?P<value>[^ \t\r\n&;,"'\\<>#}})]+)"#
+                r#"(?i-u)(?:{KEYS})[0-9A-Za-z_.-]*(?:\\?["']?[ \t\r\n]*(?:=|:|%3D)[ \t\r\n]*\\?["']?|\\?["'][ \t\r\n]*,[ \t\r\n]*b?\\?["'])(?P<value>[^ \t\r\n&;,"'\\<>#}})]+)"#
             ),
         ),
         // Tokens in paths, as in `/reset/…`.
@@ -120,25 +122,32 @@ pub fn password_in_url(text: &str) -> Option<&str> {
 
 impl SecretShape {
     fn new(certainty: Certainty, pattern: &str) -> SecretShape {
-        SecretShape { pattern: compiled(pattern), certainty }
+        SecretShape { pattern: compiled(pattern), certainty, parts: None }
     }
 
     fn replace<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let mut text = Cow::Borrowed(text);
-        // A header has several cookies, and each replacement shows the next one.
-        for _ in 0..COOKIES_MAX {
-            match self.pattern.replace_all(text.as_bytes(), self) {
-                Cow::Borrowed(_) => break,
-                Cow::Owned(replaced) if replaced == text.as_bytes() => break,
-                Cow::Owned(replaced) => text = Cow::Owned(String::from_utf8_lossy(&replaced).into_owned()),
+        match self.pattern.replace_all(text.as_bytes(), self) {
+            Cow::Owned(replaced) if replaced != text.as_bytes() => {
+                Cow::Owned(String::from_utf8_lossy(&replaced).into_owned())
             }
+            Cow::Owned(_) | Cow::Borrowed(_) => Cow::Borrowed(text),
         }
-        text
+    }
+
+    /// The replacement of a value; `None` for one that is no secret.
+    fn replacement<'v>(&self, value: &'v [u8]) -> Option<Cow<'v, [u8]>> {
+        match &self.parts {
+            Some(parts) => {
+                let each = SecretShape { pattern: parts.clone(), certainty: self.certainty, parts: None };
+                Some(parts.replace_all(value, &each))
+            }
+            None => self.is_secret(value).then_some(Cow::Borrowed(LABEL.as_bytes())),
+        }
     }
 
     fn is_secret(&self, value: &[u8]) -> bool {
         let value = String::from_utf8_lossy(value);
-        let is_label = value.starts_with('<') || value.contains(LABEL) || value.starts_with('$');
+        let is_label = value.starts_with('<') || value.contains(LABEL) || is_variable(&value);
         !is_label
             && !value.trim().is_empty()
             && match self.certainty {
@@ -152,15 +161,23 @@ impl SecretShape {
 impl bytes::Replacer for &SecretShape {
     fn replace_append(&mut self, found: &bytes::Captures<'_>, replaced: &mut Vec<u8>) {
         let (whole, value) = (found.get_match(), found.name("value"));
-        match value.filter(|value| self.is_secret(value.as_bytes())) {
+        match value.and_then(|value| Some((value, self.replacement(value.as_bytes())?))) {
             None => replaced.extend_from_slice(whole.as_bytes()),
-            Some(value) => {
+            Some((value, replacement)) => {
                 replaced.extend_from_slice(&whole.as_bytes()[..value.start() - whole.start()]);
-                replaced.extend_from_slice(LABEL.as_bytes());
+                replaced.extend_from_slice(&replacement);
                 replaced.extend_from_slice(&whole.as_bytes()[value.end() - whole.start()..]);
             }
         }
     }
+}
+
+/// Whether a value names a variable, as in `$API_TOKEN` or `${API_TOKEN}`.
+fn is_variable(value: &str) -> bool {
+    value.strip_prefix('$').is_some_and(|name| {
+        let name = name.strip_prefix('{').unwrap_or(name).trim_end_matches('}');
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+    })
 }
 
 fn with_label(found: &Captures<'_>) -> String {
@@ -201,6 +218,14 @@ mod tests {
         "cookie: theme=dark; sid=<redacted>; t=<redacted>"
     )]
     #[case::set_cookie("set-cookie: sid=a1b2c3d4e5; Path=/", "set-cookie: sid=<redacted>; Path=/")]
+    #[case::cookie_behind_a_plain_one(
+        "cookie: theme=darkmode; sid=a1b2c3d4e5",
+        "cookie: theme=darkmode; sid=<redacted>"
+    )]
+    #[case::cookie_behind_a_label("cookie: sid=<secret X>; csrf=a1b2c3d4e5", "cookie: sid=<secret X>; csrf=<redacted>")]
+    #[case::quoted_cookie("cookie: sid=\"a1b2c3d4e5\"", "cookie: sid=\"<redacted>\"")]
+    #[case::asgi_key("(b'x-api-key', b'a1b2c3d4e5')", "(b'x-api-key', b'<redacted>')")]
+    #[case::begins_with_a_dollar("postgres://bob:$ecret99@db", "postgres://bob:<redacted>@db")]
     #[case::jwt("got eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln!", "got <redacted>!")]
     #[case::parameter("GET /ws?room=1&api_key=a1b2c3d4e5&x=1", "GET /ws?room=1&api_key=<redacted>&x=1")]
     #[case::json_key(r#"{"password":"hunter2hunter"}"#, r#"{"password":"<redacted>"}"#)]
@@ -224,6 +249,7 @@ mod tests {
     #[case::number("GET /items?code=1234&page=2")]
     #[case::label("Authorization: Bearer <expired token of user-1>")]
     #[case::variable("--env API_TOKEN=\"$API_TOKEN\"")]
+    #[case::shell_variable("API_TOKEN=${API_TOKEN_1}")]
     #[case::route("GET /auth/reset/{token}")]
     #[case::path_of_words("GET /password/forgotten")]
     #[case::url("http://127.0.0.1:8000/ws")]
