@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// How long a killed process may take to end, in milliseconds. One that hangs in the kernel may take longer, and is left.
 const END_LIMIT_MS: i64 = 1000;
-/// How often it is looked for more processes. One that starts others as fast as we kill them loses long before.
+/// How many times we look for more processes. One that starts others as fast as we kill them loses long before.
 const ROUNDS_MAX: usize = 200;
 /// The fields of `/proc/PID/stat` behind the name: state, parent and start (proc(5), fields 3, 4 and 22).
 const STATE: usize = 0;

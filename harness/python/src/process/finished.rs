@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{confinement::Confinement, group::Group};
 
-/// How often it is looked whether the command has ended, where something that it started keeps its output open.
+/// The pause between checks whether the command has ended, while something that it started keeps its output open.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// How long the rest of the output may take once everything that could write it has been killed.

@@ -85,7 +85,7 @@ impl Group {
         &mut self.child
     }
 
-    /// Tells all of it something.
+    /// Sends a signal to the whole group.
     pub(super) fn signal(&self, signal: Signal) {
         kill(self.child.id(), signal);
     }
@@ -106,6 +106,8 @@ impl Group {
         let status = self.child.wait()?;
         let mut adopted = BTreeSet::new();
         kill_until_none(|| self.orphans(&mut adopted));
+        // Those that were killed with the first of it are ours now too, if we are the reaper of our descendants.
+        below.iter().for_each(|process| process.reap());
         adopted.iter().for_each(|process: &Process| process.reap());
         self.ended = Some(status);
         GROUPS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.child.id());
@@ -167,6 +169,10 @@ impl Printed {
             while let Ok(count @ 1..) = from.read(&mut chunk) {
                 printed.take(&mut line, &chunk[..count], &mut tell);
             }
+            // The last line may have no end.
+            if !line.is_empty() {
+                printed.take(&mut line, b"\n", &mut tell);
+            }
         });
     }
 
@@ -183,7 +189,8 @@ impl Printed {
                 lines.push_back(whole.clone());
                 drop(lines);
                 tell(&whole);
-            } else {
+            }
+            if byte != b'\n' {
                 line.push(byte);
             }
         }

@@ -3,11 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -58,11 +57,12 @@ pub(super) enum WitnessedLifespan {
 pub(super) struct WitnessLog {
     shared: Arc<WitnessShared>,
     path: PathBuf,
+    /// The other end hangs up when the log is dropped, which ends the threads that listen.
+    _open: PipeWriter,
 }
 
 struct WitnessShared {
     book: Mutex<WitnessState>,
-    is_over: AtomicBool,
 }
 
 /// The state of the event log.
@@ -160,16 +160,18 @@ impl WitnessLog {
             told: BTreeSet::new(),
             printing: BTreeMap::new(),
         };
-        let shared = Arc::new(WitnessShared { book: Mutex::new(book), is_over: AtomicBool::new(false) });
+        let shared = Arc::new(WitnessShared { book: Mutex::new(book) });
         let heard = Arc::clone(&shared);
+        let (closed, open) = io::pipe()?;
         std::thread::spawn(move || {
-            while let Ok((stream, _)) = listener.accept() {
-                if heard.is_over.load(Ordering::Acquire) || hear(&heard, stream).is_err() {
+            while is_ready(&listener, &closed) {
+                let heard = listener.accept().and_then(|(stream, _)| hear(&heard, stream, closed.try_clone()?));
+                if heard.is_err() {
                     return;
                 }
             }
         });
-        Ok(WitnessLog { shared, path: path.to_owned() })
+        Ok(WitnessLog { shared, path: path.to_owned(), _open: open })
     }
 
     /// From now on this recorder records the connection from this port.
@@ -229,16 +231,20 @@ impl fmt::Debug for WitnessLog {
     }
 }
 
-impl Drop for WitnessLog {
-    fn drop(&mut self) {
-        self.shared.is_over.store(true, Ordering::Release);
-        // Wake up the thread that waits for a witness.
-        let _ = UnixStream::connect(&self.path);
+/// Waits until there is something to read or to accept; false once the log is closed.
+fn is_ready(on: &impl AsFd, closed: &PipeReader) -> bool {
+    loop {
+        let mut both = [PollFd::new(on, PollFlags::IN), PollFd::new(closed, PollFlags::IN)];
+        match poll(&mut both, None) {
+            Ok(_) => return both[1].revents().is_empty(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
     }
 }
 
-/// Takes down what a witness tells, for as long as it does.
-fn hear(shared: &Arc<WitnessShared>, stream: UnixStream) -> io::Result<()> {
+/// Takes down what a witness tells, until it is gone or the log is closed.
+fn hear(shared: &Arc<WitnessShared>, stream: UnixStream, closed: PipeReader) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     let watched = stream.try_clone()?;
     let number = {
@@ -247,17 +253,7 @@ fn hear(shared: &Arc<WitnessShared>, stream: UnixStream) -> io::Result<()> {
         book.witnesses.len() - 1
     };
     let shared = Arc::clone(shared);
-    std::thread::spawn(move || {
-        loop {
-            match poll(&mut [PollFd::from_borrowed_fd(watched.as_fd(), PollFlags::IN)], None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return,
-            }
-            if !shared.book().take_from(number) {
-                return;
-            }
-        }
-    });
+    std::thread::spawn(move || while is_ready(&watched, &closed) && shared.book().take_from(number) {});
     Ok(())
 }
 
