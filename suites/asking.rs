@@ -286,5 +286,5 @@ fn an_application_behind_a_real_server_is_watched() {
     relapse.stderr.take().unwrap().read_to_string(&mut told).unwrap();
     assert_eq!(relapse.wait().unwrap().code(), Some(0), "{lines}{told}");
     assert!(lines.starts_with("passes  1 of 1 (100 %)\npasses  2 of 2 (100 %)\n"), "{lines}");
-    assert!(told.contains("it ends in good order"), "{told}");
+    assert!(told.contains("note: stopping; a second signal ends at once"), "{told}");
 }

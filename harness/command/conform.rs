@@ -137,7 +137,7 @@ impl ConformArgs {
 /// Tries the cases; the exit code is the worst of all servers'.
 pub(super) fn conform(args: &ConformArgs) -> CommandResult {
     let ConformPlan { cases, servers } = args.plan()?;
-    end_in_order("what was found so far is told; once more ends everything");
+    end_in_order("stopping, with a report on the rules so far; a second signal ends at once");
     let deadline = Deadline::after(Some(args.time)).or_when(end_request);
     let found = match servers {
         TriedServers::Profiles(profiles) => on_backend(args, &profiles, &cases, deadline)?,

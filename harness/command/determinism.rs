@@ -1,4 +1,4 @@
-//! `--check-determinism`: each case runs twice, and the first difference is told.
+//! `--check-determinism`: runs each case twice and reports the first difference.
 
 use relapse::{
     deadline::Deadline,
@@ -27,7 +27,7 @@ pub(super) fn check_clock(clock: Clock) -> Result<(), UsageError> {
 /// Runs each case of a hunt twice; `again` gives the command that runs all up to a case again.
 pub(super) fn of_hunt(hunt: &Hunt, again: impl FnOnce(u64) -> String) -> CommandResult {
     let progress = progress(usize::try_from(hunt.cases).unwrap_or(usize::MAX), "cases, each twice");
-    end_in_order("the check ends with the cases that run now; once more ends everything");
+    end_in_order("stopping after the cases that run now; a second signal ends at once");
     let hunt = Hunt { deadline: Deadline::NEVER.or_when(end_request), ..hunt.clone() };
     let found = run_twice(&hunt, &|cases| {
         progress.inc(cases);

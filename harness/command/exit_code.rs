@@ -58,12 +58,12 @@ impl CommandExit {
                 "a case is INCONCLUSIVE, or a case file cannot be read, also where others pass; the harness could not do its work, or was misused; selecting nothing is misuse; a hunt reached nothing, or found nothing and could not do all its cases"
             }
             CommandExit::HungUp => {
-                "SIGHUP ended the work, as a terminal that closes does; what was found so far is told as far as it can be"
+                "SIGHUP ended the work, as when a terminal closes; the results so far are reported if they can still be written"
             }
             CommandExit::Interrupted => {
-                "SIGINT ended the work, as Ctrl-C does; what was found so far is told; a second signal, or 5 s, end it at once"
+                "SIGINT ended the work, as Ctrl-C does; the results so far are reported; after a second signal, or 5 s, it ends at once"
             }
-            CommandExit::Terminated => "SIGTERM ended the work; what was found so far is told",
+            CommandExit::Terminated => "SIGTERM ended the work; the results so far are reported",
         }
     }
 

@@ -79,12 +79,14 @@ fn write_whole(path: &Path, text: &str, existing: Existing) -> io::Result<()> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".relapse-").suffix(".tmp");
     // A new file has the permissions that the user's mask leaves, and a temporary one only the owner's.
-    let permissions = metadata.map_or_else(|_| new_file_permissions(), |metadata| Some(metadata.permissions()));
-    if let Some(permissions) = permissions {
+    if let (Err(_), Some(permissions)) = (&metadata, new_file_permissions()) {
         builder.permissions(permissions);
     }
     let mut file = builder.tempfile_in(&directory)?;
     file.write_all(text.as_bytes())?;
+    if let Ok(existing) = metadata {
+        file.as_file().set_permissions(existing.permissions())?;
+    }
     file.as_file().sync_all()?;
     match existing {
         Existing::Replace => file.persist(&path)?,
@@ -137,11 +139,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (file, link) = (directory.path().join("file"), directory.path().join("link"));
         fs::write(&file, "one").unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
         symlink(&file, &link).unwrap();
         write(&link, "two", Existing::Replace).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "two");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o666);
     }
 }

@@ -70,7 +70,7 @@ mod linux {
     /// The signals that the guard passes on. Others end the guard, and with it the command.
     const PASSED_ON: [Number; 6] = [Number::HUP, Number::INT, Number::QUIT, Number::TERM, Number::TSTP, Number::CONT];
 
-    /// A process that is told to end ends the command with 128 more than the signal, as a shell has it.
+    /// Added to the number of the signal that ended the command, as shells do.
     const KILLED: i32 = 128;
 
     /// Where this process stands.

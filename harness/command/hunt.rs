@@ -2,6 +2,7 @@
 
 use crate::builtin::{self, defect::Defect, revision::Revision, runner::ground};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -185,6 +186,12 @@ struct Shard {
     of: u64,
 }
 
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.number, self.of)
+    }
+}
+
 impl FromStr for Shard {
     type Err = String;
 
@@ -337,8 +344,8 @@ fn keep_and_report(
 ) -> Result<(HuntReport, Result)> {
     let written = reproducers.finish(&campaign.found);
     let mut report = HuntReport::of(hunt, campaign, again);
-    report.shutdown = shut_down(hunt)?;
-    Ok((report, written))
+    let stopped = shut_down(hunt).map(|complaints| report.shutdown = complaints);
+    Ok((report, written.and(stopped)))
 }
 
 /// Tells an application of the user's to stop; what was wrong with that. One that was ended has nothing to say.
@@ -359,15 +366,16 @@ fn again(args: &HuntArgs, profile: Option<&str>, found: &Found, reproducers: &Re
         (Some(path), HuntTarget::Backend) => arguments.extend(["replay".to_owned(), path.clone()]),
         (Some(path), HuntTarget::Own(_)) => arguments.extend(["run".to_owned(), path.clone()]),
         (None, _) => {
+            arguments.push("hunt".to_owned());
             // A finding that needs other cases is found again by all of them.
-            let (seed, cases) = match found.reproduction {
-                Reproduction::Shown | Reproduction::Untried => (found.seed, 1),
-                Reproduction::AfterOthers | Reproduction::Unconfirmed | Reproduction::SeenOnce => {
-                    (args.seed, found.number)
+            arguments.extend(match found.reproduction {
+                Reproduction::Shown | Reproduction::Untried => {
+                    [option("--seed", found.seed.to_string()), option("--cases", "1".to_owned())].concat()
                 }
-            };
-            let (seed, cases) = (seed.to_string(), cases.to_string());
-            arguments.extend(["hunt", "--seed", &seed, "--cases", &cases].map(str::to_owned));
+                Reproduction::AfterOthers | Reproduction::Unconfirmed | Reproduction::SeenOnce => {
+                    all_up_to(args, found.number)
+                }
+            });
             arguments.extend(aim(args));
         }
     }
@@ -392,11 +400,24 @@ fn aimed_at(args: &HuntArgs, target: &TargetSpec, profile: Option<&str>) -> Vec<
     arguments
 }
 
+/// The arguments for all cases up to the one with this number, counted from 1. A part of a campaign is repeated whole, as its
+/// numbers are not those of the campaign.
+fn all_up_to(args: &HuntArgs, number: u64) -> Vec<String> {
+    let seed = option("--seed", args.seed.to_string());
+    let cases = match args.shard {
+        None => option("--cases", number.to_string()),
+        Some(shard) => {
+            let cases = args.cases.map(|cases| option("--cases", cases.to_string()));
+            [cases.unwrap_or_default(), option("--shard", shard.to_string())].concat()
+        }
+    };
+    [seed, cases].concat()
+}
+
 /// The command that runs all cases up to one twice again: an app may be another after other cases.
 fn check_again(args: &HuntArgs, profile: Option<&str>, number: u64) -> String {
-    let (seed, cases) = (args.seed.to_string(), number.to_string());
-    let words = ["relapse", "hunt", "--check-determinism", "--seed", &seed, "--cases", &cases];
-    let mut arguments: Vec<String> = words.map(str::to_owned).to_vec();
+    let mut arguments: Vec<String> = ["relapse", "hunt", "--check-determinism"].map(str::to_owned).to_vec();
+    arguments.extend(all_up_to(args, number));
     arguments.extend(aim(args));
     if let HuntTarget::Own(target) = &args.target {
         arguments.extend(aimed_at(args, target, profile));
@@ -411,6 +432,9 @@ fn check_on_target(args: &HuntArgs, plan: &TargetHunt<'_>) -> CommandResult {
     determinism::check_clock(target.clock(&args.python))?;
     plan.introduction.notes.iter().for_each(|text| note(text));
     for profile in &plan.fronts {
+        if was_asked_to_end() {
+            break;
+        }
         let profile = profile.as_deref();
         let hunt = hunt_for(args, target, profile, &plan.introduction)?;
         let exit = determinism::of_hunt(&hunt, |number| check_again(args, profile, number))?;
@@ -545,9 +569,13 @@ fn compare(
     let change = Change::between((&old, before), (&hunt, campaign), || progress.inc(1))?;
     progress.finish_and_clear();
     // The end of the old version is in the past.
-    shut_down(&old)?;
+    let stopped = shut_down(&old).map(drop);
     let written = of_old.finish(change.found_on(Side::Before)).and(reproducers.finish(change.found_on(Side::After)));
-    let (shutdown, deadline) = (shut_down(&hunt)?, hunt.deadline);
+    let (shutdown, stopped) = match shut_down(&hunt) {
+        Ok(complaints) => (complaints, stopped),
+        Err(error) => (BTreeSet::new(), stopped.and(Err(error))),
+    };
+    let (written, deadline) = (written.and(stopped), hunt.deadline);
     let report = ChangeReport::of(&hunt, &change, shutdown, |found, side| match side {
         Side::Before => again(args, front.profile, found, &of_old),
         Side::After => again(args, front.profile, found, &reproducers),
@@ -611,7 +639,7 @@ fn aim(args: &HuntArgs) -> Vec<String> {
 }
 
 /// The answer to the first signal.
-const AT_END: &str = "what was found so far is told; once more ends everything";
+const AT_END: &str = "stopping, with a report on the findings so far; a second signal ends at once";
 
 impl HuntArgs {
     /// The end of a hunt that begins now.
@@ -672,7 +700,7 @@ impl HuntWatch for WatchedHunt<'_> {
 
 /// Hunts on each defect alone; a defect that is not found is a finding.
 fn detect(args: &HuntArgs, hunt: &Hunt) -> CommandResult {
-    end_in_order("the defects so far are told; once more ends everything");
+    end_in_order("stopping, with a report on the defects so far; a second signal ends at once");
     let hunt = &Hunt { deadline: args.deadline(), ..hunt.clone() };
     let detected = detect_all(hunt, jobs(args.jobs))?;
     if let Some(directory) = &args.capsules {

@@ -93,7 +93,7 @@ fn in_quotes(text: &str) -> String {
 pub(super) fn init(args: &InitArgs) -> CommandResult {
     let InitPlan { path, binding, token, token_line, notes } = args.plan()?;
     notes.iter().for_each(|text| note(text));
-    end_in_order("it ends, and nothing is written; once more ends everything");
+    end_in_order("stopping without writing a file; a second signal ends at once");
     let own = &args.own;
     let runtime = Runtime::new(own.clock());
     let server = own.reach(&runtime, args.profile.as_deref(), &binding, &token, RouteGuessing::Kept)?;

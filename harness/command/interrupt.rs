@@ -1,4 +1,4 @@
-//! Signals that ask the command to end. The first one asks for an orderly end: what was found so far is told. Whatever that
+//! Signals that ask the command to end. The first one asks for an orderly end: the command reports its results so far. Whatever that
 //! waits for, a second signal, or [`ORDERLY_LIMIT`], ends everything at once.
 
 use std::io;

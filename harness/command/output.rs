@@ -64,7 +64,7 @@ pub(crate) fn print_credential(line: impl Display) {
     write_out(&line.to_string());
 }
 
-/// Prints what a renderer made of a result; nothing where it made nothing.
+/// Prints the page that a renderer returns. An empty page prints nothing.
 pub(crate) fn print_page(text: &str) {
     let text = text.trim_end();
     if json::is_document(text) {
@@ -144,7 +144,7 @@ pub(crate) fn print_usage(error: &clap::Error) -> u8 {
     u8::try_from(error.exit_code()).unwrap_or(CommandExit::NoResult.number())
 }
 
-/// From now on a panic is told like an error.
+/// From now on, a panic is printed as an error.
 pub(crate) fn tell_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let _one = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,7 +176,7 @@ fn printable(text: &str) -> String {
 
 const ESCAPE: char = '\u{1b}';
 
-/// The styles of renderers: reset, bold, faint, and bold or plain in red, green, yellow, blue, magenta and cyan.
+/// The styles of renderers: reset, bold, faint, underline, and the colors from red to cyan, also bright except for magenta.
 const STYLES: [&str; 15] = ["0", "1", "2", "4", "31", "32", "33", "34", "35", "36", "91", "92", "93", "94", "96"];
 
 /// How many bytes a style has at the beginning of a text; 0 for none (ECMA-48 section 8.3.117, SGR).
@@ -225,12 +225,12 @@ pub(crate) fn progress_by_time(what: &'static str) -> ProgressReport {
     ProgressReport { _lines: tell_by_lines(&bar, what), bar }
 }
 
-/// A bar for a command that stands until it is told to stop; nothing where there is no terminal.
+/// A progress bar for a command that runs until it is stopped. Hidden when standard error is no terminal.
 pub(crate) fn standing_progress(what: &str) -> ProgressBar {
     styled(None, &format!("{{spinner}} {{elapsed}} {{pos}} {what} {{msg}}"))
 }
 
-/// Tells how far a bar is by lines, where there is no terminal for the bar, until what it gives is dropped.
+/// Without a terminal, prints the state of a bar as lines until the returned value is dropped.
 fn tell_by_lines(bar: &ProgressBar, what: &'static str) -> Option<Sender<()>> {
     if io::stderr().is_terminal() {
         return None;

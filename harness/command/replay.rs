@@ -76,7 +76,7 @@ impl ReplayArgs {
 /// Replays reproducers; the exit code is the report's.
 pub(super) fn replay(args: &ReplayArgs) -> CommandResult {
     let plan = args.plan()?;
-    end_in_order("what was judged so far is told; once more ends everything");
+    end_in_order("stopping, with a report on the verdicts so far; a second signal ends at once");
     let report = judge(&plan.files, plan.jobs)?;
     report.broken.iter().for_each(complain_about);
     print_page(&(args.format.pages)(&report, width()));
@@ -88,7 +88,8 @@ pub(super) fn capsule_directory(named: Option<&Path>) -> PathBuf {
     named.map_or_else(|| PathBuf::from("reproducers"), Path::to_owned)
 }
 
-/// Replays every reproducer of a directory, or those that are known without one; nothing where there is none.
+/// Replays every reproducer in the named directory, or the embedded ones and those in `reproducers` if none is named. Returns
+/// `None` if there are no reproducers.
 pub(super) fn replay_all(named: Option<&Path>, jobs: usize) -> Result<Option<Report>> {
     match reproducers(named)?.as_slice() {
         [] => Ok(None),

@@ -179,7 +179,7 @@ pub(super) fn run(args: &RunArgs) -> CommandResult {
     let start = Instant::now();
     let RunPlan { trials, broken } = args.plan()?;
     broken.iter().for_each(complain_about);
-    end_in_order("what was judged so far is told; once more ends everything");
+    end_in_order("stopping, with a report on the verdicts so far; a second signal ends at once");
     let deadline = Deadline::after(Some(args.time)).or_when(end_request);
     if args.check_determinism {
         return check_determinism(args, trials, deadline);

@@ -93,9 +93,9 @@ pub(super) fn validate(args: &ValidateArgs) -> CommandResult {
     let ValidatePlan { fronts, introduction } = args.plan()?;
     introduction.notes.iter().for_each(|text| note(text));
     if args.watch && args.own.target.is_python() {
-        stand_until_told("it ends in good order; once more ends everything");
+        stand_until_told("stopping; a second signal ends at once");
     } else if !args.watch {
-        end_in_order("what was seen so far is told; once more ends everything");
+        end_in_order("stopping, with a report on the checks so far; a second signal ends at once");
     }
     let printing = args.format.printing;
     let (exit, mut looked) = behind_each(&fronts, printing, |front| behind(args, front, &introduction))?;

@@ -42,6 +42,7 @@ fn a_server_that_talks_without_end(#[case] talk: Talk) {
     let (server, here) = (Talker::start(talk), tempdir().unwrap());
     let ended = run(&["validate", "--target", &server.url(), "--limit", "1s"], here.path());
     ended.is_harmless().has_ended();
+    assert!(server.written() > 0, "the server was not asked: {ended:?}");
     assert_eq!(ended.code(), Some(1), "no such server is in order: {ended:?}");
 }
 
@@ -53,7 +54,9 @@ fn a_server_that_talks_without_end(#[case] talk: Talk) {
 fn every_command_has_bounds(#[case] command: &[&str], #[case] talk: Talk) {
     let (server, here) = (Talker::start(talk), tempdir().unwrap());
     let url = server.url();
-    Watched::start(&[command, &["--target", &url]].concat(), here.path()).end_within(SHORT).is_harmless();
+    let ended = Watched::start(&[command, &["--target", &url]].concat(), here.path()).end_within(SHORT);
+    ended.is_harmless();
+    assert!(server.written() > 0, "the server was not asked: {ended:?}");
 }
 
 /// Apps that talk without end: to their client, or in one message.
@@ -108,19 +111,22 @@ fn an_app_that_talks_without_end(#[case] app: &str, #[case] blocked_limit: &str)
         ["validate", "--target", &target, "--python", python.to_str().unwrap(), "--blocked-limit", blocked_limit];
     let ended = run(&arguments, here.path());
     ended.is_harmless().has_ended();
+    assert!(matches!(ended.code(), Some(0 | 1)), "the app was not looked at: {ended:?}");
     if app == "huge" {
         let said = "it sent and logged 28 MiB at once, and 20 MiB are the most that are taken";
         assert!(ended.stdout.contains(said) || ended.stderr.contains(said), "{ended:?}");
     }
 }
 
-/// A command for a token that prints without end is read up to a limit, and ends with the command.
+/// A token command that prints without end is ended after its limit, and little of its output is kept.
 #[test]
 fn a_token_command_that_talks_without_end() {
     let here = tempdir().unwrap();
     fs::write(here.path().join("relapse.toml"), "[credential]\ncommand = \"yes\"\nplace = \"header\"\n").unwrap();
-    let command = Watched::start(&["validate", "--target", "http://127.0.0.1:1"], here.path());
-    command.end_within(SHORT).is_harmless();
+    let ended = run(&["validate", "--target", "http://127.0.0.1:1"], here.path());
+    ended.is_harmless().has_ended();
+    assert_eq!(ended.code(), Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("`yes` printed no token within 10 s"), "{ended:?}");
 }
 
 /// A proxy holds little of what its client does not read, and goes on when the client does.
@@ -152,7 +158,7 @@ fn a_client_that_does_not_read(#[case] faults: &[&str], #[case] talk: Talk) {
     proxy.kill().is_harmless();
 }
 
-/// A file that is none, or is too long, is refused at once, wherever one may be named.
+/// Every option that names a file refuses what is no regular file, and a file over the limit.
 #[rstest]
 #[case::service_file(&["validate", "--target", "http://127.0.0.1:1", "--service-file"], "file")]
 #[case::case(&["run"], "file.toml")]

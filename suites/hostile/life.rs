@@ -187,14 +187,14 @@ fn work_on_the_built_in_backend_ends_in_order(#[case] arguments: &[&str], #[case
     });
     until_it_listens(&child);
     signal(&child, "TERM");
-    let said = until_said(&mut child, "note: what was ");
+    let said = until_said(&mut child, "note: stopping, with a report on the ");
     assert_eq!(end(&mut child).code(), Some(143));
     let printed = printed.join().unwrap();
     assert!(printed.contains(expected), "{printed}{}", said.join().unwrap());
     serde_json::from_str::<serde_json::Value>(&printed).unwrap();
 }
 
-/// A server that never answers keeps no validation from its end, and the rows so far are told.
+/// A validation of a server that never answers ends on a signal, and reports the rows so far.
 #[test]
 fn a_validation_of_a_silent_server_ends_in_order() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -294,11 +294,12 @@ fn a_known_finding_is_not_kept_twice() {
 
 /// A file of another finding with the same name, and one that is no case, stay as they are.
 #[test]
-fn a_file_of_others_is_not_written_over() {
+fn files_that_a_user_changed_are_kept() {
     let life = Life::new();
     let hunt = ["hunt", "--defect", "managers_leak", "--cases", "20", "--reproducers", "kept"];
     life.command(&hunt).output().unwrap();
     let names = life.reproducers("kept");
+    assert!(!names.is_empty());
     for path in &names {
         fs::write(path, "# mine\n").unwrap();
     }
@@ -350,7 +351,9 @@ fn cases_are_taken_from_a_directory_that_is_named() {
     fs::write(own.join("mine.toml"), text).unwrap();
     let here = life.command(&["run", "own/mine"]).output().unwrap();
     assert_eq!(here.status.code(), Some(2));
+    assert!(String::from_utf8(here.stderr).unwrap().contains("own/mine"));
     let named = life.command(&["run", "own/mine", "--cases", "fixtures/cases"]).output().unwrap();
+    assert_eq!(named.status.code(), Some(0));
     assert!(String::from_utf8(named.stdout).unwrap().contains("own/mine"));
 }
 

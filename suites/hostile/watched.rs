@@ -54,7 +54,7 @@ enum Output {
 pub(super) struct Ended {
     /// Its exit status; `None` where it had to be killed.
     pub(super) status: Option<ExitStatus>,
-    /// The most memory that it was seen to take, in bytes; 0 where the system does not tell.
+    /// The most memory that it was seen to take, in bytes.
     pub(super) peak: u64,
     pub(super) stdout: String,
     pub(super) stderr: String,
@@ -163,7 +163,7 @@ impl Ended {
     /// Checks what holds for every command, whatever it met: its memory, that it did not break, and that it left nothing.
     #[track_caller]
     pub(super) fn is_harmless(&self) -> &Ended {
-        assert!(self.peak < PEAK_BYTES_MAX, "it took {} MiB: {self:?}", self.peak >> 20);
+        assert!((1..PEAK_BYTES_MAX).contains(&self.peak), "it took {} MiB, or was not seen: {self:?}", self.peak >> 20);
         let said = [&self.stdout, &self.stderr].map(|said| said.contains("panicked") || said.contains("memory alloc"));
         assert_eq!(said, [false; 2], "it broke: {self:?}");
         assert_eq!(self.orphans, [""; 0], "it left processes");
@@ -216,7 +216,7 @@ fn peak(process: u32) -> Option<u64> {
 /// The processes that have this marker in their environment: number and name.
 fn marked(marker: &str) -> Vec<String> {
     let wanted = format!("{MARKER}={marker}");
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let processes = fs::read_dir("/proc").unwrap();
     let is_marked = |directory: &Path| {
         let environment = fs::read(directory.join("environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())

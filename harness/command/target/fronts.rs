@@ -32,7 +32,7 @@ pub(crate) fn profiles_in_front(
 /// The results behind several fronts, each with its front.
 pub(crate) type Results<T> = Vec<(Option<String>, T)>;
 
-/// Does the same behind each front, one after the other, until Ctrl-C asks for an end. `act` gives the exit code and the
+/// Does the same behind each front, one after the other, until a signal asks for an end. `act` gives the exit code and the
 /// result, if that is printed later. Gives the highest exit code and every result with its front. Where results are printed
 /// as they come, each front is named above its own.
 ///

@@ -20,7 +20,7 @@ pub struct Deadline {
 pub enum EndRequest {
     /// Not yet.
     None,
-    /// Work that is under way may come to its end.
+    /// Nothing more begins. Work that is under way may end, except for what [`Deadline::bound`] runs on the real clock.
     Orderly,
     /// Work that was under way was broken off, and its result means nothing.
     Cut,

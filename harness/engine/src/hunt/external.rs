@@ -128,7 +128,7 @@ impl Translator for ExternalTarget {
 
 impl fmt::Debug for ExternalTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Foreign").field("authority", &self.authority).finish_non_exhaustive()
+        f.debug_struct("ExternalTarget").field("authority", &self.authority).finish_non_exhaustive()
     }
 }
 

@@ -67,7 +67,8 @@ const SLOW_RUN: Duration = Duration::from_secs(2);
 /// How long the one run may take that confirms a finding of a slow app.
 const SLOW_CONFIRMATION_LIMIT: Duration = Duration::from_secs(12);
 
-/// Of how many findings the first runs are kept, and told at once: an app chooses how many it has.
+/// How many findings keep their first run and are reported when found. The limit is needed because the app decides how many
+/// there are.
 const FIRST_RUNS_MAX: usize = 100;
 
 /// The part of its time in which a hunt that has found something goes on looking; the rest is for making that smaller.
@@ -198,7 +199,7 @@ impl Unfinished {
         }
         let reasons: Vec<&str> = self.reasons.iter().map(String::as_str).collect();
         let left_out = match self.cases {
-            0 => "every case was done all the same".to_owned(),
+            0 => "no case is left out because of that".to_owned(),
             cases => format!("{cases} case(s) are left out"),
         };
         format!("unfinished the app did not start {} time(s): {}; {left_out}\n", self.starts, reasons.join("; "))
@@ -349,7 +350,7 @@ pub trait HuntWatch: Sync {
 
 impl HuntWatch for () {}
 
-/// The watch of a hunt, and what it was told of.
+/// The observer of a hunt, and the findings that it has received.
 struct ToldFindings<'h> {
     watch: &'h dyn HuntWatch,
     found: Mutex<BTreeSet<FindingKey>>,
@@ -399,8 +400,10 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: &dyn HuntWatch) -> Result<Campa
             return Err(trouble.into());
         }
     }
-    if unfinished.starts > 0 && !is_over.load(Ordering::Relaxed) && !hunt.deadline.is_over() {
-        unfinished.cases = failed_at + queue.left();
+    if unfinished.starts > 0 {
+        // The cases that are left when a hunt ends early are not left out because of the app.
+        let ends_early = is_over.load(Ordering::Relaxed) || hunt.deadline.is_over();
+        unfinished.cases = failed_at + if ends_early { 0 } else { queue.left() };
     }
     let worker = match Worker::new(hunt, Some(&told)) {
         Ok(worker) => worker,
@@ -739,6 +742,8 @@ impl<'h> Worker<'h> {
         let mut known = BTreeSet::new();
         let mut looked = BTreeSet::new();
         let mut unfinished = Unfinished::default();
+        // Why the findings that are left were not tried again, if the deadline is the reason.
+        let mut untried = None;
         // The rest of the time is for what is found.
         self.longest.take();
         for number in first.values().map(|first| first.number).collect::<BTreeSet<u64>>() {
@@ -749,7 +754,11 @@ impl<'h> Worker<'h> {
             let slow = self.slow_run(first.values().filter(|first| first.number == number));
             let effort = slow.as_ref().map_or(Effort::Shrink, |(_, took)| Effort::Confirm(*took));
             let played = match slow.map_or_else(|| self.play(&drawn, seed), |(seen, _)| Ok(Ok(seen))) {
-                Err(Error::TooManyRequests | Error::TimeIsOver) => break,
+                Err(Error::TimeIsOver) => {
+                    untried = Some(hunt.deadline.reason());
+                    break;
+                }
+                Err(Error::TooManyRequests) => break,
                 Err(error) => {
                     unfinished.note(&not_started(error)?);
                     break;
@@ -777,7 +786,7 @@ impl<'h> Worker<'h> {
                 }
             }
         }
-        for new in self.seen_once(first, &known, &looked, &unfinished)? {
+        for new in self.seen_once(first, &known, &looked, (untried, &unfinished))? {
             if new.reproduction != Reproduction::Untried || !found.iter().any(|old| is_in_another_dress(&new, old)) {
                 found.push(new);
             }
@@ -798,7 +807,7 @@ impl<'h> Worker<'h> {
         first: BTreeMap<FindingKey, First>,
         known: &BTreeSet<FindingKey>,
         looked: &BTreeSet<u64>,
-        unfinished: &Unfinished,
+        (untried, unfinished): (Option<&str>, &Unfinished),
     ) -> Result<Vec<Found>, Error> {
         let hunt = self.hunt;
         let mut found = Vec::new();
@@ -806,21 +815,21 @@ impl<'h> Worker<'h> {
         let is_external = hunt.ground.external().is_some();
         for (key, first) in first.into_iter().filter(|(key, _)| !known.contains(key)) {
             // The built-in backend does it again whenever there is time.
-            if is_external || !looked.contains(&first.number) && hunt.deadline.is_over() {
+            if is_external || !looked.contains(&first.number) && untried.is_some() {
                 once.entry(first.number).or_default().push((key, first));
             }
         }
         for (number, mut complaints) in once {
             let (key, First { message, seen, .. }) = complaints.remove(0);
             let also = complaints.into_iter().map(|(key, first)| (key, first.message)).collect();
-            let again = match (looked.contains(&number), unfinished.is_nothing()) {
-                (true, _) => "seen once, and not when it was tried again",
-                (false, _) if hunt.deadline.is_over() => "not tried again: the time was over",
-                (false, true) => "seen once, and no request was left to look again",
-                (false, false) => "seen once, and the app did not start again to look",
+            let untried = untried.filter(|_| !looked.contains(&number));
+            let again = match (untried, looked.contains(&number), unfinished.is_nothing()) {
+                (Some(reason), ..) => format!("not tried again: {reason}"),
+                (None, true, _) => "seen once, and not when it was tried again".to_owned(),
+                (None, false, true) => "seen once, and no request was left to look again".to_owned(),
+                (None, false, false) => "seen once, and the app did not start again to look".to_owned(),
             };
-            let is_untried = !looked.contains(&number) && hunt.deadline.is_over();
-            let reproduction = if is_untried { Reproduction::Untried } else { Reproduction::SeenOnce };
+            let reproduction = if untried.is_some() { Reproduction::Untried } else { Reproduction::SeenOnce };
             let message = format!("{message} ({again})");
             let (drawn, seed) = hunt.draw(number);
             let transcript = seen.map_or_else(Transcript::default, Arc::unwrap_or_clone);

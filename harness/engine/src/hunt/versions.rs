@@ -69,7 +69,7 @@ impl Change {
         let mut fates: Vec<(ChangeKind, Found, Side)> = Vec::new();
         for mut found in after.1.found {
             let fate = match old.shown(&found) {
-                Err(Error::TimeIsOver) => untried(&mut found),
+                Err(Error::TimeIsOver) => untried(&mut found, before.0.deadline.reason()),
                 shown => match shown? {
                     Some(keys) if keys.contains(&found.key) => ChangeKind::Still,
                     Some(_) => ChangeKind::Broken,
@@ -81,7 +81,7 @@ impl Change {
         }
         for mut found in before.1.found {
             let fate = match new.shown(&found) {
-                Err(Error::TimeIsOver) => untried(&mut found),
+                Err(Error::TimeIsOver) => untried(&mut found, after.0.deadline.reason()),
                 shown => match shown?.as_ref().map(|keys| (keys.contains(&found.key), keys.first())) {
                     Some((true, _)) => ChangeKind::Still,
                     Some((false, None)) => ChangeKind::Fixed,
@@ -101,8 +101,8 @@ impl Change {
         Ok(Change { fates, reached })
     }
 
-    /// The conclusion for hunts with faults at these places: a finding where anything is broken after the change, or cannot
-    /// be told; nothing where one of the hunts reached nothing.
+    /// The conclusion for hunts with faults at these places: `Finding` if anything is broken, or may be, after the change;
+    /// `Nothing` if a hunt without findings reached nothing, or no fault acted in it.
     pub fn conclusion(&self, places: &[Place]) -> Conclusion {
         for (reached, side) in self.reached.iter().zip([Side::Before, Side::After]) {
             let proves_nothing = reached.is_nothing() || !places.is_empty() && reached.is_without_faults();
@@ -128,9 +128,9 @@ impl Change {
     }
 }
 
-/// The fate of a finding for which there was no time on the other version.
-fn untried(found: &mut Found) -> ChangeKind {
-    found.message.push_str("; not tried on the other version: the time was over");
+/// The fate of a finding that was not tried on the other version, for this reason.
+fn untried(found: &mut Found, reason: &str) -> ChangeKind {
+    found.message.push_str(&format!("; not tried on the other version: {reason}"));
     ChangeKind::Unclear
 }
 

@@ -480,7 +480,7 @@ mod tests {
         Event { at: Duration::ZERO, exchange: 0, party, what, omitted_bytes }
     }
 
-    /// A part of a conversation that is left out is told where its actor is shown, and a long message tells its length.
+    /// An omitted part of a conversation is shown at its actor, and a shortened message shows its length.
     #[test]
     fn whatever_is_left_out_is_told() {
         let events = vec![
