@@ -293,7 +293,7 @@ fn what_is_found_before_the_end_is_told() {
     let found: Vec<_> = campaign.found.iter().map(|found| (found.key.to_string(), found.reproduction)).collect();
     assert_eq!(found, [("no_residue: session(s)".to_owned(), Reproduction::Untried)]);
     assert!(
-        campaign.reached.cases < 1000 && campaign.found[0].message.ends_with("(not tried again: the time was over)")
+        campaign.reached.cases < 1000 && campaign.found[0].message.ends_with("(not tried again: it was asked to end)")
     );
     let early = Hunt { deadline: Deadline::after(Some(Duration::ZERO)), ..hunt };
     assert_eq!(hunt_all(&early, 2, &()).unwrap().reached.cases, 0);

@@ -874,7 +874,9 @@ impl<'h> Worker<'h> {
             Reproduction::Unconfirmed => {
                 " (seen again in a process that had served other cases; the app did not start for another)"
             }
-            Reproduction::Untried => " (seen in a process that had served other cases; there was no time for another)",
+            Reproduction::Untried => {
+                " (seen in a process that had served other cases, and not tried in one of its own)"
+            }
         });
         let capsule = self.capsule(&key, &message, &drawn, played.as_ref().ok(), seed)?;
         let (number, transcript) = (number + 1, played.unwrap_or_default());
