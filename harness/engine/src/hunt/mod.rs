@@ -392,9 +392,9 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: &dyn HuntWatch) -> Result<Campa
         std::iter::once(own).chain(others.collect::<Vec<_>>()).collect()
     });
     let (mut whole, mut unfinished, mut failed_at) = (Scan::default(), Unfinished::default(), 0);
-    for (scans, trouble) in parts.into_iter().collect::<Result<Vec<_>, _>>()? {
-        failed_at += u64::from(trouble.is_some() && !scans.is_empty());
-        scans.into_iter().for_each(|scan| whole.add(scan));
+    for (scan, trouble) in parts.into_iter().collect::<Result<Vec<_>, _>>()? {
+        failed_at += u64::from(trouble.is_some() && scan.is_some());
+        scan.into_iter().for_each(|scan| whole.add(scan));
         trouble.iter().for_each(|trouble| unfinished.note(trouble));
         if let Some(trouble) = trouble.filter(|_| unfinished.starts == jobs && whole.reached.cases == 0) {
             return Err(trouble.into());
@@ -415,15 +415,15 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: &dyn HuntWatch) -> Result<Campa
 }
 
 /// The work of one worker: what it reached, and why it ended early if it did.
-type Part = (Vec<Scan>, Option<AppError>);
+type Part = (Option<Scan>, Option<AppError>);
 
 /// Takes cases until there are none left, the hunt is over, or the app does not start any more.
 fn work(hunt: &Hunt, queue: &Queue, is_over: &AtomicBool, told: &ToldFindings<'_>) -> Result<Part, Error> {
     let mut worker = match Worker::new(hunt, Some(told)) {
         Ok(worker) => worker,
-        Err(error) => return Ok((Vec::new(), Some(not_started(error)?))),
+        Err(error) => return Ok((None, Some(not_started(error)?))),
     };
-    let mut scans = Vec::new();
+    let mut whole: Option<Scan> = None;
     while !is_over.load(Ordering::Relaxed) && worker.may_look_on() {
         let Some(cases) = queue.take() else { break };
         let mut scan = Scan::default();
@@ -433,16 +433,16 @@ fn work(hunt: &Hunt, queue: &Queue, is_over: &AtomicBool, told: &ToldFindings<'_
             // Another worker need not fail at the case that this one failed at, which is left out all the same.
             queue.give_back(cases.start + scan.reached.cases + 1..cases.end);
             worker.abandon(trouble.clone());
-            scans.push(scan);
-            return Ok((scans, Some(trouble)));
+            whole.get_or_insert_default().add(scan);
+            return Ok((whole, Some(trouble)));
         }
         told.watch.reached(&scan.reached, &scan.first.keys().cloned().collect());
         if hunt.stops_at_first && !scan.first.is_empty() {
             is_over.store(true, Ordering::Relaxed);
         }
-        scans.push(scan);
+        whole.get_or_insert_default().add(scan);
     }
-    Ok((scans, None))
+    Ok((whole, None))
 }
 
 /// The coverage of the cases that were drawn and run, and the first case for each finding.
@@ -468,9 +468,13 @@ struct First {
 impl Scan {
     fn add(&mut self, other: Scan) {
         self.reached.add(&other.reached);
-        for (key, first) in other.first {
+        for (key, mut first) in other.first {
+            let has_room = self.first.len() < FIRST_RUNS_MAX;
             match self.first.entry(key) {
-                Entry::Vacant(entry) => drop(entry.insert(first)),
+                Entry::Vacant(entry) => {
+                    first.seen = first.seen.filter(|_| has_room);
+                    entry.insert(first);
+                }
                 Entry::Occupied(mut entry) if first.number < entry.get().number => drop(entry.insert(first)),
                 Entry::Occupied(_) => {}
             }
