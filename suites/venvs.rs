@@ -145,7 +145,8 @@ fn half_an_environment_is_none() {
     let whole = requirements.install_in(directory.path(), &python, &Installer::Pip, &no_word).unwrap();
     let link = whole.parent().unwrap().parent().unwrap().to_owned();
     fs::remove_file(&link).unwrap();
-    let left = link.with_extension("1");
+    // No process has this number: it is above the largest `pid_max` of Linux, 2^22 (proc(5)).
+    let left = link.with_extension("4194305");
     fs::create_dir(&left).unwrap();
     assert!(requirements.install_in(directory.path(), &python, &Installer::Pip, &no_word).unwrap().is_file());
     assert!(!left.exists());

@@ -5,14 +5,16 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{BufReader, ErrorKind, Read, Write};
+use std::iter;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use nix::unistd::{Pid, getpgid, getsid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Signal, getpgid, getpid, getppid, getsid};
+use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -791,13 +793,15 @@ fn has_chance(site: &Site) -> bool {
 }
 
 /// Numbers that an application may not signal: this process first, its parent, which may be its guard, their groups, and
-/// their session.
+/// their session. Where one lies outside our PID namespace, the kernel says 0, and an application cannot name it either.
+///
+/// `nix` and not `rustix` asks, which takes 0 for impossible (1.1.6 panics in debug builds).
 pub(super) fn ours() -> Vec<i64> {
-    let (own, parent) = (getpid(), getppid());
-    let groups = [Some(own), parent].into_iter().flatten().filter_map(|process| getpgid(Some(process)).ok());
+    let (own, parent) = (Pid::this(), Pid::parent());
+    let groups = [own, parent].into_iter().filter_map(|process| getpgid(Some(process)).ok());
     let mut numbers = vec![own];
-    numbers.extend(parent.into_iter().chain(groups).chain(getsid(None).ok()));
-    numbers.into_iter().map(|number| i64::from(number.as_raw_nonzero().get())).collect()
+    numbers.extend(iter::once(parent).chain(groups).chain(getsid(None).ok()));
+    numbers.into_iter().map(|number| i64::from(number.as_raw())).filter(|number| *number > 0).collect()
 }
 
 /// A level of logging, as Python numbers them; INFO where there is none.
