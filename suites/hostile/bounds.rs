@@ -118,15 +118,16 @@ fn an_app_that_talks_without_end(#[case] app: &str, #[case] blocked_limit: &str)
     }
 }
 
-/// A token command that prints without end is ended after its limit, and little of its output is kept.
+/// A token command that prints much and does not end is ended after its limit, and little of its output is kept.
 #[test]
 fn a_token_command_that_talks_without_end() {
     let here = tempdir().unwrap();
-    fs::write(here.path().join("relapse.toml"), "[credential]\ncommand = \"yes\"\nplace = \"header\"\n").unwrap();
+    let service = "[credential]\ncommand = \"yes | head -c 256M; sleep 600\"\nplace = \"header\"\n";
+    fs::write(here.path().join("relapse.toml"), service).unwrap();
     let ended = run(&["validate", "--target", "http://127.0.0.1:1"], here.path());
     ended.is_harmless().has_ended();
     assert_eq!(ended.code(), Some(2), "{ended:?}");
-    assert!(ended.stderr.contains("`yes` printed no token within 10 s"), "{ended:?}");
+    assert!(ended.stderr.contains("sleep 600` printed no token within 10 s"), "{ended:?}");
 }
 
 /// A proxy holds little of what its client does not read, and goes on when the client does.

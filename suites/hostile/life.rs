@@ -262,7 +262,7 @@ fn the_time_of_a_hunt_bounds_all_of_it() {
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_stuck_app_is_run_a_few_times_only() {
     let life = Life::new();
-    let output = life.on_app("hunt", "/blocks", &["--cases", "3", "--blocked-limit", "2500ms"]).output().unwrap();
+    let output = life.on_app("hunt", "/blocks", &["--cases", "3", "--blocked-limit", "1s"]).output().unwrap();
     let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     assert_eq!(output.status.code(), Some(1), "{printed}");
     // One for the healthy client, four in three cases, and two that confirm the first.

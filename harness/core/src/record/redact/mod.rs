@@ -9,7 +9,7 @@ pub use shapes::password_in_url;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, Input, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 use regex::Regex;
 use serde_json::Value as Json;
 
@@ -97,7 +97,9 @@ impl Redactor {
                 forms.push((Arc::clone(&label), place));
             }
         }
-        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&needles);
+        // Of the automata this one is built soonest, and a run of its own has one.
+        let kind = Some(AhoCorasickKind::NoncontiguousNFA);
+        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).kind(kind).build(&needles);
         let finder = finder.expect("secrets are far smaller than the automaton's limit of 2 GiB");
         Redactor(Some(Arc::new(SecretFinder { secrets, patterns, finder, forms })))
     }
