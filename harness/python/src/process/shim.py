@@ -555,8 +555,9 @@ class Joining:
         self.thread = thread
 
     def lasts(self):
-        # Processes live in real time.
-        return self.thread.is_alive() and not serves_processes(self.thread)
+        # Processes live in real time, and one without a target has done its work and is about to end.
+        thread = self.thread
+        return thread.is_alive() and hasattr(thread, "_target") and not serves_processes(thread)
 
     def acquire(self, blocking=True, timeout=-1):
         real_join(self.thread, 0 if not blocking else None if timeout < 0 else timeout)
@@ -993,7 +994,10 @@ class Clock:
     def busy(self):
         """The threads that are at work, and None for each job that is about to begin."""
         found, idents = [], {}
-        for thread in threading.enumerate():
+        threads = threading.enumerate()
+        if self.joined is not None and self.joined not in threads and self.joined.is_alive():
+            threads.append(self.joined)  # it ends: Python does not list it any more
+        for thread in threads:
             idents[thread.ident] = thread
             is_at_work = thread is self.joined or is_own_thread(thread) or manages_jobs(thread)
             if is_at_work and not self.is_at_rest(thread):
