@@ -102,6 +102,18 @@ fn the_core_cannot_wait() {
     }
 }
 
+/// Of branches that are ready at one moment, the first is taken: a random one would make runs differ.
+#[test]
+fn no_select_is_random() {
+    for (path, text) in files("harness", "rs") {
+        let random = text.lines().zip(text.lines().skip(1));
+        let random = random.filter(|(line, next)| line.contains("select! {") && next.trim() != "biased;");
+        let random: Vec<&str> = random.map(|(line, _)| line).collect();
+        // The command waits in real time.
+        assert!(path.starts_with("harness/command/") || random.is_empty(), "{path}: {random:?}");
+    }
+}
+
 /// Whatever leaves the command passes one place each for what is printed and for what is written, which know the secrets.
 #[test]
 fn the_command_has_one_way_out() {

@@ -119,6 +119,7 @@ impl Stand {
             Ok::<_, Error>(())
         };
         tokio::select! {
+            biased;
             stopped = serving => stopped?,
             () = stop => {}
         }

@@ -342,6 +342,7 @@ impl Embedded {
                         BackendProcess { program: Some(Arc::clone(&program)), life: life.clone(), stop: Some(stop) };
                     let lived = live(program, profile, scribe, life, stopped);
                     tokio::select! {
+                        biased;
                         () = lived => {}
                         // It was killed.
                         _ = watched.wait_for(|life| *life == Life::Exited) => {}
@@ -410,6 +411,7 @@ async fn live(
         pending::<()>().await;
     };
     tokio::select! {
+        biased;
         _ = stopped => {}
         () = started => {}
     }

@@ -111,6 +111,7 @@ impl Deadline {
         let result = match clock {
             Clock::Virtual => work.await,
             Clock::Real => tokio::select! {
+                biased;
                 result = work => result,
                 () = self.over() => return Err(Error::TimeIsOver),
             },

@@ -146,6 +146,7 @@ impl Backend {
             std::future::pending::<()>().await;
         };
         tokio::select! {
+            biased;
             () = stopped => {}
             () = started => {}
         }

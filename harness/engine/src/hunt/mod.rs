@@ -871,7 +871,8 @@ impl<'h> Worker<'h> {
             let _ = write!(message, "; {explanation}");
         }
         message.push_str(match reproduction {
-            Reproduction::Shown | Reproduction::SeenOnce => "",
+            Reproduction::Shown => "",
+            Reproduction::SeenOnce => " (seen once, and not when it was tried again in a process of its own)",
             Reproduction::AfterOthers => {
                 " (seen again only in a process that had served other cases, and not in one of its own)"
             }
@@ -914,7 +915,13 @@ impl<'h> Worker<'h> {
             Err(Error::TimeIsOver) => {
                 return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Untried });
             }
-            Err(_) => return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Unconfirmed }),
+            Err(_) => {
+                let reproduction = match effort {
+                    Effort::Shrink => Reproduction::Unconfirmed,
+                    Effort::Confirm(_) => Reproduction::Untried,
+                };
+                return Ok(Smallest { drawn, played, number, reproduction });
+            }
         }
         // State left by other cases was a part of it. There may be a case that shows it alone.
         for number in (number..hunt.cases).take(TRIED_ALONE) {
@@ -928,7 +935,12 @@ impl<'h> Worker<'h> {
                 return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
             }
         }
-        Ok(Smallest { drawn, played, number, reproduction: Reproduction::AfterOthers })
+        let reproduction = match effort {
+            Effort::Shrink => Reproduction::AfterOthers,
+            // Nothing but the first run has shown it.
+            Effort::Confirm(_) => Reproduction::SeenOnce,
+        };
+        Ok(Smallest { drawn, played, number, reproduction })
     }
 
     /// Runs what was drawn in a fresh process.

@@ -260,6 +260,7 @@ impl ProgramStage<'_> {
             pending::<()>().await;
         };
         let said = tokio::select! {
+            biased;
             said = self.ask(&target) => said?,
             () = reading => unreachable!("it goes on"),
         };

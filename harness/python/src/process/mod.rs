@@ -334,6 +334,7 @@ pub async fn keep_time(interpreter: Arc<Interpreter>) {
             }
         };
         tokio::select! {
+            biased;
             changed = timer.changed() => {
                 if changed.is_err() {
                     return;

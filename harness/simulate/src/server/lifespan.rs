@@ -84,6 +84,7 @@ pub async fn live(
         pending().await
     };
     tokio::select! {
+        biased;
         why = lived => return exit(&scribe, &life, why),
         // The sender of the stop signal may be gone; then nothing waits for the end either.
         _ = stop => {}
