@@ -359,9 +359,6 @@ fn cases_are_taken_from_a_directory_that_is_named() {
     assert!(String::from_utf8(named.stdout).unwrap().contains("own/mine"));
 }
 
-/// How many signals a command gets at times that a seed draws.
-const SIGNALS: usize = 4;
-
 /// Whenever a signal comes, the exit code is right, and no file is left half-written.
 #[rstest]
 #[case::run(&["run", "--profile", "all"], 1)]
@@ -374,7 +371,7 @@ fn a_signal_may_come_at_any_time(#[case] arguments: &[&str], #[case] seed: u64) 
     let url = format!("http://{}", listener.local_addr().unwrap());
     let arguments: Vec<&str> = arguments.iter().map(|part| if *part == "URL" { &url } else { *part }).collect();
     let mut chance = fastrand::Rng::with_seed(seed);
-    for _ in 0..SIGNALS {
+    for _ in 0..super::signals(4) {
         let life = Life::new();
         let (name, number) = chance.choice([("HUP", 1), ("INT", 2), ("TERM", 15)]).unwrap();
         let delay = Duration::from_millis(chance.u64(0..800));

@@ -354,9 +354,8 @@ fn signals_at_any_moment_leave_nothing(
     #[values("run", "hunt", "validate")] verb: &str,
     #[values(Signal::TERM, Signal::INT, Signal::HUP, Signal::KILL)] signal: Signal,
 ) {
-    const SIGNALS: usize = 2;
     let mut chance = fastrand::Rng::with_seed(signal.as_raw().unsigned_abs().into());
-    for _ in 0..SIGNALS {
+    for _ in 0..super::signals(2) {
         let marked = Marked::new("def act():\n    fork_twice()\n    raise ValueError\n");
         fs::write(marked.path().join("case.toml"), CASE).unwrap();
         let more: &[&str] = match verb {
