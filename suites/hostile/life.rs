@@ -38,6 +38,12 @@ async def app(scope, receive, send):
             calls.write("x")
         while True:
             pass
+    if scope["path"] == "/blocks-once":
+        with open("calls", "a+") as calls:
+            calls.write("x")
+            count = calls.tell()
+        while count == 3:
+            pass
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body"})
 "#;
@@ -269,6 +275,19 @@ fn a_stuck_app_is_run_a_few_times_only() {
     let calls = fs::read_to_string(life.path().join("calls")).unwrap().len();
     assert!((5..=7).contains(&calls), "{calls}: {printed}");
     assert_eq!(life.reproducers("reproducers").len(), 1, "{printed}");
+}
+
+/// An app that was stuck once, and was not when it was tried again, is reported as that; no case shows it.
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn an_app_that_was_stuck_once_is_reported_so() {
+    let life = Life::new();
+    let output = life.on_app("hunt", "/blocks-once", &["--cases", "3", "--blocked-limit", "1s"]).output().unwrap();
+    let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{printed}");
+    assert!(printed.contains("(seen once, and not when it was tried again in a process of its own)"), "{printed}");
+    assert!(printed.contains("not shown again by a case of its own: 1"), "{printed}");
+    assert!(life.reproducers("reproducers").is_empty(), "{printed}");
 }
 
 /// A finding that is known has one file, which its user may change.
