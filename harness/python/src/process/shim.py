@@ -1055,7 +1055,9 @@ class Chance:
 
     def __init__(self):
         self.times = {}  # that each seed was sown
-        self.stream = None
+        self.name = None  # of the stream; None in a forked child
+        self.stream = None  # made when it is first needed: that takes 6 us
+        self.lock = _thread.allocate_lock()
         self.urandom_of_system = os.urandom
 
     def install(self, seed):
@@ -1081,17 +1083,21 @@ class Chance:
     def sow(self, seed):
         """Begins the stream of a seed."""
         times = self.times[seed] = self.times.get(seed, 0) + 1
-        name = f"{seed} {times}"
+        self.name, self.stream = f"{seed} {times}", None
         # `random` is left with a sequence of its own, which the app's own seed replaces.
-        self.stream = random.Random(f"system {name}")
-        random.seed(name)
+        random.seed(self.name)
 
     def urandom(self, size):
         """Bytes that are random to the app, and the same in each run."""
-        return self.urandom_of_system(size) if self.stream is None else self.stream.randbytes(size)
+        if self.name is None:
+            return self.urandom_of_system(size)
+        with self.lock:
+            if self.stream is None:
+                self.stream = random.Random(f"system {self.name}")
+        return self.stream.randbytes(size)
 
     def after_fork(self):
-        self.stream = None
+        self.name = None
 
 
 class Never:
@@ -1885,7 +1891,7 @@ class Session:
             if name == "call":
                 self.start(*command[1:])
             elif name == "seed":
-                if self.chance.stream is not None:
+                if self.chance.name is not None:
                     self.chance.sow(command[1])
             elif name == "stop":
                 self.stopping = True
