@@ -79,6 +79,12 @@ impl Life {
         command
     }
 
+    /// The exit code of a hunt on one path of the app, and all that it printed.
+    fn hunt(&self, path: &str, more: &[&str]) -> (Option<i32>, String) {
+        let output = self.on_app("hunt", path, more).output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    }
+
     /// The files below a directory; every case among them reads as one, and none is left half-written.
     fn reproducers(&self, below: &str) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.path().join(below)).into_iter().flatten().flatten();
@@ -254,10 +260,9 @@ fn the_time_of_a_hunt_bounds_all_of_it() {
     let life = Life::new();
     let began = Instant::now();
     let more = ["--time", "8s", "--clock", "real", "--write-pytest", "tests"];
-    let output = life.on_app("hunt", "/slow", &more).output().unwrap();
+    let (code, printed) = life.hunt("/slow", &more);
     let took = began.elapsed();
-    let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert_eq!(code, Some(1), "{printed}");
     assert!(printed.contains("no_server_error: 500"), "{printed}");
     assert!(took < Duration::from_secs(16), "{took:?}: {printed}");
     assert!(!life.reproducers("reproducers").is_empty(), "{printed}");
@@ -268,9 +273,8 @@ fn the_time_of_a_hunt_bounds_all_of_it() {
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_stuck_app_is_run_a_few_times_only() {
     let life = Life::new();
-    let output = life.on_app("hunt", "/blocks", &["--cases", "3", "--blocked-limit", "1s"]).output().unwrap();
-    let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{printed}");
+    let (code, printed) = life.hunt("/blocks", &["--cases", "3", "--blocked-limit", "1s"]);
+    assert_eq!(code, Some(1), "{printed}");
     // One for the healthy client, four in three cases, and two that confirm the first.
     let calls = fs::read_to_string(life.path().join("calls")).unwrap().len();
     assert!((5..=7).contains(&calls), "{calls}: {printed}");
@@ -282,9 +286,8 @@ fn a_stuck_app_is_run_a_few_times_only() {
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_app_that_was_stuck_once_is_reported_so() {
     let life = Life::new();
-    let output = life.on_app("hunt", "/blocks-once", &["--cases", "3", "--blocked-limit", "1s"]).output().unwrap();
-    let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{printed}");
+    let (code, printed) = life.hunt("/blocks-once", &["--cases", "3", "--blocked-limit", "1s"]);
+    assert_eq!(code, Some(0), "{printed}");
     assert!(printed.contains("(seen once, and not when it was tried again in a process of its own)"), "{printed}");
     assert!(printed.contains("not shown again by a case of its own: 1"), "{printed}");
     assert!(life.reproducers("reproducers").is_empty(), "{printed}");

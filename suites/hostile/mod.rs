@@ -7,7 +7,8 @@ mod peer; // servers that never do what a server should
 mod processes; // everything that is started ends with the command
 mod watched; // the built command, looked at from outside
 
-/// How many signals each command gets: as many as `RELAPSE_TEST_SIGNALS` says, or so few.
-fn signals(few: usize) -> usize {
-    std::env::var("RELAPSE_TEST_SIGNALS").ok().and_then(|count| count.parse().ok()).unwrap_or(few)
+/// How many signals each command gets: `RELAPSE_TEST_SIGNALS`, or `default` where that is not set. At least one.
+fn signals(default: usize) -> usize {
+    let Ok(count) = std::env::var("RELAPSE_TEST_SIGNALS") else { return default };
+    count.parse().ok().filter(|count| *count > 0).expect("RELAPSE_TEST_SIGNALS is a number above 0")
 }
