@@ -795,7 +795,7 @@ fn has_chance(site: &Site) -> bool {
 /// Numbers that an application may not signal: this process first, its parent, which may be its guard, their groups, and
 /// their session. Where one lies outside our PID namespace, the kernel says 0, and an application cannot name it either.
 ///
-/// `nix` and not `rustix` asks, which takes 0 for impossible (1.1.6 panics in debug builds).
+/// Read through `nix`: `rustix` 1.1.6 assumes that no number is 0, and panics in debug builds.
 pub(super) fn ours() -> Vec<i64> {
     let (own, parent) = (Pid::this(), Pid::parent());
     let groups = [own, parent].into_iter().filter_map(|process| getpgid(Some(process)).ok());

@@ -97,7 +97,7 @@ impl Redactor {
                 forms.push((Arc::clone(&label), place));
             }
         }
-        // Of the automata this one is built soonest, and a run of its own has one.
+        // The kind that is built fastest: each rendered run builds one.
         let kind = Some(AhoCorasickKind::NoncontiguousNFA);
         let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).kind(kind).build(&needles);
         let finder = finder.expect("secrets are far smaller than the automaton's limit of 2 GiB");
