@@ -56,6 +56,11 @@ pub trait Receive: Send {
     /// The next event. Cancel safe.
     fn receive(&mut self) -> BoxFuture<'_, Result<Inbound, Exception>>;
 
+    /// The event that the next `receive` gives, where that is certain, whatever happens before it is asked for.
+    fn foreseen(&self) -> Option<Inbound> {
+        None
+    }
+
     /// The keys that a message has.
     fn message_keys(&self) -> MessageKeys {
         MessageKeys::Both

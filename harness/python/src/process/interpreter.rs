@@ -288,8 +288,9 @@ impl Interpreter {
         self.epoch + Duration::from_nanos(at)
     }
 
-    /// Starts a call: its number, and what happens to it.
-    pub(super) fn call(&self, scope: Value) -> (i64, mpsc::UnboundedReceiver<Happening>) {
+    /// Starts a call, whose first `receive` gives the first event at once if there is one: its number, and what happens to
+    /// it.
+    pub(super) fn call(&self, scope: Value, first: Option<Value>) -> (i64, mpsc::UnboundedReceiver<Happening>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let id = {
             let mut calls = lock(&self.calls);
@@ -298,7 +299,10 @@ impl Interpreter {
             calls.running.insert(id, sender);
             id
         };
-        self.tell(vec![command("call", id, [scope])]);
+        self.tell(vec![match first {
+            Some(event) => command("call", id, [scope, event]),
+            None => command("call", id, [scope]),
+        }]);
         (id, receiver)
     }
 

@@ -73,11 +73,13 @@ impl Application for PythonApplication {
         send: Box<dyn SendEvent>,
     ) -> BoxFuture<'static, Result<(), Exception>> {
         Box::pin(async move {
-            let (id, happenings) = self.0.call(Value::Dict(scope.0));
+            let first = receive.foreseen().map(|event| event.written(receive.message_keys()));
+            let receives = Receives { waiting: AtomicIsize::new(0), has_first: AtomicBool::new(first.is_some()) };
+            let (id, happenings) = self.0.call(Value::Dict(scope.0), first);
             let ends = Arc::new(Ends {
                 id,
                 happenings: Mutex::new(happenings),
-                waiting: AtomicIsize::new(0),
+                receives,
                 receive: Mutex::new(receive),
                 send: Mutex::new(send),
             });
@@ -133,10 +135,28 @@ impl Drop for CancelledCall {
 struct Ends {
     id: i64,
     happenings: Mutex<mpsc::UnboundedReceiver<Happening>>,
-    /// How many receives wait, less the events that came after their receive was withdrawn.
-    waiting: AtomicIsize,
+    receives: Receives,
     receive: Mutex<Box<dyn Receive>>,
     send: Mutex<Box<dyn SendEvent>>,
+}
+
+/// The receives of a call.
+struct Receives {
+    /// How many wait, less the events that came after their receive was withdrawn.
+    waiting: AtomicIsize,
+    /// Whether the interpreter has the event for the first one, which the server has not given yet.
+    has_first: AtomicBool,
+}
+
+impl Receives {
+    fn are_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Counts one more, or one less.
+    fn count(&self, more: isize) {
+        self.waiting.fetch_add(more, Ordering::Relaxed);
+    }
 }
 
 /// Gives commands to the interpreter.
@@ -146,7 +166,7 @@ impl Ends {
     /// Whether something waits for an answer. The call is over, so that nothing holds a lock.
     fn is_asked(&self) -> bool {
         let has_asked = self.happenings.try_lock().is_ok_and(|happenings| !happenings.is_empty());
-        has_asked || is_wanted(&self.waiting)
+        has_asked || self.receives.are_waiting()
     }
 
     /// Does what the application asks for, until the call ends.
@@ -157,13 +177,13 @@ impl Ends {
         let (credit, has_given, is_sending) = (send.credit(), AtomicBool::new(false), AtomicBool::new(false));
         // A message on credit must not overtake a send that waits.
         let credit_of_given = || if is_sending.load(Ordering::Relaxed) { 0 } else { credit() };
-        let waiting = &self.waiting;
-        let mut attends = pin!(attend(tell, self.id, &mut happenings, &mut **send, waiting, &is_sending));
+        let receives = &self.receives;
+        let mut attends = pin!(attend(tell, self.id, &mut happenings, &mut **send, receives, &is_sending));
         let give_one = || {
-            waiting.fetch_sub(1, Ordering::Relaxed);
+            receives.count(-1);
             has_given.store(true, Ordering::Relaxed);
         };
-        let mut gives = pin!(give(tell, self.id, waiting, &mut **receive, &credit_of_given, &give_one));
+        let mut gives = pin!(give(tell, self.id, receives, &mut **receive, &credit_of_given, &give_one));
         poll_fn(|cx| {
             loop {
                 if let Poll::Ready(result) = attends.as_mut().poll(cx) {
@@ -186,15 +206,20 @@ async fn attend(
     id: i64,
     happenings: &mut mpsc::UnboundedReceiver<Happening>,
     send: &mut dyn SendEvent,
-    waiting: &AtomicIsize,
+    receives: &Receives,
     is_sending: &AtomicBool,
 ) -> Result<(), Exception> {
     let (credit, mut pace, kind) = (send.credit(), SendThrottle::new(), send.kind());
     // Handle every pending event at once, however many there are.
     while let Some(happening) = unconstrained(happenings.recv()).await {
         match happening {
-            Happening::Receive => drop(waiting.fetch_add(1, Ordering::Relaxed)),
-            Happening::Withdrawn => drop(waiting.fetch_sub(1, Ordering::Relaxed)),
+            Happening::Receive => {
+                receives.count(1);
+                // The app has its first event already, and what it did with that follows.
+                poll_fn(|_| if receives.has_first.load(Ordering::Relaxed) { Poll::Pending } else { Poll::Ready(()) })
+                    .await;
+            }
+            Happening::Withdrawn => receives.count(-1),
             Happening::Send(event) => {
                 is_sending.store(true, Ordering::Relaxed);
                 pace.keep().await;
@@ -274,16 +299,16 @@ impl SendThrottle {
 async fn give(
     tell: CommandSink<'_>,
     id: i64,
-    waiting: &AtomicIsize,
+    receives: &Receives,
     receive: &mut dyn Receive,
     credit: &(dyn Fn() -> usize + Sync),
     has_given: &(dyn Fn() + Sync),
 ) {
     loop {
         // `attend` changes this, and is polled before, in the same task.
-        poll_fn(|_| if is_wanted(waiting) { Poll::Ready(()) } else { Poll::Pending }).await;
+        poll_fn(|_| if receives.are_waiting() { Poll::Ready(()) } else { Poll::Pending }).await;
         let mut next = receive.receive();
-        let given = poll_fn(|cx| match is_wanted(waiting) {
+        let given = poll_fn(|cx| match receives.are_waiting() {
             true => next.as_mut().poll(cx).map(Some),
             false => Poll::Ready(None),
         });
@@ -291,6 +316,8 @@ async fn give(
         drop(next);
         match given {
             None => continue,
+            // The app had it with its scope.
+            Some(Ok(_)) if receives.has_first.swap(false, Ordering::Relaxed) => {}
             Some(Ok(event)) => {
                 let event = event.written(receive.message_keys());
                 tell(with_credit(id, command("give", id, [event]), credit));
@@ -299,11 +326,6 @@ async fn give(
         }
         has_given();
     }
-}
-
-/// Whether a receive waits for an event.
-fn is_wanted(waiting: &AtomicIsize) -> bool {
-    waiting.load(Ordering::Relaxed) > 0
 }
 
 /// A command, and how much the call may send before it has to wait for us: a round trip for every message is saved.

@@ -12,7 +12,8 @@ were fd 0 and fd 1 at the start.
     batch     harness: (now_ns, [command, ...])          shim: (next_timer_ns or None, [event, ...])
 
     commands  seed number
-              call id scope        give id event          raise id receive|send type message
+              call id scope [event]                       give id event
+              raise id receive|send type message
               sent id              credit id bytes        cancel id    forget id    stop
     events    receive id           withdrawn id           send id event    sent id event
               returned id
@@ -29,6 +30,7 @@ waits for them in real time.  `blocked` tells how long the app has kept its loop
 virtual time; `stuck` that the harness should not wait any longer.  The loop is `held` while the app
 keeps it so, and `free` when it runs again, for one turn at least.
 
+The first receive() gives the event of `call` at once.
 `give` and `raise ... receive` are kept for the next receive() if none waits; `sent` and
 `raise ... send` without a waiting send() do nothing.  A receive() that is cancelled before it was
 given anything is `withdrawn`.  A call that is over, and whose receive() or send() something of the
@@ -1045,6 +1047,49 @@ PROCESSOR = {getattr(time, name) for name in ("CLOCK_PROCESS_CPUTIME_ID", "CLOCK
              if hasattr(time, name)}
 
 
+class Sown(random.Random):
+    """The generator of the module `random`, which takes its seed when it is first asked: that takes
+    as long as some small cases."""
+
+    due = None  # the seed that it has not taken yet
+
+    def seed(self, a=None, version=2):
+        self.due = None
+        super().seed(a, version)
+
+    def take(self):
+        due, self.due = self.due, None
+        if due is not None:  # no other thread has just taken it
+            super().seed("{} {}".format(*due))
+
+    def random(self):
+        if self.due is not None:
+            self.take()
+        return super().random()
+
+    def getrandbits(self, k):
+        if self.due is not None:
+            self.take()
+        return super().getrandbits(k)
+
+    def getstate(self):
+        if self.due is not None:
+            self.take()
+        return super().getstate()
+
+    def setstate(self, state):
+        self.due = None
+        super().setstate(state)
+
+    @classmethod
+    def install(cls):
+        """Makes the module's own generator one, for everything that is imported from now on."""
+        random._inst.__class__ = cls
+        for name in ("seed", "random", "getrandbits", "getstate", "setstate"):
+            getattr(cls, name).__doc__ = getattr(random.Random, name).__doc__
+            setattr(random, name, getattr(random._inst, name))
+
+
 class Chance:
     """What is random in the app, from a seed: `os.urandom`, and with it `secrets`, `uuid` and `random`.
 
@@ -1055,7 +1100,7 @@ class Chance:
 
     def __init__(self):
         self.times = {}  # that each seed was sown
-        self.name = None  # of the stream; None in a forked child
+        self.name = None  # of the stream: its seed, and which time it is; None in a forked child
         self.stream = None  # made when it is first needed: that takes 6 us
         self.lock = _thread.allocate_lock()
         self.urandom_of_system = os.urandom
@@ -1071,7 +1116,7 @@ class Chance:
 
         seed_from_here.__doc__ = plant.__doc__
         random.Random.seed = seed_from_here
-        random.seed = random._inst.seed
+        Sown.install()
         os.urandom = random._urandom = self.urandom
         if hasattr(os, "getrandom"):
             os.getrandom = lambda size, flags=0: self.urandom(size)
@@ -1083,9 +1128,9 @@ class Chance:
     def sow(self, seed):
         """Begins the stream of a seed."""
         times = self.times[seed] = self.times.get(seed, 0) + 1
-        self.name, self.stream = f"{seed} {times}", None
+        self.name, self.stream = (seed, times), None
         # `random` is left with a sequence of its own, which the app's own seed replaces.
-        random.seed(self.name)
+        random._inst.due = self.name
 
     def urandom(self, size):
         """Bytes that are random to the app, and the same in each run."""
@@ -1093,11 +1138,11 @@ class Chance:
             return self.urandom_of_system(size)
         with self.lock:
             if self.stream is None:
-                self.stream = random.Random(f"system {self.name}")
+                self.stream = random.Random("system {} {}".format(*self.name))
         return self.stream.randbytes(size)
 
     def after_fork(self):
-        self.name = None
+        self.name = random._inst.due = None
 
 
 class Never:
@@ -1294,10 +1339,13 @@ def settle(future, item):
 
 
 def message_size(event):
-    """How many bytes a message is on the wire, at most; 0 for what a server might not take."""
-    if type(event) is dict and event.get("type") == "websocket.send" and len(event) == 2:
-        data = event.get("text", event.get("bytes"))
-        if type(data) is bytes if "bytes" in event else type(data) is str and data.isascii():
+    """How many bytes a message is on the wire, at most; 0 for what a server might not take, and for
+    what `snapshot` has to look at."""
+    if type(event) is dict and len(event) == 2 and event.get("type") == "websocket.send":
+        text, data = event.get("text"), event.get("bytes")
+        if type(text) is str and text.isascii():
+            return len(text) + HEADER
+        if type(data) is bytes:
             return len(data) + HEADER
     return 0
 
@@ -1338,10 +1386,11 @@ class Call(Raises):
     """One run of the app, with the receive and the send it was given."""
 
     __slots__ = ("id", "loop", "events", "task", "tasks", "receives", "sends", "inbox", "credit",
-                 "started", "forgotten", "session", "__weakref__")
+                 "first", "started", "forgotten", "session", "__weakref__")
 
-    def __init__(self, ident, session):
+    def __init__(self, ident, session, first):
         Raises.__init__(self)
+        self.first = first  # event, which the first receive() gives
         self.id = ident
         self.loop = session.loop
         self.events = session.events
@@ -1390,6 +1439,9 @@ class Call(Raises):
         if self.is_due or exception_at_hand() is not None:
             self.tell_handled()
         self.events.append(("receive", self.id))
+        if self.first is not None:
+            event, self.first = self.first, None
+            return event
         future = self.loop.create_future()
         self.receives.append(future)
         if self.inbox:
@@ -1406,6 +1458,13 @@ class Call(Raises):
                 self.serve()
             raise
 
+    def allow(self, size):
+        """Lets it send so many bytes without waiting, until the next answer."""
+        # On the real clock the harness moves while the app does.
+        if not self.session.real:
+            self.credit = size
+            self.session.credited.append(self)
+
     def give(self, item):
         if isinstance(item, BaseException):
             self.add_given(item)
@@ -1421,15 +1480,14 @@ class Call(Raises):
 
     async def send(self, event):
         """ASGI send()."""
-        event = snapshot(event)
+        size = message_size(event)
+        event = event.copy() if size else snapshot(event)
         if self.is_due or exception_at_hand() is not None:
             self.tell_handled()
-        if self.credit:
-            size = message_size(event)
-            if size and size <= self.credit:
-                self.credit -= size
-                self.events.append(("sent", self.id, event))
-                return
+        if 0 < size <= self.credit:
+            self.credit -= size
+            self.events.append(("sent", self.id, event))
+            return
         self.events.append(("send", self.id, event))
         future = self.loop.create_future()
         self.sends.append(future)
@@ -1481,6 +1539,9 @@ class LogTap(logging.Handler):
             root.setLevel(self.level)
 
 
+REFERENCES = 2  # to a call that nothing of the app holds: a variable here, and an argument
+
+
 class Session:
     """Obeys the harness's commands and collects the events for the answers."""
 
@@ -1491,7 +1552,7 @@ class Session:
         self.events = []
         self.calls = {}
         self.kept = {}  # references to calls that are over or forgotten, and that something holds
-        self.over = []  # references to calls that have just ended
+        self.over = []  # calls that have just ended
         self.ended = []  # calls that returned and had started tasks
         self.credited = []  # calls that may send without waiting, until the answer
         self.noted = set()
@@ -1790,17 +1851,17 @@ class Session:
         """Sends the events.  The list stays the same object: threads may be adding to it."""
         if self.ended:
             self.look_for_left()
+        while self.credited:
+            self.credited.pop().credit = 0
         while self.over:
-            call = self.over.pop()()
-            if call is not None:
+            call = self.over.pop()
+            if sys.getrefcount(call) > REFERENCES:
                 self.keep(call)
         events = self.events[:]
         if next_timer is not None:
             next_timer -= self.clock.start_ns
         self.wire.write((next_timer, events))
         del self.events[:len(events)]
-        while self.credited:
-            self.credited.pop().credit = 0
         self.owes_answer = False
 
     def note_files(self):
@@ -1886,9 +1947,16 @@ class Session:
         self.execute(commands)
 
     def execute(self, commands):
+        calls = self.calls
         for command in commands:
             name = command[0]
-            if name == "call":
+            obey = OBEY.get(name)
+            if obey is not None:
+                call = calls.get(command[1]) or self.find_over(command[1])
+                # On the real clock a call can end while a command for it is under way.
+                if call is not None:
+                    obey(call, *command[2:])
+            elif name == "call":
                 self.start(*command[1:])
             elif name == "seed":
                 if self.chance.name is not None:
@@ -1897,19 +1965,9 @@ class Session:
                 self.stopping = True
                 self.stopped.set_result(None)
             else:
-                call = self.calls.get(command[1]) or self.find_over(command[1])
-                # On the real clock a call can end while a command for it is under way.
-                if call is None:
-                    continue
-                if name == "credit":
-                    # On the real clock the harness moves while the app does.
-                    if not self.real:
-                        call.credit = command[2]
-                        self.credited.append(call)
-                else:
-                    OBEY[name](call, *command[2:])
+                raise KeyError(name)
 
-    def start(self, ident, scope):
+    def start(self, ident, scope, first=None):
         """Starts the app on a scope."""
         self.tap.install()
         state = scope.get("state")
@@ -1919,7 +1977,7 @@ class Session:
                 scope["state"] = self.state
             else:
                 scope["state"] = {**self.state, **state}
-        call = self.calls[ident] = Call(ident, self)
+        call = self.calls[ident] = Call(ident, self, first)
         token = current_call.set(call)
         try:
             call.task = self.loop.create_task(call.run(self.app, scope, self.finished))
@@ -1929,17 +1987,14 @@ class Session:
     def finished(self, call):
         if self.calls.get(call.id) is call:
             del self.calls[call.id]
-            self.over.append(weakref.ref(call))
+            self.over.append(call)
         if call.tasks > 1:
             self.ended.append(call)
 
     def find_over(self, ident):
         """The call that is over, if something still holds it."""
-        for reference in (self.kept.get(ident), *self.over):
-            call = reference and reference()
-            if call is not None and call.id == ident:
-                return call
-        return None
+        kept = self.kept.get(ident)
+        return next((call for call in self.over if call.id == ident), kept and kept())
 
     def keep(self, call):
         """Tells that a call which is over or forgotten may still send and receive, until it is freed."""
@@ -1957,6 +2012,7 @@ class Session:
 
 OBEY = {
     "give": Call.give,
+    "credit": Call.allow,
     "sent": Call.release,
     "cancel": Call.cancel,
     "forget": Call.forget,

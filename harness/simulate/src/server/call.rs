@@ -318,6 +318,11 @@ impl<P: Protocol> Receive for ReceiveChannel<P> {
         }))
     }
 
+    /// A WebSocket's first event is the same even if its client leaves.
+    fn foreseen(&self) -> Option<Inbound> {
+        lock(&self.desk).inbox.front().filter(|event| **event == Inbound::WebsocketConnect).cloned()
+    }
+
     fn message_keys(&self) -> MessageKeys {
         lock(&self.desk).protocol.message_keys()
     }
