@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use relapse::{
-    check::{Closure, RunView, Violation},
+    check::{Closure, RunView},
     discover::{Catalogue, servers},
     environment::Environment,
     trial::Trial,
@@ -99,11 +99,12 @@ fn a_closure_is_a_check() {
         property: "nothing is upgraded",
         check: |run: &RunView<'_>| {
             let upgraded = run.plain().filter(|reading| reading.response.is_some_and(|head| head.status == 101));
-            upgraded.map(|_| Violation { key: "101".to_owned(), message: "an upgrade".to_owned() }).collect()
+            upgraded.map(|reading| reading.violation("101", "an upgrade")).collect()
         },
     });
     let judged = verdict::judge(transcript, HealthyClient::Absent);
-    let finding = Finding { check: "no_upgrade", key: "101".to_owned(), message: "an upgrade".to_owned() };
+    let finding =
+        Finding { check: "no_upgrade", key: "101".to_owned(), message: "an upgrade".to_owned(), exchange: Some(0) };
     assert_eq!(judged.findings, [finding]);
 }
 

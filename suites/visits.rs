@@ -149,7 +149,7 @@ fn a_test_is_written_as_an_engineer_reads_it() {
     "async def app(scope, receive, send):\n    if scope['type'] == 'http':\n        \
      await send({'type': 'http.response.start', 'status': 404})\n        await send({'type': 'http.response.body'})\n    \
      elif scope['type'] == 'websocket':\n        await send({'type': 'websocket.close'})\n",
-    "`--path` names one"
+    "WARNING `ws:/` served no client: mostly http 403; provide a credential"
 )]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn an_application_that_lets_no_client_in_is_reported(#[case] text: &str, #[case] expected: &str) {

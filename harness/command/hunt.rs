@@ -15,8 +15,8 @@ use relapse::{
     discover::servers,
     files::{FileLimit, read_text},
     hunt::{
-        Campaign, Change, Coverage, ExternalTarget as ForeignPrey, Found, Ground, Hunt, HuntWatch, Reproduction,
-        hunt_all,
+        Campaign, Change, Coverage, ExternalTarget as ForeignPrey, Found, Greeting, Ground, Hunt, HuntWatch,
+        Reproduction, hunt_all,
     },
     trial::{option, shell},
 };
@@ -610,7 +610,10 @@ fn hunt_for(
     if let Some(once_more) = once_more {
         prey = prey.for_many(once_more);
     }
-    prey.greet(args.seed).map_err(|why| UsageError::VainHunt { why: why.to_string() })?;
+    match prey.greet(args.seed).map_err(|why| UsageError::VainHunt { why })? {
+        Greeting::LetIn => {}
+        Greeting::TurnedAway(how) => note(&format!("{how}; the hunt goes on from there")),
+    }
     let mut hunt = Hunt::on(Ground::External(Arc::new(prey)), servers()?, cases);
     // Without --hostile, use only faults that a conforming server can produce.
     hunt.legal_only = !args.hostile;

@@ -317,7 +317,7 @@ fn overlap((one, count): (u64, u64), (other, count_of_other): (u64, u64)) -> boo
 
 /// The coverage with faults at these places.
 pub fn coverage(reached: &Coverage, found: usize, places: &[String]) -> String {
-    let Coverage { cases, sessions, classes, faults, states, routes, endings } = reached;
+    let Coverage { cases, sessions, classes, faults, states, routes, refusals, endings } = reached;
     let connections: u64 = classes.values().sum();
     let classes = classes
         .iter()
@@ -337,7 +337,8 @@ pub fn coverage(reached: &Coverage, found: usize, places: &[String]) -> String {
     if !routes.is_empty() {
         let closed: Vec<&str> = routes.iter().filter(|(_, count)| **count == 0).map(|(name, _)| &**name).collect();
         let open = routes.len() - closed.len();
-        let _ = writeln!(text, "routes     {open} of {} served{}", routes.len(), untested(&closed));
+        let _ = writeln!(text, "routes     {open} of {} served", routes.len());
+        closed.into_iter().for_each(|route| text.push_str(&never_served(route, refusals.get(route))));
     }
     for place in Place::ALL.iter().filter(|place| places.iter().any(|name| name == place.name())) {
         let kinds: Vec<&str> = FaultKind::all().filter(|kind| kind.place == *place).map(|kind| kind.name).collect();
@@ -365,13 +366,22 @@ fn never(missed: &[&str]) -> String {
     format!("; never {}{more}", missed[..missed.len().min(MISSED_MAX)].join(", "))
 }
 
-/// The routes that served no client, as a warning.
-fn untested(closed: &[&str]) -> String {
-    let closed: Vec<String> = closed.iter().map(|route| format!("`{route}`")).collect();
-    if closed.is_empty() {
-        return String::new();
-    }
-    format!("\nWARNING not tested: {} (no attempt was served)", closed.join(", "))
+/// A warning about a route that served no client, with how it mostly answered and what to provide.
+fn never_served(route: &str, refusals: Option<&BTreeMap<String, u64>>) -> String {
+    let most = refusals.and_then(|refusals| refusals.iter().max_by_key(|(_, count)| **count));
+    let Some((ending, _)) = most else { return format!("WARNING `{route}` was not reached\n") };
+    let provide = match ending.split_whitespace().collect::<Vec<_>>().as_slice() {
+        ["http", "401" | "403" | "407", ..] | ["close", "1008" | "4001" | "4003" | "4401" | "4403", ..] => {
+            "a credential in a relapse.toml"
+        }
+        ["http", "404" | "410", ..] => "a path with values that exist, by `--path`",
+        ["http", "400" | "406" | "411" | "413" | "415" | "422" | "426" | "428", ..] => {
+            "the query that it needs, by `--path`"
+        }
+        ["close", "4406", ..] => "the subprotocol that it needs, by a relapse.toml",
+        _ => "a request that it serves, by `--path`",
+    };
+    format!("WARNING `{route}` served no client: mostly {ending}; provide {provide}\n")
 }
 
 /// The results of hunts behind fronts, each with its profile.

@@ -96,6 +96,13 @@ impl Route {
         Ok(Route { path: path.to_owned(), is_websocket: methods.is_empty(), methods, query, ..Route::default() })
     }
 
+    /// The root path, for both protocols: where nothing is known of a service, a client begins there.
+    pub fn root() -> Vec<Route> {
+        let (path, methods) = ("/".to_owned(), vec!["GET".to_owned(), "POST".to_owned()]);
+        let plain = Route { path: path.clone(), methods, ..Route::default() };
+        vec![plain, Route { path, is_websocket: true, ..Route::default() }]
+    }
+
     /// The text by which a user names it.
     pub fn said(&self) -> String {
         let pairs: Vec<String> = self.query.iter().map(Parameter::pair).collect();

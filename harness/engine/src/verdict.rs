@@ -43,7 +43,7 @@ pub fn judge(transcript: Transcript, control: HealthyClient) -> RunResult {
 /// An exchange of a run, by the run's timeline.
 pub fn reading(run: &RunResult, exchange: usize) -> Option<Exchange<'_>> {
     let facts = run.timeline.exchanges.get(exchange)?;
-    Some(Exchange::new(&run.transcript, Cow::Borrowed(facts)))
+    Some(Exchange::new(&run.transcript, exchange, Cow::Borrowed(facts)))
 }
 
 /// A run and its exchanges, as the rules of a verdict read them.
@@ -530,12 +530,12 @@ fn is_logged(reading: &Exchange<'_>, exception: &Exception) -> bool {
 }
 
 /// The exception that left the app, unless what was injected made it.
-fn own_exception<'a>(reading: &Exchange<'a>) -> Option<&'a Exception> {
+pub(crate) fn own_exception<'a>(reading: &Exchange<'a>) -> Option<&'a Exception> {
     reading.escaped().map(|(exception, _)| exception).filter(|_| !reading.is_escape_injected())
 }
 
 /// The exceptions that the app handled in an exchange, without those that only say that the client is gone.
-fn handled<'a>(reading: &Exchange<'a>) -> impl Iterator<Item = &'a Exception> + use<'a> {
+pub(crate) fn handled<'a>(reading: &Exchange<'a>) -> impl Iterator<Item = &'a Exception> + use<'a> {
     let events = reading.events.clone();
     events
         .into_iter()

@@ -62,7 +62,7 @@ fn complain(reading: &Exchange<'_>, due: usize) -> Option<Violation> {
         return None;
     }
     let message = format!("the client was told after {failed} attempt(s) to deliver an event; {due} are due");
-    Some(Violation { key: failed.to_string(), message })
+    Some(reading.violation(failed.to_string(), message))
 }
 
 /// Whether a delivery gets no answer because of a fault.

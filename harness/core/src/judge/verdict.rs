@@ -404,12 +404,15 @@ pub struct Finding {
     pub key: String,
     /// The finding, with its evidence.
     pub message: String,
+    /// The exchange that it is about, counted from 0; `None` where it is about several, or the whole run.
+    #[serde(skip)]
+    pub exchange: Option<usize>,
 }
 
 impl Finding {
     /// Its identity.
     pub fn id(&self) -> FindingKey {
-        FindingKey { rule: Rule::Check(self.check), subject: Some(self.key.clone()) }
+        FindingKey { rule: Rule::Check(self.check), subject: Some(self.key.clone()), site: None }
     }
 }
 
@@ -441,20 +444,71 @@ pub struct FindingKey {
     pub rule: Rule,
     /// The thing that breaks it: an exception and its function, a status, a cause. `None` where the rule says it all.
     pub subject: Option<String>,
+    /// Where it is broken, in a service that is known by its routes only.
+    pub site: Option<FindingSite>,
+}
+
+/// Where a service breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FindingSite {
+    /// The route, such as `GET /orders/{id}`; `None` where the request fits none that is known.
+    pub route: Option<String>,
+    /// The exception behind it, if one is seen.
+    pub exception: Option<RaisedAt>,
+}
+
+/// An exception, without what differs from run to run.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RaisedAt {
+    /// Its type.
+    pub type_name: String,
+    /// The function, and its line, that raised it, if that is known.
+    pub place: Option<(String, u32)>,
+}
+
+/// Without the line, which moves with every change.
+impl fmt::Display for RaisedAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some((function, _)) => write!(f, "{} in {function}", self.type_name),
+            None => f.write_str(&self.type_name),
+        }
+    }
 }
 
 impl FindingKey {
+    /// Whether another key can mean the same finding: it differs at most in the route, where one of the two has none.
+    pub fn may_be(&self, other: &FindingKey) -> bool {
+        let route = |key: &FindingKey| key.site.as_ref().and_then(|site| site.route.clone());
+        let exception = |key: &FindingKey| key.site.as_ref().and_then(|site| site.exception.clone());
+        let (own, others) = (route(self), route(other));
+        (self.rule, &self.subject) == (other.rule, &other.subject)
+            && exception(self) == exception(other)
+            && (own == others || own.is_none() || others.is_none())
+    }
+
     /// The key of an outcome whose class is bad.
     pub fn of_outcome(outcome: &Outcome) -> FindingKey {
-        FindingKey { rule: Rule::Class(outcome.class), subject: Some(outcome.cause.to_string()) }
+        FindingKey { rule: Rule::Class(outcome.class), subject: Some(outcome.cause.to_string()), site: None }
     }
 }
 
 impl fmt::Display for FindingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.subject {
-            Some(subject) => write!(f, "{}: {subject}", self.rule),
-            None => write!(f, "{}", self.rule),
+        write!(f, "{}", self.rule)?;
+        if let Some(subject) = &self.subject {
+            write!(f, ": {subject}")?;
+        }
+        let Some(FindingSite { route, exception }) = &self.site else { return Ok(()) };
+        if let Some(route) = route {
+            write!(f, " on {route}")?;
+        }
+        // The exception that left the app is the subject already.
+        match exception.as_ref().map(ToString::to_string) {
+            Some(exception) if !self.subject.as_ref().is_some_and(|subject| subject.contains(&exception)) => {
+                write!(f, " by {exception}")
+            }
+            _ => Ok(()),
         }
     }
 }

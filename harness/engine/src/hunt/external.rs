@@ -1,12 +1,12 @@
 //! Hunting on an external server: the drawn cases, in the server's own words, on the wall clock and within its budget.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{
-    GeneratedCase, GeneratorConfig,
+    Coverage, GeneratedCase, GeneratorConfig,
     generate::{AbstractCase, Clients, PlainRequest, Session, Translator},
     promised::{self, Room},
     routes,
@@ -30,7 +30,7 @@ use relapse_core::{
     },
     error::Error,
     fault::{Fault, Place},
-    judge::{check::RunView, outcome::Class, verdict::HealthyClient},
+    judge::{check::RunView, classify::Exchange, outcome::Class, verdict::HealthyClient},
     plan::Plan,
     record::{redact::Redactor, transcript::Transcript},
 };
@@ -53,6 +53,15 @@ pub struct ExternalTarget {
     launch: Option<Box<Launch>>,
     /// Those that no worker owns at the moment.
     free: Mutex<Vec<Owned>>,
+}
+
+/// How a target receives the plainest client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Greeting {
+    /// It serves it.
+    LetIn,
+    /// It does not: the client, and how it fares. Refusals are answers, and hangs and failures are what a hunt is for.
+    TurnedAway(String),
 }
 
 /// Launches the same once more.
@@ -162,12 +171,14 @@ impl ExternalTarget {
 
     /// A target to hunt on, with the clock that it was launched on.
     pub fn new(external: External, binding: ServiceFile, runtime: Runtime) -> ExternalTarget {
+        let is_described = !(external.routes.is_empty() && binding.is_unknown());
+        let routes = if is_described { external.routes.clone() } else { Route::root() };
         ExternalTarget {
+            routes,
             binding,
             authority: external.target.authority(),
             kind: external.kind.clone(),
             capabilities: external.target.capabilities(),
-            routes: external.routes.clone(),
             launch: None,
             free: Mutex::new(vec![Owned { external, runtime }]),
         }
@@ -206,36 +217,26 @@ impl ExternalTarget {
         self.free().push(owned);
     }
 
-    /// Looks whether a healthy client gets a say there, without which a hunt proves nothing.
+    /// Looks whether the plainest client is let in, so that its user knows what a hunt can reach.
     ///
     /// # Errors
-    /// Says what it gets instead.
-    pub fn greet(&self, seed: u64) -> Result<(), String> {
+    /// When nothing answers there, or the user's own credential is refused.
+    pub fn greet(&self, seed: u64) -> Result<Greeting, String> {
         let owned = self.take().map_err(|error| format!("could not {error}"))?;
         let healthy = owned.runtime.block_on(owned.external.answers(&self.binding, seed));
         self.give_back(owned);
         let last_word = match healthy.map_err(|reason| reason.to_string())? {
-            HealthyClient::Tried(outcome) if outcome.class == Class::Served || !outcome.class.is_good() => {
-                return Ok(());
-            }
+            HealthyClient::Tried(outcome) if outcome.class == Class::Served => return Ok(Greeting::LetIn),
             HealthyClient::CredentialRefused(outcome) => {
                 return Err(format!("your credential was refused: {outcome}"));
             }
             HealthyClient::Tried(outcome) | HealthyClient::RefusedByDesign(outcome) => outcome.to_string(),
-            HealthyClient::Absent => "none of them lets it in".to_owned(),
+            HealthyClient::Absent => {
+                return Ok(Greeting::TurnedAway(format!("no route of {} is known to serve a client", self.authority)));
+            }
         };
-        if !self.binding.is_unknown() {
-            return Err(format!("before anything was tried the healthy client of {} gets {last_word}", self.authority));
-        }
-        if self.routes.is_empty() {
-            return Err("it tells no routes: `--path` names one, or a relapse.toml says how it is spoken to".to_owned());
-        }
-        let asked: Vec<String> = self.routes.iter().map(ToString::to_string).collect();
-        Err(format!(
-            "no route lets the plainest request in ({}), {last_word}; `--path` names one with the query it needs, or a \
-             relapse.toml says how it is spoken to",
-            asked.join("; ")
-        ))
+        let client = if self.binding.is_unknown() { "the plainest request" } else { "the healthy client" };
+        Ok(Greeting::TurnedAway(format!("{client} to {} gets {last_word}", self.authority)))
     }
 
     /// Remarks about its runs that a user should read.
@@ -261,19 +262,26 @@ impl ExternalTarget {
         !self.routes.is_empty()
     }
 
-    /// Counts which routes accepted a client.
-    pub(super) fn count(&self, reached: &mut BTreeMap<String, u64>, evidence: &RunView<'_>) {
+    /// Counts which routes accepted a client, and how they turned clients away.
+    pub(super) fn count(&self, reached: &mut Coverage, evidence: &RunView<'_>) {
         for (reading, outcome) in evidence.readings.iter().zip(&evidence.outcomes) {
-            let Some(head) = reading.request else { continue };
-            let path = head.path_and_query().0;
-            let route = self.routes.iter().find(|route| {
-                let is_taken = if reading.asked_for_upgrade() { route.is_websocket } else { route.takes(&head.method) };
-                is_taken && route.has_path(&path)
-            });
-            if let Some(route) = route {
-                *reached.entry(route.to_string()).or_default() += u64::from(outcome.class == Class::Served);
+            let Some(route) = self.route_of_exchange(reading).map(ToString::to_string) else { continue };
+            let is_served = outcome.class == Class::Served;
+            *reached.routes.entry(route.clone()).or_default() += u64::from(is_served);
+            if !is_served && reached.routes[&route] == 0 {
+                *reached.refusals.entry(route).or_default().entry(outcome.ending.to_string()).or_default() += 1;
             }
         }
+    }
+
+    /// The route that takes the request of an exchange, as it reached the server.
+    pub(super) fn route_of_exchange(&self, reading: &Exchange<'_>) -> Option<&Route> {
+        let head = reading.delivered.or(reading.request)?;
+        let path = head.path_and_query().0;
+        self.routes.iter().find(|route| {
+            let is_taken = if reading.asked_for_upgrade() { route.is_websocket } else { route.takes(&head.method) };
+            is_taken && route.has_path(&path)
+        })
     }
 
     /// The route that a step visits, as it is told.

@@ -1,6 +1,7 @@
 //! Searches for failures without a report: draws scripts and plans, runs them, judges, shrinks each that fails, and
 //! keeps it as a reproducer, which is a case like any other.
 
+mod complaint;
 mod determinism;
 mod external;
 mod generate;
@@ -22,9 +23,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub use complaint::complaints_of;
+use complaint::{Complaint, complains, complaints, is_in_another_dress, look, with_company};
 pub use determinism::{UnstableCase, run_twice};
 use external::Owned;
-pub use external::{ExternalTarget, Launch};
+pub use external::{ExternalTarget, Greeting, Launch};
 use generate::AbstractCase;
 pub use generate::{GeneratedCase, GeneratorConfig};
 pub use ground::{BuiltIn, Ground, Runner};
@@ -42,10 +45,10 @@ use relapse_core::{
     error::{AppError, Blame, Error},
     fault::Place,
     judge::{
-        check::{self, RunView},
+        check::RunView,
         classify::Exchange,
         outcome::{Class, Outcome},
-        verdict::{FindingKey, HealthyClient, Rule},
+        verdict::FindingKey,
     },
     record::transcript::{EventKind, Transcript},
 };
@@ -126,7 +129,7 @@ pub struct Found {
 impl Found {
     /// Whether its smallest case has this finding.
     fn has(&self, key: &FindingKey) -> bool {
-        self.key == *key || self.also.iter().any(|(also, _)| also == key)
+        self.key.may_be(key) || self.also.iter().any(|(also, _)| also.may_be(key))
     }
 }
 
@@ -147,6 +150,10 @@ pub struct Coverage {
     /// any.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub routes: BTreeMap<String, u64>,
+    /// How the routes that had not accepted any client by then ended their exchanges: the ending as reports write it, and
+    /// how often.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refusals: BTreeMap<String, BTreeMap<String, u64>>,
     /// How many exchanges ended in each way: the ending as reports write it, and what brought it about.
     pub endings: BTreeMap<String, u64>,
 }
@@ -362,11 +369,12 @@ impl ToldFindings<'_> {
     }
 
     /// The first of these findings that is new, where it is to be told.
-    fn first_new(&self, looked: &[(FindingKey, String)]) -> Option<usize> {
+    fn first_new<'l>(&self, looked: &'l [Complaint]) -> Option<&'l FindingKey> {
         let mut found = self.found();
-        let new = looked.iter().position(|(key, _)| !found.contains(key));
+        let new =
+            looked.iter().map(|complaint| &complaint.key).find(|key| !found.iter().any(|known| known.may_be(key)));
         let has_room = found.len() < FIRST_RUNS_MAX;
-        found.extend(looked.iter().map(|(key, _)| key.clone()));
+        found.extend(looked.iter().map(|complaint| complaint.key.clone()));
         new.filter(|_| has_room)
     }
 }
@@ -496,6 +504,7 @@ impl Coverage {
         join(&mut self.faults, &other.faults);
         join(&mut self.states, &other.states);
         join(&mut self.routes, &other.routes);
+        other.refusals.iter().for_each(|(route, from)| join(self.refusals.entry(route.clone()).or_default(), from));
         join(&mut self.endings, &other.endings);
     }
 
@@ -694,18 +703,15 @@ impl<'h> Worker<'h> {
             };
             let took = began.elapsed();
             scan.reached.cases += 1;
-            let looked = look(&played, &mut |evidence, transcript| {
+            let looked = look(&hunt.ground, &played, &mut |evidence, transcript| {
                 scan.reached.count(&drawn, transcript, evidence);
-                hunt.ground
-                    .external()
-                    .into_iter()
-                    .for_each(|foreign| foreign.count(&mut scan.reached.routes, evidence));
+                hunt.ground.external().into_iter().for_each(|foreign| foreign.count(&mut scan.reached, evidence));
             });
             self.tell(&drawn, &looked, &played, number)?;
             let is_kept =
-                scan.first.len() < FIRST_RUNS_MAX && looked.iter().any(|(key, _)| !scan.first.contains_key(key));
+                scan.first.len() < FIRST_RUNS_MAX && looked.iter().any(|new| !scan.first.contains_key(&new.key));
             let kept = is_kept.then(|| played.ok()).flatten().map(Arc::new);
-            for (key, message) in looked {
+            for Complaint { key, message, .. } in looked {
                 let seen = kept.clone();
                 scan.first.entry(key).or_insert(First { number, message, seen, took });
             }
@@ -717,18 +723,10 @@ impl<'h> Worker<'h> {
     }
 
     /// Tells the watch what a case shows for the first time.
-    fn tell(
-        &self,
-        drawn: &GeneratedCase,
-        looked: &[(FindingKey, String)],
-        played: &Played,
-        number: u64,
-    ) -> Result<(), Error> {
+    fn tell(&self, drawn: &GeneratedCase, looked: &[Complaint], played: &Played, number: u64) -> Result<(), Error> {
         let Some(told) = self.told.filter(|_| !looked.is_empty()) else { return Ok(()) };
         let Some(new) = told.first_new(looked) else { return Ok(()) };
-        let (key, message) = looked[new].clone();
-        let also =
-            looked.iter().enumerate().filter(|(index, _)| *index != new).map(|(_, other)| other.clone()).collect();
+        let (Some(Complaint { key, message, .. }), also) = with_company(looked.to_vec(), new) else { return Ok(()) };
         let seed = self.hunt.seed_of(number);
         let capsule = self.capsule(&key, &message, drawn, played.as_ref().ok(), seed)?;
         let transcript = played.as_ref().cloned().unwrap_or_default();
@@ -770,8 +768,8 @@ impl<'h> Worker<'h> {
                 Ok(played) => played,
             };
             looked.insert(number);
-            for (key, _) in complaints(&played) {
-                if known.contains(&key) {
+            for Complaint { key, .. } in complaints(&hunt.ground, &played) {
+                if known.iter().any(|known: &FindingKey| known.may_be(&key)) {
                     continue;
                 }
                 let new = match self.keep(key, (drawn.clone(), played.clone()), number, effort) {
@@ -817,7 +815,7 @@ impl<'h> Worker<'h> {
         let mut found = Vec::new();
         let mut once: BTreeMap<u64, Vec<(FindingKey, First)>> = BTreeMap::new();
         let is_external = hunt.ground.external().is_some();
-        for (key, first) in first.into_iter().filter(|(key, _)| !known.contains(key)) {
+        for (key, first) in first.into_iter().filter(|(key, _)| !known.iter().any(|known| known.may_be(key))) {
             // The built-in backend does it again whenever there is time.
             if is_external || !looked.contains(&first.number) && untried.is_some() {
                 once.entry(first.number).or_default().push((key, first));
@@ -862,11 +860,11 @@ impl<'h> Worker<'h> {
         let Smallest { drawn, played, number, reproduction } = smallest?;
         let seed = hunt.seed_of(number);
         let mut explanation = None;
-        let complaints = look(&played, &mut |evidence, _| {
+        let complaints = look(&hunt.ground, &played, &mut |evidence, _| {
             explanation = hunt.ground.external().and_then(|foreign| foreign.explain(evidence));
         });
-        let (own, also): (Vec<_>, Vec<_>) = complaints.into_iter().partition(|(other, _)| *other == key);
-        let mut message = own.into_iter().next().map(|(_, message)| message).unwrap_or_default();
+        let (own, also) = with_company(complaints, &key);
+        let mut message = own.map(|complaint| complaint.message).unwrap_or_default();
         if let Some(explanation) = explanation {
             let _ = write!(message, "; {explanation}");
         }
@@ -908,7 +906,7 @@ impl<'h> Worker<'h> {
         };
         // An interpreter that does not start confirms nothing, and loses nothing.
         match self.play_anew(owned, &drawn, seed) {
-            Ok(played) if complains(&played, key) => {
+            Ok(played) if complains(&hunt.ground, &played, key) => {
                 return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
             }
             Ok(_) => {}
@@ -930,7 +928,7 @@ impl<'h> Worker<'h> {
                 Err(Error::TimeIsOver) => break,
                 shown => shown?,
             };
-            if complains(&shown, key) {
+            if complains(&hunt.ground, &shown, key) {
                 let (drawn, played) = shrink(hunt, key, (whole, shown), &|drawn| self.play_anew(owned, drawn, seed))?;
                 return Ok(Smallest { drawn, played, number, reproduction: Reproduction::Shown });
             }
@@ -991,56 +989,5 @@ enum Effort {
     Confirm(Duration),
 }
 
-/// Whether something was found before: it cannot be had without that, or the same exception is behind both. Of two
-/// exceptions that look alike from outside each is one.
-fn is_in_another_dress(new: &Found, old: &Found) -> bool {
-    let is_another = is_located_exception(&new.key);
-    new.also.iter().any(|(key, _)| !is_another && *key == old.key || is_located_exception(key) && old.has(key))
-}
-
-/// Whether a finding is an exception that left the app, with the function that raised it.
-fn is_located_exception(key: &FindingKey) -> bool {
-    let has_function = key.subject.as_ref().is_some_and(|subject| subject.contains(" in "));
-    key.rule == Rule::Check("no_escaped_exception") && has_function
-}
-
 /// Everything that happened, or the text of a panic.
 type Played = Result<Transcript, String>;
-
-/// Everything that is wrong with a run, each with what tells it from other findings.
-fn complaints(played: &Played) -> Vec<(FindingKey, String)> {
-    look(played, &mut |_, _| {})
-}
-
-/// Whether a run has this finding.
-fn complains(played: &Played, key: &FindingKey) -> bool {
-    complaints(played).iter().any(|(other, _)| other == key)
-}
-
-/// The same of a run that went to its end.
-pub fn complaints_of(transcript: &Transcript) -> Vec<(FindingKey, String)> {
-    look_at(transcript, &mut |_, _| {})
-}
-
-/// The same, and what the run reached.
-fn look(played: &Played, reached: &mut dyn FnMut(&RunView<'_>, &Transcript)) -> Vec<(FindingKey, String)> {
-    match played {
-        Ok(transcript) => look_at(transcript, reached),
-        Err(panic) => {
-            vec![(FindingKey { rule: Rule::NoPanic, subject: None }, format!("the target panicked: {panic}"))]
-        }
-    }
-}
-
-fn look_at(transcript: &Transcript, reached: &mut dyn FnMut(&RunView<'_>, &Transcript)) -> Vec<(FindingKey, String)> {
-    let evidence = RunView::gather(transcript, &HealthyClient::Absent);
-    reached(&evidence, transcript);
-    let bad = evidence.outcomes.iter().filter(|outcome| !outcome.class.is_good());
-    let bad = bad.map(|outcome| (FindingKey::of_outcome(outcome), outcome.to_string()));
-    let found = check::findings(&evidence).into_iter();
-    let found = found.map(|finding| (finding.id(), finding.message));
-    let mut all: Vec<(FindingKey, String)> = found.chain(bad).collect();
-    let mut seen = BTreeSet::new();
-    all.retain(|(key, _)| seen.insert(key.clone()));
-    all
-}

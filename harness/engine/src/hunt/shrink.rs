@@ -31,7 +31,7 @@ pub(super) fn shrink(
                 Err(Error::TooManyRequests | Error::TimeIsOver) => return Ok(smallest),
                 played => played?,
             };
-            if complains(&played, key) {
+            if complains(&hunt.ground, &played, key) {
                 smallest = (candidate, played);
                 continue 'again;
             }

@@ -139,7 +139,8 @@ impl Worker<'_> {
     fn shown(&self, found: &Found) -> Result<Option<BTreeSet<FindingKey>>, Error> {
         let played = self.play(&found.drawn, found.seed)?;
         let acted = played.as_ref().map_or(true, |transcript| transcript.fired.iter().all(|fired| *fired > 0));
-        let keys: BTreeSet<FindingKey> = complaints(&played).into_iter().map(|(key, _)| key).collect();
+        let keys: BTreeSet<FindingKey> =
+            complaints(&self.hunt.ground, &played).into_iter().map(|complaint| complaint.key).collect();
         Ok((acted || keys.contains(&found.key)).then_some(keys))
     }
 }

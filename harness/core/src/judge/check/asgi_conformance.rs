@@ -1,6 +1,6 @@
 //! Application and server send only what the ASGI state machine allows, and the application finishes what it began.
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::{
     asgi::event::{Machine, ProtocolBreach},
     judge::classify::Exchange,
@@ -13,16 +13,17 @@ pub(super) const CHECK: Property = Property {
     run: check,
 };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence
         .readings
         .iter()
-        .flat_map(violations)
-        .map(|violation| (violation.0.clone(), violation.to_string()))
+        .flat_map(|reading| {
+            breaches(reading).into_iter().map(|breach| reading.violation(&breach.0, breach.to_string()))
+        })
         .collect()
 }
 
-fn violations(reading: &Exchange<'_>) -> Vec<ProtocolBreach> {
+fn breaches(reading: &Exchange<'_>) -> Vec<ProtocolBreach> {
     let Some(mut machine) = reading.machine() else { return Vec::new() };
     reading
         .events

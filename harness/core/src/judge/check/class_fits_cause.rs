@@ -1,12 +1,12 @@
 //! A refusal names what is really wrong: bad credential, malformed request, or something not ready, and nothing else.
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::judge::outcome::Class;
 
 pub(super) const CHECK: Property =
     Property { name: "class_fits_cause", property: "a refusal names what is really wrong", run: check };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence
         .exchanges()
         .filter(|(_, outcome)| outcome.class == Class::DisguisedError)
@@ -25,7 +25,7 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
             };
             let message =
                 format!("{} hides what happened: {credential}, and {behind} ({})", outcome.ending, outcome.cause);
-            (outcome.ending.to_string(), message)
+            reading.violation(outcome.ending.to_string(), message)
         })
         .collect()
 }

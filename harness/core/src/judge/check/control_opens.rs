@@ -1,15 +1,15 @@
 //! A healthy client gets through before, during and after.
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::judge::{outcome::Class, verdict::HealthyClient};
 
 pub(super) const CHECK: Property =
     Property { name: "control_opens", property: "a healthy client gets through before, during and after", run: check };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     match evidence.control {
         HealthyClient::Tried(outcome) if outcome.class != Class::Served => {
-            vec![(outcome.ending.to_string(), format!("the healthy client got {outcome}"))]
+            vec![Violation::of_run(outcome.ending.to_string(), format!("the healthy client got {outcome}"))]
         }
         HealthyClient::Tried(_)
         | HealthyClient::CredentialRefused(_)

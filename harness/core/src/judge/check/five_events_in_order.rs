@@ -1,16 +1,16 @@
 //! An agent request is answered by its five events, once each and in order, for the user who asked.
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::judge::classify::Exchange;
 
 pub(super) const CHECK: Property =
     Property { name: "five_events_in_order", property: "an agent request is answered by its five events", run: check };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence.plain().filter(|reading| !reading.is_abridged()).filter_map(complain).collect()
 }
 
-fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>) -> Option<Violation> {
     let (wanted, seen) = (reading.agent_runs_owed(), reading.agent_runs());
     let events = reading.agent_events().len();
     // An outage, or a client that turns away, may cut a run short, and never adds one.
@@ -21,8 +21,8 @@ fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
     if seen < wanted || is_too_much || (events < limit && !may_be_cut) {
         let message =
             format!("{wanted} agent request(s) were answered by {seen} whole run(s), {events} event(s) in all");
-        return Some(("missing".to_owned(), message));
+        return Some(reading.violation("missing", message));
     }
     let foreign = reading.foreign_user.as_ref()?;
-    Some(("foreign".to_owned(), format!("an event carries the foreign user {foreign:?}")))
+    Some(reading.violation("foreign", format!("an event carries the foreign user {foreign:?}")))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::{judge::classify::Exchange, record::transcript::EventKind};
 
 /// How long a call may go on without its client: longer than the longest that the service itself waits for anything.
@@ -11,11 +11,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(super) const CHECK: Property =
     Property { name: "handler_ends", property: "the application's call ends once its client is gone", run: check };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence.readings.iter().filter(|reading| !reading.is_held() && !reading.may_go_on()).filter_map(complain).collect()
 }
 
-fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>) -> Option<Violation> {
     let calls = reading.count(|what| matches!(what, EventKind::Called { .. }));
     if calls == 0 {
         return None;
@@ -26,14 +26,14 @@ fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
             return None;
         }
         let message = "every client is gone, and the application's call has not ended";
-        return Some(("running".to_owned(), message.to_owned()));
+        return Some(reading.violation("running", message));
     }
     let gone =
         reading.last(|what| matches!(what, EventKind::EndSeen | EventKind::Left | EventKind::BodySeen { .. }))?;
     let late = reading.last(ends_call)?.at.saturating_sub(gone.at);
     (late > LIMIT).then(|| {
         let message = format!("the application's call ended {} s after its client was gone", late.as_secs());
-        ("late".to_owned(), message)
+        reading.violation("late", message)
     })
 }
 

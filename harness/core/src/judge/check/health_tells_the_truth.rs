@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::{
     fault::{Fault, FaultKind, ProcessFault, Trigger},
     judge::{
@@ -16,7 +16,7 @@ use crate::{
 pub(super) const CHECK: Property =
     Property { name: "health_tells_the_truth", property: "health agrees with a real handshake", run: check };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     let exchanges: Vec<(&Exchange<'_>, &Outcome)> = evidence.exchanges().collect();
     exchanges
         .windows(2)
@@ -26,7 +26,7 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
         .map(|((one, first), (other, _))| {
             // They say the opposite of each other.
             let (first_word, second_word) = if first { ("ready", "not ready") } else { ("not ready", "ready") };
-            (format!("{one}:{first}"), format!("{one} says {first_word}, {other} says {second_word}"))
+            Violation::of_run(format!("{one}:{first}"), format!("{one} says {first_word}, {other} says {second_word}"))
         })
         .collect()
 }

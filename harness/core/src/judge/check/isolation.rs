@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::{judge::classify::Exchange, record::transcript::EventKind, wire::frame::Opcode};
 
 /// The identifiers that belong to one user in a JSON message, or in its `data`.
@@ -34,7 +34,7 @@ enum Lenient<T> {
 pub(super) const CHECK: Property =
     Property { name: "isolation", property: "no frame carries what belongs to another user", run: check };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     let users: Vec<&str> = evidence.readings.iter().filter_map(|reading| reading.user).collect();
     // A single user cannot see another user's data.
     if users.windows(2).all(|pair| pair[0] == pair[1]) {
@@ -60,7 +60,8 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
         for identifier in seen_texts(reading).flat_map(identifiers) {
             if let Some(owner) = owners.get(&identifier).filter(|owner| **owner != user) {
                 let (key, value) = identifier;
-                found.push((key.to_owned(), format!("{user:?} sees the {key} {value:?}, which belongs to {owner:?}")));
+                let message = format!("{user:?} sees the {key} {value:?}, which belongs to {owner:?}");
+                found.push(reading.violation(key, message));
             }
         }
     }

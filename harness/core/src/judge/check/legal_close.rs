@@ -1,9 +1,12 @@
 //! A close has a code that may be sent and a reason of at most 123 bytes, both as the application asks for it and as
 //! it arrives (RFC 6455 sections 5.5 and 7.4).
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::{
-    asgi::event::Outbound, judge::classify::Exchange, record::transcript::EventKind, wire::close_code::CloseCode,
+    asgi::event::Outbound,
+    judge::classify::Exchange,
+    record::transcript::{Event, EventKind},
+    wire::close_code::CloseCode,
 };
 
 pub(super) const CHECK: Property = Property {
@@ -12,18 +15,18 @@ pub(super) const CHECK: Property = Property {
     run: check,
 };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
-    let own = evidence.readings.iter().filter(|reading| may_close(reading)).flat_map(|reading| &reading.events);
-    let own = own.filter_map(|event| match &event.what {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
+    let own = evidence.readings.iter().filter(|reading| may_close(reading)).flat_map(events_of);
+    let own = own.filter_map(|(reading, event)| match &event.what {
         EventKind::Sent(Outbound::WebsocketClose { code, reason }) => {
-            complain("the application closed", CloseCode(*code), reason)
+            complain(reading, "the application closed", CloseCode(*code), reason)
         }
         _ => None,
     });
-    let seen = evidence.plain().flat_map(|reading| &reading.events).filter_map(|event| match &event.what {
+    let seen = evidence.plain().flat_map(events_of).filter_map(|(reading, event)| match &event.what {
         EventKind::FrameSeen(frame) if frame.is_close() => {
             let (code, reason) = frame.close_parts();
-            complain("the client got a close", code.unwrap_or(CloseCode::NORMAL), &reason)
+            complain(reading, "the client got a close", code.unwrap_or(CloseCode::NORMAL), &reason)
         }
         _ => None,
     });
@@ -37,11 +40,15 @@ fn may_close(reading: &Exchange<'_>) -> bool {
         || reading.has(|what| matches!(what, EventKind::Sent(Outbound::WebsocketAccept { .. })))
 }
 
-fn complain(who: &str, code: CloseCode, reason: &str) -> Option<(String, String)> {
+fn events_of<'r, 'a>(reading: &'r Exchange<'a>) -> impl Iterator<Item = (&'r Exchange<'a>, &'a Event)> {
+    reading.events.iter().map(move |event| (reading, *event))
+}
+
+fn complain(reading: &Exchange<'_>, who: &str, code: CloseCode, reason: &str) -> Option<Violation> {
     if !code.is_sendable() {
-        Some(("code".to_owned(), format!("{who} with {code}, which may not stand in a close frame")))
+        Some(reading.violation("code", format!("{who} with {code}, which may not stand in a close frame")))
     } else if reason.len() > CloseCode::REASON_BYTES_MAX {
-        Some(("reason".to_owned(), format!("{who} with a reason of {} bytes; 123 fit", reason.len())))
+        Some(reading.violation("reason", format!("{who} with a reason of {} bytes; 123 fit", reason.len())))
     } else {
         None
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::{judge::classify::Exchange, record::transcript::EventKind};
 
 pub(super) const CHECK: Property = Property {
@@ -12,7 +12,7 @@ pub(super) const CHECK: Property = Property {
     run: check,
 };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     let most = evidence.transcript.service.connections_max;
     let mut sessions: BTreeMap<&str, Vec<(Duration, Duration)>> = BTreeMap::new();
     for reading in evidence.readings.iter().filter(|_| most > 0) {
@@ -24,7 +24,8 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
     let too_many = counts.filter(|(_, count)| *count > most);
     too_many
         .map(|(user, count)| {
-            ("connections".to_owned(), format!("{user} has {count} connections at a time, and {most} is the most"))
+            let message = format!("{user} has {count} connections at a time, and {most} is the most");
+            Violation::of_run("connections", message)
         })
         .collect()
 }

@@ -67,7 +67,8 @@ impl<'a> RunView<'a> {
     /// Gathers the evidence of a run that is looked at only once.
     pub fn gather(transcript: &'a Transcript, control: &'a HealthyClient) -> RunView<'a> {
         let Timeline { exchanges, listening, .. } = Timeline::of(transcript);
-        let readings = exchanges.into_iter().map(|facts| Exchange::new(transcript, Cow::Owned(facts))).collect();
+        let readings = exchanges.into_iter().enumerate();
+        let readings = readings.map(|(number, facts)| Exchange::new(transcript, number, Cow::Owned(facts))).collect();
         RunView::new(transcript, readings, Cow::Owned(listening), control)
     }
 
@@ -106,6 +107,15 @@ pub struct Violation {
     pub key: String,
     /// The violation, with its evidence.
     pub message: String,
+    /// The exchange that breaks it, counted from 0; `None` where it takes several, or the whole run.
+    pub exchange: Option<usize>,
+}
+
+impl Violation {
+    /// A violation by the run as a whole.
+    pub fn of_run(key: impl Into<String>, message: impl Into<String>) -> Violation {
+        Violation { key: key.into(), message: message.into(), exchange: None }
+    }
 }
 
 /// One property that must hold in every run. It looks at evidence and neither drives nor waits.
@@ -184,15 +194,12 @@ impl PartialEq for Checks {
 
 impl Eq for Checks {}
 
-/// Violations in the making: a key and a message each.
-type CheckFindings = Vec<(String, String)>;
-
 /// A check of this module.
 #[derive(Debug, Clone, Copy)]
 struct Property {
     name: &'static str,
     property: &'static str,
-    run: fn(&RunView<'_>) -> CheckFindings,
+    run: fn(&RunView<'_>) -> Vec<Violation>,
 }
 
 impl Check for Property {
@@ -205,7 +212,7 @@ impl Check for Property {
     }
 
     fn check(&self, run: &RunView<'_>) -> Vec<Violation> {
-        (self.run)(run).into_iter().map(|(key, message)| Violation { key, message }).collect()
+        (self.run)(run)
     }
 }
 
@@ -247,7 +254,12 @@ pub fn findings(evidence: &RunView<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for check in checks {
         let violations = check.check(evidence).into_iter();
-        findings.extend(violations.map(|Violation { key, message }| Finding { check: check.name(), key, message }));
+        findings.extend(violations.map(|Violation { key, message, exchange }| Finding {
+            check: check.name(),
+            key,
+            message,
+            exchange,
+        }));
     }
     findings
 }

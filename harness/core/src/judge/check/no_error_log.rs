@@ -1,6 +1,6 @@
 //! Nothing is logged as an error while a client with nothing wrong is served, unless something behind the service failed.
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::{
     judge::classify::Exchange,
     record::transcript::{Actor, EventKind, KEPT_LOOP, Level},
@@ -12,7 +12,7 @@ pub(super) const CHECK: Property = Property {
     run: check,
 };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence
         .readings
         .iter()
@@ -42,7 +42,7 @@ fn steady(message: &str) -> String {
 const ESCAPED: &str = "Exception in ASGI application: ";
 
 /// The errors logged in an exchange before anything behind the service failed, or its server stopped.
-pub(super) fn errors<'a>(reading: &'a Exchange<'_>) -> impl Iterator<Item = (String, String)> + 'a {
+pub(super) fn errors<'a>(reading: &'a Exchange<'_>) -> impl Iterator<Item = Violation> + 'a {
     let before_outage = reading.events.iter().take_while(|event| !reading.is_outage(event) && !reading.is_stop(event));
     // Servers log whatever leaves an application; what they gave it themselves is their own matter.
     let is_echo = reading.is_escape_injected();
@@ -63,7 +63,7 @@ pub(super) fn errors<'a>(reading: &'a Exchange<'_>) -> impl Iterator<Item = (Str
         }
         EventKind::Logged { level: Level::Error, message } => {
             let key = if reading.service.is_foreign() { steady(message) } else { message.clone() };
-            Some((key, format!("logged as an error: {message}")))
+            Some(reading.violation(key, format!("logged as an error: {message}")))
         }
         _ => None,
     })

@@ -1,7 +1,7 @@
 //! Nothing is logged as an error for a client's own mistake: a bad credential, a request that is malformed, a client that
 //! leaves.
 
-use super::{CheckFindings, Property, RunView, no_error_log::errors};
+use super::{Property, RunView, Violation, no_error_log::errors};
 use crate::judge::classify::Exchange;
 
 pub(super) const CHECK: Property = Property {
@@ -10,7 +10,7 @@ pub(super) const CHECK: Property = Property {
     run: check,
 };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence
         .readings
         .iter()

@@ -1,17 +1,17 @@
 //! No exception leaves the application, whatever the client saw of it. An exception that the server itself raised, or
 //! that the specification asks for, is the server's matter.
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::judge::classify::Exchange;
 
 pub(super) const CHECK: Property =
     Property { name: "no_escaped_exception", property: "no exception leaves the application", run: check };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence.readings.iter().filter_map(complain).collect()
 }
 
-fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>) -> Option<Violation> {
     let (exception, accepted) = reading.escaped()?;
     if reading.is_escape_injected() {
         return None;
@@ -23,5 +23,5 @@ fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
         None => Default::default(),
     };
     let key = format!("{}{function} {when} the accept", exception.type_name);
-    Some((key, format!("{exception}{place} left the application {when} it had answered")))
+    Some(reading.violation(key, format!("{exception}{place} left the application {when} it had answered")))
 }

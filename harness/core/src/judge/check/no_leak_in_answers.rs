@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-use super::{CheckFindings, Property, RunView};
-use crate::record::transcript::{Event, EventKind, Level};
+use super::{Property, RunView, Violation};
+use crate::record::transcript::{Event, EventKind, Level, PROCESS};
 
 /// A shorter text says too little to be called a leak.
 const TEXT_BYTES_MIN: usize = 12;
@@ -17,7 +17,7 @@ static TRACEBACK: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("Trac
 pub(super) const CHECK: Property =
     Property { name: "no_leak_in_answers", property: "no secret and no internal text reaches the client", run: check };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     let transcript = evidence.transcript;
     let secrets = transcript.service.secrets.iter().map(|text| ("secret", text.as_str()));
     let internal = transcript.events.iter().filter_map(|event| match &event.what {
@@ -37,13 +37,18 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
         .map(|(kind, text)| (kind, Finder::new(text)))
         .chain([("traceback", TRACEBACK.as_ref())])
         .collect();
-    let leaks = transcript.events.iter().filter_map(|event| needles.iter().find(|(_, text)| reads(event, text)));
-    leaks.map(|(kind, _)| complain(kind)).collect()
+    let leaks = transcript.events.iter().filter_map(|event| {
+        let (kind, _) = needles.iter().find(|(_, text)| reads(event, text))?;
+        Some(complain(kind, event))
+    });
+    leaks.collect()
 }
 
-fn complain(kind: &str) -> (String, String) {
+fn complain(kind: &str, event: &Event) -> Violation {
     let article = if kind.starts_with('e') { "an" } else { "a" };
-    (kind.to_owned(), format!("the client can read the text of {article} {kind}"))
+    let message = format!("the client can read the text of {article} {kind}");
+    let exchange = Some(event.exchange).filter(|&exchange| exchange != PROCESS);
+    Violation { exchange, ..Violation::of_run(kind, message) }
 }
 
 /// Whether the client reads this text in this event. A close reason may have been cut.

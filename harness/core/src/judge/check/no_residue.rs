@@ -1,11 +1,11 @@
 //! Nothing is left behind: when every client is gone no connection is served and no session is held.
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 
 pub(super) const CHECK: Property =
     Property { name: "no_residue", property: "nothing is left behind when every client is gone", run: check };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     let Some(residue) = evidence.transcript.residue else { return Vec::new() };
     if evidence.readings.iter().any(|reading| reading.is_held() || reading.may_go_on()) {
         return Vec::new();
@@ -13,6 +13,6 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
     [("connection(s)", residue.connections), ("session(s)", residue.sessions)]
         .into_iter()
         .filter(|(_, count)| *count > 0)
-        .map(|(what, count)| (what.to_owned(), format!("{count} {what} are left when every client is gone")))
+        .map(|(what, count)| Violation::of_run(what, format!("{count} {what} are left when every client is gone")))
         .collect()
 }

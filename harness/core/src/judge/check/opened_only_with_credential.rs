@@ -1,7 +1,7 @@
 //! A session opens only when a valid credential reached the server, and only for the user it names; what only a user may
 //! see is shown to no other client.
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::judge::{
     classify::Exchange,
     outcome::{Class, Outcome},
@@ -13,21 +13,21 @@ pub(super) const CHECK: Property = Property {
     run: check,
 };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, outcome)).collect()
 }
 
-fn complain(reading: &Exchange<'_>, outcome: &Outcome) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>, outcome: &Outcome) -> Option<Violation> {
     let Some(welcome) = reading.welcome.as_ref() else {
         let is_shown = outcome.class == Class::WronglyAdmitted && reading.user.is_none();
         let text = format!("{} without a valid credential", outcome.ending);
-        return is_shown.then(|| ("no user".to_owned(), text));
+        return is_shown.then(|| reading.violation("no user", text));
     };
     if reading.is_welcomed_as_itself() {
         return None;
     }
     Some(match reading.user {
-        None => ("no user".to_owned(), format!("a session was opened as {welcome:?} without a valid credential")),
-        Some(user) => ("foreign".to_owned(), format!("a session was opened as {welcome:?} for {user:?}")),
+        None => reading.violation("no user", format!("a session was opened as {welcome:?} without a valid credential")),
+        Some(user) => reading.violation("foreign", format!("a session was opened as {welcome:?} for {user:?}")),
     })
 }

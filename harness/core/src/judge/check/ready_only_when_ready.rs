@@ -1,6 +1,6 @@
 //! A health route says that the service is ready only while everything critical behind it answers.
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::judge::classify::Exchange;
 
 pub(super) const CHECK: Property = Property {
@@ -9,13 +9,14 @@ pub(super) const CHECK: Property = Property {
     run: check,
 };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence.plain().filter_map(complain).collect()
 }
 
-fn complain(reading: &Exchange<'_>) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>) -> Option<Violation> {
     let (path, _) = reading.request?.path_and_query();
     let status = reading.response?.status;
     let down = reading.down.first().filter(|_| reading.asks_for_health() && status < 400)?;
-    Some(((*down).to_owned(), format!("{} says {status} while {down} is down", String::from_utf8_lossy(&path))))
+    let message = format!("{} says {status} while {down} is down", String::from_utf8_lossy(&path));
+    Some(reading.violation(*down, message))
 }

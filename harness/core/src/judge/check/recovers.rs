@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::{
     fault::{FaultKind, Place, ProcessFault},
     judge::{
@@ -19,7 +19,7 @@ pub(super) const CHECK: Property = Property {
     run: check,
 };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     let faults = evidence.transcript.faults.iter();
     let over = faults
         .filter(|fault| fault.kind.place() == Place::Dependency || fault.kind.acts_on_process())
@@ -39,7 +39,7 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
         .filter(|(reading, _)| !was_told_to_wait(evidence, reading))
         // A client's own mistake is a mistake in good times too.
         .filter(|(_, outcome)| !matches!(outcome.class, Class::Served | Class::RefusedAuth | Class::RefusedRequest))
-        .map(|(_, outcome)| complain(outcome))
+        .map(|(reading, outcome)| complain(reading, outcome))
         .collect()
 }
 
@@ -66,6 +66,6 @@ fn was_told_to_wait(evidence: &RunView<'_>, reading: &Exchange<'_>) -> bool {
     told.max().is_some_and(|until| now < until)
 }
 
-fn complain(outcome: &Outcome) -> (String, String) {
-    (outcome.ending.to_string(), format!("everything works again, and the client gets {outcome}"))
+fn complain(reading: &Exchange<'_>, outcome: &Outcome) -> Violation {
+    reading.violation(outcome.ending.to_string(), format!("everything works again, and the client gets {outcome}"))
 }

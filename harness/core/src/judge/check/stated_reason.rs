@@ -1,6 +1,6 @@
 //! A refusal for something that is down names it in the answer.
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::{
     judge::{
         classify::Exchange,
@@ -13,11 +13,11 @@ use crate::{
 pub(super) const CHECK: Property =
     Property { name: "stated_reason", property: "a refusal for something that is down names it", run: check };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, outcome)).collect()
 }
 
-fn complain(reading: &Exchange<'_>, outcome: &Outcome) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>, outcome: &Outcome) -> Option<Violation> {
     let is_refusal = match &outcome.ending {
         Ending::Http { status: 503, .. } => true,
         Ending::Close { code: Some(code), .. } => {
@@ -44,5 +44,8 @@ fn complain(reading: &Exchange<'_>, outcome: &Outcome) -> Option<(String, String
         reading.down.iter().chain(&failing).any(|name| text.contains(*name))
     });
     let down = reading.down.join(", ");
-    (!is_stated).then(|| (down.clone(), format!("{} says nothing of {down}, which is down", outcome.ending)))
+    (!is_stated).then(|| {
+        let message = format!("{} says nothing of {down}, which is down", outcome.ending);
+        reading.violation(down, message)
+    })
 }

@@ -1,7 +1,7 @@
 //! The selected subprotocol is one the client offered; one is selected whenever some were offered, because browsers
 //! give the connection up otherwise.
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::wire::head::{header, readable};
 
 pub(super) const CHECK: Property = Property {
@@ -10,7 +10,7 @@ pub(super) const CHECK: Property = Property {
     run: check,
 };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence
         .plain()
         .filter(|reading| !reading.may_have_lost_credential())
@@ -19,7 +19,8 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
             let offers = reading.request?.offered_subprotocols();
             match header(&response.headers, "sec-websocket-protocol").map(readable) {
                 Some(selected) if !offers.contains(&selected) => {
-                    Some(("foreign".to_owned(), format!("the server selected `{selected}`, which was not offered")))
+                    let message = format!("the server selected `{selected}`, which was not offered");
+                    Some(reading.violation("foreign", message))
                 }
                 Some(_) => None,
                 // A server that knows none of them selects none (RFC 6455 section 4.2.2). The built-in backend refuses
@@ -30,7 +31,7 @@ fn check(evidence: &RunView<'_>) -> CheckFindings {
                 None => {
                     let count = reading.delivered?.offered_subprotocols().len();
                     let message = format!("the server selected none of {count} subprotocol(s)");
-                    (count > 0).then_some(("none".to_owned(), message))
+                    (count > 0).then(|| reading.violation("none", message))
                 }
             }
         })

@@ -1,6 +1,6 @@
 //! A session begins with the welcome: nothing comes before it, and none closes normally without it.
 
-use super::{CheckFindings, Property, RunView};
+use super::{Property, RunView, Violation};
 use crate::{
     judge::{classify::Exchange, outcome::Ending},
     wire::close_code::CloseCode,
@@ -9,11 +9,11 @@ use crate::{
 pub(super) const CHECK: Property =
     Property { name: "welcome_first", property: "a session begins with the welcome", run: check };
 
-fn check(evidence: &RunView<'_>) -> CheckFindings {
+fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, &outcome.ending)).collect()
 }
 
-fn complain(reading: &Exchange<'_>, ending: &Ending) -> Option<(String, String)> {
+fn complain(reading: &Exchange<'_>, ending: &Ending) -> Option<Violation> {
     let normal = matches!(
         ending,
         Ending::Parted { .. } | Ending::Left | Ending::Close { code: None | Some(CloseCode::NORMAL), .. }
@@ -25,12 +25,12 @@ fn complain(reading: &Exchange<'_>, ending: &Ending) -> Option<(String, String)>
     }
     let opened = reading.response.is_some_and(|head| head.status == 101);
     match (&reading.welcome, reading.messages.first()) {
-        (None, _) if opened && normal && !reading.turned_away_at_once() => Some((
-            "missing".to_owned(),
-            format!("the session ended normally ({ending}) and had never begun: no welcome"),
-        )),
+        (None, _) if opened && normal && !reading.turned_away_at_once() => Some(
+            reading
+                .violation("missing", format!("the session ended normally ({ending}) and had never begun: no welcome")),
+        ),
         (Some(_), Some(first)) if !welcomes.has(first) => {
-            Some(("late".to_owned(), format!("`{first}` came before the welcome")))
+            Some(reading.violation("late", format!("`{first}` came before the welcome")))
         }
         _ => None,
     }

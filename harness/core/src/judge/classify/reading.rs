@@ -13,6 +13,7 @@ use crate::{
         scope::ScopeType,
     },
     fault::{Fault, FaultKind},
+    judge::check::Violation,
     record::{
         service::Service,
         timeline::{Facts, Timeline, is_outage},
@@ -24,6 +25,8 @@ use crate::{
 /// One exchange of a transcript with its facts, as classification and checks read it. The facts come from a [`Timeline`].
 #[derive(Debug)]
 pub struct Exchange<'a> {
+    /// Its number in the run, counted from 0.
+    pub number: usize,
     /// The exchange's events, in order.
     pub events: Vec<&'a Event>,
     /// The head the client sent.
@@ -58,27 +61,29 @@ impl Deref for Exchange<'_> {
 
 /// Every exchange of a transcript that is looked at only once.
 pub fn readings(transcript: &Transcript) -> Vec<Exchange<'_>> {
-    let facts = Timeline::of(transcript).exchanges.into_iter();
-    facts.map(|facts| Exchange::new(transcript, Cow::Owned(facts))).collect()
+    let facts = Timeline::of(transcript).exchanges.into_iter().enumerate();
+    facts.map(|(number, facts)| Exchange::new(transcript, number, Cow::Owned(facts))).collect()
 }
 
 impl<'a> Exchange<'a> {
     /// One exchange of a transcript that is looked at only once.
     pub fn of(transcript: &'a Transcript, exchange: usize) -> Exchange<'a> {
         let facts = Timeline::of(transcript).exchanges.into_iter().nth(exchange);
-        Exchange::new(transcript, Cow::Owned(facts.unwrap_or_default()))
+        Exchange::new(transcript, exchange, Cow::Owned(facts.unwrap_or_default()))
     }
 
     /// Every exchange of a transcript, by its timeline.
     pub fn all(transcript: &'a Transcript, timeline: &'a Timeline) -> Vec<Exchange<'a>> {
-        timeline.exchanges.iter().map(|facts| Exchange::new(transcript, Cow::Borrowed(facts))).collect()
+        let facts = timeline.exchanges.iter().enumerate();
+        facts.map(|(number, facts)| Exchange::new(transcript, number, Cow::Borrowed(facts))).collect()
     }
 
-    /// An exchange of a transcript, by its facts.
-    pub fn new(transcript: &'a Transcript, facts: Cow<'a, Facts>) -> Exchange<'a> {
+    /// An exchange of a transcript, by its number and its facts.
+    pub fn new(transcript: &'a Transcript, number: usize, facts: Cow<'a, Facts>) -> Exchange<'a> {
         let called = facts.called(transcript);
         let down = facts.down.iter().filter_map(|&fault| transcript.faults[fault].kind.calls());
         Exchange {
+            number,
             events: facts.positions.iter().map(|&position| &transcript.events[position]).collect(),
             request: facts.request(transcript),
             delivered: called.map(|(_, head)| head),
@@ -92,6 +97,11 @@ impl<'a> Exchange<'a> {
             facts,
             requested: OnceCell::new(),
         }
+    }
+
+    /// A violation by this exchange.
+    pub fn violation(&self, key: impl Into<String>, message: impl Into<String>) -> Violation {
+        Violation { exchange: Some(self.number), ..Violation::of_run(key, message) }
     }
 
     /// The exception that left the application's call, and whether the WebSocket was accepted by then.
