@@ -180,6 +180,11 @@ impl Recorder {
         self.ledger().following.entry(first).or_default().push(exchange);
     }
 
+    /// The events of an exchange so far.
+    pub fn events_of(&self, exchange: usize) -> Vec<Event> {
+        self.ledger().events.of_exchange(exchange).cloned().collect()
+    }
+
     /// Takes the transcript so far; a second call has none of it.
     pub fn transcript(&self) -> Transcript {
         let events = self.ledger().events.take();

@@ -128,6 +128,22 @@ impl FaultKind {
             | FaultKind::Process(_) => true,
         }
     }
+
+    /// Whether real servers do this, or what lies between them and their clients: then an app in use meets it. Much that
+    /// the specification allows is done by none, and a client that leaves does so itself.
+    pub fn is_ordinary(&self) -> bool {
+        match self {
+            FaultKind::Scope(edit) => edit.is_ordinary(),
+            FaultKind::Event { fault, .. } => fault.is_ordinary(),
+            FaultKind::Head(_)
+            | FaultKind::Answer(_)
+            | FaultKind::Connection(_)
+            | FaultKind::Stream { .. }
+            | FaultKind::Frame { .. }
+            | FaultKind::Call { .. }
+            | FaultKind::Process(_) => true,
+        }
+    }
 }
 
 /// When a fault acts. Each kind of thing that it acts on has occasions of its own.

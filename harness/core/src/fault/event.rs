@@ -144,6 +144,21 @@ impl EventFault {
         )
     }
 
+    /// Whether a server does it while the client is there.
+    pub fn is_ordinary(&self) -> bool {
+        match self {
+            EventFault::StartupFails { .. } | EventFault::SendDelays { .. } | EventFault::Cancel {} => true,
+            EventFault::Give { .. }
+            | EventFault::Drop {}
+            | EventFault::OmitKey { .. }
+            | EventFault::Repeat {}
+            | EventFault::ReceiveRaises { .. }
+            | EventFault::ReceiveHangs {}
+            | EventFault::SendRaises { .. }
+            | EventFault::SendHangs {} => false,
+        }
+    }
+
     /// Whether a server may do so, and what says it.
     // Long: an arm for each fault, with the sentence of the specification that decides it.
     pub fn legality(&self, events: &Events) -> Legality {

@@ -94,6 +94,16 @@ impl ScopeEdit {
         }
     }
 
+    /// Whether a server gives an app such a scope: uvicorn, hypercorn, daphne and granian leave these keys out, or have no
+    /// address where they listen on a socket of the file system.
+    pub fn is_ordinary(&self) -> bool {
+        match self {
+            ScopeEdit::Drop { key } => matches!(key.as_str(), "extensions" | "raw_path" | "root_path" | "state"),
+            ScopeEdit::Set { key, value } => matches!(key.as_str(), "client" | "server") && *value == Value::None,
+            ScopeEdit::Headers { .. } => false,
+        }
+    }
+
     /// Whether a scope of this type may look so, and what says it.
     pub fn legality(&self, scope_type: ScopeType) -> Legality {
         match self {

@@ -90,6 +90,11 @@ impl EventLog {
         self.running > 0
     }
 
+    /// The events of an exchange so far.
+    pub fn of_exchange(&self, exchange: usize) -> impl Iterator<Item = &Event> {
+        self.events.iter().filter(move |event| event.exchange == exchange)
+    }
+
     /// Takes the events so far. The calls that run are still known.
     pub fn take(&mut self) -> Vec<Event> {
         (self.bytes, self.bytes_max) = (0, RUN_BYTES_MAX);

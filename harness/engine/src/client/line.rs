@@ -1,5 +1,6 @@
 //! A connection that carries plain requests: one, several after one another, or several at a time.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub(super) struct PendingAnswer<'a> {
     scribe: ExchangeRecorder,
     /// The user the client says it is.
     user: String,
-    request: &'a Request,
+    request: Cow<'a, Request>,
     head: RequestHead,
     limit: Duration,
     sent: Instant,
@@ -37,7 +38,7 @@ impl<'a> PendingAnswer<'a> {
     pub(super) fn new(
         scribe: ExchangeRecorder,
         user: String,
-        request: &'a Request,
+        request: Cow<'a, Request>,
         head: RequestHead,
         limit: Duration,
     ) -> PendingAnswer<'a> {
@@ -216,7 +217,7 @@ impl<'a> ClientConnection<'a> {
     }
 
     async fn read_answer(&mut self, asked: &PendingAnswer<'a>) -> AnswerEnd {
-        let request = asked.request;
+        let request = &asked.request;
         let patience = request.give_up.unwrap_or(asked.limit);
         let Some(response) = bounded(patience, self.read_head(asked)).await else {
             self.tell_late(asked, None);

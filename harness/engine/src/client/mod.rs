@@ -1,9 +1,10 @@
 //! The clients: perform steps and record what they see. They never judge.
 //!
 //! `line` is a connection that carries plain requests, `session` one that carries a WebSocket, `hearing` the messages
-//! that a client has read and not waited for yet.
+//! that a client has read and not waited for yet, `earlier` the values of answers that later requests use.
 
 pub mod body;
+mod earlier;
 mod handshake;
 mod hearing;
 mod line;
@@ -19,6 +20,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{
+    earlier::EarlierAnswers,
     hearing::Heard,
     line::{ClientConnection, ConnectionReuse, PendingAnswer},
     session::ClientSession,
@@ -111,12 +113,14 @@ struct ScriptClient<'a> {
     recorder: &'a Recorder,
     target: &'a dyn Target,
     chance: fastrand::Rng,
+    /// The exchange of its first request.
+    first: usize,
 }
 
 impl<'a> ScriptClient<'a> {
     fn new(number: usize, script: Script<'a>, recorder: &'a Recorder, target: &'a dyn Target) -> ScriptClient<'a> {
         let seed = recorder.plan().seed.wrapping_add(number as u64);
-        ScriptClient { number, script, recorder, target, chance: fastrand::Rng::with_seed(seed) }
+        ScriptClient { number, script, recorder, target, chance: fastrand::Rng::with_seed(seed), first: 0 }
     }
 
     async fn perform(mut self) -> Result<(), Error> {
@@ -133,6 +137,7 @@ impl<'a> ScriptClient<'a> {
         let names = names(self.script.steps);
         let mut seats: Vec<Seat<'a>> = names.iter().map(|_| Seat::Fresh).collect();
         let mut exchanges = first;
+        self.first = first;
         for (index, step) in self.script.steps.iter().enumerate() {
             match &step.act {
                 Action::Signal(signal) => {
@@ -185,7 +190,7 @@ impl<'a> ScriptClient<'a> {
         }
         match seat {
             Seat::Open(session) => {
-                session.perform(step).await;
+                session.perform(step, &EarlierAnswers::new(self.recorder, self.first)).await;
                 if session.has_gone() {
                     let scribe = session.scribe.clone();
                     let Seat::Open(session) = std::mem::take(seat) else { return Ok(()) };
@@ -219,6 +224,7 @@ impl<'a> ScriptClient<'a> {
     }
 
     /// Sends the request of a step, and reads its answer unless a later step does.
+    // Long: what a request needs before it is sent, in the order in which it is made.
     async fn open(
         &mut self,
         seat: &mut Seat<'a>,
@@ -228,6 +234,7 @@ impl<'a> ScriptClient<'a> {
     ) -> Result<(), Error> {
         let script = self.script;
         let step = &script.steps[index];
+        let request = EarlierAnswers::new(self.recorder, self.first).in_request(request);
         if let Some(client) = &step.client {
             scribe.record(Actor::Probe, EventKind::OpenedBy { client: client.clone() });
         }
@@ -235,7 +242,7 @@ impl<'a> ScriptClient<'a> {
             (Carrier::NewConnection, before) => {
                 before.part().await;
                 let scribe = scribe.clone().receiving_as(self.receiving(index));
-                let Some(link) = self.connect(request, &scribe).await? else {
+                let Some(link) = self.connect(&request, &scribe).await? else {
                     *seat = Seat::over(scribe);
                     return Ok(());
                 };
@@ -263,14 +270,15 @@ impl<'a> ScriptClient<'a> {
         let form = if request.places.contains(&CredentialPlace::Ticket) { Form::Ticket } else { Form::Token };
         let credential = self.target.credential(request.credential, &user, form);
         let key = matches!(step.act, Action::Open(_)).then(|| handshake::draw_key(&mut self.chance));
-        let head = handshake::request_head(request, key, &credential.text);
-        let asked = PendingAnswer::new(scribe, user, request, head, step.limit);
+        let head = handshake::request_head(&request, key, &credential.text);
         let is_whole = request.body_sent.is_none_or(|sent| sent >= request.body.len());
+        let is_read_later = request.answer == AnswerReading::Later;
+        let asked = PendingAnswer::new(scribe, user, request, head, step.limit);
         line.ask(asked, credential, step.slices).await;
         let next = self.next_carrier(index);
         *seat = match next {
             _ if !is_whole => Seat::Kept(line),
-            _ if request.answer == AnswerReading::Later => {
+            _ if is_read_later => {
                 line.push(step.limit).await;
                 Seat::Kept(line)
             }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::client::{
-    Attention, PARTING_LIMIT, READ_AHEAD_BYTES_MAX, USER_PLACEHOLDER, bounded, hearing::Heard, write_slices,
+    Attention, PARTING_LIMIT, READ_AHEAD_BYTES_MAX, USER_PLACEHOLDER, bounded, earlier::EarlierAnswers, hearing::Heard,
+    write_slices,
 };
 use relapse_core::{
     client::step::{Action, Awaited, Slices, Step},
@@ -129,14 +130,14 @@ impl ClientSession {
     }
 
     /// Performs one act.
-    pub(super) async fn perform(&mut self, step: &Step) {
+    pub(super) async fn perform(&mut self, step: &Step, earlier: &EarlierAnswers<'_>) {
         let limit = step.limit;
         if !matches!(step.act, Action::SendText(_) | Action::SendBytes(_) | Action::StopReading) {
             self.reads = ClientReading::Everything;
         }
         match &step.act {
             Action::SendText(text) => {
-                let text = text.replace(USER_PLACEHOLDER, &self.user);
+                let text = earlier.in_text(text).replace(USER_PLACEHOLDER, &self.user);
                 self.say(Frame::new(Opcode::Text, text), step.slices, limit).await;
             }
             Action::SendBytes(bytes) => {

@@ -11,6 +11,7 @@ use super::{
     promised::{self, Room},
     routes,
     standard::StandardWords,
+    stories,
 };
 use crate::{
     environment::Environment,
@@ -127,7 +128,7 @@ impl Translator for ExternalTarget {
     fn own_clients(&self, choices: Choices) -> Option<Clients> {
         let are_own = !self.binding.is_unknown() && choices.fork("are own").happens(1, 4);
         let room = if self.is_real() { Room::ForOne } else { Room::ForMany };
-        are_own.then(|| promised::draw(choices, &self.binding, room)).flatten()
+        are_own.then(|| promised::draw(choices, &self.binding, room)).flatten().or_else(|| self.story(choices))
     }
 
     fn room(&self, _: Concurrency) -> Concurrency {
@@ -164,6 +165,15 @@ impl Owned {
 }
 
 impl ExternalTarget {
+    /// Clients whose acts belong together, in a part of the cases.
+    fn story(&self, choices: Choices) -> Option<Clients> {
+        let choices = choices.fork("story");
+        let is_one = self.is_by_route() && choices.fork("is one").happens(1, 3);
+        let visits = is_one.then(|| stories::draw(choices, &self.routes)).flatten()?;
+        let visits = visits.into_iter().map(|steps| self.without_credential(steps)).collect();
+        Some((visits, Concurrency::ONE))
+    }
+
     /// Replaces its secrets.
     pub(super) fn redactor(&self) -> Redactor {
         self.binding.redactor.clone()
@@ -307,8 +317,10 @@ impl ExternalTarget {
     /// the same.
     pub fn draw(&self, seed: u64, config: &GeneratorConfig) -> GeneratedCase {
         let drawn = AbstractCase::draw(seed, &config.places).translate(self, config);
+        // Where servers keep to the specification they do what real ones do.
+        let faults = drawn.faults.iter().filter(|fault| !config.legal_only || fault.kind.is_ordinary());
         GeneratedCase {
-            faults: drawn.faults.iter().map(|fault| self.in_its_time(fault)).collect(),
+            faults: faults.map(|fault| self.in_its_time(fault)).collect(),
             environment: Environment::Staging,
             server: config.servers.first().cloned().unwrap_or_default(),
             ..drawn

@@ -11,6 +11,7 @@ mod reproducer;
 mod routes;
 mod shrink;
 mod standard;
+mod stories;
 mod versions;
 
 use std::cell::Cell;

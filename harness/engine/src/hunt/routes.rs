@@ -18,7 +18,7 @@ use relapse_core::{
 };
 
 /// Values that no parameter takes: as they stand in a path or a query, percent-encoded.
-const ODD: [&[u8]; 20] = [
+const ODD: [&[u8]; 23] = [
     b"",
     b"%20",
     b"abc",
@@ -38,6 +38,9 @@ const ODD: [&[u8]; 20] = [
     b"%2E%2E%2F",
     b"%27%20OR%201=1",
     b"2026-13-45",
+    b"2026-01-02",
+    b"2026-01-02T03:04:05",
+    b"%C3%A9",
     b"a,b",
 ];
 
@@ -136,11 +139,15 @@ fn asked(choices: Choices, route: &Route, method: &str) -> Request {
     }
     let guessed = choices.fork("guessed");
     if request.query.is_empty()
-        && guessed.fork("is given").happens(1, 4)
+        && guessed.fork("is given").happens(1, 3)
         && let Some(name) = word(guessed.fork("name"), route)
     {
         let value = word(guessed.fork("value"), route).unwrap_or_default();
-        push_query(&mut request.query, name.as_bytes(), &encoded(value.as_bytes(), RESERVED));
+        let value = match guessed.fork("is odd").happens(1, 2) {
+            true => odd(guessed.fork("odd")),
+            false => encoded(value.as_bytes(), RESERVED),
+        };
+        push_query(&mut request.query, name.as_bytes(), &value);
     }
     let credential = choices.fork("credential");
     if credential.fork("is another").happens(1, 8) {
@@ -185,7 +192,7 @@ fn spoil(choices: Choices, route: &Route, request: &mut Request) {
     }
 }
 
-fn odd(choices: Choices) -> Vec<u8> {
+pub(super) fn odd(choices: Choices) -> Vec<u8> {
     if choices.fork("is long").happens(1, 16) { vec![b'a'; LONG] } else { choices.one(&ODD).to_vec() }
 }
 
@@ -324,7 +331,7 @@ fn spoil_parts(choices: Choices, route: &Route, request: &mut Request) {
 }
 
 /// A value with something in it missing or of another type.
-fn spoilt(choices: Choices, value: Json) -> Json {
+pub(super) fn spoilt(choices: Choices, value: Json) -> Json {
     match value {
         Json::Object(mut entries) if !entries.is_empty() => {
             let names: Vec<String> = entries.keys().cloned().collect();
@@ -389,7 +396,7 @@ fn object(choices: Choices, words: &[String]) -> Json {
 }
 
 /// A message with an unknown effect on the application.
-fn message(choices: Choices, words: &[String]) -> Action {
+pub(super) fn message(choices: Choices, words: &[String]) -> Action {
     const KINDS: [(u32, &str); 10] = [
         (7, "object"),
         (1, "word"),

@@ -285,6 +285,15 @@ class Raises:
     def add_given(self, exc):
         self.given = (*self.given, exc)[-RAISES:]
 
+    def passed_on(self, exc):
+        """The exception that the server gave, if this one was raised from it; else this one."""
+        cause = exc
+        for _ in range(CHAIN):
+            if cause is None or any(cause is given for given in self.given):
+                return cause or exc
+            cause = leaf(cause).__cause__
+        return exc
+
     def add_raised(self, exc):
         if len(self.pending) == RAISES or len(self.told) == HANDLED or is_flow(exc):
             return
@@ -1420,7 +1429,7 @@ class Call(Raises):
             await app(scope, self.receive, self.send)
         except BaseException as exc:
             self.tell_handled(exc, over=True)
-            self.report("raised", *failure(exc))
+            self.report("raised", *failure(self.passed_on(exc)))
         else:
             self.tell_handled(over=True)
             self.report("returned")

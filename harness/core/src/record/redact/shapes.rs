@@ -61,7 +61,7 @@ static SHAPES: LazyLock<Vec<SecretShape>> = LazyLock::new(|| {
         // The credentials of a request (RFC 9110 section 11.6.2).
         SecretShape::new(
             Certainty::LooksRandom,
-            r#"(?i-u)\b(?:proxy-)?authorization\\?["']?[ \t\r\n]*[:=,][ \t\r\n]*b?\\?["']?(?:(?:basic|bearer|digest|token|negotiate|aws4-hmac-sha256)[ \t\r\n]+)?(?P<value>[^ \t\r\n"'\\<>;,]+)"#,
+            r#"(?i-u)\b(?:proxy-)?authorization\\?["']?[ \t\r\n]*[:=,][ \t\r\n]*b?\\?["']?(?:(?:basic|bearer|digest|token|negotiate|aws4-hmac-sha256)[ \t\r\n]+)?(?P<value>[^ \t\r\n"'\\<>;,{][^ \t\r\n"'\\<>;,]*)"#,
         ),
         SecretShape::new(Certainty::LooksRandom, r#"(?i-u)\b(?:bearer|basic)[ +](?P<value>[A-Za-z0-9._~+/=-]+)"#),
         // Cookies (RFC 6265 section 4): a list of names and values, of which each is looked at.
@@ -248,6 +248,7 @@ mod tests {
     #[case::word("GET /ws?token=undefined")]
     #[case::number("GET /items?code=1234&page=2")]
     #[case::label("Authorization: Bearer <expired token of user-1>")]
+    #[case::value_of_an_answer("authorization: Bearer {1.access_token|token}")]
     #[case::variable("--env API_TOKEN=\"$API_TOKEN\"")]
     #[case::shell_variable("API_TOKEN=${API_TOKEN_1}")]
     #[case::route("GET /auth/reset/{token}")]

@@ -1,0 +1,265 @@
+//! Draws clients whose acts belong together: requests that use the values of earlier answers, and clients who meet on one
+//! route.
+
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::{
+    generate::{millis, step},
+    routes::{message, odd, spoilt},
+};
+use crate::route::{Parameter, Route, push_query};
+use relapse_core::{
+    choices::Choices,
+    client::step::{Action, ClientName, Request, Step},
+    wire::{
+        close_code::CloseCode,
+        percent::{RESERVED, encoded},
+    },
+};
+
+/// The names of clients who meet.
+const NAMES: [&str; 3] = ["ann", "ben", "cat"];
+
+/// The name of the one that only makes plain requests.
+const BYSTANDER: &str = "dan";
+
+/// Under which names an answer may tell of what it is about, where it does not use the name that a later request needs.
+const OTHER_NAMES: &str = "id|uuid|key|token|slug|name|code|location";
+
+/// Draws the visits of a story; `None` where the routes allow none.
+pub(super) fn draw(choices: Choices, routes: &[Route]) -> Option<Vec<Vec<Step>>> {
+    let kinds = choices.fork("kind").ranked([(3, "chain", "chain"), (2, "meeting", "meeting")]);
+    kinds.into_iter().find_map(|kind| {
+        let choices = choices.fork(kind);
+        if kind == "chain" { chain(choices, routes) } else { meeting(choices, routes) }
+    })
+}
+
+/// Requests that make something, once or twice, and then requests and sessions that are about it.
+fn chain(choices: Choices, routes: &[Route]) -> Option<Vec<Vec<Step>>> {
+    let makers = routes.iter().filter(|route| making_method(route).is_some());
+    let maker = choices.fork("maker").pick(makers.map(|route| (1, route.to_string(), route)))?;
+    let made = choices.fork("made");
+    let first = making_request(made.nth(0), maker)?;
+    let mut visits = vec![vec![step(Action::Request(first.clone()))]];
+    if made.fork("is again").happens(1, 3) {
+        let again = made.fork("is the same").happens(1, 2).then_some(first);
+        visits.push(vec![step(Action::Request(again.or_else(|| making_request(made.nth(1), maker))?))]);
+    }
+    let answered = visits.len();
+    let followers = choices.fork("followers");
+    for number in 0..followers.fork("count").count(1..=3) {
+        let choices = followers.nth(number);
+        let candidates = routes.iter().map(|route| (kinship(maker, route), route.to_string(), route));
+        let route = choices.fork("route").pick(candidates)?;
+        let source = choices.fork("source").count(1..=answered);
+        visits.push(follow(choices.fork("follow"), route, source));
+    }
+    Some(visits)
+}
+
+/// The method with which a route makes something.
+fn making_method(route: &Route) -> Option<&str> {
+    route.methods.iter().map(String::as_str).find(|method| route.has_body(method))
+}
+
+/// How likely one route is about what another one makes: their paths begin alike.
+fn kinship(maker: &Route, other: &Route) -> u32 {
+    let start = |route: &Route| route.path.split('/').find(|part| !part.is_empty()).map(str::to_owned);
+    match start(maker) == start(other) {
+        true => 6,
+        false if other.is_websocket => 2,
+        false => 1,
+    }
+}
+
+/// A request that should make something: with what it must have, with everything, or with other values of the same types.
+fn making_request(choices: Choices, route: &Route) -> Option<Request> {
+    let mut request = route.good_request(making_method(route)?);
+    let full = if route.full_body.is_empty() { &route.body } else { &route.full_body };
+    match choices.fork("body").weighed(&[(2, "least"), (2, "full"), (4, "other")]) {
+        "full" => route.give_body(&mut request, full),
+        "other" => {
+            if let Ok(value) = serde_json::from_str::<Json>(full) {
+                let mut value = value;
+                for number in 0..choices.fork("changes").count(1..=2) {
+                    value = varied(choices.fork("change").nth(number), value);
+                }
+                route.give_body(&mut request, &value.to_string());
+            }
+        }
+        _ => {}
+    }
+    Some(request)
+}
+
+/// The value with a part of it replaced by another of the same type, or without a part.
+fn varied(choices: Choices, value: Json) -> Json {
+    const TEXTS: [&str; 11] =
+        ["\u{e9}", "\u{65e5}\u{672c} \u{1f4a5}", "", " ", "a/b", "0", "2026-01-02", "a\nb", "\"q\"", "-1", "b"];
+    match value {
+        Json::Object(mut entries) if !entries.is_empty() => {
+            let names: Vec<String> = entries.keys().cloned().collect();
+            let name = choices.fork("entry").one(&names);
+            let choices = choices.fork(&name);
+            if let Some(inner) = entries.remove(&name)
+                && !choices.fork("is left out").happens(1, 4)
+            {
+                entries.insert(name, varied(choices.fork("value"), inner));
+            }
+            Json::Object(entries)
+        }
+        Json::Array(mut items) => match choices.fork("items").weighed(&[(1, "none"), (1, "twice"), (2, "other")]) {
+            "none" => json!([]),
+            "twice" => {
+                items.extend(items.clone());
+                Json::Array(items)
+            }
+            _ => Json::Array(items.into_iter().map(|item| varied(choices.fork("item"), item)).collect()),
+        },
+        Json::String(_) if choices.fork("is long").happens(1, 12) => json!("a".repeat(300)),
+        Json::String(_) => json!(choices.fork("text").one(&TEXTS)),
+        Json::Number(_) => json!(choices.fork("number").one(&[0_i64, 1, -1, 7, 1_000_000])),
+        Json::Bool(truth) => json!(!truth),
+        Json::Null | Json::Object(_) => json!("a"),
+    }
+}
+
+/// A place for a value of the answer to an earlier request.
+fn placeholder(source: usize, name: &str) -> String {
+    let name: String =
+        name.chars().filter(|&character| character.is_ascii_alphanumeric() || character == '_').collect();
+    match name.as_str() {
+        "" => format!("{{{source}.{OTHER_NAMES}}}"),
+        name => format!("{{{source}.{name}|{OTHER_NAMES}}}"),
+    }
+}
+
+/// A visit to a route, with values of an earlier answer.
+fn follow(choices: Choices, route: &Route, source: usize) -> Vec<Step> {
+    let method = choices.fork("method").pick(route.methods.iter().map(|method| (1, method, method.as_str())));
+    let mut request = route.good_request(method.unwrap_or("GET"));
+    let good = |name: &str| {
+        let known = route.params.iter().find(|parameter| parameter.name == name);
+        encoded(known.map_or("1", |parameter| &parameter.good).as_bytes(), RESERVED)
+    };
+    let path = choices.fork("path");
+    request.path = route.filled(|name| match path.fork(name).happens(4, 5) {
+        true => placeholder(source, name).into_bytes(),
+        false => good(name),
+    });
+    let query = choices.fork("query");
+    for Parameter { name, .. } in &route.query {
+        let choices = query.fork(name);
+        let value = match choices.fork("value").weighed(&[(3, "none"), (2, "earlier"), (2, "odd")]) {
+            "earlier" => placeholder(source, name).into_bytes(),
+            "odd" => odd(choices.fork("odd")),
+            _ => continue,
+        };
+        push_query(&mut request.query, name.as_bytes(), &value);
+    }
+    if !request.body.is_empty() && choices.fork("body").happens(1, 2) {
+        let body = choices.fork("body value");
+        if let Ok(Json::Object(mut entries)) = serde_json::from_slice(&request.body) {
+            for (name, value) in &mut entries {
+                if value.is_string() && body.fork(name).happens(1, 2) {
+                    *value = json!(placeholder(source, name));
+                }
+            }
+            route.give_body(&mut request, &Json::Object(entries).to_string());
+        }
+    }
+    if choices.fork("is admitted").happens(1, 6) {
+        let token = format!("Bearer {{{source}.access_token|token|ticket|key}}");
+        request.headers.push((b"authorization"[..].into(), token.into()));
+        request.headers.sort();
+    }
+    if !route.is_websocket {
+        return vec![step(Action::Request(request))];
+    }
+    let mut steps = vec![step(Action::Open(request))];
+    let said = choices.fork("said");
+    steps.extend((0..said.fork("count").count(0..=2)).map(|number| step(speech(said.nth(number), route))));
+    steps.push(Step::new(Action::Pause, Duration::from_millis(100)));
+    steps.push(step(Action::Close(CloseCode::NORMAL)));
+    steps
+}
+
+/// Something that a client says on a route: a message that clients sent there, or one of its words.
+fn speech(choices: Choices, route: &Route) -> Action {
+    let known = choices.fork("known");
+    match known.fork("is one").happens(1, 2).then(|| known.pick(route.messages.iter().map(|text| (1, text, text)))) {
+        Some(Some(text)) if known.fork("is spoilt").happens(1, 4) => match serde_json::from_str(text) {
+            Ok(value) => Action::SendText(spoilt(known.fork("spoilt"), value).to_string()),
+            Err(_) => Action::SendText(text.clone()),
+        },
+        Some(Some(text)) => Action::SendText(text.clone()),
+        _ => message(choices.fork("message"), &route.words),
+    }
+}
+
+/// Some clients on one route, who come, speak and leave in turn.
+fn meeting(choices: Choices, routes: &[Route]) -> Option<Vec<Vec<Step>>> {
+    let sockets = routes.iter().filter(|route| route.is_websocket).map(|route| (1, route.to_string(), route));
+    let route = choices.fork("route").pick(sockets)?;
+    let plain: Vec<&Route> = routes.iter().filter(|route| !route.is_websocket).collect();
+    let names = &NAMES[..choices.fork("clients").count(2..=NAMES.len())];
+    let apart = choices.fork("are apart").happens(1, 2);
+    let own_path = |name: &str| {
+        let path = route.filled(|_| name.as_bytes().to_vec());
+        Request { path, ..route.good_request("GET") }
+    };
+    let opening = |name: &str| {
+        let has_own = apart && !route.params.is_empty();
+        Action::Open(if has_own { own_path(name) } else { route.good_request("GET") })
+    };
+    let mut visits = vec![act(names[0], opening(names[0])), act(names[1], opening(names[1]))];
+    let acts = choices.fork("acts");
+    for number in 0..acts.fork("count").count(3..=8) {
+        let choices = acts.nth(number);
+        let name = choices.fork("client").one(names);
+        let kinds = [
+            (5, "speaks"),
+            (2, "leaves"),
+            (1, "resets"),
+            (1, "closes"),
+            (2, "opens"),
+            (2, "waits"),
+            (if plain.is_empty() { 0 } else { 3 }, "asks"),
+        ];
+        visits.push(match choices.fork("kind").weighed(&kinds) {
+            "speaks" => act(name, speech(choices.fork("speech"), route)),
+            "leaves" => act(name, Action::Leave),
+            "resets" => act(name, Action::Reset),
+            "closes" => act(name, Action::Close(CloseCode::NORMAL)),
+            "opens" => act(name, opening(name)),
+            "waits" => {
+                let time = millis(choices.fork("time"), &[100, 1500, 6000, 35_000]);
+                vec![Step { client: Some(ClientName(name.to_owned())), ..Step::new(Action::Pause, time) }]
+            }
+            _ => {
+                let asked = choices.fork("asked");
+                let route = asked.pick(plain.iter().map(|route| (1, route.to_string(), *route)))?;
+                act(BYSTANDER, Action::Request(plain_request(asked, route)))
+            }
+        });
+    }
+    Some(visits)
+}
+
+/// A request that a route should serve, with everything that it takes or with as little as possible.
+fn plain_request(choices: Choices, route: &Route) -> Request {
+    let method = choices.fork("method").pick(route.methods.iter().map(|method| (1, method, method.as_str())));
+    let mut request = route.good_request(method.unwrap_or("GET"));
+    if !request.body.is_empty() && !route.full_body.is_empty() && choices.fork("is full").happens(1, 2) {
+        route.give_body(&mut request, &route.full_body);
+    }
+    request
+}
+
+/// A visit in which a client does one thing.
+fn act(name: &str, act: Action) -> Vec<Step> {
+    vec![Step { client: Some(ClientName(name.to_owned())), ..step(act) }]
+}
