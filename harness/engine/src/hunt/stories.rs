@@ -97,8 +97,21 @@ fn making_request(choices: Choices, route: &Route) -> Option<Request> {
 
 /// The value with a part of it replaced by another of the same type, or without a part.
 fn varied(choices: Choices, value: Json) -> Json {
-    const TEXTS: [&str; 11] =
-        ["\u{e9}", "\u{65e5}\u{672c} \u{1f4a5}", "", " ", "a/b", "0", "2026-01-02", "a\nb", "\"q\"", "-1", "b"];
+    const TEXTS: [&str; 13] = [
+        "\u{e9}",
+        "\u{65e5}\u{672c}",
+        "\u{65e5} \u{1f4a5}",
+        "\u{3a9}",
+        "",
+        " ",
+        "a/b",
+        "0",
+        "2026-01-02",
+        "a\nb",
+        "\"q\"",
+        "-1",
+        "b",
+    ];
     match value {
         Json::Object(mut entries) if !entries.is_empty() => {
             let names: Vec<String> = entries.keys().cloned().collect();
