@@ -43,7 +43,8 @@ pub(super) fn forms(secret: &str) -> BTreeSet<String> {
 const NESTED_MAX: usize = 3;
 
 /// The ways to escape a text.
-const ESCAPES: [fn(&str) -> String; 6] = [json, json_with_slashes, json_of_ascii, python, python_quoted, rust];
+const ESCAPES: [fn(&str) -> String; 8] =
+    [json, json_with_slashes, json_of_ascii, python, python_quoted, python_of_ascii, python_of_bytes, rust];
 
 /// As a part of a JSON text (RFC 8259 section 7).
 fn json(secret: &str) -> String {
@@ -80,6 +81,28 @@ fn rust(secret: &str) -> String {
 /// As a part of Python's `repr` of a text with quotation marks of both kinds.
 fn python_quoted(secret: &str) -> String {
     python(secret).replace('\'', "\\'")
+}
+
+/// In ASCII, as Python's error handler `backslashreplace` writes it.
+fn python_of_ascii(secret: &str) -> String {
+    let mut text = String::new();
+    for character in secret.chars() {
+        let _ = match u32::from(character) {
+            0..0x80 => write!(text, "{character}"),
+            code @ ..0x100 => write!(text, "\\x{code:02x}"),
+            code @ ..0x1_0000 => write!(text, "\\u{code:04x}"),
+            code => write!(text, "\\U{code:08x}"),
+        };
+    }
+    text
+}
+
+/// The bytes of its UTF-8, as a part of Python's `repr` of bytes.
+fn python_of_bytes(secret: &str) -> String {
+    python(secret).bytes().fold(String::new(), |mut text, byte| {
+        let _ = if byte.is_ascii() { write!(text, "{}", byte as char) } else { write!(text, "\\x{byte:02x}") };
+        text
+    })
 }
 
 /// As a part of Python's `repr`.
@@ -147,6 +170,8 @@ mod tests {
 
     #[rstest]
     #[case::as_it_is("x=pa\"ss/w+rd é\\~1;")]
+    #[case::backslashreplace("x=pa\"ss/w+rd \\xe9\\~1;")]
+    #[case::repr_of_bytes(r#"b'pa"ss/w+rd \xc3\xa9\\~1'"#)]
     #[case::json(r#"{"key":"pa\"ss/w+rd é\\~1"}"#)]
     #[case::json_with_escaped_slashes(r#"{"key":"pa\"ss\/w+rd é\\~1"}"#)]
     #[case::json_of_ascii(r#"{"key": "pa\"ss/w+rd \u00e9\\~1"}"#)]
