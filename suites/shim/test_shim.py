@@ -2007,15 +2007,18 @@ class Process(ShimCase):
                 self.assertIn(version, reply["message"])
 
     def test_run_from_a_string(self):
-        """The harness may pass the source with -c instead of a file."""
+        """The harness passes the parts of the program through the loader instead of files."""
         self.write("main.py", "async def app(scope, receive, send): raise ValueError")
-        with open(SHIM) as file:
-            source = file.read()
-        process = subprocess.Popen([sys.executable, "-c", source], cwd=self.folder,
+        sources = {}
+        for name in ("loader.py", "shim.py", "routes.py"):
+            with open(os.path.join(os.path.dirname(SHIM), name)) as file:
+                sources[name] = file.read()
+        process = subprocess.Popen([sys.executable, "-c", sources["loader.py"]], cwd=self.folder,
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         shim = Shim.__new__(Shim)
         shim.process, shim.raw, shim.now = process, [], 0
         process.stderr = open(os.devnull)
+        shim.write({"title": b"", "magic": b"", "code": b"", "sources": sources})
         shim.write({"app": "main:app", "path": [self.folder]})
         self.assertTrue(shim.read()["ok"])
         frames = shim.events(("call", 1, http_scope()))[0][4]
