@@ -17,7 +17,7 @@ use crate::{
     explain::{Explanation, PossibleServers},
     external::{External, as_written, in_the_words_of},
     note::Note,
-    route::Route,
+    route::{Route, RouteTrouble},
     run,
     service_file::ServiceFile,
     target::{BudgetLeft, Capabilities, Renewal},
@@ -50,6 +50,8 @@ pub struct ExternalTarget {
     kind: PossibleServers,
     capabilities: Capabilities,
     routes: Vec<Route>,
+    /// The failures to learn its routes.
+    pub troubles: Vec<RouteTrouble>,
     launch: Option<Box<Launch>>,
     /// Those that no worker owns at the moment.
     free: Mutex<Vec<Owned>>,
@@ -168,6 +170,7 @@ impl ExternalTarget {
             kind: external.kind.clone(),
             capabilities: external.target.capabilities(),
             routes: external.routes.clone(),
+            troubles: external.troubles.clone(),
             launch: None,
             free: Mutex::new(vec![Owned { external, runtime }]),
         }

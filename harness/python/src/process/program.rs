@@ -25,7 +25,23 @@ use relapse_core::{asgi::value::Value, error::AppError};
 pub(super) const SHIM: &str = include_str!("shim.py");
 
 /// The parts of the program, by their paths here: the first one runs, and imports the others.
-const PARTS: &[(&str, &str)] = &[("shim.py", SHIM), ("routes.py", include_str!("routes.py"))];
+const PARTS: &[(&str, &str)] = &[
+    ("shim.py", SHIM),
+    ("routes.py", include_str!("routes.py")),
+    ("routes/channels.py", include_str!("routes/channels.py")),
+    ("routes/code.py", include_str!("routes/code.py")),
+    ("routes/django.py", include_str!("routes/django.py")),
+    ("routes/documented.py", include_str!("routes/documented.py")),
+    ("routes/entry.py", include_str!("routes/entry.py")),
+    ("routes/examples.py", include_str!("routes/examples.py")),
+    ("routes/graphql.py", include_str!("routes/graphql.py")),
+    ("routes/litestar.py", include_str!("routes/litestar.py")),
+    ("routes/mcp.py", include_str!("routes/mcp.py")),
+    ("routes/reading.py", include_str!("routes/reading.py")),
+    ("routes/socketio.py", include_str!("routes/socketio.py")),
+    ("routes/starlette.py", include_str!("routes/starlette.py")),
+    ("routes/werkzeug.py", include_str!("routes/werkzeug.py")),
+];
 
 /// The program that compiles it.
 const COMPILER: &str = include_str!("compiler.py");

@@ -2005,14 +2005,22 @@ def introduce(settings):
         app = load(settings["app"], settings.get("factory", False))
     except LoadError as error:
         return None, {**reply, **error.reply}
-    reply.update(ok=True, framework=framework(app), versions=versions(), routes=[], guesses=[])
-    with PartFinder():
-        import relapse_routes
-
-        reply["routes"] = plain(relapse_routes.routes(app))
-        if not reply["routes"]:
-            reply["guesses"] = plain(relapse_routes.guess_routes(app))
+    reply.update(ok=True, framework=framework(app), versions=versions())
+    reply.update(learn_routes(app))
     return asgi3(app), reply
+
+
+def learn_routes(app):
+    """The routes of the app, guesses, and what went wrong; no failure of it is the end."""
+    try:
+        with PartFinder():
+            import relapse_routes
+
+            return plain(relapse_routes.learn(app))
+    except Exception as exc:
+        trouble = {"framework": "app", "place": "/", "kind": type(exc).__name__,
+                   "message": render(str, exc, 500)}
+        return {"routes": [], "guesses": [], "troubles": [trouble]}
 
 
 class PartFinder:
